@@ -1,0 +1,127 @@
+//! The engine: a resident language model that continues a prompt, with its files, tokens and tensors.
+//! It knows nothing of editors, of the user's files, or of programming languages.
+//!
+//! Reading order: this page ([`Engine`], [`Prompt`], [`Limits`], [`Generation`]), then [`tokens`],
+//! [`models`] and [`fetch`] (which model, where it lies), [`local`] (the decoder), [`scripted`].
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+pub mod fetch;
+pub mod gguf;
+pub mod local;
+pub mod models;
+pub mod scripted;
+pub mod tokens;
+
+mod error;
+
+pub use error::EngineError;
+pub use tokens::{TokenId, Tokens};
+
+/// A model that continues prompts. One owner, one generation at a time.
+pub trait Engine: Send {
+    /// The model's vocabulary: encode, count, decode, special tokens.
+    fn tokens(&self) -> &Tokens;
+
+    /// What is loaded and where it runs, for `doctor` and the status line.
+    fn about(&self) -> &About;
+
+    /// Continues `prompt` greedily until a stop token, `limits`, or `watch` ends it.
+    ///
+    /// `watch` is called after every prefill chunk (with the text so far, so an empty string at first) and
+    /// after every token, with the whole text generated so far *behind* [`Prompt::forced`]: what would be
+    /// inserted at the cursor. The text is always valid UTF-8 and never ends inside a character. `Break`
+    /// ends the generation with [`Stop::Watch`]; the work done so far stays in the KV cache and serves the
+    /// next prompt that begins with the same tokens.
+    ///
+    /// `limits.max_tokens == 0` only reads the prompt (used while idle).
+    ///
+    /// # Errors
+    /// The prompt is longer than the context, or the device failed. The cache is then empty, and the
+    /// engine can be used again.
+    fn generate(
+        &mut self,
+        prompt: &Prompt,
+        limits: &Limits,
+        watch: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Generation, EngineError>;
+
+    /// Forgets every cached state. Called after a panic was caught while generating.
+    fn clear(&mut self);
+}
+
+/// What to continue: tokens, and the bytes the continuation must begin with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Prompt {
+    /// Token ids to evaluate, in order, special tokens included.
+    pub tokens: Vec<TokenId>,
+    /// Token healing: bytes that were cut back from the end of the text before the cursor. Decoding is
+    /// constrained so that the output's bytes begin with these; they may span several tokens, and the
+    /// token that completes them may reach beyond them. Empty: no healing.
+    pub forced: Vec<u8>,
+}
+
+/// When to end at the latest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Tokens to decode at most, those that spell [`Prompt::forced`] included.
+    pub max_tokens: usize,
+}
+
+/// What came out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Generation {
+    /// The text behind [`Prompt::forced`].
+    pub text: String,
+    /// Why it ended.
+    pub stop: Stop,
+    /// Each decoded token: the bytes of `text` that were there after it, and its probability under the
+    /// model among the tokens that were allowed.
+    pub pieces: Vec<Piece>,
+    /// Prompt tokens found in the KV cache.
+    pub reused: usize,
+    /// Prompt tokens evaluated now.
+    pub evaluated: usize,
+    /// Time spent on the prompt.
+    pub prefill: Duration,
+    /// Time spent on decoding.
+    pub decode: Duration,
+}
+
+/// One decoded token.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Piece {
+    /// Length of the generated text in bytes once this token is part of it.
+    pub end: usize,
+    /// Probability of the token, 0 to 1.
+    pub probability: f32,
+}
+
+/// Why a generation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// The model said so: an end-of-text, FIM or file-separator token.
+    EndOfText,
+    /// [`Limits::max_tokens`] or the end of the context.
+    Limit,
+    /// `watch` returned `Break`.
+    Watch,
+}
+
+/// What an engine is and where it runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct About {
+    /// The model's name: its row in [`models`] where it has one, else the file's own `general.name`.
+    pub model: String,
+    /// The family as the file names it (`general.architecture`), e.g. `qwen2`.
+    pub family: String,
+    /// The device and why it was chosen, e.g. `CPU: no GPU feature in this build`.
+    pub device: String,
+    /// The kernels that run on it and why, e.g. `AVX-512 VNNI: best that this processor has`.
+    pub kernel: String,
+    /// Weights of the model as stored, bytes.
+    pub weight_bytes: u64,
+    /// Tokens that fit into the context (KV cache capacity).
+    pub context: usize,
+}

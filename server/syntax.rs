@@ -1,0 +1,7 @@
+//! The tree of a document: incremental parsing and questions about a place, all in bytes.
+//! It knows nothing of lines and columns, of editors, or of prompts.
+
+pub mod parse;
+pub mod scope;
+
+pub use parse::Syntax;

@@ -1,0 +1,9 @@
+//! The text of a document: rope, positions in three encodings, and the one way to change it.
+//! It knows nothing of languages, trees or the protocol.
+
+pub mod edit;
+pub mod position;
+
+pub use edit::Edit;
+pub use position::{Encoding, Position};
+pub use ropey::Rope;
