@@ -103,7 +103,7 @@ fn place_faults(path: &str, text: &str) -> Vec<String> {
         if !engine && !test && line.contains("candle_") {
             fault("candle outside the engine");
         }
-        if !border && !test && !engine && !cli && line.contains("serde_json") {
+        if !border && !test && !engine && line.contains("serde_json") {
             fault("JSON outside protocol and config");
         }
         if !path.starts_with("server/protocol") && !test && (line.contains("tower_lsp") || line.contains("ls_types")) {

@@ -177,7 +177,7 @@ mod tests {
 
     fn place(text: &str) -> Place<'_> {
         let (before, after) = text.split_once('▮').unwrap_or((text, ""));
-        Place::new(before, after, taper_grammars::by_path("x.rs"))
+        Place::new(before, after, taper_grammars::by_path("x.rs".as_ref()))
     }
 
     #[test]
@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn openers_by_language() {
         let open = |path: &str, line: &str| {
-            Place::new("", "", taper_grammars::by_path(path)).opens_block(line)
+            Place::new("", "", taper_grammars::by_path(path.as_ref())).opens_block(line)
         };
         assert!(open("x.py", "def f(x):") && open("x.py", "if x:  # why") && !open("x.py", "x = {1: 2}"));
         assert!(open("x.rs", "fn f() {") && open("x.rs", "    foo(") && !open("x.rs", "let x = 1;"));

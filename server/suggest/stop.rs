@@ -154,7 +154,7 @@ mod tests {
     /// The answer as it is cut, fed a character at a time, as a stream would.
     fn cut(path: &str, marked: &str, plan: Plan, answer: &str) -> (String, &'static str) {
         let (before, after) = marked.split_once('▮').unwrap_or((marked, ""));
-        let place = Place::new(before, after, taper_grammars::by_path(path));
+        let place = Place::new(before, after, taper_grammars::by_path(path.as_ref()));
         for (at, c) in answer.char_indices() {
             let text = &answer[..at + c.len_utf8()];
             if let Some(end) = check(&place, plan, 12, text, false) {

@@ -69,7 +69,7 @@ mod tests {
 
     fn planned(path: &str, marked: &str) -> Result<Plan, &'static str> {
         let (before, after) = marked.split_once('▮').unwrap_or((marked, ""));
-        let language = taper_grammars::by_path(path);
+        let language = taper_grammars::by_path(path.as_ref());
         let snapshot = Snapshot {
             text: Rope::from_str(&format!("{before}{after}")),
             syntax: None,

@@ -109,7 +109,7 @@ mod tests {
 
     fn trimmed(marked: &str, text: &str, whole: bool) -> Option<String> {
         let (before, after) = marked.split_once('▮').unwrap_or((marked, ""));
-        trim(&Place::new(before, after, taper_grammars::by_path("x.py")), text, whole)
+        trim(&Place::new(before, after, taper_grammars::by_path("x.py".as_ref())), text, whole)
     }
 
     #[test]
