@@ -141,9 +141,7 @@ pub fn suggest(
         language: snapshot.language,
     };
     let options = &snapshot.options;
-    let budget =
-        prompt::Budget { prefix: options.prefix_tokens, suffix: options.suffix_tokens, answer: options.max_tokens };
-    let (prompt, window) = prompt::build(profile, engine.tokens(), file, budget);
+    let (prompt, window) = prompt::build(profile, engine.tokens(), file, budget(options));
     let place = Place::new(&window.prefix, &window.suffix, snapshot.language);
     let plan = match trigger::plan(snapshot, &place) {
         Ok(plan) => plan,
@@ -194,6 +192,11 @@ pub fn suggest(
         reason,
     };
     Ok((shown, work))
+}
+
+/// What the options leave for each part of the prompt.
+pub fn budget(options: &Options) -> prompt::Budget {
+    prompt::Budget { prefix: options.prefix_tokens, suffix: options.suffix_tokens, answer: options.max_tokens }
 }
 
 fn finished(snapshot: &Snapshot, place: &Place<'_>, text: &str, whole: bool) -> Option<Suggestion> {
