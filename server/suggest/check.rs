@@ -46,13 +46,13 @@ fn parses_no_worse(snapshot: &Snapshot, place: &Place<'_>, text: &str) -> bool {
     if snapshot.text.len_bytes() > LARGEST_CHECKED {
         return true;
     }
-    let before = scope::faults(syntax);
+    let before = scope::faults(&syntax.tree);
     let faults_with = |text: &str| {
         let edit = Edit::insert(snapshot.cursor, text);
         let mut after = snapshot.text.clone();
         edit.apply(&mut after).ok()?;
         let parsed = syntax.with_edit(&snapshot.text, &edit, &after, &mut || false)?;
-        Some(scope::faults(&parsed))
+        Some(scope::faults(&parsed.tree))
     };
     if faults_with(text).is_some_and(|after| after <= before) {
         return true;
