@@ -24,14 +24,20 @@ fn main() {
     let (name, tokens) = match &model {
         Some(path) => {
             let gguf = Gguf::open(Path::new(path)).expect("the model opens");
-            (gguf.str("general.name").unwrap_or("").to_owned(), Tokens::from_gguf(&gguf).expect("a vocabulary"))
+            (
+                gguf.str("general.name").unwrap_or("").to_owned(),
+                Tokens::from_gguf(&gguf).expect("a vocabulary"),
+            )
         }
         None => ("byte-level".to_owned(), Tokens::bytes_only()),
     };
     let about = About { model: name, context: 4096, ..About::default() };
     let profile = Profile::of(&about, &tokens);
     println!("vocabulary: {} ({} tokens); {}", about.model, tokens.len(), profile.describe());
-    println!("{:>8} {:>8} {:>8}   {:>8} {:>8} {:>8} {:>8}", "lines", "p50 ms", "p95 ms", "edit", "parse", "snapshot", "prompt");
+    println!(
+        "{:>8} {:>8} {:>8}   {:>8} {:>8} {:>8} {:>8}",
+        "lines", "p50 ms", "p95 ms", "edit", "parse", "snapshot", "prompt"
+    );
     for lines in [1_000, 10_000, 100_000] {
         typing(lines, &profile, &tokens);
     }
@@ -81,7 +87,8 @@ fn typing(lines: usize, profile: &Profile, tokens: &Tokens) {
             options: Options::default(),
         };
         let taken = Instant::now();
-        let file = prompt::File { text: &snapshot.text, cursor, path: &snapshot.path, language: snapshot.language };
+        let file =
+            prompt::File { text: &snapshot.text, cursor, path: &snapshot.path, language: snapshot.language };
         let (prompt, _) = prompt::build(profile, tokens, file, suggest::budget(&snapshot.options));
         let built = Instant::now();
         assert!(!prompt.tokens.is_empty());
@@ -89,7 +96,9 @@ fn typing(lines: usize, profile: &Profile, tokens: &Tokens) {
     }
     let mut totals: Vec<Duration> = times.iter().map(|steps| steps.iter().sum()).collect();
     totals.sort();
-    let at = |sorted: &[Duration], share: f64| sorted[((sorted.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
+    let at = |sorted: &[Duration], share: f64| {
+        sorted[((sorted.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3
+    };
     let step = |n: usize| {
         let mut one: Vec<Duration> = times.iter().map(|steps| steps[n]).collect();
         one.sort();

@@ -37,7 +37,9 @@ fn main() {
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--model" => model = arguments.next(),
-            "--limit" => limit = arguments.next().and_then(|it| it.parse().ok()).expect("--limit takes a number"),
+            "--limit" => {
+                limit = arguments.next().and_then(|it| it.parse().ok()).expect("--limit takes a number")
+            }
             "--explain" => explain = true,
             _ => files.push(argument),
         }
@@ -53,7 +55,8 @@ fn main() {
     let mut all = Score::default();
     for file in &files {
         let text = fs::read_to_string(file).expect("the task file can be read");
-        let tasks: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("a task a line")).collect();
+        let tasks: Vec<Value> =
+            text.lines().map(|line| serde_json::from_str(line).expect("a task a line")).collect();
         // Spread over the whole file, the same every time.
         let step = tasks.len().div_ceil(limit).max(1);
         let mut score = Score::default();
@@ -87,7 +90,8 @@ fn run(task: &Value, profile: &Profile, engine: &mut Local, score: &mut Score, e
     let (prefix, suffix, expected) = (field("prefix"), field("suffix"), field("expected"));
     let one_line = matches!(field("kind").as_str(), "single-line" | "line" | "rest-of-line" | "xfile-rest");
     let path = field("path");
-    let language = taper_grammars::by_path(Path::new(&path)).or_else(|| taper_grammars::by_id(&field("language")));
+    let language =
+        taper_grammars::by_path(Path::new(&path)).or_else(|| taper_grammars::by_id(&field("language")));
     let text = Rope::from_str(&format!("{prefix}{suffix}"));
     let snapshot = Snapshot {
         syntax: language.and_then(|it| Syntax::parse(&text, it, &mut || false)),
@@ -100,8 +104,8 @@ fn run(task: &Value, profile: &Profile, engine: &mut Local, score: &mut Score, e
         options: Options::default(),
     };
     let started = Instant::now();
-    let (suggestion, work) =
-        suggest::suggest(&snapshot, profile, engine, &mut |_| ControlFlow::Continue(())).expect("the engine answers");
+    let (suggestion, work) = suggest::suggest(&snapshot, profile, engine, &mut |_| ControlFlow::Continue(()))
+        .expect("the engine answers");
     score.seconds += started.elapsed().as_secs_f64();
     let strip = |text: &str| {
         let text = text.trim();

@@ -18,7 +18,6 @@ use crate::prompt::{self, template::Profile};
 use crate::syntax::Syntax;
 use crate::text::{Edit, Rope};
 use place::Place;
-use trigger::Plan;
 
 /// Everything that a question is about, at one moment: cheap to take, never changed.
 #[derive(Debug, Clone)]
@@ -196,7 +195,11 @@ pub fn suggest(
 
 /// What the options leave for each part of the prompt.
 pub fn budget(options: &Options) -> prompt::Budget {
-    prompt::Budget { prefix: options.prefix_tokens, suffix: options.suffix_tokens, answer: options.max_tokens }
+    prompt::Budget {
+        prefix: options.prefix_tokens,
+        suffix: options.suffix_tokens,
+        answer: options.max_tokens,
+    }
 }
 
 fn finished(snapshot: &Snapshot, place: &Place<'_>, text: &str, whole: bool) -> Option<Suggestion> {

@@ -228,7 +228,8 @@ impl Profile {
     /// the measured row of the model.
     pub fn of(about: &About, tokens: &Tokens) -> Self {
         let name = about.model.to_lowercase();
-        let template = TEMPLATES.iter().find_map(|template| resolve(template, &name, &|text| tokens.id(text)));
+        let template =
+            TEMPLATES.iter().find_map(|template| resolve(template, &name, &|text| tokens.id(text)));
         let form = match &template {
             None => PREFIX_ONLY_FORM,
             Some(_) => form(&name),
@@ -253,7 +254,11 @@ fn form(name: &str) -> Form {
     row.map_or(DEFAULT_FORM, |row| row.form)
 }
 
-fn resolve(template: &'static Template, name: &str, id: &dyn Fn(&str) -> Option<TokenId>) -> Option<Resolved> {
+fn resolve(
+    template: &'static Template,
+    name: &str,
+    id: &dyn Fn(&str) -> Option<TokenId>,
+) -> Option<Resolved> {
     if template.named.is_some_and(|word| !name.contains(word)) {
         return None;
     }

@@ -51,7 +51,7 @@ fn parses_no_worse(snapshot: &Snapshot, place: &Place<'_>, text: &str) -> bool {
         let edit = Edit::insert(snapshot.cursor, text);
         let mut after = snapshot.text.clone();
         edit.apply(&mut after).ok()?;
-        let parsed = syntax.with_edit(&snapshot.text, &edit, &after, &mut || false)?;
+        let parsed = syntax.with_edit(&edit, &after, &mut || false)?;
         Some(scope::faults(&parsed.tree))
     };
     if faults_with(text).is_some_and(|after| after <= before) {
@@ -60,7 +60,8 @@ fn parses_no_worse(snapshot: &Snapshot, place: &Place<'_>, text: &str) -> bool {
     let last = text.rsplit('\n').next().unwrap_or(text);
     let first_line = !text.contains('\n');
     let line = if first_line { format!("{}{last}", place.line_before) } else { last.to_owned() };
-    if place.blocks() == Blocks::Indentation && place.line_after.trim().is_empty() && place.opens_block(&line) {
+    if place.blocks() == Blocks::Indentation && place.line_after.trim().is_empty() && place.opens_block(&line)
+    {
         let indent: String = line.chars().take_while(|c| matches!(c, ' ' | '\t')).collect();
         let body = format!("{text}\n{indent}    pass");
         return faults_with(&body).is_some_and(|after| after <= before);

@@ -31,7 +31,7 @@ pub fn check(place: &Place<'_>, plan: Plan, max_lines: usize, text: &str, finish
             return Some(End { keep: at, rule: "end of the line" });
         }
     }
-    block(place, max_lines, text, finished)
+    block(place, plan, max_lines, text, finished)
 }
 
 fn opens(place: &Place<'_>, line: &str) -> bool {
@@ -58,93 +58,139 @@ fn closes_the_suffix(place: &Place<'_>, text: &str) -> Option<End> {
 }
 
 /// The end of a block: by indentation, by the suffix, by repetition, by length.
-fn block(place: &Place<'_>, max_lines: usize, text: &str, finished: bool) -> Option<End> {
-    let head = if place.on_blank_line_start() {
-        // The block's own opener stands above; what the first line opens is part of the answer.
-        place.line_above().filter(|above| place.opens_block(above)).unwrap_or(place.line_before)
-    } else {
-        place.line_before
-    };
-    let inside_blank = place.on_blank_line_start() && !std::ptr::eq(head, place.line_before);
-    let base = indentation(head);
-    let below = place.line_below().map(str::trim).filter(|line| !line.is_empty());
-    let suffix_is_lines = place.line_after.trim().is_empty();
-
+fn block(place: &Place<'_>, plan: Plan, max_lines: usize, text: &str, finished: bool) -> Option<End> {
+    let extent = BlockExtent::new(place, plan, text);
+    let below = place.line_below().map(str::trim_end).filter(|_| place.line_after.trim().is_empty());
     let mut start = 0;
     let mut seen: Vec<&str> = Vec::new();
     let mut blanks = 0;
     for (number, line) in text.split_inclusive('\n').enumerate() {
         let complete = line.ends_with('\n') || finished;
         let body = line.trim_end();
-        let end = End { keep: start, rule: "" };
-        if number > 0 && number >= max_lines {
-            return Some(End { rule: "as many lines as allowed", ..end });
+        let cut = |rule| Some(End { keep: start, rule });
+        if number >= max_lines {
+            return cut("as many lines as allowed");
         }
-        if body.trim().is_empty() {
+        if body.is_empty() {
             blanks += 1;
             if blanks > 1 && complete {
-                return Some(End { rule: "two blank lines", ..end });
+                return cut("two blank lines");
             }
             start += line.len();
             continue;
         }
         blanks = 0;
-        // The first line goes on where the cursor stands; the others have indentations of their own.
+        // The first line goes on where the cursor stands; only the others have an indentation of their own.
         if number > 0 {
-            let here = indentation(line);
-            let closer = is_closer(body.trim());
-            let open_before = !place.brackets(&text[..start]).open.is_empty();
-            if here < base || (here == base && !open_before && !inside_line_opened(place, text, base, inside_blank)) {
-                if closer && here == base && !closes_below(place, body) {
-                    return complete.then_some(End { keep: start + body.len(), rule: "the block is closed" });
+            match extent.verdict(place, &text[..start], body, complete) {
+                Verdict::Inside => {}
+                Verdict::Wait => return None,
+                Verdict::Over => return cut("the block is over"),
+                Verdict::Closes => {
+                    return Some(End { keep: start + body.len(), rule: "the block is closed" });
                 }
-                return Some(End { rule: "the block is over", ..end });
-            }
-            if here == base && closer && !open_before {
-                return complete.then_some(End { keep: start + body.len(), rule: "the block is closed" });
             }
         }
-        if complete && suffix_is_lines && below == Some(body.trim()) && (body.trim().len() > 3 || number > 0) {
-            return Some(End { rule: "the next line stands there already", ..end });
+        let whole = if number == 0 { format!("{}{body}", place.line_before) } else { body.to_owned() };
+        if complete && below == Some(whole.as_str()) && (number > 0 || whole.trim().len() > 3) {
+            return cut("the next line stands there already");
         }
         if complete && seen.iter().rev().take(2).filter(|it| **it == body).count() == 2 {
-            return Some(End { rule: "the same line again and again", ..end });
+            return cut("the same line again and again");
         }
         seen.push(body);
         start += line.len();
-        if complete && number + 1 >= max_lines {
-            return Some(End { keep: start, rule: "as many lines as allowed" });
-        }
-        // A block that the answer itself opened and closed again, from the cursor's line on.
-        if complete && number > 0 && !inside_blank {
-            let whole = format!("{}{}", place.line_before, &text[..start]);
-            let brackets = place.brackets(&whole);
-            if brackets.open.is_empty() && is_closer(body.trim()) && indentation(body) <= base {
-                return Some(End { keep: start, rule: "the block is closed" });
-            }
-        }
     }
     None
 }
 
-/// Whether lines at the block's own indentation still belong to it: on a blank line that no opener precedes,
-/// statements stand side by side.
-fn inside_line_opened(place: &Place<'_>, text: &str, base: usize, inside_blank: bool) -> bool {
-    if inside_blank || !place.on_blank_line_start() {
-        return false;
-    }
-    let first = text.lines().next().unwrap_or("");
-    let whole = format!("{}{first}", place.line_before);
-    !opens(place, &whole) && indentation(place.line_before) == base
+/// Which lines of an answer belong to its block.
+struct BlockExtent {
+    /// Indentation of the line that holds the block together.
+    base: usize,
+    /// Whether that line opens the block, so that its lines stand deeper; otherwise they stand beside it.
+    opened: bool,
+    /// Whether the opener is part of the answer or of the cursor's line, so that its closer is, too.
+    own: bool,
 }
 
+enum Verdict {
+    Inside,
+    /// The last line of the block.
+    Closes,
+    Over,
+    /// More of the line must be seen.
+    Wait,
+}
+
+impl BlockExtent {
+    fn new(place: &Place<'_>, plan: Plan, text: &str) -> Self {
+        if plan == Plan::Block
+            && place.on_blank_line_start()
+            && let Some(above) = place.line_above()
+            && place.opens_block(above)
+            && indentation(place.line_before) >= indentation(above)
+        {
+            return Self { base: indentation(above), opened: true, own: false };
+        }
+        let first = format!("{}{}", place.line_before, text.lines().next().unwrap_or(""));
+        let base = indentation(if place.on_blank_line_start() { &first } else { place.line_before });
+        Self { base, opened: opens(place, &first), own: true }
+    }
+
+    fn verdict(&self, place: &Place<'_>, so_far: &str, line: &str, complete: bool) -> Verdict {
+        let here = indentation(line);
+        if here > self.base {
+            return Verdict::Inside;
+        }
+        if here < self.base {
+            return Verdict::Over;
+        }
+        let word = line.trim();
+        if !complete && may_become_closer(word) {
+            return Verdict::Wait;
+        }
+        let text = if self.own { format!("{}{so_far}", place.line_before) } else { so_far.to_owned() };
+        let open = !place.brackets(&text).open.is_empty();
+        if is_closer(word) {
+            if !(self.own && open) && closes_below(place, line) {
+                return Verdict::Over;
+            }
+            let after = place.brackets(&format!("{text}{line}"));
+            // `} else {` closes one block and opens the next.
+            return if after.open.is_empty() { Verdict::Closes } else { Verdict::Inside };
+        }
+        let goes_on =
+            word.split(|c: char| !c.is_alphanumeric()).next().is_some_and(|it| CONTINUATIONS.contains(&it));
+        if open || !self.opened || (self.own && goes_on) { Verdict::Inside } else { Verdict::Over }
+    }
+}
+
+/// Words that go on with the statement whose block just ended.
+const CONTINUATIONS: &[&str] =
+    &["else", "elif", "elsif", "elseif", "except", "finally", "catch", "rescue", "ensure", "when"];
+
+/// Words that close a block where brackets do not.
+const CLOSING_WORDS: &[&str] = &["end", "end;", "end)", "end,", "fi", "done", "esac"];
+
 fn is_closer(line: &str) -> bool {
-    line.starts_with(['}', ')', ']']) || line.starts_with("</") || matches!(line, "end" | "fi" | "done" | "esac" | "end;")
+    line.starts_with(['}', ')', ']']) || line.starts_with("</") || CLOSING_WORDS.contains(&line)
+}
+
+/// Whether a line that is still being written may turn out to be a closer, or may open another block behind one.
+fn may_become_closer(start: &str) -> bool {
+    start.starts_with(['}', ')', ']', '<'])
+        || CLOSING_WORDS
+            .iter()
+            .chain(CONTINUATIONS)
+            .any(|word| word.starts_with(start) || start.starts_with(word))
 }
 
 fn closes_below(place: &Place<'_>, line: &str) -> bool {
     let Some(below) = place.line_below() else { return false };
-    indentation(below) == indentation(line) && is_closer(below.trim()) && below.trim().chars().next() == line.trim().chars().next()
+    indentation(below) == indentation(line)
+        && is_closer(below.trim())
+        && below.trim().chars().next() == line.trim().chars().next()
 }
 
 #[cfg(test)]
@@ -171,7 +217,10 @@ mod tests {
     fn a_line_ends_at_its_end() {
         assert_eq!(cut("x.py", "x = ▮\n", Plan::Line, "foo(1)\ny = 2\n").0, "foo(1)");
         assert_eq!(cut("x.py", "x = 1▮\n", Plan::Line, "\ny = 2\n"), (String::new(), "the line is complete"));
-        assert_eq!(cut("x.py", "f(▮)\n", Plan::Line, "a, b)\nc"), ("a, b".into(), "the closer stands behind the cursor"));
+        assert_eq!(
+            cut("x.py", "f(▮)\n", Plan::Line, "a, b)\nc"),
+            ("a, b".into(), "the closer stands behind the cursor")
+        );
         assert_eq!(cut("x.py", "f(▮\n", Plan::Line, "a, b)\nc").0, "a, b)");
         assert_eq!(cut("x.py", "f(g(▮)\n", Plan::Line, "a))\nc").0, "a))");
     }
@@ -192,7 +241,12 @@ mod tests {
         assert_eq!(it.0.trim_end(), "a();\n    b();");
         let it = cut("x.py", "def f():▮\n", Plan::Block, "\n    a()\n\n    b()\n\ndef g():\n    pass\n");
         assert_eq!(it.0.trim_end(), "\n    a()\n\n    b()");
-        let it = cut("x.py", "class A:\n    def f(self):\n        ▮\n", Plan::Block, "x = 1\n        return x\n\n    def g(self):\n");
+        let it = cut(
+            "x.py",
+            "class A:\n    def f(self):\n        ▮\n",
+            Plan::Block,
+            "x = 1\n        return x\n\n    def g(self):\n",
+        );
         assert_eq!(it.0.trim_end(), "x = 1\n        return x");
         let it = cut("x.rs", "fn f() {▮", Plan::Block, "\n    a();\n}\n\nfn g() {}\n");
         assert_eq!(it.0, "\n    a();\n}", "no closer behind the cursor: the answer's own is kept");
@@ -202,7 +256,12 @@ mod tests {
 
     #[test]
     fn a_block_ends_where_the_suffix_begins_or_it_repeats() {
-        let it = cut("x.py", "def f():\n    ▮\n    return total\n", Plan::Block, "a = 1\n    return total\n    b\n");
+        let it = cut(
+            "x.py",
+            "def f():\n    ▮\n    return total\n",
+            Plan::Block,
+            "a = 1\n    return total\n    b\n",
+        );
         assert_eq!((it.0.trim_end(), it.1), ("a = 1", "the next line stands there already"));
         let it = cut("x.py", "def f():\n    ▮\n", Plan::Block, "a()\n    a()\n    a()\n    a()\n    a()\n");
         assert_eq!(it.1, "the same line again and again");
