@@ -230,7 +230,7 @@ mod tests {
         let python = "for x in xs:\n    print(x)\n    y += x\nreturn y\n";
         assert_eq!(cut("x.py", "▮\n", Plan::Line, python).0, "for x in xs:\n    print(x)\n    y += x\n");
         let rust = "if x {\n        y();\n    }\n    z();\n";
-        assert_eq!(cut("x.rs", "fn f() {\n    ▮\n}\n", Plan::Line, rust).0, "if x {\n        y();\n    }\n");
+        assert_eq!(cut("x.rs", "fn f() {\n    ▮\n}\n", Plan::Line, rust).0, "if x {\n        y();\n    }");
     }
 
     #[test]
