@@ -13,6 +13,9 @@ use memmap2::Mmap;
 
 use crate::EngineError;
 
+#[doc(hidden)]
+pub mod testing;
+
 /// An open model file. Cheap to read from; the tensors stay in the page cache until they are touched.
 #[derive(Debug)]
 pub struct Gguf {
@@ -143,7 +146,8 @@ impl Gguf {
                     tensors.insert(head.name, info);
                 }
                 _ => {
-                    let problem = format!("needs {} bytes at {}, the file has {}", head.len, head.offset, map.len());
+                    let problem =
+                        format!("needs {} bytes at {}, the file has {}", head.len, head.offset, map.len());
                     return Err(bad(path, &head.name, problem, FETCH_AGAIN));
                 }
             }
@@ -293,7 +297,8 @@ impl<'a> Reader<'a> {
     /// Refuses a count whose entries cannot fit into what is left of the file.
     fn check_count(&self, count: u64, smallest_entry: u64, field: &str) -> Result<(), EngineError> {
         if count > self.left() / smallest_entry {
-            let problem = format!("says {count} entries, but only {} bytes of the file are left", self.left());
+            let problem =
+                format!("says {count} entries, but only {} bytes of the file are left", self.left());
             return Err(self.bad(field, problem));
         }
         Ok(())
@@ -371,7 +376,9 @@ impl<'a> Reader<'a> {
         let name = self.string("tensor name")?;
         let dimensions = self.u32(&name)?;
         if dimensions > MAX_DIMENSIONS {
-            return Err(self.bad(&name, format!("has {dimensions} dimensions, at most {MAX_DIMENSIONS} are allowed")));
+            return Err(
+                self.bad(&name, format!("has {dimensions} dimensions, at most {MAX_DIMENSIONS} are allowed"))
+            );
         }
         let mut shape = Vec::new();
         let mut elements = 1_u64;
@@ -391,7 +398,8 @@ impl<'a> Reader<'a> {
         let block = dtype.block_size() as u64;
         let row = shape.last().copied().unwrap_or(1) as u64;
         if elements == 0 || row % block != 0 {
-            let problem = format!("has the shape {shape:?}, which {dtype:?} blocks of {block} values cannot store");
+            let problem =
+                format!("has the shape {shape:?}, which {dtype:?} blocks of {block} values cannot store");
             return Err(self.bad(&name, problem));
         }
         let len = (elements / block).checked_mul(dtype.type_size() as u64);
