@@ -123,7 +123,7 @@ fn machine() -> String {
 }
 
 fn config_line() -> String {
-    match config::default_path() {
+    match config::file() {
         Some(path) if Path::new(&path).exists() => path.display().to_string(),
         Some(path) => format!("none ({} would be read)", path.display()),
         None => "none".to_owned(),
