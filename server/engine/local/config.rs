@@ -265,8 +265,8 @@ fn rope(gguf: &Gguf, family: Family, head_dim: usize) -> Result<Rope, EngineErro
     let scale = linear_scale(gguf, arch)?;
     let factors = rope_factors(gguf, dim / 2)?;
     let frequencies = (0..dim / 2).map(|i| {
-        let factor = factors.as_ref().map_or(1.0, |factors| f64::from(factors[i]));
-        (base.powf(-2.0 * i as f64 / dim as f64) / scale / factor) as f32
+        let factor = factors.as_ref().map_or(1.0, |factors| factors[i]);
+        1.0 / (base as f32).powf((2 * i) as f32 / dim as f32) / scale as f32 / factor
     });
     Ok(Rope { style: family.rope_style(), dim, frequencies: frequencies.collect() })
 }
