@@ -21,9 +21,6 @@ use crate::models::{self, Model, Source};
 mod hub;
 mod wheels;
 
-#[cfg(test)]
-mod fake_hub;
-
 /// A model could not be found or fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
@@ -532,6 +529,12 @@ impl fmt::Display for Bytes {
 }
 
 #[cfg(test)]
+#[path = "../../tests/fake_hub.rs"]
+mod fake_hub;
+#[cfg(test)]
+mod testing;
+
+#[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
@@ -618,7 +621,7 @@ mod tests {
 
         fn wheel(&self, number: usize, part: &[u8]) {
             let name = format!("part_{number}/data/part{number:02}.bin");
-            let zip = wheels::tests::wheel(&name, part, number % 2 == 0);
+            let zip = testing::wheel(&name, part, number % 2 == 0);
             fs::write(self.folder.path().join(format!("wheels/part-{number}.whl")), zip).unwrap();
         }
 

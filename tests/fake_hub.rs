@@ -1,4 +1,4 @@
-//! For tests: a small HTTP server on this machine that answers like the hub does.
+//! A small HTTP server on this machine that answers like the hub does; the engine's tests use it too.
 //! It knows nothing of the client.
 //!
 //! `HEAD …/resolve/main/FILE` is answered with `x-linked-size`, `x-linked-etag` and a redirect; `GET` is
@@ -13,37 +13,37 @@ use std::thread;
 
 /// How the server behaves.
 #[derive(Clone, Default)]
-pub struct Behaviour {
+pub(super) struct Behaviour {
     /// File name to content.
-    pub files: HashMap<String, Vec<u8>>,
+    pub(super) files: HashMap<String, Vec<u8>>,
     /// The sha256 that it announces for each file.
-    pub hashes: HashMap<String, String>,
+    pub(super) hashes: HashMap<String, String>,
     /// Break off every answer after so many bytes of content.
-    pub break_after: Option<usize>,
+    pub(super) break_after: Option<usize>,
     /// Send the whole file whatever range is asked for.
-    pub no_ranges: bool,
+    pub(super) no_ranges: bool,
     /// Hold back every content after so many bytes until [`Hub::release`].
-    pub hold_after: Option<usize>,
+    pub(super) hold_after: Option<usize>,
     /// Answer everything with this status.
-    pub status: Option<u16>,
+    pub(super) status: Option<u16>,
     /// Send HEAD requests to another path first, as for a renamed repository.
-    pub renamed: bool,
+    pub(super) renamed: bool,
 }
 
 /// A running server. It ends with the process.
-pub struct Hub {
+pub(super) struct Hub {
     /// Its address, for `HF_ENDPOINT`.
-    pub endpoint: String,
+    pub(super) endpoint: String,
     behaviour: Arc<Mutex<Behaviour>>,
     /// Requests for content so far, as `FILE RANGE`.
-    pub requests: Arc<Mutex<Vec<String>>>,
+    pub(super) requests: Arc<Mutex<Vec<String>>>,
     /// Contents that are held back right now.
     held: Arc<AtomicUsize>,
 }
 
 impl Hub {
     /// Starts one.
-    pub fn start(behaviour: Behaviour) -> Hub {
+    pub(super) fn start(behaviour: Behaviour) -> Hub {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port of this machine");
         let endpoint = format!("http://{}", listener.local_addr().expect("its number"));
         let behaviour = Arc::new(Mutex::new(behaviour));
@@ -62,19 +62,19 @@ impl Hub {
     }
 
     /// Changes how it behaves, also for contents that are being sent.
-    pub fn change(&self, change: impl FnOnce(&mut Behaviour)) {
+    pub(super) fn change(&self, change: impl FnOnce(&mut Behaviour)) {
         change(&mut self.behaviour.lock().expect("no thread panicked"));
     }
 
     /// Lets held contents go on, and holds none any more.
-    pub fn release(&self) {
+    pub(super) fn release(&self) {
         self.change(|b| b.hold_after = None);
     }
 
     /// Waits until a content is held back.
-    pub fn wait_until_held(&self) {
+    pub(super) fn wait_until_held(&self) {
         while self.held.load(Ordering::SeqCst) == 0 {
-            thread::yield_now();
+            thread::sleep(std::time::Duration::from_millis(2));
         }
     }
 }
@@ -143,7 +143,7 @@ fn answer(
                 out.flush()?;
                 held.fetch_add(1, Ordering::SeqCst);
                 while now().is_some() {
-                    thread::yield_now();
+                    thread::sleep(std::time::Duration::from_millis(2));
                 }
                 held.fetch_sub(1, Ordering::SeqCst);
             }
