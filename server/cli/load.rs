@@ -1,6 +1,7 @@
 //! The engine that a command asks for: arguments and settings in, a loaded model out.
 //! It knows nothing of what will be asked of it.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -98,11 +99,9 @@ pub fn options(settings: &EngineSettings) -> Result<local::Options> {
         options.device = DeviceChoice::from_str(device)?;
     }
     if let Some(kernel) = &settings.kernel {
-        options.kernel = local::KernelChoice::from_str(kernel)?;
+        options.kernel = local::Kernel::from_str(kernel)?;
     }
-    if settings.threads > 0 {
-        options.threads = settings.threads;
-    }
+    options.threads = NonZeroUsize::new(settings.threads);
     if settings.context > 0 {
         options.context = settings.context;
     }

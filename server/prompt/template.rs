@@ -227,7 +227,8 @@ impl Profile {
     /// The profile for a loaded model: its template follows the tokens that the file really has, its form
     /// the measured row of the model.
     pub fn of(about: &About, tokens: &Tokens) -> Self {
-        let name = about.model.to_lowercase();
+        // Files spell their names with blanks (`Qwen2.5 Coder 0.5B Instruct`), the table with hyphens.
+        let name = about.model.to_lowercase().replace([' ', '_'], "-");
         let template =
             TEMPLATES.iter().find_map(|template| resolve(template, &name, &|text| tokens.id(text)));
         let form = match &template {
