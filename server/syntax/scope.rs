@@ -421,6 +421,13 @@ impl<'a> Place<'a> {
         // `a = {`, `f({`, `[{`, `return {`, `key: {` open values.
         let before = self.line_before(end - 1);
         let before = before.trim_end();
+        // `case 1: {` is the one colon before a block.
+        let head = before.trim_start();
+        if before.ends_with(':') && ["case", "default"].iter().any(|word| starts_with_word(head, word))
+            || head == "default:"
+        {
+            return true;
+        }
         let value = before.ends_with(['=', '(', '[', ',', ':', '?', '&', '|', '$', '#', '+'])
             || ["return", "yield", "import", "export", "default"]
                 .iter()
@@ -691,7 +698,10 @@ mod tests {
             ("javascript", true, "a.map((b) => {▮})\n"),
             ("javascript", true, "if (a) {\n  ▮"),
             ("javascript", true, "try {\n  a();\n} catch (e) {\n  ▮\n}\n"),
+            ("javascript", true, "switch (a) {\n  case 1: {\n    ▮\n\n  case 2:\n    b();\n}\n"),
+            ("javascript", true, "switch (a) {\n  default: {▮\n"),
             ("javascript", false, "const a = {▮};\n"),
+            ("javascript", false, "f({ default: {▮} });\n"),
             ("javascript", false, "f({▮});\n"),
             ("javascript", false, "import {▮} from 'a';\n"),
             ("javascript", false, "f(`${▮}`);\n"),
