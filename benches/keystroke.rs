@@ -70,8 +70,8 @@ fn typing(lines: usize, profile: &Profile, tokens: &Tokens) {
     for key in typed.chars().cycle().take(KEYS) {
         let edit = Edit::insert(cursor, key.to_string());
         let start = Instant::now();
-        syntax.edited(&text, &edit);
         edit.apply(&mut text).expect("the edit fits");
+        syntax.edited(&edit);
         cursor += key.len_utf8();
         let edited = Instant::now();
         assert!(syntax.reparse(&text, &mut || false));

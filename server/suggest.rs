@@ -1,8 +1,6 @@
 //! From a snapshot of a document to a suggestion: the whole path as one readable function.
 //! It knows nothing of LSP, threads, clocks or tensors: the caller's `watch` says when to end.
 
-pub mod reuse;
-
 use std::ops::{ControlFlow, Range};
 
 use taper_engine::{Engine, EngineError, Limits, Stop};
