@@ -3,6 +3,8 @@
 
 use crate::{EngineError, TokenId};
 
+pub mod heal;
+
 /// One resident sequence of a decoder-only transformer: weights, and a preallocated KV cache that can be cut.
 ///
 /// Two implementations: candle tensors (GPUs, and the reference on CPUs) and our own kernels (CPUs).
