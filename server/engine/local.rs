@@ -32,8 +32,6 @@ use heal::Heal;
 use pace::Pace;
 use sample::Choice;
 
-pub mod heal;
-
 /// One resident sequence of a decoder-only transformer: weights, and a preallocated KV cache that can be cut.
 ///
 /// Two implementations: candle tensors (GPUs, and the reference on CPUs) and our own kernels (CPUs).
