@@ -3,7 +3,16 @@
 
 use crate::{EngineError, TokenId};
 
+mod cache;
 pub mod config;
+pub mod cpu;
+pub mod decoder;
+pub mod device;
+pub mod kernels;
+mod linear;
+pub mod pool;
+mod sample;
+mod weights;
 
 pub use config::Config;
 
