@@ -381,7 +381,8 @@ mod tests {
             .metadata("b", Value::Signed(-7))
             .metadata("c", Value::Unsigned(1 << 40))
             .metadata("d", Value::Float(0.5))
-            .metadata("e", Value::Array(vec![Value::String("x".into()), Value::String("é".into())]))
+            .metadata("e", strings(vec!["x".into(), "é".into()]))
+            .metadata("f", Value::Array(vec![Value::Array(vec![Value::Bool(true)]), Value::Array(vec![])]))
             .tensor("t", GgmlDType::F32, &[2, 3], (0..24).collect())
             .tensor("u", GgmlDType::F16, &[1], vec![1, 2]);
         writer.write(&path).unwrap();
@@ -390,6 +391,10 @@ mod tests {
         assert_eq!(gguf.get("b"), Some(&Value::Signed(-7)));
         assert_eq!(gguf.usize("c").unwrap(), Some(1 << 40));
         assert_eq!(gguf.float("d").unwrap(), Some(0.5));
+        assert_eq!(gguf.texts("e").unwrap(), Some(vec!["x".as_bytes(), "é".as_bytes()]));
+        assert_eq!(gguf.array("e").unwrap()[1], Value::String("é".into()));
+        assert_eq!(gguf.array("f").unwrap()[0], Value::Array(vec![Value::Bool(true)]));
+        assert!(gguf.numbers("e").is_err() && gguf.texts("a").is_err());
         let t = gguf.need_tensor("t", &[2, 3]).unwrap();
         assert_eq!(t.data, (0..24).collect::<Vec<u8>>());
         assert_eq!(gguf.need_tensor("u", &[1]).unwrap().data, [1, 2]);

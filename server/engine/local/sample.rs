@@ -5,23 +5,26 @@ use crate::TokenId;
 
 /// The chosen token.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Choice {
+pub(super) struct Choice {
     /// Its id.
-    pub token: TokenId,
+    pub(super) token: TokenId,
     /// Its probability among the allowed tokens, 0 to 1: softmax of the logits at temperature 1.
-    pub probability: f32,
+    pub(super) probability: f32,
 }
 
 /// The likeliest token of all. `logits` is `[vocabulary]`.
 ///
 /// None if no logit is a number (weights that are broken in a way that only shows in the result). Of equal
 /// logits the lowest id wins, so the choice does not depend on the order of evaluation.
-pub fn greedy(logits: &[f32]) -> Option<Choice> {
+pub(super) fn greedy(logits: &[f32]) -> Option<Choice> {
     choose(logits, 0..logits.len() as TokenId)
 }
 
 /// The likeliest of the `allowed` tokens. `logits` is `[vocabulary]`; ids outside of it are passed over.
-pub fn greedy_among(logits: &[f32], allowed: impl IntoIterator<Item = TokenId, IntoIter: Clone>) -> Option<Choice> {
+pub(super) fn greedy_among(
+    logits: &[f32],
+    allowed: impl IntoIterator<Item = TokenId, IntoIter: Clone>,
+) -> Option<Choice> {
     choose(logits, allowed)
 }
 
@@ -68,7 +71,10 @@ mod tests {
 
     #[test]
     fn what_is_no_number_or_no_token_is_never_chosen() {
-        assert_eq!(greedy(&[f32::NAN, -1.0, f32::NEG_INFINITY]).unwrap(), Choice { token: 1, probability: 1.0 });
+        assert_eq!(
+            greedy(&[f32::NAN, -1.0, f32::NEG_INFINITY]).unwrap(),
+            Choice { token: 1, probability: 1.0 }
+        );
         assert_eq!(greedy(&[f32::NAN, f32::NAN]), None);
         assert_eq!(greedy(&[f32::NEG_INFINITY]), None);
         assert_eq!(greedy(&[f32::INFINITY, 0.0]), None);
