@@ -14,10 +14,14 @@ use crate::{About, Engine, EngineError, Generation, Limits, Piece, Prompt, Rates
 
 mod cache;
 pub mod config;
+pub mod cpu;
 pub mod decoder;
 pub mod device;
 pub mod heal;
+pub mod kernels;
+mod linear;
 mod pace;
+pub mod pool;
 #[cfg(test)]
 pub(crate) mod real_model;
 mod sample;

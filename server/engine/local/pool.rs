@@ -240,7 +240,7 @@ fn spin_until(ready: impl Fn() -> bool) -> bool {
 }
 
 /// No lock here guards data that a panic could leave half-written.
-fn unpoisoned<T>(result: Result<MutexGuard<'_, T>, PoisonError<MutexGuard<'_, T>>>) -> MutexGuard<'_, T> {
+fn unpoisoned<'a, T>(result: Result<MutexGuard<'a, T>, PoisonError<MutexGuard<'a, T>>>) -> MutexGuard<'a, T> {
     result.unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -246,7 +246,7 @@ unsafe fn factors<I: Isa, F: Form>(scales: *const u8, unit: usize, part: usize) 
 /// `sums` has that value.
 #[inline(always)]
 unsafe fn start<I: Isa, F: Form>(sums: *const i32) -> I::Ints {
-    const ZERO: i32 = 0;
+    static ZERO: i32 = 0;
     // SAFETY: the caller's promise.
     unsafe {
         match offset_shift::<I, F>() {
