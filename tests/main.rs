@@ -1,2 +1,7 @@
 //! One end-to-end binary: everything here runs the built program or looks at the tree of sources.
 //! It knows nothing of the insides.
+
+mod bad_input;
+mod client;
+mod lsp;
+mod script;
