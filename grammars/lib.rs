@@ -80,7 +80,7 @@ pub fn by_id(language_id: &str) -> Option<&'static Language> {
     LANGUAGES
         .iter()
         .find(|row| is(&row.name))
-        .or_else(|| LANGUAGES.iter().find(|row| row.aliases.iter().any(|alias| is(&alias))))
+        .or_else(|| LANGUAGES.iter().find(|row| row.aliases.iter().any(is)))
 }
 
 /// The language of a file: by its whole name, then by its longest known extension.

@@ -132,7 +132,7 @@ fn changes_and_questions_are_handled_in_the_order_of_arrival() {
 
 #[test]
 fn the_newest_question_wins_and_the_older_one_is_superseded() {
-    let script = Script::new().when("slow", "a very long answer").when("quick", "b").token_ms(50);
+    let script = Script::new().when("slow", "a very long answer").when("quick", "b").token_ms(20);
     let mut client = ready(&script, json!({ "latency-budget-ms": 20_000 }));
     client.open(URI, "python", "slow\nquick\n");
     let first = client.request("textDocument/inlineCompletion", inline_params(URI, 0, 4));
@@ -144,7 +144,7 @@ fn the_newest_question_wins_and_the_older_one_is_superseded() {
 
 #[test]
 fn a_change_of_the_text_supersedes_a_question_but_not_the_work_on_it() {
-    let script = Script::new().when("return ", "call(a, b)").token_ms(100);
+    let script = Script::new().when("return ", "call(a, b)").token_ms(20);
     let mut client = ready(&script, json!({ "latency-budget-ms": 20_000 }));
     client.open(URI, "python", "return \n");
     let first = client.request("textDocument/inlineCompletion", inline_params(URI, 0, 7));
@@ -175,7 +175,7 @@ fn a_cancelled_request_is_answered_so_and_frees_the_engine() {
 #[test]
 fn the_deadline_is_kept_and_the_work_goes_on_for_the_next_keystroke() {
     let whole = "one two three four five six seven eight nine ten";
-    let script = Script::new().when("count ", whole).token_ms(60);
+    let script = Script::new().when("count ", whole).token_ms(12);
     let mut client = ready(&script, json!({ "latency-budget-ms": 150 }));
     client.open(URI, "python", "count \n");
     let asked = Instant::now();
@@ -198,7 +198,7 @@ fn the_deadline_is_kept_and_the_work_goes_on_for_the_next_keystroke() {
 #[test]
 fn asked_again_at_the_same_place_the_work_is_not_begun_anew() {
     let whole = "one two three four five six seven eight nine ten";
-    let script = Script::new().when("count ", whole).token_ms(100);
+    let script = Script::new().when("count ", whole).token_ms(20);
     // Questions in a row, none of which the engine can finish in its own time.
     let mut client = ready(&script, json!({ "latency-budget-ms": 150 }));
     client.open(URI, "python", "count \n");

@@ -3,5 +3,7 @@
 
 mod bad_input;
 mod client;
+mod fake_hub;
 mod lsp;
+mod pull;
 mod script;

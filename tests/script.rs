@@ -21,24 +21,29 @@ impl Script {
     }
 
     /// Answers `answer` where the text before the cursor ends with `before`; the first that fits counts.
-    pub(crate) fn when(mut self, before: &str, answer: &str) -> Self {
-        self.text += &format!("{before}={}\n", answer.replace('\n', "\\n"));
-        self
+    pub(crate) fn when(self, before: &str, answer: &str) -> Self {
+        self.rule(before, &format!("answer {}", escaped(answer)))
     }
 
     /// Panics where the text before the cursor ends with `before`.
     pub(crate) fn panics_at(self, before: &str) -> Self {
-        self.when(before, "!panic")
+        self.rule(before, "panic")
     }
 
     /// Fails where the text before the cursor ends with `before`.
     pub(crate) fn fails_at(self, before: &str) -> Self {
-        self.when(before, "!error")
+        self.rule(before, "fail it broke")
     }
 
-    /// Takes so long for each token.
+    /// The script's vocabulary has Qwen's tokens: the one for the suffix stands where the cursor is.
+    fn rule(mut self, before: &str, action: &str) -> Self {
+        self.text += &format!("when {}<|fim_suffix|>\n{action}\n", escaped(before));
+        self
+    }
+
+    /// Takes so long for each token: a byte, mostly.
     pub(crate) fn token_ms(mut self, milliseconds: u32) -> Self {
-        self.text += &format!("ms={milliseconds}\n");
+        self.text += &format!("decode-ms {milliseconds}\n");
         self
     }
 
@@ -73,4 +78,8 @@ impl Script {
         self.write();
         self.argument()
     }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('\n', "\\n")
 }

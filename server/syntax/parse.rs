@@ -2,8 +2,11 @@
 //! It knows nothing of what the tree is asked, and reads no clock: the caller says when time is up.
 //!
 //! Everything is in bytes. The points that tree-sitter wants with an edit are zero: it reuses no node that an
-//! edit changed, so they reach no later tree. Tried: with true points, 28,800 random edits in shell, Python, C
-//! and Java gave tree by tree what they give without.
+//! edit changed, so they reach no later tree. Tried: over 28,800 random edits in shell, Python, C and Java, true
+//! points gave a tree other than a fresh parse exactly as often as none did.
+//!
+//! A reparse costs far less than a parse, but still in proportion to what stands at the top level of the file:
+//! tree-sitter takes that over node by node. Hence the budget.
 
 use std::cell::RefCell;
 use std::ops::ControlFlow;
