@@ -485,7 +485,7 @@ impl<'a> Reader<'a> {
         };
         let block = dtype.block_size() as u64;
         let row = shape.last().copied().unwrap_or(1) as u64;
-        if elements == 0 || row % block != 0 {
+        if elements == 0 || !row.is_multiple_of(block) {
             let problem =
                 format!("has the shape {shape:?}, which {dtype:?} blocks of {block} values cannot store");
             return Err(self.bad(&name, problem));

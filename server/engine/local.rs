@@ -1,6 +1,7 @@
 //! The engine that runs a model file in this process.
 //! It knows nothing of prompts' meaning: tokens in, tokens out.
 
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -15,6 +16,7 @@ mod cache;
 pub mod config;
 pub mod decoder;
 pub mod device;
+pub mod heal;
 mod pace;
 #[cfg(test)]
 pub(crate) mod real_model;
@@ -26,6 +28,7 @@ pub use decoder::CandleDecoder;
 pub use device::DeviceChoice;
 
 use device::Chosen;
+use heal::Heal;
 use pace::Pace;
 use sample::Choice;
 
@@ -62,7 +65,7 @@ pub struct Options {
     /// The device.
     pub device: DeviceChoice,
     /// What multiplies on a CPU.
-    pub kernel: Kernel,
+    pub kernel: KernelChoice,
     /// Threads on a CPU; none: as many as pay. candle's kernels take theirs from `RAYON_NUM_THREADS` instead.
     pub threads: Option<NonZeroUsize>,
     /// Tokens that the KV cache shall hold, at most those that the model was trained for.
@@ -71,13 +74,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { device: DeviceChoice::Auto, kernel: Kernel::Auto, threads: None, context: 8192 }
+        Self { device: DeviceChoice::Auto, kernel: KernelChoice::Auto, threads: None, context: 8192 }
     }
 }
 
 /// What multiplies on a CPU.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Kernel {
+pub enum KernelChoice {
     /// The fastest that this processor has.
     #[default]
     Auto,
@@ -90,7 +93,7 @@ pub enum Kernel {
 #[error("the kernel {0:?} is unknown: write auto or candle")]
 pub struct UnknownKernel(String);
 
-impl FromStr for Kernel {
+impl FromStr for KernelChoice {
     type Err = UnknownKernel;
 
     fn from_str(name: &str) -> Result<Self, UnknownKernel> {
@@ -112,6 +115,17 @@ pub struct Local {
     pace: Pace,
 }
 
+impl fmt::Debug for Local {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { about, cached, pace, .. } = self;
+        f.debug_struct("Local")
+            .field("about", about)
+            .field("cached", &cached.len())
+            .field("pace", pace)
+            .finish()
+    }
+}
+
 impl Local {
     /// Loads the model file at `path`.
     ///
@@ -124,7 +138,8 @@ impl Local {
         let Chosen { device, why } = device::choose(options.device)?;
         let capacity = config.capacity(options.context);
         let (decoder, kernel) = decoder(&gguf, &config, capacity, &device, options)?;
-        let weights = gguf.tensor_names().filter_map(|name| gguf.tensor(name)).map(|view| view.data.len() as u64);
+        let weights =
+            gguf.tensor_names().filter_map(|name| gguf.tensor(name)).map(|view| view.data.len() as u64);
         let file_name = || path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let about = About {
             model: gguf.str("general.name").map_or_else(file_name, str::to_owned),
@@ -153,13 +168,12 @@ impl Local {
         keep
     }
 
-    /// Evaluates `tokens` behind the cache. With `forced`, also chooses what follows them: a token that spells, or
-    /// begins, or begins with, these bytes.
-    fn evaluate(&mut self, tokens: &[TokenId], forced: Option<&[u8]>) -> Result<Next, EngineError> {
-        let logits = self.decoder.forward(tokens, usize::from(forced.is_some()))?;
-        let next = match forced {
+    /// Evaluates `tokens` behind the cache. With `heal`, also chooses which token follows them.
+    fn evaluate(&mut self, tokens: &[TokenId], heal: Option<&Heal>) -> Result<Next, EngineError> {
+        let logits = self.decoder.forward(tokens, usize::from(heal.is_some()))?;
+        let next = match heal {
             None => Next::Nothing,
-            Some(forced) => choose(&self.tokens, logits, forced).map_err(|problem| EngineError::Device {
+            Some(heal) => choose(&self.tokens, logits, heal).map_err(|problem| EngineError::Device {
                 device: self.about.device.clone(),
                 source: problem.into(),
             })?,
@@ -190,14 +204,14 @@ impl Local {
             decode: Default::default(),
         };
 
-        let mut forced = &prompt.forced[..];
+        let mut heal = Heal::new(&prompt.forced);
         let mut next = Next::Nothing;
         let mut rest = &prompt.tokens[reused..];
         let started = Instant::now();
         while !rest.is_empty() {
             let (chunk, behind) = rest.split_at(self.pace.chunk().min(rest.len()));
             let began = Instant::now();
-            next = self.evaluate(chunk, (decodes && behind.is_empty()).then_some(forced))?;
+            next = self.evaluate(chunk, (decodes && behind.is_empty()).then_some(&heal))?;
             self.pace.note_prefill(chunk.len(), began.elapsed());
             generation.evaluated += chunk.len();
             generation.prefill = started.elapsed();
@@ -215,10 +229,7 @@ impl Local {
         let mut stream = Utf8Stream::new();
         generation.stop = loop {
             let Next::Token(choice) = next else { break Stop::EndOfText };
-            let bytes = self.tokens.bytes(choice.token);
-            let (spelt, new) = bytes.split_at(bytes.len().min(forced.len()));
-            forced = &forced[spelt.len()..];
-            stream.push(new, &mut generation.text);
+            stream.push(heal.advance(self.tokens.bytes(choice.token)), &mut generation.text);
             let end = generation.text.len();
             generation.pieces.push(Piece { end, probability: choice.probability });
             generation.decode = started.elapsed();
@@ -229,7 +240,7 @@ impl Local {
                 break Stop::Limit;
             }
             let began = Instant::now();
-            next = self.evaluate(&[choice.token], Some(forced))?;
+            next = self.evaluate(&[choice.token], Some(&heal))?;
             self.pace.note_decode(began.elapsed());
         };
         generation.decode = started.elapsed();
@@ -286,30 +297,313 @@ fn decoder(
     options: &Options,
 ) -> Result<(Box<dyn Decoder>, String), EngineError> {
     let why = match options.kernel {
-        Kernel::Candle => "asked for",
-        Kernel::Auto if device.is_cpu() => "the only ones in this build",
-        Kernel::Auto => "made for this device",
+        KernelChoice::Candle => "asked for",
+        KernelChoice::Auto if device.is_cpu() => "the only ones in this build",
+        KernelChoice::Auto => "made for this device",
     };
     let decoder = CandleDecoder::load(gguf, config, capacity, device)?;
     Ok((Box::new(decoder), format!("candle: {why}")))
 }
 
-/// The likeliest token among those that the bytes still `forced` allow.
-fn choose(tokens: &Tokens, logits: &[f32], forced: &[u8]) -> Result<Next, &'static str> {
-    let choice = if forced.is_empty() {
+/// The likeliest token among those that `heal` allows.
+fn choose(tokens: &Tokens, logits: &[f32], heal: &Heal) -> Result<Next, &'static str> {
+    let choice = if heal.is_done() {
         sample::greedy(logits)
     } else {
-        let shorter = (1..forced.len()).filter_map(|len| tokens.spelling(&forced[..len]));
-        let allowed: Vec<TokenId> = shorter.chain(tokens.starting_with(forced)).collect();
+        let allowed: Vec<TokenId> = heal.allowed(tokens).collect();
         if allowed.is_empty() {
-            // A vocabulary without a token for one of the bytes: nothing can be said behind them.
+            // A vocabulary without a token for the next byte: nothing can be said behind it.
             return Ok(Next::Nothing);
         }
         sample::greedy_among(logits, allowed.iter().copied())
     };
     match choice {
-        None => Err("the model's output is not a number; its file is broken: delete it and run `taper pull` again"),
+        None => Err(
+            "the model's output is not a number; its file is broken: delete it and run `taper pull` again",
+        ),
         Some(choice) if tokens.ends(choice.token) => Ok(Next::Nothing),
         Some(choice) => Ok(Next::Token(choice)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use std::fs::{self, File};
+    use std::io::{Read, Write};
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+    use crate::gguf::testing::{Dims, Writer, random_llama, random_qwen2};
+
+    fn local(writer: &Writer, context: usize) -> Local {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.gguf");
+        writer.write(&path).unwrap();
+        open(&path, context).unwrap()
+    }
+
+    fn open(path: &Path, context: usize) -> Result<Local, EngineError> {
+        Local::open(path, &Options { device: DeviceChoice::Cpu, context, ..Options::default() })
+    }
+
+    fn tiny(seed: u64) -> Local {
+        local(&random_qwen2(seed, &Dims::default()).unwrap(), 512)
+    }
+
+    fn ordinary(engine: &Local, random: &mut fastrand::Rng, len: usize) -> Vec<TokenId> {
+        let mut tokens = Vec::new();
+        while tokens.len() < len {
+            let token = random.u32(..engine.tokens.len() as TokenId);
+            if !engine.tokens.is_special(token) {
+                tokens.push(token);
+            }
+        }
+        tokens
+    }
+
+    fn go(engine: &mut Local, tokens: &[TokenId], forced: &[u8], max_tokens: usize) -> Generation {
+        let prompt = Prompt { tokens: tokens.to_vec(), forced: forced.to_vec() };
+        let generation =
+            engine.generate(&prompt, &Limits { max_tokens }, &mut |_| ControlFlow::Continue(())).unwrap();
+        assert_eq!(engine.cached.len(), engine.decoder.len());
+        generation
+    }
+
+    fn said(generation: &Generation) -> (&str, Stop, Vec<usize>) {
+        (&generation.text, generation.stop, generation.pieces.iter().map(|piece| piece.end).collect())
+    }
+
+    #[test]
+    fn cached_says_what_fresh_says() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let llama = random_llama(4, &Dims::default()).unwrap();
+        for mut cached in [tiny(1), tiny(2), local(&llama, 512)] {
+            let mut tokens: Vec<TokenId> = Vec::new();
+            let (mut reused, mut decoded) = (0, 0);
+            for _ in 0..120 {
+                tokens.truncate(random.usize(0..=tokens.len()));
+                let more = random.usize(1..60).min(400 - tokens.len().min(399));
+                tokens.extend(ordinary(&cached, &mut random, more));
+                let forced = ["", "re", "x", "    se"][random.usize(..4)].as_bytes();
+                let max = random.usize(..12);
+                let ours = go(&mut cached, &tokens, forced, max);
+                assert_eq!(ours.reused + ours.evaluated, tokens.len());
+                reused += ours.reused;
+                decoded += ours.pieces.len();
+                // The same engine with nothing in the cache.
+                cached.clear();
+                let theirs = go(&mut cached, &tokens, forced, max);
+                assert_eq!((theirs.reused, theirs.evaluated), (0, tokens.len()));
+                assert_eq!(said(&ours), said(&theirs));
+                for (a, b) in ours.pieces.iter().zip(&theirs.pieces) {
+                    assert!((a.probability - b.probability).abs() < 1e-3, "{a:?} {b:?}");
+                }
+            }
+            assert!(reused > 1000 && decoded > 200, "{reused} {decoded}");
+        }
+    }
+
+    #[test]
+    fn a_break_anywhere_leaves_a_cache_that_goes_on_right() {
+        let mut engine = tiny(3);
+        let tokens = ordinary(&engine, &mut fastrand::Rng::with_seed(2), 90);
+        let prompt = Prompt { tokens: tokens.clone(), forced: b"ret".to_vec() };
+        let limits = Limits { max_tokens: 12 };
+        let mut texts = Vec::new();
+        let fresh = engine
+            .generate(&prompt, &limits, &mut |text| {
+                texts.push(text.to_owned());
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        assert!(fresh.pieces.len() > 3, "{fresh:?}");
+        for pair in texts.windows(2) {
+            assert!(pair[1].starts_with(&pair[0]));
+        }
+        assert_eq!(texts.last(), Some(&fresh.text));
+        for at in 1..=fresh.pieces.len() + 90 / 8 {
+            engine.clear();
+            // The speed decides on the chunks, so the calls are counted anew each time.
+            let mut calls = 0;
+            let broken = engine
+                .generate(&prompt, &limits, &mut |_| {
+                    calls += 1;
+                    if calls == at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                })
+                .unwrap();
+            if calls < at {
+                continue;
+            }
+            assert_eq!(broken.stop, Stop::Watch);
+            assert!(fresh.text.starts_with(&broken.text));
+            assert_eq!(engine.cached.len(), engine.decoder.len());
+            let evaluated = broken.evaluated;
+            let after = go(&mut engine, &tokens, b"ret", 12);
+            assert_eq!(said(&after), said(&fresh));
+            assert_eq!(after.reused, evaluated.min(tokens.len() - 1));
+        }
+    }
+
+    #[test]
+    fn healed_output_begins_with_the_forced_bytes() {
+        let mut random = fastrand::Rng::with_seed(3);
+        for seed in 0..6 {
+            let mut engine = tiny(seed);
+            for forced in ["r", "retu", "    self.", "é", "数字", "x = \"", "\n\n  "] {
+                // Cut anywhere, also inside a character.
+                let forced = &forced.as_bytes()[..random.usize(1..=forced.len())];
+                let tokens = ordinary(&engine, &mut random, 20);
+                let generation = go(&mut engine, &tokens, forced, 24);
+                // The last token is chosen but not evaluated; it is among the decoded all the same.
+                let mut spelt: Vec<u8> = Vec::new();
+                for &token in &engine.cached[tokens.len()..] {
+                    spelt.extend_from_slice(engine.tokens.bytes(token));
+                }
+                let compared = spelt.len().min(forced.len());
+                assert_eq!(&spelt[..compared], &forced[..compared]);
+                assert!(spelt.len() >= forced.len(), "{forced:x?} {generation:?}");
+                assert!(generation.pieces.iter().all(|piece| (0.0..=1.0).contains(&piece.probability)));
+            }
+        }
+    }
+
+    #[test]
+    fn reading_alone_fills_the_cache_and_keeps_what_is_there() {
+        let mut engine = tiny(5);
+        let tokens = ordinary(&engine, &mut fastrand::Rng::with_seed(4), 50);
+        let expected = go(&mut engine, &tokens, b"", 6);
+        engine.clear();
+        let read = go(&mut engine, &tokens, b"", 0);
+        assert_eq!((read.reused, read.evaluated, read.text.as_str(), read.stop), (0, 50, "", Stop::Limit));
+        let again = go(&mut engine, &tokens[..20], b"", 0);
+        assert_eq!((again.reused, again.evaluated), (20, 0));
+        assert_eq!(engine.cached, tokens, "a prompt that lies in the cache cuts nothing off");
+        let after = go(&mut engine, &tokens, b"", 6);
+        assert_eq!((after.reused, after.evaluated), (49, 1));
+        assert_eq!(said(&after), said(&expected));
+        let nothing = go(&mut engine, &[], b"x", 5);
+        assert_eq!((nothing.text.as_str(), nothing.pieces.len()), ("", 0));
+    }
+
+    #[test]
+    fn the_contexts_end_is_a_limit_and_a_longer_prompt_an_error() {
+        let mut engine = local(&random_qwen2(6, &Dims::default()).unwrap(), 32);
+        assert_eq!(engine.about().context, 32);
+        let tokens = ordinary(&engine, &mut fastrand::Rng::with_seed(5), 33);
+        let full = go(&mut engine, &tokens[..32], b"aaaaaaaa", 5);
+        assert_eq!((full.stop, full.pieces.len()), (Stop::Limit, 1));
+        let near = go(&mut engine, &tokens[..30], b"aaaaaaaa", 9);
+        assert_eq!((near.stop, near.pieces.len()), (Stop::Limit, 3));
+        let prompt = Prompt { tokens: tokens.clone(), forced: Vec::new() };
+        let error = engine.generate(&prompt, &Limits { max_tokens: 1 }, &mut |_| ControlFlow::Continue(()));
+        assert!(matches!(error, Err(EngineError::PromptTooLong { tokens: 33, context: 32 })));
+        assert!(engine.cached.is_empty() && engine.decoder.is_empty());
+        assert_eq!(said(&go(&mut engine, &tokens[..30], b"aaaaaaaa", 9)), said(&near));
+        let prompt = Prompt { tokens: vec![1, TokenId::MAX], forced: Vec::new() };
+        let error = engine.generate(&prompt, &Limits { max_tokens: 1 }, &mut |_| ControlFlow::Continue(()));
+        assert!(matches!(error, Err(EngineError::Device { .. })));
+        assert_eq!(said(&go(&mut engine, &tokens[..30], b"aaaaaaaa", 9)), said(&near));
+    }
+
+    #[test]
+    fn after_a_panic_and_clear_all_is_as_new() {
+        let mut engine = tiny(7);
+        let tokens = ordinary(&engine, &mut fastrand::Rng::with_seed(6), 40);
+        let expected = go(&mut engine, &tokens, b"self.", 8);
+        assert!(expected.pieces.len() > 2, "{expected:?}");
+        let prompt = Prompt { tokens: tokens.clone(), forced: b"self.".to_vec() };
+        for at in 1..8 {
+            let mut calls = 0;
+            let caught = catch_unwind(AssertUnwindSafe(|| {
+                engine.generate(&prompt, &Limits { max_tokens: 8 }, &mut |_| {
+                    calls += 1;
+                    assert!(calls < at, "a panic on purpose");
+                    ControlFlow::Continue(())
+                })
+            }));
+            if at <= expected.pieces.len() {
+                assert!(caught.is_err());
+            }
+            // Also without `clear` the two never disagree.
+            assert_eq!(engine.cached.len(), engine.decoder.len());
+            engine.clear();
+            assert_eq!(said(&go(&mut engine, &tokens, b"self.", 8)), said(&expected));
+        }
+    }
+
+    #[test]
+    fn weights_that_give_no_number_are_an_error() {
+        let dims = Dims::default();
+        let writer = random_qwen2(1, &dims).unwrap();
+        let nan = (0..dims.hidden).flat_map(|_| f32::NAN.to_le_bytes()).collect();
+        let broken =
+            writer.tensor("output_norm.weight", candle_core::quantized::GgmlDType::F32, &[dims.hidden], nan);
+        let mut engine = local(&broken, 64);
+        let prompt = Prompt { tokens: vec![1, 2], forced: Vec::new() };
+        let error = engine.generate(&prompt, &Limits { max_tokens: 1 }, &mut |_| ControlFlow::Continue(()));
+        assert!(error.unwrap_err().to_string().contains("not a number"));
+    }
+
+    #[test]
+    fn it_says_what_it_is_and_how_fast() {
+        let mut engine = tiny(8);
+        let about = engine.about().clone();
+        assert_eq!((about.model.as_str(), about.family.as_str()), ("random qwen2", "qwen2"));
+        assert_eq!((about.device.as_str(), about.kernel.contains("candle")), ("CPU: asked for", true));
+        assert!(about.weight_bytes > 10_000);
+        assert_eq!(engine.rates(), Rates::default());
+        let tokens = ordinary(&engine, &mut fastrand::Rng::with_seed(7), 40);
+        let generation = go(&mut engine, &tokens, b"some", 6);
+        assert!(generation.pieces.len() > 1);
+        assert!(engine.rates().prefill > 0.0 && engine.rates().decode > 0.0);
+        assert_eq!("candle".parse(), Ok(KernelChoice::Candle));
+        assert!("fast".parse::<KernelChoice>().unwrap_err().to_string().contains("\"fast\""));
+    }
+
+    #[test]
+    fn every_cut_of_a_small_file_is_an_error() {
+        let bytes = random_qwen2(1, &Dims::default()).unwrap().bytes();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.gguf");
+        for len in (0..bytes.len()).step_by(1 + bytes.len() / 200) {
+            fs::write(&path, &bytes[..len]).unwrap();
+            assert!(open(&path, 64).is_err(), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn a_cut_real_file_is_an_error_at_once() {
+        let Some(model) = real_model::path() else { return };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.gguf");
+        let mut head = Vec::new();
+        File::open(&model).unwrap().take(10 << 20).read_to_end(&mut head).unwrap();
+        for (bytes, len) in [(1 << 20, 1 << 20), (10 << 20, 10 << 20), (10 << 20, 100 << 20)] {
+            let mut file = File::create(&path).unwrap();
+            file.write_all(&head[..bytes]).unwrap();
+            file.set_len(len).unwrap();
+            let began = Instant::now();
+            let error = open(&path, 512).unwrap_err().to_string();
+            assert!(error.contains("taper pull"), "{error}");
+            assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
+        }
+    }
+
+    #[test]
+    fn the_real_model_goes_on_from_its_cache_as_from_nothing() {
+        let Some(model) = real_model::path() else { return };
+        let mut engine = open(&model, 512).unwrap();
+        let code = real_model::CODE;
+        let cut = |marker: &str| engine.tokens.encode(&code[..code.find(marker).unwrap()]);
+        let (first, second) = (cut("        if path.exists"), cut("        self.bookings = json"));
+        let expected = go(&mut engine, &second, b"self", 8);
+        assert!(!expected.text.is_empty());
+        let before = go(&mut engine, &first, b"", 4);
+        assert!(before.reused > first.len() / 2);
+        let after = go(&mut engine, &second, b"self", 8);
+        assert!(after.reused > first.len() / 2);
+        assert_eq!(said(&after), said(&expected));
     }
 }

@@ -36,6 +36,17 @@ pub struct Tokens {
     /// Where each token begins in `pool`, and where the last ends.
     starts: Vec<u32>,
     kinds: Vec<Kind>,
+    index: Index,
+    /// The token of each single byte.
+    bytes: [TokenId; 256],
+    encoder: Encoder,
+    bos: Option<TokenId>,
+    fim: FimIds,
+}
+
+/// Ways to find tokens.
+#[derive(Default)]
+struct Index {
     /// Ordinary tokens in the order of their bytes.
     sorted: Vec<TokenId>,
     /// Where in `sorted` the tokens with given first two bytes begin; see [`bucket`].
@@ -44,11 +55,7 @@ pub struct Tokens {
     specials: Vec<TokenId>,
     /// Runs of blanks that the family takes whole before anything else, the longest first.
     runs: Vec<TokenId>,
-    /// The token of each single byte.
-    bytes: [TokenId; 256],
-    encoder: Encoder,
-    bos: Option<TokenId>,
-    fim: FimIds,
+    /// Length of the longest ordinary token.
     longest: usize,
 }
 
@@ -332,15 +339,11 @@ impl Tokens {
             pool: Vec::new(),
             starts: vec![0],
             kinds: Vec::new(),
-            sorted: Vec::new(),
-            buckets: vec![0; BUCKETS + 1],
-            specials: Vec::new(),
-            runs: Vec::new(),
+            index: Index { buckets: vec![0; BUCKETS + 1], ..Index::default() },
             bytes: [NONE; 256],
             encoder: Encoder::SentencePiece { scores: Vec::new(), leading_blank: false },
             bos: None,
             fim: FimIds::default(),
-            longest: 0,
         }
     }
 
@@ -364,7 +367,9 @@ impl Tokens {
         let roles = Roles::of(raw);
         (this.fim, this.bos) = (roles.fim, roles.bos);
         this.read_tokens(raw, &roles.special);
-        this.sort();
+        // Sorting and reading the merges take most of the time, and neither needs the other.
+        let (index, merges) = rayon::join(|| this.index(), || this.read_merges(raw));
+        this.index = index;
         this.set_bytes();
         // Every text of a program must have tokens, down to its last character.
         let lacks = (b' '..=b'~').chain([b'\n']).find(|&byte| this.bytes[usize::from(byte)] == NONE);
@@ -387,8 +392,7 @@ impl Tokens {
                 );
             }
             this.bos = this.bos.filter(|_| raw.add_bos.unwrap_or(split.bos));
-            let merges = this.read_merges(raw)?;
-            this.encoder = Encoder::Bpe { split, merges };
+            this.encoder = Encoder::Bpe { split, merges: merges? };
         }
         Ok(this)
     }
@@ -436,22 +440,25 @@ impl Tokens {
         }
     }
 
-    /// Fills `sorted`, `buckets`, `specials` and `runs` from `kinds`.
-    fn sort(&mut self) {
-        let mut keyed: Vec<(u64, TokenId)> = Vec::with_capacity(self.kinds.len());
-        self.specials.clear();
-        self.longest = 0;
-        for id in 0..self.kinds.len() as TokenId {
+    /// The ordinary tokens by their bytes, and the special ones by their names.
+    fn index(&self) -> Index {
+        let mut keyed: Vec<(u64, TokenId)> = Vec::with_capacity(self.len());
+        let (mut specials, mut runs) = (Vec::new(), Vec::new());
+        let mut longest = 0;
+        for id in 0..self.len() as TokenId {
             let text = self.text(id);
-            if self.kinds[id as usize] == Kind::Special {
-                self.specials.push(id);
+            if self.kind(id) == Kind::Special {
+                specials.push(id);
                 continue;
+            }
+            if self.kind(id) == Kind::User && text.len() > 1 && text.iter().all(u8::is_ascii_whitespace) {
+                runs.push(id);
             }
             // The first eight bytes decide nearly every comparison without a look at the pool.
             let mut head = [0; 8];
             let len = text.len().min(8);
             head[..len].copy_from_slice(&text[..len]);
-            self.longest = self.longest.max(text.len());
+            longest = longest.max(text.len());
             keyed.push((u64::from_be_bytes(head), id));
         }
         keyed.sort_unstable_by(|&(a, x), &(b, y)| {
@@ -460,26 +467,17 @@ impl Tokens {
             };
             a.cmp(&b).then_with(rest)
         });
-        self.sorted = keyed.into_iter().map(|(_, id)| id).collect();
+        let sorted: Vec<TokenId> = keyed.into_iter().map(|(_, id)| id).collect();
         let mut buckets = vec![0_u32; BUCKETS + 1];
-        for &id in &self.sorted {
+        for &id in &sorted {
             buckets[bucket(self.text(id)) + 1] += 1;
         }
         for i in 1..buckets.len() {
             buckets[i] += buckets[i - 1];
         }
-        self.buckets = buckets;
-        let mut specials = std::mem::take(&mut self.specials);
         specials.sort_by(|&x, &y| self.text(x).cmp(self.text(y)));
-        self.specials = specials;
-        let is_run = |&id: &TokenId| {
-            let text = self.text(id);
-            self.kind(id) == Kind::User && text.len() > 1 && text.iter().all(u8::is_ascii_whitespace)
-        };
-        self.runs = self.sorted.iter().copied().filter(is_run).collect();
-        let mut runs = std::mem::take(&mut self.runs);
         runs.sort_by_key(|&id| std::cmp::Reverse(self.text(id).len()));
-        self.runs = runs;
+        Index { sorted, buckets, specials, runs, longest }
     }
 
     fn set_bytes(&mut self) {
@@ -499,7 +497,9 @@ impl Tokens {
     fn read_merges(&self, raw: &Raw<'_>) -> Result<Merges, EngineError> {
         let spelled = spelled_bytes();
         let mut merges = Merges::with_capacity(raw.merges.len());
+        let spellings = Spellings::of(self);
         let mut whole = Vec::new();
+        let mut guess = 0;
         for (rank, &text) in raw.merges.iter().enumerate() {
             let unknown = || {
                 let problem = format!(
@@ -518,9 +518,15 @@ impl Tokens {
             if !push_spelled(&mut whole, &text[gap + 1..], &spelled) {
                 return Err(unknown());
             }
-            let find = |bytes: &[u8]| self.spelling(bytes).ok_or_else(unknown);
+            let find = |bytes: &[u8]| spellings.find(self, bytes).ok_or_else(unknown);
             let (left, right) = (find(&whole[..middle])?, find(&whole[middle..])?);
-            merges.insert(left, right, rank as u32, find(&whole)?);
+            // Most vocabularies are in the order of their merges.
+            guess = match self.kinds.get(guess as usize) {
+                Some(Kind::Normal) if self.text(guess) == whole => guess,
+                _ => find(&whole)?,
+            };
+            merges.insert(left, right, rank as u32, guess);
+            guess += 1;
         }
         Ok(merges)
     }
@@ -561,7 +567,7 @@ impl Tokens {
     }
 
     fn encode_into(&self, text: &str, out: &mut Vec<TokenId>) {
-        if self.runs.is_empty() {
+        if self.index.runs.is_empty() {
             return self.encode_segment(text, out);
         }
         let bytes = text.as_bytes();
@@ -569,7 +575,7 @@ impl Tokens {
         while at < bytes.len() {
             let run = bytes[at].is_ascii_whitespace().then(|| {
                 let here = &bytes[at..];
-                self.runs.iter().copied().find(|&id| here.starts_with(self.text(id)))
+                self.index.runs.iter().copied().find(|&id| here.starts_with(self.text(id)))
             });
             match run.flatten() {
                 Some(id) => {
@@ -616,8 +622,8 @@ impl Tokens {
 
     /// The special token with exactly this name, e.g. `<|fim_prefix|>`.
     pub fn id(&self, name: &str) -> Option<TokenId> {
-        let at = self.specials.partition_point(|&id| self.text(id) < name.as_bytes());
-        self.specials.get(at).copied().filter(|&id| self.text(id) == name.as_bytes())
+        let at = self.index.specials.partition_point(|&id| self.text(id) < name.as_bytes());
+        self.index.specials.get(at).copied().filter(|&id| self.text(id) == name.as_bytes())
     }
 
     /// The name of a special token.
@@ -650,13 +656,13 @@ impl Tokens {
 
     /// Length of the longest ordinary token, in bytes.
     pub fn longest(&self) -> usize {
-        self.longest
+        self.index.longest
     }
 
     /// All ordinary tokens whose bytes begin with `bytes`, in the order of their bytes.
     pub fn starting_with<'a>(&'a self, bytes: &[u8]) -> impl ExactSizeIterator<Item = TokenId> + use<'a> {
         let range = self.near(bytes);
-        let within = &self.sorted[range];
+        let within = &self.index.sorted[range];
         let from = within.partition_point(|&id| self.text(id) < bytes);
         let len = within[from..].partition_point(|&id| self.text(id).starts_with(bytes));
         within[from..from + len].iter().copied()
@@ -668,7 +674,7 @@ impl Tokens {
             return None;
         }
         let at = bucket(bytes);
-        let within = &self.sorted[self.buckets[at] as usize..self.buckets[at + 1] as usize];
+        let within = &self.index.sorted[self.index.buckets[at] as usize..self.index.buckets[at + 1] as usize];
         let at = within.partition_point(|&id| self.text(id) < bytes);
         within.get(at).copied().filter(|&id| self.text(id) == bytes)
     }
@@ -700,11 +706,11 @@ impl Tokens {
     /// The part of `sorted` that holds every token that begins with `bytes`.
     fn near(&self, bytes: &[u8]) -> Range<usize> {
         let (first, last) = match bytes {
-            [] => return 0..self.sorted.len(),
+            [] => return 0..self.index.sorted.len(),
             [first] => (bucket(&[*first]), bucket(&[*first, 255])),
             more => (bucket(more), bucket(more)),
         };
-        self.buckets[first] as usize..self.buckets[last + 1] as usize
+        self.index.buckets[first] as usize..self.index.buckets[last + 1] as usize
     }
 }
 
@@ -728,6 +734,49 @@ impl fmt::Debug for Tokens {
             .field("bos", &self.bos)
             .field("fim", &self.fim)
             .finish()
+    }
+}
+
+/// A hash table over the ordinary tokens' bytes, while the merges are read: three look-ups for each of them.
+struct Spellings {
+    slots: Vec<TokenId>,
+}
+
+impl Spellings {
+    fn of(tokens: &Tokens) -> Self {
+        let mut this = Self { slots: vec![NONE; (2 * tokens.len()).next_power_of_two()] };
+        for kind in [Kind::Normal, Kind::User, Kind::Byte] {
+            for id in 0..tokens.len() as TokenId {
+                if tokens.kind(id) == kind {
+                    let slot = this.slot(tokens, tokens.text(id));
+                    if this.slots[slot] == NONE {
+                        this.slots[slot] = id;
+                    }
+                }
+            }
+        }
+        this
+    }
+
+    fn find(&self, tokens: &Tokens, bytes: &[u8]) -> Option<TokenId> {
+        Some(self.slots[self.slot(tokens, bytes)]).filter(|&id| id != NONE)
+    }
+
+    /// The slot that holds these bytes, or the free one where they belong. At least half of the slots are free.
+    fn slot(&self, tokens: &Tokens, bytes: &[u8]) -> usize {
+        let mut hash = 0_u64;
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            hash = (hash ^ u64::from_le_bytes(word) ^ chunk.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            hash ^= hash >> 29;
+        }
+        let mask = self.slots.len() - 1;
+        let mut slot = hash as usize & mask;
+        while self.slots[slot] != NONE && tokens.text(self.slots[slot]) != bytes {
+            slot = (slot + 1) & mask;
+        }
+        slot
     }
 }
 

@@ -24,7 +24,8 @@ impl KvCache {
         device: &Device,
     ) -> Result<Self> {
         let too_much = || candle_core::Error::msg(format!("no memory for a KV cache of {capacity} tokens"));
-        let values = [2 * layers, kv_heads, capacity, head_dim].iter().try_fold(1_usize, |n, &m| n.checked_mul(m));
+        let values =
+            [2 * layers, kv_heads, capacity, head_dim].iter().try_fold(1_usize, |n, &m| n.checked_mul(m));
         let values = values.ok_or_else(too_much)?;
         if device.is_cpu() {
             // An allocation that fails inside candle ends the process; this one reports.
@@ -71,6 +72,8 @@ impl KvCache {
     }
 
     fn layer(&self, layer: usize) -> Result<&(Tensor, Tensor)> {
-        self.layers.get(layer).ok_or_else(|| candle_core::Error::msg(format!("the KV cache has no layer {layer}")))
+        self.layers
+            .get(layer)
+            .ok_or_else(|| candle_core::Error::msg(format!("the KV cache has no layer {layer}")))
     }
 }

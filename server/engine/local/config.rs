@@ -233,7 +233,7 @@ fn need(gguf: &Gguf, key: &str, max: usize) -> Result<usize, EngineError> {
 
 fn vocabulary(gguf: &Gguf) -> Result<usize, EngineError> {
     let field = "tokenizer.ggml.tokens";
-    let tokens = gguf.array(field).ok_or_else(|| gguf.bad(field, "is missing", FETCH_AGAIN))?.len();
+    let tokens = gguf.texts(field)?.ok_or_else(|| gguf.bad(field, "is missing", FETCH_AGAIN))?.len();
     if !(1..=MAX_VOCABULARY).contains(&tokens) {
         let problem = format!("has {tokens} entries, not between 1 and {MAX_VOCABULARY}");
         return Err(gguf.bad(field, problem, FETCH_AGAIN));
@@ -353,4 +353,191 @@ fn check_tensor_names(gguf: &Gguf, blocks: usize) -> Result<(), EngineError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+    use crate::gguf::Value;
+    use crate::gguf::testing::{Dims, Writer, random_llama, random_qwen2};
+
+    fn read(writer: &Writer) -> Result<Config, EngineError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.gguf");
+        writer.write(&path).unwrap();
+        Config::from_gguf(&Gguf::open(&path)?)
+    }
+
+    fn qwen2() -> Writer {
+        random_qwen2(1, &Dims::default()).unwrap()
+    }
+
+    fn llama() -> Writer {
+        random_llama(1, &Dims::default()).unwrap()
+    }
+
+    /// The error names the field and a remedy.
+    fn refused(writer: &Writer, field: &str, problem: &str) {
+        let error = read(writer).unwrap_err();
+        assert!(matches!(&error, EngineError::Model { field: named, .. } if named == field), "{error}");
+        let error = error.to_string();
+        assert!(error.contains(problem) && error.contains("taper "), "{error}");
+    }
+
+    fn n(n: u64) -> Value {
+        Value::Unsigned(n)
+    }
+
+    fn text(text: &str) -> Value {
+        Value::String(text.to_owned())
+    }
+
+    #[test]
+    fn shapes_are_read() {
+        let dims = Dims { output: Some(GgmlDType::F32), ..Dims::default() };
+        let config = read(&random_qwen2(1, &dims).unwrap()).unwrap();
+        assert_eq!((config.family, config.blocks, config.embedding), (Family::Qwen2, 2, 64));
+        assert_eq!((config.heads, config.kv_heads, config.head_dim, config.feed_forward), (4, 2, 16, 128));
+        assert_eq!((config.query_width(), config.kv_width()), (64, 32));
+        assert_eq!((config.rope.style, config.rope.dim), (RopeStyle::Halves, 16));
+        assert!(config.qkv_bias && !config.qk_norm && !config.tied_output);
+        let config = read(&llama()).unwrap();
+        assert_eq!((config.family, config.rope.style), (Family::Llama, RopeStyle::Interleaved));
+        assert!(!config.qkv_bias && config.tied_output);
+        assert_eq!(config.capacity(100), 100);
+        assert_eq!(config.capacity(100_000), 512);
+        assert_eq!(config.capacity(0), 1);
+    }
+
+    #[test]
+    fn an_unknown_family_is_named_beside_the_known_ones() {
+        let other = qwen2().metadata("general.architecture", text("mamba"));
+        refused(&other, "general.architecture", "\"mamba\"");
+        refused(&other, "general.architecture", "llama, qwen2, qwen3");
+        refused(&qwen2().without("general.architecture"), "general.architecture", "missing");
+    }
+
+    #[test]
+    fn missing_and_impossible_numbers_are_refused() {
+        for key in [
+            "block_count",
+            "embedding_length",
+            "feed_forward_length",
+            "attention.head_count",
+            "context_length",
+        ] {
+            let key = format!("qwen2.{key}");
+            refused(&qwen2().without(&key), &key, "missing");
+            for bad in [n(0), n(u64::from(u32::MAX)), n(u64::MAX)] {
+                refused(&qwen2().metadata(&key, bad), &key, "not between");
+            }
+            refused(&qwen2().metadata(&key, Value::Signed(-1)), &key, "whole number");
+            refused(&qwen2().metadata(&key, text("12")), &key, "whole number");
+        }
+        let epsilon = "qwen2.attention.layer_norm_rms_epsilon";
+        refused(&qwen2().without(epsilon), epsilon, "missing");
+        for bad in [-1e-6, 1.0, 1e30] {
+            refused(&qwen2().metadata(epsilon, Value::Float(bad)), epsilon, "between 0 and 1");
+        }
+        refused(&qwen2().metadata(epsilon, Value::Float(f64::NAN)), epsilon, "finite");
+        let base = "qwen2.rope.freq_base";
+        for bad in [0.0, -10_000.0, 1e30] {
+            refused(&qwen2().metadata(base, Value::Float(bad)), base, "between");
+        }
+    }
+
+    #[test]
+    fn numbers_that_do_not_fit_each_other_are_refused() {
+        refused(
+            &qwen2().metadata("qwen2.attention.head_count_kv", n(3)),
+            "qwen2.attention.head_count_kv",
+            "evenly",
+        );
+        refused(
+            &qwen2().metadata("qwen2.attention.head_count", n(6)),
+            "qwen2.attention.head_count",
+            "divide",
+        );
+        refused(
+            &qwen2().metadata("qwen2.attention.key_length", n(15)),
+            "qwen2.attention.key_length",
+            "pairs",
+        );
+        refused(
+            &qwen2().metadata("qwen2.attention.value_length", n(8)),
+            "qwen2.attention.value_length",
+            "equal",
+        );
+        refused(
+            &llama().metadata("llama.rope.dimension_count", n(18)),
+            "llama.rope.dimension_count",
+            "between",
+        );
+        refused(&llama().metadata("llama.rope.dimension_count", n(7)), "llama.rope.dimension_count", "odd");
+        let few = Value::Array(vec![text("a"), text("b")]);
+        refused(&qwen2().metadata("tokenizer.ggml.tokens", few), "token_embd.weight", "2 tokens");
+        refused(&qwen2().without("tokenizer.ggml.tokens"), "tokenizer.ggml.tokens", "missing");
+        refused(&qwen2().without_tensor("token_embd.weight"), "token_embd.weight", "missing");
+    }
+
+    #[test]
+    fn what_the_decoder_would_leave_out_is_refused() {
+        for name in ["blk.0.attn_output.bias", "blk.2.attn_q.weight", "blk.x.attn_q.weight", "output.bias"] {
+            refused(&qwen2().tensor(name, GgmlDType::F32, &[1], vec![0; 4]), name, "no place");
+        }
+        refused(&llama().metadata("llama.expert_count", n(8)), "llama.expert_count", "mixture");
+        let scaling = "llama.rope.scaling.type";
+        refused(&llama().metadata(scaling, text("yarn")), scaling, "\"yarn\"");
+    }
+
+    #[test]
+    fn a_sliding_window_bounds_the_context() {
+        let windowed = llama().metadata("llama.attention.sliding_window", n(100));
+        assert_eq!(read(&windowed).unwrap().context, 100);
+        let off = llama().metadata("llama.attention.sliding_window", n(0));
+        assert_eq!(read(&off).unwrap().context, 512);
+    }
+
+    #[test]
+    fn frequencies_follow_the_scaling() {
+        let plain = read(&llama()).unwrap().rope.frequencies;
+        assert_eq!(plain.len(), 8);
+        for (i, w) in plain.iter().enumerate() {
+            let expected = 10_000_f32.powf(-2.0 * i as f32 / 16.0);
+            assert!((w - expected).abs() < 1e-6 * expected.max(0.1), "{i}: {w} {expected}");
+        }
+        let by = |writer: Writer, factor: f32| {
+            for (a, b) in read(&writer).unwrap().rope.frequencies.iter().zip(&plain) {
+                assert!((a * factor - b).abs() < 1e-6 * b, "{a} {b}");
+            }
+        };
+        let factor = |key: &str, x: f64| llama().metadata(key, Value::Float(x));
+        by(factor("llama.rope.scaling.factor", 4.0).metadata("llama.rope.scaling.type", text("linear")), 4.0);
+        by(factor("llama.rope.scaling.factor", 4.0).metadata("llama.rope.scaling.type", text("none")), 1.0);
+        by(factor("llama.rope.scale_linear", 2.0), 2.0);
+        by(factor("llama.rope.scale_linear", 0.0), 1.0);
+        refused(&factor("llama.rope.scaling.factor", -1.0), "llama.rope.scaling.factor", "between");
+    }
+
+    #[test]
+    fn a_files_own_factors_divide_its_frequencies() {
+        let with = |factors: &[f32]| {
+            let bytes = factors.iter().flat_map(|x| x.to_le_bytes()).collect();
+            llama().tensor("rope_freqs.weight", GgmlDType::F32, &[factors.len()], bytes)
+        };
+        let plain = read(&llama()).unwrap().rope.frequencies;
+        let factors = [1.0, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0, 32.0];
+        for ((w, factor), b) in
+            read(&with(&factors)).unwrap().rope.frequencies.iter().zip(factors).zip(&plain)
+        {
+            assert!((w * factor - b).abs() < 1e-6 * b);
+        }
+        refused(&with(&[1.0; 7]), "rope_freqs.weight", "shape");
+        refused(&with(&[0.0; 8]), "rope_freqs.weight", "factor");
+        refused(&with(&[f32::NAN; 8]), "rope_freqs.weight", "factor");
+        let half = llama().tensor("rope_freqs.weight", GgmlDType::F16, &[8], vec![0; 16]);
+        refused(&half, "rope_freqs.weight", "F16");
+    }
 }

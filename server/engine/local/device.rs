@@ -79,11 +79,15 @@ pub fn choose(choice: DeviceChoice) -> Result<Chosen, EngineError> {
             Ok(Chosen { device, why: "Metal: asked for".to_owned() })
         }
         DeviceChoice::Auto if cfg!(feature = "cuda") => Ok(match cuda() {
-            Ok(device) => Chosen { device, why: "CUDA: this build supports it and a GPU is there".to_owned() },
+            Ok(device) => {
+                Chosen { device, why: "CUDA: this build supports it and a GPU is there".to_owned() }
+            }
             Err(problem) => cpu(&format!("CUDA does not work here: {problem}")),
         }),
         DeviceChoice::Auto if cfg!(feature = "metal") => Ok(match metal() {
-            Ok(device) => Chosen { device, why: "Metal: this build supports it and a GPU is there".to_owned() },
+            Ok(device) => {
+                Chosen { device, why: "Metal: this build supports it and a GPU is there".to_owned() }
+            }
             Err(problem) => cpu(&format!("Metal does not work here: {problem}")),
         }),
         DeviceChoice::Auto => Ok(cpu("this build has no GPU support")),

@@ -28,7 +28,7 @@ impl Pace {
 
     /// Tokens that the next chunk of a prompt may have.
     pub(super) fn chunk(&self) -> usize {
-        ((self.rates.prefill * CHUNK.as_secs_f32()) as usize).clamp(SMALLEST, LARGEST)
+        ((self.rates.prefill * CHUNK.as_secs_f32()).round() as usize).clamp(SMALLEST, LARGEST)
     }
 
     /// A chunk of `tokens` took `time`. The few tokens of a keystroke say nothing about the speed of a long prompt.

@@ -9,7 +9,10 @@ pub(crate) fn path() -> Option<PathBuf> {
     match std::env::var_os("TAPER_TEST_MODEL") {
         Some(path) => Some(path.into()),
         None => {
-            assert!(std::env::var_os("CI").is_none(), "TAPER_TEST_MODEL must name the real model's file in CI");
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "TAPER_TEST_MODEL must name the real model's file in CI"
+            );
             #[expect(clippy::print_stderr, reason = "a test that is passed over says so")]
             {
                 eprintln!("PASSED OVER: set TAPER_TEST_MODEL to the real model's file to run this test");

@@ -21,7 +21,10 @@ pub(super) fn greedy(logits: &[f32]) -> Option<Choice> {
 }
 
 /// The likeliest of the `allowed` tokens. `logits` is `[vocabulary]`; ids outside of it are passed over.
-pub(super) fn greedy_among(logits: &[f32], allowed: impl IntoIterator<Item = TokenId, IntoIter: Clone>) -> Option<Choice> {
+pub(super) fn greedy_among(
+    logits: &[f32],
+    allowed: impl IntoIterator<Item = TokenId, IntoIter: Clone>,
+) -> Option<Choice> {
     choose(logits, allowed)
 }
 
@@ -68,7 +71,10 @@ mod tests {
 
     #[test]
     fn what_is_no_number_or_no_token_is_never_chosen() {
-        assert_eq!(greedy(&[f32::NAN, -1.0, f32::NEG_INFINITY]).unwrap(), Choice { token: 1, probability: 1.0 });
+        assert_eq!(
+            greedy(&[f32::NAN, -1.0, f32::NEG_INFINITY]).unwrap(),
+            Choice { token: 1, probability: 1.0 }
+        );
         assert_eq!(greedy(&[f32::NAN, f32::NAN]), None);
         assert_eq!(greedy(&[f32::NEG_INFINITY]), None);
         assert_eq!(greedy(&[f32::INFINITY, 0.0]), None);

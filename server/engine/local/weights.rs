@@ -84,7 +84,8 @@ impl Loader<'_> {
         let (queries, keys) = (config.query_width(), config.kv_width());
         let projection = |part: &str, out: usize| -> Result<Projection, EngineError> {
             let weight = self.matrix(&name(&format!("{part}.weight")), &[out, embedding])?;
-            let bias = config.qkv_bias.then(|| self.vector(&name(&format!("{part}.bias")), out)).transpose()?;
+            let bias =
+                config.qkv_bias.then(|| self.vector(&name(&format!("{part}.bias")), out)).transpose()?;
             Ok(Projection { weight, bias })
         };
         let qk_norm = if config.qk_norm {
@@ -124,7 +125,11 @@ impl Loader<'_> {
 
     fn checked<T>(&self, name: &str, result: candle_core::Result<T>) -> Result<T, EngineError> {
         result.map_err(|error| EngineError::Device {
-            device: format!("loading {name} of {} onto {:?}", self.gguf.path().display(), self.device.location()),
+            device: format!(
+                "loading {name} of {} onto {:?}",
+                self.gguf.path().display(),
+                self.device.location()
+            ),
             source: error.into(),
         })
     }

@@ -149,10 +149,9 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(3);
         for _ in 0..200 {
             let mut merges = Merges::default();
-            let mut tokens = 4;
             for rank in 0..random.u32(1..60) {
+                let tokens = 4 + rank;
                 merges.insert(random.u32(..tokens), random.u32(..tokens), rank, tokens);
-                tokens += 1;
             }
             for _ in 0..20 {
                 let symbols: Vec<u32> = (0..random.usize(0..=SCAN)).map(|_| random.u32(..4)).collect();
