@@ -545,7 +545,8 @@ impl Tokens {
     ///
     /// Special tokens are never recognised: a text that contains `<|fim_middle|>` is encoded as those
     /// characters. Nothing is added, no BOS and no leading blank, so the bytes of the tokens are the text.
-    /// (Exception: bytes for which a byte-level vocabulary has no token at all are left out; all of ASCII has.)
+    /// (Exception: bytes for which a byte-level vocabulary has no token at all are left out; printable ASCII and line feeds
+    /// always have one.)
     pub fn encode(&self, text: &str) -> Vec<TokenId> {
         let mut out = Vec::with_capacity(text.len() / 3 + 1);
         self.encode_into(text, &mut out);
@@ -717,7 +718,13 @@ impl Tokens {
 impl sentencepiece::Pieces for Tokens {
     fn piece(&self, bytes: &[u8]) -> Option<(TokenId, f32)> {
         let Encoder::SentencePiece { scores, .. } = &self.encoder else { return None };
-        let id = self.spelling(bytes).filter(|&id| self.kind(id) == Kind::Normal)?;
+        // Gemma's line feed is a user-defined token; such a token of other text is a name, not a spelling.
+        let chosen = |&id: &TokenId| match self.kind(id) {
+            Kind::Normal => true,
+            Kind::User => bytes.iter().all(u8::is_ascii_whitespace),
+            Kind::Byte | Kind::Special => false,
+        };
+        let id = self.spelling(bytes).filter(chosen)?;
         Some((id, scores.get(id as usize).copied()?))
     }
 
