@@ -327,15 +327,21 @@ impl Layer {
             Ok(bytes) => bytes,
             Err(problem) if problem.kind() == ErrorKind::NotFound && !asked_for => return Ok(Self::default()),
             Err(problem) => {
-                return Err(format!("cannot read the configuration {origin}: {problem}; the defaults are used"));
+                return Err(format!(
+                    "cannot read the configuration {origin}: {problem}; the defaults are used"
+                ));
             }
         };
         let text = String::from_utf8(bytes)
             .map_err(|_| format!("the configuration {origin} is not UTF-8; the defaults are used"))?;
         let table: toml::Table = toml::from_str(&text).map_err(|problem| {
             // Without the excerpt that the error prints: one line fits into a message box.
-            let line = problem.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
-            format!("the configuration {origin} is not TOML: line {line}: {}; the defaults are used", problem.message())
+            let line =
+                problem.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
+            format!(
+                "the configuration {origin} is not TOML: line {line}: {}; the defaults are used",
+                problem.message()
+            )
         })?;
         let value = serde_json::to_value(table).map_err(|problem| format!("{origin}: {problem}"))?;
         Self::new(origin, value)
@@ -373,7 +379,9 @@ fn apply(settings: &mut Settings, name: &str, value: &Value) -> Option<String> {
         }
         let nearest = KEYS.iter().map(|key| (distance(key.name, &kebab), key.name)).min();
         let hint = match nearest {
-            Some((distance, nearest)) if distance <= 1 + kebab.len() / 3 => format!("did you mean `{nearest}`?"),
+            Some((distance, nearest)) if distance <= 1 + kebab.len() / 3 => {
+                format!("did you mean `{nearest}`?")
+            }
             _ => "the README lists the options".to_owned(),
         };
         return Some(format!("unknown option `{name}`; {hint}"));

@@ -75,11 +75,11 @@ pub enum Event {
     Asked(Asked),
     /// The engine is loaded (its model's name), or could not be (why).
     Loaded(Result<String, String>),
-    /// The completer worked on a question to the end.
+    /// The completer does not work on a question any more.
     Finished {
         /// The question.
         question: Arc<Question>,
-        /// What came out.
+        /// What came out, if it came to the end.
         suggestion: Option<Suggestion>,
     },
     /// Something that the user is to know.
@@ -152,6 +152,7 @@ impl Session {
             documents: HashMap::new(),
             open: Vec::new(),
             resting: None,
+            working: None,
             model: Model::Loading,
             mailbox,
             notices,
@@ -194,6 +195,8 @@ struct State {
     open: Vec<Arc<Question>>,
     /// A question that waits for a pause in typing, and until when.
     resting: Option<(Instant, Arc<Question>)>,
+    /// The question that the completer has, or has in its mailbox.
+    working: Option<Arc<Question>>,
     model: Model,
     mailbox: Arc<Mailbox<Job>>,
     notices: Box<dyn FnMut(Notice) + Send>,
@@ -220,14 +223,14 @@ impl State {
 
     /// When something is due though nothing happens.
     fn wakes_at(&self) -> Option<Instant> {
-        let deadlines = self.open.iter().map(|question| question.deadline);
+        let deadlines = self.open.iter().map(|question| question.deadline());
         deadlines.chain(self.resting.iter().map(|(at, _)| *at)).min()
     }
 
     /// Does what is due.
     fn keep_time(&mut self, now: Instant) {
         self.open.retain(|question| {
-            if question.is_open() && question.deadline <= now {
+            if question.is_open() && question.deadline() <= now {
                 question.expire();
             }
             question.is_open()
@@ -270,7 +273,10 @@ impl State {
             Event::Edited { uri, version, changes } => self.edited(&uri, version, changes),
             Event::Lost { uri } => {
                 if let Some((document, _)) = self.documents.get_mut(&uri) {
-                    warn!(uri, "a change could not be understood; no suggestions until the text arrives whole");
+                    warn!(
+                        uri,
+                        "a change could not be understood; no suggestions until the text arrives whole"
+                    );
                     document.lose("a change could not be understood");
                 }
             }
@@ -283,7 +289,14 @@ impl State {
             Event::Asked(asked) => self.asked(asked),
             Event::Loaded(outcome) => self.loaded(outcome),
             Event::Finished { question, suggestion } => {
-                if let (Some((_, cache)), Some(suggestion)) = (self.documents.get_mut(&question.uri), suggestion)
+                if self.working.as_ref().is_some_and(|working| Arc::ptr_eq(working, &question)) {
+                    self.working = None;
+                }
+                // Asked again just when the completer had finished it, it has a new place to be answered at.
+                question.sketch(suggestion.clone());
+                question.expire();
+                if let (Some((_, cache)), Some(suggestion)) =
+                    (self.documents.get_mut(&question.uri), suggestion)
                     && question.snapshot.selected.is_none()
                 {
                     cache.put(&question.snapshot.text, question.snapshot.cursor, &suggestion);
@@ -401,6 +414,14 @@ impl State {
             Some(_) => None,
         };
         let deadline = arrived + self.settings.latency_budget;
+        // Editors ask again at the same place: what is worked on already is not begun anew.
+        if reused.is_none()
+            && let Some(working) = self.working.as_ref().filter(|working| working.is_same(&uri, &snapshot))
+        {
+            working.renew(deadline, reply);
+            self.open.push(Arc::clone(working));
+            return;
+        }
         let question = Arc::new(Question::new(uri, snapshot, self.encoding, deadline, reply));
         if reused.is_some() {
             question.answer(reused);
@@ -431,7 +452,10 @@ impl State {
     fn give(&mut self, question: Arc<Question>) {
         if self.model != Model::Ready {
             question.answer(None);
-        } else if let Some(Job::Ask(older)) = self.mailbox.put(Job::Ask(question)) {
+            return;
+        }
+        self.working = Some(Arc::clone(&question));
+        if let Some(Job::Ask(older)) = self.mailbox.put(Job::Ask(question)) {
             older.supersede();
         }
     }

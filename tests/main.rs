@@ -1,5 +1,9 @@
 //! One end-to-end binary: everything here runs the built program or looks at the tree of sources.
 //! It knows nothing of the insides.
 
+mod bad_input;
+mod client;
 mod fake_hub;
+mod lsp;
 mod pull;
+mod script;

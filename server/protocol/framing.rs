@@ -96,7 +96,10 @@ impl Framer {
                     None => (length, rest.len() >= length),
                 };
                 if !done {
-                    let line = line.max(seen + line_start(&window[seen..]));
+                    let line = match line_start(&window[seen..]) {
+                        0 => line,
+                        start => seen + start,
+                    };
                     self.state = State::Body { length, line, seen: window.len() };
                     return None;
                 }
@@ -259,14 +262,17 @@ mod tests {
     }
 
     fn message(method: &str) -> String {
-        let body = format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"t":"Content-Length: 5\r\n\r\n"}}}}"#);
+        let body = format!(
+            r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"t":"Content-Length: 5\r\n\r\n"}}}}"#
+        );
         format!("Content-Length: {}\r\n\r\n{body}", body.len())
     }
 
     #[test]
     fn good_messages_pass_whatever_the_pieces() {
         let body = r#"{"jsonrpc":"2.0","method":"odd","params":{}}"#;
-        let odd = format!("content-LENGTH:{}\nContent-Type: x; charset=latin1\nX: y\n\n{body}\r\n", body.len());
+        let odd =
+            format!("content-LENGTH:{}\nContent-Type: x; charset=latin1\nX: y\n\n{body}\r\n", body.len());
         let answer = r#"{"jsonrpc":"2.0","id":0,"result":null}"#;
         let answer = format!("Content-Length: {}\r\n\r\n{answer}", answer.len());
         check(&format!("{}{odd}{answer}{}", message("a"), message("b")), &["a", "odd", "response", "b"]);

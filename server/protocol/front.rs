@@ -84,10 +84,7 @@ impl Backend {
     }
 }
 
-fn answered<E>(
-    answer: std::result::Result<Answer, E>,
-    write: fn(Option<&Shown>) -> Value,
-) -> Result<Value> {
+fn answered<E>(answer: std::result::Result<Answer, E>, write: fn(Option<&Shown>) -> Value) -> Result<Value> {
     match answer {
         Ok(Answer::Shown(shown)) => Ok(write(Some(&shown))),
         Ok(Answer::Nothing) | Err(_) => Ok(write(None)),
@@ -223,7 +220,8 @@ impl Front {
         let Some(greeting) = &self.greeting else { return false };
         match method {
             "textDocument/didOpen" => {
-                let (Some(uri), Some(text)) = (messages::uri(params), messages::take_text(params, "text")) else {
+                let (Some(uri), Some(text)) = (messages::uri(params), messages::take_text(params, "text"))
+                else {
                     warn!("`didOpen` without a URI or a text");
                     return true;
                 };
@@ -244,7 +242,9 @@ impl Front {
                 });
             }
             "textDocument/didSave" => drop(messages::uri(params).map(|uri| self.send(Event::Saved { uri }))),
-            "textDocument/didClose" => drop(messages::uri(params).map(|uri| self.send(Event::Closed { uri }))),
+            "textDocument/didClose" => {
+                drop(messages::uri(params).map(|uri| self.send(Event::Closed { uri })))
+            }
             "workspace/didChangeConfiguration" => {
                 match Layer::new("settings", params.get_mut("settings").map_or(Value::Null, Value::take)) {
                     Ok(layer) => self.layers.editor = layer,
@@ -301,7 +301,9 @@ impl Front {
                     None => self.begin(&params),
                 };
                 let future = match &begun {
-                    Ok(_) => self.forward("initialize", Some(id.clone()), Some(json!({ "capabilities": {} }))),
+                    Ok(_) => {
+                        self.forward("initialize", Some(id.clone()), Some(json!({ "capabilities": {} })))
+                    }
                     Err(error) => ready(Ok(Some(Response::from_error(id.clone(), error.clone())))).boxed(),
                 };
                 let result = begun.unwrap_or_default();

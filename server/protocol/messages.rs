@@ -64,8 +64,7 @@ impl Greeting {
     /// The path that the model is shown for a document: relative to its workspace folder, else its name.
     pub(crate) fn relative(&self, uri: &str) -> String {
         let path = path_of(uri);
-        let relative =
-            self.roots.iter().find_map(|root| path.strip_prefix(root.as_str())?.strip_prefix('/'));
+        let relative = self.roots.iter().find_map(|root| path.strip_prefix(root.as_str())?.strip_prefix('/'));
         relative.unwrap_or_else(|| path.rsplit('/').next().unwrap_or_default()).to_owned()
     }
 }
@@ -139,9 +138,9 @@ pub(crate) struct Inquiry {
 impl Inquiry {
     /// Reads the params of `textDocument/inlineCompletion` or `textDocument/completion`.
     pub(crate) fn read(params: &Value) -> Option<Self> {
-        let selected = params.pointer("/context/selectedCompletionInfo").and_then(|info| {
-            Some((range(info.get("range")?)?, info.get("text")?.as_str()?.to_owned()))
-        });
+        let selected = params
+            .pointer("/context/selectedCompletionInfo")
+            .and_then(|info| Some((range(info.get("range")?)?, info.get("text")?.as_str()?.to_owned())));
         // Both requests have 1 for "a person asked"; a popup's 2 and 3 come from typing.
         let trigger = match params.pointer("/context/triggerKind").and_then(Value::as_i64) {
             Some(1) => Trigger::Invoked,
@@ -263,7 +262,9 @@ mod tests {
 
     #[test]
     fn positions_are_clamped_and_nonsense_is_refused() {
-        let read = |line: &str| position(&serde_json::from_str(&format!(r#"{{"line":{line},"character":1}}"#)).unwrap());
+        let read = |line: &str| {
+            position(&serde_json::from_str(&format!(r#"{{"line":{line},"character":1}}"#)).unwrap())
+        };
         assert_eq!(read("3"), Some(at(3, 1)));
         assert_eq!(read("-3"), Some(at(0, 1)));
         assert_eq!(read("4294967296"), Some(at(u32::MAX, 1)));
@@ -355,7 +356,8 @@ mod tests {
 
     #[test]
     fn changes_are_all_read_or_none() {
-        let range = json!({ "start": { "line": 0, "character": -1 }, "end": { "line": 9e99, "character": 2 } });
+        let range =
+            json!({ "start": { "line": 0, "character": -1 }, "end": { "line": 9e99, "character": 2 } });
         let mut params = json!({ "contentChanges": [{ "range": range, "text": "a" }, { "text": "b" }] });
         let read = changes(&mut params).unwrap();
         assert_eq!(read[0].range, Some(at(0, 0)..at(u32::MAX, 2)));

@@ -55,7 +55,8 @@ impl Bar {
             return;
         }
         let Loading { message, percent } = loading;
-        let (message, percentage, cancellable) = (Some(message), percent.map(|percent| percent.min(100)), None);
+        let (message, percentage, cancellable) =
+            (Some(message), percent.map(|percent| percent.min(100)), None);
         if let Some(token) = &self.shown {
             let report = WorkDoneProgressReport { cancellable, message, percentage };
             self.send(token.clone(), WorkDoneProgress::Report(report)).await;

@@ -82,7 +82,10 @@ impl Completer {
                 }
                 Job::Ask(question) => match &mut resident {
                     Some(resident) => self.complete(resident, &question),
-                    None => drop(question.answer(None)),
+                    None => {
+                        question.answer(None);
+                        self.finished(&question, None);
+                    }
                 },
             }
         }
@@ -105,7 +108,12 @@ impl Completer {
         let (resident, outcome) = match loaded {
             Ok(resident) => {
                 let about = resident.engine.about();
-                info!(model = about.model, device = about.device, kernel = about.kernel, "the model is loaded");
+                info!(
+                    model = about.model,
+                    device = about.device,
+                    kernel = about.kernel,
+                    "the model is loaded"
+                );
                 let outcome = Ok(about.model.clone());
                 (Some(resident), outcome)
             }
@@ -117,6 +125,7 @@ impl Completer {
 
     fn complete(&mut self, resident: &mut Resident, question: &Arc<Question>) {
         if question.is_idle_work() {
+            self.finished(question, None);
             return;
         }
         let mailbox = Arc::clone(&self.mailbox);
@@ -147,13 +156,15 @@ impl Completer {
                 if ended_early {
                     question.sketch(suggestion);
                     question.expire();
+                    self.finished(question, None);
                 } else {
                     question.answer(suggestion.clone());
-                    let _ = self.events.send(Event::Finished { question: Arc::clone(question), suggestion });
+                    self.finished(question, suggestion);
                 }
             }
             Ok(Err(problem)) => {
                 question.answer(None);
+                self.finished(question, None);
                 self.tell(&problem);
             }
             Err(_) => {
@@ -161,12 +172,20 @@ impl Completer {
                 if catch_unwind(AssertUnwindSafe(|| engine.clear())).is_err() {
                     error!("the engine panicked while it was cleared");
                 }
+                self.finished(question, None);
                 error!("the engine panicked; its cache is cleared, the answer was empty");
                 if !std::mem::replace(&mut self.told_of_panic, true) {
-                    self.notice("taper failed inside while suggesting and goes on; its log says where.".to_owned());
+                    self.notice(
+                        "taper failed inside while suggesting and goes on; its log says where.".to_owned(),
+                    );
                 }
             }
         }
+    }
+
+    /// Says that a question is not worked on any more.
+    fn finished(&self, question: &Arc<Question>, suggestion: Option<Suggestion>) {
+        let _ = self.events.send(Event::Finished { question: Arc::clone(question), suggestion });
     }
 
     /// Logs an error, and shows the first of its kind to the user.
@@ -178,7 +197,9 @@ impl Completer {
         }
         self.told.push(kind);
         warn!(%problem, "the engine failed");
-        self.notice(format!("taper cannot suggest: {problem}. `taper doctor` says what this machine can do."));
+        self.notice(format!(
+            "taper cannot suggest: {problem}. `taper doctor` says what this machine can do."
+        ));
     }
 
     fn notice(&self, message: String) {

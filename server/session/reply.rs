@@ -87,9 +87,8 @@ pub struct Question {
     pub(crate) snapshot: Snapshot,
     /// How the editor counts columns.
     pub(crate) encoding: Encoding,
-    /// When the answer leaves at the latest.
-    pub(crate) deadline: Instant,
-    reply: Reply,
+    /// When the answer leaves at the latest, and where it goes: asked again at the same place, it has new ones.
+    answer: Mutex<(Instant, Reply)>,
     /// The best complete part so far.
     draft: Mutex<Option<Suggestion>>,
     /// Its document is gone: work on it is of no use.
@@ -106,7 +105,32 @@ impl Question {
         reply: Reply,
     ) -> Self {
         let (draft, dropped) = (Mutex::new(None), AtomicBool::new(false));
-        Self { uri, snapshot, encoding, deadline, reply, draft, dropped }
+        Self { uri, snapshot, encoding, answer: Mutex::new((deadline, reply)), draft, dropped }
+    }
+
+    fn reply<T>(&self, with: impl FnOnce(&Reply) -> T) -> T {
+        with(&self.answer.lock().unwrap_or_else(PoisonError::into_inner).1)
+    }
+
+    /// When the answer leaves at the latest.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// The same question, asked again while it is worked on: the answer goes to the new place. The old one must
+    /// have been answered.
+    pub(crate) fn renew(&self, deadline: Instant, reply: Reply) {
+        *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = (deadline, reply);
+    }
+
+    /// Whether `other` is the same question: nothing that its answer depends on has changed.
+    pub(crate) fn is_same(&self, uri: &str, other: &Snapshot) -> bool {
+        let Snapshot { text, cursor, selected, trigger, options, .. } = &self.snapshot;
+        self.uri == uri
+            && text.is_instance(&other.text)
+            && (cursor, selected, trigger, options)
+                == (&other.cursor, &other.selected, &other.trigger, &other.options)
+            && !self.is_idle_work()
     }
 
     /// Keeps what could be shown now; a later `None` does not take it away.
@@ -118,11 +142,12 @@ impl Question {
 
     /// Answers with `suggestion`, unless answered.
     pub(crate) fn answer(&self, suggestion: Option<Suggestion>) -> bool {
-        if !self.reply.is_open() {
+        if !self.reply(Reply::is_open) {
             return false;
         }
         let shown = suggestion.and_then(|suggestion| show(&self.snapshot, self.encoding, suggestion));
-        self.reply.send(shown.map_or(Answer::Nothing, |shown| Answer::Shown(Box::new(shown))))
+        let answer = shown.map_or(Answer::Nothing, |shown| Answer::Shown(Box::new(shown)));
+        self.reply(|reply| reply.send(answer))
     }
 
     /// Time is up: answers with the draft, unless answered. Work on it may go on.
@@ -133,23 +158,23 @@ impl Question {
 
     /// Answers as superseded, unless answered. Work on it may go on.
     pub(crate) fn supersede(&self) -> bool {
-        self.reply.send(Answer::Superseded)
+        self.reply(|reply| reply.send(Answer::Superseded))
     }
 
     /// Answers nothing, unless answered, and ends the work on it.
     pub(crate) fn abandon(&self) {
         self.dropped.store(true, Ordering::Release);
-        self.reply.send(Answer::Nothing);
+        self.reply(|reply| reply.send(Answer::Nothing));
     }
 
     /// Whether an answer is still to be given to someone.
     pub(crate) fn is_open(&self) -> bool {
-        self.reply.is_open() && !self.reply.is_cancelled()
+        self.reply(|reply| reply.is_open() && !reply.is_cancelled())
     }
 
     /// Whether work on it is of no use to anyone.
     pub(crate) fn is_idle_work(&self) -> bool {
-        self.dropped.load(Ordering::Acquire) || self.reply.is_cancelled()
+        self.dropped.load(Ordering::Acquire) || self.reply(Reply::is_cancelled)
     }
 }
 
@@ -176,4 +201,91 @@ fn word_before(text: &Rope, cursor: usize) -> String {
     let before = lines::before(text, cursor, 256);
     let rest = before.trim_end_matches(|character: char| character.is_alphanumeric() || character == '_');
     before[rest.len()..].to_owned()
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::suggest::{Options, Trigger};
+
+    fn question(fixture: &str) -> (Question, Receiver) {
+        let (before, after) = fixture.split_once('▮').unwrap();
+        let snapshot = Snapshot {
+            text: Rope::from(format!("{before}{after}")),
+            syntax: None,
+            language: None,
+            path: "a".to_owned(),
+            cursor: before.len(),
+            selected: None,
+            trigger: Trigger::Automatic,
+            options: Options::default(),
+        };
+        let (reply, receiver) = Reply::new();
+        (Question::new("a".to_owned(), snapshot, Encoding::Utf16, Instant::now(), reply), receiver)
+    }
+
+    fn suggestion(range: Range<usize>, text: &str) -> Option<Suggestion> {
+        Some(Suggestion { range, text: text.to_owned() })
+    }
+
+    #[test]
+    fn the_first_answer_is_the_answer() {
+        let (question, mut receiver) = question("▮");
+        assert!(question.supersede());
+        assert!(!question.answer(suggestion(0..0, "x")));
+        assert!(!question.expire());
+        assert_eq!(receiver.try_recv().unwrap(), Some(Answer::Superseded));
+        assert!(!question.is_idle_work(), "an answer given is no reason to end the work");
+    }
+
+    #[test]
+    fn a_question_that_is_dropped_answers_nothing() {
+        let (question, mut receiver) = question("▮");
+        drop(question);
+        assert_eq!(receiver.try_recv().unwrap(), Some(Answer::Nothing));
+    }
+
+    #[test]
+    fn a_receiver_that_is_dropped_ends_the_work() {
+        let (question, receiver) = question("▮");
+        assert!(question.is_open() && !question.is_idle_work());
+        drop(receiver);
+        assert!(!question.is_open() && question.is_idle_work());
+    }
+
+    #[test]
+    fn at_the_deadline_the_best_complete_part_is_the_answer() {
+        let (question, mut receiver) = question("é😀 ab▮ c\n");
+        question.sketch(suggestion(9..9, "x"));
+        question.sketch(suggestion(9..9, "xy"));
+        question.sketch(None);
+        assert!(question.expire());
+        let Some(Answer::Shown(shown)) = receiver.try_recv().unwrap() else { panic!("nothing is shown") };
+        let at = |character| Position { line: 0, character };
+        assert_eq!(shown.text, "xy");
+        assert_eq!(shown.range, at(6)..at(6));
+        assert_eq!((shown.word.as_str(), shown.word_start), ("ab", at(4)));
+    }
+
+    #[test]
+    fn a_suggestion_outside_of_the_text_is_not_shown() {
+        for range in [5..9, 9..9] {
+            let (question, mut receiver) = question("abcde▮");
+            question.answer(suggestion(range, "x"));
+            assert_eq!(receiver.try_recv().unwrap(), Some(Answer::Nothing));
+        }
+    }
+
+    #[test]
+    fn asked_again_the_answer_goes_to_the_new_place() {
+        let (question, mut first) = question("▮");
+        assert!(question.is_same("a", &question.snapshot.clone()));
+        question.supersede();
+        let (reply, mut second) = Reply::new();
+        question.renew(Instant::now(), reply);
+        assert!(question.answer(suggestion(0..0, "x")));
+        assert_eq!(first.try_recv().unwrap(), Some(Answer::Superseded));
+        assert!(matches!(second.try_recv().unwrap(), Some(Answer::Shown(_))));
+    }
 }

@@ -69,9 +69,8 @@ impl Cache {
         let before = text.byte_slice(from..cursor).to_string();
         let replaced = text.byte_slice(range.clone()).to_string();
         let after = text.byte_slice(range.end..to).to_string();
-        self.entries.retain(|entry| {
-            (&entry.before, &entry.replaced, &entry.after) != (&before, &replaced, &after)
-        });
+        self.entries
+            .retain(|entry| (&entry.before, &entry.replaced, &entry.after) != (&before, &replaced, &after));
         let text = suggestion.text.clone();
         self.entries.push_back(Entry { before, at_start, replaced, after, at_end, text });
         if self.entries.len() > ENTRIES {
@@ -113,7 +112,9 @@ impl Entry {
         // Everything from the cursor on must be as it was. Editors that close brackets by themselves put the
         // closer behind the cursor: then the text after differs, and the suggestion no longer fits.
         let after = place.after.strip_prefix(self.replaced.as_str())?;
-        if !after.starts_with(&self.after) || (self.at_end && !(place.at_end && after.len() == self.after.len())) {
+        if !after.starts_with(&self.after)
+            || (self.at_end && !(place.at_end && after.len() == self.after.len()))
+        {
             return None;
         }
         // Each length that may have been typed, the longest first: it leaves the least to guess.
@@ -169,7 +170,9 @@ mod tests {
     fn other_text_before_or_after_does_not_fit() {
         let mut cache = Cache::default();
         put(&mut cache, "let x▮\nend", " = 1;");
-        for other in ["let y▮\nend", "a let x▮\nend", "let x+▮\nend", "let x▮\nEnd", "let x▮\nend ", "let x =▮)\nend"] {
+        for other in
+            ["let y▮\nend", "a let x▮\nend", "let x+▮\nend", "let x▮\nEnd", "let x▮\nend ", "let x =▮)\nend"]
+        {
             assert_eq!(get(&mut cache, other), None, "{other}");
         }
     }

@@ -1,0 +1,312 @@
+//! What an editor, a network or a user can get wrong while the server serves; none of it ends the service.
+//! It knows nothing of any model: the engine is scripted.
+#![expect(clippy::unwrap_used, reason = "a test may")]
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::client::{Client, frame, inline_params, insertion};
+use crate::script::Script;
+
+const URI: &str = "file:///w/src/a.py";
+
+fn script() -> Script {
+    Script::new().when("x", "y").when("q", "r")
+}
+
+fn ready(script: &Script) -> Client {
+    Client::ready(&["--stdio", "--engine", &script.written()], Value::Null)
+}
+
+/// Whether the server still does its work.
+#[track_caller]
+fn check_alive(client: &mut Client) {
+    let uri = "file:///w/alive.py";
+    client.open(uri, "python", "x\n");
+    assert_eq!(client.inline(uri, 0, 1), "y");
+}
+
+#[test]
+fn malformed_messages_are_answered_and_later_ones_served() {
+    let script = script();
+    let mut client = ready(&script);
+    for (bad, code) in [
+        (&b"Content-Length: 9\r\n\r\n{\"jsonrpc"[..], -32700),
+        (b"Content-Length: 4\r\n\r\nnull", -32600),
+        (b"Content-Length: 3\r\n\r\n[1]", -32600),
+        (b"Content-Length: 5\r\n\r\n\"\xff\xfe\xfd\"", -32700),
+        (b"Content-Length: -1\r\n\r\n{}", -32700),
+        (b"Content-Length: nonsense\r\n\r\n{}", -32700),
+        (b"Content-Length: 18446744073709551615\r\n\r\n{}", -32700),
+        (b"Content-Length: 1000000\r\n\r\n{\"jsonrpc\":\"2.0\"", -32700),
+        (b"Content-Type: text/plain\r\n\r\n{}", -32700),
+        (b"GET / HTTP/1.1\r\n\r\n", -32700),
+        (b"\0\0\0\0\r\n\r\n", -32700),
+    ] {
+        client.raw(bad);
+        check_alive(&mut client);
+        assert_eq!(client.nameless_error(), code, "{}", String::from_utf8_lossy(bad));
+    }
+    // With an id that can be read, the error goes to it.
+    let (id, _) = client.prepare("x", Value::Null);
+    client.raw(&frame(&json!({ "id": id, "method": "initialize" })));
+    assert_eq!(client.answer(id)["error"]["code"], -32600);
+    // Deeply nested, as a whole and in what is not looked at.
+    client.raw(format!("Content-Length: 200000\r\n\r\n{}", "[".repeat(200_000)).as_bytes());
+    assert_eq!(client.nameless_error(), -32700);
+    check_alive(&mut client);
+    client.quit();
+}
+
+#[test]
+fn answers_that_nobody_asked_for_are_ignored() {
+    let script = script();
+    let mut client = ready(&script);
+    client.raw(&frame(&json!({ "jsonrpc": "2.0", "id": 77, "result": {} })));
+    client.raw(&frame(
+        &json!({ "jsonrpc": "2.0", "id": 78, "error": { "code": 1, "message": "x", "more": 1 } }),
+    ));
+    client.raw(&frame(&json!({ "jsonrpc": "2.0", "id": null, "result": null })));
+    check_alive(&mut client);
+    client.quit();
+}
+
+#[test]
+fn unknown_methods_and_params_of_the_wrong_kind() {
+    let script = script();
+    let mut client = ready(&script);
+    assert_eq!(client.ask("textDocument/hover", inline_params(URI, 0, 0))["error"]["code"], -32601);
+    assert_eq!(client.ask("no/such", json!([1, 2]))["error"]["code"], -32601);
+    client.notify("no/such", json!({}));
+    client.notify("$/setTrace", json!({ "value": "off" }));
+    for params in [json!(null), json!([]), json!({}), json!({ "textDocument": 5, "position": 5 }), json!("x")]
+    {
+        let answer = client.ask("textDocument/inlineCompletion", params.clone());
+        assert_eq!(answer["error"]["code"], -32602, "{params}");
+        for method in ["didOpen", "didChange", "didSave", "didClose"] {
+            client.notify(&format!("textDocument/{method}"), params.clone());
+        }
+        client.notify("workspace/didChangeConfiguration", params);
+    }
+    // A notification's name on a request, a request's name on a notification.
+    assert!(client.ask("textDocument/didSave", json!({}))["error"].is_object());
+    client.notify("textDocument/inlineCompletion", inline_params(URI, 0, 0));
+    client.notify("initialize", json!({}));
+    check_alive(&mut client);
+    client.quit();
+}
+
+#[test]
+fn positions_outside_of_the_document_are_clamped() {
+    let script = script();
+    let mut client = ready(&script);
+    client.open(URI, "python", "x\nfirst\nq");
+    let mut ask = |line: Value, character: Value| {
+        let mut params = inline_params(URI, 0, 0);
+        params["position"] = json!({ "line": line, "character": character });
+        client.ask("textDocument/inlineCompletion", params)["result"]["items"][0]["insertText"].clone()
+    };
+    let huge = [json!(u32::MAX), json!(u64::MAX), json!(1e300), json!(99)];
+    for number in &huge {
+        assert_eq!(ask(number.clone(), json!(0)), "r", "behind the last line is the end");
+        assert_eq!(ask(json!(0), number.clone()), "y", "behind the end of a line is its end");
+    }
+    for number in [json!(-1), json!(i64::MIN), json!(-1e300)] {
+        assert_eq!(ask(number.clone(), json!(1)), "y");
+        assert_eq!(ask(json!(2), number), Value::Null, "before the line is its start");
+    }
+    client.quit();
+}
+
+#[test]
+fn edits_out_of_range_are_clamped_and_backward_ones_repaired() {
+    let script = script();
+    let mut client = ready(&script);
+    client.open(URI, "python", "one\ntwo");
+    let change = |version: i64, start: Value, end: Value, text: &str| {
+        let changes = json!([{ "range": { "start": start, "end": end }, "text": text }]);
+        json!({ "textDocument": { "uri": URI, "version": version }, "contentChanges": changes })
+    };
+    let at = |line: i64, character: i64| json!({ "line": line, "character": character });
+    client.notify("textDocument/didChange", change(2, at(99, 99), at(i64::MAX, i64::MAX), "\nx"));
+    assert_eq!(client.inline(URI, 2, 1), "y");
+    client.notify("textDocument/didChange", change(3, at(2, 1), at(-5, -5), "q"));
+    assert_eq!(client.inline(URI, 0, 1), "r");
+    client.quit();
+}
+
+#[test]
+fn a_version_going_backwards_silences_a_document_until_its_text_arrives_whole() {
+    let script = script();
+    let mut client = ready(&script);
+    client.open(URI, "python", "");
+    client.notify("textDocument/didChange", insertion(URI, 9, 0, 0, "x"));
+    assert_eq!(client.inline(URI, 0, 1), "y");
+    client.notify("textDocument/didChange", insertion(URI, 8, 0, 0, "q"));
+    assert_eq!(client.inline(URI, 0, 1), "");
+    client.notify("textDocument/didChange", insertion(URI, 10, 0, 0, "q"));
+    assert_eq!(client.inline(URI, 0, 1), "");
+    client.wait_log("out of step");
+    let whole = json!({ "textDocument": { "uri": URI, "version": 11 }, "contentChanges": [{ "text": "q" }] });
+    client.notify("textDocument/didChange", whole);
+    assert_eq!(client.inline(URI, 0, 1), "r");
+    client.quit();
+}
+
+#[test]
+fn a_change_that_cannot_be_read_silences_its_document_until_opened_anew() {
+    let script = script();
+    let mut client = ready(&script);
+    client.open(URI, "python", "x");
+    let odd = json!({ "textDocument": { "uri": URI, "version": 2 }, "contentChanges": [{ "range": 1, "text": "" }] });
+    client.notify("textDocument/didChange", odd);
+    assert_eq!(client.inline(URI, 0, 1), "");
+    client.open(URI, "python", "x");
+    assert_eq!(client.inline(URI, 0, 1), "y");
+    client.quit();
+}
+
+#[test]
+fn a_document_that_is_not_open_is_answered_empty_and_logged() {
+    let script = script();
+    let mut client = ready(&script);
+    assert_eq!(client.inline("file:///w/never.py", 0, 0), "");
+    client.wait_log("not open");
+    client.notify("textDocument/didChange", insertion("file:///w/never.py", 2, 0, 0, "x"));
+    assert_eq!(client.inline("file:///w/never.py", 0, 1), "");
+    assert_eq!(client.inline("not a uri at all %%% []", 0, 0), "");
+    client.quit();
+}
+
+#[test]
+fn names_that_are_no_strict_uris_work_all_the_same() {
+    let script = script();
+    let mut client = ready(&script);
+    for uri in
+        ["file:///w/app/[id]/page.tsx", "untitled:Untitled-1", "file:///w/a b.py", "", "file:///w/%FF%ZZ.py"]
+    {
+        client.open(uri, "python", "x");
+        assert_eq!(client.inline(uri, 0, 1), "y", "{uri}");
+    }
+    client.quit();
+}
+
+#[test]
+fn a_document_of_50_megabytes_is_answered_in_time() {
+    let script = script();
+    let mut client = ready(&script);
+    let line = "value = \"0123456789 abcdefghijklmnopqrstuvwxyz\"\n";
+    let mut text = line.repeat(50_000_000 / line.len());
+    text.push('x');
+    let last = u32::try_from(text.lines().count() - 1).unwrap();
+    client.open("file:///w/large.py", "python", &text);
+    // The first question waits for the document to arrive and be taken in; it is answered, by then or with nothing.
+    client.inline("file:///w/large.py", last, 1);
+    for version in 2..6 {
+        client.notify("textDocument/didChange", insertion("file:///w/large.py", version, 10, 0, "#"));
+        let asked = Instant::now();
+        let id =
+            client.request("textDocument/inlineCompletion", inline_params("file:///w/large.py", last, 1));
+        let (answer, at) = client.timed_answer(id);
+        assert_eq!(answer["result"]["items"][0]["insertText"], "y");
+        assert!(at - asked < Duration::from_millis(600), "{:?}", at - asked);
+    }
+    client.quit();
+}
+
+#[test]
+fn ten_thousand_requests_get_ten_thousand_answers() {
+    let script = script();
+    let mut client = ready(&script);
+    client.open(URI, "python", "x\nq\n");
+    check_alive(&mut client);
+    let before = resident_kib(client.pid());
+    let mut burst = Vec::new();
+    let mut ids = Vec::new();
+    for number in 0..10_000 {
+        let method = ["textDocument/inlineCompletion", "textDocument/completion", "no/such"][number % 3];
+        let (id, message) = client.prepare(method, inline_params(URI, u32::try_from(number % 2).unwrap(), 1));
+        burst.extend(message);
+        ids.push(id);
+    }
+    client.raw(&burst);
+    for id in ids {
+        client.answer(id);
+    }
+    check_alive(&mut client);
+    if let (Some(before), Some(after)) = (before, resident_kib(client.pid())) {
+        assert!(after < before + 64 * 1024, "from {before} KiB to {after} KiB");
+    }
+    client.quit();
+}
+
+/// Resident memory of a process, where the system says it.
+fn resident_kib(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
+}
+
+#[test]
+fn an_unreadable_configuration_is_told_and_the_defaults_serve() {
+    let script = script();
+    let engine = script.written();
+    let path = script.folder().join("config.toml");
+    for (content, told) in [
+        (&b"enable = = true\n"[..], "is not TOML"),
+        (b"enable = \"\xff\"\n", "is not UTF-8"),
+        (b"max-lines = \"many\"\nlatency-budget = 5\ndebounce-ms = 1\n", "max-lines"),
+    ] {
+        fs::write(&path, content).unwrap();
+        let mut client =
+            Client::ready(&["--stdio", "--engine", &engine, "--config", path.to_str().unwrap()], Value::Null);
+        client.notice("window/showMessage", told);
+        check_alive(&mut client);
+        client.quit();
+    }
+    let missing = script.folder().join("missing.toml");
+    let mut client =
+        Client::ready(&["--stdio", "--engine", &engine, "--config", missing.to_str().unwrap()], Value::Null);
+    client.notice("window/showMessage", "missing.toml");
+    check_alive(&mut client);
+    client.quit();
+}
+
+#[test]
+fn an_unknown_option_is_told_once_with_the_nearest_known_one() {
+    let script = script();
+    let mut client = Client::ready(
+        &["--stdio", "--engine", &script.written()],
+        json!({ "latencyBudget": 5, "enable": "yes" }),
+    );
+    client.notice("window/showMessage", "did you mean `latency-budget-ms`?");
+    client.notice("window/showMessage", "`enable` should be true or false");
+    let settings = json!({ "settings": { "taper": { "maxline": 5 } } });
+    client.notify("workspace/didChangeConfiguration", settings.clone());
+    client.notice("window/showMessage", "did you mean `max-lines`?");
+    client.notify("workspace/didChangeConfiguration", settings);
+    check_alive(&mut client);
+    assert!(
+        client.notices.iter().all(|notice| notice["method"] != "window/showMessage"),
+        "{:?}",
+        client.notices
+    );
+    client.quit();
+}
+
+#[test]
+fn an_editor_killed_mid_request_takes_the_server_with_it() {
+    let script = Script::new().when("slow", &"very ".repeat(90)).token_ms(500);
+    let mut client =
+        Client::ready(&["--stdio", "--engine", &script.written()], json!({ "latency-budget-ms": 60_000 }));
+    client.open(URI, "python", "slow\n");
+    client.request("textDocument/inlineCompletion", inline_params(URI, 0, 4));
+    // Half a message, and then nothing any more.
+    client.raw(b"Content-Length: 500\r\n\r\n{\"jsonrpc\":\"2.0\",\"id\":99,\"met");
+    client.hang_up();
+    let (_, took) = client.ended();
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    client.forget_requests();
+}

@@ -1,0 +1,365 @@
+//! A small editor: speaks LSP with the built program over real pipes, and insists on exactly one answer a request.
+//! It knows nothing of what the answers should be.
+#![expect(clippy::unwrap_used, reason = "a test may")]
+
+use std::collections::{HashMap, HashSet};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+/// How long anything that must come may take, on a busy machine too.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running server and what it has said so far. Dropped, it asserts that every request got its one answer.
+pub(crate) struct Client {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    incoming: Receiver<Incoming>,
+    next_id: i64,
+    waiting: HashSet<i64>,
+    answers: HashMap<i64, (Value, Instant)>,
+    /// Answers to nothing: twice answered, or with an id that was never asked with.
+    stray: Vec<Value>,
+    /// Errors without an id, as malformed messages get.
+    pub(crate) nameless: Vec<Value>,
+    /// Notifications, oldest first, until waited for.
+    pub(crate) notices: Vec<Value>,
+    log: Arc<(Mutex<String>, Condvar)>,
+}
+
+type Incoming = (Value, Instant);
+
+impl Client {
+    /// Starts the server with these arguments. It finds no configuration and no models of this machine's user.
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, &[])
+    }
+
+    /// The same, with more environment.
+    pub(crate) fn start_with(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_taper"))
+            .arg("serve")
+            .args(arguments)
+            .env("TAPER_LOG", "warn,taper=debug")
+            .env("XDG_CONFIG_HOME", "/nonexistent")
+            .env("TAPER_HOME", "/nonexistent")
+            .envs(environment.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdin = child.stdin.take();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let (sender, incoming) = channel();
+        thread::spawn(move || {
+            while let Some(message) = read_message(&mut stdout) {
+                if sender.send((message, Instant::now())).is_err() {
+                    break;
+                }
+            }
+        });
+        let log = Arc::new((Mutex::new(String::new()), Condvar::new()));
+        let lines = Arc::clone(&log);
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                let mut log = lines.0.lock().unwrap();
+                log.push_str(&line);
+                log.push('\n');
+                lines.1.notify_all();
+            }
+        });
+        Self {
+            child,
+            stdin,
+            incoming,
+            next_id: 0,
+            waiting: HashSet::new(),
+            answers: HashMap::new(),
+            stray: Vec::new(),
+            nameless: Vec::new(),
+            notices: Vec::new(),
+            log,
+        }
+    }
+
+    /// Starts the server, says hello with these options, and waits until the model is there.
+    pub(crate) fn ready(arguments: &[&str], options: Value) -> Self {
+        let mut client = Self::start(arguments);
+        client.hello(options);
+        client.wait_ready();
+        client
+    }
+
+    /// `initialize` as an editor with inline completion and UTF-16 sends it, and `initialized`; the result.
+    pub(crate) fn hello(&mut self, options: Value) -> Value {
+        self.initialize(json!({
+            "processId": null,
+            "rootUri": "file:///w",
+            "capabilities": {
+                "textDocument": { "inlineCompletion": {} },
+                "window": { "workDoneProgress": true },
+            },
+            "initializationOptions": options,
+        }))
+    }
+
+    /// `initialize` with these params, and `initialized`; the result.
+    pub(crate) fn initialize(&mut self, params: Value) -> Value {
+        let answer = self.ask("initialize", params);
+        self.notify("initialized", json!({}));
+        assert_eq!(answer["error"], Value::Null);
+        answer["result"].clone()
+    }
+
+    /// Waits until the server says that the model is there.
+    pub(crate) fn wait_ready(&mut self) {
+        self.notice("window/logMessage", "is ready");
+    }
+
+    /// Sends a request; its id.
+    pub(crate) fn request(&mut self, method: &str, params: Value) -> i64 {
+        let (id, message) = self.prepare(method, params);
+        self.raw(&message);
+        id
+    }
+
+    /// A request that is to be sent with [`Client::raw`], and its id.
+    pub(crate) fn prepare(&mut self, method: &str, params: Value) -> (i64, Vec<u8>) {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.waiting.insert(id);
+        (id, frame(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params })))
+    }
+
+    /// Sends a notification.
+    pub(crate) fn notify(&mut self, method: &str, params: Value) {
+        self.raw(&notification(method, params));
+    }
+
+    /// Sends bytes as they are.
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
+        let stdin = self.stdin.as_mut().unwrap();
+        stdin.write_all(bytes).unwrap();
+        stdin.flush().unwrap();
+    }
+
+    /// Waits for the answer to a request.
+    #[track_caller]
+    pub(crate) fn answer(&mut self, id: i64) -> Value {
+        self.timed_answer(id).0
+    }
+
+    /// Waits for the answer to a request; also when it came.
+    #[track_caller]
+    pub(crate) fn timed_answer(&mut self, id: i64) -> (Value, Instant) {
+        self.until(&format!("the answer to request {id}"), |client| client.answers.remove(&id))
+    }
+
+    /// Sends a request and waits for its answer.
+    #[track_caller]
+    pub(crate) fn ask(&mut self, method: &str, params: Value) -> Value {
+        let id = self.request(method, params);
+        self.answer(id)
+    }
+
+    /// Waits for a notification of this method whose params contain `text`, and takes it out.
+    #[track_caller]
+    pub(crate) fn notice(&mut self, method: &str, text: &str) -> Value {
+        self.until(&format!("{method} with {text:?}"), |client| {
+            let found =
+                |notice: &Value| notice["method"] == method && notice["params"].to_string().contains(text);
+            let at = client.notices.iter().position(found)?;
+            Some(client.notices.remove(at))
+        })
+    }
+
+    /// Waits for an error without an id; its code.
+    #[track_caller]
+    pub(crate) fn nameless_error(&mut self) -> i64 {
+        let error = self.until("an error without an id", |client| {
+            (!client.nameless.is_empty()).then(|| client.nameless.remove(0))
+        });
+        error["error"]["code"].as_i64().unwrap()
+    }
+
+    #[track_caller]
+    fn until<T>(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> Option<T>) -> T {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(found) = done(self) {
+                return found;
+            }
+            match self.incoming.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(incoming) => self.sort(incoming),
+                Err(RecvTimeoutError::Timeout) => panic!("waited in vain for {what}"),
+                Err(RecvTimeoutError::Disconnected) => panic!("the server ended before {what}"),
+            }
+        }
+    }
+
+    fn sort(&mut self, (message, at): Incoming) {
+        match (message.get("method").is_some(), message.get("id").cloned()) {
+            (true, Some(id)) => {
+                // A request of the server's: agreed to.
+                self.notices.push(message);
+                if self.stdin.is_some() {
+                    self.raw(&frame(&json!({ "jsonrpc": "2.0", "id": id, "result": null })));
+                }
+            }
+            (true, None) => self.notices.push(message),
+            (false, Some(Value::Null) | None) => self.nameless.push(message),
+            (false, Some(id)) => match id.as_i64().filter(|id| self.waiting.remove(id)) {
+                Some(id) => drop(self.answers.insert(id, (message, at))),
+                None => self.stray.push(message),
+            },
+        }
+    }
+
+    /// Waits until the server's log contains `text`.
+    #[track_caller]
+    pub(crate) fn wait_log(&self, text: &str) {
+        let (log, changed) = &*self.log;
+        let log = log.lock().unwrap();
+        let (log, timeout) = changed.wait_timeout_while(log, PATIENCE, |log| !log.contains(text)).unwrap();
+        assert!(!timeout.timed_out(), "the log never said {text:?}:\n{log}");
+    }
+
+    /// What the server has logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.0.lock().unwrap().clone()
+    }
+
+    /// The process' id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Closes the server's input.
+    pub(crate) fn hang_up(&mut self) {
+        self.stdin = None;
+    }
+
+    /// Waits until the server has ended; its exit status, and how long that took.
+    #[track_caller]
+    pub(crate) fn ended(&mut self) -> (ExitStatus, Duration) {
+        let start = Instant::now();
+        loop {
+            // The pipe closes when the process ends: waiting for that is no sleep.
+            match self.incoming.recv_timeout(PATIENCE) {
+                Ok(incoming) if incoming.0.get("method").is_none() => self.sort(incoming),
+                Ok(incoming) => self.notices.push(incoming.0),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("the server does not end"),
+            }
+        }
+        (self.child.wait().unwrap(), start.elapsed())
+    }
+
+    /// No answer is waited for any more: the server was not given the time.
+    pub(crate) fn forget_requests(&mut self) {
+        self.waiting.clear();
+    }
+
+    /// Opens a document in version 1.
+    pub(crate) fn open(&mut self, uri: &str, language: &str, text: &str) {
+        let document = json!({ "uri": uri, "languageId": language, "version": 1, "text": text });
+        self.notify("textDocument/didOpen", json!({ "textDocument": document }));
+    }
+
+    /// Asks for an inline completion and waits for the answer: the text of its item, empty if there is none.
+    #[track_caller]
+    pub(crate) fn inline(&mut self, uri: &str, line: u32, character: u32) -> String {
+        let answer = self.ask("textDocument/inlineCompletion", inline_params(uri, line, character));
+        let items = answer["result"]["items"].as_array();
+        let items = items.unwrap_or_else(|| panic!("no items: {answer}"));
+        items.first().map_or_else(String::new, |item| item["insertText"].as_str().unwrap().to_owned())
+    }
+
+    /// `shutdown` and `exit`; the server must end with 0 at once.
+    #[track_caller]
+    pub(crate) fn quit(mut self) {
+        assert_eq!(self.ask("shutdown", Value::Null)["result"], Value::Null);
+        self.notify("exit", Value::Null);
+        let (status, took) = self.ended();
+        assert!(status.success(), "{status}");
+        assert!(took < Duration::from_secs(10), "ending took {took:?}");
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            #[expect(clippy::print_stderr, reason = "a failing test shows why")]
+            {
+                eprintln!("the server's log:\n{}", self.log());
+            }
+            let _ = self.child.kill();
+            return;
+        }
+        // Whatever is still on its way counts.
+        let end = Instant::now() + PATIENCE;
+        while !self.waiting.is_empty()
+            && let Ok(incoming) = self.incoming.recv_timeout(end.saturating_duration_since(Instant::now()))
+        {
+            self.sort(incoming);
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        assert!(self.waiting.is_empty(), "never answered: {:?}", self.waiting);
+        assert!(self.stray.is_empty(), "answers to nothing: {:?}", self.stray);
+        assert!(self.nameless.is_empty(), "errors not waited for: {:?}", self.nameless);
+    }
+}
+
+/// A message with its header.
+pub(crate) fn frame(message: &Value) -> Vec<u8> {
+    let body = message.to_string();
+    format!("Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+}
+
+/// A notification with its header.
+pub(crate) fn notification(method: &str, params: Value) -> Vec<u8> {
+    frame(&json!({ "jsonrpc": "2.0", "method": method, "params": params }))
+}
+
+/// The params of an inline completion that typing asks for.
+pub(crate) fn inline_params(uri: &str, line: u32, character: u32) -> Value {
+    json!({
+        "textDocument": { "uri": uri },
+        "position": { "line": line, "character": character },
+        "context": { "triggerKind": 2 },
+    })
+}
+
+/// The params of a change that inserts `text`.
+pub(crate) fn insertion(uri: &str, version: i64, line: u32, character: u32, text: &str) -> Value {
+    let at = json!({ "line": line, "character": character });
+    json!({
+        "textDocument": { "uri": uri, "version": version },
+        "contentChanges": [{ "range": { "start": at, "end": at }, "text": text }],
+    })
+}
+
+fn read_message(stdout: &mut impl BufRead) -> Option<Value> {
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        if stdout.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        match line.trim_end() {
+            "" => break,
+            line => length = line.strip_prefix("Content-Length: ")?.parse().ok()?,
+        }
+    }
+    let mut body = vec![0; length];
+    stdout.read_exact(&mut body).ok()?;
+    serde_json::from_slice(&body).ok()
+}

@@ -1,0 +1,366 @@
+//! The protocol from end to end: capabilities, answers, order, cancelling, deadlines, loading, ending.
+//! It knows nothing of any model: the engine is scripted.
+#![expect(clippy::unwrap_used, reason = "a test may")]
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::client::{Client, PATIENCE, inline_params, insertion, notification};
+use crate::script::Script;
+
+const URI: &str = "file:///w/src/a.py";
+
+/// A server with a script, ready; the script goes with it.
+fn ready(script: &Script, options: Value) -> Client {
+    Client::ready(&["--stdio", "--engine", &script.written()], options)
+}
+
+fn recorded(text: &str) -> (Value, Client, Script) {
+    let script = Script::new().when("def ad", "d(a, b):\n    return a + b");
+    let mut client = Client::start(&["--stdio", "--engine", &script.written()]);
+    let params = serde_json::from_str::<Value>(text).unwrap()["params"].clone();
+    let result = client.initialize(params);
+    client.wait_ready();
+    (result["capabilities"].clone(), client, script)
+}
+
+#[test]
+fn neovim_gets_inline_completion_in_utf8_and_no_popup() {
+    let (capabilities, client, _script) = recorded(include_str!("fixtures/initialize-nvim.json"));
+    assert_eq!(capabilities["inlineCompletionProvider"], true);
+    assert_eq!(capabilities["completionProvider"], Value::Null);
+    assert_eq!(capabilities["positionEncoding"], "utf-8");
+    assert_eq!(capabilities["textDocumentSync"]["change"], 2);
+    client.quit();
+}
+
+#[test]
+fn vscode_gets_inline_completion_in_utf16_and_no_popup() {
+    let (capabilities, client, _script) = recorded(include_str!("fixtures/initialize-vscode.json"));
+    assert_eq!(capabilities["inlineCompletionProvider"], true);
+    assert_eq!(capabilities["completionProvider"], Value::Null);
+    assert_eq!(capabilities["positionEncoding"], "utf-16");
+    client.quit();
+}
+
+#[test]
+fn helix_gets_a_popup_item_that_it_filters_and_inserts_well() {
+    let (capabilities, mut client, _script) = recorded(include_str!("fixtures/initialize-hx.json"));
+    assert_eq!(capabilities["inlineCompletionProvider"], true);
+    assert!(
+        capabilities["completionProvider"]["triggerCharacters"].as_array().unwrap().contains(&json!("."))
+    );
+    client.open(URI, "python", "é = 1\ndef ad\n");
+    let params = json!({
+        "textDocument": { "uri": URI },
+        "position": { "line": 1, "character": 6 },
+        "context": { "triggerKind": 1 },
+    });
+    let result = client.ask("textDocument/completion", params)["result"].clone();
+    assert_eq!(result["isIncomplete"], true);
+    let item = &result["items"][0];
+    assert_eq!(item["label"], "add(a, b): …");
+    assert_eq!(item["filterText"], "add(a, b):");
+    assert_eq!((&item["kind"], &item["insertTextFormat"]), (&json!(1), &json!(1)));
+    let range = json!({ "start": { "line": 1, "character": 4 }, "end": { "line": 1, "character": 6 } });
+    assert_eq!(item["textEdit"], json!({ "range": range, "newText": "add(a, b):\n    return a + b" }));
+    client.quit();
+}
+
+#[test]
+fn an_item_has_the_new_text_and_an_empty_range_at_the_cursor() {
+    let script = Script::new().when("def ad", "d(a, b):");
+    // `'😀é'; def ad`: the same cursor in each of the encodings.
+    for (encodings, chosen, character) in [
+        (json!(["utf-16"]), "utf-16", 13),
+        (json!(["utf-16", "utf-32"]), "utf-32", 12),
+        (json!(["utf-16", "utf-8", "utf-32"]), "utf-8", 16),
+        (json!(["klingon"]), "utf-16", 13),
+    ] {
+        let mut client = Client::start(&["--stdio", "--engine", &script.written()]);
+        let general = json!({ "positionEncodings": encodings });
+        let result = client.initialize(json!({ "capabilities": { "general": general } }));
+        assert_eq!(result["capabilities"]["positionEncoding"], chosen);
+        client.wait_ready();
+        client.open(URI, "python", "x = '😀😀'\r\n'😀é'; def ad  # tail\r\n");
+        let answer = client.ask("textDocument/inlineCompletion", inline_params(URI, 1, character));
+        let at = json!({ "line": 1, "character": character });
+        let item = json!({ "insertText": "d(a, b):", "range": { "start": at, "end": at } });
+        assert_eq!(answer["result"], json!({ "items": [item] }), "{encodings}");
+        client.quit();
+    }
+}
+
+#[test]
+fn what_is_not_known_is_answered_empty() {
+    let script = Script::new().when("x", "y");
+    let mut client = ready(&script, Value::Null);
+    client.open(URI, "python", "nothing fits here");
+    assert_eq!(client.inline(URI, 0, 5), "");
+    client.quit();
+}
+
+#[test]
+fn changes_and_questions_are_handled_in_the_order_of_arrival() {
+    let script = Script::new().when("abcdefgh", "ijk").when("abcd", "wrong");
+    let mut client = ready(&script, Value::Null);
+    client.open(URI, "python", "");
+    let (mut burst, mut questions) = (Vec::new(), Vec::new());
+    for (at, letter) in "abcdefgh".chars().enumerate() {
+        let at = u32::try_from(at).unwrap();
+        burst.extend(notification(
+            "textDocument/didChange",
+            insertion(URI, i64::from(at) + 2, 0, at, &letter.to_string()),
+        ));
+        let (id, question) = client.prepare("textDocument/inlineCompletion", inline_params(URI, 0, at + 1));
+        burst.extend(question);
+        questions.push(id);
+    }
+    client.raw(&burst);
+    let last = questions.pop().unwrap();
+    assert_eq!(client.answer(last)["result"]["items"][0]["insertText"], "ijk");
+    for id in questions {
+        // Superseded, or answered before the next change came; never by a text that was not there yet.
+        let answer = client.answer(id);
+        assert!(answer["error"]["code"] == -32800 || answer["result"]["items"].is_array(), "{answer}");
+        assert_ne!(answer["result"]["items"][0]["insertText"], "ijk");
+    }
+    client.quit();
+}
+
+#[test]
+fn the_newest_question_wins_and_the_older_one_is_superseded() {
+    let script = Script::new().when("slow", "a very long answer").when("quick", "b").token_ms(20);
+    let mut client = ready(&script, json!({ "latency-budget-ms": 20_000 }));
+    client.open(URI, "python", "slow\nquick\n");
+    let first = client.request("textDocument/inlineCompletion", inline_params(URI, 0, 4));
+    let second = client.request("textDocument/inlineCompletion", inline_params(URI, 1, 5));
+    assert_eq!(client.answer(first)["error"]["code"], -32800);
+    assert_eq!(client.answer(second)["result"]["items"][0]["insertText"], "b");
+    client.quit();
+}
+
+#[test]
+fn a_change_of_the_text_supersedes_a_question_but_not_the_work_on_it() {
+    let script = Script::new().when("return ", "call(a, b)").token_ms(20);
+    let mut client = ready(&script, json!({ "latency-budget-ms": 20_000 }));
+    client.open(URI, "python", "return \n");
+    let first = client.request("textDocument/inlineCompletion", inline_params(URI, 0, 7));
+    client.notify("textDocument/didChange", insertion(URI, 2, 0, 7, "ca"));
+    assert_eq!(client.answer(first)["error"]["code"], -32800);
+    client.wait_log("worked on a question");
+    // The script has nothing for this place: the answer is what is left of the one that was worked on.
+    assert_eq!(client.inline(URI, 0, 9), "ll(a, b)");
+    client.quit();
+}
+
+#[test]
+fn a_cancelled_request_is_answered_so_and_frees_the_engine() {
+    let script = Script::new().when("slow", &"very ".repeat(90)).when("quick", "b").token_ms(500);
+    let mut client = ready(&script, json!({ "latency-budget-ms": 60_000 }));
+    client.open(URI, "python", "slow\nquick\n");
+    let id = client.request("textDocument/inlineCompletion", inline_params(URI, 0, 4));
+    client.notify("$/cancelRequest", json!({ "id": id }));
+    assert_eq!(client.answer(id)["error"]["code"], -32800);
+    // Were the engine still busy with it, this would take its 45 seconds.
+    let start = Instant::now();
+    assert_eq!(client.inline(URI, 1, 5), "b");
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    client.notify("$/cancelRequest", json!({ "id": 999 }));
+    client.quit();
+}
+
+#[test]
+fn the_deadline_is_kept_and_the_work_goes_on_for_the_next_keystroke() {
+    let whole = "one two three four five six seven eight nine ten";
+    let script = Script::new().when("count ", whole).token_ms(12);
+    let mut client = ready(&script, json!({ "latency-budget-ms": 150 }));
+    client.open(URI, "python", "count \n");
+    let asked = Instant::now();
+    let id = client.request("textDocument/inlineCompletion", inline_params(URI, 0, 6));
+    let (answer, at) = client.timed_answer(id);
+    let took = at - asked;
+    assert!(took < Duration::from_millis(450), "the answer took {took:?}");
+    let part = answer["result"]["items"][0]["insertText"].as_str().unwrap_or_default();
+    assert!(part.len() < whole.len() && whole.starts_with(part), "{part:?}");
+    client.wait_log("worked on a question");
+    let asked = Instant::now();
+    let id = client.request("textDocument/inlineCompletion", inline_params(URI, 0, 6));
+    let (answer, at) = client.timed_answer(id);
+    assert_eq!(answer["result"]["items"][0]["insertText"], whole);
+    let took = at - asked;
+    assert!(took < Duration::from_millis(450), "the answer took {took:?}");
+    client.quit();
+}
+
+#[test]
+fn asked_again_at_the_same_place_the_work_is_not_begun_anew() {
+    let whole = "one two three four five six seven eight nine ten";
+    let script = Script::new().when("count ", whole).token_ms(20);
+    // Questions in a row, none of which the engine can finish in its own time.
+    let mut client = ready(&script, json!({ "latency-budget-ms": 150 }));
+    client.open(URI, "python", "count \n");
+    let start = Instant::now();
+    while client.inline(URI, 0, 6) != whole {
+        assert!(start.elapsed() < PATIENCE);
+    }
+    client.wait_log("worked on a question");
+    assert_eq!(client.log().matches("worked on a question").count(), 1);
+    client.quit();
+}
+
+#[test]
+fn a_panic_of_the_engine_costs_one_answer() {
+    let script = Script::new().panics_at("boom").when("fine", "!");
+    let mut client = ready(&script, Value::Null);
+    client.open(URI, "python", "boom\nfine\n");
+    assert_eq!(client.inline(URI, 0, 4), "");
+    assert_eq!(client.inline(URI, 1, 4), "!");
+    client.notice("window/showMessage", "failed inside");
+    assert_eq!(client.inline(URI, 0, 4), "");
+    assert_eq!(client.inline(URI, 1, 4), "!");
+    client.quit();
+}
+
+#[test]
+fn an_error_of_the_engine_is_told_once() {
+    let script = Script::new().fails_at("fail").when("fine", "!");
+    let mut client = ready(&script, Value::Null);
+    client.open(URI, "python", "fail\nfine\n");
+    for _ in 0..3 {
+        assert_eq!(client.inline(URI, 0, 4), "");
+    }
+    assert_eq!(client.inline(URI, 1, 4), "!");
+    client.notice("window/showMessage", "taper cannot suggest");
+    assert!(
+        client.notices.iter().all(|notice| notice["method"] != "window/showMessage"),
+        "{:?}",
+        client.notices
+    );
+    client.quit();
+}
+
+#[test]
+#[cfg(unix)]
+fn while_the_model_loads_questions_are_answered_empty_and_at_once() {
+    let script = Script::new().when("x", "y");
+    // A pipe without a writer: the engine waits in its reading for as long as the test likes.
+    assert!(std::process::Command::new("mkfifo").arg(script.path()).status().unwrap().success());
+    let mut client = Client::start(&["--stdio", "--engine", &script.argument()]);
+    client.hello(json!({ "latency-budget-ms": 60_000 }));
+    client.open(URI, "python", "x\n");
+    assert_eq!(client.inline(URI, 0, 1), "");
+    let pipe = fs::OpenOptions::new().write(true).open(script.path()).unwrap();
+    script.write_to(pipe);
+    client.wait_ready();
+    assert_eq!(client.inline(URI, 0, 1), "y");
+    client.quit();
+}
+
+#[test]
+fn a_missing_model_is_told_once_and_picked_up_when_it_comes() {
+    let script = Script::new().when("x", "y");
+    let mut client = Client::start(&["--stdio", "--engine", &script.argument()]);
+    client.hello(Value::Null);
+    client.notice("window/showMessage", "taper cannot suggest yet");
+    client.open(URI, "python", "x\n");
+    assert_eq!(client.inline(URI, 0, 1), "");
+    script.write();
+    let start = Instant::now();
+    while client.inline(URI, 0, 1) != "y" {
+        assert!(start.elapsed() < PATIENCE, "never picked up");
+    }
+    assert!(
+        client.notices.iter().all(|notice| notice["method"] != "window/showMessage"),
+        "{:?}",
+        client.notices
+    );
+    client.quit();
+}
+
+#[test]
+fn settings_of_the_editor_apply_when_they_change() {
+    let script = Script::new().when("x", "y");
+    let mut client = ready(&script, json!({ "disabledLanguages": ["markdown"] }));
+    client.open(URI, "python", "x\n");
+    client.open("file:///w/a.md", "markdown", "x\n");
+    assert_eq!(client.inline(URI, 0, 1), "y");
+    assert_eq!(client.inline("file:///w/a.md", 0, 1), "");
+    let change = |enable: bool| json!({ "settings": { "taper": { "enable": enable } } });
+    client.notify("workspace/didChangeConfiguration", change(false));
+    assert_eq!(client.inline(URI, 0, 1), "");
+    client.notify("workspace/didChangeConfiguration", change(true));
+    assert_eq!(client.inline(URI, 0, 1), "y");
+    client.notify("workspace/didChangeConfiguration", json!({ "settings": null }));
+    assert_eq!(client.inline(URI, 0, 1), "y");
+    client.quit();
+}
+
+#[test]
+fn a_closed_document_is_forgotten_and_can_be_opened_anew() {
+    let script = Script::new().when("x", "y").when("z", "w");
+    let mut client = ready(&script, Value::Null);
+    client.open(URI, "python", "x\n");
+    client.notify("textDocument/didSave", json!({ "textDocument": { "uri": URI } }));
+    assert_eq!(client.inline(URI, 0, 1), "y");
+    client.notify("textDocument/didClose", json!({ "textDocument": { "uri": URI } }));
+    assert_eq!(client.inline(URI, 0, 1), "");
+    client.open(URI, "python", "z\n");
+    assert_eq!(client.inline(URI, 0, 1), "w");
+    client.quit();
+}
+
+#[test]
+fn nothing_is_answered_before_initialize_and_nothing_after_shutdown() {
+    let script = Script::new().when("x", "y");
+    let mut client = Client::start(&["--stdio", "--engine", &script.written()]);
+    let early = client.ask("textDocument/inlineCompletion", inline_params(URI, 0, 0));
+    assert_eq!(early["error"]["code"], -32002);
+    client.hello(Value::Null);
+    let again = client.ask("initialize", json!({ "capabilities": {} }));
+    assert_eq!(again["error"]["code"], -32600);
+    assert_eq!(client.ask("shutdown", Value::Null)["result"], Value::Null);
+    let late = client.ask("textDocument/inlineCompletion", inline_params(URI, 0, 0));
+    assert_eq!(late["error"]["code"], -32600);
+    client.notify("exit", Value::Null);
+    assert!(client.ended().0.success());
+}
+
+#[test]
+fn exit_without_shutdown_is_a_failure() {
+    let script = Script::new().when("slow", &"very ".repeat(90)).token_ms(500);
+    let mut client = ready(&script, json!({ "latency-budget-ms": 60_000 }));
+    client.open(URI, "python", "slow\n");
+    client.request("textDocument/inlineCompletion", inline_params(URI, 0, 4));
+    client.notify("exit", Value::Null);
+    let (status, took) = client.ended();
+    assert_eq!(status.code(), Some(1));
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    client.forget_requests();
+}
+
+#[test]
+fn the_process_ends_with_its_input_though_a_generation_runs() {
+    let script = Script::new().when("slow", &"very ".repeat(90)).token_ms(500);
+    let mut client = ready(&script, json!({ "latency-budget-ms": 60_000 }));
+    client.open(URI, "python", "slow\n");
+    client.request("textDocument/inlineCompletion", inline_params(URI, 0, 4));
+    client.hang_up();
+    let (status, took) = client.ended();
+    assert!(status.success(), "{status}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    client.forget_requests();
+}
+
+#[test]
+fn what_was_asked_before_the_input_ended_is_still_answered() {
+    let script = Script::new().when("x", "y");
+    let mut client = ready(&script, Value::Null);
+    client.open(URI, "python", "x\n");
+    let id = client.request("textDocument/inlineCompletion", inline_params(URI, 0, 1));
+    client.hang_up();
+    assert_eq!(client.answer(id)["result"]["items"][0]["insertText"], "y");
+    assert!(client.ended().0.success());
+}

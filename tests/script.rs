@@ -1,0 +1,85 @@
+//! Scripts for the scripted engine: what it answers where, and how slowly.
+//! It knows nothing of the protocol.
+#![expect(clippy::unwrap_used, reason = "a test may")]
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+/// A script in a folder of its own, which goes with it.
+pub(crate) struct Script {
+    folder: TempDir,
+    text: String,
+}
+
+impl Script {
+    /// A script that answers nothing, at once.
+    pub(crate) fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), text: String::new() }
+    }
+
+    /// Answers `answer` where the text before the cursor ends with `before`; the first that fits counts.
+    pub(crate) fn when(self, before: &str, answer: &str) -> Self {
+        self.rule(before, &format!("answer {}", escaped(answer)))
+    }
+
+    /// Panics where the text before the cursor ends with `before`.
+    pub(crate) fn panics_at(self, before: &str) -> Self {
+        self.rule(before, "panic")
+    }
+
+    /// Fails where the text before the cursor ends with `before`.
+    pub(crate) fn fails_at(self, before: &str) -> Self {
+        self.rule(before, "fail it broke")
+    }
+
+    /// The script's vocabulary has Qwen's tokens: the one for the suffix stands where the cursor is.
+    fn rule(mut self, before: &str, action: &str) -> Self {
+        self.text += &format!("when {}<|fim_suffix|>\n{action}\n", escaped(before));
+        self
+    }
+
+    /// Takes so long for each token: a byte, mostly.
+    pub(crate) fn token_ms(mut self, milliseconds: u32) -> Self {
+        self.text += &format!("decode-ms {milliseconds}\n");
+        self
+    }
+
+    /// The folder that it lies in.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Where it lies once written.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder.path().join("script")
+    }
+
+    /// The argument that names it, written or not.
+    pub(crate) fn argument(&self) -> String {
+        format!("scripted:{}", self.path().display())
+    }
+
+    /// Writes it.
+    pub(crate) fn write(&self) {
+        fs::write(self.path(), &self.text).unwrap();
+    }
+
+    /// Writes it to a pipe.
+    #[cfg(unix)]
+    pub(crate) fn write_to(&self, mut pipe: fs::File) {
+        pipe.write_all(self.text.as_bytes()).unwrap();
+    }
+
+    /// Writes it; the argument that names it.
+    pub(crate) fn written(&self) -> String {
+        self.write();
+        self.argument()
+    }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('\n', "\\n")
+}
