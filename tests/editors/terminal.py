@@ -28,7 +28,7 @@ def wait(question, seconds, what):
 class Terminal:
     """One program in one pane of a tmux server of its own."""
 
-    def __init__(self, tmux, folder, argv, env, cwd, columns=96, rows=22):
+    def __init__(self, tmux, folder, argv, env, cwd, columns=88, rows=16):
         self.columns, self.rows = columns, rows
         conf = os.path.join(folder, "tmux.conf")
         with open(conf, "w", encoding="utf-8") as file:
@@ -64,7 +64,12 @@ class Terminal:
 
     def frame(self):
         """What is on the screen, with its colours as escape sequences."""
-        return self._run("capture-pane", "-p", "-e")
+        return self._run("capture-pane", "-p", "-e", "-N")
+
+    def cursor(self):
+        """Column and row of the cursor; None while it is hidden."""
+        x, y, visible = self._run("display-message", "-p", "#{cursor_x} #{cursor_y} #{cursor_flag}").split()
+        return (int(x), int(y)) if visible == "1" else None
 
     def ended(self, name):
         """Waits until the program has ended."""
@@ -134,8 +139,8 @@ def _styled(line, style):
                 style["bg"] = BASIC[code - 40 if code < 50 else code - 92]
 
 
-def svg(frame, columns):
-    """Draws a frame as SVG: one rectangle per background, one text element per piece."""
+def svg(frame, columns, cursor):
+    """Draws a frame as SVG: one rectangle per background, one text element per piece, a bar for the cursor."""
     width, height, pad = 8.4, 18, 10
     lines = frame.rstrip("\n").split("\n")
     out = [
@@ -160,5 +165,8 @@ def svg(frame, columns):
                     f'textLength="{long:.1f}" lengthAdjust="spacingAndGlyphs">{html.escape(text)}</text>'
                 )
             column += len(text)
+    if cursor:
+        x, y = pad + cursor[0] * width, pad + cursor[1] * height
+        out.append(f'<rect x="{x - 0.5:.1f}" y="{y + 1}" width="2" height="{height - 2}" fill="{FOREGROUND}"/>')
     out.append("</svg>")
     return "\n".join(out) + "\n"
