@@ -5,7 +5,16 @@ import { accessSync, constants, statSync } from "node:fs";
 import { homedir } from "node:os";
 import * as path from "node:path";
 import * as vscode from "vscode";
-import { LanguageClient, State, type Executable, type LanguageClientOptions } from "vscode-languageclient/node";
+import {
+  DidChangeConfigurationNotification,
+  LanguageClient,
+  State,
+  type Executable,
+  type LanguageClientOptions,
+} from "vscode-languageclient/node";
+
+/** The settings that are options of the server; the others are about starting it. */
+const OPTIONS = ["enable", "disabledLanguages", "suggest", "latencyBudgetMs", "model"];
 
 /** Starts of a server that keeps ending, before it is left alone. */
 const MAX_RESTARTS = 4;
@@ -29,8 +38,9 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
       log.show();
     }),
     vscode.workspace.onDidChangeConfiguration((change) => {
-      const needed = ["enable", "serverPath", "model", "arguments"];
-      if (needed.some((key) => change.affectsConfiguration(`taper.${key}`))) void restart();
+      const changed = (key: string) => change.affectsConfiguration(`taper.${key}`);
+      if (["serverPath", "serverArguments"].some(changed)) void restart();
+      else if (OPTIONS.some(changed)) void inTurn(tell);
     }),
   );
   await restart();
@@ -62,32 +72,48 @@ async function stop(): Promise<void> {
   await old?.dispose();
 }
 
+/** What the user has set, and nothing else: a default of VS Code must not hide what taper's own file says. */
+function serverOptions(): Record<string, unknown> {
+  const settings = vscode.workspace.getConfiguration("taper");
+  return Object.fromEntries(
+    OPTIONS.map((key): [string, unknown] => {
+      const set = settings.inspect(key);
+      const value = set?.workspaceFolderValue ?? set?.workspaceValue ?? set?.globalValue;
+      return [key, key === "model" && typeof value === "string" ? expandHome(value.trim()) : value];
+    }).filter(([, value]) => value !== undefined),
+  );
+}
+
+/** Tells the server what is set now. */
+async function tell(): Promise<void> {
+  if (client?.state !== State.Running) return;
+  await client.sendNotification(DidChangeConfigurationNotification.type, { settings: { taper: serverOptions() } });
+}
+
 async function start(): Promise<void> {
   const settings = vscode.workspace.getConfiguration("taper");
-  if (!settings.get<boolean>("enable", true)) {
-    say("off", vscode.LanguageStatusSeverity.Information);
-    return;
-  }
-  const command = findServer(settings.get<string>("serverPath", "").trim());
+  const named = settings.get<string>("serverPath", "").trim();
+  const command = findServer(named);
   if (command === undefined) {
     // Not awaited: the message may stay for hours, and nothing else shall wait for it.
-    void explainMissing(settings.get<string>("serverPath", "").trim());
+    void explainMissing(named);
     return;
   }
-  const model = settings.get<string>("model", "").trim();
   const server: Executable = {
     command,
-    args: [
-      "serve",
-      "--stdio",
-      ...(model === "" ? [] : ["--model", expandHome(model)]),
-      ...settings.get<string[]>("arguments", []),
-    ],
+    args: ["serve", "--stdio", ...settings.get<string[]>("serverArguments", [])],
   };
   const options: LanguageClientOptions = {
     documentSelector: [{ scheme: "file" }, { scheme: "untitled" }],
     outputChannel: log,
     traceOutputChannel: log,
+    initializationOptions: serverOptions(),
+    middleware: {
+      workspace: {
+        configuration: ({ items }) => items.map(({ section }) => (section === "taper" ? serverOptions() : null)),
+        didChangeConfiguration: tell,
+      },
+    },
     connectionOptions: { maxRestartCount: MAX_RESTARTS },
   };
   log.info(`starting ${command} ${(server.args ?? []).join(" ")}`);
