@@ -1,9 +1,100 @@
 //! The command line: arguments in, exit code out. One file a command.
 //! It knows nothing of how the work is done: each command calls the floors below.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
-/// Parses the arguments, runs the command, prints its error.
+use clap::{CommandFactory, Parser, Subcommand};
+
+pub mod complete;
+pub mod doctor;
+pub mod load;
+pub mod models;
+pub mod pull;
+pub mod serve;
+
+/// Code completion from a small language model on your own machine.
+#[derive(Debug, Parser)]
+#[command(
+    name = "taper",
+    version,
+    about,
+    after_help = "Without a command, and with an editor on the other end of its pipe, taper serves LSP.\n\n\
+                  Example: taper complete src/main.rs:12:5"
+)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Serve LSP over stdin and stdout, as editors ask for it.
+    #[arg(long)]
+    pub stdio: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve an editor over stdin and stdout (LSP).
+    Serve(Box<serve::Args>),
+    /// Suggest at one place of a file, and print it there.
+    Complete(Box<complete::Args>),
+    /// Bring a model to this machine.
+    Pull(pull::Args),
+    /// List the models that taper knows, and which are here.
+    Models(models::Args),
+    /// Look at this machine, its models and its speed.
+    Doctor(Box<doctor::Args>),
+    /// Print a completion script for a shell.
+    #[command(after_help = "Example: taper completions bash > ~/.local/share/bash-completion/completions/taper")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Parses the arguments, runs the command, prints its error. Exit codes: 0 done, 1 it failed, 2 wrong usage.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let arguments = Arguments::parse();
+    let result = match arguments.command {
+        Some(Command::Serve(args)) => return serve::run(*args),
+        Some(Command::Complete(args)) => complete::run(&args),
+        Some(Command::Pull(args)) => pull::run(args),
+        Some(Command::Models(args)) => models::run(args),
+        Some(Command::Doctor(args)) => doctor::run(&args),
+        Some(Command::Completions { shell }) => {
+            clap_complete::generate(shell, &mut Arguments::command(), "taper", &mut std::io::stdout());
+            Ok(())
+        }
+        None if arguments.stdio || !std::io::stdin().is_terminal() => {
+            return serve::run(serve::Args::default());
+        }
+        None => {
+            // A person at a terminal: show what there is.
+            let _ = Arguments::command().print_help();
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints an error with its causes on one line, each told once.
+#[expect(clippy::print_stderr, reason = "this is where a command's error meets its user")]
+pub fn report(error: &anyhow::Error) {
+    let mut told = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        if !told.contains(&text) {
+            if !told.is_empty() {
+                told.push_str(": ");
+            }
+            told.push_str(&text);
+        }
+    }
+    eprintln!("taper: {told}");
 }

@@ -1,2 +1,524 @@
 //! Options as a user writes them become settings as the program uses them.
 //! It knows nothing of who asks or of the editor they come from.
+//!
+//! One table, [`keys`], is the source of every option: its name, type, default and description, and how it is set.
+//! A wrong option never costs the right ones: it yields a message that names the key, and the rest applies.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use etcetera::BaseStrategy;
+use serde_json::{Map, Value};
+use taper_grammars::Language;
+
+use crate::suggest::{Extent, Options};
+
+/// How the program behaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Whether anything is suggested.
+    pub enable: bool,
+    /// Languages in which nothing is suggested.
+    pub disabled_languages: Vec<String>,
+    /// From the arrival of a question to its answer, at most.
+    pub latency_budget: Duration,
+    /// How long typing must pause before a question reaches the model.
+    pub debounce: Duration,
+    /// How to suggest.
+    pub suggest: Options,
+    /// Which model, and how it runs.
+    pub engine: EngineSettings,
+}
+
+/// Which model, and how it runs. A change means that it is loaded anew.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EngineSettings {
+    /// A known model's name or the path of a file; `None`: what this machine can answer with in time.
+    pub model: Option<String>,
+    /// Threads that compute; 0: as many as there are cores.
+    pub threads: usize,
+    /// Tokens that fit into the context; 0: as many as the prompt's settings need.
+    pub context: usize,
+    /// Where the model runs: `auto`, `cpu`, `cuda`, `metal`.
+    pub device: Option<String>,
+    /// Which kernels run it; `None`: the best that the processor has.
+    pub kernel: Option<String>,
+    /// Whether fetching a model is forbidden.
+    pub offline: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            enable: true,
+            disabled_languages: Vec::new(),
+            latency_budget: Duration::from_millis(300),
+            debounce: Duration::ZERO,
+            suggest: Options::default(),
+            engine: EngineSettings::default(),
+        }
+    }
+}
+
+impl Settings {
+    /// Whether nothing is to be suggested in a language, by the editor's name for it or by taper's.
+    pub fn is_disabled(&self, language_id: &str, language: Option<&Language>) -> bool {
+        let names = [Some(language_id), language.map(|language| language.name)];
+        self.disabled_languages
+            .iter()
+            .any(|disabled| names.iter().flatten().any(|name| name.eq_ignore_ascii_case(disabled)))
+    }
+}
+
+/// One option: what a page of documentation says of it, and how it is set.
+#[derive(Debug)]
+pub struct Key {
+    /// As written in the file. Editors may write it in camelCase.
+    pub name: &'static str,
+    /// What a value must be.
+    pub expected: &'static str,
+    /// The default, as it would be written.
+    pub default: &'static str,
+    /// What it does.
+    pub description: &'static str,
+    /// Sets it; `None` if the value is not what is expected.
+    set: fn(&mut Settings, &Value) -> Option<()>,
+}
+
+/// Every option there is, in the order of the documentation.
+pub fn keys() -> &'static [Key] {
+    KEYS
+}
+
+const KEYS: &[Key] = &[
+    Key {
+        name: "model",
+        expected: "a string: a name from `taper models`, or the path of a GGUF file",
+        default: "\"auto\"",
+        description: "The model. `auto` is the largest that this machine answers with in time.",
+        set: |settings, value| {
+            settings.engine.model = automatic(value)?;
+            Some(())
+        },
+    },
+    Key {
+        name: "latency-budget-ms",
+        expected: "a whole number from 10 to 60000",
+        default: "300",
+        description: "An answer leaves this many milliseconds after the question arrived, at the latest.",
+        set: |settings, value| {
+            settings.latency_budget = Duration::from_millis(number(value, 10..=60_000)?);
+            Some(())
+        },
+    },
+    Key {
+        name: "suggest",
+        expected: "\"line\", \"auto\" or \"block\"",
+        default: "\"auto\"",
+        description: "How much to suggest: always one line, what the place asks for, or up to the end of the block.",
+        set: |settings, value| {
+            settings.suggest.extent = match value.as_str()? {
+                "line" => Extent::Line,
+                "auto" => Extent::Auto,
+                "block" => Extent::Block,
+                _ => return None,
+            };
+            Some(())
+        },
+    },
+    Key {
+        name: "max-lines",
+        expected: "a whole number from 1 to 1000",
+        default: "12",
+        description: "Lines that a suggestion has at most.",
+        set: |settings, value| {
+            settings.suggest.max_lines = size(value, 1..=1000)?;
+            Some(())
+        },
+    },
+    Key {
+        name: "max-tokens",
+        expected: "a whole number from 1 to 4096",
+        default: "96",
+        description: "Tokens that are decoded for a suggestion at most.",
+        set: |settings, value| {
+            settings.suggest.max_tokens = size(value, 1..=4096)?;
+            Some(())
+        },
+    },
+    Key {
+        name: "prefix-tokens",
+        expected: "a whole number from 16 to 131072",
+        default: "768",
+        description: "Tokens of the file before the cursor that the model sees at most.",
+        set: |settings, value| {
+            settings.suggest.prefix_tokens = size(value, 16..=131_072)?;
+            Some(())
+        },
+    },
+    Key {
+        name: "suffix-tokens",
+        expected: "a whole number from 0 to 131072",
+        default: "192",
+        description: "Tokens of the file after the cursor that the model sees at most.",
+        set: |settings, value| {
+            settings.suggest.suffix_tokens = size(value, 0..=131_072)?;
+            Some(())
+        },
+    },
+    Key {
+        name: "enable",
+        expected: "true or false",
+        default: "true",
+        description: "Whether anything is suggested.",
+        set: |settings, value| {
+            settings.enable = value.as_bool()?;
+            Some(())
+        },
+    },
+    Key {
+        name: "disabled-languages",
+        expected: "a list of strings",
+        default: "[]",
+        description: "Languages in which nothing is suggested, by the editor's identifier or taper's name.",
+        set: |settings, value| {
+            let names = value.as_array()?.iter().map(|name| name.as_str().map(str::to_owned));
+            settings.disabled_languages = names.collect::<Option<_>>()?;
+            Some(())
+        },
+    },
+    Key {
+        name: "debounce-ms",
+        expected: "a whole number from 0 to 10000",
+        default: "0",
+        description: "How long typing must pause, in milliseconds, before a question reaches the model.",
+        set: |settings, value| {
+            settings.debounce = Duration::from_millis(number(value, 0..=10_000)?);
+            Some(())
+        },
+    },
+    Key {
+        name: "threads",
+        expected: "a whole number from 0 to 1024",
+        default: "0",
+        description: "Threads that compute; 0 is as many as there are cores.",
+        set: |settings, value| {
+            settings.engine.threads = size(value, 0..=1024)?;
+            Some(())
+        },
+    },
+    Key {
+        name: "context",
+        expected: "a whole number from 0 to 1048576",
+        default: "0",
+        description: "Tokens that fit into the model's context; 0 is as many as the other settings need.",
+        set: |settings, value| {
+            settings.engine.context = size(value, 0..=1_048_576)?;
+            Some(())
+        },
+    },
+    Key {
+        name: "device",
+        expected: "\"auto\", \"cpu\", \"cuda\" or \"metal\"",
+        default: "\"auto\"",
+        description: "Where the model runs. `auto` is a GPU if this build and this machine have one.",
+        set: |settings, value| {
+            let device = automatic(value)?;
+            if device.as_deref().is_some_and(|device| !matches!(device, "cpu" | "cuda" | "metal")) {
+                return None;
+            }
+            settings.engine.device = device;
+            Some(())
+        },
+    },
+    Key {
+        name: "kernel",
+        expected: "a string: `auto`, or a kernel that `taper doctor` names",
+        default: "\"auto\"",
+        description: "Which kernels run the model on a processor. `auto` is the best that it has.",
+        set: |settings, value| {
+            settings.engine.kernel = automatic(value)?;
+            Some(())
+        },
+    },
+    Key {
+        name: "offline",
+        expected: "true or false",
+        default: "false",
+        description: "Never fetch a model; use only what is on this machine.",
+        set: |settings, value| {
+            settings.engine.offline = value.as_bool()?;
+            Some(())
+        },
+    },
+];
+
+fn number(value: &Value, range: std::ops::RangeInclusive<u64>) -> Option<u64> {
+    value.as_u64().filter(|number| range.contains(number))
+}
+
+fn size(value: &Value, range: std::ops::RangeInclusive<u64>) -> Option<usize> {
+    usize::try_from(number(value, range)?).ok()
+}
+
+/// A string, in which `auto` and nothing mean "choose".
+fn automatic(value: &Value) -> Option<Option<String>> {
+    let value = value.as_str()?;
+    Some((!value.is_empty() && value != "auto").then(|| value.to_owned()))
+}
+
+/// What was written, and where, lowest first. Settings are always made anew from all of it, so that an option
+/// taken back in one place falls back to the next.
+#[derive(Debug, Clone, Default)]
+pub struct Layers {
+    /// The configuration file.
+    pub file: Layer,
+    /// What the editor sent when it began.
+    pub initialization: Layer,
+    /// What the editor sent last.
+    pub editor: Layer,
+    /// The command line.
+    pub arguments: Layer,
+}
+
+/// The options of one place.
+#[derive(Debug, Clone, Default)]
+pub struct Layer {
+    /// Where they were written, for messages.
+    pub origin: String,
+    options: Map<String, Value>,
+}
+
+impl Layer {
+    /// The options in `value`: an object, or one with a section `taper`. `null` is no options.
+    ///
+    /// # Errors
+    /// A message that says that it is not an object.
+    pub fn new(origin: impl Into<String>, value: Value) -> Result<Self, String> {
+        let origin = origin.into();
+        match value {
+            Value::Null => Ok(Self { origin, options: Map::new() }),
+            Value::Object(mut options) => match options.remove("taper") {
+                Some(section @ Value::Object(_)) => Self::new(origin, section),
+                Some(Value::Null) => Ok(Self { origin, options: Map::new() }),
+                Some(other) => Err(format!("{origin}: `taper` should be a table of options, not {other}")),
+                None => Ok(Self { origin, options }),
+            },
+            _ => Err(format!("{origin}: the options should be a table, `key: value`; they are ignored")),
+        }
+    }
+
+    /// Sets one option, as the command line does.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.options.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Reads a configuration file. One that is not there is no options, unless it was asked for by name.
+    ///
+    /// # Errors
+    /// A message that names the file and the remedy: it cannot be read, is not UTF-8, or is not TOML.
+    pub fn read(path: &Path, asked_for: bool) -> Result<Self, String> {
+        let origin = path.display().to_string();
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(problem) if problem.kind() == ErrorKind::NotFound && !asked_for => return Ok(Self::default()),
+            Err(problem) => {
+                return Err(format!("cannot read the configuration {origin}: {problem}; the defaults are used"));
+            }
+        };
+        let text = String::from_utf8(bytes)
+            .map_err(|_| format!("the configuration {origin} is not UTF-8; the defaults are used"))?;
+        let table: toml::Table = toml::from_str(&text).map_err(|problem| {
+            // Without the excerpt that the error prints: one line fits into a message box.
+            let line = problem.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
+            format!("the configuration {origin} is not TOML: line {line}: {}; the defaults are used", problem.message())
+        })?;
+        let value = serde_json::to_value(table).map_err(|problem| format!("{origin}: {problem}"))?;
+        Self::new(origin, value)
+    }
+}
+
+/// Where the configuration file lies on this platform, if there is a home.
+pub fn file() -> Option<PathBuf> {
+    let strategy = etcetera::choose_base_strategy().ok()?;
+    Some(strategy.config_dir().join("taper").join("config.toml"))
+}
+
+impl Layers {
+    /// Settings from all places, and a message for each option that could not be used.
+    pub fn settings(&self) -> (Settings, Vec<String>) {
+        let mut settings = Settings::default();
+        let mut messages = Vec::new();
+        for layer in [&self.file, &self.initialization, &self.editor, &self.arguments] {
+            for (name, value) in &layer.options {
+                if let Some(message) = apply(&mut settings, name, value) {
+                    messages.push(format!("{}: {message}", layer.origin));
+                }
+            }
+        }
+        (settings, messages)
+    }
+}
+
+/// Sets one option; a message if that cannot be.
+fn apply(settings: &mut Settings, name: &str, value: &Value) -> Option<String> {
+    let kebab = kebab(name);
+    let Some(key) = KEYS.iter().find(|key| key.name == kebab) else {
+        if name.len() > 60 {
+            return Some("unknown option with a very long name".to_owned());
+        }
+        let nearest = KEYS.iter().map(|key| (distance(key.name, &kebab), key.name)).min();
+        let hint = match nearest {
+            Some((distance, nearest)) if distance <= 1 + kebab.len() / 3 => format!("did you mean `{nearest}`?"),
+            _ => "the README lists the options".to_owned(),
+        };
+        return Some(format!("unknown option `{name}`; {hint}"));
+    };
+    // Editors send null for what is not set.
+    if value.is_null() || (key.set)(settings, value).is_some() {
+        return None;
+    }
+    let mut written = value.to_string();
+    if written.len() > 60 {
+        written.truncate((0..=60).rev().find(|at| written.is_char_boundary(*at)).unwrap_or(0));
+        written.push('…');
+    }
+    Some(format!("`{name}` should be {}, not {written}; it keeps its value", key.expected))
+}
+
+/// `latencyBudgetMs` and `latency_budget_ms` as `latency-budget-ms`.
+fn kebab(name: &str) -> String {
+    let mut kebab = String::with_capacity(name.len() + 4);
+    for character in name.chars() {
+        if character.is_ascii_uppercase() {
+            kebab.push('-');
+        }
+        kebab.push(if character == '_' { '-' } else { character.to_ascii_lowercase() });
+    }
+    kebab
+}
+
+/// Insertions, deletions and replacements that turn `a` into `b` (Levenshtein), on bytes.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let replaced = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn from_editor(value: Value) -> (Settings, Vec<String>) {
+        let editor = Layer::new("editor", value).unwrap();
+        Layers { editor, ..Layers::default() }.settings()
+    }
+
+    #[test]
+    fn every_key_says_what_it_is_and_its_default_is_the_default() {
+        for key in keys() {
+            assert!(!key.description.is_empty() && key.description.ends_with('.'), "{}", key.name);
+            assert!(!key.expected.is_empty(), "{}", key.name);
+            let mut settings = Settings::default();
+            let value: Value = serde_json::from_str(key.default).unwrap();
+            assert_eq!((key.set)(&mut settings, &value), Some(()), "{}", key.name);
+            assert_eq!(settings, Settings::default(), "{}: the default written is another", key.name);
+        }
+        let mut names: Vec<_> = keys().iter().map(|key| key.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), keys().len());
+    }
+
+    #[test]
+    fn every_key_refuses_what_it_does_not_expect_and_keeps_its_value() {
+        for key in keys() {
+            for wrong in [json!({"a": 1}), json!(-1), json!([1])] {
+                let (settings, messages) = from_editor(json!({ key.name: wrong }));
+                assert_eq!(settings, Settings::default(), "{}", key.name);
+                assert_eq!(messages.len(), 1, "{}", key.name);
+                assert!(messages[0].contains(key.name) && messages[0].contains(key.expected), "{messages:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn kebab_camel_and_snake_case_are_the_same_and_null_is_nothing() {
+        for name in ["latency-budget-ms", "latencyBudgetMs", "latency_budget_ms"] {
+            let (settings, messages) = from_editor(json!({ name: 100, "model": null }));
+            assert_eq!(settings.latency_budget, Duration::from_millis(100), "{name}");
+            assert_eq!(messages, Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_nearest_and_the_rest_applies() {
+        let (settings, messages) = from_editor(json!({ "latency-budget": 1, "maxLines": 3, "zzzzzzzzz": 1 }));
+        assert_eq!(settings.suggest.max_lines, 3);
+        let all = messages.join("\n");
+        assert!(all.contains("unknown option `latency-budget`; did you mean `latency-budget-ms`?"), "{all}");
+        assert!(all.contains("unknown option `zzzzzzzzz`; the README lists"), "{all}");
+    }
+
+    #[test]
+    fn later_places_win_and_an_option_taken_back_falls_back() {
+        let layer = |origin, lines| Layer::new(origin, json!({ "max-lines": lines })).unwrap();
+        let mut layers = Layers {
+            file: layer("file", json!(1)),
+            initialization: layer("initialization", json!(2)),
+            editor: layer("editor", json!(3)),
+            arguments: Layer::default().with("offline", true),
+        };
+        let (settings, _) = layers.settings();
+        assert_eq!((settings.suggest.max_lines, settings.engine.offline), (3, true));
+        layers.editor = layer("editor", Value::Null);
+        assert_eq!(layers.settings().0.suggest.max_lines, 2);
+        layers.initialization = Layer::default();
+        assert_eq!(layers.settings().0.suggest.max_lines, 1);
+    }
+
+    #[test]
+    fn a_section_named_taper_is_looked_into() {
+        let (settings, messages) = from_editor(json!({ "taper": { "enable": false } }));
+        assert!(!settings.enable);
+        assert_eq!(messages, Vec::<String>::new());
+        assert!(Layer::new("editor", json!("nonsense")).is_err());
+        assert!(Layer::new("editor", json!({ "taper": 5 })).is_err());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_yields_a_message_that_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        assert!(Layer::read(&path, false).is_ok(), "no file is no options");
+        assert!(Layer::read(&path, true).unwrap_err().contains("config.toml"), "but not if it was asked for");
+        fs::write(&path, b"max-lines = \xff").unwrap();
+        assert!(Layer::read(&path, false).unwrap_err().contains("is not UTF-8"));
+        fs::write(&path, "enable = true\nmax-lines = = 3").unwrap();
+        let message = Layer::read(&path, false).unwrap_err();
+        assert!(message.contains("is not TOML: line 2"), "{message}");
+        assert!(Layer::read(folder.path(), false).unwrap_err().contains("cannot read"), "a folder");
+        fs::write(&path, "max-lines = 3\ndisabled-languages = [\"Markdown\"]\n").unwrap();
+        let file = Layer::read(&path, false).unwrap();
+        let (settings, messages) = Layers { file, ..Layers::default() }.settings();
+        assert_eq!(settings.suggest.max_lines, 3);
+        assert_eq!(messages, Vec::<String>::new());
+        assert!(settings.is_disabled("markdown", None));
+        assert!(!settings.is_disabled("python", None));
+    }
+}

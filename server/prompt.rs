@@ -1,5 +1,214 @@
 //! From a file and a cursor to the tokens a model is asked to continue.
 //! It knows nothing of what will come out.
 
+use taper_engine::{Prompt, TokenId, Tokens};
+use taper_grammars::Language;
+
 pub mod template;
 pub mod window;
+
+use crate::text::Rope;
+use template::{Layout, Order, PathForm, Profile, Resolved};
+use window::Window;
+
+/// The file that the cursor stands in.
+#[derive(Debug, Clone, Copy)]
+pub struct File<'a> {
+    /// Its text.
+    pub text: &'a Rope,
+    /// The cursor, in bytes.
+    pub cursor: usize,
+    /// Its path as the model is shown it.
+    pub path: &'a str,
+    /// Its language, if taper knows it.
+    pub language: Option<&'static Language>,
+}
+
+/// Tokens to spend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// On the text before the cursor.
+    pub prefix: usize,
+    /// On the text after the cursor.
+    pub suffix: usize,
+    /// On the answer: kept free in the context.
+    pub answer: usize,
+}
+
+/// Bytes that a token of code has at least, on average. Code has 3 to 4; counting low keeps the window
+/// inside its budget without a second look in nearly every file.
+const BYTES_PER_TOKEN: usize = 3;
+
+/// Tokens that the header may cost: a path longer than this is cut at the front.
+const HEADER_TOKENS: usize = 48;
+
+/// The anchor moves in steps of this many lines.
+const ANCHOR_STEP: usize = 8;
+
+/// The longest text that is cut back for token healing, in bytes: a word, or the blanks before it.
+const LONGEST_HEAL: usize = 128;
+
+/// Builds the prompt, and returns it with the window of text that it was made from.
+pub fn build(profile: &Profile, tokens: &Tokens, file: File<'_>, budget: Budget) -> (Prompt, Window) {
+    let room = profile.context.saturating_sub(budget.answer + HEADER_TOKENS + 8);
+    let suffix_room = budget.suffix.min(room / 3);
+    let prefix_room = budget.prefix.min(room - suffix_room);
+    let mut prefix_bytes = prefix_room * BYTES_PER_TOKEN;
+    let mut suffix_bytes = suffix_room * BYTES_PER_TOKEN;
+    loop {
+        let window = window::take(file.text, file.cursor, prefix_bytes, suffix_bytes);
+        let parts = Parts::new(profile, tokens, &window);
+        let prefix_tokens = parts.head.len() + parts.tail.len();
+        // Text with more tokens than it should have (data, other scripts): a smaller window.
+        if prefix_tokens > prefix_room && prefix_bytes > 64 {
+            prefix_bytes = (prefix_bytes * prefix_room / prefix_tokens).min(prefix_bytes / 2).max(64);
+            continue;
+        }
+        if parts.suffix.len() > suffix_room && suffix_bytes > 64 {
+            suffix_bytes /= 2;
+            continue;
+        }
+        let header = if profile.form.header { header(profile, tokens, &file, &window) } else { Vec::new() };
+        return (parts.assemble(profile, &header), window);
+    }
+}
+
+/// The three pieces of text as tokens, and what is forced behind them.
+struct Parts {
+    /// In the prefix segment.
+    head: Vec<TokenId>,
+    suffix: Vec<TokenId>,
+    /// Behind the middle token.
+    tail: Vec<TokenId>,
+    forced: Vec<u8>,
+}
+
+impl Parts {
+    fn new(profile: &Profile, tokens: &Tokens, window: &Window) -> Self {
+        let prefix = &window.prefix;
+        let healed = if profile.form.heal { heal_at(prefix) } else { prefix.len() };
+        let anchor = match profile.form.layout {
+            Layout::Anchored { lines } if profile.template.is_some() => anchor(window, lines),
+            _ => healed,
+        };
+        let anchor = anchor.min(healed);
+        Self {
+            head: tokens.encode(&prefix[..anchor]),
+            suffix: if profile.template.is_some() { tokens.encode(&window.suffix) } else { Vec::new() },
+            tail: tokens.encode(&prefix[anchor..healed]),
+            forced: prefix.as_bytes()[healed..].to_vec(),
+        }
+    }
+
+    fn assemble(self, profile: &Profile, header: &[TokenId]) -> Prompt {
+        let mut out: Vec<TokenId> = Vec::new();
+        out.extend(profile.bos);
+        match &profile.template {
+            None => {
+                out.extend(header);
+                out.extend(self.head);
+                out.extend(self.tail);
+            }
+            Some(it @ Resolved { template, .. }) => {
+                let in_prefix = matches!(template.path, PathForm::InPrefix(_) | PathForm::Comment);
+                let (before, inside) = if in_prefix { (&[][..], header) } else { (header, &[][..]) };
+                out.extend(before);
+                let prefix = [it.prefix].into_iter().chain(inside.iter().copied()).chain(self.head);
+                let suffix = [it.suffix].into_iter().chain(self.suffix);
+                match template.order {
+                    Order::PrefixFirst => out.extend(prefix.chain(suffix)),
+                    Order::SuffixFirst => out.extend(suffix.chain(prefix)),
+                }
+                out.extend(it.middle);
+                out.extend(self.tail);
+            }
+        }
+        Prompt { tokens: out, forced: self.forced }
+    }
+}
+
+/// The path and, where the path does not tell it, the language. Only where the head of the file is not in
+/// the window anyway would a comment line be a lie about line numbers; the model does not mind.
+fn header(profile: &Profile, tokens: &Tokens, file: &File<'_>, window: &Window) -> Vec<TokenId> {
+    let language = file.language.filter(|it| {
+        let extension = file.path.rsplit_once('.').map_or("", |(_, extension)| extension);
+        !it.extensions.contains(&extension)
+    });
+    let mut path = file.path.to_owned();
+    // A control character in a file name must not become a line of the prompt.
+    path.retain(|c| !c.is_control());
+    if let Some(language) = language {
+        if !path.is_empty() {
+            path.push_str(" ");
+        }
+        path.push_str(&format!("({})", language.name));
+    }
+    let comment = file.language.map_or("", |it| it.line_comment);
+    let token = profile.template.as_ref().and_then(|it| it.path);
+    if path.is_empty() || (token.is_none() && (comment.is_empty() || window.prefix.starts_with("#!"))) {
+        return Vec::new();
+    }
+    let text = if token.is_some() { format!("{path}\n") } else { format!("{comment} {path}\n") };
+    let mut ids = tokens.encode(&text);
+    let excess = ids.len().saturating_sub(HEADER_TOKENS);
+    ids.drain(..excess);
+    token.into_iter().chain(ids).collect()
+}
+
+/// Where the prefix is cut back to for token healing: before the partial word and the blanks before it.
+fn heal_at(prefix: &str) -> usize {
+    let word = prefix.trim_end_matches(|c: char| c.is_alphanumeric() || c == '_');
+    let at = word.trim_end_matches([' ', '\t']).len();
+    // A very long word is data, not a name: its tokens stand.
+    if prefix.len() - at <= LONGEST_HEAL { at } else { prefix.len() }
+}
+
+/// Where the prefix is split: the start of a line at least `lines` lines above the last one, chosen by line
+/// number so that it stays put while the text grows.
+fn anchor(window: &Window, lines: usize) -> usize {
+    let starts: Vec<usize> =
+        [0].into_iter().chain(window.prefix.match_indices('\n').map(|(at, _)| at + 1)).collect();
+    let last = window.first_line + starts.len() - 1;
+    let Some(highest) = last.checked_sub(lines) else { return 0 };
+    let line = highest / ANCHOR_STEP * ANCHOR_STEP;
+    line.checked_sub(window.first_line).and_then(|at| starts.get(at).copied()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn healing_cuts_the_word_and_the_blanks_before_it() {
+        for (text, kept) in [
+            ("let x = fo", "let x ="),
+            ("    ret", ""),
+            ("a\n    ret", "a\n"),
+            ("a\n\t\t", "a\n"),
+            ("foo(", "foo("),
+            ("foo.ba", "foo."),
+            ("größe = grö", "größe ="),
+            ("", ""),
+        ] {
+            assert_eq!(&text[..heal_at(text)], kept, "{text:?}");
+        }
+        let long = "x".repeat(500);
+        assert_eq!(heal_at(&long), 500);
+    }
+
+    #[test]
+    fn the_anchor_stays_put_while_lines_are_added() {
+        let mut text = String::new();
+        let mut anchors = Vec::new();
+        for n in 0..64 {
+            text.push_str(&format!("line {n}\n"));
+            let window = Window { prefix: text.clone(), suffix: String::new(), first_line: 0 };
+            let at = anchor(&window, 10);
+            let behind = text[at..].matches('\n').count();
+            assert!(n < 10 || (10..10 + ANCHOR_STEP).contains(&behind), "line {n}: {behind} lines behind");
+            anchors.push(at);
+        }
+        anchors.dedup();
+        assert_eq!(anchors.len(), 64 / ANCHOR_STEP - 1);
+    }
+}

@@ -1,2 +1,438 @@
 //! The session: one thread owns the documents, one owns the engine, a mailbox of one slot between them.
 //! It knows nothing of LSP, JSON or tensors.
+//!
+//! Everything that happens is one [`Event`], handled one at a time and in the order of arrival, so that no lock is
+//! held across work. A question is answered exactly once: by the completer when it is finished, by this thread
+//! when its time is up, when a newer one takes its place, or when its document changes, and by nobody's
+//! forgetting, because a [`Reply`] that is dropped answers "nothing".
+
+mod completer;
+mod document;
+mod mailbox;
+mod reply;
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use std::{io, thread};
+
+use crossbeam_channel::{Receiver as Events, RecvTimeoutError, Sender};
+use tracing::{debug, error, info, warn};
+
+use crate::config::{EngineSettings, Settings};
+use crate::suggest::reuse::Cache;
+use crate::suggest::{Selected, Snapshot, Suggestion, Trigger};
+use crate::text::{Encoding, Position, position};
+
+pub use completer::{Attempt, Loading, Source};
+pub use document::{Change, Opening};
+pub use reply::{Answer, Question, Receiver, Reply, Shown};
+
+use completer::{Completer, Job};
+use document::Document;
+use mailbox::Mailbox;
+
+/// Events that may wait for the session before the sender has to: enough for any burst of typing.
+const EVENTS: usize = 1024;
+
+/// How long after a failure to load the next question may try again.
+const RETRY: Duration = Duration::from_secs(3);
+
+/// What happens to a session: closed on purpose.
+#[derive(Debug)]
+pub enum Event {
+    /// The editor opened a document, or sent it anew.
+    Opened(Opening),
+    /// The editor changed a document.
+    Edited {
+        /// The document.
+        uri: String,
+        /// Its version after the changes.
+        version: Option<i64>,
+        /// The changes, in order.
+        changes: Vec<Change>,
+    },
+    /// A change of this document could not be understood: its text is not to be trusted.
+    Lost {
+        /// The document.
+        uri: String,
+    },
+    /// The editor saved a document.
+    Saved {
+        /// The document.
+        uri: String,
+    },
+    /// The editor closed a document.
+    Closed {
+        /// The document.
+        uri: String,
+    },
+    /// The settings changed.
+    Configured(Box<Settings>),
+    /// The editor asks for a suggestion.
+    Asked(Asked),
+    /// The engine is loaded (its model's name), or could not be (why).
+    Loaded(Result<String, String>),
+    /// The completer worked on a question to the end.
+    Finished {
+        /// The question.
+        question: Arc<Question>,
+        /// What came out.
+        suggestion: Option<Suggestion>,
+    },
+    /// Something that the user is to know.
+    Noticed(Notice),
+    /// The session ends.
+    Stop,
+}
+
+/// A question as it arrives.
+#[derive(Debug)]
+pub struct Asked {
+    /// The document.
+    pub uri: String,
+    /// The cursor.
+    pub position: Position,
+    /// The item that is selected in the editor's popup.
+    pub selected: Option<(Range<Position>, String)>,
+    /// Who asks.
+    pub trigger: Trigger,
+    /// When the message arrived: its deadline counts from here.
+    pub arrived: Instant,
+    /// Where the answer goes.
+    pub reply: Reply,
+}
+
+/// Something that the user is to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// The model is on its way.
+    Loading(Loading),
+    /// The model is there (its name), or will not be (nothing): whatever showed the loading can end.
+    Loaded(Option<String>),
+    /// Something went wrong; the message names it and the remedy. Shown once.
+    Problem(String),
+}
+
+/// What a session needs to begin.
+pub struct Start {
+    /// How the editor counts columns.
+    pub encoding: Encoding,
+    /// How to behave.
+    pub settings: Settings,
+    /// Where the engine comes from.
+    pub source: Source,
+    /// Who tells the user. Must not block.
+    pub notices: Box<dyn FnMut(Notice) + Send>,
+}
+
+/// A running session. Dropped, it ends; a generation that runs is not waited for.
+#[derive(Debug)]
+pub struct Session {
+    events: Sender<Event>,
+}
+
+impl Session {
+    /// Starts the two threads and the loading of the engine.
+    ///
+    /// # Errors
+    /// The system gives no more threads.
+    pub fn start(start: Start) -> io::Result<Self> {
+        let Start { encoding, settings, source, notices } = start;
+        let (events, receiver) = crossbeam_channel::bounded(EVENTS);
+        let mailbox = Arc::new(Mailbox::default());
+        let completer = Completer::new(Arc::clone(&mailbox), source, events.clone());
+        thread::Builder::new().name("completer".to_owned()).spawn(|| completer.run())?;
+        mailbox.put(Job::Load { settings: settings.engine.clone(), again: false });
+        let state = State {
+            encoding,
+            settings,
+            documents: HashMap::new(),
+            open: Vec::new(),
+            resting: None,
+            model: Model::Loading,
+            mailbox,
+            notices,
+            told: None,
+        };
+        thread::Builder::new().name("session".to_owned()).spawn(move || state.run(&receiver))?;
+        Ok(Self { events })
+    }
+
+    /// Hands an event over. Waits only if more than a thousand are waiting already.
+    pub fn send(&self, event: Event) {
+        // An error means that the session has ended; a question in the event answers itself when dropped.
+        let _ = self.events.send(event);
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.send(Event::Stop);
+    }
+}
+
+/// Whether there is an engine to ask.
+#[derive(Debug, PartialEq, Eq)]
+enum Model {
+    /// The completer is busy loading; questions are answered at once, with nothing.
+    Loading,
+    /// Questions go to the completer.
+    Ready,
+    /// The last attempt failed at this time.
+    Failed(Instant),
+}
+
+/// What the session's thread owns.
+struct State {
+    encoding: Encoding,
+    settings: Settings,
+    documents: HashMap<String, (Document, Cache)>,
+    /// Questions whose answer is still to be given.
+    open: Vec<Arc<Question>>,
+    /// A question that waits for a pause in typing, and until when.
+    resting: Option<(Instant, Arc<Question>)>,
+    model: Model,
+    mailbox: Arc<Mailbox<Job>>,
+    notices: Box<dyn FnMut(Notice) + Send>,
+    /// The last problem with loading that the user was told of: the same one is not told twice.
+    told: Option<String>,
+}
+
+impl State {
+    fn run(mut self, events: &Events<Event>) {
+        loop {
+            let event = match self.wakes_at() {
+                Some(at) => events.recv_deadline(at),
+                None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match event {
+                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(event) => self.guard(event),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            self.keep_time(Instant::now());
+        }
+        self.mailbox.close();
+    }
+
+    /// When something is due though nothing happens.
+    fn wakes_at(&self) -> Option<Instant> {
+        let deadlines = self.open.iter().map(|question| question.deadline);
+        deadlines.chain(self.resting.iter().map(|(at, _)| *at)).min()
+    }
+
+    /// Does what is due.
+    fn keep_time(&mut self, now: Instant) {
+        self.open.retain(|question| {
+            if question.is_open() && question.deadline <= now {
+                question.expire();
+            }
+            question.is_open()
+        });
+        if self.resting.as_ref().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, question)) = self.resting.take()
+        {
+            self.give(question);
+        }
+    }
+
+    /// Handles an event; a panic costs the document that it is about, and nothing else.
+    fn guard(&mut self, event: Event) {
+        let uri = match &event {
+            Event::Opened(Opening { uri, .. })
+            | Event::Edited { uri, .. }
+            | Event::Asked(Asked { uri, .. })
+            | Event::Lost { uri }
+            | Event::Saved { uri }
+            | Event::Closed { uri } => Some(uri.clone()),
+            Event::Finished { question, .. } => Some(question.uri.clone()),
+            Event::Configured(_) | Event::Loaded(_) | Event::Noticed(_) | Event::Stop => None,
+        };
+        if catch_unwind(AssertUnwindSafe(|| self.handle(event))).is_err() {
+            error!(?uri, "the session panicked");
+            if let Some((document, cache)) = uri.and_then(|uri| self.documents.get_mut(&uri)) {
+                document.lose("an error inside taper");
+                cache.clear();
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Opened(opening) => {
+                self.let_go(&opening.uri, |question| question.abandon());
+                let uri = opening.uri.clone();
+                self.documents.insert(uri, (Document::open(opening), Cache::default()));
+            }
+            Event::Edited { uri, version, changes } => self.edited(&uri, version, changes),
+            Event::Lost { uri } => {
+                if let Some((document, _)) = self.documents.get_mut(&uri) {
+                    warn!(uri, "a change could not be understood; no suggestions until the text arrives whole");
+                    document.lose("a change could not be understood");
+                }
+            }
+            Event::Saved { uri } => debug!(uri, "saved"),
+            Event::Closed { uri } => {
+                self.let_go(&uri, |question| question.abandon());
+                self.documents.remove(&uri);
+            }
+            Event::Configured(settings) => self.configured(*settings),
+            Event::Asked(asked) => self.asked(asked),
+            Event::Loaded(outcome) => self.loaded(outcome),
+            Event::Finished { question, suggestion } => {
+                if let (Some((_, cache)), Some(suggestion)) = (self.documents.get_mut(&question.uri), suggestion)
+                    && question.snapshot.selected.is_none()
+                {
+                    cache.put(&question.snapshot.text, question.snapshot.cursor, &suggestion);
+                }
+            }
+            Event::Noticed(notice) => (self.notices)(notice),
+            Event::Stop => {}
+        }
+    }
+
+    /// Ends, for the editor, every question about a document.
+    fn let_go(&mut self, uri: &str, end: impl Fn(&Question)) {
+        if self.resting.as_ref().is_some_and(|(_, question)| question.uri == uri) {
+            self.resting = None;
+        }
+        self.open.retain(|question| {
+            let concerned = question.uri == uri;
+            if concerned {
+                end(question);
+            }
+            !concerned
+        });
+    }
+
+    fn edited(&mut self, uri: &str, version: Option<i64>, changes: Vec<Change>) {
+        let Some((document, _)) = self.documents.get_mut(uri) else {
+            warn!(uri, "a change of a document that is not open");
+            return;
+        };
+        let was_lost = document.lost();
+        document.change(version, changes, self.encoding);
+        match (was_lost, document.lost()) {
+            (None, Some(why)) => warn!(uri, why, "out of step; no suggestions until the text arrives whole"),
+            (Some(_), None) => info!(uri, "in step again"),
+            _ => {}
+        }
+        // An answer now would be placed by the text before the change, and editors that show whatever comes
+        // would show it in the wrong place. The work goes on: typed through, it is the next answer.
+        self.let_go(uri, |question| {
+            question.supersede();
+        });
+    }
+
+    fn configured(&mut self, settings: Settings) {
+        let reload = settings.engine != self.settings.engine;
+        if settings.suggest != self.settings.suggest || reload {
+            self.documents.values_mut().for_each(|(_, cache)| cache.clear());
+        }
+        self.settings = settings;
+        if reload {
+            self.told = None;
+            self.load(false);
+        }
+    }
+
+    fn load(&mut self, again: bool) {
+        self.model = Model::Loading;
+        let settings: EngineSettings = self.settings.engine.clone();
+        if let Some(Job::Ask(question)) = self.mailbox.put(Job::Load { settings, again }) {
+            question.answer(None);
+        }
+    }
+
+    fn loaded(&mut self, outcome: Result<String, String>) {
+        match outcome {
+            Ok(model) => {
+                self.model = Model::Ready;
+                self.told = None;
+                (self.notices)(Notice::Loaded(Some(model)));
+            }
+            Err(problem) => {
+                self.model = Model::Failed(Instant::now());
+                (self.notices)(Notice::Loaded(None));
+                if self.told.as_ref() != Some(&problem) {
+                    error!(problem, "no model");
+                    (self.notices)(Notice::Problem(format!("taper cannot suggest yet: {problem}")));
+                    self.told = Some(problem);
+                }
+            }
+        }
+    }
+
+    fn asked(&mut self, asked: Asked) {
+        self.let_go(&asked.uri, |question| {
+            question.supersede();
+        });
+        let Asked { uri, position: cursor, selected, trigger, arrived, reply } = asked;
+        let Some((document, cache)) = self.documents.get_mut(&uri) else {
+            warn!(uri, "a question about a document that is not open");
+            return;
+        };
+        if !self.settings.enable || self.settings.is_disabled(&document.language_id, document.language) {
+            return;
+        }
+        if let Some(why) = document.lost() {
+            debug!(uri, why, "no suggestion: out of step");
+            return;
+        }
+        let selected = selected.map(|(range, text)| {
+            let range = position::range(&document.text, range.start, range.end, self.encoding);
+            Selected { range, text }
+        });
+        let snapshot = Snapshot {
+            cursor: position::offset(&document.text, cursor, self.encoding),
+            text: document.text.clone(),
+            syntax: document.syntax().cloned(),
+            language: document.language,
+            path: document.path.clone(),
+            selected,
+            trigger,
+            options: self.settings.suggest.clone(),
+        };
+        let reused = match snapshot.selected {
+            None => cache.get(&snapshot.text, snapshot.cursor),
+            Some(_) => None,
+        };
+        let deadline = arrived + self.settings.latency_budget;
+        let question = Arc::new(Question::new(uri, snapshot, self.encoding, deadline, reply));
+        if reused.is_some() {
+            question.answer(reused);
+            return;
+        }
+        match self.model {
+            Model::Ready => {}
+            Model::Loading => return,
+            Model::Failed(at) => {
+                if at.elapsed() >= RETRY {
+                    self.load(true);
+                }
+                return;
+            }
+        }
+        self.open.push(Arc::clone(&question));
+        if self.settings.debounce.is_zero() {
+            self.give(question);
+        } else {
+            let until = Instant::now() + self.settings.debounce;
+            if let Some((_, older)) = self.resting.replace((until, question)) {
+                older.supersede();
+            }
+        }
+    }
+
+    /// Gives a question to the completer; the one that it displaces is answered as superseded.
+    fn give(&mut self, question: Arc<Question>) {
+        if self.model != Model::Ready {
+            question.answer(None);
+        } else if let Some(Job::Ask(older)) = self.mailbox.put(Job::Ask(question)) {
+            older.supersede();
+        }
+    }
+}

@@ -1,14 +1,25 @@
 //! From a snapshot of a document to a suggestion: the whole path as one readable function.
 //! It knows nothing of LSP, threads, clocks or tensors: the caller's `watch` says when to end.
 
+pub mod reuse;
+
 use std::ops::{ControlFlow, Range};
 
-use taper_engine::{Engine, EngineError};
+use taper_engine::{Engine, EngineError, Limits, Stop};
 use taper_grammars::Language;
 
-use crate::prompt::template::Profile;
+pub mod place;
+pub mod reuse;
+pub mod stop;
+pub mod trigger;
+pub mod trim;
+
+mod check;
+
+use crate::prompt::{self, template::Profile};
 use crate::syntax::Syntax;
-use crate::text::Rope;
+use crate::text::{Edit, Rope};
+use place::Place;
 
 /// Everything that a question is about, at one moment: cheap to take, never changed.
 #[derive(Debug, Clone)]
@@ -121,6 +132,100 @@ pub fn suggest(
     engine: &mut dyn Engine,
     watch: &mut dyn FnMut(Option<Suggestion>) -> ControlFlow<()>,
 ) -> Result<(Option<Suggestion>, Work), EngineError> {
-    let _ = (snapshot, profile, engine, watch);
-    Ok((None, Work::default()))
+    if let Some(selected) = &snapshot.selected {
+        return extend_selected(snapshot, selected, profile, engine, watch);
+    }
+    let file = prompt::File {
+        text: &snapshot.text,
+        cursor: snapshot.cursor,
+        path: &snapshot.path,
+        language: snapshot.language,
+    };
+    let options = &snapshot.options;
+    let (prompt, window) = prompt::build(profile, engine.tokens(), file, budget(options));
+    let place = Place::new(&window.prefix, &window.suffix, snapshot.language);
+    let plan = match trigger::plan(snapshot, &place) {
+        Ok(plan) => plan,
+        Err(reason) => return Ok((None, Work { reason, ..Work::default() })),
+    };
+
+    // What the forced text costs in tokens comes on top of what the answer may have.
+    let limits = Limits { max_tokens: options.max_tokens + prompt.forced.len() };
+    let mut ended = None;
+    let mut drafted = String::new();
+    let mut draft = None;
+    let mut interrupted = false;
+    let generation = engine.generate(&prompt, &limits, &mut |text| {
+        ended = stop::check(&place, plan, options.max_lines, text, false);
+        if ended.is_some() {
+            return ControlFlow::Break(());
+        }
+        if let Some(part) = trim::trim(&place, text, false)
+            && part != drafted
+        {
+            draft = check::fitting(snapshot, &place, &part);
+            drafted = part;
+        }
+        let flow = watch(draft.clone());
+        interrupted = flow.is_break();
+        flow
+    })?;
+
+    let whole = ended.is_some() || generation.stop == Stop::EndOfText;
+    if ended.is_none() && whole {
+        ended = stop::check(&place, plan, options.max_lines, &generation.text, true);
+    }
+    let keep = ended.map_or(generation.text.len(), |end| end.keep);
+    let shown = if interrupted { draft } else { finished(snapshot, &place, &generation.text[..keep], whole) };
+    let reason = match (&shown, ended) {
+        (_, Some(end)) => end.rule,
+        (Some(_), None) if interrupted => "interrupted",
+        (Some(_), None) => "the model ended",
+        (None, None) => "nothing of the answer fits",
+    };
+    let work = Work {
+        prompt_tokens: prompt.tokens.len(),
+        evaluated: generation.evaluated,
+        decoded: generation.pieces.len(),
+        prefill_seconds: generation.prefill.as_secs_f64(),
+        decode_seconds: generation.decode.as_secs_f64(),
+        raw: generation.text,
+        reason,
+    };
+    Ok((shown, work))
+}
+
+/// What the options leave for each part of the prompt.
+pub fn budget(options: &Options) -> prompt::Budget {
+    prompt::Budget {
+        prefix: options.prefix_tokens,
+        suffix: options.suffix_tokens,
+        answer: options.max_tokens,
+    }
+}
+
+fn finished(snapshot: &Snapshot, place: &Place<'_>, text: &str, whole: bool) -> Option<Suggestion> {
+    check::fitting(snapshot, place, &trim::trim(place, text, whole)?)
+}
+
+/// Answers as if the popup's selected item were accepted already, and puts that item in front of the answer.
+fn extend_selected(
+    snapshot: &Snapshot,
+    selected: &Selected,
+    profile: &Profile,
+    engine: &mut dyn Engine,
+    watch: &mut dyn FnMut(Option<Suggestion>) -> ControlFlow<()>,
+) -> Result<(Option<Suggestion>, Work), EngineError> {
+    let edit = Edit { range: selected.range.clone(), text: selected.text.clone() };
+    let mut accepted = Snapshot { selected: None, syntax: None, ..snapshot.clone() };
+    if edit.apply(&mut accepted.text).is_err() {
+        return Ok((None, Work { reason: "the selected item does not fit the text", ..Work::default() }));
+    }
+    accepted.cursor = selected.range.start + selected.text.len();
+    let extend = |suggestion: Suggestion| Suggestion {
+        range: selected.range.clone(),
+        text: format!("{}{}", selected.text, suggestion.text),
+    };
+    let (suggestion, work) = suggest(&accepted, profile, engine, &mut |draft| watch(draft.map(extend)))?;
+    Ok((suggestion.map(extend), work))
 }

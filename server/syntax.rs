@@ -5,3 +5,4 @@ pub mod parse;
 pub mod scope;
 
 pub use parse::Syntax;
+pub use scope::Place;

@@ -2,8 +2,9 @@
 //! It knows nothing of languages, trees or the protocol.
 
 pub mod edit;
+pub mod lines;
 pub mod position;
 
-pub use edit::Edit;
+pub use edit::{Edit, TextError};
 pub use position::{Encoding, Position};
 pub use ropey::Rope;

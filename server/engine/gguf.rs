@@ -13,13 +13,27 @@ use memmap2::Mmap;
 
 use crate::EngineError;
 
+#[doc(hidden)]
+pub mod testing;
+
 /// An open model file. Cheap to read from; the tensors stay in the page cache until they are touched.
 #[derive(Debug)]
 pub struct Gguf {
     path: PathBuf,
     map: Mmap,
     metadata: HashMap<String, Value>,
+    lists: HashMap<String, List>,
     tensors: HashMap<String, TensorInfo>,
+}
+
+/// Where a list lies. Lists stay in the file: a vocabulary has hundreds of thousands of entries.
+#[derive(Debug, Clone, Copy)]
+struct List {
+    /// `gguf_metadata_value_type` of the elements.
+    kind: u32,
+    count: usize,
+    /// Offset of the first element; all of them were walked over when the file was opened.
+    start: usize,
 }
 
 /// One metadata value. Arrays keep their elements as written.
@@ -60,12 +74,16 @@ pub struct TensorView<'a> {
 
 const MAGIC: [u8; 4] = *b"GGUF";
 const DEFAULT_ALIGNMENT: u64 = 32;
+/// `gguf_metadata_value_type` of a string.
+const STRING: u32 = 8;
+/// `gguf_metadata_value_type` of a list.
+const LIST: u32 = 9;
 /// GGUF allows arrays of arrays; no known file nests deeper than one.
 const MAX_NESTING: usize = 4;
 /// ggml's own limit.
 const MAX_DIMENSIONS: u32 = 4;
 
-const FETCH_AGAIN: &str = "the file is broken or incomplete: delete it and run `taper pull` again";
+pub(crate) const FETCH_AGAIN: &str = "the file is broken or incomplete: delete it and run `taper pull` again";
 const NOT_A_MODEL: &str = "name a GGUF file, or a model that `taper models` lists";
 
 impl Gguf {
@@ -109,11 +127,17 @@ impl Gguf {
         reader.check_count(metadata_count, 13, "metadata_kv_count")?;
 
         let mut metadata = HashMap::new();
+        let mut lists = HashMap::new();
         for _ in 0..metadata_count {
             let key = reader.string("metadata key")?;
             let kind = reader.u32(&key)?;
-            let value = reader.value(kind, &key, 0)?;
-            metadata.insert(key, value);
+            if kind == LIST {
+                let list = reader.list(&key, 0)?;
+                lists.insert(key, list);
+            } else {
+                let value = reader.value(kind, &key, 0)?;
+                metadata.insert(key, value);
+            }
         }
         let alignment = match metadata.get("general.alignment") {
             Some(&Value::Unsigned(n)) if n.is_power_of_two() && n <= 1 << 20 => n,
@@ -143,12 +167,13 @@ impl Gguf {
                     tensors.insert(head.name, info);
                 }
                 _ => {
-                    let problem = format!("needs {} bytes at {}, the file has {}", head.len, head.offset, map.len());
+                    let problem =
+                        format!("needs {} bytes at {}, the file has {}", head.len, head.offset, map.len());
                     return Err(bad(path, &head.name, problem, FETCH_AGAIN));
                 }
             }
         }
-        Ok(Self { path: path.to_owned(), map, metadata, tensors })
+        Ok(Self { path: path.to_owned(), map, metadata, lists, tensors })
     }
 
     /// Where the file lies.
@@ -161,7 +186,7 @@ impl Gguf {
         self.map.len() as u64
     }
 
-    /// A metadata value, if the file has it.
+    /// A metadata value that is not a list, if the file has it.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.metadata.get(key)
     }
@@ -216,11 +241,53 @@ impl Gguf {
         }
     }
 
-    /// A list, if the file has one under this key.
-    pub fn array(&self, key: &str) -> Option<&[Value]> {
-        match self.get(key) {
-            Some(Value::Array(values)) => Some(values),
-            _ => None,
+    /// A list, if the file has one under this key; decoded anew at each call.
+    pub fn array(&self, key: &str) -> Option<Vec<Value>> {
+        let list = self.lists.get(key)?;
+        let mut reader = Reader { path: &self.path, bytes: &self.map, at: list.start };
+        (0..list.count).map(|_| reader.value(list.kind, key, 1).ok()).collect()
+    }
+
+    /// The bytes of a list of strings, as they lie in the file, if there is one under this key.
+    ///
+    /// # Errors
+    /// There is a value, but it is no list of strings.
+    pub fn texts(&self, key: &str) -> Result<Option<Vec<&[u8]>>, EngineError> {
+        let Some(list) = self.list(key, "strings")? else { return Ok(None) };
+        if list.count > 0 && list.kind != STRING {
+            return Err(self.bad(key, "is not a list of strings", FETCH_AGAIN));
+        }
+        let mut reader = Reader { path: &self.path, bytes: &self.map, at: list.start };
+        (0..list.count).map(|_| reader.raw_string(key)).collect::<Result<_, _>>().map(Some)
+    }
+
+    /// A list of numbers of any kind, if there is one under this key.
+    ///
+    /// # Errors
+    /// There is a value, but it is no list of finite numbers.
+    pub fn numbers(&self, key: &str) -> Result<Option<Vec<f64>>, EngineError> {
+        let Some(list) = self.list(key, "numbers")? else { return Ok(None) };
+        let mut reader = Reader { path: &self.path, bytes: &self.map, at: list.start };
+        let mut numbers = Vec::with_capacity(list.count);
+        for _ in 0..list.count {
+            let number = match reader.value(list.kind, key, 1)? {
+                Value::Unsigned(n) => n as f64,
+                Value::Signed(n) => n as f64,
+                Value::Float(x) if x.is_finite() => x,
+                _ => return Err(self.bad(key, "is not a list of finite numbers", FETCH_AGAIN)),
+            };
+            numbers.push(number);
+        }
+        Ok(Some(numbers))
+    }
+
+    fn list(&self, key: &str, what: &str) -> Result<Option<List>, EngineError> {
+        match self.lists.get(key) {
+            Some(&list) => Ok(Some(list)),
+            None if self.metadata.contains_key(key) => {
+                Err(self.bad(key, format!("is not a list of {what}"), FETCH_AGAIN))
+            }
+            None => Ok(None),
         }
     }
 
@@ -258,7 +325,7 @@ impl Gguf {
     }
 }
 
-fn bad(path: &Path, field: &str, problem: impl Into<String>, remedy: &str) -> EngineError {
+pub(crate) fn bad(path: &Path, field: &str, problem: impl Into<String>, remedy: &str) -> EngineError {
     EngineError::Model {
         path: path.to_owned(),
         field: field.to_owned(),
@@ -293,7 +360,8 @@ impl<'a> Reader<'a> {
     /// Refuses a count whose entries cannot fit into what is left of the file.
     fn check_count(&self, count: u64, smallest_entry: u64, field: &str) -> Result<(), EngineError> {
         if count > self.left() / smallest_entry {
-            let problem = format!("says {count} entries, but only {} bytes of the file are left", self.left());
+            let problem =
+                format!("says {count} entries, but only {} bytes of the file are left", self.left());
             return Err(self.bad(field, problem));
         }
         Ok(())
@@ -323,9 +391,48 @@ impl<'a> Reader<'a> {
         Ok(u64::from_le_bytes(self.array(field)?))
     }
 
-    fn string(&mut self, field: &str) -> Result<String, EngineError> {
+    fn raw_string(&mut self, field: &str) -> Result<&'a [u8], EngineError> {
         let len = self.u64(field)?;
-        Ok(String::from_utf8_lossy(self.take(len, field)?).into_owned())
+        self.take(len, field)
+    }
+
+    fn string(&mut self, field: &str) -> Result<String, EngineError> {
+        Ok(String::from_utf8_lossy(self.raw_string(field)?).into_owned())
+    }
+
+    /// Reads a list's head and walks over its elements.
+    fn list(&mut self, key: &str, depth: usize) -> Result<List, EngineError> {
+        if depth == MAX_NESTING {
+            return Err(self.bad(key, "lists are nested too deeply"));
+        }
+        let kind = self.u32(key)?;
+        let count = self.u64(key)?;
+        let size = match kind {
+            0 | 1 | 7 => 1,
+            2 | 3 => 2,
+            4..=6 => 4,
+            LIST => 12,
+            STRING | 10..=12 => 8,
+            _ => return Err(self.bad(key, format!("has elements of the unknown type {kind}"))),
+        };
+        self.check_count(count, size, key)?;
+        let start = self.at;
+        for _ in 0..count {
+            match kind {
+                STRING => {
+                    self.raw_string(key)?;
+                }
+                LIST => {
+                    self.list(key, depth + 1)?;
+                }
+                _ => {
+                    // All of them at once; `count * size` was compared with what is left.
+                    self.take(count * size, key)?;
+                    break;
+                }
+            }
+        }
+        Ok(List { kind, count: count as usize, start })
     }
 
     /// `gguf_metadata_value_type` of the specification.
@@ -339,26 +446,12 @@ impl<'a> Reader<'a> {
             5 => Value::Signed(i64::from(i32::from_le_bytes(self.array(key)?))),
             6 => Value::Float(f64::from(f32::from_le_bytes(self.array(key)?))),
             7 => Value::Bool(self.array::<1>(key)?[0] != 0),
-            8 => Value::String(self.string(key)?),
-            9 => {
-                if depth == MAX_NESTING {
-                    return Err(self.bad(key, "lists are nested too deeply"));
-                }
-                let kind = self.u32(key)?;
-                let count = self.u64(key)?;
-                let smallest = match kind {
-                    0 | 1 | 7 => 1,
-                    2 | 3 => 2,
-                    4..=6 => 4,
-                    9 => 12,
-                    _ => 8,
-                };
-                self.check_count(count, smallest, key)?;
-                let mut values = Vec::new();
-                for _ in 0..count {
-                    values.push(self.value(kind, key, depth + 1)?);
-                }
-                Value::Array(values)
+            STRING => Value::String(self.string(key)?),
+            LIST => {
+                let List { kind, count, start } = self.list(key, depth)?;
+                let mut inner = Reader { path: self.path, bytes: self.bytes, at: start };
+                let values = (0..count).map(|_| inner.value(kind, key, depth + 1));
+                Value::Array(values.collect::<Result<_, _>>()?)
             }
             10 => Value::Unsigned(self.u64(key)?),
             11 => Value::Signed(i64::from_le_bytes(self.array(key)?)),
@@ -371,7 +464,9 @@ impl<'a> Reader<'a> {
         let name = self.string("tensor name")?;
         let dimensions = self.u32(&name)?;
         if dimensions > MAX_DIMENSIONS {
-            return Err(self.bad(&name, format!("has {dimensions} dimensions, at most {MAX_DIMENSIONS} are allowed")));
+            return Err(
+                self.bad(&name, format!("has {dimensions} dimensions, at most {MAX_DIMENSIONS} are allowed"))
+            );
         }
         let mut shape = Vec::new();
         let mut elements = 1_u64;
@@ -391,7 +486,8 @@ impl<'a> Reader<'a> {
         let block = dtype.block_size() as u64;
         let row = shape.last().copied().unwrap_or(1) as u64;
         if elements == 0 || row % block != 0 {
-            let problem = format!("has the shape {shape:?}, which {dtype:?} blocks of {block} values cannot store");
+            let problem =
+                format!("has the shape {shape:?}, which {dtype:?} blocks of {block} values cannot store");
             return Err(self.bad(&name, problem));
         }
         let len = (elements / block).checked_mul(dtype.type_size() as u64);

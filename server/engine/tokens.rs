@@ -1,9 +1,1168 @@
 //! The vocabulary: encode, count, UTF-8-safe streaming decode, FIM ids.
 //! It knows nothing of tensors or prompts.
+//!
+//! Built from the `tokenizer.ggml.*` metadata of a GGUF file. Two kinds: byte-level BPE (`gpt2`) and SentencePiece
+//! (`llama`). Encoding is on the path of every keystroke and must never recognise a special token in a user's text,
+//! and loading is part of the start: so the encoders are our own, over one pool of bytes, and the `tokenizers`
+//! library is what the tests compare them with.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+
+use crate::EngineError;
+use crate::gguf::{FETCH_AGAIN, Gguf, bad};
+
+mod bpe;
+mod sentencepiece;
+mod split;
+mod stream;
+pub(crate) mod tiny;
+
+pub use stream::Utf8Stream;
+
+use bpe::Merges;
+use split::Split;
 
 /// Index of a token in the vocabulary.
 pub type TokenId = u32;
 
+const NONE: TokenId = TokenId::MAX;
+
 /// A model's vocabulary.
+pub struct Tokens {
+    /// The bytes of all tokens, one behind the other; of special tokens, their names.
+    pool: Vec<u8>,
+    /// Where each token begins in `pool`, and where the last ends.
+    starts: Vec<u32>,
+    kinds: Vec<Kind>,
+    /// Ordinary tokens in the order of their bytes.
+    sorted: Vec<TokenId>,
+    /// Where in `sorted` the tokens with given first two bytes begin; see [`bucket`].
+    buckets: Vec<u32>,
+    /// Special tokens in the order of their names.
+    specials: Vec<TokenId>,
+    /// Runs of blanks that the family takes whole before anything else, the longest first.
+    runs: Vec<TokenId>,
+    /// The token of each single byte.
+    bytes: [TokenId; 256],
+    encoder: Encoder,
+    bos: Option<TokenId>,
+    fim: FimIds,
+    longest: usize,
+}
+
 #[derive(Debug)]
-pub struct Tokens {}
+enum Encoder {
+    Bpe { split: Split, merges: Merges },
+    SentencePiece { scores: Vec<f32>, leading_blank: bool },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    /// Spells text.
+    Normal,
+    /// Spells text, but the encoder does not choose it by itself.
+    User,
+    /// Stands for one byte that no other token spells.
+    Byte,
+    /// Control, unknown, unused: spells nothing.
+    Special,
+}
+
+/// The tokens of fill-in-the-middle prompts, as far as the vocabulary has them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FimIds {
+    /// Opens the text before the cursor.
+    pub prefix: Option<TokenId>,
+    /// Opens the text after the cursor.
+    pub suffix: Option<TokenId>,
+    /// Opens what the model writes.
+    pub middle: Option<TokenId>,
+    /// Fills batches while training; ends a middle.
+    pub pad: Option<TokenId>,
+    /// Opens a repository's name.
+    pub repository: Option<TokenId>,
+    /// Separates files, or opens a file's name.
+    pub file: Option<TokenId>,
+}
+
+/// Names under which the tokens of [`FimIds`] are known, the role's metadata keys first. Sources: the
+/// `tokenizer.json` of Qwen2.5-Coder, StarCoder 1 and 2, SmolLM, SantaCoder, Granite, CodeLlama, DeepSeek-Coder,
+/// CodeGemma, Codestral, Mellum, CodeGeeX.
+const PREFIX: Role = Role {
+    keys: &["tokenizer.ggml.fim_pre_token_id", "tokenizer.ggml.prefix_token_id"],
+    names: &[
+        "<|fim_prefix|>",
+        "<fim_prefix>",
+        "<fim-prefix>",
+        "<｜fim▁begin｜>",
+        "▁<PRE>",
+        "<PRE>",
+        "[PREFIX]",
+        "<|code_prefix|>",
+    ],
+};
+const SUFFIX: Role = Role {
+    keys: &["tokenizer.ggml.fim_suf_token_id", "tokenizer.ggml.suffix_token_id"],
+    names: &[
+        "<|fim_suffix|>",
+        "<fim_suffix>",
+        "<fim-suffix>",
+        "<｜fim▁hole｜>",
+        "▁<SUF>",
+        "<SUF>",
+        "[SUFFIX]",
+        "<|code_suffix|>",
+    ],
+};
+const MIDDLE: Role = Role {
+    keys: &["tokenizer.ggml.fim_mid_token_id", "tokenizer.ggml.middle_token_id"],
+    names: &[
+        "<|fim_middle|>",
+        "<fim_middle>",
+        "<fim-middle>",
+        "<｜fim▁end｜>",
+        "▁<MID>",
+        "<MID>",
+        "[MIDDLE]",
+        "<|code_middle|>",
+    ],
+};
+const PAD: Role =
+    Role { keys: &["tokenizer.ggml.fim_pad_token_id"], names: &["<|fim_pad|>", "<fim_pad>", "<fim-pad>"] };
+const REPOSITORY: Role = Role {
+    keys: &["tokenizer.ggml.fim_rep_token_id"],
+    names: &["<|repo_name|>", "<|fim_repo|>", "<repo_name>", "<reponame>", "<fim_repo>"],
+};
+const FILE: Role = Role {
+    keys: &["tokenizer.ggml.fim_sep_token_id"],
+    names: &["<|file_sep|>", "<|file_separator|>", "<file_sep>", "<|fim_sep|>", "<filename>"],
+};
+/// Tokens after which nothing belongs to the completion.
+const END: Role = Role {
+    keys: &[
+        "tokenizer.ggml.eos_token_id",
+        "tokenizer.ggml.eot_token_id",
+        "tokenizer.ggml.eom_token_id",
+        BOS,
+        PADDING,
+    ],
+    names: &[
+        "<|endoftext|>",
+        "<|im_start|>",
+        "<|im_end|>",
+        "</s>",
+        "<eos>",
+        "<|EOT|>",
+        "<EOT>",
+        "▁<EOT>",
+        "<|end|>",
+        "<|eot_id|>",
+        "<|end_of_text|>",
+        "<end_of_turn>",
+        "<｜end▁of▁sentence｜>",
+        "<filename>",
+        "<gh_stars>",
+        "<issue_start>",
+        "<commit_before>",
+        "<jupyter_start>",
+    ],
+};
+
+/// A meaning that tokens have: metadata keys that name them, and their usual texts.
+struct Role {
+    keys: &'static [&'static str],
+    names: &'static [&'static str],
+}
+
+/// A vocabulary as a file has it.
+struct Raw<'a> {
+    path: &'a Path,
+    sentencepiece: bool,
+    pre: &'a str,
+    tokens: Vec<&'a [u8]>,
+    /// `llama_token_type` of each token; empty: all normal.
+    types: Vec<f64>,
+    /// Empty for BPE.
+    scores: Vec<f64>,
+    /// Empty for SentencePiece.
+    merges: Vec<&'a [u8]>,
+    add_bos: Option<bool>,
+    leading_blank: bool,
+    /// The ids that metadata name, by their keys.
+    ids: Vec<(&'static str, TokenId)>,
+}
+
+/// Which tokens have a meaning of their own.
+struct Roles {
+    fim: FimIds,
+    bos: Option<TokenId>,
+    /// Tokens that spell nothing even where the file says so; sorted.
+    special: Vec<TokenId>,
+}
+
+impl Roles {
+    fn of(raw: &Raw<'_>) -> Self {
+        let roles = [&PREFIX, &SUFFIX, &MIDDLE, &PAD, &REPOSITORY, &FILE, &END];
+        let mut names: Vec<&[u8]> =
+            roles.iter().flat_map(|role| role.names).map(|name| name.as_bytes()).collect();
+        names.sort_unstable();
+        // A normal token of such a text is a text, e.g. `</s>` where the end has another name. But types are
+        // missing in old files, and CodeLlama's are said to be normal.
+        let text_too = raw.types.is_empty() || raw.sentencepiece;
+        let is_named = |&(id, text): &(usize, &&[u8])| {
+            matches!(text.first(), Some(b'<' | b'[' | 0xe2))
+                && names.binary_search(text).is_ok()
+                && (text_too || raw.types.get(id).is_some_and(|&kind| kind as i64 != 1))
+        };
+        let named: Vec<(&[u8], TokenId)> =
+            raw.tokens.iter().enumerate().filter(is_named).map(|(id, &text)| (text, id as TokenId)).collect();
+        let by_key = |key: &str| raw.ids.iter().find(|(other, _)| *other == key).map(|&(_, id)| id);
+        let by_name =
+            |name: &&str| named.iter().find(|(text, _)| *text == name.as_bytes()).map(|&(_, id)| id);
+        let find = |role: &Role| {
+            role.keys.iter().find_map(|key| by_key(key)).or_else(|| role.names.iter().find_map(by_name))
+        };
+        // For BOS and padding, files that have none name any token.
+        let keyed = raw.ids.iter().filter(|(key, _)| *key != BOS && *key != PADDING).map(|&(_, id)| id);
+        let mut special: Vec<TokenId> = keyed.chain(named.iter().map(|&(_, id)| id)).collect();
+        special.sort_unstable();
+        Self {
+            fim: FimIds {
+                prefix: find(&PREFIX),
+                suffix: find(&SUFFIX),
+                middle: find(&MIDDLE),
+                pad: find(&PAD),
+                repository: find(&REPOSITORY),
+                file: find(&FILE),
+            },
+            bos: by_key(BOS),
+            special,
+        }
+    }
+}
+
+const TOKENS: &str = "tokenizer.ggml.tokens";
+const MERGES: &str = "tokenizer.ggml.merges";
+const TYPES: &str = "tokenizer.ggml.token_type";
+const SCORES: &str = "tokenizer.ggml.scores";
+const BOS: &str = "tokenizer.ggml.bos_token_id";
+const PADDING: &str = "tokenizer.ggml.padding_token_id";
+const OTHER_MODEL: &str = "choose a model that `taper models` lists";
+
+impl Tokens {
+    /// Reads the vocabulary of a model file.
+    ///
+    /// # Errors
+    /// The metadata are missing, contradict each other, or name a kind of vocabulary that is not known; the
+    /// message names the field.
+    pub fn from_gguf(gguf: &Gguf) -> Result<Self, EngineError> {
+        const MODEL: &str = "tokenizer.ggml.model";
+        let sentencepiece = match gguf.str(MODEL) {
+            Some("gpt2") => false,
+            Some("llama") => true,
+            Some(other) => {
+                let problem =
+                    format!("is {other:?}; byte-level BPE (gpt2) and SentencePiece (llama) are known");
+                return Err(gguf.bad(MODEL, problem, OTHER_MODEL));
+            }
+            None => return Err(gguf.bad(MODEL, "is missing", OTHER_MODEL)),
+        };
+        let missing = |field: &'static str| move || gguf.bad(field, "is missing", FETCH_AGAIN);
+        let tokens = gguf.texts(TOKENS)?.filter(|tokens| !tokens.is_empty()).ok_or_else(missing(TOKENS))?;
+        let types = gguf.numbers(TYPES)?.unwrap_or_default();
+        let (scores, merges) = if sentencepiece {
+            (gguf.numbers(SCORES)?.ok_or_else(missing(SCORES))?, Vec::new())
+        } else {
+            (Vec::new(), gguf.texts(MERGES)?.ok_or_else(missing(MERGES))?)
+        };
+        let mut ids = Vec::new();
+        for role in [&PREFIX, &SUFFIX, &MIDDLE, &PAD, &REPOSITORY, &FILE, &END] {
+            for &key in role.keys {
+                let Some(id) = gguf.usize(key)? else { continue };
+                if id >= tokens.len() {
+                    // Some converters write -1 as u32 for "none".
+                    if id == u32::MAX as usize {
+                        continue;
+                    }
+                    let problem = format!("is {id}, but there are {} tokens", tokens.len());
+                    return Err(gguf.bad(key, problem, FETCH_AGAIN));
+                }
+                ids.push((key, id as TokenId));
+            }
+        }
+        let pre = gguf.str("tokenizer.ggml.pre").unwrap_or("gpt-2");
+        Self::build(&Raw {
+            path: gguf.path(),
+            sentencepiece,
+            pre,
+            tokens,
+            types,
+            scores,
+            merges,
+            add_bos: gguf.bool("tokenizer.ggml.add_bos_token"),
+            leading_blank: gguf.bool("tokenizer.ggml.add_space_prefix").unwrap_or(true),
+            ids,
+        })
+    }
+
+    /// A tiny byte-level vocabulary without a file: 256 bytes, a few merges, Qwen's special tokens. For tests
+    /// and the scripted engine.
+    pub fn bytes_only() -> Self {
+        let (tokens, types, merges) = tiny::vocabulary();
+        let raw = Raw {
+            path: Path::new("the built-in vocabulary"),
+            sentencepiece: false,
+            pre: "qwen2",
+            tokens: tokens.iter().map(String::as_bytes).collect(),
+            types: types.into_iter().map(|kind| kind as f64).collect(),
+            scores: Vec::new(),
+            merges: merges.iter().map(String::as_bytes).collect(),
+            add_bos: Some(false),
+            leading_blank: false,
+            ids: Vec::new(),
+        };
+        // The tests show that the table is sound; an empty vocabulary is what a mistake in it would leave.
+        Self::build(&raw).unwrap_or_else(|_| Self::empty())
+    }
+
+    fn empty() -> Self {
+        Self {
+            pool: Vec::new(),
+            starts: vec![0],
+            kinds: Vec::new(),
+            sorted: Vec::new(),
+            buckets: vec![0; BUCKETS + 1],
+            specials: Vec::new(),
+            runs: Vec::new(),
+            bytes: [NONE; 256],
+            encoder: Encoder::SentencePiece { scores: Vec::new(), leading_blank: false },
+            bos: None,
+            fim: FimIds::default(),
+            longest: 0,
+        }
+    }
+
+    fn build(raw: &Raw<'_>) -> Result<Self, EngineError> {
+        let count = raw.tokens.len();
+        let error = |field: &str, problem: String| bad(raw.path, field, problem, FETCH_AGAIN);
+        let bytes: usize = raw.tokens.iter().map(|token| token.len()).sum();
+        if count == 0 || count >= NONE as usize || bytes >= u32::MAX as usize {
+            return Err(error(TOKENS, format!("has {count} tokens of {bytes} bytes")));
+        }
+        for (field, len, wanted) in
+            [(TYPES, raw.types.len(), !raw.types.is_empty()), (SCORES, raw.scores.len(), raw.sentencepiece)]
+        {
+            if wanted && len != count {
+                return Err(error(field, format!("has {len} entries for {count} tokens")));
+            }
+        }
+        let mut this = Self::empty();
+        this.pool.reserve_exact(bytes);
+        this.starts.reserve_exact(count);
+        let roles = Roles::of(raw);
+        (this.fim, this.bos) = (roles.fim, roles.bos);
+        this.read_tokens(raw, &roles.special);
+        this.sort();
+        this.set_bytes();
+        // Every text of a program must have tokens, down to its last character.
+        let lacks = (b' '..=b'~').chain([b'\n']).find(|&byte| this.bytes[usize::from(byte)] == NONE);
+        if let Some(byte) = lacks {
+            return Err(error(TOKENS, format!("has no token for the byte {byte:#04x}")));
+        }
+        if raw.sentencepiece {
+            let scores = raw.scores.iter().map(|&score| score as f32).collect();
+            this.encoder = Encoder::SentencePiece { scores, leading_blank: raw.leading_blank };
+            this.bos = this.bos.filter(|_| raw.add_bos.unwrap_or(true));
+        } else {
+            let split = Split::named(raw.pre).map_err(|problem| {
+                bad(raw.path, "tokenizer.ggml.pre", format!("{:?}: {problem}", raw.pre), OTHER_MODEL)
+            })?;
+            if !split.known {
+                tracing::warn!(
+                    "{}: the pre-tokenizer {:?} is not known; GPT-2's is taken, which may cost some quality",
+                    raw.path.display(),
+                    raw.pre
+                );
+            }
+            this.bos = this.bos.filter(|_| raw.add_bos.unwrap_or(split.bos));
+            let merges = this.read_merges(raw)?;
+            this.encoder = Encoder::Bpe { split, merges };
+        }
+        Ok(this)
+    }
+
+    /// Fills `pool`, `starts` and `kinds`; the tokens `special` are that whatever the file says.
+    fn read_tokens(&mut self, raw: &Raw<'_>, special: &[TokenId]) {
+        let spelled = spelled_bytes();
+        for (id, &text) in raw.tokens.iter().enumerate() {
+            // `llama_token_type`: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
+            let mut kind = match raw.types.get(id).map_or(1, |&kind| kind as i64) {
+                2 | 3 | 5 => Kind::Special,
+                4 => Kind::User,
+                6 => Kind::Byte,
+                _ => Kind::Normal,
+            };
+            if special.binary_search(&(id as TokenId)).is_ok() {
+                kind = Kind::Special;
+            }
+            if raw.sentencepiece {
+                match (kind, byte_token(text)) {
+                    // Old converters write all types as normal.
+                    (Kind::Byte | Kind::Normal, Some(byte)) => {
+                        kind = Kind::Byte;
+                        self.pool.push(byte);
+                    }
+                    (Kind::Special, _) => self.pool.extend_from_slice(text),
+                    _ => push_with_blanks(&mut self.pool, text),
+                }
+            } else {
+                let start = self.pool.len();
+                // Special and user-defined tokens are written as they are, all others in GPT-2's spelling.
+                let verbatim = matches!(kind, Kind::Special | Kind::User);
+                if verbatim || !push_spelled(&mut self.pool, text, &spelled) {
+                    self.pool.truncate(start);
+                    self.pool.extend_from_slice(text);
+                    if kind != Kind::Special {
+                        kind = Kind::User;
+                    }
+                }
+            }
+            self.starts.push(self.pool.len() as u32);
+            // A token that spells nothing would never end.
+            let empty = self.span(id as TokenId).is_empty();
+            self.kinds.push(if empty { Kind::Special } else { kind });
+        }
+    }
+
+    /// Fills `sorted`, `buckets`, `specials` and `runs` from `kinds`.
+    fn sort(&mut self) {
+        let mut keyed: Vec<(u64, TokenId)> = Vec::with_capacity(self.kinds.len());
+        self.specials.clear();
+        self.longest = 0;
+        for id in 0..self.kinds.len() as TokenId {
+            let text = self.text(id);
+            if self.kinds[id as usize] == Kind::Special {
+                self.specials.push(id);
+                continue;
+            }
+            // The first eight bytes decide nearly every comparison without a look at the pool.
+            let mut head = [0; 8];
+            let len = text.len().min(8);
+            head[..len].copy_from_slice(&text[..len]);
+            self.longest = self.longest.max(text.len());
+            keyed.push((u64::from_be_bytes(head), id));
+        }
+        keyed.sort_unstable_by(|&(a, x), &(b, y)| {
+            let rest = || {
+                self.text(x).cmp(self.text(y)).then_with(|| self.kind(x).cmp(&self.kind(y))).then(x.cmp(&y))
+            };
+            a.cmp(&b).then_with(rest)
+        });
+        self.sorted = keyed.into_iter().map(|(_, id)| id).collect();
+        let mut buckets = vec![0_u32; BUCKETS + 1];
+        for &id in &self.sorted {
+            buckets[bucket(self.text(id)) + 1] += 1;
+        }
+        for i in 1..buckets.len() {
+            buckets[i] += buckets[i - 1];
+        }
+        self.buckets = buckets;
+        let mut specials = std::mem::take(&mut self.specials);
+        specials.sort_by(|&x, &y| self.text(x).cmp(self.text(y)));
+        self.specials = specials;
+        let is_run = |&id: &TokenId| {
+            let text = self.text(id);
+            self.kind(id) == Kind::User && text.len() > 1 && text.iter().all(u8::is_ascii_whitespace)
+        };
+        self.runs = self.sorted.iter().copied().filter(is_run).collect();
+        let mut runs = std::mem::take(&mut self.runs);
+        runs.sort_by_key(|&id| std::cmp::Reverse(self.text(id).len()));
+        self.runs = runs;
+    }
+
+    fn set_bytes(&mut self) {
+        for byte in 0..=255_u8 {
+            self.bytes[usize::from(byte)] = self.spelling(&[byte]).unwrap_or(NONE);
+        }
+        if let Some(id) = (0..self.kinds.len() as TokenId).find(|&id| self.kinds[id as usize] == Kind::Byte) {
+            // SentencePiece falls back to the byte tokens, not to letters that happen to be one byte long.
+            for id in id..self.kinds.len() as TokenId {
+                if self.kind(id) == Kind::Byte {
+                    self.bytes[usize::from(self.text(id)[0])] = id;
+                }
+            }
+        }
+    }
+
+    fn read_merges(&self, raw: &Raw<'_>) -> Result<Merges, EngineError> {
+        let spelled = spelled_bytes();
+        let mut merges = Merges::with_capacity(raw.merges.len());
+        let mut whole = Vec::new();
+        for (rank, &text) in raw.merges.iter().enumerate() {
+            let unknown = || {
+                let problem = format!(
+                    "{:?} names a token that is not in the vocabulary",
+                    String::from_utf8_lossy(text)
+                );
+                bad(raw.path, MERGES, problem, FETCH_AGAIN)
+            };
+            // A side may be a blank itself in vocabularies that are not spelled: the first byte never separates.
+            let gap = text.iter().skip(1).position(|&byte| byte == b' ').ok_or_else(unknown)? + 1;
+            whole.clear();
+            if !push_spelled(&mut whole, &text[..gap], &spelled) {
+                return Err(unknown());
+            }
+            let middle = whole.len();
+            if !push_spelled(&mut whole, &text[gap + 1..], &spelled) {
+                return Err(unknown());
+            }
+            let find = |bytes: &[u8]| self.spelling(bytes).ok_or_else(unknown);
+            let (left, right) = (find(&whole[..middle])?, find(&whole[middle..])?);
+            merges.insert(left, right, rank as u32, find(&whole)?);
+        }
+        Ok(merges)
+    }
+
+    /// Number of tokens, special ones included.
+    pub fn len(&self) -> usize {
+        self.kinds.len()
+    }
+
+    /// Whether there is no token.
+    pub fn is_empty(&self) -> bool {
+        self.kinds.is_empty()
+    }
+
+    /// The tokens of a plain text.
+    ///
+    /// Special tokens are never recognised: a text that contains `<|fim_middle|>` is encoded as those
+    /// characters. Nothing is added, no BOS and no leading blank, so the bytes of the tokens are the text.
+    /// (Exception: bytes for which a byte-level vocabulary has no token at all are left out; all of ASCII has.)
+    pub fn encode(&self, text: &str) -> Vec<TokenId> {
+        let mut out = Vec::with_capacity(text.len() / 3 + 1);
+        self.encode_into(text, &mut out);
+        out
+    }
+
+    /// As [`Tokens::encode`] for the beginning of a document: with the blank that SentencePiece models saw at
+    /// the start of every text, if the file asks for it.
+    pub fn encode_first(&self, text: &str) -> Vec<TokenId> {
+        match self.encoder {
+            Encoder::SentencePiece { leading_blank: true, .. } => self.encode(&format!(" {text}")),
+            _ => self.encode(text),
+        }
+    }
+
+    /// Number of tokens of a plain text.
+    pub fn count(&self, text: &str) -> usize {
+        self.encode(text).len()
+    }
+
+    fn encode_into(&self, text: &str, out: &mut Vec<TokenId>) {
+        if self.runs.is_empty() {
+            return self.encode_segment(text, out);
+        }
+        let bytes = text.as_bytes();
+        let (mut from, mut at) = (0, 0);
+        while at < bytes.len() {
+            let run = bytes[at].is_ascii_whitespace().then(|| {
+                let here = &bytes[at..];
+                self.runs.iter().copied().find(|&id| here.starts_with(self.text(id)))
+            });
+            match run.flatten() {
+                Some(id) => {
+                    self.encode_segment(&text[from..at], out);
+                    out.push(id);
+                    at += self.text(id).len();
+                    from = at;
+                }
+                None => at += 1,
+            }
+        }
+        self.encode_segment(&text[from..], out);
+    }
+
+    fn encode_segment(&self, text: &str, out: &mut Vec<TokenId>) {
+        match &self.encoder {
+            Encoder::Bpe { split, merges } => {
+                let mut symbols = Vec::new();
+                split.pieces(text, &mut |piece| {
+                    if split.whole_first
+                        && let Some(id) = self.spelling(piece.as_bytes())
+                        && self.kind(id) == Kind::Normal
+                    {
+                        out.push(id);
+                        return;
+                    }
+                    symbols.clear();
+                    let ids = piece.bytes().map(|byte| self.bytes[usize::from(byte)]);
+                    symbols.extend(ids.filter(|&id| id != NONE));
+                    merges.merge(&mut symbols, out);
+                });
+            }
+            Encoder::SentencePiece { .. } => sentencepiece::encode(self, text, out),
+        }
+    }
+
+    /// The bytes that a token spells; none for a special token, or for an id that is not in the vocabulary.
+    pub fn bytes(&self, id: TokenId) -> &[u8] {
+        match self.kinds.get(id as usize) {
+            None | Some(Kind::Special) => &[],
+            Some(_) => self.text(id),
+        }
+    }
+
+    /// The special token with exactly this name, e.g. `<|fim_prefix|>`.
+    pub fn id(&self, name: &str) -> Option<TokenId> {
+        let at = self.specials.partition_point(|&id| self.text(id) < name.as_bytes());
+        self.specials.get(at).copied().filter(|&id| self.text(id) == name.as_bytes())
+    }
+
+    /// The name of a special token.
+    pub fn name(&self, id: TokenId) -> Option<&str> {
+        self.is_special(id).then(|| std::str::from_utf8(self.text(id)).unwrap_or_default())
+    }
+
+    /// Whether a token spells nothing: control, FIM, unknown and unused tokens. Ids that are not in the vocabulary count
+    /// as such.
+    pub fn is_special(&self, id: TokenId) -> bool {
+        self.kinds.get(id as usize).is_none_or(|&kind| kind == Kind::Special)
+    }
+
+    /// Whether generation stops at this token: end of text or turn, FIM, repository, file separator, pad, and
+    /// every other special token, for no completion contains one.
+    pub fn ends(&self, id: TokenId) -> bool {
+        self.is_special(id)
+    }
+
+    /// The token that begins every prompt, if the model wants one.
+    pub fn bos(&self) -> Option<TokenId> {
+        self.bos
+    }
+
+    /// The tokens of fill-in-the-middle prompts: those that the file's metadata name, else those with one of
+    /// the usual names.
+    pub fn fim(&self) -> FimIds {
+        self.fim
+    }
+
+    /// Length of the longest ordinary token, in bytes.
+    pub fn longest(&self) -> usize {
+        self.longest
+    }
+
+    /// All ordinary tokens whose bytes begin with `bytes`, in the order of their bytes.
+    pub fn starting_with<'a>(&'a self, bytes: &[u8]) -> impl ExactSizeIterator<Item = TokenId> + use<'a> {
+        let range = self.near(bytes);
+        let within = &self.sorted[range];
+        let from = within.partition_point(|&id| self.text(id) < bytes);
+        let len = within[from..].partition_point(|&id| self.text(id).starts_with(bytes));
+        within[from..from + len].iter().copied()
+    }
+
+    /// The ordinary token with exactly these bytes; among several, one that encoding chooses.
+    pub fn spelling(&self, bytes: &[u8]) -> Option<TokenId> {
+        if bytes.is_empty() {
+            return None;
+        }
+        let at = bucket(bytes);
+        let within = &self.sorted[self.buckets[at] as usize..self.buckets[at + 1] as usize];
+        let at = within.partition_point(|&id| self.text(id) < bytes);
+        within.get(at).copied().filter(|&id| self.text(id) == bytes)
+    }
+
+    /// The text of tokens for people and scripts: special tokens as their names, bytes that are no UTF-8 replaced.
+    pub fn render(&self, ids: &[TokenId]) -> String {
+        let mut bytes = Vec::new();
+        for &id in ids {
+            if (id as usize) < self.len() {
+                bytes.extend_from_slice(self.text(id));
+            }
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn span(&self, id: TokenId) -> Range<usize> {
+        self.starts[id as usize] as usize..self.starts[id as usize + 1] as usize
+    }
+
+    /// Bytes of an ordinary token, name of a special one.
+    fn text(&self, id: TokenId) -> &[u8] {
+        &self.pool[self.span(id)]
+    }
+
+    fn kind(&self, id: TokenId) -> Kind {
+        self.kinds[id as usize]
+    }
+
+    /// The part of `sorted` that holds every token that begins with `bytes`.
+    fn near(&self, bytes: &[u8]) -> Range<usize> {
+        let (first, last) = match bytes {
+            [] => return 0..self.sorted.len(),
+            [first] => (bucket(&[*first]), bucket(&[*first, 255])),
+            more => (bucket(more), bucket(more)),
+        };
+        self.buckets[first] as usize..self.buckets[last + 1] as usize
+    }
+}
+
+impl sentencepiece::Pieces for Tokens {
+    fn piece(&self, bytes: &[u8]) -> Option<(TokenId, f32)> {
+        let Encoder::SentencePiece { scores, .. } = &self.encoder else { return None };
+        let id = self.spelling(bytes).filter(|&id| self.kind(id) == Kind::Normal)?;
+        Some((id, scores.get(id as usize).copied()?))
+    }
+
+    fn byte(&self, byte: u8) -> Option<TokenId> {
+        Some(self.bytes[usize::from(byte)]).filter(|&id| id != NONE)
+    }
+}
+
+impl fmt::Debug for Tokens {
+    /// Sizes and roles, not the vocabulary.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokens")
+            .field("len", &self.len())
+            .field("bos", &self.bos)
+            .field("fim", &self.fim)
+            .finish()
+    }
+}
+
+/// Buckets of [`bucket`].
+const BUCKETS: usize = 256 * 257;
+
+/// A number for the first two bytes of a spelling that grows with it; one byte alone comes before all pairs.
+fn bucket(bytes: &[u8]) -> usize {
+    let first = bytes.first().map_or(0, |&byte| usize::from(byte));
+    let second = bytes.get(1).map_or(0, |&byte| usize::from(byte) + 1);
+    first * 257 + second
+}
+
+/// GPT-2's printable spelling of a byte (`bytes_to_unicode` of its `encoder.py`): printable Latin-1 stands
+/// for itself, the 68 others are moved to U+0100 and up.
+pub(crate) fn byte_to_char(byte: u8) -> char {
+    let printable = |b: u8| matches!(b, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+    if printable(byte) {
+        return char::from(byte);
+    }
+    let moved = (0..byte).filter(|&b| !printable(b)).count() as u32;
+    char::from_u32(0x100 + moved).unwrap_or(char::REPLACEMENT_CHARACTER)
+}
+
+/// The inverse of [`byte_to_char`], by the character's number.
+fn spelled_bytes() -> [Option<u8>; 0x144] {
+    let mut bytes = [None; 0x144];
+    for byte in 0..=255 {
+        bytes[byte_to_char(byte) as usize] = Some(byte);
+    }
+    bytes
+}
+
+/// Appends what a token in GPT-2's spelling stands for; false if it is not in that spelling.
+fn push_spelled(out: &mut Vec<u8>, text: &[u8], spelled: &[Option<u8>; 0x144]) -> bool {
+    let Ok(text) = std::str::from_utf8(text) else { return false };
+    for char in text.chars() {
+        let Some(&Some(byte)) = spelled.get(char as usize) else { return false };
+        out.push(byte);
+    }
+    true
+}
+
+/// Appends a SentencePiece token: `▁` is a blank.
+fn push_with_blanks(out: &mut Vec<u8>, text: &[u8]) {
+    let mut rest = text;
+    while let Some((&byte, tail)) = rest.split_first() {
+        if let Some(tail) = rest.strip_prefix("▁".as_bytes()) {
+            out.push(b' ');
+            rest = tail;
+        } else {
+            out.push(byte);
+            rest = tail;
+        }
+    }
+}
+
+/// The byte of a token like `<0x0A>`.
+fn byte_token(text: &[u8]) -> Option<u8> {
+    let digits = text.strip_prefix(b"<0x")?.strip_suffix(b">")?;
+    let digits = std::str::from_utf8(digits).ok().filter(|digits| digits.len() == 2)?;
+    u8::from_str_radix(digits, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+    use std::collections::HashMap;
+    use std::path::PathBuf;
+    use std::time::{Duration, Instant};
+
+    use tokenizers::models::bpe::{BPE, Vocab};
+    use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+    use tokenizers::pre_tokenizers::sequence::Sequence;
+    use tokenizers::pre_tokenizers::split::{Split as SplitBy, SplitPattern};
+    use tokenizers::tokenizer::SplitDelimiterBehavior;
+
+    use super::*;
+    use crate::gguf::Value;
+    use crate::gguf::testing::{Dims, Writer, random_llama, random_qwen2};
+
+    fn written(writer: &Writer) -> Gguf {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.gguf");
+        writer.write(&path).unwrap();
+        // The map outlives the folder.
+        Gguf::open(&path).unwrap()
+    }
+
+    fn load(writer: &Writer) -> Result<Tokens, EngineError> {
+        Tokens::from_gguf(&written(writer))
+    }
+
+    fn spelled(tokens: &Tokens, ids: &[TokenId]) -> Vec<u8> {
+        ids.iter().flat_map(|&id| tokens.bytes(id)).copied().collect()
+    }
+
+    /// The real model, where there is one.
+    fn real() -> Option<Gguf> {
+        let Some(path) = std::env::var_os("TAPER_TEST_MODEL") else {
+            assert!(std::env::var_os("CI").is_none(), "TAPER_TEST_MODEL names no model");
+            #[expect(clippy::print_stderr, reason = "whoever runs the tests must see it")]
+            {
+                eprintln!("skipped: set TAPER_TEST_MODEL to the GGUF file of a model");
+            }
+            return None;
+        };
+        Some(Gguf::open(&PathBuf::from(path)).unwrap())
+    }
+
+    const SOURCES: [&str; 4] = [
+        include_str!("tokens.rs"),
+        include_str!("gguf.rs"),
+        include_str!("lib.rs"),
+        include_str!("Cargo.toml"),
+    ];
+
+    const HARD: [&str; 14] = [
+        "",
+        " ",
+        "\n",
+        "\r\n",
+        "\t\tif (x) {\r\n\t\t\treturn 1;\r\n\t\t}\r\n",
+        "a  \n   b\n\n\n\t c   ",
+        "日本語のコメント // 数字 123",
+        "emoji 🙂🇩🇪👩‍👩‍👧 end",
+        "e\u{301}a\u{308} nai\u{308}ve हिन्दी १२३ Ⅷ ½ ²",
+        "it's they'RE I'll 'tis x's1",
+        "<|fim_middle|><|endoftext|></s><fim_prefix>[SUFFIX]▁<PRE>",
+        "\u{feff}\u{200b}\u{a0}\u{2003}\u{85}x\u{3000} y",
+        "____init____(self, *args, **kwargs):",
+        "0x1F 1_000_000 3.14e-10 a1b2",
+    ];
+
+    /// Text of the kind that breaks tokenizers: blanks, line ends, scripts, quotes and digits at random.
+    fn random_text(random: &mut fastrand::Rng) -> String {
+        let parts = [
+            " ", " ", "\n", "\r\n", "\t", "a", "Z", "ret", "urn", "return", "self", "def ", "1", "23", "'s",
+            "'LL", "(", "):", "=", "é", "ß", "数", "🙂", "\u{301}", "\u{a0}", "\u{3000}", "_", "x", "/", "<",
+            "ǅ", "१", "'", "Ab", "aB",
+        ];
+        (0..random.usize(0..40)).map(|_| parts[random.usize(..parts.len())]).collect()
+    }
+
+    /// The same vocabulary in the `tokenizers` library, with the patterns as published, lookaheads and all.
+    fn reference(gguf: &Gguf) -> tokenizers::Tokenizer {
+        const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+        const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+        const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+        const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?((?=[\p{L}])([^a-z]))*((?=[\p{L}])([^A-Z]))+|[^\r\n\p{L}\p{N}]?((?=[\p{L}])([^a-z]))+((?=[\p{L}])([^A-Z]))*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+        let pre = gguf.str("tokenizer.ggml.pre").unwrap();
+        let patterns: &[&str] = match pre {
+            "qwen2" => &[QWEN2],
+            "llama-bpe" => &[LLAMA3],
+            "tekken" => &[TEKKEN],
+            "smollm" => &[r"\p{N}", GPT2],
+            "deepseek-coder" => {
+                &[r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-\x{D7FF}]+", r"\p{N}"]
+            }
+            _ => &[GPT2],
+        };
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let tokens = gguf.texts(TOKENS).unwrap().unwrap();
+        let vocabulary: HashMap<String, u32> =
+            tokens.iter().enumerate().map(|(id, token)| (text(token), id as u32)).collect();
+        let merges = gguf.texts(MERGES).unwrap().unwrap();
+        let pair = |&merge: &&[u8]| {
+            let merge = text(merge);
+            let (left, right) = merge.split_once(' ').unwrap();
+            (left.to_owned(), right.to_owned())
+        };
+        let model = BPE::builder()
+            .vocab_and_merges(vocabulary.into_iter().collect::<Vocab>(), merges.iter().map(pair).collect())
+            .ignore_merges(matches!(pre, "llama-bpe" | "tekken"))
+            .build()
+            .unwrap();
+        let mut steps: Vec<tokenizers::PreTokenizerWrapper> = Vec::new();
+        for &pattern in patterns {
+            let pattern = SplitPattern::Regex(pattern.to_owned());
+            steps.push(SplitBy::new(pattern, SplitDelimiterBehavior::Isolated, false).unwrap().into());
+        }
+        steps.push(ByteLevel::new(false, false, false).into());
+        let mut tokenizer = tokenizers::Tokenizer::new(model);
+        tokenizer.with_pre_tokenizer(Some(Sequence::new(steps)));
+        tokenizer
+    }
+
+    fn agrees(tokens: &Tokens, reference: &tokenizers::Tokenizer, text: &str) {
+        let expected = reference.encode_fast(text, false).unwrap();
+        assert_eq!(tokens.encode(text), expected.get_ids(), "{text:?}");
+    }
+
+    #[test]
+    fn byte_level_agrees_with_the_library_for_every_pre_tokenizer() {
+        let mut random = fastrand::Rng::with_seed(7);
+        for pre in ["qwen2", "llama-bpe", "tekken", "smollm", "deepseek-coder", "gpt-2"] {
+            let name = Value::String(pre.into());
+            let gguf = written(&Writer::new().byte_level_tokenizer().metadata("tokenizer.ggml.pre", name));
+            let (tokens, reference) = (Tokens::from_gguf(&gguf).unwrap(), reference(&gguf));
+            for text in HARD {
+                agrees(&tokens, &reference, text);
+            }
+            for _ in 0..2_000 {
+                agrees(&tokens, &reference, &random_text(&mut random));
+            }
+        }
+    }
+
+    #[test]
+    fn the_real_vocabulary_agrees_with_the_library_and_round_trips() {
+        let Some(gguf) = real() else { return };
+        let tokens = Tokens::from_gguf(&gguf).unwrap();
+        let reference = reference(&gguf);
+        let mut random = fastrand::Rng::with_seed(8);
+        for text in SOURCES.into_iter().chain(HARD) {
+            agrees(&tokens, &reference, text);
+            let ids = tokens.encode(text);
+            assert_eq!(spelled(&tokens, &ids), text.as_bytes());
+            assert!(ids.iter().all(|&id| !tokens.is_special(id)));
+            let (mut stream, mut out) = (Utf8Stream::new(), String::new());
+            for &id in &ids {
+                stream.push(tokens.bytes(id), &mut out);
+            }
+            assert_eq!(out, text);
+        }
+        for _ in 0..2_000 {
+            agrees(&tokens, &reference, &random_text(&mut random));
+        }
+    }
+
+    #[test]
+    fn an_index_finds_what_a_search_finds() {
+        let sentencepiece = load(&Writer::new().sentencepiece_tokenizer()).unwrap();
+        let mut random = fastrand::Rng::with_seed(9);
+        for tokens in [Tokens::bytes_only(), sentencepiece] {
+            let all: Vec<TokenId> = (0..tokens.len() as TokenId).collect();
+            let mut prefixes = vec![Vec::new(), vec![0], vec![255], vec![255, 255], b"return x".to_vec()];
+            for _ in 0..500 {
+                let bytes = tokens.bytes(random.u32(..tokens.len() as u32));
+                prefixes.push(bytes[..random.usize(..=bytes.len())].to_vec());
+            }
+            for prefix in prefixes {
+                let mut found: Vec<TokenId> = tokens.starting_with(&prefix).collect();
+                found.sort_unstable();
+                let begins = |id: &TokenId| !tokens.is_special(*id) && tokens.bytes(*id).starts_with(&prefix);
+                let expected: Vec<TokenId> = all.iter().copied().filter(begins).collect();
+                assert_eq!(found, expected, "{prefix:x?}");
+                let exact = all.iter().any(|&id| !prefix.is_empty() && tokens.bytes(id) == prefix);
+                assert_eq!(tokens.spelling(&prefix).is_some(), exact);
+            }
+        }
+    }
+
+    #[test]
+    fn special_tokens_are_never_read_from_text() {
+        let tokens = Tokens::bytes_only();
+        assert_eq!(tokens.len(), tiny::vocabulary().0.len());
+        let middle = tokens.id("<|fim_middle|>").unwrap();
+        let ids = tokens.encode("a<|fim_middle|>b");
+        assert!(!ids.contains(&middle));
+        assert_eq!(spelled(&tokens, &ids), b"a<|fim_middle|>b");
+        assert!(tokens.is_special(middle) && tokens.ends(middle) && tokens.bytes(middle).is_empty());
+        assert_eq!(tokens.name(middle), Some("<|fim_middle|>"));
+        assert_eq!(tokens.id("return"), None);
+        let fim = tokens.fim();
+        assert_eq!(fim.middle, Some(middle));
+        assert_eq!((fim.prefix, fim.suffix), (tokens.id("<|fim_prefix|>"), tokens.id("<|fim_suffix|>")));
+        assert_eq!((fim.repository, fim.file), (tokens.id("<|repo_name|>"), tokens.id("<|file_sep|>")));
+        assert!(fim.prefix.is_some() && fim.pad.is_some() && fim.repository.is_some() && fim.file.is_some());
+        assert_eq!(tokens.render(&[middle, ids[0]]), "<|fim_middle|>a");
+        assert_eq!(tokens.bos(), None);
+        assert!(tokens.is_special(TokenId::MAX) && tokens.bytes(TokenId::MAX).is_empty());
+    }
+
+    #[test]
+    fn a_normal_token_that_looks_special_stays_text() {
+        let (mut tokens, mut types, mut merges) = tiny::vocabulary();
+        tokens.extend(["</".to_owned(), "s>".to_owned(), "</s>".to_owned()]);
+        types.extend([1, 1, 1]);
+        merges.extend(["< /".to_owned(), "s >".to_owned(), "</ s>".to_owned()]);
+        let tokens = load(&with_vocabulary(tokens, types, merges)).unwrap();
+        let id = tokens.len() as TokenId - 1;
+        assert_eq!((tokens.bytes(id), tokens.is_special(id)), (b"</s>".as_slice(), false));
+    }
+
+    #[test]
+    fn metadata_name_the_fim_tokens_before_their_texts_do() {
+        let writer = Writer::new().byte_level_tokenizer();
+        let pad = Tokens::bytes_only().id("[PAD1]").unwrap();
+        let tokens =
+            load(&writer.metadata("tokenizer.ggml.fim_mid_token_id", Value::Unsigned(u64::from(pad))))
+                .unwrap();
+        assert_eq!(tokens.fim().middle, Some(pad));
+        assert_eq!(tokens.fim().prefix, tokens.id("<|fim_prefix|>"));
+    }
+
+    fn with_vocabulary(tokens: Vec<String>, types: Vec<i64>, merges: Vec<String>) -> Writer {
+        let strings = |list: Vec<String>| Value::Array(list.into_iter().map(Value::String).collect());
+        Writer::new()
+            .byte_level_tokenizer()
+            .metadata(TOKENS, strings(tokens))
+            .metadata(TYPES, Value::Array(types.into_iter().map(Value::Signed).collect()))
+            .metadata(MERGES, strings(merges))
+    }
+
+    #[test]
+    fn sentencepiece_round_trips_and_merges_by_score() {
+        let tokens = load(&Writer::new().sentencepiece_tokenizer()).unwrap();
+        assert!(tokens.bos().is_some());
+        assert_eq!(tokens.bos(), tokens.id("<s>"));
+        let fim = tokens.fim();
+        assert_eq!(fim.prefix, tokens.id("▁<PRE>"));
+        assert!(fim.prefix.is_some() && fim.suffix.is_some() && fim.middle.is_some());
+        assert!(tokens.ends(tokens.id("▁<EOT>").unwrap()) && tokens.ends(tokens.id("</s>").unwrap()));
+        let mut random = fastrand::Rng::with_seed(10);
+        let texts = (0..500).map(|_| random_text(&mut random));
+        for text in texts.chain(HARD.map(str::to_owned)).chain(["literal ▁ stays".to_owned()]) {
+            let ids = tokens.encode(&text);
+            assert_eq!(String::from_utf8(spelled(&tokens, &ids)).unwrap(), text);
+            assert!(ids.iter().all(|&id| !tokens.is_special(id)));
+        }
+        let pieces = |text: &str| -> Vec<String> {
+            let ids = tokens.encode(text);
+            ids.iter().map(|&id| String::from_utf8_lossy(tokens.bytes(id)).into_owned()).collect()
+        };
+        assert_eq!(pieces("self return"), ["self", " return"]);
+        assert_eq!(pieces("    int"), ["    ", "int"]);
+        assert_eq!(spelled(&tokens, &tokens.encode_first("x")), b" x");
+    }
+
+    #[test]
+    fn runs_of_blanks_that_the_family_added_are_taken_first() {
+        let (mut tokens, mut types, merges) = tiny::vocabulary();
+        tokens.push("        ".to_owned());
+        types.push(4);
+        let tokens = load(&with_vocabulary(tokens, types, merges)).unwrap();
+        let run = tokens.len() as TokenId - 1;
+        assert_eq!(tokens.bytes(run), b"        ");
+        let ids = tokens.encode("x          y");
+        assert_eq!(ids[1], run);
+        assert_eq!(spelled(&tokens, &ids), b"x          y");
+    }
+
+    #[test]
+    fn wrong_metadata_name_their_field() {
+        let good = Writer::new().byte_level_tokenizer();
+        let list = |values: &[&str]| Value::Array(values.iter().map(|&v| Value::String(v.into())).collect());
+        let id = Value::Unsigned;
+        let (model, eos) = ("tokenizer.ggml.model", "tokenizer.ggml.eos_token_id");
+        let with = |field: &str, value: Value| good.clone().metadata(field, value);
+        let cases = [
+            (good.clone().without(model), model),
+            (with(model, Value::String("bert".into())), model),
+            (good.clone().without(TOKENS), TOKENS),
+            (with(TOKENS, list(&[])), TOKENS),
+            (with(TOKENS, id(3)), TOKENS),
+            (with(TOKENS, Value::Array(vec![id(3)])), TOKENS),
+            (good.clone().without(MERGES), MERGES),
+            (with(MERGES, list(&["a nothing"])), MERGES),
+            (with(MERGES, list(&["ab"])), MERGES),
+            (with(MERGES, list(&["q q"])), MERGES),
+            (with(TYPES, Value::Array(vec![Value::Signed(1)])), TYPES),
+            (with(TYPES, list(&["1"])), TYPES),
+            (with(eos, id(1_000_000)), eos),
+            (with(eos, Value::Signed(-5)), eos),
+            (Writer::new().sentencepiece_tokenizer().without(SCORES), SCORES),
+            (Writer::new().sentencepiece_tokenizer().metadata(SCORES, Value::Array(vec![])), SCORES),
+        ];
+        assert!(load(&good).is_ok());
+        for (writer, field) in cases {
+            let message = load(&writer).unwrap_err().to_string();
+            assert!(message.contains(field) && message.contains("taper"), "{message}");
+        }
+    }
+
+    #[test]
+    fn no_corruption_of_a_file_panics() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.gguf");
+        let dims = Dims { layers: 1, hidden: 32, heads: 2, kv_heads: 1, intermediate: 32, ..Dims::default() };
+        let mut random = fastrand::Rng::with_seed(11);
+        let (mut refused, mut read) = (0, 0);
+        for writer in [random_qwen2(1, &dims).unwrap(), random_llama(1, &dims).unwrap()] {
+            let good = writer.bytes();
+            // Only the head can be wrong; the weights behind it are any bytes.
+            let gguf = written(&writer);
+            let weights: usize = gguf.tensor_names().map(|name| gguf.tensor(name).unwrap().data.len()).sum();
+            let head = good.len() - weights;
+            for _ in 0..5_000 {
+                let mut bytes = good.clone();
+                for _ in 0..random.usize(1..4) {
+                    let at = random.usize(..head);
+                    match random.u8(..4) {
+                        0 => bytes[at] = random.u8(..),
+                        1 => bytes[at] ^= 1 << random.u8(..8),
+                        2 => bytes[at] = [0, 1, 4, 8, 9, 0x7f, 0x80, 0xff][random.usize(..8)],
+                        _ => {
+                            let end = (at + 8).min(bytes.len());
+                            bytes[at..end].fill(0xff);
+                        }
+                    }
+                }
+                if random.u8(..) < 40 {
+                    bytes.truncate(random.usize(..bytes.len()));
+                }
+                std::fs::write(&path, &bytes).unwrap();
+                match Gguf::open(&path).and_then(|gguf| Tokens::from_gguf(&gguf)) {
+                    Ok(tokens) => {
+                        read += 1;
+                        tokens.encode("fn x() -> é { return 1 }\n");
+                    }
+                    Err(error) => {
+                        refused += 1;
+                        assert!(!error.to_string().is_empty());
+                    }
+                }
+            }
+        }
+        assert!(refused > 500 && read > 500, "{refused} refused, {read} read");
+    }
+
+    /// Time stays in proportion to the text, also for the texts on which the plain algorithms are quadratic.
+    #[test]
+    fn long_lines_take_time_in_proportion() {
+        let sentencepiece = load(&Writer::new().sentencepiece_tokenizer()).unwrap();
+        for tokens in [Tokens::bytes_only(), sentencepiece] {
+            for part in ["a", " ", "\n", "return", "x=1;", "(", "数", "a1 "] {
+                let text = part.repeat(400_000 / part.len());
+                let start = Instant::now();
+                let ids = tokens.encode(&text);
+                let time = start.elapsed();
+                assert_eq!(spelled(&tokens, &ids), text.as_bytes());
+                // A quadratic run would take minutes.
+                assert!(time < Duration::from_secs(10), "{part:?}: {time:?}");
+            }
+        }
+    }
+}

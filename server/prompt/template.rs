@@ -1,17 +1,315 @@
-//! Fill-in-the-middle formats: a row per model family.
+//! Fill-in-the-middle formats: a row per format, and how each known model is best asked.
 //! It knows nothing of files.
 
-use taper_engine::{About, Tokens};
+use taper_engine::{About, TokenId, Tokens};
 
-/// How one model is asked: chosen once, when the model is loaded.
+/// One fill-in-the-middle format, by the texts of its special tokens.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Template {
+    /// The name of the format.
+    pub name: &'static str,
+    /// Stands before the text before the cursor.
+    pub prefix: &'static str,
+    /// Stands before the text after the cursor.
+    pub suffix: &'static str,
+    /// Stands before the answer; empty where the answer simply follows.
+    pub middle: &'static str,
+    /// Which segment comes first.
+    pub order: Order,
+    /// Where the path is told.
+    pub path: PathForm,
+    /// A word of the model's name that tells the row from another one with the same tokens.
+    pub named: Option<&'static str>,
+}
+
+/// The order of the two segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Prefix, suffix, middle (PSM).
+    PrefixFirst,
+    /// Suffix, prefix, middle (SPM).
+    SuffixFirst,
+}
+
+/// How a format names the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathForm {
+    /// A special token, the path, a line break, before the segments.
+    Token(&'static str),
+    /// The same, as the first line of the prefix segment.
+    InPrefix(&'static str),
+    /// No token for it: a comment line at the head of the prefix.
+    Comment,
+}
+
+/// The formats in the order in which they are tried: the first whose tokens the vocabulary really has.
+///
+/// Sources: the model cards and technical reports of Qwen2.5-Coder (arXiv 2409.12186), StarCoder2
+/// (arXiv 2402.19173), Code Llama (arXiv 2308.12950), DeepSeek-Coder (arXiv 2401.14196), CodeGemma
+/// (arXiv 2406.11409), Codestral, Granite Code (arXiv 2405.04324) and Mellum.
+pub static TEMPLATES: &[Template] = &[
+    Template {
+        name: "qwen",
+        prefix: "<|fim_prefix|>",
+        suffix: "<|fim_suffix|>",
+        middle: "<|fim_middle|>",
+        order: Order::PrefixFirst,
+        path: PathForm::Token("<|file_sep|>"),
+        named: None,
+    },
+    Template {
+        name: "granite",
+        prefix: "<|fim_prefix|>",
+        suffix: "<|fim_suffix|>",
+        middle: "<|fim_middle|>",
+        order: Order::PrefixFirst,
+        path: PathForm::InPrefix("<|filename|>"),
+        named: None,
+    },
+    Template {
+        name: "codegemma",
+        prefix: "<|fim_prefix|>",
+        suffix: "<|fim_suffix|>",
+        middle: "<|fim_middle|>",
+        order: Order::PrefixFirst,
+        path: PathForm::Comment,
+        named: None,
+    },
+    Template {
+        name: "mellum",
+        prefix: "<fim_prefix>",
+        suffix: "<fim_suffix>",
+        middle: "<fim_middle>",
+        order: Order::SuffixFirst,
+        path: PathForm::Token("<filename>"),
+        named: Some("mellum"),
+    },
+    Template {
+        name: "starcoder2",
+        prefix: "<fim_prefix>",
+        suffix: "<fim_suffix>",
+        middle: "<fim_middle>",
+        order: Order::PrefixFirst,
+        path: PathForm::Token("<file_sep>"),
+        named: None,
+    },
+    Template {
+        name: "starcoder",
+        prefix: "<fim_prefix>",
+        suffix: "<fim_suffix>",
+        middle: "<fim_middle>",
+        order: Order::PrefixFirst,
+        path: PathForm::InPrefix("<filename>"),
+        named: None,
+    },
+    Template {
+        name: "fim-plain",
+        prefix: "<fim_prefix>",
+        suffix: "<fim_suffix>",
+        middle: "<fim_middle>",
+        order: Order::PrefixFirst,
+        path: PathForm::Comment,
+        named: None,
+    },
+    Template {
+        name: "santacoder",
+        prefix: "<fim-prefix>",
+        suffix: "<fim-suffix>",
+        middle: "<fim-middle>",
+        order: Order::PrefixFirst,
+        path: PathForm::Comment,
+        named: None,
+    },
+    Template {
+        name: "deepseek-coder",
+        prefix: "<｜fim▁begin｜>",
+        suffix: "<｜fim▁hole｜>",
+        middle: "<｜fim▁end｜>",
+        order: Order::PrefixFirst,
+        path: PathForm::Comment,
+        named: None,
+    },
+    Template {
+        name: "codellama",
+        prefix: "▁<PRE>",
+        suffix: "▁<SUF>",
+        middle: "▁<MID>",
+        order: Order::PrefixFirst,
+        path: PathForm::Comment,
+        named: None,
+    },
+    Template {
+        name: "codestral",
+        prefix: "[PREFIX]",
+        suffix: "[SUFFIX]",
+        middle: "",
+        order: Order::SuffixFirst,
+        path: PathForm::Comment,
+        named: None,
+    },
+];
+
+/// How a model is asked: which text stands where. A measured property of the model, not of its format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Form {
+    /// Which text stands where.
+    pub layout: Layout,
+    /// Whether the partial word before the cursor is cut back and forced (token healing).
+    pub heal: bool,
+    /// Whether the path and the language are told.
+    pub header: bool,
+}
+
+/// Which text stands where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// All text before the cursor in the prefix segment.
+    Plain,
+    /// The last lines before the cursor behind the middle token, at least this many; they grow while the
+    /// user types, so that everything before them stays in the KV cache.
+    Anchored {
+        /// Lines behind the middle token, the cursor's own not counted.
+        lines: usize,
+    },
+}
+
+/// A row of measured forms: all words must occur in the model's name, in lower case.
+struct FormRow {
+    words: &'static [&'static str],
+    form: Form,
+}
+
+/// Measured on the `real_*_word` tasks in four languages; the first row that fits counts.
+static FORMS: &[FormRow] = &[
+    // The official 0.5B instruct file was quantized twice and lost much of its fill-in training: as a plain
+    // continuer it answers 48 % of the tasks exactly, against 20 % in the plain layout.
+    FormRow {
+        words: &["qwen2.5-coder", "0.5b", "instruct"],
+        form: Form { layout: Layout::Anchored { lines: 10 }, heal: true, header: true },
+    },
+];
+
+/// For models whose fill-in training is intact, as Qwen2.5-Coder-1.5B: 56 % exact, 44 to 50 % otherwise.
+const DEFAULT_FORM: Form = Form { layout: Layout::Plain, heal: false, header: true };
+
+/// Without FIM tokens there is only the text before the cursor to continue.
+const PREFIX_ONLY_FORM: Form = Form { layout: Layout::Plain, heal: true, header: true };
+
+/// How one loaded model is asked: chosen once, when the model is loaded.
 #[derive(Debug, Clone)]
-pub struct Profile {}
+pub struct Profile {
+    /// The format and its token ids; `None` for a model without FIM tokens, which sees only the prefix.
+    pub template: Option<Resolved>,
+    /// The layout.
+    pub form: Form,
+    /// The token that every prompt begins with, if the model wants one.
+    pub bos: Option<TokenId>,
+    /// Tokens that the engine's context holds.
+    pub context: usize,
+}
+
+/// A template with the ids of its tokens in one vocabulary.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    /// The row.
+    pub template: &'static Template,
+    /// Id of [`Template::prefix`].
+    pub prefix: TokenId,
+    /// Id of [`Template::suffix`].
+    pub suffix: TokenId,
+    /// Id of [`Template::middle`], unless that is empty.
+    pub middle: Option<TokenId>,
+    /// Id of the path's token, if the row has one.
+    pub path: Option<TokenId>,
+}
 
 impl Profile {
     /// The profile for a loaded model: its template follows the tokens that the file really has, its form
     /// the measured row of the model.
     pub fn of(about: &About, tokens: &Tokens) -> Self {
-        let _ = (about, tokens);
-        Self {}
+        // Files spell their names with blanks (`Qwen2.5 Coder 0.5B Instruct`), the table with hyphens.
+        let name = about.model.to_lowercase().replace([' ', '_'], "-");
+        let template =
+            TEMPLATES.iter().find_map(|template| resolve(template, &name, &|text| tokens.id(text)));
+        let form = match &template {
+            None => PREFIX_ONLY_FORM,
+            Some(_) => form(&name),
+        };
+        Self { template, form, bos: tokens.bos(), context: about.context }
+    }
+
+    /// One line for `doctor`: the format and the form.
+    pub fn describe(&self) -> String {
+        let template = self.template.as_ref().map_or("prefix only (no FIM tokens)", |it| it.template.name);
+        let layout = match self.form.layout {
+            Layout::Plain => "plain order".to_owned(),
+            Layout::Anchored { lines } => format!("last {lines} lines behind the middle token"),
+        };
+        let heal = if self.form.heal { "token healing" } else { "no token healing" };
+        format!("{template}, {layout}, {heal}")
+    }
+}
+
+fn form(name: &str) -> Form {
+    let row = FORMS.iter().find(|row| row.words.iter().all(|word| name.contains(word)));
+    row.map_or(DEFAULT_FORM, |row| row.form)
+}
+
+fn resolve(
+    template: &'static Template,
+    name: &str,
+    id: &dyn Fn(&str) -> Option<TokenId>,
+) -> Option<Resolved> {
+    if template.named.is_some_and(|word| !name.contains(word)) {
+        return None;
+    }
+    let path = match template.path {
+        PathForm::Token(text) | PathForm::InPrefix(text) => Some(id(text)?),
+        PathForm::Comment => None,
+    };
+    Some(Resolved {
+        template,
+        prefix: id(template.prefix)?,
+        suffix: id(template.suffix)?,
+        middle: if template.middle.is_empty() { None } else { Some(id(template.middle)?) },
+        path,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(vocabulary: &[&str], name: &str) -> Option<&'static str> {
+        let id = |text: &str| vocabulary.iter().position(|it| *it == text).map(|at| at as TokenId);
+        TEMPLATES.iter().find_map(|template| resolve(template, name, &id)).map(|it| it.template.name)
+    }
+
+    #[test]
+    fn the_template_follows_the_tokens() {
+        let qwen = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|file_sep|>"];
+        assert_eq!(chosen(&qwen, "some fine-tune"), Some("qwen"));
+        assert_eq!(chosen(&qwen[..3], "codegemma-2b"), Some("codegemma"));
+        assert_eq!(chosen(&qwen[..2], "qwen2.5-coder"), None);
+        let granite = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|filename|>"];
+        assert_eq!(chosen(&granite, "granite"), Some("granite"));
+        let star = ["<fim_prefix>", "<fim_suffix>", "<fim_middle>", "<filename>", "<file_sep>"];
+        assert_eq!(chosen(&star, "starcoder2"), Some("starcoder2"));
+        assert_eq!(chosen(&star[..4], "starcoder"), Some("starcoder"));
+        assert_eq!(chosen(&star[..4], "mellum-4b-base"), Some("mellum"));
+        assert_eq!(chosen(&star[..3], "granite-3b-code"), Some("fim-plain"));
+        assert_eq!(chosen(&["▁<PRE>", "▁<SUF>", "▁<MID>"], "codellama"), Some("codellama"));
+        assert_eq!(chosen(&["[PREFIX]", "[SUFFIX]"], "codestral"), Some("codestral"));
+        assert_eq!(chosen(&["<fim-prefix>", "<fim-suffix>", "<fim-middle>"], ""), Some("santacoder"));
+        let deepseek = ["<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"];
+        assert_eq!(chosen(&deepseek, ""), Some("deepseek-coder"));
+        assert_eq!(chosen(&["<s>", "</s>"], "smollm2"), None);
+    }
+
+    #[test]
+    fn the_measured_row_is_found_by_name() {
+        assert_eq!(form("qwen2.5-coder-0.5b-instruct").layout, Layout::Anchored { lines: 10 });
+        assert_eq!(form("qwen2.5-coder-1.5b-instruct"), DEFAULT_FORM);
+        assert_eq!(form("qwen2.5-coder-0.5b"), DEFAULT_FORM, "the base model has kept its training");
     }
 }

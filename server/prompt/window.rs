@@ -1,2 +1,116 @@
-//! What of this file the model sees, in tokens.
+//! What of this file the model sees: the text around the cursor, cut at places that stay put while typing.
 //! It knows nothing of other files or of formats.
+
+use crate::text::Rope;
+
+/// The text around a cursor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    /// Text before the cursor, from a line start where lines are of a sane length.
+    pub prefix: String,
+    /// Text after the cursor, to the end of a line where lines are of a sane length.
+    pub suffix: String,
+    /// Line number of the prefix's first line: with it, places inside the prefix can be chosen so that
+    /// they stay put while the user types.
+    pub first_line: usize,
+}
+
+/// The start moves in steps of this many lines, so that it stays put over many keystrokes and the KV cache
+/// with it.
+const STEP: usize = 32;
+
+/// Takes at most `before` bytes before and `after` bytes after the byte offset `cursor`.
+pub fn take(text: &Rope, cursor: usize, before: usize, after: usize) -> Window {
+    let cursor = floor(text, cursor);
+    let start = start(text, cursor, before);
+    let end = end(text, cursor, after);
+    Window {
+        prefix: text.byte_slice(start..cursor).to_string(),
+        suffix: text.byte_slice(cursor..end).to_string(),
+        first_line: text.byte_to_line(start),
+    }
+}
+
+fn start(text: &Rope, cursor: usize, before: usize) -> usize {
+    let Some(lowest) = cursor.checked_sub(before).filter(|&lowest| lowest > 0) else { return 0 };
+    let cursor_line = text.byte_to_line(cursor);
+    // The first line that is whole.
+    let line = text.byte_to_line(lowest - 1) + 1;
+    let mut step = STEP;
+    while step > 0 {
+        let start_line = line.next_multiple_of(step);
+        if start_line <= cursor_line {
+            let start = text.line_to_byte(start_line);
+            // A big step must not cost more than half of the window.
+            if (cursor - start) * 2 >= before || step == 1 {
+                return start;
+            }
+        }
+        step /= 2;
+    }
+    // The cursor's own line is longer than the window.
+    ceil(text, lowest)
+}
+
+fn end(text: &Rope, cursor: usize, after: usize) -> usize {
+    let highest = floor(text, cursor.saturating_add(after));
+    if highest >= text.len_bytes() {
+        return text.len_bytes();
+    }
+    let line = text.line_to_byte(text.byte_to_line(highest));
+    if line > cursor { line } else { highest }
+}
+
+fn floor(text: &Rope, offset: usize) -> usize {
+    let offset = offset.min(text.len_bytes());
+    text.char_to_byte(text.byte_to_char(offset))
+}
+
+fn ceil(text: &Rope, offset: usize) -> usize {
+    let floor = floor(text, offset);
+    if floor == offset { offset } else { text.char_to_byte(text.byte_to_char(floor) + 1) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbered(lines: usize) -> String {
+        (0..lines).map(|n| format!("line {n:05}\n")).collect()
+    }
+
+    #[test]
+    fn small_files_are_seen_whole() {
+        let text = Rope::from_str("ab\ncd\n");
+        let window = take(&text, 4, 100, 100);
+        assert_eq!((window.prefix.as_str(), window.suffix.as_str(), window.first_line), ("ab\nc", "d\n", 0));
+        assert_eq!(take(&Rope::new(), 9, 10, 10).prefix, "");
+    }
+
+    #[test]
+    fn the_start_stays_put_over_many_lines() {
+        let text = Rope::from_str(&numbered(1000));
+        let mut starts = Vec::new();
+        for line in 500..600 {
+            let window = take(&text, line * 11, 1100, 220);
+            assert!(window.prefix.len() <= 1100 && window.prefix.len() >= 550, "{}", window.prefix.len());
+            assert!(window.prefix.starts_with("line "));
+            assert!(window.suffix.ends_with('\n') && window.suffix.len() <= 220);
+            starts.push(window.first_line);
+        }
+        starts.dedup();
+        assert!(starts.len() <= 5, "{starts:?}");
+    }
+
+    #[test]
+    fn long_lines_and_wide_characters_are_cut_between_characters() {
+        let text = Rope::from_str(&"ä€😀".repeat(2000));
+        for cursor in 9000..9020 {
+            for bytes in 50..60 {
+                let window = take(&text, cursor, bytes, bytes);
+                assert!(window.prefix.len() <= bytes && window.prefix.len() + 4 > bytes - 4);
+                assert!(window.suffix.len() <= bytes && !window.suffix.is_empty());
+            }
+        }
+    }
+}

@@ -1,13 +1,385 @@
 //! Incremental parsing from rope chunks, within a budget of time.
-//! It knows nothing of what the tree is asked.
+//! It knows nothing of what the tree is asked, and reads no clock: the caller says when time is up.
+//!
+//! Everything is in bytes. The points that tree-sitter wants with an edit are zero: it reuses no node that an
+//! edit changed, so they reach no later tree. Tried: with true points, 28,800 random edits in shell, Python, C
+//! and Java gave tree by tree what they give without.
+
+use std::cell::RefCell;
+use std::ops::ControlFlow;
 
 use taper_grammars::Language;
+use tree_sitter::{InputEdit, ParseOptions, ParseState, Parser, Point, Tree};
+
+use crate::text::{Edit, Rope};
+
+thread_local! {
+    /// One parser a thread: it keeps its buffers from parse to parse. Nothing else is remembered in it; the
+    /// language is set, and an abandoned parse forgotten, on every call.
+    static PARSER: RefCell<Parser> = RefCell::new(Parser::new());
+}
 
 /// The tree of one document. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Syntax {
     /// The language the tree is in.
     pub language: &'static Language,
-    /// The tree; points in it are not kept up, only bytes.
-    pub tree: tree_sitter::Tree,
+    /// The tree; ask it in bytes.
+    pub tree: Tree,
+    stale: bool,
+}
+
+impl Syntax {
+    /// Parses a text from its chunks, without copying it. `time_is_up` is called every few microseconds.
+    ///
+    /// `None` if the language has no grammar or time was up before the end: the document works without a
+    /// tree, and may be parsed again later.
+    #[must_use]
+    pub fn parse(
+        text: &Rope,
+        language: &'static Language,
+        time_is_up: &mut dyn FnMut() -> bool,
+    ) -> Option<Self> {
+        let tree = parse(text, language, None, time_is_up)?;
+        Some(Self { language, tree, stale: false })
+    }
+
+    /// Tells the tree of an edit that was applied to its text, so that its bytes fit the text again.
+    ///
+    /// The tree is stale until [`Syntax::reparse`] succeeds. Several edits may be told before one reparse.
+    pub fn edited(&mut self, edit: &Edit) {
+        // `Edit::apply` refuses a reversed range; tree-sitter would not.
+        let old_end_byte = edit.range.end.max(edit.range.start);
+        self.tree.edit(&InputEdit {
+            start_byte: edit.range.start,
+            old_end_byte,
+            new_end_byte: edit.new_end(),
+            start_position: Point::new(0, 0),
+            old_end_position: Point::new(0, 0),
+            new_end_position: Point::new(0, 0),
+        });
+        self.stale = true;
+    }
+
+    /// Brings the tree up to `text`, the text after all edits told, by parsing what they touched.
+    ///
+    /// False if time was up first: the old tree stays, moved by the edits but [stale](Self::is_stale), and
+    /// the next call parses from there.
+    pub fn reparse(&mut self, text: &Rope, time_is_up: &mut dyn FnMut() -> bool) -> bool {
+        if !self.stale {
+            return true;
+        }
+        match parse(text, self.language, Some(&self.tree), time_is_up) {
+            Some(tree) => {
+                self.tree = tree;
+                self.stale = false;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// What the tree would be after one more edit, which makes the text `after`; the tree itself stays. `None`
+    /// if time was up.
+    #[must_use]
+    pub fn with_edit(&self, edit: &Edit, after: &Rope, time_is_up: &mut dyn FnMut() -> bool) -> Option<Self> {
+        let mut next = self.clone();
+        next.edited(edit);
+        next.reparse(after, time_is_up).then_some(next)
+    }
+
+    /// Whether edits were told that no parse has seen yet: places fit the text, kinds of nodes may not.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.stale
+    }
+}
+
+fn parse(
+    text: &Rope,
+    language: &'static Language,
+    old: Option<&Tree>,
+    time_is_up: &mut dyn FnMut() -> bool,
+) -> Option<Tree> {
+    let grammar = language.grammar?();
+    if u32::try_from(text.len_bytes()).is_err() || time_is_up() {
+        return None;
+    }
+    PARSER.with(|parser| {
+        // In use only if `time_is_up` parses, which then gets no tree.
+        let mut parser = parser.try_borrow_mut().ok()?;
+        parser.set_language(&grammar).ok()?;
+        let mut read = |offset: usize, _: Point| -> &[u8] {
+            match text.get_chunk_at_byte(offset) {
+                Some((chunk, start, _, _)) => chunk.as_bytes().get(offset - start..).unwrap_or_default(),
+                None => &[],
+            }
+        };
+        let mut progress = |_: &ParseState| match time_is_up() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        };
+        let options = ParseOptions::new().progress_callback(&mut progress);
+        let tree = parser.parse_with_options(&mut read, old, Some(options));
+        // Else the next parse would go on with this text.
+        parser.reset();
+        tree
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may")]
+
+    use tree_sitter::{Node, TreeCursor};
+
+    use super::*;
+    use crate::text::lines;
+
+    /// Real enough code of each language; edits break it and put it right again.
+    const SOURCES: &[(&str, &str)] = &[
+        ("python", include_str!("../../tests/fixtures/syntax/sample.py")),
+        ("rust", include_str!("../../tests/fixtures/syntax/sample.rs")),
+        ("javascript", include_str!("../../tests/fixtures/syntax/sample.js")),
+        ("typescriptreact", include_str!("../../tests/fixtures/syntax/sample.tsx")),
+        ("go", include_str!("../../tests/fixtures/syntax/sample.go")),
+        ("java", include_str!("../../tests/fixtures/syntax/sample.java")),
+        ("c", include_str!("../../tests/fixtures/syntax/sample.c")),
+        ("ruby", include_str!("../../tests/fixtures/syntax/sample.rb")),
+        ("shellscript", include_str!("../../tests/fixtures/syntax/sample.sh")),
+        ("html", include_str!("../../tests/fixtures/syntax/sample.html")),
+        ("json", include_str!("../../tests/fixtures/syntax/sample.json")),
+    ];
+
+    /// What is typed: bits of syntax, breaks, wide characters.
+    const PIECES: &[&str] = &[
+        "a",
+        "x1",
+        " ",
+        "    ",
+        "\t",
+        "\n",
+        "\n    ",
+        "\r\n",
+        "(",
+        ")",
+        "{",
+        "}",
+        "[",
+        "]",
+        "\"",
+        "'",
+        "`",
+        ":",
+        ";",
+        ",",
+        ".",
+        "=",
+        "<",
+        ">",
+        "</",
+        "//",
+        "/*",
+        "*/",
+        "#",
+        "é",
+        "😀",
+        "e\u{301}",
+        "0",
+        "if ",
+        "return ",
+        "end\n",
+        "def f():\n",
+        "fn f() {",
+        "<<EOF\n",
+        "EOF\n",
+        "${",
+        "\\",
+    ];
+
+    fn language(name: &str) -> &'static Language {
+        taper_grammars::by_id(name).unwrap()
+    }
+
+    fn fresh(text: &Rope, name: &str) -> Syntax {
+        Syntax::parse(text, language(name), &mut || false).unwrap()
+    }
+
+    fn same_node(a: Node, b: Node) -> bool {
+        a.kind_id() == b.kind_id()
+            && a.byte_range() == b.byte_range()
+            && a.is_missing() == b.is_missing()
+            && a.is_extra() == b.is_extra()
+            && a.child_count() == b.child_count()
+    }
+
+    /// Whether two trees have the same nodes at the same bytes.
+    fn same(a: &Tree, b: &Tree) -> bool {
+        fn below(a: &mut TreeCursor, b: &mut TreeCursor) -> bool {
+            if !same_node(a.node(), b.node()) || a.field_id() != b.field_id() {
+                return false;
+            }
+            if a.goto_first_child() {
+                b.goto_first_child();
+                loop {
+                    if !below(a, b) {
+                        return false;
+                    }
+                    if !a.goto_next_sibling() {
+                        break;
+                    }
+                    b.goto_next_sibling();
+                }
+                a.goto_parent();
+                b.goto_parent();
+            }
+            true
+        }
+        below(&mut a.walk(), &mut b.walk())
+    }
+
+    fn random_edit(random: &mut fastrand::Rng, text: &Rope, most: usize) -> Edit {
+        let len = text.len_bytes();
+        let start = lines::floor(text, random.usize(..=len));
+        let end = match random.u8(..4) {
+            0 => lines::floor(text, start + random.usize(..12)),
+            _ => start,
+        };
+        let pieces = if len > most { 0 } else { random.usize(..3) };
+        Edit {
+            range: start..end.max(start),
+            text: (0..pieces).map(|_| PIECES[random.usize(..PIECES.len())]).collect(),
+        }
+    }
+
+    /// Edits a text at random, then takes every edit back. After each step the incremental tree is compared
+    /// with a fresh one. Returns steps, and how many trees of broken code differed.
+    fn edit_and_compare(name: &str, source: &str, seed: u64, edits: usize) -> (usize, usize) {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut text = Rope::from_str(source);
+        let mut syntax = fresh(&text, name);
+        let (mut steps, mut differ, mut undo) = (0, 0, Vec::new());
+        let mut step = |text: &mut Rope, edit: &Edit| {
+            edit.apply(text).unwrap();
+            syntax.edited(edit);
+            assert!(syntax.reparse(text, &mut || false));
+            let fresh = fresh(text, name);
+            steps += 1;
+            if !same(&syntax.tree, &fresh.tree) {
+                // tree-sitter's recovery depends on what it could reuse, so trees of broken code may
+                // differ. Those of sound code never do.
+                let at = format!("{name}, seed {seed}, step {steps}");
+                assert!(fresh.tree.root_node().has_error(), "{at}: the fresh tree is sound\n{text}");
+                assert!(syntax.tree.root_node().has_error(), "{at}: the old tree is sound\n{text}");
+                differ += 1;
+            }
+            assert_eq!(syntax.tree.root_node().end_byte(), fresh.tree.root_node().end_byte());
+        };
+        for _ in 0..edits {
+            let edit = random_edit(&mut random, &text, source.len() + 400);
+            let gone = lines::slice(&text, edit.range.clone());
+            undo.push(Edit { range: edit.range.start..edit.new_end(), text: gone });
+            step(&mut text, &edit);
+        }
+        while let Some(edit) = undo.pop() {
+            step(&mut text, &edit);
+        }
+        assert_eq!(text, source);
+        assert!(same(&syntax.tree, &fresh(&text, name).tree), "{name}, seed {seed}: undone, yet different");
+        (steps, differ)
+    }
+
+    #[test]
+    fn random_edits_agree_with_a_fresh_parse() {
+        let (mut all, mut broken) = (0, 0);
+        for (name, source) in SOURCES {
+            for seed in 0..25 {
+                let (steps, differ) = edit_and_compare(name, source, seed, 40);
+                (all, broken) = (all + steps, broken + differ);
+            }
+        }
+        // As measured: 3 in 1,000, nearly all in Python and the shell.
+        assert!(broken * 100 < all, "{broken} of {all} trees of broken code differ from a fresh parse");
+    }
+
+    #[test]
+    fn several_edits_before_one_parse_are_one_parse() {
+        for seed in 0..200 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let (name, source) = SOURCES[random.usize(..3)];
+            let mut text = Rope::from_str(source);
+            let mut syntax = fresh(&text, name);
+            let mut undo = Vec::new();
+            for _ in 0..10 {
+                let edit = random_edit(&mut random, &text, 4_000);
+                let gone = lines::slice(&text, edit.range.clone());
+                undo.push(Edit { range: edit.range.start..edit.new_end(), text: gone });
+                edit.apply(&mut text).unwrap();
+                syntax.edited(&edit);
+                // A parse that is out of time at once changes nothing.
+                assert!(!syntax.reparse(&text, &mut || true));
+                assert!(syntax.is_stale());
+            }
+            while let Some(edit) = undo.pop() {
+                edit.apply(&mut text).unwrap();
+                syntax.edited(&edit);
+            }
+            assert!(syntax.reparse(&text, &mut || false));
+            assert!(!syntax.is_stale());
+            assert!(same(&syntax.tree, &fresh(&text, name).tree), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn time_that_runs_out_in_the_middle_leaves_no_trace() {
+        let text = Rope::from_str(&SOURCES[1].1.repeat(50));
+        let whole = fresh(&text, "rust");
+        let mut calls = 0u32;
+        let counted = Syntax::parse(&text, language("rust"), &mut || {
+            calls += 1;
+            false
+        });
+        assert!(counted.is_some() && calls > 20, "{calls}");
+        for share in [2, 3, 10] {
+            let (mut left, limit) = (0, calls / share);
+            let mut out = || {
+                left += 1;
+                left > limit
+            };
+            assert!(Syntax::parse(&text, language("rust"), &mut out).is_none());
+            // The parser that gave up serves other texts, and the same one, as if nothing had been.
+            let other = Rope::from_str("[1, 2]");
+            assert!(!fresh(&other, "json").tree.root_node().has_error());
+            assert!(same(&fresh(&text, "rust").tree, &whole.tree));
+        }
+    }
+
+    #[test]
+    fn a_tree_is_looked_at_without_changing_it() {
+        let mut text = Rope::from_str("fn f() {}\n");
+        let syntax = fresh(&text, "rust");
+        let edit = Edit::insert(8, "g(");
+        edit.apply(&mut text).unwrap();
+        let next = syntax.with_edit(&edit, &text, &mut || false).unwrap();
+        assert!(next.tree.root_node().has_error() && !next.is_stale());
+        assert!(!syntax.tree.root_node().has_error() && !syntax.is_stale());
+        assert!(syntax.with_edit(&edit, &text, &mut || true).is_none());
+    }
+
+    #[test]
+    fn strange_texts_parse() {
+        for text in ["", "\0", "\r", "\u{feff}fn", "\u{10ffff}", &"(".repeat(20_000), &"a".repeat(2_000_000)]
+        {
+            let text = Rope::from_str(text);
+            for (name, _) in SOURCES {
+                // Whatever comes of it, it ends; deep nesting may run into the limit on time.
+                let mut calls = 0;
+                let _ = Syntax::parse(&text, language(name), &mut || {
+                    calls += 1;
+                    calls > 2_000
+                });
+            }
+        }
+        assert!(Syntax::parse(&Rope::from_str("a = 1"), language("toml"), &mut || false).is_none());
+    }
 }

@@ -3,6 +3,11 @@
 
 use std::ops::Range;
 
+use ropey::Rope;
+use thiserror::Error;
+
+use super::lines;
+
 /// Replaces the bytes of `range` by `text`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Edit {
@@ -10,4 +15,147 @@ pub struct Edit {
     pub range: Range<usize>,
     /// What stands there afterwards.
     pub text: String,
+}
+
+/// An edit that does not fit its document. The document is left as it was.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum TextError {
+    /// The range ends before it starts.
+    #[error("the edit's range {start}..{end} ends before it starts; send the whole document again")]
+    Reversed {
+        /// First byte.
+        start: usize,
+        /// One behind the last byte.
+        end: usize,
+    },
+    /// The range reaches beyond the document.
+    #[error(
+        "the edit's range {start}..{end} reaches beyond the {len} bytes of the document, which has lost sync; send the whole document again"
+    )]
+    OutOfRange {
+        /// First byte.
+        start: usize,
+        /// One behind the last byte.
+        end: usize,
+        /// Bytes in the document.
+        len: usize,
+    },
+    /// An end of the range lies within a character.
+    #[error(
+        "byte {offset}, an end of the edit, lies within a character of the document, which has lost sync; send the whole document again"
+    )]
+    InsideCharacter {
+        /// The offending byte offset.
+        offset: usize,
+    },
+}
+
+impl Edit {
+    /// An edit that puts `text` in the place of everything.
+    #[must_use]
+    pub fn whole(before: &Rope, text: String) -> Self {
+        Self { range: 0..before.len_bytes(), text }
+    }
+
+    /// An edit that only inserts.
+    #[must_use]
+    pub fn insert(offset: usize, text: impl Into<String>) -> Self {
+        Self { range: offset..offset, text: text.into() }
+    }
+
+    /// The byte offset behind the new text, in the document after the edit.
+    #[must_use]
+    pub fn new_end(&self) -> usize {
+        self.range.start + self.text.len()
+    }
+
+    /// Where a byte offset of the document before the edit lies after it. What lay in the replaced range,
+    /// and what lay at its end, comes to stand behind the new text.
+    #[must_use]
+    pub fn moved(&self, offset: usize) -> usize {
+        if offset < self.range.start {
+            offset
+        } else {
+            self.new_end() + offset.saturating_sub(self.range.end)
+        }
+    }
+
+    /// Whether the edit fits `text`.
+    ///
+    /// # Errors
+    /// The range is reversed, reaches beyond the text, or has an end within a character.
+    pub fn check(&self, text: &Rope) -> Result<(), TextError> {
+        let Range { start, end } = self.range;
+        let len = text.len_bytes();
+        if start > end {
+            return Err(TextError::Reversed { start, end });
+        }
+        if end > len {
+            return Err(TextError::OutOfRange { start, end, len });
+        }
+        for offset in [start, end] {
+            if lines::floor(text, offset) != offset {
+                return Err(TextError::InsideCharacter { offset });
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes `text`. Costs O(log n + bytes that go and come).
+    ///
+    /// # Errors
+    /// As [`Edit::check`]; `text` is then unchanged.
+    pub fn apply(&self, text: &mut Rope) -> Result<(), TextError> {
+        self.check(text)?;
+        let (start, end) = (text.byte_to_char(self.range.start), text.byte_to_char(self.range.end));
+        if start < end {
+            text.remove(start..end);
+        }
+        if !self.text.is_empty() {
+            text.insert(start, &self.text);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_edit_replaces_its_bytes() {
+        let mut text = Rope::from_str("let äx = 1;");
+        assert_eq!(Edit { range: 4..7, text: "😀".into() }.apply(&mut text), Ok(()));
+        assert_eq!(text, "let 😀 = 1;");
+        assert_eq!(Edit::insert(text.len_bytes(), "\n").apply(&mut text), Ok(()));
+        assert_eq!(Edit { range: 0..4, text: String::new() }.apply(&mut text), Ok(()));
+        assert_eq!(text, "😀 = 1;\n");
+        assert_eq!(Edit::whole(&text, "a".into()).apply(&mut text), Ok(()));
+        assert_eq!(text, "a");
+    }
+
+    #[test]
+    fn an_edit_that_does_not_fit_changes_nothing_and_says_why() {
+        let mut text = Rope::from_str("aä");
+        let far = usize::MAX;
+        #[expect(clippy::reversed_empty_ranges, reason = "a broken range is the point")]
+        let cases = [
+            (2..1, TextError::Reversed { start: 2, end: 1 }),
+            (0..4, TextError::OutOfRange { start: 0, end: 4, len: 3 }),
+            (far..far, TextError::OutOfRange { start: far, end: far, len: 3 }),
+            (2..3, TextError::InsideCharacter { offset: 2 }),
+            (0..2, TextError::InsideCharacter { offset: 2 }),
+        ];
+        for (range, error) in cases {
+            assert_eq!(Edit { range, text: "x".into() }.apply(&mut text), Err(error.clone()));
+            assert!(error.to_string().contains("send the whole document again"), "{error}");
+        }
+        assert_eq!(text, "aä");
+    }
+
+    #[test]
+    fn offsets_move_with_an_edit() {
+        let edit = Edit { range: 2..4, text: "abc".into() };
+        assert_eq!([0, 1, 2, 3, 4, 5].map(|offset| edit.moved(offset)), [0, 1, 5, 5, 5, 6]);
+    }
 }

@@ -1,0 +1,222 @@
+//! `taper complete PATH:LINE:COLUMN`: one suggestion, printed where it would stand.
+//! It knows nothing of LSP: it calls the floors below as a test would.
+
+use std::fs;
+use std::io::{self, IsTerminal, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use taper_engine::{Engine, Limits};
+
+use super::load::{self, ModelArgs};
+use crate::prompt::{self, template::Profile};
+use crate::suggest::{self, Extent, Options, Snapshot, Suggestion, Trigger, Work};
+use crate::syntax::Syntax;
+use crate::text::{Encoding, Position, Rope, position};
+
+/// Arguments of `taper complete`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  taper complete src/main.rs:12:5\n  taper complete --plain --model qwen2.5-coder-1.5b app.py:80:1"
+)]
+pub struct Args {
+    /// Where: a file, a line and a column, both from 1; the column counts characters.
+    #[arg(value_name = "PATH:LINE:COLUMN")]
+    place: String,
+    /// Print only the text that would be inserted.
+    #[arg(long)]
+    plain: bool,
+    /// Lines that the suggestion has at most.
+    #[arg(long, value_name = "N")]
+    max_lines: Option<usize>,
+    /// Always one line.
+    #[arg(long)]
+    line: bool,
+    /// Print the prompt, the raw answer and the rule that cut it.
+    #[arg(long)]
+    explain: bool,
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+/// Lines of the file shown above and below the suggestion.
+const CONTEXT_LINES: usize = 4;
+/// The longest parse that is waited for.
+const PARSE_BUDGET: Duration = Duration::from_secs(2);
+
+/// Runs the command.
+///
+/// # Errors
+/// The place is not one, the file cannot be read, the model cannot be had.
+pub fn run(args: &Args) -> Result<()> {
+    let (path, line, column) = parse_place(&args.place)?;
+    let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let Ok(source) = String::from_utf8(bytes) else {
+        bail!("{} is not UTF-8 text, and taper reads no other encoding; convert it first", path.display());
+    };
+    let text = Rope::from_str(&source);
+    let place = Position { line: line - 1, character: column - 1 };
+    let cursor = position::offset(&text, place, Encoding::Utf32);
+    if position::position(&text, cursor, Encoding::Utf32) != place {
+        let lines = text.len_lines();
+        bail!("{} has no place {line}:{column}: it has {lines} lines, and the column must be on its line", path.display());
+    }
+
+    let started = Instant::now();
+    let mut engine = load::engine(&args.model)?;
+    let loaded = started.elapsed();
+
+    let language = taper_grammars::by_path(&path);
+    let mut options = Options::default();
+    if let Some(lines) = args.max_lines {
+        options.max_lines = lines;
+    }
+    if args.line {
+        options.extent = Extent::Line;
+    }
+    let parse_end = Instant::now() + PARSE_BUDGET;
+    let snapshot = Snapshot {
+        syntax: language.and_then(|it| Syntax::parse(&text, it, &mut || Instant::now() > parse_end)),
+        text,
+        language,
+        path: shown_path(&path),
+        cursor,
+        selected: None,
+        trigger: Trigger::Invoked,
+        options,
+    };
+    let profile = Profile::of(engine.about(), engine.tokens());
+    let asked = Instant::now();
+    let (suggestion, work) =
+        suggest::suggest(&snapshot, &profile, engine.as_mut(), &mut |_| ControlFlow::Continue(()))?;
+    let took = asked.elapsed();
+
+    let mut out = io::stdout().lock();
+    let written = if args.plain {
+        write!(out, "{}", suggestion.as_ref().map_or("", |it| it.text.as_str()))
+    } else {
+        show(&mut out, &snapshot, suggestion.as_ref())
+            .and_then(|()| if args.explain { explain(&mut out, &snapshot, &profile, engine.as_ref(), &work) } else { Ok(()) })
+            .and_then(|()| timings(&mut out, engine.as_ref(), &work, loaded, took))
+    };
+    // A reader that has seen enough (`| head`) is no error.
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// `PATH:LINE:COLUMN`; the path may contain colons.
+fn parse_place(place: &str) -> Result<(PathBuf, u32, u32)> {
+    let parsed = place.rsplit_once(':').and_then(|(rest, column)| {
+        let (path, line) = rest.rsplit_once(':')?;
+        Some((PathBuf::from(path), line.parse::<u32>().ok()?, column.parse::<u32>().ok()?))
+    });
+    match parsed {
+        Some((path, line, column)) if line > 0 && column > 0 && !path.as_os_str().is_empty() => Ok((path, line, column)),
+        _ => bail!("`{place}` is no place: write PATH:LINE:COLUMN with both numbers from 1, e.g. src/main.rs:12:5"),
+    }
+}
+
+/// The path as the model sees it: relative to the folder the command runs in, where it is below it.
+fn shown_path(path: &Path) -> String {
+    let relative = std::env::current_dir().ok().and_then(|folder| {
+        let whole = path.canonicalize().ok()?;
+        Some(whole.strip_prefix(folder.canonicalize().ok()?).ok()?.to_owned())
+    });
+    let shown = relative.as_deref().unwrap_or(path);
+    let parts: Vec<_> = shown.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+    parts.join("/")
+}
+
+/// Prints the lines around the cursor with the suggestion in its place: dim on a terminal, between `⟦` and
+/// `⟧` elsewhere.
+fn show(out: &mut dyn Write, snapshot: &Snapshot, suggestion: Option<&Suggestion>) -> io::Result<()> {
+    let (on, off) = if io::stdout().is_terminal() { ("\x1b[2;36m", "\x1b[0m") } else { ("⟦", "⟧") };
+    let text = &snapshot.text;
+    let line = text.byte_to_line(snapshot.cursor);
+    let first = line.saturating_sub(CONTEXT_LINES);
+    let end_line = (line + CONTEXT_LINES + 1).min(text.len_lines());
+    let end = if end_line == text.len_lines() { text.len_bytes() } else { text.line_to_byte(end_line) };
+    let before = text.byte_slice(text.line_to_byte(first)..snapshot.cursor).to_string();
+    let after = text.byte_slice(snapshot.cursor..end).to_string();
+    let inserted = match suggestion {
+        // Colour per line, so that line numbers stay plain.
+        Some(it) => {
+            let lines: Vec<_> = it.text.lines().map(|line| format!("{on}{line}{off}")).collect();
+            lines.join("\n")
+        }
+        None => format!("{on}{off}"),
+    };
+    for (at, shown) in format!("{before}{inserted}{after}").lines().enumerate() {
+        writeln!(out, "{:>5} │ {shown}", first + at + 1)?;
+    }
+    Ok(())
+}
+
+fn explain(
+    out: &mut dyn Write,
+    snapshot: &Snapshot,
+    profile: &Profile,
+    engine: &dyn Engine,
+    work: &Work,
+) -> io::Result<()> {
+    let file = prompt::File {
+        text: &snapshot.text,
+        cursor: snapshot.cursor,
+        path: &snapshot.path,
+        language: snapshot.language,
+    };
+    let (prompt, _) = prompt::build(profile, engine.tokens(), file, suggest::budget(&snapshot.options));
+    writeln!(out, "── prompt ({}) ──\n{}", profile.describe(), engine.tokens().render(&prompt.tokens))?;
+    writeln!(out, "── forced ──\n{:?}", String::from_utf8_lossy(&prompt.forced))?;
+    writeln!(out, "── raw answer ──\n{}\n── ended by: {} ──", work.raw, work.reason)
+}
+
+fn timings(out: &mut dyn Write, engine: &dyn Engine, work: &Work, loaded: Duration, took: Duration) -> io::Result<()> {
+    let rate = |tokens: usize, seconds: f64| if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 };
+    writeln!(
+        out,
+        "{} on {}: loaded in {:.2} s; read {} tokens at {:.0}/s, wrote {} at {:.0}/s; answered in {:.0} ms ({})",
+        engine.about().model,
+        engine.about().kernel,
+        loaded.as_secs_f64(),
+        work.evaluated,
+        rate(work.evaluated, work.prefill_seconds),
+        work.decoded,
+        rate(work.decoded, work.decode_seconds),
+        took.as_secs_f64() * 1e3,
+        if work.reason.is_empty() { "done" } else { work.reason },
+    )
+}
+
+/// What a first run measures: reading and writing speed on a fixed text, tokens a second.
+pub(super) fn measure(engine: &mut dyn Engine, prompt_tokens: usize, answer_tokens: usize) -> Result<(f64, f64)> {
+    let code = "fn add(left: usize, right: usize) -> usize {\n    left + right\n}\n\n".repeat(prompt_tokens);
+    engine.clear();
+    let mut tokens = engine.tokens().encode(&code[..code.len().min(prompt_tokens * 8)]);
+    tokens.truncate(prompt_tokens);
+    let prompt = taper_engine::Prompt { tokens, forced: Vec::new() };
+    let limits = Limits { max_tokens: answer_tokens };
+    let generation = engine.generate(&prompt, &limits, &mut |_| ControlFlow::Continue(()))?;
+    engine.clear();
+    let rate = |tokens: usize, time: Duration| tokens as f64 / time.as_secs_f64().max(1e-9);
+    Ok((rate(generation.evaluated, generation.prefill), rate(generation.pieces.len(), generation.decode)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places() {
+        assert_eq!(parse_place("a/b.rs:3:7").ok(), Some(("a/b.rs".into(), 3, 7)));
+        assert_eq!(parse_place("C:\\x.rs:3:7").ok(), Some(("C:\\x.rs".into(), 3, 7)));
+        for wrong in ["a.rs", "a.rs:1", "a.rs:0:1", "a.rs:1:0", "a.rs:x:1", ":1:1", "a.rs:1:99999999999"] {
+            let message = parse_place(wrong).map(|_| ()).map_err(|error| error.to_string());
+            assert!(message.is_err_and(|it| it.contains(wrong)), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! `taper doctor`: what this machine is, which model runs on it and how, how fast, and what to do about it.
+//! It knows nothing of editors beyond the name of the command that they start.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::thread::available_parallelism;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use taper_engine::Engine;
+use taper_engine::fetch::{self, Bytes, Store, Wanted};
+use taper_engine::models::{self, Measured, measured};
+
+use super::load::{self, ModelArgs};
+use super::{complete, pull};
+use crate::config;
+use crate::prompt::template::Profile;
+
+/// Arguments of `taper doctor`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  taper doctor\n  taper doctor --model qwen2.5-coder-1.5b\n\n\
+                  What it measures is kept, and decides which model is the default on this machine."
+)]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+/// Prompt tokens and answer tokens of the measurement: as in an editor, cold, then a short answer.
+const PROMPT_TOKENS: usize = 256;
+const ANSWER_TOKENS: usize = 32;
+/// The latency budget that the default model has to meet.
+const BUDGET: Duration = Duration::from_millis(300);
+
+/// Runs the command.
+///
+/// # Errors
+/// The model cannot be had or read; what was found out before is printed all the same.
+pub fn run(args: &Args) -> Result<()> {
+    let mut out = io::stdout().lock();
+    let mut say = |what: &str, text: &str| writeln!(out, "{what:<10} {text}");
+
+    say("taper", &format!("{}, {} {}", env!("CARGO_PKG_VERSION"), std::env::consts::OS, std::env::consts::ARCH))?;
+    say("machine", &machine())?;
+    let store = Store::open()?;
+    say("models", &store.folder().display().to_string())?;
+    say("config", &config_line())?;
+
+    let settings = args.model.settings();
+    let (name, path) = match settings.model.as_deref().map(fetch::wanted).transpose()? {
+        Some(Wanted::File(path)) => (path.display().to_string(), path),
+        Some(Wanted::Known(model)) => (model.name.to_owned(), pull::model_file(Some(model.name), settings.offline)?),
+        None => {
+            let model = pull::default_model()?;
+            (model.name.to_owned(), pull::model_file(Some(model.name), settings.offline)?)
+        }
+    };
+    let size = fs::metadata(&path).with_context(|| format!("cannot read {}", path.display()))?.len();
+    say("model", &format!("{name}, {}, {}", Bytes(size), path.display()))?;
+
+    let started = Instant::now();
+    let mut engine = load::open(&path, &settings)?;
+    let loaded = started.elapsed();
+    let about = engine.about().clone();
+    say("family", &format!("{}, {} tokens of context", about.family, about.context))?;
+    say("device", &about.device)?;
+    say("kernel", &about.kernel)?;
+    say("prompt", &Profile::of(&about, engine.tokens()).describe())?;
+    say("load", &format!("{:.2} s", loaded.as_secs_f64()))?;
+
+    let (prefill, decode) = complete::measure(&mut engine, PROMPT_TOKENS, ANSWER_TOKENS)?;
+    say("speed", &format!("reads {prefill:.0} tokens/s, writes {decode:.1} tokens/s"))?;
+    let known = matches!(fetch::wanted(&name), Ok(Wanted::Known(_)));
+    if known {
+        let record = Measured {
+            model: name.clone(),
+            kernel: about.kernel.clone(),
+            prefill_tps: prefill,
+            decode_tps: decode,
+            date: today(),
+        };
+        let folder = fetch::data_folder()?;
+        // A measurement that cannot be kept is still worth showing.
+        if let Err(error) = measured::write(&folder, &record) {
+            say("record", &format!("could not be written to {}: {error}", folder.display()))?;
+        }
+        for line in verdict(&name, &measured::read(&folder)) {
+            say("", &line)?;
+        }
+    }
+    Ok(())
+}
+
+/// What the measurements mean for a person who types.
+fn verdict(name: &str, measured: &[Measured]) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(time) = models::find(name).and_then(|model| models::answer_time(model, measured)) {
+        let ms = time.as_secs_f64() * 1e3;
+        let verdict = if time <= BUDGET { "within" } else { "beyond" };
+        lines.push(format!("a keystroke takes about {ms:.0} ms (8 tokens read, 12 written): {verdict} {} ms", BUDGET.as_millis()));
+    }
+    let best = models::default_model(measured, BUDGET);
+    let why = if best.name == name { "it stays the default here" } else { "the default here from now on" };
+    lines.push(format!("the largest model that answers in time on this machine: {} ({why})", best.name));
+    lines
+}
+
+fn machine() -> String {
+    let cores = available_parallelism().map_or(1, usize::from);
+    let read = |path: &str, key: &str| {
+        let text = fs::read_to_string(path).ok()?;
+        let line = text.lines().find(|line| line.starts_with(key))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    };
+    let mut parts = Vec::new();
+    parts.extend(read("/proc/cpuinfo", "model name"));
+    parts.push(format!("{cores} {}", if cores == 1 { "core" } else { "cores" }));
+    let memory = read("/proc/meminfo", "MemTotal").and_then(|it| it.split(' ').next()?.parse::<u64>().ok());
+    parts.extend(memory.map(|kilobytes| format!("{} of memory", Bytes(kilobytes * 1024))));
+    parts.join(", ")
+}
+
+fn config_line() -> String {
+    match config::file() {
+        Some(path) if Path::new(&path).exists() => path.display().to_string(),
+        Some(path) => format!("none ({} would be read)", path.display()),
+        None => "none".to_owned(),
+    }
+}
+
+/// Today's date in UTC, `2026-11-22`.
+fn today() -> String {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |it| it.as_secs());
+    let (year, month, day) = civil(seconds / 86_400);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+/// The Gregorian date of a day counted from 1970-01-01, after H. Hinnant, "chrono-compatible low-level date
+/// algorithms", `civil_from_days`.
+fn civil(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let era = days / 146_097;
+    let of_era = days % 146_097;
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates() {
+        assert_eq!(civil(0), (1970, 1, 1));
+        assert_eq!(civil(11_016), (2000, 2, 29));
+        assert_eq!(civil(20_779), (2026, 11, 22));
+    }
+}

@@ -1,0 +1,109 @@
+//! The engine that a command asks for: arguments and settings in, a loaded model out.
+//! It knows nothing of what will be asked of it.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail};
+use taper_engine::Engine;
+use taper_engine::local::{self, DeviceChoice, Local};
+use taper_engine::scripted::Scripted;
+
+use super::pull;
+use crate::config::EngineSettings;
+
+/// Which model, and how it runs: arguments that several commands share.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ModelArgs {
+    /// A model that `taper models` lists, or the path of a GGUF file; without it, the largest that this
+    /// machine can answer with in time.
+    #[arg(long, value_name = "NAME|PATH")]
+    pub model: Option<String>,
+    /// Where it runs: auto, cpu, cuda, metal.
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+    /// Which kernels run it on a CPU; `taper doctor` lists them.
+    #[arg(long, value_name = "KERNEL", env = "TAPER_KERNEL")]
+    pub kernel: Option<String>,
+    /// Threads that compute; without it, as many as there are cores.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Tokens that the context holds.
+    #[arg(long, value_name = "TOKENS")]
+    pub context: Option<usize>,
+    /// Never use the network, not even to fetch a missing model.
+    #[arg(long)]
+    pub offline: bool,
+    /// A scripted engine in place of a model, for tests: `scripted:PATH`.
+    #[arg(long, hide = true, value_name = "scripted:PATH")]
+    pub engine: Option<String>,
+}
+
+impl ModelArgs {
+    /// The same as settings.
+    pub fn settings(&self) -> EngineSettings {
+        EngineSettings {
+            model: self.model.clone(),
+            threads: self.threads.unwrap_or(0),
+            context: self.context.unwrap_or(0),
+            device: self.device.clone(),
+            kernel: self.kernel.clone(),
+            offline: self.offline,
+        }
+    }
+}
+
+/// The engine for a command: the scripted one, or the model, which is fetched first if it is missing.
+///
+/// # Errors
+/// The model cannot be had or read, or an argument names nothing that is known.
+pub fn engine(args: &ModelArgs) -> Result<Box<dyn Engine>> {
+    match &args.engine {
+        Some(script) => scripted(script),
+        None => {
+            let settings = args.settings();
+            let path = pull::model_file(settings.model.as_deref(), settings.offline)?;
+            Ok(Box::new(open(&path, &settings)?))
+        }
+    }
+}
+
+/// The engine of a `scripted:PATH` argument.
+///
+/// # Errors
+/// The argument has another form, or the script cannot be read.
+pub fn scripted(script: &str) -> Result<Box<dyn Engine>> {
+    let Some(path) = script.strip_prefix("scripted:") else {
+        bail!("`{script}` is no engine: write scripted:PATH");
+    };
+    let engine = Scripted::from_file(Path::new(path)).with_context(|| format!("cannot use the script {path}"))?;
+    Ok(Box::new(engine))
+}
+
+/// Loads the model at `path`.
+///
+/// # Errors
+/// The file is no readable model, or a setting names nothing that is known.
+pub fn open(path: &Path, settings: &EngineSettings) -> Result<Local> {
+    Ok(Local::open(path, &options(settings)?)?)
+}
+
+/// The settings as the engine takes them.
+///
+/// # Errors
+/// The device or the kernel is none of those known.
+pub fn options(settings: &EngineSettings) -> Result<local::Options> {
+    let mut options = local::Options::default();
+    if let Some(device) = &settings.device {
+        options.device = DeviceChoice::from_str(device)?;
+    }
+    if let Some(kernel) = &settings.kernel {
+        options.kernel = local::Kernel::from_str(kernel)?;
+    }
+    options.threads = NonZeroUsize::new(settings.threads);
+    if settings.context > 0 {
+        options.context = settings.context;
+    }
+    Ok(options)
+}

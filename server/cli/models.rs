@@ -1,0 +1,96 @@
+//! `taper models`: what is known, what is here, where, how large.
+//! It knows nothing of how models are fetched or run.
+
+use std::io::{self, Write as _};
+
+use anyhow::Context as _;
+use taper_engine::fetch::{Bytes, Store};
+use taper_engine::models::{MODELS, Model};
+
+use super::pull;
+
+/// List the models: known ones, those on this machine, where and how large they are.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  taper models            every known model, the ones on this machine marked
+  taper models --here     only those on this machine, with their files
+
+Any other GGUF file of a family that taper reads can be used by its path: taper complete --model FILE …")]
+pub struct Args {
+    /// Only the models on this machine
+    #[arg(long)]
+    here: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// There is no home folder to look into, or stdout is closed.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let store = Store::open()?;
+    let text = list(&store, pull::default_model()?, args.here);
+    io::stdout().write_all(text.as_bytes()).context("cannot write to stdout")
+}
+
+/// The list as text: a line a model, under it the file where it is here.
+fn list(store: &Store, default: &Model, only_here: bool) -> String {
+    let width = MODELS.iter().map(|model| model.name.len()).max().unwrap_or(0);
+    let mut text = format!("models lie in {}\n\n", store.folder().display());
+    let mut shown = 0;
+    for model in MODELS {
+        let path = store.locate(model);
+        if only_here && path.is_none() {
+            continue;
+        }
+        shown += 1;
+        let size =
+            path.as_ref().and_then(|path| path.metadata().ok()).map_or(model.bytes, |found| found.len());
+        let state = match (model.readable(), &path) {
+            (false, _) => "not readable by this version",
+            (true, Some(_)) => "here",
+            (true, None) if store.unfinished(model) > 0 => "begun",
+            (true, None) => "-",
+        };
+        let default = if model.name == default.name { " (default)" } else { "" };
+        let (name, size, licence) = (model.name, Bytes(size).to_string(), model.licence);
+        text += &format!("{name:width$}  {:7}  {size:>9}  {licence:13}  {state}{default}\n", model.family);
+        text += &format!("{:width$}  {}\n", "", model.note);
+        if let Some(path) = path {
+            text += &format!("{:width$}  {}\n", "", path.display());
+        }
+    }
+    if shown == 0 {
+        text += "none yet: `taper pull` brings the default model\n";
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+    use std::fs;
+
+    use super::*;
+    use taper_engine::models::find;
+
+    #[test]
+    fn what_is_here_is_shown_with_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::at(folder.path().join("models"), folder.path().join("cache"));
+        let default = find("qwen2.5-coder-0.5b").unwrap();
+        assert!(list(&store, default, true).ends_with("none yet: `taper pull` brings the default model\n"));
+
+        let here = find("qwen2.5-coder-3b").unwrap();
+        fs::create_dir_all(store.folder()).unwrap();
+        fs::write(store.folder().join(here.file), [0; 2000]).unwrap();
+        fs::write(store.folder().join(format!("{}.part", default.file)), "begun").unwrap();
+        let all = list(&store, default, false);
+        let line = |name: &str| all.lines().find(|l| l.split(' ').next() == Some(name)).unwrap().to_owned();
+        assert!(line("qwen2.5-coder-0.5b").ends_with("491.4 MB  Apache-2.0     begun (default)"));
+        assert!(line("qwen2.5-coder-3b").ends_with("2.0 kB  Qwen-Research  here"));
+        assert!(line("gemma3-270m").ends_with("not readable by this version"));
+        assert!(all.contains(&*store.folder().join(here.file).to_string_lossy()));
+        assert_eq!(list(&store, default, true).matches("Apache-2.0").count(), 0);
+    }
+}

@@ -1,0 +1,204 @@
+//! `taper pull`: brings a model to this machine. Also the progress display of every command that does so.
+//! It knows nothing of how a file is fetched and verified.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressStyle};
+use taper_engine::fetch::{self, Bytes, FetchError, Options, Phase, Progress, Store, Wanted};
+use taper_engine::models::{self, Model};
+
+/// Bring a model to this machine.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  taper pull                        the default model
+  taper pull qwen2.5-coder-1.5b     another one; `taper models` lists them
+
+An interrupted pull goes on where it ended. HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE are honoured;
+models lie in TAPER_HOME, or in taper's folder among your data.")]
+pub struct Args {
+    /// The model's name; without one, the default for this machine
+    name: Option<String>,
+    /// Do not use the network: only say whether the model is here
+    #[arg(long)]
+    offline: bool,
+    /// Fetch the file even if it is here
+    #[arg(long, conflicts_with = "offline")]
+    force: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The model is unknown, cannot be read by this version, or cannot be fetched; the message says what to do.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let store = Store::open()?;
+    let model = match &args.name {
+        Some(name) => models::find(name)
+            .ok_or_else(|| FetchError::UnknownModel { name: name.clone(), nearest: models::nearest(name) })?,
+        None => default_model()?,
+    };
+    let options = Options { offline: args.offline, again: args.force, ..Options::default() };
+    let path = bring(&store, model, &options)?;
+    writeln!(io::stdout(), "{}", path.display()).context("cannot write to stdout")
+}
+
+/// The default model of this machine, by what `taper doctor` measured on it.
+///
+/// # Errors
+/// There is no home folder to find the measurements in.
+pub fn default_model() -> anyhow::Result<&'static Model> {
+    let measured = models::measured::read(&fetch::data_folder()?);
+    Ok(models::default_model(&measured, BUDGET))
+}
+
+/// The latency budget that the default model has to meet.
+const BUDGET: Duration = Duration::from_millis(300);
+
+/// The file to use for a `--model` argument, or for the default model without one: pulled with a progress
+/// display on stderr if it is not here.
+///
+/// # Errors
+/// The model is unknown, or it is not here and cannot be fetched.
+pub fn model_file(model: Option<&str>, offline: bool) -> anyhow::Result<PathBuf> {
+    let model = match model.map(fetch::wanted).transpose()? {
+        Some(Wanted::File(path)) => return Ok(path),
+        Some(Wanted::Known(model)) => model,
+        None => default_model()?,
+    };
+    bring(&Store::open()?, model, &Options { offline, ..Options::default() })
+}
+
+/// Pulls `model` if it is not here (or if `options` say so), telling the user on stderr what goes on.
+fn bring(store: &Store, model: &'static Model, options: &Options) -> anyhow::Result<PathBuf> {
+    let mut display = Display::new(store, model);
+    let path = store.pull(model, options, &mut |progress| display.show(&progress));
+    display.end();
+    Ok(path?)
+}
+
+/// Progress of a pull on stderr: a bar on a terminal, a line now and then elsewhere. Silent while there is
+/// nothing to tell, so a model that is here costs no line.
+struct Display {
+    /// What is said before anything else; taken once it was.
+    opening: Option<String>,
+    /// The bar, on a terminal.
+    bar: Option<ProgressBar>,
+    /// The phase shown last.
+    phase: Option<Phase>,
+    /// Where and when the phase began, for the speed.
+    start: (u64, Instant),
+    /// Tenths of the phase that were told, off a terminal.
+    told: u64,
+}
+
+impl Display {
+    fn new(store: &Store, model: &Model) -> Display {
+        let unfinished = store.unfinished(model);
+        let resume = if unfinished > 0 {
+            format!(", {} of it here already", Bytes(unfinished))
+        } else {
+            String::new()
+        };
+        let (name, size, licence) = (model.name, Bytes(model.bytes), model.licence);
+        let folder = store.folder().display();
+        Display {
+            opening: Some(format!(
+                "fetching the model {name} ({size}{resume}; licence {licence}) into {folder}"
+            )),
+            bar: io::stderr().is_terminal().then(|| ProgressBar::new(0)),
+            phase: None,
+            start: (0, Instant::now()),
+            told: 0,
+        }
+    }
+
+    fn show(&mut self, progress: &Progress) {
+        if let Some(opening) = self.opening.take() {
+            self.say(&opening);
+        }
+        // Parts are loaded and unpacked in turn: the two are one bar.
+        let loads = |phase: &Option<Phase>| matches!(phase, Some(Phase::Download | Phase::Unpack));
+        let next = Some(progress.phase.clone());
+        let same = self.phase == next || loads(&self.phase) && loads(&next);
+        self.phase = next;
+        if !same {
+            self.begin(progress);
+        }
+        let Some(bar) = &self.bar else { return self.tell_tenths(progress) };
+        bar.set_position(progress.done);
+        if matches!(progress.phase, Phase::Download | Phase::Unpack) {
+            bar.set_message(if progress.phase == Phase::Unpack { "unzipping" } else { "loading" });
+        }
+    }
+
+    /// A phase begins.
+    fn begin(&mut self, progress: &Progress) {
+        self.start = (progress.done, Instant::now());
+        self.told = 0;
+        let line = match &progress.phase {
+            Phase::Wait => Some("another process is fetching it: waiting for that".to_owned()),
+            Phase::Ask(source) => Some(format!("trying: {source}")),
+            Phase::Download | Phase::Unpack | Phase::Verify => None,
+        };
+        if let Some(line) = line {
+            return self.say(&line);
+        }
+        if let Some(bar) = &self.bar {
+            let shape = "{msg:>9} [{bar:30}] {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
+            let style = ProgressStyle::with_template(shape).unwrap_or_else(|_| ProgressStyle::default_bar());
+            bar.set_style(style.progress_chars("=> "));
+            bar.set_message("checking");
+            bar.set_length(progress.total);
+            bar.set_position(progress.done);
+            // What an earlier pull brought says nothing about the speed of this one.
+            bar.reset_eta();
+        }
+    }
+
+    /// Off a terminal: a line for every tenth.
+    fn tell_tenths(&mut self, progress: &Progress) {
+        if progress.total == 0 || !matches!(progress.phase, Phase::Download | Phase::Unpack) {
+            return;
+        }
+        let tenth = progress.done.saturating_mul(10) / progress.total;
+        if tenth <= self.told {
+            return;
+        }
+        self.told = tenth;
+        let (from, since) = self.start;
+        #[expect(clippy::cast_precision_loss, reason = "only shown")]
+        let speed =
+            (progress.done - from.min(progress.done)) as f64 / since.elapsed().as_secs_f64().max(1e-3);
+        let (done, total) = (Bytes(progress.done), Bytes(progress.total));
+        let mut line = format!("{}0 %, {done} of {total}", tenth.min(10));
+        if speed >= 1.0 {
+            #[expect(clippy::cast_precision_loss, reason = "only shown")]
+            let left = progress.total.saturating_sub(progress.done) as f64 / speed;
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "positive, only shown"
+            )]
+            let speed = Bytes(speed as u64);
+            line += &format!(", {speed}/s, {left:.0} s left");
+        }
+        self.say(&line);
+    }
+
+    fn say(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(line),
+            // A closed stderr is no reason to end a download.
+            None => drop(writeln!(io::stderr(), "{line}")),
+        }
+    }
+
+    fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! Writes small GGUF files for tests: any metadata and tensors, and whole models with random weights.
+//! It knows nothing of the tests that use it, and nothing that serves a user calls it.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{Device, Tensor};
+
+use super::{DEFAULT_ALIGNMENT, Value};
+use crate::tokens::tiny;
+
+/// A GGUF file (version 3, little endian) in the making.
+///
+/// ```no_run
+/// use taper_engine::gguf::{Value, testing::Writer};
+/// let writer = Writer::new().metadata("general.architecture", Value::String("qwen2".into()));
+/// writer.write("model.gguf".as_ref())?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Writer {
+    metadata: Vec<(String, Value)>,
+    tensors: Vec<(String, GgmlDType, Vec<usize>, Vec<u8>)>,
+}
+
+impl Writer {
+    /// A file without metadata and tensors.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a metadata value, or replaces the one under this key.
+    ///
+    /// Stored as converters do: whole numbers as `u32`/`i32` where they fit, else `u64`/`i64`; floats as `f32`.
+    /// A list takes the type of its first element (an empty one: `u32`), so its elements must be of one kind.
+    pub fn metadata(mut self, key: &str, value: Value) -> Self {
+        self.metadata.retain(|(other, _)| other != key);
+        self.metadata.push((key.to_owned(), value));
+        self
+    }
+
+    /// Removes the metadata value under this key.
+    pub fn without(mut self, key: &str) -> Self {
+        self.metadata.retain(|(other, _)| other != key);
+        self
+    }
+
+    /// Adds a tensor, or replaces the one of this name. `shape` has the outermost dimension first (as
+    /// [`super::TensorView::shape`]); `bytes` are the stored blocks and are not checked.
+    pub fn tensor(mut self, name: &str, dtype: GgmlDType, shape: &[usize], bytes: Vec<u8>) -> Self {
+        self.tensors.retain(|(other, ..)| other != name);
+        self.tensors.push((name.to_owned(), dtype, shape.to_vec(), bytes));
+        self
+    }
+
+    /// Removes the tensor of this name.
+    pub fn without_tensor(mut self, name: &str) -> Self {
+        self.tensors.retain(|(other, ..)| other != name);
+        self
+    }
+
+    /// The whole file.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.extend_from_slice(&super::MAGIC);
+        out.extend_from_slice(&3_u32.to_le_bytes());
+        out.extend_from_slice(&(self.tensors.len() as u64).to_le_bytes());
+        out.extend_from_slice(&(self.metadata.len() as u64).to_le_bytes());
+        for (key, value) in &self.metadata {
+            put_string(&mut out, key);
+            let kind = kind(value);
+            out.extend_from_slice(&kind.to_le_bytes());
+            put_value(&mut out, kind, value);
+        }
+        let mut offset = 0;
+        for (name, dtype, shape, bytes) in &self.tensors {
+            put_string(&mut out, name);
+            out.extend_from_slice(&(shape.len() as u32).to_le_bytes());
+            for &n in shape.iter().rev() {
+                out.extend_from_slice(&(n as u64).to_le_bytes());
+            }
+            out.extend_from_slice(&dtype_id(*dtype).to_le_bytes());
+            out.extend_from_slice(&(offset as u64).to_le_bytes());
+            offset = (offset + bytes.len()).next_multiple_of(DEFAULT_ALIGNMENT as usize);
+        }
+        for (.., bytes) in &self.tensors {
+            out.resize(out.len().next_multiple_of(DEFAULT_ALIGNMENT as usize), 0);
+            out.extend_from_slice(bytes);
+        }
+        out
+    }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        fs::write(path, self.bytes())
+    }
+
+    /// Adds `tokenizer.ggml.*` of a tiny byte-level vocabulary with Qwen's special tokens (the one of
+    /// [`crate::Tokens::bytes_only`]).
+    pub fn byte_level_tokenizer(self) -> Self {
+        let (tokens, types, merges) = tiny::vocabulary();
+        let id = |name: &str| {
+            Value::Unsigned(tokens.iter().position(|token| token == name).unwrap_or_default() as u64)
+        };
+        let end = id("<|endoftext|>");
+        self.metadata("tokenizer.ggml.model", Value::String("gpt2".into()))
+            .metadata("tokenizer.ggml.pre", Value::String("qwen2".into()))
+            .metadata("tokenizer.ggml.bos_token_id", end.clone())
+            .metadata("tokenizer.ggml.eos_token_id", id("<|im_end|>"))
+            .metadata("tokenizer.ggml.padding_token_id", end)
+            .metadata("tokenizer.ggml.add_bos_token", Value::Bool(false))
+            .metadata("tokenizer.ggml.tokens", strings(tokens))
+            .metadata(
+                "tokenizer.ggml.token_type",
+                Value::Array(types.into_iter().map(Value::Signed).collect()),
+            )
+            .metadata("tokenizer.ggml.merges", strings(merges))
+    }
+
+    /// Adds `tokenizer.ggml.*` of a tiny SentencePiece vocabulary with CodeLlama's special tokens.
+    pub fn sentencepiece_tokenizer(self) -> Self {
+        let (tokens, types, scores) = tiny::sentencepiece();
+        self.metadata("tokenizer.ggml.model", Value::String("llama".into()))
+            .metadata("tokenizer.ggml.pre", Value::String("default".into()))
+            .metadata("tokenizer.ggml.unknown_token_id", Value::Unsigned(0))
+            .metadata("tokenizer.ggml.bos_token_id", Value::Unsigned(1))
+            .metadata("tokenizer.ggml.eos_token_id", Value::Unsigned(2))
+            .metadata("tokenizer.ggml.add_bos_token", Value::Bool(true))
+            .metadata("tokenizer.ggml.tokens", strings(tokens))
+            .metadata("tokenizer.ggml.scores", Value::Array(scores.into_iter().map(Value::Float).collect()))
+            .metadata(
+                "tokenizer.ggml.token_type",
+                Value::Array(types.into_iter().map(Value::Signed).collect()),
+            )
+    }
+}
+
+fn strings(texts: Vec<String>) -> Value {
+    Value::Array(texts.into_iter().map(Value::String).collect())
+}
+
+/// Sizes of a model with random weights.
+#[derive(Debug, Clone)]
+pub struct Dims {
+    /// Transformer blocks.
+    pub layers: usize,
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Query heads; each is `hidden / heads` wide.
+    pub heads: usize,
+    /// Key and value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Width between the feed-forward matrices.
+    pub intermediate: usize,
+    /// `context_length` that the file names.
+    pub context: usize,
+    /// How the matrices are stored, taken in turn: one element for all alike, several for a mix. The
+    /// blocks (32 values, K-quants 256) must divide `hidden` and `intermediate`.
+    pub weights: Vec<GgmlDType>,
+    /// How the embedding table is stored.
+    pub embedding: GgmlDType,
+    /// How the output head is stored; `None`: it is the embedding table.
+    pub output: Option<GgmlDType>,
+}
+
+impl Default for Dims {
+    /// Two layers of width 64, `f32`, head tied to the embedding: the fastest that has every part.
+    fn default() -> Self {
+        Self {
+            layers: 2,
+            hidden: 64,
+            heads: 4,
+            kv_heads: 2,
+            intermediate: 128,
+            context: 512,
+            weights: vec![GgmlDType::F32],
+            embedding: GgmlDType::F32,
+            output: None,
+        }
+    }
+}
+
+impl Dims {
+    /// The default sizes with all matrices in `dtype`; wide enough for K-quants where `dtype` is one.
+    pub fn stored_as(dtype: GgmlDType) -> Self {
+        let wide = dtype.block_size() > 32;
+        Self {
+            hidden: if wide { 256 } else { 64 },
+            intermediate: if wide { 512 } else { 128 },
+            weights: vec![dtype],
+            embedding: dtype,
+            ..Self::default()
+        }
+    }
+}
+
+/// A model of the qwen2 family (biases on q, k, v; tiny byte-level vocabulary) with random weights: the
+/// same `seed` and `dims` give the same file.
+///
+/// # Errors
+/// candle refuses a dtype for these dimensions.
+pub fn random_qwen2(seed: u64, dims: &Dims) -> candle_core::Result<Writer> {
+    let (tokens, ..) = tiny::vocabulary();
+    let writer = head("qwen2", dims).byte_level_tokenizer();
+    weights(writer, seed, dims, tokens.len(), true)
+}
+
+/// A model of the llama family (no biases; tiny SentencePiece vocabulary) with random weights.
+///
+/// # Errors
+/// candle refuses a dtype for these dimensions.
+pub fn random_llama(seed: u64, dims: &Dims) -> candle_core::Result<Writer> {
+    let (tokens, ..) = tiny::sentencepiece();
+    let writer = head("llama", dims)
+        .sentencepiece_tokenizer()
+        .metadata("llama.rope.dimension_count", Value::Unsigned((dims.hidden / dims.heads) as u64))
+        .metadata("llama.vocab_size", Value::Unsigned(tokens.len() as u64));
+    weights(writer, seed, dims, tokens.len(), false)
+}
+
+fn head(family: &str, dims: &Dims) -> Writer {
+    let number = |n: usize| Value::Unsigned(n as u64);
+    Writer::new()
+        .metadata("general.architecture", Value::String(family.into()))
+        .metadata("general.name", Value::String(format!("random {family}")))
+        .metadata(&format!("{family}.block_count"), number(dims.layers))
+        .metadata(&format!("{family}.context_length"), number(dims.context))
+        .metadata(&format!("{family}.embedding_length"), number(dims.hidden))
+        .metadata(&format!("{family}.feed_forward_length"), number(dims.intermediate))
+        .metadata(&format!("{family}.attention.head_count"), number(dims.heads))
+        .metadata(&format!("{family}.attention.head_count_kv"), number(dims.kv_heads))
+        .metadata(&format!("{family}.attention.layer_norm_rms_epsilon"), Value::Float(1e-6))
+        .metadata(&format!("{family}.rope.freq_base"), Value::Float(10_000.0))
+}
+
+/// Uniform random weights of such a spread that every layer keeps the size of what flows through it.
+fn weights(
+    mut writer: Writer,
+    seed: u64,
+    dims: &Dims,
+    vocabulary: usize,
+    biases: bool,
+) -> candle_core::Result<Writer> {
+    let mut random = Random(seed);
+    let mut stored = dims.weights.iter().copied().cycle();
+    let mut matrix =
+        |writer: Writer, name: &str, rows: usize, columns: usize, dtype: Option<GgmlDType>, gain: f32| {
+            let dtype = dtype.or_else(|| stored.next()).unwrap_or(GgmlDType::F32);
+            let spread = gain * (3.0 / columns as f32).sqrt();
+            let values: Vec<f32> = (0..rows * columns).map(|_| random.signed() * spread).collect();
+            let tensor = Tensor::from_vec(values, (rows, columns), &Device::Cpu)?;
+            let bytes = QTensor::quantize(&tensor, dtype)?.data()?.into_owned();
+            candle_core::Result::Ok(writer.tensor(name, dtype, &[rows, columns], bytes))
+        };
+    let mut other = Random(seed ^ 0x5eed);
+    let mut vector = |writer: Writer, name: &str, len: usize, middle: f32| {
+        let bytes = (0..len).flat_map(|_| (middle + 0.2 * other.signed()).to_le_bytes()).collect();
+        writer.tensor(name, GgmlDType::F32, &[len], bytes)
+    };
+    let (hidden, kv) = (dims.hidden, dims.hidden / dims.heads * dims.kv_heads);
+    // Embeddings of unit variance: spread * sqrt(columns).
+    let gain = (hidden as f32).sqrt();
+    writer = matrix(writer, "token_embd.weight", vocabulary, hidden, Some(dims.embedding), gain)?;
+    for layer in 0..dims.layers {
+        let name = |part: &str| format!("blk.{layer}.{part}");
+        writer = vector(writer, &name("attn_norm.weight"), hidden, 1.0);
+        for (part, rows) in [("attn_q", hidden), ("attn_k", kv), ("attn_v", kv)] {
+            writer = matrix(writer, &name(&format!("{part}.weight")), rows, hidden, None, 1.5)?;
+            if biases {
+                writer = vector(writer, &name(&format!("{part}.bias")), rows, 0.0);
+            }
+        }
+        writer = matrix(writer, &name("attn_output.weight"), hidden, hidden, None, 1.0)?;
+        writer = vector(writer, &name("ffn_norm.weight"), hidden, 1.0);
+        writer = matrix(writer, &name("ffn_gate.weight"), dims.intermediate, hidden, None, 1.5)?;
+        writer = matrix(writer, &name("ffn_up.weight"), dims.intermediate, hidden, None, 1.5)?;
+        writer = matrix(writer, &name("ffn_down.weight"), hidden, dims.intermediate, None, 1.0)?;
+    }
+    writer = vector(writer, "output_norm.weight", hidden, 1.0);
+    if let Some(dtype) = dims.output {
+        writer = matrix(writer, "output.weight", vocabulary, hidden, Some(dtype), 4.0)?;
+    }
+    Ok(writer)
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014): files must not change with a library's version.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Uniform in -1 to 1.
+    fn signed(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+}
+
+fn put_string(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(&(text.len() as u64).to_le_bytes());
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// `gguf_metadata_value_type` that a value is stored as.
+fn kind(value: &Value) -> u32 {
+    match value {
+        Value::Unsigned(n) if u32::try_from(*n).is_ok() => 4,
+        Value::Unsigned(_) => 10,
+        Value::Signed(n) if i32::try_from(*n).is_ok() => 5,
+        Value::Signed(_) => 11,
+        Value::Float(_) => 6,
+        Value::Bool(_) => 7,
+        Value::String(_) => 8,
+        Value::Array(_) => 9,
+    }
+}
+
+fn put_value(out: &mut Vec<u8>, kind: u32, value: &Value) {
+    match (kind, value) {
+        (4, Value::Unsigned(n)) => out.extend_from_slice(&(*n as u32).to_le_bytes()),
+        (_, Value::Unsigned(n)) => out.extend_from_slice(&n.to_le_bytes()),
+        (5, Value::Signed(n)) => out.extend_from_slice(&(*n as i32).to_le_bytes()),
+        (_, Value::Signed(n)) => out.extend_from_slice(&n.to_le_bytes()),
+        (_, Value::Float(x)) => out.extend_from_slice(&(*x as f32).to_le_bytes()),
+        (_, Value::Bool(value)) => out.push(u8::from(*value)),
+        (_, Value::String(text)) => put_string(out, text),
+        (_, Value::Array(values)) => {
+            let kind = values.first().map_or(4, self::kind);
+            out.extend_from_slice(&kind.to_le_bytes());
+            out.extend_from_slice(&(values.len() as u64).to_le_bytes());
+            for value in values {
+                put_value(out, kind, value);
+            }
+        }
+    }
+}
+
+/// `ggml_type` of ggml.h.
+fn dtype_id(dtype: GgmlDType) -> u32 {
+    match dtype {
+        GgmlDType::F32 => 0,
+        GgmlDType::F16 => 1,
+        GgmlDType::Q4_0 => 2,
+        GgmlDType::Q4_1 => 3,
+        GgmlDType::Q5_0 => 6,
+        GgmlDType::Q5_1 => 7,
+        GgmlDType::Q8_0 => 8,
+        GgmlDType::Q8_1 => 9,
+        GgmlDType::Q2K => 10,
+        GgmlDType::Q3K => 11,
+        GgmlDType::Q4K => 12,
+        GgmlDType::Q5K => 13,
+        GgmlDType::Q6K => 14,
+        GgmlDType::Q8K => 15,
+        GgmlDType::BF16 => 30,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+    use crate::gguf::Gguf;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.gguf");
+        let writer = Writer::new()
+            .metadata("a", Value::Unsigned(7))
+            .metadata("b", Value::Signed(-7))
+            .metadata("c", Value::Unsigned(1 << 40))
+            .metadata("d", Value::Float(0.5))
+            .metadata("e", strings(vec!["x".into(), "é".into()]))
+            .metadata("f", Value::Array(vec![Value::Array(vec![Value::Bool(true)]), Value::Array(vec![])]))
+            .tensor("t", GgmlDType::F32, &[2, 3], (0..24).collect())
+            .tensor("u", GgmlDType::F16, &[1], vec![1, 2]);
+        writer.write(&path).unwrap();
+        let gguf = Gguf::open(&path).unwrap();
+        assert_eq!(gguf.usize("a").unwrap(), Some(7));
+        assert_eq!(gguf.get("b"), Some(&Value::Signed(-7)));
+        assert_eq!(gguf.usize("c").unwrap(), Some(1 << 40));
+        assert_eq!(gguf.float("d").unwrap(), Some(0.5));
+        assert_eq!(gguf.texts("e").unwrap(), Some(vec!["x".as_bytes(), "é".as_bytes()]));
+        assert_eq!(gguf.array("e").unwrap()[1], Value::String("é".into()));
+        assert_eq!(gguf.array("f").unwrap()[0], Value::Array(vec![Value::Bool(true)]));
+        assert!(gguf.numbers("e").is_err() && gguf.texts("a").is_err());
+        let t = gguf.need_tensor("t", &[2, 3]).unwrap();
+        assert_eq!(t.data, (0..24).collect::<Vec<u8>>());
+        assert_eq!(gguf.need_tensor("u", &[1]).unwrap().data, [1, 2]);
+    }
+
+    #[test]
+    fn random_models_open_for_every_dtype() {
+        use GgmlDType::{BF16, F16, F32, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.gguf");
+        for dtype in [F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2K, Q3K, Q4K, Q5K, Q6K] {
+            let dims = Dims { output: Some(Q8_0), ..Dims::stored_as(dtype) };
+            for writer in [random_qwen2(1, &dims).unwrap(), random_llama(1, &dims).unwrap()] {
+                writer.write(&path).unwrap();
+                let gguf = Gguf::open(&path).unwrap();
+                assert!(gguf.tensor("blk.1.ffn_down.weight").is_some_and(|t| t.dtype == dtype));
+            }
+        }
+        let dims = Dims::default();
+        assert_eq!(random_qwen2(3, &dims).unwrap().bytes(), random_qwen2(3, &dims).unwrap().bytes());
+        assert_ne!(random_qwen2(3, &dims).unwrap().bytes(), random_qwen2(4, &dims).unwrap().bytes());
+    }
+}

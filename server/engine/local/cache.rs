@@ -1,0 +1,76 @@
+//! The KV cache of the candle decoder: allocated once, appended to, cut.
+//! It knows nothing of tokens or attention.
+
+use candle_core::{DType, Device, Result, Tensor};
+
+/// Keys and values of every layer, `[kv_heads, capacity, head_dim]` each; the first `len` positions are valid.
+#[derive(Debug)]
+pub(super) struct KvCache {
+    layers: Vec<(Tensor, Tensor)>,
+    len: usize,
+    capacity: usize,
+}
+
+impl KvCache {
+    /// Allocates the cache. The pages of a CPU's are not touched before positions are written.
+    ///
+    /// # Errors
+    /// There is not enough memory.
+    pub(super) fn new(
+        layers: usize,
+        kv_heads: usize,
+        capacity: usize,
+        head_dim: usize,
+        device: &Device,
+    ) -> Result<Self> {
+        let too_much = || candle_core::Error::msg(format!("no memory for a KV cache of {capacity} tokens"));
+        let values = [2 * layers, kv_heads, capacity, head_dim].iter().try_fold(1_usize, |n, &m| n.checked_mul(m));
+        let values = values.ok_or_else(too_much)?;
+        if device.is_cpu() {
+            // An allocation that fails inside candle ends the process; this one reports.
+            Vec::<f32>::new().try_reserve_exact(values).map_err(|_| too_much())?;
+        }
+        let zeros = || Tensor::zeros((kv_heads, capacity, head_dim), DType::F32, device);
+        let layers = (0..layers).map(|_| Ok((zeros()?, zeros()?))).collect::<Result<_>>()?;
+        Ok(Self { layers, len: 0, capacity })
+    }
+
+    /// Positions that are valid.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Positions that fit.
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Writes keys and values, `[kv_heads, n, head_dim]`, behind the valid positions of `layer`. They become valid by
+    /// [`KvCache::grow`], once all layers have theirs; a call that fails between leaves nothing behind.
+    pub(super) fn write(&self, layer: usize, keys: &Tensor, values: &Tensor) -> Result<()> {
+        let (k, v) = self.layer(layer)?;
+        k.slice_set(keys, 1, self.len)?;
+        v.slice_set(values, 1, self.len)
+    }
+
+    /// The first `len` keys and values of `layer`, written ones beyond the valid ones included:
+    /// `[kv_heads, len, head_dim]`, a view.
+    pub(super) fn view(&self, layer: usize, len: usize) -> Result<(Tensor, Tensor)> {
+        let (k, v) = self.layer(layer)?;
+        Ok((k.narrow(1, 0, len)?, v.narrow(1, 0, len)?))
+    }
+
+    /// Makes `n` more written positions valid.
+    pub(super) fn grow(&mut self, n: usize) {
+        self.len = (self.len + n).min(self.capacity);
+    }
+
+    /// Keeps the first `len` positions.
+    pub(super) fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    fn layer(&self, layer: usize) -> Result<&(Tensor, Tensor)> {
+        self.layers.get(layer).ok_or_else(|| candle_core::Error::msg(format!("the KV cache has no layer {layer}")))
+    }
+}

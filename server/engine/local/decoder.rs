@@ -1,0 +1,621 @@
+//! The decoder over candle tensors: any device that candle knows, and the reference for our own kernels.
+//! It knows nothing of prompts, text, or which token is chosen.
+//!
+//! A pre-norm transformer with grouped-query attention: for each block
+//! `x += W_o · attention(rope(W_q n), rope(W_k n), W_v n)` with `n = rms_norm(x)`, then
+//! `x += W_down · (silu(W_gate m) ∘ W_up m)` with `m = rms_norm(x)`; logits are `W_out · rms_norm(x)`.
+//! Sources: Llama (<https://arxiv.org/abs/2302.13971>), Qwen2.5 (<https://arxiv.org/abs/2412.15115>: biases on the
+//! query, key and value), Qwen3 (<https://arxiv.org/abs/2505.09388>: norms on queries and keys).
+
+use candle_core::{D, Device, Module, Result as CandleResult, Tensor};
+use candle_nn::ops::{rms_norm, silu, softmax_last_dim};
+use candle_nn::rotary_emb::{rope, rope_i};
+
+use super::cache::KvCache;
+use super::config::RopeStyle;
+use super::weights::{Block, Projection, Weights};
+use super::{Config, Decoder};
+use crate::gguf::Gguf;
+use crate::{EngineError, TokenId};
+
+/// Values of the attention matrix that are computed at once, `[heads, rows, positions]`: 64 MiB. More rows are split.
+const ATTENTION_VALUES: usize = 1 << 24;
+
+/// The decoder: quantized weights, KV cache, and the tables of the rotation.
+#[derive(Debug)]
+pub struct CandleDecoder {
+    config: Config,
+    device: Device,
+    weights: Weights,
+    cache: KvCache,
+    /// Of each position's angles, `[capacity, rope.dim / 2]`.
+    cos: Tensor,
+    sin: Tensor,
+    /// The last call's result; kept, as the caller reads it in place.
+    logits: Vec<f32>,
+}
+
+impl CandleDecoder {
+    /// Loads the tensors onto `device` and allocates a KV cache of `capacity` tokens.
+    ///
+    /// # Errors
+    /// A tensor is missing or misshapen, or the device has no room.
+    pub fn load(gguf: &Gguf, config: &Config, capacity: usize, device: &Device) -> Result<Self, EngineError> {
+        let weights = Weights::load(gguf, config, device)?;
+        let failed = |source| device_error(device, source);
+        let cache =
+            KvCache::new(config.blocks, config.kv_heads, capacity, config.head_dim, device).map_err(failed)?;
+        let (cos, sin) = angles(config, capacity, device).map_err(failed)?;
+        let (config, device) = (config.clone(), device.clone());
+        Ok(Self { config, device, weights, cache, cos, sin, logits: Vec::new() })
+    }
+
+    /// Evaluates `tokens` behind the valid positions and returns the logits of the last `rows`.
+    fn evaluate(&self, tokens: &[TokenId], rows: usize) -> CandleResult<Vec<f32>> {
+        let ids = Tensor::new(tokens, &Device::Cpu)?;
+        let mut x = self.weights.embedding.embedding(&ids)?.to_device(&self.device)?;
+        let last = self.weights.blocks.len() - 1;
+        for (index, block) in self.weights.blocks.iter().enumerate() {
+            // Behind the last block's keys and values only the rows whose logits are asked for matter.
+            let keep = if index == last { rows } else { tokens.len() };
+            x = self.block(index, block, &x, keep)?;
+        }
+        if rows == 0 {
+            return Ok(Vec::new());
+        }
+        let x = rms_norm(&x, &self.weights.output_norm, self.config.norm_epsilon)?;
+        self.weights.output.forward(&x)?.flatten_all()?.to_vec1()
+    }
+
+    /// One block over `x`, `[n, embedding]`; the result has the last `keep` rows.
+    fn block(&self, index: usize, block: &Block, x: &Tensor, keep: usize) -> CandleResult<Tensor> {
+        let (config, epsilon) = (&self.config, self.config.norm_epsilon);
+        let n = x.dim(0)?;
+        let normed = rms_norm(x, &block.attn_norm, epsilon)?;
+        let (query_norm, key_norm) = block.qk_norm.as_ref().map(|(q, k)| (q, k)).unzip();
+
+        let keys = self.heads(&block.key, &normed, config.kv_heads, key_norm)?;
+        let keys = self.rotate(&keys, self.cache.len())?;
+        let values = self.heads(&block.value, &normed, config.kv_heads, None)?;
+        self.cache.write(index, &keys, &values)?;
+        let x = x.narrow(0, n - keep, keep)?;
+        if keep == 0 {
+            return Ok(x);
+        }
+
+        let first = self.cache.len() + n - keep;
+        let queries = self.heads(&block.query, &normed.narrow(0, n - keep, keep)?, config.heads, query_norm)?;
+        let queries = self.rotate(&queries, first)?;
+        let attended = self.attention(index, &queries, first)?;
+        let x = (x + block.attn_output.forward(&attended)?)?;
+
+        let normed = rms_norm(&x, &block.ffn_norm, epsilon)?;
+        let gated = (silu(&block.gate.forward(&normed)?)? * block.up.forward(&normed)?)?;
+        x + block.down.forward(&gated)?
+    }
+
+    /// Projects `x`, `[n, embedding]`, and splits it into heads: `[heads, n, head_dim]`, contiguous.
+    fn heads(&self, projection: &Projection, x: &Tensor, heads: usize, norm: Option<&Tensor>) -> CandleResult<Tensor> {
+        let n = x.dim(0)?;
+        let mut y = projection.weight.forward(x)?;
+        if let Some(bias) = &projection.bias {
+            y = y.broadcast_add(bias)?;
+        }
+        let mut y = y.reshape((n, heads, self.config.head_dim))?;
+        if let Some(norm) = norm {
+            y = rms_norm(&y, norm, self.config.norm_epsilon)?;
+        }
+        y.transpose(0, 1)?.contiguous()
+    }
+
+    /// Turns `x`, `[heads, n, head_dim]`, by the angles of the positions from `first` on.
+    fn rotate(&self, x: &Tensor, first: usize) -> CandleResult<Tensor> {
+        let config = &self.config;
+        let (_, n, head_dim) = x.dims3()?;
+        let (cos, sin) = (self.cos.narrow(0, first, n)?, self.sin.narrow(0, first, n)?);
+        let turn = |x: &Tensor| match config.rope.style {
+            RopeStyle::Interleaved => rope_i(x, &cos, &sin),
+            RopeStyle::Halves => rope(x, &cos, &sin),
+        };
+        let x = x.unsqueeze(0)?;
+        let dim = config.rope.dim;
+        let x = if dim == head_dim {
+            turn(&x)?
+        } else {
+            let rest = x.narrow(D::Minus1, dim, head_dim - dim)?;
+            Tensor::cat(&[&turn(&x.narrow(D::Minus1, 0, dim)?.contiguous()?)?, &rest], D::Minus1)?
+        };
+        x.squeeze(0)
+    }
+
+    /// Causal attention of `queries`, `[heads, n, head_dim]`, at the positions from `first` on, over the cache of
+    /// layer `index`: `[n, heads * head_dim]`.
+    fn attention(&self, index: usize, queries: &Tensor, first: usize) -> CandleResult<Tensor> {
+        let (heads, n, _) = queries.dims3()?;
+        let step = (ATTENTION_VALUES / (heads * (first + n))).clamp(1, n);
+        if step == n {
+            return self.attention_rows(index, queries, first);
+        }
+        let parts = (0..n).step_by(step).map(|row| {
+            let rows = queries.narrow(1, row, step.min(n - row))?.contiguous()?;
+            self.attention_rows(index, &rows, first + row)
+        });
+        Tensor::cat(&parts.collect::<CandleResult<Vec<_>>>()?, 0)
+    }
+
+    fn attention_rows(&self, index: usize, queries: &Tensor, first: usize) -> CandleResult<Tensor> {
+        let (heads, n, head_dim) = queries.dims3()?;
+        let kv_heads = self.config.kv_heads;
+        let seen = first + n;
+        let (keys, values) = self.cache.view(index, seen)?;
+        // The heads that share a key head lie next to each other, so they are more rows of one product: keys
+        // and values are never repeated.
+        let rows = heads / kv_heads * n;
+        let queries = queries.reshape((kv_heads, rows, head_dim))?;
+        let mut scores = (queries.matmul(&keys.t()?)? / (head_dim as f64).sqrt())?;
+        if n > 1 {
+            let mask = causal_mask(n, first, &self.device)?;
+            scores = scores.reshape((heads, n, seen))?.broadcast_add(&mask)?.reshape((kv_heads, rows, seen))?;
+        }
+        let attended = softmax_last_dim(&scores)?.matmul(&values)?;
+        attended.reshape((heads, n, head_dim))?.transpose(0, 1)?.reshape((n, heads * head_dim))
+    }
+}
+
+impl Decoder for CandleDecoder {
+    fn forward(&mut self, tokens: &[TokenId], rows: usize) -> Result<&[f32], EngineError> {
+        self.logits.clear();
+        if tokens.is_empty() {
+            return Ok(&[]);
+        }
+        let context = self.cache.capacity();
+        if tokens.len() > context - self.cache.len() {
+            return Err(EngineError::PromptTooLong { tokens: self.cache.len() + tokens.len(), context });
+        }
+        let rows = rows.min(tokens.len());
+        self.logits = self.evaluate(tokens, rows).map_err(|source| device_error(&self.device, source))?;
+        self.cache.grow(tokens.len());
+        Ok(&self.logits)
+    }
+
+    fn len(&self) -> usize {
+        self.cache.len()
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.cache.truncate(len);
+    }
+
+    fn capacity(&self) -> usize {
+        self.cache.capacity()
+    }
+}
+
+/// Cosines and sines of every position's angles, `[capacity, rope.dim / 2]`. In `f32` throughout, as in training: a
+/// rounding that a model was trained with is part of it.
+fn angles(config: &Config, capacity: usize, device: &Device) -> CandleResult<(Tensor, Tensor)> {
+    let frequencies = &config.rope.frequencies;
+    let table = |f: fn(f32) -> f32| {
+        let angles = (0..capacity).flat_map(|position| frequencies.iter().map(move |&w| position as f32 * w));
+        Tensor::from_vec(angles.map(f).collect::<Vec<f32>>(), (capacity, frequencies.len()), device)
+    };
+    Ok((table(f32::cos)?, table(f32::sin)?))
+}
+
+/// What is added to the scores of `n` rows at the positions from `first` on: nothing for a position up to the row's
+/// own, minus infinity for a later one. `[n, first + n]`.
+fn causal_mask(n: usize, first: usize, device: &Device) -> CandleResult<Tensor> {
+    let seen = first + n;
+    let rows = (0..n).flat_map(|row| (0..seen).map(move |column| (row, column)));
+    let values = rows.map(|(row, column)| if column > first + row { f32::NEG_INFINITY } else { 0.0 });
+    Tensor::from_vec(values.collect::<Vec<f32>>(), (n, seen), device)
+}
+
+fn device_error(device: &Device, source: candle_core::Error) -> EngineError {
+    EngineError::Device { device: format!("{:?}", device.location()), source: source.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use std::fs::File;
+    use std::path::{Path, PathBuf};
+
+    use candle_core::quantized::{GgmlDType, gguf_file};
+    use candle_transformers::models::{quantized_llama, quantized_qwen2};
+
+    use super::*;
+    use crate::gguf::testing::{Dims, Writer, random_llama, random_qwen2};
+    use crate::gguf::Value;
+    use crate::local::real_model;
+
+    const DTYPES: [GgmlDType; 13] = [
+        GgmlDType::F32,
+        GgmlDType::F16,
+        GgmlDType::BF16,
+        GgmlDType::Q4_0,
+        GgmlDType::Q4_1,
+        GgmlDType::Q5_0,
+        GgmlDType::Q5_1,
+        GgmlDType::Q8_0,
+        GgmlDType::Q2K,
+        GgmlDType::Q3K,
+        GgmlDType::Q4K,
+        GgmlDType::Q5K,
+        GgmlDType::Q6K,
+    ];
+
+    /// A written model and the folder that lives as long.
+    struct Written {
+        path: PathBuf,
+        _folder: tempfile::TempDir,
+    }
+
+    fn written(writer: &Writer) -> Written {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.gguf");
+        writer.write(&path).unwrap();
+        Written { path, _folder: folder }
+    }
+
+    fn open(path: &Path, capacity: usize) -> Result<CandleDecoder, EngineError> {
+        let gguf = Gguf::open(path)?;
+        let config = Config::from_gguf(&gguf)?;
+        CandleDecoder::load(&gguf, &config, config.capacity(capacity), &Device::Cpu)
+    }
+
+    fn load(writer: &Writer) -> CandleDecoder {
+        open(&written(writer).path, usize::MAX).unwrap()
+    }
+
+    fn vocabulary(decoder: &CandleDecoder) -> usize {
+        decoder.config.vocabulary
+    }
+
+    fn random_tokens(random: &mut fastrand::Rng, vocabulary: usize, len: usize) -> Vec<TokenId> {
+        (0..len).map(|_| random.u32(..vocabulary as u32)).collect()
+    }
+
+    fn argmax(logits: &[f32]) -> usize {
+        (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap()
+    }
+
+    /// Greatest difference over the greatest value.
+    fn difference(ours: &[f32], theirs: &[f32]) -> f32 {
+        assert_eq!(ours.len(), theirs.len());
+        assert!(ours.iter().all(|x| x.is_finite()));
+        let most = theirs.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+        assert!(most > 0.0);
+        ours.iter().zip(theirs).fold(0.0_f32, |most, (a, b)| most.max((a - b).abs())) / most
+    }
+
+    /// The last token's logits by candle's own model.
+    fn reference(path: &Path, tokens: &[TokenId]) -> Vec<f32> {
+        let mut file = File::open(path).unwrap();
+        let content = gguf_file::Content::read(&mut file).unwrap();
+        let family = content.metadata["general.architecture"].to_string().unwrap().clone();
+        let ids = Tensor::new(tokens, &Device::Cpu).unwrap().unsqueeze(0).unwrap();
+        let logits = match family.as_str() {
+            "qwen2" => quantized_qwen2::ModelWeights::from_gguf(content, &mut file, &Device::Cpu)
+                .unwrap()
+                .forward(&ids, 0),
+            _ => quantized_llama::ModelWeights::from_gguf(content, &mut file, &Device::Cpu)
+                .unwrap()
+                .forward(&ids, 0),
+        };
+        logits.unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    /// Two layers with a head of its own, every matrix in `dtype`.
+    fn dims(dtype: GgmlDType) -> Dims {
+        Dims { output: Some(GgmlDType::Q8_0), ..Dims::stored_as(dtype) }
+    }
+
+    #[test]
+    fn tiny_models_agree_with_candles_own() {
+        let mut random = fastrand::Rng::with_seed(1);
+        for dtype in DTYPES {
+            for (family, writer) in
+                [("qwen2", random_qwen2(7, &dims(dtype))), ("llama", random_llama(7, &dims(dtype)))]
+            {
+                let model = written(&writer.unwrap());
+                let mut decoder = open(&model.path, 128).unwrap();
+                let tokens = random_tokens(&mut random, vocabulary(&decoder), 50);
+                let ours = decoder.forward(&tokens, 1).unwrap().to_vec();
+                let difference = difference(&ours, &reference(&model.path, &tokens));
+                assert!(difference < 1e-2, "{family} {dtype:?}: {difference}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_tied_head_agrees_with_candles_own() {
+        let dims = Dims { output: None, ..Dims::stored_as(GgmlDType::Q8_0) };
+        let model = written(&random_qwen2(3, &dims).unwrap());
+        let mut decoder = open(&model.path, 128).unwrap();
+        assert!(decoder.config.tied_output);
+        let tokens: Vec<TokenId> = (0..40).collect();
+        let ours = decoder.forward(&tokens, 1).unwrap().to_vec();
+        assert!(difference(&ours, &reference(&model.path, &tokens)) < 1e-2);
+    }
+
+    #[test]
+    fn chunks_give_what_one_call_gives() {
+        let mut random = fastrand::Rng::with_seed(2);
+        for dtype in [GgmlDType::F32, GgmlDType::Q5_0, GgmlDType::Q4K, GgmlDType::Q6K] {
+            let mut decoder = load(&random_qwen2(11, &dims(dtype)).unwrap());
+            let vocabulary = vocabulary(&decoder);
+            let tokens = random_tokens(&mut random, vocabulary, 200);
+            let whole = decoder.forward(&tokens, tokens.len()).unwrap().to_vec();
+            for _ in 0..10 {
+                decoder.truncate(0);
+                let mut at = 0;
+                while at < tokens.len() {
+                    let end = (at + random.usize(1..60)).min(tokens.len());
+                    let rows = random.usize(0..=end - at);
+                    let logits = decoder.forward(&tokens[at..end], rows).unwrap();
+                    assert_eq!(logits.len(), rows * vocabulary);
+                    for (row, logits) in logits.chunks(vocabulary).enumerate() {
+                        let position = end - rows + row;
+                        let expected = &whole[position * vocabulary..][..vocabulary];
+                        let difference = difference(logits, expected);
+                        assert!(difference < 1e-4, "{dtype:?}, position {position}: {difference}");
+                    }
+                    at = end;
+                    assert_eq!(decoder.len(), at);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_cut_and_extended_cache_gives_what_a_fresh_one_gives() {
+        let mut random = fastrand::Rng::with_seed(3);
+        let writers = [random_qwen2(5, &dims(GgmlDType::Q5_0)), random_llama(5, &dims(GgmlDType::Q4K))];
+        for writer in writers {
+            let model = written(&writer.unwrap());
+            let mut cached = open(&model.path, 256).unwrap();
+            let mut fresh = open(&model.path, 256).unwrap();
+            let vocabulary = vocabulary(&cached);
+            let mut held: Vec<TokenId> = Vec::new();
+            for _ in 0..150 {
+                let keep = random.usize(0..=held.len());
+                cached.truncate(keep);
+                held.truncate(keep);
+                let more = random.usize(1..=(256 - keep).min(80));
+                let tokens = random_tokens(&mut random, vocabulary, more);
+                held.extend(&tokens);
+                let ours = cached.forward(&tokens, 1).unwrap();
+                fresh.truncate(0);
+                let theirs = fresh.forward(&held, 1).unwrap();
+                assert!(difference(ours, theirs) < 1e-4);
+                assert_eq!(argmax(ours), argmax(theirs));
+                if held.len() > 200 {
+                    held.clear();
+                    cached.truncate(0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn split_attention_gives_what_whole_attention_gives() {
+        let mut decoder = load(&random_qwen2(13, &Dims::default()).unwrap());
+        decoder.forward(&[1, 2, 3, 4, 5], 0).unwrap();
+        let heads = decoder.config.heads;
+        let values: Vec<f32> = (0..heads * 9 * decoder.config.head_dim).map(|i| (i % 17) as f32 / 17.0).collect();
+        let queries = Tensor::from_vec(values, (heads, 9, decoder.config.head_dim), &Device::Cpu).unwrap();
+        let flat = |x: Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        decoder.cache.grow(9);
+        let whole = flat(decoder.attention_rows(0, &queries, 5).unwrap());
+        let rows = |at: usize, n: usize| queries.narrow(1, at, n).unwrap().contiguous().unwrap();
+        let mut parts = flat(decoder.attention_rows(0, &rows(0, 4), 5).unwrap());
+        parts.extend(flat(decoder.attention_rows(0, &rows(4, 5), 9).unwrap()));
+        assert!(difference(&parts, &whole) < 1e-5);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_and_nothing_is_lost() {
+        let mut decoder = open(&written(&random_qwen2(1, &Dims::default()).unwrap()).path, 8).unwrap();
+        let expected = decoder.forward(&[1, 2, 3, 4, 5, 6], 1).unwrap().to_vec();
+        decoder.truncate(5);
+        assert!(matches!(
+            decoder.forward(&[1, 2, 3, 4], 1),
+            Err(EngineError::PromptTooLong { tokens: 9, context: 8 })
+        ));
+        assert_eq!(decoder.len(), 5);
+        let out_of_range = vocabulary(&decoder) as TokenId;
+        assert!(matches!(decoder.forward(&[out_of_range], 1), Err(EngineError::Device { .. })));
+        assert_eq!(decoder.len(), 5);
+        assert!(difference(decoder.forward(&[6], 1).unwrap(), &expected) < 1e-4);
+        assert!(decoder.forward(&[7, 8], 0).unwrap().is_empty());
+        assert_eq!(decoder.len(), decoder.capacity());
+        assert!(decoder.forward(&[], 3).unwrap().is_empty());
+        decoder.truncate(100);
+        assert_eq!(decoder.len(), 8);
+    }
+
+    #[test]
+    fn rotation_keeps_what_lies_behind_the_rotated_part() {
+        let writer = random_llama(2, &Dims::default()).unwrap();
+        let half = writer.metadata("llama.rope.dimension_count", Value::Unsigned(8));
+        let decoder = load(&half);
+        let (heads, head_dim) = (decoder.config.heads, decoder.config.head_dim);
+        assert_eq!(head_dim, 16);
+        let values: Vec<f32> = (0..heads * 2 * head_dim).map(|i| i as f32).collect();
+        let x = Tensor::from_vec(values.clone(), (heads, 2, head_dim), &Device::Cpu).unwrap();
+        let y: Vec<f32> = decoder.rotate(&x, 3).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        for (i, (before, after)) in values.iter().zip(&y).enumerate() {
+            let inside = i % head_dim < 8;
+            assert_eq!(before != after, inside, "value {i}: {before} {after}");
+        }
+    }
+
+    #[test]
+    fn rotation_follows_its_formula() {
+        for (style, pair) in [(RopeStyle::Interleaved, [2, 3]), (RopeStyle::Halves, [1, 9])] {
+            let mut decoder = load(&random_llama(2, &Dims::default()).unwrap());
+            decoder.config.rope.style = style;
+            let mut values = vec![0.0_f32; 16];
+            values[pair[0]] = 1.0;
+            let x = Tensor::from_vec(values, (1, 1, 16), &Device::Cpu).unwrap();
+            let y: Vec<f32> = decoder.rotate(&x, 5).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+            let angle = 5.0 * 10_000_f32.powf(-2.0 / 16.0);
+            assert!((y[pair[0]] - angle.cos()).abs() < 1e-5, "{style:?} {y:?}");
+            assert!((y[pair[1]] - angle.sin()).abs() < 1e-5, "{style:?} {y:?}");
+        }
+    }
+
+    #[test]
+    fn misshapen_and_missing_tensors_are_errors() {
+        let names = [
+            "token_embd.weight",
+            "output_norm.weight",
+            "output.weight",
+            "blk.0.attn_norm.weight",
+            "blk.0.attn_q.weight",
+            "blk.1.attn_k.bias",
+            "blk.0.attn_v.weight",
+            "blk.1.attn_output.weight",
+            "blk.0.ffn_norm.weight",
+            "blk.1.ffn_gate.weight",
+            "blk.0.ffn_up.weight",
+            "blk.1.ffn_down.weight",
+        ];
+        let dims = Dims { output: Some(GgmlDType::F32), ..Dims::default() };
+        let writer = random_qwen2(1, &dims).unwrap();
+        open(&written(&writer).path, 64).unwrap();
+        for name in names {
+            // Without its own head a file is a tied one.
+            if name != "output.weight" {
+                let error = open(&written(&writer.clone().without_tensor(name)).path, 64).unwrap_err().to_string();
+                assert!(error.contains(name) && error.contains("missing"), "{error}");
+            }
+            for shape in [vec![3], vec![3, 32], vec![2, 3, 4]] {
+                let bytes = vec![0; 4 * shape.iter().product::<usize>()];
+                let wrong = writer.clone().tensor(name, GgmlDType::F32, &shape, bytes);
+                let error = open(&written(&wrong).path, 64).unwrap_err().to_string();
+                assert!(error.contains(name) && error.contains("shape"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_cache_larger_than_memory_is_an_error() {
+        let context = Value::Unsigned(1 << 28);
+        let writer = random_qwen2(1, &Dims { hidden: 1 << 12, ..Dims::default() }).unwrap();
+        let model = written(&writer.metadata("qwen2.context_length", context));
+        let error = KvCache::new(usize::MAX, 2, 4, 8, &Device::Cpu).unwrap_err().to_string();
+        assert!(error.contains("KV cache of 4 tokens"), "{error}");
+        let error = KvCache::new(1 << 20, 1 << 10, 1 << 28, 1 << 8, &Device::Cpu).unwrap_err().to_string();
+        assert!(error.contains("KV cache of 268435456 tokens"), "{error}");
+        // Within the asked context the same file is an ordinary one.
+        assert_eq!(open(&model.path, 16).unwrap().capacity(), 16);
+    }
+
+    #[test]
+    fn a_qwen3_block_norms_each_head() {
+        // The qwen2 weights with other names; queries and keys have norms instead of biases.
+        let dims = Dims::default();
+        let mut writer = random_qwen2(9, &dims).unwrap();
+        for key in [
+            "block_count",
+            "context_length",
+            "embedding_length",
+            "feed_forward_length",
+            "attention.head_count",
+            "attention.head_count_kv",
+        ] {
+            let n = match key {
+                "block_count" => dims.layers,
+                "context_length" => dims.context,
+                "embedding_length" => dims.hidden,
+                "feed_forward_length" => dims.intermediate,
+                "attention.head_count" => dims.heads,
+                _ => dims.kv_heads,
+            };
+            writer = writer.metadata(&format!("qwen3.{key}"), Value::Unsigned(n as u64));
+        }
+        writer = writer
+            .metadata("general.architecture", Value::String("qwen3".into()))
+            .metadata("qwen3.attention.layer_norm_rms_epsilon", Value::Float(1e-6));
+        let head_dim = dims.hidden / dims.heads;
+        let ones: Vec<u8> = (0..head_dim).flat_map(|_| 1_f32.to_le_bytes()).collect();
+        for layer in 0..dims.layers {
+            for part in ["attn_q", "attn_k", "attn_v"] {
+                writer = writer.without_tensor(&format!("blk.{layer}.{part}.bias"));
+            }
+            for part in ["attn_q_norm", "attn_k_norm"] {
+                let name = format!("blk.{layer}.{part}.weight");
+                writer = writer.tensor(&name, GgmlDType::F32, &[head_dim], ones.clone());
+            }
+        }
+        let decoder = load(&writer);
+        assert!(decoder.config.qk_norm && !decoder.config.qkv_bias);
+        let x = Tensor::randn(0.0_f32, 1.0, (3, dims.hidden), &Device::Cpu).unwrap();
+        let block = &decoder.weights.blocks[0];
+        let norm = block.qk_norm.as_ref().map(|(query, _)| query);
+        let y = decoder.heads(&block.query, &x, dims.heads, norm).unwrap();
+        for head in y.reshape((dims.heads * 3, head_dim)).unwrap().to_vec2::<f32>().unwrap() {
+            let square = head.iter().map(|x| x * x).sum::<f32>() / head_dim as f32;
+            assert!((square - 1.0).abs() < 1e-3, "{square}");
+        }
+    }
+
+    fn testing_tokens(gguf: &Gguf, _vocabulary: usize) -> Vec<TokenId> {
+        let vocabulary: std::collections::HashMap<&str, TokenId> = gguf
+            .array("tokenizer.ggml.tokens")
+            .unwrap()
+            .iter()
+            .zip(0..)
+            .filter_map(|(value, id)| match value {
+                Value::String(text) => Some((text.as_str(), id)),
+                _ => None,
+            })
+            .collect();
+        let text: Vec<char> = real_model::CODE.bytes().map(crate::tokens::byte_to_char).collect();
+        let mut out = Vec::new();
+        let mut at = 0;
+        while at < text.len() && out.len() < 200 {
+            let len = (1..=20.min(text.len() - at))
+                .rev()
+                .find(|&n| vocabulary.contains_key(text[at..at + n].iter().collect::<String>().as_str()))
+                .unwrap();
+            out.push(vocabulary[text[at..at + len].iter().collect::<String>().as_str()]);
+            at += len;
+        }
+        out
+    }
+
+    #[test]
+    fn the_real_model_agrees_with_candles_own() {
+        let Some(path) = real_model::path() else { return };
+        let gguf = Gguf::open(&path).unwrap();
+        let config = Config::from_gguf(&gguf).unwrap();
+        let mut decoder = CandleDecoder::load(&gguf, &config, 512, &Device::Cpu).unwrap();
+        let tokens = testing_tokens(&gguf, config.vocabulary);
+        assert_eq!(tokens.len(), 200);
+        let ours = decoder.forward(&tokens, 1).unwrap().to_vec();
+        let theirs = reference(&path, &tokens);
+        let relative = difference(&ours, &theirs);
+        assert!(relative < 1e-2, "{relative}");
+        assert_eq!(argmax(&ours), argmax(&theirs));
+
+        // The same in pieces, cut in the middle and extended again.
+        let mut random = fastrand::Rng::with_seed(4);
+        for _ in 0..3 {
+            let keep = random.usize(100..190);
+            decoder.truncate(keep);
+            let mut at = keep;
+            while at < 200 {
+                let end = (at + random.usize(1..40)).min(200);
+                decoder.forward(&tokens[at..end], usize::from(end == 200)).unwrap();
+                at = end;
+            }
+            let again = difference(&decoder.logits, &ours);
+            assert!(again < 1e-3, "{again}");
+            assert_eq!(argmax(&decoder.logits), argmax(&ours));
+        }
+    }
+}

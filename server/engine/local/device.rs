@@ -1,0 +1,166 @@
+//! Which device the model runs on, and the sentence that says why.
+//! It knows nothing of models or kernels.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::str::FromStr;
+
+use candle_core::Device;
+
+use crate::EngineError;
+
+/// What the user asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The best that is there: an NVIDIA GPU, an Apple GPU, the CPU.
+    #[default]
+    Auto,
+    /// The CPU, also where a GPU is there.
+    Cpu,
+    /// The first NVIDIA GPU.
+    Cuda,
+    /// The first Apple GPU.
+    Metal,
+}
+
+/// An opened device.
+#[derive(Debug, Clone)]
+pub struct Chosen {
+    /// The device.
+    pub device: Device,
+    /// Its name and the reason, e.g. `CPU: this build has no GPU support`.
+    pub why: String,
+}
+
+/// What a user wrote for the device is none of the known words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the device {0:?} is unknown: write auto, cpu, cuda or metal")]
+pub struct UnknownDevice(String);
+
+impl FromStr for DeviceChoice {
+    type Err = UnknownDevice;
+
+    fn from_str(name: &str) -> Result<Self, UnknownDevice> {
+        match name {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda),
+            "metal" => Ok(Self::Metal),
+            _ => Err(UnknownDevice(name.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+            Self::Metal => "metal",
+        })
+    }
+}
+
+/// Opens the device that `choice` asks for.
+///
+/// # Errors
+/// A GPU was asked for by name and is not there or not in this build. [`DeviceChoice::Auto`] never fails: it falls
+/// back to the CPU and says why.
+pub fn choose(choice: DeviceChoice) -> Result<Chosen, EngineError> {
+    match choice {
+        DeviceChoice::Cpu => Ok(cpu("asked for")),
+        DeviceChoice::Cuda => {
+            let device = cuda().map_err(|problem| missing("CUDA", "cuda", &problem))?;
+            Ok(Chosen { device, why: "CUDA: asked for".to_owned() })
+        }
+        DeviceChoice::Metal => {
+            let device = metal().map_err(|problem| missing("Metal", "metal", &problem))?;
+            Ok(Chosen { device, why: "Metal: asked for".to_owned() })
+        }
+        DeviceChoice::Auto if cfg!(feature = "cuda") => Ok(match cuda() {
+            Ok(device) => Chosen { device, why: "CUDA: this build supports it and a GPU is there".to_owned() },
+            Err(problem) => cpu(&format!("CUDA does not work here: {problem}")),
+        }),
+        DeviceChoice::Auto if cfg!(feature = "metal") => Ok(match metal() {
+            Ok(device) => Chosen { device, why: "Metal: this build supports it and a GPU is there".to_owned() },
+            Err(problem) => cpu(&format!("Metal does not work here: {problem}")),
+        }),
+        DeviceChoice::Auto => Ok(cpu("this build has no GPU support")),
+    }
+}
+
+fn cpu(why: &str) -> Chosen {
+    Chosen { device: Device::Cpu, why: format!("CPU: {why}") }
+}
+
+fn cuda() -> Result<Device, String> {
+    if !cfg!(feature = "cuda") {
+        return Err("this build has no CUDA support (build with `--features cuda`)".to_owned());
+    }
+    open(|| Device::new_cuda(0))
+}
+
+fn metal() -> Result<Device, String> {
+    if !cfg!(feature = "metal") {
+        return Err("this build has no Metal support (build with `--features metal`)".to_owned());
+    }
+    open(|| Device::new_metal(0))
+}
+
+/// The drivers' bindings panic where a library or a device is missing; that is an answer here, too.
+fn open(new: impl FnOnce() -> candle_core::Result<Device>) -> Result<Device, String> {
+    match catch_unwind(AssertUnwindSafe(new)) {
+        Ok(Ok(device)) => Ok(device),
+        // The first line; the rest is a backtrace where one is recorded.
+        Ok(Err(error)) => Err(error.to_string().lines().next().unwrap_or_default().to_owned()),
+        Err(_) => Err("the driver could not be loaded".to_owned()),
+    }
+}
+
+fn missing(device: &str, word: &str, problem: &str) -> EngineError {
+    EngineError::Device {
+        device: device.to_owned(),
+        source: format!("{problem}; choose another device than {word:?}, or \"auto\"").into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    #[test]
+    fn words_round_trip_and_others_are_named() {
+        for choice in [DeviceChoice::Auto, DeviceChoice::Cpu, DeviceChoice::Cuda, DeviceChoice::Metal] {
+            assert_eq!(choice.to_string().parse(), Ok(choice));
+        }
+        let error = "gpu".parse::<DeviceChoice>().unwrap_err().to_string();
+        assert!(error.contains("\"gpu\"") && error.contains("cuda"), "{error}");
+    }
+
+    #[test]
+    fn the_cpu_is_always_there_and_says_why() {
+        let chosen = choose(DeviceChoice::Cpu).unwrap();
+        assert!(chosen.device.is_cpu());
+        assert_eq!(chosen.why, "CPU: asked for");
+        let auto = choose(DeviceChoice::Auto).unwrap();
+        assert!(auto.why.contains(": "), "{}", auto.why);
+        if !cfg!(any(feature = "cuda", feature = "metal")) {
+            assert_eq!(auto.why, "CPU: this build has no GPU support");
+        }
+    }
+
+    #[test]
+    fn a_gpu_that_is_asked_for_and_not_in_the_build_is_an_error_with_a_remedy() {
+        if !cfg!(feature = "cuda") {
+            let error = choose(DeviceChoice::Cuda).unwrap_err().to_string();
+            assert!(error.contains("--features cuda") && error.contains("auto"), "{error}");
+        }
+        if !cfg!(feature = "metal") {
+            let error = choose(DeviceChoice::Metal).unwrap_err().to_string();
+            assert!(error.contains("--features metal") && error.contains("auto"), "{error}");
+        }
+    }
+}

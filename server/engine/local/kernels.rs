@@ -1,0 +1,249 @@
+//! Products of packed weights with rows of activations, and attention: one source, several instruction sets.
+//! It knows nothing of layers, of threads, or of files other than the blocks their tensors are stored in.
+//!
+//! Reading order: [`pack`] (how weights lie in memory), [`activations`] (how rows are quantized), [`product`]
+//! (the two matrix kernels), [`attention`], [`elementwise`]; [`isa`] is what an instruction set must offer.
+//!
+//! All kernels do the same operations in the same order, so their results are equal bit for bit: with each
+//! other, and whatever the number of rows evaluated at once. Cached, speculative and chunked runs therefore
+//! give exactly what a fresh run gives.
+
+use crate::EngineError;
+
+pub(super) mod activations;
+pub(super) mod attention;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+pub(super) mod elementwise;
+mod isa;
+pub(super) mod pack;
+mod portable;
+pub(super) mod product;
+
+/// The instruction set that the CPU decoder runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kernel {
+    /// Plain Rust; the reference for the others.
+    Portable,
+    /// AVX2, FMA and F16C.
+    Avx2,
+    /// AVX2 with the 256-bit int8 dot product.
+    AvxVnni,
+    /// AVX-512 (F, BW, VL) with the int8 dot product.
+    Avx512Vnni,
+}
+
+/// Rows that share one pass over the weights without unpacking them to memory first; more rows take the tiled product.
+pub(super) const THIN_ROWS: usize = 8;
+
+impl Kernel {
+    /// All kernels, the best one last.
+    pub const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::AvxVnni, Self::Avx512Vnni];
+
+    /// The name by which it is asked for.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+            Self::AvxVnni => "avx-vnni",
+            Self::Avx512Vnni => "avx512-vnni",
+        }
+    }
+
+    /// The name for people.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Avx2 => "AVX2",
+            Self::AvxVnni => "AVX-VNNI",
+            Self::Avx512Vnni => "AVX-512 VNNI",
+        }
+    }
+
+    /// Whether this processor and this build can run it.
+    pub fn is_available(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 =
+                is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+            match self {
+                Self::Portable => true,
+                Self::Avx2 => avx2,
+                Self::AvxVnni => avx2 && is_x86_feature_detected!("avxvnni"),
+                Self::Avx512Vnni => {
+                    avx2 && is_x86_feature_detected!("avx512f")
+                        && is_x86_feature_detected!("avx512bw")
+                        && is_x86_feature_detected!("avx512vl")
+                        && is_x86_feature_detected!("avx512vnni")
+                }
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            self == Self::Portable
+        }
+    }
+
+    /// The best kernel that this processor has.
+    pub fn best() -> Self {
+        Self::ALL.into_iter().rfind(|kernel| kernel.is_available()).unwrap_or(Self::Portable)
+    }
+
+    /// The kernel `asked` for by name, or the best one (`None`, an empty name, or `auto`), and why, as a phrase
+    /// for `taper doctor`.
+    ///
+    /// # Errors
+    /// The name is unknown, or this processor cannot run that kernel.
+    pub fn choose(asked: Option<&str>) -> Result<(Self, String), EngineError> {
+        let Some(name) = asked.filter(|name| !name.is_empty() && *name != "auto") else {
+            let best = Self::best();
+            return Ok((best, format!("{}: the best that this processor has", best.title())));
+        };
+        let refuse = |problem: String| EngineError::Device { device: format!("kernel {name:?}"), source: problem.into() };
+        let Some(kernel) = Self::ALL.into_iter().find(|kernel| kernel.name() == name) else {
+            let names = Self::ALL.map(Self::name).join(", ");
+            return Err(refuse(format!("there is no such kernel; the CPU kernels are {names}")));
+        };
+        if !kernel.is_available() {
+            let best = Self::best();
+            return Err(refuse(format!(
+                "this processor cannot run {}; remove the setting, or ask for {}",
+                kernel.title(),
+                best.name()
+            )));
+        }
+        Ok((kernel, format!("{}: asked for by name", kernel.title())))
+    }
+
+    /// The functions of this kernel; the portable ones if the processor cannot run it, so the result is always
+    /// safe to call.
+    pub(super) fn entries(self) -> &'static Entries {
+        if !self.is_available() {
+            return &portable::ENTRIES;
+        }
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => &avx2::AVX2,
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni => &avx2::AVX_VNNI,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => &avx512::ENTRIES,
+            _ => &portable::ENTRIES,
+        }
+    }
+}
+
+/// What a kernel consists of. All functions are unsafe for two reasons: they need their instruction set, which
+/// [`Kernel::entries`] has checked, and they take the pointers that their argument types describe.
+#[derive(Debug)]
+pub(super) struct Entries {
+    /// Activation rows that one pass over the weights serves.
+    pub(super) panel: usize,
+    /// Groups of weight rows that the tiled product works on at once.
+    pub(super) wide_groups: usize,
+    /// See [`product::thin`].
+    pub(super) thin: unsafe fn(&product::Thin<'_>),
+    /// See [`product::wide`].
+    pub(super) wide: unsafe fn(&product::Wide<'_>, &mut product::Tile),
+    /// See [`product::dense`].
+    pub(super) dense: unsafe fn(&product::Dense<'_>),
+    /// See [`attention::attend`].
+    pub(super) attend: unsafe fn(&attention::Attend<'_>, &mut attention::Scratch),
+    /// See [`activations::quantize`].
+    pub(super) quantize: unsafe fn(&[f32], &mut activations::Slot<'_>),
+    /// See [`elementwise::norm`].
+    pub(super) norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
+    /// See [`elementwise::gate`].
+    pub(super) gate: unsafe fn(&[f32], &[f32], &mut [f32]),
+}
+
+/// The functions of one instruction set: the generic bodies, compiled with its features.
+macro_rules! entries {
+    ($isa:ty, [$($features:literal)?], $panel:literal, $vectors:literal) => {{
+        use $crate::local::kernels::{Entries, activations, attention, elementwise, isa::Isa, product};
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn thin(args: &product::Thin<'_>) {
+            struct Rows;
+            impl product::ThinRows for Rows {
+                $(#[target_feature(enable = $features)])?
+                unsafe fn run<F: product::Form, const R: usize>(
+                    args: &product::Thin<'_>,
+                    group: usize,
+                    panel: &activations::Panel<'_>,
+                ) {
+                    // SAFETY: the caller's promise.
+                    unsafe { product::thin::<$isa, F, R>(args, group, panel) }
+                }
+            }
+            // SAFETY: the caller's promise.
+            unsafe { product::dispatch_thin::<Rows, $panel>(args) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn wide(args: &product::Wide<'_>, tile: &mut product::Tile) {
+            struct Rows;
+            impl product::WideRows for Rows {
+                $(#[target_feature(enable = $features)])?
+                unsafe fn expand<F: product::Form>(args: &product::Wide<'_>, tile: &mut product::Tile) {
+                    // SAFETY: the caller's promise.
+                    unsafe { product::expand::<$isa, F>(args, tile) }
+                }
+
+                $(#[target_feature(enable = $features)])?
+                unsafe fn run<F: product::Form, const R: usize>(
+                    args: &product::Wide<'_>,
+                    tile: &product::Tile,
+                    panel: &activations::Panel<'_>,
+                ) {
+                    // SAFETY: the caller's promise.
+                    unsafe { product::wide::<$isa, F, R, $vectors>(args, tile, panel) }
+                }
+            }
+            // SAFETY: the caller's promise.
+            unsafe { product::dispatch_wide::<Rows, $panel>(args, tile) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn dense(args: &product::Dense<'_>) {
+            // SAFETY: the caller's promise.
+            unsafe { product::dense::<$isa>(args) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn attend(args: &attention::Attend<'_>, scratch: &mut attention::Scratch) {
+            // SAFETY: the caller's promise.
+            unsafe { attention::attend::<$isa>(args, scratch) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn quantize(row: &[f32], slot: &mut activations::Slot<'_>) {
+            activations::quantize(row, slot);
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+            elementwise::norm(x, weight, epsilon, out);
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn gate(gate: &[f32], up: &[f32], out: &mut [f32]) {
+            elementwise::gate(gate, up, out);
+        }
+
+        Entries {
+            panel: $panel,
+            wide_groups: if $vectors > <$isa>::PARTS { $vectors / <$isa>::PARTS } else { 1 },
+            thin,
+            wide,
+            dense,
+            attend,
+            quantize,
+            norm,
+            gate,
+        }
+    }};
+}
+use entries;

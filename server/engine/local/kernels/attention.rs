@@ -1,0 +1,192 @@
+//! Causal attention over a half-precision KV cache: scores, softmax and weighted sum in one pass over the keys.
+//! It knows nothing of layers, of rotation, or of threads; the instruction set is a type parameter.
+//!
+//! The softmax is taken online over tiles of [`KEYS`] keys that begin at multiples of it
+//! (<https://arxiv.org/abs/1805.02867>, the scheme of FlashAttention). What a row sees depends on its own
+//! position only: keys behind it weigh exactly zero, so a row's result does not depend on its neighbours.
+
+use super::elementwise::exp;
+use super::isa::Isa;
+
+/// Keys that are scored before the running maximum is updated; the cache's length is a multiple of it.
+pub(in crate::local) const KEYS: usize = 64;
+/// Keys that lie interleaved in the cache.
+pub(in crate::local) const BLOCK: usize = 16;
+/// Query rows that share a pass over the keys at most.
+pub(in crate::local) const ROWS: usize = 8;
+/// The width of a head in the cache is a multiple of it.
+pub(in crate::local) const DIM: usize = 16;
+
+/// Some query rows of one key head. Row `i` is query head `kv_head * group + i % group` of token `i / group`.
+///
+/// # Safety of its use
+/// `out` is valid like `queries`, and nobody else uses the rows' places.
+#[derive(Debug)]
+pub(in crate::local) struct Attend<'a> {
+    /// `[tokens, heads * head_dim]`, rotated.
+    pub(in crate::local) queries: &'a [f32],
+    /// The same shape.
+    pub(in crate::local) out: *mut f32,
+    /// `heads * head_dim`.
+    pub(in crate::local) stride: usize,
+    /// Values of a head.
+    pub(in crate::local) head_dim: usize,
+    /// Query heads for each key head.
+    pub(in crate::local) group: usize,
+    /// The key head.
+    pub(in crate::local) kv_head: usize,
+    /// First row.
+    pub(in crate::local) first: usize,
+    /// Rows, at most [`ROWS`].
+    pub(in crate::local) rows: usize,
+    /// Keys that the first token sees, itself included; the next token sees one more.
+    pub(in crate::local) visible: usize,
+    /// The head's keys: half floats `[length / BLOCK, padded head_dim, BLOCK]`.
+    pub(in crate::local) keys: &'a [u16],
+    /// The head's values: half floats `[length, padded head_dim]`.
+    pub(in crate::local) values: &'a [u16],
+}
+
+/// Working memory of one thread.
+#[derive(Debug, Default)]
+pub(in crate::local) struct Scratch {
+    /// `[padded head_dim, rows]`.
+    queries: Vec<f32>,
+    /// `[rows, padded head_dim]`.
+    sums: Vec<f32>,
+}
+
+/// Computes the rows.
+///
+/// # Safety
+/// The instruction set is there, and see [`Attend`].
+#[inline(always)]
+pub(super) unsafe fn attend<I: Isa>(args: &Attend<'_>, scratch: &mut Scratch) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match args.rows {
+            0 => {}
+            1 => attend_rows::<I, 1>(args, scratch),
+            2 => attend_rows::<I, 2>(args, scratch),
+            3..=4 => attend_rows::<I, 4>(args, scratch),
+            _ => attend_rows::<I, ROWS>(args, scratch),
+        }
+    }
+}
+
+/// # Safety
+/// As [`attend`]; `args.rows` is at most `R`.
+#[inline(always)]
+unsafe fn attend_rows<I: Isa, const R: usize>(args: &Attend<'_>, scratch: &mut Scratch) {
+    let dim = args.head_dim.next_multiple_of(DIM);
+    let token = |row: usize| (args.first + row) / args.group;
+    let start = |row: usize| {
+        token(row) * args.stride + (args.kv_head * args.group + (args.first + row) % args.group) * args.head_dim
+    };
+    // Padded rows see as much as the last one and are not written.
+    let visible: [usize; R] = std::array::from_fn(|row| args.visible + token(row.min(args.rows - 1)));
+    let longest = visible[R - 1];
+    let tiles = longest.div_ceil(KEYS);
+    assert!(args.rows <= R && args.keys.len() >= tiles * KEYS * dim && args.values.len() >= tiles * KEYS * dim);
+
+    let scale = 1.0 / (args.head_dim as f32).sqrt();
+    scratch.queries.clear();
+    scratch.queries.resize(dim * R, 0.0);
+    scratch.sums.clear();
+    scratch.sums.resize(dim * R, 0.0);
+    for row in 0..args.rows {
+        let query = &args.queries[start(row)..start(row) + args.head_dim];
+        for (i, &value) in query.iter().enumerate() {
+            scratch.queries[i * R + row] = value * scale;
+        }
+    }
+    let queries = scratch.queries.as_ptr();
+    let sums = scratch.sums.as_mut_ptr();
+    let mut maximum = [f32::NEG_INFINITY; R];
+    let mut total = [0.0_f32; R];
+    let mut weights = [[0.0_f32; KEYS]; R];
+
+    for tile in 0..tiles {
+        let first = tile * KEYS;
+        let here = KEYS.min(longest - first);
+        // SAFETY: keys and values reach to the end of the last tile, as asserted; queries and sums have
+        // `dim * R` values.
+        unsafe {
+            for block in 0..here.div_ceil(BLOCK) {
+                let keys = args.keys.as_ptr().add((first + block * BLOCK) * dim);
+                for part in 0..I::PARTS {
+                    let keys = keys.add(part * I::LANES);
+                    let mut scores = [I::splat(0.0); R];
+                    for i in 0..args.head_dim {
+                        let key = I::load_f16(keys.add(i * BLOCK));
+                        for (row, score) in scores.iter_mut().enumerate() {
+                            *score = I::mul_add(key, I::splat(*queries.add(i * R + row)), *score);
+                        }
+                    }
+                    for (weights, score) in weights.iter_mut().zip(scores) {
+                        I::store_f32(weights.as_mut_ptr().add(block * BLOCK + part * I::LANES), score);
+                    }
+                }
+            }
+        }
+        for row in 0..R {
+            let weights = &mut weights[row];
+            let seen = visible[row].saturating_sub(first).min(KEYS);
+            weights[seen..].fill(f32::NEG_INFINITY);
+            if seen == 0 {
+                weights.fill(0.0);
+                continue;
+            }
+            let mut largest = [f32::NEG_INFINITY; BLOCK];
+            let (parts, _) = weights.as_chunks_mut::<BLOCK>();
+            for part in parts.iter() {
+                for (largest, &weight) in largest.iter_mut().zip(part) {
+                    *largest = if weight > *largest { weight } else { *largest };
+                }
+            }
+            let largest = largest.iter().fold(maximum[row], |a, &b| a.max(b));
+            let mut sum = [0.0_f32; BLOCK];
+            for part in parts.iter_mut() {
+                for (sum, weight) in sum.iter_mut().zip(part) {
+                    *weight = exp(*weight - largest);
+                    *sum += *weight;
+                }
+            }
+            let shrink = exp(maximum[row] - largest);
+            total[row] = total[row] * shrink + sum.iter().sum::<f32>();
+            maximum[row] = largest;
+            if shrink != 1.0 {
+                for value in &mut scratch.sums[row * dim..(row + 1) * dim] {
+                    *value *= shrink;
+                }
+            }
+        }
+        // SAFETY: as above.
+        unsafe {
+            for part in (0..dim).step_by(I::LANES) {
+                let values = args.values.as_ptr().add(first * dim + part);
+                let mut acc = [I::splat(0.0); R];
+                for (row, acc) in acc.iter_mut().enumerate() {
+                    *acc = I::load_f32(sums.add(row * dim + part));
+                }
+                for key in 0..here {
+                    let value = I::load_f16(values.add(key * dim));
+                    for (acc, weights) in acc.iter_mut().zip(&weights) {
+                        *acc = I::mul_add(value, I::splat(weights[key]), *acc);
+                    }
+                }
+                for (row, acc) in acc.into_iter().enumerate() {
+                    I::store_f32(sums.add(row * dim + part), acc);
+                }
+            }
+        }
+    }
+    for row in 0..args.rows {
+        // SAFETY: the caller's promise: this row's places are valid and ours.
+        let out = unsafe { std::slice::from_raw_parts_mut(args.out.add(start(row)), args.head_dim) };
+        let inverse = 1.0 / total[row];
+        for (out, sum) in out.iter_mut().zip(&scratch.sums[row * dim..]) {
+            *out = sum * inverse;
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! A few threads that share the pieces of one calculation, and sleep between calculations.
+//! It knows nothing of what is calculated.
+//!
+//! Pieces are claimed one at a time, so a thread that loses its core to a compiler delays at most the piece
+//! that it holds; a thread that has not woken up yet delays nothing. Waiting threads spin for some tens of
+//! microseconds (the gap between two layers of a forward pass) and then sleep: an idle pool costs nothing.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::marker::PhantomData;
+use std::ptr;
+use std::slice;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// How long a thread looks for work, or for the end of the others' work, before it sleeps.
+const SPIN: Duration = Duration::from_micros(60);
+/// Bits of the ticket that number the pieces; the rest numbers the jobs.
+const PIECE_BITS: u32 = 24;
+const PIECE_MASK: u64 = (1 << PIECE_BITS) - 1;
+
+/// A fixed number of threads, the caller's among them.
+#[derive(Debug)]
+pub struct Pool {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    /// Held while a job runs: one at a time.
+    running: Mutex<()>,
+}
+
+/// What one piece runs: the piece's number, and the number of the thread (0 is the caller).
+type Work<'a> = &'a (dyn Fn(usize, usize) + Sync);
+
+/// A job on the caller's stack.
+struct Job<'a> {
+    work: Work<'a>,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// Job number and next unclaimed piece. A piece number of `PIECE_MASK` means: closed, being replaced.
+    ticket: AtomicU64,
+    job: AtomicPtr<()>,
+    pieces: AtomicUsize,
+    done: AtomicUsize,
+    sleepers: AtomicUsize,
+    caller_sleeps: AtomicBool,
+    stop: AtomicBool,
+    lock: Mutex<()>,
+    work_came: Condvar,
+    work_done: Condvar,
+}
+
+impl Pool {
+    /// A pool of `threads` threads, the caller included: `threads - 1` are started. Fewer if the system refuses.
+    pub fn new(threads: usize) -> Self {
+        let shared = Arc::new(Shared {
+            ticket: AtomicU64::new(0),
+            job: AtomicPtr::new(ptr::null_mut()),
+            pieces: AtomicUsize::new(0),
+            done: AtomicUsize::new(0),
+            sleepers: AtomicUsize::new(0),
+            caller_sleeps: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            lock: Mutex::new(()),
+            work_came: Condvar::new(),
+            work_done: Condvar::new(),
+        });
+        let start = |number: usize| {
+            let shared = Arc::clone(&shared);
+            thread::Builder::new().name(format!("kernel-{number}")).spawn(move || shared.serve(number))
+        };
+        let workers = (1..threads).map_while(|number| match start(number) {
+            Ok(worker) => Some(worker),
+            Err(error) => {
+                tracing::warn!("only {number} of {threads} threads could be started: {error}");
+                None
+            }
+        });
+        let workers = workers.collect();
+        Self { shared, workers, running: Mutex::new(()) }
+    }
+
+    /// The physical cores that this process may use; the default number of threads. A second thread on the same
+    /// core shares its multipliers and its path to memory, so it brings nothing here.
+    pub fn default_threads() -> usize {
+        let allowed = thread::available_parallelism().map_or(1, usize::from);
+        num_cpus::get_physical().clamp(1, allowed)
+    }
+
+    /// Threads that work on a job, the caller included.
+    pub fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Runs `work(piece, thread)` once for every piece below `pieces`, on all threads, and returns when all are
+    /// done. Called from inside a piece, or while another job runs, it works on the caller's thread alone.
+    ///
+    /// # Panics
+    /// With the panic of a piece, after all others are done.
+    pub fn run(&self, pieces: usize, work: impl Fn(usize, usize) + Sync) {
+        let alone = pieces <= 1 || self.workers.is_empty() || pieces as u64 >= PIECE_MASK;
+        let running = if alone { None } else { self.running.try_lock().ok() };
+        let Some(running) = running else {
+            (0..pieces).for_each(|piece| work(piece, 0));
+            return;
+        };
+        let job = Job { work: &work, panic: Mutex::new(None) };
+        self.shared.publish(&job, pieces);
+        self.shared.help(0);
+        self.shared.wait(pieces);
+        let panic = unpoisoned(job.panic.lock()).take();
+        // Released before the panic goes on, lest it be poisoned.
+        drop(running);
+        if let Some(panic) = panic {
+            resume_unwind(panic);
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        let guard = unpoisoned(self.shared.lock.lock());
+        self.shared.work_came.notify_all();
+        drop(guard);
+        for worker in self.workers.drain(..) {
+            // A worker cannot panic: pieces are caught.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Shared {
+    fn publish(&self, job: &Job<'_>, pieces: usize) {
+        let number = (self.ticket.load(Ordering::Relaxed) >> PIECE_BITS) + 1;
+        // Closed first: a late thread that pairs the old ticket with the new fields must fail to claim.
+        self.ticket.store(number << PIECE_BITS | PIECE_MASK, Ordering::SeqCst);
+        self.done.store(0, Ordering::Release);
+        self.job.store(ptr::from_ref(job).cast_mut().cast(), Ordering::Release);
+        self.pieces.store(pieces, Ordering::Release);
+        self.ticket.store(number << PIECE_BITS, Ordering::SeqCst);
+        if self.sleepers.load(Ordering::SeqCst) > 0 {
+            let _guard = unpoisoned(self.lock.lock());
+            self.work_came.notify_all();
+        }
+    }
+
+    /// Whether a piece can be claimed.
+    fn has_work(&self) -> bool {
+        let next = self.ticket.load(Ordering::SeqCst) & PIECE_MASK;
+        next != PIECE_MASK && (next as usize) < self.pieces.load(Ordering::Acquire)
+    }
+
+    /// Claims and runs pieces until none is left.
+    fn help(&self, thread: usize) {
+        loop {
+            let ticket = self.ticket.load(Ordering::Acquire);
+            let job = self.job.load(Ordering::Acquire);
+            let pieces = self.pieces.load(Ordering::Acquire);
+            let piece = ticket & PIECE_MASK;
+            if piece == PIECE_MASK || piece as usize >= pieces {
+                return;
+            }
+            if self
+                .ticket
+                .compare_exchange_weak(ticket, ticket + 1, Ordering::SeqCst, Ordering::Relaxed)
+                .is_err()
+            {
+                continue;
+            }
+            // SAFETY: the claim succeeded, so the ticket was still that of the job whose fields were read (the
+            // fields change only after the ticket was closed), and `run` does not return, hence the job lives,
+            // before this piece is counted as done.
+            let job: &Job<'_> = unsafe { &*job.cast_const().cast() };
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (job.work)(piece as usize, thread))) {
+                *unpoisoned(job.panic.lock()) = Some(panic);
+            }
+            let last = self.done.fetch_add(1, Ordering::SeqCst) + 1 == pieces;
+            if last && thread != 0 && self.caller_sleeps.load(Ordering::SeqCst) {
+                let _guard = unpoisoned(self.lock.lock());
+                self.work_done.notify_all();
+            }
+        }
+    }
+
+    /// The caller waits until every piece is done.
+    fn wait(&self, pieces: usize) {
+        let done = || self.done.load(Ordering::SeqCst) == pieces;
+        if spin_until(done) {
+            return;
+        }
+        let mut guard = unpoisoned(self.lock.lock());
+        self.caller_sleeps.store(true, Ordering::SeqCst);
+        while !done() {
+            guard = unpoisoned(self.work_done.wait(guard));
+        }
+        self.caller_sleeps.store(false, Ordering::SeqCst);
+    }
+
+    /// A worker's life.
+    fn serve(&self, thread: usize) {
+        let stopped = || self.stop.load(Ordering::SeqCst);
+        loop {
+            self.help(thread);
+            if spin_until(|| self.has_work() || stopped()) {
+                if stopped() {
+                    return;
+                }
+                continue;
+            }
+            let mut guard = unpoisoned(self.lock.lock());
+            self.sleepers.fetch_add(1, Ordering::SeqCst);
+            while !self.has_work() && !stopped() {
+                guard = unpoisoned(self.work_came.wait(guard));
+            }
+            self.sleepers.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Whether `ready` came true within [`SPIN`].
+fn spin_until(ready: impl Fn() -> bool) -> bool {
+    let mut start = None;
+    loop {
+        for _ in 0..32 {
+            if ready() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        let start = *start.get_or_insert_with(Instant::now);
+        if start.elapsed() > SPIN {
+            return false;
+        }
+    }
+}
+
+/// No lock here guards data that a panic could leave half-written.
+fn unpoisoned<T>(result: Result<MutexGuard<'_, T>, PoisonError<MutexGuard<'_, T>>>) -> MutexGuard<'_, T> {
+    result.unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A slice that the pieces of a job share, each its own part.
+#[derive(Debug)]
+pub struct Chunks<'a, T> {
+    start: *mut T,
+    len: usize,
+    chunk: usize,
+    slice: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: it hands out disjoint parts of a slice, each to one thread at a time (the promise of `get`'s caller).
+unsafe impl<T: Send> Sync for Chunks<'_, T> {}
+
+impl<'a, T> Chunks<'a, T> {
+    /// Parts of `chunk` values, the last one perhaps shorter.
+    pub fn new(slice: &'a mut [T], chunk: usize) -> Self {
+        Self { start: slice.as_mut_ptr(), len: slice.len(), chunk, slice: PhantomData }
+    }
+
+    /// Part `index`; empty behind the end.
+    ///
+    /// # Safety
+    /// While the part is used, nobody else asks for the same one.
+    #[expect(clippy::mut_from_ref, reason = "the parts are disjoint, see Safety")]
+    pub unsafe fn get(&self, index: usize) -> &mut [T] {
+        let start = index.saturating_mul(self.chunk).min(self.len);
+        let len = self.chunk.min(self.len - start);
+        // SAFETY: inside the slice; disjoint from other indices' parts, and this index has one user.
+        unsafe { slice::from_raw_parts_mut(self.start.add(start), len) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+    use super::*;
+
+    #[test]
+    fn every_piece_runs_once() {
+        for threads in [1, 2, 3, 5] {
+            let pool = Pool::new(threads);
+            for pieces in [0, 1, 2, 7, 100, 1000] {
+                let counts: Vec<_> = (0..pieces).map(|_| AtomicUsize::new(0)).collect();
+                pool.run(pieces, |piece, thread| {
+                    assert!(thread < threads);
+                    counts[piece].fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+            }
+        }
+    }
+
+    #[test]
+    fn many_small_jobs_neither_lose_nor_repeat_pieces() {
+        let pool = Pool::new(4);
+        let total = AtomicUsize::new(0);
+        for job in 0..20_000 {
+            pool.run(1 + job % 9, |piece, _| {
+                total.fetch_add(piece + 1, Ordering::Relaxed);
+            });
+        }
+        let expected: usize = (0..20_000).map(|job| (1..=1 + job % 9).sum::<usize>()).sum();
+        assert_eq!(total.into_inner(), expected);
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_goes_on() {
+        let pool = Pool::new(3);
+        let ran = AtomicUsize::new(0);
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            pool.run(50, |piece, _| {
+                ran.fetch_add(1, Ordering::Relaxed);
+                assert!(piece != 17, "piece 17");
+            });
+        }));
+        assert!(result.is_err());
+        assert_eq!(ran.load(Ordering::Relaxed), 50);
+        pool.run(10, |_, _| {
+            ran.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(ran.into_inner(), 60);
+    }
+
+    #[test]
+    fn a_job_inside_a_piece_runs_on_its_thread() {
+        let pool = Pool::new(2);
+        let ran = AtomicUsize::new(0);
+        pool.run(4, |_, _| {
+            pool.run(5, |_, _| {
+                ran.fetch_add(1, Ordering::Relaxed);
+            });
+        });
+        assert_eq!(ran.into_inner(), 20);
+    }
+
+    #[test]
+    fn sleepers_wake() {
+        let pool = Pool::new(2);
+        let shared = Arc::clone(&pool.shared);
+        for _ in 0..3 {
+            while shared.sleepers.load(Ordering::SeqCst) == 0 {
+                thread::yield_now();
+            }
+            // Both pieces wait for each other, so both threads must take one.
+            let barrier = std::sync::Barrier::new(2);
+            pool.run(2, |_, _| {
+                barrier.wait();
+            });
+        }
+        let workers = pool.workers.len();
+        drop(pool);
+        assert_eq!((workers, Arc::try_unwrap(shared).unwrap().sleepers.into_inner()), (1, 0));
+    }
+}

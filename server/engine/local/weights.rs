@@ -1,0 +1,138 @@
+//! The candle decoder's tensors, taken from a model file: each one's name, shape and place are checked here.
+//! It knows nothing of how a layer is computed.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use candle_core::quantized::{QMatMul, QStorage, QTensor};
+use candle_core::{Device, Tensor};
+
+use super::Config;
+use crate::EngineError;
+use crate::gguf::{Gguf, TensorView};
+
+/// All tensors of a decoder. Matrices stay quantized as stored; norms and biases are `f32`.
+#[derive(Debug)]
+pub(super) struct Weights {
+    /// `[vocabulary, embedding]`, always in the CPU's memory: a few rows are read per call, and a GPU's memory is dear.
+    pub(super) embedding: Arc<QTensor>,
+    pub(super) blocks: Vec<Block>,
+    /// `[embedding]`
+    pub(super) output_norm: Tensor,
+    /// `[vocabulary, embedding]`
+    pub(super) output: QMatMul,
+}
+
+/// One layer.
+#[derive(Debug)]
+pub(super) struct Block {
+    /// `[embedding]`
+    pub(super) attn_norm: Tensor,
+    pub(super) query: Projection,
+    pub(super) key: Projection,
+    pub(super) value: Projection,
+    /// `[head_dim]` each, over every head of queries and of keys.
+    pub(super) qk_norm: Option<(Tensor, Tensor)>,
+    /// `[embedding, heads * head_dim]`
+    pub(super) attn_output: QMatMul,
+    /// `[embedding]`
+    pub(super) ffn_norm: Tensor,
+    /// `[feed_forward, embedding]`
+    pub(super) gate: QMatMul,
+    /// `[feed_forward, embedding]`
+    pub(super) up: QMatMul,
+    /// `[embedding, feed_forward]`
+    pub(super) down: QMatMul,
+}
+
+/// A matrix, `[out, in]`, with an optional bias, `[out]`.
+#[derive(Debug)]
+pub(super) struct Projection {
+    pub(super) weight: QMatMul,
+    pub(super) bias: Option<Tensor>,
+}
+
+impl Weights {
+    /// Copies the tensors from the mapped file to `device`.
+    ///
+    /// # Errors
+    /// A tensor is missing or has another shape than `config` says, or the device has no room.
+    pub(super) fn load(gguf: &Gguf, config: &Config, device: &Device) -> Result<Self, EngineError> {
+        let load = Loader { gguf, device };
+        let table = [config.vocabulary, config.embedding];
+        let embedding = Arc::new(Loader { gguf, device: &Device::Cpu }.tensor("token_embd.weight", &table)?);
+        let output = match (config.tied_output, device.is_cpu()) {
+            (true, true) => load.checked("token_embd.weight", QMatMul::from_arc(Arc::clone(&embedding)))?,
+            (true, false) => load.matrix("token_embd.weight", &table)?,
+            (false, _) => load.matrix("output.weight", &table)?,
+        };
+        let blocks = (0..config.blocks).map(|i| load.block(i, config)).collect::<Result<_, _>>()?;
+        let output_norm = load.vector("output_norm.weight", config.embedding)?;
+        Ok(Self { embedding, blocks, output_norm, output })
+    }
+}
+
+struct Loader<'a> {
+    gguf: &'a Gguf,
+    device: &'a Device,
+}
+
+impl Loader<'_> {
+    fn block(&self, index: usize, config: &Config) -> Result<Block, EngineError> {
+        let name = |part: &str| format!("blk.{index}.{part}");
+        let (embedding, feed_forward) = (config.embedding, config.feed_forward);
+        let (queries, keys) = (config.query_width(), config.kv_width());
+        let projection = |part: &str, out: usize| -> Result<Projection, EngineError> {
+            let weight = self.matrix(&name(&format!("{part}.weight")), &[out, embedding])?;
+            let bias = config.qkv_bias.then(|| self.vector(&name(&format!("{part}.bias")), out)).transpose()?;
+            Ok(Projection { weight, bias })
+        };
+        let qk_norm = if config.qk_norm {
+            let queries = self.vector(&name("attn_q_norm.weight"), config.head_dim)?;
+            Some((queries, self.vector(&name("attn_k_norm.weight"), config.head_dim)?))
+        } else {
+            None
+        };
+        Ok(Block {
+            attn_norm: self.vector(&name("attn_norm.weight"), embedding)?,
+            query: projection("attn_q", queries)?,
+            key: projection("attn_k", keys)?,
+            value: projection("attn_v", keys)?,
+            qk_norm,
+            attn_output: self.matrix(&name("attn_output.weight"), &[embedding, queries])?,
+            ffn_norm: self.vector(&name("ffn_norm.weight"), embedding)?,
+            gate: self.matrix(&name("ffn_gate.weight"), &[feed_forward, embedding])?,
+            up: self.matrix(&name("ffn_up.weight"), &[feed_forward, embedding])?,
+            down: self.matrix(&name("ffn_down.weight"), &[embedding, feed_forward])?,
+        })
+    }
+
+    fn matrix(&self, name: &str, shape: &[usize]) -> Result<QMatMul, EngineError> {
+        self.checked(name, QMatMul::from_qtensor(self.tensor(name, shape)?))
+    }
+
+    /// A vector as `f32`.
+    fn vector(&self, name: &str, len: usize) -> Result<Tensor, EngineError> {
+        self.checked(name, self.tensor(name, &[len])?.dequantize(self.device))
+    }
+
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<QTensor, EngineError> {
+        let view = self.gguf.need_tensor(name, shape)?;
+        let storage = QStorage::from_data(aligned(&view), self.device, view.dtype);
+        self.checked(name, storage.and_then(|storage| QTensor::new(storage, shape)))
+    }
+
+    fn checked<T>(&self, name: &str, result: candle_core::Result<T>) -> Result<T, EngineError> {
+        result.map_err(|error| EngineError::Device {
+            device: format!("loading {name} of {} onto {:?}", self.gguf.path().display(), self.device.location()),
+            source: error.into(),
+        })
+    }
+}
+
+/// The stored blocks at an address that suits their widest field; candle asserts it. Files with an alignment of
+/// less than four bytes are legal, if odd.
+fn aligned<'a>(view: &TensorView<'a>) -> Cow<'a, [u8]> {
+    let aligned = view.data.as_ptr().align_offset(align_of::<f32>()) == 0;
+    if aligned { Cow::Borrowed(view.data) } else { Cow::Owned(view.data.to_vec()) }
+}

@@ -1,0 +1,106 @@
+//! The record of how fast models ran on this machine, which the choice of the default model goes by.
+//! It knows nothing of how they were measured, nor of which to choose.
+//!
+//! One line a model in `measured.tsv`: model, kernel, prefill and decode in tokens a second, date.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// The record's file, in taper's data folder.
+const FILE: &str = "measured.tsv";
+
+/// How fast a model ran on this machine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measured {
+    /// The model's name in the table.
+    pub model: String,
+    /// What it ran on: device and kernels. A record of other kernels says nothing about these.
+    pub kernel: String,
+    /// Prompt tokens a second.
+    pub prefill_tps: f64,
+    /// Generated tokens a second.
+    pub decode_tps: f64,
+    /// The day, `2026-11-22`.
+    pub date: String,
+}
+
+/// Reads the record in `folder`, oldest first. Lines that make no sense are left out, a missing file is an
+/// empty record: the worst that can follow is the smallest model.
+pub fn read(folder: &Path) -> Vec<Measured> {
+    let text = fs::read_to_string(folder.join(FILE)).unwrap_or_default();
+    text.lines().filter_map(parse).collect()
+}
+
+/// Adds `new` to the record in `folder`, in the place of an earlier one of the same model.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write(folder: &Path, new: &Measured) -> io::Result<()> {
+    let mut all = read(folder);
+    all.retain(|old| old.model != new.model);
+    all.push(new.clone());
+    let field = |text: &str| text.replace(['\t', '\n', '\r'], " ");
+    let mut text = String::new();
+    for m in &all {
+        let (model, kernel, date) = (field(&m.model), field(&m.kernel), field(&m.date));
+        text += &format!("{model}\t{kernel}\t{:.1}\t{:.1}\t{date}\n", m.prefill_tps, m.decode_tps);
+    }
+    fs::create_dir_all(folder)?;
+    // Written beside and renamed, so that a reader never sees half a record.
+    let beside = folder.join(format!("{FILE}.{}", std::process::id()));
+    fs::write(&beside, text)?;
+    fs::rename(&beside, folder.join(FILE))
+}
+
+/// One line of the record.
+fn parse(line: &str) -> Option<Measured> {
+    let [model, kernel, prefill, decode, date] = line.split('\t').collect::<Vec<_>>().try_into().ok()?;
+    let speed = |text: &str| text.parse::<f64>().ok().filter(|s| s.is_finite() && *s > 0.0);
+    Some(Measured {
+        model: model.into(),
+        kernel: kernel.into(),
+        prefill_tps: speed(prefill)?,
+        decode_tps: speed(decode)?,
+        date: date.into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+    use super::*;
+
+    #[test]
+    fn a_record_is_read_back_and_replaced_by_model() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("not/there/yet");
+        assert_eq!(read(&data), []);
+        let first = Measured {
+            model: "a".into(),
+            kernel: "AVX2,\tportable".into(),
+            prefill_tps: 218.0,
+            decode_tps: 33.1,
+            date: "2026-11-22".into(),
+        };
+        write(&data, &first).unwrap();
+        write(&data, &Measured { model: "b".into(), ..first.clone() }).unwrap();
+        write(&data, &Measured { decode_tps: 40.0, ..first }).unwrap();
+        let all = read(&data);
+        assert_eq!(all.iter().map(|m| m.model.as_str()).collect::<Vec<_>>(), ["b", "a"]);
+        assert_eq!((all[0].decode_tps, all[1].decode_tps), (33.1, 40.0));
+        assert_eq!(all[1].kernel, "AVX2, portable");
+        assert_eq!(fs::read_dir(&data).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn nonsense_is_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(FILE), "a\tk\t1\t0\td\nb\tk\tNaN\t1\td\nc\tk\t1\nd\tk\t1.5\t2\td\n\n")
+            .unwrap();
+        assert_eq!(read(folder.path()).iter().map(|m| m.model.as_str()).collect::<Vec<_>>(), ["d"]);
+        fs::write(folder.path().join(FILE), [0xff, 0xfe]).unwrap();
+        assert_eq!(read(folder.path()), []);
+    }
+}

@@ -1,0 +1,167 @@
+//! Byte-pair encoding of one piece of text: the pair of lowest rank merges first, the leftmost among equals.
+//! It knows nothing of pre-tokenization or of special tokens.
+//!
+//! Sennrich, Haddow, Birch 2016, over bytes as in GPT-2. Checked against the `tokenizers` library in the tests.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
+
+use super::TokenId;
+
+/// Pieces longer than this are merged through a heap: the plain scan is quadratic.
+const SCAN: usize = 96;
+const NEVER: u32 = u32::MAX;
+
+/// Which pairs of tokens merge into which.
+#[derive(Debug, Default)]
+pub(crate) struct Merges {
+    pairs: HashMap<u64, (u32, TokenId), BuildHasherDefault<PairHasher>>,
+}
+
+impl Merges {
+    pub(crate) fn with_capacity(pairs: usize) -> Self {
+        Self { pairs: HashMap::with_capacity_and_hasher(pairs, BuildHasherDefault::default()) }
+    }
+
+    /// Adds the pair of the next rank; the first of two alike stays.
+    pub(crate) fn insert(&mut self, left: TokenId, right: TokenId, rank: u32, whole: TokenId) {
+        self.pairs.entry(key(left, right)).or_insert((rank, whole));
+    }
+
+    fn rank(&self, left: TokenId, right: TokenId) -> (u32, TokenId) {
+        self.pairs.get(&key(left, right)).copied().unwrap_or((NEVER, 0))
+    }
+
+    /// Merges `symbols`, the tokens of a piece's single bytes, and appends the result to `out`.
+    pub(crate) fn merge(&self, symbols: &mut Vec<TokenId>, out: &mut Vec<TokenId>) {
+        if symbols.len() <= SCAN {
+            self.merge_by_scan(symbols);
+            out.extend_from_slice(symbols);
+        } else {
+            self.merge_by_heap(symbols, out);
+        }
+    }
+
+    fn merge_by_scan(&self, symbols: &mut Vec<TokenId>) {
+        // The rank of each symbol with the one behind it.
+        let mut ranks = [(NEVER, 0); SCAN];
+        for i in 1..symbols.len() {
+            ranks[i - 1] = self.rank(symbols[i - 1], symbols[i]);
+        }
+        while symbols.len() > 1 {
+            let pairs = symbols.len() - 1;
+            let mut best = 0;
+            for i in 1..pairs {
+                if ranks[i].0 < ranks[best].0 {
+                    best = i;
+                }
+            }
+            let (rank, whole) = ranks[best];
+            if rank == NEVER {
+                return;
+            }
+            symbols[best] = whole;
+            symbols.remove(best + 1);
+            ranks.copy_within(best + 1..pairs, best);
+            if best > 0 {
+                ranks[best - 1] = self.rank(symbols[best - 1], whole);
+            }
+            if best + 1 < symbols.len() {
+                ranks[best] = self.rank(whole, symbols[best + 1]);
+            }
+        }
+    }
+
+    fn merge_by_heap(&self, symbols: &mut [TokenId], out: &mut Vec<TokenId>) {
+        // A linked list over the symbols; a symbol that was merged into its left neighbour is GONE.
+        const GONE: u32 = u32::MAX;
+        let len = symbols.len();
+        let mut next: Vec<u32> = (1..=len as u32).collect();
+        let mut previous: Vec<u32> = (0..len as u32).map(|i| i.wrapping_sub(1)).collect();
+        let mut heap = BinaryHeap::new();
+        let push = |heap: &mut BinaryHeap<_>, symbols: &[TokenId], left: usize, right: usize| {
+            let (rank, whole) = self.rank(symbols[left], symbols[right]);
+            if rank != NEVER {
+                heap.push(Reverse((rank, left as u32, right as u32, whole)));
+            }
+        };
+        for i in 1..len {
+            push(&mut heap, symbols, i - 1, i);
+        }
+        while let Some(Reverse((rank, left, right, whole))) = heap.pop() {
+            let (l, r) = (left as usize, right as usize);
+            // Stale where either side has changed since.
+            if symbols[l] == GONE || symbols[r] == GONE || next[l] != right {
+                continue;
+            }
+            if self.rank(symbols[l], symbols[r]) != (rank, whole) {
+                continue;
+            }
+            symbols[l] = whole;
+            symbols[r] = GONE;
+            let after = next[r];
+            next[l] = after;
+            if (after as usize) < len {
+                previous[after as usize] = left;
+                push(&mut heap, symbols, l, after as usize);
+            }
+            if previous[l] != GONE {
+                push(&mut heap, symbols, previous[l] as usize, l);
+            }
+        }
+        out.extend(symbols.iter().filter(|&&symbol| symbol != GONE));
+    }
+}
+
+fn key(left: TokenId, right: TokenId) -> u64 {
+    u64::from(left) << 32 | u64::from(right)
+}
+
+/// One multiplication: the keys are pairs of small numbers, and the default hash is several times slower.
+#[derive(Debug, Default)]
+struct PairHasher(u64);
+
+impl Hasher for PairHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(u64::from(byte));
+        }
+    }
+
+    fn write_u64(&mut self, n: u64) {
+        let product = u128::from(self.0 ^ n) * 0x9e37_79b9_7f4a_7c15;
+        self.0 = (product >> 64) as u64 ^ product as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heap_and_scan_agree() {
+        // Random merges over four symbols, nested.
+        let mut random = fastrand::Rng::with_seed(3);
+        for _ in 0..200 {
+            let mut merges = Merges::default();
+            let mut tokens = 4;
+            for rank in 0..random.u32(1..60) {
+                merges.insert(random.u32(..tokens), random.u32(..tokens), rank, tokens);
+                tokens += 1;
+            }
+            for _ in 0..20 {
+                let symbols: Vec<u32> = (0..random.usize(0..=SCAN)).map(|_| random.u32(..4)).collect();
+                let mut scanned = symbols.clone();
+                merges.merge_by_scan(&mut scanned);
+                let mut heaped = Vec::new();
+                merges.merge_by_heap(&mut symbols.clone(), &mut heaped);
+                assert_eq!(scanned, heaped, "{symbols:?}");
+            }
+        }
+    }
+}

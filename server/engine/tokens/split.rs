@@ -1,0 +1,252 @@
+//! Pre-tokenization: cuts text into the pieces that byte-pair merges never cross, as each family trained it.
+//! It knows nothing of vocabularies.
+//!
+//! The patterns are those of the families' own `tokenizer.json`, under the names that converters write into
+//! `tokenizer.ggml.pre`. All of them end in `\s+(?!\S)|\s+`: a run of blanks leaves its last one to the word
+//! behind it. The lookahead is done by hand here, which keeps the expressions regular and the time linear.
+
+use regex::Regex;
+
+/// How a vocabulary's text is cut: each stage cuts the pieces of the one before.
+#[derive(Debug)]
+pub(crate) struct Split {
+    stages: Vec<Stage>,
+    /// A piece that is a token as a whole is taken without merging.
+    pub(crate) whole_first: bool,
+    /// Whether texts begin with the BOS token when the file does not say so.
+    pub(crate) bos: bool,
+    /// Whether the name is one that is known.
+    pub(crate) known: bool,
+}
+
+#[derive(Debug)]
+struct Stage {
+    regex: Regex,
+    blanks: Blanks,
+}
+
+/// What happens to a match of blanks alone that has text behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Blanks {
+    /// It stays whole.
+    Whole,
+    /// `\s+(?!\S)`: it leaves its last blank.
+    LeaveLast,
+    /// The same, unless it ends a line: then `\s*[\r\n]+` took it.
+    LeaveLastInLine,
+}
+
+const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+";
+const CONTRACTIONS: &str = r"'(?:[sS]|[tT]|[rR][eE]|[vV][eE]|[mM]|[lL][lL]|[dD])";
+const CJK: &str = r"[\x{4E00}-\x{9FA5}\x{0800}-\x{4E00}\x{AC00}-\x{D7FF}]+";
+
+impl Split {
+    /// The pre-tokenizer of this name; GPT-2's if the name is unknown or there is none.
+    ///
+    /// # Errors
+    /// An expression does not compile, which the tests rule out.
+    pub(crate) fn named(name: &str) -> Result<Self, regex::Error> {
+        use Blanks::{LeaveLast, LeaveLastInLine, Whole};
+        let llama3 = |digits: &str| {
+            format!(
+                r"{CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+"
+            )
+        };
+        // `upper` and `lower` share the letters without case, as in the original's lookaheads.
+        let cased = |digits: &str, behind: &str| {
+            let (upper, lower) = (r"[\p{L}--[a-z]]", r"[\p{L}--[A-Z]]");
+            let lead = r"[^\r\n\p{L}\p{N}]?";
+            format!(
+                r"{lead}{upper}*{lower}+{behind}|{lead}{upper}+{lower}*{behind}|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|\s*[\r\n]+|\s+"
+            )
+        };
+        let mut whole_first = false;
+        let mut bos = false;
+        let mut known = true;
+        let stages: Vec<(String, Blanks)> = match name {
+            "qwen2" | "deepseek-r1-qwen" | "kormo" | "stablelm2" | "hunyuan" | "megrez" => {
+                vec![(llama3(r"\p{N}"), LeaveLastInLine)]
+            }
+            "qwen35" => {
+                let main = format!(
+                    r"{CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+"
+                );
+                vec![(main, LeaveLastInLine)]
+            }
+            "llama3" | "llama-v3" | "llama-bpe" | "falcon3" | "falcon-h1" | "pixtral" | "lfm2" => {
+                (whole_first, bos) = (true, true);
+                vec![(llama3(r"\p{N}{1,3}"), LeaveLastInLine)]
+            }
+            "dbrx" | "smaug-bpe" | "glm4" | "chatglm-bpe" => {
+                vec![(llama3(r"\p{N}{1,3}"), LeaveLastInLine)]
+            }
+            "seed-coder" => {
+                let main = format!(
+                    r"{CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|\s*[\r\n]+|\s+"
+                );
+                vec![(main, LeaveLastInLine)]
+            }
+            "tekken" => {
+                (whole_first, bos) = (true, true);
+                vec![(cased(r"\p{N}", ""), LeaveLastInLine)]
+            }
+            "gpt-4o" | "llama4" => {
+                vec![(cased(r"\p{N}{1,3}", &format!("(?:{CONTRACTIONS})?")), LeaveLastInLine)]
+            }
+            "starcoder" | "refact" | "command-r" | "smollm" | "codeshell" | "exaone" | "minerva-7b" => {
+                vec![(r"\p{N}".to_owned(), Whole), (GPT2.to_owned(), LeaveLast)]
+            }
+            "deepseek-coder" => vec![
+                (r"[\r\n]".to_owned(), Whole),
+                (r"\s?\p{L}+".to_owned(), Whole),
+                (r"\s?\p{P}+".to_owned(), Whole),
+                (CJK.to_owned(), Whole),
+                (r"\p{N}".to_owned(), Whole),
+            ],
+            "deepseek-llm" => vec![
+                (r"[\r\n]".to_owned(), Whole),
+                (r"\s?\p{LC}+".to_owned(), Whole),
+                (r"\s?[!-/:-~！-／：-～‘-‟　-。]+".to_owned(), Whole),
+                (r"\s+$".to_owned(), Whole),
+                (CJK.to_owned(), Whole),
+                (r"\p{N}+".to_owned(), Whole),
+            ],
+            "deepseek-v3" | "hunyuan-dense" => vec![
+                (r"\p{N}{1,3}".to_owned(), Whole),
+                (r"[一-龥\x{3040}-\x{30FF}]+".to_owned(), Whole),
+                (
+                    r"[!-/:-@\[-`{-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+"
+                        .to_owned(),
+                    LeaveLastInLine,
+                ),
+            ],
+            "default" => vec![
+                (r"[\p{P}$+<=>^~|]+".to_owned(), Whole),
+                (GPT2.to_owned(), LeaveLast),
+                (r"\p{N}+".to_owned(), Whole),
+                (r"[0-9][0-9][0-9]".to_owned(), Whole),
+            ],
+            _ => {
+                known = matches!(
+                    name,
+                    "gpt-2" | "gpt2" | "phi-2" | "mellum" | "mpt" | "olmo" | "jais" | "trillion" | "gigachat"
+                );
+                vec![(GPT2.to_owned(), LeaveLast)]
+            }
+        };
+        let stages = stages
+            .into_iter()
+            .map(|(pattern, blanks)| Ok(Stage { regex: Regex::new(&pattern)?, blanks }))
+            .collect::<Result<_, regex::Error>>()?;
+        Ok(Self { stages, whole_first, bos, known })
+    }
+
+    /// Calls `each` with the pieces of `text`, in order; together they are the text.
+    pub(crate) fn pieces<'t>(&self, text: &'t str, each: &mut dyn FnMut(&'t str)) {
+        cut(&self.stages, text, each);
+    }
+}
+
+fn cut<'t>(stages: &[Stage], text: &'t str, each: &mut dyn FnMut(&'t str)) {
+    let Some((stage, rest)) = stages.split_first() else {
+        if !text.is_empty() {
+            each(text);
+        }
+        return;
+    };
+    let mut at = 0;
+    while at < text.len() {
+        let Some(found) = stage.regex.find_at(text, at) else { break };
+        let (start, mut end) = (found.start(), found.end());
+        if stage.blanks != Blanks::Whole && end < text.len() {
+            end -= given_back(found.as_str(), stage.blanks);
+        }
+        // A pattern that matches nothing would never advance.
+        if end == start {
+            break;
+        }
+        cut(rest, &text[at..start], each);
+        cut(rest, &text[start..end], each);
+        at = end;
+    }
+    cut(rest, &text[at..], each);
+}
+
+/// Bytes of the last blank of a match of two or more blanks; 0 where it keeps it.
+fn given_back(piece: &str, blanks: Blanks) -> usize {
+    let mut chars = piece.chars();
+    let Some(last) = chars.next_back().filter(|c| c.is_whitespace()) else { return 0 };
+    if blanks == Blanks::LeaveLastInLine && matches!(last, '\r' | '\n') {
+        return 0;
+    }
+    // Only a match of blanks alone ends in a blank that is no line end.
+    if chars.as_str().is_empty() { 0 } else { last.len_utf8() }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+
+    fn pieces(name: &str, text: &str) -> Vec<String> {
+        let mut out = Vec::new();
+        Split::named(name).unwrap().pieces(text, &mut |piece| out.push(piece.to_owned()));
+        out
+    }
+
+    const NAMES: [&str; 24] = [
+        "qwen2",
+        "qwen35",
+        "llama-bpe",
+        "dbrx",
+        "seed-coder",
+        "tekken",
+        "gpt-4o",
+        "starcoder",
+        "refact",
+        "command-r",
+        "smollm",
+        "deepseek-coder",
+        "deepseek-llm",
+        "deepseek-v3",
+        "default",
+        "gpt-2",
+        "mellum",
+        "llama3",
+        "codeshell",
+        "glm4",
+        "olmo",
+        "smaug-bpe",
+        "stablelm2",
+        "nobody knows this one",
+    ];
+
+    #[test]
+    fn every_name_compiles_and_loses_nothing() {
+        let text = "fn main() {\r\n\t\tlet naïve = \"数字 १२३ 🙂\";   // it's 12345\n\n\n    x  \n  }   ";
+        for name in NAMES {
+            assert_eq!(pieces(name, text).concat(), text, "{name}");
+            assert_eq!(Split::named(name).unwrap().known, !name.contains("nobody"));
+        }
+    }
+
+    #[test]
+    fn a_run_of_blanks_leaves_its_last_to_the_word() {
+        for name in ["qwen2", "gpt-2", "llama-bpe"] {
+            assert_eq!(pieces(name, "a   b"), ["a", "  ", " b"], "{name}");
+            assert_eq!(pieces(name, "a   "), ["a", "   "], "{name}");
+        }
+        assert_eq!(pieces("qwen2", "a;\n\n    b"), ["a", ";\n\n", "   ", " b"]);
+        assert_eq!(pieces("qwen2", "a \n b"), ["a", " \n", " b"]);
+        assert_eq!(pieces("gpt-2", "a \n b"), ["a", " \n", " b"]);
+        assert_eq!(pieces("gpt-2", "a\n\nb"), ["a", "\n", "\n", "b"]);
+    }
+
+    #[test]
+    fn digits_are_grouped_as_trained() {
+        assert_eq!(pieces("qwen2", "1234"), ["1", "2", "3", "4"]);
+        assert_eq!(pieces("llama-bpe", "1234"), ["123", "4"]);
+        assert_eq!(pieces("smollm", "x  12"), ["x", "  ", "1", "2"]);
+        assert_eq!(pieces("gpt-2", "x 12"), ["x", " 12"]);
+    }
+}

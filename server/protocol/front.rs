@@ -1,0 +1,358 @@
+//! The service in front of tower-lsp's: arrival order, the editor's own words, and the end of the process.
+//! It knows nothing of what the session does with what it is handed.
+//!
+//! What tower-lsp does not do by itself, and editors need:
+//! - Handlers run in a few slots, notifications and cancellations too. Here every call is polled once as it
+//!   arrives, so that whatever a handler does before it first waits happens in arrival order, slots or not;
+//!   notifications of documents do not reach the slots at all.
+//! - A panic in a handler leaves a process that answers nothing. Here it becomes an error for that request.
+//! - `exit` leaves the process waiting for its input. Here it ends it.
+
+use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, ready};
+use futures::task::noop_waker_ref;
+use serde_json::{Value, json};
+use tokio::sync::{Notify, mpsc};
+use tower::Service;
+use tower_lsp::jsonrpc::{Error, ErrorCode, Id, Request, Response, Result};
+use tower_lsp::ls_types::{InitializeParams, InitializeResult};
+use tower_lsp::{ExitedError, LanguageServer, LspService};
+use tracing::{error, warn};
+
+use crate::config::{Layer, Layers};
+use crate::protocol::framing::MALFORMED;
+use crate::protocol::messages::{self, Greeting, Inquiry};
+use crate::session::{Answer, Asked, Event, Notice, Opening, Receiver, Reply, Session, Shown, Source, Start};
+
+/// The method under which `textDocument/completion` goes to tower-lsp, whose own would refuse its URIs.
+pub(crate) const POPUP: &str = "$/taper/completion";
+/// The request for inline completions.
+pub(crate) const INLINE: &str = "textDocument/inlineCompletion";
+
+/// How the process is to end.
+#[derive(Debug, Default)]
+pub(crate) struct Ending {
+    /// `shutdown` was asked for.
+    pub(crate) shut_down: AtomicBool,
+    /// `exit` came.
+    pub(crate) exited: AtomicBool,
+    /// Signalled when `exit` came or the input ended.
+    pub(crate) over: Notify,
+}
+
+/// What handlers share: the session, once there is one.
+#[derive(Debug, Default)]
+pub(crate) struct Backend {
+    session: Arc<OnceLock<Session>>,
+}
+
+impl Backend {
+    pub(crate) fn new(session: Arc<OnceLock<Session>>) -> Self {
+        Self { session }
+    }
+
+    /// Hands a question over. Nothing is awaited before: questions and changes stay in arrival order.
+    fn ask(&self, params: &Value) -> Result<Receiver> {
+        let arrived = Instant::now();
+        let inquiry = Inquiry::read(params)
+            .ok_or_else(|| Error::invalid_params("a request needs `textDocument.uri` and `position`"))?;
+        let (reply, receiver) = Reply::new();
+        let Inquiry { uri, position, selected, trigger } = inquiry;
+        if let Some(session) = self.session.get() {
+            session.send(Event::Asked(Asked { uri, position, selected, trigger, arrived, reply }));
+        }
+        Ok(receiver)
+    }
+
+    /// `textDocument/inlineCompletion`.
+    pub(crate) async fn inline(&self, params: Value) -> Result<Value> {
+        let receiver = self.ask(&params)?;
+        answered(receiver.await, messages::inline_result)
+    }
+
+    /// `textDocument/completion`, for editors without inline completion.
+    pub(crate) async fn popup(&self, params: Value) -> Result<Value> {
+        let receiver = self.ask(&params)?;
+        answered(receiver.await, messages::popup_result)
+    }
+}
+
+fn answered<E>(
+    answer: std::result::Result<Answer, E>,
+    write: fn(Option<&Shown>) -> Value,
+) -> Result<Value> {
+    match answer {
+        Ok(Answer::Shown(shown)) => Ok(write(Some(&shown))),
+        Ok(Answer::Nothing) | Err(_) => Ok(write(None)),
+        // The one error that editors swallow without a word.
+        Ok(Answer::Superseded) => Err(Error::new(ErrorCode::RequestCancelled)),
+    }
+}
+
+impl LanguageServer for Backend {
+    async fn initialize(&self, _: InitializeParams) -> Result<InitializeResult> {
+        // The front has read the params and writes the result; tower-lsp only takes note of the state.
+        Ok(InitializeResult::default())
+    }
+
+    async fn shutdown(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// What the front needs to begin.
+pub(crate) struct Beginning {
+    /// Options from the file and the command line.
+    pub(crate) layers: Layers,
+    /// Where the engine comes from.
+    pub(crate) source: Source,
+    /// What went wrong before there was an editor to tell.
+    pub(crate) problems: Vec<String>,
+}
+
+/// The service in front.
+pub(crate) struct Front {
+    inner: LspService<Backend>,
+    session: Arc<OnceLock<Session>>,
+    ending: Arc<Ending>,
+    /// Taken when the session begins.
+    source: Option<Source>,
+    layers: Layers,
+    problems: Vec<String>,
+    /// Problems with options that were told: an editor sends the same options again and again.
+    told: HashSet<String>,
+    greeting: Option<Greeting>,
+    notices: mpsc::UnboundedSender<Notice>,
+    /// Signalled when the editor is ready for notices; whether it shows progress.
+    ready: Arc<Ready>,
+}
+
+/// Whether the editor is ready for notices, and what it can show.
+#[derive(Debug, Default)]
+pub(crate) struct Ready {
+    /// Signalled by `initialized`.
+    pub(crate) initialized: Notify,
+    /// Whether it shows progress that the server begins.
+    pub(crate) progress: AtomicBool,
+}
+
+type Future = BoxFuture<'static, std::result::Result<Option<Response>, ExitedError>>;
+
+impl Front {
+    pub(crate) fn new(
+        inner: LspService<Backend>,
+        session: Arc<OnceLock<Session>>,
+        ending: Arc<Ending>,
+        beginning: Beginning,
+        notices: mpsc::UnboundedSender<Notice>,
+        ready: Arc<Ready>,
+    ) -> Self {
+        let Beginning { layers, source, problems } = beginning;
+        Self {
+            inner,
+            session,
+            ending,
+            source: Some(source),
+            layers,
+            problems,
+            told: HashSet::new(),
+            greeting: None,
+            notices,
+            ready,
+        }
+    }
+
+    /// Reads what the editor says of itself, starts the session, and gives the answer to `initialize`.
+    fn begin(&mut self, params: &Value) -> Result<Value> {
+        let greeting = Greeting::read(params);
+        self.ready.progress.store(greeting.progress, Ordering::Release);
+        match Layer::new("initializationOptions", greeting.options.clone()) {
+            Ok(layer) => self.layers.initialization = layer,
+            Err(problem) => self.problems.push(problem),
+        }
+        let (settings, problems) = self.layers.settings();
+        let known = std::mem::take(&mut self.problems);
+        self.tell(known.into_iter().chain(problems));
+        let result = messages::capabilities(&greeting);
+        if let Some(source) = self.source.take() {
+            let notices = self.notices.clone();
+            let start = Start {
+                encoding: greeting.encoding,
+                settings,
+                source,
+                notices: Box::new(move |notice| drop(notices.send(notice))),
+            };
+            let session = Session::start(start).map_err(|problem| {
+                error!(%problem, "no threads");
+                let mut error = Error::internal_error();
+                error.message = format!("taper cannot start its threads: {problem}").into();
+                error
+            })?;
+            // Set once: `source` can be taken once.
+            let _ = self.session.set(session);
+        }
+        self.greeting = Some(greeting);
+        Ok(result)
+    }
+
+    /// Tells of problems with options, each once.
+    fn tell(&mut self, problems: impl IntoIterator<Item = String>) {
+        for problem in problems {
+            if self.told.insert(problem.clone()) {
+                warn!(problem, "options");
+                let _ = self.notices.send(Notice::Problem(problem));
+            }
+        }
+    }
+
+    fn send(&self, event: Event) {
+        if let Some(session) = self.session.get() {
+            session.send(event);
+        }
+    }
+
+    /// Handles a notification here and now; false if it is not for the session.
+    fn note(&mut self, method: &str, params: &mut Value) -> bool {
+        let Some(greeting) = &self.greeting else { return false };
+        match method {
+            "textDocument/didOpen" => {
+                let (Some(uri), Some(text)) = (messages::uri(params), messages::take_text(params, "text")) else {
+                    warn!("`didOpen` without a URI or a text");
+                    return true;
+                };
+                let version = messages::version(params);
+                let language_id = messages::take_text(params, "languageId").unwrap_or_default();
+                let path = greeting.relative(&uri);
+                self.send(Event::Opened(Opening { uri, path, language_id, version, text }));
+            }
+            "textDocument/didChange" => {
+                let Some(uri) = messages::uri(params) else {
+                    warn!("`didChange` without a URI");
+                    return true;
+                };
+                let version = messages::version(params);
+                self.send(match messages::changes(params) {
+                    Some(changes) => Event::Edited { uri, version, changes },
+                    None => Event::Lost { uri },
+                });
+            }
+            "textDocument/didSave" => drop(messages::uri(params).map(|uri| self.send(Event::Saved { uri }))),
+            "textDocument/didClose" => drop(messages::uri(params).map(|uri| self.send(Event::Closed { uri }))),
+            "workspace/didChangeConfiguration" => {
+                match Layer::new("settings", params.get_mut("settings").map_or(Value::Null, Value::take)) {
+                    Ok(layer) => self.layers.editor = layer,
+                    Err(problem) => self.tell([problem]),
+                }
+                let (settings, problems) = self.layers.settings();
+                self.tell(problems);
+                self.send(Event::Configured(Box::new(settings)));
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// Hands a call to tower-lsp and polls it once.
+    fn forward(&mut self, method: &str, id: Option<Id>, params: Option<Value>) -> Future {
+        let mut request = Request::build(method.to_owned());
+        if let Some(id) = id.clone() {
+            request = request.id(id);
+        }
+        if let Some(params) = params {
+            request = request.params(params);
+        }
+        let future = AssertUnwindSafe(self.inner.call(request.finish())).catch_unwind();
+        let mut future = future
+            .map(move |outcome| {
+                outcome.unwrap_or_else(|_| {
+                    error!("a handler panicked");
+                    Ok(id.map(|id| Response::from_error(id, Error::internal_error())))
+                })
+            })
+            .boxed();
+        match future.poll_unpin(&mut Context::from_waker(noop_waker_ref())) {
+            Poll::Ready(response) => ready(response).boxed(),
+            Poll::Pending => future,
+        }
+    }
+
+    fn dispatch(&mut self, request: Request) -> Future {
+        let (method, id, mut params) = request.into_parts();
+        match (method.as_ref(), id) {
+            (MALFORMED, id) => {
+                let params = params.unwrap_or_default();
+                let code = params.get("code").and_then(Value::as_i64).unwrap_or(-32700);
+                let message = params.get("message").and_then(Value::as_str).unwrap_or("malformed").to_owned();
+                let error = Error { code: code.into(), message: message.into(), data: None };
+                ready(Ok(Some(Response::from_error(id.unwrap_or_default(), error)))).boxed()
+            }
+            ("initialize", Some(id)) => {
+                let params = params.unwrap_or_default();
+                let begun = match self.greeting {
+                    // A second one: tower-lsp has the error for it.
+                    Some(_) => Ok(Value::Null),
+                    None => self.begin(&params),
+                };
+                let future = match &begun {
+                    Ok(_) => self.forward("initialize", Some(id.clone()), Some(json!({ "capabilities": {} }))),
+                    Err(error) => ready(Ok(Some(Response::from_error(id.clone(), error.clone())))).boxed(),
+                };
+                let result = begun.unwrap_or_default();
+                future
+                    .map(move |outcome| {
+                        outcome.map(|response| match response {
+                            Some(response) if response.is_ok() => Some(Response::from_ok(id, result)),
+                            other => other,
+                        })
+                    })
+                    .boxed()
+            }
+            ("shutdown", Some(id)) => {
+                self.ending.shut_down.store(true, Ordering::Release);
+                self.forward("shutdown", Some(id), params)
+            }
+            ("textDocument/completion", Some(id)) => self.forward(POPUP, Some(id), params),
+            ("exit", None) => {
+                self.ending.exited.store(true, Ordering::Release);
+                self.ending.over.notify_one();
+                self.forward("exit", None, params)
+            }
+            (method, None) => {
+                if method == "initialized" {
+                    self.ready.initialized.notify_one();
+                }
+                if params.as_mut().is_some_and(|params| self.note(method, params)) {
+                    return ready(Ok(None)).boxed();
+                }
+                self.forward(method, None, params)
+            }
+            (method, Some(id)) => self.forward(method, Some(id), params),
+        }
+    }
+}
+
+impl Service<Request> for Front {
+    type Response = Option<Response>;
+    type Error = ExitedError;
+    type Future = Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<std::result::Result<(), ExitedError>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request) -> Future {
+        let id = request.id().cloned();
+        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| self.dispatch(request)));
+        outcome.unwrap_or_else(|_| {
+            error!("the front panicked");
+            ready(Ok(id.map(|id| Response::from_error(id, Error::internal_error())))).boxed()
+        })
+    }
+}

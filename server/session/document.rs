@@ -1,0 +1,221 @@
+//! One open document: its text, its tree, its version, and whether it is still in step with the editor.
+//! It knows nothing of questions, threads or engines.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use taper_grammars::Language;
+
+use crate::syntax::Syntax;
+use crate::text::{Edit, Encoding, Position, Rope, position};
+
+/// Documents larger than this get no tree: parsing them anew would take longer than an answer may.
+const TREE_BYTES: usize = 4 << 20;
+/// How long the first parse of a text may take.
+const FIRST_PARSE: Duration = Duration::from_millis(150);
+/// How long bringing a tree up to date may take: a small part of an answer's budget.
+const REPARSE: Duration = Duration::from_millis(20);
+
+/// A document as the editor opens it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opening {
+    /// The document, as the editor names it.
+    pub uri: String,
+    /// The path that the model is shown: relative to the workspace, with `/`.
+    pub path: String,
+    /// The language, as the editor names it.
+    pub language_id: String,
+    /// The version, if the editor counts.
+    pub version: Option<i64>,
+    /// The whole text.
+    pub text: String,
+}
+
+/// One change of a document. Positions refer to the text that the change before it left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// What is replaced; `None`: everything.
+    pub range: Option<Range<Position>>,
+    /// What stands there afterwards.
+    pub text: String,
+}
+
+/// An open document.
+#[derive(Debug)]
+pub(crate) struct Document {
+    pub(crate) path: String,
+    pub(crate) language: Option<&'static Language>,
+    /// The language as the editor names it: what `disabled-languages` is compared with, beside taper's own name.
+    pub(crate) language_id: String,
+    pub(crate) text: Rope,
+    syntax: Option<Syntax>,
+    /// Length of a text whose first parse was not in time: not tried again until it is half as long.
+    too_long: Option<usize>,
+    version: Option<i64>,
+    /// Why the text can no longer be trusted; `None` while it can.
+    lost: Option<&'static str>,
+}
+
+impl Document {
+    pub(crate) fn open(opening: Opening) -> Self {
+        let Opening { uri: _, path, language_id, version, text } = opening;
+        let language = taper_grammars::by_id(&language_id)
+            .or_else(|| taper_grammars::by_path(std::path::Path::new(&path)));
+        let text = Rope::from(text);
+        let mut document =
+            Self { path, language, language_id, text, syntax: None, too_long: None, version, lost: None };
+        document.parse();
+        document
+    }
+
+    /// The tree, if it is up to date.
+    pub(crate) fn syntax(&self) -> Option<&Syntax> {
+        self.syntax.as_ref().filter(|syntax| !syntax.is_stale())
+    }
+
+    /// Why the document answers nothing until its text arrives whole.
+    pub(crate) fn lost(&self) -> Option<&'static str> {
+        self.lost
+    }
+
+    /// Marks the text as not to be trusted.
+    pub(crate) fn lose(&mut self, why: &'static str) {
+        self.lost = Some(why);
+        self.syntax = None;
+    }
+
+    /// Applies `changes` in order.
+    ///
+    /// A version that goes backwards means that a change was lost or came twice: from then on the text is
+    /// not to be trusted, until a change brings it whole. Editors that send the same version always, or
+    /// none, are taken at their word.
+    pub(crate) fn change(&mut self, version: Option<i64>, changes: Vec<Change>, encoding: Encoding) {
+        // What stands before a whole text need not be applied, in step or not.
+        let whole = changes.iter().rposition(|change| change.range.is_none());
+        let backwards = matches!((self.version, version), (Some(before), Some(now)) if now < before);
+        if backwards && whole.is_none() {
+            self.lose("a version went backwards");
+            return;
+        }
+        self.version = version.or(self.version);
+        if self.lost.is_some() && whole.is_none() {
+            return;
+        }
+        for change in changes.into_iter().skip(whole.unwrap_or(0)) {
+            match change.range {
+                None => {
+                    self.text = Rope::from(change.text);
+                    self.lost = None;
+                    self.syntax = None;
+                    self.too_long = None;
+                }
+                Some(range) => self.edit(&range, change.text, encoding),
+            }
+        }
+        self.reparse();
+    }
+
+    fn edit(&mut self, range: &Range<Position>, text: String, encoding: Encoding) {
+        // A range that ends before it begins is repaired rather than refused, as other servers do.
+        let range = position::range(&self.text, range.start, range.end, encoding);
+        let edit = Edit { range, text };
+        if let Some(syntax) = &mut self.syntax {
+            syntax.edited(&edit);
+        }
+        if edit.apply(&mut self.text).is_err() {
+            self.lose("an edit did not fit the text");
+        }
+    }
+
+    /// Brings the tree up to date with the text, or leaves it for the next time.
+    fn reparse(&mut self) {
+        if self.text.len_bytes() > TREE_BYTES {
+            self.syntax = None;
+        } else if let Some(syntax) = &mut self.syntax {
+            syntax.reparse(&self.text, &mut until(REPARSE));
+        } else if self.lost.is_none() {
+            self.parse();
+        }
+    }
+
+    /// The first parse of a text.
+    fn parse(&mut self) {
+        let length = self.text.len_bytes();
+        let Some(language) = self.language.filter(|language| language.grammar.is_some()) else { return };
+        if length > TREE_BYTES || self.too_long.is_some_and(|too_long| length > too_long / 2) {
+            return;
+        }
+        self.syntax = Syntax::parse(&self.text, language, &mut until(FIRST_PARSE));
+        self.too_long = self.syntax.is_none().then_some(length);
+    }
+}
+
+/// Says when `budget` is spent.
+fn until(budget: Duration) -> impl FnMut() -> bool {
+    let end = Instant::now() + budget;
+    move || Instant::now() >= end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document(text: &str) -> Document {
+        Document::open(Opening {
+            uri: "file:///a.py".into(),
+            path: "a.py".into(),
+            language_id: "python".into(),
+            version: Some(1),
+            text: text.into(),
+        })
+    }
+
+    fn at(line: u32, character: u32) -> Position {
+        Position { line, character }
+    }
+
+    fn change(start: Position, end: Position, text: &str) -> Change {
+        Change { range: Some(start..end), text: text.into() }
+    }
+
+    #[test]
+    fn changes_apply_in_order_each_to_the_text_before_it() {
+        let mut document = document("ab\n");
+        let changes = vec![change(at(0, 1), at(0, 1), "x\n"), change(at(1, 0), at(1, 1), "y")];
+        document.change(Some(2), changes, Encoding::Utf16);
+        assert_eq!(document.text, "ax\ny\n");
+    }
+
+    #[test]
+    fn ranges_outside_of_the_text_are_clamped_and_swapped_ones_repaired() {
+        let mut document = document("ab\n");
+        document.change(Some(2), vec![change(at(9, 9), at(u32::MAX, u32::MAX), "c")], Encoding::Utf8);
+        assert_eq!(document.text, "ab\nc");
+        document.change(Some(3), vec![change(at(0, 2), at(0, 0), "z")], Encoding::Utf8);
+        assert_eq!(document.text, "z\nc");
+        assert_eq!(document.lost(), None);
+    }
+
+    #[test]
+    fn a_version_going_backwards_loses_the_text_until_it_arrives_whole() {
+        let mut document = document("ab\n");
+        document.change(Some(5), vec![change(at(0, 0), at(0, 0), "1")], Encoding::Utf8);
+        document.change(Some(4), vec![change(at(0, 0), at(0, 0), "2")], Encoding::Utf8);
+        assert!(document.lost().is_some());
+        document.change(Some(6), vec![change(at(0, 0), at(0, 0), "3")], Encoding::Utf8);
+        assert!(document.lost().is_some());
+        let whole = Change { range: None, text: "new".into() };
+        document.change(Some(7), vec![whole, change(at(0, 3), at(0, 3), "er")], Encoding::Utf8);
+        assert_eq!(document.lost(), None);
+        assert_eq!(document.text, "newer");
+    }
+
+    #[test]
+    fn the_same_version_again_and_no_version_at_all_are_accepted() {
+        let mut document = document("");
+        document.change(Some(1), vec![change(at(0, 0), at(0, 0), "a")], Encoding::Utf8);
+        document.change(None, vec![change(at(0, 0), at(0, 0), "b")], Encoding::Utf8);
+        assert_eq!(document.text, "ba");
+        assert_eq!(document.lost(), None);
+    }
+}

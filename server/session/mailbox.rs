@@ -1,0 +1,132 @@
+//! A mailbox of one slot: the newest letter wins, and `put` hands back the one that it displaced.
+//! It knows nothing of what is in the letters.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// One slot between a thread that puts and a thread that takes.
+#[derive(Debug)]
+pub(crate) struct Mailbox<T> {
+    slot: Mutex<Slot<T>>,
+    changed: Condvar,
+    /// Whether there is something to take: read after every token, so without the lock.
+    waiting: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Slot<T> {
+    letter: Option<T>,
+    closed: bool,
+}
+
+impl<T> Default for Mailbox<T> {
+    fn default() -> Self {
+        Self {
+            slot: Mutex::new(Slot { letter: None, closed: false }),
+            changed: Condvar::new(),
+            waiting: AtomicBool::new(false),
+        }
+    }
+}
+
+impl<T> Mailbox<T> {
+    fn slot(&self) -> MutexGuard<'_, Slot<T>> {
+        // A thread that panicked while it held the lock cannot have left half a letter: the slot is one move.
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts `letter` into the slot and returns the one that nobody took, or `letter` itself once closed.
+    pub(crate) fn put(&self, letter: T) -> Option<T> {
+        let mut slot = self.slot();
+        if slot.closed {
+            return Some(letter);
+        }
+        let displaced = slot.letter.replace(letter);
+        self.waiting.store(true, Ordering::Release);
+        self.changed.notify_one();
+        displaced
+    }
+
+    /// Waits for a letter; `None` once the mailbox is closed.
+    pub(crate) fn take(&self) -> Option<T> {
+        let mut slot = self.slot();
+        loop {
+            if slot.closed {
+                return None;
+            }
+            if let Some(letter) = slot.letter.take() {
+                self.waiting.store(false, Ordering::Release);
+                return Some(letter);
+            }
+            slot = self.changed.wait(slot).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Whether a letter waits, or the mailbox is closed: whatever runs meanwhile should end.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Acquire)
+    }
+
+    /// Ends every present and future `take`.
+    pub(crate) fn close(&self) {
+        let mut slot = self.slot();
+        slot.closed = true;
+        slot.letter = None;
+        self.waiting.store(true, Ordering::Release);
+        self.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn the_newest_letter_wins_and_the_displaced_one_comes_back() {
+        let mailbox = Mailbox::default();
+        assert!(!mailbox.is_waiting());
+        assert_eq!(mailbox.put(1), None);
+        assert_eq!(mailbox.put(2), Some(1));
+        assert!(mailbox.is_waiting());
+        assert_eq!(mailbox.take(), Some(2));
+        assert!(!mailbox.is_waiting());
+    }
+
+    #[test]
+    fn closing_ends_a_waiting_take_and_refuses_letters() {
+        let mailbox = Arc::new(Mailbox::<u8>::default());
+        let taker = thread::spawn({
+            let mailbox = Arc::clone(&mailbox);
+            move || mailbox.take()
+        });
+        mailbox.close();
+        assert_eq!(taker.join().ok(), Some(None));
+        assert_eq!(mailbox.put(7), Some(7));
+        assert!(mailbox.is_waiting());
+    }
+
+    #[test]
+    fn no_letter_is_lost_or_doubled_between_two_threads() {
+        let mailbox = Arc::new(Mailbox::default());
+        let taker = thread::spawn({
+            let mailbox = Arc::clone(&mailbox);
+            move || {
+                let mut taken = Vec::new();
+                while let Some(letter) = mailbox.take() {
+                    taken.push(letter);
+                    if letter == 9999 {
+                        break;
+                    }
+                }
+                taken
+            }
+        });
+        let mut displaced: Vec<u32> = (0..10_000).filter_map(|letter| mailbox.put(letter)).collect();
+        displaced.extend(taker.join().ok().into_iter().flatten());
+        displaced.sort_unstable();
+        assert_eq!(displaced, (0..10_000).collect::<Vec<_>>());
+    }
+}

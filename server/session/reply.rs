@@ -1,0 +1,179 @@
+//! A question, and the one reply that it gets: whoever comes first answers, and dropping it unanswered answers
+//! "nothing".
+//! It knows nothing of engines, of deadlines kept, or of how an answer is written.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use futures::channel::oneshot;
+
+use crate::suggest::{Snapshot, Suggestion};
+use crate::text::{Encoding, Position, Rope, lines, position};
+
+/// What a question is answered with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// There is nothing to show.
+    Nothing,
+    /// A newer question took this one's place, or the text has changed since.
+    Superseded,
+    /// This is to be shown.
+    Shown(Box<Shown>),
+}
+
+/// A suggestion in the editor's own coordinates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// What the suggestion replaces: empty at the cursor, most of the time.
+    pub range: Range<Position>,
+    /// What stands there afterwards.
+    pub text: String,
+    /// The word that ends at the cursor, for editors that filter by it; empty if there is none.
+    pub word: String,
+    /// Where that word begins.
+    pub word_start: Position,
+    /// The language's name, or an empty string.
+    pub language: &'static str,
+}
+
+/// The right to answer, once. Dropped unanswered, it answers [`Answer::Nothing`].
+#[derive(Debug)]
+pub struct Reply(Mutex<Option<oneshot::Sender<Answer>>>);
+
+/// Where the answer arrives.
+pub type Receiver = oneshot::Receiver<Answer>;
+
+impl Reply {
+    /// A reply and the place where it arrives. Dropping the receiver means that nobody wants it any more.
+    pub fn new() -> (Self, Receiver) {
+        let (sender, receiver) = oneshot::channel();
+        (Self(Mutex::new(Some(sender))), receiver)
+    }
+
+    /// Answers, unless that has happened; says whether this was the answer.
+    pub fn send(&self, answer: Answer) -> bool {
+        let sender = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // An error means that the receiver is gone: cancelled, and answered by whoever dropped it.
+        sender.is_some_and(|sender| sender.send(answer).is_ok())
+    }
+
+    /// Whether an answer is still to be given.
+    pub fn is_open(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Whether nobody waits for the answer that has not been given.
+    pub fn is_cancelled(&self) -> bool {
+        let sender = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sender.as_ref().is_some_and(oneshot::Sender::is_canceled)
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        self.send(Answer::Nothing);
+    }
+}
+
+/// A question on its way: shared by the session, which keeps its deadline, and the completer, which works on it.
+/// Only these two look inside.
+#[derive(Debug)]
+pub struct Question {
+    /// The document, as the editor names it.
+    pub(crate) uri: String,
+    /// What it is about.
+    pub(crate) snapshot: Snapshot,
+    /// How the editor counts columns.
+    pub(crate) encoding: Encoding,
+    /// When the answer leaves at the latest.
+    pub(crate) deadline: Instant,
+    reply: Reply,
+    /// The best complete part so far.
+    draft: Mutex<Option<Suggestion>>,
+    /// Its document is gone: work on it is of no use.
+    dropped: AtomicBool,
+}
+
+impl Question {
+    /// A question that nobody works on yet.
+    pub(crate) fn new(
+        uri: String,
+        snapshot: Snapshot,
+        encoding: Encoding,
+        deadline: Instant,
+        reply: Reply,
+    ) -> Self {
+        let (draft, dropped) = (Mutex::new(None), AtomicBool::new(false));
+        Self { uri, snapshot, encoding, deadline, reply, draft, dropped }
+    }
+
+    /// Keeps what could be shown now; a later `None` does not take it away.
+    pub(crate) fn sketch(&self, suggestion: Option<Suggestion>) {
+        if suggestion.is_some() {
+            *self.draft.lock().unwrap_or_else(PoisonError::into_inner) = suggestion;
+        }
+    }
+
+    /// Answers with `suggestion`, unless answered.
+    pub(crate) fn answer(&self, suggestion: Option<Suggestion>) -> bool {
+        if !self.reply.is_open() {
+            return false;
+        }
+        let shown = suggestion.and_then(|suggestion| show(&self.snapshot, self.encoding, suggestion));
+        self.reply.send(shown.map_or(Answer::Nothing, |shown| Answer::Shown(Box::new(shown))))
+    }
+
+    /// Time is up: answers with the draft, unless answered. Work on it may go on.
+    pub(crate) fn expire(&self) -> bool {
+        let draft = self.draft.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.answer(draft)
+    }
+
+    /// Answers as superseded, unless answered. Work on it may go on.
+    pub(crate) fn supersede(&self) -> bool {
+        self.reply.send(Answer::Superseded)
+    }
+
+    /// Answers nothing, unless answered, and ends the work on it.
+    pub(crate) fn abandon(&self) {
+        self.dropped.store(true, Ordering::Release);
+        self.reply.send(Answer::Nothing);
+    }
+
+    /// Whether an answer is still to be given to someone.
+    pub(crate) fn is_open(&self) -> bool {
+        self.reply.is_open() && !self.reply.is_cancelled()
+    }
+
+    /// Whether work on it is of no use to anyone.
+    pub(crate) fn is_idle_work(&self) -> bool {
+        self.dropped.load(Ordering::Acquire) || self.reply.is_cancelled()
+    }
+}
+
+/// A suggestion in the coordinates of the editor; `None` if it does not lie inside the text.
+fn show(snapshot: &Snapshot, encoding: Encoding, suggestion: Suggestion) -> Option<Shown> {
+    let text = &snapshot.text;
+    let Suggestion { range, text: new } = suggestion;
+    if new.is_empty() || range.start > range.end || range.end > text.len_bytes() {
+        return None;
+    }
+    let at = |offset| position::position(text, offset, encoding);
+    let word = word_before(text, snapshot.cursor);
+    Some(Shown {
+        range: at(range.start)..at(range.end),
+        text: new,
+        word_start: at(snapshot.cursor - word.len()),
+        word,
+        language: snapshot.language.map_or("", |language| language.name),
+    })
+}
+
+/// Word characters that end at `cursor`, at most 256 of them.
+fn word_before(text: &Rope, cursor: usize) -> String {
+    let before = lines::before(text, cursor, 256);
+    let rest = before.trim_end_matches(|character: char| character.is_alphanumeric() || character == '_');
+    before[rest.len()..].to_owned()
+}

@@ -1,0 +1,121 @@
+//! The last look before a suggestion is shown: the file must not parse worse with it than without.
+//! It knows nothing of models: it repairs, cuts or drops text.
+
+use taper_grammars::Blocks;
+
+use super::place::Place;
+use super::{Snapshot, Suggestion};
+use crate::syntax::scope;
+use crate::text::{Edit, lines};
+
+/// The longest document that is parsed again for each suggestion, in bytes. Beyond it a parse could cost
+/// more than the answer.
+const LARGEST_CHECKED: usize = 2_000_000;
+
+/// The suggestion at the cursor that inserts `text`, or as much of it as leaves the tree no worse; `None` if
+/// nothing does. Line breaks become those of the file.
+pub(super) fn fitting(snapshot: &Snapshot, place: &Place<'_>, text: &str) -> Option<Suggestion> {
+    let mut candidate = text;
+    loop {
+        let shown = with_line_breaks(snapshot, candidate);
+        if parses_no_worse(snapshot, place, &shown) {
+            return Some(Suggestion { range: snapshot.cursor..snapshot.cursor, text: shown });
+        }
+        // Fewer lines may stand alone where all of them do not.
+        let shorter = candidate.trim_end().rsplit_once('\n')?.0.trim_end();
+        if shorter.trim().is_empty() {
+            return None;
+        }
+        candidate = shorter;
+    }
+}
+
+fn with_line_breaks(snapshot: &Snapshot, text: &str) -> String {
+    match lines::line_break(&snapshot.text) {
+        "\n" => text.to_owned(),
+        other => text.replace('\n', other),
+    }
+}
+
+/// Whether the document has no more faults with `text` at the cursor than without.
+///
+/// A line that opens a block is judged with a body: alone it can never be right, and a person who types it
+/// goes on with the body.
+fn parses_no_worse(snapshot: &Snapshot, place: &Place<'_>, text: &str) -> bool {
+    let Some(syntax) = snapshot.syntax.as_ref().filter(|it| !it.is_stale()) else { return true };
+    if snapshot.text.len_bytes() > LARGEST_CHECKED {
+        return true;
+    }
+    let before = scope::faults(&syntax.tree);
+    let faults_with = |text: &str| {
+        let edit = Edit::insert(snapshot.cursor, text);
+        let mut after = snapshot.text.clone();
+        edit.apply(&mut after).ok()?;
+        let parsed = syntax.with_edit(&edit, &after, &mut || false)?;
+        Some(scope::faults(&parsed.tree))
+    };
+    if faults_with(text).is_some_and(|after| after <= before) {
+        return true;
+    }
+    let last = text.rsplit('\n').next().unwrap_or(text);
+    let first_line = !text.contains('\n');
+    let line = if first_line { format!("{}{last}", place.line_before) } else { last.to_owned() };
+    if place.blocks() == Blocks::Indentation && place.line_after.trim().is_empty() && place.opens_block(&line)
+    {
+        let indent: String = line.chars().take_while(|c| matches!(c, ' ' | '\t')).collect();
+        let body = format!("{text}\n{indent}    pass");
+        return faults_with(&body).is_some_and(|after| after <= before);
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::suggest::{Options, Trigger};
+    use crate::syntax::Syntax;
+    use crate::text::Rope;
+
+    fn fitted(path: &str, marked: &str, text: &str) -> Option<String> {
+        let (before, after) = marked.split_once('▮').unwrap_or((marked, ""));
+        let language = taper_grammars::by_path(path.as_ref());
+        let rope = Rope::from_str(&format!("{before}{after}"));
+        let snapshot = Snapshot {
+            syntax: language.and_then(|it| Syntax::parse(&rope, it, &mut || false)),
+            text: rope,
+            language,
+            path: path.to_owned(),
+            cursor: before.len(),
+            selected: None,
+            trigger: Trigger::Automatic,
+            options: Options::default(),
+        };
+        assert!(snapshot.syntax.is_some());
+        fitting(&snapshot, &Place::new(before, after, language), text).map(|it| it.text)
+    }
+
+    #[test]
+    fn what_parses_is_shown() {
+        assert_eq!(fitted("x.py", "x = ▮\ny = 2\n", "foo(1)").as_deref(), Some("foo(1)"));
+        assert_eq!(fitted("x.rs", "fn f() {\n    ▮\n}\n", "g(1);").as_deref(), Some("g(1);"));
+        assert_eq!(fitted("x.py", "▮\n", "def f(x):").as_deref(), Some("def f(x):"), "judged with a body");
+        assert_eq!(fitted("x.py", "if x▮\n", " > 1:").as_deref(), Some(" > 1:"));
+    }
+
+    #[test]
+    fn what_breaks_the_file_is_cut_or_dropped() {
+        assert_eq!(fitted("x.py", "x = 1▮\ny = 2\n", " + (2"), None);
+        assert_eq!(fitted("x.rs", "fn f() {\n    ▮\n}\n", "g(1);\n    if x {").as_deref(), Some("g(1);"));
+        assert_eq!(fitted("x.js", "f(1)▮;\n", "} else {"), None);
+    }
+
+    #[test]
+    fn a_file_that_is_broken_already_may_stay_so() {
+        assert_eq!(fitted("x.py", "def f(:\nx = ▮\n", "1").as_deref(), Some("1"));
+    }
+
+    #[test]
+    fn line_breaks_are_those_of_the_file() {
+        assert_eq!(fitted("x.py", "a = 1\r\n▮\r\n", "b = 2\nc = 3").as_deref(), Some("b = 2\r\nc = 3"));
+    }
+}

@@ -1,0 +1,212 @@
+//! The text around a cursor, read once: its line, its indentation, its brackets.
+//! It knows nothing of the model's answer.
+
+use taper_grammars::{Blocks, Language};
+
+/// What stands around the cursor.
+#[derive(Debug, Clone)]
+pub struct Place<'a> {
+    /// Text before the cursor, as far as the window goes.
+    pub before: &'a str,
+    /// Text after the cursor, as far as the window goes.
+    pub after: &'a str,
+    /// The cursor's line up to the cursor.
+    pub line_before: &'a str,
+    /// The rest of the cursor's line, without its line break.
+    pub line_after: &'a str,
+    /// The language, if taper knows it.
+    pub language: Option<&'static Language>,
+}
+
+impl<'a> Place<'a> {
+    /// Reads the place between `before` and `after`.
+    pub fn new(before: &'a str, after: &'a str, language: Option<&'static Language>) -> Self {
+        let line_start = before.rfind(['\n', '\r']).map_or(0, |at| at + 1);
+        let line_end = after.find(['\n', '\r']).unwrap_or(after.len());
+        Self { before, after, line_before: &before[line_start..], line_after: &after[..line_end], language }
+    }
+
+    /// Whether nothing but blanks stands before the cursor on its line.
+    pub fn on_blank_line_start(&self) -> bool {
+        self.line_before.trim().is_empty()
+    }
+
+    /// The last line before the cursor's that is not blank.
+    pub fn line_above(&self) -> Option<&'a str> {
+        let above = &self.before[..self.before.len() - self.line_before.len()];
+        above.lines().rev().find(|line| !line.trim().is_empty())
+    }
+
+    /// The first line after the cursor's that is not blank.
+    pub fn line_below(&self) -> Option<&'a str> {
+        self.after[self.line_after.len()..].lines().find(|line| !line.trim().is_empty())
+    }
+
+    /// The first character after the cursor that is no white space.
+    pub fn next_visible(&self) -> Option<char> {
+        self.after.chars().find(|c| !c.is_whitespace())
+    }
+
+    /// How the language marks its blocks.
+    pub fn blocks(&self) -> Blocks {
+        self.language.map_or(Blocks::None, |it| it.blocks)
+    }
+
+    /// Whether `line` ends by opening a block.
+    pub fn opens_block(&self, line: &str) -> bool {
+        let code = self.without_comment(line).trim_end();
+        if code.ends_with(['{', '(', '[']) {
+            return true;
+        }
+        match self.blocks() {
+            Blocks::Indentation => code.ends_with(':'),
+            Blocks::Keywords => opens_by_keyword(code),
+            Blocks::Braces | Blocks::Tags | Blocks::None => false,
+        }
+    }
+
+    /// `line` without a comment at its end; a comment sign behind a quote is taken for a part of a string.
+    fn without_comment<'t>(&self, line: &'t str) -> &'t str {
+        let sign = self.language.map_or("", |it| it.line_comment);
+        match line.find(sign) {
+            Some(at) if !sign.is_empty() && !line[..at].contains(['"', '\'']) => &line[..at],
+            _ => line,
+        }
+    }
+
+    /// Brackets of `text`, read as if it stood at the cursor.
+    pub fn brackets(&self, text: &str) -> Brackets {
+        Brackets::read(text, self.language.is_some_and(|it| it.name == "rust"))
+    }
+}
+
+/// Blocks that run to an `end` (Ruby, Lua, shells).
+fn opens_by_keyword(code: &str) -> bool {
+    const LAST: &[&str] = &["then", "do", "else", "repeat", "begin", "ensure", "in"];
+    const FIRST: &[&str] =
+        &["def", "class", "module", "if", "unless", "while", "until", "case", "for", "function", "elsif", "when"];
+    let mut words = code.split_whitespace();
+    let first = words.next().unwrap_or("");
+    let first = if first == "local" { words.next().unwrap_or("") } else { first };
+    let last = code.split_whitespace().next_back().unwrap_or("");
+    let closed = matches!(last, "end" | "fi" | "done" | "esac");
+    let lua_function = code.contains("function") && code.ends_with(')');
+    !closed && (LAST.contains(&last) || FIRST.contains(&first) || lua_function || last.ends_with('|'))
+}
+
+/// How the brackets of a text add up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Brackets {
+    /// Openers that are not closed in the text, in order.
+    pub open: Vec<char>,
+    /// Byte offsets of closers whose openers are not in the text, in order.
+    pub unopened: Vec<usize>,
+}
+
+impl Brackets {
+    /// Reads code approximately: strings in quotes on one line are passed over; in Rust a single quote is
+    /// more often a lifetime.
+    fn read(text: &str, rust: bool) -> Self {
+        let mut out = Self::default();
+        let mut chars = text.char_indices().peekable();
+        while let Some((at, c)) = chars.next() {
+            match c {
+                '(' | '[' | '{' => out.open.push(c),
+                ')' | ']' | '}' => {
+                    if out.open.last() == Some(&opener(c)) {
+                        out.open.pop();
+                    } else {
+                        out.unopened.push(at);
+                    }
+                }
+                '"' | '`' | '\'' => {
+                    let rest = &text[at + 1..];
+                    if let Some(len) = quoted(rest, c, rust) {
+                        while chars.peek().is_some_and(|&(next, _)| next <= at + 1 + len) {
+                            chars.next();
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        out
+    }
+}
+
+/// The bracket that `closer` closes.
+pub fn opener(closer: char) -> char {
+    match closer {
+        ')' => '(',
+        ']' => '[',
+        _ => '{',
+    }
+}
+
+/// Length of the string behind an opening quote, without its closing one; `None` if it does not end on the line.
+fn quoted(rest: &str, quote: char, rust: bool) -> Option<usize> {
+    let mut escaped = false;
+    for (count, (at, c)) in rest.char_indices().enumerate() {
+        if c == '\n' && quote != '`' {
+            return None;
+        }
+        if c == quote && !escaped {
+            return Some(at);
+        }
+        if rust && quote == '\'' && count > 0 && !rest.starts_with('\\') {
+            return None;
+        }
+        escaped = c == '\\' && !escaped;
+    }
+    None
+}
+
+/// Width of a line's indentation in columns, a tab counted as four.
+pub fn indentation(line: &str) -> usize {
+    line.chars().take_while(|c| matches!(c, ' ' | '\t')).map(|c| if c == '\t' { 4 } else { 1 }).sum()
+}
+
+/// Whether a word goes on between these two characters.
+pub fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(text: &str) -> Place<'_> {
+        let (before, after) = text.split_once('▮').unwrap_or((text, ""));
+        Place::new(before, after, taper_grammars::by_path("x.rs".as_ref()))
+    }
+
+    #[test]
+    fn lines_around_the_cursor() {
+        let it = place("one\r\ntwo\n\n  th▮ree)\n\nfour\n");
+        assert_eq!((it.line_before, it.line_after), ("  th", "ree)"));
+        assert_eq!((it.line_above(), it.line_below()), (Some("two"), Some("four")));
+        assert_eq!(it.next_visible(), Some('r'));
+        assert!(place("a\n  ▮").on_blank_line_start());
+    }
+
+    #[test]
+    fn brackets_add_up() {
+        let it = place("");
+        assert_eq!(it.brackets("a(b[c]"), Brackets { open: vec!['('], unopened: vec![] });
+        assert_eq!(it.brackets("a)b]"), Brackets { open: vec![], unopened: vec![1, 3] });
+        assert_eq!(it.brackets(r#"f(")\")")"#), Brackets::default());
+        assert_eq!(it.brackets("fn f<'a>(x: &'a str) { '}' }"), Brackets::default());
+    }
+
+    #[test]
+    fn openers_by_language() {
+        let open = |path: &str, line: &str| {
+            Place::new("", "", taper_grammars::by_path(path.as_ref())).opens_block(line)
+        };
+        assert!(open("x.py", "def f(x):") && open("x.py", "if x:  # why") && !open("x.py", "x = {1: 2}"));
+        assert!(open("x.rs", "fn f() {") && open("x.rs", "    foo(") && !open("x.rs", "let x = 1;"));
+        assert!(open("x.rb", "def f") && open("x.rb", "list.each do |x|") && !open("x.rb", "x = 1"));
+        assert!(open("x.lua", "local function f(x)") && open("x.lua", "if x then"));
+        assert!(!open("x.rb", "def f; 1; end"));
+    }
+}

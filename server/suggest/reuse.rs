@@ -1,0 +1,225 @@
+//! Suggestions that were made before and still fit: typed through, asked again, or come back to by undo.
+//! It knows nothing of models, documents or time.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use crate::suggest::Suggestion;
+use crate::text::Rope;
+
+/// Entries of one document.
+const ENTRIES: usize = 64;
+/// Bytes of the text before the cursor that must agree.
+const BEFORE: usize = 4096;
+/// Bytes of the text after the replaced range that must agree.
+const AFTER: usize = 1024;
+/// Bytes of a suggestion that is kept.
+const TEXT: usize = 8192;
+
+/// The suggestions of one document, newest last. Bounded: 64 entries of a few kilobytes.
+#[derive(Debug, Default)]
+pub struct Cache {
+    entries: VecDeque<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// Up to [`BEFORE`] bytes that end where the suggestion begins.
+    before: String,
+    /// Whether they are all there is.
+    at_start: bool,
+    /// What the suggestion replaces.
+    replaced: String,
+    /// Up to [`AFTER`] bytes that begin where the replaced range ends.
+    after: String,
+    /// Whether they are all there is.
+    at_end: bool,
+    /// What it puts there.
+    text: String,
+}
+
+impl Cache {
+    /// A suggestion that was made for this place, or for one from which the user has typed on as suggested.
+    /// What is left of it, if anything is.
+    pub fn get(&mut self, text: &Rope, cursor: usize) -> Option<Suggestion> {
+        let place = Place::of(text, cursor)?;
+        let found = self.entries.iter().enumerate().rev();
+        let (index, typed) = found.filter_map(|(index, entry)| Some((index, entry.typed(&place)?))).next()?;
+        // Used entries live longest.
+        let entry = self.entries.remove(index)?;
+        let range = cursor..cursor + entry.replaced.len();
+        let suggestion = Suggestion { range, text: entry.text[typed..].to_owned() };
+        self.entries.push_back(entry);
+        Some(suggestion)
+    }
+
+    /// Keeps a suggestion that was made for `cursor` in `text`.
+    pub fn put(&mut self, text: &Rope, cursor: usize, suggestion: &Suggestion) {
+        let range = &suggestion.range;
+        // A suggestion that extends a popup's item replaces text before the cursor: it belongs to that popup.
+        if range.start != cursor || range.end < cursor || range.end > text.len_bytes() {
+            return;
+        }
+        if suggestion.text.len() > TEXT {
+            return;
+        }
+        let from = floor(text, cursor.saturating_sub(BEFORE));
+        let to = floor(text, (range.end + AFTER).min(text.len_bytes()));
+        let (at_start, at_end) = (from == 0, to == text.len_bytes());
+        let before = text.byte_slice(from..cursor).to_string();
+        let replaced = text.byte_slice(range.clone()).to_string();
+        let after = text.byte_slice(range.end..to).to_string();
+        self.entries.retain(|entry| {
+            (&entry.before, &entry.replaced, &entry.after) != (&before, &replaced, &after)
+        });
+        let text = suggestion.text.clone();
+        self.entries.push_back(Entry { before, at_start, replaced, after, at_end, text });
+        if self.entries.len() > ENTRIES {
+            self.entries.pop_front();
+        }
+    }
+
+    /// Forgets everything: the settings or the model changed.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+    }
+}
+
+/// The text around a cursor, as far as an entry can ask for it.
+struct Place {
+    before: String,
+    at_start: bool,
+    after: String,
+    at_end: bool,
+}
+
+impl Place {
+    fn of(text: &Rope, cursor: usize) -> Option<Self> {
+        if cursor > text.len_bytes() || floor(text, cursor) != cursor {
+            return None;
+        }
+        let from = floor(text, cursor.saturating_sub(BEFORE + TEXT));
+        // The replaced bytes stand here too; they are few.
+        let to = floor(text, (cursor + AFTER + TEXT).min(text.len_bytes()));
+        let slice = |range: Range<usize>| text.byte_slice(range).to_string();
+        let (at_start, at_end) = (from == 0, to == text.len_bytes());
+        Some(Self { before: slice(from..cursor), at_start, after: slice(cursor..to), at_end })
+    }
+}
+
+impl Entry {
+    /// How many bytes of the suggestion stand before the cursor already, if it fits and some are left.
+    fn typed(&self, place: &Place) -> Option<usize> {
+        // Everything from the cursor on must be as it was. Editors that close brackets by themselves put the
+        // closer behind the cursor: then the text after differs, and the suggestion no longer fits.
+        let after = place.after.strip_prefix(self.replaced.as_str())?;
+        if !after.starts_with(&self.after) || (self.at_end && !(place.at_end && after.len() == self.after.len())) {
+            return None;
+        }
+        // Each length that may have been typed, the longest first: it leaves the least to guess.
+        (0..self.text.len()).rev().find(|&typed| {
+            self.text.is_char_boundary(typed)
+                && place.before.strip_suffix(&self.text[..typed]).is_some_and(|before| {
+                    before.ends_with(&self.before)
+                        && (!self.at_start || (place.at_start && before.len() == self.before.len()))
+                })
+        })
+    }
+}
+
+/// The character boundary at or before `offset`.
+fn floor(text: &Rope, offset: usize) -> usize {
+    text.char_to_byte(text.byte_to_char(offset))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a fixture without a cursor is a broken test")]
+mod tests {
+    use super::*;
+
+    fn place(fixture: &str) -> (Rope, usize) {
+        let (before, after) = fixture.split_once('▮').unwrap();
+        (Rope::from(format!("{before}{after}")), before.len())
+    }
+
+    fn put(cache: &mut Cache, fixture: &str, suggested: &str) {
+        let (text, cursor) = place(fixture);
+        cache.put(&text, cursor, &Suggestion { range: cursor..cursor, text: suggested.into() });
+    }
+
+    fn get(cache: &mut Cache, fixture: &str) -> Option<String> {
+        let (text, cursor) = place(fixture);
+        let suggestion = cache.get(&text, cursor)?;
+        assert_eq!(suggestion.range, cursor..cursor);
+        Some(suggestion.text)
+    }
+
+    #[test]
+    fn the_same_place_and_every_step_of_typing_through_it() {
+        let mut cache = Cache::default();
+        put(&mut cache, "let x▮\nend", " = f(ä);");
+        assert_eq!(get(&mut cache, "let x▮\nend").unwrap(), " = f(ä);");
+        assert_eq!(get(&mut cache, "let x = ▮\nend").unwrap(), "f(ä);");
+        assert_eq!(get(&mut cache, "let x = f(ä▮\nend").unwrap(), ");");
+        assert_eq!(get(&mut cache, "let x = f(ä);▮\nend"), None, "nothing is left");
+        assert_eq!(get(&mut cache, "let x▮\nend").unwrap(), " = f(ä);", "deleted back, or undone");
+    }
+
+    #[test]
+    fn other_text_before_or_after_does_not_fit() {
+        let mut cache = Cache::default();
+        put(&mut cache, "let x▮\nend", " = 1;");
+        for other in ["let y▮\nend", "a let x▮\nend", "let x+▮\nend", "let x▮\nEnd", "let x▮\nend ", "let x =▮)\nend"] {
+            assert_eq!(get(&mut cache, other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn far_text_need_not_agree() {
+        let mut cache = Cache::default();
+        let far = "x".repeat(BEFORE + 10);
+        put(&mut cache, &format!("1{far}▮{far}1"), "abc");
+        assert_eq!(get(&mut cache, &format!("2{far}a▮{far}2")).unwrap(), "bc");
+    }
+
+    #[test]
+    fn boundaries_of_characters_are_kept_around_the_limits() {
+        let mut cache = Cache::default();
+        for shift in 0..4 {
+            let far = "€".repeat(BEFORE);
+            let pad = "x".repeat(shift);
+            put(&mut cache, &format!("{far}{pad}▮{pad}{far}"), "abc");
+            assert_eq!(get(&mut cache, &format!("{far}{pad}ab▮{pad}{far}")).unwrap(), "c");
+        }
+    }
+
+    #[test]
+    fn repetitive_suggestions_leave_the_least() {
+        let mut cache = Cache::default();
+        put(&mut cache, "▮", "aaaa");
+        assert_eq!(get(&mut cache, "aaa▮").unwrap(), "a");
+    }
+
+    #[test]
+    fn closers_that_were_to_be_replaced_still_are() {
+        let mut cache = Cache::default();
+        let (text, cursor) = place("f(▮)\n");
+        cache.put(&text, cursor, &Suggestion { range: cursor..cursor + 1, text: "a, b);".into() });
+        let (text, cursor) = place("f(a▮)\n");
+        let rest = cache.get(&text, cursor).unwrap();
+        assert_eq!(rest, Suggestion { range: cursor..cursor + 1, text: ", b);".into() });
+    }
+
+    #[test]
+    fn the_oldest_unused_entries_go_first() {
+        let mut cache = Cache::default();
+        for number in 0..ENTRIES {
+            put(&mut cache, &format!("{number}▮"), "!!");
+        }
+        assert!(get(&mut cache, "0▮").is_some());
+        put(&mut cache, "new▮", "!!");
+        assert!(get(&mut cache, "0▮").is_some(), "used, so kept");
+        assert_eq!(get(&mut cache, "1▮"), None);
+        assert_eq!(cache.entries.len(), ENTRIES);
+    }
+}

@@ -1,0 +1,269 @@
+//! Rules that end an answer while it is decoded, so that nothing is decoded for the bin.
+//! It knows nothing of tokens or time: it reads the text so far.
+
+use super::place::{Place, indentation, opener};
+use super::trigger::Plan;
+
+/// Where an answer ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// Bytes of the text to keep.
+    pub keep: usize,
+    /// The rule, for logs.
+    pub rule: &'static str,
+}
+
+/// Reads the text generated so far; `Some` once it is complete. `finished` says that no more will come, so
+/// that the last line counts as whole.
+pub fn check(place: &Place<'_>, plan: Plan, max_lines: usize, text: &str, finished: bool) -> Option<End> {
+    if let Some(end) = closes_the_suffix(place, text) {
+        return Some(end);
+    }
+    let first_end = text.find(['\n', '\r']);
+    let first = &text[..first_end.unwrap_or(text.len())];
+    if plan == Plan::Line {
+        let at = first_end?;
+        if first.trim().is_empty() {
+            return Some(End { keep: 0, rule: "the line is complete" });
+        }
+        let whole = format!("{}{first}", place.line_before);
+        if max_lines == 1 || !place.line_after.trim().is_empty() || !opens(place, &whole) {
+            return Some(End { keep: at, rule: "end of the line" });
+        }
+    }
+    block(place, plan, max_lines, text, finished)
+}
+
+fn opens(place: &Place<'_>, line: &str) -> bool {
+    place.opens_block(line) || !place.brackets(line).open.is_empty()
+}
+
+/// A closer that the text did not open and that already stands behind the cursor.
+fn closes_the_suffix(place: &Place<'_>, text: &str) -> Option<End> {
+    let next = place.next_visible().filter(|c| matches!(c, ')' | ']' | '}'))?;
+    let at = *place.brackets(text).unopened.first()?;
+    let closer = text[at..].chars().next()?;
+    if closer != next {
+        return None;
+    }
+    // Only if the cursor's brackets really need just the closers that are there: `f(g(▮)` needs two.
+    let open = place.brackets(place.before).open;
+    let stand = place.brackets(place.after).unopened;
+    let needed = open.iter().filter(|&&c| c == opener(closer)).count();
+    let there = stand.iter().filter(|&&at| place.after[at..].starts_with(closer)).count();
+    if place.line_after.trim().is_empty() || there >= needed {
+        return Some(End { keep: at, rule: "the closer stands behind the cursor" });
+    }
+    None
+}
+
+/// The end of a block: by indentation, by the suffix, by repetition, by length.
+fn block(place: &Place<'_>, plan: Plan, max_lines: usize, text: &str, finished: bool) -> Option<End> {
+    let extent = BlockExtent::new(place, plan, text);
+    let below = place.line_below().map(str::trim_end).filter(|_| place.line_after.trim().is_empty());
+    let mut start = 0;
+    let mut seen: Vec<&str> = Vec::new();
+    let mut blanks = 0;
+    for (number, line) in text.split_inclusive('\n').enumerate() {
+        let complete = line.ends_with('\n') || finished;
+        let body = line.trim_end();
+        let cut = |rule| Some(End { keep: start, rule });
+        if number >= max_lines {
+            return cut("as many lines as allowed");
+        }
+        if body.is_empty() {
+            blanks += 1;
+            if blanks > 1 && complete {
+                return cut("two blank lines");
+            }
+            start += line.len();
+            continue;
+        }
+        blanks = 0;
+        // The first line goes on where the cursor stands; only the others have an indentation of their own.
+        if number > 0 {
+            match extent.verdict(place, &text[..start], body, complete) {
+                Verdict::Inside => {}
+                Verdict::Wait => return None,
+                Verdict::Over => return cut("the block is over"),
+                Verdict::Closes => {
+                    return Some(End { keep: start + body.len(), rule: "the block is closed" });
+                }
+            }
+        }
+        let whole = if number == 0 { format!("{}{body}", place.line_before) } else { body.to_owned() };
+        if complete && below == Some(whole.as_str()) && (number > 0 || whole.trim().len() > 3) {
+            return cut("the next line stands there already");
+        }
+        if complete && seen.iter().rev().take(2).filter(|it| **it == body).count() == 2 {
+            return cut("the same line again and again");
+        }
+        seen.push(body);
+        start += line.len();
+    }
+    None
+}
+
+/// Which lines of an answer belong to its block.
+struct BlockExtent {
+    /// Indentation of the line that holds the block together.
+    base: usize,
+    /// Whether that line opens the block, so that its lines stand deeper; otherwise they stand beside it.
+    opened: bool,
+    /// Whether the opener is part of the answer or of the cursor's line, so that its closer is, too.
+    own: bool,
+}
+
+enum Verdict {
+    Inside,
+    /// The last line of the block.
+    Closes,
+    Over,
+    /// More of the line must be seen.
+    Wait,
+}
+
+impl BlockExtent {
+    fn new(place: &Place<'_>, plan: Plan, text: &str) -> Self {
+        if plan == Plan::Block
+            && place.on_blank_line_start()
+            && let Some(above) = place.line_above()
+            && place.opens_block(above)
+            && indentation(place.line_before) >= indentation(above)
+        {
+            return Self { base: indentation(above), opened: true, own: false };
+        }
+        let first = format!("{}{}", place.line_before, text.lines().next().unwrap_or(""));
+        let base = indentation(if place.on_blank_line_start() { &first } else { place.line_before });
+        Self { base, opened: opens(place, &first), own: true }
+    }
+
+    fn verdict(&self, place: &Place<'_>, so_far: &str, line: &str, complete: bool) -> Verdict {
+        let here = indentation(line);
+        if here > self.base {
+            return Verdict::Inside;
+        }
+        if here < self.base {
+            return Verdict::Over;
+        }
+        let word = line.trim();
+        if !complete && may_become_closer(word) {
+            return Verdict::Wait;
+        }
+        let text = if self.own { format!("{}{so_far}", place.line_before) } else { so_far.to_owned() };
+        let open = !place.brackets(&text).open.is_empty();
+        if is_closer(word) {
+            if !(self.own && open) && closes_below(place, line) {
+                return Verdict::Over;
+            }
+            let after = place.brackets(&format!("{text}{line}"));
+            // `} else {` closes one block and opens the next.
+            return if after.open.is_empty() { Verdict::Closes } else { Verdict::Inside };
+        }
+        let goes_on =
+            word.split(|c: char| !c.is_alphanumeric()).next().is_some_and(|it| CONTINUATIONS.contains(&it));
+        if open || !self.opened || (self.own && goes_on) { Verdict::Inside } else { Verdict::Over }
+    }
+}
+
+/// Words that go on with the statement whose block just ended.
+const CONTINUATIONS: &[&str] =
+    &["else", "elif", "elsif", "elseif", "except", "finally", "catch", "rescue", "ensure", "when"];
+
+/// Words that close a block where brackets do not.
+const CLOSING_WORDS: &[&str] = &["end", "end;", "end)", "end,", "fi", "done", "esac"];
+
+fn is_closer(line: &str) -> bool {
+    line.starts_with(['}', ')', ']']) || line.starts_with("</") || CLOSING_WORDS.contains(&line)
+}
+
+/// Whether a line that is still being written may turn out to be a closer, or may open another block behind one.
+fn may_become_closer(start: &str) -> bool {
+    start.starts_with(['}', ')', ']', '<'])
+        || CLOSING_WORDS
+            .iter()
+            .chain(CONTINUATIONS)
+            .any(|word| word.starts_with(start) || start.starts_with(word))
+}
+
+fn closes_below(place: &Place<'_>, line: &str) -> bool {
+    let Some(below) = place.line_below() else { return false };
+    indentation(below) == indentation(line)
+        && is_closer(below.trim())
+        && below.trim().chars().next() == line.trim().chars().next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The answer as it is cut, fed a character at a time, as a stream would.
+    fn cut(path: &str, marked: &str, plan: Plan, answer: &str) -> (String, &'static str) {
+        let (before, after) = marked.split_once('▮').unwrap_or((marked, ""));
+        let place = Place::new(before, after, taper_grammars::by_path(path.as_ref()));
+        for (at, c) in answer.char_indices() {
+            let text = &answer[..at + c.len_utf8()];
+            if let Some(end) = check(&place, plan, 12, text, false) {
+                return (text[..end.keep].to_owned(), end.rule);
+            }
+        }
+        match check(&place, plan, 12, answer, true) {
+            Some(end) => (answer[..end.keep].to_owned(), end.rule),
+            None => (answer.to_owned(), ""),
+        }
+    }
+
+    #[test]
+    fn a_line_ends_at_its_end() {
+        assert_eq!(cut("x.py", "x = ▮\n", Plan::Line, "foo(1)\ny = 2\n").0, "foo(1)");
+        assert_eq!(cut("x.py", "x = 1▮\n", Plan::Line, "\ny = 2\n"), (String::new(), "the line is complete"));
+        assert_eq!(
+            cut("x.py", "f(▮)\n", Plan::Line, "a, b)\nc"),
+            ("a, b".into(), "the closer stands behind the cursor")
+        );
+        assert_eq!(cut("x.py", "f(▮\n", Plan::Line, "a, b)\nc").0, "a, b)");
+        assert_eq!(cut("x.py", "f(g(▮)\n", Plan::Line, "a))\nc").0, "a))");
+    }
+
+    #[test]
+    fn a_line_that_opens_a_block_goes_on_to_its_end() {
+        let python = "for x in xs:\n    print(x)\n    y += x\nreturn y\n";
+        assert_eq!(cut("x.py", "▮\n", Plan::Line, python).0, "for x in xs:\n    print(x)\n    y += x\n");
+        let rust = "if x {\n        y();\n    }\n    z();\n";
+        assert_eq!(cut("x.rs", "fn f() {\n    ▮\n}\n", Plan::Line, rust).0, "if x {\n        y();\n    }");
+    }
+
+    #[test]
+    fn a_block_ends_where_it_closes() {
+        let it = cut("x.rs", "fn f() {▮\n}\n", Plan::Block, "\n    a();\n    b();\n}\n\nfn g() {}\n");
+        assert_eq!(it.0.trim_end(), "\n    a();\n    b();");
+        let it = cut("x.rs", "fn f() {\n    ▮\n}\n", Plan::Block, "a();\n    b();\n}\n");
+        assert_eq!(it.0.trim_end(), "a();\n    b();");
+        let it = cut("x.py", "def f():▮\n", Plan::Block, "\n    a()\n\n    b()\n\ndef g():\n    pass\n");
+        assert_eq!(it.0.trim_end(), "\n    a()\n\n    b()");
+        let it = cut(
+            "x.py",
+            "class A:\n    def f(self):\n        ▮\n",
+            Plan::Block,
+            "x = 1\n        return x\n\n    def g(self):\n",
+        );
+        assert_eq!(it.0.trim_end(), "x = 1\n        return x");
+        let it = cut("x.rs", "fn f() {▮", Plan::Block, "\n    a();\n}\n\nfn g() {}\n");
+        assert_eq!(it.0, "\n    a();\n}", "no closer behind the cursor: the answer's own is kept");
+        let it = cut("x.rb", "def f▮\n", Plan::Block, "\n  1\nend\n\ndef g\n");
+        assert_eq!(it.0, "\n  1\nend");
+    }
+
+    #[test]
+    fn a_block_ends_where_the_suffix_begins_or_it_repeats() {
+        let it = cut(
+            "x.py",
+            "def f():\n    ▮\n    return total\n",
+            Plan::Block,
+            "a = 1\n    return total\n    b\n",
+        );
+        assert_eq!((it.0.trim_end(), it.1), ("a = 1", "the next line stands there already"));
+        let it = cut("x.py", "def f():\n    ▮\n", Plan::Block, "a()\n    a()\n    a()\n    a()\n    a()\n");
+        assert_eq!(it.1, "the same line again and again");
+    }
+}

@@ -1,0 +1,148 @@
+//! What of an answer is shown: cut at a place where it can stand, without what stands there already.
+//! It knows nothing of why the answer ended.
+
+use super::place::{Place, is_word};
+
+/// Cuts `text` to what can be shown, or `None` if nothing of it can.
+///
+/// `whole` says that the answer ended by itself; otherwise its last word may be half and goes.
+pub fn trim(place: &Place<'_>, text: &str, whole: bool) -> Option<String> {
+    let mut text = text.replace("\r\n", "\n").replace('\r', "\n");
+    // A character that no editor can show, or the sign of a broken token: the answer ends before it.
+    if let Some(at) = text.find(|c: char| c == '\u{fffd}' || (c.is_control() && !matches!(c, '\n' | '\t'))) {
+        text.truncate(at);
+        return trim(place, &text, false);
+    }
+    if !whole {
+        cut_to_complete_part(&mut text);
+    }
+    let text = without_doubled_blanks(place, &text);
+    let text = without_overlap(place, text).trim_end();
+    let next = place.line_after.chars().next();
+    if next.is_some_and(is_word) && text.ends_with(is_word) {
+        return None;
+    }
+    if text.trim().is_empty() || repeats_neighbour(place, text) {
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+/// Whole lines if there are several, else whole words: never half of either.
+fn cut_to_complete_part(text: &mut String) {
+    let lines = text.trim_start_matches('\n');
+    let lead = text.len() - lines.len();
+    match lines.rfind('\n') {
+        Some(at) if !lines[..at].trim().is_empty() => text.truncate(lead + at),
+        _ => {
+            let kept = text.trim_end_matches(is_word).trim_end().len();
+            text.truncate(kept);
+        }
+    }
+}
+
+/// Models that do not see how the indentation was split into tokens write it twice.
+fn without_doubled_blanks<'t>(place: &Place<'_>, text: &'t str) -> &'t str {
+    let blank_before = place.line_before.ends_with([' ', '\t']);
+    if blank_before && !text.starts_with('\n') { text.trim_start_matches([' ', '\t']) } else { text }
+}
+
+/// Removes the end of the text where it repeats the rest of the cursor's line.
+fn without_overlap<'t>(place: &Place<'_>, text: &'t str) -> &'t str {
+    let rest = place.line_after.trim();
+    if rest.is_empty() {
+        return text;
+    }
+    // The whole rest of the line, or a part from its start that makes the brackets add up again.
+    if let Some(kept) = text.trim_end().strip_suffix(rest) {
+        let alone = place.brackets(text).unopened.is_empty();
+        if !(alone && is_punctuation(rest)) {
+            return kept;
+        }
+    }
+    let mut kept = text;
+    while let Some(&at) = place.brackets(kept).unopened.last() {
+        let tail = kept[at..].trim_end();
+        if !rest.starts_with(tail) {
+            break;
+        }
+        kept = &kept[..at];
+    }
+    // A quote, a semicolon or a comma that stands there already.
+    if kept.len() == text.len() && rest.starts_with([';', ',', '"', '\'', '`', ':']) {
+        let sign = &rest[..1];
+        let odd = text.matches(sign).count() % 2 == 1;
+        if odd && let Some(shorter) = text.trim_end().strip_suffix(sign) {
+            return shorter;
+        }
+    }
+    kept
+}
+
+fn is_punctuation(text: &str) -> bool {
+    !text.chars().any(is_word)
+}
+
+/// Whether the answer only says again what the lines around the cursor say.
+fn repeats_neighbour(place: &Place<'_>, text: &str) -> bool {
+    if !place.line_after.trim().is_empty() {
+        return false;
+    }
+    let mut lines = text.lines().filter(|line| !line.trim().is_empty());
+    let Some(first) = lines.next() else { return true };
+    let line = if text.starts_with('\n') {
+        first.trim().to_owned()
+    } else {
+        format!("{}{first}", place.line_before).trim().to_owned()
+    };
+    if line.len() < 4 {
+        return false;
+    }
+    let below = place.line_below().is_some_and(|below| below.trim() == line);
+    let above = lines.next().is_none() && place.line_above().is_some_and(|above| above.trim() == line);
+    below || above
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trimmed(marked: &str, text: &str, whole: bool) -> Option<String> {
+        let (before, after) = marked.split_once('▮').unwrap_or((marked, ""));
+        trim(&Place::new(before, after, taper_grammars::by_path("x.py".as_ref())), text, whole)
+    }
+
+    #[test]
+    fn never_half_a_word() {
+        assert_eq!(trimmed("x = ▮\n", "foo.bar + ba", false).as_deref(), Some("foo.bar +"));
+        assert_eq!(trimmed("x = ▮\n", "foo", false), None);
+        assert_eq!(trimmed("x = ▮\n", "foo", true).as_deref(), Some("foo"));
+        assert_eq!(trimmed("def f():▮\n", "\n    a()\n    b", false).as_deref(), Some("\n    a()"));
+        assert_eq!(trimmed("▮bar\n", "foo", true), None);
+    }
+
+    #[test]
+    fn what_stands_there_is_not_said_again() {
+        assert_eq!(trimmed("f(▮)\n", "a, b)", true).as_deref(), Some("a, b"));
+        assert_eq!(trimmed("f(▮)\n", "g(a)", true).as_deref(), Some("g(a)"));
+        assert_eq!(trimmed("f(▮);\n", "a);", true).as_deref(), Some("a"));
+        assert_eq!(trimmed("x = \"▮\"\n", "hello\"", true).as_deref(), Some("hello"));
+        assert_eq!(trimmed("def f(▮: int) -> None:\n", "x: int) -> None:", true).as_deref(), Some("x"));
+        assert_eq!(trimmed("▮\nreturn total\n", "return total", true), None);
+        assert_eq!(trimmed("total += 1\n▮\n", "total += 1", true), None);
+    }
+
+    #[test]
+    fn blanks_are_not_doubled_and_do_not_trail() {
+        assert_eq!(trimmed("    ▮\n", "    return x  ", true).as_deref(), Some("return x"));
+        assert_eq!(trimmed("x = ▮\n", " 1", true).as_deref(), Some("1"));
+        assert_eq!(trimmed("x =▮\n", " 1\r\n", true).as_deref(), Some(" 1"));
+        assert_eq!(trimmed("x = ▮\n", "  \n", true), None);
+    }
+
+    #[test]
+    fn nothing_unprintable() {
+        assert_eq!(trimmed("x = ▮\n", "foo(1) \u{fffd}bar", true).as_deref(), Some("foo(1)"));
+        assert_eq!(trimmed("x = ▮\n", "\u{0}", true), None);
+    }
+}

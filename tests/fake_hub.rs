@@ -1,0 +1,158 @@
+//! A small HTTP server on this machine that answers like the hub does; the engine's tests use it too.
+//! It knows nothing of the client.
+//!
+//! `HEAD …/resolve/main/FILE` is answered with `x-linked-size`, `x-linked-etag` and a redirect; `GET` is
+//! redirected to `/blob/FILE`, which sends the bytes and understands ranges.
+
+use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+/// How the server behaves.
+#[derive(Clone, Default)]
+pub(super) struct Behaviour {
+    /// File name to content.
+    pub(super) files: HashMap<String, Vec<u8>>,
+    /// The sha256 that it announces for each file.
+    pub(super) hashes: HashMap<String, String>,
+    /// Break off every answer after so many bytes of content.
+    pub(super) break_after: Option<usize>,
+    /// Send the whole file whatever range is asked for.
+    pub(super) no_ranges: bool,
+    /// Hold back every content after so many bytes until [`Hub::release`].
+    pub(super) hold_after: Option<usize>,
+    /// Answer everything with this status.
+    pub(super) status: Option<u16>,
+    /// Send HEAD requests to another path first, as for a renamed repository.
+    pub(super) renamed: bool,
+}
+
+/// A running server. It ends with the process.
+pub(super) struct Hub {
+    /// Its address, for `HF_ENDPOINT`.
+    pub(super) endpoint: String,
+    behaviour: Arc<Mutex<Behaviour>>,
+    /// Requests for content so far, as `FILE RANGE`.
+    pub(super) requests: Arc<Mutex<Vec<String>>>,
+    /// Contents that are held back right now.
+    held: Arc<AtomicUsize>,
+}
+
+impl Hub {
+    /// Starts one.
+    pub(super) fn start(behaviour: Behaviour) -> Hub {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port of this machine");
+        let endpoint = format!("http://{}", listener.local_addr().expect("its number"));
+        let behaviour = Arc::new(Mutex::new(behaviour));
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let held = Arc::new(AtomicUsize::new(0));
+        let hub =
+            Hub { endpoint, behaviour: behaviour.clone(), requests: requests.clone(), held: held.clone() };
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (behaviour, requests, held) = (behaviour.clone(), requests.clone(), held.clone());
+                // A client that goes away in the middle is part of the game.
+                thread::spawn(move || drop(answer(&stream, &behaviour, &requests, &held)));
+            }
+        });
+        hub
+    }
+
+    /// Changes how it behaves, also for contents that are being sent.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Behaviour)) {
+        change(&mut self.behaviour.lock().expect("no thread panicked"));
+    }
+
+    /// Lets held contents go on, and holds none any more.
+    pub(super) fn release(&self) {
+        self.change(|b| b.hold_after = None);
+    }
+
+    /// Waits until a content is held back.
+    pub(super) fn wait_until_held(&self) {
+        while self.held.load(Ordering::SeqCst) == 0 {
+            thread::sleep(std::time::Duration::from_millis(2));
+        }
+    }
+}
+
+fn answer(
+    stream: &TcpStream,
+    behaviour: &Mutex<Behaviour>,
+    requests: &Mutex<Vec<String>>,
+    held: &AtomicUsize,
+) -> std::io::Result<()> {
+    let mut lines = BufReader::new(stream).lines();
+    let mut out = stream;
+    while let Some(first) = lines.next().transpose()? {
+        let mut range = None;
+        for line in lines.by_ref() {
+            let line = line?.to_ascii_lowercase();
+            if let Some(value) = line.strip_prefix("range: bytes=") {
+                range =
+                    value.split_once('-').and_then(|(from, to)| Some((from.parse().ok()?, to.parse().ok()?)));
+            }
+            if line.is_empty() {
+                break;
+            }
+        }
+        let mut words = first.split(' ');
+        let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let b = behaviour.lock().expect("no thread panicked").clone();
+        if let Some(status) = b.status {
+            write!(out, "HTTP/1.1 {status} No\r\ncontent-length: 0\r\n\r\n")?;
+            continue;
+        }
+        let name = path.rsplit('/').next().unwrap_or_default();
+        let Some(content) = b.files.get(name) else {
+            write!(
+                out,
+                "HTTP/1.1 404 Not Found\r\nx-error-code: EntryNotFound\r\ncontent-length: 0\r\n\r\n"
+            )?;
+            continue;
+        };
+        if !path.starts_with("/blob/") {
+            if b.renamed && !path.starts_with("/new/") {
+                write!(out, "HTTP/1.1 307 Moved\r\nlocation: /new{path}\r\ncontent-length: 0\r\n\r\n")?;
+                continue;
+            }
+            let about = match b.hashes.get(name) {
+                Some(hash) => format!("x-linked-etag: \"{hash}\"\r\nx-linked-size: {}\r\n", content.len()),
+                None => format!("x-linked-size: {}\r\n", content.len()),
+            };
+            write!(out, "HTTP/1.1 302 Found\r\n{about}x-repo-commit: {:040}\r\n", 0)?;
+            write!(out, "location: /blob/{name}\r\ncontent-length: 0\r\n\r\n")?;
+            continue;
+        }
+        let (from, to) = range.filter(|_| !b.no_ranges).unwrap_or((0, content.len() - 1));
+        let part = &content[from..=to.min(content.len() - 1)];
+        let status = if from > 0 { "206 Partial Content" } else { "200 OK" };
+        write!(out, "HTTP/1.1 {status}\r\naccept-ranges: bytes\r\ncontent-length: {}\r\n", part.len())?;
+        write!(out, "content-range: bytes {from}-{to}/{}\r\n\r\n", content.len())?;
+        if method == "HEAD" {
+            continue;
+        }
+        requests.lock().expect("no thread panicked").push(format!("{name} {from}"));
+        let mut sent = 0;
+        for chunk in part.chunks(1000) {
+            let now = || behaviour.lock().expect("no thread panicked").hold_after;
+            if now().is_some_and(|after| sent >= after) {
+                out.flush()?;
+                held.fetch_add(1, Ordering::SeqCst);
+                while now().is_some() {
+                    thread::sleep(std::time::Duration::from_millis(2));
+                }
+                held.fetch_sub(1, Ordering::SeqCst);
+            }
+            if b.break_after.is_some_and(|after| sent >= after) {
+                return stream.shutdown(std::net::Shutdown::Both);
+            }
+            out.write_all(chunk)?;
+            sent += chunk.len();
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,173 @@
+//! Reads the sources and fails where the house rules are broken: floors, heads, what belongs where.
+//! It knows nothing of what the code does.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Floors of the root package's modules; a file may name its own floor and lower ones.
+const FLOORS: &[(&str, u8)] = &[
+    ("cli", 8),
+    ("protocol", 7),
+    ("session", 6),
+    ("config", 6),
+    ("suggest", 5),
+    ("prompt", 4),
+    ("context", 3),
+    ("syntax", 2),
+    ("text", 1),
+];
+
+/// Names of rooms in which everything and nothing is kept.
+const BANNED_NAMES: &[&str] = &["util", "utils", "manager", "handler", "handlers", "common", "helpers", "misc"];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources() -> Vec<(String, String)> {
+    fn walk(folder: &Path, out: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            let path = entry.path();
+            let name = entry.file_name();
+            if path.is_dir() {
+                if name != "node_modules" && name != "target" && name != "tools" {
+                    walk(&path, out);
+                }
+            } else if path.extension().is_some_and(|it| it == "rs") {
+                out.push(path);
+            }
+        }
+    }
+    let mut paths = Vec::new();
+    for folder in ["server", "grammars", "tests", "benches"] {
+        walk(&root().join(folder), &mut paths);
+    }
+    assert!(paths.len() > 20, "the sources were not found: {paths:?}");
+    paths.sort();
+    let relative = |path: &Path| path.strip_prefix(root()).unwrap().to_string_lossy().replace('\\', "/");
+    paths.iter().map(|path| (relative(path), fs::read_to_string(path).unwrap())).collect()
+}
+
+/// The code of a file without comments and without its `mod tests`.
+fn production(text: &str) -> Vec<(usize, &str)> {
+    let end = text.find("#[cfg(test)]\nmod ").unwrap_or(text.len());
+    let lines = text[..end].lines().enumerate();
+    lines.map(|(at, line)| (at + 1, line.split("//").next().unwrap_or(""))).collect()
+}
+
+fn floor_of(path: &str) -> Option<u8> {
+    let inside = path.strip_prefix("server/")?;
+    let module = inside.split(['/', '.']).next()?;
+    FLOORS.iter().find(|(name, _)| *name == module).map(|(_, floor)| *floor)
+}
+
+/// Modules of this crate that a line of code names by `crate::`.
+fn crate_modules(line: &str) -> impl Iterator<Item = &str> {
+    line.split("crate::").skip(1).flat_map(|rest| {
+        let (first, group) = match rest.strip_prefix('{') {
+            Some(group) => ("", group.split('}').next().unwrap_or("")),
+            None => (rest, ""),
+        };
+        let word = |text: &str| text.len() - text.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_').len();
+        let single = &first[..word(first)];
+        [single].into_iter().chain(group.split(',').map(move |part| {
+            let part = part.trim();
+            &part[..word(part)]
+        }))
+    })
+}
+
+fn floor_faults(path: &str, text: &str) -> Vec<String> {
+    let Some(floor) = floor_of(path) else { return Vec::new() };
+    let mut faults = Vec::new();
+    for (number, line) in production(text) {
+        for module in crate_modules(line) {
+            if let Some((_, other)) = FLOORS.iter().find(|(name, _)| *name == module)
+                && *other > floor
+            {
+                faults.push(format!("{path}:{number}: floor {floor} uses {module} of floor {other}"));
+            }
+        }
+    }
+    faults
+}
+
+fn place_faults(path: &str, text: &str) -> Vec<String> {
+    let engine = path.starts_with("server/engine");
+    let border = path.starts_with("server/protocol") || path.starts_with("server/config");
+    let test = path.starts_with("tests/") || path.starts_with("benches/") || path.ends_with("/testing.rs");
+    let cli = path.starts_with("server/cli") || path == "server/main.rs";
+    let mut faults = Vec::new();
+    for (number, line) in production(text) {
+        let mut fault = |what: &str| faults.push(format!("{path}:{number}: {what}: {}", line.trim()));
+        if !engine && !test && line.contains("candle_") {
+            fault("candle outside the engine");
+        }
+        if !border && !test && !engine && line.contains("serde_json") {
+            fault("JSON outside protocol and config");
+        }
+        if !path.starts_with("server/protocol") && !test && (line.contains("tower_lsp") || line.contains("ls_types")) {
+            fault("LSP outside protocol");
+        }
+        if !test && (line.contains(".unwrap()") || line.contains(".expect(")) {
+            fault("a panic in waiting");
+        }
+        if !test && !cli && (line.contains("println!(") || line.contains("print!(")) {
+            fault("stdout is the protocol");
+        }
+        if line.contains("unsafe {") && !path.starts_with("server/engine/") {
+            fault("unsafe outside the engine");
+        }
+    }
+    faults
+}
+
+fn head_faults(path: &str, text: &str) -> Vec<String> {
+    let mut faults = Vec::new();
+    let head: Vec<&str> = text.lines().take_while(|line| line.starts_with("//!")).collect();
+    if head.is_empty() {
+        faults.push(format!("{path}: the first line is no `//!`"));
+    } else if path != "server/lib.rs" && !head.iter().any(|line| line.contains("know")) {
+        faults.push(format!("{path}: the head does not say what the file does not know"));
+    }
+    let name = path.rsplit('/').next().unwrap_or(path).trim_end_matches(".rs");
+    if name == "mod" || BANNED_NAMES.contains(&name) {
+        faults.push(format!("{path}: a name that says nothing"));
+    }
+    faults
+}
+
+fn report(faults: Vec<String>) {
+    assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
+}
+
+#[test]
+fn imports_run_downward() {
+    report(sources().iter().flat_map(|(path, text)| floor_faults(path, text)).collect());
+}
+
+#[test]
+fn everything_is_in_its_place() {
+    report(sources().iter().flat_map(|(path, text)| place_faults(path, text)).collect());
+}
+
+#[test]
+fn every_file_says_what_it_is_and_what_it_does_not_know() {
+    report(sources().iter().flat_map(|(path, text)| head_faults(path, text)).collect());
+}
+
+#[test]
+fn the_checks_see_what_they_should() {
+    let seen = |faults: Vec<String>| faults.len();
+    assert_eq!(seen(floor_faults("server/text/rope.rs", "use crate::{syntax::Syntax, text::Edit};\n")), 1);
+    assert_eq!(seen(floor_faults("server/prompt.rs", "fn f() { crate::session::go() }\n")), 1);
+    assert_eq!(seen(floor_faults("server/session.rs", "use crate::text::Rope;\n// crate::cli\n")), 0);
+    assert_eq!(seen(place_faults("server/text.rs", "use candle_core::Tensor;\n")), 1);
+    assert_eq!(seen(place_faults("server/session.rs", "let v = serde_json::json!({});\n")), 1);
+    assert_eq!(seen(place_faults("server/session.rs", "use tower_lsp::Client;\n")), 1);
+    assert_eq!(seen(place_faults("server/text.rs", "x.unwrap();\n#[cfg(test)]\nmod tests { x.unwrap(); }\n")), 1);
+    assert_eq!(seen(place_faults("server/text.rs", "println!(\"\");\n")), 1);
+    assert_eq!(seen(place_faults("server/text.rs", "unsafe { f() }\n")), 1);
+    assert_eq!(seen(head_faults("server/util.rs", "fn f() {}\n")), 2);
+    assert_eq!(seen(head_faults("server/text.rs", "//! Text.\nfn f() {}\n")), 1);
+}
