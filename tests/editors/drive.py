@@ -131,10 +131,17 @@ def alive(number):
 
 
 def write_script(goals):
-    """The scripted engine's file for these lines to be completed."""
-    import json
+    """The scripted engine's file: behind every beginning of a goal, the rest of it is the answer."""
 
-    return json.dumps(goals)
+    def written(text):
+        text = text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
+        return text[:-1] + "\\s" if text.endswith(" ") else text
+
+    lines = ["# Suggests " + ", ".join(repr(goal) for goal in goals)]
+    for goal in goals:
+        for length in range(len(goal.split("\n")[0]) - 1, 1, -1):
+            lines += [f"when {written(goal[:length])}<|fim_suffix|>", f"answer {written(goal[length:])}"]
+    return "\n".join(lines) + "\n"
 
 
 class Report:
@@ -378,13 +385,20 @@ def drive(editor, options, report):
 def main():
     """Parses the arguments and drives the editors."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--taper", required=True, help="the built server")
-    parser.add_argument("--tools", required=True, help="the folder that get_editors.sh filled")
-    parser.add_argument("--out", required=True, help="where screens and logs go")
+    parser.add_argument("--taper", help="the built server")
+    parser.add_argument("--tools", help="the folder that get_editors.sh filled")
+    parser.add_argument("--out", help="where screens and logs go")
+    parser.add_argument("--script", help="only write the scripted engine's file there, for vscode.mjs")
     parser.add_argument("--model", help="a GGUF file, for the checks with a real model")
     parser.add_argument("--only", help="only checks whose name has this part")
     options = parser.parse_args()
+    if options.script:
+        with open(options.script, "w", encoding="utf-8") as file:
+            file.write(write_script(GOALS))
+        return 0
     for part in ("taper", "tools", "out"):
+        if not getattr(options, part):
+            parser.error(f"--{part} is missing")
         setattr(options, part, os.path.abspath(getattr(options, part)))
     os.makedirs(options.out, exist_ok=True)
     report = Report(options.only)

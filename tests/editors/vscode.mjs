@@ -16,7 +16,8 @@ import { parseArgs } from "node:util";
 const { values: given } = parseArgs({
   options: Object.fromEntries(["code", "vsix", "taper", "out", "script", "model"].map((name) => [name, { type: "string" }])),
 });
-for (const name of Object.keys(given)) given[name] = path.resolve(given[name]);
+// `--model auto` is no path.
+for (const name of Object.keys(given)) if (given[name] !== "auto") given[name] = path.resolve(given[name]);
 const { chromium } = createRequire(path.join(given.code, "package.json"))("playwright-core");
 fs.mkdirSync(given.out, { recursive: true });
 
