@@ -27,6 +27,8 @@ const SCRIPTED = [
   ["several lines", "loop.py", "def show(n):\n    ▮\n", "for x in", " range(n):\n        print(x)"],
   ["mid-line", "call.py", "def add(a, b):\n    return a + b\n\n\nprint(▮)\n", "ad", "d(1, 2)"],
   ["not ASCII", "size.py", 'größe = "naïve 😀 日本語"; ▮\n', "pri", "nt(größe)"],
+  // The server is killed before this one.
+  ["after a crash", "crash.py", "def add(a, b):\n    ▮\n", "retu", "rn a + b"],
   ["CRLF", "dos.py", "def show(n):\r\n    ▮\r\n\r\n\r\nshow(3)\r\n", "for x in", " range(n):\r\n        print(x)"],
 ];
 const MODEL = [
@@ -58,7 +60,7 @@ function shim(folder, extra) {
   const log = path.join(given.out, `vscode-${path.basename(folder)}.log`);
   fs.writeFileSync(
     file,
-    `#!/bin/sh\nexport HOME='${os.homedir()}' XDG_CONFIG_HOME='${folder}/none'\nexec '${given.taper}' "$@" ${quoted} 2>>'${log}'\n`,
+    `#!/bin/sh\necho $$ > '${file}.pid'\nexport HOME='${os.homedir()}' XDG_CONFIG_HOME='${folder}/none'\nexec '${given.taper}' "$@" ${quoted} 2>>'${log}'\n`,
     { mode: 0o755 },
   );
   return file;
@@ -186,6 +188,7 @@ for (const [cases, server] of runs) {
   await session(server, cases, async (page, work) => {
     for (const one of cases) {
       try {
+        if (one[0] === "after a crash") process.kill(Number(fs.readFileSync(`${server}.pid`, "utf8")), "SIGKILL");
         console.log(`ok vscode ${one[0]} (${await suggestion(page, work, one)} ms)`);
         passed++;
       } catch (error) {
