@@ -176,9 +176,11 @@ pub(crate) fn inline_result(shown: Option<&Shown>) -> Value {
 }
 
 /// One item, with the new text only and an explicit range, empty at the cursor most of the time: the one form that
-/// editors agree on.
+/// editors agree on. Line ends are `\n` whatever the file's are: VS Code and Neovim turn them into the document's, and
+/// Neovim would show and insert the `\r` of a `\r\n`.
 fn inline_item(shown: &Shown) -> Value {
-    json!({ "insertText": shown.text, "range": written_range(shown.range.start, shown.range.end) })
+    let text = shown.text.replace("\r\n", "\n").replace('\r', "\n");
+    json!({ "insertText": text, "range": written_range(shown.range.start, shown.range.end) })
 }
 
 /// The result of `textDocument/completion`. Incomplete, so that the editor asks again at each key.
@@ -312,6 +314,19 @@ mod tests {
         assert_eq!(helix.roots, ["/home/user/project"]);
         let vscode = read(include_str!("../../tests/fixtures/initialize-vscode.json"));
         assert_eq!((vscode.encoding, vscode.inline, vscode.progress), (Encoding::Utf16, true, true));
+    }
+
+    #[test]
+    fn an_inline_item_has_plain_line_ends_and_a_popup_item_the_files_own() {
+        let shown = Shown {
+            range: at(1, 6)..at(1, 6),
+            text: "d(a, b):\r\n    return a".to_owned(),
+            word: "ad".to_owned(),
+            word_start: at(1, 4),
+            language: "python",
+        };
+        assert_eq!(inline_item(&shown)["insertText"], "d(a, b):\n    return a");
+        assert_eq!(popup_item(&shown)["textEdit"]["newText"], "add(a, b):\r\n    return a");
     }
 
     #[test]

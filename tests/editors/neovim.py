@@ -39,8 +39,14 @@ class Neovim:
         self.terminal = Terminal(
             os.path.join(tools, "bin", "tmux"), folder, [nvim, "-n", "-i", "NONE", "--listen", socket], env, work
         )
-        wait(lambda: os.path.exists(socket), 30, lambda: "Neovim to start; it shows\n" + self.terminal.screen())
-        self.rpc = pynvim.attach("socket", path=socket)
+        def attach():
+            # The socket's file is there a moment before anyone listens.
+            try:
+                return pynvim.attach("socket", path=socket)
+            except OSError:
+                return None
+
+        self.rpc = wait(attach, 30, lambda: "Neovim to start; it shows\n" + self.terminal.screen())
         self.version = self.rpc.exec_lua("return tostring(vim.version())")
 
     def open(self, path, before):

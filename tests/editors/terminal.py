@@ -2,6 +2,7 @@
 It knows nothing of editors or of taper."""
 
 import html
+import itertools
 import os
 import re
 import signal
@@ -28,6 +29,9 @@ def wait(question, seconds, what):
 class Terminal:
     """One program in one pane of a tmux server of its own."""
 
+    # A server that is just ending must not be met by the next one.
+    numbers = itertools.count()
+
     def __init__(self, tmux, folder, argv, env, cwd, columns=88, rows=16):
         self.columns, self.rows = columns, rows
         conf = os.path.join(folder, "tmux.conf")
@@ -36,7 +40,7 @@ class Terminal:
                 "set -g default-terminal tmux-256color\nset -ga terminal-features ',*:RGB'\n"
                 "set -s escape-time 0\nset -g status off\nset -g remain-on-exit on\n"
             )
-        self.tmux = [tmux, "-u", "-S", os.path.join(folder, "tmux"), "-f", conf]
+        self.tmux = [tmux, "-u", "-S", os.path.join(folder, f"tmux{next(self.numbers)}"), "-f", conf]
         self.env = {**env, "LC_ALL": "C.UTF-8", "COLORTERM": "truecolor"}
         self.env.pop("TMUX", None)
         self.last = ""

@@ -152,9 +152,9 @@ async function suggestion(page, work, [name, file, fixture, typed, rest]) {
   let start = Date.now();
   for (let asked = 1; ; asked++) {
     // Neither the extension nor the model need be there yet: ask again.
-    const shown = await page.waitForSelector(GHOST, { timeout: 2500, state: "attached" }).catch(() => undefined);
+    const shown = await page.waitForSelector(GHOST, { timeout: 1000, state: "attached" }).catch(() => undefined);
     if (shown) break;
-    if (asked === 40) throw new Error("no ghost text");
+    if (asked === 90) throw new Error("no ghost text");
     start = Date.now();
     await page.keyboard.press("Backspace");
     await page.keyboard.type(typed.at(-1));
