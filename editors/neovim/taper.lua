@@ -15,7 +15,7 @@ local function still_fits(item)
   local typed = vim.api.nvim_get_current_line():sub(start + 1, cursor[2])
   if cursor[1] ~= row + 1 or cursor[2] < start or #typed >= #item.insert_text
       or not vim.startswith(item.insert_text, typed) then
-    return vim.api.nvim_feedkeys('\t', 'n', false)
+    return vim.api.nvim_feedkeys('\t', 'in', false)
   end
   vim.api.nvim_buf_set_text(0, row, start, row, cursor[2], {})
   return item

@@ -35,6 +35,12 @@ class Helix:
         self.terminal.press("A" if rest.startswith("\n") else "i")
         self.on_screen("INS", "insert mode")
 
+    def normal(self):
+        """Goes to normal mode. Escape and the next key must not arrive together: that would be Alt and the key."""
+        if " INS " in self.terminal.screen():
+            self.terminal.press("Escape")
+            self.on_screen(" NOR ", "normal mode")
+
     def on_screen(self, text, what, seconds=20):
         """Waits until the screen has `text`."""
         wait(lambda: text in self.terminal.screen(), seconds, lambda: f"{what}; Helix shows\n{self.terminal.screen()}")
@@ -57,8 +63,7 @@ class Helix:
 
     def save(self):
         """Writes the file."""
-        self.terminal.press("Escape")
-        self.on_screen("NOR", "normal mode")
+        self.normal()
         self.terminal.type(":w")
         self.terminal.press("Enter")
 
@@ -67,15 +72,17 @@ class Helix:
         path = os.path.join(self.folder, "cache", "helix", "helix.log")
         with open(path, encoding="utf-8") as file:
             lines = file.read().splitlines()
-        # Helix reports the end of every server as `StreamClosed`, also when it asked for it.
-        mine = (line for line in lines if "taper" in line and "StreamClosed" not in line)
+        # Helix logs as errors what is none: the end of a server that it asked to end (`StreamClosed`, or `early eof`
+        # if an answer was on its way), and the answer to a question that a newer one has replaced (-32800).
+        expected = ("StreamClosed", "early eof", "-32800")
+        mine = (line for line in lines if "taper" in line and not any(word in line for word in expected))
         return [line for line in mine if "[ERROR]" in line or "[WARN]" in line]
 
     def close(self):
         """Leaves Helix as a user would, so that the server is told to stop."""
         if not self.terminal:
             return
-        self.terminal.press("Escape")
+        self.normal()
         self.terminal.type(":q!")
         self.terminal.press("Enter")
         self.terminal.ended("Helix")

@@ -51,8 +51,7 @@ class Neovim:
 
     def open(self, path, before):
         """Opens a file with the cursor behind `before`, in insert mode, the server attached."""
-        self.terminal.press("Escape")
-        wait(lambda: self.rpc.api.get_mode()["mode"] == "n", 10, "normal mode")
+        self.normal()
         self.rpc.command("edit! " + self.rpc.funcs.fnameescape(path))
         ready = "local c = vim.lsp.get_clients({ bufnr = 0, name = 'taper' })[1] return c ~= nil and c.initialized == true"
         wait(lambda: self.rpc.exec_lua(ready), 60, lambda: "the server to start\n" + self.terminal.screen())
@@ -63,6 +62,11 @@ class Neovim:
         wait(lambda: self.rpc.api.get_mode()["mode"] == "i", 10, "insert mode")
         if tuple(self.rpc.current.window.cursor) != (len(lines), column):
             raise Failed(f"the cursor stands at {self.rpc.current.window.cursor}")
+
+    def normal(self):
+        """Goes to normal mode. Escape and the next key must not arrive together: that would be Alt and the key."""
+        self.terminal.press("Escape")
+        wait(lambda: self.rpc.api.get_mode()["mode"] == "n", 10, "normal mode")
 
     def text(self):
         """The buffer, with \\n."""
@@ -78,12 +82,13 @@ class Neovim:
         self.terminal.press("Right")
 
     def accept(self):
-        """Takes what is shown."""
+        """Takes what is shown. Neovim does so a moment after the key; leaving insert mode before that would call it off."""
         self.terminal.press("Tab")
+        wait(lambda: not self.shown(), 5, lambda: f"{self.shown()!r} to be taken")
 
     def save(self):
         """Writes the file."""
-        self.terminal.press("Escape")
+        self.normal()
         self.terminal.type(":w")
         self.terminal.press("Enter")
 
@@ -95,7 +100,7 @@ class Neovim:
 
     def close(self):
         """Leaves Neovim as a user would, so that the server is told to stop."""
-        self.terminal.press("Escape")
+        self.normal()
         self.terminal.type(":qa!")
         self.terminal.press("Enter")
         self.terminal.ended("Neovim")
