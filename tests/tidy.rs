@@ -18,7 +18,8 @@ const FLOORS: &[(&str, u8)] = &[
 ];
 
 /// Names of rooms in which everything and nothing is kept.
-const BANNED_NAMES: &[&str] = &["util", "utils", "manager", "handler", "handlers", "common", "helpers", "misc"];
+const BANNED_NAMES: &[&str] =
+    &["util", "utils", "manager", "handler", "handlers", "common", "helpers", "misc"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -68,7 +69,9 @@ fn crate_modules(line: &str) -> impl Iterator<Item = &str> {
             Some(group) => ("", group.split('}').next().unwrap_or("")),
             None => (rest, ""),
         };
-        let word = |text: &str| text.len() - text.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_').len();
+        let word = |text: &str| {
+            text.len() - text.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_').len()
+        };
         let single = &first[..word(first)];
         [single].into_iter().chain(group.split(',').map(move |part| {
             let part = part.trim();
@@ -106,7 +109,10 @@ fn place_faults(path: &str, text: &str) -> Vec<String> {
         if !border && !test && !engine && line.contains("serde_json") {
             fault("JSON outside protocol and config");
         }
-        if !path.starts_with("server/protocol") && !test && (line.contains("tower_lsp") || line.contains("ls_types")) {
+        if !path.starts_with("server/protocol")
+            && !test
+            && (line.contains("tower_lsp") || line.contains("ls_types"))
+        {
             fault("LSP outside protocol");
         }
         if !test && (line.contains(".unwrap()") || line.contains(".expect(")) {
@@ -165,7 +171,10 @@ fn the_checks_see_what_they_should() {
     assert_eq!(seen(place_faults("server/text.rs", "use candle_core::Tensor;\n")), 1);
     assert_eq!(seen(place_faults("server/session.rs", "let v = serde_json::json!({});\n")), 1);
     assert_eq!(seen(place_faults("server/session.rs", "use tower_lsp::Client;\n")), 1);
-    assert_eq!(seen(place_faults("server/text.rs", "x.unwrap();\n#[cfg(test)]\nmod tests { x.unwrap(); }\n")), 1);
+    assert_eq!(
+        seen(place_faults("server/text.rs", "x.unwrap();\n#[cfg(test)]\nmod tests { x.unwrap(); }\n")),
+        1
+    );
     assert_eq!(seen(place_faults("server/text.rs", "println!(\"\");\n")), 1);
     assert_eq!(seen(place_faults("server/text.rs", "unsafe { f() }\n")), 1);
     assert_eq!(seen(head_faults("server/util.rs", "fn f() {}\n")), 2);
