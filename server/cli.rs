@@ -45,7 +45,9 @@ pub enum Command {
     /// Look at this machine, its models and its speed.
     Doctor(Box<doctor::Args>),
     /// Print a completion script for a shell.
-    #[command(after_help = "Example: taper completions bash > ~/.local/share/bash-completion/completions/taper")]
+    #[command(
+        after_help = "Example: taper completions bash > ~/.local/share/bash-completion/completions/taper"
+    )]
     Completions {
         /// The shell.
         shell: clap_complete::Shell,

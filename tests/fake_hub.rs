@@ -4,6 +4,8 @@
 //! `HEAD …/resolve/main/FILE` is answered with `x-linked-size`, `x-linked-etag` and a redirect; `GET` is
 //! redirected to `/blob/FILE`, which sends the bytes and understands ranges.
 
+#![expect(clippy::expect_used, reason = "a test may fail by panicking")]
+
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -26,6 +28,8 @@ pub(super) struct Behaviour {
     pub(super) hold_after: Option<usize>,
     /// Answer everything with this status.
     pub(super) status: Option<u16>,
+    /// Refuse requests without this token.
+    pub(super) token: Option<String>,
     /// Send HEAD requests to another path first, as for a renamed repository.
     pub(super) renamed: bool,
 }
@@ -88,12 +92,15 @@ fn answer(
     let mut lines = BufReader::new(stream).lines();
     let mut out = stream;
     while let Some(first) = lines.next().transpose()? {
-        let mut range = None;
+        let (mut range, mut token) = (None, None);
         for line in lines.by_ref() {
             let line = line?.to_ascii_lowercase();
             if let Some(value) = line.strip_prefix("range: bytes=") {
                 range =
                     value.split_once('-').and_then(|(from, to)| Some((from.parse().ok()?, to.parse().ok()?)));
+            }
+            if let Some(value) = line.strip_prefix("authorization: bearer ") {
+                token = Some(value.to_owned());
             }
             if line.is_empty() {
                 break;
@@ -102,7 +109,8 @@ fn answer(
         let mut words = first.split(' ');
         let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let b = behaviour.lock().expect("no thread panicked").clone();
-        if let Some(status) = b.status {
+        let status = b.status.or((b.token.is_some() && b.token != token).then_some(401));
+        if let Some(status) = status {
             write!(out, "HTTP/1.1 {status} No\r\ncontent-length: 0\r\n\r\n")?;
             continue;
         }

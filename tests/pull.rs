@@ -1,6 +1,8 @@
 //! `taper pull` and `taper models` as processes: interrupted, killed, two at once, against a hub of our own.
 //! It knows nothing of how they fetch; the engine's own tests cover the sources one by one.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::PathBuf;
@@ -141,6 +143,37 @@ fn a_wrong_file_is_refused_with_a_reason() {
     let said = text(&output.stderr);
     assert!(said.contains(MODEL) && said.contains(HASH) && said.contains("thrown away"), "{said}");
     assert!(!scene.file().exists() && !scene.part().exists());
+}
+
+#[test]
+fn the_hubs_variables_are_honoured() {
+    let scene = Scene::new();
+    let off = scene.taper(&["pull", MODEL]).env("HF_HUB_OFFLINE", "1").output().unwrap();
+    assert!(
+        !off.status.success() && text(&off.stderr).contains("HF_HUB_OFFLINE is set"),
+        "{}",
+        text(&off.stderr)
+    );
+    assert_eq!(scene.hub.requests.lock().unwrap().len(), 0);
+
+    scene.hub.change(|b| b.token = Some("secret".into()));
+    let refused = scene.taper(&["pull", MODEL]).output().unwrap();
+    assert!(
+        !refused.status.success() && text(&refused.stderr).contains("HF_TOKEN"),
+        "{}",
+        text(&refused.stderr)
+    );
+    let trusted = scene.taper(&["pull", MODEL]).env("HF_TOKEN", "secret").output().unwrap();
+    assert_done(&scene, &trusted);
+    assert!(!text(&trusted.stderr).contains("secret"));
+
+    // A file in the Hugging Face cache is used where it lies.
+    let home = tempfile::tempdir().unwrap();
+    let snapshot = home.path().join("hub/models--Qwen--Qwen2.5-Coder-7B-Instruct-GGUF/snapshots/c0");
+    fs::create_dir_all(&snapshot).unwrap();
+    fs::rename(scene.file(), snapshot.join(FILE)).unwrap();
+    let found = scene.taper(&["pull", MODEL, "--offline"]).env("HF_HOME", home.path()).output().unwrap();
+    assert_eq!(text(&found.stdout).trim_end(), snapshot.join(FILE).display().to_string());
 }
 
 #[test]

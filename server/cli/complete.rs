@@ -61,7 +61,10 @@ pub fn run(args: &Args) -> Result<()> {
     let cursor = position::offset(&text, place, Encoding::Utf32);
     if position::position(&text, cursor, Encoding::Utf32) != place {
         let lines = text.len_lines();
-        bail!("{} has no place {line}:{column}: it has {lines} lines, and the column must be on its line", path.display());
+        bail!(
+            "{} has no place {line}:{column}: it has {lines} lines, and the column must be on its line",
+            path.display()
+        );
     }
 
     let started = Instant::now();
@@ -98,7 +101,13 @@ pub fn run(args: &Args) -> Result<()> {
         write!(out, "{}", suggestion.as_ref().map_or("", |it| it.text.as_str()))
     } else {
         show(&mut out, &snapshot, suggestion.as_ref())
-            .and_then(|()| if args.explain { explain(&mut out, &snapshot, &profile, engine.as_ref(), &work) } else { Ok(()) })
+            .and_then(|()| {
+                if args.explain {
+                    explain(&mut out, &snapshot, &profile, engine.as_ref(), &work)
+                } else {
+                    Ok(())
+                }
+            })
             .and_then(|()| timings(&mut out, engine.as_ref(), &work, loaded, took))
     };
     // A reader that has seen enough (`| head`) is no error.
@@ -115,8 +124,12 @@ fn parse_place(place: &str) -> Result<(PathBuf, u32, u32)> {
         Some((PathBuf::from(path), line.parse::<u32>().ok()?, column.parse::<u32>().ok()?))
     });
     match parsed {
-        Some((path, line, column)) if line > 0 && column > 0 && !path.as_os_str().is_empty() => Ok((path, line, column)),
-        _ => bail!("`{place}` is no place: write PATH:LINE:COLUMN with both numbers from 1, e.g. src/main.rs:12:5"),
+        Some((path, line, column)) if line > 0 && column > 0 && !path.as_os_str().is_empty() => {
+            Ok((path, line, column))
+        }
+        _ => bail!(
+            "`{place}` is no place: write PATH:LINE:COLUMN with both numbers from 1, e.g. src/main.rs:12:5"
+        ),
     }
 }
 
@@ -175,7 +188,13 @@ fn explain(
     writeln!(out, "── raw answer ──\n{}\n── ended by: {} ──", work.raw, work.reason)
 }
 
-fn timings(out: &mut dyn Write, engine: &dyn Engine, work: &Work, loaded: Duration, took: Duration) -> io::Result<()> {
+fn timings(
+    out: &mut dyn Write,
+    engine: &dyn Engine,
+    work: &Work,
+    loaded: Duration,
+    took: Duration,
+) -> io::Result<()> {
     let rate = |tokens: usize, seconds: f64| if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 };
     writeln!(
         out,
@@ -193,7 +212,11 @@ fn timings(out: &mut dyn Write, engine: &dyn Engine, work: &Work, loaded: Durati
 }
 
 /// What a first run measures: reading and writing speed on a fixed text, tokens a second.
-pub(super) fn measure(engine: &mut dyn Engine, prompt_tokens: usize, answer_tokens: usize) -> Result<(f64, f64)> {
+pub(super) fn measure(
+    engine: &mut dyn Engine,
+    prompt_tokens: usize,
+    answer_tokens: usize,
+) -> Result<(f64, f64)> {
     let code = "fn add(left: usize, right: usize) -> usize {\n    left + right\n}\n\n".repeat(prompt_tokens);
     engine.clear();
     let mut tokens = engine.tokens().encode(&code[..code.len().min(prompt_tokens * 8)]);

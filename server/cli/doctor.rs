@@ -19,10 +19,8 @@ use crate::prompt::template::Profile;
 
 /// Arguments of `taper doctor`.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Examples:\n  taper doctor\n  taper doctor --model qwen2.5-coder-1.5b\n\n\
-                  What it measures is kept, and decides which model is the default on this machine."
-)]
+#[command(after_help = "Examples:\n  taper doctor\n  taper doctor --model qwen2.5-coder-1.5b\n\n\
+                  What it measures is kept, and decides which model is the default on this machine.")]
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
@@ -42,7 +40,10 @@ pub fn run(args: &Args) -> Result<()> {
     let mut out = io::stdout().lock();
     let mut say = |what: &str, text: &str| writeln!(out, "{what:<10} {text}");
 
-    say("taper", &format!("{}, {} {}", env!("CARGO_PKG_VERSION"), std::env::consts::OS, std::env::consts::ARCH))?;
+    say(
+        "taper",
+        &format!("{}, {} {}", env!("CARGO_PKG_VERSION"), std::env::consts::OS, std::env::consts::ARCH),
+    )?;
     say("machine", &machine())?;
     let store = Store::open()?;
     say("models", &store.folder().display().to_string())?;
@@ -51,7 +52,9 @@ pub fn run(args: &Args) -> Result<()> {
     let settings = args.model.settings();
     let (name, path) = match settings.model.as_deref().map(fetch::wanted).transpose()? {
         Some(Wanted::File(path)) => (path.display().to_string(), path),
-        Some(Wanted::Known(model)) => (model.name.to_owned(), pull::model_file(Some(model.name), settings.offline)?),
+        Some(Wanted::Known(model)) => {
+            (model.name.to_owned(), pull::model_file(Some(model.name), settings.offline)?)
+        }
         None => {
             let model = pull::default_model()?;
             (model.name.to_owned(), pull::model_file(Some(model.name), settings.offline)?)
@@ -99,7 +102,10 @@ fn verdict(name: &str, measured: &[Measured]) -> Vec<String> {
     if let Some(time) = models::find(name).and_then(|model| models::answer_time(model, measured)) {
         let ms = time.as_secs_f64() * 1e3;
         let verdict = if time <= BUDGET { "within" } else { "beyond" };
-        lines.push(format!("a keystroke takes about {ms:.0} ms (8 tokens read, 12 written): {verdict} {} ms", BUDGET.as_millis()));
+        lines.push(format!(
+            "a keystroke takes about {ms:.0} ms (8 tokens read, 12 written): {verdict} {} ms",
+            BUDGET.as_millis()
+        ));
     }
     let best = models::default_model(measured, BUDGET);
     let why = if best.name == name { "it stays the default here" } else { "the default here from now on" };

@@ -77,7 +77,8 @@ pub fn scripted(script: &str) -> Result<Box<dyn Engine>> {
     let Some(path) = script.strip_prefix("scripted:") else {
         bail!("`{script}` is no engine: write scripted:PATH");
     };
-    let engine = Scripted::from_file(Path::new(path)).with_context(|| format!("cannot use the script {path}"))?;
+    let engine =
+        Scripted::from_file(Path::new(path)).with_context(|| format!("cannot use the script {path}"))?;
     Ok(Box::new(engine))
 }
 
@@ -99,7 +100,7 @@ pub fn options(settings: &EngineSettings) -> Result<local::Options> {
         options.device = DeviceChoice::from_str(device)?;
     }
     if let Some(kernel) = &settings.kernel {
-        options.kernel = local::Kernel::from_str(kernel)?;
+        options.kernel = local::KernelChoice::from_str(kernel)?;
     }
     options.threads = NonZeroUsize::new(settings.threads);
     if settings.context > 0 {

@@ -10,7 +10,7 @@ use taper_engine::models::{MODELS, Model};
 use super::pull;
 
 /// List the models: known ones, those on this machine, where and how large they are.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, Copy, clap::Args)]
 #[command(after_help = "Examples:
   taper models            every known model, the ones on this machine marked
   taper models --here     only those on this machine, with their files

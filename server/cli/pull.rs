@@ -34,13 +34,16 @@ pub struct Args {
 /// # Errors
 /// The model is unknown, cannot be read by this version, or cannot be fetched; the message says what to do.
 pub fn run(args: Args) -> anyhow::Result<()> {
+    let Args { name, offline, force } = args;
     let store = Store::open()?;
-    let model = match &args.name {
-        Some(name) => models::find(name)
-            .ok_or_else(|| FetchError::UnknownModel { name: name.clone(), nearest: models::nearest(name) })?,
+    let model = match name {
+        Some(name) => {
+            let nearest = models::nearest(&name);
+            models::find(&name).ok_or(FetchError::UnknownModel { name, nearest })?
+        }
         None => default_model()?,
     };
-    let options = Options { offline: args.offline, again: args.force, ..Options::default() };
+    let options = Options { offline, again: force, ..Options::default() };
     let path = bring(&store, model, &options)?;
     writeln!(io::stdout(), "{}", path.display()).context("cannot write to stdout")
 }
@@ -108,7 +111,7 @@ impl Display {
             opening: Some(format!(
                 "fetching the model {name} ({size}{resume}; licence {licence}) into {folder}"
             )),
-            bar: io::stderr().is_terminal().then(|| ProgressBar::new(0)),
+            bar: io::stderr().is_terminal().then(|| ProgressBar::new(0).with_style(style(""))),
             phase: None,
             start: (0, Instant::now()),
             told: 0,
@@ -128,7 +131,8 @@ impl Display {
             self.begin(progress);
         }
         let Some(bar) = &self.bar else { return self.tell_tenths(progress) };
-        bar.set_position(progress.done);
+        // A part that was loaded is counted again while it is unzipped: the bar waits for it.
+        bar.set_position(progress.done.max(bar.position()));
         if matches!(progress.phase, Phase::Download | Phase::Unpack) {
             bar.set_message(if progress.phase == Phase::Unpack { "unzipping" } else { "loading" });
         }
@@ -147,9 +151,9 @@ impl Display {
             return self.say(&line);
         }
         if let Some(bar) = &self.bar {
-            let shape = "{msg:>9} [{bar:30}] {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
-            let style = ProgressStyle::with_template(shape).unwrap_or_else(|_| ProgressStyle::default_bar());
-            bar.set_style(style.progress_chars("=> "));
+            bar.set_style(style(
+                "{msg:>9} [{bar:30}] {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}  {eta} left",
+            ));
             bar.set_message("checking");
             bar.set_length(progress.total);
             bar.set_position(progress.done);
@@ -201,4 +205,9 @@ impl Display {
             bar.finish_and_clear();
         }
     }
+}
+
+/// A bar of this shape; indicatif checks shapes only when it runs.
+fn style(shape: &str) -> ProgressStyle {
+    ProgressStyle::with_template(shape).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
 }

@@ -57,7 +57,7 @@ pub enum FetchError {
     },
     /// Every source failed.
     #[error(
-        "the model {name} could not be fetched:{} \nrun `taper pull {name}` again to go on where this ended, \
+        "the model {name} could not be fetched:{}\nrun `taper pull {name}` again to go on where this ended, \
          or put the file into {folder} as {file}",
         failures.iter().map(|f| format!("\n  {f}")).collect::<String>(),
         folder = folder.display()
@@ -470,7 +470,8 @@ impl Store {
     /// The sha256 of a file, which is also put safely onto the disk.
     fn hash(&self, path: &Path, watch: Watch<'_>) -> Result<String, FetchError> {
         let unreadable = |source| self.broken("read", path, source);
-        let mut file = File::open(path).map_err(unreadable)?;
+        // Writing is for the sync, which some systems refuse to a reader.
+        let mut file = OpenOptions::new().read(true).write(true).open(path).map_err(unreadable)?;
         file.sync_all().map_err(unreadable)?;
         let total = file.metadata().map_err(unreadable)?.len();
         let mut hash = Sha256::new();
@@ -621,7 +622,7 @@ mod tests {
 
         fn wheel(&self, number: usize, part: &[u8]) {
             let name = format!("part_{number}/data/part{number:02}.bin");
-            let zip = testing::wheel(&name, part, number % 2 == 0);
+            let zip = testing::wheel(&name, part, number.is_multiple_of(2));
             fs::write(self.folder.path().join(format!("wheels/part-{number}.whl")), zip).unwrap();
         }
 

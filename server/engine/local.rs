@@ -14,22 +14,29 @@ use crate::{About, Engine, EngineError, Generation, Limits, Piece, Prompt, Rates
 
 mod cache;
 pub mod config;
+pub mod cpu;
 pub mod decoder;
 pub mod device;
 pub mod heal;
+pub mod kernels;
+mod linear;
 mod pace;
+pub mod pool;
 #[cfg(test)]
 pub(crate) mod real_model;
 mod sample;
 mod weights;
 
 pub use config::Config;
+pub use cpu::CpuDecoder;
 pub use decoder::CandleDecoder;
 pub use device::DeviceChoice;
+pub use kernels::Kernel;
 
 use device::Chosen;
 use heal::Heal;
 use pace::Pace;
+use pool::Pool;
 use sample::Choice;
 
 /// One resident sequence of a decoder-only transformer: weights, and a preallocated KV cache that can be cut.
@@ -84,23 +91,20 @@ pub enum KernelChoice {
     /// The fastest that this processor has.
     #[default]
     Auto,
+    /// One of our own.
+    Own(Kernel),
     /// candle's own: the reference.
     Candle,
 }
 
-/// What a user wrote for the kernel is none of the known words.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the kernel {0:?} is unknown: write auto or candle")]
-pub struct UnknownKernel(String);
-
 impl FromStr for KernelChoice {
-    type Err = UnknownKernel;
+    type Err = EngineError;
 
-    fn from_str(name: &str) -> Result<Self, UnknownKernel> {
+    fn from_str(name: &str) -> Result<Self, EngineError> {
         match name {
             "auto" => Ok(Self::Auto),
             "candle" => Ok(Self::Candle),
-            _ => Err(UnknownKernel(name.to_owned())),
+            name => Ok(Self::Own(Kernel::choose(Some(name))?.0)),
         }
     }
 }
@@ -288,7 +292,7 @@ enum Next {
     Nothing,
 }
 
-/// The decoder for this device and these options, and the sentence about its kernels.
+/// The decoder for the device, and the kernels that it runs on with the reason, for `doctor`.
 fn decoder(
     gguf: &Gguf,
     config: &Config,
@@ -296,13 +300,31 @@ fn decoder(
     device: &candle_core::Device,
     options: &Options,
 ) -> Result<(Box<dyn Decoder>, String), EngineError> {
-    let why = match options.kernel {
-        KernelChoice::Candle => "asked for",
-        KernelChoice::Auto if device.is_cpu() => "the only ones in this build",
-        KernelChoice::Auto => "made for this device",
+    let candle = |why: &str| -> Result<(Box<dyn Decoder>, String), EngineError> {
+        let decoder = CandleDecoder::load(gguf, config, capacity, device)?;
+        Ok((Box::new(decoder), format!("candle: {why}")))
     };
-    let decoder = CandleDecoder::load(gguf, config, capacity, device)?;
-    Ok((Box::new(decoder), format!("candle: {why}")))
+    let (kernel, why) = match options.kernel {
+        _ if !device.is_cpu() => return candle("made for this device"),
+        KernelChoice::Candle => return candle("asked for by name"),
+        KernelChoice::Auto if !cfg!(target_arch = "x86_64") => {
+            return candle("the fastest on this kind of processor");
+        }
+        KernelChoice::Auto => Kernel::choose(None)?,
+        KernelChoice::Own(kernel) => Kernel::choose(Some(kernel.name()))?,
+    };
+    let threads = options.threads.map_or_else(Pool::default_threads, NonZeroUsize::get);
+    match CpuDecoder::new(gguf, config, capacity, kernel, threads) {
+        Ok(decoder) => {
+            let threads = decoder.threads();
+            let plural = if threads == 1 { "thread" } else { "threads" };
+            Ok((Box::new(decoder), format!("{why}; {threads} {plural}")))
+        }
+        // A format without kernels of ours runs all the same where candle has some.
+        Err(problem) => {
+            candle(&format!("the own kernels cannot run this file ({problem})")).map_err(|_| problem)
+        }
+    }
 }
 
 /// The likeliest token among those that `heal` allows.

@@ -83,8 +83,10 @@ impl<'a> Place<'a> {
 /// Blocks that run to an `end` (Ruby, Lua, shells).
 fn opens_by_keyword(code: &str) -> bool {
     const LAST: &[&str] = &["then", "do", "else", "repeat", "begin", "ensure", "in"];
-    const FIRST: &[&str] =
-        &["def", "class", "module", "if", "unless", "while", "until", "case", "for", "function", "elsif", "when"];
+    const FIRST: &[&str] = &[
+        "def", "class", "module", "if", "unless", "while", "until", "case", "for", "function", "elsif",
+        "when",
+    ];
     let mut words = code.split_whitespace();
     let first = words.next().unwrap_or("");
     let first = if first == "local" { words.next().unwrap_or("") } else { first };

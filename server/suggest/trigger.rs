@@ -44,7 +44,8 @@ pub fn plan(snapshot: &Snapshot, place: &Place<'_>) -> Result<Plan, &'static str
 
 /// A block where one was opened and is still empty, else a line.
 fn auto(place: &Place<'_>) -> Plan {
-    let closers_only = place.line_after.chars().all(|c| c.is_whitespace() || matches!(c, ')' | ']' | '}' | ';' | ','));
+    let closers_only =
+        place.line_after.chars().all(|c| c.is_whitespace() || matches!(c, ')' | ']' | '}' | ';' | ','));
     if !closers_only {
         return Plan::Line;
     }

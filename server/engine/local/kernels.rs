@@ -66,8 +66,9 @@ impl Kernel {
     pub fn is_available(self) -> bool {
         #[cfg(target_arch = "x86_64")]
         {
-            let avx2 =
-                is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+            let avx2 = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c");
             match self {
                 Self::Portable => true,
                 Self::Avx2 => avx2,
@@ -101,7 +102,10 @@ impl Kernel {
             let best = Self::best();
             return Ok((best, format!("{}: the best that this processor has", best.title())));
         };
-        let refuse = |problem: String| EngineError::Device { device: format!("kernel {name:?}"), source: problem.into() };
+        let refuse = |problem: String| EngineError::Device {
+            device: format!("kernel {name:?}"),
+            source: problem.into(),
+        };
         let Some(kernel) = Self::ALL.into_iter().find(|kernel| kernel.name() == name) else {
             let names = Self::ALL.map(Self::name).join(", ");
             return Err(refuse(format!("there is no such kernel; the CPU kernels are {names}")));

@@ -6,8 +6,8 @@
 //! microseconds (the gap between two layers of a forward pass) and then sleep: an idle pool costs nothing.
 
 use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
 use std::slice;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
@@ -240,7 +240,7 @@ fn spin_until(ready: impl Fn() -> bool) -> bool {
 }
 
 /// No lock here guards data that a panic could leave half-written.
-fn unpoisoned<T>(result: Result<MutexGuard<'_, T>, PoisonError<MutexGuard<'_, T>>>) -> MutexGuard<'_, T> {
+fn unpoisoned<'a, T>(result: Result<MutexGuard<'a, T>, PoisonError<MutexGuard<'a, T>>>) -> MutexGuard<'a, T> {
     result.unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -146,7 +146,8 @@ pub(in crate::local) fn quantize(floats: &[f32], slot: &mut Slot<'_>) {
             }
             let largest = largest.iter().fold(0.0_f32, |a, &b| a.max(b));
             // Below this the inverse would overflow, and the values mean nothing.
-            let (scale, inverse) = if largest > 1e-30 { (largest / 127.0, 127.0 / largest) } else { (0.0, 0.0) };
+            let (scale, inverse) =
+                if largest > 1e-30 { (largest / 127.0, 127.0 / largest) } else { (0.0, 0.0) };
             let mut codes = [0_i8; UNIT];
             let mut halves = [0_i32; 2];
             for half in 0..2 {

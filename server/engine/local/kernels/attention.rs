@@ -81,13 +81,16 @@ unsafe fn attend_rows<I: Isa, const R: usize>(args: &Attend<'_>, scratch: &mut S
     let dim = args.head_dim.next_multiple_of(DIM);
     let token = |row: usize| (args.first + row) / args.group;
     let start = |row: usize| {
-        token(row) * args.stride + (args.kv_head * args.group + (args.first + row) % args.group) * args.head_dim
+        token(row) * args.stride
+            + (args.kv_head * args.group + (args.first + row) % args.group) * args.head_dim
     };
     // Padded rows see as much as the last one and are not written.
     let visible: [usize; R] = std::array::from_fn(|row| args.visible + token(row.min(args.rows - 1)));
     let longest = visible[R - 1];
     let tiles = longest.div_ceil(KEYS);
-    assert!(args.rows <= R && args.keys.len() >= tiles * KEYS * dim && args.values.len() >= tiles * KEYS * dim);
+    assert!(
+        args.rows <= R && args.keys.len() >= tiles * KEYS * dim && args.values.len() >= tiles * KEYS * dim
+    );
 
     let scale = 1.0 / (args.head_dim as f32).sqrt();
     scratch.queries.clear();

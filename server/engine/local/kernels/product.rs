@@ -87,14 +87,38 @@ forms! {
 macro_rules! with_form {
     ($format:expr, $form:ident => $body:expr) => {
         match $format {
-            Format::Q4_0 => { type $form = Q4_0; $body }
-            Format::Q4_1 => { type $form = Q4_1; $body }
-            Format::Q5_0 => { type $form = Q5_0; $body }
-            Format::Q5_1 => { type $form = Q5_1; $body }
-            Format::Q8_0 => { type $form = Q8_0; $body }
-            Format::Q4K => { type $form = Q4K; $body }
-            Format::Q5K => { type $form = Q5K; $body }
-            Format::Q6K => { type $form = Q6K; $body }
+            Format::Q4_0 => {
+                type $form = Q4_0;
+                $body
+            }
+            Format::Q4_1 => {
+                type $form = Q4_1;
+                $body
+            }
+            Format::Q5_0 => {
+                type $form = Q5_0;
+                $body
+            }
+            Format::Q5_1 => {
+                type $form = Q5_1;
+                $body
+            }
+            Format::Q8_0 => {
+                type $form = Q8_0;
+                $body
+            }
+            Format::Q4K => {
+                type $form = Q4K;
+                $body
+            }
+            Format::Q5K => {
+                type $form = Q5K;
+                $body
+            }
+            Format::Q6K => {
+                type $form = Q6K;
+                $body
+            }
             Format::F16 | Format::Bf16 | Format::F32 => {}
         }
     };
@@ -246,7 +270,7 @@ unsafe fn factors<I: Isa, F: Form>(scales: *const u8, unit: usize, part: usize) 
 /// `sums` has that value.
 #[inline(always)]
 unsafe fn start<I: Isa, F: Form>(sums: *const i32) -> I::Ints {
-    const ZERO: i32 = 0;
+    static ZERO: i32 = 0;
     // SAFETY: the caller's promise.
     unsafe {
         match offset_shift::<I, F>() {

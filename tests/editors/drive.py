@@ -1,0 +1,417 @@
+"""Drives real editors with the shipped configurations and the built server: types, accepts, saves, compares.
+It knows nothing of the server's insides: it sees what a user sees, and the files that a user would have.
+
+usage: drive.py --taper BINARY --tools FOLDER --out FOLDER [--model FILE] [--only PART-OF-A-NAME]
+
+Needs the folder that get_editors.sh fills. `--model` adds the checks with a real model; without it only the
+scripted engine answers. One line per check, then `N passed, N failed`; the exit status says whether all passed.
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+sys.path.insert(0, HERE)
+
+# pylint: disable=wrong-import-position
+from helix import Helix
+from neovim import Neovim
+from terminal import Failed, svg, wait
+
+CURSOR = "▮"
+
+
+def split(fixture):
+    """Cuts a fixture at its cursor."""
+    before, found, after = fixture.partition(CURSOR)
+    if not found:
+        raise ValueError("a fixture without a cursor")
+    return before, after
+
+
+class Bench:
+    """Where checks run: one editor, one server, one folder of files, one place for pictures."""
+
+    def __init__(self, editor, shipped, options, goals):
+        self.options = options
+        self.folder = tempfile.mkdtemp(prefix=f"taper-{editor.name}-")
+        self.work = os.path.join(self.folder, "work")
+        os.makedirs(os.path.join(self.work, ".git"))
+        self.log = os.path.join(options.out, f"{editor.name}-{'script' if goals else 'model'}.log")
+        env = {**os.environ, "PATH": self._server(goals) + os.pathsep + os.environ["PATH"], "HOME": self.folder}
+        self.editor = editor(options.tools, shipped, self.folder, self.work, env)
+
+    def _server(self, goals):
+        """A `taper` on the PATH, so that the shipped configuration runs unchanged: the built binary with an
+        engine or a model named, the real home (where models lie), no user configuration, its log kept."""
+        extra = ["--model", self.options.model]
+        if goals:
+            script = os.path.join(self.folder, "script")
+            with open(script, "w", encoding="utf-8") as file:
+                file.write(write_script(goals))
+            extra = ["--engine", "scripted:" + script]
+        folder = os.path.join(self.folder, "bin")
+        os.makedirs(folder)
+        shim = os.path.join(folder, "taper")
+        quoted = " ".join("'" + part.replace("'", "'\\''") + "'" for part in extra)
+        with open(shim, "w", encoding="utf-8") as file:
+            file.write(
+                f"#!/bin/sh\necho $$ >> '{self.folder}/servers'\nexport HOME='{os.environ.get('HOME', '')}' XDG_CONFIG_HOME='{self.folder}/none'\n"
+                f"exec '{self.options.taper}' \"$@\" {quoted} 2>>'{self.log}'\n"
+            )
+        os.chmod(shim, 0o755)
+        return folder
+
+    def put(self, name, text, crlf=False):
+        """Writes a file to edit; returns its path."""
+        path = os.path.join(self.work, name)
+        with open(path, "wb") as file:
+            file.write(text.replace("\n", "\r\n" if crlf else "\n").encode())
+        return path
+
+    def saved(self, path, text, crlf=False):
+        """Saves, and compares the file byte by byte with what it should be."""
+        wanted = text.replace("\n", "\r\n" if crlf else "\n").encode()
+        self.editor.save()
+
+        def read():
+            with open(path, "rb") as file:
+                return file.read()
+
+        wait(lambda: read() == wanted, 5, lambda: f"the saved file to be\n{wanted!r}\nbut it is\n{read()!r}")
+
+    def picture(self, name):
+        """Keeps what is on the screen: as text, and drawn."""
+        terminal = self.editor.terminal
+        base = os.path.join(self.options.out, name)
+        with open(base + ".txt", "w", encoding="utf-8") as file:
+            file.write(terminal.screen())
+        with open(base + ".svg", "w", encoding="utf-8") as file:
+            file.write(svg(terminal.frame(), terminal.columns, terminal.cursor()))
+
+    def servers(self):
+        """The servers that this bench started and that still run."""
+        path = os.path.join(self.folder, "servers")
+        numbers = []
+        if os.path.exists(path):
+            with open(path, encoding="utf-8") as file:
+                numbers = [int(line) for line in file]
+        return [number for number in numbers if alive(number)]
+
+    def ended(self, how):
+        """Ends the editor with `how` and waits until no server is left."""
+        wait(self.servers, 5, "a server to run")
+        how()
+        wait(lambda: not self.servers(), 5, lambda: f"the server to end with the editor: {self.servers()} still run")
+
+    def close(self):
+        """Clears up, whatever happened."""
+        if self.editor.terminal:
+            self.editor.terminal.close()
+        for number in self.servers():
+            os.kill(number, signal.SIGKILL)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def alive(number):
+    """Whether a process runs (a zombie does not)."""
+    try:
+        with open(f"/proc/{number}/stat", encoding="utf-8") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def write_script(goals):
+    """The scripted engine's file: behind every beginning of a goal, the rest of it is the answer."""
+
+    def written(text):
+        text = text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
+        return text[:-1] + "\\s" if text.endswith(" ") else text
+
+    lines = ["# Suggests " + ", ".join(repr(goal) for goal in goals)]
+    for goal in goals:
+        for length in range(len(goal.split("\n")[0]) - 1, 1, -1):
+            lines += [f"when {written(goal[:length])}<|fim_suffix|>", f"answer {written(goal[length:])}"]
+    return "\n".join(lines) + "\n"
+
+
+class Report:
+    """Runs checks and counts."""
+
+    def __init__(self, only):
+        self.only, self.passed, self.failed = only, 0, 0
+
+    def run(self, name, check):
+        """Runs one check: it returns its own milliseconds, or None for the time that it took."""
+        if self.only and self.only not in name:
+            return
+        start = time.monotonic()
+        try:
+            taken = check()
+        except Exception as error:  # pylint: disable=broad-except
+            self.failed += 1
+            print(f"FAILED {name}: {error}", flush=True)
+            if not isinstance(error, Failed):
+                traceback.print_exc()
+            return
+        self.passed += 1
+        taken = (time.monotonic() - start) * 1000 if taken is None else taken
+        print(f"ok {name} ({taken:.0f} ms)", flush=True)
+
+
+def well_formed(path):
+    """Fails unless the file parses as what its name says."""
+    if path.endswith(".py"):
+        with open(path, "rb") as file:
+            source = file.read()
+        try:
+            compile(source, path, "exec")
+        except SyntaxError as error:
+            raise Failed(f"the saved file does not parse: {error}\n{source.decode()}") from error
+        return
+    checker = {".js": ["node", "--check"], ".rs": ["rustfmt", "--emit", "stdout", "--edition", "2024"]}[os.path.splitext(path)[1]]
+    done = subprocess.run(checker + [path], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Failed(f"the saved file does not parse: {done.stderr}")
+
+
+# name, file, fixture, what is typed, what the script suggests, whether the file has \r\n
+SCRIPTED = [
+    ("end of line", "sum.py", "def add(a, b):\n    ▮\n\n\nprint(add(1, 2))\n", "retu", "rn a + b", False),
+    ("several lines", "loop.py", "def show(n):\n    ▮\n", "for x in", " range(n):\n        print(x)", False),
+    ("mid-line", "call.py", "def add(a, b):\n    return a + b\n\n\nprint(▮)\n", "ad", "d(1, 2)", False),
+    ("not ASCII", "size.py", 'größe = "naïve 😀 日本語"; ▮\n', "pri", "nt(größe)", False),
+    ("CRLF", "dos.py", "def show(n):\n    ▮\n\n\nshow(3)\n", "for x in", " range(n):\n        print(x)", True),
+]
+GOALS = sorted({typed + rest for _, _, _, typed, rest, _ in SCRIPTED})
+
+# file, fixture, what is typed: the model says the rest
+MODEL = [
+    (
+        "account.py",
+        'class Account:\n    """Money of one owner."""\n\n    def __init__(self, owner, balance=0):\n        self.owner = owner\n'
+        "        self.balance = balance\n\n    def deposit(self, amount):\n        self.balance += amount\n\n"
+        "    def withdraw(self, amount):\n        ▮\n\n\nAccount('Ada').withdraw(1)\n",
+        "self.bal",
+    ),
+    (
+        "point.rs",
+        "struct Point {\n    x: f64,\n    y: f64,\n}\n\nimpl Point {\n    fn new(x: f64, y: f64) -> Self {\n        ▮\n    }\n}\n\n"
+        "fn main() {\n    let p = Point::new(1.0, 2.0);\n    println!(\"{} {}\", p.x, p.y);\n}\n",
+        "Self {",
+    ),
+    (
+        "list.js",
+        "function sum(numbers) {\n  let total = 0;\n  for (const number of numbers) {\n    ▮\n  }\n  return total;\n}\n\n"
+        "console.log(sum([1, 2, 3]));\n",
+        "total +",
+    ),
+]
+
+
+def scripted_suggestion(bench, case):
+    """Types, waits for the very text, accepts it, compares the saved file."""
+    _, name, fixture, typed, rest, crlf = case
+    before, after = split(fixture)
+    path = bench.put(name, before + after, crlf)
+    editor = bench.editor
+    editor.open(path, before)
+    editor.terminal.type(typed)
+    start = time.monotonic()
+    if editor.name == "helix":
+        label = rest.split("\n")[0].strip()
+        wait(lambda: label in editor.shown(), 10, lambda: f"{label!r} in the popup; Helix shows\n{editor.terminal.screen()}")
+    else:
+        wait(lambda: editor.shown() == rest, 10, lambda: f"the ghost text {rest!r}; it is {editor.shown()!r}")
+    taken = (time.monotonic() - start) * 1000
+    bench.picture(f"{editor.name} {case[0]}".replace(" ", "-"))
+    editor.accept()
+    bench.saved(path, before + typed + rest + after, crlf)
+    well_formed(path)
+    return taken
+
+
+def model_suggestion(bench, name, fixture, typed):
+    """Types, waits for what the model says, accepts it; nothing else in the file may have changed."""
+    before, after = split(fixture)
+    path = bench.put(name, before + after)
+    editor = bench.editor
+    editor.open(path, before)
+    editor.terminal.type(typed)
+    asked, start = 1, time.monotonic()
+    while True:
+        # A server that still loads its model answers nothing, and so does one whose budget ran out: ask again.
+        try:
+            wait(editor.shown, 3, "")
+            break
+        except Failed:
+            if asked == 30:
+                raise Failed(f"no suggestion, asked {asked} times; the screen:\n{editor.terminal.screen()}") from None
+            editor.nudge()
+            asked, start = asked + 1, time.monotonic()
+    taken = (time.monotonic() - start) * 1000
+    shown = editor.shown()
+    bench.picture(f"{editor.name}-model-{os.path.splitext(name)[1][1:]}")
+    editor.accept()
+    if editor.name == "neovim":
+        wait(lambda: editor.text() == before + typed + shown + after, 5, lambda: f"{shown!r} in the buffer, which is\n{editor.text()}")
+    editor.save()
+
+    def suggested():
+        with open(path, encoding="utf-8", newline="") as file:
+            text = file.read()
+        fits = text.startswith(before + typed) and text.endswith(after) and len(text) > len(before + typed + after)
+        return text[len(before + typed) : len(text) - len(after)] if fits else None
+
+    def saved():
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+
+    text = wait(suggested, 5, lambda: f"{before + typed!r} + a suggestion + {after!r} to be saved; the file is\n{saved()}")
+    if editor.name == "neovim" and text != shown:
+        raise Failed(f"shown was {shown!r}, saved is {text!r}")
+    if editor.name == "helix" and text.strip().split("\n")[0][:20].strip() not in shown:
+        raise Failed(f"the popup had {shown!r}, saved is {text!r}")
+    well_formed(path)
+    print(f"   {typed!r} + {text!r}" + f", asked {asked} times" * (asked > 1))
+    return taken
+
+
+def type_on(bench):
+    """Shown, then typed on along it and accepted at once, before the editor asks again: nothing is doubled."""
+    path = bench.put("on.py", "def add(a, b):\n    \n")
+    editor = bench.editor
+    editor.open(path, "def add(a, b):\n    ")
+    editor.terminal.type("retu")
+    wait(editor.shown, 10, "a suggestion")
+    # Helix closes its popup at a blank, so a word it must be there.
+    editor.terminal.type("rn a" if editor.name == "neovim" else "rn")
+    editor.accept()
+    bench.saved(path, "def add(a, b):\n    return a + b\n")
+
+
+def type_all(bench):
+    """Shown, then typed out to its end, character by character: every character arrives, once."""
+    path = bench.put("all.py", "def add(a, b):\n    \n")
+    editor = bench.editor
+    editor.open(path, "def add(a, b):\n    ")
+    for character in "return a + b  # the sum":
+        editor.terminal.type(character)
+    bench.saved(path, "def add(a, b):\n    return a + b  # the sum\n")
+
+
+def type_away(bench):
+    """Shown, then something else typed and Tab pressed at once: the old suggestion must not appear."""
+    path = bench.put("away.py", "def add(a, b):\n    \n")
+    editor = bench.editor
+    editor.open(path, "def add(a, b):\n    ")
+    editor.terminal.type("retu")
+    wait(editor.shown, 10, "a suggestion")
+    editor.terminal.type("x")
+    editor.terminal.press("Tab")
+    editor.terminal.type("y")
+    bench.saved(path, "def add(a, b):\n    retux   y\n")
+
+
+def tab_is_tab(bench):
+    """Nothing shown: Tab indents."""
+    path = bench.put("tab.py", "\n")
+    editor = bench.editor
+    editor.open(path, "")
+    editor.terminal.press("Tab")
+    editor.terminal.type("q = 1")
+    bench.saved(path, "    q = 1\n")
+
+
+def quiet(bench):
+    """The editor found nothing to complain about."""
+    found = bench.editor.complaints()
+    if found:
+        raise Failed("the editor's log has\n" + "\n".join(found[:5]))
+
+
+def killed(bench):
+    """The editor dies while the server works: the server ends."""
+    path = bench.put("killed.py", "def add(a, b):\n    \n")
+    bench.editor.open(path, "def add(a, b):\n    ")
+    bench.editor.terminal.type("retu")
+    bench.ended(bench.editor.kill)
+
+
+def with_bench(editor, options, goals, checks):
+    """Runs checks on one bench, which is cleared up whatever happens."""
+    bench = Bench(editor, os.path.join(ROOT, "editors"), options, goals)
+    try:
+        checks(bench)
+    finally:
+        bench.close()
+
+
+def drive(editor, options, report):
+    """All checks of one editor."""
+    name = editor.name
+
+    def scripted(bench):
+        for case in SCRIPTED:
+            report.run(f"{name} {case[0]}", lambda case=case: scripted_suggestion(bench, case))
+        report.run(f"{name} typed on", lambda: type_on(bench))
+        report.run(f"{name} typed to the end", lambda: type_all(bench))
+        if name == "neovim":
+            report.run(f"{name} typed away", lambda: type_away(bench))
+            report.run(f"{name} tab is tab", lambda: tab_is_tab(bench))
+        report.run(f"{name} quiet log", lambda: quiet(bench))
+        report.run(f"{name} ends its server", lambda: bench.ended(bench.editor.close))
+
+    def model(bench):
+        for name_, fixture, typed in MODEL:
+            report.run(f"{name} model {name_}", lambda n=name_, f=fixture, t=typed: model_suggestion(bench, n, f, t))
+        report.run(f"{name} model quiet log", lambda: quiet(bench))
+        report.run(f"{name} killed", lambda: killed(bench))
+
+    with_bench(editor, options, GOALS, scripted)
+    if options.model:
+        with_bench(editor, options, None, model)
+
+
+def main():
+    """Parses the arguments and drives the editors."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--taper", help="the built server")
+    parser.add_argument("--tools", help="the folder that get_editors.sh filled")
+    parser.add_argument("--out", help="where screens and logs go")
+    parser.add_argument("--script", help="only write the scripted engine's file there, for vscode.mjs")
+    parser.add_argument("--model", help="a GGUF file, for the checks with a real model")
+    parser.add_argument("--only", help="only checks whose name has this part")
+    options = parser.parse_args()
+    if options.script:
+        with open(options.script, "w", encoding="utf-8") as file:
+            file.write(write_script(GOALS))
+        return 0
+    for part in ("taper", "tools", "out"):
+        if not getattr(options, part):
+            parser.error(f"--{part} is missing")
+        setattr(options, part, os.path.abspath(getattr(options, part)))
+    os.makedirs(options.out, exist_ok=True)
+    report = Report(options.only)
+    for editor in (Neovim, Helix):
+        # Setting up an editor can fail as a whole; the other one is driven all the same.
+        try:
+            drive(editor, options, report)
+        except Failed as error:
+            report.failed += 1
+            print(f"FAILED {editor.name}: {error}", flush=True)
+    print(f"{report.passed} passed, {report.failed} failed")
+    return 1 if report.failed or not report.passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

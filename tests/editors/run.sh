@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# The editor tests: fetches Neovim and Helix, then drives them with the built server, first with the scripted
+# engine, then with the real default model.
+#
+# usage: tests/editors/run.sh [OUT]       OUT: where screens, pictures and logs go (default target/editors)
+#
+# TAPER_BIN         the server; default target/release/taper, which is built if need be
+# TAPER_TOOLS       where fetched tools are kept; default .ci/tools
+# TAPER_TEST_MODEL  the model's file; without it the default model, which taper fetches
+# TAPER_EDITORS     `vscode` added drives VS Code too (needs Node 20 and Chromium, fetches 820 MB)
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+out=$(realpath -m "${1:-$root/target/editors}")
+tools=$(realpath -m "${TAPER_TOOLS:-$root/.ci/tools}")
+bin=${TAPER_BIN:-}
+if [ -z "$bin" ]; then
+  (cd "$root" && cargo build --release --workspace)
+  bin=$root/target/release/taper
+fi
+rm -rf "$out"
+mkdir -p "$out"
+
+"$here/get_editors.sh" "$tools/editors"
+model=${TAPER_TEST_MODEL:-}
+if [ -n "$model" ]; then
+  model=$(realpath "$model")
+else
+  # Fetched here, so that no editor waits for it.
+  "$bin" pull
+  model=auto
+fi
+
+status=0
+PYTHONPATH=$tools/editors/python python3 "$here/drive.py" --taper "$bin" --tools "$tools/editors" --out "$out" --model "$model" || status=1
+
+if [[ " ${TAPER_EDITORS:-} " == *" vscode "* ]]; then
+  (cd "$root/editors/vscode" && npm ci && npm run lint && npm run package)
+  "$here/get_vscode.sh" "$tools/vscode"
+  python3 "$here/drive.py" --script "$out/script"
+  node "$here/vscode.mjs" --code "$tools/vscode" --vsix "$root/editors/vscode/taper.vsix" --taper "$bin" --out "$out" \
+    --script "$out/script" --model "$model" || status=1
+fi
+exit $status
