@@ -560,7 +560,8 @@ mod tests {
                         let mut decoder = CpuDecoder::new(&gguf, &config, 128, kernel, 2).unwrap();
                         let ours = decoder.forward(&tokens, 20).unwrap().to_vec();
                         let difference = difference(&ours, theirs);
-                        assert!(difference < 3e-2, "{family} {dtype:?} {kernel:?}: {difference}");
+                        // Both round activations to 8 bits, candle's K-quants in blocks of 256.
+                        assert!(difference < 5e-2, "{family} {dtype:?} {kernel:?}: {difference}");
                         let first = first.get_or_insert_with(|| ours.clone());
                         assert!(*first == ours, "{family} {dtype:?}: {kernel:?} is not {:?}", Kernel::Portable);
                     }
