@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -14,6 +15,8 @@ use crate::client::{Client, inline_params};
 /// The default latency budget, and what a busy machine may add between two processes.
 const BUDGET: Duration = Duration::from_millis(300);
 const SLACK: Duration = Duration::from_millis(200);
+
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// The text of the answer, with an empty range at the cursor, and how long it took.
 fn ask(client: &mut Client, uri: &str, text: &Rope, cursor: usize) -> (String, Duration) {
@@ -33,12 +36,15 @@ fn ask(client: &mut Client, uri: &str, text: &Rope, cursor: usize) -> (String, D
 /// Types at the fixture's cursor; every answer must be in time, one at least must come, and all must fit.
 fn types_and_is_answered(fixture: &str, language: &str, typed: &str) {
     let Some(model) = taper_engine::testing::real_model() else { return };
+    // A user has one server: two at once would take each other's cores.
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let marked = fs::read_to_string(format!("tests/fixtures/real/{fixture}")).unwrap();
     let (before, after) = marked.split_once('▮').unwrap();
     let mut cursor = before.len();
     let mut text = Rope::from_str(&format!("{before}{after}"));
     let uri = format!("file:///w/{fixture}");
-    let mut client = Client::ready(&["--stdio", "--model", model.to_str().unwrap()], json!({}));
+    let options = json!({ "latency-budget-ms": BUDGET.as_millis() as u64 });
+    let mut client = Client::ready(&["--stdio", "--model", model.to_str().unwrap()], options);
     client.open(&uri, language, &text.to_string());
 
     // Cold: the prompt is read beyond the deadline, each answer leaves in time all the same, and sooner or later

@@ -557,7 +557,8 @@ mod tests {
             for tied in [false, true] {
                 let output = (!tied).then_some(GgmlDType::Q8_0);
                 let dims = Dims { output, ..Dims::stored_as(dtype) };
-                for (family, writer) in [("qwen2", random_qwen2(9, &dims)), ("llama", random_llama(9, &dims))] {
+                for (family, writer) in [("qwen2", random_qwen2(9, &dims)), ("llama", random_llama(9, &dims))]
+                {
                     let (_folder, gguf, config) = open(&writer.unwrap());
                     let tokens = random_tokens(&mut random, &config, 70);
                     let mut candle = CandleDecoder::load(&gguf, &config, 128, &Device::Cpu).unwrap();
@@ -570,7 +571,11 @@ mod tests {
                         // Both round activations to 8 bits, candle's K-quants in blocks of 256.
                         assert!(difference < 5e-2, "{family} {dtype:?} {kernel:?}: {difference}");
                         let first = first.get_or_insert_with(|| ours.clone());
-                        assert!(*first == ours, "{family} {dtype:?}: {kernel:?} is not {:?}", Kernel::Portable);
+                        assert!(
+                            *first == ours,
+                            "{family} {dtype:?}: {kernel:?} is not {:?}",
+                            Kernel::Portable
+                        );
                     }
                 }
             }
