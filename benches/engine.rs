@@ -67,7 +67,9 @@ fn measure(model: &Path, kernel: Kernel, threads: usize) -> Result<(), EngineErr
         prefill = prefill.min(start.elapsed().as_secs_f64());
     }
     let mut decode = f64::MAX;
-    for _ in 0..3 {
+    // For a profile of prefill alone.
+    let only_prefill = std::env::var_os("TAPER_BENCH_PREFILL").is_some();
+    for _ in 0..if only_prefill { 0 } else { 3 } {
         decoder.truncate(PREFILL);
         let start = Instant::now();
         for &token in &tokens[..DECODE] {
@@ -76,13 +78,13 @@ fn measure(model: &Path, kernel: Kernel, threads: usize) -> Result<(), EngineErr
         decode = decode.min(start.elapsed().as_secs_f64());
     }
     let mut batches = String::new();
-    for rows in [2, 4, 8] {
+    for rows in if only_prefill { &[][..] } else { &[2, 4, 8] } {
         decoder.truncate(PREFILL);
         let start = Instant::now();
-        for tokens in tokens[..32].chunks(rows) {
-            decoder.forward(tokens, rows)?;
+        for tokens in tokens[..32].chunks(*rows) {
+            decoder.forward(tokens, *rows)?;
         }
-        let milliseconds = start.elapsed().as_secs_f64() * 1e3 / (32 / rows) as f64;
+        let milliseconds = start.elapsed().as_secs_f64() * 1e3 / (32 / *rows) as f64;
         batches += &format!(", {rows} rows {milliseconds:.1} ms");
     }
     let bandwidth = decoder.streamed_bytes() as f64 * DECODE as f64 / decode / 1e9;

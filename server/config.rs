@@ -292,6 +292,11 @@ pub struct Layer {
 }
 
 impl Layer {
+    /// No options yet; see [`Layer::with`].
+    pub fn empty(origin: impl Into<String>) -> Self {
+        Self { origin: origin.into(), options: Map::new() }
+    }
+
     /// The options in `value`: an object, or one with a section `taper`. `null` is no options.
     ///
     /// # Errors
@@ -299,10 +304,10 @@ impl Layer {
     pub fn new(origin: impl Into<String>, value: Value) -> Result<Self, String> {
         let origin = origin.into();
         match value {
-            Value::Null => Ok(Self { origin, options: Map::new() }),
+            Value::Null => Ok(Self::empty(origin)),
             Value::Object(mut options) => match options.remove("taper") {
                 Some(section @ Value::Object(_)) => Self::new(origin, section),
-                Some(Value::Null) => Ok(Self { origin, options: Map::new() }),
+                Some(Value::Null) => Ok(Self::empty(origin)),
                 Some(other) => Err(format!("{origin}: `taper` should be a table of options, not {other}")),
                 None => Ok(Self { origin, options }),
             },

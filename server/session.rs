@@ -266,7 +266,7 @@ impl State {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Opened(opening) => {
-                self.let_go(&opening.uri, |question| question.abandon());
+                self.let_go(&opening.uri, Question::abandon);
                 let uri = opening.uri.clone();
                 self.documents.insert(uri, (Document::open(opening), Cache::default()));
             }
@@ -282,7 +282,7 @@ impl State {
             }
             Event::Saved { uri } => debug!(uri, "saved"),
             Event::Closed { uri } => {
-                self.let_go(&uri, |question| question.abandon());
+                self.let_go(&uri, Question::abandon);
                 self.documents.remove(&uri);
             }
             Event::Configured(settings) => self.configured(*settings),
@@ -335,9 +335,7 @@ impl State {
         }
         // An answer now would be placed by the text before the change, and editors that show whatever comes
         // would show it in the wrong place. The work goes on: typed through, it is the next answer.
-        self.let_go(uri, |question| {
-            question.supersede();
-        });
+        self.let_go(uri, Question::supersede);
     }
 
     fn configured(&mut self, settings: Settings) {
@@ -380,9 +378,7 @@ impl State {
     }
 
     fn asked(&mut self, asked: Asked) {
-        self.let_go(&asked.uri, |question| {
-            question.supersede();
-        });
+        self.let_go(&asked.uri, Question::supersede);
         let Asked { uri, position: cursor, selected, trigger, arrived, reply } = asked;
         let Some((document, cache)) = self.documents.get_mut(&uri) else {
             warn!(uri, "a question about a document that is not open");

@@ -6,4 +6,6 @@ mod client;
 mod fake_hub;
 mod lsp;
 mod pull;
+mod real_model;
 mod script;
+mod tidy;

@@ -76,7 +76,7 @@ fn serve(args: Args) -> anyhow::Result<End> {
 /// The options that the command line sets.
 fn arguments(model: &ModelArgs) -> Layer {
     let EngineSettings { model, threads, context, device, kernel, offline } = model.settings();
-    let mut layer = Layer { origin: "the command line".to_owned(), ..Layer::default() };
+    let mut layer = Layer::empty("the command line");
     for (name, text) in [("model", model), ("device", device), ("kernel", kernel)] {
         if let Some(text) = text {
             layer = layer.with(name, text);

@@ -12,6 +12,8 @@ pub mod gguf;
 pub mod local;
 pub mod models;
 pub mod scripted;
+#[doc(hidden)]
+pub mod testing;
 pub mod tokens;
 
 mod error;

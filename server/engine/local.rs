@@ -580,7 +580,7 @@ mod tests {
         let generation = go(&mut engine, &tokens, b"some", 6);
         assert!(generation.pieces.len() > 1);
         assert!(engine.rates().prefill > 0.0 && engine.rates().decode > 0.0);
-        assert_eq!("candle".parse(), Ok(KernelChoice::Candle));
+        assert_eq!("candle".parse::<KernelChoice>().unwrap(), KernelChoice::Candle);
         assert!("fast".parse::<KernelChoice>().unwrap_err().to_string().contains("\"fast\""));
     }
 

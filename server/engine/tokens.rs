@@ -852,7 +852,6 @@ fn byte_token(text: &[u8]) -> Option<u8> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
     use std::collections::HashMap;
-    use std::path::PathBuf;
     use std::time::{Duration, Instant};
 
     use tokenizers::models::bpe::{BPE, Vocab};
@@ -883,15 +882,8 @@ mod tests {
 
     /// The real model, where there is one.
     fn real() -> Option<Gguf> {
-        let Some(path) = std::env::var_os("TAPER_TEST_MODEL") else {
-            assert!(std::env::var_os("CI").is_none(), "TAPER_TEST_MODEL names no model");
-            #[expect(clippy::print_stderr, reason = "whoever runs the tests must see it")]
-            {
-                eprintln!("skipped: set TAPER_TEST_MODEL to the GGUF file of a model");
-            }
-            return None;
-        };
-        Some(Gguf::open(&PathBuf::from(path)).unwrap())
+        let path = crate::testing::real_model()?;
+        Some(Gguf::open(&path).unwrap())
     }
 
     const SOURCES: [&str; 4] = [

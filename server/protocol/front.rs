@@ -241,9 +241,15 @@ impl Front {
                     None => Event::Lost { uri },
                 });
             }
-            "textDocument/didSave" => drop(messages::uri(params).map(|uri| self.send(Event::Saved { uri }))),
+            "textDocument/didSave" => {
+                if let Some(uri) = messages::uri(params) {
+                    self.send(Event::Saved { uri });
+                }
+            }
             "textDocument/didClose" => {
-                drop(messages::uri(params).map(|uri| self.send(Event::Closed { uri })))
+                if let Some(uri) = messages::uri(params) {
+                    self.send(Event::Closed { uri });
+                }
             }
             "workspace/didChangeConfiguration" => {
                 match Layer::new("settings", params.get_mut("settings").map_or(Value::Null, Value::take)) {

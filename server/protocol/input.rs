@@ -38,9 +38,10 @@ impl Input {
                 match stream.read(&mut piece) {
                     Ok(0) => break,
                     // An error means that nobody reads any more; the next read or the end of the process ends this.
-                    Ok(length) => {
-                        framer.feed(&piece[..length], &mut |message| drop(sender.blocking_send(message)))
-                    }
+                    Ok(length) => framer.feed(&piece[..length], &mut |message| {
+                        // An error means that nobody reads any more; the next read ends this, or the process does.
+                        let _ = sender.blocking_send(message);
+                    }),
                     Err(problem) if problem.kind() == io::ErrorKind::Interrupted => {}
                     Err(problem) => {
                         tracing::warn!(%problem, "cannot read the standard input");

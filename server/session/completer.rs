@@ -142,6 +142,14 @@ impl Completer {
         }));
         match outcome {
             Ok(Ok((suggestion, work))) => {
+                if ended_early {
+                    question.sketch(suggestion);
+                    question.expire();
+                    self.finished(question, None);
+                } else {
+                    question.answer(suggestion.clone());
+                    self.finished(question, suggestion);
+                }
                 debug!(
                     prompt_tokens = work.prompt_tokens,
                     evaluated = work.evaluated,
@@ -153,14 +161,6 @@ impl Completer {
                     "worked on a question"
                 );
                 trace!(raw = work.raw, "the model's text");
-                if ended_early {
-                    question.sketch(suggestion);
-                    question.expire();
-                    self.finished(question, None);
-                } else {
-                    question.answer(suggestion.clone());
-                    self.finished(question, suggestion);
-                }
             }
             Ok(Err(problem)) => {
                 question.answer(None);

@@ -157,8 +157,8 @@ impl Question {
     }
 
     /// Answers as superseded, unless answered. Work on it may go on.
-    pub(crate) fn supersede(&self) -> bool {
-        self.reply(|reply| reply.send(Answer::Superseded))
+    pub(crate) fn supersede(&self) {
+        self.reply(|reply| reply.send(Answer::Superseded));
     }
 
     /// Answers nothing, unless answered, and ends the work on it.
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn the_first_answer_is_the_answer() {
         let (question, mut receiver) = question("▮");
-        assert!(question.supersede());
+        question.supersede();
         assert!(!question.answer(suggestion(0..0, "x")));
         assert!(!question.expire());
         assert_eq!(receiver.try_recv().unwrap(), Some(Answer::Superseded));

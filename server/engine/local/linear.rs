@@ -162,3 +162,251 @@ thread_local! {
     static TILE: RefCell<Tile> = RefCell::default();
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use candle_core::quantized::{GgmlDType, QTensor};
+    use candle_core::{Device, Tensor};
+
+    use super::*;
+    use crate::gguf::{Gguf, TensorView};
+    use crate::local::real_model;
+
+    const QUANTIZED: [GgmlDType; 8] = [
+        GgmlDType::Q4_0,
+        GgmlDType::Q4_1,
+        GgmlDType::Q5_0,
+        GgmlDType::Q5_1,
+        GgmlDType::Q8_0,
+        GgmlDType::Q4K,
+        GgmlDType::Q5K,
+        GgmlDType::Q6K,
+    ];
+    const FLOATS: [GgmlDType; 3] = [GgmlDType::F32, GgmlDType::F16, GgmlDType::BF16];
+
+    fn computes() -> Vec<(Kernel, Compute)> {
+        let kernels = Kernel::ALL.into_iter().filter(|kernel| kernel.is_available());
+        kernels.map(|kernel| (kernel, Compute::new(kernel, Pool::new(2)))).collect()
+    }
+
+    /// Uneven values, as weights have them: some far from the rest.
+    fn random_values(random: &mut fastrand::Rng, len: usize) -> Vec<f32> {
+        let value = |random: &mut fastrand::Rng| {
+            let x = (0..4).map(|_| random.f32() - 0.5).sum::<f32>();
+            if random.u32(..50) == 0 { 5.0 * x } else { x }
+        };
+        (0..len).map(|_| value(random)).collect()
+    }
+
+    /// A stored matrix and the values that candle reads from it.
+    fn stored(dtype: GgmlDType, values: &[f32], rows: usize, columns: usize) -> (Vec<u8>, Vec<f32>) {
+        let tensor = Tensor::from_slice(values, (rows, columns), &Device::Cpu).unwrap();
+        let tensor = QTensor::quantize(&tensor, dtype).unwrap();
+        let bytes = tensor.data().unwrap().to_vec();
+        (bytes, dequantized(&tensor))
+    }
+
+    fn dequantized(tensor: &QTensor) -> Vec<f32> {
+        tensor.dequantize(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    fn product(compute: &Compute, linear: &Linear, x: &[f32], columns: usize) -> Vec<f32> {
+        let rows = x.len() / columns;
+        let mut activations = Activations::default();
+        compute.prepare(&mut activations, rows, columns, |row, out| {
+            out.copy_from_slice(&x[row * columns..(row + 1) * columns]);
+        });
+        let mut out = vec![f32::NAN; rows * linear.weight.rows()];
+        compute.multiply(&activations, &mut [Target { linear, out: &mut out, add: false }]);
+        out
+    }
+
+    /// The error, as a part of what the lengths of the vectors allow: root of the summed squares of both.
+    fn error(ours: &[f32], weights: &[f32], x: &[f32], columns: usize) -> f64 {
+        let rows = weights.len() / columns;
+        let (mut wrong, mut all) = (0.0, 0.0);
+        for (x, ours) in x.chunks(columns).zip(ours.chunks(rows)) {
+            for (weights, &ours) in weights.chunks(columns).zip(ours) {
+                let truth: f64 = weights.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
+                wrong += (truth - f64::from(ours)).powi(2);
+                let square = |values: &[f32]| values.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
+                all += square(weights) * square(x);
+            }
+        }
+        (wrong / all).sqrt()
+    }
+
+    #[test]
+    fn packed_rows_are_the_files_values() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let compute = Compute::new(Kernel::Portable, Pool::new(2));
+        for dtype in QUANTIZED.into_iter().chain(FLOATS) {
+            let columns = dtype.block_size().max(32) * 3;
+            for rows in [1, 15, 16, 37] {
+                let values = random_values(&mut random, rows * columns);
+                let (data, expected) = stored(dtype, &values, rows, columns);
+                let view = TensorView { dtype, shape: vec![rows, columns], data: &data };
+                let packed = Packed::new(&view, &compute.pool).unwrap();
+                let mut row_values = vec![0.0; columns];
+                for row in 0..rows {
+                    packed.row(row, &mut row_values);
+                    assert_eq!(
+                        row_values,
+                        expected[row * columns..(row + 1) * columns],
+                        "{dtype:?}, row {row}"
+                    );
+                }
+                assert!(
+                    packed.bytes() as f64
+                        <= 1.04 * (rows.next_multiple_of(16) * data.len() / rows) as f64 + 64.0 * 3.0
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn random_bytes_are_values_too() {
+        // Every code and scale that a file can hold, not only those that a quantizer writes.
+        let mut random = fastrand::Rng::with_seed(2);
+        let (rows, columns) = (19, 512);
+        for dtype in QUANTIZED {
+            let size = rows * columns / dtype.block_size() * dtype.type_size();
+            let mut data: Vec<u8> = (0..size).map(|_| random.u8(..)).collect();
+            // Scales stay finite and of a size: the exponents of the half floats are set.
+            let halves: &[usize] = match dtype {
+                GgmlDType::Q6K => &[208],
+                GgmlDType::Q4_0 | GgmlDType::Q5_0 | GgmlDType::Q8_0 => &[0],
+                _ => &[0, 2],
+            };
+            for block in data.chunks_mut(dtype.type_size()) {
+                for at in halves {
+                    block[at + 1] = 0x2c | block[at + 1] & 0x83;
+                }
+            }
+            let tensor = {
+                let storage =
+                    candle_core::quantized::QStorage::from_data(data.clone().into(), &Device::Cpu, dtype)
+                        .unwrap();
+                QTensor::new(storage, (rows, columns)).unwrap()
+            };
+            let weights = dequantized(&tensor);
+            let view = TensorView { dtype, shape: vec![rows, columns], data: &data };
+            let x = random_values(&mut random, 5 * columns);
+            let mut first: Option<Vec<f32>> = None;
+            for (kernel, compute) in computes() {
+                let weight = Packed::new(&view, &compute.pool).unwrap();
+                let ours = product(&compute, &Linear { weight, bias: None }, &x, columns);
+                let error = error(&ours, &weights, &x, columns);
+                assert!(error < 1e-2, "{dtype:?} {kernel:?}: {error}");
+                assert!(*first.get_or_insert_with(|| ours.clone()) == ours, "{dtype:?} {kernel:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn products_are_close_to_the_floats_and_equal_among_kernels() {
+        let mut random = fastrand::Rng::with_seed(3);
+        let computes = computes();
+        for dtype in QUANTIZED.into_iter().chain(FLOATS) {
+            for rows in [1, 16, 50, 129] {
+                let columns = dtype.block_size().max(32) * random.usize(1..5);
+                let values = random_values(&mut random, rows * columns);
+                let (data, weights) = stored(dtype, &values, rows, columns);
+                let view = TensorView { dtype, shape: vec![rows, columns], data: &data };
+                let bias = random.bool().then(|| random_values(&mut random, rows));
+                for count in [1, 2, 3, 5, 8, 9, 16, 21] {
+                    let x = random_values(&mut random, count * columns);
+                    let mut first: Option<Vec<f32>> = None;
+                    for (kernel, compute) in &computes {
+                        let weight = Packed::new(&view, &compute.pool).unwrap();
+                        let linear = Linear { weight, bias: bias.clone() };
+                        let mut ours = product(compute, &linear, &x, columns);
+                        assert!(
+                            *first.get_or_insert_with(|| ours.clone()) == ours,
+                            "{dtype:?} {kernel:?}, {count} times {rows} x {columns}"
+                        );
+                        // A row's products do not depend on how many there are.
+                        let last = product(compute, &linear, &x[(count - 1) * columns..], columns);
+                        assert!(last == ours[(count - 1) * rows..], "{dtype:?} {kernel:?}, row {count}");
+                        if let Some(bias) = &bias {
+                            for row in ours.chunks_mut(rows) {
+                                row.iter_mut().zip(bias).for_each(|(value, bias)| *value -= bias);
+                            }
+                        }
+                        let limit = if FLOATS.contains(&dtype) { 1e-6 } else { 1e-2 };
+                        let error = error(&ours, &weights, &x, columns);
+                        assert!(
+                            error < limit,
+                            "{dtype:?} {kernel:?}, {count} times {rows} x {columns}: {error}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn several_targets_share_activations_and_may_add() {
+        let mut random = fastrand::Rng::with_seed(4);
+        let columns = 96;
+        for (_, compute) in computes() {
+            for count in [1, 20] {
+                let x = random_values(&mut random, count * columns);
+                let linear = |rows: usize, dtype, random: &mut fastrand::Rng| {
+                    let (data, _) = stored(dtype, &random_values(random, rows * columns), rows, columns);
+                    let view = TensorView { dtype, shape: vec![rows, columns], data: &data };
+                    Linear { weight: Packed::new(&view, &compute.pool).unwrap(), bias: None }
+                };
+                let one = linear(40, GgmlDType::Q5_0, &mut random);
+                let two = linear(17, GgmlDType::F16, &mut random);
+                let (alone_one, alone_two) =
+                    (product(&compute, &one, &x, columns), product(&compute, &two, &x, columns));
+                let mut activations = Activations::default();
+                compute.prepare(&mut activations, count, columns, |row, out| {
+                    out.copy_from_slice(&x[row * columns..(row + 1) * columns]);
+                });
+                let mut out_one = vec![1.5; count * 40];
+                let mut out_two = vec![f32::NAN; count * 17];
+                compute.multiply(
+                    &activations,
+                    &mut [
+                        Target { linear: &one, out: &mut out_one, add: true },
+                        Target { linear: &two, out: &mut out_two, add: false },
+                    ],
+                );
+                assert!(out_one.iter().zip(&alone_one).all(|(sum, alone)| *sum == 1.5 + alone));
+                assert_eq!(out_two, alone_two);
+            }
+        }
+    }
+
+    #[test]
+    fn the_real_models_tensors_multiply_as_their_floats() {
+        let Some(path) = real_model::path() else { return };
+        let gguf = Gguf::open(&path).unwrap();
+        let mut random = fastrand::Rng::with_seed(5);
+        let compute = Compute::new(Kernel::best(), Pool::new(2));
+        for part in ["attn_q", "attn_v", "attn_output", "ffn_gate", "ffn_down"] {
+            for block in [0, 7, 23] {
+                let view = gguf.tensor(&format!("blk.{block}.{part}.weight")).unwrap();
+                let (rows, columns) = (view.shape[0].min(160), view.shape[1]);
+                let bytes = rows * columns / view.dtype.block_size() * view.dtype.type_size();
+                let view =
+                    TensorView { dtype: view.dtype, shape: vec![rows, columns], data: &view.data[..bytes] };
+                let storage = candle_core::quantized::QStorage::from_data(
+                    view.data.to_vec().into(),
+                    &Device::Cpu,
+                    view.dtype,
+                )
+                .unwrap();
+                let weights = dequantized(&QTensor::new(storage, (rows, columns)).unwrap());
+                let x = random_values(&mut random, 12 * columns);
+                let linear = Linear { weight: Packed::new(&view, &compute.pool).unwrap(), bias: None };
+                let error = error(&product(&compute, &linear, &x, columns), &weights, &x, columns);
+                assert!(error < 1e-2, "{part} of block {block}, {:?}: {error}", view.dtype);
+            }
+        }
+    }
+}

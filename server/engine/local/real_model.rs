@@ -1,26 +1,7 @@
 //! The real model that some tests ask for, and a piece of code to read with it.
 //! It knows nothing of what is tested.
 
-use std::path::PathBuf;
-
-/// The file that `TAPER_TEST_MODEL` names. Without it a test passes over the real model loudly, except in CI,
-/// where its absence is a failure.
-pub(crate) fn path() -> Option<PathBuf> {
-    match std::env::var_os("TAPER_TEST_MODEL") {
-        Some(path) => Some(path.into()),
-        None => {
-            assert!(
-                std::env::var_os("CI").is_none(),
-                "TAPER_TEST_MODEL must name the real model's file in CI"
-            );
-            #[expect(clippy::print_stderr, reason = "a test that is passed over says so")]
-            {
-                eprintln!("PASSED OVER: set TAPER_TEST_MODEL to the real model's file to run this test");
-            }
-            None
-        }
-    }
-}
+pub(crate) use crate::testing::real_model as path;
 
 /// More than 200 tokens of code.
 pub(crate) const CODE: &str = r#"

@@ -34,6 +34,12 @@ macro_rules! vectors_of_256_bits {
         }
 
         #[inline(always)]
+        unsafe fn prefetch(from: *const u8) {
+            // SAFETY: a hint, which cannot fault.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+        }
+
+        #[inline(always)]
         unsafe fn store(to: *mut u8, bytes: __m256i) {
             // SAFETY: the caller's promise.
             unsafe { _mm256_storeu_si256(to.cast(), bytes) }

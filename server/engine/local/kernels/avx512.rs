@@ -31,6 +31,12 @@ impl Isa for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn prefetch(from: *const u8) {
+        // SAFETY: a hint, which cannot fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn store(to: *mut u8, bytes: __m512i) {
         // SAFETY: the caller's promise.
         unsafe { _mm512_storeu_si512(to.cast(), bytes) }

@@ -29,6 +29,8 @@ pub(super) trait Isa: Copy + 'static {
 
     /// `4 * LANES` bytes.
     unsafe fn load(from: *const u8) -> Self::Bytes;
+    /// Asks for the cache line at `from`, which may lie anywhere.
+    unsafe fn prefetch(from: *const u8);
     /// Writes `4 * LANES` bytes.
     unsafe fn store(to: *mut u8, bytes: Self::Bytes);
     /// The lower four bits of each byte.

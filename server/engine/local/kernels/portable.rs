@@ -49,6 +49,9 @@ impl Isa for Portable {
     }
 
     #[inline(always)]
+    unsafe fn prefetch(_from: *const u8) {}
+
+    #[inline(always)]
     unsafe fn store(to: *mut u8, bytes: [u8; 64]) {
         // SAFETY: the caller's promise.
         unsafe { to.cast::<[u8; 64]>().write_unaligned(bytes) }

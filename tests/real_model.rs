@@ -1,0 +1,117 @@
+//! The real default model behind a real server, over real pipes: it answers in time, and what it says fits.
+//! It knows nothing of which words the model will choose.
+#![expect(clippy::unwrap_used, reason = "a test may")]
+
+use std::fs;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use taper::syntax::{Syntax, scope};
+use taper::text::{Edit, Encoding, Rope, position};
+
+use crate::client::{Client, inline_params};
+
+/// The default latency budget, and what a busy machine may add between two processes.
+const BUDGET: Duration = Duration::from_millis(300);
+const SLACK: Duration = Duration::from_millis(200);
+
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// The text of the answer, with an empty range at the cursor, and how long it took.
+fn ask(client: &mut Client, uri: &str, text: &Rope, cursor: usize) -> (String, Duration) {
+    let at = position::position(text, cursor, Encoding::Utf16);
+    let asked = Instant::now();
+    let id = client.request("textDocument/inlineCompletion", inline_params(uri, at.line, at.character));
+    let (answer, came) = client.timed_answer(id);
+    let Some(item) = answer["result"]["items"].as_array().and_then(|items| items.first()).cloned() else {
+        assert_eq!(answer["error"], Value::Null, "{answer}");
+        return (String::new(), came - asked);
+    };
+    let here = json!({ "line": at.line, "character": at.character });
+    assert_eq!(item["range"], json!({ "start": here, "end": here }));
+    (item["insertText"].as_str().unwrap().to_owned(), came - asked)
+}
+
+/// Types at the fixture's cursor; every answer must be in time, one at least must come, and all must fit.
+fn types_and_is_answered(fixture: &str, language: &str, typed: &str) {
+    let Some(model) = taper_engine::testing::real_model() else { return };
+    // A user has one server: two at once would take each other's cores.
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let marked = fs::read_to_string(format!("tests/fixtures/real/{fixture}")).unwrap();
+    let (before, after) = marked.split_once('▮').unwrap();
+    let mut cursor = before.len();
+    let mut text = Rope::from_str(&format!("{before}{after}"));
+    let uri = format!("file:///w/{fixture}");
+    let options = json!({ "latency-budget-ms": BUDGET.as_millis() as u64 });
+    let mut client = Client::ready(&["--stdio", "--model", model.to_str().unwrap()], options);
+    client.open(&uri, language, &text.to_string());
+
+    // Cold: the prompt is read beyond the deadline, each answer leaves in time all the same, and sooner or later
+    // the work of the earlier questions is the answer.
+    let warm_up = Instant::now();
+    loop {
+        let (suggestion, took) = ask(&mut client, &uri, &text, cursor);
+        assert!(took <= BUDGET + SLACK, "an answer took {took:?}");
+        if !suggestion.is_empty() {
+            fits(fixture, &text, cursor, &suggestion);
+            break;
+        }
+        assert!(warm_up.elapsed() < Duration::from_secs(120), "nothing in two minutes");
+    }
+
+    // Warm: every key is answered in time, and at most of them something is shown.
+    let mut shown = 0;
+    for (version, key) in typed.chars().enumerate() {
+        let at = position::position(&text, cursor, Encoding::Utf16);
+        let place = json!({ "line": at.line, "character": at.character });
+        client.notify(
+            "textDocument/didChange",
+            json!({
+                "textDocument": { "uri": uri, "version": version + 2 },
+                "contentChanges": [{ "range": { "start": place, "end": place }, "text": key.to_string() }],
+            }),
+        );
+        Edit::insert(cursor, key.to_string()).apply(&mut text).unwrap();
+        cursor += key.len_utf8();
+        let (suggestion, took) = ask(&mut client, &uri, &text, cursor);
+        assert!(took <= BUDGET + SLACK, "an answer took {took:?}");
+        if !suggestion.is_empty() {
+            fits(fixture, &text, cursor, &suggestion);
+            shown += 1;
+        }
+    }
+    assert!(shown * 2 >= typed.len(), "shown at {shown} of {} keys", typed.len());
+    client.quit();
+}
+
+/// The promise about what is shown: the file parses no worse, nothing trails, nothing stands there twice.
+fn fits(path: &str, text: &Rope, cursor: usize, suggestion: &str) {
+    let language = taper_grammars::by_path(path.as_ref()).unwrap();
+    let before = Syntax::parse(text, language, &mut || false).unwrap();
+    let edit = Edit::insert(cursor, suggestion);
+    let mut after = text.clone();
+    edit.apply(&mut after).unwrap();
+    let parsed = before.with_edit(&edit, &after, &mut || false).unwrap();
+    let (faults, now) = (scope::faults(&before.tree), scope::faults(&parsed.tree));
+    assert!(now <= faults, "{path}: {faults} faults before, {now} with {suggestion:?}:\n{after}");
+    assert!(!suggestion.ends_with([' ', '\t', '\n']), "{suggestion:?} trails");
+    let below = text.byte_slice(cursor..).to_string();
+    let below = below.lines().find(|line| line.trim().len() > 3).unwrap_or("").trim();
+    assert_ne!(suggestion.trim(), below, "what stands below is said again");
+}
+
+#[test]
+fn python() {
+    types_and_is_answered("ledger.py", "python", "total += booking.amo");
+}
+
+#[test]
+fn rust() {
+    types_and_is_answered("stack.rs", "rust", "self.items.pu");
+}
+
+#[test]
+fn javascript() {
+    types_and_is_answered("cart.js", "javascript", "sum += item.pri");
+}
