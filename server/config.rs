@@ -151,7 +151,7 @@ const KEYS: &[Key] = &[
     Key {
         name: "prefix-tokens",
         expected: "a whole number from 16 to 131072",
-        default: "768",
+        default: "512",
         description: "Tokens of the file before the cursor that the model sees at most.",
         set: |settings, value| {
             settings.suggest.prefix_tokens = size(value, 16..=131_072)?;
@@ -161,7 +161,7 @@ const KEYS: &[Key] = &[
     Key {
         name: "suffix-tokens",
         expected: "a whole number from 0 to 131072",
-        default: "192",
+        default: "128",
         description: "Tokens of the file after the cursor that the model sees at most.",
         set: |settings, value| {
             settings.suggest.suffix_tokens = size(value, 0..=131_072)?;

@@ -86,7 +86,7 @@ pub enum Extent {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_lines: 12, max_tokens: 96, extent: Extent::Auto, prefix_tokens: 768, suffix_tokens: 192 }
+        Self { max_lines: 12, max_tokens: 96, extent: Extent::Auto, prefix_tokens: 512, suffix_tokens: 128 }
     }
 }
 

@@ -60,7 +60,7 @@ impl<'a> Place<'a> {
         }
         match self.blocks() {
             Blocks::Indentation => code.ends_with(':'),
-            Blocks::Keywords => opens_by_keyword(code),
+            Blocks::Keywords => self.language.is_some_and(|it| opens_by_keyword(it, code)),
             Blocks::Braces | Blocks::Tags | Blocks::None => false,
         }
     }
@@ -81,19 +81,16 @@ impl<'a> Place<'a> {
 }
 
 /// Blocks that run to an `end` (Ruby, Lua, shells).
-fn opens_by_keyword(code: &str) -> bool {
-    const LAST: &[&str] = &["then", "do", "else", "repeat", "begin", "ensure", "in"];
-    const FIRST: &[&str] = &[
-        "def", "class", "module", "if", "unless", "while", "until", "case", "for", "function", "elsif",
-        "when",
-    ];
+fn opens_by_keyword(language: &Language, code: &str) -> bool {
     let mut words = code.split_whitespace();
     let first = words.next().unwrap_or("");
     let first = if first == "local" { words.next().unwrap_or("") } else { first };
     let last = code.split_whitespace().next_back().unwrap_or("");
     let closed = matches!(last, "end" | "fi" | "done" | "esac");
-    let lua_function = code.contains("function") && code.ends_with(')');
-    !closed && (LAST.contains(&last) || FIRST.contains(&first) || lua_function || last.ends_with('|'))
+    let function = code.contains("function") && code.ends_with(')');
+    let parameters = code.ends_with('|') && language.opening_ends.iter().any(|word| code.contains(word));
+    let opens = language.opening_ends.contains(&last) || language.opening_words.contains(&first);
+    !closed && (opens || function || parameters)
 }
 
 /// How the brackets of a text add up.

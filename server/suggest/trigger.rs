@@ -1,8 +1,9 @@
 //! Whether to suggest at a place at all, and how much.
 //! It knows nothing of the model or its answer.
 
-use super::place::{Place, is_word};
+use super::place::{Place, indentation, is_word};
 use super::{Extent, Snapshot, Trigger};
+use crate::syntax::scope;
 
 /// How much to suggest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,27 +39,33 @@ pub fn plan(snapshot: &Snapshot, place: &Place<'_>) -> Result<Plan, &'static str
     Ok(match snapshot.options.extent {
         Extent::Line => Plan::Line,
         Extent::Block => Plan::Block,
-        Extent::Auto => auto(place),
+        Extent::Auto => auto(snapshot, place),
     })
 }
 
 /// A block where one was opened and is still empty, else a line.
-fn auto(place: &Place<'_>) -> Plan {
-    let closers_only =
-        place.line_after.chars().all(|c| c.is_whitespace() || matches!(c, ')' | ']' | '}' | ';' | ','));
-    if !closers_only {
+fn auto(snapshot: &Snapshot, place: &Place<'_>) -> Plan {
+    let rest = |c: char| c.is_whitespace() || matches!(c, ')' | ']' | '}' | ';' | ',');
+    if !place.line_after.chars().all(rest) {
         return Plan::Line;
     }
-    let opener = if place.on_blank_line_start() { place.line_above() } else { Some(place.line_before) };
-    match opener {
-        Some(line) if place.opens_block(line) && !has_body(place, line) => Plan::Block,
-        _ => Plan::Line,
-    }
+    let empty = match snapshot.language {
+        Some(language) => {
+            scope::Place::new(&snapshot.text, language, snapshot.syntax.as_ref(), snapshot.cursor)
+                .in_empty_block()
+        }
+        // Of a language that nobody knows, brackets at the end of a line are still to be seen.
+        None => {
+            let opener =
+                if place.on_blank_line_start() { place.line_above() } else { Some(place.line_before) };
+            opener.is_some_and(|line| place.opens_block(line) && !has_body(place, line))
+        }
+    };
+    if empty { Plan::Block } else { Plan::Line }
 }
 
 /// Whether the block that `opener` opens has lines below the cursor already.
 fn has_body(place: &Place<'_>, opener: &str) -> bool {
-    use super::place::indentation;
     place.line_below().is_some_and(|below| indentation(below) > indentation(opener))
 }
 
@@ -66,14 +73,16 @@ fn has_body(place: &Place<'_>, opener: &str) -> bool {
 mod tests {
     use super::*;
     use crate::suggest::Options;
+    use crate::syntax::Syntax;
     use crate::text::Rope;
 
     fn planned(path: &str, marked: &str) -> Result<Plan, &'static str> {
         let (before, after) = marked.split_once('▮').unwrap_or((marked, ""));
         let language = taper_grammars::by_path(path.as_ref());
+        let text = Rope::from_str(&format!("{before}{after}"));
         let snapshot = Snapshot {
-            text: Rope::from_str(&format!("{before}{after}")),
-            syntax: None,
+            syntax: language.and_then(|it| Syntax::parse(&text, it, &mut || false)),
+            text,
             language,
             path: path.to_owned(),
             cursor: before.len(),
@@ -92,7 +101,9 @@ mod tests {
         assert_eq!(planned("x.rs", "fn f() {▮}\n"), Ok(Plan::Block));
         assert_eq!(planned("x.rs", "fn f() {\n    ▮\n}\n"), Ok(Plan::Block));
         assert_eq!(planned("x.rs", "fn f() {\n    let x = ▮\n}\n"), Ok(Plan::Line));
-        assert_eq!(planned("x.js", "call(▮)"), Ok(Plan::Block));
+        assert_eq!(planned("x.js", "call(▮)"), Ok(Plan::Line));
+        assert_eq!(planned("x.rs", "let x = S {▮}"), Ok(Plan::Line), "a value, not a block");
+        assert_eq!(planned("unknown", "begin {\n  ▮\n}\n"), Ok(Plan::Block));
     }
 
     #[test]
