@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod client;
+mod commands;
 mod fake_hub;
 mod lsp;
 mod pull;

@@ -115,3 +115,23 @@ fn rust() {
 fn javascript() {
     types_and_is_answered("cart.js", "javascript", "sum += item.pri");
 }
+
+#[test]
+fn a_model_file_deleted_while_serving_is_not_missed() {
+    let Some(model) = taper_engine::testing::real_model() else { return };
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("model.gguf");
+    if fs::hard_link(&model, &copy).is_err() {
+        fs::copy(&model, &copy).unwrap();
+    }
+    // No deadline: what counts here is that the answer comes.
+    let options = json!({ "latency-budget-ms": 60_000 });
+    let mut client = Client::ready(&["--stdio", "--model", copy.to_str().unwrap()], options);
+    fs::remove_file(&copy).unwrap();
+    let text = Rope::from_str("def add(a, b):\n    return a + \n");
+    client.open("file:///w/a.py", "python", &text.to_string());
+    let (suggestion, _) = ask(&mut client, "file:///w/a.py", &text, text.len_bytes() - 1);
+    assert_eq!(suggestion, "b");
+    client.quit();
+}

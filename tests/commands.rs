@@ -1,0 +1,154 @@
+//! The commands a person types: what they print, what they say of mistakes, how they end.
+//! It knows nothing of LSP beyond one greeting.
+#![expect(clippy::unwrap_used, reason = "a test may")]
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use taper_engine::gguf::testing::{Dims, random_qwen2};
+
+use crate::script::Script;
+
+fn taper(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_taper"))
+        .args(arguments)
+        .env("XDG_CONFIG_HOME", "/nonexistent")
+        .env("TAPER_HOME", "/nonexistent")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// The message of a command that failed as it should: exit code 1, nothing on stdout, no panic, one line.
+#[track_caller]
+fn refusal(arguments: &[&str]) -> String {
+    let output = taper(arguments);
+    let message = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert_eq!(out(&output), "");
+    assert!(message.starts_with("taper: ") && !message.contains("panicked"), "{message}");
+    message
+}
+
+fn file(folder: &Path, name: &str, bytes: &[u8]) -> String {
+    let path = folder.join(name);
+    fs::write(&path, bytes).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn complete_shows_the_suggestion_in_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(folder.path(), "a.py", "# ä\ndef add(a, b):\n    \n".as_bytes());
+    let script = Script::new().when("def add(a, b):\n    ", "return a + b");
+    let output = taper(&["complete", &format!("{path}:3:5"), "--engine", &script.written()]);
+    assert!(output.status.success());
+    let shown = out(&output);
+    assert!(shown.contains("    3 │     ⟦return a + b⟧\n"), "{shown}");
+    assert!(shown.lines().last().unwrap().contains("answered in "), "{shown}");
+    let output = taper(&["complete", "--plain", &format!("{path}:3:5"), "--engine", &script.written()]);
+    assert_eq!(out(&output), "return a + b");
+}
+
+#[test]
+fn complete_refuses_what_is_no_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(folder.path(), "a.py", b"x = 1\n");
+    let latin = file(folder.path(), "latin.py", b"# gr\xfc\xdfe\n");
+    let script = Script::new().when("x", "y");
+    let engine = script.written();
+    let refused = |place: &str| refusal(&["complete", place, "--engine", &engine]);
+    assert!(refused(&path).contains("PATH:LINE:COLUMN"));
+    assert!(refused(&format!("{path}:0:1")).contains("from 1"));
+    assert!(refused(&format!("{path}:9:1")).contains("no place 9:1"));
+    assert!(refused(&format!("{path}:1:99")).contains("no place 1:99"));
+    assert!(refused(&format!("{latin}:1:1")).contains("not UTF-8"));
+    assert!(refused("nowhere.py:1:1").contains("cannot read nowhere.py"));
+    assert!(refused(&format!("{}:1:1", folder.path().display())).contains("cannot read"));
+}
+
+#[test]
+fn a_bad_model_is_named_with_the_field_and_the_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = file(folder.path(), "a.py", b"x = 1\n");
+    let place = format!("{source}:1:1");
+    let whole = random_qwen2(1, &Dims::default()).unwrap().bytes();
+    let refused = |model: &str| refusal(&["complete", &place, "--model", model]);
+
+    let text = refused(&file(folder.path(), "text.gguf", b"this is a text and no model at all"));
+    assert!(text.contains("text.gguf") && text.contains("magic") && text.contains("taper models"), "{text}");
+    let empty = refused(&file(folder.path(), "empty.gguf", b""));
+    assert!(empty.contains("0 bytes"), "{empty}");
+    let half = refused(&file(folder.path(), "half.gguf", &whole[..whole.len() / 2]));
+    assert!(half.contains("half.gguf") && half.contains("taper pull"), "{half}");
+    // A count of tensors that no memory holds.
+    let mut huge = whole;
+    huge[8..16].copy_from_slice(&u64::MAX.to_le_bytes());
+    let huge = refused(&file(folder.path(), "huge.gguf", &huge));
+    assert!(huge.contains("tensor_count"), "{huge}");
+    let folder_as_model = refused(folder.path().to_str().unwrap());
+    assert!(folder_as_model.contains("folder"), "{folder_as_model}");
+    let missing = refused("no/such/model.gguf");
+    assert!(missing.contains("no/such/model.gguf"), "{missing}");
+    let name = refused("qwen2.5-codr-0.5b");
+    assert!(name.contains("did you mean `qwen2.5-coder-0.5b`?"), "{name}");
+    let offline = refusal(&["complete", &place, "--model", "qwen2.5-coder-0.5b", "--offline"]);
+    assert!(offline.contains("taper pull qwen2.5-coder-0.5b"), "{offline}");
+}
+
+#[test]
+fn bad_choices_name_the_good_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = file(folder.path(), "a.py", b"x = 1\n");
+    let model = file(folder.path(), "m.gguf", &random_qwen2(1, &Dims::default()).unwrap().bytes());
+    let refused = |flag: &str, value: &str| {
+        refusal(&["complete", &format!("{source}:1:1"), "--model", &model, flag, value])
+    };
+    assert!(refused("--device", "tpu").contains("auto, cpu, cuda or metal"));
+    assert!(refused("--kernel", "fast").contains("portable"));
+    if !cfg!(any(feature = "cuda", feature = "metal")) {
+        assert!(refused("--device", "cuda").to_lowercase().contains("cuda"));
+    }
+    let usage = taper(&["complete", "--no-such-flag"]);
+    assert_eq!(usage.status.code(), Some(2));
+}
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    for command in ["serve", "complete", "pull", "models", "doctor", "completions"] {
+        let help = out(&taper(&[command, "--help"]));
+        assert!(help.contains("Example"), "{command}: {help}");
+    }
+    assert!(out(&taper(&["--help"])).contains("Example"));
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(out(&taper(&["completions", shell])).contains("taper"));
+    }
+}
+
+#[test]
+fn a_bare_taper_on_a_pipe_speaks_lsp() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_taper"))
+        .env("XDG_CONFIG_HOME", "/nonexistent")
+        .env("TAPER_HOME", "/nonexistent")
+        .env("HF_HUB_OFFLINE", "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let params = serde_json::json!({
+        "capabilities": {}, "processId": null, "rootUri": null, "initializationOptions": { "offline": true },
+    });
+    let hello = serde_json::json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params });
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(&crate::client::frame(&hello)).unwrap();
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    assert!(String::from_utf8(output.stdout).unwrap().contains("inlineCompletionProvider"));
+}
