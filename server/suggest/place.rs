@@ -96,8 +96,8 @@ fn opens_by_keyword(language: &Language, code: &str) -> bool {
 /// How the brackets of a text add up.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Brackets {
-    /// Openers that are not closed in the text, in order.
-    pub open: Vec<char>,
+    /// Openers that are not closed in the text and where they stand, in order.
+    pub open: Vec<(usize, char)>,
     /// Byte offsets of closers whose openers are not in the text, in order.
     pub unopened: Vec<usize>,
 }
@@ -110,9 +110,9 @@ impl Brackets {
         let mut chars = text.char_indices().peekable();
         while let Some((at, c)) = chars.next() {
             match c {
-                '(' | '[' | '{' => out.open.push(c),
+                '(' | '[' | '{' => out.open.push((at, c)),
                 ')' | ']' | '}' => {
-                    if out.open.last() == Some(&opener(c)) {
+                    if out.open.last().is_some_and(|&(_, open)| open == opener(c)) {
                         out.open.pop();
                     } else {
                         out.unopened.push(at);
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn brackets_add_up() {
         let it = place("");
-        assert_eq!(it.brackets("a(b[c]"), Brackets { open: vec!['('], unopened: vec![] });
+        assert_eq!(it.brackets("a(b[c]"), Brackets { open: vec![(1, '(')], unopened: vec![] });
         assert_eq!(it.brackets("a)b]"), Brackets { open: vec![], unopened: vec![1, 3] });
         assert_eq!(it.brackets(r#"f(")\")")"#), Brackets::default());
         assert_eq!(it.brackets("fn f<'a>(x: &'a str) { '}' }"), Brackets::default());

@@ -43,18 +43,27 @@ fn closes_the_suffix(place: &Place<'_>, text: &str) -> Option<End> {
     let next = place.next_visible().filter(|c| matches!(c, ')' | ']' | '}'))?;
     let at = *place.brackets(text).unopened.first()?;
     let closer = text[at..].chars().next()?;
-    if closer != next {
+    if closer != next || !is_closed_behind(place, closer) {
         return None;
     }
-    // Only if the cursor's brackets really need just the closers that are there: `f(g(▮)` needs two.
-    let open = place.brackets(place.before).open;
-    let stand = place.brackets(place.after).unopened;
-    let needed = open.iter().filter(|&&c| c == opener(closer)).count();
-    let there = stand.iter().filter(|&&at| place.after[at..].starts_with(closer)).count();
-    if place.line_after.trim().is_empty() || there >= needed {
-        return Some(End { keep: at, rule: "the closer stands behind the cursor" });
+    Some(End { keep: at, rule: "the closer stands behind the cursor" })
+}
+
+/// Whether the next closer behind the cursor, which is a `closer`, closes the innermost bracket before it.
+fn is_closed_behind(place: &Place<'_>, closer: char) -> bool {
+    let fits = |open: &&(usize, char)| open.1 == opener(closer);
+    let rest = place.brackets(place.line_after);
+    let there = rest.unopened.iter().filter(|&&at| place.line_after[at..].starts_with(closer)).count();
+    if there > 0 {
+        // On the cursor's line they can be counted: `f(g(▮)` needs one more.
+        let needed = place.brackets(place.line_before).open.iter().filter(fits).count();
+        return there >= needed;
     }
-    None
+    // On a later line it belongs to the line that is indented alike.
+    let Some(&(open, _)) = place.brackets(place.before).open.iter().rfind(fits) else { return true };
+    let start = place.before[..open].rfind('\n').map_or(0, |at| at + 1);
+    let later = place.after[place.line_after.len()..].lines().find(|line| !line.trim().is_empty());
+    later.is_none_or(|later| indentation(later) == indentation(&place.before[start..]))
 }
 
 /// The end of a block: by indentation, by the suffix, by repetition, by length.
@@ -223,6 +232,8 @@ mod tests {
         );
         assert_eq!(cut("x.py", "f(▮\n", Plan::Line, "a, b)\nc").0, "a, b)");
         assert_eq!(cut("x.py", "f(g(▮)\n", Plan::Line, "a))\nc").0, "a))");
+        let inner = "fn new(x: f64) -> Self {\n        Self {▮\n    }\n}\n";
+        assert_eq!(cut("x.rs", inner, Plan::Line, " x }\n").0, " x }", "the closer below is the function's");
     }
 
     #[test]
