@@ -36,7 +36,7 @@ pub enum Kernel {
 }
 
 /// Rows that share one pass over the weights without unpacking them to memory first; more rows take the tiled product.
-pub(super) const THIN_ROWS: usize = 8;
+pub(super) const THIN_ROWS: usize = 4;
 
 impl Kernel {
     /// All kernels, the best one last.
@@ -195,11 +195,12 @@ macro_rules! entries {
                 $(#[target_feature(enable = $features)])?
                 unsafe fn run<F: product::Form, const R: usize>(
                     args: &product::Wide<'_>,
-                    tile: &product::Tile,
+                    tile: &mut product::Tile,
                     panel: &activations::Panel<'_>,
+                    units: std::ops::Range<usize>,
                 ) {
                     // SAFETY: the caller's promise.
-                    unsafe { product::wide::<$isa, F, R, $vectors>(args, tile, panel) }
+                    unsafe { product::wide::<$isa, F, R, $vectors>(args, tile, panel, units) }
                 }
             }
             // SAFETY: the caller's promise.

@@ -144,19 +144,25 @@ pub(in crate::local) fn quantize(floats: &[f32], slot: &mut Slot<'_>) {
             for i in 0..16 {
                 largest[i] = floats[i].abs().max(floats[i + 16].abs());
             }
-            let largest = largest.iter().fold(0.0_f32, |a, &b| a.max(b));
+            for half in [8, 4, 2, 1] {
+                for i in 0..half {
+                    largest[i] = largest[i].max(largest[i + half]);
+                }
+            }
+            let largest = largest[0];
             // Below this the inverse would overflow, and the values mean nothing.
             let (scale, inverse) = if largest > 1e-30 { (largest / 127.0, 127.0 / largest) } else { (0.0, 0.0) };
+            // Loops rather than `map`, which may stay a call without the instruction set.
+            let mut wide = [0_i32; UNIT];
             let mut codes = [0_i8; UNIT];
+            for i in 0..UNIT {
+                wide[i] = (floats[i] * inverse + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+                codes[i] = wide[i] as i8;
+            }
             let mut halves = [0_i32; 2];
-            for half in 0..2 {
-                let mut sum = 0;
-                for i in 16 * half..16 * half + 16 {
-                    let code = (floats[i] * inverse + ROUND).to_bits() as i8;
-                    codes[i] = code;
-                    sum += i32::from(code);
-                }
-                halves[half] = sum;
+            for i in 0..16 {
+                halves[0] += wide[i];
+                halves[1] += wide[16 + i];
             }
             let to = &mut slot.codes[unit * UNIT * width..(unit + 1) * UNIT * width];
             if width == 1 {

@@ -16,6 +16,12 @@ use super::pack::{Format, GROUP, Packed, Scales, UNIT};
 /// page borders and starts anew behind them.
 const AHEAD: usize = 4096;
 
+/// Rows of the largest panel.
+const PANEL: usize = 8;
+/// Units that the wide kernel multiplies with all panels before it goes on to the next ones: so many that their
+/// codes stay in the first-level cache.
+const SPAN: usize = 16;
+
 /// Where products go.
 #[derive(Debug)]
 pub(in crate::local) struct Out<'a> {
@@ -52,9 +58,16 @@ pub(in crate::local) type Dense<'a> = Thin<'a>;
 /// scale and the minimum, or the scales of both halves), group behind group. One for each thread, reused.
 #[derive(Debug, Default)]
 pub(in crate::local) struct Tile {
-    codes: Vec<u8>,
-    scales: Vec<f32>,
+    codes: Vec<Line<u8, 64>>,
+    scales: Vec<Line<f32, GROUP>>,
+    /// Sums of the columns so far: for each panel `[groups, width, 16]`.
+    sums: Vec<Line<f32, GROUP>>,
 }
+
+/// A cache line. Vectors that straddle two lines take two loads.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+struct Line<T, const N: usize>([T; N]);
 
 /// A storage form as a type, so that kernels are compiled for each.
 pub(in crate::local) trait Form {
@@ -121,11 +134,11 @@ pub(in crate::local) trait WideRows {
     /// The instruction set is there.
     unsafe fn expand<F: Form>(args: &Wide<'_>, tile: &mut Tile);
 
-    /// One panel.
+    /// One panel and a range of units; ranges are taken in order.
     ///
     /// # Safety
     /// The instruction set is there, the tile was filled by `expand`, the panel is `R` wide, and see [`Thin`].
-    unsafe fn run<F: Form, const R: usize>(args: &Wide<'_>, tile: &Tile, panel: &Panel<'_>);
+    unsafe fn run<F: Form, const R: usize>(args: &Wide<'_>, tile: &mut Tile, panel: &Panel<'_>, units: Range<usize>);
 }
 
 /// Chooses the thin kernel for each panel.
@@ -161,13 +174,17 @@ pub(super) unsafe fn dispatch_wide<T: WideRows, const P: usize>(args: &Wide<'_>,
     // SAFETY: the caller's promise; the width is the panel's.
     with_form!(args.weight.format(), F => unsafe {
         T::expand::<F>(args, tile);
-        for panel in 0..args.x.panels() {
-            let panel = &args.x.panel(panel);
-            match panel.width {
-                1 => T::run::<F, 1>(args, tile, panel),
-                2 => T::run::<F, 2>(args, tile, panel),
-                4 => T::run::<F, 4>(args, tile, panel),
-                _ => T::run::<F, P>(args, tile, panel),
+        let units = args.weight.columns() / UNIT;
+        for first in (0..units).step_by(SPAN) {
+            let units = first..units.min(first + SPAN);
+            for panel in 0..args.x.panels() {
+                let panel = &args.x.panel(panel);
+                match panel.width {
+                    1 => T::run::<F, 1>(args, tile, panel, units.clone()),
+                    2 => T::run::<F, 2>(args, tile, panel, units.clone()),
+                    4 => T::run::<F, 4>(args, tile, panel, units.clone()),
+                    _ => T::run::<F, P>(args, tile, panel, units.clone()),
+                }
             }
         }
     });
@@ -275,11 +292,11 @@ unsafe fn finish<I: Isa>(sum: I::Floats, ints: I::Ints, scale: I::Floats, x_scal
 /// # Safety
 /// See [`Thin`].
 #[inline(always)]
-unsafe fn emit<const R: usize>(args: &Thin<'_>, group: usize, panel: &Panel<'_>, sums: &[[f32; GROUP]; R]) {
+unsafe fn emit<const R: usize>(args: &Thin<'_>, group: usize, panel: &Panel<'_>, sums: &[Line<f32, GROUP>; R]) {
     let first = group * GROUP;
     let lanes = GROUP.min(args.weight.rows() - first);
     let out = &args.out;
-    for (row, sums) in sums.iter().enumerate().take(panel.rows) {
+    for (row, Line(sums)) in sums.iter().enumerate().take(panel.rows) {
         // SAFETY: the caller's promise: a row of activations, and weight rows of this group that are there.
         let to = unsafe {
             std::slice::from_raw_parts_mut(out.start.add((panel.first + row) * out.stride + first), lanes)
@@ -329,7 +346,7 @@ pub(super) unsafe fn thin<I: Isa, F: Form, const R: usize>(args: &Thin<'_>, grou
     assert!(panel.codes.len() == R * units * UNIT && panel.scales.len() == R * units);
     let (x, x_scales) = (panel.codes.as_ptr().cast::<u8>(), panel.scales.as_ptr());
     let (x_sums, x_sized) = (panel.sums.as_ptr(), panel.sized_sums.as_ptr());
-    let mut out = [[0.0_f32; GROUP]; R];
+    let mut out = [Line([0.0_f32; GROUP]); R];
     // SAFETY: the slices have the lengths that `Packed` and `Activations` state; all places below are inside.
     unsafe {
         let mut sums = [[I::splat(0.0); R]; 2];
@@ -389,7 +406,7 @@ pub(super) unsafe fn thin<I: Isa, F: Form, const R: usize>(args: &Thin<'_>, grou
         }
         for part in 0..I::PARTS {
             for row in 0..R {
-                I::store_f32(out[row].as_mut_ptr().add(part * I::LANES), sums[part][row]);
+                I::store_f32(out[row].0.as_mut_ptr().add(part * I::LANES), sums[part][row]);
             }
         }
         emit(args, group, panel, &out);
@@ -405,18 +422,22 @@ pub(super) unsafe fn expand<I: Isa, F: Form>(args: &Wide<'_>, tile: &mut Tile) {
     let units = args.weight.columns() / UNIT;
     let groups = args.groups.len();
     // Eight bits are used where they lie.
-    if F::BITS != 8 && tile.codes.len() < groups * units * 512 {
-        tile.codes.resize(groups * units * 512, 0);
+    if F::BITS != 8 && tile.codes.len() < groups * units * 8 {
+        tile.codes.resize(groups * units * 8, Line([0; 64]));
     }
-    if tile.scales.len() < groups * units * 2 * GROUP {
-        tile.scales.resize(groups * units * 2 * GROUP, 0.0);
+    if tile.scales.len() < groups * units * 2 {
+        tile.scales.resize(groups * units * 2, Line([0.0; GROUP]));
+    }
+    let sums = args.x.rows().next_multiple_of(PANEL) * groups;
+    if tile.sums.len() < sums {
+        tile.sums.resize(sums, Line([0.0; GROUP]));
     }
     for (index, group) in args.groups.clone().enumerate() {
         let (codes_bytes, scale_bytes) = args.weight.group(group);
         // SAFETY: places inside the group as `Packed` states, and inside the tile as just made sure.
         unsafe {
-            let to_codes = tile.codes.as_mut_ptr();
-            let to_scales = tile.scales.as_mut_ptr().add(index * units * 2 * GROUP);
+            let to_codes = tile.codes.as_mut_ptr().cast::<u8>();
+            let to_scales = tile.scales.as_mut_ptr().cast::<f32>().add(index * units * 2 * GROUP);
             for unit in 0..units {
                 for part in 0..I::PARTS {
                     if F::BITS != 8 {
@@ -439,42 +460,55 @@ pub(super) unsafe fn expand<I: Isa, F: Form>(args: &Wide<'_>, tile: &mut Tile) {
     }
 }
 
-/// The tile's groups times one panel of `R` rows, `V` vectors of weights at once.
+/// The tile's groups times one panel of `R` rows, over some units, `V` vectors of weights at once.
 ///
 /// # Safety
-/// The instruction set is there, the tile was filled by [`expand`], the panel is `R` wide, and see [`Thin`].
+/// The instruction set is there, the tile was filled by [`expand`], the panel is `R` wide, the ranges of units are
+/// taken in order, and see [`Thin`].
 #[inline(always)]
 pub(super) unsafe fn wide<I: Isa, F: Form, const R: usize, const V: usize>(
     args: &Wide<'_>,
-    tile: &Tile,
+    tile: &mut Tile,
     panel: &Panel<'_>,
+    span: Range<usize>,
 ) {
     let units = args.weight.columns() / UNIT;
     let groups = args.groups.len();
     let halves = matches!(F::SCALES, Scales::SuperHalves);
-    assert!(panel.codes.len() == R * units * UNIT && panel.scales.len() == R * units);
-    assert!(F::BITS == 8 || tile.codes.len() >= groups * units * 512);
-    assert!(tile.scales.len() >= groups * units * 2 * GROUP);
-    let mut out = [[[0.0_f32; GROUP]; R]; 2];
+    let (is_first, is_last) = (span.start == 0, span.end == units);
+    assert!(panel.codes.len() == R * units * UNIT && panel.scales.len() == R * units && span.end <= units);
+    assert!(F::BITS == 8 || tile.codes.len() >= groups * units * 8);
+    assert!(tile.scales.len() >= groups * units * 2);
+    // Sums between the spans: of this panel `[groups, R, 16]`.
+    let kept = &mut tile.sums[panel.first * groups..][..R * groups];
     // SAFETY: the slices have the lengths just checked, and those that `Packed` and `Activations` state.
     unsafe {
         for first in (0..groups * I::PARTS).step_by(V) {
             let mut codes_at = [std::ptr::null::<u8>(); V];
             let mut scales_at = [std::ptr::null::<f32>(); V];
+            let mut kept_at = [0; V];
             for v in 0..V {
-                // An odd group at the end is computed twice and written once.
+                // An odd group at the end is computed twice, with the same result.
                 let vector = (first + v).min(groups * I::PARTS - 1);
                 let (index, part) = (vector / I::PARTS, vector % I::PARTS);
                 let codes = if F::BITS == 8 {
                     args.weight.group(args.groups.start + index).0.as_ptr()
                 } else {
-                    tile.codes.as_ptr().add(index * units * 512)
+                    tile.codes.as_ptr().cast::<u8>().add(index * units * 512)
                 };
                 codes_at[v] = codes.add(part * 4 * I::LANES);
-                scales_at[v] = tile.scales.as_ptr().add(index * units * 2 * GROUP + part * I::LANES);
+                scales_at[v] = tile.scales.as_ptr().cast::<f32>().add(index * units * 2 * GROUP + part * I::LANES);
+                kept_at[v] = index * R * GROUP + part * I::LANES;
             }
             let mut sums = [[I::splat(0.0); V]; R];
-            for unit in 0..units {
+            if !is_first {
+                for v in 0..V {
+                    for row in 0..R {
+                        sums[row][v] = I::load_f32(kept.as_ptr().cast::<f32>().add(kept_at[v] + row * GROUP));
+                    }
+                }
+            }
+            for unit in span.clone() {
                 let x = panel.codes.as_ptr().cast::<u8>().add(unit * UNIT * R);
                 let x_scales = panel.scales.as_ptr().add(unit * R);
                 let x_sums = panel.sums.as_ptr().add(unit * 3 * R);
@@ -520,17 +554,15 @@ pub(super) unsafe fn wide<I: Isa, F: Form, const R: usize, const V: usize>(
                 }
             }
             for v in 0..V {
-                let vector = first + v;
-                if vector < groups * I::PARTS {
-                    let (index, part) = (vector / I::PARTS, vector % I::PARTS);
-                    for row in 0..R {
-                        I::store_f32(out[index][row].as_mut_ptr().add(part * I::LANES), sums[row][v]);
-                    }
+                for row in 0..R {
+                    I::store_f32(kept.as_mut_ptr().cast::<f32>().add(kept_at[v] + row * GROUP), sums[row][v]);
                 }
             }
         }
-        for (index, out) in out.iter().enumerate().take(groups) {
-            emit(args, args.groups.start + index, panel, out);
+        if is_last {
+            for (index, sums) in kept.as_chunks::<R>().0.iter().enumerate() {
+                emit(args, args.groups.start + index, panel, sums);
+            }
         }
     }
 }
@@ -567,7 +599,7 @@ unsafe fn dense_rows<I: Isa, const R: usize>(args: &Dense<'_>, group: usize, fir
     let columns = args.weight.columns();
     let (weights, _) = args.weight.group(group);
     let rows: [&[f32]; R] = std::array::from_fn(|row| args.x.row(first + row));
-    let mut out = [[0.0_f32; GROUP]; R];
+    let mut out = [Line([0.0_f32; GROUP]); R];
     // SAFETY: a group has 16 values for each column, a row of activations one.
     unsafe {
         for part in 0..I::PARTS {
@@ -595,7 +627,7 @@ unsafe fn dense_rows<I: Isa, const R: usize>(args: &Dense<'_>, group: usize, fir
             }
             for (out, sums) in out.iter_mut().zip(sums) {
                 let sum = I::add(I::add(sums[0], sums[1]), I::add(sums[2], sums[3]));
-                I::store_f32(out.as_mut_ptr().add(part * I::LANES), sum);
+                I::store_f32(out.0.as_mut_ptr().add(part * I::LANES), sum);
             }
         }
         let panel = Panel { first, rows: R, width: R, codes: &[], scales: &[], sums: &[], sized_sums: &[] };
