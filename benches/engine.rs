@@ -30,9 +30,15 @@ fn main() -> Result<(), EngineError> {
     let asked: Vec<String> = arguments.collect();
     let kernels: Vec<Kernel> = if asked.is_empty() {
         // The portable kernel is a reference; it is measured only on demand.
-        Kernel::ALL.into_iter().filter(|&kernel| kernel != Kernel::Portable && kernel.is_available()).collect()
+        Kernel::ALL
+            .into_iter()
+            .filter(|&kernel| kernel != Kernel::Portable && kernel.is_available())
+            .collect()
     } else {
-        asked.iter().map(|name| Kernel::choose(Some(name)).map(|chosen| chosen.0)).collect::<Result<_, _>>()?
+        asked
+            .iter()
+            .map(|name| Kernel::choose(Some(name)).map(|chosen| chosen.0))
+            .collect::<Result<_, _>>()?
     };
     let threads = std::env::var("TAPER_THREADS").ok().and_then(|threads| threads.parse().ok());
     let threads = threads.unwrap_or_else(Pool::default_threads);

@@ -8,6 +8,7 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use crate::gguf::{Gguf, TensorView};
+use crate::local::Decoder;
 use crate::local::config::{Config, RopeStyle};
 use crate::local::kernels::Kernel;
 use crate::local::kernels::activations::Activations;
@@ -15,14 +16,14 @@ use crate::local::kernels::attention::{Attend, BLOCK, DIM, KEYS, ROWS};
 use crate::local::kernels::pack::Packed;
 use crate::local::linear::{Compute, Linear, Target};
 use crate::local::pool::{Chunks, Pool};
-use crate::local::Decoder;
 use crate::{EngineError, TokenId};
 
 /// Tokens that pass through the layers together: enough to use unpacked weights often, few enough that what
 /// lies between two layers stays in the cache.
 const CHUNK: usize = 256;
 
-const REMEDY: &str = "choose another file of the model (Q4_K_M, Q5_K_M, Q6_K, Q8_0, F16), or the kernel \"candle\"";
+const REMEDY: &str =
+    "choose another file of the model (Q4_K_M, Q5_K_M, Q6_K, Q8_0, F16), or the kernel \"candle\"";
 
 /// A decoder of the llama family with its weights and one sequence.
 #[derive(Debug)]
@@ -114,11 +115,9 @@ impl CpuDecoder {
         let mut blocks = Vec::with_capacity(config.blocks);
         for index in 0..config.blocks {
             let name = |part: &str| format!("blk.{index}.{part}");
-            let linear =
-                |part: &str, rows, columns, bias| load.linear(&name(part), rows, columns, bias);
-            let head_norm = |part: &str| {
-                config.qk_norm.then(|| load.floats(&name(part), head_dim)).transpose()
-            };
+            let linear = |part: &str, rows, columns, bias| load.linear(&name(part), rows, columns, bias);
+            let head_norm =
+                |part: &str| config.qk_norm.then(|| load.floats(&name(part), head_dim)).transpose();
             blocks.push(Block {
                 attention_norm: load.floats(&name("attn_norm.weight"), embedding)?,
                 query: linear("attn_q", query_width, embedding, config.qkv_bias)?,
@@ -254,7 +253,15 @@ impl Decoder for CpuDecoder {
 
 impl Block {
     /// Appends `count` tokens at `len`; the stream of the last `keep` of them is what is left of the stream.
-    fn run(&mut self, config: &Config, compute: &Compute, work: &mut Work, len: usize, count: usize, keep: usize) {
+    fn run(
+        &mut self,
+        config: &Config,
+        compute: &Compute,
+        work: &mut Work,
+        len: usize,
+        count: usize,
+        keep: usize,
+    ) {
         let width = config.embedding;
         let (query_width, kv_width) = (config.query_width(), config.kv_width());
         let epsilon = config.norm_epsilon;
@@ -550,7 +557,8 @@ mod tests {
             for tied in [false, true] {
                 let output = (!tied).then_some(GgmlDType::Q8_0);
                 let dims = Dims { output, ..Dims::stored_as(dtype) };
-                for (family, writer) in [("qwen2", random_qwen2(9, &dims)), ("llama", random_llama(9, &dims))] {
+                for (family, writer) in [("qwen2", random_qwen2(9, &dims)), ("llama", random_llama(9, &dims))]
+                {
                     let (_folder, gguf, config) = open(&writer.unwrap());
                     let tokens = random_tokens(&mut random, &config, 70);
                     let mut candle = CandleDecoder::load(&gguf, &config, 128, &Device::Cpu).unwrap();
@@ -563,7 +571,11 @@ mod tests {
                         // Both round activations to 8 bits, candle's K-quants in blocks of 256.
                         assert!(difference < 5e-2, "{family} {dtype:?} {kernel:?}: {difference}");
                         let first = first.get_or_insert_with(|| ours.clone());
-                        assert!(*first == ours, "{family} {dtype:?}: {kernel:?} is not {:?}", Kernel::Portable);
+                        assert!(
+                            *first == ours,
+                            "{family} {dtype:?}: {kernel:?} is not {:?}",
+                            Kernel::Portable
+                        );
                     }
                 }
             }

@@ -36,7 +36,7 @@ pub enum Kernel {
 }
 
 /// Rows that share one pass over the weights without unpacking them to memory first; more rows take the tiled product.
-pub(super) const THIN_ROWS: usize = 4;
+pub(super) const THIN_ROWS: usize = 8;
 
 impl Kernel {
     /// All kernels, the best one last.
@@ -66,8 +66,9 @@ impl Kernel {
     pub fn is_available(self) -> bool {
         #[cfg(target_arch = "x86_64")]
         {
-            let avx2 =
-                is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+            let avx2 = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c");
             match self {
                 Self::Portable => true,
                 Self::Avx2 => avx2,
@@ -101,7 +102,10 @@ impl Kernel {
             let best = Self::best();
             return Ok((best, format!("{}: the best that this processor has", best.title())));
         };
-        let refuse = |problem: String| EngineError::Device { device: format!("kernel {name:?}"), source: problem.into() };
+        let refuse = |problem: String| EngineError::Device {
+            device: format!("kernel {name:?}"),
+            source: problem.into(),
+        };
         let Some(kernel) = Self::ALL.into_iter().find(|kernel| kernel.name() == name) else {
             let names = Self::ALL.map(Self::name).join(", ");
             return Err(refuse(format!("there is no such kernel; the CPU kernels are {names}")));
@@ -195,12 +199,11 @@ macro_rules! entries {
                 $(#[target_feature(enable = $features)])?
                 unsafe fn run<F: product::Form, const R: usize>(
                     args: &product::Wide<'_>,
-                    tile: &mut product::Tile,
+                    tile: &product::Tile,
                     panel: &activations::Panel<'_>,
-                    units: std::ops::Range<usize>,
                 ) {
                     // SAFETY: the caller's promise.
-                    unsafe { product::wide::<$isa, F, R, $vectors>(args, tile, panel, units) }
+                    unsafe { product::wide::<$isa, F, R, $vectors>(args, tile, panel) }
                 }
             }
             // SAFETY: the caller's promise.

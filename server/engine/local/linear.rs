@@ -252,9 +252,16 @@ mod tests {
                 let mut row_values = vec![0.0; columns];
                 for row in 0..rows {
                     packed.row(row, &mut row_values);
-                    assert_eq!(row_values, expected[row * columns..(row + 1) * columns], "{dtype:?}, row {row}");
+                    assert_eq!(
+                        row_values,
+                        expected[row * columns..(row + 1) * columns],
+                        "{dtype:?}, row {row}"
+                    );
                 }
-                assert!(packed.bytes() as f64 <= 1.04 * (rows.next_multiple_of(16) * data.len() / rows) as f64 + 64.0 * 3.0);
+                assert!(
+                    packed.bytes() as f64
+                        <= 1.04 * (rows.next_multiple_of(16) * data.len() / rows) as f64 + 64.0 * 3.0
+                );
             }
         }
     }
@@ -280,7 +287,8 @@ mod tests {
             }
             let tensor = {
                 let storage =
-                    candle_core::quantized::QStorage::from_data(data.clone().into(), &Device::Cpu, dtype).unwrap();
+                    candle_core::quantized::QStorage::from_data(data.clone().into(), &Device::Cpu, dtype)
+                        .unwrap();
                 QTensor::new(storage, (rows, columns)).unwrap()
             };
             let weights = dequantized(&tensor);
@@ -329,7 +337,10 @@ mod tests {
                         }
                         let limit = if FLOATS.contains(&dtype) { 1e-6 } else { 1e-2 };
                         let error = error(&ours, &weights, &x, columns);
-                        assert!(error < limit, "{dtype:?} {kernel:?}, {count} times {rows} x {columns}: {error}");
+                        assert!(
+                            error < limit,
+                            "{dtype:?} {kernel:?}, {count} times {rows} x {columns}: {error}"
+                        );
                     }
                 }
             }
@@ -382,7 +393,8 @@ mod tests {
                 let view = gguf.tensor(&format!("blk.{block}.{part}.weight")).unwrap();
                 let (rows, columns) = (view.shape[0].min(160), view.shape[1]);
                 let bytes = rows * columns / view.dtype.block_size() * view.dtype.type_size();
-                let view = TensorView { dtype: view.dtype, shape: vec![rows, columns], data: &view.data[..bytes] };
+                let view =
+                    TensorView { dtype: view.dtype, shape: vec![rows, columns], data: &view.data[..bytes] };
                 let storage = candle_core::quantized::QStorage::from_data(
                     view.data.to_vec().into(),
                     &Device::Cpu,

@@ -47,9 +47,17 @@ pub(super) trait Isa: Copy + 'static {
     unsafe fn narrow() -> Self::Narrow;
     /// Adds to each lane the product of its four codes with the four signed bytes at `x`. `bits` is the codes'
     /// width, a constant after inlining.
-    unsafe fn dot(ints: &mut Self::Ints, narrow: &mut Self::Narrow, codes: Self::Bytes, x: *const u8, bits: u32);
+    unsafe fn dot(
+        ints: &mut Self::Ints,
+        narrow: &mut Self::Narrow,
+        codes: Self::Bytes,
+        x: *const u8,
+        bits: u32,
+    );
     /// Moves what `narrow` holds into `ints`. To be called after at most [`flush_after`] calls of [`Isa::dot`].
     unsafe fn flush(ints: &mut Self::Ints, narrow: &mut Self::Narrow, bits: u32);
+    /// Sum.
+    unsafe fn add_ints(a: Self::Ints, b: Self::Ints) -> Self::Ints;
     /// The sums as floats.
     unsafe fn floats(ints: Self::Ints) -> Self::Floats;
 

@@ -169,9 +169,17 @@ impl Packed {
             return Err(format!("is stored as {:?}, for which there is no CPU kernel", view.dtype));
         };
         let (block, block_bytes) = format.block();
-        if rows == 0 || columns == 0 || columns % block != 0 || view.data.len() != rows * columns / block * block_bytes
+        if rows == 0
+            || columns == 0
+            || columns % block != 0
+            || view.data.len() != rows * columns / block * block_bytes
         {
-            return Err(format!("has the shape {:?} in {} bytes of {:?}", view.shape, view.data.len(), view.dtype));
+            return Err(format!(
+                "has the shape {:?} in {} bytes of {:?}",
+                view.shape,
+                view.data.len(),
+                view.dtype
+            ));
         }
         let (scales_at, stride) = match format.quantized() {
             Some((bits, scales)) => {
@@ -183,8 +191,8 @@ impl Packed {
             None => (0, columns * GROUP * block_bytes),
         };
         let groups = rows.div_ceil(GROUP);
-        let mut data =
-            MmapMut::map_anon(groups * stride).map_err(|error| format!("finds no room in memory: {error}"))?;
+        let mut data = MmapMut::map_anon(groups * stride)
+            .map_err(|error| format!("finds no room in memory: {error}"))?;
         // Large pages spare the address translation, which streaming would wait for; without them it is slower only.
         #[cfg(target_os = "linux")]
         let _ = data.advise(memmap2::Advice::HugePage);
@@ -254,7 +262,12 @@ impl Packed {
                 *out = match self.format {
                     Format::F16 => half(codes, 2 * at),
                     Format::Bf16 => bf16::from_le_bytes([codes[2 * at], codes[2 * at + 1]]).to_f32(),
-                    _ => f32::from_le_bytes([codes[4 * at], codes[4 * at + 1], codes[4 * at + 2], codes[4 * at + 3]]),
+                    _ => f32::from_le_bytes([
+                        codes[4 * at],
+                        codes[4 * at + 1],
+                        codes[4 * at + 2],
+                        codes[4 * at + 3],
+                    ]),
                 };
             }
             return;
@@ -465,7 +478,8 @@ fn interleave(bits: u32, codes: &[[u8; UNIT]; GROUP], out: &mut [u8]) {
             }
             6 => {
                 for half in 0..2 {
-                    let bits = (0..4).map(|step| (word(lane, 4 * half + step) >> 4 & 0x0303_0303) << (2 * step));
+                    let bits =
+                        (0..4).map(|step| (word(lane, 4 * half + step) >> 4 & 0x0303_0303) << (2 * step));
                     put(4 + half, lane, bits.fold(0, |all, bits| all | bits));
                 }
             }

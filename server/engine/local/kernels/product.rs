@@ -16,11 +16,8 @@ use super::pack::{Format, GROUP, Packed, Scales, UNIT};
 /// page borders and starts anew behind them.
 const AHEAD: usize = 4096;
 
-/// Rows of the largest panel.
-const PANEL: usize = 8;
-/// Units that the wide kernel multiplies with all panels before it goes on to the next ones: so many that their
-/// codes stay in the first-level cache.
-const SPAN: usize = 16;
+/// Groups that the wide kernel works on at once at most.
+const MAX_WIDE: usize = 4;
 
 /// Where products go.
 #[derive(Debug)]
@@ -60,8 +57,6 @@ pub(in crate::local) type Dense<'a> = Thin<'a>;
 pub(in crate::local) struct Tile {
     codes: Vec<Line<u8, 64>>,
     scales: Vec<Line<f32, GROUP>>,
-    /// Sums of the columns so far: for each panel `[groups, width, 16]`.
-    sums: Vec<Line<f32, GROUP>>,
 }
 
 /// A cache line. Vectors that straddle two lines take two loads.
@@ -104,14 +99,38 @@ forms! {
 macro_rules! with_form {
     ($format:expr, $form:ident => $body:expr) => {
         match $format {
-            Format::Q4_0 => { type $form = Q4_0; $body }
-            Format::Q4_1 => { type $form = Q4_1; $body }
-            Format::Q5_0 => { type $form = Q5_0; $body }
-            Format::Q5_1 => { type $form = Q5_1; $body }
-            Format::Q8_0 => { type $form = Q8_0; $body }
-            Format::Q4K => { type $form = Q4K; $body }
-            Format::Q5K => { type $form = Q5K; $body }
-            Format::Q6K => { type $form = Q6K; $body }
+            Format::Q4_0 => {
+                type $form = Q4_0;
+                $body
+            }
+            Format::Q4_1 => {
+                type $form = Q4_1;
+                $body
+            }
+            Format::Q5_0 => {
+                type $form = Q5_0;
+                $body
+            }
+            Format::Q5_1 => {
+                type $form = Q5_1;
+                $body
+            }
+            Format::Q8_0 => {
+                type $form = Q8_0;
+                $body
+            }
+            Format::Q4K => {
+                type $form = Q4K;
+                $body
+            }
+            Format::Q5K => {
+                type $form = Q5K;
+                $body
+            }
+            Format::Q6K => {
+                type $form = Q6K;
+                $body
+            }
             Format::F16 | Format::Bf16 | Format::F32 => {}
         }
     };
@@ -134,11 +153,11 @@ pub(in crate::local) trait WideRows {
     /// The instruction set is there.
     unsafe fn expand<F: Form>(args: &Wide<'_>, tile: &mut Tile);
 
-    /// One panel and a range of units; ranges are taken in order.
+    /// One panel.
     ///
     /// # Safety
     /// The instruction set is there, the tile was filled by `expand`, the panel is `R` wide, and see [`Thin`].
-    unsafe fn run<F: Form, const R: usize>(args: &Wide<'_>, tile: &mut Tile, panel: &Panel<'_>, units: Range<usize>);
+    unsafe fn run<F: Form, const R: usize>(args: &Wide<'_>, tile: &Tile, panel: &Panel<'_>);
 }
 
 /// Chooses the thin kernel for each panel.
@@ -174,17 +193,13 @@ pub(super) unsafe fn dispatch_wide<T: WideRows, const P: usize>(args: &Wide<'_>,
     // SAFETY: the caller's promise; the width is the panel's.
     with_form!(args.weight.format(), F => unsafe {
         T::expand::<F>(args, tile);
-        let units = args.weight.columns() / UNIT;
-        for first in (0..units).step_by(SPAN) {
-            let units = first..units.min(first + SPAN);
-            for panel in 0..args.x.panels() {
-                let panel = &args.x.panel(panel);
-                match panel.width {
-                    1 => T::run::<F, 1>(args, tile, panel, units.clone()),
-                    2 => T::run::<F, 2>(args, tile, panel, units.clone()),
-                    4 => T::run::<F, 4>(args, tile, panel, units.clone()),
-                    _ => T::run::<F, P>(args, tile, panel, units.clone()),
-                }
+        for panel in 0..args.x.panels() {
+            let panel = &args.x.panel(panel);
+            match panel.width {
+                1 => T::run::<F, 1>(args, tile, panel),
+                2 => T::run::<F, 2>(args, tile, panel),
+                4 => T::run::<F, 4>(args, tile, panel),
+                _ => T::run::<F, P>(args, tile, panel),
             }
         }
     });
@@ -292,7 +307,12 @@ unsafe fn finish<I: Isa>(sum: I::Floats, ints: I::Ints, scale: I::Floats, x_scal
 /// # Safety
 /// See [`Thin`].
 #[inline(always)]
-unsafe fn emit<const R: usize>(args: &Thin<'_>, group: usize, panel: &Panel<'_>, sums: &[Line<f32, GROUP>; R]) {
+unsafe fn emit<const R: usize>(
+    args: &Thin<'_>,
+    group: usize,
+    panel: &Panel<'_>,
+    sums: &[Line<f32, GROUP>; R],
+) {
     let first = group * GROUP;
     let lanes = GROUP.min(args.weight.rows() - first);
     let out = &args.out;
@@ -361,8 +381,9 @@ pub(super) unsafe fn thin<I: Isa, F: Form, const R: usize>(args: &Thin<'_>, grou
             }
             for part in 0..I::PARTS {
                 let unit_codes = unit_codes.add(part * 4 * I::LANES);
-                // Two accumulators only where the halves have their own scales.
-                let mut ints = [[start::<I, F>(x_sums); R]; 2];
+                // Two accumulators, as each dot product waits for the one before it.
+                static ZERO: i32 = 0;
+                let mut ints = [[I::ints(&raw const ZERO, 0); R]; 2];
                 for row in 0..R {
                     if halves {
                         ints[0][row] = start::<I, F>(x_sums.add(R + row));
@@ -372,20 +393,22 @@ pub(super) unsafe fn thin<I: Isa, F: Form, const R: usize>(args: &Thin<'_>, grou
                     }
                 }
                 let mut narrow = [[I::narrow(); R]; 2];
-                let second = usize::from(halves);
                 for step in 0..4 {
                     let (low, high) = codes::<I, F>(unit_codes, step);
-                    let sums_per_step = if halves { 1 } else { 2 };
                     for row in 0..R {
                         let at = |step: usize| x.add((step * R + row) * 4);
                         I::dot(&mut ints[0][row], &mut narrow[0][row], low, at(step), F::BITS);
-                        I::dot(&mut ints[second][row], &mut narrow[second][row], high, at(step + 4), F::BITS);
-                        if (step + 1) * sums_per_step % flush_after(F::BITS) == 0 {
+                        I::dot(&mut ints[1][row], &mut narrow[1][row], high, at(step + 4), F::BITS);
+                        // Four steps each are less than any limit but that of six bits.
+                        if (step + 1) % flush_after(F::BITS).min(4) == 0 {
                             I::flush(&mut ints[0][row], &mut narrow[0][row], F::BITS);
-                            if halves {
-                                I::flush(&mut ints[1][row], &mut narrow[1][row], F::BITS);
-                            }
+                            I::flush(&mut ints[1][row], &mut narrow[1][row], F::BITS);
                         }
+                    }
+                }
+                if !halves {
+                    for row in 0..R {
+                        ints[0][row] = I::add_ints(ints[0][row], ints[1][row]);
                     }
                 }
                 let (scale, other) = factors::<I, F>(scale_bytes.as_ptr(), unit, part);
@@ -428,10 +451,6 @@ pub(super) unsafe fn expand<I: Isa, F: Form>(args: &Wide<'_>, tile: &mut Tile) {
     if tile.scales.len() < groups * units * 2 {
         tile.scales.resize(groups * units * 2, Line([0.0; GROUP]));
     }
-    let sums = args.x.rows().next_multiple_of(PANEL) * groups;
-    if tile.sums.len() < sums {
-        tile.sums.resize(sums, Line([0.0; GROUP]));
-    }
     for (index, group) in args.groups.clone().enumerate() {
         let (codes_bytes, scale_bytes) = args.weight.group(group);
         // SAFETY: places inside the group as `Packed` states, and inside the tile as just made sure.
@@ -439,6 +458,10 @@ pub(super) unsafe fn expand<I: Isa, F: Form>(args: &Wide<'_>, tile: &mut Tile) {
             let to_codes = tile.codes.as_mut_ptr().cast::<u8>();
             let to_scales = tile.scales.as_mut_ptr().cast::<f32>().add(index * units * 2 * GROUP);
             for unit in 0..units {
+                for line in 0..F::BITS as usize {
+                    let line = (unit * F::BITS as usize + line) * 64;
+                    I::prefetch(codes_bytes.as_ptr().wrapping_add(AHEAD + line));
+                }
                 for part in 0..I::PARTS {
                     if F::BITS != 8 {
                         let place = part * 4 * I::LANES;
@@ -460,35 +483,30 @@ pub(super) unsafe fn expand<I: Isa, F: Form>(args: &Wide<'_>, tile: &mut Tile) {
     }
 }
 
-/// The tile's groups times one panel of `R` rows, over some units, `V` vectors of weights at once.
+/// The tile's groups times one panel of `R` rows, `V` vectors of weights at once.
 ///
 /// # Safety
-/// The instruction set is there, the tile was filled by [`expand`], the panel is `R` wide, the ranges of units are
-/// taken in order, and see [`Thin`].
+/// The instruction set is there, the tile was filled by [`expand`], the panel is `R` wide, and see [`Thin`].
 #[inline(always)]
 pub(super) unsafe fn wide<I: Isa, F: Form, const R: usize, const V: usize>(
     args: &Wide<'_>,
-    tile: &mut Tile,
+    tile: &Tile,
     panel: &Panel<'_>,
-    span: Range<usize>,
 ) {
     let units = args.weight.columns() / UNIT;
     let groups = args.groups.len();
     let halves = matches!(F::SCALES, Scales::SuperHalves);
-    let (is_first, is_last) = (span.start == 0, span.end == units);
-    assert!(panel.codes.len() == R * units * UNIT && panel.scales.len() == R * units && span.end <= units);
+    assert!(panel.codes.len() == R * units * UNIT && panel.scales.len() == R * units);
     assert!(F::BITS == 8 || tile.codes.len() >= groups * units * 8);
     assert!(tile.scales.len() >= groups * units * 2);
-    // Sums between the spans: of this panel `[groups, R, 16]`.
-    let kept = &mut tile.sums[panel.first * groups..][..R * groups];
+    let mut out = [[Line([0.0_f32; GROUP]); R]; MAX_WIDE];
     // SAFETY: the slices have the lengths just checked, and those that `Packed` and `Activations` state.
     unsafe {
         for first in (0..groups * I::PARTS).step_by(V) {
             let mut codes_at = [std::ptr::null::<u8>(); V];
             let mut scales_at = [std::ptr::null::<f32>(); V];
-            let mut kept_at = [0; V];
             for v in 0..V {
-                // An odd group at the end is computed twice, with the same result.
+                // An odd group at the end is computed twice and written once.
                 let vector = (first + v).min(groups * I::PARTS - 1);
                 let (index, part) = (vector / I::PARTS, vector % I::PARTS);
                 let codes = if F::BITS == 8 {
@@ -497,18 +515,11 @@ pub(super) unsafe fn wide<I: Isa, F: Form, const R: usize, const V: usize>(
                     tile.codes.as_ptr().cast::<u8>().add(index * units * 512)
                 };
                 codes_at[v] = codes.add(part * 4 * I::LANES);
-                scales_at[v] = tile.scales.as_ptr().cast::<f32>().add(index * units * 2 * GROUP + part * I::LANES);
-                kept_at[v] = index * R * GROUP + part * I::LANES;
+                scales_at[v] =
+                    tile.scales.as_ptr().cast::<f32>().add(index * units * 2 * GROUP + part * I::LANES);
             }
             let mut sums = [[I::splat(0.0); V]; R];
-            if !is_first {
-                for v in 0..V {
-                    for row in 0..R {
-                        sums[row][v] = I::load_f32(kept.as_ptr().cast::<f32>().add(kept_at[v] + row * GROUP));
-                    }
-                }
-            }
-            for unit in span.clone() {
+            for unit in 0..units {
                 let x = panel.codes.as_ptr().cast::<u8>().add(unit * UNIT * R);
                 let x_scales = panel.scales.as_ptr().add(unit * R);
                 let x_sums = panel.sums.as_ptr().add(unit * 3 * R);
@@ -554,15 +565,17 @@ pub(super) unsafe fn wide<I: Isa, F: Form, const R: usize, const V: usize>(
                 }
             }
             for v in 0..V {
-                for row in 0..R {
-                    I::store_f32(kept.as_mut_ptr().cast::<f32>().add(kept_at[v] + row * GROUP), sums[row][v]);
+                let vector = first + v;
+                if vector < groups * I::PARTS {
+                    let (index, part) = (vector / I::PARTS, vector % I::PARTS);
+                    for row in 0..R {
+                        I::store_f32(out[index][row].0.as_mut_ptr().add(part * I::LANES), sums[row][v]);
+                    }
                 }
             }
         }
-        if is_last {
-            for (index, sums) in kept.as_chunks::<R>().0.iter().enumerate() {
-                emit(args, args.groups.start + index, panel, sums);
-            }
+        for (index, out) in out.iter().enumerate().take(groups) {
+            emit(args, args.groups.start + index, panel, out);
         }
     }
 }
