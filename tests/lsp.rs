@@ -143,6 +143,21 @@ fn the_newest_question_wins_and_the_older_one_is_superseded() {
 }
 
 #[test]
+fn a_superseded_popup_is_empty_and_no_error() {
+    let script = Script::new().when("slow", "a very long answer").token_ms(20);
+    let mut client = Client::start(&["--stdio", "--engine", &script.written()]);
+    client.initialize(json!({ "capabilities": {}, "processId": null, "initializationOptions": {} }));
+    client.wait_ready();
+    client.open(URI, "python", "slow\n");
+    let place = |column: u32| json!({ "textDocument": { "uri": URI }, "position": { "line": 0, "character": column } });
+    let first = client.request("textDocument/completion", place(4));
+    let second = client.request("textDocument/completion", place(0));
+    assert_eq!(client.answer(first)["result"]["items"], json!([]));
+    assert_eq!(client.answer(second)["result"]["items"], json!([]));
+    client.quit();
+}
+
+#[test]
 fn a_change_of_the_text_supersedes_a_question_but_not_the_work_on_it() {
     let script = Script::new().when("return ", "call(a, b)").token_ms(20);
     let mut client = ready(&script, json!({ "latency-budget-ms": 20_000 }));

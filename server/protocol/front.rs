@@ -80,7 +80,12 @@ impl Backend {
     /// `textDocument/completion`, for editors without inline completion.
     pub(crate) async fn popup(&self, params: Value) -> Result<Value> {
         let receiver = self.ask(&params)?;
-        answered(receiver.await, messages::popup_result)
+        let answer = match receiver.await {
+            // Editors drop the answer to a question that they asked anew; Helix logs an error all the same.
+            Ok(Answer::Superseded) => Ok(Answer::Nothing),
+            answer => answer,
+        };
+        answered(answer, messages::popup_result)
     }
 }
 

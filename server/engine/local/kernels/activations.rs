@@ -140,33 +140,31 @@ pub(in crate::local) fn quantize(floats: &[f32], slot: &mut Slot<'_>) {
     for (row, floats) in floats.chunks_exact(columns).enumerate() {
         let (floats, _) = floats.as_chunks::<UNIT>();
         for (unit, floats) in floats.iter().enumerate() {
-            let mut largest = [0.0_f32; 16];
-            for i in 0..16 {
-                largest[i] = floats[i].abs().max(floats[i + 16].abs());
+            // Without their sign, floats are ordered as their bits are; a NaN comes out largest and spreads.
+            let mut largest = 0_u32;
+            for x in floats {
+                largest = largest.max(x.to_bits() & 0x7fff_ffff);
             }
-            let largest = largest.iter().fold(0.0_f32, |a, &b| a.max(b));
+            let largest = f32::from_bits(largest);
             // Below this the inverse would overflow, and the values mean nothing.
             let (scale, inverse) =
-                if largest > 1e-30 { (largest / 127.0, 127.0 / largest) } else { (0.0, 0.0) };
+                if largest < 1e-30 { (0.0, 0.0) } else { (largest / 127.0, 127.0 / largest) };
+            // Loops rather than `map`, which may stay a call without the instruction set.
+            let mut wide = [0_i32; UNIT];
             let mut codes = [0_i8; UNIT];
-            let mut halves = [0_i32; 2];
-            for half in 0..2 {
-                let mut sum = 0;
-                for i in 16 * half..16 * half + 16 {
-                    let code = (floats[i] * inverse + ROUND).to_bits() as i8;
-                    codes[i] = code;
-                    sum += i32::from(code);
-                }
-                halves[half] = sum;
+            for i in 0..UNIT {
+                wide[i] = (floats[i] * inverse + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+                codes[i] = wide[i] as i8;
             }
-            let to = &mut slot.codes[unit * UNIT * width..(unit + 1) * UNIT * width];
-            if width == 1 {
-                to.copy_from_slice(&codes);
-            } else {
-                let (steps, _) = codes.as_chunks::<4>();
-                for (step, codes) in steps.iter().enumerate() {
-                    to[(step * width + row) * 4..][..4].copy_from_slice(codes);
-                }
+            let mut halves = [0_i32; 2];
+            for i in 0..16 {
+                halves[0] += wide[i];
+                halves[1] += wide[16 + i];
+            }
+            let (to, _) = slot.codes[unit * UNIT * width..(unit + 1) * UNIT * width].as_chunks_mut::<4>();
+            let (steps, _) = codes.as_chunks::<4>();
+            for (to, codes) in to[row..].iter_mut().step_by(width).zip(steps) {
+                *to = *codes;
             }
             let sum = halves[0] + halves[1];
             slot.scales[unit * width + row] = scale;

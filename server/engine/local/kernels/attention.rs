@@ -5,7 +5,7 @@
 //! (<https://arxiv.org/abs/1805.02867>, the scheme of FlashAttention). What a row sees depends on its own
 //! position only: keys behind it weigh exactly zero, so a row's result does not depend on its neighbours.
 
-use super::elementwise::exp;
+use super::elementwise::{self, exp};
 use super::isa::Isa;
 
 /// Keys that are scored before the running maximum is updated; the cache's length is a multiple of it.
@@ -147,7 +147,7 @@ unsafe fn attend_rows<I: Isa, const R: usize>(args: &Attend<'_>, scratch: &mut S
                     *largest = if weight > *largest { weight } else { *largest };
                 }
             }
-            let largest = largest.iter().fold(maximum[row], |a, &b| a.max(b));
+            let largest = elementwise::largest(&largest).max(maximum[row]);
             let mut sum = [0.0_f32; BLOCK];
             for part in parts.iter_mut() {
                 for (sum, weight) in sum.iter_mut().zip(part) {
@@ -156,7 +156,7 @@ unsafe fn attend_rows<I: Isa, const R: usize>(args: &Attend<'_>, scratch: &mut S
                 }
             }
             let shrink = exp(maximum[row] - largest);
-            total[row] = total[row] * shrink + sum.iter().sum::<f32>();
+            total[row] = total[row] * shrink + elementwise::sum(&sum);
             maximum[row] = largest;
             if shrink != 1.0 {
                 for value in &mut scratch.sums[row * dim..(row + 1) * dim] {

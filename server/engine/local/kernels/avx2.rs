@@ -92,6 +92,12 @@ macro_rules! vectors_of_256_bits {
         }
 
         #[inline(always)]
+        unsafe fn add_ints(a: __m256i, b: __m256i) -> __m256i {
+            // SAFETY: the caller's promise.
+            unsafe { _mm256_add_epi32(a, b) }
+        }
+
+        #[inline(always)]
         unsafe fn floats(ints: __m256i) -> __m256 {
             // SAFETY: the caller's promise.
             unsafe { _mm256_cvtepi32_ps(ints) }

@@ -105,6 +105,12 @@ impl Isa for Avx512 {
     unsafe fn flush(_ints: &mut __m512i, (): &mut (), _bits: u32) {}
 
     #[inline(always)]
+    unsafe fn add_ints(a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+
+    #[inline(always)]
     unsafe fn floats(ints: __m512i) -> __m512 {
         // SAFETY: the caller's promise.
         unsafe { _mm512_cvtepi32_ps(ints) }

@@ -27,6 +27,35 @@ pub(super) fn exp(x: f32) -> f32 {
     if x < -87.0 { 0.0 } else { result }
 }
 
+/// The sum of the lanes, in the order of a tree: the same for every instruction set.
+#[inline(always)]
+pub(super) fn sum(x: &[f32; LANES]) -> f32 {
+    let mut eight = [0.0; 8];
+    for i in 0..8 {
+        eight[i] = x[i] + x[i + 8];
+    }
+    let mut four = [0.0; 4];
+    for i in 0..4 {
+        four[i] = eight[i] + eight[i + 4];
+    }
+    (four[0] + four[2]) + (four[1] + four[3])
+}
+
+/// The largest lane that is a number.
+#[inline(always)]
+pub(super) fn largest(x: &[f32; LANES]) -> f32 {
+    let larger = |a: f32, b: f32| if a > b { a } else { b };
+    let mut eight = [0.0; 8];
+    for i in 0..8 {
+        eight[i] = larger(x[i], x[i + 8]);
+    }
+    let mut four = [0.0; 4];
+    for i in 0..4 {
+        four[i] = larger(eight[i], eight[i + 4]);
+    }
+    larger(larger(four[0], four[2]), larger(four[1], four[3]))
+}
+
 /// RMS norm (<https://arxiv.org/abs/1910.07467>): `x / sqrt(mean(x²) + epsilon) * weight`.
 #[inline(always)]
 pub(in crate::local) fn norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
@@ -37,7 +66,7 @@ pub(in crate::local) fn norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut 
             *square += x * x;
         }
     }
-    let sum = squares.iter().sum::<f32>() + rest.iter().map(|x| x * x).sum::<f32>();
+    let sum = sum(&squares) + rest.iter().map(|x| x * x).sum::<f32>();
     let scale = 1.0 / (sum / x.len() as f32 + epsilon).sqrt();
     for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
         *out = x * scale * weight;

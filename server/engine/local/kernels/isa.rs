@@ -56,6 +56,8 @@ pub(super) trait Isa: Copy + 'static {
     );
     /// Moves what `narrow` holds into `ints`. To be called after at most [`flush_after`] calls of [`Isa::dot`].
     unsafe fn flush(ints: &mut Self::Ints, narrow: &mut Self::Narrow, bits: u32);
+    /// Sum.
+    unsafe fn add_ints(a: Self::Ints, b: Self::Ints) -> Self::Ints;
     /// The sums as floats.
     unsafe fn floats(ints: Self::Ints) -> Self::Floats;
 

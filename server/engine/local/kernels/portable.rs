@@ -96,6 +96,11 @@ impl Isa for Portable {
     unsafe fn flush(_ints: &mut [i32; 16], (): &mut (), _bits: u32) {}
 
     #[inline(always)]
+    unsafe fn add_ints(a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
+        both(a, b, |a, b| a + b)
+    }
+
+    #[inline(always)]
     unsafe fn floats(ints: [i32; 16]) -> [f32; 16] {
         each(ints, |int| int as f32)
     }

@@ -16,6 +16,9 @@ use super::pack::{Format, GROUP, Packed, Scales, UNIT};
 /// page borders and starts anew behind them.
 const AHEAD: usize = 4096;
 
+/// Groups that the wide kernel works on at once at most.
+const MAX_WIDE: usize = 4;
+
 /// Where products go.
 #[derive(Debug)]
 pub(in crate::local) struct Out<'a> {
@@ -52,9 +55,14 @@ pub(in crate::local) type Dense<'a> = Thin<'a>;
 /// scale and the minimum, or the scales of both halves), group behind group. One for each thread, reused.
 #[derive(Debug, Default)]
 pub(in crate::local) struct Tile {
-    codes: Vec<u8>,
-    scales: Vec<f32>,
+    codes: Vec<Line<u8, 64>>,
+    scales: Vec<Line<f32, GROUP>>,
 }
+
+/// A cache line. Vectors that straddle two lines take two loads.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+struct Line<T, const N: usize>([T; N]);
 
 /// A storage form as a type, so that kernels are compiled for each.
 pub(in crate::local) trait Form {
@@ -299,11 +307,16 @@ unsafe fn finish<I: Isa>(sum: I::Floats, ints: I::Ints, scale: I::Floats, x_scal
 /// # Safety
 /// See [`Thin`].
 #[inline(always)]
-unsafe fn emit<const R: usize>(args: &Thin<'_>, group: usize, panel: &Panel<'_>, sums: &[[f32; GROUP]; R]) {
+unsafe fn emit<const R: usize>(
+    args: &Thin<'_>,
+    group: usize,
+    panel: &Panel<'_>,
+    sums: &[Line<f32, GROUP>; R],
+) {
     let first = group * GROUP;
     let lanes = GROUP.min(args.weight.rows() - first);
     let out = &args.out;
-    for (row, sums) in sums.iter().enumerate().take(panel.rows) {
+    for (row, Line(sums)) in sums.iter().enumerate().take(panel.rows) {
         // SAFETY: the caller's promise: a row of activations, and weight rows of this group that are there.
         let to = unsafe {
             std::slice::from_raw_parts_mut(out.start.add((panel.first + row) * out.stride + first), lanes)
@@ -353,7 +366,7 @@ pub(super) unsafe fn thin<I: Isa, F: Form, const R: usize>(args: &Thin<'_>, grou
     assert!(panel.codes.len() == R * units * UNIT && panel.scales.len() == R * units);
     let (x, x_scales) = (panel.codes.as_ptr().cast::<u8>(), panel.scales.as_ptr());
     let (x_sums, x_sized) = (panel.sums.as_ptr(), panel.sized_sums.as_ptr());
-    let mut out = [[0.0_f32; GROUP]; R];
+    let mut out = [Line([0.0_f32; GROUP]); R];
     // SAFETY: the slices have the lengths that `Packed` and `Activations` state; all places below are inside.
     unsafe {
         let mut sums = [[I::splat(0.0); R]; 2];
@@ -368,8 +381,9 @@ pub(super) unsafe fn thin<I: Isa, F: Form, const R: usize>(args: &Thin<'_>, grou
             }
             for part in 0..I::PARTS {
                 let unit_codes = unit_codes.add(part * 4 * I::LANES);
-                // Two accumulators only where the halves have their own scales.
-                let mut ints = [[start::<I, F>(x_sums); R]; 2];
+                // Two accumulators, as each dot product waits for the one before it.
+                static ZERO: i32 = 0;
+                let mut ints = [[I::ints(&raw const ZERO, 0); R]; 2];
                 for row in 0..R {
                     if halves {
                         ints[0][row] = start::<I, F>(x_sums.add(R + row));
@@ -379,20 +393,22 @@ pub(super) unsafe fn thin<I: Isa, F: Form, const R: usize>(args: &Thin<'_>, grou
                     }
                 }
                 let mut narrow = [[I::narrow(); R]; 2];
-                let second = usize::from(halves);
                 for step in 0..4 {
                     let (low, high) = codes::<I, F>(unit_codes, step);
-                    let sums_per_step = if halves { 1 } else { 2 };
                     for row in 0..R {
                         let at = |step: usize| x.add((step * R + row) * 4);
                         I::dot(&mut ints[0][row], &mut narrow[0][row], low, at(step), F::BITS);
-                        I::dot(&mut ints[second][row], &mut narrow[second][row], high, at(step + 4), F::BITS);
-                        if (step + 1) * sums_per_step % flush_after(F::BITS) == 0 {
+                        I::dot(&mut ints[1][row], &mut narrow[1][row], high, at(step + 4), F::BITS);
+                        // Four steps each are less than any limit but that of six bits.
+                        if (step + 1) % flush_after(F::BITS).min(4) == 0 {
                             I::flush(&mut ints[0][row], &mut narrow[0][row], F::BITS);
-                            if halves {
-                                I::flush(&mut ints[1][row], &mut narrow[1][row], F::BITS);
-                            }
+                            I::flush(&mut ints[1][row], &mut narrow[1][row], F::BITS);
                         }
+                    }
+                }
+                if !halves {
+                    for row in 0..R {
+                        ints[0][row] = I::add_ints(ints[0][row], ints[1][row]);
                     }
                 }
                 let (scale, other) = factors::<I, F>(scale_bytes.as_ptr(), unit, part);
@@ -413,7 +429,7 @@ pub(super) unsafe fn thin<I: Isa, F: Form, const R: usize>(args: &Thin<'_>, grou
         }
         for part in 0..I::PARTS {
             for row in 0..R {
-                I::store_f32(out[row].as_mut_ptr().add(part * I::LANES), sums[part][row]);
+                I::store_f32(out[row].0.as_mut_ptr().add(part * I::LANES), sums[part][row]);
             }
         }
         emit(args, group, panel, &out);
@@ -429,19 +445,23 @@ pub(super) unsafe fn expand<I: Isa, F: Form>(args: &Wide<'_>, tile: &mut Tile) {
     let units = args.weight.columns() / UNIT;
     let groups = args.groups.len();
     // Eight bits are used where they lie.
-    if F::BITS != 8 && tile.codes.len() < groups * units * 512 {
-        tile.codes.resize(groups * units * 512, 0);
+    if F::BITS != 8 && tile.codes.len() < groups * units * 8 {
+        tile.codes.resize(groups * units * 8, Line([0; 64]));
     }
-    if tile.scales.len() < groups * units * 2 * GROUP {
-        tile.scales.resize(groups * units * 2 * GROUP, 0.0);
+    if tile.scales.len() < groups * units * 2 {
+        tile.scales.resize(groups * units * 2, Line([0.0; GROUP]));
     }
     for (index, group) in args.groups.clone().enumerate() {
         let (codes_bytes, scale_bytes) = args.weight.group(group);
         // SAFETY: places inside the group as `Packed` states, and inside the tile as just made sure.
         unsafe {
-            let to_codes = tile.codes.as_mut_ptr();
-            let to_scales = tile.scales.as_mut_ptr().add(index * units * 2 * GROUP);
+            let to_codes = tile.codes.as_mut_ptr().cast::<u8>();
+            let to_scales = tile.scales.as_mut_ptr().cast::<f32>().add(index * units * 2 * GROUP);
             for unit in 0..units {
+                for line in 0..F::BITS as usize {
+                    let line = (unit * F::BITS as usize + line) * 64;
+                    I::prefetch(codes_bytes.as_ptr().wrapping_add(AHEAD + line));
+                }
                 for part in 0..I::PARTS {
                     if F::BITS != 8 {
                         let place = part * 4 * I::LANES;
@@ -477,9 +497,9 @@ pub(super) unsafe fn wide<I: Isa, F: Form, const R: usize, const V: usize>(
     let groups = args.groups.len();
     let halves = matches!(F::SCALES, Scales::SuperHalves);
     assert!(panel.codes.len() == R * units * UNIT && panel.scales.len() == R * units);
-    assert!(F::BITS == 8 || tile.codes.len() >= groups * units * 512);
-    assert!(tile.scales.len() >= groups * units * 2 * GROUP);
-    let mut out = [[[0.0_f32; GROUP]; R]; 2];
+    assert!(F::BITS == 8 || tile.codes.len() >= groups * units * 8);
+    assert!(tile.scales.len() >= groups * units * 2);
+    let mut out = [[Line([0.0_f32; GROUP]); R]; MAX_WIDE];
     // SAFETY: the slices have the lengths just checked, and those that `Packed` and `Activations` state.
     unsafe {
         for first in (0..groups * I::PARTS).step_by(V) {
@@ -492,10 +512,11 @@ pub(super) unsafe fn wide<I: Isa, F: Form, const R: usize, const V: usize>(
                 let codes = if F::BITS == 8 {
                     args.weight.group(args.groups.start + index).0.as_ptr()
                 } else {
-                    tile.codes.as_ptr().add(index * units * 512)
+                    tile.codes.as_ptr().cast::<u8>().add(index * units * 512)
                 };
                 codes_at[v] = codes.add(part * 4 * I::LANES);
-                scales_at[v] = tile.scales.as_ptr().add(index * units * 2 * GROUP + part * I::LANES);
+                scales_at[v] =
+                    tile.scales.as_ptr().cast::<f32>().add(index * units * 2 * GROUP + part * I::LANES);
             }
             let mut sums = [[I::splat(0.0); V]; R];
             for unit in 0..units {
@@ -548,7 +569,7 @@ pub(super) unsafe fn wide<I: Isa, F: Form, const R: usize, const V: usize>(
                 if vector < groups * I::PARTS {
                     let (index, part) = (vector / I::PARTS, vector % I::PARTS);
                     for row in 0..R {
-                        I::store_f32(out[index][row].as_mut_ptr().add(part * I::LANES), sums[row][v]);
+                        I::store_f32(out[index][row].0.as_mut_ptr().add(part * I::LANES), sums[row][v]);
                     }
                 }
             }
@@ -591,7 +612,7 @@ unsafe fn dense_rows<I: Isa, const R: usize>(args: &Dense<'_>, group: usize, fir
     let columns = args.weight.columns();
     let (weights, _) = args.weight.group(group);
     let rows: [&[f32]; R] = std::array::from_fn(|row| args.x.row(first + row));
-    let mut out = [[0.0_f32; GROUP]; R];
+    let mut out = [Line([0.0_f32; GROUP]); R];
     // SAFETY: a group has 16 values for each column, a row of activations one.
     unsafe {
         for part in 0..I::PARTS {
@@ -619,7 +640,7 @@ unsafe fn dense_rows<I: Isa, const R: usize>(args: &Dense<'_>, group: usize, fir
             }
             for (out, sums) in out.iter_mut().zip(sums) {
                 let sum = I::add(I::add(sums[0], sums[1]), I::add(sums[2], sums[3]));
-                I::store_f32(out.as_mut_ptr().add(part * I::LANES), sum);
+                I::store_f32(out.0.as_mut_ptr().add(part * I::LANES), sum);
             }
         }
         let panel = Panel { first, rows: R, width: R, codes: &[], scales: &[], sums: &[], sized_sums: &[] };
