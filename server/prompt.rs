@@ -139,7 +139,7 @@ fn header(profile: &Profile, tokens: &Tokens, file: &File<'_>, window: &Window) 
     path.retain(|c| !c.is_control());
     if let Some(language) = language {
         if !path.is_empty() {
-            path.push_str(" ");
+            path.push(' ');
         }
         path.push_str(&format!("({})", language.name));
     }

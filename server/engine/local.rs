@@ -573,7 +573,9 @@ mod tests {
         let mut engine = tiny(8);
         let about = engine.about().clone();
         assert_eq!((about.model.as_str(), about.family.as_str()), ("random qwen2", "qwen2"));
-        assert_eq!((about.device.as_str(), about.kernel.contains("candle")), ("CPU: asked for", true));
+        assert_eq!(about.device, "CPU: asked for");
+        let own = about.kernel.contains("the best that this processor has; ");
+        assert!(own || about.kernel.starts_with("candle: "), "{}", about.kernel);
         assert!(about.weight_bytes > 10_000);
         assert_eq!(engine.rates(), Rates::default());
         let tokens = ordinary(&engine, &mut fastrand::Rng::with_seed(7), 40);
