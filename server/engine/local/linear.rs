@@ -81,7 +81,7 @@ impl Compute {
             for (row, floats) in floats.chunks_exact_mut(columns).enumerate() {
                 fill(index * panel + row, floats);
             }
-            if columns % 32 == 0 {
+            if columns.is_multiple_of(32) {
                 // SAFETY: `entries` are those of an instruction set that is there.
                 unsafe { (self.entries.quantize)(floats, &mut slot) };
             }
@@ -105,7 +105,7 @@ impl Compute {
                     self.entries.wide_groups
                 };
                 let out = Shared(target.out.as_mut_ptr());
-                (weight.groups().div_ceil(per_piece), per_piece, out, &*target.linear, target.add, quantized)
+                (weight.groups().div_ceil(per_piece), per_piece, out, target.linear, target.add, quantized)
             })
             .collect();
         let pieces = plan.iter().map(|plan| plan.0).sum();
