@@ -583,6 +583,30 @@ mod tests {
     }
 
     #[test]
+    fn heads_of_an_odd_width_and_odd_groups_agree_with_candle() {
+        let mut random = fastrand::Rng::with_seed(8);
+        // Heads of 24 and 8 values, three and one query heads for each key head.
+        for (hidden, heads, kv_heads) in [(288, 12, 4), (96, 12, 12), (160, 5, 1)] {
+            let dims = Dims { hidden, heads, kv_heads, ..Dims::stored_as(GgmlDType::Q8_0) };
+            for writer in [random_qwen2(4, &dims), random_llama(4, &dims)] {
+                let (_folder, gguf, config) = open(&writer.unwrap());
+                // More than one tile of keys.
+                let tokens = random_tokens(&mut random, &config, 150);
+                let mut candle = CandleDecoder::load(&gguf, &config, 200, &Device::Cpu).unwrap();
+                let theirs = candle.forward(&tokens, 90).unwrap();
+                let mut first: Option<Vec<f32>> = None;
+                for kernel in kernels() {
+                    let mut decoder = CpuDecoder::new(&gguf, &config, 200, kernel, 2).unwrap();
+                    let ours = decoder.forward(&tokens, 90).unwrap().to_vec();
+                    let difference = difference(&ours, theirs);
+                    assert!(difference < 3e-2, "{hidden} {kernel:?}: {difference}");
+                    assert!(*first.get_or_insert_with(|| ours.clone()) == ours, "{hidden} {kernel:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn the_split_into_calls_does_not_matter() {
         let mut random = fastrand::Rng::with_seed(6);
         for dtype in [GgmlDType::Q5_0, GgmlDType::Q4K, GgmlDType::Q6K, GgmlDType::F16] {

@@ -251,3 +251,38 @@ macro_rules! entries {
     }};
 }
 use entries;
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    #[test]
+    fn the_best_kernel_runs_unless_another_is_asked_for() {
+        for nothing in [None, Some(""), Some("auto")] {
+            let (kernel, why) = Kernel::choose(nothing).unwrap();
+            assert!(kernel == Kernel::best() && why.contains("best"), "{why}");
+        }
+        let (kernel, why) = Kernel::choose(Some("portable")).unwrap();
+        assert_eq!((kernel, why.as_str()), (Kernel::Portable, "portable: asked for by name"));
+    }
+
+    #[test]
+    fn unknown_and_missing_kernels_are_named_with_a_remedy() {
+        let error = Kernel::choose(Some("mmx")).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "kernel \"mmx\": there is no such kernel; the CPU kernels are portable, avx2, avx-vnni, avx512-vnni"
+        );
+        for kernel in Kernel::ALL {
+            match Kernel::choose(Some(kernel.name())) {
+                Ok((chosen, _)) => assert!(chosen == kernel && kernel.is_available()),
+                Err(error) => {
+                    assert!(!kernel.is_available());
+                    assert!(error.to_string().contains(Kernel::best().name()), "{error}");
+                }
+            }
+        }
+    }
+}

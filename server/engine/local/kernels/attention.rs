@@ -5,6 +5,8 @@
 //! (<https://arxiv.org/abs/1805.02867>, the scheme of FlashAttention). What a row sees depends on its own
 //! position only: keys behind it weigh exactly zero, so a row's result does not depend on its neighbours.
 
+#![expect(clippy::needless_range_loop, reason = "several arrays are indexed by row at once")]
+
 use super::elementwise::{self, exp};
 use super::isa::Isa;
 

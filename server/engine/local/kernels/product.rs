@@ -6,6 +6,8 @@
 //! two groups of weight rows into a tile in the cache once and multiplies it with all panels, and is bound by
 //! the dot-product instructions. Both add up the units in the same order with the same operations.
 
+#![expect(clippy::needless_range_loop, reason = "several arrays are indexed by row, vector and part at once")]
+
 use std::ops::Range;
 
 use super::activations::{Activations, Panel};
