@@ -3,6 +3,11 @@
 //!
 //! `cargo bench --bench keystroke [-- --model PATH]`: with a model file, prompts are built with its
 //! vocabulary; without one, with the byte-level vocabulary of the scripted engine.
+#![expect(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a bench prints what it measured, and ends on what it cannot use"
+)]
 
 use std::fmt::Write as _;
 use std::path::Path;

@@ -5,6 +5,11 @@
 //!
 //! A task is a JSON object a line: `language`, `path`, `prefix`, `suffix`, `expected`, `kind`. Scored as the
 //! field does: exact match on stripped text, of the first line for one-line kinds.
+#![expect(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a bench prints what it measured, and ends on what it cannot use"
+)]
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -38,7 +43,7 @@ fn main() {
         match argument.as_str() {
             "--model" => model = arguments.next(),
             "--limit" => {
-                limit = arguments.next().and_then(|it| it.parse().ok()).expect("--limit takes a number")
+                limit = arguments.next().and_then(|it| it.parse().ok()).expect("--limit takes a number");
             }
             "--explain" => explain = true,
             _ => files.push(argument),

@@ -2,6 +2,11 @@
 //! It knows nothing of the insides.
 //!
 //! `cargo bench --bench serve [-- --model PATH] [--pause MS]`
+#![expect(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a bench prints what it measured, and ends on what it cannot use"
+)]
 
 #[path = "../tests/client.rs"]
 #[expect(dead_code, reason = "the tests use more of it")]
