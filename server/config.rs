@@ -459,6 +459,14 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_lists_every_option_as_it_is() {
+        for Key { name, expected, default, description, .. } in keys() {
+            let row = format!("| `{name}` | {expected} | `{default}` | {description} |");
+            assert!(include_str!("../README.md").contains(&row), "missing in README.md:\n{row}");
+        }
+    }
+
+    #[test]
     fn every_key_refuses_what_it_does_not_expect_and_keeps_its_value() {
         for key in keys() {
             for wrong in [json!({"a": 1}), json!(-1), json!([1])] {
