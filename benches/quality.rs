@@ -1,7 +1,10 @@
 //! Completion tasks through the whole suggestion path: how many answers are the text that stood there.
 //! It knows nothing of servers: it calls `suggest` directly.
 //!
-//! `cargo bench --bench quality -- --model PATH [--limit N] [--explain] TASKS.jsonl …`
+//! `cargo bench --bench quality -- --model PATH [--limit N] [--explain] [FORM …] TASKS.jsonl …`
+//!
+//! FORM tries another form than the model's row: `--plain`, `--anchored LINES`, `--heal`, `--no-heal`,
+//! `--header`, `--no-header`.
 //!
 //! A task is a JSON object a line: `language`, `path`, `prefix`, `suffix`, `expected`, `kind`. Scored as the
 //! field does: exact match on stripped text, of the first line for one-line kinds.
@@ -17,7 +20,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use serde_json::Value;
-use taper::prompt::template::Profile;
+use taper::prompt::template::{Form, Layout, Profile};
 use taper::suggest::{self, Options, Snapshot, Trigger};
 use taper::syntax::Syntax;
 use taper::text::Rope;
@@ -37,6 +40,8 @@ fn main() {
     let mut model = None;
     let mut limit = usize::MAX;
     let mut explain = false;
+    let mut forms: Vec<fn(&mut Form)> = Vec::new();
+    let mut anchored = None;
     let mut files = Vec::new();
     let mut arguments = std::env::args().skip(1).filter(|it| it != "--bench");
     while let Some(argument) = arguments.next() {
@@ -46,6 +51,12 @@ fn main() {
                 limit = arguments.next().and_then(|it| it.parse().ok()).expect("--limit takes a number");
             }
             "--explain" => explain = true,
+            "--plain" => forms.push(|form| form.layout = Layout::Plain),
+            "--anchored" => anchored = arguments.next().and_then(|it| it.parse().ok()),
+            "--heal" => forms.push(|form| form.heal = true),
+            "--no-heal" => forms.push(|form| form.heal = false),
+            "--header" => forms.push(|form| form.header = true),
+            "--no-header" => forms.push(|form| form.header = false),
             _ => files.push(argument),
         }
     }
@@ -54,7 +65,11 @@ fn main() {
         return;
     };
     let mut engine = Local::open(Path::new(&model), &local::Options::default()).expect("the model loads");
-    let profile = Profile::of(engine.about(), engine.tokens());
+    let mut profile = Profile::of(engine.about(), engine.tokens());
+    forms.iter().for_each(|change| change(&mut profile.form));
+    if let Some(lines) = anchored {
+        profile.form.layout = Layout::Anchored { lines };
+    }
     println!("{}: {}; {}", engine.about().model, profile.describe(), engine.about().kernel);
     println!("{:28} {:>5} {:>7} {:>9} {:>7} {:>8}", "set", "tasks", "exact", "raw exact", "shown", "seconds");
     let mut all = Score::default();

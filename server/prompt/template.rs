@@ -246,7 +246,8 @@ impl Profile {
             Layout::Anchored { lines } => format!("last {lines} lines behind the middle token"),
         };
         let heal = if self.form.heal { "token healing" } else { "no token healing" };
-        format!("{template}, {layout}, {heal}")
+        let header = if self.form.header { "the path told" } else { "no path" };
+        format!("{template}, {layout}, {heal}, {header}")
     }
 }
 
