@@ -14,7 +14,11 @@ use crate::client::{Client, inline_params, insertion};
 
 /// The default latency budget, and what a busy machine may add between two processes.
 const BUDGET: Duration = Duration::from_millis(300);
-const SLACK: Duration = Duration::from_millis(200);
+const SLACK: Duration = Duration::from_millis(100);
+/// Where the machine itself stops for a while (it may be one of many on a host), one answer in so many may be
+/// later, but never so late.
+const LATE_ONE_IN: usize = 20;
+const NEVER: Duration = Duration::from_secs(3);
 
 static ALONE: Mutex<()> = Mutex::new(());
 
@@ -49,10 +53,11 @@ fn types_and_is_answered(fixture: &str, language: &str, typed: &str) {
 
     // Cold: the prompt is read beyond the deadline, each answer leaves in time all the same, and sooner or later
     // the work of the earlier questions is the answer.
+    let mut times = Vec::new();
     let warm_up = Instant::now();
     loop {
         let (suggestion, took) = ask(&mut client, &uri, &text, cursor);
-        assert!(took <= BUDGET + SLACK, "an answer took {took:?}");
+        times.push(took);
         if !suggestion.is_empty() {
             fits(fixture, &text, cursor, &suggestion);
             break;
@@ -69,14 +74,25 @@ fn types_and_is_answered(fixture: &str, language: &str, typed: &str) {
         Edit::insert(cursor, key.to_string()).apply(&mut text).unwrap();
         cursor += key.len_utf8();
         let (suggestion, took) = ask(&mut client, &uri, &text, cursor);
-        assert!(took <= BUDGET + SLACK, "an answer took {took:?}");
+        times.push(took);
         if !suggestion.is_empty() {
             fits(fixture, &text, cursor, &suggestion);
             shown += 1;
         }
     }
+    let late = times.iter().filter(|&&took| took > BUDGET + SLACK).count();
+    assert!(late * LATE_ONE_IN <= times.len() && times.iter().all(|&took| took < NEVER), "late: {times:?}");
     assert!(shown * 2 >= typed.len(), "shown at {shown} of {} keys", typed.len());
+    assert_no_socket(client.pid());
     client.quit();
+}
+
+/// Nothing leaves the machine: a server that works has no socket open, not even a local one.
+fn assert_no_socket(pid: u32) {
+    let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else { return };
+    let links = open.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+    let sockets: Vec<_> = links.filter(|link| link.to_string_lossy().starts_with("socket:")).collect();
+    assert!(sockets.is_empty(), "{sockets:?}");
 }
 
 /// The promise about what is shown: the file parses no worse, nothing trails, nothing stands there twice.

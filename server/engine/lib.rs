@@ -128,7 +128,7 @@ pub enum Stop {
 /// What an engine is and where it runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct About {
-    /// The model's name: its row in [`models`] where it has one, else the file's own `general.name`.
+    /// The model's name as the file gives it (`general.name`), else the file's own name.
     pub model: String,
     /// The family as the file names it (`general.architecture`), e.g. `qwen2`.
     pub family: String,
