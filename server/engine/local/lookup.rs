@@ -349,25 +349,31 @@ fn longest_match(text: &[TokenId], fits: impl Fn(TokenId) -> bool) -> Option<(us
 /// How many of `most` tokens to verify behind `count` others.
 ///
 /// While decoding, the length with the most tokens for the time, counting the one that every batch gives. At
-/// the end of a prompt, the length whose tokens would take longest to decode one by one, less what they add here.
+/// the end of a prompt, the length that saves most of the time that decoding would take, less what it adds here.
 fn best_length(odds: f32, costs: &Costs, count: usize, most: usize) -> usize {
-    let one = costs.of(1);
-    let alone = costs.of(count);
-    let value = |right: f32, drafted: usize| {
-        let all = costs.of(count + drafted);
-        if count == 1 { (1.0 + right) / all } else { right * one - (all - alone) }
+    // Tokens that a draft of each length gives on the average, those of no draft first.
+    let gains = std::iter::successors(Some((0.0, 1.0)), |(sum, chance)| {
+        let chance: f32 = chance * odds;
+        Some((sum + chance, chance))
+    });
+    let gains = gains.map(|(sum, _)| sum).enumerate();
+    // Tokens for the time. Of equals the shortest.
+    let rate = |drafted: usize, gain: f32| (1.0 + gain) / costs.of(1 + drafted);
+    let fastest = |most: usize| {
+        gains
+            .clone()
+            .take(1 + most)
+            .map(|(drafted, gain)| (drafted, rate(drafted, gain)))
+            .fold((0, 0.0), |best, new| if new.1 > best.1 { new } else { best })
     };
-    let mut best = (value(0.0, 0), 0);
-    let (mut right, mut chance) = (0.0, 1.0);
-    for drafted in 1..=most {
-        chance *= odds;
-        right += chance;
-        let value = value(right, drafted);
-        if value > best.0 {
-            best = (value, drafted);
-        }
+    if count == 1 {
+        return fastest(most).0;
     }
-    best.1
+    let (_, rate) = fastest(DRAFT);
+    let alone = costs.of(count);
+    let saved = |(drafted, gain)| (drafted, gain / rate - (costs.of(count + drafted) - alone));
+    let lengths = gains.clone().take(1 + most).map(saved);
+    lengths.fold((0, 0.0), |best, new| if new.1 > best.1 { new } else { best }).0
 }
 
 /// How often a token of a draft is right, by [`Source::class`].
@@ -623,7 +629,7 @@ mod tests {
         // Behind the last three tokens of a prompt, the batch has room for five.
         assert_eq!(best_length(0.9, &costs, 3, DRAFT), 5);
         assert_eq!(best_length(0.01, &costs, 3, DRAFT), 0);
-        assert!(best_length(0.9, &costs, 400, DRAFT) > 7);
+        assert!(best_length(0.9, &costs, 400, DRAFT) > 3);
         let mut slow = Costs::default();
         for rows in SIZES {
             slow.note(rows, 10.0 * rows as f32);
