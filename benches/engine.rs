@@ -2,22 +2,35 @@
 //! It knows nothing of text: the tokens are arbitrary, which costs the same as any others.
 //!
 //! The model may also be named by `TAPER_TEST_MODEL`, threads by `TAPER_THREADS`. Without a model it says so and
-//! measures nothing.
+//! measures nothing. Decoding with and without speculation goes on with this repository's own sources, or with the
+//! `prefix`es of the tasks in the JSONL file that `TAPER_BENCH_TASKS` names.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is for people at a terminal")]
 
+use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use taper_engine::EngineError;
 use taper_engine::gguf::Gguf;
 use taper_engine::local::cpu::CpuDecoder;
 use taper_engine::local::kernels::Kernel;
 use taper_engine::local::pool::Pool;
-use taper_engine::local::{Config, Decoder};
+use taper_engine::local::{Config, Decoder, DeviceChoice, KernelChoice, Local, Options};
+use taper_engine::{Engine, EngineError, Limits, Prompt};
 
 const PREFILL: usize = 512;
 const DECODE: usize = 64;
+/// Tasks of a file that are measured at most.
+const TASKS: usize = 24;
+/// Bytes of code before the cursor.
+const CODE: usize = 3000;
+/// Code with the repetitions that code has.
+const SOURCES: [&str; 3] = [
+    include_str!("../server/engine/gguf.rs"),
+    include_str!("../server/engine/models.rs"),
+    include_str!("../server/engine/fetch/wheels.rs"),
+];
 
 fn main() -> Result<(), EngineError> {
     // Cargo adds `--bench`.
@@ -45,6 +58,9 @@ fn main() -> Result<(), EngineError> {
     println!("{}, {threads} threads", model.display());
     for kernel in kernels {
         measure(&model, kernel, threads)?;
+        if std::env::var_os("TAPER_BENCH_PREFILL").is_none() {
+            speculate(&model, kernel, threads)?;
+        }
     }
     Ok(())
 }
@@ -97,4 +113,70 @@ fn measure(model: &Path, kernel: Kernel, threads: usize) -> Result<(), EngineErr
         DECODE as f64 / decode,
     );
     Ok(())
+}
+
+/// Decodes behind real code, plain and with speculation in turn, and compares.
+fn speculate(model: &Path, kernel: Kernel, threads: usize) -> Result<(), EngineError> {
+    let open = |speculate| {
+        let options = Options {
+            device: DeviceChoice::Cpu,
+            kernel: KernelChoice::Own(kernel),
+            threads: NonZeroUsize::new(threads),
+            context: 4096,
+            speculate,
+        };
+        Local::open(model, &options)
+    };
+    let mut engines = [open(false)?, open(true)?];
+    let (mut tokens, mut times, mut differing) = ([0; 2], [Duration::ZERO; 2], 0);
+    let codes = codes();
+    for code in &codes {
+        let prompt = Prompt { tokens: engines[0].tokens().encode(code), forced: Vec::new() };
+        let mut said: Vec<String> = Vec::new();
+        for (i, engine) in engines.iter_mut().enumerate() {
+            let mut go = |max_tokens| {
+                engine.generate(&prompt, &Limits { max_tokens }, &mut |_| ControlFlow::Continue(()))
+            };
+            // Only the last token of the prompt is read within the time.
+            go(0)?;
+            let start = Instant::now();
+            let generation = go(DECODE)?;
+            times[i] += start.elapsed();
+            tokens[i] += generation.pieces.len();
+            said.push(generation.text);
+        }
+        differing += usize::from(said[0] != said[1]);
+    }
+    let [plain, faster] = [0, 1].map(|i| tokens[i] as f64 / times[i].as_secs_f64());
+    let done = engines[1].speculation();
+    println!(
+        "{:12} {} pieces of real code: {plain:.1} tokens/s one by one, {faster:.1} with speculation ({:.2} x); \
+         {:.2} tokens a step, {} of {} drafted were right; {differing} outputs differ",
+        kernel.name(),
+        codes.len(),
+        faster / plain,
+        done.tokens as f64 / done.steps.max(1) as f64,
+        done.accepted,
+        done.drafted,
+    );
+    Ok(())
+}
+
+/// What stands before the cursor: in the tasks, or at lines of [`SOURCES`].
+fn codes() -> Vec<String> {
+    let tasks = std::env::var("TAPER_BENCH_TASKS").ok().and_then(|path| std::fs::read_to_string(path).ok());
+    let prefixes: Vec<String> = if let Some(tasks) = tasks {
+        let tasks: Vec<serde_json::Value> =
+            tasks.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let prefix = |task: &serde_json::Value| task["prefix"].as_str().map(str::to_owned);
+        tasks.iter().step_by(tasks.len().div_ceil(TASKS).max(1)).filter_map(prefix).collect()
+    } else {
+        let cut = |source: &str, at: usize| {
+            let lines: Vec<&str> = source.split_inclusive('\n').collect();
+            lines[..lines.len() * at / 6].concat()
+        };
+        SOURCES.iter().flat_map(|source| (1..6).map(move |at| cut(source, at))).collect()
+    };
+    let end = |code: &String| code[code.floor_char_boundary(code.len().saturating_sub(CODE))..].to_owned();
+    prefixes.iter().map(end).collect()
 }

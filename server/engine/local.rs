@@ -1,6 +1,7 @@
 //! The engine that runs a model file in this process.
 //! It knows nothing of prompts' meaning: tokens in, tokens out.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
@@ -20,6 +21,7 @@ pub mod device;
 pub mod heal;
 pub mod kernels;
 mod linear;
+mod lookup;
 mod pace;
 pub mod pool;
 #[cfg(test)]
@@ -32,9 +34,11 @@ pub use cpu::CpuDecoder;
 pub use decoder::CandleDecoder;
 pub use device::DeviceChoice;
 pub use kernels::Kernel;
+pub use lookup::Speculation;
 
 use device::Chosen;
 use heal::Heal;
+use lookup::Lookup;
 use pace::Pace;
 use pool::Pool;
 use sample::Choice;
@@ -64,6 +68,12 @@ pub trait Decoder: Send {
 
     /// Tokens that the cache can hold.
     fn capacity(&self) -> usize;
+
+    /// Whether a position's logits are the same bits however many tokens are evaluated in the same call. Only then
+    /// does a batch that verifies guesses choose what single tokens would have chosen.
+    fn batch_invariant(&self) -> bool {
+        false
+    }
 }
 
 /// How a model is to be run.
@@ -77,11 +87,19 @@ pub struct Options {
     pub threads: Option<NonZeroUsize>,
     /// Tokens that the KV cache shall hold, at most those that the model was trained for.
     pub context: usize,
+    /// Whether to guess tokens and verify several at once, where that cannot change the result: it is only faster.
+    pub speculate: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { device: DeviceChoice::Auto, kernel: KernelChoice::Auto, threads: None, context: 8192 }
+        Self {
+            device: DeviceChoice::Auto,
+            kernel: KernelChoice::Auto,
+            threads: None,
+            context: 8192,
+            speculate: true,
+        }
     }
 }
 
@@ -117,6 +135,10 @@ pub struct Local {
     /// What the KV cache holds, token for token.
     cached: Vec<TokenId>,
     pace: Pace,
+    /// None: tokens are decoded one by one.
+    lookup: Option<Lookup>,
+    /// What the last batch chose, one behind the other, and was not taken yet.
+    chosen: VecDeque<Next>,
 }
 
 impl fmt::Debug for Local {
@@ -153,7 +175,21 @@ impl Local {
             weight_bytes: weights.sum(),
             context: decoder.capacity(),
         };
-        Ok(Self { tokens, about, decoder, cached: Vec::with_capacity(capacity), pace: Pace::default() })
+        let lookup = (options.speculate && decoder.batch_invariant()).then(Lookup::default);
+        Ok(Self {
+            tokens,
+            about,
+            decoder,
+            cached: Vec::with_capacity(capacity),
+            pace: Pace::default(),
+            lookup,
+            chosen: VecDeque::new(),
+        })
+    }
+
+    /// What speculation has done since the file was opened; zeros where there is none.
+    pub fn speculation(&self) -> Speculation {
+        self.lookup.as_ref().map_or_else(Speculation::default, Lookup::done)
     }
 
     /// Cuts the cache to the longest beginning that it shares with `prompt`, and returns that beginning's length.
@@ -166,24 +202,65 @@ impl Local {
         let same = self.cached[..held].iter().zip(prompt).take_while(|(a, b)| a == b).count();
         let keep = if logits { same.min(prompt.len() - 1) } else { same };
         if keep < prompt.len() {
-            self.decoder.truncate(keep);
-            self.cached.truncate(keep);
+            self.cut(keep);
         }
         keep
     }
 
-    /// Evaluates `tokens` behind the cache. With `heal`, also chooses which token follows them.
-    fn evaluate(&mut self, tokens: &[TokenId], heal: Option<&Heal>) -> Result<Next, EngineError> {
-        let logits = self.decoder.forward(tokens, usize::from(heal.is_some()))?;
-        let next = match heal {
-            None => Next::Nothing,
-            Some(heal) => choose(&self.tokens, logits, heal).map_err(|problem| EngineError::Device {
-                device: self.about.device.clone(),
-                source: problem.into(),
-            })?,
+    /// Evaluates `tokens` behind the cache. With `heal`, also chooses which tokens follow them, at most `most`:
+    /// one, and in the same batch as many of a draft's as are what would have been chosen.
+    ///
+    /// The cache then holds all that was chosen but the last token. Tokens of a draft in the batch are returned.
+    fn evaluate(
+        &mut self,
+        tokens: &[TokenId],
+        heal: Option<&Heal>,
+        most: usize,
+    ) -> Result<usize, EngineError> {
+        self.chosen.clear();
+        let Some(heal) = heal else {
+            self.decoder.forward(tokens, 0)?;
+            self.cached.extend_from_slice(tokens);
+            return Ok(0);
         };
-        self.cached.extend_from_slice(tokens);
-        Ok(next)
+        let room = self.decoder.capacity().saturating_sub(self.cached.len() + tokens.len());
+        let draft = self.lookup.as_mut().map_or(&[][..], |lookup| {
+            lookup.guess(&self.tokens, heal.rest());
+            lookup.take(tokens.len(), room.min(most.saturating_sub(1)))
+        });
+        let batch: Vec<TokenId> = tokens.iter().chain(draft).copied().collect();
+        let drafted = batch.len() - tokens.len();
+        let draft = &batch[tokens.len()..];
+        let base = self.decoder.len();
+        let logits = self.decoder.forward(&batch, 1 + drafted)?;
+        let mut heal = heal.clone();
+        for (i, logits) in logits.chunks_exact((logits.len() / (1 + drafted)).max(1)).enumerate() {
+            let next = choose(&self.tokens, logits, &heal);
+            self.chosen.push_back(next);
+            match next {
+                Next::Token(choice) if draft.get(i) == Some(&choice.token) => {
+                    heal.advance(self.tokens.bytes(choice.token));
+                }
+                _ => break,
+            }
+        }
+        let right = self.chosen.len() - 1;
+        if right < drafted {
+            self.decoder.truncate(base + tokens.len() + right);
+        }
+        self.cached.extend_from_slice(&batch[..tokens.len() + right]);
+        if let Some(lookup) = &mut self.lookup {
+            let said: Vec<TokenId> = self.chosen.iter().filter_map(Next::token).collect();
+            let ended = self.chosen.back() == Some(&Next::Nothing);
+            lookup.judge(drafted, said.iter().copied(), ended);
+        }
+        Ok(drafted)
+    }
+
+    /// Keeps the first `len` tokens of the cache.
+    fn cut(&mut self, len: usize) {
+        self.decoder.truncate(len);
+        self.cached.truncate(len);
     }
 
     fn run(
@@ -209,18 +286,27 @@ impl Local {
         };
 
         let mut heal = Heal::new(&prompt.forced);
-        let mut next = Next::Nothing;
+        if let Some(lookup) = self.lookup.as_mut().filter(|_| decodes) {
+            lookup.begin(&self.tokens, &prompt.tokens, &prompt.forced);
+        }
         let mut rest = &prompt.tokens[reused..];
         let started = Instant::now();
         while !rest.is_empty() {
             let (chunk, behind) = rest.split_at(self.pace.chunk().min(rest.len()));
             let began = Instant::now();
-            next = self.evaluate(chunk, (decodes && behind.is_empty()).then_some(&heal))?;
-            self.pace.note_prefill(chunk.len(), began.elapsed());
+            let heal = (decodes && behind.is_empty()).then_some(&heal);
+            let drafted = self.evaluate(chunk, heal, limits.max_tokens)?;
+            if drafted == 0 {
+                self.pace.note_prefill(chunk.len(), began.elapsed());
+            } else if let Some(lookup) = &mut self.lookup {
+                lookup.note_batch(chunk.len() + drafted, began.elapsed());
+            }
             generation.evaluated += chunk.len();
             generation.prefill = started.elapsed();
             rest = behind;
             if watch("").is_break() {
+                // Tokens that were chosen already are as unsaid as if they came one by one.
+                self.cut(prompt.tokens.len() - rest.len());
                 generation.stop = Stop::Watch;
                 return Ok(generation);
             }
@@ -232,23 +318,48 @@ impl Local {
         let started = Instant::now();
         let mut stream = Utf8Stream::new();
         generation.stop = loop {
-            let Next::Token(choice) = next else { break Stop::EndOfText };
-            stream.push(heal.advance(self.tokens.bytes(choice.token)), &mut generation.text);
+            let choice = match self.chosen.pop_front() {
+                Some(Next::Token(choice)) => choice,
+                Some(Next::Broken) => return Err(self.broken()),
+                Some(Next::Nothing) | None => break Stop::EndOfText,
+            };
+            let bytes = self.tokens.bytes(choice.token);
+            if let Some(lookup) = &mut self.lookup {
+                lookup.push(choice.token, bytes);
+            }
+            stream.push(heal.advance(bytes), &mut generation.text);
             let end = generation.text.len();
             generation.pieces.push(Piece { end, probability: choice.probability });
             generation.decode = started.elapsed();
+            let said = generation.pieces.len();
+            // The last token is chosen but not evaluated.
+            let held = prompt.tokens.len() + said - 1;
             if watch(&generation.text).is_break() {
+                self.cut(held);
                 break Stop::Watch;
             }
-            if generation.pieces.len() == limits.max_tokens || self.cached.len() == context {
+            if said == limits.max_tokens || held == context {
                 break Stop::Limit;
             }
-            let began = Instant::now();
-            next = self.evaluate(&[choice.token], Some(&heal))?;
-            self.pace.note_decode(began.elapsed());
+            if self.chosen.is_empty() {
+                let began = Instant::now();
+                let drafted = self.evaluate(&[choice.token], Some(&heal), limits.max_tokens - said)?;
+                let time = began.elapsed();
+                self.pace.note_decode(self.chosen.len(), time);
+                if let Some(lookup) = &mut self.lookup {
+                    lookup.note_batch(1 + drafted, time);
+                }
+            }
         };
+        if let Some(lookup) = &mut self.lookup {
+            lookup.end(&self.tokens);
+        }
         generation.decode = started.elapsed();
         Ok(generation)
+    }
+
+    fn broken(&self) -> EngineError {
+        EngineError::Device { device: self.about.device.clone(), source: BROKEN.into() }
     }
 }
 
@@ -275,8 +386,11 @@ impl Engine for Local {
     }
 
     fn clear(&mut self) {
-        self.cached.clear();
-        self.decoder.truncate(0);
+        self.cut(0);
+        self.chosen.clear();
+        if let Some(lookup) = &mut self.lookup {
+            lookup.clear();
+        }
     }
 
     fn rates(&self) -> Rates {
@@ -285,12 +399,24 @@ impl Engine for Local {
 }
 
 /// What follows the evaluated tokens.
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Next {
     /// This token.
     Token(Choice),
-    /// The end of the text; or nothing was asked.
+    /// The end of the text.
     Nothing,
+    /// The logits are no numbers.
+    Broken,
 }
+
+impl Next {
+    fn token(&self) -> Option<TokenId> {
+        if let Self::Token(choice) = self { Some(choice.token) } else { None }
+    }
+}
+
+const BROKEN: &str =
+    "the model's output is not a number; its file is broken: delete it and run `taper pull` again";
 
 /// The decoder for the device, and the kernels that it runs on with the reason, for `doctor`.
 fn decoder(
@@ -328,23 +454,21 @@ fn decoder(
 }
 
 /// The likeliest token among those that `heal` allows.
-fn choose(tokens: &Tokens, logits: &[f32], heal: &Heal) -> Result<Next, &'static str> {
+fn choose(tokens: &Tokens, logits: &[f32], heal: &Heal) -> Next {
     let choice = if heal.is_done() {
         sample::greedy(logits)
     } else {
         let allowed: Vec<TokenId> = heal.allowed(tokens).collect();
         if allowed.is_empty() {
             // A vocabulary without a token for the next byte: nothing can be said behind it.
-            return Ok(Next::Nothing);
+            return Next::Nothing;
         }
         sample::greedy_among(logits, allowed.iter().copied())
     };
     match choice {
-        None => Err(
-            "the model's output is not a number; its file is broken: delete it and run `taper pull` again",
-        ),
-        Some(choice) if tokens.ends(choice.token) => Ok(Next::Nothing),
-        Some(choice) => Ok(Next::Token(choice)),
+        None => Next::Broken,
+        Some(choice) if tokens.ends(choice.token) => Next::Nothing,
+        Some(choice) => Next::Token(choice),
     }
 }
 
@@ -629,5 +753,211 @@ mod tests {
         let after = go(&mut engine, &second, b"self", 8);
         assert!(after.reused > first.len() / 2);
         assert_eq!(said(&after), said(&expected));
+    }
+
+    /// The same file twice or more: plain, and with each way to speculate: drafts of up to so many tokens always,
+    /// and as many as pay.
+    fn pair(writer: &Writer, context: usize) -> (Local, Vec<Local>) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.gguf");
+        writer.write(&path).unwrap();
+        let open = |speculate, always| {
+            let options = Options {
+                device: DeviceChoice::Cpu,
+                kernel: KernelChoice::Own(Kernel::choose(None).unwrap().0),
+                threads: NonZeroUsize::new(1),
+                context,
+                speculate,
+            };
+            let mut engine = Local::open(&path, &options).unwrap();
+            assert_eq!(engine.lookup.is_some(), speculate);
+            if let Some(lookup) = &mut engine.lookup {
+                lookup.always = always;
+            }
+            engine
+        };
+        (open(false, None), [Some(lookup::DRAFT), Some(3), None].map(|always| open(true, always)).into())
+    }
+
+    /// Reads the prompt, then generates and breaks at the call of `watch` with this number: all that was seen.
+    fn watched(
+        engine: &mut Local,
+        prompt: &Prompt,
+        max_tokens: usize,
+        at: usize,
+    ) -> (Generation, Vec<String>) {
+        go(engine, &prompt.tokens, b"", 0);
+        let mut texts = Vec::new();
+        let mut generation = engine
+            .generate(prompt, &Limits { max_tokens }, &mut |text| {
+                texts.push(text.to_owned());
+                if texts.len() == at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })
+            .unwrap();
+        assert_eq!(engine.cached.len(), engine.decoder.len());
+        generation.prefill = Default::default();
+        generation.decode = Default::default();
+        (generation, texts)
+    }
+
+    fn agree(plain: &mut Local, others: &mut [Local], prompt: &Prompt, max: usize, at: usize) -> Generation {
+        let expected = watched(plain, prompt, max, at);
+        for other in others {
+            let ours = watched(other, prompt, max, at);
+            assert_eq!(ours, expected, "break at {at} of {prompt:?}");
+            assert_eq!(other.cached, plain.cached);
+        }
+        expected.0
+    }
+
+    /// Code-like tokens in which much comes again.
+    fn repetitive(engine: &Local, random: &mut fastrand::Rng, len: usize) -> Vec<TokenId> {
+        let motifs: Vec<Vec<TokenId>> = (0..3)
+            .map(|_| {
+                let len = random.usize(1..7);
+                ordinary(engine, random, len)
+            })
+            .collect();
+        let mut tokens = Vec::new();
+        while tokens.len() < len {
+            tokens.extend_from_slice(&motifs[random.usize(..motifs.len())]);
+            if random.u8(..) < 40 {
+                tokens.extend(ordinary(engine, random, 1));
+            }
+        }
+        tokens.truncate(len);
+        tokens
+    }
+
+    #[test]
+    fn speculation_says_what_one_by_one_says() {
+        use candle_core::quantized::GgmlDType::{F16, F32, Q4_0, Q4K, Q5_0, Q6K, Q8_0};
+        let mut random = fastrand::Rng::with_seed(9);
+        for (i, dtype) in [F32, F16, Q4_0, Q5_0, Q8_0, Q4K, Q6K].into_iter().enumerate() {
+            let dims = Dims { output: (i % 2 == 0).then_some(Q8_0), ..Dims::stored_as(dtype) };
+            let seed = i as u64;
+            for writer in [random_qwen2(seed, &dims).unwrap(), random_llama(seed, &dims).unwrap()] {
+                let (mut plain, mut others) = pair(&writer, 128);
+                let mut tokens: Vec<TokenId> = Vec::new();
+                let mut last = Vec::new();
+                for _ in 0..150 {
+                    // Another place, or the same with some of what was said, or without its end.
+                    match random.u8(..10) {
+                        _ if tokens.len() > 110 || tokens.is_empty() => tokens.clear(),
+                        0..3 => tokens.clear(),
+                        3..8 => tokens.extend_from_slice(&last[..random.usize(..=last.len().min(8))]),
+                        _ => tokens.truncate(random.usize(1..=tokens.len())),
+                    }
+                    if tokens.is_empty() {
+                        let len = random.usize(1..90);
+                        tokens = repetitive(&plain, &mut random, len);
+                    }
+                    let forced = match random.u8(..4) {
+                        0 => ["r", "ret", "x", "    se"][random.usize(..4)].as_bytes().to_vec(),
+                        1 => {
+                            // What was said, typed on.
+                            let bytes: Vec<u8> =
+                                last.iter().flat_map(|&token| plain.tokens.bytes(token)).copied().collect();
+                            bytes[..random.usize(..=bytes.len().min(5))].to_vec()
+                        }
+                        _ => Vec::new(),
+                    };
+                    let prompt = Prompt { tokens: tokens.clone(), forced };
+                    let max = random.usize(1..28);
+                    let at = if random.bool() { usize::MAX } else { random.usize(1..28) };
+                    agree(&mut plain, &mut others, &prompt, max, at);
+                    last = plain.cached[tokens.len()..].to_vec();
+                }
+                for other in &others[..2] {
+                    let done = other.speculation();
+                    assert!(done.accepted > 50 && done.drafted > done.accepted, "{dtype:?}: {done:?}");
+                }
+                assert_eq!(plain.speculation(), Speculation::default());
+            }
+        }
+    }
+
+    #[test]
+    fn a_break_at_every_token_of_a_batch_is_as_if_there_was_none() {
+        let mut random = fastrand::Rng::with_seed(10);
+        for seed in 0..4 {
+            let (mut plain, mut others) = pair(&random_qwen2(seed, &Dims::default()).unwrap(), 160);
+            for forced in ["", "ret", "    s"] {
+                let tokens = repetitive(&plain, &mut random, 60);
+                let prompt = Prompt { tokens, forced: forced.as_bytes().to_vec() };
+                let whole = agree(&mut plain, &mut others, &prompt, 40, usize::MAX);
+                for at in 1..=whole.pieces.len() + 1 {
+                    // What was said whole is remembered, so all of it is one batch or two.
+                    let broken = agree(&mut plain, &mut others, &prompt, 40, at);
+                    assert_eq!(broken.stop == Stop::Watch, at <= whole.pieces.len() + 1);
+                    assert!(whole.text.starts_with(&broken.text));
+                    assert_eq!(said(&agree(&mut plain, &mut others, &prompt, 40, usize::MAX)), said(&whole));
+                }
+                for max in 1..whole.pieces.len() {
+                    assert_eq!(
+                        agree(&mut plain, &mut others, &prompt, max, usize::MAX).pieces[..],
+                        whole.pieces[..max]
+                    );
+                }
+            }
+            let done = others[0].speculation();
+            assert!(done.tokens > 5 * done.steps, "{done:?}");
+        }
+    }
+
+    #[test]
+    fn speculation_ends_where_the_context_ends() {
+        let (mut plain, mut others) = pair(&random_qwen2(6, &Dims::default()).unwrap(), 48);
+        let mut random = fastrand::Rng::with_seed(11);
+        for len in 1..=48 {
+            let prompt = Prompt { tokens: repetitive(&plain, &mut random, len), forced: Vec::new() };
+            for _ in 0..2 {
+                agree(&mut plain, &mut others, &prompt, 60, usize::MAX);
+            }
+        }
+        assert!(others[0].speculation().accepted > 100);
+    }
+
+    #[test]
+    fn candle_is_asked_token_by_token() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.gguf");
+        random_qwen2(1, &Dims::default()).unwrap().write(&path).unwrap();
+        let options = Options {
+            device: DeviceChoice::Cpu,
+            kernel: KernelChoice::Candle,
+            context: 64,
+            ..Options::default()
+        };
+        let mut engine = Local::open(&path, &options).unwrap();
+        assert!(go(&mut engine, &[1, 2, 1, 2, 1, 2], b"", 8).pieces.len() > 1);
+        assert_eq!(engine.speculation(), Speculation::default());
+    }
+
+    #[test]
+    fn the_real_model_says_the_same_with_speculation() {
+        let Some(model) = real_model::path() else { return };
+        let open = |speculate| {
+            let options =
+                Options { device: DeviceChoice::Cpu, context: 1024, speculate, ..Options::default() };
+            Local::open(&model, &options).unwrap()
+        };
+        let (mut plain, mut ours) = (open(false), open(true));
+        if ours.lookup.is_none() {
+            return;
+        }
+        let code = real_model::CODE;
+        for marker in ["self.bookings.append", "    def save", "parser.add_argument(\"--", "print(f\""] {
+            let at = code.find(marker).unwrap();
+            // As if typed on: the answers are the same, and mostly known from the keystroke before.
+            for typed in [0, 3, 5, 9] {
+                let (before, forced) = code[..at + typed].split_at(at);
+                let prompt =
+                    Prompt { tokens: plain.tokens.encode(before), forced: forced.as_bytes().to_vec() };
+                agree(&mut plain, std::slice::from_mut(&mut ours), &prompt, 20, usize::MAX);
+            }
+        }
+        let done = ours.speculation();
+        assert!(done.accepted * 4 > done.tokens, "{done:?}");
     }
 }

@@ -249,6 +249,10 @@ impl Decoder for CpuDecoder {
     fn capacity(&self) -> usize {
         self.capacity
     }
+
+    fn batch_invariant(&self) -> bool {
+        true
+    }
 }
 
 impl Block {

@@ -18,6 +18,8 @@ const NEWEST: f32 = 0.3;
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Pace {
     rates: Rates,
+    /// Tokens that a decoding step chose, and the seconds that it took.
+    step: (f32, f32),
 }
 
 impl Pace {
@@ -38,9 +40,18 @@ impl Pace {
         }
     }
 
-    /// Decoding one token took `time`.
-    pub(super) fn note_decode(&mut self, time: Duration) {
-        average(&mut self.rates.decode, 1, time);
+    /// A decoding step that chose `tokens` took `time`.
+    pub(super) fn note_decode(&mut self, tokens: usize, time: Duration) {
+        // Averages of both, not of their ratio: a step that was lucky is no rate.
+        let (tokens, time) = (tokens as f32, time.as_secs_f32().max(1e-6));
+        let step = &mut self.step;
+        if *step == (0.0, 0.0) {
+            *step = (tokens, time);
+        } else {
+            step.0 += NEWEST * (tokens - step.0);
+            step.1 += NEWEST * (time - step.1);
+        }
+        self.rates.decode = step.0 / step.1;
     }
 }
 
@@ -88,9 +99,11 @@ mod tests {
         pace.note_prefill(100, Duration::from_millis(100));
         pace.note_prefill(2, Duration::from_millis(30));
         assert!((pace.rates().prefill - 1000.0).abs() < 1.0, "{:?}", pace.rates());
-        pace.note_decode(Duration::from_millis(50));
+        pace.note_decode(1, Duration::from_millis(50));
         assert!((pace.rates().decode - 20.0).abs() < 0.1);
-        pace.note_decode(Duration::ZERO);
+        pace.note_decode(3, Duration::from_millis(50));
+        assert!((pace.rates().decode - 32.0).abs() < 0.1, "1.6 tokens on the average");
+        pace.note_decode(1, Duration::ZERO);
         assert!(pace.rates().decode.is_finite());
     }
 }
