@@ -84,11 +84,12 @@ mod tests {
     const LEFT: Duration = Duration::from_millis(200);
 
     /// 5,000 prompt tokens and 1,000 decoded ones a second, a token a byte.
-    fn engine() -> (Scripted, Profile) {
+    fn engine() -> (Box<dyn Engine>, Profile) {
         let engine = Scripted::new()
             .answering(|_| "call()".to_owned())
             .prefill_delay(Duration::from_micros(200))
             .decode_delay(Duration::from_millis(1));
+        let engine: Box<dyn Engine> = Box::new(engine);
         let mut profile = Profile::of(engine.about(), engine.tokens());
         profile.form = Form { layout: Layout::Anchored { lines: 10 }, heal: true, header: true };
         (engine, profile)
@@ -122,9 +123,9 @@ mod tests {
     fn ask(
         left: Option<Duration>,
         snapshot: &Snapshot,
-        (engine, profile): &mut (Scripted, Profile),
+        (engine, profile): &mut (Box<dyn Engine>, Profile),
     ) -> (Option<Suggestion>, Work) {
-        suggest_within(left, snapshot, profile, engine, &mut |_| ControlFlow::Continue(())).unwrap()
+        suggest_within(left, snapshot, profile, engine.as_mut(), &mut |_| ControlFlow::Continue(())).unwrap()
     }
 
     #[test]
@@ -141,7 +142,7 @@ mod tests {
         let (_, work) = ask(Some(LEFT), &place, &mut it);
         assert!(work.short && work.evaluated <= 4, "{work:?}");
 
-        assert!(ahead::read(&place, &it.1, &mut it.0, &mut || ControlFlow::Continue(())).unwrap());
+        assert!(ahead::read(&place, &it.1, it.0.as_mut(), &mut || ControlFlow::Continue(())).unwrap());
         let place = typed(&place, "u");
         let (_, work) = ask(Some(LEFT), &place, &mut it);
         assert!(!work.short && work.evaluated <= 4 && work.prompt_tokens > 1000, "{work:?}");
@@ -187,7 +188,7 @@ mod tests {
         let (mut engine, profile) = engine();
         let place = snapshot();
         let mut calls = 0;
-        let done = ahead::read(&place, &profile, &mut engine, &mut || {
+        let done = ahead::read(&place, &profile, engine.as_mut(), &mut || {
             calls += 1;
             if calls > 8 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
