@@ -13,7 +13,7 @@ use etcetera::BaseStrategy;
 use serde_json::{Map, Value};
 use taper_grammars::Language;
 
-use crate::suggest::{Extent, Options};
+use crate::suggest::{Extent, Idle, Options};
 
 /// How the program behaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -196,6 +196,22 @@ const KEYS: &[Key] = &[
         description: "How long typing must pause, in milliseconds, before a question reaches the model.",
         set: |settings, value| {
             settings.debounce = Duration::from_millis(number(value, 0..=10_000)?);
+            Some(())
+        },
+    },
+    Key {
+        name: "idle-work",
+        expected: "\"off\", \"modest\" or \"full\"",
+        default: "\"modest\"",
+        description: "What is worked on while nobody waits: nothing; what was cut short and what follows the shown \
+                      suggestion; or also what follows it on a new line.",
+        set: |settings, value| {
+            settings.suggest.idle = match value.as_str()? {
+                "off" => Idle::Off,
+                "modest" => Idle::Modest,
+                "full" => Idle::Full,
+                _ => return None,
+            };
             Some(())
         },
     },

@@ -81,6 +81,17 @@ pub enum Event {
         question: Arc<Question>,
         /// What came out, if it came to the end.
         suggestion: Option<Suggestion>,
+        /// Whether it came to the end and would yield nothing again.
+        barren: bool,
+    },
+    /// The completer found out what is to be suggested at a place where nobody has asked yet.
+    Foreseen {
+        /// The document.
+        uri: String,
+        /// The place.
+        snapshot: Box<Snapshot>,
+        /// What came out.
+        suggestion: Option<Suggestion>,
     },
     /// Something that the user is to know.
     Noticed(Notice),
@@ -250,7 +261,8 @@ impl State {
             | Event::Asked(Asked { uri, .. })
             | Event::Lost { uri }
             | Event::Saved { uri }
-            | Event::Closed { uri } => Some(uri.clone()),
+            | Event::Closed { uri }
+            | Event::Foreseen { uri, .. } => Some(uri.clone()),
             Event::Finished { question, .. } => Some(question.uri.clone()),
             Event::Configured(_) | Event::Loaded(_) | Event::Noticed(_) | Event::Stop => None,
         };
@@ -288,22 +300,35 @@ impl State {
             Event::Configured(settings) => self.configured(*settings),
             Event::Asked(asked) => self.asked(asked),
             Event::Loaded(outcome) => self.loaded(outcome),
-            Event::Finished { question, suggestion } => {
+            Event::Finished { question, suggestion, barren } => {
                 if self.working.as_ref().is_some_and(|working| Arc::ptr_eq(working, &question)) {
                     self.working = None;
                 }
                 // Asked again just when the completer had finished it, it has a new place to be answered at.
                 question.sketch(suggestion.clone());
                 question.expire();
-                if let (Some((_, cache)), Some(suggestion)) =
-                    (self.documents.get_mut(&question.uri), suggestion)
-                    && question.snapshot.selected.is_none()
-                {
-                    cache.put(&question.snapshot.text, question.snapshot.cursor, &suggestion);
+                if (suggestion.is_some() || barren) && question.snapshot.selected.is_none() {
+                    self.remember(&question.uri, &question.snapshot, suggestion.as_ref());
                 }
+            }
+            Event::Foreseen { uri, snapshot, suggestion } => {
+                self.remember(&uri, &snapshot, suggestion.as_ref());
             }
             Event::Noticed(notice) => (self.notices)(notice),
             Event::Stop => {}
+        }
+    }
+
+    /// Keeps what came out for a place, be it nothing.
+    fn remember(&mut self, uri: &str, snapshot: &Snapshot, suggestion: Option<&Suggestion>) {
+        // Made before the settings changed, it may be what they now forbid.
+        if snapshot.options != self.settings.suggest {
+            return;
+        }
+        let Some((_, cache)) = self.documents.get_mut(uri) else { return };
+        match suggestion {
+            Some(suggestion) => cache.put(&snapshot.text, snapshot.cursor, suggestion),
+            None => cache.put_barren(&snapshot.text, snapshot.cursor),
         }
     }
 
@@ -409,6 +434,11 @@ impl State {
             None => cache.get(&snapshot.text, snapshot.cursor),
             Some(_) => None,
         };
+        // A person who asks is worth another try.
+        let barren = reused.is_none()
+            && snapshot.selected.is_none()
+            && trigger == Trigger::Automatic
+            && cache.is_barren(&snapshot.text, snapshot.cursor);
         let deadline = arrived + self.settings.latency_budget;
         // Editors ask again at the same place: what is worked on already is not begun anew.
         if reused.is_none()
@@ -419,7 +449,7 @@ impl State {
             return;
         }
         let question = Arc::new(Question::new(uri, snapshot, self.encoding, deadline, reply));
-        if reused.is_some() {
+        if reused.is_some() || barren {
             question.answer(reused);
             return;
         }

@@ -2,11 +2,14 @@
 //! It knows nothing of LSP, threads, clocks or tensors: the caller's `watch` says when to end.
 
 use std::ops::{ControlFlow, Range};
+use std::time::Duration;
 
 use taper_engine::{Engine, EngineError, Limits, Stop};
 use taper_grammars::Language;
 
+pub mod ahead;
 pub mod place;
+pub mod plan;
 pub mod reuse;
 pub mod stop;
 pub mod trigger;
@@ -71,6 +74,20 @@ pub struct Options {
     pub prefix_tokens: usize,
     /// Tokens of this file after the cursor that the model sees at most.
     pub suffix_tokens: usize,
+    /// What is worked on while nobody waits for an answer.
+    pub idle: Idle,
+}
+
+/// What is worked on while nobody waits for an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Idle {
+    /// Nothing: the work ends with the deadline.
+    Off,
+    /// What the deadline cut is finished, what a short window left out is read, and the suggestion that follows
+    /// the shown one is made.
+    Modest,
+    /// Also the suggestion on a new line behind the shown one.
+    Full,
 }
 
 /// How much to suggest.
@@ -86,7 +103,14 @@ pub enum Extent {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_lines: 12, max_tokens: 96, extent: Extent::Auto, prefix_tokens: 512, suffix_tokens: 128 }
+        Self {
+            max_lines: 12,
+            max_tokens: 96,
+            extent: Extent::Auto,
+            prefix_tokens: 512,
+            suffix_tokens: 128,
+            idle: Idle::Modest,
+        }
     }
 }
 
@@ -105,6 +129,8 @@ pub struct Suggestion {
 pub struct Work {
     /// Tokens in the prompt.
     pub prompt_tokens: usize,
+    /// Whether the prompt is shorter than the settings allow, because time was.
+    pub short: bool,
     /// Prompt tokens evaluated for this answer.
     pub evaluated: usize,
     /// Tokens decoded.
@@ -130,22 +156,34 @@ pub fn suggest(
     engine: &mut dyn Engine,
     watch: &mut dyn FnMut(Option<Suggestion>) -> ControlFlow<()>,
 ) -> Result<(Option<Suggestion>, Work), EngineError> {
+    suggest_within(None, snapshot, profile, engine, watch)
+}
+
+/// [`suggest`] for a question that is to be answered within `time_left`: where the engine could not read the whole
+/// window in that time, it reads a shorter one. The end of the time itself is `watch`'s business.
+///
+/// # Errors
+/// The engine failed; see [`Engine::generate`].
+pub fn suggest_within(
+    time_left: Option<Duration>,
+    snapshot: &Snapshot,
+    profile: &Profile,
+    engine: &mut dyn Engine,
+    watch: &mut dyn FnMut(Option<Suggestion>) -> ControlFlow<()>,
+) -> Result<(Option<Suggestion>, Work), EngineError> {
     if let Some(selected) = &snapshot.selected {
-        return extend_selected(snapshot, selected, profile, engine, watch);
+        return extend_selected(time_left, snapshot, selected, profile, engine, watch);
     }
-    let file = prompt::File {
-        text: &snapshot.text,
-        cursor: snapshot.cursor,
-        path: &snapshot.path,
-        language: snapshot.language,
-    };
     let options = &snapshot.options;
-    let (prompt, window) = prompt::build(profile, engine.tokens(), file, budget(options));
+    let (prompt, window) = prompt::build(profile, engine.tokens(), file(snapshot), budget(options));
     let place = Place::new(&window.prefix, &window.suffix, snapshot.language);
-    let plan = match trigger::plan(snapshot, &place) {
-        Ok(plan) => plan,
+    let extent = match trigger::plan(snapshot, &place) {
+        Ok(extent) => extent,
         Err(reason) => return Ok((None, Work { reason, ..Work::default() })),
     };
+    let shorter = time_left.and_then(|left| plan::shorter(left, snapshot, profile, engine, &prompt));
+    let short = shorter.is_some();
+    let prompt = shorter.unwrap_or(prompt);
 
     // What the forced text costs in tokens comes on top of what the answer may have.
     let limits = Limits { max_tokens: options.max_tokens + prompt.forced.len() };
@@ -154,7 +192,7 @@ pub fn suggest(
     let mut draft = None;
     let mut interrupted = false;
     let generation = engine.generate(&prompt, &limits, &mut |text| {
-        ended = stop::check(&place, plan, options.max_lines, text, false);
+        ended = stop::check(&place, extent, options.max_lines, text, false);
         if ended.is_some() {
             return ControlFlow::Break(());
         }
@@ -171,7 +209,7 @@ pub fn suggest(
 
     let whole = ended.is_some() || generation.stop == Stop::EndOfText;
     if ended.is_none() && whole {
-        ended = stop::check(&place, plan, options.max_lines, &generation.text, true);
+        ended = stop::check(&place, extent, options.max_lines, &generation.text, true);
     }
     let keep = ended.map_or(generation.text.len(), |end| end.keep);
     let shown = if interrupted { draft } else { finished(snapshot, &place, &generation.text[..keep], whole) };
@@ -183,6 +221,7 @@ pub fn suggest(
     };
     let work = Work {
         prompt_tokens: prompt.tokens.len(),
+        short,
         evaluated: generation.evaluated,
         decoded: generation.pieces.len(),
         prefill_seconds: generation.prefill.as_secs_f64(),
@@ -191,6 +230,16 @@ pub fn suggest(
         reason,
     };
     Ok((shown, work))
+}
+
+/// The file of a snapshot, for its prompt.
+fn file(snapshot: &Snapshot) -> prompt::File<'_> {
+    prompt::File {
+        text: &snapshot.text,
+        cursor: snapshot.cursor,
+        path: &snapshot.path,
+        language: snapshot.language,
+    }
 }
 
 /// What the options leave for each part of the prompt.
@@ -208,6 +257,7 @@ fn finished(snapshot: &Snapshot, place: &Place<'_>, text: &str, whole: bool) -> 
 
 /// Answers as if the popup's selected item were accepted already, and puts that item in front of the answer.
 fn extend_selected(
+    time_left: Option<Duration>,
     snapshot: &Snapshot,
     selected: &Selected,
     profile: &Profile,
@@ -224,6 +274,7 @@ fn extend_selected(
         range: selected.range.clone(),
         text: format!("{}{}", selected.text, suggestion.text),
     };
-    let (suggestion, work) = suggest(&accepted, profile, engine, &mut |draft| watch(draft.map(extend)))?;
+    let mut watch = |draft: Option<Suggestion>| watch(draft.map(extend));
+    let (suggestion, work) = suggest_within(time_left, &accepted, profile, engine, &mut watch)?;
     Ok((suggestion.map(extend), work))
 }

@@ -230,10 +230,17 @@ impl Client {
     /// Waits until the server's log contains `text`.
     #[track_caller]
     pub(crate) fn wait_log(&self, text: &str) {
+        self.wait_log_times(text, 1);
+    }
+
+    /// Waits until the server's log contains `text` so many times.
+    #[track_caller]
+    pub(crate) fn wait_log_times(&self, text: &str, times: usize) {
         let (log, changed) = &*self.log;
         let log = log.lock().unwrap();
-        let (log, timeout) = changed.wait_timeout_while(log, PATIENCE, |log| !log.contains(text)).unwrap();
-        assert!(!timeout.timed_out(), "the log never said {text:?}:\n{log}");
+        let fewer = |log: &mut String| log.matches(text).count() < times;
+        let (log, timeout) = changed.wait_timeout_while(log, PATIENCE, fewer).unwrap();
+        assert!(!timeout.timed_out(), "the log did not say {text:?} {times} times:\n{log}");
     }
 
     /// What the server has logged so far.

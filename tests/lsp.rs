@@ -227,6 +227,92 @@ fn asked_again_at_the_same_place_the_work_is_not_begun_anew() {
 }
 
 #[test]
+fn what_follows_a_suggestion_is_there_when_it_is_accepted() {
+    let script = Script::new().when("total = one", " + two").when("total = ", "one");
+    for (idle, known) in [("modest", true), ("off", false)] {
+        let mut client = ready(&script, json!({ "idle-work": idle, "latency-budget-ms": 20_000 }));
+        client.open(URI, "python", "total = \n");
+        assert_eq!(client.inline(URI, 0, 8), "one");
+        if known {
+            client.wait_log("answered ahead");
+        }
+        client.notify("textDocument/didChange", insertion(URI, 2, 0, 8, "one"));
+        assert_eq!(client.inline(URI, 0, 11), " + two");
+        let questions = if known { 1 } else { 2 };
+        client.wait_log_times("worked on a question", questions);
+        assert_eq!(client.log().matches("worked on a question").count(), questions, "{idle}");
+        client.quit();
+    }
+}
+
+#[test]
+fn full_idle_work_also_knows_the_next_line() {
+    let script = Script::new().when("a = 1\n", "b = 2").when("a = ", "1");
+    let mut client = ready(&script, json!({ "idle-work": "full" }));
+    client.open(URI, "python", "a = \n");
+    assert_eq!(client.inline(URI, 0, 4), "1");
+    client.wait_log_times("answered ahead", 2);
+    client.notify("textDocument/didChange", insertion(URI, 2, 0, 4, "1\n"));
+    assert_eq!(client.inline(URI, 1, 0), "b = 2");
+    assert_eq!(client.log().matches("worked on a question").count(), 1);
+    client.quit();
+}
+
+#[test]
+fn work_that_nobody_waits_for_never_delays_a_question() {
+    // Ahead: 20 seconds of work for what follows the first suggestion.
+    let script = Script::new()
+        .when("slow = 1", &" + 1".repeat(50))
+        .when("slow = ", "1")
+        .when("quick = ", "2")
+        .token_ms(100)
+        .prompt_token_ms(0.1);
+    let mut client = ready(&script, json!({ "latency-budget-ms": 1000 }));
+    client.open(URI, "python", "slow = \nquick = \n");
+    assert_eq!(client.inline(URI, 0, 7), "1");
+    client.wait_log("answers ahead");
+    let asked = Instant::now();
+    let id = client.request("textDocument/inlineCompletion", inline_params(URI, 1, 8));
+    let (answer, at) = client.timed_answer(id);
+    assert_eq!(answer["result"]["items"][0]["insertText"], "2");
+    let took = at - asked;
+    assert!(took < Duration::from_millis(1150), "the answer took {took:?}");
+    assert!(!client.log().contains("answered ahead"));
+    client.quit();
+}
+
+#[test]
+fn a_long_file_is_answered_in_time_and_read_whole_afterwards() {
+    // The whole window would take longer to read than the answer may.
+    let script = Script::new().when("last = ", "1").prompt_token_ms(3.0).token_ms(1);
+    let options = json!({ "latency-budget-ms": 900, "prefix-tokens": 500, "suffix-tokens": 20 });
+    let mut client = ready(&script, options);
+    let lines: String = (0..100).map(|n| format!("v{n:03} = {n}\n")).collect();
+    client.open(URI, "python", &format!("{lines}last = \n"));
+    assert_eq!(client.inline(URI, 100, 7), "1");
+    client.wait_log("read the whole window");
+    assert!(client.log().contains("short=true"), "{}", client.log());
+    client.quit();
+}
+
+#[test]
+fn a_place_that_yields_nothing_is_not_asked_for_again_unless_by_a_person() {
+    let script = Script::new().when("x = ", "");
+    let mut client = ready(&script, Value::Null);
+    client.open(URI, "python", "x = \n");
+    for _ in 0..3 {
+        assert_eq!(client.inline(URI, 0, 4), "");
+    }
+    let mut invoked = inline_params(URI, 0, 4);
+    invoked["context"]["triggerKind"] = json!(1);
+    let id = client.request("textDocument/inlineCompletion", invoked);
+    client.answer(id);
+    client.wait_log_times("worked on a question", 2);
+    assert_eq!(client.log().matches("worked on a question").count(), 2);
+    client.quit();
+}
+
+#[test]
 fn a_panic_of_the_engine_costs_one_answer() {
     let script = Script::new().panics_at("boom").when("fine", "ly");
     let mut client = ready(&script, Value::Null);

@@ -47,6 +47,12 @@ impl Script {
         self
     }
 
+    /// Takes so long for each token of a prompt.
+    pub(crate) fn prompt_token_ms(mut self, milliseconds: f32) -> Self {
+        self.text += &format!("prefill-ms {milliseconds}\n");
+        self
+    }
+
     /// The folder that it lies in.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()

@@ -52,6 +52,11 @@ pub trait Engine: Send {
     /// Forgets every cached state. Called after a panic was caught while generating.
     fn clear(&mut self);
 
+    /// How many of the prompt's first tokens need not be evaluated again.
+    fn reusable(&self, _prompt: &Prompt) -> usize {
+        0
+    }
+
     /// How fast the engine has been lately; zeros where nothing was measured.
     fn rates(&self) -> Rates {
         Rates::default()

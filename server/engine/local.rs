@@ -393,6 +393,11 @@ impl Engine for Local {
         }
     }
 
+    fn reusable(&self, prompt: &Prompt) -> usize {
+        let held = self.cached.len().min(self.decoder.len());
+        self.cached[..held].iter().zip(&prompt.tokens).take_while(|(a, b)| a == b).count()
+    }
+
     fn rates(&self) -> Rates {
         self.pace.rates()
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::gguf::bad;
 use crate::local::heal::Heal;
 use crate::tokens::{TokenId, Tokens, Utf8Stream};
-use crate::{About, Engine, EngineError, Generation, Limits, Piece, Prompt, Stop};
+use crate::{About, Engine, EngineError, Generation, Limits, Piece, Prompt, Rates, Stop};
 
 /// Tokens between two calls of `watch` while the prompt is read.
 const CHUNK: usize = 64;
@@ -273,9 +273,14 @@ impl Engine for Scripted {
 
         let start = Instant::now();
         let same = self.cached.iter().zip(&prompt.tokens).take_while(|(a, b)| a == b).count();
-        // As in a real engine, the last token is always evaluated: its logits are needed.
-        let reused = same.min(prompt.tokens.len().saturating_sub(1));
-        self.cached.truncate(reused);
+        // As in a real engine, the last token is evaluated where something is to follow: its logits are needed.
+        let reused = match limits.max_tokens {
+            0 => same,
+            _ => same.min(prompt.tokens.len().saturating_sub(1)),
+        };
+        if reused < prompt.tokens.len() {
+            self.cached.truncate(reused);
+        }
         let mut generation = Generation {
             text: String::new(),
             stop: Stop::Watch,
@@ -299,6 +304,10 @@ impl Engine for Scripted {
             }
         }
         generation.prefill = start.elapsed();
+        if limits.max_tokens == 0 {
+            generation.stop = Stop::Limit;
+            return Ok(generation);
+        }
 
         let answer = match self.action(&text) {
             Action::Answer(answer) => answer,
@@ -336,6 +345,16 @@ impl Engine for Scripted {
 
     fn clear(&mut self) {
         self.cached.clear();
+    }
+
+    fn reusable(&self, prompt: &Prompt) -> usize {
+        self.cached.iter().zip(&prompt.tokens).take_while(|(a, b)| a == b).count()
+    }
+
+    /// What the script says, known before anything was measured: without delays, without bounds.
+    fn rates(&self) -> Rates {
+        let rate = |delay: Duration| 1.0 / delay.as_secs_f32();
+        Rates { prefill: rate(self.prefill_delay), decode: rate(self.decode_delay) }
     }
 }
 

@@ -5,6 +5,7 @@ use std::mem::Discriminant;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use taper_engine::{Engine, EngineError};
@@ -15,7 +16,16 @@ use crate::prompt::template::Profile;
 use crate::session::mailbox::Mailbox;
 use crate::session::reply::Question;
 use crate::session::{Event, Notice};
-use crate::suggest::{Suggestion, suggest};
+use crate::suggest::{Idle, Snapshot, Suggestion, ahead, suggest_within};
+use crate::text::lines;
+
+/// Time that an answer needs from the model to the editor.
+const MARGIN: Duration = Duration::from_millis(10);
+/// Nobody accepts a suggestion sooner: until then the next keystroke is likelier.
+const REST: Duration = Duration::from_millis(150);
+/// Who was interrupted while reading the whole window waits so long before beginning again, and each time longer:
+/// what is read of it costs the short window its place in the cache.
+const PATIENCE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 
 /// How far the loading of a model is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,11 +74,16 @@ pub(crate) struct Completer {
     /// Kinds of errors that the user has been told of.
     told: Vec<Discriminant<EngineError>>,
     told_of_panic: bool,
+    /// How long to wait before a whole window is read.
+    patience: Duration,
+    /// The place that was last answered ahead.
+    ahead: Option<Box<Snapshot>>,
 }
 
 impl Completer {
     pub(crate) fn new(mailbox: Arc<Mailbox<Job>>, source: Source, events: Sender<Event>) -> Self {
-        Self { mailbox, source, events, told: Vec::new(), told_of_panic: false }
+        let (told, told_of_panic) = (Vec::new(), false);
+        Self { mailbox, source, events, told, told_of_panic, patience: Duration::ZERO, ahead: None }
     }
 
     pub(crate) fn run(mut self) {
@@ -78,13 +93,14 @@ impl Completer {
                 Job::Load { settings, again } => {
                     // First let go of the old one: two models may not fit into memory.
                     drop(resident.take());
+                    self.ahead = None;
                     resident = self.load(&settings, again);
                 }
                 Job::Ask(question) => match &mut resident {
                     Some(resident) => self.complete(resident, &question),
                     None => {
                         question.answer(None);
-                        self.finished(&question, None);
+                        self.finished(&question, None, false);
                     }
                 },
             }
@@ -125,33 +141,40 @@ impl Completer {
 
     fn complete(&mut self, resident: &mut Resident, question: &Arc<Question>) {
         if question.is_idle_work() {
-            self.finished(question, None);
+            self.finished(question, None, false);
             return;
         }
+        let time_left = question.deadline().saturating_duration_since(Instant::now()).saturating_sub(MARGIN);
+        let frugal = question.snapshot.options.idle == Idle::Off;
         let mailbox = Arc::clone(&self.mailbox);
         let mut ended_early = false;
         let mut watch = |draft: Option<Suggestion>| {
             question.sketch(draft);
-            // The deadline is no reason to end: what is finished after it serves the next keystroke.
-            ended_early = mailbox.is_waiting() || question.is_idle_work();
+            // The deadline alone is no reason to end: what is finished after it serves the next keystroke.
+            ended_early = mailbox.is_waiting()
+                || question.is_idle_work()
+                || (frugal && Instant::now() >= question.deadline());
             if ended_early { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let Resident { engine, profile } = resident;
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            suggest(&question.snapshot, profile, engine.as_mut(), &mut watch)
+            suggest_within(Some(time_left), &question.snapshot, profile, engine.as_mut(), &mut watch)
         }));
         match outcome {
             Ok(Ok((suggestion, work))) => {
                 if ended_early {
-                    question.sketch(suggestion);
+                    question.sketch(suggestion.clone());
                     question.expire();
-                    self.finished(question, None);
+                    self.finished(question, None, false);
                 } else {
                     question.answer(suggestion.clone());
-                    self.finished(question, suggestion);
+                    // The whole window may yield something where a short one did not.
+                    let barren = suggestion.is_none() && work.prompt_tokens > 0 && !work.short;
+                    self.finished(question, suggestion.clone(), barren);
                 }
                 debug!(
                     prompt_tokens = work.prompt_tokens,
+                    short = work.short,
                     evaluated = work.evaluated,
                     decoded = work.decoded,
                     prefill_seconds = work.prefill_seconds,
@@ -161,10 +184,16 @@ impl Completer {
                     "worked on a question"
                 );
                 trace!(raw = work.raw, "the model's text");
+                if !work.short {
+                    self.patience = Duration::ZERO;
+                }
+                if !ended_early && !frugal {
+                    self.idle(resident, question, suggestion, work.short);
+                }
             }
             Ok(Err(problem)) => {
                 question.answer(None);
-                self.finished(question, None);
+                self.finished(question, None, false);
                 self.tell(&problem);
             }
             Err(_) => {
@@ -172,7 +201,7 @@ impl Completer {
                 if catch_unwind(AssertUnwindSafe(|| engine.clear())).is_err() {
                     error!("the engine panicked while it was cleared");
                 }
-                self.finished(question, None);
+                self.finished(question, None, false);
                 error!("the engine panicked; its cache is cleared, the answer was empty");
                 if !std::mem::replace(&mut self.told_of_panic, true) {
                     self.notice(
@@ -183,9 +212,104 @@ impl Completer {
         }
     }
 
+    /// Works for the questions that will come, until one does or nothing is left to do.
+    fn idle(
+        &mut self,
+        resident: &mut Resident,
+        question: &Arc<Question>,
+        shown: Option<Suggestion>,
+        short: bool,
+    ) {
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            if short && !self.read_whole(resident, question)? {
+                return Ok(());
+            }
+            match shown {
+                Some(shown) => self.answer_ahead(resident, question, &shown),
+                None => Ok(()),
+            }
+        }));
+        match outcome {
+            Ok(Ok(())) => {}
+            // Nobody waits for this work: the next question tells, if it fails as well.
+            Ok(Err(problem)) => debug!(%problem, "the engine failed while nobody waited"),
+            Err(_) => {
+                error!("the engine panicked while nobody waited; its cache is cleared");
+                if catch_unwind(AssertUnwindSafe(|| resident.engine.clear())).is_err() {
+                    error!("the engine panicked while it was cleared");
+                }
+            }
+        }
+    }
+
+    /// Reads what a short window left out; says whether it came to the end of it.
+    fn read_whole(&mut self, resident: &mut Resident, question: &Question) -> Result<bool, EngineError> {
+        if self.mailbox.wait(self.patience) {
+            return Ok(false);
+        }
+        let Resident { engine, profile } = resident;
+        let mut watch = || self.watch(question);
+        let done = ahead::read(&question.snapshot, profile, engine.as_mut(), &mut watch)?;
+        let (first, longest) = PATIENCE;
+        self.patience = if done { Duration::ZERO } else { (self.patience * 2).clamp(first, longest) };
+        debug!(done, "read the whole window");
+        Ok(done)
+    }
+
+    /// Answers what will be asked once `shown` is accepted.
+    fn answer_ahead(
+        &mut self,
+        resident: &mut Resident,
+        question: &Question,
+        shown: &Suggestion,
+    ) -> Result<(), EngineError> {
+        let snapshot = &question.snapshot;
+        // Behind a new line the model chooses the indentation: what an editor puts there is the beginning of it.
+        let new_line = lines::line_break(&snapshot.text);
+        let typed = if snapshot.options.idle == Idle::Full { vec!["", new_line] } else { vec![""] };
+        if snapshot.selected.is_some() || self.mailbox.wait(REST) {
+            return Ok(());
+        }
+        let Resident { engine, profile } = resident;
+        for typed in typed {
+            let mut watch = || self.watch(question);
+            let Some(place) = ahead::accepted(snapshot, shown, typed, &mut || watch().is_break()) else {
+                return Ok(());
+            };
+            let known = self.ahead.as_ref().is_some_and(|it| {
+                it.cursor == place.cursor && it.options == place.options && it.text == place.text
+            });
+            if known {
+                continue;
+            }
+            debug!("answers ahead");
+            let Some((suggestion, work)) = ahead::answer(&place, profile, engine.as_mut(), &mut watch)?
+            else {
+                return Ok(());
+            };
+            debug!(evaluated = work.evaluated, decoded = work.decoded, "answered ahead");
+            let place = Box::new(place);
+            self.ahead = Some(place.clone());
+            if work.prompt_tokens > 0 {
+                let uri = question.uri.clone();
+                let _ = self.events.send(Event::Foreseen { uri, snapshot: place, suggestion });
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends work that nobody waits for when somebody does.
+    fn watch(&self, question: &Question) -> ControlFlow<()> {
+        if self.mailbox.is_waiting() || question.is_idle_work() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    }
+
     /// Says that a question is not worked on any more.
-    fn finished(&self, question: &Arc<Question>, suggestion: Option<Suggestion>) {
-        let _ = self.events.send(Event::Finished { question: Arc::clone(question), suggestion });
+    fn finished(&self, question: &Arc<Question>, suggestion: Option<Suggestion>, barren: bool) {
+        let _ = self.events.send(Event::Finished { question: Arc::clone(question), suggestion, barren });
     }
 
     /// Logs an error, and shows the first of its kind to the user.

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// One slot between a thread that puts and a thread that takes.
 #[derive(Debug)]
@@ -67,6 +68,16 @@ impl<T> Mailbox<T> {
         self.waiting.load(Ordering::Acquire)
     }
 
+    /// Waits until [`is_waiting`](Self::is_waiting), `pause` at most; says whether it is.
+    pub(crate) fn wait(&self, pause: Duration) -> bool {
+        let slot = self.slot();
+        let nothing = |slot: &mut Slot<T>| slot.letter.is_none() && !slot.closed;
+        let (slot, _) =
+            self.changed.wait_timeout_while(slot, pause, nothing).unwrap_or_else(PoisonError::into_inner);
+        drop(slot);
+        self.is_waiting()
+    }
+
     /// Ends every present and future `take`.
     pub(crate) fn close(&self) {
         let mut slot = self.slot();
@@ -106,6 +117,21 @@ mod tests {
         assert_eq!(taker.join().ok(), Some(None));
         assert_eq!(mailbox.put(7), Some(7));
         assert!(mailbox.is_waiting());
+    }
+
+    #[test]
+    fn a_wait_ends_with_the_letter_or_the_pause_and_takes_nothing() {
+        let mailbox = Arc::new(Mailbox::default());
+        assert!(!mailbox.wait(Duration::from_millis(1)));
+        let waiter = thread::spawn({
+            let mailbox = Arc::clone(&mailbox);
+            move || mailbox.wait(Duration::from_secs(600))
+        });
+        mailbox.put(1);
+        assert_eq!(waiter.join().ok(), Some(true));
+        assert_eq!(mailbox.take(), Some(1));
+        mailbox.close();
+        assert!(mailbox.wait(Duration::from_secs(600)));
     }
 
     #[test]

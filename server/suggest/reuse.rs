@@ -16,10 +16,13 @@ const AFTER: usize = 1024;
 /// Bytes of a suggestion that is kept.
 const TEXT: usize = 8192;
 
-/// The suggestions of one document, newest last. Bounded: 64 entries of a few kilobytes.
+/// The suggestions of one document, newest last, and the places that have none. Bounded: twice 64 entries of a few
+/// kilobytes.
 #[derive(Debug, Default)]
 pub struct Cache {
     entries: VecDeque<Entry>,
+    /// Entries with empty texts.
+    barren: VecDeque<Entry>,
 }
 
 #[derive(Debug)]
@@ -63,24 +66,72 @@ impl Cache {
         if suggestion.text.len() > TEXT {
             return;
         }
-        let from = floor(text, cursor.saturating_sub(BEFORE));
-        let to = floor(text, (range.end + AFTER).min(text.len_bytes()));
-        let (at_start, at_end) = (from == 0, to == text.len_bytes());
-        let before = text.byte_slice(from..cursor).to_string();
-        let replaced = text.byte_slice(range.clone()).to_string();
-        let after = text.byte_slice(range.end..to).to_string();
-        self.entries
-            .retain(|entry| (&entry.before, &entry.replaced, &entry.after) != (&before, &replaced, &after));
-        let text = suggestion.text.clone();
-        self.entries.push_back(Entry { before, at_start, replaced, after, at_end, text });
-        if self.entries.len() > ENTRIES {
-            self.entries.pop_front();
+        keep(&mut self.entries, Entry::new(text, cursor, suggestion));
+    }
+
+    /// Whether the model was asked for this place and nothing came out.
+    pub fn is_barren(&self, text: &Rope, cursor: usize) -> bool {
+        !self.barren.is_empty()
+            && Place::of(text, cursor)
+                .is_some_and(|place| self.barren.iter().any(|entry| entry.fits(&place, 0)))
+    }
+
+    /// Keeps that nothing came out for `cursor` in `text`.
+    pub fn put_barren(&mut self, text: &Rope, cursor: usize) {
+        let nothing = Suggestion { range: cursor..cursor, text: String::new() };
+        if cursor <= text.len_bytes() {
+            keep(&mut self.barren, Entry::new(text, cursor, &nothing));
         }
     }
 
     /// Forgets everything: the settings or the model changed.
     pub fn clear(&mut self) {
         self.entries.clear();
+        self.barren.clear();
+    }
+}
+
+/// Puts an entry in place of one for the same text, or of the oldest.
+fn keep(entries: &mut VecDeque<Entry>, new: Entry) {
+    entries
+        .retain(|old| (&old.before, &old.replaced, &old.after) != (&new.before, &new.replaced, &new.after));
+    entries.push_back(new);
+    if entries.len() > ENTRIES {
+        entries.pop_front();
+    }
+}
+
+impl Entry {
+    fn new(text: &Rope, cursor: usize, suggestion: &Suggestion) -> Self {
+        let range = &suggestion.range;
+        let from = floor(text, cursor.saturating_sub(BEFORE));
+        let to = floor(text, (range.end + AFTER).min(text.len_bytes()));
+        let (at_start, at_end) = (from == 0, to == text.len_bytes());
+        let before = text.byte_slice(from..cursor).to_string();
+        let replaced = text.byte_slice(range.clone()).to_string();
+        let after = text.byte_slice(range.end..to).to_string();
+        Self { before, at_start, replaced, after, at_end, text: suggestion.text.clone() }
+    }
+
+    /// How many bytes of the suggestion stand before the cursor already, if it fits and some are left: of the
+    /// lengths that may have been typed the longest, which leaves the least to guess.
+    fn typed(&self, place: &Place) -> Option<usize> {
+        (0..self.text.len()).rev().find(|&typed| self.text.is_char_boundary(typed) && self.fits(place, typed))
+    }
+
+    /// Whether the place is the entry's, with the first `typed` bytes of the suggestion before the cursor.
+    fn fits(&self, place: &Place, typed: usize) -> bool {
+        // Everything from the cursor on must be as it was. Editors that close brackets by themselves put the
+        // closer behind the cursor: then the text after differs, and the suggestion no longer fits.
+        let same_after = place.after.strip_prefix(self.replaced.as_str()).is_some_and(|after| {
+            after.starts_with(&self.after)
+                && (!self.at_end || (place.at_end && after.len() == self.after.len()))
+        });
+        same_after
+            && place.before.strip_suffix(&self.text[..typed]).is_some_and(|before| {
+                before.ends_with(&self.before)
+                    && (!self.at_start || (place.at_start && before.len() == self.before.len()))
+            })
     }
 }
 
@@ -103,28 +154,6 @@ impl Place {
         let slice = |range: Range<usize>| text.byte_slice(range).to_string();
         let (at_start, at_end) = (from == 0, to == text.len_bytes());
         Some(Self { before: slice(from..cursor), at_start, after: slice(cursor..to), at_end })
-    }
-}
-
-impl Entry {
-    /// How many bytes of the suggestion stand before the cursor already, if it fits and some are left.
-    fn typed(&self, place: &Place) -> Option<usize> {
-        // Everything from the cursor on must be as it was. Editors that close brackets by themselves put the
-        // closer behind the cursor: then the text after differs, and the suggestion no longer fits.
-        let after = place.after.strip_prefix(self.replaced.as_str())?;
-        if !after.starts_with(&self.after)
-            || (self.at_end && !(place.at_end && after.len() == self.after.len()))
-        {
-            return None;
-        }
-        // Each length that may have been typed, the longest first: it leaves the least to guess.
-        (0..self.text.len()).rev().find(|&typed| {
-            self.text.is_char_boundary(typed)
-                && place.before.strip_suffix(&self.text[..typed]).is_some_and(|before| {
-                    before.ends_with(&self.before)
-                        && (!self.at_start || (place.at_start && before.len() == self.before.len()))
-                })
-        })
     }
 }
 
@@ -211,6 +240,28 @@ mod tests {
         let (text, cursor) = place("f(a▮)\n");
         let rest = cache.get(&text, cursor).unwrap();
         assert_eq!(rest, Suggestion { range: cursor..cursor + 1, text: ", b);".into() });
+    }
+
+    #[test]
+    fn a_place_that_yielded_nothing_is_known_until_the_text_around_it_changes() {
+        let mut cache = Cache::default();
+        let (text, cursor) = place("let x▮\nend");
+        assert!(!cache.is_barren(&text, cursor));
+        cache.put_barren(&text, cursor);
+        for (fixture, barren) in [
+            ("let x▮\nend", true),
+            ("let xy▮\nend", false),
+            ("let ▮\nend", false),
+            ("let x▮\nEnd", false),
+            ("let x▮\nend ", false),
+            (" let x▮\nend", false),
+        ] {
+            let (text, cursor) = place(fixture);
+            assert_eq!(cache.is_barren(&text, cursor), barren, "{fixture}");
+        }
+        assert_eq!(get(&mut cache, "let x▮\nend"), None);
+        cache.clear();
+        assert!(!cache.is_barren(&text, cursor));
     }
 
     #[test]
