@@ -177,6 +177,12 @@ fn codes() -> Vec<String> {
         };
         SOURCES.iter().flat_map(|source| (1..6).map(move |at| cut(source, at))).collect()
     };
-    let end = |code: &String| code[code.floor_char_boundary(code.len().saturating_sub(CODE))..].to_owned();
+    let end = |code: &String| {
+        let mut from = code.len().saturating_sub(CODE);
+        while !code.is_char_boundary(from) {
+            from += 1;
+        }
+        code[from..].to_owned()
+    };
     prefixes.iter().map(end).collect()
 }
