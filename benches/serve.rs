@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use taper::text::{Edit, Encoding, Rope, position};
 
-use client::{Client, inline_params};
+use client::{Client, inline_params, insertion};
 
 const STARTS: usize = 5;
 
@@ -67,14 +67,8 @@ fn main() {
         while ask(&mut client, &uri, &text, cursor).0.is_empty() {}
         for (version, key) in typed.chars().enumerate() {
             let at = position::position(&text, cursor, Encoding::Utf16);
-            let place = json!({ "line": at.line, "character": at.character });
-            client.notify(
-                "textDocument/didChange",
-                json!({
-                    "textDocument": { "uri": uri, "version": version + 2 },
-                    "contentChanges": [{ "range": { "start": place, "end": place }, "text": key.to_string() }],
-                }),
-            );
+            let change = insertion(&uri, version as i64 + 2, at.line, at.character, &key.to_string());
+            client.notify("textDocument/didChange", change);
             Edit::insert(cursor, key.to_string()).apply(&mut text).expect("the key fits");
             cursor += key.len_utf8();
             let (suggestion, took) = ask(&mut client, &uri, &text, cursor);

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use taper::syntax::{Syntax, scope};
 use taper::text::{Edit, Encoding, Rope, position};
 
-use crate::client::{Client, inline_params};
+use crate::client::{Client, inline_params, insertion};
 
 /// The default latency budget, and what a busy machine may add between two processes.
 const BUDGET: Duration = Duration::from_millis(300);
@@ -64,14 +64,8 @@ fn types_and_is_answered(fixture: &str, language: &str, typed: &str) {
     let mut shown = 0;
     for (version, key) in typed.chars().enumerate() {
         let at = position::position(&text, cursor, Encoding::Utf16);
-        let place = json!({ "line": at.line, "character": at.character });
-        client.notify(
-            "textDocument/didChange",
-            json!({
-                "textDocument": { "uri": uri, "version": version + 2 },
-                "contentChanges": [{ "range": { "start": place, "end": place }, "text": key.to_string() }],
-            }),
-        );
+        let change = insertion(&uri, version as i64 + 2, at.line, at.character, &key.to_string());
+        client.notify("textDocument/didChange", change);
         Edit::insert(cursor, key.to_string()).apply(&mut text).unwrap();
         cursor += key.len_utf8();
         let (suggestion, took) = ask(&mut client, &uri, &text, cursor);

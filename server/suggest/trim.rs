@@ -17,7 +17,7 @@ pub fn trim(place: &Place<'_>, text: &str, whole: bool) -> Option<String> {
         cut_to_complete_part(&mut text);
     }
     let text = without_doubled_blanks(place, &text);
-    let text = without_overlap(place, text).trim_end();
+    let text = without_overlap(place, &text).trim_end();
     let next = place.line_after.chars().next();
     if next.is_some_and(is_word) && text.ends_with(is_word) {
         return None;
@@ -41,10 +41,32 @@ fn cut_to_complete_part(text: &mut String) {
     }
 }
 
-/// Models that do not see how the indentation was split into tokens write it twice.
-fn without_doubled_blanks<'t>(place: &Place<'_>, text: &'t str) -> &'t str {
-    let blank_before = place.line_before.ends_with([' ', '\t']);
-    if blank_before && !text.starts_with('\n') { text.trim_start_matches([' ', '\t']) } else { text }
+/// Models that do not see how the indentation was split into tokens write it twice, or begin too deep: then all
+/// of the answer's lines move back by as much.
+fn without_doubled_blanks(place: &Place<'_>, text: &str) -> String {
+    let stripped = text.trim_start_matches([' ', '\t']);
+    if !place.line_before.ends_with([' ', '\t']) || stripped.starts_with('\n') {
+        return text.to_owned();
+    }
+    let extra = &text[..text.len() - stripped.len()];
+    let deeper = format!("{}{extra}", place.line_before);
+    if extra.is_empty() || !place.on_blank_line_start() {
+        return stripped.to_owned();
+    }
+    let mut lines = stripped.split('\n');
+    let mut out = lines.next().unwrap_or("").to_owned();
+    for line in lines {
+        out.push('\n');
+        // A line that is not indented as deep as the first one closes something, and stands where it should.
+        match line.strip_prefix(&deeper) {
+            Some(rest) => {
+                out.push_str(place.line_before);
+                out.push_str(rest);
+            }
+            None => out.push_str(line),
+        }
+    }
+    out
 }
 
 /// Removes the end of the text where it repeats the rest of the cursor's line.
@@ -135,6 +157,8 @@ mod tests {
     #[test]
     fn blanks_are_not_doubled_and_do_not_trail() {
         assert_eq!(trimmed("    ▮\n", "    return x  ", true).as_deref(), Some("return x"));
+        let deep = "  if x:\n          y()\n      z()\n    w()";
+        assert_eq!(trimmed("    ▮\n", deep, true).as_deref(), Some("if x:\n        y()\n    z()\n    w()"));
         assert_eq!(trimmed("x = ▮\n", " 1", true).as_deref(), Some("1"));
         assert_eq!(trimmed("x =▮\n", " 1\r\n", true).as_deref(), Some(" 1"));
         assert_eq!(trimmed("x = ▮\n", "  \n", true), None);
