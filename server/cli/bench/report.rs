@@ -104,8 +104,14 @@ pub(super) fn table(session: &Session<'_>, out: &mut impl Write) -> io::Result<(
             count(&|it| it.answer == Answer::None),
         ),
     )?;
-    say("request to answer", spread(keystrokes.iter().filter_map(|it| it.answer_ms)))?;
-    say("request to text", spread(keystrokes.iter().filter(|it| text(it)).filter_map(|it| it.answer_ms)))?;
+    // A cancelled question is answered soon after the next key, however long the answer would have taken: the first
+    // of these lines is what the editor sees, the second leaves out what took too long.
+    let waits = |which: &dyn Fn(&Keystroke) -> bool| {
+        spread(keystrokes.iter().filter(|it| which(it)).filter_map(|it| it.answer_ms))
+    };
+    say("request to answer", waits(&|_| true))?;
+    say("- not cancelled", waits(&|it| it.answer != Answer::Cancelled))?;
+    say("- with text", waits(&text))?;
     let saved = keystrokes.iter().map(|it| it.saved).sum();
     say("characters saved", format!("{saved} of {expected} ({:.1} %)", share(saved, *expected)))?;
     let work = if *work_was_logged {
