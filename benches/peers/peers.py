@@ -136,11 +136,11 @@ def engine_ratios(args, llama, say):
     )
     say(f"## Engine: prefill {PREFILL} and decode {DECODE} tokens behind {PREFILL}, {args.threads} threads\n")
     say("Tokens a second, the best of three in each run; runs interleaved (taper, taper AVX2, llama.cpp, and again).")
-    say("The ratio is the median of the runs' own ratios. AVX2 is forced on taper's side only (TAPER_KERNEL=avx2):")
+    say("The ratio is the median of the runs' own ratios. AVX2 is forced on taper's side only (what TAPER_KERNEL=avx2 does):")
     say("llama.cpp chooses its instructions when it is built, so an AVX2 ratio against this build understates taper;")
     say("name a build with -DGGML_NATIVE=OFF -DGGML_AVX2=ON in LLAMA_BIN for a ratio among equals.\n")
-    say("| model | run | taper prefill | taper decode | AVX2 prefill | AVX2 decode | llama.cpp prefill | llama.cpp decode |")
-    say("|---|---|---|---|---|---|---|---|")
+    say("| model | run | taper prefill | taper decode | AVX2 prefill | AVX2 decode | llama.cpp prefill | llama.cpp decode | load behind it |")
+    say("|---|---|---|---|---|---|---|---|---|")
     lines = []
     for model in args.model:
         rows = []
@@ -151,7 +151,7 @@ def engine_ratios(args, llama, say):
             peer = llama_rates(llama, model, args.threads)
             rows.append((own, avx2, peer))
             numbers = " | ".join(f"{prefill:.0f} | {decode:.1f}" for prefill, decode in rows[-1])
-            say(f"| {model.name} | {run + 1} | {numbers} |")
+            say(f"| {model.name} | {run + 1} | {numbers} | {load()} |")
         for name, which in ((kernel, 0), ("avx2", 1)):
             prefill, decode = (statistics.median(row[which][at] / row[2][at] for row in rows) for at in (0, 1))
             lines.append(f"| {model.name} | {name} | {prefill:.2f} x | {decode:.2f} x |")
