@@ -2,6 +2,7 @@
 # Measures this machine and keeps what came out: benches/runs/DATE-MACHINE/.
 #
 # usage: benches/run.sh [MACHINE]       MACHINE: a name for the folder; default the processor's
+# Beside llama.cpp: benches/peers/run.sh. What a person who types gets: taper bench replay TASKS.jsonl.
 # TAPER_TEST_MODEL names the model's file; without it the default model, which is fetched.
 set -euo pipefail
 cd "$(dirname "$0")/.."

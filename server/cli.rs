@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+pub mod bench;
 pub mod complete;
 pub mod doctor;
 pub mod load;
@@ -44,6 +45,8 @@ pub enum Command {
     Models(models::Args),
     /// Look at this machine, its models and its speed.
     Doctor(Box<doctor::Args>),
+    /// Measure taper as a person meets it.
+    Bench(bench::Args),
     /// Print a completion script for a shell.
     #[command(
         after_help = "Example: taper completions bash > ~/.local/share/bash-completion/completions/taper"
@@ -63,6 +66,7 @@ pub fn main() -> ExitCode {
         Some(Command::Pull(args)) => pull::run(args),
         Some(Command::Models(args)) => models::run(args),
         Some(Command::Doctor(args)) => doctor::run(&args),
+        Some(Command::Bench(args)) => bench::run(&args),
         Some(Command::Completions { shell }) => {
             clap_complete::generate(shell, &mut Arguments::command(), "taper", &mut std::io::stdout());
             Ok(())

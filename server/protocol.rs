@@ -2,13 +2,16 @@
 //! It keeps no state and knows nothing of what the documents contain.
 //!
 //! The way of a message: [`input`] (a thread) frames and bounds it, tower-lsp parses it, [`front`] hands it to the
-//! session in arrival order, [`messages`] reads and writes it; [`notices`] goes the other way.
+//! session in arrival order, [`messages`] reads and writes it; [`notices`] goes the other way. [`client`] is the other
+//! end of the pipes, for measuring; [`tasks`] are the files that it is measured with.
 
+pub mod client;
 mod framing;
 mod front;
 mod input;
 mod messages;
 mod notices;
+pub mod tasks;
 
 use std::io;
 use std::sync::atomic::Ordering;

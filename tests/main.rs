@@ -8,5 +8,6 @@ mod fake_hub;
 mod lsp;
 mod pull;
 mod real_model;
+mod replay;
 mod script;
 mod tidy;

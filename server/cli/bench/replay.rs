@@ -1,0 +1,319 @@
+//! `taper bench replay`: types the answers of completion tasks at this very program, serving over pipes.
+//! It knows nothing of the insides of the server: it sees what an editor sees, its log, and its memory.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::report::{self, Answer, Keystroke};
+use super::typist;
+use crate::cli::load::ModelArgs;
+use crate::protocol::client::{self, Client, Outcome, Said};
+use crate::protocol::tasks::{self, Key, Trace};
+use crate::text::{Edit, Encoding, Rope, position};
+
+/// Arguments of `taper bench replay`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: taper bench replay tasks.jsonl --limit 20 --csv keys.csv
+
+A task is a JSON object a line: `id`, `language`, `path`, `prefix`, `suffix`, `expected`. Pauses are log-normal \
+                  around --pause-ms, longer behind a word (1.6 times) and at a line's end (2 and 3 times). A \
+                  suggestion is accepted at the next key when its first line is what is left of the line, and \
+                  that is at least 3 characters.")]
+pub struct Args {
+    /// The tasks.
+    tasks: PathBuf,
+    /// Type only so many of them, spread over the file.
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Which pauses: the same number gives the same.
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    seed: u64,
+    /// The median pause between two keys in a word, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 130)]
+    pause_ms: u32,
+    /// What is in time, and what the server is told to answer within, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(10..=60_000))]
+    budget_ms: u32,
+    /// Wait for each answer before the next key: what is suggested to somebody who waits.
+    #[arg(long)]
+    patient: bool,
+    /// Write what became of each key to this file.
+    #[arg(long, value_name = "PATH")]
+    csv: Option<PathBuf>,
+    /// Write keys and pauses to this file, so that another program can be typed at alike, and end.
+    #[arg(long, value_name = "PATH")]
+    dump_trace: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+/// How long the model may take to load; it may have to be fetched first.
+const LOAD: Duration = Duration::from_secs(1800);
+/// How long an answer is waited for by who waits.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The shortest rest of a line that is worth a key to accept.
+const WORTH_ACCEPTING: usize = 3;
+
+/// Runs the command.
+///
+/// # Errors
+/// The tasks cannot be read, or the server fails.
+pub fn run(args: &Args) -> Result<()> {
+    let tasks = tasks::read(&args.tasks)?;
+    if tasks.is_empty() {
+        bail!("no tasks in {}", args.tasks.display());
+    }
+    let mut random = fastrand::Rng::with_seed(args.seed);
+    // Spread over the whole file, the same every time.
+    let limit = args.limit.unwrap_or(usize::MAX).clamp(1, tasks.len());
+    let traces: Vec<Trace> = (0..limit)
+        .map(|at| typist::typed(&tasks[at * tasks.len() / limit], f64::from(args.pause_ms), &mut random))
+        .collect();
+    if let Some(path) = &args.dump_trace {
+        return Ok(tasks::write(path, &traces)?);
+    }
+
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let budget = Duration::from_millis(u64::from(args.budget_ms));
+    let mut client = Client::start(&program, &arguments(&args.model), budget)?;
+    client.wait_ready(LOAD, pass_on)?;
+    let mut typing = Typing {
+        client,
+        patient: args.patient,
+        keystrokes: Vec::new(),
+        open: HashMap::new(),
+        work_was_logged: false,
+    };
+    for trace in &traces {
+        typing.task(trace)?;
+    }
+    typing.drain()?;
+    let memory = peak_memory(typing.client.pid());
+    let Typing { client, keystrokes, work_was_logged, .. } = typing;
+    client.quit()?;
+
+    let mut out = io::stdout().lock();
+    let expected = traces.iter().flat_map(|trace| &trace.keys).map(|key| key.text.chars().count()).sum();
+    let session = report::Session {
+        tasks: traces.len(),
+        expected,
+        budget,
+        memory,
+        work_was_logged,
+        keystrokes: &keystrokes,
+    };
+    report::table(&session, &mut out).context("cannot print")?;
+    if let Some(path) = &args.csv {
+        let write = || -> io::Result<()> {
+            let mut file = io::BufWriter::new(fs::File::create(path)?);
+            report::csv(&keystrokes, &mut file)?;
+            file.flush()
+        };
+        write().with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// What the server is started with.
+fn arguments(model: &ModelArgs) -> Vec<String> {
+    let ModelArgs { model, device, kernel, threads, context, offline, engine } = model;
+    // The log says how much work a question was.
+    let mut arguments: Vec<String> =
+        ["serve", "--stdio", "--log", "warn,taper=debug"].map(str::to_owned).to_vec();
+    let options = [
+        ("--model", model.clone()),
+        ("--device", device.clone()),
+        ("--kernel", kernel.clone()),
+        ("--threads", threads.map(|it| it.to_string())),
+        ("--context", context.map(|it| it.to_string())),
+        ("--engine", engine.clone()),
+    ];
+    for (name, value) in options {
+        if let Some(value) = value {
+            arguments.extend([name.to_owned(), value]);
+        }
+    }
+    if *offline {
+        arguments.push("--offline".to_owned());
+    }
+    arguments
+}
+
+/// Passes warnings and worse of the server's log on.
+#[expect(clippy::print_stderr, reason = "it is stderr that is passed on")]
+fn pass_on(line: &str) {
+    if !line.contains(" DEBUG ") && !line.contains(" INFO ") {
+        eprintln!("{line}");
+    }
+}
+
+/// The most memory that a process has had, in bytes, where the system says so.
+fn peak_memory(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+}
+
+/// A number of a line in the server's log: `name=12`.
+fn logged(line: &str, name: &str) -> Option<u64> {
+    let behind = line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='))?;
+    behind.parse().ok()
+}
+
+/// The text that the fingers have still to type in this line.
+fn rest_of_line(keys: &[Key]) -> String {
+    keys.iter().map(|key| key.text.as_str()).take_while(|key| !typist::breaks(key)).collect()
+}
+
+/// Somebody who types.
+struct Typing {
+    client: Client,
+    patient: bool,
+    keystrokes: Vec<Keystroke>,
+    /// Questions without an answer, as places in `keystrokes`; and when they were asked.
+    open: HashMap<i64, (usize, Instant)>,
+    work_was_logged: bool,
+}
+
+impl Typing {
+    fn task(&mut self, trace: &Trace) -> Result<()> {
+        let uri = client::uri(&trace.path);
+        let mut text = Rope::from_str(&format!("{}{}", trace.prefix, trace.suffix));
+        let mut cursor = trace.prefix.len();
+        let mut version = 1;
+        self.client.open(&uri, &trace.language, &text.to_string())?;
+        self.rest(Instant::now() + milliseconds(trace.look_ms), None)?;
+
+        let mut at = 0;
+        let mut shown: Option<String> = None;
+        let mut asked: Option<i64> = None;
+        while let Some(key) = trace.keys.get(at) {
+            let rest = rest_of_line(&trace.keys[at..]);
+            let length = rest.chars().count();
+            let fits = shown.take().is_some_and(|it| it.lines().next() == Some(rest.as_str()));
+            let (inserted, keys) = if fits && length >= WORTH_ACCEPTING {
+                // Each key of the rest is one character.
+                (rest, length)
+            } else {
+                (key.text.clone(), 1)
+            };
+            let pause_ms = trace.keys[at + keys - 1].pause_ms;
+            let before = position::position(&text, cursor, Encoding::Utf16);
+            version += 1;
+            let edit = Edit::insert(cursor, inserted.clone());
+            edit.apply(&mut text).context("a key does not fit into its document")?;
+            cursor += inserted.len();
+            let after = position::position(&text, cursor, Encoding::Utf16);
+
+            if let Some(id) = asked.filter(|id| self.open.contains_key(id)) {
+                self.client.cancel(id)?;
+            }
+            self.client.insert(&uri, version, before, &inserted)?;
+            let sent = Instant::now();
+            let id = self.client.ask(&uri, after)?;
+            self.open.insert(id, (self.keystrokes.len(), sent));
+            self.keystrokes.push(Keystroke {
+                task: trace.id.clone(),
+                at,
+                saved: if keys > 1 { length } else { 0 },
+                pause_ms,
+                ..Keystroke::default()
+            });
+            asked = Some(id);
+            shown = self.rest(sent + milliseconds(pause_ms), Some(id))?;
+            if let Some((place, _)) = self.open.get(&id) {
+                self.keystrokes[*place].overtaken = true;
+            }
+            at += keys;
+        }
+        if let Some(id) = asked.filter(|id| self.open.contains_key(id)) {
+            self.client.cancel(id)?;
+        }
+        Ok(self.client.close(&uri)?)
+    }
+
+    /// Listens until `end`; by who waits, until the question `asked` has its answer, too. What that answer shows.
+    fn rest(&mut self, end: Instant, asked: Option<i64>) -> Result<Option<String>> {
+        let mut shown = None;
+        loop {
+            let waits = self.patient && asked.is_some_and(|id| self.open.contains_key(&id));
+            let until = if waits { end.max(Instant::now() + PATIENCE) } else { end };
+            match self.client.hear(until)? {
+                None if waits => bail!("a question has had no answer for {} s", PATIENCE.as_secs()),
+                None => return Ok(shown),
+                Some(Said::Answer { id, at, outcome }) => {
+                    if Some(id) == asked
+                        && let Outcome::Text { text, inserts: true } = &outcome
+                    {
+                        shown = Some(text.clone());
+                    }
+                    self.note(id, at, &outcome);
+                }
+                Some(Said::Log(line)) => self.log(&line),
+                Some(Said::Problem(message)) => pass_on(&format!("taper says: {message}")),
+                Some(Said::Ready) => {}
+            }
+        }
+    }
+
+    /// Waits for what has not been answered yet.
+    fn drain(&mut self) -> Result<()> {
+        let end = Instant::now() + Duration::from_secs(5);
+        while !self.open.is_empty() {
+            match self.client.hear(end)? {
+                Some(Said::Answer { id, at, outcome }) => self.note(id, at, &outcome),
+                Some(Said::Log(line)) => self.log(&line),
+                Some(_) => {}
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, id: i64, at: Instant, outcome: &Outcome) {
+        let Some((place, asked)) = self.open.remove(&id) else { return };
+        let keystroke = &mut self.keystrokes[place];
+        keystroke.answer_ms = Some((at - asked).as_secs_f64() * 1e3);
+        keystroke.answer = match outcome {
+            Outcome::Text { text, .. } => Answer::Text(text.chars().count()),
+            Outcome::Nothing => Answer::Empty,
+            Outcome::Refused if keystroke.overtaken => Answer::Cancelled,
+            Outcome::Refused => Answer::Failed,
+        };
+    }
+
+    /// Counts the work that the log tells of for the newest key: it may have been asked for by the one before.
+    fn log(&mut self, line: &str) {
+        if line.contains("worked on a question") {
+            self.work_was_logged = true;
+            if let Some(keystroke) = self.keystrokes.last_mut() {
+                keystroke.evaluated += logged(line, "evaluated").unwrap_or(0);
+                keystroke.decoded += logged(line, "decoded").unwrap_or(0);
+            }
+        }
+        pass_on(line);
+    }
+}
+
+fn milliseconds(number: f64) -> Duration {
+    Duration::try_from_secs_f64(number / 1e3).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_in_the_log() {
+        let line =
+            "2026 DEBUG taper::session: worked on a question prompt_tokens=9 evaluated=12 decoded=3 x=\"a\"";
+        assert_eq!(logged(line, "evaluated"), Some(12));
+        assert_eq!(logged(line, "tokens"), None);
+        assert_eq!(logged(line, "x"), None);
+    }
+}

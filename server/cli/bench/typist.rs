@@ -1,0 +1,134 @@
+//! How a person types: a text in, keys and the pauses between them out.
+//! It knows nothing of servers, or of clocks.
+//!
+//! A pause is log-normal: `median * exp(0.45 z)` with `z` from the standard normal distribution, so that half of the
+//! pauses within words are shorter than the median and one in twenty is more than twice as long. Behind a word it is
+//! 1.6 times as long, before a line break and at the end 2 times, behind a line break 3 times; before the first key, the
+//! file is looked at for 8 times as long. No pause is shorter than 0.4 or longer than 20 medians. The same seed gives
+//! the same pauses.
+//!
+//! A line break brings the indentation behind it, as editors do: nobody types it.
+
+use crate::protocol::tasks::{Key, Task, Trace};
+
+const SPREAD: f64 = 0.45;
+const BEHIND_WORD: f64 = 1.6;
+const BEFORE_BREAK: f64 = 2.0;
+const BEHIND_BREAK: f64 = 3.0;
+const LOOK: f64 = 8.0;
+const SHORTEST: f64 = 0.4;
+const LONGEST: f64 = 20.0;
+
+/// A task as it is typed, with this median pause in milliseconds.
+pub(super) fn typed(task: &Task, median: f64, random: &mut fastrand::Rng) -> Trace {
+    let texts = keys(&task.expected);
+    let mut pause = |factor: f64| {
+        let length = factor * (SPREAD * normal(random)).exp();
+        // To the microsecond: nobody needs more digits in a file.
+        (median * length.clamp(SHORTEST, LONGEST) * 1e3).round() / 1e3
+    };
+    let look_ms = pause(LOOK);
+    let keys = texts.iter().enumerate().map(|(at, &text)| {
+        let pause_ms = pause(factor(text, texts.get(at + 1).copied()));
+        Key { text: text.to_owned(), pause_ms }
+    });
+    Trace {
+        keys: keys.collect(),
+        id: task.id.clone(),
+        language: task.language.clone(),
+        path: task.path.clone(),
+        prefix: task.prefix.clone(),
+        suffix: task.suffix.clone(),
+        look_ms,
+    }
+}
+
+/// Whether a key breaks the line.
+pub(super) fn breaks(key: &str) -> bool {
+    key.starts_with(['\n', '\r'])
+}
+
+fn factor(key: &str, next: Option<&str>) -> f64 {
+    let in_word = |key: &str| key.starts_with(|it: char| it.is_alphanumeric() || it == '_');
+    match next {
+        _ if breaks(key) => BEHIND_BREAK,
+        None => BEFORE_BREAK,
+        Some(next) if breaks(next) => BEFORE_BREAK,
+        Some(next) if in_word(key) && !in_word(next) => BEHIND_WORD,
+        Some(_) => 1.0,
+    }
+}
+
+/// The keys that insert a text.
+fn keys(text: &str) -> Vec<&str> {
+    let mut keys = Vec::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let end = if breaks(rest) {
+            let line_break = if rest.starts_with("\r\n") { 2 } else { 1 };
+            let behind = &rest[line_break..];
+            line_break + behind.len() - behind.trim_start_matches([' ', '\t']).len()
+        } else {
+            first.len_utf8()
+        };
+        let (key, behind) = rest.split_at(end);
+        keys.push(key);
+        rest = behind;
+    }
+    keys
+}
+
+/// A number from the standard normal distribution (Box and Muller 1958).
+fn normal(random: &mut fastrand::Rng) -> f64 {
+    // In (0, 1], so that the logarithm is finite.
+    let radius = (-2.0 * (1.0 - random.f64()).ln()).sqrt();
+    radius * (std::f64::consts::TAU * random.f64()).cos()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(expected: &str) -> Task {
+        let name = || "a.py".to_owned();
+        Task {
+            id: name(),
+            language: "python".to_owned(),
+            path: name(),
+            prefix: "x".to_owned(),
+            suffix: "y".to_owned(),
+            expected: expected.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_line_break_brings_its_indentation() {
+        assert_eq!(keys("a \n\tä\r\n\n  b"), ["a", " ", "\n\t", "ä", "\r\n", "\n  ", "b"]);
+        assert!(keys("").is_empty());
+    }
+
+    #[test]
+    fn pauses_have_the_median_and_are_longer_where_people_stop() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let trace = typed(&task(&format!("{} b\nc", "a".repeat(4000))), 130.0, &mut random);
+        let mut within: Vec<f64> = trace.keys[..3999].iter().map(|key| key.pause_ms).collect();
+        within.sort_by(f64::total_cmp);
+        assert!((125.0..135.0).contains(&within[2000]), "{}", within[2000]);
+        assert!((250.0..300.0).contains(&within[3800]), "{}", within[3800]);
+        assert!(within[0] >= 0.4 * 130.0 && within[3998] <= 20.0 * 130.0);
+        let mut mean = |place: usize| {
+            let text = "ab c\nd";
+            let all = (0..2000).map(|_| typed(&task(text), 130.0, &mut random).keys[place].pause_ms);
+            all.sum::<f64>() / 2000.0
+        };
+        let mean: Vec<f64> = [0, 1, 3, 4].map(&mut mean).to_vec();
+        assert!(mean.is_sorted(), "{mean:?}");
+    }
+
+    #[test]
+    fn a_seed_repeats_itself() {
+        let type_it = |seed| typed(&task("hello(world)"), 130.0, &mut fastrand::Rng::with_seed(seed));
+        assert_eq!(type_it(3), type_it(3));
+        assert_ne!(type_it(3), type_it(4));
+    }
+}
