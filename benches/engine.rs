@@ -55,7 +55,7 @@ fn main() -> Result<(), EngineError> {
     };
     let threads = std::env::var("TAPER_THREADS").ok().and_then(|threads| threads.parse().ok());
     let threads = threads.unwrap_or_else(Pool::default_threads);
-    println!("{}, {threads} threads", model.display());
+    println!("{}, {threads} threads", model.file_name().unwrap_or_default().display());
     for kernel in kernels {
         measure(&model, kernel, threads)?;
         if std::env::var_os("TAPER_BENCH_PREFILL").is_none() {
