@@ -127,8 +127,8 @@ impl Parts {
     }
 }
 
-/// The path and, where the path does not tell it, the language. Only where the head of the file is not in
-/// the window anyway would a comment line be a lie about line numbers; the model does not mind.
+/// The path and, where the path does not tell it, the language: behind the format's own token, or else as a
+/// comment line. A script's `#!` line stays the first.
 fn header(profile: &Profile, tokens: &Tokens, file: &File<'_>, window: &Window) -> Vec<TokenId> {
     let language = file.language.filter(|it| {
         let extension = file.path.rsplit_once('.').map_or("", |(_, extension)| extension);

@@ -233,7 +233,7 @@ pub fn suggest_within(
 }
 
 /// The file of a snapshot, for its prompt.
-fn file(snapshot: &Snapshot) -> prompt::File<'_> {
+pub fn file(snapshot: &Snapshot) -> prompt::File<'_> {
     prompt::File {
         text: &snapshot.text,
         cursor: snapshot.cursor,
@@ -277,4 +277,26 @@ fn extend_selected(
     let mut watch = |draft: Option<Suggestion>| watch(draft.map(extend));
     let (suggestion, work) = suggest_within(time_left, &accepted, profile, engine, &mut watch)?;
     Ok((suggestion.map(extend), work))
+}
+
+#[cfg(test)]
+mod fixture {
+    use super::*;
+
+    /// A snapshot of a marked text, `▮` at the cursor, parsed if its path's language has a grammar.
+    pub(super) fn snapshot(path: &str, marked: &str) -> Snapshot {
+        let (before, after) = marked.split_once('▮').unwrap_or((marked, ""));
+        let language = taper_grammars::by_path(path.as_ref());
+        let text = Rope::from_str(&format!("{before}{after}"));
+        Snapshot {
+            syntax: language.and_then(|it| Syntax::parse(&text, it, &mut || false)),
+            text,
+            language,
+            path: path.to_owned(),
+            cursor: before.len(),
+            selected: None,
+            trigger: Trigger::Automatic,
+            options: Options::default(),
+        }
+    }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use taper_engine::{Engine, Limits};
+use taper_engine::Engine;
 
 use super::load::{self, ModelArgs};
 use crate::prompt::{self, template::Profile};
@@ -176,13 +176,8 @@ fn explain(
     engine: &dyn Engine,
     work: &Work,
 ) -> io::Result<()> {
-    let file = prompt::File {
-        text: &snapshot.text,
-        cursor: snapshot.cursor,
-        path: &snapshot.path,
-        language: snapshot.language,
-    };
-    let (prompt, _) = prompt::build(profile, engine.tokens(), file, suggest::budget(&snapshot.options));
+    let (prompt, _) =
+        prompt::build(profile, engine.tokens(), suggest::file(snapshot), suggest::budget(&snapshot.options));
     writeln!(out, "── prompt ({}) ──\n{}", profile.describe(), engine.tokens().render(&prompt.tokens))?;
     writeln!(out, "── forced ──\n{:?}", String::from_utf8_lossy(&prompt.forced))?;
     writeln!(out, "── raw answer ──\n{}\n── ended by: {} ──", work.raw, work.reason)
@@ -209,24 +204,6 @@ fn timings(
         took.as_secs_f64() * 1e3,
         if work.reason.is_empty() { "done" } else { work.reason },
     )
-}
-
-/// What a first run measures: reading and writing speed on a fixed text, tokens a second.
-pub(super) fn measure(
-    engine: &mut dyn Engine,
-    prompt_tokens: usize,
-    answer_tokens: usize,
-) -> Result<(f64, f64)> {
-    let code = "fn add(left: usize, right: usize) -> usize {\n    left + right\n}\n\n".repeat(prompt_tokens);
-    engine.clear();
-    let mut tokens = engine.tokens().encode(&code[..code.len().min(prompt_tokens * 8)]);
-    tokens.truncate(prompt_tokens);
-    let prompt = taper_engine::Prompt { tokens, forced: Vec::new() };
-    let limits = Limits { max_tokens: answer_tokens };
-    let generation = engine.generate(&prompt, &limits, &mut |_| ControlFlow::Continue(()))?;
-    engine.clear();
-    let rate = |tokens: usize, time: Duration| tokens as f64 / time.as_secs_f64().max(1e-9);
-    Ok((rate(generation.evaluated, generation.prefill), rate(generation.pieces.len(), generation.decode)))
 }
 
 #[cfg(test)]

@@ -3,17 +3,18 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use taper_engine::Engine;
 use taper_engine::fetch::{self, Bytes, Store, Wanted};
 use taper_engine::models::{self, Measured, measured};
+use taper_engine::{Engine, Limits, Prompt};
 
 use super::load::{self, ModelArgs};
-use super::{complete, pull};
+use super::pull::{self, BUDGET};
 use crate::config;
 use crate::prompt::template::Profile;
 
@@ -29,8 +30,6 @@ pub struct Args {
 /// Prompt tokens and answer tokens of the measurement: as in an editor, cold, then a short answer.
 const PROMPT_TOKENS: usize = 256;
 const ANSWER_TOKENS: usize = 32;
-/// The latency budget that the default model has to meet.
-const BUDGET: Duration = Duration::from_millis(300);
 
 /// Runs the command.
 ///
@@ -73,7 +72,7 @@ pub fn run(args: &Args) -> Result<()> {
     say("prompt", &Profile::of(&about, engine.tokens()).describe())?;
     say("load", &format!("{:.2} s", loaded.as_secs_f64()))?;
 
-    let (prefill, decode) = complete::measure(&mut engine, PROMPT_TOKENS, ANSWER_TOKENS)?;
+    let (prefill, decode) = measure(&mut engine, PROMPT_TOKENS, ANSWER_TOKENS)?;
     say("speed", &format!("reads {prefill:.0} tokens/s, writes {decode:.1} tokens/s"))?;
     let known = matches!(fetch::wanted(&name), Ok(Wanted::Known(_)));
     if known {
@@ -94,6 +93,20 @@ pub fn run(args: &Args) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Reading and writing speed on a fixed text, tokens a second.
+fn measure(engine: &mut dyn Engine, prompt_tokens: usize, answer_tokens: usize) -> Result<(f64, f64)> {
+    let code = "fn add(left: usize, right: usize) -> usize {\n    left + right\n}\n\n".repeat(prompt_tokens);
+    engine.clear();
+    let mut tokens = engine.tokens().encode(&code[..code.len().min(prompt_tokens * 8)]);
+    tokens.truncate(prompt_tokens);
+    let prompt = Prompt { tokens, forced: Vec::new() };
+    let limits = Limits { max_tokens: answer_tokens };
+    let generation = engine.generate(&prompt, &limits, &mut |_| ControlFlow::Continue(()))?;
+    engine.clear();
+    let rate = |tokens: usize, time: Duration| tokens as f64 / time.as_secs_f64().max(1e-9);
+    Ok((rate(generation.evaluated, generation.prefill), rate(generation.pieces.len(), generation.decode)))
 }
 
 /// What the measurements mean for a person who types.

@@ -58,7 +58,7 @@ pub fn default_model() -> anyhow::Result<&'static Model> {
 }
 
 /// The latency budget that the default model has to meet.
-const BUDGET: Duration = Duration::from_millis(300);
+pub(super) const BUDGET: Duration = Duration::from_millis(300);
 
 /// The file to use for a `--model` argument, or for the default model without one: pulled with a progress
 /// display on stderr if it is not here.

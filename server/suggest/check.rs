@@ -72,26 +72,12 @@ fn parses_no_worse(snapshot: &Snapshot, place: &Place<'_>, text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::suggest::{Options, Trigger};
-    use crate::syntax::Syntax;
-    use crate::text::Rope;
 
     fn fitted(path: &str, marked: &str, text: &str) -> Option<String> {
         let (before, after) = marked.split_once('▮').unwrap_or((marked, ""));
-        let language = taper_grammars::by_path(path.as_ref());
-        let rope = Rope::from_str(&format!("{before}{after}"));
-        let snapshot = Snapshot {
-            syntax: language.and_then(|it| Syntax::parse(&rope, it, &mut || false)),
-            text: rope,
-            language,
-            path: path.to_owned(),
-            cursor: before.len(),
-            selected: None,
-            trigger: Trigger::Automatic,
-            options: Options::default(),
-        };
+        let snapshot = crate::suggest::fixture::snapshot(path, marked);
         assert!(snapshot.syntax.is_some());
-        fitting(&snapshot, &Place::new(before, after, language), text).map(|it| it.text)
+        fitting(&snapshot, &Place::new(before, after, snapshot.language), text).map(|it| it.text)
     }
 
     #[test]

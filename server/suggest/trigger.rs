@@ -72,25 +72,11 @@ fn has_body(place: &Place<'_>, opener: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::suggest::Options;
-    use crate::syntax::Syntax;
-    use crate::text::Rope;
 
     fn planned(path: &str, marked: &str) -> Result<Plan, &'static str> {
         let (before, after) = marked.split_once('▮').unwrap_or((marked, ""));
-        let language = taper_grammars::by_path(path.as_ref());
-        let text = Rope::from_str(&format!("{before}{after}"));
-        let snapshot = Snapshot {
-            syntax: language.and_then(|it| Syntax::parse(&text, it, &mut || false)),
-            text,
-            language,
-            path: path.to_owned(),
-            cursor: before.len(),
-            selected: None,
-            trigger: Trigger::Automatic,
-            options: Options::default(),
-        };
-        plan(&snapshot, &Place::new(before, after, language))
+        let snapshot = crate::suggest::fixture::snapshot(path, marked);
+        plan(&snapshot, &Place::new(before, after, snapshot.language))
     }
 
     #[test]
