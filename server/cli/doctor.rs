@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use taper_engine::fetch::{self, Bytes, Store, Wanted};
+use taper_engine::local::{self, Local};
 use taper_engine::models::{self, Measured, measured};
 use taper_engine::{Engine, Limits, Prompt};
 
@@ -63,7 +64,10 @@ pub fn run(args: &Args) -> Result<()> {
     say("model", &format!("{name}, {}, {}", Bytes(size), path.display()))?;
 
     let started = Instant::now();
-    let mut engine = load::open(&path, &settings)?;
+    // On the repetitive text of the measurement drafts are nearly always right: with them the machine would look
+    // several times as fast as it is on real code, and a model too large for it would become the default.
+    let options = local::Options { speculate: false, ..load::options(&settings)? };
+    let mut engine = Local::open(&path, &options)?;
     let loaded = started.elapsed();
     let about = engine.about().clone();
     say("family", &format!("{}, {} tokens of context", about.family, about.context))?;
