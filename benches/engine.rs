@@ -131,11 +131,14 @@ fn speculate(model: &Path, kernel: Kernel, threads: usize) -> Result<(), EngineE
     let (mut tokens, mut times, mut differing) = ([0; 2], [Duration::ZERO; 2], 0);
     let codes = codes();
     for code in &codes {
-        let prompt = Prompt { tokens: engines[0].tokens().encode(code), forced: Vec::new() };
+        let prompt =
+            Prompt { tokens: engines[0].tokens().encode(code), forced: Vec::new(), ..Prompt::default() };
         let mut said: Vec<String> = Vec::new();
         for (i, engine) in engines.iter_mut().enumerate() {
             let mut go = |max_tokens| {
-                engine.generate(&prompt, &Limits { max_tokens }, &mut |_| ControlFlow::Continue(()))
+                engine.generate(&prompt, &Limits { max_tokens, ..Limits::default() }, &mut |_| {
+                    ControlFlow::Continue(())
+                })
             };
             // Only the last token of the prompt is read within the time.
             go(0)?;

@@ -102,6 +102,7 @@ impl Parts {
 
     fn assemble(self, profile: &Profile, header: &[TokenId]) -> Prompt {
         let mut out: Vec<TokenId> = Vec::new();
+        let mut segment = 0..0;
         out.extend(profile.bos);
         match &profile.template {
             None => {
@@ -114,16 +115,20 @@ impl Parts {
                 let (before, inside) = if in_prefix { (&[][..], header) } else { (header, &[][..]) };
                 out.extend(before);
                 let prefix = [it.prefix].into_iter().chain(inside.iter().copied()).chain(self.head);
+                let len = self.suffix.len();
                 let suffix = [it.suffix].into_iter().chain(self.suffix);
                 match template.order {
-                    Order::PrefixFirst => out.extend(prefix.chain(suffix)),
+                    Order::PrefixFirst => {
+                        out.extend(prefix.chain(suffix));
+                        segment = out.len() - len..out.len();
+                    }
                     Order::SuffixFirst => out.extend(suffix.chain(prefix)),
                 }
                 out.extend(it.middle);
                 out.extend(self.tail);
             }
         }
-        Prompt { tokens: out, forced: self.forced }
+        Prompt { tokens: out, forced: self.forced, suffix: segment }
     }
 }
 

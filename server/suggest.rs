@@ -186,7 +186,7 @@ pub fn suggest_within(
     let prompt = shorter.unwrap_or(prompt);
 
     // What the forced text costs in tokens comes on top of what the answer may have.
-    let limits = Limits { max_tokens: options.max_tokens + prompt.forced.len() };
+    let limits = Limits { max_tokens: options.max_tokens + prompt.forced.len(), ..Limits::default() };
     let mut ended = None;
     let mut drafted = String::new();
     let mut draft = None;

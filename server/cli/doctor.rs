@@ -105,8 +105,8 @@ fn measure(engine: &mut dyn Engine, prompt_tokens: usize, answer_tokens: usize) 
     engine.clear();
     let mut tokens = engine.tokens().encode(&code[..code.len().min(prompt_tokens * 8)]);
     tokens.truncate(prompt_tokens);
-    let prompt = Prompt { tokens, forced: Vec::new() };
-    let limits = Limits { max_tokens: answer_tokens };
+    let prompt = Prompt { tokens, forced: Vec::new(), ..Prompt::default() };
+    let limits = Limits { max_tokens: answer_tokens, ..Limits::default() };
     let generation = engine.generate(&prompt, &limits, &mut |_| ControlFlow::Continue(()))?;
     engine.clear();
     let rate = |tokens: usize, time: Duration| tokens as f64 / time.as_secs_f64().max(1e-9);

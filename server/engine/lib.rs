@@ -4,7 +4,7 @@
 //! Reading order: this page ([`Engine`], [`Prompt`], [`Limits`], [`Generation`]), then [`tokens`],
 //! [`models`] and [`fetch`] (which model, where it lies), [`local`] (the decoder), [`scripted`].
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::time::Duration;
 
 pub mod fetch;
@@ -52,9 +52,9 @@ pub trait Engine: Send {
     /// Forgets every cached state. Called after a panic was caught while generating.
     fn clear(&mut self);
 
-    /// How many of the prompt's first tokens need not be evaluated again.
-    fn reusable(&self, _prompt: &Prompt) -> usize {
-        0
+    /// How many of the prompt's tokens would be evaluated now, the others being in a KV cache.
+    fn unread(&self, prompt: &Prompt, _limits: &Limits) -> usize {
+        prompt.tokens.len()
     }
 
     /// How fast the engine has been lately; zeros where nothing was measured.
@@ -72,13 +72,20 @@ pub struct Prompt {
     /// constrained so that the output's bytes begin with these; they may span several tokens, and the
     /// token that completes them may reach beyond them. Empty: no healing.
     pub forced: Vec<u8>,
+    /// Which of `tokens` are the text after the cursor, if text before the cursor is inserted in front of them
+    /// while the user types: a movable segment of the KV cache, see [`Limits::stale`]. Empty: none.
+    pub suffix: Range<usize>,
 }
 
-/// When to end at the latest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// When to end at the latest, and how exact to be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Tokens to decode at most, those that spell [`Prompt::forced`] included.
     pub max_tokens: usize,
+    /// Tokens by which the text in front of [`Prompt::suffix`] may have changed since the suffix was evaluated,
+    /// for its keys and values to be moved to their new positions instead of being evaluated again. 0: the
+    /// answer is what an empty cache would give.
+    pub stale: usize,
 }
 
 /// What came out.

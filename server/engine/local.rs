@@ -393,9 +393,10 @@ impl Engine for Local {
         }
     }
 
-    fn reusable(&self, prompt: &Prompt) -> usize {
+    fn unread(&self, prompt: &Prompt, _limits: &Limits) -> usize {
         let held = self.cached.len().min(self.decoder.len());
-        self.cached[..held].iter().zip(&prompt.tokens).take_while(|(a, b)| a == b).count()
+        let same = self.cached[..held].iter().zip(&prompt.tokens).take_while(|(a, b)| a == b).count();
+        prompt.tokens.len() - same
     }
 
     fn rates(&self) -> Rates {
@@ -515,9 +516,13 @@ mod tests {
     }
 
     fn go(engine: &mut Local, tokens: &[TokenId], forced: &[u8], max_tokens: usize) -> Generation {
-        let prompt = Prompt { tokens: tokens.to_vec(), forced: forced.to_vec() };
+        let prompt = Prompt { tokens: tokens.to_vec(), forced: forced.to_vec(), ..Prompt::default() };
         let generation =
-            engine.generate(&prompt, &Limits { max_tokens }, &mut |_| ControlFlow::Continue(())).unwrap();
+            engine
+                .generate(&prompt, &Limits { max_tokens, ..Limits::default() }, &mut |_| {
+                    ControlFlow::Continue(())
+                })
+                .unwrap();
         assert_eq!(engine.cached.len(), engine.decoder.len());
         generation
     }
@@ -560,8 +565,8 @@ mod tests {
     fn a_break_anywhere_leaves_a_cache_that_goes_on_right() {
         let mut engine = tiny(3);
         let tokens = ordinary(&engine, &mut fastrand::Rng::with_seed(2), 90);
-        let prompt = Prompt { tokens: tokens.clone(), forced: b"ret".to_vec() };
-        let limits = Limits { max_tokens: 12 };
+        let prompt = Prompt { tokens: tokens.clone(), forced: b"ret".to_vec(), ..Prompt::default() };
+        let limits = Limits { max_tokens: 12, ..Limits::default() };
         let mut texts = Vec::new();
         let fresh = engine
             .generate(&prompt, &limits, &mut |text| {
@@ -647,13 +652,17 @@ mod tests {
         assert_eq!((full.stop, full.pieces.len()), (Stop::Limit, 1));
         let near = go(&mut engine, &tokens[..30], b"aaaaaaaa", 9);
         assert_eq!((near.stop, near.pieces.len()), (Stop::Limit, 3));
-        let prompt = Prompt { tokens: tokens.clone(), forced: Vec::new() };
-        let error = engine.generate(&prompt, &Limits { max_tokens: 1 }, &mut |_| ControlFlow::Continue(()));
+        let prompt = Prompt { tokens: tokens.clone(), forced: Vec::new(), ..Prompt::default() };
+        let error = engine.generate(&prompt, &Limits { max_tokens: 1, ..Limits::default() }, &mut |_| {
+            ControlFlow::Continue(())
+        });
         assert!(matches!(error, Err(EngineError::PromptTooLong { tokens: 33, context: 32 })));
         assert!(engine.cached.is_empty() && engine.decoder.is_empty());
         assert_eq!(said(&go(&mut engine, &tokens[..30], b"aaaaaaaa", 9)), said(&near));
-        let prompt = Prompt { tokens: vec![1, TokenId::MAX], forced: Vec::new() };
-        let error = engine.generate(&prompt, &Limits { max_tokens: 1 }, &mut |_| ControlFlow::Continue(()));
+        let prompt = Prompt { tokens: vec![1, TokenId::MAX], forced: Vec::new(), ..Prompt::default() };
+        let error = engine.generate(&prompt, &Limits { max_tokens: 1, ..Limits::default() }, &mut |_| {
+            ControlFlow::Continue(())
+        });
         assert!(matches!(error, Err(EngineError::Device { .. })));
         assert_eq!(said(&go(&mut engine, &tokens[..30], b"aaaaaaaa", 9)), said(&near));
     }
@@ -664,11 +673,11 @@ mod tests {
         let tokens = ordinary(&engine, &mut fastrand::Rng::with_seed(6), 40);
         let expected = go(&mut engine, &tokens, b"self.", 8);
         assert!(expected.pieces.len() > 2, "{expected:?}");
-        let prompt = Prompt { tokens: tokens.clone(), forced: b"self.".to_vec() };
+        let prompt = Prompt { tokens: tokens.clone(), forced: b"self.".to_vec(), ..Prompt::default() };
         for at in 1..8 {
             let mut calls = 0;
             let caught = catch_unwind(AssertUnwindSafe(|| {
-                engine.generate(&prompt, &Limits { max_tokens: 8 }, &mut |_| {
+                engine.generate(&prompt, &Limits { max_tokens: 8, ..Limits::default() }, &mut |_| {
                     calls += 1;
                     assert!(calls < at, "a panic on purpose");
                     ControlFlow::Continue(())
@@ -692,8 +701,10 @@ mod tests {
         let broken =
             writer.tensor("output_norm.weight", candle_core::quantized::GgmlDType::F32, &[dims.hidden], nan);
         let mut engine = local(&broken, 64);
-        let prompt = Prompt { tokens: vec![1, 2], forced: Vec::new() };
-        let error = engine.generate(&prompt, &Limits { max_tokens: 1 }, &mut |_| ControlFlow::Continue(()));
+        let prompt = Prompt { tokens: vec![1, 2], forced: Vec::new(), ..Prompt::default() };
+        let error = engine.generate(&prompt, &Limits { max_tokens: 1, ..Limits::default() }, &mut |_| {
+            ControlFlow::Continue(())
+        });
         assert!(error.unwrap_err().to_string().contains("not a number"));
     }
 
@@ -794,7 +805,7 @@ mod tests {
         go(engine, &prompt.tokens, b"", 0);
         let mut texts = Vec::new();
         let mut generation = engine
-            .generate(prompt, &Limits { max_tokens }, &mut |text| {
+            .generate(prompt, &Limits { max_tokens, ..Limits::default() }, &mut |text| {
                 texts.push(text.to_owned());
                 if texts.len() == at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })
@@ -867,7 +878,7 @@ mod tests {
                         }
                         _ => Vec::new(),
                     };
-                    let prompt = Prompt { tokens: tokens.clone(), forced };
+                    let prompt = Prompt { tokens: tokens.clone(), forced, ..Prompt::default() };
                     let max = random.usize(1..28);
                     let at = if random.bool() { usize::MAX } else { random.usize(1..28) };
                     agree(&mut plain, &mut others, &prompt, max, at);
@@ -889,7 +900,7 @@ mod tests {
             let (mut plain, mut others) = pair(&random_qwen2(seed, &Dims::default()).unwrap(), 160);
             for forced in ["", "ret", "    s"] {
                 let tokens = repetitive(&plain, &mut random, 60);
-                let prompt = Prompt { tokens, forced: forced.as_bytes().to_vec() };
+                let prompt = Prompt { tokens, forced: forced.as_bytes().to_vec(), ..Prompt::default() };
                 let whole = agree(&mut plain, &mut others, &prompt, 40, usize::MAX);
                 for at in 1..=whole.pieces.len() + 1 {
                     // What was said whole is remembered, so all of it is one batch or two.
@@ -915,7 +926,11 @@ mod tests {
         let (mut plain, mut others) = pair(&random_qwen2(6, &Dims::default()).unwrap(), 48);
         let mut random = fastrand::Rng::with_seed(11);
         for len in 1..=48 {
-            let prompt = Prompt { tokens: repetitive(&plain, &mut random, len), forced: Vec::new() };
+            let prompt = Prompt {
+                tokens: repetitive(&plain, &mut random, len),
+                forced: Vec::new(),
+                ..Prompt::default()
+            };
             for _ in 0..2 {
                 agree(&mut plain, &mut others, &prompt, 60, usize::MAX);
             }
@@ -957,8 +972,11 @@ mod tests {
             // As if typed on: the answers are the same, and mostly known from the keystroke before.
             for typed in [0, 3, 5, 9] {
                 let (before, forced) = code[..at + typed].split_at(at);
-                let prompt =
-                    Prompt { tokens: plain.tokens.encode(before), forced: forced.as_bytes().to_vec() };
+                let prompt = Prompt {
+                    tokens: plain.tokens.encode(before),
+                    forced: forced.as_bytes().to_vec(),
+                    ..Prompt::default()
+                };
                 agree(&mut plain, std::slice::from_mut(&mut ours), &prompt, 20, usize::MAX);
             }
         }

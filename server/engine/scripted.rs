@@ -347,8 +347,9 @@ impl Engine for Scripted {
         self.cached.clear();
     }
 
-    fn reusable(&self, prompt: &Prompt) -> usize {
-        self.cached.iter().zip(&prompt.tokens).take_while(|(a, b)| a == b).count()
+    fn unread(&self, prompt: &Prompt, _limits: &Limits) -> usize {
+        let same = self.cached.iter().zip(&prompt.tokens).take_while(|(a, b)| a == b).count();
+        prompt.tokens.len() - same
     }
 
     /// What the script says, known before anything was measured: without delays, without bounds.
@@ -401,12 +402,12 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
 
-    const MANY: Limits = Limits { max_tokens: 1000 };
+    const MANY: Limits = Limits { max_tokens: 1000, ..Limits::default() };
 
     fn prompt(engine: &Scripted, text: &str, forced: &[u8]) -> Prompt {
         let mut tokens = engine.tokens.encode(text);
         tokens.push(engine.tokens.id("<|fim_middle|>").unwrap());
-        Prompt { tokens, forced: forced.to_vec() }
+        Prompt { tokens, forced: forced.to_vec(), ..Prompt::default() }
     }
 
     fn run(engine: &mut Scripted, prompt: &Prompt, limits: &Limits) -> Generation {
@@ -442,9 +443,9 @@ mod tests {
     fn limits_and_watch_end_it() {
         let mut engine = Scripted::new().when("", "abcdefgh");
         let prompt = prompt(&engine, "x", b"");
-        let out = run(&mut engine, &prompt, &Limits { max_tokens: 3 });
+        let out = run(&mut engine, &prompt, &Limits { max_tokens: 3, ..Limits::default() });
         assert_eq!((out.text.as_str(), out.stop, out.pieces.len()), ("abc", Stop::Limit, 3));
-        let out = run(&mut engine, &prompt, &Limits { max_tokens: 0 });
+        let out = run(&mut engine, &prompt, &Limits { max_tokens: 0, ..Limits::default() });
         assert_eq!((out.text.as_str(), out.stop), ("", Stop::Limit));
         let mut seen = Vec::new();
         let out = engine
@@ -457,7 +458,7 @@ mod tests {
         assert_eq!(seen, ["", "a", "ab"]);
         let mut small = Scripted::new().when("", "abcdefgh").context(4);
         assert_eq!(run(&mut small, &prompt, &MANY).text, "ab");
-        let long = Prompt { tokens: vec![0; 5], forced: Vec::new() };
+        let long = Prompt { tokens: vec![0; 5], forced: Vec::new(), ..Prompt::default() };
         assert!(small.generate(&long, &MANY, &mut |_| ControlFlow::Continue(())).is_err());
     }
 

@@ -28,15 +28,15 @@ pub fn read(
 ) -> Result<bool, EngineError> {
     let (prompt, _) = prompt::build(profile, engine.tokens(), file(snapshot), budget(&snapshot.options));
     let step = ((engine.rates().prefill * STEP) as usize).clamp(SMALLEST, LARGEST);
-    let mut read = engine.reusable(&prompt);
+    let mut read = prompt.tokens.len() - engine.unread(&prompt, &Limits::default());
     while read < prompt.tokens.len() {
         if watch().is_break() {
             return Ok(false);
         }
         read = (read + step).min(prompt.tokens.len());
-        let part = Prompt { tokens: prompt.tokens[..read].to_vec(), forced: Vec::new() };
+        let part = Prompt { tokens: prompt.tokens[..read].to_vec(), forced: Vec::new(), ..Prompt::default() };
         let mut interrupted = false;
-        engine.generate(&part, &Limits { max_tokens: 0 }, &mut |_| {
+        engine.generate(&part, &Limits { max_tokens: 0, ..Limits::default() }, &mut |_| {
             let flow = watch();
             interrupted = flow.is_break();
             flow

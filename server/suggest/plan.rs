@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use taper_engine::{Engine, Prompt};
+use taper_engine::{Engine, Limits, Prompt};
 
 use super::{Snapshot, budget, file};
 use crate::prompt::{self, Budget, template::Profile};
@@ -30,7 +30,7 @@ pub(super) fn shorter(
     engine: &dyn Engine,
     full: &Prompt,
 ) -> Option<Prompt> {
-    let new = |prompt: &Prompt| prompt.tokens.len() - engine.reusable(prompt);
+    let new = |prompt: &Prompt| engine.unread(prompt, &Limits::default());
     let warm = |prompt: &Prompt| new(prompt) <= KEYSTROKE.max(prompt.tokens.len() / WARM);
     if warm(full) {
         return None;
@@ -73,7 +73,6 @@ fn budgets(whole: Budget) -> impl Iterator<Item = Budget> {
 mod tests {
     use std::ops::ControlFlow;
 
-    use taper_engine::Limits;
     use taper_engine::scripted::Scripted;
 
     use super::super::{Options, Suggestion, Trigger, Work, ahead, suggest_within};
@@ -174,7 +173,7 @@ mod tests {
             let (mut prompt, _) = prompt::build(&it.1, it.0.tokens(), file(&place), budget);
             let whole = prompt.tokens.len();
             prompt.tokens.truncate(whole * tenths / 10);
-            let read = Limits { max_tokens: 0 };
+            let read = Limits { max_tokens: 0, ..Limits::default() };
             it.0.generate(&prompt, &read, &mut |_| ControlFlow::Continue(())).unwrap();
 
             let (_, work) = ask(Some(LEFT), &typed(&place, "s"), &mut it);
@@ -194,7 +193,7 @@ mod tests {
         });
         assert!(!done.unwrap());
         let (prompt, _) = prompt::build(&profile, engine.tokens(), file(&place), budget(&place.options));
-        let read = engine.reusable(&prompt);
+        let read = prompt.tokens.len() - engine.unread(&prompt, &Limits::default());
         // Two looks or more a step of 50 tokens.
         assert!((50..=200).contains(&read), "{read}");
     }
