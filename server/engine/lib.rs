@@ -86,6 +86,8 @@ pub struct Limits {
     /// for its keys and values to be moved to their new positions instead of being evaluated again. 0: the
     /// answer is what an empty cache would give.
     pub stale: usize,
+    /// Whether nobody waits for this: it is then worked on at low priority, where the engine and the system can.
+    pub background: bool,
 }
 
 /// What came out.

@@ -74,6 +74,9 @@ pub trait Decoder: Send {
     fn batch_invariant(&self) -> bool {
         false
     }
+
+    /// Whether the calls from now on are work that nobody waits for, to be done at low priority.
+    fn set_background(&mut self, _background: bool) {}
 }
 
 /// How a model is to be run.
@@ -378,6 +381,7 @@ impl Engine for Local {
         limits: &Limits,
         watch: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Generation, EngineError> {
+        self.decoder.set_background(limits.background);
         let result = self.run(prompt, limits, watch);
         if result.is_err() {
             self.clear();

@@ -402,7 +402,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
 
-    const MANY: Limits = Limits { max_tokens: 1000, stale: 0 };
+    const MANY: Limits = Limits { max_tokens: 1000, stale: 0, background: false };
 
     fn prompt(engine: &Scripted, text: &str, forced: &[u8]) -> Prompt {
         let mut tokens = engine.tokens.encode(text);

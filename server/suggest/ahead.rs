@@ -36,7 +36,7 @@ pub fn read(
         read = (read + step).min(prompt.tokens.len());
         let part = Prompt { tokens: prompt.tokens[..read].to_vec(), forced: Vec::new(), ..Prompt::default() };
         let mut interrupted = false;
-        engine.generate(&part, &Limits { max_tokens: 0, ..Limits::default() }, &mut |_| {
+        engine.generate(&part, &Limits { background: true, ..Limits::default() }, &mut |_| {
             let flow = watch();
             interrupted = flow.is_break();
             flow

@@ -253,6 +253,10 @@ impl Decoder for CpuDecoder {
     fn batch_invariant(&self) -> bool {
         true
     }
+
+    fn set_background(&mut self, background: bool) {
+        self.compute.pool.set_background(background);
+    }
 }
 
 impl Block {

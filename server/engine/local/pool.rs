@@ -4,30 +4,47 @@
 //! Pieces are claimed one at a time, so a thread that loses its core to a compiler delays at most the piece
 //! that it holds; a thread that has not woken up yet delays nothing. Waiting threads spin for some tens of
 //! microseconds (the gap between two layers of a forward pass) and then sleep: an idle pool costs nothing.
+//! Work that nobody waits for has threads of its own at low priority, because a thread that lowered its priority
+//! may not raise it again.
 
 use std::any::Any;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
 use std::slice;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use thread_priority::{Error, ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 
 /// How long a thread looks for work, or for the end of the others' work, before it sleeps.
 const SPIN: Duration = Duration::from_micros(60);
 /// Bits of the ticket that number the pieces; the rest numbers the jobs.
 const PIECE_BITS: u32 = 24;
 const PIECE_MASK: u64 = (1 << PIECE_BITS) - 1;
+/// Of 100: niceness 9, so a compiler beside it gets seven times as much of a core.
+const BACKGROUND: u8 = 25;
 
 /// A fixed number of threads, the caller's among them.
 #[derive(Debug)]
 pub struct Pool {
-    shared: Arc<Shared>,
-    workers: Vec<JoinHandle<()>>,
+    workers: Workers,
+    /// As many as `workers` and the caller together; started when they are first needed.
+    background: OnceLock<Workers>,
+    /// Whether jobs are left to them.
+    in_background: AtomicBool,
     /// Held while a job runs: one at a time.
     running: Mutex<()>,
+}
+
+/// Threads that serve the same jobs.
+#[derive(Debug)]
+struct Workers {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 /// What one piece runs: the piece's number, and the number of the thread (0 is the caller).
@@ -39,7 +56,7 @@ struct Job<'a> {
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Shared {
     /// Job number and next unclaimed piece. A piece number of `PIECE_MASK` means: closed, being replaced.
     ticket: AtomicU64,
@@ -57,31 +74,12 @@ struct Shared {
 impl Pool {
     /// A pool of `threads` threads, the caller included: `threads - 1` are started. Fewer if the system refuses.
     pub fn new(threads: usize) -> Self {
-        let shared = Arc::new(Shared {
-            ticket: AtomicU64::new(0),
-            job: AtomicPtr::new(ptr::null_mut()),
-            pieces: AtomicUsize::new(0),
-            done: AtomicUsize::new(0),
-            sleepers: AtomicUsize::new(0),
-            caller_sleeps: AtomicBool::new(false),
-            stop: AtomicBool::new(false),
-            lock: Mutex::new(()),
-            work_came: Condvar::new(),
-            work_done: Condvar::new(),
-        });
-        let start = |number: usize| {
-            let shared = Arc::clone(&shared);
-            thread::Builder::new().name(format!("kernel-{number}")).spawn(move || shared.serve(number))
-        };
-        let workers = (1..threads).map_while(|number| match start(number) {
-            Ok(worker) => Some(worker),
-            Err(error) => {
-                tracing::warn!("only {number} of {threads} threads could be started: {error}");
-                None
-            }
-        });
-        let workers = workers.collect();
-        Self { shared, workers, running: Mutex::new(()) }
+        Self {
+            workers: Workers::start(1..threads, None),
+            background: OnceLock::new(),
+            in_background: AtomicBool::new(false),
+            running: Mutex::new(()),
+        }
     }
 
     /// The physical cores that this process may use; the default number of threads. A second thread on the same
@@ -93,7 +91,16 @@ impl Pool {
 
     /// Threads that work on a job, the caller included.
     pub fn threads(&self) -> usize {
-        self.workers.len() + 1
+        self.workers.threads.len() + 1
+    }
+
+    /// Whether the jobs from now on run at low priority, on threads other than the caller's, who waits asleep.
+    pub fn set_background(&self, background: bool) {
+        self.in_background.store(background, Ordering::Relaxed);
+    }
+
+    fn background(&self) -> &Workers {
+        self.background.get_or_init(|| Workers::start(0..self.threads(), Some(BACKGROUND)))
     }
 
     /// Runs `work(piece, thread)` once for every piece below `pieces`, on all threads, and returns when all are
@@ -102,16 +109,21 @@ impl Pool {
     /// # Panics
     /// With the panic of a piece, after all others are done.
     pub fn run(&self, pieces: usize, work: impl Fn(usize, usize) + Sync) {
-        let alone = pieces <= 1 || self.workers.is_empty() || pieces as u64 >= PIECE_MASK;
+        let background = self.in_background.load(Ordering::Relaxed);
+        let alone = pieces <= 1 || pieces as u64 >= PIECE_MASK || (self.workers.is_empty() && !background);
         let running = if alone { None } else { self.running.try_lock().ok() };
         let Some(running) = running else {
             (0..pieces).for_each(|piece| work(piece, 0));
             return;
         };
         let job = Job { work: &work, panic: Mutex::new(None) };
-        self.shared.publish(&job, pieces);
-        self.shared.help(0);
-        self.shared.wait(pieces);
+        let background = background.then(|| self.background()).filter(|workers| !workers.is_empty());
+        let shared = &background.unwrap_or(&self.workers).shared;
+        shared.publish(&job, pieces);
+        if background.is_none() {
+            shared.help(0);
+        }
+        shared.wait(pieces);
         let panic = unpoisoned(job.panic.lock()).take();
         // Released before the panic goes on, lest it be poisoned.
         drop(running);
@@ -121,13 +133,48 @@ impl Pool {
     }
 }
 
-impl Drop for Pool {
+impl Workers {
+    /// Threads with these numbers, at this priority of 100 or at the caller's.
+    fn start(numbers: Range<usize>, priority: Option<u8>) -> Self {
+        let shared = Arc::new(Shared::default());
+        let asked = numbers.len();
+        let start = |number: usize| {
+            let shared = Arc::clone(&shared);
+            let kind = if priority.is_some() { "background" } else { "kernel" };
+            thread::Builder::new().name(format!("{kind}-{number}")).spawn(move || {
+                if let Some(priority) = priority {
+                    let low = ThreadPriorityValue::try_from(priority).map(ThreadPriority::Crossplatform);
+                    let low = low.map_err(|_| Error::Priority("out of range"));
+                    if let Err(problem) = low.and_then(set_current_thread_priority) {
+                        tracing::debug!(?problem, "a background thread stays at normal priority");
+                    }
+                }
+                shared.serve(number);
+            })
+        };
+        let threads = numbers.enumerate().map_while(|(started, number)| match start(number) {
+            Ok(worker) => Some(worker),
+            Err(error) => {
+                tracing::warn!("only {started} of {asked} threads could be started: {error}");
+                None
+            }
+        });
+        let threads = threads.collect();
+        Self { shared, threads }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.threads.is_empty()
+    }
+}
+
+impl Drop for Workers {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
         let guard = unpoisoned(self.shared.lock.lock());
         self.shared.work_came.notify_all();
         drop(guard);
-        for worker in self.workers.drain(..) {
+        for worker in self.threads.drain(..) {
             // A worker cannot panic: pieces are caught.
             let _ = worker.join();
         }
@@ -180,7 +227,7 @@ impl Shared {
                 *unpoisoned(job.panic.lock()) = Some(panic);
             }
             let last = self.done.fetch_add(1, Ordering::SeqCst) + 1 == pieces;
-            if last && thread != 0 && self.caller_sleeps.load(Ordering::SeqCst) {
+            if last && self.caller_sleeps.load(Ordering::SeqCst) {
                 let _guard = unpoisoned(self.lock.lock());
                 self.work_done.notify_all();
             }
@@ -327,6 +374,39 @@ mod tests {
     }
 
     #[test]
+    fn background_work_is_done_by_threads_of_low_priority() {
+        let pool = Pool::new(2);
+        for background in [false, true, true, false] {
+            pool.set_background(background);
+            let (ran, own) = (AtomicUsize::new(0), AtomicUsize::new(0));
+            let caller = thread::current().id();
+            pool.run(500, |_, thread| {
+                assert!(thread < 2);
+                ran.fetch_add(1, Ordering::Relaxed);
+                if thread::current().id() == caller {
+                    own.fetch_add(1, Ordering::Relaxed);
+                } else if background && cfg!(target_os = "linux") {
+                    // proc(5): field 19 of `stat`, the 17th behind the name in brackets.
+                    let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+                    let niceness = stat.rsplit_once(") ").unwrap().1.split(' ').nth(16).unwrap();
+                    assert!(niceness.parse::<i32>().unwrap() >= 9, "{stat}");
+                }
+            });
+            assert_eq!(ran.into_inner(), 500);
+            assert!(!background || own.into_inner() == 0, "the caller does not work in the background");
+        }
+    }
+
+    #[test]
+    fn a_panic_in_the_background_reaches_the_caller() {
+        let pool = Pool::new(2);
+        pool.set_background(true);
+        let result = catch_unwind(AssertUnwindSafe(|| pool.run(50, |piece, _| assert!(piece != 17))));
+        assert!(result.is_err());
+        pool.run(10, |_, _| {});
+    }
+
+    #[test]
     fn a_job_inside_a_piece_runs_on_its_thread() {
         let pool = Pool::new(2);
         let ran = AtomicUsize::new(0);
@@ -341,7 +421,7 @@ mod tests {
     #[test]
     fn sleepers_wake() {
         let pool = Pool::new(2);
-        let shared = Arc::clone(&pool.shared);
+        let shared = Arc::clone(&pool.workers.shared);
         for _ in 0..3 {
             while shared.sleepers.load(Ordering::SeqCst) == 0 {
                 thread::yield_now();
@@ -352,7 +432,7 @@ mod tests {
                 barrier.wait();
             });
         }
-        let workers = pool.workers.len();
+        let workers = pool.workers.threads.len();
         drop(pool);
         assert_eq!((workers, Arc::try_unwrap(shared).unwrap().sleepers.into_inner()), (1, 0));
     }
