@@ -1,8 +1,9 @@
 //! The path of a keystroke without the model: edit, parse, snapshot, prompt, in large files.
 //! It knows nothing of servers: it does what the session does, on one thread, and times each step.
 //!
-//! `cargo bench --bench keystroke [-- --model PATH]`: with a model file, prompts are built with its
-//! vocabulary; without one, with the byte-level vocabulary of the scripted engine.
+//! `cargo bench --bench keystroke [-- --model PATH] [--whole]`: with a model file, prompts are built with its
+//! vocabulary; without one, with the byte-level vocabulary of the scripted engine. `--whole` keeps the tree of the
+//! whole file, however long, to compare with.
 #![expect(
     clippy::expect_used,
     clippy::print_stdout,
@@ -15,17 +16,21 @@ use std::time::{Duration, Instant};
 
 use taper::prompt::{self, template::Profile};
 use taper::suggest::{self, Options, Snapshot, Trigger};
-use taper::syntax::Syntax;
-use taper::text::{Edit, Rope};
+use taper::syntax::{Reach, Syntax};
+use taper::text::{Edit, Encoding, Rope, position};
 use taper_engine::gguf::Gguf;
 use taper_engine::{About, Tokens};
+use taper_grammars::Language;
 
 /// Keys typed per file.
 const KEYS: usize = 400;
+/// Keys typed per file with `--whole`, where one may take a tenth of a second.
+const KEYS_WHOLE: usize = 60;
 
 fn main() {
-    let mut arguments = std::env::args().skip(1);
-    let model = arguments.find(|it| it == "--model").and_then(|_| arguments.next());
+    let arguments: Vec<String> = std::env::args().collect();
+    let whole = arguments.iter().any(|it| it == "--whole");
+    let model = arguments.iter().skip_while(|it| *it != "--model").nth(1);
     let (name, tokens) = match &model {
         Some(path) => {
             let gguf = Gguf::open(Path::new(path)).expect("the model opens");
@@ -40,50 +45,197 @@ fn main() {
     let profile = Profile::of(&about, &tokens);
     println!("vocabulary: {} ({} tokens); {}", about.model, tokens.len(), profile.describe());
     println!(
-        "{:>8} {:>8} {:>8}   {:>8} {:>8} {:>8} {:>8}",
-        "lines", "p50 ms", "p95 ms", "edit", "parse", "snapshot", "prompt"
+        "tree: {}; times in ms, steps at p95",
+        if whole { "of the whole file" } else { "around the cursor" }
+    );
+    println!(
+        "{:<22} {:>8} {:>7} {:>7} {:>7} {:>7}  {:>6} {:>7} {:>8} {:>7}  {:>7} {:>7} {:>7} {:>7}  {:>8}",
+        "file",
+        "lines",
+        "p50",
+        "p95",
+        "p99",
+        "max",
+        "edit",
+        "parse",
+        "snapshot",
+        "prompt",
+        "first",
+        "synced",
+        "pasted",
+        "undone",
+        "tree MiB"
     );
     for lines in [1_000, 10_000, 100_000] {
-        typing(lines, &profile, &tokens);
+        for (name, source, typed) in [
+            ("python", python as fn(usize) -> String, PYTHON),
+            ("rust", rust, RUST),
+            ("typescript", typescript, TYPESCRIPT),
+            ("java", java, JAVA),
+            ("json", json, JSON),
+        ] {
+            let language = taper_grammars::by_id(name).expect("a row");
+            typing(name, language, &source(lines), typed, whole, &profile, &tokens);
+        }
     }
+    let numbers = |lines: usize| format!("[\n{}0\n]\n", "  12345,\n".repeat(lines));
+    let language = taper_grammars::by_id("json").expect("a row");
+    typing("json, numbers", language, &numbers(10_000), "12345,\n  ", whole, &profile, &tokens);
+    typing("json, numbers", language, &numbers(100_000), "12345,\n  ", whole, &profile, &tokens);
+    let language = taper_grammars::by_id("javascript").expect("a row");
+    typing("javascript, one line", language, &minified(), "if(a){return b(c)}", whole, &profile, &tokens);
 }
 
-/// A long file of plausible Rust.
-fn source(lines: usize) -> String {
-    let mut text = String::new();
-    let mut written = 0;
-    let mut n = 0;
-    while written < lines {
-        let _ = write!(
-            text,
-            "/// Adds {n} to each value, and says how many there were.\npub fn shift_{n}(values: &mut [i64]) -> usize {{\n    let mut count = 0;\n    for value in values.iter_mut() {{\n        *value += {n};\n        count += 1;\n    }}\n    count\n}}\n\n"
-        );
-        written += 10;
+const PYTHON: &str = "def total(values):\n    \"\"\"The sum.\"\"\"\n    result = 0\n    for value in values:\n        result += value\n    return result\n\n\n";
+const RUST: &str = "pub fn total(values: &[i64]) -> i64 {\n    let mut sum = 0;\n    for value in values {\n        sum += value;\n    }\n    sum\n}\n\n";
+const TYPESCRIPT: &str = "export function total(values: number[]): number {\n  let sum = 0;\n  for (const value of values) {\n    sum += value;\n  }\n  return sum;\n}\n\n";
+const JAVA: &str = "    long total(long[] values) {\n        long sum = 0;\n        for (long value : values) {\n            sum += value;\n        }\n        return sum;\n    }\n\n";
+const JSON: &str =
+    "    {\n      \"id\": 17,\n      \"name\": \"a name\",\n      \"tags\": [\"a\", \"b\"]\n    },\n";
+
+/// A file of `lines` lines, of numbered pieces.
+fn pieces(lines: usize, piece: impl Fn(&mut String, usize)) -> String {
+    let (mut text, mut n, mut counted) = (String::new(), 0, 0);
+    let mut seen = 0;
+    while counted < lines {
+        piece(&mut text, n);
         n += 1;
+        counted += text[seen..].matches('\n').count();
+        seen = text.len();
     }
     text
 }
 
-fn typing(lines: usize, profile: &Profile, tokens: &Tokens) {
-    let language = taper_grammars::by_id("rust").expect("a row");
-    let mut text = Rope::from_str(&source(lines));
-    let mut syntax = Syntax::parse(&text, language, &mut || false).expect("a tree");
-    // In the middle of the file, behind a complete function.
-    let mut cursor = text.line_to_byte(text.len_lines() / 20 * 10);
-    let typed = "pub fn total(values: &[i64]) -> i64 {\n    let mut sum = 0;\n    for value in values {\n        sum += value;\n    }\n    sum\n}\n";
+fn rust(lines: usize) -> String {
+    pieces(lines, |text, n| {
+        let _ = write!(
+            text,
+            "/// Adds {n} to each value, and says how many there were.\npub fn shift_{n}(values: &mut [i64]) -> usize {{\n    let mut count = 0;\n    for value in values.iter_mut() {{\n        *value += {n};\n        count += 1;\n    }}\n    count\n}}\n\n"
+        );
+    })
+}
+
+fn python(lines: usize) -> String {
+    pieces(lines, |text, n| {
+        let _ = write!(
+            text,
+            "def shift_{n}(values):\n    \"\"\"Adds {n} to each value, and says how many there were.\"\"\"\n    count = 0\n    for at, value in enumerate(values):\n        values[at] = value + {n}\n        count += 1\n    return count\n\n\n"
+        );
+    })
+}
+
+fn typescript(lines: usize) -> String {
+    pieces(lines, |text, n| {
+        let _ = write!(
+            text,
+            "/** Adds {n} to each value, and says how many there were. */\nexport function shift{n}(values: number[]): number {{\n  let count = 0;\n  values.forEach((value, at) => {{\n    values[at] = value + {n};\n    count += 1;\n  }});\n  return count;\n}}\n\n"
+        );
+    })
+}
+
+/// One class around everything.
+fn java(lines: usize) -> String {
+    let methods = pieces(lines, |text, n| {
+        let _ = write!(
+            text,
+            "    /** Adds {n} to each value, and says how many there were. */\n    int shift{n}(long[] values) {{\n        int count = 0;\n        for (int at = 0; at < values.length; at++) {{\n            values[at] += {n};\n            count += 1;\n        }}\n        return count;\n    }}\n\n"
+        );
+    });
+    format!("class Shifts {{\n{methods}}}\n")
+}
+
+fn json(lines: usize) -> String {
+    let records = pieces(lines, |text, n| {
+        let _ = write!(
+            text,
+            "    {{\n      \"id\": {n},\n      \"name\": \"record {n}\",\n      \"tags\": [\"a\", \"b\"]\n    }},\n"
+        );
+    });
+    format!("{{\n  \"records\": [\n{records}    {{}}\n  ]\n}}\n")
+}
+
+/// A megabyte of minified JavaScript in one line.
+fn minified() -> String {
+    let mut text = String::from("!function(e,t){");
+    let mut n = 0;
+    while text.len() < 1 << 20 {
+        let _ = write!(
+            text,
+            "function f{n}(e,t){{var n=[],r=\"a{n}\";for(var i=0;i<e.length;i++)n.push(e[i]+t*{n});return n.map(function(e){{return r+e}})}}"
+        );
+        n += 1;
+    }
+    text + "}(this,document);\n"
+}
+
+fn tree(text: &Rope, language: &'static Language, cursor: usize, reach: Option<Reach>) -> Option<Syntax> {
+    match reach {
+        Some(reach) => Syntax::around(text, language, cursor, reach, &mut || false),
+        None => Syntax::parse(text, language, &mut || false),
+    }
+}
+
+/// Does what a document does after a change: brings the tree up to date, or parses anew.
+fn follow(
+    syntax: &mut Option<Syntax>,
+    text: &Rope,
+    language: &'static Language,
+    cursor: usize,
+    reach: &mut Option<Reach>,
+) {
+    match (&mut *syntax, &mut *reach) {
+        (Some(syntax), None) => assert!(syntax.reparse(text, &mut || false)),
+        (Some(syntax), Some(reach)) if syntax.serves(text, cursor, *reach) => {
+            assert!(syntax.reparse(text, &mut || false));
+            if syntax.effort() > 30 {
+                *reach = reach.halved().unwrap_or(*reach);
+            }
+        }
+        _ => *syntax = tree(text, language, cursor, *reach),
+    }
+}
+
+fn typing(
+    name: &str,
+    language: &'static Language,
+    source: &str,
+    typed: &str,
+    whole: bool,
+    profile: &Profile,
+    tokens: &Tokens,
+) {
+    let mut text = Rope::from_str(source);
+    let mut reach = (!whole).then_some(Reach::USUAL);
+    // In the middle of the file, where a piece begins.
+    let middle = source.len() / 2;
+    let first_word = typed.trim_start().split_inclusive([' ', '(']).next().unwrap_or(typed);
+    let indent = &typed[..typed.len() - typed.trim_start().len()];
+    let start = format!("\n{indent}{first_word}");
+    let mut cursor = source[middle..].find(&start).map_or(middle, |at| middle + at + 1);
+    if !source[..cursor].contains('\n') {
+        cursor = source[middle..].find("function f").map_or(middle, |at| middle + at);
+    }
+    let resident = resident();
+    let begun = Instant::now();
+    let mut syntax = tree(&text, language, cursor, reach);
+    let first = begun.elapsed();
+    let tree_bytes = self::resident().saturating_sub(resident);
     let mut times: Vec<[Duration; 4]> = Vec::new();
-    for key in typed.chars().cycle().take(KEYS) {
-        let edit = Edit::insert(cursor, key.to_string());
+    for key in typed.chars().cycle().take(if whole { KEYS_WHOLE } else { KEYS }) {
+        let at = position::position(&text, cursor, Encoding::Utf16);
         let start = Instant::now();
+        let edit = Edit { range: position::range(&text, at, at, Encoding::Utf16), text: key.to_string() };
         edit.apply(&mut text).expect("the edit fits");
-        syntax.edited(&edit);
+        if let Some(syntax) = &mut syntax {
+            syntax.edited(&edit);
+        }
         cursor += key.len_utf8();
         let edited = Instant::now();
-        assert!(syntax.reparse(&text, &mut || false));
+        follow(&mut syntax, &text, language, cursor, &mut reach);
         let parsed = Instant::now();
         let snapshot = Snapshot {
             text: text.clone(),
-            syntax: Some(syntax.clone()),
+            syntax: syntax.clone(),
             language: Some(language),
             path: "src/lib.rs".to_owned(),
             cursor,
@@ -99,24 +251,57 @@ fn typing(lines: usize, profile: &Profile, tokens: &Tokens) {
         assert!(!prompt.tokens.is_empty());
         times.push([edited - start, parsed - edited, taken - parsed, built - taken]);
     }
+
+    // The whole text sent anew with one character more; ten thousand lines pasted; and taken back.
+    let mut sent = text.to_string();
+    sent.insert(cursor, ' ');
+    let mut change = |make: &dyn Fn(&Rope) -> Edit| {
+        let start = Instant::now();
+        let edit = make(&text);
+        edit.apply(&mut text).expect("the edit fits");
+        if let Some(syntax) = &mut syntax {
+            syntax.edited(&edit);
+        }
+        follow(&mut syntax, &text, language, edit.new_end(), &mut reach);
+        start.elapsed()
+    };
+    let synced = change(&|text| Edit::between(text, &sent));
+    let paste = typed.repeat(10_000 / typed.matches('\n').count().max(1));
+    let pasted = change(&|_| Edit::insert(cursor, paste.clone()));
+    let undone = change(&|_| Edit { range: cursor..cursor + paste.len(), text: String::new() });
+
     let mut totals: Vec<Duration> = times.iter().map(|steps| steps.iter().sum()).collect();
     totals.sort();
-    let at = |sorted: &[Duration], share: f64| {
-        sorted[((sorted.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3
-    };
+    let ms = |it: Duration| it.as_secs_f64() * 1e3;
+    let at = |sorted: &[Duration], share: f64| ms(sorted[((sorted.len() - 1) as f64 * share) as usize]);
     let step = |n: usize| {
         let mut one: Vec<Duration> = times.iter().map(|steps| steps[n]).collect();
         one.sort();
         at(&one, 0.95)
     };
     println!(
-        "{:>8} {:>8.3} {:>8.3}   {:>8.3} {:>8.3} {:>8.3} {:>8.3}   (steps: p95 ms)",
-        text.len_lines(),
+        "{:<22} {:>8} {:>7.2} {:>7.2} {:>7.2} {:>7.2}  {:>6.3} {:>7.2} {:>8.3} {:>7.2}  {:>7.1} {:>7.1} {:>7.1} {:>7.1}  {:>8.1}",
+        name,
+        source.lines().count(),
         at(&totals, 0.5),
         at(&totals, 0.95),
+        at(&totals, 0.99),
+        at(&totals, 1.0),
         step(0),
         step(1),
         step(2),
         step(3),
+        ms(first),
+        ms(synced),
+        ms(pasted),
+        ms(undone),
+        tree_bytes as f64 / f64::from(1 << 20),
     );
+}
+
+/// Bytes of memory that this process has in use; 0 where nobody says.
+fn resident() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").ok();
+    let pages = pages.and_then(|it| it.split(' ').nth(1)?.parse::<usize>().ok());
+    pages.unwrap_or(0) * 4096
 }

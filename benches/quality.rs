@@ -22,7 +22,7 @@ use std::time::Instant;
 use serde_json::Value;
 use taper::prompt::template::{Form, Layout, Profile};
 use taper::suggest::{self, Options, Snapshot, Trigger};
-use taper::syntax::Syntax;
+use taper::syntax::{Reach, Syntax};
 use taper::text::Rope;
 use taper_engine::Engine;
 use taper_engine::local::{self, Local};
@@ -114,7 +114,7 @@ fn run(task: &Value, profile: &Profile, engine: &mut Local, score: &mut Score, e
         taper_grammars::by_path(Path::new(&path)).or_else(|| taper_grammars::by_id(&field("language")));
     let text = Rope::from_str(&format!("{prefix}{suffix}"));
     let snapshot = Snapshot {
-        syntax: language.and_then(|it| Syntax::parse(&text, it, &mut || false)),
+        syntax: language.and_then(|it| Syntax::around(&text, it, prefix.len(), Reach::USUAL, &mut || false)),
         text,
         language,
         path,

@@ -31,6 +31,8 @@ pub struct Language {
     pub opening_words: &'static [&'static str],
     /// Words that open a block when they stand *last* on a line: `do`, `then`.
     pub opening_ends: &'static [&'static str],
+    /// What has to stand before any code: `<?php`; mostly nothing.
+    pub opening_tag: &'static str,
     /// The tree-sitter grammar, if taper ships one.
     pub grammar: Option<fn() -> tree_sitter::Language>,
     /// What the grammar calls things; empty without a grammar.

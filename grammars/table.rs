@@ -1,6 +1,8 @@
 //! The rows of the language table.
 //! It knows nothing of how a row is found.
 
+mod kinds;
+
 use crate::{Blocks, Kinds, Language};
 
 /// What a row has that says nothing: no grammar, no comments, no blocks.
@@ -15,6 +17,7 @@ const ROW: Language = Language {
     blocks: Blocks::None,
     opening_words: &[],
     opening_ends: &[],
+    opening_tag: "",
     grammar: None,
     kinds: Kinds::NONE,
 };
@@ -25,60 +28,6 @@ const BRACES: Language =
 
 /// Line comments with `#`.
 const HASH: Language = Language { line_comment: "#", ..ROW };
-
-const JAVASCRIPT: Kinds = Kinds {
-    strings: &["string", "template_string", "regex"],
-    interpolations: &["template_substitution"],
-    comments: &["comment", "html_comment"],
-    blocks: &["statement_block", "class_body", "switch_body", "class_static_block"],
-    definitions: &[
-        "function_declaration",
-        "function_expression",
-        "generator_function",
-        "generator_function_declaration",
-        "arrow_function",
-        "method_definition",
-        "class_declaration",
-        "class",
-    ],
-};
-
-const TYPESCRIPT: Kinds = Kinds {
-    strings: &["string", "template_string", "regex"],
-    interpolations: &["template_substitution"],
-    comments: &["comment", "html_comment"],
-    blocks: &[
-        "statement_block",
-        "class_body",
-        "switch_body",
-        "class_static_block",
-        "interface_body",
-        "enum_body",
-    ],
-    definitions: &[
-        "function_declaration",
-        "function_expression",
-        "generator_function",
-        "generator_function_declaration",
-        "arrow_function",
-        "method_definition",
-        "class_declaration",
-        "abstract_class_declaration",
-        "class",
-        "interface_declaration",
-        "enum_declaration",
-        "internal_module",
-        "module",
-    ],
-};
-
-const JSON: Kinds = Kinds {
-    strings: &["string"],
-    interpolations: &[],
-    comments: &["comment"],
-    blocks: &[],
-    definitions: &[],
-};
 
 /// Every language that taper knows. One without a row still gets suggestions, without a tree.
 pub const LANGUAGES: &[Language] = &[
@@ -93,13 +42,7 @@ pub const LANGUAGES: &[Language] = &[
             "match", "case", "async",
         ],
         grammar: Some(|| tree_sitter_python::LANGUAGE.into()),
-        kinds: Kinds {
-            strings: &["string"],
-            interpolations: &["interpolation"],
-            comments: &["comment"],
-            blocks: &["block"],
-            definitions: &["function_definition", "class_definition"],
-        },
+        kinds: kinds::PYTHON,
         ..HASH
     },
     Language {
@@ -109,28 +52,7 @@ pub const LANGUAGES: &[Language] = &[
         // A `'` may begin a lifetime.
         quotes: &['"'],
         grammar: Some(|| tree_sitter_rust::LANGUAGE.into()),
-        kinds: Kinds {
-            strings: &["string_literal", "raw_string_literal", "char_literal"],
-            interpolations: &[],
-            comments: &["line_comment", "block_comment"],
-            blocks: &[
-                "block",
-                "declaration_list",
-                "match_block",
-                "field_declaration_list",
-                "enum_variant_list",
-            ],
-            definitions: &[
-                "function_item",
-                "impl_item",
-                "struct_item",
-                "enum_item",
-                "union_item",
-                "trait_item",
-                "mod_item",
-                "macro_definition",
-            ],
-        },
+        kinds: kinds::RUST,
         ..BRACES
     },
     Language {
@@ -139,7 +61,7 @@ pub const LANGUAGES: &[Language] = &[
         extensions: &["js", "mjs", "cjs"],
         quotes: &['"', '\'', '`'],
         grammar: Some(|| tree_sitter_javascript::LANGUAGE.into()),
-        kinds: JAVASCRIPT,
+        kinds: kinds::JAVASCRIPT,
         ..BRACES
     },
     Language {
@@ -149,7 +71,7 @@ pub const LANGUAGES: &[Language] = &[
         // An apostrophe is plain text between tags.
         quotes: &['"', '`'],
         grammar: Some(|| tree_sitter_javascript::LANGUAGE.into()),
-        kinds: JAVASCRIPT,
+        kinds: kinds::JAVASCRIPT,
         ..BRACES
     },
     Language {
@@ -158,7 +80,7 @@ pub const LANGUAGES: &[Language] = &[
         extensions: &["ts", "mts", "cts"],
         quotes: &['"', '\'', '`'],
         grammar: Some(|| tree_sitter_typescript::LANGUAGE_TYPESCRIPT.into()),
-        kinds: TYPESCRIPT,
+        kinds: kinds::TYPESCRIPT,
         ..BRACES
     },
     Language {
@@ -167,7 +89,7 @@ pub const LANGUAGES: &[Language] = &[
         extensions: &["tsx"],
         quotes: &['"', '`'],
         grammar: Some(|| tree_sitter_typescript::LANGUAGE_TSX.into()),
-        kinds: TYPESCRIPT,
+        kinds: kinds::TYPESCRIPT,
         ..BRACES
     },
     Language {
@@ -176,58 +98,21 @@ pub const LANGUAGES: &[Language] = &[
         extensions: &["go"],
         quotes: &['"', '\'', '`'],
         grammar: Some(|| tree_sitter_go::LANGUAGE.into()),
-        kinds: Kinds {
-            strings: &["interpreted_string_literal", "raw_string_literal", "rune_literal"],
-            interpolations: &[],
-            comments: &["comment"],
-            blocks: &["block", "field_declaration_list", "interface_type"],
-            definitions: &["function_declaration", "method_declaration", "func_literal", "type_declaration"],
-        },
+        kinds: kinds::GO,
         ..BRACES
     },
     Language {
         name: "java",
         extensions: &["java"],
         grammar: Some(|| tree_sitter_java::LANGUAGE.into()),
-        kinds: Kinds {
-            strings: &["string_literal", "character_literal"],
-            interpolations: &["string_interpolation"],
-            comments: &["line_comment", "block_comment"],
-            blocks: &[
-                "block",
-                "class_body",
-                "constructor_body",
-                "interface_body",
-                "enum_body",
-                "annotation_type_body",
-                "switch_block",
-                "module_body",
-            ],
-            definitions: &[
-                "class_declaration",
-                "method_declaration",
-                "constructor_declaration",
-                "compact_constructor_declaration",
-                "interface_declaration",
-                "enum_declaration",
-                "record_declaration",
-                "annotation_type_declaration",
-                "lambda_expression",
-            ],
-        },
+        kinds: kinds::JAVA,
         ..BRACES
     },
     Language {
         name: "c",
         extensions: &["c", "h"],
         grammar: Some(|| tree_sitter_c::LANGUAGE.into()),
-        kinds: Kinds {
-            strings: &["string_literal", "char_literal", "system_lib_string"],
-            interpolations: &[],
-            comments: &["comment"],
-            blocks: &["compound_statement", "field_declaration_list", "enumerator_list", "declaration_list"],
-            definitions: &["function_definition", "struct_specifier", "union_specifier", "enum_specifier"],
-        },
+        kinds: kinds::C,
         ..BRACES
     },
     Language {
@@ -235,21 +120,7 @@ pub const LANGUAGES: &[Language] = &[
         aliases: &["c++", "cxx", "cuda", "cuda-cpp"],
         extensions: &["cpp", "cc", "cxx", "c++", "hpp", "hh", "hxx", "h++", "ipp", "inl", "cu", "cuh"],
         grammar: Some(|| tree_sitter_cpp::LANGUAGE.into()),
-        kinds: Kinds {
-            strings: &["string_literal", "raw_string_literal", "char_literal", "system_lib_string"],
-            interpolations: &[],
-            comments: &["comment"],
-            blocks: &["compound_statement", "field_declaration_list", "enumerator_list", "declaration_list"],
-            definitions: &[
-                "function_definition",
-                "struct_specifier",
-                "class_specifier",
-                "union_specifier",
-                "enum_specifier",
-                "namespace_definition",
-                "lambda_expression",
-            ],
-        },
+        kinds: kinds::CPP,
         ..BRACES
     },
     Language {
@@ -257,40 +128,7 @@ pub const LANGUAGES: &[Language] = &[
         aliases: &["cs", "c#", "c_sharp", "c-sharp"],
         extensions: &["cs", "csx"],
         grammar: Some(|| tree_sitter_c_sharp::LANGUAGE.into()),
-        kinds: Kinds {
-            strings: &[
-                "string_literal",
-                "verbatim_string_literal",
-                "raw_string_literal",
-                "interpolated_string_expression",
-                "character_literal",
-            ],
-            interpolations: &["interpolation"],
-            comments: &["comment"],
-            blocks: &[
-                "block",
-                "declaration_list",
-                "accessor_list",
-                "switch_body",
-                "enum_member_declaration_list",
-            ],
-            definitions: &[
-                "class_declaration",
-                "struct_declaration",
-                "record_declaration",
-                "interface_declaration",
-                "enum_declaration",
-                "namespace_declaration",
-                "method_declaration",
-                "constructor_declaration",
-                "destructor_declaration",
-                "operator_declaration",
-                "property_declaration",
-                "indexer_declaration",
-                "local_function_statement",
-                "lambda_expression",
-            ],
-        },
+        kinds: kinds::CSHARP,
         ..BRACES
     },
     Language {
@@ -305,13 +143,7 @@ pub const LANGUAGES: &[Language] = &[
         ],
         opening_ends: &["do", "then", "begin", "else", "ensure"],
         grammar: Some(|| tree_sitter_ruby::LANGUAGE.into()),
-        kinds: Kinds {
-            strings: &["string", "regex", "heredoc_body", "string_array", "subshell", "character"],
-            interpolations: &["interpolation"],
-            comments: &["comment"],
-            blocks: &["body_statement", "block_body", "do_block", "block", "then", "else", "begin", "do"],
-            definitions: &["method", "singleton_method", "class", "singleton_class", "module", "lambda"],
-        },
+        kinds: kinds::RUBY,
         ..HASH
     },
     Language {
@@ -331,13 +163,7 @@ pub const LANGUAGES: &[Language] = &[
         opening_words: &[],
         opening_ends: &["do", "then", "else", "{"],
         grammar: Some(|| tree_sitter_bash::LANGUAGE.into()),
-        kinds: Kinds {
-            strings: &["string", "raw_string", "ansi_c_string", "heredoc_body"],
-            interpolations: &["command_substitution", "expansion"],
-            comments: &["comment"],
-            blocks: &["compound_statement", "do_group"],
-            definitions: &["function_definition"],
-        },
+        kinds: kinds::SHELLSCRIPT,
         ..HASH
     },
     Language {
@@ -346,7 +172,7 @@ pub const LANGUAGES: &[Language] = &[
         quotes: &['"'],
         blocks: Blocks::Braces,
         grammar: Some(|| tree_sitter_json::LANGUAGE.into()),
-        kinds: JSON,
+        kinds: kinds::JSON,
         ..ROW
     },
     Language {
@@ -356,7 +182,7 @@ pub const LANGUAGES: &[Language] = &[
         file_names: &["tsconfig.json", "jsconfig.json", ".eslintrc.json", "devcontainer.json"],
         quotes: &['"'],
         grammar: Some(|| tree_sitter_json::LANGUAGE.into()),
-        kinds: JSON,
+        kinds: kinds::JSON,
         ..BRACES
     },
     Language {
@@ -367,13 +193,7 @@ pub const LANGUAGES: &[Language] = &[
         quotes: &['"'],
         blocks: Blocks::Tags,
         grammar: Some(|| tree_sitter_html::LANGUAGE.into()),
-        kinds: Kinds {
-            strings: &["quoted_attribute_value"],
-            interpolations: &[],
-            comments: &["comment"],
-            blocks: &["element", "script_element", "style_element"],
-            definitions: &[],
-        },
+        kinds: kinds::HTML,
         ..ROW
     },
     Language {
@@ -381,13 +201,7 @@ pub const LANGUAGES: &[Language] = &[
         extensions: &["css"],
         line_comment: "",
         grammar: Some(|| tree_sitter_css::LANGUAGE.into()),
-        kinds: Kinds {
-            strings: &["string_value"],
-            interpolations: &[],
-            comments: &["comment"],
-            blocks: &["block", "keyframe_block_list"],
-            definitions: &["rule_set", "media_statement", "keyframes_statement"],
-        },
+        kinds: kinds::CSS,
         ..BRACES
     },
     Language {
@@ -400,42 +214,15 @@ pub const LANGUAGES: &[Language] = &[
         opening_words: &["function", "repeat", "else"],
         opening_ends: &["do", "then", "else", "repeat"],
         grammar: Some(|| tree_sitter_lua::LANGUAGE.into()),
-        kinds: Kinds {
-            strings: &["string"],
-            interpolations: &[],
-            comments: &["comment"],
-            blocks: &["block"],
-            definitions: &["function_declaration", "function_definition"],
-        },
+        kinds: kinds::LUA,
         ..ROW
     },
     Language {
         name: "php",
         extensions: &["php", "phtml", "php5", "php7"],
+        opening_tag: "<?php",
         grammar: Some(|| tree_sitter_php::LANGUAGE_PHP.into()),
-        kinds: Kinds {
-            strings: &["string", "encapsed_string", "heredoc", "nowdoc_string"],
-            interpolations: &[],
-            comments: &["comment"],
-            blocks: &[
-                "compound_statement",
-                "declaration_list",
-                "enum_declaration_list",
-                "switch_block",
-                "match_block",
-                "colon_block",
-            ],
-            definitions: &[
-                "function_definition",
-                "method_declaration",
-                "class_declaration",
-                "interface_declaration",
-                "trait_declaration",
-                "enum_declaration",
-                "anonymous_function",
-                "arrow_function",
-            ],
-        },
+        kinds: kinds::PHP,
         ..BRACES
     },
     // From here on: no grammar, only how comments and blocks look.

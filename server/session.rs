@@ -420,10 +420,11 @@ impl State {
             let range = position::range(&document.text, range.start, range.end, self.encoding);
             Selected { range, text }
         });
+        let cursor = position::offset(&document.text, cursor, self.encoding);
         let snapshot = Snapshot {
-            cursor: position::offset(&document.text, cursor, self.encoding),
+            cursor,
+            syntax: document.syntax(cursor).cloned(),
             text: document.text.clone(),
-            syntax: document.syntax().cloned(),
             language: document.language,
             path: document.path.clone(),
             selected,

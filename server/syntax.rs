@@ -2,7 +2,9 @@
 //! It knows nothing of lines and columns, of editors, or of prompts.
 
 pub mod parse;
+mod part;
 pub mod scope;
 
 pub use parse::Syntax;
-pub use scope::Place;
+pub use part::Reach;
+pub use scope::Scope;

@@ -13,7 +13,7 @@ use taper_engine::Engine;
 use super::load::{self, ModelArgs};
 use crate::prompt::{self, template::Profile};
 use crate::suggest::{self, Extent, Options, Snapshot, Suggestion, Trigger, Work};
-use crate::syntax::Syntax;
+use crate::syntax::{Reach, Syntax};
 use crate::text::{Encoding, Position, Rope, position};
 
 /// Arguments of `taper complete`.
@@ -81,7 +81,9 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let parse_end = Instant::now() + PARSE_BUDGET;
     let snapshot = Snapshot {
-        syntax: language.and_then(|it| Syntax::parse(&text, it, &mut || Instant::now() > parse_end)),
+        syntax: language.and_then(|it| {
+            Syntax::around(&text, it, cursor, Reach::USUAL, &mut || Instant::now() > parse_end)
+        }),
         text,
         language,
         path: shown_path(&path),

@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 
 use taper_grammars::Language;
 
-use crate::syntax::Syntax;
+use crate::syntax::{Reach, Syntax};
 use crate::text::{Edit, Encoding, Position, Rope, position};
 
-/// Documents larger than this get no tree: parsing them anew would take longer than an answer may.
-const TREE_BYTES: usize = 4 << 20;
-/// How long the first parse of a text may take.
-const FIRST_PARSE: Duration = Duration::from_millis(150);
+/// How long a parse from nothing may take.
+const PARSE: Duration = Duration::from_millis(100);
 /// How long bringing a tree up to date may take: a small part of an answer's budget.
 const REPARSE: Duration = Duration::from_millis(20);
+/// The [effort](Syntax::effort) of bringing a tree up to date beyond which less of the text is parsed from then on:
+/// about a millisecond. Most code takes a tenth of it; a list of numbers, one a line, takes more.
+const EFFORT: usize = 30;
 
 /// A document as the editor opens it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,8 +50,10 @@ pub(crate) struct Document {
     pub(crate) language_id: String,
     pub(crate) text: Rope,
     syntax: Option<Syntax>,
-    /// Length of a text whose first parse was not in time: not tried again until it is half as long.
-    too_long: Option<usize>,
+    /// How much around the cursor is parsed.
+    reach: Reach,
+    /// A place where even little was not parsed in time: not tried again near it.
+    gave_up: Option<usize>,
     version: Option<i64>,
     /// Why the text can no longer be trusted; `None` while it can.
     lost: Option<&'static str>,
@@ -62,14 +65,30 @@ impl Document {
         let language = taper_grammars::by_id(&language_id)
             .or_else(|| taper_grammars::by_path(std::path::Path::new(&path)));
         let text = Rope::from(text);
-        let mut document =
-            Self { path, language, language_id, text, syntax: None, too_long: None, version, lost: None };
-        document.parse();
+        let reach = Reach::USUAL;
+        let mut document = Self {
+            path,
+            language,
+            language_id,
+            text,
+            syntax: None,
+            reach,
+            gave_up: None,
+            version,
+            lost: None,
+        };
+        // Where a long text is looked at shows only when it is typed in.
+        if document.text.len_bytes() <= reach.whole {
+            document.parse(0);
+        }
         document
     }
 
-    /// The tree, if it is up to date.
-    pub(crate) fn syntax(&self) -> Option<&Syntax> {
+    /// The tree around a place, if it is up to date.
+    pub(crate) fn syntax(&mut self, place: usize) -> Option<&Syntax> {
+        if !self.syntax.as_ref().is_some_and(|syntax| syntax.serves(&self.text, place, self.reach)) {
+            self.parse(place);
+        }
         self.syntax.as_ref().filter(|syntax| !syntax.is_stale())
     }
 
@@ -101,52 +120,71 @@ impl Document {
         if self.lost.is_some() && whole.is_none() {
             return;
         }
+        let mut place = None;
         for change in changes.into_iter().skip(whole.unwrap_or(0)) {
-            match change.range {
+            let edit = match change.range {
                 None => {
-                    self.text = Rope::from(change.text);
                     self.lost = None;
-                    self.syntax = None;
-                    self.too_long = None;
+                    Edit::between(&self.text, &change.text)
                 }
-                Some(range) => self.edit(&range, change.text, encoding),
-            }
+                // A range that ends before it begins is repaired rather than refused, as other servers do.
+                Some(Range { start, end }) => {
+                    Edit { range: position::range(&self.text, start, end, encoding), text: change.text }
+                }
+            };
+            place = Some(edit.new_end());
+            self.edit(&edit);
         }
-        self.reparse();
+        if let Some(place) = place {
+            self.follow(place);
+        }
     }
 
-    fn edit(&mut self, range: &Range<Position>, text: String, encoding: Encoding) {
-        // A range that ends before it begins is repaired rather than refused, as other servers do.
-        let range = position::range(&self.text, range.start, range.end, encoding);
-        let edit = Edit { range, text };
+    fn edit(&mut self, edit: &Edit) {
         if let Some(syntax) = &mut self.syntax {
-            syntax.edited(&edit);
+            syntax.edited(edit);
         }
         if edit.apply(&mut self.text).is_err() {
             self.lose("an edit did not fit the text");
         }
     }
 
-    /// Brings the tree up to date with the text, or leaves it for the next time.
-    fn reparse(&mut self) {
-        if self.text.len_bytes() > TREE_BYTES {
-            self.syntax = None;
-        } else if let Some(syntax) = &mut self.syntax {
-            syntax.reparse(&self.text, &mut until(REPARSE));
-        } else if self.lost.is_none() {
-            self.parse();
+    /// Brings the tree up to date with the text around a place, or leaves it for the next time.
+    fn follow(&mut self, place: usize) {
+        if self.lost.is_some() {
+            return;
+        }
+        match &mut self.syntax {
+            Some(syntax) if syntax.serves(&self.text, place, self.reach) => {
+                let done = syntax.reparse(&self.text, &mut until(REPARSE));
+                if !done || syntax.effort() > EFFORT {
+                    self.reach = self.reach.halved().unwrap_or(self.reach);
+                }
+            }
+            _ => self.parse(place),
         }
     }
 
-    /// The first parse of a text.
-    fn parse(&mut self) {
-        let length = self.text.len_bytes();
+    /// Parses the text around a place from nothing.
+    fn parse(&mut self, place: usize) {
+        self.syntax = None;
         let Some(language) = self.language.filter(|language| language.grammar.is_some()) else { return };
-        if length > TREE_BYTES || self.too_long.is_some_and(|too_long| length > too_long / 2) {
+        if self.lost.is_some() || self.gave_up.is_some_and(|at| at.abs_diff(place) < Reach::USUAL.whole) {
             return;
         }
-        self.syntax = Syntax::parse(&self.text, language, &mut until(FIRST_PARSE));
-        self.too_long = self.syntax.is_none().then_some(length);
+        let (mut time_is_up, mut late) = (until(PARSE), false);
+        let mut watch = || {
+            late = late || time_is_up();
+            late
+        };
+        self.syntax = Syntax::around(&self.text, language, place, self.reach, &mut watch);
+        self.gave_up = None;
+        if self.syntax.is_none() && late {
+            match self.reach.halved() {
+                Some(less) => self.reach = less,
+                None => self.gave_up = Some(place),
+            }
+        }
     }
 }
 
@@ -217,5 +255,38 @@ mod tests {
         document.change(None, vec![change(at(0, 0), at(0, 0), "b")], Encoding::Utf8);
         assert_eq!(document.text, "ba");
         assert_eq!(document.lost(), None);
+    }
+
+    #[test]
+    fn a_long_document_has_a_tree_where_it_is_edited_and_asked() {
+        let function = "def f(x):\n    return x\n\n\n";
+        let mut document = document(&function.repeat(20_000));
+        let line = |n: u32| at(n * 4 + 1, 4);
+        let broken = |document: &mut Document, place: usize| {
+            document.syntax(place).map(|syntax| syntax.tree.root_node().has_error())
+        };
+        for (n, version) in [(10_000, 2), (10_001, 3), (3, 4), (19_999, 5)] {
+            document.change(Some(version), vec![change(line(n), line(n), "x = 1; ")], Encoding::Utf8);
+            let place = position::offset(&document.text, line(n), Encoding::Utf8);
+            assert_eq!(broken(&mut document, place), Some(false), "{n}");
+        }
+        let (middle, len) = (document.text.len_bytes() / 2, document.text.len_bytes());
+        for place in [0, middle, len] {
+            assert_eq!(broken(&mut document, place), Some(false), "{place}");
+        }
+        // The whole text sent anew, with a fault near the place.
+        let mut text = document.text.to_string();
+        text.insert(middle, '(');
+        document.change(Some(6), vec![Change { range: None, text: text.clone() }], Encoding::Utf8);
+        assert_eq!(document.text, text);
+        assert_eq!(broken(&mut document, middle), Some(true));
+        assert_eq!(broken(&mut document, 0), Some(false), "far from it nothing is known of it");
+        // Ten thousand lines come and go.
+        let paste = function.repeat(2_500);
+        document.change(Some(7), vec![change(at(0, 0), at(0, 0), &paste)], Encoding::Utf8);
+        assert_eq!(broken(&mut document, paste.len()), Some(false));
+        document.change(Some(8), vec![change(at(0, 0), at(10_000, 0), "")], Encoding::Utf8);
+        assert_eq!(document.text, text);
+        assert_eq!(broken(&mut document, 0), Some(false));
     }
 }

@@ -8,10 +8,6 @@ use super::{Snapshot, Suggestion};
 use crate::syntax::scope;
 use crate::text::{Edit, lines};
 
-/// The longest document that is parsed again for each suggestion, in bytes. Beyond it a parse could cost
-/// more than the answer.
-const LARGEST_CHECKED: usize = 2_000_000;
-
 /// The suggestion at the cursor that inserts `text`, or as much of it as leaves the tree no worse; `None` if
 /// nothing does. Line breaks become those of the file.
 pub(super) fn fitting(snapshot: &Snapshot, place: &Place<'_>, text: &str) -> Option<Suggestion> {
@@ -37,15 +33,13 @@ fn with_line_breaks(snapshot: &Snapshot, text: &str) -> String {
     }
 }
 
-/// Whether the document has no more faults with `text` at the cursor than without.
+/// Whether the document, or the part of a long one that has a tree, has no more faults with `text` at the cursor
+/// than without.
 ///
 /// A line that opens a block is judged with a body: alone it can never be right, and a person who types it
 /// goes on with the body.
 fn parses_no_worse(snapshot: &Snapshot, place: &Place<'_>, text: &str) -> bool {
     let Some(syntax) = snapshot.syntax.as_ref().filter(|it| !it.is_stale()) else { return true };
-    if snapshot.text.len_bytes() > LARGEST_CHECKED {
-        return true;
-    }
     let before = scope::faults(&syntax.tree);
     let faults_with = |text: &str| {
         let edit = Edit::insert(snapshot.cursor, text);

@@ -51,7 +51,7 @@ fn auto(snapshot: &Snapshot, place: &Place<'_>) -> Plan {
     }
     let empty = match snapshot.language {
         Some(language) => {
-            scope::Place::new(&snapshot.text, language, snapshot.syntax.as_ref(), snapshot.cursor)
+            scope::Scope::new(&snapshot.text, language, snapshot.syntax.as_ref(), snapshot.cursor)
                 .in_empty_block()
         }
         // Of a language that nobody knows, brackets at the end of a line are still to be seen.

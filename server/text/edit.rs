@@ -63,6 +63,46 @@ impl Edit {
         Self { range: offset..offset, text: text.into() }
     }
 
+    /// The smallest edit that makes `after` of a text: what both begin and end with stays. For editors that
+    /// send the whole text with every change.
+    #[must_use]
+    pub fn between(before: &Rope, after: &str) -> Self {
+        let common = |a: &[u8], b: &[u8]| a.iter().zip(b).take_while(|(a, b)| a == b).count();
+        let mut start = 0;
+        for chunk in before.chunks() {
+            let (old, new) = (chunk.as_bytes(), &after.as_bytes()[start..]);
+            if new.starts_with(old) {
+                start += old.len();
+                continue;
+            }
+            start += common(old, new);
+            break;
+        }
+        while !after.is_char_boundary(start) {
+            start -= 1;
+        }
+        // What is left of both, from the end.
+        let most = (before.len_bytes() - start).min(after.len() - start);
+        let mut kept = 0;
+        let mut chunks = before.chunks_at_byte(before.len_bytes()).0;
+        while let Some(chunk) = chunks.prev()
+            && kept < most
+        {
+            let (old, new) = (chunk.as_bytes(), &after.as_bytes()[..after.len() - kept]);
+            if new.ends_with(old) {
+                kept += old.len();
+                continue;
+            }
+            kept += old.iter().rev().zip(new.iter().rev()).take_while(|(a, b)| a == b).count();
+            break;
+        }
+        let mut end = after.len() - kept.min(most);
+        while !after.is_char_boundary(end) {
+            end += 1;
+        }
+        Self { range: start..before.len_bytes() - (after.len() - end), text: after[start..end].to_owned() }
+    }
+
     /// The byte offset behind the new text, in the document after the edit.
     #[must_use]
     pub fn new_end(&self) -> usize {
@@ -120,7 +160,31 @@ impl Edit {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may")]
+
     use super::*;
+
+    #[test]
+    fn a_whole_text_becomes_the_smallest_edit_that_makes_it() {
+        let pieces = ["a", "b", "é", "è", "😀", "😁", "\r", "\n", "aaaa", "éé"];
+        for seed in 0..2_000 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut some = |most: usize| -> String {
+                (0..random.usize(..=most)).map(|_| pieces[random.usize(..pieces.len())]).collect()
+            };
+            let (head, tail) = (some(2_000), some(2_000));
+            let (gone, new) = (some(3), some(3));
+            let before = Rope::from_str(&format!("{head}{gone}{tail}"));
+            let after = format!("{head}{new}{tail}");
+            let edit = Edit::between(&before, &after);
+            assert!(edit.text.len() <= new.len() && edit.range.len() <= gone.len(), "seed {seed}: {edit:?}");
+            let mut text = before.clone();
+            edit.apply(&mut text).unwrap();
+            assert_eq!(text, after, "seed {seed}");
+        }
+        let same = Edit::between(&Rope::from_str("aé"), "aé");
+        assert_eq!((same.range.len(), same.text.as_str()), (0, ""));
+    }
 
     #[test]
     fn an_edit_replaces_its_bytes() {

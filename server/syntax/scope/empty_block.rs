@@ -1,0 +1,205 @@
+//! Whether a place asks for a block: one was opened before it and has no body yet.
+//! It knows nothing of how a block would be suggested.
+
+use taper_grammars::Blocks;
+use tree_sitter::Node;
+
+use super::{LINE, REACH, Scope, ends_with_word, is, starts_with_word};
+use crate::text::lines;
+
+/// Elements of HTML that have no end tag.
+const VOID: &[&str] =
+    &["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"];
+
+impl<'a> Scope<'a> {
+    /// Whether the place lies behind the opening of a block that has no body yet, be it on the same line or
+    /// on a line below: a block is wanted here, not a line. Comments, and a Python docstring, are no body.
+    ///
+    /// Also true if the block is not closed yet; then a body is what follows indented deeper.
+    #[must_use]
+    pub fn in_empty_block(&self) -> bool {
+        let here = self.line_before(self.offset);
+        let rest = self.rest_of_line();
+        let Some((end, body)) = self.significant_before() else { return false };
+        let same_line = lines::line_start(self.text, end) == lines::line_start(self.text, self.offset);
+        if !same_line && !here.trim().is_empty() {
+            return false;
+        }
+        let opener = match self.language.blocks {
+            Blocks::Indentation => rest.trim().is_empty() && self.colon_opens(end),
+            Blocks::Braces => self.brace_opens(end),
+            Blocks::Keywords => {
+                (body == Some('{') || rest.trim().is_empty()) && self.words_open(end, same_line)
+            }
+            Blocks::Tags => self.tag_opens(end),
+            Blocks::None => false,
+        };
+        opener && self.nothing_follows(end)
+    }
+
+    /// Nothing deeper follows the opening that ends at `end`: the block has no body behind the place.
+    fn nothing_follows(&self, end: usize) -> bool {
+        let rest = self.rest_of_line();
+        let closes = |text: &str| {
+            let text = text.trim_start();
+            match self.language.blocks {
+                Blocks::Braces => text.starts_with('}'),
+                Blocks::Tags => text.starts_with("</"),
+                Blocks::Keywords => {
+                    text.starts_with('}')
+                        || [
+                            "end", "fi", "done", "esac", "else", "elsif", "elseif", "elif", "when", "rescue",
+                            "ensure", "until", "in", "after",
+                        ]
+                        .iter()
+                        .any(|word| starts_with_word(text, word))
+                }
+                Blocks::Indentation | Blocks::None => false,
+            }
+        };
+        if !rest.trim().is_empty() {
+            // `{ } else {`, `<p></p>`: only what closes the block, or only closers of what is around it.
+            return closes(&rest) || rest.trim().chars().all(|c| ")]};,".contains(c));
+        }
+        let (depth, _) = self.indentation(end);
+        let mut at = lines::next_line(self.text, self.offset);
+        let most = self.text.len_bytes().min(self.offset + REACH);
+        while at < most {
+            let (width, blank) = self.indentation(at);
+            if !blank {
+                let line = lines::after(self.text, at, LINE);
+                return closes(&line) || width <= depth;
+            }
+            let next = lines::next_line(self.text, at);
+            if next <= at {
+                break;
+            }
+            at = next;
+        }
+        true
+    }
+
+    /// The smallest node whose last byte is the one before `end`, if it is a token of its own.
+    fn token_before(&self, end: usize) -> Option<Node<'a>> {
+        let node = self.around(end).next()?;
+        (node.end_byte() == end && node.child_count() == 0).then_some(node)
+    }
+
+    /// Whether the byte before `end` is in a string or comment.
+    fn is_quoted(&self, end: usize) -> bool {
+        let place = Self { offset: end, ..*self };
+        place.in_string() || place.in_comment()
+    }
+
+    fn colon_opens(&self, end: usize) -> bool {
+        if lines::char_before(self.text, end) != Some(':') || self.is_quoted(end) {
+            return false;
+        }
+        let sound =
+            self.token_before(end).and_then(|colon| colon.parent()).filter(|parent| !parent.is_error());
+        if let Some(parent) = sound
+            && self.syntax.is_some_and(|syntax| !syntax.is_stale())
+            && !parent.is_missing()
+        {
+            let kind = parent.kind();
+            return kind.ends_with("_statement")
+                || kind.ends_with("_clause")
+                || kind.ends_with("_definition");
+        }
+        let line = self.line_before(end);
+        let line = line.trim();
+        let word = line.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
+        let balance = line.chars().fold(0i32, |n, c| match c {
+            '(' | '[' | '{' => n + 1,
+            ')' | ']' | '}' => n - 1,
+            _ => n,
+        });
+        // `def f(x):` and the last line of a head over several: `) -> int:`.
+        self.language.opening_words.contains(&word) && balance == 0 || line.starts_with(')') && balance < 0
+    }
+
+    fn brace_opens(&self, end: usize) -> bool {
+        if lines::char_before(self.text, end) != Some('{') || self.is_quoted(end) {
+            return false;
+        }
+        let kinds = &self.language.kinds;
+        if self.language.grammar.is_some() && kinds.blocks.is_empty() {
+            return false;
+        }
+        let fresh = self.syntax.is_some_and(|syntax| !syntax.is_stale());
+        if let Some(parent) = self.token_before(end).and_then(|brace| brace.parent()).filter(|_| fresh) {
+            if is(parent, kinds.blocks)
+                || is(
+                    parent,
+                    &[
+                        "interface_type",
+                        "switch_statement",
+                        "expression_switch_statement",
+                        "type_switch_statement",
+                        "select_statement",
+                    ],
+                )
+            {
+                return true;
+            }
+            if !parent.is_error() && !parent.has_error() {
+                return false;
+            }
+        }
+        // `a = {`, `f({`, `[{`, `return {`, `key: {` open values.
+        let before = self.line_before(end - 1);
+        let before = before.trim_end();
+        // `case 1: {` is the one colon before a block.
+        let head = before.trim_start();
+        if before.ends_with(':') && ["case", "default"].iter().any(|word| starts_with_word(head, word))
+            || head == "default:"
+        {
+            return true;
+        }
+        let value = before.ends_with(['=', '(', '[', ',', ':', '?', '&', '|', '$', '#', '+'])
+            || ["return", "yield", "import", "export", "default"]
+                .iter()
+                .any(|word| ends_with_word(before, word));
+        !value
+    }
+
+    fn words_open(&self, end: usize, same_line: bool) -> bool {
+        if self.is_quoted(end) {
+            return false;
+        }
+        let line = self.line_before(end);
+        let line = line.trim();
+        if self.language.opening_ends.iter().any(|word| ends_with_word(line, word)) {
+            return true;
+        }
+        // `each do |x, y|`
+        if let Some(head) =
+            line.strip_suffix('|').and_then(|line| line.rsplit_once('|')).map(|(head, _)| head.trim_end())
+            && self.language.opening_ends.iter().any(|word| ends_with_word(head, word))
+        {
+            return true;
+        }
+        // `local function f(x)`, `x = function()`
+        let function = self.language.opening_words.contains(&"function")
+            && line.ends_with(')')
+            && line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "function");
+        if function {
+            return true;
+        }
+        let first = self.language.opening_words.iter().any(|word| starts_with_word(line, word));
+        // On the line itself the head may still be in the making: `def na▮`. One with an argument list is done.
+        let whole = !same_line || line.ends_with(')');
+        let closed = ends_with_word(line, "end") || line.contains(") = ") || line.contains(" = ");
+        first && whole && !closed
+    }
+
+    fn tag_opens(&self, end: usize) -> bool {
+        if lines::char_before(self.text, end) != Some('>') {
+            return false;
+        }
+        let text = lines::before(self.text, end, LINE);
+        let Some(tag) = text.rfind('<').map(|at| &text[at + 1..]) else { return false };
+        let name = tag.split(|c: char| !c.is_alphanumeric() && c != '-').next().unwrap_or_default();
+        !name.is_empty() && !tag.ends_with("/>") && !VOID.iter().any(|void| void.eq_ignore_ascii_case(name))
+    }
+}

@@ -1,0 +1,43 @@
+//! How broken a tree is: faults, counted.
+//! It knows nothing of text.
+
+use std::ops::Range;
+
+use tree_sitter::Tree;
+
+/// How many places of a tree are broken: nodes that tree-sitter could not fit in, and tokens that it had to
+/// invent. Costs as much as the broken parts are large.
+#[must_use]
+pub fn faults(tree: &Tree) -> usize {
+    faults_in(tree, 0..usize::MAX)
+}
+
+/// [`faults`] that touch a range of bytes; its ends count as touched.
+#[must_use]
+pub fn faults_in(tree: &Tree, range: Range<usize>) -> usize {
+    let (mut cursor, mut count) = (tree.walk(), 0);
+    // Not recursive: a few kilobytes of `(` nest deeper than a thread's stack.
+    'nodes: loop {
+        let node = cursor.node();
+        let behind = node.start_byte() > range.end;
+        if !behind && node.end_byte() >= range.start && node.has_error() {
+            count += usize::from(node.is_error() || node.is_missing());
+            let descended = match range.start.checked_sub(1) {
+                Some(byte) => cursor.goto_first_child_for_byte(byte).is_some(),
+                None => cursor.goto_first_child(),
+            };
+            if descended {
+                continue;
+            }
+        }
+        if !behind && cursor.goto_next_sibling() {
+            continue;
+        }
+        while cursor.goto_parent() {
+            if cursor.goto_next_sibling() {
+                continue 'nodes;
+            }
+        }
+        return count;
+    }
+}

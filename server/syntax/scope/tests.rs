@@ -1,0 +1,369 @@
+//! Answers at marked places of small programs, whole and broken.
+//! It knows nothing of parts of long texts.
+#![expect(
+    clippy::unwrap_used,
+    clippy::redundant_closure_for_method_calls,
+    reason = "a test may; a method of a borrowing type is no closure"
+)]
+
+use super::*;
+
+struct Fixture {
+    text: Rope,
+    language: &'static Language,
+    syntax: Option<Syntax>,
+    offset: usize,
+}
+
+/// A text with its cursor at `▮`.
+fn fixture(name: &str, marked: &str) -> Fixture {
+    let offset = marked.find('▮').unwrap();
+    let text = Rope::from_str(&marked.replace('▮', ""));
+    let language = taper_grammars::by_id(name).unwrap();
+    let syntax = Syntax::parse(&text, language, &mut || false);
+    Fixture { text, language, syntax, offset }
+}
+
+impl Fixture {
+    fn place(&self) -> Scope<'_> {
+        Scope::new(&self.text, self.language, self.syntax.as_ref(), self.offset)
+    }
+    fn without_tree(&self) -> Scope<'_> {
+        Scope { syntax: None, ..self.place() }
+    }
+    fn cut(&self, range: Option<Range<usize>>) -> Option<String> {
+        range.map(|range| lines::slice(&self.text, range))
+    }
+}
+
+fn check(question: impl Fn(&Scope) -> bool, cases: &[(&str, bool, &str)]) {
+    let wrong = cases.iter().filter(|(name, yes, marked)| question(&fixture(name, marked).place()) != *yes);
+    let wrong: Vec<_> = wrong.collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn strings_are_known_whole_and_while_typed() {
+    check(
+        |place| place.in_string(),
+        &[
+            ("python", true, "x = \"a▮b\"\n"),
+            ("python", true, "x = \"▮\"\n"),
+            ("python", false, "x = \"\"▮\n"),
+            ("python", false, "x = ▮\"\"\n"),
+            ("python", true, "x = \"abc▮\ny = 1\n"),
+            ("python", true, "print('abc▮"),
+            ("python", true, "\"\"\"Doc.\n\nmore▮\n\"\"\"\n"),
+            ("python", false, "x = f\"{y▮}\"\n"),
+            ("python", true, "x = f\"{y} ▮\"\n"),
+            ("python", false, "x = 1  # don't▮\n"),
+            ("rust", true, "fn f() { g(\"a▮\"); }\n"),
+            ("rust", true, "fn f() { g(r#\"a\"▮\"#); }\n"),
+            ("rust", false, "fn f<'a>(x: &'a ▮str) {}\n"),
+            ("rust", true, "fn f() {\n    let x = \"abc▮\n}\n"),
+            ("javascript", true, "f('a▮');\n"),
+            ("javascript", false, "f(`a${b▮}`);\n"),
+            ("javascript", true, "f(`a${b}▮`);\n"),
+            ("javascript", true, "f('a▮\ng();\n"),
+            ("typescript", true, "import a from \"▮\";\n"),
+            ("go", true, "package a\nvar x = `a\n▮`\n"),
+            ("go", true, "package a\nfunc f() {\n\tg(\"a▮\n}\n"),
+            ("java", true, "class A { String s = \"▮\"; }\n"),
+            ("java", false, "class A { String s = \"\" + ▮; }\n"),
+            ("c", true, "int main() { puts(\"a▮\"); }\n"),
+            ("c", true, "#include \"a▮\"\n"),
+            ("c", false, "int main() { puts(\"a\"▮); }\n"),
+            ("ruby", true, "puts \"a▮\"\n"),
+            ("ruby", false, "puts \"#{a▮}\"\n"),
+            ("html", true, "<a href=\"▮\"></a>\n"),
+            ("html", false, "<p>a \" ▮</p>\n"),
+            ("kotlin", true, "val x = \"a▮\"\n"),
+            ("kotlin", false, "val x = \"a\\\"\" + ▮\n"),
+        ],
+    );
+}
+
+#[test]
+fn comments_are_known_whole_and_while_typed() {
+    check(
+        |place| place.in_comment(),
+        &[
+            ("python", true, "x = 1  # why▮\n"),
+            ("python", true, "# ▮"),
+            ("python", false, "# a\n▮"),
+            ("python", false, "x = '#▮'\n"),
+            ("rust", true, "// ▮\n"),
+            ("rust", true, "/// Doc▮\nfn f() {}\n"),
+            ("rust", false, "/// Doc\n▮fn f() {}\n"),
+            ("rust", true, "/* a ▮ */\n"),
+            ("rust", false, "/* a */▮\n"),
+            ("javascript", true, "f(); // a▮\n"),
+            ("javascript", false, "f('http://▮');\n"),
+            ("typescriptreact", true, "const a = <p>{/* ▮ */}</p>;\n"),
+            ("go", true, "package a\n\n// F ▮\nfunc F() {}\n"),
+            ("java", true, "/** a▮ */\nclass A {}\n"),
+            ("c", true, "int x; // a▮\n"),
+            ("ruby", true, "x = 1 # a▮\n"),
+            ("html", true, "<!-- ▮ -->\n"),
+            ("html", false, "<!-- --> ▮\n"),
+            ("lua", true, "x = 1 -- a▮\n"),
+            ("sql", true, "select 1 -- a▮\n"),
+        ],
+    );
+}
+
+#[test]
+fn an_empty_block_asks_for_a_body() {
+    let cases = [
+        ("python", true, "def f(x):▮\n"),
+        ("python", true, "def f(x):\n    ▮\n"),
+        ("python", true, "def f(x):\n    ▮\n\ndef g():\n    pass\n"),
+        ("python", true, "class A:\n    def f(self):\n        ▮\n\n    def g(self):\n        pass\n"),
+        ("python", true, "def f(x):\n    \"\"\"Doc.\"\"\"\n    ▮\n"),
+        ("python", true, "def f(x):\n    # why\n    ▮\n"),
+        ("python", true, "def f(\n    x: int,\n) -> int:\n    ▮\n"),
+        ("python", true, "if x:\n    a()\nelse:\n    ▮\n"),
+        ("python", true, "for x in y:▮"),
+        ("python", true, "def f():\r\n    ▮\r\n"),
+        ("python", false, "def f(x):\n    ▮\n    return 1\n"),
+        ("python", false, "def f(x):\n    a()\n    ▮\n"),
+        ("python", false, "x = {1:▮}\n"),
+        ("python", false, "x = y[1:▮]\n"),
+        ("python", false, "def f(x▮):\n    pass\n"),
+        ("python", false, "x: ▮\n"),
+        ("python", false, "f = lambda x:▮\n"),
+        ("python", false, "print('if x:▮')\n"),
+        ("rust", true, "fn f() {▮}\n"),
+        ("rust", true, "fn f() {\n    ▮\n}\n"),
+        ("rust", true, "fn f() {▮\n"),
+        ("rust", true, "fn f() {\n    if x {\n        ▮\n\nfn g() {}\n"),
+        ("rust", true, "impl A {\n    fn f(&self) -> u8 {\n        ▮\n    }\n\n    fn g() {}\n}\n"),
+        ("rust", true, "fn f() { match x {▮} }\n"),
+        ("rust", true, "struct A {\n    ▮\n}\n"),
+        ("rust", true, "fn f() {\n    // why\n    ▮\n}\n"),
+        ("rust", false, "fn f() {\n    ▮\n    g();\n}\n"),
+        ("rust", false, "fn f() {\n    g();\n    ▮\n}\n"),
+        ("rust", false, "fn f() { let a = A {▮}; }\n"),
+        ("rust", false, "use a::{▮};\n"),
+        ("rust", false, "fn f() { println!(\"{▮}\"); }\n"),
+        ("javascript", true, "function f(a) {\n  ▮\n}\n"),
+        ("javascript", true, "const f = (a) => {▮};\n"),
+        ("javascript", true, "a.map((b) => {▮})\n"),
+        ("javascript", true, "if (a) {\n  ▮"),
+        ("javascript", true, "try {\n  a();\n} catch (e) {\n  ▮\n}\n"),
+        ("javascript", true, "switch (a) {\n  case 1: {\n    ▮\n\n  case 2:\n    b();\n}\n"),
+        ("javascript", true, "switch (a) {\n  default: {▮\n"),
+        ("javascript", false, "const a = {▮};\n"),
+        ("javascript", false, "f({ default: {▮} });\n"),
+        ("javascript", false, "f({▮});\n"),
+        ("javascript", false, "import {▮} from 'a';\n"),
+        ("javascript", false, "f(`${▮}`);\n"),
+        ("typescript", true, "interface A {\n  ▮\n}\n"),
+        ("typescript", true, "class A {\n  f(): void {\n    ▮\n  }\n}\n"),
+        ("typescript", true, "export function f(a: string): number {▮\n"),
+        ("typescript", false, "const a: A = {▮}\n"),
+        ("go", true, "package a\n\nfunc f() {\n\t▮\n}\n"),
+        ("go", true, "package a\n\nfunc f() {\n\tif err != nil {▮\n}\n"),
+        ("go", true, "package a\n\nfunc f() {\n\tfor _, x := range y {\n\t\t▮\n\t}\n}\n"),
+        ("go", true, "package a\n\ntype A struct {\n\t▮\n}\n"),
+        ("go", false, "package a\n\nvar x = []int{▮}\n"),
+        ("java", true, "class A {\n    void f() {\n        ▮\n    }\n}\n"),
+        ("java", true, "class A {\n    void f() {\n        for (int i = 0; i < 3; i++) {▮\n    }\n}\n"),
+        ("java", true, "class A {▮}\n"),
+        ("java", false, "class A { int[] a = {▮}; }\n"),
+        ("java", false, "class A {\n    int x;\n    ▮\n}\n"),
+        ("c", true, "int main(void)\n{\n    ▮\n}\n"),
+        ("c", true, "int main(void) {\n    while (1) {\n        ▮\n"),
+        ("c", true, "struct a {\n    ▮\n};\n"),
+        ("c", false, "int a[] = {▮};\n"),
+        ("cpp", true, "namespace a {\nclass B {\npublic:\n  void f() {▮}\n};\n}\n"),
+        ("csharp", true, "class A\n{\n    void F()\n    {\n        ▮\n    }\n}\n"),
+        ("php", true, "<?php\nfunction f($a) {\n    ▮\n}\n"),
+        ("ruby", true, "def f(x)\n  ▮\nend\n"),
+        ("ruby", true, "def f(x)▮\nend\n"),
+        ("ruby", true, "class A\n  def f\n    ▮\n  end\nend\n"),
+        ("ruby", true, "x.each do |y|\n  ▮\nend\n"),
+        ("ruby", true, "x.each do |y|▮\n"),
+        ("ruby", true, "if x\n  a\nelse\n  ▮\nend\n"),
+        ("ruby", false, "def f▮\n"),
+        ("ruby", false, "def f = 1\n▮\n"),
+        ("ruby", false, "def f\n  a\n  ▮\nend\n"),
+        ("ruby", false, "def f\n  ▮\n  a\nend\n"),
+        ("ruby", false, "return x if y\n▮\n"),
+        ("lua", true, "local function f(x)\n  ▮\nend\n"),
+        ("lua", true, "for i = 1, 3 do\n  ▮\nend\n"),
+        ("lua", true, "if x then▮\n"),
+        ("shellscript", true, "if [ -n \"$x\" ]; then\n  ▮\nfi\n"),
+        ("shellscript", true, "f() {\n  ▮\n}\n"),
+        ("shellscript", true, "for x in a b; do▮\n"),
+        ("shellscript", false, "echo a; ▮\n"),
+        ("html", true, "<ul>▮</ul>\n"),
+        ("html", true, "<ul>\n  ▮\n</ul>\n"),
+        ("html", false, "<ul>\n  <li>a</li>\n  ▮\n</ul>\n"),
+        ("html", false, "<ul>\n  ▮\n  <li>a</li>\n</ul>\n"),
+        ("html", false, "<p><br>▮</p>\n"),
+        ("css", true, "a {▮}\n"),
+        ("css", true, "a {\n  ▮\n}\n"),
+        ("css", false, "a {\n  b: c;\n  ▮\n}\n"),
+        ("json", false, "{▮}\n"),
+        ("toml", false, "a = {▮}\n"),
+        ("kotlin", true, "fun f(): Int {\n    ▮\n}\n"),
+        ("kotlin", false, "fun f(): Int {\n    return 1▮\n}\n"),
+    ];
+    check(|place| place.in_empty_block(), &cases);
+    // Without a tree the text alone mostly knows as well.
+    let missed = cases.iter().filter(|(name, expected, marked)| {
+        fixture(name, marked).without_tree().in_empty_block() != *expected
+    });
+    let missed: Vec<_> = missed.map(|(name, _, marked)| (name, marked)).collect();
+    assert!(missed.len() <= 3, "{missed:#?}");
+}
+
+#[test]
+fn the_block_around_a_place_is_found() {
+    for (name, marked, expected) in [
+        ("python", "def f():\n    a\n    b▮\n", Some("a\n    b")),
+        ("python", "def f():\n    a\n    ▮\n", Some("a")),
+        ("python", "def f():\n    if x:\n        a\n    ▮\n", Some("if x:\n        a")),
+        ("python", "def f():\n    a\n▮\n", None),
+        ("python", "a▮\n", None),
+        ("rust", "fn f() { if x { a▮ } }\n", Some("{ a }")),
+        ("rust", "fn f() { if x { a }▮ }\n", Some("{ if x { a } }")),
+        ("rust", "fn f() {}▮\n", None),
+        ("rust", "impl A { ▮ }\n", Some("{  }")),
+        ("javascript", "function f() { a.b(() => { c▮; }); }\n", Some("{ c; }")),
+        ("javascript", "const a = { b: ▮1 };\n", None),
+        ("typescript", "interface A { b▮: c }\n", Some("{ b: c }")),
+        ("go", "package a\nfunc f() { b▮ }\n", Some("{ b }")),
+        ("java", "class A { void f() { b();▮ } }\n", Some("{ b(); }")),
+        ("c", "int f(void) { b();▮ }\n", Some("{ b(); }")),
+        ("ruby", "def f\n  a▮\nend\n", Some("a")),
+        ("html", "<p>a▮</p>\n", Some("<p>a</p>")),
+    ] {
+        let fixture = fixture(name, marked);
+        let found = fixture.cut(fixture.place().enclosing_block());
+        assert_eq!(found.as_deref(), expected, "{name}: {marked}");
+    }
+    let broken = fixture("rust", "fn f() {\n    let a = (b▮\n");
+    assert_eq!(broken.place().enclosing_block().map(|range| range.start), Some(7));
+}
+
+#[test]
+fn the_definition_around_a_place_is_found() {
+    for (name, marked, expected) in [
+        ("python", "class A:\n    def f(self):\n        a▮\n", Some("def f(self):\n        a")),
+        (
+            "python",
+            "class A:\n    def f(self):\n        a\n    ▮\n",
+            Some("class A:\n    def f(self):\n        a"),
+        ),
+        ("rust", "impl A { fn f() { a▮ } }\n", Some("fn f() { a }")),
+        ("rust", "impl A { fn f() { a } ▮}\n", Some("impl A { fn f() { a } }")),
+        ("javascript", "function f() { a▮ }\n", Some("function f() { a }")),
+        ("typescript", "class A { f() {▮} }\n", Some("f() {}")),
+        ("go", "package a\nfunc f() { a▮ }\n", Some("func f() { a }")),
+        ("java", "class A { int a▮; }\n", Some("class A { int a; }")),
+        ("c", "int f(void) { a▮; }\n", Some("int f(void) { a; }")),
+        ("ruby", "class A\n  def f\n    a▮\n  end\nend\n", Some("def f\n    a\n  end")),
+        ("c", "int a▮;\n", None),
+    ] {
+        let fixture = fixture(name, marked);
+        let found = fixture.cut(fixture.place().enclosing_definition());
+        assert_eq!(found.as_deref(), expected, "{name}: {marked}");
+    }
+}
+
+#[test]
+fn faults_are_counted_where_they_are() {
+    let of = |text: &str| fixture("rust", &format!("▮{text}")).syntax.unwrap().tree;
+    assert_eq!(faults(&of("fn f() { a(); }\n")), 0);
+    assert_eq!(faults(&of("fn f() { a() b }\n")), 1);
+    assert!(faults(&of("fn f() { a( }\n")) >= 1);
+    let tree = of("fn f() { a() b; }\nfn g() {}\nfn h() { c() d; }\n");
+    assert_eq!(faults(&tree), 2);
+    assert_eq!(faults_in(&tree, 0..18), 1);
+    assert_eq!(faults_in(&tree, 18..28), 0);
+    assert_eq!(faults_in(&tree, 28..1_000), 1);
+    // A token that is missing counts as well.
+    let tree = of("fn f() { let a = 1 }\n");
+    assert!(faults(&tree) >= 1, "{}", tree.root_node().to_sexp());
+}
+
+#[test]
+fn deep_nesting_ends_no_thread() {
+    for (name, text) in [("json", "[".repeat(50_000)), ("javascript", format!("{}a", "(".repeat(50_000)))] {
+        let fixture = fixture(name, &format!("{text}▮"));
+        let place = fixture.place();
+        let _ = (place.in_string(), place.in_comment(), place.in_empty_block(), place.enclosing_block());
+        assert!(fixture.syntax.as_ref().is_none_or(|syntax| faults(&syntax.tree) > 0));
+    }
+}
+
+/// No place of any text may panic, whatever the tree.
+#[test]
+fn every_place_can_be_asked() {
+    let pieces = [
+        "def f():\n",
+        "fn f() {",
+        "}",
+        "\"",
+        "'",
+        "`${",
+        "{",
+        "do |x|",
+        "|",
+        "<p>",
+        "</p>",
+        "<",
+        "#",
+        "//",
+        "/*",
+        "*/",
+        ":",
+        "\n",
+        "\r\n",
+        "\r",
+        "  ",
+        "\t",
+        "é",
+        "😀",
+        "\\",
+        "function(",
+        ")",
+        "end\n",
+        "class A",
+        "x = ",
+    ];
+    for seed in 0..300 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let plain: String = (0..random.usize(..25)).map(|_| pieces[random.usize(..pieces.len())]).collect();
+        let text = Rope::from_str(&plain);
+        for name in [
+            "python",
+            "rust",
+            "typescriptreact",
+            "go",
+            "c",
+            "ruby",
+            "lua",
+            "shellscript",
+            "html",
+            "css",
+            "vue",
+        ] {
+            let language = taper_grammars::by_id(name).unwrap();
+            let syntax = Syntax::parse(&text, language, &mut || false);
+            for offset in 0..=plain.len() + 1 {
+                for syntax in [syntax.as_ref(), None] {
+                    let place = Scope::new(&text, language, syntax, offset);
+                    let len = plain.len();
+                    let _ = (place.in_string(), place.in_comment(), place.in_empty_block());
+                    for range in [place.enclosing_block(), place.enclosing_definition()].into_iter().flatten()
+                    {
+                        assert!(range.start <= range.end && range.end <= len, "seed {seed} {name} {offset}");
+                    }
+                }
+            }
+        }
+    }
+}
