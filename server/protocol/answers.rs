@@ -2,7 +2,7 @@
 //! It knows nothing of how an answer came about or what it is worth.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -81,18 +81,11 @@ impl Answers {
     /// It cannot be read or written, or a line of it is none of ours.
     pub fn open(path: &Path) -> Result<(Self, Vec<Answer>), AnswersError> {
         let problem = |cause| AnswersError::File { path: path.to_owned(), cause };
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .map_err(problem)?;
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(problem)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(problem)?;
         let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
         file.set_len(whole as u64).map_err(problem)?;
-        file.seek(SeekFrom::End(0)).map_err(problem)?;
         let lines = bytes[..whole].split(|&byte| byte == b'\n').enumerate();
         let answers = lines
             .filter(|(_, line)| !line.is_empty())

@@ -10,7 +10,7 @@ pub(super) struct Estimate {
 }
 
 /// The normal distribution's 97.5 % point.
-pub(super) const Z: f64 = 1.959_964;
+const Z: f64 = 1.959_964;
 /// Resamples of a bootstrap: the interval's ends then vary by about a tenth of its width.
 const RESAMPLES: usize = 1000;
 

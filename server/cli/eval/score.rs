@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn what_breaks_the_file_is_seen() {
         assert_eq!(scored("line", "x = ▮\n", "1", "2").parses, Some(true));
-        assert_eq!(scored("line", "x = ▮\n", "1", "(2").parses, Some(false));
+        assert_eq!(scored("line", "x = 1▮\n", " + 1", " + (2").parses, Some(false));
         assert_eq!(scored("line", "▮\n    y()\n", "if x:", "while x:").parses, Some(true));
     }
 
