@@ -1,7 +1,7 @@
 //! A llama.cpp server, asked over HTTP, to be measured beside: its `/infill` and its `/completion`.
 //! It knows nothing of tasks or scores; no server of ours opens a connection through it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -10,6 +10,9 @@ use tokio::runtime::Runtime;
 
 /// How long an answer may take: a slow machine with a long prompt.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// How long a server that is loading its model is waited for, and how often it is asked meanwhile.
+const LOADING: Duration = Duration::from_secs(120);
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// What goes wrong with such a server.
 #[derive(Debug, Error)]
@@ -58,6 +61,15 @@ pub struct Completion {
     pub stop_type: String,
 }
 
+/// How much is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// Tokens at most.
+    pub tokens: usize,
+    /// Nothing behind the first line that has something on it.
+    pub one_line: bool,
+}
+
 /// One server.
 pub struct Llama {
     address: String,
@@ -91,36 +103,56 @@ impl Llama {
     }
 
     /// Asks `/infill` as editors' plug-ins do: the lines before the cursor's as `input_prefix`, the cursor's own
-    /// up to the cursor as `prompt`. Greedy, `tokens` at most.
+    /// up to the cursor as `prompt`. Greedy.
     ///
     /// # Errors
     /// The server cannot be asked, or has no model with fill-in-the-middle tokens.
-    pub fn infill(&self, prefix: &str, suffix: &str, tokens: usize) -> Result<Completion, LlamaError> {
+    pub fn infill(&self, prefix: &str, suffix: &str, extent: Extent) -> Result<Completion, LlamaError> {
         let line = prefix.rfind('\n').map_or(0, |at| at + 1);
-        self.ask(
-            "/infill",
-            json!({
-                "input_prefix": prefix[..line], "prompt": prefix[line..], "input_suffix": suffix,
-                "n_predict": tokens, "temperature": 0.0, "cache_prompt": true, "stream": false,
-            }),
-        )
+        let text =
+            json!({ "input_prefix": prefix[..line], "prompt": prefix[line..], "input_suffix": suffix });
+        self.ask("/infill", text, extent)
     }
 
-    /// Asks `/completion` with a prompt whose special tokens are spelled out. Greedy, `tokens` at most.
+    /// Asks `/completion` with a prompt whose special tokens are spelled out. Greedy.
     ///
     /// # Errors
     /// The server cannot be asked.
-    pub fn complete(&self, prompt: &str, tokens: usize) -> Result<Completion, LlamaError> {
-        self.ask(
-            "/completion",
-            json!({
-                "prompt": prompt, "n_predict": tokens, "temperature": 0.0, "cache_prompt": true,
-                "stream": false,
-            }),
-        )
+    pub fn complete(&self, prompt: &str, extent: Extent) -> Result<Completion, LlamaError> {
+        self.ask("/completion", json!({ "prompt": prompt }), extent)
     }
 
-    fn ask(&self, path: &'static str, question: Value) -> Result<Completion, LlamaError> {
+    fn ask(&self, path: &'static str, text: Value, extent: Extent) -> Result<Completion, LlamaError> {
+        let mut question = text;
+        question["n_predict"] = extent.tokens.into();
+        question["temperature"] = 0.0.into();
+        question["cache_prompt"] = true.into();
+        question["stream"] = false.into();
+        if extent.one_line {
+            question["stop"] = json!(["\n"]);
+            let answer = self.ask_patiently(path, &question)?;
+            if !answer.content.trim().is_empty() || answer.stop_type != "word" {
+                return Ok(answer);
+            }
+            // It begins with a line break: the line that counts comes behind it.
+            question["stop"] = json!([]);
+        }
+        self.ask_patiently(path, &question)
+    }
+
+    fn ask_patiently(&self, path: &'static str, question: &Value) -> Result<Completion, LlamaError> {
+        let started = Instant::now();
+        loop {
+            match self.ask_once(path, question) {
+                Err(LlamaError::Refused { status: 503, .. }) if started.elapsed() < LOADING => {
+                    std::thread::sleep(AGAIN);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn ask_once(&self, path: &'static str, question: &Value) -> Result<Completion, LlamaError> {
         let asked = async {
             let request = self.http.post(format!("{}{path}", self.address));
             let request = request.header("content-type", "application/json").body(question.to_string());

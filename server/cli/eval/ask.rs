@@ -10,7 +10,7 @@ use taper_engine::{Engine, Tokens};
 
 use crate::prompt::{self, template::Order, template::Profile};
 use crate::protocol::answers::Answer;
-use crate::protocol::llama::{Llama, LlamaError};
+use crate::protocol::llama::{self, Llama, LlamaError};
 use crate::protocol::tasks::Task;
 use crate::suggest::{self, Options, Snapshot, Trigger, confidence};
 use crate::syntax::Syntax;
@@ -135,10 +135,11 @@ impl Baseline {
         )
     }
 
-    /// Everything that it answers counts as shown, as in an editor's plug-in that shows what comes.
+    /// Everything that it answers counts as shown, as in an editor's plug-in that shows what comes; where only a line
+    /// is asked for, nothing is decoded behind it.
     pub(super) fn ask(
         self,
-        llama: &Llama,
+        server: &Llama,
         task: &Task,
         profile: &Profile,
         tokens: &Tokens,
@@ -147,14 +148,15 @@ impl Baseline {
         let snapshot = snapshot(task, options);
         let (_, window) =
             prompt::build(profile, tokens, suggest::file(&snapshot), suggest::budget(&snapshot.options));
+        let extent = llama::Extent { tokens: LLAMA_TOKENS, one_line: task.one_line() };
         let started = Instant::now();
         let answer = match (self, &profile.template) {
             (Self::Bare, Some(it)) => {
                 let it = it.template;
                 let parts = [it.prefix, &window.prefix, it.suffix, &window.suffix, it.middle];
-                llama.complete(&parts.concat(), LLAMA_TOKENS)?
+                server.complete(&parts.concat(), extent)?
             }
-            _ => llama.infill(&window.prefix, &window.suffix, LLAMA_TOKENS)?,
+            _ => server.infill(&window.prefix, &window.suffix, extent)?,
         };
         Ok(Answer {
             shown: Some(answer.content.clone()).filter(|it| !it.trim().is_empty()),
