@@ -125,7 +125,7 @@ impl Llama {
     fn ask(&self, path: &'static str, text: Value, extent: Extent) -> Result<Completion, LlamaError> {
         let mut question = text;
         question["n_predict"] = extent.tokens.into();
-        question["temperature"] = 0.0.into();
+        question["temperature"] = json!(0.0);
         question["cache_prompt"] = true.into();
         question["stream"] = false.into();
         if extent.one_line {

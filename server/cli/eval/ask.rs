@@ -13,7 +13,7 @@ use crate::protocol::answers::Answer;
 use crate::protocol::llama::{self, Llama, LlamaError};
 use crate::protocol::tasks::Task;
 use crate::suggest::{self, Options, Snapshot, Trigger, confidence};
-use crate::syntax::Syntax;
+use crate::syntax::{Reach, Syntax};
 use crate::text::Rope;
 
 /// Tokens that llama.vim asks for at most.
@@ -25,7 +25,8 @@ pub(super) fn snapshot(task: &Task, options: &Options) -> Snapshot {
         taper_grammars::by_path(Path::new(&task.path)).or_else(|| taper_grammars::by_id(&task.language));
     let text = Rope::from_str(&format!("{}{}", task.prefix, task.suffix));
     Snapshot {
-        syntax: language.and_then(|it| Syntax::parse(&text, it, &mut || false)),
+        syntax: language
+            .and_then(|it| Syntax::around(&text, it, task.prefix.len(), Reach::USUAL, &mut || false)),
         text,
         language,
         path: task.path.clone(),
