@@ -3,6 +3,7 @@
 #
 # usage: benches/run.sh [MACHINE]       MACHINE: a name for the folder; default the processor's
 # Beside llama.cpp: benches/peers/run.sh. What a person who types gets: taper bench replay TASKS.jsonl.
+# How good the suggestions are: taper eval TASKS.jsonl, kept under benches/quality.
 # TAPER_TEST_MODEL names the model's file; without it the default model, which is fetched.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -9,6 +9,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 pub mod bench;
 pub mod complete;
 pub mod doctor;
+pub mod eval;
 pub mod load;
 pub mod models;
 pub mod pull;
@@ -47,6 +48,8 @@ pub enum Command {
     Doctor(Box<doctor::Args>),
     /// Measure taper as a person meets it.
     Bench(bench::Args),
+    /// Score what is suggested, on completion tasks.
+    Eval(Box<eval::Args>),
     /// Print a completion script for a shell.
     #[command(
         after_help = "Example: taper completions bash > ~/.local/share/bash-completion/completions/taper"
@@ -67,6 +70,7 @@ pub fn main() -> ExitCode {
         Some(Command::Models(args)) => models::run(args),
         Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::Bench(args)) => bench::run(&args),
+        Some(Command::Eval(args)) => eval::run(&args),
         Some(Command::Completions { shell }) => {
             clap_complete::generate(shell, &mut Arguments::command(), "taper", &mut std::io::stdout());
             Ok(())

@@ -3,12 +3,15 @@
 //!
 //! The way of a message: [`input`] (a thread) frames and bounds it, tower-lsp parses it, [`front`] hands it to the
 //! session in arrival order, [`messages`] reads and writes it; [`notices`] goes the other way. [`client`] is the other
-//! end of the pipes, for measuring; [`tasks`] are the files that it is measured with.
+//! end of the pipes, for measuring; [`tasks`] are the files that it is measured with, [`answers`] the file that keeps
+//! what came out, [`llama`] the server that it is compared with.
 
+pub mod answers;
 pub mod client;
 mod framing;
 mod front;
 mod input;
+pub mod llama;
 mod messages;
 mod notices;
 pub mod tasks;

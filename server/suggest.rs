@@ -4,10 +4,11 @@
 use std::ops::{ControlFlow, Range};
 use std::time::Duration;
 
-use taper_engine::{Engine, EngineError, Limits, Stop};
+use taper_engine::{Engine, EngineError, Limits, Piece, Stop};
 use taper_grammars::Language;
 
 pub mod ahead;
+pub mod confidence;
 pub mod place;
 pub mod plan;
 pub mod reuse;
@@ -143,6 +144,19 @@ pub struct Work {
     pub raw: String,
     /// Why nothing is suggested, or which rule cut the text: for `--explain` and logs.
     pub reason: &'static str,
+    /// The decoded tokens of `raw`, with their probabilities.
+    pub pieces: Vec<Piece>,
+    /// Each step from `raw` to what is shown that took something away, in order.
+    pub cuts: Vec<Cut>,
+}
+
+/// One step from the raw answer to what is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cut {
+    /// The rule.
+    pub rule: &'static str,
+    /// What it left.
+    pub left: String,
 }
 
 /// Asks the model and trims the answer. `watch` is called after every prefill chunk and token with what
@@ -199,7 +213,7 @@ pub fn suggest_within(
         if let Some(part) = trim::trim(&place, text, false)
             && part != drafted
         {
-            draft = check::fitting(snapshot, &place, &part);
+            draft = check::fitting(snapshot, &place, &part, &mut |_, _| {});
             drafted = part;
         }
         let flow = watch(draft.clone());
@@ -212,7 +226,13 @@ pub fn suggest_within(
         ended = stop::check(&place, extent, options.max_lines, &generation.text, true);
     }
     let keep = ended.map_or(generation.text.len(), |end| end.keep);
-    let shown = if interrupted { draft } else { finished(snapshot, &place, &generation.text[..keep], whole) };
+    let mut cuts = Vec::new();
+    let mut note = |rule: &'static str, left: &str| cuts.push(Cut { rule, left: left.to_owned() });
+    let kept = &generation.text[..keep];
+    if let Some(end) = ended {
+        note(end.rule, kept);
+    }
+    let shown = if interrupted { draft } else { finished(snapshot, &place, kept, whole, &mut note) };
     let reason = match (&shown, ended) {
         (_, Some(end)) => end.rule,
         (Some(_), None) if interrupted => "interrupted",
@@ -228,6 +248,8 @@ pub fn suggest_within(
         decode_seconds: generation.decode.as_secs_f64(),
         raw: generation.text,
         reason,
+        pieces: generation.pieces,
+        cuts,
     };
     Ok((shown, work))
 }
@@ -251,8 +273,14 @@ pub fn budget(options: &Options) -> prompt::Budget {
     }
 }
 
-fn finished(snapshot: &Snapshot, place: &Place<'_>, text: &str, whole: bool) -> Option<Suggestion> {
-    check::fitting(snapshot, place, &trim::trim(place, text, whole)?)
+fn finished(
+    snapshot: &Snapshot,
+    place: &Place<'_>,
+    text: &str,
+    whole: bool,
+    note: &mut dyn FnMut(&'static str, &str),
+) -> Option<Suggestion> {
+    check::fitting(snapshot, place, &trim::noted(place, text, whole, note)?, note)
 }
 
 /// Answers as if the popup's selected item were accepted already, and puts that item in front of the answer.

@@ -121,7 +121,7 @@ fn bad_choices_name_the_good_ones() {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    for command in ["serve", "complete", "pull", "models", "doctor", "bench", "completions"] {
+    for command in ["serve", "complete", "pull", "models", "doctor", "bench", "eval", "completions"] {
         let help = out(&taper(&[command, "--help"]));
         assert!(help.contains("Example"), "{command}: {help}");
     }

@@ -4,6 +4,7 @@
 mod bad_input;
 mod client;
 mod commands;
+mod eval;
 mod fake_hub;
 mod lsp;
 mod pull;

@@ -43,11 +43,18 @@ pub enum TaskError {
 }
 
 /// A file with a hole, and what stood in it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Task {
     /// Its name.
     #[serde(default)]
     pub id: String,
+    /// The set that it belongs to.
+    #[serde(default)]
+    pub set: String,
+    /// What the hole is: `single-line`, `line`, `rest-of-line` and `xfile-rest` end at the line's end;
+    /// `multi-line`, `block` and `random-span` do not.
+    #[serde(default)]
+    pub kind: String,
     /// The language's LSP id.
     #[serde(default)]
     pub language: String,
@@ -59,6 +66,39 @@ pub struct Task {
     pub suffix: String,
     /// What stood in it.
     pub expected: String,
+    /// How a completion is tested, where it can be.
+    #[serde(default)]
+    pub tests: Option<Tests>,
+    /// Other files that an editor could know.
+    #[serde(default)]
+    pub context: Vec<OtherFile>,
+}
+
+impl Task {
+    /// Whether only the rest of one line is asked for.
+    pub fn one_line(&self) -> bool {
+        matches!(self.kind.as_str(), "single-line" | "line" | "rest-of-line" | "xfile-rest")
+    }
+}
+
+/// How a completion is tested.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Tests {
+    /// What runs it: `python`, `node`, `cpp`, `java`, `rust`; or `null`.
+    #[serde(default)]
+    pub runner: Option<String>,
+    /// What stands behind prefix, completion and suffix, so that the program fails if the completion is wrong.
+    #[serde(default)]
+    pub after: String,
+}
+
+/// A file beside the one with the hole.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct OtherFile {
+    /// Its path in the workspace.
+    pub path: String,
+    /// Its text.
+    pub text: String,
 }
 
 /// One thing that fingers do.

@@ -9,8 +9,13 @@ use crate::syntax::scope;
 use crate::text::{Edit, lines};
 
 /// The suggestion at the cursor that inserts `text`, or as much of it as leaves the tree no worse; `None` if
-/// nothing does. Line breaks become those of the file.
-pub(super) fn fitting(snapshot: &Snapshot, place: &Place<'_>, text: &str) -> Option<Suggestion> {
+/// nothing does. Line breaks become those of the file. `note` is told what a rule leaves of the text.
+pub(super) fn fitting(
+    snapshot: &Snapshot,
+    place: &Place<'_>,
+    text: &str,
+    note: &mut dyn FnMut(&'static str, &str),
+) -> Option<Suggestion> {
     let mut candidate = text;
     loop {
         let shown = with_line_breaks(snapshot, candidate);
@@ -18,7 +23,8 @@ pub(super) fn fitting(snapshot: &Snapshot, place: &Place<'_>, text: &str) -> Opt
             return Some(Suggestion { range: snapshot.cursor..snapshot.cursor, text: shown });
         }
         // Fewer lines may stand alone where all of them do not.
-        let shorter = candidate.trim_end().rsplit_once('\n')?.0.trim_end();
+        let shorter = candidate.trim_end().rsplit_once('\n').map_or("", |(lines, _)| lines.trim_end());
+        note("the file would parse worse", shorter);
         if shorter.trim().is_empty() {
             return None;
         }
@@ -71,7 +77,8 @@ mod tests {
         let (before, after) = marked.split_once('▮').unwrap_or((marked, ""));
         let snapshot = crate::suggest::fixture::snapshot(path, marked);
         assert!(snapshot.syntax.is_some());
-        fitting(&snapshot, &Place::new(before, after, snapshot.language), text).map(|it| it.text)
+        fitting(&snapshot, &Place::new(before, after, snapshot.language), text, &mut |_, _| {})
+            .map(|it| it.text)
     }
 
     #[test]

@@ -7,22 +7,49 @@ use super::place::{Place, is_word};
 ///
 /// `whole` says that the answer ended by itself; otherwise its last word may be half and goes.
 pub fn trim(place: &Place<'_>, text: &str, whole: bool) -> Option<String> {
+    noted(place, text, whole, &mut |_, _| {})
+}
+
+/// [`trim`], which tells `note` of each rule that takes something away, and what it leaves.
+pub fn noted(
+    place: &Place<'_>,
+    text: &str,
+    whole: bool,
+    note: &mut dyn FnMut(&'static str, &str),
+) -> Option<String> {
     let mut text = text.replace("\r\n", "\n").replace('\r', "\n");
     // A character that no editor can show, or the sign of a broken token: the answer ends before it.
     if let Some(at) = text.find(|c: char| c == '\u{fffd}' || (c.is_control() && !matches!(c, '\n' | '\t'))) {
         text.truncate(at);
-        return trim(place, &text, false);
+        note("a character that cannot be shown", &text);
+        return noted(place, &text, false, note);
     }
     if !whole {
+        let before = text.len();
         cut_to_complete_part(&mut text);
+        if text.len() < before {
+            note("the last word or line may be half", &text);
+        }
     }
-    let text = without_doubled_blanks(place, &text);
-    let text = without_overlap(place, &text).trim_end();
+    let unblanked = without_doubled_blanks(place, &text);
+    if unblanked != text {
+        note("blanks that stand before the cursor already", &unblanked);
+    }
+    let alone = without_overlap(place, &unblanked);
+    if alone.len() < unblanked.len() {
+        note("what stands behind the cursor already", alone);
+    }
+    let text = alone.trim_end();
     let next = place.line_after.chars().next();
     if next.is_some_and(is_word) && text.ends_with(is_word) {
+        note("it would run into the word behind the cursor", "");
         return None;
     }
-    if text.trim().is_empty() || repeats_neighbour(place, text) {
+    if text.trim().is_empty() {
+        return None;
+    }
+    if repeats_neighbour(place, text) {
+        note("it says what the line above or below says", "");
         return None;
     }
     Some(text.to_owned())

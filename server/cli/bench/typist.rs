@@ -98,6 +98,7 @@ mod tests {
             prefix: "x".to_owned(),
             suffix: "y".to_owned(),
             expected: expected.to_owned(),
+            ..Task::default()
         }
     }
 

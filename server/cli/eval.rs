@@ -1,0 +1,283 @@
+//! `taper eval`: completion tasks through the whole suggestion path, scored, beside llama.cpp where one is there.
+//! It knows nothing of LSP: it calls `suggest` directly, as `complete` does.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use indicatif::ProgressBar;
+
+use super::load::{self, ModelArgs};
+use crate::protocol::answers::{Answer, Answers};
+use crate::protocol::llama::Llama;
+use crate::protocol::tasks::{self, Task};
+
+mod ask;
+mod check;
+mod curve;
+mod explain;
+mod form;
+mod interval;
+mod runner;
+mod sample;
+mod score;
+mod table;
+mod tune;
+
+use ask::Taper;
+use score::Score;
+
+/// Arguments of `taper eval`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  taper eval tasks/*.jsonl --sample 10 --out runs/today
+  taper eval tasks/*.jsonl --sample 10 --out runs/today --against-llama http://127.0.0.1:8080
+  taper eval tasks/real_python_word.jsonl --explain ID
+  taper eval tasks/real_*.jsonl --sample 5 --tune model.gguf
+
+A task is a JSON object a line: `id`, `set`, `language`, `kind`, `path`, `prefix`, `suffix`, `expected`, and, where a \
+                  completion can be tested, `tests`. With --out the answers are kept as they come: a run that was \
+                  ended goes on where it was, and what was asked otherwise, or of another build, is asked again.")]
+pub struct Args {
+    /// Files of tasks.
+    #[arg(required = true, value_name = "TASKS.jsonl")]
+    tasks: Vec<PathBuf>,
+    /// Only so many tasks of each set, kind and language.
+    #[arg(long, value_name = "N")]
+    sample: Option<usize>,
+    /// Which ones: the same number draws the same, and a larger sample contains a smaller one.
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    seed: u64,
+    /// Keep everything in this folder: answers.jsonl, scores.csv (a line per set and language), tasks.csv (a line
+    /// per task).
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+    /// Also write there how far probabilities can be believed: reliability.csv, coverage.csv, curve.svg.
+    #[arg(long, requires = "out")]
+    curve: bool,
+    /// Run the tests of tasks that have some: generated code, in a process without network and with limits.
+    #[arg(long)]
+    run_tests: bool,
+    /// Ask a llama.cpp server, serving the same weights, the same: `/infill`, and a bare prompt to `/completion`.
+    #[arg(long, value_name = "URL")]
+    against_llama: Option<String>,
+    /// Show one task: prompt, raw answer, each cut with its rule, result.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["tune", "check", "out", "against_llama"])]
+    explain: Option<String>,
+    /// Compare the forms of a prompt with this model, and propose its row for server/prompt/template.rs.
+    #[arg(long, value_name = "NAME|PATH", conflicts_with_all = ["model", "check", "against_llama", "run_tests"])]
+    tune: Option<String>,
+    /// Fail if a score falls below this table's, which an earlier run wrote, by more than its noise.
+    #[arg(long, value_name = "SCORES.csv", conflicts_with_all = ["against_llama"])]
+    check: Option<PathBuf>,
+    #[command(flatten)]
+    form: form::FormArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+/// A task, what was answered, and what that is worth.
+struct Scored<'t> {
+    task: &'t Task,
+    answer: Answer,
+    score: Score,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The tasks cannot be read, the model or the server cannot be had, a file cannot be written, or a score fell.
+pub fn run(args: &Args) -> Result<()> {
+    let mut tasks = Vec::new();
+    for path in &args.tasks {
+        tasks.extend(tasks::read(path)?);
+    }
+    if let Some(id) = &args.explain {
+        let Some(task) = tasks.iter().find(|task| task.id == *id) else {
+            bail!("no task has the id `{id}`; the first is `{}`", tasks.first().map_or("", |it| &it.id));
+        };
+        let mut engine = load::engine(&args.model)?;
+        let profile = args.form.profile(engine.as_ref());
+        let options = args.form.options();
+        return quiet(explain::print(task, profile, options, engine.as_mut(), &mut io::stdout().lock()));
+    }
+    let tasks = sample::draw(tasks, args.sample, args.seed);
+    if tasks.is_empty() {
+        bail!("there are no tasks in these files");
+    }
+    if args.run_tests {
+        runner::ready()?;
+    }
+    let model = match &args.tune {
+        Some(model) => ModelArgs { model: Some(model.clone()), ..args.model.clone() },
+        None => args.model.clone(),
+    };
+    let mut engine = load::engine(&model)?;
+    let mut kept = Kept::open(args.out.as_deref())?;
+    if args.tune.is_some() {
+        return tune::run(&tasks, &args.form, engine.as_mut(), &mut kept);
+    }
+
+    let profile = args.form.profile(engine.as_ref());
+    let mut taper = Taper::new(engine.as_mut(), profile.clone(), args.form.options());
+    say(&format!("{} tasks; {}", tasks.len(), taper.configuration));
+    let mut scored =
+        ask_all(&tasks, &mut kept, args.run_tests, &taper.configuration.clone(), "taper", |task| {
+            taper.ask(task)
+        })?;
+    if let Some(address) = &args.against_llama {
+        let llama = Llama::new(address)?;
+        for system in ask::Baseline::of(&profile) {
+            let configuration = system.configuration(engine.as_ref(), &args.form.options());
+            let options = args.form.options();
+            scored.extend(ask_all(
+                &tasks,
+                &mut kept,
+                args.run_tests,
+                &configuration,
+                system.name(),
+                |task| Ok(system.ask(&llama, task, &profile, engine.tokens(), &options)?),
+            )?);
+        }
+    }
+    finish(args, &scored)
+}
+
+/// Prints the table, writes the files, and checks the scores.
+fn finish(args: &Args, scored: &[Scored<'_>]) -> Result<()> {
+    let rows = table::rows(scored);
+    quiet(table::print(&rows, scored, &mut io::stdout().lock()))?;
+    if let Some(folder) = &args.out {
+        write(&folder.join("scores.csv"), |out| table::csv(&rows, out))?;
+        write(&folder.join("tasks.csv"), |out| table::tasks_csv(scored, out))?;
+        if args.curve {
+            let points = curve::points(scored);
+            write(&folder.join("reliability.csv"), |out| curve::reliability_csv(&points, out))?;
+            write(&folder.join("coverage.csv"), |out| curve::coverage_csv(&points, out))?;
+            write(&folder.join("curve.svg"), |out| curve::svg(&points, out))?;
+        }
+    }
+    if let Some(path) = &args.check {
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let former = table::read_csv(&text).with_context(|| path.display().to_string())?;
+        let falls = check::falls(&former, &rows)?;
+        if !falls.is_empty() {
+            bail!(
+                "{} fell by more than noise, compared with {}:\n  {}",
+                if falls.len() == 1 { "a score" } else { "scores" },
+                path.display(),
+                falls.join("\n  ")
+            );
+        }
+        say(&format!("no score fell below {} by more than its noise", path.display()));
+    }
+    Ok(())
+}
+
+/// The answers of earlier runs, and the file that takes the new ones, if there is one.
+#[derive(Default)]
+struct Kept {
+    file: Option<Answers>,
+    answers: HashMap<String, Answer>,
+}
+
+impl Kept {
+    fn open(folder: Option<&Path>) -> Result<Self> {
+        let Some(folder) = folder else { return Ok(Self::default()) };
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let (file, answers) = Answers::open(&folder.join("answers.jsonl"))?;
+        let answers = answers.into_iter().map(|it| (key(&it.task, &it.content, &it.configuration), it));
+        Ok(Self { file: Some(file), answers: answers.collect() })
+    }
+
+    fn find(&self, task: &Task, configuration: &str) -> Option<Answer> {
+        self.answers.get(&key(&task.id, &sample::content(task), configuration)).cloned()
+    }
+
+    fn keep(&mut self, answer: &Answer) -> Result<()> {
+        self.answers.insert(key(&answer.task, &answer.content, &answer.configuration), answer.clone());
+        match &mut self.file {
+            Some(file) => Ok(file.append(answer)?),
+            None => Ok(()),
+        }
+    }
+}
+
+fn key(task: &str, content: &str, configuration: &str) -> String {
+    format!("{task}\n{content}\n{configuration}")
+}
+
+/// Answers to all tasks: those that are kept already, and the others by `ask`.
+fn ask_all<'t>(
+    tasks: &'t [Task],
+    kept: &mut Kept,
+    run_tests: bool,
+    configuration: &str,
+    system: &str,
+    mut ask: impl FnMut(&Task) -> Result<Answer>,
+) -> Result<Vec<Scored<'t>>> {
+    let bar = ProgressBar::new(tasks.len() as u64).with_message(system.to_owned());
+    let mut scored = Vec::new();
+    for task in tasks {
+        let mut answer = match kept.find(task, configuration) {
+            Some(answer) => answer,
+            None => {
+                let answer = Answer {
+                    task: task.id.clone(),
+                    content: sample::content(task),
+                    system: system.to_owned(),
+                    configuration: configuration.to_owned(),
+                    ..ask(task)?
+                };
+                kept.keep(&answer)?;
+                answer
+            }
+        };
+        if run_tests && answer.passed.is_none() {
+            answer.passed = match answer.shown {
+                // What is not shown cannot be right, and needs no process to say so.
+                None => runner::can_test(task).then_some(false),
+                Some(_) => runner::passes(task, score::inserted(task, &answer))?,
+            };
+            if answer.passed.is_some() {
+                kept.keep(&answer)?;
+            }
+        }
+        scored.push(Scored { task, score: Score::of(task, &answer), answer });
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(scored)
+}
+
+/// Writes a file whole.
+fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    let written = || -> io::Result<()> {
+        let mut file = io::BufWriter::new(fs::File::create(path)?);
+        fill(&mut file)?;
+        file.flush()
+    };
+    written().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// A reader that has seen enough (`| head`) is no error.
+fn quiet(written: Result<()>) -> Result<()> {
+    match written {
+        Err(error)
+            if error
+                .downcast_ref::<io::Error>()
+                .is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe) =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// Says what is done, beside the table.
+#[expect(clippy::print_stderr, reason = "stdout is for the table")]
+fn say(text: &str) {
+    eprintln!("{text}");
+}

@@ -1,0 +1,172 @@
+//! A task, asked: of taper's own path, and of a llama.cpp server in the two ways it can be.
+//! It knows nothing of what an answer is worth.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::{Instant, UNIX_EPOCH};
+
+use anyhow::Result;
+use taper_engine::{Engine, Tokens};
+
+use crate::prompt::{self, template::Order, template::Profile};
+use crate::protocol::answers::Answer;
+use crate::protocol::llama::{self, Llama, LlamaError};
+use crate::protocol::tasks::Task;
+use crate::suggest::{self, Options, Snapshot, Trigger, confidence};
+use crate::syntax::{Reach, Syntax};
+use crate::text::Rope;
+
+/// Tokens that llama.vim asks for at most.
+const LLAMA_TOKENS: usize = 128;
+
+/// The moment of a task at which a suggestion is wanted.
+pub(super) fn snapshot(task: &Task, options: &Options) -> Snapshot {
+    let language =
+        taper_grammars::by_path(Path::new(&task.path)).or_else(|| taper_grammars::by_id(&task.language));
+    let text = Rope::from_str(&format!("{}{}", task.prefix, task.suffix));
+    Snapshot {
+        syntax: language
+            .and_then(|it| Syntax::around(&text, it, task.prefix.len(), Reach::USUAL, &mut || false)),
+        text,
+        language,
+        path: task.path.clone(),
+        cursor: task.prefix.len(),
+        selected: None,
+        trigger: Trigger::Automatic,
+        options: options.clone(),
+    }
+}
+
+/// Our own path.
+pub(super) struct Taper<'e> {
+    engine: &'e mut dyn Engine,
+    profile: Profile,
+    options: Options,
+    /// Everything that an answer depends on.
+    pub(super) configuration: String,
+}
+
+impl<'e> Taper<'e> {
+    pub(super) fn new(engine: &'e mut dyn Engine, profile: Profile, options: Options) -> Self {
+        let about = engine.about();
+        let configuration = format!(
+            "{} ({} bytes); {}; {}; {}; build {}",
+            about.model,
+            about.weight_bytes,
+            profile.describe(),
+            window(&options),
+            about.kernel,
+            build(),
+        );
+        Self { engine, profile, options, configuration }
+    }
+
+    pub(super) fn ask(&mut self, task: &Task) -> Result<Answer> {
+        let snapshot = snapshot(task, &self.options);
+        // Each task as if the file had just been opened, whatever was asked before.
+        self.engine.clear();
+        let started = Instant::now();
+        let (suggestion, work) =
+            suggest::suggest(&snapshot, &self.profile, self.engine, &mut |_| ControlFlow::Continue(()))?;
+        let seconds = started.elapsed().as_secs_f64();
+        let sure = suggestion.as_ref().and_then(|it| confidence::of(&work, &it.text));
+        let replaces = suggestion
+            .as_ref()
+            .map_or((0, 0), |it| (snapshot.cursor - it.range.start, it.range.end - snapshot.cursor));
+        Ok(Answer {
+            shown: suggestion.map(|it| it.text),
+            replaces,
+            raw: work.raw,
+            reason: work.reason.to_owned(),
+            prompt_tokens: work.prompt_tokens,
+            decoded: work.decoded,
+            seconds,
+            mean_probability: sure.map(|it| it.mean),
+            min_probability: sure.map(|it| it.min),
+            pieces: work.pieces.iter().map(|piece| (piece.end, piece.probability)).collect(),
+            ..Answer::default()
+        })
+    }
+}
+
+fn window(options: &Options) -> String {
+    let Options { max_lines, max_tokens, extent, prefix_tokens, suffix_tokens, .. } = options;
+    format!("{prefix_tokens} + {suffix_tokens} tokens, {max_tokens} out, {max_lines} lines, {extent:?}")
+}
+
+/// Which build this is: another one may answer otherwise.
+fn build() -> String {
+    let about = std::env::current_exe().and_then(std::fs::metadata);
+    let modified = about.as_ref().ok().and_then(|it| it.modified().ok()?.duration_since(UNIX_EPOCH).ok());
+    format!("{}-{}", about.map_or(0, |it| it.len()), modified.map_or(0, |it| it.as_secs()))
+}
+
+/// A way to ask a llama.cpp server. It sees the same window of text as our own path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Baseline {
+    /// `/infill`, which makes the prompt itself.
+    Infill,
+    /// `/completion`, with the format's three tokens and nothing else around the text.
+    Bare,
+}
+
+impl Baseline {
+    /// The ways that a model's format allows.
+    pub(super) fn of(profile: &Profile) -> Vec<Self> {
+        let bare = profile.template.as_ref().is_some_and(|it| it.template.order == Order::PrefixFirst);
+        if bare { vec![Self::Infill, Self::Bare] } else { vec![Self::Infill] }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Infill => "llama /infill",
+            Self::Bare => "llama bare",
+        }
+    }
+
+    pub(super) fn configuration(self, engine: &dyn Engine, options: &Options) -> String {
+        let about = engine.about();
+        format!(
+            "{}; {} ({} bytes); {} + {} tokens, {LLAMA_TOKENS} out",
+            self.name(),
+            about.model,
+            about.weight_bytes,
+            options.prefix_tokens,
+            options.suffix_tokens,
+        )
+    }
+
+    /// Everything that it answers counts as shown, as in an editor's plug-in that shows what comes; where only a line
+    /// is asked for, nothing is decoded behind it.
+    pub(super) fn ask(
+        self,
+        server: &Llama,
+        task: &Task,
+        profile: &Profile,
+        tokens: &Tokens,
+        options: &Options,
+    ) -> Result<Answer, LlamaError> {
+        let snapshot = snapshot(task, options);
+        let (_, window) =
+            prompt::build(profile, tokens, suggest::file(&snapshot), suggest::budget(&snapshot.options));
+        let extent = llama::Extent { tokens: LLAMA_TOKENS, one_line: task.one_line() };
+        let started = Instant::now();
+        let answer = match (self, &profile.template) {
+            (Self::Bare, Some(it)) => {
+                let it = it.template;
+                let parts = [it.prefix, &window.prefix, it.suffix, &window.suffix, it.middle];
+                server.complete(&parts.concat(), extent)?
+            }
+            _ => server.infill(&window.prefix, &window.suffix, extent)?,
+        };
+        Ok(Answer {
+            shown: Some(answer.content.clone()).filter(|it| !it.trim().is_empty()),
+            raw: answer.content,
+            reason: answer.stop_type,
+            prompt_tokens: answer.tokens_evaluated,
+            decoded: answer.tokens_predicted,
+            seconds: started.elapsed().as_secs_f64(),
+            ..Answer::default()
+        })
+    }
+}

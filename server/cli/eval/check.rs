@@ -1,0 +1,118 @@
+//! Scores beside those of an earlier run: which of them fell by more than noise.
+//! It knows nothing of tasks.
+
+use anyhow::{Result, bail};
+
+use super::table::{Better, METRICS, Row};
+
+/// The share of tasks whose answer may be another one on another machine. Decoding is greedy, so the same build on
+/// the same kernel gives the same scores; other kernels round otherwise, and where two tokens are nearly as likely
+/// the other one wins. Taken high: benches/quality/README.md says what was measured.
+const CHANGED: f64 = 0.05;
+
+/// Standard deviations that are still noise: a table has a hundred scores, and none of them should fall by chance.
+const DEVIATIONS: f64 = 3.0;
+
+/// Rows of fewer tasks than this say nothing by themselves.
+const FEWEST: usize = 16;
+
+/// How far a score over `tasks` tasks may be off for that reason alone: a changed answer moves it by `span` at most,
+/// up as often as down.
+fn noise(tasks: usize, span: f64) -> f64 {
+    DEVIATIONS * (CHANGED / tasks as f64).sqrt() * span
+}
+
+/// The scores that fell by more than their noise, a line each; of rows with enough tasks.
+///
+/// # Errors
+/// The tables are not of the same tasks.
+pub(super) fn falls(former: &[Row], now: &[Row]) -> Result<Vec<String>> {
+    let mut falls = Vec::new();
+    for then in former {
+        let Some(row) = now.iter().find(|row| row.system == then.system && row.stratum == then.stratum)
+        else {
+            bail!("the former scores have a row `{}`, and none of these tasks is of it", then.name());
+        };
+        if row.tasks != then.tasks {
+            bail!(
+                "`{}` has {} tasks and had {}: the same files, --sample and --seed are needed",
+                row.name(),
+                row.tasks,
+                then.tasks
+            );
+        }
+        if row.tasks < FEWEST {
+            continue;
+        }
+        for ((metric, then), value) in METRICS.iter().zip(&then.values).zip(&row.values) {
+            let (Some(then), Some(value)) = (then, value) else { continue };
+            let fall = match metric.better {
+                Better::Up => then.value - value.value,
+                Better::Down => value.value - then.value,
+                Better::Neither => continue,
+            };
+            let noise = noise(row.tasks, metric.span());
+            if fall > noise {
+                falls.push(format!(
+                    "{} of {}: {:.4}, was {:.4}; noise is {noise:.4}",
+                    metric.name,
+                    row.name(),
+                    value.value,
+                    then.value
+                ));
+            }
+        }
+    }
+    Ok(falls)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::super::interval::Estimate;
+    use super::super::sample::Stratum;
+    use super::*;
+
+    fn rows(tasks: usize, exact: f64, repeats: f64) -> Vec<Row> {
+        let value = |name: &str| match name {
+            "exact" => Some(exact),
+            "repeats" => Some(repeats),
+            "ms" => Some(1000.0 * exact),
+            _ => None,
+        };
+        let estimate = |value: f64| Estimate { value, low: value, high: value };
+        vec![Row {
+            system: "taper".into(),
+            stratum: Stratum {
+                set: "real_word".into(),
+                kind: "rest-of-line".into(),
+                language: "rust".into(),
+            },
+            tasks,
+            values: METRICS.iter().map(|metric| value(metric.name).map(estimate)).collect(),
+        }]
+    }
+
+    #[test]
+    fn a_fall_is_named_and_noise_is_not() {
+        assert_eq!(falls(&rows(100, 0.5, 0.0), &rows(100, 0.5, 0.0)).unwrap(), [""; 0]);
+        assert_eq!(falls(&rows(100, 0.5, 0.0), &rows(100, 0.7, 0.0)).unwrap(), [""; 0], "it rose");
+        assert_eq!(falls(&rows(100, 0.5, 0.0), &rows(100, 0.44, 0.0)).unwrap(), [""; 0], "noise");
+        let fell = falls(&rows(100, 0.5, 0.0), &rows(100, 0.43, 0.1)).unwrap();
+        assert_eq!(fell.len(), 2, "{fell:?}");
+        assert!(fell[0].starts_with("exact of real_word rest-of-line rust: 0.4300, was 0.5000"), "{fell:?}");
+        assert!(fell[1].starts_with("repeats of"), "{fell:?}");
+        // Two tasks of sixteen may change, three may not; of fifteen nothing is told.
+        assert_eq!(falls(&rows(16, 0.5, 0.0), &rows(16, 6.0 / 16.0, 0.0)).unwrap(), [""; 0]);
+        assert_eq!(falls(&rows(16, 0.5, 0.0), &rows(16, 5.0 / 16.0, 0.0)).unwrap().len(), 1);
+        assert_eq!(falls(&rows(15, 0.5, 0.0), &rows(15, 0.0, 0.0)).unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn other_tasks_are_not_compared() {
+        let message = falls(&rows(6, 0.5, 0.0), &rows(5, 0.5, 0.0)).unwrap_err().to_string();
+        assert!(message.contains("5 tasks and had 6"), "{message}");
+        let message = falls(&rows(6, 0.5, 0.0), &[]).unwrap_err().to_string();
+        assert!(message.contains("real_word"), "{message}");
+    }
+}

@@ -1,0 +1,214 @@
+//! How far the model's probabilities can be believed, and what silence below a threshold would cost and gain.
+//! It knows nothing of which threshold is taken.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+use super::Scored;
+use super::interval::{self, Estimate};
+
+/// One suggestion that our own path showed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Point {
+    mean: f64,
+    min: f64,
+    exact: bool,
+    saved: usize,
+}
+
+/// The two measures of confidence.
+const MEASURES: [(&str, fn(&Point) -> f64); 2] = [("mean", |it| it.mean), ("min", |it| it.min)];
+/// Bins of the reliability table.
+const BINS: usize = 10;
+
+/// The suggestions whose engine told probabilities.
+pub(super) fn points(scored: &[Scored<'_>]) -> Vec<Point> {
+    let point = |it: &Scored<'_>| {
+        Some(Point {
+            mean: f64::from(it.answer.mean_probability?),
+            min: f64::from(it.answer.min_probability?),
+            exact: it.score.exact,
+            saved: it.score.saved,
+        })
+    };
+    scored.iter().filter_map(point).collect()
+}
+
+/// Suggestions by tenths of their probability: how many, how sure, and the share that is exact.
+pub(super) fn reliability_csv(points: &[Point], out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "measure,from,to,suggestions,probability,exact,exact_low,exact_high")?;
+    for (name, of) in MEASURES {
+        for bin in 0..BINS {
+            let inside = |it: &&Point| ((of(it) * BINS as f64) as usize).min(BINS - 1) == bin;
+            let here: Vec<&Point> = points.iter().filter(inside).collect();
+            let hits = here.iter().filter(|it| it.exact).count();
+            let Some(Estimate { value, low, high }) = interval::share(hits, here.len()) else { continue };
+            let probability = here.iter().map(|it| of(it)).sum::<f64>() / here.len() as f64;
+            let edge = |bin: usize| bin as f64 / BINS as f64;
+            writeln!(
+                out,
+                "{name},{:.1},{:.1},{},{probability:.4},{value:.4},{low:.4},{high:.4}",
+                edge(bin),
+                edge(bin + 1),
+                here.len()
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// What is left if only suggestions from a probability on are shown.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Cover {
+    threshold: f64,
+    /// The share of suggestions that is shown.
+    coverage: f64,
+    /// The share of those that is exact.
+    precision: f64,
+    /// The share of the characters saved by all that these save.
+    saved: f64,
+}
+
+fn covers(points: &[Point], of: fn(&Point) -> f64) -> Vec<Cover> {
+    let mut sorted: Vec<&Point> = points.iter().collect();
+    sorted.sort_by(|a, b| of(b).total_cmp(&of(a)));
+    let all: usize = sorted.iter().map(|it| it.saved).sum();
+    let (mut exact, mut saved) = (0, 0);
+    let mut out: Vec<Cover> = Vec::new();
+    for (at, point) in sorted.iter().enumerate() {
+        exact += usize::from(point.exact);
+        saved += point.saved;
+        let shown = (at + 1) as f64;
+        let cover = Cover {
+            threshold: of(point),
+            coverage: shown / sorted.len() as f64,
+            precision: exact as f64 / shown,
+            saved: saved as f64 / all.max(1) as f64,
+        };
+        // Of equal probabilities no threshold parts them.
+        if out.last().is_some_and(|last| last.threshold == cover.threshold) {
+            out.pop();
+        }
+        out.push(cover);
+    }
+    out
+}
+
+/// Precision and characters saved over coverage, a line for each threshold that parts two suggestions.
+pub(super) fn coverage_csv(points: &[Point], out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "measure,threshold,coverage,precision,saved")?;
+    for (name, of) in MEASURES {
+        for Cover { threshold, coverage, precision, saved } in covers(points, of) {
+            writeln!(out, "{name},{threshold:.4},{coverage:.4},{precision:.4},{saved:.4}")?;
+        }
+    }
+    Ok(())
+}
+
+/// The same as a picture.
+pub(super) fn svg(points: &[Point], out: &mut dyn Write) -> io::Result<()> {
+    const SIZE: f64 = 320.0;
+    const LEFT: f64 = 48.0;
+    const TOP: f64 = 24.0;
+    let x = |share: f64| LEFT + share * SIZE;
+    let y = |share: f64| TOP + (1.0 - share) * SIZE;
+    writeln!(
+        out,
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"560\" height=\"392\" font-family=\"sans-serif\" \
+         font-size=\"12\">\n<rect width=\"560\" height=\"392\" fill=\"white\"/>"
+    )?;
+    for tenth in 0..=5 {
+        let share = f64::from(tenth) / 5.0;
+        writeln!(
+            out,
+            "<path d=\"M{:.0} {:.0}H{:.0}M{:.0} {:.0}V{:.0}\" stroke=\"#ddd\"/>\
+             <text x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"end\">{share:.1}</text>\
+             <text x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"middle\">{share:.1}</text>",
+            x(0.0),
+            y(share),
+            x(1.0),
+            x(share),
+            y(0.0),
+            y(1.0),
+            LEFT - 6.0,
+            y(share) + 4.0,
+            x(share),
+            y(0.0) + 16.0
+        )?;
+    }
+    writeln!(
+        out,
+        "<text x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"middle\">share of the {} suggestions that is shown</text>",
+        x(0.5),
+        y(0.0) + 34.0,
+        points.len()
+    )?;
+    let colours = [["#1f77b4", "#ff7f0e"], ["#8fbbd9", "#ffbf86"]];
+    let mut legend = TOP + 12.0;
+    for ((name, of), colours) in MEASURES.into_iter().zip(colours) {
+        let covers = covers(points, of);
+        let values: [(&str, fn(&Cover) -> f64); 2] =
+            [("exact", |it| it.precision), ("characters saved", |it| it.saved)];
+        for ((what, value), colour) in values.into_iter().zip(colours) {
+            let mut path = String::new();
+            for cover in &covers {
+                let letter = if path.is_empty() { 'M' } else { 'L' };
+                let _ = write!(path, "{letter}{:.1} {:.1}", x(cover.coverage), y(value(cover)));
+            }
+            writeln!(
+                out,
+                "<path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.5\"/>\
+                 <path d=\"M{0:.0} {1:.0}h16\" stroke=\"{colour}\" stroke-width=\"3\"/>\
+                 <text x=\"{2:.0}\" y=\"{3:.0}\">{what}, by {name}</text>",
+                x(1.0) + 12.0,
+                legend - 4.0,
+                x(1.0) + 32.0,
+                legend
+            )?;
+            legend += 18.0;
+        }
+    }
+    writeln!(out, "</svg>")
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn point(mean: f64, exact: bool, saved: usize) -> Point {
+        Point { mean, min: mean / 2.0, exact, saved }
+    }
+
+    #[test]
+    fn the_surest_are_shown_first() {
+        let points = [point(0.5, false, 0), point(0.95, true, 6), point(0.8, true, 3), point(0.5, true, 1)];
+        let covers = covers(&points, |it| it.mean);
+        let told: Vec<_> = covers.iter().map(|it| (it.coverage, it.precision, it.saved)).collect();
+        assert_eq!(told, [(0.25, 1.0, 0.6), (0.5, 1.0, 0.9), (1.0, 0.75, 1.0)]);
+    }
+
+    #[test]
+    fn tenths_are_told_with_their_intervals() {
+        let points = [point(1.0, true, 1), point(0.95, false, 1), point(0.31, false, 0)];
+        let mut text = Vec::new();
+        reliability_csv(&points, &mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains("\nmean,0.9,1.0,2,0.9750,0.5000,"), "{text}");
+        assert!(text.contains("\nmean,0.3,0.4,1,"), "{text}");
+        assert!(text.contains("\nmin,0.5,0.6,1,"), "{text}");
+    }
+
+    #[test]
+    fn the_picture_is_whole() {
+        for points in [&[point(0.9, true, 2), point(0.2, false, 0)][..], &[]] {
+            let mut text = Vec::new();
+            svg(points, &mut text).unwrap();
+            let text = String::from_utf8(text).unwrap();
+            assert!(
+                text.starts_with("<svg") && text.ends_with("</svg>\n") && !text.contains("NaN"),
+                "{text}"
+            );
+        }
+    }
+}

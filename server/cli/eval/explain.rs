@@ -1,0 +1,84 @@
+//! One task, laid open: the prompt, the raw answer, each cut with its rule, the result.
+//! It knows nothing of other tasks.
+
+use std::io::Write;
+use std::ops::ControlFlow;
+
+use anyhow::Result;
+use taper_engine::Engine;
+
+use super::ask;
+use super::score::Score;
+use crate::prompt::{self, template::Profile};
+use crate::protocol::answers::Answer;
+use crate::protocol::tasks::Task;
+use crate::suggest::{self, Options, confidence};
+
+/// Asks the task and prints everything.
+pub(super) fn print(
+    task: &Task,
+    profile: Profile,
+    options: Options,
+    engine: &mut dyn Engine,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let snapshot = ask::snapshot(task, &options);
+    let (prompt, _) =
+        prompt::build(&profile, engine.tokens(), suggest::file(&snapshot), suggest::budget(&options));
+    let (suggestion, work) =
+        suggest::suggest(&snapshot, &profile, engine, &mut |_| ControlFlow::Continue(()))?;
+
+    writeln!(out, "── {} · {} · {} · {} ──", task.id, task.set, task.kind, task.language)?;
+    writeln!(out, "── prompt: {}; {} tokens ──", profile.describe(), prompt.tokens.len())?;
+    writeln!(out, "{}", engine.tokens().render(&prompt.tokens))?;
+    if !prompt.forced.is_empty() {
+        writeln!(out, "── forced: {:?} ──", String::from_utf8_lossy(&prompt.forced))?;
+    }
+    writeln!(out, "── raw answer: {} tokens, with their probabilities ──\n{}", work.decoded, work.raw)?;
+    let mut start = 0;
+    for piece in &work.pieces {
+        let text = work.raw.get(start..piece.end).unwrap_or("");
+        write!(out, "{text:?} {:.2}  ", piece.probability)?;
+        start = piece.end;
+    }
+    writeln!(out, "\n── cuts ──")?;
+    for cut in &work.cuts {
+        writeln!(out, "{}: {:?}", cut.rule, cut.left)?;
+    }
+    if work.cuts.is_empty() {
+        writeln!(out, "none")?;
+    }
+    writeln!(out, "── result: {} ──", work.reason)?;
+    match &suggestion {
+        Some(it) => writeln!(out, "{:?}", it.text)?,
+        None => writeln!(out, "nothing")?,
+    }
+    if let Some(it) = suggestion.as_ref().and_then(|it| confidence::of(&work, &it.text)) {
+        writeln!(out, "probability: mean {:.2}, lowest {:.2}", it.mean, it.min)?;
+    }
+    writeln!(out, "── expected ──\n{:?}", task.expected)?;
+    let cursor = snapshot.cursor;
+    let replaces = suggestion.as_ref().map_or((0, 0), |it| (cursor - it.range.start, it.range.end - cursor));
+    let answer = Answer {
+        shown: suggestion.map(|it| it.text),
+        replaces,
+        raw: work.raw,
+        reason: work.reason.to_owned(),
+        ..Answer::default()
+    };
+    let Score { exact, exact_first, similarity, saved, expected, parses, repeats, half_word, .. } =
+        Score::of(task, &answer);
+    writeln!(
+        out,
+        "exact {exact}, first line {exact_first}, similarity {similarity:.1}, {saved} of {expected} characters saved"
+    )?;
+    let told = |value: Option<bool>| value.map_or("not judged", |it| if it { "yes" } else { "no" });
+    writeln!(
+        out,
+        "parses no worse: {}; repeats what stands there: {}; ends in a word: {}",
+        told(parses),
+        told(repeats),
+        told(half_word)
+    )?;
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! How the model is asked and how much is suggested, as arguments: other than its measured row, where wanted.
+//! It knows nothing of tasks.
+
+use std::str::FromStr;
+
+use clap::ValueEnum;
+use taper_engine::Engine;
+
+use crate::prompt::template::{Form, Layout, Profile};
+use crate::suggest::{Extent, Options};
+
+/// What to change of the model's row and of the default settings.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct FormArgs {
+    /// Which text stands where in the prompt: plain, or anchored:LINES behind the middle token.
+    #[arg(long, value_name = "LAYOUT")]
+    layout: Option<LayoutArg>,
+    /// Whether the partial word before the cursor is healed.
+    #[arg(long, value_name = "BOOL")]
+    heal: Option<bool>,
+    /// Whether the path is told.
+    #[arg(long, value_name = "BOOL")]
+    header: Option<bool>,
+    /// Tokens before the cursor at most.
+    #[arg(long, value_name = "TOKENS")]
+    prefix_tokens: Option<usize>,
+    /// Tokens after the cursor at most.
+    #[arg(long, value_name = "TOKENS")]
+    suffix_tokens: Option<usize>,
+    /// Lines that a suggestion has at most.
+    #[arg(long, value_name = "N")]
+    max_lines: Option<usize>,
+    /// Tokens that are decoded at most.
+    #[arg(long, value_name = "TOKENS")]
+    max_tokens: Option<usize>,
+    /// How much to suggest.
+    #[arg(long, value_name = "EXTENT")]
+    suggest: Option<ExtentArg>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct LayoutArg(Layout);
+
+impl FromStr for LayoutArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let lines = text.strip_prefix("anchored:").and_then(|lines| lines.parse().ok());
+        match (text, lines) {
+            ("plain", _) => Ok(Self(Layout::Plain)),
+            (_, Some(lines)) => Ok(Self(Layout::Anchored { lines })),
+            _ => Err("write `plain`, or `anchored:` and a number of lines".to_owned()),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ExtentArg {
+    Line,
+    Auto,
+    Block,
+}
+
+impl FormArgs {
+    /// The loaded model's profile with these changes.
+    pub(super) fn profile(&self, engine: &dyn Engine) -> Profile {
+        let mut profile = Profile::of(engine.about(), engine.tokens());
+        let Form { layout, heal, header } = profile.form;
+        profile.form = Form {
+            layout: self.layout.map_or(layout, |it| it.0),
+            heal: self.heal.unwrap_or(heal),
+            header: self.header.unwrap_or(header),
+        };
+        profile
+    }
+
+    /// The default settings with these changes.
+    pub(super) fn options(&self) -> Options {
+        let default = Options::default();
+        Options {
+            max_lines: self.max_lines.unwrap_or(default.max_lines),
+            max_tokens: self.max_tokens.unwrap_or(default.max_tokens),
+            extent: match self.suggest {
+                None => default.extent,
+                Some(ExtentArg::Line) => Extent::Line,
+                Some(ExtentArg::Auto) => Extent::Auto,
+                Some(ExtentArg::Block) => Extent::Block,
+            },
+            prefix_tokens: self.prefix_tokens.unwrap_or(default.prefix_tokens),
+            suffix_tokens: self.suffix_tokens.unwrap_or(default.suffix_tokens),
+            idle: default.idle,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layouts_are_read() {
+        let read = |text: &str| text.parse::<LayoutArg>().map(|it| it.0);
+        assert_eq!(read("plain"), Ok(Layout::Plain));
+        assert_eq!(read("anchored:10"), Ok(Layout::Anchored { lines: 10 }));
+        for wrong in ["", "anchored", "anchored:", "anchored:-1", "plain:3"] {
+            assert!(read(wrong).is_err_and(|it| it.contains("anchored:")), "{wrong}");
+        }
+    }
+}

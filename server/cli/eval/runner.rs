@@ -1,0 +1,272 @@
+//! Tests of completions, run: generated code, so in a process without network, rights or much of anything.
+//! It knows nothing of models or scores.
+//!
+//! The fences are util-linux's and coreutils' programs: `timeout` (wall clock), `unshare` (no network, no other
+//! processes to be seen), `setpriv` (a user without rights, if we have any), `prlimit` (processor time, memory, file
+//! size, open files). What the process may still do is read what every user of the machine can read, and write to
+//! folders that every user can write to; where that is too much, run this in a container.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::{fs, io};
+
+use anyhow::{Context, Result, bail};
+
+use crate::protocol::tasks::Task;
+
+/// Wall clock of one program, its compiler included, in seconds.
+const SECONDS: &str = "30";
+/// Processor time, seconds.
+const CPU: &str = "--cpu=15";
+/// Address space of programs that do not reserve more than they use: 1 GiB.
+const MEMORY: &str = "--as=1073741824";
+/// The largest file that may be written: 64 MiB, a compiler's output.
+const FILE: &str = "--fsize=67108864";
+/// Open files.
+const FILES: &str = "--nofile=64";
+/// The user without rights.
+const NOBODY: &str = "65534";
+/// Where interpreters and compilers are looked for; nothing of our own environment is passed on.
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// How a language's program is run: its file, and the commands, `sh` syntax, in its folder.
+struct Runner {
+    name: &'static str,
+    file: &'static str,
+    /// What stands before the program.
+    before: &'static str,
+    command: &'static str,
+    /// The limit of the address space fits: a virtual machine that reserves more than it uses has its own.
+    limits_memory: bool,
+}
+
+static RUNNERS: &[Runner] = &[
+    Runner {
+        name: "python",
+        file: "main.py",
+        before: "",
+        command: "exec python3 -I main.py",
+        limits_memory: true,
+    },
+    Runner {
+        name: "node",
+        file: "main.js",
+        // node's own only prints.
+        before: "console.assert = (ok, ...said) => { if (!ok) throw new Error(said.join(' ')); };\n",
+        command: "exec node --max-old-space-size=512 main.js",
+        limits_memory: false,
+    },
+    Runner {
+        name: "cpp",
+        file: "main.cpp",
+        before: "",
+        command: "g++ -std=c++17 -w -o main main.cpp && exec ./main",
+        limits_memory: true,
+    },
+    Runner {
+        name: "java",
+        file: "Main.java",
+        before: "",
+        command: "javac -nowarn -J-Xmx512m Main.java && exec java -Xmx512m -ea Main",
+        limits_memory: false,
+    },
+];
+
+fn runner(task: &Task) -> Option<&'static Runner> {
+    let name = task.tests.as_ref()?.runner.as_deref()?;
+    RUNNERS.iter().find(|it| it.name == name)
+}
+
+/// Whether the task has tests, and a runner for them.
+pub(super) fn can_test(task: &Task) -> bool {
+    runner(task).is_some_and(|it| available(it))
+}
+
+/// Whether the task's program passes with `completion` in its hole: of one-line kinds, with its first line. `None`
+/// if it has no tests, or no runner here.
+///
+/// # Errors
+/// The folder for the program cannot be made, or the fences cannot be started.
+pub(super) fn passes(task: &Task, completion: &str) -> Result<Option<bool>> {
+    let (Some(tests), Some(runner)) = (&task.tests, runner(task)) else { return Ok(None) };
+    if !available(runner) {
+        return Ok(None);
+    }
+    let completion = if task.one_line() { line(completion) } else { completion };
+    let program = [runner.before, &task.prefix, completion, &task.suffix, &tests.after].concat();
+    run(runner, &program).map(Some)
+}
+
+/// The first line that has something on it, with the blanks before it.
+fn line(completion: &str) -> &str {
+    completion.lines().find(|line| !line.trim().is_empty()).unwrap_or("")
+}
+
+fn run(runner: &Runner, program: &str) -> Result<bool> {
+    let folder = tempfile::tempdir().context("cannot make a folder for a test")?;
+    let path = folder.path();
+    fs::write(path.join(runner.file), program)
+        .and_then(|()| open_to_all(path))
+        .with_context(|| format!("cannot write a test to {}", path.display()))?;
+    let status = fenced(path, runner.command, runner.limits_memory, fences()?)
+        .status()
+        .context("cannot run `timeout`")?;
+    Ok(status.success())
+}
+
+/// Lets the user without rights write into the folder.
+#[cfg(unix)]
+fn open_to_all(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o777))
+}
+
+#[cfg(not(unix))]
+fn open_to_all(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+/// Which fences stand on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Fences {
+    /// A network of its own, without a way out.
+    no_network: bool,
+    /// We have rights, so they must be given up.
+    root: bool,
+}
+
+/// `sh -c command` inside the fences.
+fn fenced(folder: &Path, command: &str, limit_memory: bool, fences: Fences) -> Command {
+    let mut out = Command::new("timeout");
+    out.args(["--signal=KILL", SECONDS]);
+    if fences.no_network {
+        out.args(["unshare", "--net", "--ipc", "--pid", "--fork", "--kill-child"]);
+        if !fences.root {
+            out.args(["--user", "--map-current-user"]);
+        }
+        out.arg("--");
+    }
+    if fences.root {
+        let (user, group) = (format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"));
+        out.args(["setpriv", &user, &group, "--clear-groups", "--no-new-privs", "--"]);
+    }
+    out.args(["prlimit", CPU, FILE, FILES, "--core=0"]);
+    if limit_memory {
+        out.arg(MEMORY);
+    }
+    out.args(["--", "sh", "-c", command]);
+    out.current_dir(folder).env_clear().env("PATH", PATH).env("HOME", folder).env("TMPDIR", folder);
+    out.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    out
+}
+
+/// Finds out once which fences stand.
+fn fences() -> Result<Fences> {
+    static FENCES: OnceLock<Option<Fences>> = OnceLock::new();
+    let tried = FENCES.get_or_init(|| {
+        let id = Command::new("id").arg("-u").output().ok()?;
+        let root = id.stdout.trim_ascii() == b"0";
+        let folder = std::env::temp_dir();
+        let stands = |fences: &Fences| {
+            fenced(&folder, "true", true, *fences).status().is_ok_and(|status| status.success())
+        };
+        [true, false].map(|no_network| Fences { no_network, root }).into_iter().find(stands)
+    });
+    match tried {
+        Some(fences) => Ok(*fences),
+        None => bail!(
+            "generated code is run only behind fences, and these programs do not stand here: timeout (coreutils), \
+             setpriv and prlimit (util-linux); run without --run-tests"
+        ),
+    }
+}
+
+/// Whether a runner's programs are there, found out once.
+fn available(runner: &Runner) -> bool {
+    static AVAILABLE: OnceLock<Vec<&'static str>> = OnceLock::new();
+    let names = AVAILABLE.get_or_init(|| {
+        let trivial = |name: &str| match name {
+            "cpp" => "int main() { return 0; }",
+            "java" => "public class Main { public static void main(String[] a) {} }",
+            _ => "",
+        };
+        let works = |it: &&Runner| run(it, trivial(it.name)).unwrap_or(false);
+        RUNNERS.iter().filter(works).map(|it| it.name).collect()
+    });
+    names.contains(&runner.name)
+}
+
+/// Makes sure that tests can be run, and says how they will be.
+///
+/// # Errors
+/// They cannot.
+pub(super) fn ready() -> Result<()> {
+    let Fences { no_network, root } = fences()?;
+    let here: Vec<&str> = RUNNERS.iter().filter(|it| available(it)).map(|it| it.name).collect();
+    let network = if no_network { "no network" } else { "WITH NETWORK, for want of `unshare --net`" };
+    let user = if root { "as a user without rights" } else { "as this user" };
+    super::say(&format!(
+        "tests run {user}, {network}, {SECONDS} s; for {} (others have no pass@1)",
+        here.join(", ")
+    ));
+    Ok(())
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::protocol::tasks::Tests;
+
+    fn task(runner: &str, kind: &str, marked: &str, after: &str) -> Task {
+        let (prefix, suffix) = marked.split_once('▮').unwrap();
+        Task {
+            kind: kind.into(),
+            prefix: prefix.into(),
+            suffix: suffix.into(),
+            tests: Some(Tests { runner: Some(runner.into()), after: after.into() }),
+            ..Task::default()
+        }
+    }
+
+    /// `None` where the machine has no fences or no interpreter: then nothing runs, which is the point.
+    fn verdict(task: &Task, completion: &str) -> Option<bool> {
+        fences().is_ok().then(|| passes(task, completion).unwrap()).flatten()
+    }
+
+    #[test]
+    fn right_passes_and_wrong_fails() {
+        let python = task("python", "line", "def f(x):\n    ▮\n", "assert f(2) == 4\n");
+        assert_ne!(verdict(&python, "return x * 2\nnot looked at"), Some(false));
+        assert_ne!(verdict(&python, "return x"), Some(true));
+        let node = task("node", "block", "const f = x => ▮;\n", "console.assert(f(2) === 4)\n");
+        assert_ne!(verdict(&node, "x * 2"), Some(false));
+        assert_ne!(verdict(&node, "x"), Some(true));
+    }
+
+    #[test]
+    fn what_has_no_runner_is_not_judged() {
+        assert_eq!(passes(&task("cobol", "line", "▮", ""), "x").unwrap(), None);
+        assert_eq!(passes(&Task::default(), "x").unwrap(), None);
+    }
+
+    #[test]
+    fn the_fences_stand() {
+        let Ok(fences) = fences() else { return };
+        let program = |body: &str| task("python", "block", "▮", body);
+        let fails = |body: &str| assert_ne!(verdict(&program(body), ""), Some(true), "{body}");
+        fails("x = bytearray(2 << 30)\n");
+        fails("open('big', 'wb').write(b'x' * (100 << 20))\n");
+        fails("import os; open('/etc/taper-eval-test', 'w')\n");
+        if fences.root {
+            fails("import os; assert os.getuid() == 0\n");
+        }
+        if fences.no_network {
+            // Without its network even the loopback device is down.
+            let dial = "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+                        s.connect(('127.0.0.1', 9))\ns.send(b'x')\n";
+            fails(dial);
+        }
+    }
+}

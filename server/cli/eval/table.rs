@@ -1,0 +1,395 @@
+//! Scores put together per set and language: for people, as CSV, and read back.
+//! It knows nothing of how an answer came about.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Write};
+
+use anyhow::{Context, Result, bail};
+
+use super::Scored;
+use super::interval::{self, Estimate};
+use super::sample::Stratum;
+
+/// One column.
+#[derive(Debug)]
+pub(super) struct Metric {
+    /// Its name in CSV files and messages.
+    pub(super) name: &'static str,
+    /// Its head in the printed table.
+    head: &'static str,
+    of: fn(&Scored<'_>) -> Option<f64>,
+    /// Yes or no for each task, so that it is printed in percent.
+    share: bool,
+    /// Whether its interval is printed as well.
+    wide: bool,
+    /// What a change means: up is better, down is better, or neither.
+    pub(super) better: Better,
+}
+
+/// The good direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Better {
+    Up,
+    Down,
+    Neither,
+}
+
+fn yes(value: bool) -> Option<f64> {
+    Some(f64::from(u8::from(value)))
+}
+
+/// All columns.
+pub(super) static METRICS: &[Metric] = &[
+    metric("exact", "exact %", |it| yes(it.score.exact), true, true, Better::Up),
+    metric("exact_first_line", "first", |it| yes(it.score.exact_first), true, false, Better::Up),
+    metric("similarity", "simil.", |it| Some(it.score.similarity), false, false, Better::Up),
+    metric("pass", "pass@1 %", |it| it.score.passed.and_then(yes), true, true, Better::Up),
+    metric(
+        "saved",
+        "saved",
+        |it| Some(it.score.saved as f64 / it.score.expected.max(1) as f64),
+        false,
+        false,
+        Better::Up,
+    ),
+    metric("shown", "shown", |it| yes(it.score.shown), true, false, Better::Up),
+    metric("parses", "parses", |it| it.score.parses.and_then(yes), true, false, Better::Up),
+    metric("repeats", "repeats", |it| it.score.repeats.and_then(yes), true, false, Better::Down),
+    metric("half_word", "half", |it| it.score.half_word.and_then(yes), true, false, Better::Down),
+    metric("prompt_tokens", "read", |it| Some(it.answer.prompt_tokens as f64), false, false, Better::Neither),
+    metric("decoded", "written", |it| Some(it.answer.decoded as f64), false, false, Better::Neither),
+    metric("ms", "ms", |it| Some(it.answer.seconds * 1e3), false, false, Better::Neither),
+];
+
+const fn metric(
+    name: &'static str,
+    head: &'static str,
+    of: fn(&Scored<'_>) -> Option<f64>,
+    share: bool,
+    wide: bool,
+    better: Better,
+) -> Metric {
+    Metric { name, head, of, share, wide, better }
+}
+
+/// What stands for all languages, all kinds, all sets.
+const ALL: &str = "all";
+
+/// The scores of one system on one stratum, or on several together.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Row {
+    pub(super) system: String,
+    pub(super) stratum: Stratum,
+    pub(super) tasks: usize,
+    /// As many as there are [`METRICS`].
+    pub(super) values: Vec<Option<Estimate>>,
+}
+
+impl Row {
+    /// The row's name in messages.
+    pub(super) fn name(&self) -> String {
+        let Stratum { set, kind, language } = &self.stratum;
+        format!("{set} {kind} {language}")
+    }
+}
+
+/// A row for each system and stratum, one for all languages of a set and kind, and one for everything.
+pub(super) fn rows(scored: &[Scored<'_>]) -> Vec<Row> {
+    let mut systems: Vec<&str> = Vec::new();
+    let mut groups: BTreeMap<(Stratum, usize), Vec<&Scored<'_>>> = BTreeMap::new();
+    for it in scored {
+        let system = systems.iter().position(|name| *name == it.answer.system).unwrap_or_else(|| {
+            systems.push(&it.answer.system);
+            systems.len() - 1
+        });
+        for stratum in strata(it) {
+            groups.entry((stratum, system)).or_default().push(it);
+        }
+    }
+    let row = |((stratum, system), tasks): ((Stratum, usize), Vec<&Scored<'_>>)| Row {
+        system: systems[system].to_owned(),
+        stratum,
+        tasks: tasks.len(),
+        values: METRICS.iter().map(|metric| metric.estimate(&tasks)).collect(),
+    };
+    groups.into_iter().map(row).collect()
+}
+
+/// The groups that a task counts in.
+fn strata(it: &Scored<'_>) -> [Stratum; 3] {
+    let own = Stratum::of(it.task);
+    let languages = Stratum { language: ALL.to_owned(), ..own.clone() };
+    let all = Stratum { set: ALL.to_owned(), kind: ALL.to_owned(), language: ALL.to_owned() };
+    [own, languages, all]
+}
+
+impl Metric {
+    /// How far one task's value can be from another's.
+    pub(super) fn span(&self) -> f64 {
+        if self.name == "similarity" { 100.0 } else { 1.0 }
+    }
+
+    fn estimate(&self, tasks: &[&Scored<'_>]) -> Option<Estimate> {
+        let values: Vec<f64> = tasks.iter().filter_map(|it| (self.of)(it)).collect();
+        if self.share {
+            let hits = values.iter().filter(|value| **value > 0.5).count();
+            interval::share(hits, values.len())
+        } else {
+            interval::mean(&values)
+        }
+    }
+
+    fn text(&self, value: Option<Estimate>) -> String {
+        let Some(Estimate { value, low, high }) = value else { return "-".to_owned() };
+        let percent = 100.0;
+        match (self.share, self.wide) {
+            (true, true) => {
+                format!("{:.1} ({:.0}-{:.0})", value * percent, low * percent, high * percent)
+            }
+            (true, false) => format!("{:.1}", value * percent),
+            (false, _) if self.name == "saved" => format!("{value:.3}"),
+            (false, _) => format!("{value:.1}"),
+        }
+    }
+}
+
+/// Prints the table, and the comparison where several systems answered.
+pub(super) fn print(rows: &[Row], scored: &[Scored<'_>], out: &mut dyn Write) -> Result<()> {
+    let passed = METRICS.iter().position(|metric| metric.name == "pass");
+    let ran = |at: usize| Some(at) != passed || rows.iter().any(|row| row.values[at].is_some());
+    let columns: Vec<usize> = (0..METRICS.len()).filter(|&at| ran(at)).collect();
+    let width = |at: usize| if METRICS[at].wide { 15 } else { 8 };
+    write!(out, "{:<14} {:<13} {:<11} {:<14} {:>5}", "set", "kind", "language", "system", "tasks")?;
+    for &at in &columns {
+        write!(out, " {:>1$}", METRICS[at].head, width(at))?;
+    }
+    writeln!(out)?;
+    for row in rows {
+        let Stratum { set, kind, language } = &row.stratum;
+        write!(out, "{set:<14} {kind:<13} {language:<11} {:<14} {:>5}", row.system, row.tasks)?;
+        for &at in &columns {
+            write!(out, " {:>1$}", METRICS[at].text(row.values[at]), width(at))?;
+        }
+        writeln!(out)?;
+    }
+    beside(rows, scored, out)?;
+    Ok(())
+}
+
+/// How many times the better baseline's score ours is, over the same tasks.
+fn beside(rows: &[Row], scored: &[Scored<'_>], out: &mut dyn Write) -> io::Result<()> {
+    let Some(ours) = rows.first().map(|row| row.system.as_str()) else { return Ok(()) };
+    if rows.iter().all(|row| row.system == ours) {
+        return Ok(());
+    }
+    writeln!(out, "\n{ours} over the better of the others (95 % interval over the same tasks)")?;
+    for row in rows.iter().filter(|row| row.system == ours) {
+        write!(out, "{:<14} {:<13} {:<11}", row.stratum.set, row.stratum.kind, row.stratum.language)?;
+        for (at, metric) in METRICS.iter().enumerate() {
+            if !matches!(metric.name, "exact" | "similarity" | "pass" | "saved") {
+                continue;
+            }
+            let rivals = rows.iter().filter(|it| it.stratum == row.stratum && it.system != ours);
+            let value = |row: &Row| row.values[at].map_or(0.0, |it| it.value);
+            let Some(best) = rivals.max_by(|a, b| value(a).total_cmp(&value(b))) else { continue };
+            let pairs = pairs(scored, row, &best.system, metric);
+            if pairs.is_empty() {
+                continue;
+            }
+            match interval::ratio(&pairs) {
+                Some(it) => write!(
+                    out,
+                    "  {} {:.2} ({:.2}-{:.2}, {})",
+                    metric.name, it.value, it.low, it.high, best.system
+                )?,
+                None => write!(out, "  {} - ({} has none)", metric.name, best.system)?,
+            }
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+fn pairs(scored: &[Scored<'_>], row: &Row, rival: &str, metric: &Metric) -> Vec<(f64, f64)> {
+    let inside = |it: &&Scored<'_>| strata(it).contains(&row.stratum);
+    let values = |system: &str| -> HashMap<(&str, &str), f64> {
+        let of = |it: &&Scored<'_>| it.answer.system == system;
+        let tasks = scored.iter().filter(of).filter(inside);
+        tasks.filter_map(|it| Some(((it.task.set.as_str(), it.task.id.as_str()), (metric.of)(it)?))).collect()
+    };
+    let theirs = values(rival);
+    let mut pairs: Vec<_> = values(&row.system).into_iter().collect();
+    // The same order each time, so that the same resamples are drawn.
+    pairs.sort_by(|a, b| a.0.cmp(&b.0));
+    pairs.into_iter().filter_map(|(key, ours)| Some((ours, *theirs.get(&key)?))).collect()
+}
+
+/// Writes the rows as CSV: shares from 0 to 1, each score with the ends of its 95 % interval.
+pub(super) fn csv(rows: &[Row], out: &mut dyn Write) -> io::Result<()> {
+    write!(out, "system,set,kind,language,tasks")?;
+    for metric in METRICS {
+        write!(out, ",{0},{0}_low,{0}_high", metric.name)?;
+    }
+    writeln!(out)?;
+    for row in rows {
+        let Stratum { set, kind, language } = &row.stratum;
+        let texts = [&row.system, set, kind, language].map(|text| field(text));
+        write!(out, "{},{}", texts.join(","), row.tasks)?;
+        for value in &row.values {
+            match value {
+                Some(it) => write!(out, ",{:.4},{:.4},{:.4}", it.value, it.low, it.high)?,
+                None => write!(out, ",,,")?,
+            }
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+/// Reads what [`csv`] wrote; columns that are no longer known are passed over.
+///
+/// # Errors
+/// It is not such a table.
+pub(super) fn read_csv(text: &str) -> Result<Vec<Row>> {
+    let mut lines = text.lines();
+    let head: Vec<&str> = lines.next().unwrap_or("").split(',').collect();
+    if !head.starts_with(&["system", "set", "kind", "language", "tasks"]) {
+        bail!("this is no scores.csv of `taper eval`: its first line is `{}`", head.join(","));
+    }
+    let read = |line: &str| -> Result<Row> {
+        let fields: Vec<&str> = line.split(',').collect();
+        let text = |at: usize| fields.get(at).copied().unwrap_or("").to_owned();
+        let number = |name: &str| {
+            let at = head.iter().position(|it| *it == name)?;
+            fields.get(at)?.parse::<f64>().ok()
+        };
+        let value = |metric: &Metric| {
+            let value = number(metric.name)?;
+            let end = |end: &str| number(&format!("{}_{end}", metric.name)).unwrap_or(value);
+            Some(Estimate { value, low: end("low"), high: end("high") })
+        };
+        Ok(Row {
+            system: text(0),
+            stratum: Stratum { set: text(1), kind: text(2), language: text(3) },
+            tasks: text(4).parse().with_context(|| format!("no number of tasks in `{line}`"))?,
+            values: METRICS.iter().map(value).collect(),
+        })
+    };
+    lines.filter(|line| !line.is_empty()).map(read).collect()
+}
+
+/// Writes a line per task and system.
+pub(super) fn tasks_csv(scored: &[Scored<'_>], out: &mut dyn Write) -> io::Result<()> {
+    write!(out, "system,set,kind,language,id")?;
+    for metric in METRICS {
+        write!(out, ",{}", metric.name)?;
+    }
+    writeln!(out, ",saved_characters,expected_characters,mean_probability,min_probability,reason")?;
+    for it in scored {
+        let Stratum { set, kind, language } = Stratum::of(it.task);
+        let texts = [&it.answer.system, &set, &kind, &language, &it.task.id].map(|text| field(text));
+        write!(out, "{}", texts.join(","))?;
+        for metric in METRICS {
+            match (metric.of)(it) {
+                Some(value) => write!(out, ",{}", (value * 1e4).round() / 1e4)?,
+                None => write!(out, ",")?,
+            }
+        }
+        let probability = |value: Option<f32>| value.map_or(String::new(), |it| format!("{it:.4}"));
+        writeln!(
+            out,
+            ",{},{},{},{},{}",
+            it.score.saved,
+            it.score.expected,
+            probability(it.answer.mean_probability),
+            probability(it.answer.min_probability),
+            field(&it.answer.reason)
+        )?;
+    }
+    Ok(())
+}
+
+/// A text as a field (RFC 4180).
+fn field(text: &str) -> String {
+    if text.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::super::score::Score;
+    use super::*;
+    use crate::protocol::answers::Answer;
+    use crate::protocol::tasks::Task;
+
+    fn tasks() -> Vec<Task> {
+        let task = |language: &str, at: usize| Task {
+            id: format!("{language}{at}, \"x\""),
+            set: format!("real_{language}_word"),
+            kind: "rest-of-line".into(),
+            language: language.into(),
+            ..Task::default()
+        };
+        ["python", "rust"].iter().flat_map(|it| (0..4).map(|at| task(it, at))).collect()
+    }
+
+    fn scored<'t>(tasks: &'t [Task], system: &str, right: usize) -> Vec<Scored<'t>> {
+        let one = |(at, task): (usize, &'t Task)| Scored {
+            task,
+            answer: Answer { system: system.to_owned(), ..Answer::default() },
+            score: Score { exact: at < right, shown: true, expected: 4, saved: 2, ..Score::default() },
+        };
+        tasks.iter().enumerate().map(one).collect()
+    }
+
+    #[test]
+    fn a_row_for_each_language_for_all_and_back_from_csv() {
+        let tasks = tasks();
+        let rows = rows(&scored(&tasks, "taper", 5));
+        let names: Vec<String> = rows.iter().map(Row::name).collect();
+        assert_eq!(
+            names,
+            [
+                "all all all",
+                "real_word rest-of-line all",
+                "real_word rest-of-line python",
+                "real_word rest-of-line rust"
+            ]
+        );
+        let exact: Vec<f64> = rows.iter().map(|row| row.values[0].unwrap().value).collect();
+        assert_eq!(exact, [0.625, 0.625, 1.0, 0.25]);
+        let mut text = Vec::new();
+        csv(&rows, &mut text).unwrap();
+        let read = read_csv(std::str::from_utf8(&text).unwrap()).unwrap();
+        assert_eq!(read.len(), 4);
+        for (a, b) in rows.iter().zip(&read) {
+            assert_eq!((&a.system, &a.stratum, a.tasks), (&b.system, &b.stratum, b.tasks));
+            for (a, b) in a.values.iter().zip(&b.values) {
+                assert!(a.is_some() == b.is_some());
+                assert!(a.is_none_or(|a| (a.value - b.unwrap().value).abs() < 1e-4));
+            }
+        }
+        assert!(read_csv("a,b\n1,2\n").unwrap_err().to_string().contains("no scores.csv"));
+    }
+
+    #[test]
+    fn several_systems_are_compared_with_the_better_one() {
+        let tasks = tasks();
+        let mut all = scored(&tasks, "taper", 6);
+        all.extend(scored(&tasks, "weak", 1));
+        all.extend(scored(&tasks, "strong", 3));
+        let mut text = Vec::new();
+        print(&rows(&all), &all, &mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains("exact 2.00 (") && text.contains(", strong)"), "{text}");
+        assert!(!text.contains("pass@1"), "{text}");
+        let mut text = Vec::new();
+        tasks_csv(&all, &mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains(",\"python0, \"\"x\"\"\",1,"), "{text}");
+    }
+}

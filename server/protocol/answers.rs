@@ -1,0 +1,160 @@
+//! The file that keeps what was answered to completion tasks: a JSON object a line, only ever appended to.
+//! It knows nothing of how an answer came about or what it is worth.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// What goes wrong with the file.
+#[derive(Debug, Error)]
+pub enum AnswersError {
+    /// It cannot be read or written.
+    #[error("cannot use the answers in {}: {cause}", .path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// A line that is not the last is no answer.
+    #[error("{}:{line}: no answer of taper eval: {cause}; remove the line, or name another folder", .path.display())]
+    Line {
+        /// Which file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// Why.
+        cause: serde_json::Error,
+    },
+}
+
+/// What was answered to one task, by one system.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The task's name.
+    pub task: String,
+    /// A hash of the task's text, so that a task that was changed is asked again.
+    pub content: String,
+    /// Who answered.
+    pub system: String,
+    /// How it was asked: everything that the answer depends on.
+    pub configuration: String,
+    /// What was shown; `None` if nothing was.
+    pub shown: Option<String>,
+    /// Bytes before and after the cursor that it replaces.
+    pub replaces: (usize, usize),
+    /// What the model wrote.
+    pub raw: String,
+    /// The rule that ended it, or why nothing was shown.
+    pub reason: String,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Tokens decoded.
+    pub decoded: usize,
+    /// From the question to the answer.
+    pub seconds: f64,
+    /// Mean probability of the tokens that are shown, where the engine says.
+    pub mean_probability: Option<f32>,
+    /// The lowest of them.
+    pub min_probability: Option<f32>,
+    /// Each decoded token: bytes of `raw` once it is part of it, and its probability.
+    pub pieces: Vec<(usize, f32)>,
+    /// Whether the task's tests passed; `None` if they did not run.
+    pub passed: Option<bool>,
+}
+
+/// The file, open for appending.
+#[derive(Debug)]
+pub struct Answers {
+    path: PathBuf,
+    file: File,
+}
+
+impl Answers {
+    /// Opens or creates the file, and reads what is in it. What was being written when an earlier run was killed,
+    /// a last line without its end, is cut off.
+    ///
+    /// # Errors
+    /// It cannot be read or written, or a line of it is none of ours.
+    pub fn open(path: &Path) -> Result<(Self, Vec<Answer>), AnswersError> {
+        let problem = |cause| AnswersError::File { path: path.to_owned(), cause };
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(problem)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(problem)?;
+        let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        if whole < bytes.len() {
+            // Not every system lets a file that is appended to be cut.
+            let cut = OpenOptions::new().write(true).open(path).map_err(problem)?;
+            cut.set_len(whole as u64).map_err(problem)?;
+        }
+        let lines = bytes[..whole].split(|&byte| byte == b'\n').enumerate();
+        let answers = lines
+            .filter(|(_, line)| !line.is_empty())
+            .map(|(at, line)| {
+                serde_json::from_slice(line).map_err(|cause| AnswersError::Line {
+                    path: path.to_owned(),
+                    line: at + 1,
+                    cause,
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        Ok((Self { path: path.to_owned(), file }, answers))
+    }
+
+    /// Appends one answer, in one write.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn append(&mut self, answer: &Answer) -> Result<(), AnswersError> {
+        let mut line = serde_json::to_vec(answer)
+            .map_err(|cause| AnswersError::File { path: self.path.clone(), cause: cause.into() })?;
+        line.push(b'\n');
+        self.file.write_all(&line).map_err(|cause| AnswersError::File { path: self.path.clone(), cause })
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn killed_at_any_byte_it_goes_on_with_the_whole_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("answers.jsonl");
+        let answers: Vec<Answer> = (0..3)
+            .map(|at| Answer {
+                task: format!("t{at}"),
+                shown: (at != 1).then(|| "a\nä\"".to_owned()),
+                pieces: vec![(1, 0.5)],
+                ..Answer::default()
+            })
+            .collect();
+        let (mut file, found) = Answers::open(&path).unwrap();
+        assert!(found.is_empty());
+        answers.iter().for_each(|it| file.append(it).unwrap());
+        let bytes = fs::read(&path).unwrap();
+        for kept in 0..=bytes.len() {
+            fs::write(&path, &bytes[..kept]).unwrap();
+            let whole = bytes[..kept].iter().filter(|&&byte| byte == b'\n').count();
+            let (mut file, found) = Answers::open(&path).unwrap();
+            assert_eq!(found, answers[..whole], "{kept} bytes");
+            answers[whole..].iter().for_each(|it| file.append(it).unwrap());
+            assert_eq!(fs::read(&path).unwrap(), bytes, "{kept} bytes");
+        }
+    }
+
+    #[test]
+    fn a_line_of_something_else_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("answers.jsonl");
+        fs::write(&path, "{}\n").unwrap();
+        let message = Answers::open(&path).unwrap_err().to_string();
+        assert!(message.contains("answers.jsonl:1:"), "{message}");
+    }
+}

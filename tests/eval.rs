@@ -1,0 +1,226 @@
+//! `taper eval` as a person runs it: tables, files, going on after being killed, falls, a llama.cpp server beside it.
+//! It knows nothing of real models.
+#![expect(clippy::unwrap_used, reason = "a test may")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::thread;
+
+use serde_json::json;
+
+use crate::script::Script;
+
+fn eval(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_taper"))
+        .arg("eval")
+        .args(arguments)
+        .env("XDG_CONFIG_HOME", "/nonexistent")
+        .env("TAPER_HOME", "/nonexistent")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+#[track_caller]
+fn table(arguments: &[&str]) -> String {
+    let output = eval(arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[track_caller]
+fn refusal(arguments: &[&str]) -> String {
+    let output = eval(arguments);
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(!message.contains("panicked"), "{message}");
+    message
+}
+
+/// Sixteen tasks, each with a name of its own to be answered by.
+fn tasks(folder: &Path) -> String {
+    let task = |at: usize| {
+        json!({
+            "id": format!("task {at}"), "set": "real_python_line", "language": "python", "kind": "line",
+            "path": "a.py", "prefix": format!("def f{at:02}(a, b):\n    "), "suffix": "\n",
+            "expected": "return a + b", "tests": null, "meta": {}, "context": [],
+        })
+    };
+    let lines: String = (0..16).map(|at| format!("{}\n", task(at))).collect();
+    let path = folder.join("tasks.jsonl");
+    fs::write(&path, lines).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// Right for the first so many of the tasks.
+fn script(right: usize) -> Script {
+    (0..16).fold(Script::new(), |script, at| {
+        let answer = if at < right { "return a + b" } else { "return a - b" };
+        script.when(&format!("f{at:02}(a, b):\n    "), answer)
+    })
+}
+
+fn lines(path: &Path) -> Vec<String> {
+    fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_killed_run_goes_on_and_keeps_what_it_had() {
+    let folder = tempfile::tempdir().unwrap();
+    let tasks = tasks(folder.path());
+    let kept = folder.path().join("out");
+    let out = kept.to_str().unwrap();
+    let good = script(16);
+    let all = table(&[&tasks, "--engine", &good.written(), "--out", out, "--curve"]);
+    let row = all.lines().find(|line| line.starts_with("real_line")).unwrap();
+    assert!(row.contains(" 16 ") && row.contains("100.0 (81-100)"), "{all}");
+    for name in ["scores.csv", "tasks.csv", "reliability.csv", "coverage.csv", "curve.svg"] {
+        assert!(fs::metadata(kept.join(name)).unwrap().len() > 50, "{name}");
+    }
+    assert_eq!(lines(&kept.join("tasks.csv")).len(), 17);
+
+    // Killed in the middle of the sixth line. The engine has changed its mind since; five answers are kept.
+    let answers = kept.join("answers.jsonl");
+    let text = fs::read_to_string(&answers).unwrap();
+    let sixth = text.match_indices('\n').nth(4).unwrap().0;
+    fs::write(&answers, &text[..sixth + 30]).unwrap();
+    let all = table(&[&tasks, "--engine", &script(0).written(), "--out", out]);
+    let row = all.lines().find(|line| line.starts_with("real_line")).unwrap();
+    assert!(row.contains(" 31.2 ("), "five of sixteen: {row}");
+    assert_eq!(lines(&answers).len(), 16);
+
+    // Asked otherwise, all are asked anew.
+    let all = table(&[&tasks, "--engine", &good.written(), "--out", out, "--max-lines", "3"]);
+    assert!(all.contains("100.0 (81-100)"), "{all}");
+    assert_eq!(lines(&answers).len(), 32);
+}
+
+#[test]
+fn a_score_that_falls_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let tasks = tasks(folder.path());
+    let kept = folder.path().join("out");
+    table(&[&tasks, "--engine", &script(12).written(), "--out", kept.to_str().unwrap()]);
+    let scores = kept.join("scores.csv");
+    let check = |right: usize, tasks: &str, more: &[&str]| {
+        let engine = script(right);
+        let engine = engine.written();
+        let arguments = [&[tasks, "--engine", &engine, "--check", scores.to_str().unwrap()], more].concat();
+        let output = eval(&arguments);
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert!(check(12, &tasks, &[]).0);
+    assert!(check(16, &tasks, &[]).0, "better is no fall");
+    let (passed, said) = check(6, &tasks, &[]);
+    assert!(!passed && said.contains("exact of real_line line all: 0.3750, was 0.7500"), "{said}");
+    assert!(!said.contains("parses"), "{said}");
+    let (passed, said) = check(12, &tasks, &["--sample", "3"]);
+    assert!(!passed && said.contains("3 tasks and had 16"), "{said}");
+}
+
+#[test]
+fn a_task_is_laid_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let tasks = tasks(folder.path());
+    let script = Script::new().when("f03(a, b):\n    ", "return a + b\n    print(1)\n");
+    let said = table(&[&tasks, "--engine", &script.written(), "--explain", "task 3", "--suggest", "line"]);
+    for part in ["<|fim_suffix|>", "def f03", "\nend of the line: \"return a + b\"", "exact true"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let refused = refusal(&[&tasks, "--engine", &script.written(), "--explain", "task 99"]);
+    assert!(refused.contains("no task has the id `task 99`; the first is `task 0`"), "{refused}");
+}
+
+#[test]
+fn a_row_is_proposed() {
+    let folder = tempfile::tempdir().unwrap();
+    let tasks = tasks(folder.path());
+    let said = table(&[&tasks, "--sample", "4", "--engine", &script(16).written(), "--tune", "scripted"]);
+    assert!(said.contains("FormRow {") && said.contains("words: &[\"scripted\"]"), "{said}");
+    assert!(
+        said.contains("anchored 20") && said.contains("no header") && said.contains("suffix 32"),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_cannot_be_measured_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let tasks = tasks(folder.path());
+    let engine = script(1);
+    let engine = engine.written();
+    let refused = |more: &[&str]| refusal(&[&[tasks.as_str(), "--engine", &engine], more].concat());
+    assert!(refused(&["--against-llama", "localhost"]).contains("http://127.0.0.1:8080"));
+    // Nobody listens on a port that was just given back.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let silent = refused(&["--against-llama", &format!("http://127.0.0.1:{port}")]);
+    assert!(silent.contains("llama-server"), "{silent}");
+    assert!(refused(&["--check", "nowhere.csv"]).contains("nowhere.csv"));
+    assert!(refused(&["--check", &tasks]).contains("no scores.csv"));
+    let empty = folder.path().join("empty.jsonl");
+    fs::write(&empty, "\n").unwrap();
+    assert!(refusal(&[empty.to_str().unwrap(), "--engine", &engine]).contains("no tasks"));
+    fs::write(&empty, "{\"id\": 1}\n").unwrap();
+    assert!(refusal(&[empty.to_str().unwrap(), "--engine", &engine]).contains("empty.jsonl:1"));
+    assert_eq!(eval(&["--engine", &engine]).status.code(), Some(2));
+}
+
+/// A llama.cpp server that answers everything alike: an address, and a file that the questions are written to.
+fn llama(folder: &Path) -> (String, PathBuf) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let record = folder.join("asked");
+    let mut asked = fs::File::create(&record).unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let mut length = 0;
+            let mut first = String::new();
+            loop {
+                let mut line = String::new();
+                reader.read_line(&mut line).unwrap();
+                if first.is_empty() {
+                    first.clone_from(&line);
+                }
+                if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap();
+                }
+                if line.trim().is_empty() {
+                    break;
+                }
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            writeln!(asked, "{} {}", first.trim(), String::from_utf8(body).unwrap()).unwrap();
+            let answer =
+                json!({ "content": "return a + b\nx = 1", "tokens_evaluated": 9, "stop_type": "eos" })
+                    .to_string();
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n";
+            write!(stream, "{head}content-length: {}\r\n\r\n{answer}", answer.len()).unwrap();
+        }
+    });
+    (address, record)
+}
+
+#[test]
+fn llama_cpp_is_asked_the_same_in_both_ways() {
+    let folder = tempfile::tempdir().unwrap();
+    let tasks = tasks(folder.path());
+    let (address, record) = llama(folder.path());
+    let said = table(&[&tasks, "--engine", &script(8).written(), "--against-llama", &address]);
+    for system in ["taper", "llama /infill", "llama bare"] {
+        assert!(said.lines().any(|line| line.starts_with("real_line") && line.contains(system)), "{said}");
+    }
+    assert!(said.contains("exact 0.50 ("), "{said}");
+    let asked = lines(&record);
+    assert_eq!(asked.len(), 32);
+    assert!(asked[0].starts_with("POST /infill") && asked[0].contains("\"prompt\":\"    \""), "{}", asked[0]);
+    assert!(asked[0].contains("\"temperature\":0.0"), "{}", asked[0]);
+    let bare = "<|fim_prefix|>def f";
+    assert!(asked[31].starts_with("POST /completion") && asked[31].contains(bare), "{}", asked[31]);
+    assert!(asked[31].contains("<|fim_suffix|>\\n<|fim_middle|>"), "{}", asked[31]);
+}
