@@ -4,6 +4,7 @@
 mod bad_input;
 mod client;
 mod commands;
+mod commands_lsp;
 mod eval;
 mod fake_hub;
 mod lsp;
