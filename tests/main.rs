@@ -13,3 +13,4 @@ mod real_model;
 mod replay;
 mod script;
 mod tidy;
+mod vscode_settings;
