@@ -32,7 +32,7 @@ use crate::text::{Encoding, Position, position};
 
 pub use completer::{Attempt, Loading, Source};
 pub use document::{Change, Opening};
-pub use explain::Explanation;
+pub use explain::{Explanation, Explanations};
 pub use pause::{Pauses, Scope};
 pub use reply::{Answer, Question, Receiver, Reply, Shown};
 
@@ -86,8 +86,8 @@ pub enum Event {
         /// Whether they are from now on.
         paused: bool,
     },
-    /// Somebody wants to know how the last answer came about.
-    Explain(oneshot::Sender<Option<Explanation>>),
+    /// Somebody wants to know how the last answers came about.
+    Explain(oneshot::Sender<Explanations>),
     /// The engine is loaded, or could not be (why).
     Loaded(Result<Box<About>, String>),
     /// The completer came to the end of its work on a question.
@@ -197,7 +197,7 @@ impl Session {
             notices,
             told: None,
             pauses: Pauses::default(),
-            explained: None,
+            explained: Explanations::default(),
         };
         thread::Builder::new().name("session".to_owned()).spawn(move || state.run(&receiver))?;
         Ok(Self { events })
@@ -244,8 +244,8 @@ struct State {
     /// The last problem with loading that the user was told of: the same one is not told twice.
     told: Option<String>,
     pauses: Pauses,
-    /// How the last answer came about.
-    explained: Option<Explanation>,
+    /// How the last answers came about.
+    explained: Explanations,
 }
 
 impl State {
@@ -344,7 +344,7 @@ impl State {
             Event::Explain(reply) => drop(reply.send(self.explained.clone())),
             Event::Asked(asked) => self.asked(asked),
             Event::Worked { question, suggestion, work } => {
-                self.explained = Some(Explanation::new(&question.snapshot, suggestion.as_ref(), Some(work)));
+                self.explained.note(Explanation::new(&question.snapshot, suggestion.as_ref(), Some(work)));
             }
             Event::Loaded(outcome) => self.loaded(outcome),
             Event::Finished { question, suggestion, barren } => {
@@ -502,7 +502,7 @@ impl State {
         }
         let question = Arc::new(Question::new(uri, snapshot, self.encoding, deadline, reply));
         if reused.is_some() || barren {
-            self.explained = Some(Explanation::new(&question.snapshot, reused.as_ref(), None));
+            self.explained.note(Explanation::new(&question.snapshot, reused.as_ref(), None));
             question.answer(reused);
             return;
         }

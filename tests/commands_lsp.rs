@@ -166,16 +166,20 @@ fn the_last_answer_is_explained() {
     script.write();
     let mut client = with_status(&script);
     state(&mut client, "ready");
-    assert_eq!(run(&mut client, "taper.explainLast", Value::Null), Value::Null);
-    client.open(URI, "python", "x\n");
+    let nothing = json!({ "suggestion": null, "silence": null });
+    assert_eq!(run(&mut client, "taper.explainLast", Value::Null), nothing);
+    client.open(URI, "python", "x nothing\n");
     assert_eq!(client.inline(URI, 0, 1), "y");
-    let explained = run(&mut client, "taper.explainLast", Value::Null);
+    let explained = run(&mut client, "taper.explainLast", Value::Null)["suggestion"].clone();
     assert_eq!((&explained["path"], &explained["text"]), (&json!("src/a.py"), &json!("y")));
     assert_eq!(explained["language"], "python");
     assert!(explained["work"]["promptTokens"].as_u64().unwrap() > 0, "{explained}");
     assert_eq!(client.inline(URI, 0, 1), "y");
-    let explained = run(&mut client, "taper.explainLast", Value::Null);
+    let explained = run(&mut client, "taper.explainLast", Value::Null)["suggestion"].clone();
     assert_eq!((&explained["text"], &explained["work"]), (&json!("y"), &Value::Null), "it was there already");
+    assert_eq!(client.inline(URI, 0, 5), "");
+    let explained = run(&mut client, "taper.explainLast", Value::Null);
+    assert_eq!((&explained["suggestion"]["text"], &explained["silence"]["text"]), (&json!("y"), &json!("")));
     client.quit();
 }
 

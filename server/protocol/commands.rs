@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | `taper.pause`, `taper.resume` | `{ scope: "everywhere" \| "language" \| "document", language?, uri? }`; none: everywhere | null |
 //! | `taper.statistics` | | counts and times since the start |
-//! | `taper.explainLast` | | how the last answer came about, or null |
+//! | `taper.explainLast` | | how the last suggestion came about, and the silence since, each or null |
 //! | `taper.models` | | the known models, and which are here |
 //! | `taper.accepted` | | null; editors run it when a suggestion is taken |
 
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use taper_engine::fetch::Store;
 use taper_engine::models::MODELS;
 
-use crate::session::{Explanation, Scope};
+use crate::session::{Explanation, Explanations, Scope};
 
 /// What is advertised.
 pub(crate) const NAMES: [&str; 6] =
@@ -67,8 +67,11 @@ fn scope(argument: &Value) -> Result<Scope, String> {
 }
 
 /// The answer to `taper.explainLast`.
-pub(crate) fn explained(explanation: Option<Explanation>) -> Value {
-    let Some(Explanation { path, language, text, work }) = explanation else { return Value::Null };
+pub(crate) fn explained(Explanations { suggestion, silence }: Explanations) -> Value {
+    json!({ "suggestion": suggestion.map(written), "silence": silence.map(written) })
+}
+
+fn written(Explanation { path, language, text, work }: Explanation) -> Value {
     let mut written = json!({ "path": path, "language": language, "text": text });
     if let Some(work) = work {
         written["work"] = json!({

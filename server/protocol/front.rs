@@ -120,7 +120,7 @@ impl Backend {
             Command::ExplainLast => {
                 let (sender, receiver) = oneshot::channel();
                 self.send(Event::Explain(sender));
-                return Ok(commands::explained(receiver.await.ok().flatten()));
+                return Ok(commands::explained(receiver.await.unwrap_or_default()));
             }
             Command::Models => {
                 return commands::models().map_err(|problem| {

@@ -133,7 +133,7 @@ impl Status {
                     self.since.is_some_and(|since| now.saturating_duration_since(since) >= THINKING);
                 match () {
                     () if !self.enabled => ("paused", "the option `enable` is false"),
-                    () if *everywhere => ("paused", "paused everywhere"),
+                    () if *everywhere => ("paused", "everywhere"),
                     () if thinking => ("thinking", ""),
                     () => ("ready", ""),
                 }

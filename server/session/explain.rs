@@ -1,4 +1,4 @@
-//! How the last answer came about, for the person who asks.
+//! How the last answers came about, for the person who asks.
 //! It knows nothing of how that is put into words.
 
 use crate::suggest::{Snapshot, Suggestion, Work};
@@ -24,6 +24,26 @@ impl Explanation {
             language: snapshot.language.map_or("", |language| language.name),
             text: suggestion.map_or_else(String::new, |suggestion| suggestion.text.clone()),
             work,
+        }
+    }
+}
+
+/// The answers that are worth an explanation.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Explanations {
+    /// The last one with a text.
+    pub suggestion: Option<Explanation>,
+    /// The last one without, if it is newer.
+    pub silence: Option<Explanation>,
+}
+
+impl Explanations {
+    /// Takes note of the newest answer.
+    pub(crate) fn note(&mut self, newest: Explanation) {
+        if newest.text.is_empty() {
+            self.silence = Some(newest);
+        } else {
+            *self = Self { suggestion: Some(newest), silence: None };
         }
     }
 }
