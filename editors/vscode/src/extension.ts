@@ -3,7 +3,7 @@
 
 import * as vscode from "vscode";
 import { Menu } from "./menu";
-import { Options } from "./options";
+import { Options, Places } from "./options";
 import { Pauses } from "./pauses";
 import { Server } from "./server";
 import { Status } from "./status";
@@ -14,8 +14,9 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
   const log = vscode.window.createOutputChannel("taper", { log: true });
   const options = new Options(context.extension.packageJSON);
   const pauses = new Pauses();
-  const status = new Status(pauses);
-  const started = new Server(context.extensionPath, log, options, pauses, {
+  const places = new Places(context.globalStorageUri);
+  const status = new Status(pauses, places);
+  const started = new Server(context.extensionPath, log, options, places, pauses, {
     status: (now) => {
       status.set(now);
     },

@@ -35,6 +35,12 @@ interface Explanation {
   };
 }
 
+interface Explanations {
+  suggestion: Explanation | null;
+  /** The last answer, if it had no text. */
+  silence: Explanation | null;
+}
+
 interface Model {
   name: string;
   bytes: number;
@@ -112,7 +118,10 @@ export class Menu {
       item("$(debug-restart) Restart the server", "restart"),
     );
     const picked = await vscode.window.showQuickPick(items, { title: "taper", placeHolder: "What now?" });
-    if (picked?.command !== undefined) await vscode.commands.executeCommand(`taper.${picked.command}`);
+    if (picked?.command === undefined) return;
+    await vscode.commands.executeCommand(`taper.${picked.command}`);
+    // The click took the focus away from the text.
+    if (picked.command.startsWith("pause")) await vscode.commands.executeCommand("workbench.action.focusActiveEditorGroup");
   }
 
   private async toggleAt(kind: "document" | "language"): Promise<void> {
@@ -197,29 +206,37 @@ export class Menu {
   }
 
   private async explain(): Promise<void> {
-    const explanation = await this.server.run<Explanation | null>("taper.explainLast");
-    if (explanation === null) {
-      await inform("taper has not suggested anything yet", []);
+    const { suggestion, silence } = await this.server.run<Explanations>("taper.explainLast");
+    const since = silence === null ? [] : ["", "Since then, nothing:", silence.path, ...how(silence)];
+    if (suggestion === null) {
+      await inform("taper has not suggested anything yet", since.slice(2));
       return;
     }
-    const { path: file, language, text, work } = explanation;
+    const { path: file, language, text } = suggestion;
     const lines = text.split(/\r\n|[\r\n]/);
-    const how =
-      work === undefined
-        ? ["It was there already: typed along an earlier suggestion, or worked out ahead."]
-        : [
-            `The model was shown ${String(work.promptTokens)} tokens` +
-              `${work.short ? " (fewer than set, to be in time)" : ""}, ${String(work.evaluated)} of them new to it.`,
-            `It read for ${String(work.prefillMs)} ms and wrote ${String(work.decoded)} tokens in ${String(work.decodeMs)} ms.`,
-            ...(work.reason === "" ? [] : [`Cut or withheld because: ${work.reason}`]),
-          ];
-    await inform(text === "" ? "taper suggested nothing" : `taper suggested ${plural(lines.length, "line")}`, [
+    await inform(`taper suggested ${plural(lines.length, "line")}`, [
       [file, language].filter((part) => part !== "").join(", "),
-      ...(text === "" ? [] : [`“${lines[0] ?? ""}”${lines.length > 1 ? " …" : ""}`]),
-      ...how,
+      `“${lines[0] ?? ""}”${lines.length > 1 ? " …" : ""}`,
+      ...how(suggestion),
       [this.status.now.model, this.status.now.device].filter((part) => part !== undefined).join(", "),
+      ...since,
     ]);
   }
+}
+
+/** How an answer came about, in sentences. */
+function how({ text, work }: Explanation): string[] {
+  if (work === undefined) {
+    const known = "It was known already that the model has nothing for this place.";
+    return [text === "" ? known : "It was there already: typed along an earlier suggestion, or worked out ahead."];
+  }
+  const { promptTokens, short, evaluated, prefillMs, decoded, decodeMs, reason } = work;
+  return [
+    `The model was shown ${plural(promptTokens, "token")}${short ? " (fewer than set, to be in time)" : ""}, ` +
+      `${String(evaluated)} of them new to it.`,
+    `It read for ${String(prefillMs)} ms and wrote ${plural(decoded, "token")} in ${String(decodeMs)} ms.`,
+    ...(reason === "" ? [] : [`How it ended: ${reason}.`]),
+  ];
 }
 
 /** The document that is edited, if it is one for taper. */

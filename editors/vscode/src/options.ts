@@ -43,17 +43,34 @@ export class Options {
   }
 }
 
-/** Whether the settings allow suggestions in a document: they may differ by folder and language. */
-export function enabled(document: vscode.TextDocument): boolean {
-  return vscode.workspace.getConfiguration("taper", document).get("enable", true);
-}
-
-/** Documents in which taper suggests: files here or on the machine that VS Code is connected to, new files, cells of
- * notebooks. Not: settings, output panes, the old side of a comparison, commit messages, which have other schemes. */
+/** Documents that taper is told of: files here or on the machine that VS Code is connected to, new files, cells of
+ * notebooks. Not output panes, the old side of a comparison or commit messages, which have other schemes. */
 export const DOCUMENTS = ["file", "untitled", "vscode-notebook-cell"].map((scheme) => ({ scheme }));
 
+/** In which documents taper suggests. */
+export class Places {
+  /** Where VS Code keeps the user's own settings: files too, where it runs on another machine. */
+  private readonly user: string;
+
+  constructor(storage: vscode.Uri) {
+    // …/User/globalStorage/taper.taper
+    this.user = vscode.Uri.joinPath(storage, "..", "..").path;
+  }
+
+  /** Why nothing is suggested in a document. */
+  reason(document: vscode.TextDocument): string | undefined {
+    const { path } = document.uri;
+    if (path.startsWith(`${this.user}/`) || path.endsWith("/.vscode/settings.json")) return "in settings";
+    // May differ by folder and language, so it is asked here and not told to the server.
+    if (!vscode.workspace.getConfiguration("taper", document).get<boolean>("enable", true)) {
+      return "the setting taper.enable is off here";
+    }
+    return compared(document) ? "in comparisons" : undefined;
+  }
+}
+
 /** Whether a document is shown as one side of a comparison just now. */
-export function compared(document: vscode.TextDocument): boolean {
+function compared(document: vscode.TextDocument): boolean {
   const input = vscode.window.tabGroups.activeTabGroup.activeTab?.input;
   if (!(input instanceof vscode.TabInputTextDiff)) return false;
   return [input.original, input.modified].some((side) => side.toString() === document.uri.toString());

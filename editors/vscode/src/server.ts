@@ -15,7 +15,7 @@ import {
   type Executable,
   type LanguageClientOptions,
 } from "vscode-languageclient/node";
-import { DOCUMENTS, compared, enabled, type Options } from "./options";
+import { DOCUMENTS, type Options, type Places } from "./options";
 import type { Pauses } from "./pauses";
 import { findProgram } from "./program";
 import type { ServerStatus } from "./status";
@@ -46,6 +46,7 @@ export class Server {
     private readonly extension: string,
     private readonly log: vscode.LogOutputChannel,
     private readonly options: Options,
+    private readonly places: Places,
     private readonly pauses: Pauses,
     private readonly listener: Listener,
   ) {}
@@ -162,7 +163,7 @@ export class Server {
       errorHandler,
       middleware: {
         provideInlineCompletionItems: (document, position, context, token, next) =>
-          enabled(document) && !compared(document) ? next(document, position, context, token) : null,
+          this.places.reason(document) === undefined ? next(document, position, context, token) : null,
         workspace: {
           configuration: ({ items }) => items.map(({ section }) => (section === "taper" ? this.options.read() : null)),
           didChangeConfiguration: () => this.tell(),

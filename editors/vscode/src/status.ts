@@ -2,7 +2,7 @@
 // It knows nothing of how the server is reached or what the menu behind the item does.
 
 import * as vscode from "vscode";
-import { DOCUMENTS, compared, enabled } from "./options";
+import { DOCUMENTS, type Places } from "./options";
 import type { Pauses } from "./pauses";
 
 /** What the server says of itself: `taper/status`. */
@@ -22,7 +22,10 @@ export class Status {
   /** Fires with what the server says whenever that changes. */
   readonly onChange = this.changes.event;
 
-  constructor(private readonly pauses: Pauses) {
+  constructor(
+    private readonly pauses: Pauses,
+    private readonly places: Places,
+  ) {
     this.item.name = "taper";
     this.item.command = "taper.menu";
     this.show();
@@ -66,8 +69,6 @@ export class Status {
     const document = vscode.window.activeTextEditor?.document;
     if (document === undefined) return undefined;
     if (vscode.languages.match(DOCUMENTS, document) === 0) return undefined;
-    if (!enabled(document)) return "the setting taper.enable is off here";
-    if (compared(document)) return "in comparisons";
-    return this.pauses.reason(document);
+    return this.places.reason(document) ?? this.pauses.reason(document);
   }
 }
