@@ -40,6 +40,7 @@ const FILES = {
       (name) => [`${name}.py`, ADD],
     ),
   ),
+  "keys.py": "# Notes.\n\n▮\n",
   "lines.py": "def show(n):\n    ▮\n",
   "live.py": "def show(n):\n    ▮\n",
 };
@@ -57,6 +58,14 @@ const MODEL = [
     "def greet(name):\n    ▮\n\n\nfor name in ['Ada', 'Grace']:\n    print(greet(name))\n",
     "return f\"Hel",
   ],
+];
+
+// Beginnings of lines, for the time from a key to what is seen.
+const BEGINNINGS = [
+  "def area(width, hei", "def greet(na", "for number in nu", "if total > li", "return sum(va", "with open(pa", "import os, sy",
+  "numbers = [1, 2, ", "class Circle(Sha", "while left < ri", "total = total + nu", "except ValueErr", "print(f'{na",
+  "values = sorted(va", "assert len(ite", "name = input('Your na", "lines = text.spl", "count = counts.ge", "raise TypeErr",
+  "def is_even(num",
 ];
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "taper-vscode-bin-"));
@@ -364,8 +373,7 @@ async function scripted() {
         process.kill(last, "SIGKILL");
       }
       await editor.status(/^taper: error: .*left alone/);
-      await editor.picture("left-alone");
-      await editor.notification(/left alone/, "Try Again");
+      await editor.notification(/left alone/, "left-alone", "Try Again");
       await editor.status(/^taper: ready/, 20000);
     });
 
@@ -374,8 +382,7 @@ async function scripted() {
       const without = shim("without", ["--engine", `scripted:${later}`]);
       await editor.server(without);
       await editor.status(/^taper: error: .*later/, 20000);
-      await editor.notification(/cannot suggest yet/);
-      await editor.picture("no-model");
+      await editor.notification(/cannot suggest yet/, "no-model");
       script(later, GOALS);
       const [before, after] = await place(editor, "later.py");
       await editor.ask("retu");
@@ -388,8 +395,7 @@ async function scripted() {
     await check(editor, "a program that is missing", async () => {
       await editor.server(path.join(folder, "nowhere"));
       await editor.status(/^taper: error: .*nowhere/);
-      await editor.picture("no-program");
-      await editor.notification(/names .*nowhere/, "How to Get It");
+      await editor.notification(/names .*nowhere/, "no-program", "How to Get It");
       await editor.page.waitForSelector(':text("Get started with taper")', { timeout: 20000 });
       await editor.picture("walkthrough");
       await editor.close();
@@ -414,7 +420,7 @@ function running(number) {
 }
 
 async function model() {
-  const editor = await Editor.start(given, shim("model", ["--model", given.model]), { width: 900, height: 480 }, (work) => put(work, MODEL));
+  const editor = await Editor.start(given, shim("model", ["--model", given.model]), { width: 900, height: 480 }, (work) => put(work, [...MODEL, ["keys.py", FILES["keys.py"]]]));
   try {
     await check(editor, "model ready", () => editor.status(/^taper: ready/, 120000));
     for (const [file, fixture, typed] of MODEL) {
@@ -434,6 +440,23 @@ async function model() {
         return taken;
       });
     }
+    await check(editor, "model from key to screen", async () => {
+      await place(editor, "keys.py", FILES["keys.py"]);
+      const times = [];
+      for (const beginning of BEGINNINGS) {
+        times.push(await editor.seen(beginning));
+        await editor.press("Escape");
+        await editor.press("Shift+Home");
+        await editor.press("Delete");
+      }
+      const shown = times.filter((time) => time !== undefined && time !== null).sort((one, other) => one - other);
+      const at = (percent) => Math.round(shown[Math.ceil((shown.length * percent) / 100) - 1]);
+      if (shown.length < BEGINNINGS.length / 2) throw new Error(`only ${shown.length} of ${BEGINNINGS.length} were answered`);
+      console.log(`   ${shown.length} of ${times.length} answered with text, p50 ${at(50)} ms, p95 ${at(95)} ms`);
+      fs.writeFileSync(path.join(given.out, "vscode-keys.json"), `${JSON.stringify({ times })}\n`);
+      await editor.revert();
+      return at(50);
+    });
     await check(editor, "model explained", async () => {
       await editor.menu("Explain the last suggestion");
       await editor.dialog(/taper suggested/, "model-explained");

@@ -210,6 +210,34 @@ export class Editor {
     }
   }
 
+  /** Types, and returns the milliseconds from the last key, as the page hears of it, to the frame that shows a suggestion;
+   * nothing if none comes within a second. */
+  async seen(text) {
+    await this.type(text.slice(0, -1));
+    await this.press("Escape");
+    await this.ghostGone();
+    await this.page.evaluate((ghost) => {
+      window.taperSeen = new Promise((seen) => {
+        let pressed;
+        const hear = () => (pressed = performance.now());
+        const watch = new MutationObserver(() => {
+          if (pressed === undefined || !document.querySelector(ghost)) return;
+          end();
+          requestAnimationFrame(() => seen(performance.now() - pressed));
+        });
+        const end = () => {
+          watch.disconnect();
+          removeEventListener("keydown", hear, true);
+        };
+        addEventListener("keydown", hear, true);
+        watch.observe(document.body, { subtree: true, childList: true, attributes: true });
+        setTimeout(() => (end(), seen(undefined)), 1000);
+      });
+    }, GHOST);
+    await this.type(text.at(-1));
+    return this.page.evaluate(() => window.taperSeen);
+  }
+
   /** Types, and fails if anything is suggested within a second: any suggestion here comes sooner. */
   async silent(text) {
     await this.type(text);
@@ -280,9 +308,11 @@ export class Editor {
   }
 
   /** Waits for a notification with this text, and presses its button, or dismisses it. */
-  async notification(pattern, button) {
+  async notification(pattern, picture, button) {
     const toast = this.page.locator(".notification-toast", { hasText: pattern }).first();
     await toast.waitFor({ timeout: 10000 });
+    await toast.locator(".notification-list-item-message").first().click({ trial: true });
+    await this.picture(picture);
     if (button !== undefined) await toast.locator(`.monaco-button:has-text("${button}")`).click();
     else await this.command("Notifications: Clear All Notifications");
   }

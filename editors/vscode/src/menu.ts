@@ -8,6 +8,9 @@ import type { Pauses, Scope } from "./pauses";
 import type { Server } from "./server";
 import type { Status } from "./status";
 
+/** The server begins to load a model that was picked in this time, or does not at all. */
+const BEGIN_MS = 5000;
+
 interface Statistics {
   seconds: number;
   asked: number;
@@ -176,10 +179,19 @@ export class Menu {
     const options = { location: vscode.ProgressLocation.Notification, title: `taper: ${model}` };
     return vscode.window.withProgress(options, (progress) => {
       let done = 0;
-      return new Promise<void>((end) => {
+      return new Promise<void>((resolve) => {
+        const end = () => {
+          clearTimeout(patience);
+          listening.dispose();
+          resolve();
+        };
+        // The arguments of the server may name another model: then nothing is loaded.
+        const patience = setTimeout(() => {
+          end();
+        }, BEGIN_MS);
         const listening = this.status.onChange(({ state, message, percent }) => {
+          clearTimeout(patience);
           if (state !== "loading") {
-            listening.dispose();
             end();
             return;
           }

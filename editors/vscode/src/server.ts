@@ -69,7 +69,12 @@ export class Server {
     const set = this.options.read();
     // What was said at the start holds until something else is said: to take it back, begin anew.
     if (Object.keys(this.begun).some((name) => !(name in set))) return this.restart();
-    await this.client.sendNotification(DidChangeConfigurationNotification.type, { settings: { taper: set } });
+    try {
+      await this.client.sendNotification(DidChangeConfigurationNotification.type, { settings: { taper: set } });
+    } catch (error) {
+      // It has just ended; the next one reads the settings when it starts.
+      this.log.warn(String(error));
+    }
   }
 
   /** Runs one of the server's commands. */
@@ -93,8 +98,13 @@ export class Server {
     const old = this.client;
     this.client = undefined;
     // A server that never came up, or has crashed, cannot be asked to stop.
-    if (old?.state === State.Running) await old.stop(2000);
-    await old?.dispose();
+    try {
+      if (old?.state === State.Running) await old.stop(2000);
+      await old?.dispose();
+    } catch (error) {
+      // It did not end in time, or had just ended; a new one starts all the same.
+      this.log.warn(String(error));
+    }
   }
 
   private async start(): Promise<void> {
@@ -174,6 +184,10 @@ export class Server {
 
   /** A new server knows nothing of what was paused. */
   private async resumePauses(): Promise<void> {
-    for (const scope of this.pauses.all()) await this.run("taper.pause", scope);
+    try {
+      for (const scope of this.pauses.all()) await this.run("taper.pause", scope);
+    } catch (error) {
+      this.log.warn(String(error));
+    }
   }
 }
