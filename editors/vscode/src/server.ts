@@ -33,6 +33,13 @@ export interface Listener {
   failed(message: string): void;
 }
 
+/** Its own boxes about a server that ended would cover ours, which say what to do; all is in the log. */
+class QuietClient extends LanguageClient {
+  override error(message: string, data?: unknown): void {
+    super.error(message, data, false);
+  }
+}
+
 export class Server {
   private client: LanguageClient | undefined;
   /** Starting and stopping take turns: each waits for the one before. */
@@ -122,7 +129,7 @@ export class Server {
     const server: Executable = { command, args, options: { cwd: homedir() } };
     this.log.info(`starting ${command} ${args.join(" ")}`);
     this.listener.status({ state: "loading", message: "starting" });
-    const fresh: LanguageClient = new LanguageClient("taper", "taper", server, this.clientOptions(() => fresh === this.client));
+    const fresh: LanguageClient = new QuietClient("taper", "taper", server, this.clientOptions(() => fresh === this.client));
     fresh.registerFeature({
       fillClientCapabilities: (capabilities: ClientCapabilities) => {
         capabilities.experimental = { taper: { status: true, accepted: true } };
@@ -171,6 +178,10 @@ export class Server {
       traceOutputChannel: this.log,
       initializationOptions: () => (this.begun = this.options.read()),
       errorHandler,
+      initializationFailedHandler: (error) => {
+        this.log.error(String(error));
+        return false;
+      },
       middleware: {
         provideInlineCompletionItems: (document, position, context, token, next) =>
           this.places.reason(document) === undefined ? next(document, position, context, token) : null,
