@@ -1,19 +1,24 @@
 //! LSP in and out: the only place with LSP types and JSON.
-//! It keeps no state and knows nothing of what the documents contain.
+//! It keeps no state but counts, and knows nothing of what the documents contain.
 //!
 //! The way of a message: [`input`] (a thread) frames and bounds it, tower-lsp parses it, [`front`] hands it to the
-//! session in arrival order, [`messages`] reads and writes it; [`notices`] goes the other way. [`client`] is the other
+//! session in arrival order, [`messages`] and [`commands`] read and write it; [`notices`] goes the other way, with the
+//! [`status`] for a status line; [`options`] are what the editor sets, [`tally`] counts. [`client`] is the other
 //! end of the pipes, for measuring; [`tasks`] are the files that it is measured with, [`answers`] the file that keeps
 //! what came out, [`llama`] the server that it is compared with.
 
 pub mod answers;
 pub mod client;
+mod commands;
 mod framing;
 mod front;
 mod input;
 pub mod llama;
 mod messages;
 mod notices;
+mod options;
+mod status;
+mod tally;
 pub mod tasks;
 
 use std::io;
@@ -29,6 +34,7 @@ use crate::session::Source;
 
 use front::{Backend, Beginning, Ending, Front, Ready};
 use input::Input;
+use options::Options;
 
 /// Requests that may be open at once. With the newest winning in each document, editors have one or two.
 const OPEN: usize = 256;
@@ -67,22 +73,25 @@ pub fn serve(serving: Serving) -> io::Result<End> {
     let ending = Arc::new(Ending::default());
     let session = Arc::new(OnceLock::new());
     let ready = Arc::new(Ready::default());
-    let (notices, told) = mpsc::unbounded_channel();
+    let (news, told) = mpsc::unbounded_channel();
+    let options = Arc::new(Options::new(layers, Arc::clone(&session), news.clone()));
     let input = Input::start(io::stdin(), Arc::clone(&ending))?;
 
     let mut client = None;
     let (inner, socket) = LspService::build(|its| {
         client = Some(its);
-        Backend::new(Arc::clone(&session))
+        Backend::new(Arc::clone(&session), Arc::clone(&ready), news.clone())
     })
     .custom_method(front::INLINE, Backend::inline)
     .custom_method(front::POPUP, Backend::popup)
+    .custom_method(front::COMMAND, Backend::command)
     .finish();
-    let beginning = Beginning { layers, source, problems };
-    let front = Front::new(inner, session, Arc::clone(&ending), beginning, notices, Arc::clone(&ready));
+    let beginning = Beginning { options: Arc::clone(&options), source, problems };
+    let front = Front::new(inner, session, Arc::clone(&ending), beginning, news, Arc::clone(&ready));
 
     runtime.block_on(async {
         if let Some(client) = client {
+            tokio::spawn(options::pull(client.clone(), options));
             tokio::spawn(notices::tell(client, told, ready));
         }
         let served = Server::new(input, tokio::io::stdout(), socket).concurrency_level(OPEN).serve(front);

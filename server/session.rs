@@ -8,7 +8,9 @@
 
 mod completer;
 mod document;
+mod explain;
 mod mailbox;
+mod pause;
 mod reply;
 
 use std::collections::HashMap;
@@ -19,15 +21,19 @@ use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use crossbeam_channel::{Receiver as Events, RecvTimeoutError, Sender};
+use futures::channel::oneshot;
+use taper_engine::About;
 use tracing::{debug, error, info, warn};
 
 use crate::config::{EngineSettings, Settings};
 use crate::suggest::reuse::Cache;
-use crate::suggest::{Selected, Snapshot, Suggestion, Trigger};
+use crate::suggest::{Selected, Snapshot, Suggestion, Trigger, Work};
 use crate::text::{Encoding, Position, position};
 
 pub use completer::{Attempt, Loading, Source};
 pub use document::{Change, Opening};
+pub use explain::{Explanation, Explanations};
+pub use pause::{Pauses, Scope};
 pub use reply::{Answer, Question, Receiver, Reply, Shown};
 
 use completer::{Completer, Job};
@@ -73,8 +79,26 @@ pub enum Event {
     Configured(Box<Settings>),
     /// The editor asks for a suggestion.
     Asked(Asked),
-    /// The engine is loaded (its model's name), or could not be (why).
-    Loaded(Result<String, String>),
+    /// Suggestions are paused somewhere, or resumed.
+    Paused {
+        /// Where.
+        scope: Scope,
+        /// Whether they are from now on.
+        paused: bool,
+    },
+    /// Somebody wants to know how the last answers came about.
+    Explain(oneshot::Sender<Explanations>),
+    /// The engine is loaded, or could not be (why).
+    Loaded(Result<Box<About>, String>),
+    /// The completer came to the end of its work on a question.
+    Worked {
+        /// The question.
+        question: Arc<Question>,
+        /// What came out.
+        suggestion: Option<Suggestion>,
+        /// The work.
+        work: Box<Work>,
+    },
     /// The completer does not work on a question any more.
     Finished {
         /// The question.
@@ -121,8 +145,12 @@ pub struct Asked {
 pub enum Notice {
     /// The model is on its way.
     Loading(Loading),
-    /// The model is there (its name), or will not be (nothing): whatever showed the loading can end.
-    Loaded(Option<String>),
+    /// The model is there: whatever showed the loading can end.
+    Loaded(Box<About>),
+    /// The model will not be there, and why: whatever showed the loading can end.
+    Failed(String),
+    /// What is paused now.
+    Paused(Pauses),
     /// Something went wrong; the message names it and the remedy. Shown once.
     Problem(String),
 }
@@ -168,6 +196,8 @@ impl Session {
             mailbox,
             notices,
             told: None,
+            pauses: Pauses::default(),
+            explained: Explanations::default(),
         };
         thread::Builder::new().name("session".to_owned()).spawn(move || state.run(&receiver))?;
         Ok(Self { events })
@@ -213,6 +243,9 @@ struct State {
     notices: Box<dyn FnMut(Notice) + Send>,
     /// The last problem with loading that the user was told of: the same one is not told twice.
     told: Option<String>,
+    pauses: Pauses,
+    /// How the last answers came about.
+    explained: Explanations,
 }
 
 impl State {
@@ -263,8 +296,13 @@ impl State {
             | Event::Saved { uri }
             | Event::Closed { uri }
             | Event::Foreseen { uri, .. } => Some(uri.clone()),
-            Event::Finished { question, .. } => Some(question.uri.clone()),
-            Event::Configured(_) | Event::Loaded(_) | Event::Noticed(_) | Event::Stop => None,
+            Event::Finished { question, .. } | Event::Worked { question, .. } => Some(question.uri.clone()),
+            Event::Configured(_)
+            | Event::Paused { .. }
+            | Event::Explain(_)
+            | Event::Loaded(_)
+            | Event::Noticed(_)
+            | Event::Stop => None,
         };
         if catch_unwind(AssertUnwindSafe(|| self.handle(event))).is_err() {
             error!(?uri, "the session panicked");
@@ -298,7 +336,16 @@ impl State {
                 self.documents.remove(&uri);
             }
             Event::Configured(settings) => self.configured(*settings),
+            Event::Paused { scope, paused } => {
+                self.pauses.set(scope, paused);
+                (self.notices)(Notice::Paused(self.pauses.clone()));
+            }
+            // An error means that whoever asked has gone.
+            Event::Explain(reply) => drop(reply.send(self.explained.clone())),
             Event::Asked(asked) => self.asked(asked),
+            Event::Worked { question, suggestion, work } => {
+                self.explained.note(Explanation::new(&question.snapshot, suggestion.as_ref(), Some(work)));
+            }
             Event::Loaded(outcome) => self.loaded(outcome),
             Event::Finished { question, suggestion, barren } => {
                 if self.working.as_ref().is_some_and(|working| Arc::ptr_eq(working, &question)) {
@@ -383,16 +430,16 @@ impl State {
         }
     }
 
-    fn loaded(&mut self, outcome: Result<String, String>) {
+    fn loaded(&mut self, outcome: Result<Box<About>, String>) {
         match outcome {
-            Ok(model) => {
+            Ok(about) => {
                 self.model = Model::Ready;
                 self.told = None;
-                (self.notices)(Notice::Loaded(Some(model)));
+                (self.notices)(Notice::Loaded(about));
             }
             Err(problem) => {
                 self.model = Model::Failed(Instant::now());
-                (self.notices)(Notice::Loaded(None));
+                (self.notices)(Notice::Failed(problem.clone()));
                 if self.told.as_ref() != Some(&problem) {
                     error!(problem, "no model");
                     (self.notices)(Notice::Problem(format!("taper cannot suggest yet: {problem}")));
@@ -409,7 +456,11 @@ impl State {
             warn!(uri, "a question about a document that is not open");
             return;
         };
-        if !self.settings.enable || self.settings.is_disabled(&document.language_id, document.language) {
+        let Document { language_id, language, .. } = document;
+        if !self.settings.enable
+            || self.settings.is_disabled(language_id, *language)
+            || self.pauses.cover(&uri, language_id, *language)
+        {
             return;
         }
         if let Some(why) = document.lost() {
@@ -451,6 +502,7 @@ impl State {
         }
         let question = Arc::new(Question::new(uri, snapshot, self.encoding, deadline, reply));
         if reused.is_some() || barren {
+            self.explained.note(Explanation::new(&question.snapshot, reused.as_ref(), None));
             question.answer(reused);
             return;
         }

@@ -29,6 +29,8 @@ pub(crate) struct Client {
     pub(crate) nameless: Vec<Value>,
     /// Notifications, oldest first, until waited for.
     pub(crate) notices: Vec<Value>,
+    /// What `workspace/configuration` is answered with.
+    pub(crate) configuration: Value,
     log: Arc<(Mutex<String>, Condvar)>,
 }
 
@@ -85,6 +87,7 @@ impl Client {
             stray: Vec::new(),
             nameless: Vec::new(),
             notices: Vec::new(),
+            configuration: Value::Null,
             log,
         }
     }
@@ -213,9 +216,11 @@ impl Client {
         match (message.get("method").is_some(), message.get("id").cloned()) {
             (true, Some(id)) => {
                 // A request of the server's: agreed to.
+                let asks = message["method"] == "workspace/configuration";
+                let result = if asks { self.configuration.clone() } else { Value::Null };
                 self.notices.push(message);
                 if self.stdin.is_some() {
-                    self.raw(&frame(&json!({ "jsonrpc": "2.0", "id": id, "result": null })));
+                    self.raw(&frame(&json!({ "jsonrpc": "2.0", "id": id, "result": result })));
                 }
             }
             (true, None) => self.notices.push(message),

@@ -4,6 +4,7 @@
 mod bad_input;
 mod client;
 mod commands;
+mod commands_lsp;
 mod eval;
 mod fake_hub;
 mod lsp;
@@ -12,3 +13,4 @@ mod real_model;
 mod replay;
 mod script;
 mod tidy;
+mod vscode_settings;

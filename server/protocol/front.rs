@@ -8,14 +8,14 @@
 //! - A panic in a handler leaves a process that answers nothing. Here it becomes an error for that request.
 //! - `exit` leaves the process waiting for its input. Here it ends it.
 
-use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use futures::FutureExt;
+use futures::channel::oneshot;
 use futures::future::{BoxFuture, ready};
 use futures::task::noop_waker_ref;
 use serde_json::{Value, json};
@@ -26,13 +26,18 @@ use tower_lsp::ls_types::{InitializeParams, InitializeResult};
 use tower_lsp::{ExitedError, LanguageServer, LspService};
 use tracing::{error, warn};
 
-use crate::config::{Layer, Layers};
+use crate::protocol::commands::{self, Command};
 use crate::protocol::framing::MALFORMED;
 use crate::protocol::messages::{self, Greeting, Inquiry};
-use crate::session::{Answer, Asked, Event, Notice, Opening, Receiver, Reply, Session, Shown, Source, Start};
+use crate::protocol::options::Options;
+use crate::protocol::status::News;
+use crate::protocol::tally::{Asking, Tally};
+use crate::session::{Answer, Asked, Event, Opening, Receiver, Reply, Session, Shown, Source, Start};
 
 /// The method under which `textDocument/completion` goes to tower-lsp, whose own would refuse its URIs.
 pub(crate) const POPUP: &str = "$/taper/completion";
+/// The method under which `workspace/executeCommand` goes to tower-lsp, whose own refuses `arguments: null`.
+pub(crate) const COMMAND: &str = "$/taper/command";
 /// The request for inline completions.
 pub(crate) const INLINE: &str = "textDocument/inlineCompletion";
 
@@ -48,53 +53,93 @@ pub(crate) struct Ending {
 }
 
 /// What handlers share: the session, once there is one.
-#[derive(Debug, Default)]
 pub(crate) struct Backend {
     session: Arc<OnceLock<Session>>,
+    ready: Arc<Ready>,
+    news: mpsc::UnboundedSender<News>,
+    tally: Arc<Mutex<Tally>>,
 }
 
 impl Backend {
-    pub(crate) fn new(session: Arc<OnceLock<Session>>) -> Self {
-        Self { session }
+    pub(crate) fn new(
+        session: Arc<OnceLock<Session>>,
+        ready: Arc<Ready>,
+        news: mpsc::UnboundedSender<News>,
+    ) -> Self {
+        Self { session, ready, news, tally: Arc::default() }
     }
 
     /// Hands a question over. Nothing is awaited before: questions and changes stay in arrival order.
-    fn ask(&self, params: &Value) -> Result<Receiver> {
+    fn ask(&self, params: &Value) -> Result<(Receiver, Asking)> {
         let arrived = Instant::now();
         let inquiry = Inquiry::read(params)
             .ok_or_else(|| Error::invalid_params("a request needs `textDocument.uri` and `position`"))?;
+        let asking = Asking::begin(Arc::clone(&self.tally), self.news.clone(), arrived);
         let (reply, receiver) = Reply::new();
         let Inquiry { uri, position, selected, trigger } = inquiry;
+        self.send(Event::Asked(Asked { uri, position, selected, trigger, arrived, reply }));
+        Ok((receiver, asking))
+    }
+
+    fn send(&self, event: Event) {
         if let Some(session) = self.session.get() {
-            session.send(Event::Asked(Asked { uri, position, selected, trigger, arrived, reply }));
+            session.send(event);
         }
-        Ok(receiver)
     }
 
     /// `textDocument/inlineCompletion`.
     pub(crate) async fn inline(&self, params: Value) -> Result<Value> {
-        let receiver = self.ask(&params)?;
-        answered(receiver.await, messages::inline_result)
+        let (receiver, asking) = self.ask(&params)?;
+        let answer = receiver.await.unwrap_or(Answer::Nothing);
+        asking.answered(&answer);
+        let tells = self.ready.accepted.load(Ordering::Acquire);
+        answered(answer, |shown| messages::inline_result(shown, tells))
     }
 
     /// `textDocument/completion`, for editors without inline completion.
     pub(crate) async fn popup(&self, params: Value) -> Result<Value> {
-        let receiver = self.ask(&params)?;
-        let answer = match receiver.await {
+        let (receiver, asking) = self.ask(&params)?;
+        let answer = receiver.await.unwrap_or(Answer::Nothing);
+        asking.answered(&answer);
+        let answer = match answer {
             // Editors drop the answer to a question that they asked anew; Helix logs an error all the same.
-            Ok(Answer::Superseded) => Ok(Answer::Nothing),
+            Answer::Superseded => Answer::Nothing,
             answer => answer,
         };
         answered(answer, messages::popup_result)
     }
+
+    /// `workspace/executeCommand`.
+    pub(crate) async fn command(&self, params: Value) -> Result<Value> {
+        match Command::read(&params).map_err(Error::invalid_params)? {
+            Command::Pause(scope, paused) => self.send(Event::Paused { scope, paused }),
+            Command::Accepted => self.tally.lock().unwrap_or_else(PoisonError::into_inner).accept(),
+            Command::Statistics => {
+                return Ok(self.tally.lock().unwrap_or_else(PoisonError::into_inner).written());
+            }
+            Command::ExplainLast => {
+                let (sender, receiver) = oneshot::channel();
+                self.send(Event::Explain(sender));
+                return Ok(commands::explained(receiver.await.unwrap_or_default()));
+            }
+            Command::Models => {
+                return commands::models().map_err(|problem| {
+                    let mut error = Error::internal_error();
+                    error.message = problem.into();
+                    error
+                });
+            }
+        }
+        Ok(Value::Null)
+    }
 }
 
-fn answered<E>(answer: std::result::Result<Answer, E>, write: fn(Option<&Shown>) -> Value) -> Result<Value> {
+fn answered(answer: Answer, write: impl Fn(Option<&Shown>) -> Value) -> Result<Value> {
     match answer {
-        Ok(Answer::Shown(shown)) => Ok(write(Some(&shown))),
-        Ok(Answer::Nothing) | Err(_) => Ok(write(None)),
+        Answer::Shown(shown) => Ok(write(Some(&shown))),
+        Answer::Nothing => Ok(write(None)),
         // The one error that editors swallow without a word.
-        Ok(Answer::Superseded) => Err(Error::new(ErrorCode::RequestCancelled)),
+        Answer::Superseded => Err(Error::new(ErrorCode::RequestCancelled)),
     }
 }
 
@@ -112,7 +157,7 @@ impl LanguageServer for Backend {
 /// What the front needs to begin.
 pub(crate) struct Beginning {
     /// Options from the file and the command line.
-    pub(crate) layers: Layers,
+    pub(crate) options: Arc<Options>,
     /// Where the engine comes from.
     pub(crate) source: Source,
     /// What went wrong before there was an editor to tell.
@@ -126,12 +171,10 @@ pub(crate) struct Front {
     ending: Arc<Ending>,
     /// Taken when the session begins.
     source: Option<Source>,
-    layers: Layers,
+    options: Arc<Options>,
     problems: Vec<String>,
-    /// Problems with options that were told: an editor sends the same options again and again.
-    told: HashSet<String>,
     greeting: Option<Greeting>,
-    notices: mpsc::UnboundedSender<Notice>,
+    news: mpsc::UnboundedSender<News>,
     /// Signalled when the editor is ready for notices; whether it shows progress.
     ready: Arc<Ready>,
 }
@@ -143,6 +186,10 @@ pub(crate) struct Ready {
     pub(crate) initialized: Notify,
     /// Whether it shows progress that the server begins.
     pub(crate) progress: AtomicBool,
+    /// Whether it shows the state of the server.
+    pub(crate) status: AtomicBool,
+    /// Whether it runs a suggestion's command when that is taken.
+    pub(crate) accepted: AtomicBool,
 }
 
 type Future = BoxFuture<'static, std::result::Result<Option<Response>, ExitedError>>;
@@ -153,43 +200,29 @@ impl Front {
         session: Arc<OnceLock<Session>>,
         ending: Arc<Ending>,
         beginning: Beginning,
-        notices: mpsc::UnboundedSender<Notice>,
+        news: mpsc::UnboundedSender<News>,
         ready: Arc<Ready>,
     ) -> Self {
-        let Beginning { layers, source, problems } = beginning;
-        Self {
-            inner,
-            session,
-            ending,
-            source: Some(source),
-            layers,
-            problems,
-            told: HashSet::new(),
-            greeting: None,
-            notices,
-            ready,
-        }
+        let Beginning { options, source, problems } = beginning;
+        let (source, greeting) = (Some(source), None);
+        Self { inner, session, ending, source, options, problems, greeting, news, ready }
     }
 
     /// Reads what the editor says of itself, starts the session, and gives the answer to `initialize`.
     fn begin(&mut self, params: &Value) -> Result<Value> {
         let greeting = Greeting::read(params);
         self.ready.progress.store(greeting.progress, Ordering::Release);
-        match Layer::new("initializationOptions", greeting.options.clone()) {
-            Ok(layer) => self.layers.initialization = layer,
-            Err(problem) => self.problems.push(problem),
-        }
-        let (settings, problems) = self.layers.settings();
-        let known = std::mem::take(&mut self.problems);
-        self.tell(known.into_iter().chain(problems));
+        self.ready.status.store(greeting.status, Ordering::Release);
+        self.ready.accepted.store(greeting.accepted, Ordering::Release);
+        let settings = self.options.begin(greeting.options.clone(), std::mem::take(&mut self.problems));
         let result = messages::capabilities(&greeting);
         if let Some(source) = self.source.take() {
-            let notices = self.notices.clone();
+            let news = self.news.clone();
             let start = Start {
                 encoding: greeting.encoding,
                 settings,
                 source,
-                notices: Box::new(move |notice| drop(notices.send(notice))),
+                notices: Box::new(move |notice| drop(news.send(notice.into()))),
             };
             let session = Session::start(start).map_err(|problem| {
                 error!(%problem, "no threads");
@@ -202,16 +235,6 @@ impl Front {
         }
         self.greeting = Some(greeting);
         Ok(result)
-    }
-
-    /// Tells of problems with options, each once.
-    fn tell(&mut self, problems: impl IntoIterator<Item = String>) {
-        for problem in problems {
-            if self.told.insert(problem.clone()) {
-                warn!(problem, "options");
-                let _ = self.notices.send(Notice::Problem(problem));
-            }
-        }
     }
 
     fn send(&self, event: Event) {
@@ -257,13 +280,11 @@ impl Front {
                 }
             }
             "workspace/didChangeConfiguration" => {
-                match Layer::new("settings", params.get_mut("settings").map_or(Value::Null, Value::take)) {
-                    Ok(layer) => self.layers.editor = layer,
-                    Err(problem) => self.tell([problem]),
+                match params.get_mut("settings").map_or(Value::Null, Value::take) {
+                    // Such an editor says that something has changed, and is to be asked what.
+                    Value::Null if greeting.configuration => self.options.ask.notify_one(),
+                    settings => self.options.change(settings),
                 }
-                let (settings, problems) = self.layers.settings();
-                self.tell(problems);
-                self.send(Event::Configured(Box::new(settings)));
             }
             _ => return false,
         }
@@ -332,6 +353,7 @@ impl Front {
                 self.forward("shutdown", Some(id), params)
             }
             ("textDocument/completion", Some(id)) => self.forward(POPUP, Some(id), params),
+            ("workspace/executeCommand", Some(id)) => self.forward(COMMAND, Some(id), params),
             ("exit", None) => {
                 self.ending.exited.store(true, Ordering::Release);
                 self.ending.over.notify_one();
@@ -340,6 +362,9 @@ impl Front {
             (method, None) => {
                 if method == "initialized" {
                     self.ready.initialized.notify_one();
+                    if self.greeting.as_ref().is_some_and(|greeting| greeting.configuration) {
+                        self.options.ask.notify_one();
+                    }
                 }
                 if params.as_mut().is_some_and(|params| self.note(method, params)) {
                     return ready(Ok(None)).boxed();

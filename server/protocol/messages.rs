@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use serde_json::{Map, Value, json};
 
+use crate::protocol::commands;
 use crate::session::{Change, Shown};
 use crate::suggest::Trigger;
 use crate::text::{Encoding, Position};
@@ -22,6 +23,12 @@ pub(crate) struct Greeting {
     pub(crate) inline: bool,
     /// Whether it shows progress that the server begins.
     pub(crate) progress: bool,
+    /// Whether it can be asked what is set.
+    pub(crate) configuration: bool,
+    /// Whether it shows the state of the server.
+    pub(crate) status: bool,
+    /// Whether it runs a suggestion's command when that is taken, and wants to have it counted.
+    pub(crate) accepted: bool,
     /// Folders of the workspace, as decoded paths, the longest first.
     pub(crate) roots: Vec<String>,
     /// Options.
@@ -51,11 +58,16 @@ impl Greeting {
         }
         roots.sort_by_key(|root| std::cmp::Reverse(root.len()));
         let inline = params.pointer("/capabilities/textDocument/inlineCompletion");
-        let progress = params.pointer("/capabilities/window/workDoneProgress");
+        let flag = |path: &str| {
+            params.pointer(&format!("/capabilities/{path}")).and_then(Value::as_bool).unwrap_or(false)
+        };
         Self {
             encoding: encoding.max().unwrap_or(Encoding::Utf16),
             inline: inline.is_some_and(|inline| !inline.is_null() && inline != &json!(false)),
-            progress: progress.and_then(Value::as_bool).unwrap_or(false),
+            progress: flag("window/workDoneProgress"),
+            configuration: flag("workspace/configuration"),
+            status: flag("experimental/taper/status"),
+            accepted: flag("experimental/taper/accepted"),
             roots,
             options: params.get("initializationOptions").cloned().unwrap_or(Value::Null),
         }
@@ -80,6 +92,7 @@ pub(crate) fn capabilities(greeting: &Greeting) -> Value {
         "positionEncoding": encoding,
         "textDocumentSync": { "openClose": true, "change": 2, "save": { "includeText": false } },
         "inlineCompletionProvider": true,
+        "executeCommandProvider": { "commands": commands::NAMES },
     });
     // With both, the popup would cover the inline text: one or the other.
     if !greeting.inline {
@@ -169,9 +182,14 @@ fn clamped(value: &Value) -> Option<u32> {
     number.as_f64().map(|number| number as u32)
 }
 
-/// The result of `textDocument/inlineCompletion`.
-pub(crate) fn inline_result(shown: Option<&Shown>) -> Value {
-    let items: Vec<Value> = shown.into_iter().map(inline_item).collect();
+/// The result of `textDocument/inlineCompletion`. With `tells`, the editor is to tell when it is taken.
+pub(crate) fn inline_result(shown: Option<&Shown>, tells: bool) -> Value {
+    let mut items: Vec<Value> = shown.into_iter().map(inline_item).collect();
+    if tells {
+        for item in &mut items {
+            item["command"] = json!({ "title": "taper: count as taken", "command": commands::ACCEPTED });
+        }
+    }
     json!({ "items": items })
 }
 

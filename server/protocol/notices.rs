@@ -1,12 +1,12 @@
-//! What the user is told: messages, and progress while the model loads.
+//! What the user is told: messages, progress while the model loads, and the state for a status line.
 //! It knows nothing of why; it is told by the session, and never makes it wait.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 use tower_lsp::Client;
 use tower_lsp::ls_types::notification::Progress;
 use tower_lsp::ls_types::{
@@ -15,25 +15,41 @@ use tower_lsp::ls_types::{
 };
 
 use crate::protocol::front::Ready;
+use crate::protocol::status::{News, Status, TaperStatus};
 use crate::session::{Loading, Notice};
 
 /// How long the editor may take to agree to progress before it is told without.
 const CREATE: Duration = Duration::from_secs(3);
 
 /// Tells the editor, once it is ready, until nobody has anything to tell any more.
-pub(crate) async fn tell(client: Client, mut notices: UnboundedReceiver<Notice>, ready: Arc<Ready>) {
+pub(crate) async fn tell(client: Client, mut news: UnboundedReceiver<News>, ready: Arc<Ready>) {
     ready.initialized.notified().await;
+    let shows_status = ready.status.load(Ordering::Acquire);
+    let mut status = Status::default();
     let mut bar = Bar { client, shown: None, begun: 0, refused: !ready.progress.load(Ordering::Acquire) };
-    while let Some(notice) = notices.recv().await {
-        match notice {
-            Notice::Loading(loading) => bar.show(loading).await,
-            Notice::Loaded(model) => {
+    loop {
+        if shows_status && let Some(due) = status.due(Instant::now()) {
+            bar.client.send_notification::<TaperStatus>(due).await;
+        }
+        let heard = match status.wakes_at().filter(|_| shows_status) {
+            Some(at) => timeout_at(at.into(), news.recv()).await,
+            None => Ok(news.recv().await),
+        };
+        let Ok(heard) = heard else { continue };
+        let Some(heard) = heard else { return };
+        status.note(&heard, Instant::now());
+        match heard {
+            News::Session(Notice::Loading(loading)) => bar.show(loading).await,
+            News::Session(Notice::Loaded(about)) => {
                 bar.end().await;
-                if let Some(model) = model {
-                    bar.client.log_message(MessageType::INFO, format!("taper: {model} is ready")).await;
-                }
+                let message = format!("taper: {} is ready", about.model);
+                bar.client.log_message(MessageType::INFO, message).await;
             }
-            Notice::Problem(message) => bar.client.show_message(MessageType::WARNING, message).await,
+            News::Session(Notice::Failed(_)) => bar.end().await,
+            News::Session(Notice::Problem(message)) => {
+                bar.client.show_message(MessageType::WARNING, message).await;
+            }
+            News::Session(Notice::Paused(_)) | News::Enabled(_) | News::Asked | News::Answered => {}
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::prompt::template::Profile;
 use crate::session::mailbox::Mailbox;
 use crate::session::reply::Question;
 use crate::session::{Event, Notice};
-use crate::suggest::{Idle, Snapshot, Suggestion, ahead, suggest_within};
+use crate::suggest::{Idle, Snapshot, Suggestion, Work, ahead, suggest_within};
 use crate::text::lines;
 
 /// Time that an answer needs from the model to the editor.
@@ -130,7 +130,7 @@ impl Completer {
                     kernel = about.kernel,
                     "the model is loaded"
                 );
-                let outcome = Ok(about.model.clone());
+                let outcome = Ok(Box::new(about.clone()));
                 (Some(resident), outcome)
             }
             Err(problem) => (None, Err(format!("{problem:#}"))),
@@ -162,6 +162,8 @@ impl Completer {
         }));
         match outcome {
             Ok(Ok((suggestion, work))) => {
+                // Before the answer leaves: who asks how it came about has seen it.
+                self.worked(question, suggestion.as_ref(), &work);
                 if ended_early {
                     question.sketch(suggestion.clone());
                     question.expire();
@@ -310,6 +312,13 @@ impl Completer {
     /// Says that a question is not worked on any more.
     fn finished(&self, question: &Arc<Question>, suggestion: Option<Suggestion>, barren: bool) {
         let _ = self.events.send(Event::Finished { question: Arc::clone(question), suggestion, barren });
+    }
+
+    /// Says what the work on a question was.
+    fn worked(&self, question: &Arc<Question>, suggestion: Option<&Suggestion>, work: &Work) {
+        let (question, suggestion, work) =
+            (Arc::clone(question), suggestion.cloned(), Box::new(work.clone()));
+        let _ = self.events.send(Event::Worked { question, suggestion, work });
     }
 
     /// Logs an error, and shows the first of its kind to the user.

@@ -401,14 +401,9 @@ def main():
     parser.add_argument("--taper", help="the built server")
     parser.add_argument("--tools", help="the folder that get_editors.sh filled")
     parser.add_argument("--out", help="where screens and logs go")
-    parser.add_argument("--script", help="only write the scripted engine's file there, for vscode.mjs")
     parser.add_argument("--model", help="a GGUF file, for the checks with a real model")
     parser.add_argument("--only", help="only checks whose name has this part")
     options = parser.parse_args()
-    if options.script:
-        with open(options.script, "w", encoding="utf-8") as file:
-            file.write(write_script(GOALS))
-        return 0
     for part in ("taper", "tools", "out"):
         if not getattr(options, part):
             parser.error(f"--{part} is missing")

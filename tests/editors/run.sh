@@ -7,7 +7,9 @@
 # TAPER_BIN         the server; default target/release/taper, which is built if need be
 # TAPER_TOOLS       where fetched tools are kept; default .ci/tools
 # TAPER_TEST_MODEL  the model's file; without it the default model, which taper fetches
-# TAPER_EDITORS     `vscode` added drives VS Code too (needs Node 20 and Chromium, fetches 820 MB)
+# TAPER_EDITORS     which editors: `vscode` drives VS Code beside the others, `only vscode` it alone (needs Node 20 and
+#                   Chromium, fetches 820 MB once)
+# CHROMIUM          the browser; default the `chromium` on the PATH
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -22,7 +24,6 @@ fi
 rm -rf "$out"
 mkdir -p "$out"
 
-"$here/get_editors.sh" "$tools/editors"
 model=${TAPER_TEST_MODEL:-}
 if [ -n "$model" ]; then
   model=$(realpath "$model")
@@ -33,13 +34,15 @@ else
 fi
 
 status=0
-PYTHONPATH=$tools/editors/python python3 "$here/drive.py" --taper "$bin" --tools "$tools/editors" --out "$out" --model "$model" || status=1
+if [[ " ${TAPER_EDITORS:-} " != *" only "* ]]; then
+  "$here/get_editors.sh" "$tools/editors"
+  PYTHONPATH=$tools/editors/python python3 "$here/drive.py" --taper "$bin" --tools "$tools/editors" --out "$out" --model "$model" || status=1
+fi
 
 if [[ " ${TAPER_EDITORS:-} " == *" vscode "* ]]; then
   (cd "$root/editors/vscode" && npm ci && npm run lint && npm run package)
   "$here/get_vscode.sh" "$tools/vscode"
-  python3 "$here/drive.py" --script "$out/script"
-  node "$here/vscode.mjs" --code "$tools/vscode" --vsix "$root/editors/vscode/taper.vsix" --taper "$bin" --out "$out" \
-    --script "$out/script" --model "$model" || status=1
+  CHROMIUM=$(command -v "${CHROMIUM:-chromium}") node "$here/vscode.mjs" --code "$tools/vscode" \
+    --vsix "$root/editors/vscode/taper.vsix" --taper "$bin" --out "$out" --model "$model" || status=1
 fi
 exit $status

@@ -1,63 +1,95 @@
 // Drives a real VS Code with the packaged extension and the built server: types, accepts, saves, compares.
 // It knows nothing of the server's insides.
 //
-// usage: vscode.mjs --code FOLDER --vsix FILE --taper BINARY --out FOLDER --script FILE [--model FILE]
-//   FOLDER for --code is the one that get_vscode.sh filled; --script is for the scripted engine (drive.py --script
-//   writes one). One line per check, then `N passed, N failed`.
+// usage: vscode.mjs --code FOLDER --vsix FILE --taper BINARY --out FOLDER [--model FILE] [--only PATTERN-OF-NAMES]
+//   FOLDER for --code is the one that get_vscode.sh filled. `--model` adds the checks with a real model. One line per
+//   check, then `N passed, N failed`.
 
-import { spawn, spawnSync } from "node:child_process";
+import { spawnSync } from "node:child_process";
 import fs from "node:fs";
-import { createRequire } from "node:module";
-import net from "node:net";
 import os from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
+import { Editor, until } from "./vscode_page.mjs";
 
-const { values: given } = parseArgs({
-  options: Object.fromEntries(["code", "vsix", "taper", "out", "script", "model"].map((name) => [name, { type: "string" }])),
-});
+const names = ["code", "vsix", "taper", "out", "model", "only"];
+const { values: given } = parseArgs({ options: Object.fromEntries(names.map((name) => [name, { type: "string" }])) });
 // `--model auto` is no path.
-for (const name of Object.keys(given)) if (given[name] !== "auto") given[name] = path.resolve(given[name]);
-const { chromium } = createRequire(path.join(given.code, "package.json"))("playwright-core");
+for (const name of ["code", "vsix", "taper", "out"]) given[name] = path.resolve(given[name]);
+if (given.model && given.model !== "auto") given.model = path.resolve(given.model);
 fs.mkdirSync(given.out, { recursive: true });
 
 const CURSOR = "▮";
-const SCRIPTED = [
-  ["end of line", "sum.py", "def add(a, b):\n    ▮\n\n\nprint(add(1, 2))\n", "retu", "rn a + b"],
+const ADD = "def add(a, b):\n    ▮\n\n\nprint(add(1, 2))\n";
+const SUM = "return a + b";
+const LOOP = "for x in range(n):\n        print(x)";
+// name, file, fixture, typed, what is suggested then
+const SUGGESTIONS = [
+  ["end of line", "sum.py", ADD, "retu", "rn a + b"],
   ["several lines", "loop.py", "def show(n):\n    ▮\n", "for x in", " range(n):\n        print(x)"],
   ["mid-line", "call.py", "def add(a, b):\n    return a + b\n\n\nprint(▮)\n", "ad", "d(1, 2)"],
+  ["tabs", "tabs.py", "def add(a, b):\n\t▮\n\n\nprint(add(1, 2))\n", "retu", "rn a + b"],
   ["not ASCII", "size.py", 'größe = "naïve 😀 日本語"; ▮\n', "pri", "nt(größe)"],
-  // The server is killed before this one.
-  ["after a crash", "crash.py", "def add(a, b):\n    ▮\n", "retu", "rn a + b"],
   ["CRLF", "dos.py", "def show(n):\r\n    ▮\r\n\r\n\r\nshow(3)\r\n", "for x in", " range(n):\r\n        print(x)"],
 ];
+// Files of the other checks. All are there before VS Code starts, which might not see new ones.
+const FILES = {
+  ...Object.fromEntries(SUGGESTIONS.map(([, file, fixture]) => [file, fixture])),
+  ...Object.fromEntries(
+    ["word", "through", "end", "away", "dismiss", "undo", "fast", "compare", "pause", "menu", "off", "crash", "outlive", "later"].map(
+      (name) => [`${name}.py`, ADD],
+    ),
+  ),
+  "keys.py": "# Notes.\n\n▮\n",
+  "lines.py": "def show(n):\n    ▮\n",
+  "live.py": "def show(n):\n    ▮\n",
+};
+const GOALS = [SUM, LOOP, "add(1, 2)", "print(größe)"];
 const MODEL = [
   [
-    "model account.py",
     "account.py",
     'class Account:\n    """Money of one owner."""\n\n    def __init__(self, owner, balance=0):\n        self.owner = owner\n' +
       "        self.balance = balance\n\n    def deposit(self, amount):\n        self.balance += amount\n\n" +
       "    def withdraw(self, amount):\n        ▮\n\n\nAccount('Ada').withdraw(1)\n",
     "self.bal",
   ],
+  [
+    "greet.py",
+    "def greet(name):\n    ▮\n\n\nfor name in ['Ada', 'Grace']:\n    print(greet(name))\n",
+    "return f\"Hel",
+  ],
 ];
 
-async function until(question, milliseconds, what) {
-  const end = Date.now() + milliseconds;
-  for (;;) {
-    const answer = await question();
-    if (answer) return answer;
-    if (Date.now() > end) throw new Error(`waited ${milliseconds} ms for ${typeof what === "function" ? what() : what}`);
-    await new Promise((again) => setTimeout(again, 20));
-  }
+// Beginnings of lines, for the time from a key to what is seen.
+const BEGINNINGS = [
+  "def area(width, hei", "def greet(na", "for number in nu", "if total > li", "return sum(va", "with open(pa", "import os, sy",
+  "numbers = [1, 2, ", "class Circle(Sha", "while left < ri", "total = total + nu", "except ValueErr", "print(f'{na",
+  "values = sorted(va", "assert len(ite", "name = input('Your na", "lines = text.spl", "count = counts.ge", "raise TypeErr",
+  "def is_even(num",
+];
+
+const folder = fs.mkdtempSync(path.join(os.tmpdir(), "taper-vscode-bin-"));
+
+/** The scripted engine's file: behind every beginning of a goal, the rest of it is the answer. */
+function script(file, goals) {
+  const written = (text) => text.replaceAll("\\", "\\\\").replaceAll("\n", "\\n").replace(/ $/, "\\s");
+  const rules = goals.flatMap((goal) => {
+    const first = [...goal.split("\n")[0]];
+    return first
+      .map((_, length) => first.slice(0, length).join(""))
+      .filter((before) => before.length > 1)
+      .reverse()
+      .map((before) => `when ${written(before)}<|fim_suffix|>\nanswer ${written(goal.slice(before.length))}\n`);
+  });
+  fs.writeFileSync(file, rules.join(""));
 }
 
-// A `taper` with an engine or a model named, run by the extension unchanged.
-function shim(folder, extra) {
-  const file = path.join(folder, "taper");
-  fs.mkdirSync(folder, { recursive: true });
+/** A `taper` with an engine or a model named, run by the extension unchanged; it writes down its process' id. */
+function shim(name, extra) {
+  const file = path.join(folder, name, "taper");
+  fs.mkdirSync(path.dirname(file));
   const quoted = extra.map((part) => `'${part}'`).join(" ");
-  const log = path.join(given.out, `vscode-${path.basename(folder)}.log`);
+  const log = path.join(given.out, `vscode-${name}.log`);
   fs.writeFileSync(
     file,
     `#!/bin/sh\necho $$ > '${file}.pid'\nexport HOME='${os.homedir()}' XDG_CONFIG_HOME='${folder}/none'\nexec '${given.taper}' "$@" ${quoted} 2>>'${log}'\n`,
@@ -66,140 +98,377 @@ function shim(folder, extra) {
   return file;
 }
 
-async function session(server, cases, checks) {
-  const home = fs.mkdtempSync(path.join(os.tmpdir(), "taper-vscode-"));
-  const work = path.join(home, "work");
-  const user = path.join(home, "user");
-  fs.mkdirSync(work);
-  for (const [, file, fixture] of cases) fs.writeFileSync(path.join(work, file), fixture.replace(CURSOR, ""));
-  fs.mkdirSync(path.join(user, "User"), { recursive: true });
-  fs.writeFileSync(
-    path.join(user, "User", "settings.json"),
-    JSON.stringify({
-      "taper.serverPath": server,
-      "workbench.startupEditor": "none",
-      "workbench.secondarySideBar.defaultVisibility": "hidden",
-      "security.workspace.trust.enabled": false,
-      "telemetry.telemetryLevel": "off",
-      "chat.disableAIFeatures": true,
-      // The popup of words would take the Tab from the ghost text.
-      "editor.quickSuggestions": { other: "off", comments: "off", strings: "off" },
-      "editor.wordBasedSuggestions": "off",
-      "files.autoSave": "off",
-      "git.enabled": false,
-      "extensions.autoCheckUpdates": false,
-    }),
-  );
-  const env = { ...process.env, HOME: home };
-  const common = [
-    path.join(given.code, "node_modules/code-server/out/node/entry.js"),
-    ...["--user-data-dir", user, "--extensions-dir", path.join(home, "extensions")],
-  ];
-  const node = path.join(given.code, "node24");
-  const installed = spawnSync(node, [...common, "--install-extension", given.vsix], { env, encoding: "utf8" });
-  if (installed.status !== 0) throw new Error(installed.stdout + installed.stderr);
-  const port = await new Promise((found) => {
-    const probe = net.createServer().listen(0, "127.0.0.1", () => {
-      const { port } = probe.address();
-      probe.close(() => found(port));
-    });
-  });
-  const code = spawn(
-    node,
-    [...common, "--auth", "none", "--bind-addr", `127.0.0.1:${port}`, "--disable-telemetry", "--disable-update-check"],
-    { env, stdio: ["ignore", "pipe", "ignore"], detached: true },
-  );
-  let browser;
-  try {
-    await new Promise((listening) => code.stdout.on("data", (text) => String(text).includes("HTTP server listening") && listening()));
-    browser = await chromium.launchPersistentContext(path.join(home, "browser"), {
-      executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-      headless: true,
-      viewport: { width: 900, height: 480 },
-      args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync"],
-    });
-    const page = browser.pages()[0] ?? (await browser.newPage());
-    await page.goto(`http://127.0.0.1:${port}/?folder=${work}`);
-    await page.waitForSelector(".monaco-workbench .statusbar", { timeout: 90000 });
-    await checks(page, work);
-  } finally {
-    await browser?.close();
-    process.kill(-code.pid);
-    await new Promise((gone) => (code.exitCode === null && code.signalCode === null ? code.on("exit", gone) : gone()));
-    fs.rmSync(home, { recursive: true, force: true, maxRetries: 5 });
-  }
-}
-
-const GHOST = "[class*=ghost-text]";
-
-async function suggestion(page, work, [name, file, fixture, typed, rest]) {
-  const [before, after] = fixture.split(CURSOR);
-  const target = path.join(work, file);
-  const lines = before.split(/\r?\n/);
-  // Not quick open: its search needs a native program that the npm package lacks.
-  await page.dblclick(`.explorer-folders-view .monaco-list-row:has-text("${file}")`);
-  await page.waitForSelector(`.tab.active[data-resource-name="${file}"]`, { timeout: 20000 });
-  await page.waitForSelector(".monaco-editor.focused", { timeout: 20000 });
-  await page.keyboard.press("Control+G");
-  await page.waitForSelector(".quick-input-widget input:focus");
-  await page.keyboard.type(`${lines.length}:${lines.at(-1).length + 1}`);
-  await page.keyboard.press("Enter");
-  await page.waitForSelector(`.statusbar :text("Ln ${lines.length}, Col")`, { timeout: 20000 });
-  await page.waitForSelector(".monaco-editor.focused", { timeout: 20000 });
-  // The status bar counts wide characters in its own way; the end of the line is the end of the line.
-  if (/^\r?\n/.test(after)) await page.keyboard.press("End");
-  await page.keyboard.type(typed);
-  let start = Date.now();
-  for (let asked = 1; ; asked++) {
-    // Neither the extension nor the model need be there yet: ask again.
-    const shown = await page.waitForSelector(GHOST, { timeout: 1000, state: "attached" }).catch(() => undefined);
-    if (shown) break;
-    if (asked === 90) throw new Error("no ghost text");
-    start = Date.now();
-    await page.keyboard.press("Backspace");
-    await page.keyboard.type(typed.at(-1));
-  }
-  const taken = Date.now() - start;
-  await page.screenshot({ path: path.join(given.out, `vscode-${name.replaceAll(/[ .]/g, "-")}.png`) });
-  await page.keyboard.press("Tab");
-  await until(async () => (await page.$(GHOST)) === null, 5000, "the ghost text to go");
-  await page.keyboard.press("Control+S");
-  const saved = () => fs.readFileSync(target, "utf8");
-  if (rest !== undefined) {
-    const wanted = before + typed + rest + after;
-    await until(() => saved() === wanted, 5000, () => `the saved file to be\n${JSON.stringify(wanted)}\nbut it is\n${JSON.stringify(saved())}`);
-  } else {
-    const fits = () => saved().startsWith(before + typed) && saved().endsWith(after) && saved().length > (before + typed + after).length;
-    await until(fits, 5000, () => `a suggestion to be saved; the file is\n${saved()}`);
-    console.log(`   ${JSON.stringify(typed)} + ${JSON.stringify(saved().slice((before + typed).length, saved().length - after.length))}`);
-  }
-  const parsed = spawnSync("python3", ["-c", "import sys; compile(open(sys.argv[1], 'rb').read(), sys.argv[1], 'exec')", target], { encoding: "utf8" });
-  if (parsed.status !== 0) throw new Error(`the saved file does not parse: ${parsed.stderr}\n${saved()}`);
-  await page.keyboard.press("Control+F4");
-  return taken;
-}
+const pid = (server) => Number(fs.readFileSync(`${server}.pid`, "utf8"));
 
 let passed = 0;
 let failed = 0;
-const bin = fs.mkdtempSync(path.join(os.tmpdir(), "taper-vscode-bin-"));
-const runs = [[SCRIPTED, shim(path.join(bin, "script"), ["--engine", `scripted:${given.script}`])]];
-if (given.model) runs.push([MODEL, shim(path.join(bin, "model"), ["--model", given.model])]);
-for (const [cases, server] of runs) {
-  await session(server, cases, async (page, work) => {
-    for (const one of cases) {
-      try {
-        if (one[0] === "after a crash") process.kill(Number(fs.readFileSync(`${server}.pid`, "utf8")), "SIGKILL");
-        console.log(`ok vscode ${one[0]} (${await suggestion(page, work, one)} ms)`);
-        passed++;
-      } catch (error) {
-        console.log(`FAILED vscode ${one[0]}: ${error.message}`);
-        await page.screenshot({ path: path.join(given.out, `vscode-failed-${failed}.png`) });
-        failed++;
-        await page.keyboard.press("Escape");
-      }
-    }
-  });
+async function check(editor, name, work) {
+  if (given.only && !new RegExp(given.only).test(name)) return;
+  const start = Date.now();
+  try {
+    const taken = (await work()) ?? Date.now() - start;
+    console.log(`ok vscode ${name} (${Math.round(taken)} ms)`);
+    passed++;
+  } catch (error) {
+    console.log(`FAILED vscode ${name}: ${error.message}`);
+    await editor.picture(`failed-${failed++}`);
+    await editor.recover();
+  }
 }
-fs.rmSync(bin, { recursive: true, force: true });
-console.log(`${passed} passed, ${failed} failed`);
+
+/** Opens a file with the cursor in its place; what stands before and after it. */
+async function place(editor, file, fixture = FILES[file]) {
+  const [before, after] = fixture.split(CURSOR);
+  await editor.open(file);
+  await editor.goTo(before, after);
+  return [before, after];
+}
+
+/** Puts files with a cursor into a folder. */
+function put(work, fixtures) {
+  for (const [file, fixture] of fixtures) fs.writeFileSync(path.join(work, file), fixture.replace(CURSOR, ""));
+}
+
+function parses(file) {
+  const code = "import sys; compile(open(sys.argv[1], 'rb').read(), sys.argv[1], 'exec')";
+  const parsed = spawnSync("python3", ["-c", code, file], { encoding: "utf8" });
+  if (parsed.status !== 0) throw new Error(`the saved file does not parse: ${parsed.stderr}\n${fs.readFileSync(file)}`);
+}
+
+async function suggestion(editor, [name, file, , typed, rest]) {
+  const [before, after] = await place(editor, file);
+  const taken = await editor.ask(typed);
+  await editor.picture(name);
+  await editor.press("Tab");
+  await editor.ghostGone();
+  await editor.saved(file, before + typed + rest + after);
+  parses(path.join(editor.work, file));
+  await editor.close();
+  return taken;
+}
+
+/** Types `typed`, does `work` while the suggestion is shown, and compares what is saved then. */
+async function with_suggestion(editor, file, typed, work, wanted) {
+  const [before, after] = await place(editor, file);
+  await editor.ask(typed);
+  await work();
+  await editor.saved(file, before + wanted + after);
+  await editor.close();
+}
+
+async function scripted() {
+  const goals = path.join(folder, "goals");
+  script(goals, GOALS);
+  const server = shim("script", ["--engine", `scripted:${goals}`]);
+  const evil = path.join(folder, "evil");
+  fs.writeFileSync(evil, `#!/bin/sh\ntouch '${evil}.ran'\n`, { mode: 0o755 });
+  const editor = await Editor.start(given, server, { width: 1000, height: 900 }, (work) => {
+    put(work, Object.entries(FILES));
+    // A project that would like to have its own program run.
+    fs.mkdirSync(path.join(work, ".vscode"));
+    fs.writeFileSync(path.join(work, ".vscode/settings.json"), JSON.stringify({ "taper.serverPath": evil, "taper.serverArguments": ["--config", "x"] }));
+    fs.writeFileSync(
+      path.join(work, "cells.ipynb"),
+      JSON.stringify({ cells: [{ cell_type: "code", metadata: {}, execution_count: null, outputs: [], source: ["x = 1"] }], metadata: { language_info: { name: "python" } }, nbformat: 4, nbformat_minor: 5 }),
+    );
+  });
+  try {
+    await check(editor, "ready", () => editor.status(/^taper: ready/, 60000));
+    for (const one of SUGGESTIONS) await check(editor, one[0], () => suggestion(editor, one));
+
+    await check(editor, "a word at a time", () =>
+      with_suggestion(editor, "word.py", "retu", async () => {
+        await editor.press("Control+ArrowRight");
+        await editor.has(/^    return$/m);
+        // A blank may count as a word of its own.
+        for (let more = 0; more < 3 && !/return a$/m.test(await editor.text()); more++) {
+          await editor.ghostShown();
+          await editor.press("Control+ArrowRight");
+          await until(async () => !/return$/m.test(await editor.text()), 1000, "another word").catch(() => {});
+        }
+        await editor.has(/return a$/m);
+        await editor.press("Escape");
+      }, "return a"));
+    await check(editor, "a line at a time", async () => {
+      const [before, after] = await place(editor, "lines.py");
+      await editor.ask("for x in");
+      await editor.press("Control+ArrowDown");
+      await editor.has(/^    for x in range\(n\):$/m);
+      // Not Tab: where the suggestion begins with indentation, VS Code's Tab indents.
+      await editor.ghostShown();
+      await editor.press("Control+ArrowDown");
+      await editor.ghostGone();
+      await editor.saved("lines.py", before + LOOP + after);
+      await editor.close();
+    });
+    await check(editor, "typed through", () =>
+      with_suggestion(editor, "through.py", "retu", async () => {
+        for (const key of "rn a") {
+          await editor.type(key);
+          if ((await editor.ghost()) === "") await editor.ghostShown();
+        }
+        await until(async () => (await editor.ghost()) === " + b", 5000, async () => `" + b" to be shown, not ${JSON.stringify(await editor.ghost())}`);
+        await editor.press("Tab");
+        await editor.ghostGone();
+      }, SUM));
+    await check(editor, "typed to the end", () =>
+      with_suggestion(editor, "end.py", "retu", async () => {
+        await editor.type("rn a + b  # the sum");
+      }, `${SUM}  # the sum`));
+    await check(editor, "typed away", () =>
+      with_suggestion(editor, "away.py", "retu", async () => {
+        await editor.type("x");
+        await editor.ghostGone();
+        await editor.type(" = 1");
+      }, "retux = 1"));
+    await check(editor, "dismissed, and Tab is Tab", () =>
+      with_suggestion(editor, "dismiss.py", "retu", async () => {
+        await editor.press("Escape");
+        await editor.ghostGone();
+        await editor.press("Tab");
+        await editor.type("y");
+      }, "retu    y"));
+    await check(editor, "undone", () =>
+      with_suggestion(editor, "undo.py", "retu", async () => {
+        await editor.press("Tab");
+        await editor.has(/return a \+ b$/m);
+        await editor.press("Control+Z");
+        await editor.has(/retu$/m);
+        await editor.press("Escape");
+      }, "retu"));
+    await check(editor, "accepted right after fast typing", async () => {
+      const [before, after] = await place(editor, "fast.py");
+      await editor.ask("retu");
+      await editor.page.keyboard.type("rn a");
+      await editor.press("Tab");
+      await editor.saved("fast.py", before + SUM + after);
+      await editor.close();
+    });
+
+    await check(editor, "an untitled file", async () => {
+      await editor.command("Create: New File...", "Text File");
+      await editor.ask("retu");
+      await editor.press("Tab");
+      await editor.has(/return a \+ b$/m);
+      await editor.press("Control+A");
+      await editor.press("Delete");
+      await editor.close();
+    });
+    await check(editor, "a cell of a notebook", async () => {
+      await editor.doubleClick("cells.ipynb");
+      const cell = editor.page.locator(".notebookOverlay .cell.code .view-lines").first();
+      await cell.waitFor({ timeout: 30000 });
+      await cell.click();
+      await editor.press("Control+End");
+      await editor.press("Enter");
+      await editor.ask("retu");
+      await editor.picture("notebook");
+      await editor.press("Tab");
+      await editor.ghostGone();
+      await editor.press("Control+S");
+      const saved = () => fs.readFileSync(path.join(editor.work, "cells.ipynb"), "utf8");
+      await until(() => saved().includes(SUM), 5000, () => `the cell to be saved; the file is ${saved()}`);
+      await editor.close();
+    });
+    await check(editor, "nothing in a comparison", async () => {
+      await place(editor, "compare.py");
+      await editor.type("q = 1");
+      await editor.command("File: Compare Active File with Saved");
+      await editor.page.waitForSelector(".monaco-diff-editor .modified .view-lines", { timeout: 20000 });
+      await editor.page.locator(".monaco-diff-editor .editor.modified .view-line").first().click();
+      await editor.press("Control+Home");
+      await editor.silent("retu");
+      await editor.close();
+      await editor.saved("compare.py");
+      await editor.close();
+    });
+
+    await check(editor, "paused and resumed everywhere", async () => {
+      await place(editor, "pause.py");
+      await editor.command("taper: Pause or Resume Everywhere");
+      await editor.status(/^taper: paused/);
+      await editor.silent("retu");
+      await editor.picture("paused");
+      await editor.command("taper: Pause or Resume Everywhere");
+      await editor.status(/^taper: ready/);
+      await editor.ask("retu", true);
+      await editor.revert();
+    });
+    await check(editor, "paused in a language and in a file, by the menu", async () => {
+      await place(editor, "menu.py");
+      await editor.menu("Pause in python", "menu");
+      await editor.status(/^taper: paused: in python/);
+      await editor.silent("retu");
+      await editor.menu("Resume in python");
+      await editor.menu("Pause here");
+      await editor.status(/^taper: paused: in this file/);
+      await editor.menu("Resume here");
+      await editor.status(/^taper: ready/);
+      await editor.ask("retu", true);
+      await editor.revert();
+    });
+    await check(editor, "statistics and an explanation", async () => {
+      await editor.menu("Explain the last suggestion");
+      await editor.dialog(/taper suggested/, "explained");
+      await editor.menu("Show statistics");
+      await editor.dialog(/taper since its start[^]*suggestions accepted/, "statistics");
+    });
+    await check(editor, "the models that can be picked", async () => {
+      await editor.menu("Pick a model");
+      await editor.page.waitForSelector('.quick-input-list-row:has-text("qwen2.5-coder-1.5b")', { timeout: 10000 });
+      await editor.picture("models");
+      await editor.press("Escape");
+    });
+
+    await check(editor, "settings, changed live and for one language", async () => {
+      await editor.settings({ "taper.maxLines": 1 }, "retu");
+      const [before, after] = await place(editor, "live.py");
+      await editor.ask("for x in");
+      await editor.press("Tab");
+      await editor.ghostGone();
+      await editor.saved("live.py", `${before}for x in range(n):${after}`);
+      await editor.close();
+      await editor.settings({ "[python]": { "taper.enable": false } });
+      await place(editor, "off.py");
+      await editor.status(/^taper: paused: the setting/);
+      await editor.silent("retu");
+      await editor.revert();
+      await editor.settings({});
+    });
+
+    await check(editor, "the server killed while typing", async () => {
+      const [before, after] = await place(editor, "crash.py");
+      const first = pid(server);
+      await editor.type("re");
+      process.kill(first, "SIGKILL");
+      await editor.type("tu");
+      await until(() => pid(server) !== first, 20000, "another server");
+      await editor.ask("retu", true);
+      await editor.press("Tab");
+      await editor.ghostGone();
+      await editor.saved("crash.py", before + SUM + after);
+      await editor.close();
+    });
+    await check(editor, "a pause outlives the server", async () => {
+      await editor.command("taper: Pause or Resume Everywhere");
+      await editor.status(/^taper: paused/);
+      const first = pid(server);
+      process.kill(first, "SIGKILL");
+      await until(() => pid(server) !== first, 20000, "another server");
+      await editor.status(/^taper: paused: everywhere/);
+      await place(editor, "outlive.py");
+      await editor.silent("retu");
+      await editor.command("taper: Pause or Resume Everywhere");
+      await editor.status(/^taper: ready/);
+      await editor.ask("retu", true);
+      await editor.revert();
+    });
+    await check(editor, "a server that keeps ending is left alone", async () => {
+      await editor.command("taper: Restart Server");
+      let last = 0;
+      for (let ends = 0; ends < 6; ends++) {
+        await until(() => pid(server) !== last && running(pid(server)), 20000, `server ${ends + 1}`);
+        await editor.status(/^taper: ready/, 20000);
+        last = pid(server);
+        process.kill(last, "SIGKILL");
+      }
+      await editor.status(/^taper: error: .*left alone/);
+      await editor.notification(/left alone/, "left-alone", "Try Again");
+      await editor.status(/^taper: ready/, 20000);
+    });
+
+    await check(editor, "a model that is missing, and then comes", async () => {
+      const later = path.join(folder, "later");
+      const without = shim("without", ["--engine", `scripted:${later}`]);
+      await editor.server(without);
+      await editor.status(/^taper: error: .*later/, 20000);
+      await editor.notification(/cannot suggest yet/, "no-model");
+      script(later, GOALS);
+      const [before, after] = await place(editor, "later.py");
+      await editor.ask("retu");
+      await editor.status(/^taper: ready/);
+      await editor.press("Tab");
+      await editor.ghostGone();
+      await editor.saved("later.py", before + SUM + after);
+      await editor.close();
+    });
+    await check(editor, "a program that is missing", async () => {
+      await editor.server(path.join(folder, "nowhere"));
+      await editor.status(/^taper: error: .*nowhere/);
+      await editor.notification(/names .*nowhere/, "no-program", "How to Get It");
+      await editor.page.waitForSelector(':text("Get started with taper")', { timeout: 20000 });
+      await editor.picture("walkthrough");
+      await editor.close();
+      await editor.server(server);
+      await editor.status(/^taper: ready/, 20000);
+    });
+    await check(editor, "no program of a project's was run", () => {
+      if (fs.existsSync(`${evil}.ran`)) throw new Error("it was");
+    });
+  } finally {
+    await editor.end();
+  }
+}
+
+function running(number) {
+  try {
+    process.kill(number, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+async function model() {
+  const editor = await Editor.start(given, shim("model", ["--model", given.model]), { width: 900, height: 480 }, (work) => put(work, [...MODEL, ["keys.py", FILES["keys.py"]]]));
+  try {
+    await check(editor, "model ready", () => editor.status(/^taper: ready/, 120000));
+    for (const [file, fixture, typed] of MODEL) {
+      await check(editor, `model ${file}`, async () => {
+        const [before, after] = await place(editor, file, fixture);
+        const taken = await editor.ask(typed);
+        await editor.picture(`model-${path.basename(file, ".py")}`);
+        await editor.press("Tab");
+        await editor.ghostGone();
+        await editor.press("Control+S");
+        const saved = () => fs.readFileSync(path.join(editor.work, file), "utf8");
+        const fits = () => saved().startsWith(before + typed) && saved().endsWith(after) && saved().length > (before + typed + after).length;
+        await until(fits, 5000, () => `a suggestion to be saved; the file is\n${saved()}`);
+        console.log(`   ${JSON.stringify(typed)} + ${JSON.stringify(saved().slice((before + typed).length, saved().length - after.length))}`);
+        parses(path.join(editor.work, file));
+        await editor.close();
+        return taken;
+      });
+    }
+    await check(editor, "model from key to screen", async () => {
+      await place(editor, "keys.py", FILES["keys.py"]);
+      const times = [];
+      for (const beginning of BEGINNINGS) {
+        times.push(await editor.seen(beginning));
+        await editor.press("Escape");
+        await editor.press("Shift+Home");
+        await editor.press("Delete");
+      }
+      const shown = times.filter((time) => time !== undefined && time !== null).sort((one, other) => one - other);
+      const at = (percent) => Math.round(shown[Math.ceil((shown.length * percent) / 100) - 1]);
+      if (shown.length < BEGINNINGS.length / 2) throw new Error(`only ${shown.length} of ${BEGINNINGS.length} were answered`);
+      console.log(`   ${shown.length} of ${times.length} answered with text, p50 ${at(50)} ms, p95 ${at(95)} ms`);
+      fs.writeFileSync(path.join(given.out, "vscode-keys.json"), `${JSON.stringify({ times })}\n`);
+      await editor.revert();
+      return at(50);
+    });
+    await check(editor, "model explained", async () => {
+      await editor.menu("Explain the last suggestion");
+      await editor.dialog(/taper suggested/, "model-explained");
+    });
+  } finally {
+    await editor.end();
+  }
+}
+
+const begun = Date.now();
+await scripted();
+if (given.model) await model();
+fs.rmSync(folder, { recursive: true, force: true });
+console.log(`${passed} passed, ${failed} failed, ${Math.round((Date.now() - begun) / 1000)} s`);
 process.exit(failed || !passed ? 1 : 0);

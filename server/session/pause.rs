@@ -1,0 +1,81 @@
+//! Where suggestions are paused until further notice: everywhere, in languages, in documents.
+//! It knows nothing of settings, which last longer, or of who asked for the pause.
+
+use std::collections::BTreeSet;
+
+use taper_grammars::Language;
+
+/// How far a pause reaches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// Every document.
+    Everywhere,
+    /// Documents in a language, by the editor's name for it or by taper's.
+    Language(String),
+    /// One document, as the editor names it.
+    Document(String),
+}
+
+/// What is paused now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pauses {
+    /// Every document is.
+    pub everywhere: bool,
+    /// Languages that are.
+    pub languages: BTreeSet<String>,
+    /// Documents that are.
+    pub documents: BTreeSet<String>,
+}
+
+impl Pauses {
+    /// Pauses or resumes. What is resumed everywhere is paused nowhere.
+    pub(crate) fn set(&mut self, scope: Scope, paused: bool) {
+        let (names, name) = match scope {
+            Scope::Everywhere => {
+                if paused {
+                    self.everywhere = true;
+                } else {
+                    *self = Self::default();
+                }
+                return;
+            }
+            Scope::Language(name) => (&mut self.languages, name.to_lowercase()),
+            Scope::Document(uri) => (&mut self.documents, uri),
+        };
+        if paused {
+            names.insert(name);
+        } else {
+            names.remove(&name);
+        }
+    }
+
+    /// Whether nothing is to be suggested in this document.
+    pub(crate) fn cover(&self, uri: &str, language_id: &str, language: Option<&Language>) -> bool {
+        let paused = |name: &str| self.languages.contains(&name.to_lowercase());
+        self.everywhere
+            || self.documents.contains(uri)
+            || (!self.languages.is_empty()
+                && (paused(language_id) || language.is_some_and(|language| paused(language.name))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_covers_its_scope_and_nothing_else() {
+        let mut pauses = Pauses::default();
+        assert!(!pauses.cover("a", "python", None));
+        pauses.set(Scope::Language("Python".to_owned()), true);
+        assert!(pauses.cover("a", "python", None) && !pauses.cover("a", "rust", None));
+        pauses.set(Scope::Document("b".to_owned()), true);
+        assert!(pauses.cover("b", "rust", None));
+        pauses.set(Scope::Language("python".to_owned()), false);
+        assert!(!pauses.cover("a", "python", None) && pauses.cover("b", "rust", None));
+        pauses.set(Scope::Everywhere, true);
+        assert!(pauses.cover("a", "python", None));
+        pauses.set(Scope::Everywhere, false);
+        assert_eq!(pauses, Pauses::default());
+    }
+}
