@@ -48,12 +48,12 @@ class Neovim:
             os.makedirs(os.path.join(config, "nvim"))
             # As `git clone` into a package would lay it.
             pack = os.path.join(folder, "data", "nvim", "site", "pack", "taper", "start", "taper")
-            shutil.copytree(os.path.join(shipped, "neovim"), pack, ignore=shutil.ignore_patterns("taper.lua", "*.svg"))
+            shutil.copytree(os.path.join(shipped, "neovim"), pack, ignore=shutil.ignore_patterns("bare", "*.svg"))
             with open(os.path.join(config, "nvim", "init.lua"), "w", encoding="utf-8") as file:
                 file.write(INIT.format(before=before, setup=self.setup))
         else:
             os.makedirs(os.path.join(config, "nvim", "plugin"))
-            shutil.copy(os.path.join(shipped, "neovim", "taper.lua"), os.path.join(config, "nvim", "plugin"))
+            shutil.copy(os.path.join(shipped, "neovim", "bare", "taper.lua"), os.path.join(config, "nvim", "plugin"))
         env = {**env, "XDG_CONFIG_HOME": config}
         for kind in ("DATA", "STATE", "CACHE"):
             env[f"XDG_{kind}_HOME"] = os.path.join(folder, kind.lower())
@@ -62,7 +62,7 @@ class Neovim:
         nvim = os.path.join(tools, "bin", self.program)
         self.folder = folder
         self.terminal = Terminal(
-            os.path.join(tools, "bin", "tmux"), folder, [nvim, "-n", "-i", "NONE", "--listen", socket], env, work
+            os.path.join(tools, "bin", "tmux"), folder, [nvim, "-n", "-i", "NONE", "--cmd", "let g:loaded_python3_provider=0", "--listen", socket], env, work
         )
 
         def attach():
@@ -120,6 +120,12 @@ class Neovim:
         """The ghost text; empty if there is none."""
         return self.lua(GHOST)
 
+    def as_shown(self, text):
+        """How a suggestion is shown: the plugin's own text has blanks for tabs."""
+        lines = text.split("\n")
+        own = self.plugin and self.lua("return not require('taper.config').native()")
+        return "\n".join([lines[0]] + [line.expandtabs(8) for line in lines[1:]]) if own else text
+
     def nudge(self):
         """Makes Neovim ask again: it asks only when the cursor moves."""
         self.terminal.press("Left")
@@ -139,7 +145,9 @@ class Neovim:
         self.terminal.press("Enter")
 
     def messages(self):
-        """All messages so far."""
+        """All messages so far. A message that waits for a key gets one."""
+        if self.rpc.api.get_mode()["blocking"]:
+            self.terminal.press("Enter")
         return self.lua("return vim.api.nvim_exec2('messages', { output = true }).output")
 
     def save(self):
@@ -159,6 +167,7 @@ class Neovim:
         self.command("qa!")
         self.terminal.ended("Neovim")
         self.terminal.close()
+        self.terminal = None
 
     def kill(self):
         """Ends Neovim without a word to the server."""

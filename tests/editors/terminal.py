@@ -31,6 +31,8 @@ class Terminal:
 
     # A server that is just ending must not be met by the next one.
     numbers = itertools.count()
+    # Those that run.
+    running = []
 
     def __init__(self, tmux, folder, argv, env, cwd, columns=88, rows=16):
         self.columns, self.rows = columns, rows
@@ -44,6 +46,7 @@ class Terminal:
         self.env = {**env, "LC_ALL": "C.UTF-8", "COLORTERM": "truecolor"}
         self.env.pop("TMUX", None)
         self.last = ""
+        self.running.append(self)
         self._run("new-session", "-d", "-x", str(columns), "-y", str(rows), "-c", cwd, "--", *argv)
 
     def _run(self, *arguments):
@@ -86,7 +89,16 @@ class Terminal:
 
     def close(self):
         """Ends the tmux, and the program with it if it still runs."""
+        if self in self.running:
+            self.running.remove(self)
         subprocess.run(self.tmux + ["kill-server"], env=self.env, capture_output=True, check=False)
+
+
+    @classmethod
+    def close_all(cls):
+        """Ends every one that runs."""
+        for terminal in list(cls.running):
+            terminal.close()
 
 
 # The colours 0 to 15 of a terminal; the rest are a cube and a grey ramp, by convention.

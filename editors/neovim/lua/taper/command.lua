@@ -67,12 +67,11 @@ local commands = {
   status = function()
     local now = require('taper').status(0)
     if not now then return say('not attached to this buffer; `:checkhealth taper` says more') end
-    local parts = { now.state }
-    for _, name in ipairs({ 'message', 'model', 'device' }) do
-      if now[name] then parts[#parts + 1] = now[name] end
-    end
-    if now.percent then parts[#parts + 1] = now.percent .. ' %' end
-    say(table.concat(parts, ', '))
+    local parts = { now.state, now.message, now.model, now.device }
+    local line = table.concat(vim.tbl_values(parts), ', ')
+    if now.percent then line = line .. (', %d %%'):format(now.percent) end
+    -- Asked for, it may take more than one line.
+    vim.notify('taper: ' .. line .. (M.last() and '\nlast message: ' .. M.last() or ''))
   end,
   toggle = function() require('taper').toggle() end,
   enable = function() require('taper').enable() end,
@@ -98,11 +97,16 @@ local commands = {
   end,
 }
 
+--- The last message, in full; nil if there was none.
+function M.last() return require('taper.status').message end
+
 --- Runs `:Taper SUBCOMMAND …`; without one it shows the status.
 function M.run(call)
   local name = call.fargs[1] or 'status'
   local command = commands[name]
-  if not command then return say(('`%s` is none of %s'):format(name, table.concat(M.names(), ', ')), vim.log.levels.ERROR) end
+  if not command then
+    return say(('`%s` is no subcommand; Tab lists them'):format(name), vim.log.levels.ERROR)
+  end
   command(vim.list_slice(call.fargs, 2))
 end
 

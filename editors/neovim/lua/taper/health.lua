@@ -18,7 +18,8 @@ local function server(health)
   if models.code ~= 0 then
     health.warn('`taper models --here` failed: ' .. vim.trim(models.stderr or ''))
   elseif here == '' then
-    health.warn('no model is on this machine yet', { 'It is fetched when the first file is opened, or now: `:Taper pull`' })
+    local remedy = 'It is fetched when the first file is opened, or now: `:Taper pull`'
+    health.warn('no model is on this machine yet', { remedy })
   else
     health.ok('models here:\n' .. here)
   end
@@ -31,9 +32,10 @@ local function clients(health)
     return health.info('the server does not run: it starts with the first file that has a file type')
   end
   for _, client in ipairs(running) do
-    local state = require('taper.status').of(vim.lsp.get_buffers_by_client_id(client.id)[1]) or {}
+    local buffers = vim.tbl_keys(client.attached_buffers)
+    local state = require('taper.status').of(buffers[1]) or {}
     local about = { state.state, state.message, state.model, state.device }
-    health.ok(('client %d: %s; %d buffers'):format(client.id, table.concat(vim.tbl_values(about), ', '), #vim.lsp.get_buffers_by_client_id(client.id)))
+    health.ok(('it runs: %s; %d buffers'):format(table.concat(vim.tbl_values(about), ', '), #buffers))
     if not client.server_capabilities.inlineCompletionProvider then
       health.error('the server offers no inline completion: it is too old for this plugin')
     end
@@ -61,7 +63,8 @@ function M.check()
   local health, config = vim.health, require('taper.config')
   health.start('taper: Neovim')
   if vim.fn.has('nvim-0.10') == 0 then return health.error('Neovim 0.10 or newer is needed') end
-  local drawn = config.native() and 'vim.lsp.inline_completion shows suggestions' or 'the plugin shows suggestions itself'
+  local drawn = config.native() and 'vim.lsp.inline_completion shows suggestions'
+    or 'the plugin shows suggestions itself'
   health.ok(('Neovim %s: %s'):format(tostring(vim.version()), drawn))
   for _, problem in ipairs(config.problems) do
     health.error(problem)
@@ -73,7 +76,9 @@ function M.check()
   keys(health)
   local cmp = package.loaded['cmp.config']
   local ghost = cmp and cmp.get and cmp.get().experimental and cmp.get().experimental.ghost_text
-  if ghost then health.warn('nvim-cmp shows ghost text of its own at the same place', { 'experimental = { ghost_text = false }' }) end
+  if ghost then
+    health.warn('nvim-cmp shows ghost text of its own at the same place', { 'experimental = { ghost_text = false }' })
+  end
 end
 
 return M

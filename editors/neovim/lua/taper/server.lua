@@ -13,6 +13,8 @@ local changed = {}
 local crashes = {}
 -- Buffers that it was attached to; they outlive a crash.
 local buffers = {}
+-- Code and signal of the last end.
+local crash
 -- Ends that were asked for.
 local stopping = {}
 -- Says once that there is no server.
@@ -31,9 +33,17 @@ local function notify(client, ...)
   return client.notify(...)
 end
 
---- Says something to the user.
+--- Says something to the user, in one line: a longer message waits for a key, and swallows it if one is just typed.
 function M.say(message, level)
-  vim.schedule(function() vim.notify('taper: ' .. message, level or vim.log.levels.INFO) end)
+  vim.schedule(function()
+    message = 'taper: ' .. message:gsub('^taper:? ', '')
+    require('taper.status').message = message
+    local room = vim.o.columns - 16
+    if vim.fn.strdisplaywidth(message) > room then
+      message = vim.fn.strcharpart(message, 0, room - 24):gsub('%s+', ' ') .. ' … :Taper status has more'
+    end
+    vim.notify(message, level or vim.log.levels.INFO)
+  end)
 end
 
 --- The server's program; nil and a sentence with the remedy if there is none.
@@ -80,10 +90,15 @@ function M.set(options)
   end
 end
 
+local function stopped(client)
+  if has11 then return client:is_stopped() end
+  return client.is_stopped()
+end
+
 --- All running clients: one for all projects, because each would hold a model in memory.
 function M.clients(bufnr)
   local found = vim.lsp.get_clients({ name = 'taper', bufnr = bufnr })
-  return vim.tbl_filter(function(client) return not (has11 and client:is_stopped() or not has11 and client.is_stopped()) end, found)
+  return vim.tbl_filter(function(client) return not stopped(client) end, found)
 end
 
 --- The client of a buffer, once it is ready.
@@ -96,7 +111,8 @@ end
 function M.execute(command, client_id)
   local client = vim.lsp.get_client_by_id(client_id)
   if not client then return end
-  M.request(client, 'workspace/executeCommand', { command = command.command, arguments = command.arguments }, function() end)
+  local params = { command = command.command, arguments = command.arguments }
+  M.request(client, 'workspace/executeCommand', params, function() end)
 end
 
 -- Lets every question and its answer pass by the display, whoever asks.
@@ -118,8 +134,22 @@ local function listen(client)
   end
 end
 
+-- Starts the program. Neovim would tell of a crash in a message that waits for a key: that is said here, shorter.
+local function spawn(argv)
+  return function(dispatchers)
+    local watched = vim.tbl_extend('force', dispatchers, {
+      on_exit = function(code, signal, ...)
+        crash = { code, signal }
+        return dispatchers.on_exit(0, 15, ...)
+      end,
+    })
+    return vim.lsp.rpc.start(argv, watched, { cwd = vim.fn.getcwd() })
+  end
+end
+
 -- The server ended.
-local function ended(code, signal, client_id)
+local function ended(client_id)
+  local code, signal = unpack(crash or { 0, 0 })
   local asked_for = stopping[client_id]
   stopping[client_id] = nil
   vim.schedule(function()
@@ -131,11 +161,11 @@ local function ended(code, signal, client_id)
     table.insert(crashes, now)
     if #crashes > TIMES then
       crashes = {}
-      local message = 'it ended %d times in %d minutes and is not started again; `:Taper log` may say why, `:Taper restart` starts it'
+      local message = 'the server ended %d times in %d minutes and stays off; see `:Taper log`, then `:Taper restart`'
       require('taper.status').broken = true
       return M.say(message:format(TIMES + 1, SECONDS / 60), vim.log.levels.ERROR)
     end
-    M.say(('the server ended (code %d, signal %d) and is started again'):format(code, signal), vim.log.levels.WARN)
+    M.say(('the server ended (code %d, signal %d), starting it again'):format(code, signal), vim.log.levels.WARN)
     M.attach_all()
   end)
 end
@@ -159,16 +189,18 @@ local function start_config(program, bufnr)
   capabilities.experimental = { taper = { status = true } }
   return vim.tbl_deep_extend('force', {
     name = 'taper',
-    cmd = M.command(program),
+    cmd = spawn(M.command(program)),
     root_dir = root,
     init_options = written(),
     capabilities = capabilities,
     handlers = {
-      ['taper/status'] = function(_, result, context) require('taper.status').received(context.client_id, result) end,
+      ['taper/status'] = function(_, result, context)
+        require('taper.status').received(context.client_id, result)
+      end,
       ['window/showMessage'] = function(_, result, context)
         require('taper.status').told(context.client_id, result)
         local levels = { vim.log.levels.ERROR, vim.log.levels.WARN, vim.log.levels.INFO, vim.log.levels.DEBUG }
-        vim.notify((result.message:find('^taper') and '' or 'taper: ') .. result.message, levels[result.type])
+        M.say(result.message, levels[result.type])
       end,
     },
   }, own, {
@@ -183,7 +215,7 @@ local function start_config(program, bufnr)
       if own.on_attach then own.on_attach(client, buffer) end
     end,
     on_exit = function(code, signal, client_id)
-      ended(code, signal, client_id)
+      ended(client_id)
       if own.on_exit then own.on_exit(code, signal, client_id) end
     end,
   })
@@ -201,7 +233,8 @@ function M.attach(bufnr)
   told = nil
   vim.lsp.start(start_config(program, bufnr), {
     bufnr = bufnr,
-    reuse_client = function(client) return client.name == 'taper' and vim.tbl_contains(M.clients(), client) end,
+    -- One that has not answered yet, too.
+    reuse_client = function(client) return client.name == 'taper' and not stopped(client) end,
   })
 end
 

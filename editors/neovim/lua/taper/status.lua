@@ -8,6 +8,8 @@ local states = {}
 local precise = {}
 -- It crashed too often and was not started again.
 M.broken = false
+-- The last message in full.
+M.message = nil
 
 --- Sets what is known of a client; nil forgets it.
 function M.set(client_id, state)
@@ -71,7 +73,15 @@ function M.of(bufnr)
   return state
 end
 
-local words = { ready = '', thinking = ' …', starting = ' …', off = ' off', paused = ' paused', error = ' !', stopped = ' stopped' }
+local words = {
+  ready = '',
+  thinking = ' …',
+  starting = ' …',
+  off = ' off',
+  paused = ' paused',
+  error = ' !',
+  stopped = ' stopped',
+}
 
 --- A few characters for a status line; empty where taper is not at work.
 function M.line(bufnr)
