@@ -43,20 +43,7 @@ class Neovim:
     def __init__(self, tools, shipped, folder, work, env, before=""):
         import pynvim  # found through PYTHONPATH, only where Neovim is driven
 
-        config = os.path.join(folder, "config")
-        if self.plugin:
-            os.makedirs(os.path.join(config, "nvim"))
-            # As `git clone` into a package would lay it.
-            pack = os.path.join(folder, "data", "nvim", "site", "pack", "taper", "start", "taper")
-            shutil.copytree(os.path.join(shipped, "neovim"), pack, ignore=shutil.ignore_patterns("bare", "*.svg"))
-            with open(os.path.join(config, "nvim", "init.lua"), "w", encoding="utf-8") as file:
-                file.write(INIT.format(before=before, setup=self.setup))
-        else:
-            os.makedirs(os.path.join(config, "nvim", "plugin"))
-            shutil.copy(os.path.join(shipped, "neovim", "bare", "taper.lua"), os.path.join(config, "nvim", "plugin"))
-        env = {**env, "XDG_CONFIG_HOME": config}
-        for kind in ("DATA", "STATE", "CACHE"):
-            env[f"XDG_{kind}_HOME"] = os.path.join(folder, kind.lower())
+        env = self.configure(shipped, folder, env, before)
         number = next(Terminal.numbers)
         socket = os.path.join(folder, f"rpc{number}")
         nvim = os.path.join(tools, "bin", self.program)
@@ -74,6 +61,25 @@ class Neovim:
 
         self.rpc = wait(attach, 30, lambda: "Neovim to start; it shows\n" + self.terminal.screen())
         self.version = self.lua("return tostring(vim.version())")
+
+    @classmethod
+    def configure(cls, shipped, folder, env, before=""):
+        """Lays a user's configuration; the environment that makes Neovim read it."""
+        config = os.path.join(folder, "config")
+        if cls.plugin:
+            os.makedirs(os.path.join(config, "nvim"))
+            # As `git clone` into a package would lay it.
+            pack = os.path.join(folder, "data", "nvim", "site", "pack", "taper", "start", "taper")
+            shutil.copytree(os.path.join(shipped, "neovim"), pack, ignore=shutil.ignore_patterns("bare", "*.svg"))
+            with open(os.path.join(config, "nvim", "init.lua"), "w", encoding="utf-8") as file:
+                file.write(INIT.format(before=before, setup=cls.setup))
+        else:
+            os.makedirs(os.path.join(config, "nvim", "plugin"))
+            shutil.copy(os.path.join(shipped, "neovim", "bare", "taper.lua"), os.path.join(config, "nvim", "plugin"))
+        env = {**env, "XDG_CONFIG_HOME": config}
+        for kind in ("DATA", "STATE", "CACHE"):
+            env[f"XDG_{kind}_HOME"] = os.path.join(folder, kind.lower())
+        return env
 
     def lua(self, code, *arguments):
         """Runs Lua in Neovim."""

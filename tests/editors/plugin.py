@@ -249,7 +249,7 @@ def two_editors(bench, other):
         wait(lambda: other.shown() == "d(1, 2)", 10, lambda: f"the other's ghost text; it is {other.shown()!r}")
     other.accept()
     other.save()
-    whole = "def add(a, b):\n    return a + b\n    q = add(1, 2)\n"
+    whole = "def add(a, b):\n    return a + b\nq = add(1, 2)\n"
 
     def saved():
         with open(path, encoding="utf-8") as file:
@@ -259,7 +259,7 @@ def two_editors(bench, other):
     other.close()
     editor.rpc.command("edit!")
     holds(bench, whole)
-    editor.insert("def add(a, b):\n    return a + b\n    q = add(1, 2)")
+    editor.insert("def add(a, b):\n    return a + b\nq = add(1, 2)")
     editor.terminal.press("Enter")
     editor.terminal.type("r = ad")
     shows(bench, "d(1, 2)")
