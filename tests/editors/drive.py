@@ -400,8 +400,13 @@ def no_model(bench):
     editor, options = bench.editor, bench.options
     before, after = split(MODEL[0][1])
     path = bench.put("account.py", before + after)
-    editor.open(path, before)
-    wait(lambda: "taper pull" in editor.messages() or "cannot suggest" in editor.messages(), 10, lambda: f"a message with the remedy; there is {editor.messages()!r}")
+
+    def told():
+        # Helix shows a message until the next key.
+        wait(lambda: "cannot suggest" in editor.messages(), 10, lambda: f"a message with the remedy; there is {editor.messages()!r}")
+        bench.picture(f"{editor.name}-no-model")
+
+    editor.open(path, before, told)
     editor.terminal.type("self.bal")
     hub = Hub(options.model)
     try:

@@ -24,8 +24,8 @@ class Helix:
         self.tools, self.folder, self.work = tools, folder, work
         self.path, self.terminal = None, None
 
-    def open(self, path, before):
-        """Opens a file with the cursor behind `before`, in insert mode."""
+    def open(self, path, before, first=None):
+        """Opens a file with the cursor behind `before`, in insert mode; `first` is called before any key."""
         self.close()
         lines = before.split("\n")
         here = f"{path}:{len(lines)}:{len(lines[-1]) + 1}"
@@ -33,6 +33,8 @@ class Helix:
         self.path = path
         self.terminal = Terminal(tmux, self.folder, [hx, here], self.env, self.work)
         self.on_screen("NOR", "Helix to start")
+        if first:
+            first()
         with open(path, encoding="utf-8", newline="") as file:
             rest = file.read().replace("\r\n", "\n")[len(before):]
         self.terminal.press("A" if rest.startswith("\n") else "i")

@@ -136,14 +136,14 @@ def measure(editor, options, advice=False):
     terminal = started(editor, options.tools, bench.shipped, bench.folder, bench.work, env, path, len(lines), len(lines[-1]) + 1)
     times, missed = [], 0
     try:
-        terminal.drain(2.0)
+        terminal.drain(1.5)
         terminal.write("A")
         terminal.drain(0.3)
         warm = 0
         while len(times) + missed < options.rounds:
             terminal.write(typed[:-1])
             # A pause: what these keys brought has been drawn, and the editor has nothing left to ask.
-            terminal.drain(0.6)
+            terminal.drain(0.35)
             terminal.write(typed[-1])
             taken = terminal.until(NUMBERS, 1.5)
             if taken is None and not times and warm < 40:
@@ -152,11 +152,11 @@ def measure(editor, options, advice=False):
                 missed += 1
             else:
                 times.append(taken)
-            terminal.drain(0.2)
+            terminal.drain(0.1)
             # Takes the line back: leaves insert mode, empties the line, and begins anew with its indentation.
             terminal.write("\x03" if editor is Helix else "")
             terminal.write("\x7f" * len(typed))
-            terminal.drain(0.4)
+            terminal.drain(0.25)
     finally:
         terminal.close()
         bench.close()

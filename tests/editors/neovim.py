@@ -85,11 +85,13 @@ class Neovim:
         """Runs Lua in Neovim."""
         return self.rpc.exec_lua(code, *arguments)
 
-    def open(self, path, before):
-        """Opens a file with the cursor behind `before`, in insert mode, the server attached."""
+    def open(self, path, before, first=None):
+        """Opens a file with the cursor behind `before`, in insert mode, the server attached; `first` is called before that."""
         self.normal()
         self.rpc.command("edit! " + self.rpc.funcs.fnameescape(path))
         wait(self.attached, 60, lambda: "the server to start\n" + self.terminal.screen())
+        if first:
+            first()
         self.insert(before)
 
     def attached(self):

@@ -40,7 +40,10 @@ function M.say(message, level)
     require('taper.status').message = message
     local room = vim.o.columns - 16
     if vim.fn.strdisplaywidth(message) > room then
-      message = vim.fn.strcharpart(message, 0, room - 24):gsub('%s+', ' ') .. ' … :Taper status has more'
+      -- The remedy, if it is a command; the whole is kept.
+      local remedy = message:match('run (`taper [^`]+`)')
+      local rest = remedy and ' … run ' .. remedy or ' … :Taper status has more'
+      message = vim.fn.strcharpart(message:gsub('%s+', ' '), 0, math.max(room - #rest, 20)) .. rest
     end
     vim.notify(message, level or vim.log.levels.INFO)
   end)
