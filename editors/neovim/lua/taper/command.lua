@@ -63,6 +63,18 @@ local function pull(arguments)
   end)
 end
 
+-- A command of the server that tells something, shown as it comes.
+local function ask(name)
+  return function()
+    local client = require('taper.server').clients()[1]
+    local offered = client and vim.tbl_get(client.server_capabilities, 'executeCommandProvider', 'commands') or {}
+    if not vim.tbl_contains(offered, name) then return say('this server cannot tell', vim.log.levels.WARN) end
+    require('taper.server').execute({ command = name }, client.id, function(result)
+      vim.notify(type(result) == 'string' and result or vim.inspect(result))
+    end)
+  end
+end
+
 local commands = {
   status = function()
     local now = require('taper').status(0)
@@ -80,6 +92,8 @@ local commands = {
   resume = function() require('taper').resume() end,
   restart = function() require('taper').restart() end,
   stop = function() require('taper.server').stop() end,
+  explain = ask('taper.explainLast'),
+  statistics = ask('taper.statistics'),
   log = function() vim.cmd.tabedit(vim.fn.fnameescape(require('taper.server').log())) end,
   health = function() vim.cmd.checkhealth('taper') end,
   pull = pull,

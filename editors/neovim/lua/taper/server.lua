@@ -110,12 +110,15 @@ function M.client(bufnr)
   return client and client.initialized and client or nil
 end
 
---- Runs a command that came with a suggestion.
-function M.execute(command, client_id)
+--- Runs a command of the server; `done` gets its result.
+function M.execute(command, client_id, done)
   local client = vim.lsp.get_client_by_id(client_id)
   if not client then return end
   local params = { command = command.command, arguments = command.arguments }
-  M.request(client, 'workspace/executeCommand', params, function() end)
+  M.request(client, 'workspace/executeCommand', params, function(failed, result)
+    if done and failed then M.say(failed.message or 'the server refused', vim.log.levels.ERROR) end
+    if done and not failed then done(result) end
+  end)
 end
 
 -- Lets every question and its answer pass by the display, whoever asks.
@@ -169,7 +172,8 @@ local function ended(client_id)
       return M.say(message:format(TIMES + 1, SECONDS / 60), vim.log.levels.ERROR)
     end
     M.say(('the server ended (code %d, signal %d), starting it again'):format(code, signal), vim.log.levels.WARN)
-    M.attach_all()
+    -- Not before Neovim has cleared up behind the old one: it would take the new one's record of changes with it.
+    vim.defer_fn(M.attach_all, 200)
   end)
 end
 
@@ -189,7 +193,7 @@ local function start_config(program, bufnr)
   local own = config.used.server
   local capabilities = vim.lsp.protocol.make_client_capabilities()
   capabilities.textDocument.inlineCompletion = { dynamicRegistration = false }
-  capabilities.experimental = { taper = { status = true } }
+  capabilities.experimental = { taper = { status = true, accepted = true } }
   return vim.tbl_deep_extend('force', {
     name = 'taper',
     cmd = spawn(M.command(program)),

@@ -43,7 +43,7 @@ function M.read(item, place, client)
     -- How many bytes behind the cursor it replaces.
     tail = stop - #place.before,
     text = (text:gsub('\r\n?', '\n')),
-    command = item.command,
+    command = item.command ~= vim.NIL and item.command or nil,
     client_id = client.id,
   }
 end
