@@ -13,8 +13,6 @@ local changed = {}
 local crashes = {}
 -- Buffers that it was attached to; they outlive a crash.
 local buffers = {}
--- Code and signal of the last end.
-local crash
 -- Ends that were asked for.
 local stopping = {}
 -- Says once that there is no server.
@@ -140,41 +138,38 @@ local function listen(client)
   end
 end
 
--- Starts the program. Neovim would tell of a crash in a message that waits for a key: that is said here, shorter.
-local function spawn(argv)
+-- The server ended by itself: says so, and starts it again.
+local function crashed(code, signal)
+  local now = vim.uv.now() / 1000
+  crashes = vim.tbl_filter(function(at) return now - at < SECONDS end, crashes)
+  table.insert(crashes, now)
+  require('taper.display').clear()
+  if #crashes > TIMES then
+    crashes = {}
+    local message = 'the server ended %d times in %d minutes and stays off; see `:Taper log`, then `:Taper restart`'
+    require('taper.status').broken = true
+    return M.say(message:format(TIMES + 1, SECONDS / 60), vim.log.levels.ERROR)
+  end
+  M.say(('the server ended (code %d, signal %d), starting it again'):format(code, signal), vim.log.levels.WARN)
+  M.attach_all()
+end
+
+-- Starts the program; `run.id` becomes the client's. Neovim would tell of a crash in a message that waits for a key:
+-- that is said above, shorter. And the next server must be there before Neovim clears up behind this one: a key that
+-- finds a buffer without any makes Neovim 0.12 stop watching that buffer for good.
+local function spawn(argv, run)
   return function(dispatchers)
     local watched = vim.tbl_extend('force', dispatchers, {
       on_exit = function(code, signal, ...)
-        crash = { code, signal }
+        local asked_for = run.id and stopping[run.id] or code == 0 and signal == 0
+        vim.schedule(function()
+          if not asked_for and vim.v.exiting == vim.NIL then crashed(code, signal) end
+        end)
         return dispatchers.on_exit(0, 15, ...)
       end,
     })
     return vim.lsp.rpc.start(argv, watched, { cwd = vim.fn.getcwd() })
   end
-end
-
--- The server ended.
-local function ended(client_id)
-  local code, signal = unpack(crash or { 0, 0 })
-  local asked_for = stopping[client_id]
-  stopping[client_id] = nil
-  vim.schedule(function()
-    require('taper.display').clear()
-    require('taper.status').set(client_id, nil)
-    if asked_for or (code == 0 and signal == 0) or vim.v.exiting ~= vim.NIL then return end
-    local now = vim.uv.now() / 1000
-    crashes = vim.tbl_filter(function(at) return now - at < SECONDS end, crashes)
-    table.insert(crashes, now)
-    if #crashes > TIMES then
-      crashes = {}
-      local message = 'the server ended %d times in %d minutes and stays off; see `:Taper log`, then `:Taper restart`'
-      require('taper.status').broken = true
-      return M.say(message:format(TIMES + 1, SECONDS / 60), vim.log.levels.ERROR)
-    end
-    M.say(('the server ended (code %d, signal %d), starting it again'):format(code, signal), vim.log.levels.WARN)
-    -- Not before Neovim has cleared up behind the old one: it would take the new one's record of changes with it.
-    vim.defer_fn(M.attach_all, 200)
-  end)
 end
 
 local function wanted(bufnr)
@@ -190,13 +185,13 @@ end
 -- What is handed to vim.lsp.start().
 local function start_config(program, bufnr)
   local root = vim.fs.root(bufnr, config.used.root_markers)
-  local own = config.used.server
+  local own, run = config.used.server, {}
   local capabilities = vim.lsp.protocol.make_client_capabilities()
   capabilities.textDocument.inlineCompletion = { dynamicRegistration = false }
   capabilities.experimental = { taper = { status = true, accepted = true } }
   return vim.tbl_deep_extend('force', {
     name = 'taper',
-    cmd = spawn(M.command(program)),
+    cmd = spawn(M.command(program), run),
     root_dir = root,
     init_options = written(),
     capabilities = capabilities,
@@ -212,6 +207,7 @@ local function start_config(program, bufnr)
     },
   }, own, {
     on_init = function(client, result)
+      run.id = client.id
       listen(client)
       require('taper.status').started(client)
       if own.on_init then own.on_init(client, result) end
@@ -222,7 +218,8 @@ local function start_config(program, bufnr)
       if own.on_attach then own.on_attach(client, buffer) end
     end,
     on_exit = function(code, signal, client_id)
-      ended(client_id)
+      stopping[client_id] = nil
+      require('taper.status').set(client_id, nil)
       if own.on_exit then own.on_exit(code, signal, client_id) end
     end,
   })
