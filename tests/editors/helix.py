@@ -4,8 +4,11 @@ It knows nothing of what should be suggested."""
 import os
 import re
 import shutil
+import signal
+import subprocess
+import tomllib
 
-from terminal import Terminal, wait
+from terminal import Failed, Terminal, wait
 
 
 class Helix:
@@ -21,8 +24,8 @@ class Helix:
         self.tools, self.folder, self.work = tools, folder, work
         self.path, self.terminal = None, None
 
-    def open(self, path, before):
-        """Opens a file with the cursor behind `before`, in insert mode."""
+    def open(self, path, before, first=None):
+        """Opens a file with the cursor behind `before`, in insert mode; `first` is called before any key."""
         self.close()
         lines = before.split("\n")
         here = f"{path}:{len(lines)}:{len(lines[-1]) + 1}"
@@ -30,6 +33,8 @@ class Helix:
         self.path = path
         self.terminal = Terminal(tmux, self.folder, [hx, here], self.env, self.work)
         self.on_screen("NOR", "Helix to start")
+        if first:
+            first()
         with open(path, encoding="utf-8", newline="") as file:
             rest = file.read().replace("\r\n", "\n")[len(before):]
         self.terminal.press("A" if rest.startswith("\n") else "i")
@@ -95,3 +100,113 @@ class Helix:
         self.terminal.ended("Helix")
         self.terminal.close()
         self.terminal = None
+
+    def messages(self):
+        """What stands in the status line."""
+        return self.terminal.screen().splitlines()[-1]
+
+
+
+TASK = "def add(a, b):\n    "
+
+
+def begin(bench, name, label="return a + b"):
+    """Opens a new file and types until the popup has the suggestion."""
+    path = bench.put(name, TASK + "\n")
+    bench.editor.open(path, TASK)
+    bench.editor.terminal.type("retu")
+    offers(bench, label)
+    return path
+
+
+def offers(bench, label):
+    """Waits until the popup has an item; Helix does not say when the server is ready, so asks again."""
+    editor = bench.editor
+    for _ in range(4):
+        try:
+            return wait(lambda: label in editor.shown(), 3, "")
+        except Failed:
+            editor.nudge()
+    return wait(lambda: label in editor.shown(), 3, lambda: f"{label!r} in the popup; Helix shows\n{editor.terminal.screen()}")
+
+
+def preview(bench):
+    """Tab puts the whole suggestion into the text, with its own indentation, and shows it beside the popup."""
+    path = bench.put("preview.py", "def show(n):\n    \n")
+    editor = bench.editor
+    editor.open(path, "def show(n):\n    ")
+    editor.terminal.type("for x in")
+    # The popup filters by the word before the cursor.
+    offers(bench, "in range(n): …")
+    editor.terminal.press("Tab")
+    wait(lambda: editor.terminal.screen().count("print(x)") == 2, 5, lambda: f"all lines, twice\n{editor.terminal.screen()}")
+    bench.picture("helix-preview")
+    editor.terminal.press("Enter")
+    bench.saved(path, "def show(n):\n    for x in range(n):\n        print(x)\n")
+
+
+def dismiss(bench):
+    """Ctrl-c closes the popup and takes back what Tab put into the text."""
+    path = begin(bench, "dismiss.py")
+    editor = bench.editor
+    editor.terminal.press("Tab")
+    wait(lambda: "return a + b" in editor.terminal.screen().split("\n")[1], 5, "the item in the text")
+    editor.terminal.press("C-c")
+    wait(lambda: not editor.shown(), 5, "the popup to close")
+    bench.saved(path, TASK + "retu\n")
+
+
+def undo(bench):
+    """Undo takes back the suggestion and leaves what was typed; redo brings it back."""
+    path = begin(bench, "undo.py")
+    editor = bench.editor
+    editor.accept()
+    editor.normal()
+    editor.terminal.type("u")
+    wait(lambda: "return" not in editor.terminal.screen(), 5, lambda: f"the suggestion to go\n{editor.terminal.screen()}")
+    wait(lambda: "retu" in editor.terminal.screen(), 5, lambda: f"the rest to stay\n{editor.terminal.screen()}")
+    editor.terminal.type("U")
+    bench.saved(path, TASK + "return a + b\n")
+
+
+def killed_server(bench):
+    """The server dies: typing goes on, and `:lsp-restart` brings the suggestions back."""
+    path = begin(bench, "dies.py")
+    editor = bench.editor
+    for number in bench.servers():
+        os.kill(number, signal.SIGKILL)
+    editor.terminal.type("rn 1")
+    bench.saved(path, TASK + "return 1\n")
+    editor.terminal.type(":lsp-restart")
+    editor.terminal.press("Enter")
+    wait(bench.servers, 10, "another server")
+    editor.terminal.type("o")
+    editor.on_screen("INS", "insert mode")
+    editor.terminal.type("retu")
+    offers(bench, "return a + b")
+
+
+def languages(bench):
+    """The shipped languages.toml keeps each language's own servers, as this Helix has them."""
+    editor = bench.editor
+    with open(os.path.join(bench.shipped, "helix", "languages.toml"), "rb") as file:
+        shipped = {row["name"]: row["language-servers"] for row in tomllib.load(file)["language"]}
+    empty = os.path.join(editor.folder, "empty")
+    os.makedirs(empty, exist_ok=True)
+
+    def servers(language):
+        done = subprocess.run(
+            [os.path.join(editor.tools, "bin", "hx"), "--health", language],
+            env={**editor.env, "XDG_CONFIG_HOME": empty}, capture_output=True, text=True, check=False,
+        )
+        report = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).split("Configured debug")[0]
+        if "Configured language servers" not in report:
+            raise Failed(f"Helix does not know {language}: {done.stdout}{done.stderr}")
+        return re.findall(r"^  [✘✓] ([\w.-]+):", report, re.M)
+
+    wrong = {name: row for name, row in shipped.items() if row != ["taper", *servers(name)]}
+    if wrong:
+        raise Failed("\n".join(f"{name} has {row}; Helix's own are {servers(name)}" for name, row in wrong.items()))
+
+
+CHECKS = [preview, dismiss, undo, languages]

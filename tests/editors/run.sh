@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The editor tests: fetches Neovim and Helix, then drives them with the built server, first with the scripted
-# engine, then with the real default model.
+# The editor tests: fetches Neovim (0.12, 0.11, 0.10) and Helix, checks the plugin's Lua, then drives the editors with the
+# built server, with the scripted engine and with the real default model.
 #
 # usage: tests/editors/run.sh [OUT]       OUT: where screens, pictures and logs go (default target/editors)
 #
@@ -29,13 +29,13 @@ if [ -n "$model" ]; then
   model=$(realpath "$model")
 else
   # Fetched here, so that no editor waits for it.
-  "$bin" pull
-  model=auto
+  model=$("$bin" pull qwen2.5-coder-0.5b)
 fi
 
 status=0
 if [[ " ${TAPER_EDITORS:-} " != *" only "* ]]; then
   "$here/get_editors.sh" "$tools/editors"
+  "$tools/editors/bin/luacheck" --no-color -q --config "$root/editors/neovim/.luacheckrc" "$root/editors/neovim"
   PYTHONPATH=$tools/editors/python python3 "$here/drive.py" --taper "$bin" --tools "$tools/editors" --out "$out" --model "$model" || status=1
 fi
 

@@ -31,6 +31,8 @@ class Terminal:
 
     # A server that is just ending must not be met by the next one.
     numbers = itertools.count()
+    # Those that run.
+    running = []
 
     def __init__(self, tmux, folder, argv, env, cwd, columns=88, rows=16):
         self.columns, self.rows = columns, rows
@@ -44,6 +46,7 @@ class Terminal:
         self.env = {**env, "LC_ALL": "C.UTF-8", "COLORTERM": "truecolor"}
         self.env.pop("TMUX", None)
         self.last = ""
+        self.running.append(self)
         self._run("new-session", "-d", "-x", str(columns), "-y", str(rows), "-c", cwd, "--", *argv)
 
     def _run(self, *arguments):
@@ -86,7 +89,16 @@ class Terminal:
 
     def close(self):
         """Ends the tmux, and the program with it if it still runs."""
+        if self in self.running:
+            self.running.remove(self)
         subprocess.run(self.tmux + ["kill-server"], env=self.env, capture_output=True, check=False)
+
+
+    @classmethod
+    def close_all(cls):
+        """Ends every one that runs."""
+        for terminal in list(cls.running):
+            terminal.close()
 
 
 # The colours 0 to 15 of a terminal; the rest are a cube and a grey ramp, by convention.
@@ -143,36 +155,88 @@ def _styled(line, style):
                 style["bg"] = BASIC[code - 40 if code < 50 else code - 92]
 
 
-def svg(frame, columns, cursor):
-    """Draws a frame as SVG: one rectangle per background, one text element per piece, a bar for the cursor."""
-    width, height, pad = 8.4, 18, 10
+WIDTH, HEIGHT, PAD = 8.4, 18, 10
+FAMILY = "ui-monospace, SFMono-Regular, Menlo, Consolas, DejaVu Sans Mono, monospace"
+
+
+def _rows(frame):
+    """The rows of a frame as lists of SVG elements, and the colour of the page."""
     lines = frame.rstrip("\n").split("\n")
     # A program that colours its whole screen leaves no gap to the margin.
     page = next((now.get("bg", BACKGROUND) for _, now in _styled(lines[0], {})), BACKGROUND)
-    out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {columns * width + 2 * pad:.0f} {len(lines) * height + 2 * pad}" '
-        'font-family="ui-monospace, SFMono-Regular, Menlo, Consolas, DejaVu Sans Mono, monospace" font-size="14">',
-        f'<rect width="100%" height="100%" rx="6" fill="{page}"/>',
-    ]
-    style = {}
+    rows, style = [], {}
     for row, line in enumerate(lines):
-        column = 0
+        column, out = 0, []
         for text, now in _styled(line, style):
             fg, bg = now.get("fg", FOREGROUND), now.get("bg", page)
             if now.get("reverse"):
                 fg, bg = bg, fg
-            x, y, long = pad + column * width, pad + row * height, len(text) * width
+            x, y, long = PAD + column * WIDTH, PAD + row * HEIGHT, len(text) * WIDTH
             if bg != page:
-                out.append(f'<rect x="{x:.1f}" y="{y}" width="{long:.1f}" height="{height}" fill="{bg}"/>')
-            if text.strip():
+                out.append(f'<rect x="{x:.1f}" y="{y}" width="{long:.1f}" height="{HEIGHT}" fill="{bg}"/>')
+            words = text.rstrip(" ")
+            if words.strip():
                 extra = ' font-weight="bold"' * bool(now.get("bold")) + ' font-style="italic"' * bool(now.get("italic"))
                 out.append(
                     f'<text x="{x:.1f}" y="{y + 13.5}" fill="{fg}"{extra} xml:space="preserve" '
-                    f'textLength="{long:.1f}" lengthAdjust="spacingAndGlyphs">{html.escape(text)}</text>'
+                    f'textLength="{len(words) * WIDTH:.1f}" lengthAdjust="spacingAndGlyphs">{html.escape(words)}</text>'
                 )
             column += len(text)
-    if cursor:
-        x, y = pad + cursor[0] * width, pad + cursor[1] * height
-        out.append(f'<rect x="{x - 0.5:.1f}" y="{y + 1}" width="2" height="{height - 2}" fill="{FOREGROUND}"/>')
-    out.append("</svg>")
-    return "\n".join(out) + "\n"
+        rows.append("".join(out))
+    return rows, page
+
+
+def _bar(cursor):
+    x, y = PAD + cursor[0] * WIDTH, PAD + cursor[1] * HEIGHT
+    return f'<rect x="{x - 0.5:.1f}" y="{y + 1}" width="2" height="{HEIGHT - 2}" fill="{FOREGROUND}"/>'
+
+
+def _page(columns, rows, page, body):
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {columns * WIDTH + 2 * PAD:.0f} {rows * HEIGHT + 2 * PAD}" '
+            f'font-family="{FAMILY}" font-size="14">',
+            f'<rect width="100%" height="100%" rx="6" fill="{page}"/>',
+            *body,
+            "</svg>\n",
+        ]
+    )
+
+
+def svg(frame, columns, cursor):
+    """Draws a frame as SVG: one rectangle per background, one text element per piece, a bar for the cursor."""
+    rows, page = _rows(frame)
+    return _page(columns, len(rows), page, [row for row in rows if row] + ([_bar(cursor)] if cursor else []))
+
+
+def film(frames, columns):
+    """Draws frames, each (seconds that it stands, frame, cursor), as an SVG that plays them again and again. A row that
+    stands still is drawn once."""
+    total = sum(seconds for seconds, _, _ in frames)
+    starts, at = [], 0.0
+    for seconds, _, _ in frames:
+        starts.append(at)
+        at += seconds
+    shown, page, count = {}, BACKGROUND, 0
+    for number, (_, frame, cursor) in enumerate(frames):
+        rows, page = _rows(frame)
+        count = max(count, len(rows))
+        for element in {row for row in rows if row} | ({_bar(cursor)} if cursor else set()):
+            shown.setdefault(element, []).append(number)
+    body = []
+    for element, numbers in shown.items():
+        if len(numbers) == len(frames):
+            body.append(element)
+            continue
+        times, values = [0.0], ["visible" if 0 in numbers else "hidden"]
+        for number in range(1, len(frames)):
+            value = "visible" if number in numbers else "hidden"
+            if value != values[-1]:
+                times.append(starts[number] / total)
+                values.append(value)
+        body.append(
+            f'<g visibility="{values[0]}">{element}<animate attributeName="visibility" calcMode="discrete" dur="{total:.2f}s" '
+            f'repeatCount="indefinite" keyTimes="{";".join(f"{time:.4f}".rstrip("0").rstrip(".") for time in times)}" '
+            f'values="{";".join(values)}"/></g>'
+        )
+    return _page(columns, count, page, body)

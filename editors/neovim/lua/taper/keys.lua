@@ -1,0 +1,65 @@
+-- Insert mode keys that act only while a suggestion is shown, and are else what they were before.
+-- It knows nothing of what the actions do.
+local config = require('taper.config')
+
+local M = {}
+
+-- Actions that do something without a suggestion too.
+local always = { trigger = true }
+-- What was mapped by `map`: action to key.
+M.mapped = {}
+
+local function menu_open()
+  if vim.fn.pumvisible() == 1 then return true end
+  local cmp, blink = package.loaded['cmp'], package.loaded['blink.cmp']
+  if cmp and cmp.visible and cmp.visible() then return true end
+  local visible = blink and (blink.is_menu_visible or blink.is_visible)
+  return visible and visible() or false
+end
+
+-- Keeps what a key did before under a name of its own, as it was: expr, callback, remap and all.
+local function keep(key, name)
+  local raw = vim.api.nvim_replace_termcodes(key, true, true, true)
+  for _, old in ipairs(vim.api.nvim_get_keymap('i')) do
+    if (old.lhsraw == raw or old.lhsrawalt == raw) and not (old.desc or ''):find('^taper: ') then
+      -- A mapping to itself and more is not mapped again at its beginning; under another name it would be.
+      local itself = type(old.rhs) == 'string' and vim.startswith(old.rhs:lower(), old.lhs:lower())
+      old.lhs, old.lhsraw, old.lhsrawalt = name, vim.api.nvim_replace_termcodes(name, true, true, true), nil
+      if itself then old.noremap = 1 end
+      vim.fn.mapset('i', false, old)
+      return true
+    end
+  end
+  return false
+end
+
+--- Maps the keys of the options. What they were mapped to before is what they do while nothing is shown.
+function M.map()
+  for action, key in pairs(M.mapped) do
+    pcall(vim.keymap.del, 'i', key)
+    local kept = '<Plug>(taper-before-' .. action .. ')'
+    local before = vim.fn.maparg(kept, 'i', false, true)
+    if next(before) then
+      before.lhs, before.lhsraw, before.lhsrawalt = key, vim.api.nvim_replace_termcodes(key, true, true, true), nil
+      vim.fn.mapset('i', false, before)
+      pcall(vim.keymap.del, 'i', kept)
+    end
+  end
+  M.mapped = {}
+  for action, key in pairs(config.used.keys) do
+    if key then
+      local kept = '<Plug>(taper-before-' .. action .. ')'
+      local else_ = keep(key, kept) and kept or key
+      local act = ("<Cmd>lua require('taper').%s()<CR>"):format(action)
+      vim.keymap.set('i', key, function()
+        local menu = action == 'accept' and not config.used.accept_over_menu and menu_open()
+        local mine = not menu and (require('taper.display').shown() or always[action] and require('taper').active(0))
+        return mine and act or else_
+        -- Remapped, so that what was kept is found; a mapping that yields its own key is not mapped again.
+      end, { expr = true, remap = true, replace_keycodes = true, desc = 'taper: ' .. action:gsub('_', ' ') })
+      M.mapped[action] = key
+    end
+  end
+end
+
+return M

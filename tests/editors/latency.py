@@ -1,0 +1,192 @@
+"""From a key to the text that it brings, as a terminal is told to draw it: p50 and p95 an editor.
+It knows nothing of the server's insides; the key goes into a pseudo-terminal, and the clock stops at the first byte of
+text in the suggestion's own colour that comes out of it.
+
+usage: latency.py --taper BINARY --tools FOLDER --out FOLDER [--model FILE] [--rounds N] [--editor NAME…]
+
+Prints one line of a Markdown table an editor. Without `--model` the scripted engine answers at once, so that the time
+is the editor's own and the pipe's; with it the file's model does.
+"""
+
+import argparse
+import fcntl
+import os
+import pty
+import select
+import statistics
+import struct
+import subprocess
+import sys
+import termios
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
+
+# pylint: disable=wrong-import-position
+import drive
+from drive import MODEL, ROOT, Bench, split
+from helix import Helix
+from neovim import Bare, Neovim, Neovim010, Neovim011, Own
+from terminal import Failed
+
+# No theme has these colours: what is drawn in them is a suggestion.
+COLOUR, NUMBERS = "#a1b2c3", b"161;178;195"
+HIGHLIGHT = f"autocmd VimEnter,ColorScheme * hi ComplHint guifg={COLOUR} | hi TaperGhost guifg={COLOUR}"
+
+# What is typed before the key that counts, and that key: behind it the script has an answer, and before it none.
+TYPED = "retu"
+
+
+class Pty:
+    """In place of the terminal of `terminal.py`: the same program, and its bytes."""
+
+    numbers = drive.Terminal.numbers
+
+    def __init__(self, _tmux, _folder, argv, env, cwd, columns=88, rows=24):
+        self.master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        env = {**env, "TERM": "xterm-256color", "COLORTERM": "truecolor", "LC_ALL": "C.UTF-8"}
+        self.process = subprocess.Popen(argv, stdin=slave, stdout=slave, stderr=slave, env=env, cwd=cwd, start_new_session=True)
+        os.close(slave)
+        self.seen = b""
+
+    def write(self, text):
+        """Keys, as a terminal sends them."""
+        os.write(self.master, text.encode())
+
+    def read(self, seconds):
+        """What comes within so many seconds at most; empty if nothing does."""
+        ready, _, _ = select.select([self.master], [], [], seconds)
+        return os.read(self.master, 1 << 16) if ready else b""
+
+    def drain(self, quiet):
+        """Reads until nothing came for so many seconds."""
+        while True:
+            piece = self.read(quiet)
+            if not piece:
+                return
+            self.seen += piece
+
+    def until(self, what, seconds):
+        """Milliseconds until `what` comes out; None if it does not."""
+        start, tail = time.monotonic(), b""
+        while (left := start + seconds - time.monotonic()) > 0:
+            piece = self.read(left)
+            tail = tail[-64:] + piece
+            if what in tail:
+                return (time.monotonic() - start) * 1000
+        return None
+
+    def screen(self):
+        """Everything that came, for messages."""
+        return self.seen.decode(errors="replace")
+
+    def close(self):
+        """Ends the program."""
+        self.process.kill()
+        self.process.wait()
+
+
+def started(editor, tools, shipped, folder, work, env, path, line, column):
+    """Starts an editor as its test does, but in a Pty, with a colour of its own for suggestions."""
+    config = os.path.join(folder, "config")
+    if editor is Helix:
+        os.makedirs(os.path.join(config, "helix", "themes"))
+        for name in ("languages.toml", "config.toml"):
+            with open(os.path.join(shipped, "helix", name), encoding="utf-8") as source:
+                text = source.read()
+            if name == "config.toml":
+                text = 'theme = "seen"\n' + (text if env.get("TAPER_ADVICE") else "")
+            with open(os.path.join(config, "helix", name), "w", encoding="utf-8") as file:
+                file.write(text)
+        with open(os.path.join(config, "helix", "themes", "seen.toml"), "w", encoding="utf-8") as file:
+            file.write(f'inherits = "default"\n"ui.menu" = {{ fg = "{COLOUR}", bg = "#102030" }}\n')
+        env = {**env, "XDG_CONFIG_HOME": config, "XDG_CACHE_HOME": os.path.join(folder, "cache")}
+        return Pty(None, folder, [os.path.join(tools, "bin", "hx"), f"{path}:{line}:{column}"], env, work)
+    env = editor.configure(shipped, folder, env)
+    argv = [os.path.join(tools, "bin", editor.program), "-n", "-i", "NONE", "--cmd", "let g:loaded_python3_provider=0"]
+    argv += ["--cmd", HIGHLIGHT, "--cmd", "set termguicolors", f"+call cursor({line},{column})", path]
+    return Pty(None, folder, argv, env, work)
+
+
+class Nothing:
+    """An editor that is not started: the bench is only for the folder and the server."""
+
+    terminal = None
+
+    def __init__(self, *_, **__):
+        pass
+
+
+def measure(editor, options, advice=False):
+    """Milliseconds of each round in which the suggestion came, and how many it did not."""
+    nothing = type("Nothing", (Nothing,), {"name": editor.name})
+    goals = None if options.model else ["return a + b"]
+    bench = Bench(nothing, os.path.join(ROOT, "editors"), options, goals)
+    if goals:
+        # Only behind the last key, so that nothing is drawn before.
+        with open(os.path.join(bench.folder, "script"), "w", encoding="utf-8") as file:
+            file.write(f"when {TYPED}<|fim_suffix|>\nanswer rn a + b\n")
+    name, fixture, typed = MODEL[0] if options.model else ("sum.py", "def add(a, b):\n    ▮\n\n\nprint(add(1, 2))\n", TYPED)
+    before, after = split(fixture)
+    path = bench.put(name, before + after)
+    lines = before.split("\n")
+    env = {**bench.env, **({"TAPER_ADVICE": "1"} if advice else {})}
+    terminal = started(editor, options.tools, bench.shipped, bench.folder, bench.work, env, path, len(lines), len(lines[-1]) + 1)
+    times, missed = [], 0
+    try:
+        terminal.drain(1.5)
+        terminal.write("A")
+        terminal.drain(0.3)
+        warm = 0
+        while len(times) + missed < options.rounds:
+            terminal.write(typed[:-1])
+            # A pause: what these keys brought has been drawn, and the editor has nothing left to ask.
+            terminal.drain(0.35)
+            terminal.write(typed[-1])
+            taken = terminal.until(NUMBERS, 1.5)
+            if taken is None and not times and warm < 40:
+                warm += 1  # the model is still being read
+            elif taken is None:
+                missed += 1
+            else:
+                times.append(taken)
+            terminal.drain(0.1)
+            # Takes the line back: leaves insert mode, empties the line, and begins anew with its indentation.
+            terminal.write("\x03" if editor is Helix else "")
+            terminal.write("\x7f" * len(typed))
+            terminal.drain(0.25)
+    finally:
+        terminal.close()
+        bench.close()
+    if not times:
+        raise Failed(f"{editor.name} never showed a suggestion; it wrote\n{terminal.screen()[-2000:]}")
+    return times, missed
+
+
+def main():
+    """Measures each editor and prints its line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for part in ("taper", "tools", "out"):
+        parser.add_argument("--" + part, required=True)
+    parser.add_argument("--model")
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--editor", nargs="+")
+    options = parser.parse_args()
+    for part in ("taper", "tools", "out"):
+        setattr(options, part, os.path.abspath(getattr(options, part)))
+    os.makedirs(options.out, exist_ok=True)
+    kinds = [(editor, False) for editor in (Neovim, Bare, Own, Neovim011, Neovim010, Helix)] + [(Helix, True)]
+    for editor, advice in kinds:
+        label = editor.name + (" with config.toml" if advice else "")
+        if options.editor and editor.name not in options.editor:
+            continue
+        times, missed = measure(editor, options, advice)
+        times.sort()
+        p95 = times[min(len(times) - 1, round(0.95 * len(times)) - 1)]
+        print(f"| {label} | {statistics.median(times):.0f} | {p95:.0f} | {times[-1]:.0f} | {len(times)} of {len(times) + missed} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,325 @@
+"""What only the Neovim plugin does: words and lines, keys that fall through, pausing, status, a server that comes back.
+It knows nothing of how the plugin does it: keys go in, the buffer, the screen and the plugin's public functions tell."""
+
+import json
+import os
+import re
+import signal
+
+from terminal import Failed, wait
+
+TASK = "def add(a, b):\n    "
+REST = "rn a + b"
+
+
+def begin(bench, name, typed="retu", before=TASK):
+    """Opens a new file and types until the suggestion is there."""
+    path = bench.put(name, before + "\n")
+    bench.editor.open(path, before)
+    bench.editor.terminal.type(typed)
+    return path
+
+
+def shows(bench, text, seconds=10):
+    """Waits until the ghost text is `text`."""
+    editor = bench.editor
+    text = editor.as_shown(text)
+    if text and seconds >= 10:
+        # On a busy machine the one answer can be late, and Neovim asks again only when the cursor moves.
+        for _ in range(3):
+            try:
+                return wait(lambda: editor.shown() == text, 3, "")
+            except Failed:
+                editor.nudge()
+    return wait(lambda: editor.shown() == text, seconds, lambda: f"the ghost text {text!r}; it is {editor.shown()!r}\n{editor.terminal.screen()}")
+
+
+def holds(bench, text):
+    """Waits until the buffer is `text`."""
+    editor = bench.editor
+    wait(lambda: editor.text() == text, 5, lambda: f"the buffer {text!r}; it is {editor.text()!r}")
+
+
+def status(bench, text):
+    """Waits until the status line says `text`."""
+    line = lambda: bench.editor.lua("return vim.api.nvim_eval_statusline(require('taper').statusline(), {}).str")
+    wait(lambda: line() == text, 10, lambda: f"the status {text!r}; it is {line()!r}")
+
+
+def words(bench):
+    """A word at a time, then a line at a time; what remains stays visible without a new question."""
+    path = bench.put("words.py", "def show(n):\n    \n")
+    editor = bench.editor
+    editor.open(path, "def show(n):\n    ")
+    editor.terminal.type("for x in")
+    shows(bench, " range(n):\n        print(x)")
+    editor.terminal.press("M-Right")
+    shows(bench, "(n):\n        print(x)", 1)
+    holds(bench, "def show(n):\n    for x in range\n")
+    editor.terminal.press("M-Right")
+    editor.terminal.press("M-C-Right")
+    holds(bench, "def show(n):\n    for x in range(n):\n")
+    editor.terminal.press("M-C-Right")
+    bench.saved(path, "def show(n):\n    for x in range(n):\n        print(x)\n")
+
+
+def dismiss(bench):
+    """Dismissed, it stays away until the next key, and Tab is Tab."""
+    begin(bench, "dismiss.py")
+    editor = bench.editor
+    shows(bench, REST)
+    editor.terminal.press("C-]")
+    shows(bench, "")
+    editor.terminal.press("Tab")
+    holds(bench, "def add(a, b):\n    retu    \n")
+    editor.terminal.press("BSpace")
+    editor.rpc.command("stopinsert")
+    editor.mode("n")
+
+
+def undo(bench):
+    """Undo takes back the suggestion, and only that; redo brings it back."""
+    begin(bench, "undo.py")
+    editor = bench.editor
+    shows(bench, REST)
+    editor.accept()
+    holds(bench, "def add(a, b):\n    return a + b\n")
+    editor.normal()
+    editor.terminal.type("u")
+    # Neovim's own undo step is the whole insertion.
+    holds(bench, "def add(a, b):\n    retu\n" if editor.plugin else TASK + "\n")
+    editor.terminal.press("C-r")
+    holds(bench, "def add(a, b):\n    return a + b\n")
+
+
+def burst(bench):
+    """Typed on, accepted and typed on again in one burst, as it comes from a slow connection: in that order."""
+    path = begin(bench, "burst.py")
+    editor = bench.editor
+    shows(bench, REST)
+    editor.rpc.input("rn<Tab>  # sum<Esc>")
+    editor.mode("n")
+    bench.saved(path, "def add(a, b):\n    return a + b  # sum\n")
+
+
+def mended(bench):
+    """A mistake is mended with Backspace, and the suggestion is there again."""
+    path = begin(bench, "mended.py", "retux")
+    editor = bench.editor
+    editor.terminal.press("BSpace")
+    shows(bench, REST)
+    editor.accept()
+    bench.saved(path, "def add(a, b):\n    return a + b\n")
+
+
+def buffer_toggled(bench):
+    """Switched off in one buffer, and on again; Tab is Tab meanwhile."""
+    begin(bench, "toggle.py")
+    editor = bench.editor
+    shows(bench, REST)
+    editor.command("Taper toggle")
+    status(bench, "taper off")
+    editor.terminal.type("ccretu")
+    editor.terminal.press("Tab")
+    editor.terminal.press("BSpace")
+    # The tab's blanks go one by one or together: `softtabstop` decides. What counts is that nothing was accepted.
+    if "return" in editor.text() or editor.shown():
+        raise Failed(f"switched off, it still suggests: {editor.shown()!r}, {editor.text()!r}")
+    editor.command("Taper toggle")
+    status(bench, "taper")
+    editor.terminal.type("ccretu")
+    shows(bench, REST)
+
+
+def paused(bench):
+    """Paused everywhere and resumed, from insert mode's own point of view live."""
+    begin(bench, "paused.py")
+    editor = bench.editor
+    shows(bench, REST)
+    editor.lua("require('taper').pause()")
+    shows(bench, "")
+    status(bench, "taper paused")
+    editor.lua("require('taper').resume()")
+    status(bench, "taper")
+    editor.terminal.press("BSpace")
+    editor.terminal.type("u")
+    shows(bench, REST)
+
+
+def settings(bench):
+    """An option of the server is changed while it runs."""
+    path = bench.put("settings.py", "def show(n):\n    \n")
+    editor = bench.editor
+    editor.open(path, "def show(n):\n    ")
+    editor.terminal.type("for x in")
+    shows(bench, " range(n):\n        print(x)")
+    editor.command("Taper set max-lines 1")
+    editor.terminal.type("ccfor x in")
+    shows(bench, " range(n):")
+    editor.command("Taper set max-lines 12")
+    editor.terminal.type("ccfor x in")
+    shows(bench, " range(n):\n        print(x)")
+    editor.command("Taper set latency-budget-ms soon")
+    wait(lambda: "latency-budget-ms" in editor.messages(), 5, lambda: f"a message that names the option; there is {editor.messages()!r}")
+
+
+def killed_server(bench):
+    """The server dies under the user's fingers: typing goes on, it comes back, and suggests."""
+    begin(bench, "dies.py")
+    editor = bench.editor
+    shows(bench, REST)
+    old = bench.servers()
+    for number in old:
+        os.kill(number, signal.SIGKILL)
+    for character in "rn 1  # ok":
+        editor.terminal.type(character)
+    holds(bench, "def add(a, b):\n    return 1  # ok\n")
+    wait(lambda: [n for n in bench.servers() if n not in old], 10, "another server")
+    wait(editor.attached, 10, "the other server to be attached")
+    editor.normal()
+    editor.terminal.type("ccretu")
+    shows(bench, REST)
+
+
+def popup(bench):
+    """With Neovim's own popup menu open, Tab is the menu's, or whatever it is mapped to, and the menu's item is taken."""
+    path = bench.put("popup.py", "return_value = 1\n\n")
+    editor = bench.editor
+    editor.open(path, "return_value = 1\n")
+    editor.terminal.type("retu")
+    shows(bench, REST)
+    editor.terminal.press("C-n")
+    wait(lambda: editor.lua("return vim.fn.pumvisible()") == 1 or "return_value" in editor.text().split("\n")[1], 5, "the popup")
+    editor.terminal.press("C-y")
+    editor.terminal.type(" = 2")
+    bench.saved(path, "return_value = 1\nreturn_value = 2\n")
+
+
+# Mappings of a user from before the plugin, and what Tab then yields while nothing is shown.
+BEFORE = {
+    "an expression": ("vim.keymap.set('i', '<Tab>', function() return vim.fn.pumvisible() == 1 and '<C-n>' or 'expr' end, { expr = true })", "expr"),
+    "a callback": ("vim.keymap.set('i', '<Tab>', function() vim.api.nvim_put({ 'call' }, 'c', false, true) end)", "call"),
+    "keys": ("vim.cmd('inoremap <Tab> keys')", "keys"),
+    "keys mapped on": ("vim.cmd('imap <Tab> <Plug>(mine)') vim.cmd('inoremap <Plug>(mine) on')", "on"),
+    "itself and more": ("vim.cmd('imap <Tab> <Tab>more')", "    more"),
+    "Vim script": ("vim.cmd([[inoremap <silent><expr> <Tab> pumvisible() ? \"\\<C-n>\" : \"\\<C-v>u2713\"]])", "✓"),
+    # A later mapping of a completion plugin that hands on what it does not use, as nvim-cmp and blink.cmp map.
+    "a plugin's, later": (
+        "vim.api.nvim_create_autocmd('InsertEnter', { once = true, callback = function() local mine = vim.fn.maparg('<Tab>', 'i', false, true)\n"
+        "vim.keymap.set('i', '<Tab>', function() if vim.g.menu then return 'menu' end return vim.api.nvim_replace_termcodes(mine.callback(), true, true, true) end,"
+        " { expr = true, remap = true, buffer = 0, replace_keycodes = false }) end })",
+        "    ",
+    ),
+}
+
+
+def falls_through(bench, text):
+    """Tab accepts what is shown, and is what it was before where nothing is."""
+    path = bench.put("through.py", "\n\n")
+    editor = bench.editor
+    editor.rpc.command("set expandtab shiftwidth=4 softtabstop=4")
+    editor.open(path, "")
+    editor.terminal.press("Tab")
+    editor.terminal.type(";")
+    holds(bench, text + ";\n\n")
+    editor.normal()
+    editor.terminal.type("jA")
+    editor.terminal.type("retu")
+    shows(bench, REST)
+    editor.accept()
+    holds(bench, text + ";\nreturn a + b\n")
+
+
+def two_editors(bench, other):
+    """Two editors, each with its server, on one file: what one saves the other reads, and both suggest."""
+    path = begin(bench, "shared.py")
+    editor = bench.editor
+    shows(bench, REST)
+    editor.accept()
+    bench.saved(path, "def add(a, b):\n    return a + b\n")
+    other.open(path, TASK)
+    if other.text() != "def add(a, b):\n    return a + b\n":
+        raise Failed(f"the other editor has {other.text()!r}")
+    other.normal()
+    other.terminal.type("oq = ad")
+    try:
+        wait(lambda: other.shown() == "d(1, 2)", 3, "")
+    except Failed:
+        other.nudge()
+        wait(lambda: other.shown() == "d(1, 2)", 10, lambda: f"the other's ghost text; it is {other.shown()!r}")
+    other.accept()
+    other.save()
+    whole = "def add(a, b):\n    return a + b\nq = add(1, 2)\n"
+
+    def saved():
+        with open(path, encoding="utf-8") as file:
+            return file.read() == whole
+
+    wait(saved, 5, lambda: f"{whole!r} in the file")
+    other.close()
+    editor.rpc.command("edit!")
+    holds(bench, whole)
+    editor.insert("def add(a, b):\n    return a + b\nq = add(1, 2)")
+    editor.terminal.press("Enter")
+    editor.terminal.type("r = ad")
+    shows(bench, "d(1, 2)")
+
+
+def health(bench):
+    """`:checkhealth taper` finds nothing wrong, and says what is there."""
+    editor = bench.editor
+    editor.command("checkhealth taper")
+    wait(lambda: "taper: keys" in editor.text(), 20, lambda: f"the report; there is {editor.text()!r}")
+    report = editor.text()
+    editor.rpc.command("bwipeout!")
+    if "ERROR" in report or "WARNING" in report.replace("WARNING no model", ""):
+        raise Failed("checkhealth says\n" + report)
+    for part in ("Neovim 0.1", "/taper", "inline_completion" if editor.name == "neovim" else "itself", "<Tab>"):
+        if part not in report:
+            raise Failed(f"checkhealth does not say {part!r}:\n{report}")
+
+
+def commands(bench, readme):
+    """:Taper completes what there is, and knows the server's options; the help has its tags."""
+    editor = bench.editor
+    complete = lambda line: editor.lua("return vim.fn.getcompletion(..., 'cmdline')", line)
+    if complete("Taper pau") != ["pause"] or "restart" not in complete("Taper "):
+        raise Failed(f"completion yields {complete('Taper ')}")
+    if complete("Taper set suggest ") != ["auto", "block", "line"]:
+        raise Failed(f"completion yields {complete('Taper set suggest ')}")
+    with open(readme, encoding="utf-8") as file:
+        listed = sorted(re.findall(r"^\| `([a-z-]+)` \|", file.read(), re.M))
+    known = sorted(editor.lua("return vim.tbl_keys(require('taper.command').options)"))
+    if listed != known:
+        raise Failed(f"the README's options are {listed}; the plugin's are {known}")
+    editor.command("Taper nonsense")
+    wait(lambda: "nonsense" in editor.messages(), 5, "a message that names the mistake")
+    editor.rpc.command("helptags ALL")
+    for tag in ("taper-keys", ":Taper", "taper-statusline", "hl-TaperGhost"):
+        if tag not in editor.rpc.funcs.getcompletion(tag, "help"):
+            raise Failed(f"`:help {tag}` finds nothing")
+
+
+def status_of_server(bench):
+    """`taper/status` decides the status line once it came, and LSP progress does until then."""
+    editor = bench.editor
+    begin(bench, "status.py")
+    shows(bench, REST)
+    send = "local c = vim.lsp.get_clients({ name = 'taper' })[1] "
+    progress = lambda value: editor.lua(send + "vim.lsp.handlers['$/progress'](nil, { token = 'taper/model/1', value = vim.json.decode(...) }, { client_id = c.id })", json.dumps(value))
+    progress({"kind": "begin", "title": "taper", "message": "downloading", "percentage": 7})
+    status(bench, "taper 7%")
+    progress({"kind": "end"})
+    status(bench, "taper")
+    told = lambda value: editor.lua(send + "c.handlers['taper/status'](nil, vim.json.decode(...), { client_id = c.id, method = 'taper/status' })", json.dumps(value))
+    told({"state": "loading", "percent": 43, "message": "reading"})
+    status(bench, "taper 43%")
+    told({"state": "ready", "model": "q", "device": "cpu", "percent": None})
+    status(bench, "taper")
+    told({"state": "error", "message": "no model"})
+    status(bench, "taper !")
+    told({"state": "ready"})
+    status(bench, "taper")
+
+
+CHECKS = [words, dismiss, burst, mended, buffer_toggled, paused, settings, popup, status_of_server, killed_server]
