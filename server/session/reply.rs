@@ -133,8 +133,8 @@ impl Question {
             && !self.is_unwanted(Instant::now())
     }
 
-    /// What was typed since, if nothing else was done on the way to `text`, and if what there is to be shown may come
-    /// to say it.
+    /// Whether work on it may be of use for `text`: nothing but typing at its cursor has happened since, and what there
+    /// is to be shown may come to say that.
     pub(crate) fn foresaw(&self, text: &Rope) -> bool {
         let typed = reuse::typed(&self.snapshot, text);
         let draft = self.draft.lock().unwrap_or_else(PoisonError::into_inner);
