@@ -221,9 +221,11 @@ mod tests {
                 build_as_at(earlier * 9, &profile, engine.tokens(), file, budget).0.tokens
             };
             let then = build(line, line);
-            let now = build(line + 7, line);
-            assert!(now.starts_with(&then) && now.len() == then.len() + 7 * 9, "line {line}");
-            moved += usize::from(!build(line + 7, line + 7).starts_with(&then));
+            let shared =
+                |now: &[TokenId]| now.iter().zip(&then).take_while(|(a, b)| a == b).count() + 2 >= then.len();
+            // But for the last tokens, which what was typed may have joined.
+            assert!(shared(&build(line + 7, line)), "line {line}");
+            moved += usize::from(!shared(&build(line + 7, line + 7)));
         }
         assert!(moved > 40, "{moved}");
     }
