@@ -17,7 +17,8 @@
 //! One keystroke: `protocol` turns `didChange` into one [`session::Event`] and sends it to the session
 //! thread, which owns the documents: rope edit, tree edit, parse. `inlineCompletion` takes a
 //! [`suggest::Snapshot`] and puts the question into the completer's one-slot mailbox; the completer thread,
-//! which owns the engine, runs [`suggest::suggest`]; the reply goes out at the deadline at the latest.
+//! which owns the engine, runs [`suggest::suggest`]; the reply goes out at the deadline at the latest. What runs when
+//! the next key comes goes on while it says what was typed, and then answers that key.
 
 pub mod cli;
 pub mod protocol;

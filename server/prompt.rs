@@ -50,22 +50,39 @@ const LONGEST_HEAL: usize = 128;
 
 /// Builds the prompt, and returns it with the window of text that it was made from.
 pub fn build(profile: &Profile, tokens: &Tokens, file: File<'_>, budget: Budget) -> (Prompt, Window) {
+    build_as_at(file.cursor, profile, tokens, file, budget)
+}
+
+/// [`build`], with the start of the window and the anchor where they were when the cursor stood at `earlier`, a byte
+/// offset before it: what was read then is the beginning of this prompt. It is longer by what lies between the two.
+pub fn build_as_at(
+    earlier: usize,
+    profile: &Profile,
+    tokens: &Tokens,
+    file: File<'_>,
+    budget: Budget,
+) -> (Prompt, Window) {
     let room = profile.context.saturating_sub(budget.answer + HEADER_TOKENS + 8);
     let suffix_room = budget.suffix.min(room / 3);
     let prefix_room = budget.prefix.min(room - suffix_room);
     let mut prefix_bytes = prefix_room * BYTES_PER_TOKEN;
     let mut suffix_bytes = suffix_room * BYTES_PER_TOKEN;
+    let since = file.cursor.saturating_sub(earlier);
     loop {
-        let window = window::take(file.text, file.cursor, prefix_bytes, suffix_bytes);
-        let parts = Parts::new(profile, tokens, &window);
-        let prefix_tokens = parts.head.len() + parts.tail.len();
-        // Text with more tokens than it should have (data, other scripts): a smaller window.
-        if prefix_tokens > prefix_room && prefix_bytes > 64 {
-            prefix_bytes = (prefix_bytes * prefix_room / prefix_tokens).min(prefix_bytes / 2).max(64);
+        let window = window::take_as_at(earlier, file.text, file.cursor, prefix_bytes, suffix_bytes);
+        let parts = Parts::new(profile, tokens, &window, file.text.byte_to_line(earlier));
+        let all = parts.head.len() + parts.tail.len();
+        // About as many as there were at the earlier place: so the same windows are too large.
+        let bytes = window.prefix.len().max(1);
+        let then = all * bytes.saturating_sub(since) / bytes;
+        // Text with more tokens than it should have (data, other scripts): a smaller window, in steps that do not depend
+        // on how many more, so that it does not change with every key.
+        if (then > prefix_room || all > room - suffix_room) && prefix_bytes > 64 {
+            prefix_bytes = (prefix_bytes * 3 / 4).max(64);
             continue;
         }
         if parts.suffix.len() > suffix_room && suffix_bytes > 64 {
-            suffix_bytes /= 2;
+            suffix_bytes = (suffix_bytes * 3 / 4).max(64);
             continue;
         }
         let header = if profile.form.header { header(profile, tokens, &file, &window) } else { Vec::new() };
@@ -84,11 +101,11 @@ struct Parts {
 }
 
 impl Parts {
-    fn new(profile: &Profile, tokens: &Tokens, window: &Window) -> Self {
+    fn new(profile: &Profile, tokens: &Tokens, window: &Window, line: usize) -> Self {
         let prefix = &window.prefix;
         let healed = if profile.form.heal { heal_at(prefix) } else { prefix.len() };
         let anchor = match profile.form.layout {
-            Layout::Anchored { lines } if profile.template.is_some() => anchor(window, lines),
+            Layout::Anchored { lines } if profile.template.is_some() => anchor(window, line, lines),
             _ => healed,
         };
         let anchor = anchor.min(healed);
@@ -168,20 +185,50 @@ fn heal_at(prefix: &str) -> usize {
     if prefix.len() - at <= LONGEST_HEAL { at } else { prefix.len() }
 }
 
-/// Where the prefix is split: the start of a line at least `lines` lines above the last one, chosen by line
-/// number so that it stays put while the text grows.
-fn anchor(window: &Window, lines: usize) -> usize {
-    let starts: Vec<usize> =
-        [0].into_iter().chain(window.prefix.match_indices('\n').map(|(at, _)| at + 1)).collect();
-    let last = window.first_line + starts.len() - 1;
-    let Some(highest) = last.checked_sub(lines) else { return 0 };
-    let line = highest / ANCHOR_STEP * ANCHOR_STEP;
-    line.checked_sub(window.first_line).and_then(|at| starts.get(at).copied()).unwrap_or(0)
+/// Where the prefix is split for a cursor in `line`.
+fn anchor(window: &Window, line: usize, lines: usize) -> usize {
+    let Some(line) = anchor_line(line, lines) else { return 0 };
+    let starts = || [0].into_iter().chain(window.prefix.match_indices('\n').map(|(at, _)| at + 1));
+    line.checked_sub(window.first_line).and_then(|at| starts().nth(at)).unwrap_or(0)
+}
+
+/// The line before which a prompt for a cursor in `line` is split: at least `lines` above it, chosen by number so that
+/// it stays put while the text grows.
+fn anchor_line(line: usize, lines: usize) -> Option<usize> {
+    Some(line.checked_sub(lines)? / ANCHOR_STEP * ANCHOR_STEP)
 }
 
 #[cfg(test)]
 mod tests {
+    use taper_engine::{Engine, scripted::Scripted};
+
     use super::*;
+    use crate::prompt::template::Form;
+
+    #[test]
+    fn as_it_was_some_lines_ago_a_prompt_begins_with_what_was_read_then() {
+        // Of a vocabulary of bytes: the windows are made smaller for it.
+        let engine: Box<dyn Engine> = Box::new(Scripted::new());
+        let mut profile = Profile::of(engine.about(), engine.tokens());
+        profile.form = Form { layout: Layout::Anchored { lines: 10 }, heal: false, header: true };
+        let budget = Budget { prefix: 600, suffix: 100, answer: 10 };
+        let before: String = (0..120).map(|n| format!("line {n:03}\n")).collect();
+        let mut moved = 0;
+        for line in 20..100 {
+            let build = |lines: usize, earlier: usize| {
+                let text = Rope::from(format!("{}\nafter\n", &before[..lines * 9]));
+                let file = File { text: &text, cursor: lines * 9, path: "a", language: None };
+                build_as_at(earlier * 9, &profile, engine.tokens(), file, budget).0.tokens
+            };
+            let then = build(line, line);
+            let shared =
+                |now: &[TokenId]| now.iter().zip(&then).take_while(|(a, b)| a == b).count() + 2 >= then.len();
+            // But for the last tokens, which what was typed may have joined.
+            assert!(shared(&build(line + 7, line)), "line {line}");
+            moved += usize::from(!shared(&build(line + 7, line + 7)));
+        }
+        assert!(moved > 40, "{moved}");
+    }
 
     #[test]
     fn healing_cuts_the_word_and_the_blanks_before_it() {
@@ -208,7 +255,7 @@ mod tests {
         for n in 0..64 {
             text.push_str(&format!("line {n}\n"));
             let window = Window { prefix: text.clone(), suffix: String::new(), first_line: 0 };
-            let at = anchor(&window, 10);
+            let at = anchor(&window, n + 1, 10);
             let behind = text[at..].matches('\n').count();
             assert!(n < 10 || (10..10 + ANCHOR_STEP).contains(&behind), "line {n}: {behind} lines behind");
             anchors.push(at);

@@ -9,6 +9,7 @@
 mod completer;
 mod document;
 mod explain;
+mod follow;
 mod mailbox;
 mod pause;
 mod reply;
@@ -27,8 +28,8 @@ use tracing::{debug, error, info, warn};
 
 use crate::config::{EngineSettings, Settings};
 use crate::suggest::reuse::Cache;
-use crate::suggest::{Selected, Snapshot, Suggestion, Trigger, Work};
-use crate::text::{Encoding, Position, position};
+use crate::suggest::{Idle, Selected, Snapshot, Suggestion, Trigger, Work};
+use crate::text::{Encoding, Position, Rope, position};
 
 pub use completer::{Attempt, Loading, Source};
 pub use document::{Change, Opening};
@@ -192,6 +193,7 @@ impl Session {
             open: Vec::new(),
             resting: None,
             working: None,
+            latest: None,
             model: Model::Loading,
             mailbox,
             notices,
@@ -238,6 +240,8 @@ struct State {
     resting: Option<(Instant, Arc<Question>)>,
     /// The question that the completer has, or has in its mailbox.
     working: Option<Arc<Question>>,
+    /// The last question that the completer was told of: what it does while nobody waits is about this one.
+    latest: Option<Arc<Question>>,
     model: Model,
     mailbox: Arc<Mailbox<Job>>,
     notices: Box<dyn FnMut(Notice) + Send>,
@@ -317,6 +321,7 @@ impl State {
         match event {
             Event::Opened(opening) => {
                 self.let_go(&opening.uri, Question::abandon);
+                self.outdate(&opening.uri, None);
                 let uri = opening.uri.clone();
                 self.documents.insert(uri, (Document::open(opening), Cache::default()));
             }
@@ -333,6 +338,7 @@ impl State {
             Event::Saved { uri } => debug!(uri, "saved"),
             Event::Closed { uri } => {
                 self.let_go(&uri, Question::abandon);
+                self.outdate(&uri, None);
                 self.documents.remove(&uri);
             }
             Event::Configured(settings) => self.configured(*settings),
@@ -405,9 +411,19 @@ impl State {
             (Some(_), None) => info!(uri, "in step again"),
             _ => {}
         }
+        let text = document.lost().is_none().then(|| document.text.clone());
+        self.outdate(uri, text);
         // An answer now would be placed by the text before the change, and editors that show whatever comes
-        // would show it in the wrong place. The work goes on: typed through, it is the next answer.
+        // would show it in the wrong place. The work goes on where it may be the next answer, typed through.
         self.let_go(uri, Question::supersede);
+    }
+
+    /// Ends the work on a document that was closed, or whose text has become one that nobody foresaw.
+    fn outdate(&mut self, uri: &str, text: Option<Rope>) {
+        let foreseen = |it: &Question| it.uri != uri || text.as_ref().is_some_and(|text| it.foresaw(text));
+        if let Some(latest) = self.latest.take_if(|latest| !foreseen(latest)) {
+            latest.outdate();
+        }
     }
 
     fn configured(&mut self, settings: Settings) {
@@ -503,7 +519,9 @@ impl State {
         let question = Arc::new(Question::new(uri, snapshot, self.encoding, deadline, reply));
         if reused.is_some() || barren {
             self.explained.note(Explanation::new(&question.snapshot, reused.as_ref(), None));
-            question.answer(reused);
+            question.sketch(reused.clone());
+            question.answer(reused.clone());
+            self.go_ahead(question, reused);
             return;
         }
         match self.model {
@@ -534,8 +552,27 @@ impl State {
             return;
         }
         self.working = Some(Arc::clone(&question));
-        if let Some(Job::Ask(older)) = self.mailbox.put(Job::Ask(question)) {
+        self.put(Arc::clone(&question), Job::Ask(question));
+    }
+
+    /// Lets the completer work for what comes behind a question that was answered from what was known.
+    fn go_ahead(&mut self, question: Arc<Question>, shown: Option<Suggestion>) {
+        let idle = question.snapshot.options.idle != Idle::Off;
+        if shown.is_some() && idle && self.model == Model::Ready {
+            self.put(Arc::clone(&question), Job::Ahead(question, shown));
+        }
+    }
+
+    fn put(&mut self, question: Arc<Question>, job: Job) {
+        self.latest = Some(question);
+        if let Some(Job::Ask(older)) = self.mailbox.put(job) {
             older.supersede();
+            if self.working.as_ref().is_some_and(|working| Arc::ptr_eq(working, &older)) {
+                self.working = None;
+            }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

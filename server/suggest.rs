@@ -4,7 +4,7 @@
 use std::ops::{ControlFlow, Range};
 use std::time::Duration;
 
-use taper_engine::{Engine, EngineError, Limits, Piece, Stop};
+use taper_engine::{Engine, EngineError, Limits, Piece, Prompt, Stop};
 use taper_grammars::Language;
 
 pub mod ahead;
@@ -22,6 +22,7 @@ use crate::prompt::{self, template::Profile};
 use crate::syntax::Syntax;
 use crate::text::{Edit, Rope};
 use place::Place;
+use plan::Chosen;
 
 /// Everything that a question is about, at one moment: cheap to take, never changed.
 #[derive(Debug, Clone)]
@@ -84,8 +85,8 @@ pub struct Options {
 pub enum Idle {
     /// Nothing: the work ends with the deadline.
     Off,
-    /// What the deadline cut is finished, what a short window left out is read, and the suggestion that follows
-    /// the shown one is made.
+    /// What the deadline cut is finished, the window that is best is read where another one was at hand, and the
+    /// suggestion that follows the shown one is made.
     Modest,
     /// Also the suggestion on a new line behind the shown one.
     Full,
@@ -132,6 +133,8 @@ pub struct Work {
     pub prompt_tokens: usize,
     /// Whether the prompt is shorter than the settings allow, because time was.
     pub short: bool,
+    /// Whether the prompt begins and is split where it was some lines ago, because that one was read already.
+    pub older: bool,
     /// Prompt tokens evaluated for this answer.
     pub evaluated: usize,
     /// Tokens decoded.
@@ -159,8 +162,31 @@ pub struct Cut {
     pub left: String,
 }
 
-/// Asks the model and trims the answer. `watch` is called after every prefill chunk and token with what
-/// could be shown now if time were up: a suggestion that ends at a complete word, or `None`.
+/// How far an answer is, while it is worked on.
+#[derive(Debug, Clone, Copy)]
+pub struct Progress<'a> {
+    /// What the model has said so far, as it would be typed: line breaks are `\n`, blanks that stand before the
+    /// cursor are not said again. The last word may be half. Empty while the prompt is read.
+    pub text: &'a str,
+    /// What could be shown now if time were up: it ends at a complete word.
+    pub draft: Option<&'a Suggestion>,
+    /// What was to be done before there is a text.
+    pub reading: Reading,
+}
+
+/// The reading of a prompt.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Reading {
+    /// Tokens that were in no KV cache when it began.
+    pub unread: usize,
+    /// Tokens at the end of the prompt that one with more text before the cursor does not share: what was read of
+    /// them serves this prompt alone.
+    pub own: usize,
+    /// Tokens a second that the engine reads, lately; 0 where nothing was measured.
+    pub rate: f32,
+}
+
+/// Asks the model and trims the answer. `watch` is called after every prefill chunk and token.
 ///
 /// # Errors
 /// The engine failed; see [`Engine::generate`].
@@ -168,13 +194,14 @@ pub fn suggest(
     snapshot: &Snapshot,
     profile: &Profile,
     engine: &mut dyn Engine,
-    watch: &mut dyn FnMut(Option<Suggestion>) -> ControlFlow<()>,
+    watch: &mut dyn FnMut(&Progress<'_>) -> ControlFlow<()>,
 ) -> Result<(Option<Suggestion>, Work), EngineError> {
     suggest_within(None, snapshot, profile, engine, watch)
 }
 
-/// [`suggest`] for a question that is to be answered within `time_left`: where the engine could not read the whole
-/// window in that time, it reads a shorter one. The end of the time itself is `watch`'s business.
+/// [`suggest`] for a question that is to be answered within `time_left`: the engine goes on with a prompt that it
+/// has read where there is one, and where it could not read the whole window in time, it reads a shorter one. The
+/// end of the time itself is `watch`'s business.
 ///
 /// # Errors
 /// The engine failed; see [`Engine::generate`].
@@ -183,7 +210,7 @@ pub fn suggest_within(
     snapshot: &Snapshot,
     profile: &Profile,
     engine: &mut dyn Engine,
-    watch: &mut dyn FnMut(Option<Suggestion>) -> ControlFlow<()>,
+    watch: &mut dyn FnMut(&Progress<'_>) -> ControlFlow<()>,
 ) -> Result<(Option<Suggestion>, Work), EngineError> {
     if let Some(selected) = &snapshot.selected {
         return extend_selected(time_left, snapshot, selected, profile, engine, watch);
@@ -195,17 +222,28 @@ pub fn suggest_within(
         Ok(extent) => extent,
         Err(reason) => return Ok((None, Work { reason, ..Work::default() })),
     };
-    let shorter = time_left.and_then(|left| plan::shorter(left, snapshot, profile, engine, &prompt));
-    let short = shorter.is_some();
-    let prompt = shorter.unwrap_or(prompt);
+    let Chosen { prompt, short, older, stale } = match time_left {
+        Some(left) => plan::choose(left, snapshot, profile, engine, prompt),
+        None => Chosen { prompt, ..Chosen::default() },
+    };
 
     // What the forced text costs in tokens comes on top of what the answer may have.
-    let limits = Limits { max_tokens: options.max_tokens + prompt.forced.len(), ..Limits::default() };
+    let limits = Limits { max_tokens: options.max_tokens + prompt.forced.len(), stale, background: false };
+    let rate = engine.rates().prefill;
+    let reading = Reading { unread: engine.unread(&prompt, &limits), own: own(&prompt), rate };
     let mut ended = None;
     let mut drafted = String::new();
     let mut draft = None;
     let mut interrupted = false;
+    let mut looked = None;
+    let mut typed = String::new();
     let generation = engine.generate(&prompt, &limits, &mut |text| {
+        // The text only grows: the same again is a look in the middle of a token's work.
+        if looked.replace(text.len()) == Some(text.len()) {
+            let flow = watch(&Progress { text: &typed, draft: draft.as_ref(), reading });
+            interrupted = flow.is_break();
+            return flow;
+        }
         ended = stop::check(&place, extent, options.max_lines, text, false);
         if ended.is_some() {
             return ControlFlow::Break(());
@@ -216,7 +254,8 @@ pub fn suggest_within(
             draft = check::fitting(snapshot, &place, &part, &mut |_, _| {});
             drafted = part;
         }
-        let flow = watch(draft.clone());
+        typed = trim::as_typed(&place, text);
+        let flow = watch(&Progress { text: &typed, draft: draft.as_ref(), reading });
         interrupted = flow.is_break();
         flow
     })?;
@@ -242,6 +281,7 @@ pub fn suggest_within(
     let work = Work {
         prompt_tokens: prompt.tokens.len(),
         short,
+        older,
         evaluated: generation.evaluated,
         decoded: generation.pieces.len(),
         prefill_seconds: generation.prefill.as_secs_f64(),
@@ -283,6 +323,15 @@ fn finished(
     check::fitting(snapshot, place, &trim::noted(place, text, whole, note)?, note)
 }
 
+/// [`Reading::own`]: what follows the text before the cursor, where anything does; else the last token, whose
+/// logits are needed.
+fn own(prompt: &Prompt) -> usize {
+    let Prompt { tokens, suffix, .. } = prompt;
+    // Only the middle token stands behind the suffix, unless text before the cursor does.
+    let follows = !suffix.is_empty() && tokens.len() - suffix.end <= 1;
+    if follows { tokens.len() - suffix.start + 1 } else { 1 }
+}
+
 /// Answers as if the popup's selected item were accepted already, and puts that item in front of the answer.
 fn extend_selected(
     time_left: Option<Duration>,
@@ -290,7 +339,7 @@ fn extend_selected(
     selected: &Selected,
     profile: &Profile,
     engine: &mut dyn Engine,
-    watch: &mut dyn FnMut(Option<Suggestion>) -> ControlFlow<()>,
+    watch: &mut dyn FnMut(&Progress<'_>) -> ControlFlow<()>,
 ) -> Result<(Option<Suggestion>, Work), EngineError> {
     let edit = Edit { range: selected.range.clone(), text: selected.text.clone() };
     let mut accepted = Snapshot { selected: None, syntax: None, ..snapshot.clone() };
@@ -302,7 +351,10 @@ fn extend_selected(
         range: selected.range.clone(),
         text: format!("{}{}", selected.text, suggestion.text),
     };
-    let mut watch = |draft: Option<Suggestion>| watch(draft.map(extend));
+    let mut watch = |progress: &Progress<'_>| {
+        let draft = progress.draft.cloned().map(extend);
+        watch(&Progress { draft: draft.as_ref(), ..*progress })
+    };
     let (suggestion, work) = suggest_within(time_left, &accepted, profile, engine, &mut watch)?;
     Ok((suggestion.map(extend), work))
 }

@@ -74,6 +74,26 @@ fn every_key_is_counted_and_what_fits_is_accepted() {
 }
 
 #[test]
+fn for_minutes_the_memory_is_told_and_every_task_is_typed() {
+    let script = Script::new().when("    re", "turn a + bc");
+    let tasks = tasks(script.folder());
+    let engine = script.written();
+    let more =
+        ["--patient", "--pause-ms", "0", "--budget-ms", "60000", "--minutes", "0", "--engine", &engine];
+    let arguments: Vec<&str> = [tasks.as_str()].into_iter().chain(more).collect();
+    let shown = String::from_utf8(replay(&arguments).stdout).unwrap();
+    assert!(shown.contains("2, of 23 characters"), "{shown}");
+    let memory: Vec<&str> = shown
+        .lines()
+        .filter(|line| line.contains("at the start: ") || line.contains("at the end: "))
+        .collect();
+    assert_eq!(memory.len(), 2, "{shown}");
+    if cfg!(target_os = "linux") {
+        assert!(memory.iter().all(|line| line.ends_with(" MB")), "{shown}");
+    }
+}
+
+#[test]
 fn a_trace_can_be_written_for_another_program() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("trace.jsonl");

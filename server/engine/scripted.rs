@@ -1,11 +1,11 @@
 //! A fake engine for tests and benches: it answers from a script, at a chosen speed.
 //! It knows nothing of tensors.
 //!
-//! It keeps the whole contract of [`Engine`]: forced bytes, limits, `watch`, stop reasons, a cache that survives
-//! an interrupted prompt. It can also fail or panic where a script says so, for tests of what is around it.
+//! It keeps the whole contract of [`Engine`]: forced bytes, limits, `watch`, stop reasons, a cache of a few sequences
+//! that survives an interrupted prompt and moves suffixes. It can also fail or panic where a script says so, for tests of what is around it.
 
 use std::fs;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,6 +17,10 @@ use crate::{About, Engine, EngineError, Generation, Limits, Piece, Prompt, Rates
 
 /// Tokens between two calls of `watch` while the prompt is read.
 const CHUNK: usize = 64;
+/// Sequences that are held.
+const SEQUENCES: usize = 4;
+/// A sequence whose end is cut by no more than this is not worth keeping beside the new one.
+const CUT: usize = 32;
 /// `watch` is called at least this often while a delay passes.
 const POLL: Duration = Duration::from_millis(5);
 const FORMAT: &str = "a script has lines `when TEXT` or `otherwise`, each followed by `answer TEXT`, `fail TEXT`, or \
@@ -38,8 +42,54 @@ pub struct Scripted {
     prefill_delay: Duration,
     decode_delay: Duration,
     probability: f32,
-    cached: Vec<TokenId>,
+    /// The most recently used last.
+    held: Vec<Held>,
     record: Option<Arc<Mutex<Vec<String>>>>,
+}
+
+/// What a real engine would hold of one sequence.
+#[derive(Debug, Clone, Default)]
+struct Held {
+    tokens: Vec<TokenId>,
+    /// The segment that can be moved.
+    suffix: Range<usize>,
+    /// Tokens that changed in front of it since it was evaluated.
+    missed: usize,
+}
+
+/// How much of a prompt a sequence saves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Saving {
+    /// Tokens at the beginning.
+    beginning: usize,
+    /// The suffix is moved, and will then have missed so many tokens.
+    moved: Option<usize>,
+    /// Tokens that are left to evaluate.
+    unread: usize,
+}
+
+impl Held {
+    fn saving(&self, prompt: &Prompt, stale: usize) -> Saving {
+        let tokens = &prompt.tokens;
+        let mut same = self.tokens.iter().zip(tokens).take_while(|(a, b)| a == b).count();
+        if self.missed > stale {
+            same = same.min(self.suffix.start);
+        }
+        let plain = Saving { beginning: same, moved: None, unread: tokens.len() - same };
+        let (from, to) = (&self.suffix, &prompt.suffix);
+        let segments = self.tokens.get(from.clone()).zip(tokens.get(to.clone()));
+        if segments.is_none_or(|(old, new)| old.is_empty() || old != new) {
+            return plain;
+        }
+        // The token before the segment, which says where the text before the cursor ends, is always evaluated.
+        let beginning = same.min(from.start.min(to.start).saturating_sub(1));
+        let missed = self.missed + from.start.max(to.start) - 1 - beginning;
+        let unread = to.start - beginning + tokens.len() - to.end;
+        if missed > stale || unread >= plain.unread {
+            return plain;
+        }
+        Saving { beginning, moved: Some(missed), unread }
+    }
 }
 
 #[derive(Debug)]
@@ -86,7 +136,7 @@ impl Scripted {
             prefill_delay: Duration::ZERO,
             decode_delay: Duration::ZERO,
             probability: 1.0,
-            cached: Vec::new(),
+            held: Vec::new(),
             record: None,
         }
     }
@@ -231,6 +281,45 @@ impl Scripted {
         }
     }
 
+    /// The sequence that saves the most, if any does.
+    fn best(&self, prompt: &Prompt, stale: usize) -> Option<(usize, Saving)> {
+        let savings = self.held.iter().enumerate().map(|(at, held)| (at, held.saving(prompt, stale)));
+        savings
+            .min_by_key(|(_, saving)| saving.unread)
+            .filter(|(_, saving)| saving.unread < prompt.tokens.len())
+    }
+
+    /// Takes out the sequence to go on with, cut to what the prompt shares with it; and that.
+    fn begin(&mut self, prompt: &Prompt, limits: &Limits) -> (Held, Saving) {
+        let none = Saving { beginning: 0, moved: None, unread: prompt.tokens.len() };
+        let (at, mut saving) = self.best(prompt, limits.stale).unwrap_or((usize::MAX, none));
+        // As in a real engine, the last token is evaluated where something is to follow: its logits are needed.
+        if limits.max_tokens > 0 && saving.unread == 0 && !prompt.tokens.is_empty() {
+            saving = Saving { beginning: saving.beginning.min(prompt.tokens.len() - 1), unread: 1, ..saving };
+        }
+        let Some(held) = self.held.get(at) else { return (Held::default(), saving) };
+        let cut = held.tokens.len().saturating_sub(saving.beginning);
+        let mut held = if cut > CUT && saving.unread > 0 && saving.moved.is_none() {
+            held.clone()
+        } else {
+            self.held.remove(at)
+        };
+        if saving.unread > 0 {
+            held.tokens.truncate(saving.beginning);
+            if held.tokens.len() < held.suffix.end {
+                (held.suffix, held.missed) = (0..0, 0);
+            }
+        }
+        (held, saving)
+    }
+
+    fn keep(&mut self, held: Held) {
+        self.held.push(held);
+        if self.held.len() > SEQUENCES {
+            self.held.remove(0);
+        }
+    }
+
     /// The tokens of an answer that begins with `forced`, whose bytes may end inside a character.
     fn spell(&self, forced: &[u8], answer: &str) -> Vec<TokenId> {
         let mut bytes = answer.as_bytes().to_vec();
@@ -243,6 +332,96 @@ impl Scripted {
             ids.extend(chunk.invalid().iter().filter_map(|&byte| self.tokens.spelling(&[byte])));
         }
         ids
+    }
+}
+
+impl Scripted {
+    /// Evaluates what is left of the prompt behind `held`, and answers.
+    fn go_on(
+        &self,
+        held: &mut Held,
+        saving: Saving,
+        prompt: &Prompt,
+        text: &str,
+        limits: &Limits,
+        watch: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Generation, EngineError> {
+        let context = self.about.context;
+        let start = Instant::now();
+        let mut generation = Generation {
+            text: String::new(),
+            stop: Stop::Watch,
+            pieces: Vec::new(),
+            reused: prompt.tokens.len() - saving.unread,
+            evaluated: 0,
+            prefill: Duration::ZERO,
+            decode: Duration::ZERO,
+        };
+        // A suffix that is moved comes between what is evaluated before and behind it.
+        let suffix = prompt.suffix.clone();
+        let parts = match saving.moved {
+            Some(_) => [saving.beginning..suffix.start, suffix.end..prompt.tokens.len()],
+            None => [prompt.tokens.len() - saving.unread..prompt.tokens.len(), 0..0],
+        };
+        for part in parts {
+            if saving.moved.is_some() && part.start == suffix.end {
+                held.tokens.extend_from_slice(&prompt.tokens[suffix.clone()]);
+            }
+            for chunk in prompt.tokens[part].chunks(CHUNK) {
+                let delay = self.prefill_delay.saturating_mul(chunk.len() as u32);
+                let mut flow = wait(delay, "", watch);
+                if flow.is_continue() {
+                    held.tokens.extend_from_slice(chunk);
+                    generation.evaluated += chunk.len();
+                    flow = watch("");
+                }
+                if flow.is_break() {
+                    generation.prefill = start.elapsed();
+                    return Ok(generation);
+                }
+            }
+        }
+        if saving.unread > 0 && !suffix.is_empty() {
+            held.missed = saving.moved.unwrap_or(if held.suffix == suffix { held.missed } else { 0 });
+            held.suffix = suffix;
+        }
+        generation.prefill = start.elapsed();
+        if limits.max_tokens == 0 {
+            generation.stop = Stop::Limit;
+            return Ok(generation);
+        }
+
+        let answer = match self.action(text) {
+            Action::Answer(answer) => answer,
+            Action::Fail(message) => {
+                return Err(EngineError::Device { device: "the script".to_owned(), source: message.into() });
+            }
+            Action::Panic => {
+                std::panic::panic_any(format!("the script panics on this prompt of {} bytes", text.len()))
+            }
+        };
+
+        let start = Instant::now();
+        let mut heal = Heal::new(&prompt.forced);
+        let mut stream = Utf8Stream::new();
+        let mut answer = self.spell(&prompt.forced, &answer).into_iter();
+        generation.stop = loop {
+            if generation.pieces.len() == limits.max_tokens || held.tokens.len() >= context {
+                break Stop::Limit;
+            }
+            if wait(self.decode_delay, &generation.text, watch).is_break() {
+                break Stop::Watch;
+            }
+            let Some(id) = answer.next() else { break Stop::EndOfText };
+            held.tokens.push(id);
+            stream.push(heal.advance(self.tokens.bytes(id)), &mut generation.text);
+            generation.pieces.push(Piece { end: generation.text.len(), probability: self.probability });
+            if watch(&generation.text).is_break() {
+                break Stop::Watch;
+            }
+        };
+        generation.decode = start.elapsed();
+        Ok(generation)
     }
 }
 
@@ -263,93 +442,28 @@ impl Engine for Scripted {
     ) -> Result<Generation, EngineError> {
         let context = self.about.context;
         if prompt.tokens.len() > context {
-            self.cached.clear();
+            self.held.clear();
             return Err(EngineError::PromptTooLong { tokens: prompt.tokens.len(), context });
         }
         let text = self.tokens.render(&prompt.tokens);
         if let Some(record) = &self.record {
             record.lock().unwrap_or_else(PoisonError::into_inner).push(text.clone());
         }
-
-        let start = Instant::now();
-        let same = self.cached.iter().zip(&prompt.tokens).take_while(|(a, b)| a == b).count();
-        // As in a real engine, the last token is evaluated where something is to follow: its logits are needed.
-        let reused = match limits.max_tokens {
-            0 => same,
-            _ => same.min(prompt.tokens.len().saturating_sub(1)),
-        };
-        if reused < prompt.tokens.len() {
-            self.cached.truncate(reused);
+        let (mut held, saving) = self.begin(prompt, limits);
+        let result = self.go_on(&mut held, saving, prompt, &text, limits, watch);
+        match &result {
+            Ok(_) => self.keep(held),
+            Err(_) => self.held.clear(),
         }
-        let mut generation = Generation {
-            text: String::new(),
-            stop: Stop::Watch,
-            pieces: Vec::new(),
-            reused,
-            evaluated: 0,
-            prefill: Duration::ZERO,
-            decode: Duration::ZERO,
-        };
-        for chunk in prompt.tokens[reused..].chunks(CHUNK) {
-            let delay = self.prefill_delay.saturating_mul(chunk.len() as u32);
-            let mut flow = wait(delay, "", watch);
-            if flow.is_continue() {
-                self.cached.extend_from_slice(chunk);
-                generation.evaluated += chunk.len();
-                flow = watch("");
-            }
-            if flow.is_break() {
-                generation.prefill = start.elapsed();
-                return Ok(generation);
-            }
-        }
-        generation.prefill = start.elapsed();
-        if limits.max_tokens == 0 {
-            generation.stop = Stop::Limit;
-            return Ok(generation);
-        }
-
-        let answer = match self.action(&text) {
-            Action::Answer(answer) => answer,
-            Action::Fail(message) => {
-                self.cached.clear();
-                return Err(EngineError::Device { device: "the script".to_owned(), source: message.into() });
-            }
-            Action::Panic => {
-                std::panic::panic_any(format!("the script panics on this prompt of {} bytes", text.len()))
-            }
-        };
-
-        let start = Instant::now();
-        let mut heal = Heal::new(&prompt.forced);
-        let mut stream = Utf8Stream::new();
-        let mut answer = self.spell(&prompt.forced, &answer).into_iter();
-        generation.stop = loop {
-            if generation.pieces.len() == limits.max_tokens || self.cached.len() >= context {
-                break Stop::Limit;
-            }
-            if wait(self.decode_delay, &generation.text, watch).is_break() {
-                break Stop::Watch;
-            }
-            let Some(id) = answer.next() else { break Stop::EndOfText };
-            self.cached.push(id);
-            stream.push(heal.advance(self.tokens.bytes(id)), &mut generation.text);
-            generation.pieces.push(Piece { end: generation.text.len(), probability: self.probability });
-            if watch(&generation.text).is_break() {
-                break Stop::Watch;
-            }
-        };
-        generation.decode = start.elapsed();
-        Ok(generation)
+        result
     }
 
     fn clear(&mut self) {
-        self.cached.clear();
+        self.held.clear();
     }
 
-    fn unread(&self, prompt: &Prompt, _limits: &Limits) -> usize {
-        let same = self.cached.iter().zip(&prompt.tokens).take_while(|(a, b)| a == b).count();
-        prompt.tokens.len() - same
+    fn unread(&self, prompt: &Prompt, limits: &Limits) -> usize {
+        self.best(prompt, limits.stale).map_or(prompt.tokens.len(), |(_, saving)| saving.unread)
     }
 
     /// What the script says, known before anything was measured: without delays, without bounds.
@@ -398,160 +512,4 @@ fn unescape(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may panic")]
-    use super::*;
-
-    const MANY: Limits = Limits { max_tokens: 1000, stale: 0, background: false };
-
-    fn prompt(engine: &Scripted, text: &str, forced: &[u8]) -> Prompt {
-        let mut tokens = engine.tokens.encode(text);
-        tokens.push(engine.tokens.id("<|fim_middle|>").unwrap());
-        Prompt { tokens, forced: forced.to_vec(), ..Prompt::default() }
-    }
-
-    fn run(engine: &mut Scripted, prompt: &Prompt, limits: &Limits) -> Generation {
-        engine.generate(prompt, limits, &mut |_| ControlFlow::Continue(())).unwrap()
-    }
-
-    #[test]
-    fn the_first_rule_that_fits_answers() {
-        let mut engine = Scripted::new()
-            .when("add<|fim_middle|>", "(a, b)")
-            .when("def", "ault")
-            .answering(|prompt| prompt.len().to_string());
-        for (text, answer) in [("def add", "(a, b)"), ("def x", "ault"), ("x", "15")] {
-            let prompt = prompt(&engine, text, b"");
-            let out = run(&mut engine, &prompt, &MANY);
-            assert_eq!((out.text.as_str(), out.stop), (answer, Stop::EndOfText));
-            assert_eq!(out.pieces.last().unwrap().end, answer.len());
-        }
-    }
-
-    #[test]
-    fn forced_bytes_are_spelled_and_left_out() {
-        let mut engine = Scripted::new().when("", "return é");
-        for (forced, text) in
-            [("ret", "urn é"), ("return é", ""), ("xy", "return é"), ("数", "return é"), ("", "return é")]
-        {
-            let prompt = prompt(&engine, "a", forced.as_bytes());
-            assert_eq!(run(&mut engine, &prompt, &MANY).text, text);
-        }
-    }
-
-    #[test]
-    fn limits_and_watch_end_it() {
-        let mut engine = Scripted::new().when("", "abcdefgh");
-        let prompt = prompt(&engine, "x", b"");
-        let out = run(&mut engine, &prompt, &Limits { max_tokens: 3, ..Limits::default() });
-        assert_eq!((out.text.as_str(), out.stop, out.pieces.len()), ("abc", Stop::Limit, 3));
-        let out = run(&mut engine, &prompt, &Limits { max_tokens: 0, ..Limits::default() });
-        assert_eq!((out.text.as_str(), out.stop), ("", Stop::Limit));
-        let mut seen = Vec::new();
-        let out = engine
-            .generate(&prompt, &MANY, &mut |text| {
-                seen.push(text.to_owned());
-                if text == "ab" { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            })
-            .unwrap();
-        assert_eq!((out.text.as_str(), out.stop), ("ab", Stop::Watch));
-        assert_eq!(seen, ["", "a", "ab"]);
-        let mut small = Scripted::new().when("", "abcdefgh").context(4);
-        assert_eq!(run(&mut small, &prompt, &MANY).text, "ab");
-        let long = Prompt { tokens: vec![0; 5], forced: Vec::new(), ..Prompt::default() };
-        assert!(small.generate(&long, &MANY, &mut |_| ControlFlow::Continue(())).is_err());
-    }
-
-    #[test]
-    fn the_cache_survives_what_watch_broke_off() {
-        let mut engine = Scripted::new().when("", "xyz");
-        let prompt = prompt(&engine, &"q".repeat(3 * CHUNK), b"");
-        let mut chunks = 0;
-        let out = engine
-            .generate(&prompt, &MANY, &mut |_| {
-                chunks += 1;
-                if chunks == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            })
-            .unwrap();
-        assert_eq!((out.stop, out.reused, out.evaluated), (Stop::Watch, 0, 2 * CHUNK));
-        let out = run(&mut engine, &prompt, &MANY);
-        assert_eq!((out.reused, out.evaluated), (2 * CHUNK, CHUNK + 1));
-        let out = run(&mut engine, &prompt, &MANY);
-        assert_eq!((out.reused, out.evaluated), (3 * CHUNK, 1));
-        engine.clear();
-        assert_eq!(run(&mut engine, &prompt, &MANY).reused, 0);
-    }
-
-    #[test]
-    fn a_delay_asks_watch_all_the_while() {
-        // A minute for each token: only `watch` can end it.
-        let minute = Duration::from_secs(60);
-        for engine in
-            [Scripted::new().prefill_delay(minute), Scripted::new().when("", "x").decode_delay(minute)]
-        {
-            let mut engine = engine;
-            let prompt = prompt(&engine, "x", b"");
-            let mut calls = 0;
-            let out = engine
-                .generate(&prompt, &MANY, &mut |_| {
-                    calls += 1;
-                    if calls == 5 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-                })
-                .unwrap();
-            assert_eq!((out.stop, out.text.as_str()), (Stop::Watch, ""));
-        }
-    }
-
-    #[test]
-    fn it_fails_and_panics_when_told_and_goes_on() {
-        let record = Arc::new(Mutex::new(Vec::new()));
-        let mut engine = Scripted::new()
-            .fail_when("broken", "no device")
-            .panic_when("dropped")
-            .when("", "ok")
-            .recording(Arc::clone(&record));
-        let broken = prompt(&engine, "broken", b"");
-        let error = engine.generate(&broken, &MANY, &mut |_| ControlFlow::Continue(())).unwrap_err();
-        assert!(error.to_string().contains("no device"));
-        let dropped = prompt(&engine, "dropped", b"");
-        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let _ = engine.generate(&dropped, &MANY, &mut |_| ControlFlow::Continue(()));
-        }));
-        assert!(caught.is_err());
-        engine.clear();
-        let fine = prompt(&engine, "fine", b"");
-        assert_eq!(run(&mut engine, &fine, &MANY).text, "ok");
-        assert_eq!(record.lock().unwrap()[0], "broken<|fim_middle|>");
-    }
-
-    #[test]
-    fn a_script_file_is_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("script");
-        let script = "# a comment\n\nprefill-ms 0\ndecode-ms 0.001\ncontext 100\nwhen def\\n\nanswer \\tpass\\\\\\n\\s\n  when x\nfail gone\notherwise\nanswer\n";
-        fs::write(&path, script).unwrap();
-        let mut engine = Scripted::from_file(&path).unwrap();
-        assert_eq!(engine.about().context, 100);
-        assert_eq!(engine.decode_delay, Duration::from_micros(1));
-        let def = prompt(&engine, "def\n", b"");
-        assert_eq!(run(&mut engine, &def, &MANY).text, "\tpass\\\n ");
-        let other = prompt(&engine, "other", b"");
-        assert_eq!(run(&mut engine, &other, &MANY).text, "");
-        let x = prompt(&engine, "x", b"");
-        assert!(engine.generate(&x, &MANY, &mut |_| ControlFlow::Continue(())).is_err());
-
-        for (script, line) in [
-            ("answer x", "line 1"),
-            ("when a\nwhen b\nanswer x", "line 2"),
-            ("otherwise", "last line"),
-            ("\nsay x", "line 2"),
-            ("decode-ms soon", "line 1"),
-            ("decode-ms -1", "line 1"),
-        ] {
-            fs::write(&path, script).unwrap();
-            let message = Scripted::from_file(&path).unwrap_err().to_string();
-            assert!(message.contains(line) && message.contains("answer TEXT"), "{message}");
-        }
-        assert!(Scripted::from_file(&folder.path().join("none")).is_err());
-    }
-}
+mod tests;

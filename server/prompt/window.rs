@@ -21,8 +21,13 @@ const STEP: usize = 32;
 
 /// Takes at most `before` bytes before and `after` bytes after the byte offset `cursor`.
 pub fn take(text: &Rope, cursor: usize, before: usize, after: usize) -> Window {
+    take_as_at(cursor, text, cursor, before, after)
+}
+
+/// [`take`], from where it began when the cursor stood at `earlier`, at or before it.
+pub fn take_as_at(earlier: usize, text: &Rope, cursor: usize, before: usize, after: usize) -> Window {
     let cursor = floor(text, cursor);
-    let start = start(text, cursor, before);
+    let start = start(text, floor(text, earlier.min(cursor)), before);
     let end = end(text, cursor, after);
     Window {
         prefix: text.byte_slice(start..cursor).to_string(),

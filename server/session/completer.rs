@@ -13,19 +13,20 @@ use tracing::{debug, error, info, trace, warn};
 
 use crate::config::EngineSettings;
 use crate::prompt::template::Profile;
+use crate::session::follow::{Following, Idling, Newest};
 use crate::session::mailbox::Mailbox;
 use crate::session::reply::Question;
 use crate::session::{Event, Notice};
-use crate::suggest::{Idle, Snapshot, Suggestion, Work, ahead, suggest_within};
+use crate::suggest::ahead::Read;
+use crate::suggest::{Idle, Snapshot, Suggestion, Work, ahead, reuse, suggest_within};
 use crate::text::lines;
 
 /// Time that an answer needs from the model to the editor.
 const MARGIN: Duration = Duration::from_millis(10);
 /// Nobody accepts a suggestion sooner: until then the next keystroke is likelier.
 const REST: Duration = Duration::from_millis(150);
-/// Who was interrupted while reading the whole window waits so long before beginning again, and each time longer:
-/// what is read of it costs the short window its place in the cache.
-const PATIENCE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
+/// Places that were answered ahead and are not answered ahead again: behind a suggestion, and on the line below it.
+const FORESEEN: usize = 2;
 
 /// How far the loading of a model is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +59,8 @@ pub(crate) enum Job {
     Load { settings: EngineSettings, again: bool },
     /// Work on a question.
     Ask(Arc<Question>),
+    /// Work for what comes behind a question that was answered so.
+    Ahead(Arc<Question>, Option<Suggestion>),
 }
 
 /// A loaded engine.
@@ -74,37 +77,55 @@ pub(crate) struct Completer {
     /// Kinds of errors that the user has been told of.
     told: Vec<Discriminant<EngineError>>,
     told_of_panic: bool,
-    /// How long to wait before a whole window is read.
-    patience: Duration,
-    /// The place that was last answered ahead.
-    ahead: Option<Box<Snapshot>>,
+    /// The places that were last answered ahead, the oldest first.
+    foreseen: Vec<Snapshot>,
 }
 
 impl Completer {
     pub(crate) fn new(mailbox: Arc<Mailbox<Job>>, source: Source, events: Sender<Event>) -> Self {
         let (told, told_of_panic) = (Vec::new(), false);
-        Self { mailbox, source, events, told, told_of_panic, patience: Duration::ZERO, ahead: None }
+        Self { mailbox, source, events, told, told_of_panic, foreseen: Vec::new() }
     }
 
     pub(crate) fn run(mut self) {
         let mut resident = None;
-        while let Some(job) = self.mailbox.take() {
-            match job {
+        let mut next = None;
+        while let Some(job) = self.newest(next.take()) {
+            next = match job {
                 Job::Load { settings, again } => {
                     // First let go of the old one: two models may not fit into memory.
                     drop(resident.take());
-                    self.ahead = None;
+                    self.foreseen.clear();
                     resident = self.load(&settings, again);
+                    None
                 }
                 Job::Ask(question) => match &mut resident {
-                    Some(resident) => self.complete(resident, &question),
+                    Some(resident) => self.complete(resident, question),
                     None => {
                         question.answer(None);
                         self.finished(&question, None, false);
+                        None
                     }
                 },
-            }
+                Job::Ahead(question, shown) => {
+                    resident.as_mut().and_then(|resident| self.idle(resident, question, shown))
+                }
+            };
         }
+    }
+
+    /// The next job: what waits comes before what one's own work led to. `None` once the mailbox is closed.
+    fn newest(&self, own: Option<Job>) -> Option<Job> {
+        if !self.mailbox.is_waiting()
+            && let Some(job) = own
+        {
+            return Some(job);
+        }
+        if let Some(Job::Ask(older)) = own {
+            older.supersede();
+            self.finished(&older, None, false);
+        }
+        self.mailbox.take()
     }
 
     fn load(&mut self, settings: &EngineSettings, again: bool) -> Option<Resident> {
@@ -139,174 +160,168 @@ impl Completer {
         resident
     }
 
-    fn complete(&mut self, resident: &mut Resident, question: &Arc<Question>) {
-        if question.is_idle_work() {
-            self.finished(question, None, false);
-            return;
-        }
-        let time_left = question.deadline().saturating_duration_since(Instant::now()).saturating_sub(MARGIN);
+    fn complete(&mut self, resident: &mut Resident, question: Arc<Question>) -> Option<Job> {
+        let (now, deadline) = (Instant::now(), question.deadline());
         let frugal = question.snapshot.options.idle == Idle::Off;
+        if question.is_cancelled() || question.is_unwanted(now) || (frugal && now >= deadline) {
+            self.finished(&question, None, false);
+            return None;
+        }
+        let time_left = deadline.saturating_duration_since(now).saturating_sub(MARGIN);
         let mailbox = Arc::clone(&self.mailbox);
-        let mut ended_early = false;
-        let mut watch = |draft: Option<Suggestion>| {
-            question.sketch(draft);
-            // The deadline alone is no reason to end: what is finished after it serves the next keystroke.
-            ended_early = mailbox.is_waiting()
-                || question.is_idle_work()
-                || (frugal && Instant::now() >= question.deadline());
-            if ended_early { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        };
-        let Resident { engine, profile } = resident;
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            suggest_within(Some(time_left), &question.snapshot, profile, engine.as_mut(), &mut watch)
-        }));
+        let mut following = Following::asked(&mailbox, &question);
+        let outcome = generate(resident, Some(time_left), &question.snapshot, &mut following);
+        let ended_early = following.is_broken();
+        let newest = following.ended();
+        let follower = Some(&newest.question).filter(|newest| !Arc::ptr_eq(newest, &question)).cloned();
         match outcome {
-            Ok(Ok((suggestion, work))) => {
+            Ok((suggestion, work)) => {
+                log(&work, ended_early, follower.is_some(), "worked on a question");
                 // Before the answer leaves: who asks how it came about has seen it.
-                self.worked(question, suggestion.as_ref(), &work);
+                self.worked(&question, suggestion.as_ref(), &work);
                 if ended_early {
-                    question.sketch(suggestion.clone());
+                    question.sketch(suggestion);
                     question.expire();
-                    self.finished(question, None, false);
-                } else {
-                    question.answer(suggestion.clone());
-                    // The whole window may yield something where a short one did not.
-                    let barren = suggestion.is_none() && work.prompt_tokens > 0 && !work.short;
-                    self.finished(question, suggestion.clone(), barren);
+                    self.finished(&question, None, false);
+                    return follower.map(Job::Ask);
                 }
-                debug!(
-                    prompt_tokens = work.prompt_tokens,
-                    short = work.short,
-                    evaluated = work.evaluated,
-                    decoded = work.decoded,
-                    prefill_seconds = work.prefill_seconds,
-                    decode_seconds = work.decode_seconds,
-                    reason = work.reason,
-                    ended_early,
-                    "worked on a question"
-                );
-                trace!(raw = work.raw, "the model's text");
-                if !work.short {
-                    self.patience = Duration::ZERO;
-                }
-                if !ended_early && !frugal {
-                    self.idle(resident, question, suggestion, work.short);
-                }
+                // The whole window may yield something where a short one did not.
+                let barren = suggestion.is_none() && work.prompt_tokens > 0 && !work.short;
+                // First told, so that the next keystroke finds it.
+                self.finished(&question, suggestion.clone(), barren);
+                question.answer(suggestion.clone());
+                self.answered(newest, suggestion)
             }
-            Ok(Err(problem)) => {
-                question.answer(None);
-                self.finished(question, None, false);
-                self.tell(&problem);
-            }
-            Err(_) => {
-                question.answer(None);
-                if catch_unwind(AssertUnwindSafe(|| engine.clear())).is_err() {
-                    error!("the engine panicked while it was cleared");
+            Err(failure) => {
+                for question in [Some(question), follower].into_iter().flatten() {
+                    question.answer(None);
+                    self.finished(&question, None, false);
                 }
-                self.finished(question, None, false);
-                error!("the engine panicked; its cache is cleared, the answer was empty");
-                if !std::mem::replace(&mut self.told_of_panic, true) {
-                    self.notice(
-                        "taper failed inside while suggesting and goes on; its log says where.".to_owned(),
-                    );
-                }
+                self.tell(failure);
+                None
             }
         }
     }
 
-    /// Works for the questions that will come, until one does or nothing is left to do.
+    /// Answers the newest question that a generation was for with what is left of its result. What is to be done next:
+    /// work on the question itself if nothing is left, or what comes behind it.
+    fn answered(&mut self, newest: Newest, suggestion: Option<Suggestion>) -> Option<Job> {
+        let Newest { question, typed, .. } = newest;
+        let rest = suggestion.as_ref().and_then(|it| reuse::rest(it, &typed));
+        if rest.is_none() && !typed.is_empty() {
+            return Some(Job::Ask(question));
+        }
+        let goes_on = question.snapshot.options.idle != Idle::Off && !question.is_cancelled();
+        question.sketch(rest.clone());
+        question.answer(rest.clone());
+        self.finished(&question, None, false);
+        goes_on.then_some(Job::Ahead(question, rest))
+    }
+
+    /// Works for the questions that will come, until one does or nothing is left to do. What is to be done next, if
+    /// it came to answer one.
     fn idle(
         &mut self,
         resident: &mut Resident,
-        question: &Arc<Question>,
+        question: Arc<Question>,
         shown: Option<Suggestion>,
-        short: bool,
-    ) {
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            if short && !self.read_whole(resident, question)? {
-                return Ok(());
-            }
-            match shown {
-                Some(shown) => self.answer_ahead(resident, question, &shown),
-                None => Ok(()),
-            }
-        }));
-        match outcome {
-            Ok(Ok(())) => {}
-            // Nobody waits for this work: the next question tells, if it fails as well.
-            Ok(Err(problem)) => debug!(%problem, "the engine failed while nobody waited"),
-            Err(_) => {
-                error!("the engine panicked while nobody waited; its cache is cleared");
-                if catch_unwind(AssertUnwindSafe(|| resident.engine.clear())).is_err() {
-                    error!("the engine panicked while it was cleared");
-                }
-            }
+    ) -> Option<Job> {
+        let mailbox = Arc::clone(&self.mailbox);
+        let mut idling = Idling::new(&mailbox, Arc::clone(&question), shown.as_ref());
+        let read = self.unasked(resident, |resident| {
+            let Resident { engine, profile } = resident;
+            ahead::read(&question.snapshot, profile, engine.as_mut(), &mut || flow(idling.is_over()))
+        });
+        match read {
+            Some(Read::Already) => {}
+            Some(Read::Whole) => debug!("read the whole window"),
+            Some(Read::Interrupted) | None => return None,
         }
-    }
-
-    /// Reads what a short window left out; says whether it came to the end of it.
-    fn read_whole(&mut self, resident: &mut Resident, question: &Question) -> Result<bool, EngineError> {
-        if self.mailbox.wait(self.patience) {
-            return Ok(false);
-        }
-        let Resident { engine, profile } = resident;
-        let mut watch = || self.watch(question);
-        let done = ahead::read(&question.snapshot, profile, engine.as_mut(), &mut watch)?;
-        let (first, longest) = PATIENCE;
-        self.patience = if done { Duration::ZERO } else { (self.patience * 2).clamp(first, longest) };
-        debug!(done, "read the whole window");
-        Ok(done)
-    }
-
-    /// Answers what will be asked once `shown` is accepted.
-    fn answer_ahead(
-        &mut self,
-        resident: &mut Resident,
-        question: &Question,
-        shown: &Suggestion,
-    ) -> Result<(), EngineError> {
         let snapshot = &question.snapshot;
+        let shown = shown.filter(|_| snapshot.selected.is_none())?;
+        if idling.pause(REST) {
+            return None;
+        }
         // Behind a new line the model chooses the indentation: what an editor puts there is the beginning of it.
         let new_line = lines::line_break(&snapshot.text);
         let typed = if snapshot.options.idle == Idle::Full { vec!["", new_line] } else { vec![""] };
-        if snapshot.selected.is_some() || self.mailbox.wait(REST) {
-            return Ok(());
-        }
-        let Resident { engine, profile } = resident;
         for typed in typed {
-            let mut watch = || self.watch(question);
-            let Some(place) = ahead::accepted(snapshot, shown, typed, &mut || watch().is_break()) else {
-                return Ok(());
-            };
-            let known = self.ahead.as_ref().is_some_and(|it| {
+            let place = ahead::accepted(snapshot, &shown, typed, &mut || idling.is_over())?;
+            let known = |it: &Snapshot| {
                 it.cursor == place.cursor && it.options == place.options && it.text == place.text
-            });
-            if known {
+            };
+            if self.foreseen.iter().any(known) {
                 continue;
             }
             debug!("answers ahead");
-            let Some((suggestion, work)) = ahead::answer(&place, profile, engine.as_mut(), &mut watch)?
-            else {
-                return Ok(());
-            };
-            debug!(evaluated = work.evaluated, decoded = work.decoded, "answered ahead");
-            let place = Box::new(place);
-            self.ahead = Some(place.clone());
-            if work.prompt_tokens > 0 {
-                let uri = question.uri.clone();
-                let _ = self.events.send(Event::Foreseen { uri, snapshot: place, suggestion });
+            match self.foresee(resident, &mut idling, place) {
+                Foresight::Done => {}
+                Foresight::Over => return None,
+                Foresight::Asked(job) => return job,
             }
         }
-        Ok(())
+        None
     }
 
-    /// Ends work that nobody waits for when somebody does.
-    fn watch(&self, question: &Question) -> ControlFlow<()> {
-        if self.mailbox.is_waiting() || question.is_idle_work() {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
+    /// Answers for a place where nobody asks yet; or somebody, meanwhile.
+    fn foresee(&mut self, resident: &mut Resident, idling: &mut Idling<'_>, place: Snapshot) -> Foresight {
+        let read = self.unasked(resident, |resident| {
+            let Resident { engine, profile } = resident;
+            ahead::read(&place, profile, engine.as_mut(), &mut || flow(idling.is_over()))
+        });
+        if !matches!(read, Some(Read::Already | Read::Whole)) {
+            return Foresight::Over;
         }
+        let mailbox = Arc::clone(&self.mailbox);
+        let uri = idling.question.uri.clone();
+        let mut following = Following::ahead(&mailbox, idling, &uri, &place);
+        let outcome = generate(resident, None, &place, &mut following);
+        let ended_early = following.is_broken();
+        let newest = following.ended();
+        let asked = newest.asked;
+        let (suggestion, work) = match outcome {
+            Ok(it) => it,
+            Err(failure) if asked => {
+                newest.question.answer(None);
+                self.finished(&newest.question, None, false);
+                self.tell(failure);
+                return Foresight::Over;
+            }
+            // Nobody waits for this work: the next question tells, if it fails as well.
+            Err(failure) => {
+                debug!(?failure, "the engine failed while nobody waited");
+                return Foresight::Over;
+            }
+        };
+        if ended_early {
+            log(&work, ended_early, asked, "stopped answering ahead");
+            return if asked { Foresight::Asked(Some(Job::Ask(newest.question))) } else { Foresight::Over };
+        }
+        log(&work, ended_early, asked, "answered ahead");
+        if self.foreseen.len() == FORESEEN {
+            self.foreseen.remove(0);
+        }
+        self.foreseen.push(place.clone());
+        if work.prompt_tokens > 0 {
+            let (snapshot, suggestion) = (Box::new(place), suggestion.clone());
+            let _ = self.events.send(Event::Foreseen { uri, snapshot, suggestion });
+        }
+        if asked {
+            return Foresight::Asked(self.answered(newest, suggestion));
+        }
+        idling.question = newest.question;
+        Foresight::Done
+    }
+
+    /// Work of the engine that nobody waits for; `None` if it failed.
+    fn unasked<T>(
+        &self,
+        resident: &mut Resident,
+        work: impl FnOnce(&mut Resident) -> Result<T, EngineError>,
+    ) -> Option<T> {
+        let done = guarded(resident, work);
+        // The next question tells, if it fails as well.
+        done.inspect_err(|failure| debug!(?failure, "the engine failed while nobody waited")).ok()
     }
 
     /// Says that a question is not worked on any more.
@@ -321,9 +336,20 @@ impl Completer {
         let _ = self.events.send(Event::Worked { question, suggestion, work });
     }
 
-    /// Logs an error, and shows the first of its kind to the user.
-    fn tell(&mut self, problem: &EngineError) {
-        let kind = std::mem::discriminant(problem);
+    /// Logs a failure, and shows the first of its kind to the user.
+    fn tell(&mut self, failure: Failure) {
+        let problem = match failure {
+            Failure::Told(problem) => problem,
+            Failure::Panicked => {
+                if !std::mem::replace(&mut self.told_of_panic, true) {
+                    self.notice(
+                        "taper failed inside while suggesting and goes on; its log says where.".to_owned(),
+                    );
+                }
+                return;
+            }
+        };
+        let kind = std::mem::discriminant(&problem);
         if self.told.contains(&kind) {
             debug!(%problem, "the engine failed again");
             return;
@@ -338,4 +364,73 @@ impl Completer {
     fn notice(&self, message: String) {
         let _ = self.events.send(Event::Noticed(Notice::Problem(message)));
     }
+}
+
+/// What became of work ahead.
+enum Foresight {
+    /// It is done.
+    Done,
+    /// It was interrupted, or failed.
+    Over,
+    /// Somebody asked meanwhile; what is to be done next.
+    Asked(Option<Job>),
+}
+
+/// Why the engine gave nothing.
+#[derive(Debug)]
+enum Failure {
+    /// It says why.
+    Told(EngineError),
+    /// It panicked; its cache is cleared.
+    Panicked,
+}
+
+/// Lets the engine work. A panic costs its cache and nothing else.
+fn guarded<T>(
+    resident: &mut Resident,
+    work: impl FnOnce(&mut Resident) -> Result<T, EngineError>,
+) -> Result<T, Failure> {
+    match catch_unwind(AssertUnwindSafe(|| work(resident))) {
+        Ok(done) => done.map_err(Failure::Told),
+        Err(_) => {
+            error!("the engine panicked; its cache is cleared, the answer was empty");
+            if catch_unwind(AssertUnwindSafe(|| resident.engine.clear())).is_err() {
+                error!("the engine panicked while it was cleared");
+            }
+            Err(Failure::Panicked)
+        }
+    }
+}
+
+/// Asks the model about a place.
+fn generate(
+    resident: &mut Resident,
+    time_left: Option<Duration>,
+    place: &Snapshot,
+    following: &mut Following<'_>,
+) -> Result<(Option<Suggestion>, Work), Failure> {
+    guarded(resident, |Resident { engine, profile }| {
+        suggest_within(time_left, place, profile, engine.as_mut(), &mut |progress| following.watch(progress))
+    })
+}
+
+fn flow(is_over: bool) -> ControlFlow<()> {
+    if is_over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+}
+
+fn log(work: &Work, ended_early: bool, followed: bool, what: &str) {
+    debug!(
+        prompt_tokens = work.prompt_tokens,
+        short = work.short,
+        older = work.older,
+        evaluated = work.evaluated,
+        decoded = work.decoded,
+        prefill_seconds = work.prefill_seconds,
+        decode_seconds = work.decode_seconds,
+        reason = work.reason,
+        ended_early,
+        followed,
+        "{what}"
+    );
+    trace!(raw = work.raw, "the model's text");
 }

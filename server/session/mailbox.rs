@@ -63,6 +63,16 @@ impl<T> Mailbox<T> {
         }
     }
 
+    /// Takes the letter that waits if it `fits`; who puts meanwhile waits, so that must not take long.
+    pub(crate) fn take_if(&self, fits: impl FnOnce(&T) -> bool) -> Option<T> {
+        let mut slot = self.slot();
+        if slot.closed || !slot.letter.as_ref().is_some_and(fits) {
+            return None;
+        }
+        self.waiting.store(false, Ordering::Release);
+        slot.letter.take()
+    }
+
     /// Whether a letter waits, or the mailbox is closed: whatever runs meanwhile should end.
     pub(crate) fn is_waiting(&self) -> bool {
         self.waiting.load(Ordering::Acquire)
@@ -104,6 +114,20 @@ mod tests {
         assert!(mailbox.is_waiting());
         assert_eq!(mailbox.take(), Some(2));
         assert!(!mailbox.is_waiting());
+    }
+
+    #[test]
+    fn a_letter_can_be_looked_at_and_left() {
+        let mailbox = Mailbox::default();
+        assert_eq!(mailbox.take_if(|_| true), None);
+        mailbox.put(1);
+        assert_eq!(mailbox.take_if(|&letter| letter > 1), None);
+        assert!(mailbox.is_waiting());
+        assert_eq!(mailbox.take_if(|&letter| letter == 1), Some(1));
+        assert!(!mailbox.is_waiting());
+        mailbox.close();
+        assert_eq!(mailbox.take_if(|_| true), None);
+        assert!(mailbox.is_waiting());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use futures::channel::oneshot;
 
-use crate::suggest::{Snapshot, Suggestion};
+use crate::suggest::{Snapshot, Suggestion, reuse};
 use crate::text::{Encoding, Position, Rope, lines, position};
 
 /// What a question is answered with.
@@ -91,7 +91,7 @@ pub struct Question {
     answer: Mutex<(Instant, Reply)>,
     /// The best complete part so far.
     draft: Mutex<Option<Suggestion>>,
-    /// Its document is gone: work on it is of no use.
+    /// Its text is gone: work on it is of no use.
     dropped: AtomicBool,
 }
 
@@ -130,7 +130,15 @@ impl Question {
             && text.is_instance(&other.text)
             && (cursor, selected, trigger, options)
                 == (&other.cursor, &other.selected, &other.trigger, &other.options)
-            && !self.is_idle_work()
+            && !self.is_unwanted(Instant::now())
+    }
+
+    /// Whether work on it may be of use for `text`: nothing but typing at its cursor has happened since, and what there
+    /// is to be shown may come to say that.
+    pub(crate) fn foresaw(&self, text: &Rope) -> bool {
+        let typed = reuse::typed(&self.snapshot, text);
+        let draft = self.draft.lock().unwrap_or_else(PoisonError::into_inner);
+        typed.is_some_and(|typed| draft.as_ref().is_none_or(|draft| reuse::agrees(&draft.text, &typed)))
     }
 
     /// Keeps what could be shown now; a later `None` does not take it away.
@@ -161,9 +169,14 @@ impl Question {
         self.reply(|reply| reply.send(Answer::Superseded));
     }
 
+    /// Ends the work on it: the text is another one now.
+    pub(crate) fn outdate(&self) {
+        self.dropped.store(true, Ordering::Release);
+    }
+
     /// Answers nothing, unless answered, and ends the work on it.
     pub(crate) fn abandon(&self) {
-        self.dropped.store(true, Ordering::Release);
+        self.outdate();
         self.reply(|reply| reply.send(Answer::Nothing));
     }
 
@@ -172,9 +185,17 @@ impl Question {
         self.reply(|reply| reply.is_open() && !reply.is_cancelled())
     }
 
+    /// Whether who asked does not want to know any more.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.reply(Reply::is_cancelled)
+    }
+
     /// Whether work on it is of no use to anyone.
-    pub(crate) fn is_idle_work(&self) -> bool {
-        self.dropped.load(Ordering::Acquire) || self.reply(Reply::is_cancelled)
+    ///
+    /// Editors cancel a question because the next key came, and ask again at once: what was cancelled is worked on
+    /// until its time is up, since it may answer what follows.
+    pub(crate) fn is_unwanted(&self, now: Instant) -> bool {
+        self.dropped.load(Ordering::Acquire) || (self.is_cancelled() && now >= self.deadline())
     }
 }
 
@@ -206,6 +227,8 @@ fn word_before(text: &Rope, cursor: usize) -> String {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::suggest::{Options, Trigger};
 
@@ -236,7 +259,7 @@ mod tests {
         assert!(!question.answer(suggestion(0..0, "x")));
         assert!(!question.expire());
         assert_eq!(receiver.try_recv().unwrap(), Some(Answer::Superseded));
-        assert!(!question.is_idle_work(), "an answer given is no reason to end the work");
+        assert!(!question.is_unwanted(Instant::now()), "an answer given is no reason to end the work");
     }
 
     #[test]
@@ -247,11 +270,24 @@ mod tests {
     }
 
     #[test]
-    fn a_receiver_that_is_dropped_ends_the_work() {
+    fn a_receiver_that_is_dropped_ends_the_work_at_the_deadline() {
         let (question, receiver) = question("▮");
-        assert!(question.is_open() && !question.is_idle_work());
+        let (deadline, second) = (question.deadline(), Duration::from_secs(1));
+        assert!(question.is_open() && !question.is_unwanted(deadline + second));
         drop(receiver);
-        assert!(!question.is_open() && question.is_idle_work());
+        assert!(!question.is_open() && question.is_cancelled());
+        assert!(question.is_unwanted(deadline) && !question.is_unwanted(deadline - second));
+        question.outdate();
+        assert!(question.is_unwanted(deadline - second));
+    }
+
+    #[test]
+    fn what_was_foreseen_is_what_the_draft_may_say() {
+        let (question, _receiver) = question("a▮\n");
+        let foresaw = |text: &str| question.foresaw(&Rope::from(text));
+        assert!(foresaw("a\n") && foresaw("axyz\n") && !foresaw("\n") && !foresaw("bx\n"));
+        question.sketch(suggestion(1..1, "xy"));
+        assert!(foresaw("axyz\n") && foresaw("ax\n") && !foresaw("ay\n"));
     }
 
     #[test]

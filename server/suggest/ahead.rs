@@ -3,20 +3,30 @@
 
 use std::ops::ControlFlow;
 
-use taper_engine::{Engine, EngineError, Limits, Prompt};
+use taper_engine::{Engine, EngineError, Limits, Stop};
 
-use super::{Snapshot, Suggestion, Work, budget, file, suggest};
+use super::plan::KEYSTROKE;
+use super::{Snapshot, Suggestion, budget, file};
 use crate::prompt::{self, template::Profile};
 use crate::text::Edit;
 
-/// What one step of reading may take, seconds: a question that comes meanwhile waits for no longer.
-const STEP: f32 = 0.010;
-/// Tokens of a step at least: fewer take hardly less time, because the weights are read once either way.
-const SMALLEST: usize = 16;
-/// Tokens of a step at most.
-const LARGEST: usize = 512;
+/// Tokens that may have been typed in front of a suffix before it is read again: that it has not seen so few makes no
+/// difference to speak of.
+const FRESH: usize = 8;
 
-/// Reads the whole window of `snapshot` into the engine's cache; says whether it came to the end of it.
+/// What became of a reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Read {
+    /// There was nothing to read, or so little that a question can.
+    Already,
+    /// All of it is in the cache now.
+    Whole,
+    /// `watch` ended it; what was read is in the cache.
+    Interrupted,
+}
+
+/// Reads the prompt that is best for `snapshot` into the engine's cache: the whole window, and a suffix that has seen
+/// what stands before it.
 ///
 /// # Errors
 /// The engine failed; see [`Engine::generate`].
@@ -25,49 +35,14 @@ pub fn read(
     profile: &Profile,
     engine: &mut dyn Engine,
     watch: &mut dyn FnMut() -> ControlFlow<()>,
-) -> Result<bool, EngineError> {
+) -> Result<Read, EngineError> {
     let (prompt, _) = prompt::build(profile, engine.tokens(), file(snapshot), budget(&snapshot.options));
-    let step = ((engine.rates().prefill * STEP) as usize).clamp(SMALLEST, LARGEST);
-    let mut read = prompt.tokens.len() - engine.unread(&prompt, &Limits::default());
-    while read < prompt.tokens.len() {
-        if watch().is_break() {
-            return Ok(false);
-        }
-        read = (read + step).min(prompt.tokens.len());
-        let part = Prompt { tokens: prompt.tokens[..read].to_vec(), forced: Vec::new(), ..Prompt::default() };
-        let mut interrupted = false;
-        engine.generate(&part, &Limits { background: true, ..Limits::default() }, &mut |_| {
-            let flow = watch();
-            interrupted = flow.is_break();
-            flow
-        })?;
-        if interrupted && read < prompt.tokens.len() {
-            return Ok(false);
-        }
+    let stale = |stale| Limits { max_tokens: 0, stale, background: true };
+    if engine.unread(&prompt, &stale(FRESH)) <= KEYSTROKE {
+        return Ok(Read::Already);
     }
-    Ok(true)
-}
-
-/// [`suggest`] for a question that nobody has asked yet; `None` if `watch` ended it before it was done.
-///
-/// # Errors
-/// The engine failed; see [`Engine::generate`].
-pub fn answer(
-    snapshot: &Snapshot,
-    profile: &Profile,
-    engine: &mut dyn Engine,
-    watch: &mut dyn FnMut() -> ControlFlow<()>,
-) -> Result<Option<(Option<Suggestion>, Work)>, EngineError> {
-    if !read(snapshot, profile, engine, watch)? {
-        return Ok(None);
-    }
-    let mut interrupted = false;
-    let answer = suggest(snapshot, profile, engine, &mut |_| {
-        let flow = watch();
-        interrupted = flow.is_break();
-        flow
-    })?;
-    Ok(Some(answer).filter(|_| !interrupted))
+    let read = engine.generate(&prompt, &stale(0), &mut |_| watch())?;
+    Ok(if read.stop == Stop::Watch { Read::Interrupted } else { Read::Whole })
 }
 
 /// The document once `suggestion` is accepted, and `typed` behind it; `None` if the suggestion does not fit it, or if

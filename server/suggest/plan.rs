@@ -1,4 +1,4 @@
-//! How much the model reads for an answer: the whole window, or a shorter one where time is short.
+//! Which prompt an answer comes from: the best one where there is time to read it, else one that is read already.
 //! It knows nothing of clocks: it is told the time that is left.
 
 use std::time::Duration;
@@ -16,45 +16,100 @@ const ANSWER: f32 = 12.0;
 /// A prompt of which at most one in so many tokens is new is warm.
 const WARM: usize = 4;
 /// So few new tokens are a keystroke's, however short the prompt.
-const KEYSTROKE: usize = 32;
+pub(super) const KEYSTROKE: usize = 32;
+/// A suffix that has not seen so many tokens typed before it is used nevertheless. Of 24 tasks, 22 were answered
+/// alike without the last 8 and the last 32 tokens, and 19 without the last 96, with one exact answer less each.
+const STALE: usize = 32;
+/// So many where reading the suffix again would make a keystroke wait. It is read again while nobody does.
+const STALEST: usize = 128;
+/// How many lines above the cursor's a prompt may have been read whose beginning is gone on with. One step of the
+/// anchor is eight lines.
+const LINES_AGO: [usize; 6] = [0, 1, 2, 4, 8, 16];
 
-/// A prompt with a shorter window, if `full` cannot be read and answered within `left`; the nearest code stays.
+/// A prompt, and how it compares with the best one.
+#[derive(Debug, Default)]
+pub(super) struct Chosen {
+    pub(super) prompt: Prompt,
+    /// It has less of the file.
+    pub(super) short: bool,
+    /// It begins, or is split, where it was some lines ago.
+    pub(super) older: bool,
+    /// For [`Limits::stale`].
+    pub(super) stale: usize,
+}
+
+/// Chooses the prompt for an answer within `left`: `best`, or one that makes do with less to read.
 ///
-/// What is in the cache decides first: a prompt that is warm is gone on with, the longest such, so that one
-/// keystroke does not throw away what the last one read. Where none is, it is the longest that fits the time,
-/// or else the one with the least to read.
-pub(super) fn shorter(
+/// The best prompt moves with the cursor: every few lines its window begins elsewhere, its anchor stands elsewhere, or
+/// its suffix should see what was typed. No keystroke is to wait for that. So first of all a prompt of which all but a
+/// keystroke's few tokens is in the cache is gone on with: the best, or as it was some lines ago, or with a shorter
+/// window; then the same with a suffix that is overdue. Where nothing is as warm, one that is mostly read, and where
+/// nothing is, the longest that can be read in time, or else what has the least to read.
+///
+/// What was left out is read while nobody waits ([`super::ahead::read`]).
+pub(super) fn choose(
     left: Duration,
     snapshot: &Snapshot,
     profile: &Profile,
     engine: &dyn Engine,
-    full: &Prompt,
-) -> Option<Prompt> {
-    let new = |prompt: &Prompt| engine.unread(prompt, &Limits::default());
-    let warm = |prompt: &Prompt| new(prompt) <= KEYSTROKE.max(prompt.tokens.len() / WARM);
-    if warm(full) {
-        return None;
+    best: Prompt,
+) -> Chosen {
+    let new = |prompt: &Prompt, stale| engine.unread(prompt, &Limits { stale, ..Limits::default() });
+    let best = Chosen { prompt: best, stale: STALE, ..Chosen::default() };
+    if new(&best.prompt, STALE) <= KEYSTROKE {
+        return best;
     }
-    let whole = budget(&snapshot.options);
-    let shorter: Vec<Prompt> = budgets(whole)
-        .map(|budget| prompt::build(profile, engine.tokens(), file(snapshot), budget).0)
-        // A file that is short anyway.
-        .filter(|prompt| prompt.tokens.len() < full.tokens.len())
-        .collect();
-    if let Some(at) = shorter.iter().position(warm) {
-        return shorter.into_iter().nth(at);
+    let mut all = vec![best];
+    for other in others(snapshot, profile, engine) {
+        if all.iter().any(|it| it.prompt == other.prompt) {
+            continue;
+        }
+        if new(&other.prompt, STALE) <= KEYSTROKE {
+            return other;
+        }
+        all.push(other);
     }
+
     let rates = engine.rates();
     // A decoder too slow for a short answer is no reason to read nothing: then half of the time is for reading.
     let answer = (ANSWER / rates.decode).min(left.as_secs_f32() / 2.0);
-    let fits = |prompt: &Prompt| new(prompt) as f32 / rates.prefill + answer <= left.as_secs_f32();
-    if fits(full) {
-        return None;
-    }
-    let at = shorter.iter().position(fits);
-    let least = || (0..shorter.len()).min_by_key(|&at| new(&shorter[at]));
-    let at = at.or_else(least).filter(|&at| new(&shorter[at]) < new(full))?;
-    shorter.into_iter().nth(at)
+    let in_time = |tokens: usize| tokens as f32 / rates.prefill + answer <= left.as_secs_f32();
+    let fresh: Vec<usize> = all.iter().map(|it| new(&it.prompt, STALE)).collect();
+    let overdue: Vec<usize> = all.iter().map(|it| new(&it.prompt, STALEST)).collect();
+    let warm = |new: &[usize]| {
+        let mut at = (0..all.len()).zip(new);
+        at.find(|&(at, &new)| new <= all[at].prompt.tokens.len() / WARM && in_time(new)).map(|(at, _)| at)
+    };
+    let keystroke = |new: &[usize]| new.iter().position(|&new| new <= KEYSTROKE);
+    let reads = |new: &[usize]| new.iter().position(|&new| in_time(new));
+    let least = || (0..overdue.len()).min_by_key(|&at| overdue[at]);
+    let of = |at: Option<usize>, stale| at.map(|at| (at, stale));
+    let chosen = of(keystroke(&overdue), STALEST)
+        .or_else(|| of(warm(&fresh), STALE))
+        .or_else(|| of(reads(&fresh), STALE))
+        .or_else(|| of(least(), STALEST));
+    let (at, stale) = chosen.unwrap_or((0, STALE));
+    Chosen { stale, ..all.swap_remove(at) }
+}
+
+/// All prompts but the best one, the best first: the whole window as it was some lines ago, then shorter ones, as they
+/// are and as they were. Some may be alike.
+fn others<'a>(
+    snapshot: &'a Snapshot,
+    profile: &'a Profile,
+    engine: &'a dyn Engine,
+) -> impl Iterator<Item = Chosen> + 'a {
+    let (text, file, whole) = (&snapshot.text, file(snapshot), budget(&snapshot.options));
+    let line = text.byte_to_line(snapshot.cursor);
+    let ago = LINES_AGO.iter().filter_map(move |ago| Some(text.line_to_byte(line.checked_sub(*ago)?)));
+    let earlier = [snapshot.cursor].into_iter().chain(ago);
+    [whole].into_iter().chain(budgets(whole)).flat_map(move |budget| {
+        earlier.clone().map(move |earlier| {
+            let prompt = prompt::build_as_at(earlier, profile, engine.tokens(), file, budget).0;
+            let (short, older) = (budget != whole, earlier != snapshot.cursor);
+            Chosen { prompt, short, older, stale: STALE }
+        })
+    })
 }
 
 /// The budgets below `whole`, in big steps, largest first.
@@ -75,7 +130,8 @@ mod tests {
 
     use taper_engine::scripted::Scripted;
 
-    use super::super::{Options, Suggestion, Trigger, Work, ahead, suggest_within};
+    use super::super::ahead::{self, Read};
+    use super::super::{Options, Suggestion, Trigger, Work, suggest_within};
     use super::*;
     use crate::prompt::template::{Form, Layout};
     use crate::text::{Edit, Rope};
@@ -84,11 +140,17 @@ mod tests {
 
     /// 5,000 prompt tokens and 1,000 decoded ones a second, a token a byte.
     fn engine() -> (Box<dyn Engine>, Profile) {
-        let engine = Scripted::new()
-            .answering(|_| "call()".to_owned())
-            .prefill_delay(Duration::from_micros(200))
-            .decode_delay(Duration::from_millis(1));
-        let engine: Box<dyn Engine> = Box::new(engine);
+        let (prefill, decode) = (Duration::from_micros(200), Duration::from_millis(1));
+        asked_well(Scripted::new().prefill_delay(prefill).decode_delay(decode))
+    }
+
+    /// Every prompt is read in time.
+    fn fast_engine() -> (Box<dyn Engine>, Profile) {
+        asked_well(Scripted::new())
+    }
+
+    fn asked_well(engine: Scripted) -> (Box<dyn Engine>, Profile) {
+        let engine: Box<dyn Engine> = Box::new(engine.answering(|_| "call()".to_owned()));
         let mut profile = Profile::of(engine.about(), engine.tokens());
         profile.form = Form { layout: Layout::Anchored { lines: 10 }, heal: true, header: true };
         (engine, profile)
@@ -127,6 +189,10 @@ mod tests {
         suggest_within(left, snapshot, profile, engine.as_mut(), &mut |_| ControlFlow::Continue(())).unwrap()
     }
 
+    fn read(place: &Snapshot, (engine, profile): &mut (Box<dyn Engine>, Profile)) -> Read {
+        ahead::read(place, profile, engine.as_mut(), &mut || ControlFlow::Continue(())).unwrap()
+    }
+
     #[test]
     fn a_cold_place_is_answered_from_a_window_that_fits_and_the_whole_one_is_read_afterwards() {
         let mut it = engine();
@@ -141,7 +207,8 @@ mod tests {
         let (_, work) = ask(Some(LEFT), &place, &mut it);
         assert!(work.short && work.evaluated <= 4, "{work:?}");
 
-        assert!(ahead::read(&place, &it.1, it.0.as_mut(), &mut || ControlFlow::Continue(())).unwrap());
+        assert_eq!(read(&place, &mut it), Read::Whole);
+        assert_eq!(read(&place, &mut it), Read::Already);
         let place = typed(&place, "u");
         let (_, work) = ask(Some(LEFT), &place, &mut it);
         assert!(!work.short && work.evaluated <= 4 && work.prompt_tokens > 1000, "{work:?}");
@@ -162,24 +229,83 @@ mod tests {
     }
 
     #[test]
-    fn an_interrupted_reading_is_gone_on_with_where_most_is_done() {
-        for (tenths, gone_on_with) in [(1, false), (3, false), (8, true)] {
-            let mut it = engine();
-            let place = snapshot();
-            let (_, work) = ask(Some(LEFT), &place, &mut it);
-            assert!(work.short);
-            // Interrupted there.
-            let budget = budget(&place.options);
-            let (mut prompt, _) = prompt::build(&it.1, it.0.tokens(), file(&place), budget);
-            let whole = prompt.tokens.len();
-            prompt.tokens.truncate(whole * tenths / 10);
-            let read = Limits { max_tokens: 0, ..Limits::default() };
-            it.0.generate(&prompt, &read, &mut |_| ControlFlow::Continue(())).unwrap();
+    fn an_interrupted_reading_costs_the_short_window_nothing_and_is_gone_on_with() {
+        let mut it = engine();
+        let place = snapshot();
+        let (_, work) = ask(Some(LEFT), &place, &mut it);
+        assert!(work.short);
+        let mut steps = 0;
+        let mut some = || {
+            steps += 1;
+            if steps > 24 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        assert_eq!(ahead::read(&place, &it.1, it.0.as_mut(), &mut some).unwrap(), Read::Interrupted);
+        let (prompt, _) = prompt::build(&it.1, it.0.tokens(), file(&place), budget(&place.options));
+        let left = it.0.unread(&prompt, &Limits::default());
+        assert!(left + 300 < prompt.tokens.len(), "{left} of {}", prompt.tokens.len());
 
-            let (_, work) = ask(Some(LEFT), &typed(&place, "s"), &mut it);
-            assert_eq!(work.short, !gone_on_with, "{work:?}");
-            assert!(!gone_on_with || work.evaluated <= whole / WARM, "{work:?}");
+        let place = typed(&place, "s");
+        let (_, work) = ask(Some(LEFT), &place, &mut it);
+        assert!(work.short && work.evaluated <= 4, "{work:?}");
+        assert!(it.0.unread(&prompt, &Limits::default()) <= left);
+        assert_eq!(read(&place, &mut it), Read::Whole);
+    }
+
+    /// Types `text`, a question a character, and reads while nobody waits before every so manyth; what each cost.
+    fn type_on(
+        mut place: Snapshot,
+        text: &str,
+        pause: usize,
+        it: &mut (Box<dyn Engine>, Profile),
+    ) -> Vec<Work> {
+        let mut all = Vec::new();
+        for (at, key) in text.char_indices() {
+            if at % pause == 0 {
+                read(&place, it);
+            }
+            place = typed(&place, key.encode_utf8(&mut [0; 4]));
+            all.push(ask(Some(LEFT), &place, it).1);
         }
+        all
+    }
+
+    #[test]
+    fn no_keystroke_waits_for_a_move_of_the_window_or_the_anchor_or_a_stale_suffix() {
+        let text: String = (0..40).map(|n| format!("name_{n} = {n}\n")).collect();
+        for layout in [Layout::Anchored { lines: 10 }, Layout::Plain] {
+            for pause in [1, 100] {
+                let mut it = fast_engine();
+                it.1.form.layout = layout;
+                let place = snapshot();
+                ask(None, &place, &mut it);
+                let all = type_on(place, &text, pause, &mut it);
+                let mut evaluated: Vec<usize> = all.iter().map(|work| work.evaluated).collect();
+                evaluated.sort_unstable();
+                let at = |share: usize| evaluated[evaluated.len() * share / 100];
+                let told = format!("{layout:?} {pause}: {evaluated:?}");
+                assert!(at(50) <= 4 && at(95) <= KEYSTROKE && evaluated.last() <= Some(&KEYSTROKE), "{told}");
+                assert!(all.iter().all(|work| !work.short), "{told}");
+                assert!(pause == 1 || layout == Layout::Plain || all.iter().any(|work| work.older), "{told}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_pause_the_suffix_is_read_again_only_when_it_has_missed_too_much() {
+        let mut it = fast_engine();
+        it.1.form.layout = Layout::Plain;
+        let place = snapshot();
+        ask(None, &place, &mut it);
+        let text = "+".repeat(STALEST + 40);
+        let all = type_on(place.clone(), &text, usize::MAX, &mut it);
+        let again: Vec<usize> = (0..all.len()).filter(|&at| all[at].evaluated > KEYSTROKE).collect();
+        // The first key changed more than it added.
+        assert!(matches!(again[..], [at] if (STALEST - 4..=STALEST).contains(&at)), "{again:?}");
+        // In a pause, sooner.
+        let place = typed(&place, &format!("{text}-"));
+        ask(Some(LEFT), &place, &mut it);
+        assert_eq!(read(&place, &mut it), Read::Whole);
+        assert_eq!(read(&place, &mut it), Read::Already);
     }
 
     #[test]
@@ -191,7 +317,7 @@ mod tests {
             calls += 1;
             if calls > 8 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
-        assert!(!done.unwrap());
+        assert_eq!(done.unwrap(), Read::Interrupted);
         let (prompt, _) = prompt::build(&profile, engine.tokens(), file(&place), budget(&place.options));
         let read = prompt.tokens.len() - engine.unread(&prompt, &Limits::default());
         // Two looks or more a step of 50 tokens.

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use crate::suggest::Suggestion;
+use crate::suggest::{Snapshot, Suggestion};
 use crate::text::Rope;
 
 /// Entries of one document.
@@ -89,6 +89,49 @@ impl Cache {
         self.entries.clear();
         self.barren.clear();
     }
+}
+
+/// What has been typed at the cursor of `older`, if nothing else was done on the way to `text`: empty if nothing was
+/// done at all. The cursor then stands behind it.
+///
+/// Far from the cursor only the length is compared, as in a [`Cache`].
+pub fn typed(older: &Snapshot, text: &Rope) -> Option<String> {
+    let length = text.len_bytes().checked_sub(older.text.len_bytes()).filter(|&length| length <= TEXT)?;
+    let cursor = older.cursor;
+    let behind = cursor + length;
+    if behind > text.len_bytes() || floor(text, cursor) != cursor || floor(text, behind) != behind {
+        return None;
+    }
+    let from = floor(&older.text, cursor.saturating_sub(BEFORE));
+    let to = floor(&older.text, (cursor + AFTER).min(older.text.len_bytes()));
+    let slices = |text: &Rope, range: Range<usize>| {
+        let fits = floor(text, range.start) == range.start && floor(text, range.end) == range.end;
+        fits.then(|| text.byte_slice(range).to_string())
+    };
+    let same = slices(text, from..cursor) == slices(&older.text, from..cursor)
+        && slices(text, behind..to + length) == slices(&older.text, cursor..to);
+    same.then(|| text.byte_slice(cursor..behind).to_string())
+}
+
+/// What was typed between two questions about one document, if an answer to `older` may answer `newer`: nothing but
+/// typing at the cursor lies between them.
+pub fn follows(older: &Snapshot, newer: &Snapshot) -> Option<String> {
+    if older.options != newer.options || older.selected.is_some() || newer.selected.is_some() {
+        return None;
+    }
+    typed(older, &newer.text).filter(|typed| older.cursor + typed.len() == newer.cursor)
+}
+
+/// What is left of a suggestion once `typed` was typed of it; `None` if that is nothing, or it said something else.
+pub fn rest(suggestion: &Suggestion, typed: &str) -> Option<Suggestion> {
+    let text = suggestion.text.strip_prefix(typed).filter(|rest| !rest.is_empty())?.to_owned();
+    let Range { start, end } = suggestion.range;
+    Some(Suggestion { range: start + typed.len()..end + typed.len(), text })
+}
+
+/// Whether `said`, which goes on, may come to say what was typed.
+pub fn agrees(said: &str, typed: &str) -> bool {
+    said.starts_with(typed) || typed.starts_with(said)
 }
 
 /// Puts an entry in place of one for the same text, or of the oldest.
@@ -262,6 +305,48 @@ mod tests {
         assert_eq!(get(&mut cache, "let x▮\nend"), None);
         cache.clear();
         assert!(!cache.is_barren(&text, cursor));
+    }
+
+    fn asked(fixture: &str) -> Snapshot {
+        let (text, cursor) = place(fixture);
+        Snapshot { text, cursor, ..crate::suggest::fixture::snapshot("a", "") }
+    }
+
+    #[test]
+    fn what_was_typed_between_two_questions() {
+        let far = "x".repeat(BEFORE + 10);
+        let around = |text: &str| format!("{far}é{text}é{far}");
+        for (older, newer, typed) in [
+            ("a▮b", "a▮b", Some("")),
+            ("a▮b", "aä▮b", Some("ä")),
+            ("▮", "a\n▮", Some("a\n")),
+            ("a▮b", "ac▮d", None),
+            ("a▮b", "bc▮b", None),
+            ("a▮b", "▮b", None),
+            ("a▮b", "a▮cb", None),
+            ("f▮\n", "f(▮)\n", None),
+            ("a▮bb", "abb▮", None),
+        ] {
+            for (older, newer) in [(older.to_owned(), newer.to_owned()), (around(older), around(newer))] {
+                assert_eq!(follows(&asked(&older), &asked(&newer)).as_deref(), typed, "{older} {newer}");
+            }
+        }
+        let mut other = asked("ab▮");
+        other.options.max_lines += 1;
+        assert_eq!(follows(&asked("a▮"), &other), None);
+        // Without a second cursor it is taken to stand behind what came.
+        assert_eq!(typed(&asked("a▮b"), &asked("axy▮b").text).as_deref(), Some("xy"));
+    }
+
+    #[test]
+    fn what_is_left_of_what_was_said() {
+        let said = Suggestion { range: 3..4, text: "a, b)".into() };
+        assert_eq!(rest(&said, "a,").unwrap(), Suggestion { range: 5..6, text: " b)".into() });
+        assert_eq!(
+            (rest(&said, "a, b)"), rest(&said, "b"), rest(&said, "").as_ref()),
+            (None, None, Some(&said))
+        );
+        assert!(agrees("", "x") && agrees("ab", "a") && agrees("ab", "abc") && !agrees("ab", "b"));
     }
 
     #[test]

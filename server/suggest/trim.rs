@@ -3,6 +3,11 @@
 
 use super::place::{Place, is_word};
 
+/// An answer so far as it would be typed: nothing cut yet, but as to line breaks and the first blanks what is shown.
+pub fn as_typed(place: &Place<'_>, text: &str) -> String {
+    without_doubled_blanks(place, &text.replace("\r\n", "\n").replace('\r', "\n"))
+}
+
 /// Cuts `text` to what can be shown, or `None` if nothing of it can.
 ///
 /// `whole` says that the answer ended by itself; otherwise its last word may be half and goes.

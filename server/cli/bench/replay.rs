@@ -42,6 +42,10 @@ pub struct Args {
     /// Wait for each answer before the next key: what is suggested to somebody who waits.
     #[arg(long)]
     patient: bool,
+    /// Type the tasks again and again with other pauses until so many minutes are over, and say each minute how much
+    /// memory the server has.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    minutes: Option<u32>,
     /// Write what became of each key to this file.
     #[arg(long, value_name = "PATH")]
     csv: Option<PathBuf>,
@@ -71,9 +75,11 @@ pub fn run(args: &Args) -> Result<()> {
     let mut random = fastrand::Rng::with_seed(args.seed);
     // Spread over the whole file, the same every time.
     let limit = args.limit.unwrap_or(usize::MAX).clamp(1, tasks.len());
-    let traces: Vec<Trace> = (0..limit)
-        .map(|at| typist::typed(&tasks[at * tasks.len() / limit], f64::from(args.pause_ms), &mut random))
-        .collect();
+    let mut typed = || -> Vec<Trace> {
+        let chosen = (0..limit).map(|at| &tasks[at * tasks.len() / limit]);
+        chosen.map(|task| typist::typed(task, f64::from(args.pause_ms), &mut random)).collect()
+    };
+    let traces = typed();
     if let Some(path) = &args.dump_trace {
         return Ok(tasks::write(path, &traces)?);
     }
@@ -88,22 +94,36 @@ pub fn run(args: &Args) -> Result<()> {
         keystrokes: Vec::new(),
         open: HashMap::new(),
         work_was_logged: false,
+        memory: Memory::default(),
     };
-    for trace in &traces {
-        typing.task(trace)?;
+    typing.memory.look(typing.client.pid());
+    let (mut count, mut expected) = (0, 0);
+    let mut round = traces;
+    // At least once; another round is begun while there is time.
+    'typing: loop {
+        for trace in &round {
+            if count >= limit && typing.memory.minutes() >= args.minutes.unwrap_or(0) {
+                break 'typing;
+            }
+            typing.task(trace)?;
+            count += 1;
+            expected += trace.keys.iter().map(|key| key.text.chars().count()).sum::<usize>();
+        }
+        round = typed();
     }
     typing.drain()?;
-    let memory = peak_memory(typing.client.pid());
-    let Typing { client, keystrokes, work_was_logged, .. } = typing;
+    let peak = memory(typing.client.pid(), "VmHWM:");
+    typing.memory.look(typing.client.pid());
+    let Typing { client, keystrokes, work_was_logged, memory, .. } = typing;
     client.quit()?;
 
     let mut out = io::stdout().lock();
-    let expected = traces.iter().flat_map(|trace| &trace.keys).map(|key| key.text.chars().count()).sum();
     let session = report::Session {
-        tasks: traces.len(),
+        tasks: count,
         expected,
         budget,
-        memory,
+        peak,
+        resident: if args.minutes.is_some() { &memory.resident } else { &[] },
         work_was_logged,
         keystrokes: &keystrokes,
     };
@@ -152,11 +172,42 @@ fn pass_on(line: &str) {
     }
 }
 
-/// The most memory that a process has had, in bytes, where the system says so.
-fn peak_memory(pid: u32) -> Option<u64> {
+/// Memory of a process in bytes, where the system says so: `VmRSS:` what it has, `VmHWM:` the most it has had.
+fn memory(pid: u32, which: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(which))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+}
+
+/// What the server's memory was.
+struct Memory {
+    began: Instant,
+    /// At the beginning, after each minute, and at the end; bytes, where the system says so.
+    resident: Vec<Option<u64>>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { began: Instant::now(), resident: Vec::new() }
+    }
+}
+
+impl Memory {
+    /// Whole minutes since the beginning.
+    fn minutes(&self) -> u32 {
+        u32::try_from(self.began.elapsed().as_secs() / 60).unwrap_or(u32::MAX)
+    }
+
+    /// To be called often: notes what there is once a minute.
+    fn look_if_due(&mut self, pid: u32) {
+        if self.minutes() as usize >= self.resident.len() {
+            self.look(pid);
+        }
+    }
+
+    fn look(&mut self, pid: u32) {
+        self.resident.push(memory(pid, "VmRSS:"));
+    }
 }
 
 /// A number of a line in the server's log: `name=12`.
@@ -178,6 +229,7 @@ struct Typing {
     /// Questions without an answer, as places in `keystrokes`; and when they were asked.
     open: HashMap<i64, (usize, Instant)>,
     work_was_logged: bool,
+    memory: Memory,
 }
 
 impl Typing {
@@ -193,6 +245,7 @@ impl Typing {
         let mut shown: Option<String> = None;
         let mut asked: Option<i64> = None;
         while let Some(key) = trace.keys.get(at) {
+            self.memory.look_if_due(self.client.pid());
             let rest = rest_of_line(&trace.keys[at..]);
             let length = rest.chars().count();
             let fits = shown.take().is_some_and(|it| it.lines().next() == Some(rest.as_str()));
@@ -307,6 +360,20 @@ fn milliseconds(number: f64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_looked_at_once_a_minute() {
+        let mut memory = Memory::default();
+        let pid = std::process::id();
+        memory.look(pid);
+        memory.look_if_due(pid);
+        assert_eq!((memory.minutes(), memory.resident.len()), (0, 1));
+        if let Some(began) = memory.began.checked_sub(Duration::from_secs(125)) {
+            memory.began = began;
+            (0..5).for_each(|_| memory.look_if_due(pid));
+            assert_eq!((memory.minutes(), memory.resident.len()), (2, 3));
+        }
+    }
 
     #[test]
     fn numbers_in_the_log() {

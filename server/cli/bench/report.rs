@@ -57,15 +57,17 @@ pub(super) struct Session<'a> {
     /// Characters that the tasks expect.
     pub(super) expected: usize,
     pub(super) budget: Duration,
-    /// In bytes.
-    pub(super) memory: Option<u64>,
+    /// The most memory that the server has had, in bytes.
+    pub(super) peak: Option<u64>,
+    /// Memory that it had at the beginning, after each minute, and at the end; empty if nobody asked.
+    pub(super) resident: &'a [Option<u64>],
     pub(super) work_was_logged: bool,
     pub(super) keystrokes: &'a [Keystroke],
 }
 
 /// Prints the table.
 pub(super) fn table(session: &Session<'_>, out: &mut impl Write) -> io::Result<()> {
-    let Session { tasks, expected, budget, memory, work_was_logged, keystrokes } = session;
+    let Session { tasks, expected, budget, peak, resident, work_was_logged, keystrokes } = session;
     let mut say = |what: &str, text: String| writeln!(out, "{what:<19} {text}");
     let requests = keystrokes.len();
     let count =
@@ -131,8 +133,18 @@ pub(super) fn table(session: &Session<'_>, out: &mut impl Write) -> io::Result<(
         "not measured".to_owned()
     };
     say("tokens per key", work)?;
-    let memory = memory.map_or("not measured".to_owned(), |bytes| format!("{} MB", bytes / 1_000_000));
-    say("peak memory", memory)
+    let megabytes =
+        |bytes: &Option<u64>| bytes.map_or("not measured".to_owned(), |it| format!("{} MB", it / 1_000_000));
+    say("peak memory", megabytes(peak))?;
+    for (minute, bytes) in resident.iter().enumerate() {
+        let at = match minute {
+            0 => "at the start".to_owned(),
+            _ if minute + 1 == resident.len() => "at the end".to_owned(),
+            _ => format!("after {minute} min"),
+        };
+        say(if minute == 0 { "resident memory" } else { "-" }, format!("{at}: {}", megabytes(bytes)))?;
+    }
+    Ok(())
 }
 
 /// Prints a line a key.

@@ -1,0 +1,432 @@
+//! What happens between keystrokes, with an engine that says a word when it is told to: no test waits for time to pass.
+//! It knows nothing of the protocol or of a model.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::ops::ControlFlow;
+use std::sync::mpsc;
+
+use taper_engine::{About, Engine, EngineError, Generation, Limits, Prompt, Stop, Tokens};
+
+use super::*;
+
+const URI: &str = "file:///a";
+const OTHER: &str = "file:///b";
+/// How long anything that must come may take, on a busy machine too.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the engine is to do next.
+enum Order {
+    /// Say this, and ask whether to go on.
+    Say(&'static str),
+    /// End the text here.
+    End,
+}
+
+/// What the engine does.
+#[derive(Debug, PartialEq, Eq)]
+enum Doing {
+    /// It was given this before the cursor.
+    Begins(String),
+    /// It was told to go on, or not.
+    GoesOn(bool),
+}
+
+/// An engine whose cache holds everything already.
+struct Puppet {
+    tokens: Tokens,
+    about: About,
+    orders: mpsc::Receiver<Order>,
+    doing: mpsc::Sender<Doing>,
+}
+
+impl Engine for Puppet {
+    fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    fn about(&self) -> &About {
+        &self.about
+    }
+
+    fn generate(
+        &mut self,
+        prompt: &Prompt,
+        limits: &Limits,
+        watch: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Generation, EngineError> {
+        let time = Duration::ZERO;
+        let mut generation = Generation {
+            text: String::new(),
+            stop: Stop::Limit,
+            pieces: Vec::new(),
+            reused: prompt.tokens.len(),
+            evaluated: 0,
+            prefill: time,
+            decode: time,
+        };
+        if limits.max_tokens == 0 {
+            return Ok(generation);
+        }
+        let text = self.tokens.render(&prompt.tokens);
+        let before = text.split("<|fim_suffix|>").next().unwrap().rsplit("<|fim_prefix|>").next().unwrap();
+        let _ = self.doing.send(Doing::Begins(before.to_owned()));
+        generation.stop = loop {
+            match self.orders.recv() {
+                Ok(Order::Say(text)) => generation.text += text,
+                Ok(Order::End) => break Stop::EndOfText,
+                // The test is over.
+                Err(_) => break Stop::Watch,
+            }
+            let flow = watch(&generation.text);
+            let _ = self.doing.send(Doing::GoesOn(flow.is_continue()));
+            if flow.is_break() {
+                break Stop::Watch;
+            }
+        };
+        Ok(generation)
+    }
+
+    fn clear(&mut self) {}
+
+    fn unread(&self, _: &Prompt, _: &Limits) -> usize {
+        0
+    }
+}
+
+/// A session with a puppet, and an editor with two documents.
+struct Stage {
+    session: Session,
+    orders: mpsc::Sender<Order>,
+    doing: mpsc::Receiver<Doing>,
+    notices: mpsc::Receiver<Notice>,
+    /// Where the cursor stands in the first document.
+    cursor: u32,
+    version: i64,
+}
+
+impl Stage {
+    /// The first document is `x = ` and a line end, the cursor before that.
+    fn new(idle: Idle) -> Self {
+        let (orders, to_do) = mpsc::channel();
+        let (does, doing) = mpsc::channel();
+        let (notice, notices) = mpsc::channel();
+        let mut to_do = Some(to_do);
+        let mut settings = Settings { latency_budget: PATIENCE, ..Settings::default() };
+        settings.suggest.idle = idle;
+        let session = Session::start(Start {
+            encoding: Encoding::Utf8,
+            settings,
+            source: Box::new(move |_| {
+                let about = About { context: 4096, ..About::default() };
+                let orders = to_do.take().unwrap();
+                Ok(Box::new(Puppet { tokens: Tokens::bytes_only(), about, orders, doing: does.clone() }))
+            }),
+            notices: Box::new(move |it| drop(notice.send(it))),
+        })
+        .unwrap();
+        let stage = Self { session, orders, doing, notices, cursor: 4, version: 1 };
+        while !matches!(stage.notices.recv_timeout(PATIENCE).unwrap(), Notice::Loaded(_)) {}
+        for uri in [URI, OTHER] {
+            stage.session.send(Event::Opened(Opening {
+                uri: uri.to_owned(),
+                path: "a".to_owned(),
+                language_id: "none".to_owned(),
+                version: Some(1),
+                text: "x = \n".to_owned(),
+            }));
+        }
+        stage
+    }
+
+    /// Lets the session come to the end of what it was sent.
+    fn settle(&self) {
+        self.session.send(Event::Noticed(Notice::Problem("settled".to_owned())));
+        let settled = Notice::Problem("settled".to_owned());
+        while self.notices.recv_timeout(PATIENCE).unwrap() != settled {}
+    }
+
+    fn ask_at(&self, uri: &str, character: u32) -> Receiver {
+        let (reply, receiver) = Reply::new();
+        self.session.send(Event::Asked(Asked {
+            uri: uri.to_owned(),
+            position: Position { line: 0, character },
+            selected: None,
+            trigger: Trigger::Automatic,
+            arrived: Instant::now(),
+            reply,
+        }));
+        self.settle();
+        receiver
+    }
+
+    /// A question at the cursor.
+    fn ask(&self) -> Receiver {
+        self.ask_at(URI, self.cursor)
+    }
+
+    fn change(&mut self, at: u32, text: &str) {
+        let at = Position { line: 0, character: at };
+        self.version += 1;
+        self.session.send(Event::Edited {
+            uri: URI.to_owned(),
+            version: Some(self.version),
+            changes: vec![Change { range: Some(at..at), text: text.to_owned() }],
+        });
+        self.settle();
+    }
+
+    /// Types at the cursor and asks there.
+    fn press(&mut self, text: &str) -> Receiver {
+        self.change(self.cursor, text);
+        self.cursor += u32::try_from(text.len()).unwrap();
+        self.ask()
+    }
+
+    #[track_caller]
+    fn does(&self, doing: Doing) {
+        assert_eq!(self.doing.recv_timeout(PATIENCE).unwrap(), doing);
+    }
+
+    #[track_caller]
+    fn begins(&self, before: &str) {
+        self.does(Doing::Begins(before.to_owned()));
+    }
+
+    /// Has the engine say `text`; whether it is to go on.
+    #[track_caller]
+    fn says(&self, text: &'static str, goes_on: bool) {
+        self.orders.send(Order::Say(text)).unwrap();
+        self.does(Doing::GoesOn(goes_on));
+    }
+
+    fn ends(&self) {
+        self.orders.send(Order::End).unwrap();
+    }
+}
+
+/// The answer, once it comes: what it shows.
+fn answer(receiver: Receiver) -> Answer {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(receiver).unwrap()
+}
+
+#[track_caller]
+fn shows(receiver: Receiver, text: &str) {
+    let Answer::Shown(shown) = answer(receiver) else { panic!("nothing is shown instead of {text:?}") };
+    assert_eq!(shown.text, text);
+    assert_eq!(shown.range.start, shown.range.end);
+}
+
+#[test]
+fn a_generation_that_agrees_answers_the_newest_of_several_keys() {
+    let mut stage = Stage::new(Idle::Modest);
+    let first = stage.ask();
+    stage.begins("x = ");
+    stage.says("foo", true);
+    let second = stage.press("f");
+    stage.says("(a, ", true);
+    let third = stage.press("oo");
+    stage.says("b", true);
+    // More than was said so far.
+    let fourth = stage.press("(a, b) +");
+    stage.says(") ", true);
+    stage.says("+ 1", true);
+    stage.ends();
+    for older in [first, second, third] {
+        assert_eq!(answer(older), Answer::Superseded);
+    }
+    shows(fourth, " 1");
+    stage.begins("x = foo(a, b) + 1");
+}
+
+#[test]
+fn a_generation_that_disagrees_ends_at_once_and_the_question_is_worked_on() {
+    let mut stage = Stage::new(Idle::Modest);
+    let first = stage.ask();
+    stage.begins("x = ");
+    stage.says("foo", true);
+    let second = stage.press("b");
+    stage.says("(", false);
+    stage.begins("x = b");
+    stage.says("ar()", true);
+    stage.ends();
+    assert_eq!(answer(first), Answer::Superseded);
+    shows(second, "ar()");
+}
+
+#[test]
+fn what_is_followed_and_disappoints_is_worked_on() {
+    // It says something else than what was typed beyond it; or it ends there.
+    for more in [Some("x"), None] {
+        let mut stage = Stage::new(Idle::Modest);
+        let _first = stage.ask();
+        stage.begins("x = ");
+        stage.says("fo", true);
+        let second = stage.press("foo");
+        match more {
+            Some(more) => stage.says(more, false),
+            None => {
+                stage.says("", true);
+                stage.ends();
+            }
+        }
+        stage.begins("x = foo");
+        stage.says("(1)", true);
+        stage.ends();
+        shows(second, "(1)");
+    }
+}
+
+#[test]
+fn a_newer_key_is_worked_on_rather_than_what_disappointed() {
+    let mut stage = Stage::new(Idle::Modest);
+    let _first = stage.ask();
+    stage.begins("x = ");
+    stage.says("fo", true);
+    let second = stage.press("fo");
+    stage.says("o", true);
+    let third = stage.press("x");
+    stage.says("(", false);
+    stage.begins("x = fox");
+    stage.ends();
+    assert_eq!(answer(second), Answer::Superseded);
+    assert_eq!(answer(third), Answer::Nothing);
+}
+
+#[test]
+fn only_typing_at_the_cursor_is_followed() {
+    let stage = Stage::new(Idle::Modest);
+    let _first = stage.ask();
+    stage.begins("x = ");
+    // Another document with the same text.
+    let other = stage.ask_at(OTHER, 4);
+    stage.says("foo", false);
+    stage.begins("x = ");
+    stage.says("foo", true);
+    // The same text, but the cursor stands elsewhere.
+    let second = stage.ask_at(OTHER, 3);
+    stage.says("(", false);
+    stage.begins("x =");
+    stage.ends();
+    assert_eq!(answer(other), Answer::Superseded);
+    assert_eq!(answer(second), Answer::Nothing);
+}
+
+#[test]
+fn a_question_that_is_cancelled_for_the_next_key_is_still_followed() {
+    let mut stage = Stage::new(Idle::Modest);
+    let first = stage.ask();
+    stage.begins("x = ");
+    drop(first);
+    stage.says("foo", true);
+    let second = stage.press("f");
+    stage.says("(1)", true);
+    stage.ends();
+    shows(second, "oo(1)");
+}
+
+#[test]
+fn an_edit_elsewhere_ends_the_work_though_nobody_asks() {
+    let mut stage = Stage::new(Idle::Modest);
+    let first = stage.ask();
+    stage.begins("x = ");
+    stage.says("foo", true);
+    stage.change(0, "y = ");
+    stage.says("(", false);
+    assert_eq!(answer(first), Answer::Superseded);
+}
+
+#[test]
+fn an_edit_that_what_is_shown_does_not_say_ends_the_work_ahead() {
+    for (edit, goes_on) in [("y", false), ("f", true)] {
+        let mut stage = Stage::new(Idle::Modest);
+        let first = stage.ask();
+        stage.begins("x = ");
+        stage.says("foo", true);
+        stage.ends();
+        shows(first, "foo");
+        stage.begins("x = foo");
+        stage.change(4, edit);
+        stage.says("(1)", goes_on);
+    }
+}
+
+#[test]
+fn closing_a_document_ends_the_work_ahead() {
+    let stage = Stage::new(Idle::Modest);
+    let first = stage.ask();
+    stage.begins("x = ");
+    stage.says("foo", true);
+    stage.ends();
+    shows(first, "foo");
+    stage.begins("x = foo");
+    stage.session.send(Event::Closed { uri: URI.to_owned() });
+    stage.settle();
+    stage.says("(1)", false);
+}
+
+#[test]
+fn accepted_what_was_begun_ahead_answers_and_more_is_begun() {
+    let mut stage = Stage::new(Idle::Modest);
+    let first = stage.ask();
+    stage.begins("x = ");
+    stage.says("foo", true);
+    stage.ends();
+    shows(first, "foo");
+    stage.begins("x = foo");
+    stage.says("(1", true);
+    let accepted = stage.press("foo");
+    stage.says(")", true);
+    stage.ends();
+    shows(accepted, "(1)");
+    // And so on, when the answer came from what is known.
+    stage.begins("x = foo(1)");
+    stage.says(" + 2", true);
+    stage.ends();
+    // Once the engine works for another document, the session has been told.
+    let other = stage.ask_at(OTHER, 4);
+    stage.begins("x = ");
+    stage.ends();
+    assert_eq!(answer(other), Answer::Nothing);
+    let accepted = stage.press("(1)");
+    shows(accepted, " + 2");
+    stage.begins("x = foo(1) + 2");
+}
+
+#[test]
+fn typing_through_what_is_shown_leaves_the_work_ahead_alone() {
+    let mut stage = Stage::new(Idle::Modest);
+    let first = stage.ask();
+    stage.begins("x = ");
+    stage.says("foo", true);
+    stage.ends();
+    shows(first, "foo");
+    stage.begins("x = foo");
+    let second = stage.press("f");
+    shows(second, "oo");
+    stage.says("(1", true);
+    let third = stage.press("o");
+    shows(third, "o");
+    stage.says(")", true);
+    // The last letter asks for what is being made.
+    let fourth = stage.press("o");
+    stage.says(" + 2", true);
+    stage.ends();
+    shows(fourth, "(1) + 2");
+}
+
+#[test]
+fn without_idle_work_nothing_is_begun_ahead() {
+    let mut stage = Stage::new(Idle::Off);
+    let first = stage.ask();
+    stage.begins("x = ");
+    stage.says("foo", true);
+    stage.ends();
+    shows(first, "foo");
+    let second = stage.press("f");
+    shows(second, "oo");
+    let third = stage.press("b");
+    stage.begins("x = fb");
+    stage.ends();
+    assert_eq!(answer(third), Answer::Nothing);
+}
