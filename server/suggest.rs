@@ -205,7 +205,14 @@ pub fn suggest_within(
     let mut drafted = String::new();
     let mut draft = None;
     let mut interrupted = false;
+    let mut looked = None;
     let generation = engine.generate(&prompt, &limits, &mut |text| {
+        // The text only grows: the same again is a look in the middle of a token's work.
+        if looked.replace(text.len()) == Some(text.len()) {
+            let flow = watch(draft.clone());
+            interrupted = flow.is_break();
+            return flow;
+        }
         ended = stop::check(&place, extent, options.max_lines, text, false);
         if ended.is_some() {
             return ControlFlow::Break(());

@@ -105,7 +105,10 @@ fn floor_faults(path: &str, text: &str) -> Vec<String> {
 fn place_faults(path: &str, text: &str) -> Vec<String> {
     let engine = path.starts_with("server/engine");
     let border = path.starts_with("server/protocol") || path.starts_with("server/config");
-    let test = path.starts_with("tests/") || path.starts_with("benches/") || path.ends_with("/testing.rs");
+    let test = path.starts_with("tests/")
+        || path.starts_with("benches/")
+        || path.ends_with("/testing.rs")
+        || path.ends_with("/tests.rs");
     let cli = path.starts_with("server/cli") || path == "server/main.rs";
     let mut faults = Vec::new();
     for (number, line) in production(text) {
