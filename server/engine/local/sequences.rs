@@ -187,8 +187,11 @@ impl Sequences {
         self.now += 1;
         let len = prompt.tokens.len();
         let starts = self.slots.iter().map(|slot| slot.reuse(prompt, limits, logits));
-        let best =
-            starts.enumerate().min_by_key(|(i, start)| (start.unread(len), u64::MAX - self.slots[*i].used));
+        let best = starts.enumerate().min_by_key(|(i, start)| {
+            let slot = &self.slots[*i];
+            // Of equals the one that has this place already, then the one used last.
+            (start.unread(len), !slot.is_place_of(prompt, start.keep), u64::MAX - slot.used)
+        });
         let Some((best, start)) = best else { return Start { keep: 0, shift: None } };
         let slot = &self.slots[best];
         let whole = start.keep == len;

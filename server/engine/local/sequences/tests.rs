@@ -151,7 +151,7 @@ fn whatever_was_asked_before_an_exact_answer_is_a_fresh_one() {
                 let theirs = ask(&mut fresh, &prompt, limits, usize::MAX);
                 assert_eq!((ours.text, ours.stop, ours.pieces), (theirs.text, theirs.stop, theirs.pieces));
             }
-            assert!(moved > 3 && evaluated * 2 < total, "{moved} moved; {evaluated} of {total}");
+            assert!(moved > 0 && evaluated * 4 < total * 3, "{moved} moved; {evaluated} of {total}");
         }
     }
 }
@@ -238,27 +238,32 @@ fn moving_says_nearly_what_reading_says() {
 #[test]
 fn speculation_behind_a_moved_suffix_says_what_one_by_one_says() {
     let mut random = fastrand::Rng::with_seed(15);
+    let text = "return self.values[0].name";
     for writer in rotating() {
         let (mut plain, mut others) = pair(&writer, 512);
         for _ in 0..8 {
-            let mut document = Document {
+            let document = Document {
                 prefix: repetitive(&plain, &mut random, 80),
                 suffix: repetitive(&plain, &mut random, 40),
                 tail: Vec::new(),
             };
-            for _ in 0..6 {
-                let prompt = document.prompt(&plain);
-                let limits = Limits { max_tokens: 12, stale: 60 };
+            // The text is typed, two characters at a time, and the rest of it is what is to be said.
+            for at in (0..text.len() - 8).step_by(2) {
+                let mut typed = document.clone();
+                typed.prefix.extend(plain.tokens.encode(&text[..at]));
+                let mut prompt = typed.prompt(&plain);
+                prompt.forced = text.as_bytes()[at..].to_vec();
+                let limits = Limits { max_tokens: 24, stale: 60 };
                 let expected = ask(&mut plain, &prompt, limits, usize::MAX);
+                assert!(at == 0 || expected.reused > 120, "{expected:?}");
                 for other in &mut others {
                     assert_eq!(ask(other, &prompt, limits, usize::MAX), expected);
                     assert_eq!(other.sequences.tokens(), plain.sequences.tokens());
                 }
-                let said = plain.sequences.tokens()[prompt.tokens.len()..].iter().take(4);
-                document.prefix.extend(said);
             }
         }
-        assert!(others[0].speculation().accepted > 50, "{:?}", others[0].speculation());
+        let done = others[0].speculation();
+        assert!(done.tokens > 500 && done.accepted > 50, "{done:?}");
     }
 }
 
@@ -297,7 +302,7 @@ fn other_places_have_sequences_of_their_own() {
     for document in documents[..4].iter().chain([&above, &ahead]) {
         assert_eq!(engine.unread(&document.prompt(&engine), &read), 0);
     }
-    // Nor by jumps in one document.
+    // Nor are other documents by jumps in one document.
     for _ in 0..20 {
         let mut jump = documents[4].clone();
         jump.prefix.truncate(random.usize(70..130));
