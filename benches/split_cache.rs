@@ -118,16 +118,16 @@ fn run(
     }
     let stale = TYPED.map(|typed| {
         let earlier = earlier(&prompt, front, typed, matches!(profile.form.layout, Layout::Anchored { .. }));
-        let read = Limits { max_tokens: 0, stale: 0 };
+        let read = Limits { max_tokens: 0, stale: 0, ..Limits::default() };
         engine.generate(&earlier, &read, &mut |_| ControlFlow::Continue(())).expect("the engine reads");
-        let limits = Limits { max_tokens: ANSWER, stale: typed };
+        let limits = Limits { max_tokens: ANSWER, stale: typed, ..Limits::default() };
         let unread = engine.unread(&prompt, &limits);
         let behind = prompt.tokens.len() - prompt.suffix.end;
         assert!(unread <= typed + 1 + behind, "the suffix is moved: {unread}");
         answer(engine, &prompt, limits)
     });
     // Exact, so what an empty cache gives.
-    let fresh = answer(engine, &prompt, Limits { max_tokens: ANSWER, stale: 0 });
+    let fresh = answer(engine, &prompt, Limits { max_tokens: ANSWER, stale: 0, ..Limits::default() });
     Some((fresh, stale.into()))
 }
 

@@ -129,7 +129,7 @@ fn whatever_was_asked_before_an_exact_answer_is_a_fresh_one() {
                     prompt.suffix = 0..0;
                 }
                 let stale = [0, 0, 8, 40][random.usize(..4)];
-                let limits = Limits { max_tokens: random.usize(..6), stale };
+                let limits = Limits { max_tokens: random.usize(..6), stale, ..Limits::default() };
                 let looks = if random.u8(..4) == 0 { random.usize(1..12) } else { usize::MAX };
                 let unread = engine.unread(&prompt, &limits);
                 let ours = ask(&mut engine, &prompt, limits, looks);
@@ -145,7 +145,7 @@ fn whatever_was_asked_before_an_exact_answer_is_a_fresh_one() {
                 if stale == 0 && looks < usize::MAX || stale > 0 && random.bool() {
                     continue;
                 }
-                let limits = Limits { max_tokens: 5, stale: 0 };
+                let limits = Limits { max_tokens: 5, stale: 0, ..Limits::default() };
                 let ours = ask(&mut engine, &prompt, limits, usize::MAX);
                 fresh.clear();
                 let theirs = ask(&mut fresh, &prompt, limits, usize::MAX);
@@ -163,7 +163,7 @@ fn a_moved_suffix_is_the_one_that_was_evaluated_at_its_new_place() {
         let (mut engine, _) = pair(&writer, 512);
         let mut document = Document::random(&engine, &mut random);
         document.suffix = ordinary(&engine, &mut random, 50);
-        let limits = Limits { max_tokens: 1, stale: 100 };
+        let limits = Limits { max_tokens: 1, stale: 100, ..Limits::default() };
         visit(&mut engine, &document, limits);
         let begun = document.prefix.len();
         for _ in 0..60 {
@@ -195,7 +195,7 @@ fn a_moved_suffix_is_the_one_that_was_evaluated_at_its_new_place() {
         }
         // And read again where nothing stale is allowed.
         let prompt = document.prompt(&engine);
-        let exact = Limits { max_tokens: 1, stale: 0 };
+        let exact = Limits { max_tokens: 1, stale: 0, ..Limits::default() };
         let ours = ask(&mut engine, &prompt, exact, usize::MAX);
         engine.clear();
         assert_eq!(ours.pieces, ask(&mut engine, &prompt, exact, usize::MAX).pieces);
@@ -220,7 +220,7 @@ fn moving_says_nearly_what_reading_says() {
                 ..document.clone()
             };
             let (first, second) = if back { (other, document) } else { (document, other) };
-            let limits = Limits { max_tokens: 1, stale: 200 };
+            let limits = Limits { max_tokens: 1, stale: 200, ..Limits::default() };
             visit(&mut engine, &first, limits);
             let prompt = second.prompt(&engine);
             let moved = ask(&mut engine, &prompt, limits, usize::MAX);
@@ -253,7 +253,7 @@ fn speculation_behind_a_moved_suffix_says_what_one_by_one_says() {
                 typed.prefix.extend(plain.tokens.encode(&text[..at]));
                 let mut prompt = typed.prompt(&plain);
                 prompt.forced = text.as_bytes()[at..].to_vec();
-                let limits = Limits { max_tokens: 24, stale: 60 };
+                let limits = Limits { max_tokens: 24, stale: 60, ..Limits::default() };
                 let expected = ask(&mut plain, &prompt, limits, usize::MAX);
                 assert!(at == 0 || expected.reused > 120, "{expected:?}");
                 for other in &mut others {
@@ -271,7 +271,7 @@ fn speculation_behind_a_moved_suffix_says_what_one_by_one_says() {
 fn other_places_have_sequences_of_their_own() {
     let mut random = fastrand::Rng::with_seed(16);
     let (mut engine, _) = pair(&random_qwen2(1, &Dims::default()).unwrap(), 512);
-    let read = Limits { max_tokens: 1, stale: 0 };
+    let read = Limits { max_tokens: 1, stale: 0, ..Limits::default() };
     let documents: Vec<Document> = (0..5)
         .map(|_| Document {
             prefix: ordinary(&engine, &mut random, 150),
@@ -324,7 +324,7 @@ fn memory_stays_within_its_bounds_and_is_given_back() {
     let mut most = 0;
     for _ in 0..200 {
         let document = Document::random(&engine, &mut random);
-        let limits = Limits { max_tokens: random.usize(..4), stale: 30 };
+        let limits = Limits { max_tokens: random.usize(..4), stale: 30, ..Limits::default() };
         let mut document = document;
         for _ in 0..random.usize(1..4) {
             visit(&mut engine, &document, limits);
