@@ -16,7 +16,7 @@ use taper_engine::gguf::Gguf;
 use taper_engine::local::cpu::CpuDecoder;
 use taper_engine::local::kernels::Kernel;
 use taper_engine::local::pool::Pool;
-use taper_engine::local::{Config, Decoder, DeviceChoice, KernelChoice, Local, Options};
+use taper_engine::local::{Batch, Config, Decoder, DeviceChoice, KernelChoice, Local, Moved, Options};
 use taper_engine::{Engine, EngineError, Limits, Prompt};
 
 const PREFILL: usize = 512;
@@ -112,6 +112,54 @@ fn measure(model: &Path, kernel: Kernel, threads: usize) -> Result<(), EngineErr
         PREFILL as f64 / prefill,
         DECODE as f64 / decode,
     );
+    if !only_prefill {
+        chunks(&mut decoder, &tokens, kernel)?;
+    }
+    Ok(())
+}
+
+/// What a chunk of a prompt takes, the longest time between two looks in it, and moving a suffix.
+fn chunks(decoder: &mut CpuDecoder, tokens: &[u32], kernel: Kernel) -> Result<(), EngineError> {
+    let mut report = String::new();
+    for rows in [1, 8, 16, 24, 32, 48, 64, 128] {
+        let (mut whole, mut longest) = (Duration::MAX, Duration::ZERO);
+        for _ in 0..3 {
+            decoder.truncate(PREFILL);
+            let (start, mut last) = (Instant::now(), Instant::now());
+            let batch = Batch { tokens: &tokens[..rows], rows: 1, moved: None };
+            let done = decoder.advance(&batch, &mut || {
+                longest = longest.max(last.elapsed());
+                last = Instant::now();
+                ControlFlow::Continue(())
+            })?;
+            assert!(done.is_continue(), "nobody broke it off");
+            whole = whole.min(start.elapsed());
+        }
+        let [whole, longest] = [whole, longest].map(|time| time.as_secs_f64() * 1e3);
+        report += &format!(", {rows} tokens {whole:.0} ms ({longest:.1})");
+    }
+    decoder.hold(2);
+    decoder.truncate(PREFILL);
+    decoder.fork(0, 1, PREFILL - 128..PREFILL);
+    let mut least = [Duration::MAX; 2];
+    for _ in 0..5 {
+        for (time, moved) in least.iter_mut().zip([false, true]) {
+            decoder.truncate(PREFILL - 128);
+            let moved = moved.then_some(Moved { behind: 3, from: 1, rows: PREFILL - 128..PREFILL });
+            let start = Instant::now();
+            let batch = Batch { tokens: &tokens[..4], rows: 1, moved };
+            let done = decoder.advance(&batch, &mut || ControlFlow::Continue(()))?;
+            assert!(done.is_continue(), "nobody broke it off");
+            *time = start.elapsed().min(*time);
+        }
+    }
+    let [plain, moved] = least.map(|time| time.as_secs_f64() * 1e3);
+    println!(
+        "{:12} a chunk, and the longest between two looks{}; 4 tokens {plain:.1} ms, with a suffix of 128 moved \
+         between them {moved:.1} ms",
+        kernel.name(),
+        report.replacen(',', ":", 1),
+    );
     Ok(())
 }
 
@@ -124,6 +172,7 @@ fn speculate(model: &Path, kernel: Kernel, threads: usize) -> Result<(), EngineE
             threads: NonZeroUsize::new(threads),
             context: 4096,
             speculate,
+            ..Options::default()
         };
         Local::open(model, &options)
     };

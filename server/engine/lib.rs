@@ -33,9 +33,10 @@ pub trait Engine: Send {
     ///
     /// `watch` is called after every prefill chunk (with the text so far, so an empty string at first) and
     /// after every token, with the whole text generated so far *behind* [`Prompt::forced`]: what would be
-    /// inserted at the cursor. The text is always valid UTF-8 and never ends inside a character. `Break`
-    /// ends the generation with [`Stop::Watch`]; the work done so far stays in the KV cache and serves the
-    /// next prompt that begins with the same tokens.
+    /// inserted at the cursor. The text is always valid UTF-8 and never ends inside a character. In between it
+    /// is called with the same text again, every few milliseconds: to look whether to go on, so it should be
+    /// cheap then. `Break` ends the generation with [`Stop::Watch`]; the chunk or token in work is given up, the
+    /// work done before it stays in the KV cache and serves the next prompt that begins with the same tokens.
     ///
     /// `limits.max_tokens == 0` only reads the prompt (used while idle).
     ///
@@ -73,7 +74,8 @@ pub struct Prompt {
     /// token that completes them may reach beyond them. Empty: no healing.
     pub forced: Vec<u8>,
     /// Which of `tokens` are the text after the cursor, if text before the cursor is inserted in front of them
-    /// while the user types: a movable segment of the KV cache, see [`Limits::stale`]. Empty: none.
+    /// while the user types: a movable segment of the KV cache, see [`Limits::stale`]. Empty: none. At least one
+    /// token follows it.
     pub suffix: Range<usize>,
 }
 
@@ -83,8 +85,9 @@ pub struct Limits {
     /// Tokens to decode at most, those that spell [`Prompt::forced`] included.
     pub max_tokens: usize,
     /// Tokens by which the text in front of [`Prompt::suffix`] may have changed since the suffix was evaluated,
-    /// for its keys and values to be moved to their new positions instead of being evaluated again. 0: the
-    /// answer is what an empty cache would give.
+    /// removed and added ones counted, for its keys and values to be moved to their new positions instead of being
+    /// evaluated again. Where the suffix itself has changed at its beginning, the rest of it is moved, and the
+    /// change counts as well. 0: the answer is what an empty cache would give.
     pub stale: usize,
     /// Whether nobody waits for this: it is then worked on at low priority, where the engine and the system can.
     pub background: bool,

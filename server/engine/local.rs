@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Instant;
@@ -27,6 +27,7 @@ pub mod pool;
 #[cfg(test)]
 pub(crate) mod real_model;
 mod sample;
+mod sequences;
 mod weights;
 
 pub use config::Config;
@@ -42,31 +43,71 @@ use lookup::Lookup;
 use pace::Pace;
 use pool::Pool;
 use sample::Choice;
+use sequences::{Sequences, Shift, Start};
 
-/// One resident sequence of a decoder-only transformer: weights, and a preallocated KV cache that can be cut.
+/// Tokens to append to a sequence.
+#[derive(Debug, Clone, Default)]
+pub struct Batch<'a> {
+    /// The tokens that are evaluated.
+    pub tokens: &'a [TokenId],
+    /// Logits are wanted for the last so many of them.
+    pub rows: usize,
+    /// What comes between them without being evaluated.
+    pub moved: Option<Moved>,
+}
+
+/// Positions of another sequence that are moved into this one: values as they are, keys turned to the new positions.
+#[derive(Debug, Clone)]
+pub struct Moved {
+    /// Tokens of the batch in front of them.
+    pub behind: usize,
+    /// The other sequence.
+    pub from: usize,
+    /// Which of its positions.
+    pub rows: Range<usize>,
+}
+
+/// A decoder-only transformer: weights, and the KV caches of one or several sequences, which can be cut.
 ///
 /// Two implementations: candle tensors (GPUs, and the reference on CPUs) and our own kernels (CPUs).
 pub trait Decoder: Send {
-    /// Appends `tokens` at the current length and returns the logits of the last `rows` of them,
-    /// `[rows, vocabulary]` row-major; none if `rows` is 0.
+    /// Appends a batch to the selected sequence and returns the logits that it asks for, `[rows, vocabulary]`
+    /// row-major. `look` is called between layers, every few milliseconds; if it breaks, the call ends with `Break`
+    /// and the sequence is as before.
     ///
     /// # Errors
     /// The tokens do not fit into [`Decoder::capacity`], or the device failed; the cache then keeps
     /// only what was there before the call.
-    fn forward(&mut self, tokens: &[TokenId], rows: usize) -> Result<&[f32], EngineError>;
+    fn advance(
+        &mut self,
+        batch: &Batch<'_>,
+        look: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<ControlFlow<(), &[f32]>, EngineError>;
 
-    /// Tokens in the cache.
+    /// [`Decoder::advance`] without interruption: appends `tokens` and returns the logits of the last `rows`.
+    ///
+    /// # Errors
+    /// See [`Decoder::advance`].
+    fn forward(&mut self, tokens: &[TokenId], rows: usize) -> Result<&[f32], EngineError> {
+        let batch = Batch { tokens, rows, moved: None };
+        match self.advance(&batch, &mut || ControlFlow::Continue(()))? {
+            ControlFlow::Continue(logits) => Ok(logits),
+            ControlFlow::Break(()) => Ok(&[]),
+        }
+    }
+
+    /// Tokens in the selected sequence.
     fn len(&self) -> usize;
 
-    /// Whether the cache is empty.
+    /// Whether the selected sequence is empty.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Keeps the first `len` tokens of the cache.
+    /// Keeps the first `len` tokens of the selected sequence.
     fn truncate(&mut self, len: usize);
 
-    /// Tokens that the cache can hold.
+    /// Tokens that a sequence can hold.
     fn capacity(&self) -> usize;
 
     /// Whether a position's logits are the same bits however many tokens are evaluated in the same call. Only then
@@ -77,6 +118,29 @@ pub trait Decoder: Send {
 
     /// Whether the calls from now on are work that nobody waits for, to be done at low priority.
     fn set_background(&mut self, _background: bool) {}
+
+    /// Asks for so many sequences, numbered from 0; returns how many there are. A decoder with one knows nothing of
+    /// the methods below, nor of [`Batch::moved`].
+    fn hold(&mut self, _sequences: usize) -> usize {
+        1
+    }
+
+    /// Selects a sequence.
+    fn select(&mut self, _sequence: usize) {}
+
+    /// Makes sequence `to` the positions `rows` of sequence `from`. If these do not begin at 0, they can only be
+    /// moved out of it.
+    fn fork(&mut self, _from: usize, _to: usize, _rows: Range<usize>) {}
+
+    /// Bytes that all sequences take.
+    fn held_bytes(&self) -> usize {
+        0
+    }
+
+    /// Bytes that so many tokens more may take.
+    fn bytes_of(&self, _tokens: usize) -> usize {
+        0
+    }
 }
 
 /// How a model is to be run.
@@ -92,6 +156,8 @@ pub struct Options {
     pub context: usize,
     /// Whether to guess tokens and verify several at once, where that cannot change the result: it is only faster.
     pub speculate: bool,
+    /// Bytes that the KV caches of all resident sequences may take together; the one in use may take more.
+    pub resident_bytes: usize,
 }
 
 impl Default for Options {
@@ -102,6 +168,7 @@ impl Default for Options {
             threads: None,
             context: 8192,
             speculate: true,
+            resident_bytes: 128 << 20,
         }
     }
 }
@@ -135,8 +202,8 @@ pub struct Local {
     tokens: Tokens,
     about: About,
     decoder: Box<dyn Decoder>,
-    /// What the KV cache holds, token for token.
-    cached: Vec<TokenId>,
+    /// What the KV caches hold.
+    sequences: Sequences,
     pace: Pace,
     /// None: tokens are decoded one by one.
     lookup: Option<Lookup>,
@@ -146,10 +213,10 @@ pub struct Local {
 
 impl fmt::Debug for Local {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { about, cached, pace, .. } = self;
+        let Self { about, sequences, pace, .. } = self;
         f.debug_struct("Local")
             .field("about", about)
-            .field("cached", &cached.len())
+            .field("cached", &sequences.tokens().len())
             .field("pace", pace)
             .finish()
     }
@@ -166,7 +233,7 @@ impl Local {
         let tokens = Tokens::from_gguf(&gguf)?;
         let Chosen { device, why } = device::choose(options.device)?;
         let capacity = config.capacity(options.context);
-        let (decoder, kernel) = decoder(&gguf, &config, capacity, &device, options)?;
+        let (mut decoder, kernel) = decoder(&gguf, &config, capacity, &device, options)?;
         let weights =
             gguf.tensor_names().filter_map(|name| gguf.tensor(name)).map(|view| view.data.len() as u64);
         let file_name = || path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -179,15 +246,8 @@ impl Local {
             context: decoder.capacity(),
         };
         let lookup = (options.speculate && decoder.batch_invariant()).then(Lookup::default);
-        Ok(Self {
-            tokens,
-            about,
-            decoder,
-            cached: Vec::with_capacity(capacity),
-            pace: Pace::default(),
-            lookup,
-            chosen: VecDeque::new(),
-        })
+        let sequences = Sequences::new(decoder.as_mut(), options.resident_bytes);
+        Ok(Self { tokens, about, decoder, sequences, pace: Pace::default(), lookup, chosen: VecDeque::new() })
     }
 
     /// What speculation has done since the file was opened; zeros where there is none.
@@ -195,38 +255,32 @@ impl Local {
         self.lookup.as_ref().map_or_else(Speculation::default, Lookup::done)
     }
 
-    /// Cuts the cache to the longest beginning that it shares with `prompt`, and returns that beginning's length.
+    /// Evaluates `tokens` behind the sequence in use, `shift` being moved in behind so many of them. With `heal`, also
+    /// chooses which tokens follow them, at most `most`: one, and in the same batch as many of a draft's as are
+    /// what would have been chosen.
     ///
-    /// For `logits` of the prompt's end its last token must be evaluated now. A prompt that is only read and lies
-    /// in the cache whole leaves there what stands behind it.
-    fn reuse(&mut self, prompt: &[TokenId], logits: bool) -> usize {
-        // Equal unless a panic was caught between the two and nobody called `clear`.
-        let held = self.cached.len().min(self.decoder.len());
-        let same = self.cached[..held].iter().zip(prompt).take_while(|(a, b)| a == b).count();
-        let keep = if logits { same.min(prompt.len() - 1) } else { same };
-        if keep < prompt.len() {
-            self.cut(keep);
-        }
-        keep
-    }
-
-    /// Evaluates `tokens` behind the cache. With `heal`, also chooses which tokens follow them, at most `most`:
-    /// one, and in the same batch as many of a draft's as are what would have been chosen.
-    ///
-    /// The cache then holds all that was chosen but the last token. Tokens of a draft in the batch are returned.
+    /// The cache then holds all that was chosen but the last token. Tokens of a draft in the batch are returned; none
+    /// if `look` broke it off, and the cache is as before.
     fn evaluate(
         &mut self,
         tokens: &[TokenId],
+        shift: Option<(&Shift, usize)>,
         heal: Option<&Heal>,
         most: usize,
-    ) -> Result<usize, EngineError> {
+        look: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<Option<usize>, EngineError> {
         self.chosen.clear();
+        let moved = shift.map(|(shift, behind)| self.sequences.moved(shift, behind));
         let Some(heal) = heal else {
-            self.decoder.forward(tokens, 0)?;
-            self.cached.extend_from_slice(tokens);
-            return Ok(0);
+            let batch = Batch { tokens, rows: 0, moved };
+            if self.decoder.advance(&batch, look)?.is_break() {
+                return Ok(None);
+            }
+            self.sequences.append(tokens, shift);
+            return Ok(Some(0));
         };
-        let room = self.decoder.capacity().saturating_sub(self.cached.len() + tokens.len());
+        let new = tokens.len() + moved.as_ref().map_or(0, |moved| moved.rows.len());
+        let room = self.decoder.capacity().saturating_sub(self.decoder.len() + new);
         let draft = self.lookup.as_mut().map_or(&[][..], |lookup| {
             lookup.guess(&self.tokens, heal.rest());
             lookup.take(tokens.len(), room.min(most.saturating_sub(1)))
@@ -235,7 +289,8 @@ impl Local {
         let drafted = batch.len() - tokens.len();
         let draft = &batch[tokens.len()..];
         let base = self.decoder.len();
-        let logits = self.decoder.forward(&batch, 1 + drafted)?;
+        let advance = Batch { tokens: &batch, rows: 1 + drafted, moved };
+        let ControlFlow::Continue(logits) = self.decoder.advance(&advance, look)? else { return Ok(None) };
         let mut heal = heal.clone();
         for (i, logits) in logits.chunks_exact((logits.len() / (1 + drafted)).max(1)).enumerate() {
             let next = choose(&self.tokens, logits, &heal);
@@ -249,21 +304,20 @@ impl Local {
         }
         let right = self.chosen.len() - 1;
         if right < drafted {
-            self.decoder.truncate(base + tokens.len() + right);
+            self.decoder.truncate(base + new + right);
         }
-        self.cached.extend_from_slice(&batch[..tokens.len() + right]);
+        self.sequences.append(&batch[..tokens.len() + right], shift);
         if let Some(lookup) = &mut self.lookup {
             let said: Vec<TokenId> = self.chosen.iter().filter_map(Next::token).collect();
             let ended = self.chosen.back() == Some(&Next::Nothing);
             lookup.judge(drafted, said.iter().copied(), ended);
         }
-        Ok(drafted)
+        Ok(Some(drafted))
     }
 
-    /// Keeps the first `len` tokens of the cache.
+    /// Keeps the first `len` tokens of the sequence in use.
     fn cut(&mut self, len: usize) {
-        self.decoder.truncate(len);
-        self.cached.truncate(len);
+        self.sequences.cut(self.decoder.as_mut(), len);
     }
 
     fn run(
@@ -277,12 +331,20 @@ impl Local {
             return Err(EngineError::PromptTooLong { tokens: prompt.tokens.len(), context });
         }
         let decodes = limits.max_tokens > 0 && !prompt.tokens.is_empty();
-        let reused = self.reuse(&prompt.tokens, decodes);
+        let Start { keep, shift } = self.sequences.settle(self.decoder.as_mut(), prompt, limits, decodes);
+        // What is evaluated: all behind what is kept, but for what is moved.
+        let (todo, gap) = match &shift {
+            Some(Shift { place, .. }) => {
+                let (before, behind) = (&prompt.tokens[keep..place.start], &prompt.tokens[place.end..]);
+                ([before, behind].concat(), before.len())
+            }
+            None => (prompt.tokens[keep..].to_vec(), usize::MAX),
+        };
         let mut generation = Generation {
             text: String::new(),
             stop: Stop::Limit,
             pieces: Vec::new(),
-            reused,
+            reused: prompt.tokens.len() - todo.len(),
             evaluated: 0,
             prefill: Default::default(),
             decode: Default::default(),
@@ -292,13 +354,21 @@ impl Local {
         if let Some(lookup) = self.lookup.as_mut().filter(|_| decodes) {
             lookup.begin(&self.tokens, &prompt.tokens, &prompt.forced);
         }
-        let mut rest = &prompt.tokens[reused..];
         let started = Instant::now();
-        while !rest.is_empty() {
+        while generation.evaluated < todo.len() {
+            let done = generation.evaluated;
+            let rest = &todo[done..];
             let (chunk, behind) = rest.split_at(self.pace.chunk().min(rest.len()));
+            let shift = shift.as_ref().filter(|_| (done..done + chunk.len()).contains(&gap));
+            let shift = shift.map(|shift| (shift, gap - done));
             let began = Instant::now();
             let heal = (decodes && behind.is_empty()).then_some(&heal);
-            let drafted = self.evaluate(chunk, heal, limits.max_tokens)?;
+            let drafted = self.evaluate(chunk, shift, heal, limits.max_tokens, &mut || watch(""))?;
+            let Some(drafted) = drafted else {
+                generation.prefill = started.elapsed();
+                generation.stop = Stop::Watch;
+                return Ok(generation);
+            };
             if drafted == 0 {
                 self.pace.note_prefill(chunk.len(), began.elapsed());
             } else if let Some(lookup) = &mut self.lookup {
@@ -306,10 +376,10 @@ impl Local {
             }
             generation.evaluated += chunk.len();
             generation.prefill = started.elapsed();
-            rest = behind;
+            self.sequences.remember(self.decoder.as_mut(), prompt);
             if watch("").is_break() {
                 // Tokens that were chosen already are as unsaid as if they came one by one.
-                self.cut(prompt.tokens.len() - rest.len());
+                self.cut(self.sequences.tokens().len().min(prompt.tokens.len()));
                 generation.stop = Stop::Watch;
                 return Ok(generation);
             }
@@ -346,7 +416,10 @@ impl Local {
             }
             if self.chosen.is_empty() {
                 let began = Instant::now();
-                let drafted = self.evaluate(&[choice.token], Some(&heal), limits.max_tokens - said)?;
+                let most = limits.max_tokens - said;
+                let text = &generation.text;
+                let drafted = self.evaluate(&[choice.token], None, Some(&heal), most, &mut || watch(text))?;
+                let Some(drafted) = drafted else { break Stop::Watch };
                 let time = began.elapsed();
                 self.pace.note_decode(self.chosen.len(), time);
                 if let Some(lookup) = &mut self.lookup {
@@ -390,17 +463,15 @@ impl Engine for Local {
     }
 
     fn clear(&mut self) {
-        self.cut(0);
+        self.sequences.clear(self.decoder.as_mut());
         self.chosen.clear();
         if let Some(lookup) = &mut self.lookup {
             lookup.clear();
         }
     }
 
-    fn unread(&self, prompt: &Prompt, _limits: &Limits) -> usize {
-        let held = self.cached.len().min(self.decoder.len());
-        let same = self.cached[..held].iter().zip(&prompt.tokens).take_while(|(a, b)| a == b).count();
-        prompt.tokens.len() - same
+    fn unread(&self, prompt: &Prompt, limits: &Limits) -> usize {
+        self.sequences.unread(prompt, limits)
     }
 
     fn rates(&self) -> Rates {
@@ -483,508 +554,4 @@ fn choose(tokens: &Tokens, logits: &[f32], heal: &Heal) -> Next {
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-    use std::fs::{self, File};
-    use std::io::{Read, Write};
-    use std::panic::{AssertUnwindSafe, catch_unwind};
-
-    use super::*;
-    use crate::gguf::testing::{Dims, Writer, random_llama, random_qwen2};
-
-    fn local(writer: &Writer, context: usize) -> Local {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("model.gguf");
-        writer.write(&path).unwrap();
-        open(&path, context).unwrap()
-    }
-
-    fn open(path: &Path, context: usize) -> Result<Local, EngineError> {
-        Local::open(path, &Options { device: DeviceChoice::Cpu, context, ..Options::default() })
-    }
-
-    fn tiny(seed: u64) -> Local {
-        local(&random_qwen2(seed, &Dims::default()).unwrap(), 512)
-    }
-
-    fn ordinary(engine: &Local, random: &mut fastrand::Rng, len: usize) -> Vec<TokenId> {
-        let mut tokens = Vec::new();
-        while tokens.len() < len {
-            let token = random.u32(..engine.tokens.len() as TokenId);
-            if !engine.tokens.is_special(token) {
-                tokens.push(token);
-            }
-        }
-        tokens
-    }
-
-    fn go(engine: &mut Local, tokens: &[TokenId], forced: &[u8], max_tokens: usize) -> Generation {
-        let prompt = Prompt { tokens: tokens.to_vec(), forced: forced.to_vec(), ..Prompt::default() };
-        let generation =
-            engine
-                .generate(&prompt, &Limits { max_tokens, ..Limits::default() }, &mut |_| {
-                    ControlFlow::Continue(())
-                })
-                .unwrap();
-        assert_eq!(engine.cached.len(), engine.decoder.len());
-        generation
-    }
-
-    fn said(generation: &Generation) -> (&str, Stop, Vec<usize>) {
-        (&generation.text, generation.stop, generation.pieces.iter().map(|piece| piece.end).collect())
-    }
-
-    #[test]
-    fn cached_says_what_fresh_says() {
-        let mut random = fastrand::Rng::with_seed(1);
-        let llama = random_llama(4, &Dims::default()).unwrap();
-        for mut cached in [tiny(1), tiny(2), local(&llama, 512)] {
-            let mut tokens: Vec<TokenId> = Vec::new();
-            let (mut reused, mut decoded) = (0, 0);
-            for _ in 0..120 {
-                tokens.truncate(random.usize(0..=tokens.len()));
-                let more = random.usize(1..60).min(400 - tokens.len().min(399));
-                tokens.extend(ordinary(&cached, &mut random, more));
-                let forced = ["", "re", "x", "    se"][random.usize(..4)].as_bytes();
-                let max = random.usize(..12);
-                let ours = go(&mut cached, &tokens, forced, max);
-                assert_eq!(ours.reused + ours.evaluated, tokens.len());
-                reused += ours.reused;
-                decoded += ours.pieces.len();
-                // The same engine with nothing in the cache.
-                cached.clear();
-                let theirs = go(&mut cached, &tokens, forced, max);
-                assert_eq!((theirs.reused, theirs.evaluated), (0, tokens.len()));
-                assert_eq!(said(&ours), said(&theirs));
-                for (a, b) in ours.pieces.iter().zip(&theirs.pieces) {
-                    assert!((a.probability - b.probability).abs() < 1e-3, "{a:?} {b:?}");
-                }
-            }
-            assert!(reused > 1000 && decoded > 200, "{reused} {decoded}");
-        }
-    }
-
-    #[test]
-    fn a_break_anywhere_leaves_a_cache_that_goes_on_right() {
-        let mut engine = tiny(3);
-        let tokens = ordinary(&engine, &mut fastrand::Rng::with_seed(2), 90);
-        let prompt = Prompt { tokens: tokens.clone(), forced: b"ret".to_vec(), ..Prompt::default() };
-        let limits = Limits { max_tokens: 12, ..Limits::default() };
-        let mut texts = Vec::new();
-        let fresh = engine
-            .generate(&prompt, &limits, &mut |text| {
-                texts.push(text.to_owned());
-                ControlFlow::Continue(())
-            })
-            .unwrap();
-        assert!(fresh.pieces.len() > 3, "{fresh:?}");
-        for pair in texts.windows(2) {
-            assert!(pair[1].starts_with(&pair[0]));
-        }
-        assert_eq!(texts.last(), Some(&fresh.text));
-        for at in 1..=fresh.pieces.len() + 90 / 8 {
-            engine.clear();
-            // The speed decides on the chunks, so the calls are counted anew each time.
-            let mut calls = 0;
-            let broken = engine
-                .generate(&prompt, &limits, &mut |_| {
-                    calls += 1;
-                    if calls == at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-                })
-                .unwrap();
-            if calls < at {
-                continue;
-            }
-            assert_eq!(broken.stop, Stop::Watch);
-            assert!(fresh.text.starts_with(&broken.text));
-            assert_eq!(engine.cached.len(), engine.decoder.len());
-            let evaluated = broken.evaluated;
-            let after = go(&mut engine, &tokens, b"ret", 12);
-            assert_eq!(said(&after), said(&fresh));
-            assert_eq!(after.reused, evaluated.min(tokens.len() - 1));
-        }
-    }
-
-    #[test]
-    fn healed_output_begins_with_the_forced_bytes() {
-        let mut random = fastrand::Rng::with_seed(3);
-        for seed in 0..6 {
-            let mut engine = tiny(seed);
-            for forced in ["r", "retu", "    self.", "é", "数字", "x = \"", "\n\n  "] {
-                // Cut anywhere, also inside a character.
-                let forced = &forced.as_bytes()[..random.usize(1..=forced.len())];
-                let tokens = ordinary(&engine, &mut random, 20);
-                let generation = go(&mut engine, &tokens, forced, 24);
-                // The last token is chosen but not evaluated; it is among the decoded all the same.
-                let mut spelt: Vec<u8> = Vec::new();
-                for &token in &engine.cached[tokens.len()..] {
-                    spelt.extend_from_slice(engine.tokens.bytes(token));
-                }
-                let compared = spelt.len().min(forced.len());
-                assert_eq!(&spelt[..compared], &forced[..compared]);
-                assert!(spelt.len() >= forced.len(), "{forced:x?} {generation:?}");
-                assert!(generation.pieces.iter().all(|piece| (0.0..=1.0).contains(&piece.probability)));
-            }
-        }
-    }
-
-    #[test]
-    fn reading_alone_fills_the_cache_and_keeps_what_is_there() {
-        let mut engine = tiny(5);
-        let tokens = ordinary(&engine, &mut fastrand::Rng::with_seed(4), 50);
-        let expected = go(&mut engine, &tokens, b"", 6);
-        engine.clear();
-        let read = go(&mut engine, &tokens, b"", 0);
-        assert_eq!((read.reused, read.evaluated, read.text.as_str(), read.stop), (0, 50, "", Stop::Limit));
-        let again = go(&mut engine, &tokens[..20], b"", 0);
-        assert_eq!((again.reused, again.evaluated), (20, 0));
-        assert_eq!(engine.cached, tokens, "a prompt that lies in the cache cuts nothing off");
-        let after = go(&mut engine, &tokens, b"", 6);
-        assert_eq!((after.reused, after.evaluated), (49, 1));
-        assert_eq!(said(&after), said(&expected));
-        let nothing = go(&mut engine, &[], b"x", 5);
-        assert_eq!((nothing.text.as_str(), nothing.pieces.len()), ("", 0));
-    }
-
-    #[test]
-    fn the_contexts_end_is_a_limit_and_a_longer_prompt_an_error() {
-        let mut engine = local(&random_qwen2(6, &Dims::default()).unwrap(), 32);
-        assert_eq!(engine.about().context, 32);
-        let tokens = ordinary(&engine, &mut fastrand::Rng::with_seed(5), 33);
-        let full = go(&mut engine, &tokens[..32], b"aaaaaaaa", 5);
-        assert_eq!((full.stop, full.pieces.len()), (Stop::Limit, 1));
-        let near = go(&mut engine, &tokens[..30], b"aaaaaaaa", 9);
-        assert_eq!((near.stop, near.pieces.len()), (Stop::Limit, 3));
-        let prompt = Prompt { tokens: tokens.clone(), forced: Vec::new(), ..Prompt::default() };
-        let error = engine.generate(&prompt, &Limits { max_tokens: 1, ..Limits::default() }, &mut |_| {
-            ControlFlow::Continue(())
-        });
-        assert!(matches!(error, Err(EngineError::PromptTooLong { tokens: 33, context: 32 })));
-        assert!(engine.cached.is_empty() && engine.decoder.is_empty());
-        assert_eq!(said(&go(&mut engine, &tokens[..30], b"aaaaaaaa", 9)), said(&near));
-        let prompt = Prompt { tokens: vec![1, TokenId::MAX], forced: Vec::new(), ..Prompt::default() };
-        let error = engine.generate(&prompt, &Limits { max_tokens: 1, ..Limits::default() }, &mut |_| {
-            ControlFlow::Continue(())
-        });
-        assert!(matches!(error, Err(EngineError::Device { .. })));
-        assert_eq!(said(&go(&mut engine, &tokens[..30], b"aaaaaaaa", 9)), said(&near));
-    }
-
-    #[test]
-    fn after_a_panic_and_clear_all_is_as_new() {
-        let mut engine = tiny(7);
-        let tokens = ordinary(&engine, &mut fastrand::Rng::with_seed(6), 40);
-        let expected = go(&mut engine, &tokens, b"self.", 8);
-        assert!(expected.pieces.len() > 2, "{expected:?}");
-        let prompt = Prompt { tokens: tokens.clone(), forced: b"self.".to_vec(), ..Prompt::default() };
-        for at in 1..8 {
-            let mut calls = 0;
-            let caught = catch_unwind(AssertUnwindSafe(|| {
-                engine.generate(&prompt, &Limits { max_tokens: 8, ..Limits::default() }, &mut |_| {
-                    calls += 1;
-                    assert!(calls < at, "a panic on purpose");
-                    ControlFlow::Continue(())
-                })
-            }));
-            if at <= expected.pieces.len() {
-                assert!(caught.is_err());
-            }
-            // Also without `clear` the two never disagree.
-            assert_eq!(engine.cached.len(), engine.decoder.len());
-            engine.clear();
-            assert_eq!(said(&go(&mut engine, &tokens, b"self.", 8)), said(&expected));
-        }
-    }
-
-    #[test]
-    fn weights_that_give_no_number_are_an_error() {
-        let dims = Dims::default();
-        let writer = random_qwen2(1, &dims).unwrap();
-        let nan = (0..dims.hidden).flat_map(|_| f32::NAN.to_le_bytes()).collect();
-        let broken =
-            writer.tensor("output_norm.weight", candle_core::quantized::GgmlDType::F32, &[dims.hidden], nan);
-        let mut engine = local(&broken, 64);
-        let prompt = Prompt { tokens: vec![1, 2], forced: Vec::new(), ..Prompt::default() };
-        let error = engine.generate(&prompt, &Limits { max_tokens: 1, ..Limits::default() }, &mut |_| {
-            ControlFlow::Continue(())
-        });
-        assert!(error.unwrap_err().to_string().contains("not a number"));
-    }
-
-    #[test]
-    fn it_says_what_it_is_and_how_fast() {
-        let mut engine = tiny(8);
-        let about = engine.about().clone();
-        assert_eq!((about.model.as_str(), about.family.as_str()), ("random qwen2", "qwen2"));
-        assert_eq!(about.device, "CPU: asked for");
-        let own = about.kernel.contains("the best that this processor has; ");
-        assert!(own || about.kernel.starts_with("candle: "), "{}", about.kernel);
-        assert!(about.weight_bytes > 10_000);
-        assert_eq!(engine.rates(), Rates::default());
-        let tokens = ordinary(&engine, &mut fastrand::Rng::with_seed(7), 40);
-        let generation = go(&mut engine, &tokens, b"some", 6);
-        assert!(generation.pieces.len() > 1);
-        assert!(engine.rates().prefill > 0.0 && engine.rates().decode > 0.0);
-        assert_eq!("candle".parse::<KernelChoice>().unwrap(), KernelChoice::Candle);
-        assert!("fast".parse::<KernelChoice>().unwrap_err().to_string().contains("\"fast\""));
-    }
-
-    #[test]
-    fn every_cut_of_a_small_file_is_an_error() {
-        let bytes = random_qwen2(1, &Dims::default()).unwrap().bytes();
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("model.gguf");
-        for len in (0..bytes.len()).step_by(1 + bytes.len() / 200) {
-            fs::write(&path, &bytes[..len]).unwrap();
-            assert!(open(&path, 64).is_err(), "{len} bytes");
-        }
-    }
-
-    #[test]
-    fn a_cut_real_file_is_an_error_at_once() {
-        let Some(model) = real_model::path() else { return };
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("model.gguf");
-        let mut head = Vec::new();
-        File::open(&model).unwrap().take(10 << 20).read_to_end(&mut head).unwrap();
-        for (bytes, len) in [(1 << 20, 1 << 20), (10 << 20, 10 << 20), (10 << 20, 100 << 20)] {
-            let mut file = File::create(&path).unwrap();
-            file.write_all(&head[..bytes]).unwrap();
-            file.set_len(len).unwrap();
-            let began = Instant::now();
-            let error = open(&path, 512).unwrap_err().to_string();
-            assert!(error.contains("taper pull"), "{error}");
-            assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
-        }
-    }
-
-    #[test]
-    fn the_real_model_goes_on_from_its_cache_as_from_nothing() {
-        let Some(model) = real_model::path() else { return };
-        let mut engine = open(&model, 512).unwrap();
-        let code = real_model::CODE;
-        let cut = |marker: &str| engine.tokens.encode(&code[..code.find(marker).unwrap()]);
-        let (first, second) = (cut("        if path.exists"), cut("        self.bookings = json"));
-        let expected = go(&mut engine, &second, b"self", 8);
-        assert!(!expected.text.is_empty());
-        let before = go(&mut engine, &first, b"", 4);
-        assert!(before.reused > first.len() / 2);
-        let after = go(&mut engine, &second, b"self", 8);
-        assert!(after.reused > first.len() / 2);
-        assert_eq!(said(&after), said(&expected));
-    }
-
-    /// The same file twice or more: plain, and with each way to speculate: drafts of up to so many tokens always,
-    /// and as many as pay.
-    fn pair(writer: &Writer, context: usize) -> (Local, Vec<Local>) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("model.gguf");
-        writer.write(&path).unwrap();
-        let open = |speculate, always| {
-            let options = Options {
-                device: DeviceChoice::Cpu,
-                kernel: KernelChoice::Own(Kernel::choose(None).unwrap().0),
-                threads: NonZeroUsize::new(1),
-                context,
-                speculate,
-            };
-            let mut engine = Local::open(&path, &options).unwrap();
-            assert_eq!(engine.lookup.is_some(), speculate);
-            if let Some(lookup) = &mut engine.lookup {
-                lookup.always = always;
-            }
-            engine
-        };
-        (open(false, None), [Some(lookup::DRAFT), Some(3), None].map(|always| open(true, always)).into())
-    }
-
-    /// Reads the prompt, then generates and breaks at the call of `watch` with this number: all that was seen.
-    fn watched(
-        engine: &mut Local,
-        prompt: &Prompt,
-        max_tokens: usize,
-        at: usize,
-    ) -> (Generation, Vec<String>) {
-        go(engine, &prompt.tokens, b"", 0);
-        let mut texts = Vec::new();
-        let mut generation = engine
-            .generate(prompt, &Limits { max_tokens, ..Limits::default() }, &mut |text| {
-                texts.push(text.to_owned());
-                if texts.len() == at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            })
-            .unwrap();
-        assert_eq!(engine.cached.len(), engine.decoder.len());
-        generation.prefill = Default::default();
-        generation.decode = Default::default();
-        (generation, texts)
-    }
-
-    fn agree(plain: &mut Local, others: &mut [Local], prompt: &Prompt, max: usize, at: usize) -> Generation {
-        let expected = watched(plain, prompt, max, at);
-        for other in others {
-            let ours = watched(other, prompt, max, at);
-            assert_eq!(ours, expected, "break at {at} of {prompt:?}");
-            assert_eq!(other.cached, plain.cached);
-        }
-        expected.0
-    }
-
-    /// Code-like tokens in which much comes again.
-    fn repetitive(engine: &Local, random: &mut fastrand::Rng, len: usize) -> Vec<TokenId> {
-        let motifs: Vec<Vec<TokenId>> = (0..3)
-            .map(|_| {
-                let len = random.usize(1..7);
-                ordinary(engine, random, len)
-            })
-            .collect();
-        let mut tokens = Vec::new();
-        while tokens.len() < len {
-            tokens.extend_from_slice(&motifs[random.usize(..motifs.len())]);
-            if random.u8(..) < 40 {
-                tokens.extend(ordinary(engine, random, 1));
-            }
-        }
-        tokens.truncate(len);
-        tokens
-    }
-
-    #[test]
-    fn speculation_says_what_one_by_one_says() {
-        use candle_core::quantized::GgmlDType::{F16, F32, Q4_0, Q4K, Q5_0, Q6K, Q8_0};
-        let mut random = fastrand::Rng::with_seed(9);
-        for (i, dtype) in [F32, F16, Q4_0, Q5_0, Q8_0, Q4K, Q6K].into_iter().enumerate() {
-            let dims = Dims { output: (i % 2 == 0).then_some(Q8_0), ..Dims::stored_as(dtype) };
-            let seed = i as u64;
-            for writer in [random_qwen2(seed, &dims).unwrap(), random_llama(seed, &dims).unwrap()] {
-                let (mut plain, mut others) = pair(&writer, 128);
-                let mut tokens: Vec<TokenId> = Vec::new();
-                let mut last = Vec::new();
-                for _ in 0..150 {
-                    // Another place, or the same with some of what was said, or without its end.
-                    match random.u8(..10) {
-                        _ if tokens.len() > 110 || tokens.is_empty() => tokens.clear(),
-                        0..3 => tokens.clear(),
-                        3..8 => tokens.extend_from_slice(&last[..random.usize(..=last.len().min(8))]),
-                        _ => tokens.truncate(random.usize(1..=tokens.len())),
-                    }
-                    if tokens.is_empty() {
-                        let len = random.usize(1..90);
-                        tokens = repetitive(&plain, &mut random, len);
-                    }
-                    let forced = match random.u8(..4) {
-                        0 => ["r", "ret", "x", "    se"][random.usize(..4)].as_bytes().to_vec(),
-                        1 => {
-                            // What was said, typed on.
-                            let bytes: Vec<u8> =
-                                last.iter().flat_map(|&token| plain.tokens.bytes(token)).copied().collect();
-                            bytes[..random.usize(..=bytes.len().min(5))].to_vec()
-                        }
-                        _ => Vec::new(),
-                    };
-                    let prompt = Prompt { tokens: tokens.clone(), forced, ..Prompt::default() };
-                    let max = random.usize(1..28);
-                    let at = if random.bool() { usize::MAX } else { random.usize(1..28) };
-                    agree(&mut plain, &mut others, &prompt, max, at);
-                    last = plain.cached[tokens.len()..].to_vec();
-                }
-                for other in &others[..2] {
-                    let done = other.speculation();
-                    assert!(done.accepted > 50 && done.drafted > done.accepted, "{dtype:?}: {done:?}");
-                }
-                assert_eq!(plain.speculation(), Speculation::default());
-            }
-        }
-    }
-
-    #[test]
-    fn a_break_at_every_token_of_a_batch_is_as_if_there_was_none() {
-        let mut random = fastrand::Rng::with_seed(10);
-        for seed in 0..4 {
-            let (mut plain, mut others) = pair(&random_qwen2(seed, &Dims::default()).unwrap(), 160);
-            for forced in ["", "ret", "    s"] {
-                let tokens = repetitive(&plain, &mut random, 60);
-                let prompt = Prompt { tokens, forced: forced.as_bytes().to_vec(), ..Prompt::default() };
-                let whole = agree(&mut plain, &mut others, &prompt, 40, usize::MAX);
-                for at in 1..=whole.pieces.len() + 1 {
-                    // What was said whole is remembered, so all of it is one batch or two.
-                    let broken = agree(&mut plain, &mut others, &prompt, 40, at);
-                    assert_eq!(broken.stop == Stop::Watch, at <= whole.pieces.len() + 1);
-                    assert!(whole.text.starts_with(&broken.text));
-                    assert_eq!(said(&agree(&mut plain, &mut others, &prompt, 40, usize::MAX)), said(&whole));
-                }
-                for max in 1..whole.pieces.len() {
-                    assert_eq!(
-                        agree(&mut plain, &mut others, &prompt, max, usize::MAX).pieces[..],
-                        whole.pieces[..max]
-                    );
-                }
-            }
-            let done = others[0].speculation();
-            assert!(done.tokens > 5 * done.steps, "{done:?}");
-        }
-    }
-
-    #[test]
-    fn speculation_ends_where_the_context_ends() {
-        let (mut plain, mut others) = pair(&random_qwen2(6, &Dims::default()).unwrap(), 48);
-        let mut random = fastrand::Rng::with_seed(11);
-        for len in 1..=48 {
-            let prompt = Prompt {
-                tokens: repetitive(&plain, &mut random, len),
-                forced: Vec::new(),
-                ..Prompt::default()
-            };
-            for _ in 0..2 {
-                agree(&mut plain, &mut others, &prompt, 60, usize::MAX);
-            }
-        }
-        assert!(others[0].speculation().accepted > 100);
-    }
-
-    #[test]
-    fn candle_is_asked_token_by_token() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("model.gguf");
-        random_qwen2(1, &Dims::default()).unwrap().write(&path).unwrap();
-        let options = Options {
-            device: DeviceChoice::Cpu,
-            kernel: KernelChoice::Candle,
-            context: 64,
-            ..Options::default()
-        };
-        let mut engine = Local::open(&path, &options).unwrap();
-        assert!(go(&mut engine, &[1, 2, 1, 2, 1, 2], b"", 8).pieces.len() > 1);
-        assert_eq!(engine.speculation(), Speculation::default());
-    }
-
-    #[test]
-    fn the_real_model_says_the_same_with_speculation() {
-        let Some(model) = real_model::path() else { return };
-        let open = |speculate| {
-            let options =
-                Options { device: DeviceChoice::Cpu, context: 1024, speculate, ..Options::default() };
-            Local::open(&model, &options).unwrap()
-        };
-        let (mut plain, mut ours) = (open(false), open(true));
-        if ours.lookup.is_none() {
-            return;
-        }
-        let code = real_model::CODE;
-        for marker in ["self.bookings.append", "    def save", "parser.add_argument(\"--", "print(f\""] {
-            let at = code.find(marker).unwrap();
-            // As if typed on: the answers are the same, and mostly known from the keystroke before.
-            for typed in [0, 3, 5, 9] {
-                let (before, forced) = code[..at + typed].split_at(at);
-                let prompt = Prompt {
-                    tokens: plain.tokens.encode(before),
-                    forced: forced.as_bytes().to_vec(),
-                    ..Prompt::default()
-                };
-                agree(&mut plain, std::slice::from_mut(&mut ours), &prompt, 20, usize::MAX);
-            }
-        }
-        let done = ours.speculation();
-        assert!(done.accepted * 4 > done.tokens, "{done:?}");
-    }
-}
+mod tests;

@@ -223,6 +223,24 @@ pub fn random_llama(seed: u64, dims: &Dims) -> candle_core::Result<Writer> {
     weights(writer, seed, dims, tokens.len(), false)
 }
 
+/// A model of the qwen3 family (queries and keys are normed, no biases) with random weights.
+///
+/// # Errors
+/// candle refuses a dtype for these dimensions.
+pub fn random_qwen3(seed: u64, dims: &Dims) -> candle_core::Result<Writer> {
+    let (tokens, ..) = tiny::vocabulary();
+    let writer = head("qwen3", dims).byte_level_tokenizer();
+    let mut writer = weights(writer, seed, dims, tokens.len(), false)?;
+    let mut random = Random(seed ^ 0x0003);
+    let width = dims.hidden / dims.heads;
+    for (layer, part) in (0..dims.layers).flat_map(|layer| ["q", "k"].map(|part| (layer, part))) {
+        let bytes = (0..width).flat_map(|_| (1.0 + 0.4 * random.signed()).to_le_bytes()).collect();
+        writer =
+            writer.tensor(&format!("blk.{layer}.attn_{part}_norm.weight"), GgmlDType::F32, &[width], bytes);
+    }
+    Ok(writer)
+}
+
 fn head(family: &str, dims: &Dims) -> Writer {
     let number = |n: usize| Value::Unsigned(n as u64);
     Writer::new()

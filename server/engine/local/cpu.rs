@@ -1,14 +1,15 @@
-//! The decoder on our own kernels: packed weights, half-precision KV cache, all threads of a pool.
+//! The decoder on our own kernels: packed weights, half-precision KV caches, all threads of a pool.
 //! It knows nothing of prompts, of sampling, or of devices other than the CPU.
 //!
 //! The logits of a position are the same bits however the tokens before it were split into calls, and whatever
 //! else was in the cache behind them: see [`kernels`](crate::local::kernels).
 
+use std::ops::{ControlFlow, Range};
+
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use crate::gguf::{Gguf, TensorView};
-use crate::local::Decoder;
+use crate::gguf::Gguf;
 use crate::local::config::{Config, RopeStyle};
 use crate::local::kernels::Kernel;
 use crate::local::kernels::activations::Activations;
@@ -16,16 +17,23 @@ use crate::local::kernels::attention::{Attend, BLOCK, DIM, KEYS, ROWS};
 use crate::local::kernels::pack::Packed;
 use crate::local::linear::{Compute, Linear, Target};
 use crate::local::pool::{Chunks, Pool};
+use crate::local::{Batch, Decoder};
 use crate::{EngineError, TokenId};
+
+mod load;
+mod pages;
+
+use load::Load;
+use pages::Pages;
 
 /// Tokens that pass through the layers together: enough to use unpacked weights often, few enough that what
 /// lies between two layers stays in the cache.
 const CHUNK: usize = 256;
 
-const REMEDY: &str =
-    "choose another file of the model (Q4_K_M, Q5_K_M, Q6_K, Q8_0, F16), or the kernel \"candle\"";
+/// What of the output head is multiplied between two looks, bytes for up to eight rows.
+const HEAD_PART: usize = 24 << 20;
 
-/// A decoder of the llama family with its weights and one sequence.
+/// A decoder of the llama family with its weights and sequences.
 #[derive(Debug)]
 pub struct CpuDecoder {
     config: Config,
@@ -36,7 +44,9 @@ pub struct CpuDecoder {
     embedding: Option<Packed>,
     output_norm: Vec<f32>,
     head: Linear,
-    len: usize,
+    pages: Pages,
+    /// The sequence that is selected.
+    current: usize,
     capacity: usize,
     work: Work,
     logits: Vec<f32>,
@@ -56,19 +66,29 @@ struct Block {
     gate: Linear,
     up: Linear,
     down: Linear,
-    cache: Cache,
 }
 
-/// Keys and values of one layer as half floats, for each key head [`Cache::stride`] values. Zeroed memory is not
-/// resident until it is written, so a large capacity costs nothing before it is used.
-#[derive(Debug)]
-struct Cache {
-    /// `[kv_heads, length / BLOCK, padded head_dim, BLOCK]`.
-    keys: Vec<u16>,
-    /// `[kv_heads, length, padded head_dim]`.
-    values: Vec<u16>,
-    /// Values of one key head.
-    stride: usize,
+/// Tokens of a batch at consecutive positions. A batch has one such run, or two with a moved segment between them.
+#[derive(Debug, Clone)]
+struct Run {
+    /// Which of the batch's tokens.
+    tokens: Range<usize>,
+    /// Where the first of them stands in the sequence.
+    position: usize,
+}
+
+impl Run {
+    fn end(&self) -> usize {
+        self.position + self.tokens.len()
+    }
+
+    /// What of it lies inside `tokens`, counted from their start.
+    fn within(&self, tokens: &Range<usize>) -> Self {
+        let start = self.tokens.start.clamp(tokens.start, tokens.end);
+        let end = self.tokens.end.clamp(start, tokens.end);
+        let position = self.position + (start - self.tokens.start.min(start));
+        Self { tokens: start - tokens.start..end - tokens.start, position }
+    }
 }
 
 /// What lies between the layers, for up to [`CHUNK`] tokens.
@@ -111,7 +131,6 @@ impl CpuDecoder {
             (Some(table), load.linear("output", vocabulary, embedding, false)?)
         };
         let capacity = config.capacity(capacity);
-        let stride = capacity.next_multiple_of(KEYS) * head_dim.next_multiple_of(DIM);
         let mut blocks = Vec::with_capacity(config.blocks);
         for index in 0..config.blocks {
             let name = |part: &str| format!("blk.{index}.{part}");
@@ -130,11 +149,6 @@ impl CpuDecoder {
                 gate: linear("ffn_gate", feed_forward, embedding, false)?,
                 up: linear("ffn_up", feed_forward, embedding, false)?,
                 down: linear("ffn_down", embedding, feed_forward, false)?,
-                cache: Cache {
-                    keys: vec![0; config.kv_heads * stride],
-                    values: vec![0; config.kv_heads * stride],
-                    stride,
-                },
             });
         }
         let output_norm = load.floats("output_norm.weight", embedding)?;
@@ -146,7 +160,8 @@ impl CpuDecoder {
             embedding: table,
             output_norm,
             head,
-            len: 0,
+            pages: Pages::new(config),
+            current: 0,
             capacity,
             work: Work::default(),
             logits: Vec::new(),
@@ -179,8 +194,14 @@ impl CpuDecoder {
     }
 
     /// Runs up to [`CHUNK`] tokens through the layers; leaves the stream of the last `rows` in the work space.
-    fn chunk(&mut self, tokens: &[TokenId], rows: usize) {
-        let Self { config, compute, blocks, embedding, head, len, work, .. } = self;
+    fn chunk(
+        &mut self,
+        tokens: &[TokenId],
+        runs: &[Run],
+        rows: usize,
+        look: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let Self { config, compute, blocks, embedding, head, pages, current, work, .. } = self;
         let count = tokens.len();
         let width = config.embedding;
         let table = embedding.as_ref().unwrap_or(&head.weight);
@@ -190,60 +211,108 @@ impl CpuDecoder {
             // SAFETY: each row is one piece, which runs once.
             table.row(tokens[row] as usize, unsafe { stream.get(row) });
         });
-        work.angles(&config.rope.frequencies, *len, count);
+        work.angles(&config.rope.frequencies, runs);
         let last = blocks.len().saturating_sub(1);
-        for (index, block) in blocks.iter_mut().enumerate() {
+        for (index, block) in blocks.iter().enumerate() {
+            let mut layer = Layer { config, compute, pages, sequence: *current, index };
             // Behind the last layer's keys and values only the asked positions matter.
-            block.run(config, compute, work, *len, count, if index == last { rows } else { count });
+            block.run(&mut layer, work, runs, count, if index == last { rows } else { count });
+            look()?;
         }
-        *len += count;
+        ControlFlow::Continue(())
+    }
+
+    /// The logits of the last chunk's last `rows`, to row `written` of all.
+    fn project(
+        &mut self,
+        rows: usize,
+        count: usize,
+        written: usize,
+        look: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let Self { config, compute, head, output_norm, work, logits, .. } = self;
+        let (vocabulary, width) = (config.vocabulary, config.embedding);
+        let stream = &work.stream;
+        let offset = if config.blocks == 0 { count - rows } else { 0 };
+        compute.prepare(&mut work.activations, rows, width, |row, out| {
+            let row = offset + row;
+            compute.norm(&stream[row * width..(row + 1) * width], output_norm, config.norm_epsilon, out);
+        });
+        let out = &mut logits[written * vocabulary..(written + rows) * vocabulary];
+        let groups = head.weight.groups();
+        let parts = (head.weight.bytes() * rows.div_ceil(8)).div_ceil(HEAD_PART).max(1);
+        let part = groups.div_ceil(parts).next_multiple_of(8).max(1);
+        for first in (0..groups).step_by(part) {
+            let mut targets = [Target { linear: head, out: &mut *out, add: false }];
+            compute.multiply_groups(&work.activations, &mut targets, |_| first..groups.min(first + part));
+            look()?;
+        }
+        ControlFlow::Continue(())
     }
 }
 
 impl Decoder for CpuDecoder {
-    fn forward(&mut self, tokens: &[TokenId], rows: usize) -> Result<&[f32], EngineError> {
-        let asked = self.len + tokens.len();
-        if asked > self.capacity {
-            return Err(EngineError::PromptTooLong { tokens: asked, context: self.capacity });
+    fn advance(
+        &mut self,
+        batch: &Batch<'_>,
+        look: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<ControlFlow<(), &[f32]>, EngineError> {
+        let tokens = batch.tokens;
+        let base = self.pages.len(self.current);
+        let moved = batch.moved.as_ref().map_or(0, |moved| moved.rows.len());
+        let end = base + tokens.len() + moved;
+        if end > self.capacity {
+            return Err(EngineError::PromptTooLong { tokens: end, context: self.capacity });
         }
         let vocabulary = self.config.vocabulary;
         if let Some(token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
             let problem = format!("token {token} is outside the vocabulary of {vocabulary}");
             return Err(EngineError::Device { device: "CPU".to_owned(), source: problem.into() });
         }
-        let rows = rows.min(tokens.len());
+        let rows = batch.rows.min(tokens.len());
         resize(&mut self.logits, rows * vocabulary);
-        let mut left = tokens.len();
-        let mut written = 0;
-        for chunk in tokens.chunks(CHUNK) {
-            left -= chunk.len();
-            // Positions of this chunk whose logits are asked for: those among the last `rows` of all.
-            let here = rows.saturating_sub(left).min(chunk.len());
-            let here = here.min(rows - written);
-            self.chunk(chunk, here);
-            if here == 0 {
-                continue;
-            }
-            let Self { config, compute, head, output_norm, work, logits, .. } = self;
-            let (stream, width) = (&work.stream, config.embedding);
-            let offset = if config.blocks == 0 { chunk.len() - here } else { 0 };
-            compute.prepare(&mut work.activations, here, width, |row, out| {
-                let row = offset + row;
-                compute.norm(&stream[row * width..(row + 1) * width], output_norm, config.norm_epsilon, out);
-            });
-            let out = &mut logits[written * vocabulary..(written + here) * vocabulary];
-            compute.multiply(&work.activations, &mut [Target { linear: head, out, add: false }]);
-            written += here;
+        if tokens.is_empty() && moved == 0 {
+            return Ok(ControlFlow::Continue(&self.logits));
         }
-        Ok(&self.logits)
+        self.pages.reserve(self.current, end);
+        let mut runs = vec![Run { tokens: 0..tokens.len(), position: base }];
+        if let Some(moved) = &batch.moved {
+            let behind = moved.behind.min(tokens.len());
+            let at = base + behind;
+            let Self { config, compute, pages, current, .. } = self;
+            pages.shift(moved.from, moved.rows.clone(), *current, at, &config.rope, &compute.pool);
+            runs[0].tokens.end = behind;
+            runs.push(Run { tokens: behind..tokens.len(), position: at + moved.rows.len() });
+        }
+        let mut written = 0;
+        for start in (0..tokens.len()).step_by(CHUNK) {
+            let chunk = start..tokens.len().min(start + CHUNK);
+            let runs: Vec<Run> = runs.iter().map(|run| run.within(&chunk)).collect();
+            // Positions of this chunk whose logits are asked for: those among the last `rows` of all.
+            let left = tokens.len() - chunk.end;
+            let here = rows.saturating_sub(left).min(chunk.len()).min(rows - written);
+            let count = chunk.len();
+            let mut flow = self.chunk(&tokens[chunk], &runs, here, look);
+            if here > 0 && flow.is_continue() {
+                flow = self.project(here, count, written, look);
+                written += here;
+            }
+            if flow.is_break() {
+                // What was written behind the sequence's end was never valid.
+                self.pages.truncate(self.current, base);
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        self.pages.set_len(self.current, end);
+        Ok(ControlFlow::Continue(&self.logits))
     }
 
     fn len(&self) -> usize {
-        self.len
+        self.pages.len(self.current)
     }
 
     fn truncate(&mut self, len: usize) {
-        self.len = self.len.min(len);
+        self.pages.truncate(self.current, len);
     }
 
     fn capacity(&self) -> usize {
@@ -257,19 +326,44 @@ impl Decoder for CpuDecoder {
     fn set_background(&mut self, background: bool) {
         self.compute.pool.set_background(background);
     }
+
+    fn hold(&mut self, sequences: usize) -> usize {
+        self.pages.resize(sequences.max(1));
+        self.current = self.current.min(self.pages.count() - 1);
+        self.pages.count()
+    }
+
+    fn select(&mut self, sequence: usize) {
+        self.current = sequence.min(self.pages.count() - 1);
+    }
+
+    fn fork(&mut self, from: usize, to: usize, rows: Range<usize>) {
+        self.pages.fork(from, to, rows);
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.pages.bytes()
+    }
+
+    fn bytes_of(&self, tokens: usize) -> usize {
+        tokens.div_ceil(KEYS) * self.pages.page_bytes()
+    }
+}
+
+/// What a layer works on.
+struct Layer<'a> {
+    config: &'a Config,
+    compute: &'a Compute,
+    pages: &'a mut Pages,
+    sequence: usize,
+    /// Which layer it is.
+    index: usize,
 }
 
 impl Block {
-    /// Appends `count` tokens at `len`; the stream of the last `keep` of them is what is left of the stream.
-    fn run(
-        &mut self,
-        config: &Config,
-        compute: &Compute,
-        work: &mut Work,
-        len: usize,
-        count: usize,
-        keep: usize,
-    ) {
+    /// Writes the keys and values of `count` tokens; the stream of the last `keep` of them is what is left of it.
+    fn run(&self, layer: &mut Layer<'_>, work: &mut Work, runs: &[Run], count: usize, keep: usize) {
+        let Layer { config, compute, .. } = *layer;
         let width = config.embedding;
         let (query_width, kv_width) = (config.query_width(), config.kv_width());
         let epsilon = config.norm_epsilon;
@@ -288,7 +382,7 @@ impl Block {
                 Target { linear: &self.value, out: &mut work.value, add: false },
             ],
         );
-        self.append(config, compute, work, len, count);
+        self.append(layer, work, runs);
         if keep == 0 {
             return;
         }
@@ -296,7 +390,8 @@ impl Block {
             work.stream.copy_within((count - keep) * width..count * width, 0);
             work.query.copy_within((count - keep) * query_width..count * query_width, 0);
         }
-        self.attend(config, compute, work, len + count - keep, keep);
+        let kept: Vec<Run> = runs.iter().map(|run| run.within(&(count - keep..count))).collect();
+        layer.attend(work, &kept, keep);
 
         let attended = &work.attended;
         compute.prepare(&mut work.activations, keep, query_width, |row, out| {
@@ -330,26 +425,28 @@ impl Block {
     }
 
     /// Norms and rotates queries and keys, and writes keys and values to the cache.
-    fn append(&mut self, config: &Config, compute: &Compute, work: &mut Work, len: usize, count: usize) {
+    fn append(&self, layer: &mut Layer<'_>, work: &mut Work, runs: &[Run]) {
+        let Layer { config, compute, sequence, index, .. } = *layer;
         let Config { head_dim, kv_heads, .. } = *config;
-        let dim = head_dim.next_multiple_of(DIM);
         let (query_width, kv_width) = (config.query_width(), config.kv_width());
-        let Cache { keys, values, stride } = &mut self.cache;
-        let blocks = *stride / (BLOCK * dim);
-        let keys = Chunks::new(keys, BLOCK * dim);
-        let values = Chunks::new(values, BLOCK * dim);
+        let dim = head_dim.next_multiple_of(DIM);
+        let cache = layer.pages.writer(sequence);
         let queries = Chunks::new(&mut work.query, query_width);
         let new_keys = Chunks::new(&mut work.key, kv_width);
         let (new_values, cosines, sines) = (&work.value, &work.cosines, &work.sines);
         let pairs = config.rope.dim / 2;
         let (query_norm, key_norm) = (self.query_norm.as_deref(), self.key_norm.as_deref());
-        let first_block = len / BLOCK;
-        let end = len + count;
-        compute.pool.run(end.div_ceil(BLOCK) - first_block, |piece, _| {
+        let runs = || runs.iter().filter(|run| !run.tokens.is_empty());
+        let first_block = runs().map(|run| run.position / BLOCK).min().unwrap_or(0);
+        let end_block = runs().map(|run| run.end().div_ceil(BLOCK)).max().unwrap_or(0);
+        compute.pool.run(end_block - first_block, |piece, _| {
             let block = first_block + piece;
             let mut halves = vec![f16::ZERO; head_dim];
-            for position in len.max(block * BLOCK)..end.min((block + 1) * BLOCK) {
-                let token = position - len;
+            let inside = runs().flat_map(|run| {
+                let positions = run.position.max(block * BLOCK)..run.end().min((block + 1) * BLOCK);
+                positions.map(|position| (position, run.tokens.start + position - run.position))
+            });
+            for (position, token) in inside {
                 let angles = token * pairs..(token + 1) * pairs;
                 let (cosines, sines) = (&cosines[angles.clone()], &sines[angles]);
                 // SAFETY: a token belongs to one block, and each block is one piece, which runs once.
@@ -369,7 +466,7 @@ impl Block {
                 for kv_head in 0..kv_heads {
                     // SAFETY: as above: this block's places of each key head.
                     let (keys, values) =
-                        unsafe { (keys.get(kv_head * blocks + block), values.get(kv_head * blocks + block)) };
+                        unsafe { (cache.keys(index, kv_head, block), cache.values(index, kv_head, block)) };
                     let own = kv_head * head_dim..(kv_head + 1) * head_dim;
                     to_halves(&mut key[own.clone()], &mut halves);
                     for (i, half) in halves.iter().enumerate() {
@@ -385,34 +482,43 @@ impl Block {
             }
         });
     }
+}
 
-    /// Attention of `count` tokens, the first of them at `position`, over the cache.
-    fn attend(&self, config: &Config, compute: &Compute, work: &mut Work, position: usize, count: usize) {
+impl Layer<'_> {
+    /// Attention of the `count` tokens of `runs` over the cache.
+    fn attend(&self, work: &mut Work, runs: &[Run], count: usize) {
+        let Self { config, compute, .. } = *self;
         let Config { head_dim, kv_heads, .. } = *config;
         let group = config.heads / kv_heads;
         let width = config.query_width();
         resize(&mut work.attended, count * width);
-        let tiles = (count * group).div_ceil(ROWS);
         let queries = &work.query[..count * width];
         let out = SharedOut(work.attended.as_mut_ptr());
         let out = &out;
-        let Cache { keys, values, stride } = &self.cache;
-        compute.pool.run(kv_heads * tiles, |piece, _| {
+        let layout = self.pages.layout();
+        let pages = self.pages.view(self.sequence);
+        let tiles: Vec<(&Run, usize)> = runs
+            .iter()
+            .flat_map(|run| (0..(run.tokens.len() * group).div_ceil(ROWS)).map(move |tile| (run, tile)))
+            .collect();
+        compute.pool.run(kv_heads * tiles.len(), |piece, _| {
             // The last tokens see the most keys: long pieces first, so that the pieces end together.
-            let (tile, kv_head) = (tiles - 1 - piece / kv_heads, piece % kv_heads);
-            let own = kv_head * stride..(kv_head + 1) * stride;
+            let ((run, tile), kv_head) = (tiles[tiles.len() - 1 - piece / kv_heads], piece % kv_heads);
+            let values = run.tokens.start * width..run.tokens.end * width;
             let args = Attend {
-                queries,
-                out: out.0,
+                // SAFETY: inside the output, which has the shape of the queries.
+                out: unsafe { out.0.add(values.start) },
+                queries: &queries[values],
                 stride: width,
                 head_dim,
                 group,
                 kv_head,
                 first: tile * ROWS,
-                rows: ROWS.min(count * group - tile * ROWS),
-                visible: position + 1,
-                keys: &keys[own.clone()],
-                values: &values[own],
+                rows: ROWS.min(run.tokens.len() * group - tile * ROWS),
+                visible: run.position + 1,
+                pages: &pages,
+                keys: layout.keys(self.index, kv_head),
+                values: layout.values(self.index, kv_head),
             };
             // SAFETY: `attended` has the shape of `queries`, and each piece has its own rows and head.
             unsafe { compute.attend(&args) };
@@ -426,11 +532,11 @@ struct SharedOut(*mut f32);
 unsafe impl Sync for SharedOut {}
 
 impl Work {
-    /// Cosines and sines of `count` positions from `len` on.
-    fn angles(&mut self, frequencies: &[f32], len: usize, count: usize) {
+    /// Cosines and sines of the tokens' positions.
+    fn angles(&mut self, frequencies: &[f32], runs: &[Run]) {
         self.cosines.clear();
         self.sines.clear();
-        for position in len..len + count {
+        for position in runs.iter().flat_map(|run| run.position..run.end()) {
             for frequency in frequencies {
                 let (sine, cosine) = (position as f32 * frequency).sin_cos();
                 self.cosines.push(cosine);
@@ -472,227 +578,5 @@ fn resize(vec: &mut Vec<f32>, len: usize) {
     vec.resize(len, 0.0);
 }
 
-/// Reads tensors of a model file.
-struct Load<'a> {
-    gguf: &'a Gguf,
-    pool: &'a Pool,
-}
-
-impl Load<'_> {
-    fn packed(&self, name: &str, rows: usize, columns: usize) -> Result<Packed, EngineError> {
-        let view = self.gguf.need_tensor(name, &[rows, columns])?;
-        Packed::new(&view, self.pool).map_err(|problem| self.gguf.bad(name, problem, REMEDY))
-    }
-
-    fn linear(&self, name: &str, rows: usize, columns: usize, bias: bool) -> Result<Linear, EngineError> {
-        let weight = self.packed(&format!("{name}.weight"), rows, columns)?;
-        let bias = bias.then(|| self.floats(&format!("{name}.bias"), rows)).transpose()?;
-        Ok(Linear { weight, bias })
-    }
-
-    /// A vector as floats.
-    fn floats(&self, name: &str, len: usize) -> Result<Vec<f32>, EngineError> {
-        let TensorView { dtype, data, .. } = self.gguf.need_tensor(name, &[len])?;
-        // A vector is a matrix of one row.
-        let view = TensorView { dtype, shape: vec![1, len], data };
-        let packed = Packed::new(&view, self.pool).map_err(|problem| self.gguf.bad(name, problem, REMEDY))?;
-        let mut values = vec![0.0; len];
-        packed.row(0, &mut values);
-        Ok(values)
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-    use candle_core::Device;
-    use candle_core::quantized::GgmlDType;
-
-    use super::*;
-    use crate::Tokens;
-    use crate::gguf::testing::{Dims, Writer, random_llama, random_qwen2};
-    use crate::local::{CandleDecoder, real_model};
-
-    const DTYPES: [GgmlDType; 11] = [
-        GgmlDType::F32,
-        GgmlDType::F16,
-        GgmlDType::BF16,
-        GgmlDType::Q4_0,
-        GgmlDType::Q4_1,
-        GgmlDType::Q5_0,
-        GgmlDType::Q5_1,
-        GgmlDType::Q8_0,
-        GgmlDType::Q4K,
-        GgmlDType::Q5K,
-        GgmlDType::Q6K,
-    ];
-
-    fn kernels() -> impl Iterator<Item = Kernel> {
-        Kernel::ALL.into_iter().filter(|kernel| kernel.is_available())
-    }
-
-    fn open(writer: &Writer) -> (tempfile::TempDir, Gguf, Config) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("model.gguf");
-        writer.write(&path).unwrap();
-        let gguf = Gguf::open(&path).unwrap();
-        let config = Config::from_gguf(&gguf).unwrap();
-        (folder, gguf, config)
-    }
-
-    fn random_tokens(random: &mut fastrand::Rng, config: &Config, len: usize) -> Vec<TokenId> {
-        (0..len).map(|_| random.u32(..config.vocabulary as u32)).collect()
-    }
-
-    fn argmax(logits: &[f32]) -> usize {
-        (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap()
-    }
-
-    /// Greatest difference over the greatest value.
-    fn difference(ours: &[f32], theirs: &[f32]) -> f32 {
-        assert_eq!(ours.len(), theirs.len());
-        assert!(ours.iter().all(|x| x.is_finite()));
-        let most = theirs.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
-        assert!(most > 0.0);
-        ours.iter().zip(theirs).fold(0.0_f32, |most, (a, b)| most.max((a - b).abs())) / most
-    }
-
-    #[test]
-    fn tiny_models_agree_with_candle_and_all_kernels_bit_for_bit() {
-        let mut random = fastrand::Rng::with_seed(5);
-        for dtype in DTYPES {
-            for tied in [false, true] {
-                let output = (!tied).then_some(GgmlDType::Q8_0);
-                let dims = Dims { output, ..Dims::stored_as(dtype) };
-                for (family, writer) in [("qwen2", random_qwen2(9, &dims)), ("llama", random_llama(9, &dims))]
-                {
-                    let (_folder, gguf, config) = open(&writer.unwrap());
-                    let tokens = random_tokens(&mut random, &config, 70);
-                    let mut candle = CandleDecoder::load(&gguf, &config, 128, &Device::Cpu).unwrap();
-                    let theirs = candle.forward(&tokens, 20).unwrap();
-                    let mut first: Option<Vec<f32>> = None;
-                    for kernel in kernels() {
-                        let mut decoder = CpuDecoder::new(&gguf, &config, 128, kernel, 2).unwrap();
-                        let ours = decoder.forward(&tokens, 20).unwrap().to_vec();
-                        let difference = difference(&ours, theirs);
-                        // Both round activations to 8 bits, candle's K-quants in blocks of 256.
-                        assert!(difference < 5e-2, "{family} {dtype:?} {kernel:?}: {difference}");
-                        let first = first.get_or_insert_with(|| ours.clone());
-                        assert!(
-                            *first == ours,
-                            "{family} {dtype:?}: {kernel:?} is not {:?}",
-                            Kernel::Portable
-                        );
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn heads_of_an_odd_width_and_odd_groups_agree_with_candle() {
-        let mut random = fastrand::Rng::with_seed(8);
-        // Heads of 24 and 8 values, three and one query heads for each key head.
-        for (hidden, heads, kv_heads) in [(288, 12, 4), (96, 12, 12), (160, 5, 1)] {
-            let dims = Dims { hidden, heads, kv_heads, ..Dims::stored_as(GgmlDType::Q8_0) };
-            for writer in [random_qwen2(4, &dims), random_llama(4, &dims)] {
-                let (_folder, gguf, config) = open(&writer.unwrap());
-                // More than one tile of keys.
-                let tokens = random_tokens(&mut random, &config, 150);
-                let mut candle = CandleDecoder::load(&gguf, &config, 200, &Device::Cpu).unwrap();
-                let theirs = candle.forward(&tokens, 90).unwrap();
-                let mut first: Option<Vec<f32>> = None;
-                for kernel in kernels() {
-                    let mut decoder = CpuDecoder::new(&gguf, &config, 200, kernel, 2).unwrap();
-                    let ours = decoder.forward(&tokens, 90).unwrap().to_vec();
-                    let difference = difference(&ours, theirs);
-                    assert!(difference < 3e-2, "{hidden} {kernel:?}: {difference}");
-                    assert!(*first.get_or_insert_with(|| ours.clone()) == ours, "{hidden} {kernel:?}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn the_split_into_calls_does_not_matter() {
-        let mut random = fastrand::Rng::with_seed(6);
-        for dtype in [GgmlDType::Q5_0, GgmlDType::Q4K, GgmlDType::Q6K, GgmlDType::F16] {
-            let dims = Dims { output: Some(GgmlDType::Q8_0), context: 600, ..Dims::stored_as(dtype) };
-            let (_folder, gguf, config) = open(&random_qwen2(3, &dims).unwrap());
-            let tokens = random_tokens(&mut random, &config, 500);
-            for kernel in kernels() {
-                let mut decoder = CpuDecoder::new(&gguf, &config, 600, kernel, 2).unwrap();
-                let whole = decoder.forward(&tokens, tokens.len()).unwrap().to_vec();
-                let rounds = if kernel == Kernel::Portable { 1 } else { 6 };
-                for _ in 0..rounds {
-                    // Junk behind the cut must not be seen.
-                    let mut at = random.usize(..tokens.len());
-                    decoder.truncate(at);
-                    while at < tokens.len() {
-                        let end = (at + random.usize(1..50)).min(tokens.len());
-                        let rows = random.usize(..=end - at);
-                        let logits = decoder.forward(&tokens[at..end], rows).unwrap();
-                        let expected = &whole[(end - rows) * config.vocabulary..end * config.vocabulary];
-                        assert!(logits == expected, "{kernel:?} {dtype:?}: {rows} rows up to {end}");
-                        at = end;
-                        assert_eq!(decoder.len(), at);
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn what_does_not_fit_is_refused_and_nothing_is_lost() {
-        let (_folder, gguf, config) = open(&random_qwen2(1, &Dims::default()).unwrap());
-        let mut decoder = CpuDecoder::new(&gguf, &config, 10, Kernel::best(), 2).unwrap();
-        let expected = decoder.forward(&[1, 2, 3], 1).unwrap().to_vec();
-        let too_long = decoder.forward(&[1; 8], 1).unwrap_err();
-        assert!(matches!(too_long, EngineError::PromptTooLong { tokens: 11, context: 10 }));
-        decoder.forward(&[1, config.vocabulary as u32], 1).unwrap_err();
-        assert_eq!(decoder.len(), 3);
-        decoder.truncate(2);
-        assert_eq!(decoder.forward(&[3], 1).unwrap(), expected);
-        assert!(decoder.forward(&[], 1).unwrap().is_empty());
-        assert!(decoder.forward(&[4, 5], 0).unwrap().is_empty());
-        assert_eq!(decoder.forward(&[6], 5).unwrap().len(), config.vocabulary);
-    }
-
-    #[test]
-    fn formats_without_kernels_are_named() {
-        let (_folder, gguf, config) = open(&random_qwen2(1, &Dims::stored_as(GgmlDType::Q3K)).unwrap());
-        let error = CpuDecoder::new(&gguf, &config, 10, Kernel::best(), 1).unwrap_err().to_string();
-        assert!(error.contains("Q3K") && error.contains("choose another file"), "{error}");
-    }
-
-    #[test]
-    fn the_real_model_agrees_with_candle() {
-        let Some(path) = real_model::path() else { return };
-        let gguf = Gguf::open(&path).unwrap();
-        let config = Config::from_gguf(&gguf).unwrap();
-        let mut tokens = Tokens::from_gguf(&gguf).unwrap().encode(real_model::CODE);
-        tokens.truncate(200);
-        let rows = tokens.len();
-        let mut candle = CandleDecoder::load(&gguf, &config, 512, &Device::Cpu).unwrap();
-        let theirs = candle.forward(&tokens, rows).unwrap().to_vec();
-        drop(candle);
-        let mut decoder = CpuDecoder::new(&gguf, &config, 512, Kernel::best(), 2).unwrap();
-        let ours = decoder.forward(&tokens, rows).unwrap().to_vec();
-        let pairs = ours.chunks(config.vocabulary).zip(theirs.chunks(config.vocabulary));
-        let differences: Vec<f32> = pairs.clone().map(|(ours, theirs)| difference(ours, theirs)).collect();
-        let same = pairs.filter(|(ours, theirs)| argmax(ours) == argmax(theirs)).count();
-        let mean = differences.iter().sum::<f32>() / rows as f32;
-        let worst = differences.iter().copied().fold(0.0, f32::max);
-        #[expect(clippy::print_stderr, reason = "a measurement that the test's output keeps")]
-        {
-            eprintln!("against candle: mean {mean:.4}, worst {worst:.4}, same choice {same} of {rows}");
-        }
-        assert!(mean < 2e-2 && worst < 0.1, "mean {mean}, worst {worst}");
-        assert!(same * 100 >= rows * 97, "{same} of {rows}");
-
-        decoder.truncate(120);
-        let again = decoder.forward(&tokens[120..], 1).unwrap();
-        assert!(again == &ours[(rows - 1) * config.vocabulary..]);
-    }
-}
+mod tests;

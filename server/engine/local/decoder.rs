@@ -7,6 +7,8 @@
 //! Sources: Llama (<https://arxiv.org/abs/2302.13971>), Qwen2.5 (<https://arxiv.org/abs/2412.15115>: biases on the
 //! query, key and value), Qwen3 (<https://arxiv.org/abs/2505.09388>: norms on queries and keys).
 
+use std::ops::ControlFlow;
+
 use candle_core::{D, Device, Module, Result as CandleResult, Tensor};
 use candle_nn::ops::{rms_norm, silu, softmax_last_dim};
 use candle_nn::rotary_emb::{rope, rope_i};
@@ -14,7 +16,7 @@ use candle_nn::rotary_emb::{rope, rope_i};
 use super::cache::KvCache;
 use super::config::RopeStyle;
 use super::weights::{Block, Projection, Weights};
-use super::{Config, Decoder};
+use super::{Batch, Config, Decoder};
 use crate::gguf::Gguf;
 use crate::{EngineError, TokenId};
 
@@ -51,7 +53,13 @@ impl CandleDecoder {
     }
 
     /// Evaluates `tokens` behind the valid positions and returns the logits of the last `rows`.
-    fn evaluate(&self, tokens: &[TokenId], rows: usize) -> CandleResult<Vec<f32>> {
+    /// `look` breaks it off between blocks.
+    fn evaluate(
+        &self,
+        tokens: &[TokenId],
+        rows: usize,
+        look: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> CandleResult<ControlFlow<(), Vec<f32>>> {
         let ids = Tensor::new(tokens, &Device::Cpu)?;
         let mut x = self.weights.embedding.embedding(&ids)?.to_device(&self.device)?;
         let last = self.weights.blocks.len() - 1;
@@ -59,12 +67,16 @@ impl CandleDecoder {
             // Behind the last block's keys and values only the rows whose logits are asked for matter.
             let keep = if index == last { rows } else { tokens.len() };
             x = self.block(index, block, &x, keep)?;
+            if look().is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
         }
         if rows == 0 {
-            return Ok(Vec::new());
+            return Ok(ControlFlow::Continue(Vec::new()));
         }
         let x = rms_norm(&x, &self.weights.output_norm, self.config.norm_epsilon)?;
-        self.weights.output.forward(&x)?.flatten_all()?.to_vec1()
+        let logits = self.weights.output.forward(&x)?.flatten_all()?.to_vec1()?;
+        Ok(ControlFlow::Continue(logits))
     }
 
     /// One block over `x`, `[n, embedding]`; the result has the last `keep` rows.
@@ -171,19 +183,30 @@ impl CandleDecoder {
 }
 
 impl Decoder for CandleDecoder {
-    fn forward(&mut self, tokens: &[TokenId], rows: usize) -> Result<&[f32], EngineError> {
+    fn advance(
+        &mut self,
+        batch: &Batch<'_>,
+        look: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<ControlFlow<(), &[f32]>, EngineError> {
+        let tokens = batch.tokens;
         self.logits.clear();
+        if batch.moved.is_some() {
+            return Err(device_error(&self.device, candle_core::Error::msg("this decoder moves nothing")));
+        }
         if tokens.is_empty() {
-            return Ok(&[]);
+            return Ok(ControlFlow::Continue(&[]));
         }
         let context = self.cache.capacity();
         if tokens.len() > context - self.cache.len() {
             return Err(EngineError::PromptTooLong { tokens: self.cache.len() + tokens.len(), context });
         }
-        let rows = rows.min(tokens.len());
-        self.logits = self.evaluate(tokens, rows).map_err(|source| device_error(&self.device, source))?;
+        let rows = batch.rows.min(tokens.len());
+        let result =
+            self.evaluate(tokens, rows, look).map_err(|source| device_error(&self.device, source))?;
+        let ControlFlow::Continue(logits) = result else { return Ok(ControlFlow::Break(())) };
+        self.logits = logits;
         self.cache.grow(tokens.len());
-        Ok(&self.logits)
+        Ok(ControlFlow::Continue(&self.logits))
     }
 
     fn len(&self) -> usize {

@@ -2,6 +2,7 @@
 //! It knows nothing of what the layers mean.
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use crate::local::kernels::activations::{Activations, Slot, width};
 use crate::local::kernels::attention::{Attend, Scratch};
@@ -90,8 +91,18 @@ impl Compute {
 
     /// Computes all targets, in parallel.
     pub(in crate::local) fn multiply(&self, x: &Activations, targets: &mut [Target<'_>]) {
+        self.multiply_groups(x, targets, |weight| 0..weight.groups());
+    }
+
+    /// Computes a part of all targets, in parallel: these groups of the weights' rows.
+    pub(in crate::local) fn multiply_groups(
+        &self,
+        x: &Activations,
+        targets: &mut [Target<'_>],
+        part: impl Fn(&Packed) -> Range<usize>,
+    ) {
         let thin = x.rows() <= THIN_ROWS;
-        // Per target: its pieces, groups of a piece, where it goes.
+        // Per target: its pieces, groups of a piece, all groups, where it goes.
         let plan: Vec<_> = targets
             .iter_mut()
             .map(|target| {
@@ -105,18 +116,21 @@ impl Compute {
                     self.entries.wide_groups
                 };
                 let out = Shared(target.out.as_mut_ptr());
-                (weight.groups().div_ceil(per_piece), per_piece, out, target.linear, target.add, quantized)
+                let part = part(weight);
+                let pieces = part.len().div_ceil(per_piece);
+                (pieces, per_piece, part, out, target.linear, target.add, quantized)
             })
             .collect();
         let pieces = plan.iter().map(|plan| plan.0).sum();
         self.pool.run(pieces, |mut piece, _| {
-            for (pieces, per_piece, out, linear, add, quantized) in &plan {
+            for (pieces, per_piece, part, out, linear, add, quantized) in &plan {
                 if piece >= *pieces {
                     piece -= pieces;
                     continue;
                 }
                 let weight = &linear.weight;
-                let groups = piece * per_piece..weight.groups().min((piece + 1) * per_piece);
+                let first = part.start + piece * per_piece;
+                let groups = first..part.end.min(first + per_piece);
                 let out =
                     Out { start: out.0, stride: weight.rows(), bias: linear.bias.as_deref(), add: *add };
                 let args = Thin { weight, groups, x, out };

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use crate::Rates;
 
-/// What one chunk of a prompt may take: between two looks at the deadline, and at whether the question still matters.
-const CHUNK: Duration = Duration::from_millis(40);
-/// Fewer tokens cost hardly less: the weights are read once either way.
-const SMALLEST: usize = 8;
+/// What one chunk of a prompt may take: so much work is lost at most when it is broken off between two layers.
+const CHUNK: Duration = Duration::from_millis(100);
+/// Fewer tokens cost hardly less: the weights are read once either way, and up to eight rows by the slower product.
+const SMALLEST: usize = 16;
 /// More tokens gain hardly more, and their activations need room.
 const LARGEST: usize = 512;
 /// Weight of the newest measurement.
@@ -72,13 +72,13 @@ mod tests {
             let tokens = pace.chunk();
             pace.note_prefill(tokens, Duration::from_millis(tokens as u64));
         }
-        assert_eq!(pace.chunk(), 40, "1,000 tokens a second for 40 ms");
+        assert_eq!(pace.chunk(), 100, "1,000 tokens a second for 100 ms");
         for _ in 0..20 {
             pace.note_prefill(100, Duration::from_micros(1));
         }
         assert_eq!(pace.chunk(), LARGEST);
         for _ in 0..40 {
-            pace.note_prefill(8, Duration::from_secs(8));
+            pace.note_prefill(16, Duration::from_secs(16));
         }
         assert_eq!(pace.chunk(), SMALLEST);
     }

@@ -10,7 +10,7 @@
 use super::elementwise::{self, exp};
 use super::isa::Isa;
 
-/// Keys that are scored before the running maximum is updated; the cache's length is a multiple of it.
+/// Keys that are scored before the running maximum is updated: a page of the cache.
 pub(in crate::local) const KEYS: usize = 64;
 /// Keys that lie interleaved in the cache.
 pub(in crate::local) const BLOCK: usize = 16;
@@ -43,10 +43,12 @@ pub(in crate::local) struct Attend<'a> {
     pub(in crate::local) rows: usize,
     /// Keys that the first token sees, itself included; the next token sees one more.
     pub(in crate::local) visible: usize,
-    /// The head's keys: half floats `[length / BLOCK, padded head_dim, BLOCK]`.
-    pub(in crate::local) keys: &'a [u16],
-    /// The head's values: half floats `[length, padded head_dim]`.
-    pub(in crate::local) values: &'a [u16],
+    /// The cache: half floats of [`KEYS`] positions a page.
+    pub(in crate::local) pages: &'a [&'a [u16]],
+    /// Where the head's keys begin in a page: `[KEYS / BLOCK, padded head_dim, BLOCK]`.
+    pub(in crate::local) keys: usize,
+    /// Where the head's values begin in a page: `[KEYS, padded head_dim]`.
+    pub(in crate::local) values: usize,
 }
 
 /// Working memory of one thread.
@@ -90,9 +92,9 @@ unsafe fn attend_rows<I: Isa, const R: usize>(args: &Attend<'_>, scratch: &mut S
     let visible: [usize; R] = std::array::from_fn(|row| args.visible + token(row.min(args.rows - 1)));
     let longest = visible[R - 1];
     let tiles = longest.div_ceil(KEYS);
-    assert!(
-        args.rows <= R && args.keys.len() >= tiles * KEYS * dim && args.values.len() >= tiles * KEYS * dim
-    );
+    let pages = &args.pages[..tiles];
+    let page_end = args.keys.max(args.values) + KEYS * dim;
+    assert!(args.rows <= R && pages.iter().all(|page| page.len() >= page_end));
 
     let scale = 1.0 / (args.head_dim as f32).sqrt();
     scratch.queries.clear();
@@ -111,14 +113,13 @@ unsafe fn attend_rows<I: Isa, const R: usize>(args: &Attend<'_>, scratch: &mut S
     let mut total = [0.0_f32; R];
     let mut weights = [[0.0_f32; KEYS]; R];
 
-    for tile in 0..tiles {
+    for (tile, page) in pages.iter().enumerate() {
         let first = tile * KEYS;
         let here = KEYS.min(longest - first);
-        // SAFETY: keys and values reach to the end of the last tile, as asserted; queries and sums have
-        // `dim * R` values.
+        // SAFETY: keys and values lie inside the page, as asserted; queries and sums have `dim * R` values.
         unsafe {
             for block in 0..here.div_ceil(BLOCK) {
-                let keys = args.keys.as_ptr().add((first + block * BLOCK) * dim);
+                let keys = page.as_ptr().add(args.keys + block * BLOCK * dim);
                 for part in 0..I::PARTS {
                     let keys = keys.add(part * I::LANES);
                     let mut scores = [I::splat(0.0); R];
@@ -169,7 +170,7 @@ unsafe fn attend_rows<I: Isa, const R: usize>(args: &Attend<'_>, scratch: &mut S
         // SAFETY: as above.
         unsafe {
             for part in (0..dim).step_by(I::LANES) {
-                let values = args.values.as_ptr().add(first * dim + part);
+                let values = page.as_ptr().add(args.values + part);
                 let mut acc = [I::splat(0.0); R];
                 for (row, acc) in acc.iter_mut().enumerate() {
                     *acc = I::load_f32(sums.add(row * dim + part));

@@ -1,0 +1,173 @@
+//! How often a suffix that has not seen the last tokens typed gives the completion that a fresh one gives.
+//! It knows nothing of servers or of timing: it builds prompts and asks the engine.
+//!
+//! `cargo bench --bench split_cache -- --model PATH [--limit N] [--minutes N] [--window PREFIX SUFFIX] TASKS.jsonl …`
+//!
+//! For each task and each `k`, the engine reads the prompt as it was `k` tokens earlier, then answers the prompt as it
+//! is with the suffix moved. In the anchored form the `k` tokens stood behind the middle token before, as if the
+//! anchor had moved over them. Compared: the first line of the answer, at most 32 tokens, as the model says it.
+#![expect(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a bench prints what it measured, and ends on what it cannot use"
+)]
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use taper::prompt::template::{Layout, Profile};
+use taper::prompt::{self, Budget, File};
+use taper::text::Rope;
+use taper_engine::local::{self, Local};
+use taper_engine::{Engine, Limits, Prompt};
+
+/// Tokens typed since the suffix was read.
+const TYPED: [usize; 4] = [64, 32, 16, 8];
+/// Tokens of an answer.
+const ANSWER: usize = 32;
+
+#[derive(Default, Clone, Copy)]
+struct Score {
+    identical: usize,
+    exact: usize,
+}
+
+fn main() {
+    let mut model = None;
+    let (mut limit, mut minutes, mut window) = (usize::MAX, u64::MAX / 60, (256, 64));
+    let mut files = Vec::new();
+    let mut arguments = std::env::args().skip(1).filter(|it| it != "--bench");
+    while let Some(argument) = arguments.next() {
+        let mut number =
+            || arguments.next().and_then(|it| it.parse::<usize>().ok()).expect("the option takes a number");
+        match argument.as_str() {
+            "--model" => model = arguments.next(),
+            "--limit" => limit = number(),
+            "--minutes" => minutes = number() as u64,
+            "--window" => window = (number(), number()),
+            _ => files.push(argument),
+        }
+    }
+    let Some(model) = model else {
+        println!("skipped: no --model PATH was given");
+        return;
+    };
+    let mut engine = Local::open(Path::new(&model), &local::Options::default()).expect("the model loads");
+    let profile = Profile::of(engine.about(), engine.tokens());
+    println!("{}: {}; {}", engine.about().model, profile.describe(), engine.about().kernel);
+    println!("window: {} tokens before the cursor, {} behind it", window.0, window.1);
+    let started = Instant::now();
+    let (mut tasks, mut fresh_exact) = (0, 0);
+    let mut scores = [Score::default(); TYPED.len()];
+    for task in spread(&files).iter().take(limit) {
+        if started.elapsed() > Duration::from_secs(60 * minutes) {
+            break;
+        }
+        let Some((fresh, stale)) = run(task, &profile, &mut engine, window) else { continue };
+        let right = |text: &str| text == line(task["expected"].as_str().unwrap_or(""));
+        tasks += 1;
+        fresh_exact += usize::from(right(&fresh));
+        for (score, text) in scores.iter_mut().zip(&stale) {
+            score.identical += usize::from(*text == fresh);
+            score.exact += usize::from(right(text));
+        }
+        if tasks % 20 == 0 {
+            print(tasks, fresh_exact, &scores);
+        }
+    }
+    print(tasks, fresh_exact, &scores);
+}
+
+/// The tasks of all files in turn, so that the first few are of all kinds; in each file spread by a fixed step.
+fn spread(files: &[String]) -> Vec<Value> {
+    let mut tasks: Vec<(usize, Value)> = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(file).expect("the task file can be read");
+        let lines: Vec<&str> = text.lines().collect();
+        for (i, line) in lines.iter().enumerate() {
+            // 37 has no factor in common with the sets' sizes, or the order is of no importance.
+            tasks.push((i * 37 % lines.len(), serde_json::from_str(line).expect("a task a line")));
+        }
+    }
+    tasks.sort_by_key(|(place, _)| *place);
+    tasks.into_iter().map(|(_, task)| task).collect()
+}
+
+/// The fresh answer, and those with a suffix that missed [`TYPED`] tokens; none if there is too little text.
+fn run(
+    task: &Value,
+    profile: &Profile,
+    engine: &mut Local,
+    window: (usize, usize),
+) -> Option<(String, Vec<String>)> {
+    let field = |name: &str| task[name].as_str().unwrap_or("");
+    let (prefix, path) = (field("prefix"), field("path"));
+    let language =
+        taper_grammars::by_path(Path::new(path)).or_else(|| taper_grammars::by_id(field("language")));
+    let text = Rope::from_str(&format!("{prefix}{}", field("suffix")));
+    let file = File { text: &text, cursor: prefix.len(), path, language };
+    let budget = Budget { prefix: window.0, suffix: window.1, answer: ANSWER };
+    let (prompt, _) = prompt::build(profile, engine.tokens(), file, budget);
+    // The suffix token ends what stands in front of the suffix; some text stays before what was typed.
+    let front = prompt.suffix.start.checked_sub(1)?;
+    if prompt.suffix.len() < 8 || front < TYPED[0] + 16 {
+        return None;
+    }
+    let stale = TYPED.map(|typed| {
+        let earlier = earlier(&prompt, front, typed, matches!(profile.form.layout, Layout::Anchored { .. }));
+        let read = Limits { max_tokens: 0, stale: 0, ..Limits::default() };
+        engine.generate(&earlier, &read, &mut |_| ControlFlow::Continue(())).expect("the engine reads");
+        let limits = Limits { max_tokens: ANSWER, stale: typed, ..Limits::default() };
+        let unread = engine.unread(&prompt, &limits);
+        let behind = prompt.tokens.len() - prompt.suffix.end;
+        assert!(unread <= typed + 1 + behind, "the suffix is moved: {unread}");
+        answer(engine, &prompt, limits)
+    });
+    // Exact, so what an empty cache gives.
+    let fresh = answer(engine, &prompt, Limits { max_tokens: ANSWER, stale: 0, ..Limits::default() });
+    Some((fresh, stale.into()))
+}
+
+/// The prompt `typed` tokens ago.
+fn earlier(prompt: &Prompt, front: usize, typed: usize, anchored: bool) -> Prompt {
+    let (text, rest) = prompt.tokens.split_at(front);
+    let (text, missing) = text.split_at(front - typed);
+    let mut tokens = [text, rest].concat();
+    if anchored {
+        let middle = prompt.suffix.end - typed + 1;
+        tokens.splice(middle..middle, missing.iter().copied());
+    }
+    let suffix = prompt.suffix.start - typed..prompt.suffix.end - typed;
+    Prompt { tokens, forced: Vec::new(), suffix }
+}
+
+/// The first line that the model says.
+fn answer(engine: &mut Local, prompt: &Prompt, mut limits: Limits) -> String {
+    limits.max_tokens += prompt.forced.len();
+    let generation = engine.generate(prompt, &limits, &mut |text| {
+        if text.trim_start().contains('\n') { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    line(&generation.expect("the engine answers").text).to_owned()
+}
+
+fn line(text: &str) -> &str {
+    text.trim().lines().next().unwrap_or("").trim()
+}
+
+fn print(tasks: usize, fresh: usize, scores: &[Score]) {
+    let share = |n: usize| 100.0 * n as f64 / tasks.max(1) as f64;
+    println!("\n{tasks} tasks; exact match of a fresh run: {fresh} ({:.1} %)", share(fresh));
+    println!("| tokens typed since | identical to fresh | exact match |\n|---|---|---|");
+    for (typed, score) in TYPED.iter().zip(scores).rev() {
+        println!(
+            "| {typed} | {} ({:.1} %) | {} ({:.1} %) |",
+            score.identical,
+            share(score.identical),
+            score.exact,
+            share(score.exact)
+        );
+    }
+}

@@ -1,0 +1,333 @@
+//! KV caches of several sequences, in pages that sequences share as long as neither writes to them.
+//! It knows nothing of tokens, of weights, or of which sequence is worth its memory.
+//!
+//! A page holds the keys and values of all layers for as many positions as attention takes at once. A sequence is
+//! a list of pages, so its memory is what it uses, a fork of it copies nothing, and dropping it frees its memory.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::ptr;
+use std::slice;
+use std::sync::Arc;
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+use super::to_halves;
+use crate::local::config::{Config, Rope, RopeStyle};
+use crate::local::kernels::attention::{BLOCK, DIM, KEYS};
+use crate::local::pool::Pool;
+
+/// Half floats, see [`Layout`]. Always finite: what lies behind a sequence's end is multiplied by zero.
+type Page = Arc<Vec<u16>>;
+
+/// Where things lie in a page: for each layer and key head the keys, `[KEYS / BLOCK, padded head_dim, BLOCK]`, then
+/// the values, `[KEYS, padded head_dim]`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Layout {
+    layers: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    /// The padded width of a head.
+    dim: usize,
+}
+
+impl Layout {
+    fn new(config: &Config) -> Self {
+        let Config { blocks, kv_heads, head_dim, .. } = *config;
+        Self { layers: blocks, kv_heads, head_dim, dim: head_dim.next_multiple_of(DIM) }
+    }
+
+    /// Values in a page.
+    fn page(&self) -> usize {
+        self.layers * self.kv_heads * 2 * KEYS * self.dim
+    }
+
+    /// Where a head's keys begin.
+    pub(super) fn keys(&self, layer: usize, kv_head: usize) -> usize {
+        (layer * self.kv_heads + kv_head) * 2 * KEYS * self.dim
+    }
+
+    /// Where a head's values begin.
+    pub(super) fn values(&self, layer: usize, kv_head: usize) -> usize {
+        self.keys(layer, kv_head) + KEYS * self.dim
+    }
+}
+
+/// The positions below `len` are valid. What was forked without its beginning has empty pages there.
+#[derive(Debug, Clone, Default)]
+struct Sequence {
+    pages: Vec<Page>,
+    len: usize,
+}
+
+/// All sequences of a decoder.
+pub(super) struct Pages {
+    layout: Layout,
+    sequences: Vec<Sequence>,
+}
+
+impl fmt::Debug for Pages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lens: Vec<usize> = self.sequences.iter().map(|it| it.len).collect();
+        f.debug_struct("Pages").field("layout", &self.layout).field("lens", &lens).finish()
+    }
+}
+
+impl Pages {
+    /// One empty sequence.
+    pub(super) fn new(config: &Config) -> Self {
+        Self { layout: Layout::new(config), sequences: vec![Sequence::default()] }
+    }
+
+    /// Where things lie in a page.
+    pub(super) fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Makes so many sequences; new ones are empty.
+    pub(super) fn resize(&mut self, sequences: usize) {
+        self.sequences.resize(sequences, Sequence::default());
+    }
+
+    /// How many sequences there are.
+    pub(super) fn count(&self) -> usize {
+        self.sequences.len()
+    }
+
+    /// Valid positions of a sequence.
+    pub(super) fn len(&self, sequence: usize) -> usize {
+        self.sequences[sequence].len
+    }
+
+    /// Says how many positions are valid, after they were written.
+    pub(super) fn set_len(&mut self, sequence: usize, len: usize) {
+        self.sequences[sequence].len = len;
+    }
+
+    /// Keeps the first `len` positions, and the pages that they need.
+    pub(super) fn truncate(&mut self, sequence: usize, len: usize) {
+        let sequence = &mut self.sequences[sequence];
+        sequence.len = sequence.len.min(len);
+        sequence.pages.truncate(sequence.len.div_ceil(KEYS));
+    }
+
+    /// Bytes of all pages, shared ones counted once.
+    pub(super) fn bytes(&self) -> usize {
+        let mut pages: Vec<*const u16> = self
+            .sequences
+            .iter()
+            .flat_map(|it| &it.pages)
+            .filter(|it| !it.is_empty())
+            .map(|it| it.as_ptr())
+            .collect();
+        pages.sort_unstable();
+        pages.dedup();
+        pages.len() * self.page_bytes()
+    }
+
+    /// Bytes of a page.
+    pub(super) fn page_bytes(&self) -> usize {
+        self.layout.page() * size_of::<u16>()
+    }
+
+    /// Makes sequence `to` the positions `rows` of sequence `from`. It shares the pages.
+    pub(super) fn fork(&mut self, from: usize, to: usize, rows: Range<usize>) {
+        let source = &self.sequences[from];
+        let rows = rows.start.min(source.len)..rows.end.min(source.len);
+        let absent = Page::default();
+        let pages = source.pages[..rows.end.div_ceil(KEYS)].iter().enumerate();
+        let pages =
+            pages.map(|(i, page)| if i < rows.start / KEYS { &absent } else { page }).cloned().collect();
+        self.sequences[to] = Sequence { pages, len: rows.end };
+    }
+
+    /// Gives the sequence pages of its own for the positions from its end to `end`.
+    pub(super) fn reserve(&mut self, sequence: usize, end: usize) {
+        let Sequence { pages, len } = &mut self.sequences[sequence];
+        let count = end.div_ceil(KEYS);
+        let fresh = || Page::new(vec![0; self.layout.page()]);
+        pages.resize_with(count.max(pages.len()), fresh);
+        for (i, page) in pages.iter_mut().enumerate().take(count).skip(*len / KEYS) {
+            if Arc::get_mut(page).is_some_and(|page| !page.is_empty()) {
+                continue;
+            }
+            // Nothing valid is in a page that begins at the end or behind it.
+            *page = if i * KEYS >= *len || page.is_empty() { fresh() } else { Page::new(page.to_vec()) };
+        }
+    }
+
+    /// The pages of a sequence, for attention.
+    pub(super) fn view(&self, sequence: usize) -> Vec<&[u16]> {
+        self.sequences[sequence].pages.iter().map(|page| page.as_slice()).collect()
+    }
+
+    /// The pages of a sequence from its end on, to be written by several threads.
+    pub(super) fn writer(&mut self, sequence: usize) -> Writer<'_> {
+        let Sequence { pages, len } = &mut self.sequences[sequence];
+        let first = *len / KEYS;
+        let start = |(i, page): (usize, &mut Page)| {
+            // Shared pages stay as they are.
+            let own = if i < first { None } else { Arc::get_mut(page) };
+            own.map_or(ptr::null_mut(), |page| page.as_mut_ptr())
+        };
+        let pages = pages.iter_mut().enumerate().map(start).collect();
+        Writer { pages, layout: self.layout, borrow: PhantomData }
+    }
+
+    /// Writes the positions `rows` of sequence `from` to sequence `to` from `at` on, behind its end, where pages are
+    /// reserved: the values as they are, the keys turned from where they were to where they come.
+    pub(super) fn shift(
+        &mut self,
+        from: usize,
+        rows: Range<usize>,
+        to: usize,
+        at: usize,
+        rope: &Rope,
+        pool: &Pool,
+    ) {
+        let layout = self.layout;
+        // Clones of the list, not of the pages.
+        let source = self.sequences[from].pages.clone();
+        let target = self.writer(to);
+        let turn: Vec<(f32, f32)> = {
+            let distance = at as f32 - rows.start as f32;
+            rope.frequencies.iter().map(|frequency| (distance * frequency).sin_cos()).collect()
+        };
+        let stays = at == rows.start;
+        let pairs = if stays { 0 } else { rope.dim / 2 };
+        let len = rows.len();
+        pool.run(layout.layers * layout.kv_heads, |piece, _| {
+            let (layer, kv_head) = (piece / layout.kv_heads, piece % layout.kv_heads);
+            let place = Place { layout, layer, kv_head };
+            let mut halves = [vec![f16::ZERO; len], vec![f16::ZERO; len]];
+            let mut floats = [vec![0.0_f32; len], vec![0.0_f32; len]];
+            for (pair, (sine, cosine)) in turn.iter().enumerate().take(pairs) {
+                let dims = match rope.style {
+                    RopeStyle::Halves => [pair, pair + pairs],
+                    RopeStyle::Interleaved => [2 * pair, 2 * pair + 1],
+                };
+                for ((dim, halves), floats) in dims.iter().zip(&mut halves).zip(&mut floats) {
+                    place.gather(&source, rows.start, *dim, halves);
+                    halves.convert_to_f32_slice(floats);
+                }
+                let [low, high] = &mut floats;
+                for (low, high) in low.iter_mut().zip(high) {
+                    (*low, *high) = (*low * cosine - *high * sine, *low * sine + *high * cosine);
+                }
+                for ((dim, halves), floats) in dims.iter().zip(&mut halves).zip(&mut floats) {
+                    to_halves(floats, halves);
+                    // SAFETY: this piece alone writes to this layer and head.
+                    unsafe { place.scatter(&target, at, *dim, halves) };
+                }
+            }
+            for dim in 2 * pairs..layout.head_dim {
+                place.gather(&source, rows.start, dim, &mut halves[0]);
+                // SAFETY: as above.
+                unsafe { place.scatter(&target, at, dim, &halves[0]) };
+            }
+            for row in 0..len {
+                let (old, new) = (rows.start + row, at + row);
+                let start = layout.values(layer, kv_head) + old % KEYS * layout.dim;
+                let value = &source[old / KEYS][start..start + layout.dim];
+                // SAFETY: as above.
+                let values = unsafe { target.values(layer, kv_head, new / BLOCK) };
+                values[new % BLOCK * layout.dim..][..layout.dim].copy_from_slice(value);
+            }
+        });
+    }
+}
+
+/// One layer and key head.
+struct Place {
+    layout: Layout,
+    layer: usize,
+    kv_head: usize,
+}
+
+impl Place {
+    /// Reads one dimension of the keys at the positions from `first` on.
+    fn gather(&self, source: &[Page], first: usize, dim: usize, halves: &mut [f16]) {
+        let keys = self.layout.keys(self.layer, self.kv_head);
+        let mut position = first;
+        let mut rest = halves;
+        while !rest.is_empty() {
+            let lane = position % BLOCK;
+            let (now, later) = rest.split_at_mut(rest.len().min(BLOCK - lane));
+            let block = position % KEYS / BLOCK * BLOCK * self.layout.dim;
+            let start = keys + block + dim * BLOCK + lane;
+            for (half, &bits) in now.iter_mut().zip(&source[position / KEYS][start..]) {
+                *half = f16::from_bits(bits);
+            }
+            position += now.len();
+            rest = later;
+        }
+    }
+
+    /// Writes one dimension of the keys at the positions from `first` on.
+    ///
+    /// # Safety
+    /// Nobody else uses this layer's and head's keys of the target.
+    unsafe fn scatter(&self, target: &Writer<'_>, first: usize, dim: usize, halves: &[f16]) {
+        let mut position = first;
+        let mut rest = halves;
+        while !rest.is_empty() {
+            let lane = position % BLOCK;
+            let (now, later) = rest.split_at(rest.len().min(BLOCK - lane));
+            // SAFETY: the caller's promise.
+            let keys = unsafe { target.keys(self.layer, self.kv_head, position / BLOCK) };
+            for (bits, half) in keys[dim * BLOCK + lane..].iter_mut().zip(now) {
+                *bits = half.to_bits();
+            }
+            position += now.len();
+            rest = later;
+        }
+    }
+}
+
+/// The pages of one sequence, for several threads that each write to places of their own.
+pub(super) struct Writer<'a> {
+    /// Null where nothing may be written.
+    pages: Vec<*mut u16>,
+    layout: Layout,
+    borrow: PhantomData<&'a mut [u16]>,
+}
+
+// SAFETY: it hands out disjoint parts, each to one thread at a time (the promise of the callers of its methods).
+unsafe impl Sync for Writer<'_> {}
+
+impl Writer<'_> {
+    /// A head's keys of a block of [`BLOCK`] positions, counted from the sequence's beginning:
+    /// `[padded head_dim, BLOCK]`.
+    ///
+    /// # Safety
+    /// While they are used, nobody else asks for the same ones.
+    #[expect(clippy::mut_from_ref, reason = "the parts are disjoint, see Safety")]
+    pub(super) unsafe fn keys(&self, layer: usize, kv_head: usize, block: usize) -> &mut [u16] {
+        // SAFETY: the caller's promise.
+        unsafe { self.block(self.layout.keys(layer, kv_head), block) }
+    }
+
+    /// A head's values of a block: `[BLOCK, padded head_dim]`.
+    ///
+    /// # Safety
+    /// While they are used, nobody else asks for the same ones.
+    #[expect(clippy::mut_from_ref, reason = "the parts are disjoint, see Safety")]
+    pub(super) unsafe fn values(&self, layer: usize, kv_head: usize, block: usize) -> &mut [u16] {
+        // SAFETY: the caller's promise.
+        unsafe { self.block(self.layout.values(layer, kv_head), block) }
+    }
+
+    /// # Safety
+    /// While it is used, nobody else asks for the same one.
+    #[expect(clippy::mut_from_ref, reason = "the parts are disjoint, see Safety")]
+    unsafe fn block(&self, head: usize, block: usize) -> &mut [u16] {
+        let len = BLOCK * self.layout.dim;
+        let start = head + block % (KEYS / BLOCK) * len;
+        let page = self.pages[block / (KEYS / BLOCK)];
+        assert!(!page.is_null() && start + len <= self.layout.page(), "a page that is not to be written");
+        // SAFETY: inside the page, which is borrowed mutably and of this sequence alone; the place has one user.
+        unsafe { slice::from_raw_parts_mut(page.add(start), len) }
+    }
+}
