@@ -8,14 +8,15 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use crate::gguf::{Gguf, TensorView};
-use crate::local::Decoder;
 use crate::local::config::{Config, RopeStyle};
+use crate::local::head::Head;
 use crate::local::kernels::Kernel;
 use crate::local::kernels::activations::Activations;
 use crate::local::kernels::attention::{Attend, BLOCK, DIM, KEYS, ROWS};
 use crate::local::kernels::pack::Packed;
 use crate::local::linear::{Compute, Linear, Target};
 use crate::local::pool::{Chunks, Pool};
+use crate::local::{Ask, Decoder};
 use crate::{EngineError, TokenId};
 
 /// Tokens that pass through the layers together: enough to use unpacked weights often, few enough that what
@@ -35,7 +36,9 @@ pub struct CpuDecoder {
     /// None if it is the output head.
     embedding: Option<Packed>,
     output_norm: Vec<f32>,
-    head: Linear,
+    head: Head,
+    /// What the rows of the next call are for.
+    asks: Vec<Ask>,
     len: usize,
     capacity: usize,
     work: Work,
@@ -104,12 +107,12 @@ impl CpuDecoder {
         let load = Load { gguf, pool: &compute.pool };
         let Config { embedding, feed_forward, vocabulary, head_dim, .. } = *config;
         let (query_width, kv_width) = (config.query_width(), config.kv_width());
-        let table = load.packed("token_embd.weight", vocabulary, embedding)?;
         let (table, head) = if config.tied_output {
-            (None, Linear { weight: table, bias: None })
+            (None, "token_embd.weight")
         } else {
-            (Some(table), load.linear("output", vocabulary, embedding, false)?)
+            (Some(load.packed("token_embd.weight", vocabulary, embedding)?), "output.weight")
         };
+        let head = Head::new(Linear { weight: load.planes(head, vocabulary, embedding)?, bias: None });
         let capacity = config.capacity(capacity);
         let stride = capacity.next_multiple_of(KEYS) * head_dim.next_multiple_of(DIM);
         let mut blocks = Vec::with_capacity(config.blocks);
@@ -146,6 +149,7 @@ impl CpuDecoder {
             embedding: table,
             output_norm,
             head,
+            asks: Vec::new(),
             len: 0,
             capacity,
             work: Work::default(),
@@ -169,13 +173,15 @@ impl CpuDecoder {
             let Block { query, key, value, output, gate, up, down, .. } = block;
             [query, key, value, output, gate, up, down]
         });
-        let linears = blocks.chain([&self.head]).map(|linear| linear.weight.bytes());
-        (linears.sum::<usize>() + self.embedding.as_ref().map_or(0, Packed::bytes)) as u64
+        let blocks = blocks.map(|linear| linear.weight.bytes()).sum::<usize>();
+        (blocks + self.head.weight().bytes() + self.embedding.as_ref().map_or(0, Packed::bytes)) as u64
     }
 
-    /// Bytes of the packed weights that one decoded token reads: all but the embedding table.
+    /// Bytes of the packed weights that one decoded token reads if only its greatest logit is asked for: all but the
+    /// embedding table and what the head's screening spares.
     pub fn streamed_bytes(&self) -> u64 {
-        self.weight_bytes() - self.embedding.as_ref().map_or(0, Packed::bytes) as u64
+        let spared = self.head.weight().bytes() - self.head.streamed_bytes();
+        self.weight_bytes() - (spared + self.embedding.as_ref().map_or(0, Packed::bytes)) as u64
     }
 
     /// Runs up to [`CHUNK`] tokens through the layers; leaves the stream of the last `rows` in the work space.
@@ -183,7 +189,7 @@ impl CpuDecoder {
         let Self { config, compute, blocks, embedding, head, len, work, .. } = self;
         let count = tokens.len();
         let width = config.embedding;
-        let table = embedding.as_ref().unwrap_or(&head.weight);
+        let table = embedding.as_ref().unwrap_or(head.weight());
         resize(&mut work.stream, count * width);
         let stream = Chunks::new(&mut work.stream, width);
         compute.pool.run(count, |row, _| {
@@ -202,6 +208,7 @@ impl CpuDecoder {
 
 impl Decoder for CpuDecoder {
     fn forward(&mut self, tokens: &[TokenId], rows: usize) -> Result<&[f32], EngineError> {
+        let asks = std::mem::take(&mut self.asks);
         let asked = self.len + tokens.len();
         if asked > self.capacity {
             return Err(EngineError::PromptTooLong { tokens: asked, context: self.capacity });
@@ -232,10 +239,14 @@ impl Decoder for CpuDecoder {
                 compute.norm(&stream[row * width..(row + 1) * width], output_norm, config.norm_epsilon, out);
             });
             let out = &mut logits[written * vocabulary..(written + here) * vocabulary];
-            compute.multiply(&work.activations, &mut [Target { linear: head, out, add: false }]);
+            head.logits(compute, &work.activations, asks.get(written..).unwrap_or_default(), out);
             written += here;
         }
         Ok(&self.logits)
+    }
+
+    fn ask(&mut self, asks: Vec<Ask>) {
+        self.asks = asks;
     }
 
     fn len(&self) -> usize {
@@ -480,8 +491,24 @@ struct Load<'a> {
 
 impl Load<'_> {
     fn packed(&self, name: &str, rows: usize, columns: usize) -> Result<Packed, EngineError> {
-        let view = self.gguf.need_tensor(name, &[rows, columns])?;
-        Packed::new(&view, self.pool).map_err(|problem| self.gguf.bad(name, problem, REMEDY))
+        self.pack(name, &[rows, columns], Packed::new)
+    }
+
+    /// A matrix in two planes, if its format has them.
+    fn planes(&self, name: &str, rows: usize, columns: usize) -> Result<Packed, EngineError> {
+        self.pack(name, &[rows, columns], Packed::in_planes)
+    }
+
+    fn pack(
+        &self,
+        name: &str,
+        shape: &[usize],
+        pack: fn(&TensorView<'_>, &Pool) -> Result<Packed, String>,
+    ) -> Result<Packed, EngineError> {
+        let view = self.gguf.need_tensor(name, shape)?;
+        let packed = pack(&view, self.pool).map_err(|problem| self.gguf.bad(name, problem, REMEDY));
+        self.gguf.release(name);
+        packed
     }
 
     fn linear(&self, name: &str, rows: usize, columns: usize, bias: bool) -> Result<Linear, EngineError> {
