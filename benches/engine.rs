@@ -16,7 +16,7 @@ use taper_engine::gguf::Gguf;
 use taper_engine::local::cpu::CpuDecoder;
 use taper_engine::local::kernels::Kernel;
 use taper_engine::local::pool::Pool;
-use taper_engine::local::{Batch, Config, Decoder, DeviceChoice, KernelChoice, Local, Moved, Options};
+use taper_engine::local::{Ask, Batch, Config, Decoder, DeviceChoice, KernelChoice, Local, Moved, Options};
 use taper_engine::{Engine, EngineError, Limits, Prompt};
 
 const PREFILL: usize = 512;
@@ -89,6 +89,7 @@ fn measure(model: &Path, kernel: Kernel, threads: usize) -> Result<(), EngineErr
         decoder.truncate(PREFILL);
         let start = Instant::now();
         for &token in &tokens[..DECODE] {
+            decoder.ask(vec![Ask::Greatest]);
             decoder.forward(&[token], 1)?;
         }
         decode = decode.min(start.elapsed().as_secs_f64());
@@ -98,6 +99,7 @@ fn measure(model: &Path, kernel: Kernel, threads: usize) -> Result<(), EngineErr
         decoder.truncate(PREFILL);
         let start = Instant::now();
         for tokens in tokens[..32].chunks(*rows) {
+            decoder.ask(vec![Ask::Greatest; *rows]);
             decoder.forward(tokens, *rows)?;
         }
         let milliseconds = start.elapsed().as_secs_f64() * 1e3 / (32 / *rows) as f64;

@@ -306,6 +306,18 @@ impl Gguf {
         })
     }
 
+    /// Says that a tensor was read for the last time, for now: its pages are no longer this process's memory, but stay
+    /// in the system's cache. Loading a model would otherwise take its size twice.
+    pub fn release(&self, name: &str) {
+        let Some(info) = self.tensors.get(name) else { return };
+        // SAFETY: the map is a file's and read only, so pages that are given back are the same when they are read
+        // again; views of them stay valid.
+        #[cfg(unix)]
+        let _ = unsafe {
+            self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, info.start, info.len)
+        };
+    }
+
     /// A tensor that must be there, in this shape (outermost dimension first).
     ///
     /// # Errors

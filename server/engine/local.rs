@@ -18,6 +18,7 @@ pub mod config;
 pub mod cpu;
 pub mod decoder;
 pub mod device;
+mod head;
 pub mod heal;
 pub mod kernels;
 mod linear;
@@ -44,6 +45,19 @@ use pace::Pace;
 use pool::Pool;
 use sample::Choice;
 use sequences::{Sequences, Shift, Start};
+
+/// What the logits of a position are asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Ask {
+    /// Every one of them.
+    #[default]
+    All,
+    /// The greatest one: it is exact, and so are all that are near it; the others are estimates that are smaller. The
+    /// probability of the greatest is right within two hundredths.
+    Greatest,
+    /// Those of these tokens are exact; the others are undefined.
+    Among(Vec<TokenId>),
+}
 
 /// Tokens to append to a sequence.
 #[derive(Debug, Clone, Default)]
@@ -95,6 +109,10 @@ pub trait Decoder: Send {
             ControlFlow::Break(()) => Ok(&[]),
         }
     }
+
+    /// Says what the rows of the next [`Decoder::advance`] are asked for; those that are not named are asked for all
+    /// logits. A decoder may do more than it is asked for, but the result for a row never depends on the other rows.
+    fn ask(&mut self, _asks: Vec<Ask>) {}
 
     /// Tokens in the selected sequence.
     fn len(&self) -> usize;
@@ -289,16 +307,16 @@ impl Local {
         let drafted = batch.len() - tokens.len();
         let draft = &batch[tokens.len()..];
         let base = self.decoder.len();
+        let asks = asks(&self.tokens, heal, draft);
+        self.decoder.ask(asks.clone());
         let advance = Batch { tokens: &batch, rows: 1 + drafted, moved };
         let ControlFlow::Continue(logits) = self.decoder.advance(&advance, look)? else { return Ok(None) };
-        let mut heal = heal.clone();
-        for (i, logits) in logits.chunks_exact((logits.len() / (1 + drafted)).max(1)).enumerate() {
-            let next = choose(&self.tokens, logits, &heal);
+        let rows = logits.chunks_exact((logits.len() / (1 + drafted)).max(1));
+        for (i, (logits, ask)) in rows.zip(&asks).enumerate() {
+            let next = choose(&self.tokens, logits, ask);
             self.chosen.push_back(next);
             match next {
-                Next::Token(choice) if draft.get(i) == Some(&choice.token) => {
-                    heal.advance(self.tokens.bytes(choice.token));
-                }
+                Next::Token(choice) if draft.get(i) == Some(&choice.token) => {}
                 _ => break,
             }
         }
@@ -534,17 +552,35 @@ fn decoder(
     }
 }
 
-/// The likeliest token among those that `heal` allows.
-fn choose(tokens: &Tokens, logits: &[f32], heal: &Heal) -> Next {
-    let choice = if heal.is_done() {
-        sample::greedy(logits)
-    } else {
-        let allowed: Vec<TokenId> = heal.allowed(tokens).collect();
-        if allowed.is_empty() {
-            // A vocabulary without a token for the next byte: nothing can be said behind it.
-            return Next::Nothing;
+/// What is asked for behind the evaluated tokens and behind each token of the draft, as `heal` allows.
+fn asks(tokens: &Tokens, heal: &Heal, draft: &[TokenId]) -> Vec<Ask> {
+    let mut heal = heal.clone();
+    let mut asks = Vec::with_capacity(1 + draft.len());
+    let mut draft = draft.iter();
+    loop {
+        asks.push(if heal.is_done() { Ask::Greatest } else { Ask::Among(heal.allowed(tokens).collect()) });
+        match draft.next() {
+            Some(&token) if heal.allows(tokens, token) => {
+                heal.advance(tokens.bytes(token));
+            }
+            // It will not be chosen, so nothing behind it counts.
+            Some(_) => {
+                asks.extend(draft.map(|_| Ask::Among(Vec::new())));
+                asks.push(Ask::Among(Vec::new()));
+                return asks;
+            }
+            None => return asks,
         }
-        sample::greedy_among(logits, allowed.iter().copied())
+    }
+}
+
+/// The likeliest token among those that are asked for.
+fn choose(tokens: &Tokens, logits: &[f32], ask: &Ask) -> Next {
+    let choice = match ask {
+        Ask::All | Ask::Greatest => sample::greedy(logits),
+        // A vocabulary without a token for the next byte: nothing can be said behind it.
+        Ask::Among(allowed) if allowed.is_empty() => return Next::Nothing,
+        Ask::Among(allowed) => sample::greedy_among(logits, allowed),
     };
     match choice {
         None => Next::Broken,

@@ -11,13 +11,14 @@ use half::slice::HalfFloatSliceExt;
 
 use crate::gguf::Gguf;
 use crate::local::config::{Config, RopeStyle};
+use crate::local::head::Head;
 use crate::local::kernels::Kernel;
 use crate::local::kernels::activations::Activations;
 use crate::local::kernels::attention::{Attend, BLOCK, DIM, KEYS, ROWS};
 use crate::local::kernels::pack::Packed;
 use crate::local::linear::{Compute, Linear, Target};
 use crate::local::pool::{Chunks, Pool};
-use crate::local::{Batch, Decoder};
+use crate::local::{Ask, Batch, Decoder};
 use crate::{EngineError, TokenId};
 
 mod load;
@@ -30,8 +31,6 @@ use pages::Pages;
 /// lies between two layers stays in the cache.
 const CHUNK: usize = 256;
 
-/// What of the output head is multiplied between two looks, bytes for up to eight rows.
-const HEAD_PART: usize = 24 << 20;
 
 /// A decoder of the llama family with its weights and sequences.
 #[derive(Debug)]
@@ -43,7 +42,9 @@ pub struct CpuDecoder {
     /// None if it is the output head.
     embedding: Option<Packed>,
     output_norm: Vec<f32>,
-    head: Linear,
+    head: Head,
+    /// What the rows of the next call are for.
+    asks: Vec<Ask>,
     pages: Pages,
     /// The sequence that is selected.
     current: usize,
@@ -124,12 +125,12 @@ impl CpuDecoder {
         let load = Load { gguf, pool: &compute.pool };
         let Config { embedding, feed_forward, vocabulary, head_dim, .. } = *config;
         let (query_width, kv_width) = (config.query_width(), config.kv_width());
-        let table = load.packed("token_embd.weight", vocabulary, embedding)?;
         let (table, head) = if config.tied_output {
-            (None, Linear { weight: table, bias: None })
+            (None, "token_embd.weight")
         } else {
-            (Some(table), load.linear("output", vocabulary, embedding, false)?)
+            (Some(load.packed("token_embd.weight", vocabulary, embedding)?), "output.weight")
         };
+        let head = Head::new(Linear { weight: load.planes(head, vocabulary, embedding)?, bias: None });
         let capacity = config.capacity(capacity);
         let mut blocks = Vec::with_capacity(config.blocks);
         for index in 0..config.blocks {
@@ -162,6 +163,7 @@ impl CpuDecoder {
             head,
             pages: Pages::new(config),
             current: 0,
+            asks: Vec::new(),
             capacity,
             work: Work::default(),
             logits: Vec::new(),
@@ -184,13 +186,15 @@ impl CpuDecoder {
             let Block { query, key, value, output, gate, up, down, .. } = block;
             [query, key, value, output, gate, up, down]
         });
-        let linears = blocks.chain([&self.head]).map(|linear| linear.weight.bytes());
-        (linears.sum::<usize>() + self.embedding.as_ref().map_or(0, Packed::bytes)) as u64
+        let blocks = blocks.map(|linear| linear.weight.bytes()).sum::<usize>();
+        (blocks + self.head.weight().bytes() + self.embedding.as_ref().map_or(0, Packed::bytes)) as u64
     }
 
-    /// Bytes of the packed weights that one decoded token reads: all but the embedding table.
+    /// Bytes of the packed weights that one decoded token reads if only its greatest logit is asked for: all but the
+    /// embedding table and what the head's screening spares.
     pub fn streamed_bytes(&self) -> u64 {
-        self.weight_bytes() - self.embedding.as_ref().map_or(0, Packed::bytes) as u64
+        let spared = self.head.weight().bytes() - self.head.streamed_bytes();
+        self.weight_bytes() - (spared + self.embedding.as_ref().map_or(0, Packed::bytes)) as u64
     }
 
     /// Runs up to [`CHUNK`] tokens through the layers; leaves the stream of the last `rows` in the work space.
@@ -204,7 +208,7 @@ impl CpuDecoder {
         let Self { config, compute, blocks, embedding, head, pages, current, work, .. } = self;
         let count = tokens.len();
         let width = config.embedding;
-        let table = embedding.as_ref().unwrap_or(&head.weight);
+        let table = embedding.as_ref().unwrap_or(head.weight());
         resize(&mut work.stream, count * width);
         let stream = Chunks::new(&mut work.stream, width);
         compute.pool.run(count, |row, _| {
@@ -228,6 +232,7 @@ impl CpuDecoder {
         rows: usize,
         count: usize,
         written: usize,
+        asks: &[Ask],
         look: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let Self { config, compute, head, output_norm, work, logits, .. } = self;
@@ -239,15 +244,8 @@ impl CpuDecoder {
             compute.norm(&stream[row * width..(row + 1) * width], output_norm, config.norm_epsilon, out);
         });
         let out = &mut logits[written * vocabulary..(written + rows) * vocabulary];
-        let groups = head.weight.groups();
-        let parts = (head.weight.bytes() * rows.div_ceil(8)).div_ceil(HEAD_PART).max(1);
-        let part = groups.div_ceil(parts).next_multiple_of(8).max(1);
-        for first in (0..groups).step_by(part) {
-            let mut targets = [Target { linear: head, out: &mut *out, add: false }];
-            compute.multiply_groups(&work.activations, &mut targets, |_| first..groups.min(first + part));
-            look()?;
-        }
-        ControlFlow::Continue(())
+        head.logits(compute, &work.activations, asks.get(written..).unwrap_or_default(), out);
+        look()
     }
 }
 
@@ -257,6 +255,7 @@ impl Decoder for CpuDecoder {
         batch: &Batch<'_>,
         look: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<ControlFlow<(), &[f32]>, EngineError> {
+        let asks = std::mem::take(&mut self.asks);
         let tokens = batch.tokens;
         let base = self.pages.len(self.current);
         let moved = batch.moved.as_ref().map_or(0, |moved| moved.rows.len());
@@ -294,7 +293,7 @@ impl Decoder for CpuDecoder {
             let count = chunk.len();
             let mut flow = self.chunk(&tokens[chunk], &runs, here, look);
             if here > 0 && flow.is_continue() {
-                flow = self.project(here, count, written, look);
+                flow = self.project(here, count, written, &asks, look);
                 written += here;
             }
             if flow.is_break() {
@@ -305,6 +304,10 @@ impl Decoder for CpuDecoder {
         }
         self.pages.set_len(self.current, end);
         Ok(ControlFlow::Continue(&self.logits))
+    }
+
+    fn ask(&mut self, asks: Vec<Ask>) {
+        self.asks = asks;
     }
 
     fn len(&self) -> usize {

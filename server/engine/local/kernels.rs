@@ -149,6 +149,8 @@ pub(super) struct Entries {
     pub(super) wide_groups: usize,
     /// See [`product::thin`].
     pub(super) thin: unsafe fn(&product::Thin<'_>),
+    /// See [`product::dispatch_coarse`].
+    pub(super) coarse: unsafe fn(&product::Thin<'_>),
     /// See [`product::wide`].
     pub(super) wide: unsafe fn(&product::Wide<'_>, &mut product::Tile),
     /// See [`product::dense`].
@@ -161,6 +163,14 @@ pub(super) struct Entries {
     pub(super) norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
     /// See [`elementwise::gate`].
     pub(super) gate: unsafe fn(&[f32], &[f32], &mut [f32]),
+    /// See [`elementwise::softmax`].
+    pub(super) softmax: unsafe fn(&[f32]) -> (f32, f32),
+}
+
+/// See [`elementwise::softmax`]; on the best kernel that this processor has.
+pub(super) fn softmax(x: &[f32]) -> (f32, f32) {
+    // SAFETY: the entries are those of an instruction set that is there.
+    unsafe { (Kernel::best().entries().softmax)(x) }
 }
 
 /// The functions of one instruction set: the generic bodies, compiled with its features.
@@ -168,22 +178,29 @@ macro_rules! entries {
     ($isa:ty, [$($features:literal)?], $panel:literal, $vectors:literal) => {{
         use $crate::local::kernels::{Entries, activations, attention, elementwise, isa::Isa, product};
 
+        struct ThinRows;
+        impl product::ThinRows for ThinRows {
+            $(#[target_feature(enable = $features)])?
+            unsafe fn run<F: product::Form, const R: usize>(
+                args: &product::Thin<'_>,
+                group: usize,
+                panel: &activations::Panel<'_>,
+            ) {
+                // SAFETY: the caller's promise.
+                unsafe { product::thin::<$isa, F, R>(args, group, panel) }
+            }
+        }
+
         $(#[target_feature(enable = $features)])?
         unsafe fn thin(args: &product::Thin<'_>) {
-            struct Rows;
-            impl product::ThinRows for Rows {
-                $(#[target_feature(enable = $features)])?
-                unsafe fn run<F: product::Form, const R: usize>(
-                    args: &product::Thin<'_>,
-                    group: usize,
-                    panel: &activations::Panel<'_>,
-                ) {
-                    // SAFETY: the caller's promise.
-                    unsafe { product::thin::<$isa, F, R>(args, group, panel) }
-                }
-            }
             // SAFETY: the caller's promise.
-            unsafe { product::dispatch_thin::<Rows, $panel>(args) }
+            unsafe { product::dispatch_thin::<ThinRows, $panel>(args) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn coarse(args: &product::Thin<'_>) {
+            // SAFETY: the caller's promise.
+            unsafe { product::dispatch_coarse::<ThinRows, $panel>(args) }
         }
 
         $(#[target_feature(enable = $features)])?
@@ -237,16 +254,23 @@ macro_rules! entries {
             elementwise::gate(gate, up, out);
         }
 
+        $(#[target_feature(enable = $features)])?
+        unsafe fn softmax(x: &[f32]) -> (f32, f32) {
+            elementwise::softmax(x)
+        }
+
         Entries {
             panel: $panel,
             wide_groups: if $vectors > <$isa>::PARTS { $vectors / <$isa>::PARTS } else { 1 },
             thin,
+            coarse,
             wide,
             dense,
             attend,
             quantize,
             norm,
             gate,
+            softmax,
         }
     }};
 }

@@ -2,11 +2,10 @@
 //! It knows nothing of what the layers mean.
 
 use std::cell::RefCell;
-use std::ops::Range;
 
 use crate::local::kernels::activations::{Activations, Slot, width};
 use crate::local::kernels::attention::{Attend, Scratch};
-use crate::local::kernels::pack::Packed;
+use crate::local::kernels::pack::{GROUP, Packed};
 use crate::local::kernels::product::{Out, Thin, Tile};
 use crate::local::kernels::{Entries, Kernel, THIN_ROWS};
 use crate::local::pool::{Chunks, Pool};
@@ -91,18 +90,8 @@ impl Compute {
 
     /// Computes all targets, in parallel.
     pub(in crate::local) fn multiply(&self, x: &Activations, targets: &mut [Target<'_>]) {
-        self.multiply_groups(x, targets, |weight| 0..weight.groups());
-    }
-
-    /// Computes a part of all targets, in parallel: these groups of the weights' rows.
-    pub(in crate::local) fn multiply_groups(
-        &self,
-        x: &Activations,
-        targets: &mut [Target<'_>],
-        part: impl Fn(&Packed) -> Range<usize>,
-    ) {
         let thin = x.rows() <= THIN_ROWS;
-        // Per target: its pieces, groups of a piece, all groups, where it goes.
+        // Per target: its pieces, groups of a piece, where it goes.
         let plan: Vec<_> = targets
             .iter_mut()
             .map(|target| {
@@ -116,21 +105,18 @@ impl Compute {
                     self.entries.wide_groups
                 };
                 let out = Shared(target.out.as_mut_ptr());
-                let part = part(weight);
-                let pieces = part.len().div_ceil(per_piece);
-                (pieces, per_piece, part, out, target.linear, target.add, quantized)
+                (weight.groups().div_ceil(per_piece), per_piece, out, target.linear, target.add, quantized)
             })
             .collect();
         let pieces = plan.iter().map(|plan| plan.0).sum();
         self.pool.run(pieces, |mut piece, _| {
-            for (pieces, per_piece, part, out, linear, add, quantized) in &plan {
+            for (pieces, per_piece, out, linear, add, quantized) in &plan {
                 if piece >= *pieces {
                     piece -= pieces;
                     continue;
                 }
                 let weight = &linear.weight;
-                let first = part.start + piece * per_piece;
-                let groups = first..part.end.min(first + per_piece);
+                let groups = piece * per_piece..weight.groups().min((piece + 1) * per_piece);
                 let out =
                     Out { start: out.0, stride: weight.rows(), bias: linear.bias.as_deref(), add: *add };
                 let args = Thin { weight, groups, x, out };
@@ -146,6 +132,93 @@ impl Compute {
                     }
                 }
                 return;
+            }
+        });
+    }
+
+    /// The coarse product of weights in two planes with all rows of `x`: `out` is `[rows of x, rows of the weights]`.
+    /// `greatest` is `[groups of the weights, rows of x]`: the greatest of the 16 values of a group, of those that are
+    /// numbers; minus infinity if none is.
+    pub(in crate::local) fn coarse(
+        &self,
+        x: &Activations,
+        weight: &Packed,
+        out: &mut [f32],
+        greatest: &mut [f32],
+    ) {
+        let (rows, width) = (x.rows(), weight.rows());
+        assert!(out.len() >= rows * width && greatest.len() >= rows * weight.groups(), "too short");
+        assert!(weight.format().lower_bits() > 0, "the weights lie in one plane");
+        let per_piece = (PIECE_BYTES * weight.groups() / weight.upper_bytes()).max(1);
+        let out = &Shared(out.as_mut_ptr());
+        let greatest = Chunks::new(greatest, per_piece * rows);
+        self.pool.run(weight.groups().div_ceil(per_piece), |piece, _| {
+            let groups = piece * per_piece..weight.groups().min((piece + 1) * per_piece);
+            let to = Out { start: out.0, stride: width, bias: None, add: false };
+            let args = Thin { weight, groups: groups.clone(), x, out: to };
+            // SAFETY: the instruction set is there; `out` was checked above, and each piece writes and reads its own
+            // groups' columns only, and its own part of `greatest`, once.
+            unsafe {
+                (self.entries.coarse)(&args);
+                for (group, greatest) in groups.zip(greatest.get(piece).chunks_exact_mut(rows)) {
+                    let first = group * GROUP;
+                    for (row, greatest) in greatest.iter_mut().enumerate() {
+                        let lanes = GROUP.min(width - first);
+                        let values = std::slice::from_raw_parts(out.0.add(row * width + first), lanes);
+                        *greatest = values.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
+                    }
+                }
+            }
+        });
+    }
+
+    /// Exact products of some groups of weight rows, in rising order: `out`, `[rows of x, rows of the weights]`, gets
+    /// them for those rows of `x` for which `wanted(index of the group in the list, row)` holds, and keeps what it has
+    /// elsewhere.
+    pub(in crate::local) fn multiply_groups(
+        &self,
+        x: &Activations,
+        linear: &Linear,
+        groups: &[usize],
+        wanted: impl Fn(usize, usize) -> bool + Sync,
+        out: &mut [f32],
+    ) {
+        let weight = &linear.weight;
+        let (rows, width) = (x.rows(), weight.rows());
+        assert!(out.len() >= rows * width, "the output is too short");
+        assert!(
+            groups.is_sorted_by(|a, b| a < b) && groups.last().is_none_or(|&last| last < weight.groups())
+        );
+        let quantized = weight.format().quantized().is_some();
+        let per_piece = (PIECE_BYTES / weight.group_bytes()).max(1);
+        let out = &Shared(out.as_mut_ptr());
+        self.pool.run(groups.len().div_ceil(per_piece), |piece, _| {
+            let mut kept = Vec::new();
+            for index in piece * per_piece..groups.len().min((piece + 1) * per_piece) {
+                let group = groups[index];
+                let to = Out { start: out.0, stride: width, bias: linear.bias.as_deref(), add: false };
+                let args = Thin { weight, groups: group..group + 1, x, out: to };
+                let first = group * GROUP;
+                let lanes = GROUP.min(width - first);
+                // SAFETY: the instruction set is there; `out` was checked above; each group comes once, and its
+                // columns are read and written here only.
+                unsafe {
+                    let place =
+                        |row: usize| std::slice::from_raw_parts_mut(out.0.add(row * width + first), lanes);
+                    kept.clear();
+                    for row in (0..rows).filter(|&row| !wanted(index, row)) {
+                        kept.extend_from_slice(place(row));
+                    }
+                    if quantized {
+                        (self.entries.thin)(&args);
+                    } else {
+                        (self.entries.dense)(&args);
+                    }
+                    let unwanted = (0..rows).filter(|&row| !wanted(index, row));
+                    for (row, kept) in unwanted.zip(kept.chunks_exact(lanes)) {
+                        place(row).copy_from_slice(kept);
+                    }
+                }
             }
         });
     }

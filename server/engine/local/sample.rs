@@ -2,6 +2,7 @@
 //! It knows nothing of why some tokens are not allowed, or of what a token spells.
 
 use crate::TokenId;
+use crate::local::kernels::softmax;
 
 /// The chosen token.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -17,34 +18,18 @@ pub(super) struct Choice {
 /// None if no logit is a number (weights that are broken in a way that only shows in the result). Of equal
 /// logits the lowest id wins, so the choice does not depend on the order of evaluation.
 pub(super) fn greedy(logits: &[f32]) -> Option<Choice> {
-    choose(logits, 0..logits.len() as TokenId)
+    let (most, sum) = softmax(logits);
+    let token = logits.iter().position(|&logit| logit == most)?;
+    most.is_finite().then(|| Choice { token: token as TokenId, probability: 1.0 / sum.max(1.0) })
 }
 
 /// The likeliest of the `allowed` tokens. `logits` is `[vocabulary]`; ids outside of it are passed over.
-pub(super) fn greedy_among(
-    logits: &[f32],
-    allowed: impl IntoIterator<Item = TokenId, IntoIter: Clone>,
-) -> Option<Choice> {
-    choose(logits, allowed)
-}
-
-fn choose(logits: &[f32], allowed: impl IntoIterator<Item = TokenId, IntoIter: Clone>) -> Option<Choice> {
-    let allowed = allowed.into_iter();
-    let logit = |token: TokenId| logits.get(token as usize).copied().filter(|logit| !logit.is_nan());
-    let mut best: Option<(TokenId, f32)> = None;
-    for token in allowed.clone() {
-        if let Some(logit) = logit(token)
-            && best.is_none_or(|(winner, most)| logit > most || (logit == most && token < winner))
-        {
-            best = Some((token, logit));
-        }
-    }
-    let (token, most) = best?;
-    if !most.is_finite() {
-        return None;
-    }
-    let sum: f32 = allowed.filter_map(logit).map(|logit| (logit - most).exp()).sum();
-    Some(Choice { token, probability: 1.0 / sum.max(1.0) })
+pub(super) fn greedy_among(logits: &[f32], allowed: &[TokenId]) -> Option<Choice> {
+    let logit = |token: TokenId| logits.get(token as usize).copied().unwrap_or(f32::NAN);
+    let values: Vec<f32> = allowed.iter().map(|&token| logit(token)).collect();
+    let (most, sum) = softmax(&values);
+    let token = allowed.iter().copied().filter(|&token| logit(token) == most).min()?;
+    most.is_finite().then(|| Choice { token, probability: 1.0 / sum.max(1.0) })
 }
 
 #[cfg(test)]
@@ -63,10 +48,10 @@ mod tests {
     #[test]
     fn probability_counts_allowed_tokens_only() {
         let logits = [9.0, 1.0, 1.0, 0.0];
-        let choice = greedy_among(&logits, [2, 1]).unwrap();
+        let choice = greedy_among(&logits, &[2, 1]).unwrap();
         assert_eq!(choice.token, 1, "of equals the lowest id, whatever the order");
         assert!((choice.probability - 0.5).abs() < 1e-6, "{choice:?}");
-        assert_eq!(greedy_among(&logits, [3]).unwrap(), Choice { token: 3, probability: 1.0 });
+        assert_eq!(greedy_among(&logits, &[3]).unwrap(), Choice { token: 3, probability: 1.0 });
     }
 
     #[test]
@@ -79,7 +64,7 @@ mod tests {
         assert_eq!(greedy(&[f32::NEG_INFINITY]), None);
         assert_eq!(greedy(&[f32::INFINITY, 0.0]), None);
         assert_eq!(greedy(&[]), None);
-        assert_eq!(greedy_among(&[1.0], [7]), None);
-        assert_eq!(greedy_among(&[1.0], []), None);
+        assert_eq!(greedy_among(&[1.0], &[7]), None);
+        assert_eq!(greedy_among(&[1.0], &[]), None);
     }
 }

@@ -120,6 +120,7 @@ impl Loader<'_> {
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<QTensor, EngineError> {
         let view = self.gguf.need_tensor(name, shape)?;
         let storage = QStorage::from_data(aligned(&view), self.device, view.dtype);
+        self.gguf.release(name);
         self.checked(name, storage.and_then(|storage| QTensor::new(storage, shape)))
     }
 

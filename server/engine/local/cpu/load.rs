@@ -19,8 +19,24 @@ pub(super) struct Load<'a> {
 impl Load<'_> {
     /// A matrix `[rows, columns]`.
     pub(super) fn packed(&self, name: &str, rows: usize, columns: usize) -> Result<Packed, EngineError> {
-        let view = self.gguf.need_tensor(name, &[rows, columns])?;
-        Packed::new(&view, self.pool).map_err(|problem| self.gguf.bad(name, problem, REMEDY))
+        self.pack(name, &[rows, columns], Packed::new)
+    }
+
+    /// A matrix `[rows, columns]` in two planes, if its format has them.
+    pub(super) fn planes(&self, name: &str, rows: usize, columns: usize) -> Result<Packed, EngineError> {
+        self.pack(name, &[rows, columns], Packed::in_planes)
+    }
+
+    fn pack(
+        &self,
+        name: &str,
+        shape: &[usize],
+        pack: fn(&TensorView<'_>, &Pool) -> Result<Packed, String>,
+    ) -> Result<Packed, EngineError> {
+        let view = self.gguf.need_tensor(name, shape)?;
+        let packed = pack(&view, self.pool).map_err(|problem| self.gguf.bad(name, problem, REMEDY));
+        self.gguf.release(name);
+        packed
     }
 
     /// A linear layer by the name of its part.

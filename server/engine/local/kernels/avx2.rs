@@ -40,6 +40,12 @@ macro_rules! vectors_of_256_bits {
         }
 
         #[inline(always)]
+        unsafe fn zero() -> __m256i {
+            // SAFETY: the caller's promise.
+            unsafe { _mm256_setzero_si256() }
+        }
+
+        #[inline(always)]
         unsafe fn store(to: *mut u8, bytes: __m256i) {
             // SAFETY: the caller's promise.
             unsafe { _mm256_storeu_si256(to.cast(), bytes) }
@@ -70,6 +76,7 @@ macro_rules! vectors_of_256_bits {
                     (_, 2) => _mm256_srli_epi16::<2>(bits),
                     (_, 3) => _mm256_srli_epi16::<3>(bits),
                     (_, 4) => _mm256_srli_epi16::<4>(bits),
+                    (_, 6) => _mm256_srli_epi16::<6>(bits),
                     _ => bits,
                 };
                 _mm256_or_si256(base, _mm256_and_si256(shifted, _mm256_set1_epi8(mask as i8)))

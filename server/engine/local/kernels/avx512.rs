@@ -37,6 +37,12 @@ impl Isa for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn zero() -> __m512i {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_setzero_si512() }
+    }
+
+    #[inline(always)]
     unsafe fn store(to: *mut u8, bytes: __m512i) {
         // SAFETY: the caller's promise.
         unsafe { _mm512_storeu_si512(to.cast(), bytes) }
@@ -67,6 +73,7 @@ impl Isa for Avx512 {
                 (_, 2) => _mm512_srli_epi16::<2>(bits),
                 (_, 3) => _mm512_srli_epi16::<3>(bits),
                 (_, 4) => _mm512_srli_epi16::<4>(bits),
+                (_, 6) => _mm512_srli_epi16::<6>(bits),
                 _ => bits,
             };
             // 0xf8: first | second & third.

@@ -81,6 +81,32 @@ pub(in crate::local) fn gate(gate: &[f32], up: &[f32], out: &mut [f32]) {
     }
 }
 
+/// The greatest of the values and the sum of `e^(x - greatest)`, of those that are numbers; minus infinity and 0 if
+/// there are none.
+#[inline(always)]
+pub(super) fn softmax(x: &[f32]) -> (f32, f32) {
+    let (whole, rest) = x.as_chunks::<LANES>();
+    let mut most = [f32::NEG_INFINITY; LANES];
+    for x in whole {
+        for (most, &x) in most.iter_mut().zip(x) {
+            *most = if x > *most { x } else { *most };
+        }
+    }
+    let most = rest.iter().fold(largest(&most), |most, &x| if x > most { x } else { most });
+    // What is no number compares as false.
+    let weight = |x: f32| {
+        let weight = exp(x - most);
+        if weight > 0.0 { weight } else { 0.0 }
+    };
+    let mut sums = [0.0_f32; LANES];
+    for x in whole {
+        for (sum, &x) in sums.iter_mut().zip(x) {
+            *sum += weight(x);
+        }
+    }
+    (most, sum(&sums) + rest.iter().map(|&x| weight(x)).sum::<f32>())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,6 +120,24 @@ mod tests {
             x += 0.013;
         }
         assert_eq!((exp(-87.1), exp(f32::NEG_INFINITY), exp(0.0)), (0.0, 0.0, 1.0));
+    }
+
+    #[test]
+    fn softmax_of_any_length_passes_over_what_is_no_number() {
+        let mut random = fastrand::Rng::with_seed(1);
+        for len in [0, 1, 15, 16, 17, 1000] {
+            let mut x: Vec<f32> = (0..len).map(|_| 40.0 * random.f32() - 20.0).collect();
+            for _ in 0..len / 10 {
+                x[random.usize(..len)] = f32::NAN;
+                x[random.usize(..len)] = f32::NEG_INFINITY;
+            }
+            let numbers: Vec<f64> = x.iter().filter(|x| !x.is_nan()).map(|x| f64::from(*x)).collect();
+            let most = numbers.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let expected: f64 = numbers.iter().map(|x| (x - most).exp()).sum();
+            let (ours, sum) = softmax(&x);
+            assert_eq!(f64::from(ours), most);
+            assert!((f64::from(sum) - expected).abs() <= 1e-5 * expected, "{len}: {sum}, not {expected}");
+        }
     }
 
     #[test]

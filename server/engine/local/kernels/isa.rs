@@ -31,6 +31,8 @@ pub(super) trait Isa: Copy + 'static {
     unsafe fn load(from: *const u8) -> Self::Bytes;
     /// Asks for the cache line at `from`, which may lie anywhere.
     unsafe fn prefetch(from: *const u8);
+    /// Zeros.
+    unsafe fn zero() -> Self::Bytes;
     /// Writes `4 * LANES` bytes.
     unsafe fn store(to: *mut u8, bytes: Self::Bytes);
     /// The lower four bits of each byte.
@@ -38,7 +40,7 @@ pub(super) trait Isa: Copy + 'static {
     /// The upper four bits of each byte.
     unsafe fn high(bytes: Self::Bytes) -> Self::Bytes;
     /// `base | (bits << up >> down) & mask` for each byte, where the shifts may drag in the neighbour's bits,
-    /// which `mask` must remove; `up` or `down` is 0, both are constants after inlining, at most 4.
+    /// which `mask` must remove; `up` or `down` is 0, both are constants after inlining, at most 4 and 6.
     unsafe fn merge(base: Self::Bytes, bits: Self::Bytes, up: u32, down: u32, mask: u8) -> Self::Bytes;
 
     /// `*from << shift` in all lanes; `shift` is a constant after inlining.

@@ -16,6 +16,15 @@
 //! (see [`Scales`]). A group's size is that of the file's blocks, plus 3 % for `Q4_K` and `Q5_K`, whose 6-bit scales
 //! are stored in bytes.
 //!
+//! `Q8_0` and `Q6_K` can also be packed in two *planes*, so that a product with the upper four bits of the codes alone
+//! streams nothing else: first all groups with those bits, stored like codes of 4 bits, and with the scales; behind
+//! the last of them all groups' lower bits, four of each code like codes of 4 bits, or two:
+//!
+//! | lower bits | stored |
+//! |---|---|
+//! | 4 | 4 × 64 bytes: steps 0 to 3 in the low nibbles, steps 4 to 7 in the high ones |
+//! | 2 | 2 × 64 bytes: bits `2s` and `2s + 1` for steps 0 to 3, and for steps 4 to 7 |
+//!
 //! Formats: `ggml-quants.c` and `ggml-common.h` of <https://github.com/ggml-org/ggml>.
 
 use candle_core::quantized::GgmlDType;
@@ -41,6 +50,10 @@ pub(in crate::local) enum Format {
     Q4K,
     Q5K,
     Q6K,
+    /// `Q8_0` in two planes.
+    Q8Planes,
+    /// `Q6_K` in two planes.
+    Q6KPlanes,
     F16,
     Bf16,
     F32,
@@ -120,9 +133,28 @@ impl Format {
             Self::Q8_0 => (8, Scales::Plain),
             Self::Q4K => (4, Scales::SuperMin),
             Self::Q5K => (5, Scales::SuperMin),
-            Self::Q6K => (6, Scales::SuperHalves),
+            Self::Q8Planes => (8, Scales::Plain),
+            Self::Q6K | Self::Q6KPlanes => (6, Scales::SuperHalves),
             Self::F16 | Self::Bf16 | Self::F32 => return None,
         })
+    }
+
+    /// The same values in two planes, if there is such a form.
+    fn in_planes(self) -> Self {
+        match self {
+            Self::Q8_0 => Self::Q8Planes,
+            Self::Q6K => Self::Q6KPlanes,
+            other => other,
+        }
+    }
+
+    /// Bits of a code in the second plane; 0 if there is none.
+    pub(in crate::local) fn lower_bits(self) -> u32 {
+        match self {
+            Self::Q8Planes => 4,
+            Self::Q6KPlanes => 2,
+            _ => 0,
+        }
     }
 
     /// Columns and bytes of a block in the file.
@@ -132,10 +164,10 @@ impl Format {
             Self::Q4_1 => (32, 20),
             Self::Q5_0 => (32, 22),
             Self::Q5_1 => (32, 24),
-            Self::Q8_0 => (32, 34),
+            Self::Q8_0 | Self::Q8Planes => (32, 34),
             Self::Q4K => (256, 144),
             Self::Q5K => (256, 176),
-            Self::Q6K => (256, 210),
+            Self::Q6K | Self::Q6KPlanes => (256, 210),
             Self::F16 | Self::Bf16 => (1, 2),
             Self::F32 => (1, 4),
         }
@@ -148,11 +180,13 @@ pub(in crate::local) struct Packed {
     format: Format,
     rows: usize,
     columns: usize,
-    /// Bytes of a group.
+    /// Bytes of a group, without those in the second plane.
     stride: usize,
     /// Where a group's scales begin.
     scales_at: usize,
-    /// The groups; the rows that are missing in the last one are zeros.
+    /// Bytes of a group in the second plane; 0 if there is none.
+    lower_stride: usize,
+    /// The groups; the rows that are missing in the last one are zeros. Then the second plane.
     data: MmapMut,
 }
 
@@ -162,6 +196,18 @@ impl Packed {
     /// # Errors
     /// A phrase that says what is wrong with the tensor: no matrix, a format without kernels, or no memory.
     pub(in crate::local) fn new(view: &TensorView<'_>, pool: &Pool) -> Result<Self, String> {
+        Self::pack(view, pool, false)
+    }
+
+    /// The same, in two planes where there is such a form.
+    ///
+    /// # Errors
+    /// As [`Packed::new`].
+    pub(in crate::local) fn in_planes(view: &TensorView<'_>, pool: &Pool) -> Result<Self, String> {
+        Self::pack(view, pool, true)
+    }
+
+    fn pack(view: &TensorView<'_>, pool: &Pool, planes: bool) -> Result<Self, String> {
         let &[rows, columns] = &view.shape[..] else {
             return Err(format!("has the shape {:?}, a matrix is needed", view.shape));
         };
@@ -181,36 +227,43 @@ impl Packed {
                 view.dtype
             ));
         }
+        let format = if planes { format.in_planes() } else { format };
+        let units = columns / UNIT;
+        let lower_stride = units * 64 * format.lower_bits() as usize;
         let (scales_at, stride) = match format.quantized() {
             Some((bits, scales)) => {
-                let units = columns / UNIT;
-                let codes = units * 64 * bits as usize;
+                let codes = units * 64 * (bits - format.lower_bits()) as usize;
                 // Whole cache lines, so that all codes are aligned.
                 (codes, (codes + (units * scales.bytes()).div_ceil(8)).next_multiple_of(64))
             }
             None => (0, columns * GROUP * block_bytes),
         };
         let groups = rows.div_ceil(GROUP);
-        let mut data = MmapMut::map_anon(groups * stride)
+        let mut data = MmapMut::map_anon(groups * (stride + lower_stride))
             .map_err(|error| format!("finds no room in memory: {error}"))?;
         // Large pages spare the address translation, which streaming would wait for; without them it is slower only.
         #[cfg(target_os = "linux")]
         let _ = data.advise(memmap2::Advice::HugePage);
 
         let row_bytes = columns / block * block_bytes;
-        let chunks = Chunks::new(&mut data, stride);
+        let (upper, lower) = data.split_at_mut(groups * stride);
+        let (upper, lower) = (Chunks::new(upper, stride), Chunks::new(lower, lower_stride));
         pool.run(groups, |group, _| {
             // SAFETY: each group is one piece, and each piece runs once.
-            let out = unsafe { chunks.get(group) };
+            let (out, lower) = unsafe { (upper.get(group), lower.get(group)) };
             let first = group * GROUP;
             let last = rows.min(first + GROUP);
             let source = &view.data[first * row_bytes..last * row_bytes];
             match format.quantized() {
-                Some((bits, scales)) => pack_group(format, bits, scales, source, row_bytes, scales_at, out),
+                Some((bits, scales)) => {
+                    let (codes, scales_bytes) = out.split_at_mut(scales_at);
+                    let mut to = Places { codes, scales: scales_bytes, lower };
+                    pack_group(format, bits, scales, source, row_bytes, &mut to);
+                }
                 None => pack_floats(source, row_bytes, block_bytes, out),
             }
         });
-        Ok(Self { format, rows, columns, stride, scales_at, data })
+        Ok(Self { format, rows, columns, stride, scales_at, lower_stride, data })
     }
 
     /// How the values are stored.
@@ -235,7 +288,12 @@ impl Packed {
 
     /// Bytes of a group.
     pub(in crate::local) fn group_bytes(&self) -> usize {
-        self.stride
+        self.stride + self.lower_stride
+    }
+
+    /// Bytes that a product with the first plane reads; all of them if there is one only.
+    pub(in crate::local) fn upper_bytes(&self) -> usize {
+        self.groups() * self.stride
     }
 
     /// Bytes in memory.
@@ -250,6 +308,27 @@ impl Packed {
             Some(_) => group.split_at(self.scales_at),
             None => (group, &[]),
         }
+    }
+
+    /// A group's codes in the second plane; empty if there is none.
+    pub(in crate::local) fn lower(&self, group: usize) -> &[u8] {
+        &self.data[self.upper_bytes() + group * self.lower_stride..][..self.lower_stride]
+    }
+
+    /// The greatest scale of a group without its sign: what a code's last bit is worth at most.
+    pub(in crate::local) fn greatest_scale(&self, group: usize) -> f32 {
+        let Some((_, form)) = self.format.quantized() else { return 0.0 };
+        let (_, scales) = self.group(group);
+        let units = self.columns / UNIT;
+        if form == Scales::Plain {
+            // Without their sign, half floats are ordered as their bits are.
+            let (halves, _) = scales[..form.unit_at(units)].as_chunks::<2>();
+            let greatest = halves.iter().map(|&half| u16::from_le_bytes(half) & 0x7fff).max();
+            return f16::from_bits(greatest.unwrap_or(0)).to_f32();
+        }
+        let lanes = (0..units).flat_map(|unit| (0..GROUP).map(move |lane| (unit, lane)));
+        let each = lanes.flat_map(|(unit, lane)| scale_of(scales, form, unit, lane).0);
+        each.fold(0.0, |greatest, scale| scale.abs().max(greatest))
     }
 
     /// The values of one row, exactly as the file's format defines them.
@@ -273,33 +352,45 @@ impl Packed {
             return;
         };
         let offset = f32::from(1_u8 << (bits - 1));
+        let lower = self.lower(row / GROUP);
+        let lower_bits = self.format.lower_bits();
         for (unit, out) in out.chunks_exact_mut(UNIT).enumerate() {
-            let at = form.unit_at(unit);
-            let shared = form.super_at(unit);
-            // Scale of each half, and what is added to code times scale.
-            let (scale, add) = match form {
-                Scales::Plain => ([half(scales, at + 2 * lane); 2], None),
-                Scales::Min => ([half(scales, at + 2 * lane); 2], Some(half(scales, at + 32 + 2 * lane))),
-                Scales::SuperMin => {
-                    let scale = half(scales, shared + 2 * lane) * f32::from(scales[at + lane]);
-                    let min = half(scales, shared + 32 + 2 * lane) * f32::from(scales[at + 16 + lane]);
-                    ([scale; 2], Some(min))
-                }
-                Scales::SuperHalves => {
-                    let d = half(scales, shared + 2 * lane);
-                    let scale = |i: usize| d * f32::from(scales[at + 16 * i + lane] as i8);
-                    ([scale(0), scale(1)], None)
-                }
-            };
-            let codes = &codes[unit * 64 * bits as usize..(unit + 1) * 64 * bits as usize];
+            let (scale, add) = scale_of(scales, form, unit, lane);
+            let upper_bits = bits - lower_bits;
+            let codes = &codes[unit * 64 * upper_bits as usize..][..64 * upper_bits as usize];
+            let lower = &lower[unit * 64 * lower_bits as usize..][..64 * lower_bits as usize];
             for (column, out) in out.iter_mut().enumerate() {
-                let code = f32::from(code(codes, bits, column / 4, 4 * lane + column % 4));
+                let (step, at) = (column / 4, 4 * lane + column % 4);
+                let code = f32::from(
+                    code(codes, upper_bits, step, at) << lower_bits | lower_part(lower, lower_bits, step, at),
+                );
                 let scale = scale[column / 16];
                 *out = match add {
                     Some(add) => scale * code + add,
                     None => scale * (code - offset),
                 };
             }
+        }
+    }
+}
+
+/// The scales of the two halves of a unit of one row, and what is added to code times scale if the codes have no
+/// offset.
+fn scale_of(scales: &[u8], form: Scales, unit: usize, lane: usize) -> ([f32; 2], Option<f32>) {
+    let at = form.unit_at(unit);
+    let shared = form.super_at(unit);
+    match form {
+        Scales::Plain => ([half(scales, at + 2 * lane); 2], None),
+        Scales::Min => ([half(scales, at + 2 * lane); 2], Some(half(scales, at + 32 + 2 * lane))),
+        Scales::SuperMin => {
+            let scale = half(scales, shared + 2 * lane) * f32::from(scales[at + lane]);
+            let min = half(scales, shared + 32 + 2 * lane) * f32::from(scales[at + 16 + lane]);
+            ([scale; 2], Some(min))
+        }
+        Scales::SuperHalves => {
+            let d = half(scales, shared + 2 * lane);
+            let scale = |i: usize| d * f32::from(scales[at + 16 * i + lane] as i8);
+            ([scale(0), scale(1)], None)
         }
     }
 }
@@ -317,6 +408,15 @@ fn code(unit: &[u8], bits: u32, step: usize, at: usize) -> u8 {
     }
 }
 
+/// The lower bits of the code at byte `at` of step `step`, from the second plane; 0 if there is none.
+fn lower_part(unit: &[u8], bits: u32, step: usize, at: usize) -> u8 {
+    match bits {
+        4 => unit[64 * (step % 4) + at] >> (step / 4 * 4) & 0x0f,
+        2 => unit[64 * (step / 4) + at] >> (2 * (step % 4)) & 3,
+        _ => 0,
+    }
+}
+
 fn half(bytes: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
 }
@@ -330,29 +430,36 @@ fn pack_floats(source: &[u8], row_bytes: usize, size: usize, out: &mut [u8]) {
     }
 }
 
+/// Where a packed group goes.
+struct Places<'a> {
+    codes: &'a mut [u8],
+    scales: &'a mut [u8],
+    /// The second plane; empty if there is none.
+    lower: &'a mut [u8],
+}
+
 /// Packs up to 16 rows of quantized blocks.
-fn pack_group(
-    format: Format,
-    bits: u32,
-    form: Scales,
-    source: &[u8],
-    row_bytes: usize,
-    scales_at: usize,
-    out: &mut [u8],
-) {
+fn pack_group(format: Format, bits: u32, form: Scales, source: &[u8], row_bytes: usize, to: &mut Places<'_>) {
     let (block, block_bytes) = format.block();
-    let (codes, scales) = out.split_at_mut(scales_at);
-    let unit_bytes = 64 * bits as usize;
+    let lower_bits = format.lower_bits();
+    let (upper_bytes, lower_bytes) = (64 * (bits - lower_bits) as usize, 64 * lower_bits as usize);
     // Codes that a missing row has; its scales are zero, so any code would do.
     let mut unit_codes = [[0_u8; UNIT]; GROUP];
-    for (unit, out) in codes.chunks_exact_mut(unit_bytes).enumerate() {
+    for (unit, out) in to.codes.chunks_exact_mut(upper_bytes).enumerate() {
         for (lane, row) in source.chunks_exact(row_bytes).enumerate() {
             let start = unit * UNIT / block * block_bytes;
             let block = &row[start..start + block_bytes];
             read_codes(format, block, unit % 8, &mut unit_codes[lane]);
-            write_scales(form, format, block, unit, lane, scales);
+            write_scales(form, format, block, unit, lane, to.scales);
         }
-        interleave(bits, &unit_codes, out);
+        let lower = &mut to.lower[unit * lower_bytes..][..lower_bytes];
+        match lower_bits {
+            0 => interleave(bits, &unit_codes, out),
+            _ => {
+                nibbles(&unit_codes, lower_bits, out);
+                if lower_bits == 4 { nibbles(&unit_codes, 0, lower) } else { pairs(&unit_codes, 0, lower) }
+            }
+        }
     }
 }
 
@@ -376,7 +483,7 @@ fn read_codes(format: Format, block: &[u8], sub: usize, out: &mut [u8; UNIT]) {
                 *out |= ((fifth >> i & 1) as u8) << 4;
             }
         }
-        Format::Q8_0 => {
+        Format::Q8_0 | Format::Q8Planes => {
             for (out, &code) in out.iter_mut().zip(&block[2..34]) {
                 // Adding 128 turns the signed code into an unsigned one.
                 *out = code ^ 0x80;
@@ -396,7 +503,7 @@ fn read_codes(format: Format, block: &[u8], sub: usize, out: &mut [u8; UNIT]) {
                 *out = byte >> shift & 0x0f | (fifth >> sub & 1) << 4;
             }
         }
-        Format::Q6K => {
+        Format::Q6K | Format::Q6KPlanes => {
             let part = sub % 4;
             let low = &block[sub / 4 * 64 + part % 2 * 32..][..32];
             let high = &block[128 + sub / 4 * 32..][..32];
@@ -439,7 +546,7 @@ fn write_scales(form: Scales, format: Format, block: &[u8], unit: usize, lane: u
             }
         }
         Scales::SuperHalves => {
-            debug_assert_eq!(format, Format::Q6K);
+            debug_assert!(matches!(format, Format::Q6K | Format::Q6KPlanes));
             scales[at + lane] = block[192 + 2 * sub];
             scales[at + 16 + lane] = block[192 + 2 * sub + 1];
             if sub == 0 {
@@ -449,41 +556,61 @@ fn write_scales(form: Scales, format: Format, block: &[u8], unit: usize, lane: u
     }
 }
 
-/// Writes a unit's codes in the order of the table above.
-fn interleave(bits: u32, codes: &[[u8; UNIT]; GROUP], out: &mut [u8]) {
-    // The four codes of one step and row, as a word.
-    let word = |lane: usize, step: usize| {
-        let codes = &codes[lane][4 * step..4 * step + 4];
-        u32::from_le_bytes([codes[0], codes[1], codes[2], codes[3]])
-    };
+/// The four codes of one step of one row, as a word.
+fn word(codes: &[u8; UNIT], step: usize) -> u32 {
+    let codes = &codes[4 * step..4 * step + 4];
+    u32::from_le_bytes([codes[0], codes[1], codes[2], codes[3]])
+}
+
+/// Writes a word of step `at`.
+fn put(steps: &mut [[u8; 64]], at: usize, lane: usize, word: u32) {
+    steps[at][4 * lane..4 * lane + 4].copy_from_slice(&word.to_le_bytes());
+}
+
+/// Four bits of each code, those from bit `from` on: steps 0 to 3 in the low nibbles, 4 to 7 in the high ones.
+fn nibbles(codes: &[[u8; UNIT]; GROUP], from: u32, out: &mut [u8]) {
     let (steps, _) = out.as_chunks_mut::<64>();
-    let mut put = |at: usize, lane: usize, word: u32| {
-        steps[at][4 * lane..4 * lane + 4].copy_from_slice(&word.to_le_bytes());
-    };
-    for lane in 0..GROUP {
-        if bits == 8 {
-            for step in 0..8 {
-                put(step, lane, word(lane, step));
-            }
-            continue;
-        }
+    for (lane, codes) in codes.iter().enumerate() {
         for step in 0..4 {
-            let (low, high) = (word(lane, step), word(lane, step + 4));
-            put(step, lane, low & 0x0f0f_0f0f | (high & 0x0f0f_0f0f) << 4);
+            let (low, high) = (word(codes, step) >> from, word(codes, step + 4) >> from);
+            put(steps, step, lane, low & 0x0f0f_0f0f | (high & 0x0f0f_0f0f) << 4);
         }
-        match bits {
-            5 => {
-                let bits = (0..8).map(|step| (word(lane, step) >> 4 & 0x0101_0101) << step);
-                put(4, lane, bits.fold(0, |all, bits| all | bits));
+    }
+}
+
+/// Two bits of each code, those from bit `from` on: four steps to a byte.
+fn pairs(codes: &[[u8; UNIT]; GROUP], from: u32, out: &mut [u8]) {
+    let (steps, _) = out.as_chunks_mut::<64>();
+    for (lane, codes) in codes.iter().enumerate() {
+        for half in 0..2 {
+            let bits = (0..4).map(|step| (word(codes, 4 * half + step) >> from & 0x0303_0303) << (2 * step));
+            put(steps, half, lane, bits.fold(0, |all, bits| all | bits));
+        }
+    }
+}
+
+/// Writes a unit's codes in the order of the first table above.
+fn interleave(bits: u32, codes: &[[u8; UNIT]; GROUP], out: &mut [u8]) {
+    if bits != 8 {
+        nibbles(codes, 0, out);
+    }
+    match bits {
+        5 => {
+            let (steps, _) = out.as_chunks_mut::<64>();
+            for (lane, codes) in codes.iter().enumerate() {
+                let bits = (0..8).map(|step| (word(codes, step) >> 4 & 0x0101_0101) << step);
+                put(steps, 4, lane, bits.fold(0, |all, bits| all | bits));
             }
-            6 => {
-                for half in 0..2 {
-                    let bits =
-                        (0..4).map(|step| (word(lane, 4 * half + step) >> 4 & 0x0303_0303) << (2 * step));
-                    put(4 + half, lane, bits.fold(0, |all, bits| all | bits));
+        }
+        6 => pairs(codes, 4, &mut out[256..]),
+        8 => {
+            let (steps, _) = out.as_chunks_mut::<64>();
+            for (lane, codes) in codes.iter().enumerate() {
+                for step in 0..8 {
+                    put(steps, step, lane, word(codes, step));
                 }
             }
-            _ => {}
         }
+        _ => {}
     }
 }

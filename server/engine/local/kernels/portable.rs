@@ -52,6 +52,11 @@ impl Isa for Portable {
     unsafe fn prefetch(_from: *const u8) {}
 
     #[inline(always)]
+    unsafe fn zero() -> [u8; 64] {
+        [0; 64]
+    }
+
+    #[inline(always)]
     unsafe fn store(to: *mut u8, bytes: [u8; 64]) {
         // SAFETY: the caller's promise.
         unsafe { to.cast::<[u8; 64]>().write_unaligned(bytes) }

@@ -5,6 +5,9 @@
 //! uses them for all rows of a panel, and is bound by reading the weights from memory. *Wide* (prefill) unpacks
 //! two groups of weight rows into a tile in the cache once and multiplies it with all panels, and is bound by
 //! the dot-product instructions. Both add up the units in the same order with the same operations.
+//!
+//! *Coarse* is the thin kernel with the first plane of weights in two planes: it takes the lower bits of a code for
+//! their average, and reads half of the bytes (see [`coarse_error`]).
 
 #![expect(clippy::needless_range_loop, reason = "several arrays are indexed by row, vector and part at once")]
 
@@ -72,29 +75,54 @@ pub(in crate::local) trait Form {
     const BITS: u32;
     /// How scales are stored.
     const SCALES: Scales;
+    /// Bits of a code that lie in the second plane.
+    const LOWER: u32;
+    /// In 1/32, the code that stands for zero where only a code's upper bits are read; none: all are read.
+    const COARSE: Option<i32>;
+    /// Bits of a code in the first plane: lines of 64 bytes that a unit has there.
+    const UPPER: u32 = Self::BITS - Self::LOWER;
 }
 
 macro_rules! forms {
-    ($($name:ident $bits:literal $scales:ident;)*) => {
+    ($($name:ident $bits:literal $scales:ident $lower:literal $coarse:expr;)*) => {
         $(
             #[derive(Debug)]
             struct $name;
             impl Form for $name {
                 const BITS: u32 = $bits;
                 const SCALES: Scales = Scales::$scales;
+                const LOWER: u32 = $lower;
+                const COARSE: Option<i32> = $coarse;
             }
         )*
     };
 }
 forms! {
-    Q4_0 4 Plain;
-    Q4_1 4 Min;
-    Q5_0 5 Plain;
-    Q5_1 5 Min;
-    Q8_0 8 Plain;
-    Q4K 4 SuperMin;
-    Q5K 5 SuperMin;
-    Q6K 6 SuperHalves;
+    Q4_0 4 Plain 0 None;
+    Q4_1 4 Min 0 None;
+    Q5_0 5 Plain 0 None;
+    Q5_1 5 Min 0 None;
+    Q8_0 8 Plain 0 None;
+    Q4K 4 SuperMin 0 None;
+    Q5K 5 SuperMin 0 None;
+    Q6K 6 SuperHalves 0 None;
+    Q8Planes 8 Plain 4 None;
+    Q6KPlanes 6 SuperHalves 2 None;
+    // 128 / 16 less the average of four lower bits, 7.5 / 16.
+    Q8Coarse 4 Plain 0 Some(256 - 15);
+    // 32 / 4 less the average of two lower bits, 1.5 / 4.
+    Q6KCoarse 4 SuperHalves 0 Some(256 - 12);
+}
+
+/// What the coarse kernel leaves out of a product, as a part of the weights' scale: the spread (standard deviation)
+/// of one code's lower bits, and the code steps that its result counts in. None if the format has one plane only.
+pub(in crate::local) fn coarse_error(format: Format) -> Option<f32> {
+    // The spread of a number that is any of 0 to n - 1: sqrt((n^2 - 1) / 12).
+    let steps = match format.lower_bits() {
+        0 => return None,
+        bits => (1_u32 << bits) as f32,
+    };
+    Some(((steps * steps - 1.0) / 12.0).sqrt())
 }
 
 /// Runs `$body` with `$form` standing for the weights' form. Floats are handled elsewhere.
@@ -131,6 +159,14 @@ macro_rules! with_form {
             }
             Format::Q6K => {
                 type $form = Q6K;
+                $body
+            }
+            Format::Q8Planes => {
+                type $form = Q8Planes;
+                $body
+            }
+            Format::Q6KPlanes => {
+                type $form = Q6KPlanes;
                 $body
             }
             Format::F16 | Format::Bf16 | Format::F32 => {}
@@ -185,6 +221,34 @@ pub(super) unsafe fn dispatch_thin<T: ThinRows, const P: usize>(args: &Thin<'_>)
     }
 }
 
+/// Chooses the coarse kernel for each panel; does nothing for weights in one plane.
+///
+/// # Safety
+/// The instruction set is there, and see [`Thin`].
+#[inline(always)]
+pub(super) unsafe fn dispatch_coarse<T: ThinRows, const P: usize>(args: &Thin<'_>) {
+    assert_eq!(args.weight.columns(), args.x.columns(), "a product of matrices that do not fit");
+    for group in args.groups.clone() {
+        for panel in 0..args.x.panels() {
+            let panel = &args.x.panel(panel);
+            // SAFETY: the caller's promise; the width is the panel's.
+            unsafe {
+                match (args.weight.format(), panel.width) {
+                    (Format::Q8Planes, 1) => T::run::<Q8Coarse, 1>(args, group, panel),
+                    (Format::Q8Planes, 2) => T::run::<Q8Coarse, 2>(args, group, panel),
+                    (Format::Q8Planes, 4) => T::run::<Q8Coarse, 4>(args, group, panel),
+                    (Format::Q8Planes, _) => T::run::<Q8Coarse, P>(args, group, panel),
+                    (Format::Q6KPlanes, 1) => T::run::<Q6KCoarse, 1>(args, group, panel),
+                    (Format::Q6KPlanes, 2) => T::run::<Q6KCoarse, 2>(args, group, panel),
+                    (Format::Q6KPlanes, 4) => T::run::<Q6KCoarse, 4>(args, group, panel),
+                    (Format::Q6KPlanes, _) => T::run::<Q6KCoarse, P>(args, group, panel),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
 /// Unpacks the groups, then chooses the wide kernel for each panel.
 ///
 /// # Safety
@@ -220,13 +284,24 @@ const fn offset_shift<I: Isa, F: Form>() -> Option<u32> {
 /// The codes of steps `step` (below 4) and `step + 4`.
 ///
 /// # Safety
-/// `unit` is a unit's first byte plus the part's place in a step.
+/// `unit` is a unit's first byte plus the part's place in a step, `lower` the same in the second plane, if there is one.
 #[inline(always)]
-unsafe fn codes<I: Isa, F: Form>(unit: *const u8, step: usize) -> (I::Bytes, I::Bytes) {
-    // SAFETY: the caller's promise; a unit has 64 * BITS bytes.
+unsafe fn codes<I: Isa, F: Form>(unit: *const u8, lower: *const u8, step: usize) -> (I::Bytes, I::Bytes) {
+    // SAFETY: the caller's promise; a unit has 64 * UPPER bytes, and 64 * LOWER in the second plane.
     unsafe {
         let at = |index: usize| I::load(unit.add(64 * index));
         let shift = |from: usize| if from < 4 { (4 - from as u32, 0) } else { (0, from as u32 - 4) };
+        if F::LOWER == 4 {
+            let (upper, lower) = (at(step), I::load(lower.add(64 * step)));
+            return (I::merge(I::low(lower), upper, 4, 0, 0xf0), I::merge(I::high(lower), upper, 0, 0, 0xf0));
+        }
+        if F::LOWER == 2 {
+            let (upper, down) = (at(step), 2 * step as u32);
+            let (first, second) = (I::load(lower), I::load(lower.add(64)));
+            let zero = I::zero();
+            let (low, high) = (I::merge(zero, first, 0, down, 3), I::merge(zero, second, 0, down, 3));
+            return (I::merge(low, upper, 2, 0, 0x3c), I::merge(high, upper, 0, 2, 0x3c));
+        }
         if F::BITS == 8 {
             return (at(step), at(step + 4));
         }
@@ -287,6 +362,10 @@ unsafe fn start<I: Isa, F: Form>(sums: *const i32) -> I::Ints {
     static ZERO: i32 = 0;
     // SAFETY: the caller's promise.
     unsafe {
+        if let Some(zero) = F::COARSE {
+            let start = *sums * zero >> 5;
+            return I::ints(&raw const start, 0);
+        }
         match offset_shift::<I, F>() {
             Some(shift) => I::ints(sums, shift),
             None => I::ints(&raw const ZERO, 0),
@@ -364,6 +443,7 @@ unsafe fn emit<const R: usize>(
 pub(super) unsafe fn thin<I: Isa, F: Form, const R: usize>(args: &Thin<'_>, group: usize, panel: &Panel<'_>) {
     let units = args.weight.columns() / UNIT;
     let (codes_bytes, scale_bytes) = args.weight.group(group);
+    let lower_bytes = args.weight.lower(group);
     let halves = matches!(F::SCALES, Scales::SuperHalves);
     assert!(panel.codes.len() == R * units * UNIT && panel.scales.len() == R * units);
     let (x, x_scales) = (panel.codes.as_ptr().cast::<u8>(), panel.scales.as_ptr());
@@ -377,12 +457,17 @@ pub(super) unsafe fn thin<I: Isa, F: Form, const R: usize>(args: &Thin<'_>, grou
             let x_scales = x_scales.add(unit * R);
             let x_sums = x_sums.add(unit * 3 * R);
             let x_sized = x_sized.add(unit * R);
-            let unit_codes = codes_bytes.as_ptr().add(unit * 64 * F::BITS as usize);
-            for line in 0..F::BITS as usize {
+            let unit_codes = codes_bytes.as_ptr().add(unit * 64 * F::UPPER as usize);
+            let unit_lower = lower_bytes.as_ptr().add(unit * 64 * F::LOWER as usize);
+            for line in 0..F::UPPER as usize {
                 I::prefetch(unit_codes.wrapping_add(AHEAD + 64 * line));
             }
+            for line in 0..F::LOWER as usize {
+                I::prefetch(unit_lower.wrapping_add(AHEAD + 64 * line));
+            }
             for part in 0..I::PARTS {
-                let unit_codes = unit_codes.add(part * 4 * I::LANES);
+                let place = part * 4 * I::LANES;
+                let (unit_codes, unit_lower) = (unit_codes.add(place), unit_lower.wrapping_add(place));
                 // Two accumulators, as each dot product waits for the one before it.
                 static ZERO: i32 = 0;
                 let mut ints = [[I::ints(&raw const ZERO, 0); R]; 2];
@@ -396,7 +481,7 @@ pub(super) unsafe fn thin<I: Isa, F: Form, const R: usize>(args: &Thin<'_>, grou
                 }
                 let mut narrow = [[I::narrow(); R]; 2];
                 for step in 0..4 {
-                    let (low, high) = codes::<I, F>(unit_codes, step);
+                    let (low, high) = codes::<I, F>(unit_codes, unit_lower, step);
                     for row in 0..R {
                         let at = |step: usize| x.add((step * R + row) * 4);
                         I::dot(&mut ints[0][row], &mut narrow[0][row], low, at(step), F::BITS);
@@ -431,7 +516,13 @@ pub(super) unsafe fn thin<I: Isa, F: Form, const R: usize>(args: &Thin<'_>, grou
         }
         for part in 0..I::PARTS {
             for row in 0..R {
-                I::store_f32(out[row].0.as_mut_ptr().add(part * I::LANES), sums[part][row]);
+                let mut sum = sums[part][row];
+                if F::COARSE.is_some() {
+                    // An upper code counts as many of the file's steps as its lower bits have values.
+                    let steps = 1_u32 << args.weight.format().lower_bits();
+                    sum = I::mul(sum, I::splat(steps as f32));
+                }
+                I::store_f32(out[row].0.as_mut_ptr().add(part * I::LANES), sum);
             }
         }
         emit(args, group, panel, &out);
@@ -446,8 +537,8 @@ pub(super) unsafe fn thin<I: Isa, F: Form, const R: usize>(args: &Thin<'_>, grou
 pub(super) unsafe fn expand<I: Isa, F: Form>(args: &Wide<'_>, tile: &mut Tile) {
     let units = args.weight.columns() / UNIT;
     let groups = args.groups.len();
-    // Eight bits are used where they lie.
-    if F::BITS != 8 && tile.codes.len() < groups * units * 8 {
+    // Eight bits in one plane are used where they lie.
+    if F::UPPER != 8 && tile.codes.len() < groups * units * 8 {
         tile.codes.resize(groups * units * 8, Line([0; 64]));
     }
     if tile.scales.len() < groups * units * 2 {
@@ -455,22 +546,24 @@ pub(super) unsafe fn expand<I: Isa, F: Form>(args: &Wide<'_>, tile: &mut Tile) {
     }
     for (index, group) in args.groups.clone().enumerate() {
         let (codes_bytes, scale_bytes) = args.weight.group(group);
+        let lower_bytes = args.weight.lower(group);
         // SAFETY: places inside the group as `Packed` states, and inside the tile as just made sure.
         unsafe {
             let to_codes = tile.codes.as_mut_ptr().cast::<u8>();
             let to_scales = tile.scales.as_mut_ptr().cast::<f32>().add(index * units * 2 * GROUP);
             for unit in 0..units {
-                for line in 0..F::BITS as usize {
-                    let line = (unit * F::BITS as usize + line) * 64;
+                for line in 0..F::UPPER as usize {
+                    let line = (unit * F::UPPER as usize + line) * 64;
                     I::prefetch(codes_bytes.as_ptr().wrapping_add(AHEAD + line));
                 }
                 for part in 0..I::PARTS {
-                    if F::BITS != 8 {
+                    if F::UPPER != 8 {
                         let place = part * 4 * I::LANES;
-                        let from = codes_bytes.as_ptr().add(unit * 64 * F::BITS as usize + place);
+                        let from = codes_bytes.as_ptr().add(unit * 64 * F::UPPER as usize + place);
+                        let lower = lower_bytes.as_ptr().wrapping_add(unit * 64 * F::LOWER as usize + place);
                         let to = to_codes.add((index * units + unit) * 512 + place);
                         for step in 0..4 {
-                            let (low, high) = codes::<I, F>(from, step);
+                            let (low, high) = codes::<I, F>(from, lower, step);
                             I::store(to.add(64 * step), low);
                             I::store(to.add(64 * (step + 4)), high);
                         }
@@ -499,7 +592,7 @@ pub(super) unsafe fn wide<I: Isa, F: Form, const R: usize, const V: usize>(
     let groups = args.groups.len();
     let halves = matches!(F::SCALES, Scales::SuperHalves);
     assert!(panel.codes.len() == R * units * UNIT && panel.scales.len() == R * units);
-    assert!(F::BITS == 8 || tile.codes.len() >= groups * units * 8);
+    assert!(F::UPPER == 8 || tile.codes.len() >= groups * units * 8);
     assert!(tile.scales.len() >= groups * units * 2);
     let mut out = [[Line([0.0_f32; GROUP]); R]; MAX_WIDE];
     // SAFETY: the slices have the lengths just checked, and those that `Packed` and `Activations` state.
@@ -511,7 +604,7 @@ pub(super) unsafe fn wide<I: Isa, F: Form, const R: usize, const V: usize>(
                 // An odd group at the end is computed twice and written once.
                 let vector = (first + v).min(groups * I::PARTS - 1);
                 let (index, part) = (vector / I::PARTS, vector % I::PARTS);
-                let codes = if F::BITS == 8 {
+                let codes = if F::UPPER == 8 {
                     args.weight.group(args.groups.start + index).0.as_ptr()
                 } else {
                     tile.codes.as_ptr().cast::<u8>().add(index * units * 512)
