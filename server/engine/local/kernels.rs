@@ -2,7 +2,8 @@
 //! It knows nothing of layers, of threads, or of files other than the blocks their tensors are stored in.
 //!
 //! Reading order: [`pack`] (how weights lie in memory), [`activations`] (how rows are quantized), [`product`]
-//! (the two matrix kernels), [`attention`], [`elementwise`]; [`isa`] is what an instruction set must offer.
+//! (the two matrix kernels), `amx` (the one for many rows in tiles), [`attention`], [`elementwise`]; [`isa`] is what
+//! an instruction set must offer.
 //!
 //! All kernels do the same operations in the same order, so their results are equal bit for bit: with each
 //! other, and whatever the number of rows evaluated at once. Cached, speculative and chunked runs therefore
@@ -196,6 +197,7 @@ impl Entries {
 }
 
 /// A kernel for products of many rows only: see [`Entries`].
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "AMX alone is one"))]
 #[derive(Debug)]
 pub(super) struct Many {
     /// Rows from which on it is used.

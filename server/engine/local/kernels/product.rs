@@ -139,6 +139,7 @@ macro_rules! with_form {
 }
 
 /// Something to be done for the weights' form.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for AMX alone"))]
 pub(in crate::local) trait ForForm {
     /// Does it.
     ///
@@ -152,6 +153,7 @@ pub(in crate::local) trait ForForm {
 /// # Safety
 /// As `job` says.
 #[inline(always)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for AMX alone"))]
 pub(super) unsafe fn for_form(format: Format, job: impl ForForm) {
     // SAFETY: the caller's promise.
     with_form!(format, F => unsafe { job.run::<F>() });

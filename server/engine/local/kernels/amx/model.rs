@@ -34,7 +34,8 @@ impl Model {
 
     /// A tile's rows and bytes a row; the tile must be one that can be used.
     fn shape(&self, tile: usize) -> (usize, usize) {
-        let (rows, row_bytes) = self.shapes.expect("tiles are used before they are configured").of(tile);
+        let Some(shapes) = self.shapes else { panic!("tiles are used before they are configured") };
+        let (rows, row_bytes) = shapes.of(tile);
         assert!(rows > 0 && row_bytes > 0, "tile {tile} has no shape");
         (rows, row_bytes)
     }
@@ -81,9 +82,8 @@ impl Model {
         assert!(a_rows == rows && b_bytes == row_bytes && a_bytes / 4 == b_rows, "tiles {c}, {a}, {b}");
         for m in 0..rows {
             for n in 0..row_bytes / 4 {
-                let at = 4 * n..4 * n + 4;
-                let mut sum =
-                    i32::from_le_bytes(self.tiles[c][m][at.clone()].try_into().expect("four bytes"));
+                let at = [4 * n, 4 * n + 1, 4 * n + 2, 4 * n + 3];
+                let mut sum = i32::from_le_bytes(at.map(|at| self.tiles[c][m][at]));
                 for k in 0..a_bytes / 4 {
                     for i in 0..4 {
                         let (a, b) = (self.tiles[a][m][4 * k + i] as i8, self.tiles[b][k][4 * n + i] as i8);
@@ -91,7 +91,7 @@ impl Model {
                         sum = sum.wrapping_add(i32::from(a) * i32::from(b));
                     }
                 }
-                self.tiles[c][m][at].copy_from_slice(&sum.to_le_bytes());
+                self.tiles[c][m][4 * n..][..4].copy_from_slice(&sum.to_le_bytes());
             }
         }
         // What is outside the shape becomes zero.

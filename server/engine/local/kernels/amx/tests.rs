@@ -1,5 +1,5 @@
-//! The kernel on the model of the tiles, and its real instructions on the trap; that products are right is tested
-//! with those of all other kernels, where layers are.
+//! The kernel on the model of the tiles, and its real instructions on the trap.
+//! It knows nothing of layers: that products are right is tested there, with those of all other kernels.
 
 use super::model::Model;
 use super::tiles::Tiles;
