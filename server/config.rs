@@ -251,9 +251,10 @@ const KEYS: &[Key] = &[
     },
     Key {
         name: "kernel",
-        expected: "a string: `auto`, or a kernel that `taper doctor` names",
+        expected: "a string: `auto`, `amx`, `avx512-vnni`, `avx-vnni`, `avx2`, `portable` or `candle`",
         default: "\"auto\"",
-        description: "Which kernels run the model on a processor. `auto` is the best that it has.",
+        description: "Which kernels run the model on a processor. `auto` is the fastest that it has; `taper doctor` says \
+                      which, and why.",
         set: |settings, value| {
             settings.engine.kernel = automatic(value)?;
             Some(())

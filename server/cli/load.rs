@@ -23,7 +23,8 @@ pub struct ModelArgs {
     /// Where it runs: auto, cpu, cuda, metal.
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<String>,
-    /// Which kernels run it on a CPU; `taper doctor` lists them.
+    /// Which kernels run it on a CPU: auto, amx, avx512-vnni, avx-vnni, avx2, portable, candle; `taper doctor` says
+    /// what auto is here, and why.
     #[arg(long, value_name = "KERNEL", env = "TAPER_KERNEL")]
     pub kernel: Option<String>,
     /// Threads that compute; without it, as many as there are cores.

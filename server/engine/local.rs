@@ -29,6 +29,7 @@ pub mod pool;
 pub(crate) mod real_model;
 mod sample;
 mod sequences;
+mod trial;
 mod weights;
 
 pub use config::Config;
@@ -529,16 +530,17 @@ fn decoder(
         let decoder = CandleDecoder::load(gguf, config, capacity, device)?;
         Ok((Box::new(decoder), format!("candle: {why}")))
     };
-    let (kernel, why) = match options.kernel {
+    let asked = match options.kernel {
         _ if !device.is_cpu() => return candle("made for this device"),
         KernelChoice::Candle => return candle("asked for by name"),
         KernelChoice::Auto if !cfg!(target_arch = "x86_64") => {
             return candle("the fastest on this kind of processor");
         }
-        KernelChoice::Auto => Kernel::choose(None)?,
-        KernelChoice::Own(kernel) => Kernel::choose(Some(kernel.name()))?,
+        KernelChoice::Auto => None,
+        KernelChoice::Own(kernel) => Some(kernel),
     };
     let threads = options.threads.map_or_else(Pool::default_threads, NonZeroUsize::get);
+    let (kernel, why) = trial::choose(gguf, asked, threads)?;
     match CpuDecoder::new(gguf, config, capacity, kernel, threads) {
         Ok(decoder) => {
             let threads = decoder.threads();

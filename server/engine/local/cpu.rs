@@ -31,7 +31,6 @@ use pages::Pages;
 /// lies between two layers stays in the cache.
 const CHUNK: usize = 256;
 
-
 /// A decoder of the llama family with its weights and sequences.
 #[derive(Debug)]
 pub struct CpuDecoder {

@@ -78,7 +78,8 @@ impl Head {
             Ask::Greatest if margins.is_none() => Cow::Owned(Ask::All),
             ask => Cow::Borrowed(ask),
         };
-        if (0..rows).all(|row| *ask(row) == Ask::All) {
+        // Activations that lie in a form for products of many rows fit no other kernel.
+        if compute.has_many(rows) || (0..rows).all(|row| *ask(row) == Ask::All) {
             compute.multiply(x, &mut [Target { linear, out, add: false }]);
             return;
         }

@@ -2,7 +2,8 @@
 //! It knows nothing of layers, of threads, or of files other than the blocks their tensors are stored in.
 //!
 //! Reading order: [`pack`] (how weights lie in memory), [`activations`] (how rows are quantized), [`product`]
-//! (the two matrix kernels), [`attention`], [`elementwise`]; [`isa`] is what an instruction set must offer.
+//! (the two matrix kernels), `amx` (the one for many rows in tiles), [`attention`], [`elementwise`]; [`isa`] is what
+//! an instruction set must offer.
 //!
 //! All kernels do the same operations in the same order, so their results are equal bit for bit: with each
 //! other, and whatever the number of rows evaluated at once. Cached, speculative and chunked runs therefore
@@ -11,6 +12,10 @@
 use crate::EngineError;
 
 pub(super) mod activations;
+#[cfg(any(target_arch = "x86_64", test))]
+mod amx;
+#[cfg(test)]
+pub(super) use amx::tests as amx_tests;
 pub(super) mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -33,6 +38,8 @@ pub enum Kernel {
     AvxVnni,
     /// AVX-512 (F, BW, VL) with the int8 dot product.
     Avx512Vnni,
+    /// The int8 tiles of AMX for many rows, AVX-512 VNNI for the rest.
+    Amx,
 }
 
 /// Rows that share one pass over the weights without unpacking them to memory first; more rows take the tiled product.
@@ -40,7 +47,7 @@ pub(super) const THIN_ROWS: usize = 8;
 
 impl Kernel {
     /// All kernels, the best one last.
-    pub const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::AvxVnni, Self::Avx512Vnni];
+    pub const ALL: [Self; 5] = [Self::Portable, Self::Avx2, Self::AvxVnni, Self::Avx512Vnni, Self::Amx];
 
     /// The name by which it is asked for.
     pub fn name(self) -> &'static str {
@@ -49,6 +56,7 @@ impl Kernel {
             Self::Avx2 => "avx2",
             Self::AvxVnni => "avx-vnni",
             Self::Avx512Vnni => "avx512-vnni",
+            Self::Amx => "amx",
         }
     }
 
@@ -59,32 +67,45 @@ impl Kernel {
             Self::Avx2 => "AVX2",
             Self::AvxVnni => "AVX-VNNI",
             Self::Avx512Vnni => "AVX-512 VNNI",
+            Self::Amx => "AMX",
         }
+    }
+
+    /// What this processor, its system or this build lacks to run it.
+    pub fn lacks(self) -> Vec<&'static str> {
+        let mut lacks = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            macro_rules! need {
+                ($($feature:tt)*) => {
+                    $(if !is_x86_feature_detected!($feature) {
+                        lacks.push($feature);
+                    })*
+                };
+            }
+            if self != Self::Portable {
+                need!("avx2" "fma" "f16c");
+            }
+            if self == Self::AvxVnni {
+                need!("avxvnni");
+            }
+            if matches!(self, Self::Avx512Vnni | Self::Amx) {
+                need!("avx512f" "avx512bw" "avx512vl" "avx512vnni");
+            }
+            if self == Self::Amx {
+                lacks.extend(amx::lacks());
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        if self != Self::Portable {
+            lacks.push("an x86-64 processor");
+        }
+        lacks
     }
 
     /// Whether this processor and this build can run it.
     pub fn is_available(self) -> bool {
-        #[cfg(target_arch = "x86_64")]
-        {
-            let avx2 = is_x86_feature_detected!("avx2")
-                && is_x86_feature_detected!("fma")
-                && is_x86_feature_detected!("f16c");
-            match self {
-                Self::Portable => true,
-                Self::Avx2 => avx2,
-                Self::AvxVnni => avx2 && is_x86_feature_detected!("avxvnni"),
-                Self::Avx512Vnni => {
-                    avx2 && is_x86_feature_detected!("avx512f")
-                        && is_x86_feature_detected!("avx512bw")
-                        && is_x86_feature_detected!("avx512vl")
-                        && is_x86_feature_detected!("avx512vnni")
-                }
-            }
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        {
-            self == Self::Portable
-        }
+        self.lacks().is_empty()
     }
 
     /// The best kernel that this processor has.
@@ -113,8 +134,9 @@ impl Kernel {
         if !kernel.is_available() {
             let best = Self::best();
             return Err(refuse(format!(
-                "this processor cannot run {}; remove the setting, or ask for {}",
+                "this machine cannot run {}: missing are {}; remove the setting, or ask for {}",
                 kernel.title(),
+                kernel.lacks().join(", "),
                 best.name()
             )));
         }
@@ -134,6 +156,8 @@ impl Kernel {
             Self::AvxVnni => &avx2::AVX_VNNI,
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Vnni => &avx512::ENTRIES,
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => &amx::ENTRIES,
             _ => &portable::ENTRIES,
         }
     }
@@ -165,6 +189,27 @@ pub(super) struct Entries {
     pub(super) gate: unsafe fn(&[f32], &[f32], &mut [f32]),
     /// See [`elementwise::softmax`].
     pub(super) softmax: unsafe fn(&[f32]) -> (f32, f32),
+    /// What serves products of many rows instead of the above.
+    pub(super) many: Option<Many>,
+}
+
+impl Entries {
+    /// What serves products of that many rows instead of `panel`, `wide_groups`, `wide` and `quantize`.
+    pub(super) fn many(&self, rows: usize) -> Option<&Many> {
+        self.many.as_ref().filter(|many| rows >= many.from)
+    }
+}
+
+/// A kernel for products of many rows only: see [`Entries`].
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "AMX alone is one"))]
+#[derive(Debug)]
+pub(super) struct Many {
+    /// Rows from which on it is used.
+    pub(super) from: usize,
+    pub(super) panel: usize,
+    pub(super) wide_groups: usize,
+    pub(super) wide: unsafe fn(&product::Wide<'_>, &mut product::Tile),
+    pub(super) quantize: unsafe fn(&[f32], &mut activations::Slot<'_>),
 }
 
 /// See [`elementwise::softmax`]; on the best kernel that this processor has.
@@ -241,7 +286,7 @@ macro_rules! entries {
 
         $(#[target_feature(enable = $features)])?
         unsafe fn quantize(row: &[f32], slot: &mut activations::Slot<'_>) {
-            activations::quantize(row, slot);
+            activations::quantize::<false>(row, slot);
         }
 
         $(#[target_feature(enable = $features)])?
@@ -271,6 +316,7 @@ macro_rules! entries {
             norm,
             gate,
             softmax,
+            many: None,
         }
     }};
 }
@@ -297,7 +343,7 @@ mod tests {
         let error = Kernel::choose(Some("mmx")).unwrap_err().to_string();
         assert_eq!(
             error,
-            "kernel \"mmx\": there is no such kernel; the CPU kernels are portable, avx2, avx-vnni, avx512-vnni"
+            "kernel \"mmx\": there is no such kernel; the CPU kernels are portable, avx2, avx-vnni, avx512-vnni, amx"
         );
         for kernel in Kernel::ALL {
             match Kernel::choose(Some(kernel.name())) {

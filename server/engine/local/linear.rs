@@ -48,6 +48,17 @@ impl Compute {
         Self { pool, entries: kernel.entries() }
     }
 
+    /// With a kernel that is none of those offered.
+    #[cfg(test)]
+    pub(in crate::local) fn with(entries: &'static Entries, pool: Pool) -> Self {
+        Self { pool, entries }
+    }
+
+    /// Whether products of that many rows have a kernel, and activations a form, of their own.
+    pub(in crate::local) fn has_many(&self, rows: usize) -> bool {
+        self.entries.many(rows).is_some()
+    }
+
     /// Fills the activations: `fill(row, values)` for each row, then quantizes them.
     pub(in crate::local) fn prepare(
         &self,
@@ -56,7 +67,9 @@ impl Compute {
         columns: usize,
         fill: impl Fn(usize, &mut [f32]) + Sync,
     ) {
-        let panel = self.entries.panel;
+        let many = self.entries.many(rows);
+        let panel = many.map_or(self.entries.panel, |many| many.panel);
+        let quantize = many.map_or(self.entries.quantize, |many| many.quantize);
         let buffers = x.shape(rows, columns, panel);
         let units = columns / 32;
         let floats = Chunks::new(buffers.floats, panel * columns);
@@ -83,7 +96,7 @@ impl Compute {
             }
             if columns.is_multiple_of(32) {
                 // SAFETY: `entries` are those of an instruction set that is there.
-                unsafe { (self.entries.quantize)(floats, &mut slot) };
+                unsafe { quantize(floats, &mut slot) };
             }
         });
     }
@@ -91,6 +104,9 @@ impl Compute {
     /// Computes all targets, in parallel.
     pub(in crate::local) fn multiply(&self, x: &Activations, targets: &mut [Target<'_>]) {
         let thin = x.rows() <= THIN_ROWS;
+        let many = self.entries.many(x.rows());
+        let wide_groups = many.map_or(self.entries.wide_groups, |many| many.wide_groups);
+        let wide = many.map_or(self.entries.wide, |many| many.wide);
         // Per target: its pieces, groups of a piece, where it goes.
         let plan: Vec<_> = targets
             .iter_mut()
@@ -102,7 +118,7 @@ impl Compute {
                 let per_piece = if thin || !quantized {
                     (PIECE_BYTES / weight.group_bytes()).max(1)
                 } else {
-                    self.entries.wide_groups
+                    wide_groups
                 };
                 let out = Shared(target.out.as_mut_ptr());
                 (weight.groups().div_ceil(per_piece), per_piece, out, target.linear, target.add, quantized)
@@ -128,7 +144,7 @@ impl Compute {
                     } else if thin {
                         (self.entries.thin)(&args);
                     } else {
-                        TILE.with_borrow_mut(|tile| (self.entries.wide)(&args, tile));
+                        TILE.with_borrow_mut(|tile| wide(&args, tile));
                     }
                 }
                 return;
@@ -259,6 +275,7 @@ mod tests {
 
     use super::*;
     use crate::gguf::{Gguf, TensorView};
+    use crate::local::kernels::amx_tests;
     use crate::local::real_model;
 
     const QUANTIZED: [GgmlDType; 8] = [
@@ -273,9 +290,15 @@ mod tests {
     ];
     const FLOATS: [GgmlDType; 3] = [GgmlDType::F32, GgmlDType::F16, GgmlDType::BF16];
 
-    fn computes() -> Vec<(Kernel, Compute)> {
+    /// Every kernel of this machine, and that of AMX without AMX.
+    fn computes() -> Vec<(&'static str, Compute)> {
         let kernels = Kernel::ALL.into_iter().filter(|kernel| kernel.is_available());
-        kernels.map(|kernel| (kernel, Compute::new(kernel, Pool::new(2)))).collect()
+        let mut computes: Vec<_> =
+            kernels.map(|kernel| (kernel.name(), Compute::new(kernel, Pool::new(2)))).collect();
+        computes.push(("amx on the model", Compute::with(&amx_tests::ON_MODEL, Pool::new(2))));
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        computes.push(("amx, trapped", Compute::with(&amx_tests::TRAPPED, Pool::new(2))));
+        computes
     }
 
     /// Uneven values, as weights have them: some far from the rest.
@@ -380,7 +403,7 @@ mod tests {
             };
             let weights = dequantized(&tensor);
             let view = TensorView { dtype, shape: vec![rows, columns], data: &data };
-            let x = random_values(&mut random, 5 * columns);
+            let x = random_values(&mut random, 21 * columns);
             let mut first: Option<Vec<f32>> = None;
             for (kernel, compute) in computes() {
                 let weight = Packed::new(&view, &compute.pool).unwrap();
@@ -429,6 +452,33 @@ mod tests {
                             "{dtype:?} {kernel:?}, {count} times {rows} x {columns}: {error}"
                         );
                     }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn tiles_give_the_portable_bits_in_all_shapes() {
+        let mut random = fastrand::Rng::with_seed(6);
+        let portable = Compute::new(Kernel::Portable, Pool::new(2));
+        // All widths of the last panel, whole and broken batches, more units than one chunk, more groups than one
+        // piece.
+        let tiles: Vec<_> = computes().into_iter().filter(|(name, _)| name.starts_with("amx")).collect();
+        for dtype in QUANTIZED {
+            for (count, units) in [(16, 1), (17, 33), (18, 3), (20, 40), (27, 5), (32, 8), (64, 2), (79, 16)]
+            {
+                let columns = (units * 32_usize).next_multiple_of(dtype.block_size());
+                let rows = random.usize(1..150);
+                let values = random_values(&mut random, rows * columns);
+                let (data, _) = stored(dtype, &values, rows, columns);
+                let view = TensorView { dtype, shape: vec![rows, columns], data: &data };
+                let bias = random.bool().then(|| random_values(&mut random, rows));
+                let linear = Linear { weight: Packed::new(&view, &portable.pool).unwrap(), bias };
+                let x = random_values(&mut random, count * columns);
+                let expected = product(&portable, &linear, &x, columns);
+                for (name, compute) in &tiles {
+                    let ours = product(compute, &linear, &x, columns);
+                    assert!(ours == expected, "{dtype:?} {name}, {count} times {rows} x {columns}");
                 }
             }
         }

@@ -235,7 +235,8 @@ fn it_says_what_it_is_and_how_fast() {
     let about = engine.about().clone();
     assert_eq!((about.model.as_str(), about.family.as_str()), ("random qwen2", "qwen2"));
     assert_eq!(about.device, "CPU: asked for");
-    let own = about.kernel.contains("the best that this processor has; ");
+    // AMX says how its race ended.
+    let own = ["the best that this processor has; ", " here; "].iter().any(|why| about.kernel.contains(why));
     assert!(own || about.kernel.starts_with("candle: "), "{}", about.kernel);
     assert!(about.weight_bytes > 10_000);
     assert_eq!(engine.rates(), Rates::default());

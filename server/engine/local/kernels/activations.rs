@@ -14,7 +14,7 @@ pub(in crate::local) struct Activations {
     panel: usize,
     /// `[rows, columns]`.
     pub(in crate::local) floats: Vec<f32>,
-    /// For each panel `[columns / 4, width, 4]`.
+    /// For each panel `[columns / 4, width, 4]`; `[columns / 32, width, 32]` where the kernel asks for whole units.
     codes: Vec<i8>,
     /// For each panel `[units, width]`.
     scales: Vec<f32>,
@@ -129,9 +129,9 @@ pub(in crate::local) fn width(rows: usize) -> usize {
 const ROUND: f32 = 12_582_912.0;
 
 /// Quantizes the rows of one panel: `floats` is `[rows, columns]`, `rows` at most the slot's width; the rest is
-/// padded with zero scales.
+/// padded with zero scales. `WHOLE` leaves the 32 codes of a unit and row together.
 #[inline(always)]
-pub(in crate::local) fn quantize(floats: &[f32], slot: &mut Slot<'_>) {
+pub(in crate::local) fn quantize<const WHOLE: bool>(floats: &[f32], slot: &mut Slot<'_>) {
     let width = slot.width;
     let units = slot.scales.len() / width;
     let columns = units * UNIT;
@@ -161,10 +161,15 @@ pub(in crate::local) fn quantize(floats: &[f32], slot: &mut Slot<'_>) {
                 halves[0] += wide[i];
                 halves[1] += wide[16 + i];
             }
-            let (to, _) = slot.codes[unit * UNIT * width..(unit + 1) * UNIT * width].as_chunks_mut::<4>();
-            let (steps, _) = codes.as_chunks::<4>();
-            for (to, codes) in to[row..].iter_mut().step_by(width).zip(steps) {
-                *to = *codes;
+            let to = &mut slot.codes[unit * UNIT * width..(unit + 1) * UNIT * width];
+            if WHOLE {
+                to[row * UNIT..][..UNIT].copy_from_slice(&codes);
+            } else {
+                let (to, _) = to.as_chunks_mut::<4>();
+                let (steps, _) = codes.as_chunks::<4>();
+                for (to, codes) in to[row..].iter_mut().step_by(width).zip(steps) {
+                    *to = *codes;
+                }
             }
             let sum = halves[0] + halves[1];
             slot.scales[unit * width + row] = scale;

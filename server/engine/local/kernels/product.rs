@@ -19,7 +19,7 @@ use super::pack::{Format, GROUP, Packed, Scales, UNIT};
 
 /// Bytes by which the thin kernel asks for weights ahead of their use: the processor's own prefetching stops at
 /// page borders and starts anew behind them.
-const AHEAD: usize = 4096;
+pub(super) const AHEAD: usize = 4096;
 
 /// Groups that the wide kernel works on at once at most.
 const MAX_WIDE: usize = 4;
@@ -60,14 +60,14 @@ pub(in crate::local) type Dense<'a> = Thin<'a>;
 /// scale and the minimum, or the scales of both halves), group behind group. One for each thread, reused.
 #[derive(Debug, Default)]
 pub(in crate::local) struct Tile {
-    codes: Vec<Line<u8, 64>>,
-    scales: Vec<Line<f32, GROUP>>,
+    pub(super) codes: Vec<Line<u8, 64>>,
+    pub(super) scales: Vec<Line<f32, GROUP>>,
 }
 
 /// A cache line. Vectors that straddle two lines take two loads.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
-struct Line<T, const N: usize>([T; N]);
+pub(super) struct Line<T, const N: usize>(pub(super) [T; N]);
 
 /// A storage form as a type, so that kernels are compiled for each.
 pub(in crate::local) trait Form {
@@ -172,6 +172,27 @@ macro_rules! with_form {
             Format::F16 | Format::Bf16 | Format::F32 => {}
         }
     };
+}
+
+/// Something to be done for the weights' form.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for AMX alone"))]
+pub(in crate::local) trait ForForm {
+    /// Does it.
+    ///
+    /// # Safety
+    /// As the implementation says.
+    unsafe fn run<F: Form>(self);
+}
+
+/// Does it for the form of `format`; nothing for floats.
+///
+/// # Safety
+/// As `job` says.
+#[inline(always)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for AMX alone"))]
+pub(super) unsafe fn for_form(format: Format, job: impl ForForm) {
+    // SAFETY: the caller's promise.
+    with_form!(format, F => unsafe { job.run::<F>() });
 }
 
 /// The thin kernel of one instruction set, for a form and a number of rows.
@@ -286,7 +307,11 @@ const fn offset_shift<I: Isa, F: Form>() -> Option<u32> {
 /// # Safety
 /// `unit` is a unit's first byte plus the part's place in a step, `lower` the same in the second plane, if there is one.
 #[inline(always)]
-unsafe fn codes<I: Isa, F: Form>(unit: *const u8, lower: *const u8, step: usize) -> (I::Bytes, I::Bytes) {
+pub(super) unsafe fn codes<I: Isa, F: Form>(
+    unit: *const u8,
+    lower: *const u8,
+    step: usize,
+) -> (I::Bytes, I::Bytes) {
     // SAFETY: the caller's promise; a unit has 64 * UPPER bytes, and 64 * LOWER in the second plane.
     unsafe {
         let at = |index: usize| I::load(unit.add(64 * index));
@@ -328,7 +353,11 @@ unsafe fn codes<I: Isa, F: Form>(unit: *const u8, lower: *const u8, step: usize)
 /// # Safety
 /// `scales` is the first byte of a group's scales, which has that unit.
 #[inline(always)]
-unsafe fn factors<I: Isa, F: Form>(scales: *const u8, unit: usize, part: usize) -> (I::Floats, I::Floats) {
+pub(super) unsafe fn factors<I: Isa, F: Form>(
+    scales: *const u8,
+    unit: usize,
+    part: usize,
+) -> (I::Floats, I::Floats) {
     let lane = part * I::LANES;
     // SAFETY: the caller's promise; see `Scales` for the places.
     unsafe {
@@ -378,7 +407,12 @@ unsafe fn start<I: Isa, F: Form>(sums: *const i32) -> I::Ints {
 /// # Safety
 /// The pointers are valid.
 #[inline(always)]
-unsafe fn finish<I: Isa>(sum: I::Floats, ints: I::Ints, scale: I::Floats, x_scale: *const f32) -> I::Floats {
+pub(super) unsafe fn finish<I: Isa>(
+    sum: I::Floats,
+    ints: I::Ints,
+    scale: I::Floats,
+    x_scale: *const f32,
+) -> I::Floats {
     // SAFETY: the caller's promise.
     unsafe { I::mul_add(I::floats(ints), I::mul(scale, I::splat(*x_scale)), sum) }
 }
@@ -388,7 +422,7 @@ unsafe fn finish<I: Isa>(sum: I::Floats, ints: I::Ints, scale: I::Floats, x_scal
 /// # Safety
 /// See [`Thin`].
 #[inline(always)]
-unsafe fn emit<const R: usize>(
+pub(super) unsafe fn emit<const R: usize>(
     args: &Thin<'_>,
     group: usize,
     panel: &Panel<'_>,

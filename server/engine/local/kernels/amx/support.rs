@@ -1,0 +1,117 @@
+//! Whether this processor has int8 tiles and the system lets this process use them.
+//! It knows nothing of what is done with them.
+//!
+//! Sources: Intel's Software Developer's Manual, volume 1, chapter "Programming with Intel AMX", and volume 2,
+//! `CPUID`; Linux, `Documentation/arch/x86/xstate.rst`.
+
+use std::sync::OnceLock;
+
+/// What is missing for tiles, as phrases; empty where they can be used. Asks the system for its permission, which
+/// then holds for all threads of the process, once.
+pub(in crate::local::kernels) fn lacks() -> &'static [&'static str] {
+    static LACKS: OnceLock<Vec<&'static str>> = OnceLock::new();
+    LACKS.get_or_init(|| {
+        let mut lacks = in_processor();
+        if lacks.is_empty() && !permitted() {
+            lacks.push("the system's permission to use tiles");
+        }
+        lacks
+    })
+}
+
+/// A leaf of CPUID, which every x86-64 processor has.
+#[allow(unused_unsafe, reason = "the intrinsic became safe after the oldest compiler that we build with")]
+fn cpuid(leaf: u32, part: u32) -> std::arch::x86_64::CpuidResult {
+    // SAFETY: see above.
+    unsafe { std::arch::x86_64::__cpuid_count(leaf, part) }
+}
+
+/// What the processor, or the system's set-up of it, lacks.
+fn in_processor() -> Vec<&'static str> {
+    if !cfg!(target_os = "linux") {
+        return vec!["Linux, the one system where tiles are asked for"];
+    }
+    let last_leaf = cpuid(0, 0).eax;
+    let bit = |word: u32, bit: u32| word >> bit & 1 == 1;
+    let features = if last_leaf >= 7 { cpuid(7, 0).edx } else { 0 };
+    let mut lacks = Vec::new();
+    if !bit(features, 24) {
+        lacks.push("amx-tile");
+    }
+    if !bit(features, 25) {
+        lacks.push("amx-int8");
+    }
+    if !lacks.is_empty() {
+        return lacks;
+    }
+    // The system has turned on XGETBV, and with it the tiles' configuration and data.
+    let enabled = if bit(cpuid(1, 0).ecx, 27) {
+        // SAFETY: the bit just read says that the instruction is there.
+        unsafe { enabled_states() }
+    } else {
+        0
+    };
+    if enabled >> 17 & 3 != 3 {
+        lacks.push("a system that saves tiles");
+    }
+    let palette = cpuid(0x1d, 1);
+    let (row_bytes, tiles, rows) = (palette.ebx & 0xffff, palette.ebx >> 16, palette.ecx & 0xffff);
+    if last_leaf < 0x1d || row_bytes < 64 || tiles < 8 || rows < 16 {
+        lacks.push("tiles of 16 rows of 64 bytes, eight of them");
+    }
+    lacks
+}
+
+/// The processor states that the system saves (XCR0).
+///
+/// # Safety
+/// XGETBV is enabled.
+#[target_feature(enable = "xsave")]
+unsafe fn enabled_states() -> u64 {
+    // SAFETY: the caller's promise; register 0 always exists.
+    unsafe { std::arch::x86_64::_xgetbv(0) }
+}
+
+/// Asks Linux for the use of tile data, and whether it was granted. The thread's first use makes the system enlarge
+/// the memory in which it saves the thread's registers; threads that do not touch tiles pay nothing.
+#[cfg(target_os = "linux")]
+fn permitted() -> bool {
+    const GET: usize = 0x1022;
+    const REQUEST: usize = 0x1023;
+    const TILE_DATA: usize = 18;
+    let mut granted = 0_u64;
+    // SAFETY: the first call takes a number, the second writes one u64 to a place that is there.
+    unsafe {
+        arch_prctl(REQUEST, TILE_DATA) == 0
+            && arch_prctl(GET, (&raw mut granted).expose_provenance()) == 0
+            && granted >> TILE_DATA & 1 == 1
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn permitted() -> bool {
+    false
+}
+
+/// The system call of that name; 0 or a negative error number.
+///
+/// # Safety
+/// `argument` is what `code` demands.
+#[cfg(target_os = "linux")]
+unsafe fn arch_prctl(code: usize, argument: usize) -> isize {
+    const NUMBER: isize = 158;
+    let result;
+    // SAFETY: the caller's promise; a system call changes the registers named, and memory through `argument` only.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            inlateout("rax") NUMBER => result,
+            in("rdi") code,
+            in("rsi") argument,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack)
+        );
+    }
+    result
+}

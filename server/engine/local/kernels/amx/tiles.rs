@@ -1,0 +1,134 @@
+//! The tile registers of AMX: their shapes, and the few instructions on them that the product needs.
+//! It knows nothing of weights, activations, or whether this processor has tiles.
+//!
+//! The semantics are those of Intel's Software Developer's Manual, volume 2: `LDTILECFG`, `TILEZERO`, `TILELOADD`,
+//! `TDPBSSD`, `TILESTORED`, `TILERELEASE`. Tests run the same kernel on a model of them, on any machine.
+
+use std::fmt;
+
+/// Bytes of a tile's row at most.
+pub(super) const ROW_BYTES: usize = 64;
+/// Tile registers.
+pub(super) const TILES: usize = 8;
+
+/// The shapes of the eight tiles, in the memory form that `ldtilecfg` reads.
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+pub(super) struct Shapes(pub(super) [u8; 64]);
+
+impl Shapes {
+    /// Palette 1 with these rows (at most 16) and bytes a row (at most 64, a multiple of four) for each tile.
+    pub(super) fn new(shapes: [(usize, usize); TILES]) -> Self {
+        let mut bytes = [0; 64];
+        bytes[0] = 1;
+        for (tile, (rows, row_bytes)) in shapes.into_iter().enumerate() {
+            debug_assert!(rows <= 16 && row_bytes <= ROW_BYTES && row_bytes % 4 == 0);
+            // Bytes 16 to 47: sixteen-bit bytes a row; bytes 48 to 63: rows.
+            bytes[16 + 2 * tile] = row_bytes as u8;
+            bytes[48 + tile] = rows as u8;
+        }
+        Self(bytes)
+    }
+
+    /// Rows of a tile, and bytes of each.
+    #[cfg(test)]
+    pub(super) fn of(&self, tile: usize) -> (usize, usize) {
+        let row_bytes = u16::from_le_bytes([self.0[16 + 2 * tile], self.0[17 + 2 * tile]]);
+        (usize::from(self.0[48 + tile]), usize::from(row_bytes))
+    }
+}
+
+impl fmt::Debug for Shapes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Shapes").field(&&self.0[..]).finish()
+    }
+}
+
+/// Eight tile registers.
+///
+/// # Safety of the methods
+/// The implementation can run here ([`Silicon`] where [`super::support`] lacks nothing), tiles are used in the
+/// shapes last configured, and pointers are valid for what these shapes read or write; no alignment is needed.
+pub(super) trait Tiles {
+    /// Gives all tiles their shapes and zeros them.
+    unsafe fn configure(&mut self, shapes: &Shapes);
+    /// Zeros in tile `T`.
+    unsafe fn zero<const T: u8>(&mut self);
+    /// Loads tile `T`: row `r` from `from + r * stride`.
+    unsafe fn load<const T: u8>(&mut self, from: *const u8, stride: usize);
+    /// Adds the products of tiles `A` and `B` to tile `C`: `C[m][n] += A[m][4k + i] * B[k][4n + i]` over all `k` and
+    /// `i` below 4, where `A` and `B` hold signed bytes and `C` 32-bit sums.
+    unsafe fn dot<const C: u8, const A: u8, const B: u8>(&mut self);
+    /// Stores tile `T`: row `r` to `to + r * stride`.
+    unsafe fn store<const T: u8>(&mut self, to: *mut u8, stride: usize);
+    /// Gives the tiles back: the processor and the system need not save them any more.
+    unsafe fn release(&mut self);
+}
+
+/// The processor's own tiles, those of the thread that runs.
+#[cfg(target_arch = "x86_64")]
+#[derive(Debug)]
+pub(super) struct Silicon;
+
+// No block claims `nomem`, `readonly` or `pure`: each may touch memory as far as the compiler knows, so what was
+// written before (the shapes above all) is in memory when it runs, what it stores is read afterwards, and blocks
+// stay in their order, which is all that ties the tiles' contents together. Every address is that of a pointer
+// operand, hence exposed. The compiler itself never uses tiles.
+#[cfg(target_arch = "x86_64")]
+impl Tiles for Silicon {
+    #[inline(always)]
+    unsafe fn configure(&mut self, shapes: &Shapes) {
+        // SAFETY: reads 64 bytes, which are a valid configuration; the caller promises the instruction.
+        unsafe {
+            std::arch::asm!("ldtilecfg [{}]", in(reg) shapes, options(nostack, preserves_flags));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn zero<const T: u8>(&mut self) {
+        // SAFETY: the caller's promise.
+        unsafe { std::arch::asm!("tilezero tmm{}", const T, options(nostack, preserves_flags)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load<const T: u8>(&mut self, from: *const u8, stride: usize) {
+        // SAFETY: the caller's promise. The index register is the stride, so its scale is written out.
+        unsafe {
+            std::arch::asm!(
+                "tileloadd tmm{}, [{} + 1*{}]",
+                const T, in(reg) from, in(reg) stride,
+                options(nostack, preserves_flags)
+            );
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dot<const C: u8, const A: u8, const B: u8>(&mut self) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            std::arch::asm!(
+                "tdpbssd tmm{}, tmm{}, tmm{}",
+                const C, const A, const B,
+                options(nostack, preserves_flags)
+            );
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store<const T: u8>(&mut self, to: *mut u8, stride: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            std::arch::asm!(
+                "tilestored [{} + 1*{}], tmm{}",
+                in(reg) to, in(reg) stride, const T,
+                options(nostack, preserves_flags)
+            );
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn release(&mut self) {
+        // SAFETY: the caller promises the instruction.
+        unsafe { std::arch::asm!("tilerelease", options(nostack, preserves_flags)) }
+    }
+}
