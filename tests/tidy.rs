@@ -55,7 +55,7 @@ fn production(text: &str) -> Vec<(usize, &str)> {
     // Attributes may stand between the two.
     let test_module = |at: usize| {
         let mut lines = text[at..].lines().skip(1).skip_while(|line| line.starts_with(['#', ' ', ')', ']']));
-        lines.next().is_some_and(|line| line.starts_with("mod "))
+        lines.next().is_some_and(|line| line.trim_start_matches("pub(super) ").starts_with("mod "))
     };
     let end = text.match_indices("#[cfg(test)]\n").map(|(at, _)| at).find(|&at| test_module(at));
     let end = end.unwrap_or(text.len());

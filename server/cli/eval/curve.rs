@@ -16,8 +16,10 @@ pub(super) struct Point {
     saved: usize,
 }
 
+/// A number of a point or of a cover.
+type Measure<T> = fn(&T) -> f64;
 /// The two measures of confidence.
-const MEASURES: [(&str, fn(&Point) -> f64); 2] = [("mean", |it| it.mean), ("min", |it| it.min)];
+const MEASURES: [(&str, Measure<Point>); 2] = [("mean", |it| it.mean), ("min", |it| it.min)];
 /// Bins of the reliability table.
 const BINS: usize = 10;
 
@@ -147,7 +149,7 @@ pub(super) fn svg(points: &[Point], out: &mut dyn Write) -> io::Result<()> {
     let mut legend = TOP + 12.0;
     for ((name, of), colours) in MEASURES.into_iter().zip(colours) {
         let covers = covers(points, of);
-        let values: [(&str, fn(&Cover) -> f64); 2] =
+        let values: [(&str, Measure<Cover>); 2] =
             [("exact", |it| it.precision), ("characters saved", |it| it.saved)];
         for ((what, value), colour) in values.into_iter().zip(colours) {
             let mut path = String::new();

@@ -80,7 +80,7 @@ fn runner(task: &Task) -> Option<&'static Runner> {
 
 /// Whether the task has tests, and a runner for them.
 pub(super) fn can_test(task: &Task) -> bool {
-    runner(task).is_some_and(|it| available(it))
+    runner(task).is_some_and(available)
 }
 
 /// Whether the task's program passes with `completion` in its hole: of one-line kinds, with its first line. `None`

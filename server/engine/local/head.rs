@@ -107,8 +107,10 @@ impl Head {
                 let reached = most(&logits[group * GROUP..logits.len().min((group + 1) * GROUP)]);
                 let length = x.row(row).iter().map(|x| x * x).sum::<f32>().sqrt();
                 // Also where nothing is a number: then everything is computed, and found to be none.
-                let near =
-                    |group: usize, margin: f32| !(greatest[group * rows + row] + margin * length < reached);
+                let near = |group: usize, margin: f32| {
+                    let screened = greatest[group * rows + row] + margin * length;
+                    screened >= reached || screened.is_nan() || reached.is_nan()
+                };
                 let near = margins.iter().enumerate().filter(|&(group, margin)| near(group, *margin));
                 wanted.extend(near.map(|(group, _)| (group, row)));
             }

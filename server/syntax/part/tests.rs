@@ -1,6 +1,6 @@
 //! What a part of a text answers, beside what the whole text does.
 //! It knows nothing of sessions.
-#![expect(clippy::unwrap_used, reason = "a test may")]
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test may")]
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -170,7 +170,7 @@ impl Pages {
         let start = |(i, page): (usize, &mut Page)| {
             // Shared pages stay as they are.
             let own = if i < first { None } else { Arc::get_mut(page) };
-            own.map_or(ptr::null_mut(), |page| page.as_mut_ptr())
+            own.map_or(ptr::null_mut(), Vec::as_mut_ptr)
         };
         let pages = pages.iter_mut().enumerate().map(start).collect();
         Writer { pages, layout: self.layout, borrow: PhantomData }

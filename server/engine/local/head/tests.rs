@@ -178,7 +178,7 @@ fn what_is_no_number_stays_none() {
 }
 
 /// Over so many positions of real text the choice is the full product's, and so is its probability, nearly. More of
-/// them by `TAPER_TEST_POSITIONS`; 10,000 were tried.
+/// them by `TAPER_TEST_POSITIONS`.
 #[test]
 fn the_real_model_chooses_as_the_full_head_does() {
     let Some(path) = real_model::path() else { return };

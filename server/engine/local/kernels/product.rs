@@ -392,7 +392,7 @@ unsafe fn start<I: Isa, F: Form>(sums: *const i32) -> I::Ints {
     // SAFETY: the caller's promise.
     unsafe {
         if let Some(zero) = F::COARSE {
-            let start = *sums * zero >> 5;
+            let start = (*sums * zero) >> 5;
             return I::ints(&raw const start, 0);
         }
         match offset_shift::<I, F>() {

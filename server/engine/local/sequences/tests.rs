@@ -280,7 +280,7 @@ fn other_places_have_sequences_of_their_own() {
         })
         .collect();
     for document in &documents {
-        visit(&mut engine, &document, read);
+        visit(&mut engine, document, read);
     }
     // Another place in the last one, above; an answer that was computed ahead.
     let mut above = documents[4].clone();
