@@ -301,13 +301,18 @@ def commands(bench, readme):
 
 
 def status_of_server(bench):
-    """`taper/status` decides the status line once it came, and LSP progress does until then."""
+    """`taper/status` decides the status line once it came, and LSP progress does for a server that never sends it."""
     editor = bench.editor
     begin(bench, "status.py")
     shows(bench, REST)
     send = "local c = vim.lsp.get_clients({ name = 'taper' })[1] "
     progress = lambda value: editor.lua(send + "vim.lsp.handlers['$/progress'](nil, { token = 'taper/model/1', value = vim.json.decode(...) }, { client_id = c.id })", json.dumps(value))
-    progress({"kind": "begin", "title": "taper", "message": "downloading", "percentage": 7})
+    loading = {"kind": "begin", "title": "taper", "message": "downloading", "percentage": 7}
+    # The real server has sent one.
+    progress(loading)
+    status(bench, "taper")
+    editor.lua(send + "local s = require('taper.status') s.set(c.id, nil) s.started(c)")
+    progress(loading)
     status(bench, "taper 7%")
     progress({"kind": "end"})
     status(bench, "taper")
