@@ -29,6 +29,8 @@ pub mod pool;
 pub(crate) mod real_model;
 mod sample;
 mod sequences;
+#[cfg(test)]
+mod testing;
 mod trial;
 mod weights;
 

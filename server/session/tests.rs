@@ -159,6 +159,17 @@ impl Stage {
         receiver
     }
 
+    /// With `foo` shown behind the document's `x = `.
+    fn showing_foo(idle: Idle) -> Self {
+        let stage = Self::new(idle);
+        let first = stage.ask();
+        stage.begins("x = ");
+        stage.says("foo", true);
+        stage.ends();
+        shows(first, "foo");
+        stage
+    }
+
     /// A question at the cursor.
     fn ask(&self) -> Receiver {
         self.ask_at(URI, self.cursor)
@@ -339,12 +350,7 @@ fn an_edit_elsewhere_ends_the_work_though_nobody_asks() {
 #[test]
 fn an_edit_that_what_is_shown_does_not_say_ends_the_work_ahead() {
     for (edit, goes_on) in [("y", false), ("f", true)] {
-        let mut stage = Stage::new(Idle::Modest);
-        let first = stage.ask();
-        stage.begins("x = ");
-        stage.says("foo", true);
-        stage.ends();
-        shows(first, "foo");
+        let mut stage = Stage::showing_foo(Idle::Modest);
         stage.begins("x = foo");
         stage.change(4, edit);
         stage.says("(1)", goes_on);
@@ -353,12 +359,7 @@ fn an_edit_that_what_is_shown_does_not_say_ends_the_work_ahead() {
 
 #[test]
 fn closing_a_document_ends_the_work_ahead() {
-    let stage = Stage::new(Idle::Modest);
-    let first = stage.ask();
-    stage.begins("x = ");
-    stage.says("foo", true);
-    stage.ends();
-    shows(first, "foo");
+    let stage = Stage::showing_foo(Idle::Modest);
     stage.begins("x = foo");
     stage.session.send(Event::Closed { uri: URI.to_owned() });
     stage.settle();
@@ -367,12 +368,7 @@ fn closing_a_document_ends_the_work_ahead() {
 
 #[test]
 fn accepted_what_was_begun_ahead_answers_and_more_is_begun() {
-    let mut stage = Stage::new(Idle::Modest);
-    let first = stage.ask();
-    stage.begins("x = ");
-    stage.says("foo", true);
-    stage.ends();
-    shows(first, "foo");
+    let mut stage = Stage::showing_foo(Idle::Modest);
     stage.begins("x = foo");
     stage.says("(1", true);
     let accepted = stage.press("foo");
@@ -395,12 +391,7 @@ fn accepted_what_was_begun_ahead_answers_and_more_is_begun() {
 
 #[test]
 fn typing_through_what_is_shown_leaves_the_work_ahead_alone() {
-    let mut stage = Stage::new(Idle::Modest);
-    let first = stage.ask();
-    stage.begins("x = ");
-    stage.says("foo", true);
-    stage.ends();
-    shows(first, "foo");
+    let mut stage = Stage::showing_foo(Idle::Modest);
     stage.begins("x = foo");
     let second = stage.press("f");
     shows(second, "oo");
@@ -417,12 +408,7 @@ fn typing_through_what_is_shown_leaves_the_work_ahead_alone() {
 
 #[test]
 fn without_idle_work_nothing_is_begun_ahead() {
-    let mut stage = Stage::new(Idle::Off);
-    let first = stage.ask();
-    stage.begins("x = ");
-    stage.says("foo", true);
-    stage.ends();
-    shows(first, "foo");
+    let mut stage = Stage::showing_foo(Idle::Off);
     let second = stage.press("f");
     shows(second, "oo");
     let third = stage.press("b");

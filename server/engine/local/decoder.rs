@@ -261,6 +261,7 @@ mod tests {
     use crate::gguf::Value;
     use crate::gguf::testing::{Dims, Writer, random_llama, random_qwen2};
     use crate::local::real_model;
+    use crate::local::testing::{argmax, difference};
 
     const DTYPES: [GgmlDType; 13] = [
         GgmlDType::F32,
@@ -307,19 +308,6 @@ mod tests {
 
     fn random_tokens(random: &mut fastrand::Rng, vocabulary: usize, len: usize) -> Vec<TokenId> {
         (0..len).map(|_| random.u32(..vocabulary as u32)).collect()
-    }
-
-    fn argmax(logits: &[f32]) -> usize {
-        (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap()
-    }
-
-    /// Greatest difference over the greatest value.
-    fn difference(ours: &[f32], theirs: &[f32]) -> f32 {
-        assert_eq!(ours.len(), theirs.len());
-        assert!(ours.iter().all(|x| x.is_finite()));
-        let most = theirs.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
-        assert!(most > 0.0);
-        ours.iter().zip(theirs).fold(0.0_f32, |most, (a, b)| most.max((a - b).abs())) / most
     }
 
     /// The last token's logits by candle's own model.

@@ -9,6 +9,7 @@ use candle_core::quantized::GgmlDType;
 use super::*;
 use crate::Tokens;
 use crate::gguf::testing::{Dims, Writer, random_llama, random_qwen2};
+use crate::local::testing::{argmax, difference};
 use crate::local::{CandleDecoder, real_model};
 
 const DTYPES: [GgmlDType; 11] = [
@@ -40,19 +41,6 @@ fn open(writer: &Writer) -> (tempfile::TempDir, Gguf, Config) {
 
 fn random_tokens(random: &mut fastrand::Rng, config: &Config, len: usize) -> Vec<TokenId> {
     (0..len).map(|_| random.u32(..config.vocabulary as u32)).collect()
-}
-
-fn argmax(logits: &[f32]) -> usize {
-    (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap()
-}
-
-/// Greatest difference over the greatest value.
-fn difference(ours: &[f32], theirs: &[f32]) -> f32 {
-    assert_eq!(ours.len(), theirs.len());
-    assert!(ours.iter().all(|x| x.is_finite()));
-    let most = theirs.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
-    assert!(most > 0.0);
-    ours.iter().zip(theirs).fold(0.0_f32, |most, (a, b)| most.max((a - b).abs())) / most
 }
 
 #[test]
