@@ -176,19 +176,21 @@ impl Completer {
         let follower = Some(&newest.question).filter(|newest| !Arc::ptr_eq(newest, &question)).cloned();
         match outcome {
             Ok((suggestion, work)) => {
-                log(&work, ended_early, follower.is_some(), "worked on a question");
                 // Before the answer leaves: who asks how it came about has seen it.
                 self.worked(&question, suggestion.as_ref(), &work);
+                let said = || log(&work, ended_early, follower.is_some(), "worked on a question");
                 if ended_early {
                     question.sketch(suggestion);
                     question.expire();
                     self.finished(&question, None, false);
+                    said();
                     return follower.map(Job::Ask);
                 }
                 // The whole window may yield something where a short one did not.
                 let barren = suggestion.is_none() && work.prompt_tokens > 0 && !work.short;
-                // First told, so that the next keystroke finds it.
+                // First told, so that the next keystroke finds it; then logged: who reads of it can count on that.
                 self.finished(&question, suggestion.clone(), barren);
+                said();
                 question.answer(suggestion.clone());
                 self.answered(newest, suggestion)
             }
@@ -297,7 +299,6 @@ impl Completer {
             log(&work, ended_early, asked, "stopped answering ahead");
             return if asked { Foresight::Asked(Some(Job::Ask(newest.question))) } else { Foresight::Over };
         }
-        log(&work, ended_early, asked, "answered ahead");
         if self.foreseen.len() == FORESEEN {
             self.foreseen.remove(0);
         }
@@ -306,6 +307,7 @@ impl Completer {
             let (snapshot, suggestion) = (Box::new(place), suggestion.clone());
             let _ = self.events.send(Event::Foreseen { uri, snapshot, suggestion });
         }
+        log(&work, ended_early, asked, "answered ahead");
         if asked {
             return Foresight::Asked(self.answered(newest, suggestion));
         }
