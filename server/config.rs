@@ -24,6 +24,8 @@ pub struct Settings {
     pub disabled_languages: Vec<String>,
     /// From the arrival of a question to its answer, at most.
     pub latency_budget: Duration,
+    /// From the arrival of a question to an answer with a part, where the editor comes back for the rest.
+    pub early_answer: Duration,
     /// How long typing must pause before a question reaches the model.
     pub debounce: Duration,
     /// How to suggest.
@@ -55,6 +57,7 @@ impl Default for Settings {
             enable: true,
             disabled_languages: Vec::new(),
             latency_budget: Duration::from_millis(300),
+            early_answer: Duration::from_millis(50),
             debounce: Duration::ZERO,
             suggest: Options::default(),
             engine: EngineSettings::default(),
@@ -110,6 +113,18 @@ const KEYS: &[Key] = &[
         description: "An answer leaves this many milliseconds after the question arrived, at the latest.",
         set: |settings, value| {
             settings.latency_budget = Duration::from_millis(number(value, 10..=60_000)?);
+            Some(())
+        },
+    },
+    Key {
+        name: "early-answer-ms",
+        expected: "a whole number from 0 to 60000",
+        default: "50",
+        description: "In editors that show more as soon as more is known (with taper's extension for VS Code and its \
+                      plugin for Neovim): so many milliseconds after the question a first part is shown. With 60000, \
+                      never a part.",
+        set: |settings, value| {
+            settings.early_answer = Duration::from_millis(number(value, 0..=60_000)?);
             Some(())
         },
     },

@@ -40,6 +40,7 @@ pub use reply::{Answer, Question, Receiver, Reply, Shown};
 use completer::{Completer, Job};
 use document::Document;
 use mailbox::Mailbox;
+use reply::Due;
 
 /// Events that may wait for the session before the sender has to: enough for any burst of typing.
 const EVENTS: usize = 1024;
@@ -80,6 +81,13 @@ pub enum Event {
     Configured(Box<Settings>),
     /// The editor asks for a suggestion.
     Asked(Asked),
+    /// The cursor rests somewhere without a key: somebody may begin to type there.
+    Looked {
+        /// The document.
+        uri: String,
+        /// The cursor.
+        position: Position,
+    },
     /// Suggestions are paused somewhere, or resumed.
     Paused {
         /// Where.
@@ -152,14 +160,29 @@ pub enum Notice {
     Failed(String),
     /// What is paused now.
     Paused(Pauses),
+    /// More is known of what was asked here than was answered.
+    Grown(Grown),
     /// Something went wrong; the message names it and the remedy. Shown once.
     Problem(String),
+}
+
+/// A place that is to be asked about again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grown {
+    /// The document.
+    pub uri: String,
+    /// The cursor.
+    pub position: Position,
+    /// The document's version, if the editor counts.
+    pub version: Option<i64>,
 }
 
 /// What a session needs to begin.
 pub struct Start {
     /// How the editor counts columns.
     pub encoding: Encoding,
+    /// Whether the editor asks again when told [`Notice::Grown`].
+    pub refreshes: bool,
     /// How to behave.
     pub settings: Settings,
     /// Where the engine comes from.
@@ -180,7 +203,7 @@ impl Session {
     /// # Errors
     /// The system gives no more threads.
     pub fn start(start: Start) -> io::Result<Self> {
-        let Start { encoding, settings, source, notices } = start;
+        let Start { encoding, refreshes, settings, source, notices } = start;
         let (events, receiver) = crossbeam_channel::bounded(EVENTS);
         let mailbox = Arc::new(Mailbox::default());
         let completer = Completer::new(Arc::clone(&mailbox), source, events.clone());
@@ -188,6 +211,7 @@ impl Session {
         mailbox.put(Job::Load { settings: settings.engine.clone(), again: false });
         let state = State {
             encoding,
+            refreshes,
             settings,
             documents: HashMap::new(),
             open: Vec::new(),
@@ -232,6 +256,8 @@ enum Model {
 /// What the session's thread owns.
 struct State {
     encoding: Encoding,
+    /// Whether the editor asks again when more is known.
+    refreshes: bool,
     settings: Settings,
     documents: HashMap<String, (Document, Cache)>,
     /// Questions whose answer is still to be given.
@@ -296,6 +322,7 @@ impl State {
             Event::Opened(Opening { uri, .. })
             | Event::Edited { uri, .. }
             | Event::Asked(Asked { uri, .. })
+            | Event::Looked { uri, .. }
             | Event::Lost { uri }
             | Event::Saved { uri }
             | Event::Closed { uri }
@@ -349,6 +376,7 @@ impl State {
             // An error means that whoever asked has gone.
             Event::Explain(reply) => drop(reply.send(self.explained.clone())),
             Event::Asked(asked) => self.asked(asked),
+            Event::Looked { uri, position } => self.looked(uri, position),
             Event::Worked { question, suggestion, work } => {
                 self.explained.note(Explanation::new(&question.snapshot, suggestion.as_ref(), Some(work)));
             }
@@ -363,6 +391,7 @@ impl State {
                 if (suggestion.is_some() || barren) && question.snapshot.selected.is_none() {
                     self.remember(&question.uri, &question.snapshot, suggestion.as_ref());
                 }
+                self.tell_growth(&question);
             }
             Event::Foreseen { uri, snapshot, suggestion } => {
                 self.remember(&uri, &snapshot, suggestion.as_ref());
@@ -382,6 +411,21 @@ impl State {
         match suggestion {
             Some(suggestion) => cache.put(&snapshot.text, snapshot.cursor, suggestion),
             None => cache.put_barren(&snapshot.text, snapshot.cursor),
+        }
+    }
+
+    /// Has the editor ask again where it was answered before the end of the work, and more came out.
+    fn tell_growth(&mut self, question: &Question) {
+        let Some(grown) = question.outgrown().filter(|_| self.refreshes) else { return };
+        let Question { uri, snapshot, .. } = question;
+        let Some((document, cache)) = self.documents.get_mut(uri) else { return };
+        // Only what is at hand: a question that led to new work would lead to the next one.
+        if document.text.is_instance(&snapshot.text)
+            && cache.get(&snapshot.text, snapshot.cursor) == Some(grown)
+        {
+            let position = position::position(&snapshot.text, snapshot.cursor, self.encoding);
+            let (uri, version) = (uri.clone(), document.version);
+            (self.notices)(Notice::Grown(Grown { uri, position, version }));
         }
     }
 
@@ -465,39 +509,58 @@ impl State {
         }
     }
 
-    fn asked(&mut self, asked: Asked) {
-        self.let_go(&asked.uri, Question::supersede);
-        let Asked { uri, position: cursor, selected, trigger, arrived, reply } = asked;
-        let Some((document, cache)) = self.documents.get_mut(&uri) else {
+    /// What is at this place now; `None` where nothing is to be suggested.
+    fn snapshot(&mut self, uri: &str, cursor: Position, trigger: Trigger) -> Option<Snapshot> {
+        let Some((document, _)) = self.documents.get_mut(uri) else {
             warn!(uri, "a question about a document that is not open");
-            return;
+            return None;
         };
         let Document { language_id, language, .. } = document;
         if !self.settings.enable
             || self.settings.is_disabled(language_id, *language)
-            || self.pauses.cover(&uri, language_id, *language)
+            || self.pauses.cover(uri, language_id, *language)
         {
-            return;
+            return None;
         }
         if let Some(why) = document.lost() {
             debug!(uri, why, "no suggestion: out of step");
-            return;
+            return None;
         }
-        let selected = selected.map(|(range, text)| {
-            let range = position::range(&document.text, range.start, range.end, self.encoding);
-            Selected { range, text }
-        });
         let cursor = position::offset(&document.text, cursor, self.encoding);
-        let snapshot = Snapshot {
+        Some(Snapshot {
             cursor,
             syntax: document.syntax(cursor).cloned(),
             text: document.text.clone(),
             language: document.language,
             path: document.path.clone(),
-            selected,
+            selected: None,
             trigger,
             options: self.settings.suggest.clone(),
-        };
+        })
+    }
+
+    /// Reads what a question at this place would need, while nobody asks for anything.
+    fn looked(&mut self, uri: String, cursor: Position) {
+        if self.working.is_some() || self.model != Model::Ready || self.settings.suggest.idle == Idle::Off {
+            return;
+        }
+        let Some(snapshot) = self.snapshot(&uri, cursor, Trigger::Automatic) else { return };
+        let (reply, _) = Reply::new();
+        reply.send(Answer::Nothing);
+        let question = Question::new(uri, snapshot, self.encoding, Instant::now().into(), reply);
+        let question = Arc::new(question);
+        self.put(Arc::clone(&question), Job::Ahead(question, None));
+    }
+
+    fn asked(&mut self, asked: Asked) {
+        self.let_go(&asked.uri, Question::supersede);
+        let Asked { uri, position: cursor, selected, trigger, arrived, reply } = asked;
+        let Some(mut snapshot) = self.snapshot(&uri, cursor, trigger) else { return };
+        snapshot.selected = selected.map(|(range, text)| {
+            let range = position::range(&snapshot.text, range.start, range.end, self.encoding);
+            Selected { range, text }
+        });
+        let Some((_, cache)) = self.documents.get_mut(&uri) else { return };
         let reused = match snapshot.selected {
             None => cache.get(&snapshot.text, snapshot.cursor),
             Some(_) => None,
@@ -507,16 +570,18 @@ impl State {
             && snapshot.selected.is_none()
             && trigger == Trigger::Automatic
             && cache.is_barren(&snapshot.text, snapshot.cursor);
-        let deadline = arrived + self.settings.latency_budget;
+        let early = self.refreshes && trigger == Trigger::Automatic;
+        let early = early.then(|| arrived + self.settings.early_answer);
+        let due = Due { early, latest: arrived + self.settings.latency_budget };
         // Editors ask again at the same place: what is worked on already is not begun anew.
         if reused.is_none()
             && let Some(working) = self.working.as_ref().filter(|working| working.is_same(&uri, &snapshot))
         {
-            working.renew(deadline, reply);
+            working.renew(due, reply);
             self.open.push(Arc::clone(working));
             return;
         }
-        let question = Arc::new(Question::new(uri, snapshot, self.encoding, deadline, reply));
+        let question = Arc::new(Question::new(uri, snapshot, self.encoding, due, reply));
         if reused.is_some() || barren {
             self.explained.note(Explanation::new(&question.snapshot, reused.as_ref(), None));
             question.sketch(reused.clone());

@@ -211,6 +211,59 @@ fn the_deadline_is_kept_and_the_work_goes_on_for_the_next_keystroke() {
 }
 
 #[test]
+fn an_editor_that_refreshes_sees_a_part_early_and_the_rest_when_it_is_there() {
+    let whole = "one + two + three + four + five + six + seven";
+    let script = Script::new().when("total = ", whole).token_ms(12);
+    let mut client = Client::start(&["--stdio", "--engine", &script.written()]);
+    let result = client.initialize(json!({
+        "processId": null,
+        "capabilities": {
+            "textDocument": { "inlineCompletion": {} },
+            "experimental": { "taper": { "refresh": true } },
+        },
+        "initializationOptions": { "latency-budget-ms": 60_000, "early-answer-ms": 0 },
+    }));
+    assert_eq!(result["capabilities"]["experimental"]["taper"], json!({ "refresh": true, "cursor": true }));
+    client.wait_ready();
+    client.open(URI, "python", "total = \n");
+    let part = client.inline(URI, 0, 8);
+    assert!(!part.is_empty() && part.len() < whole.len() && whole.starts_with(&part), "{part:?}");
+    let told = client.notice("taper/refresh", "");
+    assert_eq!(
+        told["params"],
+        json!({ "textDocument": { "uri": URI }, "position": { "line": 0, "character": 8 }, "version": 1 })
+    );
+    assert_eq!(client.inline(URI, 0, 8), whole);
+    client.wait_log("worked on a question");
+    assert_eq!(client.log().matches("worked on a question").count(), 1);
+    client.quit();
+}
+
+#[test]
+fn where_the_cursor_rests_the_prompt_is_read_before_anyone_asks() {
+    let script = Script::new().when("last = ", "1").prompt_token_ms(1.0);
+    for (idle, read) in [("modest", true), ("off", false)] {
+        let mut client = ready(&script, json!({ "idle-work": idle, "latency-budget-ms": 20_000 }));
+        let lines: String = (0..50).map(|n| format!("v{n:03} = {n}\n")).collect();
+        client.open(URI, "python", &format!("{lines}last =\n"));
+        client.notify("taper/cursor", json!({ "textDocument": { "uri": "file:///unknown" } }));
+        let position = json!({ "line": 50, "character": 6 });
+        client.notify("taper/cursor", json!({ "textDocument": { "uri": URI }, "position": position }));
+        if read {
+            client.wait_log("read the whole window");
+        }
+        client.notify("textDocument/didChange", insertion(URI, 2, 50, 6, " "));
+        assert_eq!(client.inline(URI, 50, 7), "1");
+        client.wait_log("worked on a question");
+        let log = client.log();
+        let evaluated = log.lines().find_map(|line| line.split(" evaluated=").nth(1)).unwrap();
+        let evaluated: u32 = evaluated.split(' ').next().unwrap().parse().unwrap();
+        assert_eq!(evaluated < 20, read, "{log}");
+        client.quit();
+    }
+}
+
+#[test]
 fn asked_again_at_the_same_place_the_work_is_not_begun_anew() {
     let whole = "one + two + three + four + five + six + seven";
     let script = Script::new().when("total = ", whole).token_ms(20);

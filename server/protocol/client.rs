@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use serde_json::{Value, json};
 use thiserror::Error;
+use tower_lsp::ls_types::notification::Notification;
 
+use crate::protocol::messages::{self, Refresh};
 use crate::text::Position;
 
 /// How long the server may take to say hello and to say goodbye.
@@ -72,6 +74,13 @@ pub enum Said {
         /// The answer.
         outcome: Outcome,
     },
+    /// More is known of this place of this version of a document than was answered.
+    Grown {
+        /// The document.
+        uri: String,
+        /// Its version.
+        version: i64,
+    },
     /// The model is loaded.
     Ready,
     /// A message for the user.
@@ -94,7 +103,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Starts the server and says hello. `budget` is what it is told to answer within.
+    /// Starts the server and says hello. `budget` is what it is told to answer within; `refreshes` says that this
+    /// editor asks again when more is known.
     ///
     /// # Errors
     /// It cannot be started, or does not answer.
@@ -102,6 +112,7 @@ impl Client {
         program: &Path,
         arguments: &[impl AsRef<OsStr>],
         budget: Duration,
+        refreshes: bool,
     ) -> Result<Self, ClientError> {
         let start = |cause| ClientError::Start { program: program.display().to_string(), cause };
         let mut child = Command::new(program)
@@ -127,7 +138,10 @@ impl Client {
             json!({
                 "processId": std::process::id(),
                 "rootUri": "file:///replay",
-                "capabilities": { "textDocument": { "inlineCompletion": {} } },
+                "capabilities": {
+                    "textDocument": { "inlineCompletion": {} },
+                    "experimental": { "taper": { "refresh": refreshes } },
+                },
                 "initializationOptions": { "latency-budget-ms": milliseconds },
             }),
         )?;
@@ -147,7 +161,7 @@ impl Client {
                 Some(Said::Ready) => return Ok(()),
                 Some(Said::Problem(message)) => return Err(ClientError::Problem(message)),
                 Some(Said::Log(line)) => log(&line),
-                Some(Said::Answer { .. }) => {}
+                Some(Said::Answer { .. } | Said::Grown { .. }) => {}
                 None => return Err(ClientError::Silent { what: "load the model", patience }),
             }
         }
@@ -185,6 +199,15 @@ impl Client {
     /// The server has ended.
     pub fn close(&mut self, uri: &str) -> Result<(), ClientError> {
         self.notify("textDocument/didClose", json!({ "textDocument": { "uri": uri } }))
+    }
+
+    /// Says that the cursor rests there without a key.
+    ///
+    /// # Errors
+    /// The server has ended.
+    pub fn look(&mut self, uri: &str, at: Position) -> Result<(), ClientError> {
+        let position = json!({ "line": at.line, "character": at.character });
+        self.notify(messages::CURSOR, json!({ "textDocument": { "uri": uri }, "position": position }))
     }
 
     /// Asks for an inline completion, as typing does; the number of the question.
@@ -259,6 +282,10 @@ impl Client {
             ("window/logMessage", None) if text("/params/message").ends_with("is ready") => {
                 Ok(Some(Said::Ready))
             }
+            (Refresh::METHOD, None) => Ok(Some(Said::Grown {
+                uri: text("/params/textDocument/uri").to_owned(),
+                version: message.pointer("/params/version").and_then(Value::as_i64).unwrap_or_default(),
+            })),
             ("window/showMessage", None) => Ok(Some(Said::Problem(text("/params/message").to_owned()))),
             (_, Some(id)) => {
                 self.send(&json!({ "jsonrpc": "2.0", "id": id, "result": null }))?;

@@ -220,6 +220,7 @@ impl Front {
             let news = self.news.clone();
             let start = Start {
                 encoding: greeting.encoding,
+                refreshes: greeting.refresh,
                 settings,
                 source,
                 notices: Box::new(move |notice| drop(news.send(notice.into()))),
@@ -274,6 +275,10 @@ impl Front {
                     self.send(Event::Saved { uri });
                 }
             }
+            messages::CURSOR => match messages::place(params) {
+                Some((uri, position)) => self.send(Event::Looked { uri, position }),
+                None => warn!("`{method}` without a URI or a position"),
+            },
             "textDocument/didClose" => {
                 if let Some(uri) = messages::uri(params) {
                     self.send(Event::Closed { uri });

@@ -7,12 +7,30 @@
 
 use std::ops::Range;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
+use tower_lsp::ls_types::notification::Notification;
 
 use crate::protocol::commands;
-use crate::session::{Change, Shown};
+use crate::session::{Change, Grown, Shown};
 use crate::suggest::Trigger;
 use crate::text::{Encoding, Position};
+
+/// The notification that the cursor rests somewhere without a key.
+pub(crate) const CURSOR: &str = "taper/cursor";
+
+/// The notification that a place is to be asked about again. The params: `textDocument.uri`, `position`, `version`.
+pub(crate) enum Refresh {}
+
+impl Notification for Refresh {
+    type Params = Value;
+    const METHOD: &'static str = "taper/refresh";
+}
+
+/// The params of [`Refresh`].
+pub(crate) fn grown(grown: &Grown) -> Value {
+    let Grown { uri, position, version } = grown;
+    json!({ "textDocument": { "uri": uri }, "position": written_position(*position), "version": version })
+}
 
 /// What the client says of itself in `initialize`.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +45,8 @@ pub(crate) struct Greeting {
     pub(crate) configuration: bool,
     /// Whether it shows the state of the server.
     pub(crate) status: bool,
+    /// Whether it asks again when more is known than was answered.
+    pub(crate) refresh: bool,
     /// Whether it runs a suggestion's command when that is taken, and wants to have it counted.
     pub(crate) accepted: bool,
     /// Folders of the workspace, as decoded paths, the longest first.
@@ -67,6 +87,7 @@ impl Greeting {
             progress: flag("window/workDoneProgress"),
             configuration: flag("workspace/configuration"),
             status: flag("experimental/taper/status"),
+            refresh: flag("experimental/taper/refresh"),
             accepted: flag("experimental/taper/accepted"),
             roots,
             options: params.get("initializationOptions").cloned().unwrap_or(Value::Null),
@@ -93,6 +114,7 @@ pub(crate) fn capabilities(greeting: &Greeting) -> Value {
         "textDocumentSync": { "openClose": true, "change": 2, "save": { "includeText": false } },
         "inlineCompletionProvider": true,
         "executeCommandProvider": { "commands": commands::NAMES },
+        "experimental": { "taper": { "refresh": true, "cursor": true } },
     });
     // With both, the popup would cover the inline text: one or the other.
     if !greeting.inline {
@@ -159,8 +181,14 @@ impl Inquiry {
             Some(1) => Trigger::Invoked,
             _ => Trigger::Automatic,
         };
-        Some(Self { uri: uri(params)?, position: position(params.get("position")?)?, selected, trigger })
+        let (uri, position) = place(params)?;
+        Some(Self { uri, position, selected, trigger })
     }
+}
+
+/// The document and the place that a notification is about.
+pub(crate) fn place(params: &Value) -> Option<(String, Position)> {
+    Some((uri(params)?, position(params.get("position")?)?))
 }
 
 /// A position; numbers out of range are clamped.
@@ -231,14 +259,12 @@ fn popup_item(shown: &Shown) -> Value {
     })
 }
 
+fn written_position(position: Position) -> Value {
+    json!({ "line": position.line, "character": position.character })
+}
+
 fn written_range(start: Position, end: Position) -> Value {
-    let written = |position: Position| {
-        let mut value = Map::new();
-        value.insert("line".to_owned(), position.line.into());
-        value.insert("character".to_owned(), position.character.into());
-        value
-    };
-    json!({ "start": written(start), "end": written(end) })
+    json!({ "start": written_position(start), "end": written_position(end) })
 }
 
 /// The path in a URI, its escapes decoded and with `/`: `/home/user/a b.py`, `C:/a.py`, `Untitled-1`.

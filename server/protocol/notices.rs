@@ -15,6 +15,7 @@ use tower_lsp::ls_types::{
 };
 
 use crate::protocol::front::Ready;
+use crate::protocol::messages::{self, Refresh};
 use crate::protocol::status::{News, Status, TaperStatus};
 use crate::session::{Loading, Notice};
 
@@ -48,6 +49,9 @@ pub(crate) async fn tell(client: Client, mut news: UnboundedReceiver<News>, read
             News::Session(Notice::Failed(_)) => bar.end().await,
             News::Session(Notice::Problem(message)) => {
                 bar.client.show_message(MessageType::WARNING, message).await;
+            }
+            News::Session(Notice::Grown(place)) => {
+                bar.client.send_notification::<Refresh>(messages::grown(&place)).await;
             }
             News::Session(Notice::Paused(_)) | News::Enabled(_) | News::Asked | News::Answered => {}
         }

@@ -54,7 +54,7 @@ pub(crate) struct Document {
     reach: Reach,
     /// A place where even little was not parsed in time: not tried again near it.
     gave_up: Option<usize>,
-    version: Option<i64>,
+    pub(crate) version: Option<i64>,
     /// Why the text can no longer be trusted; `None` while it can.
     lost: Option<&'static str>,
 }

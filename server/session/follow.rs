@@ -111,6 +111,7 @@ impl<'a> Following<'a> {
             && reuse::agrees(progress.text, &self.typed.replace("\r\n", "\n"));
         if goes_on && self.asked {
             self.newest.sketch(progress.draft.and_then(|draft| reuse::rest(draft, &self.typed)));
+            self.newest.answer_early(now);
         }
         // The deadline alone is no reason to end: what is finished after it serves the next keystroke.
         let frugal = self.place.options.idle == Idle::Off && now >= self.newest.deadline();
@@ -237,7 +238,7 @@ mod tests {
             options: Options::default(),
         };
         let (reply, receiver) = Reply::new();
-        let question = Question::new("a".to_owned(), snapshot, Encoding::Utf8, deadline, reply);
+        let question = Question::new("a".to_owned(), snapshot, Encoding::Utf8, deadline.into(), reply);
         (Arc::new(question), receiver)
     }
 

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use futures::channel::oneshot;
@@ -87,25 +87,50 @@ pub struct Question {
     pub(crate) snapshot: Snapshot,
     /// How the editor counts columns.
     pub(crate) encoding: Encoding,
-    /// When the answer leaves at the latest, and where it goes: asked again at the same place, it has new ones.
-    answer: Mutex<(Instant, Reply)>,
-    /// The best complete part so far.
-    draft: Mutex<Option<Suggestion>>,
+    /// When the answer leaves, and where it goes: asked again at the same place, it has new ones.
+    answer: Mutex<(Due, Reply)>,
+    draft: Mutex<Draft>,
     /// Its text is gone: work on it is of no use.
     dropped: AtomicBool,
 }
 
+/// When an answer leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Due {
+    /// From then on as soon as there is any part of it, where who asks comes back for the rest.
+    pub(crate) early: Option<Instant>,
+    /// Then at the latest, with what there is.
+    pub(crate) latest: Instant,
+}
+
+impl From<Instant> for Due {
+    fn from(latest: Instant) -> Self {
+        Self { early: None, latest }
+    }
+}
+
+/// What could be shown before the end.
+#[derive(Debug, Default)]
+struct Draft {
+    /// The best complete part so far.
+    best: Option<Suggestion>,
+    /// What was answered though the work was not at its end.
+    told: Option<Option<Suggestion>>,
+}
+
 impl Question {
     /// A question that nobody works on yet.
-    pub(crate) fn new(
-        uri: String,
-        snapshot: Snapshot,
-        encoding: Encoding,
-        deadline: Instant,
-        reply: Reply,
-    ) -> Self {
-        let (draft, dropped) = (Mutex::new(None), AtomicBool::new(false));
-        Self { uri, snapshot, encoding, answer: Mutex::new((deadline, reply)), draft, dropped }
+    pub(crate) fn new(uri: String, snapshot: Snapshot, encoding: Encoding, due: Due, reply: Reply) -> Self {
+        let (draft, dropped) = (Mutex::default(), AtomicBool::new(false));
+        Self { uri, snapshot, encoding, answer: Mutex::new((due, reply)), draft, dropped }
+    }
+
+    fn draft(&self) -> MutexGuard<'_, Draft> {
+        self.draft.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn due(&self) -> Due {
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner).0
     }
 
     fn reply<T>(&self, with: impl FnOnce(&Reply) -> T) -> T {
@@ -114,13 +139,13 @@ impl Question {
 
     /// When the answer leaves at the latest.
     pub(crate) fn deadline(&self) -> Instant {
-        self.answer.lock().unwrap_or_else(PoisonError::into_inner).0
+        self.due().latest
     }
 
     /// The same question, asked again while it is worked on: the answer goes to the new place. The old one must
     /// have been answered.
-    pub(crate) fn renew(&self, deadline: Instant, reply: Reply) {
-        *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = (deadline, reply);
+    pub(crate) fn renew(&self, due: Due, reply: Reply) {
+        *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = (due, reply);
     }
 
     /// Whether `other` is the same question: nothing that its answer depends on has changed.
@@ -137,14 +162,14 @@ impl Question {
     /// is to be shown may come to say that.
     pub(crate) fn foresaw(&self, text: &Rope) -> bool {
         let typed = reuse::typed(&self.snapshot, text);
-        let draft = self.draft.lock().unwrap_or_else(PoisonError::into_inner);
-        typed.is_some_and(|typed| draft.as_ref().is_none_or(|draft| reuse::agrees(&draft.text, &typed)))
+        let draft = self.draft();
+        typed.is_some_and(|typed| draft.best.as_ref().is_none_or(|draft| reuse::agrees(&draft.text, &typed)))
     }
 
     /// Keeps what could be shown now; a later `None` does not take it away.
     pub(crate) fn sketch(&self, suggestion: Option<Suggestion>) {
         if suggestion.is_some() {
-            *self.draft.lock().unwrap_or_else(PoisonError::into_inner) = suggestion;
+            self.draft().best = suggestion;
         }
     }
 
@@ -160,8 +185,25 @@ impl Question {
 
     /// Time is up: answers with the draft, unless answered. Work on it may go on.
     pub(crate) fn expire(&self) -> bool {
-        let draft = self.draft.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        self.answer(draft)
+        let best = self.draft().best.clone();
+        let answers = self.answer(best.clone());
+        if answers {
+            self.draft().told = Some(best);
+        }
+        answers
+    }
+
+    /// Answers with the draft, unless answered, if there is one and who asks may have a part.
+    pub(crate) fn answer_early(&self, now: Instant) {
+        if self.due().early.is_some_and(|early| early <= now) && self.draft().best.is_some() {
+            self.expire();
+        }
+    }
+
+    /// What there is now, if a part of it or nothing was answered before.
+    pub(crate) fn outgrown(&self) -> Option<Suggestion> {
+        let Draft { best, told } = &*self.draft();
+        best.clone().filter(|_| told.as_ref().is_some_and(|told| told != best))
     }
 
     /// Answers as superseded, unless answered. Work on it may go on.
@@ -245,7 +287,7 @@ mod tests {
             options: Options::default(),
         };
         let (reply, receiver) = Reply::new();
-        (Question::new("a".to_owned(), snapshot, Encoding::Utf16, Instant::now(), reply), receiver)
+        (Question::new("a".to_owned(), snapshot, Encoding::Utf16, Instant::now().into(), reply), receiver)
     }
 
     fn suggestion(range: Range<usize>, text: &str) -> Option<Suggestion> {
@@ -319,7 +361,7 @@ mod tests {
         assert!(question.is_same("a", &question.snapshot.clone()));
         question.supersede();
         let (reply, mut second) = Reply::new();
-        question.renew(Instant::now(), reply);
+        question.renew(Instant::now().into(), reply);
         assert!(question.answer(suggestion(0..0, "x")));
         assert_eq!(first.try_recv().unwrap(), Some(Answer::Superseded));
         assert!(matches!(second.try_recv().unwrap(), Some(Answer::Shown(_))));

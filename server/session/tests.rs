@@ -107,14 +107,21 @@ struct Stage {
 impl Stage {
     /// The first document is `x = ` and a line end, the cursor before that.
     fn new(idle: Idle) -> Self {
+        Self::with(idle, false)
+    }
+
+    /// The same, with an editor that `refreshes` what it shows, and is answered with whatever there is at once.
+    fn with(idle: Idle, refreshes: bool) -> Self {
         let (orders, to_do) = mpsc::channel();
         let (does, doing) = mpsc::channel();
         let (notice, notices) = mpsc::channel();
         let mut to_do = Some(to_do);
-        let mut settings = Settings { latency_budget: PATIENCE, ..Settings::default() };
+        let early_answer = Duration::ZERO;
+        let mut settings = Settings { latency_budget: PATIENCE, early_answer, ..Settings::default() };
         settings.suggest.idle = idle;
         let session = Session::start(Start {
             encoding: Encoding::Utf8,
+            refreshes,
             settings,
             source: Box::new(move |_| {
                 let about = About { context: 4096, ..About::default() };
@@ -248,6 +255,52 @@ fn a_generation_that_agrees_answers_the_newest_of_several_keys() {
     }
     shows(fourth, " 1");
     stage.begins("x = foo(a, b) + 1");
+}
+
+#[test]
+fn an_editor_that_refreshes_is_shown_a_part_and_told_when_there_is_more() {
+    let mut stage = Stage::with(Idle::Off, true);
+    let first = stage.ask();
+    stage.begins("x = ");
+    stage.says("fo", true);
+    stage.says("o(a, ", true);
+    shows(first, "foo(a,");
+    // The next key is answered with a part as well, and the work goes on for it.
+    let second = stage.press("f");
+    stage.says("b", true);
+    shows(second, "oo(a,");
+    stage.says(") + 1", true);
+    stage.ends();
+    let grown = stage.notices.recv_timeout(PATIENCE).unwrap();
+    let position = Position { line: 0, character: 5 };
+    assert_eq!(grown, Notice::Grown(Grown { uri: URI.to_owned(), position, version: Some(2) }));
+    let again = stage.ask();
+    shows(again, "oo(a, b) + 1");
+    assert!(stage.notices.try_recv().is_err(), "told once");
+}
+
+#[test]
+fn an_editor_is_not_told_of_more_where_the_text_is_another_one_or_all_was_shown() {
+    let mut stage = Stage::with(Idle::Off, true);
+    let first = stage.ask();
+    stage.begins("x = ");
+    stage.says("foo(a, ", true);
+    shows(first, "foo(a,");
+    stage.change(4, "f");
+    stage.says("b)", true);
+    stage.ends();
+    stage.cursor += 1;
+    // Once the engine works for another document, the session has been told.
+    let other = stage.ask_at(OTHER, 4);
+    stage.begins("x = ");
+    // From the cache, whole.
+    let second = stage.ask();
+    shows(second, "oo(a, b)");
+    stage.says("y ", true);
+    shows(other, "y");
+    stage.ends();
+    stage.settle();
+    assert!(stage.notices.try_recv().is_err());
 }
 
 #[test]

@@ -2,10 +2,11 @@
 //! It knows nothing of threads or clocks: the caller's `watch` says when somebody waits again.
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use taper_engine::{Engine, EngineError, Limits, Stop};
 
-use super::plan::KEYSTROKE;
+use super::plan::{self, KEYSTROKE};
 use super::{Snapshot, Suggestion, budget, file};
 use crate::prompt::{self, template::Profile};
 use crate::text::Edit;
@@ -13,6 +14,9 @@ use crate::text::Edit;
 /// Tokens that may have been typed in front of a suffix before it is read again: that it has not seen so few makes no
 /// difference to speak of.
 const FRESH: usize = 8;
+
+/// A window that can be read in this time comes first: a question should not wait for longer.
+const MEANWHILE: Duration = Duration::from_millis(200);
 
 /// What became of a reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +30,7 @@ pub enum Read {
 }
 
 /// Reads the prompt that is best for `snapshot` into the engine's cache: the whole window, and a suffix that has seen
-/// what stands before it.
+/// what stands before it. Where that takes long, first a shorter one that a question meanwhile can be answered from.
 ///
 /// # Errors
 /// The engine failed; see [`Engine::generate`].
@@ -40,6 +44,13 @@ pub fn read(
     let stale = |stale| Limits { max_tokens: 0, stale, background: true };
     if engine.unread(&prompt, &stale(FRESH)) <= KEYSTROKE {
         return Ok(Read::Already);
+    }
+    let first = plan::choose(MEANWHILE, snapshot, profile, engine, prompt.clone());
+    if first.short && engine.unread(&first.prompt, &stale(first.stale)) > KEYSTROKE {
+        let read = engine.generate(&first.prompt, &stale(first.stale), &mut |_| watch())?;
+        if read.stop == Stop::Watch {
+            return Ok(Read::Interrupted);
+        }
     }
     let read = engine.generate(&prompt, &stale(0), &mut |_| watch())?;
     Ok(if read.stop == Stop::Watch { Read::Interrupted } else { Read::Whole })

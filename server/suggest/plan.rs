@@ -311,18 +311,30 @@ mod tests {
 
     #[test]
     fn a_reading_ends_when_somebody_waits_and_keeps_what_it_has() {
-        let (mut engine, profile) = engine();
+        let mut it = engine();
         let place = snapshot();
         let mut calls = 0;
-        let done = ahead::read(&place, &profile, engine.as_mut(), &mut || {
+        let done = ahead::read(&place, &it.1, it.0.as_mut(), &mut || {
             calls += 1;
             if calls > 8 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         assert_eq!(done.unwrap(), Read::Interrupted);
-        let (prompt, _) = prompt::build(&profile, engine.tokens(), file(&place), budget(&place.options));
-        let read = prompt.tokens.len() - engine.unread(&prompt, &Limits::default());
+        let (_, work) = ask(Some(LEFT), &place, &mut it);
         // Two looks or more a step of 50 tokens.
-        assert!((50..=200).contains(&read), "{read}");
+        assert!((50..=200).contains(&(work.prompt_tokens - work.evaluated)), "{work:?}");
+    }
+
+    #[test]
+    fn a_cold_place_is_read_for_a_quick_answer_first() {
+        let mut it = engine();
+        let place = snapshot();
+        let (whole, _) = prompt::build(&it.1, it.0.tokens(), file(&place), budget(&place.options));
+        let short = choose(LEFT, &place, &it.1, it.0.as_ref(), whole.clone()).prompt;
+        assert_ne!(short, whole);
+        assert_eq!(read(&place, &mut it), Read::Whole);
+        for prompt in [short, whole] {
+            assert!(it.0.unread(&prompt, &Limits::default()) <= KEYSTROKE);
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::typist;
 use crate::cli::load::ModelArgs;
 use crate::protocol::client::{self, Client, Outcome, Said};
 use crate::protocol::tasks::{self, Key, Trace};
-use crate::text::{Edit, Encoding, Rope, position};
+use crate::text::{Edit, Encoding, Position, Rope, position};
 
 /// Arguments of `taper bench replay`.
 #[derive(Debug, clap::Args)]
@@ -42,6 +42,10 @@ pub struct Args {
     /// Wait for each answer before the next key: what is suggested to somebody who waits.
     #[arg(long)]
     patient: bool,
+    /// Behave as an editor without taper's plugin: it does not ask again when more is known, and does not say where the
+    /// cursor is before something is typed.
+    #[arg(long)]
+    plain: bool,
     /// Type the tasks again and again with other pauses until so many minutes are over, and say each minute how much
     /// memory the server has.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=10_000))]
@@ -60,6 +64,8 @@ pub struct Args {
 const LOAD: Duration = Duration::from_secs(1800);
 /// How long an answer is waited for by who waits.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long an editor waits until it says where the cursor rests.
+const LOOKED: Duration = Duration::from_millis(100);
 /// The shortest rest of a line that is worth a key to accept.
 const WORTH_ACCEPTING: usize = 3;
 
@@ -86,11 +92,14 @@ pub fn run(args: &Args) -> Result<()> {
 
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let budget = Duration::from_millis(u64::from(args.budget_ms));
-    let mut client = Client::start(&program, &arguments(&args.model), budget)?;
+    // Who waits for each answer waits for the whole of it.
+    let plain = args.plain || args.patient;
+    let mut client = Client::start(&program, &arguments(&args.model), budget, !plain)?;
     client.wait_ready(LOAD, pass_on)?;
     let mut typing = Typing {
         client,
         patient: args.patient,
+        plain,
         keystrokes: Vec::new(),
         open: HashMap::new(),
         work_was_logged: false,
@@ -221,10 +230,22 @@ fn rest_of_line(keys: &[Key]) -> String {
     keys.iter().map(|key| key.text.as_str()).take_while(|key| !typist::breaks(key)).collect()
 }
 
+/// What somebody who has pressed a key waits for.
+#[derive(Default)]
+struct Waiting<'a> {
+    /// The newest question.
+    id: Option<i64>,
+    /// What it is about: the document, its version, the cursor.
+    place: Option<(&'a str, i64, Position)>,
+    /// What is shown.
+    shown: Option<String>,
+}
+
 /// Somebody who types.
 struct Typing {
     client: Client,
     patient: bool,
+    plain: bool,
     keystrokes: Vec<Keystroke>,
     /// Questions without an answer, as places in `keystrokes`; and when they were asked.
     open: HashMap<i64, (usize, Instant)>,
@@ -239,7 +260,13 @@ impl Typing {
         let mut cursor = trace.prefix.len();
         let mut version = 1;
         self.client.open(&uri, &trace.language, &text.to_string())?;
-        self.rest(Instant::now() + milliseconds(trace.look_ms), None)?;
+        let opened = Instant::now();
+        let at = position::position(&text, cursor, Encoding::Utf16);
+        if !self.plain {
+            self.rest(opened + LOOKED.min(milliseconds(trace.look_ms)), &mut Waiting::default())?;
+            self.client.look(&uri, at)?;
+        }
+        self.rest(opened + milliseconds(trace.look_ms), &mut Waiting::default())?;
 
         let mut at = 0;
         let mut shown: Option<String> = None;
@@ -278,7 +305,9 @@ impl Typing {
                 ..Keystroke::default()
             });
             asked = Some(id);
-            shown = self.rest(sent + milliseconds(pause_ms), Some(id))?;
+            let mut waiting = Waiting { id: Some(id), place: Some((&uri, version, after)), shown: None };
+            self.rest(sent + milliseconds(pause_ms), &mut waiting)?;
+            shown = waiting.shown;
             if let Some((place, _)) = self.open.get(&id) {
                 self.keystrokes[*place].overtaken = true;
             }
@@ -290,22 +319,28 @@ impl Typing {
         Ok(self.client.close(&uri)?)
     }
 
-    /// Listens until `end`; by who waits, until the question `asked` has its answer, too. What that answer shows.
-    fn rest(&mut self, end: Instant, asked: Option<i64>) -> Result<Option<String>> {
-        let mut shown = None;
+    /// Listens until `end`; by who waits, until there is an answer, too. When more is known, asks again.
+    fn rest(&mut self, end: Instant, waiting: &mut Waiting<'_>) -> Result<()> {
         loop {
-            let waits = self.patient && asked.is_some_and(|id| self.open.contains_key(&id));
+            let waits = self.patient && waiting.id.is_some_and(|id| self.open.contains_key(&id));
             let until = if waits { end.max(Instant::now() + PATIENCE) } else { end };
             match self.client.hear(until)? {
                 None if waits => bail!("a question has had no answer for {} s", PATIENCE.as_secs()),
-                None => return Ok(shown),
+                None => return Ok(()),
                 Some(Said::Answer { id, at, outcome }) => {
-                    if Some(id) == asked
+                    if Some(id) == waiting.id
                         && let Outcome::Text { text, inserts: true } = &outcome
                     {
-                        shown = Some(text.clone());
+                        waiting.shown = Some(text.clone());
                     }
                     self.note(id, at, &outcome);
+                }
+                Some(Said::Grown { uri, version }) => {
+                    if let Some((its, at, place)) = waiting.place
+                        && (its, at) == (uri.as_str(), version)
+                    {
+                        waiting.id = Some(self.client.ask(its, place)?);
+                    }
                 }
                 Some(Said::Log(line)) => self.log(&line),
                 Some(Said::Problem(message)) => pass_on(&format!("taper says: {message}")),
