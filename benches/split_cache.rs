@@ -22,7 +22,7 @@ use taper::prompt::template::{Layout, Profile};
 use taper::prompt::{self, Budget, File};
 use taper::text::Rope;
 use taper_engine::local::{self, Local};
-use taper_engine::{Engine, Limits, Prompt};
+use taper_engine::{Engine, Limits, Prompt, Said};
 
 /// Tokens typed since the suffix was read.
 const TYPED: [usize; 4] = [64, 32, 16, 8];
@@ -147,7 +147,7 @@ fn earlier(prompt: &Prompt, front: usize, typed: usize, anchored: bool) -> Promp
 /// The first line that the model says.
 fn answer(engine: &mut Local, prompt: &Prompt, mut limits: Limits) -> String {
     limits.max_tokens += prompt.forced.len();
-    let generation = engine.generate(prompt, &limits, &mut |text| {
+    let generation = engine.generate(prompt, &limits, &mut |Said { text, .. }| {
         if text.trim_start().contains('\n') { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     line(&generation.expect("the engine answers").text).to_owned()

@@ -13,6 +13,7 @@ use etcetera::BaseStrategy;
 use serde_json::{Map, Value};
 use taper_grammars::Language;
 
+use crate::suggest::eagerness::Eagerness;
 use crate::suggest::{Extent, Idle, Options};
 
 /// How the program behaves.
@@ -138,6 +139,22 @@ const KEYS: &[Key] = &[
                 "line" => Extent::Line,
                 "auto" => Extent::Auto,
                 "block" => Extent::Block,
+                _ => return None,
+            };
+            Some(())
+        },
+    },
+    Key {
+        name: "eagerness",
+        expected: "\"low\", \"medium\" or \"high\"",
+        default: "\"medium\"",
+        description: "How readily something is suggested unasked: only what is probably right, not what is hardly ever \
+                      right, or whatever the model says.",
+        set: |settings, value| {
+            settings.suggest.eagerness = match value.as_str()? {
+                "low" => Eagerness::Low,
+                "medium" => Eagerness::Medium,
+                "high" => Eagerness::High,
                 _ => return None,
             };
             Some(())

@@ -4,6 +4,7 @@
 use taper_engine::{Prompt, TokenId, Tokens};
 use taper_grammars::Language;
 
+pub mod calibration;
 pub mod template;
 pub mod window;
 

@@ -4,11 +4,12 @@
 use std::ops::{ControlFlow, Range};
 use std::time::Duration;
 
-use taper_engine::{Engine, EngineError, Limits, Piece, Prompt, Stop};
+use taper_engine::{Engine, EngineError, Limits, Piece, Prompt, Said, Stop};
 use taper_grammars::Language;
 
 pub mod ahead;
 pub mod confidence;
+pub mod eagerness;
 pub mod place;
 pub mod plan;
 pub mod reuse;
@@ -21,8 +22,10 @@ mod check;
 use crate::prompt::{self, template::Profile};
 use crate::syntax::Syntax;
 use crate::text::{Edit, Rope};
+use eagerness::{Bar, Eagerness};
 use place::Place;
 use plan::Chosen;
+use stop::End;
 
 /// Everything that a question is about, at one moment: cheap to take, never changed.
 #[derive(Debug, Clone)]
@@ -72,6 +75,8 @@ pub struct Options {
     pub max_tokens: usize,
     /// One line, a block, or what the place asks for.
     pub extent: Extent,
+    /// How sure the model must be.
+    pub eagerness: Eagerness,
     /// Tokens of this file before the cursor that the model sees at most.
     pub prefix_tokens: usize,
     /// Tokens of this file after the cursor that the model sees at most.
@@ -109,6 +114,7 @@ impl Default for Options {
             max_lines: 12,
             max_tokens: 96,
             extent: Extent::Auto,
+            eagerness: Eagerness::Medium,
             prefix_tokens: 512,
             suffix_tokens: 128,
             idle: Idle::Modest,
@@ -231,28 +237,33 @@ pub fn suggest_within(
     let limits = Limits { max_tokens: options.max_tokens + prompt.forced.len(), stale, background: false };
     let rate = engine.rates().prefill;
     let reading = Reading { unread: engine.unread(&prompt, &limits), own: own(&prompt), rate };
+    let bar = Bar::of(snapshot, profile);
     let mut ended = None;
-    let mut drafted = String::new();
+    // A line that is complete is another matter, though it reads the same.
+    let mut drafted = (String::new(), 0);
     let mut draft = None;
     let mut interrupted = false;
     let mut looked = None;
     let mut typed = String::new();
-    let generation = engine.generate(&prompt, &limits, &mut |text| {
+    let generation = engine.generate(&prompt, &limits, &mut |said| {
+        let text = said.text;
         // The text only grows: the same again is a look in the middle of a token's work.
         if looked.replace(text.len()) == Some(text.len()) {
             let flow = watch(&Progress { text: &typed, draft: draft.as_ref(), reading });
             interrupted = flow.is_break();
             return flow;
         }
-        ended = stop::check(&place, extent, options.max_lines, text, false);
+        ended = stop::check(&place, extent, options.max_lines, text, false)
+            .or_else(|| Some(End { keep: bar?.ends(said)?, rule: eagerness::UNSURE }));
         if ended.is_some() {
             return ControlFlow::Break(());
         }
-        if let Some(part) = trim::trim(&place, text, false)
-            && part != drafted
-        {
-            draft = check::fitting(snapshot, &place, &part, &mut |_, _| {});
-            drafted = part;
+        if let Some(part) = trim::trim(&place, text, false) {
+            let part = (part, text.matches('\n').count());
+            if part != drafted {
+                draft = fitting(snapshot, &place, bar, said, (&part.0, false), &mut |_, _| {});
+                drafted = part;
+            }
         }
         typed = trim::as_typed(&place, text);
         let flow = watch(&Progress { text: &typed, draft: draft.as_ref(), reading });
@@ -271,8 +282,13 @@ pub fn suggest_within(
     if let Some(end) = ended {
         note(end.rule, kept);
     }
-    let shown = if interrupted { draft } else { finished(snapshot, &place, kept, whole, &mut note) };
+    let trimmed = if interrupted { None } else { trim::noted(&place, kept, whole, &mut note) };
+    let finished =
+        trimmed.and_then(|text| fitting(snapshot, &place, bar, generation.said(), (&text, whole), &mut note));
+    let shown = if interrupted { draft } else { finished };
+    let unsure = cuts.last().is_some_and(|cut| cut.rule == eagerness::UNSURE);
     let reason = match (&shown, ended) {
+        (None, _) if unsure => eagerness::UNSURE,
         (_, Some(end)) => end.rule,
         (Some(_), None) if interrupted => "interrupted",
         (Some(_), None) => "the model ended",
@@ -313,14 +329,19 @@ pub fn budget(options: &Options) -> prompt::Budget {
     }
 }
 
-fn finished(
+/// As much of a trimmed text as can stand in the file and is sure enough.
+fn fitting(
     snapshot: &Snapshot,
     place: &Place<'_>,
-    text: &str,
-    whole: bool,
+    bar: Option<Bar>,
+    said: Said<'_>,
+    (text, whole): (&str, bool),
     note: &mut dyn FnMut(&'static str, &str),
 ) -> Option<Suggestion> {
-    check::fitting(snapshot, place, &trim::noted(place, text, whole, note)?, note)
+    match bar {
+        Some(bar) => bar.fitting(snapshot, place, said, (text, whole), note),
+        None => check::fitting(snapshot, place, text, note),
+    }
 }
 
 /// [`Reading::own`]: what follows the text before the cursor, where anything does; else the last token, whose

@@ -16,6 +16,7 @@ const OF_PROJECTS: &[(&str, &str)] = &[
     ("enable", "language-overridable"),
     ("disabled-languages", "window"),
     ("suggest", "window"),
+    ("eagerness", "window"),
     ("max-lines", "window"),
     ("latency-budget-ms", "machine-overridable"),
     ("debounce-ms", "machine-overridable"),

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
 
 use super::load::{self, ModelArgs};
+use crate::prompt::calibration::Calibration;
 use crate::protocol::answers::{Answer, Answers};
 use crate::protocol::llama::Llama;
 use crate::protocol::tasks::{self, Task};
@@ -18,6 +19,7 @@ mod ask;
 mod check;
 mod curve;
 mod explain;
+mod fit;
 mod form;
 mod interval;
 mod runner;
@@ -54,7 +56,8 @@ pub struct Args {
     /// per task).
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
-    /// Also write there how far probabilities can be believed: reliability.csv, coverage.csv, curve.svg.
+    /// Also write there how far probabilities can be believed: reliability.csv, coverage.csv, curve.svg; and say the
+    /// model's row for server/prompt/calibration.rs.
     #[arg(long, requires = "out")]
     curve: bool,
     /// Run the tests of tasks that have some: generated code, in a process without network and with limits.
@@ -142,18 +145,24 @@ pub fn run(args: &Args) -> Result<()> {
             )?);
         }
     }
-    finish(args, &scored)
+    finish(args, &scored, profile.calibration)
 }
 
 /// Prints the table, writes the files, and checks the scores.
-fn finish(args: &Args, scored: &[Scored<'_>]) -> Result<()> {
+fn finish(args: &Args, scored: &[Scored<'_>], calibration: Calibration) -> Result<()> {
     let rows = table::rows(scored);
     quiet(table::print(&rows, scored, &mut io::stdout().lock()))?;
     if let Some(folder) = &args.out {
         write(&folder.join("scores.csv"), |out| table::csv(&rows, out))?;
         write(&folder.join("tasks.csv"), |out| table::tasks_csv(scored, out))?;
         if args.curve {
-            let points = curve::points(scored);
+            if let Some(Calibration { bias, mean, min, all }) = fit::calibration(&curve::lines(scored)) {
+                say(&format!(
+                    "this model's row for server/prompt/calibration.rs, from these tasks:\n    Calibration {{ bias: \
+                     {bias:.2}, mean: {mean:.2}, min: {min:.2}, all: {all:.2} }}"
+                ));
+            }
+            let points = curve::points(scored, calibration);
             write(&folder.join("reliability.csv"), |out| curve::reliability_csv(&points, out))?;
             write(&folder.join("coverage.csv"), |out| curve::coverage_csv(&points, out))?;
             write(&folder.join("curve.svg"), |out| curve::svg(&points, out))?;

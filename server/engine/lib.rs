@@ -31,10 +31,10 @@ pub trait Engine: Send {
 
     /// Continues `prompt` greedily until a stop token, `limits`, or `watch` ends it.
     ///
-    /// `watch` is called after every prefill chunk (with the text so far, so an empty string at first) and
+    /// `watch` is called after every prefill chunk (with what is said so far, so an empty text at first) and
     /// after every token, with the whole text generated so far *behind* [`Prompt::forced`]: what would be
     /// inserted at the cursor. The text is always valid UTF-8 and never ends inside a character. In between it
-    /// is called with the same text again, every few milliseconds: to look whether to go on, so it should be
+    /// is called with the same again, every few milliseconds: to look whether to go on, so it should be
     /// cheap then. `Break` ends the generation with [`Stop::Watch`]; the chunk or token in work is given up, the
     /// work done before it stays in the KV cache and serves the next prompt that begins with the same tokens.
     ///
@@ -47,7 +47,7 @@ pub trait Engine: Send {
         &mut self,
         prompt: &Prompt,
         limits: &Limits,
-        watch: &mut dyn FnMut(&str) -> ControlFlow<()>,
+        watch: &mut dyn FnMut(Said<'_>) -> ControlFlow<()>,
     ) -> Result<Generation, EngineError>;
 
     /// Forgets every cached state. Called after a panic was caught while generating.
@@ -93,6 +93,15 @@ pub struct Limits {
     pub background: bool,
 }
 
+/// What was generated so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Said<'a> {
+    /// See [`Generation::text`].
+    pub text: &'a str,
+    /// See [`Generation::pieces`].
+    pub pieces: &'a [Piece],
+}
+
 /// What came out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Generation {
@@ -111,6 +120,13 @@ pub struct Generation {
     pub prefill: Duration,
     /// Time spent on decoding.
     pub decode: Duration,
+}
+
+impl Generation {
+    /// What is there so far.
+    pub fn said(&self) -> Said<'_> {
+        Said { text: &self.text, pieces: &self.pieces }
+    }
 }
 
 /// One decoded token.

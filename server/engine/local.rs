@@ -11,7 +11,9 @@ use std::time::Instant;
 
 use crate::gguf::Gguf;
 use crate::tokens::Utf8Stream;
-use crate::{About, Engine, EngineError, Generation, Limits, Piece, Prompt, Rates, Stop, TokenId, Tokens};
+use crate::{
+    About, Engine, EngineError, Generation, Limits, Piece, Prompt, Rates, Said, Stop, TokenId, Tokens,
+};
 
 mod cache;
 pub mod config;
@@ -345,7 +347,7 @@ impl Local {
         &mut self,
         prompt: &Prompt,
         limits: &Limits,
-        watch: &mut dyn FnMut(&str) -> ControlFlow<()>,
+        watch: &mut dyn FnMut(Said<'_>) -> ControlFlow<()>,
     ) -> Result<Generation, EngineError> {
         let context = self.decoder.capacity();
         if prompt.tokens.len() > context {
@@ -384,7 +386,8 @@ impl Local {
             let shift = shift.map(|shift| (shift, gap - done));
             let began = Instant::now();
             let heal = (decodes && behind.is_empty()).then_some(&heal);
-            let drafted = self.evaluate(chunk, shift, heal, limits.max_tokens, &mut || watch(""))?;
+            let drafted =
+                self.evaluate(chunk, shift, heal, limits.max_tokens, &mut || watch(Said::default()))?;
             let Some(drafted) = drafted else {
                 generation.prefill = started.elapsed();
                 generation.stop = Stop::Watch;
@@ -398,7 +401,7 @@ impl Local {
             generation.evaluated += chunk.len();
             generation.prefill = started.elapsed();
             self.sequences.remember(self.decoder.as_mut(), prompt);
-            if watch("").is_break() {
+            if watch(Said::default()).is_break() {
                 // Tokens that were chosen already are as unsaid as if they came one by one.
                 self.cut(self.sequences.tokens().len().min(prompt.tokens.len()));
                 generation.stop = Stop::Watch;
@@ -428,7 +431,7 @@ impl Local {
             let said = generation.pieces.len();
             // The last token is chosen but not evaluated.
             let held = prompt.tokens.len() + said - 1;
-            if watch(&generation.text).is_break() {
+            if watch(generation.said()).is_break() {
                 self.cut(held);
                 break Stop::Watch;
             }
@@ -438,8 +441,9 @@ impl Local {
             if self.chosen.is_empty() {
                 let began = Instant::now();
                 let most = limits.max_tokens - said;
-                let text = &generation.text;
-                let drafted = self.evaluate(&[choice.token], None, Some(&heal), most, &mut || watch(text))?;
+                let so_far = generation.said();
+                let drafted =
+                    self.evaluate(&[choice.token], None, Some(&heal), most, &mut || watch(so_far))?;
                 let Some(drafted) = drafted else { break Stop::Watch };
                 let time = began.elapsed();
                 self.pace.note_decode(self.chosen.len(), time);
@@ -473,7 +477,7 @@ impl Engine for Local {
         &mut self,
         prompt: &Prompt,
         limits: &Limits,
-        watch: &mut dyn FnMut(&str) -> ControlFlow<()>,
+        watch: &mut dyn FnMut(Said<'_>) -> ControlFlow<()>,
     ) -> Result<Generation, EngineError> {
         self.decoder.set_background(limits.background);
         let result = self.run(prompt, limits, watch);

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::gguf::bad;
 use crate::local::heal::Heal;
 use crate::tokens::{TokenId, Tokens, Utf8Stream};
-use crate::{About, Engine, EngineError, Generation, Limits, Piece, Prompt, Rates, Stop};
+use crate::{About, Engine, EngineError, Generation, Limits, Piece, Prompt, Rates, Said, Stop};
 
 /// Tokens between two calls of `watch` while the prompt is read.
 const CHUNK: usize = 64;
@@ -344,7 +344,7 @@ impl Scripted {
         prompt: &Prompt,
         text: &str,
         limits: &Limits,
-        watch: &mut dyn FnMut(&str) -> ControlFlow<()>,
+        watch: &mut dyn FnMut(Said<'_>) -> ControlFlow<()>,
     ) -> Result<Generation, EngineError> {
         let context = self.about.context;
         let start = Instant::now();
@@ -369,11 +369,11 @@ impl Scripted {
             }
             for chunk in prompt.tokens[part].chunks(CHUNK) {
                 let delay = self.prefill_delay.saturating_mul(chunk.len() as u32);
-                let mut flow = wait(delay, "", watch);
+                let mut flow = wait(delay, Said::default(), watch);
                 if flow.is_continue() {
                     held.tokens.extend_from_slice(chunk);
                     generation.evaluated += chunk.len();
-                    flow = watch("");
+                    flow = watch(Said::default());
                 }
                 if flow.is_break() {
                     generation.prefill = start.elapsed();
@@ -409,14 +409,14 @@ impl Scripted {
             if generation.pieces.len() == limits.max_tokens || held.tokens.len() >= context {
                 break Stop::Limit;
             }
-            if wait(self.decode_delay, &generation.text, watch).is_break() {
+            if wait(self.decode_delay, generation.said(), watch).is_break() {
                 break Stop::Watch;
             }
             let Some(id) = answer.next() else { break Stop::EndOfText };
             held.tokens.push(id);
             stream.push(heal.advance(self.tokens.bytes(id)), &mut generation.text);
             generation.pieces.push(Piece { end: generation.text.len(), probability: self.probability });
-            if watch(&generation.text).is_break() {
+            if watch(generation.said()).is_break() {
                 break Stop::Watch;
             }
         };
@@ -438,7 +438,7 @@ impl Engine for Scripted {
         &mut self,
         prompt: &Prompt,
         limits: &Limits,
-        watch: &mut dyn FnMut(&str) -> ControlFlow<()>,
+        watch: &mut dyn FnMut(Said<'_>) -> ControlFlow<()>,
     ) -> Result<Generation, EngineError> {
         let context = self.about.context;
         if prompt.tokens.len() > context {
@@ -474,7 +474,11 @@ impl Engine for Scripted {
 }
 
 /// Lets `delay` pass, asking `watch` all the while.
-fn wait(delay: Duration, text: &str, watch: &mut dyn FnMut(&str) -> ControlFlow<()>) -> ControlFlow<()> {
+fn wait(
+    delay: Duration,
+    said: Said<'_>,
+    watch: &mut dyn FnMut(Said<'_>) -> ControlFlow<()>,
+) -> ControlFlow<()> {
     let start = Instant::now();
     loop {
         let left = delay.saturating_sub(start.elapsed());
@@ -482,7 +486,7 @@ fn wait(delay: Duration, text: &str, watch: &mut dyn FnMut(&str) -> ControlFlow<
             return ControlFlow::Continue(());
         }
         std::thread::sleep(left.min(POLL));
-        watch(text)?;
+        watch(said)?;
     }
 }
 

@@ -3,6 +3,8 @@
 
 use taper_engine::{About, TokenId, Tokens};
 
+use super::calibration::Calibration;
+
 /// One fill-in-the-middle format, by the texts of its special tokens.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Template {
@@ -202,6 +204,8 @@ pub struct Profile {
     pub template: Option<Resolved>,
     /// The layout.
     pub form: Form,
+    /// How far its probabilities can be believed.
+    pub calibration: Calibration,
     /// The token that every prompt begins with, if the model wants one.
     pub bos: Option<TokenId>,
     /// Tokens that the engine's context holds.
@@ -235,7 +239,8 @@ impl Profile {
             None => PREFIX_ONLY_FORM,
             Some(_) => form(&name),
         };
-        Self { template, form, bos: tokens.bos(), context: about.context }
+        let calibration = Calibration::of(&name);
+        Self { template, form, calibration, bos: tokens.bos(), context: about.context }
     }
 
     /// One line for `doctor`: the format and the form.

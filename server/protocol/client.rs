@@ -104,7 +104,7 @@ pub struct Client {
 
 impl Client {
     /// Starts the server and says hello. `budget` is what it is told to answer within; `refreshes` says that this
-    /// editor asks again when more is known.
+    /// editor asks again when more is known; `eagerness` is how readily to suggest, if not as by default.
     ///
     /// # Errors
     /// It cannot be started, or does not answer.
@@ -113,6 +113,7 @@ impl Client {
         arguments: &[impl AsRef<OsStr>],
         budget: Duration,
         refreshes: bool,
+        eagerness: Option<&str>,
     ) -> Result<Self, ClientError> {
         let start = |cause| ClientError::Start { program: program.display().to_string(), cause };
         let mut child = Command::new(program)
@@ -142,7 +143,7 @@ impl Client {
                     "textDocument": { "inlineCompletion": {} },
                     "experimental": { "taper": { "refresh": refreshes } },
                 },
-                "initializationOptions": { "latency-budget-ms": milliseconds },
+                "initializationOptions": { "latency-budget-ms": milliseconds, "eagerness": eagerness },
             }),
         )?;
         client.answered(id, "answer `initialize`")?;

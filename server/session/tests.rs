@@ -5,7 +5,7 @@
 use std::ops::ControlFlow;
 use std::sync::mpsc;
 
-use taper_engine::{About, Engine, EngineError, Generation, Limits, Prompt, Stop, Tokens};
+use taper_engine::{About, Engine, EngineError, Generation, Limits, Prompt, Said, Stop, Tokens};
 
 use super::*;
 
@@ -52,7 +52,7 @@ impl Engine for Puppet {
         &mut self,
         prompt: &Prompt,
         limits: &Limits,
-        watch: &mut dyn FnMut(&str) -> ControlFlow<()>,
+        watch: &mut dyn FnMut(Said<'_>) -> ControlFlow<()>,
     ) -> Result<Generation, EngineError> {
         let time = Duration::ZERO;
         let mut generation = Generation {
@@ -77,7 +77,7 @@ impl Engine for Puppet {
                 // The test is over.
                 Err(_) => break Stop::Watch,
             }
-            let flow = watch(&generation.text);
+            let flow = watch(generation.said());
             let _ = self.doing.send(Doing::GoesOn(flow.is_continue()));
             if flow.is_break() {
                 break Stop::Watch;

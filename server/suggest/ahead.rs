@@ -7,7 +7,7 @@ use std::time::Duration;
 use taper_engine::{Engine, EngineError, Limits, Stop};
 
 use super::plan::{self, KEYSTROKE};
-use super::{Snapshot, Suggestion, budget, file};
+use super::{Snapshot, Suggestion, Trigger, budget, file};
 use crate::prompt::{self, template::Profile};
 use crate::text::Edit;
 
@@ -65,7 +65,9 @@ pub fn accepted(
     time_is_up: &mut dyn FnMut() -> bool,
 ) -> Option<Snapshot> {
     let edit = Edit { range: suggestion.range.clone(), text: format!("{}{typed}", suggestion.text) };
-    let mut after = Snapshot { selected: None, syntax: None, ..snapshot.clone() };
+    // Nobody asks there, so nothing doubtful is kept for who comes there.
+    let trigger = Trigger::Automatic;
+    let mut after = Snapshot { selected: None, syntax: None, trigger, ..snapshot.clone() };
     edit.apply(&mut after.text).ok()?;
     after.cursor = suggestion.range.start + edit.text.len();
     if let Some(syntax) = &snapshot.syntax {

@@ -1,7 +1,9 @@
 //! How sure the model was of what is shown, from the probabilities of its tokens.
 //! It knows nothing of thresholds: what to do with a doubtful suggestion is decided elsewhere.
 
-use taper_engine::Piece;
+use std::ops::Range;
+
+use taper_engine::{Piece, Said};
 
 use super::Work;
 
@@ -12,6 +14,8 @@ pub struct Confidence {
     pub mean: f32,
     /// The lowest.
     pub min: f32,
+    /// Their product: by the model's own account, the probability that all of them are right.
+    pub all: f32,
 }
 
 /// The confidence in `shown`, which was cut from the raw answer of `work`; `None` if the engine told no
@@ -32,21 +36,44 @@ pub fn extent(raw: &str, shown: &str) -> usize {
 
 /// The confidence in the first `extent` bytes. A token that reaches beyond them counts; one that only spells what
 /// was forced does not.
-fn of_pieces(pieces: &[Piece], extent: usize) -> Option<Confidence> {
+pub fn of_pieces(pieces: &[Piece], extent: usize) -> Option<Confidence> {
+    of_range(pieces, 0..extent)
+}
+
+/// The confidence in a range of bytes, by the tokens that have any of them.
+pub fn of_range(pieces: &[Piece], range: Range<usize>) -> Option<Confidence> {
     let mut before = 0;
-    let (mut sum, mut count, mut min) = (0.0, 0, f32::INFINITY);
+    let (mut sum, mut count, mut min, mut all) = (0.0, 0, f32::INFINITY, 1.0);
     for piece in pieces {
+        if before >= range.end {
+            break;
+        }
+        if piece.end > range.start {
+            sum += piece.probability;
+            count += 1;
+            min = min.min(piece.probability);
+            all *= piece.probability;
+        }
+        before = piece.end;
+    }
+    (count > 0).then(|| Confidence { mean: sum / count as f32, min, all })
+}
+
+/// How many of the characters in the first `extent` bytes are right, by the model's own account: each counts with the
+/// probability that all tokens up to it are.
+pub fn right_characters(said: Said<'_>, extent: usize) -> f32 {
+    let (mut before, mut all, mut right) = (0, 1.0, 0.0);
+    for piece in said.pieces {
         if before >= extent {
             break;
         }
         if piece.end > 0 {
-            sum += piece.probability;
-            count += 1;
-            min = min.min(piece.probability);
+            all *= piece.probability;
+            right += all * said.text.get(before..piece.end).map_or(0, |it| it.chars().count()) as f32;
         }
         before = piece.end;
     }
-    (count > 0).then(|| Confidence { mean: sum / count as f32, min })
+    right
 }
 
 #[cfg(test)]
@@ -63,8 +90,18 @@ mod tests {
         assert!((it.mean - 0.7).abs() < 1e-6 && (it.min - 0.5).abs() < 1e-6, "{it:?}");
         let Some(it) = of(&work, "oo") else { panic!("there are probabilities") };
         assert!((it.mean - 0.9).abs() < 1e-6, "{it:?}");
+        let Some(it) = of_range(&work.pieces, 2..6) else { panic!("there are probabilities") };
+        assert!((it.mean - 0.35).abs() < 1e-6 && (it.all - 0.1).abs() < 1e-6, "{it:?}");
         assert_eq!(of(&work, ""), None);
         assert_eq!(of(&Work::default(), "oo"), None);
+    }
+
+    #[test]
+    fn characters_count_as_long_as_all_may_be_right() {
+        let pieces = [(0, 0.1), (2, 0.5), (6, 0.5)].map(|(end, probability)| Piece { end, probability });
+        let said = Said { text: "oo(xä", pieces: &pieces };
+        assert_eq!(right_characters(said, 6), 1.0 + 0.75);
+        assert_eq!(right_characters(said, 2), 1.0);
     }
 
     #[test]

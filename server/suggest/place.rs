@@ -66,7 +66,7 @@ impl<'a> Place<'a> {
     }
 
     /// `line` without a comment at its end; a comment sign behind a quote is taken for a part of a string.
-    fn without_comment<'t>(&self, line: &'t str) -> &'t str {
+    pub(super) fn without_comment<'t>(&self, line: &'t str) -> &'t str {
         let sign = self.language.map_or("", |it| it.line_comment);
         match line.find(sign) {
             Some(at) if !sign.is_empty() && !line[..at].contains(['"', '\'']) => &line[..at],

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use crate::suggest::{Snapshot, Suggestion};
+use crate::suggest::{Snapshot, Suggestion, Trigger};
 use crate::text::Rope;
 
 /// Entries of one document.
@@ -116,7 +116,9 @@ pub fn typed(older: &Snapshot, text: &Rope) -> Option<String> {
 /// What was typed between two questions about one document, if an answer to `older` may answer `newer`: nothing but
 /// typing at the cursor lies between them.
 pub fn follows(older: &Snapshot, newer: &Snapshot) -> Option<String> {
-    if older.options != newer.options || older.selected.is_some() || newer.selected.is_some() {
+    // What is held back from who did not ask is shown to who does.
+    let asks = newer.trigger == Trigger::Invoked && older.trigger == Trigger::Automatic;
+    if asks || older.options != newer.options || older.selected.is_some() || newer.selected.is_some() {
         return None;
     }
     typed(older, &newer.text).filter(|typed| older.cursor + typed.len() == newer.cursor)
@@ -334,6 +336,9 @@ mod tests {
         let mut other = asked("ab▮");
         other.options.max_lines += 1;
         assert_eq!(follows(&asked("a▮"), &other), None);
+        let person = Snapshot { trigger: Trigger::Invoked, ..asked("ab▮") };
+        assert_eq!(follows(&asked("a▮"), &person), None, "something may be held back");
+        assert_eq!(follows(&person, &asked("abc▮")).as_deref(), Some("c"));
         // Without a second cursor it is taken to stand behind what came.
         assert_eq!(typed(&asked("a▮b"), &asked("axy▮b").text).as_deref(), Some("xy"));
     }

@@ -1,6 +1,8 @@
 //! Whether to suggest at a place at all, and how much.
 //! It knows nothing of the model or its answer.
 
+use taper_grammars::Blocks;
+
 use super::place::{Place, indentation, is_word};
 use super::{Extent, Snapshot, Trigger};
 use crate::syntax::scope;
@@ -30,17 +32,44 @@ pub fn plan(snapshot: &Snapshot, place: &Place<'_>) -> Result<Plan, &'static str
     if next.is_some_and(is_word) && last.is_some_and(is_word) {
         return Err("the cursor stands inside a word");
     }
-    if snapshot.trigger == Trigger::Automatic && next.is_some_and(is_word) {
+    let unasked = snapshot.trigger == Trigger::Automatic;
+    if unasked && next.is_some_and(is_word) {
         return Err("a word begins behind the cursor");
+    }
+    if unasked && last.is_some_and(is_word) && place.without_comment(place.line_after).contains(is_word) {
+        return Err("a word is being typed in the middle of a line");
     }
     if place.before.trim().is_empty() && place.after.trim().is_empty() && snapshot.path.is_empty() {
         return Err("there is nothing to go by");
     }
-    Ok(match snapshot.options.extent {
+    let plan = match snapshot.options.extent {
         Extent::Line => Plan::Line,
         Extent::Block => Plan::Block,
         Extent::Auto => auto(snapshot, place),
-    })
+    };
+    if unasked && plan == Plan::Line && is_statement_complete(place) {
+        return Err("the statement is complete");
+    }
+    Ok(plan)
+}
+
+/// Whether the cursor stands at the end of a line that can hardly go on.
+///
+/// Not behind a closing bracket or a quote, though a statement may be complete there: of 5,395 places behind a `)` in
+/// Python code where the line so far parses alone, 994 were followed by more of it. There the model may say that the
+/// line ends.
+fn is_statement_complete(place: &Place<'_>) -> bool {
+    if !place.line_after.trim().is_empty() {
+        return false;
+    }
+    match place.blocks() {
+        Blocks::Braces => {
+            // Not in the head of a `for` loop.
+            place.line_before.trim_end().ends_with(';') && place.brackets(place.line_before).open.is_empty()
+        }
+        Blocks::Indentation => matches!(place.line_before.trim_start(), "pass" | "break" | "continue"),
+        Blocks::Keywords | Blocks::Tags | Blocks::None => false,
+    }
 }
 
 /// A block where one was opened and is still empty, else a line.
@@ -99,5 +128,38 @@ mod tests {
         assert!(planned("x.js", &format!("{}▮", "a=1;".repeat(1000))).is_err());
         assert!(planned("", "▮").is_err());
         assert!(planned("x.py", "▮").is_ok());
+    }
+
+    fn asked(path: &str, marked: &str, trigger: Trigger) -> Result<Plan, &'static str> {
+        let (before, after) = marked.split_once('▮').unwrap_or((marked, ""));
+        let snapshot = Snapshot { trigger, ..crate::suggest::fixture::snapshot(path, marked) };
+        plan(&snapshot, &Place::new(before, after, snapshot.language))
+    }
+
+    #[test]
+    fn unasked_silent_where_hardly_anything_can_be_right() {
+        let silent = [
+            ("x.py", "foo(ba▮, other)\n"),
+            ("x.py", "    pass▮\n"),
+            ("x.py", "    continue▮"),
+            ("x.rs", "    foo();▮\n}\n"),
+            ("x.ts", "const x = 1; ▮\r\n"),
+        ];
+        for (path, marked) in silent {
+            assert!(asked(path, marked, Trigger::Automatic).is_err(), "{marked}");
+            assert!(asked(path, marked, Trigger::Invoked).is_ok(), "{marked}: a person asked");
+        }
+        let open = [
+            ("x.py", "foo(ba▮) # of all\n"),
+            ("x.py", "foo(▮, other)\n"),
+            ("x.py", "x.pass▮\n"),
+            ("x.py", "x = f(1)▮\n"),
+            ("x.js", "for (let i = 0;▮\n"),
+            ("x.js", "for (let i = 0; ▮) {}\n"),
+            ("x.rb", "x = 1;▮\n"),
+        ];
+        for (path, marked) in open {
+            assert!(asked(path, marked, Trigger::Automatic).is_ok(), "{marked}");
+        }
     }
 }

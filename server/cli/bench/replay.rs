@@ -39,6 +39,9 @@ pub struct Args {
     /// What is in time, and what the server is told to answer within, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(10..=60_000))]
     budget_ms: u32,
+    /// How readily the server suggests: low, medium or high; without it, what it does by default.
+    #[arg(long, value_name = "EAGERNESS", value_parser = ["low", "medium", "high"])]
+    eagerness: Option<String>,
     /// Wait for each answer before the next key: what is suggested to somebody who waits.
     #[arg(long)]
     patient: bool,
@@ -94,7 +97,8 @@ pub fn run(args: &Args) -> Result<()> {
     let budget = Duration::from_millis(u64::from(args.budget_ms));
     // Who waits for each answer waits for the whole of it.
     let plain = args.plain || args.patient;
-    let mut client = Client::start(&program, &arguments(&args.model), budget, !plain)?;
+    let eagerness = args.eagerness.as_deref();
+    let mut client = Client::start(&program, &arguments(&args.model), budget, !plain, eagerness)?;
     client.wait_ready(LOAD, pass_on)?;
     let mut typing = Typing {
         client,

@@ -90,8 +90,11 @@ impl<'e> Taper<'e> {
 }
 
 fn window(options: &Options) -> String {
-    let Options { max_lines, max_tokens, extent, prefix_tokens, suffix_tokens, .. } = options;
-    format!("{prefix_tokens} + {suffix_tokens} tokens, {max_tokens} out, {max_lines} lines, {extent:?}")
+    let Options { max_lines, max_tokens, extent, eagerness, prefix_tokens, suffix_tokens, .. } = options;
+    format!(
+        "{prefix_tokens} + {suffix_tokens} tokens, {max_tokens} out, {max_lines} lines, {extent:?}, \
+         eagerness {eagerness:?}"
+    )
 }
 
 /// Which build this is: another one may answer otherwise.

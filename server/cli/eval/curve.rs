@@ -4,46 +4,74 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
+use taper_engine::Piece;
+
 use super::Scored;
 use super::interval::{self, Estimate};
+use crate::prompt::calibration::Calibration;
+use crate::protocol::answers::Answer;
+use crate::suggest::confidence::{self, Confidence};
+use crate::suggest::eagerness;
 
 /// One suggestion that our own path showed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Point {
     mean: f64,
     min: f64,
+    /// The calibrated probability of its first line.
+    line: f64,
     exact: bool,
+    exact_first: bool,
     saved: usize,
 }
 
 /// A number of a point or of a cover.
 type Measure<T> = fn(&T) -> f64;
-/// The two measures of confidence.
-const MEASURES: [(&str, Measure<Point>); 2] = [("mean", |it| it.mean), ("min", |it| it.min)];
+/// The measures of confidence.
+const MEASURES: [(&str, Measure<Point>); 3] =
+    [("mean", |it| it.mean), ("min", |it| it.min), ("line", |it| it.line)];
 /// Bins of the reliability table.
 const BINS: usize = 10;
 
 /// The suggestions whose engine told probabilities.
-pub(super) fn points(scored: &[Scored<'_>]) -> Vec<Point> {
+pub(super) fn points(scored: &[Scored<'_>], calibration: Calibration) -> Vec<Point> {
     let point = |it: &Scored<'_>| {
+        let Confidence { mean, min, all } = first_line(&it.answer)?;
         Some(Point {
             mean: f64::from(it.answer.mean_probability?),
             min: f64::from(it.answer.min_probability?),
+            line: f64::from(calibration.probability(mean, min, all)),
             exact: it.score.exact,
+            exact_first: it.score.exact_first,
             saved: it.score.saved,
         })
     };
     scored.iter().filter_map(point).collect()
 }
 
-/// Suggestions by tenths of their probability: how many, how sure, and the share that is exact.
+/// How sure the first lines were, and whether they were right.
+pub(super) fn lines(scored: &[Scored<'_>]) -> Vec<(Confidence, bool)> {
+    scored.iter().filter_map(|it| Some((first_line(&it.answer)?, it.score.exact_first))).collect()
+}
+
+fn first_line(answer: &Answer) -> Option<Confidence> {
+    let shown = answer.shown.as_deref()?;
+    let line = &shown[..eagerness::first_line(shown)];
+    let pieces: Vec<Piece> =
+        answer.pieces.iter().map(|&(end, probability)| Piece { end, probability }).collect();
+    confidence::of_pieces(&pieces, confidence::extent(&answer.raw, line))
+}
+
+/// Suggestions by tenths of their probability: how many, how sure, and the share that is exact; by `line`, the share
+/// whose first line is.
 pub(super) fn reliability_csv(points: &[Point], out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "measure,from,to,suggestions,probability,exact,exact_low,exact_high")?;
     for (name, of) in MEASURES {
         for bin in 0..BINS {
             let inside = |it: &&Point| ((of(it) * BINS as f64) as usize).min(BINS - 1) == bin;
             let here: Vec<&Point> = points.iter().filter(inside).collect();
-            let hits = here.iter().filter(|it| it.exact).count();
+            let hits =
+                here.iter().filter(|it| if name == "line" { it.exact_first } else { it.exact }).count();
             let Some(Estimate { value, low, high }) = interval::share(hits, here.len()) else { continue };
             let probability = here.iter().map(|it| of(it)).sum::<f64>() / here.len() as f64;
             let edge = |bin: usize| bin as f64 / BINS as f64;
@@ -145,7 +173,7 @@ pub(super) fn svg(points: &[Point], out: &mut dyn Write) -> io::Result<()> {
         y(0.0) + 34.0,
         points.len()
     )?;
-    let colours = [["#1f77b4", "#ff7f0e"], ["#8fbbd9", "#ffbf86"]];
+    let colours = [["#a8cbe3", "#ffd3a8"], ["#cfdbe3", "#f0dfcf"], ["#1f77b4", "#ff7f0e"]];
     let mut legend = TOP + 12.0;
     for ((name, of), colours) in MEASURES.into_iter().zip(colours) {
         let covers = covers(points, of);
@@ -179,7 +207,7 @@ mod tests {
     use super::*;
 
     fn point(mean: f64, exact: bool, saved: usize) -> Point {
-        Point { mean, min: mean / 2.0, exact, saved }
+        Point { mean, min: mean / 2.0, line: mean * mean, exact, exact_first: exact, saved }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use taper_engine::Engine;
 
 use crate::prompt::template::{Form, Layout, Profile};
+use crate::suggest::eagerness::Eagerness;
 use crate::suggest::{Extent, Options};
 
 /// What to change of the model's row and of the default settings.
@@ -36,6 +37,9 @@ pub(super) struct FormArgs {
     /// How much to suggest.
     #[arg(long, value_name = "EXTENT")]
     suggest: Option<ExtentArg>,
+    /// How sure the model must be of what is shown; `high` holds nothing back.
+    #[arg(long, value_name = "EAGERNESS", default_value = "high")]
+    eagerness: EagernessArg,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +63,15 @@ enum ExtentArg {
     Line,
     Auto,
     Block,
+}
+
+/// [`Eagerness`], as it is written.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum EagernessArg {
+    Low,
+    Medium,
+    #[default]
+    High,
 }
 
 impl FormArgs {
@@ -85,6 +98,11 @@ impl FormArgs {
                 Some(ExtentArg::Line) => Extent::Line,
                 Some(ExtentArg::Auto) => Extent::Auto,
                 Some(ExtentArg::Block) => Extent::Block,
+            },
+            eagerness: match self.eagerness {
+                EagernessArg::Low => Eagerness::Low,
+                EagernessArg::Medium => Eagerness::Medium,
+                EagernessArg::High => Eagerness::High,
             },
             prefix_tokens: self.prefix_tokens.unwrap_or(default.prefix_tokens),
             suffix_tokens: self.suffix_tokens.unwrap_or(default.suffix_tokens),

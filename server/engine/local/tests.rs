@@ -87,7 +87,7 @@ fn a_break_anywhere_leaves_a_cache_that_goes_on_right() {
     let limits = Limits { max_tokens: 12, ..Limits::default() };
     let mut texts = Vec::new();
     let fresh = engine
-        .generate(&prompt, &limits, &mut |text| {
+        .generate(&prompt, &limits, &mut |Said { text, .. }| {
             texts.push(text.to_owned());
             ControlFlow::Continue(())
         })
@@ -323,7 +323,7 @@ fn watched(engine: &mut Local, prompt: &Prompt, max_tokens: usize, at: usize) ->
     go(engine, &prompt.tokens, b"", 0);
     let mut texts = Vec::new();
     let mut generation = engine
-        .generate(prompt, &Limits { max_tokens, ..Limits::default() }, &mut |text| {
+        .generate(prompt, &Limits { max_tokens, ..Limits::default() }, &mut |Said { text, .. }| {
             // The same text again may be a look inside a batch, of which there are more or fewer.
             let new = texts.last().is_none_or(|last: &String| last != text);
             if new {

@@ -50,7 +50,7 @@ fn limits_and_watch_end_it() {
     assert_eq!((out.text.as_str(), out.stop), ("", Stop::Limit));
     let mut seen = Vec::new();
     let out = engine
-        .generate(&prompt, &MANY, &mut |text| {
+        .generate(&prompt, &MANY, &mut |Said { text, .. }| {
             seen.push(text.to_owned());
             if text == "ab" { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })

@@ -7,6 +7,7 @@ M.options = {
   ['model'] = {},
   ['latency-budget-ms'] = { '100', '300', '500' },
   ['suggest'] = { 'line', 'auto', 'block' },
+  ['eagerness'] = { 'low', 'medium', 'high' },
   ['max-lines'] = { '1', '12' },
   ['max-tokens'] = { '96' },
   ['prefix-tokens'] = { '512' },
