@@ -77,7 +77,7 @@ fn a_killed_run_goes_on_and_keeps_what_it_had() {
     let all = table(&[&tasks, "--engine", &good.written(), "--out", out, "--curve"]);
     let row = all.lines().find(|line| line.starts_with("real_line")).unwrap();
     assert!(row.contains(" 16 ") && row.contains("100.0 (81-100)"), "{all}");
-    for name in ["scores.csv", "tasks.csv", "reliability.csv", "coverage.csv", "curve.svg"] {
+    for name in ["scores.csv", "tasks.csv", "reliability.csv", "coverage.csv", "curve.svg", "eagerness.csv"] {
         assert!(fs::metadata(kept.join(name)).unwrap().len() > 50, "{name}");
     }
     assert_eq!(lines(&kept.join("tasks.csv")).len(), 17);

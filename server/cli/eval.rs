@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
+use taper_engine::Engine;
 
 use super::load::{self, ModelArgs};
 use crate::prompt::calibration::Calibration;
+use crate::prompt::template::Profile;
 use crate::protocol::answers::{Answer, Answers};
 use crate::protocol::llama::Llama;
 use crate::protocol::tasks::{self, Task};
@@ -22,6 +24,7 @@ mod explain;
 mod fit;
 mod form;
 mod interval;
+mod levels;
 mod runner;
 mod sample;
 mod score;
@@ -56,8 +59,8 @@ pub struct Args {
     /// per task).
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
-    /// Also write there how far probabilities can be believed: reliability.csv, coverage.csv, curve.svg; and say the
-    /// model's row for server/prompt/calibration.rs.
+    /// Also write there how far probabilities can be believed: reliability.csv, coverage.csv, curve.svg, and what
+    /// each eagerness shows of the answers, eagerness.csv; and say the model's row for server/prompt/calibration.rs.
     #[arg(long, requires = "out")]
     curve: bool,
     /// Run the tests of tasks that have some: generated code, in a process without network and with limits.
@@ -145,11 +148,11 @@ pub fn run(args: &Args) -> Result<()> {
             )?);
         }
     }
-    finish(args, &scored, profile.calibration)
+    finish(args, &scored, &profile, engine.as_mut())
 }
 
 /// Prints the table, writes the files, and checks the scores.
-fn finish(args: &Args, scored: &[Scored<'_>], calibration: Calibration) -> Result<()> {
+fn finish(args: &Args, scored: &[Scored<'_>], profile: &Profile, engine: &mut dyn Engine) -> Result<()> {
     let rows = table::rows(scored);
     quiet(table::print(&rows, scored, &mut io::stdout().lock()))?;
     if let Some(folder) = &args.out {
@@ -162,10 +165,12 @@ fn finish(args: &Args, scored: &[Scored<'_>], calibration: Calibration) -> Resul
                      {bias:.2}, mean: {mean:.2}, min: {min:.2}, all: {all:.2} }}"
                 ));
             }
-            let points = curve::points(scored, calibration);
+            let points = curve::points(scored, profile.calibration);
             write(&folder.join("reliability.csv"), |out| curve::reliability_csv(&points, out))?;
             write(&folder.join("coverage.csv"), |out| curve::coverage_csv(&points, out))?;
             write(&folder.join("curve.svg"), |out| curve::svg(&points, out))?;
+            let levels = levels::of(scored, profile, &args.form.options(), engine)?;
+            write(&folder.join("eagerness.csv"), |out| levels::csv(&levels, out))?;
         }
     }
     if let Some(path) = &args.check {

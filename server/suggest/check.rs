@@ -3,7 +3,7 @@
 
 use taper_grammars::Blocks;
 
-use super::place::Place;
+use super::place::{Place, indentation};
 use super::{Snapshot, Suggestion};
 use crate::syntax::scope;
 use crate::text::{Edit, lines};
@@ -43,7 +43,7 @@ fn with_line_breaks(snapshot: &Snapshot, text: &str) -> String {
 /// than without.
 ///
 /// A line that opens a block is judged with a body: alone it can never be right, and a person who types it
-/// goes on with the body.
+/// goes on with the body; unless deeper lines stand below, which are its body then.
 fn parses_no_worse(snapshot: &Snapshot, place: &Place<'_>, text: &str) -> bool {
     let Some(syntax) = snapshot.syntax.as_ref().filter(|it| !it.is_stale()) else { return true };
     let before = scope::faults(&syntax.tree);
@@ -60,7 +60,11 @@ fn parses_no_worse(snapshot: &Snapshot, place: &Place<'_>, text: &str) -> bool {
     let last = text.rsplit('\n').next().unwrap_or(text);
     let first_line = !text.contains('\n');
     let line = if first_line { format!("{}{last}", place.line_before) } else { last.to_owned() };
-    if place.blocks() == Blocks::Indentation && place.line_after.trim().is_empty() && place.opens_block(&line)
+    let has_body = place.line_below().is_some_and(|below| indentation(below) > indentation(&line));
+    if place.blocks() == Blocks::Indentation
+        && place.line_after.trim().is_empty()
+        && place.opens_block(&line)
+        && !has_body
     {
         let indent: String = line.chars().take_while(|c| matches!(c, ' ' | '\t')).collect();
         let body = format!("{text}\n{indent}    pass");

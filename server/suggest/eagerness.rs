@@ -36,7 +36,7 @@ impl Eagerness {
     fn thresholds(self) -> Option<Thresholds> {
         match self {
             Self::Low => Some(Thresholds { line: 0.30, worth: 20.0, head: 0.50 }),
-            Self::Medium => Some(Thresholds { line: 0.05, worth: 12.0, head: 0.25 }),
+            Self::Medium => Some(Thresholds { line: 0.05, worth: 10.0, head: 0.25 }),
             Self::High => None,
         }
     }
@@ -251,13 +251,13 @@ mod tests {
     #[test]
     fn who_asks_is_told_and_so_is_who_wants_everything() {
         let ask = |probability: f32, trigger: Trigger, eagerness: Eagerness| {
-            let mut engine =
-                Scripted::new().answering(|_| "call(this)\n".to_owned()).probability(probability);
+            let engine = Scripted::new().answering(|_| "call(this)\n".to_owned());
+            let mut engine: Box<dyn Engine> = Box::new(engine.probability(probability));
             let profile = Profile::of(engine.about(), engine.tokens());
             let options = Options { eagerness, ..Options::default() };
             let place = Snapshot { trigger, options, ..fixture::snapshot("x.py", "x = ▮\n") };
             let mut drafts = 0;
-            let (shown, work) = suggest(&place, &profile, &mut engine, &mut |progress| {
+            let (shown, work) = suggest(&place, &profile, engine.as_mut(), &mut |progress| {
                 drafts += usize::from(progress.draft.is_some());
                 ControlFlow::Continue(())
             })

@@ -1,0 +1,180 @@
+//! What each eagerness shows of answers that were kept: the model's words again, through the path that cuts them.
+//! It knows nothing of models: nothing is computed twice.
+
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use anyhow::Result;
+use taper_engine::{About, Engine, EngineError, Generation, Limits, Piece, Prompt, Said, Stop, Tokens};
+
+use super::Scored;
+use super::ask;
+use super::interval::{self, Estimate};
+use super::score::Score;
+use crate::prompt::template::Profile;
+use crate::protocol::answers::Answer;
+use crate::suggest::eagerness::Eagerness;
+use crate::suggest::{self, Options};
+
+/// All of them, with their names.
+const LEVELS: [(&str, Eagerness); 3] =
+    [("high", Eagerness::High), ("medium", Eagerness::Medium), ("low", Eagerness::Low)];
+
+/// What one eagerness shows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Level {
+    shown: usize,
+    /// First lines that are exactly right.
+    exact: usize,
+    /// Characters saved.
+    saved: usize,
+    worse: usize,
+    repeats: usize,
+    half_words: usize,
+}
+
+/// What each eagerness shows of the answers of our own path, in the order of [`LEVELS`].
+///
+/// # Errors
+/// None that the kept answers did not have.
+pub(super) fn of(
+    scored: &[Scored<'_>],
+    profile: &Profile,
+    options: &Options,
+    engine: &mut dyn Engine,
+) -> Result<[Level; LEVELS.len()]> {
+    let mut levels = [Level::default(); LEVELS.len()];
+    for Scored { task, answer, .. } in scored.iter().filter(|it| it.answer.system == "taper") {
+        for (level, (_, eagerness)) in levels.iter_mut().zip(LEVELS) {
+            let snapshot = ask::snapshot(task, &Options { eagerness, ..options.clone() });
+            let mut again = Again { engine: &mut *engine, answer };
+            let (suggestion, work) =
+                suggest::suggest(&snapshot, profile, &mut again, &mut |_| ControlFlow::Continue(()))?;
+            let Some(suggestion) = suggestion else { continue };
+            let replaces = (snapshot.cursor - suggestion.range.start, suggestion.range.end - snapshot.cursor);
+            let shown = Some(suggestion.text);
+            let reason = work.reason.to_owned();
+            let score =
+                Score::of(task, &Answer { shown, replaces, raw: work.raw, reason, ..Answer::default() });
+            level.shown += 1;
+            level.exact += usize::from(score.exact_first);
+            level.saved += score.saved;
+            level.worse += usize::from(score.parses == Some(false));
+            level.repeats += usize::from(score.repeats == Some(true));
+            level.half_words += usize::from(score.half_word == Some(true));
+        }
+    }
+    Ok(levels)
+}
+
+/// A line for each eagerness.
+pub(super) fn csv(levels: &[Level; LEVELS.len()], out: &mut dyn Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "eagerness,suggestions,share,exact_first_line,exact_first_line_low,exact_first_line_high,saved_characters,\
+         saved_share,parse_worse,repeat,half_words"
+    )?;
+    let [high, ..] = levels;
+    for (level, (name, _)) in levels.iter().zip(LEVELS) {
+        let Level { shown, exact, saved, worse, repeats, half_words } = level;
+        let share = |part: usize, of: usize| part as f64 / of.max(1) as f64;
+        let Estimate { value, low, high: most } =
+            interval::share(*exact, *shown).unwrap_or(Estimate { value: 0.0, low: 0.0, high: 1.0 });
+        writeln!(
+            out,
+            "{name},{shown},{:.4},{value:.4},{low:.4},{most:.4},{saved},{:.4},{worse},{repeats},{half_words}",
+            share(*shown, high.shown),
+            share(*saved, high.saved)
+        )?;
+    }
+    Ok(())
+}
+
+/// The engine that was asked, saying what it said.
+struct Again<'e> {
+    engine: &'e mut dyn Engine,
+    answer: &'e Answer,
+}
+
+impl Engine for Again<'_> {
+    fn tokens(&self) -> &Tokens {
+        self.engine.tokens()
+    }
+
+    fn about(&self) -> &About {
+        self.engine.about()
+    }
+
+    fn generate(
+        &mut self,
+        _: &Prompt,
+        limits: &Limits,
+        watch: &mut dyn FnMut(Said<'_>) -> ControlFlow<()>,
+    ) -> Result<Generation, EngineError> {
+        let Answer { raw, pieces, .. } = self.answer;
+        let mut generation = Generation {
+            text: String::new(),
+            stop: Stop::EndOfText,
+            pieces: Vec::new(),
+            reused: 0,
+            evaluated: 0,
+            prefill: Duration::ZERO,
+            decode: Duration::ZERO,
+        };
+        for &(end, probability) in pieces {
+            generation.text = raw.get(..end).unwrap_or(raw).to_owned();
+            generation.pieces.push(Piece { end, probability });
+            if watch(generation.said()).is_break() {
+                generation.stop = Stop::Watch;
+                return Ok(generation);
+            }
+        }
+        if pieces.len() >= limits.max_tokens {
+            generation.stop = Stop::Limit;
+        }
+        Ok(generation)
+    }
+
+    fn clear(&mut self) {}
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use taper_engine::scripted::Scripted;
+
+    use super::*;
+    use crate::protocol::tasks::Task;
+
+    fn scored<'t>(task: &'t Task, text: &str, probability: f32) -> Scored<'t> {
+        let pieces = text.char_indices().map(|(at, c)| (at + c.len_utf8(), probability)).collect();
+        let answer = Answer { system: "taper".to_owned(), raw: text.to_owned(), pieces, ..Answer::default() };
+        Scored { task, score: Score::default(), answer }
+    }
+
+    #[test]
+    fn the_less_eager_shows_less_of_the_same_words() {
+        let task = Task {
+            path: "x.py".into(),
+            kind: "line".into(),
+            prefix: "x = ".into(),
+            suffix: "\n".into(),
+            expected: "foo(1)".into(),
+            ..Task::default()
+        };
+        let all = [
+            scored(&task, "foo(1)\n", 0.999),
+            scored(&task, "foo(1)\n", 0.5),
+            scored(&task, "bar(1)\n", 0.1),
+        ];
+        let mut engine: Box<dyn Engine> = Box::new(Scripted::new());
+        let profile = Profile::of(engine.about(), engine.tokens());
+        let levels = of(&all, &profile, &Options::default(), engine.as_mut()).unwrap();
+        assert_eq!(levels.map(|it| (it.shown, it.exact, it.saved)), [(3, 2, 10), (1, 1, 5), (1, 1, 5)]);
+        let mut text = Vec::new();
+        csv(&levels, &mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains("\nmedium,1,0.3333,1.0000,0.2065,1.0000,5,0.5000,0,0,0\n"), "{text}");
+    }
+}
