@@ -145,7 +145,7 @@ fn statistics_count_what_happened() {
     script.write();
     let mut client = with_status(&script);
     state(&mut client, "ready");
-    client.open(URI, "python", "x nothing\n");
+    client.open(URI, "python", "x # nothing\n");
     let answer = client.ask("textDocument/inlineCompletion", inline_params(URI, 0, 1));
     assert_eq!(answer["result"]["items"][0]["command"]["command"], "taper.accepted");
     assert_eq!(client.inline(URI, 0, 5), "");
@@ -168,7 +168,7 @@ fn the_last_answer_is_explained() {
     state(&mut client, "ready");
     let nothing = json!({ "suggestion": null, "silence": null });
     assert_eq!(run(&mut client, "taper.explainLast", Value::Null), nothing);
-    client.open(URI, "python", "x nothing\n");
+    client.open(URI, "python", "x # nothing\n");
     assert_eq!(client.inline(URI, 0, 1), "y");
     let explained = run(&mut client, "taper.explainLast", Value::Null)["suggestion"].clone();
     assert_eq!((&explained["path"], &explained["text"]), (&json!("src/a.py"), &json!("y")));

@@ -36,7 +36,7 @@ impl Eagerness {
     fn thresholds(self) -> Option<Thresholds> {
         match self {
             Self::Low => Some(Thresholds { line: 0.30, worth: 20.0, head: 0.50 }),
-            Self::Medium => Some(Thresholds { line: 0.05, worth: 10.0, head: 0.25 }),
+            Self::Medium => Some(Thresholds { line: 0.06, worth: 10.0, head: 0.25 }),
             Self::High => None,
         }
     }
