@@ -261,7 +261,11 @@ pub fn suggest_within(
         if let Some(part) = trim::trim(&place, text, false) {
             let part = (part, text.matches('\n').count());
             if part != drafted {
-                draft = fitting(snapshot, &place, bar, said, (&part.0, false), &mut |_, _| {});
+                let note = &mut |_: &'static str, _: &str| {};
+                draft = match bar {
+                    Some(bar) => bar.fitting(snapshot, &place, said, (&part.0, false), note),
+                    None => check::fitting(snapshot, &place, &part.0, note),
+                };
                 drafted = part;
             }
         }
@@ -282,10 +286,12 @@ pub fn suggest_within(
     if let Some(end) = ended {
         note(end.rule, kept);
     }
-    let trimmed = if interrupted { None } else { trim::noted(&place, kept, whole, &mut note) };
-    let finished =
-        trimmed.and_then(|text| fitting(snapshot, &place, bar, generation.said(), (&text, whole), &mut note));
-    let shown = if interrupted { draft } else { finished };
+    let shown = match bar {
+        _ if interrupted => draft,
+        Some(bar) => trim::noted(&place, kept, whole, &mut note)
+            .and_then(|text| bar.fitting(snapshot, &place, generation.said(), (&text, whole), &mut note)),
+        None => finished(snapshot, &place, kept, whole, &mut note),
+    };
     let unsure = cuts.last().is_some_and(|cut| cut.rule == eagerness::UNSURE);
     let reason = match (&shown, ended) {
         (None, _) if unsure => eagerness::UNSURE,
@@ -329,19 +335,14 @@ pub fn budget(options: &Options) -> prompt::Budget {
     }
 }
 
-/// As much of a trimmed text as can stand in the file and is sure enough.
-fn fitting(
+fn finished(
     snapshot: &Snapshot,
     place: &Place<'_>,
-    bar: Option<Bar>,
-    said: Said<'_>,
-    (text, whole): (&str, bool),
+    text: &str,
+    whole: bool,
     note: &mut dyn FnMut(&'static str, &str),
 ) -> Option<Suggestion> {
-    match bar {
-        Some(bar) => bar.fitting(snapshot, place, said, (text, whole), note),
-        None => check::fitting(snapshot, place, text, note),
-    }
+    check::fitting(snapshot, place, &trim::noted(place, text, whole, note)?, note)
 }
 
 /// [`Reading::own`]: what follows the text before the cursor, where anything does; else the last token, whose
