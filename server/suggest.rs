@@ -4,7 +4,7 @@
 use std::ops::{ControlFlow, Range};
 use std::time::Duration;
 
-use taper_engine::{Engine, EngineError, Limits, Piece, Prompt, Said, Stop};
+use taper_engine::{Engine, EngineError, Limits, Piece, Prompt, Stop};
 use taper_grammars::Language;
 
 pub mod ahead;

@@ -26,8 +26,8 @@ struct Thresholds {
     /// Or so many characters of it that are right by the model's own account, though its end is doubtful: who takes
     /// it word by word is served.
     worth: f32,
-    /// Least probability of the beginning of a line whose rest is doubtful, or not known yet. It is higher: so what was shown of a
-    /// growing line is not taken back when the line is complete.
+    /// Least probability of the beginning of a line whose rest is doubtful, or not known yet. It is higher: so what
+    /// was shown of a growing line is not taken back when the line is complete.
     head: f32,
 }
 
@@ -155,13 +155,13 @@ fn is_line_whole(said: Said<'_>, line: &str) -> bool {
     rest.trim_start_matches([' ', '\t']).starts_with(['\n', '\r'])
 }
 
-/// Where a line can be cut: behind words, closing brackets, commas and semicolons.
+/// Where a line can be cut: behind words, closing brackets, commas and semicolons. It never ends in half a word.
 fn boundaries(line: &str) -> Vec<usize> {
     let mut out = Vec::new();
     let mut chars = line.char_indices().peekable();
     while let Some((at, c)) = chars.next() {
         let next = chars.peek().map(|&(_, next)| next);
-        let ends_word = is_word(c) && next.is_some_and(|next| !is_word(next));
+        let ends_word = is_word(c) && next.is_none_or(|next| !is_word(next));
         if ends_word || matches!(c, ')' | ']' | '}' | ',' | ';') {
             out.push(at + c.len_utf8());
         }
@@ -294,6 +294,6 @@ mod tests {
     fn lines_are_cut_behind_words_closers_and_commas() {
         let line = "foo.bar(a, b) + größe";
         let cut: Vec<&str> = boundaries(line).into_iter().map(|at| &line[..at]).collect();
-        assert_eq!(cut, ["foo", "foo.bar", "foo.bar(a", "foo.bar(a,", "foo.bar(a, b", "foo.bar(a, b)"]);
+        assert_eq!(cut, ["foo", "foo.bar", "foo.bar(a", "foo.bar(a,", "foo.bar(a, b", "foo.bar(a, b)", line]);
     }
 }

@@ -10,8 +10,8 @@ const RATE: f64 = 0.3;
 /// Pull of the weights towards nothing, over standardized features.
 const RIDGE: f64 = 0.01;
 
-/// The row that fits `lines` best: how sure each was, and whether it was exactly right. Weights are never negative: what
-/// the model finds likelier is never held for less likely. `None` where all or no lines are right.
+/// The row that fits `lines` best: how sure each was, and whether it was exactly right. Weights are never negative:
+/// what the model finds likelier is never held for less likely. `None` where all or no lines are right.
 pub(super) fn calibration(lines: &[(Confidence, bool)]) -> Option<Calibration> {
     let right = lines.iter().filter(|it| it.1).count();
     if right == 0 || right == lines.len() {
