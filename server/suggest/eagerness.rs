@@ -42,7 +42,8 @@ impl Eagerness {
     }
 }
 
-/// Visible characters that the beginning of a line must have to be worth showing alone.
+/// Visible characters that the beginning of a line must have to be worth showing where its rest is known to be
+/// doubtful. While a line grows, less is shown.
 const WORTH_SHOWING: usize = 5;
 /// Beginnings that are parsed, the longest first, before nothing is shown.
 const TRIES: usize = 4;
@@ -75,8 +76,13 @@ impl Bar {
         (text, whole): (&str, bool),
         note: &mut dyn FnMut(&'static str, &str),
     ) -> Option<Suggestion> {
+        if said.pieces.is_empty() {
+            // An engine that tells no probabilities is believed.
+            return check::fitting(snapshot, place, text, note);
+        }
         let first = first_line(text);
-        if (whole || is_line_whole(said, &text[..first])) && self.is_worth(said, &text[..first]) {
+        let line_whole = whole || is_line_whole(said, &text[..first]);
+        if line_whole && self.is_worth(said, &text[..first]) {
             let sure = self.sure_lines(said, text, first);
             if sure < text.len() {
                 // Without its end a block may be worse than with a doubtful one.
@@ -88,7 +94,7 @@ impl Bar {
             return check::fitting(snapshot, place, text, note);
         }
         let head = self
-            .heads(place, said, &text[..first])
+            .heads(place, said, &text[..first], if line_whole { WORTH_SHOWING } else { 1 })
             .take(TRIES)
             .find_map(|head| check::fitting(snapshot, place, head, &mut |_, _| {}));
         note(UNSURE, head.as_ref().map_or("", |it| &it.text));
@@ -125,17 +131,22 @@ impl Bar {
     }
 
     /// Beginnings of a line that are sure enough, the longest first: each ends where a token of the language does,
-    /// outside of brackets that it opens itself.
-    fn heads<'t>(self, place: &Place<'_>, said: Said<'_>, line: &'t str) -> impl Iterator<Item = &'t str> {
+    /// outside of brackets that it opens itself, and has `least` visible characters.
+    fn heads<'t>(
+        self,
+        place: &Place<'_>,
+        said: Said<'_>,
+        line: &'t str,
+        least: usize,
+    ) -> impl Iterator<Item = &'t str> {
         boundaries(line).into_iter().rev().map(|at| &line[..at]).filter(move |head| {
-            head.chars().filter(|c| !c.is_whitespace()).count() >= WORTH_SHOWING
+            head.chars().filter(|c| !c.is_whitespace()).count() >= least
                 && place.brackets(head).open.is_empty()
                 && self.is_sure(said, 0, head, self.thresholds.head)
         })
     }
 
-    /// Whether what `text` has behind its first `from` bytes is as probable as `least`. Engines that tell no
-    /// probabilities are believed.
+    /// Whether what `text` has behind its first `from` bytes is as probable as `least`.
     fn is_sure(self, said: Said<'_>, from: usize, text: &str, least: f32) -> bool {
         let range = confidence::extent(said.text, &text[..from])..confidence::extent(said.text, text);
         confidence::of_range(said.pieces, range)
