@@ -35,8 +35,9 @@ pub trait Engine: Send {
     /// after every token, with the whole text generated so far *behind* [`Prompt::forced`]: what would be
     /// inserted at the cursor. The text is always valid UTF-8 and never ends inside a character. In between it
     /// is called with the same again, every few milliseconds: to look whether to go on, so it should be
-    /// cheap then. `Break` ends the generation with [`Stop::Watch`]; the chunk or token in work is given up, the
-    /// work done before it stays in the KV cache and serves the next prompt that begins with the same tokens.
+    /// cheap then. `Break` ends the generation with [`Stop::Watch`]; the work done before stays in the KV cache and
+    /// serves the next prompt that begins with the same tokens. So does what was done on the chunk in work, where the
+    /// engine can go on from the middle of it; else that is given up.
     ///
     /// `limits.max_tokens == 0` only reads the prompt (used while idle).
     ///
@@ -53,7 +54,8 @@ pub trait Engine: Send {
     /// Forgets every cached state. Called after a panic was caught while generating.
     fn clear(&mut self);
 
-    /// How many of the prompt's tokens would be evaluated now, the others being in a KV cache.
+    /// How many of the prompt's tokens would be evaluated now, the others being in a KV cache. Those whose evaluation
+    /// was interrupted count for what is left of it.
     fn unread(&self, prompt: &Prompt, _limits: &Limits) -> usize {
         prompt.tokens.len()
     }
@@ -114,7 +116,8 @@ pub struct Generation {
     pub pieces: Vec<Piece>,
     /// Prompt tokens found in the KV cache.
     pub reused: usize,
-    /// Prompt tokens evaluated now.
+    /// Prompt tokens whose evaluation came to its end now, also where an interrupted call had begun it. What that did
+    /// counts for neither: `reused` and this are all tokens of the prompt once it is read.
     pub evaluated: usize,
     /// Time spent on the prompt.
     pub prefill: Duration,

@@ -86,13 +86,25 @@ pub struct Moved {
     pub rows: Range<usize>,
 }
 
+/// Tokens behind the end of a sequence that an interrupted [`Decoder::advance`] has begun to evaluate.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Begun {
+    /// How many.
+    pub tokens: usize,
+    /// How much of the work on them is done, in tokens: at most as many as they are.
+    pub work: f32,
+    /// How much was done on others, which is given up for these.
+    pub lost: f32,
+}
+
 /// A decoder-only transformer: weights, and the KV caches of one or several sequences, which can be cut.
 ///
 /// Two implementations: candle tensors (GPUs, and the reference on CPUs) and our own kernels (CPUs).
 pub trait Decoder: Send {
     /// Appends a batch to the selected sequence and returns the logits that it asks for, `[rows, vocabulary]`
     /// row-major. `look` is called between layers, every few milliseconds; if it breaks, the call ends with `Break`
-    /// and the sequence is as before.
+    /// and the sequence is as before. A decoder may keep what was done ([`Decoder::begun`]): the next batch of the same
+    /// sequence goes on from there as far as it begins with the same tokens, unless the sequence was cut meanwhile.
     ///
     /// # Errors
     /// The tokens do not fit into [`Decoder::capacity`], or the device failed; the cache then keeps
@@ -118,6 +130,12 @@ pub trait Decoder: Send {
     /// Says what the rows of the next [`Decoder::advance`] are asked for; those that are not named are asked for all
     /// logits. A decoder may do more than it is asked for, but the result for a row never depends on the other rows.
     fn ask(&mut self, _asks: Vec<Ask>) {}
+
+    /// What of `tokens`, if a batch for a sequence began with them now, an interrupted call has left. Tokens of a batch
+    /// behind [`Batch::moved`] are never among them.
+    fn begun(&self, _sequence: usize, _tokens: &[TokenId]) -> Begun {
+        Begun::default()
+    }
 
     /// Tokens in the selected sequence.
     fn len(&self) -> usize;
@@ -338,6 +356,11 @@ impl Local {
         Ok(Some(drafted))
     }
 
+    /// What an interrupted call has left of `tokens` behind the sequence in use.
+    fn begun(&self, tokens: &[TokenId]) -> Begun {
+        self.decoder.begun(self.sequences.current(), tokens)
+    }
+
     /// Keeps the first `len` tokens of the sequence in use.
     fn cut(&mut self, len: usize) {
         self.sequences.cut(self.decoder.as_mut(), len);
@@ -354,7 +377,7 @@ impl Local {
             return Err(EngineError::PromptTooLong { tokens: prompt.tokens.len(), context });
         }
         let decodes = limits.max_tokens > 0 && !prompt.tokens.is_empty();
-        let Start { keep, shift } = self.sequences.settle(self.decoder.as_mut(), prompt, limits, decodes);
+        let Start { keep, shift, .. } = self.sequences.settle(self.decoder.as_mut(), prompt, limits, decodes);
         // What is evaluated: all behind what is kept, but for what is moved.
         let (todo, gap) = match &shift {
             Some(Shift { place, .. }) => {
@@ -381,7 +404,9 @@ impl Local {
         while generation.evaluated < todo.len() {
             let done = generation.evaluated;
             let rest = &todo[done..];
-            let (chunk, behind) = rest.split_at(self.pace.chunk().min(rest.len()));
+            // What an interrupted call has left of them ends before what is moved.
+            let begun = self.begun(&rest[..rest.len().min(gap - done.min(gap))]);
+            let (chunk, behind) = rest.split_at(self.pace.chunk(begun.tokens, rest.len()));
             let shift = shift.as_ref().filter(|_| (done..done + chunk.len()).contains(&gap));
             let shift = shift.map(|shift| (shift, gap - done));
             let began = Instant::now();
@@ -389,13 +414,15 @@ impl Local {
             let drafted =
                 self.evaluate(chunk, shift, heal, limits.max_tokens, &mut || watch(Said::default()))?;
             let Some(drafted) = drafted else {
+                let work = self.begun(chunk).work - begun.work;
+                self.pace.note_prefill(chunk.len(), work, began.elapsed());
                 generation.prefill = started.elapsed();
                 generation.stop = Stop::Watch;
                 return Ok(generation);
             };
             if drafted == 0 {
-                self.pace.note_prefill(chunk.len(), began.elapsed());
-            } else if let Some(lookup) = &mut self.lookup {
+                self.pace.note_prefill(chunk.len(), chunk.len() as f32 - begun.work, began.elapsed());
+            } else if let Some(lookup) = self.lookup.as_mut().filter(|_| begun.tokens == 0) {
                 lookup.note_batch(chunk.len() + drafted, began.elapsed());
             }
             generation.evaluated += chunk.len();
@@ -496,7 +523,7 @@ impl Engine for Local {
     }
 
     fn unread(&self, prompt: &Prompt, limits: &Limits) -> usize {
-        self.sequences.unread(prompt, limits)
+        self.sequences.unread(self.decoder.as_ref(), prompt, limits)
     }
 
     fn rates(&self) -> Rates {

@@ -18,14 +18,16 @@ use crate::local::kernels::attention::{Attend, BLOCK, DIM, KEYS, ROWS};
 use crate::local::kernels::pack::Packed;
 use crate::local::linear::{Compute, Linear, Target};
 use crate::local::pool::{Chunks, Pool};
-use crate::local::{Ask, Batch, Decoder};
+use crate::local::{Ask, Batch, Begun, Decoder};
 use crate::{EngineError, TokenId};
 
 mod load;
 mod pages;
+mod suspended;
 
 use load::Load;
 use pages::Pages;
+use suspended::{Group, Progress, Suspended};
 
 /// Tokens that pass through the layers together: enough to use unpacked weights often, few enough that what
 /// lies between two layers stays in the cache.
@@ -45,6 +47,8 @@ pub struct CpuDecoder {
     /// What the rows of the next call are for.
     asks: Vec<Ask>,
     pages: Pages,
+    /// What of interrupted calls is behind the ends of sequences.
+    suspended: Suspended,
     /// The sequence that is selected.
     current: usize,
     capacity: usize,
@@ -161,6 +165,7 @@ impl CpuDecoder {
             output_norm,
             head,
             pages: Pages::new(config),
+            suspended: Suspended::default(),
             current: 0,
             asks: Vec::new(),
             capacity,
@@ -196,31 +201,51 @@ impl CpuDecoder {
         self.weight_bytes() - (spared + self.embedding.as_ref().map_or(0, Packed::bytes)) as u64
     }
 
-    /// Runs up to [`CHUNK`] tokens through the layers; leaves the stream of the last `rows` in the work space.
-    fn chunk(
+    /// Takes the first `end` tokens of a batch through the layers, from where they are; at most [`CHUNK`] of them are
+    /// not finished. Leaves the stream of the last `rows` in the work space; these stay unfinished, before the last
+    /// layer, because their logits can only come from there.
+    fn pass(
         &mut self,
         tokens: &[TokenId],
         runs: &[Run],
+        end: usize,
         rows: usize,
+        progress: &mut Progress,
         look: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let Self { config, compute, blocks, embedding, head, pages, current, work, .. } = self;
-        let count = tokens.len();
         let width = config.embedding;
         let table = embedding.as_ref().unwrap_or(head.weight());
-        resize(&mut work.stream, count * width);
-        let stream = Chunks::new(&mut work.stream, width);
-        compute.pool.run(count, |row, _| {
-            // SAFETY: each row is one piece, which runs once.
-            table.row(tokens[row] as usize, unsafe { stream.get(row) });
-        });
-        work.angles(&config.rope.frequencies, runs);
-        let last = blocks.len().saturating_sub(1);
-        for (index, block) in blocks.iter().enumerate() {
-            let mut layer = Layer { config, compute, pages, sequence: *current, index };
-            // Behind the last layer's keys and values only the asked positions matter.
-            block.run(&mut layer, work, runs, count, if index == last { rows } else { count });
-            look()?;
+        let new = &tokens[progress.begun().min(end)..end];
+        if !new.is_empty() {
+            let mut stream = vec![0.0; new.len() * width];
+            let places = Chunks::new(&mut stream, width);
+            compute.pool.run(new.len(), |row, _| {
+                // SAFETY: each row is one piece, which runs once.
+                table.row(new[row] as usize, unsafe { places.get(row) });
+            });
+            progress.begin(stream, new.len());
+        }
+        while let Some((group, until)) = progress.lowest(blocks.len()) {
+            let count = group.rows.len();
+            let runs: Vec<Run> = runs.iter().map(|run| run.within(&group.rows)).collect();
+            work.angles(&config.rope.frequencies, &runs);
+            for (index, block) in blocks.iter().enumerate().take(until).skip(group.passed) {
+                let mut layer = Layer { config, compute, pages, sequence: *current, index };
+                if index + 1 == blocks.len() {
+                    // Behind the last layer's keys and values only the asked positions matter.
+                    let stream = group.stream[(count - rows) * width..].to_vec();
+                    std::mem::swap(&mut work.stream, &mut group.stream);
+                    block.run(&mut layer, work, &runs, count, rows);
+                    progress.finish(Group { rows: end - rows..end, passed: index, stream });
+                    return look();
+                }
+                std::mem::swap(&mut work.stream, &mut group.stream);
+                block.run(&mut layer, work, &runs, count, count);
+                std::mem::swap(&mut work.stream, &mut group.stream);
+                group.passed += 1;
+                look()?;
+            }
         }
         ControlFlow::Continue(())
     }
@@ -229,7 +254,6 @@ impl CpuDecoder {
     fn project(
         &mut self,
         rows: usize,
-        count: usize,
         written: usize,
         asks: &[Ask],
         look: &mut dyn FnMut() -> ControlFlow<()>,
@@ -237,14 +261,22 @@ impl CpuDecoder {
         let Self { config, compute, head, output_norm, work, logits, .. } = self;
         let (vocabulary, width) = (config.vocabulary, config.embedding);
         let stream = &work.stream;
-        let offset = if config.blocks == 0 { count - rows } else { 0 };
         compute.prepare(&mut work.activations, rows, width, |row, out| {
-            let row = offset + row;
             compute.norm(&stream[row * width..(row + 1) * width], output_norm, config.norm_epsilon, out);
         });
         let out = &mut logits[written * vocabulary..(written + rows) * vocabulary];
         head.logits(compute, &work.activations, asks.get(written..).unwrap_or_default(), out);
         look()
+    }
+
+    /// Keeps how far the first of `tokens` are, for the next batch of this sequence.
+    fn suspend(&mut self, tokens: &[TokenId], mut progress: Progress) {
+        progress.cut(tokens.len());
+        let Self { pages, suspended, current, .. } = self;
+        pages.trim(*current, pages.len(*current) + progress.begun());
+        if let Some(forgotten) = suspended.keep(*current, tokens, progress) {
+            pages.trim(forgotten, 0);
+        }
     }
 }
 
@@ -282,24 +314,29 @@ impl Decoder for CpuDecoder {
             runs[0].tokens.end = behind;
             runs.push(Run { tokens: behind..tokens.len(), position: at + moved.rows.len() });
         }
+        // What is in front of a moved segment does not depend on it.
+        let first = runs[0].tokens.end;
+        let mut progress = self.suspended.take(self.current, &tokens[..first]);
+        if progress.finished() > tokens.len() - rows {
+            // Logits come from the last layer.
+            progress.cut(tokens.len() - rows);
+        }
         let mut written = 0;
-        for start in (0..tokens.len()).step_by(CHUNK) {
+        for start in (progress.finished()..tokens.len()).step_by(CHUNK) {
             let chunk = start..tokens.len().min(start + CHUNK);
-            let runs: Vec<Run> = runs.iter().map(|run| run.within(&chunk)).collect();
             // Positions of this chunk whose logits are asked for: those among the last `rows` of all.
             let left = tokens.len() - chunk.end;
             let here = rows.saturating_sub(left).min(chunk.len()).min(rows - written);
-            let count = chunk.len();
-            let mut flow = self.chunk(&tokens[chunk], &runs, here, look);
+            let mut flow = self.pass(tokens, &runs, chunk.end, here, &mut progress, look);
             if here > 0 && flow.is_continue() {
-                flow = self.project(here, count, written, &asks, look);
+                flow = self.project(here, written, &asks, look);
                 written += here;
             }
             if flow.is_break() {
-                // What was written behind the sequence's end was never valid.
-                self.pages.truncate(self.current, base);
+                self.suspend(&tokens[..first], progress);
                 return Ok(ControlFlow::Break(()));
             }
+            progress.finish_all();
         }
         self.pages.set_len(self.current, end);
         Ok(ControlFlow::Continue(&self.logits))
@@ -314,7 +351,10 @@ impl Decoder for CpuDecoder {
     }
 
     fn truncate(&mut self, len: usize) {
-        self.pages.truncate(self.current, len);
+        if len < self.len() {
+            self.suspended.drop_of(self.current);
+            self.pages.truncate(self.current, len);
+        }
     }
 
     fn capacity(&self) -> usize {
@@ -330,6 +370,7 @@ impl Decoder for CpuDecoder {
     }
 
     fn hold(&mut self, sequences: usize) -> usize {
+        (sequences.max(1)..self.pages.count()).for_each(|gone| self.suspended.drop_of(gone));
         self.pages.resize(sequences.max(1));
         self.current = self.current.min(self.pages.count() - 1);
         self.pages.count()
@@ -340,7 +381,12 @@ impl Decoder for CpuDecoder {
     }
 
     fn fork(&mut self, from: usize, to: usize, rows: Range<usize>) {
+        self.suspended.drop_of(to);
         self.pages.fork(from, to, rows);
+    }
+
+    fn begun(&self, sequence: usize, tokens: &[TokenId]) -> Begun {
+        self.suspended.begun(sequence, tokens, self.blocks.len())
     }
 
     fn held_bytes(&self) -> usize {

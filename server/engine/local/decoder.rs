@@ -6,6 +6,9 @@
 //! `x += W_down · (silu(W_gate m) ∘ W_up m)` with `m = rms_norm(x)`; logits are `W_out · rms_norm(x)`.
 //! Sources: Llama (<https://arxiv.org/abs/2302.13971>), Qwen2.5 (<https://arxiv.org/abs/2412.15115>: biases on the
 //! query, key and value), Qwen3 (<https://arxiv.org/abs/2505.09388>: norms on queries and keys).
+//!
+//! What a call did that was broken off is lost: its result for a row may depend on the rows beside it, so it cannot go on
+//! with others than it began with.
 
 use std::ops::ControlFlow;
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::Rates;
 
-/// What one chunk of a prompt may take: so much work is lost at most when it is broken off between two layers.
+/// What one chunk of a prompt may take: so much work is lost at most when it is broken off between two layers and the
+/// next prompt does not begin with it, or the decoder keeps nothing of it.
 const CHUNK: Duration = Duration::from_millis(100);
 /// Fewer tokens cost hardly less: the weights are read once either way, and up to eight rows by the slower product.
 const SMALLEST: usize = 16;
@@ -28,16 +29,28 @@ impl Pace {
         self.rates
     }
 
-    /// Tokens that the next chunk of a prompt may have.
-    pub(super) fn chunk(&self) -> usize {
-        ((self.rates.prefill * CHUNK.as_secs_f32()).round() as usize).clamp(SMALLEST, LARGEST)
+    /// Tokens that the next chunk of a prompt shall have, of which `left` are to be evaluated and the first `begun` are
+    /// on their way. It has these at least.
+    ///
+    /// Others that join them pass the layers by themselves until they have caught up. That pays if all of the rest goes
+    /// with them; else the weights are read once more for few tokens, and those that are begun go alone.
+    pub(super) fn chunk(&self, begun: usize, left: usize) -> usize {
+        let most = ((self.rates.prefill * CHUNK.as_secs_f32()).round() as usize).clamp(SMALLEST, LARGEST);
+        let chunk = if left > most && 2 * begun >= most { begun } else { most.max(begun) };
+        chunk.min(left)
     }
 
-    /// A chunk of `tokens` took `time`. The few tokens of a keystroke say nothing about the speed of a long prompt.
-    pub(super) fn note_prefill(&mut self, tokens: usize, time: Duration) {
-        if tokens >= SMALLEST || self.rates.prefill == 0.0 {
-            average(&mut self.rates.prefill, tokens, time);
+    /// A chunk of `tokens` was worked on for `time`, of which so much, in tokens, was done: less than all where it was
+    /// interrupted, or goes on from where it was. The few tokens of a keystroke say nothing about the speed of a long
+    /// prompt.
+    pub(super) fn note_prefill(&mut self, tokens: usize, work: f32, time: Duration) {
+        let rate = &mut self.rates.prefill;
+        if work <= 0.0 || (tokens < SMALLEST && *rate != 0.0) {
+            return;
         }
+        let new = work / time.as_secs_f32().max(1e-6);
+        let part = (work / tokens as f32).min(1.0);
+        *rate = if *rate == 0.0 { new } else { *rate + NEWEST * part * (new - *rate) };
     }
 
     /// A decoding step that chose `tokens` took `time`.
@@ -55,11 +68,6 @@ impl Pace {
     }
 }
 
-fn average(rate: &mut f32, tokens: usize, time: Duration) {
-    let new = tokens as f32 / time.as_secs_f32().max(1e-6);
-    *rate = if *rate == 0.0 { new } else { *rate + NEWEST * (new - *rate) };
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,37 +75,64 @@ mod tests {
     #[test]
     fn chunks_start_small_and_grow_to_the_time_they_may_take() {
         let mut pace = Pace::default();
-        assert_eq!(pace.chunk(), SMALLEST);
+        assert_eq!(pace.chunk(0, usize::MAX), SMALLEST);
         for _ in 0..20 {
-            let tokens = pace.chunk();
-            pace.note_prefill(tokens, Duration::from_millis(tokens as u64));
+            let tokens = pace.chunk(0, usize::MAX);
+            pace.note_prefill(tokens, tokens as f32, Duration::from_millis(tokens as u64));
         }
-        assert_eq!(pace.chunk(), 100, "1,000 tokens a second for 100 ms");
+        assert_eq!(pace.chunk(0, usize::MAX), 100, "1,000 tokens a second for 100 ms");
         for _ in 0..20 {
-            pace.note_prefill(100, Duration::from_micros(1));
+            pace.note_prefill(100, 100.0, Duration::from_micros(1));
         }
-        assert_eq!(pace.chunk(), LARGEST);
+        assert_eq!(pace.chunk(0, usize::MAX), LARGEST);
         for _ in 0..40 {
-            pace.note_prefill(16, Duration::from_secs(16));
+            pace.note_prefill(16, 16.0, Duration::from_secs(16));
         }
-        assert_eq!(pace.chunk(), SMALLEST);
+        assert_eq!(pace.chunk(0, usize::MAX), SMALLEST);
     }
 
     #[test]
     fn a_device_with_a_fixed_cost_per_call_gets_large_chunks() {
         let mut pace = Pace::default();
         for _ in 0..40 {
-            let tokens = pace.chunk();
-            pace.note_prefill(tokens, Duration::from_micros(10_000 + 20 * tokens as u64));
+            let tokens = pace.chunk(0, usize::MAX);
+            pace.note_prefill(tokens, tokens as f32, Duration::from_micros(10_000 + 20 * tokens as u64));
         }
-        assert_eq!(pace.chunk(), LARGEST);
+        assert_eq!(pace.chunk(0, usize::MAX), LARGEST);
+    }
+
+    #[test]
+    fn what_is_begun_is_in_the_next_chunk_and_takes_few_others_along() {
+        let mut pace = Pace::default();
+        pace.note_prefill(300, 300.0, Duration::from_secs(1));
+        assert_eq!(pace.chunk(0, 500), 30);
+        assert_eq!(pace.chunk(25, 500), 25, "the others wait for a chunk of their own");
+        assert_eq!(pace.chunk(25, 29), 29, "unless these are all");
+        assert_eq!(pace.chunk(5, 500), 30);
+        assert_eq!(pace.chunk(60, 500), 60, "nothing of it is left behind");
+        assert_eq!(pace.chunk(60, 60), 60);
+    }
+
+    #[test]
+    fn a_part_of_a_chunk_counts_for_what_it_is() {
+        let mut pace = Pace::default();
+        pace.note_prefill(100, 25.0, Duration::from_millis(25));
+        assert!((pace.rates().prefill - 1000.0).abs() < 1.0, "{:?}", pace.rates());
+        let (mut whole, mut part) = (pace, pace);
+        whole.note_prefill(100, 100.0, Duration::from_secs(1));
+        part.note_prefill(100, 10.0, Duration::from_millis(100));
+        let (whole, part) = (whole.rates().prefill, part.rates().prefill);
+        assert!(whole < part && part < 1000.0 && whole > 100.0, "{whole} {part}");
+        pace.note_prefill(100, -3.0, Duration::from_millis(25));
+        pace.note_prefill(100, 0.0, Duration::from_millis(25));
+        assert!((pace.rates().prefill - 1000.0).abs() < 1.0, "{:?}", pace.rates());
     }
 
     #[test]
     fn a_keystrokes_few_tokens_do_not_slow_the_average() {
         let mut pace = Pace::default();
-        pace.note_prefill(100, Duration::from_millis(100));
-        pace.note_prefill(2, Duration::from_millis(30));
+        pace.note_prefill(100, 100.0, Duration::from_millis(100));
+        pace.note_prefill(2, 2.0, Duration::from_millis(30));
         assert!((pace.rates().prefill - 1000.0).abs() < 1.0, "{:?}", pace.rates());
         pace.note_decode(1, Duration::from_millis(50));
         assert!((pace.rates().decode - 20.0).abs() < 0.1);

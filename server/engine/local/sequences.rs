@@ -4,7 +4,7 @@
 //! The rules:
 //! - A prompt goes on from the sequence that leaves least of it to evaluate.
 //! - It stays in that sequence if the text around its suffix changed by a keystroke's few tokens, or if nothing that was
-//!   asked there is cut off. Else it gets a sequence of its own, which shares the common beginning: another place,
+//!   read or begun there is given up. Else it gets a sequence of its own, which shares the common beginning: another place,
 //!   another document, a short window beside the whole one, an answer computed ahead leave each other alone.
 //! - For its own it takes an empty sequence, or the least recently used: of its own beginning, if that has
 //!   [`KIN`] of them already, else of all. So no document crowds out all others.
@@ -16,7 +16,7 @@
 
 use std::ops::Range;
 
-use super::{Decoder, Moved};
+use super::{Begun, Decoder, Moved};
 use crate::{Limits, Prompt, TokenId};
 
 /// Sequences that are resident at most.
@@ -51,8 +51,8 @@ struct Slot {
     exact: usize,
     /// By so many tokens the text in front of that suffix had changed; 0 if all are exact.
     stale: usize,
-    /// Tokens that the last prompt here had, and where its suffix was.
-    asked: usize,
+    /// The last prompt here, read or not, and where its suffix was.
+    asked: Vec<TokenId>,
     suffix: Range<usize>,
     remembered: Option<Remembered>,
     used: u64,
@@ -74,6 +74,10 @@ pub(super) struct Start {
     pub(super) keep: usize,
     /// What of the prompt is moved.
     pub(super) shift: Option<Shift>,
+    /// Tokens behind what is kept that an interrupted evaluation has spared, the work on them counted.
+    begun: usize,
+    /// Whether others that it has begun are given up.
+    loses: bool,
 }
 
 /// A remembered suffix, or its end, that is moved into a prompt.
@@ -88,20 +92,31 @@ pub(super) struct Shift {
 }
 
 impl Start {
-    /// Tokens of a prompt of `len` that are left to evaluate.
+    /// The work that is left on a prompt of `len`, in tokens.
     fn unread(&self, len: usize) -> usize {
-        len - self.keep - self.shift.as_ref().map_or(0, |shift| shift.place.len())
+        len - self.keep - self.begun - self.shift.as_ref().map_or(0, |shift| shift.place.len())
     }
 }
 
 impl Slot {
-    fn reuse(&self, prompt: &Prompt, limits: &Limits, logits: bool) -> Start {
+    /// `begun` says what of some tokens behind its end an interrupted evaluation has spared.
+    fn reuse(
+        &self,
+        prompt: &Prompt,
+        limits: &Limits,
+        logits: bool,
+        begun: impl FnOnce(&[TokenId]) -> Begun,
+    ) -> Start {
         let tokens = &prompt.tokens[..];
         let valid = if self.stale <= limits.stale { self.tokens.len() } else { self.exact };
         let same = common(&self.tokens[..valid], tokens);
         // For logits of the prompt's end its last token must be evaluated now.
         let keep = if logits { same.min(tokens.len() - 1) } else { same };
-        Start { keep, shift: self.shift(prompt, limits, keep) }
+        let shift = self.shift(prompt, limits, keep);
+        let until = shift.as_ref().map_or(tokens.len(), |shift| shift.place.start);
+        // Behind what is cut off nothing is left.
+        let begun = if keep == self.tokens.len() { begun(&tokens[keep..until]) } else { Begun::default() };
+        Start { keep, shift, begun: begun.work as usize, loses: begun.lost > 0.0 }
     }
 
     fn shift(&self, prompt: &Prompt, limits: &Limits, keep: usize) -> Option<Shift> {
@@ -123,10 +138,9 @@ impl Slot {
         Some(Shift { place, rows, changed })
     }
 
-    /// Whether `prompt` is at the place where the last one here was, or cuts off nothing of that one.
-    fn is_place_of(&self, prompt: &Prompt, keep: usize) -> bool {
-        let asked = self.asked.min(self.tokens.len());
-        if asked <= keep {
+    /// Whether `prompt` is at the place where the last one here was, or gives up nothing of that one.
+    fn is_place_of(&self, prompt: &Prompt, start: &Start) -> bool {
+        if self.asked.len().min(self.tokens.len()) <= start.keep && !start.loses {
             return true;
         }
         let around = |tokens: &[TokenId], suffix: &Range<usize>| {
@@ -134,7 +148,7 @@ impl Slot {
             let end = suffix.end.clamp(start, tokens.len());
             [&tokens[..start], &tokens[end..]].concat()
         };
-        let old = around(&self.tokens[..asked], &self.suffix);
+        let old = around(&self.asked, &self.suffix);
         difference(&old, &around(&prompt.tokens, &prompt.suffix)) <= KEYSTROKE
     }
 
@@ -166,10 +180,29 @@ impl Sequences {
         &self.slots[self.current].tokens
     }
 
-    /// Tokens of the prompt that would be evaluated now.
-    pub(super) fn unread(&self, prompt: &Prompt, limits: &Limits) -> usize {
-        let unread = |slot: &Slot| slot.reuse(prompt, limits, false).unread(prompt.tokens.len());
-        self.slots.iter().map(unread).min().unwrap_or(prompt.tokens.len())
+    /// The work that the prompt would be now, in tokens.
+    pub(super) fn unread(&self, decoder: &dyn Decoder, prompt: &Prompt, limits: &Limits) -> usize {
+        let len = prompt.tokens.len();
+        self.starts(decoder, prompt, limits, false).map(|start| start.unread(len)).min().unwrap_or(len)
+    }
+
+    /// How the prompt would go on from each sequence.
+    fn starts<'a>(
+        &'a self,
+        decoder: &'a dyn Decoder,
+        prompt: &'a Prompt,
+        limits: &'a Limits,
+        logits: bool,
+    ) -> impl Iterator<Item = Start> + 'a {
+        self.slots
+            .iter()
+            .enumerate()
+            .map(move |(i, slot)| slot.reuse(prompt, limits, logits, |tokens| decoder.begun(i, tokens)))
+    }
+
+    /// The sequence in use.
+    pub(super) fn current(&self) -> usize {
+        self.current
     }
 
     /// Selects a sequence for the prompt and cuts it to what it shares with it. A prompt that is only read and is there
@@ -186,17 +219,17 @@ impl Sequences {
         self.cut(decoder, held);
         self.now += 1;
         let len = prompt.tokens.len();
-        let starts = self.slots.iter().map(|slot| slot.reuse(prompt, limits, logits));
+        let starts = self.starts(decoder, prompt, limits, logits);
         let best = starts.enumerate().min_by_key(|(i, start)| {
             let slot = &self.slots[*i];
             // Of equals the one that has this place already, then the one used last.
-            (start.unread(len), !slot.is_place_of(prompt, start.keep), u64::MAX - slot.used)
+            (start.unread(len), !slot.is_place_of(prompt, start), u64::MAX - slot.used)
         });
-        let Some((best, start)) = best else { return Start { keep: 0, shift: None } };
+        let Some((best, start)) = best else { return Start { keep: 0, shift: None, begun: 0, loses: false } };
         let slot = &self.slots[best];
         let whole = start.keep == len;
         self.current = best;
-        if !whole && !slot.is_place_of(prompt, start.keep) {
+        if !whole && !slot.is_place_of(prompt, &start) {
             let own = self.victim(best, &prompt.tokens);
             if own != best {
                 self.fork(decoder, best, own, start.keep);
@@ -207,7 +240,7 @@ impl Sequences {
         if !whole {
             self.cut(decoder, start.keep);
             let slot = &mut self.slots[self.current];
-            (slot.asked, slot.suffix) = (len, prompt.suffix.clone());
+            (slot.asked, slot.suffix) = (prompt.tokens.clone(), prompt.suffix.clone());
         }
         self.make_room(decoder, len - start.keep);
         self.remember(decoder, prompt);

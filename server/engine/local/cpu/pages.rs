@@ -104,13 +104,19 @@ impl Pages {
     /// Says how many positions are valid, after they were written.
     pub(super) fn set_len(&mut self, sequence: usize, len: usize) {
         self.sequences[sequence].len = len;
+        self.trim(sequence, 0);
+    }
+
+    /// Lets go of the pages that neither the valid positions need nor the first `end`.
+    pub(super) fn trim(&mut self, sequence: usize, end: usize) {
+        let Sequence { pages, len } = &mut self.sequences[sequence];
+        pages.truncate(end.max(*len).div_ceil(KEYS));
     }
 
     /// Keeps the first `len` positions, and the pages that they need.
     pub(super) fn truncate(&mut self, sequence: usize, len: usize) {
-        let sequence = &mut self.sequences[sequence];
-        sequence.len = sequence.len.min(len);
-        sequence.pages.truncate(sequence.len.div_ceil(KEYS));
+        let len = len.min(self.sequences[sequence].len);
+        self.set_len(sequence, len);
     }
 
     /// Bytes of all pages, shared ones counted once.

@@ -10,7 +10,7 @@ use super::*;
 use crate::Tokens;
 use crate::gguf::testing::{Dims, Writer, random_llama, random_qwen2};
 use crate::local::testing::{argmax, difference};
-use crate::local::{CandleDecoder, real_model};
+use crate::local::{CandleDecoder, Moved, real_model};
 
 const DTYPES: [GgmlDType; 11] = [
     GgmlDType::F32,
@@ -123,6 +123,197 @@ fn the_split_into_calls_does_not_matter() {
     }
 }
 
+/// Appends a batch and breaks it off at the look with this number; the logits, and how many looks there were.
+fn advance(decoder: &mut CpuDecoder, batch: &Batch<'_>, at: usize) -> (Option<Vec<f32>>, usize) {
+    let mut looks = 0;
+    let held = decoder.len();
+    let flow = decoder.advance(batch, &mut || {
+        looks += 1;
+        if looks == at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    let logits = match flow.unwrap() {
+        ControlFlow::Continue(logits) => Some(logits.to_vec()),
+        ControlFlow::Break(()) => None,
+    };
+    let moved = batch.moved.as_ref().map_or(0, |moved| moved.rows.len());
+    let new = if logits.is_some() { batch.tokens.len() + moved } else { 0 };
+    assert_eq!(decoder.len(), held + new);
+    (logits, looks)
+}
+
+#[test]
+fn what_was_interrupted_goes_on_as_if_it_was_not() {
+    const SEQUENCES: usize = 4;
+    let mut random = fastrand::Rng::with_seed(7);
+    for dtype in [GgmlDType::F32, GgmlDType::Q5_0, GgmlDType::Q6K] {
+        let dims = Dims { layers: 5, context: 1024, ..Dims::stored_as(dtype) };
+        for (writer, kernel) in [random_qwen2(2, &dims), random_llama(2, &dims)]
+            .into_iter()
+            .flat_map(|writer| kernels().map(move |kernel| (writer.as_ref().unwrap().clone(), kernel)))
+        {
+            let (_folder, gguf, config) = open(&writer);
+            let mut decoder = CpuDecoder::new(&gguf, &config, 800, kernel, 2).unwrap();
+            let mut fresh = CpuDecoder::new(&gguf, &config, 800, kernel, 2).unwrap();
+            assert_eq!(decoder.hold(SEQUENCES), SEQUENCES);
+            let mut fresh_held: Vec<TokenId> = Vec::new();
+            let mut held = vec![Vec::new(); SEQUENCES];
+            let mut last: Vec<Vec<TokenId>> = vec![Vec::new(); SEQUENCES];
+            // More than pass the layers together.
+            let (longest, rounds) = if kernel == Kernel::best() { (300, 100) } else { (30, 40) };
+            let (mut broken, mut begun, mut compared) = (0, 0, 0);
+            for _ in 0..rounds {
+                let at = random.usize(..SEQUENCES);
+                decoder.select(at);
+                match random.u8(..12) {
+                    0 => {
+                        let len = random.usize(..=held[at].len());
+                        decoder.truncate(len);
+                        held[at].truncate(len);
+                    }
+                    1 => {
+                        let to = random.usize(..SEQUENCES);
+                        let len = random.usize(..=held[at].len());
+                        decoder.fork(at, to, 0..len);
+                        held[to] = held[at][..len].to_vec();
+                    }
+                    _ => {}
+                }
+                // Again, or with another end, or something else.
+                let mut tokens = last[at].clone();
+                if random.u8(..3) > 0 {
+                    tokens.truncate(random.usize(..=tokens.len()));
+                    let some = random.usize(..longest / 2 + 1 + usize::from(tokens.is_empty()) * longest / 2);
+                    tokens.extend(random_tokens(&mut random, &config, some));
+                }
+                tokens.truncate(longest);
+                if held[at].len() + tokens.len() > 800 {
+                    decoder.truncate(0);
+                    held[at].clear();
+                }
+                let rows = random.usize(..=tokens.len().min(3));
+                let was = decoder.begun(at, &tokens);
+                assert!(was.work <= was.tokens as f32 && was.tokens <= tokens.len());
+                begun += was.tokens;
+                let stop = if random.u8(..3) > 0 { random.usize(1..7) } else { usize::MAX };
+                let batch = Batch { tokens: &tokens, rows, moved: None };
+                match advance(&mut decoder, &batch, stop).0 {
+                    None => {
+                        let now = decoder.begun(at, &tokens);
+                        assert!(now.tokens > 0 && now.work > 0.0, "{was:?} {now:?}");
+                        broken += 1;
+                        last[at] = tokens;
+                    }
+                    Some(logits) => {
+                        assert_eq!(decoder.begun(at, &tokens), Begun::default());
+                        held[at].extend(tokens);
+                        // Never interrupted, and with one sequence.
+                        let same = fresh_held.iter().zip(&held[at]).take_while(|(a, b)| a == b).count();
+                        let same = same.min(held[at].len() - rows);
+                        fresh.truncate(same);
+                        let expected = fresh.forward(&held[at][same..], rows).unwrap();
+                        fresh_held.clone_from(&held[at]);
+                        assert!(logits == expected, "{kernel:?} {dtype:?}: {rows} rows");
+                        compared += rows;
+                    }
+                }
+            }
+            assert!(broken > 5 && begun > 20 && compared > 1, "{broken} {begun} {compared}");
+        }
+    }
+}
+
+#[test]
+fn however_often_it_is_interrupted_every_layer_is_passed_once() {
+    let dims = Dims { layers: 6, ..Dims::default() };
+    let (_folder, gguf, config) = open(&random_qwen2(2, &dims).unwrap());
+    let tokens = random_tokens(&mut fastrand::Rng::with_seed(1), &config, 300);
+    for looks in 1..8 {
+        let mut decoder = CpuDecoder::new(&gguf, &config, 400, Kernel::best(), 2).unwrap();
+        let batch = Batch { tokens: &tokens, rows: 0, moved: None };
+        let (mut all, mut work) = (0, 0.0);
+        loop {
+            let (done, here) = advance(&mut decoder, &batch, looks);
+            all += here;
+            if done.is_some() {
+                break;
+            }
+            let now = decoder.begun(0, &tokens).work;
+            assert!(now > work, "{now} after {work}");
+            work = now;
+        }
+        // 256 tokens, then 44.
+        assert_eq!(all, 12, "{looks}");
+        // Two more, and logits: they catch up, all but the last layer, which is for both.
+        decoder.truncate(290);
+        let batch = |tokens| Batch { tokens, rows: 1, moved: None };
+        assert_eq!(advance(&mut decoder, &batch(&tokens[290..298]), 4), (None, 4));
+        let (logits, looks) = advance(&mut decoder, &batch(&tokens[290..]), usize::MAX);
+        assert_eq!(looks, 4 + 2 + 1);
+        let mut fresh = CpuDecoder::new(&gguf, &config, 400, Kernel::best(), 2).unwrap();
+        assert_eq!(logits.unwrap(), fresh.forward(&tokens, 1).unwrap());
+    }
+}
+
+#[test]
+fn what_is_in_front_of_a_moved_segment_goes_on() {
+    let mut random = fastrand::Rng::with_seed(4);
+    let dims = Dims { layers: 4, ..Dims::default() };
+    for writer in [random_qwen2(6, &dims).unwrap(), random_llama(6, &dims).unwrap()] {
+        let (_folder, gguf, config) = open(&writer);
+        let [mut ours, mut theirs] =
+            [(); 2].map(|()| CpuDecoder::new(&gguf, &config, 400, Kernel::best(), 2).unwrap());
+        let beginning = random_tokens(&mut random, &config, 150);
+        for decoder in [&mut ours, &mut theirs] {
+            decoder.hold(2);
+            decoder.forward(&beginning, 0).unwrap();
+            decoder.fork(0, 1, 110..150);
+            decoder.truncate(90);
+        }
+        let (mut tokens, mut begun) = (random_tokens(&mut random, &config, 40), 0);
+        for round in 0..60 {
+            // The text in front grows, other tokens stand behind; sometimes nothing is moved.
+            let behind = random.usize(..=tokens.len());
+            let moved = Moved { behind, from: 1, rows: 110..random.usize(111..=150) };
+            let moved = Some(moved).filter(|_| random.u8(..4) > 0);
+            let batch = Batch { tokens: &tokens, rows: 1, moved };
+            let stop = if round % 3 == 2 { usize::MAX } else { random.usize(1..6) };
+            begun += ours.begun(0, &tokens[..behind]).tokens;
+            if let Some(logits) = advance(&mut ours, &batch, stop).0 {
+                assert_eq!(Some(logits), advance(&mut theirs, &batch, usize::MAX).0);
+                ours.truncate(90);
+                theirs.truncate(90);
+            } else if batch.moved.is_some() {
+                assert!(ours.begun(0, &tokens).tokens <= behind);
+            }
+            let keep = random.usize(10..=tokens.len().min(30));
+            tokens.truncate(keep);
+            tokens.extend(random_tokens(&mut random, &config, 40 - keep));
+        }
+        assert!(begun > 100, "{begun}");
+    }
+}
+
+#[test]
+fn pages_of_what_is_forgotten_are_given_back() {
+    let (_folder, gguf, config) = open(&random_qwen2(2, &Dims::default()).unwrap());
+    let mut decoder = CpuDecoder::new(&gguf, &config, 400, Kernel::best(), 2).unwrap();
+    let tokens = random_tokens(&mut fastrand::Rng::with_seed(1), &config, 300);
+    decoder.hold(8);
+    for sequence in 0..8 {
+        decoder.select(sequence);
+        let batch = Batch { tokens: &tokens, rows: 0, moved: None };
+        assert_eq!(advance(&mut decoder, &batch, 1), (None, 1));
+    }
+    // Two are kept, of 256 tokens each.
+    assert_eq!(decoder.held_bytes(), 2 * decoder.bytes_of(256));
+    decoder.forward(&tokens[..10], 0).unwrap();
+    assert_eq!(decoder.held_bytes(), decoder.bytes_of(256) + decoder.bytes_of(10));
+    for sequence in 0..8 {
+        decoder.fork(sequence, sequence, 0..0);
+    }
+    assert_eq!((decoder.held_bytes(), decoder.begun(6, &tokens)), (0, Begun::default()));
+}
+
 #[test]
 fn what_does_not_fit_is_refused_and_nothing_is_lost() {
     let (_folder, gguf, config) = open(&random_qwen2(1, &Dims::default()).unwrap());
@@ -174,4 +365,14 @@ fn the_real_model_agrees_with_candle() {
     decoder.truncate(120);
     let again = decoder.forward(&tokens[120..], 1).unwrap();
     assert!(again == &ours[(rows - 1) * config.vocabulary..]);
+
+    // Interrupted every few layers, each time with more of the text.
+    decoder.truncate(120);
+    for end in [130, 131, 150, 199, 200] {
+        let batch = Batch { tokens: &tokens[120..end], rows: 1, moved: None };
+        assert_eq!(advance(&mut decoder, &batch, 7), (None, 7));
+    }
+    let batch = Batch { tokens: &tokens[120..], rows: 1, moved: None };
+    let (again, _) = advance(&mut decoder, &batch, usize::MAX);
+    assert!(again.unwrap() == ours[(rows - 1) * config.vocabulary..]);
 }
