@@ -149,8 +149,8 @@ mod tests {
             (first.as_str(), &others[..]),
             ("sum(xs)", &["len(xs)".to_owned(), "max(xs)".to_owned()][..])
         );
-        let engine = Scripted::new().when("total = ", "sum(xs)").or("(xs[0]").or("min(xs)");
-        assert_eq!(found(engine, "x.py", "total = ▮\n").1, ["min(xs)"], "the other one would break the file");
+        let engine = Scripted::new().when("f(a", ", b").or(", (b").or(", c");
+        assert_eq!(found(engine, "x.py", "f(a▮)\n").1, [", c"], "the other one would break the file");
     }
 
     #[test]
