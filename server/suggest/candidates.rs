@@ -15,6 +15,8 @@ pub const MOST: usize = 3;
 /// A candidate and how well it stands.
 struct Found {
     suggestion: Suggestion,
+    /// The branch: the likeliest begins first, whichever is complete first.
+    number: usize,
     /// It says a name that nearly is another.
     doubtful: bool,
     /// Mean logarithm of the shown tokens' probabilities.
@@ -72,7 +74,7 @@ pub fn others(
             if let Some(suggestion) = new {
                 let doubtful = names::are_doubtful(snapshot, &suggestion.text);
                 let mean = mean_log(&branch.generation.pieces, confidence::extent(text, &suggestion.text));
-                found.push(Found { suggestion, doubtful, mean });
+                found.push(Found { suggestion, number: branch.number, doubtful, mean });
                 found.sort_by(Found::order);
                 shown = found.iter().map(|it| it.suggestion.clone()).collect();
             }
@@ -89,7 +91,8 @@ pub fn others(
 impl Found {
     fn order(&self, other: &Self) -> Ordering {
         let doubt = self.doubtful.cmp(&other.doubtful);
-        doubt.then(other.mean.partial_cmp(&self.mean).unwrap_or(Ordering::Equal))
+        let mean = other.mean.partial_cmp(&self.mean).unwrap_or(Ordering::Equal);
+        doubt.then(mean).then(self.number.cmp(&other.number))
     }
 }
 
@@ -181,7 +184,7 @@ mod tests {
         assert!((sure - (0.5_f32.ln() + 0.9_f32.ln()) / 2.0).abs() < 1e-6, "{sure}");
         assert!(mean_log(&[piece(1, 0.0)], 1).is_finite());
         let suggestion = Suggestion { range: 0..0, text: String::new() };
-        let found = |doubtful, mean| Found { suggestion: suggestion.clone(), doubtful, mean };
+        let found = |doubtful, mean| Found { suggestion: suggestion.clone(), number: 0, doubtful, mean };
         assert_eq!(found(false, -1.0).order(&found(false, -2.0)), Ordering::Less);
         assert_eq!(found(true, -1.0).order(&found(false, -2.0)), Ordering::Greater);
     }

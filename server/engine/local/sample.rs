@@ -19,7 +19,7 @@ pub(super) struct Choice {
 pub(super) type Rivals = [Option<(TokenId, f32)>; 2];
 
 /// A token less probable than this is no rival of the likeliest.
-pub(super) const RIVAL: f32 = 0.1;
+pub(super) const RIVAL: f32 = 0.05;
 
 /// The likeliest token of all. `logits` is `[vocabulary]`.
 ///
