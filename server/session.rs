@@ -6,6 +6,7 @@
 //! when its time is up, when a newer one takes its place, or when its document changes, and by nobody's
 //! forgetting, because a [`Reply`] that is dropped answers "nothing".
 
+mod candidates;
 mod completer;
 mod document;
 mod explain;
@@ -125,6 +126,15 @@ pub enum Event {
         snapshot: Box<Snapshot>,
         /// What came out.
         suggestion: Option<Suggestion>,
+    },
+    /// The completer found out what else may be suggested at a place.
+    Widened {
+        /// The question.
+        question: Arc<Question>,
+        /// What is suggested first.
+        first: Suggestion,
+        /// The others, the best first.
+        others: Vec<Suggestion>,
     },
     /// Something that the user is to know.
     Noticed(Notice),
@@ -327,7 +337,9 @@ impl State {
             | Event::Saved { uri }
             | Event::Closed { uri }
             | Event::Foreseen { uri, .. } => Some(uri.clone()),
-            Event::Finished { question, .. } | Event::Worked { question, .. } => Some(question.uri.clone()),
+            Event::Finished { question, .. }
+            | Event::Worked { question, .. }
+            | Event::Widened { question, .. } => Some(question.uri.clone()),
             Event::Configured(_)
             | Event::Paused { .. }
             | Event::Explain(_)
@@ -395,6 +407,15 @@ impl State {
             }
             Event::Foreseen { uri, snapshot, suggestion } => {
                 self.remember(&uri, &snapshot, suggestion.as_ref());
+            }
+            Event::Widened { question, first, others } => {
+                let Question { uri, snapshot, .. } = &*question;
+                self.remember(uri, snapshot, Some(&first));
+                if snapshot.options == self.settings.suggest
+                    && let Some((_, cache)) = self.documents.get_mut(uri)
+                {
+                    cache.widen(&snapshot.text, snapshot.cursor, &first, &others);
+                }
             }
             Event::Noticed(notice) => (self.notices)(notice),
             Event::Stop => {}
@@ -561,12 +582,25 @@ impl State {
             Selected { range, text }
         });
         let Some((_, cache)) = self.documents.get_mut(&uri) else { return };
-        let reused = match snapshot.selected {
+        let mut reused = match snapshot.selected {
             None => cache.get(&snapshot.text, snapshot.cursor),
             Some(_) => None,
         };
+        // A person wants to know what else there may be: what nobody has looked for yet is looked for now, if that can be.
+        let mut known = None;
+        let mut others = Vec::new();
+        if trigger == Trigger::Invoked
+            && let Some(first) = &reused
+        {
+            match cache.others(&snapshot.text, snapshot.cursor, first) {
+                Some(looked_for) => others = looked_for,
+                None if self.model == Model::Ready => known = reused.take(),
+                None => {}
+            }
+        }
         // A person who asks is worth another try.
         let barren = reused.is_none()
+            && known.is_none()
             && snapshot.selected.is_none()
             && trigger == Trigger::Automatic
             && cache.is_barren(&snapshot.text, snapshot.cursor);
@@ -581,7 +615,12 @@ impl State {
             self.open.push(Arc::clone(working));
             return;
         }
-        let question = Arc::new(Question::new(uri, snapshot, self.encoding, due, reply));
+        let mut question = Question::new(uri, snapshot, self.encoding, due, reply);
+        if let Some(known) = known {
+            question = question.knowing(known);
+        }
+        question.offer(&others);
+        let question = Arc::new(question);
         if reused.is_some() || barren {
             self.explained.note(Explanation::new(&question.snapshot, reused.as_ref(), None));
             question.sketch(reused.clone());

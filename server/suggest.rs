@@ -8,6 +8,7 @@ use taper_engine::{Engine, EngineError, Limits, Piece, Prompt, Stop};
 use taper_grammars::Language;
 
 pub mod ahead;
+pub mod candidates;
 pub mod confidence;
 pub mod eagerness;
 pub mod place;
@@ -18,9 +19,10 @@ pub mod trigger;
 pub mod trim;
 
 mod check;
+mod names;
 
-use crate::prompt::{self, template::Profile};
-use crate::syntax::Syntax;
+use crate::prompt::{self, template::Profile, window::Window};
+use crate::syntax::{Scope, Syntax};
 use crate::text::{Edit, Rope};
 use eagerness::{Bar, Eagerness};
 use place::Place;
@@ -106,6 +108,13 @@ pub enum Extent {
     Auto,
     /// Always up to the end of the block.
     Block,
+}
+
+impl Options {
+    /// Lines that a suggestion has at most, wherever it stands.
+    fn most_lines(&self) -> usize {
+        if self.extent == Extent::Line { 1 } else { self.max_lines }
+    }
 }
 
 impl Default for Options {
@@ -223,7 +232,7 @@ pub fn suggest_within(
     }
     let options = &snapshot.options;
     let (prompt, window) = prompt::build(profile, engine.tokens(), file(snapshot), budget(options));
-    let place = Place::new(&window.prefix, &window.suffix, snapshot.language);
+    let place = placed(&window, snapshot);
     let extent = match trigger::plan(snapshot, &place) {
         Ok(extent) => extent,
         Err(reason) => return Ok((None, Work { reason, ..Work::default() })),
@@ -253,7 +262,7 @@ pub fn suggest_within(
             interrupted = flow.is_break();
             return flow;
         }
-        ended = stop::check(&place, extent, options.max_lines, text, false)
+        ended = stop::check(&place, extent, options.most_lines(), text, false)
             .or_else(|| Some(End { keep: bar?.ends(said)?, rule: eagerness::UNSURE }));
         if ended.is_some() {
             return ControlFlow::Break(());
@@ -277,7 +286,7 @@ pub fn suggest_within(
 
     let whole = ended.is_some() || generation.stop == Stop::EndOfText;
     if ended.is_none() && whole {
-        ended = stop::check(&place, extent, options.max_lines, &generation.text, true);
+        ended = stop::check(&place, extent, options.most_lines(), &generation.text, true);
     }
     let keep = ended.map_or(generation.text.len(), |end| end.keep);
     let mut cuts = Vec::new();
@@ -333,6 +342,19 @@ pub fn budget(options: &Options) -> prompt::Budget {
         suffix: options.suffix_tokens,
         answer: options.max_tokens,
     }
+}
+
+/// The place in the window around the cursor.
+fn placed<'w>(window: &'w Window, snapshot: &Snapshot) -> Place<'w> {
+    let mut place = Place::new(&window.prefix, &window.suffix, snapshot.language);
+    // Nothing else asks for it.
+    if place.wants_member()
+        && let Some(language) = snapshot.language
+    {
+        let scope = Scope::new(&snapshot.text, language, snapshot.syntax.as_ref(), snapshot.cursor);
+        place.in_prose = scope.in_string() || scope.in_comment();
+    }
+    place
 }
 
 fn finished(

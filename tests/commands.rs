@@ -57,6 +57,29 @@ fn complete_shows_the_suggestion_in_its_place() {
 }
 
 #[test]
+fn complete_shows_as_many_candidates_as_are_wanted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(folder.path(), "a.py", b"total = \n");
+    let script = Script::new().when("total = ", "1").or("2").or("three()");
+    let (place, engine) = (format!("{path}:1:9"), script.written());
+    let complete = |arguments: &[&str]| {
+        taper(&[&["complete", place.as_str(), "--engine", engine.as_str()], arguments].concat())
+    };
+    assert_eq!(out(&complete(&["--plain"])), "1");
+    assert_eq!(out(&complete(&["--plain", "--candidates", "2"])), "1\x002");
+    let shown = out(&complete(&["--candidates", "3"]));
+    let [first, second, third] = shown.split("── candidate ").collect::<Vec<_>>()[..] else {
+        panic!("{shown}")
+    };
+    assert!(first.contains("    1 │ total = ⟦1⟧\n"), "{shown}");
+    assert!(second.starts_with("2 ──\n    1 │ total = ⟦2⟧\n"), "{shown}");
+    assert!(third.contains("⟦three()⟧") && third.contains("all candidates in "), "{shown}");
+    for wrong in ["0", "4", "x"] {
+        assert!(!complete(&["--candidates", wrong]).status.success());
+    }
+}
+
+#[test]
 fn complete_refuses_what_is_no_place() {
     let folder = tempfile::tempdir().unwrap();
     let path = file(folder.path(), "a.py", b"x = 1\n");

@@ -2,6 +2,7 @@
 //! It knows nothing of the insides.
 
 mod bad_input;
+mod candidates;
 mod client;
 mod commands;
 mod commands_lsp;

@@ -25,6 +25,12 @@ impl Script {
         self.rule(before, &format!("answer {}", escaped(answer)))
     }
 
+    /// Another way to say the answer before: what a model may say instead.
+    pub(crate) fn or(mut self, answer: &str) -> Self {
+        self.text += &format!("or {}\n", escaped(answer));
+        self
+    }
+
     /// Panics where the text before the cursor ends with `before`.
     pub(crate) fn panics_at(self, before: &str) -> Self {
         self.rule(before, "panic")

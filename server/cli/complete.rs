@@ -12,7 +12,7 @@ use taper_engine::Engine;
 
 use super::load::{self, ModelArgs};
 use crate::prompt::{self, template::Profile};
-use crate::suggest::{self, Extent, Options, Snapshot, Suggestion, Trigger, Work};
+use crate::suggest::{self, Extent, Options, Snapshot, Suggestion, Trigger, Work, candidates};
 use crate::syntax::{Reach, Syntax};
 use crate::text::{Encoding, Position, Rope, position};
 
@@ -25,9 +25,12 @@ pub struct Args {
     /// Where: a file, a line and a column, both from 1; the column counts characters.
     #[arg(value_name = "PATH:LINE:COLUMN")]
     place: String,
-    /// Print only the text that would be inserted.
+    /// Print only the text that would be inserted; of several, a NUL stands between two.
     #[arg(long)]
     plain: bool,
+    /// Suggestions to print at most, the best first: 1 to 3.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=candidates::MOST as i64))]
+    candidates: u8,
     /// Lines that the suggestion has at most.
     #[arg(long, value_name = "N")]
     max_lines: Option<usize>,
@@ -97,12 +100,30 @@ pub fn run(args: &Args) -> Result<()> {
     let (suggestion, work) =
         suggest::suggest(&snapshot, &profile, engine.as_mut(), &mut |_| ControlFlow::Continue(()))?;
     let took = asked.elapsed();
+    let others = match &suggestion {
+        Some(first) => {
+            let most = usize::from(args.candidates) - 1;
+            let engine = engine.as_mut();
+            candidates::others(most, &snapshot, &profile, engine, (first, &work), &mut |_| {
+                ControlFlow::Continue(())
+            })?
+        }
+        None => Vec::new(),
+    };
+    let all_took = asked.elapsed();
 
     let mut out = io::stdout().lock();
     let written = if args.plain {
-        write!(out, "{}", suggestion.as_ref().map_or("", |it| it.text.as_str()))
+        let texts: Vec<&str> = suggestion.iter().chain(&others).map(|it| it.text.as_str()).collect();
+        write!(out, "{}", texts.join("\0"))
     } else {
         show(&mut out, &snapshot, suggestion.as_ref())
+            .and_then(|()| {
+                others.iter().zip(2..).try_for_each(|(other, number)| {
+                    writeln!(out, "── candidate {number} ──")?;
+                    show(&mut out, &snapshot, Some(other))
+                })
+            })
             .and_then(|()| {
                 if args.explain {
                     explain(&mut out, &snapshot, &profile, engine.as_ref(), &work)
@@ -111,6 +132,10 @@ pub fn run(args: &Args) -> Result<()> {
                 }
             })
             .and_then(|()| timings(&mut out, engine.as_ref(), &work, loaded, took))
+            .and_then(|()| match others.len() {
+                0 => Ok(()),
+                _ => writeln!(out, "all candidates in {:.0} ms", all_took.as_secs_f64() * 1e3),
+            })
     };
     // A reader that has seen enough (`| head`) is no error.
     match written {

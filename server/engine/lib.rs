@@ -51,6 +51,27 @@ pub trait Engine: Send {
         watch: &mut dyn FnMut(Said<'_>) -> ControlFlow<()>,
     ) -> Result<Generation, EngineError>;
 
+    /// Says the last generation's text in other ways: the first begins alike up to the first token that the model was
+    /// unsure of and goes on with the runner-up, the others at the next likeliest of all runners-up. Each keeps what
+    /// bound the generation: the forced bytes, the stop tokens. What was read and said before is not evaluated again,
+    /// and the cache is afterwards as it was.
+    ///
+    /// `watch` is told of each branch after each of its tokens, of one that has ended once more, and in between of any,
+    /// unchanged, to look whether to go on.
+    ///
+    /// Nothing happens where the model was sure, where its last generation is not in the cache any more, and in
+    /// engines that cannot do it.
+    ///
+    /// # Errors
+    /// The device failed. The cache is then empty, and the engine can be used again.
+    fn branch(
+        &mut self,
+        _limits: &Branching,
+        _watch: &mut dyn FnMut(&Branch<'_>) -> Growth,
+    ) -> Result<(), EngineError> {
+        Ok(())
+    }
+
     /// Forgets every cached state. Called after a panic was caught while generating.
     fn clear(&mut self);
 
@@ -102,6 +123,40 @@ pub struct Said<'a> {
     pub text: &'a str,
     /// See [`Generation::pieces`].
     pub pieces: &'a [Piece],
+}
+
+/// How a text is to be said in other ways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Branching {
+    /// Branches at most.
+    pub most: usize,
+    /// Bytes of the last generation's text: what the model was unsure of behind them is no matter.
+    pub within: usize,
+    /// Tokens of a branch at most, those that it shares with the last generation included.
+    pub max_tokens: usize,
+}
+
+/// One other way to say a text, while it comes.
+#[derive(Debug, Clone, Copy)]
+pub struct Branch<'a> {
+    /// Which one, from 0.
+    pub number: usize,
+    /// All of it, from its beginning on; times and prompt tokens are those of the branch alone. Its `stop` counts once
+    /// it has ended.
+    pub generation: &'a Generation,
+    /// Whether it has ended.
+    pub ended: bool,
+}
+
+/// How to go on with a branch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Growth {
+    /// With more of it.
+    On,
+    /// Without it: it is as long as it need be.
+    Enough,
+    /// Not at all, nor with any other.
+    Stop,
 }
 
 /// What came out.

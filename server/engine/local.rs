@@ -12,9 +12,11 @@ use std::time::Instant;
 use crate::gguf::Gguf;
 use crate::tokens::Utf8Stream;
 use crate::{
-    About, Engine, EngineError, Generation, Limits, Piece, Prompt, Rates, Said, Stop, TokenId, Tokens,
+    About, Branch, Branching, Engine, EngineError, Generation, Growth, Limits, Piece, Prompt, Rates, Said, Stop,
+    TokenId, Tokens,
 };
 
+mod branch;
 mod cache;
 pub mod config;
 pub mod cpu;
@@ -125,6 +127,22 @@ pub trait Decoder: Send {
             ControlFlow::Continue(logits) => Ok(logits),
             ControlFlow::Break(()) => Ok(&[]),
         }
+    }
+
+    /// Appends one token to each of several sequences, all in one batch, and returns the logits behind each,
+    /// `[rows, vocabulary]` row-major. No sequence is named twice; `look` is that of [`Decoder::advance`], and the
+    /// selection stays. A decoder with one sequence takes one row.
+    ///
+    /// # Errors
+    /// See [`Decoder::advance`].
+    fn advance_each(
+        &mut self,
+        rows: &[(usize, TokenId)],
+        look: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<ControlFlow<(), &[f32]>, EngineError> {
+        let tokens: Vec<TokenId> = rows.iter().map(|row| row.1).collect();
+        debug_assert!(tokens.len() <= 1, "tokens of several sequences for a decoder with one");
+        self.advance(&Batch { tokens: &tokens, rows: tokens.len(), moved: None }, look)
     }
 
     /// Says what the rows of the next [`Decoder::advance`] are asked for; those that are not named are asked for all
@@ -250,6 +268,8 @@ pub struct Local {
     lookup: Option<Lookup>,
     /// What the last batch chose, one behind the other, and was not taken yet.
     chosen: VecDeque<Next>,
+    /// What the last generation chose, for other ways to say it.
+    last: Option<branch::Last>,
 }
 
 impl fmt::Debug for Local {
@@ -288,7 +308,8 @@ impl Local {
         };
         let lookup = (options.speculate && decoder.batch_invariant()).then(Lookup::default);
         let sequences = Sequences::new(decoder.as_mut(), options.resident_bytes);
-        Ok(Self { tokens, about, decoder, sequences, pace: Pace::default(), lookup, chosen: VecDeque::new() })
+        let (pace, chosen, last) = (Pace::default(), VecDeque::new(), None);
+        Ok(Self { tokens, about, decoder, sequences, pace, lookup, chosen, last })
     }
 
     /// What speculation has done since the file was opened; zeros where there is none.
@@ -440,6 +461,7 @@ impl Local {
         }
 
         let started = Instant::now();
+        let mut choices = Vec::new();
         let mut stream = Utf8Stream::new();
         generation.stop = loop {
             let choice = match self.chosen.pop_front() {
@@ -454,6 +476,7 @@ impl Local {
             stream.push(heal.advance(bytes), &mut generation.text);
             let end = generation.text.len();
             generation.pieces.push(Piece { end, probability: choice.probability });
+            choices.push(choice);
             generation.decode = started.elapsed();
             let said = generation.pieces.len();
             // The last token is chosen but not evaluated.
@@ -483,6 +506,7 @@ impl Local {
             lookup.end(&self.tokens);
         }
         generation.decode = started.elapsed();
+        self.last = Some(branch::Last::new(prompt, choices, &generation.pieces));
         Ok(generation)
     }
 
@@ -507,6 +531,9 @@ impl Engine for Local {
         watch: &mut dyn FnMut(Said<'_>) -> ControlFlow<()>,
     ) -> Result<Generation, EngineError> {
         self.decoder.set_background(limits.background);
+        if limits.max_tokens > 0 {
+            self.last = None;
+        }
         let result = self.run(prompt, limits, watch);
         if result.is_err() {
             self.clear();
@@ -514,7 +541,23 @@ impl Engine for Local {
         result
     }
 
+    fn branch(
+        &mut self,
+        limits: &Branching,
+        watch: &mut dyn FnMut(&Branch<'_>) -> Growth,
+    ) -> Result<(), EngineError> {
+        self.decoder.set_background(false);
+        let result = self.grow(limits, watch);
+        self.sequences.drop_branches(self.decoder.as_mut());
+        if result.is_err() {
+            self.clear();
+        }
+        result
+    }
+
     fn clear(&mut self) {
+        self.last = None;
+        self.sequences.drop_branches(self.decoder.as_mut());
         self.sequences.clear(self.decoder.as_mut());
         self.chosen.clear();
         if let Some(lookup) = &mut self.lookup {

@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use crate::gguf::bad;
 use crate::local::heal::Heal;
 use crate::tokens::{TokenId, Tokens, Utf8Stream};
-use crate::{About, Engine, EngineError, Generation, Limits, Piece, Prompt, Rates, Said, Stop};
+use crate::{
+    About, Branch, Branching, Engine, EngineError, Generation, Growth, Limits, Piece, Prompt, Rates, Said, Stop,
+};
 
 /// Tokens between two calls of `watch` while the prompt is read.
 const CHUNK: usize = 64;
@@ -23,8 +25,8 @@ const SEQUENCES: usize = 4;
 const CUT: usize = 32;
 /// `watch` is called at least this often while a delay passes.
 const POLL: Duration = Duration::from_millis(5);
-const FORMAT: &str = "a script has lines `when TEXT` or `otherwise`, each followed by `answer TEXT`, `fail TEXT`, or \
-                      `panic`, and `prefill-ms N`, `decode-ms N`, `context N`; write `\\n` for a line end";
+const FORMAT: &str = "a script has lines `when TEXT` or `otherwise`, each followed by `answer TEXT` (and \
+                      `or TEXT` for other ways to say it), `fail TEXT`, or `panic`, and `prefill-ms N`, `decode-ms N`, `context N`; write `\\n` for a line end";
 
 /// From the prompt's text to the answer.
 type Answer = dyn Fn(&str) -> String + Send;
@@ -45,6 +47,16 @@ pub struct Scripted {
     /// The most recently used last.
     held: Vec<Held>,
     record: Option<Arc<Mutex<Vec<String>>>>,
+    last: Option<Last>,
+}
+
+/// What was generated last.
+#[derive(Debug)]
+struct Last {
+    /// The prompt's text.
+    prompt: String,
+    forced: Vec<u8>,
+    text: String,
 }
 
 /// What a real engine would hold of one sequence.
@@ -96,6 +108,14 @@ impl Held {
 struct Rule {
     contains: String,
     action: Action,
+    /// Other ways to say the answer.
+    others: Vec<String>,
+}
+
+impl Rule {
+    fn new(contains: &str, action: Action) -> Self {
+        Self { contains: contains.to_owned(), action, others: Vec::new() }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -138,6 +158,7 @@ impl Scripted {
             probability: 1.0,
             held: Vec::new(),
             record: None,
+            last: None,
         }
     }
 
@@ -152,6 +173,8 @@ impl Scripted {
     /// # if the prompt contains this text; the first rule that fits decides
     /// when def add(
     /// answer a, b):\n    return a + b\n
+    /// # other ways to say it, the likeliest first: branches of the generation
+    /// or x, y):\n    return x + y\n
     /// when fail here
     /// fail the device is gone
     /// when panic here
@@ -198,6 +221,13 @@ impl Scripted {
                     this.about.context = text.trim().parse().map_err(|_| wrong("is no number of tokens"))?;
                     continue;
                 }
+                "or" if waiting.is_none()
+                    && let Some(Rule { action: Action::Answer(_), others, .. }) = this.rules.last_mut() =>
+                {
+                    others.push(text);
+                    continue;
+                }
+                "or" => return Err(wrong("no `answer` stands before it")),
                 "answer" => Action::Answer(text),
                 "fail" => Action::Fail(text),
                 "panic" => Action::Panic,
@@ -205,7 +235,7 @@ impl Scripted {
             };
             let contains =
                 waiting.take().ok_or_else(|| wrong("no `when` or `otherwise` stands before it"))?;
-            this.rules.push(Rule { contains, action });
+            this.rules.push(Rule::new(&contains, action));
         }
         if waiting.is_some() {
             return Err(bad(path, "the last line", "the rule says nothing to do", FORMAT));
@@ -215,19 +245,27 @@ impl Scripted {
 
     /// Answers `answer` where the prompt contains `contains`. Rules are tried in the order they were added.
     pub fn when(mut self, contains: &str, answer: &str) -> Self {
-        self.rules.push(Rule { contains: contains.to_owned(), action: Action::Answer(answer.to_owned()) });
+        self.rules.push(Rule::new(contains, Action::Answer(answer.to_owned())));
+        self
+    }
+
+    /// Another way to say the answer of the rule that was added last.
+    pub fn or(mut self, answer: &str) -> Self {
+        if let Some(rule) = self.rules.last_mut() {
+            rule.others.push(answer.to_owned());
+        }
         self
     }
 
     /// Fails as a device does where the prompt contains `contains`.
     pub fn fail_when(mut self, contains: &str, message: &str) -> Self {
-        self.rules.push(Rule { contains: contains.to_owned(), action: Action::Fail(message.to_owned()) });
+        self.rules.push(Rule::new(contains, Action::Fail(message.to_owned())));
         self
     }
 
     /// Panics where the prompt contains `contains`.
     pub fn panic_when(mut self, contains: &str) -> Self {
-        self.rules.push(Rule { contains: contains.to_owned(), action: Action::Panic });
+        self.rules.push(Rule::new(contains, Action::Panic));
         self
     }
 
@@ -425,6 +463,64 @@ impl Scripted {
     }
 }
 
+/// A branch on its way.
+struct Growing {
+    number: usize,
+    generation: Generation,
+    heal: Heal,
+    stream: Utf8Stream,
+    /// Tokens to come.
+    left: Vec<TokenId>,
+    /// Tokens that it shares with the first answer.
+    shared: usize,
+}
+
+impl Growing {
+    fn told(&self, ended: bool) -> Branch<'_> {
+        Branch { number: self.number, generation: &self.generation, ended }
+    }
+}
+
+impl Scripted {
+    /// The branches of what was said last that differ from it soon enough, nothing said of them yet.
+    fn branches(&self, last: &Last, limits: &Branching) -> Vec<Growing> {
+        let rule = self.rules.iter().find(|rule| last.prompt.contains(&rule.contains));
+        let others = rule.into_iter().flat_map(|rule| &rule.others);
+        let begin = |left: Vec<TokenId>| {
+            let generation = Generation {
+                text: String::new(),
+                stop: Stop::Limit,
+                pieces: Vec::new(),
+                reused: 0,
+                evaluated: 0,
+                prefill: Duration::ZERO,
+                decode: Duration::ZERO,
+            };
+            let (heal, stream) = (Heal::new(&last.forced), Utf8Stream::new());
+            Growing { number: 0, generation, heal, stream, left, shared: 0 }
+        };
+        let mut growing = Vec::new();
+        for other in others {
+            let mut branch = begin(self.spell(&last.forced, other));
+            let mut probe = begin(Vec::new());
+            for &id in &branch.left {
+                probe.stream.push(probe.heal.advance(self.tokens.bytes(id)), &mut probe.generation.text);
+                if !last.text.starts_with(&probe.generation.text) {
+                    break;
+                }
+                branch.shared += 1;
+            }
+            let same =
+                probe.generation.text.bytes().zip(last.text.bytes()).take_while(|(a, b)| a == b).count();
+            if growing.len() < limits.most && same < limits.within.max(1) {
+                branch.number = growing.len();
+                growing.push(branch);
+            }
+        }
+        growing
+    }
+}
+
 impl Engine for Scripted {
     fn tokens(&self) -> &Tokens {
         &self.tokens
@@ -451,6 +547,10 @@ impl Engine for Scripted {
         }
         let (mut held, saving) = self.begin(prompt, limits);
         let result = self.go_on(&mut held, saving, prompt, &text, limits, watch);
+        if limits.max_tokens > 0 {
+            let said = result.as_ref().ok().filter(|it| !it.pieces.is_empty()).map(|it| it.text.clone());
+            self.last = said.map(|said| Last { prompt: text, forced: prompt.forced.clone(), text: said });
+        }
         match &result {
             Ok(_) => self.keep(held),
             Err(_) => self.held.clear(),
@@ -458,8 +558,59 @@ impl Engine for Scripted {
         result
     }
 
+    /// Says what the script has behind `or`: of all that begin otherwise in time, a token of each at once.
+    fn branch(
+        &mut self,
+        limits: &Branching,
+        watch: &mut dyn FnMut(&Branch<'_>) -> Growth,
+    ) -> Result<(), EngineError> {
+        let Some(last) = self.last.take() else { return Ok(()) };
+        let mut growing = self.branches(&last, limits);
+        self.last = Some(last);
+        let mut steps = 0;
+        while !growing.is_empty() {
+            let shared = growing.iter().map(|it| it.shared).min().unwrap_or_default();
+            // What they share with the first answer was said already.
+            if steps >= shared {
+                let told = &growing[0];
+                let mut look = |_: Said<'_>| match watch(&told.told(false)) {
+                    Growth::Stop => ControlFlow::Break(()),
+                    Growth::On | Growth::Enough => ControlFlow::Continue(()),
+                };
+                if wait(self.decode_delay, Said::default(), &mut look).is_break() {
+                    return Ok(());
+                }
+            }
+            steps += 1;
+            let mut on = Vec::new();
+            for mut branch in growing {
+                let ended = branch.generation.pieces.len() == limits.max_tokens || branch.left.is_empty();
+                if ended {
+                    let whole = branch.left.is_empty();
+                    branch.generation.stop = if whole { Stop::EndOfText } else { Stop::Limit };
+                } else {
+                    let id = branch.left.remove(0);
+                    let Growing { stream, heal, generation, .. } = &mut branch;
+                    stream.push(heal.advance(self.tokens.bytes(id)), &mut generation.text);
+                    let end = generation.text.len();
+                    generation.pieces.push(Piece { end, probability: self.probability });
+                }
+                let growth =
+                    if ended || steps > branch.shared { watch(&branch.told(ended)) } else { Growth::On };
+                match growth {
+                    Growth::Stop => return Ok(()),
+                    Growth::On if !ended => on.push(branch),
+                    Growth::On | Growth::Enough => {}
+                }
+            }
+            growing = on;
+        }
+        Ok(())
+    }
+
     fn clear(&mut self) {
         self.held.clear();
+        self.last = None;
     }
 
     fn unread(&self, prompt: &Prompt, limits: &Limits) -> usize {

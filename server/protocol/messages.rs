@@ -212,7 +212,7 @@ fn clamped(value: &Value) -> Option<u32> {
 
 /// The result of `textDocument/inlineCompletion`. With `tells`, the editor is to tell when it is taken.
 pub(crate) fn inline_result(shown: Option<&Shown>, tells: bool) -> Value {
-    let mut items: Vec<Value> = shown.into_iter().map(inline_item).collect();
+    let mut items: Vec<Value> = shown.into_iter().flat_map(inline_items).collect();
     if tells {
         for item in &mut items {
             item["command"] = json!({ "title": "taper: count as taken", "command": commands::ACCEPTED });
@@ -221,37 +221,49 @@ pub(crate) fn inline_result(shown: Option<&Shown>, tells: bool) -> Value {
     json!({ "items": items })
 }
 
-/// One item, with the new text only and an explicit range, empty at the cursor most of the time: the one form that
+/// What is shown, and what could be instead.
+fn texts(shown: &Shown) -> impl Iterator<Item = &String> {
+    [&shown.text].into_iter().chain(&shown.others)
+}
+
+/// Items, each with the new text only and an explicit range, empty at the cursor most of the time: the one form that
 /// editors agree on. Line ends are `\n` whatever the file's are: VS Code and Neovim turn them into the document's, and
 /// Neovim would show and insert the `\r` of a `\r\n`.
-fn inline_item(shown: &Shown) -> Value {
-    let text = shown.text.replace("\r\n", "\n").replace('\r', "\n");
-    json!({ "insertText": text, "range": written_range(shown.range.start, shown.range.end) })
+fn inline_items(shown: &Shown) -> impl Iterator<Item = Value> {
+    texts(shown).map(|text| {
+        let text = text.replace("\r\n", "\n").replace('\r', "\n");
+        json!({ "insertText": text, "range": written_range(shown.range.start, shown.range.end) })
+    })
 }
 
 /// The result of `textDocument/completion`. Incomplete, so that the editor asks again at each key.
 pub(crate) fn popup_result(shown: Option<&Shown>) -> Value {
-    let items: Vec<Value> = shown.into_iter().map(popup_item).collect();
+    let items: Vec<Value> = shown.into_iter().flat_map(popup_items).collect();
     json!({ "isIncomplete": true, "items": items })
 }
 
-/// One popup item: first line as its label, everything as its edit, and a filter that the typed word is part of.
+/// Popup items: first line as the label, everything as its edit, and a filter that the typed word is part of.
 /// Kind `Text`: as `Snippet` it would be expanded.
-fn popup_item(shown: &Shown) -> Value {
-    let mut lines = shown.text.lines();
+fn popup_items(shown: &Shown) -> impl Iterator<Item = Value> {
+    texts(shown).enumerate().map(|(rank, text)| popup_item(shown, rank, text))
+}
+
+/// One of them. The editor sorts by the rank and selects the first.
+fn popup_item(shown: &Shown, rank: usize, text: &str) -> Value {
+    let mut lines = text.lines();
     let first = lines.next().unwrap_or_default();
     let more = if lines.next().is_some() { " …" } else { "" };
     let filter = format!("{}{first}", shown.word);
     // A fence longer than any in the text, so that the text cannot end it.
-    let ticks = shown.text.split(|character| character != '`').map(str::len).max().unwrap_or(0);
+    let ticks = text.split(|character| character != '`').map(str::len).max().unwrap_or(0);
     let fence = "`".repeat(3.max(ticks + 1));
-    let whole = format!("{}{}", shown.word, shown.text);
+    let whole = format!("{}{text}", shown.word);
     json!({
         "label": format!("{}{more}", filter.trim()),
         "kind": 1,
         "documentation": { "kind": "markdown", "value": format!("{fence}{}\n{whole}\n{fence}", shown.language) },
-        "preselect": true,
-        "sortText": "0000",
+        "preselect": rank == 0,
+        "sortText": format!("{rank:04}"),
         "filterText": filter,
         "insertTextFormat": 1,
         "insertTextMode": 1,
@@ -365,12 +377,18 @@ mod tests {
         let shown = Shown {
             range: at(1, 6)..at(1, 6),
             text: "d(a, b):\r\n    return a".to_owned(),
+            others: vec!["d(x):\r\n    pass".to_owned()],
             word: "ad".to_owned(),
             word_start: at(1, 4),
             language: "python",
         };
-        assert_eq!(inline_item(&shown)["insertText"], "d(a, b):\n    return a");
-        assert_eq!(popup_item(&shown)["textEdit"]["newText"], "add(a, b):\r\n    return a");
+        let inline: Vec<Value> = inline_items(&shown).collect();
+        assert_eq!(inline[0]["insertText"], "d(a, b):\n    return a");
+        assert_eq!((&inline[1]["insertText"], inline.len()), (&json!("d(x):\n    pass"), 2));
+        assert_eq!(inline[0]["range"], inline[1]["range"]);
+        let popup: Vec<Value> = popup_items(&shown).collect();
+        assert_eq!(popup[0]["textEdit"]["newText"], "add(a, b):\r\n    return a");
+        assert_eq!(popup[1]["textEdit"]["newText"], "add(x):\r\n    pass");
     }
 
     #[test]
@@ -378,11 +396,18 @@ mod tests {
         let shown = Shown {
             range: at(1, 6)..at(1, 6),
             text: "d(a, b):\n    return '```'".to_owned(),
+            others: vec!["here".to_owned(), "just".to_owned()],
             word: "ad".to_owned(),
             word_start: at(1, 4),
             language: "python",
         };
-        let written = serde_json::to_string_pretty(&popup_item(&shown)).unwrap();
+        let items: Vec<Value> = popup_items(&shown).collect();
+        let ranks: Vec<_> =
+            items.iter().map(|it| (it["sortText"].as_str(), it["preselect"].as_bool())).collect();
+        let rank = |rank, selected| (Some(rank), Some(selected));
+        assert_eq!(ranks, [rank("0000", true), rank("0001", false), rank("0002", false)]);
+        assert_eq!((&items[1]["label"], &items[2]["filterText"]), (&json!("adhere"), &json!("adjust")));
+        let written = serde_json::to_string_pretty(&items[0]).unwrap();
         expect![[r#"
             {
               "documentation": {

@@ -64,9 +64,9 @@ pub(crate) enum Job {
 }
 
 /// A loaded engine.
-struct Resident {
-    engine: Box<dyn Engine>,
-    profile: Profile,
+pub(super) struct Resident {
+    pub(super) engine: Box<dyn Engine>,
+    pub(super) profile: Profile,
 }
 
 /// The completer's thread, until the mailbox is closed.
@@ -186,6 +186,7 @@ impl Completer {
                     said();
                     return follower.map(Job::Ask);
                 }
+                let suggestion = self.look_further(resident, &newest, suggestion, &work);
                 // The whole window may yield something where a short one did not.
                 let barren = suggestion.is_none() && work.prompt_tokens > 0 && !work.short;
                 // First told, so that the next keystroke finds it; then logged: who reads of it can count on that.
@@ -380,7 +381,7 @@ enum Foresight {
 
 /// Why the engine gave nothing.
 #[derive(Debug)]
-enum Failure {
+pub(super) enum Failure {
     /// It says why.
     Told(EngineError),
     /// It panicked; its cache is cleared.
@@ -388,7 +389,7 @@ enum Failure {
 }
 
 /// Lets the engine work. A panic costs its cache and nothing else.
-fn guarded<T>(
+pub(super) fn guarded<T>(
     resident: &mut Resident,
     work: impl FnOnce(&mut Resident) -> Result<T, EngineError>,
 ) -> Result<T, Failure> {

@@ -30,6 +30,8 @@ pub struct Shown {
     pub range: Range<Position>,
     /// What stands there afterwards.
     pub text: String,
+    /// What could stand there instead, the best first: for a person who asked.
+    pub others: Vec<String>,
     /// The word that ends at the cursor, for editors that filter by it; empty if there is none.
     pub word: String,
     /// Where that word begins.
@@ -90,6 +92,10 @@ pub struct Question {
     /// When the answer leaves, and where it goes: asked again at the same place, it has new ones.
     answer: Mutex<(Due, Reply)>,
     draft: Mutex<Draft>,
+    /// What was known before: whatever the model says now is no better.
+    known: Option<Suggestion>,
+    /// Beside the best part, the best first.
+    others: Mutex<Vec<Suggestion>>,
     /// Its text is gone: work on it is of no use.
     dropped: AtomicBool,
 }
@@ -122,7 +128,24 @@ impl Question {
     /// A question that nobody works on yet.
     pub(crate) fn new(uri: String, snapshot: Snapshot, encoding: Encoding, due: Due, reply: Reply) -> Self {
         let (draft, dropped) = (Mutex::default(), AtomicBool::new(false));
-        Self { uri, snapshot, encoding, answer: Mutex::new((due, reply)), draft, dropped }
+        let (known, others) = (None, Mutex::default());
+        Self { uri, snapshot, encoding, answer: Mutex::new((due, reply)), draft, known, others, dropped }
+    }
+
+    /// This question, whose first answer is known: it is asked for what else there may be.
+    pub(crate) fn knowing(mut self, known: Suggestion) -> Self {
+        self.known = Some(known);
+        self
+    }
+
+    /// What is to be shown first, if the model says `said`.
+    pub(crate) fn first(&self, said: Option<Suggestion>) -> Option<Suggestion> {
+        self.known.clone().or(said)
+    }
+
+    /// Keeps what may be shown beside the first.
+    pub(crate) fn offer(&self, others: &[Suggestion]) {
+        *self.others.lock().unwrap_or_else(PoisonError::into_inner) = others.to_vec();
     }
 
     fn draft(&self) -> MutexGuard<'_, Draft> {
@@ -169,7 +192,7 @@ impl Question {
     /// Keeps what could be shown now; a later `None` does not take it away.
     pub(crate) fn sketch(&self, suggestion: Option<Suggestion>) {
         if suggestion.is_some() {
-            self.draft().best = suggestion;
+            self.draft().best = self.first(suggestion);
         }
     }
 
@@ -178,7 +201,12 @@ impl Question {
         if !self.reply(Reply::is_open) {
             return false;
         }
-        let shown = suggestion.and_then(|suggestion| show(&self.snapshot, self.encoding, suggestion));
+        let mut shown =
+            self.first(suggestion).and_then(|suggestion| show(&self.snapshot, self.encoding, suggestion));
+        if let Some(shown) = &mut shown {
+            let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+            shown.others = others.iter().map(|it| it.text.clone()).filter(|it| *it != shown.text).collect();
+        }
         let answer = shown.map_or(Answer::Nothing, |shown| Answer::Shown(Box::new(shown)));
         self.reply(|reply| reply.send(answer))
     }
@@ -200,10 +228,14 @@ impl Question {
         }
     }
 
-    /// What there is now, if a part of it or nothing was answered before.
+    /// What there is now, if a part of it or nothing was answered before. Said once.
     pub(crate) fn outgrown(&self) -> Option<Suggestion> {
-        let Draft { best, told } = &*self.draft();
-        best.clone().filter(|_| told.as_ref().is_some_and(|told| told != best))
+        let Draft { best, told } = &mut *self.draft();
+        let outgrown = best.is_some() && told.as_ref().is_some_and(|told| told != best);
+        if outgrown {
+            *told = Some(best.clone());
+        }
+        best.clone().filter(|_| outgrown)
     }
 
     /// Answers as superseded, unless answered. Work on it may go on.
@@ -253,6 +285,7 @@ fn show(snapshot: &Snapshot, encoding: Encoding, suggestion: Suggestion) -> Opti
     Some(Shown {
         range: at(range.start)..at(range.end),
         text: new,
+        others: Vec::new(),
         word_start: at(snapshot.cursor - word.len()),
         word,
         language: snapshot.language.map_or("", |language| language.name),
@@ -344,6 +377,18 @@ mod tests {
         assert_eq!(shown.text, "xy");
         assert_eq!(shown.range, at(6)..at(6));
         assert_eq!((shown.word.as_str(), shown.word_start), ("ab", at(4)));
+    }
+
+    #[test]
+    fn what_is_known_stays_first_and_the_others_stand_beside_it() {
+        let (question, mut receiver) = question("x = ▮\n");
+        let others = ["ab", "cd", "e"].map(|text| suggestion(4..4, text).unwrap());
+        let question = question.knowing(others[0].clone());
+        question.sketch(suggestion(4..4, "c"));
+        question.offer(&others);
+        assert!(question.expire());
+        let Some(Answer::Shown(shown)) = receiver.try_recv().unwrap() else { panic!("nothing is shown") };
+        assert_eq!((shown.text.as_str(), &shown.others[..]), ("ab", &["cd".to_owned(), "e".to_owned()][..]));
     }
 
     #[test]

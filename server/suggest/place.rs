@@ -3,6 +3,9 @@
 
 use taper_grammars::{Blocks, Language};
 
+/// Languages with blocks in which a blank behind a dot is as good as none, or better.
+const BLANK_AFTER_DOT: &[&str] = &["shellscript", "fish", "php", "perl", "erlang"];
+
 /// What stands around the cursor.
 #[derive(Debug, Clone)]
 pub struct Place<'a> {
@@ -16,6 +19,8 @@ pub struct Place<'a> {
     pub line_after: &'a str,
     /// The language, if taper knows it.
     pub language: Option<&'static Language>,
+    /// Whether the cursor stands in a comment or a string, where that was looked up.
+    pub in_prose: bool,
 }
 
 impl<'a> Place<'a> {
@@ -23,7 +28,8 @@ impl<'a> Place<'a> {
     pub fn new(before: &'a str, after: &'a str, language: Option<&'static Language>) -> Self {
         let line_start = before.rfind(['\n', '\r']).map_or(0, |at| at + 1);
         let line_end = after.find(['\n', '\r']).unwrap_or(after.len());
-        Self { before, after, line_before: &before[line_start..], line_after: &after[..line_end], language }
+        let (line_before, line_after) = (&before[line_start..], &after[..line_end]);
+        Self { before, after, line_before, line_after, language, in_prose: false }
     }
 
     /// Whether nothing but blanks stands before the cursor on its line.
@@ -50,6 +56,18 @@ impl<'a> Place<'a> {
     /// How the language marks its blocks.
     pub fn blocks(&self) -> Blocks {
         self.language.map_or(Blocks::None, |it| it.blocks)
+    }
+
+    /// Whether the cursor stands behind the dot of something whose member comes next, without a blank between.
+    pub fn wants_member(&self) -> bool {
+        let Some(owner) = self.line_before.strip_suffix('.') else { return false };
+        let word = &owner[owner.trim_end_matches(is_word).len()..];
+        // Not behind a number's dot or a range's, nor where a dot ends a sentence or joins two functions.
+        let owns = owner.ends_with([')', ']', '}', '?', '!', '"', '\''])
+            || word.starts_with(|c: char| !c.is_ascii_digit());
+        let code = matches!(self.blocks(), Blocks::Braces | Blocks::Indentation | Blocks::Keywords);
+        let other = self.language.is_none_or(|it| BLANK_AFTER_DOT.contains(&it.name));
+        owns && code && !other && !self.in_prose
     }
 
     /// Whether `line` ends by opening a block.
@@ -186,6 +204,23 @@ mod tests {
         assert_eq!((it.line_above(), it.line_below()), (Some("two"), Some("four")));
         assert_eq!(it.next_visible(), Some('r'));
         assert!(place("a\n  ▮").on_blank_line_start());
+    }
+
+    #[test]
+    fn a_member_follows_a_dot_of_code() {
+        let wants = |path: &str, line: &str| {
+            Place::new(line, "", taper_grammars::by_path(path.as_ref())).wants_member()
+        };
+        for line in ["self.", "f(x).", "a[0].", "x?.", "x = \"a\".", "foo1."] {
+            assert!(wants("x.py", line), "{line}");
+        }
+        for line in ["x = 1.", "0..", "...", "", "x", "x. ", "1_000."] {
+            assert!(!wants("x.rs", line), "{line}");
+        }
+        assert!(!wants("x.php", "$a.") && !wants("x.sh", "foo.") && !wants("README", "The end."));
+        let mut sentence = place("// The end.▮");
+        sentence.in_prose = true;
+        assert!(!sentence.wants_member());
     }
 
     #[test]

@@ -39,6 +39,8 @@ struct Entry {
     at_end: bool,
     /// What it puts there.
     text: String,
+    /// What else it might; none: nobody has looked.
+    others: Option<Vec<String>>,
 }
 
 impl Cache {
@@ -67,6 +69,29 @@ impl Cache {
             return;
         }
         keep(&mut self.entries, Entry::new(text, cursor, suggestion));
+    }
+
+    /// Keeps what else might be suggested where `first` is, which must have been put.
+    pub fn widen(&mut self, text: &Rope, cursor: usize, first: &Suggestion, others: &[Suggestion]) {
+        let Some(place) = Place::of(text, cursor) else { return };
+        let is_it = |it: &&mut Entry| it.text == first.text && it.fits(&place, 0);
+        if let Some(entry) = self.entries.iter_mut().rev().find(is_it) {
+            let others = others.iter().filter(|it| it.range == first.range && it.text.len() <= TEXT);
+            entry.others = Some(others.map(|it| it.text.clone()).collect());
+        }
+    }
+
+    /// What else might be suggested where [`Cache::get`] gives `first`, as far as it begins with what was typed since;
+    /// `None` if nobody has looked.
+    pub fn others(&self, text: &Rope, cursor: usize, first: &Suggestion) -> Option<Vec<Suggestion>> {
+        let place = Place::of(text, cursor)?;
+        let (entry, typed) = self.entries.iter().rev().find_map(|entry| {
+            let typed = entry.typed(&place)?;
+            (entry.text[typed..] == first.text).then(|| (entry, &entry.text[..typed]))
+        })?;
+        let rests = entry.others.as_ref()?.iter().filter_map(|other| other.strip_prefix(typed));
+        let others = rests.filter(|rest| !rest.is_empty() && *rest != first.text);
+        Some(others.map(|rest| Suggestion { range: first.range.clone(), text: rest.to_owned() }).collect())
     }
 
     /// Whether the model was asked for this place and nothing came out.
@@ -136,10 +161,16 @@ pub fn agrees(said: &str, typed: &str) -> bool {
     said.starts_with(typed) || typed.starts_with(said)
 }
 
-/// Puts an entry in place of one for the same text, or of the oldest.
-fn keep(entries: &mut VecDeque<Entry>, new: Entry) {
-    entries
-        .retain(|old| (&old.before, &old.replaced, &old.after) != (&new.before, &new.replaced, &new.after));
+/// Puts an entry in place of one for the same text, or of the oldest. What else might be suggested is still known if
+/// the suggestion is the same.
+fn keep(entries: &mut VecDeque<Entry>, mut new: Entry) {
+    entries.retain_mut(|old| {
+        let same = (&old.before, &old.replaced, &old.after) == (&new.before, &new.replaced, &new.after);
+        if same && old.text == new.text {
+            new.others = old.others.take();
+        }
+        !same
+    });
     entries.push_back(new);
     if entries.len() > ENTRIES {
         entries.pop_front();
@@ -155,7 +186,8 @@ impl Entry {
         let before = text.byte_slice(from..cursor).to_string();
         let replaced = text.byte_slice(range.clone()).to_string();
         let after = text.byte_slice(range.end..to).to_string();
-        Self { before, at_start, replaced, after, at_end, text: suggestion.text.clone() }
+        let (text, others) = (suggestion.text.clone(), None);
+        Self { before, at_start, replaced, after, at_end, text, others }
     }
 
     /// How many bytes of the suggestion stand before the cursor already, if it fits and some are left: of the
@@ -352,6 +384,32 @@ mod tests {
             (None, None, Some(&said))
         );
         assert!(agrees("", "x") && agrees("ab", "a") && agrees("ab", "abc") && !agrees("ab", "b"));
+    }
+
+    #[test]
+    fn others_are_kept_with_the_first_and_typed_along() {
+        let mut cache = Cache::default();
+        let (text, cursor) = place("x = ▮\n");
+        let said = |text: &str| Suggestion { range: cursor..cursor, text: text.to_owned() };
+        let first = said("foo(a)");
+        let others = |cache: &mut Cache, fixture: &str| -> Option<Vec<String>> {
+            let (text, cursor) = place(fixture);
+            let first = cache.get(&text, cursor)?;
+            Some(cache.others(&text, cursor, &first)?.into_iter().map(|it| it.text).collect())
+        };
+        cache.widen(&text, cursor, &first, &[said("x")]);
+        assert_eq!(others(&mut cache, "x = ▮\n"), None, "nothing is there");
+        cache.put(&text, cursor, &first);
+        assert_eq!(others(&mut cache, "x = ▮\n"), None, "nobody has looked");
+        cache.widen(&text, cursor, &first, &[said("fob"), said("bar"), said("fo")]);
+        assert_eq!(others(&mut cache, "x = ▮\n").unwrap(), ["fob", "bar", "fo"]);
+        assert_eq!(others(&mut cache, "x = fo▮\n").unwrap(), ["b"]);
+        assert_eq!(others(&mut cache, "x = foo▮\n").unwrap(), [""; 0]);
+        assert_eq!(others(&mut cache, "x = b▮\n"), None, "the first is no suggestion here");
+        cache.put(&text, cursor, &first);
+        assert_eq!(others(&mut cache, "x = ▮\n").unwrap().len(), 3, "the same again takes nothing away");
+        cache.put(&text, cursor, &said("other"));
+        assert_eq!(others(&mut cache, "x = ▮\n"), None);
     }
 
     #[test]

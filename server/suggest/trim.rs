@@ -77,6 +77,9 @@ fn cut_to_complete_part(text: &mut String) {
 /// of the answer's lines move back by as much.
 fn without_doubled_blanks(place: &Place<'_>, text: &str) -> String {
     let stripped = text.trim_start_matches([' ', '\t']);
+    if place.wants_member() && stripped.starts_with(is_word) {
+        return stripped.to_owned();
+    }
     if !place.line_before.ends_with([' ', '\t']) || stripped.starts_with('\n') {
         return text.to_owned();
     }
@@ -194,6 +197,15 @@ mod tests {
         assert_eq!(trimmed("x = ▮\n", " 1", true).as_deref(), Some("1"));
         assert_eq!(trimmed("x =▮\n", " 1\r\n", true).as_deref(), Some(" 1"));
         assert_eq!(trimmed("x = ▮\n", "  \n", true), None);
+    }
+
+    #[test]
+    fn no_blank_between_a_dot_and_a_member() {
+        assert_eq!(trimmed("self.▮\n", " name = name", true).as_deref(), Some("name = name"));
+        assert_eq!(trimmed("x = y.▮\n", "\tz", true).as_deref(), Some("z"));
+        assert_eq!(trimmed("x = 1.▮\n", " + y", true).as_deref(), Some(" + y"));
+        assert_eq!(trimmed("x = 1.▮\n", " if y else 2", true).as_deref(), Some(" if y else 2"));
+        assert_eq!(as_typed(&Place::new("self.", "", taper_grammars::by_path("x.py".as_ref())), " a"), "a");
     }
 
     #[test]

@@ -72,11 +72,14 @@ struct Block {
     down: Linear,
 }
 
-/// Tokens of a batch at consecutive positions. A batch has one such run, or two with a moved segment between them.
+/// Tokens of a batch at consecutive positions. A batch has one such run, or two with a moved segment between them, or
+/// one for each of several sequences.
 #[derive(Debug, Clone)]
 struct Run {
     /// Which of the batch's tokens.
     tokens: Range<usize>,
+    /// The sequence that they belong to; tokens of several are in runs of their own, one behind the other.
+    sequence: usize,
     /// Where the first of them stands in the sequence.
     position: usize,
 }
@@ -91,7 +94,7 @@ impl Run {
         let start = self.tokens.start.clamp(tokens.start, tokens.end);
         let end = self.tokens.end.clamp(start, tokens.end);
         let position = self.position + (start - self.tokens.start.min(start));
-        Self { tokens: start - tokens.start..end - tokens.start, position }
+        Self { tokens: start - tokens.start..end - tokens.start, position, sequence: self.sequence }
     }
 }
 
@@ -213,7 +216,7 @@ impl CpuDecoder {
         progress: &mut Progress,
         look: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        let Self { config, compute, blocks, embedding, head, pages, current, work, .. } = self;
+        let Self { config, compute, blocks, embedding, head, pages, work, .. } = self;
         let width = config.embedding;
         let table = embedding.as_ref().unwrap_or(head.weight());
         let new = &tokens[progress.begun().min(end)..end];
@@ -231,7 +234,7 @@ impl CpuDecoder {
             let runs: Vec<Run> = runs.iter().map(|run| run.within(&group.rows)).collect();
             work.angles(&config.rope.frequencies, &runs);
             for (index, block) in blocks.iter().enumerate().take(until).skip(group.passed) {
-                let mut layer = Layer { config, compute, pages, sequence: *current, index };
+                let mut layer = Layer { config, compute, pages, index };
                 if index + 1 == blocks.len() {
                     // Behind the last layer's keys and values only the asked positions matter.
                     let stream = group.stream[(count - rows) * width..].to_vec();
@@ -296,8 +299,7 @@ impl Decoder for CpuDecoder {
         }
         let vocabulary = self.config.vocabulary;
         if let Some(token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
-            let problem = format!("token {token} is outside the vocabulary of {vocabulary}");
-            return Err(EngineError::Device { device: "CPU".to_owned(), source: problem.into() });
+            return Err(outside(*token, vocabulary));
         }
         let rows = batch.rows.min(tokens.len());
         resize(&mut self.logits, rows * vocabulary);
@@ -305,14 +307,15 @@ impl Decoder for CpuDecoder {
             return Ok(ControlFlow::Continue(&self.logits));
         }
         self.pages.reserve(self.current, end);
-        let mut runs = vec![Run { tokens: 0..tokens.len(), position: base }];
+        let sequence = self.current;
+        let mut runs = vec![Run { tokens: 0..tokens.len(), sequence, position: base }];
         if let Some(moved) = &batch.moved {
             let behind = moved.behind.min(tokens.len());
             let at = base + behind;
             let Self { config, compute, pages, current, .. } = self;
             pages.shift(moved.from, moved.rows.clone(), *current, at, &config.rope, &compute.pool);
             runs[0].tokens.end = behind;
-            runs.push(Run { tokens: behind..tokens.len(), position: at + moved.rows.len() });
+            runs.push(Run { tokens: behind..tokens.len(), sequence, position: at + moved.rows.len() });
         }
         // What is in front of a moved segment does not depend on it.
         let first = runs[0].tokens.end;
@@ -340,6 +343,42 @@ impl Decoder for CpuDecoder {
         }
         self.pages.set_len(self.current, end);
         Ok(ControlFlow::Continue(&self.logits))
+    }
+
+    fn advance_each(
+        &mut self,
+        rows: &[(usize, TokenId)],
+        look: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<ControlFlow<(), &[f32]>, EngineError> {
+        let asks = std::mem::take(&mut self.asks);
+        let vocabulary = self.config.vocabulary;
+        let tokens: Vec<TokenId> = rows.iter().map(|row| row.1).collect();
+        let mut runs = Vec::with_capacity(rows.len());
+        for (row, &(sequence, token)) in rows.iter().enumerate() {
+            let position = self.pages.len(sequence);
+            if position >= self.capacity {
+                return Err(EngineError::PromptTooLong { tokens: position + 1, context: self.capacity });
+            }
+            if token as usize >= vocabulary {
+                return Err(outside(token, vocabulary));
+            }
+            runs.push(Run { tokens: row..row + 1, sequence, position });
+        }
+        for run in &runs {
+            self.pages.reserve(run.sequence, run.end());
+        }
+        resize(&mut self.logits, rows.len() * vocabulary);
+        let mut flow = self.pass(&tokens, &runs, rows.len(), rows.len(), &mut Progress::default(), look);
+        if flow.is_continue() {
+            flow = self.project(rows.len(), 0, &asks, look);
+        }
+        for run in &runs {
+            match flow {
+                ControlFlow::Continue(()) => self.pages.set_len(run.sequence, run.end()),
+                ControlFlow::Break(()) => self.pages.truncate(run.sequence, run.position),
+            }
+        }
+        Ok(flow.map_continue(|()| &self.logits[..]))
     }
 
     fn ask(&mut self, asks: Vec<Ask>) {
@@ -398,12 +437,16 @@ impl Decoder for CpuDecoder {
     }
 }
 
+fn outside(token: TokenId, vocabulary: usize) -> EngineError {
+    let problem = format!("token {token} is outside the vocabulary of {vocabulary}");
+    EngineError::Device { device: "CPU".to_owned(), source: problem.into() }
+}
+
 /// What a layer works on.
 struct Layer<'a> {
     config: &'a Config,
     compute: &'a Compute,
     pages: &'a mut Pages,
-    sequence: usize,
     /// Which layer it is.
     index: usize,
 }
@@ -430,7 +473,9 @@ impl Block {
                 Target { linear: &self.value, out: &mut work.value, add: false },
             ],
         );
-        self.append(layer, work, runs);
+        for runs in runs.chunk_by(|a, b| a.sequence == b.sequence) {
+            self.append(layer, work, runs);
+        }
         if keep == 0 {
             return;
         }
@@ -472,9 +517,10 @@ impl Block {
         compute.multiply(&work.activations, &mut [Target { linear: &self.down, out: stream, add: true }]);
     }
 
-    /// Norms and rotates queries and keys, and writes keys and values to the cache.
+    /// Norms and rotates queries and keys, and writes keys and values to the cache. The runs are of one sequence.
     fn append(&self, layer: &mut Layer<'_>, work: &mut Work, runs: &[Run]) {
-        let Layer { config, compute, sequence, index, .. } = *layer;
+        let Layer { config, compute, index, .. } = *layer;
+        let Some(&Run { sequence, .. }) = runs.first() else { return };
         let Config { head_dim, kv_heads, .. } = *config;
         let (query_width, kv_width) = (config.query_width(), config.kv_width());
         let dim = head_dim.next_multiple_of(DIM);
@@ -544,14 +590,18 @@ impl Layer<'_> {
         let out = SharedOut(work.attended.as_mut_ptr());
         let out = &out;
         let layout = self.pages.layout();
-        let pages = self.pages.view(self.sequence);
-        let tiles: Vec<(&Run, usize)> = runs
+        let pages: Vec<_> = runs.iter().map(|run| self.pages.view(run.sequence)).collect();
+        let tiles: Vec<(&Run, &[&[u16]], usize)> = runs
             .iter()
-            .flat_map(|run| (0..(run.tokens.len() * group).div_ceil(ROWS)).map(move |tile| (run, tile)))
+            .zip(&pages)
+            .flat_map(|(run, pages)| {
+                let tiles = (run.tokens.len() * group).div_ceil(ROWS);
+                (0..tiles).map(move |tile| (run, &pages[..], tile))
+            })
             .collect();
         compute.pool.run(kv_heads * tiles.len(), |piece, _| {
             // The last tokens see the most keys: long pieces first, so that the pieces end together.
-            let ((run, tile), kv_head) = (tiles[tiles.len() - 1 - piece / kv_heads], piece % kv_heads);
+            let ((run, pages, tile), kv_head) = (tiles[tiles.len() - 1 - piece / kv_heads], piece % kv_heads);
             let values = run.tokens.start * width..run.tokens.end * width;
             let args = Attend {
                 // SAFETY: inside the output, which has the shape of the queries.
@@ -564,7 +614,7 @@ impl Layer<'_> {
                 first: tile * ROWS,
                 rows: ROWS.min(run.tokens.len() * group - tile * ROWS),
                 visible: run.position + 1,
-                pages: &pages,
+                pages,
                 keys: layout.keys(self.index, kv_head),
                 values: layout.values(self.index, kv_head),
             };

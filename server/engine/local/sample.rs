@@ -11,7 +11,15 @@ pub(super) struct Choice {
     pub(super) token: TokenId,
     /// Its probability among the allowed tokens, 0 to 1: softmax of the logits at temperature 1.
     pub(super) probability: f32,
+    /// The next likeliest, if they come close.
+    pub(super) rivals: Rivals,
 }
+
+/// The second and the third token with their probabilities, those that have at least [`RIVAL`].
+pub(super) type Rivals = [Option<(TokenId, f32)>; 2];
+
+/// A token less probable than this is no rival of the likeliest.
+pub(super) const RIVAL: f32 = 0.05;
 
 /// The likeliest token of all. `logits` is `[vocabulary]`.
 ///
@@ -20,7 +28,8 @@ pub(super) struct Choice {
 pub(super) fn greedy(logits: &[f32]) -> Option<Choice> {
     let (most, sum) = softmax(logits);
     let token = logits.iter().position(|&logit| logit == most)?;
-    most.is_finite().then(|| Choice { token: token as TokenId, probability: 1.0 / sum.max(1.0) })
+    let choice = |token| Choice::of(token, most, sum, || (0_u32..).zip(logits.iter().copied()));
+    most.is_finite().then(|| choice(token as TokenId))
 }
 
 /// The likeliest of the `allowed` tokens. `logits` is `[vocabulary]`; ids outside of it are passed over.
@@ -29,7 +38,40 @@ pub(super) fn greedy_among(logits: &[f32], allowed: &[TokenId]) -> Option<Choice
     let values: Vec<f32> = allowed.iter().map(|&token| logit(token)).collect();
     let (most, sum) = softmax(&values);
     let token = allowed.iter().copied().filter(|&token| logit(token) == most).min()?;
-    most.is_finite().then(|| Choice { token, probability: 1.0 / sum.max(1.0) })
+    let choice = || Choice::of(token, most, sum, || allowed.iter().copied().zip(values.iter().copied()));
+    most.is_finite().then(choice)
+}
+
+impl Choice {
+    /// The choice of `token`, whose logit is `most`, among `logits`, the exponentials of whose distances to it add up
+    /// to `sum`.
+    fn of<I: Iterator<Item = (TokenId, f32)>>(
+        token: TokenId,
+        most: f32,
+        sum: f32,
+        logits: impl Fn() -> I,
+    ) -> Self {
+        let probability = 1.0 / sum.max(1.0);
+        let mut rivals = Rivals::default();
+        // Most tokens are sure, and cost no second look at a hundred thousand logits.
+        if probability <= 1.0 - RIVAL {
+            let least = most + (RIVAL / probability).ln();
+            for (other, logit) in logits().filter(|&(other, logit)| logit >= least && other != token) {
+                let new = (other, (logit - most).exp() * probability);
+                let [second, third] = &mut rivals;
+                // Of equals the lower id comes first.
+                let before = |old: &Option<(TokenId, f32)>| {
+                    old.is_none_or(|old| new.1 > old.1 || new.1 == old.1 && new.0 < old.0)
+                };
+                if before(second) {
+                    (*third, *second) = (*second, Some(new));
+                } else if before(third) {
+                    *third = Some(new);
+                }
+            }
+        }
+        Self { token, probability, rivals }
+    }
 }
 
 #[cfg(test)]
@@ -51,14 +93,56 @@ mod tests {
         let choice = greedy_among(&logits, &[2, 1]).unwrap();
         assert_eq!(choice.token, 1, "of equals the lowest id, whatever the order");
         assert!((choice.probability - 0.5).abs() < 1e-6, "{choice:?}");
-        assert_eq!(greedy_among(&logits, &[3]).unwrap(), Choice { token: 3, probability: 1.0 });
+        assert_eq!(
+            greedy_among(&logits, &[3]).unwrap(),
+            Choice { token: 3, probability: 1.0, rivals: [None; 2] }
+        );
+    }
+
+    #[test]
+    fn rivals_are_the_next_likeliest_that_come_close() {
+        let mut random = fastrand::Rng::with_seed(3);
+        let mut seen = [0; 3];
+        for _ in 0..2000 {
+            let spread = random.f32() * 80.0;
+            // Rounded, so that some are equal.
+            let logits: Vec<f32> = (0..20).map(|_| (random.f32() * spread * 4.0).round() / 4.0).collect();
+            let allowed: Vec<TokenId> = (0..20).filter(|_| random.bool()).collect();
+            for among in [None, Some(&allowed)] {
+                let all: Vec<TokenId> = (0..20).collect();
+                let mut order = among.unwrap_or(&all).clone();
+                let Some(choice) = among.map_or_else(|| greedy(&logits), |it| greedy_among(&logits, it))
+                else {
+                    assert!(order.is_empty());
+                    continue;
+                };
+                order.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]).then(a.cmp(&b)));
+                let sum: f32 = order.iter().map(|&it| logits[it as usize].exp()).sum();
+                let probability = |token: TokenId| logits[token as usize].exp() / sum;
+                assert_eq!(choice.token, order[0]);
+                let close = choice.rivals.iter().flatten().count();
+                seen[close] += 1;
+                for (rank, rival) in choice.rivals.iter().enumerate() {
+                    let expected = order.get(rank + 1).map(|&token| (token, probability(token)));
+                    match (rival, expected) {
+                        (Some(rival), Some(expected)) => {
+                            assert_eq!(rival.0, expected.0);
+                            assert!((rival.1 - expected.1).abs() < 1e-4, "{rival:?} {expected:?}");
+                        }
+                        (None, expected) => assert!(expected.is_none_or(|it| it.1 < RIVAL + 1e-4)),
+                        (Some(rival), None) => panic!("{rival:?} is no token of these"),
+                    }
+                }
+            }
+        }
+        assert!(seen.iter().all(|&count| count > 100), "{seen:?}");
     }
 
     #[test]
     fn what_is_no_number_or_no_token_is_never_chosen() {
         assert_eq!(
             greedy(&[f32::NAN, -1.0, f32::NEG_INFINITY]).unwrap(),
-            Choice { token: 1, probability: 1.0 }
+            Choice { token: 1, probability: 1.0, rivals: [None; 2] }
         );
         assert_eq!(greedy(&[f32::NAN, f32::NAN]), None);
         assert_eq!(greedy(&[f32::NEG_INFINITY]), None);

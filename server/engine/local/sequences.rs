@@ -21,6 +21,8 @@ use crate::{Limits, Prompt, TokenId};
 
 /// Sequences that are resident at most.
 const SEQUENCES: usize = 8;
+/// Sequences for branches of what was said in one of them: beside those that are resident.
+pub(super) const BRANCHES: usize = 2;
 /// Sequences with the same beginning at most.
 const KIN: usize = 3;
 /// Tokens that make two beginnings the same: more than a header, which every window of a file has.
@@ -164,7 +166,8 @@ impl Slot {
 impl Sequences {
     /// As many sequences as the decoder can hold, within `bytes` of memory but for the one in use.
     pub(super) fn new(decoder: &mut dyn Decoder, bytes: usize) -> Self {
-        let moves = decoder.hold(2 * SEQUENCES) == 2 * SEQUENCES;
+        let all = 2 * SEQUENCES + BRANCHES;
+        let moves = decoder.hold(all) == all;
         let count = if moves { SEQUENCES } else { 1 };
         let slots = (0..count).map(|_| Slot::default()).collect();
         Self { slots, current: 0, now: 0, bytes, moves }
@@ -366,6 +369,8 @@ impl Sequences {
         decoder.truncate(0);
     }
 }
+
+mod branches;
 
 /// Tokens that both begin with.
 fn common(a: &[TokenId], b: &[TokenId]) -> usize {

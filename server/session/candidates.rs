@@ -1,0 +1,80 @@
+//! For a person who asks: what else may be suggested, looked for while there is time and nobody asks anew.
+//! It knows nothing of how candidates are made, or of how they are shown.
+
+use std::ops::ControlFlow;
+use std::slice;
+use std::time::Instant;
+
+use taper_engine::Engine;
+use tracing::debug;
+
+use crate::session::Event;
+use crate::session::completer::{Completer, Resident, guarded};
+use crate::session::follow::Newest;
+use crate::suggest::{Idle, Suggestion, Trigger, Work, candidates};
+
+impl Completer {
+    /// Looks for candidates beside what the model just said for a question, if that is a person's, and keeps them for
+    /// the answer and for the next question. Returns what is to be shown first.
+    ///
+    /// The first is there already, should the deadline come: it is shown then with what else is complete. A newer
+    /// question ends this.
+    pub(super) fn look_further(
+        &self,
+        resident: &mut Resident,
+        newest: &Newest,
+        said: Option<Suggestion>,
+        work: &Work,
+    ) -> Option<Suggestion> {
+        // What was typed meanwhile makes it another place.
+        if !newest.typed.is_empty() {
+            return said;
+        }
+        let question = &newest.question;
+        let snapshot = &question.snapshot;
+        let first = question.first(said.clone());
+        let asked = snapshot.trigger == Trigger::Invoked && snapshot.selected.is_none() && question.is_open();
+        let Some(model) = said.as_ref().filter(|_| asked) else { return first };
+        let others = |found: &[Suggestion]| -> Vec<Suggestion> {
+            // What the model says now, if something else was known before.
+            let all = slice::from_ref(model).iter().chain(found).filter(|&it| Some(it) != first.as_ref());
+            all.take(candidates::MOST - 1).cloned().collect()
+        };
+        question.sketch(first.clone());
+        question.offer(&others(&[]));
+        // The next key finds the first, whatever becomes of the others.
+        let _ = self.events.send(Event::Foreseen {
+            uri: question.uri.clone(),
+            snapshot: Box::new(snapshot.clone()),
+            suggestion: first.clone(),
+        });
+        debug!("looks for other candidates");
+        let frugal = snapshot.options.idle == Idle::Off;
+        let mut broken = false;
+        let found = guarded(resident, |Resident { engine, profile }| {
+            let engine: &mut dyn Engine = engine.as_mut();
+            candidates::others(candidates::MOST - 1, snapshot, profile, engine, (model, work), &mut |found| {
+                question.offer(&others(found));
+                let now = Instant::now();
+                broken = self.mailbox.is_waiting()
+                    || question.is_unwanted(now)
+                    || (frugal && now >= question.deadline());
+                if broken { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })
+        });
+        match found {
+            Ok(found) => {
+                debug!(found = found.len(), broken, "looked for other candidates");
+                question.offer(&others(&found));
+                // What was broken off is looked for again.
+                if !broken && let Some(first) = &first {
+                    let (question, first, others) = (question.clone(), first.clone(), others(&found));
+                    let _ = self.events.send(Event::Widened { question, first, others });
+                }
+            }
+            // The first is an answer; the next question tells, if it fails as well.
+            Err(failure) => debug!(?failure, "the engine failed while it looked for other candidates"),
+        }
+        first
+    }
+}
