@@ -74,6 +74,7 @@ export class Server {
 
   stop(): Promise<void> {
     this.cursor.dispose();
+    this.refresh.dispose();
     return this.inTurn(() => this.halt());
   }
 
@@ -199,7 +200,7 @@ export class Server {
       middleware: {
         provideInlineCompletionItems: (document, position, context, token, next) => {
           if (this.places.reason(document) !== undefined) return null;
-          return next(document, position, this.refresh.context(document, position, context), token);
+          return this.refresh.question(document, position, context, (asked) => next(document, position, asked, token));
         },
         workspace: {
           configuration: ({ items }) => items.map(({ section }) => (section === "taper" ? this.options.read() : null)),
