@@ -11,6 +11,11 @@ export interface More {
   version?: number | null;
 }
 
+/** VS Code asks within this time after it was told to, or does not at all. */
+const SOON_MS = 300;
+/** And it shows within this time what it was given. */
+const SHOWN_MS = 100;
+
 type Items = vscode.InlineCompletionItem[] | vscode.InlineCompletionList | null | undefined;
 type Ask = (context: vscode.InlineCompletionContext) => vscode.ProviderResult<Items>;
 
@@ -29,6 +34,8 @@ export class Refresh {
   private turn: Promise<void> = Promise.resolve();
   /** VS Code is asking because it was told to here. */
   private asking = false;
+  /** Called once that question is answered. */
+  private answered: (() => void) | undefined;
   private last: Question | undefined;
   private marker: vscode.Disposable | undefined;
 
@@ -54,12 +61,21 @@ export class Refresh {
     // What a person chose among several stays.
     if (here && last.person) return;
     this.asking = true;
+    // The command does not wait for what it starts, and a second one in between would go on to the one after.
+    const answered = new Promise<void>((resolve) => {
+      const patience = setTimeout(resolve, SOON_MS);
+      this.answered = () => {
+        clearTimeout(patience);
+        setTimeout(resolve, SHOWN_MS);
+      };
+    });
     try {
       this.renew();
       // VS Code goes on to show what it shows, and puts behind it what it is given when told to ask: that is the next one.
       // And there is no next one to what was dismissed.
       const command = here && last.shown ? "showNext" : "trigger";
       await vscode.commands.executeCommand(`editor.action.inlineSuggest.${command}`);
+      await answered;
     } finally {
       this.asking = false;
       this.renew();
@@ -77,9 +93,14 @@ export class Refresh {
     const person = context.triggerKind === Invoke && !this.asking;
     const question: Question = { document, version: document.version, position, person, shown: false };
     this.last = question;
-    const items = await next(person ? context : { ...context, triggerKind: Automatic });
-    question.shown = items != null && (Array.isArray(items) ? items : items.items).length > 0;
-    return items;
+    const mine = context.triggerKind === Invoke && this.asking;
+    try {
+      const items = await next(person ? context : { ...context, triggerKind: Automatic });
+      question.shown = items != null && (Array.isArray(items) ? items : items.items).length > 0;
+      return items;
+    } finally {
+      if (mine) this.answered?.();
+    }
   }
 
   /** Where it was told to ask once, VS Code does not ask again until something changes: a second refresh would come to
