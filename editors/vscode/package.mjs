@@ -3,7 +3,7 @@
 // usage: node package.mjs [--target TARGET --server FILE]
 //   Without arguments: taper.vsix for every platform, without the server, under 200 KB.
 //   With them: taper-TARGET.vsix for one platform (linux-x64, linux-arm64, darwin-arm64, win32-x64, …), with the
-//   server's program for it inside.
+//   server's program for it inside, without its symbols and line tables where `llvm-strip` or `strip` can read it.
 import { spawnSync } from "node:child_process";
 import { chmodSync, copyFileSync, mkdirSync, rmSync, statSync } from "node:fs";
 import { parseArgs } from "node:util";
@@ -19,6 +19,7 @@ if (server !== undefined) {
   const program = target.startsWith("win32") ? "bin/taper.exe" : "bin/taper";
   copyFileSync(server, program);
   chmodSync(program, 0o755);
+  strip(program);
 }
 try {
   const platform = target === undefined ? [] : ["--target", target];
@@ -32,6 +33,15 @@ try {
 } finally {
   rmSync("bin", { recursive: true, force: true });
 }
+
+/** Takes symbols and line tables out of a program. What cannot be read is packaged as it is. */
+function strip(program) {
+  const before = statSync(program).size;
+  const stripped = ["llvm-strip", "strip"].some((tool) => spawnSync(tool, ["--strip-all", program]).status === 0);
+  const how = stripped ? `stripped from ${before} to` : "not stripped: no llvm-strip or strip here reads it;";
+  console.log(`${program}: ${how} ${statSync(program).size} bytes`);
+}
+
 const { size } = statSync(out);
 console.log(`${out}: ${size} bytes`);
 if (server === undefined && size > MOST_BYTES) {

@@ -43,10 +43,10 @@ pub enum FetchError {
         /// Its family.
         family: &'static str,
     },
-    /// It is not here and may not be fetched.
+    /// It is not here and may not be fetched. The remedy comes first: some editors cut a message to one line.
     #[error(
-        "the model {name} is not in {folder} and fetching is forbidden (offline); \
-         run `taper pull {name}` once with a connection, or name a GGUF file with --model",
+        "run `taper pull {name}` once with a connection, or name a GGUF file with --model: \
+         the model is not in {folder}, and fetching is forbidden (offline)",
         folder = folder.display()
     )]
     Offline {

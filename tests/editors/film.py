@@ -17,7 +17,7 @@ sys.path.insert(0, HERE)
 # pylint: disable=wrong-import-position
 from drive import ROOT, Bench
 from helix import Helix
-from neovim import Own
+from neovim import Neovim
 from terminal import film, svg
 
 FILE = "account.py"
@@ -34,7 +34,7 @@ BEFORE = '''class Account:
     '''
 # What is typed; \t accepts the suggestion once one is shown, \n is Enter.
 SCRIPTS = {
-    "neovim-own": ("", ["def with", "\t", "\n", "self.bal", "\t"]),
+    "neovim": ("", ["def with", "\t", "\n", "self.bal", "\t"]),
     "helix": ("def withdraw(self, amount):\n        ", ["self.bal", "\t"]),
 }
 
@@ -49,7 +49,7 @@ def main():
     for part in ("taper", "tools", "out"):
         setattr(options, part, os.path.abspath(getattr(options, part)))
     os.makedirs(options.out, exist_ok=True)
-    kind = {"neovim": Own, "helix": Helix}[options.editor]
+    kind = {"neovim": Neovim, "helix": Helix}[options.editor]
     bench = Bench(kind, os.path.join(ROOT, "editors"), options, None)
     frames, best = [], (0, None)
     more, script = SCRIPTS[kind.name]

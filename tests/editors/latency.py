@@ -4,12 +4,15 @@ text in the suggestion's own colour that comes out of it.
 
 usage: latency.py --taper BINARY --tools FOLDER --out FOLDER [--model FILE] [--rounds N] [--editor NAME…]
 
-Prints one line of a Markdown table an editor. Without `--model` the scripted engine answers at once, so that the time
-is the editor's own and the pipe's; with it the file's model does.
+Prints one line of a Markdown table an editor: p50, p95 and the longest of all, how many were shown, and p50 and p95 of the
+server's share, from its question to its answer as `between.py` hears them. Without `--model` the scripted engine
+answers at once, so that the time is the editor's own and the pipe's; with it the file's model does, to beginnings of
+lines that it has not seen: each is typed at once but for its last key. `latency.mjs` does the same in VS Code.
 """
 
 import argparse
 import fcntl
+import json
 import os
 import pty
 import select
@@ -25,9 +28,9 @@ sys.path.insert(0, HERE)
 
 # pylint: disable=wrong-import-position
 import drive
-from drive import MODEL, ROOT, Bench, split
+from drive import ROOT, Bench
 from helix import Helix
-from neovim import Bare, Neovim, Neovim010, Neovim011, Own
+from neovim import Bare, Native, Neovim, Neovim010, Neovim011
 from terminal import Failed
 
 # No theme has these colours: what is drawn in them is a suggestion.
@@ -119,50 +122,73 @@ class Nothing:
         pass
 
 
+def lines_to_type(options):
+    """What is typed in each round."""
+    if not options.model:
+        return [TYPED] * options.rounds
+    with open(os.path.join(HERE, "beginnings.txt"), encoding="utf-8") as file:
+        return (file.read().splitlines() * options.rounds)[: options.rounds]
+
+
+def share(path):
+    """Milliseconds of the answers that had text, from question to answer, as the pipe's ends hear them."""
+    with open(path, encoding="utf-8") as file:
+        answers = [one for one in map(json.loads, file) if "asked" in one and one["result"]]
+    return [1000 * (one["at"] - one["since"]) for one in answers if json.dumps(one["result"]).find("nsertText") > 0]
+
+
 def measure(editor, options, advice=False):
-    """Milliseconds of each round in which the suggestion came, and how many it did not."""
+    """Milliseconds of each round in which the suggestion came, how many it did not, and the server's share of each answer."""
     nothing = type("Nothing", (Nothing,), {"name": editor.name})
     goals = None if options.model else ["return a + b"]
-    bench = Bench(nothing, os.path.join(ROOT, "editors"), options, goals)
+    bench = Bench(nothing, os.path.join(ROOT, "editors"), options, goals, between=True)
+    if os.path.exists(bench.said):
+        os.remove(bench.said)
     if goals:
         # Only behind the last key, so that nothing is drawn before.
         with open(os.path.join(bench.folder, "script"), "w", encoding="utf-8") as file:
             file.write(f"when {TYPED}<|fim_suffix|>\nanswer rn a + b\n")
-    name, fixture, typed = MODEL[0] if options.model else ("sum.py", "def add(a, b):\n    ▮\n\n\nprint(add(1, 2))\n", TYPED)
-    before, after = split(fixture)
-    path = bench.put(name, before + after)
-    lines = before.split("\n")
+    path = bench.put("keys.py", "# Notes.\n\n\n")
     env = {**bench.env, **({"TAPER_ADVICE": "1"} if advice else {})}
-    terminal = started(editor, options.tools, bench.shipped, bench.folder, bench.work, env, path, len(lines), len(lines[-1]) + 1)
+    terminal = started(editor, options.tools, bench.shipped, bench.folder, bench.work, env, path, 3, 1)
     times, missed = [], 0
     try:
         terminal.drain(1.5)
         terminal.write("A")
         terminal.drain(0.3)
         warm = 0
-        while len(times) + missed < options.rounds:
-            terminal.write(typed[:-1])
-            # A pause: what these keys brought has been drawn, and the editor has nothing left to ask.
-            terminal.drain(0.35)
-            terminal.write(typed[-1])
-            taken = terminal.until(NUMBERS, 1.5)
-            if taken is None and not times and warm < 40:
+        for typed in lines_to_type(options):
+            while True:
+                terminal.write(typed[:-1])
+                # With a model, the last key comes while it is at work, as it does while one types. Without, after a
+                # pause: what these keys brought has been drawn, and the editor has nothing left to ask.
+                terminal.drain(0.05 if options.model else 0.35)
+                terminal.write(typed[-1])
+                taken = terminal.until(NUMBERS, 1.5)
+                terminal.drain(0.1)
+                # Takes the line back: closes a popup, and goes back key by key.
+                terminal.write("\x03" if editor is Helix else "")
+                terminal.write("\x7f" * len(typed))
+                terminal.drain(0.25)
+                if taken is not None or times or warm == 40:
+                    break
                 warm += 1  # the model is still being read
-            elif taken is None:
+            if taken is None:
                 missed += 1
             else:
                 times.append(taken)
-            terminal.drain(0.1)
-            # Takes the line back: leaves insert mode, empties the line, and begins anew with its indentation.
-            terminal.write("\x03" if editor is Helix else "")
-            terminal.write("\x7f" * len(typed))
-            terminal.drain(0.25)
     finally:
         terminal.close()
         bench.close()
     if not times:
         raise Failed(f"{editor.name} never showed a suggestion; it wrote\n{terminal.screen()[-2000:]}")
-    return times, missed
+    return times, missed, share(bench.said)
+
+
+def percentiles(times):
+    """p50 and p95."""
+    times = sorted(times) or [0]
+    return statistics.median(times), times[min(len(times) - 1, round(0.95 * len(times)) - 1)]
 
 
 def main():
@@ -177,15 +203,15 @@ def main():
     for part in ("taper", "tools", "out"):
         setattr(options, part, os.path.abspath(getattr(options, part)))
     os.makedirs(options.out, exist_ok=True)
-    kinds = [(editor, False) for editor in (Neovim, Bare, Own, Neovim011, Neovim010, Helix)] + [(Helix, True)]
+    kinds = [(editor, False) for editor in (Neovim, Native, Bare, Neovim011, Neovim010, Helix)] + [(Helix, True)]
     for editor, advice in kinds:
         label = editor.name + (" with config.toml" if advice else "")
         if options.editor and editor.name not in options.editor:
             continue
-        times, missed = measure(editor, options, advice)
-        times.sort()
-        p95 = times[min(len(times) - 1, round(0.95 * len(times)) - 1)]
-        print(f"| {label} | {statistics.median(times):.0f} | {p95:.0f} | {times[-1]:.0f} | {len(times)} of {len(times) + missed} |", flush=True)
+        times, missed, shares = measure(editor, options, advice)
+        cells = [f"{time:.0f}" for time in (*percentiles(times), max(times))] + [f"{len(times)} of {len(times) + missed}"]
+        cells += [f"{time:.0f}" for time in percentiles(shares)]
+        print(f"| {label} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

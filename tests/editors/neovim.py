@@ -191,11 +191,11 @@ class Bare(Neovim):
     plugin = False
 
 
-class Own(Neovim):
-    """Neovim 0.12 where the plugin shows the text itself."""
+class Native(Neovim):
+    """Neovim 0.12 where Neovim's own inline completion asks and shows the text."""
 
-    name = "neovim-own"
-    setup = "{ native = false }"
+    name = "neovim-native"
+    setup = "{ native = true }"
 
 
 class Neovim011(Neovim):

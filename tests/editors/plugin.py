@@ -274,7 +274,7 @@ def health(bench):
     editor.rpc.command("bwipeout!")
     if "ERROR" in report or "WARNING" in report.replace("WARNING no model", ""):
         raise Failed("checkhealth says\n" + report)
-    for part in ("Neovim 0.1", "/taper", "inline_completion" if editor.name == "neovim" else "itself", "<Tab>"):
+    for part in ("Neovim 0.1", "/taper", "inline_completion" if editor.name == "neovim-native" else "itself", "<Tab>"):
         if part not in report:
             raise Failed(f"checkhealth does not say {part!r}:\n{report}")
 

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# The editor tests: fetches Neovim (0.12, 0.11, 0.10) and Helix, checks the plugin's Lua, then drives the editors with the
-# built server, with the scripted engine and with the real default model.
+# The editor tests: fetches Neovim (0.12, 0.11, 0.10), Helix and VS Code, checks the plugin's Lua and the extension's
+# TypeScript, packages the extension, then drives the editors with the built server, with the scripted engine and with
+# the real default model.
 #
 # usage: tests/editors/run.sh [OUT]       OUT: where screens, pictures and logs go (default target/editors)
 #
 # TAPER_BIN         the server; default target/release/taper, which is built if need be
 # TAPER_TOOLS       where fetched tools are kept; default .ci/tools
 # TAPER_TEST_MODEL  the model's file; without it the default model, which taper fetches
-# TAPER_EDITORS     which editors: `vscode` drives VS Code beside the others, `only vscode` it alone (needs Node 20 and
-#                   Chromium, fetches 820 MB once)
+# TAPER_EDITORS     what is driven: `terminal` (Neovim and Helix), `vscode`; default both. VS Code needs Node 20 and
+#                   Chromium, which comes through apt-get if there is none, and fetches 820 MB once
 # CHROMIUM          the browser; default the `chromium` on the PATH
 set -euo pipefail
 
@@ -32,15 +33,20 @@ else
   model=$("$bin" pull qwen2.5-coder-0.5b)
 fi
 
+editors=" ${TAPER_EDITORS:-terminal vscode} "
+case $editors in *" terminal "* | *" vscode "*) ;; *)
+  echo "TAPER_EDITORS is \`terminal\`, \`vscode\` or both, not \`$TAPER_EDITORS\`" >&2
+  exit 2
+esac
 status=0
-if [[ " ${TAPER_EDITORS:-} " != *" only "* ]]; then
+if [[ $editors == *" terminal "* ]]; then
   "$here/get_editors.sh" "$tools/editors"
   "$tools/editors/bin/luacheck" --no-color -q --config "$root/editors/neovim/.luacheckrc" "$root/editors/neovim"
   PYTHONPATH=$tools/editors/python python3 "$here/drive.py" --taper "$bin" --tools "$tools/editors" --out "$out" --model "$model" || status=1
 fi
 
-if [[ " ${TAPER_EDITORS:-} " == *" vscode "* ]]; then
-  (cd "$root/editors/vscode" && npm ci && npm run lint && npm run package)
+if [[ $editors == *" vscode "* ]]; then
+  (cd "$root/editors/vscode" && npm ci --no-audit --no-fund --loglevel=error && npm run lint && npm run package)
   "$here/get_vscode.sh" "$tools/vscode"
   CHROMIUM=$(command -v "${CHROMIUM:-chromium}") node "$here/vscode.mjs" --code "$tools/vscode" \
     --vsix "$root/editors/vscode/taper.vsix" --taper "$bin" --out "$out" --model "$model" || status=1

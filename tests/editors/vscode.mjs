@@ -11,6 +11,7 @@ import os from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
 import { Editor, until } from "./vscode_page.mjs";
+import { script, shim as shimIn } from "./vscode_server.mjs";
 
 const names = ["code", "vsix", "taper", "out", "model", "only"];
 const { values: given } = parseArgs({ options: Object.fromEntries(names.map((name) => [name, { type: "string" }])) });
@@ -44,6 +45,9 @@ const FILES = {
   "lines.py": "def show(n):\n    ▮\n",
   "live.py": "def show(n):\n    ▮\n",
 };
+// Where the engine takes its time, the long one is not there within the latency budget.
+const LONG = "return alpha + beta + gamma + delta + epsilon + zeta + eta + theta";
+const SHORT = "pass_on(a)";
 const GOALS = [SUM, LOOP, "add(1, 2)", "print(größe)"];
 const MODEL = [
   [
@@ -61,42 +65,10 @@ const MODEL = [
 ];
 
 // Beginnings of lines, for the time from a key to what is seen.
-const BEGINNINGS = [
-  "def area(width, hei", "def greet(na", "for number in nu", "if total > li", "return sum(va", "with open(pa", "import os, sy",
-  "numbers = [1, 2, ", "class Circle(Sha", "while left < ri", "total = total + nu", "except ValueErr", "print(f'{na",
-  "values = sorted(va", "assert len(ite", "name = input('Your na", "lines = text.spl", "count = counts.ge", "raise TypeErr",
-  "def is_even(num",
-];
+const BEGINNINGS = fs.readFileSync(path.join(import.meta.dirname, "beginnings.txt"), "utf8").trim().split("\n");
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "taper-vscode-bin-"));
-
-/** The scripted engine's file: behind every beginning of a goal, the rest of it is the answer. */
-function script(file, goals) {
-  const written = (text) => text.replaceAll("\\", "\\\\").replaceAll("\n", "\\n").replace(/ $/, "\\s");
-  const rules = goals.flatMap((goal) => {
-    const first = [...goal.split("\n")[0]];
-    return first
-      .map((_, length) => first.slice(0, length).join(""))
-      .filter((before) => before.length > 1)
-      .reverse()
-      .map((before) => `when ${written(before)}<|fim_suffix|>\nanswer ${written(goal.slice(before.length))}\n`);
-  });
-  fs.writeFileSync(file, rules.join(""));
-}
-
-/** A `taper` with an engine or a model named, run by the extension unchanged; it writes down its process' id. */
-function shim(name, extra) {
-  const file = path.join(folder, name, "taper");
-  fs.mkdirSync(path.dirname(file));
-  const quoted = extra.map((part) => `'${part}'`).join(" ");
-  const log = path.join(given.out, `vscode-${name}.log`);
-  fs.writeFileSync(
-    file,
-    `#!/bin/sh\necho $$ > '${file}.pid'\nexport HOME='${os.homedir()}' XDG_CONFIG_HOME='${folder}/none'\nexec '${given.taper}' "$@" ${quoted} 2>>'${log}'\n`,
-    { mode: 0o755 },
-  );
-  return file;
-}
+const shim = (...of) => shimIn(given, folder, ...of);
 
 const pid = (server) => Number(fs.readFileSync(`${server}.pid`, "utf8"));
 
@@ -410,6 +382,166 @@ async function scripted() {
   }
 }
 
+/** A workspace of two folders that nobody trusts, and a server whose talk is written down. */
+async function talk() {
+  const said = path.join(given.out, "vscode-said.log");
+  fs.rmSync(said, { force: true });
+  const goals = path.join(folder, "long");
+  script(goals, [LONG, SHORT, LOOP], 40);
+  const server = shim("talk", ["--engine", `scripted:${goals}`], said);
+  const evil = path.join(folder, "evil-two");
+  fs.writeFileSync(evil, `#!/bin/sh\ntouch '${evil}.ran'\n`, { mode: 0o755 });
+  const editor = await Editor.start(
+    given,
+    server,
+    { width: 1000, height: 900 },
+    (work) => {
+      const folders = { one: {}, two: { "taper.enable": false } };
+      for (const [name, settings] of Object.entries(folders)) {
+        fs.mkdirSync(path.join(work, name, ".vscode"), { recursive: true });
+        fs.writeFileSync(path.join(work, name, ".vscode/settings.json"), JSON.stringify({ "taper.serverPath": evil, "taper.model": evil, ...settings }));
+      }
+      const names = ["grow", "choose", "rest", "lines_one", "log"];
+      put(path.join(work, "one"), names.map((name) => [`${name}.py`, ADD]));
+      put(path.join(work, "two"), [["off_two.py", ADD]]);
+      const settings = { "taper.serverPath": evil, "taper.serverArguments": ["--model", evil], "taper.maxLines": 1 };
+      fs.writeFileSync(path.join(work, "both.code-workspace"), JSON.stringify({ folders: Object.keys(folders).map((name) => ({ path: name })), settings }));
+      return "both.code-workspace";
+    },
+    { "security.workspace.trust.enabled": true, "security.workspace.trust.startupPrompt": "never" },
+  );
+  // The last line may be half written.
+  const messages = () => (fs.existsSync(said) ? fs.readFileSync(said, "utf8").split("\n").slice(0, -1).map((line) => JSON.parse(line)) : []);
+  const questions = (kind) =>
+    messages()
+      .filter(({ method, params }) => method === "textDocument/inlineCompletion" && params.context.triggerKind === kind)
+      .map(({ params }) => params.position);
+  const cursors = () => messages().filter(({ method }) => method === "taper/cursor");
+  /** Waits until nothing was said for a second, which is longer than anything takes to be said here. */
+  const settled = async () => {
+    const start = Date.now();
+    await until(() => Date.now() - Math.max(start, fs.statSync(said).mtimeMs) > 1000, 20000, "the talk to end");
+  };
+  const put_cursor = async (file) => {
+    await editor.expand(file);
+    return place(editor, file, ADD);
+  };
+  try {
+    await check(editor, "restricted: ready, by the user's own program", async () => {
+      await editor.page.waitForSelector('.statusbar :text("Restricted Mode")', { timeout: 60000 });
+      await editor.status(/^taper: ready/, 60000);
+    });
+    await check(editor, "restricted: suggests, a workspace's harmless settings hold", async () => {
+      const [before, after] = await put_cursor("lines_one.py");
+      await editor.ask("for x in");
+      await until(async () => (await editor.ghost()) === " range(n):", 10000, async () => `the whole line; it is ${await editor.ghost()}`);
+      await settled();
+      await editor.press("Tab");
+      await editor.ghostGone();
+      await editor.saved("one/lines_one.py", `${before}for x in range(n):${after}`);
+      await editor.picture("restricted");
+      await editor.close();
+    });
+    await check(editor, "two folders, each with its settings", async () => {
+      await put_cursor("off_two.py");
+      await editor.status(/^taper: paused: the setting/);
+      await editor.silent("retu");
+      await editor.revert();
+    });
+    await check(editor, "the text grows where the server knows more", async () => {
+      const [before, after] = await put_cursor("grow.py");
+      const [asked, told] = [questions(1).length, messages().length];
+      await editor.type("retu");
+      await editor.film();
+      await until(async () => (await editor.ghost()) === LONG.slice(4), 10000, async () => `the whole suggestion; it is ${await editor.ghost()}`);
+      await settled();
+      const frames = await editor.filmed();
+      console.log(`   ${JSON.stringify(frames)}`);
+      // While the first answer is worked out, there is nothing yet.
+      const shown = frames.slice(frames.findIndex((frame) => frame !== ""));
+      if (shown.some((frame, at) => at > 0 && !frame.startsWith(shown[at - 1]))) throw new Error(`it did not grow in place: ${JSON.stringify(shown)}`);
+      if (!messages().slice(told).some(({ method }) => method === "taper/refresh")) throw new Error("the server told of nothing: this checked nothing");
+      if (questions(1).length !== asked) throw new Error("a refresh was taken for a person's question");
+      await editor.press("Tab");
+      await editor.ghostGone();
+      await editor.saved("one/grow.py", before + LONG + after);
+      await editor.close();
+    });
+    await check(editor, "next and previous suggestion", async () => {
+      const [before, after] = await put_cursor("choose.py");
+      await editor.ask(SHORT.slice(0, 4));
+      await until(async () => (await editor.ghost()) === SHORT.slice(4), 10000, "the first suggestion");
+      await settled();
+      const asked = questions(1).length;
+      await editor.press("Alt+]");
+      await until(() => questions(1).length > asked, 5000, "a person's question");
+      await settled();
+      const { result } = messages().findLast(({ asked: question }) => question?.context.triggerKind === 1);
+      const texts = (Array.isArray(result) ? result : result.items).map(({ insertText }) => insertText);
+      const shows = (at) => {
+        const wanted = texts.at(at % texts.length);
+        return until(async () => (await editor.ghost()) === wanted, 5000, async () => `${wanted} of ${texts}; shown is ${await editor.ghost()}`);
+      };
+      await shows(1);
+      await editor.picture("candidates");
+      for (let at = 2; at <= texts.length; at++) {
+        await editor.press("Alt+]");
+        await shows(at);
+      }
+      await editor.press("Alt+[");
+      await shows(texts.length - 1);
+      await editor.press("Tab");
+      await editor.ghostGone();
+      await editor.saved("one/choose.py", before + SHORT.slice(0, 4) + texts.at(-1) + after);
+      await editor.close();
+    });
+    await check(editor, "the server hears where the cursor rests", async () => {
+      const before = cursors().length;
+      await put_cursor("rest.py");
+      await settled();
+      const heard = cursors();
+      const { textDocument, position } = heard.at(-1)?.params ?? {};
+      if (heard.length === before || !textDocument.uri.endsWith("/rest.py") || position.line !== 1 || position.character !== 4) {
+        throw new Error(`it heard ${JSON.stringify(heard.slice(before))}`);
+      }
+      await editor.type("q = 1");
+      await editor.press("Enter");
+      await editor.press("Shift+ArrowUp");
+      await settled();
+      if (cursors().length !== heard.length) throw new Error(`typed and selected, it heard ${JSON.stringify(cursors().slice(heard.length))}`);
+      await editor.command("taper: Pause or Resume Everywhere");
+      await editor.status(/^taper: paused/);
+      await editor.press("ArrowUp");
+      await settled();
+      if (cursors().length !== heard.length) throw new Error("paused, it heard of the cursor");
+      await editor.command("taper: Pause or Resume Everywhere");
+      await editor.status(/^taper: ready/);
+      await editor.revert();
+    });
+    await check(editor, "nothing in an output pane", async () => {
+      await put_cursor("log.py");
+      await editor.command("taper: Show Log");
+      const pane = editor.page.locator(".output-view .view-line").first();
+      await pane.waitFor({ timeout: 20000 });
+      await pane.click();
+      await editor.silent("retu");
+      await editor.command("taper: Ask for a Suggestion");
+      await settled();
+      await editor.picture("output");
+      const told = messages().filter(({ method }) => method === "textDocument/didOpen").map(({ params }) => params.textDocument.uri);
+      const other = told.filter((uri) => !/^(file|untitled|vscode-notebook-cell):/.test(uri));
+      if (other.length > 0) throw new Error(`the server was told of ${other}`);
+      await editor.command("View: Toggle Panel Visibility");
+      await editor.revert();
+    });
+    await check(editor, "restricted: no program of a project's was run", () => {
+      if (fs.existsSync(`${evil}.ran`)) throw new Error("it was");
+    });
+  } finally {
+    await editor.end();
+  }
+}
+
 function running(number) {
   try {
     process.kill(number, 0);
@@ -468,6 +600,7 @@ async function model() {
 
 const begun = Date.now();
 await scripted();
+await talk();
 if (given.model) await model();
 fs.rmSync(folder, { recursive: true, force: true });
 console.log(`${passed} passed, ${failed} failed, ${Math.round((Date.now() - begun) / 1000)} s`);

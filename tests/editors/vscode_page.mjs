@@ -25,14 +25,15 @@ const PALETTE = ".quick-input-widget";
 
 export class Editor {
   /** Starts code-server with the extension installed, `server` named in the settings, and a browser that shows it. `fill`
-   * puts files into the folder that is opened; all of them must fit into a window of this size. */
-  static async start(given, server, size, fill) {
+   * puts files into the folder that is opened; all of them must fit into a window of this size. If it returns the name of a
+   * workspace's file there, that is opened instead. `more` are settings of the user. */
+  static async start(given, server, size, fill, more = {}) {
     const editor = new Editor();
     editor.out = given.out;
     editor.home = fs.mkdtempSync(path.join(os.tmpdir(), "taper-vscode-"));
     editor.work = path.join(editor.home, "work");
     fs.mkdirSync(editor.work);
-    fill(editor.work);
+    const workspace = fill(editor.work);
     editor.user = path.join(editor.home, "user");
     fs.mkdirSync(path.join(editor.user, "User"), { recursive: true });
     // Settings of the machine have a file of their own where VS Code runs on a server.
@@ -58,6 +59,7 @@ export class Editor {
       "git.enabled": false,
       "extensions.autoCheckUpdates": false,
       "window.dialogStyle": "custom",
+      ...more,
     };
     fs.writeFileSync(path.join(editor.user, "User", "settings.json"), JSON.stringify(editor.basis));
     const env = { ...process.env, HOME: editor.home };
@@ -92,7 +94,8 @@ export class Editor {
         args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync"],
       });
       editor.page = editor.browser.pages()[0] ?? (await editor.browser.newPage());
-      await editor.page.goto(`http://127.0.0.1:${port}/?folder=${editor.work}`);
+      const opened = workspace === undefined ? `folder=${editor.work}` : `workspace=${path.join(editor.work, workspace)}`;
+      await editor.page.goto(`http://127.0.0.1:${port}/?${opened}`);
       await editor.page.waitForSelector(".monaco-workbench .statusbar", { timeout: 90000 });
     } catch (error) {
       await editor.end();
@@ -136,6 +139,21 @@ export class Editor {
   // Not quick open: its search needs a native program that the npm package lacks.
   doubleClick(file) {
     return this.page.dblclick(`.explorer-folders-view .monaco-list-row:has-text("${file}")`, { timeout: 20000 });
+  }
+
+  /** Opens the folders of the workspace until the file is in sight. */
+  async expand(file) {
+    const sought = this.page.locator(".explorer-folders-view .monaco-list-row", { hasText: file });
+    const closed = this.page.locator('.explorer-folders-view .monaco-list-row[aria-level="1"][aria-expanded="false"]');
+    await until(
+      async () => {
+        if ((await sought.count()) > 0) return true;
+        if ((await closed.count()) > 0) await closed.first().click();
+        return false;
+      },
+      20000,
+      `${file} in the explorer`,
+    );
   }
 
   async open(file) {
@@ -236,6 +254,32 @@ export class Editor {
     }, GHOST);
     await this.type(text.at(-1));
     return this.page.evaluate(() => window.taperSeen);
+  }
+
+  /** Begins to keep what every frame shows: the suggestion, its first line. */
+  async film() {
+    await this.page.evaluate((ghost) => {
+      const plain = (text) => text.replaceAll("\u00a0", " ").replaceAll(/[\u200b\u200c]/g, "");
+      const frames = [];
+      const shot = () => {
+        if (window.taperFilm !== frames) return;
+        const line = document.querySelector(`.view-line:has(${ghost})`);
+        const shown = line ? [...line.querySelectorAll(ghost)].map((part) => plain(part.textContent)).join("") : "";
+        if (shown !== frames.at(-1)) frames.push(shown);
+        requestAnimationFrame(shot);
+      };
+      window.taperFilm = frames;
+      shot();
+    }, GHOST);
+  }
+
+  /** What the frames showed, each that was other than the one before; ends the film. */
+  async filmed() {
+    return this.page.evaluate(() => {
+      const frames = window.taperFilm;
+      window.taperFilm = undefined;
+      return frames;
+    });
   }
 
   /** Types, and fails if anything is suggested within a second: any suggestion here comes sooner. */

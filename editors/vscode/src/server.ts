@@ -15,9 +15,11 @@ import {
   type Executable,
   type LanguageClientOptions,
 } from "vscode-languageclient/node";
+import { Cursor } from "./cursor";
 import { DOCUMENTS, type Options, type Places } from "./options";
 import type { Pauses } from "./pauses";
 import { findProgram } from "./program";
+import { Refresh, type More } from "./refresh";
 import type { ServerStatus } from "./status";
 
 /** A server that keeps ending is started again so many times in so many milliseconds, and then left alone. */
@@ -48,6 +50,8 @@ export class Server {
   private ends: number[] = [];
   /** What the server was told when it began. */
   private begun: Record<string, unknown> = {};
+  private readonly refresh = new Refresh();
+  private readonly cursor: Cursor;
 
   constructor(
     private readonly extension: string,
@@ -56,7 +60,9 @@ export class Server {
     private readonly places: Places,
     private readonly pauses: Pauses,
     private readonly listener: Listener,
-  ) {}
+  ) {
+    this.cursor = new Cursor((editor) => this.rests(editor));
+  }
 
   restart(): Promise<void> {
     this.ends = [];
@@ -67,6 +73,8 @@ export class Server {
   }
 
   stop(): Promise<void> {
+    this.cursor.dispose();
+    this.refresh.dispose();
     return this.inTurn(() => this.halt());
   }
 
@@ -132,7 +140,7 @@ export class Server {
     const fresh: LanguageClient = new QuietClient("taper", "taper", server, this.clientOptions(() => fresh === this.client));
     fresh.registerFeature({
       fillClientCapabilities: (capabilities: ClientCapabilities) => {
-        capabilities.experimental = { taper: { status: true, accepted: true } };
+        capabilities.experimental = { taper: { status: true, accepted: true, refresh: true } };
       },
       initialize: () => undefined,
       getState: () => ({ kind: "static" }),
@@ -141,8 +149,15 @@ export class Server {
     fresh.onNotification("taper/status", (status: ServerStatus) => {
       if (fresh === this.client) this.listener.status(status);
     });
+    fresh.onNotification("taper/refresh", async (more: More) => {
+      const document = vscode.window.activeTextEditor?.document;
+      if (fresh !== this.client || document === undefined || this.silent(document)) return;
+      await this.refresh.ask(more, fresh.code2ProtocolConverter.asUri(document.uri));
+    });
     fresh.onDidChangeState(({ newState }) => {
-      if (fresh === this.client && newState === State.Running) void this.resumePauses();
+      if (fresh !== this.client || newState !== State.Running) return;
+      void this.resumePauses();
+      this.cursor.moved(vscode.window.activeTextEditor);
     });
     this.client = fresh;
     try {
@@ -183,14 +198,38 @@ export class Server {
         return false;
       },
       middleware: {
-        provideInlineCompletionItems: (document, position, context, token, next) =>
-          this.places.reason(document) === undefined ? next(document, position, context, token) : null,
+        provideInlineCompletionItems: (document, position, context, token, next) => {
+          if (this.places.reason(document) !== undefined) return null;
+          return this.refresh.question(document, position, context, (asked) => next(document, position, asked, token));
+        },
         workspace: {
           configuration: ({ items }) => items.map(({ section }) => (section === "taper" ? this.options.read() : null)),
           didChangeConfiguration: () => this.tell(),
         },
       },
     };
+  }
+
+  /** Whether nothing is suggested in a document. */
+  private silent(document: vscode.TextDocument): boolean {
+    return this.places.reason(document) !== undefined || this.pauses.reason(document) !== undefined;
+  }
+
+  /** Tells the server that the cursor rests, if it wants to know. */
+  private async rests({ document, selection }: vscode.TextEditor): Promise<void> {
+    const { client } = this;
+    if (client?.state !== State.Running || vscode.languages.match(DOCUMENTS, document) === 0 || this.silent(document)) return;
+    const offered = client.initializeResult?.capabilities.experimental as { taper?: { cursor?: boolean } } | undefined;
+    if (offered?.taper?.cursor !== true) return;
+    try {
+      await client.sendNotification("taper/cursor", {
+        textDocument: client.code2ProtocolConverter.asTextDocumentIdentifier(document),
+        position: client.code2ProtocolConverter.asPosition(selection.active),
+      });
+    } catch (error) {
+      // It has just ended; the next one is told anew.
+      this.log.warn(String(error));
+    }
   }
 
   /** A new server knows nothing of what was paused. */

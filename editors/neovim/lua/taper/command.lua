@@ -15,6 +15,7 @@ M.options = {
   ['enable'] = { 'true', 'false' },
   ['disabled-languages'] = {},
   ['debounce-ms'] = { '0', '75' },
+  ['early-answer-ms'] = { '50', '60000' },
   ['idle-work'] = { 'off', 'modest', 'full' },
   ['threads'] = { '0' },
   ['context'] = { '0' },

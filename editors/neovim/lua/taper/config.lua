@@ -15,8 +15,8 @@ M.defaults = {
   enabled = nil,
   -- What marks the top folder of a project.
   root_markers = { '.git' },
-  -- Neovim's own ghost text (0.12), or the plugin's. 'auto': Neovim's where there is one.
-  native = 'auto',
+  -- Neovim's own ghost text (0.12), which asks 200 ms after a key, instead of the plugin's, which asks at once.
+  native = false,
   -- Milliseconds without a key before the plugin's own ghost text asks.
   delay = 0,
   -- Insert mode keys; false for one: not mapped; false for all: none.
@@ -42,7 +42,7 @@ local kinds = {
   exclude = { 'table' },
   enabled = { 'function' },
   root_markers = { 'table' },
-  native = { 'boolean', 'string' },
+  native = { 'boolean' },
   delay = { 'number' },
   keys = { 'table', 'boolean' },
   accept_over_menu = { 'boolean' },
@@ -62,8 +62,8 @@ function M.set(written)
       table.insert(problems, ('`%s` is no option of setup(); they are %s'):format(name, table.concat(M.names(), ', ')))
     elseif not vim.tbl_contains(kind, type(value)) then
       table.insert(problems, ('`%s` must be a %s, not a %s'):format(name, table.concat(kind, ' or a '), type(value)))
-    elseif name == 'native' and type(value) == 'string' and value ~= 'auto' then
-      table.insert(problems, "`native` is true, false or 'auto'")
+    elseif name == 'native' and value and not vim.lsp.inline_completion then
+      table.insert(problems, '`native` needs Neovim 0.12; the plugin shows suggestions itself')
     elseif name == 'keys' and type(value) == 'table' then
       for action, key in pairs(value) do
         if M.defaults.keys[action] == nil then
@@ -94,9 +94,6 @@ function M.names()
 end
 
 --- Whether Neovim itself shows the suggestions.
-function M.native()
-  if M.used.native == 'auto' or M.used.native == true then return vim.lsp.inline_completion ~= nil end
-  return false
-end
+function M.native() return M.used.native end
 
 return M

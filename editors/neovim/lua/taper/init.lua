@@ -46,7 +46,7 @@ function M.previous() require('taper.display').cycle(-1) end
 function M.dismiss() return require('taper.display').dismiss() end
 
 --- Asks for a suggestion here and now.
-function M.trigger() require('taper.display').ask(1) end
+function M.trigger() require('taper.display').trigger() end
 
 --- Whether a suggestion is shown that `accept` would take.
 function M.visible() return require('taper.display').shown() ~= nil end

@@ -7,6 +7,9 @@ local M = {}
 -- So often in so many seconds it is started again.
 local TIMES, SECONDS = 5, 180
 
+-- Why the plugin is asking just now: 'typing', 'person' or 'more'; nil while Neovim asks.
+M.asking = nil
+
 -- Options that were changed while it ran, over those of `setup`.
 local changed = {}
 -- When it crashed.
@@ -26,7 +29,8 @@ function M.request(client, ...)
   return client.request(...)
 end
 
-local function notify(client, ...)
+--- Sends a notification.
+function M.notify(client, ...)
   if has11 then return client:notify(...) end
   return client.notify(...)
 end
@@ -87,7 +91,7 @@ function M.set(options)
     end
   end
   for _, client in ipairs(M.clients()) do
-    notify(client, 'workspace/didChangeConfiguration', { settings = { taper = written() } })
+    M.notify(client, 'workspace/didChangeConfiguration', { settings = { taper = written() } })
   end
 end
 
@@ -127,11 +131,11 @@ local function listen(client)
     local display, suggestion = require('taper.display'), require('taper.suggestion')
     local place = suggestion.place()
     local here = params.textDocument.uri == vim.uri_from_bufnr(place.bufnr) and params.position.line == place.row
-    local mine = M.asking == true
+    local why = M.asking
     return request(method, params, function(failed, result, ...)
       if not failed then
         require('taper.status').answered(client)
-        if not display.received(client, here and place or nil, result, mine) then result = { items = {} } end
+        if not display.received(client, here and place or nil, result, why) then result = { items = {} } end
       end
       return callback(failed, result, ...)
     end, ...)
@@ -188,7 +192,7 @@ local function start_config(program, bufnr)
   local own, run = config.used.server, {}
   local capabilities = vim.lsp.protocol.make_client_capabilities()
   capabilities.textDocument.inlineCompletion = { dynamicRegistration = false }
-  capabilities.experimental = { taper = { status = true, accepted = true } }
+  capabilities.experimental = { taper = { status = true, accepted = true, refresh = true } }
   return vim.tbl_deep_extend('force', {
     name = 'taper',
     cmd = spawn(M.command(program), run),
@@ -198,6 +202,9 @@ local function start_config(program, bufnr)
     handlers = {
       ['taper/status'] = function(_, result, context)
         require('taper.status').received(context.client_id, result)
+      end,
+      ['taper/refresh'] = function(_, result, context)
+        require('taper.display').more(vim.lsp.get_client_by_id(context.client_id), result)
       end,
       ['window/showMessage'] = function(_, result, context)
         require('taper.status').told(context.client_id, result)
@@ -209,12 +216,17 @@ local function start_config(program, bufnr)
     on_init = function(client, result)
       run.id = client.id
       listen(client)
+      if not config.native() and vim.lsp.inline_completion then
+        -- It may be on for other servers; this one's suggestions are not to be shown twice.
+        vim.lsp.inline_completion.enable(false, { client_id = client.id })
+      end
       require('taper.status').started(client)
       if own.on_init then own.on_init(client, result) end
     end,
     on_attach = function(client, buffer)
       buffers[buffer] = true
       require('taper.display').attach(buffer)
+      require('taper.cursor').attach(buffer)
       if own.on_attach then own.on_attach(client, buffer) end
     end,
     on_exit = function(code, signal, client_id)

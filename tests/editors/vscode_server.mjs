@@ -1,0 +1,36 @@
+// What VS Code starts in place of `taper`: the built server with an engine, a model or a listener of the test's choice.
+// It knows nothing of VS Code.
+
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
+
+/** The scripted engine's file: behind every beginning of a goal, the rest of it is the answer. */
+export function script(file, goals, decode = 0) {
+  const written = (text) => text.replaceAll("\\", "\\\\").replaceAll("\n", "\\n").replace(/ $/, "\\s");
+  const rules = goals.flatMap((goal) => {
+    const first = [...goal.split("\n")[0]];
+    return first
+      .map((_, length) => first.slice(0, length).join(""))
+      .filter((before) => before.length > 1)
+      .reverse()
+      .map((before) => `when ${written(before)}<|fim_suffix|>\nanswer ${written(goal.slice(before.length))}\n`);
+  });
+  fs.writeFileSync(file, [`decode-ms ${decode}\n`, ...rules].join(""));
+}
+
+/** A `taper` in `folder`, with an engine or a model named, run by the extension unchanged; it writes down its process' id. With
+ * `between`, what it and the extension say is written there. */
+export function shim(given, folder, name, extra, between) {
+  const file = path.join(folder, name, "taper");
+  fs.mkdirSync(path.dirname(file));
+  const quoted = extra.map((part) => `'${part}'`).join(" ");
+  const log = path.join(given.out, `vscode-${name}.log`);
+  const listener = between === undefined ? "" : `python3 '${path.join(import.meta.dirname, "between.py")}' '${between}' `;
+  fs.writeFileSync(
+    file,
+    `#!/bin/sh\necho $$ > '${file}.pid'\nexport HOME='${os.homedir()}' XDG_CONFIG_HOME='${folder}/none'\nexec ${listener}'${given.taper}' "$@" ${quoted} 2>>'${log}'\n`,
+    { mode: 0o755 },
+  );
+  return file;
+}
