@@ -12,8 +12,8 @@ use std::time::Instant;
 use crate::gguf::Gguf;
 use crate::tokens::Utf8Stream;
 use crate::{
-    About, Branch, Branching, Engine, EngineError, Generation, Growth, Limits, Piece, Prompt, Rates, Said, Stop,
-    TokenId, Tokens,
+    About, Branch, Branching, Engine, EngineError, Generation, Growth, Limits, Piece, Prompt, Rates, Said,
+    Stop, TokenId, Tokens,
 };
 
 mod branch;

@@ -14,7 +14,8 @@ use crate::gguf::bad;
 use crate::local::heal::Heal;
 use crate::tokens::{TokenId, Tokens, Utf8Stream};
 use crate::{
-    About, Branch, Branching, Engine, EngineError, Generation, Growth, Limits, Piece, Prompt, Rates, Said, Stop,
+    About, Branch, Branching, Engine, EngineError, Generation, Growth, Limits, Piece, Prompt, Rates, Said,
+    Stop,
 };
 
 /// Tokens between two calls of `watch` while the prompt is read.
