@@ -193,7 +193,9 @@ def figures(rows, expected, memory):
 
 def type_at_taper(args, taper, model, folder):
     keys = folder / "keys.csv"
-    command = [taper, *replay_arguments(args), "--csv", str(keys), "--threads", str(args.threads)]
+    # llama.vim holds nothing back either.
+    shown = ["--eagerness", "high", "--csv", str(keys)]
+    command = [taper, *replay_arguments(args), *shown, "--threads", str(args.threads)]
     printed, _ = output([*command, "--model", str(model)])
     memory = re.search(r"^peak memory +(\d+) MB", printed, re.M)
     with keys.open(newline="") as file:
