@@ -153,6 +153,9 @@ pub struct Asked {
     pub selected: Option<(Range<Position>, String)>,
     /// Who asks.
     pub trigger: Trigger,
+    /// Whether the answer goes into a popup. Editors say that a person asked when it is typing that opens one (as LSP
+    /// would have it), so nobody may be waiting for more than the first suggestion.
+    pub popup: bool,
     /// When the message arrived: its deadline counts from here.
     pub arrived: Instant,
     /// Where the answer goes.
@@ -575,7 +578,7 @@ impl State {
 
     fn asked(&mut self, asked: Asked) {
         self.let_go(&asked.uri, Question::supersede);
-        let Asked { uri, position: cursor, selected, trigger, arrived, reply } = asked;
+        let Asked { uri, position: cursor, selected, trigger, popup, arrived, reply } = asked;
         let Some(mut snapshot) = self.snapshot(&uri, cursor, trigger) else { return };
         snapshot.selected = selected.map(|(range, text)| {
             let range = position::range(&snapshot.text, range.start, range.end, self.encoding);
@@ -594,7 +597,7 @@ impl State {
         {
             match cache.others(&snapshot.text, snapshot.cursor, first) {
                 Some(looked_for) => others = looked_for,
-                None if self.model == Model::Ready => known = reused.take(),
+                None if self.model == Model::Ready && !popup => known = reused.take(),
                 None => {}
             }
         }
@@ -618,6 +621,9 @@ impl State {
         let mut question = Question::new(uri, snapshot, self.encoding, due, reply);
         if let Some(known) = known {
             question = question.knowing(known);
+        }
+        if popup {
+            question = question.in_popup();
         }
         question.offer(&others);
         let question = Arc::new(question);

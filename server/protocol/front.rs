@@ -70,14 +70,14 @@ impl Backend {
     }
 
     /// Hands a question over. Nothing is awaited before: questions and changes stay in arrival order.
-    fn ask(&self, params: &Value) -> Result<(Receiver, Asking)> {
+    fn ask(&self, params: &Value, popup: bool) -> Result<(Receiver, Asking)> {
         let arrived = Instant::now();
         let inquiry = Inquiry::read(params)
             .ok_or_else(|| Error::invalid_params("a request needs `textDocument.uri` and `position`"))?;
         let asking = Asking::begin(Arc::clone(&self.tally), self.news.clone(), arrived);
         let (reply, receiver) = Reply::new();
         let Inquiry { uri, position, selected, trigger } = inquiry;
-        self.send(Event::Asked(Asked { uri, position, selected, trigger, arrived, reply }));
+        self.send(Event::Asked(Asked { uri, position, selected, trigger, popup, arrived, reply }));
         Ok((receiver, asking))
     }
 
@@ -89,7 +89,7 @@ impl Backend {
 
     /// `textDocument/inlineCompletion`.
     pub(crate) async fn inline(&self, params: Value) -> Result<Value> {
-        let (receiver, asking) = self.ask(&params)?;
+        let (receiver, asking) = self.ask(&params, false)?;
         let answer = receiver.await.unwrap_or(Answer::Nothing);
         asking.answered(&answer);
         let tells = self.ready.accepted.load(Ordering::Acquire);
@@ -98,7 +98,7 @@ impl Backend {
 
     /// `textDocument/completion`, for editors without inline completion.
     pub(crate) async fn popup(&self, params: Value) -> Result<Value> {
-        let (receiver, asking) = self.ask(&params)?;
+        let (receiver, asking) = self.ask(&params, true)?;
         let answer = receiver.await.unwrap_or(Answer::Nothing);
         asking.answered(&answer);
         let answer = match answer {

@@ -176,7 +176,7 @@ impl Inquiry {
         let selected = params
             .pointer("/context/selectedCompletionInfo")
             .and_then(|info| Some((range(info.get("range")?)?, info.get("text")?.as_str()?.to_owned())));
-        // Both requests have 1 for "a person asked"; a popup's 2 and 3 come from typing.
+        // Inline, 1 is a person's. Of a popup, editors say 1 for a word that is being typed as well; 2 and 3 are typing.
         let trigger = match params.pointer("/context/triggerKind").and_then(Value::as_i64) {
             Some(1) => Trigger::Invoked,
             _ => Trigger::Automatic,

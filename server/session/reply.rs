@@ -94,6 +94,8 @@ pub struct Question {
     draft: Mutex<Draft>,
     /// What was known before: whatever the model says now is no better.
     known: Option<Suggestion>,
+    /// See [`Question::is_in_popup`].
+    popup: bool,
     /// Beside the best part, the best first.
     others: Mutex<Vec<Suggestion>>,
     /// Its text is gone: work on it is of no use.
@@ -128,14 +130,26 @@ impl Question {
     /// A question that nobody works on yet.
     pub(crate) fn new(uri: String, snapshot: Snapshot, encoding: Encoding, due: Due, reply: Reply) -> Self {
         let (draft, dropped) = (Mutex::default(), AtomicBool::new(false));
-        let (known, others) = (None, Mutex::default());
-        Self { uri, snapshot, encoding, answer: Mutex::new((due, reply)), draft, known, others, dropped }
+        let (known, popup, others) = (None, false, Mutex::default());
+        let answer = Mutex::new((due, reply));
+        Self { uri, snapshot, encoding, answer, draft, known, popup, others, dropped }
     }
 
     /// This question, whose first answer is known: it is asked for what else there may be.
     pub(crate) fn knowing(mut self, known: Suggestion) -> Self {
         self.known = Some(known);
         self
+    }
+
+    /// This question, asked for a popup.
+    pub(crate) fn in_popup(mut self) -> Self {
+        self.popup = true;
+        self
+    }
+
+    /// Whether it was asked for a popup, which editors open unasked as well: the first answer is not to wait for others.
+    pub(crate) fn is_in_popup(&self) -> bool {
+        self.popup
     }
 
     /// What is to be shown first, if the model says `said`.

@@ -159,6 +159,7 @@ impl Stage {
             position: Position { line: 0, character },
             selected: None,
             trigger: Trigger::Automatic,
+            popup: false,
             arrived: Instant::now(),
             reply,
         }));
