@@ -10,7 +10,7 @@ from terminal import Failed, wait
 
 # The engine is slow enough that the long one is not there in time.
 LONG = "return alpha + beta + gamma + delta + epsilon + zeta + eta + theta"
-SHORT = "pass_on(a)"
+SHORT = "hand_on(a)"
 GOALS = [LONG, SHORT]
 
 # Keeps what every frame showed: the cursor's line, and the ghost text.

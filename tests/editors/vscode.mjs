@@ -47,7 +47,7 @@ const FILES = {
 };
 // Where the engine takes its time, the long one is not there within the latency budget.
 const LONG = "return alpha + beta + gamma + delta + epsilon + zeta + eta + theta";
-const SHORT = "pass_on(a)";
+const SHORT = "hand_on(a)";
 const GOALS = [SUM, LOOP, "add(1, 2)", "print(größe)"];
 const MODEL = [
   [
