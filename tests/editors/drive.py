@@ -294,6 +294,16 @@ def scripted_suggestion(bench, case):
     return taken
 
 
+def grown(editor):
+    """What is shown once that has not changed for a while: a suggestion grows when more of it is known."""
+    shown, since = editor.shown(), time.monotonic()
+    while editor.name != "helix" and time.monotonic() - since < 0.7:
+        time.sleep(0.05)
+        if (now := editor.shown()) != shown:
+            shown, since = now, time.monotonic()
+    return shown
+
+
 def model_suggestion(bench, name, fixture, typed):
     """Types, waits for what the model says, accepts it; nothing else in the file may have changed."""
     before, after = split(fixture)
@@ -313,7 +323,7 @@ def model_suggestion(bench, name, fixture, typed):
             editor.nudge()
             asked, start = asked + 1, time.monotonic()
     taken = (time.monotonic() - start) * 1000
-    shown = editor.shown()
+    shown = grown(editor)
     bench.picture(f"{editor.name}-model-{os.path.splitext(name)[1][1:]}")
     editor.accept()
     if editor.name != "helix":

@@ -551,6 +551,15 @@ function running(number) {
   }
 }
 
+// Once what is shown has not changed for a while: a suggestion grows when more of it is known.
+async function grown(editor) {
+  let shown = await editor.ghost();
+  for (let since = Date.now(); Date.now() - since < 700; await new Promise((done) => setTimeout(done, 50))) {
+    const now = await editor.ghost();
+    if (now !== shown) [shown, since] = [now, Date.now()];
+  }
+}
+
 async function model() {
   const editor = await Editor.start(given, shim("model", ["--model", given.model]), { width: 900, height: 480 }, (work) => put(work, [...MODEL, ["keys.py", FILES["keys.py"]]]));
   try {
@@ -559,6 +568,7 @@ async function model() {
       await check(editor, `model ${file}`, async () => {
         const [before, after] = await place(editor, file, fixture);
         const taken = await editor.ask(typed);
+        await grown(editor);
         await editor.picture(`model-${path.basename(file, ".py")}`);
         await editor.press("Tab");
         await editor.ghostGone();
