@@ -6,6 +6,7 @@
 //! when its time is up, when a newer one takes its place, or when its document changes, and by nobody's
 //! forgetting, because a [`Reply`] that is dropped answers "nothing".
 
+mod asking;
 mod candidates;
 mod completer;
 mod document;
@@ -29,7 +30,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::config::{EngineSettings, Settings};
 use crate::suggest::reuse::Cache;
-use crate::suggest::{Idle, Selected, Snapshot, Suggestion, Trigger, Work};
+use crate::suggest::{Snapshot, Suggestion, Trigger, Work};
 use crate::text::{Encoding, Position, Rope, position};
 
 pub use completer::{Attempt, Loading, Source};
@@ -41,7 +42,6 @@ pub use reply::{Answer, Question, Receiver, Reply, Shown};
 use completer::{Completer, Job};
 use document::Document;
 use mailbox::Mailbox;
-use reply::Due;
 
 /// Events that may wait for the session before the sender has to: enough for any burst of typing.
 const EVENTS: usize = 1024;
@@ -412,8 +412,8 @@ impl State {
                 self.remember(&uri, &snapshot, suggestion.as_ref());
             }
             Event::Widened { question, first, others } => {
+                // The first is kept already: it was foreseen.
                 let Question { uri, snapshot, .. } = &*question;
-                self.remember(uri, snapshot, Some(&first));
                 if snapshot.options == self.settings.suggest
                     && let Some((_, cache)) = self.documents.get_mut(uri)
                 {
@@ -529,156 +529,6 @@ impl State {
                     (self.notices)(Notice::Problem(format!("taper cannot suggest yet: {problem}")));
                     self.told = Some(problem);
                 }
-            }
-        }
-    }
-
-    /// What is at this place now; `None` where nothing is to be suggested.
-    fn snapshot(&mut self, uri: &str, cursor: Position, trigger: Trigger) -> Option<Snapshot> {
-        let Some((document, _)) = self.documents.get_mut(uri) else {
-            warn!(uri, "a question about a document that is not open");
-            return None;
-        };
-        let Document { language_id, language, .. } = document;
-        if !self.settings.enable
-            || self.settings.is_disabled(language_id, *language)
-            || self.pauses.cover(uri, language_id, *language)
-        {
-            return None;
-        }
-        if let Some(why) = document.lost() {
-            debug!(uri, why, "no suggestion: out of step");
-            return None;
-        }
-        let cursor = position::offset(&document.text, cursor, self.encoding);
-        Some(Snapshot {
-            cursor,
-            syntax: document.syntax(cursor).cloned(),
-            text: document.text.clone(),
-            language: document.language,
-            path: document.path.clone(),
-            selected: None,
-            trigger,
-            options: self.settings.suggest.clone(),
-        })
-    }
-
-    /// Reads what a question at this place would need, while nobody asks for anything.
-    fn looked(&mut self, uri: String, cursor: Position) {
-        if self.working.is_some() || self.model != Model::Ready || self.settings.suggest.idle == Idle::Off {
-            return;
-        }
-        let Some(snapshot) = self.snapshot(&uri, cursor, Trigger::Automatic) else { return };
-        let (reply, _) = Reply::new();
-        reply.send(Answer::Nothing);
-        let question = Question::new(uri, snapshot, self.encoding, Instant::now().into(), reply);
-        let question = Arc::new(question);
-        self.put(Arc::clone(&question), Job::Ahead(question, None));
-    }
-
-    fn asked(&mut self, asked: Asked) {
-        self.let_go(&asked.uri, Question::supersede);
-        let Asked { uri, position: cursor, selected, trigger, popup, arrived, reply } = asked;
-        let Some(mut snapshot) = self.snapshot(&uri, cursor, trigger) else { return };
-        snapshot.selected = selected.map(|(range, text)| {
-            let range = position::range(&snapshot.text, range.start, range.end, self.encoding);
-            Selected { range, text }
-        });
-        let Some((_, cache)) = self.documents.get_mut(&uri) else { return };
-        let mut reused = match snapshot.selected {
-            None => cache.get(&snapshot.text, snapshot.cursor),
-            Some(_) => None,
-        };
-        // A person wants to know what else there may be: what nobody has looked for yet is looked for now, if that can be.
-        let mut known = None;
-        let mut others = Vec::new();
-        if trigger == Trigger::Invoked
-            && let Some(first) = &reused
-        {
-            match cache.others(&snapshot.text, snapshot.cursor, first) {
-                Some(looked_for) => others = looked_for,
-                None if self.model == Model::Ready && !popup => known = reused.take(),
-                None => {}
-            }
-        }
-        // A person who asks is worth another try.
-        let barren = reused.is_none()
-            && known.is_none()
-            && snapshot.selected.is_none()
-            && trigger == Trigger::Automatic
-            && cache.is_barren(&snapshot.text, snapshot.cursor);
-        let early = self.refreshes && trigger == Trigger::Automatic;
-        let early = early.then(|| arrived + self.settings.early_answer);
-        let due = Due { early, latest: arrived + self.settings.latency_budget };
-        // Editors ask again at the same place: what is worked on already is not begun anew.
-        if reused.is_none()
-            && let Some(working) = self.working.as_ref().filter(|working| working.is_same(&uri, &snapshot))
-        {
-            working.renew(due, reply);
-            self.open.push(Arc::clone(working));
-            return;
-        }
-        let mut question = Question::new(uri, snapshot, self.encoding, due, reply);
-        if let Some(known) = known {
-            question = question.knowing(known);
-        }
-        if popup {
-            question = question.in_popup();
-        }
-        question.offer(&others);
-        let question = Arc::new(question);
-        if reused.is_some() || barren {
-            self.explained.note(Explanation::new(&question.snapshot, reused.as_ref(), None));
-            question.sketch(reused.clone());
-            question.answer(reused.clone());
-            self.go_ahead(question, reused);
-            return;
-        }
-        match self.model {
-            Model::Ready => {}
-            Model::Loading => return,
-            Model::Failed(at) => {
-                if at.elapsed() >= RETRY {
-                    self.load(true);
-                }
-                return;
-            }
-        }
-        self.open.push(Arc::clone(&question));
-        if self.settings.debounce.is_zero() {
-            self.give(question);
-        } else {
-            let until = Instant::now() + self.settings.debounce;
-            if let Some((_, older)) = self.resting.replace((until, question)) {
-                older.supersede();
-            }
-        }
-    }
-
-    /// Gives a question to the completer; the one that it displaces is answered as superseded.
-    fn give(&mut self, question: Arc<Question>) {
-        if self.model != Model::Ready {
-            question.answer(None);
-            return;
-        }
-        self.working = Some(Arc::clone(&question));
-        self.put(Arc::clone(&question), Job::Ask(question));
-    }
-
-    /// Lets the completer work for what comes behind a question that was answered from what was known.
-    fn go_ahead(&mut self, question: Arc<Question>, shown: Option<Suggestion>) {
-        let idle = question.snapshot.options.idle != Idle::Off;
-        if shown.is_some() && idle && self.model == Model::Ready {
-            self.put(Arc::clone(&question), Job::Ahead(question, shown));
-        }
-    }
-
-    fn put(&mut self, question: Arc<Question>, job: Job) {
-        self.latest = Some(question);
-        if let Some(Job::Ask(older)) = self.mailbox.put(job) {
-            older.supersede();
-            if self.working.as_ref().is_some_and(|working| Arc::ptr_eq(working, &older)) {
-                self.working = None;
             }
         }
     }

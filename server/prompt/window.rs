@@ -2,6 +2,7 @@
 //! It knows nothing of other files or of formats.
 
 use crate::text::Rope;
+use crate::text::lines::floor;
 
 /// The text around a cursor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,11 +65,6 @@ fn end(text: &Rope, cursor: usize, after: usize) -> usize {
     }
     let line = text.line_to_byte(text.byte_to_line(highest));
     if line > cursor { line } else { highest }
-}
-
-fn floor(text: &Rope, offset: usize) -> usize {
-    let offset = offset.min(text.len_bytes());
-    text.char_to_byte(text.byte_to_char(offset))
 }
 
 fn ceil(text: &Rope, offset: usize) -> usize {

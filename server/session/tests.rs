@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use taper_engine::{About, Engine, EngineError, Generation, Limits, Prompt, Said, Stop, Tokens};
 
 use super::*;
+use crate::suggest::Idle;
 
 const URI: &str = "file:///a";
 const OTHER: &str = "file:///b";

@@ -99,12 +99,8 @@ impl Found {
 /// The mean logarithm of the probabilities of the tokens in the first `extent` bytes, but for those that only spell
 /// what was forced.
 fn mean_log(pieces: &[Piece], extent: usize) -> f32 {
-    let starts = [0].into_iter().chain(pieces.iter().map(|piece| piece.end));
-    let inside = pieces.iter().zip(starts).take_while(|(_, start)| *start < extent);
-    let logs: Vec<f32> = inside
-        .filter(|(piece, _)| piece.end > 0)
-        .map(|(piece, _)| piece.probability.max(f32::MIN_POSITIVE).ln())
-        .collect();
+    let inside = confidence::inside(pieces, 0..extent);
+    let logs: Vec<f32> = inside.map(|piece| piece.probability.max(f32::MIN_POSITIVE).ln()).collect();
     logs.iter().sum::<f32>() / logs.len().max(1) as f32
 }
 

@@ -42,21 +42,21 @@ pub fn of_pieces(pieces: &[Piece], extent: usize) -> Option<Confidence> {
 
 /// The confidence in a range of bytes, by the tokens that have any of them.
 pub fn of_range(pieces: &[Piece], range: Range<usize>) -> Option<Confidence> {
-    let mut before = 0;
     let (mut sum, mut count, mut min, mut all) = (0.0, 0, f32::INFINITY, 1.0);
-    for piece in pieces {
-        if before >= range.end {
-            break;
-        }
-        if piece.end > range.start {
-            sum += piece.probability;
-            count += 1;
-            min = min.min(piece.probability);
-            all *= piece.probability;
-        }
-        before = piece.end;
+    for piece in inside(pieces, range) {
+        sum += piece.probability;
+        count += 1;
+        min = min.min(piece.probability);
+        all *= piece.probability;
     }
     (count > 0).then(|| Confidence { mean: sum / count as f32, min, all })
+}
+
+/// The tokens that have any of the bytes in `range`.
+pub fn inside(pieces: &[Piece], range: Range<usize>) -> impl Iterator<Item = &Piece> {
+    let starts = [0].into_iter().chain(pieces.iter().map(|piece| piece.end));
+    let begun = pieces.iter().zip(starts).take_while(move |(_, start)| *start < range.end);
+    begun.map(|(piece, _)| piece).filter(move |piece| piece.end > range.start)
 }
 
 /// How many of the characters in the first `extent` bytes are right, by the model's own account: each counts with the

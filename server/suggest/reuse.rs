@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use crate::suggest::{Snapshot, Suggestion, Trigger};
 use crate::text::Rope;
+use crate::text::lines::floor;
 
 /// Entries of one document.
 const ENTRIES: usize = 64;
@@ -232,11 +233,6 @@ impl Place {
         let (at_start, at_end) = (from == 0, to == text.len_bytes());
         Some(Self { before: slice(from..cursor), at_start, after: slice(cursor..to), at_end })
     }
-}
-
-/// The character boundary at or before `offset`.
-fn floor(text: &Rope, offset: usize) -> usize {
-    text.char_to_byte(text.byte_to_char(offset))
 }
 
 #[cfg(test)]
