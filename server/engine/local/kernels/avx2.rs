@@ -36,7 +36,7 @@ macro_rules! vectors_of_256_bits {
         #[inline(always)]
         unsafe fn prefetch(from: *const u8) {
             // SAFETY: a hint, which cannot fault.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
         }
 
         #[inline(always)]

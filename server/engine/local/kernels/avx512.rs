@@ -33,7 +33,7 @@ impl Isa for Avx512 {
     #[inline(always)]
     unsafe fn prefetch(from: *const u8) {
         // SAFETY: a hint, which cannot fault.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
     }
 
     #[inline(always)]

@@ -182,8 +182,9 @@ pub(in crate::local) struct Packed {
     columns: usize,
     /// Bytes of a group, without those in the second plane.
     stride: usize,
-    /// Where a group's scales begin.
-    scales_at: usize,
+    /// Where a group's codes begin, behind its scales: both are read from the first unit on, and reading ahead in the
+    /// codes of one group brings the scales of the next.
+    codes_at: usize,
     /// Bytes of a group in the second plane; 0 if there is none.
     lower_stride: usize,
     /// The groups; the rows that are missing in the last one are zeros. Then the second plane.
@@ -230,11 +231,12 @@ impl Packed {
         let format = if planes { format.in_planes() } else { format };
         let units = columns / UNIT;
         let lower_stride = units * 64 * format.lower_bits() as usize;
-        let (scales_at, stride) = match format.quantized() {
+        let (codes_at, stride) = match format.quantized() {
             Some((bits, scales)) => {
                 let codes = units * 64 * (bits - format.lower_bits()) as usize;
                 // Whole cache lines, so that all codes are aligned.
-                (codes, (codes + (units * scales.bytes()).div_ceil(8)).next_multiple_of(64))
+                let codes_at = (units * scales.bytes()).div_ceil(8).next_multiple_of(64);
+                (codes_at, codes_at + codes)
             }
             None => (0, columns * GROUP * block_bytes),
         };
@@ -256,14 +258,14 @@ impl Packed {
             let source = &view.data[first * row_bytes..last * row_bytes];
             match format.quantized() {
                 Some((bits, scales)) => {
-                    let (codes, scales_bytes) = out.split_at_mut(scales_at);
+                    let (scales_bytes, codes) = out.split_at_mut(codes_at);
                     let mut to = Places { codes, scales: scales_bytes, lower };
                     pack_group(format, bits, scales, source, row_bytes, &mut to);
                 }
                 None => pack_floats(source, row_bytes, block_bytes, out),
             }
         });
-        Ok(Self { format, rows, columns, stride, scales_at, lower_stride, data })
+        Ok(Self { format, rows, columns, stride, codes_at, lower_stride, data })
     }
 
     /// How the values are stored.
@@ -305,7 +307,10 @@ impl Packed {
     pub(in crate::local) fn group(&self, group: usize) -> (&[u8], &[u8]) {
         let group = &self.data[group * self.stride..(group + 1) * self.stride];
         match self.format.quantized() {
-            Some(_) => group.split_at(self.scales_at),
+            Some(_) => {
+                let (scales, codes) = group.split_at(self.codes_at);
+                (codes, scales)
+            }
             None => (group, &[]),
         }
     }

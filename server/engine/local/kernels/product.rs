@@ -18,8 +18,8 @@ use super::isa::{Isa, flush_after};
 use super::pack::{Format, GROUP, Packed, Scales, UNIT};
 
 /// Bytes by which the thin kernel asks for weights ahead of their use: the processor's own prefetching stops at
-/// page borders and starts anew behind them.
-pub(super) const AHEAD: usize = 4096;
+/// page borders and starts anew behind them. So far ahead that memory has answered by then at its full rate.
+pub(super) const AHEAD: usize = 8192;
 
 /// Groups that the wide kernel works on at once at most.
 const MAX_WIDE: usize = 4;
@@ -483,10 +483,20 @@ pub(super) unsafe fn thin<I: Isa, F: Form, const R: usize>(args: &Thin<'_>, grou
     let (x, x_scales) = (panel.codes.as_ptr().cast::<u8>(), panel.scales.as_ptr());
     let (x_sums, x_sized) = (panel.sums.as_ptr(), panel.sized_sums.as_ptr());
     let mut out = [Line([0.0_f32; GROUP]); R];
+    // Reading ahead by units leaves out what the next group has in front of its codes.
+    let (next_scales, scales_step) = (codes_bytes.as_ptr_range().end, scale_bytes.len().div_ceil(units));
+    if group == args.groups.start && panel.first == 0 {
+        // Nobody has read ahead for a piece's first group.
+        for line in (0..AHEAD + scale_bytes.len()).step_by(64) {
+            // SAFETY: a hint, which cannot fault.
+            unsafe { I::prefetch(scale_bytes.as_ptr().wrapping_add(line)) };
+        }
+    }
     // SAFETY: the slices have the lengths that `Packed` and `Activations` state; all places below are inside.
     unsafe {
         let mut sums = [[I::splat(0.0); R]; 2];
         for unit in 0..units {
+            I::prefetch(next_scales.wrapping_add(AHEAD + unit * scales_step));
             let x = x.add(unit * UNIT * R);
             let x_scales = x_scales.add(unit * R);
             let x_sums = x_sums.add(unit * 3 * R);
