@@ -34,6 +34,7 @@ pub(super) fn snapshot(task: &Task, options: &Options) -> Snapshot {
         selected: None,
         trigger: Trigger::Automatic,
         options: options.clone(),
+        open: Vec::new(),
     }
 }
 
