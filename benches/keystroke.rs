@@ -242,6 +242,7 @@ fn typing(
             selected: None,
             trigger: Trigger::Automatic,
             options: Options::default(),
+            open: Vec::new(),
         };
         let taken = Instant::now();
         let file =

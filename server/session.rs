@@ -227,6 +227,7 @@ impl Session {
             refreshes,
             settings,
             documents: HashMap::new(),
+            moment: 0,
             open: Vec::new(),
             resting: None,
             working: None,
@@ -273,6 +274,8 @@ struct State {
     refreshes: bool,
     settings: Settings,
     documents: HashMap<String, (Document, Cache)>,
+    /// Counts questions and openings, to tell which document was used last.
+    moment: u64,
     /// Questions whose answer is still to be given.
     open: Vec<Arc<Question>>,
     /// A question that waits for a pause in typing, and until when.
@@ -365,7 +368,10 @@ impl State {
                 self.let_go(&opening.uri, Question::abandon);
                 self.outdate(&opening.uri, None);
                 let uri = opening.uri.clone();
-                self.documents.insert(uri, (Document::open(opening), Cache::default()));
+                self.moment += 1;
+                let mut document = Document::open(opening);
+                document.used = self.moment;
+                self.documents.insert(uri, (document, Cache::default()));
             }
             Event::Edited { uri, version, changes } => self.edited(&uri, version, changes),
             Event::Lost { uri } => {

@@ -2,6 +2,7 @@
 //! It knows nothing of LSP, threads, clocks or tensors: the caller's `watch` says when to end.
 
 use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
 use std::time::Duration;
 
 use taper_engine::{Engine, EngineError, Limits, Piece, Prompt, Stop};
@@ -11,6 +12,7 @@ pub mod ahead;
 pub mod candidates;
 pub mod confidence;
 pub mod eagerness;
+pub mod names;
 pub mod place;
 pub mod plan;
 pub mod reuse;
@@ -19,12 +21,12 @@ pub mod trigger;
 pub mod trim;
 
 mod check;
-mod names;
 
 use crate::prompt::{self, template::Profile, window::Window};
 use crate::syntax::{Scope, Syntax};
 use crate::text::{Edit, Rope};
 use eagerness::{Bar, Eagerness};
+use names::OpenFile;
 use place::Place;
 use plan::Chosen;
 use stop::End;
@@ -48,6 +50,8 @@ pub struct Snapshot {
     pub trigger: Trigger,
     /// How to suggest.
     pub options: Options,
+    /// The other files that are open, as far as their names may count: only for a person who asked.
+    pub open: Vec<Arc<OpenFile>>,
 }
 
 /// The selected item of a completion popup (LSP `selectedCompletionInfo`).
@@ -421,6 +425,7 @@ mod fixture {
             selected: None,
             trigger: Trigger::Automatic,
             options: Options::default(),
+            open: Vec::new(),
         }
     }
 }

@@ -224,3 +224,22 @@ fn llama_cpp_is_asked_the_same_in_both_ways() {
     assert!(asked[31].starts_with("POST /completion") && asked[31].contains(bare), "{}", asked[31]);
     assert!(asked[31].contains("<|fim_suffix|>\\n<|fim_middle|>"), "{}", asked[31]);
 }
+
+#[test]
+fn any_of_several_suggestions_may_be_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let tasks = tasks(folder.path());
+    let out = folder.path().join("out");
+    let script = (0..16).fold(Script::new(), |script, at| {
+        let script = script.when(&format!("f{at:02}(a, b):\n    "), "return a - b");
+        if at < 8 { script.or("return a + b") } else { script }
+    });
+    let written = script.written();
+    let asked = [tasks.as_str(), "--engine", &written, "--out", out.to_str().unwrap()];
+    let all = table(&[&asked[..], &["--candidates", "3"]].concat());
+    let row = all.lines().find(|line| line.starts_with("real_line")).unwrap();
+    assert!(row.contains(" 0.0 (0-19)") && row.contains(" 50.0 (28-72)") && row.contains(" 1.5 "), "{all}");
+    // Who does not ask for several has neither the columns nor these answers.
+    assert!(!table(&asked).contains("any %"));
+    assert_eq!(eval(&[&asked[..], &["--candidates", "4"]].concat()).status.code(), Some(2));
+}

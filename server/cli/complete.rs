@@ -94,6 +94,7 @@ pub fn run(args: &Args) -> Result<()> {
         selected: None,
         trigger: Trigger::Invoked,
         options,
+        open: Vec::new(),
     };
     let profile = Profile::of(engine.about(), engine.tokens());
     let asked = Instant::now();

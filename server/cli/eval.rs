@@ -16,6 +16,7 @@ use crate::prompt::template::Profile;
 use crate::protocol::answers::{Answer, Answers};
 use crate::protocol::llama::Llama;
 use crate::protocol::tasks::{self, Task};
+use crate::suggest::candidates;
 
 mod ask;
 mod check;
@@ -63,6 +64,10 @@ pub struct Args {
     /// each eagerness shows of the answers, eagerness.csv; and say the model's row for server/prompt/calibration.rs.
     #[arg(long, requires = "out")]
     curve: bool,
+    /// Ask as a person does, for up to N suggestions, and also say how often any of them is the expected text.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=candidates::MOST as i64),
+          conflicts_with_all = ["curve", "tune", "explain"])]
+    candidates: Option<u8>,
     /// Run the tests of tasks that have some: generated code, in a process without network and with limits.
     #[arg(long)]
     run_tests: bool,
@@ -127,7 +132,8 @@ pub fn run(args: &Args) -> Result<()> {
     }
 
     let profile = args.form.profile(engine.as_ref());
-    let mut taper = Taper::new(engine.as_mut(), profile.clone(), args.form.options());
+    let mut taper = Taper::new(engine.as_mut(), profile.clone(), args.form.options())
+        .with_candidates(args.candidates.map(usize::from));
     say(&format!("{} tasks; {}", tasks.len(), taper.configuration));
     let mut scored =
         ask_all(&tasks, &mut kept, args.run_tests, &taper.configuration.clone(), "taper", |task| {

@@ -44,6 +44,9 @@ pub struct Answer {
     pub configuration: String,
     /// What was shown; `None` if nothing was.
     pub shown: Option<String>,
+    /// What else was shown, the best first, where candidates were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub others: Option<Vec<String>>,
     /// Bytes before and after the cursor that it replaces.
     pub replaces: (usize, usize),
     /// What the model wrote.

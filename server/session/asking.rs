@@ -1,9 +1,11 @@
 //! What a question meets first: what is known already, what is worked on already, the completer's mailbox.
 //! It knows nothing of the completer's work, or of how documents change.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Instant;
 
+use taper_grammars::Blocks;
 use tracing::{debug, warn};
 
 use crate::session::completer::Job;
@@ -11,16 +13,24 @@ use crate::session::document::Document;
 use crate::session::explain::Explanation;
 use crate::session::reply::{Answer, Due, Question, Reply};
 use crate::session::{Asked, Model, RETRY, State};
+use crate::suggest::names::OpenFile;
 use crate::suggest::{Idle, Selected, Snapshot, Suggestion, Trigger};
 use crate::text::{Position, position};
+
+/// Other documents whose names may count, at most.
+const OTHERS: usize = 16;
 
 impl State {
     /// What is at this place now; `None` where nothing is to be suggested.
     fn snapshot(&mut self, uri: &str, cursor: Position, trigger: Trigger) -> Option<Snapshot> {
+        self.moment += 1;
+        // Typing gets no candidates to be ranked.
+        let open = if trigger == Trigger::Invoked { self.others(uri) } else { Vec::new() };
         let Some((document, _)) = self.documents.get_mut(uri) else {
             warn!(uri, "a question about a document that is not open");
             return None;
         };
+        document.used = self.moment;
         let Document { language_id, language, .. } = document;
         if !self.settings.enable
             || self.settings.is_disabled(language_id, *language)
@@ -42,7 +52,18 @@ impl State {
             selected: None,
             trigger,
             options: self.settings.suggest.clone(),
+            open,
         })
+    }
+
+    /// The other open documents of code, those that were used last.
+    fn others(&mut self, uri: &str) -> Vec<Arc<OpenFile>> {
+        let is_code = |document: &Document| document.language.is_some_and(|it| it.blocks != Blocks::None);
+        let others = self.documents.iter_mut().filter(|(other, _)| *other != uri);
+        let mut others: Vec<&mut Document> = others.map(|(_, (document, _))| document).collect();
+        others.retain(|document| is_code(document) && document.lost().is_none());
+        others.sort_by_key(|document| Reverse(document.used));
+        others.into_iter().take(OTHERS).map(Document::open_file).collect()
     }
 
     /// Reads what a question at this place would need, while nobody asks for anything.

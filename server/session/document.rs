@@ -2,10 +2,12 @@
 //! It knows nothing of questions, threads or engines.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use taper_grammars::Language;
 
+use crate::suggest::names::OpenFile;
 use crate::syntax::{Reach, Syntax};
 use crate::text::{Edit, Encoding, Position, Rope, position};
 
@@ -57,6 +59,10 @@ pub(crate) struct Document {
     pub(crate) version: Option<i64>,
     /// Why the text can no longer be trusted; `None` while it can.
     lost: Option<&'static str>,
+    /// What it is to questions about other documents, once there was one since the last edit.
+    open: Option<Arc<OpenFile>>,
+    /// When it was opened or asked about last, as the session counts.
+    pub(crate) used: u64,
 }
 
 impl Document {
@@ -76,6 +82,8 @@ impl Document {
             gave_up: None,
             version,
             lost: None,
+            open: None,
+            used: 0,
         };
         // Where a long text is looked at shows only when it is typed in.
         if document.text.len_bytes() <= reach.whole {
@@ -140,7 +148,13 @@ impl Document {
         }
     }
 
+    /// What it is to questions about other documents. Nothing is read yet: that is done, once, by who wants to know.
+    pub(crate) fn open_file(&mut self) -> Arc<OpenFile> {
+        Arc::clone(self.open.get_or_insert_with(|| Arc::new(OpenFile::new(self.text.clone()))))
+    }
+
     fn edit(&mut self, edit: &Edit) {
+        self.open = None;
         if let Some(syntax) = &mut self.syntax {
             syntax.edited(edit);
         }

@@ -236,6 +236,7 @@ mod tests {
             selected: None,
             trigger: Trigger::Automatic,
             options: Options::default(),
+            open: Vec::new(),
         };
         let (reply, receiver) = Reply::new();
         let question = Question::new("a".to_owned(), snapshot, Encoding::Utf8, deadline.into(), reply);

@@ -332,6 +332,7 @@ mod tests {
             selected: None,
             trigger: Trigger::Automatic,
             options: Options::default(),
+            open: Vec::new(),
         };
         let (reply, receiver) = Reply::new();
         (Question::new("a".to_owned(), snapshot, Encoding::Utf16, Instant::now().into(), reply), receiver)

@@ -195,6 +195,22 @@ impl Stage {
         self.settle();
     }
 
+    /// Deletes so many characters before the cursor.
+    fn remove(&mut self, count: u32) {
+        let at = |character: u32| Position { line: 0, character };
+        self.version += 1;
+        self.session.send(Event::Edited {
+            uri: URI.to_owned(),
+            version: Some(self.version),
+            changes: vec![Change {
+                range: Some(at(self.cursor - count)..at(self.cursor)),
+                text: String::new(),
+            }],
+        });
+        self.cursor -= count;
+        self.settle();
+    }
+
     /// Types at the cursor and asks there.
     fn press(&mut self, text: &str) -> Receiver {
         self.change(self.cursor, text);
@@ -470,4 +486,32 @@ fn without_idle_work_nothing_is_begun_ahead() {
     stage.begins("x = fb");
     stage.ends();
     assert_eq!(answer(third), Answer::Nothing);
+}
+
+#[test]
+fn what_is_known_survives_partial_acceptance_undo_and_closed_brackets() {
+    let mut stage = Stage::new(Idle::Off);
+    let first = stage.ask();
+    stage.begins("x = ");
+    stage.says("foo(a, b)", true);
+    stage.ends();
+    shows(first, "foo(a, b)");
+    // A word is accepted; undone, all of it is there again.
+    let rest = stage.press("foo");
+    shows(rest, "(a, b)");
+    stage.remove(3);
+    shows(stage.ask(), "foo(a, b)");
+    // The editor closes a bracket that is typed.
+    let rest = stage.press("foo");
+    shows(rest, "(a, b)");
+    stage.change(stage.cursor, "()");
+    stage.cursor += 1;
+    shows(stage.ask(), "a, b");
+    let rest = stage.press("a,");
+    shows(rest, " b");
+    // Another character asks anew.
+    let other = stage.press("c");
+    stage.begins("x = foo(a,c");
+    stage.ends();
+    assert_eq!(answer(other), Answer::Nothing);
 }

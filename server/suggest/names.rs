@@ -1,7 +1,8 @@
 //! Names that a text says wrong by one letter: a sign of a suggestion that is worse than another.
-//! It knows nothing of what a name means, nor of other files.
+//! It knows nothing of what a name means, nor of which files are open.
 
 use std::collections::HashSet;
+use std::sync::OnceLock;
 
 use super::Snapshot;
 use super::place::is_word;
@@ -12,7 +13,46 @@ const REACH: usize = 32 << 10;
 /// Shorter names are one edit away from too many others.
 const SHORTEST: usize = 4;
 
-/// Whether `text` at the cursor says a name that the document does not have, one edit away from one that it has.
+/// Bytes of another file that are read for names, from its beginning.
+const READ: usize = 256 << 10;
+/// Bytes of the names of another file that are kept.
+const KEPT: usize = 64 << 10;
+
+/// Another file that is open, for its names: read when somebody wants to know them, and once.
+#[derive(Debug)]
+pub struct OpenFile {
+    text: Rope,
+    names: OnceLock<HashSet<Box<str>>>,
+}
+
+impl OpenFile {
+    /// The file with this text. Costs nothing yet.
+    pub fn new(text: Rope) -> Self {
+        Self { text, names: OnceLock::new() }
+    }
+
+    fn names(&self) -> &HashSet<Box<str>> {
+        self.names.get_or_init(|| {
+            let text =
+                self.text.byte_slice(..lines::floor(&self.text, READ.min(self.text.len_bytes()))).to_string();
+            let mut found = HashSet::new();
+            let mut bytes = 0;
+            for name in names(&text).filter(|name| name.len() >= SHORTEST) {
+                if bytes + name.len() > KEPT {
+                    break;
+                }
+                if !found.contains(name) {
+                    bytes += name.len();
+                    found.insert(Box::from(name));
+                }
+            }
+            found
+        })
+    }
+}
+
+/// Whether `text` at the cursor says a name that neither the document nor another open file has, one edit
+/// away from one that one of them has.
 ///
 /// Names that differ in a digit, in case, or by a plural's `s` are meant to be others.
 pub(super) fn are_doubtful(snapshot: &Snapshot, text: &str) -> bool {
@@ -24,7 +64,11 @@ pub(super) fn are_doubtful(snapshot: &Snapshot, text: &str) -> bool {
     let said = format!("{word}{text}");
     names(&said)
         .filter(|name| name.chars().count() >= SHORTEST && !known.contains(name))
-        .any(|name| known.iter().any(|known| is_slip(name, known)))
+        .filter(|name| !snapshot.open.iter().any(|file| file.names().contains(*name)))
+        .any(|name| {
+            known.iter().any(|known| is_slip(name, known))
+                || snapshot.open.iter().flat_map(|file| file.names()).any(|known| is_slip(name, known))
+        })
 }
 
 /// The text before and behind the cursor, as far as it counts.
@@ -40,6 +84,10 @@ fn names(text: &str) -> impl Iterator<Item = &str> {
 
 /// Whether one letter was forgotten, added, exchanged, or changed places with the next between the two.
 fn is_slip(said: &str, known: &str) -> bool {
+    // Most are told apart by their lengths.
+    if said.len().abs_diff(known.len()) > 4 {
+        return false;
+    }
     let (said, known): (Vec<char>, Vec<char>) = (said.chars().collect(), known.chars().collect());
     if known.len() < SHORTEST || said.len().abs_diff(known.len()) > 1 {
         return false;
@@ -57,6 +105,8 @@ fn is_slip(said: &str, known: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn doubtful(marked: &str, text: &str) -> bool {
@@ -95,5 +145,31 @@ mod tests {
         assert!(!doubtful("total = 1\nx = tota▮\n", "l + 1"));
         assert!(doubtful("total = 1\nx = tota▮\n", "ll + 1"));
         assert!(!doubtful("", "anything"));
+    }
+
+    #[test]
+    fn names_of_other_files_count_as_well() {
+        let mut snapshot = crate::suggest::fixture::snapshot("x.py", "size = 1\nx = ▮\n");
+        for (text, alone, beside) in [
+            ("legnth + 1", false, true),
+            ("length + 1", false, false),
+            ("sizes", false, false),
+            ("siez", true, true),
+            ("sise", true, false),
+        ] {
+            snapshot.open = Vec::new();
+            assert_eq!(are_doubtful(&snapshot, text), alone, "{text}");
+            snapshot.open = vec![Arc::new(OpenFile::new(Rope::from("def length(sise): pass")))];
+            assert_eq!(are_doubtful(&snapshot, text), beside, "{text}");
+        }
+    }
+
+    #[test]
+    fn of_a_large_file_little_is_kept() {
+        let many: String = (0..100_000).map(|it| format!("näme_{it} ")).collect();
+        let file = OpenFile::new(Rope::from(many));
+        let bytes: usize = file.names().iter().map(|name| name.len()).sum();
+        assert!(bytes <= KEPT && bytes > KEPT - 20, "{bytes}");
+        assert!(file.names().contains("näme_7"));
     }
 }

@@ -94,7 +94,12 @@ impl<'a> Place<'a> {
 
     /// Brackets of `text`, read as if it stood at the cursor.
     pub fn brackets(&self, text: &str) -> Brackets {
-        Brackets::read(text, self.language.is_some_and(|it| it.name == "rust"))
+        Brackets::read(text, self.is_rust())
+    }
+
+    /// Whether a single quote is more often a lifetime than the beginning of a text.
+    pub(super) fn is_rust(&self) -> bool {
+        self.language.is_some_and(|it| it.name == "rust")
     }
 }
 
@@ -161,7 +166,7 @@ pub fn opener(closer: char) -> char {
 }
 
 /// Length of the string behind an opening quote, without its closing one; `None` if it does not end on the line.
-fn quoted(rest: &str, quote: char, rust: bool) -> Option<usize> {
+pub(super) fn quoted(rest: &str, quote: char, rust: bool) -> Option<usize> {
     let mut escaped = false;
     for (count, (at, c)) in rest.char_indices().enumerate() {
         if c == '\n' && quote != '`' {

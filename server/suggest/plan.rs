@@ -172,6 +172,7 @@ mod tests {
             trigger: Trigger::Automatic,
             // Of a vocabulary of bytes these are many windows' worth.
             options: Options { prefix_tokens: 1600, suffix_tokens: 400, ..Options::default() },
+            open: Vec::new(),
         }
     }
 

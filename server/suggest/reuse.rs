@@ -1,6 +1,8 @@
 //! Suggestions that were made before and still fit: typed through, asked again, or come back to by undo.
 //! It knows nothing of models, documents or time.
 
+mod nearly;
+
 use std::collections::VecDeque;
 use std::ops::Range;
 
@@ -45,18 +47,23 @@ struct Entry {
 }
 
 impl Cache {
-    /// A suggestion that was made for this place, or for one from which the user has typed on as suggested.
-    /// What is left of it, if anything is.
+    /// A suggestion that was made for this place, or for one from which the user has typed on as suggested, or nearly:
+    /// in another style, and with an editor that closes brackets. What is left of it, if anything is.
     pub fn get(&mut self, text: &Rope, cursor: usize) -> Option<Suggestion> {
         let place = Place::of(text, cursor)?;
-        let found = self.entries.iter().enumerate().rev();
-        let (index, typed) = found.filter_map(|(index, entry)| Some((index, entry.typed(&place)?))).next()?;
+        let mut found = self.entries.iter().enumerate().rev();
+        let exact = found.find_map(|(index, entry)| {
+            let rest = entry.text[entry.typed(&place)?..].to_owned();
+            Some((index, rest, cursor..cursor + entry.replaced.len()))
+        });
+        let (index, text, range) = exact.or_else(|| {
+            let mut found = self.entries.iter().enumerate().rev();
+            found.find_map(|(index, entry)| Some((index, entry.nearly(&place)?, cursor..cursor)))
+        })?;
         // Used entries live longest.
         let entry = self.entries.remove(index)?;
-        let range = cursor..cursor + entry.replaced.len();
-        let suggestion = Suggestion { range, text: entry.text[typed..].to_owned() };
         self.entries.push_back(entry);
-        Some(suggestion)
+        Some(Suggestion { range, text })
     }
 
     /// Keeps a suggestion that was made for `cursor` in `text`.
@@ -197,10 +204,29 @@ impl Entry {
         (0..self.text.len()).rev().find(|&typed| self.text.is_char_boundary(typed) && self.fits(place, typed))
     }
 
+    /// What is left where the place is the entry's, but for what the editor closed behind the cursor, or for the style
+    /// in which the suggestion was typed.
+    fn nearly(&self, place: &Place) -> Option<String> {
+        if !self.replaced.is_empty() {
+            return None;
+        }
+        let closed = nearly::closed(&place.after, |after| {
+            after.starts_with(&self.after)
+                && (!self.at_end || (place.at_end && after.len() == self.after.len()))
+        })?;
+        let start = if self.at_start {
+            (place.at_start && place.before.starts_with(&self.before)).then_some(0)
+        } else {
+            place.before.rfind(&self.before)
+        };
+        let typed = &place.before[start? + self.before.len()..];
+        let rest = nearly::rest(&self.text, typed)?;
+        if closed.is_empty() { Some(rest) } else { nearly::inside(typed, &rest, closed) }
+    }
+
     /// Whether the place is the entry's, with the first `typed` bytes of the suggestion before the cursor.
     fn fits(&self, place: &Place, typed: usize) -> bool {
-        // Everything from the cursor on must be as it was. Editors that close brackets by themselves put the
-        // closer behind the cursor: then the text after differs, and the suggestion no longer fits.
+        // Everything from the cursor on must be as it was.
         let same_after = place.after.strip_prefix(self.replaced.as_str()).is_some_and(|after| {
             after.starts_with(&self.after)
                 && (!self.at_end || (place.at_end && after.len() == self.after.len()))
@@ -419,5 +445,60 @@ mod tests {
         assert!(get(&mut cache, "0▮").is_some(), "used, so kept");
         assert_eq!(get(&mut cache, "1▮"), None);
         assert_eq!(cache.entries.len(), ENTRIES);
+    }
+
+    #[test]
+    fn brackets_and_quotes_that_the_editor_closes_are_followed() {
+        let mut cache = Cache::default();
+        put(&mut cache, "x = ▮;\n", "foo(\"a\", [b]) + 1");
+        for (fixture, left) in [
+            ("x = foo▮;\n", Some("(\"a\", [b]) + 1")),
+            ("x = foo(▮);\n", Some("\"a\", [b]")),
+            ("x = foo(\"▮\");\n", Some("a")),
+            ("x = foo('▮');\n", Some("a")),
+            ("x = foo(\"a\"▮);\n", Some(", [b]")),
+            ("x = foo(\"a\", [▮]);\n", Some("b")),
+            ("x = foo(\"a\",[▮]);\n", Some("b")),
+            ("x = foo(\"a\", [b]▮);\n", None),
+            ("x = foo(\"a\", [b])▮;\n", Some(" + 1")),
+            ("x = foo(\"a\", [b])▮);\n", None),
+            ("x = foo(\"c▮\");\n", None),
+            // Deleted back, or undone.
+            ("x = fo▮;\n", Some("o(\"a\", [b]) + 1")),
+            ("x = ▮;\n", Some("foo(\"a\", [b]) + 1")),
+            ("x =▮;\n", None),
+        ] {
+            assert_eq!(get(&mut cache, fixture).as_deref(), left, "{fixture}");
+        }
+        // Accepted, each leaves the file as the suggestion would have.
+        for fixture in ["x = foo(▮);\n", "x = foo(\"▮\");\n", "x = foo(\"a\", [▮]);\n"] {
+            let (mut text, cursor) = place(fixture);
+            let suggestion = cache.get(&text, cursor).unwrap();
+            text.insert(cursor, &suggestion.text);
+            let whole = "x = foo(\"a\", [b]) + 1;\n";
+            assert!(whole.starts_with(text.to_string().trim_end_matches([';', '\n', ')', ']'])), "{text}");
+        }
+    }
+
+    #[test]
+    fn far_text_need_not_agree_where_the_editor_closes_either() {
+        let mut cache = Cache::default();
+        let far = "x".repeat(BEFORE + 10);
+        put(&mut cache, &format!("1{far}▮\n{far}1"), "f(a, b)");
+        assert_eq!(get(&mut cache, &format!("2{far}f(a,▮)\n{far}2")).unwrap(), " b");
+    }
+
+    #[test]
+    fn partly_accepted_the_rest_stays_valid() {
+        let mut cache = Cache::default();
+        put(&mut cache, "def f():▮\n", "\n    x = foo(a)\n    return x");
+        for (fixture, left) in [
+            ("def f():\n    x▮\n", " = foo(a)\n    return x"),
+            ("def f():\n    x = foo(a)▮\n", "\n    return x"),
+            ("def f():\n    x = foo(a)\n▮\n", "    return x"),
+            ("def f():\n    x = foo(a)\n    ▮\n", "return x"),
+        ] {
+            assert_eq!(get(&mut cache, fixture).unwrap(), left);
+        }
     }
 }

@@ -1,8 +1,13 @@
 //! Rules that end an answer while it is decoded, so that nothing is decoded for the bin.
 //! It knows nothing of tokens or time: it reads the text so far.
 
+mod definition;
+mod runaway;
+
 use super::place::{Place, indentation, opener};
 use super::trigger::Plan;
+use definition::Definitions;
+use runaway::Lines;
 
 /// Where an answer ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +22,9 @@ pub struct End {
 /// that the last line counts as whole.
 pub fn check(place: &Place<'_>, plan: Plan, max_lines: usize, text: &str, finished: bool) -> Option<End> {
     if let Some(end) = closes_the_suffix(place, text) {
+        return Some(end);
+    }
+    if let Some(end) = runaway::within_a_line(place, text) {
         return Some(end);
     }
     let first_end = text.find(['\n', '\r']);
@@ -66,12 +74,15 @@ fn is_closed_behind(place: &Place<'_>, closer: char) -> bool {
     later.is_none_or(|later| indentation(later) == indentation(&place.before[start..]))
 }
 
-/// The end of a block: by indentation, by the suffix, by repetition, by length.
+/// The end of a block: by indentation, by the suffix, by a second definition, by repetition, by length.
 fn block(place: &Place<'_>, plan: Plan, max_lines: usize, text: &str, finished: bool) -> Option<End> {
     let extent = BlockExtent::new(place, plan, text);
     let below = place.line_below().map(str::trim_end).filter(|_| place.line_after.trim().is_empty());
+    let first = format!("{}{}", place.line_before, text.lines().next().unwrap_or("").trim_end());
     let mut start = 0;
     let mut seen: Vec<&str> = Vec::new();
+    let mut alike = Lines::default();
+    let mut definitions = Definitions::default();
     let mut blanks = 0;
     for (number, line) in text.split_inclusive('\n').enumerate() {
         let complete = line.ends_with('\n') || finished;
@@ -100,8 +111,11 @@ fn block(place: &Place<'_>, plan: Plan, max_lines: usize, text: &str, finished: 
                 }
             }
         }
-        let whole = if number == 0 { format!("{}{body}", place.line_before) } else { body.to_owned() };
-        if complete && below == Some(whole.as_str()) && (number > 0 || whole.trim().len() > 3) {
+        let whole = if number == 0 { &first } else { body };
+        if let Some(keep) = definitions.second(place, whole, start, complete) {
+            return Some(End { keep, rule: "a second definition" });
+        }
+        if complete && below == Some(whole) && (number > 0 || whole.trim().len() > 3) {
             return cut("the next line stands there already");
         }
         if complete && seen.iter().rev().take(2).filter(|it| **it == body).count() == 2 {
@@ -109,6 +123,9 @@ fn block(place: &Place<'_>, plan: Plan, max_lines: usize, text: &str, finished: 
         }
         seen.push(body);
         start += line.len();
+        if complete && let Some(end) = alike.push(place, whole, start) {
+            return Some(end);
+        }
     }
     None
 }
@@ -144,7 +161,9 @@ impl BlockExtent {
         }
         let first = format!("{}{}", place.line_before, text.lines().next().unwrap_or(""));
         let base = indentation(if place.on_blank_line_start() { &first } else { place.line_before });
-        Self { base, opened: opens(place, &first), own: true }
+        // What the cursor's line opened, its first line may close: `fn f() {▮ 1 }`.
+        let opened = opens(place, &first) || (plan == Plan::Block && opens(place, place.line_before));
+        Self { base, opened, own: true }
     }
 
     fn verdict(&self, place: &Place<'_>, so_far: &str, line: &str, complete: bool) -> Verdict {
@@ -276,5 +295,147 @@ mod tests {
         assert_eq!((it.0.trim_end(), it.1), ("a = 1", "the next line stands there already"));
         let it = cut("x.py", "def f():\n    ▮\n", Plan::Block, "a()\n    a()\n    a()\n    a()\n    a()\n");
         assert_eq!(it.1, "the same line again and again");
+    }
+
+    #[test]
+    fn a_list_on_one_line_that_does_not_end_is_cut_to_its_beginning() {
+        let counted: String = (1..40).map(|it| format!("{it}, ")).collect();
+        let letters: String = ('a'..='z').map(|it| format!("\"{it}\", ")).collect();
+        let pairs: String = (1..40).map(|it| format!("({it}, x{it}), ")).collect();
+        for (answer, kept) in [
+            (counted.as_str(), "1, 2, 3"),
+            (&letters, r#""a", "b", "c""#),
+            (&pairs, "(1, x1), (2, x2), (3, x3)"),
+            (&"0x00, ".repeat(40), "0x00, 0x00, 0x00"),
+            (&"0.5 + ".repeat(40), "0.5 + 0.5 + 0.5"),
+        ] {
+            for marked in ["x = [▮]\n", "x = [▮\n"] {
+                assert_eq!(
+                    cut("x.py", marked, Plan::Line, answer),
+                    (kept.into(), "a list that does not end"),
+                    "{marked}"
+                );
+            }
+        }
+        // Lists that do end, as they stand in real code.
+        let identity = "1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 1]";
+        for answer in [identity, "\"get\", \"put\", \"post\", \"patch\", \"head\", \"delete\"]", "b - a]"] {
+            assert_eq!(cut("x.py", "x = [▮\n", Plan::Line, answer).0, answer);
+        }
+    }
+
+    #[test]
+    fn the_same_phrase_on_one_line_is_cut() {
+        for (answer, kept) in [
+            ("a and a and a and a and a and a and a and a and a and", "a and a and a"),
+            (
+                "s.replace(x, y).replace(x, y).replace(x, y).replace(x, y).replace(x, y).",
+                "s.replace(x, y).replace(x, y).replace(x, y)",
+            ),
+            ("very, very, very, very, very, very, very, very, very", "very, very, very"),
+        ] {
+            let it = cut("x.py", "x = ▮\n", Plan::Line, answer);
+            assert_eq!(it, (kept.into(), "the same phrase again and again"));
+        }
+        for answer in
+            ["[[0, 0], [0, 0], [0, 0], [0, 0]]", "int | None, int | None, int | None, int | None", "'='"]
+        {
+            assert_eq!(cut("x.py", "x = ▮\n", Plan::Line, answer).0, answer);
+        }
+        assert_eq!(cut("x.py", "# ▮\n", Plan::Line, &"-".repeat(60)).0.len(), 60);
+    }
+
+    #[test]
+    fn lines_that_are_all_alike_are_cut() {
+        let lines = |form: fn(u32) -> String| (1..12).map(form).collect::<String>();
+        let alike = "lines that are all alike";
+        let it = cut("x.py", "def f():\n    ▮\n", Plan::Block, &lines(|it| format!("x{it} = y[{it}]\n    ")));
+        assert_eq!((it.0.trim_end(), it.1), ("x1 = y[1]\n    x2 = y[2]\n    x3 = y[3]", alike));
+        let it = cut(
+            "x.c",
+            "switch (x) {▮\n",
+            Plan::Block,
+            &lines(|it| format!("\n  case {it}: return \"{it}\";")),
+        );
+        assert_eq!((it.0.lines().count(), it.1), (4, alike));
+        let two = lines(|it| format!("\n  case {it}:\n    return {it};"));
+        let it = cut("x.c", "switch (x) {▮\n", Plan::Block, &two);
+        assert_eq!((it.0.lines().count(), it.1), (7, alike), "two lines each, behind the cursor's");
+        let it = cut("x.py", "x = [▮\n]\n", Plan::Block, &lines(|it| format!("\n    {it},")));
+        assert_eq!((it.0.as_str(), it.1), ("\n    1,\n    2,\n    3,\n", alike));
+        // Names are no numbers, and closers count nothing.
+        let names =
+            "\n    \"get\",\n    \"put\",\n    \"head\",\n    \"post\",\n    \"patch\",\n    \"trace\",\n";
+        assert_eq!(cut("x.py", "x = [▮\n]\n", Plan::Block, names).0, names);
+        let assigned =
+            "self.a = a\n        self.b = b\n        self.c = c\n        self.d = d\n        self.e = e";
+        assert_eq!(cut("x.py", "    def f(self):\n        ▮\n", Plan::Block, assigned).0, assigned);
+    }
+
+    #[test]
+    fn a_second_definition_is_not_begun() {
+        let python = "def f():\n    return 1\n\n@cache\ndef g():\n    return 2\n";
+        for (path, marked, plan, answer, kept) in [
+            // A body on the line that opens it.
+            ("x.rs", "fn f() {▮", Plan::Block, " 1 }\nfn g() { 2 }\n", " 1 }"),
+            ("x.py", "def f():▮\n", Plan::Block, " return 1\ndef g():\n    return 2\n", " return 1"),
+            // At top level, where no line above holds the block together.
+            ("x.py", "x = 1\n▮", Plan::Block, python, "def f():\n    return 1"),
+            ("x.py", "▮", Plan::Block, &format!("# One.\n{python}"), "# One.\ndef f():\n    return 1"),
+            (
+                "x.rs",
+                "▮",
+                Plan::Block,
+                "#[test]\nfn f() {\n    a();\n}\n\n#[test]\nfn g() {\n}\n",
+                "#[test]\nfn f() {\n    a();\n}",
+            ),
+            // In a body of definitions.
+            (
+                "x.py",
+                "class A:\n    ▮\n",
+                Plan::Block,
+                "x: int\n\n    def f(self):\n        pass\n\n    def g(self):\n",
+                "x: int\n\n    def f(self):\n        pass",
+            ),
+            // Of languages without a grammar, and of one that nobody knows.
+            (
+                "x.zig",
+                "▮",
+                Plan::Block,
+                "// One.\nfn f() void {\n}\n\npub fn g() void {\n}\n",
+                "// One.\nfn f() void {\n}",
+            ),
+            (
+                "x",
+                "▮",
+                Plan::Block,
+                "// One.\nint f(int x) {\n}\n\nint g(int x) {\n}\n",
+                "// One.\nint f(int x) {\n}",
+            ),
+            (
+                "x.js",
+                "▮",
+                Plan::Block,
+                "// One.\nconst f = (x) => {\n}\n\nconst g = async (x) => {\n}\n",
+                "// One.\nconst f = (x) => {\n}",
+            ),
+        ] {
+            let it = cut(path, marked, plan, answer);
+            assert_eq!(it.0.trim_end(), kept, "{path} {marked}");
+        }
+        // Heads without bodies are a list, and a definition inside of another is a part of it.
+        for (path, marked, answer) in [
+            ("x.rs", "trait A {▮\n", "\n    fn f();\n    fn g();\n}"),
+            ("x.py", "def f():▮\n", "\n    def g():\n        pass\n    return g"),
+            ("x.py", "▮", "class A:\n    def f(self):\n        pass"),
+            ("x.js", "f(() => {▮\n", "\n  if (x) {\n    y()\n  }\n  while (x) {\n  }\n})"),
+            (
+                "x.js",
+                "describe(() => {▮\n",
+                "\n  it(\"a\", () => {\n    y()\n  })\n  it(\"b\", () => {\n    y()\n  })\n})",
+            ),
+        ] {
+            assert_eq!(cut(path, marked, Plan::Block, answer).0, answer);
+        }
     }
 }

@@ -12,7 +12,7 @@ use crate::prompt::{self, template::Order, template::Profile};
 use crate::protocol::answers::Answer;
 use crate::protocol::llama::{self, Llama, LlamaError};
 use crate::protocol::tasks::Task;
-use crate::suggest::{self, Options, Snapshot, Trigger, confidence};
+use crate::suggest::{self, Options, Snapshot, Suggestion, Trigger, candidates, confidence};
 use crate::syntax::{Reach, Syntax};
 use crate::text::Rope;
 
@@ -34,6 +34,7 @@ pub(super) fn snapshot(task: &Task, options: &Options) -> Snapshot {
         selected: None,
         trigger: Trigger::Automatic,
         options: options.clone(),
+        open: Vec::new(),
     }
 }
 
@@ -42,6 +43,8 @@ pub(super) struct Taper<'e> {
     engine: &'e mut dyn Engine,
     profile: Profile,
     options: Options,
+    /// Suggestions for a task at most; with more than one it is asked as a person does.
+    candidates: usize,
     /// Everything that an answer depends on.
     pub(super) configuration: String,
 }
@@ -58,23 +61,47 @@ impl<'e> Taper<'e> {
             about.kernel,
             build(),
         );
-        Self { engine, profile, options, configuration }
+        Self { engine, profile, options, candidates: 1, configuration }
+    }
+
+    /// Asks as a person who wants up to so many suggestions.
+    pub(super) fn with_candidates(mut self, candidates: Option<usize>) -> Self {
+        if let Some(candidates) = candidates {
+            self.configuration += &format!("; asked for {candidates} candidates");
+            self.candidates = candidates;
+        }
+        self
     }
 
     pub(super) fn ask(&mut self, task: &Task) -> Result<Answer> {
-        let snapshot = snapshot(task, &self.options);
+        let mut snapshot = snapshot(task, &self.options);
+        if self.candidates > 1 {
+            snapshot.trigger = Trigger::Invoked;
+        }
         // Each task as if the file had just been opened, whatever was asked before.
         self.engine.clear();
         let started = Instant::now();
         let (suggestion, work) =
             suggest::suggest(&snapshot, &self.profile, self.engine, &mut |_| ControlFlow::Continue(()))?;
         let seconds = started.elapsed().as_secs_f64();
+        let others = match &suggestion {
+            _ if self.candidates < 2 => None,
+            None => Some(Vec::new()),
+            Some(first) => {
+                let watch = &mut |_: &[Suggestion]| ControlFlow::Continue(());
+                let (most, profile) = (self.candidates - 1, &self.profile);
+                let others =
+                    candidates::others(most, &snapshot, profile, self.engine, (first, &work), watch)?;
+                Some(others.into_iter().map(|it| it.text).collect())
+            }
+        };
         let sure = suggestion.as_ref().and_then(|it| confidence::of(&work, &it.text));
         let replaces = suggestion
             .as_ref()
             .map_or((0, 0), |it| (snapshot.cursor - it.range.start, it.range.end - snapshot.cursor));
         Ok(Answer {
             shown: suggestion.map(|it| it.text),
+            others,
             replaces,
             raw: work.raw,
             reason: work.reason.to_owned(),

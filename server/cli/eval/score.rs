@@ -17,6 +17,8 @@ use crate::text::{Edit, Rope};
 pub(super) struct Score {
     /// The stripped text is the expected one; of one-line kinds, the first line of it.
     pub(super) exact: bool,
+    /// It is, or one of the others that were shown is; where others were asked for.
+    pub(super) exact_any: Option<bool>,
     /// The first line of the stripped text is.
     pub(super) exact_first: bool,
     /// Indel ratio of the stripped texts, 0 to 100; nothing shown is 0.
@@ -45,6 +47,10 @@ impl Score {
         let right = shown && got == wanted;
         Self {
             exact: right,
+            exact_any: answer
+                .others
+                .as_ref()
+                .map(|others| right || others.iter().any(|it| stripped(task, it) == wanted)),
             exact_first: shown && first_line(got) == first_line(wanted),
             similarity: if shown { 100.0 * similarity(got, wanted) } else { 0.0 },
             passed: answer.passed,
@@ -274,5 +280,18 @@ mod tests {
         assert_eq!(inserted(&task, &it), "a");
         let score = Score::of(&task, &it);
         assert!(score.exact && score.parses == Some(true));
+    }
+
+    #[test]
+    fn any_of_several_may_be_the_expected_one() {
+        let task = task("line", "x = ▮\n", "f(1)");
+        let any = |others: Option<&[&str]>, shown: &str| {
+            let others = others.map(|others| others.iter().map(|it| (*it).to_owned()).collect());
+            Score::of(&task, &Answer { others, ..answer(shown) }).exact_any
+        };
+        assert_eq!(any(None, "f(1)"), None, "nobody asked for others");
+        assert_eq!(any(Some(&[]), "f(1)"), Some(true));
+        assert_eq!(any(Some(&["f(2)", "f(1) "]), "g(1)"), Some(true));
+        assert_eq!(any(Some(&["f(2)"]), "g(1)"), Some(false));
     }
 }

@@ -41,6 +41,15 @@ fn yes(value: bool) -> Option<f64> {
 /// All columns.
 pub(super) static METRICS: &[Metric] = &[
     metric("exact", "exact %", |it| yes(it.score.exact), true, true, Better::Up),
+    metric("exact_any", "any %", |it| it.score.exact_any.and_then(yes), true, true, Better::Up),
+    metric(
+        "suggestions",
+        "of",
+        |it| Some((it.answer.others.as_ref()?.len() + usize::from(it.score.shown)) as f64),
+        false,
+        false,
+        Better::Neither,
+    ),
     metric("exact_first_line", "first", |it| yes(it.score.exact_first), true, false, Better::Up),
     metric("similarity", "simil.", |it| Some(it.score.similarity), false, false, Better::Up),
     metric("pass", "pass@1 %", |it| it.score.passed.and_then(yes), true, true, Better::Up),
@@ -155,8 +164,9 @@ impl Metric {
 
 /// Prints the table, and the comparison where several systems answered.
 pub(super) fn print(rows: &[Row], scored: &[Scored<'_>], out: &mut dyn Write) -> Result<()> {
-    let passed = METRICS.iter().position(|metric| metric.name == "pass");
-    let ran = |at: usize| Some(at) != passed || rows.iter().any(|row| row.values[at].is_some());
+    // What was not asked for has no column.
+    let asked = |metric: &Metric| matches!(metric.name, "pass" | "exact_any" | "suggestions");
+    let ran = |at: usize| !asked(&METRICS[at]) || rows.iter().any(|row| row.values[at].is_some());
     let columns: Vec<usize> = (0..METRICS.len()).filter(|&at| ran(at)).collect();
     let width = |at: usize| if METRICS[at].wide { 15 } else { 8 };
     write!(out, "{:<14} {:<13} {:<11} {:<14} {:>5}", "set", "kind", "language", "system", "tasks")?;
