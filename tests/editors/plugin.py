@@ -10,6 +10,8 @@ from terminal import Failed, wait
 
 TASK = "def add(a, b):\n    "
 REST = "rn a + b"
+# Three ways to go on behind the first four characters, the first one first.
+SEVERAL = ("hand_on(a)", "hand_in(b)", "hand_back(a, b)")
 
 
 def begin(bench, name, typed="retu", before=TASK):
@@ -327,4 +329,23 @@ def status_of_server(bench):
     status(bench, "taper")
 
 
-CHECKS = [words, dismiss, burst, mended, buffer_toggled, paused, settings, popup, status_of_server, killed_server]
+def several_candidates(bench):
+    """The server's three candidates one after another, each as it is in the server's script, round and back; the second is
+    accepted, and only that is in the file."""
+    typed, rests = SEVERAL[0][:4], [text[4:] for text in SEVERAL]
+    path = begin(bench, "several.py", typed)
+    editor = bench.editor
+    shows(bench, rests[0])
+    counted = lambda at: f"{rests[at]} ({at + 1}/{len(rests)})"
+    for key, at in (("M-]", 1), ("M-]", 2), ("M-]", 0), ("M-[", 2), ("M-[", 1)):
+        editor.terminal.press(key)
+        shows(bench, counted(at), 5)
+        if at == 2:
+            bench.picture(f"{editor.name}-several")
+    holds(bench, TASK + typed + "\n")
+    editor.accept()
+    holds(bench, TASK + SEVERAL[1] + "\n")
+    bench.saved(path, TASK + SEVERAL[1] + "\n")
+
+
+CHECKS = [words, several_candidates, dismiss, burst, mended, buffer_toggled, paused, settings, popup, status_of_server, killed_server]
