@@ -513,6 +513,13 @@ def drive(editor, options, report):
             def through(bench, what=what, text=text):
                 report.run(f"{name} Tab was {what}", lambda: plugin.falls_through(bench, text))
             with_bench(editor, options, GOALS, through, before=before)
+        for what, before in plugin.completion_plugins():
+            if before is None:
+                print(f"skipped {name} Tab shared, {what}: they are not here; {' or '.join(plugin.THEIRS)} names their folder", flush=True)
+                continue
+            def shared(bench, what=what):
+                report.run(f"{name} Tab shared, {what}", lambda: plugin.shares_tab(bench))
+            with_bench(editor, options, GOALS, shared, before=before)
     if options.model and editor is not Native:
         with_bench(editor, options, None, model)
     if options.model and editor in (Neovim, Helix):
