@@ -166,7 +166,8 @@ def alive(number):
 
 
 def write_script(goals, decode_ms=0):
-    """The scripted engine's file: behind every beginning of a goal, the rest of it is the answer."""
+    """The scripted engine's file: behind every beginning of a goal, the rest of it is the answer. A goal of several texts
+    has the later ones as other ways to say it, where they begin alike."""
 
     def written(text):
         text = text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
@@ -174,8 +175,10 @@ def write_script(goals, decode_ms=0):
 
     lines = ["# Suggests " + ", ".join(repr(goal) for goal in goals), f"decode-ms {decode_ms}"]
     for goal in goals:
+        goal, *others = (goal,) if isinstance(goal, str) else goal
         for length in range(len(goal.split("\n")[0]) - 1, 1, -1):
             lines += [f"when {written(goal[:length])}<|fim_suffix|>", f"answer {written(goal[length:])}"]
+            lines += [f"or {written(other[length:])}" for other in others if other.startswith(goal[:length])]
     return "\n".join(lines) + "\n"
 
 
@@ -236,7 +239,7 @@ SCRIPTED = [
     ("CRLF", "dos.py", "def show(n):\n    ▮\n\n\nshow(3)\n", "for x in", " range(n):\n        print(x)", True),
     ("tabs", "sum.go", "package sum\n\nfunc sum(xs []int) (s int) {\n\t▮\n}\n", "for _, y", " := range xs {\n\t\ts += y\n\t}", False),
 ]
-GOALS = sorted({typed + rest for _, _, _, typed, rest, _ in SCRIPTED})
+GOALS = sorted({typed + rest for _, _, _, typed, rest, _ in SCRIPTED}) + [plugin.SEVERAL]
 
 # file, fixture, what is typed, which is the beginning of a word (Helix asks at nothing else): the model says the rest
 MODEL = [
@@ -510,6 +513,13 @@ def drive(editor, options, report):
             def through(bench, what=what, text=text):
                 report.run(f"{name} Tab was {what}", lambda: plugin.falls_through(bench, text))
             with_bench(editor, options, GOALS, through, before=before)
+        for what, before in plugin.completion_plugins():
+            if before is None:
+                print(f"skipped {name} Tab shared, {what}: they are not here; {' or '.join(plugin.THEIRS)} names their folder", flush=True)
+                continue
+            def shared(bench, what=what):
+                report.run(f"{name} Tab shared, {what}", lambda: plugin.shares_tab(bench))
+            with_bench(editor, options, GOALS, shared, before=before)
     if options.model and editor is not Native:
         with_bench(editor, options, None, model)
     if options.model and editor in (Neovim, Helix):

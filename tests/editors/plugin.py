@@ -10,6 +10,8 @@ from terminal import Failed, wait
 
 TASK = "def add(a, b):\n    "
 REST = "rn a + b"
+# Three ways to go on behind the first four characters, the first one first.
+SEVERAL = ("hand_on(a)", "hand_in(b)", "hand_back(a, b)")
 
 
 def begin(bench, name, typed="retu", before=TASK):
@@ -203,14 +205,78 @@ BEFORE = {
     "keys mapped on": ("vim.cmd('imap <Tab> <Plug>(mine)') vim.cmd('inoremap <Plug>(mine) on')", "on"),
     "itself and more": ("vim.cmd('imap <Tab> <Tab>more')", "    more"),
     "Vim script": ("vim.cmd([[inoremap <silent><expr> <Tab> pumvisible() ? \"\\<C-n>\" : \"\\<C-v>u2713\"]])", "✓"),
-    # A later mapping of a completion plugin that hands on what it does not use, as nvim-cmp and blink.cmp map.
-    "a plugin's, later": (
-        "vim.api.nvim_create_autocmd('InsertEnter', { once = true, callback = function() local mine = vim.fn.maparg('<Tab>', 'i', false, true)\n"
-        "vim.keymap.set('i', '<Tab>', function() if vim.g.menu then return 'menu' end return vim.api.nvim_replace_termcodes(mine.callback(), true, true, true) end,"
-        " { expr = true, remap = true, buffer = 0, replace_keycodes = false }) end })",
-        "    ",
+}
+
+# Completion plugins map Tab at the first InsertEnter, over ours, and call what was there where they have no use for it. Neovim's
+# own mapping is taken away, as on a key that has none: so nothing stands between the plugin's key and itself.
+LATER = """
+pcall(vim.keymap.del, 'i', '<Tab>')
+local function menu(otherwise)
+  return function(...)
+    if vim.g.menu then vim.api.nvim_put({{ 'menu' }}, 'c', false, true) else otherwise(...) end
+  end
+end
+vim.api.nvim_create_autocmd('InsertEnter', {{ once = true, callback = function()
+  local mine = vim.fn.maparg('<Tab>', 'i', false, true)
+  {how}
+end }})
+"""
+# How they do so, written anew after `keymap.fallback` and `keymap.solve` in nvim-cmp's lua/cmp/utils/keymap.lua (f2df31c), and
+# after `fallback.run_non_blink_keymap` in blink.cmp's lua/blink/cmp/keymap/fallback.lua (5a0a362): the first maps a name of its
+# own to what our function yields, the second types what it yields. Both leave it to be mapped again, as ours is.
+COMPLETION = {
+    "nvim-cmp's way": "vim.keymap.set('i', '<Tab>', menu(function()"
+    " vim.keymap.set('i', '<Plug>(handed-on)', mine.callback, { expr = true, remap = mine.noremap == 0, replace_keycodes = true })"
+    " vim.api.nvim_feedkeys(vim.keycode('<Plug>(handed-on)'), 'im', true) end))",
+    "blink.cmp's way": "vim.keymap.set('i', '<Tab>', menu(function()"
+    " vim.api.nvim_feedkeys(vim.keycode(mine.callback()), mine.noremap == 1 and 'n' or 'm', false) end), { buffer = 0 })",
+}
+# The same by these plugins' own files, where a variable names the folder of a checkout.
+THEIRS = {
+    "TAPER_NVIM_CMP": (
+        "nvim-cmp's own files",
+        "local hand_on = menu(function(_, fallback) fallback() end) require('cmp.utils.keymap').listen('i', '<Tab>', hand_on)",
+    ),
+    "TAPER_BLINK_CMP": (
+        "blink.cmp's own files",
+        "local keys = require('blink.cmp.keymap.fallback').wrap('i', '<Tab>') local type_ = require('blink.cmp.keymap.utils').feedkeys "
+        "vim.keymap.set('i', '<Tab>', menu(function() for _, one in ipairs(keys()) do type_(one.key, one.mode) end end), { buffer = 0, desc = 'blink.cmp: test' })",
     ),
 }
+
+
+def completion_plugins():
+    """Each way to hand Tab on, and what a configuration has for it before our plugin; None for one that is not at hand."""
+    for what, how in COMPLETION.items():
+        yield what, LATER.format(how=how)
+    for variable, (what, how) in THEIRS.items():
+        folder = os.environ.get(variable)
+        yield what, folder and f"vim.opt.runtimepath:append([[{folder}]])\n" + LATER.format(how=how)
+
+
+def shares_tab(bench):
+    """Tab is the menu's while it is open, accepts what is shown while it is not, and else is a tab, once."""
+    path = bench.put("shares.py", "\n\n\n")
+    editor = bench.editor
+    editor.rpc.command("set expandtab shiftwidth=4 softtabstop=4")
+    editor.open(path, "")
+    # Handed on to itself, it would go round for ever, and Neovim would hear nothing any more.
+    editor.terminal.press("Tab")
+    editor.terminal.type(";")
+    wait(lambda: "    ;" in editor.terminal.screen(), 5, lambda: "a tab and a semicolon on the screen, which is\n" + editor.terminal.screen())
+    holds(bench, "    ;\n\n\n")
+    editor.normal()
+    editor.terminal.type("jAretu")
+    shows(bench, REST)
+    editor.rpc.vars["menu"] = True
+    editor.terminal.press("Tab")
+    holds(bench, "    ;\nretumenu\n\n")
+    editor.rpc.vars["menu"] = False
+    editor.normal()
+    editor.terminal.type("jAretu")
+    shows(bench, REST)
+    editor.accept()
+    bench.saved(path, "    ;\nretumenu\nreturn a + b\n")
 
 
 def falls_through(bench, text):
@@ -327,4 +393,23 @@ def status_of_server(bench):
     status(bench, "taper")
 
 
-CHECKS = [words, dismiss, burst, mended, buffer_toggled, paused, settings, popup, status_of_server, killed_server]
+def several_candidates(bench):
+    """The server's three candidates one after another, each as it is in the server's script, round and back; the second is
+    accepted, and only that is in the file."""
+    typed, rests = SEVERAL[0][:4], [text[4:] for text in SEVERAL]
+    path = begin(bench, "several.py", typed)
+    editor = bench.editor
+    shows(bench, rests[0])
+    counted = lambda at: f"{rests[at]} ({at + 1}/{len(rests)})"
+    for key, at in (("M-]", 1), ("M-]", 2), ("M-]", 0), ("M-[", 2), ("M-[", 1)):
+        editor.terminal.press(key)
+        shows(bench, counted(at), 5)
+        if at == 2:
+            bench.picture(f"{editor.name}-several")
+    holds(bench, TASK + typed + "\n")
+    editor.accept()
+    holds(bench, TASK + SEVERAL[1] + "\n")
+    bench.saved(path, TASK + SEVERAL[1] + "\n")
+
+
+CHECKS = [words, several_candidates, dismiss, burst, mended, buffer_toggled, paused, settings, popup, status_of_server, killed_server]

@@ -37,7 +37,7 @@ const SUGGESTIONS = [
 const FILES = {
   ...Object.fromEntries(SUGGESTIONS.map(([, file, fixture]) => [file, fixture])),
   ...Object.fromEntries(
-    ["word", "through", "end", "away", "dismiss", "undo", "fast", "compare", "pause", "menu", "off", "crash", "outlive", "later"].map(
+    ["word", "several", "through", "end", "away", "dismiss", "undo", "fast", "compare", "pause", "menu", "off", "crash", "outlive", "later"].map(
       (name) => [`${name}.py`, ADD],
     ),
   ),
@@ -48,7 +48,9 @@ const FILES = {
 // Where the engine takes its time, the long one is not there within the latency budget.
 const LONG = "return alpha + beta + gamma + delta + epsilon + zeta + eta + theta";
 const SHORT = "hand_on(a)";
-const GOALS = [SUM, LOOP, "add(1, 2)", "print(größe)"];
+// Three ways to go on behind the first four characters, the first one first.
+const SEVERAL = ["hand_on(a)", "hand_in(b)", "hand_back(a, b)"];
+const GOALS = [SUM, LOOP, SEVERAL, "add(1, 2)", "print(größe)"];
 const MODEL = [
   [
     "account.py",
@@ -171,6 +173,26 @@ async function scripted() {
       await editor.press("Control+ArrowDown");
       await editor.ghostGone();
       await editor.saved("lines.py", before + LOOP + after);
+      await editor.close();
+    });
+    await check(editor, "several candidates one after another", async () => {
+      const [before, after] = await place(editor, "several.py");
+      const typed = SEVERAL[0].slice(0, 4);
+      await editor.ask(typed);
+      const shows = (at) => {
+        const wanted = SEVERAL[at].slice(4);
+        return until(async () => (await editor.ghost()) === wanted, 5000, async () => `${wanted}; shown is ${await editor.ghost()}`);
+      };
+      await shows(0);
+      for (const [key, at] of [["]", 1], ["]", 2], ["]", 0], ["[", 2], ["[", 1]]) {
+        await editor.press(`Alt+${key}`);
+        await shows(at);
+        if (at === 2) await editor.picture("several");
+      }
+      await editor.press("Tab");
+      await editor.ghostGone();
+      await editor.saved("several.py", before + SEVERAL[1] + after);
+      parses(path.join(editor.work, "several.py"));
       await editor.close();
     });
     await check(editor, "typed through", () =>

@@ -5,16 +5,22 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 
-/** The scripted engine's file: behind every beginning of a goal, the rest of it is the answer. */
+/** The scripted engine's file: behind every beginning of a goal, the rest of it is the answer. A goal of several texts has the
+ * later ones as other ways to say it, where they begin alike. */
 export function script(file, goals, decode = 0) {
   const written = (text) => text.replaceAll("\\", "\\\\").replaceAll("\n", "\\n").replace(/ $/, "\\s");
-  const rules = goals.flatMap((goal) => {
+  const rules = goals.flatMap((texts) => {
+    const [goal, ...others] = [texts].flat();
     const first = [...goal.split("\n")[0]];
     return first
       .map((_, length) => first.slice(0, length).join(""))
       .filter((before) => before.length > 1)
       .reverse()
-      .map((before) => `when ${written(before)}<|fim_suffix|>\nanswer ${written(goal.slice(before.length))}\n`);
+      .map((before) => {
+        const alike = others.filter((other) => other.startsWith(before));
+        const or = alike.map((other) => `or ${written(other.slice(before.length))}\n`).join("");
+        return `when ${written(before)}<|fim_suffix|>\nanswer ${written(goal.slice(before.length))}\n${or}`;
+      });
   });
   fs.writeFileSync(file, [`decode-ms ${decode}\n`, ...rules].join(""));
 }

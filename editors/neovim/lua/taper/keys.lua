@@ -17,7 +17,12 @@ local function menu_open()
   return visible and visible() or false
 end
 
--- Keeps what a key did before under a name of its own, as it was: expr, callback, remap and all.
+-- What a name stands for where nothing was mapped: the key itself.
+local PLAIN = 'taper: as it was'
+
+-- Keeps what a key did before under a name of its own, as it was: expr, callback, remap and all. What was not mapped has a
+-- name too: our mapping must never yield its own key, because nvim-cmp and blink.cmp, whose mappings of the key call ours,
+-- have what it yields mapped again, and the key would go round for ever.
 local function keep(key, name)
   local raw = vim.api.nvim_replace_termcodes(key, true, true, true)
   for _, old in ipairs(vim.api.nvim_get_keymap('i')) do
@@ -27,10 +32,10 @@ local function keep(key, name)
       old.lhs, old.lhsraw, old.lhsrawalt = name, vim.api.nvim_replace_termcodes(name, true, true, true), nil
       if itself then old.noremap = 1 end
       vim.fn.mapset('i', false, old)
-      return true
+      return
     end
   end
-  return false
+  vim.keymap.set('i', name, key, { desc = PLAIN })
 end
 
 --- Maps the keys of the options. What they were mapped to before is what they do while nothing is shown.
@@ -39,23 +44,23 @@ function M.map()
     pcall(vim.keymap.del, 'i', key)
     local kept = '<Plug>(taper-before-' .. action .. ')'
     local before = vim.fn.maparg(kept, 'i', false, true)
-    if next(before) then
+    if next(before) and before.desc ~= PLAIN then
       before.lhs, before.lhsraw, before.lhsrawalt = key, vim.api.nvim_replace_termcodes(key, true, true, true), nil
       vim.fn.mapset('i', false, before)
-      pcall(vim.keymap.del, 'i', kept)
     end
+    pcall(vim.keymap.del, 'i', kept)
   end
   M.mapped = {}
   for action, key in pairs(config.used.keys) do
     if key then
       local kept = '<Plug>(taper-before-' .. action .. ')'
-      local else_ = keep(key, kept) and kept or key
+      keep(key, kept)
       local act = ("<Cmd>lua require('taper').%s()<CR>"):format(action)
       vim.keymap.set('i', key, function()
         local menu = action == 'accept' and not config.used.accept_over_menu and menu_open()
         local mine = not menu and (require('taper.display').shown() or always[action] and require('taper').active(0))
-        return mine and act or else_
-        -- Remapped, so that what was kept is found; a mapping that yields its own key is not mapped again.
+        return mine and act or kept
+        -- Remapped, so that what was kept is found.
       end, { expr = true, remap = true, replace_keycodes = true, desc = 'taper: ' .. action:gsub('_', ' ') })
       M.mapped[action] = key
     end
