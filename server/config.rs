@@ -44,6 +44,8 @@ pub struct EngineSettings {
     pub threads: usize,
     /// Tokens that fit into the context; 0: as many as the prompt's settings need.
     pub context: usize,
+    /// Bytes of the KV caches that are kept, at most, but for the one in use; `None`: what the engine keeps by itself.
+    pub cache_bytes: Option<usize>,
     /// Where the model runs: `auto`, `cpu`, `cuda`, `metal`.
     pub device: Option<String>,
     /// Which kernels run it; `None`: the best that the processor has.
@@ -264,6 +266,16 @@ const KEYS: &[Key] = &[
         description: "Tokens that fit into the model's context; 0 is as many as the other settings need.",
         set: |settings, value| {
             settings.engine.context = size(value, 0..=1_048_576)?;
+            Some(())
+        },
+    },
+    Key {
+        name: "cache-mb",
+        expected: "a whole number from 0 to 65536",
+        default: "128",
+        description: "Memory in megabytes for what the model has read of documents, on a processor: the last used ones answer at once when you come back to them. The one that is in use stays, whatever it needs.",
+        set: |settings, value| {
+            settings.engine.cache_bytes = Some(size(value, 0..=65_536)? << 20);
             Some(())
         },
     },

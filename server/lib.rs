@@ -8,7 +8,7 @@
 //! | 6 | [`session`], [`config`] | threads, time, who owns what | LSP, tensors |
 //! | 5 | [`suggest`] | what to suggest and what to cut | threads, clocks |
 //! | 4 | [`prompt`] | fill-in-the-middle formats, the window | the answer |
-//! //! | 2 | [`syntax`] | tree-sitter, in bytes | lines and columns |
+//! | 2 | [`syntax`] | tree-sitter, in bytes | lines and columns |
 //! | 1 | [`text`] | ropes, edits, positions | languages |
 //! | 0 | `taper-engine`, `taper-grammars` | tensors; grammars | editors |
 //!

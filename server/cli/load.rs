@@ -48,6 +48,7 @@ impl ModelArgs {
             model: self.model.clone(),
             threads: self.threads.unwrap_or(0),
             context: self.context.unwrap_or(0),
+            cache_bytes: None,
             device: self.device.clone(),
             kernel: self.kernel.clone(),
             offline: self.offline,
@@ -106,6 +107,9 @@ pub fn options(settings: &EngineSettings) -> Result<local::Options> {
     options.threads = NonZeroUsize::new(settings.threads);
     if settings.context > 0 {
         options.context = settings.context;
+    }
+    if let Some(bytes) = settings.cache_bytes {
+        options.resident_bytes = bytes;
     }
     Ok(options)
 }

@@ -75,7 +75,9 @@ fn serve(args: Args) -> anyhow::Result<End> {
 
 /// The options that the command line sets.
 fn arguments(model: &ModelArgs) -> Layer {
-    let EngineSettings { model, threads, context, device, kernel, offline } = model.settings();
+    // The memory for KV caches has no option there.
+    let EngineSettings { model, threads, context, cache_bytes: _, device, kernel, offline } =
+        model.settings();
     let mut layer = Layer::empty("the command line");
     for (name, text) in [("model", model), ("device", device), ("kernel", kernel)] {
         if let Some(text) = text {
