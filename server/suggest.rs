@@ -11,6 +11,7 @@ pub mod ahead;
 pub mod candidates;
 pub mod confidence;
 pub mod eagerness;
+pub mod fate;
 pub mod place;
 pub mod plan;
 pub mod reuse;
