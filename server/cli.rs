@@ -14,6 +14,7 @@ pub mod load;
 pub mod models;
 pub mod pull;
 pub mod serve;
+pub mod stats;
 
 /// Code completion from a small language model on your own machine.
 #[derive(Debug, Parser)]
@@ -46,6 +47,8 @@ pub enum Command {
     Models(models::Args),
     /// Look at this machine, its models and its speed.
     Doctor(Box<doctor::Args>),
+    /// Show what was suggested and what became of it.
+    Stats(stats::Args),
     /// Measure taper as a person meets it.
     Bench(bench::Args),
     /// Score what is suggested, on completion tasks.
@@ -69,6 +72,7 @@ pub fn main() -> ExitCode {
         Some(Command::Pull(args)) => pull::run(args),
         Some(Command::Models(args)) => models::run(args),
         Some(Command::Doctor(args)) => doctor::run(&args),
+        Some(Command::Stats(args)) => stats::run(args),
         Some(Command::Bench(args)) => bench::run(&args),
         Some(Command::Eval(args)) => eval::run(&args),
         Some(Command::Completions { shell }) => {

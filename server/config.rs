@@ -29,6 +29,8 @@ pub struct Settings {
     pub early_answer: Duration,
     /// How long typing must pause before a question reaches the model.
     pub debounce: Duration,
+    /// Whether what becomes of suggestions is counted.
+    pub statistics: bool,
     /// How to suggest.
     pub suggest: Options,
     /// Which model, and how it runs.
@@ -62,6 +64,7 @@ impl Default for Settings {
             latency_budget: Duration::from_millis(300),
             early_answer: Duration::from_millis(50),
             debounce: Duration::ZERO,
+            statistics: true,
             suggest: Options::default(),
             engine: EngineSettings::default(),
         }
@@ -311,6 +314,17 @@ const KEYS: &[Key] = &[
         description: "Never fetch a model; use only what is on this machine.",
         set: |settings, value| {
             settings.engine.offline = value.as_bool()?;
+            Some(())
+        },
+    },
+    Key {
+        name: "statistics",
+        expected: "true or false",
+        default: "true",
+        description: "Count on this machine what was shown and what became of it, for `taper stats`. Never code, names \
+                      of files or paths; nothing is sent.",
+        set: |settings, value| {
+            settings.statistics = value.as_bool()?;
             Some(())
         },
     },

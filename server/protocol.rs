@@ -3,20 +3,24 @@
 //!
 //! The way of a message: [`input`] (a thread) frames and bounds it, tower-lsp parses it, [`front`] hands it to the
 //! session in arrival order, [`messages`] and [`commands`] read and write it; [`notices`] goes the other way, with the
-//! [`status`] for a status line; [`options`] are what the editor sets, [`tally`] counts. [`client`] is the other
-//! end of the pipes, for measuring; [`tasks`] are the files that it is measured with, [`answers`] the file that keeps
+//! [`status`] for a status line; [`options`] are what the editor sets, [`tally`] counts what one server answered, and
+//! [`statistics`] what became of it, in [`counts`] that the [`ledger`] keeps. [`client`] is the other end of the pipes,
+//! for measuring; [`tasks`] are the files that it is measured with, [`answers`] the file that keeps
 //! what came out, [`llama`] the server that it is compared with.
 
 pub mod answers;
 pub mod client;
 mod commands;
+pub mod counts;
 mod framing;
 mod front;
 mod input;
+pub mod ledger;
 pub mod llama;
 mod messages;
 mod notices;
 mod options;
+pub mod statistics;
 mod status;
 mod tally;
 pub mod tasks;
@@ -34,7 +38,9 @@ use crate::session::Source;
 
 use front::{Backend, Beginning, Ending, Front, Ready};
 use input::Input;
+use ledger::Ledger;
 use options::Options;
+use statistics::Statistics;
 
 /// Requests that may be open at once. With the newest winning in each document, editors have one or two.
 const OPEN: usize = 256;
@@ -75,19 +81,21 @@ pub fn serve(serving: Serving) -> io::Result<End> {
     let ready = Arc::new(Ready::default());
     let (news, told) = mpsc::unbounded_channel();
     let options = Arc::new(Options::new(layers, Arc::clone(&session), news.clone()));
+    let (counting, counted) = Statistics::start(Ledger::open())?;
     let input = Input::start(io::stdin(), Arc::clone(&ending))?;
 
     let mut client = None;
     let (inner, socket) = LspService::build(|its| {
         client = Some(its);
-        Backend::new(Arc::clone(&session), Arc::clone(&ready), news.clone())
+        Backend::new(Arc::clone(&session), Arc::clone(&ready), news.clone(), counting.desk())
     })
     .custom_method(front::INLINE, Backend::inline)
     .custom_method(front::POPUP, Backend::popup)
     .custom_method(front::COMMAND, Backend::command)
     .finish();
-    let beginning = Beginning { options: Arc::clone(&options), source, problems };
-    let front = Front::new(inner, session, Arc::clone(&ending), beginning, news, Arc::clone(&ready));
+    let beginning = Beginning { options: Arc::clone(&options), source, counting, problems };
+    let front =
+        Front::new(inner, Arc::clone(&session), Arc::clone(&ending), beginning, news, Arc::clone(&ready));
 
     runtime.block_on(async {
         if let Some(client) = client {
@@ -106,6 +114,10 @@ pub fn serve(serving: Serving) -> io::Result<End> {
     });
     // What still blocks, a write that nobody reads for instance, is not waited for.
     runtime.shutdown_background();
+    if let Some(session) = session.get() {
+        session.stop();
+    }
+    counted.wait();
     let abrupt = ending.exited.load(Ordering::Acquire) && !ending.shut_down.load(Ordering::Acquire);
     Ok(if abrupt { End::Abrupt } else { End::Orderly })
 }

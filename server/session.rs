@@ -15,6 +15,7 @@ mod follow;
 mod mailbox;
 mod pause;
 mod reply;
+mod watched;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -38,10 +39,12 @@ pub use document::{Change, Opening};
 pub use explain::{Explanation, Explanations};
 pub use pause::{Pauses, Scope};
 pub use reply::{Answer, Question, Receiver, Reply, Shown};
+pub use watched::{Counted, Counter, Happening};
 
 use completer::{Completer, Job};
 use document::Document;
 use mailbox::Mailbox;
+use watched::Watch;
 
 /// Events that may wait for the session before the sender has to: enough for any burst of typing.
 const EVENTS: usize = 1024;
@@ -89,6 +92,10 @@ pub enum Event {
         /// The cursor.
         position: Position,
     },
+    /// The editor says that the user took what it showed last.
+    Accepted,
+    /// Somebody wants to know what was counted: told once all that was answered is.
+    Counted(oneshot::Sender<()>),
     /// Suggestions are paused somewhere, or resumed.
     Paused {
         /// Where.
@@ -202,6 +209,8 @@ pub struct Start {
     pub source: Source,
     /// Who tells the user. Must not block.
     pub notices: Box<dyn FnMut(Notice) + Send>,
+    /// Who counts what becomes of suggestions. Dropped when the session ends.
+    pub counter: Counter,
 }
 
 /// A running session. Dropped, it ends; a generation that runs is not waited for.
@@ -216,7 +225,7 @@ impl Session {
     /// # Errors
     /// The system gives no more threads.
     pub fn start(start: Start) -> io::Result<Self> {
-        let Start { encoding, refreshes, settings, source, notices } = start;
+        let Start { encoding, refreshes, settings, source, notices, counter } = start;
         let (events, receiver) = crossbeam_channel::bounded(EVENTS);
         let mailbox = Arc::new(Mailbox::default());
         let completer = Completer::new(Arc::clone(&mailbox), source, events.clone());
@@ -238,6 +247,7 @@ impl Session {
             told: None,
             pauses: Pauses::default(),
             explained: Explanations::default(),
+            watch: Watch::new(counter),
         };
         thread::Builder::new().name("session".to_owned()).spawn(move || state.run(&receiver))?;
         Ok(Self { events })
@@ -250,9 +260,17 @@ impl Session {
     }
 }
 
+impl Session {
+    /// Ends it soon; does not wait for that.
+    pub fn stop(&self) {
+        // With so much to do that there is no room, it ends with the process.
+        let _ = self.events.try_send(Event::Stop);
+    }
+}
+
 impl Drop for Session {
     fn drop(&mut self) {
-        self.send(Event::Stop);
+        self.stop();
     }
 }
 
@@ -292,6 +310,8 @@ struct State {
     pauses: Pauses,
     /// How the last answers came about.
     explained: Explanations,
+    /// What is shown, and what becomes of it.
+    watch: Watch,
 }
 
 impl State {
@@ -309,6 +329,7 @@ impl State {
             self.keep_time(Instant::now());
         }
         self.mailbox.close();
+        self.watch.leave_all();
     }
 
     /// When something is due though nothing happens.
@@ -347,6 +368,8 @@ impl State {
             | Event::Worked { question, .. }
             | Event::Widened { question, .. } => Some(question.uri.clone()),
             Event::Configured(_)
+            | Event::Accepted
+            | Event::Counted(_)
             | Event::Paused { .. }
             | Event::Explain(_)
             | Event::Loaded(_)
@@ -367,6 +390,7 @@ impl State {
             Event::Opened(opening) => {
                 self.let_go(&opening.uri, Question::abandon);
                 self.outdate(&opening.uri, None);
+                self.forget_shown(&opening.uri);
                 let uri = opening.uri.clone();
                 self.moment += 1;
                 let mut document = Document::open(opening);
@@ -382,14 +406,22 @@ impl State {
                     );
                     document.lose("a change could not be understood");
                 }
+                self.forget_shown(&uri);
             }
             Event::Saved { uri } => debug!(uri, "saved"),
             Event::Closed { uri } => {
                 self.let_go(&uri, Question::abandon);
                 self.outdate(&uri, None);
+                self.forget_shown(&uri);
                 self.documents.remove(&uri);
             }
             Event::Configured(settings) => self.configured(*settings),
+            Event::Accepted => self.watch.accepted(),
+            Event::Counted(reply) => {
+                self.watch.take_note_of_all();
+                // An error means that whoever asked has gone.
+                let _ = reply.send(());
+            }
             Event::Paused { scope, paused } => {
                 self.pauses.set(scope, paused);
                 (self.notices)(Notice::Paused(self.pauses.clone()));
@@ -474,18 +506,20 @@ impl State {
     }
 
     fn edited(&mut self, uri: &str, version: Option<i64>, changes: Vec<Change>) {
+        let mut shown = self.take_shown(uri);
         let Some((document, _)) = self.documents.get_mut(uri) else {
             warn!(uri, "a change of a document that is not open");
             return;
         };
         let was_lost = document.lost();
-        document.change(version, changes, self.encoding);
+        document.change(version, changes, self.encoding, shown.as_mut().map(watched::Shown::life));
         match (was_lost, document.lost()) {
             (None, Some(why)) => warn!(uri, why, "out of step; no suggestions until the text arrives whole"),
             (Some(_), None) => info!(uri, "in step again"),
             _ => {}
         }
         let text = document.lost().is_none().then(|| document.text.clone());
+        self.put_shown(uri, shown, text.is_none());
         self.outdate(uri, text);
         // An answer now would be placed by the text before the change, and editors that show whatever comes
         // would show it in the wrong place. The work goes on where it may be the next answer, typed through.
@@ -506,6 +540,9 @@ impl State {
             self.documents.values_mut().for_each(|(_, cache)| cache.clear());
         }
         self.settings = settings;
+        if !self.settings.statistics {
+            self.watch.forget_all();
+        }
         if reload {
             self.told = None;
             self.load(false);
@@ -524,6 +561,7 @@ impl State {
         match outcome {
             Ok(about) => {
                 self.model = Model::Ready;
+                self.watch.use_model(&about.model);
                 self.told = None;
                 (self.notices)(Notice::Loaded(about));
             }

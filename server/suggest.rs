@@ -13,6 +13,7 @@ pub mod candidates;
 pub mod confidence;
 pub mod eagerness;
 pub mod names;
+pub mod fate;
 pub mod place;
 pub mod plan;
 pub mod reuse;

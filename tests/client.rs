@@ -49,7 +49,7 @@ impl Client {
             .args(arguments)
             .env("TAPER_LOG", "warn,taper=debug")
             .env("XDG_CONFIG_HOME", "/nonexistent")
-            .env("TAPER_HOME", "/nonexistent")
+            .env("TAPER_HOME", "/dev/null/taper")
             .envs(environment.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -15,7 +15,7 @@ fn taper(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_taper"))
         .args(arguments)
         .env("XDG_CONFIG_HOME", "/nonexistent")
-        .env("TAPER_HOME", "/nonexistent")
+        .env("TAPER_HOME", "/dev/null/taper")
         .stdin(Stdio::null())
         .output()
         .unwrap()
@@ -144,7 +144,8 @@ fn bad_choices_name_the_good_ones() {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    for command in ["serve", "complete", "pull", "models", "doctor", "bench", "eval", "completions"] {
+    for command in ["serve", "complete", "pull", "models", "stats", "doctor", "bench", "eval", "completions"]
+    {
         let help = out(&taper(&[command, "--help"]));
         assert!(help.contains("Example"), "{command}: {help}");
     }
@@ -158,7 +159,7 @@ fn every_command_has_help_with_an_example() {
 fn a_bare_taper_on_a_pipe_speaks_lsp() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_taper"))
         .env("XDG_CONFIG_HOME", "/nonexistent")
-        .env("TAPER_HOME", "/nonexistent")
+        .env("TAPER_HOME", "/dev/null/taper")
         .env("HF_HUB_OFFLINE", "1")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

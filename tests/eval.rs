@@ -18,7 +18,7 @@ fn eval(arguments: &[&str]) -> Output {
         .arg("eval")
         .args(arguments)
         .env("XDG_CONFIG_HOME", "/nonexistent")
-        .env("TAPER_HOME", "/nonexistent")
+        .env("TAPER_HOME", "/dev/null/taper")
         .stdin(Stdio::null())
         .output()
         .unwrap()

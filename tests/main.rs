@@ -13,5 +13,6 @@ mod pull;
 mod real_model;
 mod replay;
 mod script;
+mod statistics;
 mod tidy;
 mod vscode_settings;

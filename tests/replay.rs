@@ -15,7 +15,7 @@ fn replay(arguments: &[&str]) -> Output {
         .args(["bench", "replay"])
         .args(arguments)
         .env("XDG_CONFIG_HOME", "/nonexistent")
-        .env("TAPER_HOME", "/nonexistent")
+        .env("TAPER_HOME", "/dev/null/taper")
         .stdin(Stdio::null())
         .output()
         .unwrap()

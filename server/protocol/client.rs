@@ -143,7 +143,12 @@ impl Client {
                     "textDocument": { "inlineCompletion": {} },
                     "experimental": { "taper": { "refresh": refreshes } },
                 },
-                "initializationOptions": { "latency-budget-ms": milliseconds, "eagerness": eagerness },
+                "initializationOptions": {
+                    "latency-budget-ms": milliseconds,
+                    "eagerness": eagerness,
+                    // Nobody is there to take anything.
+                    "statistics": false,
+                },
             }),
         )?;
         client.answered(id, "answer `initialize`")?;

@@ -4,7 +4,7 @@
 //! | command | argument | result |
 //! |---|---|---|
 //! | `taper.pause`, `taper.resume` | `{ scope: "everywhere" \| "language" \| "document", language?, uri? }`; none: everywhere | null |
-//! | `taper.statistics` | | counts and times since the start |
+//! | `taper.statistics` | | counts and times since the start, `today` and `allTime`, those by language and model |
 //! | `taper.explainLast` | | how the last suggestion came about, and the silence since, each or null |
 //! | `taper.models` | | the known models, and which are here |
 //! | `taper.accepted` | | null; editors run it when a suggestion is taken |

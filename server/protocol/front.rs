@@ -30,6 +30,7 @@ use crate::protocol::commands::{self, Command};
 use crate::protocol::framing::MALFORMED;
 use crate::protocol::messages::{self, Greeting, Inquiry};
 use crate::protocol::options::Options;
+use crate::protocol::statistics::{Desk, Statistics};
 use crate::protocol::status::News;
 use crate::protocol::tally::{Asking, Tally};
 use crate::session::{Answer, Asked, Event, Opening, Receiver, Reply, Session, Shown, Source, Start};
@@ -58,6 +59,7 @@ pub(crate) struct Backend {
     ready: Arc<Ready>,
     news: mpsc::UnboundedSender<News>,
     tally: Arc<Mutex<Tally>>,
+    statistics: Desk,
 }
 
 impl Backend {
@@ -65,8 +67,9 @@ impl Backend {
         session: Arc<OnceLock<Session>>,
         ready: Arc<Ready>,
         news: mpsc::UnboundedSender<News>,
+        statistics: Desk,
     ) -> Self {
-        Self { session, ready, news, tally: Arc::default() }
+        Self { session, ready, news, tally: Arc::default(), statistics }
     }
 
     /// Hands a question over. Nothing is awaited before: questions and changes stay in arrival order.
@@ -113,9 +116,22 @@ impl Backend {
     pub(crate) async fn command(&self, params: Value) -> Result<Value> {
         match Command::read(&params).map_err(Error::invalid_params)? {
             Command::Pause(scope, paused) => self.send(Event::Paused { scope, paused }),
-            Command::Accepted => self.tally.lock().unwrap_or_else(PoisonError::into_inner).accept(),
+            Command::Accepted => {
+                self.tally.lock().unwrap_or_else(PoisonError::into_inner).accept();
+                self.send(Event::Accepted);
+            }
             Command::Statistics => {
-                return Ok(self.tally.lock().unwrap_or_else(PoisonError::into_inner).written());
+                let mut written = self.tally.lock().unwrap_or_else(PoisonError::into_inner).written();
+                let (sender, receiver) = oneshot::channel();
+                self.send(Event::Counted(sender));
+                // An error means that there is no session.
+                let _ = receiver.await;
+                if let Value::Object(kept) = self.statistics.ask().await
+                    && let Some(written) = written.as_object_mut()
+                {
+                    written.extend(kept);
+                }
+                return Ok(written);
             }
             Command::ExplainLast => {
                 let (sender, receiver) = oneshot::channel();
@@ -160,6 +176,8 @@ pub(crate) struct Beginning {
     pub(crate) options: Arc<Options>,
     /// Where the engine comes from.
     pub(crate) source: Source,
+    /// Who counts.
+    pub(crate) counting: Statistics,
     /// What went wrong before there was an editor to tell.
     pub(crate) problems: Vec<String>,
 }
@@ -171,6 +189,7 @@ pub(crate) struct Front {
     ending: Arc<Ending>,
     /// Taken when the session begins.
     source: Option<Source>,
+    counting: Statistics,
     options: Arc<Options>,
     problems: Vec<String>,
     greeting: Option<Greeting>,
@@ -203,9 +222,9 @@ impl Front {
         news: mpsc::UnboundedSender<News>,
         ready: Arc<Ready>,
     ) -> Self {
-        let Beginning { options, source, problems } = beginning;
+        let Beginning { options, source, counting, problems } = beginning;
         let (source, greeting) = (Some(source), None);
-        Self { inner, session, ending, source, options, problems, greeting, news, ready }
+        Self { inner, session, ending, source, counting, options, problems, greeting, news, ready }
     }
 
     /// Reads what the editor says of itself, starts the session, and gives the answer to `initialize`.
@@ -224,6 +243,7 @@ impl Front {
                 settings,
                 source,
                 notices: Box::new(move |notice| drop(news.send(notice.into()))),
+                counter: self.counting.counter(),
             };
             let session = Session::start(start).map_err(|problem| {
                 error!(%problem, "no threads");
@@ -355,6 +375,7 @@ impl Front {
             }
             ("shutdown", Some(id)) => {
                 self.ending.shut_down.store(true, Ordering::Release);
+                self.counting.desk().write();
                 self.forward("shutdown", Some(id), params)
             }
             ("textDocument/completion", Some(id)) => self.forward(POPUP, Some(id), params),

@@ -68,6 +68,7 @@ impl State {
 
     /// Reads what a question at this place would need, while nobody asks for anything.
     pub(super) fn looked(&mut self, uri: String, cursor: Position) {
+        self.moved(&uri, cursor);
         if self.working.is_some() || self.model != Model::Ready || self.settings.suggest.idle == Idle::Off {
             return;
         }
@@ -81,12 +82,14 @@ impl State {
 
     pub(super) fn asked(&mut self, asked: Asked) {
         self.let_go(&asked.uri, Question::supersede);
+        self.take_note(&asked.uri);
         let Asked { uri, position: cursor, selected, trigger, popup, arrived, reply } = asked;
         let Some(mut snapshot) = self.snapshot(&uri, cursor, trigger) else { return };
         snapshot.selected = selected.map(|(range, text)| {
             let range = position::range(&snapshot.text, range.start, range.end, self.encoding);
             Selected { range, text }
         });
+        self.count_question(&uri, &snapshot);
         let Some((_, cache)) = self.documents.get_mut(&uri) else { return };
         let mut reused = match snapshot.selected {
             None => cache.get(&snapshot.text, snapshot.cursor),
@@ -112,13 +115,15 @@ impl State {
             && cache.is_barren(&snapshot.text, snapshot.cursor);
         let early = self.refreshes && trigger == Trigger::Automatic;
         let early = early.then(|| arrived + self.settings.early_answer);
-        let due = Due { early, latest: arrived + self.settings.latency_budget };
+        let due = Due { arrived, early, latest: arrived + self.settings.latency_budget };
         // Editors ask again at the same place: what is worked on already is not begun anew.
         if reused.is_none()
             && let Some(working) = self.working.as_ref().filter(|working| working.is_same(&uri, &snapshot))
         {
+            let working = Arc::clone(working);
             working.renew(due, reply);
-            self.open.push(Arc::clone(working));
+            self.watch(&working);
+            self.open.push(working);
             return;
         }
         let mut question = Question::new(uri, snapshot, self.encoding, due, reply);
@@ -130,6 +135,7 @@ impl State {
         }
         question.offer(&others);
         let question = Arc::new(question);
+        self.watch(&question);
         if reused.is_some() || barren {
             self.explained.note(Explanation::new(&question.snapshot, reused.as_ref(), None));
             question.sketch(reused.clone());

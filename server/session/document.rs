@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use taper_grammars::Language;
 
 use crate::suggest::names::OpenFile;
+use crate::suggest::fate::Life;
 use crate::syntax::{Reach, Syntax};
 use crate::text::{Edit, Encoding, Position, Rope, position};
 
@@ -111,12 +112,18 @@ impl Document {
         self.syntax = None;
     }
 
-    /// Applies `changes` in order.
+    /// Applies `changes` in order. The suggestion that is `shown` is told of each.
     ///
     /// A version that goes backwards means that a change was lost or came twice: from then on the text is
     /// not to be trusted, until a change brings it whole. Editors that send the same version always, or
     /// none, are taken at their word.
-    pub(crate) fn change(&mut self, version: Option<i64>, changes: Vec<Change>, encoding: Encoding) {
+    pub(crate) fn change(
+        &mut self,
+        version: Option<i64>,
+        changes: Vec<Change>,
+        encoding: Encoding,
+        mut shown: Option<&mut Life>,
+    ) {
         // What stands before a whole text need not be applied, in step or not.
         let whole = changes.iter().rposition(|change| change.range.is_none());
         let backwards = matches!((self.version, version), (Some(before), Some(now)) if now < before);
@@ -141,7 +148,11 @@ impl Document {
                 }
             };
             place = Some(edit.new_end());
+            let before = shown.is_some().then(|| self.text.clone());
             self.edit(&edit);
+            if let (Some(shown), Some(before)) = (&mut shown, before) {
+                shown.edited(&before, &edit, &self.text);
+            }
         }
         if let Some(place) = place {
             self.follow(place);
@@ -234,16 +245,16 @@ mod tests {
     fn changes_apply_in_order_each_to_the_text_before_it() {
         let mut document = document("ab\n");
         let changes = vec![change(at(0, 1), at(0, 1), "x\n"), change(at(1, 0), at(1, 1), "y")];
-        document.change(Some(2), changes, Encoding::Utf16);
+        document.change(Some(2), changes, Encoding::Utf16, None);
         assert_eq!(document.text, "ax\ny\n");
     }
 
     #[test]
     fn ranges_outside_of_the_text_are_clamped_and_swapped_ones_repaired() {
         let mut document = document("ab\n");
-        document.change(Some(2), vec![change(at(9, 9), at(u32::MAX, u32::MAX), "c")], Encoding::Utf8);
+        document.change(Some(2), vec![change(at(9, 9), at(u32::MAX, u32::MAX), "c")], Encoding::Utf8, None);
         assert_eq!(document.text, "ab\nc");
-        document.change(Some(3), vec![change(at(0, 2), at(0, 0), "z")], Encoding::Utf8);
+        document.change(Some(3), vec![change(at(0, 2), at(0, 0), "z")], Encoding::Utf8, None);
         assert_eq!(document.text, "z\nc");
         assert_eq!(document.lost(), None);
     }
@@ -251,13 +262,13 @@ mod tests {
     #[test]
     fn a_version_going_backwards_loses_the_text_until_it_arrives_whole() {
         let mut document = document("ab\n");
-        document.change(Some(5), vec![change(at(0, 0), at(0, 0), "1")], Encoding::Utf8);
-        document.change(Some(4), vec![change(at(0, 0), at(0, 0), "2")], Encoding::Utf8);
+        document.change(Some(5), vec![change(at(0, 0), at(0, 0), "1")], Encoding::Utf8, None);
+        document.change(Some(4), vec![change(at(0, 0), at(0, 0), "2")], Encoding::Utf8, None);
         assert!(document.lost().is_some());
-        document.change(Some(6), vec![change(at(0, 0), at(0, 0), "3")], Encoding::Utf8);
+        document.change(Some(6), vec![change(at(0, 0), at(0, 0), "3")], Encoding::Utf8, None);
         assert!(document.lost().is_some());
         let whole = Change { range: None, text: "new".into() };
-        document.change(Some(7), vec![whole, change(at(0, 3), at(0, 3), "er")], Encoding::Utf8);
+        document.change(Some(7), vec![whole, change(at(0, 3), at(0, 3), "er")], Encoding::Utf8, None);
         assert_eq!(document.lost(), None);
         assert_eq!(document.text, "newer");
     }
@@ -265,8 +276,8 @@ mod tests {
     #[test]
     fn the_same_version_again_and_no_version_at_all_are_accepted() {
         let mut document = document("");
-        document.change(Some(1), vec![change(at(0, 0), at(0, 0), "a")], Encoding::Utf8);
-        document.change(None, vec![change(at(0, 0), at(0, 0), "b")], Encoding::Utf8);
+        document.change(Some(1), vec![change(at(0, 0), at(0, 0), "a")], Encoding::Utf8, None);
+        document.change(None, vec![change(at(0, 0), at(0, 0), "b")], Encoding::Utf8, None);
         assert_eq!(document.text, "ba");
         assert_eq!(document.lost(), None);
     }
@@ -280,7 +291,7 @@ mod tests {
             document.syntax(place).map(|syntax| syntax.tree.root_node().has_error())
         };
         for (n, version) in [(10_000, 2), (10_001, 3), (3, 4), (19_999, 5)] {
-            document.change(Some(version), vec![change(line(n), line(n), "x = 1; ")], Encoding::Utf8);
+            document.change(Some(version), vec![change(line(n), line(n), "x = 1; ")], Encoding::Utf8, None);
             let place = position::offset(&document.text, line(n), Encoding::Utf8);
             assert_eq!(broken(&mut document, place), Some(false), "{n}");
         }
@@ -291,15 +302,15 @@ mod tests {
         // The whole text sent anew, with a fault near the place.
         let mut text = document.text.to_string();
         text.insert(middle, '(');
-        document.change(Some(6), vec![Change { range: None, text: text.clone() }], Encoding::Utf8);
+        document.change(Some(6), vec![Change { range: None, text: text.clone() }], Encoding::Utf8, None);
         assert_eq!(document.text, text);
         assert_eq!(broken(&mut document, middle), Some(true));
         assert_eq!(broken(&mut document, 0), Some(false), "far from it nothing is known of it");
         // Ten thousand lines come and go.
         let paste = function.repeat(2_500);
-        document.change(Some(7), vec![change(at(0, 0), at(0, 0), &paste)], Encoding::Utf8);
+        document.change(Some(7), vec![change(at(0, 0), at(0, 0), &paste)], Encoding::Utf8, None);
         assert_eq!(broken(&mut document, paste.len()), Some(false));
-        document.change(Some(8), vec![change(at(0, 0), at(10_000, 0), "")], Encoding::Utf8);
+        document.change(Some(8), vec![change(at(0, 0), at(10_000, 0), "")], Encoding::Utf8, None);
         assert_eq!(document.text, text);
         assert_eq!(broken(&mut document, 0), Some(false));
     }

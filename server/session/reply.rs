@@ -5,7 +5,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::channel::oneshot;
 
@@ -98,6 +98,8 @@ pub struct Question {
     popup: bool,
     /// Beside the best part, the best first.
     others: Mutex<Vec<Suggestion>>,
+    /// What it was answered with, until somebody takes note of it.
+    said: Mutex<Option<Said>>,
     /// Its text is gone: work on it is of no use.
     dropped: AtomicBool,
 }
@@ -105,6 +107,8 @@ pub struct Question {
 /// When an answer leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Due {
+    /// When the question arrived.
+    pub(crate) arrived: Instant,
     /// From then on as soon as there is any part of it, where who asks comes back for the rest.
     pub(crate) early: Option<Instant>,
     /// Then at the latest, with what there is.
@@ -113,8 +117,19 @@ pub(crate) struct Due {
 
 impl From<Instant> for Due {
     fn from(latest: Instant) -> Self {
-        Self { early: None, latest }
+        Self { arrived: latest, early: None, latest }
     }
+}
+
+/// What an editor was answered: something to show, or nothing.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Said {
+    /// What is shown.
+    pub(crate) shown: Option<Suggestion>,
+    /// What is offered in its place.
+    pub(crate) others: Vec<String>,
+    /// From the question to its answer.
+    pub(crate) after: Duration,
 }
 
 /// What could be shown before the end.
@@ -130,9 +145,9 @@ impl Question {
     /// A question that nobody works on yet.
     pub(crate) fn new(uri: String, snapshot: Snapshot, encoding: Encoding, due: Due, reply: Reply) -> Self {
         let (draft, dropped) = (Mutex::default(), AtomicBool::new(false));
-        let (known, popup, others) = (None, false, Mutex::default());
+        let (known, popup, others, said) = (None, false, Mutex::default(), Mutex::default());
         let answer = Mutex::new((due, reply));
-        Self { uri, snapshot, encoding, answer, draft, known, popup, others, dropped }
+        Self { uri, snapshot, encoding, answer, draft, known, popup, others, said, dropped }
     }
 
     /// This question, whose first answer is known: it is asked for what else there may be.
@@ -215,14 +230,27 @@ impl Question {
         if !self.reply(Reply::is_open) {
             return false;
         }
-        let mut shown =
-            self.first(suggestion).and_then(|suggestion| show(&self.snapshot, self.encoding, suggestion));
+        let first = self.first(suggestion);
+        let mut shown = first.clone().and_then(|suggestion| show(&self.snapshot, self.encoding, suggestion));
         if let Some(shown) = &mut shown {
             let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
             shown.others = others.iter().map(|it| it.text.clone()).filter(|it| *it != shown.text).collect();
         }
+        let others = shown.as_ref().map_or_else(Vec::new, |shown| shown.others.clone());
+        let (first, arrived) = (first.filter(|_| shown.is_some()), self.due().arrived);
         let answer = shown.map_or(Answer::Nothing, |shown| Answer::Shown(Box::new(shown)));
-        self.reply(|reply| reply.send(answer))
+        // Held until it is written: the edit that takes a suggestion may come at once.
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let answers = self.reply(|reply| reply.send(answer));
+        if answers {
+            *said = Some(Said { shown: first, others, after: arrived.elapsed() });
+        }
+        answers
+    }
+
+    /// What the editor was answered, for who takes note of it; `None` if nothing was since.
+    pub(crate) fn take_said(&self) -> Option<Said> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Time is up: answers with the draft, unless answered. Work on it may go on.

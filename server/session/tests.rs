@@ -124,6 +124,7 @@ impl Stage {
             encoding: Encoding::Utf8,
             refreshes,
             settings,
+            counter: Box::new(|_| ()),
             source: Box::new(move |_| {
                 let about = About { context: 4096, ..About::default() };
                 let orders = to_do.take().unwrap();
