@@ -3,7 +3,7 @@
 
 use taper_grammars::Blocks;
 
-use super::place::{Place, indentation, is_word};
+use super::place::{Place, indentation, is_word, opener};
 use super::{Extent, Snapshot, Trigger};
 use crate::syntax::scope;
 
@@ -90,7 +90,20 @@ fn auto(snapshot: &Snapshot, place: &Place<'_>) -> Plan {
             opener.is_some_and(|line| place.opens_block(line) && !has_body(place, line))
         }
     };
-    if empty { Plan::Block } else { Plan::Line }
+    if empty || in_empty_brackets(place) { Plan::Block } else { Plan::Line }
+}
+
+/// Whether the cursor stands alone between the lines of a bracket and of what closes it: a list of parameters, of a
+/// type's members, of items, which is no block to a grammar.
+fn in_empty_brackets(place: &Place<'_>) -> bool {
+    let (Some(above), Some(below)) = (place.line_above(), place.line_below()) else { return false };
+    let open = place.without_comment(above).trim_end().chars().next_back();
+    let closes = |c: char| matches!(c, ')' | ']' | '}') && open == Some(opener(c));
+    place.on_blank_line_start()
+        && place.line_after.trim().is_empty()
+        && below.trim_start().starts_with(closes)
+        && indentation(above) == indentation(below)
+        && indentation(place.line_before) >= indentation(above)
 }
 
 /// Whether the block that `opener` opens has lines below the cursor already.
@@ -118,6 +131,10 @@ mod tests {
         assert_eq!(planned("x.rs", "fn f() {\n    let x = ▮\n}\n"), Ok(Plan::Line));
         assert_eq!(planned("x.js", "call(▮)"), Ok(Plan::Line));
         assert_eq!(planned("x.rs", "let x = S {▮}"), Ok(Plan::Line), "a value, not a block");
+        assert_eq!(planned("x.ts", "function f({\n  ▮\n}: {\n  a: number;\n}) {}\n"), Ok(Plan::Block));
+        assert_eq!(planned("x.ts", "function f(a: {\n  ▮\n}) {}\n"), Ok(Plan::Block));
+        assert_eq!(planned("x.py", "x = f(\n    ▮\n)\n"), Ok(Plan::Block));
+        assert_eq!(planned("x.py", "x = f(\n    ▮\n    b,\n)\n"), Ok(Plan::Line));
         assert_eq!(planned("unknown", "begin {\n  ▮\n}\n"), Ok(Plan::Block));
     }
 
