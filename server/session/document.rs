@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use taper_grammars::Language;
 
-use crate::suggest::names::OpenFile;
 use crate::suggest::fate::Life;
+use crate::suggest::names::OpenFile;
 use crate::syntax::{Reach, Syntax};
 use crate::text::{Edit, Encoding, Position, Rope, position};
 
