@@ -38,7 +38,7 @@ pub struct Settings {
 }
 
 /// Which model, and how it runs. A change means that it is loaded anew.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineSettings {
     /// A known model's name or the path of a file; `None`: what this machine can answer with in time.
     pub model: Option<String>,
@@ -46,14 +46,28 @@ pub struct EngineSettings {
     pub threads: usize,
     /// Tokens that fit into the context; 0: as many as the prompt's settings need.
     pub context: usize,
-    /// Bytes of the KV caches that are kept, at most, but for the one in use; `None`: what the engine keeps by itself.
-    pub cache_bytes: Option<usize>,
+    /// Bytes of the KV caches that are kept, at most, but for the one in use.
+    pub cache_bytes: usize,
     /// Where the model runs: `auto`, `cpu`, `cuda`, `metal`.
     pub device: Option<String>,
     /// Which kernels run it; `None`: the best that the processor has.
     pub kernel: Option<String>,
     /// Whether fetching a model is forbidden.
     pub offline: bool,
+}
+
+impl Default for EngineSettings {
+    fn default() -> Self {
+        Self {
+            model: None,
+            threads: 0,
+            context: 0,
+            cache_bytes: taper_engine::local::Options::default().resident_bytes,
+            device: None,
+            kernel: None,
+            offline: false,
+        }
+    }
 }
 
 impl Default for Settings {
@@ -278,7 +292,7 @@ const KEYS: &[Key] = &[
         default: "128",
         description: "Memory in megabytes for what the model has read of documents, on a processor: the last used ones answer at once when you come back to them. The one that is in use stays, whatever it needs.",
         set: |settings, value| {
-            settings.engine.cache_bytes = Some(size(value, 0..=65_536)? << 20);
+            settings.engine.cache_bytes = size(value, 0..=65_536)? << 20;
             Some(())
         },
     },

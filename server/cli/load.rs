@@ -48,10 +48,10 @@ impl ModelArgs {
             model: self.model.clone(),
             threads: self.threads.unwrap_or(0),
             context: self.context.unwrap_or(0),
-            cache_bytes: None,
             device: self.device.clone(),
             kernel: self.kernel.clone(),
             offline: self.offline,
+            ..EngineSettings::default()
         }
     }
 }
@@ -108,8 +108,6 @@ pub fn options(settings: &EngineSettings) -> Result<local::Options> {
     if settings.context > 0 {
         options.context = settings.context;
     }
-    if let Some(bytes) = settings.cache_bytes {
-        options.resident_bytes = bytes;
-    }
+    options.resident_bytes = settings.cache_bytes;
     Ok(options)
 }
