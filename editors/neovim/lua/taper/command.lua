@@ -19,9 +19,11 @@ M.options = {
   ['idle-work'] = { 'off', 'modest', 'full' },
   ['threads'] = { '0' },
   ['context'] = { '0' },
+  ['cache-mb'] = { '0', '128' },
   ['device'] = { 'auto', 'cpu', 'cuda', 'metal' },
   ['kernel'] = { 'auto' },
   ['offline'] = { 'true', 'false' },
+  ['statistics'] = { 'true', 'false' },
 }
 
 local function say(message, level) require('taper.server').say(message, level) end
