@@ -258,9 +258,7 @@ impl Session {
         // An error means that the session has ended; a question in the event answers itself when dropped.
         let _ = self.events.send(event);
     }
-}
 
-impl Session {
     /// Ends it soon; does not wait for that.
     pub fn stop(&self) {
         // With so much to do that there is no room, it ends with the process.

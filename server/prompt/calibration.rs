@@ -22,7 +22,8 @@ struct Row {
 
 /// Fitted on `real_*` tasks with `taper eval --curve`, which proposes a row; the first row that fits counts.
 static ROWS: &[Row] = &[
-    // Qwen2.5-Coder-1.5B-Instruct Q4_K_M, 187 suggestions (`benches/quality/real-1.5b-reliability.csv`).
+    // Qwen2.5-Coder-1.5B-Instruct Q4_K_M, 187 suggestions (`benches/quality/real-1.5b-reliability.csv`); its base model,
+    // which is not measured, borrows it.
     Row {
         words: &["coder", "1.5b"],
         calibration: Calibration { bias: -5.90, mean: 3.81, min: 0.0, all: 5.06 },

@@ -5,6 +5,7 @@
 use std::ops::Range;
 
 use crate::suggest::Suggestion;
+use crate::suggest::place::is_word;
 use crate::suggest::reuse;
 use crate::text::{Edit, Rope};
 
@@ -277,7 +278,6 @@ fn closes(opener: char, closer: char) -> bool {
 /// The end of the first word of a text, in bytes: white space, and a run of word characters or one other character.
 fn first_word(text: &str) -> usize {
     let word = text.trim_start();
-    let is_word = |character: char| character.is_alphanumeric() || character == '_';
     let end = word.find(|character| !is_word(character)).unwrap_or(word.len());
     let end = if end == 0 { word.chars().next().map_or(0, char::len_utf8) } else { end };
     text.len() - word.len() + end
