@@ -161,7 +161,7 @@ pub struct Asked {
     /// Who asks.
     pub trigger: Trigger,
     /// Whether the answer goes into a popup. Editors say that a person asked when it is typing that opens one (as LSP
-    /// would have it), so nobody may be waiting for more than the first suggestion.
+    /// would have it): the first question behind what was typed counts as typing, whoever is said to ask.
     pub popup: bool,
     /// When the message arrived: its deadline counts from here.
     pub arrived: Instant,
@@ -386,7 +386,7 @@ impl State {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Opened(opening) => {
-                self.let_go(&opening.uri, Question::abandon);
+                self.let_go(&opening.uri, |_| true, Question::abandon);
                 self.outdate(&opening.uri, None);
                 self.forget_shown(&opening.uri);
                 let uri = opening.uri.clone();
@@ -408,7 +408,7 @@ impl State {
             }
             Event::Saved { uri } => debug!(uri, "saved"),
             Event::Closed { uri } => {
-                self.let_go(&uri, Question::abandon);
+                self.let_go(&uri, |_| true, Question::abandon);
                 self.outdate(&uri, None);
                 self.forget_shown(&uri);
                 self.documents.remove(&uri);
@@ -489,13 +489,12 @@ impl State {
         }
     }
 
-    /// Ends, for the editor, every question about a document.
-    fn let_go(&mut self, uri: &str, end: impl Fn(&Question)) {
-        if self.resting.as_ref().is_some_and(|(_, question)| question.uri == uri) {
-            self.resting = None;
-        }
+    /// Ends, for the editor, every question about a document that is `such`.
+    fn let_go(&mut self, uri: &str, such: impl Fn(&Question) -> bool, end: impl Fn(&Question)) {
+        let concerned = |question: &Question| question.uri == uri && such(question);
+        self.resting.take_if(|(_, question)| concerned(question));
         self.open.retain(|question| {
-            let concerned = question.uri == uri;
+            let concerned = concerned(question);
             if concerned {
                 end(question);
             }
@@ -518,10 +517,13 @@ impl State {
         }
         let text = document.lost().is_none().then(|| document.text.clone());
         self.put_shown(uri, shown, text.is_none());
-        self.outdate(uri, text);
+        self.outdate(uri, text.clone());
         // An answer now would be placed by the text before the change, and editors that show whatever comes
         // would show it in the wrong place. The work goes on where it may be the next answer, typed through.
-        self.let_go(uri, Question::supersede);
+        // A popup is filtered by what is typed meanwhile, and who waits for one (Helix) does not ask for the next
+        // before this one is there: it is answered as long as what is typed may be its beginning.
+        let fits = |it: &Question| it.is_in_popup() && text.as_ref().is_some_and(|text| it.foresaw(text));
+        self.let_go(uri, |it| !fits(it), Question::supersede);
     }
 
     /// Ends the work on a document that was closed, or whose text has become one that nobody foresaw.

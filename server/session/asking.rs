@@ -56,6 +56,13 @@ impl State {
         })
     }
 
+    /// Whether this is the first question where the last edit typed something.
+    fn follows_typing(&mut self, uri: &str, cursor: Position) -> bool {
+        let Some((document, _)) = self.documents.get_mut(uri) else { return false };
+        let cursor = position::offset(&document.text, cursor, self.encoding);
+        document.typed.take() == Some(cursor)
+    }
+
     /// The other open documents of code, those that were used last.
     fn others(&mut self, uri: &str) -> Vec<Arc<OpenFile>> {
         let is_code = |document: &Document| document.language.is_some_and(|it| it.blocks != Blocks::None);
@@ -81,9 +88,12 @@ impl State {
     }
 
     pub(super) fn asked(&mut self, asked: Asked) {
-        self.let_go(&asked.uri, Question::supersede);
+        self.let_go(&asked.uri, |_| true, Question::supersede);
         self.take_note(&asked.uri);
-        let Asked { uri, position: cursor, selected, trigger, popup, arrived, reply } = asked;
+        let Asked { uri, position: cursor, selected, mut trigger, popup, arrived, reply } = asked;
+        if self.follows_typing(&uri, cursor) && popup {
+            trigger = Trigger::Automatic;
+        }
         let Some(mut snapshot) = self.snapshot(&uri, cursor, trigger) else { return };
         snapshot.selected = selected.map(|(range, text)| {
             let range = position::range(&snapshot.text, range.start, range.end, self.encoding);

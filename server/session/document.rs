@@ -64,6 +64,8 @@ pub(crate) struct Document {
     open: Option<Arc<OpenFile>>,
     /// When it was opened or asked about last, as the session counts.
     pub(crate) used: u64,
+    /// Where the last edit ends, if it typed something and nobody has asked since.
+    pub(crate) typed: Option<usize>,
 }
 
 impl Document {
@@ -85,6 +87,7 @@ impl Document {
             lost: None,
             open: None,
             used: 0,
+            typed: None,
         };
         // Where a long text is looked at shows only when it is typed in.
         if document.text.len_bytes() <= reach.whole {
@@ -148,6 +151,7 @@ impl Document {
                 }
             };
             place = Some(edit.new_end());
+            self.typed = Some(edit.new_end()).filter(|_| !edit.text.is_empty());
             let before = shown.is_some().then(|| self.text.clone());
             self.edit(&edit);
             if let (Some(shown), Some(before)) = (&mut shown, before) {

@@ -155,13 +155,22 @@ impl Stage {
     }
 
     fn ask_at(&self, uri: &str, character: u32) -> Receiver {
+        self.ask_as(uri, character, Trigger::Automatic, false)
+    }
+
+    /// A question for a popup at the cursor, which editors say that a person asks, as LSP would have it.
+    fn ask_for_popup(&self) -> Receiver {
+        self.ask_as(URI, self.cursor, Trigger::Invoked, true)
+    }
+
+    fn ask_as(&self, uri: &str, character: u32, trigger: Trigger, popup: bool) -> Receiver {
         let (reply, receiver) = Reply::new();
         self.session.send(Event::Asked(Asked {
             uri: uri.to_owned(),
             position: Position { line: 0, character },
             selected: None,
-            trigger: Trigger::Automatic,
-            popup: false,
+            trigger,
+            popup,
             arrived: Instant::now(),
             reply,
         }));
@@ -335,6 +344,41 @@ fn a_generation_that_disagrees_ends_at_once_and_the_question_is_worked_on() {
     stage.ends();
     assert_eq!(answer(first), Answer::Superseded);
     shows(second, "ar()");
+}
+
+#[test]
+fn a_popup_is_answered_though_its_beginning_was_typed_and_not_when_something_else_was() {
+    for (typed, fits) in [("fo", true), ("ba", false)] {
+        let mut stage = Stage::new(Idle::Modest);
+        let asked = stage.ask_for_popup();
+        stage.begins("x = ");
+        stage.says("foo", true);
+        stage.change(4, typed);
+        if fits {
+            stage.says("(a, b)", true);
+            stage.ends();
+            // Where it was asked: the editor filters it by what was typed.
+            shows(asked, "foo(a, b)");
+        } else {
+            assert_eq!(answer(asked), Answer::Superseded);
+            stage.says("(a, b)", false);
+        }
+    }
+}
+
+#[test]
+fn the_first_question_for_a_popup_behind_typing_is_the_typings_and_the_next_one_a_persons() {
+    let mut stage = Stage::new(Idle::Off);
+    stage.change(4, "f");
+    stage.cursor += 1;
+    let first = stage.ask_for_popup();
+    stage.begins("x = f");
+    stage.says("oo(a)", true);
+    stage.ends();
+    shows(first, "oo(a)");
+    // A person is told what else there may be: the engine is asked again.
+    let _second = stage.ask_for_popup();
+    stage.begins("x = f");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::suggest::Suggestion;
 use crate::suggest::place::is_word;
-use crate::suggest::reuse;
+use crate::suggest::reuse::{self, nearly};
 use crate::text::{Edit, Rope};
 
 /// An edit that reaches further from the suggestion than so many bytes has nothing to do with it.
@@ -19,7 +19,7 @@ pub enum Fate {
     Accepted,
     /// A part was taken, by word or by line, and the rest was not.
     Partly,
-    /// At least its first word was typed as it says, and nothing taken.
+    /// At least its first word was typed as it says, or nearly (see [`nearly`]), and nothing taken.
     Typed,
     /// None of that: something else was typed, the cursor moved, the document was closed.
     Dismissed,
@@ -32,6 +32,15 @@ enum Piece {
     Typed(usize),
     /// At once; bytes.
     Taken(usize),
+}
+
+/// A text that is shown or offered.
+#[derive(Debug)]
+struct Offer {
+    /// All of it, from where it was first shown.
+    whole: String,
+    /// What is left of it.
+    rest: String,
 }
 
 /// How far it has come.
@@ -55,8 +64,8 @@ pub struct Life {
     gone: String,
     /// The same, in pieces.
     pieces: Vec<Piece>,
-    /// What is left of it, and of what was offered in its place.
-    rests: Vec<String>,
+    /// It, and what was offered in its place.
+    offers: Vec<Offer>,
     /// Characters that were taken.
     characters: usize,
     /// Whether the text is as it was when it was last shown.
@@ -69,7 +78,8 @@ impl Life {
     pub fn new(text: &Rope, cursor: usize, shown: &Suggestion, others: &[String]) -> Self {
         let (range, rests) = placed(text, cursor, shown, others);
         let (gone, pieces, characters) = (String::new(), Vec::new(), 0);
-        Self { range, gone, pieces, rests, characters, fresh: true, stage: Stage::Open }
+        let offers = offers(&gone, rests);
+        Self { range, gone, pieces, offers, characters, fresh: true, stage: Stage::Open }
     }
 
     /// Takes what is shown now for the same suggestion, if it is: at its place, and saying what it said, or nothing
@@ -78,9 +88,9 @@ impl Life {
         let (range, rests) = placed(text, cursor, shown, others);
         let same = self.stage == Stage::Open
             && self.range.start == range.start
-            && (self.fresh || reuse::agrees(&rests[0], &self.rests[0]));
+            && (self.fresh || reuse::agrees(&rests[0], &self.offers[0].rest));
         if same {
-            (self.range, self.rests, self.fresh) = (range, rests, true);
+            (self.range, self.offers, self.fresh) = (range, offers(&self.gone, rests), true);
         }
         same
     }
@@ -97,7 +107,7 @@ impl Life {
         }
         self.fresh = false;
         let whole = |rest: &&String| rest.chars().nth(1).is_some() && becomes(self.range.clone(), rest);
-        if let Some(rest) = self.rests.iter().find(whole) {
+        if let Some(rest) = self.offers.iter().map(|it| &it.rest).find(whole) {
             self.characters += rest.chars().count();
             self.stage = Stage::Over(Fate::Accepted);
             return;
@@ -116,48 +126,58 @@ impl Life {
 
     /// This came in front of the rest: whether it belongs to it.
     fn inserted(&mut self, text: &str) -> bool {
-        if self.goes_on(text) {
-            let typed = text.chars().nth(1).is_none() || text.trim().is_empty();
-            self.advance(text, if typed { Piece::Typed } else { Piece::Taken });
+        let typed = text.chars().nth(1).is_none() || text.trim().is_empty();
+        if self.advances(text, if typed { Piece::Typed } else { Piece::Taken }) {
             return true;
         }
         // Editors close brackets and quotes by themselves, with the key or right after it.
         let mut characters = text.chars();
         match (characters.next(), characters.next(), characters.next()) {
             (Some(opener), Some(closer), None) if closes(opener, closer) => {
-                let opener = &text[..opener.len_utf8()];
-                let goes_on = self.goes_on(opener);
-                if goes_on {
-                    self.advance(opener, Piece::Typed);
-                }
-                goes_on
+                self.advances(&text[..opener.len_utf8()], Piece::Typed)
             }
             (Some(closer), None, _) => self.gone.chars().last().is_some_and(|opener| closes(opener, closer)),
             _ => false,
         }
     }
 
-    fn goes_on(&self, text: &str) -> bool {
-        self.stage == Stage::Open && self.rests.iter().any(|rest| rest.starts_with(text))
-    }
-
-    fn advance(&mut self, text: &str, piece: fn(usize) -> Piece) {
-        self.rests.retain_mut(|rest| match rest.strip_prefix(text) {
-            Some(left) => {
-                *rest = left.to_owned();
-                true
+    /// Goes on behind `text`, if that is the beginning of the rest, or nearly and typed.
+    fn advances(&mut self, text: &str, piece: fn(usize) -> Piece) -> bool {
+        if self.stage != Stage::Open {
+            return false;
+        }
+        let taken = matches!(piece(0), Piece::Taken(_));
+        if self.offers.iter().any(|it| it.rest.starts_with(text)) {
+            self.offers.retain_mut(|it| match it.rest.strip_prefix(text) {
+                Some(rest) => {
+                    it.rest = rest.to_owned();
+                    true
+                }
+                None => false,
+            });
+        } else {
+            let gone = self.gone.clone() + text;
+            let follows = |it: &Offer| nearly::rest(&it.whole, &gone).filter(|_| !taken);
+            let followed = self
+                .offers
+                .iter()
+                .filter_map(|it| Some(Offer { rest: follows(it)?, whole: it.whole.clone() }));
+            let followed: Vec<Offer> = followed.collect();
+            if followed.is_empty() {
+                return false;
             }
-            None => false,
-        });
+            self.offers = followed;
+        }
         self.range = self.range.start + text.len()..self.range.end + text.len();
         self.gone += text;
         self.pieces.push(piece(text.len()));
-        if let Piece::Taken(_) = piece(0) {
+        if taken {
             self.characters += text.chars().count();
         }
-        if self.rests[0].is_empty() {
+        if self.offers[0].rest.is_empty() {
             self.stage = Stage::Complete;
         }
+        true
     }
 
     /// So many bytes are gone: whether they are the last ones that came of it, taken back.
@@ -171,7 +191,7 @@ impl Life {
             return false;
         }
         let back = self.gone.split_off(kept);
-        self.rests.iter_mut().for_each(|rest| rest.insert_str(0, &back));
+        self.offers.iter_mut().for_each(|it| it.rest.insert_str(0, &back));
         self.range = at - length..self.range.end - length;
         let mut left = length;
         while left > 0
@@ -203,7 +223,7 @@ impl Life {
             Stage::Complete if taken => Fate::Accepted,
             Stage::Open if taken => Fate::Partly,
             Stage::Complete => Fate::Typed,
-            Stage::Open if self.gone.len() >= first_word(&(self.gone.clone() + &self.rests[0])) => {
+            Stage::Open if self.gone.len() >= first_word(&(self.gone.clone() + &self.offers[0].rest)) => {
                 Fate::Typed
             }
             Stage::Open => Fate::Dismissed,
@@ -235,6 +255,11 @@ impl Life {
             Stage::Open | Stage::Complete => None,
         }
     }
+}
+
+/// The texts that are shown and offered, of which `gone` stands in the text already.
+fn offers(gone: &str, rests: Vec<String>) -> Vec<Offer> {
+    rests.into_iter().map(|rest| Offer { whole: gone.to_owned() + &rest, rest }).collect()
 }
 
 /// What a suggestion replaces from the cursor on, and by what, with the texts that are offered in its place: what it
@@ -375,6 +400,20 @@ mod tests {
         assert_eq!(scene("b").left(), (Fate::Dismissed, 0));
         let block = Scene::new("if x:▮\n", "\n    go()\n").insert("\n    ");
         assert_eq!(block.left(), (Fate::Dismissed, 0), "a new line with its indentation is one key");
+    }
+
+    #[test]
+    fn typed_in_another_style_it_is_the_same_one() {
+        let scene = || Scene::new("x = ▮\n", "f(\"a\", b + 1)").keys("f('a',b+");
+        assert_eq!(scene().life.fate(), None);
+        let mut shown = scene();
+        let at = shown.life.place();
+        let rest = Suggestion { range: at..at, text: "1)".to_owned() };
+        assert!(shown.life.renew(&shown.text, at, &rest, &[]), "shown again, it is not a new one");
+        assert_eq!(shown.insert("1)").life.fate(), Some((Fate::Accepted, 2)));
+        assert_eq!(scene().left(), (Fate::Typed, 0));
+        assert_eq!(Scene::new("x = ▮\n", "f(\"a\")").keys("f(").insert("''").keys("a").life.fate(), None);
+        assert_eq!(Scene::new("x = ▮\n", "f(a)").keys("g").life.fate(), Some((Fate::Dismissed, 0)));
     }
 
     #[test]

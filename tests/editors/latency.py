@@ -4,8 +4,9 @@ text in the suggestion's own colour that comes out of it.
 
 usage: latency.py --taper BINARY --tools FOLDER --out FOLDER [--model FILE] [--rounds N] [--editor NAME…]
 
-Prints one line of a Markdown table an editor: p50, p95 and the longest of all, how many were shown, and p50 and p95 of the
-server's share, from its question to its answer as `between.py` hears them. Without `--model` the scripted engine
+Prints one line of a Markdown table an editor: p50, p95 and the longest of all, how many were shown behind the key, how many
+stood there already (a popup that opened for the keys before it, whose time is not known), and p50 and p95 of the server's
+share, from its question to its answer as `between.py` hears them. Without `--model` the scripted engine
 answers at once, so that the time is the editor's own and the pipe's; with it the file's model does, to beginnings of
 lines that it has not seen: each is typed at once but for its last key. `latency.mjs` does the same in VS Code.
 """
@@ -64,12 +65,12 @@ class Pty:
         return os.read(self.master, 1 << 16) if ready else b""
 
     def drain(self, quiet):
-        """Reads until nothing came for so many seconds."""
-        while True:
-            piece = self.read(quiet)
-            if not piece:
-                return
-            self.seen += piece
+        """Reads until nothing came for so many seconds; what came."""
+        came = b""
+        while piece := self.read(quiet):
+            came += piece
+        self.seen += came
+        return came
 
     def until(self, what, seconds):
         """Milliseconds until `what` comes out; None if it does not."""
@@ -138,7 +139,8 @@ def share(path):
 
 
 def measure(editor, options, advice=False):
-    """Milliseconds of each round in which the suggestion came, how many it did not, and the server's share of each answer."""
+    """Milliseconds of each round in which the suggestion came, in how many it was there before and in how many it was not,
+    and the server's share of each answer."""
     nothing = type("Nothing", (Nothing,), {"name": editor.name})
     goals = None if options.model else ["return a + b"]
     bench = Bench(nothing, os.path.join(ROOT, "editors"), options, goals, between=True)
@@ -151,7 +153,7 @@ def measure(editor, options, advice=False):
     path = bench.put("keys.py", "# Notes.\n\n\n")
     env = {**bench.env, **({"TAPER_ADVICE": "1"} if advice else {})}
     terminal = started(editor, options.tools, bench.shipped, bench.folder, bench.work, env, path, 3, 1)
-    times, missed = [], 0
+    times, already, missed = [], 0, 0
     try:
         terminal.drain(1.5)
         terminal.write("A")
@@ -162,18 +164,22 @@ def measure(editor, options, advice=False):
                 terminal.write(typed[:-1])
                 # With a model, the last key comes while it is at work, as it does while one types. Without, after a
                 # pause: what these keys brought has been drawn, and the editor has nothing left to ask.
-                terminal.drain(0.05 if options.model else 0.35)
+                early = NUMBERS in terminal.drain(0.05 if options.model else 0.35)
                 terminal.write(typed[-1])
-                taken = terminal.until(NUMBERS, 1.5)
+                # A popup that is open is only drawn anew where it changes.
+                taken = terminal.until(NUMBERS, 0.3 if early else 1.5)
                 terminal.drain(0.1)
                 # Takes the line back: closes a popup, and goes back key by key.
                 terminal.write("\x03" if editor is Helix else "")
                 terminal.write("\x7f" * len(typed))
-                terminal.drain(0.25)
-                if taken is not None or times or warm == 40:
+                # What comes late is not the next round's.
+                terminal.drain(0.6 if options.model else 0.25)
+                if taken is not None or early or times or warm == 40:
                     break
                 warm += 1  # the model is still being read
-            if taken is None:
+            if early:
+                already += 1
+            elif taken is None:
                 missed += 1
             else:
                 times.append(taken)
@@ -182,7 +188,7 @@ def measure(editor, options, advice=False):
         bench.close()
     if not times:
         raise Failed(f"{editor.name} never showed a suggestion; it wrote\n{terminal.screen()[-2000:]}")
-    return times, missed, share(bench.said)
+    return times, already, missed, share(bench.said)
 
 
 def percentiles(times):
@@ -208,8 +214,9 @@ def main():
         label = editor.name + (" with config.toml" if advice else "")
         if options.editor and editor.name not in options.editor:
             continue
-        times, missed, shares = measure(editor, options, advice)
-        cells = [f"{time:.0f}" for time in (*percentiles(times), max(times))] + [f"{len(times)} of {len(times) + missed}"]
+        times, already, missed, shares = measure(editor, options, advice)
+        cells = [f"{time:.0f}" for time in (*percentiles(times), max(times))]
+        cells += [f"{len(times)} of {len(times) + already + missed}", str(already)]
         cells += [f"{time:.0f}" for time in percentiles(shares)]
         print(f"| {label} | {' | '.join(cells)} |", flush=True)
 

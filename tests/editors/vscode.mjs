@@ -305,7 +305,8 @@ async function scripted() {
       await editor.menu("Explain the last suggestion");
       await editor.dialog(/taper suggested/, "explained");
       await editor.menu("Show statistics");
-      await editor.dialog(/taper since its start[^]*suggestions accepted/, "statistics");
+      // Each check before this one that took a suggestion counts.
+      await editor.dialog(/Today: [1-9]\d* suggestions shown[^]*accepted [1-9]\d* \([^]*Since 2[^]*Since the server's start/, "statistics");
     });
     await check(editor, "the models that can be picked", async () => {
       await editor.menu("Pick a model");

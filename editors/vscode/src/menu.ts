@@ -11,6 +11,17 @@ import type { Status } from "./status";
 /** The server begins to load a model that was picked in this time, or does not at all. */
 const BEGIN_MS = 5000;
 
+/** What became of suggestions in some time. */
+interface Counts {
+  asked: number;
+  shown: number;
+  accepted: number;
+  partlyAccepted: number;
+  typedAlong: number;
+  dismissed: number;
+  acceptedCharacters: number;
+}
+
 interface Statistics {
   seconds: number;
   asked: number;
@@ -21,6 +32,9 @@ interface Statistics {
   accepted: number;
   p50Ms: number | null;
   p95Ms: number | null;
+  /** Not where counting is switched off. */
+  today?: Counts;
+  allTime?: Counts & { since: string | null };
 }
 
 interface Explanation {
@@ -204,16 +218,18 @@ export class Menu {
   }
 
   private async statistics(): Promise<void> {
-    const { seconds, asked, shown, empty, superseded, cancelled, accepted, p50Ms, p95Ms } =
+    const { seconds, asked, shown, empty, superseded, cancelled, p50Ms, p95Ms, today, allTime } =
       await this.server.run<Statistics>("taper.statistics");
     const times = p50Ms === null ? "no answers yet" : `half within ${String(p50Ms)} ms, 95 of 100 within ${String(p95Ms)} ms`;
-    await inform("taper since its start", [
-      `${String(Math.round(seconds / 60))} minutes`,
-      `${String(asked)} questions: ${String(shown)} answered with text, ${String(empty)} with nothing, ` +
+    await inform("What became of suggestions", [
+      ...became("Today", today),
+      ...became(`Since ${allTime?.since ?? "the beginning"}`, allTime),
+      `Since the server's start, ${plural(Math.round(seconds / 60), "minute")} ago`,
+      `${plural(asked, "question")}: ${String(shown)} answered with text, ${String(empty)} with nothing, ` +
         `${String(superseded)} superseded, ${String(cancelled)} cancelled`,
-      `${String(accepted)} suggestions accepted`,
       `answers: ${times}`,
-      "Counted in memory, sent nowhere.",
+      "",
+      "Counted on this machine, sent nowhere. `taper stats` shows more.",
     ]);
   }
 
@@ -234,6 +250,19 @@ export class Menu {
       ...since,
     ]);
   }
+}
+
+/** What became of suggestions, in lines. */
+function became(when: string, counts: Counts | undefined): string[] {
+  if (counts === undefined || counts.asked === 0) return [];
+  const { shown, accepted, partlyAccepted, typedAlong, dismissed, acceptedCharacters } = counts;
+  const part = (of: number) => `${String(of)}${shown === 0 ? "" : ` (${String(Math.round((of * 100) / shown))} %)`}`;
+  return [
+    `${when}: ${plural(shown, "suggestion")} shown`,
+    `accepted ${part(accepted)}, in part ${part(partlyAccepted)}, typed along ${part(typedAlong)}, dismissed ${part(dismissed)}`,
+    `${plural(acceptedCharacters, "character")} accepted`,
+    "",
+  ];
 }
 
 /** How an answer came about, in sentences. */

@@ -125,7 +125,7 @@ impl Compute {
             })
             .collect();
         let pieces = plan.iter().map(|plan| plan.0).sum();
-        self.pool.run(pieces, |mut piece, _| {
+        self.pool.run_in_order(pieces, |mut piece, _| {
             for (pieces, per_piece, out, linear, add, quantized) in &plan {
                 if piece >= *pieces {
                     piece -= pieces;
@@ -168,7 +168,7 @@ impl Compute {
         let per_piece = (PIECE_BYTES * weight.groups() / weight.upper_bytes()).max(1);
         let out = &Shared(out.as_mut_ptr());
         let greatest = Chunks::new(greatest, per_piece * rows);
-        self.pool.run(weight.groups().div_ceil(per_piece), |piece, _| {
+        self.pool.run_in_order(weight.groups().div_ceil(per_piece), |piece, _| {
             let groups = piece * per_piece..weight.groups().min((piece + 1) * per_piece);
             let to = Out { start: out.0, stride: width, bias: None, add: false };
             let args = Thin { weight, groups: groups.clone(), x, out: to };

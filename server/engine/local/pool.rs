@@ -99,6 +99,29 @@ impl Pool {
         self.in_background.store(background, Ordering::Relaxed);
     }
 
+    /// As [`Pool::run`], with pieces that lie beside each other: each thread goes through a run of its own, as long as
+    /// there is one, so that what it asks memory for ahead of a piece is what it reads next.
+    pub fn run_in_order(&self, pieces: usize, work: impl Fn(usize, usize) + Sync) {
+        let threads = self.threads();
+        let end = |run: usize| pieces * (run + 1) / threads;
+        let next = |run: usize| Cursor(AtomicUsize::new(pieces * run / threads));
+        let next: Vec<Cursor> = (0..threads).map(next).collect();
+        self.run(pieces, |_, thread| {
+            for run in (thread..threads).chain(0..thread) {
+                let Cursor(next) = &next[run];
+                let piece = next.load(Ordering::Relaxed);
+                // As many claims as pieces: each finds one, and what others claimed behind the end is no piece.
+                if piece < end(run) {
+                    let piece = next.fetch_add(1, Ordering::Relaxed);
+                    if piece < end(run) {
+                        work(piece, thread);
+                        return;
+                    }
+                }
+            }
+        });
+    }
+
     fn background(&self) -> &Workers {
         self.background.get_or_init(|| Workers::start(0..self.threads(), Some(BACKGROUND)))
     }
@@ -132,6 +155,10 @@ impl Pool {
         }
     }
 }
+
+/// The next piece of a run; in a cache line of its own, since each thread writes mostly its own.
+#[repr(align(64))]
+struct Cursor(AtomicUsize);
 
 impl Workers {
     /// Threads with these numbers, at this priority of 100 or at the caller's.
@@ -338,6 +365,28 @@ mod tests {
                     counts[piece].fetch_add(1, Ordering::Relaxed);
                 });
                 assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+            }
+        }
+    }
+
+    #[test]
+    fn in_order_every_piece_runs_once_and_a_thread_takes_what_lies_beside() {
+        for threads in [1, 2, 3, 5] {
+            let pool = Pool::new(threads);
+            for pieces in [0, 1, 2, 3, 7, 100, 1000] {
+                let counts: Vec<_> = (0..pieces).map(|_| AtomicUsize::new(0)).collect();
+                let last: Vec<_> = (0..threads).map(|_| AtomicUsize::new(usize::MAX)).collect();
+                let jumps = AtomicUsize::new(0);
+                pool.run_in_order(pieces, |piece, thread| {
+                    counts[piece].fetch_add(1, Ordering::Relaxed);
+                    if last[thread].swap(piece, Ordering::Relaxed).wrapping_add(1) != piece {
+                        jumps.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+                assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+                if threads == 1 {
+                    assert!(jumps.into_inner() <= 1);
+                }
             }
         }
     }
