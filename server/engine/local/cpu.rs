@@ -302,6 +302,8 @@ impl Decoder for CpuDecoder {
             return Err(outside(*token, vocabulary));
         }
         let rows = batch.rows.min(tokens.len());
+        // Drafts are verified by what one token at a time gives; a prompt is only read.
+        self.compute.set_exact(rows > 1);
         resize(&mut self.logits, rows * vocabulary);
         if tokens.is_empty() && moved == 0 {
             return Ok(ControlFlow::Continue(&self.logits));

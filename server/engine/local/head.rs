@@ -79,7 +79,7 @@ impl Head {
             ask => Cow::Borrowed(ask),
         };
         // Activations that lie in a form for products of many rows fit no other kernel.
-        if compute.has_many(rows) || (0..rows).all(|row| *ask(row) == Ask::All) {
+        if x.is_halved() || (0..rows).all(|row| *ask(row) == Ask::All) {
             compute.multiply(x, &mut [Target { linear, out, add: false }]);
             return;
         }

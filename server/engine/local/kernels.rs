@@ -5,9 +5,12 @@
 //! (the two matrix kernels), `amx` (the one for many rows in tiles), [`attention`], [`elementwise`]; [`isa`] is what
 //! an instruction set must offer.
 //!
-//! All kernels do the same operations in the same order, so their results are equal bit for bit: with each
+//! All kernels but AMX do the same operations in the same order, so their results are equal bit for bit: with each
 //! other, and whatever the number of rows evaluated at once. Cached, speculative and chunked runs therefore
-//! give exactly what a fresh run gives.
+//! give exactly what a fresh run gives. AMX does the same for fewer than 16 rows, and wherever drafts are verified,
+//! so that speculation changes nothing. Prompts of 16 and more tokens it multiplies in bfloat16: closer to the exact
+//! products than the other kernels are, but not with the same bits; there a cached run may differ from a fresh one by
+//! what rounding does.
 
 use crate::EngineError;
 
@@ -38,7 +41,7 @@ pub enum Kernel {
     AvxVnni,
     /// AVX-512 (F, BW, VL) with the int8 dot product.
     Avx512Vnni,
-    /// The int8 tiles of AMX for many rows, AVX-512 VNNI for the rest.
+    /// The bfloat16 tiles of AMX for many rows, AVX-512 VNNI for the rest.
     Amx,
 }
 
@@ -106,6 +109,12 @@ impl Kernel {
     /// Whether this processor and this build can run it.
     pub fn is_available(self) -> bool {
         self.lacks().is_empty()
+    }
+
+    /// The best kernel whose products have the same bits however many rows there are.
+    #[cfg(test)]
+    pub(super) fn exact() -> Self {
+        Self::ALL.into_iter().rfind(|&kernel| kernel != Self::Amx && kernel.is_available()).unwrap()
     }
 
     /// The best kernel that this processor has.
@@ -194,7 +203,8 @@ pub(super) struct Entries {
 }
 
 impl Entries {
-    /// What serves products of that many rows instead of `panel`, `wide_groups`, `wide` and `quantize`.
+    /// What serves products of that many rows instead of `panel`, `wide_groups`, `wide` and `quantize`: it takes halves,
+    /// in panels of [`activations::TILE_ROWS`].
     pub(super) fn many(&self, rows: usize) -> Option<&Many> {
         self.many.as_ref().filter(|many| rows >= many.from)
     }
@@ -206,10 +216,10 @@ impl Entries {
 pub(super) struct Many {
     /// Rows from which on it is used.
     pub(super) from: usize,
-    pub(super) panel: usize,
     pub(super) wide_groups: usize,
     pub(super) wide: unsafe fn(&product::Wide<'_>, &mut product::Tile),
-    pub(super) quantize: unsafe fn(&[f32], &mut activations::Slot<'_>),
+    /// See [`activations::halve`].
+    pub(super) halve: unsafe fn(&[f32], &mut activations::Slot<'_>),
 }
 
 /// See [`elementwise::softmax`]; on the best kernel that this processor has.
@@ -286,7 +296,7 @@ macro_rules! entries {
 
         $(#[target_feature(enable = $features)])?
         unsafe fn quantize(row: &[f32], slot: &mut activations::Slot<'_>) {
-            activations::quantize::<false>(row, slot);
+            activations::quantize(row, slot);
         }
 
         $(#[target_feature(enable = $features)])?

@@ -2,17 +2,21 @@
 //! It knows nothing of what the layers mean.
 
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::local::kernels::activations::{Activations, Slot, width};
+use crate::local::kernels::activations::{Activations, Slot, TILE_ROWS, width};
 use crate::local::kernels::attention::{Attend, Scratch};
 use crate::local::kernels::pack::{GROUP, Packed};
 use crate::local::kernels::product::{Out, Thin, Tile};
-use crate::local::kernels::{Entries, Kernel, THIN_ROWS};
+use crate::local::kernels::{Entries, Kernel, Many, THIN_ROWS};
 use crate::local::pool::{Chunks, Pool};
 
 /// Weights that a thread reads before it asks for the next piece of a thin product: enough to forget the asking,
 /// little enough that the last pieces end together.
 const PIECE_BYTES: usize = 32 << 10;
+
+/// Pieces of a product of many rows that each thread gets at least, where it has as many.
+const PIECES: usize = 3;
 
 /// `y = W x + b`.
 #[derive(Debug)]
@@ -41,22 +45,34 @@ unsafe impl Sync for Shared {}
 pub(in crate::local) struct Compute {
     pub(in crate::local) pool: Pool,
     entries: &'static Entries,
+    /// Whether what is prepared from now on has the same bits however many rows there are.
+    exact: AtomicBool,
 }
 
 impl Compute {
     pub(in crate::local) fn new(kernel: Kernel, pool: Pool) -> Self {
-        Self { pool, entries: kernel.entries() }
+        Self { pool, entries: kernel.entries(), exact: AtomicBool::new(false) }
     }
 
     /// With a kernel that is none of those offered.
     #[cfg(test)]
     pub(in crate::local) fn with(entries: &'static Entries, pool: Pool) -> Self {
-        Self { pool, entries }
+        Self { pool, entries, exact: AtomicBool::new(false) }
     }
 
-    /// Whether products of that many rows have a kernel, and activations a form, of their own.
+    /// Whether the products of what is prepared from now on shall have the same bits however many rows there are.
+    pub(in crate::local) fn set_exact(&self, exact: bool) {
+        self.exact.store(exact, Ordering::Relaxed);
+    }
+
+    /// The kernel for products of that many rows, if they have one, and activations a form, of their own.
+    fn many(&self, rows: usize) -> Option<&Many> {
+        self.entries.many(rows).filter(|_| !self.exact.load(Ordering::Relaxed))
+    }
+
+    /// Whether there is such a kernel.
     pub(in crate::local) fn has_many(&self, rows: usize) -> bool {
-        self.entries.many(rows).is_some()
+        self.many(rows).is_some()
     }
 
     /// Fills the activations: `fill(row, values)` for each row, then quantizes them.
@@ -67,12 +83,13 @@ impl Compute {
         columns: usize,
         fill: impl Fn(usize, &mut [f32]) + Sync,
     ) {
-        let many = self.entries.many(rows);
-        let panel = many.map_or(self.entries.panel, |many| many.panel);
-        let quantize = many.map_or(self.entries.quantize, |many| many.quantize);
-        let buffers = x.shape(rows, columns, panel);
+        let many = self.many(rows);
+        let panel = if many.is_some() { TILE_ROWS } else { self.entries.panel };
+        let quantize = many.map_or(self.entries.quantize, |many| many.halve);
+        let buffers = x.shape(rows, columns, panel, many.is_some());
         let units = columns / 32;
         let floats = Chunks::new(buffers.floats, panel * columns);
+        let halves = Chunks::new(buffers.halves, panel * units);
         let codes = Chunks::new(buffers.codes, panel * units * 32);
         let scales = Chunks::new(buffers.scales, panel * units);
         let sums = Chunks::new(buffers.sums, panel * units * 3);
@@ -82,12 +99,17 @@ impl Compute {
             let width = width(here);
             // SAFETY: each panel is one piece, which runs once.
             let (floats, mut slot) = unsafe {
-                let slot = Slot {
-                    width,
-                    codes: &mut codes.get(index)[..width * units * 32],
-                    scales: &mut scales.get(index)[..width * units],
-                    sums: &mut sums.get(index)[..width * units * 3],
-                    sized_sums: &mut sized_sums.get(index)[..width * units],
+                let slot = if many.is_some() {
+                    Slot { width: panel, halves: halves.get(index), ..Slot::default() }
+                } else {
+                    Slot {
+                        width,
+                        halves: &mut [],
+                        codes: &mut codes.get(index)[..width * units * 32],
+                        scales: &mut scales.get(index)[..width * units],
+                        sums: &mut sums.get(index)[..width * units * 3],
+                        sized_sums: &mut sized_sums.get(index)[..width * units],
+                    }
                 };
                 (floats.get(index), slot)
             };
@@ -104,7 +126,7 @@ impl Compute {
     /// Computes all targets, in parallel.
     pub(in crate::local) fn multiply(&self, x: &Activations, targets: &mut [Target<'_>]) {
         let thin = x.rows() <= THIN_ROWS;
-        let many = self.entries.many(x.rows());
+        let many = self.entries.many.as_ref().filter(|_| x.is_halved());
         let wide_groups = many.map_or(self.entries.wide_groups, |many| many.wide_groups);
         let wide = many.map_or(self.entries.wide, |many| many.wide);
         // Per target: its pieces, groups of a piece, where it goes.
@@ -118,7 +140,9 @@ impl Compute {
                 let per_piece = if thin || !quantized {
                     (PIECE_BYTES / weight.group_bytes()).max(1)
                 } else {
-                    wide_groups
+                    // Even, as groups are multiplied two at a time, and enough pieces for all threads to end together.
+                    let shared_out = weight.groups() / (PIECES * self.pool.threads()) / 2 * 2;
+                    shared_out.clamp(wide_groups.min(2), wide_groups)
                 };
                 let out = Shared(target.out.as_mut_ptr());
                 (weight.groups().div_ceil(per_piece), per_piece, out, target.linear, target.add, quantized)
@@ -410,13 +434,14 @@ mod tests {
                 let ours = product(&compute, &Linear { weight, bias: None }, &x, columns);
                 let error = error(&ours, &weights, &x, columns);
                 assert!(error < 1e-2, "{dtype:?} {kernel:?}: {error}");
-                assert!(*first.get_or_insert_with(|| ours.clone()) == ours, "{dtype:?} {kernel:?}");
+                let equal = compute.has_many(21) || *first.get_or_insert_with(|| ours.clone()) == ours;
+                assert!(equal, "{dtype:?} {kernel:?}");
             }
         }
     }
 
     #[test]
-    fn products_are_close_to_the_floats_and_equal_among_kernels() {
+    fn products_are_close_to_the_floats_and_equal_among_kernels_of_the_same_form() {
         let mut random = fastrand::Rng::with_seed(3);
         let computes = computes();
         for dtype in QUANTIZED.into_iter().chain(FLOATS) {
@@ -433,13 +458,16 @@ mod tests {
                         let weight = Packed::new(&view, &compute.pool).unwrap();
                         let linear = Linear { weight, bias: bias.clone() };
                         let mut ours = product(compute, &linear, &x, columns);
-                        assert!(
-                            *first.get_or_insert_with(|| ours.clone()) == ours,
-                            "{dtype:?} {kernel:?}, {count} times {rows} x {columns}"
-                        );
-                        // A row's products do not depend on how many there are.
-                        let last = product(compute, &linear, &x[(count - 1) * columns..], columns);
-                        assert!(last == ours[(count - 1) * rows..], "{dtype:?} {kernel:?}, row {count}");
+                        // Floats have one form.
+                        if !compute.has_many(count) || FLOATS.contains(&dtype) {
+                            assert!(
+                                *first.get_or_insert_with(|| ours.clone()) == ours,
+                                "{dtype:?} {kernel:?}, {count} times {rows} x {columns}"
+                            );
+                            // A row's products do not depend on how many there are.
+                            let last = product(compute, &linear, &x[(count - 1) * columns..], columns);
+                            assert!(last == ours[(count - 1) * rows..], "{dtype:?} {kernel:?}, row {count}");
+                        }
                         if let Some(bias) = &bias {
                             for row in ours.chunks_mut(rows) {
                                 row.iter_mut().zip(bias).for_each(|(value, bias)| *value -= bias);
@@ -458,27 +486,30 @@ mod tests {
     }
 
     #[test]
-    fn tiles_give_the_portable_bits_in_all_shapes() {
+    fn tiles_are_closer_to_the_floats_than_int8_and_all_give_the_same_bits() {
         let mut random = fastrand::Rng::with_seed(6);
         let portable = Compute::new(Kernel::Portable, Pool::new(2));
-        // All widths of the last panel, whole and broken batches, more units than one chunk, more groups than one
-        // piece.
         let tiles: Vec<_> = computes().into_iter().filter(|(name, _)| name.starts_with("amx")).collect();
+        // All widths of the last panel, one panel and an odd number of them, whole and broken chunks of units, and
+        // more groups than one piece.
         for dtype in QUANTIZED {
             for (count, units) in [(16, 1), (17, 33), (18, 3), (20, 40), (27, 5), (32, 8), (64, 2), (79, 16)]
             {
                 let columns = (units * 32_usize).next_multiple_of(dtype.block_size());
                 let rows = random.usize(1..150);
                 let values = random_values(&mut random, rows * columns);
-                let (data, _) = stored(dtype, &values, rows, columns);
+                let (data, weights) = stored(dtype, &values, rows, columns);
                 let view = TensorView { dtype, shape: vec![rows, columns], data: &data };
-                let bias = random.bool().then(|| random_values(&mut random, rows));
-                let linear = Linear { weight: Packed::new(&view, &portable.pool).unwrap(), bias };
+                let linear = Linear { weight: Packed::new(&view, &portable.pool).unwrap(), bias: None };
                 let x = random_values(&mut random, count * columns);
-                let expected = product(&portable, &linear, &x, columns);
+                let int8 = error(&product(&portable, &linear, &x, columns), &weights, &x, columns);
+                let mut first: Option<Vec<f32>> = None;
                 for (name, compute) in &tiles {
                     let ours = product(compute, &linear, &x, columns);
-                    assert!(ours == expected, "{dtype:?} {name}, {count} times {rows} x {columns}");
+                    let error = error(&ours, &weights, &x, columns);
+                    let what = format!("{dtype:?} {name}, {count} times {rows} x {columns}");
+                    assert!(error < 0.7 * int8, "{what}: {error}, int8 {int8}");
+                    assert!(*first.get_or_insert_with(|| ours.clone()) == ours, "{what}");
                 }
             }
         }

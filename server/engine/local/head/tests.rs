@@ -16,7 +16,13 @@ const PLANES: [GgmlDType; 2] = [GgmlDType::Q8_0, GgmlDType::Q6K];
 
 fn computes() -> Vec<Compute> {
     let kernels = Kernel::ALL.into_iter().filter(|kernel| kernel.is_available());
-    kernels.map(|kernel| Compute::new(kernel, Pool::new(2))).collect()
+    // Logits of several rows are asked for where drafts are verified.
+    let exact = |kernel| {
+        let compute = Compute::new(kernel, Pool::new(2));
+        compute.set_exact(true);
+        compute
+    };
+    kernels.map(exact).collect()
 }
 
 /// Near to a normal distribution.

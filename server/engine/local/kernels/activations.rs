@@ -1,10 +1,16 @@
-//! Rows of activations as the products want them: floats, and int8 codes with a scale for each 32 of them.
+//! Rows of activations as the products want them: floats, and int8 codes with a scale for each 32 of them, or bfloat16.
 //! It knows nothing of weights, layers, or threads.
 //!
 //! The method is that of ggml's `Q8_1` (`quantize_row_q8_1`): scale `max |x| / 127`, codes rounded to nearest,
 //! and the codes' sums for the formats with an offset or a minimum; the scale stays a 32-bit float.
 
 use super::pack::UNIT;
+use super::product::Line;
+
+/// The values of a unit and row as bfloat16.
+pub(in crate::local) type Halves = Line<u16, UNIT>;
+/// Rows of a panel of halves: those of a tile.
+pub(in crate::local) const TILE_ROWS: usize = 16;
 
 /// Some rows, quantized, in *panels* of up to [`Activations::panel_rows`] rows that a kernel takes at once.
 #[derive(Debug, Default)]
@@ -14,7 +20,11 @@ pub(in crate::local) struct Activations {
     panel: usize,
     /// `[rows, columns]`.
     pub(in crate::local) floats: Vec<f32>,
-    /// For each panel `[columns / 4, width, 4]`; `[columns / 32, width, 32]` where the kernel asks for whole units.
+    /// Whether the rows are `halves`, and not quantized.
+    halved: bool,
+    /// For each panel `[units, TILE_ROWS]`.
+    halves: Vec<Halves>,
+    /// For each panel `[columns / 4, width, 4]`.
     codes: Vec<i8>,
     /// For each panel `[units, width]`.
     scales: Vec<f32>,
@@ -24,11 +34,12 @@ pub(in crate::local) struct Activations {
     sized_sums: Vec<f32>,
 }
 
-/// One panel to be written.
-#[derive(Debug)]
+/// One panel to be written: halves, or the rest.
+#[derive(Debug, Default)]
 pub(in crate::local) struct Slot<'a> {
     /// Rows that a kernel takes, the padding included.
     pub(in crate::local) width: usize,
+    pub(in crate::local) halves: &'a mut [Halves],
     pub(in crate::local) codes: &'a mut [i8],
     pub(in crate::local) scales: &'a mut [f32],
     pub(in crate::local) sums: &'a mut [i32],
@@ -36,7 +47,7 @@ pub(in crate::local) struct Slot<'a> {
 }
 
 /// One panel to be read: see [`Activations`] for the shapes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy)]
 pub(in crate::local) struct Panel<'a> {
     /// The first row in the matrix.
     pub(in crate::local) first: usize,
@@ -44,6 +55,7 @@ pub(in crate::local) struct Panel<'a> {
     pub(in crate::local) rows: usize,
     /// Rows that the kernel takes: `rows` rounded up to a power of two.
     pub(in crate::local) width: usize,
+    pub(in crate::local) halves: &'a [Halves],
     pub(in crate::local) codes: &'a [i8],
     pub(in crate::local) scales: &'a [f32],
     pub(in crate::local) sums: &'a [i32],
@@ -54,6 +66,7 @@ pub(in crate::local) struct Panel<'a> {
 #[derive(Debug)]
 pub(in crate::local) struct Buffers<'a> {
     pub(in crate::local) floats: &'a mut [f32],
+    pub(in crate::local) halves: &'a mut [Halves],
     pub(in crate::local) codes: &'a mut [i8],
     pub(in crate::local) scales: &'a mut [f32],
     pub(in crate::local) sums: &'a mut [i32],
@@ -61,24 +74,34 @@ pub(in crate::local) struct Buffers<'a> {
 }
 
 impl Activations {
-    /// Makes room for `rows` rows in panels of `panel`; what was there is lost.
-    pub(in crate::local) fn shape(&mut self, rows: usize, columns: usize, panel: usize) -> Buffers<'_> {
-        (self.rows, self.columns, self.panel) = (rows, columns, panel);
+    /// Makes room for `rows` rows in panels of `panel`, `halved` or quantized; what was there is lost.
+    pub(in crate::local) fn shape(
+        &mut self,
+        rows: usize,
+        columns: usize,
+        panel: usize,
+        halved: bool,
+    ) -> Buffers<'_> {
+        (self.rows, self.columns, self.panel, self.halved) = (rows, columns, panel, halved);
         let units = columns / UNIT;
         let padded = rows.next_multiple_of(panel);
+        let quantized = if halved { 0 } else { padded * units };
+        let halves = if halved { padded * units } else { 0 };
         // Only ever grown: lengths are checked by the kernels, contents are always written anew.
         let grow = |vec: &mut Vec<f32>, len: usize| vec.resize(vec.len().max(len), 0.0);
         grow(&mut self.floats, rows * columns);
-        grow(&mut self.scales, padded * units);
-        grow(&mut self.sized_sums, padded * units);
-        self.codes.resize(self.codes.len().max(padded * units * UNIT), 0);
-        self.sums.resize(self.sums.len().max(padded * units * 3), 0);
+        grow(&mut self.scales, quantized);
+        grow(&mut self.sized_sums, quantized);
+        self.halves.resize(self.halves.len().max(halves), Line([0; UNIT]));
+        self.codes.resize(self.codes.len().max(quantized * UNIT), 0);
+        self.sums.resize(self.sums.len().max(quantized * 3), 0);
         Buffers {
             floats: &mut self.floats[..rows * columns],
-            codes: &mut self.codes[..padded * units * UNIT],
-            scales: &mut self.scales[..padded * units],
-            sums: &mut self.sums[..padded * units * 3],
-            sized_sums: &mut self.sized_sums[..padded * units],
+            halves: &mut self.halves[..halves],
+            codes: &mut self.codes[..quantized * UNIT],
+            scales: &mut self.scales[..quantized],
+            sums: &mut self.sums[..quantized * 3],
+            sized_sums: &mut self.sized_sums[..quantized],
         }
     }
 
@@ -90,6 +113,11 @@ impl Activations {
     /// Values of a row.
     pub(in crate::local) fn columns(&self) -> usize {
         self.columns
+    }
+
+    /// Whether the rows are halves.
+    pub(in crate::local) fn is_halved(&self) -> bool {
+        self.halved
     }
 
     /// Number of panels.
@@ -108,10 +136,15 @@ impl Activations {
         let rows = self.panel.min(self.rows - first);
         let width = width(rows);
         let units = self.columns / UNIT;
+        if self.halved {
+            let halves = &self.halves[first * units..][..self.panel * units];
+            return Panel { first, rows, width: self.panel, halves, ..Panel::default() };
+        }
         Panel {
             first,
             rows,
             width,
+            halves: &[],
             codes: &self.codes[first * units * UNIT..][..width * units * UNIT],
             scales: &self.scales[first * units..][..width * units],
             sums: &self.sums[first * units * 3..][..width * units * 3],
@@ -129,9 +162,9 @@ pub(in crate::local) fn width(rows: usize) -> usize {
 const ROUND: f32 = 12_582_912.0;
 
 /// Quantizes the rows of one panel: `floats` is `[rows, columns]`, `rows` at most the slot's width; the rest is
-/// padded with zero scales. `WHOLE` leaves the 32 codes of a unit and row together.
+/// padded with zero scales.
 #[inline(always)]
-pub(in crate::local) fn quantize<const WHOLE: bool>(floats: &[f32], slot: &mut Slot<'_>) {
+pub(in crate::local) fn quantize(floats: &[f32], slot: &mut Slot<'_>) {
     let width = slot.width;
     let units = slot.scales.len() / width;
     let columns = units * UNIT;
@@ -162,14 +195,10 @@ pub(in crate::local) fn quantize<const WHOLE: bool>(floats: &[f32], slot: &mut S
                 halves[1] += wide[16 + i];
             }
             let to = &mut slot.codes[unit * UNIT * width..(unit + 1) * UNIT * width];
-            if WHOLE {
-                to[row * UNIT..][..UNIT].copy_from_slice(&codes);
-            } else {
-                let (to, _) = to.as_chunks_mut::<4>();
-                let (steps, _) = codes.as_chunks::<4>();
-                for (to, codes) in to[row..].iter_mut().step_by(width).zip(steps) {
-                    *to = *codes;
-                }
+            let (to, _) = to.as_chunks_mut::<4>();
+            let (steps, _) = codes.as_chunks::<4>();
+            for (to, codes) in to[row..].iter_mut().step_by(width).zip(steps) {
+                *to = *codes;
             }
             let sum = halves[0] + halves[1];
             slot.scales[unit * width + row] = scale;
@@ -180,4 +209,34 @@ pub(in crate::local) fn quantize<const WHOLE: bool>(floats: &[f32], slot: &mut S
             sums[2 * width + row] = -halves[1];
         }
     }
+}
+
+/// Rounds the rows of one panel to bfloat16: `floats` is `[rows, columns]`, `rows` at most [`TILE_ROWS`]; the rest is
+/// padded with zeros.
+#[inline(always)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "AMX alone takes them"))]
+pub(in crate::local) fn halve(floats: &[f32], slot: &mut Slot<'_>) {
+    let columns = slot.halves.len() / TILE_ROWS * UNIT;
+    for row in 0..TILE_ROWS {
+        let to = slot.halves[row..].iter_mut().step_by(TILE_ROWS);
+        match floats.get(row * columns..(row + 1) * columns) {
+            Some(floats) => {
+                let (floats, _) = floats.as_chunks::<UNIT>();
+                for (Line(to), floats) in to.zip(floats) {
+                    for i in 0..UNIT {
+                        to[i] = half(floats[i]);
+                    }
+                }
+            }
+            None => to.for_each(|to| *to = Line([0; UNIT])),
+        }
+    }
+}
+
+/// The nearest bfloat16, the one away from zero of two; of a NaN a NaN.
+#[inline(always)]
+fn half(x: f32) -> u16 {
+    let bits = x.to_bits();
+    let rounded = (bits.wrapping_add(0x8000) >> 16) as u16;
+    if bits & 0x7fff_ffff > 0x7f80_0000 { 0x7fc0 } else { rounded }
 }

@@ -13,7 +13,7 @@
 
 use std::ops::Range;
 
-use super::activations::{Activations, Panel};
+use super::activations::{Activations, Halves, Panel};
 use super::isa::{Isa, flush_after};
 use super::pack::{Format, GROUP, Packed, Scales, UNIT};
 
@@ -57,17 +57,20 @@ pub(in crate::local) type Wide<'a> = Thin<'a>;
 pub(in crate::local) type Dense<'a> = Thin<'a>;
 
 /// Unpacked weights: codes as bytes (8 steps of 64 bytes a unit) and scales as floats (two times 16 a unit: the
-/// scale and the minimum, or the scales of both halves), group behind group. One for each thread, reused.
+/// scale and the minimum, or the scales of both halves), group behind group. One for each thread, reused. `halves` and
+/// `sums` are the tile registers' (see `amx`).
 #[derive(Debug, Default)]
 pub(in crate::local) struct Tile {
     pub(super) codes: Vec<Line<u8, 64>>,
     pub(super) scales: Vec<Line<f32, GROUP>>,
+    pub(super) halves: Vec<Halves>,
+    pub(super) sums: Vec<Line<f32, GROUP>>,
 }
 
 /// A cache line. Vectors that straddle two lines take two loads.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
-pub(super) struct Line<T, const N: usize>(pub(super) [T; N]);
+pub(in crate::local) struct Line<T, const N: usize>(pub(super) [T; N]);
 
 /// A storage form as a type, so that kernels are compiled for each.
 pub(in crate::local) trait Form {
@@ -782,7 +785,7 @@ unsafe fn dense_rows<I: Isa, const R: usize>(args: &Dense<'_>, group: usize, fir
                 I::store_f32(out.0.as_mut_ptr().add(part * I::LANES), sum);
             }
         }
-        let panel = Panel { first, rows: R, width: R, codes: &[], scales: &[], sums: &[], sized_sums: &[] };
+        let panel = Panel { first, rows: R, width: R, ..Panel::default() };
         emit(args, group, &panel, &out);
     }
 }

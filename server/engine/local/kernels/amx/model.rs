@@ -73,25 +73,31 @@ impl Model {
         }
     }
 
-    /// `TDPBSSD c, a, b`, with the checks that raise #UD.
+    /// `TDPBF16PS c, a, b`, with the checks that raise #UD.
     pub(super) fn dot(&mut self, c: usize, a: usize, b: usize) {
         assert!(c != a && c != b && a != b, "tiles {c}, {a}, {b} are not three");
         let ((rows, row_bytes), (a_rows, a_bytes), (b_rows, b_bytes)) =
             (self.shape(c), self.shape(a), self.shape(b));
         assert!(row_bytes % 4 == 0 && a_bytes % 4 == 0 && b_bytes % 4 == 0);
         assert!(a_rows == rows && b_bytes == row_bytes && a_bytes / 4 == b_rows, "tiles {c}, {a}, {b}");
+        // Denormal numbers are zeros, before and after.
+        let flushed = |x: f32| if x.is_subnormal() { x.signum() * 0.0 } else { x };
+        let half = |bytes: [u8; 2]| flushed(f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16));
         for m in 0..rows {
             for n in 0..row_bytes / 4 {
-                let at = [4 * n, 4 * n + 1, 4 * n + 2, 4 * n + 3];
-                let mut sum = i32::from_le_bytes(at.map(|at| self.tiles[c][m][at]));
+                let mut sums = [0.0_f32; 2];
                 for k in 0..a_bytes / 4 {
-                    for i in 0..4 {
-                        let (a, b) = (self.tiles[a][m][4 * k + i] as i8, self.tiles[b][k][4 * n + i] as i8);
-                        // Wraps, as the processor's does; nothing saturates.
-                        sum = sum.wrapping_add(i32::from(a) * i32::from(b));
+                    for (i, sum) in sums.iter_mut().enumerate() {
+                        let (left, right) = (4 * k + 2 * i, 4 * n + 2 * i);
+                        let a = half([self.tiles[a][m][left], self.tiles[a][m][left + 1]]);
+                        let b = half([self.tiles[b][k][right], self.tiles[b][k][right + 1]]);
+                        *sum = flushed(a.mul_add(b, *sum));
                     }
                 }
-                self.tiles[c][m][4 * n..][..4].copy_from_slice(&sum.to_le_bytes());
+                let to: &mut [u8] = &mut self.tiles[c][m][4 * n..][..4];
+                let before = flushed(f32::from_le_bytes([to[0], to[1], to[2], to[3]]));
+                let sum = flushed(before + flushed(sums[0] + sums[1]));
+                to.copy_from_slice(&sum.to_le_bytes());
             }
         }
         // What is outside the shape becomes zero.

@@ -1,4 +1,4 @@
-//! Whether this processor has int8 tiles and the system lets this process use them.
+//! Whether this processor has tiles of bfloat16 and the system lets this process use them.
 //! It knows nothing of what is done with them.
 //!
 //! Sources: Intel's Software Developer's Manual, volume 1, chapter "Programming with Intel AMX", and volume 2,
@@ -38,8 +38,8 @@ fn in_processor() -> Vec<&'static str> {
     if !bit(features, 24) {
         lacks.push("amx-tile");
     }
-    if !bit(features, 25) {
-        lacks.push("amx-int8");
+    if !bit(features, 22) {
+        lacks.push("amx-bf16");
     }
     if !lacks.is_empty() {
         return lacks;

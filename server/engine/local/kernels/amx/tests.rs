@@ -3,21 +3,23 @@
 
 use super::model::Model;
 use super::tiles::Tiles;
-use super::{GROUPS, ROWS, Scaling, multiply};
-use crate::local::kernels::activations::{Slot, quantize};
+use super::{GROUPS, ROWS, Unpack, multiply};
+use crate::local::kernels::activations::{Slot, halve};
 use crate::local::kernels::portable::{self, Portable};
 use crate::local::kernels::product::{ForForm, Form, Tile, Wide, for_form};
 use crate::local::kernels::{Entries, Many};
 
 // The caller promises valid pointers (see `Isa`).
-impl Scaling for Portable {
-    unsafe fn load_ints(from: *const i32) -> [i32; 16] {
-        // SAFETY: the caller's promise.
-        unsafe { from.cast::<[i32; 16]>().read_unaligned() }
-    }
-
-    unsafe fn less(bytes: [u8; 64], offset: u8) -> [u8; 64] {
-        bytes.map(|byte| byte.wrapping_sub(offset))
+impl Unpack for Portable {
+    unsafe fn unpack(to: *mut u16, codes: [u8; 64], scale: [f32; 16], offset: [f32; 16]) {
+        for row in 0..16 {
+            for column in 0..4 {
+                let value = f32::from(codes[4 * row + column]).mul_add(scale[row], offset[row]);
+                let half = (value.to_bits().wrapping_add(0x8000) >> 16) as u16;
+                // SAFETY: the caller's promise.
+                unsafe { to.add(column / 2 * 32 + 2 * row + column % 2).write(half) };
+            }
+        }
     }
 }
 
@@ -39,13 +41,13 @@ pub(in crate::local) const ON_PORTABLE: Entries = Entries { many: None, ..portab
 
 const fn entries(wide: unsafe fn(&Wide<'_>, &mut Tile)) -> Entries {
     Entries {
-        many: Some(Many { from: ROWS, panel: ROWS, wide_groups: GROUPS, wide, quantize: quantize_whole }),
+        many: Some(Many { from: ROWS, wide_groups: GROUPS, wide, halve: halve_rows }),
         ..portable::ENTRIES
     }
 }
 
-unsafe fn quantize_whole(row: &[f32], slot: &mut Slot<'_>) {
-    quantize::<true>(row, slot);
+unsafe fn halve_rows(rows: &[f32], slot: &mut Slot<'_>) {
+    halve(rows, slot);
 }
 
 /// The kernel on the model of the tiles, scaled by plain Rust.
@@ -89,7 +91,7 @@ mod trapped {
                 instruction
             })
         };
-        // By hand from the manual: ldtilecfg [rdi]; tileloadd tmm6, [r10 + r9]; tdpbssd tmm1, tmm5, tmm7;
+        // By hand from the manual: ldtilecfg [rdi]; tileloadd tmm6, [r10 + r9]; tdpbf16ps tmm1, tmm5, tmm7;
         // tilestored [rax + rsi + 0x1000], tmm3; tilezero tmm2; tilerelease.
         let expected = [
             (&[0xc4, 0xe2, 0x78, 0x49, 0x07][..], Instruction::Configure { from: 7000 }),
@@ -97,7 +99,7 @@ mod trapped {
                 &[0xc4, 0x82, 0x7b, 0x4b, 0x34, 0x0a],
                 Instruction::Load { tile: 6, from: 10_000, stride: 9000 },
             ),
-            (&[0xc4, 0xe2, 0x43, 0x5e, 0xcd], Instruction::Dot { c: 1, a: 5, b: 7 }),
+            (&[0xc4, 0xe2, 0x42, 0x5c, 0xcd], Instruction::Dot { c: 1, a: 5, b: 7 }),
             (
                 &[0xc4, 0xe2, 0x7a, 0x4b, 0x9c, 0x30, 0x00, 0x10, 0x00, 0x00],
                 Instruction::Store { tile: 3, to: 4096, stride: 6000 },
@@ -108,9 +110,9 @@ mod trapped {
         for (bytes, expected) in expected {
             assert_eq!(instruction(bytes), Some(expected));
         }
-        // tdpbusd, tileloaddt1 and sttilecfg differ from ours by the prefix alone; ud2 is nothing of ours.
+        // tdpfp16ps, tileloaddt1 and sttilecfg differ from ours by the prefix alone; ud2 is nothing of ours.
         for other in [
-            &[0xc4, 0xe2, 0x41, 0x5e, 0xcd][..],
+            &[0xc4, 0xe2, 0x43, 0x5c, 0xcd][..],
             &[0xc4, 0x82, 0x79, 0x4b, 0x34, 0x0a],
             &[0xc4, 0xe2, 0x79, 0x49, 0x07],
             &[0x0f, 0x0b],
@@ -128,10 +130,13 @@ mod trapped {
             let sums = (rows, 4 * columns);
             let (left, right) = ((rows, 4 * steps), (steps, 4 * columns));
             let shapes = Shapes::new([sums, left, right, sums, left, right, sums, left]);
-            let stride = random.usize(64..80);
-            let mut source: Vec<u8> = (0..3 * 16 * stride).map(|_| random.u8(..)).collect();
-            // The smallest number often: what saturates would show.
-            source.iter_mut().for_each(|byte| *byte = if random.bool() { 0x80 } else { *byte });
+            let stride = 2 * random.usize(32..40);
+            // Finite numbers of very different size, denormal ones and zeros of both signs among them.
+            let mut half = || {
+                let exponent = if random.u32(..8) == 0 { 0 } else { random.u16(110..140) };
+                random.u16(..2) << 15 | exponent << 7 | random.u16(..128) * random.u16(..2)
+            };
+            let source: Vec<u8> = (0..3 * 8 * stride).flat_map(|_| half().to_le_bytes()).collect();
             let mut results = [vec![1_u8; 16 * stride], vec![1; 16 * stride]];
             fn run(mut tiles: impl Tiles, shapes: &Shapes, source: &[u8], stride: usize, to: &mut [u8]) {
                 // SAFETY: the tiles are there; 16 rows of 64 bytes are within 16 strides.
@@ -162,32 +167,34 @@ fn the_model_multiplies_matrices() {
     let mut random = fastrand::Rng::with_seed(2);
     for _ in 0..50 {
         let (rows, columns, steps) = (random.usize(1..=16), random.usize(1..=16), random.usize(1..=16));
-        let depth = 4 * steps;
-        let mut bytes = |len| (0..len).map(|_| random.i8(..)).collect::<Vec<_>>();
-        let (left, right) = (bytes(rows * depth), bytes(depth * columns));
-        // Four rows of the right matrix beside each other, as the instruction wants them.
-        let mut packed = vec![0_u8; depth * columns];
+        let depth = 2 * steps;
+        // Small whole numbers: every sum is exact.
+        let mut numbers = |len| (0..len).map(|_| random.i32(-128..=128)).collect::<Vec<_>>();
+        let (left, right) = (numbers(rows * depth), numbers(depth * columns));
+        let half = |number: i32| ((number as f32).to_bits() >> 16) as u16;
+        let halves: Vec<u16> = left.iter().copied().map(half).collect();
+        // Two rows of the right matrix beside each other, as the instruction wants them.
+        let mut packed = vec![0_u16; depth * columns];
         for row in 0..depth {
             for column in 0..columns {
-                packed[(row / 4 * columns + column) * 4 + row % 4] = right[row * columns + column] as u8;
+                packed[(row / 2 * columns + column) * 2 + row % 2] = half(right[row * columns + column]);
             }
         }
-        let (sums, a, b) = ((rows, 4 * columns), (rows, depth), (steps, 4 * columns));
+        let (sums, a, b) = ((rows, 4 * columns), (rows, 2 * depth), (steps, 4 * columns));
         let mut model = Model::new();
         model.configure(super::tiles::Shapes::new([sums, a, b, b, b, b, b, b]));
-        let mut out = vec![0_i32; rows * columns];
+        let mut out = vec![0_f32; rows * columns];
         // SAFETY: the matrices have the shapes.
         unsafe {
-            model.load(1, left.as_ptr().cast(), depth);
-            model.load(2, packed.as_ptr(), 4 * columns);
+            model.load(1, halves.as_ptr().cast(), 2 * depth);
+            model.load(2, packed.as_ptr().cast(), 4 * columns);
             model.dot(0, 1, 2);
             model.store(0, out.as_mut_ptr().cast(), 4 * columns);
         }
         for row in 0..rows {
             for column in 0..columns {
-                let product =
-                    |k: usize| i32::from(left[row * depth + k]) * i32::from(right[k * columns + column]);
-                assert_eq!(out[row * columns + column], (0..depth).map(product).sum::<i32>());
+                let product = |k: usize| left[row * depth + k] * right[k * columns + column];
+                assert_eq!(out[row * columns + column], (0..depth).map(product).sum::<i32>() as f32);
             }
         }
     }

@@ -2,7 +2,7 @@
 //! It knows nothing of weights, activations, or whether this processor has tiles.
 //!
 //! The semantics are those of Intel's Software Developer's Manual, volume 2: `LDTILECFG`, `TILEZERO`, `TILELOADD`,
-//! `TDPBSSD`, `TILESTORED`, `TILERELEASE`. Tests run the same kernel on a model of them, on any machine.
+//! `TDPBF16PS`, `TILESTORED`, `TILERELEASE`. Tests run the same kernel on a model of them, on any machine.
 
 use std::fmt;
 
@@ -56,8 +56,9 @@ pub(super) trait Tiles {
     unsafe fn zero<const T: u8>(&mut self);
     /// Loads tile `T`: row `r` from `from + r * stride`.
     unsafe fn load<const T: u8>(&mut self, from: *const u8, stride: usize);
-    /// Adds the products of tiles `A` and `B` to tile `C`: `C[m][n] += A[m][4k + i] * B[k][4n + i]` over all `k` and
-    /// `i` below 4, where `A` and `B` hold signed bytes and `C` 32-bit sums.
+    /// Adds the products of tiles `A` and `B` to tile `C`: `C[m][n] += A[m][2k + i] * B[k][2n + i]` over all `k` and
+    /// `i` below 2, where `A` and `B` hold bfloat16 and `C` 32-bit floats. The sums of both `i` are rounded on their own,
+    /// from zero on, and then added; denormal numbers count as zero.
     unsafe fn dot<const C: u8, const A: u8, const B: u8>(&mut self);
     /// Stores tile `T`: row `r` to `to + r * stride`.
     unsafe fn store<const T: u8>(&mut self, to: *mut u8, stride: usize);
@@ -107,7 +108,7 @@ impl Tiles for Silicon {
         // SAFETY: the caller's promise.
         unsafe {
             std::arch::asm!(
-                "tdpbssd tmm{}, tmm{}, tmm{}",
+                "tdpbf16ps tmm{}, tmm{}, tmm{}",
                 const C, const A, const B,
                 options(nostack, preserves_flags)
             );

@@ -130,7 +130,7 @@ pub(super) fn decode(bytes: &[u8; 15], register: impl Fn(u8) -> usize) -> Option
         let instruction = match (opcode, prefix, form) {
             (0x49, 0, 0xc0) if v == 0 => Instruction::Release,
             (0x49, 3, _) if v == 0 && rm == 0 => Instruction::Zero { tile },
-            (0x5e, 3, _) if v < 8 && b == 0 => Instruction::Dot { c: tile, a: rm.into(), b: v.into() },
+            (0x5c, 2, _) if v < 8 && b == 0 => Instruction::Dot { c: tile, a: rm.into(), b: v.into() },
             _ => return None,
         };
         return Some((instruction, 5));
