@@ -103,16 +103,16 @@ fn a_popup_has_them_in_order() {
     let mut client = Client::start(&["--stdio", "--engine", &script.written()]);
     client.initialize(json!({ "capabilities": {}, "initializationOptions": {} }));
     client.wait_ready();
-    client.open(URI, "python", "def ad\n");
+    client.open(URI, "python", "def a\n");
+    client.notify("textDocument/didChange", insertion(URI, 2, 0, 5, "d"));
     let mut params = json!({
         "textDocument": { "uri": URI },
         "position": { "line": 0, "character": 6 },
         "context": { "triggerKind": 1 },
     });
-    // Typing may have asked this: the first is not kept waiting, the others are there when it is asked again.
+    // Editors say the same of a popup that typing opens: it gets one. The next time somebody asks there, it is a person.
     let result = client.ask("textDocument/completion", params.clone())["result"].clone();
     assert_eq!((&result["isIncomplete"], result["items"].as_array().unwrap().len()), (&json!(true), 1));
-    client.wait_log("looked for other candidates");
     let result = client.ask("textDocument/completion", params.clone())["result"].clone();
     let items: Vec<_> = result["items"].as_array().unwrap().iter().collect();
     let labels: Vec<_> = items.iter().map(|item| (item["sortText"].clone(), item["label"].clone())).collect();

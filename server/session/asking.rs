@@ -113,7 +113,7 @@ impl State {
         {
             match cache.others(&snapshot.text, snapshot.cursor, first) {
                 Some(looked_for) => others = looked_for,
-                None if self.model == Model::Ready && !popup => known = reused.take(),
+                None if self.model == Model::Ready => known = reused.take(),
                 None => {}
             }
         }

@@ -17,8 +17,8 @@ impl Completer {
     /// Looks for candidates beside what the model just said for a question, if that is a person's, and keeps them for
     /// the answer and for the next question. Returns what is to be shown first.
     ///
-    /// The first is there already, should the deadline come: it is shown then with what else is complete. A popup has
-    /// it at once, and the others when it is asked for again. A newer question ends this.
+    /// The first is there already, should the deadline come: it is shown then with what else is complete. A newer question
+    /// ends this.
     pub(super) fn look_further(
         &self,
         resident: &mut Resident,
@@ -48,9 +48,6 @@ impl Completer {
             snapshot: Box::new(snapshot.clone()),
             suggestion: first.clone(),
         });
-        if question.is_in_popup() {
-            question.answer(first.clone());
-        }
         debug!("looks for other candidates");
         let frugal = snapshot.options.idle == Idle::Off;
         let mut broken = false;

@@ -162,7 +162,7 @@ impl Question {
         self
     }
 
-    /// Whether it was asked for a popup, which editors open unasked as well: the first answer is not to wait for others.
+    /// Whether it was asked for a popup, which is filtered by what is typed before the answer comes.
     pub(crate) fn is_in_popup(&self) -> bool {
         self.popup
     }

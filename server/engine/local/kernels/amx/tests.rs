@@ -134,7 +134,7 @@ mod trapped {
             // Finite numbers of very different size, denormal ones and zeros of both signs among them.
             let mut half = || {
                 let exponent = if random.u32(..8) == 0 { 0 } else { random.u16(110..140) };
-                random.u16(..2) << 15 | exponent << 7 | random.u16(..128) * random.u16(..2)
+                random.u16(..2) << 15 | exponent << 7 | (random.u16(..128) * random.u16(..2))
             };
             let source: Vec<u8> = (0..3 * 8 * stride).flat_map(|_| half().to_le_bytes()).collect();
             let mut results = [vec![1_u8; 16 * stride], vec![1; 16 * stride]];
