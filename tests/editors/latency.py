@@ -169,8 +169,8 @@ def measure(editor, options, advice=False):
                 # A popup that is open is only drawn anew where it changes.
                 taken = terminal.until(NUMBERS, 0.3 if early else 1.5)
                 terminal.drain(0.1)
-                # Takes the line back: closes a popup, and goes back key by key.
-                terminal.write("\x03" if editor is Helix else "")
+                # Takes the line back: closes a popup, if there is one (else it would type a letter), and goes back key by key.
+                terminal.write("\x03" if editor is Helix and (early or taken is not None) else "")
                 terminal.write("\x7f" * len(typed))
                 # What comes late is not the next round's.
                 terminal.drain(0.6 if options.model else 0.25)
