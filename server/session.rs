@@ -386,7 +386,7 @@ impl State {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Opened(opening) => {
-                self.let_go(&opening.uri, |_| true, Question::abandon);
+                self.let_go(&opening.uri, Question::abandon);
                 self.outdate(&opening.uri, None);
                 self.forget_shown(&opening.uri);
                 let uri = opening.uri.clone();
@@ -408,7 +408,7 @@ impl State {
             }
             Event::Saved { uri } => debug!(uri, "saved"),
             Event::Closed { uri } => {
-                self.let_go(&uri, |_| true, Question::abandon);
+                self.let_go(&uri, Question::abandon);
                 self.outdate(&uri, None);
                 self.forget_shown(&uri);
                 self.documents.remove(&uri);
@@ -489,12 +489,11 @@ impl State {
         }
     }
 
-    /// Ends, for the editor, every question about a document that is `such`.
-    fn let_go(&mut self, uri: &str, such: impl Fn(&Question) -> bool, end: impl Fn(&Question)) {
-        let concerned = |question: &Question| question.uri == uri && such(question);
-        self.resting.take_if(|(_, question)| concerned(question));
+    /// Ends, for the editor, every question about a document.
+    fn let_go(&mut self, uri: &str, end: impl Fn(&Question)) {
+        self.resting.take_if(|(_, question)| question.uri == uri);
         self.open.retain(|question| {
-            let concerned = concerned(question);
+            let concerned = question.uri == uri;
             if concerned {
                 end(question);
             }
@@ -521,9 +520,14 @@ impl State {
         // An answer now would be placed by the text before the change, and editors that show whatever comes
         // would show it in the wrong place. The work goes on where it may be the next answer, typed through.
         // A popup is filtered by what is typed meanwhile, and who waits for one (Helix) does not ask for the next
-        // before this one is there: it is answered as long as what is typed may be its beginning.
+        // before this one is there: its question moves on as long as what is typed may be the answer's beginning.
         let fits = |it: &Question| it.is_in_popup() && text.as_ref().is_some_and(|text| it.foresaw(text));
-        self.let_go(uri, |it| !fits(it), Question::supersede);
+        let kept = |it: &Question| it.uri == uri && it.is_open() && fits(it);
+        let moving: Vec<_> = self.open.extract_if(.., |it| kept(it)).collect();
+        self.let_go(uri, Question::supersede);
+        for question in moving {
+            self.move_on(&question);
+        }
     }
 
     /// Ends the work on a document that was closed, or whose text has become one that nobody foresaw.

@@ -88,7 +88,7 @@ impl State {
     }
 
     pub(super) fn asked(&mut self, asked: Asked) {
-        self.let_go(&asked.uri, |_| true, Question::supersede);
+        self.let_go(&asked.uri, Question::supersede);
         self.take_note(&asked.uri);
         let Asked { uri, position: cursor, selected, mut trigger, popup, arrived, reply } = asked;
         if self.follows_typing(&uri, cursor) && popup {
@@ -172,6 +172,36 @@ impl State {
                 older.supersede();
             }
         }
+    }
+
+    /// Moves a popup's question to where the cursor is once something was typed there; it must be one of this text.
+    pub(super) fn move_on(&mut self, older: &Question) {
+        let uri = &older.uri;
+        let document = self.documents.get(uri).map(|(document, _)| document);
+        let place = document.and_then(|document| {
+            let typed = older.typed(&document.text)?;
+            let cursor =
+                position::position(&document.text, older.snapshot.cursor + typed.len(), self.encoding);
+            Some((typed, cursor))
+        });
+        let snapshot = place
+            .and_then(|(typed, cursor)| Some((typed, self.snapshot(uri, cursor, older.snapshot.trigger)?)));
+        let Some((typed, snapshot)) = snapshot else {
+            older.supersede();
+            return;
+        };
+        let question = Arc::new(older.moved_on(snapshot, &typed));
+        self.watch(&question);
+        let cache = self.documents.get_mut(uri).map(|(_, cache)| cache);
+        let Snapshot { text, cursor, .. } = &question.snapshot;
+        if let Some(reused) = cache.and_then(|cache| cache.get(text, *cursor)) {
+            question.sketch(Some(reused.clone()));
+            question.answer(Some(reused.clone()));
+            self.go_ahead(question, Some(reused));
+            return;
+        }
+        self.open.push(Arc::clone(&question));
+        self.give(question);
     }
 
     /// Gives a question to the completer; the one that it displaces is answered as superseded.

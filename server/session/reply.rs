@@ -54,6 +54,11 @@ impl Reply {
         (Self(Mutex::new(Some(sender))), receiver)
     }
 
+    /// One that has answered.
+    fn spent() -> Self {
+        Self(Mutex::new(None))
+    }
+
     /// Answers, unless that has happened; says whether this was the answer.
     pub fn send(&self, answer: Answer) -> bool {
         let sender = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -96,6 +101,8 @@ pub struct Question {
     known: Option<Suggestion>,
     /// See [`Question::is_in_popup`].
     popup: bool,
+    /// Where the editor asked, and what was typed there since: see [`Question::moved_on`].
+    origin: Option<(Snapshot, String)>,
     /// Beside the best part, the best first.
     others: Mutex<Vec<Suggestion>>,
     /// What it was answered with, until somebody takes note of it.
@@ -146,8 +153,27 @@ impl Question {
     pub(crate) fn new(uri: String, snapshot: Snapshot, encoding: Encoding, due: Due, reply: Reply) -> Self {
         let (draft, dropped) = (Mutex::default(), AtomicBool::new(false));
         let (known, popup, others, said) = (None, false, Mutex::default(), Mutex::default());
-        let answer = Mutex::new((due, reply));
-        Self { uri, snapshot, encoding, answer, draft, known, popup, others, said, dropped }
+        let (answer, origin) = (Mutex::new((due, reply)), None);
+        Self { uri, snapshot, encoding, answer, draft, known, popup, origin, others, said, dropped }
+    }
+
+    /// This question for a popup, behind what was typed since at its cursor: `snapshot` is there. It has the reply now, and
+    /// answers in the place where the editor asked, with what was typed in front.
+    pub(crate) fn moved_on(&self, snapshot: Snapshot, typed: &str) -> Self {
+        let mut answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = answer.0;
+        let (_, reply) = std::mem::replace(&mut *answer, (due, Reply::spent()));
+        let origin = match &self.origin {
+            Some((asked, before)) => (asked.clone(), before.clone() + typed),
+            None => (self.snapshot.clone(), typed.to_owned()),
+        };
+        let question = Self::new(self.uri.clone(), snapshot, self.encoding, due, reply);
+        Self { popup: true, origin: Some(origin), ..question }
+    }
+
+    /// What has been typed at its cursor, if nothing else was done on the way to `text`.
+    pub(crate) fn typed(&self, text: &Rope) -> Option<String> {
+        reuse::typed(&self.snapshot, text)
     }
 
     /// This question, whose first answer is known: it is asked for what else there may be.
@@ -213,7 +239,7 @@ impl Question {
     /// Whether work on it may be of use for `text`: nothing but typing at its cursor has happened since, and what there
     /// is to be shown may come to say that.
     pub(crate) fn foresaw(&self, text: &Rope) -> bool {
-        let typed = reuse::typed(&self.snapshot, text);
+        let typed = self.typed(text);
         let draft = self.draft();
         typed.is_some_and(|typed| draft.best.as_ref().is_none_or(|draft| reuse::agrees(&draft.text, &typed)))
     }
@@ -231,12 +257,14 @@ impl Question {
             return false;
         }
         let first = self.first(suggestion);
-        let mut shown = first.clone().and_then(|suggestion| show(&self.snapshot, self.encoding, suggestion));
-        if let Some(shown) = &mut shown {
-            let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-            shown.others = others.iter().map(|it| it.text.clone()).filter(|it| *it != shown.text).collect();
+        let mut shown = first.clone().and_then(|suggestion| self.show(suggestion));
+        let mut others = Vec::new();
+        if let (Some(shown), Some(first)) = (&mut shown, &first) {
+            let all = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+            others = all.iter().map(|it| it.text.clone()).filter(|it| *it != first.text).collect();
+            let typed = self.origin.as_ref().map_or("", |(_, typed)| typed);
+            shown.others = others.iter().map(|it| format!("{typed}{it}")).collect();
         }
-        let others = shown.as_ref().map_or_else(Vec::new, |shown| shown.others.clone());
         let (first, arrived) = (first.filter(|_| shown.is_some()), self.due().arrived);
         let answer = shown.map_or(Answer::Nothing, |shown| Answer::Shown(Box::new(shown)));
         // Held until it is written: the edit that takes a suggestion may come at once.
@@ -246,6 +274,19 @@ impl Question {
             *said = Some(Said { shown: first, others, after: arrived.elapsed() });
         }
         answers
+    }
+
+    /// A suggestion in the coordinates of the editor, in the place where it asked.
+    fn show(&self, suggestion: Suggestion) -> Option<Shown> {
+        let Some((asked, typed)) = &self.origin else {
+            return show(&self.snapshot, self.encoding, suggestion);
+        };
+        let Suggestion { range, text } = suggestion;
+        if range.start != self.snapshot.cursor {
+            return None;
+        }
+        let range = asked.cursor..asked.cursor + range.len();
+        show(asked, self.encoding, Suggestion { range, text: format!("{typed}{text}") })
     }
 
     /// What the editor was answered, for who takes note of it; `None` if nothing was since.
