@@ -147,10 +147,7 @@ impl State {
         let question = Arc::new(question);
         self.watch(&question);
         if reused.is_some() || barren {
-            self.explained.note(Explanation::new(&question.snapshot, reused.as_ref(), None));
-            question.sketch(reused.clone());
-            question.answer(reused.clone());
-            self.go_ahead(question, reused);
+            self.answer_known(question, reused);
             return;
         }
         match self.model {
@@ -163,6 +160,19 @@ impl State {
                 return;
             }
         }
+        self.begin(question);
+    }
+
+    /// Answers a question with what is known, be it that there is nothing.
+    fn answer_known(&mut self, question: Arc<Question>, known: Option<Suggestion>) {
+        self.explained.note(Explanation::new(&question.snapshot, known.as_ref(), None));
+        question.sketch(known.clone());
+        question.answer(known.clone());
+        self.go_ahead(question, known);
+    }
+
+    /// Gives a question to the completer, at once or after a pause in typing.
+    fn begin(&mut self, question: Arc<Question>) {
         self.open.push(Arc::clone(&question));
         if self.settings.debounce.is_zero() {
             self.give(question);
@@ -194,14 +204,10 @@ impl State {
         self.watch(&question);
         let cache = self.documents.get_mut(uri).map(|(_, cache)| cache);
         let Snapshot { text, cursor, .. } = &question.snapshot;
-        if let Some(reused) = cache.and_then(|cache| cache.get(text, *cursor)) {
-            question.sketch(Some(reused.clone()));
-            question.answer(Some(reused.clone()));
-            self.go_ahead(question, Some(reused));
-            return;
+        match cache.and_then(|cache| cache.get(text, *cursor)) {
+            None => self.begin(question),
+            known => self.answer_known(question, known),
         }
-        self.open.push(Arc::clone(&question));
-        self.give(question);
     }
 
     /// Gives a question to the completer; the one that it displaces is answered as superseded.

@@ -126,27 +126,26 @@ impl Life {
 
     /// This came in front of the rest: whether it belongs to it.
     fn inserted(&mut self, text: &str) -> bool {
-        let typed = text.chars().nth(1).is_none() || text.trim().is_empty();
-        if self.advances(text, if typed { Piece::Typed } else { Piece::Taken }) {
+        let taken = text.chars().nth(1).is_some() && !text.trim().is_empty();
+        if self.advances(text, taken) {
             return true;
         }
         // Editors close brackets and quotes by themselves, with the key or right after it.
         let mut characters = text.chars();
         match (characters.next(), characters.next(), characters.next()) {
             (Some(opener), Some(closer), None) if closes(opener, closer) => {
-                self.advances(&text[..opener.len_utf8()], Piece::Typed)
+                self.advances(&text[..opener.len_utf8()], false)
             }
             (Some(closer), None, _) => self.gone.chars().last().is_some_and(|opener| closes(opener, closer)),
             _ => false,
         }
     }
 
-    /// Goes on behind `text`, if that is the beginning of the rest, or nearly and typed.
-    fn advances(&mut self, text: &str, piece: fn(usize) -> Piece) -> bool {
+    /// Goes on behind `text`, which was taken or typed, if that is the beginning of the rest, or nearly and typed.
+    fn advances(&mut self, text: &str, taken: bool) -> bool {
         if self.stage != Stage::Open {
             return false;
         }
-        let taken = matches!(piece(0), Piece::Taken(_));
         if self.offers.iter().any(|it| it.rest.starts_with(text)) {
             self.offers.retain_mut(|it| match it.rest.strip_prefix(text) {
                 Some(rest) => {
@@ -157,20 +156,16 @@ impl Life {
             });
         } else {
             let gone = self.gone.clone() + text;
-            let follows = |it: &Offer| nearly::rest(&it.whole, &gone).filter(|_| !taken);
-            let followed = self
-                .offers
-                .iter()
-                .filter_map(|it| Some(Offer { rest: follows(it)?, whole: it.whole.clone() }));
-            let followed: Vec<Offer> = followed.collect();
-            if followed.is_empty() {
+            let rests: Vec<_> = self.offers.iter().map(|it| nearly::rest(&it.whole, &gone)).collect();
+            if taken || rests.iter().all(Option::is_none) {
                 return false;
             }
-            self.offers = followed;
+            let offers = std::mem::take(&mut self.offers).into_iter().zip(rests);
+            self.offers = offers.filter_map(|(it, rest)| Some(Offer { rest: rest?, ..it })).collect();
         }
         self.range = self.range.start + text.len()..self.range.end + text.len();
         self.gone += text;
-        self.pieces.push(piece(text.len()));
+        self.pieces.push(if taken { Piece::Taken(text.len()) } else { Piece::Typed(text.len()) });
         if taken {
             self.characters += text.chars().count();
         }

@@ -29,7 +29,6 @@ interface Statistics {
   empty: number;
   superseded: number;
   cancelled: number;
-  accepted: number;
   p50Ms: number | null;
   p95Ms: number | null;
   /** Not where counting is switched off. */

@@ -109,14 +109,11 @@ impl Pool {
         self.run(pieces, |_, thread| {
             for run in (thread..threads).chain(0..thread) {
                 let Cursor(next) = &next[run];
-                let piece = next.load(Ordering::Relaxed);
-                // As many claims as pieces: each finds one, and what others claimed behind the end is no piece.
+                let piece = next.fetch_add(1, Ordering::Relaxed);
+                // As many claims as pieces: each finds one, in one of the runs.
                 if piece < end(run) {
-                    let piece = next.fetch_add(1, Ordering::Relaxed);
-                    if piece < end(run) {
-                        work(piece, thread);
-                        return;
-                    }
+                    work(piece, thread);
+                    return;
                 }
             }
         });
@@ -375,17 +372,19 @@ mod tests {
             let pool = Pool::new(threads);
             for pieces in [0, 1, 2, 3, 7, 100, 1000] {
                 let counts: Vec<_> = (0..pieces).map(|_| AtomicUsize::new(0)).collect();
-                let last: Vec<_> = (0..threads).map(|_| AtomicUsize::new(usize::MAX)).collect();
-                let jumps = AtomicUsize::new(0);
+                let taken: Vec<_> = (0..threads).map(|_| Mutex::new(Vec::new())).collect();
                 pool.run_in_order(pieces, |piece, thread| {
                     counts[piece].fetch_add(1, Ordering::Relaxed);
-                    if last[thread].swap(piece, Ordering::Relaxed).wrapping_add(1) != piece {
-                        jumps.fetch_add(1, Ordering::Relaxed);
-                    }
+                    taken[thread].lock().unwrap().push(piece);
                 });
                 assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
-                if threads == 1 {
-                    assert!(jumps.into_inner() <= 1);
+                for (thread, taken) in taken.into_iter().enumerate() {
+                    let taken = taken.into_inner().unwrap();
+                    let run = pieces * thread / threads..pieces * (thread + 1) / threads;
+                    let (own, others) =
+                        taken.split_at(taken.iter().take_while(|it| run.contains(it)).count());
+                    assert!(own.is_sorted(), "{own:?}");
+                    assert!(others.iter().all(|it| !run.contains(it)), "others first: {others:?}");
                 }
             }
         }

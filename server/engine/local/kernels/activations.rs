@@ -235,7 +235,7 @@ pub(in crate::local) fn halve(floats: &[f32], slot: &mut Slot<'_>) {
 
 /// The nearest bfloat16, the one away from zero of two; of a NaN a NaN.
 #[inline(always)]
-fn half(x: f32) -> u16 {
+pub(super) fn half(x: f32) -> u16 {
     let bits = x.to_bits();
     let rounded = (bits.wrapping_add(0x8000) >> 16) as u16;
     if bits & 0x7fff_ffff > 0x7f80_0000 { 0x7fc0 } else { rounded }

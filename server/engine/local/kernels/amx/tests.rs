@@ -4,7 +4,7 @@
 use super::model::Model;
 use super::tiles::Tiles;
 use super::{GROUPS, ROWS, Unpack, multiply};
-use crate::local::kernels::activations::{Slot, halve};
+use crate::local::kernels::activations::{Slot, half, halve};
 use crate::local::kernels::portable::{self, Portable};
 use crate::local::kernels::product::{ForForm, Form, Tile, Wide, for_form};
 use crate::local::kernels::{Entries, Many};
@@ -15,9 +15,8 @@ impl Unpack for Portable {
         for row in 0..16 {
             for column in 0..4 {
                 let value = f32::from(codes[4 * row + column]).mul_add(scale[row], offset[row]);
-                let half = (value.to_bits().wrapping_add(0x8000) >> 16) as u16;
                 // SAFETY: the caller's promise.
-                unsafe { to.add(column / 2 * 32 + 2 * row + column % 2).write(half) };
+                unsafe { to.add(column / 2 * 32 + 2 * row + column % 2).write(half(value)) };
             }
         }
     }
@@ -171,13 +170,13 @@ fn the_model_multiplies_matrices() {
         // Small whole numbers: every sum is exact.
         let mut numbers = |len| (0..len).map(|_| random.i32(-128..=128)).collect::<Vec<_>>();
         let (left, right) = (numbers(rows * depth), numbers(depth * columns));
-        let half = |number: i32| ((number as f32).to_bits() >> 16) as u16;
-        let halves: Vec<u16> = left.iter().copied().map(half).collect();
+        let halves: Vec<u16> = left.iter().map(|&number| half(number as f32)).collect();
         // Two rows of the right matrix beside each other, as the instruction wants them.
         let mut packed = vec![0_u16; depth * columns];
         for row in 0..depth {
             for column in 0..columns {
-                packed[(row / 2 * columns + column) * 2 + row % 2] = half(right[row * columns + column]);
+                packed[(row / 2 * columns + column) * 2 + row % 2] =
+                    half(right[row * columns + column] as f32);
             }
         }
         let (sums, a, b) = ((rows, 4 * columns), (rows, 2 * depth), (steps, 4 * columns));
