@@ -18,7 +18,7 @@ use crate::local::kernels::attention::{Attend, BLOCK, DIM, KEYS, ROWS};
 use crate::local::kernels::pack::Packed;
 use crate::local::linear::{Compute, Linear, Target};
 use crate::local::pool::{Chunks, Pool};
-use crate::local::{Ask, Batch, Begun, Decoder};
+use crate::local::{Ask, Batch, Begun, Decoder, pace};
 use crate::{EngineError, TokenId};
 
 mod load;
@@ -30,7 +30,7 @@ use pages::Pages;
 use suspended::{Group, Progress, Suspended};
 
 /// Tokens that pass through the layers together: enough to use unpacked weights often, few enough that what
-/// lies between two layers stays in the cache.
+/// lies between two layers stays in the cache. A few more where else these would be left over.
 const CHUNK: usize = 256;
 
 /// A decoder of the llama family with its weights and sequences.
@@ -98,7 +98,12 @@ impl Run {
     }
 }
 
-/// What lies between the layers, for up to [`CHUNK`] tokens.
+/// The end of the chunk that starts at `start` of `len` tokens. See [`pace::SMALLEST`] for the few that it takes along.
+fn chunk_end(start: usize, len: usize) -> usize {
+    if len - start < CHUNK + pace::SMALLEST { len } else { start + CHUNK }
+}
+
+/// What lies between the layers, for about [`CHUNK`] tokens.
 #[derive(Debug, Default)]
 struct Work {
     activations: Activations,
@@ -204,8 +209,8 @@ impl CpuDecoder {
         self.weight_bytes() - (spared + self.embedding.as_ref().map_or(0, Packed::bytes)) as u64
     }
 
-    /// Takes the first `end` tokens of a batch through the layers, from where they are; at most [`CHUNK`] of them are
-    /// not finished. Leaves the stream of the last `rows` in the work space; these stay unfinished, before the last
+    /// Takes the first `end` tokens of a batch through the layers, from where they are; about [`CHUNK`] of them are not
+    /// finished. Leaves the stream of the last `rows` in the work space; these stay unfinished, before the last
     /// layer, because their logits can only come from there.
     fn pass(
         &mut self,
@@ -327,8 +332,10 @@ impl Decoder for CpuDecoder {
             progress.cut(tokens.len() - rows);
         }
         let mut written = 0;
-        for start in (progress.finished()..tokens.len()).step_by(CHUNK) {
-            let chunk = start..tokens.len().min(start + CHUNK);
+        let mut end_of_chunk = progress.finished();
+        while end_of_chunk < tokens.len() {
+            let chunk = end_of_chunk..chunk_end(end_of_chunk, tokens.len());
+            end_of_chunk = chunk.end;
             // Positions of this chunk whose logits are asked for: those among the last `rows` of all.
             let left = tokens.len() - chunk.end;
             let here = rows.saturating_sub(left).min(chunk.len()).min(rows - written);

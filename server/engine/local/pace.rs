@@ -9,7 +9,7 @@ use crate::Rates;
 /// next prompt does not begin with it, or the decoder keeps nothing of it.
 const CHUNK: Duration = Duration::from_millis(100);
 /// Fewer tokens cost hardly less: the weights are read once either way, and up to eight rows by the slower product.
-const SMALLEST: usize = 16;
+pub(super) const SMALLEST: usize = 16;
 /// More tokens gain hardly more, and their activations need room.
 const LARGEST: usize = 512;
 /// Weight of the newest measurement.
@@ -34,10 +34,13 @@ impl Pace {
     ///
     /// Others that join them pass the layers by themselves until they have caught up. That pays if all of the rest goes
     /// with them; else the weights are read once more for few tokens, and those that are begun go alone.
+    ///
+    /// Fewer than [`SMALLEST`] are never left behind. They would cost as much as these, and where products of few rows
+    /// have other bits than those of many (AMX), what a prompt gives would depend on how fast it was read.
     pub(super) fn chunk(&self, begun: usize, left: usize) -> usize {
         let most = ((self.rates.prefill * CHUNK.as_secs_f32()).round() as usize).clamp(SMALLEST, LARGEST);
         let chunk = if left > most && 2 * begun >= most { begun } else { most.max(begun) };
-        chunk.min(left)
+        if left.saturating_sub(chunk) < SMALLEST { left } else { chunk }
     }
 
     /// A chunk of `tokens` was worked on for `time`, of which so much, in tokens, was done: less than all where it was
@@ -111,6 +114,22 @@ mod tests {
         assert_eq!(pace.chunk(5, 500), 30);
         assert_eq!(pace.chunk(60, 500), 60, "nothing of it is left behind");
         assert_eq!(pace.chunk(60, 60), 60);
+    }
+
+    #[test]
+    fn few_tokens_are_never_left_behind() {
+        let mut pace = Pace::default();
+        for rate in 0..60 {
+            pace.rates.prefill = rate as f32 * 100.0;
+            for begun in [0, 1, 20, 300] {
+                for all in begun.max(1)..700 {
+                    let chunk = pace.chunk(begun, all);
+                    assert!(begun <= chunk && chunk <= all && (1..LARGEST + SMALLEST).contains(&chunk));
+                    assert!(chunk == all || all - chunk >= SMALLEST, "{chunk} of {all}, {begun} begun, {rate}");
+                    assert!(chunk >= SMALLEST.min(all), "{chunk} of {all}, {begun} begun, {rate}");
+                }
+            }
+        }
     }
 
     #[test]
