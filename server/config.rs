@@ -202,7 +202,7 @@ const KEYS: &[Key] = &[
     Key {
         name: "prefix-tokens",
         expected: "a whole number from 16 to 131072",
-        default: "512",
+        default: "2048",
         description: "Tokens of the file before the cursor that the model sees at most.",
         set: |settings, value| {
             settings.suggest.prefix_tokens = size(value, 16..=131_072)?;

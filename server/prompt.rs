@@ -1,6 +1,9 @@
 //! From a file and a cursor to the tokens a model is asked to continue.
 //! It knows nothing of what will come out.
 
+use std::cell::RefCell;
+use std::ops::Range;
+
 use taper_engine::{Prompt, TokenId, Tokens};
 use taper_grammars::Language;
 
@@ -51,17 +54,37 @@ const LONGEST_HEAL: usize = 128;
 
 /// Builds the prompt, and returns it with the window of text that it was made from.
 pub fn build(profile: &Profile, tokens: &Tokens, file: File<'_>, budget: Budget) -> (Prompt, Window) {
-    build_as_at(file.cursor, profile, tokens, file, budget)
+    build_as_at(file.cursor, profile, tokens, file, budget, &Memo::default())
+}
+
+/// Texts of one state of a file that were encoded already: the prompts that may be made for a place are many, and most of
+/// their text is the same.
+#[derive(Debug, Default)]
+pub struct Memo(RefCell<Vec<(Range<usize>, Vec<TokenId>)>>);
+
+impl Memo {
+    /// The tokens of `text`, which stands at `at` in the file, in bytes.
+    fn encode(&self, tokens: &Tokens, text: &str, at: Range<usize>) -> Vec<TokenId> {
+        let mut known = self.0.borrow_mut();
+        if let Some((_, ids)) = known.iter().find(|(it, _)| *it == at) {
+            return ids.clone();
+        }
+        let ids = tokens.encode(text);
+        known.push((at, ids.clone()));
+        ids
+    }
 }
 
 /// [`build`], with the start of the window and the anchor where they were when the cursor stood at `earlier`, a byte
 /// offset before it: what was read then is the beginning of this prompt. It is longer by what lies between the two.
+/// `memo` is for this state of the file only.
 pub fn build_as_at(
     earlier: usize,
     profile: &Profile,
     tokens: &Tokens,
     file: File<'_>,
     budget: Budget,
+    memo: &Memo,
 ) -> (Prompt, Window) {
     let room = profile.context.saturating_sub(budget.answer + HEADER_TOKENS + 8);
     let suffix_room = budget.suffix.min(room / 3);
@@ -71,7 +94,8 @@ pub fn build_as_at(
     let since = file.cursor.saturating_sub(earlier);
     loop {
         let window = window::take_as_at(earlier, file.text, file.cursor, prefix_bytes, suffix_bytes);
-        let parts = Parts::new(profile, tokens, &window, file.text.byte_to_line(earlier));
+        let parts =
+            Parts::new(profile, tokens, (&window, file.cursor), file.text.byte_to_line(earlier), memo);
         let all = parts.head.len() + parts.tail.len();
         // About as many as there were at the earlier place: so the same windows are too large.
         let bytes = window.prefix.len().max(1);
@@ -102,8 +126,16 @@ struct Parts {
 }
 
 impl Parts {
-    fn new(profile: &Profile, tokens: &Tokens, window: &Window, line: usize) -> Self {
+    fn new(
+        profile: &Profile,
+        tokens: &Tokens,
+        (window, cursor): (&Window, usize),
+        line: usize,
+        memo: &Memo,
+    ) -> Self {
         let prefix = &window.prefix;
+        // A cursor inside a character is moved before it.
+        let start = cursor.saturating_sub(prefix.len());
         let healed = if profile.form.heal { heal_at(prefix) } else { prefix.len() };
         let anchor = match profile.form.layout {
             Layout::Anchored { lines } if profile.template.is_some() => anchor(window, line, lines),
@@ -111,9 +143,13 @@ impl Parts {
         };
         let anchor = anchor.min(healed);
         Self {
-            head: tokens.encode(&prefix[..anchor]),
-            suffix: if profile.template.is_some() { tokens.encode(&window.suffix) } else { Vec::new() },
-            tail: tokens.encode(&prefix[anchor..healed]),
+            head: memo.encode(tokens, &prefix[..anchor], start..start + anchor),
+            suffix: if profile.template.is_some() {
+                memo.encode(tokens, &window.suffix, cursor..cursor + window.suffix.len())
+            } else {
+                Vec::new()
+            },
+            tail: memo.encode(tokens, &prefix[anchor..healed], start + anchor..start + healed),
             forced: prefix.as_bytes()[healed..].to_vec(),
         }
     }
@@ -219,7 +255,7 @@ mod tests {
             let build = |lines: usize, earlier: usize| {
                 let text = Rope::from(format!("{}\nafter\n", &before[..lines * 9]));
                 let file = File { text: &text, cursor: lines * 9, path: "a", language: None };
-                build_as_at(earlier * 9, &profile, engine.tokens(), file, budget).0.tokens
+                build_as_at(earlier * 9, &profile, engine.tokens(), file, budget, &Memo::default()).0.tokens
             };
             let then = build(line, line);
             let shared =
@@ -263,5 +299,32 @@ mod tests {
         }
         anchors.dedup();
         assert_eq!(anchors.len(), 64 / ANCHOR_STEP - 1);
+    }
+
+    #[test]
+    fn what_was_encoded_for_one_prompt_serves_the_next_one() {
+        let engine: Box<dyn Engine> = Box::new(Scripted::new());
+        let mut profile = Profile::of(engine.about(), engine.tokens());
+        let text: String = (0..200).map(|n| format!("größe_{n} = {}\n", n * n)).collect();
+        let text = Rope::from(text);
+        for layout in [Layout::Plain, Layout::Anchored { lines: 10 }] {
+            for heal in [false, true] {
+                profile.form = Form { layout, heal, header: true };
+                let file =
+                    File { text: &text, cursor: text.line_to_byte(150) + 4, path: "a", language: None };
+                let memo = Memo::default();
+                for (prefix, suffix) in [(900, 300), (450, 150), (160, 40)] {
+                    let budget = Budget { prefix, suffix, answer: 10 };
+                    for line in [150, 149, 146, 134, 100] {
+                        let earlier = text.line_to_byte(line);
+                        let build =
+                            |memo| build_as_at(earlier, &profile, engine.tokens(), file, budget, memo).0;
+                        assert_eq!(build(&memo), build(&Memo::default()), "{layout:?} {budget:?} {line}");
+                    }
+                }
+                let (kept, asked) = (memo.0.borrow().len(), 3 * 5 * 3);
+                assert!(kept < asked, "{kept} texts for {asked} questions");
+            }
+        }
     }
 }

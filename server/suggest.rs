@@ -129,7 +129,7 @@ impl Default for Options {
             max_tokens: 96,
             extent: Extent::Auto,
             eagerness: Eagerness::Medium,
-            prefix_tokens: 512,
+            prefix_tokens: 2048,
             suffix_tokens: 128,
             idle: Idle::Modest,
         }

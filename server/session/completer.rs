@@ -170,7 +170,7 @@ impl Completer {
         let time_left = deadline.saturating_duration_since(now).saturating_sub(MARGIN);
         let mailbox = Arc::clone(&self.mailbox);
         let mut following = Following::asked(&mailbox, &question);
-        let outcome = generate(resident, Some(time_left), &question.snapshot, &mut following);
+        let outcome = generate(resident, time_left, &question.snapshot, &mut following);
         let ended_early = following.is_broken();
         let newest = following.ended();
         let follower = Some(&newest.question).filter(|newest| !Arc::ptr_eq(newest, &question)).cloned();
@@ -278,7 +278,7 @@ impl Completer {
         let mailbox = Arc::clone(&self.mailbox);
         let uri = idling.question.uri.clone();
         let mut following = Following::ahead(&mailbox, idling, &uri, &place);
-        let outcome = generate(resident, None, &place, &mut following);
+        let outcome = generate(resident, ahead::MEANWHILE, &place, &mut following);
         let ended_early = following.is_broken();
         let newest = following.ended();
         let asked = newest.asked;
@@ -408,12 +408,14 @@ pub(super) fn guarded<T>(
 /// Asks the model about a place.
 fn generate(
     resident: &mut Resident,
-    time_left: Option<Duration>,
+    time_left: Duration,
     place: &Snapshot,
     following: &mut Following<'_>,
 ) -> Result<(Option<Suggestion>, Work), Failure> {
     guarded(resident, |Resident { engine, profile }| {
-        suggest_within(time_left, place, profile, engine.as_mut(), &mut |progress| following.watch(progress))
+        suggest_within(Some(time_left), place, profile, engine.as_mut(), &mut |progress| {
+            following.watch(progress)
+        })
     })
 }
 

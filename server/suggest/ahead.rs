@@ -7,7 +7,7 @@ use std::time::Duration;
 use taper_engine::{Engine, EngineError, Limits, Stop};
 
 use super::plan::{self, KEYSTROKE};
-use super::{Snapshot, Suggestion, Trigger, budget, file};
+use super::{Idle, Snapshot, Suggestion, Trigger, budget, file};
 use crate::prompt::{self, template::Profile};
 use crate::text::Edit;
 
@@ -16,21 +16,28 @@ use crate::text::Edit;
 const FRESH: usize = 8;
 
 /// A window that can be read in this time comes first: a question should not wait for longer.
-const MEANWHILE: Duration = Duration::from_millis(200);
+pub const MEANWHILE: Duration = Duration::from_millis(200);
 
 /// What became of a reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Read {
     /// There was nothing to read, or so little that a question can.
     Already,
-    /// All of it is in the cache now.
+    /// All that is to be read is in the cache now.
     Whole,
     /// `watch` ended it; what was read is in the cache.
     Interrupted,
 }
 
-/// Reads the prompt that is best for `snapshot` into the engine's cache: the whole window, and a suffix that has seen
-/// what stands before it. Where that takes long, first a shorter one that a question meanwhile can be answered from.
+/// What the whole window may take to be read. A machine that needs longer reads a shorter one at each new place: else its
+/// fans would run for longer than somebody stays there.
+fn whole_window(idle: Idle) -> Duration {
+    Duration::from_secs(if idle == Idle::Full { 30 } else { 8 })
+}
+
+/// Reads the prompt that is best for `snapshot` into the engine's cache: the whole window, or the longest that this
+/// engine reads in reasonable time, and a suffix that has seen what stands before it. Where that takes long, first a
+/// shorter one that a question meanwhile can be answered from.
 ///
 /// # Errors
 /// The engine failed; see [`Engine::generate`].
@@ -40,19 +47,37 @@ pub fn read(
     engine: &mut dyn Engine,
     watch: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> Result<Read, EngineError> {
-    let (prompt, _) = prompt::build(profile, engine.tokens(), file(snapshot), budget(&snapshot.options));
+    read_within(whole_window(snapshot.options.idle), snapshot, profile, engine, watch)
+}
+
+/// [`read`], with what the whole window may take.
+pub(super) fn read_within(
+    time: Duration,
+    snapshot: &Snapshot,
+    profile: &Profile,
+    engine: &mut dyn Engine,
+    watch: &mut dyn FnMut() -> ControlFlow<()>,
+) -> Result<Read, EngineError> {
+    let (best, _) = prompt::build(profile, engine.tokens(), file(snapshot), budget(&snapshot.options));
     let stale = |stale| Limits { max_tokens: 0, stale, background: true };
-    if engine.unread(&prompt, &stale(FRESH)) <= KEYSTROKE {
+    if engine.unread(&best, &stale(FRESH)) <= KEYSTROKE {
         return Ok(Read::Already);
     }
-    let first = plan::choose(MEANWHILE, snapshot, profile, engine, prompt.clone());
+    let mut done = Read::Already;
+    let first = plan::choose(MEANWHILE, snapshot, profile, engine, best.clone());
     if first.short && engine.unread(&first.prompt, &stale(first.stale)) > KEYSTROKE {
         let read = engine.generate(&first.prompt, &stale(first.stale), &mut |_| watch())?;
         if read.stop == Stop::Watch {
             return Ok(Read::Interrupted);
         }
+        done = Read::Whole;
     }
-    let read = engine.generate(&prompt, &stale(0), &mut |_| watch())?;
+    // Only now, for what was read first may be the first that tells how fast this goes.
+    let longest = plan::longest(time, snapshot, profile, engine, best);
+    if engine.unread(&longest, &stale(FRESH)) <= KEYSTROKE {
+        return Ok(done);
+    }
+    let read = engine.generate(&longest, &stale(0), &mut |_| watch())?;
     Ok(if read.stop == Stop::Watch { Read::Interrupted } else { Read::Whole })
 }
 

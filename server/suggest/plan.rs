@@ -1,12 +1,13 @@
 //! Which prompt an answer comes from: the best one where there is time to read it, else one that is read already.
 //! It knows nothing of clocks: it is told the time that is left.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use taper_engine::{Engine, Limits, Prompt};
 
 use super::{Snapshot, budget, file};
-use crate::prompt::{self, Budget, template::Profile};
+use crate::prompt::{self, Budget, Memo, template::Profile};
 
 /// The shortest window, tokens before and after the cursor: less gives answers that are not worth having. The window
 /// keeps at least half of it, because its start moves in steps.
@@ -93,6 +94,26 @@ pub(super) fn choose(
     Chosen { stale, ..all.swap_remove(at) }
 }
 
+/// The longest prompt that is read in `time` from its first token to its last, at the speed that the engine lately had:
+/// `best`, or one of a shorter window; the shortest where none is, or nothing was measured.
+pub(super) fn longest(
+    time: Duration,
+    snapshot: &Snapshot,
+    profile: &Profile,
+    engine: &dyn Engine,
+    best: Prompt,
+) -> Prompt {
+    let most = engine.rates().prefill * time.as_secs_f32();
+    let mut longest = best;
+    for budget in budgets(budget(&snapshot.options)) {
+        if longest.tokens.len() as f32 <= most {
+            break;
+        }
+        longest = prompt::build(profile, engine.tokens(), file(snapshot), budget).0;
+    }
+    longest
+}
+
 /// All prompts but the best one, the best first: the whole window as it was some lines ago, then shorter ones, as they
 /// are and as they were. Some may be alike.
 fn others<'a>(
@@ -104,9 +125,11 @@ fn others<'a>(
     let line = text.byte_to_line(snapshot.cursor);
     let ago = LINES_AGO.iter().filter_map(move |ago| Some(text.line_to_byte(line.checked_sub(*ago)?)));
     let earlier = [snapshot.cursor].into_iter().chain(ago);
+    let memo = Rc::new(Memo::default());
     [whole].into_iter().chain(budgets(whole)).flat_map(move |budget| {
+        let memo = Rc::clone(&memo);
         earlier.clone().map(move |earlier| {
-            let prompt = prompt::build_as_at(earlier, profile, engine.tokens(), file, budget).0;
+            let prompt = prompt::build_as_at(earlier, profile, engine.tokens(), file, budget, &memo).0;
             let (short, older) = (budget != whole, earlier != snapshot.cursor);
             Chosen { prompt, short, older, stale: STALE }
         })
@@ -214,6 +237,22 @@ mod tests {
         let place = typed(&place, "u");
         let (_, work) = ask(Some(LEFT), &place, &mut it);
         assert!(!work.short && work.evaluated <= 4 && work.prompt_tokens > 1000, "{work:?}");
+    }
+
+    #[test]
+    fn where_the_whole_window_takes_too_long_a_shorter_one_is_read_and_gone_on_with() {
+        let mut it = engine();
+        let place = snapshot();
+        // 1,000 tokens of about 2,000, once it is known how fast they are read.
+        let time = Duration::from_millis(200);
+        let on = &mut || ControlFlow::Continue(());
+        assert_eq!(ahead::read_within(time, &place, &it.1, it.0.as_mut(), on).unwrap(), Read::Whole);
+        assert_eq!(ahead::read_within(time, &place, &it.1, it.0.as_mut(), on).unwrap(), Read::Already);
+        let (_, work) = ask(Some(LEFT), &place, &mut it);
+        assert!(work.short && work.evaluated <= 4 && work.prompt_tokens >= 400, "{work:?}");
+        assert_eq!(read(&place, &mut it), Read::Whole, "eight seconds are enough");
+        let (_, work) = ask(Some(LEFT), &place, &mut it);
+        assert!(!work.short && work.evaluated <= 4, "{work:?}");
     }
 
     #[test]

@@ -125,7 +125,10 @@ mod tests {
                 for all in begun.max(1)..700 {
                     let chunk = pace.chunk(begun, all);
                     assert!(begun <= chunk && chunk <= all && (1..LARGEST + SMALLEST).contains(&chunk));
-                    assert!(chunk == all || all - chunk >= SMALLEST, "{chunk} of {all}, {begun} begun, {rate}");
+                    assert!(
+                        chunk == all || all - chunk >= SMALLEST,
+                        "{chunk} of {all}, {begun} begun, {rate}"
+                    );
                     assert!(chunk >= SMALLEST.min(all), "{chunk} of {all}, {begun} begun, {rate}");
                 }
             }

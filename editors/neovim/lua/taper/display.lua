@@ -5,6 +5,7 @@
 -- the plugin draws only what Neovim cannot: what remains of a suggestion that was accepted in part, another candidate,
 -- what follows a suggestion that was accepted, and what the server found out later.
 local config = require('taper.config')
+local menu = require('taper.menu')
 local suggestion = require('taper.suggestion')
 
 local M = {}
@@ -202,7 +203,7 @@ function M.more(client, params)
   local now = here()
   if vim.deep_equal(dismissed, now) or all.open and vim.deep_equal(all.here, now) then return end
   -- What grows under an open menu would push its text about; the next event asks.
-  if vim.fn.pumvisible() == 1 then
+  if menu.open() then
     asked = nil
     return
   end

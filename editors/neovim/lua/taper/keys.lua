@@ -1,6 +1,7 @@
 -- Insert mode keys that act only while a suggestion is shown, and are else what they were before.
 -- It knows nothing of what the actions do.
 local config = require('taper.config')
+local menu = require('taper.menu')
 
 local M = {}
 
@@ -8,14 +9,6 @@ local M = {}
 local always = { trigger = true }
 -- What was mapped by `map`: action to key.
 M.mapped = {}
-
-local function menu_open()
-  if vim.fn.pumvisible() == 1 then return true end
-  local cmp, blink = package.loaded['cmp'], package.loaded['blink.cmp']
-  if cmp and cmp.visible and cmp.visible() then return true end
-  local visible = blink and (blink.is_menu_visible or blink.is_visible)
-  return visible and visible() or false
-end
 
 -- What a name stands for where nothing was mapped: the key itself.
 local PLAIN = 'taper: as it was'
@@ -57,8 +50,8 @@ function M.map()
       keep(key, kept)
       local act = ("<Cmd>lua require('taper').%s()<CR>"):format(action)
       vim.keymap.set('i', key, function()
-        local menu = action == 'accept' and not config.used.accept_over_menu and menu_open()
-        local mine = not menu and (require('taper.display').shown() or always[action] and require('taper').active(0))
+        local yields = action == 'accept' and not config.used.accept_over_menu and menu.open()
+        local mine = not yields and (require('taper.display').shown() or always[action] and require('taper').active(0))
         return mine and act or kept
         -- Remapped, so that what was kept is found.
       end, { expr = true, remap = true, replace_keycodes = true, desc = 'taper: ' .. action:gsub('_', ' ') })
