@@ -10,8 +10,9 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
-import { Editor, until } from "./vscode_page.mjs";
+import { Editor, put, until } from "./vscode_page.mjs";
 import { script, shim as shimIn } from "./vscode_server.mjs";
+import { virtual } from "./vscode_virtual.mjs";
 
 const names = ["code", "vsix", "taper", "out", "model", "only"];
 const { values: given } = parseArgs({ options: Object.fromEntries(names.map((name) => [name, { type: "string" }])) });
@@ -20,7 +21,6 @@ for (const name of ["code", "vsix", "taper", "out"]) given[name] = path.resolve(
 if (given.model && given.model !== "auto") given.model = path.resolve(given.model);
 fs.mkdirSync(given.out, { recursive: true });
 
-const CURSOR = "▮";
 const ADD = "def add(a, b):\n    ▮\n\n\nprint(add(1, 2))\n";
 const SUM = "return a + b";
 const LOOP = "for x in range(n):\n        print(x)";
@@ -37,7 +37,7 @@ const SUGGESTIONS = [
 const FILES = {
   ...Object.fromEntries(SUGGESTIONS.map(([, file, fixture]) => [file, fixture])),
   ...Object.fromEntries(
-    ["word", "several", "through", "end", "away", "dismiss", "undo", "fast", "compare", "pause", "menu", "off", "crash", "outlive", "later"].map(
+    ["word", "several", "through", "end", "away", "dismiss", "undo", "fast", "compare", "pause", "menu", "off", "crash", "outlive", "later", "remote"].map(
       (name) => [`${name}.py`, ADD],
     ),
   ),
@@ -90,18 +90,7 @@ async function check(editor, name, work) {
   }
 }
 
-/** Opens a file with the cursor in its place; what stands before and after it. */
-async function place(editor, file, fixture = FILES[file]) {
-  const [before, after] = fixture.split(CURSOR);
-  await editor.open(file);
-  await editor.goTo(before, after);
-  return [before, after];
-}
-
-/** Puts files with a cursor into a folder. */
-function put(work, fixtures) {
-  for (const [file, fixture] of fixtures) fs.writeFileSync(path.join(work, file), fixture.replace(CURSOR, ""));
-}
+const place = (editor, file, fixture = FILES[file]) => editor.place(file, fixture);
 
 function parses(file) {
   const code = "import sys; compile(open(sys.argv[1], 'rb').read(), sys.argv[1], 'exec')";
@@ -150,6 +139,14 @@ async function scripted() {
     await check(editor, "ready", () => editor.status(/^taper: ready/, 60000));
     for (const one of SUGGESTIONS) await check(editor, one[0], () => suggestion(editor, one));
 
+    await check(editor, "a remote folder", () =>
+      with_suggestion(editor, "remote.py", "retu", async () => {
+        // Else nothing of this file would show what happens in remote folders.
+        const uri = await editor.uri();
+        if (!/^vscode-remote:\/\/.*\/remote\.py$/.test(uri)) throw new Error(`it is ${uri}`);
+        await editor.press("Tab");
+        await editor.ghostGone();
+      }, SUM));
     await check(editor, "a word at a time", () =>
       with_suggestion(editor, "word.py", "retu", async () => {
         await editor.press("Control+ArrowRight");
@@ -634,6 +631,7 @@ async function model() {
 const begun = Date.now();
 await scripted();
 await talk();
+await virtual(given, folder, check);
 if (given.model) await model();
 fs.rmSync(folder, { recursive: true, force: true });
 console.log(`${passed} passed, ${failed} failed, ${Math.round((Date.now() - begun) / 1000)} s`);

@@ -22,18 +22,28 @@ export async function until(question, milliseconds, what) {
 const GHOST = '[class*="ghost-text"]';
 const STATUS = '.statusbar-item [aria-label^="taper: "], .statusbar-item[aria-label^="taper: "]';
 const PALETTE = ".quick-input-widget";
+/** Where the cursor is in a fixture. */
+export const CURSOR = "▮";
+
+/** Puts files with a cursor into a folder. */
+export function put(folder, fixtures) {
+  for (const [file, fixture] of fixtures) fs.writeFileSync(path.join(folder, file), fixture.replace(CURSOR, ""));
+}
 
 export class Editor {
   /** Starts code-server with the extension installed, `server` named in the settings, and a browser that shows it. `fill`
    * puts files into the folder that is opened; all of them must fit into a window of this size. If it returns the name of a
-   * workspace's file there, that is opened instead. `more` are settings of the user. */
+   * workspace's file there, or the URI of another folder, that is opened instead; extensions that it puts into the second
+   * folder are there from the start. `more` are settings of the user. */
   static async start(given, server, size, fill, more = {}) {
     const editor = new Editor();
     editor.out = given.out;
     editor.home = fs.mkdtempSync(path.join(os.tmpdir(), "taper-vscode-"));
     editor.work = path.join(editor.home, "work");
     fs.mkdirSync(editor.work);
-    const workspace = fill(editor.work);
+    const extensions = path.join(editor.home, "extensions");
+    fs.mkdirSync(extensions);
+    const other = fill(editor.work, extensions) ?? editor.work;
     editor.user = path.join(editor.home, "user");
     fs.mkdirSync(path.join(editor.user, "User"), { recursive: true });
     // Settings of the machine have a file of their own where VS Code runs on a server.
@@ -65,7 +75,7 @@ export class Editor {
     const env = { ...process.env, HOME: editor.home };
     const common = [
       path.join(given.code, "node_modules/code-server/out/node/entry.js"),
-      ...["--user-data-dir", editor.user, "--extensions-dir", path.join(editor.home, "extensions")],
+      ...["--user-data-dir", editor.user, "--extensions-dir", extensions],
     ];
     const node = path.join(given.code, "node24");
     const installed = spawnSync(node, [...common, "--install-extension", given.vsix], { env, encoding: "utf8" });
@@ -94,7 +104,7 @@ export class Editor {
         args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync"],
       });
       editor.page = editor.browser.pages()[0] ?? (await editor.browser.newPage());
-      const opened = workspace === undefined ? `folder=${editor.work}` : `workspace=${path.join(editor.work, workspace)}`;
+      const opened = other.endsWith(".code-workspace") ? `workspace=${path.join(editor.work, other)}` : `folder=${other}`;
       await editor.page.goto(`http://127.0.0.1:${port}/?${opened}`);
       await editor.page.waitForSelector(".monaco-workbench .statusbar", { timeout: 90000 });
     } catch (error) {
@@ -177,6 +187,19 @@ export class Editor {
     await this.focused();
     // The status bar counts wide characters in its own way; the end of the line is the end of the line.
     if (/^\r?\n/.test(after)) await this.press("End");
+  }
+
+  /** Opens a file with the cursor in its place; what stands before and after it. */
+  async place(file, fixture) {
+    const [before, after] = fixture.split(CURSOR);
+    await this.open(file);
+    await this.goTo(before, after);
+    return [before, after];
+  }
+
+  /** The URI of the document that is edited, as the editor itself has it. */
+  uri() {
+    return this.page.locator(".monaco-editor.focused").getAttribute("data-uri", { timeout: 5000 });
   }
 
   /** The text that is on the screen, without what is only suggested. */

@@ -44,8 +44,9 @@ export class Options {
 }
 
 /** Documents that taper is told of: files here or on the machine that VS Code is connected to, new files, cells of
- * notebooks. Not output panes, the old side of a comparison or commit messages, which have other schemes. */
-export const DOCUMENTS = ["file", "untitled", "vscode-notebook-cell"].map((scheme) => ({ scheme }));
+ * notebooks, files of virtual folders (GitHub Repositories, Live Share), whose text comes from VS Code alone. Not output
+ * panes, commit messages or what git had before (`git:`), which have other schemes. */
+export const DOCUMENTS = ["file", "untitled", "vscode-notebook-cell", "vscode-vfs", "vsls"].map((scheme) => ({ scheme }));
 
 /** In which documents taper suggests. */
 export class Places {
