@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use taper_engine::{Engine, EngineError, Limits, Stop};
+use taper_engine::{Engine, EngineError, Limits, Prompt, Stop};
 
 use super::plan::{self, KEYSTROKE};
 use super::{Idle, Snapshot, Suggestion, Trigger, budget, file};
@@ -29,6 +29,10 @@ pub enum Read {
     Interrupted,
 }
 
+/// A window that can be read in this time comes next, where the whole one takes longer: until that one is read, answers
+/// come from this one.
+const SOON: Duration = Duration::from_millis(1500);
+
 /// What the whole window may take to be read. A machine that needs longer reads a shorter one at each new place: else its
 /// fans would run for longer than somebody stays there.
 fn whole_window(idle: Idle) -> Duration {
@@ -36,8 +40,8 @@ fn whole_window(idle: Idle) -> Duration {
 }
 
 /// Reads the prompt that is best for `snapshot` into the engine's cache: the whole window, or the longest that this
-/// engine reads in reasonable time, and a suffix that has seen what stands before it. Where that takes long, first a
-/// shorter one that a question meanwhile can be answered from.
+/// engine reads in reasonable time, and a suffix that has seen what stands before it. Where that takes long, first shorter
+/// ones that a question meanwhile can be answered from.
 ///
 /// # Errors
 /// The engine failed; see [`Engine::generate`].
@@ -64,21 +68,29 @@ pub(super) fn read_within(
         return Ok(Read::Already);
     }
     let mut done = Read::Already;
-    let first = plan::choose(MEANWHILE, snapshot, profile, engine, best.clone());
-    if first.short && engine.unread(&first.prompt, &stale(first.stale)) > KEYSTROKE {
-        let read = engine.generate(&first.prompt, &stale(first.stale), &mut |_| watch())?;
-        if read.stop == Stop::Watch {
-            return Ok(Read::Interrupted);
-        }
+    let mut read = |engine: &mut dyn Engine, prompt: &Prompt, old: usize| {
         done = Read::Whole;
+        engine.generate(prompt, &stale(old), &mut |_| watch()).map(|read| read.stop == Stop::Watch)
+    };
+    let first = plan::choose(MEANWHILE, snapshot, profile, engine, best.clone());
+    if first.short
+        && engine.unread(&first.prompt, &stale(first.stale)) > KEYSTROKE
+        && read(engine, &first.prompt, first.stale)?
+    {
+        return Ok(Read::Interrupted);
     }
     // Only now, for what was read first may be the first that tells how fast this goes.
-    let longest = plan::longest(time, snapshot, profile, engine, best);
-    if engine.unread(&longest, &stale(FRESH)) <= KEYSTROKE {
-        return Ok(done);
+    let longest = plan::longest(time, snapshot, profile, engine, best.clone());
+    if engine.unread(&longest, &stale(0)) as f32 > engine.rates().prefill * SOON.as_secs_f32() {
+        let better = plan::longest(SOON, snapshot, profile, engine, best);
+        if engine.unread(&better, &stale(first.stale)) > KEYSTROKE && read(engine, &better, first.stale)? {
+            return Ok(Read::Interrupted);
+        }
     }
-    let read = engine.generate(&longest, &stale(0), &mut |_| watch())?;
-    Ok(if read.stop == Stop::Watch { Read::Interrupted } else { Read::Whole })
+    if engine.unread(&longest, &stale(FRESH)) > KEYSTROKE && read(engine, &longest, 0)? {
+        return Ok(Read::Interrupted);
+    }
+    Ok(done)
 }
 
 /// The document once `suggestion` is accepted, and `typed` behind it; `None` if the suggestion does not fit it, or if

@@ -36,6 +36,10 @@ pub struct Args {
     /// The median pause between two keys in a word, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 130)]
     pause_ms: u32,
+    /// The median time that somebody looks at a file before the first key, in milliseconds; without it, eight pauses: as
+    /// if each task were typed at a place where the cursor has just come.
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(0..=600_000))]
+    look_ms: Option<u32>,
     /// What is in time, and what the server is told to answer within, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(10..=60_000))]
     budget_ms: u32,
@@ -86,7 +90,11 @@ pub fn run(args: &Args) -> Result<()> {
     let limit = args.limit.unwrap_or(usize::MAX).clamp(1, tasks.len());
     let mut typed = || -> Vec<Trace> {
         let chosen = (0..limit).map(|at| &tasks[at * tasks.len() / limit]);
-        chosen.map(|task| typist::typed(task, f64::from(args.pause_ms), &mut random)).collect()
+        chosen
+            .map(|task| {
+                typist::typed(task, f64::from(args.pause_ms), args.look_ms.map(f64::from), &mut random)
+            })
+            .collect()
     };
     let traces = typed();
     if let Some(path) = &args.dump_trace {

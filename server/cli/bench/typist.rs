@@ -19,15 +19,16 @@ const LOOK: f64 = 8.0;
 const SHORTEST: f64 = 0.4;
 const LONGEST: f64 = 20.0;
 
-/// A task as it is typed, with this median pause in milliseconds.
-pub(super) fn typed(task: &Task, median: f64, random: &mut fastrand::Rng) -> Trace {
+/// A task as it is typed, with this median pause, and this median look at the file before the first key, in milliseconds:
+/// [`LOOK`] pauses if it is not given.
+pub(super) fn typed(task: &Task, median: f64, look: Option<f64>, random: &mut fastrand::Rng) -> Trace {
     let texts = keys(&task.expected);
     let mut pause = |factor: f64| {
         let length = factor * (SPREAD * normal(random)).exp();
         // To the microsecond: nobody needs more digits in a file.
         (median * length.clamp(SHORTEST, LONGEST) * 1e3).round() / 1e3
     };
-    let look_ms = pause(LOOK);
+    let look_ms = pause(LOOK) * look.map_or(1.0, |look| look / (LOOK * median));
     let keys = texts.iter().enumerate().map(|(at, &text)| {
         let pause_ms = pause(factor(text, texts.get(at + 1).copied()));
         Key { text: text.to_owned(), pause_ms }
@@ -111,7 +112,7 @@ mod tests {
     #[test]
     fn pauses_have_the_median_and_are_longer_where_people_stop() {
         let mut random = fastrand::Rng::with_seed(1);
-        let trace = typed(&task(&format!("{} b\nc", "a".repeat(4000))), 130.0, &mut random);
+        let trace = typed(&task(&format!("{} b\nc", "a".repeat(4000))), 130.0, None, &mut random);
         let mut within: Vec<f64> = trace.keys[..3999].iter().map(|key| key.pause_ms).collect();
         within.sort_by(f64::total_cmp);
         assert!((125.0..135.0).contains(&within[2000]), "{}", within[2000]);
@@ -119,7 +120,7 @@ mod tests {
         assert!(within[0] >= 0.4 * 130.0 && within[3998] <= 20.0 * 130.0);
         let mut mean = |place: usize| {
             let text = "ab c\nd";
-            let all = (0..2000).map(|_| typed(&task(text), 130.0, &mut random).keys[place].pause_ms);
+            let all = (0..2000).map(|_| typed(&task(text), 130.0, None, &mut random).keys[place].pause_ms);
             all.sum::<f64>() / 2000.0
         };
         let mean: Vec<f64> = [0, 1, 3, 4].map(&mut mean).to_vec();
@@ -128,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_seed_repeats_itself() {
-        let type_it = |seed| typed(&task("hello(world)"), 130.0, &mut fastrand::Rng::with_seed(seed));
+        let type_it = |seed| typed(&task("hello(world)"), 130.0, None, &mut fastrand::Rng::with_seed(seed));
         assert_eq!(type_it(3), type_it(3));
         assert_ne!(type_it(3), type_it(4));
     }
