@@ -11,7 +11,7 @@ import os from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
 import { Editor, put, until } from "./vscode_page.mjs";
-import { script, shim as shimIn } from "./vscode_server.mjs";
+import { script, shim as shimIn, trap, untouched } from "./vscode_server.mjs";
 import { virtual } from "./vscode_virtual.mjs";
 
 const names = ["code", "vsix", "taper", "out", "model", "only"];
@@ -123,8 +123,7 @@ async function scripted() {
   const goals = path.join(folder, "goals");
   script(goals, GOALS);
   const server = shim("script", ["--engine", `scripted:${goals}`]);
-  const evil = path.join(folder, "evil");
-  fs.writeFileSync(evil, `#!/bin/sh\ntouch '${evil}.ran'\n`, { mode: 0o755 });
+  const evil = trap(folder, "evil");
   const editor = await Editor.start(given, server, { width: 1000, height: 900 }, (work) => {
     put(work, Object.entries(FILES));
     // A project that would like to have its own program run.
@@ -394,9 +393,7 @@ async function scripted() {
       await editor.server(server);
       await editor.status(/^taper: ready/, 20000);
     });
-    await check(editor, "no program of a project's was run", () => {
-      if (fs.existsSync(`${evil}.ran`)) throw new Error("it was");
-    });
+    await check(editor, "no program of a project's was run", () => untouched(evil));
   } finally {
     await editor.end();
   }
@@ -409,8 +406,7 @@ async function talk() {
   const goals = path.join(folder, "long");
   script(goals, [LONG, SHORT, LOOP], 40);
   const server = shim("talk", ["--engine", `scripted:${goals}`], said);
-  const evil = path.join(folder, "evil-two");
-  fs.writeFileSync(evil, `#!/bin/sh\ntouch '${evil}.ran'\n`, { mode: 0o755 });
+  const evil = trap(folder, "evil-two");
   const editor = await Editor.start(
     given,
     server,
@@ -554,9 +550,7 @@ async function talk() {
       await editor.command("View: Toggle Panel Visibility");
       await editor.revert();
     });
-    await check(editor, "restricted: no program of a project's was run", () => {
-      if (fs.existsSync(`${evil}.ran`)) throw new Error("it was");
-    });
+    await check(editor, "restricted: no program of a project's was run", () => untouched(evil));
   } finally {
     await editor.end();
   }

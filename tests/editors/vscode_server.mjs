@@ -25,6 +25,18 @@ export function script(file, goals, decode = 0) {
   fs.writeFileSync(file, [`decode-ms ${decode}\n`, ...rules].join(""));
 }
 
+/** A program in `folder` that a project names and that must never run. */
+export function trap(folder, name) {
+  const file = path.join(folder, name);
+  fs.writeFileSync(file, `#!/bin/sh\ntouch '${file}.ran'\n`, { mode: 0o755 });
+  return file;
+}
+
+/** Fails if a trap was run. */
+export function untouched(file) {
+  if (fs.existsSync(`${file}.ran`)) throw new Error(`${file} was run`);
+}
+
 /** A `taper` in `folder`, with an engine or a model named, run by the extension unchanged; it writes down its process' id. With
  * `between`, what it and the extension say is written there. */
 export function shim(given, folder, name, extra, between) {

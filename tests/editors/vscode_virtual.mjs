@@ -4,7 +4,7 @@
 import fs from "node:fs";
 import path from "node:path";
 import { CURSOR, Editor } from "./vscode_page.mjs";
-import { script, shim } from "./vscode_server.mjs";
+import { script, shim, trap, untouched } from "./vscode_server.mjs";
 
 const FOLDER = "vscode-vfs://github/ada/tools";
 const ADD = "def add(a, b):\n    ▮\n\n\nprint(add(1, 2))\n";
@@ -79,8 +79,7 @@ export async function virtual(given, folder, check) {
   const goals = path.join(folder, "virtual-goals");
   script(goals, [SUM, LOOP]);
   const server = shim(given, folder, "virtual", ["--engine", `scripted:${goals}`]);
-  const evil = path.join(folder, "evil-virtual");
-  fs.writeFileSync(evil, `#!/bin/sh\ntouch '${evil}.ran'\n`, { mode: 0o755 });
+  const evil = trap(folder, "evil-virtual");
   const editor = await Editor.start(given, server, { width: 1000, height: 900 }, (work, extensions) => {
     const written = Object.entries(FILES).map(([name, fixture]) => [`/ada/tools/src/${name}`, fixture.replace(CURSOR, "")]);
     const settings = { "taper.serverPath": evil, "taper.maxLines": 1 };
@@ -155,9 +154,7 @@ export async function virtual(given, folder, check) {
       await editor.silent("retu");
       await editor.revert();
     });
-    await check(editor, "virtual: no program of a project's was run", () => {
-      if (fs.existsSync(`${evil}.ran`)) throw new Error("it was");
-    });
+    await check(editor, "virtual: no program of a project's was run", () => untouched(evil));
   } finally {
     await editor.end();
   }

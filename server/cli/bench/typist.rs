@@ -23,14 +23,14 @@ const LONGEST: f64 = 20.0;
 /// [`LOOK`] pauses if it is not given.
 pub(super) fn typed(task: &Task, median: f64, look: Option<f64>, random: &mut fastrand::Rng) -> Trace {
     let texts = keys(&task.expected);
-    let mut pause = |factor: f64| {
+    let mut pause = |median: f64, factor: f64| {
         let length = factor * (SPREAD * normal(random)).exp();
         // To the microsecond: nobody needs more digits in a file.
         (median * length.clamp(SHORTEST, LONGEST) * 1e3).round() / 1e3
     };
-    let look_ms = pause(LOOK) * look.map_or(1.0, |look| look / (LOOK * median));
+    let look_ms = pause(look.map_or(median, |look| look / LOOK), LOOK);
     let keys = texts.iter().enumerate().map(|(at, &text)| {
-        let pause_ms = pause(factor(text, texts.get(at + 1).copied()));
+        let pause_ms = pause(median, factor(text, texts.get(at + 1).copied()));
         Key { text: text.to_owned(), pause_ms }
     });
     Trace {

@@ -98,11 +98,6 @@ impl Run {
     }
 }
 
-/// The end of the chunk that starts at `start` of `len` tokens. See [`pace::SMALLEST`] for the few that it takes along.
-fn chunk_end(start: usize, len: usize) -> usize {
-    if len - start < CHUNK + pace::SMALLEST { len } else { start + CHUNK }
-}
-
 /// What lies between the layers, for about [`CHUNK`] tokens.
 #[derive(Debug, Default)]
 struct Work {
@@ -332,10 +327,10 @@ impl Decoder for CpuDecoder {
             progress.cut(tokens.len() - rows);
         }
         let mut written = 0;
-        let mut end_of_chunk = progress.finished();
-        while end_of_chunk < tokens.len() {
-            let chunk = end_of_chunk..chunk_end(end_of_chunk, tokens.len());
-            end_of_chunk = chunk.end;
+        let mut start = progress.finished();
+        while start < tokens.len() {
+            let chunk = start..start + pace::none_left_over(CHUNK, tokens.len() - start);
+            start = chunk.end;
             // Positions of this chunk whose logits are asked for: those among the last `rows` of all.
             let left = tokens.len() - chunk.end;
             let here = rows.saturating_sub(left).min(chunk.len()).min(rows - written);

@@ -9,11 +9,18 @@ use crate::Rates;
 /// next prompt does not begin with it, or the decoder keeps nothing of it.
 const CHUNK: Duration = Duration::from_millis(100);
 /// Fewer tokens cost hardly less: the weights are read once either way, and up to eight rows by the slower product.
-pub(super) const SMALLEST: usize = 16;
+const SMALLEST: usize = 16;
 /// More tokens gain hardly more, and their activations need room.
 const LARGEST: usize = 512;
 /// Weight of the newest measurement.
 const NEWEST: f32 = 0.3;
+
+/// `chunk` of `left` tokens, or all of them where fewer than [`SMALLEST`] would be left behind. Those would cost as much as
+/// that many, and where products of few rows have other bits than those of many (AMX), what a prompt gives would depend
+/// on how fast it was read.
+pub(super) fn none_left_over(chunk: usize, left: usize) -> usize {
+    if left.saturating_sub(chunk) < SMALLEST { left } else { chunk }
+}
 
 /// Running averages.
 #[derive(Debug, Clone, Copy, Default)]
@@ -35,12 +42,11 @@ impl Pace {
     /// Others that join them pass the layers by themselves until they have caught up. That pays if all of the rest goes
     /// with them; else the weights are read once more for few tokens, and those that are begun go alone.
     ///
-    /// Fewer than [`SMALLEST`] are never left behind. They would cost as much as these, and where products of few rows
-    /// have other bits than those of many (AMX), what a prompt gives would depend on how fast it was read.
+    /// A few are never left behind: see [`none_left_over`].
     pub(super) fn chunk(&self, begun: usize, left: usize) -> usize {
         let most = ((self.rates.prefill * CHUNK.as_secs_f32()).round() as usize).clamp(SMALLEST, LARGEST);
         let chunk = if left > most && 2 * begun >= most { begun } else { most.max(begun) };
-        if left.saturating_sub(chunk) < SMALLEST { left } else { chunk }
+        none_left_over(chunk, left)
     }
 
     /// A chunk of `tokens` was worked on for `time`, of which so much, in tokens, was done: less than all where it was
