@@ -115,15 +115,34 @@ fn measure(model: &Path, kernel: Kernel, threads: usize) -> Result<(), EngineErr
         DECODE as f64 / decode,
     );
     if !only_prefill {
+        background(&mut decoder, &tokens, kernel)?;
         chunks(&mut decoder, &tokens, kernel)?;
     }
+    Ok(())
+}
+
+/// The same prompt read while nobody waits, in chunks of several lengths.
+fn background(decoder: &mut CpuDecoder, tokens: &[u32], kernel: Kernel) -> Result<(), EngineError> {
+    decoder.set_background(true);
+    let mut report = String::new();
+    for rows in [16, 32, 64, 128, 256] {
+        decoder.truncate(0);
+        let start = Instant::now();
+        for chunk in tokens.chunks(rows) {
+            decoder.forward(chunk, 0)?;
+        }
+        let rate = tokens.len() as f64 / start.elapsed().as_secs_f64();
+        report += &format!(", {rows} at a time {rate:.0}");
+    }
+    decoder.set_background(false);
+    println!("{:12} prefill in the background, tokens/s{}", kernel.name(), report.replacen(',', ":", 1));
     Ok(())
 }
 
 /// What a chunk of a prompt takes, the longest time between two looks in it, and moving a suffix.
 fn chunks(decoder: &mut CpuDecoder, tokens: &[u32], kernel: Kernel) -> Result<(), EngineError> {
     let mut report = String::new();
-    for rows in [1, 8, 16, 24, 32, 48, 64, 128] {
+    for rows in [1, 8, 16, 32, 64, 128, 256] {
         let (mut whole, mut longest) = (Duration::MAX, Duration::ZERO);
         for _ in 0..3 {
             decoder.truncate(PREFILL);

@@ -104,9 +104,9 @@ pub struct Begun {
 /// Two implementations: candle tensors (GPUs, and the reference on CPUs) and our own kernels (CPUs).
 pub trait Decoder: Send {
     /// Appends a batch to the selected sequence and returns the logits that it asks for, `[rows, vocabulary]`
-    /// row-major. `look` is called between layers, every few milliseconds; if it breaks, the call ends with `Break`
-    /// and the sequence is as before. A decoder may keep what was done ([`Decoder::begun`]): the next batch of the same
-    /// sequence goes on from there as far as it begins with the same tokens, unless the sequence was cut meanwhile.
+    /// row-major. `look` is called every few milliseconds; if it breaks, the call ends with `Break` and the sequence is as
+    /// before. A decoder may keep what was done, layer by layer ([`Decoder::begun`]): the next batch of the same sequence
+    /// goes on from there as far as it begins with the same tokens, unless the sequence was cut meanwhile.
     ///
     /// # Errors
     /// The tokens do not fit into [`Decoder::capacity`], or the device failed; the cache then keeps
@@ -153,6 +153,11 @@ pub trait Decoder: Send {
     /// behind [`Batch::moved`] are never among them.
     fn begun(&self, _sequence: usize, _tokens: &[TokenId]) -> Begun {
         Begun::default()
+    }
+
+    /// Whether it ever keeps something of an interrupted call.
+    fn resumes(&self) -> bool {
+        false
     }
 
     /// Tokens in the selected sequence.
@@ -308,7 +313,7 @@ impl Local {
         };
         let lookup = (options.speculate && decoder.batch_invariant()).then(Lookup::default);
         let sequences = Sequences::new(decoder.as_mut(), options.resident_bytes);
-        let (pace, chosen, last) = (Pace::default(), VecDeque::new(), None);
+        let (pace, chosen, last) = (Pace::new(decoder.resumes()), VecDeque::new(), None);
         Ok(Self { tokens, about, decoder, sequences, pace, lookup, chosen, last })
     }
 

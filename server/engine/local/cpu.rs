@@ -12,10 +12,10 @@ use half::slice::HalfFloatSliceExt;
 use crate::gguf::Gguf;
 use crate::local::config::{Config, RopeStyle};
 use crate::local::head::Head;
-use crate::local::kernels::Kernel;
 use crate::local::kernels::activations::Activations;
 use crate::local::kernels::attention::{Attend, BLOCK, DIM, KEYS, ROWS};
 use crate::local::kernels::pack::Packed;
+use crate::local::kernels::{Kernel, THIN_ROWS};
 use crate::local::linear::{Compute, Linear, Target};
 use crate::local::pool::{Chunks, Pool};
 use crate::local::{Ask, Batch, Begun, Decoder, pace};
@@ -104,6 +104,8 @@ struct Work {
     activations: Activations,
     /// The residual stream, `[tokens, embedding]`.
     stream: Vec<f32>,
+    /// What it was in front of the layer.
+    before: Vec<f32>,
     query: Vec<f32>,
     key: Vec<f32>,
     value: Vec<f32>,
@@ -235,16 +237,21 @@ impl CpuDecoder {
             work.angles(&config.rope.frequencies, &runs);
             for (index, block) in blocks.iter().enumerate().take(until).skip(group.passed) {
                 let mut layer = Layer { config, compute, pages, index };
-                if index + 1 == blocks.len() {
-                    // Behind the last layer's keys and values only the asked positions matter.
-                    let stream = group.stream[(count - rows) * width..].to_vec();
-                    std::mem::swap(&mut work.stream, &mut group.stream);
-                    block.run(&mut layer, work, &runs, count, rows);
+                // Behind the last layer's keys and values only the asked positions matter.
+                let is_last = index + 1 == blocks.len();
+                let keep = if is_last { rows } else { count };
+                work.before.clone_from(&group.stream);
+                std::mem::swap(&mut work.stream, &mut group.stream);
+                if block.run(&mut layer, work, &runs, count, keep, look).is_break() {
+                    // The layer begins anew. What it has left in the pages is written again before it is read.
+                    std::mem::swap(&mut work.before, &mut group.stream);
+                    return ControlFlow::Break(());
+                }
+                if is_last {
+                    let stream = work.before[(count - rows) * width..].to_vec();
                     progress.finish(Group { rows: end - rows..end, passed: index, stream });
                     return look();
                 }
-                std::mem::swap(&mut work.stream, &mut group.stream);
-                block.run(&mut layer, work, &runs, count, count);
                 std::mem::swap(&mut work.stream, &mut group.stream);
                 group.passed += 1;
                 look()?;
@@ -428,6 +435,10 @@ impl Decoder for CpuDecoder {
         self.pages.fork(from, to, rows);
     }
 
+    fn resumes(&self) -> bool {
+        true
+    }
+
     fn begun(&self, sequence: usize, tokens: &[TokenId]) -> Begun {
         self.suspended.begun(sequence, tokens, self.blocks.len())
     }
@@ -457,8 +468,22 @@ struct Layer<'a> {
 
 impl Block {
     /// Writes the keys and values of `count` tokens; the stream of the last `keep` of them is what is left of it.
-    fn run(&self, layer: &mut Layer<'_>, work: &mut Work, runs: &[Run], count: usize, keep: usize) {
+    ///
+    /// `look` is called every few milliseconds; if it breaks, the stream and what is in the pages of these tokens are
+    /// undefined.
+    fn run(
+        &self,
+        layer: &mut Layer<'_>,
+        work: &mut Work,
+        runs: &[Run],
+        count: usize,
+        keep: usize,
+        look: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
         let Layer { config, compute, .. } = *layer;
+        let mut never = || ControlFlow::Continue(());
+        // A layer of few tokens is over before a look inside it were worth its while.
+        let look = if count > THIN_ROWS { look } else { &mut never };
         let width = config.embedding;
         let (query_width, kv_width) = (config.query_width(), config.kv_width());
         let epsilon = config.norm_epsilon;
@@ -469,36 +494,38 @@ impl Block {
         resize(&mut work.query, count * query_width);
         resize(&mut work.key, count * kv_width);
         resize(&mut work.value, count * kv_width);
-        compute.multiply(
+        compute.multiply_while(
             &work.activations,
             &mut [
                 Target { linear: &self.query, out: &mut work.query, add: false },
                 Target { linear: &self.key, out: &mut work.key, add: false },
                 Target { linear: &self.value, out: &mut work.value, add: false },
             ],
-        );
+            look,
+        )?;
         for runs in runs.chunk_by(|a, b| a.sequence == b.sequence) {
             self.append(layer, work, runs);
         }
         if keep == 0 {
-            return;
+            return ControlFlow::Continue(());
         }
         if keep < count {
             work.stream.copy_within((count - keep) * width..count * width, 0);
             work.query.copy_within((count - keep) * query_width..count * query_width, 0);
         }
         let kept: Vec<Run> = runs.iter().map(|run| run.within(&(count - keep..count))).collect();
-        layer.attend(work, &kept, keep);
+        layer.attend(work, &kept, keep, look)?;
 
         let attended = &work.attended;
         compute.prepare(&mut work.activations, keep, query_width, |row, out| {
             out.copy_from_slice(&attended[row * query_width..(row + 1) * query_width]);
         });
         let stream = &mut work.stream[..keep * width];
-        compute.multiply(
+        compute.multiply_while(
             &work.activations,
             &mut [Target { linear: &self.output, out: &mut *stream, add: true }],
-        );
+            look,
+        )?;
         let input: &[f32] = stream;
         compute.prepare(&mut work.activations, keep, width, |row, out| {
             compute.norm(&input[row * width..(row + 1) * width], &self.feed_forward_norm, epsilon, out);
@@ -506,19 +533,21 @@ impl Block {
         let inner = config.feed_forward;
         resize(&mut work.gate, keep * inner);
         resize(&mut work.up, keep * inner);
-        compute.multiply(
+        compute.multiply_while(
             &work.activations,
             &mut [
                 Target { linear: &self.gate, out: &mut work.gate, add: false },
                 Target { linear: &self.up, out: &mut work.up, add: false },
             ],
-        );
+            look,
+        )?;
         let (gate, up) = (&work.gate, &work.up);
         compute.prepare(&mut work.activations, keep, inner, |row, out| {
             let row = row * inner..(row + 1) * inner;
             compute.gate(&gate[row.clone()], &up[row], out);
         });
-        compute.multiply(&work.activations, &mut [Target { linear: &self.down, out: stream, add: true }]);
+        let down = Target { linear: &self.down, out: stream, add: true };
+        compute.multiply_while(&work.activations, &mut [down], look)
     }
 
     /// Norms and rotates queries and keys, and writes keys and values to the cache. The runs are of one sequence.
@@ -583,8 +612,14 @@ impl Block {
 }
 
 impl Layer<'_> {
-    /// Attention of the `count` tokens of `runs` over the cache.
-    fn attend(&self, work: &mut Work, runs: &[Run], count: usize) {
+    /// Attention of the `count` tokens of `runs` over the cache; `look` is that of [`Block::run`].
+    fn attend(
+        &self,
+        work: &mut Work,
+        runs: &[Run],
+        count: usize,
+        look: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
         let Self { config, compute, .. } = *self;
         let Config { head_dim, kv_heads, .. } = *config;
         let group = config.heads / kv_heads;
@@ -603,7 +638,7 @@ impl Layer<'_> {
                 (0..tiles).map(move |tile| (run, &pages[..], tile))
             })
             .collect();
-        compute.pool.run(kv_heads * tiles.len(), |piece, _| {
+        compute.pool.run_while(kv_heads * tiles.len(), look, |piece, _| {
             // The last tokens see the most keys: long pieces first, so that the pieces end together.
             let ((run, pages, tile), kv_head) = (tiles[tiles.len() - 1 - piece / kv_heads], piece % kv_heads);
             let values = run.tokens.start * width..run.tokens.end * width;
@@ -624,7 +659,7 @@ impl Layer<'_> {
             };
             // SAFETY: `attended` has the shape of `queries`, and each piece has its own rows and head.
             unsafe { compute.attend(&args) };
-        });
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 //! It knows nothing of what the layers mean.
 
 use std::cell::RefCell;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::local::kernels::activations::{Activations, Slot, TILE_ROWS, width};
@@ -125,6 +126,17 @@ impl Compute {
 
     /// Computes all targets, in parallel.
     pub(in crate::local) fn multiply(&self, x: &Activations, targets: &mut [Target<'_>]) {
+        let _ = self.multiply_while(x, targets, &mut || ControlFlow::Continue(()));
+    }
+
+    /// Computes all targets, in parallel, as long as `look`, which is called every few milliseconds, does not break: what is
+    /// in them then is not known.
+    pub(in crate::local) fn multiply_while(
+        &self,
+        x: &Activations,
+        targets: &mut [Target<'_>],
+        look: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
         let thin = x.rows() <= THIN_ROWS;
         let many = self.entries.many.as_ref().filter(|_| x.is_halved());
         let wide_groups = many.map_or(self.entries.wide_groups, |many| many.wide_groups);
@@ -149,7 +161,7 @@ impl Compute {
             })
             .collect();
         let pieces = plan.iter().map(|plan| plan.0).sum();
-        self.pool.run_in_order(pieces, |mut piece, _| {
+        self.pool.run_in_order(pieces, look, |mut piece, _| {
             for (pieces, per_piece, out, linear, add, quantized) in &plan {
                 if piece >= *pieces {
                     piece -= pieces;
@@ -173,7 +185,7 @@ impl Compute {
                 }
                 return;
             }
-        });
+        })
     }
 
     /// The coarse product of weights in two planes with all rows of `x`: `out` is `[rows of x, rows of the weights]`.
@@ -192,7 +204,8 @@ impl Compute {
         let per_piece = (PIECE_BYTES * weight.groups() / weight.upper_bytes()).max(1);
         let out = &Shared(out.as_mut_ptr());
         let greatest = Chunks::new(greatest, per_piece * rows);
-        self.pool.run_in_order(weight.groups().div_ceil(per_piece), |piece, _| {
+        let wanted = &mut || ControlFlow::Continue(());
+        let _ = self.pool.run_in_order(weight.groups().div_ceil(per_piece), wanted, |piece, _| {
             let groups = piece * per_piece..weight.groups().min((piece + 1) * per_piece);
             let to = Out { start: out.0, stride: width, bias: None, add: false };
             let args = Thin { weight, groups: groups.clone(), x, out: to };

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use crate::Rates;
 
-/// What one chunk of a prompt may take: so much work is lost at most when it is broken off between two layers and the
-/// next prompt does not begin with it, or the decoder keeps nothing of it.
-const CHUNK: Duration = Duration::from_millis(100);
+/// What one chunk of a prompt may take where the decoder keeps nothing of one that is broken off: so much work is lost.
+const LOST: Duration = Duration::from_millis(100);
+/// The same where it goes on with the layer in which it was broken off ([`Decoder::resumes`](super::Decoder::resumes)):
+/// one of some twenty layers is lost, and more only if the next prompt does not begin with the same tokens.
+const KEPT: Duration = Duration::from_millis(400);
 /// Fewer tokens cost hardly less: the weights are read once either way, and up to eight rows by the slower product.
 const SMALLEST: usize = 16;
 /// More tokens gain hardly more, and their activations need room.
@@ -23,14 +25,21 @@ pub(super) fn none_left_over(chunk: usize, left: usize) -> usize {
 }
 
 /// Running averages.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
+    /// What one chunk may take.
+    chunk: Duration,
     rates: Rates,
     /// Tokens that a decoding step chose, and the seconds that it took.
     step: (f32, f32),
 }
 
 impl Pace {
+    /// Of a decoder that goes on with an interrupted chunk, or begins it anew.
+    pub(super) fn new(resumes: bool) -> Self {
+        Self { chunk: if resumes { KEPT } else { LOST }, rates: Rates::default(), step: (0.0, 0.0) }
+    }
+
     /// The averages, tokens per second; 0 where nothing was measured.
     pub(super) fn rates(&self) -> Rates {
         self.rates
@@ -44,7 +53,8 @@ impl Pace {
     ///
     /// A few are never left behind: see [`none_left_over`].
     pub(super) fn chunk(&self, begun: usize, left: usize) -> usize {
-        let most = ((self.rates.prefill * CHUNK.as_secs_f32()).round() as usize).clamp(SMALLEST, LARGEST);
+        let most =
+            ((self.rates.prefill * self.chunk.as_secs_f32()).round() as usize).clamp(SMALLEST, LARGEST);
         let chunk = if left > most && 2 * begun >= most { begun } else { most.max(begun) };
         none_left_over(chunk, left)
     }
@@ -83,13 +93,15 @@ mod tests {
 
     #[test]
     fn chunks_start_small_and_grow_to_the_time_they_may_take() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(false);
         assert_eq!(pace.chunk(0, usize::MAX), SMALLEST);
         for _ in 0..20 {
             let tokens = pace.chunk(0, usize::MAX);
             pace.note_prefill(tokens, tokens as f32, Duration::from_millis(tokens as u64));
         }
         assert_eq!(pace.chunk(0, usize::MAX), 100, "1,000 tokens a second for 100 ms");
+        let resumed = Pace { chunk: KEPT, ..pace };
+        assert_eq!(resumed.chunk(0, usize::MAX), 400, "four times as many where little is lost");
         for _ in 0..20 {
             pace.note_prefill(100, 100.0, Duration::from_micros(1));
         }
@@ -102,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_device_with_a_fixed_cost_per_call_gets_large_chunks() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(false);
         for _ in 0..40 {
             let tokens = pace.chunk(0, usize::MAX);
             pace.note_prefill(tokens, tokens as f32, Duration::from_micros(10_000 + 20 * tokens as u64));
@@ -112,7 +124,7 @@ mod tests {
 
     #[test]
     fn what_is_begun_is_in_the_next_chunk_and_takes_few_others_along() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(false);
         pace.note_prefill(300, 300.0, Duration::from_secs(1));
         assert_eq!(pace.chunk(0, 500), 30);
         assert_eq!(pace.chunk(25, 500), 25, "the others wait for a chunk of their own");
@@ -124,7 +136,7 @@ mod tests {
 
     #[test]
     fn few_tokens_are_never_left_behind() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(false);
         for rate in 0..60 {
             pace.rates.prefill = rate as f32 * 100.0;
             for begun in [0, 1, 20, 300] {
@@ -143,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_part_of_a_chunk_counts_for_what_it_is() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(false);
         pace.note_prefill(100, 25.0, Duration::from_millis(25));
         assert!((pace.rates().prefill - 1000.0).abs() < 1.0, "{:?}", pace.rates());
         let (mut whole, mut part) = (pace, pace);
@@ -158,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_keystrokes_few_tokens_do_not_slow_the_average() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(false);
         pace.note_prefill(100, 100.0, Duration::from_millis(100));
         pace.note_prefill(2, 2.0, Duration::from_millis(30));
         assert!((pace.rates().prefill - 1000.0).abs() < 1.0, "{:?}", pace.rates());

@@ -9,7 +9,7 @@
 
 use std::any::Any;
 use std::marker::PhantomData;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
 use std::slice;
@@ -22,6 +22,8 @@ use thread_priority::{Error, ThreadPriority, ThreadPriorityValue, set_current_th
 
 /// How long a thread looks for work, or for the end of the others' work, before it sleeps.
 const SPIN: Duration = Duration::from_micros(60);
+/// How often a caller who leaves a job to the background looks whether it is still wanted.
+const LOOK: Duration = Duration::from_millis(2);
 /// Bits of the ticket that number the pieces; the rest numbers the jobs.
 const PIECE_BITS: u32 = 24;
 const PIECE_MASK: u64 = (1 << PIECE_BITS) - 1;
@@ -50,10 +52,30 @@ struct Workers {
 /// What one piece runs: the piece's number, and the number of the thread (0 is the caller).
 type Work<'a> = &'a (dyn Fn(usize, usize) + Sync);
 
+/// Asked between pieces whether the job is still wanted.
+type Look<'a> = &'a mut dyn FnMut() -> ControlFlow<()>;
+
 /// A job on the caller's stack.
 struct Job<'a> {
     work: Work<'a>,
+    /// Set when nobody wants the pieces that were not begun yet.
+    given_up: AtomicBool,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+impl<'a> Job<'a> {
+    fn new(work: Work<'a>) -> Self {
+        Self { work, given_up: AtomicBool::new(false), panic: Mutex::new(None) }
+    }
+
+    /// Whether it is wanted; it is given up where it is not.
+    fn look(&self, look: Look<'_>) -> ControlFlow<()> {
+        let flow = look();
+        if flow.is_break() {
+            self.given_up.store(true, Ordering::Relaxed);
+        }
+        flow
+    }
 }
 
 #[derive(Debug, Default)]
@@ -101,12 +123,19 @@ impl Pool {
 
     /// As [`Pool::run`], with pieces that lie beside each other: each thread goes through a run of its own, as long as
     /// there is one, so that what it asks memory for ahead of a piece is what it reads next.
-    pub fn run_in_order(&self, pieces: usize, work: impl Fn(usize, usize) + Sync) {
+    ///
+    /// `look` is that of [`Pool::run_while`].
+    pub fn run_in_order(
+        &self,
+        pieces: usize,
+        look: Look<'_>,
+        work: impl Fn(usize, usize) + Sync,
+    ) -> ControlFlow<()> {
         let threads = self.threads();
         let end = |run: usize| pieces * (run + 1) / threads;
         let next = |run: usize| Cursor(AtomicUsize::new(pieces * run / threads));
         let next: Vec<Cursor> = (0..threads).map(next).collect();
-        self.run(pieces, |_, thread| {
+        self.run_while(pieces, look, |_, thread| {
             for run in (thread..threads).chain(0..thread) {
                 let Cursor(next) = &next[run];
                 let piece = next.fetch_add(1, Ordering::Relaxed);
@@ -116,7 +145,7 @@ impl Pool {
                     return;
                 }
             }
-        });
+        })
     }
 
     fn background(&self) -> &Workers {
@@ -129,27 +158,53 @@ impl Pool {
     /// # Panics
     /// With the panic of a piece, after all others are done.
     pub fn run(&self, pieces: usize, work: impl Fn(usize, usize) + Sync) {
+        let _ = self.run_while(pieces, &mut || ControlFlow::Continue(()), work);
+    }
+
+    /// As [`Pool::run`], as long as the result is wanted: `look` is called on the caller's thread between its pieces, or
+    /// every [`LOOK`] while the job is in the background. Once it breaks, it is not called again, and no further
+    /// pieces are begun: which of them ran is not known then.
+    ///
+    /// # Panics
+    /// As [`Pool::run`].
+    pub fn run_while(
+        &self,
+        pieces: usize,
+        look: Look<'_>,
+        work: impl Fn(usize, usize) + Sync,
+    ) -> ControlFlow<()> {
         let background = self.in_background.load(Ordering::Relaxed);
         let alone = pieces <= 1 || pieces as u64 >= PIECE_MASK || (self.workers.is_empty() && !background);
         let running = if alone { None } else { self.running.try_lock().ok() };
         let Some(running) = running else {
-            (0..pieces).for_each(|piece| work(piece, 0));
-            return;
+            return (0..pieces).try_for_each(|piece| {
+                work(piece, 0);
+                look()
+            });
         };
-        let job = Job { work: &work, panic: Mutex::new(None) };
+        let job = Job::new(&work);
         let background = background.then(|| self.background()).filter(|workers| !workers.is_empty());
         let shared = &background.unwrap_or(&self.workers).shared;
         shared.publish(&job, pieces);
+        let mut flow = ControlFlow::Continue(());
+        let mut look = || {
+            if flow.is_continue() {
+                flow = job.look(look);
+            }
+        };
         if background.is_none() {
-            shared.help(0);
+            shared.help(0, &mut look);
+            shared.wait(pieces, None);
+        } else {
+            shared.wait(pieces, Some(&mut look));
         }
-        shared.wait(pieces);
         let panic = unpoisoned(job.panic.lock()).take();
         // Released before the panic goes on, lest it be poisoned.
         drop(running);
         if let Some(panic) = panic {
             resume_unwind(panic);
         }
+        flow
     }
 }
 
@@ -226,8 +281,8 @@ impl Shared {
         next != PIECE_MASK && (next as usize) < self.pieces.load(Ordering::Acquire)
     }
 
-    /// Claims and runs pieces until none is left.
-    fn help(&self, thread: usize) {
+    /// Claims and runs pieces until none is left, with a look behind each.
+    fn help(&self, thread: usize, look: &mut dyn FnMut()) {
         loop {
             let ticket = self.ticket.load(Ordering::Acquire);
             let job = self.job.load(Ordering::Acquire);
@@ -247,7 +302,9 @@ impl Shared {
             // fields change only after the ticket was closed), and `run` does not return, hence the job lives,
             // before this piece is counted as done.
             let job: &Job<'_> = unsafe { &*job.cast_const().cast() };
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (job.work)(piece as usize, thread))) {
+            if !job.given_up.load(Ordering::Relaxed)
+                && let Err(panic) = catch_unwind(AssertUnwindSafe(|| (job.work)(piece as usize, thread)))
+            {
                 *unpoisoned(job.panic.lock()) = Some(panic);
             }
             let last = self.done.fetch_add(1, Ordering::SeqCst) + 1 == pieces;
@@ -255,11 +312,12 @@ impl Shared {
                 let _guard = unpoisoned(self.lock.lock());
                 self.work_done.notify_all();
             }
+            look();
         }
     }
 
-    /// The caller waits until every piece is done.
-    fn wait(&self, pieces: usize) {
+    /// The caller waits until every piece is done, with a look every [`LOOK`].
+    fn wait(&self, pieces: usize, mut look: Option<&mut dyn FnMut()>) {
         let done = || self.done.load(Ordering::SeqCst) == pieces;
         if spin_until(done) {
             return;
@@ -267,7 +325,18 @@ impl Shared {
         let mut guard = unpoisoned(self.lock.lock());
         self.caller_sleeps.store(true, Ordering::SeqCst);
         while !done() {
-            guard = unpoisoned(self.work_done.wait(guard));
+            let Some(look) = &mut look else {
+                guard = unpoisoned(self.work_done.wait(guard));
+                continue;
+            };
+            guard = match self.work_done.wait_timeout(guard, LOOK) {
+                Ok((guard, _)) => guard,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+            // Without the lock, which the last thread needs to say that all is done.
+            drop(guard);
+            look();
+            guard = unpoisoned(self.lock.lock());
         }
         self.caller_sleeps.store(false, Ordering::SeqCst);
     }
@@ -276,7 +345,7 @@ impl Shared {
     fn serve(&self, thread: usize) {
         let stopped = || self.stop.load(Ordering::SeqCst);
         loop {
-            self.help(thread);
+            self.help(thread, &mut || ());
             if spin_until(|| self.has_work() || stopped()) {
                 if stopped() {
                     return;
@@ -373,10 +442,11 @@ mod tests {
             for pieces in [0, 1, 2, 3, 7, 100, 1000] {
                 let counts: Vec<_> = (0..pieces).map(|_| AtomicUsize::new(0)).collect();
                 let taken: Vec<_> = (0..threads).map(|_| Mutex::new(Vec::new())).collect();
-                pool.run_in_order(pieces, |piece, thread| {
+                let done = pool.run_in_order(pieces, &mut || ControlFlow::Continue(()), |piece, thread| {
                     counts[piece].fetch_add(1, Ordering::Relaxed);
                     taken[thread].lock().unwrap().push(piece);
                 });
+                assert!(done.is_continue());
                 assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
                 for (thread, taken) in taken.into_iter().enumerate() {
                     let taken = taken.into_inner().unwrap();
@@ -442,6 +512,50 @@ mod tests {
             });
             assert_eq!(ran.into_inner(), 500);
             assert!(!background || own.into_inner() == 0, "the caller does not work in the background");
+        }
+    }
+
+    #[test]
+    fn what_nobody_wants_any_more_is_given_up() {
+        for (threads, background) in [(1, false), (2, false), (4, false), (1, true), (2, true)] {
+            let pool = Pool::new(threads);
+            pool.set_background(background);
+            for wanted in [1, 3, usize::MAX] {
+                let (began, mut looks) = (AtomicUsize::new(0), 0);
+                let (asked, given_up) = (&mut looks, AtomicBool::new(false));
+                let mut look = || {
+                    *asked += 1;
+                    if *asked < wanted {
+                        return ControlFlow::Continue(());
+                    }
+                    given_up.store(true, Ordering::SeqCst);
+                    ControlFlow::Break(())
+                };
+                let pieces = if wanted == usize::MAX { 200 } else { 100_000 };
+                let flow = pool.run_while(pieces, &mut look, |_, thread| {
+                    began.fetch_add(1, Ordering::Relaxed);
+                    // Those that do not look wait for the break: so it comes before the last piece.
+                    let waits = (background || thread > 0) && wanted != usize::MAX;
+                    while waits && !given_up.load(Ordering::SeqCst) {
+                        thread::yield_now();
+                    }
+                });
+                let began = began.into_inner();
+                if wanted == usize::MAX {
+                    assert!(flow.is_continue());
+                    assert_eq!(began, pieces);
+                } else {
+                    assert!(flow.is_break());
+                    assert_eq!(looks, wanted, "it does not look again");
+                    assert!(began < pieces, "{began} pieces, {threads} threads");
+                }
+            }
+            // The pool is as good as before.
+            let ran = AtomicUsize::new(0);
+            pool.run(100, |_, _| {
+                ran.fetch_add(1, Ordering::Relaxed);
+            });
+            assert_eq!(ran.into_inner(), 100);
         }
     }
 
