@@ -187,8 +187,12 @@ impl Completer {
                     return follower.map(Job::Ask);
                 }
                 let suggestion = self.look_further(resident, &newest, suggestion, &work);
-                // The whole window may yield something where a short one did not.
-                let barren = suggestion.is_none() && work.prompt_tokens > 0 && !work.short;
+                // A longer window may yield something where a short one did not.
+                let is_final = || {
+                    let Resident { engine, profile } = &*resident;
+                    ahead::is_longest(work.prompt_tokens, &question.snapshot, profile, engine.as_ref())
+                };
+                let barren = suggestion.is_none() && work.prompt_tokens > 0 && (!work.short || is_final());
                 // First told, so that the next keystroke finds it; then logged: who reads of it can count on that.
                 self.finished(&question, suggestion.clone(), barren);
                 said();

@@ -93,6 +93,16 @@ pub(super) fn read_within(
     Ok(done)
 }
 
+/// Whether no more of the file than a prompt of so many tokens has is ever read here by [`read`].
+pub fn is_longest(tokens: usize, snapshot: &Snapshot, profile: &Profile, engine: &dyn Engine) -> bool {
+    if snapshot.options.idle == Idle::Off {
+        return true;
+    }
+    let (best, _) = prompt::build(profile, engine.tokens(), file(snapshot), budget(&snapshot.options));
+    let time = whole_window(snapshot.options.idle);
+    plan::longest(time, snapshot, profile, engine, best).tokens.len() <= tokens
+}
+
 /// The document once `suggestion` is accepted, and `typed` behind it; `None` if the suggestion does not fit it, or if
 /// time was up before the tree was brought up to it.
 pub fn accepted(

@@ -155,7 +155,7 @@ mod tests {
     use taper_engine::scripted::Scripted;
 
     use super::super::ahead::{self, Read};
-    use super::super::{Options, Suggestion, Trigger, Work, suggest_within};
+    use super::super::{Idle, Options, Suggestion, Trigger, Work, suggest_within};
     use super::*;
     use crate::prompt::template::{Form, Layout};
     use crate::text::{Edit, Rope};
@@ -250,9 +250,18 @@ mod tests {
         assert_eq!(ahead::read_within(time, &place, &it.1, it.0.as_mut(), on).unwrap(), Read::Already);
         let (_, work) = ask(Some(LEFT), &place, &mut it);
         assert!(work.short && work.evaluated <= 4 && work.prompt_tokens >= 400, "{work:?}");
+        assert!(!ahead::is_longest(work.prompt_tokens, &place, &it.1, it.0.as_ref()));
         assert_eq!(read(&place, &mut it), Read::Whole, "eight seconds are enough");
         let (_, work) = ask(Some(LEFT), &place, &mut it);
         assert!(!work.short && work.evaluated <= 4, "{work:?}");
+        assert!(ahead::is_longest(work.prompt_tokens, &place, &it.1, it.0.as_ref()));
+
+        // At a hundred tokens a second the whole window is never read; where nothing is read ahead, no more ever is.
+        let (slow, profile) = asked_well(Scripted::new().prefill_delay(Duration::from_millis(10)));
+        let is_longest = |tokens, place: &Snapshot| ahead::is_longest(tokens, place, &profile, slow.as_ref());
+        assert!(is_longest(800, &place) && !is_longest(400, &place));
+        let options = Options { idle: Idle::Off, ..place.options.clone() };
+        assert!(is_longest(100, &Snapshot { options, ..place }));
     }
 
     #[test]

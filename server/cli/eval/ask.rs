@@ -16,8 +16,10 @@ use crate::suggest::{self, Options, Snapshot, Suggestion, Trigger, candidates, c
 use crate::syntax::{Reach, Syntax};
 use crate::text::Rope;
 
-/// Tokens that llama.vim asks for at most.
+/// What llama.vim asks for and sends unless it is told otherwise (`n_predict`, `n_prefix` and `n_suffix` of
+/// <https://github.com/ggml-org/llama.vim>): tokens at most, and lines before and behind the cursor's.
 const LLAMA_TOKENS: usize = 128;
+const LLAMA_LINES: (usize, usize) = (256, 64);
 
 /// The moment of a task at which a suggestion is wanted.
 pub(super) fn snapshot(task: &Task, options: &Options) -> Snapshot {
@@ -131,12 +133,12 @@ fn build() -> String {
     format!("{}-{}", about.map_or(0, |it| it.len()), modified.map_or(0, |it| it.as_secs()))
 }
 
-/// A way to ask a llama.cpp server. It sees the same window of text as our own path.
+/// A way to ask a llama.cpp server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Baseline {
-    /// `/infill`, which makes the prompt itself.
+    /// `/infill`, which makes the prompt itself, with the text that llama.vim sends.
     Infill,
-    /// `/completion`, with the format's three tokens and nothing else around the text.
+    /// `/completion`, with the format's three tokens and nothing else around the text: the window of our own path.
     Bare,
 }
 
@@ -156,14 +158,12 @@ impl Baseline {
 
     pub(super) fn configuration(self, engine: &dyn Engine, options: &Options) -> String {
         let about = engine.about();
-        format!(
-            "{}; {} ({} bytes); {} + {} tokens, {LLAMA_TOKENS} out",
-            self.name(),
-            about.model,
-            about.weight_bytes,
-            options.prefix_tokens,
-            options.suffix_tokens,
-        )
+        let window = match self {
+            Self::Infill => format!("{} + {} lines", LLAMA_LINES.0, LLAMA_LINES.1),
+            Self::Bare => format!("{} + {} tokens", options.prefix_tokens, options.suffix_tokens),
+        };
+        let name = self.name();
+        format!("{name}; {} ({} bytes); {window}, {LLAMA_TOKENS} out", about.model, about.weight_bytes)
     }
 
     /// Everything that it answers counts as shown, as in an editor's plug-in that shows what comes; where only a line
@@ -176,18 +176,21 @@ impl Baseline {
         tokens: &Tokens,
         options: &Options,
     ) -> Result<Answer, LlamaError> {
-        let snapshot = snapshot(task, options);
-        let (_, window) =
-            prompt::build(profile, tokens, suggest::file(&snapshot), suggest::budget(&snapshot.options));
         let extent = llama::Extent { tokens: LLAMA_TOKENS, one_line: task.one_line() };
         let started = Instant::now();
         let answer = match (self, &profile.template) {
             (Self::Bare, Some(it)) => {
+                let snapshot = snapshot(task, options);
+                let (file, budget) = (suggest::file(&snapshot), suggest::budget(options));
+                let (_, window) = prompt::build(profile, tokens, file, budget);
                 let it = it.template;
                 let parts = [it.prefix, &window.prefix, it.suffix, &window.suffix, it.middle];
                 server.complete(&parts.concat(), extent)?
             }
-            _ => server.infill(&window.prefix, &window.suffix, extent)?,
+            _ => {
+                let (before, behind) = lines_around(&task.prefix, &task.suffix, LLAMA_LINES);
+                server.infill(before, behind, extent)?
+            }
         };
         Ok(Answer {
             shown: Some(answer.content.clone()).filter(|it| !it.trim().is_empty()),
@@ -198,5 +201,31 @@ impl Baseline {
             seconds: started.elapsed().as_secs_f64(),
             ..Answer::default()
         })
+    }
+}
+
+/// The cursor's line with so many lines before and behind it.
+fn lines_around<'t>(prefix: &'t str, suffix: &'t str, lines: (usize, usize)) -> (&'t str, &'t str) {
+    let start = prefix.rmatch_indices('\n').nth(lines.0).map_or(0, |(at, _)| at + 1);
+    let end = suffix.match_indices('\n').nth(lines.1).map_or(suffix.len(), |(at, _)| at);
+    (&prefix[start..], &suffix[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_before_and_behind_the_cursors_own() {
+        let (prefix, suffix) = ("a\nb\nc\nd", "e\nf\n\ng\n");
+        for (lines, expected) in [
+            ((0, 0), ("d", "e")),
+            ((1, 1), ("c\nd", "e\nf")),
+            ((3, 3), (prefix, "e\nf\n\ng")),
+            ((9, 9), (prefix, suffix)),
+        ] {
+            assert_eq!(lines_around(prefix, suffix, lines), expected);
+        }
+        assert_eq!(lines_around("", "", (2, 2)), ("", ""));
     }
 }
