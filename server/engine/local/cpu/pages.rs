@@ -14,7 +14,7 @@ use std::sync::Arc;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use super::to_halves;
+use super::layer::to_halves;
 use crate::local::config::{Config, Rope, RopeStyle};
 use crate::local::kernels::attention::{BLOCK, DIM, KEYS};
 use crate::local::pool::Pool;

@@ -1,4 +1,4 @@
-//! Batches that were interrupted between two layers, kept so that the next one goes on where they were left.
+//! Batches that were interrupted, kept so that the next one goes on with the layer that they were in.
 //! It knows nothing of weights, or of the keys and values that they have left in the pages.
 
 use std::collections::VecDeque;
@@ -20,6 +20,10 @@ pub(super) struct Group {
     pub(super) passed: usize,
     /// The residual stream behind them, `[rows, embedding]`.
     pub(super) stream: Vec<f32>,
+    /// Whether the next layer is passed once it is begun: the first one, because who has passed none has nothing that is
+    /// worth keeping, and one that was given up before. So interruptions that follow each other sooner than a layer takes
+    /// cannot hold it up for ever.
+    pub(super) passes: bool,
 }
 
 impl Group {
@@ -54,7 +58,7 @@ impl Progress {
     /// Adds tokens that have passed no layer, with their embeddings.
     pub(super) fn begin(&mut self, stream: Vec<f32>, tokens: usize) {
         let start = self.begun();
-        self.groups.push(Group { rows: start..start + tokens, passed: 0, stream });
+        self.groups.push(Group { rows: start..start + tokens, passed: 0, stream, passes: true });
     }
 
     /// The group that is to go on, and up to which layer: until it is where the group before it is, so that both go on
@@ -65,6 +69,7 @@ impl Progress {
         {
             before.rows.end = last.rows.end;
             before.stream.append(&mut last.stream);
+            before.passes |= last.passes;
             self.groups.pop();
         }
         let until = self.groups.iter().nth_back(1).map_or(layers, |before| before.passed);
@@ -176,7 +181,7 @@ mod tests {
     /// Two values a token: the token, and the layers that it has passed.
     fn group(rows: Range<usize>, passed: usize) -> Group {
         let stream = rows.clone().flat_map(|row| [row as f32, passed as f32]).collect();
-        Group { rows, passed, stream }
+        Group { rows, passed, stream, passes: false }
     }
 
     fn progress() -> Progress {

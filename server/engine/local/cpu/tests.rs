@@ -212,7 +212,8 @@ fn what_was_interrupted_goes_on_as_if_it_was_not() {
                     None => {
                         let now = decoder.begun(at, &tokens);
                         // Rows that were finished pass the last layer again.
-                        assert!(now.tokens > 0 && now.work >= was.work - rows as f32, "{was:?} {now:?}");
+                        let least = was.work - rows as f32;
+                        assert!(now.tokens > 0 && now.work > 0.0 && now.work >= least, "{was:?} {now:?}");
                         broken += 1;
                         last[at] = tokens;
                     }
@@ -246,25 +247,23 @@ fn however_often_it_is_interrupted_no_layer_is_passed_twice() {
     let uninterrupted = advance(&mut open(), &batch, usize::MAX).1;
     // 256 tokens, then 44: at least so many are in a layer of the first.
     let layer = uninterrupted.div_ceil(6);
-    for looks in layer + 1..4 * layer {
+    for looks in (1..8).chain([layer - 1, layer, layer + 1, 3 * layer]) {
         let mut decoder = open();
-        let (mut all, mut work, mut layers) = (0, 0.0, 0);
+        let (mut all, mut work, mut tries) = (0, 0.0, 0);
+        let mut held_up = false;
         loop {
             let (done, here) = advance(&mut decoder, &batch, looks);
-            all += here;
+            (all, tries) = (all + here, tries + 1);
             if done.is_some() {
                 break;
             }
             let now = decoder.begun(0, &tokens).work;
-            assert!(now > work, "{now} after {work}");
-            layers += 1;
+            assert!(now > work || (now == work && !held_up), "{now} after {work}");
+            held_up = now == work;
             work = now;
         }
-        // Of each try, what was left of a layer is done again.
-        assert!(
-            (uninterrupted..uninterrupted + layers * layer).contains(&all),
-            "{looks}: {all} of {uninterrupted}"
-        );
+        // What was left of a layer at each try is done again; where it was done without looks, there are fewer.
+        assert!(all < uninterrupted + tries * layer, "{looks}: {all} of {uninterrupted}, {tries} tries");
         // Two more, and logits: they catch up, all but the last layer, which is for both.
         decoder.truncate(290);
         let batch = |tokens| Batch { tokens, rows: 1, moved: None };
@@ -291,7 +290,11 @@ fn a_layer_that_is_broken_off_begins_anew() {
                 decoder.set_background(background);
                 // In the background, and on several threads, it may be over before.
                 if advance(&mut decoder, &batch, at).0.is_none() {
-                    assert_eq!((decoder.len(), decoder.begun(0, &tokens).tokens), (0, 60), "at {at}");
+                    let begun = decoder.begun(0, &tokens);
+                    assert!(
+                        decoder.is_empty() && begun.tokens == 60 && begun.work >= 20.0,
+                        "at {at}: {begun:?}"
+                    );
                     assert_eq!(advance(&mut decoder, &batch, usize::MAX).0, expected, "at {at}");
                 }
             }

@@ -173,9 +173,9 @@ fn questions_that_interrupt_each_other_lose_nothing_that_they_share() {
                 let limits = Limits { max_tokens: random.usize(1..6), ..Limits::default() };
                 let read = Limits { background: true, ..Limits::default() };
                 let mut before = usize::MAX;
-                // Each question is broken off after a few layers by the next, which has more text.
-                let looks = random.usize(2..7);
-                for _ in 0..200 {
+                // Each question is broken off inside the first layer or after a few by the next, which has more text.
+                let looks = random.usize(2..60);
+                for _ in 0..400 {
                     if round % 2 == 0 {
                         let prompt = elsewhere.prompt(&engine);
                         ask(&mut engine, &prompt, read, 2);

@@ -1,0 +1,168 @@
+//! Which tokens of a vocabulary have a meaning of their own: those of fill-in-the-middle prompts, beginnings and ends.
+//! It knows nothing of how text is encoded.
+
+use super::{Raw, TokenId};
+
+/// The tokens of fill-in-the-middle prompts, as far as the vocabulary has them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FimIds {
+    /// Opens the text before the cursor.
+    pub prefix: Option<TokenId>,
+    /// Opens the text after the cursor.
+    pub suffix: Option<TokenId>,
+    /// Opens what the model writes.
+    pub middle: Option<TokenId>,
+    /// Fills batches while training; ends a middle.
+    pub pad: Option<TokenId>,
+    /// Opens a repository's name.
+    pub repository: Option<TokenId>,
+    /// Separates files, or opens a file's name.
+    pub file: Option<TokenId>,
+}
+
+/// Names under which the tokens of [`FimIds`] are known, the role's metadata keys first. Sources: the
+/// `tokenizer.json` of Qwen2.5-Coder, StarCoder 1 and 2, SmolLM, SantaCoder, Granite, CodeLlama, DeepSeek-Coder,
+/// CodeGemma, Codestral, Mellum, CodeGeeX.
+const PREFIX: Role = Role {
+    keys: &["tokenizer.ggml.fim_pre_token_id", "tokenizer.ggml.prefix_token_id"],
+    names: &[
+        "<|fim_prefix|>",
+        "<fim_prefix>",
+        "<fim-prefix>",
+        "<｜fim▁begin｜>",
+        "▁<PRE>",
+        "<PRE>",
+        "[PREFIX]",
+        "<|code_prefix|>",
+    ],
+};
+const SUFFIX: Role = Role {
+    keys: &["tokenizer.ggml.fim_suf_token_id", "tokenizer.ggml.suffix_token_id"],
+    names: &[
+        "<|fim_suffix|>",
+        "<fim_suffix>",
+        "<fim-suffix>",
+        "<｜fim▁hole｜>",
+        "▁<SUF>",
+        "<SUF>",
+        "[SUFFIX]",
+        "<|code_suffix|>",
+    ],
+};
+const MIDDLE: Role = Role {
+    keys: &["tokenizer.ggml.fim_mid_token_id", "tokenizer.ggml.middle_token_id"],
+    names: &[
+        "<|fim_middle|>",
+        "<fim_middle>",
+        "<fim-middle>",
+        "<｜fim▁end｜>",
+        "▁<MID>",
+        "<MID>",
+        "[MIDDLE]",
+        "<|code_middle|>",
+    ],
+};
+const PAD: Role =
+    Role { keys: &["tokenizer.ggml.fim_pad_token_id"], names: &["<|fim_pad|>", "<fim_pad>", "<fim-pad>"] };
+const REPOSITORY: Role = Role {
+    keys: &["tokenizer.ggml.fim_rep_token_id"],
+    names: &["<|repo_name|>", "<|fim_repo|>", "<repo_name>", "<reponame>", "<fim_repo>"],
+};
+const FILE: Role = Role {
+    keys: &["tokenizer.ggml.fim_sep_token_id"],
+    names: &["<|file_sep|>", "<|file_separator|>", "<file_sep>", "<|fim_sep|>", "<filename>"],
+};
+/// Tokens after which nothing belongs to the completion.
+const END: Role = Role {
+    keys: &[
+        "tokenizer.ggml.eos_token_id",
+        "tokenizer.ggml.eot_token_id",
+        "tokenizer.ggml.eom_token_id",
+        BOS,
+        PADDING,
+    ],
+    names: &[
+        "<|endoftext|>",
+        "<|im_start|>",
+        "<|im_end|>",
+        "</s>",
+        "<eos>",
+        "<|EOT|>",
+        "<EOT>",
+        "▁<EOT>",
+        "<|end|>",
+        "<|eot_id|>",
+        "<|end_of_text|>",
+        "<end_of_turn>",
+        "<｜end▁of▁sentence｜>",
+        "<filename>",
+        "<gh_stars>",
+        "<issue_start>",
+        "<commit_before>",
+        "<jupyter_start>",
+    ],
+};
+
+const ROLES: [&Role; 7] = [&PREFIX, &SUFFIX, &MIDDLE, &PAD, &REPOSITORY, &FILE, &END];
+
+const BOS: &str = "tokenizer.ggml.bos_token_id";
+const PADDING: &str = "tokenizer.ggml.padding_token_id";
+
+/// The metadata keys under which files name such tokens.
+pub(super) fn keys() -> impl Iterator<Item = &'static str> {
+    ROLES.iter().flat_map(|role| role.keys).copied()
+}
+
+/// A meaning that tokens have: metadata keys that name them, and their usual texts.
+struct Role {
+    keys: &'static [&'static str],
+    names: &'static [&'static str],
+}
+
+/// Which tokens have a meaning of their own.
+pub(super) struct Roles {
+    pub(super) fim: FimIds,
+    pub(super) bos: Option<TokenId>,
+    /// Tokens that spell nothing even where the file says so; sorted.
+    pub(super) special: Vec<TokenId>,
+}
+
+impl Roles {
+    pub(super) fn of(raw: &Raw<'_>) -> Self {
+        let mut names: Vec<&[u8]> =
+            ROLES.iter().flat_map(|role| role.names).map(|name| name.as_bytes()).collect();
+        names.sort_unstable();
+        // A normal token of such a text is a text, e.g. `</s>` where the end has another name. But types are
+        // missing in old files, and CodeLlama's are said to be normal.
+        let text_too = raw.types.is_empty() || raw.sentencepiece;
+        let is_named = |&(id, text): &(usize, &&[u8])| {
+            matches!(text.first(), Some(b'<' | b'[' | 0xe2))
+                && names.binary_search(text).is_ok()
+                && (text_too || raw.types.get(id).is_some_and(|&kind| kind as i64 != 1))
+        };
+        let named: Vec<(&[u8], TokenId)> =
+            raw.tokens.iter().enumerate().filter(is_named).map(|(id, &text)| (text, id as TokenId)).collect();
+        let by_key = |key: &str| raw.ids.iter().find(|(other, _)| *other == key).map(|&(_, id)| id);
+        let by_name =
+            |name: &&str| named.iter().find(|(text, _)| *text == name.as_bytes()).map(|&(_, id)| id);
+        let find = |role: &Role| {
+            role.keys.iter().find_map(|key| by_key(key)).or_else(|| role.names.iter().find_map(by_name))
+        };
+        // For BOS and padding, files that have none name any token.
+        let keyed = raw.ids.iter().filter(|(key, _)| *key != BOS && *key != PADDING).map(|&(_, id)| id);
+        let mut special: Vec<TokenId> = keyed.chain(named.iter().map(|&(_, id)| id)).collect();
+        special.sort_unstable();
+        Self {
+            fim: FimIds {
+                prefix: find(&PREFIX),
+                suffix: find(&SUFFIX),
+                middle: find(&MIDDLE),
+                pad: find(&PAD),
+                repository: find(&REPOSITORY),
+                file: find(&FILE),
+            },
+            bos: by_key(BOS),
+            special,
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! The tokenizer against the library that the models were made with, and in corners that it must survive.
+//! It knows nothing of models.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use tokenizers::models::bpe::{BPE, Vocab};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::pre_tokenizers::split::{Split as SplitBy, SplitPattern};
+use tokenizers::tokenizer::SplitDelimiterBehavior;
+
+use super::*;
+use crate::gguf::Value;
+use crate::gguf::testing::{Dims, Writer, random_llama, random_qwen2};
+
+fn written(writer: &Writer) -> Gguf {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.gguf");
+    writer.write(&path).unwrap();
+    // The map outlives the folder.
+    Gguf::open(&path).unwrap()
+}
+
+fn load(writer: &Writer) -> Result<Tokens, EngineError> {
+    Tokens::from_gguf(&written(writer))
+}
+
+fn spelled(tokens: &Tokens, ids: &[TokenId]) -> Vec<u8> {
+    ids.iter().flat_map(|&id| tokens.bytes(id)).copied().collect()
+}
+
+/// The real model, where there is one.
+fn real() -> Option<Gguf> {
+    let path = crate::testing::real_model()?;
+    Some(Gguf::open(&path).unwrap())
+}
+
+const SOURCES: [&str; 4] = [
+    include_str!("../tokens.rs"),
+    include_str!("../gguf.rs"),
+    include_str!("../lib.rs"),
+    include_str!("../Cargo.toml"),
+];
+
+const HARD: [&str; 14] = [
+    "",
+    " ",
+    "\n",
+    "\r\n",
+    "\t\tif (x) {\r\n\t\t\treturn 1;\r\n\t\t}\r\n",
+    "a  \n   b\n\n\n\t c   ",
+    "日本語のコメント // 数字 123",
+    "emoji 🙂🇩🇪👩‍👩‍👧 end",
+    "e\u{301}a\u{308} nai\u{308}ve हिन्दी १२३ Ⅷ ½ ²",
+    "it's they'RE I'll 'tis x's1",
+    "<|fim_middle|><|endoftext|></s><fim_prefix>[SUFFIX]▁<PRE>",
+    "\u{feff}\u{200b}\u{a0}\u{2003}\u{85}x\u{3000} y",
+    "____init____(self, *args, **kwargs):",
+    "0x1F 1_000_000 3.14e-10 a1b2",
+];
+
+/// Text of the kind that breaks tokenizers: blanks, line ends, scripts, quotes and digits at random.
+fn random_text(random: &mut fastrand::Rng) -> String {
+    let parts = [
+        " ", " ", "\n", "\r\n", "\t", "a", "Z", "ret", "urn", "return", "self", "def ", "1", "23", "'s",
+        "'LL", "(", "):", "=", "é", "ß", "数", "🙂", "\u{301}", "\u{a0}", "\u{3000}", "_", "x", "/", "<",
+        "ǅ", "१", "'", "Ab", "aB",
+    ];
+    (0..random.usize(0..40)).map(|_| parts[random.usize(..parts.len())]).collect()
+}
+
+/// The same vocabulary in the `tokenizers` library, with the patterns as published, lookaheads and all.
+fn reference(gguf: &Gguf) -> tokenizers::Tokenizer {
+    const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+    const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+    const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+    const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?((?=[\p{L}])([^a-z]))*((?=[\p{L}])([^A-Z]))+|[^\r\n\p{L}\p{N}]?((?=[\p{L}])([^a-z]))+((?=[\p{L}])([^A-Z]))*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+    let pre = gguf.str("tokenizer.ggml.pre").unwrap();
+    let patterns: &[&str] = match pre {
+        "qwen2" => &[QWEN2],
+        "llama-bpe" => &[LLAMA3],
+        "tekken" => &[TEKKEN],
+        "smollm" => &[r"\p{N}", GPT2],
+        "deepseek-coder" => &[r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-\x{D7FF}]+", r"\p{N}"],
+        _ => &[GPT2],
+    };
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let tokens = gguf.texts(TOKENS).unwrap().unwrap();
+    let vocabulary: HashMap<String, u32> =
+        tokens.iter().enumerate().map(|(id, token)| (text(token), id as u32)).collect();
+    let merges = gguf.texts(MERGES).unwrap().unwrap();
+    let pair = |&merge: &&[u8]| {
+        let merge = text(merge);
+        let (left, right) = merge.split_once(' ').unwrap();
+        (left.to_owned(), right.to_owned())
+    };
+    let model = BPE::builder()
+        .vocab_and_merges(vocabulary.into_iter().collect::<Vocab>(), merges.iter().map(pair).collect())
+        .ignore_merges(matches!(pre, "llama-bpe" | "tekken"))
+        .build()
+        .unwrap();
+    let mut steps: Vec<tokenizers::PreTokenizerWrapper> = Vec::new();
+    for &pattern in patterns {
+        let pattern = SplitPattern::Regex(pattern.to_owned());
+        steps.push(SplitBy::new(pattern, SplitDelimiterBehavior::Isolated, false).unwrap().into());
+    }
+    steps.push(ByteLevel::new(false, false, false).into());
+    let mut tokenizer = tokenizers::Tokenizer::new(model);
+    tokenizer.with_pre_tokenizer(Some(Sequence::new(steps)));
+    tokenizer
+}
+
+fn agrees(tokens: &Tokens, reference: &tokenizers::Tokenizer, text: &str) {
+    let expected = reference.encode_fast(text, false).unwrap();
+    assert_eq!(tokens.encode(text), expected.get_ids(), "{text:?}");
+}
+
+#[test]
+fn byte_level_agrees_with_the_library_for_every_pre_tokenizer() {
+    let mut random = fastrand::Rng::with_seed(7);
+    for pre in ["qwen2", "llama-bpe", "tekken", "smollm", "deepseek-coder", "gpt-2"] {
+        let name = Value::String(pre.into());
+        let gguf = written(&Writer::new().byte_level_tokenizer().metadata("tokenizer.ggml.pre", name));
+        let (tokens, reference) = (Tokens::from_gguf(&gguf).unwrap(), reference(&gguf));
+        for text in HARD {
+            agrees(&tokens, &reference, text);
+        }
+        for _ in 0..2_000 {
+            agrees(&tokens, &reference, &random_text(&mut random));
+        }
+    }
+}
+
+#[test]
+fn the_real_vocabulary_agrees_with_the_library_and_round_trips() {
+    let Some(gguf) = real() else { return };
+    let tokens = Tokens::from_gguf(&gguf).unwrap();
+    let reference = reference(&gguf);
+    let mut random = fastrand::Rng::with_seed(8);
+    for text in SOURCES.into_iter().chain(HARD) {
+        agrees(&tokens, &reference, text);
+        let ids = tokens.encode(text);
+        assert_eq!(spelled(&tokens, &ids), text.as_bytes());
+        assert!(ids.iter().all(|&id| !tokens.is_special(id)));
+        let (mut stream, mut out) = (Utf8Stream::new(), String::new());
+        for &id in &ids {
+            stream.push(tokens.bytes(id), &mut out);
+        }
+        assert_eq!(out, text);
+    }
+    for _ in 0..2_000 {
+        agrees(&tokens, &reference, &random_text(&mut random));
+    }
+}
+
+#[test]
+fn an_index_finds_what_a_search_finds() {
+    let sentencepiece = load(&Writer::new().sentencepiece_tokenizer()).unwrap();
+    let mut random = fastrand::Rng::with_seed(9);
+    for tokens in [Tokens::bytes_only(), sentencepiece] {
+        let all: Vec<TokenId> = (0..tokens.len() as TokenId).collect();
+        let mut prefixes = vec![Vec::new(), vec![0], vec![255], vec![255, 255], b"return x".to_vec()];
+        for _ in 0..500 {
+            let bytes = tokens.bytes(random.u32(..tokens.len() as u32));
+            prefixes.push(bytes[..random.usize(..=bytes.len())].to_vec());
+        }
+        for prefix in prefixes {
+            let mut found: Vec<TokenId> = tokens.starting_with(&prefix).collect();
+            found.sort_unstable();
+            let begins = |id: &TokenId| !tokens.is_special(*id) && tokens.bytes(*id).starts_with(&prefix);
+            let expected: Vec<TokenId> = all.iter().copied().filter(begins).collect();
+            assert_eq!(found, expected, "{prefix:x?}");
+            let exact = all.iter().any(|&id| !prefix.is_empty() && tokens.bytes(id) == prefix);
+            assert_eq!(tokens.spelling(&prefix).is_some(), exact);
+        }
+    }
+}
+
+#[test]
+fn special_tokens_are_never_read_from_text() {
+    let tokens = Tokens::bytes_only();
+    assert_eq!(tokens.len(), tiny::vocabulary().0.len());
+    let middle = tokens.id("<|fim_middle|>").unwrap();
+    let ids = tokens.encode("a<|fim_middle|>b");
+    assert!(!ids.contains(&middle));
+    assert_eq!(spelled(&tokens, &ids), b"a<|fim_middle|>b");
+    assert!(tokens.is_special(middle) && tokens.ends(middle) && tokens.bytes(middle).is_empty());
+    assert_eq!(tokens.name(middle), Some("<|fim_middle|>"));
+    assert_eq!(tokens.id("return"), None);
+    let fim = tokens.fim();
+    assert_eq!(fim.middle, Some(middle));
+    assert_eq!((fim.prefix, fim.suffix), (tokens.id("<|fim_prefix|>"), tokens.id("<|fim_suffix|>")));
+    assert_eq!((fim.repository, fim.file), (tokens.id("<|repo_name|>"), tokens.id("<|file_sep|>")));
+    assert!(fim.prefix.is_some() && fim.pad.is_some() && fim.repository.is_some() && fim.file.is_some());
+    assert_eq!(tokens.render(&[middle, ids[0]]), "<|fim_middle|>a");
+    assert_eq!(tokens.bos(), None);
+    assert!(tokens.is_special(TokenId::MAX) && tokens.bytes(TokenId::MAX).is_empty());
+}
+
+#[test]
+fn a_normal_token_that_looks_special_stays_text() {
+    let (mut tokens, mut types, mut merges) = tiny::vocabulary();
+    tokens.extend(["</".to_owned(), "s>".to_owned(), "</s>".to_owned()]);
+    types.extend([1, 1, 1]);
+    merges.extend(["< /".to_owned(), "s >".to_owned(), "</ s>".to_owned()]);
+    let tokens = load(&with_vocabulary(tokens, types, merges)).unwrap();
+    let id = tokens.len() as TokenId - 1;
+    assert_eq!((tokens.bytes(id), tokens.is_special(id)), (b"</s>".as_slice(), false));
+}
+
+#[test]
+fn metadata_name_the_fim_tokens_before_their_texts_do() {
+    let writer = Writer::new().byte_level_tokenizer();
+    let pad = Tokens::bytes_only().id("[PAD1]").unwrap();
+    let tokens =
+        load(&writer.metadata("tokenizer.ggml.fim_mid_token_id", Value::Unsigned(u64::from(pad)))).unwrap();
+    assert_eq!(tokens.fim().middle, Some(pad));
+    assert_eq!(tokens.fim().prefix, tokens.id("<|fim_prefix|>"));
+}
+
+fn with_vocabulary(tokens: Vec<String>, types: Vec<i64>, merges: Vec<String>) -> Writer {
+    let strings = |list: Vec<String>| Value::Array(list.into_iter().map(Value::String).collect());
+    Writer::new()
+        .byte_level_tokenizer()
+        .metadata(TOKENS, strings(tokens))
+        .metadata(TYPES, Value::Array(types.into_iter().map(Value::Signed).collect()))
+        .metadata(MERGES, strings(merges))
+}
+
+#[test]
+fn sentencepiece_round_trips_and_merges_by_score() {
+    let tokens = load(&Writer::new().sentencepiece_tokenizer()).unwrap();
+    assert!(tokens.bos().is_some());
+    assert_eq!(tokens.bos(), tokens.id("<s>"));
+    let fim = tokens.fim();
+    assert_eq!(fim.prefix, tokens.id("▁<PRE>"));
+    assert!(fim.prefix.is_some() && fim.suffix.is_some() && fim.middle.is_some());
+    assert!(tokens.ends(tokens.id("▁<EOT>").unwrap()) && tokens.ends(tokens.id("</s>").unwrap()));
+    let mut random = fastrand::Rng::with_seed(10);
+    let texts = (0..500).map(|_| random_text(&mut random));
+    for text in texts.chain(HARD.map(str::to_owned)).chain(["literal ▁ stays".to_owned()]) {
+        let ids = tokens.encode(&text);
+        assert_eq!(String::from_utf8(spelled(&tokens, &ids)).unwrap(), text);
+        assert!(ids.iter().all(|&id| !tokens.is_special(id)));
+    }
+    let pieces = |text: &str| -> Vec<String> {
+        let ids = tokens.encode(text);
+        ids.iter().map(|&id| String::from_utf8_lossy(tokens.bytes(id)).into_owned()).collect()
+    };
+    assert_eq!(pieces("self return"), ["self", " return"]);
+    assert_eq!(pieces("    int"), ["    ", "int"]);
+    assert_eq!(spelled(&tokens, &tokens.encode_first("x")), b" x");
+}
+
+#[test]
+fn runs_of_blanks_that_the_family_added_are_taken_first() {
+    let (mut tokens, mut types, merges) = tiny::vocabulary();
+    tokens.push("        ".to_owned());
+    types.push(4);
+    let tokens = load(&with_vocabulary(tokens, types, merges)).unwrap();
+    let run = tokens.len() as TokenId - 1;
+    assert_eq!(tokens.bytes(run), b"        ");
+    let ids = tokens.encode("x          y");
+    assert_eq!(ids[1], run);
+    assert_eq!(spelled(&tokens, &ids), b"x          y");
+}
+
+#[test]
+fn wrong_metadata_name_their_field() {
+    let good = Writer::new().byte_level_tokenizer();
+    let list = |values: &[&str]| Value::Array(values.iter().map(|&v| Value::String(v.into())).collect());
+    let id = Value::Unsigned;
+    let (model, eos) = ("tokenizer.ggml.model", "tokenizer.ggml.eos_token_id");
+    let with = |field: &str, value: Value| good.clone().metadata(field, value);
+    let cases = [
+        (good.clone().without(model), model),
+        (with(model, Value::String("bert".into())), model),
+        (good.clone().without(TOKENS), TOKENS),
+        (with(TOKENS, list(&[])), TOKENS),
+        (with(TOKENS, id(3)), TOKENS),
+        (with(TOKENS, Value::Array(vec![id(3)])), TOKENS),
+        (good.clone().without(MERGES), MERGES),
+        (with(MERGES, list(&["a nothing"])), MERGES),
+        (with(MERGES, list(&["ab"])), MERGES),
+        (with(MERGES, list(&["q q"])), MERGES),
+        (with(TYPES, Value::Array(vec![Value::Signed(1)])), TYPES),
+        (with(TYPES, list(&["1"])), TYPES),
+        (with(eos, id(1_000_000)), eos),
+        (with(eos, Value::Signed(-5)), eos),
+        (Writer::new().sentencepiece_tokenizer().without(SCORES), SCORES),
+        (Writer::new().sentencepiece_tokenizer().metadata(SCORES, Value::Array(vec![])), SCORES),
+    ];
+    assert!(load(&good).is_ok());
+    for (writer, field) in cases {
+        let message = load(&writer).unwrap_err().to_string();
+        assert!(message.contains(field) && message.contains("taper"), "{message}");
+    }
+}
+
+#[test]
+fn no_corruption_of_a_file_panics() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.gguf");
+    let dims = Dims { layers: 1, hidden: 32, heads: 2, kv_heads: 1, intermediate: 32, ..Dims::default() };
+    let mut random = fastrand::Rng::with_seed(11);
+    let (mut refused, mut read) = (0, 0);
+    for writer in [random_qwen2(1, &dims).unwrap(), random_llama(1, &dims).unwrap()] {
+        let good = writer.bytes();
+        // Only the head can be wrong; the weights behind it are any bytes.
+        let gguf = written(&writer);
+        let weights: usize = gguf.tensor_names().map(|name| gguf.tensor(name).unwrap().data.len()).sum();
+        let head = good.len() - weights;
+        for _ in 0..5_000 {
+            let mut bytes = good.clone();
+            for _ in 0..random.usize(1..4) {
+                let at = random.usize(..head);
+                match random.u8(..4) {
+                    0 => bytes[at] = random.u8(..),
+                    1 => bytes[at] ^= 1 << random.u8(..8),
+                    2 => bytes[at] = [0, 1, 4, 8, 9, 0x7f, 0x80, 0xff][random.usize(..8)],
+                    _ => {
+                        let end = (at + 8).min(bytes.len());
+                        bytes[at..end].fill(0xff);
+                    }
+                }
+            }
+            if random.u8(..) < 40 {
+                bytes.truncate(random.usize(..bytes.len()));
+            }
+            std::fs::write(&path, &bytes).unwrap();
+            match Gguf::open(&path).and_then(|gguf| Tokens::from_gguf(&gguf)) {
+                Ok(tokens) => {
+                    read += 1;
+                    tokens.encode("fn x() -> é { return 1 }\n");
+                }
+                Err(error) => {
+                    refused += 1;
+                    assert!(!error.to_string().is_empty());
+                }
+            }
+        }
+    }
+    assert!(refused > 500 && read > 500, "{refused} refused, {read} read");
+}
+
+/// Time stays in proportion to the text, also for the texts on which the plain algorithms are quadratic.
+#[test]
+fn long_lines_take_time_in_proportion() {
+    let sentencepiece = load(&Writer::new().sentencepiece_tokenizer()).unwrap();
+    for tokens in [Tokens::bytes_only(), sentencepiece] {
+        for part in ["a", " ", "\n", "return", "x=1;", "(", "数", "a1 "] {
+            let text = part.repeat(400_000 / part.len());
+            let start = Instant::now();
+            let ids = tokens.encode(&text);
+            let time = start.elapsed();
+            assert_eq!(spelled(&tokens, &ids), text.as_bytes());
+            // A quadratic run would take minutes.
+            assert!(time < Duration::from_secs(10), "{part:?}: {time:?}");
+        }
+    }
+}
