@@ -3,7 +3,8 @@
 //!
 //! The model may also be named by `TAPER_TEST_MODEL`, threads by `TAPER_THREADS`. Without a model it says so and
 //! measures nothing. Decoding with and without speculation goes on with this repository's own sources, or with the
-//! `prefix`es of the tasks in the JSONL file that `TAPER_BENCH_TASKS` names.
+//! `prefix`es of the tasks in the JSONL file that `TAPER_BENCH_TASKS` names. With `TAPER_BENCH_PREFILL` only prefill is
+//! measured, for a profile of it; with `TAPER_BENCH_RATES` prefill and decoding.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is for people at a terminal")]
 
@@ -58,7 +59,7 @@ fn main() -> Result<(), EngineError> {
     println!("{}, {threads} threads", model.file_name().unwrap_or_default().display());
     for kernel in kernels {
         measure(&model, kernel, threads)?;
-        if std::env::var_os("TAPER_BENCH_PREFILL").is_none() {
+        if ["TAPER_BENCH_PREFILL", "TAPER_BENCH_RATES"].iter().all(|name| std::env::var_os(name).is_none()) {
             speculate(&model, kernel, threads)?;
         }
     }
@@ -83,8 +84,8 @@ fn measure(model: &Path, kernel: Kernel, threads: usize) -> Result<(), EngineErr
         prefill = prefill.min(start.elapsed().as_secs_f64());
     }
     let mut decode = f64::MAX;
-    // For a profile of prefill alone.
     let only_prefill = std::env::var_os("TAPER_BENCH_PREFILL").is_some();
+    let only_rates = only_prefill || std::env::var_os("TAPER_BENCH_RATES").is_some();
     for _ in 0..if only_prefill { 0 } else { 3 } {
         decoder.truncate(PREFILL);
         let start = Instant::now();
@@ -95,7 +96,7 @@ fn measure(model: &Path, kernel: Kernel, threads: usize) -> Result<(), EngineErr
         decode = decode.min(start.elapsed().as_secs_f64());
     }
     let mut batches = String::new();
-    for rows in if only_prefill { &[][..] } else { &[2, 4, 8] } {
+    for rows in if only_rates { &[][..] } else { &[2, 4, 8] } {
         decoder.truncate(PREFILL);
         let start = Instant::now();
         for tokens in tokens[..32].chunks(*rows) {
@@ -114,7 +115,7 @@ fn measure(model: &Path, kernel: Kernel, threads: usize) -> Result<(), EngineErr
         PREFILL as f64 / prefill,
         DECODE as f64 / decode,
     );
-    if !only_prefill {
+    if !only_rates {
         background(&mut decoder, &tokens, kernel)?;
         chunks(&mut decoder, &tokens, kernel)?;
     }

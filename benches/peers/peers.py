@@ -110,7 +110,7 @@ def cargo(*arguments):
 
 def taper_rates(bench, model, kernel, threads):
     """Kernel, prefill and decode rate: the best of three each, decoding behind 512 tokens."""
-    environment = {**os.environ, "TAPER_THREADS": str(threads)}
+    environment = {**os.environ, "TAPER_THREADS": str(threads), "TAPER_BENCH_RATES": "1"}
     printed, _ = output([bench, str(model), kernel], environment)
     line = re.search(r"^(\S+) .*prefill (\d+) tokens/s; decode ([\d.]+) tokens/s", printed, re.M)
     if not line:
@@ -147,12 +147,12 @@ def engine_ratios(args, llama, say):
         kernel = ""
         for run in range(args.rounds):
             kernel, *own = taper_rates(bench, model, "auto", args.threads)
-            _, *avx2 = taper_rates(bench, model, "avx2", args.threads)
+            avx2 = own if kernel == "avx2" else taper_rates(bench, model, "avx2", args.threads)[1:]
             peer = llama_rates(llama, model, args.threads)
             rows.append((own, avx2, peer))
             numbers = " | ".join(f"{prefill:.0f} | {decode:.1f}" for prefill, decode in rows[-1])
             say(f"| {model.name} | {run + 1} | {numbers} | {load()} |")
-        for name, which in ((kernel, 0), ("avx2", 1)):
+        for name, which in ((kernel, 0), ("avx2", 1)) if kernel != "avx2" else ((kernel, 0),):
             prefill, decode = (statistics.median(row[which][at] / row[2][at] for row in rows) for at in (0, 1))
             lines.append(f"| {model.name} | {name} | {prefill:.2f} x | {decode:.2f} x |")
     say("\n| model | taper's kernel | prefill, taper / llama.cpp | decode, taper / llama.cpp |\n|---|---|---|---|")

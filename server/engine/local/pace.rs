@@ -9,8 +9,8 @@ use crate::Rates;
 const LOST: Duration = Duration::from_millis(100);
 /// The same where it goes on with the layer in which it was broken off ([`Decoder::resumes`](super::Decoder::resumes)):
 /// one of some twenty-four layers is lost, and more only if the next prompt does not begin with the same tokens. That
-/// layer takes 10 ms, so that nobody waits for longer where it is one that is not given up.
-const KEPT: Duration = Duration::from_millis(240);
+/// layer takes less than 10 ms: nobody waits for longer where it is one that is not given up.
+const KEPT: Duration = Duration::from_millis(200);
 /// Fewer tokens cost hardly less: the weights are read once either way, and up to eight rows by the slower product.
 const SMALLEST: usize = 16;
 /// More tokens gain hardly more, and their activations need room.
@@ -102,7 +102,7 @@ mod tests {
         }
         assert_eq!(pace.chunk(0, usize::MAX), 100, "1,000 tokens a second for 100 ms");
         let resumed = Pace { chunk: KEPT, ..pace };
-        assert_eq!(resumed.chunk(0, usize::MAX), 240, "more where little is lost");
+        assert_eq!(resumed.chunk(0, usize::MAX), 200, "more where little is lost");
         for _ in 0..20 {
             pace.note_prefill(100, 100.0, Duration::from_micros(1));
         }
