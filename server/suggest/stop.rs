@@ -4,7 +4,7 @@
 mod definition;
 mod runaway;
 
-use super::place::{Place, indentation, opener};
+use super::place::{Place, indentation, is_word, opener};
 use super::trigger::Plan;
 use definition::Definitions;
 use runaway::Lines;
@@ -115,7 +115,7 @@ fn block(place: &Place<'_>, plan: Plan, max_lines: usize, text: &str, finished: 
         if let Some(keep) = definitions.second(place, whole, start, complete) {
             return Some(End { keep, rule: "a second definition" });
         }
-        if complete && below == Some(whole) && (number > 0 || whole.trim().len() > 3) {
+        if complete && below.is_some_and(|below| stands_there(below, whole, number == 0)) {
             return cut("the next line stands there already");
         }
         if complete && seen.iter().rev().take(2).filter(|it| **it == body).count() == 2 {
@@ -128,6 +128,22 @@ fn block(place: &Place<'_>, plan: Plan, max_lines: usize, text: &str, finished: 
         }
     }
     None
+}
+
+/// Letters and digits of a line that is hardly ever written twice.
+const TELLING: usize = 8;
+/// What a body often ends with and the code behind it does again.
+const LEAVES: &[&str] = &["return", "break", "continue", "raise", "throw", "pass", "yield", "goto"];
+
+/// Whether a line of the answer is the one that stands below the cursor, perhaps at another depth: a model that opens a block
+/// of its own goes on in it with what stands behind it.
+fn stands_there(below: &str, line: &str, first: bool) -> bool {
+    if below == line {
+        return !first || line.trim().len() > 3;
+    }
+    let line = line.trim();
+    let word = line.split(|c: char| !is_word(c)).next().unwrap_or("");
+    below.trim() == line && line.chars().filter(|c| is_word(*c)).count() >= TELLING && !LEAVES.contains(&word)
 }
 
 /// Which lines of an answer belong to its block.
@@ -293,6 +309,15 @@ mod tests {
             "a = 1\n    return total\n    b\n",
         );
         assert_eq!((it.0.trim_end(), it.1), ("a = 1", "the next line stands there already"));
+        let marked =
+            "def f(n):\n    if n == 0:\n        return [1]\n▮\n    for i in range(2, n):\n        g(i)\n";
+        let answer = "    else:\n        a = [1, 3]\n        for i in range(2, n):\n            g(i)\n";
+        let it = cut("x.py", marked, Plan::Block, answer);
+        let expected = ("    else:\n        a = [1, 3]", "the next line stands there already");
+        assert_eq!((it.0.trim_end(), it.1), expected, "at another depth, too");
+        let answer = "    if n == 0:\n        return result\n    g(n)\n";
+        let it = cut("x.py", "def f(n, result):\n▮\n    return result\n", Plan::Block, answer);
+        assert_eq!(it.0, answer, "left early as at the end");
         let it = cut("x.py", "def f():\n    ▮\n", Plan::Block, "a()\n    a()\n    a()\n    a()\n    a()\n");
         assert_eq!(it.1, "the same line again and again");
     }
