@@ -68,9 +68,13 @@ impl<'a> Job<'a> {
         Self { work, given_up: AtomicBool::new(false), panic: Mutex::new(None) }
     }
 
-    /// Whether it is wanted; it is given up where it is not.
+    /// Whether it is wanted; it is given up where it is not, or where `look` panics: other threads may be at its pieces,
+    /// so that goes on once they are done, as a piece's panic does.
     fn look(&self, look: Look<'_>) -> ControlFlow<()> {
-        let flow = look();
+        let flow = catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(|panic| {
+            *unpoisoned(self.panic.lock()) = Some(panic);
+            ControlFlow::Break(())
+        });
         if flow.is_break() {
             self.given_up.store(true, Ordering::Relaxed);
         }
@@ -166,7 +170,7 @@ impl Pool {
     /// pieces are begun: which of them ran is not known then.
     ///
     /// # Panics
-    /// As [`Pool::run`].
+    /// As [`Pool::run`], and with the panic of `look`.
     pub fn run_while(
         &self,
         pieces: usize,
@@ -556,6 +560,35 @@ mod tests {
                 ran.fetch_add(1, Ordering::Relaxed);
             });
             assert_eq!(ran.into_inner(), 100);
+        }
+    }
+
+    #[test]
+    fn a_panic_of_a_look_reaches_the_caller_once_nobody_is_at_the_job() {
+        for background in [false, true] {
+            let pool = Pool::new(3);
+            pool.set_background(background);
+            let (looked, working) = (AtomicBool::new(false), AtomicUsize::new(0));
+            let result = catch_unwind(AssertUnwindSafe(|| {
+                let mut look = || {
+                    looked.store(true, Ordering::SeqCst);
+                    panic!("no more")
+                };
+                pool.run_while(1000, &mut look, |_, thread| {
+                    working.fetch_add(1, Ordering::SeqCst);
+                    while (background || thread > 0) && !looked.load(Ordering::SeqCst) {
+                        thread::yield_now();
+                    }
+                    working.fetch_sub(1, Ordering::SeqCst);
+                })
+            }));
+            assert_eq!(result.unwrap_err().downcast_ref(), Some(&"no more"));
+            assert_eq!(working.into_inner(), 0);
+            let ran = AtomicUsize::new(0);
+            pool.run(10, |_, _| {
+                ran.fetch_add(1, Ordering::Relaxed);
+            });
+            assert_eq!(ran.into_inner(), 10);
         }
     }
 
