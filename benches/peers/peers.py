@@ -152,7 +152,7 @@ def engine_ratios(args, llama, say):
             rows.append((own, avx2, peer))
             numbers = " | ".join(f"{prefill:.0f} | {decode:.1f}" for prefill, decode in rows[-1])
             say(f"| {model.name} | {run + 1} | {numbers} | {load()} |")
-        for name, which in ((kernel, 0), ("avx2", 1)) if kernel != "avx2" else ((kernel, 0),):
+        for name, which in {kernel: 0, "avx2": 1}.items():
             prefill, decode = (statistics.median(row[which][at] / row[2][at] for row in rows) for at in (0, 1))
             lines.append(f"| {model.name} | {name} | {prefill:.2f} x | {decode:.2f} x |")
     say("\n| model | taper's kernel | prefill, taper / llama.cpp | decode, taper / llama.cpp |\n|---|---|---|---|")

@@ -9,9 +9,9 @@ use std::ops::{ControlFlow, Range};
 use crate::gguf::Gguf;
 use crate::local::config::Config;
 use crate::local::head::Head;
-use crate::local::kernels::Kernel;
 use crate::local::kernels::attention::KEYS;
 use crate::local::kernels::pack::Packed;
+use crate::local::kernels::{Kernel, THIN_ROWS};
 use crate::local::linear::{Compute, Linear};
 use crate::local::pool::{Chunks, Pool};
 use crate::local::{Ask, Batch, Begun, Decoder, pace};
@@ -179,8 +179,10 @@ impl CpuDecoder {
                 let keep = if is_last { rows } else { count };
                 work.before.clone_from(&group.stream);
                 std::mem::swap(&mut work.stream, &mut group.stream);
+                // A layer of few tokens is over before a look inside it were worth its while.
+                let is_passed = group.passes || count <= THIN_ROWS;
                 let inside: &mut dyn FnMut() -> _ =
-                    if group.passes { &mut || ControlFlow::Continue(()) } else { &mut *look };
+                    if is_passed { &mut || ControlFlow::Continue(()) } else { &mut *look };
                 if block.run(&mut layer, work, &runs, count, keep, inside).is_break() {
                     // The layer begins anew. What it has left in the pages is written again before it is read.
                     std::mem::swap(&mut work.before, &mut group.stream);

@@ -8,7 +8,6 @@ use half::slice::HalfFloatSliceExt;
 
 use super::pages::Pages;
 use crate::local::config::{Config, RopeStyle};
-use crate::local::kernels::THIN_ROWS;
 use crate::local::kernels::activations::Activations;
 use crate::local::kernels::attention::{Attend, BLOCK, DIM, ROWS};
 use crate::local::linear::{Compute, Linear, Target};
@@ -56,7 +55,7 @@ impl Run {
     }
 }
 
-/// What lies between the layers, for about [`CHUNK`] tokens.
+/// What lies between the layers, for about [`CHUNK`](super::CHUNK) tokens.
 #[derive(Debug, Default)]
 pub(super) struct Work {
     pub(super) activations: Activations,
@@ -99,9 +98,6 @@ impl Block {
         look: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let Layer { config, compute, .. } = *layer;
-        let mut never = || ControlFlow::Continue(());
-        // A layer of few tokens is over before a look inside it were worth its while.
-        let look = if count > THIN_ROWS { look } else { &mut never };
         let width = config.embedding;
         let (query_width, kv_width) = (config.query_width(), config.kv_width());
         let epsilon = config.norm_epsilon;
