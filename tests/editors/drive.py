@@ -514,12 +514,17 @@ def drive(editor, options, report):
                 report.run(f"{name} Tab was {what}", lambda: plugin.falls_through(bench, text))
             with_bench(editor, options, GOALS, through, before=before)
         for what, before in plugin.completion_plugins():
-            if before is None:
-                print(f"skipped {name} Tab shared, {what}: they are not here; {' or '.join(plugin.THEIRS)} names their folder", flush=True)
-                continue
             def shared(bench, what=what):
                 report.run(f"{name} Tab shared, {what}", lambda: plugin.shares_tab(bench))
             with_bench(editor, options, GOALS, shared, before=before)
+    if vim and editor.plugin:
+        for what, before, opened in plugin.menus():
+            if before is None:
+                print(f"skipped {name} beside the menu of {what}: it is not here; {' or '.join(plugin.MENUS)} names its folder", flush=True)
+                continue
+            def beside(bench, what=what, opened=opened):
+                report.run(f"{name} beside the menu of {what}", lambda: plugin.beside_menu(bench, what, opened))
+            with_bench(editor, options, GOALS, beside, before=before)
     if options.model and editor is not Native:
         with_bench(editor, options, None, model)
     if options.model and editor in (Neovim, Helix):

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import time
 
 from terminal import Failed, wait
 
@@ -226,32 +227,100 @@ end }})
 # own to what our function yields, the second types what it yields. Both leave it to be mapped again, as ours is.
 COMPLETION = {
     "nvim-cmp's way": "vim.keymap.set('i', '<Tab>', menu(function()"
-    " vim.keymap.set('i', '<Plug>(handed-on)', mine.callback, { expr = true, remap = mine.noremap == 0, replace_keycodes = true })"
+    " vim.keymap.set('i', '<Plug>(handed-on)', mine.callback, { expr = true, remap = mine.noremap == 0, replace_keycodes = mine.replace_keycodes == 1 })"
     " vim.api.nvim_feedkeys(vim.keycode('<Plug>(handed-on)'), 'im', true) end))",
     "blink.cmp's way": "vim.keymap.set('i', '<Tab>', menu(function()"
-    " vim.api.nvim_feedkeys(vim.keycode(mine.callback()), mine.noremap == 1 and 'n' or 'm', false) end), { buffer = 0 })",
+    " local keys = mine.callback() vim.api.nvim_feedkeys(mine.replace_keycodes == 1 and vim.keycode(keys) or keys,"
+    " mine.noremap == 1 and 'n' or 'm', false) end), { buffer = 0 })",
 }
-# The same by these plugins' own files, where a variable names the folder of a checkout.
-THEIRS = {
-    "TAPER_NVIM_CMP": (
-        "nvim-cmp's own files",
-        "local hand_on = menu(function(_, fallback) fallback() end) require('cmp.utils.keymap').listen('i', '<Tab>', hand_on)",
-    ),
-    "TAPER_BLINK_CMP": (
-        "blink.cmp's own files",
-        "local keys = require('blink.cmp.keymap.fallback').wrap('i', '<Tab>') local type_ = require('blink.cmp.keymap.utils').feedkeys "
-        "vim.keymap.set('i', '<Tab>', menu(function() for _, one in ipairs(keys()) do type_(one.key, one.mode) end end), { buffer = 0, desc = 'blink.cmp: test' })",
-    ),
-}
+# With key names left as they are, as an older nvim-cmp does.
+COMPLETION["an old nvim-cmp's way"] = COMPLETION["nvim-cmp's way"].replace("mine.replace_keycodes == 1", "false")
 
 
 def completion_plugins():
-    """Each way to hand Tab on, and what a configuration has for it before our plugin; None for one that is not at hand."""
+    """Each way to hand Tab on, and what a configuration has for it before our plugin."""
     for what, how in COMPLETION.items():
         yield what, LATER.format(how=how)
-    for variable, (what, how) in THEIRS.items():
+
+
+# These plugins themselves, where a variable names the folder of a checkout, with Tab set up as their READMEs say; the word comes
+# from the buffer, or from a source that has one. Then the Lua that tells whether the menu is open.
+MENUS = {
+    "TAPER_NVIM_CMP": (
+        "nvim-cmp",
+        """
+local cmp = require('cmp')
+cmp.register_source('one', { complete = function(_, _, callback) callback({ { label = 'return_value' } }) end })
+cmp.setup({
+  sources = { { name = 'one' } },
+  snippet = { expand = function(it) vim.snippet.expand(it.body) end },
+  mapping = {
+    ['<Tab>'] = cmp.mapping(function(fallback) if cmp.visible() then cmp.select_next_item() else fallback() end end, { 'i' }),
+    ['<C-e>'] = cmp.mapping.abort(),
+  },
+})
+""",
+        "return require('cmp').visible() == true",
+    ),
+    "TAPER_BLINK_CMP": (
+        "blink.cmp",
+        """
+require('blink.cmp').setup({
+  keymap = { preset = 'super-tab' },
+  sources = { default = { 'buffer' } },
+  fuzzy = { implementation = 'lua' },
+  cmdline = { enabled = false },
+})
+""",
+        "return require('blink.cmp').is_menu_visible() == true",
+    ),
+}
+
+
+def menus():
+    """Each plugin, what a configuration has for it before ours, None for one that is not at hand, and the question whether its
+    menu is open."""
+    for variable, (what, setup, opened) in MENUS.items():
         folder = os.environ.get(variable)
-        yield what, folder and f"vim.opt.runtimepath:append([[{folder}]])\n" + LATER.format(how=how)
+        yield what, folder and f"vim.opt.runtimepath:append([[{folder}]])\n" + setup, opened
+
+
+def beside_menu(bench, what, opened):
+    """With the menu open the suggestion stands there too, and Tab is the menu's; with it closed Tab accepts; else it is a tab."""
+    path = bench.put("menu.py", "return_value = 1\n\n\n\n")
+    editor = bench.editor
+    editor.rpc.command("set expandtab shiftwidth=4 softtabstop=4")
+    is_open = lambda: editor.lua(opened)
+    editor.open(path, "return_value = 1\n")
+    editor.terminal.press("Tab")
+    editor.terminal.type("1")
+    holds(bench, "return_value = 1\n    1\n\n\n")
+    editor.normal()
+    editor.terminal.type("jAretu")
+    wait(is_open, 10, lambda: "the menu to open; the screen is\n" + editor.terminal.screen())
+    shows(bench, REST)
+    bench.picture(f"{editor.name}-menu-of-{what}")
+    editor.terminal.press("Tab")
+    holds(bench, "return_value = 1\n    1\nreturn_value\n\n")
+    editor.normal()
+    editor.terminal.type("jAretu")
+    wait(is_open, 10, lambda: "the menu to open; the screen is\n" + editor.terminal.screen())
+    shows(bench, REST)
+
+    opened_at = time.monotonic()
+
+    def closed():
+        # It opens once more where keys are still held back: nvim-cmp does so for 60 ms.
+        nonlocal opened_at
+        if is_open():
+            opened_at = time.monotonic()
+            editor.terminal.press("C-e")
+        return time.monotonic() - opened_at > 0.3
+
+    wait(closed, 10, lambda: "the menu to close; the screen is\n" + editor.terminal.screen())
+    shows(bench, REST)
+    editor.accept()
+    bench.saved(path, "return_value = 1\n    1\nreturn_value\nreturn a + b\n")
 
 
 def shares_tab(bench):

@@ -10,7 +10,7 @@
 # TAPER_TEST_MODEL  the model's file; without it the default model, which taper fetches
 # TAPER_EDITORS     what is driven: `terminal` (Neovim and Helix), `vscode`; default both. VS Code needs Node 20 and
 #                   Chromium, which comes through apt-get if there is none, and fetches 820 MB once
-# TAPER_NVIM_CMP, TAPER_BLINK_CMP  checkouts of these plugins, for the checks with their own key handling
+# TAPER_NVIM_CMP, TAPER_BLINK_CMP  checkouts of these plugins, for the checks beside their menus
 # CHROMIUM          the browser; default the `chromium` on the PATH
 set -euo pipefail
 

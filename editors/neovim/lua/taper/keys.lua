@@ -48,13 +48,14 @@ function M.map()
     if key then
       local kept = '<Plug>(taper-before-' .. action .. ')'
       keep(key, kept)
-      local act = ("<Cmd>lua require('taper').%s()<CR>"):format(action)
+      -- As Neovim's own bytes: an older nvim-cmp hands on what a mapping yields without replacing key names in it.
+      local act, before = vim.keycode(("<Cmd>lua require('taper').%s()<CR>"):format(action)), vim.keycode(kept)
       vim.keymap.set('i', key, function()
         local yields = action == 'accept' and not config.used.accept_over_menu and menu.open()
         local mine = not yields and (require('taper.display').shown() or always[action] and require('taper').active(0))
-        return mine and act or kept
+        return mine and act or before
         -- Remapped, so that what was kept is found.
-      end, { expr = true, remap = true, replace_keycodes = true, desc = 'taper: ' .. action:gsub('_', ' ') })
+      end, { expr = true, remap = true, replace_keycodes = false, desc = 'taper: ' .. action:gsub('_', ' ') })
       M.mapped[action] = key
     end
   end
