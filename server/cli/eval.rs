@@ -74,6 +74,9 @@ pub struct Args {
     /// Ask a llama.cpp server, serving the same weights, the same: `/infill`, and a bare prompt to `/completion`.
     #[arg(long, value_name = "URL")]
     against_llama: Option<String>,
+    /// In which of these ways it is asked; without it, in all that the model's format allows.
+    #[arg(long, value_name = "HOW", value_enum, value_delimiter = ',', requires = "against_llama")]
+    baseline: Vec<ask::Baseline>,
     /// Show one task: prompt, raw answer, each cut with its rule, result.
     #[arg(long, value_name = "ID", conflicts_with_all = ["tune", "check", "out", "against_llama"])]
     explain: Option<String>,
@@ -141,7 +144,12 @@ pub fn run(args: &Args) -> Result<()> {
         })?;
     if let Some(address) = &args.against_llama {
         let llama = Llama::new(address)?;
-        for system in ask::Baseline::of(&profile) {
+        let mut baselines = ask::Baseline::of(&profile);
+        baselines.retain(|it| args.baseline.is_empty() || args.baseline.contains(it));
+        if baselines.is_empty() {
+            bail!("this model's format allows no bare prompt: leave out --baseline");
+        }
+        for system in baselines {
             let configuration = system.configuration(engine.as_ref(), &args.form.options());
             let options = args.form.options();
             scored.extend(ask_all(

@@ -134,7 +134,7 @@ fn build() -> String {
 }
 
 /// A way to ask a llama.cpp server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Baseline {
     /// `/infill`, which makes the prompt itself, with the text that llama.vim sends.
     Infill,

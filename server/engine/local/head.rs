@@ -22,8 +22,8 @@ use std::borrow::Cow;
 
 use crate::local::Ask;
 use crate::local::kernels::activations::Activations;
+use crate::local::kernels::form::coarse_error;
 use crate::local::kernels::pack::{GROUP, Packed};
-use crate::local::kernels::product::coarse_error;
 use crate::local::linear::{Compute, Linear, Target};
 
 /// Spreads by which the part left out may be wrong.

@@ -24,11 +24,14 @@ pub(super) mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod dense;
 pub(super) mod elementwise;
+pub(super) mod form;
 mod isa;
 pub(super) mod pack;
 mod portable;
 pub(super) mod product;
+mod wide;
 
 /// The instruction set that the CPU decoder runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,9 +190,9 @@ pub(super) struct Entries {
     pub(super) thin: unsafe fn(&product::Thin<'_>),
     /// See [`product::dispatch_coarse`].
     pub(super) coarse: unsafe fn(&product::Thin<'_>),
-    /// See [`product::wide`].
+    /// See [`wide::wide`].
     pub(super) wide: unsafe fn(&product::Wide<'_>, &mut product::Tile),
-    /// See [`product::dense`].
+    /// See [`dense::dense`].
     pub(super) dense: unsafe fn(&product::Dense<'_>),
     /// See [`attention::attend`].
     pub(super) attend: unsafe fn(&attention::Attend<'_>, &mut attention::Scratch),
@@ -234,12 +237,12 @@ pub(super) fn softmax(x: &[f32]) -> (f32, f32) {
 /// The functions of one instruction set: the generic bodies, compiled with its features.
 macro_rules! entries {
     ($isa:ty, [$($features:literal)?], $panel:literal, $vectors:literal) => {{
-        use $crate::local::kernels::{Entries, activations, attention, elementwise, isa::Isa, product};
+        use $crate::local::kernels::{Entries, activations, attention, dense, elementwise, form, isa::Isa, product, wide};
 
         struct ThinRows;
         impl product::ThinRows for ThinRows {
             $(#[target_feature(enable = $features)])?
-            unsafe fn run<F: product::Form, const R: usize>(
+            unsafe fn run<F: form::Form, const R: usize>(
                 args: &product::Thin<'_>,
                 group: usize,
                 panel: &activations::Panel<'_>,
@@ -266,19 +269,19 @@ macro_rules! entries {
             struct Rows;
             impl product::WideRows for Rows {
                 $(#[target_feature(enable = $features)])?
-                unsafe fn expand<F: product::Form>(args: &product::Wide<'_>, tile: &mut product::Tile) {
+                unsafe fn expand<F: form::Form>(args: &product::Wide<'_>, tile: &mut product::Tile) {
                     // SAFETY: the caller's promise.
-                    unsafe { product::expand::<$isa, F>(args, tile) }
+                    unsafe { wide::expand::<$isa, F>(args, tile) }
                 }
 
                 $(#[target_feature(enable = $features)])?
-                unsafe fn run<F: product::Form, const R: usize>(
+                unsafe fn run<F: form::Form, const R: usize>(
                     args: &product::Wide<'_>,
                     tile: &product::Tile,
                     panel: &activations::Panel<'_>,
                 ) {
                     // SAFETY: the caller's promise.
-                    unsafe { product::wide::<$isa, F, R, $vectors>(args, tile, panel) }
+                    unsafe { wide::wide::<$isa, F, R, $vectors>(args, tile, panel) }
                 }
             }
             // SAFETY: the caller's promise.
@@ -288,7 +291,7 @@ macro_rules! entries {
         $(#[target_feature(enable = $features)])?
         unsafe fn dense(args: &product::Dense<'_>) {
             // SAFETY: the caller's promise.
-            unsafe { product::dense::<$isa>(args) }
+            unsafe { dense::dense::<$isa>(args) }
         }
 
         $(#[target_feature(enable = $features)])?

@@ -27,9 +27,10 @@
 use std::ops::Range;
 
 use super::activations::TILE_ROWS as ROWS;
+use super::form::{Form, codes, factors};
 use super::isa::Isa;
 use super::pack::{GROUP, Scales, UNIT};
-use super::product::{AHEAD, Form, Line, Tile, Wide, codes, emit, factors};
+use super::product::{AHEAD, Line, Tile, Wide, emit};
 use tiles::{Shapes, Tiles};
 
 #[cfg(test)]

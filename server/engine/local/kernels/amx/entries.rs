@@ -7,7 +7,8 @@ use super::tiles::Silicon;
 use super::{GROUPS, ROWS, Unpack, multiply};
 use crate::local::kernels::activations::{Slot, halve};
 use crate::local::kernels::avx512::{self, Avx512};
-use crate::local::kernels::product::{ForForm, Form, Tile, Wide, for_form};
+use crate::local::kernels::form::{ForForm, Form, for_form};
+use crate::local::kernels::product::{Tile, Wide};
 use crate::local::kernels::{Entries, Many};
 
 pub(in crate::local::kernels) static ENTRIES: Entries = Entries {

@@ -5,8 +5,9 @@ use super::model::Model;
 use super::tiles::Tiles;
 use super::{GROUPS, ROWS, Unpack, multiply};
 use crate::local::kernels::activations::{Slot, half, halve};
+use crate::local::kernels::form::{ForForm, Form, for_form};
 use crate::local::kernels::portable::{self, Portable};
-use crate::local::kernels::product::{ForForm, Form, Tile, Wide, for_form};
+use crate::local::kernels::product::{Tile, Wide};
 use crate::local::kernels::{Entries, Many};
 
 // The caller promises valid pointers (see `Isa`).

@@ -1,0 +1,75 @@
+//! Products with weights that are floats.
+//! It knows nothing of threads or of what the products mean.
+
+use super::activations::Panel;
+use super::isa::Isa;
+use super::pack::{Format, GROUP};
+use super::product::{Dense, Line, emit};
+
+/// Float weights times float activations, in 32-bit floats: four sums for the columns modulo four, then added.
+///
+/// # Safety
+/// The instruction set is there, and see [`Thin`].
+#[inline(always)]
+pub(super) unsafe fn dense<I: Isa>(args: &Dense<'_>) {
+    assert_eq!(args.weight.columns(), args.x.columns(), "a product of matrices that do not fit");
+    for group in args.groups.clone() {
+        let mut row = 0;
+        while row < args.x.rows() {
+            let left = args.x.rows() - row;
+            // SAFETY: the caller's promise; as many rows are left as are taken.
+            unsafe {
+                if left >= 4 {
+                    dense_rows::<I, 4>(args, group, row);
+                    row += 4;
+                } else {
+                    dense_rows::<I, 1>(args, group, row);
+                    row += 1;
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`dense`]; `first + R` rows are there.
+#[inline(always)]
+unsafe fn dense_rows<I: Isa, const R: usize>(args: &Dense<'_>, group: usize, first: usize) {
+    let columns = args.weight.columns();
+    let (weights, _) = args.weight.group(group);
+    let rows: [&[f32]; R] = std::array::from_fn(|row| args.x.row(first + row));
+    let mut out = [Line([0.0_f32; GROUP]); R];
+    // SAFETY: a group has 16 values for each column, a row of activations one.
+    unsafe {
+        for part in 0..I::PARTS {
+            let mut sums = [[I::splat(0.0); 4]; R];
+            let mut add = |column: usize, chain: usize| {
+                let at = column * GROUP + part * I::LANES;
+                let weight = match args.weight.format() {
+                    Format::F16 => I::load_f16(weights.as_ptr().cast::<u16>().add(at)),
+                    Format::Bf16 => I::load_bf16(weights.as_ptr().cast::<u16>().add(at)),
+                    _ => I::load_f32(weights.as_ptr().cast::<f32>().add(at)),
+                };
+                for (sums, row) in sums.iter_mut().zip(&rows) {
+                    sums[chain] = I::mul_add(weight, I::splat(*row.as_ptr().add(column)), sums[chain]);
+                }
+            };
+            let whole = columns / 4 * 4;
+            for column in (0..whole).step_by(4) {
+                add(column, 0);
+                add(column + 1, 1);
+                add(column + 2, 2);
+                add(column + 3, 3);
+            }
+            for column in whole..columns {
+                add(column, column % 4);
+            }
+            for (out, sums) in out.iter_mut().zip(sums) {
+                let sum = I::add(I::add(sums[0], sums[1]), I::add(sums[2], sums[3]));
+                I::store_f32(out.0.as_mut_ptr().add(part * I::LANES), sum);
+            }
+        }
+        let panel = Panel { first, rows: R, width: R, ..Panel::default() };
+        emit(args, group, &panel, &out);
+    }
+}

@@ -1,0 +1,242 @@
+//! Storage forms of quantized weights as types, and a unit's codes and factors in registers.
+//! It knows nothing of activations' rows, of groups, or of where products go.
+
+use super::isa::Isa;
+use super::pack::{Format, Scales};
+
+/// A storage form as a type, so that kernels are compiled for each.
+pub(in crate::local) trait Form {
+    /// Bits of a code.
+    const BITS: u32;
+    /// How scales are stored.
+    const SCALES: Scales;
+    /// Bits of a code that lie in the second plane.
+    const LOWER: u32;
+    /// In 1/32, the code that stands for zero where only a code's upper bits are read; none: all are read.
+    const COARSE: Option<i32>;
+    /// Bits of a code in the first plane: lines of 64 bytes that a unit has there.
+    const UPPER: u32 = Self::BITS - Self::LOWER;
+}
+
+macro_rules! forms {
+    ($($name:ident $bits:literal $scales:ident $lower:literal $coarse:expr;)*) => {
+        $(
+            #[derive(Debug)]
+            pub(super) struct $name;
+            impl Form for $name {
+                const BITS: u32 = $bits;
+                const SCALES: Scales = Scales::$scales;
+                const LOWER: u32 = $lower;
+                const COARSE: Option<i32> = $coarse;
+            }
+        )*
+    };
+}
+forms! {
+    Q4_0 4 Plain 0 None;
+    Q4_1 4 Min 0 None;
+    Q5_0 5 Plain 0 None;
+    Q5_1 5 Min 0 None;
+    Q8_0 8 Plain 0 None;
+    Q4K 4 SuperMin 0 None;
+    Q5K 5 SuperMin 0 None;
+    Q6K 6 SuperHalves 0 None;
+    Q8Planes 8 Plain 4 None;
+    Q6KPlanes 6 SuperHalves 2 None;
+    // 128 / 16 less the average of four lower bits, 7.5 / 16.
+    Q8Coarse 4 Plain 0 Some(256 - 15);
+    // 32 / 4 less the average of two lower bits, 1.5 / 4.
+    Q6KCoarse 4 SuperHalves 0 Some(256 - 12);
+}
+
+/// What the coarse kernel leaves out of a product, as a part of the weights' scale: the spread (standard deviation)
+/// of one code's lower bits, and the code steps that its result counts in. None if the format has one plane only.
+pub(in crate::local) fn coarse_error(format: Format) -> Option<f32> {
+    // The spread of a number that is any of 0 to n - 1: sqrt((n^2 - 1) / 12).
+    let steps = match format.lower_bits() {
+        0 => return None,
+        bits => (1_u32 << bits) as f32,
+    };
+    Some(((steps * steps - 1.0) / 12.0).sqrt())
+}
+
+/// Runs `$body` with `$form` standing for the weights' form. Floats are handled elsewhere.
+macro_rules! with_form {
+    ($format:expr, $form:ident => $body:expr) => {
+        match $format {
+            Format::Q4_0 => {
+                type $form = $crate::local::kernels::form::Q4_0;
+                $body
+            }
+            Format::Q4_1 => {
+                type $form = $crate::local::kernels::form::Q4_1;
+                $body
+            }
+            Format::Q5_0 => {
+                type $form = $crate::local::kernels::form::Q5_0;
+                $body
+            }
+            Format::Q5_1 => {
+                type $form = $crate::local::kernels::form::Q5_1;
+                $body
+            }
+            Format::Q8_0 => {
+                type $form = $crate::local::kernels::form::Q8_0;
+                $body
+            }
+            Format::Q4K => {
+                type $form = $crate::local::kernels::form::Q4K;
+                $body
+            }
+            Format::Q5K => {
+                type $form = $crate::local::kernels::form::Q5K;
+                $body
+            }
+            Format::Q6K => {
+                type $form = $crate::local::kernels::form::Q6K;
+                $body
+            }
+            Format::Q8Planes => {
+                type $form = $crate::local::kernels::form::Q8Planes;
+                $body
+            }
+            Format::Q6KPlanes => {
+                type $form = $crate::local::kernels::form::Q6KPlanes;
+                $body
+            }
+            Format::F16 | Format::Bf16 | Format::F32 => {}
+        }
+    };
+}
+pub(super) use with_form;
+
+/// Something to be done for the weights' form.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for AMX alone"))]
+pub(in crate::local) trait ForForm {
+    /// Does it.
+    ///
+    /// # Safety
+    /// As the implementation says.
+    unsafe fn run<F: Form>(self);
+}
+
+/// Does it for the form of `format`; nothing for floats.
+///
+/// # Safety
+/// As `job` says.
+#[inline(always)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for AMX alone"))]
+pub(super) unsafe fn for_form(format: Format, job: impl ForForm) {
+    // SAFETY: the caller's promise.
+    with_form!(format, F => unsafe { job.run::<F>() });
+}
+
+/// By how much a code is shifted up by its format: the shift that makes a sum of activations that offset.
+#[inline(always)]
+const fn offset_shift<I: Isa, F: Form>() -> Option<u32> {
+    match F::SCALES {
+        Scales::Min | Scales::SuperMin => None,
+        Scales::Plain | Scales::SuperHalves if F::BITS == 8 && I::SIGNED_BYTES => None,
+        Scales::Plain | Scales::SuperHalves => Some(F::BITS - 1),
+    }
+}
+
+/// The codes of steps `step` (below 4) and `step + 4`.
+///
+/// # Safety
+/// `unit` is a unit's first byte plus the part's place in a step, `lower` the same in the second plane, if there is one.
+#[inline(always)]
+pub(super) unsafe fn codes<I: Isa, F: Form>(
+    unit: *const u8,
+    lower: *const u8,
+    step: usize,
+) -> (I::Bytes, I::Bytes) {
+    // SAFETY: the caller's promise; a unit has 64 * UPPER bytes, and 64 * LOWER in the second plane.
+    unsafe {
+        let at = |index: usize| I::load(unit.add(64 * index));
+        let shift = |from: usize| if from < 4 { (4 - from as u32, 0) } else { (0, from as u32 - 4) };
+        if F::LOWER == 4 {
+            let (upper, lower) = (at(step), I::load(lower.add(64 * step)));
+            return (I::merge(I::low(lower), upper, 4, 0, 0xf0), I::merge(I::high(lower), upper, 0, 0, 0xf0));
+        }
+        if F::LOWER == 2 {
+            let (upper, down) = (at(step), 2 * step as u32);
+            let (first, second) = (I::load(lower), I::load(lower.add(64)));
+            let zero = I::zero();
+            let (low, high) = (I::merge(zero, first, 0, down, 3), I::merge(zero, second, 0, down, 3));
+            return (I::merge(low, upper, 2, 0, 0x3c), I::merge(high, upper, 0, 2, 0x3c));
+        }
+        if F::BITS == 8 {
+            return (at(step), at(step + 4));
+        }
+        let packed = at(step);
+        let (low, high) = (I::low(packed), I::high(packed));
+        match F::BITS {
+            5 => {
+                let fifth = at(4);
+                let ((up, down), (up_high, down_high)) = (shift(step), shift(step + 4));
+                (I::merge(low, fifth, up, down, 0x10), I::merge(high, fifth, up_high, down_high, 0x10))
+            }
+            6 => {
+                let (up, down) = shift(2 * step);
+                (I::merge(low, at(4), up, down, 0x30), I::merge(high, at(5), up, down, 0x30))
+            }
+            _ => (low, high),
+        }
+    }
+}
+
+/// A unit's two factors: for `Min` and `SuperMin` the scale and the minimum, for `SuperHalves` the halves' scales;
+/// for `Plain` both are the scale.
+///
+/// # Safety
+/// `scales` is the first byte of a group's scales, which has that unit.
+#[inline(always)]
+pub(super) unsafe fn factors<I: Isa, F: Form>(
+    scales: *const u8,
+    unit: usize,
+    part: usize,
+) -> (I::Floats, I::Floats) {
+    let lane = part * I::LANES;
+    // SAFETY: the caller's promise; see `Scales` for the places.
+    unsafe {
+        let own = scales.add(F::SCALES.unit_at(unit));
+        let shared = scales.add(F::SCALES.super_at(unit));
+        let half = |from: *const u8| I::load_f16(from.cast::<u16>().add(lane));
+        match F::SCALES {
+            Scales::Plain => {
+                let scale = half(own);
+                (scale, scale)
+            }
+            Scales::Min => (half(own), half(own.add(32))),
+            Scales::SuperMin => (
+                I::mul(half(shared), I::load_u8(own.add(lane))),
+                I::mul(half(shared.add(32)), I::load_u8(own.add(16 + lane))),
+            ),
+            Scales::SuperHalves => {
+                let d = half(shared);
+                (I::mul(d, I::load_i8(own.add(lane))), I::mul(d, I::load_i8(own.add(16 + lane))))
+            }
+        }
+    }
+}
+
+/// The start of a unit's integer sums.
+///
+/// # Safety
+/// `sums` has that value.
+#[inline(always)]
+pub(super) unsafe fn start<I: Isa, F: Form>(sums: *const i32) -> I::Ints {
+    static ZERO: i32 = 0;
+    // SAFETY: the caller's promise.
+    unsafe {
+        if let Some(zero) = F::COARSE {
+            let start = (*sums * zero) >> 5;
+            return I::ints(&raw const start, 0);
+        }
+        match offset_shift::<I, F>() {
+            Some(shift) => I::ints(sums, shift),
+            None => I::ints(&raw const ZERO, 0),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The wide kernel: groups of weight rows unpacked into a tile in the cache, then multiplied with all panels.
+//! It knows nothing of threads or of what the products mean.
+
+#![expect(clippy::needless_range_loop, reason = "several arrays are indexed by row, vector and part at once")]
+
+use super::activations::Panel;
+use super::form::{Form, codes, factors, start};
+use super::isa::{Isa, flush_after};
+use super::pack::{GROUP, Scales, UNIT};
+use super::product::{AHEAD, Line, Tile, Wide, emit, finish};
+
+/// Groups that the wide kernel works on at once at most.
+const MAX_WIDE: usize = 4;
+
+/// Unpacks the groups into the tile.
+///
+/// # Safety
+/// The instruction set is there.
+#[inline(always)]
+pub(super) unsafe fn expand<I: Isa, F: Form>(args: &Wide<'_>, tile: &mut Tile) {
+    let units = args.weight.columns() / UNIT;
+    let groups = args.groups.len();
+    // Eight bits in one plane are used where they lie.
+    if F::UPPER != 8 && tile.codes.len() < groups * units * 8 {
+        tile.codes.resize(groups * units * 8, Line([0; 64]));
+    }
+    if tile.scales.len() < groups * units * 2 {
+        tile.scales.resize(groups * units * 2, Line([0.0; GROUP]));
+    }
+    for (index, group) in args.groups.clone().enumerate() {
+        let (codes_bytes, scale_bytes) = args.weight.group(group);
+        let lower_bytes = args.weight.lower(group);
+        // SAFETY: places inside the group as `Packed` states, and inside the tile as just made sure.
+        unsafe {
+            let to_codes = tile.codes.as_mut_ptr().cast::<u8>();
+            let to_scales = tile.scales.as_mut_ptr().cast::<f32>().add(index * units * 2 * GROUP);
+            for unit in 0..units {
+                for line in 0..F::UPPER as usize {
+                    let line = (unit * F::UPPER as usize + line) * 64;
+                    I::prefetch(codes_bytes.as_ptr().wrapping_add(AHEAD + line));
+                }
+                for part in 0..I::PARTS {
+                    if F::UPPER != 8 {
+                        let place = part * 4 * I::LANES;
+                        let from = codes_bytes.as_ptr().add(unit * 64 * F::UPPER as usize + place);
+                        let lower = lower_bytes.as_ptr().wrapping_add(unit * 64 * F::LOWER as usize + place);
+                        let to = to_codes.add((index * units + unit) * 512 + place);
+                        for step in 0..4 {
+                            let (low, high) = codes::<I, F>(from, lower, step);
+                            I::store(to.add(64 * step), low);
+                            I::store(to.add(64 * (step + 4)), high);
+                        }
+                    }
+                    let (scale, other) = factors::<I, F>(scale_bytes.as_ptr(), unit, part);
+                    let to = to_scales.add(unit * 2 * GROUP + part * I::LANES);
+                    I::store_f32(to, scale);
+                    I::store_f32(to.add(GROUP), other);
+                }
+            }
+        }
+    }
+}
+
+/// The tile's groups times one panel of `R` rows, `V` vectors of weights at once.
+///
+/// # Safety
+/// The instruction set is there, the tile was filled by [`expand`], the panel is `R` wide, and see [`Thin`].
+#[inline(always)]
+pub(super) unsafe fn wide<I: Isa, F: Form, const R: usize, const V: usize>(
+    args: &Wide<'_>,
+    tile: &Tile,
+    panel: &Panel<'_>,
+) {
+    let units = args.weight.columns() / UNIT;
+    let groups = args.groups.len();
+    let halves = matches!(F::SCALES, Scales::SuperHalves);
+    assert!(panel.codes.len() == R * units * UNIT && panel.scales.len() == R * units);
+    assert!(F::UPPER == 8 || tile.codes.len() >= groups * units * 8);
+    assert!(tile.scales.len() >= groups * units * 2);
+    let mut out = [[Line([0.0_f32; GROUP]); R]; MAX_WIDE];
+    // SAFETY: the slices have the lengths just checked, and those that `Packed` and `Activations` state.
+    unsafe {
+        for first in (0..groups * I::PARTS).step_by(V) {
+            let mut codes_at = [std::ptr::null::<u8>(); V];
+            let mut scales_at = [std::ptr::null::<f32>(); V];
+            for v in 0..V {
+                // An odd group at the end is computed twice and written once.
+                let vector = (first + v).min(groups * I::PARTS - 1);
+                let (index, part) = (vector / I::PARTS, vector % I::PARTS);
+                let codes = if F::UPPER == 8 {
+                    args.weight.group(args.groups.start + index).0.as_ptr()
+                } else {
+                    tile.codes.as_ptr().cast::<u8>().add(index * units * 512)
+                };
+                codes_at[v] = codes.add(part * 4 * I::LANES);
+                scales_at[v] =
+                    tile.scales.as_ptr().cast::<f32>().add(index * units * 2 * GROUP + part * I::LANES);
+            }
+            let mut sums = [[I::splat(0.0); V]; R];
+            for unit in 0..units {
+                let x = panel.codes.as_ptr().cast::<u8>().add(unit * UNIT * R);
+                let x_scales = panel.scales.as_ptr().add(unit * R);
+                let x_sums = panel.sums.as_ptr().add(unit * 3 * R);
+                let x_sized = panel.sized_sums.as_ptr().add(unit * R);
+                let (rounds, steps) = if halves { (2, 4) } else { (1, 8) };
+                for round in 0..rounds {
+                    let x_sums = x_sums.add(if halves { (1 + round) * R } else { 0 });
+                    let mut ints = [[start::<I, F>(x_sums); V]; R];
+                    for row in 1..R {
+                        ints[row] = [start::<I, F>(x_sums.add(row)); V];
+                    }
+                    let mut narrow = [[I::narrow(); V]; R];
+                    for step in 0..steps {
+                        let at = round * 4 + step;
+                        let mut codes = [I::load(codes_at[0].add(unit * 512 + at * 64)); V];
+                        for v in 1..V {
+                            codes[v] = I::load(codes_at[v].add(unit * 512 + at * 64));
+                        }
+                        for row in 0..R {
+                            let x = x.add((at * R + row) * 4);
+                            for v in 0..V {
+                                I::dot(&mut ints[row][v], &mut narrow[row][v], codes[v], x, F::BITS);
+                                if (step + 1) % flush_after(F::BITS) == 0 {
+                                    I::flush(&mut ints[row][v], &mut narrow[row][v], F::BITS);
+                                }
+                            }
+                        }
+                    }
+                    for v in 0..V {
+                        let from = scales_at[v].add(unit * 2 * GROUP);
+                        let scale = I::load_f32(from.add(round * GROUP));
+                        for row in 0..R {
+                            let sum = &mut sums[row][v];
+                            *sum = finish::<I>(*sum, ints[row][v], scale, x_scales.add(row));
+                        }
+                        if matches!(F::SCALES, Scales::Min | Scales::SuperMin) {
+                            let min = I::load_f32(from.add(GROUP));
+                            for row in 0..R {
+                                sums[row][v] = I::mul_add(min, I::splat(*x_sized.add(row)), sums[row][v]);
+                            }
+                        }
+                    }
+                }
+            }
+            for v in 0..V {
+                let vector = first + v;
+                if vector < groups * I::PARTS {
+                    let (index, part) = (vector / I::PARTS, vector % I::PARTS);
+                    for row in 0..R {
+                        I::store_f32(out[index][row].0.as_mut_ptr().add(part * I::LANES), sums[row][v]);
+                    }
+                }
+            }
+        }
+        for (index, out) in out.iter().enumerate().take(groups) {
+            emit(args, args.groups.start + index, panel, out);
+        }
+    }
+}
