@@ -3,8 +3,9 @@
 //!
 //! The model may also be named by `TAPER_TEST_MODEL`, threads by `TAPER_THREADS`. Without a model it says so and
 //! measures nothing. Decoding with and without speculation goes on with this repository's own sources, or with the
-//! `prefix`es of the tasks in the JSONL file that `TAPER_BENCH_TASKS` names. With `TAPER_BENCH_PREFILL` only prefill is
-//! measured, for a profile of it; with `TAPER_BENCH_RATES` prefill and decoding.
+//! `prefix`es of the tasks in the JSONL file that `TAPER_BENCH_TASKS` names. `TAPER_BENCH_ONLY` leaves out the rest: with
+//! `prefill` only that is measured, for a profile of it; with `rates` prefill and decoding, with `speculation` those and
+//! decoding behind code.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is for people at a terminal")]
 
@@ -54,19 +55,24 @@ fn main() -> Result<(), EngineError> {
             .map(|name| Kernel::choose(Some(name)).map(|chosen| chosen.0))
             .collect::<Result<_, _>>()?
     };
+    let only = std::env::var("TAPER_BENCH_ONLY").ok();
+    if let Some(other) = only.as_deref().filter(|it| !["prefill", "rates", "speculation"].contains(it)) {
+        eprintln!("TAPER_BENCH_ONLY is prefill, rates or speculation, not {other:?}");
+        std::process::exit(2);
+    }
     let threads = std::env::var("TAPER_THREADS").ok().and_then(|threads| threads.parse().ok());
     let threads = threads.unwrap_or_else(Pool::default_threads);
     println!("{}, {threads} threads", model.file_name().unwrap_or_default().display());
     for kernel in kernels {
-        measure(&model, kernel, threads)?;
-        if ["TAPER_BENCH_PREFILL", "TAPER_BENCH_RATES"].iter().all(|name| std::env::var_os(name).is_none()) {
+        measure(&model, kernel, threads, only.as_deref())?;
+        if only.as_deref().is_none_or(|it| it == "speculation") {
             speculate(&model, kernel, threads)?;
         }
     }
     Ok(())
 }
 
-fn measure(model: &Path, kernel: Kernel, threads: usize) -> Result<(), EngineError> {
+fn measure(model: &Path, kernel: Kernel, threads: usize, only: Option<&str>) -> Result<(), EngineError> {
     let start = Instant::now();
     let gguf = Gguf::open(model)?;
     let config = Config::from_gguf(&gguf)?;
@@ -84,9 +90,7 @@ fn measure(model: &Path, kernel: Kernel, threads: usize) -> Result<(), EngineErr
         prefill = prefill.min(start.elapsed().as_secs_f64());
     }
     let mut decode = f64::MAX;
-    let only_prefill = std::env::var_os("TAPER_BENCH_PREFILL").is_some();
-    let only_rates = only_prefill || std::env::var_os("TAPER_BENCH_RATES").is_some();
-    for _ in 0..if only_prefill { 0 } else { 3 } {
+    for _ in 0..if only == Some("prefill") { 0 } else { 3 } {
         decoder.truncate(PREFILL);
         let start = Instant::now();
         for &token in &tokens[..DECODE] {
@@ -96,7 +100,7 @@ fn measure(model: &Path, kernel: Kernel, threads: usize) -> Result<(), EngineErr
         decode = decode.min(start.elapsed().as_secs_f64());
     }
     let mut batches = String::new();
-    for rows in if only_rates { &[][..] } else { &[1, 2, 3, 4, 6, 8] } {
+    for rows in if only.is_some() { &[][..] } else { &[1, 2, 3, 4, 6, 8] } {
         decoder.truncate(PREFILL);
         let mut least = Duration::MAX;
         for tokens in tokens[..48].chunks_exact(*rows) {
@@ -116,7 +120,7 @@ fn measure(model: &Path, kernel: Kernel, threads: usize) -> Result<(), EngineErr
         PREFILL as f64 / prefill,
         DECODE as f64 / decode,
     );
-    if !only_rates {
+    if only.is_none() {
         background(&mut decoder, &tokens, kernel)?;
         chunks(&mut decoder, &tokens, kernel)?;
     }

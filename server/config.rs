@@ -212,10 +212,10 @@ const KEYS: &[Key] = &[
     Key {
         name: "suffix-tokens",
         expected: "a whole number from 0 to 131072",
-        default: "128",
-        description: "Tokens of the file after the cursor that the model sees at most.",
+        default: "0",
+        description: "Tokens of the file after the cursor that the model sees at most; 0 is what is best for the model.",
         set: |settings, value| {
-            settings.suggest.suffix_tokens = size(value, 0..=131_072)?;
+            settings.suggest.suffix_tokens = Some(size(value, 0..=131_072)?).filter(|&tokens| tokens > 0);
             Some(())
         },
     },

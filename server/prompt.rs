@@ -247,7 +247,8 @@ mod tests {
         // Of a vocabulary of bytes: the windows are made smaller for it.
         let engine: Box<dyn Engine> = Box::new(Scripted::new());
         let mut profile = Profile::of(engine.about(), engine.tokens());
-        profile.form = Form { layout: Layout::Anchored { lines: 10 }, heal: false, header: true };
+        profile.form =
+            Form { layout: Layout::Anchored { lines: 10 }, heal: false, header: true, suffix: 128 };
         let budget = Budget { prefix: 600, suffix: 100, answer: 10 };
         let before: String = (0..120).map(|n| format!("line {n:03}\n")).collect();
         let mut moved = 0;
@@ -309,7 +310,7 @@ mod tests {
         let text = Rope::from(text);
         for layout in [Layout::Plain, Layout::Anchored { lines: 10 }] {
             for heal in [false, true] {
-                profile.form = Form { layout, heal, header: true };
+                profile.form = Form { layout, heal, header: true, suffix: 128 };
                 let file =
                     File { text: &text, cursor: text.line_to_byte(150) + 4, path: "a", language: None };
                 let memo = Memo::default();

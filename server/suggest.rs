@@ -86,8 +86,8 @@ pub struct Options {
     pub eagerness: Eagerness,
     /// Tokens of this file before the cursor that the model sees at most.
     pub prefix_tokens: usize,
-    /// Tokens of this file after the cursor that the model sees at most.
-    pub suffix_tokens: usize,
+    /// Tokens of this file after the cursor that the model sees at most; `None`: what is best for the model.
+    pub suffix_tokens: Option<usize>,
     /// What is worked on while nobody waits for an answer.
     pub idle: Idle,
 }
@@ -130,7 +130,7 @@ impl Default for Options {
             extent: Extent::Auto,
             eagerness: Eagerness::Medium,
             prefix_tokens: 2048,
-            suffix_tokens: 128,
+            suffix_tokens: None,
             idle: Idle::Modest,
         }
     }
@@ -236,7 +236,7 @@ pub fn suggest_within(
         return extend_selected(time_left, snapshot, selected, profile, engine, watch);
     }
     let options = &snapshot.options;
-    let (prompt, window) = prompt::build(profile, engine.tokens(), file(snapshot), budget(options));
+    let (prompt, window) = prompt::build(profile, engine.tokens(), file(snapshot), budget(options, profile));
     let place = placed(&window, snapshot);
     let extent = match trigger::plan(snapshot, &place) {
         Ok(extent) => extent,
@@ -341,10 +341,10 @@ pub fn file(snapshot: &Snapshot) -> prompt::File<'_> {
 }
 
 /// What the options leave for each part of the prompt.
-pub fn budget(options: &Options) -> prompt::Budget {
+pub fn budget(options: &Options, profile: &Profile) -> prompt::Budget {
     prompt::Budget {
         prefix: options.prefix_tokens,
-        suffix: options.suffix_tokens,
+        suffix: options.suffix_tokens.unwrap_or(profile.form.suffix),
         answer: options.max_tokens,
     }
 }

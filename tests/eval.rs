@@ -141,7 +141,7 @@ fn a_row_is_proposed() {
     let said = table(&[&tasks, "--sample", "4", "--engine", &script(16).written(), "--tune", "scripted"]);
     assert!(said.contains("FormRow {") && said.contains("words: &[\"scripted\"]"), "{said}");
     assert!(
-        said.contains("anchored 20") && said.contains("no header") && said.contains("suffix 32"),
+        said.contains("anchored 20") && said.contains("no header") && said.contains("suffix 64"),
         "{said}"
     );
 }

@@ -108,14 +108,18 @@ def cargo(*arguments):
 # Engine rates.
 
 
-def taper_rates(bench, model, kernel, threads):
-    """Kernel, prefill and decode rate: the best of three each, decoding behind 512 tokens."""
-    environment = {**os.environ, "TAPER_THREADS": str(threads), "TAPER_BENCH_RATES": "1"}
+def taper_rates(bench, model, kernel, threads, code):
+    """Kernel, prefill and decode rate, the best of three each, decoding behind 512 tokens; and the rate with speculation
+    behind real code, if `code`, else not a number."""
+    environment = {**os.environ, "TAPER_THREADS": str(threads), "TAPER_BENCH_ONLY": "speculation" if code else "rates"}
     printed, _ = output([bench, str(model), kernel], environment)
     line = re.search(r"^(\S+) .*prefill (\d+) tokens/s; decode ([\d.]+) tokens/s", printed, re.M)
-    if not line:
+    drafted = re.search(r"([\d.]+) with speculation .* (\d+) outputs differ", printed)
+    if not line or code and not drafted:
         raise SystemExit(f"the engine's bench printed no rates:\n{printed}")
-    return line[1], float(line[2]), float(line[3])
+    if drafted and drafted[2] != "0":
+        raise SystemExit(f"speculation changed what is said:\n{printed}")
+    return line[1], float(line[2]), float(line[3]), float(drafted[1]) if drafted else math.nan
 
 
 def llama_rates(llama, model, threads):
@@ -139,23 +143,27 @@ def engine_ratios(args, llama, say):
     say("The ratio is the median of the runs' own ratios. AVX2 is forced on taper's side only (what TAPER_KERNEL=avx2 does):")
     say("llama.cpp chooses its instructions when it is built, so an AVX2 ratio against this build understates taper;")
     say("name a build with -DGGML_NATIVE=OFF -DGGML_AVX2=ON in LLAMA_BIN for a ratio among equals.\n")
-    say("| model | run | taper prefill | taper decode | AVX2 prefill | AVX2 decode | llama.cpp prefill | llama.cpp decode | load behind it |")
-    say("|---|---|---|---|---|---|---|---|---|")
+    if args.speculation:
+        say("Code: decoding with speculation behind this repository's own sources. llama.cpp has no drafts without a second")
+        say("model; it is compared with its decode rate.\n")
+    say("| model | run | taper prefill | decode | code | AVX2 prefill | decode | code | llama.cpp prefill | decode | load behind it |")
+    say("|---|---|---|---|---|---|---|---|---|---|---|")
     lines = []
     for model in args.model:
         rows = []
         kernel = ""
         for run in range(args.rounds):
-            kernel, *own = taper_rates(bench, model, "auto", args.threads)
-            avx2 = own if kernel == "avx2" else taper_rates(bench, model, "avx2", args.threads)[1:]
+            kernel, *own = taper_rates(bench, model, "auto", args.threads, args.speculation)
+            avx2 = own if kernel == "avx2" else taper_rates(bench, model, "avx2", args.threads, args.speculation)[1:]
             peer = llama_rates(llama, model, args.threads)
-            rows.append((own, avx2, peer))
-            numbers = " | ".join(f"{prefill:.0f} | {decode:.1f}" for prefill, decode in rows[-1])
-            say(f"| {model.name} | {run + 1} | {numbers} | {load()} |")
+            rows.append((own, avx2, (*peer, peer[1])))
+            numbers = [f"{number:.0f}" if number > 100 else f"{number:.1f}" for rates in (own, avx2, peer) for number in rates]
+            say(f"| {model.name} | {run + 1} | {' | '.join(numbers).replace('nan', '–')} | {load()} |")
         for name, which in {kernel: 0, "avx2": 1}.items():
-            prefill, decode = (statistics.median(row[which][at] / row[2][at] for row in rows) for at in (0, 1))
-            lines.append(f"| {model.name} | {name} | {prefill:.2f} x | {decode:.2f} x |")
-    say("\n| model | taper's kernel | prefill, taper / llama.cpp | decode, taper / llama.cpp |\n|---|---|---|---|")
+            ratios = [statistics.median(row[which][at] / row[2][at] for row in rows) for at in range(3)]
+            shown = " | ".join("–" if math.isnan(ratio) else f"{ratio:.2f} x" for ratio in ratios)
+            lines.append(f"| {model.name} | {name} | {shown} |")
+    say("\n| model | taper's kernel | prefill, taper / llama.cpp | decode | code with speculation / decode |\n|---|---|---|---|---|")
     for line in lines:
         say(line)
     say("")
@@ -377,6 +385,7 @@ def main():
     parser.add_argument("--pause-ms", type=int, default=130)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=2, help="interleaved runs of the engines")
+    parser.add_argument("--speculation", action="store_true", help="also decode with speculation: a minute more a run")
     parser.add_argument("--no-engine", action="store_true", help="type only")
     parser.add_argument("--out", type=pathlib.Path, help="keep the output in this file, too")
     args = parser.parse_args()

@@ -204,8 +204,12 @@ fn explain(
     engine: &dyn Engine,
     work: &Work,
 ) -> io::Result<()> {
-    let (prompt, _) =
-        prompt::build(profile, engine.tokens(), suggest::file(snapshot), suggest::budget(&snapshot.options));
+    let (prompt, _) = prompt::build(
+        profile,
+        engine.tokens(),
+        suggest::file(snapshot),
+        suggest::budget(&snapshot.options, profile),
+    );
     writeln!(out, "── prompt ({}) ──\n{}", profile.describe(), engine.tokens().render(&prompt.tokens))?;
     writeln!(out, "── forced ──\n{:?}", String::from_utf8_lossy(&prompt.forced))?;
     writeln!(out, "── raw answer ──\n{}\n── ended by: {} ──", work.raw, work.reason)

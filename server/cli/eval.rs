@@ -150,7 +150,7 @@ pub fn run(args: &Args) -> Result<()> {
             bail!("this model's format allows no bare prompt: leave out --baseline");
         }
         for system in baselines {
-            let configuration = system.configuration(engine.as_ref(), &args.form.options());
+            let configuration = system.configuration(engine.as_ref(), &profile, &args.form.options());
             let options = args.form.options();
             scored.extend(ask_all(
                 &tasks,

@@ -62,7 +62,8 @@ pub(super) fn read_within(
     engine: &mut dyn Engine,
     watch: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> Result<Read, EngineError> {
-    let (best, _) = prompt::build(profile, engine.tokens(), file(snapshot), budget(&snapshot.options));
+    let (best, _) =
+        prompt::build(profile, engine.tokens(), file(snapshot), budget(&snapshot.options, profile));
     let stale = |stale| Limits { max_tokens: 0, stale, background: true };
     if engine.unread(&best, &stale(FRESH)) <= KEYSTROKE {
         return Ok(Read::Already);
@@ -98,7 +99,8 @@ pub fn is_longest(tokens: usize, snapshot: &Snapshot, profile: &Profile, engine:
     if snapshot.options.idle == Idle::Off {
         return true;
     }
-    let (best, _) = prompt::build(profile, engine.tokens(), file(snapshot), budget(&snapshot.options));
+    let (best, _) =
+        prompt::build(profile, engine.tokens(), file(snapshot), budget(&snapshot.options, profile));
     let time = whole_window(snapshot.options.idle);
     plan::longest(time, snapshot, profile, engine, best).tokens.len() <= tokens
 }

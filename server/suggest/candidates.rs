@@ -44,7 +44,7 @@ pub fn others(
         return Ok(Vec::new());
     }
     let options = &snapshot.options;
-    let (prompt, window) = prompt::build(profile, engine.tokens(), file(snapshot), budget(options));
+    let (prompt, window) = prompt::build(profile, engine.tokens(), file(snapshot), budget(options, profile));
     let place = placed(&window, snapshot);
     let Ok(extent) = trigger::plan(snapshot, &place) else { return Ok(Vec::new()) };
     let branching = Branching {

@@ -105,7 +105,7 @@ pub(super) fn longest(
 ) -> Prompt {
     let most = engine.rates().prefill * time.as_secs_f32();
     let mut longest = best;
-    for budget in budgets(budget(&snapshot.options)) {
+    for budget in budgets(budget(&snapshot.options, profile)) {
         if longest.tokens.len() as f32 <= most {
             break;
         }
@@ -121,7 +121,7 @@ fn others<'a>(
     profile: &'a Profile,
     engine: &'a dyn Engine,
 ) -> impl Iterator<Item = Chosen> + 'a {
-    let (text, file, whole) = (&snapshot.text, file(snapshot), budget(&snapshot.options));
+    let (text, file, whole) = (&snapshot.text, file(snapshot), budget(&snapshot.options, profile));
     let line = text.byte_to_line(snapshot.cursor);
     let ago = LINES_AGO.iter().filter_map(move |ago| Some(text.line_to_byte(line.checked_sub(*ago)?)));
     let earlier = [snapshot.cursor].into_iter().chain(ago);
@@ -176,7 +176,7 @@ mod tests {
     fn asked_well(engine: Scripted) -> (Box<dyn Engine>, Profile) {
         let engine: Box<dyn Engine> = Box::new(engine.answering(|_| "call()".to_owned()));
         let mut profile = Profile::of(engine.about(), engine.tokens());
-        profile.form = Form { layout: Layout::Anchored { lines: 10 }, heal: true, header: true };
+        profile.form = Form { layout: Layout::Anchored { lines: 10 }, heal: true, header: true, suffix: 128 };
         (engine, profile)
     }
 
@@ -194,7 +194,7 @@ mod tests {
             selected: None,
             trigger: Trigger::Automatic,
             // Of a vocabulary of bytes these are many windows' worth.
-            options: Options { prefix_tokens: 1600, suffix_tokens: 400, ..Options::default() },
+            options: Options { prefix_tokens: 1600, suffix_tokens: Some(400), ..Options::default() },
             open: Vec::new(),
         }
     }
@@ -290,7 +290,7 @@ mod tests {
             if steps > 24 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         assert_eq!(ahead::read(&place, &it.1, it.0.as_mut(), &mut some).unwrap(), Read::Interrupted);
-        let (prompt, _) = prompt::build(&it.1, it.0.tokens(), file(&place), budget(&place.options));
+        let (prompt, _) = prompt::build(&it.1, it.0.tokens(), file(&place), budget(&place.options, &it.1));
         let left = it.0.unread(&prompt, &Limits::default());
         assert!(left + 300 < prompt.tokens.len(), "{left} of {}", prompt.tokens.len());
 
@@ -377,7 +377,7 @@ mod tests {
     fn a_cold_place_is_read_for_a_quick_answer_first() {
         let mut it = engine();
         let place = snapshot();
-        let (whole, _) = prompt::build(&it.1, it.0.tokens(), file(&place), budget(&place.options));
+        let (whole, _) = prompt::build(&it.1, it.0.tokens(), file(&place), budget(&place.options, &it.1));
         let short = choose(LEFT, &place, &it.1, it.0.as_ref(), whole.clone()).prompt;
         assert_ne!(short, whole);
         assert_eq!(read(&place, &mut it), Read::Whole);

@@ -8,7 +8,7 @@ use std::time::{Instant, UNIX_EPOCH};
 use anyhow::Result;
 use taper_engine::{Engine, Tokens};
 
-use crate::prompt::{self, template::Order, template::Profile};
+use crate::prompt::{self, Budget, template::Order, template::Profile};
 use crate::protocol::answers::Answer;
 use crate::protocol::llama::{self, Llama, LlamaError};
 use crate::protocol::tasks::Task;
@@ -59,7 +59,7 @@ impl<'e> Taper<'e> {
             about.model,
             about.weight_bytes,
             profile.describe(),
-            window(&options),
+            window(&options, &profile),
             about.kernel,
             build(),
         );
@@ -118,10 +118,11 @@ impl<'e> Taper<'e> {
     }
 }
 
-fn window(options: &Options) -> String {
-    let Options { max_lines, max_tokens, extent, eagerness, prefix_tokens, suffix_tokens, .. } = options;
+fn window(options: &Options, profile: &Profile) -> String {
+    let Options { max_lines, max_tokens, extent, eagerness, .. } = options;
+    let Budget { prefix, suffix, .. } = suggest::budget(options, profile);
     format!(
-        "{prefix_tokens} + {suffix_tokens} tokens, {max_tokens} out, {max_lines} lines, {extent:?}, \
+        "{prefix} + {suffix} tokens, {max_tokens} out, {max_lines} lines, {extent:?}, \
          eagerness {eagerness:?}"
     )
 }
@@ -156,11 +157,12 @@ impl Baseline {
         }
     }
 
-    pub(super) fn configuration(self, engine: &dyn Engine, options: &Options) -> String {
+    pub(super) fn configuration(self, engine: &dyn Engine, profile: &Profile, options: &Options) -> String {
         let about = engine.about();
+        let Budget { prefix, suffix, .. } = suggest::budget(options, profile);
         let window = match self {
             Self::Infill => format!("{} + {} lines", LLAMA_LINES.0, LLAMA_LINES.1),
-            Self::Bare => format!("{} + {} tokens", options.prefix_tokens, options.suffix_tokens),
+            Self::Bare => format!("{prefix} + {suffix} tokens"),
         };
         let name = self.name();
         format!("{name}; {} ({} bytes); {window}, {LLAMA_TOKENS} out", about.model, about.weight_bytes)
@@ -181,7 +183,7 @@ impl Baseline {
         let answer = match (self, &profile.template) {
             (Self::Bare, Some(it)) => {
                 let snapshot = snapshot(task, options);
-                let (file, budget) = (suggest::file(&snapshot), suggest::budget(options));
+                let (file, budget) = (suggest::file(&snapshot), suggest::budget(options, profile));
                 let (_, window) = prompt::build(profile, tokens, file, budget);
                 let it = it.template;
                 let parts = [it.prefix, &window.prefix, it.suffix, &window.suffix, it.middle];

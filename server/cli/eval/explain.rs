@@ -23,8 +23,12 @@ pub(super) fn print(
     out: &mut dyn Write,
 ) -> Result<()> {
     let snapshot = ask::snapshot(task, &options);
-    let (prompt, _) =
-        prompt::build(&profile, engine.tokens(), suggest::file(&snapshot), suggest::budget(&options));
+    let (prompt, _) = prompt::build(
+        &profile,
+        engine.tokens(),
+        suggest::file(&snapshot),
+        suggest::budget(&options, &profile),
+    );
     let (suggestion, work) =
         suggest::suggest(&snapshot, &profile, engine, &mut |_| ControlFlow::Continue(()))?;
 

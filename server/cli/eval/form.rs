@@ -78,11 +78,12 @@ impl FormArgs {
     /// The loaded model's profile with these changes.
     pub(super) fn profile(&self, engine: &dyn Engine) -> Profile {
         let mut profile = Profile::of(engine.about(), engine.tokens());
-        let Form { layout, heal, header } = profile.form;
+        let Form { layout, heal, header, suffix } = profile.form;
         profile.form = Form {
             layout: self.layout.map_or(layout, |it| it.0),
             heal: self.heal.unwrap_or(heal),
             header: self.header.unwrap_or(header),
+            suffix: self.suffix_tokens.unwrap_or(suffix),
         };
         profile
     }
@@ -105,7 +106,7 @@ impl FormArgs {
                 EagernessArg::High => Eagerness::High,
             },
             prefix_tokens: self.prefix_tokens.unwrap_or(default.prefix_tokens),
-            suffix_tokens: self.suffix_tokens.unwrap_or(default.suffix_tokens),
+            suffix_tokens: None,
             idle: default.idle,
         }
     }

@@ -12,17 +12,15 @@ use super::interval::{self, Estimate};
 use super::{Kept, ask_all};
 use crate::prompt::template::{Form, Layout, Profile};
 use crate::protocol::tasks::Task;
-use crate::suggest::Options;
 
 /// Anchor distances that are tried, in lines.
 const ANCHORS: [usize; 3] = [4, 10, 20];
 /// Suffix lengths that are tried, in tokens.
-const SUFFIXES: [usize; 4] = [0, 32, 128, 256];
+const SUFFIXES: [usize; 5] = [0, 64, 128, 256, 400];
 
-/// One form with a suffix length, and how it did.
+/// One form, and how it did.
 struct Trial {
     form: Form,
-    suffix: usize,
     /// For each task: exact, similarity / 100.
     scores: Vec<(f64, f64)>,
     read: f64,
@@ -50,17 +48,16 @@ pub(super) fn run(tasks: &[Task], args: &FormArgs, engine: &mut dyn Engine, kept
     let profile = args.profile(engine);
     let options = args.options();
     let model = engine.about().model.clone();
-    let present = (profile.form, options.suffix_tokens);
+    let present = profile.form;
     super::say(&format!("{} tasks, {model}, now asked as: {}", tasks.len(), profile.describe()));
 
     let mut trials: Vec<Trial> = Vec::new();
-    let mut attempt = |trials: &mut Vec<Trial>, form: Form, suffix: usize| -> Result<()> {
-        if trials.iter().any(|it| (it.form, it.suffix) == (form, suffix)) {
+    let mut attempt = |trials: &mut Vec<Trial>, form: Form| -> Result<()> {
+        if trials.iter().any(|it| it.form == form) {
             return Ok(());
         }
         let profile = Profile { form, ..profile.clone() };
-        let options = Options { suffix_tokens: suffix, ..options.clone() };
-        let mut taper = Taper::new(engine, profile, options);
+        let mut taper = Taper::new(engine, profile, options.clone());
         let configuration = taper.configuration.clone();
         let scored = ask_all(tasks, kept, false, &configuration, "taper", |task| taper.ask(task))?;
         let mean = |values: &dyn Fn(&super::Scored<'_>) -> f64| {
@@ -68,7 +65,6 @@ pub(super) fn run(tasks: &[Task], args: &FormArgs, engine: &mut dyn Engine, kept
         };
         let trial = Trial {
             form,
-            suffix,
             scores: scored
                 .iter()
                 .map(|it| (f64::from(u8::from(it.score.exact)), it.score.similarity / 100.0))
@@ -78,7 +74,7 @@ pub(super) fn run(tasks: &[Task], args: &FormArgs, engine: &mut dyn Engine, kept
         };
         super::say(&format!(
             "{}: {:.1} % exact, similarity {:.1}",
-            told(form, suffix),
+            told(form),
             100.0 * trial.exact(),
             100.0 * trial.similarity()
         ));
@@ -86,21 +82,21 @@ pub(super) fn run(tasks: &[Task], args: &FormArgs, engine: &mut dyn Engine, kept
         Ok(())
     };
 
-    attempt(&mut trials, present.0, present.1)?;
+    attempt(&mut trials, present)?;
     let anchored = profile.template.is_some();
     let anchors = ANCHORS.map(|lines| Layout::Anchored { lines });
     let layouts = [Layout::Plain].into_iter().chain(anchors.into_iter().filter(|_| anchored));
     for layout in layouts {
         for heal in [false, true] {
-            attempt(&mut trials, Form { layout, heal, ..present.0 }, present.1)?;
+            attempt(&mut trials, Form { layout, heal, ..present })?;
         }
     }
     let form = trials[best(&trials)].form;
-    attempt(&mut trials, Form { header: !form.header, ..form }, present.1)?;
+    attempt(&mut trials, Form { header: !form.header, ..form })?;
     let form = trials[best(&trials)].form;
     // A model without fill-in tokens sees no suffix.
     for suffix in SUFFIXES.into_iter().filter(|_| anchored) {
-        attempt(&mut trials, form, suffix)?;
+        attempt(&mut trials, Form { suffix, ..form })?;
     }
     Ok(report(&model, &trials, &mut io::stdout().lock())?)
 }
@@ -136,7 +132,7 @@ fn report(model: &str, trials: &[Trial], out: &mut dyn Write) -> io::Result<()> 
         writeln!(
             out,
             "{:<52} {:>16} {:>14.1} {:>24} {:>7.0} {:>7.2}{}",
-            told(trial.form, trial.suffix),
+            told(trial.form),
             percent(exact, 0),
             100.0 * trial.similarity(),
             if at == order[0] { "best".to_owned() } else { percent(behind, 1) },
@@ -156,9 +152,6 @@ fn report(model: &str, trials: &[Trial], out: &mut dyn Write) -> io::Result<()> 
             now.scores.len()
         )?;
     }
-    if best.suffix != now.suffix {
-        writeln!(out, "The suffix did best with {} tokens (`suffix-tokens`).", best.suffix)?;
-    }
     Ok(())
 }
 
@@ -168,14 +161,14 @@ fn difference(trial: &Trial, best: &Trial) -> Option<Estimate> {
     interval::mean(&differences)
 }
 
-fn told(form: Form, suffix: usize) -> String {
+fn told(form: Form) -> String {
     let layout = match form.layout {
         Layout::Plain => "plain".to_owned(),
         Layout::Anchored { lines } => format!("anchored {lines}"),
     };
     let heal = if form.heal { "healed" } else { "not healed" };
     let header = if form.header { "header" } else { "no header" };
-    format!("{layout}, {heal}, {header}, suffix {suffix}")
+    format!("{layout}, {heal}, {header}, suffix {}", form.suffix)
 }
 
 /// The row's text. Its words are the model's name without what tells only how it is stored.
@@ -192,14 +185,14 @@ fn row(model: &str, best: &Trial) -> String {
         .filter(|word| !word.is_empty() && !stored(word))
         .map(|word| format!("{word:?}"))
         .collect();
-    let Form { layout, heal, header } = best.form;
+    let Form { layout, heal, header, suffix } = best.form;
     let layout = match layout {
         Layout::Plain => "Layout::Plain".to_owned(),
         Layout::Anchored { lines } => format!("Layout::Anchored {{ lines: {lines} }}"),
     };
     format!(
         "    // {:.0} % of {} tasks exact; `taper eval --tune`.\n    FormRow {{\n        words: &[{}],\n        \
-         form: Form {{ layout: {layout}, heal: {heal}, header: {header} }},\n    }},",
+         form: Form {{ layout: {layout}, heal: {heal}, header: {header}, suffix: {suffix} }},\n    }},",
         100.0 * best.exact(),
         best.scores.len(),
         words.join(", ")
@@ -213,8 +206,8 @@ mod tests {
 
     fn trial(lines: usize, exact: usize, similarity: f64) -> Trial {
         let scores = (0..20).map(|at| (f64::from(u8::from(at < exact)), similarity)).collect();
-        let form = Form { layout: Layout::Anchored { lines }, heal: true, header: false };
-        Trial { form, suffix: 128, scores, read: 600.0, seconds: 1.0 }
+        let form = Form { layout: Layout::Anchored { lines }, heal: true, header: false, suffix: 128 };
+        Trial { form, scores, read: 600.0, seconds: 1.0 }
     }
 
     #[test]
@@ -229,7 +222,7 @@ mod tests {
         report(name, &[trial(4, 2, 0.5), trial(10, 15, 0.5)], &mut text).unwrap();
         let text = String::from_utf8(text).unwrap();
         let row = "    FormRow {\n        words: &[\"qwen2.5\", \"coder\", \"0.5b\", \"instruct\"],\n        form: \
-                   Form { layout: Layout::Anchored { lines: 10 }, heal: true, header: false },\n    },";
+                   Form { layout: Layout::Anchored { lines: 10 }, heal: true, header: false, suffix: 128 },\n    },";
         assert!(text.contains(row), "{text}");
         assert!(text.contains("now") && !text.contains("as good"), "{text}");
         let mut text = Vec::new();
