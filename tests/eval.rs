@@ -226,6 +226,23 @@ fn llama_cpp_is_asked_the_same_in_both_ways() {
 }
 
 #[test]
+fn llama_cpp_is_asked_in_the_way_that_was_chosen() {
+    let folder = tempfile::tempdir().unwrap();
+    let tasks = tasks(folder.path());
+    let (address, record) = llama(folder.path());
+    let script = script(8);
+    let written = script.written();
+    let asked = [tasks.as_str(), "--engine", &written, "--against-llama", &address];
+    let said = table(&[&asked[..], &["--baseline", "infill"]].concat());
+    assert!(said.contains("llama /infill") && !said.contains("llama bare"), "{said}");
+    let questions = lines(&record);
+    assert!(questions.len() == 16 && questions.iter().all(|it| it.starts_with("POST /infill")));
+    let unknown = eval(&[&asked[..], &["--baseline", "none"]].concat());
+    assert_eq!(unknown.status.code(), Some(2));
+    assert_eq!(eval(&[&asked[..3], &["--baseline", "infill"]].concat()).status.code(), Some(2));
+}
+
+#[test]
 fn any_of_several_suggestions_may_be_right() {
     let folder = tempfile::tempdir().unwrap();
     let tasks = tasks(folder.path());

@@ -135,6 +135,11 @@ pub fn run(args: &Args) -> Result<()> {
     }
 
     let profile = args.form.profile(engine.as_ref());
+    let mut baselines = ask::Baseline::of(&profile);
+    baselines.retain(|it| args.baseline.is_empty() || args.baseline.contains(it));
+    if baselines.is_empty() {
+        bail!("this model's format allows no bare prompt: leave out --baseline");
+    }
     let mut taper = Taper::new(engine.as_mut(), profile.clone(), args.form.options())
         .with_candidates(args.candidates.map(usize::from));
     say(&format!("{} tasks; {}", tasks.len(), taper.configuration));
@@ -144,11 +149,6 @@ pub fn run(args: &Args) -> Result<()> {
         })?;
     if let Some(address) = &args.against_llama {
         let llama = Llama::new(address)?;
-        let mut baselines = ask::Baseline::of(&profile);
-        baselines.retain(|it| args.baseline.is_empty() || args.baseline.contains(it));
-        if baselines.is_empty() {
-            bail!("this model's format allows no bare prompt: leave out --baseline");
-        }
         for system in baselines {
             let configuration = system.configuration(engine.as_ref(), &profile, &args.form.options());
             let options = args.form.options();

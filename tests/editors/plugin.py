@@ -295,17 +295,18 @@ def beside_menu(bench, what, opened):
     editor.terminal.press("Tab")
     editor.terminal.type("1")
     holds(bench, "return_value = 1\n    1\n\n\n")
-    editor.normal()
-    editor.terminal.type("jAretu")
-    wait(is_open, 10, lambda: "the menu to open; the screen is\n" + editor.terminal.screen())
-    shows(bench, REST)
+
+    def typed():
+        editor.normal()
+        editor.terminal.type("jAretu")
+        wait(is_open, 10, lambda: "the menu to open; the screen is\n" + editor.terminal.screen())
+        shows(bench, REST)
+
+    typed()
     bench.picture(f"{editor.name}-menu-of-{what}")
     editor.terminal.press("Tab")
     holds(bench, "return_value = 1\n    1\nreturn_value\n\n")
-    editor.normal()
-    editor.terminal.type("jAretu")
-    wait(is_open, 10, lambda: "the menu to open; the screen is\n" + editor.terminal.screen())
-    shows(bench, REST)
+    typed()
 
     opened_at = time.monotonic()
 

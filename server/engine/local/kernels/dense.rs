@@ -9,7 +9,7 @@ use super::product::{Dense, Line, emit};
 /// Float weights times float activations, in 32-bit floats: four sums for the columns modulo four, then added.
 ///
 /// # Safety
-/// The instruction set is there, and see [`Thin`].
+/// The instruction set is there, and see [`Thin`](super::product::Thin).
 #[inline(always)]
 pub(super) unsafe fn dense<I: Isa>(args: &Dense<'_>) {
     assert_eq!(args.weight.columns(), args.x.columns(), "a product of matrices that do not fit");

@@ -64,7 +64,7 @@ pub(super) unsafe fn expand<I: Isa, F: Form>(args: &Wide<'_>, tile: &mut Tile) {
 /// The tile's groups times one panel of `R` rows, `V` vectors of weights at once.
 ///
 /// # Safety
-/// The instruction set is there, the tile was filled by [`expand`], the panel is `R` wide, and see [`Thin`].
+/// The instruction set is there, the tile was filled by [`expand`], the panel is `R` wide, and see [`Thin`](super::product::Thin).
 #[inline(always)]
 pub(super) unsafe fn wide<I: Isa, F: Form, const R: usize, const V: usize>(
     args: &Wide<'_>,
