@@ -247,7 +247,7 @@ fn typing(
         let taken = Instant::now();
         let file =
             prompt::File { text: &snapshot.text, cursor, path: &snapshot.path, language: snapshot.language };
-        let (prompt, _) = prompt::build(profile, tokens, file, suggest::budget(&snapshot.options));
+        let (prompt, _) = prompt::build(profile, tokens, file, suggest::budget(&snapshot.options, profile));
         let built = Instant::now();
         assert!(!prompt.tokens.is_empty());
         times.push([edited - start, parsed - edited, taken - parsed, built - taken]);
