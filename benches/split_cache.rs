@@ -1,22 +1,27 @@
 //! How often a suffix that has not seen the last tokens typed gives the completion that a fresh one gives.
 //! It knows nothing of servers or of timing: it builds prompts and asks the engine.
 //!
-//! `cargo bench --bench split_cache -- --model PATH [--limit N] [--minutes N] [--window PREFIX SUFFIX] TASKS.jsonl …`
+//! `cargo bench --bench split_cache -- --model PATH [--limit N] [--minutes N] [--window PREFIX SUFFIX] [--out FILE.jsonl]
+//! TASKS.jsonl …`
 //!
 //! For each task and each `k`, the engine reads the prompt as it was `k` tokens earlier, then answers the prompt as it
 //! is with the suffix moved. In the anchored form the `k` tokens stood behind the middle token before, as if the
 //! anchor had moved over them. Compared: the first line of the answer, at most 32 tokens, as the model says it.
+//! With `--out` each task's comparison is kept as it comes, and what is kept already is not asked again: a run of many
+//! tasks may be done in pieces.
 #![expect(
     clippy::expect_used,
     clippy::print_stdout,
     reason = "a bench prints what it measured, and ends on what it cannot use"
 )]
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use taper::prompt::template::{Layout, Profile};
 use taper::prompt::{self, Budget, File};
@@ -29,14 +34,20 @@ const TYPED: [usize; 4] = [64, 32, 16, 8];
 /// Tokens of an answer.
 const ANSWER: usize = 32;
 
-#[derive(Default, Clone, Copy)]
-struct Score {
-    identical: usize,
-    exact: usize,
+/// What one task gave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Compared {
+    /// Model, form and window.
+    asked: String,
+    task: String,
+    /// Whether the fresh answer is the expected one.
+    exact: bool,
+    /// Whether the answers with a suffix that missed [`TYPED`] tokens are the fresh one, and whether the expected one.
+    stale: [(bool, bool); TYPED.len()],
 }
 
 fn main() {
-    let mut model = None;
+    let (mut model, mut out) = (None, None);
     let (mut limit, mut minutes, mut window) = (usize::MAX, u64::MAX / 60, (256, 64));
     let mut files = Vec::new();
     let mut arguments = std::env::args().skip(1).filter(|it| it != "--bench");
@@ -45,6 +56,7 @@ fn main() {
             || arguments.next().and_then(|it| it.parse::<usize>().ok()).expect("the option takes a number");
         match argument.as_str() {
             "--model" => model = arguments.next(),
+            "--out" => out = arguments.next(),
             "--limit" => limit = number(),
             "--minutes" => minutes = number() as u64,
             "--window" => window = (number(), number()),
@@ -57,28 +69,50 @@ fn main() {
     };
     let mut engine = Local::open(Path::new(&model), &local::Options::default()).expect("the model loads");
     let profile = Profile::of(engine.about(), engine.tokens());
-    println!("{}: {}; {}", engine.about().model, profile.describe(), engine.about().kernel);
-    println!("window: {} tokens before the cursor, {} behind it", window.0, window.1);
+    let asked = format!(
+        "{}: {}; {} tokens before the cursor, {} behind it",
+        engine.about().model,
+        profile.describe(),
+        window.0,
+        window.1
+    );
+    println!("{asked}; {}", engine.about().kernel);
+    let mut kept = out.as_deref().map(kept).unwrap_or_default();
+    kept.retain(|it| it.asked == asked);
+    let mut out = out.map(|path| {
+        OpenOptions::new().create(true).append(true).open(path).expect("the file of --out can be written")
+    });
     let started = Instant::now();
-    let (mut tasks, mut fresh_exact) = (0, 0);
-    let mut scores = [Score::default(); TYPED.len()];
-    for task in spread(&files).iter().take(limit) {
-        if started.elapsed() > Duration::from_secs(60 * minutes) {
+    let mut all: Vec<Compared> = Vec::new();
+    for task in &spread(&files) {
+        if all.len() == limit || started.elapsed() > Duration::from_secs(60 * minutes) {
             break;
+        }
+        let id = task["id"].as_str().unwrap_or("");
+        if let Some(it) = kept.iter().find(|it| it.task == id) {
+            all.push(it.clone());
+            continue;
         }
         let Some((fresh, stale)) = run(task, &profile, &mut engine, window) else { continue };
         let right = |text: &str| text == line(task["expected"].as_str().unwrap_or(""));
-        tasks += 1;
-        fresh_exact += usize::from(right(&fresh));
-        for (score, text) in scores.iter_mut().zip(&stale) {
-            score.identical += usize::from(*text == fresh);
-            score.exact += usize::from(right(text));
+        let stale = stale.map(|text| (text == fresh, right(&text)));
+        let it = Compared { asked: asked.clone(), task: id.to_owned(), exact: right(&fresh), stale };
+        if let Some(out) = &mut out {
+            let line = serde_json::to_string(&it).expect("a comparison can be written as JSON");
+            writeln!(out, "{line}").expect("the file of --out can be written");
         }
-        if tasks % 20 == 0 {
-            print(tasks, fresh_exact, &scores);
+        all.push(it);
+        if all.len().is_multiple_of(20) {
+            print(&all);
         }
     }
-    print(tasks, fresh_exact, &scores);
+    print(&all);
+}
+
+/// What an earlier run kept.
+fn kept(path: &str) -> Vec<Compared> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines().map(|line| serde_json::from_str(line).expect("a kept comparison a line")).collect()
 }
 
 /// The tasks of all files in turn, so that the first few are of all kinds; in each file spread by a fixed step.
@@ -102,7 +136,7 @@ fn run(
     profile: &Profile,
     engine: &mut Local,
     window: (usize, usize),
-) -> Option<(String, Vec<String>)> {
+) -> Option<(String, [String; TYPED.len()])> {
     let field = |name: &str| task[name].as_str().unwrap_or("");
     let (prefix, path) = (field("prefix"), field("path"));
     let language =
@@ -128,7 +162,7 @@ fn run(
     });
     // Exact, so what an empty cache gives.
     let fresh = answer(engine, &prompt, Limits { max_tokens: ANSWER, stale: 0, ..Limits::default() });
-    Some((fresh, stale.into()))
+    Some((fresh, stale))
 }
 
 /// The prompt `typed` tokens ago.
@@ -157,17 +191,14 @@ fn line(text: &str) -> &str {
     text.trim().lines().next().unwrap_or("").trim()
 }
 
-fn print(tasks: usize, fresh: usize, scores: &[Score]) {
-    let share = |n: usize| 100.0 * n as f64 / tasks.max(1) as f64;
-    println!("\n{tasks} tasks; exact match of a fresh run: {fresh} ({:.1} %)", share(fresh));
+fn print(all: &[Compared]) {
+    let told = |n: usize| format!("{n} ({:.1} %)", 100.0 * n as f64 / all.len().max(1) as f64);
+    let fresh = all.iter().filter(|it| it.exact).count();
+    println!("\n{} tasks; exact match of a fresh run: {}", all.len(), told(fresh));
     println!("| tokens typed since | identical to fresh | exact match |\n|---|---|---|");
-    for (typed, score) in TYPED.iter().zip(scores).rev() {
-        println!(
-            "| {typed} | {} ({:.1} %) | {} ({:.1} %) |",
-            score.identical,
-            share(score.identical),
-            score.exact,
-            share(score.exact)
-        );
+    for (at, typed) in TYPED.iter().enumerate().rev() {
+        let identical = all.iter().filter(|it| it.stale[at].0).count();
+        let exact = all.iter().filter(|it| it.stale[at].1).count();
+        println!("| {typed} | {} | {} |", told(identical), told(exact));
     }
 }

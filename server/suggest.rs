@@ -23,7 +23,11 @@ pub mod trim;
 
 mod check;
 
-use crate::prompt::{self, template::Profile, window::Window};
+use crate::prompt::{
+    self,
+    template::Profile,
+    window::{self, Window},
+};
 use crate::syntax::{Scope, Syntax};
 use crate::text::{Edit, Rope};
 use eagerness::{Bar, Eagerness};
@@ -31,6 +35,9 @@ use names::OpenFile;
 use place::Place;
 use plan::Chosen;
 use stop::End;
+
+/// Bytes before and after the cursor that the rules look at: the statement, its block, and what would be said again.
+const LOOKED_AT: (usize, usize) = (6144, 1536);
 
 /// Everything that a question is about, at one moment: cheap to take, never changed.
 #[derive(Debug, Clone)]
@@ -236,8 +243,9 @@ pub fn suggest_within(
         return extend_selected(time_left, snapshot, selected, profile, engine, watch);
     }
     let options = &snapshot.options;
-    let (prompt, window) = prompt::build(profile, engine.tokens(), file(snapshot), budget(options, profile));
-    let place = placed(&window, snapshot);
+    let (prompt, _) = prompt::build(profile, engine.tokens(), file(snapshot), budget(options, profile));
+    let around = around(snapshot);
+    let place = placed(&around, snapshot);
     let extent = match trigger::plan(snapshot, &place) {
         Ok(extent) => extent,
         Err(reason) => return Ok((None, Work { reason, ..Work::default() })),
@@ -349,9 +357,14 @@ pub fn budget(options: &Options, profile: &Profile) -> prompt::Budget {
     }
 }
 
-/// The place in the window around the cursor.
-fn placed<'w>(window: &'w Window, snapshot: &Snapshot) -> Place<'w> {
-    let mut place = Place::new(&window.prefix, &window.suffix, snapshot.language);
+/// The text that the rules look at, however little of it the model is shown.
+fn around(snapshot: &Snapshot) -> Window {
+    window::take(&snapshot.text, snapshot.cursor, LOOKED_AT.0, LOOKED_AT.1)
+}
+
+/// The place in the text [`around`] the cursor.
+fn placed<'w>(around: &'w Window, snapshot: &Snapshot) -> Place<'w> {
+    let mut place = Place::new(&around.prefix, &around.suffix, snapshot.language);
     // Nothing else asks for it.
     if place.wants_member()
         && let Some(language) = snapshot.language
@@ -427,6 +440,27 @@ mod fixture {
             trigger: Trigger::Automatic,
             options: Options::default(),
             open: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use taper_engine::scripted::Scripted;
+
+    use super::*;
+
+    #[test]
+    fn what_stands_behind_the_cursor_is_not_said_again_however_little_of_it_the_model_is_shown() {
+        let place = fixture::snapshot("x.py", "def f(a):\n    x = 1\n    ▮\n    y = compute(a, 2)\n");
+        for suffix_tokens in [Some(0), Some(1), None] {
+            let mut engine: Box<dyn Engine> =
+                Box::new(Scripted::new().answering(|_| "y = compute(a, 2)\n".to_owned()));
+            let profile = Profile::of(engine.about(), engine.tokens());
+            let options = Options { suffix_tokens, ..Options::default() };
+            let place = Snapshot { options, ..place.clone() };
+            let shown = suggest(&place, &profile, engine.as_mut(), &mut |_| ControlFlow::Continue(()));
+            assert_eq!(shown.map(|it| it.0).ok(), Some(None), "{suffix_tokens:?}");
         }
     }
 }

@@ -247,37 +247,49 @@ fn ask_all<'t>(
     mut ask: impl FnMut(&Task) -> Result<Answer>,
 ) -> Result<Vec<Scored<'t>>> {
     let bar = ProgressBar::new(tasks.len() as u64).with_message(system.to_owned());
-    let mut scored = Vec::new();
+    let mut all = Vec::new();
     for task in tasks {
-        let mut answer = match kept.find(task, configuration) {
-            Some(answer) => answer,
-            None => {
-                let answer = Answer {
-                    task: task.id.clone(),
-                    content: sample::content(task),
-                    system: system.to_owned(),
-                    configuration: configuration.to_owned(),
-                    ..ask(task)?
-                };
-                kept.keep(&answer)?;
-                answer
-            }
-        };
-        if run_tests && answer.passed.is_none() {
-            answer.passed = match answer.shown {
-                // What is not shown cannot be right, and needs no process to say so.
-                None => runner::can_test(task).then_some(false),
-                Some(_) => runner::passes(task, score::inserted(task, &answer))?,
-            };
-            if answer.passed.is_some() {
-                kept.keep(&answer)?;
-            }
-        }
-        scored.push(Scored { task, score: Score::of(task, &answer), answer });
+        all.push(scored(task, kept, run_tests, configuration, system, &mut ask)?);
         bar.inc(1);
     }
     bar.finish_and_clear();
-    Ok(scored)
+    Ok(all)
+}
+
+/// The answer to one task: the one that is kept already, or by `ask`.
+fn scored<'t>(
+    task: &'t Task,
+    kept: &mut Kept,
+    run_tests: bool,
+    configuration: &str,
+    system: &str,
+    ask: impl FnOnce(&Task) -> Result<Answer>,
+) -> Result<Scored<'t>> {
+    let mut answer = match kept.find(task, configuration) {
+        Some(answer) => answer,
+        None => {
+            let answer = Answer {
+                task: task.id.clone(),
+                content: sample::content(task),
+                system: system.to_owned(),
+                configuration: configuration.to_owned(),
+                ..ask(task)?
+            };
+            kept.keep(&answer)?;
+            answer
+        }
+    };
+    if run_tests && answer.passed.is_none() {
+        answer.passed = match answer.shown {
+            // What is not shown cannot be right, and needs no process to say so.
+            None => runner::can_test(task).then_some(false),
+            Some(_) => runner::passes(task, score::inserted(task, &answer))?,
+        };
+        if answer.passed.is_some() {
+            kept.keep(&answer)?;
+        }
+    }
+    Ok(Scored { task, score: Score::of(task, &answer), answer })
 }
 
 /// Writes a file whole.

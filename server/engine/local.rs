@@ -6,7 +6,6 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
-use std::str::FromStr;
 use std::time::Instant;
 
 use crate::gguf::Gguf;
@@ -27,6 +26,8 @@ pub mod heal;
 pub mod kernels;
 mod linear;
 mod lookup;
+mod next;
+mod options;
 mod pace;
 pub mod pool;
 #[cfg(test)]
@@ -44,13 +45,14 @@ pub use decoder::CandleDecoder;
 pub use device::DeviceChoice;
 pub use kernels::Kernel;
 pub use lookup::Speculation;
+pub use options::{KernelChoice, Options};
 
 use device::Chosen;
 use heal::Heal;
 use lookup::Lookup;
+use next::{Next, asks, choose};
 use pace::Pace;
 use pool::Pool;
-use sample::Choice;
 use sequences::{Sequences, Shift, Start};
 
 /// What the logits of a position are asked for.
@@ -204,60 +206,6 @@ pub trait Decoder: Send {
     /// Bytes that so many tokens more may take.
     fn bytes_of(&self, _tokens: usize) -> usize {
         0
-    }
-}
-
-/// How a model is to be run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
-    /// The device.
-    pub device: DeviceChoice,
-    /// What multiplies on a CPU.
-    pub kernel: KernelChoice,
-    /// Threads on a CPU; none: as many as pay. candle's kernels take theirs from `RAYON_NUM_THREADS` instead.
-    pub threads: Option<NonZeroUsize>,
-    /// Tokens that the KV cache shall hold, at most those that the model was trained for.
-    pub context: usize,
-    /// Whether to guess tokens and verify several at once, where that cannot change the result: it is only faster.
-    pub speculate: bool,
-    /// Bytes that the KV caches of all resident sequences may take together; the one in use may take more.
-    pub resident_bytes: usize,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            device: DeviceChoice::Auto,
-            kernel: KernelChoice::Auto,
-            threads: None,
-            context: 8192,
-            speculate: true,
-            resident_bytes: 128 << 20,
-        }
-    }
-}
-
-/// What multiplies on a CPU.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum KernelChoice {
-    /// The fastest that this processor has.
-    #[default]
-    Auto,
-    /// One of our own.
-    Own(Kernel),
-    /// candle's own: the reference.
-    Candle,
-}
-
-impl FromStr for KernelChoice {
-    type Err = EngineError;
-
-    fn from_str(name: &str) -> Result<Self, EngineError> {
-        match name {
-            "auto" => Ok(Self::Auto),
-            "candle" => Ok(Self::Candle),
-            name => Ok(Self::Own(Kernel::choose(Some(name))?.0)),
-        }
     }
 }
 
@@ -579,23 +527,6 @@ impl Engine for Local {
     }
 }
 
-/// What follows the evaluated tokens.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Next {
-    /// This token.
-    Token(Choice),
-    /// The end of the text.
-    Nothing,
-    /// The logits are no numbers.
-    Broken,
-}
-
-impl Next {
-    fn token(&self) -> Option<TokenId> {
-        if let Self::Token(choice) = self { Some(choice.token) } else { None }
-    }
-}
-
 const BROKEN: &str =
     "the model's output is not a number; its file is broken: delete it and run `taper pull` again";
 
@@ -632,43 +563,6 @@ fn decoder(
         Err(problem) => {
             candle(&format!("the own kernels cannot run this file ({problem})")).map_err(|_| problem)
         }
-    }
-}
-
-/// What is asked for behind the evaluated tokens and behind each token of the draft, as `heal` allows.
-fn asks(tokens: &Tokens, heal: &Heal, draft: &[TokenId]) -> Vec<Ask> {
-    let mut heal = heal.clone();
-    let mut asks = Vec::with_capacity(1 + draft.len());
-    let mut draft = draft.iter();
-    loop {
-        asks.push(if heal.is_done() { Ask::Greatest } else { Ask::Among(heal.allowed(tokens).collect()) });
-        match draft.next() {
-            Some(&token) if heal.allows(tokens, token) => {
-                heal.advance(tokens.bytes(token));
-            }
-            // It will not be chosen, so nothing behind it counts.
-            Some(_) => {
-                asks.extend(draft.map(|_| Ask::Among(Vec::new())));
-                asks.push(Ask::Among(Vec::new()));
-                return asks;
-            }
-            None => return asks,
-        }
-    }
-}
-
-/// The likeliest token among those that are asked for.
-fn choose(tokens: &Tokens, logits: &[f32], ask: &Ask) -> Next {
-    let choice = match ask {
-        Ask::All | Ask::Greatest => sample::greedy(logits),
-        // A vocabulary without a token for the next byte: nothing can be said behind it.
-        Ask::Among(allowed) if allowed.is_empty() => return Next::Nothing,
-        Ask::Among(allowed) => sample::greedy_among(logits, allowed),
-    };
-    match choice {
-        None => Next::Broken,
-        Some(choice) if tokens.ends(choice.token) => Next::Nothing,
-        Some(choice) => Next::Token(choice),
     }
 }
 

@@ -16,8 +16,10 @@ use crate::gguf::{FETCH_AGAIN, Gguf, bad};
 mod bpe;
 mod roles;
 mod sentencepiece;
+mod spelling;
 mod split;
 mod stream;
+mod table;
 pub(crate) mod tiny;
 
 pub use roles::FimIds;
@@ -25,7 +27,9 @@ pub use stream::Utf8Stream;
 
 use bpe::Merges;
 use roles::Roles;
+use spelling::{byte_token, push_spelled, push_with_blanks, spelled_bytes};
 use split::Split;
+use table::Spellings;
 
 /// Index of a token in the vocabulary.
 pub type TokenId = u32;
@@ -588,49 +592,6 @@ impl fmt::Debug for Tokens {
     }
 }
 
-/// A hash table over the ordinary tokens' bytes, while the merges are read: three look-ups for each of them.
-struct Spellings {
-    slots: Vec<TokenId>,
-}
-
-impl Spellings {
-    fn of(tokens: &Tokens) -> Self {
-        let mut this = Self { slots: vec![NONE; (2 * tokens.len()).next_power_of_two()] };
-        for kind in [Kind::Normal, Kind::User, Kind::Byte] {
-            for id in 0..tokens.len() as TokenId {
-                if tokens.kind(id) == kind {
-                    let slot = this.slot(tokens, tokens.text(id));
-                    if this.slots[slot] == NONE {
-                        this.slots[slot] = id;
-                    }
-                }
-            }
-        }
-        this
-    }
-
-    fn find(&self, tokens: &Tokens, bytes: &[u8]) -> Option<TokenId> {
-        Some(self.slots[self.slot(tokens, bytes)]).filter(|&id| id != NONE)
-    }
-
-    /// The slot that holds these bytes, or the free one where they belong. At least half of the slots are free.
-    fn slot(&self, tokens: &Tokens, bytes: &[u8]) -> usize {
-        let mut hash = 0_u64;
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            hash = (hash ^ u64::from_le_bytes(word) ^ chunk.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            hash ^= hash >> 29;
-        }
-        let mask = self.slots.len() - 1;
-        let mut slot = hash as usize & mask;
-        while self.slots[slot] != NONE && tokens.text(self.slots[slot]) != bytes {
-            slot = (slot + 1) & mask;
-        }
-        slot
-    }
-}
-
 /// Buckets of [`bucket`].
 const BUCKETS: usize = 256 * 257;
 
@@ -639,57 +600,6 @@ fn bucket(bytes: &[u8]) -> usize {
     let first = bytes.first().map_or(0, |&byte| usize::from(byte));
     let second = bytes.get(1).map_or(0, |&byte| usize::from(byte) + 1);
     first * 257 + second
-}
-
-/// GPT-2's printable spelling of a byte (`bytes_to_unicode` of its `encoder.py`): printable Latin-1 stands
-/// for itself, the 68 others are moved to U+0100 and up.
-pub(crate) fn byte_to_char(byte: u8) -> char {
-    let printable = |b: u8| matches!(b, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
-    if printable(byte) {
-        return char::from(byte);
-    }
-    let moved = (0..byte).filter(|&b| !printable(b)).count() as u32;
-    char::from_u32(0x100 + moved).unwrap_or(char::REPLACEMENT_CHARACTER)
-}
-
-/// The inverse of [`byte_to_char`], by the character's number.
-fn spelled_bytes() -> [Option<u8>; 0x144] {
-    let mut bytes = [None; 0x144];
-    for byte in 0..=255 {
-        bytes[byte_to_char(byte) as usize] = Some(byte);
-    }
-    bytes
-}
-
-/// Appends what a token in GPT-2's spelling stands for; false if it is not in that spelling.
-fn push_spelled(out: &mut Vec<u8>, text: &[u8], spelled: &[Option<u8>; 0x144]) -> bool {
-    let Ok(text) = std::str::from_utf8(text) else { return false };
-    for char in text.chars() {
-        let Some(&Some(byte)) = spelled.get(char as usize) else { return false };
-        out.push(byte);
-    }
-    true
-}
-
-/// Appends a SentencePiece token: `▁` is a blank.
-fn push_with_blanks(out: &mut Vec<u8>, text: &[u8]) {
-    let mut rest = text;
-    while let Some((&byte, tail)) = rest.split_first() {
-        if let Some(tail) = rest.strip_prefix("▁".as_bytes()) {
-            out.push(b' ');
-            rest = tail;
-        } else {
-            out.push(byte);
-            rest = tail;
-        }
-    }
-}
-
-/// The byte of a token like `<0x0A>`.
-fn byte_token(text: &[u8]) -> Option<u8> {
-    let digits = text.strip_prefix(b"<0x")?.strip_suffix(b">")?;
-    let digits = std::str::from_utf8(digits).ok().filter(|digits| digits.len() == 2)?;
-    u8::from_str_radix(digits, 16).ok()
 }
 
 #[cfg(test)]

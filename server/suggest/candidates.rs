@@ -6,7 +6,9 @@ use std::ops::ControlFlow;
 
 use taper_engine::{Branching, Engine, EngineError, Growth, Piece, Stop};
 
-use super::{Snapshot, Suggestion, Work, budget, confidence, file, finished, names, placed, stop, trigger};
+use super::{
+    Snapshot, Suggestion, Work, around, budget, confidence, file, finished, names, placed, stop, trigger,
+};
 use crate::prompt::{self, template::Profile};
 
 /// Suggestions for one place at most, the first included.
@@ -44,8 +46,9 @@ pub fn others(
         return Ok(Vec::new());
     }
     let options = &snapshot.options;
-    let (prompt, window) = prompt::build(profile, engine.tokens(), file(snapshot), budget(options, profile));
-    let place = placed(&window, snapshot);
+    let (prompt, _) = prompt::build(profile, engine.tokens(), file(snapshot), budget(options, profile));
+    let around = around(snapshot);
+    let place = placed(&around, snapshot);
     let Ok(extent) = trigger::plan(snapshot, &place) else { return Ok(Vec::new()) };
     let branching = Branching {
         most,

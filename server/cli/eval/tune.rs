@@ -4,14 +4,16 @@
 use std::io::{self, Write};
 
 use anyhow::Result;
+use indicatif::ProgressBar;
 use taper_engine::Engine;
 
 use super::ask::Taper;
 use super::form::FormArgs;
 use super::interval::{self, Estimate};
-use super::{Kept, ask_all};
+use super::{Kept, scored};
 use crate::prompt::template::{Form, Layout, Profile};
 use crate::protocol::tasks::Task;
+use crate::suggest::Options;
 
 /// Anchor distances that are tried, in lines.
 const ANCHORS: [usize; 3] = [4, 10, 20];
@@ -23,8 +25,8 @@ struct Trial {
     form: Form,
     /// For each task: exact, similarity / 100.
     scores: Vec<(f64, f64)>,
+    /// Tokens in a prompt, on average.
     read: f64,
-    seconds: f64,
 }
 
 impl Trial {
@@ -46,59 +48,74 @@ impl Trial {
 /// header, and then the suffix.
 pub(super) fn run(tasks: &[Task], args: &FormArgs, engine: &mut dyn Engine, kept: &mut Kept) -> Result<()> {
     let profile = args.profile(engine);
-    let options = args.options();
     let model = engine.about().model.clone();
     let present = profile.form;
     super::say(&format!("{} tasks, {model}, now asked as: {}", tasks.len(), profile.describe()));
 
-    let mut trials: Vec<Trial> = Vec::new();
-    let mut attempt = |trials: &mut Vec<Trial>, form: Form| -> Result<()> {
-        if trials.iter().any(|it| it.form == form) {
-            return Ok(());
-        }
-        let profile = Profile { form, ..profile.clone() };
-        let mut taper = Taper::new(engine, profile, options.clone());
-        let configuration = taper.configuration.clone();
-        let scored = ask_all(tasks, kept, false, &configuration, "taper", |task| taper.ask(task))?;
-        let mean = |values: &dyn Fn(&super::Scored<'_>) -> f64| {
-            scored.iter().map(values).sum::<f64>() / scored.len() as f64
-        };
-        let trial = Trial {
-            form,
-            scores: scored
-                .iter()
-                .map(|it| (f64::from(u8::from(it.score.exact)), it.score.similarity / 100.0))
-                .collect(),
-            read: mean(&|it| it.answer.prompt_tokens as f64),
-            seconds: mean(&|it| it.answer.seconds),
-        };
-        super::say(&format!(
-            "{}: {:.1} % exact, similarity {:.1}",
-            told(form),
-            100.0 * trial.exact(),
-            100.0 * trial.similarity()
-        ));
-        trials.push(trial);
-        Ok(())
-    };
-
-    attempt(&mut trials, present)?;
-    let anchored = profile.template.is_some();
+    let mut tuning = Tuning { tasks, profile, options: args.options(), engine, kept, trials: Vec::new() };
+    let anchored = tuning.profile.template.is_some();
     let anchors = ANCHORS.map(|lines| Layout::Anchored { lines });
     let layouts = [Layout::Plain].into_iter().chain(anchors.into_iter().filter(|_| anchored));
-    for layout in layouts {
-        for heal in [false, true] {
-            attempt(&mut trials, Form { layout, heal, ..present })?;
-        }
-    }
-    let form = trials[best(&trials)].form;
-    attempt(&mut trials, Form { header: !form.header, ..form })?;
-    let form = trials[best(&trials)].form;
+    let healed = layouts.flat_map(|layout| [false, true].map(|heal| Form { layout, heal, ..present }));
+    tuning.attempt([present].into_iter().chain(healed))?;
+    let form = tuning.best();
+    tuning.attempt([Form { header: !form.header, ..form }])?;
+    let form = tuning.best();
     // A model without fill-in tokens sees no suffix.
-    for suffix in SUFFIXES.into_iter().filter(|_| anchored) {
-        attempt(&mut trials, Form { suffix, ..form })?;
+    tuning.attempt(SUFFIXES.into_iter().filter(|_| anchored).map(|suffix| Form { suffix, ..form }))?;
+    Ok(report(&model, &tuning.trials, &mut io::stdout().lock())?)
+}
+
+/// What is tried on what, and how it did so far.
+struct Tuning<'a> {
+    tasks: &'a [Task],
+    profile: Profile,
+    options: Options,
+    engine: &'a mut dyn Engine,
+    kept: &'a mut Kept,
+    trials: Vec<Trial>,
+}
+
+impl Tuning<'_> {
+    fn best(&self) -> Form {
+        self.trials[best(&self.trials)].form
     }
-    Ok(report(&model, &trials, &mut io::stdout().lock())?)
+
+    /// Asks every task in each of these forms that was not tried before. Forms of one task follow each other: most of
+    /// what they show the model is the same text, which is read once.
+    fn attempt(&mut self, forms: impl IntoIterator<Item = Form>) -> Result<()> {
+        let mut new: Vec<Trial> = Vec::new();
+        for form in forms {
+            if self.trials.iter().chain(&new).all(|it| it.form != form) {
+                new.push(Trial { form, scores: Vec::new(), read: 0.0 });
+            }
+        }
+        let bar = ProgressBar::new((self.tasks.len() * new.len()) as u64);
+        for task in self.tasks {
+            self.engine.clear();
+            for trial in &mut new {
+                let profile = Profile { form: trial.form, ..self.profile.clone() };
+                let mut taper = Taper::new(self.engine, profile, self.options.clone());
+                let configuration = taper.configuration.clone();
+                let it =
+                    scored(task, self.kept, false, &configuration, "taper", |task| taper.ask_next(task))?;
+                trial.scores.push((f64::from(u8::from(it.score.exact)), it.score.similarity / 100.0));
+                trial.read += it.answer.prompt_tokens as f64 / self.tasks.len() as f64;
+                bar.inc(1);
+            }
+        }
+        bar.finish_and_clear();
+        for trial in &new {
+            super::say(&format!(
+                "{}: {:.1} % exact, similarity {:.1}",
+                told(trial.form),
+                100.0 * trial.exact(),
+                100.0 * trial.similarity()
+            ));
+        }
+        self.trials.append(&mut new);
+        Ok(())
+    }
 }
 
 fn best(trials: &[Trial]) -> usize {
@@ -112,8 +129,8 @@ fn report(model: &str, trials: &[Trial], out: &mut dyn Write) -> io::Result<()> 
     let best = &trials[order[0]];
     writeln!(
         out,
-        "{:<52} {:>16} {:>14} {:>24} {:>7} {:>7}",
-        "form", "exact %", "similarity", "exact, points to best", "read", "s"
+        "{:<52} {:>16} {:>14} {:>24} {:>7}",
+        "form", "exact %", "similarity", "exact, points to best", "read"
     )?;
     for &at in &order {
         let trial = &trials[at];
@@ -131,13 +148,12 @@ fn report(model: &str, trials: &[Trial], out: &mut dyn Write) -> io::Result<()> 
         };
         writeln!(
             out,
-            "{:<52} {:>16} {:>14.1} {:>24} {:>7.0} {:>7.2}{}",
+            "{:<52} {:>16} {:>14.1} {:>24} {:>7.0}{}",
             told(trial.form),
             percent(exact, 0),
             100.0 * trial.similarity(),
             if at == order[0] { "best".to_owned() } else { percent(behind, 1) },
             trial.read,
-            trial.seconds,
             if at == 0 { "  now" } else { "" },
         )?;
     }
@@ -207,7 +223,7 @@ mod tests {
     fn trial(lines: usize, exact: usize, similarity: f64) -> Trial {
         let scores = (0..20).map(|at| (f64::from(u8::from(at < exact)), similarity)).collect();
         let form = Form { layout: Layout::Anchored { lines }, heal: true, header: false, suffix: 128 };
-        Trial { form, scores, read: 600.0, seconds: 1.0 }
+        Trial { form, scores, read: 600.0 }
     }
 
     #[test]

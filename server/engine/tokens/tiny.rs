@@ -1,7 +1,7 @@
 //! A vocabulary of a few hundred tokens that needs no file: every byte, some common merges, Qwen's special tokens.
 //! It knows nothing of how it is used: tests and the scripted engine build [`super::Tokens`] from it.
 
-use super::byte_to_char;
+use super::spelling::byte_to_char;
 
 /// Pairs that merge, in rank order, in GPT-2's printable spelling (`Ġ` is a blank, `Ċ` a line feed).
 /// Common in code, and nested, so that one word can be spelled in several ways.
