@@ -4,19 +4,18 @@
 //! It keeps the whole contract of [`Engine`]: forced bytes, limits, `watch`, stop reasons, a cache of a few sequences
 //! that survives an interrupted prompt and moves suffixes. It can also fail or panic where a script says so, for tests of what is around it.
 
-use std::fs;
 use std::ops::{ControlFlow, Range};
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::gguf::bad;
 use crate::local::heal::Heal;
 use crate::tokens::{TokenId, Tokens, Utf8Stream};
 use crate::{
     About, Branch, Branching, Engine, EngineError, Generation, Growth, Limits, Piece, Prompt, Rates, Said,
     Stop,
 };
+
+mod file;
 
 /// Tokens between two calls of `watch` while the prompt is read.
 const CHUNK: usize = 64;
@@ -26,8 +25,6 @@ const SEQUENCES: usize = 4;
 const CUT: usize = 32;
 /// `watch` is called at least this often while a delay passes.
 const POLL: Duration = Duration::from_millis(5);
-const FORMAT: &str = "a script has lines `when TEXT` or `otherwise`, each followed by `answer TEXT` (and \
-                      `or TEXT` for other ways to say it), `fail TEXT`, or `panic`, and `prefill-ms N`, `decode-ms N`, `context N`; write `\\n` for a line end";
 
 /// From the prompt's text to the answer.
 type Answer = dyn Fn(&str) -> String + Send;
@@ -161,87 +158,6 @@ impl Scripted {
             record: None,
             last: None,
         }
-    }
-
-    /// Reads a script file: UTF-8, one statement a line, `#` begins a comment line.
-    ///
-    /// ```text
-    /// # milliseconds for each prompt token and each decoded token; fractions are allowed
-    /// prefill-ms 0.5
-    /// decode-ms 20
-    /// # tokens that fit into the context
-    /// context 4096
-    /// # if the prompt contains this text; the first rule that fits decides
-    /// when def add(
-    /// answer a, b):\n    return a + b\n
-    /// # other ways to say it, the likeliest first: branches of the generation
-    /// or x, y):\n    return x + y\n
-    /// when fail here
-    /// fail the device is gone
-    /// when panic here
-    /// panic
-    /// otherwise
-    /// answer pass
-    /// ```
-    ///
-    /// In texts `\n`, `\r`, `\t`, `\\` and `\s` (a blank, where it would end the line) are escapes.
-    ///
-    /// # Errors
-    /// The file cannot be read, or a line is no statement; the message names the line.
-    pub fn from_file(path: &Path) -> Result<Self, EngineError> {
-        let script =
-            fs::read_to_string(path).map_err(|source| EngineError::Read { path: path.to_owned(), source })?;
-        let mut this = Self::new();
-        let mut waiting: Option<String> = None;
-        for (number, line) in script.lines().enumerate() {
-            let line = line.trim_start();
-            let wrong = |problem: &str| bad(path, &format!("line {}", number + 1), problem, FORMAT);
-            let (word, text) = line.split_once(' ').unwrap_or((line, ""));
-            let text = unescape(text);
-            if word.is_empty() || word.starts_with('#') {
-                continue;
-            }
-            let action = match word {
-                "when" | "otherwise" => {
-                    if waiting.replace(text).is_some() {
-                        return Err(wrong("the rule before it says nothing to do"));
-                    }
-                    continue;
-                }
-                "prefill-ms" => {
-                    this.prefill_delay =
-                        milliseconds(&text).ok_or_else(|| wrong("is no number of milliseconds"))?;
-                    continue;
-                }
-                "decode-ms" => {
-                    this.decode_delay =
-                        milliseconds(&text).ok_or_else(|| wrong("is no number of milliseconds"))?;
-                    continue;
-                }
-                "context" => {
-                    this.about.context = text.trim().parse().map_err(|_| wrong("is no number of tokens"))?;
-                    continue;
-                }
-                "or" if waiting.is_none()
-                    && let Some(Rule { action: Action::Answer(_), others, .. }) = this.rules.last_mut() =>
-                {
-                    others.push(text);
-                    continue;
-                }
-                "or" => return Err(wrong("no `answer` stands before it")),
-                "answer" => Action::Answer(text),
-                "fail" => Action::Fail(text),
-                "panic" => Action::Panic,
-                _ => return Err(wrong("is no statement")),
-            };
-            let contains =
-                waiting.take().ok_or_else(|| wrong("no `when` or `otherwise` stands before it"))?;
-            this.rules.push(Rule::new(&contains, action));
-        }
-        if waiting.is_some() {
-            return Err(bad(path, "the last line", "the rule says nothing to do", FORMAT));
-        }
-        Ok(this)
     }
 
     /// Answers `answer` where the prompt contains `contains`. Rules are tried in the order they were added.
@@ -640,31 +556,6 @@ fn wait(
         std::thread::sleep(left.min(POLL));
         watch(said)?;
     }
-}
-
-fn milliseconds(text: &str) -> Option<Duration> {
-    let number: f64 = text.trim().parse().ok()?;
-    Duration::try_from_secs_f64(number / 1000.0).ok()
-}
-
-fn unescape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut chars = text.chars();
-    while let Some(char) = chars.next() {
-        if char != '\\' {
-            out.push(char);
-            continue;
-        }
-        match chars.next() {
-            Some('n') => out.push('\n'),
-            Some('r') => out.push('\r'),
-            Some('t') => out.push('\t'),
-            Some('s') => out.push(' '),
-            Some('\\') | None => out.push('\\'),
-            Some(other) => out.extend(['\\', other]),
-        }
-    }
-    out
 }
 
 #[cfg(test)]
