@@ -1,6 +1,8 @@
 //! Tests of the scripted engine.
 //! They know nothing of what uses it.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
+use std::fs;
+
 use super::*;
 
 const MANY: Limits = Limits { max_tokens: 1000, stale: 0, background: false };
