@@ -15,8 +15,7 @@
     reason = "a bench prints what it measured, and ends on what it cannot use"
 )]
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -25,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use taper::prompt::template::{Layout, Profile};
 use taper::prompt::{self, Budget, File};
+use taper::protocol::answers::Answers;
 use taper::text::Rope;
 use taper_engine::local::{self, Local};
 use taper_engine::{Engine, Limits, Prompt, Said};
@@ -47,7 +47,7 @@ struct Compared {
 }
 
 fn main() {
-    let (mut model, mut out) = (None, None);
+    let (mut model, mut path) = (None, None);
     let (mut limit, mut minutes, mut window) = (usize::MAX, u64::MAX / 60, (256, 64));
     let mut files = Vec::new();
     let mut arguments = std::env::args().skip(1).filter(|it| it != "--bench");
@@ -56,7 +56,7 @@ fn main() {
             || arguments.next().and_then(|it| it.parse::<usize>().ok()).expect("the option takes a number");
         match argument.as_str() {
             "--model" => model = arguments.next(),
-            "--out" => out = arguments.next(),
+            "--out" => path = arguments.next(),
             "--limit" => limit = number(),
             "--minutes" => minutes = number() as u64,
             "--window" => window = (number(), number()),
@@ -77,11 +77,13 @@ fn main() {
         window.1
     );
     println!("{asked}; {}", engine.about().kernel);
-    let mut kept = out.as_deref().map(kept).unwrap_or_default();
+    let (mut out, mut kept) = (None, Vec::new());
+    if let Some(path) = path {
+        let (file, comparisons) =
+            Answers::<Compared>::open(Path::new(&path)).expect("the file of --out can be used");
+        (out, kept) = (Some(file), comparisons);
+    }
     kept.retain(|it| it.asked == asked);
-    let mut out = out.map(|path| {
-        OpenOptions::new().create(true).append(true).open(path).expect("the file of --out can be written")
-    });
     let started = Instant::now();
     let mut all: Vec<Compared> = Vec::new();
     for task in &spread(&files) {
@@ -98,8 +100,7 @@ fn main() {
         let stale = stale.map(|text| (text == fresh, right(&text)));
         let it = Compared { asked: asked.clone(), task: id.to_owned(), exact: right(&fresh), stale };
         if let Some(out) = &mut out {
-            let line = serde_json::to_string(&it).expect("a comparison can be written as JSON");
-            writeln!(out, "{line}").expect("the file of --out can be written");
+            out.append(&it).expect("the file of --out can be written");
         }
         all.push(it);
         if all.len().is_multiple_of(20) {
@@ -107,12 +108,6 @@ fn main() {
         }
     }
     print(&all);
-}
-
-/// What an earlier run kept.
-fn kept(path: &str) -> Vec<Compared> {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    text.lines().map(|line| serde_json::from_str(line).expect("a kept comparison a line")).collect()
 }
 
 /// The tasks of all files in turn, so that the first few are of all kinds; in each file spread by a fixed step.

@@ -243,13 +243,13 @@ pub fn suggest_within(
         return extend_selected(time_left, snapshot, selected, profile, engine, watch);
     }
     let options = &snapshot.options;
-    let (prompt, _) = prompt::build(profile, engine.tokens(), file(snapshot), budget(options, profile));
     let around = around(snapshot);
     let place = placed(&around, snapshot);
     let extent = match trigger::plan(snapshot, &place) {
         Ok(extent) => extent,
         Err(reason) => return Ok((None, Work { reason, ..Work::default() })),
     };
+    let (prompt, _) = prompt::build(profile, engine.tokens(), file(snapshot), budget(options, profile));
     let Chosen { prompt, short, older, stale } = match time_left {
         Some(left) => plan::choose(left, snapshot, profile, engine, prompt),
         None => Chosen { prompt, ..Chosen::default() },

@@ -215,7 +215,7 @@ impl Kept {
     fn open(folder: Option<&Path>) -> Result<Self> {
         let Some(folder) = folder else { return Ok(Self::default()) };
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let (file, answers) = Answers::open(&folder.join("answers.jsonl"))?;
+        let (file, answers) = Answers::<Answer>::open(&folder.join("answers.jsonl"))?;
         let answers = answers.into_iter().map(|it| (key(&it.task, &it.content, &it.configuration), it));
         Ok(Self { file: Some(file), answers: answers.collect() })
     }

@@ -3,8 +3,10 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -69,20 +71,21 @@ pub struct Answer {
     pub passed: Option<bool>,
 }
 
-/// The file, open for appending.
+/// The file, open for appending; its lines are `T`.
 #[derive(Debug)]
-pub struct Answers {
+pub struct Answers<T = Answer> {
     path: PathBuf,
     file: File,
+    lines: PhantomData<T>,
 }
 
-impl Answers {
+impl<T: Serialize + DeserializeOwned> Answers<T> {
     /// Opens or creates the file, and reads what is in it. What was being written when an earlier run was killed,
     /// a last line without its end, is cut off.
     ///
     /// # Errors
     /// It cannot be read or written, or a line of it is none of ours.
-    pub fn open(path: &Path) -> Result<(Self, Vec<Answer>), AnswersError> {
+    pub fn open(path: &Path) -> Result<(Self, Vec<T>), AnswersError> {
         let problem = |cause| AnswersError::File { path: path.to_owned(), cause };
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(problem)?;
         let mut bytes = Vec::new();
@@ -104,14 +107,14 @@ impl Answers {
                 })
             })
             .collect::<Result<_, _>>()?;
-        Ok((Self { path: path.to_owned(), file }, answers))
+        Ok((Self { path: path.to_owned(), file, lines: PhantomData }, answers))
     }
 
     /// Appends one answer, in one write.
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn append(&mut self, answer: &Answer) -> Result<(), AnswersError> {
+    pub fn append(&mut self, answer: &T) -> Result<(), AnswersError> {
         let mut line = serde_json::to_vec(answer)
             .map_err(|cause| AnswersError::File { path: self.path.clone(), cause: cause.into() })?;
         line.push(b'\n');
@@ -157,7 +160,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("answers.jsonl");
         fs::write(&path, "{}\n").unwrap();
-        let message = Answers::open(&path).unwrap_err().to_string();
+        let message = Answers::<Answer>::open(&path).unwrap_err().to_string();
         assert!(message.contains("answers.jsonl:1:"), "{message}");
     }
 }

@@ -46,10 +46,10 @@ pub fn others(
         return Ok(Vec::new());
     }
     let options = &snapshot.options;
-    let (prompt, _) = prompt::build(profile, engine.tokens(), file(snapshot), budget(options, profile));
     let around = around(snapshot);
     let place = placed(&around, snapshot);
     let Ok(extent) = trigger::plan(snapshot, &place) else { return Ok(Vec::new()) };
+    let (prompt, _) = prompt::build(profile, engine.tokens(), file(snapshot), budget(options, profile));
     let branching = Branching {
         most,
         within: confidence::extent(&work.raw, &first.text),
