@@ -243,6 +243,8 @@ fn typing(
             trigger: Trigger::Automatic,
             options: Options::default(),
             open: Vec::new(),
+            snippets: Default::default(),
+            snippets_before: Default::default(),
         };
         let taken = Instant::now();
         let file =

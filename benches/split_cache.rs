@@ -137,8 +137,8 @@ fn run(
     let language =
         taper_grammars::by_path(Path::new(path)).or_else(|| taper_grammars::by_id(field("language")));
     let text = Rope::from_str(&format!("{prefix}{}", field("suffix")));
-    let file = File { text: &text, cursor: prefix.len(), path, language };
-    let budget = Budget { prefix: window.0, suffix: window.1, answer: ANSWER };
+    let file = File { text: &text, cursor: prefix.len(), path, language, snippets: &[] };
+    let budget = Budget { prefix: window.0, suffix: window.1, snippets: 0, answer: ANSWER };
     let (prompt, _) = prompt::build(profile, engine.tokens(), file, budget);
     // The suffix token ends what stands in front of the suffix; some text stays before what was typed.
     let front = prompt.suffix.start.checked_sub(1)?;

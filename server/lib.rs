@@ -8,6 +8,7 @@
 //! | 6 | [`session`], [`config`] | threads, time, who owns what | LSP, tensors |
 //! | 5 | [`suggest`] | what to suggest and what to cut | threads, clocks |
 //! | 4 | [`prompt`] | fill-in-the-middle formats, the window | the answer |
+//! | 3 | [`context`] | which other code of the project helps | prompts, tokens |
 //! | 2 | [`syntax`] | tree-sitter, in bytes | lines and columns |
 //! | 1 | [`text`] | ropes, edits, positions | languages |
 //! | 0 | `taper-engine`, `taper-grammars` | tensors; grammars | editors |
@@ -29,6 +30,8 @@ pub mod session;
 pub mod suggest;
 
 pub mod prompt;
+
+pub mod context;
 
 pub mod syntax;
 

@@ -11,6 +11,7 @@ pub mod calibration;
 pub mod template;
 pub mod window;
 
+use crate::context::Snippet;
 use crate::text::Rope;
 use template::{Layout, Order, PathForm, Profile, Resolved};
 use window::Window;
@@ -26,6 +27,8 @@ pub struct File<'a> {
     pub path: &'a str,
     /// Its language, if taper knows it.
     pub language: Option<&'static Language>,
+    /// Pieces of the project's other files, the best last.
+    pub snippets: &'a [Snippet],
 }
 
 /// Tokens to spend.
@@ -35,13 +38,15 @@ pub struct Budget {
     pub prefix: usize,
     /// On the text after the cursor.
     pub suffix: usize,
+    /// On pieces of other files.
+    pub snippets: usize,
     /// On the answer: kept free in the context.
     pub answer: usize,
 }
 
 /// Bytes that a token of code has at least, on average. Code has 3 to 4; counting low keeps the window
 /// inside its budget without a second look in nearly every file.
-const BYTES_PER_TOKEN: usize = 3;
+pub const BYTES_PER_TOKEN: usize = 3;
 
 /// Tokens that the header may cost: a path longer than this is cut at the front.
 const HEADER_TOKENS: usize = 48;
@@ -57,20 +62,35 @@ pub fn build(profile: &Profile, tokens: &Tokens, file: File<'_>, budget: Budget)
     build_as_at(file.cursor, profile, tokens, file, budget, &Memo::default())
 }
 
-/// Texts of one state of a file that were encoded already: the prompts that may be made for a place are many, and most of
-/// their text is the same.
+/// Texts of one state of a file, and of snippets, that were encoded already: the prompts that may be made for a place are
+/// many, and most of their text is the same.
 #[derive(Debug, Default)]
-pub struct Memo(RefCell<Vec<(Range<usize>, Vec<TokenId>)>>);
+pub struct Memo {
+    own: RefCell<Vec<(Range<usize>, Vec<TokenId>)>>,
+    /// By where the snippet lies: it is borrowed for as long as the memo is in use.
+    snippets: RefCell<Vec<(*const Snippet, Vec<TokenId>)>>,
+}
 
 impl Memo {
     /// The tokens of `text`, which stands at `at` in the file, in bytes.
     fn encode(&self, tokens: &Tokens, text: &str, at: Range<usize>) -> Vec<TokenId> {
-        let mut known = self.0.borrow_mut();
+        let mut known = self.own.borrow_mut();
         if let Some((_, ids)) = known.iter().find(|(it, _)| *it == at) {
             return ids.clone();
         }
         let ids = tokens.encode(text);
         known.push((at, ids.clone()));
+        ids
+    }
+
+    /// The tokens of a snippet with its path before it, but for the format's token.
+    fn encode_snippet(&self, tokens: &Tokens, snippet: &Snippet) -> Vec<TokenId> {
+        let mut known = self.snippets.borrow_mut();
+        if let Some((_, ids)) = known.iter().find(|(it, _)| std::ptr::eq(*it, snippet)) {
+            return ids.clone();
+        }
+        let ids = tokens.encode(&as_file(&snippet.path, &snippet.text));
+        known.push((snippet, ids.clone()));
         ids
     }
 }
@@ -86,7 +106,8 @@ pub fn build_as_at(
     budget: Budget,
     memo: &Memo,
 ) -> (Prompt, Window) {
-    let room = profile.context.saturating_sub(budget.answer + HEADER_TOKENS + 8);
+    let others = snippets(profile, tokens, file.snippets, budget.snippets.min(profile.context / 4), memo);
+    let room = profile.context.saturating_sub(budget.answer + HEADER_TOKENS + 8 + others.len());
     let suffix_room = budget.suffix.min(room / 3);
     let prefix_room = budget.prefix.min(room - suffix_room);
     let mut prefix_bytes = prefix_room * BYTES_PER_TOKEN;
@@ -111,7 +132,7 @@ pub fn build_as_at(
             continue;
         }
         let header = if profile.form.header { header(profile, tokens, &file, &window) } else { Vec::new() };
-        return (parts.assemble(profile, &header), window);
+        return (parts.assemble(profile, &others, &header), window);
     }
 }
 
@@ -154,10 +175,11 @@ impl Parts {
         }
     }
 
-    fn assemble(self, profile: &Profile, header: &[TokenId]) -> Prompt {
+    fn assemble(self, profile: &Profile, others: &[TokenId], header: &[TokenId]) -> Prompt {
         let mut out: Vec<TokenId> = Vec::new();
         let mut segment = 0..0;
         out.extend(profile.bos);
+        out.extend(others);
         match &profile.template {
             None => {
                 out.extend(header);
@@ -186,6 +208,60 @@ impl Parts {
     }
 }
 
+/// The last of the snippets that fit into so many tokens, each behind the format's token for a file: in a format that has
+/// none there is no place for them.
+fn snippets(
+    profile: &Profile,
+    tokens: &Tokens,
+    snippets: &[Snippet],
+    budget: usize,
+    memo: &Memo,
+) -> Vec<TokenId> {
+    let Some(token) = profile.file_token() else { return Vec::new() };
+    let mut left = budget;
+    let mut fitting = Vec::new();
+    for snippet in snippets.iter().rev() {
+        let mut ids = memo.encode_snippet(tokens, snippet);
+        // The best one is worth having in part.
+        let mut bytes = left * BYTES_PER_TOKEN;
+        while fitting.is_empty() && ids.len() >= left && bytes > 64 {
+            let text = first_lines(&snippet.text, bytes);
+            if text.is_empty() {
+                break;
+            }
+            ids = tokens.encode(&as_file(&snippet.path, text));
+            bytes = bytes * 3 / 4;
+        }
+        if ids.len() < left {
+            left -= ids.len() + 1;
+            fitting.push(ids);
+        }
+    }
+    fitting.into_iter().rev().flat_map(|ids| [token].into_iter().chain(ids)).collect()
+}
+
+/// A snippet as it stands behind the format's token for a file.
+fn as_file(path: &str, text: &str) -> String {
+    format!("{}\n{}\n", shown(path), text.trim_end())
+}
+
+/// The whole lines at the start of a text that have at most so many bytes together.
+fn first_lines(text: &str, bytes: usize) -> &str {
+    let mut end = 0;
+    for line in text.split_inclusive('\n') {
+        if end + line.len() > bytes {
+            break;
+        }
+        end += line.len();
+    }
+    &text[..end]
+}
+
+/// A path as the model is shown it: a control character in a file name must not become a line of the prompt.
+fn shown(path: &str) -> String {
+    path.chars().filter(|c| !c.is_control()).collect()
+}
+
 /// The path and, where the path does not tell it, the language: behind the format's own token, or else as a
 /// comment line. A script's `#!` line stays the first.
 fn header(profile: &Profile, tokens: &Tokens, file: &File<'_>, window: &Window) -> Vec<TokenId> {
@@ -193,9 +269,7 @@ fn header(profile: &Profile, tokens: &Tokens, file: &File<'_>, window: &Window) 
         let extension = file.path.rsplit_once('.').map_or("", |(_, extension)| extension);
         !it.extensions.contains(&extension)
     });
-    let mut path = file.path.to_owned();
-    // A control character in a file name must not become a line of the prompt.
-    path.retain(|c| !c.is_control());
+    let mut path = shown(file.path);
     if let Some(language) = language {
         if !path.is_empty() {
             path.push(' ');
@@ -242,20 +316,21 @@ mod tests {
     use super::*;
     use crate::prompt::template::Form;
 
+    const TESTED: Form = Form { layout: Layout::Plain, heal: false, header: true, suffix: 128, snippets: 0 };
+
     #[test]
     fn as_it_was_some_lines_ago_a_prompt_begins_with_what_was_read_then() {
         // Of a vocabulary of bytes: the windows are made smaller for it.
         let engine: Box<dyn Engine> = Box::new(Scripted::new());
         let mut profile = Profile::of(engine.about(), engine.tokens());
-        profile.form =
-            Form { layout: Layout::Anchored { lines: 10 }, heal: false, header: true, suffix: 128 };
-        let budget = Budget { prefix: 600, suffix: 100, answer: 10 };
+        profile.form = Form { layout: Layout::Anchored { lines: 10 }, heal: false, header: true, ..TESTED };
+        let budget = Budget { prefix: 600, suffix: 100, snippets: 0, answer: 10 };
         let before: String = (0..120).map(|n| format!("line {n:03}\n")).collect();
         let mut moved = 0;
         for line in 20..100 {
             let build = |lines: usize, earlier: usize| {
                 let text = Rope::from(format!("{}\nafter\n", &before[..lines * 9]));
-                let file = File { text: &text, cursor: lines * 9, path: "a", language: None };
+                let file = File { text: &text, cursor: lines * 9, path: "a", language: None, snippets: &[] };
                 build_as_at(earlier * 9, &profile, engine.tokens(), file, budget, &Memo::default()).0.tokens
             };
             let then = build(line, line);
@@ -266,6 +341,49 @@ mod tests {
             moved += usize::from(!shared(&build(line + 7, line + 7)));
         }
         assert!(moved > 40, "{moved}");
+    }
+
+    /// Tokens of a format that has one for a file.
+    fn qwen() -> (Box<dyn Engine>, Profile) {
+        let engine: Box<dyn Engine> = Box::new(Scripted::new());
+        let mut profile = Profile::of(engine.about(), engine.tokens());
+        profile.form = TESTED;
+        (engine, profile)
+    }
+
+    #[test]
+    fn snippets_stand_before_the_file_the_best_of_them_last_and_in_part() {
+        let (engine, profile) = qwen();
+        let snippet = |path: &str, lines: usize| Snippet {
+            path: path.to_owned(),
+            text: (0..lines).map(|n| format!("{path} {n}\n")).collect(),
+        };
+        let text = Rope::from("x = 1\ny\n");
+        let rendered = |snippets: &[Snippet], budget: usize| {
+            let file = File { text: &text, cursor: 7, path: "own", language: None, snippets };
+            let budget = Budget { prefix: 600, suffix: 100, snippets: budget, answer: 10 };
+            engine.tokens().render(&build(&profile, engine.tokens(), file, budget).0.tokens)
+        };
+        let both = [snippet("good\n", 2), snippet("best", 2)];
+        assert!(
+            rendered(&both, 100).starts_with(
+                "<|file_sep|>good\ngood\n 0\ngood\n 1\n<|file_sep|>best\nbest 0\nbest 1\n<|file_sep|>own"
+            ),
+            "{}",
+            rendered(&both, 100)
+        );
+        // A token a byte.
+        let best = "<|file_sep|>best\nbest 0\nbest 1\n<|file_sep|>own";
+        assert!(rendered(&both, 25).starts_with(best), "{}", rendered(&both, 25));
+        assert!(rendered(&both, 0).starts_with("<|file_sep|>own"));
+        assert!(rendered(&[], 100).starts_with("<|file_sep|>own"));
+        let long = [snippet("long", 90)];
+        let part = rendered(&long, 300);
+        assert!(
+            part.starts_with("<|file_sep|>long\nlong 0\n") && part.contains("\n<|file_sep|>own"),
+            "{part}"
+        );
+        assert!(part.split("<|file_sep|>own").next().unwrap_or("").len() < 330, "{part}");
     }
 
     #[test]
@@ -310,12 +428,17 @@ mod tests {
         let text = Rope::from(text);
         for layout in [Layout::Plain, Layout::Anchored { lines: 10 }] {
             for heal in [false, true] {
-                profile.form = Form { layout, heal, header: true, suffix: 128 };
-                let file =
-                    File { text: &text, cursor: text.line_to_byte(150) + 4, path: "a", language: None };
+                profile.form = Form { layout, heal, ..TESTED };
+                let file = File {
+                    text: &text,
+                    cursor: text.line_to_byte(150) + 4,
+                    path: "a",
+                    language: None,
+                    snippets: &[],
+                };
                 let memo = Memo::default();
                 for (prefix, suffix) in [(900, 300), (450, 150), (160, 40)] {
-                    let budget = Budget { prefix, suffix, answer: 10 };
+                    let budget = Budget { prefix, suffix, snippets: 0, answer: 10 };
                     for line in [150, 149, 146, 134, 100] {
                         let earlier = text.line_to_byte(line);
                         let build =
@@ -323,7 +446,7 @@ mod tests {
                         assert_eq!(build(&memo), build(&Memo::default()), "{layout:?} {budget:?} {line}");
                     }
                 }
-                let (kept, asked) = (memo.0.borrow().len(), 3 * 5 * 3);
+                let (kept, asked) = (memo.own.borrow().len(), 3 * 5 * 3);
                 assert!(kept < asked, "{kept} texts for {asked} questions");
             }
         }

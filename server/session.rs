@@ -16,6 +16,7 @@ mod mailbox;
 mod pause;
 mod reply;
 mod watched;
+mod workspace;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -30,6 +31,7 @@ use taper_engine::About;
 use tracing::{debug, error, info, warn};
 
 use crate::config::{EngineSettings, Settings};
+use crate::context::Index;
 use crate::suggest::reuse::Cache;
 use crate::suggest::{Snapshot, Suggestion, Trigger, Work};
 use crate::text::{Encoding, Position, Rope, position};
@@ -45,6 +47,7 @@ use completer::{Completer, Job};
 use document::Document;
 use mailbox::Mailbox;
 use watched::Watch;
+use workspace::Workspace;
 
 /// Events that may wait for the session before the sender has to: enough for any burst of typing.
 const EVENTS: usize = 1024;
@@ -143,6 +146,8 @@ pub enum Event {
         /// The others, the best first.
         others: Vec<Suggestion>,
     },
+    /// The code around the open documents was looked through.
+    Indexed(Arc<Index>),
     /// Something that the user is to know.
     Noticed(Notice),
     /// The session ends.
@@ -229,6 +234,7 @@ impl Session {
         let (events, receiver) = crossbeam_channel::bounded(EVENTS);
         let mailbox = Arc::new(Mailbox::default());
         let completer = Completer::new(Arc::clone(&mailbox), source, events.clone());
+        let workspace = Workspace::start(events.clone())?;
         thread::Builder::new().name("completer".to_owned()).spawn(|| completer.run())?;
         mailbox.put(Job::Load { settings: settings.engine.clone(), again: false });
         let state = State {
@@ -248,6 +254,9 @@ impl Session {
             pauses: Pauses::default(),
             explained: Explanations::default(),
             watch: Watch::new(counter),
+            workspace,
+            index: Arc::default(),
+            attended: None,
         };
         thread::Builder::new().name("session".to_owned()).spawn(move || state.run(&receiver))?;
         Ok(Self { events })
@@ -310,6 +319,11 @@ struct State {
     explained: Explanations,
     /// What is shown, and what becomes of it.
     watch: Watch,
+    /// Who looks through the code around the documents, and what was made of it last.
+    workspace: Workspace,
+    index: Arc<Index>,
+    /// The document that was asked about last: its text is of use to others once another one is.
+    attended: Option<String>,
 }
 
 impl State {
@@ -371,6 +385,7 @@ impl State {
             | Event::Paused { .. }
             | Event::Explain(_)
             | Event::Loaded(_)
+            | Event::Indexed(_)
             | Event::Noticed(_)
             | Event::Stop => None,
         };
@@ -393,7 +408,8 @@ impl State {
                 self.moment += 1;
                 let mut document = Document::open(opening);
                 document.used = self.moment;
-                self.documents.insert(uri, (document, Cache::default()));
+                self.documents.insert(uri.clone(), (document, Cache::default()));
+                self.look_around(&uri);
             }
             Event::Edited { uri, version, changes } => self.edited(&uri, version, changes),
             Event::Lost { uri } => {
@@ -411,7 +427,10 @@ impl State {
                 self.let_go(&uri, Question::abandon);
                 self.outdate(&uri, None);
                 self.forget_shown(&uri);
-                self.documents.remove(&uri);
+                self.let_others_see(&uri);
+                if let Some((document, _)) = self.documents.remove(&uri) {
+                    self.workspace.gone(document.location());
+                }
             }
             Event::Configured(settings) => self.configured(*settings),
             Event::Accepted => self.watch.accepted(),
@@ -456,6 +475,7 @@ impl State {
                     cache.widen(&snapshot.text, snapshot.cursor, &first, &others);
                 }
             }
+            Event::Indexed(index) => self.index = index,
             Event::Noticed(notice) => (self.notices)(notice),
             Event::Stop => {}
         }

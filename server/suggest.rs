@@ -23,6 +23,7 @@ pub mod trim;
 
 mod check;
 
+use crate::context::Snippet;
 use crate::prompt::{
     self,
     template::Profile,
@@ -60,6 +61,10 @@ pub struct Snapshot {
     pub options: Options,
     /// The other files that are open, as far as their names may count: only for a person who asked.
     pub open: Vec<Arc<OpenFile>>,
+    /// Pieces of the project's other files that may help here, the best last.
+    pub snippets: Arc<[Snippet]>,
+    /// What helped before these were found: what was read with it may still be gone on with.
+    pub snippets_before: Arc<[Snippet]>,
 }
 
 /// The selected item of a completion popup (LSP `selectedCompletionInfo`).
@@ -95,6 +100,8 @@ pub struct Options {
     pub prefix_tokens: usize,
     /// Tokens of this file after the cursor that the model sees at most; `None`: what is best for the model.
     pub suffix_tokens: Option<usize>,
+    /// Tokens of other files that the model sees at most; `None`: what is best for the model.
+    pub snippet_tokens: Option<usize>,
     /// What is worked on while nobody waits for an answer.
     pub idle: Idle,
 }
@@ -138,6 +145,7 @@ impl Default for Options {
             eagerness: Eagerness::Medium,
             prefix_tokens: 2048,
             suffix_tokens: None,
+            snippet_tokens: None,
             idle: Idle::Modest,
         }
     }
@@ -345,6 +353,7 @@ pub fn file(snapshot: &Snapshot) -> prompt::File<'_> {
         cursor: snapshot.cursor,
         path: &snapshot.path,
         language: snapshot.language,
+        snippets: &snapshot.snippets,
     }
 }
 
@@ -353,7 +362,17 @@ pub fn budget(options: &Options, profile: &Profile) -> prompt::Budget {
     prompt::Budget {
         prefix: options.prefix_tokens,
         suffix: options.suffix_tokens.unwrap_or(profile.form.suffix),
+        snippets: options.snippet_tokens.unwrap_or(profile.form.snippets),
         answer: options.max_tokens,
+    }
+}
+
+/// Bytes of other files that are worth looking for: what the model may see of them.
+pub fn snippet_bytes(options: &Options, profile: &Profile) -> usize {
+    if profile.file_token().is_none() {
+        0
+    } else {
+        budget(options, profile).snippets * prompt::BYTES_PER_TOKEN
     }
 }
 
@@ -440,6 +459,8 @@ mod fixture {
             trigger: Trigger::Automatic,
             options: Options::default(),
             open: Vec::new(),
+            snippets: Arc::default(),
+            snippets_before: Arc::default(),
         }
     }
 }

@@ -147,6 +147,48 @@ fn a_model_file_deleted_while_serving_is_not_missed() {
     client.quit();
 }
 
+/// What only another file says, on the disk or as it is in the editor, is suggested.
+#[test]
+fn the_other_files_of_the_workspace_are_known() {
+    let Some(model) = taper_engine::testing::real_model() else { return };
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().to_str().unwrap();
+    let shapes = "def weigh_parcel(width, height, depth):\n    return width * height * depth / 7\n";
+    fs::write(folder.path().join("shapes.py"), shapes).unwrap();
+    let mut client = Client::start(&["--stdio", "--model", model.to_str().unwrap()]);
+    client.initialize(json!({
+        "processId": null,
+        "rootUri": format!("file://{root}"),
+        "capabilities": { "textDocument": { "inlineCompletion": {} }, "window": { "workDoneProgress": true } },
+        // No deadline: what counts here is what comes.
+        "initializationOptions": { "latency-budget-ms": 60_000, "eagerness": "high" },
+    }));
+    client.wait_ready();
+    let uri = |name: &str| format!("file://{root}/{name}");
+    // What is suggested behind `shapes.weigh_` in a document where the cursor has rested for a while.
+    let mut rested = 0;
+    let mut suggested = |client: &mut Client, document: &str| {
+        let text = Rope::from_str("import shapes\n\nbox = (2, 3, 4)\nweight = shapes.weigh_\n");
+        client.open(&uri(document), "python", &text.to_string());
+        client.notify("taper/cursor", inline_params(&uri(document), 3, 22));
+        rested += 1;
+        client.wait_log_times("read the whole window", rested);
+        ask(client, &uri(document), &text, text.len_bytes() - 1).0
+    };
+    client.open(&uri("empty.py"), "python", "");
+    client.wait_log("other files are known files=2 waiting=0");
+    let suggestion = suggested(&mut client, "main.py");
+    assert!(suggestion.starts_with("parcel("), "{suggestion:?}");
+
+    // Renamed in the editor, and not saved.
+    client.open(&uri("shapes.py"), "python", &shapes.replace("parcel", "luggage"));
+    client.wait_log_times("other files are known files=3 waiting=0", 2);
+    let suggestion = suggested(&mut client, "second.py");
+    assert!(suggestion.starts_with("luggage("), "{suggestion:?}");
+    client.quit();
+}
+
 /// The scores of the kept sample do not fall; `benches/quality/README.md` says how to keep new ones.
 #[test]
 fn what_it_suggests_is_as_good_as_it_was() {

@@ -11,6 +11,8 @@ use anyhow::{Context, Result, bail};
 use taper_engine::Engine;
 
 use super::load::{self, ModelArgs};
+use crate::context::Place;
+use crate::context::crawl::{self, Limits};
 use crate::prompt::{self, template::Profile};
 use crate::suggest::{self, Extent, Options, Snapshot, Suggestion, Trigger, Work, candidates};
 use crate::syntax::{Reach, Syntax};
@@ -49,6 +51,9 @@ const CONTEXT_LINES: usize = 4;
 /// The longest parse that is waited for.
 const PARSE_BUDGET: Duration = Duration::from_secs(2);
 
+/// The longest walk through the files around that is waited for.
+const WALK_BUDGET: Duration = Duration::from_secs(2);
+
 /// Runs the command.
 ///
 /// # Errors
@@ -83,7 +88,7 @@ pub fn run(args: &Args) -> Result<()> {
         options.extent = Extent::Line;
     }
     let parse_end = Instant::now() + PARSE_BUDGET;
-    let snapshot = Snapshot {
+    let mut snapshot = Snapshot {
         syntax: language.and_then(|it| {
             Syntax::around(&text, it, cursor, Reach::USUAL, &mut || Instant::now() > parse_end)
         }),
@@ -95,8 +100,19 @@ pub fn run(args: &Args) -> Result<()> {
         trigger: Trigger::Invoked,
         options,
         open: Vec::new(),
+        snippets: Default::default(),
+        snippets_before: Default::default(),
     };
     let profile = Profile::of(engine.about(), engine.tokens());
+    if let Some((root, inside)) = workspace(&path)
+        && let Some(language) = language
+    {
+        let walk_end = Instant::now() + WALK_BUDGET;
+        let near = [inside.clone()];
+        let index = crawl::index(&root, &near, Limits::USUAL, &mut || Instant::now() > walk_end);
+        let place = Place { text: &snapshot.text, cursor, path: &inside, language };
+        snapshot.snippets = index.find(place, suggest::snippet_bytes(&snapshot.options, &profile)).into();
+    }
     let asked = Instant::now();
     let (suggestion, work) =
         suggest::suggest(&snapshot, &profile, engine.as_mut(), &mut |_| ControlFlow::Continue(()))?;
@@ -170,6 +186,16 @@ fn shown_path(path: &Path) -> String {
     let shown = relative.as_deref().unwrap_or(path);
     let parts: Vec<_> = shown.components().map(|part| part.as_os_str().to_string_lossy()).collect();
     parts.join("/")
+}
+
+/// The repository that a file belongs to, else the folder that the command runs in if the file is below it, and the file's
+/// path there, with `/`.
+fn workspace(path: &Path) -> Option<(PathBuf, String)> {
+    let whole = path.canonicalize().ok()?;
+    let here = || std::env::current_dir().ok()?.canonicalize().ok();
+    let root = crawl::root_of(&whole).or_else(here)?;
+    let inside = crawl::shown(whole.strip_prefix(&root).ok()?)?;
+    Some((root, inside))
 }
 
 /// Prints the lines around the cursor with the suggestion in its place: dim on a terminal, between `⟦` and

@@ -31,6 +31,7 @@ mod sample;
 mod score;
 mod table;
 mod tune;
+mod workspaces;
 
 use ask::Taper;
 use score::Score;
@@ -86,6 +87,10 @@ pub struct Args {
     /// Fail if a score falls below this table's, which an earlier run wrote, by more than its noise.
     #[arg(long, value_name = "SCORES.csv", conflicts_with_all = ["against_llama"])]
     check: Option<PathBuf>,
+    /// Look for what helps in the other files of the tasks' projects, each in a folder of this one, instead of in the
+    /// tasks' own `context`.
+    #[arg(long, value_name = "FOLDER", conflicts_with = "tune")]
+    workspaces: Option<PathBuf>,
     #[command(flatten)]
     form: form::FormArgs,
     #[command(flatten)]
@@ -141,7 +146,8 @@ pub fn run(args: &Args) -> Result<()> {
         bail!("this model's format allows no bare prompt: leave out --baseline");
     }
     let mut taper = Taper::new(engine.as_mut(), profile.clone(), args.form.options())
-        .with_candidates(args.candidates.map(usize::from));
+        .with_candidates(args.candidates.map(usize::from))
+        .with_workspaces(args.workspaces.clone());
     say(&format!("{} tasks; {}", tasks.len(), taper.configuration));
     let mut scored =
         ask_all(&tasks, &mut kept, args.run_tests, &taper.configuration.clone(), "taper", |task| {

@@ -276,8 +276,8 @@ impl Front {
                 };
                 let version = messages::version(params);
                 let language_id = messages::take_text(params, "languageId").unwrap_or_default();
-                let path = greeting.relative(&uri);
-                self.send(Event::Opened(Opening { uri, path, language_id, version, text }));
+                let (root, path) = greeting.located(&uri);
+                self.send(Event::Opened(Opening { uri, path, root, language_id, version, text }));
             }
             "textDocument/didChange" => {
                 let Some(uri) = messages::uri(params) else {

@@ -6,6 +6,7 @@
 //! document means wrong text from then on.
 
 use std::ops::Range;
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use tower_lsp::ls_types::notification::Notification;
@@ -94,11 +95,16 @@ impl Greeting {
         }
     }
 
-    /// The path that the model is shown for a document: relative to its workspace folder, else its name.
-    pub(crate) fn relative(&self, uri: &str) -> String {
+    /// A document's workspace folder, if it is a file in one, and the path that the model is shown for it: relative to that
+    /// folder, else its name.
+    pub(crate) fn located(&self, uri: &str) -> (Option<PathBuf>, String) {
         let path = path_of(uri);
-        let relative = self.roots.iter().find_map(|root| path.strip_prefix(root.as_str())?.strip_prefix('/'));
-        relative.unwrap_or_else(|| path.rsplit('/').next().unwrap_or_default()).to_owned()
+        let mut roots = self.roots.iter();
+        match roots.find_map(|root| Some((root, path.strip_prefix(root.as_str())?.strip_prefix('/')?))) {
+            // Not on this machine, or on no disk, there is nothing around it to be read.
+            Some((root, inside)) => (uri.starts_with("file:").then(|| folder(root)), inside.to_owned()),
+            None => (None, path.rsplit('/').next().unwrap_or_default().to_owned()),
+        }
     }
 }
 
@@ -280,6 +286,12 @@ fn written_range(start: Position, end: Position) -> Value {
 }
 
 /// The path in a URI, its escapes decoded and with `/`: `/home/user/a b.py`, `C:/a.py`, `Untitled-1`.
+/// A workspace folder, whose slash at the end was taken away.
+fn folder(root: &str) -> PathBuf {
+    let is_drive = root.len() == 2 && root.ends_with(':');
+    if root.is_empty() || is_drive { format!("{root}/").into() } else { root.into() }
+}
+
 fn path_of(uri: &str) -> String {
     let Some((scheme, rest)) = uri.split_once(':') else { return uri.to_owned() };
     let path = match rest.strip_prefix("//") {
@@ -354,9 +366,15 @@ mod tests {
             "workspaceFolders": [{ "uri": "file:///w" }, { "uri": "file:///w/in%20ner/" }],
             "capabilities": {},
         }));
-        assert_eq!(greeting.relative("file:///w/src/a.py"), "src/a.py");
-        assert_eq!(greeting.relative("file:///w/in%20ner/b/a.py"), "b/a.py");
-        assert_eq!(greeting.relative("file:///weird/a.py"), "a.py");
+        for (uri, root, path) in [
+            ("file:///w/src/a.py", Some("/w"), "src/a.py"),
+            ("file:///w/in%20ner/b/a.py", Some("/w/in ner"), "b/a.py"),
+            ("file:///weird/a.py", None, "a.py"),
+            ("git:/w/src/a.py?HEAD", None, "src/a.py"),
+        ] {
+            assert_eq!(greeting.located(uri), (root.map(PathBuf::from), path.to_owned()), "{uri}");
+        }
+        assert_eq!((folder(""), folder("C:"), folder("/w")), ("/".into(), "C:/".into(), "/w".into()));
         assert_eq!(greeting.encoding, Encoding::Utf16);
     }
 

@@ -12,6 +12,7 @@ use crate::session::completer::Job;
 use crate::session::document::Document;
 use crate::session::explain::Explanation;
 use crate::session::reply::{Answer, Due, Question, Reply};
+use crate::session::workspace::Location;
 use crate::session::{Asked, Model, RETRY, State};
 use crate::suggest::names::OpenFile;
 use crate::suggest::{Idle, Selected, Snapshot, Suggestion, Trigger};
@@ -24,6 +25,7 @@ impl State {
     /// What is at this place now; `None` where nothing is to be suggested.
     fn snapshot(&mut self, uri: &str, cursor: Position, trigger: Trigger) -> Option<Snapshot> {
         self.moment += 1;
+        self.attend(uri);
         // Typing gets no candidates to be ranked.
         let open = if trigger == Trigger::Invoked { self.others(uri) } else { Vec::new() };
         let Some((document, _)) = self.documents.get_mut(uri) else {
@@ -43,6 +45,10 @@ impl State {
             return None;
         }
         let cursor = position::offset(&document.text, cursor, self.encoding);
+        let (snippets, snippets_before) = match self.settings.suggest.snippet_tokens {
+            Some(0) => Default::default(),
+            _ => document.snippets(cursor, &self.index),
+        };
         Some(Snapshot {
             cursor,
             syntax: document.syntax(cursor).cloned(),
@@ -53,7 +59,37 @@ impl State {
             trigger,
             options: self.settings.suggest.clone(),
             open,
+            snippets,
+            snippets_before,
         })
+    }
+
+    /// Somebody works in a document: what was written in the one before is to be known there.
+    fn attend(&mut self, uri: &str) {
+        if self.attended.as_deref() == Some(uri) {
+            return;
+        }
+        if let Some(before) = self.attended.replace(uri.to_owned()) {
+            self.let_others_see(&before);
+        }
+    }
+
+    /// Lets questions about other documents know a document's text.
+    pub(super) fn let_others_see(&mut self, uri: &str) {
+        let Some((document, _)) = self.documents.get_mut(uri) else { return };
+        if let (Some(language), Some(text)) = (document.language, document.unseen()) {
+            self.workspace.text(document.location(), language, text);
+        }
+    }
+
+    /// Looks through the code around a document that was opened.
+    pub(super) fn look_around(&mut self, uri: &str) {
+        self.let_others_see(uri);
+        let Some((document, _)) = self.documents.get(uri) else { return };
+        let Location { root, path } = document.location();
+        if let Some(root) = root.filter(|_| self.settings.suggest.idle != Idle::Off) {
+            self.workspace.near(root, path);
+        }
     }
 
     /// Whether this is the first question where the last edit typed something.

@@ -2,11 +2,15 @@
 //! It knows nothing of questions, threads or engines.
 
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use taper_grammars::Language;
+use tracing::debug;
 
+use crate::context::{Index, Place, Snippet};
+use crate::session::workspace::Location;
 use crate::suggest::fate::Life;
 use crate::suggest::names::OpenFile;
 use crate::syntax::{Reach, Syntax};
@@ -20,6 +24,11 @@ const REPARSE: Duration = Duration::from_millis(20);
 /// about a millisecond. Most code takes a tenth of it; a list of numbers, one a line, takes more.
 const EFFORT: usize = 30;
 
+/// What helps is looked for again when the cursor has moved so many lines.
+const MOVED: usize = 24;
+/// Bytes of other files that are looked for: more than any setting's tokens are a prompt takes the best of.
+const SNIPPETS: usize = 8 << 10;
+
 /// A document as the editor opens it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opening {
@@ -27,6 +36,8 @@ pub struct Opening {
     pub uri: String,
     /// The path that the model is shown: relative to the workspace, with `/`.
     pub path: String,
+    /// The workspace's folder, if the document is a file in one.
+    pub root: Option<PathBuf>,
     /// The language, as the editor names it.
     pub language_id: String,
     /// The version, if the editor counts.
@@ -42,6 +53,16 @@ pub struct Change {
     pub range: Option<Range<Position>>,
     /// What stands there afterwards.
     pub text: String,
+}
+
+/// What of other files helps in a document.
+#[derive(Debug, Default)]
+struct Found {
+    /// At this line, as far as this index knew.
+    at: Option<(usize, Arc<Index>)>,
+    snippets: Arc<[Snippet]>,
+    /// What was found before that: prompts with it may still be in the engine's cache.
+    before: Arc<[Snippet]>,
 }
 
 /// An open document.
@@ -60,6 +81,11 @@ pub(crate) struct Document {
     pub(crate) version: Option<i64>,
     /// Why the text can no longer be trusted; `None` while it can.
     lost: Option<&'static str>,
+    root: Option<PathBuf>,
+    /// The text that questions about other documents know.
+    seen: Option<Rope>,
+    /// What of other files helps here, as it was found last.
+    found: Found,
     /// What it is to questions about other documents, once there was one since the last edit.
     open: Option<Arc<OpenFile>>,
     /// When it was opened or asked about last, as the session counts.
@@ -70,7 +96,7 @@ pub(crate) struct Document {
 
 impl Document {
     pub(crate) fn open(opening: Opening) -> Self {
-        let Opening { uri: _, path, language_id, version, text } = opening;
+        let Opening { uri: _, path, root, language_id, version, text } = opening;
         let language = taper_grammars::by_id(&language_id)
             .or_else(|| taper_grammars::by_path(std::path::Path::new(&path)));
         let text = Rope::from(text);
@@ -85,6 +111,9 @@ impl Document {
             gave_up: None,
             version,
             lost: None,
+            root,
+            seen: None,
+            found: Found::default(),
             open: None,
             used: 0,
             typed: None,
@@ -168,6 +197,37 @@ impl Document {
         Arc::clone(self.open.get_or_insert_with(|| Arc::new(OpenFile::new(self.text.clone()))))
     }
 
+    /// Where it is, to whoever looks through its workspace.
+    pub(crate) fn location(&self) -> Location {
+        Location { root: self.root.clone(), path: self.path.clone() }
+    }
+
+    /// The text, if it is one that questions about other documents do not know yet.
+    pub(crate) fn unseen(&mut self) -> Option<Rope> {
+        let is_new =
+            self.lost.is_none() && self.seen.as_ref().is_none_or(|seen| !seen.is_instance(&self.text));
+        is_new.then(|| self.seen.insert(self.text.clone()).clone())
+    }
+
+    /// What of other files helps at a place, and what was said to help before that: both stay the same while somebody types
+    /// there, for every change means that the model reads everything anew.
+    pub(crate) fn snippets(&mut self, cursor: usize, index: &Arc<Index>) -> (Arc<[Snippet]>, Arc<[Snippet]>) {
+        let Some(language) = self.language else { return Default::default() };
+        let line = self.text.byte_to_line(cursor);
+        let holds =
+            |(at, known): &(usize, Arc<Index>)| at.abs_diff(line) < MOVED && Arc::ptr_eq(known, index);
+        if !self.found.at.as_ref().is_some_and(holds) {
+            let place = Place { text: &self.text, cursor, path: &self.path, language };
+            let now = index.find(place, SNIPPETS);
+            debug!(line, snippets = now.len(), files = index.files().len(), "looked into other files");
+            self.found.at = Some((line, Arc::clone(index)));
+            if now[..] != self.found.snippets[..] {
+                self.found.before = std::mem::replace(&mut self.found.snippets, now.into());
+            }
+        }
+        (Arc::clone(&self.found.snippets), Arc::clone(&self.found.before))
+    }
+
     fn edit(&mut self, edit: &Edit) {
         self.open = None;
         if let Some(syntax) = &mut self.syntax {
@@ -231,6 +291,7 @@ mod tests {
         Document::open(Opening {
             uri: "file:///a.py".into(),
             path: "a.py".into(),
+            root: None,
             language_id: "python".into(),
             version: Some(1),
             text: text.into(),

@@ -237,6 +237,8 @@ mod tests {
             trigger: Trigger::Automatic,
             options: Options::default(),
             open: Vec::new(),
+            snippets: Arc::default(),
+            snippets_before: Arc::default(),
         };
         let (reply, receiver) = Reply::new();
         let question = Question::new("a".to_owned(), snapshot, Encoding::Utf8, deadline.into(), reply);

@@ -402,6 +402,8 @@ mod tests {
             trigger: Trigger::Automatic,
             options: Options::default(),
             open: Vec::new(),
+            snippets: Default::default(),
+            snippets_before: Default::default(),
         };
         let (reply, receiver) = Reply::new();
         (Question::new("a".to_owned(), snapshot, Encoding::Utf16, Instant::now().into(), reply), receiver)

@@ -137,6 +137,7 @@ impl Stage {
         while !matches!(stage.notices.recv_timeout(PATIENCE).unwrap(), Notice::Loaded(_)) {}
         for uri in [URI, OTHER] {
             stage.session.send(Event::Opened(Opening {
+                root: None,
                 uri: uri.to_owned(),
                 path: "a".to_owned(),
                 language_id: "none".to_owned(),

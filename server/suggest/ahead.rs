@@ -74,8 +74,10 @@ pub(super) fn read_within(
         engine.generate(prompt, &stale(old), &mut |_| watch()).map(|read| read.stop == Stop::Watch)
     };
     let first = plan::choose(MEANWHILE, snapshot, profile, engine, best.clone());
+    // However little it is: until something was read, nobody knows how much can be.
+    let unmeasured = engine.rates().prefill <= 0.0;
     if first.short
-        && engine.unread(&first.prompt, &stale(first.stale)) > KEYSTROKE
+        && (unmeasured || engine.unread(&first.prompt, &stale(first.stale)) > KEYSTROKE)
         && read(engine, &first.prompt, first.stale)?
     {
         return Ok(Read::Interrupted);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use taper_engine::{Engine, Limits, Prompt};
 
 use super::{Snapshot, budget, file};
-use crate::prompt::{self, Budget, Memo, template::Profile};
+use crate::prompt::{self, Budget, File, Memo, template::Profile};
 
 /// The shortest window, tokens before and after the cursor: less gives answers that are not worth having. The window
 /// keeps at least half of it, because its start moves in steps.
@@ -114,24 +114,31 @@ pub(super) fn longest(
     longest
 }
 
-/// All prompts but the best one, the best first: the whole window as it was some lines ago, then shorter ones, as they
-/// are and as they were. Some may be alike.
+/// All prompts but the best one, the best first: the whole window as it was some lines ago, then with what other files said
+/// before, then shorter ones, as they are and as they were. Some may be alike.
 fn others<'a>(
     snapshot: &'a Snapshot,
     profile: &'a Profile,
     engine: &'a dyn Engine,
 ) -> impl Iterator<Item = Chosen> + 'a {
-    let (text, file, whole) = (&snapshot.text, file(snapshot), budget(&snapshot.options, profile));
+    let (text, now, whole) = (&snapshot.text, file(snapshot), budget(&snapshot.options, profile));
+    // With what other files said before, where that has changed.
+    let before = Some(File { snippets: &snapshot.snippets_before, ..now });
+    let before = before.filter(|it| !it.snippets.is_empty() && it.snippets != now.snippets);
+    let files = [Some(now), before].into_iter().flatten();
     let line = text.byte_to_line(snapshot.cursor);
     let ago = LINES_AGO.iter().filter_map(move |ago| Some(text.line_to_byte(line.checked_sub(*ago)?)));
     let earlier = [snapshot.cursor].into_iter().chain(ago);
     let memo = Rc::new(Memo::default());
     [whole].into_iter().chain(budgets(whole)).flat_map(move |budget| {
-        let memo = Rc::clone(&memo);
-        earlier.clone().map(move |earlier| {
-            let prompt = prompt::build_as_at(earlier, profile, engine.tokens(), file, budget, &memo).0;
-            let (short, older) = (budget != whole, earlier != snapshot.cursor);
-            Chosen { prompt, short, older, stale: STALE }
+        let (memo, earlier) = (Rc::clone(&memo), earlier.clone());
+        files.clone().flat_map(move |file| {
+            let memo = Rc::clone(&memo);
+            earlier.clone().map(move |earlier| {
+                let prompt = prompt::build_as_at(earlier, profile, engine.tokens(), file, budget, &memo).0;
+                let (short, older) = (budget != whole, earlier != snapshot.cursor);
+                Chosen { prompt, short, older, stale: STALE }
+            })
         })
     })
 }
@@ -140,10 +147,10 @@ fn others<'a>(
 fn budgets(whole: Budget) -> impl Iterator<Item = Budget> {
     let (prefix, suffix) = SHORTEST;
     let halves = std::iter::successors(Some(whole), |it| {
-        Some(Budget { prefix: it.prefix / 2, suffix: it.suffix / 2, ..*it })
+        Some(Budget { prefix: it.prefix / 2, suffix: it.suffix / 2, snippets: it.snippets / 2, ..*it })
     });
     let halves = halves.skip(1).take_while(move |it| it.prefix > prefix * 3 / 2);
-    let shortest = Budget { prefix, suffix: suffix.min(whole.suffix), ..whole };
+    let shortest = Budget { prefix, suffix: suffix.min(whole.suffix), snippets: 0, ..whole };
     halves.chain(Some(shortest).filter(|_| whole.prefix > prefix))
 }
 
@@ -157,6 +164,7 @@ mod tests {
     use super::super::ahead::{self, Read};
     use super::super::{Idle, Options, Suggestion, Trigger, Work, suggest_within};
     use super::*;
+    use crate::context::Snippet;
     use crate::prompt::template::{Form, Layout};
     use crate::text::{Edit, Rope};
 
@@ -176,7 +184,13 @@ mod tests {
     fn asked_well(engine: Scripted) -> (Box<dyn Engine>, Profile) {
         let engine: Box<dyn Engine> = Box::new(engine.answering(|_| "call()".to_owned()));
         let mut profile = Profile::of(engine.about(), engine.tokens());
-        profile.form = Form { layout: Layout::Anchored { lines: 10 }, heal: true, header: true, suffix: 128 };
+        profile.form = Form {
+            layout: Layout::Anchored { lines: 10 },
+            heal: true,
+            header: true,
+            suffix: 128,
+            snippets: 0,
+        };
         (engine, profile)
     }
 
@@ -196,6 +210,8 @@ mod tests {
             // Of a vocabulary of bytes these are many windows' worth.
             options: Options { prefix_tokens: 1600, suffix_tokens: Some(400), ..Options::default() },
             open: Vec::new(),
+            snippets: Default::default(),
+            snippets_before: Default::default(),
         }
     }
 
@@ -338,6 +354,28 @@ mod tests {
                 assert!(pause == 1 || layout == Layout::Plain || all.iter().any(|work| work.older), "{told}");
             }
         }
+    }
+
+    #[test]
+    fn no_keystroke_waits_for_what_other_files_say_anew() {
+        let mut it = fast_engine();
+        it.1.form.snippets = 200;
+        let snippets = |text: &str| -> std::sync::Arc<[Snippet]> {
+            [Snippet { path: "b".to_owned(), text: text.to_owned() }].into()
+        };
+        let place = Snapshot { snippets: snippets("def f(): pass"), ..snapshot() };
+        assert!(ask(None, &place, &mut it).1.evaluated > 1000);
+        let place = Snapshot {
+            snippets: snippets("def g(): return"),
+            snippets_before: place.snippets.clone(),
+            ..typed(&place, "s")
+        };
+        let (_, work) = ask(Some(LEFT), &place, &mut it);
+        assert!(work.evaluated <= KEYSTROKE && !work.short, "{work:?}");
+        assert_eq!(read(&place, &mut it), Read::Whole);
+        let (_, work) = ask(Some(LEFT), &typed(&place, "u"), &mut it);
+        assert!(work.evaluated <= KEYSTROKE && work.prompt_tokens > 1000, "{work:?}");
+        assert_eq!(read(&typed(&place, "u"), &mut it), Read::Already);
     }
 
     #[test]

@@ -2,16 +2,18 @@
 //! It knows nothing of what an answer is worth.
 
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Instant, UNIX_EPOCH};
 
 use anyhow::Result;
 use taper_engine::{Engine, Tokens};
 
+use super::workspaces::Workspaces;
+use crate::context::Snippet;
 use crate::prompt::{self, Budget, template::Order, template::Profile};
 use crate::protocol::answers::Answer;
 use crate::protocol::llama::{self, Llama, LlamaError};
-use crate::protocol::tasks::Task;
+use crate::protocol::tasks::{OtherFile, Task};
 use crate::suggest::{self, Options, Snapshot, Suggestion, Trigger, candidates, confidence};
 use crate::syntax::{Reach, Syntax};
 use crate::text::Rope;
@@ -37,7 +39,14 @@ pub(super) fn snapshot(task: &Task, options: &Options) -> Snapshot {
         trigger: Trigger::Automatic,
         options: options.clone(),
         open: Vec::new(),
+        // The first is the nearest there.
+        snippets: task.context.iter().rev().map(snippet).collect(),
+        snippets_before: Default::default(),
     }
+}
+
+fn snippet(file: &OtherFile) -> Snippet {
+    Snippet { path: file.path.clone(), text: file.text.clone() }
 }
 
 /// Our own path.
@@ -47,6 +56,7 @@ pub(super) struct Taper<'e> {
     options: Options,
     /// Suggestions for a task at most; with more than one it is asked as a person does.
     candidates: usize,
+    workspaces: Option<Workspaces>,
     /// Everything that an answer depends on.
     pub(super) configuration: String,
 }
@@ -63,7 +73,7 @@ impl<'e> Taper<'e> {
             about.kernel,
             build(),
         );
-        Self { engine, profile, options, candidates: 1, configuration }
+        Self { engine, profile, options, candidates: 1, workspaces: None, configuration }
     }
 
     /// Asks as a person who wants up to so many suggestions.
@@ -71,6 +81,15 @@ impl<'e> Taper<'e> {
         if let Some(candidates) = candidates {
             self.configuration += &format!("; asked for {candidates} candidates");
             self.candidates = candidates;
+        }
+        self
+    }
+
+    /// With snippets of the projects in this folder in place of the tasks' own.
+    pub(super) fn with_workspaces(mut self, folder: Option<PathBuf>) -> Self {
+        if let Some(folder) = folder {
+            self.configuration += "; snippets of whole projects";
+            self.workspaces = Some(Workspaces::new(folder));
         }
         self
     }
@@ -85,6 +104,10 @@ impl<'e> Taper<'e> {
     /// numbers however a text was split, as ours on CPUs does.
     pub(super) fn ask_next(&mut self, task: &Task) -> Result<Answer> {
         let mut snapshot = snapshot(task, &self.options);
+        if let Some(workspaces) = &mut self.workspaces {
+            let bytes = suggest::snippet_bytes(&self.options, &self.profile);
+            snapshot.snippets = workspaces.find(task, &snapshot, bytes).into();
+        }
         if self.candidates > 1 {
             snapshot.trigger = Trigger::Invoked;
         }
@@ -126,9 +149,9 @@ impl<'e> Taper<'e> {
 
 fn window(options: &Options, profile: &Profile) -> String {
     let Options { max_lines, max_tokens, extent, eagerness, .. } = options;
-    let Budget { prefix, suffix, .. } = suggest::budget(options, profile);
+    let Budget { prefix, suffix, snippets, .. } = suggest::budget(options, profile);
     format!(
-        "{prefix} + {suffix} tokens, {max_tokens} out, {max_lines} lines, {extent:?}, \
+        "{snippets} + {prefix} + {suffix} tokens, {max_tokens} out, {max_lines} lines, {extent:?}, \
          eagerness {eagerness:?}"
     )
 }

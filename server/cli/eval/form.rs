@@ -28,6 +28,9 @@ pub(super) struct FormArgs {
     /// Tokens after the cursor at most.
     #[arg(long, value_name = "TOKENS")]
     suffix_tokens: Option<usize>,
+    /// Tokens of other files at most.
+    #[arg(long, value_name = "TOKENS")]
+    snippet_tokens: Option<usize>,
     /// Lines that a suggestion has at most.
     #[arg(long, value_name = "N")]
     max_lines: Option<usize>,
@@ -78,12 +81,13 @@ impl FormArgs {
     /// The loaded model's profile with these changes.
     pub(super) fn profile(&self, engine: &dyn Engine) -> Profile {
         let mut profile = Profile::of(engine.about(), engine.tokens());
-        let Form { layout, heal, header, suffix } = profile.form;
+        let Form { layout, heal, header, suffix, snippets } = profile.form;
         profile.form = Form {
             layout: self.layout.map_or(layout, |it| it.0),
             heal: self.heal.unwrap_or(heal),
             header: self.header.unwrap_or(header),
             suffix: self.suffix_tokens.unwrap_or(suffix),
+            snippets: self.snippet_tokens.unwrap_or(snippets),
         };
         profile
     }
@@ -107,6 +111,7 @@ impl FormArgs {
             },
             prefix_tokens: self.prefix_tokens.unwrap_or(default.prefix_tokens),
             suffix_tokens: None,
+            snippet_tokens: None,
             idle: default.idle,
         }
     }

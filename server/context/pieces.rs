@@ -1,0 +1,371 @@
+//! A file cut into pieces that can be shown alone: windows of some lines, and outlines of what is defined in it.
+//! It knows nothing of other files or of what is looked for.
+
+use std::ops::Range;
+
+use taper_grammars::{Blocks, Language};
+use tree_sitter::Node;
+
+use super::redact::redact;
+use super::words::{self, Word};
+use crate::syntax::Syntax;
+use crate::text::Rope;
+
+/// Lines of a window: it ends at the first blank line after so many, and at so many anyway.
+const WINDOW: (usize, usize) = (6, 14);
+/// A file with a longer line is data, or was made by a program; in bytes.
+const LONGEST_LINE: usize = 1000;
+/// An outline has at most so many heads, each of at most so many bytes: the rest is another outline.
+const HEADS: usize = 24;
+const HEAD: usize = 240;
+/// Definitions nested deeper than this are nobody else's business.
+const DEEPEST: usize = 12;
+
+/// A file of the project, cut.
+#[derive(Debug)]
+pub struct File {
+    /// Its path, relative to the workspace, with `/`.
+    pub path: String,
+    /// Languages that are used together have the same name here.
+    pub(super) family: &'static str,
+    /// The file's name without extension, or its folder's where that says nothing.
+    pub(super) stem: Word,
+    text: Box<str>,
+    pub(super) pieces: Vec<Piece>,
+}
+
+/// A piece of a file.
+#[derive(Debug)]
+pub(super) struct Piece {
+    pub(super) extent: Extent,
+    /// Its words, sorted, and how often each is said.
+    pub(super) words: Box<[(Word, u8)]>,
+    /// Words that it says in all.
+    pub(super) length: u32,
+    /// Names of what is defined in it.
+    pub(super) defines: Box<[Word]>,
+}
+
+/// Which text a piece is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// Bytes of the file: whole lines.
+    Lines(Range<usize>),
+    /// Heads of definitions.
+    Outline(Box<str>),
+}
+
+/// The name that languages which are used together share: they are shown to each other.
+pub fn family(language: &Language) -> &'static str {
+    match language.name {
+        "javascript" | "javascriptreact" | "typescript" | "typescriptreact" => "javascript",
+        "c" | "cpp" => "c",
+        name => name,
+    }
+}
+
+impl File {
+    /// Cuts a file; `None` where it is of no use to others: data, a program's output, a private key.
+    ///
+    /// `time_is_up` is asked while it is parsed; a file that takes too long has no outlines.
+    pub fn new(
+        path: &str,
+        language: &'static Language,
+        text: &str,
+        time_is_up: &mut dyn FnMut() -> bool,
+    ) -> Option<Self> {
+        if language.blocks == Blocks::None || text.lines().any(|line| line.len() > LONGEST_LINE) {
+            return None;
+        }
+        let text = redact(text)?;
+        let definitions = match Syntax::parse(&Rope::from_str(&text), language, time_is_up) {
+            Some(syntax) => definitions(syntax.tree.root_node(), language, &text),
+            None => Vec::new(),
+        };
+        let mut pieces = Vec::new();
+        for range in windows(&text) {
+            let names = definitions.iter().filter(|it| range.contains(&it.start)).map(|it| it.name);
+            let piece = Piece::new(stem(path), &text[range.clone()], names.collect(), Extent::Lines(range));
+            pieces.extend(piece);
+        }
+        for (outline, names) in outlines(&definitions, language) {
+            let extent = Extent::Outline(outline.as_str().into());
+            pieces.extend(Piece::new(stem(path), &outline, names, extent));
+        }
+        Some(Self {
+            path: path.to_owned(),
+            family: family(language),
+            stem: words::word(stem(path)),
+            text: text.into(),
+            pieces,
+        })
+    }
+
+    /// The text of a piece.
+    pub(super) fn text_of<'a>(&'a self, extent: &'a Extent) -> &'a str {
+        match extent {
+            Extent::Lines(range) => &self.text[range.clone()],
+            Extent::Outline(text) => text,
+        }
+    }
+
+    /// Bytes of the file.
+    pub fn len(&self) -> usize {
+        self.text.len()
+    }
+
+    /// Whether the file is empty.
+    pub fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+}
+
+impl Piece {
+    /// `None` without any words. The file's name is a word of each of its pieces: who names it asks for them.
+    fn new(stem: &str, text: &str, defines: Vec<Word>, extent: Extent) -> Option<Self> {
+        let mut said = Vec::new();
+        words::each(text, |it| said.push(it.word));
+        if said.is_empty() {
+            return None;
+        }
+        words::each(stem, |it| said.push(it.word));
+        said.sort_unstable();
+        let words = said.chunk_by(|a, b| a == b);
+        let words = words.map(|same| (same[0], u8::try_from(same.len()).unwrap_or(u8::MAX))).collect();
+        Some(Self {
+            extent,
+            words,
+            length: u32::try_from(said.len()).unwrap_or(u32::MAX),
+            defines: defines.into(),
+        })
+    }
+}
+
+/// `b` of `a/b.rs`; `a` of `a/mod.rs`, `a/__init__.py`, `a/index.ts`.
+fn stem(path: &str) -> &str {
+    let mut parts = path.rsplit('/');
+    let name = parts.next().unwrap_or("");
+    let name = name.split('.').next().unwrap_or(name);
+    if matches!(name, "mod" | "lib" | "main" | "index" | "__init__") {
+        parts.next().unwrap_or(name)
+    } else {
+        name
+    }
+}
+
+/// The text in windows of whole lines, without the blank lines around them.
+fn windows(text: &str) -> Vec<Range<usize>> {
+    let mut out = Vec::new();
+    let mut start = 0;
+    let mut lines = 0;
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        let blank = line.trim().is_empty();
+        if lines >= WINDOW.1 || lines >= WINDOW.0 && blank {
+            out.push(start..at);
+            (start, lines) = (at, 0);
+        }
+        at += line.len();
+        if blank && lines == 0 {
+            start = at;
+        } else {
+            lines += 1;
+        }
+    }
+    out.push(start..at);
+    out.retain(|range| !text[range.clone()].trim().is_empty());
+    out
+}
+
+/// Something with a name, or a container without one.
+#[derive(Debug)]
+struct Definition {
+    name: Word,
+    /// Where it begins, in bytes.
+    start: usize,
+    /// Its first lines as one, up to its body, indented as in the file.
+    head: String,
+    /// The definition around it.
+    parent: Option<usize>,
+}
+
+/// All definitions with a name, outer ones before those inside.
+fn definitions(root: Node<'_>, language: &Language, text: &str) -> Vec<Definition> {
+    let mut out: Vec<Definition> = Vec::new();
+    let mut waiting = vec![(root, None, 0)];
+    while let Some((node, mut parent, mut depth)) = waiting.pop() {
+        if language.kinds.definitions.contains(&node.kind())
+            && let Some(name) = node.child_by_field_name("name").or_else(|| node.child_by_field_name("type"))
+        {
+            out.push(Definition {
+                name: words::word(&text[name.byte_range()]),
+                start: node.start_byte(),
+                head: head(node, language, text),
+                parent,
+            });
+            parent = Some(out.len() - 1);
+            depth += 1;
+        }
+        // Declarations that are functions only by their value are told by the statement's first line.
+        if depth < DEEPEST {
+            let mut cursor = node.walk();
+            let children: Vec<_> = node.named_children(&mut cursor).collect();
+            waiting.extend(children.into_iter().rev().map(|child| (child, parent, depth)));
+        }
+    }
+    out
+}
+
+/// A definition without its body, as a line of a stub file.
+fn head(node: Node<'_>, language: &Language, text: &str) -> String {
+    let mut cursor = node.walk();
+    let block = |child: &Node<'_>| language.kinds.blocks.contains(&child.kind());
+    let body =
+        node.child_by_field_name("body").filter(block).or_else(|| node.children(&mut cursor).find(block));
+    let line = text[..node.start_byte()].rfind('\n').map_or(0, |at| at + 1);
+    // `export`, `pub` or a decorator stand before it, on its line.
+    let end = body.map_or(node.end_byte(), |body| body.start_byte()).max(node.start_byte());
+    let whole = &text[line..end];
+    let indent = &whole[..whole.len() - whole.trim_start().len()];
+    let mut words = whole.split_whitespace().collect::<Vec<_>>().join(" ");
+    for (wide, narrow) in [("( ", "("), (", )", ")"), (" )", ")")] {
+        words = words.replace(wide, narrow);
+    }
+    words.truncate(words.trim_end_matches([',', ' ']).len());
+    if words.len() > HEAD {
+        words.truncate((0..=HEAD).rev().find(|&at| words.is_char_boundary(at)).unwrap_or(0));
+        words.push('…');
+    }
+    format!("{}{words}", indent.trim_start_matches('\n'))
+}
+
+/// The heads of what stands directly in each definition, behind its own; and those at the top of the file.
+fn outlines(definitions: &[Definition], language: &Language) -> Vec<(String, Vec<Word>)> {
+    let mut out = Vec::new();
+    let containers = [None].into_iter().chain((0..definitions.len()).map(Some));
+    for container in containers {
+        let inside: Vec<&Definition> = definitions.iter().filter(|it| it.parent == container).collect();
+        if inside.len() < 2 {
+            continue;
+        }
+        let container = container.map(|at| &definitions[at]);
+        for some in inside.chunks(HEADS) {
+            let mut text = String::new();
+            if let Some(container) = container {
+                text.push_str(&container.head);
+                text.push_str(if language.blocks == Blocks::Braces { " {\n" } else { "\n" });
+            }
+            for it in some {
+                text.push_str(&it.head);
+                text.push_str(match language.blocks {
+                    Blocks::Indentation => " ...\n",
+                    Blocks::Braces if !it.head.ends_with(';') => ";\n",
+                    _ => "\n",
+                });
+            }
+            if container.is_some() && language.blocks == Blocks::Braces {
+                text.push_str("}\n");
+            }
+            out.push((text, container.into_iter().chain(some.iter().copied()).map(|it| it.name).collect()));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    fn cut(path: &str, text: &str) -> Option<File> {
+        let language = taper_grammars::by_path(std::path::Path::new(path)).unwrap();
+        File::new(path, language, text, &mut || false)
+    }
+
+    fn outlines_of(path: &str, text: &str) -> String {
+        let file = cut(path, text).unwrap();
+        let outlines = file.pieces.iter().filter(|it| matches!(it.extent, Extent::Outline(_)));
+        outlines.map(|it| file.text_of(&it.extent).to_owned()).collect::<Vec<_>>().join("--\n")
+    }
+
+    #[test]
+    fn windows_are_whole_lines_and_lose_nothing_but_blank_ones() {
+        let mut text = String::new();
+        for block in 0..30 {
+            text.push_str(&"\n".repeat(1 + block % 3));
+            text.push_str(&format!("line {block}\n").repeat(1 + block * 7 % 20));
+        }
+        for text in [text.as_str(), "one", "\n\n", "", "a\r\n\r\nb\r\n"] {
+            let windows = windows(text);
+            let kept: String = windows.iter().map(|it| &text[it.clone()]).collect();
+            let lines = |text: &str| text.lines().filter(|it| !it.trim().is_empty()).count();
+            assert_eq!(lines(&kept), lines(text));
+            for it in &windows {
+                assert!(it.start == 0 || text[..it.start].ends_with('\n'));
+                assert!(text[it.clone()].lines().count() <= WINDOW.1);
+            }
+        }
+    }
+
+    #[test]
+    fn an_outline_has_the_heads_of_what_is_inside() {
+        expect![[r#"
+            class Group: ...
+            def alone(): ...
+            --
+            class Group:
+                def start(self, func: Callable, *args: object) -> None: ...
+                async def wait(self): ...
+        "#]]
+        .assert_eq(&outlines_of(
+            "a.py",
+            "import x\n\nclass Group:\n    \"\"\"Doc.\"\"\"\n    size = 1\n\n    def start(\n        self, func: Callable,\n        *args: object\n    ) -> None:\n        go()\n\n    async def wait(self):\n        def inner(): pass\n\ndef alone():\n    pass\n",
+        ));
+        expect![[r#"
+            pub struct A<T>(T);
+            impl<T> A<T> where T: Copy;
+            --
+            impl<T> A<T> where T: Copy {
+                pub fn new(it: T) -> Self;
+                fn get(&self) -> T;
+            }
+        "#]]
+        .assert_eq(&outlines_of(
+            "a.rs",
+            "pub struct A<T>(T);\n\nimpl<T> A<T>\nwhere\n    T: Copy,\n{\n    pub fn new(it: T) -> Self {\n        Self(it)\n    }\n    fn get(&self) -> T { self.0 }\n}\n",
+        ));
+        expect![[r#"
+            export class Store {
+              constructor(private size: number);
+              async load(id: string): Promise<Item>;
+            }
+        "#]]
+        .assert_eq(&outlines_of(
+            "a.ts",
+            "export class Store {\n  constructor(private size: number) {}\n  async load(id: string): Promise<Item> {\n    return this.get(id);\n  }\n}\n",
+        ));
+    }
+
+    #[test]
+    fn data_keys_and_output_are_of_no_use() {
+        assert!(cut("a.py", &format!("x = '{}'\n", "y".repeat(2000))).is_none());
+        assert!(cut("a.json", "{\"a\": 1}\n").is_none_or(|it| !it.is_empty()));
+        assert!(cut("a.py", "KEY = '''-----BEGIN PRIVATE KEY-----'''\n").is_none());
+        assert!(cut("a.py", "").is_some_and(|it| it.pieces.is_empty()));
+    }
+
+    #[test]
+    fn a_file_is_named_by_what_others_import() {
+        for (path, expected) in [
+            ("a/b.rs", "b"),
+            ("a/mod.rs", "a"),
+            ("a/b/__init__.py", "b"),
+            ("index.ts", "index"),
+            ("a/x.test.ts", "x"),
+        ] {
+            assert_eq!(stem(path), expected);
+        }
+    }
+}

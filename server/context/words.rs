@@ -1,0 +1,114 @@
+//! The words of code: its identifiers, and the words that those are made of.
+//! It knows nothing of languages, and so keywords are words too: that they stand everywhere says how little they tell.
+
+/// A word, as 32 bits of its hash: two words that share them are mistaken for each other once in millions, which costs a
+/// place in a ranking.
+pub(super) type Word = u32;
+
+/// Longer ones are data.
+const LONGEST: usize = 64;
+
+/// One occurrence of a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Said {
+    /// The word, without regard to case.
+    pub(super) word: Word,
+    /// Whether it is an identifier, and not only a part of one.
+    pub(super) whole: bool,
+}
+
+/// Calls `found` for each identifier in `text` and for each part of one with several (`TaskGroup`, `task_group`), in
+/// order.
+pub(super) fn each(text: &str, mut found: impl FnMut(Said)) {
+    for name in names(text) {
+        let mut parts = parts(name).peekable();
+        let first = parts.next();
+        found(Said { word: word(name), whole: true });
+        if parts.peek().is_some() {
+            for part in first.into_iter().chain(parts).filter(|part| part.len() > 2) {
+                found(Said { word: word(part), whole: false });
+            }
+        }
+    }
+}
+
+/// The identifiers in a text.
+pub(super) fn names(text: &str) -> impl Iterator<Item = &str> {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    text.split(move |c| !is_word(c))
+        .filter(|name| (2..=LONGEST).contains(&name.len()) && !name.starts_with(|c: char| c.is_ascii_digit()))
+}
+
+/// FNV-1a, 32 bits (<http://www.isthe.com/chongo/tech/comp/fnv/>), of the letters in lower case, without `_` at the ends.
+pub(super) fn word(name: &str) -> Word {
+    let lower = name.trim_matches('_').chars().flat_map(char::to_lowercase);
+    let mut bytes = [0; 4];
+    lower.fold(0x811c_9dc5, |hash, letter| {
+        letter
+            .encode_utf8(&mut bytes)
+            .bytes()
+            .fold(hash, |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+    })
+}
+
+/// What an identifier is made of: `parseHTTPHeader` of `parse`, `HTTP` and `Header`.
+fn parts(name: &str) -> impl Iterator<Item = &str> {
+    name.split('_').filter(|part| !part.is_empty()).flat_map(|part| {
+        let starts = part.char_indices().zip(part.chars().skip(1).map(Some).chain([None])).scan(
+            None,
+            |before: &mut Option<char>, ((at, c), next)| {
+                let begins = before.is_some_and(|before| {
+                    c.is_uppercase() && (!before.is_uppercase() || next.is_some_and(char::is_lowercase))
+                });
+                *before = Some(c);
+                Some((at, begins))
+            },
+        );
+        let mut cuts: Vec<usize> = starts.filter(|(_, begins)| *begins).map(|(at, _)| at).collect();
+        cuts.insert(0, 0);
+        cuts.push(part.len());
+        let ranges: Vec<_> = cuts.windows(2).map(|cut| (cut[0], cut[1])).collect();
+        ranges.into_iter().map(move |(from, to)| &part[from..to])
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_taken_apart_at_their_seams() {
+        for (name, expected) in [
+            ("TaskGroup", &["Task", "Group"][..]),
+            ("_task_group", &["task", "group"]),
+            ("parseHTTPHeader", &["parse", "HTTP", "Header"]),
+            ("x", &["x"]),
+            ("HTTP", &["HTTP"]),
+            ("größeÄndern", &["größe", "Ändern"]),
+            ("v2Config", &["v2", "Config"]),
+            ("__", &[]),
+        ] {
+            assert_eq!(parts(name).collect::<Vec<_>>(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_part_is_the_same_word_as_an_identifier_of_that_name() {
+        let said = |text: &str| {
+            let mut all = Vec::new();
+            each(text, |said| all.push(said));
+            all
+        };
+        let group = said("self._taskGroup.x(12, 0xff)");
+        assert_eq!(
+            group.iter().filter(|it| it.whole).count(),
+            2,
+            "one letter and numbers are none: {group:?}"
+        );
+        for (name, whole) in [("task", false), ("GROUP", false), ("taskgroup", true), ("self", true)] {
+            assert!(group.contains(&Said { word: word(name), whole }), "{name}");
+        }
+        assert!(said("x").is_empty() && said("").is_empty());
+        assert_eq!(said("task_group")[0].word, word("__task_group__"));
+    }
+}
