@@ -1,9 +1,9 @@
 //! The path of a keystroke without the model: edit, parse, snapshot, prompt, in large files.
 //! It knows nothing of servers: it does what the session does, on one thread, and times each step.
 //!
-//! `cargo bench --bench keystroke [-- --model PATH] [--whole]`: with a model file, prompts are built with its
-//! vocabulary; without one, with the byte-level vocabulary of the scripted engine. `--whole` keeps the tree of the
-//! whole file, however long, to compare with.
+//! `cargo bench --bench keystroke [-- --model PATH] [--whole] [--workspace FOLDER]`: with a model file, prompts are built
+//! with its vocabulary; without one, with the byte-level vocabulary of the scripted engine. `--whole` keeps the tree of the
+//! whole file, however long, to compare with. The other files are those of the folder, else of this project.
 #![expect(
     clippy::expect_used,
     clippy::print_stdout,
@@ -12,8 +12,11 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use taper::context::crawl::{self, Limits};
+use taper::context::{Index, Place, Snippet};
 use taper::prompt::{self, template::Profile};
 use taper::suggest::{self, Options, Snapshot, Trigger};
 use taper::syntax::{Reach, Syntax};
@@ -66,6 +69,9 @@ fn main() {
         "undone",
         "tree MiB"
     );
+    let workspace = arguments.iter().skip_while(|it| *it != "--workspace").nth(1);
+    let index = index(Path::new(workspace.map_or(".", String::as_str)));
+    let snippets: Arc<[Snippet]> = look(&index).into();
     for lines in [1_000, 10_000, 100_000] {
         for (name, source, typed) in [
             ("python", python as fn(usize) -> String, PYTHON),
@@ -75,15 +81,57 @@ fn main() {
             ("json", json, JSON),
         ] {
             let language = taper_grammars::by_id(name).expect("a row");
-            typing(name, language, &source(lines), typed, whole, &profile, &tokens);
+            typing(name, language, &source(lines), typed, whole, &profile, &tokens, &snippets);
         }
     }
     let numbers = |lines: usize| format!("[\n{}0\n]\n", "  12345,\n".repeat(lines));
     let language = taper_grammars::by_id("json").expect("a row");
-    typing("json, numbers", language, &numbers(10_000), "12345,\n  ", whole, &profile, &tokens);
-    typing("json, numbers", language, &numbers(100_000), "12345,\n  ", whole, &profile, &tokens);
+    typing("json, numbers", language, &numbers(10_000), "12345,\n  ", whole, &profile, &tokens, &snippets);
+    typing("json, numbers", language, &numbers(100_000), "12345,\n  ", whole, &profile, &tokens, &snippets);
     let language = taper_grammars::by_id("javascript").expect("a row");
-    typing("javascript, one line", language, &minified(), "if(a){return b(c)}", whole, &profile, &tokens);
+    typing("javascript, one line", language, &minified(), "if(a){return b(c)}", whole, &profile, &tokens, &snippets);
+}
+
+/// The index of a folder, and what it costs.
+fn index(folder: &Path) -> Index {
+    let before = resident();
+    let start = Instant::now();
+    let found = crawl::files(folder, &[], Limits::USUAL, &mut || false);
+    let walked = start.elapsed();
+    let cut: Vec<_> =
+        found.iter().filter_map(|it| crawl::cut(folder, it, &mut || false)).map(Arc::new).collect();
+    let cut_in = start.elapsed() - walked;
+    let bytes: usize = cut.iter().map(|it| it.len()).sum();
+    let start = Instant::now();
+    let index = Index::new(cut);
+    println!(
+        "other files: {} of {:.1} MB, found in {:.0} ms, cut in {:.0} ms; the index made in {:.0} ms, {:.0} MiB in all",
+        index.files().len(),
+        bytes as f64 / 1e6,
+        walked.as_secs_f64() * 1e3,
+        cut_in.as_secs_f64() * 1e3,
+        start.elapsed().as_secs_f64() * 1e3,
+        resident().saturating_sub(before) as f64 / f64::from(1 << 20),
+    );
+    index
+}
+
+/// Looks into other files at many places of the largest of them, and says how long it takes; what helps at the last place.
+fn look(index: &Index) -> Vec<Snippet> {
+    let Some(file) = index.files().iter().max_by_key(|it| it.len()) else { return Vec::new() };
+    let language = taper_grammars::by_path(Path::new(&file.path)).expect("it was cut");
+    let text = Rope::from_str(file.text());
+    let (mut times, mut found) = (Vec::new(), Vec::new());
+    for at in 1..=200 {
+        let cursor = text.line_to_byte(text.len_lines() * at / 201);
+        let start = Instant::now();
+        found = index.find(Place { text: &text, cursor, path: &file.path, language }, 8 << 10);
+        times.push(start.elapsed());
+    }
+    times.sort();
+    let ms = |share: usize| times[(times.len() - 1) * share / 100].as_secs_f64() * 1e3;
+    println!("looked into at 200 places: p50 {:.2} ms, p95 {:.2} ms, max {:.2} ms", ms(50), ms(95), ms(100));
+    found
 }
 
 const PYTHON: &str = "def total(values):\n    \"\"\"The sum.\"\"\"\n    result = 0\n    for value in values:\n        result += value\n    return result\n\n\n";
@@ -195,6 +243,7 @@ fn follow(
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "a bench's table has many columns")]
 fn typing(
     name: &str,
     language: &'static Language,
@@ -203,6 +252,7 @@ fn typing(
     whole: bool,
     profile: &Profile,
     tokens: &Tokens,
+    snippets: &Arc<[Snippet]>,
 ) {
     let mut text = Rope::from_str(source);
     let mut reach = (!whole).then_some(Reach::USUAL);
@@ -243,13 +293,12 @@ fn typing(
             trigger: Trigger::Automatic,
             options: Options::default(),
             open: Vec::new(),
-            snippets: Default::default(),
+            snippets: Arc::clone(snippets),
             snippets_before: Default::default(),
         };
         let taken = Instant::now();
-        let file =
-            prompt::File { text: &snapshot.text, cursor, path: &snapshot.path, language: snapshot.language };
-        let (prompt, _) = prompt::build(profile, tokens, file, suggest::budget(&snapshot.options, profile));
+        let budget = suggest::budget(&snapshot.options, profile);
+        let (prompt, _) = prompt::build(profile, tokens, suggest::file(&snapshot), budget);
         let built = Instant::now();
         assert!(!prompt.tokens.is_empty());
         times.push([edited - start, parsed - edited, taken - parsed, built - taken]);

@@ -220,6 +220,17 @@ const KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "snippet-tokens",
+        expected: "a whole number from 0 to 8192",
+        default: "512",
+        description: "Tokens of the project's other files that the model sees at most: pieces that share words with the \
+                      place; 0 is none. Files that git ignores, and what looks like a key or a password, are left out.",
+        set: |settings, value| {
+            settings.suggest.snippet_tokens = size(value, 0..=8192)?;
+            Some(())
+        },
+    },
+    Key {
         name: "enable",
         expected: "true or false",
         default: "true",

@@ -20,6 +20,7 @@ mod workspace;
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -146,8 +147,13 @@ pub enum Event {
         /// The others, the best first.
         others: Vec<Suggestion>,
     },
-    /// The code around the open documents was looked through.
-    Indexed(Arc<Index>),
+    /// The code of a workspace was looked through, or that of the documents without one.
+    Indexed {
+        /// The workspace's folder.
+        root: Option<PathBuf>,
+        /// All of it.
+        index: Arc<Index>,
+    },
     /// Something that the user is to know.
     Noticed(Notice),
     /// The session ends.
@@ -255,7 +261,7 @@ impl Session {
             explained: Explanations::default(),
             watch: Watch::new(counter),
             workspace,
-            index: Arc::default(),
+            indexes: HashMap::new(),
             attended: None,
         };
         thread::Builder::new().name("session".to_owned()).spawn(move || state.run(&receiver))?;
@@ -319,9 +325,9 @@ struct State {
     explained: Explanations,
     /// What is shown, and what becomes of it.
     watch: Watch,
-    /// Who looks through the code around the documents, and what was made of it last.
+    /// Who looks through the code around the documents, and what was made of each workspace last.
     workspace: Workspace,
-    index: Arc<Index>,
+    indexes: HashMap<Option<PathBuf>, Arc<Index>>,
     /// The document that was asked about last: its text is of use to others once another one is.
     attended: Option<String>,
 }
@@ -385,7 +391,7 @@ impl State {
             | Event::Paused { .. }
             | Event::Explain(_)
             | Event::Loaded(_)
-            | Event::Indexed(_)
+            | Event::Indexed { .. }
             | Event::Noticed(_)
             | Event::Stop => None,
         };
@@ -475,7 +481,7 @@ impl State {
                     cache.widen(&snapshot.text, snapshot.cursor, &first, &others);
                 }
             }
-            Event::Indexed(index) => self.index = index,
+            Event::Indexed { root, index } => drop(self.indexes.insert(root, index)),
             Event::Noticed(notice) => (self.notices)(notice),
             Event::Stop => {}
         }

@@ -96,6 +96,14 @@ pub fn files(root: &Path, near: &[String], limits: Limits, stop: &mut dyn FnMut(
     found
 }
 
+/// One file below `root`, if it is there and worth cutting.
+pub fn find(root: &Path, path: &str) -> Option<Found> {
+    let whole = root.join(path);
+    language(&whole)?;
+    let about = fs::metadata(whole).ok().filter(|it| it.is_file() && it.len() <= Limits::USUAL.file_bytes)?;
+    Some(Found { path: path.to_owned(), bytes: about.len(), modified: about.modified().ok() })
+}
+
 /// Reads a file below `root` and cuts it; `None` where it cannot be read, is not UTF-8, or is of no use to others.
 pub fn cut(root: &Path, found: &Found, time_is_up: &mut dyn FnMut() -> bool) -> Option<File> {
     let path = root.join(&found.path);

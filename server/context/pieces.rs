@@ -109,6 +109,11 @@ impl File {
         }
     }
 
+    /// The file's text, without its secrets.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Bytes of the file.
     pub fn len(&self) -> usize {
         self.text.len()

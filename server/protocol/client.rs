@@ -104,7 +104,8 @@ pub struct Client {
 
 impl Client {
     /// Starts the server and says hello. `budget` is what it is told to answer within; `refreshes` says that this
-    /// editor asks again when more is known; `eagerness` is how readily to suggest, if not as by default.
+    /// editor asks again when more is known; `eagerness` is how readily to suggest, if not as by default. `folders` are the
+    /// workspace's, as absolute paths.
     ///
     /// # Errors
     /// It cannot be started, or does not answer.
@@ -114,6 +115,7 @@ impl Client {
         budget: Duration,
         refreshes: bool,
         eagerness: Option<&str>,
+        folders: &[String],
     ) -> Result<Self, ClientError> {
         let start = |cause| ClientError::Start { program: program.display().to_string(), cause };
         let mut child = Command::new(program)
@@ -138,7 +140,7 @@ impl Client {
             "initialize",
             json!({
                 "processId": std::process::id(),
-                "rootUri": "file:///replay",
+                "workspaceFolders": folders.iter().map(|it| json!({ "uri": uri(it, "") })).collect::<Vec<_>>(),
                 "capabilities": {
                     "textDocument": { "inlineCompletion": {} },
                     "experimental": { "taper": { "refresh": refreshes } },
@@ -340,11 +342,16 @@ impl Drop for Client {
     }
 }
 
-/// The URI of a document at this path of the workspace.
+/// The folder of a workspace that is on no disk.
+pub const NOWHERE: &str = "/replay";
+
+/// The URI of a document at this path below a folder, or of the folder where the path is empty.
 #[must_use]
-pub fn uri(path: &str) -> String {
-    let mut uri = "file:///replay/".to_owned();
-    for byte in path.trim_start_matches('/').bytes() {
+pub fn uri(folder: &str, path: &str) -> String {
+    let mut uri = "file://".to_owned();
+    let separator = if path.is_empty() { "" } else { "/" };
+    let whole = [folder.trim_end_matches('/'), separator, path.trim_start_matches('/')];
+    for byte in whole.iter().flat_map(|it| it.bytes()) {
         if byte.is_ascii_alphanumeric() || b"/._-".contains(&byte) {
             uri.push(char::from(byte));
         } else {
@@ -441,6 +448,7 @@ mod tests {
 
     #[test]
     fn uris_are_escaped() {
-        assert_eq!(uri("src/[id] ä.ts"), "file:///replay/src/%5Bid%5D%20%C3%A4.ts");
+        assert_eq!(uri(NOWHERE, "src/[id] ä.ts"), "file:///replay/src/%5Bid%5D%20%C3%A4.ts");
+        assert_eq!(uri("/w/@s", ""), "file:///w/%40s");
     }
 }

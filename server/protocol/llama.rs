@@ -103,14 +103,26 @@ impl Llama {
     }
 
     /// Asks `/infill` as editors' plug-ins do: the lines before the cursor's as `input_prefix`, the cursor's own
-    /// up to the cursor as `prompt`. Greedy.
+    /// up to the cursor as `prompt`, pieces of `others` (path and text) as `input_extra`. Greedy.
     ///
     /// # Errors
     /// The server cannot be asked, or has no model with fill-in-the-middle tokens.
-    pub fn infill(&self, prefix: &str, suffix: &str, extent: Extent) -> Result<Completion, LlamaError> {
+    pub fn infill(
+        &self,
+        prefix: &str,
+        suffix: &str,
+        others: &[(&str, &str)],
+        extent: Extent,
+    ) -> Result<Completion, LlamaError> {
         let line = prefix.rfind('\n').map_or(0, |at| at + 1);
-        let text =
-            json!({ "input_prefix": prefix[..line], "prompt": prefix[line..], "input_suffix": suffix });
+        let others: Vec<Value> =
+            others.iter().map(|(path, text)| json!({ "filename": path, "text": text })).collect();
+        let text = json!({
+            "input_prefix": prefix[..line],
+            "prompt": prefix[line..],
+            "input_suffix": suffix,
+            "input_extra": others,
+        });
         self.ask("/infill", text, extent)
     }
 

@@ -81,6 +81,13 @@ impl Task {
     }
 }
 
+/// The project that a task's path begins with, and the path in it: of `@scope/name/a.js`, `@scope/name` and `a.js`.
+pub fn project(path: &str) -> Option<(&str, &str)> {
+    let names = if path.starts_with('@') { 2 } else { 1 };
+    let (at, _) = path.match_indices('/').nth(names - 1)?;
+    Some((&path[..at], &path[at + 1..]))
+}
+
 /// How a completion is tested.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Tests {
@@ -161,4 +168,16 @@ pub fn write(path: &Path, traces: &[Trace]) -> Result<(), TaskError> {
         file.flush()
     };
     written().map_err(|cause| TaskError::Write { path: path.to_owned(), cause })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_begins_with_its_project() {
+        assert_eq!(project("a/b/c.py"), Some(("a", "b/c.py")));
+        assert_eq!(project("@s/a/b/c.js"), Some(("@s/a", "b/c.js")));
+        assert_eq!(project("c.py"), None);
+    }
 }

@@ -46,8 +46,11 @@ impl State {
         }
         let cursor = position::offset(&document.text, cursor, self.encoding);
         let (snippets, snippets_before) = match self.settings.suggest.snippet_tokens {
-            Some(0) => Default::default(),
-            _ => document.snippets(cursor, &self.index),
+            0 => Default::default(),
+            _ => match self.indexes.get(&document.location().root) {
+                Some(index) => document.snippets(cursor, index),
+                None => Default::default(),
+            },
         };
         Some(Snapshot {
             cursor,

@@ -4,7 +4,7 @@
 //!
 //! What an open document holds counts before what lies on the disk. Files that did not change are not cut again.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -30,6 +30,8 @@ const PARSE: Duration = Duration::from_millis(500);
 const STALE: Duration = Duration::from_secs(120);
 /// While files are cut, there is a new index this often.
 const PUBLISH: Duration = Duration::from_secs(2);
+/// Documents that a walk keeps near: those that were opened last.
+const NEAR: usize = 32;
 /// Jobs that may wait: more are not taken, which costs nothing but freshness.
 const JOBS: usize = 256;
 
@@ -115,20 +117,20 @@ struct Cutter {
     near: Vec<String>,
     /// Files that are to be cut.
     waiting: VecDeque<(PathBuf, Found)>,
-    /// Whether the index that was made last is no longer true.
-    changed: bool,
+    /// The workspaces whose index is no longer true.
+    changed: HashSet<Option<PathBuf>>,
 }
 
 impl Cutter {
     fn new(jobs: Receiver<Job>, events: Sender<Event>) -> Self {
-        let (files, walked, near, waiting) = Default::default();
-        Self { jobs, events, files, walked, near, waiting, changed: false }
+        let (files, walked, near, waiting, changed) = Default::default();
+        Self { jobs, events, files, walked, near, waiting, changed }
     }
 
     fn run(mut self) {
         let mut published = Instant::now();
         loop {
-            let job = if self.waiting.is_empty() && !self.changed {
+            let job = if self.waiting.is_empty() && self.changed.is_empty() {
                 self.jobs.recv().map_err(|_| TryRecvError::Disconnected)
             } else {
                 self.jobs.try_recv()
@@ -144,7 +146,7 @@ impl Cutter {
             if let Some((root, found)) = self.waiting.pop_front() {
                 self.cut(&root, &found);
             }
-            if self.changed && (self.waiting.is_empty() || published.elapsed() > PUBLISH) {
+            if !self.changed.is_empty() && (self.waiting.is_empty() || published.elapsed() > PUBLISH) {
                 self.publish();
                 published = Instant::now();
             }
@@ -154,7 +156,9 @@ impl Cutter {
     fn take(&mut self, job: Job) {
         match job {
             Job::Near(root, path) => {
+                self.near.retain(|it| *it != path);
                 self.near.push(path);
+                self.near.drain(..self.near.len().saturating_sub(NEAR));
                 if self.walked.get(&root).is_none_or(|at| at.elapsed() > STALE) {
                     self.walk(root);
                 }
@@ -163,15 +167,18 @@ impl Cutter {
                 let file = (text.len_bytes() as u64 <= Limits::USUAL.file_bytes)
                     .then(|| File::new(&at.path, language, &text.to_string(), &mut until(PARSE)))
                     .flatten();
+                self.changed.insert(at.root.clone());
                 self.files.insert(at, Cut { as_found: None, file: file.map(Arc::new) });
-                self.changed = true;
             }
             Job::Gone(at) => {
-                if at.root.is_none() {
-                    self.changed |= self.files.remove(&at).is_some();
-                } else if let Some(cut) = self.files.get_mut(&at) {
-                    // From now on the disk counts again.
-                    cut.as_found = Some((u64::MAX, None));
+                self.files.remove(&at);
+                // From now on the disk counts again.
+                let on_disk = at.root.as_ref().and_then(|root| Some((root.clone(), crawl::find(root, &at.path)?)));
+                match on_disk {
+                    Some(found) => self.waiting.push_front(found),
+                    None => {
+                        self.changed.insert(at.root);
+                    }
                 }
             }
         }
@@ -200,7 +207,9 @@ impl Cutter {
             .into_iter()
             .filter(|(at, cut)| at.root.as_ref() != Some(&root) || cut.as_found.is_none())
             .collect();
-        self.changed |= self.files.len() < count;
+        if self.files.len() < count {
+            self.changed.insert(Some(root.clone()));
+        }
         self.files.extend(still);
         self.walked.insert(root, Instant::now());
     }
@@ -211,20 +220,23 @@ impl Cutter {
             return;
         }
         let file = crawl::cut(root, found, &mut until(PARSE)).map(Arc::new);
+        self.changed.insert(at.root.clone());
         self.files.insert(at, Cut { as_found: Some((found.bytes, found.modified)), file });
-        self.changed = true;
     }
 
+    /// Makes the indexes anew that are no longer true.
     fn publish(&mut self) {
-        self.changed = false;
-        let mut files: Vec<Arc<File>> = self.files.values().filter_map(|cut| cut.file.clone()).collect();
-        // The same files yield the same index, in whatever order they came.
-        files.sort_by(|a, b| a.path.cmp(&b.path));
-        let index = Arc::new(Index::new(files));
-        let (files, waiting) = (index.files().len(), self.waiting.len());
-        // An error means that the session has ended, and so will this thread.
-        let _ = self.events.send(Event::Indexed(index));
-        debug!(files, waiting, "other files are known");
+        for root in mem::take(&mut self.changed) {
+            let files = self.files.iter().filter(|(at, _)| at.root == root);
+            let mut files: Vec<Arc<File>> = files.filter_map(|(_, cut)| cut.file.clone()).collect();
+            // The same files yield the same index, in whatever order they came.
+            files.sort_by(|a, b| a.path.cmp(&b.path));
+            let index = Arc::new(Index::new(files));
+            let (files, waiting) = (index.files().len(), self.waiting.len());
+            // An error means that the session has ended, and so will this thread.
+            let _ = self.events.send(Event::Indexed { root, index });
+            debug!(files, waiting, "other files are known");
+        }
     }
 }
 
@@ -252,7 +264,7 @@ mod tests {
     fn until_indexed(events: &Receiver<Event>, is_so: impl Fn(&Index) -> bool) -> Arc<Index> {
         loop {
             match events.recv_timeout(PATIENCE).unwrap() {
-                Event::Indexed(index) if is_so(&index) => return index,
+                Event::Indexed { index, .. } if is_so(&index) => return index,
                 _ => {}
             }
         }
@@ -279,12 +291,13 @@ mod tests {
         let bytes = |index: &Index| index.files()[0].len();
         until_indexed(&events, |index| bytes(index) == 26);
         workspace.gone(at);
+        until_indexed(&events, |index| bytes(index) == 20);
 
         let alone = Location { root: None, path: "c.py".to_owned() };
         workspace.text(alone.clone(), python(), Rope::from("x = 1\nyy = 2\n"));
-        until_indexed(&events, |index| index.files().len() == 3);
+        until_indexed(&events, |index| paths(index) == ["c.py"]);
         workspace.gone(alone);
-        until_indexed(&events, |index| paths(index) == ["a.py", "b.py"]);
+        until_indexed(&events, |index| index.files().is_empty());
     }
 
     #[test]
@@ -305,7 +318,7 @@ mod tests {
                 cutter.cut(&root, &found);
             }
             cutter.publish();
-            let Ok(Event::Indexed(index)) = events.try_recv() else { panic!("no index") };
+            let Ok(Event::Indexed { index, .. }) = events.try_recv() else { panic!("no index") };
             (again, paths(&index))
         };
         assert_eq!(walk(&|_| {}).1, ["a.py", "b.py", "c.py"]);

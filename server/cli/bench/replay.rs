@@ -53,6 +53,9 @@ pub struct Args {
     /// cursor is before something is typed.
     #[arg(long)]
     plain: bool,
+    /// Let the server read the other files of the tasks' projects, each in a folder of this one; without it, there are none.
+    #[arg(long, value_name = "FOLDER")]
+    workspaces: Option<PathBuf>,
     /// Type the tasks again and again with other pauses until so many minutes are over, and say each minute how much
     /// memory the server has.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=10_000))]
@@ -106,10 +109,28 @@ pub fn run(args: &Args) -> Result<()> {
     // Who waits for each answer waits for the whole of it.
     let plain = args.plain || args.patient;
     let eagerness = args.eagerness.as_deref();
-    let mut client = Client::start(&program, &arguments(&args.model), budget, !plain, eagerness)?;
+    let folder = match &args.workspaces {
+        Some(folder) => {
+            let whole = folder.canonicalize().with_context(|| format!("no folder {}", folder.display()))?;
+            whole.to_str().with_context(|| format!("{} is not UTF-8", whole.display()))?.to_owned()
+        }
+        None => client::NOWHERE.to_owned(),
+    };
+    let mut folders: Vec<String> = match &args.workspaces {
+        Some(_) => {
+            let projects = traces.iter().filter_map(|it| tasks::project(&it.path));
+            projects.map(|(project, _)| format!("{folder}/{project}")).collect()
+        }
+        None => vec![folder.clone()],
+    };
+    folders.sort_unstable();
+    folders.dedup();
+    let mut client =
+        Client::start(&program, &arguments(&args.model), budget, !plain, eagerness, &folders)?;
     client.wait_ready(LOAD, pass_on)?;
     let mut typing = Typing {
         client,
+        folder,
         patient: args.patient,
         plain,
         keystrokes: Vec::new(),
@@ -256,6 +277,8 @@ struct Waiting<'a> {
 /// Somebody who types.
 struct Typing {
     client: Client,
+    /// Where the tasks' paths begin.
+    folder: String,
     patient: bool,
     plain: bool,
     keystrokes: Vec<Keystroke>,
@@ -267,7 +290,7 @@ struct Typing {
 
 impl Typing {
     fn task(&mut self, trace: &Trace) -> Result<()> {
-        let uri = client::uri(&trace.path);
+        let uri = client::uri(&self.folder, &trace.path);
         let mut text = Rope::from_str(&format!("{}{}", trace.prefix, trace.suffix));
         let mut cursor = trace.prefix.len();
         let mut version = 1;

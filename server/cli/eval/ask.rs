@@ -190,7 +190,10 @@ impl Baseline {
         let about = engine.about();
         let Budget { prefix, suffix, .. } = suggest::budget(options, profile);
         let window = match self {
-            Self::Infill => format!("{} + {} lines", LLAMA_LINES.0, LLAMA_LINES.1),
+            Self::Infill => {
+                let others = if options.snippet_tokens > 0 { ", other files" } else { "" };
+                format!("{} + {} lines{others}", LLAMA_LINES.0, LLAMA_LINES.1)
+            }
             Self::Bare => format!("{prefix} + {suffix} tokens"),
         };
         let name = self.name();
@@ -220,7 +223,10 @@ impl Baseline {
             }
             _ => {
                 let (before, behind) = lines_around(&task.prefix, &task.suffix, LLAMA_LINES);
-                server.infill(before, behind, extent)?
+                // What our own prompt has of other files, its own `context` only.
+                let others = task.context.iter().rev().filter(|_| options.snippet_tokens > 0);
+                let others: Vec<_> = others.map(|it| (it.path.as_str(), it.text.as_str())).collect();
+                server.infill(before, behind, &others, extent)?
             }
         };
         Ok(Answer {

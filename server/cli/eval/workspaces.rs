@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::context::crawl::{self, Limits};
 use crate::context::{Index, Place, Snippet};
-use crate::protocol::tasks::Task;
+use crate::protocol::tasks::{self, Task};
 use crate::suggest::Snapshot;
 
 /// A folder with a project in each of its folders; a task's path begins with its project's.
@@ -23,30 +23,11 @@ impl Workspaces {
 
     /// What the project's other files have for a task, of at most so many bytes.
     pub(super) fn find(&mut self, task: &Task, snapshot: &Snapshot, bytes: usize) -> Vec<Snippet> {
-        let Some((project, path)) = project(&task.path) else { return Vec::new() };
+        let Some((project, path)) = tasks::project(&task.path) else { return Vec::new() };
         let Some(language) = snapshot.language else { return Vec::new() };
         let index = self.known.entry(project.to_owned()).or_insert_with(|| {
             crawl::index(&self.folder.join(project), &[path.to_owned()], Limits::USUAL, &mut || false)
         });
         index.find(Place { text: &snapshot.text, cursor: snapshot.cursor, path, language }, bytes)
-    }
-}
-
-/// The project's name and the path in it: of `@scope/name/a.js`, `@scope/name` and `a.js`.
-fn project(path: &str) -> Option<(&str, &str)> {
-    let names = if path.starts_with('@') { 2 } else { 1 };
-    let (at, _) = path.match_indices('/').nth(names - 1)?;
-    Some((&path[..at], &path[at + 1..]))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_begins_with_its_project() {
-        assert_eq!(project("a/b/c.py"), Some(("a", "b/c.py")));
-        assert_eq!(project("@s/a/b/c.js"), Some(("@s/a", "b/c.js")));
-        assert_eq!(project("c.py"), None);
     }
 }

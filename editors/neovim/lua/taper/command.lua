@@ -12,6 +12,7 @@ M.options = {
   ['max-tokens'] = { '96' },
   ['prefix-tokens'] = { '2048' },
   ['suffix-tokens'] = { '0', '128', '400' },
+  ['snippet-tokens'] = { '0', '512' },
   ['enable'] = { 'true', 'false' },
   ['disabled-languages'] = {},
   ['debounce-ms'] = { '0', '75' },
