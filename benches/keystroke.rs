@@ -89,7 +89,16 @@ fn main() {
     typing("json, numbers", language, &numbers(10_000), "12345,\n  ", whole, &profile, &tokens, &snippets);
     typing("json, numbers", language, &numbers(100_000), "12345,\n  ", whole, &profile, &tokens, &snippets);
     let language = taper_grammars::by_id("javascript").expect("a row");
-    typing("javascript, one line", language, &minified(), "if(a){return b(c)}", whole, &profile, &tokens, &snippets);
+    typing(
+        "javascript, one line",
+        language,
+        &minified(),
+        "if(a){return b(c)}",
+        whole,
+        &profile,
+        &tokens,
+        &snippets,
+    );
 }
 
 /// The index of a folder, and what it costs.

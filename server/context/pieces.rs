@@ -12,7 +12,7 @@ use crate::syntax::Syntax;
 use crate::text::Rope;
 
 /// Lines of a window: it ends at the first blank line after so many, and at so many anyway.
-const WINDOW: (usize, usize) = (6, 14);
+const WINDOW: (usize, usize) = (4, 8);
 /// A file with a longer line is data, or was made by a program; in bytes.
 const LONGEST_LINE: usize = 1000;
 /// An outline has at most so many heads, each of at most so many bytes: the rest is another outline.

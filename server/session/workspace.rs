@@ -173,7 +173,8 @@ impl Cutter {
             Job::Gone(at) => {
                 self.files.remove(&at);
                 // From now on the disk counts again.
-                let on_disk = at.root.as_ref().and_then(|root| Some((root.clone(), crawl::find(root, &at.path)?)));
+                let on_disk =
+                    at.root.as_ref().and_then(|root| Some((root.clone(), crawl::find(root, &at.path)?)));
                 match on_disk {
                     Some(found) => self.waiting.push_front(found),
                     None => {

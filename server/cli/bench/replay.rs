@@ -125,8 +125,7 @@ pub fn run(args: &Args) -> Result<()> {
     };
     folders.sort_unstable();
     folders.dedup();
-    let mut client =
-        Client::start(&program, &arguments(&args.model), budget, !plain, eagerness, &folders)?;
+    let mut client = Client::start(&program, &arguments(&args.model), budget, !plain, eagerness, &folders)?;
     client.wait_ready(LOAD, pass_on)?;
     let mut typing = Typing {
         client,
