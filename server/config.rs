@@ -31,6 +31,8 @@ pub struct Settings {
     pub debounce: Duration,
     /// Whether what becomes of suggestions is counted.
     pub statistics: bool,
+    /// Whether the project's other files are read.
+    pub other_files: bool,
     /// How to suggest.
     pub suggest: Options,
     /// Which model, and how it runs.
@@ -79,6 +81,7 @@ impl Default for Settings {
             early_answer: Duration::from_millis(50),
             debounce: Duration::ZERO,
             statistics: true,
+            other_files: true,
             suggest: Options::default(),
             engine: EngineSettings::default(),
         }
@@ -222,11 +225,22 @@ const KEYS: &[Key] = &[
     Key {
         name: "snippet-tokens",
         expected: "a whole number from 0 to 8192",
-        default: "512",
-        description: "Tokens of the project's other files that the model sees at most: pieces that share words with the \
-                      place; 0 is none. Files that git ignores, and what looks like a key or a password, are left out.",
+        default: "0",
+        description: "Tokens of the project's other files that the model sees at most, in pieces that share words with the \
+                      place; 0 is what is best for the model.",
         set: |settings, value| {
-            settings.suggest.snippet_tokens = size(value, 0..=8192)?;
+            settings.suggest.snippet_tokens = Some(size(value, 0..=8192)?).filter(|&tokens| tokens > 0);
+            Some(())
+        },
+    },
+    Key {
+        name: "other-files",
+        expected: "true or false",
+        default: "true",
+        description: "Whether the project's other files are read, for a model that makes use of them. What git ignores, and \
+                      what looks like a key or a password, never is.",
+        set: |settings, value| {
+            settings.other_files = value.as_bool()?;
             Some(())
         },
     },

@@ -316,7 +316,7 @@ mod tests {
     use super::*;
     use crate::prompt::template::Form;
 
-    const TESTED: Form = Form { layout: Layout::Plain, heal: false, header: true, suffix: 128 };
+    const TESTED: Form = Form { layout: Layout::Plain, heal: false, header: true, suffix: 128, snippets: 0 };
 
     #[test]
     fn as_it_was_some_lines_ago_a_prompt_begins_with_what_was_read_then() {

@@ -109,8 +109,8 @@ pub enum Event {
     },
     /// Somebody wants to know how the last answers came about.
     Explain(oneshot::Sender<Explanations>),
-    /// The engine is loaded, or could not be (why).
-    Loaded(Result<Box<About>, String>),
+    /// The engine is loaded, and how many tokens of other files are best for it; or it could not be (why).
+    Loaded(Result<(Box<About>, usize), String>),
     /// The completer came to the end of its work on a question.
     Worked {
         /// The question.
@@ -260,6 +260,7 @@ impl Session {
             pauses: Pauses::default(),
             explained: Explanations::default(),
             watch: Watch::new(counter),
+            best_snippets: 0,
             workspace,
             indexes: HashMap::new(),
             attended: None,
@@ -325,6 +326,8 @@ struct State {
     explained: Explanations,
     /// What is shown, and what becomes of it.
     watch: Watch,
+    /// Tokens of other files that are best for the model.
+    best_snippets: usize,
     /// Who looks through the code around the documents, and what was made of each workspace last.
     workspace: Workspace,
     indexes: HashMap<Option<PathBuf>, Arc<Index>>,
@@ -570,6 +573,7 @@ impl State {
             self.documents.values_mut().for_each(|(_, cache)| cache.clear());
         }
         self.settings = settings;
+        self.look_around_all();
         if !self.settings.statistics {
             self.watch.forget_all();
         }
@@ -587,10 +591,12 @@ impl State {
         }
     }
 
-    fn loaded(&mut self, outcome: Result<Box<About>, String>) {
+    fn loaded(&mut self, outcome: Result<(Box<About>, usize), String>) {
         match outcome {
-            Ok(about) => {
+            Ok((about, snippets)) => {
                 self.model = Model::Ready;
+                self.best_snippets = snippets;
+                self.look_around_all();
                 self.watch.use_model(&about.model);
                 self.told = None;
                 (self.notices)(Notice::Loaded(about));

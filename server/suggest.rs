@@ -100,8 +100,8 @@ pub struct Options {
     pub prefix_tokens: usize,
     /// Tokens of this file after the cursor that the model sees at most; `None`: what is best for the model.
     pub suffix_tokens: Option<usize>,
-    /// Tokens of other files that the model sees at most.
-    pub snippet_tokens: usize,
+    /// Tokens of other files that the model sees at most; `None`: what is best for the model.
+    pub snippet_tokens: Option<usize>,
     /// What is worked on while nobody waits for an answer.
     pub idle: Idle,
 }
@@ -145,7 +145,7 @@ impl Default for Options {
             eagerness: Eagerness::Medium,
             prefix_tokens: 2048,
             suffix_tokens: None,
-            snippet_tokens: 512,
+            snippet_tokens: None,
             idle: Idle::Modest,
         }
     }
@@ -362,7 +362,7 @@ pub fn budget(options: &Options, profile: &Profile) -> prompt::Budget {
     prompt::Budget {
         prefix: options.prefix_tokens,
         suffix: options.suffix_tokens.unwrap_or(profile.form.suffix),
-        snippets: options.snippet_tokens,
+        snippets: options.snippet_tokens.unwrap_or(profile.form.snippets),
         answer: options.max_tokens,
     }
 }

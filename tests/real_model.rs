@@ -162,7 +162,7 @@ fn the_other_files_of_the_workspace_are_known() {
         "rootUri": format!("file://{root}"),
         "capabilities": { "textDocument": { "inlineCompletion": {} }, "window": { "workDoneProgress": true } },
         // No deadline: what counts here is what comes.
-        "initializationOptions": { "latency-budget-ms": 60_000, "eagerness": "high" },
+        "initializationOptions": { "latency-budget-ms": 60_000, "eagerness": "high", "snippet-tokens": 512 },
     }));
     client.wait_ready();
     let uri = |name: &str| format!("file://{root}/{name}");

@@ -162,6 +162,8 @@ pub struct Form {
     pub header: bool,
     /// Tokens after the cursor that it sees at most, where the user has not said.
     pub suffix: usize,
+    /// Tokens of the project's other files that it sees at most, where the user has not said.
+    pub snippets: usize,
 }
 
 /// Which text stands where.
@@ -190,17 +192,25 @@ static FORMS: &[FormRow] = &[
     // 400 tokens, are as good within the noise (`benches/quality/tune-0.5b.txt`).
     FormRow {
         words: &["qwen2.5-coder", "0.5b", "instruct"],
-        form: Form { layout: Layout::Anchored { lines: 10 }, heal: true, header: true, suffix: 128 },
+        form: Form {
+            layout: Layout::Anchored { lines: 10 },
+            heal: true,
+            header: true,
+            suffix: 128,
+            snippets: 0,
+        },
     },
 ];
 
 /// For models whose fill-in training is intact, as Qwen2.5-Coder-1.5B: 56 % exact, 44 to 50 % otherwise. They make use of what
 /// stands behind the cursor: of 24 tasks (`real_*_rest` and `_line`) it answers 12 exactly with 1,280 and 400 tokens, 8 with 2,048
 /// and 128, though that is more to read; llama.cpp's `/infill` 10.
-const DEFAULT_FORM: Form = Form { layout: Layout::Plain, heal: false, header: true, suffix: 400 };
+const DEFAULT_FORM: Form =
+    Form { layout: Layout::Plain, heal: false, header: true, suffix: 400, snippets: 512 };
 
 /// Without FIM tokens there is only the text before the cursor to continue.
-const PREFIX_ONLY_FORM: Form = Form { layout: Layout::Plain, heal: true, header: true, suffix: 0 };
+const PREFIX_ONLY_FORM: Form =
+    Form { layout: Layout::Plain, heal: true, header: true, suffix: 0, snippets: 0 };
 
 /// How one loaded model is asked: chosen once, when the model is loaded.
 #[derive(Debug, Clone)]
@@ -252,6 +262,11 @@ impl Profile {
     pub fn file_token(&self) -> Option<TokenId> {
         let it = self.template.as_ref()?;
         it.path.filter(|_| matches!(it.template.path, PathForm::Token(_)))
+    }
+
+    /// Tokens of other files that are best for the model: none in a format that has no place for them.
+    pub fn snippets(&self) -> usize {
+        if self.file_token().is_none() { 0 } else { self.form.snippets }
     }
 
     /// One line for `doctor`: the format and the form.

@@ -26,6 +26,7 @@ impl State {
     fn snapshot(&mut self, uri: &str, cursor: Position, trigger: Trigger) -> Option<Snapshot> {
         self.moment += 1;
         self.attend(uri);
+        let wanted = self.wanted_snippets();
         // Typing gets no candidates to be ranked.
         let open = if trigger == Trigger::Invoked { self.others(uri) } else { Vec::new() };
         let Some((document, _)) = self.documents.get_mut(uri) else {
@@ -45,13 +46,9 @@ impl State {
             return None;
         }
         let cursor = position::offset(&document.text, cursor, self.encoding);
-        let (snippets, snippets_before) = match self.settings.suggest.snippet_tokens {
-            0 => Default::default(),
-            _ => match self.indexes.get(&document.location().root) {
-                Some(index) => document.snippets(cursor, index),
-                None => Default::default(),
-            },
-        };
+        let index = self.indexes.get(&document.location().root).filter(|_| wanted > 0);
+        let (snippets, snippets_before) =
+            index.map_or_else(Default::default, |index| document.snippets(cursor, index, wanted));
         Some(Snapshot {
             cursor,
             syntax: document.syntax(cursor).cloned(),
@@ -67,6 +64,14 @@ impl State {
         })
     }
 
+    /// Tokens of other files that prompts may have.
+    fn wanted_snippets(&self) -> usize {
+        if !self.settings.other_files {
+            return 0;
+        }
+        self.settings.suggest.snippet_tokens.unwrap_or(self.best_snippets)
+    }
+
     /// Somebody works in a document: what was written in the one before is to be known there.
     fn attend(&mut self, uri: &str) {
         if self.attended.as_deref() == Some(uri) {
@@ -79,6 +84,9 @@ impl State {
 
     /// Lets questions about other documents know a document's text.
     pub(super) fn let_others_see(&mut self, uri: &str) {
+        if self.wanted_snippets() == 0 {
+            return;
+        }
         let Some((document, _)) = self.documents.get_mut(uri) else { return };
         if let (Some(language), Some(text)) = (document.language, document.unseen()) {
             self.workspace.text(document.location(), language, text);
@@ -88,10 +96,19 @@ impl State {
     /// Looks through the code around a document that was opened.
     pub(super) fn look_around(&mut self, uri: &str) {
         self.let_others_see(uri);
-        let Some((document, _)) = self.documents.get(uri) else { return };
+        let reads = self.wanted_snippets() > 0 && self.settings.suggest.idle != Idle::Off;
+        let Some((document, _)) = self.documents.get(uri).filter(|_| reads) else { return };
         let Location { root, path } = document.location();
-        if let Some(root) = root.filter(|_| self.settings.suggest.idle != Idle::Off) {
+        if let Some(root) = root {
             self.workspace.near(root, path);
+        }
+    }
+
+    /// Looks through the code around all documents: there is a use for it now, if there was none.
+    pub(super) fn look_around_all(&mut self) {
+        let open: Vec<String> = self.documents.keys().cloned().collect();
+        for uri in open {
+            self.look_around(&uri);
         }
     }
 

@@ -151,7 +151,7 @@ impl Completer {
                     kernel = about.kernel,
                     "the model is loaded"
                 );
-                let outcome = Ok(Box::new(about.clone()));
+                let outcome = Ok((Box::new(about.clone()), resident.profile.snippets()));
                 (Some(resident), outcome)
             }
             Err(problem) => (None, Err(format!("{problem:#}"))),

@@ -10,6 +10,7 @@ use taper_grammars::Language;
 use tracing::debug;
 
 use crate::context::{Index, Place, Snippet};
+use crate::prompt::BYTES_PER_TOKEN;
 use crate::session::workspace::Location;
 use crate::suggest::fate::Life;
 use crate::suggest::names::OpenFile;
@@ -26,8 +27,6 @@ const EFFORT: usize = 30;
 
 /// What helps is looked for again when the cursor has moved so many lines.
 const MOVED: usize = 24;
-/// Bytes of other files that are looked for: more than any setting's tokens are a prompt takes the best of.
-const SNIPPETS: usize = 8 << 10;
 
 /// A document as the editor opens it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,8 +57,8 @@ pub struct Change {
 /// What of other files helps in a document.
 #[derive(Debug, Default)]
 struct Found {
-    /// At this line, as far as this index knew.
-    at: Option<(usize, Arc<Index>)>,
+    /// At this line, as far as this index knew, for so many tokens.
+    at: Option<(usize, Arc<Index>, usize)>,
     snippets: Arc<[Snippet]>,
     /// What was found before that: prompts with it may still be in the engine's cache.
     before: Arc<[Snippet]>,
@@ -211,16 +210,22 @@ impl Document {
 
     /// What of other files helps at a place, and what was said to help before that: both stay the same while somebody types
     /// there, for every change means that the model reads everything anew.
-    pub(crate) fn snippets(&mut self, cursor: usize, index: &Arc<Index>) -> (Arc<[Snippet]>, Arc<[Snippet]>) {
+    pub(crate) fn snippets(
+        &mut self,
+        cursor: usize,
+        index: &Arc<Index>,
+        tokens: usize,
+    ) -> (Arc<[Snippet]>, Arc<[Snippet]>) {
         let Some(language) = self.language else { return Default::default() };
         let line = self.text.byte_to_line(cursor);
-        let holds =
-            |(at, known): &(usize, Arc<Index>)| at.abs_diff(line) < MOVED && Arc::ptr_eq(known, index);
+        let holds = |(at, known, most): &(usize, Arc<Index>, usize)| {
+            at.abs_diff(line) < MOVED && Arc::ptr_eq(known, index) && *most == tokens
+        };
         if !self.found.at.as_ref().is_some_and(holds) {
             let place = Place { text: &self.text, cursor, path: &self.path, language };
-            let now = index.find(place, SNIPPETS);
+            let now = index.find(place, tokens * BYTES_PER_TOKEN);
             debug!(line, snippets = now.len(), files = index.files().len(), "looked into other files");
-            self.found.at = Some((line, Arc::clone(index)));
+            self.found.at = Some((line, Arc::clone(index), tokens));
             if now[..] != self.found.snippets[..] {
                 self.found.before = std::mem::replace(&mut self.found.snippets, now.into());
             }

@@ -184,7 +184,13 @@ mod tests {
     fn asked_well(engine: Scripted) -> (Box<dyn Engine>, Profile) {
         let engine: Box<dyn Engine> = Box::new(engine.answering(|_| "call()".to_owned()));
         let mut profile = Profile::of(engine.about(), engine.tokens());
-        profile.form = Form { layout: Layout::Anchored { lines: 10 }, heal: true, header: true, suffix: 128 };
+        profile.form = Form {
+            layout: Layout::Anchored { lines: 10 },
+            heal: true,
+            header: true,
+            suffix: 128,
+            snippets: 0,
+        };
         (engine, profile)
     }
 
@@ -353,6 +359,7 @@ mod tests {
     #[test]
     fn no_keystroke_waits_for_what_other_files_say_anew() {
         let mut it = fast_engine();
+        it.1.form.snippets = 200;
         let snippets = |text: &str| -> std::sync::Arc<[Snippet]> {
             [Snippet { path: "b".to_owned(), text: text.to_owned() }].into()
         };

@@ -81,12 +81,13 @@ impl FormArgs {
     /// The loaded model's profile with these changes.
     pub(super) fn profile(&self, engine: &dyn Engine) -> Profile {
         let mut profile = Profile::of(engine.about(), engine.tokens());
-        let Form { layout, heal, header, suffix } = profile.form;
+        let Form { layout, heal, header, suffix, snippets } = profile.form;
         profile.form = Form {
             layout: self.layout.map_or(layout, |it| it.0),
             heal: self.heal.unwrap_or(heal),
             header: self.header.unwrap_or(header),
             suffix: self.suffix_tokens.unwrap_or(suffix),
+            snippets: self.snippet_tokens.unwrap_or(snippets),
         };
         profile
     }
@@ -110,7 +111,7 @@ impl FormArgs {
             },
             prefix_tokens: self.prefix_tokens.unwrap_or(default.prefix_tokens),
             suffix_tokens: None,
-            snippet_tokens: self.snippet_tokens.unwrap_or(default.snippet_tokens),
+            snippet_tokens: None,
             idle: default.idle,
         }
     }

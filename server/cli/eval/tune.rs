@@ -201,14 +201,15 @@ fn row(model: &str, best: &Trial) -> String {
         .filter(|word| !word.is_empty() && !stored(word))
         .map(|word| format!("{word:?}"))
         .collect();
-    let Form { layout, heal, header, suffix } = best.form;
+    let Form { layout, heal, header, suffix, snippets } = best.form;
     let layout = match layout {
         Layout::Plain => "Layout::Plain".to_owned(),
         Layout::Anchored { lines } => format!("Layout::Anchored {{ lines: {lines} }}"),
     };
     format!(
         "    // {:.0} % of {} tasks exact; `taper eval --tune`.\n    FormRow {{\n        words: &[{}],\n        \
-         form: Form {{ layout: {layout}, heal: {heal}, header: {header}, suffix: {suffix} }},\n    }},",
+         form: Form {{ layout: {layout}, heal: {heal}, header: {header}, suffix: {suffix}, snippets: {snippets} \
+         }},\n    }},",
         100.0 * best.exact(),
         best.scores.len(),
         words.join(", ")
@@ -222,7 +223,8 @@ mod tests {
 
     fn trial(lines: usize, exact: usize, similarity: f64) -> Trial {
         let scores = (0..20).map(|at| (f64::from(u8::from(at < exact)), similarity)).collect();
-        let form = Form { layout: Layout::Anchored { lines }, heal: true, header: false, suffix: 128 };
+        let form =
+            Form { layout: Layout::Anchored { lines }, heal: true, header: false, suffix: 128, snippets: 0 };
         Trial { form, scores, read: 600.0 }
     }
 
@@ -238,7 +240,7 @@ mod tests {
         report(name, &[trial(4, 2, 0.5), trial(10, 15, 0.5)], &mut text).unwrap();
         let text = String::from_utf8(text).unwrap();
         let row = "    FormRow {\n        words: &[\"qwen2.5\", \"coder\", \"0.5b\", \"instruct\"],\n        form: \
-                   Form { layout: Layout::Anchored { lines: 10 }, heal: true, header: false, suffix: 128 },\n    },";
+                   Form { layout: Layout::Anchored { lines: 10 }, heal: true, header: false, suffix: 128, snippets: 0 },\n    },";
         assert!(text.contains(row), "{text}");
         assert!(text.contains("now") && !text.contains("as good"), "{text}");
         let mut text = Vec::new();

@@ -13,6 +13,7 @@ M.options = {
   ['prefix-tokens'] = { '2048' },
   ['suffix-tokens'] = { '0', '128', '400' },
   ['snippet-tokens'] = { '0', '512' },
+  ['other-files'] = { 'true', 'false' },
   ['enable'] = { 'true', 'false' },
   ['disabled-languages'] = {},
   ['debounce-ms'] = { '0', '75' },
