@@ -143,15 +143,17 @@ fn others<'a>(
     })
 }
 
-/// The budgets below `whole`, in big steps, largest first.
+/// The budgets below `whole`, in big steps, the best first: rather nothing of other files than less of its own.
 fn budgets(whole: Budget) -> impl Iterator<Item = Budget> {
     let (prefix, suffix) = SHORTEST;
     let halves = std::iter::successors(Some(whole), |it| {
         Some(Budget { prefix: it.prefix / 2, suffix: it.suffix / 2, snippets: it.snippets / 2, ..*it })
     });
     let halves = halves.skip(1).take_while(move |it| it.prefix > prefix * 3 / 2);
+    let alone = |it: Budget| Some(Budget { snippets: 0, ..it }).filter(|_| it.snippets > 0);
+    let all = [whole].into_iter().chain(halves).flat_map(move |it| [Some(it), alone(it)]).flatten();
     let shortest = Budget { prefix, suffix: suffix.min(whole.suffix), snippets: 0, ..whole };
-    halves.chain(Some(shortest).filter(|_| whole.prefix > prefix))
+    all.skip(1).chain(Some(shortest).filter(|_| whole.prefix > prefix))
 }
 
 #[cfg(test)]
@@ -354,6 +356,20 @@ mod tests {
                 assert!(pause == 1 || layout == Layout::Plain || all.iter().any(|work| work.older), "{told}");
             }
         }
+    }
+
+    #[test]
+    fn nothing_of_other_files_comes_before_less_of_its_own() {
+        let of = |snippets| {
+            let whole = Budget { prefix: 2048, suffix: 400, snippets, answer: 96 };
+            let all = budgets(whole).map(|it| (it.prefix, it.suffix, it.snippets));
+            all.collect::<Vec<_>>()
+        };
+        assert_eq!(of(0), [(1024, 200, 0), (512, 100, 0), (256, 50, 0), (160, 40, 0)]);
+        let with: Vec<_> = of(512);
+        assert_eq!(with[..3], [(2048, 400, 0), (1024, 200, 256), (1024, 200, 0)]);
+        let alone: Vec<_> = with[1..].iter().filter(|it| it.2 == 0).copied().collect();
+        assert_eq!(alone, of(0));
     }
 
     #[test]
