@@ -41,6 +41,8 @@ const COST: f32 = 0.3;
 const PATH: f32 = 40.0;
 /// A word in more than one in so many pieces tells nothing.
 const COMMON: usize = 8;
+/// Pieces that are looked at in order of their scores.
+const LOOKED_AT: usize = 400;
 /// A piece with less than this share of the best one's score is left out.
 const WORTH: f32 = 0.35;
 /// Of a piece that says mostly what stands around the cursor already, nothing new is learnt: this share of its lines.
@@ -63,30 +65,49 @@ pub struct Place<'a> {
 #[derive(Debug, Default)]
 pub struct Index {
     files: Vec<Arc<File>>,
-    /// Where each piece is: in which file, and the how-manyth.
-    pieces: Vec<(u32, u32)>,
+    pieces: Vec<Entry>,
     /// Which pieces say a word, and how often.
     said: HashMap<Word, Vec<(u32, u8)>>,
-    /// Words that a piece says, on average.
-    average: f32,
+    /// Which pieces define a name.
+    defined: HashMap<Word, Vec<u32>>,
+}
+
+/// A piece, as the ranking looks at it.
+#[derive(Debug)]
+struct Entry {
+    /// In which file it is, and the how-manyth there.
+    file: u32,
+    number: u32,
+    /// BM25's `k1 (1 - b + b l)`, with `l` its length relative to the average.
+    length: f32,
+    /// What its score is multiplied by for what it costs.
+    cheapness: f32,
 }
 
 impl Index {
     /// The index of these files.
     pub fn new(files: Vec<Arc<File>>) -> Self {
         let mut it = Self { files, ..Self::default() };
-        let mut length = 0.0;
+        let mut words = 0.0;
         for (file, at) in it.files.iter().zip(0..) {
             for (piece, number) in file.pieces.iter().zip(0..) {
                 let place = u32::try_from(it.pieces.len()).unwrap_or(u32::MAX);
-                it.pieces.push((at, number));
-                length += piece.length as f32;
+                let length = piece.length as f32;
+                words += length;
+                let cheapness = (file.text_of(&piece.extent).len() as f32 + PATH).powf(-COST);
+                it.pieces.push(Entry { file: at, number, length, cheapness });
                 for &(word, times) in &piece.words {
                     it.said.entry(word).or_default().push((place, times));
                 }
+                for &word in &piece.defines {
+                    it.defined.entry(word).or_default().push(place);
+                }
             }
         }
-        it.average = length / it.pieces.len().max(1) as f32;
+        let average = words / it.pieces.len().max(1) as f32;
+        for entry in &mut it.pieces {
+            entry.length = K1 * (1.0 - B + B * entry.length / average);
+        }
         it
     }
 
@@ -96,15 +117,15 @@ impl Index {
     }
 
     fn piece(&self, at: u32) -> (&File, &Piece) {
-        let (file, piece) = self.pieces[at as usize];
+        let Entry { file, number, .. } = self.pieces[at as usize];
         let file = &self.files[file as usize];
-        (file, &file.pieces[piece as usize])
+        (file, &file.pieces[number as usize])
     }
 
     /// The pieces of other files that help most at a place, of at most so many bytes together, the best last.
     pub fn find(&self, place: Place<'_>, bytes: usize) -> Vec<Snippet> {
         let asked = Asked::new(place);
-        let mut scores: HashMap<u32, f32> = HashMap::new();
+        let mut scores = vec![0.0; self.pieces.len()];
         let all = self.pieces.len();
         for (word, weight) in &asked.words {
             let Some(said) = self.said.get(word) else { continue };
@@ -112,28 +133,38 @@ impl Index {
                 continue;
             }
             let (n, all) = (said.len() as f32, all as f32);
-            let rarity = (1.0 + (all - n + 0.5) / (n + 0.5)).ln();
+            let weight = weight * (1.0 + (all - n + 0.5) / (n + 0.5)).ln();
             for &(at, times) in said {
-                let (file, piece) = self.piece(at);
-                if file.family != asked.family || file.path == place.path {
-                    continue;
-                }
                 let times = f32::from(times);
-                let long = 1.0 - B + B * piece.length as f32 / self.average;
-                let mut score = times * (K1 + 1.0) / (times + K1 * long);
-                if piece.defines.contains(word) {
-                    score += DEFINES;
-                }
-                *scores.entry(at).or_default() += weight * rarity * score;
+                scores[at as usize] +=
+                    weight * times * (K1 + 1.0) / (times + self.pieces[at as usize].length);
+            }
+            for &at in self.defined.get(word).into_iter().flatten() {
+                scores[at as usize] += weight * DEFINES;
             }
         }
-        let worth = |(at, score): (u32, f32)| {
-            let (file, piece) = self.piece(at);
-            let cost = file.text_of(&piece.extent).len() as f32 + PATH;
-            (score * asked.nearness(file) / cost.powf(COST), at)
-        };
-        let mut ranked: Vec<(f32, u32)> = scores.into_iter().map(worth).collect();
-        ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        // What its own file says, and what other languages say, is no help.
+        let nearness: Vec<f32> = self
+            .files
+            .iter()
+            .map(|it| {
+                let other = it.family == asked.family && it.path != place.path;
+                if other { asked.nearness(it) } else { 0.0 }
+            })
+            .collect();
+        let mut ranked: Vec<(f32, u32)> = Vec::new();
+        for ((score, entry), at) in scores.iter().zip(&self.pieces).zip(0..) {
+            let worth = score * entry.cheapness * nearness[entry.file as usize];
+            if worth > 0.0 {
+                ranked.push((worth, at));
+            }
+        }
+        let better = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+        if ranked.len() > LOOKED_AT {
+            ranked.select_nth_unstable_by(LOOKED_AT, better);
+            ranked.truncate(LOOKED_AT);
+        }
+        ranked.sort_unstable_by(better);
         self.fitting(&ranked, &asked, bytes)
     }
 
@@ -179,9 +210,9 @@ impl Index {
 
     /// Whether the window `next` stands right behind `before`.
     fn follows(&self, before: u32, next: u32) -> bool {
-        let (a, b) = (self.pieces[before as usize], self.pieces[next as usize]);
+        let (a, b) = (&self.pieces[before as usize], &self.pieces[next as usize]);
         let lines = |at| matches!(self.piece(at).1.extent, Extent::Lines(_));
-        a.0 == b.0 && a.1 + 1 == b.1 && lines(before) && lines(next)
+        a.file == b.file && a.number + 1 == b.number && lines(before) && lines(next)
     }
 }
 
