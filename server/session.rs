@@ -436,7 +436,6 @@ impl State {
                 self.let_go(&uri, Question::abandon);
                 self.outdate(&uri, None);
                 self.forget_shown(&uri);
-                self.let_others_see(&uri);
                 if let Some((document, _)) = self.documents.remove(&uri) {
                     self.workspace.gone(document.location());
                 }

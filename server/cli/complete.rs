@@ -104,14 +104,16 @@ pub fn run(args: &Args) -> Result<()> {
         snippets_before: Default::default(),
     };
     let profile = Profile::of(engine.about(), engine.tokens());
-    if let Some((root, inside)) = workspace(&path)
+    let bytes = suggest::snippet_bytes(&snapshot.options, &profile);
+    if bytes > 0
+        && let Some((root, inside)) = workspace(&path)
         && let Some(language) = language
     {
         let walk_end = Instant::now() + WALK_BUDGET;
         let near = [inside.clone()];
         let index = crawl::index(&root, &near, Limits::USUAL, &mut || Instant::now() > walk_end);
         let place = Place { text: &snapshot.text, cursor, path: &inside, language };
-        snapshot.snippets = index.find(place, suggest::snippet_bytes(&snapshot.options, &profile)).into();
+        snapshot.snippets = index.find(place, bytes).into();
     }
     let asked = Instant::now();
     let (suggestion, work) =
