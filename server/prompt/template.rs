@@ -189,8 +189,8 @@ struct FormRow {
 static FORMS: &[FormRow] = &[
     // The official 0.5B instruct file was quantized twice and lost much of its fill-in training: as a plain
     // continuer it answers 48 % of the tasks exactly, against 20 % in the plain layout. More lines, and a suffix of 64 to
-    // 400 tokens, are as good within the noise (`benches/quality/tune-0.5b.txt`). Other files do not help it: 41 of 128 tasks
-    // exactly with 512 tokens of them, 42 without (`benches/quality/snippets-0.5b-512.csv`).
+    // 400 tokens, are as good within the noise (`benches/quality/tune-0.5b.txt`). Other files do not help it: of 128 tasks it
+    // answers 43 exactly with 512 tokens of them, 42 without, as many lost as won (`benches/quality/README.md`).
     FormRow {
         words: &["qwen2.5-coder", "0.5b", "instruct"],
         form: Form {
