@@ -47,6 +47,9 @@ fn main() {
     let about = About { model: name, context: 4096, ..About::default() };
     let profile = Profile::of(&about, &tokens);
     println!("vocabulary: {} ({} tokens); {}", about.model, tokens.len(), profile.describe());
+    let workspace = arguments.iter().skip_while(|it| *it != "--workspace").nth(1);
+    let index = index(Path::new(workspace.map_or(".", String::as_str)));
+    let snippets: Arc<[Snippet]> = look(&index).into();
     println!(
         "tree: {}; times in ms, steps at p95",
         if whole { "of the whole file" } else { "around the cursor" }
@@ -69,9 +72,6 @@ fn main() {
         "undone",
         "tree MiB"
     );
-    let workspace = arguments.iter().skip_while(|it| *it != "--workspace").nth(1);
-    let index = index(Path::new(workspace.map_or(".", String::as_str)));
-    let snippets: Arc<[Snippet]> = look(&index).into();
     for lines in [1_000, 10_000, 100_000] {
         for (name, source, typed) in [
             ("python", python as fn(usize) -> String, PYTHON),
@@ -110,7 +110,7 @@ fn index(folder: &Path) -> Index {
     let cut: Vec<_> =
         found.iter().filter_map(|it| crawl::cut(folder, it, &mut || false)).map(Arc::new).collect();
     let cut_in = start.elapsed() - walked;
-    let bytes: usize = cut.iter().map(|it| it.len()).sum();
+    let bytes: usize = cut.iter().map(|it| it.text().len()).sum();
     let start = Instant::now();
     let index = Index::new(cut);
     println!(
@@ -127,7 +127,7 @@ fn index(folder: &Path) -> Index {
 
 /// Looks into other files at many places of the largest of them, and says how long it takes; what helps at the last place.
 fn look(index: &Index) -> Vec<Snippet> {
-    let Some(file) = index.files().iter().max_by_key(|it| it.len()) else { return Vec::new() };
+    let Some(file) = index.files().iter().max_by_key(|it| it.text().len()) else { return Vec::new() };
     let language = taper_grammars::by_path(Path::new(&file.path)).expect("it was cut");
     let text = Rope::from_str(file.text());
     let (mut times, mut found) = (Vec::new(), Vec::new());

@@ -13,6 +13,7 @@ pub mod window;
 
 use crate::context::Snippet;
 use crate::text::Rope;
+use crate::text::lines::is_word;
 use template::{Layout, Order, PathForm, Profile, Resolved};
 use window::Window;
 
@@ -66,33 +67,34 @@ pub fn build(profile: &Profile, tokens: &Tokens, file: File<'_>, budget: Budget)
 /// many, and most of their text is the same.
 #[derive(Debug, Default)]
 pub struct Memo {
-    own: RefCell<Vec<(Range<usize>, Vec<TokenId>)>>,
+    own: Encoded<Range<usize>>,
     /// By where the snippet lies: it is borrowed for as long as the memo is in use.
-    snippets: RefCell<Vec<(*const Snippet, Vec<TokenId>)>>,
+    snippets: Encoded<*const Snippet>,
 }
+
+/// What was encoded, by what names it.
+type Encoded<K> = RefCell<Vec<(K, Vec<TokenId>)>>;
 
 impl Memo {
     /// The tokens of `text`, which stands at `at` in the file, in bytes.
     fn encode(&self, tokens: &Tokens, text: &str, at: Range<usize>) -> Vec<TokenId> {
-        let mut known = self.own.borrow_mut();
-        if let Some((_, ids)) = known.iter().find(|(it, _)| *it == at) {
-            return ids.clone();
-        }
-        let ids = tokens.encode(text);
-        known.push((at, ids.clone()));
-        ids
+        once(&self.own, at, || tokens.encode(text))
     }
 
     /// The tokens of a snippet with its path before it, but for the format's token.
     fn encode_snippet(&self, tokens: &Tokens, snippet: &Snippet) -> Vec<TokenId> {
-        let mut known = self.snippets.borrow_mut();
-        if let Some((_, ids)) = known.iter().find(|(it, _)| std::ptr::eq(*it, snippet)) {
-            return ids.clone();
-        }
-        let ids = tokens.encode(&as_file(&snippet.path, &snippet.text));
-        known.push((snippet, ids.clone()));
-        ids
+        once(&self.snippets, snippet, || tokens.encode(&as_file(&snippet.path, &snippet.text)))
     }
+}
+
+fn once<K: PartialEq>(known: &Encoded<K>, key: K, encode: impl FnOnce() -> Vec<TokenId>) -> Vec<TokenId> {
+    let mut known = known.borrow_mut();
+    if let Some((_, ids)) = known.iter().find(|(it, _)| *it == key) {
+        return ids.clone();
+    }
+    let ids = encode();
+    known.push((key, ids.clone()));
+    ids
 }
 
 /// [`build`], with the start of the window and the anchor where they were when the cursor stood at `earlier`, a byte
@@ -217,7 +219,7 @@ fn snippets(
     budget: usize,
     memo: &Memo,
 ) -> Vec<TokenId> {
-    let Some(token) = profile.file_token() else { return Vec::new() };
+    let Some(token) = profile.file_token().filter(|_| budget > 0) else { return Vec::new() };
     let mut left = budget;
     let mut fitting = Vec::new();
     for snippet in snippets.iter().rev() {
@@ -290,7 +292,7 @@ fn header(profile: &Profile, tokens: &Tokens, file: &File<'_>, window: &Window) 
 
 /// Where the prefix is cut back to for token healing: before the partial word and the blanks before it.
 fn heal_at(prefix: &str) -> usize {
-    let word = prefix.trim_end_matches(|c: char| c.is_alphanumeric() || c == '_');
+    let word = prefix.trim_end_matches(is_word);
     let at = word.trim_end_matches([' ', '\t']).len();
     // A very long word is data, not a name: its tokens stand.
     if prefix.len() - at <= LONGEST_HEAL { at } else { prefix.len() }

@@ -362,18 +362,14 @@ pub fn budget(options: &Options, profile: &Profile) -> prompt::Budget {
     prompt::Budget {
         prefix: options.prefix_tokens,
         suffix: options.suffix_tokens.unwrap_or(profile.form.suffix),
-        snippets: options.snippet_tokens.unwrap_or(profile.form.snippets),
+        snippets: profile.snippets().map_or(0, |best| options.snippet_tokens.unwrap_or(best)),
         answer: options.max_tokens,
     }
 }
 
 /// Bytes of other files that are worth looking for: what the model may see of them.
 pub fn snippet_bytes(options: &Options, profile: &Profile) -> usize {
-    if profile.file_token().is_none() {
-        0
-    } else {
-        budget(options, profile).snippets * prompt::BYTES_PER_TOKEN
-    }
+    budget(options, profile).snippets * prompt::BYTES_PER_TOKEN
 }
 
 /// The text that the rules look at, however little of it the model is shown.

@@ -122,6 +122,9 @@ pub fn run(args: &Args) -> Result<()> {
         let options = args.form.options();
         return quiet(explain::print(task, profile, options, engine.as_mut(), &mut io::stdout().lock()));
     }
+    if let Some(folder) = args.workspaces.as_ref().filter(|it| !it.is_dir()) {
+        bail!("no folder {}: it should have a project in each of its folders", folder.display());
+    }
     let tasks = sample::draw(tasks, args.sample, args.seed);
     if tasks.is_empty() {
         bail!("there are no tasks in these files");

@@ -96,14 +96,6 @@ pub fn files(root: &Path, near: &[String], limits: Limits, stop: &mut dyn FnMut(
     found
 }
 
-/// One file below `root`, if it is there and worth cutting.
-pub fn find(root: &Path, path: &str) -> Option<Found> {
-    let whole = root.join(path);
-    language(&whole)?;
-    let about = fs::metadata(whole).ok().filter(|it| it.is_file() && it.len() <= Limits::USUAL.file_bytes)?;
-    Some(Found { path: path.to_owned(), bytes: about.len(), modified: about.modified().ok() })
-}
-
 /// Reads a file below `root` and cuts it; `None` where it cannot be read, is not UTF-8, or is of no use to others.
 pub fn cut(root: &Path, found: &Found, time_is_up: &mut dyn FnMut() -> bool) -> Option<File> {
     let path = root.join(&found.path);
@@ -149,9 +141,8 @@ fn shared_folders(a: &str, b: &str) -> usize {
 
 /// The workspace that a file belongs to where nobody says: the nearest folder above it that is a repository.
 pub fn root_of(file: &Path) -> Option<PathBuf> {
-    let folders = file.ancestors().skip(1);
-    folders
-        .into_iter()
+    file.ancestors()
+        .skip(1)
         .find(|it| [".git", ".hg", ".jj"].iter().any(|mark| it.join(mark).exists()))
         .map(Path::to_owned)
 }

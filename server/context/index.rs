@@ -235,7 +235,7 @@ impl<'a> Asked<'a> {
         let before = piece(cursor.saturating_sub(AROUND.0), cursor);
         let behind = piece(cursor, cursor + AROUND.1);
         // Half a word is none.
-        let whole = before.trim_end_matches(|c: char| c.is_alphanumeric() || c == '_');
+        let whole = before.trim_end_matches(lines::is_word);
         let mut words: HashMap<Word, f32> = HashMap::new();
         let mut note = |line: &str, weight: f32| {
             words::each(line, |said| {

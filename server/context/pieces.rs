@@ -113,16 +113,6 @@ impl File {
     pub fn text(&self) -> &str {
         &self.text
     }
-
-    /// Bytes of the file.
-    pub fn len(&self) -> usize {
-        self.text.len()
-    }
-
-    /// Whether the file is empty.
-    pub fn is_empty(&self) -> bool {
-        self.text.is_empty()
-    }
 }
 
 impl Piece {
@@ -182,7 +172,7 @@ fn windows(text: &str) -> Vec<Range<usize>> {
     out
 }
 
-/// Something with a name, or a container without one.
+/// Something with a name.
 #[derive(Debug)]
 struct Definition {
     name: Word,
@@ -211,7 +201,6 @@ fn definitions(root: Node<'_>, language: &Language, text: &str) -> Vec<Definitio
             parent = Some(out.len() - 1);
             depth += 1;
         }
-        // Declarations that are functions only by their value are told by the statement's first line.
         if depth < DEEPEST {
             let mut cursor = node.walk();
             let children: Vec<_> = node.named_children(&mut cursor).collect();
@@ -356,7 +345,8 @@ mod tests {
     #[test]
     fn data_keys_and_output_are_of_no_use() {
         assert!(cut("a.py", &format!("x = '{}'\n", "y".repeat(2000))).is_none());
-        assert!(cut("a.json", "{\"a\": 1}\n").is_none_or(|it| !it.is_empty()));
+        assert!(cut("a.json", "{\"a\": 1}\n").is_some_and(|it| !it.text().is_empty()));
+        assert!(cut("a.md", "some words\n").is_none());
         assert!(cut("a.py", "KEY = '''-----BEGIN PRIVATE KEY-----'''\n").is_none());
         assert!(cut("a.py", "").is_some_and(|it| it.pieces.is_empty()));
     }

@@ -1,6 +1,8 @@
 //! The words of code: its identifiers, and the words that those are made of.
 //! It knows nothing of languages, and so keywords are words too: that they stand everywhere says how little they tell.
 
+use crate::text::lines::is_word;
+
 /// A word, as 32 bits of its hash: two words that share them are mistaken for each other once in millions, which costs a
 /// place in a ranking.
 pub(super) type Word = u32;
@@ -33,9 +35,8 @@ pub(super) fn each(text: &str, mut found: impl FnMut(Said)) {
 }
 
 /// The identifiers in a text.
-pub(super) fn names(text: &str) -> impl Iterator<Item = &str> {
-    let is_word = |c: char| c.is_alphanumeric() || c == '_';
-    text.split(move |c| !is_word(c))
+fn names(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c| !is_word(c))
         .filter(|name| (2..=LONGEST).contains(&name.len()) && !name.starts_with(|c: char| c.is_ascii_digit()))
 }
 

@@ -7,6 +7,7 @@
 use std::ops::{ControlFlow, Range};
 use std::time::Duration;
 
+pub mod background;
 pub mod fetch;
 pub mod gguf;
 pub mod local;

@@ -266,9 +266,9 @@ impl Profile {
         it.path.filter(|_| matches!(it.template.path, PathForm::Token(_)))
     }
 
-    /// Tokens of other files that are best for the model: none in a format that has no place for them.
-    pub fn snippets(&self) -> usize {
-        if self.file_token().is_none() { 0 } else { self.form.snippets }
+    /// Tokens of other files that are best for the model; `None` in a format that has no place for them.
+    pub fn snippets(&self) -> Option<usize> {
+        self.file_token().map(|_| self.form.snippets)
     }
 
     /// One line for `doctor`: the format and the form.

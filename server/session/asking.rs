@@ -46,7 +46,7 @@ impl State {
             return None;
         }
         let cursor = position::offset(&document.text, cursor, self.encoding);
-        let index = self.indexes.get(&document.location().root).filter(|_| wanted > 0);
+        let index = self.indexes.get(&document.root).filter(|_| wanted > 0);
         let (snippets, snippets_before) =
             index.map_or_else(Default::default, |index| document.snippets(cursor, index, wanted));
         Some(Snapshot {
@@ -69,7 +69,8 @@ impl State {
         if !self.settings.other_files {
             return 0;
         }
-        self.settings.suggest.snippet_tokens.unwrap_or(self.best_snippets)
+        let asked = self.settings.suggest.snippet_tokens;
+        self.best_snippets.map_or(0, |best| asked.unwrap_or(best))
     }
 
     /// Somebody works in a document: what was written in the one before is to be known there.

@@ -80,7 +80,7 @@ pub(crate) struct Document {
     pub(crate) version: Option<i64>,
     /// Why the text can no longer be trusted; `None` while it can.
     lost: Option<&'static str>,
-    root: Option<PathBuf>,
+    pub(crate) root: Option<PathBuf>,
     /// The text that questions about other documents know.
     seen: Option<Rope>,
     /// What of other files helps here, as it was found last.
@@ -283,7 +283,7 @@ impl Document {
 }
 
 /// Says when `budget` is spent.
-fn until(budget: Duration) -> impl FnMut() -> bool {
+pub(super) fn until(budget: Duration) -> impl FnMut() -> bool {
     let end = Instant::now() + budget;
     move || Instant::now() >= end
 }

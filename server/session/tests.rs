@@ -8,7 +8,8 @@ use std::sync::mpsc;
 use taper_engine::{About, Engine, EngineError, Generation, Limits, Prompt, Said, Stop, Tokens};
 
 use super::*;
-use crate::suggest::Idle;
+use crate::suggest::{Idle, Trigger};
+use crate::text::Position;
 
 const URI: &str = "file:///a";
 const OTHER: &str = "file:///b";

@@ -5,6 +5,7 @@
 //! What an open document holds counts before what lies on the disk. Files that did not change are not cut again.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -12,18 +13,17 @@ use std::time::{Duration, Instant, SystemTime};
 use std::{io, mem};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use taper_engine::background;
 use taper_grammars::Language;
-use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
-use tracing::debug;
+use tracing::{debug, error};
 
 use super::Event;
+use super::document::until;
 use crate::context::Index;
 use crate::context::crawl::{self, Found, Limits};
 use crate::context::pieces::File;
 use crate::text::Rope;
 
-/// Of 100: niceness 9, as the engine's own background threads.
-const BACKGROUND: u8 = 25;
 /// How long a file may take to be parsed.
 const PARSE: Duration = Duration::from_millis(500);
 /// How long a walk through a workspace is good for: documents that are opened later lead to another one.
@@ -50,7 +50,7 @@ enum Job {
     Near(PathBuf, String),
     /// This is a document's text now.
     Text(Location, &'static Language, Rope),
-    /// A document without a workspace is closed, and so gone.
+    /// A document is closed.
     Gone(Location),
 }
 
@@ -67,12 +67,7 @@ impl Workspace {
     pub(super) fn start(events: Sender<Event>) -> io::Result<Self> {
         let (jobs, receiver) = crossbeam_channel::bounded(JOBS);
         thread::Builder::new().name("workspace".to_owned()).spawn(move || {
-            let low = ThreadPriorityValue::try_from(BACKGROUND).map(ThreadPriority::Crossplatform);
-            if let Err(problem) =
-                low.map_err(|_| ()).and_then(|low| set_current_thread_priority(low).map_err(drop))
-            {
-                debug!(?problem, "the workspace's thread stays at normal priority");
-            }
+            background::lower_priority();
             Cutter::new(receiver, events).run();
         })?;
         Ok(Self { jobs })
@@ -88,7 +83,7 @@ impl Workspace {
         self.give(Job::Text(at, language, text));
     }
 
-    /// A document is closed; without a workspace, nothing of it is left.
+    /// A document is closed: from now on the disk counts again, and without a workspace nothing of it is left.
     pub(super) fn gone(&self, at: Location) {
         self.give(Job::Gone(at));
     }
@@ -137,19 +132,26 @@ impl Cutter {
             };
             match job {
                 Ok(job) => {
-                    self.take(job);
+                    self.guarded(|it| it.take(job));
                     continue;
                 }
                 Err(TryRecvError::Disconnected) => return,
                 Err(TryRecvError::Empty) => {}
             }
             if let Some((root, found)) = self.waiting.pop_front() {
-                self.cut(&root, &found);
+                self.guarded(|it| it.cut(&root, &found));
             }
             if !self.changed.is_empty() && (self.waiting.is_empty() || published.elapsed() > PUBLISH) {
-                self.publish();
+                self.guarded(Self::publish);
                 published = Instant::now();
             }
+        }
+    }
+
+    /// A panic costs the file that it is about, and nothing else.
+    fn guarded(&mut self, work: impl FnOnce(&mut Self)) {
+        if catch_unwind(AssertUnwindSafe(|| work(self))).is_err() {
+            error!("looking through the workspace panicked; it goes on with the next file");
         }
     }
 
@@ -171,14 +173,11 @@ impl Cutter {
                 self.files.insert(at, Cut { as_found: None, file: file.map(Arc::new) });
             }
             Job::Gone(at) => {
-                self.files.remove(&at);
-                // From now on the disk counts again.
-                let on_disk =
-                    at.root.as_ref().and_then(|root| Some((root.clone(), crawl::find(root, &at.path)?)));
-                match on_disk {
-                    Some(found) => self.waiting.push_front(found),
-                    None => {
-                        self.changed.insert(at.root);
+                if self.files.remove(&at).is_some() {
+                    self.changed.insert(at.root.clone());
+                    // What is read of a workspace, and what git ignores of it, a walk knows.
+                    if let Some(root) = at.root.filter(|root| self.walked.contains_key(root)) {
+                        self.walk(root);
                     }
                 }
             }
@@ -202,12 +201,8 @@ impl Cutter {
             }
         }
         // What was not found again is gone, unless a document holds it, or it is another workspace's.
-        let before = mem::take(&mut self.files);
-        let count = before.len();
-        self.files = before
-            .into_iter()
-            .filter(|(at, cut)| at.root.as_ref() != Some(&root) || cut.as_found.is_none())
-            .collect();
+        let count = self.files.len();
+        self.files.retain(|at, cut| at.root.as_ref() != Some(&root) || cut.as_found.is_none());
         if self.files.len() < count {
             self.changed.insert(Some(root.clone()));
         }
@@ -239,12 +234,6 @@ impl Cutter {
             debug!(files, waiting, "other files are known");
         }
     }
-}
-
-/// Says when `budget` is spent.
-fn until(budget: Duration) -> impl FnMut() -> bool {
-    let end = Instant::now() + budget;
-    move || Instant::now() >= end
 }
 
 #[cfg(test)]
@@ -281,6 +270,8 @@ mod tests {
         let root = folder.path().to_owned();
         fs::write(root.join("a.py"), "def on_disk(): pass\n").unwrap();
         fs::write(root.join("b.py"), "def other(): pass\n").unwrap();
+        fs::write(root.join("ignored.py"), "def mine(): pass\n").unwrap();
+        fs::write(root.join(".gitignore"), "ignored.py\n").unwrap();
         let (sender, events) = crossbeam_channel::unbounded();
         let workspace = Workspace::start(sender).unwrap();
         workspace.near(root.clone(), "a.py".to_owned());
@@ -289,10 +280,17 @@ mod tests {
 
         let at = Location { root: Some(root), path: "a.py".to_owned() };
         workspace.text(at.clone(), python(), Rope::from("def in_editor_now(): pass\n"));
-        let bytes = |index: &Index| index.files()[0].len();
+        let bytes = |index: &Index| index.files()[0].text().len();
         until_indexed(&events, |index| bytes(index) == 26);
-        workspace.gone(at);
+        workspace.gone(at.clone());
         until_indexed(&events, |index| bytes(index) == 20);
+
+        // Open, it is known, though git ignores it; closed, it is not read.
+        let ignored = Location { root: at.root.clone(), path: "ignored.py".to_owned() };
+        workspace.text(ignored.clone(), python(), Rope::from("def mine(): pass\n"));
+        until_indexed(&events, |index| index.files().len() == 3);
+        workspace.gone(ignored);
+        until_indexed(&events, |index| paths(index) == ["a.py", "b.py"]);
 
         let alone = Location { root: None, path: "c.py".to_owned() };
         workspace.text(alone.clone(), python(), Rope::from("x = 1\nyy = 2\n"));

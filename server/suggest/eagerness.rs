@@ -3,9 +3,10 @@
 
 use taper_engine::Said;
 
-use super::place::{Place, is_word};
+use super::place::Place;
 use super::{Snapshot, Suggestion, Trigger, check, confidence};
 use crate::prompt::{calibration::Calibration, template::Profile};
+use crate::text::lines::is_word;
 
 /// How readily a suggestion is shown that nobody asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,8 +5,8 @@
 use std::ops::Range;
 
 use crate::suggest::Suggestion;
-use crate::suggest::place::is_word;
 use crate::suggest::reuse::{self, nearly};
+use crate::text::lines::is_word;
 use crate::text::{Edit, Rope};
 
 /// An edit that reaches further from the suggestion than so many bytes has nothing to do with it.

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use std::sync::OnceLock;
 
 use super::Snapshot;
-use super::place::is_word;
-use crate::text::{Rope, lines};
+use crate::text::Rope;
+use crate::text::lines::{self, is_word};
 
 /// How far from the cursor names are looked for, in bytes, in each direction.
 const REACH: usize = 32 << 10;

@@ -3,6 +3,8 @@
 
 use taper_grammars::{Blocks, Language};
 
+use crate::text::lines::is_word;
+
 /// Languages with blocks in which a blank behind a dot is as good as none, or better.
 const BLANK_AFTER_DOT: &[&str] = &["shellscript", "fish", "php", "perl", "erlang"];
 
@@ -186,11 +188,6 @@ pub(super) fn quoted(rest: &str, quote: char, rust: bool) -> Option<usize> {
 /// Width of a line's indentation in columns, a tab counted as four.
 pub fn indentation(line: &str) -> usize {
     line.chars().take_while(|c| matches!(c, ' ' | '\t')).map(|c| if c == '\t' { 4 } else { 1 }).sum()
-}
-
-/// Whether a word goes on between these two characters.
-pub fn is_word(c: char) -> bool {
-    c.is_alphanumeric() || c == '_'
 }
 
 #[cfg(test)]

@@ -104,11 +104,13 @@ pub(super) fn longest(
 ) -> Prompt {
     let most = engine.rates().prefill * time.as_secs_f32();
     let mut longest = best;
+    let memo = Memo::default();
     for budget in budgets(budget(&snapshot.options, profile)) {
         if longest.tokens.len() as f32 <= most {
             break;
         }
-        longest = prompt::build(profile, engine.tokens(), file(snapshot), budget).0;
+        let cursor = snapshot.cursor;
+        longest = prompt::build_as_at(cursor, profile, engine.tokens(), file(snapshot), budget, &memo).0;
     }
     longest
 }

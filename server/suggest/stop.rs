@@ -4,8 +4,9 @@
 mod definition;
 mod runaway;
 
-use super::place::{Place, indentation, is_word, opener};
+use super::place::{Place, indentation, opener};
 use super::trigger::Plan;
+use crate::text::lines::is_word;
 use definition::Definitions;
 use runaway::Lines;
 

@@ -3,9 +3,10 @@
 
 use taper_grammars::Blocks;
 
-use super::place::{Place, indentation, is_word, opener};
+use super::place::{Place, indentation, opener};
 use super::{Extent, Snapshot, Trigger};
 use crate::syntax::scope;
+use crate::text::lines::is_word;
 
 /// How much to suggest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 //! What of an answer is shown: cut at a place where it can stand, without what stands there already.
 //! It knows nothing of why the answer ended.
 
-use super::place::{Place, is_word};
+use super::place::Place;
+use crate::text::lines::is_word;
 
 /// An answer so far as it would be typed: nothing cut yet, but as to line breaks and the first blanks what is shown.
 pub fn as_typed(place: &Place<'_>, text: &str) -> String {

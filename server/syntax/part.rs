@@ -315,10 +315,7 @@ impl View<'_> {
     fn begins_with(&self, line: Line, words: &[&str]) -> bool {
         let text = lines::after(self.text, line.start, line.width + 16);
         let text = text.trim_start();
-        words.iter().any(|word| {
-            text.strip_prefix(word)
-                .is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
-        })
+        words.iter().any(|word| text.strip_prefix(word).is_some_and(|rest| !rest.starts_with(lines::is_word)))
     }
 
     /// Whether a line closes something.

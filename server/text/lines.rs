@@ -10,6 +10,12 @@ use ropey::Rope;
 /// How many bytes [`line_break`] looks at.
 const SAMPLE: usize = 64 << 10;
 
+/// Whether a character is part of a name.
+#[must_use]
+pub fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
 /// The start of the character that `offset` lies in; the end of the text if it lies beyond.
 #[must_use]
 pub fn floor(text: &Rope, offset: usize) -> usize {

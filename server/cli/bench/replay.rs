@@ -109,19 +109,14 @@ pub fn run(args: &Args) -> Result<()> {
     // Who waits for each answer waits for the whole of it.
     let plain = args.plain || args.patient;
     let eagerness = args.eagerness.as_deref();
-    let folder = match &args.workspaces {
+    let (folder, mut folders) = match &args.workspaces {
         Some(folder) => {
             let whole = folder.canonicalize().with_context(|| format!("no folder {}", folder.display()))?;
-            whole.to_str().with_context(|| format!("{} is not UTF-8", whole.display()))?.to_owned()
-        }
-        None => client::NOWHERE.to_owned(),
-    };
-    let mut folders: Vec<String> = match &args.workspaces {
-        Some(_) => {
+            let whole = whole.to_str().with_context(|| format!("{} is not UTF-8", whole.display()))?;
             let projects = traces.iter().filter_map(|it| tasks::project(&it.path));
-            projects.map(|(project, _)| format!("{folder}/{project}")).collect()
+            (whole.to_owned(), projects.map(|(project, _)| format!("{whole}/{project}")).collect())
         }
-        None => vec![folder.clone()],
+        None => (client::NOWHERE.to_owned(), vec![client::NOWHERE.to_owned()]),
     };
     folders.sort_unstable();
     folders.dedup();

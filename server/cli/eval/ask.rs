@@ -188,10 +188,10 @@ impl Baseline {
 
     pub(super) fn configuration(self, engine: &dyn Engine, profile: &Profile, options: &Options) -> String {
         let about = engine.about();
-        let Budget { prefix, suffix, .. } = suggest::budget(options, profile);
+        let Budget { prefix, suffix, snippets, .. } = suggest::budget(options, profile);
         let window = match self {
             Self::Infill => {
-                let others = if profile.snippets() > 0 { ", other files" } else { "" };
+                let others = if snippets > 0 { ", other files" } else { "" };
                 format!("{} + {} lines{others}", LLAMA_LINES.0, LLAMA_LINES.1)
             }
             Self::Bare => format!("{prefix} + {suffix} tokens"),
@@ -224,7 +224,8 @@ impl Baseline {
             _ => {
                 let (before, behind) = lines_around(&task.prefix, &task.suffix, LLAMA_LINES);
                 // What our own prompt has of other files, its own `context` only.
-                let others = task.context.iter().rev().filter(|_| profile.snippets() > 0);
+                let others =
+                    task.context.iter().rev().filter(|_| suggest::budget(options, profile).snippets > 0);
                 let others: Vec<_> = others.map(|it| (it.path.as_str(), it.text.as_str())).collect();
                 server.infill(before, behind, &others, extent)?
             }

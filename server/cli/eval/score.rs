@@ -8,8 +8,9 @@ use rapidfuzz::fuzz;
 use crate::protocol::answers::Answer;
 use crate::protocol::tasks::Task;
 use crate::suggest::confidence;
-use crate::suggest::place::{Place, is_word};
+use crate::suggest::place::Place;
 use crate::syntax::{Syntax, scope};
+use crate::text::lines::is_word;
 use crate::text::{Edit, Rope};
 
 /// The scores of one answer. Where there is nothing to judge, `None`.

@@ -18,7 +18,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use thread_priority::{Error, ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
+use crate::background;
 
 /// How long a thread looks for work, or for the end of the others' work, before it sleeps.
 const SPIN: Duration = Duration::from_micros(60);
@@ -27,8 +27,6 @@ const LOOK: Duration = Duration::from_millis(2);
 /// Bits of the ticket that number the pieces; the rest numbers the jobs.
 const PIECE_BITS: u32 = 24;
 const PIECE_MASK: u64 = (1 << PIECE_BITS) - 1;
-/// Of 100: niceness 9, so a compiler beside it gets seven times as much of a core.
-const BACKGROUND: u8 = 25;
 
 /// A fixed number of threads, the caller's among them.
 #[derive(Debug)]
@@ -101,7 +99,7 @@ impl Pool {
     /// A pool of `threads` threads, the caller included: `threads - 1` are started. Fewer if the system refuses.
     pub fn new(threads: usize) -> Self {
         Self {
-            workers: Workers::start(1..threads, None),
+            workers: Workers::start(1..threads, false),
             background: OnceLock::new(),
             in_background: AtomicBool::new(false),
             running: Mutex::new(()),
@@ -153,7 +151,7 @@ impl Pool {
     }
 
     fn background(&self) -> &Workers {
-        self.background.get_or_init(|| Workers::start(0..self.threads(), Some(BACKGROUND)))
+        self.background.get_or_init(|| Workers::start(0..self.threads(), true))
     }
 
     /// Runs `work(piece, thread)` once for every piece below `pieces`, on all threads, and returns when all are
@@ -217,20 +215,16 @@ impl Pool {
 struct Cursor(AtomicUsize);
 
 impl Workers {
-    /// Threads with these numbers, at this priority of 100 or at the caller's.
-    fn start(numbers: Range<usize>, priority: Option<u8>) -> Self {
+    /// Threads with these numbers, at the caller's priority or for the background.
+    fn start(numbers: Range<usize>, in_background: bool) -> Self {
         let shared = Arc::new(Shared::default());
         let asked = numbers.len();
         let start = |number: usize| {
             let shared = Arc::clone(&shared);
-            let kind = if priority.is_some() { "background" } else { "kernel" };
+            let kind = if in_background { "background" } else { "kernel" };
             thread::Builder::new().name(format!("{kind}-{number}")).spawn(move || {
-                if let Some(priority) = priority {
-                    let low = ThreadPriorityValue::try_from(priority).map(ThreadPriority::Crossplatform);
-                    let low = low.map_err(|_| Error::Priority("out of range"));
-                    if let Err(problem) = low.and_then(set_current_thread_priority) {
-                        tracing::debug!(?problem, "a background thread stays at normal priority");
-                    }
+                if in_background {
+                    background::lower_priority();
                 }
                 shared.serve(number);
             })

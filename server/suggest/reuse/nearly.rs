@@ -1,7 +1,8 @@
 //! What was typed is nearly what a suggestion says: other blanks, another quote, brackets that the editor closed.
 //! It knows nothing of documents or caches, and of languages no more than that strings stand in quotes.
 
-use crate::suggest::place::{is_word, opener};
+use crate::suggest::place::opener;
+use crate::text::lines::is_word;
 
 /// How often what was typed may differ.
 const DIFFERENCES: usize = 3;

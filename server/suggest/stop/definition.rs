@@ -1,8 +1,9 @@
 //! Where an answer begins a second definition behind its first: that one was not asked for.
 //! It knows nothing of grammars: it reads the first words of lines, in any language.
 
-use super::super::place::{Place, indentation, is_word};
+use super::super::place::{Place, indentation};
 use super::opens;
+use crate::text::lines::is_word;
 
 /// Words that begin a definition.
 const DEFINING: &[&str] = &[

@@ -6,8 +6,9 @@
 //! 240,000 lines of packages published in 2026 (the tasks that `benches/quality` draws from) the rules for one line
 //! would cut five, and 19 places have so many lines that are alike.
 
-use super::super::place::{Place, indentation, is_word, quoted};
+use super::super::place::{Place, indentation, quoted};
 use super::End;
+use crate::text::lines::is_word;
 
 /// Words, numbers, strings and signs of a phrase or an item at most.
 const LONGEST: usize = 24;

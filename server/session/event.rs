@@ -1,0 +1,169 @@
+//! What happens to a session, and what it says of itself.
+//! It knows nothing of what is done about it.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::channel::oneshot;
+use taper_engine::About;
+
+use super::{Change, Explanations, Loading, Opening, Pauses, Question, Reply, Scope};
+use crate::config::Settings;
+use crate::context::Index;
+use crate::suggest::{Snapshot, Suggestion, Trigger, Work};
+use crate::text::Position;
+
+/// What happens to a session: closed on purpose.
+#[derive(Debug)]
+pub enum Event {
+    /// The editor opened a document, or sent it anew.
+    Opened(Opening),
+    /// The editor changed a document.
+    Edited {
+        /// The document.
+        uri: String,
+        /// Its version after the changes.
+        version: Option<i64>,
+        /// The changes, in order.
+        changes: Vec<Change>,
+    },
+    /// A change of this document could not be understood: its text is not to be trusted.
+    Lost {
+        /// The document.
+        uri: String,
+    },
+    /// The editor saved a document.
+    Saved {
+        /// The document.
+        uri: String,
+    },
+    /// The editor closed a document.
+    Closed {
+        /// The document.
+        uri: String,
+    },
+    /// The settings changed.
+    Configured(Box<Settings>),
+    /// The editor asks for a suggestion.
+    Asked(Asked),
+    /// The cursor rests somewhere without a key: somebody may begin to type there.
+    Looked {
+        /// The document.
+        uri: String,
+        /// The cursor.
+        position: Position,
+    },
+    /// The editor says that the user took what it showed last.
+    Accepted,
+    /// Somebody wants to know what was counted: told once all that was answered is.
+    Counted(oneshot::Sender<()>),
+    /// Suggestions are paused somewhere, or resumed.
+    Paused {
+        /// Where.
+        scope: Scope,
+        /// Whether they are from now on.
+        paused: bool,
+    },
+    /// Somebody wants to know how the last answers came about.
+    Explain(oneshot::Sender<Explanations>),
+    /// The engine is loaded, and how many tokens of other files are best for it, if it has a place for any; or it could not be
+    /// (why).
+    Loaded(Result<(Box<About>, Option<usize>), String>),
+    /// The completer came to the end of its work on a question.
+    Worked {
+        /// The question.
+        question: Arc<Question>,
+        /// What came out.
+        suggestion: Option<Suggestion>,
+        /// The work.
+        work: Box<Work>,
+    },
+    /// The completer does not work on a question any more.
+    Finished {
+        /// The question.
+        question: Arc<Question>,
+        /// What came out, if it came to the end.
+        suggestion: Option<Suggestion>,
+        /// Whether it came to the end and would yield nothing again.
+        barren: bool,
+    },
+    /// The completer found out what is to be suggested at a place where nobody has asked yet.
+    Foreseen {
+        /// The document.
+        uri: String,
+        /// The place.
+        snapshot: Box<Snapshot>,
+        /// What came out.
+        suggestion: Option<Suggestion>,
+    },
+    /// The completer found out what else may be suggested at a place.
+    Widened {
+        /// The question.
+        question: Arc<Question>,
+        /// What is suggested first.
+        first: Suggestion,
+        /// The others, the best first.
+        others: Vec<Suggestion>,
+    },
+    /// The code of a workspace was looked through, or that of the documents without one.
+    Indexed {
+        /// The workspace's folder.
+        root: Option<PathBuf>,
+        /// All of it.
+        index: Arc<Index>,
+    },
+    /// Something that the user is to know.
+    Noticed(Notice),
+    /// The session ends.
+    Stop,
+}
+
+/// A question as it arrives.
+#[derive(Debug)]
+pub struct Asked {
+    /// The document.
+    pub uri: String,
+    /// The cursor.
+    pub position: Position,
+    /// The item that is selected in the editor's popup.
+    pub selected: Option<(Range<Position>, String)>,
+    /// Who asks.
+    pub trigger: Trigger,
+    /// Whether the answer goes into a popup. Editors say that a person asked when it is typing that opens one (as LSP
+    /// would have it): the first question behind what was typed counts as typing, whoever is said to ask.
+    pub popup: bool,
+    /// When the message arrived: its deadline counts from here.
+    pub arrived: Instant,
+    /// Where the answer goes.
+    pub reply: Reply,
+}
+
+/// Something that the user is to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// The model is on its way.
+    Loading(Loading),
+    /// The model is there: whatever showed the loading can end.
+    Loaded(Box<About>),
+    /// The model will not be there, and why: whatever showed the loading can end.
+    Failed(String),
+    /// What is paused now.
+    Paused(Pauses),
+    /// More is known of what was asked here than was answered.
+    Grown(Grown),
+    /// Something went wrong; the message names it and the remedy. Shown once.
+    Problem(String),
+}
+
+/// A place that is to be asked about again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grown {
+    /// The document.
+    pub uri: String,
+    /// The cursor.
+    pub position: Position,
+    /// The document's version, if the editor counts.
+    pub version: Option<i64>,
+}
