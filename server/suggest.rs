@@ -1,11 +1,12 @@
 //! From a snapshot of a document to a suggestion: the whole path as one readable function.
 //! It knows nothing of LSP, threads, clocks or tensors: the caller's `watch` says when to end.
 
+use std::mem;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::time::Duration;
 
-use taper_engine::{Engine, EngineError, Limits, Piece, Prompt, Stop};
+use taper_engine::{Engine, EngineError, Generation, Limits, Piece, Prompt, Stop};
 use taper_grammars::Language;
 
 pub mod ahead;
@@ -22,6 +23,8 @@ pub mod trigger;
 pub mod trim;
 
 mod check;
+mod rivals;
+mod rules;
 
 use crate::context::Snippet;
 use crate::prompt::{
@@ -35,7 +38,8 @@ use eagerness::{Bar, Eagerness};
 use names::OpenFile;
 use place::Place;
 use plan::Chosen;
-use stop::End;
+use rivals::{Found, Search};
+use rules::{Ended, Rules};
 
 /// Bytes before and after the cursor that the rules look at: the statement, its block, and what would be said again.
 const LOOKED_AT: (usize, usize) = (6144, 1536);
@@ -172,11 +176,11 @@ pub struct Work {
     pub older: bool,
     /// Prompt tokens evaluated for this answer.
     pub evaluated: usize,
-    /// Tokens decoded.
+    /// Tokens decoded greedily.
     pub decoded: usize,
     /// Time spent on the prompt, seconds.
     pub prefill_seconds: f64,
-    /// Time spent on decoding, seconds.
+    /// Time spent on decoding these, seconds.
     pub decode_seconds: f64,
     /// The raw text of the model, before trimming.
     pub raw: String,
@@ -186,6 +190,38 @@ pub struct Work {
     pub pieces: Vec<Piece>,
     /// Each step from `raw` to what is shown that took something away, in order.
     pub cuts: Vec<Cut>,
+    /// Tokens decoded beside these, in search of a better line.
+    pub searched: usize,
+    /// Whether that was ended before its end.
+    pub search_ended: bool,
+    /// What greedy decoding says, where something better is shown.
+    pub passed_over: Option<PassedOver>,
+}
+
+/// What greedy decoding says where something better is shown.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PassedOver {
+    /// What would have been shown of it, if anything.
+    pub suggestion: Option<Suggestion>,
+    /// The text.
+    pub raw: String,
+    /// Its tokens.
+    pub pieces: Vec<Piece>,
+}
+
+/// How long an answer may take; `None`: as long as it does.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Time {
+    /// A shorter window is read where the best would leave no time for an answer.
+    pub to_read: Option<Duration>,
+    /// A better line than the greedy one is looked for where that can be done in time.
+    pub to_answer: Option<Duration>,
+}
+
+impl From<Duration> for Time {
+    fn from(time: Duration) -> Self {
+        Self { to_read: Some(time), to_answer: Some(time) }
+    }
 }
 
 /// One step from the raw answer to what is shown.
@@ -207,6 +243,9 @@ pub struct Progress<'a> {
     pub draft: Option<&'a Suggestion>,
     /// What was to be done before there is a text.
     pub reading: Reading,
+    /// Whether the model has ended, so that `draft` is an answer, and a better one is looked for: `Break` ends that and
+    /// nothing else.
+    pub settled: bool,
 }
 
 /// The reading of a prompt.
@@ -231,24 +270,24 @@ pub fn suggest(
     engine: &mut dyn Engine,
     watch: &mut dyn FnMut(&Progress<'_>) -> ControlFlow<()>,
 ) -> Result<(Option<Suggestion>, Work), EngineError> {
-    suggest_within(None, snapshot, profile, engine, watch)
+    suggest_within(Time::default(), snapshot, profile, engine, watch)
 }
 
-/// [`suggest`] for a question that is to be answered within `time_left`: the engine goes on with a prompt that it
-/// has read where there is one, and where it could not read the whole window in time, it reads a shorter one. The
-/// end of the time itself is `watch`'s business.
+/// [`suggest`] for a question that is to be answered in `time`: the engine goes on with a prompt that it has read where there
+/// is one, and where it could not read the whole window in time, it reads a shorter one. The end of the time itself is
+/// `watch`'s business.
 ///
 /// # Errors
 /// The engine failed; see [`Engine::generate`].
 pub fn suggest_within(
-    time_left: Option<Duration>,
+    time: Time,
     snapshot: &Snapshot,
     profile: &Profile,
     engine: &mut dyn Engine,
     watch: &mut dyn FnMut(&Progress<'_>) -> ControlFlow<()>,
 ) -> Result<(Option<Suggestion>, Work), EngineError> {
     if let Some(selected) = &snapshot.selected {
-        return extend_selected(time_left, snapshot, selected, profile, engine, watch);
+        return extend_selected(time, snapshot, selected, profile, engine, watch);
     }
     let options = &snapshot.options;
     let around = around(snapshot);
@@ -258,7 +297,7 @@ pub fn suggest_within(
         Err(reason) => return Ok((None, Work { reason, ..Work::default() })),
     };
     let (prompt, _) = prompt::build(profile, engine.tokens(), file(snapshot), budget(options, profile));
-    let Chosen { prompt, short, older, stale } = match time_left {
+    let Chosen { prompt, short, older, stale } = match time.to_read {
         Some(left) => plan::choose(left, snapshot, profile, engine, prompt),
         None => Chosen { prompt, ..Chosen::default() },
     };
@@ -267,8 +306,8 @@ pub fn suggest_within(
     let limits = Limits { max_tokens: options.max_tokens + prompt.forced.len(), stale, background: false };
     let rate = engine.rates().prefill;
     let reading = Reading { unread: engine.unread(&prompt, &limits), own: own(&prompt), rate };
-    let bar = Bar::of(snapshot, profile);
-    let mut ended = None;
+    let rules = Rules { snapshot, place: &place, extent, bar: Bar::of(snapshot, profile) };
+    let mut end = None;
     // A line that is complete is another matter, though it reads the same.
     let mut drafted = (String::new(), 0);
     let mut draft = None;
@@ -278,59 +317,26 @@ pub fn suggest_within(
     let generation = engine.generate(&prompt, &limits, &mut |said| {
         let text = said.text;
         // The text only grows: the same again is a look in the middle of a token's work.
-        if looked.replace(text.len()) == Some(text.len()) {
-            let flow = watch(&Progress { text: &typed, draft: draft.as_ref(), reading });
-            interrupted = flow.is_break();
-            return flow;
-        }
-        ended = stop::check(&place, extent, options.most_lines(), text, false)
-            .or_else(|| Some(End { keep: bar?.ends(said)?, rule: eagerness::UNSURE }));
-        if ended.is_some() {
-            return ControlFlow::Break(());
-        }
-        if let Some(part) = trim::trim(&place, text, false) {
-            let part = (part, text.matches('\n').count());
-            if part != drafted {
-                let note = &mut |_: &'static str, _: &str| {};
-                draft = match bar {
-                    Some(bar) => bar.fitting(snapshot, &place, said, (&part.0, false), note),
-                    None => check::fitting(snapshot, &place, &part.0, note),
-                };
-                drafted = part;
+        if looked.replace(text.len()) != Some(text.len()) {
+            end = rules.end(said, false);
+            if end.is_some() {
+                return ControlFlow::Break(());
             }
+            if let Some(part) = trim::trim(&place, text, false) {
+                let part = (part, text.matches('\n').count());
+                if part != drafted {
+                    draft = rules.draft(said, &part.0);
+                    drafted = part;
+                }
+            }
+            typed = trim::as_typed(&place, text);
         }
-        typed = trim::as_typed(&place, text);
-        let flow = watch(&Progress { text: &typed, draft: draft.as_ref(), reading });
+        let flow = watch(&Progress { text: &typed, draft: draft.as_ref(), reading, settled: false });
         interrupted = flow.is_break();
         flow
     })?;
 
-    let whole = ended.is_some() || generation.stop == Stop::EndOfText;
-    if ended.is_none() && whole {
-        ended = stop::check(&place, extent, options.most_lines(), &generation.text, true);
-    }
-    let keep = ended.map_or(generation.text.len(), |end| end.keep);
-    let mut cuts = Vec::new();
-    let mut note = |rule: &'static str, left: &str| cuts.push(Cut { rule, left: left.to_owned() });
-    let kept = &generation.text[..keep];
-    if let Some(end) = ended {
-        note(end.rule, kept);
-    }
-    let shown = match bar {
-        _ if interrupted => draft,
-        Some(bar) => trim::noted(&place, kept, whole, &mut note)
-            .and_then(|text| bar.fitting(snapshot, &place, generation.said(), (&text, whole), &mut note)),
-        None => finished(snapshot, &place, kept, whole, &mut note),
-    };
-    let unsure = cuts.last().is_some_and(|cut| cut.rule == eagerness::UNSURE);
-    let reason = match (&shown, ended) {
-        (None, _) if unsure => eagerness::UNSURE,
-        (_, Some(end)) => end.rule,
-        (Some(_), None) if interrupted => "interrupted",
-        (Some(_), None) => "the model ended",
-        (None, None) => "nothing of the answer fits",
-    };
-    let work = Work {
+    let mut work = Work {
         prompt_tokens: prompt.tokens.len(),
         short,
         older,
@@ -338,12 +344,47 @@ pub fn suggest_within(
         decoded: generation.pieces.len(),
         prefill_seconds: generation.prefill.as_secs_f64(),
         decode_seconds: generation.decode.as_secs_f64(),
-        raw: generation.text,
-        reason,
-        pieces: generation.pieces,
-        cuts,
+        ..Work::default()
     };
+    let whole = end.is_some() || generation.stop == Stop::EndOfText;
+    let end = end.or_else(|| whole.then(|| rules.end(generation.said(), true))?);
+    let mut said = Ended { generation, end, whole };
+    let mut shown = draft;
+    if !interrupted {
+        (shown, work.cuts) = rules.finish(&said);
+        let spent = said.generation.prefill + said.generation.decode;
+        let any = shown.is_none() && !is_unsure(&work.cuts);
+        // What comes too late for an answer is there for the next one, if nothing is.
+        let time = time.to_answer.filter(|_| !any).map(|time| time.saturating_sub(spent));
+        let search = Search { rules: &rules, any, max_tokens: limits.max_tokens, time };
+        let greedy = trim::as_typed(&place, &said.generation.text);
+        let rivals::Outcome { found, decoded, ended } =
+            search.run(engine, (&said, shown.as_ref()), &mut |found| {
+                let typed = found.map(|it| trim::as_typed(&place, &it.ended.generation.text));
+                let draft = found.map_or(shown.as_ref(), |it| Some(&it.shown));
+                watch(&Progress { text: typed.as_ref().unwrap_or(&greedy), draft, reading, settled: true })
+            })?;
+        (work.searched, work.search_ended) = (decoded, ended);
+        if let Some(Found { ended, shown: better, cuts, .. }) = found {
+            let Generation { text: raw, pieces, .. } = mem::replace(&mut said, ended).generation;
+            work.passed_over = Some(PassedOver { suggestion: shown.replace(better), raw, pieces });
+            work.cuts = cuts;
+        }
+    }
+    work.reason = match (&shown, said.end) {
+        (None, _) if is_unsure(&work.cuts) => eagerness::UNSURE,
+        (_, Some(end)) => end.rule,
+        (Some(_), None) if interrupted => "interrupted",
+        (Some(_), None) => "the model ended",
+        (None, None) => "nothing of the answer fits",
+    };
+    Generation { text: work.raw, pieces: work.pieces, .. } = said.generation;
     Ok((shown, work))
+}
+
+/// Whether the last thing that was taken away was not sure enough.
+fn is_unsure(cuts: &[Cut]) -> bool {
+    cuts.last().is_some_and(|cut| cut.rule == eagerness::UNSURE)
 }
 
 /// The file of a snapshot, for its prompt.
@@ -390,16 +431,6 @@ fn placed<'w>(around: &'w Window, snapshot: &Snapshot) -> Place<'w> {
     place
 }
 
-fn finished(
-    snapshot: &Snapshot,
-    place: &Place<'_>,
-    text: &str,
-    whole: bool,
-    note: &mut dyn FnMut(&'static str, &str),
-) -> Option<Suggestion> {
-    check::fitting(snapshot, place, &trim::noted(place, text, whole, note)?, note)
-}
-
 /// [`Reading::own`]: what follows the text before the cursor, where anything does; else the last token, whose
 /// logits are needed.
 fn own(prompt: &Prompt) -> usize {
@@ -411,7 +442,7 @@ fn own(prompt: &Prompt) -> usize {
 
 /// Answers as if the popup's selected item were accepted already, and puts that item in front of the answer.
 fn extend_selected(
-    time_left: Option<Duration>,
+    time: Time,
     snapshot: &Snapshot,
     selected: &Selected,
     profile: &Profile,
@@ -432,7 +463,7 @@ fn extend_selected(
         let draft = progress.draft.cloned().map(extend);
         watch(&Progress { draft: draft.as_ref(), ..*progress })
     };
-    let (suggestion, work) = suggest_within(time_left, &accepted, profile, engine, &mut watch)?;
+    let (suggestion, work) = suggest_within(time, &accepted, profile, engine, &mut watch)?;
     Ok((suggestion.map(extend), work))
 }
 

@@ -260,3 +260,28 @@ fn any_of_several_suggestions_may_be_right() {
     assert!(!table(&asked).contains("any %"));
     assert_eq!(eval(&[&asked[..], &["--candidates", "4"]].concat()).status.code(), Some(2));
 }
+
+#[test]
+fn what_the_search_for_a_better_line_gains_is_seen_in_one_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let tasks = tasks(folder.path());
+    let out = folder.path().join("out");
+    let script = (0..16).fold(Script::new().probability(0.9), |script, at| {
+        let script = script.when(&format!("f{at:02}(a, b):\n    "), "raise ValueError\n");
+        if at < 8 { script.or_with("return a + b\n", 0.97) } else { script }
+    });
+    let written = script.written();
+    let asked = [tasks.as_str(), "--engine", &written, "--eagerness", "high", "--out", out.to_str().unwrap()];
+    for run in 0..2 {
+        let all = table(&[&asked[..], &["--greedy"]].concat());
+        let row = |system: &str| {
+            let row = all.lines().find(|it| it.starts_with("real_line") && it.contains(system));
+            row.unwrap_or_else(|| panic!("no {system} in {all}")).to_owned()
+        };
+        assert!(row(" taper ").contains(" 50.0 (28-72)"), "{run}: {all}");
+        assert!(row(" greedy ").contains(" 0.0 (0-19)"), "{run}: {all}");
+    }
+    // The same answers serve both.
+    assert_eq!(lines(&out.join("answers.jsonl")).len(), 16);
+    assert!(!table(&asked).contains("greedy"));
+}

@@ -25,6 +25,18 @@ impl Script {
         self.rule(before, &format!("answer {}", escaped(answer)))
     }
 
+    /// The probability of each token.
+    pub(crate) fn probability(mut self, probability: f32) -> Self {
+        self.text += &format!("probability {probability}\n");
+        self
+    }
+
+    /// [`or`](Self::or), with this probability of each of its own tokens.
+    pub(crate) fn or_with(mut self, answer: &str, probability: f32) -> Self {
+        self.text += &format!("or-with {probability} {}\n", escaped(answer));
+        self
+    }
+
     /// Another way to say the answer before: what a model may say instead.
     pub(crate) fn or(mut self, answer: &str) -> Self {
         self.text += &format!("or {}\n", escaped(answer));

@@ -240,7 +240,11 @@ fn explain(
     );
     writeln!(out, "── prompt ({}) ──\n{}", profile.describe(), engine.tokens().render(&prompt.tokens))?;
     writeln!(out, "── forced ──\n{:?}", String::from_utf8_lossy(&prompt.forced))?;
-    writeln!(out, "── raw answer ──\n{}\n── ended by: {} ──", work.raw, work.reason)
+    writeln!(out, "── raw answer ──\n{}\n── ended by: {} ──", work.raw, work.reason)?;
+    if let Some(greedy) = &work.passed_over {
+        writeln!(out, "── in place of what greedy decoding says ──\n{}", greedy.raw)?;
+    }
+    Ok(())
 }
 
 fn timings(

@@ -69,6 +69,9 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=candidates::MOST as i64),
           conflicts_with_all = ["curve", "tune", "explain"])]
     candidates: Option<u8>,
+    /// Also score what greedy decoding says by itself, without the search for a better line.
+    #[arg(long, conflicts_with_all = ["tune", "explain"])]
+    greedy: bool,
     /// Run the tests of tasks that have some: generated code, in a process without network and with limits.
     #[arg(long)]
     run_tests: bool,
@@ -156,6 +159,13 @@ pub fn run(args: &Args) -> Result<()> {
         ask_all(&tasks, &mut kept, args.run_tests, &taper.configuration.clone(), "taper", |task| {
             taper.ask(task)
         })?;
+    if args.greedy {
+        let configuration = format!("{}; greedy", taper.configuration);
+        let plain: HashMap<&str, Answer> =
+            scored.iter().map(|it| (it.task.id.as_str(), it.answer.without_search())).collect();
+        let ask = |task: &Task| Ok(plain.get(task.id.as_str()).cloned().unwrap_or_default());
+        scored.extend(ask_all(&tasks, &mut Kept::default(), args.run_tests, &configuration, "greedy", ask)?);
+    }
     if let Some(address) = &args.against_llama {
         let llama = Llama::new(address)?;
         for system in baselines {

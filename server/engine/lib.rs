@@ -182,6 +182,12 @@ pub struct Generation {
 }
 
 impl Generation {
+    /// One in which nothing was done.
+    pub fn nothing(stop: Stop) -> Self {
+        let (text, pieces, time) = (String::new(), Vec::new(), Duration::ZERO);
+        Self { text, stop, pieces, reused: 0, evaluated: 0, prefill: time, decode: time }
+    }
+
     /// What is there so far.
     pub fn said(&self) -> Said<'_> {
         Said { text: &self.text, pieces: &self.pieces }

@@ -360,15 +360,8 @@ impl Local {
             }
             None => (prompt.tokens[keep..].to_vec(), usize::MAX),
         };
-        let mut generation = Generation {
-            text: String::new(),
-            stop: Stop::Limit,
-            pieces: Vec::new(),
-            reused: prompt.tokens.len() - todo.len(),
-            evaluated: 0,
-            prefill: Default::default(),
-            decode: Default::default(),
-        };
+        let mut generation =
+            Generation { reused: prompt.tokens.len() - todo.len(), ..Generation::nothing(Stop::Limit) };
 
         let mut heal = Heal::new(&prompt.forced);
         if let Some(lookup) = self.lookup.as_mut().filter(|_| decodes) {

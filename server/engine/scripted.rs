@@ -23,6 +23,8 @@ const CHUNK: usize = 64;
 const SEQUENCES: usize = 4;
 /// A sequence whose end is cut by no more than this is not worth keeping beside the new one.
 const CUT: usize = 32;
+/// Probability of each token of another way to say an answer, where none is given.
+const UNLIKELY: f32 = 0.1;
 /// `watch` is called at least this often while a delay passes.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -106,8 +108,8 @@ impl Held {
 struct Rule {
     contains: String,
     action: Action,
-    /// Other ways to say the answer.
-    others: Vec<String>,
+    /// Other ways to say the answer, with the probability of each of their own tokens.
+    others: Vec<(String, f32)>,
 }
 
 impl Rule {
@@ -166,10 +168,15 @@ impl Scripted {
         self
     }
 
-    /// Another way to say the answer of the rule that was added last.
-    pub fn or(mut self, answer: &str) -> Self {
+    /// Another way to say the answer of the rule that was added last, and not a likely one.
+    pub fn or(self, answer: &str) -> Self {
+        self.or_with(answer, UNLIKELY)
+    }
+
+    /// [`or`](Self::or), with this probability of each token behind those that it shares with the answer.
+    pub fn or_with(mut self, answer: &str, probability: f32) -> Self {
         if let Some(rule) = self.rules.last_mut() {
-            rule.others.push(answer.to_owned());
+            rule.others.push((answer.to_owned(), probability));
         }
         self
     }
@@ -303,15 +310,8 @@ impl Scripted {
     ) -> Result<Generation, EngineError> {
         let context = self.about.context;
         let start = Instant::now();
-        let mut generation = Generation {
-            text: String::new(),
-            stop: Stop::Watch,
-            pieces: Vec::new(),
-            reused: prompt.tokens.len() - saving.unread,
-            evaluated: 0,
-            prefill: Duration::ZERO,
-            decode: Duration::ZERO,
-        };
+        let mut generation =
+            Generation { reused: prompt.tokens.len() - saving.unread, ..Generation::nothing(Stop::Watch) };
         // A suffix that is moved comes between what is evaluated before and behind it.
         let suffix = prompt.suffix.clone();
         let parts = match saving.moved {
@@ -390,6 +390,8 @@ struct Growing {
     left: Vec<TokenId>,
     /// Tokens that it shares with the first answer.
     shared: usize,
+    /// Probability of each of the others.
+    probability: f32,
 }
 
 impl Growing {
@@ -403,23 +405,15 @@ impl Scripted {
     fn branches(&self, last: &Last, limits: &Branching) -> Vec<Growing> {
         let rule = self.rules.iter().find(|rule| last.prompt.contains(&rule.contains));
         let others = rule.into_iter().flat_map(|rule| &rule.others);
-        let begin = |left: Vec<TokenId>| {
-            let generation = Generation {
-                text: String::new(),
-                stop: Stop::Limit,
-                pieces: Vec::new(),
-                reused: 0,
-                evaluated: 0,
-                prefill: Duration::ZERO,
-                decode: Duration::ZERO,
-            };
+        let begin = |left: Vec<TokenId>, probability| {
+            let generation = Generation::nothing(Stop::Limit);
             let (heal, stream) = (Heal::new(&last.forced), Utf8Stream::new());
-            Growing { number: 0, generation, heal, stream, left, shared: 0 }
+            Growing { number: 0, generation, heal, stream, left, shared: 0, probability }
         };
         let mut growing = Vec::new();
-        for other in others {
-            let mut branch = begin(self.spell(&last.forced, other));
-            let mut probe = begin(Vec::new());
+        for &(ref other, probability) in others {
+            let mut branch = begin(self.spell(&last.forced, other), probability);
+            let mut probe = begin(Vec::new(), probability);
             for &id in &branch.left {
                 probe.stream.push(probe.heal.advance(self.tokens.bytes(id)), &mut probe.generation.text);
                 if !last.text.starts_with(&probe.generation.text) {
@@ -507,10 +501,12 @@ impl Engine for Scripted {
                     branch.generation.stop = if whole { Stop::EndOfText } else { Stop::Limit };
                 } else {
                     let id = branch.left.remove(0);
-                    let Growing { stream, heal, generation, .. } = &mut branch;
+                    let Growing { stream, heal, generation, probability, shared, .. } = &mut branch;
                     stream.push(heal.advance(self.tokens.bytes(id)), &mut generation.text);
                     let end = generation.text.len();
-                    generation.pieces.push(Piece { end, probability: self.probability });
+                    let own = generation.pieces.len() >= *shared;
+                    let probability = if own { *probability } else { self.probability };
+                    generation.pieces.push(Piece { end, probability });
                 }
                 let growth =
                     if ended || steps > branch.shared { watch(&branch.told(ended)) } else { Growth::On };

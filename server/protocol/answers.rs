@@ -53,6 +53,9 @@ pub struct Answer {
     pub replaces: (usize, usize),
     /// What the model wrote.
     pub raw: String,
+    /// What greedy decoding says, where that is another text because this one is worth more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub greedy: Option<Greedy>,
     /// The rule that ended it, or why nothing was shown.
     pub reason: String,
     /// Tokens of the prompt.
@@ -69,6 +72,39 @@ pub struct Answer {
     pub pieces: Vec<(usize, f32)>,
     /// Whether the task's tests passed; `None` if they did not run.
     pub passed: Option<bool>,
+}
+
+/// What would have been shown without the search for a better line.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Greedy {
+    /// See [`Answer::shown`].
+    pub shown: Option<String>,
+    /// See [`Answer::replaces`].
+    pub replaces: (usize, usize),
+    /// See [`Answer::raw`].
+    pub raw: String,
+    /// See [`Answer::decoded`]; without what was decoded for the better line.
+    pub decoded: usize,
+}
+
+impl Answer {
+    /// The answer without the search for a better line.
+    pub fn without_search(&self) -> Self {
+        let Some(Greedy { shown, replaces, raw, decoded }) = self.greedy.clone() else { return self.clone() };
+        // Neither the tests nor the probabilities were of that text.
+        Self {
+            shown,
+            replaces,
+            raw,
+            decoded,
+            greedy: None,
+            mean_probability: None,
+            min_probability: None,
+            pieces: Vec::new(),
+            passed: None,
+            ..self.clone()
+        }
+    }
 }
 
 /// The file, open for appending; its lines are `T`.

@@ -79,6 +79,7 @@ fn written(Explanation { path, language, text, work }: Explanation) -> Value {
             "short": work.short,
             "evaluated": work.evaluated,
             "decoded": work.decoded,
+            "searched": work.searched,
             "prefillMs": (work.prefill_seconds * 1000.0).round(),
             "decodeMs": (work.decode_seconds * 1000.0).round(),
             "reason": work.reason,

@@ -18,7 +18,7 @@ use crate::session::mailbox::Mailbox;
 use crate::session::reply::Question;
 use crate::session::{Event, Notice};
 use crate::suggest::ahead::Read;
-use crate::suggest::{Idle, Snapshot, Suggestion, Work, ahead, reuse, suggest_within};
+use crate::suggest::{Idle, Snapshot, Suggestion, Time, Work, ahead, reuse, suggest_within};
 use crate::text::lines;
 
 /// Time that an answer needs from the model to the editor.
@@ -170,7 +170,7 @@ impl Completer {
         let time_left = deadline.saturating_duration_since(now).saturating_sub(MARGIN);
         let mailbox = Arc::clone(&self.mailbox);
         let mut following = Following::asked(&mailbox, &question);
-        let outcome = generate(resident, time_left, &question.snapshot, &mut following);
+        let outcome = generate(resident, time_left.into(), &question.snapshot, &mut following);
         let ended_early = following.is_broken();
         let newest = following.ended();
         let follower = Some(&newest.question).filter(|newest| !Arc::ptr_eq(newest, &question)).cloned();
@@ -192,7 +192,8 @@ impl Completer {
                     let Resident { engine, profile } = &*resident;
                     ahead::is_longest(work.prompt_tokens, &question.snapshot, profile, engine.as_ref())
                 };
-                let barren = suggestion.is_none() && work.prompt_tokens > 0 && (!work.short || is_final());
+                let looked = work.prompt_tokens > 0 && !work.search_ended;
+                let barren = suggestion.is_none() && looked && (!work.short || is_final());
                 // First told, so that the next keystroke finds it; then logged: who reads of it can count on that.
                 self.finished(&question, suggestion.clone(), barren);
                 said();
@@ -281,8 +282,9 @@ impl Completer {
         }
         let mailbox = Arc::clone(&self.mailbox);
         let uri = idling.question.uri.clone();
+        let time = Time { to_read: Some(ahead::MEANWHILE), to_answer: None };
         let mut following = Following::ahead(&mailbox, idling, &uri, &place);
-        let outcome = generate(resident, ahead::MEANWHILE, &place, &mut following);
+        let outcome = generate(resident, time, &place, &mut following);
         let ended_early = following.is_broken();
         let newest = following.ended();
         let asked = newest.asked;
@@ -412,14 +414,12 @@ pub(super) fn guarded<T>(
 /// Asks the model about a place.
 fn generate(
     resident: &mut Resident,
-    time_left: Duration,
+    time: Time,
     place: &Snapshot,
     following: &mut Following<'_>,
 ) -> Result<(Option<Suggestion>, Work), Failure> {
     guarded(resident, |Resident { engine, profile }| {
-        suggest_within(Some(time_left), place, profile, engine.as_mut(), &mut |progress| {
-            following.watch(progress)
-        })
+        suggest_within(time, place, profile, engine.as_mut(), &mut |progress| following.watch(progress))
     })
 }
 
@@ -434,6 +434,7 @@ fn log(work: &Work, ended_early: bool, followed: bool, what: &str) {
         older = work.older,
         evaluated = work.evaluated,
         decoded = work.decoded,
+        searched = work.searched,
         prefill_seconds = work.prefill_seconds,
         decode_seconds = work.decode_seconds,
         reason = work.reason,

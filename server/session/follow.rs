@@ -115,8 +115,14 @@ impl<'a> Following<'a> {
         }
         // The deadline alone is no reason to end: what is finished after it serves the next keystroke.
         let frugal = self.place.options.idle == Idle::Off && now >= self.newest.deadline();
-        self.broken = !goes_on || self.newest.is_unwanted(now) || frugal;
-        if self.broken { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        let ends = !goes_on || self.newest.is_unwanted(now) || frugal;
+        if progress.settled {
+            // Who is shown something, or has typed into it, would be shown something else.
+            let shown = progress.draft.is_some() && !self.newest.is_open();
+            return flow(!ends && !(self.asked && (shown || !self.typed.is_empty())));
+        }
+        self.broken = ends;
+        flow(!ends)
     }
 
     /// Takes the newer letter if this goes on for it.
@@ -162,6 +168,10 @@ impl<'a> Following<'a> {
     pub(crate) fn ended(self) -> Newest {
         Newest { question: self.newest, typed: self.typed, asked: self.asked }
     }
+}
+
+fn flow(goes_on: bool) -> ControlFlow<()> {
+    if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
 }
 
 /// For whom a generation was, in the end.
@@ -246,7 +256,7 @@ mod tests {
     }
 
     fn said<'a>(text: &'a str, draft: Option<&'a Suggestion>) -> Progress<'a> {
-        Progress { text, draft, reading: Reading::default() }
+        Progress { text, draft, reading: Reading::default(), settled: false }
     }
 
     #[test]
@@ -297,7 +307,7 @@ mod tests {
             let (newer, _newer) = question("x = f", Instant::now() + LONG);
             let mut following = Following::asked(&mailbox, &older);
             mailbox.put(Job::Ask(newer));
-            let flow = following.watch(&Progress { text: "", draft: None, reading });
+            let flow = following.watch(&Progress { text: "", draft: None, reading, settled: false });
             assert_eq!(flow.is_continue(), goes_on, "{reading:?}");
             assert_eq!(mailbox.is_waiting(), !goes_on, "what is not followed stays where it was");
         }
@@ -313,6 +323,42 @@ mod tests {
             assert_eq!(following.watch(&said("foo", None)).is_continue(), goes_on);
             assert_eq!(following.is_broken(), !goes_on);
         }
+    }
+
+    #[test]
+    fn a_search_for_something_better_ends_with_the_answer_or_with_what_is_typed() {
+        let settled = |draft| Progress { settled: true, ..said("foo(a)", draft) };
+        let draft = Suggestion { range: 4..4, text: "foo(a)".to_owned() };
+        let mailbox = Mailbox::default();
+        let (older, mut receiver) = question("x = ", Instant::now() + LONG);
+        let (newer, _newer) = question("x = fo", Instant::now() + LONG);
+        let (other, _other) = question("x = b", Instant::now() + LONG);
+        let mut following = Following::asked(&mailbox, &older);
+        assert!(following.watch(&settled(Some(&draft))).is_continue());
+        mailbox.put(Job::Ask(newer));
+        assert!(following.watch(&settled(Some(&draft))).is_break());
+        assert!(!following.is_broken(), "what the model has said is the newer question's answer");
+        assert_eq!(following.ended().typed, "fo");
+
+        let mut following = Following::asked(&mailbox, &older);
+        mailbox.put(Job::Ask(other));
+        assert!(following.watch(&settled(Some(&draft))).is_break());
+        assert!(!following.is_broken() && mailbox.take().is_some(), "the other one waits");
+
+        let mut following = Following::asked(&mailbox, &older);
+        assert!(following.watch(&settled(Some(&draft))).is_continue());
+        older.expire();
+        assert!(following.watch(&settled(Some(&draft))).is_break());
+        assert!(!following.is_broken());
+        let Some(Answer::Shown(shown)) = receiver.try_recv().unwrap() else { panic!("nothing is shown") };
+        assert_eq!(shown.text, "foo(a)");
+        // Where nothing is shown, what is found later serves the next key.
+        let mut following = Following::asked(&mailbox, &older);
+        assert!(following.watch(&settled(None)).is_continue());
+        // Nobody waits for what is answered ahead.
+        let idling = Idling::new(&mailbox, Arc::clone(&older), Some(&draft));
+        let mut following = Following::ahead(&mailbox, &idling, "a", &older.snapshot);
+        assert!(following.watch(&settled(Some(&draft))).is_continue());
     }
 
     #[test]

@@ -56,16 +56,7 @@ impl Engine for Puppet {
         limits: &Limits,
         watch: &mut dyn FnMut(Said<'_>) -> ControlFlow<()>,
     ) -> Result<Generation, EngineError> {
-        let time = Duration::ZERO;
-        let mut generation = Generation {
-            text: String::new(),
-            stop: Stop::Limit,
-            pieces: Vec::new(),
-            reused: prompt.tokens.len(),
-            evaluated: 0,
-            prefill: time,
-            decode: time,
-        };
+        let mut generation = Generation { reused: prompt.tokens.len(), ..Generation::nothing(Stop::Limit) };
         if limits.max_tokens == 0 {
             return Ok(generation);
         }

@@ -6,8 +6,9 @@ use std::ops::ControlFlow;
 
 use taper_engine::{Branching, Engine, EngineError, Growth, Piece, Stop};
 
+use super::rules::{Ended, Rules};
 use super::{
-    Snapshot, Suggestion, Work, around, budget, confidence, file, finished, names, placed, stop, trigger,
+    PassedOver, Snapshot, Suggestion, Work, around, budget, confidence, file, names, placed, trigger,
 };
 use crate::prompt::{self, template::Profile};
 
@@ -17,7 +18,7 @@ pub const MOST: usize = 3;
 /// A candidate and how well it stands.
 struct Found {
     suggestion: Suggestion,
-    /// The branch: the likeliest begins first, whichever is complete first.
+    /// 0 for what the engine says by itself, then the branches: the likeliest begins first, whichever is complete first.
     number: usize,
     /// It says a name that nearly is another.
     doubtful: bool,
@@ -49,37 +50,45 @@ pub fn others(
     let around = around(snapshot);
     let place = placed(&around, snapshot);
     let Ok(extent) = trigger::plan(snapshot, &place) else { return Ok(Vec::new()) };
+    // Who asks for more than one need not be told only what is sure.
+    let rules = Rules { snapshot, place: &place, extent, bar: None };
     let (prompt, _) = prompt::build(profile, engine.tokens(), file(snapshot), budget(options, profile));
-    let branching = Branching {
-        most,
-        within: confidence::extent(&work.raw, &first.text),
-        max_tokens: options.max_tokens + prompt.forced.len(),
+    // The engine branches off what it says by itself.
+    let within = match &work.passed_over {
+        Some(PassedOver { suggestion: Some(greedy), raw, .. }) => confidence::extent(raw, &greedy.text),
+        Some(PassedOver { suggestion: None, raw, .. }) => raw.len(),
+        None => confidence::extent(&work.raw, &first.text),
     };
+    let branching = Branching { most, within, max_tokens: options.max_tokens + prompt.forced.len() };
 
+    let new = |number, suggestion: Suggestion, raw: &str, pieces: &[Piece]| {
+        let doubtful = names::are_doubtful(snapshot, &suggestion.text);
+        let mean = mean_log(pieces, confidence::extent(raw, &suggestion.text));
+        Found { suggestion, number, doubtful, mean }
+    };
     let mut found: Vec<Found> = Vec::new();
-    let mut shown: Vec<Suggestion> = Vec::new();
+    if let Some(PassedOver { suggestion: Some(greedy), raw, pieces }) = &work.passed_over {
+        found.push(new(0, greedy.clone(), raw, pieces));
+    }
+    let mut shown: Vec<Suggestion> = found.iter().map(|it| it.suggestion.clone()).collect();
     let mut looked = [None; MOST];
     engine.branch(&branching, &mut |branch| {
         let text = branch.generation.text.as_str();
         // The same again is a look in the middle of a token's work.
         let seen = looked.get_mut(branch.number).is_some_and(|it| it.replace(text.len()) == Some(text.len()));
         let whole = branch.ended && branch.generation.stop == Stop::EndOfText;
-        let end = if seen && !branch.ended {
-            None
-        } else {
-            stop::check(&place, extent, options.most_lines(), text, whole)
-        };
+        let end = if seen && !branch.ended { None } else { rules.end(branch.generation.said(), whole) };
         let complete = end.is_some() || branch.ended;
         if complete {
-            let kept = &text[..end.map_or(text.len(), |end| end.keep)];
-            let fits = finished(snapshot, &place, kept, end.is_some() || whole, &mut |_, _| {});
-            let new = fits.filter(|it| it != first && found.iter().all(|old| old.suggestion != *it));
-            if let Some(suggestion) = new {
-                let doubtful = names::are_doubtful(snapshot, &suggestion.text);
-                let mean = mean_log(&branch.generation.pieces, confidence::extent(text, &suggestion.text));
-                found.push(Found { suggestion, number: branch.number, doubtful, mean });
+            let ended = Ended { generation: branch.generation.clone(), end, whole: end.is_some() || whole };
+            let fits = rules
+                .finish(&ended)
+                .0
+                .filter(|it| it != first && found.iter().all(|old| old.suggestion != *it));
+            if let Some(suggestion) = fits {
+                found.push(new(1 + branch.number, suggestion, text, &branch.generation.pieces));
                 found.sort_by(Found::order);
-                shown = found.iter().map(|it| it.suggestion.clone()).collect();
+                shown = found.iter().take(most).map(|it| it.suggestion.clone()).collect();
             }
         }
         match watch(&shown) {
@@ -153,6 +162,18 @@ mod tests {
         );
         let engine = Scripted::new().when("f(a", ", b").or(", (b").or(", c");
         assert_eq!(found(engine, "x.py", "f(a▮)\n").1, [", c"], "the other one would break the file");
+    }
+
+    #[test]
+    fn what_a_better_line_was_shown_in_place_of_is_a_candidate() {
+        let engine =
+            || Scripted::new().probability(0.8).when("total = ", "sum(xs)\n").or_with("max(xs)\n", 0.9);
+        let found = |engine| found(engine, "x.py", "total = ▮\n");
+        assert_eq!(found(engine()), ("max(xs)".into(), vec!["sum(xs)".into()]));
+        // Among the others it ranks as they do, by how sure the model was of each token.
+        assert_eq!(found(engine().or_with("len(xs)\n", 0.75)).1, ["sum(xs)", "len(xs)"]);
+        let (first, others) = found(engine().or_with("min(xs)\n", 0.95));
+        assert_eq!((first.as_str(), &others[..]), ("min(xs)", &["max(xs)".to_owned(), "sum(xs)".into()][..]));
     }
 
     #[test]

@@ -165,7 +165,7 @@ mod tests {
     use taper_engine::scripted::Scripted;
 
     use super::super::ahead::{self, Read};
-    use super::super::{Idle, Options, Suggestion, Trigger, Work, suggest_within};
+    use super::super::{Idle, Options, Suggestion, Time, Trigger, Work, suggest_within};
     use super::*;
     use crate::context::Snippet;
     use crate::prompt::template::{Form, Layout};
@@ -230,7 +230,8 @@ mod tests {
         snapshot: &Snapshot,
         (engine, profile): &mut (Box<dyn Engine>, Profile),
     ) -> (Option<Suggestion>, Work) {
-        suggest_within(left, snapshot, profile, engine.as_mut(), &mut |_| ControlFlow::Continue(())).unwrap()
+        let time = Time { to_read: left, to_answer: None };
+        suggest_within(time, snapshot, profile, engine.as_mut(), &mut |_| ControlFlow::Continue(())).unwrap()
     }
 
     fn read(place: &Snapshot, (engine, profile): &mut (Box<dyn Engine>, Profile)) -> Read {

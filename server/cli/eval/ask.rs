@@ -11,7 +11,7 @@ use taper_engine::{Engine, Tokens};
 use super::workspaces::Workspaces;
 use crate::context::Snippet;
 use crate::prompt::{self, Budget, template::Order, template::Profile};
-use crate::protocol::answers::Answer;
+use crate::protocol::answers::{Answer, Greedy};
 use crate::protocol::llama::{self, Llama, LlamaError};
 use crate::protocol::tasks::{OtherFile, Task};
 use crate::suggest::{self, Options, Snapshot, Suggestion, Trigger, candidates, confidence};
@@ -127,17 +127,22 @@ impl<'e> Taper<'e> {
             }
         };
         let sure = suggestion.as_ref().and_then(|it| confidence::of(&work, &it.text));
-        let replaces = suggestion
-            .as_ref()
-            .map_or((0, 0), |it| (snapshot.cursor - it.range.start, it.range.end - snapshot.cursor));
+        let replaces = |it: &Suggestion| (snapshot.cursor - it.range.start, it.range.end - snapshot.cursor);
+        let greedy = work.passed_over.map(|it| Greedy {
+            replaces: it.suggestion.as_ref().map(replaces).unwrap_or_default(),
+            shown: it.suggestion.map(|it| it.text),
+            raw: it.raw,
+            decoded: work.decoded,
+        });
         Ok(Answer {
+            replaces: suggestion.as_ref().map(replaces).unwrap_or_default(),
             shown: suggestion.map(|it| it.text),
             others,
-            replaces,
             raw: work.raw,
+            greedy,
             reason: work.reason.to_owned(),
             prompt_tokens: work.prompt_tokens,
-            decoded: work.decoded,
+            decoded: work.decoded + work.searched,
             seconds,
             mean_probability: sure.map(|it| it.mean),
             min_probability: sure.map(|it| it.min),

@@ -38,12 +38,15 @@ pub(super) fn print(
     if !prompt.forced.is_empty() {
         writeln!(out, "── forced: {:?} ──", String::from_utf8_lossy(&prompt.forced))?;
     }
-    writeln!(out, "── raw answer: {} tokens, with their probabilities ──\n{}", work.decoded, work.raw)?;
+    writeln!(out, "── raw answer: {} tokens, with their probabilities ──\n{}", work.pieces.len(), work.raw)?;
     let mut start = 0;
     for piece in &work.pieces {
         let text = work.raw.get(start..piece.end).unwrap_or("");
         write!(out, "{text:?} {:.2}  ", piece.probability)?;
         start = piece.end;
+    }
+    if let Some(greedy) = &work.passed_over {
+        write!(out, "\n── in place of what greedy decoding says ──\n{}", greedy.raw)?;
     }
     writeln!(out, "\n── cuts ──")?;
     for cut in &work.cuts {

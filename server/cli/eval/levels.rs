@@ -3,7 +3,6 @@
 
 use std::io::{self, Write};
 use std::ops::ControlFlow;
-use std::time::Duration;
 
 use anyhow::Result;
 use taper_engine::{About, Engine, EngineError, Generation, Limits, Piece, Prompt, Said, Stop, Tokens};
@@ -113,15 +112,7 @@ impl Engine for Again<'_> {
         watch: &mut dyn FnMut(Said<'_>) -> ControlFlow<()>,
     ) -> Result<Generation, EngineError> {
         let Answer { raw, pieces, .. } = self.answer;
-        let mut generation = Generation {
-            text: String::new(),
-            stop: Stop::EndOfText,
-            pieces: Vec::new(),
-            reused: 0,
-            evaluated: 0,
-            prefill: Duration::ZERO,
-            decode: Duration::ZERO,
-        };
+        let mut generation = Generation::nothing(Stop::EndOfText);
         for &(end, probability) in pieces {
             generation.text = raw.get(..end).unwrap_or(raw).to_owned();
             generation.pieces.push(Piece { end, probability });

@@ -8,7 +8,7 @@
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::heal::Heal;
 use super::sample::Choice;
@@ -206,15 +206,7 @@ impl Local {
             return None;
         }
         let sequence = self.sequences.branch(self.decoder.as_mut(), place, held);
-        let generation = Generation {
-            text: String::new(),
-            stop: Stop::Limit,
-            pieces: Vec::new(),
-            reused: held,
-            evaluated: 0,
-            prefill: Duration::ZERO,
-            decode: Duration::ZERO,
-        };
+        let generation = Generation { reused: held, ..Generation::nothing(Stop::Limit) };
         let heal = Heal::new(&last.forced);
         let stream = Utf8Stream::new();
         let mut branch = Growing { number, generation, sequence, heal, stream, token, held };

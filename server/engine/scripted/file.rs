@@ -5,12 +5,13 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Action, Rule, Scripted};
+use super::{Action, Rule, Scripted, UNLIKELY};
 use crate::EngineError;
 use crate::gguf::bad;
 
-const FORMAT: &str = "a script has lines `when TEXT` or `otherwise`, each followed by `answer TEXT` (and \
-                      `or TEXT` for other ways to say it), `fail TEXT`, or `panic`, and `prefill-ms N`, `decode-ms N`, `context N`; write `\\n` for a line end";
+const FORMAT: &str = "a script has lines `when TEXT` or `otherwise`, each followed by `answer TEXT` (and `or TEXT` or `or-with P TEXT` for \
+     other ways to say it), `fail TEXT`, or `panic`, and `prefill-ms N`, `decode-ms N`, `probability P`, `context N`; \
+     write `\\n` for a line end";
 
 impl Scripted {
     /// Reads a script file: UTF-8, one statement a line, `#` begins a comment line.
@@ -19,13 +20,17 @@ impl Scripted {
     /// # milliseconds for each prompt token and each decoded token; fractions are allowed
     /// prefill-ms 0.5
     /// decode-ms 20
+    /// # of each token
+    /// probability 0.9
     /// # tokens that fit into the context
     /// context 4096
     /// # if the prompt contains this text; the first rule that fits decides
     /// when def add(
     /// answer a, b):\n    return a + b\n
-    /// # other ways to say it, the likeliest first: branches of the generation
+    /// # other ways to say it, the likeliest first and none of them likely: branches of the generation
     /// or x, y):\n    return x + y\n
+    /// # with this probability of each token behind those that it shares with the answer
+    /// or-with 0.5 *terms):\n    return sum(terms)\n
     /// when fail here
     /// fail the device is gone
     /// when panic here
@@ -72,13 +77,25 @@ impl Scripted {
                     this.about.context = text.trim().parse().map_err(|_| wrong("is no number of tokens"))?;
                     continue;
                 }
-                "or" if waiting.is_none()
-                    && let Some(Rule { action: Action::Answer(_), others, .. }) = this.rules.last_mut() =>
-                {
-                    others.push(text);
+                "probability" => {
+                    this.probability = probability(&text).ok_or_else(|| wrong(NO_PROBABILITY))?;
                     continue;
                 }
-                "or" => return Err(wrong("no `answer` stands before it")),
+                "or" | "or-with"
+                    if waiting.is_none()
+                        && let Some(Rule { action: Action::Answer(_), others, .. }) =
+                            this.rules.last_mut() =>
+                {
+                    others.push(if word == "or" {
+                        (text, UNLIKELY)
+                    } else {
+                        let (number, text) = text.split_once(' ').ok_or_else(|| wrong(NO_PROBABILITY))?;
+                        let own = probability(number).ok_or_else(|| wrong(NO_PROBABILITY))?;
+                        (text.to_owned(), own)
+                    });
+                    continue;
+                }
+                "or" | "or-with" => return Err(wrong("no `answer` stands before it")),
                 "answer" => Action::Answer(text),
                 "fail" => Action::Fail(text),
                 "panic" => Action::Panic,
@@ -93,6 +110,12 @@ impl Scripted {
         }
         Ok(this)
     }
+}
+
+const NO_PROBABILITY: &str = "has no probability from 0 to 1";
+
+fn probability(text: &str) -> Option<f32> {
+    text.trim().parse().ok().filter(|it| (0.0..=1.0).contains(it))
 }
 
 fn milliseconds(text: &str) -> Option<Duration> {

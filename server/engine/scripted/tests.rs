@@ -178,7 +178,7 @@ fn it_fails_and_panics_when_told_and_goes_on() {
 fn a_script_file_is_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("script");
-    let script = "# a comment\n\nprefill-ms 0\ndecode-ms 0.001\ncontext 100\nwhen def\\n\nanswer \\tpass\\\\\\n\\s\n  when x\nfail gone\notherwise\nanswer\n";
+    let script = "# a comment\n\nprefill-ms 0\ndecode-ms 0.001\ncontext 100\nwhen def\\n\nanswer \\tpass\\\\\\n\\s\n  when x\nfail gone\nprobability 0.5\nwhen y\nanswer ab\nor ac\nor-with 0.25 ad\notherwise\nanswer\n";
     fs::write(&path, script).unwrap();
     let mut engine = Scripted::from_file(&path).unwrap();
     assert_eq!(engine.about().context, 100);
@@ -187,6 +187,19 @@ fn a_script_file_is_read() {
     assert_eq!(run(&mut engine, &def, &MANY).text, "\tpass\\\n ");
     let other = prompt(&engine, "other", b"");
     assert_eq!(run(&mut engine, &other, &MANY).text, "");
+    let y = prompt(&engine, "y", b"");
+    assert_eq!(run(&mut engine, &y, &MANY).pieces[0].probability, 0.5);
+    let mut branches = Vec::new();
+    engine
+        .branch(&Branching { most: 9, within: 9, max_tokens: 9 }, &mut |branch| {
+            if branch.ended {
+                let likely: Vec<f32> = branch.generation.pieces.iter().map(|it| it.probability).collect();
+                branches.push((branch.generation.text.clone(), likely));
+            }
+            Growth::On
+        })
+        .unwrap();
+    assert_eq!(branches, [("ac".to_owned(), vec![0.5, 0.1]), ("ad".to_owned(), vec![0.5, 0.25])]);
     let x = prompt(&engine, "x", b"");
     assert!(engine.generate(&x, &MANY, &mut |_| ControlFlow::Continue(())).is_err());
 
@@ -197,6 +210,9 @@ fn a_script_file_is_read() {
         ("\nsay x", "line 2"),
         ("decode-ms soon", "line 1"),
         ("decode-ms -1", "line 1"),
+        ("probability 2", "line 1"),
+        ("when a\nanswer b\nor-with c", "line 3"),
+        ("or-with 0.5 b", "line 1"),
     ] {
         fs::write(&path, script).unwrap();
         let message = Scripted::from_file(&path).unwrap_err().to_string();

@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+use std::time::Duration;
+
 use super::*;
 use crate::gguf::testing::{Dims, random_llama, random_qwen2};
 use crate::local::real_model;
