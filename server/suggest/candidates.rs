@@ -112,8 +112,10 @@ impl Found {
 /// what was forced.
 fn mean_log(pieces: &[Piece], extent: usize) -> f32 {
     let inside = confidence::inside(pieces, 0..extent);
-    let logs: Vec<f32> = inside.map(|piece| piece.probability.max(f32::MIN_POSITIVE).ln()).collect();
-    logs.iter().sum::<f32>() / logs.len().max(1) as f32
+    // So exact that of texts which are equally sure, whatever their length, none is surer.
+    let logs: Vec<f64> =
+        inside.map(|piece| f64::from(piece.probability.max(f32::MIN_POSITIVE)).ln()).collect();
+    (logs.iter().sum::<f64>() / logs.len().max(1) as f64) as f32
 }
 
 #[cfg(test)]
@@ -170,6 +172,7 @@ mod tests {
             || Scripted::new().probability(0.8).when("total = ", "sum(xs)\n").or_with("max(xs)\n", 0.9);
         let found = |engine| found(engine, "x.py", "total = ▮\n");
         assert_eq!(found(engine()), ("max(xs)".into(), vec!["sum(xs)".into()]));
+        assert_eq!(found(engine().or("len(xs) + 1\n").or("0\n")).1, ["sum(xs)", "len(xs) + 1"]);
         // Among the others it ranks as they do, by how sure the model was of each token.
         assert_eq!(found(engine().or_with("len(xs)\n", 0.75)).1, ["sum(xs)", "len(xs)"]);
         let (first, others) = found(engine().or_with("min(xs)\n", 0.95));
