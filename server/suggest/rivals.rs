@@ -123,12 +123,24 @@ impl Search<'_> {
             }
             let ended = Ended { generation: generation.clone(), end: rule, whole };
             let (shown, cuts) = self.rules.finish(&ended);
-            if let Some(shown) = shown.filter(|shown| worth > best && Some(shown) != shown_now) {
+            let is_new = |shown: &Suggestion| Some(shown) != shown_now && !(self.any && self.is_below(shown));
+            if let Some(shown) = shown.filter(|shown| worth > best && is_new(shown)) {
                 outcome.found = Some(Found { ended, shown, cuts, worth });
             }
             Growth::Enough
         })?;
         Ok(outcome)
+    }
+
+    /// Whether the cursor's line would begin with half of the line below or more: the greedy answer, which says that line,
+    /// in other words.
+    fn is_below(&self, shown: &Suggestion) -> bool {
+        let place = self.rules.place;
+        let Some(below) = place.line_below().map(str::trim) else { return false };
+        let first = shown.text.lines().next().unwrap_or("");
+        let line = format!("{}{first}", place.line_before);
+        let same = line.trim().chars().zip(below.chars()).take_while(|(a, b)| a == b).count();
+        2 * same >= below.chars().count()
     }
 }
 
@@ -301,6 +313,8 @@ mod tests {
         assert_eq!(shown.as_deref(), Some("clean: true,"), "the best of them");
         let greedy = work.passed_over.unwrap();
         assert_eq!((greedy.suggestion, greedy.raw.as_str()), (None, "code: 2,\n"));
+        let again = Scripted::new().probability(0.99).when("a: 1,", "code: 2,\n").or_with("code: 3,\n", 0.9);
+        assert_eq!(said("x.js", below, again, Eagerness::High).0, None, "what stands below in other words");
         // What is hardly ever right is still not said unasked.
         let (shown, work) = said("x.js", below, engine(), Eagerness::Low);
         assert_eq!((shown, work.passed_over), (None, None));
