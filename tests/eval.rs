@@ -284,4 +284,8 @@ fn what_the_search_for_a_better_line_gains_is_seen_in_one_run() {
     // The same answers serve both.
     assert_eq!(lines(&out.join("answers.jsonl")).len(), 16);
     assert!(!table(&asked).contains("greedy"));
+    // These would count the answers twice, or beside candidates that were found for another first one.
+    for more in [&["--curve"][..], &["--candidates", "3"]] {
+        assert_eq!(eval(&[&asked[..], &["--greedy"], more].concat()).status.code(), Some(2));
+    }
 }

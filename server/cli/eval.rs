@@ -70,7 +70,7 @@ pub struct Args {
           conflicts_with_all = ["curve", "tune", "explain"])]
     candidates: Option<u8>,
     /// Also score what greedy decoding says by itself, without the search for a better line.
-    #[arg(long, conflicts_with_all = ["tune", "explain"])]
+    #[arg(long, conflicts_with_all = ["candidates", "curve", "tune", "explain"])]
     greedy: bool,
     /// Run the tests of tasks that have some: generated code, in a process without network and with limits.
     #[arg(long)]

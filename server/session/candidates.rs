@@ -1,7 +1,6 @@
 //! For a person who asks: what else may be suggested, looked for while there is time and nobody asks anew.
 //! It knows nothing of how candidates are made, or of how they are shown.
 
-use std::ops::ControlFlow;
 use std::slice;
 use std::time::Instant;
 
@@ -10,7 +9,7 @@ use tracing::debug;
 
 use crate::session::Event;
 use crate::session::completer::{Completer, Resident, guarded};
-use crate::session::follow::Newest;
+use crate::session::follow::{Newest, flow};
 use crate::suggest::{Idle, Suggestion, Trigger, Work, candidates};
 
 impl Completer {
@@ -59,7 +58,7 @@ impl Completer {
                 broken = self.mailbox.is_waiting()
                     || question.is_unwanted(now)
                     || (frugal && now >= question.deadline());
-                if broken { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                flow(broken)
             })
         });
         match found {

@@ -2,7 +2,6 @@
 //! It knows nothing of documents, of deadlines kept, or of who asks.
 
 use std::mem::Discriminant;
-use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +12,7 @@ use tracing::{debug, error, info, trace, warn};
 
 use crate::config::EngineSettings;
 use crate::prompt::template::Profile;
-use crate::session::follow::{Following, Idling, Newest};
+use crate::session::follow::{Following, Idling, Newest, flow};
 use crate::session::mailbox::Mailbox;
 use crate::session::reply::Question;
 use crate::session::{Event, Notice};
@@ -421,10 +420,6 @@ fn generate(
     guarded(resident, |Resident { engine, profile }| {
         suggest_within(time, place, profile, engine.as_mut(), &mut |progress| following.watch(progress))
     })
-}
-
-fn flow(is_over: bool) -> ControlFlow<()> {
-    if is_over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
 fn log(work: &Work, ended_early: bool, followed: bool, what: &str) {

@@ -119,10 +119,10 @@ impl<'a> Following<'a> {
         if progress.settled {
             // Who is shown something, or has typed into it, would be shown something else.
             let shown = progress.draft.is_some() && !self.newest.is_open();
-            return flow(!ends && !(self.asked && (shown || !self.typed.is_empty())));
+            return flow(ends || self.asked && (shown || !self.typed.is_empty()));
         }
         self.broken = ends;
-        flow(!ends)
+        flow(ends)
     }
 
     /// Takes the newer letter if this goes on for it.
@@ -170,8 +170,9 @@ impl<'a> Following<'a> {
     }
 }
 
-fn flow(goes_on: bool) -> ControlFlow<()> {
-    if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+/// What a `watch` says.
+pub(super) fn flow(is_over: bool) -> ControlFlow<()> {
+    if is_over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
 /// For whom a generation was, in the end.

@@ -62,18 +62,25 @@ pub fn inside(pieces: &[Piece], range: Range<usize>) -> impl Iterator<Item = &Pi
 /// How many of the characters in the first `extent` bytes are right, by the model's own account: each counts with the
 /// probability that all tokens up to it are.
 pub fn right_characters(said: Said<'_>, extent: usize) -> f32 {
-    let (mut before, mut all, mut right) = (0, 1.0, 0.0);
-    for piece in said.pieces {
-        if before >= extent {
-            break;
-        }
-        if piece.end > 0 {
-            all *= piece.probability;
-            right += all * said.text.get(before..piece.end).map_or(0, |it| it.chars().count()) as f32;
-        }
+    let right = |(bytes, all): (Range<usize>, f32)| all * characters(said.text, bytes) as f32;
+    up_to(said.pieces, extent).map(right).sum()
+}
+
+/// Each token that begins in the first `extent` bytes: its bytes, and the probability that all tokens up to it are right.
+/// Those that only spell what was forced have no bytes and do not count.
+pub fn up_to(pieces: &[Piece], extent: usize) -> impl Iterator<Item = (Range<usize>, f32)> {
+    let (mut before, mut all) = (0, 1.0);
+    pieces.iter().map_while(move |piece| {
+        let bytes = before..piece.end;
+        all *= if piece.end > 0 { piece.probability } else { 1.0 };
         before = piece.end;
-    }
-    right
+        (bytes.start < extent).then_some((bytes, all))
+    })
+}
+
+/// How many there are in these bytes.
+pub fn characters(text: &str, bytes: Range<usize>) -> usize {
+    text.get(bytes).map_or(0, |it| it.chars().count())
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use std::time::Duration;
 use taper_engine::{Branching, Engine, EngineError, Generation, Growth, Stop};
 
 use super::rules::{Ended, Rules};
-use super::{Cut, Suggestion, eagerness};
+use super::{Cut, Suggestion, confidence, eagerness};
 
 /// Runners-up that are followed at most.
 const MOST: usize = 2;
@@ -75,10 +75,13 @@ impl Search<'_> {
     ) -> Result<Outcome, EngineError> {
         let mut outcome = Outcome::default();
         let line = Line::of(&first.generation);
-        outcome.ended = watch(None).is_break();
         let said = &first.generation;
         let complete = first.whole || line.end < said.text.len();
-        if outcome.ended || said.pieces.is_empty() || !(self.any || complete) {
+        if said.pieces.is_empty() || !(self.any || complete) {
+            return Ok(outcome);
+        }
+        outcome.ended = watch(None).is_break();
+        if outcome.ended {
             return Ok(outcome);
         }
         // What only goes on behind it is worth more by that, and wrong where the line ends.
@@ -162,19 +165,10 @@ impl Line {
         let Generation { text, pieces, .. } = generation;
         let end = eagerness::first_line(text);
         let mut line = Self { worth: 0.0, all: 1.0, end, tokens: 0 };
-        let mut before = 0;
-        for piece in pieces {
-            if before >= end {
-                break;
-            }
+        for (bytes, all) in confidence::up_to(pieces, end) {
             line.tokens += 1;
-            // What only spells the forced text is no choice.
-            if piece.end > 0 {
-                line.all *= piece.probability;
-                let said = text.get(before..piece.end.min(end)).unwrap_or("");
-                line.worth += line.all * said.chars().count() as f32;
-            }
-            before = piece.end;
+            line.all = all;
+            line.worth += all * confidence::characters(text, bytes.start..bytes.end.min(end)) as f32;
         }
         line
     }
