@@ -14,7 +14,7 @@ use std::mem;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use taper_engine::{Branching, Engine, EngineError, Generation, Growth, Stop};
+use taper_engine::{Branch, Branching, Engine, EngineError, Generation, Growth, Stop};
 
 use super::rules::{Ended, Rules};
 use super::{Cut, Suggestion, confidence, eagerness};
@@ -73,66 +73,33 @@ impl Search<'_> {
         (first, shown_now): (&Ended, Option<&Suggestion>),
         watch: &mut dyn FnMut(Option<&Found>) -> ControlFlow<()>,
     ) -> Result<Outcome, EngineError> {
-        let mut outcome = Outcome::default();
         let line = Line::of(&first.generation);
         let said = &first.generation;
         let complete = first.whole || line.end < said.text.len();
         if said.pieces.is_empty() || !(self.any || complete) {
-            return Ok(outcome);
+            return Ok(Outcome::default());
         }
-        outcome.ended = watch(None).is_break();
-        if outcome.ended {
-            return Ok(outcome);
+        if watch(None).is_break() {
+            return Ok(Outcome { ended: true, ..Outcome::default() });
         }
-        // What only goes on behind it is worth more by that, and wrong where the line ends.
-        let same = if self.any { "" } else { said.text[..line.end].trim() };
-        let bound = if self.any { 0.0 } else { WORTH * line.worth };
-        let affordable = self.time.map_or(f32::INFINITY, |time| time.as_secs_f32() * engine.rates().decode);
         // Where the line that ends cannot be shown, one that goes on may be.
         let within = line.end + usize::from(self.any);
         let branching = Branching { most: MOST, within, max_tokens: self.max_tokens };
-        let mut seen = [0; MOST];
+        let mut race = Race {
+            search: self,
+            greedy: line,
+            // What only goes on behind it is worth more by that, and wrong where the line ends.
+            same: if self.any { "" } else { said.text[..line.end].trim() },
+            shown_now,
+            affordable: self.time.map_or(f32::INFINITY, |time| time.as_secs_f32() * engine.rates().decode),
+            seen: [0; MOST],
+            outcome: Outcome::default(),
+        };
         engine.branch(&branching, &mut |branch| {
-            outcome.ended = watch(outcome.found.as_ref()).is_break();
-            if outcome.ended {
-                return Growth::Stop;
-            }
-            let generation = branch.generation;
-            let count = generation.pieces.len();
-            let before = seen.get_mut(branch.number).map_or(0, |it| mem::replace(it, count));
-            if before == count && !branch.ended {
-                // A look in the middle of a token's work.
-                return Growth::On;
-            }
-            if before > 0 {
-                outcome.decoded += count - before;
-            } else if line.tokens.saturating_sub(count) as f32 > affordable {
-                return Growth::Enough;
-            }
-            if !same.is_empty() && generation.text.trim_start().starts_with(same) {
-                return Growth::Enough;
-            }
-            let best = outcome.found.as_ref().map_or(bound, |found| found.worth);
-            let whole = branch.ended && generation.stop == Stop::EndOfText;
-            let Line { worth, all, end, .. } = Line::of(generation);
-            let at_most = if whole || end < generation.text.len() { worth } else { worth + all * MORE };
-            if at_most <= best {
-                return Growth::Enough;
-            }
-            let rule = self.rules.end(generation.said(), whole);
-            let whole = whole || rule.is_some();
-            if !whole {
-                return Growth::On;
-            }
-            let ended = Ended { generation: generation.clone(), end: rule, whole };
-            let (shown, cuts) = self.rules.finish(&ended);
-            let is_new = |shown: &Suggestion| Some(shown) != shown_now && !(self.any && self.is_below(shown));
-            if let Some(shown) = shown.filter(|shown| worth > best && is_new(shown)) {
-                outcome.found = Some(Found { ended, shown, cuts, worth });
-            }
-            Growth::Enough
+            race.outcome.ended = watch(race.outcome.found.as_ref()).is_break();
+            if race.outcome.ended { Growth::Stop } else { race.look(branch) }
         })?;
-        Ok(outcome)
+        Ok(race.outcome)
     }
 
     /// Whether the cursor's line would begin with half of the line below or more: the greedy answer, which says that line,
@@ -144,6 +111,66 @@ impl Search<'_> {
         let line = format!("{}{first}", place.line_before);
         let same = line.trim().chars().zip(below.chars()).take_while(|(a, b)| a == b).count();
         2 * same >= below.chars().count()
+    }
+}
+
+/// A search under way.
+struct Race<'a> {
+    search: &'a Search<'a>,
+    greedy: Line,
+    /// What no rival begins with.
+    same: &'a str,
+    /// What is shown of the greedy text.
+    shown_now: Option<&'a Suggestion>,
+    /// Tokens that there is time for.
+    affordable: f32,
+    /// Of each branch, the tokens that were there at the last look.
+    seen: [usize; MOST],
+    outcome: Outcome,
+}
+
+impl Race<'_> {
+    /// Takes what has come of a branch, and says whether more of it is wanted.
+    fn look(&mut self, branch: &Branch<'_>) -> Growth {
+        let generation = branch.generation;
+        let count = generation.pieces.len();
+        let before = self.seen.get_mut(branch.number).map_or(0, |it| mem::replace(it, count));
+        if before == count && !branch.ended {
+            // A look in the middle of a token's work.
+            return Growth::On;
+        }
+        if before > 0 {
+            self.outcome.decoded += count - before;
+        } else if self.greedy.tokens.saturating_sub(count) as f32 > self.affordable {
+            return Growth::Enough;
+        }
+        if !self.same.is_empty() && generation.text.trim_start().starts_with(self.same) {
+            return Growth::Enough;
+        }
+        let bound = if self.search.any { 0.0 } else { WORTH * self.greedy.worth };
+        let best = self.outcome.found.as_ref().map_or(bound, |found| found.worth);
+        let whole = branch.ended && generation.stop == Stop::EndOfText;
+        let Line { worth, all, end, .. } = Line::of(generation);
+        let at_most = if whole || end < generation.text.len() { worth } else { worth + all * MORE };
+        if at_most <= best {
+            return Growth::Enough;
+        }
+        let rules = self.search.rules;
+        let rule = rules.end(generation.said(), whole);
+        let whole = whole || rule.is_some();
+        if !whole {
+            return Growth::On;
+        }
+        let ended = Ended { generation: generation.clone(), end: rule, whole };
+        let (shown, cuts) = rules.finish(&ended);
+        if let Some(shown) = shown.filter(|shown| worth > best && self.is_new(shown)) {
+            self.outcome.found = Some(Found { ended, shown, cuts, worth });
+        }
+        Growth::Enough
+    }
+
+    fn is_new(&self, shown: &Suggestion) -> bool {
+        Some(shown) != self.shown_now && !(self.search.any && self.search.is_below(shown))
     }
 }
 
