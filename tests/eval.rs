@@ -158,6 +158,7 @@ fn what_cannot_be_measured_is_refused() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let silent = refused(&["--against-llama", &format!("http://127.0.0.1:{port}")]);
     assert!(silent.contains("llama-server"), "{silent}");
+    assert!(refused(&["--tune", "scripted", "--by", "likelihood"]).contains("tells no probabilities"));
     assert!(refused(&["--check", "nowhere.csv"]).contains("nowhere.csv"));
     assert!(refused(&["--check", &tasks]).contains("no scores.csv"));
     let empty = folder.path().join("empty.jsonl");

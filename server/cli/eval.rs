@@ -26,6 +26,7 @@ mod fit;
 mod form;
 mod interval;
 mod levels;
+mod likelihood;
 mod runner;
 mod sample;
 mod score;
@@ -35,6 +36,7 @@ mod workspaces;
 
 use ask::Taper;
 use score::Score;
+use workspaces::Workspaces;
 
 /// Arguments of `taper eval`.
 #[derive(Debug, clap::Args)]
@@ -87,12 +89,16 @@ pub struct Args {
     /// Compare the forms of a prompt with this model, and propose its row for server/prompt/template.rs.
     #[arg(long, value_name = "NAME|PATH", conflicts_with_all = ["model", "check", "against_llama", "run_tests"])]
     tune: Option<String>,
+    /// By what forms are compared: by what they answer, or by how likely the model finds the expected line. For that nothing
+    /// is decoded, and a task says more than yes or no.
+    #[arg(long, value_name = "BY", value_enum, default_value_t, requires = "tune")]
+    by: tune::By,
     /// Fail if a score falls below this table's, which an earlier run wrote, by more than its noise.
     #[arg(long, value_name = "SCORES.csv", conflicts_with_all = ["against_llama"])]
     check: Option<PathBuf>,
     /// Look for what helps in the other files of the tasks' projects, each in a folder of this one, instead of in the
     /// tasks' own `context`.
-    #[arg(long, value_name = "FOLDER", conflicts_with = "tune")]
+    #[arg(long, value_name = "FOLDER")]
     workspaces: Option<PathBuf>,
     #[command(flatten)]
     form: form::FormArgs,
@@ -141,8 +147,9 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let mut engine = load::engine(&model)?;
     let mut kept = Kept::open(args.out.as_deref())?;
+    let mut workspaces = args.workspaces.clone().map(Workspaces::new);
     if args.tune.is_some() {
-        return tune::run(&tasks, &args.form, engine.as_mut(), &mut kept);
+        return tune::run(&tasks, args.by, &args.form, engine.as_mut(), workspaces.as_mut(), &mut kept);
     }
 
     let profile = args.form.profile(engine.as_ref());
@@ -153,7 +160,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let mut taper = Taper::new(engine.as_mut(), profile.clone(), args.form.options())
         .with_candidates(args.candidates.map(usize::from))
-        .with_workspaces(args.workspaces.clone());
+        .with_workspaces(workspaces.as_mut());
     say(&format!("{} tasks; {}", tasks.len(), taper.configuration));
     let mut scored =
         ask_all(&tasks, &mut kept, args.run_tests, &taper.configuration.clone(), "taper", |task| {

@@ -20,6 +20,7 @@ pub mod tokens;
 mod error;
 
 pub use error::EngineError;
+pub use local::Distribution;
 pub use tokens::{TokenId, Tokens};
 
 /// A model that continues prompts. One owner, one generation at a time.
@@ -69,6 +70,24 @@ pub trait Engine: Send {
         &mut self,
         _limits: &Branching,
         _watch: &mut dyn FnMut(&Branch<'_>) -> Growth,
+    ) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    /// Reads `prompt` and then `answer` as if it had been generated, and tells `told` how likely each token is behind the
+    /// prompt and behind each of the answer's tokens. [`Prompt::forced`] is not looked at. What the cache holds of the
+    /// prompt is used, and what is read of it stays, but for its last token.
+    ///
+    /// Nothing happens in engines without probabilities, nor for an empty prompt.
+    ///
+    /// # Errors
+    /// The two are longer than the context, or the device failed. The cache is then empty, and the engine can be used
+    /// again.
+    fn score(
+        &mut self,
+        _prompt: &Prompt,
+        _answer: &[TokenId],
+        _told: &mut dyn FnMut(&Distribution<'_>),
     ) -> Result<(), EngineError> {
         Ok(())
     }

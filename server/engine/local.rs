@@ -33,6 +33,7 @@ pub mod pool;
 #[cfg(test)]
 pub(crate) mod real_model;
 mod sample;
+mod score;
 mod sequences;
 #[cfg(test)]
 mod testing;
@@ -46,6 +47,7 @@ pub use device::DeviceChoice;
 pub use kernels::Kernel;
 pub use lookup::Speculation;
 pub use options::{KernelChoice, Options};
+pub use sample::Distribution;
 
 use device::Chosen;
 use heal::Heal;
@@ -456,6 +458,14 @@ impl Local {
         Ok(generation)
     }
 
+    /// Leaves nothing of a call that failed.
+    fn or_clear<T>(&mut self, result: Result<T, EngineError>) -> Result<T, EngineError> {
+        if result.is_err() {
+            self.clear();
+        }
+        result
+    }
+
     fn broken(&self) -> EngineError {
         EngineError::Device { device: self.about.device.clone(), source: BROKEN.into() }
     }
@@ -481,10 +491,7 @@ impl Engine for Local {
             self.last = None;
         }
         let result = self.run(prompt, limits, watch);
-        if result.is_err() {
-            self.clear();
-        }
-        result
+        self.or_clear(result)
     }
 
     fn branch(
@@ -495,10 +502,19 @@ impl Engine for Local {
         self.decoder.set_background(false);
         let result = self.grow(limits, watch);
         self.sequences.drop_branches(self.decoder.as_mut());
-        if result.is_err() {
-            self.clear();
-        }
-        result
+        self.or_clear(result)
+    }
+
+    fn score(
+        &mut self,
+        prompt: &Prompt,
+        answer: &[TokenId],
+        told: &mut dyn FnMut(&Distribution<'_>),
+    ) -> Result<(), EngineError> {
+        self.decoder.set_background(false);
+        self.last = None;
+        let result = self.read_along(prompt, answer, told);
+        self.or_clear(result)
     }
 
     fn clear(&mut self) {

@@ -33,6 +33,16 @@ pub enum AnswersError {
     },
 }
 
+/// How likely a model is to say the line that a task expects.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Likelihood {
+    /// Natural logarithm of the probability that the model, drawing its tokens by their probabilities, says this line and
+    /// ends it, in the tokens that the line is encoded to.
+    pub log: f64,
+    /// Whether each of these tokens is the likeliest: greedy decoding says the line then.
+    pub greedy: bool,
+}
+
 /// What was answered to one task, by one system.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
@@ -72,6 +82,9 @@ pub struct Answer {
     pub pieces: Vec<(usize, f32)>,
     /// Whether the task's tests passed; `None` if they did not run.
     pub passed: Option<bool>,
+    /// How likely the expected line was, where that was asked for and nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub likelihood: Option<Likelihood>,
 }
 
 /// What would have been shown without the search for a better line.

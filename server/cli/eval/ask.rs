@@ -2,12 +2,13 @@
 //! It knows nothing of what an answer is worth.
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Instant, UNIX_EPOCH};
 
 use anyhow::Result;
 use taper_engine::{Engine, Tokens};
 
+use super::likelihood;
 use super::workspaces::Workspaces;
 use crate::context::Snippet;
 use crate::prompt::{self, Budget, template::Order, template::Profile};
@@ -56,7 +57,7 @@ pub(super) struct Taper<'e> {
     options: Options,
     /// Suggestions for a task at most; with more than one it is asked as a person does.
     candidates: usize,
-    workspaces: Option<Workspaces>,
+    workspaces: Option<&'e mut Workspaces>,
     /// Everything that an answer depends on.
     pub(super) configuration: String,
 }
@@ -85,12 +86,12 @@ impl<'e> Taper<'e> {
         self
     }
 
-    /// With snippets of the projects in this folder in place of the tasks' own.
-    pub(super) fn with_workspaces(mut self, folder: Option<PathBuf>) -> Self {
-        if let Some(folder) = folder {
+    /// With snippets of these projects in place of the tasks' own.
+    pub(super) fn with_workspaces(mut self, workspaces: Option<&'e mut Workspaces>) -> Self {
+        if workspaces.is_some() {
             self.configuration += "; snippets of whole projects";
-            self.workspaces = Some(Workspaces::new(folder));
         }
+        self.workspaces = workspaces;
         self
     }
 
@@ -103,11 +104,7 @@ impl<'e> Taper<'e> {
     /// [`ask`](Self::ask), with what the engine has read still read: sooner, and the same answer where the engine gives the same
     /// numbers however a text was split, as ours on CPUs does.
     pub(super) fn ask_next(&mut self, task: &Task) -> Result<Answer> {
-        let mut snapshot = snapshot(task, &self.options);
-        if let Some(workspaces) = &mut self.workspaces {
-            let bytes = suggest::snippet_bytes(&self.options, &self.profile);
-            snapshot.snippets = workspaces.find(task, &snapshot, bytes).into();
-        }
+        let mut snapshot = self.snapshot(task);
         if self.candidates > 1 {
             snapshot.trigger = Trigger::Invoked;
         }
@@ -149,6 +146,36 @@ impl<'e> Taper<'e> {
             pieces: work.pieces.iter().map(|piece| (piece.end, piece.probability)).collect(),
             ..Answer::default()
         })
+    }
+
+    /// Asks for nothing, but for how likely the line is that the task expects; with what the engine has read, see
+    /// [`ask_next`](Self::ask_next).
+    pub(super) fn likelihood(&mut self, task: &Task) -> Result<Answer> {
+        let snapshot = self.snapshot(task);
+        let budget = suggest::budget(&self.options, &self.profile);
+        let (prompt, _) =
+            prompt::build(&self.profile, self.engine.tokens(), suggest::file(&snapshot), budget);
+        let started = Instant::now();
+        let likelihood = match likelihood::line(task) {
+            Some(line) => likelihood::of(self.engine, &prompt, line, &task.suffix)?,
+            None => None,
+        };
+        Ok(Answer {
+            likelihood,
+            reason: "scored".to_owned(),
+            prompt_tokens: prompt.tokens.len(),
+            seconds: started.elapsed().as_secs_f64(),
+            ..Answer::default()
+        })
+    }
+
+    fn snapshot(&mut self, task: &Task) -> Snapshot {
+        let mut snapshot = snapshot(task, &self.options);
+        if let Some(workspaces) = &mut self.workspaces {
+            let bytes = suggest::snippet_bytes(&self.options, &self.profile);
+            snapshot.snippets = workspaces.find(task, &snapshot, bytes).into();
+        }
+        snapshot
     }
 }
 

@@ -3,14 +3,16 @@
 
 use std::io::{self, Write};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
+use clap::ValueEnum;
 use indicatif::ProgressBar;
 use taper_engine::Engine;
 
 use super::ask::Taper;
 use super::form::FormArgs;
 use super::interval::{self, Estimate};
-use super::{Kept, scored};
+use super::workspaces::Workspaces;
+use super::{Kept, likelihood, scored};
 use crate::prompt::template::{Form, Layout, Profile};
 use crate::protocol::tasks::Task;
 use crate::suggest::Options;
@@ -18,41 +20,89 @@ use crate::suggest::Options;
 /// Anchor distances that are tried, in lines.
 const ANCHORS: [usize; 3] = [4, 10, 20];
 /// Suffix lengths that are tried, in tokens.
-const SUFFIXES: [usize; 5] = [0, 64, 128, 256, 400];
+const SUFFIXES: [usize; 6] = [0, 64, 128, 256, 400, 800];
+/// Lengths of what other files say that are tried, in tokens, where there are some.
+const SNIPPETS: [usize; 3] = [0, 512, 1024];
+
+/// By what forms are compared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum By {
+    /// What they answer.
+    #[default]
+    Exact,
+    /// How likely the expected line is.
+    Likelihood,
+}
 
 /// One form, and how it did.
 struct Trial {
     form: Form,
-    /// For each task: exact, similarity / 100.
-    scores: Vec<(f64, f64)>,
+    by: By,
+    scores: Vec<Outcome>,
     /// Tokens in a prompt, on average.
     read: f64,
 }
 
+/// How a form did with a task.
+#[derive(Debug, Clone, Copy, Default)]
+struct Outcome {
+    /// 1 if it is answered exactly, or greedy decoding would say the line; 0 if not.
+    exact: f64,
+    /// 0 to 1.
+    similarity: f64,
+    /// The probability of the expected line, 0 to 1.
+    probability: f64,
+    /// Its natural logarithm.
+    log: f64,
+}
+
 impl Trial {
+    fn mean(&self, of: impl Fn(&Outcome) -> f64) -> f64 {
+        self.scores.iter().map(of).sum::<f64>() / self.scores.len() as f64
+    }
+
     fn exact(&self) -> f64 {
-        self.scores.iter().map(|it| it.0).sum::<f64>() / self.scores.len() as f64
+        self.mean(|it| it.exact)
     }
 
     fn similarity(&self) -> f64 {
-        self.scores.iter().map(|it| it.1).sum::<f64>() / self.scores.len() as f64
+        self.mean(|it| it.similarity)
     }
 
-    /// Exact matches decide; among equals the similarity, which never weighs as much as one task.
+    /// Exact matches decide; among equals the similarity, which never weighs as much as one task. Or the probability: a
+    /// sum of logarithms would be that of the few lines that nobody could guess.
     fn rank(&self) -> f64 {
-        self.exact() + self.similarity() / (2 * self.scores.len()) as f64
+        match self.by {
+            By::Exact => self.exact() + self.similarity() / (2 * self.scores.len()) as f64,
+            By::Likelihood => self.mean(|it| it.probability),
+        }
     }
 }
 
 /// Layout and healing together first, for one changes what the other is worth; then, with the best of them, the
-/// header, and then the suffix.
-pub(super) fn run(tasks: &[Task], args: &FormArgs, engine: &mut dyn Engine, kept: &mut Kept) -> Result<()> {
+/// header, then the suffix, and then what other files say.
+pub(super) fn run(
+    tasks: &[Task],
+    by: By,
+    args: &FormArgs,
+    engine: &mut dyn Engine,
+    workspaces: Option<&mut Workspaces>,
+    kept: &mut Kept,
+) -> Result<()> {
+    let told = |task: &&Task| by == By::Exact || likelihood::line(task).is_some();
+    let tasks: Vec<Task> = tasks.iter().filter(told).cloned().collect();
+    if tasks.is_empty() {
+        bail!("none of these tasks expects a line behind its cursor, whose likelihood could be told");
+    }
     let profile = args.profile(engine);
     let model = engine.about().model.clone();
     let present = profile.form;
     super::say(&format!("{} tasks, {model}, now asked as: {}", tasks.len(), profile.describe()));
 
-    let mut tuning = Tuning { tasks, profile, options: args.options(), engine, kept, trials: Vec::new() };
+    let others = workspaces.is_some() || tasks.iter().any(|task| !task.context.is_empty());
+    let options = args.options();
+    let mut tuning =
+        Tuning { tasks: &tasks, by, profile, options, engine, workspaces, kept, trials: Vec::new() };
     let anchored = tuning.profile.template.is_some();
     let anchors = ANCHORS.map(|lines| Layout::Anchored { lines });
     let layouts = [Layout::Plain].into_iter().chain(anchors.into_iter().filter(|_| anchored));
@@ -63,15 +113,20 @@ pub(super) fn run(tasks: &[Task], args: &FormArgs, engine: &mut dyn Engine, kept
     let form = tuning.best();
     // A model without fill-in tokens sees no suffix.
     tuning.attempt(SUFFIXES.into_iter().filter(|_| anchored).map(|suffix| Form { suffix, ..form }))?;
+    let form = tuning.best();
+    let others = others && tuning.profile.snippets().is_some();
+    tuning.attempt(SNIPPETS.into_iter().filter(|_| others).map(|snippets| Form { snippets, ..form }))?;
     Ok(report(&model, &tuning.trials, &mut io::stdout().lock())?)
 }
 
 /// What is tried on what, and how it did so far.
 struct Tuning<'a> {
     tasks: &'a [Task],
+    by: By,
     profile: Profile,
     options: Options,
     engine: &'a mut dyn Engine,
+    workspaces: Option<&'a mut Workspaces>,
     kept: &'a mut Kept,
     trials: Vec<Trial>,
 }
@@ -87,7 +142,7 @@ impl Tuning<'_> {
         let mut new: Vec<Trial> = Vec::new();
         for form in forms {
             if self.trials.iter().chain(&new).all(|it| it.form != form) {
-                new.push(Trial { form, scores: Vec::new(), read: 0.0 });
+                new.push(Trial { form, by: self.by, scores: Vec::new(), read: 0.0 });
             }
         }
         let bar = ProgressBar::new((self.tasks.len() * new.len()) as u64);
@@ -95,23 +150,41 @@ impl Tuning<'_> {
             self.engine.clear();
             for trial in &mut new {
                 let profile = Profile { form: trial.form, ..self.profile.clone() };
-                let mut taper = Taper::new(self.engine, profile, self.options.clone());
-                let configuration = taper.configuration.clone();
-                let it =
-                    scored(task, self.kept, false, &configuration, "taper", |task| taper.ask_next(task))?;
-                trial.scores.push((f64::from(u8::from(it.score.exact)), it.score.similarity / 100.0));
+                let mut taper = Taper::new(self.engine, profile, self.options.clone())
+                    .with_workspaces(self.workspaces.as_deref_mut());
+                let mut configuration = taper.configuration.clone();
+                if self.by == By::Likelihood {
+                    configuration += "; the likelihood of the expected line";
+                }
+                let it = scored(task, self.kept, false, &configuration, "taper", |task| match self.by {
+                    By::Exact => taper.ask_next(task),
+                    By::Likelihood => taper.likelihood(task),
+                })?;
+                let mut outcome = Outcome {
+                    exact: f64::from(u8::from(it.score.exact)),
+                    similarity: it.score.similarity / 100.0,
+                    ..Outcome::default()
+                };
+                if self.by == By::Likelihood {
+                    let Some(likely) = it.answer.likelihood else {
+                        bail!("this engine tells no probabilities: leave out `--by likelihood`");
+                    };
+                    outcome.exact = f64::from(u8::from(likely.greedy));
+                    (outcome.probability, outcome.log) = (likely.log.exp(), likely.log);
+                }
+                trial.scores.push(outcome);
                 trial.read += it.answer.prompt_tokens as f64 / self.tasks.len() as f64;
                 bar.inc(1);
             }
         }
         bar.finish_and_clear();
         for trial in &new {
-            super::say(&format!(
-                "{}: {:.1} % exact, similarity {:.1}",
-                told(trial.form),
-                100.0 * trial.exact(),
-                100.0 * trial.similarity()
-            ));
+            let exact = 100.0 * trial.exact();
+            let scores = match self.by {
+                By::Exact => format!("{exact:.1} % exact, similarity {:.1}", 100.0 * trial.similarity()),
+                By::Likelihood => format!("{exact:.1} % greedy, probability {:.1} %", 100.0 * trial.rank()),
+            };
+            super::say(&format!("{}: {scores}", told(trial.form)));
         }
         self.trials.append(&mut new);
         Ok(())
@@ -127,14 +200,15 @@ fn report(model: &str, trials: &[Trial], out: &mut dyn Write) -> io::Result<()> 
     let mut order: Vec<usize> = (0..trials.len()).collect();
     order.sort_by(|&a, &b| trials[b].rank().total_cmp(&trials[a].rank()));
     let best = &trials[order[0]];
-    writeln!(
-        out,
-        "{:<52} {:>16} {:>14} {:>24} {:>7}",
-        "form", "exact %", "similarity", "exact, points to best", "read"
-    )?;
+    // Greedy decoding would say the line, which is not yet what is shown of it.
+    let (first, second, points) = match best.by {
+        By::Exact => ("exact %", "similarity", "exact, points to best"),
+        By::Likelihood => ("greedy %", "probability, log", "probability, points to best"),
+    };
+    writeln!(out, "{:<66} {first:>16} {second:>16} {points:>27} {:>7}", "form", "read")?;
     for &at in &order {
         let trial = &trials[at];
-        let hits = trial.scores.iter().filter(|it| it.0 > 0.5).count();
+        let hits = trial.scores.iter().filter(|it| it.exact > 0.5).count();
         let exact = interval::share(hits, trial.scores.len());
         let behind = difference(trial, best);
         let percent = |it: Option<Estimate>, digits: usize| match it {
@@ -146,12 +220,15 @@ fn report(model: &str, trials: &[Trial], out: &mut dyn Write) -> io::Result<()> 
             ),
             None => "-".to_owned(),
         };
+        let second = match trial.by {
+            By::Exact => format!("{:.1}", 100.0 * trial.similarity()),
+            By::Likelihood => format!("{:.1} %, {:.2}", 100.0 * trial.rank(), trial.mean(|it| it.log)),
+        };
         writeln!(
             out,
-            "{:<52} {:>16} {:>14.1} {:>24} {:>7.0}{}",
+            "{:<66} {:>16} {second:>16} {:>27} {:>7.0}{}",
             told(trial.form),
             percent(exact, 0),
-            100.0 * trial.similarity(),
             if at == order[0] { "best".to_owned() } else { percent(behind, 1) },
             trial.read,
             if at == 0 { "  now" } else { "" },
@@ -171,9 +248,14 @@ fn report(model: &str, trials: &[Trial], out: &mut dyn Write) -> io::Result<()> 
     Ok(())
 }
 
-/// Exact matches less those of the best, per task, over the same tasks.
+/// Exact matches, or probabilities, less those of the best, per task, over the same tasks.
 fn difference(trial: &Trial, best: &Trial) -> Option<Estimate> {
-    let differences: Vec<f64> = trial.scores.iter().zip(&best.scores).map(|(a, b)| a.0 - b.0).collect();
+    let value = |it: &Outcome| match trial.by {
+        By::Exact => it.exact,
+        By::Likelihood => it.probability,
+    };
+    let differences: Vec<f64> =
+        trial.scores.iter().zip(&best.scores).map(|(a, b)| value(a) - value(b)).collect();
     interval::mean(&differences)
 }
 
@@ -184,7 +266,8 @@ fn told(form: Form) -> String {
     };
     let heal = if form.heal { "healed" } else { "not healed" };
     let header = if form.header { "header" } else { "no header" };
-    format!("{layout}, {heal}, {header}, suffix {}", form.suffix)
+    let others = if form.snippets > 0 { format!(", other files {}", form.snippets) } else { String::new() };
+    format!("{layout}, {heal}, {header}, suffix {}{others}", form.suffix)
 }
 
 /// The row's text. Its words are the model's name without what tells only how it is stored.
@@ -206,12 +289,20 @@ fn row(model: &str, best: &Trial) -> String {
         Layout::Plain => "Layout::Plain".to_owned(),
         Layout::Anchored { lines } => format!("Layout::Anchored {{ lines: {lines} }}"),
     };
+    let measured = match best.by {
+        By::Exact => {
+            format!("{:.0} % of {} tasks exact; `taper eval --tune`", 100.0 * best.exact(), best.scores.len())
+        }
+        By::Likelihood => format!(
+            "{:.1} % for the expected line, mean of {} tasks; `taper eval --tune --by likelihood`",
+            100.0 * best.rank(),
+            best.scores.len()
+        ),
+    };
     format!(
-        "    // {:.0} % of {} tasks exact; `taper eval --tune`.\n    FormRow {{\n        words: &[{}],\n        \
+        "    // {measured}.\n    FormRow {{\n        words: &[{}],\n        \
          form: Form {{ layout: {layout}, heal: {heal}, header: {header}, suffix: {suffix}, snippets: {snippets} \
          }},\n    }},",
-        100.0 * best.exact(),
-        best.scores.len(),
         words.join(", ")
     )
 }
@@ -222,15 +313,32 @@ mod tests {
     use super::*;
 
     fn trial(lines: usize, exact: usize, similarity: f64) -> Trial {
-        let scores = (0..20).map(|at| (f64::from(u8::from(at < exact)), similarity)).collect();
+        let outcome = |at: usize| {
+            let right = f64::from(u8::from(at < exact));
+            Outcome { exact: right, similarity, probability: right / 2.0, log: right - 2.0 }
+        };
+        let scores = (0..20).map(outcome).collect();
         let form =
             Form { layout: Layout::Anchored { lines }, heal: true, header: false, suffix: 128, snippets: 0 };
-        Trial { form, scores, read: 600.0 }
+        Trial { form, by: By::Exact, scores, read: 600.0 }
     }
 
     #[test]
     fn exact_matches_decide_then_similarity() {
         assert_eq!(best(&[trial(4, 5, 0.9), trial(10, 6, 0.1), trial(20, 6, 0.2)]), 2);
+    }
+
+    #[test]
+    fn probabilities_decide_where_they_are_asked_for() {
+        let trial = |lines, exact| Trial { by: By::Likelihood, ..trial(lines, exact, 0.0) };
+        let mut text = Vec::new();
+        report("x", &[trial(4, 5), trial(10, 12)], &mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        let mut lines = text.lines().skip(1);
+        let best: Vec<&str> = lines.next().unwrap().split_whitespace().collect();
+        assert!(best.starts_with(&["anchored", "10,"]) && best.contains(&"30.0"), "{text}");
+        assert!(best.contains(&"-1.40") && best.contains(&"best"), "{text}");
+        assert!(lines.next().unwrap().contains("-17.5"), "{text}");
     }
 
     #[test]

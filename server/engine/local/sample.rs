@@ -74,11 +74,72 @@ impl Choice {
     }
 }
 
+/// How likely each token is, of all or of some: the softmax of the logits at temperature 1.
+#[derive(Debug, Clone)]
+pub struct Distribution<'a> {
+    logits: &'a [f32],
+    /// Those that have a probability, sorted; `None`: all.
+    allowed: Option<Vec<TokenId>>,
+    greatest: Choice,
+}
+
+impl<'a> Distribution<'a> {
+    /// Over the whole vocabulary. `logits` is `[vocabulary]`; `None` if none of them is a number.
+    pub fn of(logits: &'a [f32]) -> Option<Self> {
+        Some(Self { logits, allowed: None, greatest: greedy(logits)? })
+    }
+
+    /// Over these tokens alone; `None` if there is none among them that has a logit.
+    pub fn among(&self, allowed: impl IntoIterator<Item = TokenId>) -> Option<Self> {
+        let mut allowed: Vec<TokenId> = allowed.into_iter().collect();
+        allowed.sort_unstable();
+        let greatest = greedy_among(self.logits, &allowed)?;
+        Some(Self { logits: self.logits, allowed: Some(allowed), greatest })
+    }
+
+    /// The likeliest token; of equals the lowest id.
+    pub fn greatest(&self) -> TokenId {
+        self.greatest.token
+    }
+
+    /// The probability of a token, 0 to 1.
+    pub fn probability(&self, token: TokenId) -> f32 {
+        let Choice { token: greatest, probability, .. } = self.greatest;
+        let logit = |token: TokenId| self.logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
+        let may_be = self.allowed.as_ref().is_none_or(|allowed| allowed.binary_search(&token).is_ok());
+        // What is no number is never said; `max` passes over it.
+        if may_be { ((logit(token) - logit(greatest)).exp() * probability).max(0.0) } else { 0.0 }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
     use super::*;
+
+    #[test]
+    fn a_distribution_adds_up_to_one_over_what_is_allowed() {
+        let mut random = fastrand::Rng::with_seed(5);
+        for _ in 0..200 {
+            let mut logits: Vec<f32> = (0..50).map(|_| 20.0 * random.f32() - 10.0).collect();
+            (logits[7], logits[9]) = (f32::NAN, f32::NEG_INFINITY);
+            let all = Distribution::of(&logits).unwrap();
+            // In no order, and with ids that do not exist.
+            let allowed: Vec<TokenId> = (0..60).rev().filter(|_| random.bool()).collect();
+            let Some(some) = all.among(allowed.iter().copied()) else { continue };
+            let sum = |it: &Distribution<'_>| (0..70).map(|token| it.probability(token)).sum::<f32>();
+            assert!((sum(&all) - 1.0).abs() < 1e-4 && (sum(&some) - 1.0).abs() < 1e-4);
+            for token in 0..70 {
+                let expected = if allowed.contains(&token) { all.probability(token) } else { 0.0 };
+                let of_allowed: f32 = allowed.iter().map(|&it| all.probability(it)).sum();
+                assert!((some.probability(token) * of_allowed - expected).abs() < 1e-4, "{token}");
+                assert!(some.probability(token) <= some.probability(some.greatest()));
+            }
+        }
+        assert!(Distribution::of(&[f32::NAN]).is_none());
+        assert!(Distribution::of(&[0.0]).unwrap().among([7]).is_none());
+    }
 
     #[test]
     fn the_greatest_logit_wins_with_its_softmax() {

@@ -10,18 +10,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::*;
 use crate::gguf::testing::{Dims, Writer, random_llama, random_qwen2};
 
-fn local(writer: &Writer, context: usize) -> Local {
+pub(super) fn local(writer: &Writer, context: usize) -> Local {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.gguf");
     writer.write(&path).unwrap();
     open(&path, context).unwrap()
 }
 
-fn open(path: &Path, context: usize) -> Result<Local, EngineError> {
+pub(super) fn open(path: &Path, context: usize) -> Result<Local, EngineError> {
     Local::open(path, &Options { device: DeviceChoice::Cpu, context, ..Options::default() })
 }
 
-fn tiny(seed: u64) -> Local {
+pub(super) fn tiny(seed: u64) -> Local {
     local(&random_qwen2(seed, &Dims::default()).unwrap(), 512)
 }
 
@@ -36,7 +36,7 @@ pub(super) fn ordinary(engine: &Local, random: &mut fastrand::Rng, len: usize) -
     tokens
 }
 
-fn go(engine: &mut Local, tokens: &[TokenId], forced: &[u8], max_tokens: usize) -> Generation {
+pub(super) fn go(engine: &mut Local, tokens: &[TokenId], forced: &[u8], max_tokens: usize) -> Generation {
     let prompt = Prompt { tokens: tokens.to_vec(), forced: forced.to_vec(), ..Prompt::default() };
     let generation = engine
         .generate(&prompt, &Limits { max_tokens, ..Limits::default() }, &mut |_| ControlFlow::Continue(()))

@@ -1,0 +1,192 @@
+//! How likely a model is to say what a task expects: its own probability of the line, without decoding anything.
+//! It knows nothing of how a text is trimmed, or of what is shown.
+//!
+//! A share of exact answers tells two forms of a prompt apart only over hundreds of tasks, for each says yes or no. The
+//! probability says how near it was, and costs the reading of the prompt alone.
+
+use taper_engine::local::heal::Heal;
+use taper_engine::{Distribution, Engine, EngineError, Prompt, TokenId, Tokens};
+
+use crate::protocol::answers::Likelihood;
+use crate::protocol::tasks::Task;
+
+/// The line that a task expects behind its cursor, if it expects one there.
+pub(super) fn line(task: &Task) -> Option<&str> {
+    task.expected.lines().next().map(str::trim_end).filter(|line| !line.is_empty())
+}
+
+/// The likelihood of `line` behind `prompt`; what was forced counts as far as it can be said otherwise. `behind` is the
+/// text that follows the line in the file: if it begins with a line break, the model must end the line too. `None` of an
+/// engine without probabilities, and of what cannot be spelled.
+///
+/// # Errors
+/// See [`Engine::score`].
+pub(super) fn of(
+    engine: &mut dyn Engine,
+    prompt: &Prompt,
+    line: &str,
+    behind: &str,
+) -> Result<Option<Likelihood>, EngineError> {
+    let Ok(forced) = std::str::from_utf8(&prompt.forced) else { return Ok(None) };
+    let answer = engine.tokens().encode(&format!("{forced}{line}"));
+    let ends = behind.starts_with(['\n', '\r']);
+    let mut judge = Judge::new(engine.tokens(), &prompt.forced, &answer, ends);
+    engine.score(prompt, &answer, &mut |row| judge.look(row))?;
+    Ok(judge.judgement())
+}
+
+/// Follows a line token by token.
+struct Judge<'a> {
+    answer: &'a [TokenId],
+    /// What may be said in place of each of its tokens; `None`: anything.
+    allowed: Vec<Option<Vec<TokenId>>>,
+    /// How the line ends, if it must.
+    end: Option<End>,
+    /// Distributions seen.
+    seen: usize,
+    log: f64,
+    greedy: bool,
+    /// The last token of a line that must end: its probability, that of such as end the line with it, and whether each is the
+    /// likeliest.
+    last: [(f64, bool); 2],
+}
+
+/// The tokens that end a line.
+struct End {
+    /// In place of its last one: `)` and a line break may be one token.
+    with: Vec<TokenId>,
+    /// Behind it.
+    behind: Vec<TokenId>,
+}
+
+impl<'a> Judge<'a> {
+    fn new(tokens: &Tokens, forced: &[u8], answer: &'a [TokenId], must_end: bool) -> Self {
+        let mut heal = Heal::new(forced);
+        let mut allowed = Vec::with_capacity(answer.len());
+        for &token in answer {
+            allowed.push((!heal.is_done()).then(|| heal.allowed(tokens).collect()));
+            if heal.allows(tokens, token) {
+                heal.advance(tokens.bytes(token));
+            }
+        }
+        let end = answer.last().filter(|_| must_end).map(|&last| {
+            let last = tokens.bytes(last);
+            let with = |&token: &TokenId| breaks(&tokens.bytes(token)[last.len()..]);
+            let behind = |&token: &TokenId| tokens.ends(token) || breaks(tokens.bytes(token));
+            End {
+                with: tokens.starting_with(last).filter(with).collect(),
+                behind: (0..tokens.len() as TokenId).filter(behind).collect(),
+            }
+        });
+        Self { answer, allowed, end, seen: 0, log: 0.0, greedy: true, last: [(0.0, false); 2] }
+    }
+
+    /// Takes the next distribution: that before a token of the answer, or the one behind the last.
+    fn look(&mut self, row: &Distribution<'_>) {
+        let at = self.seen;
+        self.seen += 1;
+        let Some(&token) = self.answer.get(at) else {
+            if let Some(end) = self.end.as_ref().filter(|_| at == self.answer.len()) {
+                let [(itself, is), (with_end, is_with_end)] = self.last;
+                let (then, ends) = any(row, &end.behind);
+                self.count((itself * then + with_end, is && ends || is_with_end));
+            }
+            return;
+        };
+        let among = self.allowed[at].as_ref().and_then(|allowed| row.among(allowed.iter().copied()));
+        let row = among.as_ref().unwrap_or(row);
+        let itself = any(row, &[token]);
+        match &self.end {
+            Some(end) if at + 1 == self.answer.len() => self.last = [itself, any(row, &end.with)],
+            _ => self.count(itself),
+        }
+    }
+
+    fn count(&mut self, (probability, greedy): (f64, bool)) {
+        self.log += probability.max(f64::MIN_POSITIVE).ln();
+        self.greedy &= greedy;
+    }
+
+    /// `None` if there were too few distributions.
+    fn judgement(&self) -> Option<Likelihood> {
+        (self.seen > self.answer.len()).then_some(Likelihood { log: self.log, greedy: self.greedy })
+    }
+}
+
+/// The probability that it is one of these, and whether the likeliest is.
+fn any(row: &Distribution<'_>, tokens: &[TokenId]) -> (f64, bool) {
+    let sum = tokens.iter().map(|&token| f64::from(row.probability(token))).sum();
+    (sum, tokens.contains(&row.greatest()))
+}
+
+/// Whether bytes begin with a line break, but for blanks.
+fn breaks(bytes: &[u8]) -> bool {
+    bytes.iter().find(|byte| !matches!(byte, b' ' | b'\t')).is_some_and(|byte| matches!(byte, b'\n' | b'\r'))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    /// Logits with these probabilities; the rest share what is left.
+    fn row(tokens: &Tokens, some: &[(&str, f64)]) -> Vec<f32> {
+        let left = (1.0 - some.iter().map(|it| it.1).sum::<f64>()) / (tokens.len() - some.len()) as f64;
+        let mut row = vec![left.ln() as f32; tokens.len()];
+        for (text, probability) in some {
+            let token = tokens.id(text).or_else(|| tokens.spelling(text.as_bytes())).unwrap();
+            row[token as usize] = probability.ln() as f32;
+        }
+        row
+    }
+
+    fn told(forced: &str, line: &str, rows: &[&[(&str, f64)]], ends: bool) -> (f64, bool) {
+        let tokens = Tokens::bytes_only();
+        let rows: Vec<Vec<f32>> = rows.iter().map(|some| row(&tokens, some)).collect();
+        let answer = tokens.encode(&format!("{forced}{line}"));
+        let mut judge = Judge::new(&tokens, forced.as_bytes(), &answer, ends);
+        for row in &rows {
+            judge.look(&Distribution::of(row).unwrap());
+        }
+        let it = judge.judgement().unwrap();
+        (it.log.exp(), it.greedy)
+    }
+
+    #[test]
+    fn a_line_is_as_likely_as_its_tokens_and_its_end() {
+        let near = |(p, greedy): (f64, bool), expected: f64, is: bool| {
+            assert!((p - expected).abs() < 1e-5 && greedy == is, "{p} {greedy}, not {expected} {is}");
+        };
+        let (a, b) = ([("a", 0.5), ("b", 0.3)], [("b", 0.8)]);
+        near(told("", "ab", &[&a, &b, &[("\n", 0.4), ("c", 0.5)]], false), 0.4, true);
+        // Those that end the text, and other line breaks, have their share of what is left.
+        let tokens = Tokens::bytes_only();
+        let ends = |&it: &TokenId| tokens.ends(it) || breaks(tokens.bytes(it));
+        let ends = (0..tokens.len() as TokenId).filter(ends).count() as f64 - 1.0;
+        let of = |left: f64, named: f64| left * ends / (tokens.len() as f64 - named);
+        near(told("", "ab", &[&a, &b, &[("\n", 0.4), ("c", 0.5)]], true), 0.4 * (0.4 + of(0.1, 2.0)), false);
+        near(told("", "ab", &[&a, &b, &[("\n", 0.9)]], true), 0.4 * (0.9 + of(0.1, 1.0)), true);
+        near(told("", "bb", &[&a, &b, &[("\n", 0.9)]], true), 0.24 * (0.9 + of(0.1, 1.0)), false);
+    }
+
+    #[test]
+    fn what_was_forced_costs_nothing() {
+        let (p, greedy) = told("a", "b", &[&[("a", 0.01), ("x", 0.9)], &[("b", 0.8)], &[]], false);
+        // But for what the other tokens have that begin with it.
+        let tokens = Tokens::bytes_only();
+        let others = (tokens.starting_with(b"a").len() - 1) as f64 * 0.09 / (tokens.len() - 2) as f64;
+        assert!((p - 0.8 * 0.01 / (0.01 + others)).abs() < 1e-5 && greedy, "{p}");
+    }
+
+    #[test]
+    fn a_line_break_may_stand_behind_blanks() {
+        assert!(breaks(b"\n") && breaks(b"  \r\n") && !breaks(b"") && !breaks(b" ") && !breaks(b"x\n"));
+    }
+
+    #[test]
+    fn the_line_of_a_task() {
+        let task = |expected: &str| Task { expected: expected.to_owned(), ..Task::default() };
+        assert_eq!(line(&task("f(x) \nnext")), Some("f(x)"));
+        assert_eq!((line(&task("\n    x")), line(&task(""))), (None, None));
+    }
+}
