@@ -147,6 +147,23 @@ fn a_row_is_proposed() {
 }
 
 #[test]
+fn an_option_that_would_be_passed_over_is_refused() {
+    for (options, said) in [
+        (["--by", "likelihood"].as_slice(), "--tune <NAME|PATH>"),
+        (&["--by", "likelihood", "--model", "x"], "cannot be used with '--model"),
+        (&["--by", "likelihood", "--check", "x"], "cannot be used with '--check"),
+        (&["--baseline", "infill"], "--against-llama <URL>"),
+        (&["--baseline", "infill", "--check", "x"], "cannot be used with '--check"),
+        (&["--baseline", "infill", "--tune", "x"], "cannot be used with '--tune"),
+        (&["--baseline", "infill", "--explain", "x"], "cannot be used with '--explain"),
+    ] {
+        let output = eval(&[&["tasks.jsonl"], options].concat());
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && message.contains(said), "{options:?}: {message}");
+    }
+}
+
+#[test]
 fn what_cannot_be_measured_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let tasks = tasks(folder.path());

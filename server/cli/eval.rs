@@ -81,7 +81,9 @@ pub struct Args {
     #[arg(long, value_name = "URL")]
     against_llama: Option<String>,
     /// In which of these ways it is asked; without it, in all that the model's format allows.
+    // Where `--against-llama` is ruled out, clap does not ask for it: these are its conflicts, as with `--by` below.
     #[arg(long, value_name = "HOW", value_enum, value_delimiter = ',', requires = "against_llama")]
+    #[arg(conflicts_with_all = ["tune", "check", "explain"])]
     baseline: Vec<ask::Baseline>,
     /// Show one task: prompt, raw answer, each cut with its rule, result.
     #[arg(long, value_name = "ID", conflicts_with_all = ["tune", "check", "out", "against_llama"])]
@@ -92,6 +94,7 @@ pub struct Args {
     /// By what forms are compared: by what they answer, or by how likely the model finds the expected line. For that nothing
     /// is decoded, and a task says more than yes or no.
     #[arg(long, value_name = "BY", value_enum, default_value_t, requires = "tune")]
+    #[arg(conflicts_with_all = ["model", "check", "against_llama", "run_tests"])]
     by: tune::By,
     /// Fail if a score falls below this table's, which an earlier run wrote, by more than its noise.
     #[arg(long, value_name = "SCORES.csv", conflicts_with_all = ["against_llama"])]

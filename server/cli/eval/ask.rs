@@ -157,7 +157,7 @@ impl<'e> Taper<'e> {
             prompt::build(&self.profile, self.engine.tokens(), suggest::file(&snapshot), budget);
         let started = Instant::now();
         let likelihood = match likelihood::line(task) {
-            Some(line) => likelihood::of(self.engine, &prompt, line, &task.suffix)?,
+            Some((line, ends)) => likelihood::of(self.engine, &prompt, line, ends)?,
             None => None,
         };
         Ok(Answer {

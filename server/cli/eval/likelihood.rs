@@ -10,14 +10,16 @@ use taper_engine::{Distribution, Engine, EngineError, Prompt, TokenId, Tokens};
 use crate::protocol::answers::Likelihood;
 use crate::protocol::tasks::Task;
 
-/// The line that a task expects behind its cursor, if it expects one there.
-pub(super) fn line(task: &Task) -> Option<&str> {
-    task.expected.lines().next().map(str::trim_end).filter(|line| !line.is_empty())
+/// The line that a task expects behind its cursor, if it expects one there, and whether it ends there too.
+pub(super) fn line(task: &Task) -> Option<(&str, bool)> {
+    let line = task.expected.lines().next().map(str::trim_end).filter(|line| !line.is_empty())?;
+    let rest = task.expected[line.len()..].trim_start_matches([' ', '\t']);
+    let behind = if rest.is_empty() { &task.suffix } else { rest };
+    Some((line, breaks(behind.as_bytes())))
 }
 
-/// The likelihood of `line` behind `prompt`; what was forced counts as far as it can be said otherwise. `behind` is the
-/// text that follows the line in the file: if it begins with a line break, the model must end the line too. `None` of an
-/// engine without probabilities, and of what cannot be spelled.
+/// The likelihood of `line` behind `prompt`, and of its end, if it `ends` there; what was forced counts as far as it can
+/// be said otherwise. `None` of an engine without probabilities.
 ///
 /// # Errors
 /// See [`Engine::score`].
@@ -25,11 +27,11 @@ pub(super) fn of(
     engine: &mut dyn Engine,
     prompt: &Prompt,
     line: &str,
-    behind: &str,
+    ends: bool,
 ) -> Result<Option<Likelihood>, EngineError> {
-    let Ok(forced) = std::str::from_utf8(&prompt.forced) else { return Ok(None) };
+    // The prompt is cut between characters.
+    let forced = String::from_utf8_lossy(&prompt.forced);
     let answer = engine.tokens().encode(&format!("{forced}{line}"));
-    let ends = behind.starts_with(['\n', '\r']);
     let mut judge = Judge::new(engine.tokens(), &prompt.forced, &answer, ends);
     engine.score(prompt, &answer, &mut |row| judge.look(row))?;
     Ok(judge.judgement())
@@ -186,7 +188,18 @@ mod tests {
     #[test]
     fn the_line_of_a_task() {
         let task = |expected: &str| Task { expected: expected.to_owned(), ..Task::default() };
-        assert_eq!(line(&task("f(x) \nnext")), Some("f(x)"));
+        assert_eq!(line(&task("f(x) \nnext")), Some(("f(x)", true)));
         assert_eq!((line(&task("\n    x")), line(&task(""))), (None, None));
+        // Behind the last expected line, what stands behind the cursor says whether it ends.
+        for (expected, suffix, ends) in [
+            ("x", "\ny", true),
+            ("x ", "\r\n", true),
+            ("x", ")\n", false),
+            ("x", "", false),
+            ("x\ny", " + 1", true),
+        ] {
+            let task = Task { suffix: suffix.to_owned(), ..task(expected) };
+            assert_eq!(line(&task), Some(("x", ends)), "{expected:?} {suffix:?}");
+        }
     }
 }
