@@ -19,12 +19,16 @@ pub(super) fn fitting(
     let mut candidate = text;
     loop {
         let shown = with_line_breaks(snapshot, candidate);
-        if parses_no_worse(snapshot, place, &shown) {
+        let rule = if ends_by_opening(place, candidate) {
+            "the last line opens what nothing closes"
+        } else if parses_no_worse(snapshot, place, &shown) {
             return Some(Suggestion { range: snapshot.cursor..snapshot.cursor, text: shown });
-        }
+        } else {
+            "the file would parse worse"
+        };
         // Fewer lines may stand alone where all of them do not.
         let shorter = candidate.trim_end().rsplit_once('\n').map_or("", |(lines, _)| lines.trim_end());
-        note("the file would parse worse", shorter);
+        note(rule, shorter);
         if shorter.trim().is_empty() {
             return None;
         }
@@ -37,6 +41,15 @@ fn with_line_breaks(snapshot: &Snapshot, text: &str) -> String {
         "\n" => text.to_owned(),
         other => text.replace('\n', other),
     }
+}
+
+/// Whether the last of several lines opens a bracket that is empty: what was to stand in it was cut away. Where the file
+/// parses, that would be seen; where it is broken already, nothing tells whose the closers behind the cursor are.
+fn ends_by_opening(place: &Place<'_>, text: &str) -> bool {
+    let Some((_, last)) = text.trim_end().rsplit_once('\n') else { return false };
+    let opens = place.without_comment(last).trim_end().ends_with(['(', '[', '{']);
+    let has_body = place.line_below().is_some_and(|below| indentation(below) > indentation(last));
+    opens && place.line_after.trim().is_empty() && !has_body
 }
 
 /// Whether the document, or the part of a long one that has a tree, has no more faults with `text` at the cursor
@@ -103,6 +116,18 @@ mod tests {
     #[test]
     fn a_file_that_is_broken_already_may_stay_so() {
         assert_eq!(fitted("x.py", "def f(:\nx = ▮\n", "1").as_deref(), Some("1"));
+    }
+
+    #[test]
+    fn what_is_cut_behind_an_opener_loses_the_opener_in_a_broken_file_too() {
+        let broken = "def f(x):\n    return g(\n        a.▮\n        x,\n    )\n)\n";
+        let it = fitted("x.py", broken, "call(\n        x,\n        b.call(");
+        assert_eq!(it.as_deref(), Some("call(\n        x,"));
+        // What stands below is its body.
+        let body = "def f(x):\n    return g(\n        a.▮\n            x,\n        ))\n    )\n";
+        let it = fitted("x.py", body, "call(\n        b.call(");
+        assert_eq!(it.as_deref(), Some("call(\n        b.call("));
+        assert_eq!(fitted("x.js", "f(▮\n", "{").as_deref(), Some("{"), "one line is what was asked for");
     }
 
     #[test]
