@@ -255,6 +255,15 @@ fn llama_cpp_is_asked_in_the_way_that_was_chosen() {
     assert!(said.contains("llama /infill") && !said.contains("llama bare"), "{said}");
     let questions = lines(&record);
     assert!(questions.len() == 16 && questions.iter().all(|it| it.starts_with("POST /infill")));
+    // What greedy decoding says by itself is ours, and no baseline.
+    let both = table(&[&asked[..], &["--baseline", "infill", "--greedy"]].concat());
+    let over = |others: &str| {
+        let from = both.find(&format!("taper over {others} (")).unwrap_or_else(|| panic!("{others}: {both}"));
+        both[from..].split("\n\n").next().unwrap_or("").to_owned()
+    };
+    let (greedy, llama) = (over("greedy decoding"), over("the better of the others"));
+    assert!(greedy.contains("exact 1.00 (") && !greedy.contains("infill"), "{both}");
+    assert!(llama.contains("exact 0.50 (") && !llama.contains("greedy"), "{both}");
     let unknown = eval(&[&asked[..], &["--baseline", "none"]].concat());
     assert_eq!(unknown.status.code(), Some(2));
     assert_eq!(eval(&[&asked[..3], &["--baseline", "infill"]].concat()).status.code(), Some(2));

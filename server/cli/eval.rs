@@ -109,6 +109,9 @@ pub struct Args {
     model: ModelArgs,
 }
 
+/// The name of what our own greedy decoding says by itself.
+const GREEDY: &str = "greedy";
+
 /// A task, what was answered, and what that is worth.
 struct Scored<'t> {
     task: &'t Task,
@@ -174,7 +177,7 @@ pub fn run(args: &Args) -> Result<()> {
         let plain: HashMap<&str, Answer> =
             scored.iter().map(|it| (it.task.id.as_str(), it.answer.without_search())).collect();
         let ask = |task: &Task| Ok(plain.get(task.id.as_str()).cloned().unwrap_or_default());
-        scored.extend(ask_all(&tasks, &mut Kept::default(), args.run_tests, &configuration, "greedy", ask)?);
+        scored.extend(ask_all(&tasks, &mut Kept::default(), args.run_tests, &configuration, GREEDY, ask)?);
     }
     if let Some(address) = &args.against_llama {
         let llama = Llama::new(address)?;

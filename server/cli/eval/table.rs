@@ -6,9 +6,9 @@ use std::io::{self, Write};
 
 use anyhow::{Context, Result, bail};
 
-use super::Scored;
 use super::interval::{self, Estimate};
 use super::sample::Stratum;
+use super::{GREEDY, Scored};
 
 /// One column.
 #[derive(Debug)]
@@ -186,20 +186,35 @@ pub(super) fn print(rows: &[Row], scored: &[Scored<'_>], out: &mut dyn Write) ->
     Ok(())
 }
 
-/// How many times the better baseline's score ours is, over the same tasks.
+/// How many times the better baseline's score ours is, over the same tasks; and that of our own greedy decoding, which is
+/// no baseline.
 fn beside(rows: &[Row], scored: &[Scored<'_>], out: &mut dyn Write) -> io::Result<()> {
     let Some(ours) = rows.first().map(|row| row.system.as_str()) else { return Ok(()) };
-    if rows.iter().all(|row| row.system == ours) {
+    let (greedy, others): (Vec<&Row>, Vec<&Row>) =
+        rows.iter().filter(|row| row.system != ours).partition(|row| row.system == GREEDY);
+    over("greedy decoding", (ours, rows), &greedy, scored, out)?;
+    over("the better of the others", (ours, rows), &others, scored, out)
+}
+
+/// How many times the better one's score of `others` ours is; `name` is theirs.
+fn over(
+    name: &str,
+    (ours, rows): (&str, &[Row]),
+    others: &[&Row],
+    scored: &[Scored<'_>],
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    if others.is_empty() {
         return Ok(());
     }
-    writeln!(out, "\n{ours} over the better of the others (95 % interval over the same tasks)")?;
+    writeln!(out, "\n{ours} over {name} (95 % interval over the same tasks)")?;
     for row in rows.iter().filter(|row| row.system == ours) {
         write!(out, "{:<14} {:<13} {:<11}", row.stratum.set, row.stratum.kind, row.stratum.language)?;
         for (at, metric) in METRICS.iter().enumerate() {
             if !matches!(metric.name, "exact" | "similarity" | "pass" | "saved") {
                 continue;
             }
-            let rivals = rows.iter().filter(|it| it.stratum == row.stratum && it.system != ours);
+            let rivals = others.iter().filter(|it| it.stratum == row.stratum);
             let value = |row: &Row| row.values[at].map_or(0.0, |it| it.value);
             let Some(best) = rivals.max_by(|a, b| value(a).total_cmp(&value(b))) else { continue };
             let pairs = pairs(scored, row, &best.system, metric);
