@@ -89,10 +89,19 @@ pub(super) fn run(
     workspaces: Option<&mut Workspaces>,
     kept: &mut Kept,
 ) -> Result<()> {
-    let told = |task: &&Task| by == By::Exact || likelihood::line(task).is_some();
+    let options = args.options();
+    // An answer has room for so many tokens; a longer line might not fit into the context behind the longest prompt.
+    let fits = |line: &str| engine.tokens().encode(line).len() <= options.max_tokens;
+    let told = |task: &&Task| match by {
+        By::Exact => true,
+        By::Likelihood => likelihood::line(task).is_some_and(|(line, _)| fits(line)),
+    };
     let tasks: Vec<Task> = tasks.iter().filter(told).cloned().collect();
     if tasks.is_empty() {
-        bail!("none of these tasks expects a line behind its cursor, whose likelihood could be told");
+        bail!(
+            "none of these tasks expects a line of up to {} tokens behind its cursor, whose likelihood could be told",
+            options.max_tokens
+        );
     }
     let profile = args.profile(engine);
     let model = engine.about().model.clone();
@@ -100,7 +109,6 @@ pub(super) fn run(
     super::say(&format!("{} tasks, {model}, now asked as: {}", tasks.len(), profile.describe()));
 
     let others = workspaces.is_some() || tasks.iter().any(|task| !task.context.is_empty());
-    let options = args.options();
     let mut tuning =
         Tuning { tasks: &tasks, by, profile, options, engine, workspaces, kept, trials: Vec::new() };
     let anchored = tuning.profile.template.is_some();
