@@ -62,8 +62,14 @@ class Helix:
         self.terminal.type(last)
 
     def accept(self):
-        """Takes the first item: Tab puts it into the text, Enter closes the popup."""
+        """Takes the first item: Tab puts it into the text, Enter closes the popup. Enter before the item is there would
+        close the popup on what was typed, or be a line break."""
+        first = self.shown().split("\n")[0].rstrip("… ")
+        if not first:
+            raise Failed(f"no item to take; Helix shows\n{self.terminal.screen()}")
+        before = self.terminal.screen().count(first)
         self.terminal.press("Tab")
+        wait(lambda: self.terminal.screen().count(first) > before, 5, lambda: f"{first!r} in the text; Helix shows\n{self.terminal.screen()}")
         self.terminal.press("Enter")
 
     def save(self):
