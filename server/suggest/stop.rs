@@ -202,8 +202,12 @@ impl BlockExtent {
                 return Verdict::Over;
             }
             let after = place.brackets(&format!("{text}{line}"));
-            // `} else {` closes one block and opens the next.
-            return if after.open.is_empty() { Verdict::Closes } else { Verdict::Inside };
+            return match after.open.is_empty() {
+                true if is_left_over(place, line) => Verdict::Over,
+                true => Verdict::Closes,
+                // `} else {` closes one block and opens the next.
+                false => Verdict::Inside,
+            };
         }
         let goes_on =
             word.split(|c: char| !c.is_alphanumeric()).next().is_some_and(|it| CONTINUATIONS.contains(&it));
@@ -229,6 +233,14 @@ fn may_become_closer(start: &str) -> bool {
             .iter()
             .chain(CONTINUATIONS)
             .any(|word| word.starts_with(start) || start.starts_with(word))
+}
+
+/// Whether `line`, which closes what the answer opened, stands below the cursor already and closes nothing there: somebody took
+/// away, or writes anew, what it belongs to.
+fn is_left_over(place: &Place<'_>, line: &str) -> bool {
+    let same = place.line_below().is_some_and(|below| below.trim() == line.trim());
+    let closer = line.trim().chars().next().filter(|c| matches!(c, ')' | ']' | '}'));
+    same && closes_below(place, line) && closer.is_some_and(|closer| !is_closed_behind(place, closer))
 }
 
 fn closes_below(place: &Place<'_>, line: &str) -> bool {
@@ -299,6 +311,15 @@ mod tests {
         assert_eq!(it.0, "\n    a();\n}", "no closer behind the cursor: the answer's own is kept");
         let it = cut("x.rb", "def f▮\n", Plan::Block, "\n  1\nend\n\ndef g\n");
         assert_eq!(it.0, "\n  1\nend");
+        // The closer below is what is left of a block whose head went.
+        let left = "class A {\n    f(x) {\n        ▮\n        }\n        g();\n    }\n}\n";
+        let answer = "if (x) {\n            y();\n        }\n        z();\n";
+        let it = cut("x.ts", left, Plan::Line, answer);
+        assert_eq!((it.0.trim_end(), it.1), ("if (x) {\n            y();", "the block is over"));
+        // There it is that of a block whose lines stand no deeper.
+        let flat = "namespace a {\n▮\n}\n";
+        let it = cut("x.cpp", flat, Plan::Line, "int f() {\n    return 1;\n}\nint g();\n");
+        assert_eq!((it.0.as_str(), it.1), ("int f() {\n    return 1;\n}", "the block is closed"));
     }
 
     #[test]
