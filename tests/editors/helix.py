@@ -64,7 +64,8 @@ class Helix:
     def accept(self):
         """Takes the first item: Tab puts it into the text, Enter closes the popup. Enter before the item is there would
         close the popup on what was typed, or be a line break."""
-        first = self.shown().split("\n")[0].rstrip("… ")
+        # A row of the popup may begin with a line number or a part of the text beside it.
+        first = re.split(r"\s{2,}", self.shown().split("\n")[0])[-1].rstrip("… ")
         if not first:
             raise Failed(f"no item to take; Helix shows\n{self.terminal.screen()}")
         before = self.terminal.screen().count(first)
