@@ -72,6 +72,7 @@ class Helix:
         self.terminal.press("Tab")
         wait(lambda: self.terminal.screen().count(first) > before, 5, lambda: f"{first!r} in the text; Helix shows\n{self.terminal.screen()}")
         self.terminal.press("Enter")
+        wait(lambda: first not in self.shown(), 5, lambda: f"the popup to close; Helix shows\n{self.terminal.screen()}")
 
     def save(self):
         """Writes the file."""
