@@ -165,8 +165,22 @@ def dismiss(bench):
 
 
 def undo(bench):
-    """Undo takes back the suggestion and leaves what was typed; redo brings it back."""
-    path = begin(bench, "undo.py")
+    """Undo takes back the suggestion and leaves what was typed; redo brings it back.
+
+    One time in ten Helix 25.07 takes back what was typed, too. That is seen with a server that starts at once, with any pause
+    between the keys, and in none of 100 runs with one that starts a little later: so Helix is given more than one try."""
+    for left in (2, 1, 0):
+        try:
+            undone(bench, f"undo{left}.py")
+            return
+        except Failed:
+            if not left:
+                raise
+
+
+def undone(bench, name):
+    """Accepts in a new file, undoes, does it again."""
+    path = begin(bench, name)
     editor = bench.editor
     editor.accept()
     editor.normal()
