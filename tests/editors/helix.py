@@ -167,8 +167,8 @@ def dismiss(bench):
 def undo(bench):
     """Undo takes back the suggestion and leaves what was typed; redo brings it back.
 
-    One time in ten Helix 25.07 takes back what was typed, too. That is seen with a server that starts at once, with any pause
-    between the keys, and in none of 100 runs with one that starts a little later: so Helix is given more than one try."""
+    One time in ten Helix 25.07 takes back what was typed, too, with any pause between the keys; in none of 100 runs with
+    between.py before the server, which starts and answers later then. Why is not known: Helix is given more than one try."""
     for left in (2, 1, 0):
         try:
             undone(bench, f"undo{left}.py")
