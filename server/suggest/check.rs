@@ -3,7 +3,7 @@
 
 use taper_grammars::Blocks;
 
-use super::place::{Place, indentation};
+use super::place::Place;
 use super::{Snapshot, Suggestion};
 use crate::syntax::scope;
 use crate::text::{Edit, lines};
@@ -48,8 +48,7 @@ fn with_line_breaks(snapshot: &Snapshot, text: &str) -> String {
 fn ends_by_opening(place: &Place<'_>, text: &str) -> bool {
     let Some((_, last)) = text.trim_end().rsplit_once('\n') else { return false };
     let opens = place.without_comment(last).trim_end().ends_with(['(', '[', '{']);
-    let has_body = place.line_below().is_some_and(|below| indentation(below) > indentation(last));
-    opens && place.line_after.trim().is_empty() && !has_body
+    opens && place.line_after.trim().is_empty() && !place.has_body_below(last)
 }
 
 /// Whether the document, or the part of a long one that has a tree, has no more faults with `text` at the cursor
@@ -73,11 +72,10 @@ fn parses_no_worse(snapshot: &Snapshot, place: &Place<'_>, text: &str) -> bool {
     let last = text.rsplit('\n').next().unwrap_or(text);
     let first_line = !text.contains('\n');
     let line = if first_line { format!("{}{last}", place.line_before) } else { last.to_owned() };
-    let has_body = place.line_below().is_some_and(|below| indentation(below) > indentation(&line));
     if place.blocks() == Blocks::Indentation
         && place.line_after.trim().is_empty()
         && place.opens_block(&line)
-        && !has_body
+        && !place.has_body_below(&line)
     {
         let indent: String = line.chars().take_while(|c| matches!(c, ' ' | '\t')).collect();
         let body = format!("{text}\n{indent}    pass");

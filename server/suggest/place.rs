@@ -50,6 +50,11 @@ impl<'a> Place<'a> {
         self.after[self.line_after.len()..].lines().find(|line| !line.trim().is_empty())
     }
 
+    /// Whether the lines below the cursor stand deeper than `opener`, as the body of what it opens would.
+    pub fn has_body_below(&self, opener: &str) -> bool {
+        self.line_below().is_some_and(|below| indentation(below) > indentation(opener))
+    }
+
     /// The first character after the cursor that is no white space.
     pub fn next_visible(&self) -> Option<char> {
         self.after.chars().find(|c| !c.is_whitespace())

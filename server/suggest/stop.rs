@@ -202,12 +202,11 @@ impl BlockExtent {
                 return Verdict::Over;
             }
             let after = place.brackets(&format!("{text}{line}"));
-            return match after.open.is_empty() {
-                true if is_left_over(place, line) => Verdict::Over,
-                true => Verdict::Closes,
-                // `} else {` closes one block and opens the next.
-                false => Verdict::Inside,
-            };
+            // `} else {` closes one block and opens the next.
+            if !after.open.is_empty() {
+                return Verdict::Inside;
+            }
+            return if is_left_over(place, line) { Verdict::Over } else { Verdict::Closes };
         }
         let goes_on =
             word.split(|c: char| !c.is_alphanumeric()).next().is_some_and(|it| CONTINUATIONS.contains(&it));

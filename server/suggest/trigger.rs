@@ -88,7 +88,7 @@ fn auto(snapshot: &Snapshot, place: &Place<'_>) -> Plan {
         None => {
             let opener =
                 if place.on_blank_line_start() { place.line_above() } else { Some(place.line_before) };
-            opener.is_some_and(|line| place.opens_block(line) && !has_body(place, line))
+            opener.is_some_and(|line| place.opens_block(line) && !place.has_body_below(line))
         }
     };
     if empty || in_empty_brackets(place) { Plan::Block } else { Plan::Line }
@@ -105,11 +105,6 @@ fn in_empty_brackets(place: &Place<'_>) -> bool {
         && below.trim_start().starts_with(closes)
         && indentation(above) == indentation(below)
         && indentation(place.line_before) >= indentation(above)
-}
-
-/// Whether the block that `opener` opens has lines below the cursor already.
-fn has_body(place: &Place<'_>, opener: &str) -> bool {
-    place.line_below().is_some_and(|below| indentation(below) > indentation(opener))
 }
 
 #[cfg(test)]
