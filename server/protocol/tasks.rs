@@ -132,7 +132,7 @@ pub struct Trace {
     pub suffix: String,
     /// How long the file is looked at before the first key, in milliseconds.
     pub look_ms: f64,
-    /// The keys; all of them together insert what is expected.
+    /// The keys: they insert what is expected and, where that begins a line, the line break before it.
     pub keys: Vec<Key>,
 }
 

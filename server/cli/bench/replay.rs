@@ -21,9 +21,9 @@ use crate::text::{Edit, Encoding, Position, Rope, position};
 #[command(after_help = "Example: taper bench replay tasks.jsonl --limit 20 --csv keys.csv
 
 A task is a JSON object a line: `id`, `language`, `path`, `prefix`, `suffix`, `expected`. Pauses are log-normal \
-                  around --pause-ms, longer behind a word (1.6 times) and at a line's end (2 and 3 times). A \
-                  suggestion is accepted at the next key when its first line is what is left of the line, and \
-                  that is at least 3 characters.")]
+                  around --pause-ms, longer behind a word (1.6 times) and at a line's end (2 and 3 times). A line \
+                  of its own is begun with Enter, at the end of the line above. A suggestion is accepted at the next key \
+                  when its first line is what is left of the line, and that is at least 3 characters.")]
 pub struct Args {
     /// The tasks.
     tasks: PathBuf,
@@ -143,7 +143,8 @@ pub fn run(args: &Args) -> Result<()> {
             }
             typing.task(trace)?;
             count += 1;
-            expected += trace.keys.iter().map(|key| key.text.chars().count()).sum::<usize>();
+            // Line breaks are pressed: no suggestion takes them away.
+            expected += trace.keys.iter().filter(|key| !typist::breaks(&key.text)).count();
         }
         round = typed();
     }

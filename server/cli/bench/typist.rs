@@ -7,7 +7,9 @@
 //! file is looked at for 8 times as long. No pause is shorter than 0.4 or longer than 20 medians. The same seed gives
 //! the same pauses.
 //!
-//! A line break brings the indentation behind it, as editors do: nobody types it.
+//! A line break brings the indentation behind it, as editors do: nobody types it. Where the hole begins a line, that line
+//! is not there yet: the first key is the line break before it, pressed at the end of the line above, as it is when
+//! somebody writes a line below another.
 
 use crate::protocol::tasks::{Key, Task, Trace};
 
@@ -22,7 +24,9 @@ const LONGEST: f64 = 20.0;
 /// A task as it is typed, with this median pause, and this median look at the file before the first key, in milliseconds:
 /// [`LOOK`] pauses if it is not given.
 pub(super) fn typed(task: &Task, median: f64, look: Option<f64>, random: &mut fastrand::Rng) -> Trace {
-    let texts = keys(&task.expected);
+    let (prefix, line_break) = task.prefix.split_at(end_of_line_above(&task.prefix));
+    let mut texts = keys(line_break);
+    texts.extend(keys(&task.expected));
     let mut pause = |median: f64, factor: f64| {
         let length = factor * (SPREAD * normal(random)).exp();
         // To the microsecond: nobody needs more digits in a file.
@@ -38,10 +42,17 @@ pub(super) fn typed(task: &Task, median: f64, look: Option<f64>, random: &mut fa
         id: task.id.clone(),
         language: task.language.clone(),
         path: task.path.clone(),
-        prefix: task.prefix.clone(),
+        prefix: prefix.to_owned(),
         suffix: task.suffix.clone(),
         look_ms,
     }
+}
+
+/// Where the line above ends, if nothing but blanks stands before the cursor on its own; else the cursor.
+fn end_of_line_above(prefix: &str) -> usize {
+    let line_break = prefix.trim_end_matches([' ', '\t']);
+    let above = line_break.strip_suffix('\n').map(|it| it.strip_suffix('\r').unwrap_or(it));
+    above.map_or(prefix.len(), str::len)
 }
 
 /// Whether a key breaks the line.
@@ -107,6 +118,21 @@ mod tests {
     fn a_line_break_brings_its_indentation() {
         assert_eq!(keys("a \n\tä\r\n\n  b"), ["a", " ", "\n\t", "ä", "\r\n", "\n  ", "b"]);
         assert!(keys("").is_empty());
+    }
+
+    #[test]
+    fn a_line_is_begun_behind_the_one_above() {
+        let typed = |prefix: &str, expected: &str| {
+            let task = Task { prefix: prefix.to_owned(), ..task(expected) };
+            let trace = typed(&task, 130.0, None, &mut fastrand::Rng::with_seed(1));
+            let keys: Vec<String> = trace.keys.into_iter().map(|key| key.text).collect();
+            (trace.prefix, keys)
+        };
+        let keys = |keys: &[&str]| keys.iter().map(|&key| key.to_owned()).collect::<Vec<_>>();
+        assert_eq!(typed("if x:\n    ", "y\n  z"), ("if x:".to_owned(), keys(&["\n    ", "y", "\n  ", "z"])));
+        assert_eq!(typed("{\r\n\r\n\t", "y"), ("{\r\n".to_owned(), keys(&["\r\n\t", "y"])));
+        assert_eq!(typed("  ", "y"), ("  ".to_owned(), keys(&["y"])));
+        assert_eq!(typed("\n  x", "y"), ("\n  x".to_owned(), keys(&["y"])));
     }
 
     #[test]
