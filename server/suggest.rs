@@ -115,8 +115,8 @@ pub struct Options {
 pub enum Idle {
     /// Nothing: the work ends with the deadline.
     Off,
-    /// What the deadline cut is finished, the window that is best is read where another one was at hand, and the
-    /// suggestion that follows the shown one is made.
+    /// What the deadline cut is finished, the window that is best is read where another one was at hand, and what is likely
+    /// to be asked for next is answered: see [`ahead::next`].
     Modest,
     /// Also the suggestion on a new line behind the shown one.
     Full,

@@ -312,6 +312,28 @@ fn full_idle_work_also_knows_the_next_line() {
 }
 
 #[test]
+fn the_next_line_is_there_before_enter_is_pressed() {
+    let script = Script::new().when("x = 1\n    ", "return x");
+    for (idle, known) in [("modest", true), ("off", false)] {
+        let mut client = ready(&script, json!({ "idle-work": idle, "latency-budget-ms": 20_000 }));
+        client.open(URI, "python", "def f():\n    x = 1\n");
+        let position = json!({ "line": 1, "character": 9 });
+        client.notify("taper/cursor", json!({ "textDocument": { "uri": URI }, "position": position }));
+        if known {
+            // And what may stand behind the line.
+            client.wait_log_times("answered ahead", 2);
+        }
+        client.notify("textDocument/didChange", insertion(URI, 2, 1, 9, "\n    "));
+        assert_eq!(client.inline(URI, 2, 4), "return x");
+        if !known {
+            client.wait_log("worked on a question");
+        }
+        assert_eq!(client.log().contains("worked on a question"), !known, "{}", client.log());
+        client.quit();
+    }
+}
+
+#[test]
 fn work_that_nobody_waits_for_never_delays_a_question() {
     // Ahead: 20 seconds of work for what follows the first suggestion.
     let script = Script::new()

@@ -190,8 +190,9 @@ pub(super) const KEYS: &[Key] = &[
         name: "idle-work",
         expected: "\"off\", \"modest\" or \"full\"",
         default: "\"modest\"",
-        description: "What is worked on while nobody waits: nothing; what was cut short and what follows the shown \
-                      suggestion; or also what follows it on a new line.",
+        description: "What is worked on while nobody waits: nothing; what was cut short, the answer where the \
+                      cursor rests, what follows the shown suggestion, and the line below one that may be complete; or \
+                      also what follows a suggestion on a new line.",
         set: |settings, value| {
             settings.suggest.idle = match value.as_str()? {
                 "off" => Idle::Off,

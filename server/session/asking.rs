@@ -14,6 +14,7 @@ use crate::session::explain::Explanation;
 use crate::session::reply::{Answer, Due, Question, Reply};
 use crate::session::workspace::Location;
 use crate::session::{Asked, Model, RETRY, State};
+use crate::suggest::ahead::Answered;
 use crate::suggest::names::OpenFile;
 use crate::suggest::{Idle, Selected, Snapshot, Suggestion, Trigger};
 use crate::text::{Position, position};
@@ -141,7 +142,7 @@ impl State {
         reply.send(Answer::Nothing);
         let question = Question::new(uri, snapshot, self.encoding, Instant::now().into(), reply);
         let question = Arc::new(question);
-        self.put(Arc::clone(&question), Job::Ahead(question, None));
+        self.put(Arc::clone(&question), Job::Ahead(question, Answered::Unasked));
     }
 
     pub(super) fn asked(&mut self, asked: Asked) {
@@ -280,8 +281,11 @@ impl State {
     /// Lets the completer work for what comes behind a question that was answered from what was known.
     fn go_ahead(&mut self, question: Arc<Question>, shown: Option<Suggestion>) {
         let idle = question.snapshot.options.idle != Idle::Off;
-        if shown.is_some() && idle && self.model == Model::Ready {
-            self.put(Arc::clone(&question), Job::Ahead(question, shown));
+        if let Some(shown) = shown
+            && idle
+            && self.model == Model::Ready
+        {
+            self.put(Arc::clone(&question), Job::Ahead(question, Answered::Shown(shown)));
         }
     }
 

@@ -16,15 +16,14 @@ use crate::session::follow::{Following, Idling, Newest, flow};
 use crate::session::mailbox::Mailbox;
 use crate::session::reply::Question;
 use crate::session::{Event, Notice};
-use crate::suggest::ahead::Read;
+use crate::suggest::ahead::{Answered, Read};
 use crate::suggest::{Idle, Snapshot, Suggestion, Time, Work, ahead, reuse, suggest_within};
-use crate::text::lines;
 
 /// Time that an answer needs from the model to the editor.
 const MARGIN: Duration = Duration::from_millis(10);
 /// Nobody accepts a suggestion sooner: until then the next keystroke is likelier.
 const REST: Duration = Duration::from_millis(150);
-/// Places that were answered ahead and are not answered ahead again: behind a suggestion, and on the line below it.
+/// Places that were answered ahead and are not answered ahead again: as many as follow one place.
 const FORESEEN: usize = 2;
 
 /// How far the loading of a model is.
@@ -59,7 +58,7 @@ pub(crate) enum Job {
     /// Work on a question.
     Ask(Arc<Question>),
     /// Work for what comes behind a question that was answered so.
-    Ahead(Arc<Question>, Option<Suggestion>),
+    Ahead(Arc<Question>, Answered),
 }
 
 /// A loaded engine.
@@ -106,8 +105,8 @@ impl Completer {
                         None
                     }
                 },
-                Job::Ahead(question, shown) => {
-                    resident.as_mut().and_then(|resident| self.idle(resident, question, shown))
+                Job::Ahead(question, answered) => {
+                    resident.as_mut().and_then(|resident| self.idle(resident, question, &answered))
                 }
             };
         }
@@ -222,19 +221,14 @@ impl Completer {
         question.sketch(rest.clone());
         question.answer(rest.clone());
         self.finished(&question, None, false);
-        goes_on.then_some(Job::Ahead(question, rest))
+        goes_on.then(|| Job::Ahead(question, rest.map_or(Answered::Nothing, Answered::Shown)))
     }
 
     /// Works for the questions that will come, until one does or nothing is left to do. What is to be done next, if
     /// it came to answer one.
-    fn idle(
-        &mut self,
-        resident: &mut Resident,
-        question: Arc<Question>,
-        shown: Option<Suggestion>,
-    ) -> Option<Job> {
+    fn idle(&mut self, resident: &mut Resident, question: Arc<Question>, answered: &Answered) -> Option<Job> {
         let mailbox = Arc::clone(&self.mailbox);
-        let mut idling = Idling::new(&mailbox, Arc::clone(&question), shown.as_ref());
+        let mut idling = Idling::new(&mailbox, Arc::clone(&question), answered);
         let read = self.unasked(resident, |resident| {
             let Resident { engine, profile } = resident;
             ahead::read(&question.snapshot, profile, engine.as_mut(), &mut || flow(idling.is_over()))
@@ -245,15 +239,11 @@ impl Completer {
             Some(Read::Interrupted) | None => return None,
         }
         let snapshot = &question.snapshot;
-        let shown = shown.filter(|_| snapshot.selected.is_none())?;
-        if idling.pause(REST) {
+        if snapshot.selected.is_some() || idling.pause(REST) {
             return None;
         }
-        // Behind a new line the model chooses the indentation: what an editor puts there is the beginning of it.
-        let new_line = lines::line_break(&snapshot.text);
-        let typed = if snapshot.options.idle == Idle::Full { vec!["", new_line] } else { vec![""] };
-        for typed in typed {
-            let place = ahead::accepted(snapshot, &shown, typed, &mut || idling.is_over())?;
+        for next in ahead::next(snapshot, answered) {
+            let place = ahead::accepted(snapshot, next, &mut || idling.is_over())?;
             let known = |it: &Snapshot| {
                 it.cursor == place.cursor && it.options == place.options && it.text == place.text
             };

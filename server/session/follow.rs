@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::session::completer::Job;
 use crate::session::mailbox::Mailbox;
 use crate::session::reply::Question;
+use crate::suggest::ahead::Answered;
 use crate::suggest::{Idle, Progress, Snapshot, Suggestion, reuse};
 use crate::text::{Edit, Rope};
 
@@ -64,7 +65,7 @@ impl Accepted {
 /// shown then. `question` is then the newer one.
 fn confirm(mailbox: &Mailbox<Job>, accepted: &Accepted, question: &mut Arc<Question>) -> bool {
     let confirmed = mailbox.take_if(|job| match job {
-        Job::Ahead(newer, Some(shown)) => {
+        Job::Ahead(newer, Answered::Shown(shown)) => {
             newer.uri == question.uri && accepted.is_same(&newer.snapshot, shown)
         }
         _ => false,
@@ -195,12 +196,11 @@ pub(crate) struct Idling<'a> {
 
 impl<'a> Idling<'a> {
     /// Behind `question`, which was answered with `shown`.
-    pub(crate) fn new(
-        mailbox: &'a Mailbox<Job>,
-        question: Arc<Question>,
-        shown: Option<&Suggestion>,
-    ) -> Self {
-        let accepted = shown.and_then(|shown| Accepted::new(&question.snapshot, shown));
+    pub(crate) fn new(mailbox: &'a Mailbox<Job>, question: Arc<Question>, answered: &Answered) -> Self {
+        let accepted = match answered {
+            Answered::Shown(shown) => Accepted::new(&question.snapshot, shown),
+            Answered::Nothing | Answered::Unasked => None,
+        };
         Self { mailbox, question, accepted }
     }
 
@@ -357,7 +357,7 @@ mod tests {
         let mut following = Following::asked(&mailbox, &older);
         assert!(following.watch(&settled(None)).is_continue());
         // Nobody waits for what is answered ahead.
-        let idling = Idling::new(&mailbox, Arc::clone(&older), Some(&draft));
+        let idling = Idling::new(&mailbox, Arc::clone(&older), &Answered::Shown(draft.clone()));
         let mut following = Following::ahead(&mailbox, &idling, "a", &older.snapshot);
         assert!(following.watch(&settled(Some(&draft))).is_continue());
     }
@@ -371,9 +371,9 @@ mod tests {
             let mailbox = Mailbox::default();
             let (older, _older) = question("x = ", Instant::now());
             let (newer, _newer) = question(before, Instant::now());
-            let mut idling = Idling::new(&mailbox, older, Some(&shown(4, "foo")));
+            let mut idling = Idling::new(&mailbox, older, &Answered::Shown(shown(4, "foo")));
             assert!(!idling.is_over());
-            mailbox.put(Job::Ahead(Arc::clone(&newer), Some(shown(5, rest))));
+            mailbox.put(Job::Ahead(Arc::clone(&newer), Answered::Shown(shown(5, rest))));
             assert_eq!(idling.is_over(), !confirmed, "{before}{rest}");
             assert_eq!(Arc::ptr_eq(&idling.question, &newer), confirmed);
             newer.outdate();

@@ -214,6 +214,30 @@ impl Stage {
         self.settle();
     }
 
+    /// The cursor comes to rest there.
+    fn look(&self) {
+        let position = Position { line: 0, character: self.cursor };
+        self.session.send(Event::Looked { uri: URI.to_owned(), position });
+        self.settle();
+    }
+
+    /// Presses Enter at the cursor, and asks on the new line.
+    fn press_enter(&mut self) -> Receiver {
+        self.change(self.cursor, "\n");
+        let (reply, receiver) = Reply::new();
+        self.session.send(Event::Asked(Asked {
+            uri: URI.to_owned(),
+            position: Position { line: 1, character: 0 },
+            selected: None,
+            trigger: Trigger::Automatic,
+            popup: false,
+            arrived: Instant::now(),
+            reply,
+        }));
+        self.settle();
+        receiver
+    }
+
     /// Types at the cursor and asks there.
     fn press(&mut self, text: &str) -> Receiver {
         self.change(self.cursor, text);
@@ -509,6 +533,50 @@ fn accepted_what_was_begun_ahead_answers_and_more_is_begun() {
     let accepted = stage.press("(1)");
     shows(accepted, " + 2");
     stage.begins("x = foo(1) + 2");
+}
+
+#[test]
+fn where_the_cursor_rests_the_answer_is_made_before_anyone_asks() {
+    let mut stage = Stage::new(Idle::Modest);
+    stage.look();
+    stage.begins("x = ");
+    stage.says("foo", true);
+    // The first letter asks for what is being made.
+    let first = stage.press("f");
+    stage.says("(1)", true);
+    stage.ends();
+    shows(first, "oo(1)");
+}
+
+#[test]
+fn behind_a_line_that_may_be_complete_the_next_is_made_before_enter() {
+    let mut stage = Stage::new(Idle::Modest);
+    let first = stage.press("f()");
+    stage.begins("x = f()");
+    stage.ends();
+    assert_eq!(answer(first), Answer::Nothing);
+    stage.begins("x = f()\n");
+    stage.says("y = 2", true);
+    let second = stage.press_enter();
+    stage.says(" + 3", true);
+    stage.ends();
+    shows(second, "y = 2 + 3");
+}
+
+#[test]
+fn a_line_that_goes_on_ends_the_work_on_the_next() {
+    let mut stage = Stage::new(Idle::Modest);
+    let first = stage.press("f()");
+    stage.begins("x = f()");
+    stage.ends();
+    assert_eq!(answer(first), Answer::Nothing);
+    stage.begins("x = f()\n");
+    let second = stage.press(" +");
+    stage.says("y = 2", false);
+    stage.begins("x = f() +");
+    stage.says(" 3", true);
+    stage.ends();
+    shows(second, " 3");
 }
 
 #[test]

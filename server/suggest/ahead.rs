@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use taper_engine::{Engine, EngineError, Limits, Prompt, Stop};
 
+use super::place::{Place, indentation};
 use super::plan::{self, KEYSTROKE};
-use super::{Idle, Snapshot, Suggestion, Trigger, budget, file};
+use super::trigger::is_statement_complete;
+use super::{Idle, Snapshot, Suggestion, Trigger, around, budget, file, placed};
 use crate::prompt::{self, template::Profile};
-use crate::text::Edit;
+use crate::text::{Edit, lines};
 
 /// Tokens that may have been typed in front of a suffix before it is read again: that it has not seen so few makes no
 /// difference to speak of.
@@ -107,22 +109,140 @@ pub fn is_longest(tokens: usize, snapshot: &Snapshot, profile: &Profile, engine:
     plan::longest(time, snapshot, profile, engine, best).tokens.len() <= tokens
 }
 
-/// The document once `suggestion` is accepted, and `typed` behind it; `None` if the suggestion does not fit it, or if
-/// time was up before the tree was brought up to it.
+/// What a place was answered with, behind which work goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answered {
+    /// This is shown.
+    Shown(Suggestion),
+    /// Nothing is shown.
+    Nothing,
+    /// Nobody has asked there: the cursor came, and rests.
+    Unasked,
+}
+
+/// What may be done next at `snapshot`, as what it puts there, the likeliest first: taking what is shown, which is worth
+/// the most; Enter at the end of a line that may be complete; and, where nobody has asked yet, nothing: the next
+/// question is about this very place, or a letter of its answer further.
+pub fn next(snapshot: &Snapshot, answered: &Answered) -> Vec<Suggestion> {
+    let unasked = match answered {
+        Answered::Shown(shown) => {
+            let mut next = vec![shown.clone()];
+            if snapshot.options.idle == Idle::Full {
+                // The model chooses the indentation: what an editor puts there is the beginning of it.
+                let text = format!("{}{}", shown.text, lines::line_break(&snapshot.text));
+                next.push(Suggestion { range: shown.range.clone(), text });
+            }
+            return next;
+        }
+        Answered::Nothing => false,
+        Answered::Unasked => true,
+    };
+    let around = around(snapshot);
+    let place = placed(&around, snapshot);
+    let mut next = Vec::new();
+    if may_be_complete(&place, unasked) {
+        next.push(line_break(snapshot, &place));
+    }
+    if unasked {
+        next.push(String::new());
+    }
+    let cursor = snapshot.cursor;
+    next.into_iter().map(|text| Suggestion { range: cursor..cursor, text }).collect()
+}
+
+/// Whether the cursor stands at the end of a line that may end there. One that was `found` does, but for a blank behind
+/// which more is to come; while a line is typed, most words become longer, or another follows.
+fn may_be_complete(place: &Place<'_>, found: bool) -> bool {
+    if !place.line_after.trim().is_empty() || place.on_blank_line_start() {
+        return false;
+    }
+    let last = [')', ']', '}', ';', ':', '{', '(', '[', ',', '"', '\'', '`', '>'];
+    place.line_before.trim_end().ends_with(last)
+        || found && !place.line_before.ends_with([' ', '\t'])
+        || is_statement_complete(place)
+}
+
+/// What Enter puts at the end of a line: a line break, and the line's indentation or, behind one that opens a block, that
+/// of what stands in it, or a step more.
+fn line_break(snapshot: &Snapshot, place: &Place<'_>) -> String {
+    let blanks = |line: &str| line[..line.len() - line.trim_start_matches([' ', '\t']).len()].to_owned();
+    let line = place.line_before;
+    let below = place.line_below().filter(|_| place.has_body_below(line));
+    let indentation = match below {
+        _ if !place.opens_block(line) => blanks(line),
+        Some(below) => blanks(below),
+        None => {
+            // By how much the text last became deeper.
+            let before: Vec<&str> = place.before.lines().filter(|line| !line.trim().is_empty()).collect();
+            let mut steps =
+                before.windows(2).rev().filter(|pair| indentation(pair[1]) > indentation(pair[0]));
+            let step =
+                steps.find_map(|pair| blanks(pair[1]).strip_prefix(&blanks(pair[0])).map(str::to_owned));
+            format!("{}{}", blanks(line), step.unwrap_or_else(|| "    ".to_owned()))
+        }
+    };
+    format!("{}{indentation}", lines::line_break(&snapshot.text))
+}
+
+/// The document once `done` is done; `None` if that does not fit it, or if time was up before the tree was brought up to it.
 pub fn accepted(
     snapshot: &Snapshot,
-    suggestion: &Suggestion,
-    typed: &str,
+    done: Suggestion,
     time_is_up: &mut dyn FnMut() -> bool,
 ) -> Option<Snapshot> {
-    let edit = Edit { range: suggestion.range.clone(), text: format!("{}{typed}", suggestion.text) };
+    let edit = Edit { range: done.range, text: done.text };
     // Nobody asks there, so nothing doubtful is kept for who comes there.
     let trigger = Trigger::Automatic;
     let mut after = Snapshot { selected: None, syntax: None, trigger, ..snapshot.clone() };
     edit.apply(&mut after.text).ok()?;
-    after.cursor = suggestion.range.start + edit.text.len();
+    after.cursor = edit.new_end();
     if let Some(syntax) = &snapshot.syntax {
         after.syntax = Some(syntax.with_edit(&edit, &after.text, time_is_up)?);
     }
     Some(after)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(path: &str, marked: &str, answered: &Answered) -> Vec<String> {
+        let next = next(&crate::suggest::fixture::snapshot(path, marked), answered);
+        next.into_iter().map(|it| it.text).collect()
+    }
+
+    #[test]
+    fn behind_a_line_that_may_be_complete_comes_the_next() {
+        let complete = [
+            ("x.py", "def f(x):▮\n", "\n    "),
+            ("x.py", "if a:\n  b()\n  if c:▮\n", "\n    "),
+            ("x.py", "if a:▮\n   b()\n", "\n   "),
+            ("x.py", "for a in b:\n    continue▮\n", "\n    "),
+            ("x.py", "  x = [▮\n  ]\n", "\n      "),
+            ("x.rs", "fn f() {\n\tlet x = 1; ▮ \n}\n", "\n\t"),
+            ("x.ts", "{\r\n  f({▮\r\n", "\r\n    "),
+        ];
+        for (path, marked, typed) in complete {
+            assert_eq!(after(path, marked, &Answered::Nothing), [typed], "{marked}");
+            assert_eq!(after(path, marked, &Answered::Unasked), [typed, ""], "{marked}");
+        }
+        for marked in ["x = f▮oo\n", "x = f(▮)\n", "  ▮\n", "▮", "x = ▮\n"] {
+            assert!(after("x.py", marked, &Answered::Nothing).is_empty(), "{marked}");
+            assert_eq!(after("x.py", marked, &Answered::Unasked), [""], "{marked}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_nobody_types_ends_where_it_does() {
+        for marked in ["x = foo▮\n", "# of all.▮\n", "x = 1 +▮\n"] {
+            assert!(after("x.py", marked, &Answered::Nothing).is_empty());
+            assert_eq!(after("x.py", marked, &Answered::Unasked), ["\n", ""]);
+        }
+    }
+
+    #[test]
+    fn behind_what_is_shown_comes_what_follows_it() {
+        let shown = Suggestion { range: 4..4, text: "1".to_owned() };
+        assert_eq!(after("x.py", "x = ▮\n", &Answered::Shown(shown)), ["1"]);
+    }
 }

@@ -59,7 +59,7 @@ pub fn plan(snapshot: &Snapshot, place: &Place<'_>) -> Result<Plan, &'static str
 /// Not behind a closing bracket or a quote, though a statement may be complete there: of 5,395 places behind a `)` in
 /// Python code where the line so far parses alone, 994 were followed by more of it. There the model may say that the
 /// line ends.
-fn is_statement_complete(place: &Place<'_>) -> bool {
+pub(super) fn is_statement_complete(place: &Place<'_>) -> bool {
     if !place.line_after.trim().is_empty() {
         return false;
     }
