@@ -280,12 +280,8 @@ impl State {
 
     /// Lets the completer work for what comes behind a question that was answered from what was known.
     fn go_ahead(&mut self, question: Arc<Question>, shown: Option<Suggestion>) {
-        let idle = question.snapshot.options.idle != Idle::Off;
-        if let Some(shown) = shown
-            && idle
-            && self.model == Model::Ready
-        {
-            self.put(Arc::clone(&question), Job::Ahead(question, Answered::Shown(shown)));
+        if question.snapshot.options.idle != Idle::Off && self.model == Model::Ready {
+            self.put(Arc::clone(&question), Job::Ahead(question, shown.into()));
         }
     }
 

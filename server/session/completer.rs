@@ -221,7 +221,7 @@ impl Completer {
         question.sketch(rest.clone());
         question.answer(rest.clone());
         self.finished(&question, None, false);
-        goes_on.then(|| Job::Ahead(question, rest.map_or(Answered::Nothing, Answered::Shown)))
+        goes_on.then(|| Job::Ahead(question, rest.into()))
     }
 
     /// Works for the questions that will come, until one does or nothing is left to do. What is to be done next, if

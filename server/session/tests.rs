@@ -564,6 +564,28 @@ fn behind_a_line_that_may_be_complete_the_next_is_made_before_enter() {
 }
 
 #[test]
+fn behind_what_was_accepted_and_is_complete_the_next_line_is_made() {
+    let mut stage = Stage::new(Idle::Modest);
+    let first = stage.ask();
+    stage.begins("x = ");
+    stage.says("f()", true);
+    stage.ends();
+    shows(first, "f()");
+    // Nothing comes behind it.
+    stage.begins("x = f()");
+    stage.ends();
+    // Once the engine works for another document, the session has been told.
+    let other = stage.ask_at(OTHER, 4);
+    stage.begins("x = ");
+    stage.ends();
+    assert_eq!(answer(other), Answer::Nothing);
+    let accepted = stage.press("f()");
+    assert_eq!(answer(accepted), Answer::Nothing);
+    stage.begins("x = f()\n");
+    stage.says("y", true);
+}
+
+#[test]
 fn a_line_that_goes_on_ends_the_work_on_the_next() {
     let mut stage = Stage::new(Idle::Modest);
     let first = stage.press("f()");

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use taper_engine::{Engine, EngineError, Limits, Prompt, Stop};
+use taper_grammars::Blocks;
 
 use super::place::{Place, indentation};
 use super::plan::{self, KEYSTROKE};
@@ -120,6 +121,12 @@ pub enum Answered {
     Unasked,
 }
 
+impl From<Option<Suggestion>> for Answered {
+    fn from(shown: Option<Suggestion>) -> Self {
+        shown.map_or(Self::Nothing, Self::Shown)
+    }
+}
+
 /// What may be done next at `snapshot`, as what it puts there, the likeliest first: taking what is shown, which is worth
 /// the most; Enter at the end of a line that may be complete; and, where nobody has asked yet, nothing: the next
 /// question is about this very place, or a letter of its answer further.
@@ -162,26 +169,38 @@ fn may_be_complete(place: &Place<'_>, found: bool) -> bool {
         || is_statement_complete(place)
 }
 
-/// What Enter puts at the end of a line: a line break, and the line's indentation or, behind one that opens a block, that
-/// of what stands in it, or a step more.
+/// What Enter puts at the end of a line: a line break, and the indentation that editors give the next line. That is the
+/// line's own; behind one that opens a block that of what stands in it, or a step more; and, where blocks are told by
+/// indentation, behind a statement that leaves its block that of the block's head.
 fn line_break(snapshot: &Snapshot, place: &Place<'_>) -> String {
     let blanks = |line: &str| line[..line.len() - line.trim_start_matches([' ', '\t']).len()].to_owned();
     let line = place.line_before;
-    let below = place.line_below().filter(|_| place.has_body_below(line));
-    let indentation = match below {
-        _ if !place.opens_block(line) => blanks(line),
-        Some(below) => blanks(below),
-        None => {
-            // By how much the text last became deeper.
-            let before: Vec<&str> = place.before.lines().filter(|line| !line.trim().is_empty()).collect();
-            let mut steps =
-                before.windows(2).rev().filter(|pair| indentation(pair[1]) > indentation(pair[0]));
-            let step =
-                steps.find_map(|pair| blanks(pair[1]).strip_prefix(&blanks(pair[0])).map(str::to_owned));
-            format!("{}{}", blanks(line), step.unwrap_or_else(|| "    ".to_owned()))
-        }
+    let above = || place.before.lines().rev().filter(|line| !line.trim().is_empty());
+    let indentation = if place.opens_block(line) {
+        let below = place.line_below().filter(|_| place.has_body_below(line));
+        below.map_or_else(|| format!("{}{}", blanks(line), last_step(above(), blanks)), blanks)
+    } else if leaves_block(place) {
+        let head = above().find(|it| indentation(it) < indentation(line));
+        blanks(head.unwrap_or(line))
+    } else {
+        blanks(line)
     };
     format!("{}{indentation}", lines::line_break(&snapshot.text))
+}
+
+/// By how much the text last became deeper; `above` is its lines, the last first.
+fn last_step<'t>(above: impl Iterator<Item = &'t str>, blanks: impl Fn(&str) -> String) -> String {
+    let above: Vec<&str> = above.collect();
+    let mut steps = above.windows(2).filter(|pair| indentation(pair[0]) > indentation(pair[1]));
+    let step = steps.find_map(|pair| blanks(pair[0]).strip_prefix(&blanks(pair[1])).map(str::to_owned));
+    step.unwrap_or_else(|| "    ".to_owned())
+}
+
+/// Whether nothing can follow the statement on the cursor's line in its block.
+fn leaves_block(place: &Place<'_>) -> bool {
+    let first = place.line_before.split_whitespace().next().unwrap_or_default();
+    place.blocks() == Blocks::Indentation
+        && matches!(first, "return" | "raise" | "pass" | "break" | "continue")
 }
 
 /// The document once `done` is done; `None` if that does not fit it, or if time was up before the tree was brought up to it.
@@ -217,7 +236,9 @@ mod tests {
             ("x.py", "def f(x):▮\n", "\n    "),
             ("x.py", "if a:\n  b()\n  if c:▮\n", "\n    "),
             ("x.py", "if a:▮\n   b()\n", "\n   "),
-            ("x.py", "for a in b:\n    continue▮\n", "\n    "),
+            ("x.py", "for a in b:\n    continue▮\n", "\n"),
+            ("x.py", "  if a:\n\n    return f(b)▮\n", "\n  "),
+            ("x.rs", "  if a {\n    return b;▮\n", "\n    "),
             ("x.py", "  x = [▮\n  ]\n", "\n      "),
             ("x.rs", "fn f() {\n\tlet x = 1; ▮ \n}\n", "\n\t"),
             ("x.ts", "{\r\n  f({▮\r\n", "\r\n    "),
