@@ -167,7 +167,8 @@ def candidates(bench):
 
 
 def cursor_rests(bench):
-    """Opened and jumped, the server hears where the cursor rests, once; typed, edited, selected or paused it does not."""
+    """Opened and jumped, the server hears where the cursor rests, once; typed, edited, selected or paused it does not.
+    On a line's last character, it rests behind it: there text would be appended."""
     editor = bench.editor
     text = "".join(f"x{number} = {number}\n" for number in range(40))
     path = bench.put("rests.py", text)
@@ -187,15 +188,15 @@ def cursor_rests(bench):
     wait(editor.attached, 10, "the server")
     expect("opened", [(0, 0)])
     editor.terminal.type("20G$")
-    expect("jumped", [(0, 0), (19, 7)])
+    expect("jumped", [(0, 0), (19, 8)])
     editor.terminal.type("jjjjj")
-    expect("walked", [(0, 0), (19, 7), (24, 7)])
+    expect("walked", [(0, 0), (19, 8), (24, 8)])
     editor.terminal.type("dd")
     editor.terminal.type("Oy = ")
     editor.normal()
-    expect("typed", [(0, 0), (19, 7), (24, 7)])
+    expect("typed", [(0, 0), (19, 8), (24, 8)])
     editor.terminal.type("vjj")
-    expect("selected", [(0, 0), (19, 7), (24, 7)])
+    expect("selected", [(0, 0), (19, 8), (24, 8)])
     editor.normal()
     settled(bench)
     heard += len(places())

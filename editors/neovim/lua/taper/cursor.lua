@@ -15,6 +15,18 @@ local function place()
   return { bufnr, vim.api.nvim_buf_get_changedtick(bufnr), cursor[1], cursor[2] }
 end
 
+-- Where somebody would go on to type. In normal mode the cursor stands on the last character at most: there, behind it
+-- is meant (`A`, `o`).
+local function position(client)
+  local found = vim.lsp.util.make_position_params(0, client.offset_encoding).position
+  local on = vim.api.nvim_get_current_line():sub(vim.api.nvim_win_get_cursor(0)[2] + 1)
+  if vim.fn.strchars(on, true) == 1 then
+    local width = client.offset_encoding == 'utf-8' and #on or vim.fn.strutf16len(on)
+    found.character = found.character + width
+  end
+  return found
+end
+
 local function tell(where)
   local server = require('taper.server')
   local client = server.client(0)
@@ -24,7 +36,7 @@ local function tell(where)
   if not require('taper').active(0) then return end
   server.notify(client, 'taper/cursor', {
     textDocument = vim.lsp.util.make_text_document_params(0),
-    position = vim.lsp.util.make_position_params(0, client.offset_encoding).position,
+    position = position(client),
   })
 end
 
