@@ -334,6 +334,23 @@ fn the_next_line_is_there_before_enter_is_pressed() {
 }
 
 #[test]
+fn where_all_takes_long_to_read_what_comes_next_is_answered_before_and_again() {
+    let script = Script::new().when("last = 1\n", "x = 2").prompt_token_ms(1.5);
+    let mut client = ready(&script, json!({ "prefix-tokens": 1600, "suffix-tokens": 20 }));
+    let lines: String = (0..300).map(|n| format!("v{n:03} = {n}\n")).collect();
+    client.open(URI, "python", &format!("{lines}last = 1\n"));
+    let position = json!({ "line": 300, "character": 8 });
+    client.notify("taper/cursor", json!({ "textDocument": { "uri": URI }, "position": position }));
+    client.wait_log("read the whole window");
+    // On the next line and behind this one, from a part of the file and from all of it.
+    client.wait_log_times("answered ahead", 4);
+    let log = client.log();
+    let (part, _) = log.split_once("read the whole window").unwrap();
+    assert_eq!(part.matches("answered ahead").count(), 2, "{log}");
+    client.quit();
+}
+
+#[test]
 fn work_that_nobody_waits_for_never_delays_a_question() {
     // Ahead: 20 seconds of work for what follows the first suggestion.
     let script = Script::new()

@@ -16,7 +16,7 @@ use crate::session::follow::{Following, Idling, Newest, flow};
 use crate::session::mailbox::Mailbox;
 use crate::session::reply::Question;
 use crate::session::{Event, Notice};
-use crate::suggest::ahead::{Answered, Read};
+use crate::suggest::ahead::{Answered, Depth, Read};
 use crate::suggest::{Idle, Snapshot, Suggestion, Time, Work, ahead, reuse, suggest_within};
 
 /// Time that an answer needs from the model to the editor.
@@ -75,8 +75,8 @@ pub(crate) struct Completer {
     /// Kinds of errors that the user has been told of.
     told: Vec<Discriminant<EngineError>>,
     told_of_panic: bool,
-    /// The places that were last answered ahead, the oldest first.
-    foreseen: Vec<Snapshot>,
+    /// The places that were last answered ahead, the oldest first, and from how much.
+    foreseen: Vec<(Snapshot, Depth)>,
 }
 
 impl Completer {
@@ -229,44 +229,79 @@ impl Completer {
     fn idle(&mut self, resident: &mut Resident, question: Arc<Question>, answered: &Answered) -> Option<Job> {
         let mailbox = Arc::clone(&self.mailbox);
         let mut idling = Idling::new(&mailbox, Arc::clone(&question), answered);
-        let read = self.unasked(resident, |resident| {
-            let Resident { engine, profile } = resident;
-            ahead::read(&question.snapshot, profile, engine.as_mut(), &mut || flow(idling.is_over()))
-        });
-        match read {
-            Some(Read::Already) => {}
-            Some(Read::Whole) => debug!("read the whole window"),
-            Some(Read::Interrupted) | None => return None,
-        }
-        let snapshot = &question.snapshot;
-        if snapshot.selected.is_some() || idling.pause(REST) {
-            return None;
-        }
-        for next in ahead::next(snapshot, answered) {
-            let place = ahead::accepted(snapshot, next, &mut || idling.is_over())?;
-            let known = |it: &Snapshot| {
-                it.cursor == place.cursor && it.options == place.options && it.text == place.text
-            };
-            if self.foreseen.iter().any(known) {
-                continue;
+        // Where all takes long to read, what is made of less is there meanwhile.
+        for depth in [Depth::Soon, Depth::Whole] {
+            let snapshot = &question.snapshot;
+            let read = self.unasked(resident, |resident| {
+                let Resident { engine, profile } = resident;
+                ahead::read(depth, snapshot, profile, engine.as_mut(), &mut || flow(idling.is_over()))
+            });
+            match read {
+                Some(Read::Already | Read::Part) => {}
+                Some(Read::Whole) => debug!("read the whole window"),
+                Some(Read::Interrupted) | None => return None,
             }
-            debug!("answers ahead");
-            match self.foresee(resident, &mut idling, place) {
-                Foresight::Done => {}
-                Foresight::Over => return None,
-                Foresight::Asked(job) => return job,
+            if snapshot.selected.is_none() {
+                if idling.pause(REST) {
+                    return None;
+                }
+                match self.foresee_next(resident, &mut idling, snapshot, answered, depth) {
+                    Foresight::Done => {}
+                    Foresight::Over => return None,
+                    Foresight::Asked(job) => return job,
+                }
+            }
+            if read != Some(Read::Part) {
+                return None;
             }
         }
         None
     }
 
+    /// Answers what may be asked next behind `snapshot`, which was answered so.
+    fn foresee_next(
+        &mut self,
+        resident: &mut Resident,
+        idling: &mut Idling<'_>,
+        snapshot: &Snapshot,
+        answered: &Answered,
+        depth: Depth,
+    ) -> Foresight {
+        for next in ahead::next(snapshot, answered) {
+            let Some(place) = ahead::accepted(snapshot, next, &mut || idling.is_over()) else {
+                return Foresight::Over;
+            };
+            let known = |(it, from): &(Snapshot, Depth)| {
+                *from >= depth
+                    && it.cursor == place.cursor
+                    && it.options == place.options
+                    && it.text == place.text
+            };
+            if self.foreseen.iter().any(known) {
+                continue;
+            }
+            debug!("answers ahead");
+            let foresight = self.foresee(resident, idling, place, depth);
+            if !matches!(foresight, Foresight::Done) {
+                return foresight;
+            }
+        }
+        Foresight::Done
+    }
+
     /// Answers for a place where nobody asks yet; or somebody, meanwhile.
-    fn foresee(&mut self, resident: &mut Resident, idling: &mut Idling<'_>, place: Snapshot) -> Foresight {
+    fn foresee(
+        &mut self,
+        resident: &mut Resident,
+        idling: &mut Idling<'_>,
+        place: Snapshot,
+        depth: Depth,
+    ) -> Foresight {
         let read = self.unasked(resident, |resident| {
             let Resident { engine, profile } = resident;
-            ahead::read(&place, profile, engine.as_mut(), &mut || flow(idling.is_over()))
+            ahead::read(depth, &place, profile, engine.as_mut(), &mut || flow(idling.is_over()))
         });
-        if !matches!(read, Some(Read::Already | Read::Whole)) {
+        if matches!(read, Some(Read::Interrupted) | None) {
             return Foresight::Over;
         }
         let mailbox = Arc::clone(&self.mailbox);
@@ -298,8 +333,10 @@ impl Completer {
         if self.foreseen.len() == FORESEEN {
             self.foreseen.remove(0);
         }
-        self.foreseen.push(place.clone());
-        if work.prompt_tokens > 0 {
+        let from = if read == Some(Read::Part) { depth } else { Depth::Whole };
+        self.foreseen.push((place.clone(), from));
+        // More of the file may yield something where a part did not.
+        if work.prompt_tokens > 0 && (from == Depth::Whole || suggestion.is_some()) {
             let (snapshot, suggestion) = (Box::new(place), suggestion.clone());
             let _ = self.events.send(Event::Foreseen { uri, snapshot, suggestion });
         }

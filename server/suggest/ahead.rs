@@ -26,6 +26,8 @@ pub const MEANWHILE: Duration = Duration::from_millis(200);
 pub enum Read {
     /// There was nothing to read, or so little that a question can.
     Already,
+    /// What is read soon is in the cache; more is to be read.
+    Part,
     /// All that is to be read is in the cache now.
     Whole,
     /// `watch` ended it; what was read is in the cache.
@@ -42,6 +44,15 @@ fn whole_window(idle: Idle) -> Duration {
     Duration::from_secs(if idle == Idle::Full { 30 } else { 8 })
 }
 
+/// How much is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Depth {
+    /// What is read in a second or two.
+    Soon,
+    /// All that is to be read.
+    Whole,
+}
+
 /// Reads the prompt that is best for `snapshot` into the engine's cache: the whole window, or the longest that this
 /// engine reads in reasonable time, and a suffix that has seen what stands before it. Where that takes long, first shorter
 /// ones that a question meanwhile can be answered from.
@@ -49,17 +60,18 @@ fn whole_window(idle: Idle) -> Duration {
 /// # Errors
 /// The engine failed; see [`Engine::generate`].
 pub fn read(
+    depth: Depth,
     snapshot: &Snapshot,
     profile: &Profile,
     engine: &mut dyn Engine,
     watch: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> Result<Read, EngineError> {
-    read_within(whole_window(snapshot.options.idle), snapshot, profile, engine, watch)
+    read_within((depth, whole_window(snapshot.options.idle)), snapshot, profile, engine, watch)
 }
 
 /// [`read`], with what the whole window may take.
 pub(super) fn read_within(
-    time: Duration,
+    (depth, time): (Depth, Duration),
     snapshot: &Snapshot,
     profile: &Profile,
     engine: &mut dyn Engine,
@@ -91,6 +103,9 @@ pub(super) fn read_within(
         let better = plan::longest(SOON, snapshot, profile, engine, best);
         if engine.unread(&better, &stale(first.stale)) > KEYSTROKE && read(engine, &better, first.stale)? {
             return Ok(Read::Interrupted);
+        }
+        if depth == Depth::Soon {
+            return Ok(Read::Part);
         }
     }
     if engine.unread(&longest, &stale(FRESH)) > KEYSTROKE && read(engine, &longest, 0)? {

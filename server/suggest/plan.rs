@@ -164,7 +164,7 @@ mod tests {
 
     use taper_engine::scripted::Scripted;
 
-    use super::super::ahead::{self, Read};
+    use super::super::ahead::{self, Depth, Read};
     use super::super::{Idle, Options, Suggestion, Time, Trigger, Work, suggest_within};
     use super::*;
     use crate::context::Snippet;
@@ -235,7 +235,7 @@ mod tests {
     }
 
     fn read(place: &Snapshot, (engine, profile): &mut (Box<dyn Engine>, Profile)) -> Read {
-        ahead::read(place, profile, engine.as_mut(), &mut || ControlFlow::Continue(())).unwrap()
+        ahead::read(Depth::Whole, place, profile, engine.as_mut(), &mut || ControlFlow::Continue(())).unwrap()
     }
 
     #[test]
@@ -266,8 +266,14 @@ mod tests {
         // 1,000 tokens of about 2,000, once it is known how fast they are read.
         let time = Duration::from_millis(200);
         let on = &mut || ControlFlow::Continue(());
-        assert_eq!(ahead::read_within(time, &place, &it.1, it.0.as_mut(), on).unwrap(), Read::Whole);
-        assert_eq!(ahead::read_within(time, &place, &it.1, it.0.as_mut(), on).unwrap(), Read::Already);
+        assert_eq!(
+            ahead::read_within((Depth::Whole, time), &place, &it.1, it.0.as_mut(), on).unwrap(),
+            Read::Whole
+        );
+        assert_eq!(
+            ahead::read_within((Depth::Whole, time), &place, &it.1, it.0.as_mut(), on).unwrap(),
+            Read::Already
+        );
         let (_, work) = ask(Some(LEFT), &place, &mut it);
         assert!(work.short && work.evaluated <= 4 && work.prompt_tokens >= 400, "{work:?}");
         assert!(!ahead::is_longest(work.prompt_tokens, &place, &it.1, it.0.as_ref()));
@@ -282,6 +288,21 @@ mod tests {
         assert!(is_longest(800, &place) && !is_longest(400, &place));
         let options = Options { idle: Idle::Off, ..place.options.clone() };
         assert!(is_longest(100, &Snapshot { options, ..place }));
+    }
+
+    #[test]
+    fn soon_is_what_is_read_in_a_second_or_two() {
+        let mut it = asked_well(Scripted::new().prefill_delay(Duration::from_millis(1)));
+        let place = snapshot();
+        let read = |depth, it: &mut (Box<dyn Engine>, Profile)| {
+            ahead::read(depth, &place, &it.1, it.0.as_mut(), &mut || ControlFlow::Continue(())).unwrap()
+        };
+        assert_eq!(read(Depth::Soon, &mut it), Read::Part);
+        let (_, work) = ask(Some(LEFT), &place, &mut it);
+        assert!(work.short && work.evaluated <= 4 && work.prompt_tokens >= 600, "{work:?}");
+        assert_eq!(read(Depth::Soon, &mut it), Read::Part, "though nothing was left to read soon");
+        assert_eq!(read(Depth::Whole, &mut it), Read::Whole);
+        assert_eq!(read(Depth::Soon, &mut it), Read::Already);
     }
 
     #[test]
@@ -309,7 +330,10 @@ mod tests {
             steps += 1;
             if steps > 24 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        assert_eq!(ahead::read(&place, &it.1, it.0.as_mut(), &mut some).unwrap(), Read::Interrupted);
+        assert_eq!(
+            ahead::read(Depth::Whole, &place, &it.1, it.0.as_mut(), &mut some).unwrap(),
+            Read::Interrupted
+        );
         let (prompt, _) = prompt::build(&it.1, it.0.tokens(), file(&place), budget(&place.options, &it.1));
         let left = it.0.unread(&prompt, &Limits::default());
         assert!(left + 300 < prompt.tokens.len(), "{left} of {}", prompt.tokens.len());
@@ -419,7 +443,7 @@ mod tests {
         let mut it = engine();
         let place = snapshot();
         let mut calls = 0;
-        let done = ahead::read(&place, &it.1, it.0.as_mut(), &mut || {
+        let done = ahead::read(Depth::Whole, &place, &it.1, it.0.as_mut(), &mut || {
             calls += 1;
             if calls > 8 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
