@@ -55,7 +55,7 @@ pub enum Depth {
 
 /// Reads the prompt that is best for `snapshot` into the engine's cache: the whole window, or the longest that this
 /// engine reads in reasonable time, and a suffix that has seen what stands before it. Where that takes long, first shorter
-/// ones that a question meanwhile can be answered from.
+/// ones that a question meanwhile can be answered from; no more than these with [`Depth::Soon`].
 ///
 /// # Errors
 /// The engine failed; see [`Engine::generate`].
