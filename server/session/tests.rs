@@ -157,10 +157,14 @@ impl Stage {
     }
 
     fn ask_as(&self, uri: &str, character: u32, trigger: Trigger, popup: bool) -> Receiver {
+        self.ask_on(uri, Position { line: 0, character }, trigger, popup)
+    }
+
+    fn ask_on(&self, uri: &str, position: Position, trigger: Trigger, popup: bool) -> Receiver {
         let (reply, receiver) = Reply::new();
         self.session.send(Event::Asked(Asked {
             uri: uri.to_owned(),
-            position: Position { line: 0, character },
+            position,
             selected: None,
             trigger,
             popup,
@@ -179,6 +183,16 @@ impl Stage {
         stage.says("foo", true);
         stage.ends();
         shows(first, "foo");
+        stage
+    }
+
+    /// Behind `x = f()`, where nothing is shown.
+    fn behind_a_call() -> Self {
+        let mut stage = Self::new(Idle::Modest);
+        let first = stage.press("f()");
+        stage.begins("x = f()");
+        stage.ends();
+        assert_eq!(answer(first), Answer::Nothing);
         stage
     }
 
@@ -224,18 +238,7 @@ impl Stage {
     /// Presses Enter at the cursor, and asks on the new line.
     fn press_enter(&mut self) -> Receiver {
         self.change(self.cursor, "\n");
-        let (reply, receiver) = Reply::new();
-        self.session.send(Event::Asked(Asked {
-            uri: URI.to_owned(),
-            position: Position { line: 1, character: 0 },
-            selected: None,
-            trigger: Trigger::Automatic,
-            popup: false,
-            arrived: Instant::now(),
-            reply,
-        }));
-        self.settle();
-        receiver
+        self.ask_on(URI, Position { line: 1, character: 0 }, Trigger::Automatic, false)
     }
 
     /// Types at the cursor and asks there.
@@ -550,11 +553,7 @@ fn where_the_cursor_rests_the_answer_is_made_before_anyone_asks() {
 
 #[test]
 fn behind_a_line_that_may_be_complete_the_next_is_made_before_enter() {
-    let mut stage = Stage::new(Idle::Modest);
-    let first = stage.press("f()");
-    stage.begins("x = f()");
-    stage.ends();
-    assert_eq!(answer(first), Answer::Nothing);
+    let mut stage = Stage::behind_a_call();
     stage.begins("x = f()\n");
     stage.says("y = 2", true);
     let second = stage.press_enter();
@@ -587,11 +586,7 @@ fn behind_what_was_accepted_and_is_complete_the_next_line_is_made() {
 
 #[test]
 fn a_line_that_goes_on_ends_the_work_on_the_next() {
-    let mut stage = Stage::new(Idle::Modest);
-    let first = stage.press("f()");
-    stage.begins("x = f()");
-    stage.ends();
-    assert_eq!(answer(first), Answer::Nothing);
+    let mut stage = Stage::behind_a_call();
     stage.begins("x = f()\n");
     let second = stage.press(" +");
     stage.says("y = 2", false);
