@@ -45,7 +45,24 @@ pub(crate) fn is_running(pid: u32) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
-/// Ends a process, without warning.
+/// Sends a process a signal.
+pub(crate) fn signal(pid: u32, name: &str) {
+    assert!(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap().success());
+}
+
+/// Ends a process without warning, and waits until it has ended.
+#[track_caller]
 pub(crate) fn kill(pid: u32) {
-    assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+    signal(pid, "KILL");
+    wait_ended(pid);
+}
+
+/// Waits until a process has ended.
+#[track_caller]
+pub(crate) fn wait_ended(pid: u32) {
+    let end = Instant::now() + PATIENCE;
+    while is_running(pid) {
+        assert!(Instant::now() < end, "it still runs");
+        std::thread::yield_now();
+    }
 }

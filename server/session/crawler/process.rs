@@ -51,6 +51,10 @@ impl Apart {
     }
 
     fn ask(&mut self, request: Request, limit: Duration) -> Result<Response, Failure> {
+        // No fault of this request's.
+        if self.running.take_if(|it| it.has_ended()).is_some() {
+            self.failed();
+        }
         if self.running.is_none() {
             self.failures.retain(|at| at.elapsed() < WITHIN);
             if self.failures.len() >= FAILURES {
@@ -178,6 +182,10 @@ impl Running {
             Ok(_) => Err(io::Error::other("it is not this version of taper")),
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         }
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(Some(_))))
     }
 
     fn ask(&self, request: Request, limit: Duration) -> Option<Response> {

@@ -98,6 +98,8 @@ impl Stage {
 
     /// The paths in the indexes that come of everything that is to be done by this time, in order.
     fn work(&mut self, by: Instant) -> Vec<Vec<String>> {
+        // Woken.
+        self.cutter.step(by);
         while self.cutter.next(by).is_some_and(|at| at <= by) && self.cutter.after != After::Rest {
             self.cutter.step(by);
         }
