@@ -6,7 +6,7 @@ use std::ops::Range;
 use taper_grammars::{Blocks, Language};
 use tree_sitter::Node;
 
-use super::redact::redact;
+use super::redact::{Bare, redact};
 use super::words::{self, Word};
 use crate::syntax::Syntax;
 use crate::text::Rope;
@@ -77,7 +77,7 @@ impl File {
         if language.blocks == Blocks::None || text.lines().any(|line| line.len() > LONGEST_LINE) {
             return None;
         }
-        let text = redact(text)?;
+        let text = redact(text, Bare::of(language))?;
         let definitions = match Syntax::parse(&Rope::from_str(&text), language, time_is_up) {
             Some(syntax) => definitions(syntax.tree.root_node(), language, &text),
             None => Vec::new(),
