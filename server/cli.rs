@@ -8,6 +8,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 pub mod bench;
 pub mod complete;
+pub mod crawl;
 pub mod doctor;
 pub mod eval;
 pub mod load;
@@ -53,6 +54,9 @@ pub enum Command {
     Bench(bench::Args),
     /// Score what is suggested, on completion tasks.
     Eval(Box<eval::Args>),
+    /// Look through a project's files for a server, which starts this by itself.
+    #[command(hide = true)]
+    Crawl,
     /// Print a completion script for a shell.
     #[command(
         after_help = "Example: taper completions bash > ~/.local/share/bash-completion/completions/taper"
@@ -75,6 +79,7 @@ pub fn main() -> ExitCode {
         Some(Command::Stats(args)) => stats::run(args),
         Some(Command::Bench(args)) => bench::run(&args),
         Some(Command::Eval(args)) => eval::run(&args),
+        Some(Command::Crawl) => crawl::run(),
         Some(Command::Completions { shell }) => {
             clap_complete::generate(shell, &mut Arguments::command(), "taper", &mut std::io::stdout());
             Ok(())

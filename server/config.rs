@@ -4,8 +4,6 @@
 //! One table, [`keys`], is the source of every option: its name, type, default and description, and how it is set.
 //! A wrong option never costs the right ones: it yields a message that names the key, and the rest applies.
 
-use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,11 +12,15 @@ use serde_json::{Map, Value};
 use taper_grammars::Language;
 
 use crate::suggest::Options;
+use crate::text::plain_file::{self, Links};
 
 mod keys;
 
 use keys::KEYS;
 pub use keys::{Key, keys};
+
+/// Bytes of the largest configuration file that is read.
+const LARGEST: u64 = 1 << 20;
 
 /// How the program behaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,9 +163,9 @@ impl Layer {
     /// A message that names the file and the remedy: it cannot be read, is not UTF-8, or is not TOML.
     pub fn read(path: &Path, asked_for: bool) -> Result<Self, String> {
         let origin = path.display().to_string();
-        let bytes = match fs::read(path) {
+        let bytes = match plain_file::read(path, LARGEST, Links::Followed) {
             Ok(bytes) => bytes,
-            Err(problem) if problem.kind() == ErrorKind::NotFound && !asked_for => return Ok(Self::default()),
+            Err(problem) if problem.is_not_found() && !asked_for => return Ok(Self::default()),
             Err(problem) => {
                 return Err(format!(
                     "cannot read the configuration {origin}: {problem}; the defaults are used"
@@ -266,6 +268,8 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::fs;
+
     use serde_json::json;
 
     use super::*;

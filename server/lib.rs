@@ -20,7 +20,8 @@
 //! [`suggest::Snapshot`] and puts the question into the completer's one-slot mailbox; the completer thread,
 //! which owns the engine, runs [`suggest::suggest`]; the reply goes out at the deadline at the latest. What runs when
 //! the next key comes goes on while it says what was typed, and then answers that key. Beside them, a thread of low
-//! priority cuts the workspace's files, and hands the session a new [`context::Index`] when they have changed.
+//! priority has the workspace's files cut, by a process of its own ([`session::crawler`]), and hands the session a new
+//! [`context::Index`] when they have changed.
 
 pub mod cli;
 pub mod protocol;

@@ -35,6 +35,7 @@ use tower_lsp::{LspService, Server};
 
 use crate::config::Layers;
 use crate::session::Source;
+use crate::session::crawler::Crawling;
 
 use front::{Backend, Beginning, Ending, Front, Ready};
 use input::Input;
@@ -54,6 +55,8 @@ pub struct Serving {
     pub layers: Layers,
     /// Where the engine comes from.
     pub source: Source,
+    /// Where the project's files are looked through.
+    pub crawling: Crawling,
     /// What went wrong before there was an editor to tell, for instance an unreadable configuration.
     pub problems: Vec<String>,
 }
@@ -74,7 +77,7 @@ pub enum End {
 /// # Errors
 /// The system gives no more threads.
 pub fn serve(serving: Serving) -> io::Result<End> {
-    let Serving { layers, source, problems } = serving;
+    let Serving { layers, source, crawling, problems } = serving;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let ending = Arc::new(Ending::default());
     let session = Arc::new(OnceLock::new());
@@ -93,7 +96,7 @@ pub fn serve(serving: Serving) -> io::Result<End> {
     .custom_method(front::POPUP, Backend::popup)
     .custom_method(front::COMMAND, Backend::command)
     .finish();
-    let beginning = Beginning { options: Arc::clone(&options), source, counting, problems };
+    let beginning = Beginning { options: Arc::clone(&options), source, crawling, counting, problems };
     let front =
         Front::new(inner, Arc::clone(&session), Arc::clone(&ending), beginning, news, Arc::clone(&ready));
 

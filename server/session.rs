@@ -9,6 +9,7 @@
 mod asking;
 mod candidates;
 mod completer;
+pub mod crawler;
 mod document;
 mod event;
 mod explain;
@@ -45,6 +46,7 @@ pub use reply::{Answer, Question, Receiver, Reply, Shown};
 pub use watched::{Counted, Counter, Happening};
 
 use completer::{Completer, Job};
+use crawler::Crawling;
 use document::Document;
 use mailbox::Mailbox;
 use watched::Watch;
@@ -66,6 +68,8 @@ pub struct Start {
     pub settings: Settings,
     /// Where the engine comes from.
     pub source: Source,
+    /// Where the project's files are looked through.
+    pub crawling: Crawling,
     /// Who tells the user. Must not block.
     pub notices: Box<dyn FnMut(Notice) + Send>,
     /// Who counts what becomes of suggestions. Dropped when the session ends.
@@ -84,11 +88,11 @@ impl Session {
     /// # Errors
     /// The system gives no more threads.
     pub fn start(start: Start) -> io::Result<Self> {
-        let Start { encoding, refreshes, settings, source, notices, counter } = start;
+        let Start { encoding, refreshes, settings, source, crawling, notices, counter } = start;
         let (events, receiver) = crossbeam_channel::bounded(EVENTS);
         let mailbox = Arc::new(Mailbox::default());
         let completer = Completer::new(Arc::clone(&mailbox), source, events.clone());
-        let workspace = Workspace::start(events.clone())?;
+        let workspace = Workspace::start(events.clone(), crawling)?;
         thread::Builder::new().name("completer".to_owned()).spawn(|| completer.run())?;
         mailbox.put(Job::Load { settings: settings.engine.clone(), again: false });
         let state = State {
@@ -266,6 +270,7 @@ impl State {
                 let mut document = Document::open(opening);
                 document.used = self.moment;
                 self.documents.insert(uri.clone(), (document, Cache::default()));
+                self.forget_unused();
                 self.look_around(&uri);
             }
             Event::Edited { uri, version, changes } => self.edited(&uri, version, changes),
@@ -285,7 +290,9 @@ impl State {
                 self.outdate(&uri, None);
                 self.forget_shown(&uri);
                 if let Some((document, _)) = self.documents.remove(&uri) {
-                    self.workspace.gone(document.location());
+                    let at = document.location();
+                    let is_last = !self.documents.values().any(|(other, _)| other.root == at.root);
+                    self.workspace.gone(at, is_last);
                 }
             }
             Event::Configured(settings) => self.configured(*settings),
@@ -331,6 +338,7 @@ impl State {
                     cache.widen(&snapshot.text, snapshot.cursor, &first, &others);
                 }
             }
+            Event::Indexed { root, index } if index.files().is_empty() => drop(self.indexes.remove(&root)),
             Event::Indexed { root, index } => drop(self.indexes.insert(root, index)),
             Event::Noticed(notice) => (self.notices)(notice),
             Event::Stop => {}

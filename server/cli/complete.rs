@@ -1,10 +1,10 @@
 //! `taper complete PATH:LINE:COLUMN`: one suggestion, printed where it would stand.
 //! It knows nothing of LSP: it calls the floors below as a test would.
 
-use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::slice;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -12,10 +12,12 @@ use taper_engine::Engine;
 
 use super::load::{self, ModelArgs};
 use crate::context::Place;
-use crate::context::crawl::{self, Limits};
+use crate::context::crawl;
 use crate::prompt::{self, template::Profile};
+use crate::session::crawler::{self, Crawling};
 use crate::suggest::{self, Extent, Options, Snapshot, Suggestion, Trigger, Work, candidates};
 use crate::syntax::{Reach, Syntax};
+use crate::text::plain_file::{self, Links};
 use crate::text::{Encoding, Position, Rope, position};
 
 /// Arguments of `taper complete`.
@@ -48,6 +50,8 @@ pub struct Args {
 
 /// Lines of the file shown above and below the suggestion.
 const CONTEXT_LINES: usize = 4;
+/// Bytes of the largest file that is read.
+const LARGEST: u64 = 64 << 20;
 /// The longest parse that is waited for.
 const PARSE_BUDGET: Duration = Duration::from_secs(2);
 
@@ -60,7 +64,8 @@ const WALK_BUDGET: Duration = Duration::from_secs(2);
 /// The place is not one, the file cannot be read, the model cannot be had.
 pub fn run(args: &Args) -> Result<()> {
     let (path, line, column) = parse_place(&args.place)?;
-    let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let bytes = plain_file::read(&path, LARGEST, Links::Followed)
+        .with_context(|| format!("cannot read {}", path.display()))?;
     let Ok(source) = String::from_utf8(bytes) else {
         bail!("{} is not UTF-8 text, and taper reads no other encoding; convert it first", path.display());
     };
@@ -109,9 +114,8 @@ pub fn run(args: &Args) -> Result<()> {
         && let Some((root, inside)) = workspace(&path)
         && let Some(language) = language
     {
-        let walk_end = Instant::now() + WALK_BUDGET;
-        let near = [inside.clone()];
-        let index = crawl::index(&root, &near, Limits::USUAL, &mut || Instant::now() > walk_end);
+        let crawling = Crawling::Apart(crawler::this_program().unwrap_or_default());
+        let index = crawler::index(crawling, &root, slice::from_ref(&inside), WALK_BUDGET);
         let place = Place { text: &snapshot.text, cursor, path: &inside, language };
         snapshot.snippets = index.find(place, bytes).into();
     }

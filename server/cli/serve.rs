@@ -15,6 +15,7 @@ use super::load::{self, ModelArgs};
 use super::pull;
 use crate::config::{self, EngineSettings, Layer, Layers};
 use crate::protocol::{self, End, Serving};
+use crate::session::crawler::{self, Crawling};
 use crate::session::{Attempt, Loading, Source};
 
 /// Serve an editor over stdin and stdout (LSP).
@@ -70,7 +71,9 @@ fn serve(args: Args) -> anyhow::Result<End> {
         Some(script) => Box::new(move |_| load::scripted(&script)),
         None => Box::new(resident),
     };
-    protocol::serve(Serving { layers, source, problems }).context("cannot start serving")
+    // Without a name it cannot be started, and files are read without a parser.
+    let crawling = Crawling::Apart(crawler::this_program().unwrap_or_default());
+    protocol::serve(Serving { layers, source, crawling, problems }).context("cannot start serving")
 }
 
 /// The options that the command line sets.

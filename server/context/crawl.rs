@@ -1,23 +1,33 @@
 //! The files of a workspace that are worth cutting: code that a person wrote and that git does not ignore.
 //! It knows nothing of what is looked for in them, or of threads.
 
+mod rules;
+
 use std::cmp::Reverse;
+use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
 
-use ignore::WalkBuilder;
+use serde::{Deserialize, Serialize};
 use taper_grammars::{Blocks, Language};
 
+use super::excluded_files::ExcludedFiles;
 use super::index::Index;
 use super::pieces::File;
+use crate::text::plain_file::{self, Links};
+use rules::{Reader, Rules, Verdict};
 
 /// How much of a workspace is looked at.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Entries of folders that are looked at.
     pub entries: usize,
+    /// Entries of one folder: a huge one leaves something for the others.
+    pub folder_entries: usize,
+    /// How deep folders lie in each other.
+    pub depth: usize,
     /// Files that are taken.
     pub files: usize,
     /// Bytes of a file.
@@ -28,7 +38,14 @@ pub struct Limits {
 
 impl Limits {
     /// What a laptop cuts in seconds and keeps in some tens of megabytes.
-    pub const USUAL: Self = Self { entries: 50_000, files: 4000, file_bytes: 256 << 10, bytes: 8 << 20 };
+    pub const USUAL: Self = Self {
+        entries: 50_000,
+        folder_entries: 10_000,
+        depth: 24,
+        files: 4000,
+        file_bytes: 256 << 10,
+        bytes: 8 << 20,
+    };
 }
 
 /// Folders that hold other people's code, or a program's output, also where git is not told to ignore them.
@@ -44,46 +61,32 @@ const NOT_OURS: &[&str] = &[
     "__pycache__",
 ];
 
+/// Folders of version control: no rule makes them worth a look.
+const VERSION_CONTROL: &[&str] = &[".git", ".hg", ".jj", ".svn"];
+
 /// A file that is worth cutting.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
     /// Its path, relative to the root, with `/`.
     pub path: String,
     /// Its bytes.
     pub bytes: u64,
-    /// When it was changed last, if the system says.
-    pub modified: Option<SystemTime>,
+    /// When it was changed last, if the system says: nanoseconds since 1970, which may be negative. Only good for being
+    /// compared.
+    pub modified: Option<i64>,
 }
 
 /// The files below `root`, those first that lie near to `near`: paths like [`Found::path`].
 ///
-/// Empty where `root` is no place that one works in as a whole: the file system's root or a person's home.
+/// Empty where `root` is no place that one works in as a whole: the file system's root or a person's home. Folders are
+/// looked through level by level, so that of a tree with no end the top is known. Neither symbolic links nor other file
+/// systems are entered.
 pub fn files(root: &Path, near: &[String], limits: Limits, stop: &mut dyn FnMut() -> bool) -> Vec<Found> {
-    if is_too_much(root) {
+    let Ok(root) = fs::canonicalize(root) else { return Vec::new() };
+    if is_too_much(&root) {
         return Vec::new();
     }
-    let mut walk = WalkBuilder::new(root);
-    walk.max_filesize(Some(limits.file_bytes)).same_file_system(true).require_git(false).max_depth(Some(24));
-    walk.filter_entry(|entry| {
-        let is_folder = entry.file_type().is_some_and(|it| it.is_dir());
-        entry.depth() == 0
-            || !is_folder
-            || entry.file_name().to_str().is_none_or(|it| !NOT_OURS.contains(&it))
-    });
-    let mut found = Vec::new();
-    // A folder that cannot be read is passed over.
-    for entry in walk.build().take(limits.entries).filter_map(Result::ok) {
-        if stop() {
-            break;
-        }
-        if !entry.file_type().is_some_and(|it| it.is_file()) || language(entry.path()).is_none() {
-            continue;
-        }
-        let Ok(about) = entry.metadata() else { continue };
-        if let Some(path) = entry.path().strip_prefix(root).ok().and_then(shown) {
-            found.push(Found { path, bytes: about.len(), modified: about.modified().ok() });
-        }
-    }
+    let mut found = walk(&root, limits, stop);
     let nearness =
         |it: &Found| near.iter().map(|near| shared_folders(near, &it.path)).max().unwrap_or_default();
     found.sort_by_cached_key(|it| (Reverse(nearness(it)), it.path.matches('/').count(), it.path.clone()));
@@ -96,12 +99,117 @@ pub fn files(root: &Path, near: &[String], limits: Limits, stop: &mut dyn FnMut(
     found
 }
 
-/// Reads a file below `root` and cuts it; `None` where it cannot be read, is not UTF-8, or is of no use to others.
+/// A folder that is to be looked into.
+struct Folder {
+    path: PathBuf,
+    depth: usize,
+    /// The rules of the folder around it.
+    rules: Arc<Rules>,
+}
+
+fn walk(root: &Path, limits: Limits, stop: &mut dyn FnMut() -> bool) -> Vec<Found> {
+    let mut found = Vec::new();
+    let mut reader = Reader::new();
+    let Ok(rules) = Rules::around(root, &mut reader) else { return found };
+    let Some(system) = fs::metadata(root).ok().map(|about| file_system(&about)) else { return found };
+    let mut waiting = VecDeque::from([Folder { path: root.to_owned(), depth: 0, rules }]);
+    let mut left = limits.entries;
+    while let Some(Folder { path: folder, depth, rules }) = waiting.pop_front() {
+        if stop() {
+            break;
+        }
+        // Whatever it was when its own folder was read.
+        let about = fs::symlink_metadata(&folder).ok();
+        if !about.is_some_and(|about| about.is_dir() && file_system(&about) == system) {
+            continue;
+        }
+        let Ok(rules) = rules.inside(&folder, &mut reader) else { continue };
+        // A folder that cannot be read is passed over.
+        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        for entry in entries.take(limits.folder_entries).map_while(Result::ok) {
+            if left == 0 || stop() {
+                return found;
+            }
+            left -= 1;
+            let Ok(kind) = entry.file_type() else { continue };
+            let path = entry.path();
+            let Some(inside) = path.strip_prefix(root).ok().and_then(shown) else { continue };
+            if !(kind.is_dir() || kind.is_file() && language(&path).is_some())
+                || is_left_out(&inside, kind.is_dir())
+            {
+                continue;
+            }
+            match rules.verdict(&path, kind.is_dir()) {
+                Verdict::Ignored => continue,
+                Verdict::Silent if entry.file_name().as_encoded_bytes().starts_with(b".") => continue,
+                Verdict::Silent | Verdict::Kept => {}
+            }
+            if kind.is_dir() {
+                if depth + 1 < limits.depth {
+                    waiting.push_back(Folder { path, depth: depth + 1, rules: Arc::clone(&rules) });
+                }
+                continue;
+            }
+            let Ok(about) = entry.metadata() else { continue };
+            if about.len() <= limits.file_bytes {
+                found.push(Found { path: inside, bytes: about.len(), modified: modified(&about) });
+            }
+        }
+    }
+    found
+}
+
+/// Whether a path, relative to the root, is passed over whatever the rules of the project say.
+fn is_left_out(inside: &str, is_folder: bool) -> bool {
+    let name = inside.rsplit('/').next().unwrap_or(inside);
+    if is_folder {
+        return NOT_OURS.contains(&name) || VERSION_CONTROL.contains(&name);
+    }
+    ExcludedFiles::default().excludes(Path::new(inside)).is_some()
+}
+
+/// Whether a project's own list, `.taperignore`, has a file on this disk.
+pub(super) fn is_excluded_by_project(root: Option<&Path>, file: &Path) -> bool {
+    rules::taper_excludes(root, file)
+}
+
+#[cfg(unix)]
+fn file_system(about: &fs::Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::dev(about)
+}
+
+/// Elsewhere another file system is entered through what counts as a symbolic link.
+#[cfg(not(unix))]
+fn file_system(_about: &fs::Metadata) -> u64 {
+    0
+}
+
+fn modified(about: &fs::Metadata) -> Option<i64> {
+    let modified = about.modified().ok()?;
+    let nanoseconds = |it: std::time::Duration| i64::try_from(it.as_nanos()).unwrap_or(i64::MAX);
+    Some(match modified.duration_since(UNIX_EPOCH) {
+        Ok(after) => nanoseconds(after),
+        Err(before) => -nanoseconds(before.duration()),
+    })
+}
+
+/// Reads a file below `root` and cuts it; `None` where it is no longer the plain file of moderate size that was found, is
+/// not UTF-8, or is of no use to others.
 pub fn cut(root: &Path, found: &Found, time_is_up: &mut dyn FnMut() -> bool) -> Option<File> {
-    let path = root.join(&found.path);
-    let language = language(&path)?;
-    let text = fs::read_to_string(path).ok()?;
+    let (language, text) = read(root, found)?;
     File::new(&found.path, language, &text, time_is_up)
+}
+
+/// As [`cut`], but without a parser: for where its C code must not run.
+pub fn cut_without_outlines(root: &Path, found: &Found) -> Option<File> {
+    let (language, text) = read(root, found)?;
+    File::without_outlines(&found.path, language, &text)
+}
+
+fn read(root: &Path, found: &Found) -> Option<(&'static Language, String)> {
+    let path = root.join(&found.path);
+    let text = plain_file::read_text(&path, Limits::USUAL.file_bytes, Links::Refused).ok()?;
+    Some((language(&path)?, text))
 }
 
 /// The index of all files below `root`, made here and now, as far as it gets until `stop` says so.
@@ -122,14 +230,15 @@ pub fn language(path: &Path) -> Option<&'static Language> {
     taper_grammars::by_path(path).filter(|it| it.blocks != Blocks::None && !minified)
 }
 
-/// A path as it is shown, with `/`; `None` where it is not text.
+/// A path as it is shown, with `/`; `None` where it is not text, or has line breaks and the like in it.
 pub fn shown(path: &Path) -> Option<String> {
     let parts: Option<Vec<&str>> = path.components().map(|part| part.as_os_str().to_str()).collect();
-    Some(parts?.join("/"))
+    Some(parts?.join("/")).filter(|shown| !shown.contains(char::is_control))
 }
 
 fn is_too_much(root: &Path) -> bool {
-    root.parent().is_none() || etcetera::home_dir().is_ok_and(|home| home == root)
+    let is_root = |home: PathBuf| home == root || fs::canonicalize(home).is_ok_and(|home| home == root);
+    root.parent().is_none() || etcetera::home_dir().is_ok_and(is_root)
 }
 
 /// Folders that two paths begin with.
@@ -149,61 +258,4 @@ pub fn root_of(file: &Path) -> Option<PathBuf> {
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    use super::*;
-
-    fn workspace(files: &[(&str, &str)]) -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        for (path, text) in files {
-            let path = folder.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
-        folder
-    }
-
-    fn paths(folder: &Path, near: &[&str], limits: Limits) -> Vec<String> {
-        let near: Vec<String> = near.iter().map(|&it| it.to_owned()).collect();
-        files(folder, &near, limits, &mut || false).into_iter().map(|it| it.path).collect()
-    }
-
-    #[test]
-    fn what_git_ignores_and_what_nobody_wrote_is_left_out() {
-        let folder = workspace(&[
-            ("src/a.py", "x"),
-            ("src/b.rs", "x"),
-            ("top.ts", "x"),
-            ("notes.md", "x"),
-            ("data.bin", "x"),
-            ("generated/c.py", "x"),
-            (".gitignore", "generated/\n*.tmp.py\n"),
-            ("src/d.tmp.py", "x"),
-            (".hidden/e.py", "x"),
-            ("node_modules/f/f.js", "x"),
-            ("g.min.js", "x"),
-            ("h.py", &"y = 1\n".repeat(100)),
-        ]);
-        let limits = Limits { file_bytes: 100, ..Limits::USUAL };
-        assert_eq!(paths(folder.path(), &[], limits), ["top.ts", "src/a.py", "src/b.rs"]);
-    }
-
-    #[test]
-    fn of_too_much_the_nearest_is_taken() {
-        let folder = workspace(&[("a/x/1.py", "xx"), ("a/y/2.py", "xx"), ("b/3.py", "xx"), ("4.py", "xx")]);
-        let limits = Limits { files: 2, ..Limits::USUAL };
-        assert_eq!(paths(folder.path(), &["a/y/open.py"], limits), ["a/y/2.py", "a/x/1.py"]);
-        let limits = Limits { bytes: 5, ..Limits::USUAL };
-        assert_eq!(paths(folder.path(), &["b/open.py"], limits), ["b/3.py", "4.py"]);
-        assert_eq!(files(folder.path(), &[], Limits::USUAL, &mut || true), []);
-        assert_eq!(files(Path::new("/"), &[], Limits::USUAL, &mut || false), []);
-        assert_eq!(files(&folder.path().join("none"), &[], Limits::USUAL, &mut || false), []);
-    }
-
-    #[test]
-    fn a_file_belongs_to_the_repository_around_it() {
-        let folder = workspace(&[("a/.git/HEAD", "x"), ("a/b/c.py", "x")]);
-        assert_eq!(root_of(&folder.path().join("a/b/c.py")), Some(folder.path().join("a")));
-        assert_eq!(shared_folders("a/b/c.py", "a/b/c/d.py"), 2);
-        assert_eq!(shared_folders("a.py", "a.py"), 0);
-    }
-}
+mod tests;

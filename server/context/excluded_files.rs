@@ -1,24 +1,17 @@
 //! Files that nothing is read of for other files, and in which nothing is suggested unasked: keys, certificates, files of
 //! secrets, and what a person or a project adds to them.
-//! It knows nothing of who asks. It reads `.taperignore`, and nothing else.
+//! It knows nothing of who asks.
 //!
 //! The list is in `excluded_files.txt`. The option `excluded-files` and the `.taperignore` files of a project, in the syntax of
-//! `.gitignore`, only add to it: each is matched on its own, so that a `!` lifts what the same file says, and nothing else.
+//! `.gitignore`, only add to it: each is matched on its own, so that a `!` lifts what the same list says, and nothing else.
 //! A `.taperignore` that cannot be read, because it is no plain file or too long, excludes its whole folder.
 
-use std::collections::HashMap;
-use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
-/// The name of a project's own lists.
-pub const PROJECT_FILE: &str = ".taperignore";
-
-/// Bytes of a project's list, and of all of them, at most.
-const PROJECT_FILE_BYTES: u64 = 64 << 10;
-const PROJECT_BYTES: u64 = 512 << 10;
+use super::crawl;
 
 /// The list that always holds: patterns of files, which are matched with the file's own path only, and of folders.
 static BUILT_IN: LazyLock<Option<(Gitignore, Gitignore)>> = LazyLock::new(|| {
@@ -52,20 +45,29 @@ impl Excluded {
 /// The lists that hold everywhere: the built-in one, and the option's.
 #[derive(Debug, Clone, Default)]
 pub struct ExcludedFiles {
+    patterns: Vec<String>,
     option: Option<Arc<Gitignore>>,
 }
+
+impl PartialEq for ExcludedFiles {
+    fn eq(&self, other: &Self) -> bool {
+        self.patterns == other.patterns
+    }
+}
+
+impl Eq for ExcludedFiles {}
 
 impl ExcludedFiles {
     /// With what a person adds.
     ///
     /// # Errors
     /// The first pattern that is none.
-    pub fn new(patterns: &[String]) -> Result<Self, String> {
+    pub fn new(patterns: Vec<String>) -> Result<Self, String> {
         if patterns.is_empty() {
             return Ok(Self::default());
         }
         let option = matcher(patterns.iter().map(String::as_str))?;
-        Ok(Self { option: Some(Arc::new(option)) })
+        Ok(Self { patterns, option: Some(Arc::new(option)) })
     }
 
     /// Whether a file is excluded by its path: the whole one, or any end of it.
@@ -89,95 +91,21 @@ impl ExcludedFiles {
     /// Whether a file on this disk is excluded: by its own path, or by the one that it is a link to. `root` is the folder of
     /// its project.
     pub fn excludes_on_disk(&self, root: Option<&Path>, path: &Path) -> Option<Excluded> {
-        let inside = |root: &Path, path: &Path| path.strip_prefix(root).ok().map(Path::to_owned);
         let target = resolved(path);
-        let root = root.map(Path::to_owned).or_else(|| path.parent().map(Path::to_owned));
-        let real_root = root.as_deref().map(resolved);
-        let mut places = vec![(root.as_deref(), path)];
+        let real_root = root.map(resolved);
+        let mut places = vec![(root, path)];
         if target != path {
             places.push((real_root.as_deref(), &target));
         }
         places.into_iter().find_map(|(root, path)| {
-            let within = root.and_then(|root| inside(root, path));
-            let named = self.excludes(path).or_else(|| self.excludes(within.as_deref()?));
-            named.or_else(|| ProjectLists::new(root?).excludes(&within?))
+            let inside = root.and_then(|root| path.strip_prefix(root).ok());
+            let listed = self.excludes(path).or_else(|| self.excludes(inside?));
+            listed.or_else(|| {
+                let root = root.filter(|_| inside.is_some());
+                crawl::is_excluded_by_project(root, path).then_some(Excluded::Project)
+            })
         })
     }
-}
-
-/// The `.taperignore` files of a project, each read when a file below it is asked about.
-#[derive(Debug)]
-pub struct ProjectLists {
-    root: PathBuf,
-    /// By folder, relative to the root.
-    read: HashMap<PathBuf, List>,
-    bytes: u64,
-}
-
-#[derive(Debug)]
-enum List {
-    None,
-    Patterns(Box<Gitignore>),
-    /// Everything below it is excluded.
-    Unreadable,
-}
-
-impl ProjectLists {
-    /// Those below `root`.
-    pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned(), read: HashMap::new(), bytes: 0 }
-    }
-
-    /// Whether one of them has a file; the path is relative to the root.
-    pub fn excludes(&mut self, inside: &Path) -> Option<Excluded> {
-        let parts: Vec<Component<'_>> = inside.components().collect();
-        for depth in 0..parts.len() {
-            let folder: PathBuf = parts[..depth].iter().collect();
-            let below: PathBuf = parts[depth..].iter().collect();
-            let excluded = match self.list(folder) {
-                List::None => false,
-                List::Patterns(patterns) => patterns.matched_path_or_any_parents(relative(&below), false).is_ignore(),
-                List::Unreadable => true,
-            };
-            if excluded {
-                return Some(Excluded::Project);
-            }
-        }
-        None
-    }
-
-    fn list(&mut self, folder: PathBuf) -> &List {
-        let Self { root, read, bytes } = self;
-        read.entry(folder).or_insert_with_key(|folder| {
-            let path = root.join(folder).join(PROJECT_FILE);
-            let Ok(about) = fs::symlink_metadata(&path) else { return List::None };
-            let fits = about.is_file() && about.len() <= PROJECT_FILE_BYTES && *bytes + about.len() <= PROJECT_BYTES;
-            if !fits {
-                return List::Unreadable;
-            }
-            *bytes += about.len();
-            let text = read_plain(&path).map(|it| String::from_utf8_lossy(&it).into_owned());
-            // A line that is no pattern is passed over, as git does.
-            text.map_or(List::Unreadable, |text| List::Patterns(Box::new(lenient(text.lines()))))
-        })
-    }
-}
-
-/// A file that was plain a moment ago, up to the limit: nothing that it may have become since is waited for.
-fn read_plain(path: &Path) -> Option<Vec<u8>> {
-    use std::io::Read;
-    let mut options = fs::OpenOptions::new();
-    options.read(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW);
-    }
-    let file = options.open(path).ok()?;
-    let about = file.metadata().ok()?;
-    let mut bytes = Vec::new();
-    file.take(PROJECT_FILE_BYTES).read_to_end(&mut bytes).ok()?;
-    about.is_file().then_some(bytes)
 }
 
 /// A matcher of patterns without regard to case.
@@ -188,17 +116,6 @@ fn matcher<'a>(patterns: impl Iterator<Item = &'a str>) -> Result<Gitignore, Str
         builder.add_line(None, pattern).map_err(|problem| format!("`{pattern}` is no pattern: {problem}"))?;
     }
     builder.build().map_err(|problem| problem.to_string())
-}
-
-/// The same, of those lines that are patterns.
-fn lenient<'a>(patterns: impl Iterator<Item = &'a str>) -> Gitignore {
-    let mut builder = GitignoreBuilder::new("");
-    // An error means that case counts.
-    let _ = builder.case_insensitive(true);
-    for pattern in patterns {
-        let _ = builder.add_line(None, pattern.trim_start_matches('\u{feff}'));
-    }
-    builder.build().unwrap_or_else(|_| Gitignore::empty())
 }
 
 /// The path without what it begins at, and without `.` and `..`: matchers know of no root.

@@ -6,7 +6,9 @@
 //! cursor, and identifiers count more than their parts.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use taper_grammars::Language;
 
@@ -64,12 +66,53 @@ pub struct Place<'a> {
 /// All pieces of a project. Never changed; made anew when a file changes.
 #[derive(Debug, Default)]
 pub struct Index {
+    /// Which index this is, of all that this process made.
+    number: u64,
     files: Vec<Arc<File>>,
     pieces: Vec<Entry>,
     /// Which pieces say a word, and how often.
-    said: HashMap<Word, Vec<(u32, u8)>>,
+    said: Postings,
+    times: Vec<u8>,
     /// Which pieces define a name.
-    defined: HashMap<Word, Vec<u32>>,
+    defined: Postings,
+}
+
+/// The pieces of each word, those of all words in one list: made and let go quickly, though there are millions.
+#[derive(Debug, Default)]
+struct Postings {
+    ranges: HashMap<Word, Range<u32>>,
+    pieces: Vec<u32>,
+}
+
+impl Postings {
+    /// With room for what has these words.
+    fn new(words: impl Iterator<Item = Word>) -> Self {
+        let mut ranges: HashMap<Word, Range<u32>> = HashMap::new();
+        for word in words {
+            ranges.entry(word).or_default().end += 1;
+        }
+        let mut all = 0;
+        for range in ranges.values_mut() {
+            let count = range.end;
+            *range = all..all;
+            all += count;
+        }
+        Self { ranges, pieces: vec![0; all as usize] }
+    }
+
+    /// Adds a piece to a word; where it stands.
+    fn add(&mut self, word: Word, piece: u32) -> usize {
+        let range = self.ranges.entry(word).or_default();
+        let at = range.end as usize;
+        self.pieces[at] = piece;
+        range.end += 1;
+        at
+    }
+
+    /// Where the pieces of a word stand.
+    fn of(&self, word: Word) -> Range<usize> {
+        self.ranges.get(&word).map_or(0..0, |it| it.start as usize..it.end as usize)
+    }
 }
 
 /// A piece, as the ranking looks at it.
@@ -87,7 +130,13 @@ struct Entry {
 impl Index {
     /// The index of these files.
     pub fn new(files: Vec<Arc<File>>) -> Self {
-        let mut it = Self { files, ..Self::default() };
+        static MADE: AtomicU64 = AtomicU64::new(1);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let pieces = || files.iter().flat_map(|file| &file.pieces);
+        let said = Postings::new(pieces().flat_map(|piece| piece.words.iter().map(|&(word, _)| word)));
+        let defined = Postings::new(pieces().flat_map(|piece| piece.defines.iter().copied()));
+        let (times, entries) = (vec![0; said.pieces.len()], Vec::with_capacity(pieces().count()));
+        let mut it = Self { number, files, pieces: entries, said, times, defined };
         let mut words = 0.0;
         for (file, at) in it.files.iter().zip(0..) {
             for (piece, number) in file.pieces.iter().zip(0..) {
@@ -97,10 +146,11 @@ impl Index {
                 let cheapness = (file.text_of(&piece.extent).len() as f32 + PATH).powf(-COST);
                 it.pieces.push(Entry { file: at, number, length, cheapness });
                 for &(word, times) in &piece.words {
-                    it.said.entry(word).or_default().push((place, times));
+                    let at = it.said.add(word, place);
+                    it.times[at] = times;
                 }
                 for &word in &piece.defines {
-                    it.defined.entry(word).or_default().push(place);
+                    it.defined.add(word, place);
                 }
             }
         }
@@ -109,6 +159,11 @@ impl Index {
             entry.length = K1 * (1.0 - B + B * entry.length / average);
         }
         it
+    }
+
+    /// A number that no other index of this process has: whoever remembers it need not keep the index.
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// Files in it.
@@ -128,18 +183,18 @@ impl Index {
         let mut scores = vec![0.0; self.pieces.len()];
         let all = self.pieces.len();
         for (word, weight) in &asked.words {
-            let Some(said) = self.said.get(word) else { continue };
-            if said.len() > (all / COMMON).max(20) {
+            let said = self.said.of(*word);
+            if said.is_empty() || said.len() > (all / COMMON).max(20) {
                 continue;
             }
             let (n, all) = (said.len() as f32, all as f32);
             let weight = weight * (1.0 + (all - n + 0.5) / (n + 0.5)).ln();
-            for &(at, times) in said {
+            for (&at, &times) in self.said.pieces[said.clone()].iter().zip(&self.times[said]) {
                 let times = f32::from(times);
                 scores[at as usize] +=
                     weight * times * (K1 + 1.0) / (times + self.pieces[at as usize].length);
             }
-            for &at in self.defined.get(word).into_iter().flatten() {
+            for &at in &self.defined.pieces[self.defined.of(*word)] {
                 scores[at as usize] += weight * DEFINES;
             }
         }

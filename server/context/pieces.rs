@@ -1,8 +1,10 @@
 //! A file cut into pieces that can be shown alone: windows of some lines, and outlines of what is defined in it.
 //! It knows nothing of other files or of what is looked for.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
 use taper_grammars::{Blocks, Language};
 use tree_sitter::Node;
 
@@ -22,11 +24,12 @@ const HEAD: usize = 240;
 const DEEPEST: usize = 12;
 
 /// A file of the project, cut.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct File {
     /// Its path, relative to the workspace, with `/`.
     pub path: String,
     /// Languages that are used together have the same name here.
+    #[serde(skip)]
     pub(super) family: &'static str,
     /// The file's name without extension, or its folder's where that says nothing.
     pub(super) stem: Word,
@@ -35,7 +38,7 @@ pub struct File {
 }
 
 /// A piece of a file.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Piece {
     pub(super) extent: Extent,
     /// Its words, sorted, and how often each is said.
@@ -47,7 +50,7 @@ pub(super) struct Piece {
 }
 
 /// Which text a piece is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Extent {
     /// Bytes of the file: whole lines.
     Lines(Range<usize>),
@@ -65,7 +68,7 @@ pub fn family(language: &Language) -> &'static str {
 }
 
 impl File {
-    /// Cuts a file; `None` where it is of no use to others: data, a program's output, a private key.
+    /// Cuts a file; `None` where it is of no use to others: data, or a program's output.
     ///
     /// `time_is_up` is asked while it is parsed; a file that takes too long has no outlines.
     pub fn new(
@@ -74,31 +77,49 @@ impl File {
         text: &str,
         time_is_up: &mut dyn FnMut() -> bool,
     ) -> Option<Self> {
-        if language.blocks == Blocks::None || text.lines().any(|line| line.len() > LONGEST_LINE) {
-            return None;
-        }
-        let text = redact(text, Bare::of(language))?;
+        let text = usable(language, text)?;
         let definitions = match Syntax::parse(&Rope::from_str(&text), language, time_is_up) {
             Some(syntax) => definitions(syntax.tree.root_node(), language, &text),
             None => Vec::new(),
         };
+        Some(Self::cut(path, language, &text, &definitions))
+    }
+
+    /// As [`File::new`], but nothing is parsed: no C code runs.
+    pub fn without_outlines(path: &str, language: &'static Language, text: &str) -> Option<Self> {
+        Some(Self::cut(path, language, &usable(language, text)?, &[]))
+    }
+
+    fn cut(path: &str, language: &'static Language, text: &str, definitions: &[Definition]) -> Self {
         let mut pieces = Vec::new();
-        for range in windows(&text) {
-            let names = definitions.iter().filter(|it| range.contains(&it.start)).map(|it| it.name);
-            let piece = Piece::new(stem(path), &text[range.clone()], names.collect(), Extent::Lines(range));
-            pieces.extend(piece);
+        let mut named: Vec<(usize, Word)> = definitions.iter().map(|it| (it.start, it.name)).collect();
+        named.sort_by_key(|&(start, _)| start);
+        for range in windows(text) {
+            let at = |place: usize| named.partition_point(|&(start, _)| start < place);
+            let names = named[at(range.start)..at(range.end)].iter().map(|&(_, name)| name).collect();
+            pieces.extend(Piece::new(stem(path), &text[range.clone()], names, Extent::Lines(range)));
         }
-        for (outline, names) in outlines(&definitions, language) {
+        for (outline, names) in outlines(definitions, language) {
             let extent = Extent::Outline(outline.as_str().into());
             pieces.extend(Piece::new(stem(path), &outline, names, extent));
         }
-        Some(Self {
+        Self {
             path: path.to_owned(),
             family: family(language),
             stem: words::word(stem(path)),
             text: text.into(),
             pieces,
-        })
+        }
+    }
+
+    /// A file that another process cut, if it is one: what is kept of it here is what it says to be.
+    pub fn received(self, path: &str, language: &'static Language) -> Option<Self> {
+        let is_within = |extent: &Extent| match extent {
+            Extent::Lines(range) => self.text.get(range.clone()).is_some(),
+            Extent::Outline(_) => true,
+        };
+        let is_sound = self.path == path && self.pieces.iter().all(|piece| is_within(&piece.extent));
+        is_sound.then(|| Self { family: family(language), ..self })
     }
 
     /// The text of a piece.
@@ -113,6 +134,14 @@ impl File {
     pub fn text(&self) -> &str {
         &self.text
     }
+}
+
+/// The text without its secrets; `None` where it is of no use to others.
+fn usable<'a>(language: &Language, text: &'a str) -> Option<Cow<'a, str>> {
+    if language.blocks == Blocks::None || text.lines().any(|line| line.len() > LONGEST_LINE) {
+        return None;
+    }
+    redact(text, Bare::of(language))
 }
 
 impl Piece {
@@ -236,13 +265,15 @@ fn head(node: Node<'_>, language: &Language, text: &str) -> String {
 /// The heads of what stands directly in each definition, behind its own; and those at the top of the file.
 fn outlines(definitions: &[Definition], language: &Language) -> Vec<(String, Vec<Word>)> {
     let mut out = Vec::new();
-    let containers = [None].into_iter().chain((0..definitions.len()).map(Some));
-    for container in containers {
-        let inside: Vec<&Definition> = definitions.iter().filter(|it| it.parent == container).collect();
+    // What stands at the top, and then what stands in each.
+    let mut inside_of: Vec<Vec<&Definition>> = vec![Vec::new(); definitions.len() + 1];
+    for it in definitions {
+        inside_of[it.parent.map_or(0, |parent| parent + 1)].push(it);
+    }
+    for (inside, container) in inside_of.iter().zip([None].into_iter().chain(definitions.iter().map(Some))) {
         if inside.len() < 2 {
             continue;
         }
-        let container = container.map(|at| &definitions[at]);
         for some in inside.chunks(HEADS) {
             let mut text = String::new();
             if let Some(container) = container {
@@ -343,11 +374,10 @@ mod tests {
     }
 
     #[test]
-    fn data_keys_and_output_are_of_no_use() {
+    fn data_and_output_are_of_no_use() {
         assert!(cut("a.py", &format!("x = '{}'\n", "y".repeat(2000))).is_none());
         assert!(cut("a.json", "{\"a\": 1}\n").is_some_and(|it| !it.text().is_empty()));
         assert!(cut("a.md", "some words\n").is_none());
-        assert!(cut("a.py", "KEY = '''-----BEGIN PRIVATE KEY-----'''\n").is_none());
         assert!(cut("a.py", "").is_some_and(|it| it.pieces.is_empty()));
     }
 

@@ -33,6 +33,7 @@ use crate::protocol::options::Options;
 use crate::protocol::statistics::{Desk, Statistics};
 use crate::protocol::status::News;
 use crate::protocol::tally::{Asking, Tally};
+use crate::session::crawler::Crawling;
 use crate::session::{Answer, Asked, Event, Opening, Receiver, Reply, Session, Shown, Source, Start};
 
 /// The method under which `textDocument/completion` goes to tower-lsp, whose own would refuse its URIs.
@@ -176,6 +177,8 @@ pub(crate) struct Beginning {
     pub(crate) options: Arc<Options>,
     /// Where the engine comes from.
     pub(crate) source: Source,
+    /// Where the project's files are looked through.
+    pub(crate) crawling: Crawling,
     /// Who counts.
     pub(crate) counting: Statistics,
     /// What went wrong before there was an editor to tell.
@@ -188,7 +191,7 @@ pub(crate) struct Front {
     session: Arc<OnceLock<Session>>,
     ending: Arc<Ending>,
     /// Taken when the session begins.
-    source: Option<Source>,
+    source: Option<(Source, Crawling)>,
     counting: Statistics,
     options: Arc<Options>,
     problems: Vec<String>,
@@ -222,8 +225,8 @@ impl Front {
         news: mpsc::UnboundedSender<News>,
         ready: Arc<Ready>,
     ) -> Self {
-        let Beginning { options, source, counting, problems } = beginning;
-        let (source, greeting) = (Some(source), None);
+        let Beginning { options, source, crawling, counting, problems } = beginning;
+        let (source, greeting) = (Some((source, crawling)), None);
         Self { inner, session, ending, source, counting, options, problems, greeting, news, ready }
     }
 
@@ -235,13 +238,14 @@ impl Front {
         self.ready.accepted.store(greeting.accepted, Ordering::Release);
         let settings = self.options.begin(greeting.options.clone(), std::mem::take(&mut self.problems));
         let result = messages::capabilities(&greeting);
-        if let Some(source) = self.source.take() {
+        if let Some((source, crawling)) = self.source.take() {
             let news = self.news.clone();
             let start = Start {
                 encoding: greeting.encoding,
                 refreshes: greeting.refresh,
                 settings,
                 source,
+                crawling,
                 notices: Box::new(move |notice| drop(news.send(notice.into()))),
                 counter: self.counting.counter(),
             };

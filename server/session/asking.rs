@@ -21,6 +21,8 @@ use crate::text::{Position, position};
 
 /// Other documents whose names may count, at most.
 const OTHERS: usize = 16;
+/// Documents of which more than the text is kept, at most: those that were used last.
+const KEPT: usize = 24;
 
 impl State {
     /// What is at this place now; `None` where nothing is to be suggested.
@@ -81,6 +83,25 @@ impl State {
         }
         if let Some(before) = self.attended.replace(uri.to_owned()) {
             self.let_others_see(&before);
+        }
+        self.forget_unused();
+    }
+
+    /// Of documents that nobody has worked in for long, what can be made again is let go: editors open thousands.
+    pub(super) fn forget_unused(&mut self) {
+        let mut all: Vec<(u64, &String)> =
+            self.documents.iter().map(|(uri, (document, _))| (document.used, uri)).collect();
+        if all.len() <= KEPT {
+            return;
+        }
+        all.sort_unstable_by_key(|&(used, _)| Reverse(used));
+        let unused: Vec<String> = all.into_iter().skip(KEPT).map(|(_, uri)| uri.clone()).collect();
+        for uri in unused {
+            self.forget_shown(&uri);
+            if let Some((document, cache)) = self.documents.get_mut(&uri) {
+                document.forget();
+                cache.clear();
+            }
         }
     }
 

@@ -57,8 +57,9 @@ pub struct Change {
 /// What of other files helps in a document.
 #[derive(Debug, Default)]
 struct Found {
-    /// At this line, as far as this index knew, for so many tokens.
-    at: Option<(usize, Arc<Index>, usize)>,
+    /// At this line, as far as the index of this number knew, for so many tokens. The index itself is not kept: it is that
+    /// of a whole project.
+    at: Option<(usize, u64, usize)>,
     snippets: Arc<[Snippet]>,
     /// What was found before that: prompts with it may still be in the engine's cache.
     before: Arc<[Snippet]>,
@@ -143,6 +144,12 @@ impl Document {
         self.syntax = None;
     }
 
+    /// Lets go what can be made of the text again.
+    pub(crate) fn forget(&mut self) {
+        self.syntax = None;
+        self.open = None;
+    }
+
     /// Applies `changes` in order. The suggestion that is `shown` is told of each.
     ///
     /// A version that goes backwards means that a change was lost or came twice: from then on the text is
@@ -213,19 +220,19 @@ impl Document {
     pub(crate) fn snippets(
         &mut self,
         cursor: usize,
-        index: &Arc<Index>,
+        index: &Index,
         tokens: usize,
     ) -> (Arc<[Snippet]>, Arc<[Snippet]>) {
         let Some(language) = self.language else { return Default::default() };
         let line = self.text.byte_to_line(cursor);
-        let holds = |(at, known, most): &(usize, Arc<Index>, usize)| {
-            at.abs_diff(line) < MOVED && Arc::ptr_eq(known, index) && *most == tokens
+        let holds = |(at, known, most): &(usize, u64, usize)| {
+            at.abs_diff(line) < MOVED && *known == index.number() && *most == tokens
         };
         if !self.found.at.as_ref().is_some_and(holds) {
             let place = Place { text: &self.text, cursor, path: &self.path, language };
             let now = index.find(place, tokens * BYTES_PER_TOKEN);
             debug!(line, snippets = now.len(), files = index.files().len(), "looked into other files");
-            self.found.at = Some((line, Arc::clone(index), tokens));
+            self.found.at = Some((line, index.number(), tokens));
             if now[..] != self.found.snippets[..] {
                 self.found.before = std::mem::replace(&mut self.found.snippets, now.into());
             }

@@ -7,33 +7,35 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use std::{io, mem};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 use taper_engine::background;
 use taper_grammars::Language;
 use tracing::{debug, error};
 
 use super::Event;
-use super::document::until;
+use super::crawler::{Crawler, Crawling};
 use crate::context::Index;
-use crate::context::crawl::{self, Found, Limits};
+use crate::context::crawl::{Found, Limits};
 use crate::context::pieces::File;
 use crate::text::Rope;
 
-/// How long a file may take to be parsed.
-const PARSE: Duration = Duration::from_millis(500);
 /// How long a walk through a workspace is good for: documents that are opened later lead to another one.
 const STALE: Duration = Duration::from_secs(120);
-/// While files are cut, there is a new index this often.
+/// How long a walk may take; what was not reached by then is not known.
+const WALK: Duration = Duration::from_secs(10);
+/// While files are cut, there is a new index this often; and when documents change, at most this often.
 const PUBLISH: Duration = Duration::from_secs(2);
+const CHANGED: Duration = Duration::from_millis(200);
 /// Documents that a walk keeps near: those that were opened last.
 const NEAR: usize = 32;
-/// Jobs that may wait: more are not taken, which costs nothing but freshness.
-const JOBS: usize = 256;
+/// After so long without work the memory that it took is given back, and after longer the crawl rests.
+const SETTLED: Duration = Duration::from_secs(1);
+const RESTS: Duration = Duration::from_secs(60);
 
 /// What a document is in its workspace.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -44,19 +46,25 @@ pub(super) struct Location {
     pub(super) path: String,
 }
 
-/// What is to be done.
-enum Job {
-    /// A document of this workspace is open.
-    Near(PathBuf, String),
-    /// This is a document's text now.
-    Text(Location, &'static Language, Rope),
-    /// A document is closed.
-    Gone(Location),
+/// What is to be done: of each document only the last word counts, so that however far behind the thread is, nothing is
+/// lost and no more waits than there are documents.
+#[derive(Default)]
+struct Wishes {
+    /// Documents that were opened in a workspace, the last one last.
+    near: HashMap<PathBuf, Vec<String>>,
+    /// The workspace in which a document was opened last.
+    newest: Option<PathBuf>,
+    /// Workspaces whose last document was closed.
+    left: HashSet<PathBuf>,
+    /// What documents hold now; `None`: they are closed.
+    documents: HashMap<Location, Option<(&'static Language, Rope)>>,
 }
 
 /// The thread, to give work to. Dropped, it ends.
 pub(super) struct Workspace {
-    jobs: Sender<Job>,
+    wishes: Arc<Mutex<Wishes>>,
+    /// Full when there are wishes that the thread may not have seen.
+    wake: Sender<()>,
 }
 
 impl Workspace {
@@ -64,87 +72,205 @@ impl Workspace {
     ///
     /// # Errors
     /// The system gives no more threads.
-    pub(super) fn start(events: Sender<Event>) -> io::Result<Self> {
-        let (jobs, receiver) = crossbeam_channel::bounded(JOBS);
+    pub(super) fn start(events: Sender<Event>, crawling: Crawling) -> io::Result<Self> {
+        let (wake, woken) = crossbeam_channel::bounded(1);
+        let wishes = Arc::default();
+        let given = Arc::clone(&wishes);
         thread::Builder::new().name("workspace".to_owned()).spawn(move || {
             background::lower_priority();
-            Cutter::new(receiver, events).run();
+            Cutter::new(given, events, crawling.start()).run(&woken);
         })?;
-        Ok(Self { jobs })
+        Ok(Self { wishes, wake })
     }
 
     /// A document of a workspace was opened: the workspace's files are read, unless they were lately.
     pub(super) fn near(&self, root: PathBuf, path: String) {
-        self.give(Job::Near(root, path));
+        self.wish(|wishes| wishes.near(root, path));
     }
 
     /// A document has this text.
     pub(super) fn text(&self, at: Location, language: &'static Language, text: Rope) {
-        self.give(Job::Text(at, language, text));
+        self.wish(|wishes| drop(wishes.documents.insert(at, Some((language, text)))));
     }
 
-    /// A document is closed: from now on the disk counts again, and without a workspace nothing of it is left.
-    pub(super) fn gone(&self, at: Location) {
-        self.give(Job::Gone(at));
+    /// A document is closed, the last one of its workspace or not: from now on the disk counts again, and without a
+    /// workspace nothing of it is left.
+    pub(super) fn gone(&self, at: Location, is_last: bool) {
+        self.wish(|wishes| wishes.gone(at, is_last));
     }
 
-    fn give(&self, job: Job) {
-        // Full or ended: it is a bit less fresh.
-        let _ = self.jobs.try_send(job);
+    fn wish(&self, add: impl FnOnce(&mut Wishes)) {
+        add(&mut self.wishes.lock().unwrap_or_else(PoisonError::into_inner));
+        match self.wake.try_send(()) {
+            // Ended, nothing is known of other files.
+            Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(())) => {}
+        }
     }
+}
+
+impl Wishes {
+    fn near(&mut self, root: PathBuf, path: String) {
+        self.left.remove(&root);
+        self.newest = Some(root.clone());
+        remember(self.near.entry(root).or_default(), path);
+    }
+
+    fn gone(&mut self, at: Location, is_last: bool) {
+        if let Some(root) = at.root.as_ref().filter(|_| is_last) {
+            self.near.remove(root);
+            self.left.insert(root.clone());
+        }
+        self.documents.insert(at, None);
+    }
+}
+
+/// Puts a path last, of no more than [`NEAR`].
+fn remember(near: &mut Vec<String>, path: String) {
+    near.retain(|it| *it != path);
+    near.push(path);
+    near.drain(..near.len().saturating_sub(NEAR));
 }
 
 /// A file, as it was when it was cut.
 struct Cut {
-    /// How it lay on the disk; `None` for a document's text.
-    as_found: Option<(u64, Option<SystemTime>)>,
+    /// How it lay on the disk, its size and its time; `None` for a document's text.
+    as_found: Option<(u64, Option<i64>)>,
     /// `None` where it is of no use to others.
     file: Option<Arc<File>>,
 }
 
-struct Cutter {
-    jobs: Receiver<Job>,
-    events: Sender<Event>,
-    files: HashMap<Location, Cut>,
-    /// When each workspace was walked through last.
-    walked: HashMap<PathBuf, Instant>,
+/// What is known of a workspace.
+struct Walked {
+    /// When it was walked through last.
+    at: Instant,
     /// Documents that were opened.
     near: Vec<String>,
+}
+
+struct Cutter {
+    wishes: Arc<Mutex<Wishes>>,
+    events: Sender<Event>,
+    crawler: Box<dyn Crawler>,
+    files: HashMap<Location, Cut>,
+    walked: HashMap<PathBuf, Walked>,
+    /// The workspace in which a document was opened last, and those without open documents.
+    newest: Option<PathBuf>,
+    left: HashSet<PathBuf>,
     /// Files that are to be cut.
     waiting: VecDeque<(PathBuf, Found)>,
     /// The workspaces whose index is no longer true.
     changed: HashSet<Option<PathBuf>>,
+    /// When the last index was made.
+    published: Instant,
+    /// What is still to be done once there is no work, and when that was.
+    worked: Instant,
+    after: After,
+}
+
+/// What is done once there is no work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum After {
+    Release,
+    Rest,
+    Nothing,
 }
 
 impl Cutter {
-    fn new(jobs: Receiver<Job>, events: Sender<Event>) -> Self {
-        let (files, walked, near, waiting, changed) = Default::default();
-        Self { jobs, events, files, walked, near, waiting, changed }
+    fn new(wishes: Arc<Mutex<Wishes>>, events: Sender<Event>, crawler: Box<dyn Crawler>) -> Self {
+        let (files, walked, newest, left, waiting, changed) = Default::default();
+        let (published, worked, after) = (Instant::now(), Instant::now(), After::Nothing);
+        Self {
+            wishes,
+            events,
+            crawler,
+            files,
+            walked,
+            newest,
+            left,
+            waiting,
+            changed,
+            published,
+            worked,
+            after,
+        }
     }
 
-    fn run(mut self) {
-        let mut published = Instant::now();
+    fn run(mut self, woken: &Receiver<()>) {
         loop {
-            let job = if self.waiting.is_empty() && self.changed.is_empty() {
-                self.jobs.recv().map_err(|_| TryRecvError::Disconnected)
-            } else {
-                self.jobs.try_recv()
+            let wake = match self.next(Instant::now()) {
+                Some(at) => woken.recv_deadline(at),
+                None => woken.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
-            match job {
-                Ok(job) => {
-                    self.guarded(|it| it.take(job));
-                    continue;
+            if wake == Err(RecvTimeoutError::Disconnected) {
+                return;
+            }
+            self.step(Instant::now());
+        }
+    }
+
+    /// When there is something to do, if nobody wishes for anything.
+    fn next(&self, now: Instant) -> Option<Instant> {
+        let has_wishes = !self.waiting.is_empty() || !self.wishes().documents.is_empty();
+        let settled = match self.after {
+            After::Release => Some(self.worked + SETTLED),
+            After::Rest => Some(self.worked + RESTS),
+            After::Nothing => None,
+        };
+        [has_wishes.then_some(now), self.publishes_at(), settled].into_iter().flatten().min()
+    }
+
+    /// When the indexes that are no longer true are to be made anew.
+    fn publishes_at(&self) -> Option<Instant> {
+        let pause = if self.waiting.is_empty() { CHANGED } else { PUBLISH };
+        (!self.changed.is_empty()).then(|| self.published + pause)
+    }
+
+    fn wishes(&self) -> std::sync::MutexGuard<'_, Wishes> {
+        self.wishes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does the most urgent part of the work: a document's text, a file, an index.
+    fn step(&mut self, now: Instant) {
+        let mut wishes = self.wishes();
+        let (near, left) = (mem::take(&mut wishes.near), mem::take(&mut wishes.left));
+        let newest = wishes.newest.take();
+        let closed: Vec<Location> =
+            wishes.documents.extract_if(|_, text| text.is_none()).map(|(at, _)| at).collect();
+        let open = wishes.documents.keys().next().cloned();
+        let open = open.and_then(|at| wishes.documents.remove_entry(&at));
+        drop(wishes);
+        let is_work = !(near.is_empty() && left.is_empty() && closed.is_empty() && open.is_none());
+        if is_work || !self.waiting.is_empty() || !self.changed.is_empty() {
+            (self.worked, self.after) = (now, After::Release);
+        }
+        if is_work {
+            self.guarded(|it| it.arrange(near, newest, left));
+            self.guarded(|it| it.close(closed));
+        }
+        match (open, self.waiting.is_empty()) {
+            (Some((at, Some((language, text)))), _) => self.guarded(|it| it.take(at, language, &text)),
+            (_, false) => {
+                if let Some((root, found)) = self.waiting.pop_front() {
+                    self.guarded(|it| it.cut(&root, &found));
                 }
-                Err(TryRecvError::Disconnected) => return,
-                Err(TryRecvError::Empty) => {}
             }
-            if let Some((root, found)) = self.waiting.pop_front() {
-                self.guarded(|it| it.cut(&root, &found));
+            _ => {}
+        }
+        if self.publishes_at().is_some_and(|at| at <= now) {
+            self.guarded(Self::publish);
+            self.published = Instant::now();
+        }
+        match self.after {
+            After::Release if now >= self.worked + SETTLED => {
+                background::release_memory();
+                debug!("memory that was freed is given back");
+                self.after = After::Rest;
             }
-            if !self.changed.is_empty() && (self.waiting.is_empty() || published.elapsed() > PUBLISH) {
-                self.guarded(Self::publish);
-                published = Instant::now();
+            After::Rest if now >= self.worked + RESTS => {
+                self.crawler.rest();
+                self.after = After::Nothing;
             }
+            _ => {}
         }
     }
 
@@ -155,38 +281,68 @@ impl Cutter {
         }
     }
 
-    fn take(&mut self, job: Job) {
-        match job {
-            Job::Near(root, path) => {
-                self.near.retain(|it| *it != path);
-                self.near.push(path);
-                self.near.drain(..self.near.len().saturating_sub(NEAR));
-                if self.walked.get(&root).is_none_or(|at| at.elapsed() > STALE) {
-                    self.walk(root);
-                }
+    /// Takes note of where documents were opened, and where none is open any more.
+    fn arrange(
+        &mut self,
+        near: HashMap<PathBuf, Vec<String>>,
+        newest: Option<PathBuf>,
+        left: HashSet<PathBuf>,
+    ) {
+        self.newest = newest.or(self.newest.take());
+        self.left.extend(left);
+        for (root, paths) in near {
+            self.left.remove(&root);
+            let known = self.walked.get_mut(&root).map(|it| (mem::take(&mut it.near), it.at));
+            let (mut all, at) = known.map_or_else(Default::default, |(near, at)| (near, Some(at)));
+            paths.into_iter().for_each(|path| remember(&mut all, path));
+            match (at.filter(|at| at.elapsed() < STALE), self.walked.get_mut(&root)) {
+                (Some(_), Some(walked)) => walked.near = all,
+                _ => self.walk(root, all),
             }
-            Job::Text(at, language, text) => {
-                let file = (text.len_bytes() as u64 <= Limits::USUAL.file_bytes)
-                    .then(|| File::new(&at.path, language, &text.to_string(), &mut until(PARSE)))
-                    .flatten();
-                self.changed.insert(at.root.clone());
-                self.files.insert(at, Cut { as_found: None, file: file.map(Arc::new) });
+        }
+        // Who closes one file and opens the next finds the workspace as it was; of others nothing is kept.
+        let newest = self.newest.clone();
+        let forgotten: Vec<PathBuf> = self.left.extract_if(|root| newest.as_ref() != Some(root)).collect();
+        for root in forgotten {
+            self.walked.remove(&root);
+            self.waiting.retain(|(other, _)| *other != root);
+            self.files.retain(|at, _| at.root.as_ref() != Some(&root));
+            self.changed.insert(Some(root));
+        }
+    }
+
+    /// Documents are closed.
+    fn close(&mut self, closed: Vec<Location>) {
+        let mut again = HashSet::new();
+        for at in closed {
+            if self.files.remove(&at).is_some() {
+                again.extend(at.root.clone());
+                self.changed.insert(at.root);
             }
-            Job::Gone(at) => {
-                if self.files.remove(&at).is_some() {
-                    self.changed.insert(at.root.clone());
-                    // What is read of a workspace, and what git ignores of it, a walk knows.
-                    if let Some(root) = at.root.filter(|root| self.walked.contains_key(root)) {
-                        self.walk(root);
-                    }
-                }
+        }
+        // What is read of a workspace, and what git ignores of it, a walk knows.
+        for root in again {
+            if let Some(walked) = self.walked.get_mut(&root) {
+                let near = mem::take(&mut walked.near);
+                self.walk(root, near);
             }
         }
     }
 
+    /// A document has this text.
+    fn take(&mut self, at: Location, language: &'static Language, text: &Rope) {
+        let file = (text.len_bytes() as u64 <= Limits::USUAL.file_bytes)
+            .then(|| self.crawler.cut_text(&at.path, language, &text.to_string()))
+            .flatten();
+        self.changed.insert(at.root.clone());
+        self.files.insert(at, Cut { as_found: None, file: file.map(Arc::new) });
+    }
+
     /// Finds out which files of a workspace there are, which of them have to be cut, and which have gone.
-    fn walk(&mut self, root: PathBuf) {
-        let found = crawl::files(&root, &self.near, Limits::USUAL, &mut || false);
+    fn walk(&mut self, root: PathBuf, near: Vec<String>) {
+        let found = self.crawler.walk(&root, &near, WALK);
+        self.walked.insert(root.clone(), Walked { at: Instant::now(), near });
+        let Some(found) = found else { return };
         debug!(files = found.len(), "walked through the workspace");
         let at = |it: &Found| Location { root: Some(root.clone()), path: it.path.clone() };
         let mut still: HashMap<Location, Cut> = HashMap::new();
@@ -204,10 +360,9 @@ impl Cutter {
         let count = self.files.len();
         self.files.retain(|at, cut| at.root.as_ref() != Some(&root) || cut.as_found.is_none());
         if self.files.len() < count {
-            self.changed.insert(Some(root.clone()));
+            self.changed.insert(Some(root));
         }
         self.files.extend(still);
-        self.walked.insert(root, Instant::now());
     }
 
     fn cut(&mut self, root: &Path, found: &Found) {
@@ -215,7 +370,7 @@ impl Cutter {
         if self.files.get(&at).is_some_and(|cut| cut.as_found.is_none()) {
             return;
         }
-        let file = crawl::cut(root, found, &mut until(PARSE)).map(Arc::new);
+        let file = self.crawler.cut(root, found).map(Arc::new);
         self.changed.insert(at.root.clone());
         self.files.insert(at, Cut { as_found: Some((found.bytes, found.modified)), file });
     }
@@ -238,103 +393,4 @@ impl Cutter {
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    use std::fs;
-
-    use super::*;
-
-    /// How long anything that must come may take, on a busy machine too.
-    const PATIENCE: Duration = Duration::from_secs(60);
-
-    fn paths(index: &Index) -> Vec<String> {
-        index.files().iter().map(|file| file.path.clone()).collect()
-    }
-
-    /// The next index in which `is_so`.
-    fn until_indexed(events: &Receiver<Event>, is_so: impl Fn(&Index) -> bool) -> Arc<Index> {
-        loop {
-            match events.recv_timeout(PATIENCE).unwrap() {
-                Event::Indexed { index, .. } if is_so(&index) => return index,
-                _ => {}
-            }
-        }
-    }
-
-    fn python() -> &'static Language {
-        taper_grammars::by_id("python").unwrap()
-    }
-
-    #[test]
-    fn a_workspace_is_read_and_what_is_open_counts_before_the_disk() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().to_owned();
-        fs::write(root.join("a.py"), "def on_disk(): pass\n").unwrap();
-        fs::write(root.join("b.py"), "def other(): pass\n").unwrap();
-        fs::write(root.join("ignored.py"), "def mine(): pass\n").unwrap();
-        fs::write(root.join(".gitignore"), "ignored.py\n").unwrap();
-        let (sender, events) = crossbeam_channel::unbounded();
-        let workspace = Workspace::start(sender).unwrap();
-        workspace.near(root.clone(), "a.py".to_owned());
-        let index = until_indexed(&events, |index| index.files().len() == 2);
-        assert_eq!(paths(&index), ["a.py", "b.py"]);
-
-        let at = Location { root: Some(root), path: "a.py".to_owned() };
-        workspace.text(at.clone(), python(), Rope::from("def in_editor_now(): pass\n"));
-        let bytes = |index: &Index| index.files()[0].text().len();
-        until_indexed(&events, |index| bytes(index) == 26);
-        workspace.gone(at.clone());
-        until_indexed(&events, |index| bytes(index) == 20);
-
-        // Open, it is known, though git ignores it; closed, it is not read.
-        let ignored = Location { root: at.root.clone(), path: "ignored.py".to_owned() };
-        workspace.text(ignored.clone(), python(), Rope::from("def mine(): pass\n"));
-        until_indexed(&events, |index| index.files().len() == 3);
-        workspace.gone(ignored);
-        until_indexed(&events, |index| paths(index) == ["a.py", "b.py"]);
-
-        let alone = Location { root: None, path: "c.py".to_owned() };
-        workspace.text(alone.clone(), python(), Rope::from("x = 1\nyy = 2\n"));
-        until_indexed(&events, |index| paths(index) == ["c.py"]);
-        workspace.gone(alone);
-        until_indexed(&events, |index| index.files().is_empty());
-    }
-
-    #[test]
-    fn a_later_walk_cuts_what_changed_and_forgets_what_went() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().to_owned();
-        for name in ["a.py", "b.py", "c.py"] {
-            fs::write(root.join(name), "def one(): pass\n").unwrap();
-        }
-        let (jobs, receiver) = crossbeam_channel::unbounded();
-        let (sender, events) = crossbeam_channel::unbounded();
-        let mut cutter = Cutter::new(receiver, sender);
-        let mut walk = |change: &dyn Fn(&mut Cutter)| {
-            change(&mut cutter);
-            cutter.walk(root.clone());
-            let again: Vec<String> = cutter.waiting.iter().map(|(_, it)| it.path.clone()).collect();
-            while let Some((root, found)) = cutter.waiting.pop_front() {
-                cutter.cut(&root, &found);
-            }
-            cutter.publish();
-            let Ok(Event::Indexed { index, .. }) = events.try_recv() else { panic!("no index") };
-            (again, paths(&index))
-        };
-        assert_eq!(walk(&|_| {}).1, ["a.py", "b.py", "c.py"]);
-        let (again, all) = walk(&|_| {
-            fs::write(folder.path().join("a.py"), "def two(): return 2\n").unwrap();
-            fs::remove_file(folder.path().join("b.py")).unwrap();
-        });
-        assert_eq!((again, all), (vec!["a.py".to_owned()], vec!["a.py".to_owned(), "c.py".to_owned()]));
-        // What an editor holds is not read from the disk, and stays when the file goes.
-        let at = || Location { root: Some(folder.path().to_owned()), path: "c.py".to_owned() };
-        let (again, all) = walk(&|cutter| {
-            cutter.take(Job::Text(at(), python(), Rope::from("def three(): pass\n")));
-            fs::remove_file(folder.path().join("c.py")).unwrap();
-        });
-        assert_eq!((again.len(), all.len()), (0, 2));
-        let (_, all) = walk(&|cutter| cutter.take(Job::Gone(at())));
-        assert_eq!(all, ["a.py"]);
-        drop(jobs);
-    }
-}
+mod tests;

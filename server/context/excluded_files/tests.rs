@@ -2,6 +2,8 @@
 //! It knows nothing of who asks.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::fs;
+
 use super::*;
 
 fn built_in(path: &str) -> bool {
@@ -37,7 +39,7 @@ fn files_of_secrets_are_excluded_and_code_is_not() {
 #[test]
 fn an_option_adds_and_cannot_lift() {
     let of = |patterns: &[&str]| {
-        ExcludedFiles::new(&patterns.iter().map(|&it| it.to_owned()).collect::<Vec<_>>()).unwrap()
+        ExcludedFiles::new(patterns.iter().map(|&it| it.to_owned()).collect()).unwrap()
     };
     let excluded = of(&["generated/", "*.sql", "!keep.sql", "!.env", "!*"]);
     assert_eq!(excluded.excludes(Path::new(".env")), Some(Excluded::BuiltIn));
@@ -46,7 +48,7 @@ fn an_option_adds_and_cannot_lift() {
     assert_eq!(excluded.excludes(Path::new("a/DUMP.sql")), Some(Excluded::Option));
     assert_eq!(excluded.excludes(Path::new("a/keep.sql")), None);
     assert_eq!(excluded.excludes(Path::new("a/b.rs")), None);
-    assert!(ExcludedFiles::new(&["a[".to_owned()]).unwrap_err().contains("`a[`"));
+    assert!(ExcludedFiles::new(vec!["a[".to_owned()]).unwrap_err().contains("`a[`"));
 }
 
 fn project(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -85,28 +87,37 @@ fn a_list_that_cannot_be_read_excludes_its_folder() {
     let folder = project(&[("long/.taperignore", &long), ("long/a.py", ""), ("ok/a.py", "")]);
     let root = folder.path();
     fs::create_dir_all(root.join("folder/.taperignore")).unwrap();
-    let mut lists = ProjectLists::new(root);
-    assert_eq!(lists.excludes(Path::new("long/b/a.py")), Some(Excluded::Project));
-    assert_eq!(lists.excludes(Path::new("folder/a.py")), Some(Excluded::Project));
-    assert_eq!(lists.excludes(Path::new("ok/a.py")), None);
+    let none = ExcludedFiles::default();
+    let on_disk = |path: &str| none.excludes_on_disk(Some(root), &root.join(path));
+    assert_eq!(on_disk("long/b/a.py"), Some(Excluded::Project));
+    assert_eq!(on_disk("folder/a.py"), Some(Excluded::Project));
+    assert_eq!(on_disk("ok/a.py"), None);
     #[cfg(unix)]
-    for (folder, device) in [("zero", "/dev/zero"), ("input", "/dev/stdin"), ("none", "nowhere")] {
+    for (folder, device) in [("zero", "/dev/zero"), ("terminal", "/dev/tty")] {
         fs::create_dir_all(root.join(folder)).unwrap();
-        std::os::unix::fs::symlink(device, root.join(folder).join(PROJECT_FILE)).unwrap();
-        assert_eq!(lists.excludes(&Path::new(folder).join("a.py")), Some(Excluded::Project));
+        std::os::unix::fs::symlink(device, root.join(folder).join(".taperignore")).unwrap();
+        assert_eq!(on_disk(&format!("{folder}/a.py")), Some(Excluded::Project));
     }
 }
 
 #[test]
-fn many_lists_together_are_bounded() {
-    let long = "some/pattern/*.rs\n".repeat(3500);
-    let names: Vec<String> = (0..12).map(|at| format!("f{at:02}/.taperignore")).collect();
-    let files: Vec<(&str, &str)> = names.iter().map(|it| (it.as_str(), long.as_str())).collect();
-    let folder = project(&files);
-    let mut lists = ProjectLists::new(folder.path());
-    let excluded: Vec<bool> =
-        (0..12).map(|at| lists.excludes(Path::new(&format!("f{at:02}/a.py"))).is_some()).collect();
-    assert_eq!(excluded.iter().filter(|&&it| it).count(), 4, "{excluded:?}");
+fn a_walk_through_a_project_leaves_out_what_is_excluded() {
+    let folder = project(&[
+        (".taperignore", "/private.py\nnotes/\n!secrets.json\n"),
+        ("a/.taperignore", "!notes/\n!private.py\nhere.py\n"),
+        ("private.py", ""),
+        ("a/here.py", ""),
+        ("a/notes/b.py", ""),
+        ("a/secrets.json", "{}"),
+        ("a/SECRETS.JSON", "{}"),
+        ("service-account.json", "{}"),
+        ("wp-config.php", ""),
+        ("config.json", "{}"),
+        ("a/open.py", ""),
+    ]);
+    let found = crawl::files(folder.path(), &[], crawl::Limits::USUAL, &mut || false);
+    let paths: Vec<String> = found.into_iter().map(|it| it.path).collect();
+    assert_eq!(paths, ["config.json", "a/open.py"]);
 }
 
 #[cfg(unix)]

@@ -1,0 +1,99 @@
+//! Who looks through other people's files: walks, reads, parses, cuts.
+//! It knows nothing of when that is done, or of what becomes of the pieces.
+//!
+//! A project's files may be anything, and grammars are C code, so that one of them could end whoever parses it. An editor's
+//! server therefore has [a process of its own](process) for it: taper itself, started with `crawl`, with low priority and
+//! little memory. What kills that process, or takes it too long, costs one file. The alternative, to parse no file that is
+//! not open, would lose the outlines, which are a good part of what makes other files worth their place in a prompt; and a
+//! parser is not the only thing that may go wrong there: a file on a network that hangs, an expression that is too dear, too
+//! much memory. Where there can be no such process, files are read here, and cut without a parser.
+
+mod message;
+mod process;
+mod worker;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use taper_grammars::Language;
+
+use crate::context::Index;
+use crate::context::crawl::{self, Found, Limits};
+use crate::context::pieces::File;
+use crate::session::document::until;
+
+pub use worker::serve;
+
+/// How long a file may take to be parsed; one that takes longer has no outlines.
+const PARSE: Duration = Duration::from_millis(500);
+/// Where the crawl runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Crawling {
+    /// In this process: for tests and measurements, whose files are their own.
+    Here,
+    /// In a process of its own: this program, which is taper.
+    Apart(PathBuf),
+}
+
+/// The crawl.
+pub(super) trait Crawler: Send {
+    /// The files below a folder, as far as they are found in this time, those near to `near` first; `None` where that
+    /// failed.
+    fn walk(&mut self, root: &Path, near: &[String], time: Duration) -> Option<Vec<Found>>;
+
+    /// Reads and cuts a file; `None` where it is of no use, or that failed.
+    fn cut(&mut self, root: &Path, found: &Found) -> Option<File>;
+
+    /// Cuts a document's text; `None` as for [`Crawler::cut`].
+    fn cut_text(&mut self, path: &str, language: &'static Language, text: &str) -> Option<File>;
+
+    /// There is nothing to do, and will be nothing for a while.
+    fn rest(&mut self);
+}
+
+impl Crawling {
+    pub(super) fn start(self) -> Box<dyn Crawler> {
+        match self {
+            Self::Here => Box::new(Here),
+            Self::Apart(program) => Box::new(process::Apart::new(program)),
+        }
+    }
+}
+
+/// The program that this is, for [`Crawling::Apart`]: also where it was replaced by a newer one since it began.
+///
+/// # Errors
+/// The system does not say.
+pub fn this_program() -> std::io::Result<PathBuf> {
+    let itself = Path::new("/proc/self/exe");
+    if cfg!(target_os = "linux") && itself.exists() { Ok(itself.to_owned()) } else { std::env::current_exe() }
+}
+
+/// The index of the files below `root`, those near to `near` first, as far as it gets in this time.
+pub fn index(crawling: Crawling, root: &Path, near: &[String], time: Duration) -> Index {
+    let mut time_is_up = until(time);
+    let mut crawler = crawling.start();
+    let found = crawler.walk(root, near, time).unwrap_or_default();
+    let files = found.iter().take_while(|_| !time_is_up()).filter_map(|it| crawler.cut(root, it));
+    Index::new(files.map(Arc::new).collect())
+}
+
+/// In this process, with parsers.
+struct Here;
+
+impl Crawler for Here {
+    fn walk(&mut self, root: &Path, near: &[String], time: Duration) -> Option<Vec<Found>> {
+        Some(crawl::files(root, near, Limits::USUAL, &mut until(time)))
+    }
+
+    fn cut(&mut self, root: &Path, found: &Found) -> Option<File> {
+        crawl::cut(root, found, &mut until(PARSE))
+    }
+
+    fn cut_text(&mut self, path: &str, language: &'static Language, text: &str) -> Option<File> {
+        File::new(path, language, text, &mut until(PARSE))
+    }
+
+    fn rest(&mut self) {}
+}

@@ -1,0 +1,113 @@
+//! What the server and its crawl say to each other, and how it stands in a pipe: four bytes of length, then the message.
+//! It knows nothing of processes.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::context::crawl::Found;
+use crate::context::pieces::File;
+
+/// Bytes of a message: a file of the largest size that is cut makes a tenth of it.
+const LONGEST: u32 = 32 << 20;
+
+/// What the two say that they are: both come from one program, unless it was replaced in between.
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What is to be done.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Request {
+    /// [`super::Crawler::walk`]
+    Walk { root: PathBuf, near: Vec<String>, time: Duration },
+    /// [`super::Crawler::cut`]
+    Cut { root: PathBuf, found: Found },
+    /// [`super::Crawler::cut_text`]
+    CutText { path: String, language: String, text: String },
+}
+
+/// What came out. The first message, which nobody asked for, is `Ready`.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Response {
+    /// It begins, and is of this version.
+    Ready(String),
+    /// The files of a walk.
+    Walked(Vec<Found>),
+    /// A file, if it is of use.
+    Cut(Option<File>),
+}
+
+pub(super) fn write(output: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
+    let invalid = |_| io::Error::from(ErrorKind::InvalidInput);
+    let mut bytes = postcard::to_extend(message, vec![0; 4]).map_err(invalid)?;
+    let length = u32::try_from(bytes.len() - 4).ok().filter(|&length| length <= LONGEST);
+    let length = length.ok_or(ErrorKind::InvalidInput)?;
+    bytes[..4].copy_from_slice(&length.to_le_bytes());
+    output.write_all(&bytes)?;
+    output.flush()
+}
+
+pub(super) fn read<T: DeserializeOwned>(input: &mut impl Read) -> io::Result<T> {
+    let mut length = [0; 4];
+    input.read_exact(&mut length)?;
+    let length = u32::from_le_bytes(length);
+    if length > LONGEST {
+        return Err(ErrorKind::InvalidData.into());
+    }
+    // Grown as it comes, and not as it is announced.
+    let mut bytes = Vec::new();
+    input.take(length.into()).read_to_end(&mut bytes)?;
+    postcard::from_bytes(&bytes).map_err(|_| ErrorKind::InvalidData.into())
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_arrive_as_they_were_sent_and_nothing_else_does() {
+        let python = taper_grammars::by_id("python").unwrap();
+        let file = File::new(
+            "a/b.py",
+            python,
+            "class A:\n    def f(self): pass\n    def g(self): pass\n",
+            &mut || false,
+        );
+        let mut pipe = Vec::new();
+        let sent = Response::Cut(file);
+        write(&mut pipe, &sent).unwrap();
+        let Response::Cut(Some(received)) = read(&mut pipe.as_slice()).unwrap() else { panic!("no file") };
+        assert_eq!(Response::Cut(received.received("a/b.py", python)), sent);
+        let found = Found { path: "ä.py".to_owned(), bytes: u64::MAX, modified: Some(i64::MIN) };
+        let sent = Request::Cut { root: "/w".into(), found };
+        let mut pipe = Vec::new();
+        write(&mut pipe, &sent).unwrap();
+        assert_eq!(read::<Request>(&mut pipe.as_slice()).unwrap(), sent);
+        for cut in 0..pipe.len() {
+            assert!(read::<Request>(&mut &pipe[..cut]).is_err(), "{cut}");
+        }
+        assert!(read::<Response>(&mut &b"\xff\xff\xff\xff...."[..]).is_err());
+        assert!(read::<Response>(&mut &b"\x05\0\0\0\x07hello"[..]).is_err());
+    }
+
+    #[test]
+    fn a_file_with_pieces_outside_of_its_text_is_not_taken() {
+        let python = taper_grammars::by_id("python").unwrap();
+        let text = "def f(): pass\n";
+        let mut pipe = Vec::new();
+        let file = File::new("a.py", python, text, &mut || false);
+        write(&mut pipe, &Response::Cut(file)).unwrap();
+        let at = pipe.windows(text.len()).position(|it| it == text.as_bytes()).unwrap();
+        // One byte of text less is announced: the rest is read as something else, or as ranges that do not fit.
+        for (place, byte) in [(at - 1, 3), (at + text.len(), 9), (at + text.len() + 2, 200)] {
+            let mut broken = pipe.clone();
+            broken[place] = byte;
+            if let Ok(Response::Cut(Some(file))) = read::<Response>(&mut broken.as_slice()) {
+                assert!(file.received("b.py", python).is_none());
+            }
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! The process that looks through other people's files, from outside: started when there is work, watched, ended, and
+//! started again, but not for ever.
+//! It knows nothing of what is asked of it.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use taper_grammars::Language;
+use tracing::{debug, warn};
+
+use super::Crawler;
+use super::message::{self, Request, Response, VERSION};
+use crate::context::crawl::{self, Found, Limits};
+use crate::context::pieces::File;
+use crate::session::document::until;
+
+/// How long the process may take for one request, beyond what a walk takes by its own clock: it has low priority.
+const REQUEST: Duration = Duration::from_secs(10);
+/// It is started again at most so often in this time; then its work is done here, without parsers.
+const FAILURES: usize = 8;
+const WITHIN: Duration = Duration::from_secs(600);
+
+/// Why there is no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failure {
+    /// There is no process now.
+    Unavailable,
+    /// There was one, and this request ended it.
+    Ended,
+}
+
+/// The crawl in a process of its own.
+pub(super) struct Apart {
+    program: PathBuf,
+    running: Option<Running>,
+    /// When it ended of itself, or could not be started.
+    failures: VecDeque<Instant>,
+    /// How long it may take to begin, and for a request.
+    start: Duration,
+    request: Duration,
+}
+
+impl Apart {
+    pub(super) fn new(program: PathBuf) -> Self {
+        Self { program, running: None, failures: VecDeque::new(), start: REQUEST, request: REQUEST }
+    }
+
+    fn ask(&mut self, request: Request, limit: Duration) -> Result<Response, Failure> {
+        // No fault of this request's.
+        if self.running.take_if(|it| it.has_ended()).is_some() {
+            self.failed();
+        }
+        if self.running.is_none() {
+            self.failures.retain(|at| at.elapsed() < WITHIN);
+            if self.failures.len() >= FAILURES {
+                return Err(Failure::Unavailable);
+            }
+            match Running::start(&self.program, self.start) {
+                Ok(running) => self.running = Some(running),
+                Err(problem) => {
+                    debug!(%problem, "no process for the project's files");
+                    self.failed();
+                    return Err(Failure::Unavailable);
+                }
+            }
+        }
+        let Some(running) = &self.running else { return Err(Failure::Unavailable) };
+        running.ask(request, limit).ok_or_else(|| {
+            self.running = None;
+            self.failed();
+            Failure::Ended
+        })
+    }
+
+    fn failed(&mut self) {
+        self.failures.push_back(Instant::now());
+        if self.failures.len() == FAILURES {
+            let minutes = WITHIN.as_secs() / 60;
+            warn!(
+                "the process that reads the project's files has failed {FAILURES} times; for {minutes} minutes they are \
+                 read without parsing them"
+            );
+        }
+    }
+}
+
+impl Crawler for Apart {
+    fn walk(&mut self, root: &Path, near: &[String], time: Duration) -> Option<Vec<Found>> {
+        let request = Request::Walk { root: root.to_owned(), near: near.to_vec(), time };
+        match self.ask(request, time + self.request) {
+            Ok(Response::Walked(found)) => Some(found),
+            Err(Failure::Unavailable) => Some(crawl::files(root, near, Limits::USUAL, &mut until(time))),
+            Ok(_) | Err(Failure::Ended) => {
+                warn!("a walk through the project failed; what was known before stays");
+                None
+            }
+        }
+    }
+
+    fn cut(&mut self, root: &Path, found: &Found) -> Option<File> {
+        let request = Request::Cut { root: root.to_owned(), found: found.clone() };
+        match self.ask(request, self.request) {
+            Ok(Response::Cut(file)) => file?.received(&found.path, crawl::language(Path::new(&found.path))?),
+            Err(Failure::Unavailable) => crawl::cut_without_outlines(root, found),
+            Ok(_) | Err(Failure::Ended) => {
+                warn!(path = found.path, "a file cannot be cut into pieces, and is left out");
+                None
+            }
+        }
+    }
+
+    fn cut_text(&mut self, path: &str, language: &'static Language, text: &str) -> Option<File> {
+        let (name, request) = (language.name.to_owned(), self.request);
+        let asked = Request::CutText { path: path.to_owned(), language: name, text: text.to_owned() };
+        match self.ask(asked, request) {
+            Ok(Response::Cut(file)) => file?.received(path, language),
+            Err(Failure::Unavailable) => File::without_outlines(path, language, text),
+            Ok(_) | Err(Failure::Ended) => {
+                warn!(path, "a document cannot be cut into pieces, and is left out");
+                None
+            }
+        }
+    }
+
+    fn rest(&mut self) {
+        self.running = None;
+    }
+}
+
+/// The process. Dropped, it ends.
+struct Running {
+    requests: Sender<Request>,
+    responses: Receiver<Response>,
+    /// Its number, to be ended; and who sees it off, which may take a while where it waits for a disk.
+    child: Option<Child>,
+    remains: Sender<Child>,
+}
+
+impl Running {
+    fn start(program: &Path, limit: Duration) -> io::Result<Self> {
+        let mut command = Command::new(program);
+        // What a dying process says may hold code.
+        command.arg("crawl").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::arg0(&mut command, "taper");
+        // Without a console window of its own.
+        #[cfg(windows)]
+        std::os::windows::process::CommandExt::creation_flags(&mut command, 0x0800_0000);
+        let mut child = command.spawn()?;
+        let (requests, to_write) = bounded::<Request>(1);
+        let (sender, responses) = bounded(1);
+        let (remains, ended) = bounded::<Child>(1);
+        let pipes = child.stdin.take().zip(child.stdout.take());
+        let it = Self { requests, responses, child: Some(child), remains };
+        let (mut input, mut output) = pipes.ok_or(io::ErrorKind::BrokenPipe)?;
+        // A thread of its own: pipes cannot be waited for with a limit.
+        thread::Builder::new().name("crawl".to_owned()).spawn(move || {
+            let mut answer = || Some(sender.send(message::read(&mut output).ok()?));
+            if answer().is_some_and(|sent| sent.is_ok()) {
+                for request in to_write {
+                    if message::write(&mut input, &request).is_err()
+                        || answer().is_none_or(|sent| sent.is_err())
+                    {
+                        break;
+                    }
+                }
+            }
+            drop(answer);
+            drop((sender, input, output));
+            if let Ok(mut child) = ended.recv() {
+                let status = child.wait().ok();
+                debug!(?status, "the process for the project's files has ended");
+            }
+        })?;
+        match it.responses.recv_timeout(limit) {
+            Ok(Response::Ready(version)) if version == VERSION => Ok(it),
+            Ok(_) => Err(io::Error::other("it is not this version of taper")),
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(Some(_))))
+    }
+
+    fn ask(&self, request: Request, limit: Duration) -> Option<Response> {
+        self.requests.send(request).ok()?;
+        self.responses.recv_timeout(limit).ok()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // An error means that it has ended already.
+            let _ = child.kill();
+            if let Err(unsent) = self.remains.send(child) {
+                let _ = unsent.into_inner().try_wait();
+            }
+        }
+    }
+}
+
+#[cfg(all(test, unix))]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// A crawl by a program that is none.
+    fn apart(folder: &tempfile::TempDir, program: &str) -> Apart {
+        let path = folder.path().join("program");
+        fs::write(&path, format!("#!/bin/sh\n{program}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        Apart { start: Duration::from_millis(300), ..Apart::new(path) }
+    }
+
+    #[test]
+    fn where_no_process_can_be_had_files_are_cut_without_outlines() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a.py"), "class A:\n    def f(self): pass\n    def g(self): pass\n")
+            .unwrap();
+        let hello = r"printf '\000\000\000\000'";
+        let other = r"printf '\005\000\000\000\000\0031.0'";
+        for program in ["exit 1", "echo something that is no message at all", hello, other, "exec sleep 60"] {
+            let mut apart = apart(&folder, program);
+            for _ in 0..2 {
+                let found = apart.walk(folder.path(), &[], Duration::from_secs(60)).unwrap();
+                assert_eq!(found.len(), 1, "{program}");
+                let whole = crawl::cut(folder.path(), &found[0], &mut || false).unwrap();
+                let file = apart.cut(folder.path(), &found[0]).unwrap();
+                assert!(file.text() == whole.text() && file != whole, "{program}");
+            }
+            assert_eq!(apart.failures.len(), 4, "{program}");
+        }
+        let mut apart = Apart::new(PathBuf::new());
+        assert!(apart.walk(folder.path(), &[], Duration::from_secs(60)).is_some());
+    }
+
+    #[test]
+    fn a_process_that_says_nothing_more_costs_the_file_and_is_not_started_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a.py"), "x = one\n").unwrap();
+        let mut ready = Vec::new();
+        message::write(&mut ready, &Response::Ready(VERSION.to_owned())).unwrap();
+        fs::write(folder.path().join("ready"), ready).unwrap();
+        let says = format!("cat {}/ready; exec sleep 60", folder.path().display());
+        let brief = Duration::from_millis(50);
+        let mut apart = Apart { start: Duration::from_secs(60), request: brief, ..apart(&folder, &says) };
+        let found = Found { path: "a.py".to_owned(), bytes: 8, modified: None };
+        for _ in 0..FAILURES {
+            assert_eq!(apart.cut(folder.path(), &found), None);
+        }
+        assert!(apart.cut(folder.path(), &found).is_some(), "now it is read here");
+        assert!(apart.running.is_none());
+    }
+}

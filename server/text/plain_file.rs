@@ -1,0 +1,156 @@
+//! Reads files that somebody else may have prepared: only plain ones, and never more than a limit.
+//! It knows nothing of what stands in them.
+//!
+//! A FIFO blocks whoever opens it, a device may never end, and opening some devices has effects of its own. So what a path
+//! leads to is looked at before it is opened, and again after: between the two it may have been replaced. Nothing here
+//! waits for a writer.
+
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::path::Path;
+
+/// Why a file was not read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// A folder, a device, a FIFO, a socket, or a link where none is followed.
+    #[error("it is not a plain file")]
+    NotPlain,
+    /// It has more bytes than the limit.
+    #[error("it is larger than {0} bytes")]
+    TooLarge(u64),
+    /// Not UTF-8, where text is asked for.
+    #[error("it is not UTF-8 text")]
+    NotText,
+    /// The system refuses.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl ReadError {
+    /// Whether there is nothing under this path.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io(problem) if problem.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+/// Whether the last part of a path may be a symbolic link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Links {
+    /// To a plain file, it is one.
+    Followed,
+    /// It is not a plain file.
+    Refused,
+}
+
+/// The bytes of a plain file of at most `limit` bytes.
+///
+/// # Errors
+/// It is not there, not plain, larger, or cannot be read.
+pub fn read(path: &Path, limit: u64, links: Links) -> Result<Vec<u8>, ReadError> {
+    let about = match links {
+        Links::Followed => fs::metadata(path)?,
+        Links::Refused => fs::symlink_metadata(path)?,
+    };
+    check(&about, limit)?;
+    let file = open(path, links)?;
+    let about = file.metadata()?;
+    check(&about, limit)?;
+    // What a file says of its size need not be true (`/proc`), and it may grow while it is read.
+    let mut bytes = Vec::with_capacity(usize::try_from(about.len()).unwrap_or_default());
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(ReadError::TooLarge(limit));
+    }
+    Ok(bytes)
+}
+
+/// The text of a plain file of at most `limit` bytes.
+///
+/// # Errors
+/// As [`read`], or it is not UTF-8.
+pub fn read_text(path: &Path, limit: u64, links: Links) -> Result<String, ReadError> {
+    String::from_utf8(read(path, limit, links)?).map_err(|_| ReadError::NotText)
+}
+
+fn check(about: &Metadata, limit: u64) -> Result<(), ReadError> {
+    match about {
+        about if !about.is_file() => Err(ReadError::NotPlain),
+        about if about.len() > limit => Err(ReadError::TooLarge(limit)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(unix)]
+fn open(path: &Path, links: Links) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let links = match links {
+        Links::Followed => 0,
+        Links::Refused => libc::O_NOFOLLOW,
+    };
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | links).open(path)
+}
+
+#[cfg(not(unix))]
+fn open(path: &Path, _links: Links) -> io::Result<File> {
+    OpenOptions::new().read(true).open(path)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn failure(path: &Path, limit: u64, links: Links) -> String {
+        read(path, limit, links).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_plain_file_is_read_up_to_its_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        fs::write(&path, "12345").unwrap();
+        for links in [Links::Followed, Links::Refused] {
+            assert_eq!(read(&path, 5, links).unwrap(), b"12345");
+            assert_eq!(failure(&path, 4, links), "it is larger than 4 bytes");
+            assert_eq!(failure(folder.path(), 9, links), "it is not a plain file");
+            assert!(read(&folder.path().join("none"), 9, links).unwrap_err().is_not_found());
+        }
+        fs::write(&path, b"\xff").unwrap();
+        assert!(matches!(read_text(&path, 5, Links::Followed), Err(ReadError::NotText)));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn fifos_devices_sockets_and_endless_files_are_refused_without_waiting() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        assert!(std::process::Command::new("mkfifo").arg(path("fifo")).status().unwrap().success());
+        let _socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+        fs::write(path("plain"), "x").unwrap();
+        for (name, target) in [
+            ("to_fifo", "fifo"),
+            ("zero", "/dev/zero"),
+            ("stdin", "/dev/stdin"),
+            ("tty", "/dev/tty"),
+            ("loop", "loop"),
+            ("to_plain", "plain"),
+        ] {
+            symlink(target, path(name)).unwrap();
+        }
+        for name in ["fifo", "socket", "to_fifo", "zero"] {
+            assert_eq!(failure(&path(name), 100, Links::Followed), "it is not a plain file", "{name}");
+        }
+        for name in ["fifo", "socket", "to_fifo", "zero", "stdin", "tty", "loop", "to_plain"] {
+            assert_eq!(failure(&path(name), 100, Links::Refused), "it is not a plain file", "{name}");
+        }
+        assert!(read(&path("loop"), 100, Links::Followed).is_err());
+        assert_eq!(read(&path("to_plain"), 100, Links::Followed).unwrap(), b"x");
+        // It says that it is empty.
+        if cfg!(target_os = "linux") {
+            let says = Path::new("/proc/self/maps");
+            assert_eq!(fs::metadata(says).unwrap().len(), 0);
+            assert_eq!(failure(says, 10, Links::Followed), "it is larger than 10 bytes");
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Projects that somebody else has prepared: whatever lies in them, the server answers, stays small, and ends when it is
+//! told to.
+//! It knows nothing of any model: the engine is scripted.
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test may")]
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::client::{Client, inline_params};
+use crate::process;
+use crate::script::Script;
+
+const CODE: &str = "class Parcel:\n    def weigh(self, scale):\n        return scale.weigh(self)\n\n    def send(self, to):\n        to.take(self)\n";
+
+/// Memory that the server may have, in megabytes: an empty project takes a tenth of it.
+const MOST: u64 = 200;
+
+fn script() -> Script {
+    Script::new().when("x", "y")
+}
+
+fn start(script: &Script, root: &Path) -> Client {
+    let mut client = Client::start(&["--stdio", "--engine", &script.written()]);
+    client.initialize(json!({
+        "processId": null,
+        "rootUri": format!("file://{}", root.display()),
+        "capabilities": { "textDocument": { "inlineCompletion": {} } },
+        "initializationOptions": { "snippet-tokens": 512 },
+    }));
+    client.wait_ready();
+    client
+}
+
+/// Opens a document in the project and waits until everything in it is known: so many files.
+#[track_caller]
+fn look(client: &mut Client, root: &Path, files: usize) {
+    client.open(&format!("file://{}/open.py", root.display()), "python", "x\n");
+    client.wait_log(&format!("other files are known files={files} waiting=0"));
+}
+
+#[track_caller]
+fn check_alive(client: &mut Client, root: &Path) {
+    assert_eq!(client.inline(&format!("file://{}/open.py", root.display()), 0, 1), "y");
+    let resident = process::resident(client.pid());
+    assert!(resident < MOST, "{resident} MB");
+}
+
+fn fifo(path: &Path) {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+/// Something under this path that nobody should read.
+type Trap = (&'static str, fn(&Path));
+
+const TRAPS: &[Trap] = &[
+    ("zero", |path| symlink("/dev/zero", path).unwrap()),
+    ("random", |path| symlink("/dev/urandom", path).unwrap()),
+    ("input", |path| symlink("/dev/stdin", path).unwrap()),
+    ("own_input", |path| symlink("/proc/self/fd/0", path).unwrap()),
+    ("terminal", |path| symlink("/dev/tty", path).unwrap()),
+    ("fifo", fifo),
+    ("socket", |path| drop(UnixListener::bind(path).unwrap())),
+    ("folder", |path| fs::create_dir(path).unwrap()),
+    ("loop", |path| symlink(path, path).unwrap()),
+    ("patterns", |path| fs::write(path, "a*b?c\n".repeat((8 << 20) / 6)).unwrap()),
+    ("one_line", |path| fs::write(path, "*a".repeat(4 << 20)).unwrap()),
+    ("sets", |path| fs::write(path, format!("{}\n", "{a,b}".repeat(13_000))).unwrap()),
+    ("nested_sets", |path| fs::write(path, format!("{}\n", "{a,".repeat(20_000))).unwrap()),
+    ("dear", |path| fs::write(path, format!("{}b\n", "*a".repeat(100)).repeat(300)).unwrap()),
+    ("classes", |path| fs::write(path, "[!a-z]*[0-9]?\n".repeat(4600)).unwrap()),
+];
+
+#[test]
+fn rules_that_are_traps_cost_their_folder_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().canonicalize().unwrap();
+    fs::write(root.join("good.py"), CODE).unwrap();
+    for (name, set) in TRAPS {
+        for rules in [".gitignore", ".ignore", ".git/info/exclude"] {
+            if *name == "folder" && rules != ".gitignore" {
+                continue;
+            }
+            let project = root.join(format!("{name}_{}", rules.replace(['.', '/'], "")));
+            let path = project.join(rules);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            set(&path);
+            fs::write(project.join("private.py"), CODE).unwrap();
+        }
+    }
+    let script = script();
+    let mut client = start(&script, &root);
+    look(&mut client, &root, 2);
+    check_alive(&mut client, &root);
+    client.quit();
+}
+
+#[test]
+fn a_trap_at_the_root_leaves_the_project_unread() {
+    for (name, set) in TRAPS {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        fs::write(root.join("private.py"), CODE).unwrap();
+        set(&root.join(".gitignore"));
+        let script = script();
+        let mut client = start(&script, &root);
+        // Only what is open.
+        look(&mut client, &root, 1);
+        check_alive(&mut client, &root);
+        assert!(!client.log().contains("files=2"), "{name}");
+        client.quit();
+    }
+}
+
+#[test]
+fn files_that_are_traps_are_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().canonicalize().unwrap();
+    fs::write(root.join("good.py"), CODE).unwrap();
+    for (name, set) in TRAPS {
+        set(&root.join(format!("{name}.py")));
+    }
+    let write = |name: &[u8], text: &str| {
+        let path = root.join(OsStr::from_bytes(name));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    write(b"line\nbreak.py", CODE);
+    write(b"\xff\xfe.py", CODE);
+    write(b"\x1b[2J.py", CODE);
+    write(b"long_line.py", &"x = 1; ".repeat(30_000));
+    write(b"not_text.py", &"\u{0}".repeat(100_000));
+    write(b"locked.py", CODE);
+    write(b"locked/inside.py", CODE);
+    fs::set_permissions(root.join("locked"), fs::Permissions::from_mode(0)).unwrap();
+    // Deeper than anything that is looked at, and round in a circle.
+    let mut deep = root.join("deep");
+    for _ in 0..200 {
+        deep.push("d");
+    }
+    fs::create_dir_all(&deep).unwrap();
+    fs::write(deep.join("end.py"), CODE).unwrap();
+    fs::create_dir(root.join("round")).unwrap();
+    symlink("..", root.join("round/up")).unwrap();
+    symlink("/", root.join("round/all")).unwrap();
+    symlink(std::env::var("HOME").unwrap_or("/".to_owned()), root.join("round/home")).unwrap();
+    let script = script();
+    let mut client = start(&script, &root);
+    client.open(&format!("file://{}/open.py", root.display()), "python", "x\n");
+    client.wait_log("waiting=0");
+    check_alive(&mut client, &root);
+    client.quit();
+    // Who is root may enter anything.
+    fs::set_permissions(root.join("locked"), fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+#[test]
+fn code_that_is_hard_to_parse_costs_only_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().canonicalize().unwrap();
+    fs::write(root.join("good.py"), CODE).unwrap();
+    for (name, text) in [
+        ("generics.java", "A<".repeat(12_000)),
+        ("generics.cs", "A<".repeat(12_000)),
+        ("icon.sh", "{\u{f02a2}\n".repeat(100)),
+        ("here.rb", format!("<<\"{}", "x\n".repeat(400))),
+        ("blocks.py", (0..511).map(|n| format!("{}if x:\n", " ".repeat(n))).collect::<String>() + "f\"{"),
+        ("open.rs", "{(".repeat(60_000)),
+        ("marks.ts", "<".repeat(200_000)),
+    ] {
+        // Longer lines are data, and not parsed.
+        let broken = text
+            .chars()
+            .enumerate()
+            .flat_map(|(at, it)| (at % 900 == 899).then_some('\n').into_iter().chain([it]));
+        fs::write(root.join(name), broken.collect::<String>()).unwrap();
+    }
+    let script = script();
+    let mut client = start(&script, &root);
+    client.open(&format!("file://{}/open.py", root.display()), "python", "x\n");
+    client.wait_log("waiting=0");
+    check_alive(&mut client, &root);
+    client.quit();
+}
+
+#[test]
+fn a_project_that_vanishes_changes_or_is_a_link_is_looked_at_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let real = folder.path().canonicalize().unwrap().join("real");
+    fs::create_dir(&real).unwrap();
+    fs::write(real.join("good.py"), CODE).unwrap();
+    let root = folder.path().canonicalize().unwrap().join("link");
+    symlink(&real, &root).unwrap();
+    let script = script();
+    let mut client = start(&script, &root);
+    look(&mut client, &root, 2);
+    fs::remove_dir_all(&real).unwrap();
+    check_alive(&mut client, &root);
+    client.notify(
+        "textDocument/didClose",
+        json!({ "textDocument": { "uri": format!("file://{}/open.py", root.display()) } }),
+    );
+    look(&mut client, &root, 1);
+    check_alive(&mut client, &root);
+    client.quit();
+}
+
+#[test]
+fn the_process_that_reads_the_files_is_replaced_when_it_dies_and_dies_with_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().canonicalize().unwrap();
+    fs::write(root.join("good.py"), CODE).unwrap();
+    let script = script();
+    let mut client = start(&script, &root);
+    look(&mut client, &root, 2);
+    let first = process::only_child(client.pid());
+    process::kill(first);
+    let uri = |name: &str| format!("file://{}/{name}.py", root.display());
+    client.open(&uri("found"), "python", CODE);
+    client.wait_log("other files are known files=3 waiting=0");
+    let second = process::only_child(client.pid());
+    assert_ne!(first, second);
+    // What it hangs at is left out; what comes after is not.
+    process::signal(second, "STOP");
+    client.open(&uri("lost"), "python", CODE);
+    client.wait_log("cannot be cut into pieces");
+    client.open(&uri("after"), "python", CODE);
+    client.wait_log("other files are known files=4 waiting=0");
+    let third = process::only_child(client.pid());
+    // The server is killed: nobody tells the other one.
+    process::kill(client.pid());
+    process::wait_ended(third);
+    drop(client);
+}
+
+#[test]
+fn where_the_process_dies_again_and_again_files_are_read_without_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().canonicalize().unwrap();
+    let script = script();
+    let mut client = start(&script, &root);
+    look(&mut client, &root, 1);
+    let uri = |name: usize| format!("file://{}/{name}.py", root.display());
+    for n in 0..8 {
+        process::kill(process::only_child(client.pid()));
+        client.open(&uri(n), "python", CODE);
+        client.wait_log(&format!("other files are known files={} waiting=0", n + 2));
+    }
+    client.wait_log("read without parsing them");
+    client.open(&uri(100), "python", CODE);
+    client.wait_log("other files are known files=10 waiting=0");
+    assert!(process::children(client.pid()).is_empty());
+    assert_eq!(client.inline(&format!("file://{}/open.py", root.display()), 0, 1), "y");
+    client.quit();
+}
+
+#[test]
+fn a_server_ends_at_once_though_its_files_are_being_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().canonicalize().unwrap();
+    for n in 0..300 {
+        fs::write(root.join(format!("{n}.py")), CODE.repeat(300)).unwrap();
+    }
+    let script = script();
+    let mut client = start(&script, &root);
+    client.open(&format!("file://{}/open.py", root.display()), "python", "x\n");
+    client.wait_log("walked through the workspace");
+    let answer = client.ask("textDocument/inlineCompletion", inline_params("file:///none", 0, 0));
+    assert!(answer["error"].is_null());
+    let began = Instant::now();
+    client.quit();
+    assert!(began.elapsed() < Duration::from_secs(10));
+}

@@ -1,0 +1,124 @@
+//! What a server takes, and what it gives back, over real pipes: many files edited in turn, many documents opened and
+//! closed.
+//! It knows nothing of any model: the engine is scripted.
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test may")]
+
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::client::{Client, insertion};
+use crate::process;
+use crate::script::Script;
+
+/// Files of the project, and bytes of each: as much as is read of a project.
+const FILES: usize = 64;
+const BYTES: usize = 124 << 10;
+
+/// Code as it is: names that others use, and names of its own.
+fn code(seed: usize, bytes: usize) -> String {
+    let mut text = String::new();
+    let mut n = 0;
+    while text.len() < bytes {
+        n += 1;
+        let (a, b) = (seed * 7 + n, (seed + n * 31) % 997);
+        let _ = write!(
+            text,
+            "class Parcel{a}(Base{b}):\n    \"\"\"Weighs parcel_{a} before it is sent to depot_{b}.\"\"\"\n\n    def \
+             __init__(self, width, height, depth):\n        self.width_{b} = width\n        self.volume = width * height \
+             * depth\n\n    def weigh_{b}(self, scale, tare=0):\n        if scale.limit < self.volume:\n            raise \
+             TooHeavy(self, scale)\n        return scale.weigh(self.volume) - tare * {a}\n\n\n"
+        );
+    }
+    text
+}
+
+fn start(script: &Script, root: &Path) -> Client {
+    let mut client = Client::start(&["--stdio", "--engine", &script.written()]);
+    client.initialize(json!({
+        "processId": null,
+        "rootUri": format!("file://{}", root.display()),
+        "capabilities": { "textDocument": { "inlineCompletion": {} } },
+        "initializationOptions": { "snippet-tokens": 512 },
+    }));
+    client.wait_ready();
+    client
+}
+
+/// What the log says when nothing has been done for a while.
+const GIVEN_BACK: &str = "memory that was freed is given back";
+
+/// The memory of the server, in megabytes, when it has nothing to do.
+#[track_caller]
+fn settled(client: &mut Client, limit: u64) -> u64 {
+    let mut resident = 0;
+    for _ in 0..5 {
+        let before = client.log().matches(GIVEN_BACK).count();
+        let uri = "file:///elsewhere/a.py";
+        client.open(uri, "python", "x = 1\n");
+        client.notify("textDocument/didClose", json!({ "textDocument": { "uri": uri } }));
+        client.wait_log_times(GIVEN_BACK, before + 1);
+        resident = process::resident(client.pid());
+        if resident <= limit {
+            break;
+        }
+    }
+    resident
+}
+
+#[test]
+fn sixty_files_of_a_large_project_are_edited_in_turn_within_200_megabytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().canonicalize().unwrap();
+    for n in 0..FILES {
+        fs::create_dir_all(root.join(format!("{}", n % 8))).unwrap();
+        fs::write(root.join(format!("{}/m{n}.py", n % 8)), code(n, BYTES)).unwrap();
+    }
+    let script = Script::new().when("x", "y");
+    let mut client = start(&script, &root);
+    let uri = |n: usize| format!("file://{}/{}/m{n}.py", root.display(), n % 8);
+    let mut most = 0;
+    for n in 0..60 {
+        client.open(&uri(n), "python", &code(n, BYTES));
+        if n == 0 {
+            client.wait_log(&format!("other files are known files={FILES} waiting=0"));
+        }
+        let indexes = client.log().matches("other files are known").count();
+        client.notify("textDocument/didChange", insertion(&uri(n), 2, 0, 0, "x"));
+        assert_eq!(client.inline(&uri(n), 0, 1), "y");
+        // Asked about, the document before it is of use to others.
+        if n > 0 {
+            client.wait_log_times("other files are known", indexes + 1);
+        }
+        most = most.max(process::resident(client.pid()));
+    }
+    let rests = settled(&mut client, 200);
+    assert!(most <= 200 && rests <= 200, "{most} MB at most, {rests} MB in the end");
+    client.quit();
+}
+
+#[test]
+fn a_thousand_documents_opened_and_closed_give_their_memory_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().canonicalize().unwrap();
+    let script = Script::new().when("x", "y");
+    let mut client = start(&script, &root);
+    let uri = |n: usize| format!("file://{}/m{n}.py", root.display());
+    let text = code(1, 60 << 10);
+    for n in 0..1000 {
+        client.open(&uri(n), "python", &format!("x\n# {n}\n{text}"));
+        if n % 50 == 0 {
+            assert_eq!(client.inline(&uri(n), 0, 1), "y");
+        }
+    }
+    let open = process::resident(client.pid());
+    for n in 0..1000 {
+        client.notify("textDocument/didClose", json!({ "textDocument": { "uri": uri(n) } }));
+    }
+    let closed = settled(&mut client, 150);
+    assert!(closed <= 150, "{closed} MB after, {open} MB with all of them open");
+    client.quit();
+}
