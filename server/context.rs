@@ -6,6 +6,7 @@
 //! keystrokes, and it is the session's business to ask seldom.
 
 pub mod crawl;
+pub mod excluded_files;
 pub mod index;
 pub mod pieces;
 pub mod redact;

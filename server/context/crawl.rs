@@ -13,6 +13,7 @@ use std::time::UNIX_EPOCH;
 use serde::{Deserialize, Serialize};
 use taper_grammars::{Blocks, Language};
 
+use super::excluded_files::ExcludedFiles;
 use super::index::Index;
 use super::pieces::File;
 use crate::text::plain_file::{self, Links};
@@ -161,7 +162,15 @@ fn walk(root: &Path, limits: Limits, stop: &mut dyn FnMut() -> bool) -> Vec<Foun
 /// Whether a path, relative to the root, is passed over whatever the rules of the project say.
 fn is_left_out(inside: &str, is_folder: bool) -> bool {
     let name = inside.rsplit('/').next().unwrap_or(inside);
-    is_folder && (NOT_OURS.contains(&name) || VERSION_CONTROL.contains(&name))
+    if is_folder {
+        return NOT_OURS.contains(&name) || VERSION_CONTROL.contains(&name);
+    }
+    ExcludedFiles::default().excludes(Path::new(inside)).is_some()
+}
+
+/// Whether a project's own list, `.taperignore`, has a file on this disk.
+pub(super) fn is_excluded_by_project(root: Option<&Path>, file: &Path) -> bool {
+    rules::taper_excludes(root, file)
 }
 
 #[cfg(unix)]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use taper_grammars::{Blocks, Language};
 use tree_sitter::Node;
 
-use super::redact::redact;
+use super::redact::{Bare, redact};
 use super::words::{self, Word};
 use crate::syntax::Syntax;
 use crate::text::Rope;
@@ -68,7 +68,7 @@ pub fn family(language: &Language) -> &'static str {
 }
 
 impl File {
-    /// Cuts a file; `None` where it is of no use to others: data, a program's output, a private key.
+    /// Cuts a file; `None` where it is of no use to others: data, or a program's output.
     ///
     /// `time_is_up` is asked while it is parsed; a file that takes too long has no outlines.
     pub fn new(
@@ -141,7 +141,7 @@ fn usable<'a>(language: &Language, text: &'a str) -> Option<Cow<'a, str>> {
     if language.blocks == Blocks::None || text.lines().any(|line| line.len() > LONGEST_LINE) {
         return None;
     }
-    redact(text)
+    redact(text, Bare::of(language))
 }
 
 impl Piece {
@@ -374,11 +374,10 @@ mod tests {
     }
 
     #[test]
-    fn data_keys_and_output_are_of_no_use() {
+    fn data_and_output_are_of_no_use() {
         assert!(cut("a.py", &format!("x = '{}'\n", "y".repeat(2000))).is_none());
         assert!(cut("a.json", "{\"a\": 1}\n").is_some_and(|it| !it.text().is_empty()));
         assert!(cut("a.md", "some words\n").is_none());
-        assert!(cut("a.py", "KEY = '''-----BEGIN PRIVATE KEY-----'''\n").is_none());
         assert!(cut("a.py", "").is_some_and(|it| it.pieces.is_empty()));
     }
 

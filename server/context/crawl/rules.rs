@@ -1,5 +1,5 @@
 //! What git and other tools are told to ignore, folder by folder: `.gitignore`, `.ignore`, `.git/info/exclude` and git's
-//! own list for this user. The matching is the `ignore` crate's; the files are read here, for a repository may hold
+//! own list for this user; and `.taperignore`, which only adds to what is excluded: nothing lifts what one says. The matching is the `ignore` crate's; the files are read here, for a repository may hold
 //! anything under these names.
 //! It knows nothing of which files are of use.
 //!
@@ -12,6 +12,9 @@ use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use crate::text::plain_file::{self, Links};
+
+/// A project's own list of files that are not read.
+pub(super) const TAPER: &str = ".taperignore";
 
 /// Bytes of a file with rules: those of the largest projects have a tenth of it.
 const FILE: u64 = 64 << 10;
@@ -55,6 +58,8 @@ pub(super) struct Rules {
     exclude: Gitignore,
     /// Git's list for this user, where nothing is above.
     user: Gitignore,
+    /// `.taperignore`.
+    taper: Gitignore,
     /// A repository begins here: what git is told above does not concern it.
     is_repository: bool,
 }
@@ -73,6 +78,15 @@ impl Reader {
 
     /// The rules in a file whose patterns are relative to `folder`; none where there is no such file.
     pub(super) fn read(&mut self, path: &Path, folder: &Path) -> Result<Gitignore, Unknown> {
+        self.read_with(path, folder, false)
+    }
+
+    /// The same of a `.taperignore`, which a name in other letters does not get round.
+    fn read_taper(&mut self, folder: &Path) -> Result<Gitignore, Unknown> {
+        self.read_with(&folder.join(TAPER), folder, true)
+    }
+
+    fn read_with(&mut self, path: &Path, folder: &Path, any_case: bool) -> Result<Gitignore, Unknown> {
         let bytes = match plain_file::read(path, FILE, Links::Followed) {
             Ok(bytes) => bytes,
             Err(problem) if problem.is_not_found() => return Ok(Gitignore::empty()),
@@ -82,6 +96,7 @@ impl Reader {
         // What is not UTF-8 matches no path that is: only those are taken.
         let text = String::from_utf8_lossy(&bytes);
         let mut rules = GitignoreBuilder::new(folder);
+        rules.case_insensitive(any_case).map_err(|_| Unknown)?;
         for line in text.trim_start_matches('\u{feff}').lines().filter(|line| !line.starts_with('#')) {
             let wildcards = line.bytes().filter(|byte| b"*?[{,".contains(byte)).count();
             if line.len() > PATTERN || wildcards > WILDCARDS {
@@ -121,6 +136,7 @@ impl Rules {
             git: nothing(),
             exclude: nothing(),
             user,
+            taper: nothing(),
             is_repository: false,
         };
         let mut folders: Vec<&Path> = Vec::new();
@@ -144,11 +160,12 @@ impl Rules {
             true => reader.read(&data_of(folder)?.join("info").join("exclude"), folder)?,
             false => Gitignore::empty(),
         };
-        if ignore.is_empty() && git.is_empty() && !is_repository {
+        let taper = reader.read_taper(folder)?;
+        if ignore.is_empty() && git.is_empty() && taper.is_empty() && !is_repository {
             return Ok(Arc::clone(self));
         }
         let (above, user) = (Some(Arc::clone(self)), Gitignore::empty());
-        Ok(Arc::new(Self { above, ignore, git, exclude, user, is_repository }))
+        Ok(Arc::new(Self { above, ignore, git, exclude, user, taper, is_repository }))
     }
 
     /// What is said of a path in this folder. The nearest rule of a kind counts; `.ignore` before `.gitignore`, that before
@@ -159,6 +176,9 @@ impl Rules {
         let mut is_over = false;
         let mut next = Some(self);
         while let Some(rules) = next {
+            if rules.taper.matched(path, is_folder).is_ignore() {
+                return Verdict::Ignored;
+            }
             ignore = ignore.or(rules.ignore.matched(path, is_folder));
             if !is_over {
                 git = git.or(rules.git.matched(path, is_folder));
@@ -174,6 +194,29 @@ impl Rules {
             Match::Whitelist(_) => Verdict::Kept,
         }
     }
+}
+
+/// Whether a `.taperignore` has a file: one beside it, or above it in its project, or above that in its repository. One that
+/// cannot be known has everything.
+pub(super) fn taper_excludes(root: Option<&Path>, file: &Path) -> bool {
+    let mut reader = Reader::new();
+    let mut within = root;
+    for folder in file.ancestors().skip(1) {
+        let excludes = match reader.read_taper(folder) {
+            Ok(rules) => rules.matched_path_or_any_parents(file, false).is_ignore(),
+            Err(Unknown) => true,
+        };
+        if excludes {
+            return true;
+        }
+        if within == Some(folder) {
+            within = None;
+        }
+        if within.is_none() && (root.is_none() || is_repository(folder)) {
+            break;
+        }
+    }
+    false
 }
 
 fn is_repository(folder: &Path) -> bool {

@@ -1,0 +1,141 @@
+//! Files that nothing is read of for other files, and in which nothing is suggested unasked: keys, certificates, files of
+//! secrets, and what a person or a project adds to them.
+//! It knows nothing of who asks.
+//!
+//! The list is in `excluded_files.txt`. The option `excluded-files` and the `.taperignore` files of a project, in the syntax of
+//! `.gitignore`, only add to it: each is matched on its own, so that a `!` lifts what the same list says, and nothing else.
+//! A `.taperignore` that cannot be read, because it is no plain file or too long, excludes its whole folder.
+
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+
+use super::crawl;
+
+/// The list that always holds: patterns of files, which are matched with the file's own path only, and of folders.
+static BUILT_IN: LazyLock<Option<(Gitignore, Gitignore)>> = LazyLock::new(|| {
+    let is_folder = |line: &&str| line.ends_with('/');
+    let lines = || include_str!("excluded_files.txt").lines().filter(|line| !line.starts_with('#'));
+    Some((matcher(lines().filter(|it| !is_folder(it))).ok()?, matcher(lines().filter(is_folder)).ok()?))
+});
+
+/// Who says that a file is excluded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Excluded {
+    /// The list that always holds.
+    BuiltIn,
+    /// The option `excluded-files`.
+    Option,
+    /// A `.taperignore`.
+    Project,
+}
+
+impl Excluded {
+    /// Why nothing is suggested, for a person.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::BuiltIn => "files with this name may hold secrets: nothing is suggested unasked",
+            Self::Option => "the option `excluded-files` has it: nothing is suggested unasked",
+            Self::Project => "the project's `.taperignore` has it: nothing is suggested unasked",
+        }
+    }
+}
+
+/// The lists that hold everywhere: the built-in one, and the option's.
+#[derive(Debug, Clone, Default)]
+pub struct ExcludedFiles {
+    patterns: Vec<String>,
+    option: Option<Arc<Gitignore>>,
+}
+
+impl PartialEq for ExcludedFiles {
+    fn eq(&self, other: &Self) -> bool {
+        self.patterns == other.patterns
+    }
+}
+
+impl Eq for ExcludedFiles {}
+
+impl ExcludedFiles {
+    /// With what a person adds.
+    ///
+    /// # Errors
+    /// The first pattern that is none.
+    pub fn new(patterns: Vec<String>) -> Result<Self, String> {
+        if patterns.is_empty() {
+            return Ok(Self::default());
+        }
+        let option = matcher(patterns.iter().map(String::as_str))?;
+        Ok(Self { patterns, option: Some(Arc::new(option)) })
+    }
+
+    /// Whether a file is excluded by its path: the whole one, or any end of it.
+    pub fn excludes(&self, path: &Path) -> Option<Excluded> {
+        let path = relative(path);
+        let built_in = match BUILT_IN.as_ref() {
+            Some((files, folders)) => {
+                files.matched(&path, false).is_ignore()
+                    || folders.matched_path_or_any_parents(&path, false).is_ignore()
+            }
+            // Without a list nothing may pass; a test sees to it that there is one.
+            None => true,
+        };
+        if built_in {
+            return Some(Excluded::BuiltIn);
+        }
+        let option = self.option.as_ref();
+        option.filter(|it| it.matched_path_or_any_parents(&path, false).is_ignore()).map(|_| Excluded::Option)
+    }
+
+    /// Whether a file on this disk is excluded: by its own path, or by the one that it is a link to. `root` is the folder of
+    /// its project.
+    pub fn excludes_on_disk(&self, root: Option<&Path>, path: &Path) -> Option<Excluded> {
+        let target = resolved(path);
+        let real_root = root.map(resolved);
+        let mut places = vec![(root, path)];
+        if target != path {
+            places.push((real_root.as_deref(), &target));
+        }
+        places.into_iter().find_map(|(root, path)| {
+            let inside = root.and_then(|root| path.strip_prefix(root).ok());
+            let listed = self.excludes(path).or_else(|| self.excludes(inside?));
+            listed.or_else(|| {
+                let root = root.filter(|_| inside.is_some());
+                crawl::is_excluded_by_project(root, path).then_some(Excluded::Project)
+            })
+        })
+    }
+}
+
+/// A matcher of patterns without regard to case.
+fn matcher<'a>(patterns: impl Iterator<Item = &'a str>) -> Result<Gitignore, String> {
+    let mut builder = GitignoreBuilder::new("");
+    builder.case_insensitive(true).map_err(|problem| problem.to_string())?;
+    for pattern in patterns {
+        builder.add_line(None, pattern).map_err(|problem| format!("`{pattern}` is no pattern: {problem}"))?;
+    }
+    builder.build().map_err(|problem| problem.to_string())
+}
+
+/// The path without what it begins at, and without `.` and `..`: matchers know of no root.
+fn relative(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(part) => out.push(part),
+            Component::ParentDir => drop(out.pop()),
+            Component::Prefix(_) | Component::RootDir | Component::CurDir => {}
+        }
+    }
+    out
+}
+
+/// Where a path leads to, also if the file itself is not there yet.
+fn resolved(path: &Path) -> PathBuf {
+    let parent = || Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?));
+    path.canonicalize().ok().or_else(parent).unwrap_or_else(|| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

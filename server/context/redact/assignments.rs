@@ -1,0 +1,628 @@
+//! Values beside a name that says that they are secret, in the forms in which languages and configurations write that.
+//! It knows nothing of which names those are, or of what a secret looks like.
+
+use std::ops::Range;
+use std::sync::LazyLock;
+
+use regex::bytes::{Regex, RegexBuilder};
+
+use super::names;
+use super::values::{self, Need};
+
+/// Whether words without quotes are values, as in a shell's script, or names, as in code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bare {
+    /// They are values.
+    Values,
+    /// They are names, but in strings and comments.
+    Names,
+}
+
+/// Bytes of a name, at most; of a value; and of what stands between them.
+const NAME: usize = 80;
+const VALUE: usize = 4096;
+
+/// What stands between a name and its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    /// `=`, `:`, `=>`, `:=`, `==`, `||`, and whatever else gives or compares.
+    Operator,
+    /// `: ` where nothing is quoted.
+    Colon,
+    /// `name(`, `("name", `.
+    Call,
+    /// Nothing but blanks.
+    Blank,
+    /// `--name value`.
+    Flag,
+    /// `<name>`.
+    Element,
+}
+
+// What may stand behind a name, beside operators.
+const PAIR: &str = concat!(
+    r#"^["']?(?:[ \t]+[\w-]{1,20}=["'][^"'\n]{0,60}["']){0,4}[ \t]*[,;]?\s{0,40}(?:-[ \t]+)?\\*["']?(?:default_)?[vV]alue\\*["']?[ \t]*(?:=>|[:=])[ \t]*"#,
+    r"|^</(?:key|name|string|Name|Key)>\s*<(?:string|value|Value)>",
+);
+const TYPED: &str = concat!(
+    r"^\??(?:[ \t]*:[ \t]*|[ \t]+(?:[Aa]s[ \t]+)?)(?:[\w&'. |?*:]|<[^<>=\n]*(?:<[^<>=\n]*>)?[^<>=\n]*>|\[[^\]=\n]*\]){1,60}?",
+    r"[ \t]*(?::=|=)[ \t\n]*[^=>~]",
+);
+const SETTER: &str = concat!(
+    r#"(?:define|setenv|putenv|set_?property|setdefault|set_?var|set|put|add|header|append|env|insert|arg|with|replace|"#,
+    r#"store|add_?header|set_?header|field|attr|entry|of|create_?secret)!?[ \t]*\([ \t\n]*$"#,
+);
+const WRAPPER: &str = concat!(
+    r"^(?:(?:new|await|ref|out)[ \t]+)?(?:[A-Za-z_][\w.:]{0,60}(?:<[\w, ]+>)?)(?:!?\(|\.new\(|::from\()[ \t\n]*"
+);
+const KEEPS: &str = concat!(
+    r"(?i)(?:^|[.:])(?:some|from|string|str|secret|secretstr|secretstring|zeroizing|bytes|bytearray|vec|quote|into|encode|just|",
+    r"arc|rc|box|cow|valueof|parse|password|token|tochararray|b64decode|decode|base64decode|unhexlify|fromhex|of|new|asbytes|",
+    r"securestring|literal|value|text|lit|buffer|atob|hex|getbytes|freeze|redact|plaintext|ok)$",
+);
+
+static EXPRESSIONS: LazyLock<Option<Expressions>> = LazyLock::new(|| {
+    let new = |it: &str| RegexBuilder::new(it).unicode(false).build().ok();
+    Some(Expressions {
+        pair: new(PAIR)?,
+        typed: new(TYPED)?,
+        setter: new(&format!("(?i){SETTER}"))?,
+        wrapper: new(WRAPPER)?,
+        keeps: new(KEEPS)?,
+        equals: new(r"^[ \t]*\.?(?:equals|eq|is|isEqualTo|compareTo|equalsIgnoreCase|contentEquals)[ \t]*\(")?,
+        next_argument: new(r#"^\)[ \t\n]*\.arg\("#)?,
+        joined: new(r"^[ \t]*(?:\+|\.\.?|<>|&|\\|\|\|)?[ \t]*\\?\r?\n?[ \t]*(?:\+|\.\.?|<>|&)?[ \t]*$")?,
+    })
+});
+
+struct Expressions {
+    pair: Regex,
+    typed: Regex,
+    setter: Regex,
+    wrapper: Regex,
+    keeps: Regex,
+    equals: Regex,
+    next_argument: Regex,
+    joined: Regex,
+}
+
+/// Whether there is anything to look with.
+pub(super) fn is_ready() -> bool {
+    EXPRESSIONS.is_some()
+}
+
+/// Looks for values beside names, in one text.
+pub(super) struct Assignments<'a> {
+    text: &'a str,
+    bytes: &'a [u8],
+    bare: Bare,
+    expressions: &'static Expressions,
+    /// Where the name that was looked at last ends.
+    seen: usize,
+    /// The line that was looked at last.
+    line: Line,
+    names: names::Names,
+    /// The name whose values are looked at.
+    name: Range<usize>,
+    /// Where strings of many lines begin and end; found when it is asked for.
+    triples: Option<Vec<usize>>,
+}
+
+impl<'a> Assignments<'a> {
+    pub(super) fn new(text: &'a str, bare: Bare) -> Option<Self> {
+        let expressions = EXPRESSIONS.as_ref()?;
+        let line = Line { range: 0..0, has_quote: false, is_comment: false };
+        let bytes = text.as_bytes();
+        Some(Self { text, bytes, bare, expressions, seen: 0, line, names: names::Names::default(), name: 0..0, triples: None })
+    }
+
+    /// Adds the values beside the name of which a part stands at `hit`.
+    pub(super) fn find(&mut self, hit: Range<usize>, found: &mut Vec<Range<usize>>) {
+        if hit.end <= self.seen {
+            return;
+        }
+        let end = self.name_end(hit.end);
+        self.seen = end;
+        let after = self.closed(end);
+        let next = after + blanks(&self.bytes[after..]);
+        if !self.may_give(hit.start, end, after, next) {
+            return;
+        }
+        let start = self.name_start(hit.start);
+        let Some((link, at)) = self.link(start, end, after, next) else { return };
+        let Some(need) = self.names.need(&self.text[start..end]) else { return };
+        self.name = start..end;
+        let plural = names::is_plural(&self.text[start..end]);
+        self.values(link, at, start, need, plural, found);
+    }
+
+    /// Whether anything about the line says that a value may follow: most names are rid of here.
+    fn may_give(&mut self, hit: usize, end: usize, after: usize, next: usize) -> bool {
+        let get = |at: usize| self.bytes.get(at).copied().unwrap_or(b'\n');
+        let byte = get(next);
+        let ends = matches!(byte, b'\n' | b'\r');
+        if matches!(byte, b')' | b';' | b']' | b'}' | b'>') && after == end && byte != b'>' {
+            return false;
+        }
+        if end >= self.line.range.end {
+            self.line = Line::at(self.bytes, hit);
+        }
+        let Line { range, has_quote, is_comment } = &self.line;
+        if *has_quote || *is_comment || self.bare == Bare::Values {
+            return true;
+        }
+        let is_flag = get(hit.wrapping_sub(1)) == b'-' || self.bytes[range.start..hit].windows(2).any(|it| it == b"--");
+        let is_element = byte == b'>' || byte == b'<';
+        // `NAME=value`, and an operator at the line's end.
+        let is_variable = byte == b'=' && next == after && !matches!(get(next + 1), b'=' | b'>' | b' ');
+        let goes_on = || self.bytes[next..range.end].trim_ascii_end().ends_with(b"=") || get(range.end.saturating_sub(2)) == b'(';
+        is_flag || is_element || is_variable || ends || goes_on() || self.is_in_triple(hit)
+    }
+
+    /// Where what closes the name ends: its quote, a bracket.
+    fn closed(&self, end: usize) -> usize {
+        let escapes = self.bytes[end..].iter().take_while(|&&it| it == b'\\').count();
+        let at = end + escapes;
+        let closers = self.bytes[at..].iter().take(4).take_while(|it| matches!(it, b'"' | b'\'' | b'`' | b']' | b'}'));
+        match closers.count() {
+            0 => end,
+            some => at + some,
+        }
+    }
+
+    fn is_name(byte: u8) -> bool {
+        byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
+    }
+
+    fn name_end(&self, from: usize) -> usize {
+        let mut end = from;
+        while end < self.bytes.len() && end - from < NAME {
+            let byte = self.bytes[end];
+            let joins = byte == b'-' && self.bytes.get(end + 1).is_some_and(u8::is_ascii_alphanumeric);
+            if !Self::is_name(byte) && !joins {
+                break;
+            }
+            end += 1;
+        }
+        (end..=self.bytes.len()).find(|&it| self.text.is_char_boundary(it)).unwrap_or(end)
+    }
+
+    fn name_start(&self, from: usize) -> usize {
+        let mut start = from;
+        while start > 0 && from - start < NAME {
+            let byte = self.bytes[start - 1];
+            if !Self::is_name(byte) && !matches!(byte, b'-' | b'.') {
+                break;
+            }
+            start -= 1;
+        }
+        (0..=start).rev().find(|&it| self.text.is_char_boundary(it)).unwrap_or(0)
+    }
+
+    fn is_flag(&self, start: usize, end: usize) -> bool {
+        self.text[start..end].starts_with("--")
+    }
+
+    /// What stands between the name and its value, and where that begins.
+    fn link(&self, start: usize, end: usize, after: usize, next: usize) -> Option<(Link, usize)> {
+        let rest = |at: usize| &self.bytes[at..self.bytes.len().min(at + 256)];
+        let Expressions { pair, typed, setter, equals, next_argument, .. } = self.expressions;
+        let quoted = after > end;
+        let byte = self.bytes.get(next).copied().unwrap_or(b'\n');
+        if byte == b'>' && next == end && start > 0 && self.bytes[start - 1] == b'<' {
+            return Some((Link::Element, end + 1));
+        }
+        if (quoted || matches!(byte, b'\n' | b'\r' | b'<' | b'v' | b'V'))
+            && let Some(it) = pair.find(rest(after))
+        {
+            return Some((Link::Operator, after + it.end()));
+        }
+        let may_be_typed = matches!(byte, b':' | b'?') || next > after && (Self::is_name(byte) || matches!(byte, b'*' | b'&' | b'['));
+        if !quoted
+            && may_be_typed
+            && rest(next).iter().take(90).take_while(|&&it| it != b'\n').any(|&it| it == b'=')
+            && let Some(it) = typed.find(rest(end))
+        {
+            return Some((Link::Operator, end + it.end() - 1));
+        }
+        if let Some(found) = operator(rest(next), next) {
+            return Some(found);
+        }
+        let is_flag = self.is_flag(start, end);
+        match byte {
+            b'.' | b'e' | b'i' | b'c' => {
+                if let Some(it) = equals.find(rest(after)) {
+                    return Some((Link::Operator, after + it.end()));
+                }
+            }
+            b')' if is_flag && quoted => {
+                return next_argument.find(rest(after)).map(|it| (Link::Flag, after + it.end()));
+            }
+            b'[' if !quoted => {
+                let index = self.bytes[next + 1..].iter().take(12).take_while(|it| it.is_ascii_alphanumeric()).count();
+                let behind = next + index + 2;
+                let behind = behind + blanks(&self.bytes[behind.min(self.bytes.len())..]);
+                return (self.bytes.get(next + index + 1) == Some(&b']')).then(|| operator(rest(behind), behind)).flatten();
+            }
+            b',' if quoted => {
+                let before = self.text[..start].trim_end_matches(['"', '\'', '`', '\\', ':']);
+                let before = &before.as_bytes()[before.len().saturating_sub(40)..];
+                let gives = is_flag || setter.is_match(before);
+                return Some((if gives { Link::Operator } else { Link::Call }, next + 1));
+            }
+            b'(' if !quoted => return Some((Link::Call, next + 1)),
+            // `string Password { get; set; } = `.
+            b'{' if !quoted => {
+                let end = next + self.bytes[next..].iter().take(60).position(|&it| it == b'}' || it == b'\n')?;
+                let behind = end + 1 + blanks(&self.bytes[(end + 1).min(self.bytes.len())..]);
+                let gives = self.bytes[end] == b'}' && self.bytes.get(behind) == Some(&b'=');
+                return gives.then_some((Link::Operator, behind + 1));
+            }
+            _ => {}
+        }
+        match () {
+            () if next == after => None,
+            () if is_flag => Some((Link::Flag, next)),
+            () => Some((Link::Blank, next)),
+        }
+    }
+
+    /// Adds the values that begin at `at`, if they are secrets.
+    fn values(&mut self, link: Link, at: usize, name: usize, need: Need, plural: bool, found: &mut Vec<Range<usize>>) {
+        let mut at = at;
+        let blank = |bytes: &[u8]| bytes.iter().take_while(|it| it.is_ascii_whitespace()).count();
+        let next = at + blank(&self.bytes[at..self.bytes.len().min(at + 200)]);
+        // On another line only what is quoted is the name's.
+        let same_line = !self.bytes[at..next].contains(&b'\n');
+        let need = match link {
+            Link::Call => need.max(Need::Mixed),
+            Link::Blank if need != Need::Password => Need::Random,
+            _ => need,
+        };
+        if same_line {
+            at = next;
+        } else if !self.is_quote(next) && !(self.bare == Bare::Values && link == Link::Colon) {
+            return;
+        } else {
+            at = next.min(self.bytes.len());
+        }
+        if link == Link::Element {
+            let end = self.bytes[at..].iter().position(|&it| it == b'<').map_or(self.bytes.len(), |it| at + it);
+            if self.bytes.get(end + 1) == Some(&b'/') && end - at < VALUE {
+                self.judge(at..end, need, found);
+            }
+            return;
+        }
+        if plural && matches!(self.bytes.get(at), Some(b'[' | b'{' | b'(')) {
+            return self.list(at, need.max(Need::Mixed), found);
+        }
+        while !self.is_quote(at) && matches!(self.bytes.get(at), Some(b'(' | b'{' | b'[' | b'&' | b'*' | b'@')) {
+            let inner = at + 1 + blank(&self.bytes[at + 1..self.bytes.len().min(at + 40)]);
+            if !self.is_quote(inner) && !matches!(self.bytes.get(inner), Some(b'(' | b'{' | b'[' | b'&' | b'*')) {
+                break;
+            }
+            at = inner;
+        }
+        let open = self.open_quote(at);
+        if let Some((close, _)) = self.quote(at) {
+            // The end of a string that speaks of it is no beginning of another.
+            if open != Some(close[0]) {
+                self.quoted(at, need, found);
+            }
+            return;
+        }
+        let rest = &self.bytes[at..self.bytes.len().min(at + 256)];
+        if let Some(it) = self.expressions.wrapper.find(rest).filter(|it| self.is_quote(at + it.end())) {
+            let called = rest[..it.end()].trim_ascii_end().trim_suffix_byte(b'(').trim_suffix_byte(b'!');
+            let keeps = self.expressions.keeps.is_match(called);
+            return self.quoted(at + it.end(), if keeps { need } else { Need::Random }, found);
+        }
+        self.bare_value(link, at, name, need, same_line, found);
+    }
+
+    /// Whether a string begins here, with the letters that some languages put before it.
+    fn is_quote(&self, at: usize) -> bool {
+        self.quote(at).is_some()
+    }
+
+    /// The string's quote and where its content begins.
+    fn quote(&self, at: usize) -> Option<(Vec<u8>, usize)> {
+        let rest = self.bytes.get(at..)?;
+        if rest.starts_with(b"[[") {
+            return Some((b"]]".to_vec(), at + 2));
+        }
+        let letters = rest.iter().take(3).take_while(|it| b"rRbBuUfFlLcC$@".contains(it)).count();
+        let hashes = rest[letters..].iter().take(4).take_while(|&&it| it == b'#').count();
+        let escapes = rest[letters + hashes..].iter().take(8).take_while(|&&it| it == b'\\').count();
+        let start = letters + hashes + escapes;
+        let quote = *rest.get(start).filter(|it| matches!(it, b'"' | b'\'' | b'`'))?;
+        let mut close = vec![b'\\'; escapes];
+        let triple = rest[start..].starts_with(&[quote; 3]);
+        close.extend(std::iter::repeat_n(quote, if triple { 3 } else { 1 }));
+        close.extend(std::iter::repeat_n(b'#', hashes));
+        Some((close, at + start + if triple { 3 } else { 1 }))
+    }
+
+    /// Judges a string, and what is joined to it.
+    fn quoted(&self, at: usize, need: Need, found: &mut Vec<Range<usize>>) {
+        let mut at = at;
+        for _ in 0..100 {
+            let Some((close, start)) = self.quote(at) else { return };
+            let (end, behind) = self.string_end(start, &close);
+            let count = found.len();
+            self.judge(start..end, need, found);
+            if found.len() == count {
+                return;
+            }
+            // `"a" + "b"`, and strings that stand below each other.
+            let rest = &self.bytes[behind..self.bytes.len().min(behind + 120)];
+            let Some(next) = rest.iter().position(|it| matches!(it, b'"' | b'\'' | b'`')) else { return };
+            let letters = rest[..next].iter().rev().take(2).take_while(|it| b"rbufRBUF".contains(it)).count();
+            if self.bare == Bare::Values || !self.expressions.joined.is_match(&rest[..next - letters]) {
+                return;
+            }
+            at = behind + next - letters;
+            let Some((close, start)) = self.quote(at) else { return };
+            let (_, after) = self.string_end(start, &close);
+            // The next name of a table.
+            if self.bytes[after..].trim_ascii_start().starts_with(b":") {
+                return;
+            }
+        }
+    }
+
+    /// Where a string's content ends, and where the string does.
+    fn string_end(&self, start: usize, close: &[u8]) -> (usize, usize) {
+        let many_lines = close.len() > 2 || close == b"]]" || close == b"`";
+        let limit = self.bytes.len().min(start + VALUE);
+        let mut at = start;
+        while at < limit {
+            let rest = &self.bytes[at..limit];
+            if rest.starts_with(close) {
+                return (at, at + close.len());
+            }
+            match rest[0] {
+                b'\\' if close[0] != b'\\' => at += 2,
+                b'\n' if !many_lines => return (at, at),
+                _ => at += 1,
+            }
+        }
+        let end = (at.min(self.bytes.len())..=self.bytes.len()).find(|&it| self.text.is_char_boundary(it));
+        let end = end.unwrap_or(self.bytes.len());
+        (end, end)
+    }
+
+    /// The quote of the string that is open at a place, as far as its line tells.
+    fn open_quote(&self, at: usize) -> Option<u8> {
+        let line = self.bytes[..at].iter().rposition(|&it| it == b'\n').map_or(0, |it| it + 1);
+        open_quote(&self.bytes[line..at])
+    }
+
+    /// The strings of a list.
+    fn list(&self, at: usize, need: Need, found: &mut Vec<Range<usize>>) {
+        let close = match self.bytes[at] {
+            b'[' => b']',
+            b'{' => b'}',
+            _ => b')',
+        };
+        let mut here = at + 1;
+        let limit = self.bytes.len().min(at + VALUE);
+        while here < limit && self.bytes[here] != close {
+            let byte = self.bytes[here];
+            if byte.is_ascii_whitespace() || matches!(byte, b',' | b';' | b'&') {
+                here += 1;
+                continue;
+            }
+            // Anything else than strings is no list of values.
+            let Some((quote, start)) = self.quote(here) else { return };
+            let (end, behind) = self.string_end(start, &quote);
+            if self.bytes[behind..].trim_ascii_start().first().is_some_and(|it| matches!(it, b':' | b'=')) {
+                return;
+            }
+            self.judge(start..end, need, found);
+            here = behind.max(here + 1);
+        }
+    }
+
+    /// A value without quotes.
+    fn bare_value(
+        &mut self,
+        link: Link,
+        at: usize,
+        name: usize,
+        need: Need,
+        same_line: bool,
+        found: &mut Vec<Range<usize>>,
+    ) {
+        let line = self.bytes[..name].iter().rposition(|&it| it == b'\n').map_or(0, |it| it + 1);
+        let before = &self.bytes[line..name];
+        let in_string = self.open_quote(at).is_some();
+        let in_comment = is_comment(before);
+        let spaced = self.bytes.get(at.wrapping_sub(1)).is_some_and(u8::is_ascii_whitespace);
+        let values = self.bare == Bare::Values || self.is_in_triple(name);
+        let need = match link {
+            Link::Call | Link::Blank if !values => return,
+            Link::Blank | Link::Call => return,
+            Link::Flag => need,
+            _ if in_string && link == Link::Operator => need,
+            _ if in_string && spaced => need.max(Need::Mixed),
+            _ if in_string => need,
+            _ if values => need,
+            _ if in_comment => need.max(Need::Mixed),
+            // `export NAME=value` in a text that is code otherwise.
+            _ if !spaced && link == Link::Operator && is_variable(before, &self.bytes[name..at]) => need,
+            _ => return,
+        };
+        let block = |it: &u8| matches!(it, b'|' | b'>');
+        if values && !in_string && link == Link::Colon && (!same_line || self.bytes.get(at).is_some_and(|it| block(it))) {
+            return self.indented(line, at, same_line, need, found);
+        }
+        let to_end = values && !in_string && (link == Link::Colon || spaced && link == Link::Operator);
+        let ends = |byte: u8| match byte {
+            b'\n' | b'\r' => true,
+            b'"' | b'\'' | b'`' => in_string || !to_end,
+            b' ' | b'\t' => !to_end,
+            b';' | b'&' | b'<' | b'>' | b'|' | b')' | b'}' | b',' => !to_end,
+            b'\\' => in_string,
+            _ => false,
+        };
+        let mut end = at + self.bytes[at..].iter().take(VALUE).take_while(|&&it| !ends(it)).count();
+        if to_end {
+            let value = &self.text[at..end];
+            end = at + value.find(" #").or_else(|| value.find(" ;")).unwrap_or(value.len());
+        }
+        let value = self.text[at..end].trim_end();
+        let starts = value.as_bytes().first().copied().unwrap_or(b' ');
+        // What a shell or YAML makes of it is no value; what is called is none either.
+        let refers = matches!(starts, b'$' | b'{' | b'[' | b'(' | b'<' | b'%' | b'`') && !in_string
+            || matches!(starts, b'*' | b'&' | b'!') && to_end
+            || starts == b'-' && link == Link::Flag
+            || value.contains(['(', '[']) && !values && !in_string;
+        if !refers {
+            self.judge(at..at + value.len(), need, found);
+        }
+    }
+
+    /// The lines below a name in YAML, as far as they stand further in.
+    fn indented(&self, line: usize, at: usize, same_line: bool, need: Need, found: &mut Vec<Range<usize>>) {
+        let indent = |line: &[u8]| line.iter().take_while(|&&it| it == b' ' || it == b'\t').count();
+        let outer = indent(&self.bytes[line..]);
+        let first = if same_line {
+            self.bytes[at..].iter().position(|&it| it == b'\n').map_or(self.bytes.len(), |it| at + it + 1)
+        } else {
+            self.bytes[..at].iter().rposition(|&it| it == b'\n').map_or(0, |it| it + 1)
+        };
+        let mut start = first;
+        for line in self.bytes[first..self.bytes.len().min(first + VALUE)].split_inclusive(|&it| it == b'\n') {
+            let inner = indent(line);
+            let content = line.trim_ascii();
+            if !content.is_empty() && inner <= outer {
+                return;
+            }
+            let from = start + inner;
+            start += line.len();
+            // A table below the name is another matter.
+            let names = content.windows(2).any(|it| it == b": ") || content.ends_with(b":");
+            let item = content.strip_prefix(b"- ").map_or(0, |it| content.len() - it.len());
+            if !content.is_empty() && !names && self.text.is_char_boundary(from + content.len()) {
+                self.judge(from + item..from + content.len(), need, found);
+            }
+        }
+    }
+
+    /// Whether it stands in a string of many lines.
+    fn is_in_triple(&mut self, at: usize) -> bool {
+        let text = self.text;
+        let triples = self.triples.get_or_insert_with(|| {
+            let mut all: Vec<usize> = Vec::new();
+            for quote in ["\"\"\"", "'''"] {
+                all.extend(text.match_indices(quote).map(|(at, _)| at));
+            }
+            all.sort_unstable();
+            all
+        });
+        triples.partition_point(|&it| it < at) % 2 == 1
+    }
+
+    fn judge(&self, range: Range<usize>, need: Need, found: &mut Vec<Range<usize>>) {
+        let Some(text) = self.text.get(range.clone()) else { return };
+        if !values::is_secret(text, need) || values::repeats(&self.text[self.name.clone()], text) {
+            return;
+        }
+        let separates = |it: char| it.is_whitespace() || matches!(it, ';' | ',');
+        if need != Need::Random || !text.contains(separates) {
+            found.push(range);
+            return;
+        }
+        // `Bearer …`, `name=…; other=…`: what was not drawn by lot stays.
+        let mut at = range.start;
+        for piece in text.split_inclusive(separates) {
+            let value = piece.trim_end_matches(separates);
+            let name = value.find('=').filter(|&it| it + 8 < value.len() && values::is_wordy(&value[..it]));
+            let from = name.map_or(0, |it| it + 1);
+            if values::is_random(&value[from..]) {
+                found.push(at + from..at + value.len());
+            }
+            at += piece.len();
+        }
+    }
+}
+
+/// What a line says of all names on it.
+struct Line {
+    range: Range<usize>,
+    has_quote: bool,
+    is_comment: bool,
+}
+
+impl Line {
+    fn at(bytes: &[u8], at: usize) -> Self {
+        let start = bytes[..at].iter().rposition(|&it| it == b'\n').map_or(0, |it| it + 1);
+        let end = bytes[at..].iter().position(|&it| it == b'\n').map_or(bytes.len(), |it| at + it + 1);
+        let line = &bytes[start..end];
+        let has_quote = line.iter().any(|it| matches!(it, b'"' | b'\'' | b'`')) || line.windows(2).any(|it| it == b"[[");
+        Self { range: start..end, has_quote, is_comment: is_comment(line) }
+    }
+}
+
+fn blanks(bytes: &[u8]) -> usize {
+    bytes.iter().take_while(|&&it| it == b' ' || it == b'\t').count()
+}
+
+/// An operator that gives a value, or compares with one, at the beginning of `rest`, which stands at `at`.
+fn operator(rest: &[u8], at: usize) -> Option<(Link, usize)> {
+    const OPERATORS: [&[u8]; 24] = [
+        b"===", b"!==", b"||=", b"??=", b"//=", b"==", b"!=", b"=>", b":=", b":-", b"||", b"??", b"?:", b"?=", b"+=", b"~=",
+        b".=", b"<-", b"<<", b"or ", b"eq ", b"!:", b"=", b":",
+    ];
+    // A match of a pattern, and `token::Kind`.
+    if rest.starts_with(b"=~") || rest.starts_with(b"::") {
+        return None;
+    }
+    let operator = OPERATORS.iter().find(|it| rest.starts_with(it))?;
+    let link = if operator.ends_with(b":") && operator.len() < 3 { Link::Colon } else { Link::Operator };
+    Some((link, at + operator.len()))
+}
+
+/// Cuts a byte off the end.
+trait TrimSuffixByte {
+    fn trim_suffix_byte(&self, byte: u8) -> &Self;
+}
+
+impl TrimSuffixByte for [u8] {
+    fn trim_suffix_byte(&self, byte: u8) -> &[u8] {
+        self.strip_suffix(&[byte]).unwrap_or(self)
+    }
+}
+
+/// The quote of the string that is open at the end of a line's beginning.
+fn open_quote(before: &[u8]) -> Option<u8> {
+    let mut open = None;
+    let mut at = 0;
+    while at < before.len() {
+        let byte = before[at];
+        match (open, byte) {
+            (_, b'\\') => at += 1,
+            (Some(quote), _) if byte == quote => open = None,
+            (None, b'"' | b'`') => open = Some(byte),
+            (None, b'\'') if at == 0 || !before[at - 1].is_ascii_alphanumeric() => open = Some(byte),
+            _ => {}
+        }
+        at += 1;
+    }
+    open
+}
+
+fn is_comment(before: &[u8]) -> bool {
+    let line = before.trim_ascii_start();
+    [&b"#"[..], b"//", b"*", b"/*", b"--", b";", b"<!--", b"%", b"REM ", b"\"\"\"", b"'''"].iter().any(|it| line.starts_with(it))
+        || [&b" # "[..], b" // ", b" -- "].iter().any(|mark| before.windows(mark.len()).any(|it| it == *mark))
+}
+
+/// Whether a line sets a variable of the environment.
+fn is_variable(before: &[u8], name: &[u8]) -> bool {
+    let before = before.trim_ascii();
+    let sets = [&b"export"[..], b"set", b"ENV", b"ARG", b"setx", b"env", b"-e", b"--env", b"--build-arg", b"RUN"];
+    let capital = !name.iter().any(u8::is_ascii_lowercase);
+    sets.iter().any(|it| before.ends_with(it)) || before.is_empty() && capital
+}

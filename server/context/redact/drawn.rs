@@ -1,0 +1,117 @@
+//! Long strings that look drawn by lot, whatever they are called: keys that no rule knows.
+//! It knows nothing of what stands around a string but its own line and the ones beside it.
+//!
+//! Ordinary code has such strings too: hashes, which are hexadecimal; data in base64, which say what they are once decoded, or
+//! go on over lines; alphabets. They stay.
+
+use std::ops::Range;
+
+use super::values::{decoded, entropy, is_run, is_wordy};
+
+/// Lengths of what may be a key.
+const LENGTHS: std::ops::RangeInclusive<usize> = 20..=128;
+
+/// What in front of a string says that everybody may know it.
+const PUBLIC: &[&str] = &[
+    "hash", "sha", "md5", "integrity", "digest", "checksum", "commit", "rev", "etag", "fingerprint", "uuid", "guid", "alphabet",
+    "charset", "chars", "digits", "data:", "base64,", "public", "pub_key", "pubkey", "nonce", "crc", "version", "ssh-",
+];
+
+/// How files that are written in base64 begin.
+const MAGIC: &[&[u8]] = &[
+    b"\x89PNG", b"GIF8", b"\xff\xd8\xff", b"%PDF", b"PK\x03\x04", b"\x1f\x8b", b"\0asm", b"wOF", b"\0\x01\0\0", b"OTTO", b"RIFF",
+    b"\x7fELF", b"BM", b"\0\0\x01\0", b"ID3", b"OggS", b"\x28\xb5\x2f\xfd", b"\x30\x82", b"\x00\x00\x00",
+];
+
+/// Adds the ranges of such strings.
+pub(super) fn find(text: &str, found: &mut Vec<Range<usize>>) {
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        if !IS_KEY[usize::from(bytes[at])] {
+            at += 1;
+            continue;
+        }
+        let start = at;
+        while at < bytes.len() && IS_KEY[usize::from(bytes[at])] {
+            at += 1;
+        }
+        if !LENGTHS.contains(&(at - start)) || start == 0 {
+            continue;
+        }
+        let quote = bytes[start - 1];
+        let closed = bytes.get(at) == Some(&quote) || bytes.get(at) == Some(&b'\\') && bytes.get(at + 1) == Some(&quote);
+        if matches!(quote, b'"' | b'\'' | b'`') && closed && is_drawn(&text[start..at]) && !is_public(text, start, at) {
+            found.push(start..at);
+        }
+    }
+}
+
+static IS_KEY: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut at = 0;
+    while at < 256 {
+        let byte = at as u8;
+        table[at] = byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'_' | b'=' | b'-' | b'.' | b'~');
+        at += 1;
+    }
+    table
+};
+
+fn is_drawn(value: &str) -> bool {
+    let body = value.trim_end_matches('=');
+    let count = |kind: fn(&u8) -> bool| body.bytes().filter(kind).count();
+    let (uppers, lowers, digits) =
+        (count(u8::is_ascii_uppercase), count(u8::is_ascii_lowercase), count(u8::is_ascii_digit));
+    let hexadecimal = body.bytes().all(|it| it.is_ascii_hexdigit() || it == b'-');
+    let several_kinds = uppers > 1 && lowers > 1 && digits > 1;
+    let one_case = body.len() >= 32 && digits > 4 && (uppers == 0 || lowers == 0);
+    if hexadecimal || !(several_kinds || one_case) {
+        return false;
+    }
+    // The three parts of a signed token; else a name or an address.
+    let dots = count(|&it| it == b'.');
+    if dots > 0 && (dots != 2 || body.len() < 40) || body.starts_with('/') || body.contains("//") {
+        return false;
+    }
+    let kind = |byte: u8| match byte {
+        b'A'..=b'Z' => 0,
+        b'a'..=b'z' => 1,
+        b'0'..=b'9' => 2,
+        _ => 3,
+    };
+    let changes = body.as_bytes().windows(2).filter(|pair| kind(pair[0]) != kind(pair[1])).count();
+    let least = if several_kinds { 40 } else { 25 };
+    changes * 100 >= (body.len() - 1) * least
+        && entropy(body) > if body.len() >= 32 { 3.9 } else { 3.6 }
+        && !is_run(body)
+        && body.split(['-', '_', '/', '+', '.']).any(|it| it.len() >= 16 && !is_wordy(it))
+        && !is_data(value)
+}
+
+/// Whether it says text, or how a file begins, in base64.
+fn is_data(value: &str) -> bool {
+    let Some(bytes) = decoded(value) else { return false };
+    let text = bytes.iter().filter(|it| matches!(it, b' '..=b'~' | b'\n' | b'\r' | b'\t')).count();
+    text * 100 >= bytes.len() * 90 || MAGIC.iter().any(|magic| bytes.starts_with(magic))
+}
+
+/// Whether the string is called something that everybody may know, or is a line of many.
+fn is_public(text: &str, start: usize, end: usize) -> bool {
+    let bytes = text.as_bytes();
+    let line = bytes[..start].iter().rposition(|&it| it == b'\n').map_or(0, |at| at + 1);
+    let before = &bytes[line.max(start.saturating_sub(80))..start];
+    let before = String::from_utf8_lossy(before).to_ascii_lowercase();
+    if PUBLIC.iter().any(|word| before.contains(word)) {
+        return true;
+    }
+    let after = bytes[end..].iter().position(|&it| it == b'\n').map_or(bytes.len(), |at| end + at + 1);
+    let next = bytes[after..].iter().position(|&it| it == b'\n').map_or(bytes.len(), |at| after + at);
+    let previous = bytes[..line.saturating_sub(1)].iter().rposition(|&it| it == b'\n').map_or(0, |at| at + 1);
+    // A line of data has no name.
+    let is_like_it = |line: &[u8]| {
+        let longest = line.split(|&it| !IS_KEY[usize::from(it)]).map(<[u8]>::len).max().unwrap_or(0);
+        end - start >= 40 && longest >= 40 && longest * 5 >= line.trim_ascii().len() * 4
+    };
+    is_like_it(&bytes[after..next]) || line > 0 && is_like_it(&bytes[previous..line - 1])
+}

@@ -1,0 +1,189 @@
+//! Which names say that the value beside them is secret.
+//! It knows nothing of values.
+
+use super::values::Need;
+
+/// What a name is searched for by: a part of every name that [`need`] knows.
+pub(super) const PARTS: &[&str] = &[
+    "pass", "pwd", "secret", "token", "key", "cred", "auth", "mnemonic", "seed", "salt", "cookie", "sess", "sid", "pw",
+    "pin", "otp", "jwt", "_pat", "sig", "kennwort", "losung", "senha", "contrase", "clave", "mdp", "mot_de", "motde",
+    "haslo", "wachtwoord", "parola", "heslo", "sifre", "密码", "密碼", "口令", "パスワード", "пароль", "비밀번호",
+];
+
+/// The last word of a password's name.
+const PASSWORDS: &[&str] = &[
+    "password", "passwords", "passwd", "passwort", "passphrase", "passphrases", "passcode", "pwd", "pw", "pswd", "psw",
+    "passw", "kennwort", "losungswort", "senha", "senhas", "contrasena", "contraseña", "clave", "mdp", "motdepasse",
+    "haslo", "wachtwoord", "parola", "heslo", "sifre", "requirepass", "masterauth", "userpass", "dbpass", "密码", "密碼",
+    "口令", "パスワード", "пароль", "비밀번호", "mnemonic", "mnemonics",
+];
+
+/// Words that make a key one that opens something.
+const KEYS: &[&str] = &[
+    "api", "apis", "secret", "private", "access", "auth", "encryption", "encrypt", "decryption", "decrypt", "signing",
+    "sign", "signature", "hmac", "jwt", "aes", "crypto", "cipher", "shared", "client", "consumer", "deploy", "subscription",
+    "priv", "psk", "preshared", "wpa", "webhook", "integration", "ssh", "rsa", "gpg", "pgp", "tls", "ssl", "bearer", "oauth",
+];
+/// Words that may do so: the value has to look like one.
+const PERHAPS_KEYS: &[&str] = &[
+    "account", "storage", "master", "session", "service", "app", "application", "host", "license", "licence", "server",
+    "root", "admin", "user", "function", "functions", "cookie", "nonce", "in", "security", "secure", "write", "read", "team",
+    "project", "ingest", "ingestion", "instrumentation", "wallet", "stripe", "openai", "anthropic", "aws", "azure", "gcp",
+    "google", "github", "twilio", "sendgrid", "mailgun", "datadog", "dd", "sentry", "algolia", "maps", "unlock", "symmetric",
+];
+/// Words that make a key one that everybody may know.
+const PUBLIC: &[&str] = &["public", "pub", "publishable", "foreign", "primary", "sort", "partition", "cache", "hot"];
+
+/// Words that make a token more than a word of a language.
+const TOKENS: &[&str] = &[
+    "auth", "authentication", "authorization", "access", "refresh", "api", "bearer", "session", "oauth", "oauth2", "bot",
+    "github", "gh", "gitlab", "slack", "discord", "telegram", "hf", "hugging", "huggingface", "npm", "pypi", "aws", "azure",
+    "gcp", "google", "client", "user", "admin", "deploy", "webhook", "jwt", "personal", "private", "vault", "root", "upload",
+    "publish", "ci", "sonar", "codecov", "openai", "secret", "service", "security", "login", "csrf", "xsrf", "verify",
+    "verification", "reset", "device", "push", "registry", "influx", "grafana", "heroku", "cloudflare", "cf", "do",
+    "digitalocean", "stripe", "twilio", "notion", "linear", "jira", "confluence", "atlassian", "circleci", "travis", "snyk",
+    "sentry", "datadog", "mapbox", "figma", "npmrc", "runner", "kube", "kubernetes", "k8s", "argocd", "consul", "nomad",
+    "terraform", "tfe", "ngrok", "fly", "vercel", "netlify", "supabase", "railway", "render",
+];
+
+/// Whose a password is: `user_pass`, but not `render_pass`.
+const OWNERS: &[&str] = &[
+    "user", "db", "database", "smtp", "mail", "email", "mysql", "pg", "postgres", "sql", "redis", "mongo", "rabbitmq",
+    "ftp", "sftp", "ssh", "ldap", "admin", "root", "auth", "basic", "login", "proxy", "http", "imap", "wifi", "wpa", "master",
+    "my", "new", "old", "key", "store", "keystore", "truststore", "account", "service", "app", "api", "mqtt", "amqp", "vnc",
+    "sudo", "jdbc", "oracle", "host", "remote", "server", "client", "test", "default",
+];
+
+/// What is said behind the word that matters.
+const AFTER: &[&str] = &[
+    "prod", "production", "dev", "development", "test", "tests", "testing", "staging", "stage", "live", "sandbox", "local",
+    "value", "val", "values", "str", "string", "text", "txt", "plain", "plaintext", "cleartext", "clear", "base", "default",
+    "old", "new", "current", "raw", "b64", "base64", "hex", "encoded", "main", "backup", "prd", "stg", "qa", "uat", "bytes",
+    "data", "primary", "secondary", "master", "real", "env", "var", "literal", "const", "v1", "v2", "v3", "content",
+];
+
+/// What of a secret is told by its hash.
+const HASHES: &[&str] = &["hash", "hashed", "digest", "salt", "encrypted", "enc", "crypt", "md5", "sha1", "sha256", "sha512"];
+
+/// Judges names; keeps its memory from one to the next.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    lower: String,
+    ends: Vec<usize>,
+}
+
+impl Names {
+    /// What the value beside this name must be like to be taken out; `None` where the name says nothing.
+    pub(super) fn need(&mut self, name: &str) -> Option<Need> {
+        // `config.api.key`: what stands before a dot says something of a word that says little.
+        let own = name.rsplit('.').next().unwrap_or(name);
+        let says_little = ["key", "keys", "pass"].iter().any(|it| own.eq_ignore_ascii_case(it));
+        split(if says_little { name } else { own }, &mut self.lower, &mut self.ends);
+        let mut all = [""; 16];
+        let mut count = 0;
+        let mut start = 0;
+        // Of a very long name, the last words.
+        let skipped = self.ends.len().saturating_sub(all.len());
+        for (at, &end) in self.ends.iter().enumerate() {
+            if at >= skipped {
+                all[count] = &self.lower[start..end];
+                count += 1;
+            }
+            start = end;
+        }
+        need(&all[..count])
+    }
+}
+
+/// What the value beside this name must be like to be taken out; `None` where the name says nothing.
+fn need(all: &[&str]) -> Option<Need> {
+    let mut said = all;
+    while let [rest @ .., last] = said
+        && !rest.is_empty()
+        && (AFTER.contains(last) || last.bytes().all(|it| it.is_ascii_digit()))
+    {
+        said = rest;
+    }
+    let [rest @ .., last] = said else { return None };
+    let last = last.trim_end_matches(|it: char| it.is_ascii_digit());
+    let among = |list: &[&str]| rest.iter().any(|word| list.contains(word));
+    if PASSWORDS.contains(&last) || last.ends_with("password") || last.ends_with("passwd") || last.ends_with("pwd") {
+        return Some(Need::Password);
+    }
+    if HASHES.contains(&last) {
+        let of_a_secret = all.iter().any(|it| it.contains("pass") || *it == "secret" || *it == "pwd");
+        return (of_a_secret || last == "salt").then_some(Need::Random);
+    }
+    if let Some(before) = last.strip_suffix("pass") {
+        let owned = among(OWNERS) || OWNERS.contains(&before);
+        return Some(if owned { Need::Password } else { Need::Random });
+    }
+    if last.ends_with("secret") || last == "secrets" {
+        return Some(Need::Plain);
+    }
+    if let Some(before) = last.strip_suffix("token").or_else(|| last.strip_suffix("tokens")) {
+        let known = among(TOKENS) || TOKENS.contains(&before);
+        return Some(if known { Need::Plain } else { Need::Random });
+    }
+    if let Some(before) = last.strip_suffix("key").or_else(|| last.strip_suffix("keys")) {
+        if among(PUBLIC) || PUBLIC.contains(&before) {
+            return None;
+        }
+        let opens = |list: &[&str]| among(list) || list.contains(&before);
+        return match () {
+            () if opens(KEYS) => Some(Need::Plain),
+            () if opens(PERHAPS_KEYS) => Some(Need::Random),
+            () => None,
+        };
+    }
+    let of_one_time = |it: &&str| ["totp", "otp", "mfa", "2fa", "hotp"].contains(it);
+    match last {
+        "seed" | "phrase" if rest.iter().any(of_one_time) => Some(Need::Plain),
+        "phrase" if among(&["seed", "recovery", "pass", "secret"]) => Some(Need::Password),
+        "pin" if among(&["sim", "card", "user", "login", "security", "door", "bank"]) => Some(Need::Password),
+        "id" if among(&["private", "session", "sess"]) => Some(Need::Random),
+        "credential" | "credentials" | "creds" | "cred" | "auth" | "authorization" | "cookie" | "cookies" | "seed" | "otp"
+        | "jwt" | "pat" | "sig" | "signature" | "pin" | "psk" => Some(Need::Random),
+        "sid" | "sessid" | "sessionid" | "jsessionid" | "phpsessid" | "session" | "totp" => Some(Need::Random),
+        _ => None,
+    }
+}
+
+/// Whether a name is one of several values.
+pub(super) fn is_plural(name: &str) -> bool {
+    name.trim_end_matches(|it: char| !it.is_alphanumeric()).ends_with(['s', 'S'])
+}
+
+/// The words of a name in lower case: `AWS_SECRET_ACCESS_KEY`, `clientSecret`, `X-Api-Key`.
+pub(super) fn words(name: &str) -> Vec<String> {
+    let (mut lower, mut ends) = (String::new(), Vec::new());
+    split(name, &mut lower, &mut ends);
+    let starts = [0].into_iter().chain(ends.iter().copied());
+    starts.zip(&ends).map(|(start, &end)| lower[start..end].to_owned()).collect()
+}
+
+/// The words of a name, one behind the other, and where each ends.
+fn split(name: &str, lower: &mut String, ends: &mut Vec<usize>) {
+    lower.clear();
+    ends.clear();
+    let mut before = None::<char>;
+    let mut characters = name.chars().peekable();
+    while let Some(c) = characters.next() {
+        let next_is_lower = characters.peek().is_some_and(|next| next.is_lowercase());
+        let starts = c.is_uppercase()
+            && before.is_some_and(|before| {
+                before.is_lowercase() || before.is_numeric() || before.is_uppercase() && next_is_lower
+            });
+        let open = lower.len() > ends.last().copied().unwrap_or(0);
+        if (starts || !c.is_alphanumeric()) && open {
+            ends.push(lower.len());
+        }
+        if c.is_alphanumeric() {
+            lower.extend(c.to_lowercase());
+        }
+        before = Some(c);
+    }
+    if lower.len() > ends.last().copied().unwrap_or(0) {
+        ends.push(lower.len());
+    }
+}

@@ -1,0 +1,120 @@
+//! Shapes of secrets as data: expressions that are tried where one of their keywords stands.
+//! It knows nothing of what a name says about the value beside it.
+
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use regex::bytes::{Regex, RegexBuilder};
+use serde::Deserialize;
+
+use super::values::{self, Need};
+
+/// The rules of gitleaks, and our own.
+const TABLES: [&str; 2] = [include_str!("gitleaks.toml"), include_str!("rules.toml")];
+
+/// Bytes from a keyword on that an expression sees, where its rule does not say.
+const AHEAD: usize = 1024;
+
+/// One row of a table.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rule {
+    pub(super) id: String,
+    pub(super) keywords: Vec<String>,
+    #[serde(default)]
+    back: usize,
+    ahead: Option<usize>,
+    #[serde(default)]
+    word: bool,
+    check: Option<Check>,
+    regex: String,
+    #[serde(skip)]
+    compiled: OnceLock<Option<Regex>>,
+}
+
+/// What else must hold of what was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Check {
+    Password,
+    Plain,
+    Random,
+    Basic,
+    Contextual,
+}
+
+#[derive(Deserialize)]
+struct Table {
+    rules: Vec<Rule>,
+}
+
+/// All rules, as far as they can be read: a test sees to it that all can.
+pub(super) fn all() -> Option<Vec<Rule>> {
+    let mut rules = Vec::new();
+    for table in TABLES {
+        rules.extend(toml::from_str::<Table>(table).ok()?.rules);
+    }
+    Some(rules)
+}
+
+impl Rule {
+    /// The expression, compiled when it is needed first: most never are.
+    pub(super) fn regex(&self) -> Option<&Regex> {
+        let compile = || {
+            let written = if self.searches() { self.regex.clone() } else { format!("^(?:{})", self.regex) };
+            RegexBuilder::new(&written).unicode(false).size_limit(4 << 20).build().ok()
+        };
+        self.compiled.get_or_init(compile).as_ref()
+    }
+
+    fn searches(&self) -> bool {
+        self.back > 0 || self.ahead.is_some()
+    }
+
+    /// Adds the secrets at a keyword that begins at `at`.
+    ///
+    /// `None` where the expression cannot be compiled.
+    pub(super) fn find(&self, text: &str, at: usize, found: &mut Vec<Range<usize>>) -> Option<()> {
+        let bytes = text.as_bytes();
+        if self.word && at > 0 && (bytes[at - 1].is_ascii_alphanumeric() || bytes[at - 1] == b'_') {
+            return Some(());
+        }
+        let start = at - self.back.min(at);
+        let end = bytes.len().min(at + self.ahead.unwrap_or(AHEAD));
+        let regex = self.regex()?;
+        let window = &bytes[start..end];
+        let mut from = 0;
+        while let Some(captures) = regex.captures_at(window, from) {
+            let whole = captures.get(0)?;
+            let secret = captures.iter().skip(1).flatten().next().unwrap_or(whole);
+            let range = inside(text, start + secret.start()..start + secret.end());
+            if self.check.is_none_or(|check| check.holds(&text[range.clone()])) {
+                found.push(range);
+            }
+            from = whole.end().max(from + 1);
+            if !self.searches() || from > window.len() {
+                break;
+            }
+        }
+        Some(())
+    }
+}
+
+/// The range, widened to whole characters: the expressions match bytes.
+fn inside(text: &str, range: Range<usize>) -> Range<usize> {
+    let start = (0..=range.start).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+    let end = (range.end..=text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
+    start..end
+}
+
+impl Check {
+    fn holds(self, found: &str) -> bool {
+        match self {
+            Self::Password => values::is_secret(found, Need::Password),
+            Self::Plain => values::is_secret(found, Need::Plain),
+            Self::Random => values::is_secret(found, Need::Random),
+            Self::Basic => values::is_basic(found),
+            Self::Contextual => found.bytes().any(|it| it.is_ascii_digit()) && values::entropy(found) > 2.5,
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Both sides of redaction: what must go, and what must stay to the byte, as tables that anyone can add to.
+//! It knows nothing of how secrets are found.
+
+use super::*;
+
+const SECRETS: &str = include_str!("../../../tests/redaction/secrets.txt");
+const ORDINARY: &str = include_str!("../../../tests/redaction/ordinary.txt");
+
+/// Name, language and text of each case of a table.
+fn cases(table: &str) -> Vec<(&str, Bare, &str)> {
+    let cases = table.split("\n== ").skip(1).map(|case| {
+        let (head, text) = case.split_once('\n').unwrap_or((case, ""));
+        let (name, language) = head.split_once(" | ").unwrap_or_else(|| panic!("no language: {head}"));
+        let language = taper_grammars::by_id(language).unwrap_or_else(|| panic!("unknown language: {head}"));
+        (name, Bare::of(language), text)
+    });
+    cases.collect()
+}
+
+/// The text of a case as it would stand in a file, what must be left of it, and its secrets.
+fn marked(case: &str) -> (String, String, Vec<String>) {
+    let (mut text, mut left, mut secrets) = (String::new(), String::new(), Vec::new());
+    for (at, part) in case.split(['«', '»']).enumerate() {
+        if at % 2 == 0 {
+            text.push_str(part);
+            left.push_str(part);
+            continue;
+        }
+        let secret = part.replace('·', "");
+        text.push_str(&secret);
+        left.push_str(REDACTED);
+        left.push_str(&"\n".repeat(secret.matches('\n').count()));
+        secrets.push(secret);
+    }
+    (text, left, secrets)
+}
+
+#[test]
+fn secrets_of_every_kind_are_redacted_and_nothing_beside_them() {
+    let cases = cases(SECRETS);
+    assert!(cases.len() >= 200, "{} kinds", cases.len());
+    let mut faults = Vec::new();
+    for (name, bare, case) in cases {
+        let (text, left, secrets) = marked(case);
+        assert!(!secrets.is_empty(), "{name}: nothing is marked");
+        let redacted = redact(&text, bare).unwrap_or_default();
+        if redacted != left {
+            faults.push(format!("{name}:\n  expected {left:?}\n  got      {redacted:?}"));
+        }
+    }
+    assert!(faults.is_empty(), "{} of the kinds pass:\n{}", faults.len(), faults.join("\n"));
+}
+
+#[test]
+fn secrets_are_redacted_wherever_in_a_file_they_stand() {
+    // Beside each other, and at the file's two ends: no case hides the next one.
+    for bare in [Bare::Names, Bare::Values] {
+        let all: Vec<_> = cases(SECRETS).into_iter().filter(|(_, it, _)| *it == bare).collect();
+        for (first, second) in all.iter().zip(all.iter().skip(1)) {
+            let ((a, _, mut secrets), (b, _, others)) = (marked(first.2), marked(second.2));
+            secrets.extend(others);
+            for text in [format!("{a}\n\n---\n{b}"), format!("{a}\r\n\r\n---\r\n{b}\r\n")] {
+                let redacted = redact(&text, bare).unwrap_or_default();
+                assert_eq!(redacted.matches('\n').count(), text.matches('\n').count(), "{}", first.0);
+                for secret in secrets.iter().filter(|it| it.len() > 6) {
+                    assert!(!redacted.contains(secret.as_str()), "{}, {}: {redacted}", first.0, second.0);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn ordinary_code_stays_as_it_is() {
+    let cases = cases(ORDINARY);
+    let lines: usize = cases.iter().map(|(_, _, text)| text.lines().count()).sum();
+    assert!(lines >= 150, "{lines} lines");
+    let mut faults = Vec::new();
+    for (_, bare, text) in cases {
+        for line in text.lines().chain([text]) {
+            let redacted = redact(line, bare).unwrap_or_default();
+            if redacted != line {
+                faults.push(format!("  {line}\n  became {redacted}"));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn this_projects_own_code_stays_as_it_is() {
+    for text in [
+        include_str!("../index.rs"),
+        include_str!("../crawl.rs"),
+        include_str!("../../suggest.rs"),
+        include_str!("../../prompt/template.rs"),
+        include_str!("../../engine/tokens.rs"),
+        include_str!("../../engine/models.rs"),
+        include_str!("../../../Cargo.lock"),
+        include_str!("../../../editors/vscode/package-lock.json"),
+    ] {
+        let redacted = redact(text, Bare::Names).unwrap_or_default();
+        for (line, before) in redacted.lines().zip(text.lines()) {
+            assert_eq!(line, before);
+        }
+    }
+}
+
+#[test]
+fn every_rule_can_be_compiled_and_begins_at_its_keyword() {
+    let rules = rules::all().unwrap_or_default();
+    assert!(rules.len() > 250, "{}", rules.len());
+    for rule in &rules {
+        assert!(rule.regex().is_some(), "{}: the expression is none", rule.id);
+        assert!(!rule.keywords.is_empty(), "{}: no keyword", rule.id);
+        for keyword in &rule.keywords {
+            assert_eq!(*keyword, keyword.to_lowercase(), "{}", rule.id);
+        }
+    }
+}
+
+#[test]
+fn hostile_text_costs_no_more_than_its_length() {
+    // What each way looks for, again and again: the work is bounded for each, or this test does not end.
+    for piece in [
+        "password = \"", "token: ", "://a:", "-----BEGIN PRIVATE KEY-----", "kind: Secret\n", "\"kty\"", "<modulus>", "passwords = [",
+        "secret = (", "eyJ", "\"\"\"token=", "a\\", "password\\", "key_", "secret\u{f02a2}", "пароль=", "curl -u ", "mysql ", "A/", "'",
+        "data:\n  ", "Authorization: ", "PuTTY Private-Lines: 1\n", "$ANSIBLE_VAULT\n", "password:\n ", "name: PASSWORD\n",
+    ] {
+        let text = piece.repeat((64 << 10) / piece.len());
+        for bare in [Bare::Names, Bare::Values] {
+            let redacted = redact(&text, bare).unwrap_or_default();
+            assert_eq!(redacted.matches('\n').count(), text.matches('\n').count(), "{piece:?}");
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! Whether a value may be a secret, or is a word, a sentence, a path, a reference to where the secret is kept.
+//! It knows nothing of names: what a value must be like is said by whoever asks.
+
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+use super::names;
+
+/// What a value must be like to be taken for a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Need {
+    /// Of a password: anything that is no word about passwords, no sentence and no reference.
+    Password,
+    /// Of a key or a token: the same, but not very short.
+    Plain,
+    /// In a comment, or where a word would be as likely: more than letters.
+    Mixed,
+    /// Of a name that says little: it must look as if drawn by lot.
+    Random,
+}
+
+/// Words for secrets, and for what one is told about them: names, not values.
+const NOUNS: &[&str] = &[
+    "password", "passwords", "passwd", "passwort", "passphrase", "pass", "pwd", "secret", "secrets", "token", "tokens",
+    "key", "keys", "credential", "credentials", "creds", "auth", "authorization", "authentication", "cookie", "apikey",
+    "kennwort", "senha", "clave", "contrasena", "contraseña", "mdp", "haslo", "wachtwoord", "parola", "heslo", "sifre",
+    "csrfmiddlewaretoken", "string", "str", "text", "required", "optional", "nullable", "boolean", "bool", "number",
+    "varchar", "char", "hidden", "hashed", "encrypted", "confirmed", "sometimes", "min", "max", "true", "false", "none",
+    "null", "nil", "undefined", "input", "field", "form", "label", "bearer", "basic", "digest", "include", "omit", "origin",
+    "same", "email", "username", "redacted", "masked", "prompt", "empty", "unset", "missing", "invalid", "unknown",
+];
+/// Words beside these in a name.
+const BESIDE: &[&str] = &[
+    "user", "db", "database", "access", "refresh", "client", "api", "id", "name", "header", "csrf", "xsrf", "x", "new", "old",
+    "current", "confirm", "confirmation", "private", "public", "session", "oauth", "jwt", "login", "admin", "account", "aws",
+    "github", "value", "type", "file", "path", "url", "app", "service", "master", "signing", "encryption", "shared", "env",
+    "config", "settings", "and", "or", "is", "has", "the", "reset", "hash", "smtp", "mail", "redis", "postgres", "mysql",
+    "proxy", "http", "https", "server", "provider", "manager", "store", "storage", "get", "set", "with", "from", "to", "for",
+    "mode", "level", "error", "grant", "code", "uri", "ref", "in", "at", "on", "of", "by", "not", "length", "strength", "meter",
+    "icon", "visible", "toggle", "show", "hide", "change", "forgot", "forgotten", "update", "create", "delete", "verify",
+];
+/// Words of a value that is to be replaced.
+const PLACEHOLDERS: &[&str] = &[
+    "your", "yours", "placeholder", "example", "changeme", "change", "replace", "replaceme", "insert", "todo", "fixme", "dummy",
+    "fake", "here", "redacted", "removed", "fill", "enter", "put", "paste", "goes", "xxx", "xxxx", "foo", "bar", "baz", "lorem",
+];
+/// Words that make a sentence.
+const SAYING: &[&str] = &[
+    "the", "a", "an", "is", "are", "was", "your", "you", "enter", "please", "must", "not", "for", "of", "to", "with", "from",
+    "and", "or", "no", "be", "at", "least", "this", "that", "if", "when", "has", "have", "cannot", "can", "de", "la", "le", "el",
+    "der", "die", "das", "ist", "do", "da", "il", "du", "en", "votre", "su", "tu", "ihr", "dein", "bitte", "new", "current",
+    "invalid", "wrong", "incorrect", "missing", "required", "forgot", "reset", "confirm", "show", "hide", "change", "in", "on",
+];
+/// Letters with digits that are words.
+const TERMS: &[&str] = &[
+    "sha1", "sha224", "sha256", "sha384", "sha512", "md5", "base64", "base32", "base16", "base58", "utf8", "utf16", "utf32",
+    "oauth1", "oauth2", "http2", "http3", "ipv4", "ipv6", "x509", "rs256", "hs256", "es256", "ps256", "hs384", "hs512", "rs512",
+    "ed25519", "x25519", "curve25519", "secp256k1", "secp256r1", "p256", "aes128", "aes192", "aes256", "k8s", "i18n", "l10n",
+    "a11y", "x86", "arm64", "amd64", "x64", "win32", "win64", "bcrypt", "argon2id", "argon2i", "pbkdf2", "rc4", "chacha20",
+    "poly1305", "rfc", "iso8601", "rfc3339", "rfc2822", "pkcs1", "pkcs8", "pkcs12", "utf8mb4", "latin1", "es5", "es6", "es2015",
+];
+
+static REFERENCES: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    Regex::new(concat!(
+        r"\$\{\{[^}]*\}\}|\$\{[^}]*\}|\{\{[^}]*\}\}|#\{[^}]*\}|\$\([^)]*\)|<%[^%]*%>|\{%[^%]*%\}|\\\([^)]*\)",
+        r"|%\(\w+\)[a-z]|\{[A-Za-z_][\w.\[\]:!]*\}|\{\d*\}|%[sdvqr@]",
+    ))
+    .ok()
+});
+
+/// A whole value that says where the secret is.
+static WHOLE_REFERENCE: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    Regex::new(concat!(
+        r"^(?:\$[A-Za-z_]\w*|\$env:\w+|\$\d|:[a-z_]\w*|\?|@\w+@|%[A-Z_]\w*%|<[^>]*>|\[[^\]]*\]|&lt;.*",
+        r"|(?i:env|vault|op|ssm|arn|file|keyring|keychain|secretsmanager|secretref|ref|asset|http|https|gs|s3|projects|bao|akv)[:/].*",
+        r"|(?i:__\w+__)|[A-Za-z]:\\.*|~?/[\w.@~/ -]*|\.{1,2}/.*",
+        r"|[\w./@-]+\.(?:json|ya?ml|toml|pem|key|crt|cer|txt|env|ini|conf|cfg|p12|pfx|jks|py|js|ts|rb|go|rs|java|php|html?|css|md|xml|log|properties|db))$",
+    ))
+    .ok()
+});
+
+/// Whether a value may be a secret that is kept under a name with this need.
+pub(super) fn is_secret(value: &str, need: Need) -> bool {
+    let value = value.trim();
+    let rest = without_references(value);
+    let is_rest = rest.len() < value.len();
+    let rest = rest.trim();
+    // What stands beside a reference is mostly more of the same.
+    let need = if is_rest { Need::Random } else { need };
+    let length = rest.chars().count();
+    if length < 3 || refers(rest) || is_filler(rest) {
+        return false;
+    }
+    match need {
+        Need::Password => !is_said(rest),
+        Need::Plain => length > 3 && !is_said(rest),
+        Need::Mixed => length > 4 && is_mixed(rest) && !is_said(rest),
+        Need::Random => rest.split([' ', ';', ',', '\t', '\n']).any(is_random),
+    }
+}
+
+fn without_references(value: &str) -> Cow<'_, str> {
+    // Without the expression, nothing is taken for a reference.
+    REFERENCES.as_ref().map_or(Cow::Borrowed(value), |it| it.replace_all(value, ""))
+}
+
+fn refers(value: &str) -> bool {
+    let matches = WHOLE_REFERENCE.as_ref().is_some_and(|it| it.is_match(value));
+    // A path has words; a key that begins with a slash has none.
+    matches && (value.contains("://") || is_wordy(value) || !value.starts_with(['/', '~']))
+}
+
+/// Whether a value only repeats the name that it is given to, as the tables of names do.
+pub(super) fn repeats(name: &str, value: &str) -> bool {
+    let plain = |it: &str| it.replace("\\0", "").chars().filter(|it| it.is_alphanumeric()).flat_map(char::to_lowercase).collect::<String>();
+    let said = plain(value);
+    said.len() > 7 && is_wordy(value) && plain(name).contains(&said)
+}
+
+/// `xxxx`, `****`, `....`, `0000`: one character again and again, whatever stands between.
+fn is_filler(value: &str) -> bool {
+    let mut characters = value.chars().filter(|it| !matches!(it, '-' | '_' | ' ' | '.'));
+    match characters.next() {
+        None => true,
+        Some(first) => characters.all(|it| it.eq_ignore_ascii_case(&first)),
+    }
+}
+
+/// Whether a value is a word about secrets, a sentence, or something to be replaced.
+fn is_said(value: &str) -> bool {
+    if value.contains(char::is_whitespace) {
+        return is_sentence(value);
+    }
+    // Words of a script without blanks between them.
+    if value.chars().all(|it| !it.is_ascii() && (it.is_alphabetic() || it == 'ー')) {
+        return true;
+    }
+    let words = names::words(value);
+    let is = |list: &[&str], word: &str| list.contains(&word);
+    let counted = |word: &str| word.len() <= 3 && word.bytes().all(|it| it.is_ascii_digit());
+    let about = words.iter().all(|it| is(NOUNS, it) || is(BESIDE, it) || counted(it))
+        && words.iter().any(|it| is(NOUNS, it));
+    // `password1` is one, `min:8` is none.
+    let about = about && !value.chars().any(|it| matches!(it, '!' | '@' | '#' | '$' | '%' | '^' | '&' | '*' | '~' | '+'));
+    let stands_for = is_wordy(value) && words.iter().any(|it| is(PLACEHOLDERS, it));
+    about || stands_for
+}
+
+fn is_sentence(value: &str) -> bool {
+    let words: Vec<&str> = value.split_whitespace().collect();
+    let plain = |word: &&str| is_wordy(word) || word.chars().any(|it| !it.is_ascii());
+    if !words.iter().all(|word| plain(word)) {
+        // `Must be 8-20 characters`, not `x8!kq Tr0ub4dor`.
+        return words.iter().filter(|word| SAYING.contains(&word.to_lowercase().as_str())).count() >= 2;
+    }
+    let has = |list: &[&str]| names::words(value).iter().any(|it| list.contains(&it.as_str()));
+    value.starts_with(|it: char| it.is_uppercase() || !it.is_alphabetic())
+        || value.ends_with(['.', '?', '!', ':', '…', '*', ')'])
+        || has(SAYING)
+        || has(NOUNS)
+        || has(PLACEHOLDERS)
+        || !value.is_ascii()
+}
+
+fn is_mixed(value: &str) -> bool {
+    let has = |kind: fn(&char) -> bool| value.chars().any(|it| kind(&it));
+    let symbols = |it: &char| matches!(it, '!' | '@' | '#' | '$' | '%' | '^' | '&' | '*' | '~' | '+' | '=' | '?');
+    !value.contains(char::is_whitespace)
+        && has(|it| it.is_alphabetic())
+        && (has(|it| it.is_ascii_digit()) || value.chars().any(|it| symbols(&it)))
+}
+
+/// Whether it looks as if drawn by lot: no words, or digits and letters in no order.
+pub(super) fn is_random(value: &str) -> bool {
+    let value = value.trim_end_matches('=');
+    if value.len() < 8 || value.contains("://") {
+        return false;
+    }
+    if value.len() >= 16 && value.bytes().all(|it| it.is_ascii_hexdigit()) {
+        return entropy(value) > 2.0;
+    }
+    !is_wordy(value) && !is_run(value)
+}
+
+/// Whether the characters stand in their order: an alphabet, a row of the keyboard's digits.
+pub(super) fn is_run(value: &str) -> bool {
+    let bytes = value.as_bytes();
+    let next = bytes.windows(2).filter(|pair| pair[1] == pair[0].wrapping_add(1)).count();
+    next * 2 > bytes.len()
+}
+
+/// Whether all of it is words: of letters, with a number behind them at most.
+pub(super) fn is_wordy(value: &str) -> bool {
+    value.split(|it: char| !it.is_alphanumeric()).filter(|it| !it.is_empty()).all(is_word)
+}
+
+fn is_word(word: &str) -> bool {
+    if TERMS.contains(&word.to_ascii_lowercase().as_str()) {
+        return true;
+    }
+    if word.chars().any(|it| !it.is_ascii()) {
+        return true;
+    }
+    let letters = word.trim_end_matches(|it: char| it.is_ascii_digit());
+    let digits = word.len() - letters.len();
+    if letters.is_empty() {
+        return digits <= 8;
+    }
+    // `v2`, `3d`.
+    let letters = letters.trim_start_matches(|it: char| it.is_ascii_digit());
+    let before = word.len() - digits - letters.len();
+    // `135M`, `1024px`.
+    if digits == 0 && before <= 4 && letters.len() <= 3 {
+        return true;
+    }
+    if digits > 3 || before > 2 || letters.len() > 28 {
+        return false;
+    }
+    if letters.bytes().any(|it| it.is_ascii_digit()) {
+        // `str2int`, `p2p`.
+        let around = letters.split(['2', '4']);
+        if digits == 0 && before == 0 && around.clone().count() == 2 && around.clone().all(|it| it.bytes().all(|it| it.is_ascii_alphabetic()) && is_word(it)) {
+            return true;
+        }
+        // `sha256WithRSA`, `base64url`.
+        let lower = letters.to_ascii_lowercase();
+        return TERMS.iter().any(|term| {
+            lower.strip_prefix(term).or_else(|| lower.strip_suffix(term)).is_some_and(|rest| {
+                rest.bytes().all(|it| it.is_ascii_alphabetic())
+            })
+        });
+    }
+    let uppers = letters.bytes().filter(u8::is_ascii_uppercase).count();
+    if uppers == letters.len() || uppers == 0 {
+        // Nobody writes longer words in one.
+        return letters.len() <= 20;
+    }
+    // Of several words, each has some letters.
+    letters.len() >= names::words(letters).len() * 3
+}
+
+/// Shannon's entropy, in bits a byte.
+pub(super) fn entropy(value: &str) -> f32 {
+    let mut counts = [0u32; 256];
+    for byte in value.bytes() {
+        counts[usize::from(byte)] += 1;
+    }
+    let all = value.len() as f32;
+    counts
+        .iter()
+        .filter(|&&count| count > 0)
+        .map(|&count| {
+            let share = count as f32 / all;
+            -share * share.log2()
+        })
+        .sum()
+}
+
+/// Whether it is `user:password` in base64.
+pub(super) fn is_basic(value: &str) -> bool {
+    decoded(value).is_some_and(|bytes| {
+        bytes.contains(&b':') && bytes.iter().all(|it| (b' '..0x7f).contains(it) || *it >= 0x80)
+    })
+}
+
+/// What it says in base64, also without the filling and in the alphabet for addresses.
+pub(super) fn decoded(value: &str) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(value.len() * 3 / 4);
+    let (mut bits, mut held) = (0u32, 0);
+    for byte in value.trim_end_matches('=').bytes() {
+        let six = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' | b'-' => 62,
+            b'/' | b'_' => 63,
+            _ => return None,
+        };
+        bits = bits << 6 | u32::from(six);
+        held += 6;
+        if held >= 8 {
+            held -= 8;
+            out.push((bits >> held & 0xff) as u8);
+        }
+    }
+    Some(out)
+}
