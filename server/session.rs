@@ -14,6 +14,7 @@ mod event;
 mod explain;
 mod follow;
 mod mailbox;
+mod notebook;
 mod pause;
 mod reply;
 mod watched;
@@ -40,6 +41,7 @@ pub use completer::{Attempt, Loading, Source};
 pub use document::{Change, Opening};
 pub use event::{Asked, Event, Grown, Notice};
 pub use explain::{Explanation, Explanations};
+pub use notebook::{Cell, NotebookChange};
 pub use pause::{Pauses, Scope};
 pub use reply::{Answer, Question, Receiver, Reply, Shown};
 pub use watched::{Counted, Counter, Happening};
@@ -47,6 +49,7 @@ pub use watched::{Counted, Counter, Happening};
 use completer::{Completer, Job};
 use document::Document;
 use mailbox::Mailbox;
+use notebook::Notebooks;
 use watched::Watch;
 use workspace::Workspace;
 
@@ -112,6 +115,7 @@ impl Session {
             workspace,
             indexes: HashMap::new(),
             attended: None,
+            notebooks: Notebooks::default(),
         };
         thread::Builder::new().name("session".to_owned()).spawn(move || state.run(&receiver))?;
         Ok(Self { events })
@@ -181,6 +185,8 @@ struct State {
     indexes: HashMap<Option<PathBuf>, Arc<Index>>,
     /// The document that was asked about last: its text is of use to others once another one is.
     attended: Option<String>,
+    /// Which documents are cells of which notebook.
+    notebooks: Notebooks,
 }
 
 impl State {
@@ -243,6 +249,7 @@ impl State {
             | Event::Explain(_)
             | Event::Loaded(_)
             | Event::Indexed { .. }
+            | Event::Notebook { .. }
             | Event::Noticed(_)
             | Event::Stop => None,
         };
@@ -266,6 +273,7 @@ impl State {
                 let mut document = Document::open(opening);
                 document.used = self.moment;
                 self.documents.insert(uri.clone(), (document, Cache::default()));
+                self.cell_changed(&uri);
                 self.look_around(&uri);
             }
             Event::Edited { uri, version, changes } => self.edited(&uri, version, changes),
@@ -277,8 +285,10 @@ impl State {
                     );
                     document.lose("a change could not be understood");
                 }
+                self.cell_changed(&uri);
                 self.forget_shown(&uri);
             }
+            Event::Notebook { uri, change } => self.notebook_changed(&uri, change),
             Event::Saved { uri } => debug!(uri, "saved"),
             Event::Closed { uri } => {
                 self.let_go(&uri, Question::abandon);
@@ -287,6 +297,8 @@ impl State {
                 if let Some((document, _)) = self.documents.remove(&uri) {
                     self.workspace.gone(document.location());
                 }
+                self.cell_changed(&uri);
+                self.notebooks.closed(&uri);
             }
             Event::Configured(settings) => self.configured(*settings),
             Event::Accepted => self.watch.accepted(),
@@ -340,7 +352,7 @@ impl State {
     /// Keeps what came out for a place, be it nothing.
     fn remember(&mut self, uri: &str, snapshot: &Snapshot, suggestion: Option<&Suggestion>) {
         // Made before the settings changed, it may be what they now forbid.
-        if snapshot.options != self.settings.suggest {
+        if snapshot.options != self.settings.suggest || !self.comes_after(uri, snapshot) {
             return;
         }
         let Some((_, cache)) = self.documents.get_mut(uri) else { return };
@@ -391,6 +403,7 @@ impl State {
             _ => {}
         }
         let text = document.lost().is_none().then(|| document.text.clone());
+        self.cell_changed(uri);
         self.put_shown(uri, shown, text.is_none());
         self.outdate(uri, text.clone());
         // An answer now would be placed by the text before the change, and editors that show whatever comes
