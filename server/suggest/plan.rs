@@ -7,7 +7,7 @@ use std::time::Duration;
 use taper_engine::{Engine, Limits, Prompt};
 
 use super::{Snapshot, Whole, budget};
-use crate::prompt::{self, Budget, File, Memo, template::Profile};
+use crate::prompt::{self, BYTES_PER_TOKEN, Budget, File, Memo, template::Profile};
 
 /// The shortest window, tokens before and after the cursor: less gives answers that are not worth having. The window
 /// keeps at least half of it, because its start moves in steps.
@@ -130,7 +130,10 @@ fn others<'a>(
     let before = before.filter(|it| !it.snippets.is_empty() && it.snippets != now.snippets);
     let files = [Some(now), before].into_iter().flatten();
     let line = text.byte_to_line(cursor);
+    // What lies between is read as well: on a line of megabytes that would be all of it.
+    let farthest = cursor.saturating_sub(whole.prefix * BYTES_PER_TOKEN);
     let ago = LINES_AGO.iter().filter_map(move |ago| Some(text.line_to_byte(line.checked_sub(*ago)?)));
+    let ago = ago.filter(move |&place| place >= farthest);
     let earlier = [cursor].into_iter().chain(ago);
     let memo = Rc::new(Memo::default());
     [whole].into_iter().chain(budgets(whole)).flat_map(move |budget| {
