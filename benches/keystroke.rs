@@ -298,6 +298,7 @@ fn typing(
             language: Some(language),
             path: "src/lib.rs".to_owned(),
             cursor,
+            preceding: None,
             selected: None,
             trigger: Trigger::Automatic,
             options: Options::default(),
@@ -307,7 +308,7 @@ fn typing(
         };
         let taken = Instant::now();
         let budget = suggest::budget(&snapshot.options, profile);
-        let (prompt, _) = prompt::build(profile, tokens, suggest::file(&snapshot), budget);
+        let (prompt, _) = prompt::build(profile, tokens, snapshot.whole().file(), budget);
         let built = Instant::now();
         assert!(!prompt.tokens.is_empty());
         times.push([edited - start, parsed - edited, taken - parsed, built - taken]);

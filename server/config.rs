@@ -31,6 +31,8 @@ pub struct Settings {
     pub disabled_languages: Vec<String>,
     /// From the arrival of a question to its answer, at most.
     pub latency_budget: Duration,
+    /// The same for a question that a person asks with a key, where that is longer.
+    pub explicit_budget: Duration,
     /// From the arrival of a question to an answer with a part, where the editor comes back for the rest.
     pub early_answer: Duration,
     /// How long typing must pause before a question reaches the model.
@@ -84,6 +86,7 @@ impl Default for Settings {
             enable: true,
             disabled_languages: Vec::new(),
             latency_budget: Duration::from_millis(300),
+            explicit_budget: Duration::from_millis(2000),
             early_answer: Duration::from_millis(50),
             debounce: Duration::ZERO,
             statistics: true,

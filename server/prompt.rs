@@ -267,11 +267,17 @@ fn shown(path: &str) -> String {
 /// The path and, where the path does not tell it, the language: behind the format's own token, or else as a
 /// comment line. A script's `#!` line stays the first.
 fn header(profile: &Profile, tokens: &Tokens, file: &File<'_>, window: &Window) -> Vec<TokenId> {
+    let mut path = shown(file.path);
+    // The text is a cell's, and not what such a file has on the disk.
+    if let Some(name) = path.strip_suffix(".ipynb")
+        && let Some(extension) = file.language.and_then(|it| it.extensions.first())
+    {
+        path = format!("{name}.{extension}");
+    }
     let language = file.language.filter(|it| {
-        let extension = file.path.rsplit_once('.').map_or("", |(_, extension)| extension);
+        let extension = path.rsplit_once('.').map_or("", |(_, extension)| extension);
         !it.extensions.contains(&extension)
     });
-    let mut path = shown(file.path);
     if let Some(language) = language {
         if !path.is_empty() {
             path.push(' ');

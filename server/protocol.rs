@@ -2,7 +2,7 @@
 //! It keeps no state but counts, and knows nothing of what the documents contain.
 //!
 //! The way of a message: [`input`] (a thread) frames and bounds it, tower-lsp parses it, [`front`] hands it to the
-//! session in arrival order, [`messages`] and [`commands`] read and write it; [`notices`] goes the other way, with the
+//! session in arrival order, [`messages`], [`notebooks`] and [`commands`] read and write it, [`uri`] says which documents it is about; [`notices`] goes the other way, with the
 //! [`status`] for a status line; [`options`] are what the editor sets, [`tally`] counts what one server answered, and
 //! [`statistics`] what became of it, in [`counts`] that the [`ledger`] keeps. [`client`] is the other end of the pipes,
 //! for measuring; [`tasks`] are the files that it is measured with, [`answers`] the file that keeps
@@ -18,12 +18,14 @@ mod input;
 pub mod ledger;
 pub mod llama;
 mod messages;
+mod notebooks;
 mod notices;
 mod options;
 pub mod statistics;
 mod status;
 mod tally;
 pub mod tasks;
+mod uri;
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -86,17 +88,24 @@ pub fn serve(serving: Serving) -> io::Result<End> {
     let options = Arc::new(Options::new(layers, Arc::clone(&session), news.clone()));
     let (counting, counted) = Statistics::start(Ledger::open())?;
     let input = Input::start(io::stdin(), Arc::clone(&ending))?;
+    let open = Arc::default();
 
     let mut client = None;
     let (inner, socket) = LspService::build(|its| {
         client = Some(its);
-        Backend::new(Arc::clone(&session), Arc::clone(&ready), news.clone(), counting.desk())
+        Backend::new(
+            Arc::clone(&session),
+            Arc::clone(&ready),
+            news.clone(),
+            Arc::clone(&open),
+            counting.desk(),
+        )
     })
     .custom_method(front::INLINE, Backend::inline)
     .custom_method(front::POPUP, Backend::popup)
     .custom_method(front::COMMAND, Backend::command)
     .finish();
-    let beginning = Beginning { options: Arc::clone(&options), source, crawling, counting, problems };
+    let beginning = Beginning { options: Arc::clone(&options), source, crawling, counting, problems, open };
     let front =
         Front::new(inner, Arc::clone(&session), Arc::clone(&ending), beginning, news, Arc::clone(&ready));
 

@@ -15,6 +15,7 @@ mod event;
 mod explain;
 mod follow;
 mod mailbox;
+mod notebook;
 mod pause;
 mod reply;
 mod watched;
@@ -41,6 +42,7 @@ pub use completer::{Attempt, Loading, Source};
 pub use document::{Change, Opening};
 pub use event::{Asked, Event, Grown, Notice};
 pub use explain::{Explanation, Explanations};
+pub use notebook::{Cell, NotebookChange};
 pub use pause::{Pauses, Scope};
 pub use reply::{Answer, Question, Receiver, Reply, Shown};
 pub use watched::{Counted, Counter, Happening};
@@ -49,6 +51,7 @@ use completer::{Completer, Job};
 use crawler::Crawling;
 use document::Document;
 use mailbox::Mailbox;
+use notebook::Notebooks;
 use watched::Watch;
 use workspace::Workspace;
 
@@ -116,6 +119,7 @@ impl Session {
             workspace,
             indexes: HashMap::new(),
             attended: None,
+            notebooks: Notebooks::default(),
         };
         thread::Builder::new().name("session".to_owned()).spawn(move || state.run(&receiver))?;
         Ok(Self { events })
@@ -185,6 +189,8 @@ struct State {
     indexes: HashMap<Option<PathBuf>, Arc<Index>>,
     /// The document that was asked about last: its text is of use to others once another one is.
     attended: Option<String>,
+    /// Which documents are cells of which notebook.
+    notebooks: Notebooks,
 }
 
 impl State {
@@ -247,6 +253,7 @@ impl State {
             | Event::Explain(_)
             | Event::Loaded(_)
             | Event::Indexed { .. }
+            | Event::Notebook { .. }
             | Event::Noticed(_)
             | Event::Stop => None,
         };
@@ -271,6 +278,7 @@ impl State {
                 document.used = self.moment;
                 self.documents.insert(uri.clone(), (document, Cache::default()));
                 self.forget_unused();
+                self.cell_changed(&uri);
                 self.look_around(&uri);
             }
             Event::Edited { uri, version, changes } => self.edited(&uri, version, changes),
@@ -282,8 +290,10 @@ impl State {
                     );
                     document.lose("a change could not be understood");
                 }
+                self.cell_changed(&uri);
                 self.forget_shown(&uri);
             }
+            Event::Notebook { uri, change } => self.notebook_changed(&uri, change),
             Event::Saved { uri } => debug!(uri, "saved"),
             Event::Closed { uri } => {
                 self.let_go(&uri, Question::abandon);
@@ -294,6 +304,8 @@ impl State {
                     let is_last = !self.documents.values().any(|(other, _)| other.root == at.root);
                     self.workspace.gone(at, is_last);
                 }
+                self.cell_changed(&uri);
+                self.notebooks.closed(&uri);
             }
             Event::Configured(settings) => self.configured(*settings),
             Event::Accepted => self.watch.accepted(),
@@ -348,7 +360,7 @@ impl State {
     /// Keeps what came out for a place, be it nothing.
     fn remember(&mut self, uri: &str, snapshot: &Snapshot, suggestion: Option<&Suggestion>) {
         // Made before the settings changed, it may be what they now forbid.
-        if snapshot.options != self.settings.suggest {
+        if snapshot.options != self.settings.suggest || !self.comes_after(uri, snapshot) {
             return;
         }
         let Some((_, cache)) = self.documents.get_mut(uri) else { return };
@@ -399,6 +411,7 @@ impl State {
             _ => {}
         }
         let text = document.lost().is_none().then(|| document.text.clone());
+        self.cell_changed(uri);
         self.put_shown(uri, shown, text.is_none());
         self.outdate(uri, text.clone());
         // An answer now would be placed by the text before the change, and editors that show whatever comes

@@ -1,6 +1,7 @@
 //! From a snapshot of a document to a suggestion: the whole path as one readable function.
 //! It knows nothing of LSP, threads, clocks or tensors: the caller's `watch` says when to end.
 
+use std::borrow::Cow;
 use std::mem;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
@@ -57,6 +58,9 @@ pub struct Snapshot {
     pub path: String,
     /// The cursor, a byte offset into `text` at a character boundary.
     pub cursor: usize,
+    /// What the model is shown before the document as if it were one file with it: the cells before a notebook's cell.
+    /// It ends with a line end. Suggestions are trimmed and checked in the document alone.
+    pub preceding: Option<Rope>,
     /// The item that is selected in the editor's completion popup, which a suggestion may only extend.
     pub selected: Option<Selected>,
     /// Whether a person asked, or a keystroke.
@@ -296,7 +300,8 @@ pub fn suggest_within(
         Ok(extent) => extent,
         Err(reason) => return Ok((None, Work { reason, ..Work::default() })),
     };
-    let (prompt, _) = prompt::build(profile, engine.tokens(), file(snapshot), budget(options, profile));
+    let (prompt, _) =
+        prompt::build(profile, engine.tokens(), snapshot.whole().file(), budget(options, profile));
     let Chosen { prompt, short, older, stale } = match time.to_read {
         Some(left) => plan::choose(left, snapshot, profile, engine, prompt),
         None => Chosen { prompt, ..Chosen::default() },
@@ -387,14 +392,40 @@ fn is_unsure(cuts: &[Cut]) -> bool {
     cuts.last().is_some_and(|cut| cut.rule == eagerness::UNSURE)
 }
 
-/// The file of a snapshot, for its prompt.
-pub fn file(snapshot: &Snapshot) -> prompt::File<'_> {
-    prompt::File {
-        text: &snapshot.text,
-        cursor: snapshot.cursor,
-        path: &snapshot.path,
-        language: snapshot.language,
-        snippets: &snapshot.snippets,
+impl Snapshot {
+    /// The file that the model is shown of it.
+    pub fn whole(&self) -> Whole<'_> {
+        let Some(preceding) = &self.preceding else {
+            return Whole { snapshot: self, text: Cow::Borrowed(&self.text), cursor: self.cursor };
+        };
+        let mut text = preceding.clone();
+        text.append(self.text.clone());
+        Whole { snapshot: self, text: Cow::Owned(text), cursor: preceding.len_bytes() + self.cursor }
+    }
+
+    /// Whether what precedes the document is the same in both.
+    pub(crate) fn comes_after_the_same(&self, other: &Self) -> bool {
+        match (&self.preceding, &other.preceding) {
+            (None, None) => true,
+            (Some(a), Some(b)) => a.is_instance(b) || a == b,
+            _ => false,
+        }
+    }
+}
+
+/// A snapshot's file with what precedes it.
+#[derive(Debug)]
+pub struct Whole<'a> {
+    snapshot: &'a Snapshot,
+    text: Cow<'a, Rope>,
+    cursor: usize,
+}
+
+impl Whole<'_> {
+    /// The file, for a prompt.
+    pub fn file(&self) -> prompt::File<'_> {
+        let Snapshot { path, language, snippets, .. } = self.snapshot;
+        prompt::File { text: &self.text, cursor: self.cursor, path, language: *language, snippets }
     }
 }
 
@@ -482,6 +513,7 @@ mod fixture {
             language,
             path: path.to_owned(),
             cursor: before.len(),
+            preceding: None,
             selected: None,
             trigger: Trigger::Automatic,
             options: Options::default(),

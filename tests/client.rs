@@ -117,8 +117,10 @@ impl Client {
     /// may take long: only tests of deadlines are to depend on how busy the machine is.
     pub(crate) fn initialize(&mut self, mut params: Value) -> Value {
         let options = &mut params["initializationOptions"];
-        if options.get("latency-budget-ms").is_none() {
-            options["latency-budget-ms"] = json!(20_000);
+        for budget in ["latency-budget-ms", "explicit-budget-ms"] {
+            if options.get(budget).is_none() {
+                options[budget] = json!(20_000);
+            }
         }
         let answer = self.ask("initialize", params);
         self.notify("initialized", json!({}));

@@ -25,6 +25,12 @@ impl Script {
         self.rule(before, &format!("answer {}", escaped(answer)))
     }
 
+    /// Answers `answer` where the prompt has `text` anywhere.
+    pub(crate) fn shown(mut self, text: &str, answer: &str) -> Self {
+        self.text += &format!("when {}\nanswer {}\n", escaped(text), escaped(answer));
+        self
+    }
+
     /// The probability of each token.
     pub(crate) fn probability(mut self, probability: f32) -> Self {
         self.text += &format!("probability {probability}\n");

@@ -19,6 +19,7 @@ const OF_PROJECTS: &[(&str, &str)] = &[
     ("eagerness", "window"),
     ("max-lines", "window"),
     ("latency-budget-ms", "machine-overridable"),
+    ("explicit-budget-ms", "machine-overridable"),
     ("debounce-ms", "machine-overridable"),
 ];
 

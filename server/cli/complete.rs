@@ -101,6 +101,7 @@ pub fn run(args: &Args) -> Result<()> {
         language,
         path: shown_path(&path),
         cursor,
+        preceding: None,
         selected: None,
         trigger: Trigger::Invoked,
         options,
@@ -239,7 +240,7 @@ fn explain(
     let (prompt, _) = prompt::build(
         profile,
         engine.tokens(),
-        suggest::file(snapshot),
+        snapshot.whole().file(),
         suggest::budget(&snapshot.options, profile),
     );
     writeln!(out, "── prompt ({}) ──\n{}", profile.describe(), engine.tokens().render(&prompt.tokens))?;

@@ -51,6 +51,17 @@ pub(super) const KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "explicit-budget-ms",
+        expected: "a whole number from 10 to 60000",
+        default: "2000",
+        description: "The same for a suggestion that you ask for with a key: it leaves as soon as it is complete, and this \
+                      many milliseconds after the question at the latest. Less than `latency-budget-ms` is as much as that.",
+        set: |settings, value| {
+            settings.explicit_budget = Duration::from_millis(number(value, 10..=60_000)?);
+            Some(())
+        },
+    },
+    Key {
         name: "early-answer-ms",
         expected: "a whole number from 0 to 60000",
         default: "50",

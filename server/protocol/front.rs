@@ -10,7 +10,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -28,13 +28,14 @@ use tracing::{error, warn};
 
 use crate::protocol::commands::{self, Command};
 use crate::protocol::framing::MALFORMED;
-use crate::protocol::messages::{self, Greeting, Inquiry};
+use crate::protocol::messages::{self, Greeting, Inquiry, TextDocument};
+use crate::protocol::notebooks::Open;
 use crate::protocol::options::Options;
 use crate::protocol::statistics::{Desk, Statistics};
 use crate::protocol::status::News;
 use crate::protocol::tally::{Asking, Tally};
 use crate::session::crawler::Crawling;
-use crate::session::{Answer, Asked, Event, Opening, Receiver, Reply, Session, Shown, Source, Start};
+use crate::session::{Answer, Asked, Event, Notice, Opening, Receiver, Reply, Scope, Session, Shown, Source, Start};
 
 /// The method under which `textDocument/completion` goes to tower-lsp, whose own would refuse its URIs.
 pub(crate) const POPUP: &str = "$/taper/completion";
@@ -59,6 +60,7 @@ pub(crate) struct Backend {
     session: Arc<OnceLock<Session>>,
     ready: Arc<Ready>,
     news: mpsc::UnboundedSender<News>,
+    open: Arc<Mutex<Open>>,
     tally: Arc<Mutex<Tally>>,
     statistics: Desk,
 }
@@ -68,9 +70,10 @@ impl Backend {
         session: Arc<OnceLock<Session>>,
         ready: Arc<Ready>,
         news: mpsc::UnboundedSender<News>,
+        open: Arc<Mutex<Open>>,
         statistics: Desk,
     ) -> Self {
-        Self { session, ready, news, tally: Arc::default(), statistics }
+        Self { session, ready, news, open, tally: Arc::default(), statistics }
     }
 
     /// Hands a question over. Nothing is awaited before: questions and changes stay in arrival order.
@@ -81,6 +84,7 @@ impl Backend {
         let asking = Asking::begin(Arc::clone(&self.tally), self.news.clone(), arrived);
         let (reply, receiver) = Reply::new();
         let Inquiry { uri, position, selected, trigger } = inquiry;
+        let uri = locked(&self.open).documents.name_for_request(uri);
         self.send(Event::Asked(Asked { uri, position, selected, trigger, popup, arrived, reply }));
         Ok((receiver, asking))
     }
@@ -116,7 +120,15 @@ impl Backend {
     /// `workspace/executeCommand`.
     pub(crate) async fn command(&self, params: Value) -> Result<Value> {
         match Command::read(&params).map_err(Error::invalid_params)? {
-            Command::Pause(scope, paused) => self.send(Event::Paused { scope, paused }),
+            Command::Pause(scope, paused) => {
+                let scope = match scope {
+                    Scope::Document(uri) => {
+                        Scope::Document(locked(&self.open).documents.name_for_request(uri))
+                    }
+                    scope => scope,
+                };
+                self.send(Event::Paused { scope, paused });
+            }
             Command::Accepted => {
                 self.tally.lock().unwrap_or_else(PoisonError::into_inner).accept();
                 self.send(Event::Accepted);
@@ -151,6 +163,23 @@ impl Backend {
     }
 }
 
+fn locked(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
+    open.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A notice with the URIs that the editor used last.
+fn as_written(mut notice: Notice, open: &Mutex<Open>) -> Notice {
+    let written = |uri: String| locked(open).documents.written(uri);
+    match &mut notice {
+        Notice::Grown(grown) => grown.uri = written(std::mem::take(&mut grown.uri)),
+        Notice::Paused(pauses) => {
+            pauses.documents = std::mem::take(&mut pauses.documents).into_iter().map(written).collect();
+        }
+        _ => {}
+    }
+    notice
+}
+
 fn answered(answer: Answer, write: impl Fn(Option<&Shown>) -> Value) -> Result<Value> {
     match answer {
         Answer::Shown(shown) => Ok(write(Some(&shown))),
@@ -183,6 +212,8 @@ pub(crate) struct Beginning {
     pub(crate) counting: Statistics,
     /// What went wrong before there was an editor to tell.
     pub(crate) problems: Vec<String>,
+    /// What is open; shared with the handlers.
+    pub(crate) open: Arc<Mutex<Open>>,
 }
 
 /// The service in front.
@@ -197,6 +228,7 @@ pub(crate) struct Front {
     problems: Vec<String>,
     greeting: Option<Greeting>,
     news: mpsc::UnboundedSender<News>,
+    open: Arc<Mutex<Open>>,
     /// Signalled when the editor is ready for notices; whether it shows progress.
     ready: Arc<Ready>,
 }
@@ -225,9 +257,9 @@ impl Front {
         news: mpsc::UnboundedSender<News>,
         ready: Arc<Ready>,
     ) -> Self {
-        let Beginning { options, source, crawling, counting, problems } = beginning;
+        let Beginning { options, source, crawling, counting, problems, open } = beginning;
         let (source, greeting) = (Some((source, crawling)), None);
-        Self { inner, session, ending, source, counting, options, problems, greeting, news, ready }
+        Self { inner, session, ending, source, counting, options, problems, greeting, news, open, ready }
     }
 
     /// Reads what the editor says of itself, starts the session, and gives the answer to `initialize`.
@@ -239,14 +271,14 @@ impl Front {
         let settings = self.options.begin(greeting.options.clone(), std::mem::take(&mut self.problems));
         let result = messages::capabilities(&greeting);
         if let Some((source, crawling)) = self.source.take() {
-            let news = self.news.clone();
+            let (news, open) = (self.news.clone(), Arc::clone(&self.open));
             let start = Start {
                 encoding: greeting.encoding,
                 refreshes: greeting.refresh,
                 settings,
                 source,
                 crawling,
-                notices: Box::new(move |notice| drop(news.send(notice.into()))),
+                notices: Box::new(move |notice| drop(news.send(as_written(notice, &open).into()))),
                 counter: self.counting.counter(),
             };
             let session = Session::start(start).map_err(|problem| {
@@ -270,43 +302,49 @@ impl Front {
 
     /// Handles a notification here and now; false if it is not for the session.
     fn note(&mut self, method: &str, params: &mut Value) -> bool {
-        let Some(greeting) = &self.greeting else { return false };
+        let Some(greeting) = &mut self.greeting else { return false };
+        let mut open = locked(&self.open);
+        let uri = |params: &Value| {
+            let uri = messages::uri(params);
+            if uri.is_none() {
+                warn!("`{method}` without a URI");
+            }
+            uri
+        };
+        let mut events = Vec::new();
         match method {
-            "textDocument/didOpen" => {
-                let (Some(uri), Some(text)) = (messages::uri(params), messages::take_text(params, "text"))
-                else {
-                    warn!("`didOpen` without a URI or a text");
-                    return true;
-                };
-                let version = messages::version(params);
-                let language_id = messages::take_text(params, "languageId").unwrap_or_default();
-                let (root, path) = greeting.located(&uri);
-                self.send(Event::Opened(Opening { uri, path, root, language_id, version, text }));
-            }
+            "textDocument/didOpen" => match params.get_mut("textDocument").and_then(TextDocument::take) {
+                Some(document) => events = open.document(document, &greeting.folders),
+                None => warn!("`didOpen` without a URI or a text"),
+            },
             "textDocument/didChange" => {
-                let Some(uri) = messages::uri(params) else {
-                    warn!("`didChange` without a URI");
-                    return true;
-                };
-                let version = messages::version(params);
-                self.send(match messages::changes(params) {
-                    Some(changes) => Event::Edited { uri, version, changes },
-                    None => Event::Lost { uri },
-                });
-            }
-            "textDocument/didSave" => {
-                if let Some(uri) = messages::uri(params) {
-                    self.send(Event::Saved { uri });
+                if let Some(uri) = uri(params).map(|uri| open.documents.name(uri)) {
+                    let version = messages::version(params);
+                    events.push(match messages::changes(params.get_mut("contentChanges")) {
+                        Some(changes) => Event::Edited { uri, version, changes },
+                        None => Event::Lost { uri },
+                    });
                 }
             }
+            "textDocument/didSave" => {
+                let uri = uri(params).map(|uri| open.documents.name(uri));
+                events.extend(uri.map(|uri| Event::Saved { uri }));
+            }
             messages::CURSOR => match messages::place(params) {
-                Some((uri, position)) => self.send(Event::Looked { uri, position }),
+                Some((uri, position)) => {
+                    let uri = open.documents.name_for_request(uri);
+                    events.push(Event::Looked { uri, position });
+                }
                 None => warn!("`{method}` without a URI or a position"),
             },
             "textDocument/didClose" => {
-                if let Some(uri) = messages::uri(params) {
-                    self.send(Event::Closed { uri });
-                }
+                let uri = uri(params).map(|uri| open.documents.close(uri));
+                events.extend(uri.map(|uri| Event::Closed { uri }));
+            }
+            "workspace/didChangeWorkspaceFolders" => {
+                let (added, removed) = messages::folders(params);
+                removed.into_iter().for_each(|path| greeting.folders.remove(path));
+                added.into_iter().for_each(|path| greeting.folders.add(path));
             }
             "workspace/didChangeConfiguration" => {
                 match params.get_mut("settings").map_or(Value::Null, Value::take) {
@@ -315,8 +353,14 @@ impl Front {
                     settings => self.options.change(settings),
                 }
             }
-            _ => return false,
+            _ => match open.notebook(method, params, &greeting.folders) {
+                Some(told) => events = told,
+                None => return false,
+            },
         }
+        // Who is told waits for the session, and the session may wait for this.
+        drop(open);
+        events.into_iter().for_each(|event| self.send(event));
         true
     }
 

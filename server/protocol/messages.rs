@@ -6,12 +6,12 @@
 //! document means wrong text from then on.
 
 use std::ops::Range;
-use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use tower_lsp::ls_types::notification::Notification;
 
 use crate::protocol::commands;
+use crate::protocol::uri::{Folders, path_of};
 use crate::session::{Change, Grown, Shown};
 use crate::suggest::Trigger;
 use crate::text::{Encoding, Position};
@@ -50,8 +50,10 @@ pub(crate) struct Greeting {
     pub(crate) refresh: bool,
     /// Whether it runs a suggestion's command when that is taken, and wants to have it counted.
     pub(crate) accepted: bool,
-    /// Folders of the workspace, as decoded paths, the longest first.
-    pub(crate) roots: Vec<String>,
+    /// Whether it tells of notebooks.
+    pub(crate) notebooks: bool,
+    /// Folders of the workspace.
+    pub(crate) folders: Folders,
     /// Options.
     pub(crate) options: Value,
 }
@@ -74,10 +76,6 @@ impl Greeting {
             let path = params.get("rootPath").and_then(Value::as_str).map(|path| path.replace('\\', "/"));
             roots.extend(uri.or(path));
         }
-        for root in &mut roots {
-            root.truncate(root.trim_end_matches('/').len());
-        }
-        roots.sort_by_key(|root| std::cmp::Reverse(root.len()));
         let inline = params.pointer("/capabilities/textDocument/inlineCompletion");
         let flag = |path: &str| {
             params.pointer(&format!("/capabilities/{path}")).and_then(Value::as_bool).unwrap_or(false)
@@ -90,20 +88,9 @@ impl Greeting {
             status: flag("experimental/taper/status"),
             refresh: flag("experimental/taper/refresh"),
             accepted: flag("experimental/taper/accepted"),
-            roots,
+            notebooks: params.pointer("/capabilities/notebookDocument").is_some_and(Value::is_object),
+            folders: Folders::new(roots),
             options: params.get("initializationOptions").cloned().unwrap_or(Value::Null),
-        }
-    }
-
-    /// A document's workspace folder, if it is a file in one, and the path that the model is shown for it: relative to that
-    /// folder, else its name.
-    pub(crate) fn located(&self, uri: &str) -> (Option<PathBuf>, String) {
-        let path = path_of(uri);
-        let mut roots = self.roots.iter();
-        match roots.find_map(|root| Some((root, path.strip_prefix(root.as_str())?.strip_prefix('/')?))) {
-            // Not on this machine, or on no disk, there is nothing around it to be read.
-            Some((root, inside)) => (uri.starts_with("file:").then(|| folder(root)), inside.to_owned()),
-            None => (None, path.rsplit('/').next().unwrap_or_default().to_owned()),
         }
     }
 }
@@ -120,8 +107,14 @@ pub(crate) fn capabilities(greeting: &Greeting) -> Value {
         "textDocumentSync": { "openClose": true, "change": 2, "save": { "includeText": false } },
         "inlineCompletionProvider": true,
         "executeCommandProvider": { "commands": commands::NAMES },
+        "workspace": { "workspaceFolders": { "supported": true, "changeNotifications": true } },
         "experimental": { "taper": { "refresh": true, "cursor": true } },
     });
+    if greeting.notebooks {
+        // Of all kinds, with all cells: of which language a cell is may change.
+        capabilities["notebookDocumentSync"] =
+            json!({ "notebookSelector": [{ "notebook": "*" }], "save": false });
+    }
     // With both, the popup would cover the inline text: one or the other.
     if !greeting.inline {
         capabilities["completionProvider"] =
@@ -143,17 +136,31 @@ pub(crate) fn version(params: &Value) -> Option<i64> {
     params.pointer("/textDocument/version")?.as_i64()
 }
 
-/// The string `params.textDocument.NAME`, taken out: it may be a whole document.
-pub(crate) fn take_text(params: &mut Value, name: &str) -> Option<String> {
-    match params.pointer_mut("/textDocument")?.get_mut(name)?.take() {
-        Value::String(text) => Some(text),
-        _ => None,
+/// A document as `didOpen` has it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct TextDocument {
+    pub(crate) uri: String,
+    pub(crate) language_id: String,
+    pub(crate) version: Option<i64>,
+    pub(crate) text: String,
+}
+
+impl TextDocument {
+    /// Reads a `TextDocumentItem`; its text is taken out, for it may be long.
+    pub(crate) fn take(item: &mut Value) -> Option<Self> {
+        let uri = item.get("uri")?.as_str()?.to_owned();
+        let version = item.get("version").and_then(Value::as_i64);
+        let mut text = |name: &str| match item.get_mut(name)?.take() {
+            Value::String(text) => Some(text),
+            _ => None,
+        };
+        Some(Self { uri, version, language_id: text("languageId").unwrap_or_default(), text: text("text")? })
     }
 }
 
-/// `params.contentChanges`; `None` if any of them cannot be read.
-pub(crate) fn changes(params: &mut Value) -> Option<Vec<Change>> {
-    let Value::Array(changes) = params.get_mut("contentChanges")?.take() else { return None };
+/// The changes of a document, from the list that a message has of them; `None` if any of them cannot be read.
+pub(crate) fn changes(list: Option<&mut Value>) -> Option<Vec<Change>> {
+    let Value::Array(changes) = list?.take() else { return None };
     let read = |mut change: Value| {
         let range = match change.get("range") {
             None | Some(Value::Null) => None,
@@ -165,6 +172,16 @@ pub(crate) fn changes(params: &mut Value) -> Option<Vec<Change>> {
         }
     };
     changes.into_iter().map(read).collect()
+}
+
+/// The paths of the folders that came to the workspace, and of those that left it.
+pub(crate) fn folders(params: &Value) -> (Vec<String>, Vec<String>) {
+    let paths = |name: &str| {
+        let folders = params.pointer(&format!("/event/{name}")).and_then(Value::as_array);
+        let uris = folders.into_iter().flatten().filter_map(|folder| folder.get("uri")?.as_str());
+        uris.map(path_of).collect()
+    };
+    (paths("added"), paths("removed"))
 }
 
 /// A question as a request states it.
@@ -285,40 +302,6 @@ fn written_range(start: Position, end: Position) -> Value {
     json!({ "start": written_position(start), "end": written_position(end) })
 }
 
-/// The path in a URI, its escapes decoded and with `/`: `/home/user/a b.py`, `C:/a.py`, `Untitled-1`.
-/// A workspace folder, whose slash at the end was taken away.
-fn folder(root: &str) -> PathBuf {
-    let is_drive = root.len() == 2 && root.ends_with(':');
-    if root.is_empty() || is_drive { format!("{root}/").into() } else { root.into() }
-}
-
-fn path_of(uri: &str) -> String {
-    let Some((scheme, rest)) = uri.split_once(':') else { return uri.to_owned() };
-    let path = match rest.strip_prefix("//") {
-        Some(rest) => rest.find('/').map_or("", |slash| &rest[slash..]),
-        None => rest,
-    };
-    let path = path.split(['?', '#']).next().unwrap_or_default();
-    let decoded = decode(path);
-    // `file:///C:/a.py` has a slash before the drive, which may be escaped: `/c%3A/a.py`.
-    let bytes = decoded.as_bytes();
-    let drive = scheme == "file" && matches!(bytes, [b'/', letter, b':', ..] if letter.is_ascii_alphabetic());
-    if drive { decoded[1..].to_owned() } else { decoded }
-}
-
-/// Decodes `%20`; what is no valid escape stays as it is.
-fn decode(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let escaped = (*first == b'%').then(|| tail.get(..2)).flatten();
-        let value = escaped.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
-        bytes.push(value.unwrap_or(*first));
-        rest = if value.is_some() { &tail[2..] } else { tail };
-    }
-    String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
@@ -345,47 +328,13 @@ mod tests {
     }
 
     #[test]
-    fn paths_of_uris() {
-        for (uri, path) in [
-            ("file:///home/user/a%20b.py", "/home/user/a b.py"),
-            ("file:///app/[id]/page.tsx", "/app/[id]/page.tsx"),
-            ("file:///c%3A/x/a.py", "c:/x/a.py"),
-            ("file://server/share/a.py", "/share/a.py"),
-            ("untitled:Untitled-1", "Untitled-1"),
-            ("file:///a%ZZ%e4b%", "/a%ZZ%e4b%"),
-            ("nonsense", "nonsense"),
-            ("", ""),
-        ] {
-            assert_eq!(path_of(uri), path);
-        }
-    }
-
-    #[test]
-    fn paths_are_relative_to_the_innermost_folder() {
-        let greeting = Greeting::read(&json!({
-            "workspaceFolders": [{ "uri": "file:///w" }, { "uri": "file:///w/in%20ner/" }],
-            "capabilities": {},
-        }));
-        for (uri, root, path) in [
-            ("file:///w/src/a.py", Some("/w"), "src/a.py"),
-            ("file:///w/in%20ner/b/a.py", Some("/w/in ner"), "b/a.py"),
-            ("file:///weird/a.py", None, "a.py"),
-            ("git:/w/src/a.py?HEAD", None, "src/a.py"),
-        ] {
-            assert_eq!(greeting.located(uri), (root.map(PathBuf::from), path.to_owned()), "{uri}");
-        }
-        assert_eq!((folder(""), folder("C:"), folder("/w")), ("/".into(), "C:/".into(), "/w".into()));
-        assert_eq!(greeting.encoding, Encoding::Utf16);
-    }
-
-    #[test]
     fn what_recorded_editors_say() {
         let read = |text| Greeting::read(&serde_json::from_str::<Value>(text).unwrap()["params"]);
         let neovim = read(include_str!("../../tests/fixtures/initialize-nvim.json"));
         assert_eq!((neovim.encoding, neovim.inline, neovim.progress), (Encoding::Utf8, true, true));
         let helix = read(include_str!("../../tests/fixtures/initialize-hx.json"));
         assert_eq!((helix.encoding, helix.inline, helix.progress), (Encoding::Utf8, false, true));
-        assert_eq!(helix.roots, ["/home/user/project"]);
+        assert_eq!(helix.folders, Folders::new(["/home/user/project".to_owned()]));
         let vscode = read(include_str!("../../tests/fixtures/initialize-vscode.json"));
         assert_eq!((vscode.encoding, vscode.inline, vscode.progress), (Encoding::Utf16, true, true));
     }
@@ -461,11 +410,11 @@ mod tests {
         let range =
             json!({ "start": { "line": 0, "character": -1 }, "end": { "line": 9e99, "character": 2 } });
         let mut params = json!({ "contentChanges": [{ "range": range, "text": "a" }, { "text": "b" }] });
-        let read = changes(&mut params).unwrap();
+        let read = changes(params.get_mut("contentChanges")).unwrap();
         assert_eq!(read[0].range, Some(at(0, 0)..at(u32::MAX, 2)));
         assert_eq!(read[1].range, None);
-        for wrong in [json!({}), json!({ "contentChanges": 1 }), json!({ "contentChanges": [{}] })] {
-            assert_eq!(changes(&mut wrong.clone()), None, "{wrong}");
+        for mut wrong in [json!({}), json!({ "contentChanges": 1 }), json!({ "contentChanges": [{}] })] {
+            assert_eq!(changes(wrong.get_mut("contentChanges")), None, "{wrong}");
         }
     }
 }

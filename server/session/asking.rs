@@ -49,6 +49,8 @@ impl State {
             return None;
         }
         let cursor = position::offset(&document.text, cursor, self.encoding);
+        let preceding = self.notebooks.before(uri, &self.documents);
+        let (document, _) = self.documents.get_mut(uri)?;
         let index = self.indexes.get(&document.root).filter(|_| wanted > 0);
         let (snippets, snippets_before) =
             index.map_or_else(Default::default, |index| document.snippets(cursor, index, wanted));
@@ -58,6 +60,7 @@ impl State {
             text: document.text.clone(),
             language: document.language,
             path: document.path.clone(),
+            preceding,
             selected: None,
             trigger,
             options: self.settings.suggest.clone(),
@@ -202,9 +205,13 @@ impl State {
             && snapshot.selected.is_none()
             && trigger == Trigger::Automatic
             && cache.is_barren(&snapshot.text, snapshot.cursor);
-        let early = self.refreshes && trigger == Trigger::Automatic;
+        let early = self.refreshes && known.is_none();
         let early = early.then(|| arrived + self.settings.early_answer);
-        let due = Due { arrived, early, latest: arrived + self.settings.latency_budget };
+        let usual = arrived + self.settings.latency_budget;
+        // Where the first is known, there is nothing to be patient for but others.
+        let patient = trigger == Trigger::Invoked && known.is_none();
+        let latest = if patient { usual.max(arrived + self.settings.explicit_budget) } else { usual };
+        let due = Due { arrived, early, usual, latest };
         // Editors ask again at the same place: what is worked on already is not begun anew.
         if reused.is_none()
             && let Some(working) = self.working.as_ref().filter(|working| working.is_same(&uri, &snapshot))
@@ -253,7 +260,10 @@ impl State {
     /// Gives a question to the completer, at once or after a pause in typing.
     fn begin(&mut self, question: Arc<Question>) {
         self.open.push(Arc::clone(&question));
-        if self.settings.debounce.is_zero() {
+        if self.settings.debounce.is_zero() || question.snapshot.trigger == Trigger::Invoked {
+            if let Some((_, older)) = self.resting.take() {
+                older.supersede();
+            }
             self.give(question);
         } else {
             let until = Instant::now() + self.settings.debounce;

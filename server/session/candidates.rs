@@ -16,8 +16,8 @@ impl Completer {
     /// Looks for candidates beside what the model just said for a question, if that is a person's, and keeps them for
     /// the answer and for the next question. Returns what is to be shown first.
     ///
-    /// The first is there already, should the deadline come: it is shown then with what else is complete. A newer question
-    /// ends this.
+    /// The first is there already, should the time of any key's question come: it is shown then with what else is complete.
+    /// A newer question ends this.
     pub(super) fn look_further(
         &self,
         resident: &mut Resident,
@@ -41,6 +41,7 @@ impl Completer {
         };
         question.sketch(first.clone());
         question.offer(&others(&[]));
+        question.settle();
         // The next key finds the first, whatever becomes of the others.
         let _ = self.events.send(Event::Foreseen {
             uri: question.uri.clone(),

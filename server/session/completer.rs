@@ -165,10 +165,10 @@ impl Completer {
             self.finished(&question, None, false);
             return None;
         }
-        let time_left = deadline.saturating_duration_since(now).saturating_sub(MARGIN);
+        let time = question.time_left(now, MARGIN);
         let mailbox = Arc::clone(&self.mailbox);
         let mut following = Following::asked(&mailbox, &question);
-        let outcome = generate(resident, time_left.into(), &question.snapshot, &mut following);
+        let outcome = generate(resident, time, &question.snapshot, &mut following);
         let ended_early = following.is_broken();
         let newest = following.ended();
         let follower = Some(&newest.question).filter(|newest| !Arc::ptr_eq(newest, &question)).cloned();

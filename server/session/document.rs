@@ -97,8 +97,10 @@ pub(crate) struct Document {
 impl Document {
     pub(crate) fn open(opening: Opening) -> Self {
         let Opening { uri: _, path, root, language_id, version, text } = opening;
-        let language = taper_grammars::by_id(&language_id)
-            .or_else(|| taper_grammars::by_path(std::path::Path::new(&path)));
+        // A notebook's cell is in its own language, and not in that of the file on the disk.
+        let is_cell = path.ends_with(".ipynb") && !language_id.is_empty();
+        let by_path = || taper_grammars::by_path(std::path::Path::new(&path)).filter(|_| !is_cell);
+        let language = taper_grammars::by_id(&language_id).or_else(by_path);
         let text = Rope::from(text);
         let reach = Reach::USUAL;
         let mut document = Self {

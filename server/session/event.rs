@@ -9,7 +9,7 @@ use std::time::Instant;
 use futures::channel::oneshot;
 use taper_engine::About;
 
-use super::{Change, Explanations, Loading, Opening, Pauses, Question, Reply, Scope};
+use super::{Change, Explanations, Loading, NotebookChange, Opening, Pauses, Question, Reply, Scope};
 use crate::config::Settings;
 use crate::context::Index;
 use crate::suggest::{Snapshot, Suggestion, Trigger, Work};
@@ -43,6 +43,13 @@ pub enum Event {
     Closed {
         /// The document.
         uri: String,
+    },
+    /// Documents are cells of a notebook.
+    Notebook {
+        /// The notebook.
+        uri: String,
+        /// What is known of its cells now.
+        change: NotebookChange,
     },
     /// The settings changed.
     Configured(Box<Settings>),

@@ -244,6 +244,7 @@ mod tests {
             language: None,
             path: "a".to_owned(),
             cursor: before.len(),
+            preceding: None,
             selected: None,
             trigger: Trigger::Automatic,
             options: Options::default(),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures::channel::oneshot;
 
-use crate::suggest::{Snapshot, Suggestion, reuse};
+use crate::suggest::{Snapshot, Suggestion, Time, reuse};
 use crate::text::{Encoding, Position, Rope, lines, position};
 
 /// What a question is answered with.
@@ -118,13 +118,23 @@ pub(crate) struct Due {
     pub(crate) arrived: Instant,
     /// From then on as soon as there is any part of it, where who asks comes back for the rest.
     pub(crate) early: Option<Instant>,
-    /// Then at the latest, with what there is.
+    /// Then at the latest, where there is a complete answer: what else may be suggested is not waited for any longer.
+    pub(crate) usual: Instant,
+    /// Then at the latest, with what there is. Who asked with a key has more patience than who types.
     pub(crate) latest: Instant,
+}
+
+impl Due {
+    /// Typed on since: now it is no more than any key's question.
+    fn typed_on(self, now: Instant) -> Self {
+        let usual = now + self.usual.saturating_duration_since(self.arrived);
+        Self { latest: self.latest.min(usual.max(self.usual)), ..self }
+    }
 }
 
 impl From<Instant> for Due {
     fn from(latest: Instant) -> Self {
-        Self { arrived: latest, early: None, latest }
+        Self { arrived: latest, early: None, usual: latest, latest }
     }
 }
 
@@ -161,7 +171,7 @@ impl Question {
     /// answers in the place where the editor asked, with what was typed in front.
     pub(crate) fn moved_on(&self, snapshot: Snapshot, typed: &str) -> Self {
         let mut answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = answer.0;
+        let due = answer.0.typed_on(Instant::now());
         let (_, reply) = std::mem::replace(&mut *answer, (due, Reply::spent()));
         let origin = match &self.origin {
             Some((asked, before)) => (asked.clone(), before.clone() + typed),
@@ -220,6 +230,23 @@ impl Question {
         self.due().latest
     }
 
+    /// Time for reading a prompt, and for an answer that is no better than it need be.
+    ///
+    /// Who asked with a key waits longer, and may have more read for it: in half of the time by the speed that was measured,
+    /// so that there is an answer though the machine be slower now.
+    pub(crate) fn time_left(&self, now: Instant, margin: Duration) -> Time {
+        let left = |until: Instant| until.saturating_duration_since(now).saturating_sub(margin);
+        let Due { usual, latest, .. } = self.due();
+        let usual = left(usual.min(latest));
+        Time { to_read: Some(usual.max(left(latest) / 2)), to_answer: Some(usual) }
+    }
+
+    /// There is a complete answer: others are looked for no longer than any question may take.
+    pub(crate) fn settle(&self) {
+        let due = &mut self.answer.lock().unwrap_or_else(PoisonError::into_inner).0;
+        due.latest = due.latest.min(due.usual);
+    }
+
     /// The same question, asked again while it is worked on: the answer goes to the new place. The old one must
     /// have been answered.
     pub(crate) fn renew(&self, due: Due, reply: Reply) {
@@ -231,6 +258,7 @@ impl Question {
         let Snapshot { text, cursor, selected, trigger, options, .. } = &self.snapshot;
         self.uri == uri
             && text.is_instance(&other.text)
+            && self.snapshot.comes_after_the_same(other)
             && (cursor, selected, trigger, options)
                 == (&other.cursor, &other.selected, &other.trigger, &other.options)
             && !self.is_unwanted(Instant::now())
@@ -398,6 +426,7 @@ mod tests {
             language: None,
             path: "a".to_owned(),
             cursor: before.len(),
+            preceding: None,
             selected: None,
             trigger: Trigger::Automatic,
             options: Options::default(),
@@ -484,6 +513,24 @@ mod tests {
             question.answer(suggestion(range, "x"));
             assert_eq!(receiver.try_recv().unwrap(), Some(Answer::Nothing));
         }
+    }
+
+    #[test]
+    fn a_person_has_more_time_until_there_is_an_answer_or_a_key() {
+        let (arrived, second) = (Instant::now(), Duration::from_secs(1));
+        let due = Due { arrived, early: None, usual: arrived + second, latest: arrived + second * 10 };
+        let (question, _) = question("▮");
+        let (reply, _receiver) = Reply::new();
+        question.renew(due, reply);
+        let time = |at: u32| question.time_left(arrived + second * at, Duration::ZERO);
+        assert_eq!((time(0).to_read, time(0).to_answer), (Some(second * 5), Some(second)));
+        assert_eq!((time(2).to_read, time(2).to_answer), (Some(second * 4), Some(Duration::ZERO)));
+        assert_eq!(question.time_left(arrived, second).to_read, Some(second * 9 / 2));
+        question.settle();
+        assert_eq!(question.deadline(), arrived + second);
+        assert_eq!(time(0).to_read, Some(second));
+        let typed = |at: u32| due.typed_on(arrived + second * at).latest - arrived;
+        assert_eq!([0, 3, 9, 20].map(typed), [1, 4, 10, 10].map(|it| second * it));
     }
 
     #[test]

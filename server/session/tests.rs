@@ -105,12 +105,17 @@ impl Stage {
 
     /// The same, with an editor that `refreshes` what it shows, and is answered with whatever there is at once.
     fn with(idle: Idle, refreshes: bool) -> Self {
+        Self::within(PATIENCE, idle, refreshes)
+    }
+
+    /// The same, where a key's question may take no longer than `latency_budget`.
+    fn within(latency_budget: Duration, idle: Idle, refreshes: bool) -> Self {
         let (orders, to_do) = mpsc::channel();
         let (does, doing) = mpsc::channel();
         let (notice, notices) = mpsc::channel();
         let mut to_do = Some(to_do);
-        let early_answer = Duration::ZERO;
-        let mut settings = Settings { latency_budget: PATIENCE, early_answer, ..Settings::default() };
+        let (early_answer, explicit_budget) = (Duration::ZERO, PATIENCE);
+        let mut settings = Settings { latency_budget, explicit_budget, early_answer, ..Settings::default() };
         settings.suggest.idle = idle;
         let session = Session::start(Start {
             encoding: Encoding::Utf8,
@@ -304,6 +309,40 @@ fn a_generation_that_agrees_answers_the_newest_of_several_keys() {
     }
     shows(fourth, " 1");
     stage.begins("x = foo(a, b) + 1");
+}
+
+#[test]
+fn who_asks_with_a_key_is_waited_for_longer_than_who_types_and_no_longer_than_the_answer_takes() {
+    let mut stage = Stage::within(Duration::ZERO, Idle::Off, false);
+    assert_eq!(answer(stage.ask()), Answer::Nothing);
+    let person = stage.ask_as(URI, 4, Trigger::Invoked, false);
+    stage.begins("x = ");
+    stage.says("fo", true);
+    // A key ends that at once.
+    stage.change(4, "b");
+    assert_eq!(answer(person), Answer::Superseded);
+    stage.says("o", true);
+    stage.ends();
+    let person = stage.ask_as(OTHER, 4, Trigger::Invoked, false);
+    stage.begins("x = ");
+    stage.says("foo", true);
+    stage.says("(a)", true);
+    stage.ends();
+    shows(person, "foo(a)");
+}
+
+#[test]
+fn who_asks_with_a_key_is_shown_a_part_at_once_where_more_can_be_shown_later() {
+    let stage = Stage::within(Duration::ZERO, Idle::Off, true);
+    let person = stage.ask_as(URI, 4, Trigger::Invoked, false);
+    stage.begins("x = ");
+    stage.says("fo", true);
+    stage.says("o(a, ", true);
+    shows(person, "foo(a,");
+    stage.says("b)", true);
+    stage.ends();
+    assert!(matches!(stage.notices.recv_timeout(PATIENCE).unwrap(), Notice::Grown(_)));
+    shows(stage.ask(), "foo(a, b)");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use taper_grammars::Blocks;
 use super::place::{Place, indentation};
 use super::plan::{self, KEYSTROKE};
 use super::trigger::is_statement_complete;
-use super::{Idle, Snapshot, Suggestion, Trigger, around, budget, file, placed};
+use super::{Idle, Snapshot, Suggestion, Trigger, around, budget, placed};
 use crate::prompt::{self, template::Profile};
 use crate::text::{Edit, lines};
 
@@ -78,7 +78,7 @@ pub(super) fn read_within(
     watch: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> Result<Read, EngineError> {
     let (best, _) =
-        prompt::build(profile, engine.tokens(), file(snapshot), budget(&snapshot.options, profile));
+        prompt::build(profile, engine.tokens(), snapshot.whole().file(), budget(&snapshot.options, profile));
     let stale = |stale| Limits { max_tokens: 0, stale, background: true };
     if engine.unread(&best, &stale(FRESH)) <= KEYSTROKE {
         return Ok(Read::Already);
@@ -120,7 +120,7 @@ pub fn is_longest(tokens: usize, snapshot: &Snapshot, profile: &Profile, engine:
         return true;
     }
     let (best, _) =
-        prompt::build(profile, engine.tokens(), file(snapshot), budget(&snapshot.options, profile));
+        prompt::build(profile, engine.tokens(), snapshot.whole().file(), budget(&snapshot.options, profile));
     let time = whole_window(snapshot.options.idle);
     plan::longest(time, snapshot, profile, engine, best).tokens.len() <= tokens
 }

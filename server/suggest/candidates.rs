@@ -7,9 +7,7 @@ use std::ops::ControlFlow;
 use taper_engine::{Branching, Engine, EngineError, Growth, Piece, Stop};
 
 use super::rules::{Ended, Rules};
-use super::{
-    PassedOver, Snapshot, Suggestion, Work, around, budget, confidence, file, names, placed, trigger,
-};
+use super::{PassedOver, Snapshot, Suggestion, Work, around, budget, confidence, names, placed, trigger};
 use crate::prompt::{self, template::Profile};
 
 /// Suggestions for one place at most, the first included.
@@ -52,7 +50,8 @@ pub fn others(
     let Ok(extent) = trigger::plan(snapshot, &place) else { return Ok(Vec::new()) };
     // Who asks for more than one need not be told only what is sure.
     let rules = Rules { snapshot, place: &place, extent, bar: None };
-    let (prompt, _) = prompt::build(profile, engine.tokens(), file(snapshot), budget(options, profile));
+    let (prompt, _) =
+        prompt::build(profile, engine.tokens(), snapshot.whole().file(), budget(options, profile));
     // The engine branches off what it says by itself.
     let within = match &work.passed_over {
         Some(PassedOver { suggestion: Some(greedy), raw, .. }) => confidence::extent(raw, &greedy.text),

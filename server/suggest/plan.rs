@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use taper_engine::{Engine, Limits, Prompt};
 
-use super::{Snapshot, budget, file};
-use crate::prompt::{self, Budget, File, Memo, template::Profile};
+use super::{Snapshot, Whole, budget};
+use crate::prompt::{self, BYTES_PER_TOKEN, Budget, File, Memo, template::Profile};
 
 /// The shortest window, tokens before and after the cursor: less gives answers that are not worth having. The window
 /// keeps at least half of it, because its start moves in steps.
@@ -61,7 +61,8 @@ pub(super) fn choose(
         return best;
     }
     let mut all = vec![best];
-    for other in others(snapshot, profile, engine) {
+    let whole = snapshot.whole();
+    for other in others(&whole, profile, engine) {
         if all.iter().any(|it| it.prompt == other.prompt) {
             continue;
         }
@@ -104,13 +105,13 @@ pub(super) fn longest(
 ) -> Prompt {
     let most = engine.rates().prefill * time.as_secs_f32();
     let mut longest = best;
-    let memo = Memo::default();
+    let (memo, whole) = (Memo::default(), snapshot.whole());
+    let file = whole.file();
     for budget in budgets(budget(&snapshot.options, profile)) {
         if longest.tokens.len() as f32 <= most {
             break;
         }
-        let cursor = snapshot.cursor;
-        longest = prompt::build_as_at(cursor, profile, engine.tokens(), file(snapshot), budget, &memo).0;
+        longest = prompt::build_as_at(file.cursor, profile, engine.tokens(), file, budget, &memo).0;
     }
     longest
 }
@@ -118,18 +119,22 @@ pub(super) fn longest(
 /// All prompts but the best one, the best first: the whole window as it was some lines ago, then with what other files said
 /// before, then shorter ones, as they are and as they were. Some may be alike.
 fn others<'a>(
-    snapshot: &'a Snapshot,
+    file: &'a Whole<'_>,
     profile: &'a Profile,
     engine: &'a dyn Engine,
 ) -> impl Iterator<Item = Chosen> + 'a {
-    let (text, now, whole) = (&snapshot.text, file(snapshot), budget(&snapshot.options, profile));
+    let (snapshot, now) = (file.snapshot, file.file());
+    let (text, cursor, whole) = (now.text, now.cursor, budget(&snapshot.options, profile));
     // With what other files said before, where that has changed.
     let before = Some(File { snippets: &snapshot.snippets_before, ..now });
     let before = before.filter(|it| !it.snippets.is_empty() && it.snippets != now.snippets);
     let files = [Some(now), before].into_iter().flatten();
-    let line = text.byte_to_line(snapshot.cursor);
+    let line = text.byte_to_line(cursor);
+    // What lies between is read as well: on a line of megabytes that would be all of it.
+    let farthest = cursor.saturating_sub(whole.prefix * BYTES_PER_TOKEN);
     let ago = LINES_AGO.iter().filter_map(move |ago| Some(text.line_to_byte(line.checked_sub(*ago)?)));
-    let earlier = [snapshot.cursor].into_iter().chain(ago);
+    let ago = ago.filter(move |&place| place >= farthest);
+    let earlier = [cursor].into_iter().chain(ago);
     let memo = Rc::new(Memo::default());
     [whole].into_iter().chain(budgets(whole)).flat_map(move |budget| {
         let (memo, earlier) = (Rc::clone(&memo), earlier.clone());
@@ -137,7 +142,7 @@ fn others<'a>(
             let memo = Rc::clone(&memo);
             earlier.clone().map(move |earlier| {
                 let prompt = prompt::build_as_at(earlier, profile, engine.tokens(), file, budget, &memo).0;
-                let (short, older) = (budget != whole, earlier != snapshot.cursor);
+                let (short, older) = (budget != whole, earlier != cursor);
                 Chosen { prompt, short, older, stale: STALE }
             })
         })
@@ -208,6 +213,7 @@ mod tests {
             language: None,
             path: "a".to_owned(),
             cursor: before.len(),
+            preceding: None,
             selected: None,
             trigger: Trigger::Automatic,
             // Of a vocabulary of bytes these are many windows' worth.
@@ -334,7 +340,8 @@ mod tests {
             ahead::read(Depth::Whole, &place, &it.1, it.0.as_mut(), &mut some).unwrap(),
             Read::Interrupted
         );
-        let (prompt, _) = prompt::build(&it.1, it.0.tokens(), file(&place), budget(&place.options, &it.1));
+        let (prompt, _) =
+            prompt::build(&it.1, it.0.tokens(), place.whole().file(), budget(&place.options, &it.1));
         let left = it.0.unread(&prompt, &Limits::default());
         assert!(left + 300 < prompt.tokens.len(), "{left} of {}", prompt.tokens.len());
 
@@ -457,7 +464,8 @@ mod tests {
     fn a_cold_place_is_read_for_a_quick_answer_first() {
         let mut it = engine();
         let place = snapshot();
-        let (whole, _) = prompt::build(&it.1, it.0.tokens(), file(&place), budget(&place.options, &it.1));
+        let (whole, _) =
+            prompt::build(&it.1, it.0.tokens(), place.whole().file(), budget(&place.options, &it.1));
         let short = choose(LEFT, &place, &it.1, it.0.as_ref(), whole.clone()).prompt;
         assert_ne!(short, whole);
         assert_eq!(read(&place, &mut it), Read::Whole);

@@ -151,7 +151,8 @@ pub fn typed(older: &Snapshot, text: &Rope) -> Option<String> {
 pub fn follows(older: &Snapshot, newer: &Snapshot) -> Option<String> {
     // What is held back from who did not ask is shown to who does.
     let asks = newer.trigger == Trigger::Invoked && older.trigger == Trigger::Automatic;
-    if asks || older.options != newer.options || older.selected.is_some() || newer.selected.is_some() {
+    let selected = older.selected.is_some() || newer.selected.is_some();
+    if asks || selected || older.options != newer.options || !older.comes_after_the_same(newer) {
         return None;
     }
     typed(older, &newer.text).filter(|typed| older.cursor + typed.len() == newer.cursor)

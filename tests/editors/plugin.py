@@ -482,4 +482,130 @@ def several_candidates(bench):
     bench.saved(path, TASK + SEVERAL[1] + "\n")
 
 
-CHECKS = [words, several_candidates, dismiss, burst, mended, buffer_toggled, paused, settings, popup, status_of_server, killed_server]
+def explained(bench):
+    """How the last suggestion came about, as the server says it."""
+    return bench.editor.lua(
+        "local c = vim.lsp.get_clients({ name = 'taper' })[1]"
+        " local ask = { 'workspace/executeCommand', { command = 'taper.explainLast' }, 5000, 0 }"
+        " if vim.fn.has('nvim-0.11') == 1 then return c:request_sync(unpack(ask)).result.suggestion end"
+        " return c.request_sync(unpack(ask)).result.suggestion"
+    )
+
+
+def suggests(bench, path, language="python"):
+    """On a new line the suggestion comes, for the document that is meant."""
+    editor = bench.editor
+    editor.normal()
+    editor.terminal.type("Goretu")
+    shows(bench, REST)
+    found = explained(bench)
+    if (found["path"], found["language"]) != (path, language):
+        raise Failed(f"the suggestion is for {found['path']!r} in {found['language']!r}, not {path!r} in {language!r}")
+    editor.accept()
+    editor.normal()
+
+
+def in_step(bench):
+    """One server, which was told of every document before it was told of a change in it."""
+    editor = bench.editor
+    count = editor.lua("return #vim.lsp.get_clients({ name = 'taper' })")
+    if count != 1:
+        raise Failed(f"{count} servers")
+    log = editor.lua("return require('taper.server').log()") if editor.plugin else bench.log
+    if os.path.exists(log):
+        with open(log, encoding="utf-8") as file:
+            wrong = [line for line in file if "not open" in line or "out of step" in line]
+        if wrong:
+            raise Failed("the server's log has\n" + "".join(wrong))
+
+
+def unnamed(bench):
+    """Buffers without a name get suggestions, each its own, and go on when they get one."""
+    editor = bench.editor
+    editor.normal()
+    editor.rpc.command("enew!")
+    editor.rpc.command("set filetype=python")
+    wait(lambda: editor.lua("return require('taper').status(0) ~= nil"), 10, "taper to be there without a name")
+    suggests(bench, "Untitled-%d" % editor.rpc.current.buffer.number)
+    first = editor.rpc.current.buffer.number
+    editor.rpc.command("set hidden")
+    editor.rpc.command("enew")
+    editor.rpc.command("set filetype=javascript")
+    suggests(bench, "Untitled-%d" % editor.rpc.current.buffer.number, "javascript")
+    editor.rpc.command(f"buffer {first}")
+    suggests(bench, f"Untitled-{first}")
+    holds(bench, "\nreturn a + b\nreturn a + b\n")
+    editor.command("w " + os.path.join(bench.work, "named.py"))
+    wait(lambda: os.path.exists(os.path.join(bench.work, "named.py")), 5, "the file")
+    suggests(bench, "named.py")
+    editor.rpc.command("set filetype=")
+    wait(lambda: editor.lua("return #vim.lsp.get_clients({ name = 'taper', bufnr = 0 })") <= 1, 5, "")
+    editor.rpc.command("bwipeout!")
+    editor.rpc.command("silent! %bwipeout!")
+    in_step(bench)
+
+
+def renamed(bench):
+    """`:file`, `:saveas` and another spelling of a name: the suggestion is for the file as it is called now."""
+    editor = bench.editor
+    path = bench.put("before.py", "def add(a, b):\n")
+    editor.open(path, "")
+    suggests(bench, "before.py")
+    editor.command("file " + os.path.join(bench.work, "after.py"))
+    suggests(bench, "after.py")
+    editor.command("w!")
+    suggests(bench, "after.py")
+    editor.command("saveas! " + os.path.join(bench.work, "saved as.py").replace(" ", "\\ "))
+    suggests(bench, "saved as.py")
+    # A name that is taken: it keeps its own.
+    editor.command("silent! file " + os.path.join(bench.work, "after.py"))
+    suggests(bench, "saved as.py")
+    editor.command("w!")
+    os.makedirs(os.path.join(bench.work, "sub"), exist_ok=True)
+    editor.command("e! " + os.path.join(bench.work, "sub", "..", ".", "before.py"))
+    wait(editor.attached, 10, "the server")
+    suggests(bench, "before.py")
+    editor.rpc.command("w!")
+    link = os.path.join(bench.folder, "link.py")
+    os.symlink(path, link)
+    editor.command("e! " + link)
+    wait(editor.attached, 10, "the server")
+    suggests(bench, "before.py")
+    editor.rpc.command("w!")
+    in_step(bench)
+
+
+def retyped(bench):
+    """Another file type is another language, at once."""
+    editor = bench.editor
+    path = bench.put("types.py", "def add(a, b):\n")
+    editor.open(path, "")
+    suggests(bench, "types.py")
+    for kind in ("javascript", "python", "javascript"):
+        editor.command("set filetype=" + kind)
+        wait(editor.attached, 10, "the server")
+        suggests(bench, "types.py", kind)
+    editor.rpc.command("w!")
+    in_step(bench)
+
+
+def second_project(bench):
+    """A file of another project: the same server, which knows that project's folder."""
+    editor = bench.editor
+    editor.open(bench.put("first.py", "def add(a, b):\n"), "")
+    suggests(bench, "first.py")
+    editor.rpc.command("w!")
+    second = os.path.join(bench.folder, "second")
+    os.makedirs(os.path.join(second, ".git"), exist_ok=True)
+    os.makedirs(os.path.join(second, "src"), exist_ok=True)
+    path = os.path.join(second, "src", "other.py")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("def add(a, b):\n")
+    editor.open(path, "")
+    suggests(bench, "src/other.py")
+    editor.rpc.command("w!")
+    in_step(bench)
+
+
+NAMES = [renamed, retyped, unnamed, second_project]
+CHECKS = [words, several_candidates, dismiss, burst, mended, buffer_toggled, paused, settings, popup, status_of_server, killed_server, *NAMES]

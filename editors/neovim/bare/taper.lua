@@ -24,3 +24,19 @@ end
 vim.keymap.set('i', '<Tab>', function()
   if not vim.lsp.inline_completion.get({ on_accept = still_fits }) then return '<Tab>' end
 end, { expr = true, desc = 'Accept the suggestion that is shown' })
+
+-- Neovim tells of a file's new name (`:file`, `:saveas`) only when it is written, and of changes under the new one at once:
+-- so the old one is closed and the new one opened as soon as it is there.
+local renamed = {}
+vim.api.nvim_create_autocmd('BufFilePre', {
+  callback = function(event)
+    local client = vim.lsp.get_clients({ name = 'taper', bufnr = event.buf })[1]
+    renamed[event.buf] = client and client.id
+    if client then vim.lsp.buf_detach_client(event.buf, client.id) end
+  end,
+})
+vim.api.nvim_create_autocmd('BufFilePost', {
+  callback = function(event)
+    if renamed[event.buf] then vim.lsp.buf_attach_client(event.buf, renamed[event.buf]) end
+  end,
+})

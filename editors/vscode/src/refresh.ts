@@ -26,7 +26,8 @@ interface Question {
   position: vscode.Position;
   /** Somebody wanted to see it. */
   person: boolean;
-  shown: boolean;
+  /** How many texts it was answered with. */
+  shown: number;
 }
 
 export class Refresh {
@@ -58,8 +59,8 @@ export class Refresh {
     if (!selection.isEmpty || active.line !== position.line || active.character !== position.character) return;
     const { last } = this;
     const here = last?.document === document && last.version === document.version && last.position.isEqual(active);
-    // What a person chose among several stays.
-    if (here && last.person) return;
+    // What a person chose among several stays; one alone may be the beginning of more.
+    if (here && last.person && last.shown > 1) return;
     this.asking = true;
     // The command does not wait for what it starts, and a second one in between would go on to the one after.
     const answered = new Promise<void>((resolve) => {
@@ -73,7 +74,7 @@ export class Refresh {
       this.renew();
       // VS Code goes on to show what it shows, and puts behind it what it is given when told to ask: that is the next one.
       // And there is no next one to what was dismissed.
-      const command = here && last.shown ? "showNext" : "trigger";
+      const command = here && last.shown > 0 ? "showNext" : "trigger";
       await vscode.commands.executeCommand(`editor.action.inlineSuggest.${command}`);
       await answered;
     } finally {
@@ -91,12 +92,12 @@ export class Refresh {
   ): Promise<Items> {
     const { Automatic, Invoke } = vscode.InlineCompletionTriggerKind;
     const person = context.triggerKind === Invoke && !this.asking;
-    const question: Question = { document, version: document.version, position, person, shown: false };
+    const question: Question = { document, version: document.version, position, person, shown: 0 };
     this.last = question;
     const mine = context.triggerKind === Invoke && this.asking;
     try {
       const items = await next(person ? context : { ...context, triggerKind: Automatic });
-      question.shown = items != null && (Array.isArray(items) ? items : items.items).length > 0;
+      question.shown = items == null ? 0 : (Array.isArray(items) ? items : items.items).length;
       return items;
     } finally {
       if (mine) this.answered?.();

@@ -36,6 +36,7 @@ pub(super) fn snapshot(task: &Task, options: &Options) -> Snapshot {
         language,
         path: task.path.clone(),
         cursor: task.prefix.len(),
+        preceding: None,
         selected: None,
         trigger: Trigger::Automatic,
         options: options.clone(),
@@ -153,8 +154,7 @@ impl<'e> Taper<'e> {
     pub(super) fn likelihood(&mut self, task: &Task) -> Result<Answer> {
         let snapshot = self.snapshot(task);
         let budget = suggest::budget(&self.options, &self.profile);
-        let (prompt, _) =
-            prompt::build(&self.profile, self.engine.tokens(), suggest::file(&snapshot), budget);
+        let (prompt, _) = prompt::build(&self.profile, self.engine.tokens(), snapshot.whole().file(), budget);
         let started = Instant::now();
         let likelihood = match likelihood::line(task) {
             Some((line, ends)) => likelihood::of(self.engine, &prompt, line, ends)?,
@@ -247,8 +247,8 @@ impl Baseline {
         let answer = match (self, &profile.template) {
             (Self::Bare, Some(it)) => {
                 let snapshot = snapshot(task, options);
-                let (file, budget) = (suggest::file(&snapshot), suggest::budget(options, profile));
-                let (_, window) = prompt::build(profile, tokens, file, budget);
+                let (whole, budget) = (snapshot.whole(), suggest::budget(options, profile));
+                let (_, window) = prompt::build(profile, tokens, whole.file(), budget);
                 let it = it.template;
                 let parts = [it.prefix, &window.prefix, it.suffix, &window.suffix, it.middle];
                 server.complete(&parts.concat(), extent)?

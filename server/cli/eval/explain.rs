@@ -26,7 +26,7 @@ pub(super) fn print(
     let (prompt, _) = prompt::build(
         &profile,
         engine.tokens(),
-        suggest::file(&snapshot),
+        snapshot.whole().file(),
         suggest::budget(&options, &profile),
     );
     let (suggestion, work) =

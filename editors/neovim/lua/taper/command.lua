@@ -6,6 +6,7 @@ local M = {}
 M.options = {
   ['model'] = {},
   ['latency-budget-ms'] = { '100', '300', '500' },
+  ['explicit-budget-ms'] = { '300', '2000', '5000' },
   ['suggest'] = { 'line', 'auto', 'block' },
   ['eagerness'] = { 'low', 'medium', 'high' },
   ['max-lines'] = { '1', '12' },

@@ -35,7 +35,7 @@ local function tell(where)
   if not vim.tbl_get(client.server_capabilities, 'experimental', 'taper', 'cursor') then return end
   if not require('taper').active(0) then return end
   server.notify(client, 'taper/cursor', {
-    textDocument = vim.lsp.util.make_text_document_params(0),
+    textDocument = server.document(0),
     position = position(client),
   })
 end

@@ -171,8 +171,8 @@ function M.received(client, place, result, why)
 end
 
 --- Asks for suggestions at the cursor, because of 'typing', for a 'person' who wants them all, or for 'more' of what the
---- server knew.
-function M.ask(why)
+--- server knew; `done` is called once it is answered.
+function M.ask(why, done)
   local server = require('taper.server')
   local client = server.client(0)
   if not client or not require('taper').active(0) or not inserting() then return end
@@ -182,12 +182,13 @@ function M.ask(why)
   local params = vim.lsp.util.make_position_params(0, client.offset_encoding)
   server.asking = why
   server.request(client, 'textDocument/inlineCompletion', {
-    textDocument = vim.lsp.util.make_text_document_params(0),
+    textDocument = server.document(0),
     position = params.position,
     context = { triggerKind = why == 'person' and 1 or 2 },
   }, function(failed)
     -- Superseded, most likely: it can be asked again.
     if failed and why == 'person' then all = {} end
+    if done and not failed then done() end
   end, now[1])
   server.asking = nil
 end
@@ -195,19 +196,27 @@ end
 --- The server knows more of what it was asked at a place: asks again, if that is still where the user is.
 function M.more(client, params)
   local bufnr = vim.api.nvim_get_current_buf()
-  if not client or not inserting() or vim.uri_from_bufnr(bufnr) ~= params.textDocument.uri then return end
+  local server = require('taper.server')
+  if not client or not inserting() or server.document(bufnr).uri ~= params.textDocument.uri then return end
   local version = params.version ~= vim.NIL and params.version or nil
-  if version and version ~= vim.lsp.util.buf_versions[bufnr] then return end
+  if version and version ~= server.version(bufnr) then return end
   local position = vim.lsp.util.make_position_params(0, client.offset_encoding).position
   if position.line ~= params.position.line or position.character ~= params.position.character then return end
   local now = here()
-  if vim.deep_equal(dismissed, now) or all.open and vim.deep_equal(all.here, now) then return end
+  local person = vim.deep_equal(all.here, now)
+  if vim.deep_equal(dismissed, now) or all.open and person then return end
   -- What grows under an open menu would push its text about; the next event asks.
   if menu.open() then
     asked = nil
     return
   end
-  M.ask('more')
+  -- Who asked for all is shown the rest of the first at once, and the others as soon as they are there.
+  M.ask('more', person and #items <= 1 and function()
+    if vim.deep_equal(here(), now) and vim.deep_equal(all.here, now) then
+      all.open = true
+      M.ask('person')
+    end
+  end or nil)
 end
 
 -- A key was typed, or the cursor went elsewhere.
@@ -290,6 +299,13 @@ function M.attach(bufnr)
   vim.api.nvim_create_autocmd({ 'InsertLeave', 'BufLeave' }, { group = group, buffer = bufnr, callback = M.clear })
   vim.api.nvim_create_autocmd('ColorScheme', { group = group, buffer = bufnr, callback = highlights })
   if inserting() and bufnr == vim.api.nvim_get_current_buf() then vim.schedule(function() M.ask('typing') end) end
+end
+
+--- Shows suggestions in a buffer no longer.
+function M.leave(bufnr)
+  vim.api.nvim_clear_autocmds({ group = group, buffer = bufnr })
+  if bufnr == vim.api.nvim_get_current_buf() then M.clear() end
+  erase(bufnr)
 end
 
 --- Switches suggestions in a buffer on or off.

@@ -14,6 +14,12 @@ function M.setup(options)
   require('taper.keys').map()
   local server, group = require('taper.server'), vim.api.nvim_create_augroup('taper', {})
   vim.api.nvim_create_autocmd('FileType', { group = group, callback = function(event) server.attach(event.buf) end })
+  -- `:file`, `:saveas`, a file tree that renames. A buffer without a name gets one when it is written, and only that tells.
+  vim.api.nvim_create_autocmd('BufFilePre', { group = group, callback = function(event) server.unname(event.buf) end })
+  vim.api.nvim_create_autocmd({ 'BufFilePost', 'BufWritePost' }, {
+    group = group,
+    callback = function(event) server.rename(event.buf) end,
+  })
   vim.api.nvim_create_autocmd('LspProgress', {
     group = group,
     callback = function(event)

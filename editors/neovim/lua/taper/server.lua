@@ -1,6 +1,7 @@
 -- The server: found, started, watched, started again after a crash, told of changed options.
 -- It knows nothing of how a suggestion is shown or accepted.
 local config = require('taper.config')
+local unnamed = require('taper.unnamed')
 
 local M = {}
 
@@ -14,8 +15,10 @@ M.asking = nil
 local changed = {}
 -- When it crashed.
 local crashes = {}
--- Buffers that it was attached to; they outlive a crash.
+-- Buffers that it was attached to, and their file types then; they outlive a crash.
 local buffers = {}
+-- By client: the top folders that it was told of.
+local roots = {}
 -- Ends that were asked for.
 local stopping = {}
 -- Says once that there is no server.
@@ -102,6 +105,8 @@ end
 
 --- All running clients: one for all projects, because each would hold a model in memory.
 function M.clients(bufnr)
+  if bufnr == 0 then bufnr = vim.api.nvim_get_current_buf() end
+  if bufnr and unnamed.attached(bufnr) then bufnr = nil end
   local found = vim.lsp.get_clients({ name = 'taper', bufnr = bufnr })
   return vim.tbl_filter(function(client) return not stopped(client) end, found)
 end
@@ -111,6 +116,15 @@ function M.client(bufnr)
   local client = M.clients(bufnr)[1]
   return client and client.initialized and client or nil
 end
+
+--- A buffer's document, as the server knows it.
+function M.document(bufnr)
+  if bufnr == 0 then bufnr = vim.api.nvim_get_current_buf() end
+  return { uri = unnamed.attached(bufnr) and unnamed.uri(bufnr) or vim.uri_from_bufnr(bufnr) }
+end
+
+--- The version of a buffer's text that the server knows.
+function M.version(bufnr) return unnamed.version(bufnr) or vim.lsp.util.buf_versions[bufnr] end
 
 --- Runs a command of the server; `done` gets its result.
 function M.execute(command, client_id, done)
@@ -130,7 +144,7 @@ local function listen(client)
     if method ~= 'textDocument/inlineCompletion' then return request(method, params, callback, ...) end
     local display, suggestion = require('taper.display'), require('taper.suggestion')
     local place = suggestion.place()
-    local here = params.textDocument.uri == vim.uri_from_bufnr(place.bufnr) and params.position.line == place.row
+    local here = params.textDocument.uri == M.document(place.bufnr).uri and params.position.line == place.row
     local why = M.asking
     return request(method, params, function(failed, result, ...)
       if not failed then
@@ -179,11 +193,31 @@ end
 local function wanted(bufnr)
   local used = config.used
   if not vim.api.nvim_buf_is_loaded(bufnr) or vim.bo[bufnr].buftype ~= '' then return false end
-  if vim.api.nvim_buf_get_name(bufnr) == '' then return false end
   local kind = vim.bo[bufnr].filetype
+  -- Nothing says what it is going to be.
+  if kind == '' and vim.api.nvim_buf_get_name(bufnr) == '' then return false end
   if used.filetypes and not vim.tbl_contains(used.filetypes, kind) then return false end
   if vim.tbl_contains(used.exclude, kind) then return false end
   return not used.enabled or used.enabled(bufnr) == true
+end
+
+local function attached(bufnr)
+  buffers[bufnr] = vim.bo[bufnr].filetype
+  require('taper.display').attach(bufnr)
+  require('taper.cursor').attach(bufnr)
+end
+
+-- Tells a client of the projects that it has not been told of.
+local function tell_roots(client)
+  local offered = vim.tbl_get(client.server_capabilities, 'workspace', 'workspaceFolders', 'changeNotifications')
+  for root, known in pairs(roots[client.id] or {}) do
+    if not known and offered then
+      roots[client.id][root] = true
+      M.notify(client, 'workspace/didChangeWorkspaceFolders', {
+        event = { added = { { uri = vim.uri_from_fname(root), name = root } }, removed = {} },
+      })
+    end
+  end
 end
 
 -- What is handed to vim.lsp.start().
@@ -221,25 +255,59 @@ local function start_config(program, bufnr)
         vim.lsp.inline_completion.enable(false, { client_id = client.id })
       end
       require('taper.status').started(client)
+      tell_roots(client)
+      unnamed.ready()
       if own.on_init then own.on_init(client, result) end
     end,
     on_attach = function(client, buffer)
-      buffers[buffer] = true
-      require('taper.display').attach(buffer)
-      require('taper.cursor').attach(buffer)
+      attached(buffer)
       if own.on_attach then own.on_attach(client, buffer) end
     end,
     on_exit = function(code, signal, client_id)
-      stopping[client_id] = nil
+      stopping[client_id], roots[client_id] = nil, nil
       require('taper.status').set(client_id, nil)
       if own.on_exit then own.on_exit(code, signal, client_id) end
     end,
   })
 end
 
+-- The running client, or a new one, attached to no buffer.
+local function start(options)
+  local client = M.clients()[1]
+  if client then return client.id end
+  if has11 then return vim.lsp.start(options, { attach = false, reuse_client = function() return false end }) end
+  return (vim.lsp.start_client(options))
+end
+
+-- A buffer is in this project, which a client may not know of: it began in another one.
+local function join(client_id, root, began)
+  local known = roots[client_id] or {}
+  roots[client_id] = known
+  if not root or known[root] ~= nil then return end
+  known[root] = began
+  local client = vim.lsp.get_client_by_id(client_id)
+  if client and client.initialized then tell_roots(client) end
+end
+
+--- Takes the server away from a buffer.
+function M.detach(bufnr)
+  unnamed.detach(bufnr)
+  for _, client in ipairs(M.clients(bufnr)) do
+    vim.lsp.buf_detach_client(bufnr, client.id)
+  end
+end
+
 --- Attaches the server to a buffer if it is one for it, starting it first if need be.
 function M.attach(bufnr)
-  if not wanted(bufnr) then return end
+  local is_attached = #vim.lsp.get_clients({ name = 'taper', bufnr = bufnr }) > 0
+  if not wanted(bufnr) then
+    if is_attached or unnamed.attached(bufnr) then
+      M.detach(bufnr)
+      require('taper.display').leave(bufnr)
+      buffers[bufnr] = nil
+    end
+    return
+  end
   local program, problem = M.program()
   if not program then
     if told ~= problem then M.say(problem, vim.log.levels.WARN) end
@@ -247,11 +315,40 @@ function M.attach(bufnr)
     return
   end
   told = nil
-  vim.lsp.start(start_config(program, bufnr), {
+  local options = start_config(program, bufnr)
+  if unnamed.is(bufnr) then
+    local client_id = start(options)
+    if not client_id then return end
+    if not unnamed.attached(bufnr) or buffers[bufnr] ~= vim.bo[bufnr].filetype then unnamed.attach(bufnr) end
+    return attached(bufnr)
+  end
+  -- It has a name now.
+  unnamed.detach(bufnr)
+  -- The server hears of a language when it hears of a document.
+  if is_attached and buffers[bufnr] and buffers[bufnr] ~= vim.bo[bufnr].filetype then M.detach(bufnr) end
+  local running = M.clients()[1]
+  if running then join(running.id, options.root_dir, false) end
+  local client_id = vim.lsp.start(options, {
     bufnr = bufnr,
     -- One that has not answered yet, too.
     reuse_client = function(client) return client.name == 'taper' and not stopped(client) end,
   })
+  if client_id and not running then join(client_id, options.root_dir, true) end
+end
+
+--- A buffer is about to get another name: the server forgets it under the old one.
+function M.unname(bufnr)
+  if not buffers[bufnr] then return end
+  M.detach(bufnr)
+  -- Whether it got one or not.
+  vim.schedule(function() M.rename(bufnr) end)
+end
+
+--- A buffer may have got another name.
+function M.rename(bufnr)
+  if not buffers[bufnr] or not vim.api.nvim_buf_is_valid(bufnr) then return end
+  local is_told = unnamed.attached(bufnr) and unnamed.is(bufnr) or #vim.lsp.get_clients({ name = 'taper', bufnr = bufnr }) > 0
+  if not is_told then M.attach(bufnr) end
 end
 
 --- Attaches it wherever it was or should be.

@@ -1,0 +1,257 @@
+//! `notebookDocument/…`: the messages about notebooks and their cells, read as what happens to a session.
+//! It knows nothing of what the session does with the order of cells.
+//!
+//! A client without them (VS Code before its language client knew them, or one whose server is asked for text documents
+//! only) opens each cell as a document; where its URI says of which notebook it is, that is told as well.
+
+use serde_json::Value;
+use tracing::warn;
+
+use crate::protocol::messages::{self, TextDocument};
+use crate::protocol::uri::{Folders, OpenDocuments};
+use crate::session::{Cell, Event, NotebookChange, Opening};
+
+/// The kind of a cell that holds code.
+const CODE: i64 = 2;
+/// The scheme of VS Code's cells.
+const CELL: &str = "vscode-notebook-cell:";
+
+/// What is open, as the editor names it.
+#[derive(Debug, Default)]
+pub(crate) struct Open {
+    /// Text documents, cells of notebooks among them.
+    pub(crate) documents: OpenDocuments,
+    notebooks: OpenDocuments,
+}
+
+impl Open {
+    /// What it means that a text document is opened.
+    pub(crate) fn document(&mut self, document: TextDocument, folders: &Folders) -> Vec<Event> {
+        let cell = document.uri.get(..CELL.len()).filter(|it| it.eq_ignore_ascii_case(CELL));
+        let cell = cell.and_then(|_| document.uri.split_once('#'));
+        let cell = cell.map(|(notebook, rank)| (notebook.to_owned(), rank.to_owned()));
+        let opened = self.opened(document, folders);
+        let mut events = Vec::new();
+        if let (Some((uri, rank)), Event::Opened(Opening { uri: cell, .. })) = (cell, &opened) {
+            events.push(Event::Notebook { uri, change: NotebookChange::Joined { cell: cell.clone(), rank } });
+        }
+        events.insert(0, opened);
+        events
+    }
+
+    fn opened(&mut self, document: TextDocument, folders: &Folders) -> Event {
+        let TextDocument { uri, language_id, version, text } = document;
+        let (root, path) = folders.located(&uri);
+        let uri = self.documents.open(uri);
+        Event::Opened(Opening { uri, path, root, language_id, version, text })
+    }
+
+    /// What a message about a notebook means; `None` if it is about something else. What cannot be read of it costs the
+    /// order of the cells, or the text of one.
+    pub(crate) fn notebook(
+        &mut self,
+        method: &str,
+        params: &mut Value,
+        folders: &Folders,
+    ) -> Option<Vec<Event>> {
+        let what = method.strip_prefix("notebookDocument/")?;
+        let mut events = Vec::new();
+        let Some(uri) = params.pointer("/notebookDocument/uri").and_then(Value::as_str).map(str::to_owned)
+        else {
+            warn!("`{method}` without a notebook's URI");
+            return Some(events);
+        };
+        match what {
+            "didOpen" => {
+                self.open_all(params.get_mut("cellTextDocuments"), folders, &mut events);
+                let cells = self.cells(params.pointer("/notebookDocument/cells")).unwrap_or_default();
+                let uri = self.notebooks.open(uri);
+                events.push(Event::Notebook { uri, change: NotebookChange::Opened(cells) });
+            }
+            "didChange" => {
+                let uri = self.notebooks.name(uri);
+                if let Some(cells) = params.pointer_mut("/change/cells") {
+                    self.change(&uri, cells, folders, &mut events);
+                }
+            }
+            "didClose" => {
+                let uri = self.notebooks.close(uri);
+                events.push(Event::Notebook { uri, change: NotebookChange::Closed });
+                self.close_all(params.get("cellTextDocuments"), &mut events);
+            }
+            _ => {}
+        }
+        Some(events)
+    }
+
+    fn change(&mut self, uri: &str, cells: &mut Value, folders: &Folders, events: &mut Vec<Event>) {
+        if let Some(structure) = cells.get_mut("structure").filter(|it| !it.is_null()) {
+            // A cell whose language changes is closed and opened in one message.
+            self.close_all(structure.get("didClose"), events);
+            self.open_all(structure.get_mut("didOpen"), folders, events);
+            let change = self.splice(structure.get("array")).unwrap_or_else(|| {
+                warn!(uri, "a change of a notebook could not be understood; its cells are taken for files of their own");
+                NotebookChange::Closed
+            });
+            events.push(Event::Notebook { uri: uri.to_owned(), change });
+        }
+        if let Some(cells) = cells.get("data").and_then(|data| self.cells(Some(data))) {
+            events.push(Event::Notebook { uri: uri.to_owned(), change: NotebookChange::Kinds(cells) });
+        }
+        for change in cells.get_mut("textContent").and_then(Value::as_array_mut).into_iter().flatten() {
+            let uri = change.pointer("/document/uri").and_then(Value::as_str).map(str::to_owned);
+            let Some(uri) = uri.map(|uri| self.documents.name(uri)) else {
+                warn!("a change of a notebook's cell without a URI");
+                continue;
+            };
+            let version = change.pointer("/document/version").and_then(Value::as_i64);
+            events.push(match messages::changes(change.get_mut("changes")) {
+                Some(changes) => Event::Edited { uri, version, changes },
+                None => Event::Lost { uri },
+            });
+        }
+    }
+
+    fn splice(&self, array: Option<&Value>) -> Option<NotebookChange> {
+        let array = array?;
+        let number = |name: &str| usize::try_from(array.get(name)?.as_u64()?).ok();
+        let cells = match array.get("cells") {
+            None | Some(Value::Null) => Vec::new(),
+            cells => self.cells(cells)?,
+        };
+        Some(NotebookChange::Spliced { at: number("start")?, deleted: number("deleteCount")?, cells })
+    }
+
+    /// `None` if any of them cannot be read.
+    fn cells(&self, cells: Option<&Value>) -> Option<Vec<Cell>> {
+        let read = |cell: &Value| {
+            let uri = cell.get("document")?.as_str()?.to_owned();
+            let is_code = cell.get("kind").and_then(Value::as_i64).is_none_or(|kind| kind == CODE);
+            Some(Cell { uri: self.documents.name(uri), is_code })
+        };
+        cells?.as_array()?.iter().map(read).collect()
+    }
+
+    fn open_all(&mut self, documents: Option<&mut Value>, folders: &Folders, events: &mut Vec<Event>) {
+        for document in documents.and_then(Value::as_array_mut).into_iter().flatten() {
+            match TextDocument::take(document) {
+                Some(document) => events.push(self.opened(document, folders)),
+                None => warn!("a notebook's cell without a URI or a text"),
+            }
+        }
+    }
+
+    fn close_all(&mut self, documents: Option<&Value>, events: &mut Vec<Event>) {
+        for document in documents.and_then(Value::as_array).into_iter().flatten() {
+            if let Some(uri) = document.get("uri").and_then(Value::as_str) {
+                events.push(Event::Closed { uri: self.documents.close(uri.to_owned()) });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn told(open: &mut Open, method: &str, params: Value) -> Vec<String> {
+        let events = open.notebook(method, &mut params.clone(), &Folders::default()).unwrap();
+        let told = events.into_iter().map(|event| match event {
+            Event::Opened(Opening { uri, language_id, .. }) => format!("open {uri} {language_id}"),
+            Event::Closed { uri } => format!("close {uri}"),
+            Event::Edited { uri, changes, .. } => format!("edit {uri} {}", changes[0].text),
+            Event::Lost { uri } => format!("lose {uri}"),
+            Event::Notebook { change, .. } => format!("{change:?}"),
+            other => panic!("{other:?}"),
+        });
+        told.collect()
+    }
+
+    #[test]
+    fn messages_about_notebooks_are_read_in_order_and_leniently() {
+        let mut open = Open::default();
+        let cell = |uri: &str, kind: i64| json!({ "kind": kind, "document": uri });
+        let text = |uri: &str| json!({ "uri": uri, "languageId": "python", "version": 1, "text": "x" });
+        let told_first = told(
+            &mut open,
+            "notebookDocument/didOpen",
+            json!({
+                "notebookDocument": { "uri": "file:///a b.ipynb", "cells": [cell("a:1", 2), cell("a:2", 1)] },
+                "cellTextDocuments": [text("a:1"), text("a:2"), { "uri": "a:3" }],
+            }),
+        );
+        assert_eq!(
+            told_first,
+            [
+                "open a:1 python",
+                "open a:2 python",
+                "Opened([Cell { uri: \"a:1\", is_code: true }, Cell { uri: \"a:2\", is_code: false }])",
+            ]
+        );
+        let change = |cells: Value| json!({ "notebookDocument": { "uri": "file:///a%20b.ipynb" }, "change": { "cells": cells } });
+        let language = change(json!({
+            "structure": {
+                "array": { "start": 0, "deleteCount": 1, "cells": [cell("a:1", 2)] },
+                "didOpen": [text("a:1")],
+                "didClose": [{ "uri": "A:1" }],
+            },
+            "textContent": [
+                { "document": { "uri": "a:2", "version": 2 }, "changes": [{ "text": "y" }] },
+                { "document": { "uri": "a:2", "version": 3 }, "changes": [{}] },
+                { "changes": [] },
+            ],
+        }));
+        assert_eq!(
+            told(&mut open, "notebookDocument/didChange", language),
+            [
+                "close a:1",
+                "open a:1 python",
+                "Spliced { at: 0, deleted: 1, cells: [Cell { uri: \"a:1\", is_code: true }] }",
+                "edit a:2 y",
+                "lose a:2",
+            ]
+        );
+        let kinds = change(json!({ "data": [cell("a:2", 2)] }));
+        assert_eq!(
+            told(&mut open, "notebookDocument/didChange", kinds),
+            ["Kinds([Cell { uri: \"a:2\", is_code: true }])"]
+        );
+        for wrong in [json!({}), json!({ "array": { "start": -1, "deleteCount": 0 } }), json!(7)] {
+            let wrong = change(json!({ "structure": wrong }));
+            assert_eq!(told(&mut open, "notebookDocument/didChange", wrong), ["Closed"]);
+        }
+        for nothing in [json!({}), json!(null), json!({ "notebookDocument": { "uri": "x" } })] {
+            assert_eq!(told(&mut open, "notebookDocument/didChange", nothing.clone()).len(), 0);
+            assert_eq!(told(&mut open, "notebookDocument/didSave", nothing).len(), 0);
+        }
+        let closed = json!({ "notebookDocument": { "uri": "file:/a b.ipynb" }, "cellTextDocuments": [{ "uri": "a:1" }] });
+        assert_eq!(told(&mut open, "notebookDocument/didClose", closed), ["Closed", "close a:1"]);
+        assert!(open.notebook("textDocument/didOpen", &mut Value::Null, &Folders::default()).is_none());
+    }
+
+    #[test]
+    fn a_cell_that_is_opened_as_a_document_says_of_which_notebook_it_is() {
+        let mut open = Open::default();
+        let mut events = |uri: &str| {
+            let document = TextDocument {
+                uri: uri.to_owned(),
+                language_id: String::new(),
+                version: None,
+                text: String::new(),
+            };
+            open.document(document, &Folders::default())
+        };
+        assert_eq!(events("file:///a.ipynb#W0s").len(), 1);
+        let cell = events("vscode-notebook-cell:/a.ipynb#W0s%3D");
+        let Event::Notebook { uri, change: NotebookChange::Joined { cell, rank } } = &cell[1] else {
+            panic!()
+        };
+        assert_eq!(
+            [uri, cell, rank],
+            ["vscode-notebook-cell:/a.ipynb", "vscode-notebook-cell:/a.ipynb#W0s%3D", "W0s%3D"]
+        );
+    }
+}

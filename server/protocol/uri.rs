@@ -1,0 +1,474 @@
+//! URIs of documents: the path in one, its place in the workspace, and which URIs name the same document.
+//! It knows nothing of messages or of documents' texts.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// A longer path is no file's: nothing on the disk is looked at for it.
+const LONGEST_PATH: usize = 4096;
+
+/// A URI taken apart; its path is decoded, with `/`.
+struct Parts {
+    /// In lower case.
+    scheme: String,
+    /// In lower case; empty for this machine.
+    authority: String,
+    /// Everything behind that, query and fragment included where they are part of the name.
+    path: Vec<u8>,
+}
+
+impl Parts {
+    /// `None` if there is no scheme.
+    fn of(uri: &str) -> Option<Self> {
+        let (scheme, rest) = uri.split_once(':')?;
+        let scheme = scheme.to_ascii_lowercase();
+        if scheme != "file" {
+            // What an escape of these means is the scheme's business.
+            let path = decode(rest.as_bytes(), b"/?#%");
+            return Some(Self { scheme, authority: String::new(), path });
+        }
+        let (authority, path) = match rest.strip_prefix("//") {
+            Some(rest) => rest.split_at(rest.find('/').unwrap_or(rest.len())),
+            None => ("", rest),
+        };
+        let path = decode(path.as_bytes(), b"");
+        // `file://C:/a.py` lacks a slash.
+        let drive = decode(authority.as_bytes(), b"");
+        if let [letter, b':'] = drive[..]
+            && letter.is_ascii_alphabetic()
+        {
+            let path = [&[b'/', letter, b':'][..], &path].concat();
+            return Some(Self { scheme, authority: String::new(), path: plain(&path) });
+        }
+        let authority = authority.to_ascii_lowercase();
+        let authority = if authority == "localhost" { String::new() } else { authority };
+        Some(Self { scheme, authority, path: plain(&path) })
+    }
+}
+
+/// The path of a file without empty parts and dots, a drive in lower case.
+fn plain(path: &[u8]) -> Vec<u8> {
+    let is_drive = matches!(path, [b'/', letter, b':', ..] if letter.is_ascii_alphabetic());
+    let mut parts: Vec<Vec<u8>> = Vec::new();
+    for part in path.split(|&byte| byte == b'/' || is_drive && byte == b'\\') {
+        let trimmed = if is_drive && !matches!(part, b"." | b"..") {
+            // Windows does not see them.
+            &part[..part.len() - part.iter().rev().take_while(|&&byte| matches!(byte, b'.' | b' ')).count()]
+        } else {
+            part
+        };
+        match trimmed {
+            b"" | b"." => {}
+            b".." => {
+                // A drive stays.
+                if !(parts.len() == 1 && is_drive) {
+                    parts.pop();
+                }
+            }
+            part => parts.push(part.to_owned()),
+        }
+    }
+    if let Some(drive) = parts.first_mut().filter(|_| is_drive) {
+        drive.make_ascii_lowercase();
+    }
+    let mut plain = Vec::with_capacity(path.len());
+    for (at, part) in parts.iter().enumerate() {
+        if at > 0 || path.starts_with(b"/") {
+            plain.push(b'/');
+        }
+        plain.extend(part);
+    }
+    plain
+}
+
+/// Decodes `%20`; what is no valid escape, or stands for one of `kept`, stays as it is, its digits in upper case.
+fn decode(text: &[u8], kept: &[u8]) -> Vec<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|it| u8::try_from(it).ok());
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        let value = match (first, tail) {
+            (b'%', [a, b, ..]) => digit(*a).zip(digit(*b)).map(|(a, b)| a * 16 + b),
+            _ => None,
+        };
+        match value {
+            Some(value) => {
+                if kept.contains(&value) {
+                    bytes.extend([b'%', tail[0].to_ascii_uppercase(), tail[1].to_ascii_uppercase()]);
+                } else {
+                    bytes.push(value);
+                }
+                rest = &tail[2..];
+            }
+            None => bytes.push(*first),
+        }
+    }
+    bytes
+}
+
+/// The path in a URI, its escapes decoded and with `/`: `/home/user/a b.py`, `c:/a.py`, `Untitled-1`.
+pub(crate) fn path_of(uri: &str) -> String {
+    let Some((scheme, rest)) = uri.split_once(':') else { return uri.to_owned() };
+    if scheme.eq_ignore_ascii_case("file") {
+        let path = Parts::of(without_fragment(uri)).map(|parts| parts.path).unwrap_or_default();
+        let path =
+            String::from_utf8(path).unwrap_or_else(|_| rest.strip_prefix("//").unwrap_or(rest).to_owned());
+        // `file:///C:/a.py` has a slash before the drive.
+        let is_drive = matches!(path.as_bytes(), [b'/', letter, b':', ..] if letter.is_ascii_alphabetic());
+        return if is_drive { path[1..].to_owned() } else { path };
+    }
+    let path = match rest.strip_prefix("//") {
+        Some(rest) => rest.find('/').map_or("", |slash| &rest[slash..]),
+        None => rest,
+    };
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    String::from_utf8(decode(path.as_bytes(), b"")).unwrap_or_else(|_| path.to_owned())
+}
+
+/// A file's URI without query and fragment. A `#` in the name of a folder, which some editors do not escape, is none.
+fn without_fragment(uri: &str) -> &str {
+    match uri.find(['?', '#']) {
+        Some(at) if !uri[at..].contains('/') => &uri[..at],
+        _ => uri,
+    }
+}
+
+/// The path of a file on this machine; `None` for all else.
+fn file(uri: &str) -> Option<PathBuf> {
+    let Parts { scheme, authority, .. } = Parts::of(uri)?;
+    let path = PathBuf::from(path_of(uri));
+    let is_here = scheme == "file" && authority.is_empty() && path.is_absolute();
+    (is_here && path.as_os_str().len() <= LONGEST_PATH).then_some(path)
+}
+
+/// A path without symbolic links, as far as it exists.
+fn real(path: &Path) -> PathBuf {
+    let mut rest = Vec::new();
+    let mut above = path;
+    loop {
+        if let Ok(found) = above.canonicalize() {
+            let found = undecorated(found);
+            return rest.iter().rev().fold(found, |path, part| path.join(part));
+        }
+        let (Some(parent), Some(name)) = (above.parent(), above.file_name()) else { return path.to_owned() };
+        rest.push(name);
+        above = parent;
+    }
+}
+
+/// `C:\a` where Windows says `\\?\C:\a`.
+fn undecorated(path: PathBuf) -> PathBuf {
+    let plain = path.to_str().and_then(|it| it.strip_prefix(r"\\?\")).map(str::to_owned);
+    match plain {
+        Some(plain) if plain.as_bytes().get(1) == Some(&b':') => plain.into(),
+        _ => path,
+    }
+}
+
+/// A path with `/`; `None` where it is not text.
+fn slashed(path: &Path) -> Option<String> {
+    let path = path.to_str()?;
+    Some(if cfg!(windows) { path.replace('\\', "/") } else { path.to_owned() })
+}
+
+/// What lies in a folder, relative to it.
+fn inside<'p>(folder: &str, path: &'p str) -> Option<&'p str> {
+    path.strip_prefix(folder)?.strip_prefix('/').filter(|inside| !inside.is_empty())
+}
+
+/// A folder of the workspace; neither path has a slash at its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Folder {
+    /// Its path as the editor writes it.
+    written: String,
+    /// Its path without symbolic links.
+    real: String,
+}
+
+impl Folder {
+    fn new(path: String) -> Self {
+        let written = path[..path.trim_end_matches('/').len()].to_owned();
+        let on_disk = Some(PathBuf::from(rooted(&written))).filter(|it| it.is_absolute());
+        let real = on_disk.and_then(|it| slashed(&real(&it))).unwrap_or_else(|| written.clone());
+        Self { written, real: real[..real.trim_end_matches('/').len()].to_owned() }
+    }
+}
+
+/// A folder with the slash that its path needs: `/`, `C:/`.
+fn rooted(folder: &str) -> String {
+    let is_drive = folder.len() == 2 && folder.ends_with(':');
+    if folder.is_empty() || is_drive { format!("{folder}/") } else { folder.to_owned() }
+}
+
+/// The folders of the workspace.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Folders {
+    /// The longest first.
+    all: Vec<Folder>,
+}
+
+impl Folders {
+    /// The folders with these paths.
+    pub(crate) fn new(paths: impl IntoIterator<Item = String>) -> Self {
+        let mut folders = Self::default();
+        paths.into_iter().for_each(|path| folders.add(path));
+        folders
+    }
+
+    /// Adds one.
+    pub(crate) fn add(&mut self, path: String) {
+        let folder = Folder::new(path);
+        if !self.all.contains(&folder) {
+            self.all.push(folder);
+        }
+        self.all.sort_by_key(|it| std::cmp::Reverse(it.written.len()));
+    }
+
+    /// Takes one away.
+    pub(crate) fn remove(&mut self, path: String) {
+        let folder = Folder::new(path);
+        self.all.retain(|it| it.written != folder.written && it.real != folder.real);
+    }
+
+    /// A document's workspace folder, if it is a file in one, and the path that the model is shown for it: relative to
+    /// that folder, else its name.
+    ///
+    /// Both are without symbolic links where that leads into a folder, so that a file is the same file whether the
+    /// editor comes to it by a link or not.
+    pub(crate) fn located(&self, uri: &str) -> (Option<PathBuf>, String) {
+        let path = path_of(uri);
+        let file = file(uri);
+        if let Some(path) = file.as_deref().map(real).as_deref().and_then(slashed) {
+            let folders = self.all.iter().filter_map(|it| Some((it, inside(&it.real, &path)?)));
+            if let Some((folder, inside)) = folders.max_by_key(|(it, _)| it.real.len()) {
+                return (Some(rooted(&folder.real).into()), inside.to_owned());
+            }
+        }
+        match self.all.iter().find_map(|it| Some((it, inside(&it.written, &path)?))) {
+            // Not on this machine, or on no disk, there is nothing around it to be read.
+            Some((folder, inside)) => (file.map(|_| rooted(&folder.real).into()), inside.to_owned()),
+            None => (None, path.rsplit('/').next().unwrap_or_default().to_owned()),
+        }
+    }
+}
+
+/// The documents that are open, by the URI that each was opened with: that is its name inside taper.
+///
+/// Editors write the URI of one document in several ways, and reach one file by several paths. A message is about the
+/// document that was opened with this very URI; else about one whose URI means the same; else about one that is the same
+/// file. Two that are open at once under different URIs stay two: the editor has a text for each.
+#[derive(Debug, Default)]
+pub(crate) struct OpenDocuments {
+    all: HashMap<String, Opened>,
+    /// Counts openings.
+    opened: u64,
+}
+
+#[derive(Debug)]
+struct Opened {
+    /// The same for all URIs that mean the same.
+    meaning: Vec<u8>,
+    /// Without symbolic links, if it is a file here.
+    file: Option<PathBuf>,
+    /// The later the higher.
+    number: u64,
+    /// Its URI as the last request wrote it, where that was another.
+    asked_as: Option<String>,
+}
+
+impl OpenDocuments {
+    /// A document is opened; its name.
+    pub(crate) fn open(&mut self, uri: String) -> String {
+        self.opened += 1;
+        let file = file(&uri).as_deref().map(real);
+        let opened = Opened { meaning: meaning(&uri), file, number: self.opened, asked_as: None };
+        self.all.insert(uri.clone(), opened);
+        uri
+    }
+
+    /// The name of the document that a URI means; the URI itself if none is open.
+    pub(crate) fn name(&self, uri: String) -> String {
+        if self.all.contains_key(&uri) {
+            return uri;
+        }
+        let meaning = meaning(&uri);
+        let latest = |fits: &dyn Fn(&Opened) -> bool| {
+            let fitting = self.all.iter().filter(|(_, it)| fits(it));
+            fitting.max_by_key(|(_, it)| it.number).map(|(name, _)| name.clone())
+        };
+        let same_file = || {
+            let file = real(&file(&uri)?);
+            latest(&|it| it.file.as_ref() == Some(&file))
+        };
+        latest(&|it| it.meaning == meaning).or_else(same_file).unwrap_or(uri)
+    }
+
+    /// [`Self::name`] for a request: what taper says of the document later is said under this URI.
+    pub(crate) fn name_for_request(&mut self, uri: String) -> String {
+        let name = self.name(uri.clone());
+        if let Some(opened) = self.all.get_mut(&name) {
+            opened.asked_as = Some(uri).filter(|uri| *uri != name);
+        }
+        name
+    }
+
+    /// The document that a URI means is closed; its name.
+    pub(crate) fn close(&mut self, uri: String) -> String {
+        let name = self.name(uri);
+        self.all.remove(&name);
+        name
+    }
+
+    /// The URI of a document as the editor wrote it when it last asked for something.
+    pub(crate) fn written(&self, name: String) -> String {
+        self.all.get(&name).and_then(|it| it.asked_as.clone()).unwrap_or(name)
+    }
+}
+
+fn meaning(uri: &str) -> Vec<u8> {
+    match Parts::of(uri) {
+        None => uri.as_bytes().to_owned(),
+        Some(Parts { scheme, authority, path }) => {
+            [scheme.as_bytes(), b"://", authority.as_bytes(), &path].concat()
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_uris() {
+        for (uri, path) in [
+            ("file:///home/user/a%20b.py", "/home/user/a b.py"),
+            ("file:///app/[id]/page.tsx", "/app/[id]/page.tsx"),
+            ("file:///c%3A/x/a.py", "c:/x/a.py"),
+            ("file:///C:/x/a.py", "c:/x/a.py"),
+            ("file://C:/x/a.py", "c:/x/a.py"),
+            ("FILE:///x/a.py", "/x/a.py"),
+            ("file:/x//./y/../a.py", "/x/a.py"),
+            ("file:///../a.py", "/a.py"),
+            ("file://server/share/a.py", "/share/a.py"),
+            ("file:///c#/a.py", "/c#/a.py"),
+            ("file:///w/a.py#L1", "/w/a.py"),
+            ("file:///w/a%23b.py", "/w/a#b.py"),
+            ("file://", ""),
+            ("untitled:Untitled-1", "Untitled-1"),
+            ("vscode-notebook-cell:/w/a.ipynb#W0sZmlsZQ%3D%3D", "/w/a.ipynb"),
+            ("file:///a%ZZ%e4b%", "/a%ZZ%e4b%"),
+            ("nonsense", "nonsense"),
+            ("", ""),
+        ] {
+            assert_eq!(path_of(uri), path, "{uri}");
+        }
+    }
+
+    #[test]
+    fn uris_that_mean_the_same_are_told_from_those_that_do_not() {
+        let same: [&[&str]; 5] = [
+            &["file:///c%3A/x", "file:///C:/x", "file:///c:/x", "file:///c%3a/x", "file:///C:\\x"],
+            &["file:///w/a%20b.py", "file:///w/a b.py", "file://localhost/w/a%20b.py", "file:/w/a%20b.py"],
+            &["file:///w/%5Bid%5D/%40a.py", "file:///w/[id]/@a.py", "file:///w/%5bid%5d/@a.py"],
+            &["file:///w/ä.py", "file:///w/%C3%A4.py", "FILE:///w/%c3%a4.py", "file:///w/./x/../ä.py"],
+            &["vscode-notebook-cell:/w/a.ipynb#W0s%3D", "vscode-notebook-cell:/w/a.ipynb#W0s="],
+        ];
+        let other = [
+            "untitled:/w/a%20b.py",
+            "vscode-remote://ssh/w/a%20b.py",
+            "git:/w/a%20b.py?HEAD",
+            "git:/w/a%20b.py%3FHEAD",
+            "file://server/w/a%20b.py",
+            "file:///w/A%20b.py",
+            "file:///w/a%2520b.py",
+            "file:///w/%E4.py",
+            "file:///w/%E5.py",
+            "vscode-notebook-cell:/w/a.ipynb#W1s=",
+            "output:a",
+        ];
+        let groups: Vec<Vec<&str>> =
+            same.iter().map(|it| it.to_vec()).chain(other.iter().map(|&it| vec![it])).collect();
+        for (at, group) in groups.iter().enumerate() {
+            for (beside, others) in groups.iter().enumerate() {
+                for (a, b) in group.iter().flat_map(|a| others.iter().map(move |b| (a, b))) {
+                    assert_eq!(meaning(a) == meaning(b), at == beside, "{a} {b}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_is_about_the_document_that_its_uri_means() {
+        let mut open = OpenDocuments::default();
+        let name = |open: &OpenDocuments, uri: &str| open.name(uri.to_owned());
+        assert_eq!(name(&open, "file:///w/a b.py"), "file:///w/a b.py", "none is open");
+        open.open("file:///w/a%20b.py".to_owned());
+        assert_eq!(name(&open, "file:///w/a b.py"), "file:///w/a%20b.py");
+        // Two texts, if the editor says so.
+        open.open("file:///w/a b.py".to_owned());
+        assert_eq!(name(&open, "file:///w/a b.py"), "file:///w/a b.py");
+        assert_eq!(name(&open, "file:///w/a%20b.py"), "file:///w/a%20b.py");
+        assert_eq!(name(&open, "file:/w/a b.py"), "file:///w/a b.py", "the later one");
+        assert_eq!(open.close("file:/w/a b.py".to_owned()), "file:///w/a b.py");
+        assert_eq!(open.name_for_request("file:/w/a b.py".to_owned()), "file:///w/a%20b.py");
+        assert_eq!(open.written("file:///w/a%20b.py".to_owned()), "file:/w/a b.py");
+        open.name_for_request("file:///w/a%20b.py".to_owned());
+        assert_eq!(open.written("file:///w/a%20b.py".to_owned()), "file:///w/a%20b.py");
+        open.close("file:///w/a b.py".to_owned());
+        assert!(open.all.is_empty());
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_file_is_the_same_by_a_link_and_lies_in_the_folder_that_it_leads_to() {
+        let place = tempfile::tempdir().unwrap();
+        let here = place.path().canonicalize().unwrap();
+        let at = |path: &str| format!("file://{}", here.join(path).display());
+        std::fs::create_dir_all(here.join("real/src")).unwrap();
+        std::fs::write(here.join("real/src/a.py"), "").unwrap();
+        std::os::unix::fs::symlink(here.join("real"), here.join("link")).unwrap();
+        std::os::unix::fs::symlink("src", here.join("real/lib")).unwrap();
+
+        let mut open = OpenDocuments::default();
+        open.open(at("link/src/a.py"));
+        for uri in ["real/src/a.py", "link/lib/a.py", "real/lib/../src/a.py"] {
+            assert_eq!(open.name(at(uri)), at("link/src/a.py"), "{uri}");
+        }
+        assert_eq!(open.name(at("real/src/b.py")), at("real/src/b.py"));
+
+        for folder in ["link", "real", "link/"] {
+            let folders = Folders::new([here.join(folder).display().to_string()]);
+            for (uri, inside) in [
+                ("link/src/a.py", "src/a.py"),
+                ("real/src/a.py", "src/a.py"),
+                ("real/lib/a.py", "src/a.py"),
+                ("link/src/not yet.py", "src/not yet.py"),
+            ] {
+                assert_eq!(folders.located(&at(uri)), (Some(here.join("real")), inside.to_owned()), "{uri}");
+            }
+            assert_eq!(folders.located(&at("other/a.py")), (None, "a.py".to_owned()));
+        }
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_innermost_folder() {
+        let mut folders = Folders::new(["/w".to_owned(), "/w/in ner/".to_owned()]);
+        for (uri, root, path) in [
+            ("file:///w/src/a.py", Some("/w"), "src/a.py"),
+            ("file:///w/in%20ner/b/a.py", Some("/w/in ner"), "b/a.py"),
+            ("file:///weird/a.py", None, "a.py"),
+            ("git:/w/src/a.py?HEAD", None, "src/a.py"),
+        ] {
+            assert_eq!(folders.located(uri), (root.map(PathBuf::from), path.to_owned()), "{uri}");
+        }
+        folders.remove("/w/in ner".to_owned());
+        folders.add("/weird".to_owned());
+        for (uri, root) in [("file:///w/in%20ner/a.py", "/w"), ("file:///weird/a.py", "/weird")] {
+            assert_eq!(folders.located(uri).0, Some(root.into()), "{uri}");
+        }
+        assert_eq!((rooted(""), rooted("C:"), rooted("/w")), ("/".into(), "C:/".into(), "/w".into()));
+        assert_eq!(Folders::new(["/".to_owned()]).located("file:///a.py").1, "a.py");
+    }
+}

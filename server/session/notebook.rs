@@ -1,0 +1,358 @@
+//! Notebooks: which cells each has, in which order, and what comes before a cell as if it were one file with it.
+//! It knows nothing of messages, nor of what is made of that text.
+//!
+//! The cells before a cell that hold code in its language are in the prompt, each on lines of its own. Other languages,
+//! words in Markdown and later cells are not: what is written below a cell was often tried before it, and the end of a
+//! cell is the end of what is written. What a cell says changes with what stands before it, and with nothing else.
+
+use std::collections::HashMap;
+
+use crate::session::{Document, State};
+use crate::suggest::Snapshot;
+use crate::suggest::reuse::Cache;
+use crate::text::{Rope, lines};
+
+/// Bytes before a cell that are put together, those that are nearest: more than any prompt has.
+const MOST: usize = 512 << 10;
+
+/// A cell of a notebook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cell {
+    /// Its document.
+    pub uri: String,
+    /// Whether it holds code, rather than words.
+    pub is_code: bool,
+}
+
+/// What is known of a notebook's cells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotebookChange {
+    /// It has these.
+    Opened(Vec<Cell>),
+    /// Some were put in the place of others.
+    Spliced {
+        /// Before the cell of this number.
+        at: usize,
+        /// So many went.
+        deleted: usize,
+        /// These came.
+        cells: Vec<Cell>,
+    },
+    /// Whether cells hold code.
+    Kinds(Vec<Cell>),
+    /// A document is a cell of it, and of its place nothing is known but how it compares with those of other cells.
+    Joined {
+        /// The document.
+        cell: String,
+        /// Its place: cells stand in the order of these.
+        rank: String,
+    },
+    /// It is closed, or nothing is known of its cells any more.
+    Closed,
+}
+
+/// One notebook.
+#[derive(Debug, Default)]
+struct Notebook {
+    cells: Vec<Cell>,
+    /// Where cells joined one by one, their places.
+    ranks: Vec<String>,
+}
+
+/// All notebooks.
+#[derive(Debug, Default)]
+pub(super) struct Notebooks {
+    all: HashMap<String, Notebook>,
+    /// What comes before the cell that was asked about last.
+    joined: Option<(String, Option<Rope>)>,
+}
+
+impl Notebooks {
+    /// Takes note of a change; the cells that it may concern.
+    fn change(&mut self, uri: &str, change: NotebookChange) -> Vec<String> {
+        self.joined = None;
+        let mut concerned = self.cells(uri);
+        match change {
+            NotebookChange::Opened(cells) => {
+                // Each is where it was said to be last.
+                cells.iter().for_each(|cell| self.leave(&cell.uri));
+                self.all.insert(uri.to_owned(), Notebook { cells, ranks: Vec::new() });
+            }
+            NotebookChange::Spliced { at, deleted, cells: new } => {
+                new.iter().for_each(|cell| self.leave_other(&cell.uri, uri));
+                let notebook = self.all.entry(uri.to_owned()).or_default();
+                notebook.ranks.clear();
+                let cells = &mut notebook.cells;
+                let at = at.min(cells.len());
+                let end = at.saturating_add(deleted).min(cells.len());
+                cells.splice(at..end, new);
+            }
+            NotebookChange::Kinds(told) => {
+                for cell in self.all.get_mut(uri).into_iter().flat_map(|it| &mut it.cells) {
+                    if let Some(told) = told.iter().find(|told| told.uri == cell.uri) {
+                        cell.is_code = told.is_code;
+                    }
+                }
+            }
+            NotebookChange::Joined { cell, rank } => {
+                self.leave(&cell);
+                let Notebook { cells, ranks } = self.all.entry(uri.to_owned()).or_default();
+                let at = ranks.partition_point(|it| *it < rank).min(cells.len());
+                ranks.insert(at.min(ranks.len()), rank);
+                cells.insert(at, Cell { uri: cell, is_code: true });
+            }
+            NotebookChange::Closed => {
+                self.all.remove(uri);
+            }
+        }
+        concerned.extend(self.cells(uri));
+        concerned
+    }
+
+    fn cells(&self, uri: &str) -> Vec<String> {
+        self.all.get(uri).into_iter().flat_map(|it| &it.cells).map(|cell| cell.uri.clone()).collect()
+    }
+
+    /// A document is closed: where cells join one by one, that is how they leave.
+    pub(super) fn closed(&mut self, cell: &str) {
+        if self.all.values().any(|it| !it.ranks.is_empty() && it.cells.iter().any(|it| it.uri == cell)) {
+            self.leave(cell);
+        }
+    }
+
+    fn leave(&mut self, cell: &str) {
+        self.leave_other(cell, "");
+    }
+
+    /// Takes a cell out of every notebook but one.
+    fn leave_other(&mut self, cell: &str, stays: &str) {
+        for (_, Notebook { cells, ranks }) in self.all.iter_mut().filter(|(uri, _)| *uri != stays) {
+            if let Some(at) = cells.iter().position(|it| it.uri == cell) {
+                cells.remove(at);
+                if at < ranks.len() {
+                    ranks.remove(at);
+                }
+            }
+        }
+        self.all.retain(|uri, it| uri == stays || !it.cells.is_empty());
+    }
+
+    /// The cells behind a cell; empty for a document that is none.
+    fn behind(&self, cell: &str) -> Vec<String> {
+        let behind = self.all.values().find_map(|it| {
+            let at = it.cells.iter().position(|it| it.uri == cell)?;
+            Some(&it.cells[at + 1..])
+        });
+        behind.into_iter().flatten().map(|it| it.uri.clone()).collect()
+    }
+
+    /// What comes before a cell; `None` for a document that is none, or the first.
+    pub(super) fn before(
+        &mut self,
+        uri: &str,
+        documents: &HashMap<String, (Document, Cache)>,
+    ) -> Option<Rope> {
+        if self.all.is_empty() {
+            return None;
+        }
+        if let Some((_, before)) = self.joined.as_ref().filter(|(cell, _)| cell == uri) {
+            return before.clone();
+        }
+        let before = self.join(uri, documents);
+        self.joined = Some((uri.to_owned(), before.clone()));
+        before
+    }
+
+    fn join(&self, uri: &str, documents: &HashMap<String, (Document, Cache)>) -> Option<Rope> {
+        let is_it = |cell: &Cell| cell.uri == uri;
+        let cells = self.all.values().map(|it| &it.cells).find(|cells| cells.iter().any(is_it))?;
+        let (asked, _) = documents.get(uri)?;
+        let mut left = MOST;
+        let mut before = Vec::new();
+        for cell in cells[..cells.iter().position(is_it)?].iter().rev().filter(|it| it.is_code) {
+            let Some((document, _)) = documents.get(&cell.uri) else { continue };
+            let same = match (asked.language, document.language) {
+                (None, None) => asked.language_id == document.language_id,
+                (a, b) => a.map(|it| it.name) == b.map(|it| it.name),
+            };
+            let text = &document.text;
+            if !same || document.lost().is_some() || text.chars().all(char::is_whitespace) {
+                continue;
+            }
+            let start = text.len_bytes().saturating_sub(left);
+            let start = if start == 0 { 0 } else { lines::next_line(text, start) };
+            before.push(Rope::from(text.byte_slice(start..)));
+            left = left.saturating_sub(text.len_bytes());
+            if left == 0 {
+                break;
+            }
+        }
+        let mut joined = Rope::new();
+        for mut text in before.into_iter().rev() {
+            if !lines::char_before(&text, text.len_bytes()).is_some_and(|last| matches!(last, '\n' | '\r')) {
+                text.insert_char(text.len_chars(), '\n');
+            }
+            joined.append(text);
+        }
+        Some(joined).filter(|it| it.len_bytes() > 0)
+    }
+}
+
+impl State {
+    /// More is known of a notebook's cells.
+    pub(super) fn notebook_changed(&mut self, uri: &str, change: NotebookChange) {
+        for cell in self.notebooks.change(uri, change) {
+            self.forget_answers(&cell);
+        }
+    }
+
+    /// A document was opened, changed or closed: it may stand before others.
+    pub(super) fn cell_changed(&mut self, uri: &str) {
+        for cell in self.notebooks.behind(uri) {
+            self.notebooks.joined.take_if(|(asked, _)| *asked == cell);
+            self.forget_answers(&cell);
+        }
+    }
+
+    /// What was said in a document was said behind something else.
+    fn forget_answers(&mut self, uri: &str) {
+        if let Some((_, cache)) = self.documents.get_mut(uri) {
+            cache.clear();
+        }
+        self.outdate(uri, None);
+    }
+
+    /// Whether an answer to `snapshot` is one behind what stands before its document now.
+    pub(super) fn comes_after(&mut self, uri: &str, snapshot: &Snapshot) -> bool {
+        match (self.notebooks.before(uri, &self.documents), &snapshot.preceding) {
+            (None, None) => true,
+            (Some(now), Some(then)) => now.is_instance(then) || now == *then,
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::Opening;
+
+    fn cell(uri: &str) -> Cell {
+        Cell { uri: uri.to_owned(), is_code: true }
+    }
+
+    fn documents(texts: &[(&str, &str, &str)]) -> HashMap<String, (Document, Cache)> {
+        let open = |&(uri, language, text): &(&str, &str, &str)| {
+            let document = Document::open(Opening {
+                uri: uri.to_owned(),
+                path: "a.ipynb".to_owned(),
+                root: None,
+                language_id: language.to_owned(),
+                version: None,
+                text: text.to_owned(),
+            });
+            (uri.to_owned(), (document, Cache::default()))
+        };
+        texts.iter().map(open).collect()
+    }
+
+    fn before(
+        notebooks: &mut Notebooks,
+        uri: &str,
+        documents: &HashMap<String, (Document, Cache)>,
+    ) -> String {
+        notebooks.before(uri, documents).map(|it| it.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn the_cells_before_a_cell_of_its_language_are_joined_in_order() {
+        let documents = documents(&[
+            ("a", "python", "a = 1"),
+            ("b", "markdown", "# B"),
+            ("c", "python", "c = 3\n"),
+            ("d", "r", "d <- 4"),
+            ("e", "python", " \n"),
+            ("f", "python", "f = 6"),
+            ("g", "unknown", "g"),
+            ("h", "other", "h"),
+            ("i", "unknown", "i"),
+        ]);
+        let mut notebooks = Notebooks::default();
+        assert_eq!(notebooks.before("a", &documents), None);
+        let cells = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "not open"].map(cell);
+        notebooks.change("n", NotebookChange::Opened(cells.to_vec()));
+        for (uri, expected) in
+            [("a", ""), ("b", ""), ("c", "a = 1\n"), ("d", ""), ("f", "a = 1\nc = 3\n"), ("i", "g\n")]
+        {
+            assert_eq!(before(&mut notebooks, uri, &documents), expected, "{uri}");
+            // Once more, from what is kept.
+            assert_eq!(before(&mut notebooks, uri, &documents), expected, "{uri}");
+        }
+        notebooks.change("n", NotebookChange::Kinds(vec![Cell { is_code: false, ..cell("a") }]));
+        assert_eq!(before(&mut notebooks, "f", &documents), "c = 3\n");
+        assert_eq!(notebooks.change("n", NotebookChange::Closed).len(), 10);
+        assert_eq!(notebooks.before("f", &documents), None);
+    }
+
+    #[test]
+    fn splices_move_insert_and_delete_cells_wherever_they_are() {
+        let all: Vec<String> = (0..20).map(|n| format!("c{n}")).collect();
+        for seed in 0..300 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut plain: Vec<String> = Vec::new();
+            let mut notebooks = Notebooks::default();
+            notebooks.change("n", NotebookChange::Opened(Vec::new()));
+            for _ in 0..30 {
+                let at = random.usize(..=plain.len());
+                let deleted = random.usize(..=3.min(plain.len() - at));
+                let gone: Vec<String> = plain.drain(at..at + deleted).collect();
+                let free: Vec<&String> = all.iter().filter(|it| !plain.contains(it)).collect();
+                // What went may come again: a cell that changes its language, or moves.
+                let new: Vec<String> =
+                    free.iter().filter(|_| random.u8(..8) == 0).map(|&it| it.clone()).collect();
+                plain.splice(at..at, new.clone());
+                let cells = new.iter().map(|it| cell(it)).collect();
+                let concerned = notebooks.change("n", NotebookChange::Spliced { at, deleted, cells });
+                assert_eq!(notebooks.cells("n"), plain, "seed {seed}");
+                assert!(gone.iter().chain(&plain).all(|it| concerned.contains(it)), "seed {seed}");
+            }
+        }
+        let mut notebooks = Notebooks::default();
+        let cells = vec![cell("a")];
+        notebooks.change("n", NotebookChange::Spliced { at: 7, deleted: usize::MAX, cells: cells.clone() });
+        notebooks.change("m", NotebookChange::Spliced { at: usize::MAX, deleted: 9, cells });
+        assert_eq!((notebooks.cells("n").len(), notebooks.cells("m")), (0, vec!["a".to_owned()]));
+    }
+
+    #[test]
+    fn cells_that_join_one_by_one_stand_in_the_order_of_their_places() {
+        let documents = documents(&[("a", "python", "a"), ("b", "python", "b"), ("c", "python", "c")]);
+        let mut notebooks = Notebooks::default();
+        let join = |notebooks: &mut Notebooks, cell: &str, rank: &str| {
+            notebooks.change("n", NotebookChange::Joined { cell: cell.to_owned(), rank: rank.to_owned() })
+        };
+        for (cell, rank) in [("c", "X10"), ("a", "W0"), ("b", "W1"), ("a", "W0")] {
+            join(&mut notebooks, cell, rank);
+        }
+        assert_eq!(before(&mut notebooks, "c", &documents), "a\nb\n");
+        notebooks.joined = None;
+        notebooks.closed("a");
+        assert_eq!(before(&mut notebooks, "c", &documents), "b\n");
+        // Where the order is told, it counts.
+        notebooks.change("m", NotebookChange::Opened(["c", "b"].map(cell).to_vec()));
+        assert_eq!(before(&mut notebooks, "b", &documents), "c\n");
+        assert!(notebooks.cells("n").is_empty());
+        notebooks.closed("c");
+        assert_eq!(notebooks.cells("m").len(), 2, "its cells go when it says so");
+    }
+
+    #[test]
+    fn of_very_much_the_nearest_whole_lines_are_taken() {
+        let long = "0123456789\n".repeat(MOST / 11 + 5);
+        let documents = documents(&[("a", "python", "far"), ("b", "python", &long), ("c", "python", "x")]);
+        let mut notebooks = Notebooks::default();
+        notebooks.change("n", NotebookChange::Opened(["a", "b", "c"].map(cell).to_vec()));
+        let before = before(&mut notebooks, "c", &documents);
+        assert!(before.len() <= MOST && before.len() > MOST - 20 && before.starts_with("0123456789\n"));
+    }
+}

@@ -1,0 +1,186 @@
+//! One file under several URIs, and a project behind a symbolic link, from end to end.
+//! It knows nothing of any model: the engine is scripted.
+#![expect(clippy::unwrap_used, reason = "a test may")]
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::client::{Client, insertion};
+use crate::script::Script;
+
+fn ready(script: &Script) -> Client {
+    Client::ready(&["--stdio", "--engine", &script.written()], json!({ "idle-work": "off" }))
+}
+
+#[test]
+fn a_document_is_one_however_its_uri_is_written() {
+    let script = Script::new().when("x = ab", "c").when("x = ", "1");
+    for spellings in [
+        &["file:///w/a%20b.py", "file:///w/a b.py", "file://localhost/w/a%20b.py", "file:/w/a%20b.py"][..],
+        &["file:///c%3A/w/a.py", "file:///C:/w/a.py", "file:///c:/w/a.py", "file:///c%3a/w/a.py"],
+        &[
+            "file:///w/%5Bid%5D/%40.py",
+            "file:///w/[id]/@.py",
+            "file:///w/%5bid%5d/@.py",
+            "file:///w/./[id]//@.py",
+        ],
+        &["file:///w/%C3%A4.py", "file:///w/ä.py", "FILE:///w/%c3%a4.py", "file:///w/x/../ä.py"],
+    ] {
+        let mut client = ready(&script);
+        for (at, opened) in spellings.iter().enumerate() {
+            let [other, third] = [1, 2].map(|step| spellings[(at + step) % spellings.len()]);
+            client.open(opened, "python", "x = \n");
+            assert_eq!(client.inline(other, 0, 4), "1", "{opened} {other}");
+            client.notify("textDocument/didChange", insertion(third, 2, 0, 4, "ab"));
+            for asked in spellings {
+                assert_eq!(client.inline(asked, 0, 6), "c", "{opened} {asked}");
+            }
+            client.notify("textDocument/didClose", json!({ "textDocument": { "uri": other } }));
+            for asked in spellings {
+                assert_eq!(client.inline(asked, 0, 4), "", "{opened} {asked} is closed");
+            }
+        }
+        client.quit();
+    }
+}
+
+#[test]
+fn two_documents_that_an_editor_has_open_at_once_stay_two() {
+    let script = Script::new().when("x = ab", "c").when("y = ", "2").when("x = ", "1");
+    let mut client = ready(&script);
+    let (one, two) = ("file:///w/a%20b.py", "file:///w/a b.py");
+    client.open(one, "python", "x = \n");
+    client.open(two, "python", "y = \n");
+    client.notify("textDocument/didChange", insertion(one, 2, 0, 4, "ab"));
+    assert_eq!((client.inline(one, 0, 6), client.inline(two, 0, 4)), ("c".to_owned(), "2".to_owned()));
+    client.notify("textDocument/didClose", json!({ "textDocument": { "uri": one } }));
+    // What is left of the two is meant.
+    assert_eq!(client.inline(one, 0, 4), "2");
+    client.quit();
+}
+
+#[test]
+fn another_scheme_is_another_document() {
+    let script = Script::new().when("x = ", "1");
+    let mut client = ready(&script);
+    client.open("file:///w/a.py", "python", "x = \n");
+    for other in [
+        "untitled:/w/a.py",
+        "vscode-remote://ssh/w/a.py",
+        "vscode-vfs://github/w/a.py",
+        "git:/w/a.py",
+        "output:/w/a.py",
+        "file://server/w/a.py",
+    ] {
+        assert_eq!(client.inline(other, 0, 4), "", "{other}");
+    }
+    assert_eq!(client.inline("file:///w/a.py", 0, 4), "1");
+    client.quit();
+}
+
+#[test]
+fn what_is_said_later_is_said_under_the_uri_that_asked() {
+    let script = Script::new().when("total = ", "one + two + three + four + five").token_ms(12);
+    let mut client = Client::start(&["--stdio", "--engine", &script.written()]);
+    client.initialize(json!({
+        "processId": null,
+        "capabilities": {
+            "textDocument": { "inlineCompletion": {} },
+            "experimental": { "taper": { "refresh": true, "status": true } },
+        },
+        "initializationOptions": { "latency-budget-ms": 60_000, "early-answer-ms": 0 },
+    }));
+    client.wait_ready();
+    client.open("file:///w/a%20b.py", "python", "total = \n");
+    let asked = "file:/w/a b.py";
+    assert_ne!(client.inline(asked, 0, 8), "");
+    assert_eq!(client.notice("taper/refresh", "")["params"]["textDocument"]["uri"], asked);
+    let scope = json!({ "scope": "document", "uri": "file://localhost/w/a b.py" });
+    client.ask("workspace/executeCommand", json!({ "command": "taper.pause", "arguments": [scope] }));
+    client.notice("taper/status", "file://localhost/w/a b.py");
+    assert_eq!(client.inline(asked, 0, 8), "");
+    client.quit();
+}
+
+/// A project in `real`, which `link` leads to: `src/a.py`, `src/b.py`, and what git ignores.
+#[cfg(unix)]
+fn linked() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir_all(folder.path().join("real/src")).unwrap();
+    fs::write(folder.path().join("real/.gitignore"), "ignored.py\n").unwrap();
+    fs::write(folder.path().join("real/src/a.py"), "def on_the_disk(first_name):\n    pass\n").unwrap();
+    fs::write(folder.path().join("real/src/b.py"), "def helper(first_name, last_name):\n    pass\n").unwrap();
+    fs::write(folder.path().join("real/src/ignored.py"), "def hidden(first_name):\n    pass\n").unwrap();
+    std::os::unix::fs::symlink("real", folder.path().join("link")).unwrap();
+    folder
+}
+
+#[test]
+#[cfg(unix)]
+fn in_a_project_behind_a_link_other_files_are_known_and_a_file_is_no_other_to_itself() {
+    let script = Script::new()
+        .shown("on_the_disk", "itself")
+        .shown("hidden", "ignored")
+        .shown("def helper(first_name, last_name)", "other")
+        .when("first_name = ", "none");
+    for (root, opened) in [("link", "real"), ("real", "link"), ("link", "link")] {
+        let folder = linked();
+        let at = |path: &str| format!("file://{}/{path}", folder.path().display());
+        let mut client = Client::start(&["--stdio", "--engine", &script.written()]);
+        client.initialize(json!({
+            "processId": null,
+            "workspaceFolders": [{ "uri": at(root), "name": root }],
+            "capabilities": { "textDocument": { "inlineCompletion": {} } },
+            "initializationOptions": { "snippet-tokens": 400, "prefix-tokens": 1000 },
+        }));
+        client.wait_ready();
+        let uri = at(&format!("{opened}/src/a.py"));
+        client.open(&uri, "python", "first_name = \nlast_name = 1\n");
+        client.wait_log("other files are known");
+        let mut params = crate::client::inline_params(&uri, 0, 13);
+        params["context"]["triggerKind"] = json!(1);
+        let answer = client.ask("textDocument/inlineCompletion", params);
+        assert_eq!(answer["result"]["items"][0]["insertText"], "other", "{root} {opened}: {answer}");
+        client.quit();
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_folder_that_joins_later_is_read_and_a_file_outside_of_all_does_no_harm() {
+    let script =
+        Script::new().shown("def helper(first_name, last_name)", "other").when("first_name = ", "none");
+    let folder = linked();
+    let at = |path: &str| format!("file://{}/{path}", folder.path().display());
+    let mut client = Client::start(&["--stdio", "--engine", &script.written()]);
+    client.initialize(json!({
+        "processId": null,
+        "workspaceFolders": [{ "uri": "file:///w", "name": "w" }],
+        "capabilities": { "textDocument": { "inlineCompletion": {} } },
+        "initializationOptions": { "snippet-tokens": 400, "prefix-tokens": 1000 },
+    }));
+    client.wait_ready();
+    let (uri, text) = (at("real/src/a.py"), "first_name = \nlast_name = 1\n");
+    client.open(&uri, "python", text);
+    assert_eq!(client.inline(&uri, 0, 13), "none");
+    client.notify("textDocument/didClose", json!({ "textDocument": { "uri": uri } }));
+    let folders = |list: &[&str]| -> Vec<Value> {
+        list.iter().map(|path| json!({ "uri": at(path), "name": path })).collect()
+    };
+    client.notify(
+        "workspace/didChangeWorkspaceFolders",
+        json!({ "event": { "added": folders(&["link"]), "removed": folders(&["never"]) } }),
+    );
+    client.open(&uri, "python", text);
+    client.wait_log("walked through the workspace");
+    client.wait_log("waiting=0");
+    let start = std::time::Instant::now();
+    // The index is there once the session has been told of it.
+    while client.inline(&uri, 0, 13) != "other" {
+        assert!(start.elapsed() < crate::client::PATIENCE, "{}", client.log());
+        client.notify("textDocument/didClose", json!({ "textDocument": { "uri": uri } }));
+        client.open(&uri, "python", text);
+    }
+    client.quit();
+}
