@@ -4,6 +4,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::fetch::Bytes;
+
 /// An error of the engine.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -24,6 +26,23 @@ pub enum EngineError {
         field: String,
         /// What is wrong with it.
         problem: String,
+        /// What the user can do.
+        remedy: String,
+    },
+    /// Memory is too short for the model.
+    #[error(
+        "{path} needs about {needed} of memory, and {available} are free {place}: {remedy}",
+        path = path.display(), needed = Bytes(*needed), available = Bytes(*available)
+    )]
+    Memory {
+        /// The model file.
+        path: PathBuf,
+        /// Bytes that it takes.
+        needed: u64,
+        /// Bytes that may still be used.
+        available: u64,
+        /// What says so.
+        place: String,
         /// What the user can do.
         remedy: String,
     },

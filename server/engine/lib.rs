@@ -11,10 +11,12 @@ pub mod background;
 pub mod fetch;
 pub mod gguf;
 pub mod local;
+mod memory;
 pub mod models;
 pub mod scripted;
 #[doc(hidden)]
 pub mod testing;
+mod threads;
 pub mod tokens;
 
 mod error;

@@ -5,10 +5,9 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::ops::{ControlFlow, Range};
-use std::path::Path;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
 
-use crate::gguf::Gguf;
+use crate::gguf::{FETCH_AGAIN, Gguf, shown};
 use crate::tokens::Utf8Stream;
 use crate::{
     About, Branch, Branching, Engine, EngineError, Generation, Growth, Limits, Piece, Prompt, Rates, Said,
@@ -17,6 +16,7 @@ use crate::{
 
 mod branch;
 mod cache;
+mod clock;
 pub mod config;
 pub mod cpu;
 pub mod decoder;
@@ -26,12 +26,16 @@ pub mod heal;
 pub mod kernels;
 mod linear;
 mod lookup;
+mod machine;
 mod next;
 mod options;
 mod pace;
 pub mod pool;
 #[cfg(test)]
+mod pool_model;
+#[cfg(test)]
 pub(crate) mod real_model;
+mod room;
 mod sample;
 mod score;
 mod sequences;
@@ -49,12 +53,15 @@ pub use lookup::Speculation;
 pub use options::{KernelChoice, Options};
 pub use sample::Distribution;
 
+use clock::Clock;
 use device::Chosen;
 use heal::Heal;
 use lookup::Lookup;
+use machine::Machine;
 use next::{Next, asks, choose};
 use pace::Pace;
 use pool::Pool;
+use room::Held;
 use sequences::{Sequences, Shift, Start};
 
 /// What the logits of a position are asked for.
@@ -219,6 +226,9 @@ pub struct Local {
     /// What the KV caches hold.
     sequences: Sequences,
     pace: Pace,
+    clock: Clock,
+    /// The model file.
+    path: PathBuf,
     /// None: tokens are decoded one by one.
     lookup: Option<Lookup>,
     /// What the last batch chose, one behind the other, and was not taken yet.
@@ -244,27 +254,32 @@ impl Local {
     /// # Errors
     /// The file is not a model that taper can run, the device that was asked for is not there, or memory is short.
     pub fn open(path: &Path, options: &Options) -> Result<Self, EngineError> {
+        Self::open_on(path, options, Machine::here())
+    }
+
+    fn open_on(path: &Path, options: &Options, machine: Machine) -> Result<Self, EngineError> {
         let gguf = Gguf::open(path)?;
         let config = Config::from_gguf(&gguf)?;
         let tokens = Tokens::from_gguf(&gguf)?;
         let Chosen { device, why } = device::choose(options.device)?;
         let capacity = config.capacity(options.context);
-        let (mut decoder, kernel) = decoder(&gguf, &config, capacity, &device, options)?;
-        let weights =
-            gguf.tensor_names().filter_map(|name| gguf.tensor(name)).map(|view| view.data.len() as u64);
-        let file_name = || path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let (mut decoder, kernel) = decoder(&gguf, &config, capacity, &device, options, &machine)?;
+        gguf.check_unchanged()?;
+        let file_name = || shown(&path.file_stem().unwrap_or_default().to_string_lossy());
+        let name = gguf.str("general.name").map(shown).filter(|name| !name.is_empty());
         let about = About {
-            model: gguf.str("general.name").map_or_else(file_name, str::to_owned),
+            model: name.unwrap_or_else(file_name),
             family: config.family.name().to_owned(),
             device: why,
             kernel,
-            weight_bytes: weights.sum(),
+            weight_bytes: gguf.tensor_bytes(),
             context: decoder.capacity(),
         };
         let lookup = (options.speculate && decoder.batch_invariant()).then(Lookup::default);
         let sequences = Sequences::new(decoder.as_mut(), options.resident_bytes);
         let (pace, chosen, last) = (Pace::new(decoder.resumes()), VecDeque::new(), None);
-        Ok(Self { tokens, about, decoder, sequences, pace, lookup, chosen, last })
+        let (clock, path) = (machine.clock, path.to_owned());
+        Ok(Self { tokens, about, decoder, sequences, pace, clock, path, lookup, chosen, last })
     }
 
     /// What speculation has done since the file was opened; zeros where there is none.
@@ -369,7 +384,7 @@ impl Local {
         if let Some(lookup) = self.lookup.as_mut().filter(|_| decodes) {
             lookup.begin(&self.tokens, &prompt.tokens, &prompt.forced);
         }
-        let started = Instant::now();
+        let started = self.clock.now();
         while generation.evaluated < todo.len() {
             let done = generation.evaluated;
             let rest = &todo[done..];
@@ -378,24 +393,24 @@ impl Local {
             let (chunk, behind) = rest.split_at(self.pace.chunk(begun.tokens, rest.len()));
             let shift = shift.as_ref().filter(|_| (done..done + chunk.len()).contains(&gap));
             let shift = shift.map(|shift| (shift, gap - done));
-            let began = Instant::now();
+            let began = self.clock.now();
             let heal = (decodes && behind.is_empty()).then_some(&heal);
             let drafted =
                 self.evaluate(chunk, shift, heal, limits.max_tokens, &mut || watch(Said::default()))?;
             let Some(drafted) = drafted else {
                 let work = self.begun(chunk).work - begun.work;
-                self.pace.note_prefill(chunk.len(), work, began.elapsed());
-                generation.prefill = started.elapsed();
+                self.pace.note_prefill(chunk.len(), work, self.clock.since(began));
+                generation.prefill = self.clock.since(started);
                 generation.stop = Stop::Watch;
                 return Ok(generation);
             };
             if drafted == 0 {
-                self.pace.note_prefill(chunk.len(), chunk.len() as f32 - begun.work, began.elapsed());
+                self.pace.note_prefill(chunk.len(), chunk.len() as f32 - begun.work, self.clock.since(began));
             } else if let Some(lookup) = self.lookup.as_mut().filter(|_| begun.tokens == 0) {
-                lookup.note_batch(chunk.len() + drafted, began.elapsed());
+                lookup.note_batch(chunk.len() + drafted, self.clock.since(began));
             }
             generation.evaluated += chunk.len();
-            generation.prefill = started.elapsed();
+            generation.prefill = self.clock.since(started);
             self.sequences.remember(self.decoder.as_mut(), prompt);
             if watch(Said::default()).is_break() {
                 // Tokens that were chosen already are as unsaid as if they came one by one.
@@ -408,7 +423,7 @@ impl Local {
             return Ok(generation);
         }
 
-        let started = Instant::now();
+        let started = self.clock.now();
         let mut choices = Vec::new();
         let mut stream = Utf8Stream::new();
         generation.stop = loop {
@@ -425,7 +440,7 @@ impl Local {
             let end = generation.text.len();
             generation.pieces.push(Piece { end, probability: choice.probability });
             choices.push(choice);
-            generation.decode = started.elapsed();
+            generation.decode = self.clock.since(started);
             let said = generation.pieces.len();
             // The last token is chosen but not evaluated.
             let held = prompt.tokens.len() + said - 1;
@@ -437,13 +452,13 @@ impl Local {
                 break Stop::Limit;
             }
             if self.chosen.is_empty() {
-                let began = Instant::now();
+                let began = self.clock.now();
                 let most = limits.max_tokens - said;
                 let so_far = generation.said();
                 let drafted =
                     self.evaluate(&[choice.token], None, Some(&heal), most, &mut || watch(so_far))?;
                 let Some(drafted) = drafted else { break Stop::Watch };
-                let time = began.elapsed();
+                let time = self.clock.since(began);
                 self.pace.note_decode(self.chosen.len(), time);
                 if let Some(lookup) = &mut self.lookup {
                     lookup.note_batch(1 + drafted, time);
@@ -453,7 +468,7 @@ impl Local {
         if let Some(lookup) = &mut self.lookup {
             lookup.end(&self.tokens);
         }
-        generation.decode = started.elapsed();
+        generation.decode = self.clock.since(started);
         self.last = Some(branch::Last::new(prompt, choices, &generation.pieces));
         Ok(generation)
     }
@@ -466,8 +481,9 @@ impl Local {
         result
     }
 
+    /// Nothing that a device or a kernel does makes it so: they were tried before.
     fn broken(&self) -> EngineError {
-        EngineError::Device { device: self.about.device.clone(), source: BROKEN.into() }
+        crate::gguf::bad(&self.path, "what it says", "is not a number", FETCH_AGAIN)
     }
 }
 
@@ -536,9 +552,6 @@ impl Engine for Local {
     }
 }
 
-const BROKEN: &str =
-    "the model's output is not a number; its file is broken: delete it and run `taper pull` again";
-
 /// The decoder for the device, and the kernels that it runs on with the reason, for `doctor`.
 fn decoder(
     gguf: &Gguf,
@@ -546,8 +559,11 @@ fn decoder(
     capacity: usize,
     device: &candle_core::Device,
     options: &Options,
+    machine: &Machine,
 ) -> Result<(Box<dyn Decoder>, String), EngineError> {
+    let check = |held| room::check(gguf, config, capacity, held, &machine.memory);
     let candle = |why: &str| -> Result<(Box<dyn Decoder>, String), EngineError> {
+        check(if device.is_cpu() { Held::Tensors } else { Held::Elsewhere })?;
         let decoder = CandleDecoder::load(gguf, config, capacity, device)?;
         Ok((Box::new(decoder), format!("candle: {why}")))
     };
@@ -560,18 +576,25 @@ fn decoder(
         KernelChoice::Auto => None,
         KernelChoice::Own(kernel) => Some(kernel),
     };
-    let threads = options.threads.map_or_else(Pool::default_threads, NonZeroUsize::get);
-    let (kernel, why) = trial::choose(gguf, asked, threads)?;
-    match CpuDecoder::new(gguf, config, capacity, kernel, threads) {
+    check(Held::Packed)?;
+    let asked_threads = options.threads.map_or_else(Pool::default_threads, NonZeroUsize::get);
+    let (kernel, why) = trial::choose(gguf, asked, asked_threads)?;
+    match CpuDecoder::on(gguf, config, capacity, kernel, (machine.pool)(asked_threads)) {
         Ok(decoder) => {
             let threads = decoder.threads();
             let plural = if threads == 1 { "thread" } else { "threads" };
-            Ok((Box::new(decoder), format!("{why}; {threads} {plural}")))
+            let fewer = if threads < asked_threads {
+                format!(" of {asked_threads} asked for, more could not be started")
+            } else {
+                String::new()
+            };
+            Ok((Box::new(decoder), format!("{why}; {threads} {plural}{fewer}")))
         }
         // A format without kernels of ours runs all the same where candle has some.
-        Err(problem) => {
+        Err(problem @ EngineError::Model { .. }) => {
             candle(&format!("the own kernels cannot run this file ({problem})")).map_err(|_| problem)
         }
+        Err(problem) => Err(problem),
     }
 }
 

@@ -400,6 +400,11 @@ pub fn default_model(measured: &[Measured], budget: Duration) -> &'static Model 
     chosen
 }
 
+/// The largest of the models that a default is chosen from whose file has at most so many bytes.
+pub fn largest_within(bytes: u64) -> Option<&'static Model> {
+    DEFAULTS.iter().filter_map(|name| find(name)).rfind(|model| model.bytes <= bytes)
+}
+
 /// How long a keystroke takes with `model`: [`default_model`]'s rule. None if nothing was measured that
 /// says so.
 pub fn answer_time(model: &Model, measured: &[Measured]) -> Option<Duration> {

@@ -10,10 +10,11 @@ use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 
-use crate::EngineError;
-use crate::gguf::{FETCH_AGAIN, Gguf, bad};
+use crate::{EngineError, threads};
+use crate::gguf::{FETCH_AGAIN, Gguf, bad, shown};
 
 mod bpe;
+mod pieces;
 mod roles;
 mod sentencepiece;
 mod spelling;
@@ -216,7 +217,7 @@ impl Tokens {
         (this.fim, this.bos) = (roles.fim, roles.bos);
         this.read_tokens(raw, &roles.special);
         // Sorting and reading the merges take most of the time, and neither needs the other.
-        let (index, merges) = rayon::join(|| this.index(), || this.read_merges(raw));
+        let (index, merges) = threads::both(|| this.index(), || this.read_merges(raw));
         this.index = index;
         this.set_bytes();
         // Every text of a program must have tokens, down to its last character.
@@ -236,7 +237,7 @@ impl Tokens {
                 tracing::warn!(
                     "{}: the pre-tokenizer {:?} is not known; GPT-2's is taken, which may cost some quality",
                     raw.path.display(),
-                    raw.pre
+                    shown(raw.pre)
                 );
             }
             this.bos = this.bos.filter(|_| raw.add_bos.unwrap_or(split.bos));
@@ -560,24 +561,6 @@ impl Tokens {
             more => (bucket(more), bucket(more)),
         };
         self.index.buckets[first] as usize..self.index.buckets[last + 1] as usize
-    }
-}
-
-impl sentencepiece::Pieces for Tokens {
-    fn piece(&self, bytes: &[u8]) -> Option<(TokenId, f32)> {
-        let Encoder::SentencePiece { scores, .. } = &self.encoder else { return None };
-        // Gemma's line feed is a user-defined token; such a token of other text is a name, not a spelling.
-        let chosen = |&id: &TokenId| match self.kind(id) {
-            Kind::Normal => true,
-            Kind::User => bytes.iter().all(u8::is_ascii_whitespace),
-            Kind::Byte | Kind::Special => false,
-        };
-        let id = self.spelling(bytes).filter(chosen)?;
-        Some((id, scores.get(id as usize).copied()?))
-    }
-
-    fn byte(&self, byte: u8) -> Option<TokenId> {
-        Some(self.bytes[usize::from(byte)]).filter(|&id| id != NONE)
     }
 }
 

@@ -414,8 +414,8 @@ mod tests {
         assert_eq!(gguf.array("f").unwrap()[0], Value::Array(vec![Value::Bool(true)]));
         assert!(gguf.numbers("e").is_err() && gguf.texts("a").is_err());
         let t = gguf.need_tensor("t", &[2, 3]).unwrap();
-        assert_eq!(t.data, (0..24).collect::<Vec<u8>>());
-        assert_eq!(gguf.need_tensor("u", &[1]).unwrap().data, [1, 2]);
+        assert_eq!(*t.data.all().unwrap(), (0..24).collect::<Vec<u8>>());
+        assert_eq!(*gguf.need_tensor("u", &[1]).unwrap().data.all().unwrap(), [1, 2]);
     }
 
     #[test]

@@ -8,7 +8,6 @@
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
-use std::time::Instant;
 
 use super::heal::Heal;
 use super::sample::Choice;
@@ -135,9 +134,9 @@ impl Local {
             if on.is_empty() {
                 return Ok(ControlFlow::Continue(()));
             }
-            let began = Instant::now();
+            let began = self.clock.now();
             let Some(chosen) = self.step(&on, watch)? else { return Ok(ControlFlow::Break(())) };
-            let time = began.elapsed();
+            let time = self.clock.since(began);
             growing = Vec::new();
             for (mut branch, next) in on.into_iter().zip(chosen) {
                 branch.held += 1;

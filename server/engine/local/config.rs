@@ -7,7 +7,7 @@
 use candle_core::quantized::GgmlDType;
 
 use crate::EngineError;
-use crate::gguf::Gguf;
+use crate::gguf::{FETCH_AGAIN, Gguf};
 
 /// A decoder's shape: all that is needed to allocate it and to check its tensors.
 ///
@@ -85,7 +85,6 @@ const MAX_HEAD_DIM: usize = 1 << 12;
 const MAX_VOCABULARY: usize = 1 << 24;
 const MAX_CONTEXT: usize = 1 << 28;
 
-const FETCH_AGAIN: &str = "the file is broken or incomplete: delete it and run `taper pull` again";
 const OTHER_MODEL: &str = "`taper models` lists models that work";
 
 impl Family {
@@ -306,9 +305,8 @@ fn rope_factors(gguf: &Gguf, pairs: usize) -> Result<Option<Vec<f32>>, EngineErr
     if view.dtype != GgmlDType::F32 {
         return Err(gguf.bad(name, format!("is stored as {:?}, not as F32", view.dtype), FETCH_AGAIN));
     }
-    let values =
-        view.data.chunks_exact(4).map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
-    let values: Vec<f32> = values.collect();
+    let bytes = view.data.all().map_err(|error| gguf.unread(name, error))?;
+    let values: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
     if values.iter().any(|factor| !(1e-6..1e6).contains(factor)) {
         return Err(gguf.bad(name, "has a factor that is not between 0.000001 and 1000000", FETCH_AGAIN));
     }

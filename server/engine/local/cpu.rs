@@ -66,7 +66,18 @@ impl CpuDecoder {
         kernel: Kernel,
         threads: usize,
     ) -> Result<Self, EngineError> {
-        let compute = Compute::new(kernel, Pool::new(threads));
+        Self::on(gguf, config, capacity, kernel, Pool::new(threads))
+    }
+
+    /// The same on threads that are there already.
+    pub(super) fn on(
+        gguf: &Gguf,
+        config: &Config,
+        capacity: usize,
+        kernel: Kernel,
+        pool: Pool,
+    ) -> Result<Self, EngineError> {
+        let compute = Compute::new(kernel, pool);
         let load = Load { gguf, pool: &compute.pool };
         let Config { embedding, feed_forward, vocabulary, head_dim, .. } = *config;
         let (query_width, kv_width) = (config.query_width(), config.kv_width());

@@ -21,7 +21,7 @@ use super::config::RopeStyle;
 use super::weights::{Block, Projection, Weights};
 use super::{Batch, Config, Decoder};
 use crate::gguf::Gguf;
-use crate::{EngineError, TokenId};
+use crate::{EngineError, TokenId, threads};
 
 /// Values of the attention matrix that are computed at once, `[heads, rows, positions]`: 64 MiB. More rows are split.
 const ATTENTION_VALUES: usize = 1 << 24;
@@ -46,6 +46,7 @@ impl CandleDecoder {
     /// # Errors
     /// A tensor is missing or misshapen, or the device has no room.
     pub fn load(gguf: &Gguf, config: &Config, capacity: usize, device: &Device) -> Result<Self, EngineError> {
+        threads::for_candle()?;
         let weights = Weights::load(gguf, config, device)?;
         let failed = |source| device_error(device, source);
         let cache = KvCache::new(config.blocks, config.kv_heads, capacity, config.head_dim, device)

@@ -114,18 +114,25 @@ impl Kernel {
         self.lacks().is_empty()
     }
 
+    /// Those that this processor and this build can run, the best one last. The tests may be run as if there was none
+    /// better than the one that `TAPER_TEST_KERNEL` names.
+    pub(super) fn available() -> impl DoubleEndedIterator<Item = Self> {
+        #[cfg(test)]
+        let most = tests::best_to_test();
+        #[cfg(not(test))]
+        let most = Self::ALL.len();
+        Self::ALL.into_iter().take(most).filter(|kernel| kernel.is_available())
+    }
+
     /// The best kernel whose products have the same bits however many rows there are.
     #[cfg(test)]
     pub(super) fn exact() -> Self {
-        Self::ALL
-            .into_iter()
-            .rfind(|&kernel| kernel != Self::Amx && kernel.is_available())
-            .unwrap_or(Self::Portable)
+        Self::available().rfind(|&kernel| kernel != Self::Amx).unwrap_or(Self::Portable)
     }
 
     /// The best kernel that this processor has.
     pub fn best() -> Self {
-        Self::ALL.into_iter().rfind(|kernel| kernel.is_available()).unwrap_or(Self::Portable)
+        Self::available().next_back().unwrap_or(Self::Portable)
     }
 
     /// The kernel `asked` for by name, or the best one (`None`, an empty name, or `auto`), and why, as a phrase
@@ -342,7 +349,37 @@ use entries;
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+    use std::sync::OnceLock;
+
     use super::*;
+
+    /// How many of all kernels the tests may use: all, or those up to the one that `TAPER_TEST_KERNEL` names.
+    pub(super) fn best_to_test() -> usize {
+        static MOST: OnceLock<usize> = OnceLock::new();
+        *MOST.get_or_init(|| {
+            let Ok(name) = std::env::var("TAPER_TEST_KERNEL") else { return Kernel::ALL.len() };
+            let at = Kernel::ALL.iter().position(|kernel| kernel.name() == name);
+            let at = at.filter(|&at| Kernel::ALL[at].is_available());
+            1 + at.unwrap_or_else(|| panic!("TAPER_TEST_KERNEL is {name}, which cannot run here"))
+        })
+    }
+
+    /// For the output of CI: what was tested there, and what was not.
+    #[test]
+    #[expect(clippy::print_stderr, reason = "this is what it is for")]
+    fn which_kernels_this_machine_tests_and_which_it_cannot_run() {
+        let tested: Vec<_> = Kernel::available().map(Kernel::name).collect();
+        let lack = |kernel: Kernel| match kernel.lacks()[..] {
+            [] => format!("{} (left out by TAPER_TEST_KERNEL)", kernel.name()),
+            _ => format!("{} (no {})", kernel.name(), kernel.lacks().join(", ")),
+        };
+        let others = Kernel::ALL.into_iter().filter(|kernel| !tested.contains(&kernel.name()));
+        let others: Vec<_> = others.map(lack).collect();
+        let others = if others.is_empty() { "none".to_owned() } else { others.join("; ") };
+        eprintln!("kernels that this machine tests: {}; NOT TESTED: {others}", tested.join(", "));
+        assert_eq!(tested[0], "portable");
+        assert_eq!(tested.last(), Some(&Kernel::best().name()));
+    }
 
     #[test]
     fn the_best_kernel_runs_unless_another_is_asked_for() {

@@ -329,7 +329,7 @@ mod tests {
 
     /// Every kernel of this machine, and that of AMX without AMX.
     fn computes() -> Vec<(&'static str, Compute)> {
-        let kernels = Kernel::ALL.into_iter().filter(|kernel| kernel.is_available());
+        let kernels = Kernel::available();
         let mut computes: Vec<_> =
             kernels.map(|kernel| (kernel.name(), Compute::new(kernel, Pool::new(2)))).collect();
         computes.push(("amx on the model", Compute::with(&amx_tests::ON_MODEL, Pool::new(2))));
@@ -394,7 +394,7 @@ mod tests {
             for rows in [1, 15, 16, 37] {
                 let values = random_values(&mut random, rows * columns);
                 let (data, expected) = stored(dtype, &values, rows, columns);
-                let view = TensorView { dtype, shape: vec![rows, columns], data: &data };
+                let view = TensorView { dtype, shape: vec![rows, columns], data: (&data).into() };
                 let packed = Packed::new(&view, &compute.pool).unwrap();
                 let mut row_values = vec![0.0; columns];
                 for row in 0..rows {
@@ -439,7 +439,7 @@ mod tests {
                 QTensor::new(storage, (rows, columns)).unwrap()
             };
             let weights = dequantized(&tensor);
-            let view = TensorView { dtype, shape: vec![rows, columns], data: &data };
+            let view = TensorView { dtype, shape: vec![rows, columns], data: (&data).into() };
             let x = random_values(&mut random, 21 * columns);
             let mut first: Option<Vec<f32>> = None;
             for (kernel, compute) in computes() {
@@ -462,7 +462,7 @@ mod tests {
                 let columns = dtype.block_size().max(32) * random.usize(1..5);
                 let values = random_values(&mut random, rows * columns);
                 let (data, weights) = stored(dtype, &values, rows, columns);
-                let view = TensorView { dtype, shape: vec![rows, columns], data: &data };
+                let view = TensorView { dtype, shape: vec![rows, columns], data: (&data).into() };
                 let bias = random.bool().then(|| random_values(&mut random, rows));
                 for count in [1, 2, 3, 5, 8, 9, 16, 21] {
                     let x = random_values(&mut random, count * columns);
@@ -512,7 +512,7 @@ mod tests {
                 let rows = random.usize(1..150);
                 let values = random_values(&mut random, rows * columns);
                 let (data, weights) = stored(dtype, &values, rows, columns);
-                let view = TensorView { dtype, shape: vec![rows, columns], data: &data };
+                let view = TensorView { dtype, shape: vec![rows, columns], data: (&data).into() };
                 let linear = Linear { weight: Packed::new(&view, &portable.pool).unwrap(), bias: None };
                 let x = random_values(&mut random, count * columns);
                 let int8 = error(&product(&portable, &linear, &x, columns), &weights, &x, columns);
@@ -537,7 +537,7 @@ mod tests {
                 let x = random_values(&mut random, count * columns);
                 let linear = |rows: usize, dtype, random: &mut fastrand::Rng| {
                     let (data, _) = stored(dtype, &random_values(random, rows * columns), rows, columns);
-                    let view = TensorView { dtype, shape: vec![rows, columns], data: &data };
+                    let view = TensorView { dtype, shape: vec![rows, columns], data: (&data).into() };
                     Linear { weight: Packed::new(&view, &compute.pool).unwrap(), bias: None }
                 };
                 let one = linear(40, GgmlDType::Q5_0, &mut random);
@@ -574,10 +574,10 @@ mod tests {
                 let view = gguf.tensor(&format!("blk.{block}.{part}.weight")).unwrap();
                 let (rows, columns) = (view.shape[0].min(160), view.shape[1]);
                 let bytes = rows * columns / view.dtype.block_size() * view.dtype.type_size();
-                let view =
-                    TensorView { dtype: view.dtype, shape: vec![rows, columns], data: &view.data[..bytes] };
+                let data = view.data.first(bytes);
+                let view = TensorView { dtype: view.dtype, shape: vec![rows, columns], data };
                 let storage = candle_core::quantized::QStorage::from_data(
-                    view.data.to_vec().into(),
+                    view.data.all().unwrap().into_owned().into(),
                     &Device::Cpu,
                     view.dtype,
                 )

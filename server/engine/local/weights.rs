@@ -9,7 +9,7 @@ use candle_core::{Device, Tensor};
 
 use super::Config;
 use crate::EngineError;
-use crate::gguf::{Gguf, TensorView};
+use crate::gguf::{FETCH_AGAIN, Gguf, NO_NUMBERS, are_numbers};
 
 /// All tensors of a decoder. Matrices stay quantized as stored; norms and biases are `f32`.
 #[derive(Debug)]
@@ -53,10 +53,10 @@ pub(super) struct Projection {
 }
 
 impl Weights {
-    /// Copies the tensors from the mapped file to `device`.
+    /// Copies the tensors from the file to `device`.
     ///
     /// # Errors
-    /// A tensor is missing or has another shape than `config` says, or the device has no room.
+    /// A tensor is missing, has another shape than `config` says, or holds what are no numbers; or the device has no room.
     pub(super) fn load(gguf: &Gguf, config: &Config, device: &Device) -> Result<Self, EngineError> {
         let load = Loader { gguf, device };
         let table = [config.vocabulary, config.embedding];
@@ -119,8 +119,11 @@ impl Loader<'_> {
 
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<QTensor, EngineError> {
         let view = self.gguf.need_tensor(name, shape)?;
-        let storage = QStorage::from_data(aligned(&view), self.device, view.dtype);
-        self.gguf.release(name);
+        let bytes = view.data.all().map_err(|error| self.gguf.unread(name, error))?;
+        if !are_numbers(view.dtype, &bytes) {
+            return Err(self.gguf.bad(name, NO_NUMBERS, FETCH_AGAIN));
+        }
+        let storage = QStorage::from_data(aligned(bytes), self.device, view.dtype);
         self.checked(name, storage.and_then(|storage| QTensor::new(storage, shape)))
     }
 
@@ -136,9 +139,7 @@ impl Loader<'_> {
     }
 }
 
-/// The stored blocks at an address that suits their widest field; candle asserts it. Files with an alignment of
-/// less than four bytes are legal, if odd.
-fn aligned<'a>(view: &TensorView<'a>) -> Cow<'a, [u8]> {
-    let aligned = view.data.as_ptr().align_offset(align_of::<f32>()) == 0;
-    if aligned { Cow::Borrowed(view.data) } else { Cow::Owned(view.data.to_vec()) }
+/// The stored blocks at an address that suits their widest field; candle asserts it. What was allocated lies at one.
+fn aligned(bytes: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
+    if bytes.as_ptr().align_offset(align_of::<f32>()) == 0 { bytes } else { Cow::Owned(bytes.to_vec()) }
 }

@@ -2,13 +2,14 @@
 //! It knows nothing of what the layers compute.
 
 use crate::EngineError;
-use crate::gguf::{Gguf, TensorView};
-use crate::local::kernels::pack::Packed;
+use crate::gguf::{FETCH_AGAIN, Gguf, NO_NUMBERS, TensorView};
+use crate::local::kernels::pack::{Packed, Unpacked};
 use crate::local::linear::Linear;
 use crate::local::pool::Pool;
 
 const REMEDY: &str =
     "choose another file of the model (Q4_K_M, Q5_K_M, Q6_K, Q8_0, F16), or the kernel \"candle\"";
+const NO_ROOM: &str = "close other programs, or choose a smaller model";
 
 /// Reads tensors of a model file.
 pub(super) struct Load<'a> {
@@ -31,12 +32,19 @@ impl Load<'_> {
         &self,
         name: &str,
         shape: &[usize],
-        pack: fn(&TensorView<'_>, &Pool) -> Result<Packed, String>,
+        pack: fn(&TensorView<'_>, &Pool) -> Result<Packed, Unpacked>,
     ) -> Result<Packed, EngineError> {
         let view = self.gguf.need_tensor(name, shape)?;
-        let packed = pack(&view, self.pool).map_err(|problem| self.gguf.bad(name, problem, REMEDY));
-        self.gguf.release(name);
-        packed
+        pack(&view, self.pool).map_err(|why| self.error(name, why))
+    }
+
+    fn error(&self, name: &str, why: Unpacked) -> EngineError {
+        match why {
+            Unpacked::Form(problem) => self.gguf.bad(name, problem, REMEDY),
+            Unpacked::NoRoom(problem) => self.gguf.bad(name, problem, NO_ROOM),
+            Unpacked::Read(error) => self.gguf.unread(name, error),
+            Unpacked::NoNumbers => self.gguf.bad(name, NO_NUMBERS, FETCH_AGAIN),
+        }
     }
 
     /// A linear layer by the name of its part.
@@ -57,7 +65,7 @@ impl Load<'_> {
         let TensorView { dtype, data, .. } = self.gguf.need_tensor(name, &[len])?;
         // A vector is a matrix of one row.
         let view = TensorView { dtype, shape: vec![1, len], data };
-        let packed = Packed::new(&view, self.pool).map_err(|problem| self.gguf.bad(name, problem, REMEDY))?;
+        let packed = Packed::new(&view, self.pool).map_err(|why| self.error(name, why))?;
         let mut values = vec![0.0; len];
         packed.row(0, &mut values);
         Ok(values)

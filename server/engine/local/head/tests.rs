@@ -15,7 +15,7 @@ use crate::{TokenId, Tokens};
 const PLANES: [GgmlDType; 2] = [GgmlDType::Q8_0, GgmlDType::Q6K];
 
 fn computes() -> Vec<Compute> {
-    let kernels = Kernel::ALL.into_iter().filter(|kernel| kernel.is_available());
+    let kernels = Kernel::available();
     // Logits of several rows are asked for where drafts are verified.
     let exact = |kernel| {
         let compute = Compute::new(kernel, Pool::new(2));
@@ -66,7 +66,7 @@ fn two_planes_are_the_same_weights() {
         for rows in [1, 16, 37, 100] {
             let columns = 256 * random.usize(1..4);
             let data = stored(dtype, &random_values(&mut random, rows * columns), &[rows, columns]);
-            let view = TensorView { dtype, shape: vec![rows, columns], data: &data };
+            let view = TensorView { dtype, shape: vec![rows, columns], data: (&data).into() };
             for count in [1, 2, 3, 8, 13, 33] {
                 let x = random_values(&mut random, count * columns);
                 for compute in computes() {
@@ -96,7 +96,7 @@ fn what_is_asked_for_is_exact_and_the_rest_is_near() {
             let columns = 256 * random.usize(1..4);
             let data =
                 stored(dtype, &random_values(&mut random, vocabulary * columns), &[vocabulary, columns]);
-            let view = TensorView { dtype, shape: vec![vocabulary, columns], data: &data };
+            let view = TensorView { dtype, shape: vec![vocabulary, columns], data: (&data).into() };
             for count in [1, 2, 3, 4, 7, 18] {
                 let x = random_values(&mut random, count * columns);
                 let asks: Vec<Ask> = (0..count)
@@ -161,7 +161,7 @@ fn little_is_computed_twice() {
     let x = random_values(&mut random, columns);
     values[1234 * columns..1235 * columns].copy_from_slice(&x);
     let data = stored(GgmlDType::Q8_0, &values, &[vocabulary, columns]);
-    let view = TensorView { dtype: GgmlDType::Q8_0, shape: vec![vocabulary, columns], data: &data };
+    let view = TensorView { dtype: GgmlDType::Q8_0, shape: vec![vocabulary, columns], data: (&data).into() };
     let compute = Compute::new(Kernel::best(), Pool::new(2));
     let mut head = Head::new(linear(Packed::in_planes(&view, &compute.pool).unwrap()));
     asked(&mut head, &compute, &prepared(&compute, &x, columns), &[Ask::Greatest]);
@@ -173,7 +173,7 @@ fn little_is_computed_twice() {
 fn what_is_no_number_stays_none() {
     let (vocabulary, columns) = (64, 64);
     let data = stored(GgmlDType::Q8_0, &vec![1.0; vocabulary * columns], &[vocabulary, columns]);
-    let view = TensorView { dtype: GgmlDType::Q8_0, shape: vec![vocabulary, columns], data: &data };
+    let view = TensorView { dtype: GgmlDType::Q8_0, shape: vec![vocabulary, columns], data: (&data).into() };
     for compute in computes() {
         let mut head = Head::new(linear(Packed::in_planes(&view, &compute.pool).unwrap()));
         let x = prepared(&compute, &vec![f32::NAN; columns], columns);

@@ -27,11 +27,14 @@
 //!
 //! Formats: `ggml-quants.c` and `ggml-common.h` of <https://github.com/ggml-org/ggml>.
 
+use std::io;
+use std::sync::OnceLock;
+
 use candle_core::quantized::GgmlDType;
 use half::{bf16, f16};
 use memmap2::MmapMut;
 
-use crate::gguf::TensorView;
+use crate::gguf::{TensorView, are_numbers};
 use crate::local::pool::{Chunks, Pool};
 
 /// Rows of a group.
@@ -191,12 +194,25 @@ pub(in crate::local) struct Packed {
     data: MmapMut,
 }
 
+/// Why a tensor was not packed.
+#[derive(Debug)]
+pub(in crate::local) enum Unpacked {
+    /// It is no matrix, or in a format without kernels: a phrase that says so.
+    Form(String),
+    /// Memory is short: a phrase.
+    NoRoom(String),
+    /// Its bytes could not be read.
+    Read(io::Error),
+    /// Some of its values are infinite, or no numbers.
+    NoNumbers,
+}
+
 impl Packed {
-    /// Packs a stored matrix, in parallel.
+    /// Packs a stored matrix, in parallel, piece by piece as it is read.
     ///
     /// # Errors
-    /// A phrase that says what is wrong with the tensor: no matrix, a format without kernels, or no memory.
-    pub(in crate::local) fn new(view: &TensorView<'_>, pool: &Pool) -> Result<Self, String> {
+    /// See [`Unpacked`].
+    pub(in crate::local) fn new(view: &TensorView<'_>, pool: &Pool) -> Result<Self, Unpacked> {
         Self::pack(view, pool, false)
     }
 
@@ -204,16 +220,17 @@ impl Packed {
     ///
     /// # Errors
     /// As [`Packed::new`].
-    pub(in crate::local) fn in_planes(view: &TensorView<'_>, pool: &Pool) -> Result<Self, String> {
+    pub(in crate::local) fn in_planes(view: &TensorView<'_>, pool: &Pool) -> Result<Self, Unpacked> {
         Self::pack(view, pool, true)
     }
 
-    fn pack(view: &TensorView<'_>, pool: &Pool, planes: bool) -> Result<Self, String> {
+    fn pack(view: &TensorView<'_>, pool: &Pool, planes: bool) -> Result<Self, Unpacked> {
+        let form = |problem: String| Err(Unpacked::Form(problem));
         let &[rows, columns] = &view.shape[..] else {
-            return Err(format!("has the shape {:?}, a matrix is needed", view.shape));
+            return form(format!("has the shape {:?}, a matrix is needed", view.shape));
         };
         let Some(format) = Format::of(view.dtype) else {
-            return Err(format!("is stored as {:?}, for which there is no CPU kernel", view.dtype));
+            return form(format!("is stored as {:?}, for which there is no CPU kernel", view.dtype));
         };
         let (block, block_bytes) = format.block();
         if rows == 0
@@ -221,7 +238,7 @@ impl Packed {
             || columns % block != 0
             || view.data.len() != rows * columns / block * block_bytes
         {
-            return Err(format!(
+            return form(format!(
                 "has the shape {:?} in {} bytes of {:?}",
                 view.shape,
                 view.data.len(),
@@ -242,7 +259,7 @@ impl Packed {
         };
         let groups = rows.div_ceil(GROUP);
         let mut data = MmapMut::map_anon(groups * (stride + lower_stride))
-            .map_err(|error| format!("finds no room in memory: {error}"))?;
+            .map_err(|error| Unpacked::NoRoom(format!("finds no room in memory: {error}")))?;
         // Large pages spare the address translation, which streaming would wait for; without them it is slower only.
         #[cfg(target_os = "linux")]
         let _ = data.advise(memmap2::Advice::HugePage);
@@ -250,12 +267,22 @@ impl Packed {
         let row_bytes = columns / block * block_bytes;
         let (upper, lower) = data.split_at_mut(groups * stride);
         let (upper, lower) = (Chunks::new(upper, stride), Chunks::new(lower, lower_stride));
+        let failed = OnceLock::new();
         pool.run(groups, |group, _| {
+            if failed.get().is_some() {
+                return;
+            }
             // SAFETY: each group is one piece, and each piece runs once.
             let (out, lower) = unsafe { (upper.get(group), lower.get(group)) };
             let first = group * GROUP;
             let last = rows.min(first + GROUP);
-            let source = &view.data[first * row_bytes..last * row_bytes];
+            let source = match view.data.read(first * row_bytes..last * row_bytes) {
+                Ok(source) if are_numbers(view.dtype, &source) => source,
+                // The first failure is told; others may follow it at once.
+                Ok(_) => return failed.set(Unpacked::NoNumbers).unwrap_or_default(),
+                Err(error) => return failed.set(Unpacked::Read(error)).unwrap_or_default(),
+            };
+            let source = &source[..];
             match format.quantized() {
                 Some((bits, scales)) => {
                     let (scales_bytes, codes) = out.split_at_mut(codes_at);
@@ -265,6 +292,9 @@ impl Packed {
                 None => pack_floats(source, row_bytes, block_bytes, out),
             }
         });
+        if let Some(failed) = failed.into_inner() {
+            return Err(failed);
+        }
         Ok(Self { format, rows, columns, stride, codes_at, lower_stride, data })
     }
 

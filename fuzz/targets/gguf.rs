@@ -1,0 +1,33 @@
+//! A model file of any bytes: head, metadata, tensors, and what both decoders make of those that pass for a model.
+//! It knows nothing of what a good file is.
+#![no_main]
+
+use std::path::Path;
+
+use libfuzzer_sys::fuzz_target;
+use taper_engine::Tokens;
+use taper_engine::gguf::Gguf;
+use taper_engine::local::decoder::CandleDecoder;
+use taper_engine::local::device::{self, DeviceChoice};
+use taper_engine::local::{Config, CpuDecoder, Decoder, Kernel};
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(gguf) = Gguf::from_bytes(Path::new("fuzzed"), bytes.to_vec()) else { return };
+    let mut total = 0;
+    for name in gguf.tensor_names() {
+        if let Some(tensor) = gguf.tensor(name) {
+            total += tensor.data.all().map_or(0, |bytes| bytes.len());
+        }
+    }
+    assert!(total <= bytes.len(), "more tensors than file");
+    let Ok(config) = Config::from_gguf(&gguf) else { return };
+    let _ = Tokens::from_gguf(&gguf);
+    let tokens = [0, 1.min(config.vocabulary as u32 - 1), 0];
+    if let Ok(mut decoder) = CpuDecoder::new(&gguf, &config, 8, Kernel::best(), 1) {
+        let _ = decoder.forward(&tokens, 2);
+    }
+    let Ok(cpu) = device::choose(DeviceChoice::Cpu) else { return };
+    if let Ok(mut decoder) = CandleDecoder::load(&gguf, &config, config.capacity(8), &cpu.device) {
+        let _ = decoder.forward(&tokens, 2);
+    }
+});

@@ -1,0 +1,122 @@
+//! The blocks that values are stored in: which ids the formats have, and whether what is stored are numbers.
+//! It knows nothing of tensors' names or shapes.
+//!
+//! Formats: `ggml-common.h` and `ggml.h` of <https://github.com/ggml-org/ggml>.
+
+use candle_core::quantized::GgmlDType;
+
+/// `ggml_type` of ggml.h.
+pub(super) fn dtype_from_id(id: u32) -> Option<GgmlDType> {
+    Some(match id {
+        0 => GgmlDType::F32,
+        1 => GgmlDType::F16,
+        2 => GgmlDType::Q4_0,
+        3 => GgmlDType::Q4_1,
+        6 => GgmlDType::Q5_0,
+        7 => GgmlDType::Q5_1,
+        8 => GgmlDType::Q8_0,
+        10 => GgmlDType::Q2K,
+        11 => GgmlDType::Q3K,
+        12 => GgmlDType::Q4K,
+        13 => GgmlDType::Q5K,
+        14 => GgmlDType::Q6K,
+        30 => GgmlDType::BF16,
+        _ => return None,
+    })
+}
+
+/// Where a block has half-precision floats: all else in it are whole numbers, any of which is right.
+pub(crate) fn half_floats(dtype: GgmlDType) -> &'static [usize] {
+    match dtype {
+        GgmlDType::Q4_0 | GgmlDType::Q5_0 | GgmlDType::Q8_0 => &[0],
+        GgmlDType::Q4_1 | GgmlDType::Q5_1 | GgmlDType::Q4K | GgmlDType::Q5K => &[0, 2],
+        GgmlDType::Q2K => &[80, 82],
+        GgmlDType::Q3K => &[108],
+        GgmlDType::Q6K => &[208],
+        _ => &[],
+    }
+}
+
+/// Whether all values in these whole blocks are finite numbers. In a file that was damaged on its way or on its disk
+/// some are not, nearly always: of random half floats every thirty-second is none.
+pub(crate) fn are_numbers(dtype: GgmlDType, blocks: &[u8]) -> bool {
+    // The exponent of what is infinite or no number has all bits set, and nothing else has.
+    let half = |bytes: [u8; 2]| bytes[1] & 0x7c != 0x7c;
+    match dtype {
+        GgmlDType::F32 => {
+            blocks.as_chunks::<4>().0.iter().all(|it| f32::from_le_bytes(*it).is_finite())
+        }
+        GgmlDType::BF16 => {
+            blocks.as_chunks::<2>().0.iter().all(|it| u16::from_le_bytes(*it) & 0x7f80 != 0x7f80)
+        }
+        GgmlDType::F16 => blocks.as_chunks::<2>().0.iter().all(|it| half(*it)),
+        _ => {
+            let halves = half_floats(dtype);
+            blocks
+                .chunks_exact(dtype.type_size())
+                .all(|block| halves.iter().all(|&at| half([block[at], block[at + 1]])))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use candle_core::quantized::QTensor;
+    use candle_core::{Device, Tensor};
+
+    use super::*;
+
+    const ALL: [GgmlDType; 13] = [
+        GgmlDType::F32,
+        GgmlDType::F16,
+        GgmlDType::BF16,
+        GgmlDType::Q4_0,
+        GgmlDType::Q4_1,
+        GgmlDType::Q5_0,
+        GgmlDType::Q5_1,
+        GgmlDType::Q8_0,
+        GgmlDType::Q2K,
+        GgmlDType::Q3K,
+        GgmlDType::Q4K,
+        GgmlDType::Q5K,
+        GgmlDType::Q6K,
+    ];
+
+    #[test]
+    fn what_is_no_number_is_found_in_every_format_and_only_there() {
+        for dtype in ALL {
+            let values: Vec<f32> = (0..1024).map(|at| ((at * 37 % 101) as f32 - 50.0) / 9.0).collect();
+            let tensor = Tensor::from_vec(values, (2, 512), &Device::Cpu).unwrap();
+            let blocks = QTensor::quantize(&tensor, dtype).unwrap().data().unwrap().into_owned();
+            assert!(are_numbers(dtype, &blocks), "{dtype:?}");
+            let places = match dtype {
+                GgmlDType::F32 => &[2][..],
+                GgmlDType::F16 | GgmlDType::BF16 => &[0],
+                _ => half_floats(dtype),
+            };
+            for block in [0, blocks.len() / dtype.type_size() - 1] {
+                for place in places {
+                    for no_number in [0x7fc0_u16, 0xff80, 0x7fff] {
+                        let mut blocks = blocks.clone();
+                        let at = block * dtype.type_size() + place;
+                        blocks[at..at + 2].copy_from_slice(&no_number.to_le_bytes());
+                        assert!(!are_numbers(dtype, &blocks), "{dtype:?} {block} {place} {no_number:#x}");
+                    }
+                }
+            }
+            // All else in a block may be anything.
+            if dtype.block_size() > 1 {
+                let mut blocks = blocks;
+                for (at, byte) in blocks.iter_mut().enumerate() {
+                    let at = at % dtype.type_size();
+                    if !places.iter().any(|place| (*place..place + 2).contains(&at)) {
+                        *byte = 0xff;
+                    }
+                }
+                assert!(are_numbers(dtype, &blocks), "{dtype:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Where a model file's bytes come from: read when they are wanted, and an error where they are not there any more.
+//! It knows nothing of what they mean.
+//!
+//! Nothing is mapped. A map of a file that another process cuts short while it is read ends this process (SIGBUS); a
+//! read ends with an error. Nor is anything of the file needed once the tensors are packed.
+
+use std::borrow::Cow;
+use std::fs::{self, File};
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::time::SystemTime;
+
+use super::NOT_A_MODEL;
+use super::words::bad;
+use crate::EngineError;
+
+/// Bytes of known length that can be read at any place, by several threads.
+#[derive(Debug)]
+pub(super) struct Source {
+    len: u64,
+    bytes: Bytes,
+}
+
+#[derive(Debug)]
+enum Bytes {
+    /// With the time of its last change when it was opened.
+    File(File, Option<SystemTime>),
+    Memory(Vec<u8>),
+}
+
+impl Source {
+    /// Opens a plain file.
+    pub(super) fn open(path: &Path) -> Result<Self, EngineError> {
+        let read = |source| EngineError::Read { path: path.to_owned(), source };
+        // Before it is opened: to open a pipe is to wait for who writes to it.
+        check_kind(path, &fs::metadata(path).map_err(read)?)?;
+        let file = File::open(path).map_err(read)?;
+        let metadata = file.metadata().map_err(read)?;
+        check_kind(path, &metadata)?;
+        Ok(Self { len: metadata.len(), bytes: Bytes::File(file, metadata.modified().ok()) })
+    }
+
+    pub(super) fn memory(bytes: Vec<u8>) -> Self {
+        Self { len: bytes.len() as u64, bytes: Bytes::Memory(bytes) }
+    }
+
+    /// How many there were when it was opened.
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Fills `out` with the bytes from `at` on.
+    pub(super) fn read(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
+        match &self.bytes {
+            Bytes::File(file, _) => read_at(file, at, out),
+            Bytes::Memory(bytes) => {
+                let start = usize::try_from(at).ok();
+                let from = start.and_then(|start| bytes.get(start..start.checked_add(out.len())?));
+                out.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether it is still as long, and as old, as when it was opened.
+    pub(super) fn is_unchanged(&self) -> bool {
+        match &self.bytes {
+            Bytes::File(file, modified) => {
+                let now = file.metadata().ok();
+                now.is_some_and(|now| now.len() == self.len && now.modified().ok() == *modified)
+            }
+            Bytes::Memory(_) => true,
+        }
+    }
+}
+
+fn check_kind(path: &Path, metadata: &fs::Metadata) -> Result<(), EngineError> {
+    match () {
+        () if metadata.is_dir() => Err(bad(path, "file", "is a folder", NOT_A_MODEL)),
+        () if !metadata.is_file() => Err(bad(path, "file", "is no plain file", NOT_A_MODEL)),
+        () => Ok(()),
+    }
+}
+
+#[cfg(unix)]
+fn read_at(file: &File, at: u64, out: &mut [u8]) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, out, at)
+}
+
+#[cfg(windows)]
+fn read_at(file: &File, mut at: u64, mut out: &mut [u8]) -> io::Result<()> {
+    use std::os::windows::fs::FileExt;
+    while !out.is_empty() {
+        match file.seek_read(out, at) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => (at, out) = (at + read as u64, &mut out[read..]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// The bytes of a tensor, or of the beginning of one.
+#[derive(Debug, Clone, Copy)]
+pub struct Stored<'a>(Place<'a>);
+
+#[derive(Debug, Clone, Copy)]
+enum Place<'a> {
+    Memory(&'a [u8]),
+    Source { source: &'a Source, start: u64, len: usize },
+}
+
+impl<'a> From<&'a [u8]> for Stored<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Self(Place::Memory(bytes))
+    }
+}
+
+impl<'a> From<&'a Vec<u8>> for Stored<'a> {
+    fn from(bytes: &'a Vec<u8>) -> Self {
+        Self(Place::Memory(bytes))
+    }
+}
+
+impl<'a> Stored<'a> {
+    pub(super) fn of(source: &'a Source, start: u64, len: usize) -> Self {
+        Self(Place::Source { source, start, len })
+    }
+
+    /// How many.
+    #[expect(clippy::len_without_is_empty, reason = "no tensor is")]
+    pub fn len(&self) -> usize {
+        match self.0 {
+            Place::Memory(bytes) => bytes.len(),
+            Place::Source { len, .. } => len,
+        }
+    }
+
+    /// The first `len` of them, or all if they are fewer.
+    pub fn first(&self, len: usize) -> Self {
+        Self(match self.0 {
+            Place::Memory(bytes) => Place::Memory(&bytes[..len.min(bytes.len())]),
+            Place::Source { source, start, len: all } => {
+                Place::Source { source, start, len: len.min(all) }
+            }
+        })
+    }
+
+    /// Some of them, which must be there.
+    ///
+    /// # Errors
+    /// The file has become shorter, or its device fails; or memory is short.
+    pub fn read(&self, range: Range<usize>) -> io::Result<Cow<'a, [u8]>> {
+        debug_assert!(range.start <= range.end && range.end <= self.len());
+        match self.0 {
+            Place::Memory(bytes) => {
+                bytes.get(range).map(Cow::Borrowed).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+            }
+            Place::Source { source, start, .. } => {
+                let mut out = Vec::new();
+                out.try_reserve_exact(range.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
+                out.resize(range.len(), 0);
+                source.read(start + range.start as u64, &mut out)?;
+                Ok(Cow::Owned(out))
+            }
+        }
+    }
+
+    /// All of them.
+    ///
+    /// # Errors
+    /// As [`Stored::read`].
+    pub fn all(&self) -> io::Result<Cow<'a, [u8]>> {
+        self.read(0..self.len())
+    }
+}

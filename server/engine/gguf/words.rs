@@ -1,0 +1,72 @@
+//! Words from a model file that people get to see: short, and without anything that a terminal would obey.
+//! It knows nothing of which words there are.
+
+use std::path::Path;
+
+use crate::EngineError;
+
+/// Characters of a word from a file that are shown at most, and of a sentence about it.
+const WORD: usize = 120;
+const SENTENCE: usize = 480;
+
+/// `text` as it may be shown: on one line, without control characters and those that turn or hide what is beside them,
+/// and not longer than a line.
+pub(crate) fn shown(text: &str) -> String {
+    plain(text, WORD).trim().to_owned()
+}
+
+fn plain(text: &str, longest: usize) -> String {
+    let mut chars = text.chars().filter_map(|c| match c {
+        '\t' | '\n' | '\r' => Some(' '),
+        // Soft hyphens, marks of direction, joiners, line and paragraph separators, the mark of byte order, tags.
+        '\u{ad}'
+        | '\u{61c}'
+        | '\u{180e}'
+        | '\u{200b}'..='\u{200f}'
+        | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}'
+        | '\u{feff}'
+        | '\u{fff9}'..='\u{fffb}'
+        | '\u{e0000}'..='\u{e0fff}' => None,
+        c => Some(c).filter(|c| !c.is_control()),
+    });
+    let mut plain: String = chars.by_ref().take(longest).collect();
+    if chars.next().is_some() {
+        plain.push('…');
+    }
+    plain
+}
+
+/// An error about a model file; what of `field` and `problem` comes from the file is made fit to be shown.
+pub(crate) fn bad(path: &Path, field: &str, problem: impl AsRef<str>, remedy: &str) -> EngineError {
+    EngineError::Model {
+        path: path.to_owned(),
+        field: shown(field),
+        problem: plain(problem.as_ref(), SENTENCE),
+        remedy: remedy.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_is_one_short_line_that_no_terminal_obeys() {
+        for (text, plain) in [
+            ("Qwen2.5 Coder 0.5B", "Qwen2.5 Coder 0.5B"),
+            ("\x1b[31mred\x1b]0;title\x07", "[31mred]0;title"),
+            ("one\ntwo\r\nthree\t", "one two  three"),
+            ("\u{9b}2J\u{85}x\0y\x7f", "2Jxy"),
+            ("safe\u{202e}fdp.exe\u{2066}\u{200b}", "safefdp.exe"),
+            ("Größe 大きさ 🕯", "Größe 大きさ 🕯"),
+            ("\u{1b}", ""),
+        ] {
+            assert_eq!(shown(text), plain);
+        }
+        let long = shown(&"é".repeat(100_000));
+        assert_eq!((long.chars().count(), long.ends_with('…')), (WORD + 1, true));
+        let error = bad(Path::new("m"), "a\x1b[2J", "b\x1b\n".repeat(10_000), "c").to_string();
+        assert!(error.len() < 1000 && error.chars().all(|c| !c.is_control()), "{error}");
+    }
+}

@@ -1,0 +1,41 @@
+//! What time it is, for the averages that chunks and drafts are sized by.
+//! It knows nothing of what takes time.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// A clock; in tests one whose steps are drawn from a seed, so that no run depends on the machine's speed.
+pub(super) struct Clock(Box<dyn Fn() -> Instant + Send>);
+
+impl Clock {
+    /// The system's.
+    pub(super) fn system() -> Self {
+        Self(Box::new(Instant::now))
+    }
+
+    /// One that moves on by up to some milliseconds at each question, as on machines of every speed.
+    #[cfg(test)]
+    pub(super) fn scripted(seed: u64) -> Self {
+        use std::cell::RefCell;
+        let state = RefCell::new((fastrand::Rng::with_seed(seed), Instant::now()));
+        Self(Box::new(move || {
+            let (random, now) = &mut *state.borrow_mut();
+            *now += Duration::from_micros(1 << random.u32(..15));
+            *now
+        }))
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        (self.0)()
+    }
+
+    pub(super) fn since(&self, earlier: Instant) -> Duration {
+        self.now().saturating_duration_since(earlier)
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
+}

@@ -1,0 +1,36 @@
+//! What the hand-over is made of: the standard library's atomics and locks, and how long to look before sleeping.
+//! It knows nothing of jobs. The model that tries all orders of the hand-over's steps has its own file like this one.
+
+pub(super) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
+pub(super) use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long a thread looks for work, or for the end of the others' work, before it sleeps.
+const SPIN: Duration = Duration::from_micros(60);
+/// How often a caller who leaves a job to the background looks whether it is still wanted.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// Whether `ready` came true within [`SPIN`].
+pub(super) fn spin_until(ready: impl Fn() -> bool) -> bool {
+    let mut start = None;
+    loop {
+        for _ in 0..32 {
+            if ready() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        let start = *start.get_or_insert_with(Instant::now);
+        if start.elapsed() > SPIN {
+            return false;
+        }
+    }
+}
+
+/// Sleeps until it is notified, or for [`LOOK`].
+pub(super) fn wait_a_moment<'a>(condition: &Condvar, guard: MutexGuard<'a, ()>) -> MutexGuard<'a, ()> {
+    match condition.wait_timeout(guard, LOOK) {
+        Ok((guard, _)) => guard,
+        Err(poisoned) => poisoned.into_inner().0,
+    }
+}

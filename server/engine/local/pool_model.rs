@@ -1,0 +1,94 @@
+//! The pool's hand-over in every order that its steps may have, under a memory model as weak as C++'s: a model for
+//! loom (<https://docs.rs/loom>), which runs each test again and again until all orders were tried.
+//! It knows nothing of real threads: it compiles the same source with loom's atomics and locks.
+//!
+//! loom finds a job or a piece that is lost or done twice, a thread that sleeps on, and what is read while it is
+//! written. It does not know how long anything takes, so nobody spins here, and who waits for a moment waits until
+//! notified.
+
+use std::sync::Arc;
+
+use loom::cell::UnsafeCell;
+use loom::thread;
+
+use hand_over::HandOver;
+
+#[path = "pool/hand_over.rs"]
+mod hand_over;
+
+mod sync {
+    pub(super) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
+    pub(super) use loom::sync::{Condvar, Mutex, MutexGuard};
+    pub(super) use std::sync::PoisonError;
+
+    pub(super) fn spin_until(ready: impl Fn() -> bool) -> bool {
+        ready()
+    }
+
+    pub(super) fn wait_a_moment<'a>(condition: &Condvar, guard: MutexGuard<'a, ()>) -> MutexGuard<'a, ()> {
+        condition.wait(guard).unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// On the caller's stack, as the pool's jobs are; loom notices if a place is read or written by two at once.
+struct Job(Vec<UnsafeCell<usize>>);
+
+fn run(job: *const (), piece: usize) {
+    // SAFETY: published by `jobs`, which waits for every piece.
+    let Job(places) = unsafe { &*job.cast::<Job>() };
+    // SAFETY: each piece is run once, and has a place of its own; the model is there to show it.
+    places[piece].with_mut(|place| unsafe { *place += piece + 1 });
+}
+
+/// Hands jobs of so many pieces each to `workers` threads, one after the other, then ends them.
+fn jobs(workers: usize, preemptions: Option<usize>, sizes: &'static [usize], background: bool) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = preemptions;
+    model.check(move || {
+        let shared = Arc::new(HandOver::new());
+        let workers: Vec<_> = (0..workers)
+            .map(|_| {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || shared.serve(&run))
+            })
+            .collect();
+        for &pieces in sizes {
+            let job = Job((0..pieces).map(|_| UnsafeCell::new(0)).collect());
+            shared.publish((&raw const job).cast(), pieces);
+            if background {
+                shared.wait(pieces, Some(&mut || ()));
+            } else {
+                shared.help(&run, &mut || ());
+                shared.wait(pieces, None);
+            }
+            for (piece, place) in job.0.iter().enumerate() {
+                // SAFETY: nobody is at the job any more.
+                place.with(|place| assert_eq!(unsafe { *place }, piece + 1));
+            }
+        }
+        shared.stop();
+        for worker in workers {
+            assert!(worker.join().is_ok());
+        }
+    });
+}
+
+#[test]
+fn one_thread_and_the_caller_share_two_jobs() {
+    jobs(1, None, &[2, 2], false);
+}
+
+#[test]
+fn two_threads_and_the_caller_share_a_job() {
+    jobs(2, Some(2), &[3, 2], false);
+}
+
+#[test]
+fn a_thread_works_in_the_background_while_the_caller_sleeps() {
+    jobs(1, None, &[2, 1], true);
+}
+
+#[test]
+fn two_threads_work_in_the_background() {
+    jobs(2, Some(2), &[2, 2], true);
+}

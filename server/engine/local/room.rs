@@ -1,0 +1,128 @@
+//! Whether a model fits into the memory that is available, asked before it is loaded.
+//! It knows nothing of how a model is loaded beyond how much of it stays in memory.
+
+use candle_core::quantized::GgmlDType;
+
+use super::Config;
+use crate::EngineError;
+use crate::fetch::Bytes;
+use crate::gguf::Gguf;
+use crate::memory::{Available, Memory};
+use crate::models;
+
+/// What there is beside weights and keys: what lies between the layers, tokens, the program.
+const BESIDE: u64 = 64 << 20;
+
+/// How a model will be held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Held {
+    /// Packed for our own kernels.
+    Packed,
+    /// As candle's tensors: floats as `f32`, keys and values of the whole context at once.
+    Tensors,
+    /// On a device with memory of its own; the embedding table stays here.
+    Elsewhere,
+}
+
+/// Bytes of main memory that a model takes with `capacity` tokens of context.
+fn needed(gguf: &Gguf, config: &Config, capacity: usize, held: Held) -> u64 {
+    let keys = 2 * (config.blocks * config.kv_width()) as u64 * capacity as u64;
+    let views = || gguf.tensor_names().filter_map(|name| Some((name, gguf.tensor(name)?)));
+    let floats = |dtype| matches!(dtype, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16);
+    let (weights, keys) = match held {
+        // Scales of K-quants are packed a little less tightly.
+        Held::Packed => (gguf.tensor_bytes() / 100 * 104, keys * 2),
+        Held::Tensors => {
+            let sizes = views().map(|(_, view)| {
+                let values: usize = view.shape.iter().product();
+                if floats(view.dtype) { 4 * values as u64 } else { view.data.len() as u64 }
+            });
+            (sizes.sum(), keys * 4)
+        }
+        Held::Elsewhere => {
+            let table = views().filter(|(name, _)| *name == "token_embd.weight");
+            (table.map(|(_, view)| view.data.len() as u64).sum(), 0)
+        }
+    };
+    weights + keys + BESIDE
+}
+
+/// Refuses a model for which memory is too short.
+///
+/// # Errors
+/// With both numbers, and what to do.
+pub(super) fn check(
+    gguf: &Gguf,
+    config: &Config,
+    capacity: usize,
+    held: Held,
+    memory: &Memory,
+) -> Result<(), EngineError> {
+    let Some(Available { bytes: available, place }) = memory.available() else { return Ok(()) };
+    let needed = needed(gguf, config, capacity, held);
+    if needed <= available {
+        return Ok(());
+    }
+    // A quarter more than the file has, and the keys and values of a long prompt.
+    let fits = available.saturating_sub(BESIDE + (192 << 20)) / 5 * 4;
+    let smaller = models::largest_within(fits.min(gguf.file_len().saturating_sub(1)));
+    let remedy = match smaller {
+        Some(model) => format!(
+            "close other programs, raise the limit, or choose a smaller model, such as {} ({})",
+            model.name,
+            Bytes(model.bytes)
+        ),
+        None => "close other programs, raise the limit, or ask for less context".to_owned(),
+    };
+    Err(EngineError::Memory { path: gguf.path().to_owned(), needed, available, place, remedy })
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use std::fs;
+
+    use super::*;
+    use crate::gguf::testing::{Dims, random_qwen2};
+    use crate::local::machine::Machine;
+    use crate::local::{DeviceChoice, KernelChoice, Local, Options};
+
+    fn machine(folder: &std::path::Path, kilobytes: u64) -> Machine {
+        fs::create_dir_all(folder.join("proc")).unwrap();
+        fs::write(folder.join("proc/meminfo"), format!("MemAvailable: {kilobytes} kB\n")).unwrap();
+        Machine { memory: Memory::In(folder.to_owned()), ..Machine::here() }
+    }
+
+    #[test]
+    fn too_little_memory_is_one_sentence_with_both_numbers_and_a_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.gguf");
+        random_qwen2(1, &Dims::default()).unwrap().write(&path).unwrap();
+        for kernel in [KernelChoice::Auto, KernelChoice::Candle] {
+            let options =
+                Options { device: DeviceChoice::Cpu, kernel, context: 128, ..Options::default() };
+            let open = |kilobytes| Local::open_on(&path, &options, machine(folder.path(), kilobytes));
+            assert!(open(100 << 10).is_ok());
+            let error = open(60_000).unwrap_err();
+            assert!(matches!(error, EngineError::Memory { available: 61_440_000, .. }), "{error}");
+            let error = error.to_string();
+            assert!(error.contains("61 MB") && error.contains("in this machine"), "{error}");
+            assert!(error.contains("needs about 67 MB") && error.contains("close other programs"), "{error}");
+            assert!(!error.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn a_smaller_model_is_named_where_one_fits() {
+        for (bytes, name) in [
+            (0, None),
+            (491_400_063, None),
+            (491_400_064, Some("qwen2.5-coder-0.5b")),
+            (1_117_320_768, Some("qwen2.5-coder-1.5b")),
+            (u64::MAX, Some("qwen2.5-coder-1.5b")),
+        ] {
+            assert_eq!(models::largest_within(bytes).map(|model| model.name), name);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! How much memory this process may still use, and whether that is enough.
+//! It knows nothing of models: it is told how much is needed.
+//!
+//! Linux says so in files: `/proc/meminfo` (`MemAvailable`: what can be had without swapping), the control groups that
+//! the process is in and all above them (`memory.max` and `memory.high` of version 2, `memory.limit_in_bytes` of version
+//! 1; what a group has cached of files is given back when it is needed), and `/proc/self/limits`. Other systems are
+//! asked through `sysinfo`. Where nothing is said, nothing is refused.
+//!
+//! Sources: proc(5), <https://docs.kernel.org/admin-guide/cgroup-v2.html>, cgroups(7).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What may still be used, and what says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Available {
+    pub(crate) bytes: u64,
+    /// Who says so, for people: `in this machine`, `in the control group /x`.
+    pub(crate) place: String,
+}
+
+/// Where it is read.
+#[derive(Debug, Clone)]
+pub(crate) enum Memory {
+    /// This machine.
+    Here,
+    /// A folder that stands for `/`; tests write one.
+    #[cfg_attr(not(test), expect(dead_code, reason = "only tests have one"))]
+    In(PathBuf),
+}
+
+impl Memory {
+    /// The least of all that limits this process; none where nothing is known.
+    pub(crate) fn available(&self) -> Option<Available> {
+        match self {
+            Self::Here if cfg!(target_os = "linux") => read(Path::new("/")),
+            Self::Here => system(),
+            Self::In(root) => read(root),
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn system() -> Option<Available> {
+    use sysinfo::{MemoryRefreshKind, RefreshKind, System};
+    let asked = RefreshKind::nothing().with_memory(MemoryRefreshKind::everything());
+    let system = System::new_with_specifics(asked);
+    let bytes = system.available_memory().checked_add(system.free_swap())?;
+    (bytes > 0).then(|| Available { bytes, place: "in this machine".to_owned() })
+}
+
+#[cfg(target_os = "linux")]
+fn system() -> Option<Available> {
+    None
+}
+
+fn read(root: &Path) -> Option<Available> {
+    let meminfo = fs::read_to_string(root.join("proc/meminfo")).unwrap_or_default();
+    let swap = kilobytes(&meminfo, "SwapFree:").unwrap_or(0);
+    let machine = kilobytes(&meminfo, "MemAvailable:").map(|bytes| Available {
+        bytes: bytes.saturating_add(swap),
+        place: "in this machine".to_owned(),
+    });
+    let all = machine.into_iter().chain(groups(root, swap)).chain(limits(root));
+    all.min_by_key(|available| available.bytes)
+}
+
+/// A line of `/proc/meminfo` or `/proc/self/status`, in bytes.
+fn kilobytes(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// What the control groups of this process, and those above them, leave it.
+fn groups(root: &Path, swap: u64) -> Vec<Available> {
+    let own = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
+    let mut found = Vec::new();
+    for line in own.lines() {
+        // `hierarchy:controllers:path`; version 2 has no controllers there.
+        let mut parts = line.splitn(3, ':');
+        let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else {
+            continue;
+        };
+        let base = root.join("sys/fs/cgroup");
+        let (base, read): (_, fn(&Path, u64) -> Option<u64>) = match controllers {
+            // Beside version 1 it is mounted one level down.
+            "" if base.join("unified").is_dir() => (base.join("unified"), second),
+            "" => (base, second),
+            _ if controllers.split(',').any(|it| it == "memory") => (base.join("memory"), first),
+            _ => continue,
+        };
+        // In a container that sees its own group as the topmost, the path is `/`; one that names folders which are not
+        // there is that of another view, and only the topmost can be seen.
+        let mut path = PathBuf::from(path.trim_start_matches('/'));
+        if path.components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
+            path = PathBuf::new();
+        }
+        loop {
+            if let Some(bytes) = read(&base.join(&path), swap) {
+                let place = format!("in the control group /{}", path.display());
+                found.push(Available { bytes, place });
+            }
+            if !path.pop() {
+                break;
+            }
+        }
+    }
+    found
+}
+
+fn number(path: &Path) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// What a group of version 2 has left.
+fn second(group: &Path, swap: u64) -> Option<u64> {
+    let limits = ["memory.max", "memory.high"].map(|name| number(&group.join(name)));
+    let limit = limits.into_iter().flatten().min()?;
+    let used = number(&group.join("memory.current")).unwrap_or(0);
+    let stat = fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
+    let given_back = ["active_file", "inactive_file", "slab_reclaimable"];
+    let given_back: u64 = given_back.iter().filter_map(|key| entry(&stat, key)).sum();
+    let swap = match fs::read_to_string(group.join("memory.swap.max")) {
+        Ok(most) if most.trim() == "max" => swap,
+        Ok(most) => {
+            let most: u64 = most.trim().parse().unwrap_or(0);
+            most.saturating_sub(number(&group.join("memory.swap.current")).unwrap_or(0)).min(swap)
+        }
+        Err(_) => 0,
+    };
+    Some(limit.saturating_sub(used.saturating_sub(given_back)).saturating_add(swap))
+}
+
+/// The same of version 1, where groups count those below them only if they are hierarchical, as all are by now.
+fn first(group: &Path, _swap: u64) -> Option<u64> {
+    let limit = number(&group.join("memory.limit_in_bytes"))?;
+    let used = number(&group.join("memory.usage_in_bytes")).unwrap_or(0);
+    let stat = fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
+    let given_back: u64 =
+        ["total_active_file", "total_inactive_file"].iter().filter_map(|key| entry(&stat, key)).sum();
+    Some(limit.saturating_sub(used.saturating_sub(given_back)))
+}
+
+/// A line `key value`.
+fn entry(stat: &str, key: &str) -> Option<u64> {
+    stat.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+/// What the limits of this process's address space and data (setrlimit(2)) leave it.
+fn limits(root: &Path) -> Vec<Available> {
+    let limits = fs::read_to_string(root.join("proc/self/limits")).unwrap_or_default();
+    let status = fs::read_to_string(root.join("proc/self/status")).unwrap_or_default();
+    let rows = [
+        ("Max address space", "VmSize:", "within this process's limit of address space (`ulimit -v`)"),
+        ("Max data size", "VmData:", "within this process's limit of data (`ulimit -d`)"),
+    ];
+    let left = rows.into_iter().filter_map(|(limit, used, place)| {
+        let line = limits.lines().find_map(|line| line.strip_prefix(limit))?;
+        let limit: u64 = line.split_whitespace().next()?.parse().ok()?;
+        let bytes = limit.saturating_sub(kilobytes(&status, used)?);
+        Some(Available { bytes, place: place.to_owned() })
+    });
+    left.collect()
+}
+
+#[cfg(test)]
+mod tests;

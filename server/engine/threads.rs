@@ -1,0 +1,116 @@
+//! Threads beside the pool's own: work for two, and those that candle starts by itself.
+//! It knows nothing of what they do.
+//!
+//! A process may have few threads left (`pids.max`, `ulimit -u`). rayon and candle end in a panic where the system
+//! refuses one, so theirs are started here, and there are as many as it allows.
+
+use std::panic::resume_unwind;
+use std::sync::{OnceLock, mpsc};
+use std::thread;
+
+use crate::EngineError;
+
+/// Runs both at once where the system allows another thread, else one after the other.
+pub(crate) fn both<A: Send, B>(first: impl Fn() -> A + Sync, second: impl FnOnce() -> B) -> (A, B) {
+    thread::scope(|scope| {
+        let started = thread::Builder::new().name("helper".to_owned()).spawn_scoped(scope, &first);
+        let second = second();
+        let first = match started {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            Err(_) => first(),
+        };
+        (first, second)
+    })
+}
+
+/// Sees to it that candle has threads: rayon's, which it multiplies with, and on ARM those of its own.
+///
+/// # Errors
+/// The system allows none, or on ARM fewer than candle will start.
+pub(crate) fn for_candle() -> Result<(), EngineError> {
+    static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
+    let started = STARTED.get_or_init(|| {
+        if cfg!(target_arch = "aarch64") {
+            // Started with one that is refused, candle's own would work on memory that is given back.
+            let own = candle_core::utils::get_num_threads();
+            if waiting(own).len() < own {
+                return Err(format!("{own} threads are needed; set RAYON_NUM_THREADS to fewer"));
+            }
+            let _ = candle_core::utils::barrier_pool();
+        }
+        rayon_pool(rayon_threads())
+    });
+    started.clone().map_err(|problem| EngineError::Device {
+        device: "candle".to_owned(),
+        source: format!("the system allows too few threads ({problem}): raise the limit of threads").into(),
+    })
+}
+
+/// As many as rayon would start by itself.
+fn rayon_threads() -> usize {
+    let asked = std::env::var("RAYON_NUM_THREADS").ok().and_then(|threads| threads.parse().ok());
+    let asked = asked.filter(|&threads: &usize| threads > 0);
+    let most = crate::local::pool::MOST_THREADS;
+    asked.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)).min(most)
+}
+
+/// Threads that wait for what they shall be, as many as the system allows of those asked for.
+fn waiting(threads: usize) -> Vec<mpsc::Sender<rayon::ThreadBuilder>> {
+    let start = |number: usize| {
+        let (send, receive) = mpsc::channel::<rayon::ThreadBuilder>();
+        let life = move || {
+            if let Ok(life) = receive.recv() {
+                life.run();
+            }
+        };
+        thread::Builder::new().name(format!("rayon-{number}")).spawn(life).ok().map(|_| send)
+    };
+    (0..threads).map_while(start).collect()
+}
+
+/// Gives rayon its global pool, with as many of so many threads as there can be.
+fn rayon_pool(threads: usize) -> Result<(), String> {
+    let mut waiting = waiting(threads);
+    if waiting.is_empty() {
+        return Err("not even one could be started".to_owned());
+    }
+    if waiting.len() < threads {
+        tracing::warn!(
+            "only {} of {threads} threads could be started: answers take longer; raise the limit of threads",
+            waiting.len()
+        );
+    }
+    let count = waiting.len();
+    let builder = rayon::ThreadPoolBuilder::new().num_threads(count).spawn_handler(move |thread| {
+        let gone = || std::io::Error::from(std::io::ErrorKind::WouldBlock);
+        waiting.pop().ok_or_else(gone)?.send(thread).map_err(|_| gone())
+    });
+    // Whoever came first has started it already.
+    let _ = builder.build_global();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    #[test]
+    fn both_are_run_and_a_panic_of_either_goes_on() {
+        for at in 0..100 {
+            assert_eq!(both(|| at + 1, || at + 2), (at + 1, at + 2));
+        }
+        let first = || catch_unwind(AssertUnwindSafe(|| both(|| assert!(rayon_threads() == 0, "no"), || 1)));
+        assert!(first().is_err());
+        let second = || catch_unwind(AssertUnwindSafe(|| both(|| 1, || assert!(rayon_threads() == 0, "no"))));
+        assert!(second().is_err());
+    }
+
+    #[test]
+    fn candle_finds_its_threads_waiting() {
+        assert!(for_candle().is_ok() && for_candle().is_ok());
+        assert!(rayon::current_num_threads() >= 1);
+        assert_eq!(waiting(3).len(), 3);
+    }
+}
