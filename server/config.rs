@@ -11,6 +11,7 @@ use etcetera::BaseStrategy;
 use serde_json::{Map, Value};
 use taper_grammars::Language;
 
+use crate::context::excluded_files::ExcludedFiles;
 use crate::suggest::Options;
 use crate::text::plain_file::{self, Links};
 
@@ -41,6 +42,8 @@ pub struct Settings {
     pub statistics: bool,
     /// Whether the project's other files are read.
     pub other_files: bool,
+    /// Files of which nothing is read for others, and in which nothing is suggested unasked.
+    pub excluded_files: ExcludedFiles,
     /// How to suggest.
     pub suggest: Options,
     /// Which model, and how it runs.
@@ -91,6 +94,7 @@ impl Default for Settings {
             debounce: Duration::ZERO,
             statistics: true,
             other_files: true,
+            excluded_files: ExcludedFiles::default(),
             suggest: Options::default(),
             engine: EngineSettings::default(),
         }

@@ -12,6 +12,7 @@ mod completer;
 pub mod crawler;
 mod document;
 mod event;
+mod excluded;
 mod explain;
 mod follow;
 mod mailbox;
@@ -96,6 +97,7 @@ impl Session {
         let mailbox = Arc::new(Mailbox::default());
         let completer = Completer::new(Arc::clone(&mailbox), source, events.clone());
         let workspace = Workspace::start(events.clone(), crawling)?;
+        workspace.exclude(settings.excluded_files.clone());
         thread::Builder::new().name("completer".to_owned()).spawn(|| completer.run())?;
         mailbox.put(Job::Load { settings: settings.engine.clone(), again: false });
         let state = State {
@@ -277,6 +279,8 @@ impl State {
                 let mut document = Document::open(opening);
                 document.used = self.moment;
                 self.documents.insert(uri.clone(), (document, Cache::default()));
+                self.find_excluded(&uri);
+                self.note_list(&uri);
                 self.forget_unused();
                 self.cell_changed(&uri);
                 self.look_around(&uri);
@@ -294,7 +298,10 @@ impl State {
                 self.forget_shown(&uri);
             }
             Event::Notebook { uri, change } => self.notebook_changed(&uri, change),
-            Event::Saved { uri } => debug!(uri, "saved"),
+            Event::Saved { uri } => {
+                debug!(uri, "saved");
+                self.note_list(&uri);
+            }
             Event::Closed { uri } => {
                 self.let_go(&uri, Question::abandon);
                 self.outdate(&uri, None);
@@ -306,6 +313,7 @@ impl State {
                 }
                 self.cell_changed(&uri);
                 self.notebooks.closed(&uri);
+                self.note_list(&uri);
             }
             Event::Configured(settings) => self.configured(*settings),
             Event::Accepted => self.watch.accepted(),
@@ -319,7 +327,7 @@ impl State {
                 (self.notices)(Notice::Paused(self.pauses.clone()));
             }
             // An error means that whoever asked has gone.
-            Event::Explain(reply) => drop(reply.send(self.explained.clone())),
+            Event::Explain(reply) => drop(reply.send(self.explained.without_secrets())),
             Event::Asked(asked) => self.asked(asked),
             Event::Looked { uri, position } => self.looked(uri, position),
             Event::Worked { question, suggestion, work } => {
@@ -440,7 +448,12 @@ impl State {
         if settings.suggest != self.settings.suggest || reload {
             self.documents.values_mut().for_each(|(_, cache)| cache.clear());
         }
+        let lists_changed = settings.excluded_files != self.settings.excluded_files;
         self.settings = settings;
+        if lists_changed {
+            self.find_all_excluded();
+            self.workspace.exclude(self.settings.excluded_files.clone());
+        }
         self.look_around_all();
         if !self.settings.statistics {
             self.watch.forget_all();

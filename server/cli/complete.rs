@@ -12,6 +12,7 @@ use taper_engine::Engine;
 
 use super::load::{self, ModelArgs};
 use crate::context::Place;
+use crate::context::redact::{Bare, redact};
 use crate::context::crawl;
 use crate::prompt::{self, template::Profile};
 use crate::session::crawler::{self, Crawling};
@@ -243,11 +244,15 @@ fn explain(
         snapshot.whole().file(),
         suggest::budget(&snapshot.options, profile),
     );
-    writeln!(out, "── prompt ({}) ──\n{}", profile.describe(), engine.tokens().render(&prompt.tokens))?;
+    // What is said of a prompt is shown to others: it has no secrets, those of its own file neither.
+    let bare = snapshot.language.map_or(Bare::Values, Bare::of);
+    let told = |text: &str| redact(text, bare).unwrap_or_default().into_owned();
+    let rendered = engine.tokens().render(&prompt.tokens);
+    writeln!(out, "── prompt ({}) ──\n{}", profile.describe(), told(&rendered))?;
     writeln!(out, "── forced ──\n{:?}", String::from_utf8_lossy(&prompt.forced))?;
-    writeln!(out, "── raw answer ──\n{}\n── ended by: {} ──", work.raw, work.reason)?;
+    writeln!(out, "── raw answer ──\n{}\n── ended by: {} ──", told(&work.raw), work.reason)?;
     if let Some(greedy) = &work.passed_over {
-        writeln!(out, "── in place of what greedy decoding says ──\n{}", greedy.raw)?;
+        writeln!(out, "── in place of what greedy decoding says ──\n{}", told(&greedy.raw))?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Settings;
+use crate::context::excluded_files::ExcludedFiles;
 use crate::suggest::eagerness::Eagerness;
 use crate::suggest::{Extent, Idle};
 
@@ -160,9 +161,23 @@ pub(super) const KEYS: &[Key] = &[
         expected: "true or false",
         default: "true",
         description: "Whether the project's other files are read, for a model that makes use of them. What git ignores is \
-                      not, unless it is open; what looks like a key or a password never is.",
+                      not, unless it is open; files of keys and secrets are not, open or not; what looks like a key, a \
+                      token or a password is blacked out.",
         set: |settings, value| {
             settings.other_files = value.as_bool()?;
+            Some(())
+        },
+    },
+    Key {
+        name: "excluded-files",
+        expected: "a list of strings",
+        default: "[]",
+        description: "Patterns as in `.gitignore` of more files that are never read for other files and in which nothing \
+                      is suggested unasked. They add to the list of keys, certificates and files of secrets, as does a \
+                      project's `.taperignore`; neither takes anything off it.",
+        set: |settings, value| {
+            let patterns = value.as_array()?.iter().map(|it| it.as_str().map(str::to_owned));
+            settings.excluded_files = ExcludedFiles::new(patterns.collect::<Option<_>>()?).ok()?;
             Some(())
         },
     },

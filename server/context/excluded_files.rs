@@ -13,6 +13,9 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use super::crawl;
 
+/// The name of a project's own lists.
+pub const PROJECT_FILE: &str = ".taperignore";
+
 /// The list that always holds: patterns of files, which are matched with the file's own path only, and of folders.
 static BUILT_IN: LazyLock<Option<(Gitignore, Gitignore)>> = LazyLock::new(|| {
     let is_folder = |line: &&str| line.ends_with('/');

@@ -44,6 +44,9 @@ impl State {
         {
             return None;
         }
+        if trigger == Trigger::Automatic && document.excluded.is_some() {
+            return None;
+        }
         if let Some(why) = document.lost() {
             debug!(uri, why, "no suggestion: out of step");
             return None;
@@ -51,7 +54,7 @@ impl State {
         let cursor = position::offset(&document.text, cursor, self.encoding);
         let preceding = self.notebooks.before(uri, &self.documents);
         let (document, _) = self.documents.get_mut(uri)?;
-        let index = self.indexes.get(&document.root).filter(|_| wanted > 0);
+        let index = self.indexes.get(&document.root).filter(|_| wanted > 0 && document.excluded.is_none());
         let (snippets, snippets_before) =
             index.map_or_else(Default::default, |index| document.snippets(cursor, index, wanted));
         Some(Snapshot {
@@ -114,6 +117,9 @@ impl State {
             return;
         }
         let Some((document, _)) = self.documents.get_mut(uri) else { return };
+        if document.excluded.is_some() {
+            return;
+        }
         if let (Some(language), Some(text)) = (document.language, document.unseen()) {
             self.workspace.text(document.location(), language, text);
         }
@@ -122,7 +128,7 @@ impl State {
     /// Looks through the code around a document that was opened.
     pub(super) fn look_around(&mut self, uri: &str) {
         self.let_others_see(uri);
-        let reads = self.wanted_snippets() > 0 && self.settings.suggest.idle != Idle::Off;
+        let reads = self.wanted_snippets() > 0 && self.settings.suggest.idle != Idle::Off && !self.is_excluded(uri);
         let Some((document, _)) = self.documents.get(uri).filter(|_| reads) else { return };
         let Location { root, path } = document.location();
         if let Some(root) = root {
@@ -150,7 +156,7 @@ impl State {
         let is_code = |document: &Document| document.language.is_some_and(|it| it.blocks != Blocks::None);
         let others = self.documents.iter_mut().filter(|(other, _)| *other != uri);
         let mut others: Vec<&mut Document> = others.map(|(_, (document, _))| document).collect();
-        others.retain(|document| is_code(document) && document.lost().is_none());
+        others.retain(|it| is_code(it) && it.lost().is_none() && it.excluded.is_none());
         others.sort_by_key(|document| Reverse(document.used));
         others.into_iter().take(OTHERS).map(Document::open_file).collect()
     }
@@ -175,6 +181,9 @@ impl State {
         let Asked { uri, position: cursor, selected, mut trigger, popup, arrived, reply } = asked;
         if self.follows_typing(&uri, cursor) && popup {
             trigger = Trigger::Automatic;
+        }
+        if trigger == Trigger::Automatic && self.explain_excluded(&uri) {
+            return;
         }
         let Some(mut snapshot) = self.snapshot(&uri, cursor, trigger) else { return };
         snapshot.selected = selected.map(|(range, text)| {
@@ -311,7 +320,8 @@ impl State {
 
     /// Lets the completer work for what comes behind a question that was answered from what was known.
     fn go_ahead(&mut self, question: Arc<Question>, shown: Option<Suggestion>) {
-        if question.snapshot.options.idle != Idle::Off && self.model == Model::Ready {
+        let is_idle_work = question.snapshot.options.idle != Idle::Off && !self.is_excluded(&question.uri);
+        if is_idle_work && self.model == Model::Ready {
             self.put(Arc::clone(&question), Job::Ahead(question, shown.into()));
         }
     }

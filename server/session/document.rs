@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use taper_grammars::Language;
 use tracing::debug;
 
+use crate::context::excluded_files::Excluded;
 use crate::context::{Index, Place, Snippet};
 use crate::prompt::BYTES_PER_TOKEN;
 use crate::session::workspace::Location;
@@ -82,6 +83,8 @@ pub(crate) struct Document {
     /// Why the text can no longer be trusted; `None` while it can.
     lost: Option<&'static str>,
     pub(crate) root: Option<PathBuf>,
+    /// Who says that nothing of it is for others, and nothing is suggested in it unasked.
+    pub(crate) excluded: Option<Excluded>,
     /// The text that questions about other documents know.
     seen: Option<Rope>,
     /// What of other files helps here, as it was found last.
@@ -114,6 +117,7 @@ impl Document {
             version,
             lost: None,
             root,
+            excluded: None,
             seen: None,
             found: Found::default(),
             open: None,

@@ -1,6 +1,7 @@
 //! How the last answers came about, for the person who asks.
 //! It knows nothing of how that is put into words.
 
+use crate::context::redact::{Bare, redact};
 use crate::suggest::{Snapshot, Suggestion, Work};
 
 /// How an answer came about.
@@ -26,6 +27,12 @@ impl Explanation {
             work,
         }
     }
+
+    /// Of nothing, and why.
+    pub(crate) fn nothing(path: String, language: &'static str, reason: &'static str) -> Self {
+        let work = Some(Box::new(Work { reason, ..Work::default() }));
+        Self { path, language, text: String::new(), work }
+    }
 }
 
 /// The answers that are worth an explanation.
@@ -38,6 +45,20 @@ pub struct Explanations {
 }
 
 impl Explanations {
+    /// As they are told: without what looks like a secret, which a suggestion in its own file may repeat.
+    pub(crate) fn without_secrets(&self) -> Self {
+        let told = |it: &Explanation| {
+            let language = taper_grammars::by_id(it.language);
+            let text = redact(&it.text, language.map_or(Bare::Values, Bare::of)).unwrap_or_default().into_owned();
+            // What the model said is not told, and so not kept.
+            let work = it.work.as_ref().map(|work| {
+                Box::new(Work { raw: String::new(), pieces: Vec::new(), cuts: Vec::new(), passed_over: None, ..(**work).clone() })
+            });
+            Explanation { text, work, ..it.clone() }
+        };
+        Self { suggestion: self.suggestion.as_ref().map(told), silence: self.silence.as_ref().map(told) }
+    }
+
     /// Takes note of the newest answer.
     pub(crate) fn note(&mut self, newest: Explanation) {
         if newest.text.is_empty() {

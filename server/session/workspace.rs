@@ -20,6 +20,7 @@ use tracing::{debug, error};
 use super::Event;
 use super::crawler::{Crawler, Crawling};
 use crate::context::Index;
+use crate::context::excluded_files::ExcludedFiles;
 use crate::context::crawl::{Found, Limits};
 use crate::context::pieces::File;
 use crate::text::Rope;
@@ -56,6 +57,8 @@ struct Wishes {
     newest: Option<PathBuf>,
     /// Workspaces whose last document was closed.
     left: HashSet<PathBuf>,
+    /// Files that are never read, and that their lists may say something new.
+    excluded: Option<ExcludedFiles>,
     /// What documents hold now; `None`: they are closed.
     documents: HashMap<Location, Option<(&'static Language, Rope)>>,
 }
@@ -97,6 +100,11 @@ impl Workspace {
     /// workspace nothing of it is left.
     pub(super) fn gone(&self, at: Location, is_last: bool) {
         self.wish(|wishes| wishes.gone(at, is_last));
+    }
+
+    /// These files are never read, nor what the projects' own lists have now.
+    pub(super) fn exclude(&self, excluded: ExcludedFiles) {
+        self.wish(|wishes| wishes.excluded = Some(excluded));
     }
 
     fn wish(&self, add: impl FnOnce(&mut Wishes)) {
@@ -156,6 +164,8 @@ struct Cutter {
     /// The workspace in which a document was opened last, and those without open documents.
     newest: Option<PathBuf>,
     left: HashSet<PathBuf>,
+    /// Files that are never read.
+    excluded: ExcludedFiles,
     /// Files that are to be cut.
     waiting: VecDeque<(PathBuf, Found)>,
     /// The workspaces whose index is no longer true.
@@ -187,6 +197,7 @@ impl Cutter {
             walked,
             newest,
             left,
+            excluded: ExcludedFiles::default(),
             waiting,
             changed,
             published,
@@ -234,6 +245,7 @@ impl Cutter {
         let mut wishes = self.wishes();
         let (near, left) = (mem::take(&mut wishes.near), mem::take(&mut wishes.left));
         let newest = wishes.newest.take();
+        let excluded = wishes.excluded.take();
         let closed: Vec<Location> =
             wishes.documents.extract_if(|_, text| text.is_none()).map(|(at, _)| at).collect();
         let open = wishes.documents.keys().next().cloned();
@@ -242,6 +254,9 @@ impl Cutter {
         let is_work = !(near.is_empty() && left.is_empty() && closed.is_empty() && open.is_none());
         if is_work || !self.waiting.is_empty() || !self.changed.is_empty() {
             (self.worked, self.after) = (now, After::Release);
+        }
+        if let Some(excluded) = excluded {
+            self.guarded(|it| it.exclude(excluded));
         }
         if is_work {
             self.guarded(|it| it.arrange(near, newest, left));
@@ -311,6 +326,18 @@ impl Cutter {
         }
     }
 
+    /// Looks again which files may be read.
+    fn exclude(&mut self, excluded: ExcludedFiles) {
+        self.excluded = excluded;
+        let walked: Vec<PathBuf> = self.walked.keys().cloned().collect();
+        for root in walked {
+            if let Some(walked) = self.walked.get_mut(&root) {
+                let near = mem::take(&mut walked.near);
+                self.walk(root, near);
+            }
+        }
+    }
+
     /// Documents are closed.
     fn close(&mut self, closed: Vec<Location>) {
         let mut again = HashSet::new();
@@ -342,7 +369,8 @@ impl Cutter {
     fn walk(&mut self, root: PathBuf, near: Vec<String>) {
         let found = self.crawler.walk(&root, &near, WALK);
         self.walked.insert(root.clone(), Walked { at: Instant::now(), near });
-        let Some(found) = found else { return };
+        let Some(mut found) = found else { return };
+        found.retain(|it| self.excluded.excludes(Path::new(&it.path)).is_none());
         debug!(files = found.len(), "walked through the workspace");
         let at = |it: &Found| Location { root: Some(root.clone()), path: it.path.clone() };
         let mut still: HashMap<Location, Cut> = HashMap::new();

@@ -11,10 +11,8 @@ use std::sync::Arc;
 use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
+use crate::context::excluded_files::PROJECT_FILE;
 use crate::text::plain_file::{self, Links};
-
-/// A project's own list of files that are not read.
-pub(super) const TAPER: &str = ".taperignore";
 
 /// Bytes of a file with rules: those of the largest projects have a tenth of it.
 const FILE: u64 = 64 << 10;
@@ -83,7 +81,7 @@ impl Reader {
 
     /// The same of a `.taperignore`, which a name in other letters does not get round.
     fn read_taper(&mut self, folder: &Path) -> Result<Gitignore, Unknown> {
-        self.read_with(&folder.join(TAPER), folder, true)
+        self.read_with(&folder.join(PROJECT_FILE), folder, true)
     }
 
     fn read_with(&mut self, path: &Path, folder: &Path, any_case: bool) -> Result<Gitignore, Unknown> {

@@ -56,7 +56,7 @@ const WRAPPER: &str = concat!(
     r"^(?:(?:new|await|ref|out)[ \t]+)?(?:[A-Za-z_][\w.:]{0,60}(?:<[\w, ]+>)?)(?:!?\(|\.new\(|::from\()[ \t\n]*"
 );
 const KEEPS: &str = concat!(
-    r"(?i)(?:^|[.:])(?:some|from|string|str|secret|secretstr|secretstring|zeroizing|bytes|bytearray|vec|quote|into|encode|just|",
+    r"(?i)(?:^|[.: ])(?:some|from|string|str|secret|secretstr|secretstring|zeroizing|bytes|bytearray|vec|quote|into|encode|just|",
     r"arc|rc|box|cow|valueof|parse|password|token|tochararray|b64decode|decode|base64decode|unhexlify|fromhex|of|new|asbytes|",
     r"securestring|literal|value|text|lit|buffer|atob|hex|getbytes|freeze|redact|plaintext|ok)$",
 );
@@ -251,6 +251,11 @@ impl<'a> Assignments<'a> {
                 return Some((if gives { Link::Operator } else { Link::Call }, next + 1));
             }
             b'(' if !quoted => return Some((Link::Call, next + 1)),
+            b'>' if quoted => return Some((Link::Element, next + 1)),
+            b'<' if rest(next).starts_with(b"<const>") => {
+                let behind = next + 7 + blanks(rest(next + 7));
+                return operator(rest(behind), behind);
+            }
             // `string Password { get; set; } = `.
             b'{' if !quoted => {
                 let end = next + self.bytes[next..].iter().take(60).position(|&it| it == b'}' || it == b'\n')?;
@@ -260,8 +265,11 @@ impl<'a> Assignments<'a> {
             }
             _ => {}
         }
+        let before = self.bytes[..start].trim_ascii_end();
+        let defines = before.ends_with(b"#define") || before.ends_with(b"ENV") || before.ends_with(b"setenv");
         match () {
             () if next == after => None,
+            () if defines => Some((Link::Operator, next)),
             () if is_flag => Some((Link::Flag, next)),
             () => Some((Link::Blank, next)),
         }
@@ -540,7 +548,7 @@ impl<'a> Assignments<'a> {
             let value = piece.trim_end_matches(separates);
             let name = value.find('=').filter(|&it| it + 8 < value.len() && values::is_wordy(&value[..it]));
             let from = name.map_or(0, |it| it + 1);
-            if values::is_random(&value[from..]) {
+            if values::is_secret(&value[from..], Need::Random) {
                 found.push(at + from..at + value.len());
             }
             at += piece.len();

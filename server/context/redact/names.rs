@@ -116,7 +116,7 @@ fn need(all: &[&str]) -> Option<Need> {
     }
     if let Some(before) = last.strip_suffix("pass") {
         let owned = among(OWNERS) || OWNERS.contains(&before);
-        return Some(if owned { Need::Password } else { Need::Random });
+        return Some(if owned { Need::Password } else { Need::Mixed });
     }
     if last.ends_with("secret") || last == "secrets" {
         return Some(Need::Plain);

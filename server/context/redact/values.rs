@@ -97,7 +97,7 @@ pub(super) fn is_secret(value: &str, need: Need) -> bool {
         Need::Password => !is_said(rest),
         Need::Plain => length > 3 && !is_said(rest),
         Need::Mixed => length > 4 && is_mixed(rest) && !is_said(rest),
-        Need::Random => rest.split([' ', ';', ',', '\t', '\n']).any(is_random),
+        Need::Random => rest.split([' ', ';', ',', '\t', '\n']).any(|it| is_random(it) || is_called_secret(it)),
     }
 }
 
@@ -172,6 +172,13 @@ fn is_mixed(value: &str) -> bool {
         && (has(|it| it.is_ascii_digit()) || value.chars().any(|it| symbols(&it)))
 }
 
+/// `my-secret-token`: nobody's name for anything else.
+fn is_called_secret(value: &str) -> bool {
+    let words = names::words(value);
+    let is_one_name = value.bytes().all(|it| it.is_ascii_alphanumeric() || matches!(it, b'-' | b'_'));
+    is_one_name && words.len() > 2 && words.iter().any(|it| it == "secret") && !is_said(value)
+}
+
 /// Whether it looks as if drawn by lot: no words, or digits and letters in no order.
 pub(super) fn is_random(value: &str) -> bool {
     let value = value.trim_end_matches('=');
@@ -188,7 +195,7 @@ pub(super) fn is_random(value: &str) -> bool {
 pub(super) fn is_run(value: &str) -> bool {
     let bytes = value.as_bytes();
     let next = bytes.windows(2).filter(|pair| pair[1] == pair[0].wrapping_add(1)).count();
-    next * 2 > bytes.len()
+    next * 4 > bytes.len() * 3
 }
 
 /// Whether all of it is words: of letters, with a number behind them at most.

@@ -15,6 +15,7 @@ M.options = {
   ['suffix-tokens'] = { '0', '128', '400' },
   ['snippet-tokens'] = { '0', '512' },
   ['other-files'] = { 'true', 'false' },
+  ['excluded-files'] = {},
   ['enable'] = { 'true', 'false' },
   ['disabled-languages'] = {},
   ['debounce-ms'] = { '0', '75' },

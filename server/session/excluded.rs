@@ -1,0 +1,111 @@
+//! Open documents that are excluded: nothing is suggested in them unasked, and no other document knows of them.
+//! It knows nothing of which names those are.
+
+use std::path::{Path, PathBuf};
+
+use tracing::info;
+
+use super::explain::Explanation;
+use super::{Document, State};
+use crate::context::excluded_files::{Excluded, PROJECT_FILE};
+
+impl State {
+    /// Finds out whether a document is excluded, and does not let others see it any more if it is.
+    pub(super) fn find_excluded(&mut self, uri: &str) {
+        let Some((document, cache)) = self.documents.get_mut(uri) else { return };
+        let lists = &self.settings.excluded_files;
+        let on_disk = match &document.root {
+            Some(root) => Some(root.join(&document.path)),
+            None => file_of(uri),
+        };
+        let excluded = match on_disk {
+            Some(path) => lists.excludes_on_disk(document.root.as_deref(), &path),
+            None => lists.excludes(Path::new(&document.path)),
+        };
+        if excluded == document.excluded {
+            return;
+        }
+        document.excluded = excluded;
+        if let Some(excluded) = excluded {
+            info!(uri, reason = excluded.reason(), "a document is excluded");
+            cache.clear();
+            let at = document.location();
+            self.forget_shown(uri);
+            self.workspace.gone(at, false);
+        }
+    }
+
+    /// The same of all documents: the lists may have changed.
+    pub(super) fn find_all_excluded(&mut self) {
+        let open: Vec<String> = self.documents.keys().cloned().collect();
+        for uri in open {
+            self.find_excluded(&uri);
+        }
+    }
+
+    /// A document was opened, saved or closed: where it is one of a project's lists, that says something new.
+    pub(super) fn note_list(&mut self, uri: &str) {
+        if uri.ends_with(PROJECT_FILE) {
+            self.find_all_excluded();
+            self.workspace.exclude(self.settings.excluded_files.clone());
+        }
+    }
+
+    /// Whether a document is excluded.
+    pub(super) fn is_excluded(&self, uri: &str) -> bool {
+        self.documents.get(uri).is_some_and(|(document, _)| document.excluded.is_some())
+    }
+
+    /// Says why nothing is suggested in a document unasked, if nothing is.
+    pub(super) fn explain_excluded(&mut self, uri: &str) -> bool {
+        let Some((document, excluded)) = self
+            .documents
+            .get(uri)
+            .and_then(|(document, _)| Some((document, document.excluded?)))
+        else {
+            return false;
+        };
+        self.explained.note(explanation(document, excluded));
+        true
+    }
+}
+
+fn explanation(document: &Document, excluded: Excluded) -> Explanation {
+    let language = document.language.map_or("", |language| language.name);
+    Explanation::nothing(document.path.clone(), language, excluded.reason())
+}
+
+/// The file on this disk that a URI names.
+fn file_of(uri: &str) -> Option<PathBuf> {
+    let path = uri.strip_prefix("file://")?;
+    let path = &path[path.find('/')?..];
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let digits = tail.get(..2).filter(|_| *first == b'%').and_then(|it| std::str::from_utf8(it).ok());
+        let escaped = digits.and_then(|it| u8::from_str_radix(it, 16).ok());
+        bytes.push(escaped.unwrap_or(*first));
+        rest = if escaped.is_some() { &tail[2..] } else { tail };
+    }
+    let path = String::from_utf8(bytes).ok()?;
+    // `/C:/a.py` has a slash before the drive.
+    let is_drive = matches!(path.as_bytes(), [b'/', letter, b':', ..] if letter.is_ascii_alphabetic());
+    Some(PathBuf::from(if is_drive { &path[1..] } else { &path }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uri_of_a_file_names_its_path() {
+        for (uri, path) in [
+            ("file:///home/a/%2Eenv", Some("/home/a/.env")),
+            ("file://localhost/a%20b.py", Some("/a b.py")),
+            ("file:///c%3A/a.py", Some("c:/a.py")),
+            ("untitled:Untitled-1", None),
+        ] {
+            assert_eq!(file_of(uri), path.map(PathBuf::from), "{uri}");
+        }
+    }
+}
