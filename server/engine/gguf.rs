@@ -351,7 +351,12 @@ impl Parsed {
         {
             reader.check_count(count, smallest, field)?;
             if count > MAX_ENTRIES {
-                return Err(bad(path, field, format!("is {count}, at most {MAX_ENTRIES} are known"), FETCH_AGAIN));
+                return Err(bad(
+                    path,
+                    field,
+                    format!("is {count}, at most {MAX_ENTRIES} are known"),
+                    FETCH_AGAIN,
+                ));
             }
         }
         let twice = |name: &str| bad(path, name, "is there twice", FETCH_AGAIN);

@@ -481,7 +481,7 @@ impl Local {
         result
     }
 
-    /// Nothing that a device or a kernel does makes it so: they were tried before.
+    /// Kernels are tried before they are chosen, so it is the weights: numbers, each of them, that are none together.
     fn broken(&self) -> EngineError {
         crate::gguf::bad(&self.path, "what it says", "is not a number", FETCH_AGAIN)
     }
@@ -584,7 +584,7 @@ fn decoder(
             let threads = decoder.threads();
             let plural = if threads == 1 { "thread" } else { "threads" };
             let fewer = if threads < asked_threads {
-                format!(" of {asked_threads} asked for, more could not be started")
+                format!(" of {asked_threads} asked for: more cannot be had")
             } else {
                 String::new()
             };

@@ -11,6 +11,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Who says so where it is no limit.
+pub(crate) const MACHINE: &str = "in this machine";
+
 /// What may still be used, and what says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Available {
@@ -45,8 +48,9 @@ fn system() -> Option<Available> {
     use sysinfo::{MemoryRefreshKind, RefreshKind, System};
     let asked = RefreshKind::nothing().with_memory(MemoryRefreshKind::everything());
     let system = System::new_with_specifics(asked);
-    let bytes = system.available_memory().checked_add(system.free_swap())?;
-    (bytes > 0).then(|| Available { bytes, place: "in this machine".to_owned() })
+    // 0 where it is not known.
+    let bytes = Some(system.available_memory()).filter(|&bytes| bytes > 0)?;
+    Some(Available { bytes: bytes.saturating_add(system.free_swap()), place: MACHINE.to_owned() })
 }
 
 #[cfg(target_os = "linux")]
@@ -57,10 +61,8 @@ fn system() -> Option<Available> {
 fn read(root: &Path) -> Option<Available> {
     let meminfo = fs::read_to_string(root.join("proc/meminfo")).unwrap_or_default();
     let swap = kilobytes(&meminfo, "SwapFree:").unwrap_or(0);
-    let machine = kilobytes(&meminfo, "MemAvailable:").map(|bytes| Available {
-        bytes: bytes.saturating_add(swap),
-        place: "in this machine".to_owned(),
-    });
+    let machine = kilobytes(&meminfo, "MemAvailable:")
+        .map(|bytes| Available { bytes: bytes.saturating_add(swap), place: MACHINE.to_owned() });
     let all = machine.into_iter().chain(groups(root, swap)).chain(limits(root));
     all.min_by_key(|available| available.bytes)
 }

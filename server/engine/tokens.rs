@@ -10,8 +10,8 @@ use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 
-use crate::{EngineError, threads};
 use crate::gguf::{FETCH_AGAIN, Gguf, bad, shown};
+use crate::{EngineError, threads};
 
 mod bpe;
 mod pieces;

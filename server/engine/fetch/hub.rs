@@ -44,12 +44,14 @@ pub(super) fn download(
     }
     std::thread::scope(|scope| {
         let (send, progress) = mpsc::channel();
-        let worker = scope.spawn(move || {
+        let thread = std::thread::Builder::new().name("download".to_owned());
+        let worker = thread.spawn_scoped(scope, move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|e| Cause::Unreachable(format!("no async runtime: {e}")))?;
             let transfer = Transfer { store, model, repository, file, part, progress: send };
             runtime.block_on(transfer.run(options.endpoint.as_deref()))
         });
+        let worker = worker.map_err(|e| Cause::Unreachable(format!("no thread to download with: {e}")))?;
         for now in progress {
             watch(now);
         }

@@ -43,9 +43,7 @@ pub(crate) fn are_numbers(dtype: GgmlDType, blocks: &[u8]) -> bool {
     // The exponent of what is infinite or no number has all bits set, and nothing else has.
     let half = |bytes: [u8; 2]| bytes[1] & 0x7c != 0x7c;
     match dtype {
-        GgmlDType::F32 => {
-            blocks.as_chunks::<4>().0.iter().all(|it| f32::from_le_bytes(*it).is_finite())
-        }
+        GgmlDType::F32 => blocks.as_chunks::<4>().0.iter().all(|it| f32::from_le_bytes(*it).is_finite()),
         GgmlDType::BF16 => {
             blocks.as_chunks::<2>().0.iter().all(|it| u16::from_le_bytes(*it) & 0x7f80 != 0x7f80)
         }

@@ -94,7 +94,10 @@ fn read_at(file: &File, mut at: u64, mut out: &mut [u8]) -> io::Result<()> {
     while !out.is_empty() {
         match file.seek_read(out, at) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(read) => (at, out) = (at + read as u64, &mut out[read..]),
+            Ok(read) => {
+                out = &mut out[read..];
+                at += read as u64;
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -142,9 +145,7 @@ impl<'a> Stored<'a> {
     pub fn first(&self, len: usize) -> Self {
         Self(match self.0 {
             Place::Memory(bytes) => Place::Memory(&bytes[..len.min(bytes.len())]),
-            Place::Source { source, start, len: all } => {
-                Place::Source { source, start, len: len.min(all) }
-            }
+            Place::Source { source, start, len: all } => Place::Source { source, start, len: len.min(all) },
         })
     }
 

@@ -234,8 +234,10 @@ fn a_file_that_is_written_over_while_it_loads_is_an_error() {
     assert!(gguf.check_unchanged().is_ok());
     let file = File::options().write(true).open(&written.path).unwrap();
     // As long as before, and a minute newer.
-    file.set_modified(fs::metadata(&written.path).unwrap().modified().unwrap() + std::time::Duration::from_secs(60))
-        .unwrap();
+    file.set_modified(
+        fs::metadata(&written.path).unwrap().modified().unwrap() + std::time::Duration::from_secs(60),
+    )
+    .unwrap();
     assert!(gguf.check_unchanged().is_err());
     // One that is put in its place is another file.
     let other = Written::new();

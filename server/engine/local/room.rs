@@ -7,7 +7,7 @@ use super::Config;
 use crate::EngineError;
 use crate::fetch::Bytes;
 use crate::gguf::Gguf;
-use crate::memory::{Available, Memory};
+use crate::memory::{Available, MACHINE, Memory};
 use crate::models;
 
 /// What there is beside weights and keys: what lies between the layers, tokens, the program.
@@ -66,13 +66,12 @@ pub(super) fn check(
     // A quarter more than the file has, and the keys and values of a long prompt.
     let fits = available.saturating_sub(BESIDE + (192 << 20)) / 5 * 4;
     let smaller = models::largest_within(fits.min(gguf.file_len().saturating_sub(1)));
+    let more = if place == MACHINE { "close other programs" } else { "raise that limit" };
     let remedy = match smaller {
-        Some(model) => format!(
-            "close other programs, raise the limit, or choose a smaller model, such as {} ({})",
-            model.name,
-            Bytes(model.bytes)
-        ),
-        None => "close other programs, raise the limit, or ask for less context".to_owned(),
+        Some(model) => {
+            format!("{more}, or choose a smaller model, such as {} ({})", model.name, Bytes(model.bytes))
+        }
+        None => format!("{more}, or ask for less context"),
     };
     Err(EngineError::Memory { path: gguf.path().to_owned(), needed, available, place, remedy })
 }
@@ -100,8 +99,7 @@ mod tests {
         let path = folder.path().join("model.gguf");
         random_qwen2(1, &Dims::default()).unwrap().write(&path).unwrap();
         for kernel in [KernelChoice::Auto, KernelChoice::Candle] {
-            let options =
-                Options { device: DeviceChoice::Cpu, kernel, context: 128, ..Options::default() };
+            let options = Options { device: DeviceChoice::Cpu, kernel, context: 128, ..Options::default() };
             let open = |kilobytes| Local::open_on(&path, &options, machine(folder.path(), kilobytes));
             assert!(open(100 << 10).is_ok());
             let error = open(60_000).unwrap_err();

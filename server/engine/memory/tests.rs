@@ -14,7 +14,10 @@ impl Root {
     /// A machine with 8 GB available, 2 GB of them swap.
     fn new() -> Self {
         let root = Self(tempfile::tempdir().unwrap());
-        root.file("proc/meminfo", "MemTotal: 16777216 kB\nMemAvailable:    6291456 kB\nSwapFree: 2097152 kB\n")
+        root.file(
+            "proc/meminfo",
+            "MemTotal: 16777216 kB\nMemAvailable:    6291456 kB\nSwapFree: 2097152 kB\n",
+        )
     }
 
     fn file(self, path: &str, text: &str) -> Self {
@@ -41,7 +44,9 @@ fn what_is_available_is_what_the_machine_says() {
     Root::new().file("proc/self/cgroup", "0::/\n").has(8 * GB, "in this machine");
     let nothing = tempfile::tempdir().unwrap();
     assert_eq!(Memory::In(nothing.path().to_owned()).available(), None);
-    let odd = Root::new().file("proc/meminfo", "MemAvailable: lots kB\n\n:::\n").file("proc/self/cgroup", "0:\nx\n");
+    let odd = Root::new()
+        .file("proc/meminfo", "MemAvailable: lots kB\n\n:::\n")
+        .file("proc/self/cgroup", "0:\nx\n");
     assert_eq!(Memory::In(odd.0.path().to_owned()).available(), None);
 }
 
@@ -80,7 +85,8 @@ fn the_narrowest_of_nested_control_groups_counts() {
 
 #[test]
 fn control_groups_of_the_first_version_count_too() {
-    let own = "11:memory:/docker/abc\n4:cpu,cpuacct:/docker/abc\n1:name=systemd:/docker/abc\n0::/docker/abc\n";
+    let own =
+        "11:memory:/docker/abc\n4:cpu,cpuacct:/docker/abc\n1:name=systemd:/docker/abc\n0::/docker/abc\n";
     let root = || Root::new().file("proc/self/cgroup", own);
     let unlimited = [("memory.limit_in_bytes", "9223372036854771712\n"), ("memory.usage_in_bytes", "5\n")];
     root().group("memory/docker/abc", &unlimited).has(8 * GB, "in this machine");
@@ -112,7 +118,8 @@ fn the_process_s_own_limits_count() {
     let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
                   Max data size             unlimited            unlimited            bytes     \n\
                   Max address space         1048576000           unlimited            bytes     \n";
-    let root = || Root::new().file("proc/self/status", "Name:\ttaper\nVmSize:\t   24000 kB\nVmData:\t 1000 kB\n");
+    let root =
+        || Root::new().file("proc/self/status", "Name:\ttaper\nVmSize:\t   24000 kB\nVmData:\t 1000 kB\n");
     root()
         .file("proc/self/limits", limits)
         .has(1_048_576_000 - 24_576_000, "within this process's limit of address space (`ulimit -v`)");

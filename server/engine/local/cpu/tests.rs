@@ -316,10 +316,7 @@ fn a_layer_that_is_broken_off_begins_anew() {
                 let mut decoder = open();
                 assert_eq!(advance(&mut decoder, &batch, at), (None, at));
                 let begun = decoder.begun(0, &tokens);
-                assert!(
-                    decoder.is_empty() && begun.tokens == 60 && begun.work >= 20.0,
-                    "at {at}: {begun:?}"
-                );
+                assert!(decoder.is_empty() && begun.tokens == 60 && begun.work >= 20.0, "at {at}: {begun:?}");
                 assert_eq!(advance(&mut decoder, &batch, usize::MAX).0, expected, "at {at}");
             }
         }

@@ -35,8 +35,7 @@ fn in_order_every_piece_runs_once_and_a_thread_takes_what_lies_beside() {
             for (thread, taken) in taken.into_iter().enumerate() {
                 let taken = taken.into_inner().unwrap();
                 let run = pieces * thread / threads..pieces * (thread + 1) / threads;
-                let (own, others) =
-                    taken.split_at(taken.iter().take_while(|it| run.contains(it)).count());
+                let (own, others) = taken.split_at(taken.iter().take_while(|it| run.contains(it)).count());
                 assert!(own.is_sorted(), "{own:?}");
                 assert!(others.iter().all(|it| !run.contains(it)), "others first: {others:?}");
             }
