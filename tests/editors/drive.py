@@ -483,6 +483,9 @@ def drive(editor, options, report):
                 report.run(f"{name} {check.__name__.replace('_', ' ')}", lambda check=check: check(bench))
             report.run(f"{name} health", lambda: plugin.health(bench))
             report.run(f"{name} commands and help", lambda: plugin.commands(bench, os.path.join(ROOT, "README.md")))
+        if vim and not editor.plugin:
+            for check in (plugin.renamed, plugin.retyped):
+                report.run(f"{name} {check.__name__.replace('_', ' ')}", lambda check=check: check(bench))
         if not vim:
             for check in helix.CHECKS:
                 report.run(f"{name} {check.__name__.replace('_', ' ')}", lambda check=check: check(bench))
