@@ -9,6 +9,7 @@ mod commands_lsp;
 mod eval;
 mod explicit;
 mod fake_hub;
+mod long_lines;
 mod lsp;
 mod notebooks;
 mod pull;
