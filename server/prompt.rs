@@ -52,6 +52,9 @@ pub const BYTES_PER_TOKEN: usize = 3;
 /// Tokens that the header may cost: a path longer than this is cut at the front.
 const HEADER_TOKENS: usize = 48;
 
+/// Of a longer path only the end is looked at, in bytes.
+const LONGEST_PATH: usize = 1024;
+
 /// The anchor moves in steps of this many lines.
 const ANCHOR_STEP: usize = 8;
 
@@ -261,7 +264,9 @@ fn first_lines(text: &str, bytes: usize) -> &str {
 
 /// A path as the model is shown it: a control character in a file name must not become a line of the prompt.
 fn shown(path: &str) -> String {
-    path.chars().filter(|c| !c.is_control()).collect()
+    let start = path.len().saturating_sub(LONGEST_PATH);
+    let end = path.char_indices().filter(|(at, _)| *at >= start).map(|(_, c)| c);
+    end.filter(|c| !c.is_control()).collect()
 }
 
 /// The path and, where the path does not tell it, the language: behind the format's own token, or else as a

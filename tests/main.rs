@@ -10,6 +10,7 @@ mod eval;
 mod explicit;
 mod fake_hub;
 mod hostile;
+mod long_lines;
 mod lsp;
 mod memory;
 mod notebooks;

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tracing::warn;
 
 use crate::protocol::messages::{self, TextDocument};
-use crate::protocol::uri::{Folders, OpenDocuments};
+use crate::protocol::uri::{self, Folders, OpenDocuments};
 use crate::session::{Cell, Event, NotebookChange, Opening};
 
 /// The kind of a cell that holds code.
@@ -29,7 +29,7 @@ impl Open {
     pub(crate) fn document(&mut self, document: TextDocument, folders: &Folders) -> Vec<Event> {
         let cell = document.uri.get(..CELL.len()).filter(|it| it.eq_ignore_ascii_case(CELL));
         let cell = cell.and_then(|_| document.uri.split_once('#'));
-        let cell = cell.map(|(notebook, rank)| (notebook.to_owned(), rank.to_owned()));
+        let cell = cell.map(|(notebook, rank)| (uri::meant(notebook), rank.to_owned()));
         let opened = self.opened(document, folders);
         let mut events = Vec::new();
         if let (Some((uri, rank)), Event::Opened(Opening { uri: cell, .. })) = (cell, &opened) {
@@ -251,7 +251,11 @@ mod tests {
         };
         assert_eq!(
             [uri, cell, rank],
-            ["vscode-notebook-cell:/a.ipynb", "vscode-notebook-cell:/a.ipynb#W0s%3D", "W0s%3D"]
+            [
+                &uri::meant("VSCODE-notebook-cell:/%61.ipynb"),
+                "vscode-notebook-cell:/a.ipynb#W0s%3D",
+                "W0s%3D"
+            ]
         );
     }
 }

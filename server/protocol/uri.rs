@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// A longer path is no file's: nothing on the disk is looked at for it.
+/// A longer path is no file's: nothing on the disk is looked at for it, and it is compared as it is.
 const LONGEST_PATH: usize = 4096;
 
 /// A URI taken apart; its path is decoded, with `/`.
@@ -48,6 +48,9 @@ impl Parts {
 
 /// The path of a file without empty parts and dots, a drive in lower case.
 fn plain(path: &[u8]) -> Vec<u8> {
+    if path.len() > LONGEST_PATH {
+        return path.to_owned();
+    }
     let is_drive = matches!(path, [b'/', letter, b':', ..] if letter.is_ascii_alphabetic());
     let mut parts: Vec<Vec<u8>> = Vec::new();
     for part in path.split(|&byte| byte == b'/' || is_drive && byte == b'\\') {
@@ -324,6 +327,11 @@ impl OpenDocuments {
     pub(crate) fn written(&self, name: String) -> String {
         self.all.get(&name).and_then(|it| it.asked_as.clone()).unwrap_or(name)
     }
+}
+
+/// What a URI means: the same text for all that mean the same.
+pub(crate) fn meant(uri: &str) -> String {
+    String::from_utf8_lossy(&meaning(uri)).into_owned()
 }
 
 fn meaning(uri: &str) -> Vec<u8> {

@@ -71,7 +71,10 @@ impl Notebooks {
     /// Takes note of a change; the cells that it may concern.
     fn change(&mut self, uri: &str, change: NotebookChange) -> Vec<String> {
         self.joined = None;
-        let mut concerned = self.cells(uri);
+        let mut concerned = match &change {
+            NotebookChange::Joined { .. } => Vec::new(),
+            _ => self.cells(uri),
+        };
         match change {
             NotebookChange::Opened(cells) => {
                 // Each is where it was said to be last.
@@ -100,6 +103,7 @@ impl Notebooks {
                 let at = ranks.partition_point(|it| *it < rank).min(cells.len());
                 ranks.insert(at.min(ranks.len()), rank);
                 cells.insert(at, Cell { uri: cell, is_code: true });
+                return cells[at..].iter().map(|cell| cell.uri.clone()).collect();
             }
             NotebookChange::Closed => {
                 self.all.remove(uri);

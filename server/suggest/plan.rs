@@ -312,6 +312,20 @@ mod tests {
     }
 
     #[test]
+    fn on_a_line_of_megabytes_no_prompt_has_more_than_two_windows() {
+        let (engine, profile) = fast_engine();
+        let data = "12, ".repeat(750_000);
+        for (text, cursor) in [(format!("x = [{data}"), 3_000_000), (format!("{data}\n\n  x ="), 3_000_006)] {
+            let place = Snapshot { text: Rope::from(text), cursor, ..snapshot() };
+            let longest =
+                others(&place.whole(), &profile, engine.as_ref()).map(|it| it.prompt.tokens.len()).max();
+            // A token a byte.
+            let window = place.options.prefix_tokens * BYTES_PER_TOKEN;
+            assert!(longest.is_some_and(|it| it > 0 && it <= 2 * window), "{longest:?}");
+        }
+    }
+
+    #[test]
     fn the_less_time_the_shorter_the_window_but_never_shorter_than_is_of_use() {
         let mut lengths = Vec::new();
         for milliseconds in [1000, 300, 150, 100, 10, 0] {

@@ -212,4 +212,35 @@ def cursor_rests(bench):
     holds(bench, text)
 
 
-CHECKS = [grows, candidates, grows_only_where_it_was_asked, cursor_rests]
+def asked_with_a_key(bench):
+    """A person who asks is shown the beginning as soon as it is there, the rest when it is, and has asked for the others."""
+    from neovim import GHOST
+
+    editor = bench.editor
+    editor.lua("require('taper.config').used.delay = 60000")
+    editor.lua(FILM, GHOST)
+    begin(bench, "asked.py")
+    settled(bench)
+    if editor.shown():
+        raise Failed("it asked by itself: this checks nothing")
+    before = len(questions(bench, 1))
+    editor.terminal.press("M-\\")
+    wait(lambda: editor.shown() == LONG[4:], 10, lambda: f"the whole suggestion; it is {editor.shown()!r}")
+    frames = [ghost for line, ghost in editor.lua("return _G.film") if line == "    retu" and ghost]
+    if frames[0] == LONG[4:]:
+        raise Failed("the whole was there at once: this checked nothing")
+    for earlier, later in zip(frames, frames[1:]):
+        if not later.startswith(earlier):
+            raise Failed(f"the suggestion did not grow in place: {frames}")
+    settled(bench)
+    if editor.shown() != LONG[4:]:
+        raise Failed(f"the suggestion went: {editor.shown()!r}")
+    asked = len(questions(bench, 1)) - before
+    if asked != 2:
+        raise Failed(f"a person's question was asked {asked} times, not once for the first and once for all")
+    editor.lua("require('taper.config').used.delay = 0")
+    editor.accept()
+    bench.saved(os.path.join(bench.work, "asked.py"), TASK + LONG + "\n")
+
+
+CHECKS = [grows, asked_with_a_key, candidates, grows_only_where_it_was_asked, cursor_rests]

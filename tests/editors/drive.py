@@ -483,6 +483,9 @@ def drive(editor, options, report):
                 report.run(f"{name} {check.__name__.replace('_', ' ')}", lambda check=check: check(bench))
             report.run(f"{name} health", lambda: plugin.health(bench))
             report.run(f"{name} commands and help", lambda: plugin.commands(bench, os.path.join(ROOT, "README.md")))
+        if vim and not editor.plugin:
+            for check in (plugin.renamed, plugin.retyped):
+                report.run(f"{name} {check.__name__.replace('_', ' ')}", lambda check=check: check(bench))
         if not vim:
             for check in helix.CHECKS:
                 report.run(f"{name} {check.__name__.replace('_', ' ')}", lambda check=check: check(bench))
@@ -501,7 +504,7 @@ def drive(editor, options, report):
 
     def talk(bench):
         # The last two are long, and the same in every Neovim that has the oldest's functions.
-        for check in contract.CHECKS if editor in (Neovim, Neovim010) else contract.CHECKS[:2]:
+        for check in contract.CHECKS if editor in (Neovim, Neovim010) else contract.CHECKS[:3]:
             report.run(f"{name} {check.__name__.replace('_', ' ')}", lambda check=check: check(bench))
         report.run(f"{name} quiet log after the talk", lambda: quiet(bench))
 

@@ -122,6 +122,8 @@ async function with_suggestion(editor, file, typed, work, wanted) {
 async function scripted() {
   const goals = path.join(folder, "goals");
   script(goals, GOALS);
+  // Only behind the cell above.
+  fs.writeFileSync(goals, `when ${SUM}\\nq = ab<|fim_suffix|>\nanswer ove(x)\n${fs.readFileSync(goals, "utf8")}`);
   const server = shim("script", ["--engine", `scripted:${goals}`]);
   const evil = trap(folder, "evil");
   const editor = await Editor.start(given, server, { width: 1000, height: 900 }, (work) => {
@@ -131,7 +133,7 @@ async function scripted() {
     fs.writeFileSync(path.join(work, ".vscode/settings.json"), JSON.stringify({ "taper.serverPath": evil, "taper.serverArguments": ["--config", "x"] }));
     fs.writeFileSync(
       path.join(work, "cells.ipynb"),
-      JSON.stringify({ cells: [{ cell_type: "code", metadata: {}, execution_count: null, outputs: [], source: ["x = 1"] }], metadata: { language_info: { name: "python" } }, nbformat: 4, nbformat_minor: 5 }),
+      JSON.stringify({ cells: [{ cell_type: "code", metadata: {}, execution_count: null, outputs: [], source: ["x = 1"] }, { cell_type: "markdown", metadata: {}, source: ["# words"] }, { cell_type: "code", metadata: {}, execution_count: null, outputs: [], source: [] }], metadata: { language_info: { name: "python" } }, nbformat: 4, nbformat_minor: 5 }),
     );
   });
   try {
@@ -258,6 +260,14 @@ async function scripted() {
       await editor.press("Control+S");
       const saved = () => fs.readFileSync(path.join(editor.work, "cells.ipynb"), "utf8");
       await until(() => saved().includes(SUM), 5000, () => `the cell to be saved; the file is ${saved()}`);
+      // The next cell of code goes on from it.
+      await editor.page.locator(".notebookOverlay .cell.code .view-lines").nth(1).click();
+      await editor.ask("q = ab");
+      await editor.picture("notebook-next-cell");
+      await editor.press("Tab");
+      await editor.ghostGone();
+      await editor.press("Control+S");
+      await until(() => saved().includes("q = above(x)"), 5000, () => `the next cell to be saved; the file is ${saved()}`);
       await editor.close();
     });
     await check(editor, "nothing in a comparison", async () => {

@@ -26,17 +26,14 @@ vim.keymap.set('i', '<Tab>', function()
 end, { expr = true, desc = 'Accept the suggestion that is shown' })
 
 -- Neovim tells of a file's new name (`:file`, `:saveas`) only when it is written, and of changes under the new one at once:
--- so the old one is closed and the new one opened as soon as it is there.
-local renamed = {}
+-- so the file is closed under the old one, and opened again under whatever it is called then.
 vim.api.nvim_create_autocmd('BufFilePre', {
   callback = function(event)
-    local client = vim.lsp.get_clients({ name = 'taper', bufnr = event.buf })[1]
-    renamed[event.buf] = client and client.id
-    if client then vim.lsp.buf_detach_client(event.buf, client.id) end
-  end,
-})
-vim.api.nvim_create_autocmd('BufFilePost', {
-  callback = function(event)
-    if renamed[event.buf] then vim.lsp.buf_attach_client(event.buf, renamed[event.buf]) end
+    for _, client in ipairs(vim.lsp.get_clients({ name = 'taper', bufnr = event.buf })) do
+      vim.lsp.buf_detach_client(event.buf, client.id)
+      vim.schedule(function()
+        if vim.api.nvim_buf_is_loaded(event.buf) then vim.lsp.buf_attach_client(event.buf, client.id) end
+      end)
+    end
   end,
 })
