@@ -11,6 +11,7 @@ pub mod complete;
 pub mod doctor;
 pub mod eval;
 pub mod load;
+mod log;
 pub mod models;
 pub mod pull;
 pub mod serve;

@@ -16,15 +16,16 @@ mod follow;
 mod mailbox;
 mod pause;
 mod reply;
+mod supervised;
 mod watched;
 mod workspace;
 
 use std::collections::HashMap;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use std::{io, thread};
 
 use crossbeam_channel::{Receiver as Events, RecvTimeoutError, Sender};
 use taper_engine::About;
@@ -42,6 +43,7 @@ pub use event::{Asked, Event, Grown, Notice};
 pub use explain::{Explanation, Explanations};
 pub use pause::{Pauses, Scope};
 pub use reply::{Answer, Question, Receiver, Reply, Shown};
+pub use supervised::{Supervisor, no_thread};
 pub use watched::{Counted, Counter, Happening};
 
 use completer::{Completer, Job};
@@ -70,6 +72,8 @@ pub struct Start {
     pub notices: Box<dyn FnMut(Notice) + Send>,
     /// Who counts what becomes of suggestions. Dropped when the session ends.
     pub counter: Counter,
+    /// Who is told when one of the threads fails: nothing works without it.
+    pub supervisor: Supervisor,
 }
 
 /// A running session. Dropped, it ends; a generation that runs is not waited for.
@@ -84,12 +88,12 @@ impl Session {
     /// # Errors
     /// The system gives no more threads.
     pub fn start(start: Start) -> io::Result<Self> {
-        let Start { encoding, refreshes, settings, source, notices, counter } = start;
+        let Start { encoding, refreshes, settings, source, notices, counter, supervisor } = start;
         let (events, receiver) = crossbeam_channel::bounded(EVENTS);
         let mailbox = Arc::new(Mailbox::default());
         let completer = Completer::new(Arc::clone(&mailbox), source, events.clone());
-        let workspace = Workspace::start(events.clone())?;
-        thread::Builder::new().name("completer".to_owned()).spawn(|| completer.run())?;
+        let workspace = Workspace::start(events.clone(), &supervisor)?;
+        supervisor.spawn("completer", || completer.run())?;
         mailbox.put(Job::Load { settings: settings.engine.clone(), again: false });
         let state = State {
             encoding,
@@ -113,7 +117,7 @@ impl Session {
             indexes: HashMap::new(),
             attended: None,
         };
-        thread::Builder::new().name("session".to_owned()).spawn(move || state.run(&receiver))?;
+        supervisor.spawn("session", move || state.run(&receiver))?;
         Ok(Self { events })
     }
 

@@ -27,13 +27,17 @@ use tower_lsp::{ExitedError, LanguageServer, LspService};
 use tracing::{error, warn};
 
 use crate::protocol::commands::{self, Command};
-use crate::protocol::framing::MALFORMED;
+use crate::protocol::ending::{Ending, Reason};
+use crate::protocol::incoming::Changed;
+use crate::protocol::lifeline::Lifeline;
 use crate::protocol::messages::{self, Greeting, Inquiry};
 use crate::protocol::options::Options;
 use crate::protocol::statistics::{Desk, Statistics};
 use crate::protocol::status::News;
 use crate::protocol::tally::{Asking, Tally};
-use crate::session::{Answer, Asked, Event, Opening, Receiver, Reply, Session, Shown, Source, Start};
+use crate::session::{
+    Answer, Asked, Event, Opening, Receiver, Reply, Session, Shown, Source, Start, Supervisor,
+};
 
 /// The method under which `textDocument/completion` goes to tower-lsp, whose own would refuse its URIs.
 pub(crate) const POPUP: &str = "$/taper/completion";
@@ -41,17 +45,6 @@ pub(crate) const POPUP: &str = "$/taper/completion";
 pub(crate) const COMMAND: &str = "$/taper/command";
 /// The request for inline completions.
 pub(crate) const INLINE: &str = "textDocument/inlineCompletion";
-
-/// How the process is to end.
-#[derive(Debug, Default)]
-pub(crate) struct Ending {
-    /// `shutdown` was asked for.
-    pub(crate) shut_down: AtomicBool,
-    /// `exit` came.
-    pub(crate) exited: AtomicBool,
-    /// Signalled when `exit` came or the input ended.
-    pub(crate) over: Notify,
-}
 
 /// What handlers share: the session, once there is one.
 pub(crate) struct Backend {
@@ -180,6 +173,10 @@ pub(crate) struct Beginning {
     pub(crate) counting: Statistics,
     /// What went wrong before there was an editor to tell.
     pub(crate) problems: Vec<String>,
+    /// Who watches the editor's process.
+    pub(crate) lifeline: Lifeline,
+    /// Who is told when a thread fails.
+    pub(crate) supervisor: Supervisor,
 }
 
 /// The service in front.
@@ -192,6 +189,8 @@ pub(crate) struct Front {
     counting: Statistics,
     options: Arc<Options>,
     problems: Vec<String>,
+    lifeline: Lifeline,
+    supervisor: Supervisor,
     greeting: Option<Greeting>,
     news: mpsc::UnboundedSender<News>,
     /// Signalled when the editor is ready for notices; whether it shows progress.
@@ -222,9 +221,22 @@ impl Front {
         news: mpsc::UnboundedSender<News>,
         ready: Arc<Ready>,
     ) -> Self {
-        let Beginning { options, source, counting, problems } = beginning;
+        let Beginning { options, source, counting, problems, lifeline, supervisor } = beginning;
         let (source, greeting) = (Some(source), None);
-        Self { inner, session, ending, source, counting, options, problems, greeting, news, ready }
+        Self {
+            inner,
+            session,
+            ending,
+            source,
+            counting,
+            options,
+            problems,
+            lifeline,
+            supervisor,
+            greeting,
+            news,
+            ready,
+        }
     }
 
     /// Reads what the editor says of itself, starts the session, and gives the answer to `initialize`.
@@ -244,15 +256,20 @@ impl Front {
                 source,
                 notices: Box::new(move |notice| drop(news.send(notice.into()))),
                 counter: self.counting.counter(),
+                supervisor: self.supervisor.clone(),
             };
             let session = Session::start(start).map_err(|problem| {
-                error!(%problem, "no threads");
+                error!(%problem, "the session cannot be started");
+                self.ending.begin(Reason::NotStarted);
                 let mut error = Error::internal_error();
-                error.message = format!("taper cannot start its threads: {problem}").into();
+                error.message = format!("taper cannot serve: {problem}").into();
                 error
             })?;
             // Set once: `source` can be taken once.
             let _ = self.session.set(session);
+        }
+        if let Some(process) = greeting.process {
+            self.lifeline.watch(process);
         }
         self.greeting = Some(greeting);
         Ok(result)
@@ -279,17 +296,6 @@ impl Front {
                 let (root, path) = greeting.located(&uri);
                 self.send(Event::Opened(Opening { uri, path, root, language_id, version, text }));
             }
-            "textDocument/didChange" => {
-                let Some(uri) = messages::uri(params) else {
-                    warn!("`didChange` without a URI");
-                    return true;
-                };
-                let version = messages::version(params);
-                self.send(match messages::changes(params) {
-                    Some(changes) => Event::Edited { uri, version, changes },
-                    None => Event::Lost { uri },
-                });
-            }
             "textDocument/didSave" => {
                 if let Some(uri) = messages::uri(params) {
                     self.send(Event::Saved { uri });
@@ -314,6 +320,18 @@ impl Front {
             _ => return false,
         }
         true
+    }
+
+    /// Hands a change of a document to the session.
+    pub(crate) fn changed(&self, changed: Changed) {
+        if self.greeting.is_none() {
+            return;
+        }
+        let Changed { uri, version, changes } = changed;
+        self.send(match changes {
+            Some(changes) => Event::Edited { uri, version, changes },
+            None => Event::Lost { uri },
+        });
     }
 
     /// Hands a call to tower-lsp and polls it once.
@@ -343,13 +361,6 @@ impl Front {
     fn dispatch(&mut self, request: Request) -> Future {
         let (method, id, mut params) = request.into_parts();
         match (method.as_ref(), id) {
-            (MALFORMED, id) => {
-                let params = params.unwrap_or_default();
-                let code = params.get("code").and_then(Value::as_i64).unwrap_or(-32700);
-                let message = params.get("message").and_then(Value::as_str).unwrap_or("malformed").to_owned();
-                let error = Error { code: code.into(), message: message.into(), data: None };
-                ready(Ok(Some(Response::from_error(id.unwrap_or_default(), error)))).boxed()
-            }
             ("initialize", Some(id)) => {
                 let params = params.unwrap_or_default();
                 let begun = match self.greeting {
@@ -374,15 +385,14 @@ impl Front {
                     .boxed()
             }
             ("shutdown", Some(id)) => {
-                self.ending.shut_down.store(true, Ordering::Release);
+                self.ending.shut_down();
                 self.counting.desk().write();
                 self.forward("shutdown", Some(id), params)
             }
             ("textDocument/completion", Some(id)) => self.forward(POPUP, Some(id), params),
             ("workspace/executeCommand", Some(id)) => self.forward(COMMAND, Some(id), params),
             ("exit", None) => {
-                self.ending.exited.store(true, Ordering::Release);
-                self.ending.over.notify_one();
+                self.ending.begin(Reason::Exit);
                 self.forward("exit", None, params)
             }
             (method, None) => {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tower_lsp::ls_types::notification::Notification;
 
 use crate::protocol::commands;
-use crate::session::{Change, Grown, Shown};
+use crate::session::{Grown, Shown};
 use crate::suggest::Trigger;
 use crate::text::{Encoding, Position};
 
@@ -38,6 +38,8 @@ pub(crate) fn grown(grown: &Grown) -> Value {
 pub(crate) struct Greeting {
     /// How it will count columns: what is answered as `positionEncoding`.
     pub(crate) encoding: Encoding,
+    /// Its process, if it says so: without that one there is nobody to serve.
+    pub(crate) process: Option<i64>,
     /// Whether it asks for inline completions.
     pub(crate) inline: bool,
     /// Whether it shows progress that the server begins.
@@ -84,6 +86,7 @@ impl Greeting {
         };
         Self {
             encoding: encoding.max().unwrap_or(Encoding::Utf16),
+            process: params.get("processId").and_then(Value::as_i64),
             inline: inline.is_some_and(|inline| !inline.is_null() && inline != &json!(false)),
             progress: flag("window/workDoneProgress"),
             configuration: flag("workspace/configuration"),
@@ -149,22 +152,6 @@ pub(crate) fn take_text(params: &mut Value, name: &str) -> Option<String> {
         Value::String(text) => Some(text),
         _ => None,
     }
-}
-
-/// `params.contentChanges`; `None` if any of them cannot be read.
-pub(crate) fn changes(params: &mut Value) -> Option<Vec<Change>> {
-    let Value::Array(changes) = params.get_mut("contentChanges")?.take() else { return None };
-    let read = |mut change: Value| {
-        let range = match change.get("range") {
-            None | Some(Value::Null) => None,
-            Some(written) => Some(range(written)?),
-        };
-        match change.get_mut("text")?.take() {
-            Value::String(text) => Some(Change { range, text }),
-            _ => None,
-        }
-    };
-    changes.into_iter().map(read).collect()
 }
 
 /// A question as a request states it.
@@ -454,18 +441,5 @@ mod tests {
               }
             }"#]]
         .assert_eq(&written);
-    }
-
-    #[test]
-    fn changes_are_all_read_or_none() {
-        let range =
-            json!({ "start": { "line": 0, "character": -1 }, "end": { "line": 9e99, "character": 2 } });
-        let mut params = json!({ "contentChanges": [{ "range": range, "text": "a" }, { "text": "b" }] });
-        let read = changes(&mut params).unwrap();
-        assert_eq!(read[0].range, Some(at(0, 0)..at(u32::MAX, 2)));
-        assert_eq!(read[1].range, None);
-        for wrong in [json!({}), json!({ "contentChanges": 1 }), json!({ "contentChanges": [{}] })] {
-            assert_eq!(changes(&mut wrong.clone()), None, "{wrong}");
-        }
     }
 }

@@ -117,6 +117,7 @@ impl Stage {
             refreshes,
             settings,
             counter: Box::new(|_| ()),
+            supervisor: Supervisor::new(|_| ()),
             source: Box::new(move |_| {
                 let about = About { context: 4096, ..About::default() };
                 let orders = to_do.take().unwrap();

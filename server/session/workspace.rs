@@ -8,7 +8,6 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 use std::{io, mem};
 
@@ -17,8 +16,8 @@ use taper_engine::background;
 use taper_grammars::Language;
 use tracing::{debug, error};
 
-use super::Event;
 use super::document::until;
+use super::{Event, Supervisor};
 use crate::context::Index;
 use crate::context::crawl::{self, Found, Limits};
 use crate::context::pieces::File;
@@ -64,9 +63,9 @@ impl Workspace {
     ///
     /// # Errors
     /// The system gives no more threads.
-    pub(super) fn start(events: Sender<Event>) -> io::Result<Self> {
+    pub(super) fn start(events: Sender<Event>, supervisor: &Supervisor) -> io::Result<Self> {
         let (jobs, receiver) = crossbeam_channel::bounded(JOBS);
-        thread::Builder::new().name("workspace".to_owned()).spawn(move || {
+        supervisor.spawn("workspace", move || {
             background::lower_priority();
             Cutter::new(receiver, events).run();
         })?;
@@ -273,7 +272,7 @@ mod tests {
         fs::write(root.join("ignored.py"), "def mine(): pass\n").unwrap();
         fs::write(root.join(".gitignore"), "ignored.py\n").unwrap();
         let (sender, events) = crossbeam_channel::unbounded();
-        let workspace = Workspace::start(sender).unwrap();
+        let workspace = Workspace::start(sender, &Supervisor::new(|_| ())).unwrap();
         workspace.near(root.clone(), "a.py".to_owned());
         let index = until_indexed(&events, |index| index.files().len() == 2);
         assert_eq!(paths(&index), ["a.py", "b.py"]);
