@@ -12,6 +12,7 @@ pub mod crawl;
 pub mod doctor;
 pub mod eval;
 pub mod load;
+mod log;
 pub mod models;
 pub mod pull;
 pub mod serve;

@@ -131,30 +131,57 @@ pub struct Layer {
     /// Where they were written, for messages.
     pub origin: String,
     options: Map<String, Value>,
+    /// Whether options of other servers may stand between them: what is not known is no mistake then, unless it looks like one.
+    is_shared: bool,
 }
 
 impl Layer {
     /// No options yet; see [`Layer::with`].
     pub fn empty(origin: impl Into<String>) -> Self {
-        Self { origin: origin.into(), options: Map::new() }
+        Self { origin: origin.into(), options: Map::new(), is_shared: false }
     }
 
-    /// The options in `value`: an object, or one with a section `taper`. `null` is no options.
+    /// The options in `value`: an object, or one with a section `taper`. `null` is no options, and so is an empty list,
+    /// which is what an empty table is to Lua.
     ///
     /// # Errors
     /// A message that says that it is not an object.
     pub fn new(origin: impl Into<String>, value: Value) -> Result<Self, String> {
         let origin = origin.into();
         match value {
-            Value::Null => Ok(Self::empty(origin)),
+            value if is_nothing(&value) => Ok(Self::empty(origin)),
             Value::Object(mut options) => match options.remove("taper") {
                 Some(section @ Value::Object(_)) => Self::new(origin, section),
-                Some(Value::Null) => Ok(Self::empty(origin)),
-                Some(other) => Err(format!("{origin}: `taper` should be a table of options, not {other}")),
-                None => Ok(Self { origin, options }),
+                Some(section) if is_nothing(&section) => Ok(Self::empty(origin)),
+                Some(other) => {
+                    Err(format!("{origin}: `taper` should be a table of options, not {}", excerpt(&other)))
+                }
+                None => Ok(Self { origin, options, is_shared: false }),
             },
             _ => Err(format!("{origin}: the options should be a table, `key: value`; they are ignored")),
         }
+    }
+
+    /// The same for what an editor sends, which may hold the options of other servers as well: in sections, or with names like
+    /// `taper.enable`.
+    ///
+    /// # Errors
+    /// A message that says that it is not an object.
+    pub fn from_editor(origin: impl Into<String>, value: Value) -> Result<Self, String> {
+        let is_ours = value.get("taper").is_some();
+        let mut this = Self::new(origin, value)?;
+        if is_ours {
+            return Ok(this);
+        }
+        let (ours, others): (Map<_, _>, Map<_, _>) =
+            this.options.into_iter().partition(|(name, _)| name.starts_with("taper."));
+        this.is_shared = ours.is_empty();
+        this.options = if this.is_shared {
+            others
+        } else {
+            ours.into_iter().map(|(name, value)| (name["taper.".len()..].to_owned(), value)).collect()
+        };
+        Ok(this)
     }
 
     /// Sets one option, as the command line does.
@@ -208,6 +235,10 @@ impl Layers {
         let mut messages = Vec::new();
         for layer in [&self.file, &self.initialization, &self.editor, &self.arguments] {
             for (name, value) in &layer.options {
+                // No option of ours is a table.
+                if layer.is_shared && (value.is_object() || !is_similar(name)) {
+                    continue;
+                }
                 if let Some(message) = apply(&mut settings, name, value) {
                     messages.push(format!("{}: {message}", layer.origin));
                 }
@@ -221,15 +252,12 @@ impl Layers {
 fn apply(settings: &mut Settings, name: &str, value: &Value) -> Option<String> {
     let kebab = kebab(name);
     let Some(key) = KEYS.iter().find(|key| key.name == kebab) else {
-        if name.len() > 60 {
+        if name.len() > LONG {
             return Some("unknown option with a very long name".to_owned());
         }
-        let nearest = KEYS.iter().map(|key| (distance(key.name, &kebab), key.name)).min();
-        let hint = match nearest {
-            Some((distance, nearest)) if distance <= 1 + kebab.len() / 3 => {
-                format!("did you mean `{nearest}`?")
-            }
-            _ => "the README lists the options".to_owned(),
+        let hint = match nearest(&kebab) {
+            Some(nearest) => format!("did you mean `{nearest}`?"),
+            None => "the README lists the options".to_owned(),
         };
         return Some(format!("unknown option `{name}`; {hint}"));
     };
@@ -237,12 +265,41 @@ fn apply(settings: &mut Settings, name: &str, value: &Value) -> Option<String> {
     if value.is_null() || (key.set)(settings, value).is_some() {
         return None;
     }
-    let mut written = value.to_string();
-    if written.len() > 60 {
-        written.truncate((0..=60).rev().find(|at| written.is_char_boundary(*at)).unwrap_or(0));
+    let written = excerpt(value);
+    Some(format!("`{name}` should be {}, not {written}; it keeps its value", key.expected))
+}
+
+/// Bytes of a name or a value that are shown at most.
+const LONG: usize = 60;
+
+/// A value as written, or the beginning of it.
+fn excerpt(value: &Value) -> String {
+    let mut written = match value {
+        Value::Array(list) if list.len() > LONG => "a long list".to_owned(),
+        Value::Object(_) => "a table".to_owned(),
+        value => value.to_string(),
+    };
+    if written.len() > LONG {
+        written.truncate((0..=LONG).rev().find(|at| written.is_char_boundary(*at)).unwrap_or(0));
         written.push('…');
     }
-    Some(format!("`{name}` should be {}, not {written}; it keeps its value", key.expected))
+    written
+}
+
+/// `null`, or the empty table of Lua.
+fn is_nothing(value: &Value) -> bool {
+    value.is_null() || value.as_array().is_some_and(Vec::is_empty)
+}
+
+/// The option that was probably meant.
+fn nearest(kebab: &str) -> Option<&'static str> {
+    let (distance, nearest) = KEYS.iter().map(|key| (distance(key.name, kebab), key.name)).min()?;
+    (distance <= 1 + kebab.len() / 3).then_some(nearest)
+}
+
+/// Whether a name is that of an option, or meant to be.
+fn is_similar(name: &str) -> bool {
+    name.len() <= LONG && nearest(&kebab(name)).is_some()
 }
 
 /// `latencyBudgetMs` and `latency_budget_ms` as `latency-budget-ms`.
@@ -282,7 +339,7 @@ mod tests {
     use super::*;
 
     fn from_editor(value: Value) -> (Settings, Vec<String>) {
-        let editor = Layer::new("editor", value).unwrap();
+        let editor = Layer::from_editor("editor", json!({ "taper": value })).unwrap();
         Layers { editor, ..Layers::default() }.settings()
     }
 
@@ -359,11 +416,45 @@ mod tests {
 
     #[test]
     fn a_section_named_taper_is_looked_into() {
-        let (settings, messages) = from_editor(json!({ "taper": { "enable": false } }));
+        let (settings, messages) = from_editor(json!({ "enable": false }));
         assert!(!settings.enable);
         assert_eq!(messages, Vec::<String>::new());
         assert!(Layer::new("editor", json!("nonsense")).is_err());
         assert!(Layer::new("editor", json!({ "taper": 5 })).is_err());
+        let long = Layer::new("editor", json!({ "taper": "x".repeat(1000) })).unwrap_err();
+        assert!(long.len() < 200, "{long}");
+    }
+
+    #[test]
+    fn options_of_other_servers_are_no_mistakes_and_ours_are() {
+        let read = |value: Value| {
+            let editor = Layer::from_editor("editor", value).unwrap();
+            Layers { editor, ..Layers::default() }.settings()
+        };
+        for foreign in [
+            json!({ "rust-analyzer": { "check": { "command": "clippy" } }, "python": { "analysis": {} }, "editor.tabSize": 4 }),
+            json!({ "provideFormatter": true, "hostInfo": "x", "telemetry": null, "files": [1], "": 0 }),
+            json!({ "suggest": { "autoImports": true }, "models": { "a": 1 }, "device": {} }),
+            json!({ "x".repeat(100_000): 1 }),
+            json!({ "taper": null, "maxline": 1 }),
+            json!({ "taper": [], "enable": "perhaps" }),
+            json!([]),
+            Value::Null,
+        ] {
+            assert_eq!(read(foreign.clone()), (Settings::default(), Vec::new()), "{foreign:.300}");
+        }
+        for (ours, told) in [
+            (json!({ "latencyBudget": 5, "python": {} }), "did you mean `latency-budget-ms`?"),
+            (json!({ "maxLines": "many", "python": {} }), "`maxLines` should be"),
+            (json!({ "taper": { "zzzzz": 1 }, "python": {} }), "unknown option `zzzzz`"),
+            (json!({ "taper": { "suggest": {} } }), "`suggest` should be"),
+            (json!({ "taper.zzzzz": 1, "python.zzzz": 1 }), "unknown option `zzzzz`"),
+        ] {
+            let (_, messages) = read(ours.clone());
+            assert!(messages.len() == 1 && messages[0].contains(told), "{ours}: {messages:?}");
+        }
+        assert_eq!(read(json!({ "taper.max-lines": 3, "max-lines": 5 })).0.suggest.max_lines, 3);
+        assert_eq!(read(json!({ "max-lines": 5, "gopls": { "taper": 1 } })).0.suggest.max_lines, 5);
     }
 
     #[test]

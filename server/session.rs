@@ -19,15 +19,16 @@ mod mailbox;
 mod notebook;
 mod pause;
 mod reply;
+mod supervised;
 mod watched;
 mod workspace;
 
 use std::collections::HashMap;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use std::{io, thread};
 
 use crossbeam_channel::{Receiver as Events, RecvTimeoutError, Sender};
 use taper_engine::About;
@@ -46,6 +47,7 @@ pub use explain::{Explanation, Explanations};
 pub use notebook::{Cell, NotebookChange};
 pub use pause::{Pauses, Scope};
 pub use reply::{Answer, Question, Receiver, Reply, Shown};
+pub use supervised::{Supervisor, no_thread};
 pub use watched::{Counted, Counter, Happening};
 
 use completer::{Completer, Job};
@@ -78,6 +80,8 @@ pub struct Start {
     pub notices: Box<dyn FnMut(Notice) + Send>,
     /// Who counts what becomes of suggestions. Dropped when the session ends.
     pub counter: Counter,
+    /// Who is told when one of the threads fails: nothing works without it.
+    pub supervisor: Supervisor,
 }
 
 /// A running session. Dropped, it ends; a generation that runs is not waited for.
@@ -92,13 +96,13 @@ impl Session {
     /// # Errors
     /// The system gives no more threads.
     pub fn start(start: Start) -> io::Result<Self> {
-        let Start { encoding, refreshes, settings, source, crawling, notices, counter } = start;
+        let Start { encoding, refreshes, settings, source, crawling, notices, counter, supervisor } = start;
         let (events, receiver) = crossbeam_channel::bounded(EVENTS);
         let mailbox = Arc::new(Mailbox::default());
         let completer = Completer::new(Arc::clone(&mailbox), source, events.clone());
-        let workspace = Workspace::start(events.clone(), crawling)?;
+        let workspace = Workspace::start(events.clone(), crawling, &supervisor)?;
         workspace.exclude(settings.excluded_files.clone());
-        thread::Builder::new().name("completer".to_owned()).spawn(|| completer.run())?;
+        supervisor.spawn("completer", || completer.run())?;
         mailbox.put(Job::Load { settings: settings.engine.clone(), again: false });
         let state = State {
             encoding,
@@ -123,7 +127,7 @@ impl Session {
             attended: None,
             notebooks: Notebooks::default(),
         };
-        thread::Builder::new().name("session".to_owned()).spawn(move || state.run(&receiver))?;
+        supervisor.spawn("session", move || state.run(&receiver))?;
         Ok(Self { events })
     }
 

@@ -10,6 +10,8 @@ mod eval;
 mod explicit;
 mod fake_hub;
 mod hostile;
+mod hostile_messages;
+mod lifecycle;
 mod long_lines;
 mod lsp;
 mod memory;

@@ -54,6 +54,12 @@ impl Script {
         self.rule(before, "panic")
     }
 
+    /// Panics when the engine is let go of.
+    pub(crate) fn panics_at_the_end(mut self) -> Self {
+        self.text += "panic-at-the-end\n";
+        self
+    }
+
     /// Fails where the text before the cursor ends with `before`.
     pub(crate) fn fails_at(self, before: &str) -> Self {
         self.rule(before, "fail it broke")

@@ -30,7 +30,7 @@ fn stats(home: &Path, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn counts(home: &Path) -> Value {
+pub(crate) fn counts(home: &Path) -> Value {
     serde_json::from_str(&stats(home, &["--json"])).unwrap()
 }
 

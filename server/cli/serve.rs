@@ -1,18 +1,15 @@
 //! `taper serve`: serves an editor over stdin and stdout.
 //! It knows nothing of the protocol: it gathers what was configured and where the engine comes from.
 
-use std::fs::OpenOptions;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Mutex;
 
 use anyhow::Context as _;
 use taper_engine::Engine;
 use taper_engine::fetch::{self, Phase, Progress, Store, Wanted};
-use tracing_subscriber::EnvFilter;
 
 use super::load::{self, ModelArgs};
-use super::pull;
+use super::{log, pull};
 use crate::config::{self, EngineSettings, Layer, Layers};
 use crate::protocol::{self, End, Serving};
 use crate::session::crawler::{self, Crawling};
@@ -37,16 +34,16 @@ pub struct Args {
     /// TAPER_LOG says
     #[arg(long, value_name = "LEVEL")]
     log: Option<String>,
-    /// Log to this file, in place of stderr.
+    /// Log to this file, in place of stderr. It is readable by its owner alone; beyond 10 MB it is renamed to PATH.old
     #[arg(long, value_name = "PATH")]
     log_file: Option<PathBuf>,
 }
 
-/// Serves until the editor says `exit` or closes the pipe. The exit code is 1 if it said so without `shutdown`.
+/// Serves until the editor says `exit`, closes a pipe or has gone. The exit code is 1 if it said so without `shutdown` or a
+/// part of the server has failed, and 128 and the signal's number after a signal.
 pub fn run(args: Args) -> ExitCode {
     match serve(args) {
-        Ok(End::Orderly) => ExitCode::SUCCESS,
-        Ok(End::Abrupt) => ExitCode::FAILURE,
+        Ok(end) => ExitCode::from(end.code()),
         Err(error) => {
             super::report(&error);
             ExitCode::FAILURE
@@ -55,11 +52,9 @@ pub fn run(args: Args) -> ExitCode {
 }
 
 fn serve(args: Args) -> anyhow::Result<End> {
-    let Args { stdio: _, model, config, log, log_file } = args;
+    let Args { stdio: _, model, config, log: level, log_file } = args;
     let mut problems = Vec::new();
-    if let Err(problem) = start_log(log, log_file) {
-        problems.push(format!("{problem:#}"));
-    }
+    problems.extend(log::start(level, log_file.as_deref()));
     let path = config.clone().or_else(config::file);
     let file = path.map(|path| Layer::read(&path, config.is_some())).transpose();
     let file = file.unwrap_or_else(|problem| {
@@ -138,27 +133,4 @@ fn loading(model: &str, progress: &Progress) -> Loading {
         Phase::Verify => format!("{model}: verifying"),
     };
     Loading { message, percent }
-}
-
-/// What is logged unless something else is asked for.
-const LOG: &str = "warn,taper=info";
-
-/// Starts the log. stdout is the protocol's, so it goes to stderr or a file.
-fn start_log(filter: Option<String>, file: Option<PathBuf>) -> anyhow::Result<()> {
-    let filter = filter.or_else(|| std::env::var("TAPER_LOG").ok()).filter(|filter| !filter.is_empty());
-    let (filter, problem) = match EnvFilter::try_new(filter.as_deref().unwrap_or(LOG)) {
-        Ok(filter) => (filter, None),
-        Err(problem) => (EnvFilter::new(LOG), Some(format!("the log level is not understood: {problem}"))),
-    };
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
-    match file {
-        Some(path) => {
-            let file = OpenOptions::new().create(true).append(true).open(&path);
-            let file = file.with_context(|| format!("cannot log to {}", path.display()))?;
-            // An error means that a log has been started already.
-            let _ = log.with_writer(Mutex::new(file)).try_init();
-        }
-        None => drop(log.with_writer(std::io::stderr).try_init()),
-    }
-    problem.map_or(Ok(()), |problem| Err(anyhow::anyhow!(problem)))
 }

@@ -48,6 +48,14 @@ pub struct Scripted {
     held: Vec<Held>,
     record: Option<Arc<Mutex<Vec<String>>>>,
     last: Option<Last>,
+    /// Whether it panics when it is dropped: what no guard around its work catches.
+    panics_at_the_end: bool,
+}
+
+impl Drop for Scripted {
+    fn drop(&mut self) {
+        assert!(!self.panics_at_the_end || std::thread::panicking(), "the script says so");
+    }
 }
 
 /// What was generated last.
@@ -159,6 +167,7 @@ impl Scripted {
             held: Vec::new(),
             record: None,
             last: None,
+            panics_at_the_end: false,
         }
     }
 

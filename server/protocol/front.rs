@@ -27,7 +27,9 @@ use tower_lsp::{ExitedError, LanguageServer, LspService};
 use tracing::{error, warn};
 
 use crate::protocol::commands::{self, Command};
-use crate::protocol::framing::MALFORMED;
+use crate::protocol::ending::{Ending, Reason};
+use crate::protocol::incoming::Changed;
+use crate::protocol::lifeline::Lifeline;
 use crate::protocol::messages::{self, Greeting, Inquiry, TextDocument};
 use crate::protocol::notebooks::Open;
 use crate::protocol::options::Options;
@@ -35,7 +37,9 @@ use crate::protocol::statistics::{Desk, Statistics};
 use crate::protocol::status::News;
 use crate::protocol::tally::{Asking, Tally};
 use crate::session::crawler::Crawling;
-use crate::session::{Answer, Asked, Event, Notice, Opening, Receiver, Reply, Scope, Session, Shown, Source, Start};
+use crate::session::{
+    Answer, Asked, Event, Notice, Receiver, Reply, Scope, Session, Shown, Source, Start, Supervisor,
+};
 
 /// The method under which `textDocument/completion` goes to tower-lsp, whose own would refuse its URIs.
 pub(crate) const POPUP: &str = "$/taper/completion";
@@ -43,17 +47,6 @@ pub(crate) const POPUP: &str = "$/taper/completion";
 pub(crate) const COMMAND: &str = "$/taper/command";
 /// The request for inline completions.
 pub(crate) const INLINE: &str = "textDocument/inlineCompletion";
-
-/// How the process is to end.
-#[derive(Debug, Default)]
-pub(crate) struct Ending {
-    /// `shutdown` was asked for.
-    pub(crate) shut_down: AtomicBool,
-    /// `exit` came.
-    pub(crate) exited: AtomicBool,
-    /// Signalled when `exit` came or the input ended.
-    pub(crate) over: Notify,
-}
 
 /// What handlers share: the session, once there is one.
 pub(crate) struct Backend {
@@ -214,6 +207,10 @@ pub(crate) struct Beginning {
     pub(crate) problems: Vec<String>,
     /// What is open; shared with the handlers.
     pub(crate) open: Arc<Mutex<Open>>,
+    /// Who watches the editor's process.
+    pub(crate) lifeline: Lifeline,
+    /// Who is told when a thread fails.
+    pub(crate) supervisor: Supervisor,
 }
 
 /// The service in front.
@@ -226,6 +223,8 @@ pub(crate) struct Front {
     counting: Statistics,
     options: Arc<Options>,
     problems: Vec<String>,
+    lifeline: Lifeline,
+    supervisor: Supervisor,
     greeting: Option<Greeting>,
     news: mpsc::UnboundedSender<News>,
     open: Arc<Mutex<Open>>,
@@ -257,9 +256,24 @@ impl Front {
         news: mpsc::UnboundedSender<News>,
         ready: Arc<Ready>,
     ) -> Self {
-        let Beginning { options, source, crawling, counting, problems, open } = beginning;
+        let Beginning { options, source, crawling, counting, problems, open, lifeline, supervisor } =
+            beginning;
         let (source, greeting) = (Some((source, crawling)), None);
-        Self { inner, session, ending, source, counting, options, problems, greeting, news, open, ready }
+        Self {
+            inner,
+            session,
+            ending,
+            source,
+            counting,
+            options,
+            problems,
+            lifeline,
+            supervisor,
+            greeting,
+            news,
+            open,
+            ready,
+        }
     }
 
     /// Reads what the editor says of itself, starts the session, and gives the answer to `initialize`.
@@ -280,15 +294,20 @@ impl Front {
                 crawling,
                 notices: Box::new(move |notice| drop(news.send(as_written(notice, &open).into()))),
                 counter: self.counting.counter(),
+                supervisor: self.supervisor.clone(),
             };
             let session = Session::start(start).map_err(|problem| {
-                error!(%problem, "no threads");
+                error!(%problem, "the session cannot be started");
+                self.ending.begin(Reason::NotStarted);
                 let mut error = Error::internal_error();
-                error.message = format!("taper cannot start its threads: {problem}").into();
+                error.message = format!("taper cannot serve: {problem}").into();
                 error
             })?;
             // Set once: `source` can be taken once.
             let _ = self.session.set(session);
+        }
+        if let Some(process) = greeting.process {
+            self.lifeline.watch(process);
         }
         self.greeting = Some(greeting);
         Ok(result)
@@ -317,15 +336,6 @@ impl Front {
                 Some(document) => events = open.document(document, &greeting.folders),
                 None => warn!("`didOpen` without a URI or a text"),
             },
-            "textDocument/didChange" => {
-                if let Some(uri) = uri(params).map(|uri| open.documents.name(uri)) {
-                    let version = messages::version(params);
-                    events.push(match messages::changes(params.get_mut("contentChanges")) {
-                        Some(changes) => Event::Edited { uri, version, changes },
-                        None => Event::Lost { uri },
-                    });
-                }
-            }
             "textDocument/didSave" => {
                 let uri = uri(params).map(|uri| open.documents.name(uri));
                 events.extend(uri.map(|uri| Event::Saved { uri }));
@@ -364,6 +374,19 @@ impl Front {
         true
     }
 
+    /// Hands a change of a document to the session.
+    pub(crate) fn changed(&self, changed: Changed) {
+        if self.greeting.is_none() {
+            return;
+        }
+        let Changed { uri, version, changes } = changed;
+        let uri = locked(&self.open).documents.name(uri);
+        self.send(match changes {
+            Some(changes) => Event::Edited { uri, version, changes },
+            None => Event::Lost { uri },
+        });
+    }
+
     /// Hands a call to tower-lsp and polls it once.
     fn forward(&mut self, method: &str, id: Option<Id>, params: Option<Value>) -> Future {
         let mut request = Request::build(method.to_owned());
@@ -391,13 +414,6 @@ impl Front {
     fn dispatch(&mut self, request: Request) -> Future {
         let (method, id, mut params) = request.into_parts();
         match (method.as_ref(), id) {
-            (MALFORMED, id) => {
-                let params = params.unwrap_or_default();
-                let code = params.get("code").and_then(Value::as_i64).unwrap_or(-32700);
-                let message = params.get("message").and_then(Value::as_str).unwrap_or("malformed").to_owned();
-                let error = Error { code: code.into(), message: message.into(), data: None };
-                ready(Ok(Some(Response::from_error(id.unwrap_or_default(), error)))).boxed()
-            }
             ("initialize", Some(id)) => {
                 let params = params.unwrap_or_default();
                 let begun = match self.greeting {
@@ -422,15 +438,14 @@ impl Front {
                     .boxed()
             }
             ("shutdown", Some(id)) => {
-                self.ending.shut_down.store(true, Ordering::Release);
+                self.ending.shut_down();
                 self.counting.desk().write();
                 self.forward("shutdown", Some(id), params)
             }
             ("textDocument/completion", Some(id)) => self.forward(POPUP, Some(id), params),
             ("workspace/executeCommand", Some(id)) => self.forward(COMMAND, Some(id), params),
             ("exit", None) => {
-                self.ending.exited.store(true, Ordering::Release);
-                self.ending.over.notify_one();
+                self.ending.begin(Reason::Exit);
                 self.forward("exit", None, params)
             }
             (method, None) => {

@@ -38,6 +38,8 @@ pub(crate) fn grown(grown: &Grown) -> Value {
 pub(crate) struct Greeting {
     /// How it will count columns: what is answered as `positionEncoding`.
     pub(crate) encoding: Encoding,
+    /// Its process, if it says so: without that one there is nobody to serve.
+    pub(crate) process: Option<i64>,
     /// Whether it asks for inline completions.
     pub(crate) inline: bool,
     /// Whether it shows progress that the server begins.
@@ -82,6 +84,7 @@ impl Greeting {
         };
         Self {
             encoding: encoding.max().unwrap_or(Encoding::Utf16),
+            process: params.get("processId").and_then(Value::as_i64),
             inline: inline.is_some_and(|inline| !inline.is_null() && inline != &json!(false)),
             progress: flag("window/workDoneProgress"),
             configuration: flag("workspace/configuration"),

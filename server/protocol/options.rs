@@ -15,6 +15,9 @@ use crate::config::{Layer, Layers, Settings};
 use crate::protocol::status::News;
 use crate::session::{Event, Notice, Session};
 
+/// Problems that are told at most: an editor that sends other mistakes all the time has made its point.
+const TOLD: usize = 1000;
+
 /// The options, shared by those who hear of changes.
 #[derive(Debug)]
 pub(crate) struct Options {
@@ -41,7 +44,7 @@ impl Options {
     /// What the editor says in `initialize`: the settings to begin with. `problems` are told as well.
     pub(crate) fn begin(&self, options: Value, mut problems: Vec<String>) -> Settings {
         let inner = &mut *self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        match Layer::new("initializationOptions", options) {
+        match Layer::from_editor("initializationOptions", options) {
             Ok(layer) => inner.layers.initialization = layer,
             Err(problem) => problems.push(problem),
         }
@@ -52,7 +55,7 @@ impl Options {
     pub(crate) fn change(&self, options: Value) {
         let inner = &mut *self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let mut problems = Vec::new();
-        match Layer::new("settings", options) {
+        match Layer::from_editor("settings", options) {
             Ok(layer) => inner.layers.editor = layer,
             Err(problem) => problems.push(problem),
         }
@@ -66,7 +69,7 @@ impl Options {
     fn settings(&self, inner: &mut Inner, problems: Vec<String>) -> Settings {
         let (settings, more) = inner.layers.settings();
         for problem in problems.into_iter().chain(more) {
-            if inner.told.insert(problem.clone()) {
+            if inner.told.len() < TOLD && inner.told.insert(problem.clone()) {
                 warn!(problem, "options");
                 let _ = self.news.send(Notice::Problem(problem).into());
             }

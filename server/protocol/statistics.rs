@@ -1,8 +1,8 @@
 //! The thread that counts for one server, and adds to the file now and then: nothing waits for it, or for the disk.
 //! It knows nothing of suggestions.
 
+use std::io;
 use std::time::{Duration, Instant};
-use std::{io, thread};
 
 use chrono::{Local, NaiveDate};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 
 use crate::protocol::counts::{Book, Counts};
 use crate::protocol::ledger::{Ledger, LedgerError};
-use crate::session::{Counted, Counter};
+use crate::session::{Counted, Counter, Supervisor};
 
 /// How often the file is added to at most, while serving.
 const EVERY: Duration = Duration::from_secs(60);
@@ -53,10 +53,13 @@ impl Statistics {
     ///
     /// # Errors
     /// The system gives no more threads.
-    pub(crate) fn start(ledger: Result<Ledger, LedgerError>) -> io::Result<(Self, Ended)> {
+    pub(crate) fn start(
+        ledger: Result<Ledger, LedgerError>,
+        supervisor: &Supervisor,
+    ) -> io::Result<(Self, Ended)> {
         let (sender, receiver) = unbounded();
         let (alive, ended) = bounded(0);
-        thread::Builder::new().name("statistics".to_owned()).spawn(move || {
+        supervisor.spawn("statistics", move || {
             let _alive: Sender<()> = alive;
             Clerk::new(ledger).run(&receiver);
         })?;

@@ -152,7 +152,7 @@ impl Completer {
                 let outcome = Ok((Box::new(about.clone()), resident.profile.snippets()));
                 (Some(resident), outcome)
             }
-            Err(problem) => (None, Err(format!("{problem:#}"))),
+            Err(problem) => (None, Err(with_causes(&problem))),
         };
         let _ = self.events.send(Event::Loaded(outcome));
         resident
@@ -435,6 +435,18 @@ pub(super) fn guarded<T>(
             Err(Failure::Panicked)
         }
     }
+}
+
+/// An error with its causes, each told once: many tell theirs themselves.
+fn with_causes(problem: &anyhow::Error) -> String {
+    let mut told = String::new();
+    for cause in problem.chain().map(ToString::to_string) {
+        if !told.contains(&cause) {
+            told.push_str(if told.is_empty() { "" } else { ": " });
+            told.push_str(&cause);
+        }
+    }
+    told
 }
 
 /// Asks the model about a place.

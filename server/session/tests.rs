@@ -123,6 +123,7 @@ impl Stage {
             settings,
             counter: Box::new(|_| ()),
             crawling: Crawling::Here,
+            supervisor: Supervisor::new(|_| ()),
             source: Box::new(move |_| {
                 let about = About { context: 4096, ..About::default() };
                 let orders = to_do.take().unwrap();

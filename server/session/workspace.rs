@@ -8,7 +8,6 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 use std::{io, mem};
 
@@ -17,8 +16,8 @@ use taper_engine::background;
 use taper_grammars::Language;
 use tracing::{debug, error};
 
-use super::Event;
 use super::crawler::{Crawler, Crawling};
+use super::{Event, Supervisor};
 use crate::context::Index;
 use crate::context::excluded_files::ExcludedFiles;
 use crate::context::crawl::{Found, Limits};
@@ -75,11 +74,15 @@ impl Workspace {
     ///
     /// # Errors
     /// The system gives no more threads.
-    pub(super) fn start(events: Sender<Event>, crawling: Crawling) -> io::Result<Self> {
+    pub(super) fn start(
+        events: Sender<Event>,
+        crawling: Crawling,
+        supervisor: &Supervisor,
+    ) -> io::Result<Self> {
         let (wake, woken) = crossbeam_channel::bounded(1);
         let wishes = Arc::default();
         let given = Arc::clone(&wishes);
-        thread::Builder::new().name("workspace".to_owned()).spawn(move || {
+        supervisor.spawn("workspace", move || {
             background::lower_priority();
             Cutter::new(given, events, crawling.start()).run(&woken);
         })?;

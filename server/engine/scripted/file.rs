@@ -10,7 +10,8 @@ use crate::EngineError;
 use crate::gguf::bad;
 
 const FORMAT: &str = "a script has lines `when TEXT` or `otherwise`, each followed by `answer TEXT` (and `or TEXT` or `or-with P TEXT` for \
-     other ways to say it), `fail TEXT`, or `panic`, and `prefill-ms N`, `decode-ms N`, `probability P`, `context N`; \
+     other ways to say it), `fail TEXT`, or `panic`, and `prefill-ms N`, `decode-ms N`, `probability P`, `context N`, \
+     `panic-at-the-end`; \
      write `\\n` for a line end";
 
 impl Scripted {
@@ -37,6 +38,8 @@ impl Scripted {
     /// panic
     /// otherwise
     /// answer pass
+    /// # when the engine is let go of
+    /// panic-at-the-end
     /// ```
     ///
     /// In texts `\n`, `\r`, `\t`, `\\` and `\s` (a blank, where it would end the line) are escapes.
@@ -61,6 +64,10 @@ impl Scripted {
                     if waiting.replace(text).is_some() {
                         return Err(wrong("the rule before it says nothing to do"));
                     }
+                    continue;
+                }
+                "panic-at-the-end" => {
+                    this.panics_at_the_end = true;
                     continue;
                 }
                 "prefill-ms" => {

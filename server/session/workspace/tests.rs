@@ -35,7 +35,7 @@ fn a_workspace_is_read_and_what_is_open_counts_before_the_disk() {
     fs::write(root.join("ignored.py"), "def mine(): pass\n").unwrap();
     fs::write(root.join(".gitignore"), "ignored.py\n").unwrap();
     let (sender, events) = crossbeam_channel::unbounded();
-    let workspace = Workspace::start(sender, Crawling::Here).unwrap();
+    let workspace = Workspace::start(sender, Crawling::Here, &Supervisor::new(|_| ())).unwrap();
     workspace.near(root.clone(), "a.py".to_owned());
     let index = until_indexed(&events, |index| index.files().len() == 2);
     assert_eq!(paths(&index), ["a.py", "b.py"]);

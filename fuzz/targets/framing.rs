@@ -1,0 +1,37 @@
+//! Streams of bytes as an editor may send them, cut anywhere: nothing panics, the cuts make no difference, and whatever came
+//! before, a good message is understood in the end.
+//! It knows nothing of what is done with the messages.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use taper::protocol::framing::Framer;
+use taper::protocol::incoming::Incoming;
+
+/// Methods and errors that come out of a stream in pieces.
+fn run<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
+    let mut framer = Framer::default();
+    let mut out = Vec::new();
+    for piece in pieces {
+        framer.feed(piece, &mut |message| {
+            out.push(match message {
+                Incoming::Request(request) => format!("{} {:?}", request.method(), request.id()),
+                Incoming::Response(response) => format!("{response:?}"),
+                Incoming::Changed(changed) => format!("{changed:?}"),
+                Incoming::Malformed(response) => format!("{response:?}"),
+            });
+        });
+    }
+    out
+}
+
+fuzz_target!(|data: &[u8]| {
+    let Some((&size, data)) = data.split_first() else { return };
+    let last = r#"{"jsonrpc":"2.0","method":"last"}"#;
+    let mut stream = data.to_vec();
+    for _ in 0..2 {
+        stream.extend(format!("\n\nContent-Length: {}\r\n\r\n{last}", last.len()).bytes());
+    }
+    let whole = run([&stream[..]].into_iter());
+    assert_eq!(whole.last().map(String::as_str), Some("last None"));
+    assert_eq!(run(stream.chunks(usize::from(size) + 1)), whole);
+});

@@ -1,0 +1,60 @@
+//! The log of a server: what is logged, where to, and that panics are.
+//! It knows nothing of what is served.
+
+use std::any::Any;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::path::Path;
+use std::sync::Mutex;
+use std::{io, panic, thread};
+
+use tracing::{debug, error, trace};
+use tracing_subscriber::EnvFilter;
+
+mod file;
+
+use file::LogFile;
+
+/// What is logged unless something else is asked for.
+const LOG: &str = "warn,taper=info";
+
+/// Starts the log, and what could not be done as it was asked for. stdout is the protocol's, so it goes to a file or stderr.
+pub(super) fn start(filter: Option<String>, file: Option<&Path>) -> Vec<String> {
+    let mut problems = Vec::new();
+    let filter = filter.or_else(|| std::env::var("TAPER_LOG").ok()).filter(|filter| !filter.is_empty());
+    let filter = EnvFilter::try_new(filter.as_deref().unwrap_or(LOG)).unwrap_or_else(|problem| {
+        problems.push(format!("the log level is not understood: {problem}"));
+        EnvFilter::new(LOG)
+    });
+    let file = file.and_then(|path| match LogFile::open(path) {
+        Ok(file) => Some(file),
+        Err(problem) => {
+            problems.push(format!("cannot log to {}: {problem}; the log goes to stderr", path.display()));
+            None
+        }
+    });
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
+    // An error means that a log has been started already.
+    let _ = match file {
+        Some(file) => log.with_writer(Mutex::new(file)).try_init(),
+        None => log.with_writer(io::stderr).try_init(),
+    };
+    panic::set_hook(Box::new(|panic| log_panic(panic.location(), panic.payload())));
+    problems
+}
+
+/// Logs a panic. What it says may quote code, a string that was cut in the wrong place for instance, unless it was written
+/// as it is.
+fn log_panic(location: Option<&panic::Location<'_>>, payload: &(dyn Any + Send)) {
+    let thread = thread::current();
+    let thread = thread.name().unwrap_or("a thread without a name");
+    let location = location.map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+    let message = payload.downcast_ref::<&'static str>().copied();
+    error!(thread, location, message, "panic");
+    if let Some(message) = payload.downcast_ref::<String>() {
+        trace!(thread, message, "panic");
+    }
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        debug!(%backtrace, "panic");
+    }
+}

@@ -1,0 +1,223 @@
+//! A file to log to: private, bounded, and shared by all servers that are told to log there.
+//! It knows nothing of what is logged.
+//!
+//! Each line is one append, so that lines of several processes never mix. Whoever finds the file too long renames it under a
+//! lock on it and begins a new one; the others find that out when they write to the old one next.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// Bytes of the file at most, but for the last line.
+const LIMIT: u64 = 10 << 20;
+
+/// The file.
+#[derive(Debug)]
+pub(super) struct LogFile {
+    path: PathBuf,
+    file: File,
+    limit: u64,
+}
+
+impl LogFile {
+    /// Opens or creates the file.
+    ///
+    /// # Errors
+    /// There is something else than a plain file, it cannot be made private, or the system refuses.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), file: open(path)?, limit: LIMIT })
+    }
+
+    /// Puts a file that is too long aside, unless another process just has.
+    fn turn_over(&mut self) -> io::Result<()> {
+        match self.file.try_lock() {
+            // Another process is at it: until it is done, this one goes on with the old file.
+            Err(TryLockError::WouldBlock) => return Ok(()),
+            // Without locks, two servers that do this in the same moment may lose an older file.
+            Ok(()) | Err(TryLockError::Error(_)) => {}
+        }
+        let is_current = fs::symlink_metadata(&self.path).is_ok_and(|it| it.len() > self.limit);
+        if is_current && fs::rename(&self.path, older(&self.path)).is_err() {
+            // It must not grow for ever: what cannot be kept is given up.
+            self.file.set_len(0)?;
+        }
+        // With the file that it is on, the lock goes.
+        self.file = open(&self.path)?;
+        Ok(())
+    }
+}
+
+impl Write for LogFile {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.file.metadata().is_ok_and(|it| it.len() > self.limit) {
+            // In the worst case the old one goes on.
+            let _ = self.turn_over();
+        }
+        self.file.write(line)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Where the older part of a log is kept.
+fn older(path: &Path) -> PathBuf {
+    let mut older = path.as_os_str().to_owned();
+    older.push(".old");
+    older.into()
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    match fs::symlink_metadata(path) {
+        Ok(found) => check(&found)?,
+        Err(problem) if problem.kind() == io::ErrorKind::NotFound => {}
+        Err(problem) => return Err(problem),
+    }
+    let mut options = OpenOptions::new();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        // A link or a pipe that has come meanwhile is neither followed nor waited for.
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+        options.mode(0o600).custom_flags(flags.bits().cast_signed());
+    }
+    let file = options.open(path)?;
+    let found = file.metadata()?;
+    check(&found)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = found.permissions().mode();
+        if mode & 0o077 != 0 {
+            file.set_permissions(fs::Permissions::from_mode(mode & 0o700)).map_err(|problem| {
+                io::Error::other(format!("others can read it, and that cannot be changed ({problem})"))
+            })?;
+        }
+    }
+    Ok(file)
+}
+
+/// Only a plain file can be logged to.
+fn check(found: &fs::Metadata) -> io::Result<()> {
+    let what = match found.file_type() {
+        kind if kind.is_file() => return Ok(()),
+        kind if kind.is_dir() => "a folder",
+        kind if kind.is_symlink() => "a link",
+        _ => "no plain file, but a pipe or a device",
+    };
+    Err(io::Error::other(format!("it is {what}; name a file, which may be a new one")))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn small(path: &Path) -> LogFile {
+        LogFile { limit: 1000, ..LogFile::open(path).unwrap() }
+    }
+
+    #[test]
+    fn a_file_that_is_too_long_is_kept_aside_and_the_one_before_it_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut log = small(&path);
+        for number in 0..1000 {
+            writeln!(log, "{number:09}").unwrap();
+        }
+        let (new, old) = (fs::read_to_string(&path).unwrap(), fs::read_to_string(older(&path)).unwrap());
+        assert!(new.len() <= 1010 && (1000..=1010).contains(&old.len()), "{} {}", new.len(), old.len());
+        assert!(new.ends_with("000000999\n"), "the newest is there: {new}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn several_writers_lose_and_mix_no_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        // As each process has it: opened on its own.
+        let mut logs: Vec<LogFile> =
+            (0..4).map(|_| LogFile { limit: 40_000, ..LogFile::open(&path).unwrap() }).collect();
+        std::thread::scope(|scope| {
+            for (writer, log) in logs.iter_mut().enumerate() {
+                scope.spawn(move || {
+                    for number in 0..1000 {
+                        log.write_all(format!("{writer} {number:016}\n").as_bytes()).unwrap();
+                    }
+                });
+            }
+        });
+        // 76 KB in two files of 40 KB at least.
+        let all = [older(&path), path].map(|path| fs::read_to_string(path).unwrap()).concat();
+        let mut lines: Vec<&str> = all.lines().collect();
+        lines.sort_unstable();
+        let mut expected: Vec<String> =
+            (0..4).flat_map(|writer| (0..1000).map(move |number| format!("{writer} {number:016}"))).collect();
+        expected.sort_unstable();
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn what_cannot_be_renamed_is_emptied() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        fs::create_dir_all(older(&path).join("full")).unwrap();
+        let mut log = small(&path);
+        for number in 0..1000 {
+            writeln!(log, "{number:09}").unwrap();
+        }
+        assert!(fs::metadata(&path).unwrap().len() <= 1010);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn it_is_private_from_the_beginning_and_becomes_so() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let (new, open) = (folder.path().join("new"), folder.path().join("open"));
+        fs::write(&open, "before\n").unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o666)).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        for path in [&new, &open] {
+            LogFile::open(path).unwrap().write_all(b"line\n").unwrap();
+            assert_eq!(mode(path), 0o600, "{}", path.display());
+        }
+        assert_eq!(fs::read_to_string(&open).unwrap(), "before\nline\n");
+        let mut log = LogFile { limit: 1, ..LogFile::open(&new).unwrap() };
+        log.write_all(b"line\n").unwrap();
+        assert_eq!(mode(&new), 0o600, "a new one as well");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_is_no_plain_file_is_refused_in_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("file"), "").unwrap();
+        std::os::unix::fs::symlink(at("file"), at("link")).unwrap();
+        std::os::unix::fs::symlink(at("nothing"), at("dangling")).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            at("pipe"),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_raw_mode(0o600),
+            0,
+        )
+        .unwrap();
+        for (path, told) in [
+            (folder.path().to_owned(), "a folder"),
+            (at("link"), "a link"),
+            (at("dangling"), "a link"),
+            (at("pipe"), "a pipe"),
+            (PathBuf::from("/dev/null"), "a device"),
+            (at("file").join("below"), ""),
+            (at("no/such/folder"), ""),
+            (PathBuf::new(), ""),
+        ] {
+            let problem = LogFile::open(&path).unwrap_err().to_string();
+            assert!(problem.contains(told), "{}: {problem}", path.display());
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Threads that must not end unnoticed: whoever supervises them is told when one panics.
+//! It knows nothing of what the threads do, or of what is done about it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::{fmt, io, thread};
+
+/// Told the name of the thread.
+type Alarm = dyn Fn(&'static str) + Send + Sync;
+
+/// Starts threads, and says when one panics.
+#[derive(Clone)]
+pub struct Supervisor {
+    alarm: Arc<Alarm>,
+}
+
+impl fmt::Debug for Supervisor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Supervisor").finish_non_exhaustive()
+    }
+}
+
+impl Supervisor {
+    /// Calls `alarm` with the name of a thread that panics, on that thread.
+    pub fn new(alarm: impl Fn(&'static str) + Send + Sync + 'static) -> Self {
+        Self { alarm: Arc::new(alarm) }
+    }
+
+    /// Starts a thread.
+    ///
+    /// # Errors
+    /// The system gives no more threads; the message says what to do about it.
+    pub fn spawn(&self, name: &'static str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let alarm = Arc::clone(&self.alarm);
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
+            if catch_unwind(AssertUnwindSafe(body)).is_err() {
+                alarm(name);
+            }
+        });
+        thread.map(drop).map_err(|problem| no_thread(name, &problem))
+    }
+}
+
+/// Why a thread could not be started, and the remedy.
+pub fn no_thread(name: &str, problem: &io::Error) -> io::Error {
+    io::Error::other(format!(
+        "the system gives no thread for the {name} ({problem}); allow more processes and threads (`ulimit -u`, a container's \
+         `pids.max`)"
+    ))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_that_panics_is_reported_by_name_and_one_that_ends_is_not() {
+        let (sender, alarms) = mpsc::channel();
+        let supervisor = Supervisor::new(move |name| sender.send(name).unwrap());
+        supervisor.spawn("quiet", || ()).unwrap();
+        supervisor.spawn("loud", || panic!("on purpose")).unwrap();
+        drop(supervisor);
+        // Once both have ended there is nobody left to report anything.
+        assert_eq!(alarms.iter().collect::<Vec<_>>(), ["loud"]);
+    }
+
+    #[test]
+    fn no_thread_is_a_sentence_with_a_remedy() {
+        let text = no_thread("session", &io::Error::from(io::ErrorKind::WouldBlock)).to_string();
+        assert!(text.contains("the session (") && text.contains("pids.max"), "{text}");
+    }
+}
