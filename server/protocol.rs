@@ -2,7 +2,8 @@
 //! It keeps no state but counts, and knows nothing of what the documents contain.
 //!
 //! The way of a message: [`input`] (a thread) frames and bounds it, tower-lsp parses it, [`front`] hands it to the
-//! session in arrival order, [`messages`], [`notebooks`] and [`commands`] read and write it, [`uri`] says which documents it is about; [`notices`] goes the other way, with the
+//! session in arrival order, [`messages`], [`notebooks`] and [`commands`] read and write it, [`uri`] says which document it is about; [`notices`] goes
+//! the other way, with the
 //! [`status`] for a status line; [`options`] are what the editor sets, [`tally`] counts what one server answered, and
 //! [`statistics`] what became of it, in [`counts`] that the [`ledger`] keeps. [`client`] is the other end of the pipes,
 //! for measuring; [`tasks`] are the files that it is measured with, [`answers`] the file that keeps

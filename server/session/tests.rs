@@ -311,7 +311,7 @@ fn a_generation_that_agrees_answers_the_newest_of_several_keys() {
 }
 
 #[test]
-fn who_asks_with_a_key_is_waited_for_longer_than_who_types_and_no_longer_than_the_answer_takes() {
+fn an_explicit_question_is_answered_when_it_is_complete_also_after_the_latency_budget() {
     let mut stage = Stage::within(Duration::ZERO, Idle::Off, false);
     assert_eq!(answer(stage.ask()), Answer::Nothing);
     let person = stage.ask_as(URI, 4, Trigger::Invoked, false);
@@ -331,7 +331,7 @@ fn who_asks_with_a_key_is_waited_for_longer_than_who_types_and_no_longer_than_th
 }
 
 #[test]
-fn who_asks_with_a_key_is_shown_a_part_at_once_where_more_can_be_shown_later() {
+fn an_explicit_question_of_a_client_that_refreshes_is_answered_early() {
     let stage = Stage::within(Duration::ZERO, Idle::Off, true);
     let person = stage.ask_as(URI, 4, Trigger::Invoked, false);
     stage.begins("x = ");
