@@ -1,6 +1,5 @@
 //! Explicit requests, which have a budget of their own, from end to end.
 //! It knows nothing of any model: the engine is scripted.
-#![expect(clippy::unwrap_used, reason = "a test may")]
 
 use serde_json::{Value, json};
 
