@@ -11,6 +11,8 @@ use super::*;
 use crate::suggest::{Idle, Trigger};
 use crate::text::Position;
 
+mod explicit;
+
 const URI: &str = "file:///a";
 const OTHER: &str = "file:///b";
 /// How long anything that must come may take, on a busy machine too.
@@ -308,40 +310,6 @@ fn a_generation_that_agrees_answers_the_newest_of_several_keys() {
     }
     shows(fourth, " 1");
     stage.begins("x = foo(a, b) + 1");
-}
-
-#[test]
-fn an_explicit_question_is_answered_when_it_is_complete_also_after_the_latency_budget() {
-    let mut stage = Stage::within(Duration::ZERO, Idle::Off, false);
-    assert_eq!(answer(stage.ask()), Answer::Nothing);
-    let person = stage.ask_as(URI, 4, Trigger::Invoked, false);
-    stage.begins("x = ");
-    stage.says("fo", true);
-    // A key ends that at once.
-    stage.change(4, "b");
-    assert_eq!(answer(person), Answer::Superseded);
-    stage.says("o", true);
-    stage.ends();
-    let person = stage.ask_as(OTHER, 4, Trigger::Invoked, false);
-    stage.begins("x = ");
-    stage.says("foo", true);
-    stage.says("(a)", true);
-    stage.ends();
-    shows(person, "foo(a)");
-}
-
-#[test]
-fn an_explicit_question_of_a_client_that_refreshes_is_answered_early() {
-    let stage = Stage::within(Duration::ZERO, Idle::Off, true);
-    let person = stage.ask_as(URI, 4, Trigger::Invoked, false);
-    stage.begins("x = ");
-    stage.says("fo", true);
-    stage.says("o(a, ", true);
-    shows(person, "foo(a,");
-    stage.says("b)", true);
-    stage.ends();
-    assert!(matches!(stage.notices.recv_timeout(PATIENCE).unwrap(), Notice::Grown(_)));
-    shows(stage.ask(), "foo(a, b)");
 }
 
 #[test]
