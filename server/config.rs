@@ -32,7 +32,7 @@ pub struct Settings {
     pub disabled_languages: Vec<String>,
     /// From the arrival of a question to its answer, at most.
     pub latency_budget: Duration,
-    /// The same for a question that a person asks with a key, where that is longer.
+    /// The same for an explicit question, if that is longer.
     pub explicit_budget: Duration,
     /// From the arrival of a question to an answer with a part, where the editor comes back for the rest.
     pub early_answer: Duration,

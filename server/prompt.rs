@@ -52,7 +52,7 @@ pub const BYTES_PER_TOKEN: usize = 3;
 /// Tokens that the header may cost: a path longer than this is cut at the front.
 const HEADER_TOKENS: usize = 48;
 
-/// Of a longer path only the end is looked at, in bytes.
+/// Bytes of a path that are used: its end.
 const LONGEST_PATH: usize = 1024;
 
 /// The anchor moves in steps of this many lines.
@@ -273,7 +273,7 @@ fn shown(path: &str) -> String {
 /// comment line. A script's `#!` line stays the first.
 fn header(profile: &Profile, tokens: &Tokens, file: &File<'_>, window: &Window) -> Vec<TokenId> {
     let mut path = shown(file.path);
-    // The text is a cell's, and not what such a file has on the disk.
+    // The text is the code of cells, not the JSON of the notebook's file.
     if let Some(name) = path.strip_suffix(".ipynb")
         && let Some(extension) = file.language.and_then(|it| it.extensions.first())
     {

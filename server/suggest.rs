@@ -58,8 +58,8 @@ pub struct Snapshot {
     pub path: String,
     /// The cursor, a byte offset into `text` at a character boundary.
     pub cursor: usize,
-    /// What the model is shown before the document as if it were one file with it: the cells before a notebook's cell.
-    /// It ends with a line end. Suggestions are trimmed and checked in the document alone.
+    /// Text that the prompt has before the document, as if both were one file: the earlier cells of a notebook. It ends with
+    /// a line end. Suggestions are trimmed and checked in the document alone.
     pub preceding: Option<Rope>,
     /// The item that is selected in the editor's completion popup, which a suggestion may only extend.
     pub selected: Option<Selected>,
@@ -393,7 +393,7 @@ fn is_unsure(cuts: &[Cut]) -> bool {
 }
 
 impl Snapshot {
-    /// The file that the model is shown of it.
+    /// The document with the text that precedes it.
     pub fn whole(&self) -> Whole<'_> {
         let Some(preceding) = &self.preceding else {
             return Whole { snapshot: self, text: Cow::Borrowed(&self.text), cursor: self.cursor };
@@ -413,7 +413,7 @@ impl Snapshot {
     }
 }
 
-/// A snapshot's file with what precedes it.
+/// A document with the text that precedes it.
 #[derive(Debug)]
 pub struct Whole<'a> {
     snapshot: &'a Snapshot,

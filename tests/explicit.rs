@@ -1,6 +1,5 @@
-//! What a person asks for with a key may take longer than what typing asks for, from end to end.
+//! Explicit requests, which have a budget of their own, from end to end.
 //! It knows nothing of any model: the engine is scripted.
-#![expect(clippy::unwrap_used, reason = "a test may")]
 
 use serde_json::{Value, json};
 
@@ -30,7 +29,7 @@ fn first(answer: &Value) -> String {
 }
 
 #[test]
-fn a_person_who_asks_gets_the_whole_where_typing_gets_a_part() {
+fn an_explicit_request_gets_the_whole_where_an_automatic_one_gets_a_part() {
     let script = slow();
     let mut client = ready(&script, json!({ "latency-budget-ms": 100, "idle-work": "off" }));
     client.open(URI, "python", "total = \n");
@@ -41,7 +40,7 @@ fn a_person_who_asks_gets_the_whole_where_typing_gets_a_part() {
 }
 
 #[test]
-fn at_its_own_budget_a_person_gets_the_best_complete_part() {
+fn at_the_explicit_budget_the_best_complete_part_is_the_answer() {
     let script = slow();
     let options = json!({ "latency-budget-ms": 10, "explicit-budget-ms": 500, "idle-work": "off" });
     let mut client = ready(&script, options);
@@ -52,7 +51,7 @@ fn at_its_own_budget_a_person_gets_the_best_complete_part() {
 }
 
 #[test]
-fn a_budget_for_persons_that_is_less_than_that_of_keys_takes_nothing_away() {
+fn an_explicit_budget_below_the_latency_budget_counts_as_the_latency_budget() {
     let script = slow();
     let options = json!({ "latency-budget-ms": 20_000, "explicit-budget-ms": 10 });
     let mut client = ready(&script, options);
@@ -62,7 +61,7 @@ fn a_budget_for_persons_that_is_less_than_that_of_keys_takes_nothing_away() {
 }
 
 #[test]
-fn a_popup_that_is_asked_for_with_a_key_is_waited_for_too() {
+fn an_explicit_popup_has_the_explicit_budget_too() {
     let script = slow();
     let mut client = Client::start(&["--stdio", "--engine", &script.written()]);
     let options = json!({ "latency-budget-ms": 100, "idle-work": "off" });
@@ -82,7 +81,7 @@ fn a_popup_that_is_asked_for_with_a_key_is_waited_for_too() {
 }
 
 #[test]
-fn who_can_be_shown_more_later_is_shown_a_part_at_once() {
+fn a_client_that_refreshes_gets_an_early_part_of_an_explicit_request() {
     let script = slow();
     let mut client = Client::start(&["--stdio", "--engine", &script.written()]);
     client.initialize(json!({
@@ -103,7 +102,7 @@ fn who_can_be_shown_more_later_is_shown_a_part_at_once() {
 }
 
 #[test]
-fn a_person_does_not_wait_for_a_pause_in_typing() {
+fn an_explicit_request_is_not_debounced() {
     let script = Script::new().when("total = ", "1");
     let mut client = ready(&script, json!({ "debounce-ms": 10_000 }));
     client.open(URI, "python", "total = \n");

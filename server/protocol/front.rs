@@ -160,7 +160,7 @@ fn locked(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
     open.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A notice with the URIs that the editor used last.
+/// A notice with the URIs that the client used last.
 fn as_written(mut notice: Notice, open: &Mutex<Open>) -> Notice {
     let written = |uri: String| locked(open).documents.written(uri);
     match &mut notice {
@@ -205,7 +205,7 @@ pub(crate) struct Beginning {
     pub(crate) counting: Statistics,
     /// What went wrong before there was an editor to tell.
     pub(crate) problems: Vec<String>,
-    /// What is open; shared with the handlers.
+    /// The open documents; shared with the handlers.
     pub(crate) open: Arc<Mutex<Open>>,
     /// Who watches the editor's process.
     pub(crate) lifeline: Lifeline,
@@ -368,7 +368,7 @@ impl Front {
                 None => return false,
             },
         }
-        // Who is told waits for the session, and the session may wait for this.
+        // Sending may block until the session has room, and the session locks this for its notices.
         drop(open);
         events.into_iter().for_each(|event| self.send(event));
         true

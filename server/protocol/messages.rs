@@ -52,7 +52,7 @@ pub(crate) struct Greeting {
     pub(crate) refresh: bool,
     /// Whether it runs a suggestion's command when that is taken, and wants to have it counted.
     pub(crate) accepted: bool,
-    /// Whether it tells of notebooks.
+    /// Whether it synchronizes notebooks.
     pub(crate) notebooks: bool,
     /// Folders of the workspace.
     pub(crate) folders: Folders,
@@ -114,7 +114,7 @@ pub(crate) fn capabilities(greeting: &Greeting) -> Value {
         "experimental": { "taper": { "refresh": true, "cursor": true } },
     });
     if greeting.notebooks {
-        // Of all kinds, with all cells: of which language a cell is may change.
+        // All notebooks and all cells: the language of a cell may change.
         capabilities["notebookDocumentSync"] =
             json!({ "notebookSelector": [{ "notebook": "*" }], "save": false });
     }
@@ -139,7 +139,7 @@ pub(crate) fn version(params: &Value) -> Option<i64> {
     params.pointer("/textDocument/version")?.as_i64()
 }
 
-/// A document as `didOpen` has it.
+/// A `TextDocumentItem`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TextDocument {
     pub(crate) uri: String,
@@ -149,7 +149,7 @@ pub(crate) struct TextDocument {
 }
 
 impl TextDocument {
-    /// Reads a `TextDocumentItem`; its text is taken out, for it may be long.
+    /// Reads an item and moves its text out, which may be long.
     pub(crate) fn take(item: &mut Value) -> Option<Self> {
         let uri = item.get("uri")?.as_str()?.to_owned();
         let version = item.get("version").and_then(Value::as_i64);
@@ -161,7 +161,7 @@ impl TextDocument {
     }
 }
 
-/// The changes of a document, from the list that a message has of them; `None` if any of them cannot be read.
+/// Reads a list of `TextDocumentContentChangeEvent`; `None` if any of them cannot be read.
 pub(crate) fn changes(list: Option<&mut Value>) -> Option<Vec<Change>> {
     let Value::Array(changes) = list?.take() else { return None };
     let read = |mut change: Value| {
@@ -177,7 +177,7 @@ pub(crate) fn changes(list: Option<&mut Value>) -> Option<Vec<Change>> {
     changes.into_iter().map(read).collect()
 }
 
-/// The paths of the folders that came to the workspace, and of those that left it.
+/// The paths of the added and of the removed workspace folders.
 pub(crate) fn folders(params: &Value) -> (Vec<String>, Vec<String>) {
     let paths = |name: &str| {
         let folders = params.pointer(&format!("/event/{name}")).and_then(Value::as_array);

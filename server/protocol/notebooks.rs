@@ -1,8 +1,8 @@
-//! `notebookDocument/…`: the messages about notebooks and their cells, read as what happens to a session.
+//! `notebookDocument/…`: reads the messages about notebooks and their cells as events for the session.
 //! It knows nothing of what the session does with the order of cells.
 //!
-//! A client without them (VS Code before its language client knew them, or one whose server is asked for text documents
-//! only) opens each cell as a document; where its URI says of which notebook it is, that is told as well.
+//! A client without these messages opens each cell as a text document. If the cell's URI names its notebook, the session is
+//! told that too.
 
 use serde_json::Value;
 use tracing::warn;
@@ -11,21 +11,21 @@ use crate::protocol::messages::{self, TextDocument};
 use crate::protocol::uri::{self, Folders, OpenDocuments};
 use crate::session::{Cell, Event, NotebookChange, Opening};
 
-/// The kind of a cell that holds code.
+/// `NotebookCellKind.Code`.
 const CODE: i64 = 2;
-/// The scheme of VS Code's cells.
+/// The scheme of cells in VS Code.
 const CELL: &str = "vscode-notebook-cell:";
 
-/// What is open, as the editor names it.
+/// The open documents and notebooks.
 #[derive(Debug, Default)]
 pub(crate) struct Open {
-    /// Text documents, cells of notebooks among them.
+    /// Text documents, including cells.
     pub(crate) documents: OpenDocuments,
     notebooks: OpenDocuments,
 }
 
 impl Open {
-    /// What it means that a text document is opened.
+    /// The events for an opened text document.
     pub(crate) fn document(&mut self, document: TextDocument, folders: &Folders) -> Vec<Event> {
         let cell = document.uri.get(..CELL.len()).filter(|it| it.eq_ignore_ascii_case(CELL));
         let cell = cell.and_then(|_| document.uri.split_once('#'));
@@ -46,8 +46,8 @@ impl Open {
         Event::Opened(Opening { uri, path, root, language_id, version, text })
     }
 
-    /// What a message about a notebook means; `None` if it is about something else. What cannot be read of it costs the
-    /// order of the cells, or the text of one.
+    /// The events for a notification about a notebook; `None` for any other notification. An unreadable part costs the order
+    /// of the cells, or the text of one cell, and nothing else.
     pub(crate) fn notebook(
         &mut self,
         method: &str,
@@ -86,7 +86,7 @@ impl Open {
 
     fn change(&mut self, uri: &str, cells: &mut Value, folders: &Folders, events: &mut Vec<Event>) {
         if let Some(structure) = cells.get_mut("structure").filter(|it| !it.is_null()) {
-            // A cell whose language changes is closed and opened in one message.
+            // When the language of a cell changes, one message closes and opens it.
             self.close_all(structure.get("didClose"), events);
             self.open_all(structure.get_mut("didOpen"), folders, events);
             let change = self.splice(structure.get("array")).unwrap_or_else(|| {
@@ -122,7 +122,7 @@ impl Open {
         Some(NotebookChange::Spliced { at: number("start")?, deleted: number("deleteCount")?, cells })
     }
 
-    /// `None` if any of them cannot be read.
+    /// `None` if any cell cannot be read.
     fn cells(&self, cells: Option<&Value>) -> Option<Vec<Cell>> {
         let read = |cell: &Value| {
             let uri = cell.get("document")?.as_str()?.to_owned();

@@ -4,16 +4,16 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// A longer path is no file's: nothing on the disk is looked at for it, and it is compared as it is.
+/// Longer paths are not looked up on the disk, and are compared byte by byte.
 const LONGEST_PATH: usize = 4096;
 
-/// A URI taken apart; its path is decoded, with `/`.
+/// The parts of a URI, decoded.
 struct Parts {
     /// In lower case.
     scheme: String,
     /// In lower case; empty for this machine.
     authority: String,
-    /// Everything behind that, query and fragment included where they are part of the name.
+    /// The rest, with `/`. It includes the query and the fragment.
     path: Vec<u8>,
 }
 
@@ -23,7 +23,7 @@ impl Parts {
         let (scheme, rest) = uri.split_once(':')?;
         let scheme = scheme.to_ascii_lowercase();
         if scheme != "file" {
-            // What an escape of these means is the scheme's business.
+            // In another scheme these characters may mean something else when they are escaped.
             let path = decode(rest.as_bytes(), b"/?#%");
             return Some(Self { scheme, authority: String::new(), path });
         }
@@ -32,7 +32,7 @@ impl Parts {
             None => ("", rest),
         };
         let path = decode(path.as_bytes(), b"");
-        // `file://C:/a.py` lacks a slash.
+        // `file://C:/a.py`, with a missing slash.
         let drive = decode(authority.as_bytes(), b"");
         if let [letter, b':'] = drive[..]
             && letter.is_ascii_alphabetic()
@@ -46,7 +46,7 @@ impl Parts {
     }
 }
 
-/// The path of a file without empty parts and dots, a drive in lower case.
+/// The path of a file without empty segments and dot segments, with a drive letter in lower case.
 fn plain(path: &[u8]) -> Vec<u8> {
     if path.len() > LONGEST_PATH {
         return path.to_owned();
@@ -55,7 +55,7 @@ fn plain(path: &[u8]) -> Vec<u8> {
     let mut parts: Vec<Vec<u8>> = Vec::new();
     for part in path.split(|&byte| byte == b'/' || is_drive && byte == b'\\') {
         let trimmed = if is_drive && !matches!(part, b"." | b"..") {
-            // Windows does not see them.
+            // Windows ignores trailing dots and blanks.
             &part[..part.len() - part.iter().rev().take_while(|&&byte| matches!(byte, b'.' | b' ')).count()]
         } else {
             part
@@ -63,7 +63,7 @@ fn plain(path: &[u8]) -> Vec<u8> {
         match trimmed {
             b"" | b"." => {}
             b".." => {
-                // A drive stays.
+                // Never above the drive.
                 if !(parts.len() == 1 && is_drive) {
                     parts.pop();
                 }
@@ -84,7 +84,8 @@ fn plain(path: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// Decodes `%20`; what is no valid escape, or stands for one of `kept`, stays as it is, its digits in upper case.
+/// Decodes escapes such as `%20`. Invalid escapes stay as they are; escapes of the characters in `kept` stay, with their digits
+/// in upper case.
 fn decode(text: &[u8], kept: &[u8]) -> Vec<u8> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|it| u8::try_from(it).ok());
     let mut bytes = Vec::with_capacity(text.len());
@@ -129,7 +130,7 @@ pub(crate) fn path_of(uri: &str) -> String {
     String::from_utf8(decode(path.as_bytes(), b"")).unwrap_or_else(|_| path.to_owned())
 }
 
-/// A file's URI without query and fragment. A `#` in the name of a folder, which some editors do not escape, is none.
+/// A file's URI without query and fragment. Some editors do not escape a `#` in the name of a folder: that starts no fragment.
 fn without_fragment(uri: &str) -> &str {
     match uri.find(['?', '#']) {
         Some(at) if !uri[at..].contains('/') => &uri[..at],
@@ -137,7 +138,7 @@ fn without_fragment(uri: &str) -> &str {
     }
 }
 
-/// The path of a file on this machine; `None` for all else.
+/// The path of a file on this machine; `None` for other URIs.
 fn file(uri: &str) -> Option<PathBuf> {
     let Parts { scheme, authority, .. } = Parts::of(uri)?;
     let path = PathBuf::from(path_of(uri));
@@ -145,7 +146,7 @@ fn file(uri: &str) -> Option<PathBuf> {
     (is_here && path.as_os_str().len() <= LONGEST_PATH).then_some(path)
 }
 
-/// A path without symbolic links, as far as it exists.
+/// Resolves symbolic links in the part of a path that exists.
 fn real(path: &Path) -> PathBuf {
     let mut rest = Vec::new();
     let mut above = path;
@@ -160,7 +161,7 @@ fn real(path: &Path) -> PathBuf {
     }
 }
 
-/// `C:\a` where Windows says `\\?\C:\a`.
+/// `C:\a` instead of the `\\?\C:\a` that Windows returns.
 fn undecorated(path: PathBuf) -> PathBuf {
     let plain = path.to_str().and_then(|it| it.strip_prefix(r"\\?\")).map(str::to_owned);
     match plain {
@@ -169,23 +170,23 @@ fn undecorated(path: PathBuf) -> PathBuf {
     }
 }
 
-/// A path with `/`; `None` where it is not text.
+/// A path with `/`; `None` if it is not Unicode.
 fn slashed(path: &Path) -> Option<String> {
     let path = path.to_str()?;
     Some(if cfg!(windows) { path.replace('\\', "/") } else { path.to_owned() })
 }
 
-/// What lies in a folder, relative to it.
+/// `path` relative to `folder`, if it is inside.
 fn inside<'p>(folder: &str, path: &'p str) -> Option<&'p str> {
     path.strip_prefix(folder)?.strip_prefix('/').filter(|inside| !inside.is_empty())
 }
 
-/// A folder of the workspace; neither path has a slash at its end.
+/// A workspace folder. Neither path has a trailing slash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Folder {
-    /// Its path as the editor writes it.
+    /// The path in the client's URI.
     written: String,
-    /// Its path without symbolic links.
+    /// The same with symbolic links resolved.
     real: String,
 }
 
@@ -198,13 +199,13 @@ impl Folder {
     }
 }
 
-/// A folder with the slash that its path needs: `/`, `C:/`.
+/// Adds the slash that the path of a root needs: `/`, `C:/`.
 fn rooted(folder: &str) -> String {
     let is_drive = folder.len() == 2 && folder.ends_with(':');
     if folder.is_empty() || is_drive { format!("{folder}/") } else { folder.to_owned() }
 }
 
-/// The folders of the workspace.
+/// The workspace folders.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Folders {
     /// The longest first.
@@ -219,7 +220,7 @@ impl Folders {
         folders
     }
 
-    /// Adds one.
+    /// Adds a folder.
     pub(crate) fn add(&mut self, path: String) {
         let folder = Folder::new(path);
         if !self.all.contains(&folder) {
@@ -228,7 +229,7 @@ impl Folders {
         self.all.sort_by_key(|it| std::cmp::Reverse(it.written.len()));
     }
 
-    /// Takes one away.
+    /// Removes a folder.
     pub(crate) fn remove(&mut self, path: String) {
         let folder = Folder::new(path);
         self.all.retain(|it| it.written != folder.written && it.real != folder.real);
@@ -237,8 +238,7 @@ impl Folders {
     /// A document's workspace folder, if it is a file in one, and the path that the model is shown for it: relative to
     /// that folder, else its name.
     ///
-    /// Both are without symbolic links where that leads into a folder, so that a file is the same file whether the
-    /// editor comes to it by a link or not.
+    /// Symbolic links are resolved if the file is then inside a folder: a file has one path, however the client reached it.
     pub(crate) fn located(&self, uri: &str) -> (Option<PathBuf>, String) {
         let path = path_of(uri);
         let file = file(uri);
@@ -249,39 +249,39 @@ impl Folders {
             }
         }
         match self.all.iter().find_map(|it| Some((it, inside(&it.written, &path)?))) {
-            // Not on this machine, or on no disk, there is nothing around it to be read.
+            // Only a file on this machine has other files around it.
             Some((folder, inside)) => (file.map(|_| rooted(&folder.real).into()), inside.to_owned()),
             None => (None, path.rsplit('/').next().unwrap_or_default().to_owned()),
         }
     }
 }
 
-/// The documents that are open, by the URI that each was opened with: that is its name inside taper.
+/// The open documents by name. A document's name is the URI that it was opened with; the session knows no other.
 ///
-/// Editors write the URI of one document in several ways, and reach one file by several paths. A message is about the
-/// document that was opened with this very URI; else about one whose URI means the same; else about one that is the same
-/// file. Two that are open at once under different URIs stay two: the editor has a text for each.
+/// Clients spell the URI of one document in several ways, and reach one file by several paths. A URI in a message names the
+/// document that was opened with exactly this URI, else one whose URI means the same, else one that is the same file. Two
+/// documents that are open under different URIs stay two, because the client has a text for each.
 #[derive(Debug, Default)]
 pub(crate) struct OpenDocuments {
     all: HashMap<String, Opened>,
-    /// Counts openings.
+    /// Number of documents opened so far.
     opened: u64,
 }
 
 #[derive(Debug)]
 struct Opened {
-    /// The same for all URIs that mean the same.
+    /// Equal for all URIs that mean the same.
     meaning: Vec<u8>,
-    /// Without symbolic links, if it is a file here.
+    /// The path with symbolic links resolved, if this is a file on this machine.
     file: Option<PathBuf>,
-    /// The later the higher.
+    /// The order of opening.
     number: u64,
-    /// Its URI as the last request wrote it, where that was another.
+    /// The URI in the last request, if it differs from the name.
     asked_as: Option<String>,
 }
 
 impl OpenDocuments {
-    /// A document is opened; its name.
+    /// Adds an opened document; returns its name.
     pub(crate) fn open(&mut self, uri: String) -> String {
         self.opened += 1;
         let file = file(&uri).as_deref().map(real);
@@ -290,7 +290,7 @@ impl OpenDocuments {
         uri
     }
 
-    /// The name of the document that a URI means; the URI itself if none is open.
+    /// The name of the open document that a URI means; the URI itself if there is none.
     pub(crate) fn name(&self, uri: String) -> String {
         if self.all.contains_key(&uri) {
             return uri;
@@ -307,7 +307,7 @@ impl OpenDocuments {
         latest(&|it| it.meaning == meaning).or_else(same_file).unwrap_or(uri)
     }
 
-    /// [`Self::name`] for a request: what taper says of the document later is said under this URI.
+    /// [`Self::name`] for a request. Later notifications about the document use this URI.
     pub(crate) fn name_for_request(&mut self, uri: String) -> String {
         let name = self.name(uri.clone());
         if let Some(opened) = self.all.get_mut(&name) {
@@ -316,20 +316,20 @@ impl OpenDocuments {
         name
     }
 
-    /// The document that a URI means is closed; its name.
+    /// Removes the document that a URI means; returns its name.
     pub(crate) fn close(&mut self, uri: String) -> String {
         let name = self.name(uri);
         self.all.remove(&name);
         name
     }
 
-    /// The URI of a document as the editor wrote it when it last asked for something.
+    /// The URI that the last request used for a document.
     pub(crate) fn written(&self, name: String) -> String {
         self.all.get(&name).and_then(|it| it.asked_as.clone()).unwrap_or(name)
     }
 }
 
-/// What a URI means: the same text for all that mean the same.
+/// A URI in normal form: equal for all URIs that mean the same.
 pub(crate) fn meant(uri: &str) -> String {
     String::from_utf8_lossy(&meaning(uri)).into_owned()
 }

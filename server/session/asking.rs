@@ -217,7 +217,7 @@ impl State {
         let early = self.refreshes && known.is_none();
         let early = early.then(|| arrived + self.settings.early_answer);
         let usual = arrived + self.settings.latency_budget;
-        // Where the first is known, there is nothing to be patient for but others.
+        // If the first suggestion is known, only the alternatives are missing.
         let patient = trigger == Trigger::Invoked && known.is_none();
         let latest = if patient { usual.max(arrived + self.settings.explicit_budget) } else { usual };
         let due = Due { arrived, early, usual, latest };

@@ -16,8 +16,8 @@ impl Completer {
     /// Looks for candidates beside what the model just said for a question, if that is a person's, and keeps them for
     /// the answer and for the next question. Returns what is to be shown first.
     ///
-    /// The first is there already, should the time of any key's question come: it is shown then with what else is complete.
-    /// A newer question ends this.
+    /// The first is complete. It is shown with the others that are complete after `latency-budget-ms` at the latest. A newer
+    /// question ends this.
     pub(super) fn look_further(
         &self,
         resident: &mut Resident,

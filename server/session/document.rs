@@ -100,7 +100,7 @@ pub(crate) struct Document {
 impl Document {
     pub(crate) fn open(opening: Opening) -> Self {
         let Opening { uri: _, path, root, language_id, version, text } = opening;
-        // A notebook's cell is in its own language, and not in that of the file on the disk.
+        // The cells of a notebook are not in the language of the notebook's file, which is JSON.
         let is_cell = path.ends_with(".ipynb") && !language_id.is_empty();
         let by_path = || taper_grammars::by_path(std::path::Path::new(&path)).filter(|_| !is_cell);
         let language = taper_grammars::by_id(&language_id).or_else(by_path);

@@ -44,11 +44,11 @@ pub enum Event {
         /// The document.
         uri: String,
     },
-    /// Documents are cells of a notebook.
+    /// The cells of a notebook changed.
     Notebook {
         /// The notebook.
         uri: String,
-        /// What is known of its cells now.
+        /// How they changed.
         change: NotebookChange,
     },
     /// The settings changed.

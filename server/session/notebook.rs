@@ -1,9 +1,8 @@
-//! Notebooks: which cells each has, in which order, and what comes before a cell as if it were one file with it.
-//! It knows nothing of messages, nor of what is made of that text.
+//! Notebooks: the order of their cells, and the text that precedes a cell as if the notebook were one file.
+//! It knows nothing of messages or prompts.
 //!
-//! The cells before a cell that hold code in its language are in the prompt, each on lines of its own. Other languages,
-//! words in Markdown and later cells are not: what is written below a cell was often tried before it, and the end of a
-//! cell is the end of what is written. What a cell says changes with what stands before it, and with nothing else.
+//! The preceding text has the earlier code cells in the same language. Markdown and other languages are left out. So are
+//! later cells: they are often older attempts, and a prompt that ends with the cell does not change when they do.
 
 use std::collections::HashMap;
 
@@ -12,7 +11,7 @@ use crate::suggest::Snapshot;
 use crate::suggest::reuse::Cache;
 use crate::text::{Rope, lines};
 
-/// Bytes before a cell that are put together, those that are nearest: more than any prompt has.
+/// Bytes of preceding text, the nearest; more than fit into a prompt.
 const MOST: usize = 512 << 10;
 
 /// A cell of a notebook.
@@ -20,34 +19,34 @@ const MOST: usize = 512 << 10;
 pub struct Cell {
     /// Its document.
     pub uri: String,
-    /// Whether it holds code, rather than words.
+    /// Whether it holds code rather than Markdown.
     pub is_code: bool,
 }
 
-/// What is known of a notebook's cells.
+/// A change to the cells of a notebook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotebookChange {
-    /// It has these.
+    /// The notebook was opened with these cells.
     Opened(Vec<Cell>),
-    /// Some were put in the place of others.
+    /// Some cells were replaced.
     Spliced {
-        /// Before the cell of this number.
+        /// Index of the first replaced cell.
         at: usize,
-        /// So many went.
+        /// Number of removed cells.
         deleted: usize,
-        /// These came.
+        /// Inserted cells.
         cells: Vec<Cell>,
     },
-    /// Whether cells hold code.
+    /// The kinds of cells changed.
     Kinds(Vec<Cell>),
-    /// A document is a cell of it, and of its place nothing is known but how it compares with those of other cells.
+    /// A document is a cell of this notebook. Only its rank among the cells is known.
     Joined {
         /// The document.
         cell: String,
-        /// Its place: cells stand in the order of these.
+        /// Cells are sorted by rank.
         rank: String,
     },
-    /// It is closed, or nothing is known of its cells any more.
+    /// The notebook was closed, or the order of its cells was lost.
     Closed,
 }
 
@@ -55,7 +54,7 @@ pub enum NotebookChange {
 #[derive(Debug, Default)]
 struct Notebook {
     cells: Vec<Cell>,
-    /// Where cells joined one by one, their places.
+    /// The ranks of the cells, if they joined one by one.
     ranks: Vec<String>,
 }
 
@@ -63,12 +62,12 @@ struct Notebook {
 #[derive(Debug, Default)]
 pub(super) struct Notebooks {
     all: HashMap<String, Notebook>,
-    /// What comes before the cell that was asked about last.
+    /// The preceding text of the last requested cell.
     joined: Option<(String, Option<Rope>)>,
 }
 
 impl Notebooks {
-    /// Takes note of a change; the cells that it may concern.
+    /// Applies a change; returns the cells whose preceding text may differ.
     fn change(&mut self, uri: &str, change: NotebookChange) -> Vec<String> {
         self.joined = None;
         let mut concerned = match &change {
@@ -77,7 +76,7 @@ impl Notebooks {
         };
         match change {
             NotebookChange::Opened(cells) => {
-                // Each is where it was said to be last.
+                // A cell belongs to one notebook.
                 cells.iter().for_each(|cell| self.leave(&cell.uri));
                 self.all.insert(uri.to_owned(), Notebook { cells, ranks: Vec::new() });
             }
@@ -117,7 +116,7 @@ impl Notebooks {
         self.all.get(uri).into_iter().flat_map(|it| &it.cells).map(|cell| cell.uri.clone()).collect()
     }
 
-    /// A document is closed: where cells join one by one, that is how they leave.
+    /// Removes a closed document, if it had joined by itself.
     pub(super) fn closed(&mut self, cell: &str) {
         if self.all.values().any(|it| !it.ranks.is_empty() && it.cells.iter().any(|it| it.uri == cell)) {
             self.leave(cell);
@@ -128,7 +127,7 @@ impl Notebooks {
         self.leave_other(cell, "");
     }
 
-    /// Takes a cell out of every notebook but one.
+    /// Removes a cell from all notebooks but `stays`.
     fn leave_other(&mut self, cell: &str, stays: &str) {
         for (_, Notebook { cells, ranks }) in self.all.iter_mut().filter(|(uri, _)| *uri != stays) {
             if let Some(at) = cells.iter().position(|it| it.uri == cell) {
@@ -141,7 +140,7 @@ impl Notebooks {
         self.all.retain(|uri, it| uri == stays || !it.cells.is_empty());
     }
 
-    /// The cells behind a cell; empty for a document that is none.
+    /// The cells after a cell; empty for other documents.
     fn behind(&self, cell: &str) -> Vec<String> {
         let behind = self.all.values().find_map(|it| {
             let at = it.cells.iter().position(|it| it.uri == cell)?;
@@ -150,7 +149,7 @@ impl Notebooks {
         behind.into_iter().flatten().map(|it| it.uri.clone()).collect()
     }
 
-    /// What comes before a cell; `None` for a document that is none, or the first.
+    /// The text that precedes a cell; `None` if there is none.
     pub(super) fn before(
         &mut self,
         uri: &str,
@@ -203,14 +202,14 @@ impl Notebooks {
 }
 
 impl State {
-    /// More is known of a notebook's cells.
+    /// Handles a change to a notebook's cells.
     pub(super) fn notebook_changed(&mut self, uri: &str, change: NotebookChange) {
         for cell in self.notebooks.change(uri, change) {
             self.forget_answers(&cell);
         }
     }
 
-    /// A document was opened, changed or closed: it may stand before others.
+    /// Invalidates what depends on a document that was opened, changed or closed: it may precede other cells.
     pub(super) fn cell_changed(&mut self, uri: &str) {
         for cell in self.notebooks.behind(uri) {
             self.notebooks.joined.take_if(|(asked, _)| *asked == cell);
@@ -218,7 +217,7 @@ impl State {
         }
     }
 
-    /// What was said in a document was said behind something else.
+    /// Forgets the suggestions of a cell, which were made after another text.
     fn forget_answers(&mut self, uri: &str) {
         if let Some((_, cache)) = self.documents.get_mut(uri) {
             cache.clear();
@@ -226,7 +225,7 @@ impl State {
         self.outdate(uri, None);
     }
 
-    /// Whether an answer to `snapshot` is one behind what stands before its document now.
+    /// Whether the text that precedes a document is still that of `snapshot`.
     pub(super) fn comes_after(&mut self, uri: &str, snapshot: &Snapshot) -> bool {
         match (self.notebooks.before(uri, &self.documents), &snapshot.preceding) {
             (None, None) => true,

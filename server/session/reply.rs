@@ -118,14 +118,14 @@ pub(crate) struct Due {
     pub(crate) arrived: Instant,
     /// From then on as soon as there is any part of it, where who asks comes back for the rest.
     pub(crate) early: Option<Instant>,
-    /// Then at the latest, where there is a complete answer: what else may be suggested is not waited for any longer.
+    /// Then at the latest, once there is a complete suggestion: the response does not wait longer for alternatives.
     pub(crate) usual: Instant,
-    /// Then at the latest, with what there is. Who asked with a key has more patience than who types.
+    /// Then at the latest, with the best complete part. Later for an explicit question than for an automatic one.
     pub(crate) latest: Instant,
 }
 
 impl Due {
-    /// Typed on since: now it is no more than any key's question.
+    /// For a question that moves along with typing: from now on it waits no longer than an automatic one.
     fn typed_on(self, now: Instant) -> Self {
         let usual = now + self.usual.saturating_duration_since(self.arrived);
         Self { latest: self.latest.min(usual.max(self.usual)), ..self }
@@ -230,18 +230,20 @@ impl Question {
         self.due().latest
     }
 
-    /// Time for reading a prompt, and for an answer that is no better than it need be.
+    /// How long reading a prompt may take, and the whole answer where a better one is looked for.
     ///
-    /// Who asked with a key waits longer, and may have more read for it: in half of the time by the speed that was measured,
-    /// so that there is an answer though the machine be slower now.
+    /// A person waits longer than a key. Where the first part can be shown at once, the time is for the rest of the answer.
+    /// Where there is one response only, half of the time is for reading more of the file: by the speed that was measured,
+    /// so that there is an answer even if the machine is slower now.
     pub(crate) fn time_left(&self, now: Instant, margin: Duration) -> Time {
         let left = |until: Instant| until.saturating_duration_since(now).saturating_sub(margin);
-        let Due { usual, latest, .. } = self.due();
+        let Due { early, usual, latest, .. } = self.due();
         let usual = left(usual.min(latest));
-        Time { to_read: Some(usual.max(left(latest) / 2)), to_answer: Some(usual) }
+        let to_read = if early.is_some() { usual } else { usual.max(left(latest) / 2) };
+        Time { to_read: Some(to_read), to_answer: Some(usual) }
     }
 
-    /// There is a complete answer: others are looked for no longer than any question may take.
+    /// There is a complete suggestion: from now on only alternatives are waited for.
     pub(crate) fn settle(&self) {
         let due = &mut self.answer.lock().unwrap_or_else(PoisonError::into_inner).0;
         due.latest = due.latest.min(due.usual);
@@ -516,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn a_person_has_more_time_until_there_is_an_answer_or_a_key() {
+    fn an_explicit_question_has_more_time_until_it_is_complete_or_typed_on() {
         let (arrived, second) = (Instant::now(), Duration::from_secs(1));
         let due = Due { arrived, early: None, usual: arrived + second, latest: arrived + second * 10 };
         let (question, _) = question("▮");
@@ -529,6 +531,9 @@ mod tests {
         question.settle();
         assert_eq!(question.deadline(), arrived + second);
         assert_eq!(time(0).to_read, Some(second));
+        let (reply, _receiver) = Reply::new();
+        question.renew(Due { early: Some(arrived), ..due }, reply);
+        assert_eq!(time(0).to_read, Some(second), "a part is shown as soon as it is there");
         let typed = |at: u32| due.typed_on(arrived + second * at).latest - arrived;
         assert_eq!([0, 3, 9, 20].map(typed), [1, 4, 10, 10].map(|it| second * it));
     }

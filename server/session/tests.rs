@@ -11,6 +11,8 @@ use super::*;
 use crate::suggest::{Idle, Trigger};
 use crate::text::Position;
 
+mod explicit;
+
 const URI: &str = "file:///a";
 const OTHER: &str = "file:///b";
 /// How long anything that must come may take, on a busy machine too.
@@ -310,40 +312,6 @@ fn a_generation_that_agrees_answers_the_newest_of_several_keys() {
     }
     shows(fourth, " 1");
     stage.begins("x = foo(a, b) + 1");
-}
-
-#[test]
-fn who_asks_with_a_key_is_waited_for_longer_than_who_types_and_no_longer_than_the_answer_takes() {
-    let mut stage = Stage::within(Duration::ZERO, Idle::Off, false);
-    assert_eq!(answer(stage.ask()), Answer::Nothing);
-    let person = stage.ask_as(URI, 4, Trigger::Invoked, false);
-    stage.begins("x = ");
-    stage.says("fo", true);
-    // A key ends that at once.
-    stage.change(4, "b");
-    assert_eq!(answer(person), Answer::Superseded);
-    stage.says("o", true);
-    stage.ends();
-    let person = stage.ask_as(OTHER, 4, Trigger::Invoked, false);
-    stage.begins("x = ");
-    stage.says("foo", true);
-    stage.says("(a)", true);
-    stage.ends();
-    shows(person, "foo(a)");
-}
-
-#[test]
-fn who_asks_with_a_key_is_shown_a_part_at_once_where_more_can_be_shown_later() {
-    let stage = Stage::within(Duration::ZERO, Idle::Off, true);
-    let person = stage.ask_as(URI, 4, Trigger::Invoked, false);
-    stage.begins("x = ");
-    stage.says("fo", true);
-    stage.says("o(a, ", true);
-    shows(person, "foo(a,");
-    stage.says("b)", true);
-    stage.ends();
-    assert!(matches!(stage.notices.recv_timeout(PATIENCE).unwrap(), Notice::Grown(_)));
-    shows(stage.ask(), "foo(a, b)");
 }
 
 #[test]

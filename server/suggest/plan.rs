@@ -130,7 +130,7 @@ fn others<'a>(
     let before = before.filter(|it| !it.snippets.is_empty() && it.snippets != now.snippets);
     let files = [Some(now), before].into_iter().flatten();
     let line = text.byte_to_line(cursor);
-    // What lies between is read as well: on a line of megabytes that would be all of it.
+    // The prompt also has the text between the two places: at most another window, even on a line of megabytes.
     let farthest = cursor.saturating_sub(whole.prefix * BYTES_PER_TOKEN);
     let ago = LINES_AGO.iter().filter_map(move |ago| Some(text.line_to_byte(line.checked_sub(*ago)?)));
     let ago = ago.filter(move |&place| place >= farthest);
