@@ -244,7 +244,7 @@ pub(super) fn places(
         places.push((start, len));
     }
     let mut order: Vec<usize> = (0..heads.len()).collect();
-    order.sort_unstable_by_key(|&index| places[index].0);
+    order.sort_by_key(|&index| places[index].0);
     for pair in order.windows(2) {
         let ((start, len), (next, _)) = (places[pair[0]], places[pair[1]]);
         if start + len as u64 > next {

@@ -278,6 +278,8 @@ fn what_happens_to_the_file_of_a_loaded_model_does_not_matter() {
 
 #[test]
 fn a_damaged_file_is_said_to_be_damaged_whatever_runs_it() {
+    // Bytes. Of a few, none may be part of a number that is none.
+    const DAMAGED: usize = 12 << 10;
     let dims = Dims { output: Some(GgmlDType::Q8_0), ..Dims::stored_as(GgmlDType::Q4_0) };
     let good = random_qwen2(1, &dims).unwrap().bytes();
     let weights = of(good.clone()).unwrap().tensor_bytes() as usize;
@@ -286,11 +288,11 @@ fn a_damaged_file_is_said_to_be_damaged_whatever_runs_it() {
     let mut random = fastrand::Rng::with_seed(3);
     let kernels = Kernel::ALL.into_iter().filter(|kernel| kernel.is_available()).map(KernelChoice::Own);
     for kernel in kernels.chain([KernelChoice::Auto, KernelChoice::Candle]) {
-        // A page of the file is another one's, as after a disk's fault, wherever it is.
+        // A piece of the file is another one's, as after a disk's fault, wherever it is.
         for _ in 0..8 {
             let mut bytes = good.clone();
-            let at = bytes.len() - weights + random.usize(..weights - 4096);
-            bytes[at..at + 4096].iter_mut().for_each(|byte| *byte = random.u8(..));
+            let at = bytes.len() - weights + random.usize(..weights - DAMAGED);
+            bytes[at..at + DAMAGED].iter_mut().for_each(|byte| *byte = random.u8(..));
             fs::write(&path, &bytes).unwrap();
             let options = Options { device: DeviceChoice::Cpu, kernel, context: 64, ..Options::default() };
             let error = Local::open(&path, &options).unwrap_err().to_string();

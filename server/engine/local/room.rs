@@ -105,8 +105,8 @@ mod tests {
             let error = open(60_000).unwrap_err();
             assert!(matches!(error, EngineError::Memory { available: 61_440_000, .. }), "{error}");
             let error = error.to_string();
-            assert!(error.contains("61 MB") && error.contains("in this machine"), "{error}");
-            assert!(error.contains("needs about 67 MB") && error.contains("close other programs"), "{error}");
+            assert!(error.contains("61.4 MB") && error.contains("in this machine"), "{error}");
+            assert!(error.contains("needs about 67.") && error.contains("close other programs"), "{error}");
             assert!(!error.contains('\n'));
         }
     }

@@ -354,7 +354,8 @@ fn long_lines_take_work_in_proportion() {
             let ids = tokens.encode(&text);
             let asked = bpe::ASKED.get() - before;
             assert_eq!(spelled(&tokens, &ids), text.as_bytes());
-            assert!((1..12 * text.len()).contains(&asked), "{part:?}: {asked} of {} bytes", text.len());
+            assert!(asked < 12 * text.len(), "{part:?}: {asked} of {} bytes", text.len());
         }
+        assert!(bpe::ASKED.get() > 1000);
     }
 }

@@ -300,8 +300,8 @@ fn a_layer_that_is_broken_off_begins_anew() {
     let (_folder, gguf, config) = open(&random_qwen2(2, &dims).unwrap());
     let tokens = random_tokens(&mut fastrand::Rng::with_seed(1), &config, 60);
     let batch = Batch { tokens: &tokens, rows: 2, moved: None };
-    let expected = CpuDecoder::new(&gguf, &config, 400, Kernel::exact(), 2).unwrap();
-    let expected = advance(&mut { expected }, &batch, usize::MAX).0;
+    let mut threaded = CpuDecoder::new(&gguf, &config, 400, Kernel::exact(), 2).unwrap();
+    let expected = advance(&mut threaded, &batch, usize::MAX).0;
     for seed in 0..8 {
         for background in [false, true] {
             let open = || {
