@@ -205,7 +205,8 @@ impl Drop for Running {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use std::fs;
