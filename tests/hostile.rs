@@ -140,7 +140,7 @@ fn files_that_are_traps_are_passed_over() {
     write(b"not_text.py", &"\u{0}".repeat(100_000));
     write(b"locked.py", CODE);
     write(b"locked/inside.py", CODE);
-    fs::set_permissions(root.join("locked"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(root.join("locked"), fs::Permissions::from_mode(0o000)).unwrap();
     // Deeper than anything that is looked at, and round in a circle.
     let mut deep = root.join("deep");
     for _ in 0..200 {

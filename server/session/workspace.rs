@@ -27,7 +27,7 @@ use crate::text::Rope;
 /// How long a walk through a workspace is good for: documents that are opened later lead to another one.
 const STALE: Duration = Duration::from_secs(120);
 /// How long a walk may take; what was not reached by then is not known.
-const WALK: Duration = Duration::from_secs(10);
+const WALK: Duration = Duration::from_secs(20);
 /// While files are cut, there is a new index this often; and when documents change, at most this often.
 const PUBLISH: Duration = Duration::from_secs(2);
 const CHANGED: Duration = Duration::from_millis(200);

@@ -273,10 +273,10 @@ fn user_list() -> Option<PathBuf> {
 
 /// The value of `excludesFile` in git's configuration.
 fn excludes_file(configuration: &str) -> Option<String> {
-    let values = configuration.lines().filter_map(|line| {
+    // The last one counts.
+    configuration.lines().rev().find_map(|line| {
         let (key, value) = line.split_once('=')?;
         let value = value.trim().trim_matches('"').trim();
         (key.trim().eq_ignore_ascii_case("excludesfile") && !value.is_empty()).then(|| value.to_owned())
-    });
-    values.last()
+    })
 }

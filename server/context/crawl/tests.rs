@@ -197,15 +197,16 @@ mod unix {
 
     #[test]
     fn rules_that_are_devices_fifos_sockets_or_folders_are_not_read() {
-        let traps: &[(&str, &dyn Fn(&Path))] = &[
-            ("zero", &|path| symlink("/dev/zero", path).unwrap()),
-            ("stdin", &|path| symlink("/dev/stdin", path).unwrap()),
-            ("terminal", &|path| symlink("/dev/tty", path).unwrap()),
-            ("fifo", &fifo),
-            ("socket", &|path| drop(UnixListener::bind(path).unwrap())),
-            ("folder", &|path| fs::create_dir(path).unwrap()),
-            ("loop", &|path| symlink(path, path).unwrap()),
-            ("endless", &|path| symlink("/proc/self/maps", path).unwrap()),
+        type Trap = (&'static str, fn(&Path));
+        let traps: &[Trap] = &[
+            ("zero", |path| symlink("/dev/zero", path).unwrap()),
+            ("stdin", |path| symlink("/dev/stdin", path).unwrap()),
+            ("terminal", |path| symlink("/dev/tty", path).unwrap()),
+            ("fifo", fifo),
+            ("socket", |path| drop(UnixListener::bind(path).unwrap())),
+            ("folder", |path| fs::create_dir(path).unwrap()),
+            ("loop", |path| symlink(path, path).unwrap()),
+            ("endless", |path| symlink("/proc/self/maps", path).unwrap()),
         ];
         for (trap, set) in traps {
             for rules in [".gitignore", ".ignore", ".git/info/exclude", ".git/commondir", ".git"] {

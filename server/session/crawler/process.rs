@@ -52,7 +52,7 @@ impl Apart {
 
     fn ask(&mut self, request: Request, limit: Duration) -> Result<Response, Failure> {
         // No fault of this request's.
-        if self.running.take_if(|it| it.has_ended()).is_some() {
+        if self.running.take_if(Running::has_ended).is_some() {
             self.failed();
         }
         if self.running.is_none() {
@@ -170,7 +170,6 @@ impl Running {
                     }
                 }
             }
-            drop(answer);
             drop((sender, input, output));
             if let Ok(mut child) = ended.recv() {
                 let status = child.wait().ok();
@@ -206,7 +205,8 @@ impl Drop for Running {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use std::fs;
