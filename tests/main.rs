@@ -16,6 +16,7 @@ mod pull;
 mod real_model;
 mod replay;
 mod script;
+mod secrets;
 mod statistics;
 mod tidy;
 mod vscode_settings;

@@ -41,14 +41,14 @@ fn an_option_adds_and_cannot_lift() {
     let of = |patterns: &[&str]| {
         ExcludedFiles::new(patterns.iter().map(|&it| it.to_owned()).collect()).unwrap()
     };
-    let excluded = of(&["generated/", "*.sql", "!keep.sql", "!.env", "!*"]);
+    let excluded = of(&["!*", "!.env"]);
     assert_eq!(excluded.excludes(Path::new(".env")), Some(Excluded::BuiltIn));
     let excluded = of(&["generated/", "*.sql", "!keep.sql", "!.env"]);
     assert_eq!(excluded.excludes(Path::new("a/generated/b.rs")), Some(Excluded::Option));
     assert_eq!(excluded.excludes(Path::new("a/DUMP.sql")), Some(Excluded::Option));
     assert_eq!(excluded.excludes(Path::new("a/keep.sql")), None);
     assert_eq!(excluded.excludes(Path::new("a/b.rs")), None);
-    assert!(ExcludedFiles::new(vec!["a[".to_owned()]).unwrap_err().contains("`a[`"));
+    assert!(ExcludedFiles::new(vec!["a{b".to_owned()]).unwrap_err().contains("`a{b`"));
 }
 
 fn project(files: &[(&str, &str)]) -> tempfile::TempDir {

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use regex::bytes::{Regex, RegexBuilder};
 
-use super::names;
+use super::{line_end, line_start, names};
 use super::values::{self, Need};
 
 /// Whether words without quotes are values, as in a shell's script, or names, as in code.
@@ -245,8 +245,9 @@ impl<'a> Assignments<'a> {
                 return (self.bytes.get(next + index + 1) == Some(&b']')).then(|| operator(rest(behind), behind)).flatten();
             }
             b',' if quoted => {
-                let before = self.text[..start].trim_end_matches(['"', '\'', '`', '\\', ':']);
-                let before = &before.as_bytes()[before.len().saturating_sub(40)..];
+                let quotes = |it: &u8| matches!(it, b'"' | b'\'' | b'`' | b'\\' | b':');
+                let before = start - self.bytes[..start].iter().rev().take(16).take_while(|it| quotes(it)).count();
+                let before = &self.bytes[before.saturating_sub(40)..before];
                 let gives = is_flag || setter.is_match(before);
                 return Some((if gives { Link::Operator } else { Link::Call }, next + 1));
             }
@@ -265,7 +266,7 @@ impl<'a> Assignments<'a> {
             }
             _ => {}
         }
-        let before = self.bytes[..start].trim_ascii_end();
+        let before = self.bytes[line_start(self.bytes, start)..start].trim_ascii_end();
         let defines = before.ends_with(b"#define") || before.ends_with(b"ENV") || before.ends_with(b"setenv");
         match () {
             () if next == after => None,
@@ -295,7 +296,7 @@ impl<'a> Assignments<'a> {
             at = next.min(self.bytes.len());
         }
         if link == Link::Element {
-            let end = self.bytes[at..].iter().position(|&it| it == b'<').map_or(self.bytes.len(), |it| at + it);
+            let end = at + self.bytes[at..].iter().take(VALUE).take_while(|&&it| it != b'<').count();
             if self.bytes.get(end + 1) == Some(&b'/') && end - at < VALUE {
                 self.judge(at..end, need, found);
             }
@@ -373,7 +374,7 @@ impl<'a> Assignments<'a> {
             let Some((close, start)) = self.quote(at) else { return };
             let (_, after) = self.string_end(start, &close);
             // The next name of a table.
-            if self.bytes[after..].trim_ascii_start().starts_with(b":") {
+            if self.bytes[after..line_end(self.bytes, after)].trim_ascii_start().starts_with(b":") {
                 return;
             }
         }
@@ -402,7 +403,7 @@ impl<'a> Assignments<'a> {
 
     /// The quote of the string that is open at a place, as far as its line tells.
     fn open_quote(&self, at: usize) -> Option<u8> {
-        let line = self.bytes[..at].iter().rposition(|&it| it == b'\n').map_or(0, |it| it + 1);
+        let line = line_start(self.bytes, at);
         open_quote(&self.bytes[line..at])
     }
 
@@ -424,7 +425,7 @@ impl<'a> Assignments<'a> {
             // Anything else than strings is no list of values.
             let Some((quote, start)) = self.quote(here) else { return };
             let (end, behind) = self.string_end(start, &quote);
-            if self.bytes[behind..].trim_ascii_start().first().is_some_and(|it| matches!(it, b':' | b'=')) {
+            if self.bytes[behind..line_end(self.bytes, behind)].trim_ascii_start().first().is_some_and(|it| matches!(it, b':' | b'=')) {
                 return;
             }
             self.judge(start..end, need, found);
@@ -442,7 +443,7 @@ impl<'a> Assignments<'a> {
         same_line: bool,
         found: &mut Vec<Range<usize>>,
     ) {
-        let line = self.bytes[..name].iter().rposition(|&it| it == b'\n').map_or(0, |it| it + 1);
+        let line = line_start(self.bytes, name);
         let before = &self.bytes[line..name];
         let in_string = self.open_quote(at).is_some();
         let in_comment = is_comment(before);
@@ -475,6 +476,9 @@ impl<'a> Assignments<'a> {
             _ => false,
         };
         let mut end = at + self.bytes[at..].iter().take(VALUE).take_while(|&&it| !ends(it)).count();
+        while !self.text.is_char_boundary(end) {
+            end -= 1;
+        }
         if to_end {
             let value = &self.text[at..end];
             end = at + value.find(" #").or_else(|| value.find(" ;")).unwrap_or(value.len());
@@ -496,9 +500,9 @@ impl<'a> Assignments<'a> {
         let indent = |line: &[u8]| line.iter().take_while(|&&it| it == b' ' || it == b'\t').count();
         let outer = indent(&self.bytes[line..]);
         let first = if same_line {
-            self.bytes[at..].iter().position(|&it| it == b'\n').map_or(self.bytes.len(), |it| at + it + 1)
+            line_end(self.bytes, at)
         } else {
-            self.bytes[..at].iter().rposition(|&it| it == b'\n').map_or(0, |it| it + 1)
+            line_start(self.bytes, at)
         };
         let mut start = first;
         for line in self.bytes[first..self.bytes.len().min(first + VALUE)].split_inclusive(|&it| it == b'\n') {
@@ -565,8 +569,7 @@ struct Line {
 
 impl Line {
     fn at(bytes: &[u8], at: usize) -> Self {
-        let start = bytes[..at].iter().rposition(|&it| it == b'\n').map_or(0, |it| it + 1);
-        let end = bytes[at..].iter().position(|&it| it == b'\n').map_or(bytes.len(), |it| at + it + 1);
+        let (start, end) = (line_start(bytes, at), line_end(bytes, at));
         let line = &bytes[start..end];
         let has_quote = line.iter().any(|it| matches!(it, b'"' | b'\'' | b'`')) || line.windows(2).any(|it| it == b"[[");
         Self { range: start..end, has_quote, is_comment: is_comment(line) }

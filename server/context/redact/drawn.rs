@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use super::{line_end, line_start};
 use super::values::{decoded, entropy, is_run, is_wordy};
 
 /// Lengths of what may be a key.
@@ -99,15 +100,15 @@ fn is_data(value: &str) -> bool {
 /// Whether the string is called something that everybody may know, or is a line of many.
 fn is_public(text: &str, start: usize, end: usize) -> bool {
     let bytes = text.as_bytes();
-    let line = bytes[..start].iter().rposition(|&it| it == b'\n').map_or(0, |at| at + 1);
+    let line = line_start(bytes, start);
     let before = &bytes[line.max(start.saturating_sub(80))..start];
     let before = String::from_utf8_lossy(before).to_ascii_lowercase();
     if PUBLIC.iter().any(|word| before.contains(word)) {
         return true;
     }
-    let after = bytes[end..].iter().position(|&it| it == b'\n').map_or(bytes.len(), |at| end + at + 1);
-    let next = bytes[after..].iter().position(|&it| it == b'\n').map_or(bytes.len(), |at| after + at);
-    let previous = bytes[..line.saturating_sub(1)].iter().rposition(|&it| it == b'\n').map_or(0, |at| at + 1);
+    let after = line_end(bytes, end);
+    let next = line_end(bytes, after);
+    let previous = line_start(bytes, line.saturating_sub(1));
     // A line of data has no name.
     let is_like_it = |line: &[u8]| {
         let longest = line.split(|&it| !IS_KEY[usize::from(it)]).map(<[u8]>::len).max().unwrap_or(0);

@@ -166,6 +166,28 @@ pub(super) fn words(name: &str) -> Vec<String> {
 fn split(name: &str, lower: &mut String, ends: &mut Vec<usize>) {
     lower.clear();
     ends.clear();
+    if name.is_ascii() {
+        let bytes = name.as_bytes();
+        for (at, &byte) in bytes.iter().enumerate() {
+            let before = at.checked_sub(1).map_or(b' ', |before| bytes[before]);
+            let next_is_lower = bytes.get(at + 1).is_some_and(u8::is_ascii_lowercase);
+            let starts = byte.is_ascii_uppercase()
+                && (before.is_ascii_lowercase()
+                    || before.is_ascii_digit()
+                    || before.is_ascii_uppercase() && next_is_lower);
+            let open = lower.len() > ends.last().copied().unwrap_or(0);
+            if open && (starts || !byte.is_ascii_alphanumeric()) {
+                ends.push(lower.len());
+            }
+            if byte.is_ascii_alphanumeric() {
+                lower.push(char::from(byte.to_ascii_lowercase()));
+            }
+        }
+        if lower.len() > ends.last().copied().unwrap_or(0) {
+            ends.push(lower.len());
+        }
+        return;
+    }
     let mut before = None::<char>;
     let mut characters = name.chars().peekable();
     while let Some(c) = characters.next() {
