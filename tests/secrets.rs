@@ -13,13 +13,13 @@ use crate::client::{Client, inline_params};
 const SECRETS: [&str; 6] =
     ["hunter2ondisk", "hunter2inaneditor", "hunter2env", "hunter2key", "hunter2link", "hunter2list"];
 
-/// A scripted engine that says `leaked` where the prompt has a secret, `seen` where it has code of another file.
-fn script(folder: &Path) -> String {
+/// A scripted engine that says `leaked` where the prompt has a secret, `seen` where it has this text of another file.
+fn script(folder: &Path, text: &str) -> String {
     let mut script = String::new();
     for secret in SECRETS {
         script += &format!("when {secret}\nanswer leaked\n");
     }
-    script += "when def weigh_a_parcel\nanswer seen\notherwise\nanswer y\n";
+    script += &format!("when {text}\nanswer seen\notherwise\nanswer y\n");
     let path = folder.join("script");
     fs::write(&path, script).unwrap();
     format!("scripted:{}", path.display())
@@ -33,6 +33,11 @@ struct Project {
 
 impl Project {
     fn start(files: &[(&str, String)], options: Value) -> Self {
+        Self::start_to_see("def weigh_a_parcel", files, options)
+    }
+
+    /// With an engine that says `seen` where this text of another file is in the prompt.
+    fn start_to_see(text: &str, files: &[(&str, String)], options: Value) -> Self {
         let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         let root = folders[0].path().canonicalize().unwrap();
         for (path, text) in files {
@@ -40,7 +45,7 @@ impl Project {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        let mut client = Client::start(&["--stdio", "--engine", &script(folders[1].path())]);
+        let mut client = Client::start(&["--stdio", "--engine", &script(folders[1].path(), text)]);
         let mut options = options;
         options["snippet-tokens"] = json!(2000);
         client.initialize(json!({
@@ -81,7 +86,7 @@ impl Project {
     }
 
     #[track_caller]
-    fn end(mut self) {
+    fn end(self) {
         let told = self.client.notices.iter().map(Value::to_string).collect::<String>() + &self.client.log();
         for secret in SECRETS {
             assert!(!told.contains(secret), "{secret} is in a log or a notification");
@@ -101,20 +106,23 @@ fn secrets_of_other_files_reach_no_prompt_log_or_explanation() {
         ("secrets.json", "{ \"weigh_a_parcel\": \"hunter2key\" }\n".to_owned()),
         (".env", "weigh_a_parcel=hunter2env\n".to_owned()),
     ];
-    let mut project = Project::start(&files, json!({}));
-    project.open("open.py", "weigh_a_parcel(parcel, scale, password)\n");
-    project.client.wait_log("other files are known files=2 waiting=0");
-    project.open("other.py", &code("weigh_it", "connect(\"postgres://scale:hunter2inaneditor@parcel/weigh\")"));
-    project.client.wait_log("other files are known files=3 waiting=0");
-    // Whatever the editor calls its language.
-    project.open(".env", &code("weigh_it", "parcel = 'hunter2env'"));
-    project.open("server.key", &code("weigh_it", "parcel = 'hunter2key'"));
-    project.open("more.py", "x = 1\n");
-    project.client.wait_log("other files are known files=4 waiting=0");
-    assert_eq!(project.typing("open.py", 39), "seen");
-    let told = project.explained().to_string();
-    assert!(SECRETS.iter().all(|secret| !told.contains(secret)), "{told}");
-    project.end();
+    // The lines themselves are there, redacted.
+    for line in ["password = \"REDACTED\"", "scale:REDACTED@parcel"] {
+        let mut project = Project::start_to_see(line, &files, json!({}));
+        project.open("open.py", "weigh_a_parcel(parcel, scale, password)\n");
+        project.client.wait_log("other files are known files=2 waiting=0");
+        project.open("other.py", &code("weigh_it", "connect(\"postgres://scale:hunter2inaneditor@parcel/weigh\")"));
+        project.client.wait_log("other files are known files=3 waiting=0");
+        // Whatever the editor calls its language.
+        project.open(".env", &code("weigh_it", "parcel = 'hunter2env'"));
+        project.open("server.key", &code("weigh_it", "parcel = 'hunter2key'"));
+        project.open("more.py", "x = 1\n");
+        project.client.wait_log("other files are known files=4 waiting=0");
+        assert_eq!(project.typing("open.py", 39), "seen");
+        let told = project.explained().to_string();
+        assert!(SECRETS.iter().all(|secret| !told.contains(secret)), "{told}");
+        project.end();
+    }
 }
 
 #[test]

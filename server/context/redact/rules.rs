@@ -23,6 +23,8 @@ const STEP: usize = 2048;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rule {
+    /// For messages of tests, and whoever reads the table.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests name the rule"))]
     pub(super) id: String,
     pub(super) keywords: Vec<String>,
     #[serde(default)]
