@@ -208,6 +208,7 @@ fn a_project_that_vanishes_changes_or_is_a_link_is_looked_at_as_it_is() {
         "textDocument/didClose",
         json!({ "textDocument": { "uri": format!("file://{}/open.py", root.display()) } }),
     );
+    client.wait_log("other files are known files=0 waiting=0");
     look(&mut client, &root, 1);
     check_alive(&mut client, &root);
     client.quit();

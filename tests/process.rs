@@ -11,8 +11,17 @@ use crate::client::PATIENCE;
 
 /// Resident memory of a process, in megabytes.
 pub(crate) fn resident(pid: u32) -> u64 {
+    megabytes(pid, "VmRSS:")
+}
+
+/// The most that it ever was.
+pub(crate) fn peak(pid: u32) -> u64 {
+    megabytes(pid, "VmHWM:")
+}
+
+fn megabytes(pid: u32, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     line.trim().split(' ').next().unwrap().parse::<u64>().unwrap() * 1024 / 1_000_000
 }
 
@@ -39,10 +48,11 @@ pub(crate) fn only_child(pid: u32) -> u32 {
     }
 }
 
-/// Whether a process runs: one that has ended and that nobody has asked after does not.
+/// Whether a process runs: one that has ended, all its threads too, and that nobody has asked after does not.
 pub(crate) fn is_running(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    threads > 1 || stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 /// Sends a process a signal.
