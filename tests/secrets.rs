@@ -107,18 +107,24 @@ fn secrets_of_other_files_reach_no_prompt_log_or_explanation() {
         (".env", "weigh_a_parcel=hunter2env\n".to_owned()),
     ];
     // The lines themselves are there, redacted.
-    for line in ["password = \"REDACTED\"", "scale:REDACTED@parcel"] {
+    for (line, calls) in
+        [("password = \"REDACTED\"", "weigh_a_parcel"), ("scale:REDACTED@parcel", "ship_a_crate")]
+    {
         let mut project = Project::start_to_see(line, &files, json!({}));
-        project.open("open.py", "weigh_a_parcel(parcel, scale, password)\n");
+        let call = format!("{calls}(parcel, scale, password)");
+        project.open("open.py", &format!("{call}\n"));
         project.client.wait_log("other files are known files=2 waiting=0");
-        project.open("other.py", &code("weigh_it", "connect(\"postgres://scale:hunter2inaneditor@parcel/weigh\")"));
+        project.open(
+            "other.py",
+            &code("ship_a_crate", "connect(\"postgres://scale:hunter2inaneditor@parcel/weigh\")"),
+        );
         project.client.wait_log("other files are known files=3 waiting=0");
         // Whatever the editor calls its language.
         project.open(".env", &code("weigh_it", "parcel = 'hunter2env'"));
         project.open("server.key", &code("weigh_it", "parcel = 'hunter2key'"));
         project.open("more.py", "x = 1\n");
         project.client.wait_log("other files are known files=4 waiting=0");
-        assert_eq!(project.typing("open.py", 39), "seen");
+        assert_eq!(project.typing("open.py", u32::try_from(call.len()).unwrap()), "seen");
         let told = project.explained().to_string();
         assert!(SECRETS.iter().all(|secret| !told.contains(secret)), "{told}");
         project.end();
@@ -170,10 +176,8 @@ fn a_project_adds_to_the_excluded_files_and_cannot_lift_them() {
 #[cfg(unix)]
 #[test]
 fn a_link_to_a_file_of_secrets_is_one() {
-    let files = [
-        (".env", code("weigh_it", "parcel = 'hunter2link'")),
-        ("disk.py", code("weigh_a_parcel", "pass")),
-    ];
+    let files =
+        [(".env", code("weigh_it", "parcel = 'hunter2link'")), ("disk.py", code("weigh_a_parcel", "pass"))];
     let mut project = Project::start(&files, json!({}));
     std::os::unix::fs::symlink(project.root.join(".env"), project.root.join("notes.py")).unwrap();
     project.open("notes.py", &code("weigh_it", "parcel = 'hunter2link'"));

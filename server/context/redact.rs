@@ -22,8 +22,8 @@ use std::sync::LazyLock;
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, MatchKind};
 use taper_grammars::Language;
 
-pub use assignments::Bare;
 use assignments::Assignments;
+pub use assignments::Bare;
 use rules::Rule;
 
 /// How far along a line anything is looked for: on longer ones the work would grow faster than the text.
@@ -109,7 +109,9 @@ impl Scanner {
         for hit in self.keywords.find_overlapping_iter(text) {
             for lead in &self.leads[hit.pattern().as_usize()] {
                 match *lead {
-                    Lead::Rule(rule) => self.rules[rule].find(text, hit.start(), &mut looked[rule], &mut found)?,
+                    Lead::Rule(rule) => {
+                        self.rules[rule].find(text, hit.start(), &mut looked[rule], &mut found)?
+                    }
                     Lead::Name => assignments.find(hit.start()..hit.end(), &mut found),
                     Lead::Block if hit.start() < blocks => {}
                     Lead::Block => blocks = blocks::find(text, hit.start(), &mut found),

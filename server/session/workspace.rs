@@ -20,8 +20,8 @@ use tracing::{debug, error};
 use super::Event;
 use super::crawler::{Crawler, Crawling};
 use crate::context::Index;
-use crate::context::excluded_files::ExcludedFiles;
 use crate::context::crawl::{Found, Limits};
+use crate::context::excluded_files::ExcludedFiles;
 use crate::context::pieces::File;
 use crate::text::Rope;
 

@@ -6,8 +6,15 @@
 use std::ops::Range;
 
 /// What such a block begins with, in lower case.
-pub(super) const HEADS: &[&str] =
-    &["-----begin", "---- begin", "private-lines:", "$ansible_vault", "kind: secret", "kind: \"secret", "\"kind\": \"secret"];
+pub(super) const HEADS: &[&str] = &[
+    "-----begin",
+    "---- begin",
+    "private-lines:",
+    "$ansible_vault",
+    "kind: secret",
+    "kind: \"secret",
+    "\"kind\": \"secret",
+];
 
 /// Bytes of a block, at most.
 const LONGEST: usize = 32 << 10;
@@ -15,18 +22,23 @@ const LONGEST: usize = 32 << 10;
 /// Adds the secrets of the block whose head begins at `at`. Where the next one may begin.
 pub(super) fn find(text: &str, at: usize, found: &mut Vec<Range<usize>>) -> usize {
     let rest = &text[at..];
-    let line_end = |from: usize| from + floor(&text[from..], super::LINE).find('\n').unwrap_or(floor(&text[from..], super::LINE).len());
+    let line_end = |from: usize| {
+        from + floor(&text[from..], super::LINE).find('\n').unwrap_or(floor(&text[from..], super::LINE).len())
+    };
     let starts = |head: &str| rest.get(..head.len()).is_some_and(|it| it.eq_ignore_ascii_case(head));
     if starts("--") {
         let head = &rest[..rest.len().min(120).min(line_end(at) - at)];
         let head = floor(head, 120);
-        let Some(kind) = head.find("PRIVATE KEY").or_else(|| head.find("ENCRYPTED PRIVATE")) else { return at };
+        let Some(kind) = head.find("PRIVATE KEY").or_else(|| head.find("ENCRYPTED PRIVATE")) else {
+            return at;
+        };
         // `-----BEGIN PRIVATE KEY-----`: what comes behind the dashes.
         let Some(dashes) = head[kind..].find("----") else { return at };
         let body = at + kind + dashes;
         let body = body + text[body..].bytes().take_while(|&it| it == b'-').count();
         let end = text.len().min(body + LONGEST);
-        let end = ["-----END", "---- END"].iter().filter_map(|it| floor(&text[body..], end - body).find(it)).min();
+        let end =
+            ["-----END", "---- END"].iter().filter_map(|it| floor(&text[body..], end - body).find(it)).min();
         key(text, body, end.map(|it| body + it), found)
     } else if starts("private-lines:") {
         let body = line_end(at);
@@ -72,7 +84,8 @@ fn key(text: &str, body: usize, foot: Option<usize>, found: &mut Vec<Range<usize
                     }
                 }
                 byte => {
-                    other += usize::from(!byte.is_ascii_whitespace() && !b"\"'`+,.;#/*-()|>:&".contains(&byte));
+                    other +=
+                        usize::from(!byte.is_ascii_whitespace() && !b"\"'`+,.;#/*-()|>:&".contains(&byte));
                     at += 1;
                 }
             }
@@ -80,7 +93,8 @@ fn key(text: &str, body: usize, foot: Option<usize>, found: &mut Vec<Range<usize
         let longest = runs.iter().map(Range::len).max().unwrap_or(0);
         let header = |it: &Range<usize>| bytes.get(it.end) == Some(&b':') || bytes.get(it.end) == Some(&b'-');
         // Between head and foot a short line is the key's last; elsewhere it is code.
-        let is_body = if foot.is_some() { runs.len() == 1 || longest >= 16 } else { longest >= 16 && other == 0 };
+        let is_body =
+            if foot.is_some() { runs.len() == 1 || longest >= 16 } else { longest >= 16 && other == 0 };
         if is_body {
             found.extend(runs.into_iter().filter(|it| (it.len() > 3 || longest < 16) && !header(it)));
         } else if foot.is_none() && line > body && longest > 0 {
@@ -114,7 +128,10 @@ fn kubernetes(text: &str, at: usize, found: &mut Vec<Range<usize>>) -> usize {
             below = None;
         }
         let name = content.trim_start_matches('"');
-        if below.is_none() && (name.starts_with("data") || name.starts_with("stringData")) && name.contains(':') {
+        if below.is_none()
+            && (name.starts_with("data") || name.starts_with("stringData"))
+            && name.contains(':')
+        {
             below = Some(indent);
             continue;
         }
@@ -123,7 +140,9 @@ fn kubernetes(text: &str, at: usize, found: &mut Vec<Range<usize>>) -> usize {
         }
         let offset = here + indent;
         // `name: value`, or a line of a longer value.
-        let value = content.find(": ").map_or(if content.ends_with([':', '|', '>', '-']) { content.len() } else { 0 }, |it| it + 2);
+        let value = content
+            .find(": ")
+            .map_or(if content.ends_with([':', '|', '>', '-']) { content.len() } else { 0 }, |it| it + 2);
         let quotes = |it: char| it.is_whitespace() || matches!(it, '"' | '\'' | ',');
         let inner = content[value..].trim_start_matches(quotes);
         let from = content.len() - inner.len();

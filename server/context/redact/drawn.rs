@@ -6,22 +6,62 @@
 
 use std::ops::Range;
 
-use super::{line_end, line_start};
 use super::values::{decoded, entropy, is_run, is_wordy};
+use super::{line_end, line_start};
 
 /// Lengths of what may be a key.
 const LENGTHS: std::ops::RangeInclusive<usize> = 20..=128;
 
 /// What in front of a string says that everybody may know it.
 const PUBLIC: &[&str] = &[
-    "hash", "sha", "md5", "integrity", "digest", "checksum", "commit", "rev", "etag", "fingerprint", "uuid", "guid", "alphabet",
-    "charset", "chars", "digits", "data:", "base64,", "public", "pub_key", "pubkey", "nonce", "crc", "version", "ssh-",
+    "hash",
+    "sha",
+    "md5",
+    "integrity",
+    "digest",
+    "checksum",
+    "commit",
+    "rev",
+    "etag",
+    "fingerprint",
+    "uuid",
+    "guid",
+    "alphabet",
+    "charset",
+    "chars",
+    "digits",
+    "data:",
+    "base64,",
+    "public",
+    "pub_key",
+    "pubkey",
+    "nonce",
+    "crc",
+    "version",
+    "ssh-",
 ];
 
 /// How files that are written in base64 begin.
 const MAGIC: &[&[u8]] = &[
-    b"\x89PNG", b"GIF8", b"\xff\xd8\xff", b"%PDF", b"PK\x03\x04", b"\x1f\x8b", b"\0asm", b"wOF", b"\0\x01\0\0", b"OTTO", b"RIFF",
-    b"\x7fELF", b"BM", b"\0\0\x01\0", b"ID3", b"OggS", b"\x28\xb5\x2f\xfd", b"\x30\x82", b"\x00\x00\x00",
+    b"\x89PNG",
+    b"GIF8",
+    b"\xff\xd8\xff",
+    b"%PDF",
+    b"PK\x03\x04",
+    b"\x1f\x8b",
+    b"\0asm",
+    b"wOF",
+    b"\0\x01\0\0",
+    b"OTTO",
+    b"RIFF",
+    b"\x7fELF",
+    b"BM",
+    b"\0\0\x01\0",
+    b"ID3",
+    b"OggS",
+    b"\x28\xb5\x2f\xfd",
+    b"\x30\x82",
+    b"\x00\x00\x00",
 ];
 
 /// Adds the ranges of such strings.
@@ -41,8 +81,13 @@ pub(super) fn find(text: &str, found: &mut Vec<Range<usize>>) {
             continue;
         }
         let quote = bytes[start - 1];
-        let closed = bytes.get(at) == Some(&quote) || bytes.get(at) == Some(&b'\\') && bytes.get(at + 1) == Some(&quote);
-        if matches!(quote, b'"' | b'\'' | b'`') && closed && is_drawn(&text[start..at]) && !is_public(text, start, at) {
+        let closed = bytes.get(at) == Some(&quote)
+            || bytes.get(at) == Some(&b'\\') && bytes.get(at + 1) == Some(&quote);
+        if matches!(quote, b'"' | b'\'' | b'`')
+            && closed
+            && is_drawn(&text[start..at])
+            && !is_public(text, start, at)
+        {
             found.push(start..at);
         }
     }
@@ -53,7 +98,8 @@ static IS_KEY: [bool; 256] = {
     let mut at = 0;
     while at < 256 {
         let byte = at as u8;
-        table[at] = byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'_' | b'=' | b'-' | b'.' | b'~');
+        table[at] =
+            byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'_' | b'=' | b'-' | b'.' | b'~');
         at += 1;
     }
     table
