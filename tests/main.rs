@@ -21,6 +21,7 @@ mod pull;
 mod real_model;
 mod replay;
 mod script;
+mod secrets;
 mod spellings;
 mod statistics;
 mod tidy;

@@ -12,8 +12,8 @@ use taper_engine::Engine;
 
 use super::load::{self, ModelArgs};
 use crate::context::Place;
-use crate::context::redact::{Bare, redact};
 use crate::context::crawl;
+use crate::context::redact::{Bare, redact};
 use crate::prompt::{self, template::Profile};
 use crate::session::crawler::{self, Crawling};
 use crate::suggest::{self, Extent, Options, Snapshot, Suggestion, Trigger, Work, candidates};

@@ -22,9 +22,24 @@ use std::sync::LazyLock;
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, MatchKind};
 use taper_grammars::Language;
 
-pub use assignments::Bare;
 use assignments::Assignments;
+pub use assignments::Bare;
 use rules::Rule;
+
+/// How far along a line anything is looked for: on longer ones the work would grow faster than the text.
+const LINE: usize = 1024;
+
+/// Where the line of a place begins, or what is looked at of it.
+fn line_start(bytes: &[u8], at: usize) -> usize {
+    let from = at.saturating_sub(LINE);
+    bytes[from..at].iter().rposition(|&it| it == b'\n').map_or(from, |it| from + it + 1)
+}
+
+/// Where the line of a place ends, its line end included, or what is looked at of it.
+fn line_end(bytes: &[u8], at: usize) -> usize {
+    let to = bytes.len().min(at + LINE);
+    bytes[at..to].iter().position(|&it| it == b'\n').map_or(to, |it| at + it + 1)
+}
 
 /// What stands in the place of a secret.
 pub const REDACTED: &str = "REDACTED";
@@ -88,13 +103,18 @@ impl Scanner {
     fn find(&self, text: &str, bare: Bare) -> Option<Vec<Range<usize>>> {
         let mut found = Vec::new();
         let mut assignments = Assignments::new(text, bare)?;
-        // A rule that looks around its keyword has seen the next ones in its window.
+        // How far each rule that looks around its keywords has looked, and to where blocks were.
+        let mut looked = vec![0; self.rules.len()];
+        let mut blocks = 0;
         for hit in self.keywords.find_overlapping_iter(text) {
             for lead in &self.leads[hit.pattern().as_usize()] {
                 match *lead {
-                    Lead::Rule(rule) => self.rules[rule].find(text, hit.start(), &mut found)?,
+                    Lead::Rule(rule) => {
+                        self.rules[rule].find(text, hit.start(), &mut looked[rule], &mut found)?
+                    }
                     Lead::Name => assignments.find(hit.start()..hit.end(), &mut found),
-                    Lead::Block => blocks::find(text, hit.start(), &mut found),
+                    Lead::Block if hit.start() < blocks => {}
+                    Lead::Block => blocks = blocks::find(text, hit.start(), &mut found),
                 }
             }
         }

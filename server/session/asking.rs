@@ -128,7 +128,8 @@ impl State {
     /// Looks through the code around a document that was opened.
     pub(super) fn look_around(&mut self, uri: &str) {
         self.let_others_see(uri);
-        let reads = self.wanted_snippets() > 0 && self.settings.suggest.idle != Idle::Off && !self.is_excluded(uri);
+        let reads =
+            self.wanted_snippets() > 0 && self.settings.suggest.idle != Idle::Off && !self.is_excluded(uri);
         let Some((document, _)) = self.documents.get(uri).filter(|_| reads) else { return };
         let Location { root, path } = document.location();
         if let Some(root) = root {

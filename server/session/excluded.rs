@@ -58,10 +58,8 @@ impl State {
 
     /// Says why nothing is suggested in a document unasked, if nothing is.
     pub(super) fn explain_excluded(&mut self, uri: &str) -> bool {
-        let Some((document, excluded)) = self
-            .documents
-            .get(uri)
-            .and_then(|(document, _)| Some((document, document.excluded?)))
+        let Some((document, excluded)) =
+            self.documents.get(uri).and_then(|(document, _)| Some((document, document.excluded?)))
         else {
             return false;
         };

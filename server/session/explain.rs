@@ -49,10 +49,17 @@ impl Explanations {
     pub(crate) fn without_secrets(&self) -> Self {
         let told = |it: &Explanation| {
             let language = taper_grammars::by_id(it.language);
-            let text = redact(&it.text, language.map_or(Bare::Values, Bare::of)).unwrap_or_default().into_owned();
+            let text =
+                redact(&it.text, language.map_or(Bare::Values, Bare::of)).unwrap_or_default().into_owned();
             // What the model said is not told, and so not kept.
             let work = it.work.as_ref().map(|work| {
-                Box::new(Work { raw: String::new(), pieces: Vec::new(), cuts: Vec::new(), passed_over: None, ..(**work).clone() })
+                Box::new(Work {
+                    raw: String::new(),
+                    pieces: Vec::new(),
+                    cuts: Vec::new(),
+                    passed_over: None,
+                    ..(**work).clone()
+                })
             });
             Explanation { text, work, ..it.clone() }
         };

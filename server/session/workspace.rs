@@ -19,8 +19,8 @@ use tracing::{debug, error};
 use super::crawler::{Crawler, Crawling};
 use super::{Event, Supervisor};
 use crate::context::Index;
-use crate::context::excluded_files::ExcludedFiles;
 use crate::context::crawl::{Found, Limits};
+use crate::context::excluded_files::ExcludedFiles;
 use crate::context::pieces::File;
 use crate::text::Rope;
 

@@ -13,24 +13,100 @@ fn built_in(path: &str) -> bool {
 #[test]
 fn files_of_secrets_are_excluded_and_code_is_not() {
     for path in [
-        ".env", ".ENV", ".env.local", ".env.production", "a/b/.env.example", ".envrc", "prod.env", "/home/a/.netrc", "id_rsa",
-        "id_rsa.pub", "a/id_ed25519", "server.pem", "SERVER.PEM", "tls.key", "cert.crt", "a.p12", "a.pfx", "a.jks", "a.kdbx", "a.ppk",
-        ".npmrc", ".pypirc", ".pgpass", ".htpasswd", "credentials", "credentials.json", "secrets.yml", "secrets.yaml", "secrets.json",
-        "secrets.toml", "config/prod-secrets.yaml", "terraform.tfvars", "prod.auto.tfvars", "terraform.tfstate",
-        "terraform.tfstate.backup", "service-account.json", "my-service-account-key.json", "a-firebase-adminsdk-x.json",
-        "/home/a/.aws/credentials", "/home/a/.aws/config", "/home/a/.docker/config.json", "/home/a/.kube/config", "kubeconfig",
-        "/home/a/.ssh/config", "/home/a/.ssh/work", "wp-config.php", "client_secret_123.json", "C:\\Users\\a\\x.pem", ".git-credentials",
-        "./x/../.env", "/etc/shadow", "passwords.csv", "local.settings.json", "config/master.key", ".vault-token",
+        ".env",
+        ".ENV",
+        ".env.local",
+        ".env.production",
+        "a/b/.env.example",
+        ".envrc",
+        "prod.env",
+        "/home/a/.netrc",
+        "id_rsa",
+        "id_rsa.pub",
+        "a/id_ed25519",
+        "server.pem",
+        "SERVER.PEM",
+        "tls.key",
+        "cert.crt",
+        "a.p12",
+        "a.pfx",
+        "a.jks",
+        "a.kdbx",
+        "a.ppk",
+        ".npmrc",
+        ".pypirc",
+        ".pgpass",
+        ".htpasswd",
+        "credentials",
+        "credentials.json",
+        "secrets.yml",
+        "secrets.yaml",
+        "secrets.json",
+        "secrets.toml",
+        "config/prod-secrets.yaml",
+        "terraform.tfvars",
+        "prod.auto.tfvars",
+        "terraform.tfstate",
+        "terraform.tfstate.backup",
+        "service-account.json",
+        "my-service-account-key.json",
+        "a-firebase-adminsdk-x.json",
+        "/home/a/.aws/credentials",
+        "/home/a/.aws/config",
+        "/home/a/.docker/config.json",
+        "/home/a/.kube/config",
+        "kubeconfig",
+        "/home/a/.ssh/config",
+        "/home/a/.ssh/work",
+        "wp-config.php",
+        "client_secret_123.json",
+        "C:\\Users\\a\\x.pem",
+        ".git-credentials",
+        "./x/../.env",
+        "/etc/shadow",
+        "passwords.csv",
+        "local.settings.json",
+        "config/master.key",
+        ".vault-token",
     ] {
         let path = path.replace('\\', "/");
         assert!(built_in(&path), "{path}");
     }
     for path in [
-        "secrets.py", "secrets.rs", "src/secrets/mod.rs", "env.rs", "env.py", "environment.ts", "keys.ts", "key.rs", "config/keys.rs",
-        "credentials.py", "src/credentials/index.ts", "src/credentials.ts", "password.py", "passwords.py", "token.rs", "tokens.json",
-        "auth.py", "vault.go", "a.env.rs", "pem.rs", "id_rsa_parser.rs.txt.rs", "kube/config.go", "aws/credentials_provider.go",
-        "docker/config.json", "settings.json", "package.json", "Cargo.lock", "README.md", "secret_santa.py", "shadow.css", "test_key.py",
-        "monkey.js", "certificates.go", "service_account.py",
+        "secrets.py",
+        "secrets.rs",
+        "src/secrets/mod.rs",
+        "env.rs",
+        "env.py",
+        "environment.ts",
+        "keys.ts",
+        "key.rs",
+        "config/keys.rs",
+        "credentials.py",
+        "src/credentials/index.ts",
+        "src/credentials.ts",
+        "password.py",
+        "passwords.py",
+        "token.rs",
+        "tokens.json",
+        "auth.py",
+        "vault.go",
+        "a.env.rs",
+        "pem.rs",
+        "id_rsa_parser.rs.txt.rs",
+        "kube/config.go",
+        "aws/credentials_provider.go",
+        "docker/config.json",
+        "settings.json",
+        "package.json",
+        "Cargo.lock",
+        "README.md",
+        "secret_santa.py",
+        "shadow.css",
+        "test_key.py",
+        "monkey.js",
+        "certificates.go",
+        "service_account.py",
     ] {
         assert_eq!(ExcludedFiles::default().excludes(Path::new(path)), None, "{path}");
     }
@@ -38,17 +114,16 @@ fn files_of_secrets_are_excluded_and_code_is_not() {
 
 #[test]
 fn an_option_adds_and_cannot_lift() {
-    let of = |patterns: &[&str]| {
-        ExcludedFiles::new(patterns.iter().map(|&it| it.to_owned()).collect()).unwrap()
-    };
-    let excluded = of(&["generated/", "*.sql", "!keep.sql", "!.env", "!*"]);
+    let of =
+        |patterns: &[&str]| ExcludedFiles::new(patterns.iter().map(|&it| it.to_owned()).collect()).unwrap();
+    let excluded = of(&["!*", "!.env"]);
     assert_eq!(excluded.excludes(Path::new(".env")), Some(Excluded::BuiltIn));
     let excluded = of(&["generated/", "*.sql", "!keep.sql", "!.env"]);
     assert_eq!(excluded.excludes(Path::new("a/generated/b.rs")), Some(Excluded::Option));
     assert_eq!(excluded.excludes(Path::new("a/DUMP.sql")), Some(Excluded::Option));
     assert_eq!(excluded.excludes(Path::new("a/keep.sql")), None);
     assert_eq!(excluded.excludes(Path::new("a/b.rs")), None);
-    assert!(ExcludedFiles::new(vec!["a[".to_owned()]).unwrap_err().contains("`a[`"));
+    assert!(ExcludedFiles::new(vec!["a{b".to_owned()]).unwrap_err().contains("`a{b`"));
 }
 
 fn project(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -72,7 +147,11 @@ fn a_project_adds_and_cannot_lift() {
     let on_disk = |path: &str| none.excludes_on_disk(Some(root), &root.join(path));
     assert_eq!(on_disk("private.py"), Some(Excluded::Project));
     assert_eq!(on_disk("a/private.py"), None);
-    assert_eq!(on_disk("a/x.gen.rs"), Some(Excluded::Project), "a folder's list lifts nothing of the project's");
+    assert_eq!(
+        on_disk("a/x.gen.rs"),
+        Some(Excluded::Project),
+        "a folder's list lifts nothing of the project's"
+    );
     assert_eq!(on_disk("b/notes/c.py"), Some(Excluded::Project));
     assert_eq!(on_disk("a/only_here.py"), Some(Excluded::Project));
     assert_eq!(on_disk("only_here.py"), None);

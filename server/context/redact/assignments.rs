@@ -1,13 +1,16 @@
 //! Values beside a name that says that they are secret, in the forms in which languages and configurations write that.
 //! It knows nothing of which names those are, or of what a secret looks like.
 
+mod line;
+
 use std::ops::Range;
 use std::sync::LazyLock;
 
 use regex::bytes::{Regex, RegexBuilder};
 
-use super::names;
 use super::values::{self, Need};
+use super::{line_end, line_start, names};
+use line::{Line, Link, blanks, is_comment, is_variable, open_quote, operator};
 
 /// Whether words without quotes are values, as in a shell's script, or names, as in code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,23 +24,6 @@ pub enum Bare {
 /// Bytes of a name, at most; of a value; and of what stands between them.
 const NAME: usize = 80;
 const VALUE: usize = 4096;
-
-/// What stands between a name and its value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Link {
-    /// `=`, `:`, `=>`, `:=`, `==`, `||`, and whatever else gives or compares.
-    Operator,
-    /// `: ` where nothing is quoted.
-    Colon,
-    /// `name(`, `("name", `.
-    Call,
-    /// Nothing but blanks.
-    Blank,
-    /// `--name value`.
-    Flag,
-    /// `<name>`.
-    Element,
-}
 
 // What may stand behind a name, beside operators.
 const PAIR: &str = concat!(
@@ -69,7 +55,9 @@ static EXPRESSIONS: LazyLock<Option<Expressions>> = LazyLock::new(|| {
         setter: new(&format!("(?i){SETTER}"))?,
         wrapper: new(WRAPPER)?,
         keeps: new(KEEPS)?,
-        equals: new(r"^[ \t]*\.?(?:equals|eq|is|isEqualTo|compareTo|equalsIgnoreCase|contentEquals)[ \t]*\(")?,
+        equals: new(
+            r"^[ \t]*\.?(?:equals|eq|is|isEqualTo|compareTo|equalsIgnoreCase|contentEquals)[ \t]*\(",
+        )?,
         next_argument: new(r#"^\)[ \t\n]*\.arg\("#)?,
         joined: new(r"^[ \t]*(?:\+|\.\.?|<>|&|\\|\|\|)?[ \t]*\\?\r?\n?[ \t]*(?:\+|\.\.?|<>|&)?[ \t]*$")?,
     })
@@ -104,7 +92,7 @@ pub(super) struct Assignments<'a> {
     names: names::Names,
     /// The name whose values are looked at.
     name: Range<usize>,
-    /// Where strings of many lines begin and end; found when it is asked for.
+    /// Where strings of many lines begin and end, once that is asked.
     triples: Option<Vec<usize>>,
 }
 
@@ -113,7 +101,17 @@ impl<'a> Assignments<'a> {
         let expressions = EXPRESSIONS.as_ref()?;
         let line = Line { range: 0..0, has_quote: false, is_comment: false };
         let bytes = text.as_bytes();
-        Some(Self { text, bytes, bare, expressions, seen: 0, line, names: names::Names::default(), name: 0..0, triples: None })
+        Some(Self {
+            text,
+            bytes,
+            bare,
+            expressions,
+            seen: 0,
+            line,
+            names: names::Names::default(),
+            name: 0..0,
+            triples: None,
+        })
     }
 
     /// Adds the values beside the name of which a part stands at `hit`.
@@ -151,11 +149,15 @@ impl<'a> Assignments<'a> {
         if *has_quote || *is_comment || self.bare == Bare::Values {
             return true;
         }
-        let is_flag = get(hit.wrapping_sub(1)) == b'-' || self.bytes[range.start..hit].windows(2).any(|it| it == b"--");
+        let is_flag =
+            get(hit.wrapping_sub(1)) == b'-' || self.bytes[range.start..hit].windows(2).any(|it| it == b"--");
         let is_element = byte == b'>' || byte == b'<';
         // `NAME=value`, and an operator at the line's end.
         let is_variable = byte == b'=' && next == after && !matches!(get(next + 1), b'=' | b'>' | b' ');
-        let goes_on = || self.bytes[next..range.end].trim_ascii_end().ends_with(b"=") || get(range.end.saturating_sub(2)) == b'(';
+        let goes_on = || {
+            self.bytes[next..range.end].trim_ascii_end().ends_with(b"=")
+                || get(range.end.saturating_sub(2)) == b'('
+        };
         is_flag || is_element || is_variable || ends || goes_on() || self.is_in_triple(hit)
     }
 
@@ -163,7 +165,8 @@ impl<'a> Assignments<'a> {
     fn closed(&self, end: usize) -> usize {
         let escapes = self.bytes[end..].iter().take_while(|&&it| it == b'\\').count();
         let at = end + escapes;
-        let closers = self.bytes[at..].iter().take(4).take_while(|it| matches!(it, b'"' | b'\'' | b'`' | b']' | b'}'));
+        let closers =
+            self.bytes[at..].iter().take(4).take_while(|it| matches!(it, b'"' | b'\'' | b'`' | b']' | b'}'));
         match closers.count() {
             0 => end,
             some => at + some,
@@ -217,7 +220,8 @@ impl<'a> Assignments<'a> {
         {
             return Some((Link::Operator, after + it.end()));
         }
-        let may_be_typed = matches!(byte, b':' | b'?') || next > after && (Self::is_name(byte) || matches!(byte, b'*' | b'&' | b'['));
+        let may_be_typed = matches!(byte, b':' | b'?')
+            || next > after && (Self::is_name(byte) || matches!(byte, b'*' | b'&' | b'['));
         if !quoted
             && may_be_typed
             && rest(next).iter().take(90).take_while(|&&it| it != b'\n').any(|&it| it == b'=')
@@ -239,14 +243,22 @@ impl<'a> Assignments<'a> {
                 return next_argument.find(rest(after)).map(|it| (Link::Flag, after + it.end()));
             }
             b'[' if !quoted => {
-                let index = self.bytes[next + 1..].iter().take(12).take_while(|it| it.is_ascii_alphanumeric()).count();
+                let index = self.bytes[next + 1..]
+                    .iter()
+                    .take(12)
+                    .take_while(|it| it.is_ascii_alphanumeric())
+                    .count();
                 let behind = next + index + 2;
                 let behind = behind + blanks(&self.bytes[behind.min(self.bytes.len())..]);
-                return (self.bytes.get(next + index + 1) == Some(&b']')).then(|| operator(rest(behind), behind)).flatten();
+                return (self.bytes.get(next + index + 1) == Some(&b']'))
+                    .then(|| operator(rest(behind), behind))
+                    .flatten();
             }
             b',' if quoted => {
-                let before = self.text[..start].trim_end_matches(['"', '\'', '`', '\\', ':']);
-                let before = &before.as_bytes()[before.len().saturating_sub(40)..];
+                let quotes = |it: &u8| matches!(it, b'"' | b'\'' | b'`' | b'\\' | b':');
+                let before =
+                    start - self.bytes[..start].iter().rev().take(16).take_while(|it| quotes(it)).count();
+                let before = &self.bytes[before.saturating_sub(40)..before];
                 let gives = is_flag || setter.is_match(before);
                 return Some((if gives { Link::Operator } else { Link::Call }, next + 1));
             }
@@ -258,14 +270,15 @@ impl<'a> Assignments<'a> {
             }
             // `string Password { get; set; } = `.
             b'{' if !quoted => {
-                let end = next + self.bytes[next..].iter().take(60).position(|&it| it == b'}' || it == b'\n')?;
+                let end =
+                    next + self.bytes[next..].iter().take(60).position(|&it| it == b'}' || it == b'\n')?;
                 let behind = end + 1 + blanks(&self.bytes[(end + 1).min(self.bytes.len())..]);
                 let gives = self.bytes[end] == b'}' && self.bytes.get(behind) == Some(&b'=');
                 return gives.then_some((Link::Operator, behind + 1));
             }
             _ => {}
         }
-        let before = self.bytes[..start].trim_ascii_end();
+        let before = self.bytes[line_start(self.bytes, start)..start].trim_ascii_end();
         let defines = before.ends_with(b"#define") || before.ends_with(b"ENV") || before.ends_with(b"setenv");
         match () {
             () if next == after => None,
@@ -276,7 +289,15 @@ impl<'a> Assignments<'a> {
     }
 
     /// Adds the values that begin at `at`, if they are secrets.
-    fn values(&mut self, link: Link, at: usize, name: usize, need: Need, plural: bool, found: &mut Vec<Range<usize>>) {
+    fn values(
+        &mut self,
+        link: Link,
+        at: usize,
+        name: usize,
+        need: Need,
+        plural: bool,
+        found: &mut Vec<Range<usize>>,
+    ) {
         let mut at = at;
         let blank = |bytes: &[u8]| bytes.iter().take_while(|it| it.is_ascii_whitespace()).count();
         let next = at + blank(&self.bytes[at..self.bytes.len().min(at + 200)]);
@@ -295,7 +316,7 @@ impl<'a> Assignments<'a> {
             at = next.min(self.bytes.len());
         }
         if link == Link::Element {
-            let end = self.bytes[at..].iter().position(|&it| it == b'<').map_or(self.bytes.len(), |it| at + it);
+            let end = at + self.bytes[at..].iter().take(VALUE).take_while(|&&it| it != b'<').count();
             if self.bytes.get(end + 1) == Some(&b'/') && end - at < VALUE {
                 self.judge(at..end, need, found);
             }
@@ -304,9 +325,13 @@ impl<'a> Assignments<'a> {
         if plural && matches!(self.bytes.get(at), Some(b'[' | b'{' | b'(')) {
             return self.list(at, need.max(Need::Mixed), found);
         }
-        while !self.is_quote(at) && matches!(self.bytes.get(at), Some(b'(' | b'{' | b'[' | b'&' | b'*' | b'@')) {
+        while !self.is_quote(at)
+            && matches!(self.bytes.get(at), Some(b'(' | b'{' | b'[' | b'&' | b'*' | b'@'))
+        {
             let inner = at + 1 + blank(&self.bytes[at + 1..self.bytes.len().min(at + 40)]);
-            if !self.is_quote(inner) && !matches!(self.bytes.get(inner), Some(b'(' | b'{' | b'[' | b'&' | b'*')) {
+            if !self.is_quote(inner)
+                && !matches!(self.bytes.get(inner), Some(b'(' | b'{' | b'[' | b'&' | b'*'))
+            {
                 break;
             }
             at = inner;
@@ -321,7 +346,9 @@ impl<'a> Assignments<'a> {
         }
         let rest = &self.bytes[at..self.bytes.len().min(at + 256)];
         if let Some(it) = self.expressions.wrapper.find(rest).filter(|it| self.is_quote(at + it.end())) {
-            let called = rest[..it.end()].trim_ascii_end().trim_suffix_byte(b'(').trim_suffix_byte(b'!');
+            let end =
+                rest[..it.end()].iter().rposition(|it| !b"(!".contains(it) && !it.is_ascii_whitespace());
+            let called = &rest[..end.map_or(0, |it| it + 1)];
             let keeps = self.expressions.keeps.is_match(called);
             return self.quoted(at + it.end(), if keeps { need } else { Need::Random }, found);
         }
@@ -373,7 +400,7 @@ impl<'a> Assignments<'a> {
             let Some((close, start)) = self.quote(at) else { return };
             let (_, after) = self.string_end(start, &close);
             // The next name of a table.
-            if self.bytes[after..].trim_ascii_start().starts_with(b":") {
+            if self.bytes[after..line_end(self.bytes, after)].trim_ascii_start().starts_with(b":") {
                 return;
             }
         }
@@ -402,7 +429,7 @@ impl<'a> Assignments<'a> {
 
     /// The quote of the string that is open at a place, as far as its line tells.
     fn open_quote(&self, at: usize) -> Option<u8> {
-        let line = self.bytes[..at].iter().rposition(|&it| it == b'\n').map_or(0, |it| it + 1);
+        let line = line_start(self.bytes, at);
         open_quote(&self.bytes[line..at])
     }
 
@@ -424,7 +451,11 @@ impl<'a> Assignments<'a> {
             // Anything else than strings is no list of values.
             let Some((quote, start)) = self.quote(here) else { return };
             let (end, behind) = self.string_end(start, &quote);
-            if self.bytes[behind..].trim_ascii_start().first().is_some_and(|it| matches!(it, b':' | b'=')) {
+            if self.bytes[behind..line_end(self.bytes, behind)]
+                .trim_ascii_start()
+                .first()
+                .is_some_and(|it| matches!(it, b':' | b'='))
+            {
                 return;
             }
             self.judge(start..end, need, found);
@@ -442,7 +473,7 @@ impl<'a> Assignments<'a> {
         same_line: bool,
         found: &mut Vec<Range<usize>>,
     ) {
-        let line = self.bytes[..name].iter().rposition(|&it| it == b'\n').map_or(0, |it| it + 1);
+        let line = line_start(self.bytes, name);
         let before = &self.bytes[line..name];
         let in_string = self.open_quote(at).is_some();
         let in_comment = is_comment(before);
@@ -462,7 +493,11 @@ impl<'a> Assignments<'a> {
             _ => return,
         };
         let block = |it: &u8| matches!(it, b'|' | b'>');
-        if values && !in_string && link == Link::Colon && (!same_line || self.bytes.get(at).is_some_and(|it| block(it))) {
+        if values
+            && !in_string
+            && link == Link::Colon
+            && (!same_line || self.bytes.get(at).is_some_and(|it| block(it)))
+        {
             return self.indented(line, at, same_line, need, found);
         }
         let to_end = values && !in_string && (link == Link::Colon || spaced && link == Link::Operator);
@@ -475,6 +510,9 @@ impl<'a> Assignments<'a> {
             _ => false,
         };
         let mut end = at + self.bytes[at..].iter().take(VALUE).take_while(|&&it| !ends(it)).count();
+        while !self.text.is_char_boundary(end) {
+            end -= 1;
+        }
         if to_end {
             let value = &self.text[at..end];
             end = at + value.find(" #").or_else(|| value.find(" ;")).unwrap_or(value.len());
@@ -495,13 +533,10 @@ impl<'a> Assignments<'a> {
     fn indented(&self, line: usize, at: usize, same_line: bool, need: Need, found: &mut Vec<Range<usize>>) {
         let indent = |line: &[u8]| line.iter().take_while(|&&it| it == b' ' || it == b'\t').count();
         let outer = indent(&self.bytes[line..]);
-        let first = if same_line {
-            self.bytes[at..].iter().position(|&it| it == b'\n').map_or(self.bytes.len(), |it| at + it + 1)
-        } else {
-            self.bytes[..at].iter().rposition(|&it| it == b'\n').map_or(0, |it| it + 1)
-        };
+        let first = if same_line { line_end(self.bytes, at) } else { line_start(self.bytes, at) };
         let mut start = first;
-        for line in self.bytes[first..self.bytes.len().min(first + VALUE)].split_inclusive(|&it| it == b'\n') {
+        for line in self.bytes[first..self.bytes.len().min(first + VALUE)].split_inclusive(|&it| it == b'\n')
+        {
             let inner = indent(line);
             let content = line.trim_ascii();
             if !content.is_empty() && inner <= outer {
@@ -554,83 +589,4 @@ impl<'a> Assignments<'a> {
             at += piece.len();
         }
     }
-}
-
-/// What a line says of all names on it.
-struct Line {
-    range: Range<usize>,
-    has_quote: bool,
-    is_comment: bool,
-}
-
-impl Line {
-    fn at(bytes: &[u8], at: usize) -> Self {
-        let start = bytes[..at].iter().rposition(|&it| it == b'\n').map_or(0, |it| it + 1);
-        let end = bytes[at..].iter().position(|&it| it == b'\n').map_or(bytes.len(), |it| at + it + 1);
-        let line = &bytes[start..end];
-        let has_quote = line.iter().any(|it| matches!(it, b'"' | b'\'' | b'`')) || line.windows(2).any(|it| it == b"[[");
-        Self { range: start..end, has_quote, is_comment: is_comment(line) }
-    }
-}
-
-fn blanks(bytes: &[u8]) -> usize {
-    bytes.iter().take_while(|&&it| it == b' ' || it == b'\t').count()
-}
-
-/// An operator that gives a value, or compares with one, at the beginning of `rest`, which stands at `at`.
-fn operator(rest: &[u8], at: usize) -> Option<(Link, usize)> {
-    const OPERATORS: [&[u8]; 24] = [
-        b"===", b"!==", b"||=", b"??=", b"//=", b"==", b"!=", b"=>", b":=", b":-", b"||", b"??", b"?:", b"?=", b"+=", b"~=",
-        b".=", b"<-", b"<<", b"or ", b"eq ", b"!:", b"=", b":",
-    ];
-    // A match of a pattern, and `token::Kind`.
-    if rest.starts_with(b"=~") || rest.starts_with(b"::") {
-        return None;
-    }
-    let operator = OPERATORS.iter().find(|it| rest.starts_with(it))?;
-    let link = if operator.ends_with(b":") && operator.len() < 3 { Link::Colon } else { Link::Operator };
-    Some((link, at + operator.len()))
-}
-
-/// Cuts a byte off the end.
-trait TrimSuffixByte {
-    fn trim_suffix_byte(&self, byte: u8) -> &Self;
-}
-
-impl TrimSuffixByte for [u8] {
-    fn trim_suffix_byte(&self, byte: u8) -> &[u8] {
-        self.strip_suffix(&[byte]).unwrap_or(self)
-    }
-}
-
-/// The quote of the string that is open at the end of a line's beginning.
-fn open_quote(before: &[u8]) -> Option<u8> {
-    let mut open = None;
-    let mut at = 0;
-    while at < before.len() {
-        let byte = before[at];
-        match (open, byte) {
-            (_, b'\\') => at += 1,
-            (Some(quote), _) if byte == quote => open = None,
-            (None, b'"' | b'`') => open = Some(byte),
-            (None, b'\'') if at == 0 || !before[at - 1].is_ascii_alphanumeric() => open = Some(byte),
-            _ => {}
-        }
-        at += 1;
-    }
-    open
-}
-
-fn is_comment(before: &[u8]) -> bool {
-    let line = before.trim_ascii_start();
-    [&b"#"[..], b"//", b"*", b"/*", b"--", b";", b"<!--", b"%", b"REM ", b"\"\"\"", b"'''"].iter().any(|it| line.starts_with(it))
-        || [&b" # "[..], b" // ", b" -- "].iter().any(|mark| before.windows(mark.len()).any(|it| it == *mark))
-}
-
-/// Whether a line sets a variable of the environment.
-fn is_variable(before: &[u8], name: &[u8]) -> bool {
-    let before = before.trim_ascii();
-    let sets = [&b"export"[..], b"set", b"ENV", b"ARG", b"setx", b"env", b"-e", b"--env", b"--build-arg", b"RUN"];
-    let capital = !name.iter().any(u8::is_ascii_lowercase);
-    sets.iter().any(|it| before.ends_with(it)) || before.is_empty() && capital
 }

@@ -6,39 +6,52 @@
 use std::ops::Range;
 
 /// What such a block begins with, in lower case.
-pub(super) const HEADS: &[&str] =
-    &["-----begin", "---- begin", "private-lines:", "$ansible_vault", "kind: secret", "kind: \"secret", "\"kind\": \"secret"];
+pub(super) const HEADS: &[&str] = &[
+    "-----begin",
+    "---- begin",
+    "private-lines:",
+    "$ansible_vault",
+    "kind: secret",
+    "kind: \"secret",
+    "\"kind\": \"secret",
+];
 
 /// Bytes of a block, at most.
-const LONGEST: usize = 64 << 10;
+const LONGEST: usize = 32 << 10;
 
-/// Adds the secrets of the block whose head begins at `at`.
-pub(super) fn find(text: &str, at: usize, found: &mut Vec<Range<usize>>) {
+/// Adds the secrets of the block whose head begins at `at`. Where the next one may begin.
+pub(super) fn find(text: &str, at: usize, found: &mut Vec<Range<usize>>) -> usize {
     let rest = &text[at..];
-    let line_end = |from: usize| text[from..].find('\n').map_or(text.len(), |it| from + it);
+    let line_end = |from: usize| {
+        from + floor(&text[from..], super::LINE).find('\n').unwrap_or(floor(&text[from..], super::LINE).len())
+    };
     let starts = |head: &str| rest.get(..head.len()).is_some_and(|it| it.eq_ignore_ascii_case(head));
     if starts("--") {
         let head = &rest[..rest.len().min(120).min(line_end(at) - at)];
         let head = floor(head, 120);
-        let Some(kind) = head.find("PRIVATE KEY").or_else(|| head.find("ENCRYPTED PRIVATE")) else { return };
+        let Some(kind) = head.find("PRIVATE KEY").or_else(|| head.find("ENCRYPTED PRIVATE")) else {
+            return at;
+        };
         // `-----BEGIN PRIVATE KEY-----`: what comes behind the dashes.
-        let Some(dashes) = head[kind..].find("----") else { return };
+        let Some(dashes) = head[kind..].find("----") else { return at };
         let body = at + kind + dashes;
         let body = body + text[body..].bytes().take_while(|&it| it == b'-').count();
         let end = text.len().min(body + LONGEST);
-        let end = ["-----END", "---- END"].iter().filter_map(|it| floor(&text[body..], end - body).find(it)).min();
-        key(text, body, end.map(|it| body + it), found);
+        let end =
+            ["-----END", "---- END"].iter().filter_map(|it| floor(&text[body..], end - body).find(it)).min();
+        key(text, body, end.map(|it| body + it), found)
     } else if starts("private-lines:") {
         let body = line_end(at);
-        let end = text[body..].find("Private-MAC").map(|it| body + it).filter(|it| it - body < LONGEST);
-        key(text, body, end, found);
+        let end = floor(&text[body..], LONGEST).find("Private-MAC:").map(|it| body + it);
+        let done = key(text, body, end, found);
         if let Some(mac) = end {
             found.push(mac + "Private-MAC:".len()..line_end(mac));
         }
+        done
     } else if starts("$ansible_vault") {
-        key(text, line_end(at), None, found);
+        key(text, line_end(at), None, found)
     } else {
-        kubernetes(text, at, found);
+        kubernetes(text, at, found)
     }
 }
 
@@ -48,7 +61,7 @@ fn floor(text: &str, most: usize) -> &str {
 }
 
 /// The lines of a key: all of base64 up to its foot; without a foot, as far as lines look like it.
-fn key(text: &str, body: usize, foot: Option<usize>, found: &mut Vec<Range<usize>>) {
+fn key(text: &str, body: usize, foot: Option<usize>, found: &mut Vec<Range<usize>>) -> usize {
     let bytes = text.as_bytes();
     let end = foot.unwrap_or_else(|| text.len().min(body + LONGEST));
     let is_key = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=' | b'_');
@@ -71,7 +84,8 @@ fn key(text: &str, body: usize, foot: Option<usize>, found: &mut Vec<Range<usize
                     }
                 }
                 byte => {
-                    other += usize::from(!byte.is_ascii_whitespace() && !b"\"'`+,.;#/*-()|>:&".contains(&byte));
+                    other +=
+                        usize::from(!byte.is_ascii_whitespace() && !b"\"'`+,.;#/*-()|>:&".contains(&byte));
                     at += 1;
                 }
             }
@@ -79,21 +93,23 @@ fn key(text: &str, body: usize, foot: Option<usize>, found: &mut Vec<Range<usize
         let longest = runs.iter().map(Range::len).max().unwrap_or(0);
         let header = |it: &Range<usize>| bytes.get(it.end) == Some(&b':') || bytes.get(it.end) == Some(&b'-');
         // Between head and foot a short line is the key's last; elsewhere it is code.
-        let is_body = if foot.is_some() { runs.len() == 1 || longest >= 16 } else { longest >= 16 && other == 0 };
+        let is_body =
+            if foot.is_some() { runs.len() == 1 || longest >= 16 } else { longest >= 16 && other == 0 };
         if is_body {
             found.extend(runs.into_iter().filter(|it| (it.len() > 3 || longest < 16) && !header(it)));
         } else if foot.is_none() && line > body && longest > 0 {
-            return;
+            return line;
         }
         line = next;
     }
+    line
 }
 
 /// The values below `data:` and `stringData:` of the document whose kind is said at `at`.
-fn kubernetes(text: &str, at: usize, found: &mut Vec<Range<usize>>) {
-    let kind = text[at..].lines().next().unwrap_or("").to_ascii_lowercase();
+fn kubernetes(text: &str, at: usize, found: &mut Vec<Range<usize>>) -> usize {
+    let kind = floor(&text[at..], 100).lines().next().unwrap_or("").to_ascii_lowercase();
     if !kind.trim_end().trim_end_matches(['"', '\'', ',']).ends_with("secret") {
-        return;
+        return at;
     }
     let start = text[..at].rfind("\n---").map_or(0, |it| it + 1);
     let end = text[at..].find("\n---").map_or(text.len(), |it| at + it);
@@ -112,7 +128,10 @@ fn kubernetes(text: &str, at: usize, found: &mut Vec<Range<usize>>) {
             below = None;
         }
         let name = content.trim_start_matches('"');
-        if below.is_none() && (name.starts_with("data") || name.starts_with("stringData")) && name.contains(':') {
+        if below.is_none()
+            && (name.starts_with("data") || name.starts_with("stringData"))
+            && name.contains(':')
+        {
             below = Some(indent);
             continue;
         }
@@ -121,7 +140,9 @@ fn kubernetes(text: &str, at: usize, found: &mut Vec<Range<usize>>) {
         }
         let offset = here + indent;
         // `name: value`, or a line of a longer value.
-        let value = content.find(": ").map_or(if content.ends_with([':', '|', '>', '-']) { content.len() } else { 0 }, |it| it + 2);
+        let value = content
+            .find(": ")
+            .map_or(if content.ends_with([':', '|', '>', '-']) { content.len() } else { 0 }, |it| it + 2);
         let quotes = |it: char| it.is_whitespace() || matches!(it, '"' | '\'' | ',');
         let inner = content[value..].trim_start_matches(quotes);
         let from = content.len() - inner.len();
@@ -130,4 +151,5 @@ fn kubernetes(text: &str, at: usize, found: &mut Vec<Range<usize>>) {
             found.push(offset + from..offset + from + inner.len());
         }
     }
+    end
 }

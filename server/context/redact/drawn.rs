@@ -7,20 +7,61 @@
 use std::ops::Range;
 
 use super::values::{decoded, entropy, is_run, is_wordy};
+use super::{line_end, line_start};
 
 /// Lengths of what may be a key.
 const LENGTHS: std::ops::RangeInclusive<usize> = 20..=128;
 
 /// What in front of a string says that everybody may know it.
 const PUBLIC: &[&str] = &[
-    "hash", "sha", "md5", "integrity", "digest", "checksum", "commit", "rev", "etag", "fingerprint", "uuid", "guid", "alphabet",
-    "charset", "chars", "digits", "data:", "base64,", "public", "pub_key", "pubkey", "nonce", "crc", "version", "ssh-",
+    "hash",
+    "sha",
+    "md5",
+    "integrity",
+    "digest",
+    "checksum",
+    "commit",
+    "rev",
+    "etag",
+    "fingerprint",
+    "uuid",
+    "guid",
+    "alphabet",
+    "charset",
+    "chars",
+    "digits",
+    "data:",
+    "base64,",
+    "public",
+    "pub_key",
+    "pubkey",
+    "nonce",
+    "crc",
+    "version",
+    "ssh-",
 ];
 
 /// How files that are written in base64 begin.
 const MAGIC: &[&[u8]] = &[
-    b"\x89PNG", b"GIF8", b"\xff\xd8\xff", b"%PDF", b"PK\x03\x04", b"\x1f\x8b", b"\0asm", b"wOF", b"\0\x01\0\0", b"OTTO", b"RIFF",
-    b"\x7fELF", b"BM", b"\0\0\x01\0", b"ID3", b"OggS", b"\x28\xb5\x2f\xfd", b"\x30\x82", b"\x00\x00\x00",
+    b"\x89PNG",
+    b"GIF8",
+    b"\xff\xd8\xff",
+    b"%PDF",
+    b"PK\x03\x04",
+    b"\x1f\x8b",
+    b"\0asm",
+    b"wOF",
+    b"\0\x01\0\0",
+    b"OTTO",
+    b"RIFF",
+    b"\x7fELF",
+    b"BM",
+    b"\0\0\x01\0",
+    b"ID3",
+    b"OggS",
+    b"\x28\xb5\x2f\xfd",
+    b"\x30\x82",
+    b"\x00\x00\x00",
 ];
 
 /// Adds the ranges of such strings.
@@ -40,8 +81,13 @@ pub(super) fn find(text: &str, found: &mut Vec<Range<usize>>) {
             continue;
         }
         let quote = bytes[start - 1];
-        let closed = bytes.get(at) == Some(&quote) || bytes.get(at) == Some(&b'\\') && bytes.get(at + 1) == Some(&quote);
-        if matches!(quote, b'"' | b'\'' | b'`') && closed && is_drawn(&text[start..at]) && !is_public(text, start, at) {
+        let closed = bytes.get(at) == Some(&quote)
+            || bytes.get(at) == Some(&b'\\') && bytes.get(at + 1) == Some(&quote);
+        if matches!(quote, b'"' | b'\'' | b'`')
+            && closed
+            && is_drawn(&text[start..at])
+            && !is_public(text, start, at)
+        {
             found.push(start..at);
         }
     }
@@ -52,7 +98,8 @@ static IS_KEY: [bool; 256] = {
     let mut at = 0;
     while at < 256 {
         let byte = at as u8;
-        table[at] = byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'_' | b'=' | b'-' | b'.' | b'~');
+        table[at] =
+            byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'_' | b'=' | b'-' | b'.' | b'~');
         at += 1;
     }
     table
@@ -99,15 +146,15 @@ fn is_data(value: &str) -> bool {
 /// Whether the string is called something that everybody may know, or is a line of many.
 fn is_public(text: &str, start: usize, end: usize) -> bool {
     let bytes = text.as_bytes();
-    let line = bytes[..start].iter().rposition(|&it| it == b'\n').map_or(0, |at| at + 1);
+    let line = line_start(bytes, start);
     let before = &bytes[line.max(start.saturating_sub(80))..start];
     let before = String::from_utf8_lossy(before).to_ascii_lowercase();
     if PUBLIC.iter().any(|word| before.contains(word)) {
         return true;
     }
-    let after = bytes[end..].iter().position(|&it| it == b'\n').map_or(bytes.len(), |at| end + at + 1);
-    let next = bytes[after..].iter().position(|&it| it == b'\n').map_or(bytes.len(), |at| after + at);
-    let previous = bytes[..line.saturating_sub(1)].iter().rposition(|&it| it == b'\n').map_or(0, |at| at + 1);
+    let after = line_end(bytes, end);
+    let next = line_end(bytes, after);
+    let previous = line_start(bytes, line.saturating_sub(1));
     // A line of data has no name.
     let is_like_it = |line: &[u8]| {
         let longest = line.split(|&it| !IS_KEY[usize::from(it)]).map(<[u8]>::len).max().unwrap_or(0);

@@ -4,66 +4,81 @@
 use super::values::Need;
 
 /// What a name is searched for by: a part of every name that [`need`] knows.
+#[rustfmt::skip]
 pub(super) const PARTS: &[&str] = &[
-    "pass", "pwd", "secret", "token", "key", "cred", "auth", "mnemonic", "seed", "salt", "cookie", "sess", "sid", "pw",
-    "pin", "otp", "jwt", "_pat", "sig", "kennwort", "losung", "senha", "contrase", "clave", "mdp", "mot_de", "motde",
-    "haslo", "wachtwoord", "parola", "heslo", "sifre", "密码", "密碼", "口令", "パスワード", "пароль", "비밀번호",
+    "pass", "pwd", "secret", "token", "key", "cred", "auth", "mnemonic", "seed", "salt", "cookie", "sess",
+    "sid", "pw", "pin", "otp", "jwt", "_pat", "sig", "kennwort", "losung", "senha", "contrase", "clave",
+    "mdp", "mot_de", "motde", "haslo", "wachtwoord", "parola", "heslo", "sifre", "密码", "密碼", "口令", "パスワード",
+    "пароль", "비밀번호",
 ];
 
 /// The last word of a password's name.
+#[rustfmt::skip]
 const PASSWORDS: &[&str] = &[
-    "password", "passwords", "passwd", "passwort", "passphrase", "passphrases", "passcode", "pwd", "pw", "pswd", "psw",
-    "passw", "kennwort", "losungswort", "senha", "senhas", "contrasena", "contraseña", "clave", "mdp", "motdepasse",
-    "haslo", "wachtwoord", "parola", "heslo", "sifre", "requirepass", "masterauth", "userpass", "dbpass", "密码", "密碼",
-    "口令", "パスワード", "пароль", "비밀번호", "mnemonic", "mnemonics",
+    "password", "passwords", "passwd", "passwort", "passphrase", "passphrases", "passcode", "pwd", "pw",
+    "pswd", "psw", "passw", "kennwort", "losungswort", "senha", "senhas", "contrasena", "contraseña", "clave",
+    "mdp", "motdepasse", "haslo", "wachtwoord", "parola", "heslo", "sifre", "requirepass", "masterauth",
+    "userpass", "dbpass", "密码", "密碼", "口令", "パスワード", "пароль", "비밀번호", "mnemonic", "mnemonics",
 ];
 
 /// Words that make a key one that opens something.
+#[rustfmt::skip]
 const KEYS: &[&str] = &[
-    "api", "apis", "secret", "private", "access", "auth", "encryption", "encrypt", "decryption", "decrypt", "signing",
-    "sign", "signature", "hmac", "jwt", "aes", "crypto", "cipher", "shared", "client", "consumer", "deploy", "subscription",
-    "priv", "psk", "preshared", "wpa", "webhook", "integration", "ssh", "rsa", "gpg", "pgp", "tls", "ssl", "bearer", "oauth",
+    "api", "apis", "secret", "private", "access", "auth", "encryption", "encrypt", "decryption", "decrypt",
+    "signing", "sign", "signature", "hmac", "jwt", "aes", "crypto", "cipher", "shared", "client", "consumer",
+    "deploy", "subscription", "priv", "psk", "preshared", "wpa", "webhook", "integration", "ssh", "rsa",
+    "gpg", "pgp", "tls", "ssl", "bearer", "oauth",
 ];
 /// Words that may do so: the value has to look like one.
+#[rustfmt::skip]
 const PERHAPS_KEYS: &[&str] = &[
-    "account", "storage", "master", "session", "service", "app", "application", "host", "license", "licence", "server",
-    "root", "admin", "user", "function", "functions", "cookie", "nonce", "in", "security", "secure", "write", "read", "team",
-    "project", "ingest", "ingestion", "instrumentation", "wallet", "stripe", "openai", "anthropic", "aws", "azure", "gcp",
-    "google", "github", "twilio", "sendgrid", "mailgun", "datadog", "dd", "sentry", "algolia", "maps", "unlock", "symmetric",
+    "account", "storage", "master", "session", "service", "app", "application", "host", "license", "licence",
+    "server", "root", "admin", "user", "function", "functions", "cookie", "nonce", "in", "security", "secure",
+    "write", "read", "team", "project", "ingest", "ingestion", "instrumentation", "wallet", "stripe",
+    "openai", "anthropic", "aws", "azure", "gcp", "google", "github", "twilio", "sendgrid", "mailgun",
+    "datadog", "dd", "sentry", "algolia", "maps", "unlock", "symmetric",
 ];
 /// Words that make a key one that everybody may know.
-const PUBLIC: &[&str] = &["public", "pub", "publishable", "foreign", "primary", "sort", "partition", "cache", "hot"];
+const PUBLIC: &[&str] =
+    &["public", "pub", "publishable", "foreign", "primary", "sort", "partition", "cache", "hot"];
 
 /// Words that make a token more than a word of a language.
+#[rustfmt::skip]
 const TOKENS: &[&str] = &[
-    "auth", "authentication", "authorization", "access", "refresh", "api", "bearer", "session", "oauth", "oauth2", "bot",
-    "github", "gh", "gitlab", "slack", "discord", "telegram", "hf", "hugging", "huggingface", "npm", "pypi", "aws", "azure",
-    "gcp", "google", "client", "user", "admin", "deploy", "webhook", "jwt", "personal", "private", "vault", "root", "upload",
-    "publish", "ci", "sonar", "codecov", "openai", "secret", "service", "security", "login", "csrf", "xsrf", "verify",
-    "verification", "reset", "device", "push", "registry", "influx", "grafana", "heroku", "cloudflare", "cf", "do",
-    "digitalocean", "stripe", "twilio", "notion", "linear", "jira", "confluence", "atlassian", "circleci", "travis", "snyk",
-    "sentry", "datadog", "mapbox", "figma", "npmrc", "runner", "kube", "kubernetes", "k8s", "argocd", "consul", "nomad",
+    "auth", "authentication", "authorization", "access", "refresh", "api", "bearer", "session", "oauth",
+    "oauth2", "bot", "github", "gh", "gitlab", "slack", "discord", "telegram", "hf", "hugging", "huggingface",
+    "npm", "pypi", "aws", "azure", "gcp", "google", "client", "user", "admin", "deploy", "webhook", "jwt",
+    "personal", "private", "vault", "root", "upload", "publish", "ci", "sonar", "codecov", "openai", "secret",
+    "service", "security", "login", "csrf", "xsrf", "verify", "verification", "reset", "device", "push",
+    "registry", "influx", "grafana", "heroku", "cloudflare", "cf", "do", "digitalocean", "stripe", "twilio",
+    "notion", "linear", "jira", "confluence", "atlassian", "circleci", "travis", "snyk", "sentry", "datadog",
+    "mapbox", "figma", "npmrc", "runner", "kube", "kubernetes", "k8s", "argocd", "consul", "nomad",
     "terraform", "tfe", "ngrok", "fly", "vercel", "netlify", "supabase", "railway", "render",
 ];
 
 /// Whose a password is: `user_pass`, but not `render_pass`.
+#[rustfmt::skip]
 const OWNERS: &[&str] = &[
-    "user", "db", "database", "smtp", "mail", "email", "mysql", "pg", "postgres", "sql", "redis", "mongo", "rabbitmq",
-    "ftp", "sftp", "ssh", "ldap", "admin", "root", "auth", "basic", "login", "proxy", "http", "imap", "wifi", "wpa", "master",
-    "my", "new", "old", "key", "store", "keystore", "truststore", "account", "service", "app", "api", "mqtt", "amqp", "vnc",
-    "sudo", "jdbc", "oracle", "host", "remote", "server", "client", "test", "default",
+    "user", "db", "database", "smtp", "mail", "email", "mysql", "pg", "postgres", "sql", "redis", "mongo",
+    "rabbitmq", "ftp", "sftp", "ssh", "ldap", "admin", "root", "auth", "basic", "login", "proxy", "http",
+    "imap", "wifi", "wpa", "master", "my", "new", "old", "key", "store", "keystore", "truststore", "account",
+    "service", "app", "api", "mqtt", "amqp", "vnc", "sudo", "jdbc", "oracle", "host", "remote", "server",
+    "client", "test", "default",
 ];
 
 /// What is said behind the word that matters.
+#[rustfmt::skip]
 const AFTER: &[&str] = &[
-    "prod", "production", "dev", "development", "test", "tests", "testing", "staging", "stage", "live", "sandbox", "local",
-    "value", "val", "values", "str", "string", "text", "txt", "plain", "plaintext", "cleartext", "clear", "base", "default",
-    "old", "new", "current", "raw", "b64", "base64", "hex", "encoded", "main", "backup", "prd", "stg", "qa", "uat", "bytes",
-    "data", "primary", "secondary", "master", "real", "env", "var", "literal", "const", "v1", "v2", "v3", "content",
+    "prod", "production", "dev", "development", "test", "tests", "testing", "staging", "stage", "live",
+    "sandbox", "local", "value", "val", "values", "str", "string", "text", "txt", "plain", "plaintext",
+    "cleartext", "clear", "base", "default", "old", "new", "current", "raw", "b64", "base64", "hex",
+    "encoded", "main", "backup", "prd", "stg", "qa", "uat", "bytes", "data", "primary", "secondary", "master",
+    "real", "env", "var", "literal", "const", "v1", "v2", "v3", "content",
 ];
 
 /// What of a secret is told by its hash.
-const HASHES: &[&str] = &["hash", "hashed", "digest", "salt", "encrypted", "enc", "crypt", "md5", "sha1", "sha256", "sha512"];
+const HASHES: &[&str] =
+    &["hash", "hashed", "digest", "salt", "encrypted", "enc", "crypt", "md5", "sha1", "sha256", "sha512"];
 
 /// Judges names; keeps its memory from one to the next.
 #[derive(Debug, Default)]
@@ -107,7 +122,11 @@ fn need(all: &[&str]) -> Option<Need> {
     let [rest @ .., last] = said else { return None };
     let last = last.trim_end_matches(|it: char| it.is_ascii_digit());
     let among = |list: &[&str]| rest.iter().any(|word| list.contains(word));
-    if PASSWORDS.contains(&last) || last.ends_with("password") || last.ends_with("passwd") || last.ends_with("pwd") {
+    if PASSWORDS.contains(&last)
+        || last.ends_with("password")
+        || last.ends_with("passwd")
+        || last.ends_with("pwd")
+    {
         return Some(Need::Password);
     }
     if HASHES.contains(&last) {
@@ -142,9 +161,11 @@ fn need(all: &[&str]) -> Option<Need> {
         "phrase" if among(&["seed", "recovery", "pass", "secret"]) => Some(Need::Password),
         "pin" if among(&["sim", "card", "user", "login", "security", "door", "bank"]) => Some(Need::Password),
         "id" if among(&["private", "session", "sess"]) => Some(Need::Random),
-        "credential" | "credentials" | "creds" | "cred" | "auth" | "authorization" | "cookie" | "cookies" | "seed" | "otp"
-        | "jwt" | "pat" | "sig" | "signature" | "pin" | "psk" => Some(Need::Random),
-        "sid" | "sessid" | "sessionid" | "jsessionid" | "phpsessid" | "session" | "totp" => Some(Need::Random),
+        "credential" | "credentials" | "creds" | "cred" | "auth" | "authorization" | "cookie" | "cookies"
+        | "seed" | "otp" | "jwt" | "pat" | "sig" | "signature" | "pin" | "psk" => Some(Need::Random),
+        "sid" | "sessid" | "sessionid" | "jsessionid" | "phpsessid" | "session" | "totp" => {
+            Some(Need::Random)
+        }
         _ => None,
     }
 }
@@ -166,6 +187,28 @@ pub(super) fn words(name: &str) -> Vec<String> {
 fn split(name: &str, lower: &mut String, ends: &mut Vec<usize>) {
     lower.clear();
     ends.clear();
+    if name.is_ascii() {
+        let bytes = name.as_bytes();
+        for (at, &byte) in bytes.iter().enumerate() {
+            let before = at.checked_sub(1).map_or(b' ', |before| bytes[before]);
+            let next_is_lower = bytes.get(at + 1).is_some_and(u8::is_ascii_lowercase);
+            let starts = byte.is_ascii_uppercase()
+                && (before.is_ascii_lowercase()
+                    || before.is_ascii_digit()
+                    || before.is_ascii_uppercase() && next_is_lower);
+            let open = lower.len() > ends.last().copied().unwrap_or(0);
+            if open && (starts || !byte.is_ascii_alphanumeric()) {
+                ends.push(lower.len());
+            }
+            if byte.is_ascii_alphanumeric() {
+                lower.push(char::from(byte.to_ascii_lowercase()));
+            }
+        }
+        if lower.len() > ends.last().copied().unwrap_or(0) {
+            ends.push(lower.len());
+        }
+        return;
+    }
     let mut before = None::<char>;
     let mut characters = name.chars().peekable();
     while let Some(c) = characters.next() {

@@ -14,11 +14,17 @@ const TABLES: [&str; 2] = [include_str!("gitleaks.toml"), include_str!("rules.to
 
 /// Bytes from a keyword on that an expression sees, where its rule does not say.
 const AHEAD: usize = 1024;
+/// Bytes that a rule which looks around its keywords looks at twice.
+const OVERLAP: usize = 256;
+/// Bytes that it looks at at once, at least.
+const STEP: usize = 2048;
 
 /// One row of a table.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rule {
+    /// For messages of tests, and whoever reads the table.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests name the rule"))]
     pub(super) id: String,
     pub(super) keywords: Vec<String>,
     #[serde(default)]
@@ -71,16 +77,32 @@ impl Rule {
         self.back > 0 || self.ahead.is_some()
     }
 
-    /// Adds the secrets at a keyword that begins at `at`.
+    /// Adds the secrets at a keyword that begins at `at`; `looked` is how far this rule has looked in this text.
     ///
     /// `None` where the expression cannot be compiled.
-    pub(super) fn find(&self, text: &str, at: usize, found: &mut Vec<Range<usize>>) -> Option<()> {
+    pub(super) fn find(
+        &self,
+        text: &str,
+        at: usize,
+        looked: &mut usize,
+        found: &mut Vec<Range<usize>>,
+    ) -> Option<()> {
         let bytes = text.as_bytes();
         if self.word && at > 0 && (bytes[at - 1].is_ascii_alphanumeric() || bytes[at - 1] == b'_') {
             return Some(());
         }
-        let start = at - self.back.min(at);
-        let end = bytes.len().min(at + self.ahead.unwrap_or(AHEAD));
+        let mut end = bytes.len().min(at + self.ahead.unwrap_or(AHEAD));
+        let mut start = at - self.back.min(at);
+        if self.searches() {
+            // What was looked at is not looked at again, but for what may have been cut off there.
+            start = start.max(looked.saturating_sub(OVERLAP)).min(at);
+            if end <= *looked {
+                return Some(());
+            }
+            // Far enough that the next keywords, which may stand close to each other, lead to nothing new.
+            end = bytes.len().min(end + STEP);
+            *looked = end;
+        }
         let regex = self.regex()?;
         let window = &bytes[start..end];
         let mut from = 0;

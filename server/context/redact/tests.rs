@@ -120,17 +120,73 @@ fn every_rule_can_be_compiled_and_begins_at_its_keyword() {
 }
 
 #[test]
-fn hostile_text_costs_no_more_than_its_length() {
-    // What each way looks for, again and again: the work is bounded for each, or this test does not end.
+fn hostile_text_is_redacted_without_a_panic_and_keeps_its_lines() {
+    // What each way looks for, again and again, and characters of several bytes at every limit.
     for piece in [
-        "password = \"", "token: ", "://a:", "-----BEGIN PRIVATE KEY-----", "kind: Secret\n", "\"kty\"", "<modulus>", "passwords = [",
-        "secret = (", "eyJ", "\"\"\"token=", "a\\", "password\\", "key_", "secret\u{f02a2}", "пароль=", "curl -u ", "mysql ", "A/", "'",
-        "data:\n  ", "Authorization: ", "PuTTY Private-Lines: 1\n", "$ANSIBLE_VAULT\n", "password:\n ", "name: PASSWORD\n",
+        "password = \"",
+        "token: ",
+        "://a:",
+        "-----BEGIN PRIVATE KEY-----",
+        "-----BEGIN PRIVATE KEY-----\nAAAA\n",
+        "kind: Secret\n",
+        "\"kty\"",
+        "<modulus>",
+        "passwords = [",
+        "secret = (",
+        "eyJ",
+        "\"\"\"token=",
+        "a\\",
+        "password\\",
+        "key_",
+        "secret\u{f02a2}",
+        "пароль=",
+        "password=пароль",
+        "密码=\"",
+        "curl -u ",
+        "mysql ",
+        "A/",
+        "'",
+        "data:\n  ",
+        "Authorization: ",
+        "<password>é",
+        "PuTTY Private-Lines: 1\n",
+        "$ANSIBLE_VAULT\n",
+        "password:\n ",
+        "name: PASSWORD\n",
+        "\"kind\": \"secret\"\n",
+        "password = 'é' +\n",
     ] {
-        let text = piece.repeat((64 << 10) / piece.len());
+        for lead in ["", "x", "xy"] {
+            let text = format!("{lead}{}", piece.repeat(5000 / piece.len()));
+            for bare in [Bare::Names, Bare::Values] {
+                let redacted = redact(&text, bare).unwrap_or_default();
+                assert_eq!(redacted.matches('\n').count(), text.matches('\n').count(), "{piece:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn mutated_text_is_redacted_without_a_panic_and_keeps_its_lines() {
+    let mut random = fastrand::Rng::with_seed(19);
+    let texts: Vec<String> =
+        cases(SECRETS).into_iter().chain(cases(ORDINARY)).map(|(_, _, case)| marked(case).0).collect();
+    let other: Vec<char> = "\"'`\\=:,()[]{}<>#$@/-_. \n\r\té密𝄞\0".chars().collect();
+    for text in &texts {
+        let mut characters: Vec<char> = text.chars().collect();
+        for _ in 0..1 + characters.len() / 16 {
+            let at = random.usize(..characters.len());
+            match random.u8(..3) {
+                0 => characters.insert(at, other[random.usize(..other.len())]),
+                1 => characters[at] = other[random.usize(..other.len())],
+                _ if characters.len() > 1 => drop(characters.remove(at)),
+                _ => {}
+            }
+        }
+        let text: String = characters.into_iter().collect();
         for bare in [Bare::Names, Bare::Values] {
             let redacted = redact(&text, bare).unwrap_or_default();
-            assert_eq!(redacted.matches('\n').count(), text.matches('\n').count(), "{piece:?}");
+            assert_eq!(redacted.matches('\n').count(), text.matches('\n').count(), "{text}");
         }
     }
 }

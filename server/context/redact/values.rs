@@ -22,44 +22,55 @@ pub(super) enum Need {
 }
 
 /// Words for secrets, and for what one is told about them: names, not values.
+#[rustfmt::skip]
 const NOUNS: &[&str] = &[
-    "password", "passwords", "passwd", "passwort", "passphrase", "pass", "pwd", "secret", "secrets", "token", "tokens",
-    "key", "keys", "credential", "credentials", "creds", "auth", "authorization", "authentication", "cookie", "apikey",
-    "kennwort", "senha", "clave", "contrasena", "contraseña", "mdp", "haslo", "wachtwoord", "parola", "heslo", "sifre",
-    "csrfmiddlewaretoken", "string", "str", "text", "required", "optional", "nullable", "boolean", "bool", "number",
-    "varchar", "char", "hidden", "hashed", "encrypted", "confirmed", "sometimes", "min", "max", "true", "false", "none",
-    "null", "nil", "undefined", "input", "field", "form", "label", "bearer", "basic", "digest", "include", "omit", "origin",
-    "same", "email", "username", "redacted", "masked", "prompt", "empty", "unset", "missing", "invalid", "unknown",
+    "password", "passwords", "passwd", "passwort", "passphrase", "pass", "pwd", "secret", "secrets", "token",
+    "tokens", "key", "keys", "credential", "credentials", "creds", "auth", "authorization", "authentication",
+    "cookie", "apikey", "kennwort", "senha", "clave", "contrasena", "contraseña", "mdp", "haslo",
+    "wachtwoord", "parola", "heslo", "sifre", "csrfmiddlewaretoken", "string", "str", "text", "required",
+    "optional", "nullable", "boolean", "bool", "number", "varchar", "char", "hidden", "hashed", "encrypted",
+    "confirmed", "sometimes", "min", "max", "true", "false", "none", "null", "nil", "undefined", "input",
+    "field", "form", "label", "bearer", "basic", "digest", "include", "omit", "origin", "same", "email",
+    "username", "redacted", "masked", "prompt", "empty", "unset", "missing", "invalid", "unknown",
 ];
 /// Words beside these in a name.
+#[rustfmt::skip]
 const BESIDE: &[&str] = &[
-    "user", "db", "database", "access", "refresh", "client", "api", "id", "name", "header", "csrf", "xsrf", "x", "new", "old",
-    "current", "confirm", "confirmation", "private", "public", "session", "oauth", "jwt", "login", "admin", "account", "aws",
-    "github", "value", "type", "file", "path", "url", "app", "service", "master", "signing", "encryption", "shared", "env",
-    "config", "settings", "and", "or", "is", "has", "the", "reset", "hash", "smtp", "mail", "redis", "postgres", "mysql",
-    "proxy", "http", "https", "server", "provider", "manager", "store", "storage", "get", "set", "with", "from", "to", "for",
-    "mode", "level", "error", "grant", "code", "uri", "ref", "in", "at", "on", "of", "by", "not", "length", "strength", "meter",
-    "icon", "visible", "toggle", "show", "hide", "change", "forgot", "forgotten", "update", "create", "delete", "verify",
+    "user", "db", "database", "access", "refresh", "client", "api", "id", "name", "header", "csrf", "xsrf",
+    "x", "new", "old", "current", "confirm", "confirmation", "private", "public", "session", "oauth", "jwt",
+    "login", "admin", "account", "aws", "github", "value", "type", "file", "path", "url", "app", "service",
+    "master", "signing", "encryption", "shared", "env", "config", "settings", "and", "or", "is", "has", "the",
+    "reset", "hash", "smtp", "mail", "redis", "postgres", "mysql", "proxy", "http", "https", "server",
+    "provider", "manager", "store", "storage", "get", "set", "with", "from", "to", "for", "mode", "level",
+    "error", "grant", "code", "uri", "ref", "in", "at", "on", "of", "by", "not", "length", "strength",
+    "meter", "icon", "visible", "toggle", "show", "hide", "change", "forgot", "forgotten", "update", "create",
+    "delete", "verify",
 ];
 /// Words of a value that is to be replaced.
+#[rustfmt::skip]
 const PLACEHOLDERS: &[&str] = &[
-    "your", "yours", "placeholder", "example", "changeme", "change", "replace", "replaceme", "insert", "todo", "fixme", "dummy",
-    "fake", "here", "redacted", "removed", "fill", "enter", "put", "paste", "goes", "xxx", "xxxx", "foo", "bar", "baz", "lorem",
+    "your", "yours", "placeholder", "example", "changeme", "change", "replace", "replaceme", "insert", "todo",
+    "fixme", "dummy", "fake", "here", "redacted", "removed", "fill", "enter", "put", "paste", "goes", "xxx",
+    "xxxx", "foo", "bar", "baz", "lorem",
 ];
 /// Words that make a sentence.
+#[rustfmt::skip]
 const SAYING: &[&str] = &[
-    "the", "a", "an", "is", "are", "was", "your", "you", "enter", "please", "must", "not", "for", "of", "to", "with", "from",
-    "and", "or", "no", "be", "at", "least", "this", "that", "if", "when", "has", "have", "cannot", "can", "de", "la", "le", "el",
-    "der", "die", "das", "ist", "do", "da", "il", "du", "en", "votre", "su", "tu", "ihr", "dein", "bitte", "new", "current",
-    "invalid", "wrong", "incorrect", "missing", "required", "forgot", "reset", "confirm", "show", "hide", "change", "in", "on",
+    "the", "a", "an", "is", "are", "was", "your", "you", "enter", "please", "must", "not", "for", "of", "to",
+    "with", "from", "and", "or", "no", "be", "at", "least", "this", "that", "if", "when", "has", "have",
+    "cannot", "can", "de", "la", "le", "el", "der", "die", "das", "ist", "do", "da", "il", "du", "en",
+    "votre", "su", "tu", "ihr", "dein", "bitte", "new", "current", "invalid", "wrong", "incorrect", "missing",
+    "required", "forgot", "reset", "confirm", "show", "hide", "change", "in", "on",
 ];
 /// Letters with digits that are words.
+#[rustfmt::skip]
 const TERMS: &[&str] = &[
-    "sha1", "sha224", "sha256", "sha384", "sha512", "md5", "base64", "base32", "base16", "base58", "utf8", "utf16", "utf32",
-    "oauth1", "oauth2", "http2", "http3", "ipv4", "ipv6", "x509", "rs256", "hs256", "es256", "ps256", "hs384", "hs512", "rs512",
-    "ed25519", "x25519", "curve25519", "secp256k1", "secp256r1", "p256", "aes128", "aes192", "aes256", "k8s", "i18n", "l10n",
-    "a11y", "x86", "arm64", "amd64", "x64", "win32", "win64", "bcrypt", "argon2id", "argon2i", "pbkdf2", "rc4", "chacha20",
-    "poly1305", "rfc", "iso8601", "rfc3339", "rfc2822", "pkcs1", "pkcs8", "pkcs12", "utf8mb4", "latin1", "es5", "es6", "es2015",
+    "sha1", "sha224", "sha256", "sha384", "sha512", "md5", "base64", "base32", "base16", "base58", "utf8",
+    "utf16", "utf32", "oauth1", "oauth2", "http2", "http3", "ipv4", "ipv6", "x509", "rs256", "hs256", "es256",
+    "ps256", "hs384", "hs512", "rs512", "ed25519", "x25519", "curve25519", "secp256k1", "secp256r1", "p256",
+    "aes128", "aes192", "aes256", "k8s", "i18n", "l10n", "a11y", "x86", "arm64", "amd64", "x64", "win32",
+    "win64", "bcrypt", "argon2id", "argon2i", "pbkdf2", "rc4", "chacha20", "poly1305", "rfc", "iso8601",
+    "rfc3339", "rfc2822", "pkcs1", "pkcs8", "pkcs12", "utf8mb4", "latin1", "es5", "es6", "es2015",
 ];
 
 static REFERENCES: LazyLock<Option<Regex>> = LazyLock::new(|| {
@@ -97,7 +108,9 @@ pub(super) fn is_secret(value: &str, need: Need) -> bool {
         Need::Password => !is_said(rest),
         Need::Plain => length > 3 && !is_said(rest),
         Need::Mixed => length > 4 && is_mixed(rest) && !is_said(rest),
-        Need::Random => rest.split([' ', ';', ',', '\t', '\n']).any(|it| is_random(it) || is_called_secret(it)),
+        Need::Random => {
+            rest.split([' ', ';', ',', '\t', '\n']).any(|it| is_random(it) || is_called_secret(it))
+        }
     }
 }
 
@@ -114,7 +127,13 @@ fn refers(value: &str) -> bool {
 
 /// Whether a value only repeats the name that it is given to, as the tables of names do.
 pub(super) fn repeats(name: &str, value: &str) -> bool {
-    let plain = |it: &str| it.replace("\\0", "").chars().filter(|it| it.is_alphanumeric()).flat_map(char::to_lowercase).collect::<String>();
+    let plain = |it: &str| {
+        it.replace("\\0", "")
+            .chars()
+            .filter(|it| it.is_alphanumeric())
+            .flat_map(char::to_lowercase)
+            .collect::<String>()
+    };
     let said = plain(value);
     said.len() > 7 && is_wordy(value) && plain(name).contains(&said)
 }
@@ -143,7 +162,8 @@ fn is_said(value: &str) -> bool {
     let about = words.iter().all(|it| is(NOUNS, it) || is(BESIDE, it) || counted(it))
         && words.iter().any(|it| is(NOUNS, it));
     // `password1` is one, `min:8` is none.
-    let about = about && !value.chars().any(|it| matches!(it, '!' | '@' | '#' | '$' | '%' | '^' | '&' | '*' | '~' | '+'));
+    let about = about
+        && !value.chars().any(|it| matches!(it, '!' | '@' | '#' | '$' | '%' | '^' | '&' | '*' | '~' | '+'));
     let stands_for = is_wordy(value) && words.iter().any(|it| is(PLACEHOLDERS, it));
     about || stands_for
 }
@@ -166,7 +186,8 @@ fn is_sentence(value: &str) -> bool {
 
 fn is_mixed(value: &str) -> bool {
     let has = |kind: fn(&char) -> bool| value.chars().any(|it| kind(&it));
-    let symbols = |it: &char| matches!(it, '!' | '@' | '#' | '$' | '%' | '^' | '&' | '*' | '~' | '+' | '=' | '?');
+    let symbols =
+        |it: &char| matches!(it, '!' | '@' | '#' | '$' | '%' | '^' | '&' | '*' | '~' | '+' | '=' | '?');
     !value.contains(char::is_whitespace)
         && has(|it| it.is_alphabetic())
         && (has(|it| it.is_ascii_digit()) || value.chars().any(|it| symbols(&it)))
@@ -228,15 +249,20 @@ fn is_word(word: &str) -> bool {
     if letters.bytes().any(|it| it.is_ascii_digit()) {
         // `str2int`, `p2p`.
         let around = letters.split(['2', '4']);
-        if digits == 0 && before == 0 && around.clone().count() == 2 && around.clone().all(|it| it.bytes().all(|it| it.is_ascii_alphabetic()) && is_word(it)) {
+        if digits == 0
+            && before == 0
+            && around.clone().count() == 2
+            && around.clone().all(|it| it.bytes().all(|it| it.is_ascii_alphabetic()) && is_word(it))
+        {
             return true;
         }
         // `sha256WithRSA`, `base64url`.
         let lower = letters.to_ascii_lowercase();
         return TERMS.iter().any(|term| {
-            lower.strip_prefix(term).or_else(|| lower.strip_suffix(term)).is_some_and(|rest| {
-                rest.bytes().all(|it| it.is_ascii_alphabetic())
-            })
+            lower
+                .strip_prefix(term)
+                .or_else(|| lower.strip_suffix(term))
+                .is_some_and(|rest| rest.bytes().all(|it| it.is_ascii_alphabetic()))
         });
     }
     let uppers = letters.bytes().filter(u8::is_ascii_uppercase).count();
