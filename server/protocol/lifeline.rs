@@ -20,7 +20,14 @@ const EVERY: Duration = Duration::from_secs(2);
 /// The editor's process, once it is known.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Lifeline {
-    process: Arc<OnceLock<u32>>,
+    process: Arc<OnceLock<Editor>>,
+}
+
+/// The editor's process, and whether it was there when it was named.
+#[derive(Debug, Clone, Copy)]
+struct Editor {
+    process: u32,
+    was_alive: bool,
 }
 
 impl Lifeline {
@@ -57,7 +64,8 @@ impl Lifeline {
         else {
             return;
         };
-        if system::parent_is_out_of_sight() && !system::is_alive(process) {
+        let was_alive = system::is_alive(process);
+        if !was_alive && system::parent_is_out_of_sight() {
             warn!(
                 process,
                 "the editor's process is not in sight; the server ends when its standard input does"
@@ -65,7 +73,7 @@ impl Lifeline {
             return;
         }
         // An editor has one.
-        let _ = self.process.set(process);
+        let _ = self.process.set(Editor { process, was_alive });
     }
 }
 
@@ -93,7 +101,7 @@ mod system {
     use mio::{Events, Interest, Poll, Token};
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-    use super::EVERY;
+    use super::{EVERY, Editor};
     use crate::protocol::ending::Reason;
     use crate::protocol::output::NOT_READ;
 
@@ -105,9 +113,7 @@ mod system {
 
     /// Everything that is watched.
     pub(super) struct Watch {
-        process: Arc<OnceLock<u32>>,
-        /// Whether the process was seen alive.
-        seen: bool,
+        process: Arc<OnceLock<Editor>>,
         /// This process's parent when it began.
         parent: u32,
         poll: Poll,
@@ -117,7 +123,7 @@ mod system {
     }
 
     impl Watch {
-        pub(super) fn new(process: Arc<OnceLock<u32>>) -> io::Result<Self> {
+        pub(super) fn new(process: Arc<OnceLock<Editor>>) -> io::Result<Self> {
             let (signalled, write) = UnixStream::pair()?;
             signalled.set_nonblocking(true)?;
             let (signal, again) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
@@ -141,7 +147,7 @@ mod system {
                 Interest::WRITABLE,
             );
             let events = Events::with_capacity(8);
-            Ok(Self { process, seen: false, parent: parent_id(), poll, events, signalled, signal })
+            Ok(Self { process, parent: parent_id(), poll, events, signalled, signal })
         }
 
         /// Waits for a reason to end, for a while.
@@ -168,15 +174,11 @@ mod system {
 
         /// Looks after the process, once it is known.
         fn look_for_process(&mut self) -> Option<Reason> {
-            let process = *self.process.get()?;
-            let was_seen = std::mem::replace(&mut self.seen, true);
+            let Editor { process, was_alive } = *self.process.get()?;
             // Whoever has lost its parent is given another one.
             let has_lost_it = process == self.parent && parent_id() != self.parent;
-            (has_lost_it || !is_alive(process)).then_some(Reason::EditorGone(if was_seen {
-                DIED
-            } else {
-                NEVER
-            }))
+            let gone = Reason::EditorGone(if was_alive { DIED } else { NEVER });
+            (has_lost_it || !is_alive(process)).then_some(gone)
         }
     }
 
@@ -212,13 +214,13 @@ mod system {
     use std::io;
     use std::sync::{Arc, OnceLock};
 
-    use super::EVERY;
+    use super::{EVERY, Editor};
     use crate::protocol::ending::Reason;
 
     pub(super) struct Watch;
 
     impl Watch {
-        pub(super) fn new(_: Arc<OnceLock<u32>>) -> io::Result<Self> {
+        pub(super) fn new(_: Arc<OnceLock<Editor>>) -> io::Result<Self> {
             Ok(Self)
         }
 

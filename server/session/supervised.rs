@@ -53,8 +53,21 @@ pub fn no_thread(name: &str, problem: &io::Error) -> io::Error {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use std::sync::mpsc;
+    use std::time::Duration;
 
     use super::*;
+    use crate::config::Settings;
+    use crate::session::{Session, Start};
+    use crate::text::Encoding;
+
+    /// Panics where it is dropped.
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            assert!(thread::panicking(), "on purpose");
+        }
+    }
 
     #[test]
     fn a_thread_that_panics_is_reported_by_name_and_one_that_ends_is_not() {
@@ -65,6 +78,27 @@ mod tests {
         drop(supervisor);
         // Once both have ended there is nobody left to report anything.
         assert_eq!(alarms.iter().collect::<Vec<_>>(), ["loud"]);
+    }
+
+    #[test]
+    fn a_panic_of_the_session_outside_of_its_guards_is_reported() {
+        let (sender, alarms) = mpsc::channel();
+        let bomb = Bomb;
+        let session = Session::start(Start {
+            encoding: Encoding::Utf8,
+            refreshes: false,
+            settings: Settings::default(),
+            source: Box::new(|_| Err(anyhow::anyhow!("there is none"))),
+            // It goes with the session's thread.
+            notices: Box::new(move |_| {
+                let _held = &bomb;
+            }),
+            counter: Box::new(|_| ()),
+            supervisor: Supervisor::new(move |name| sender.send(name).unwrap()),
+        })
+        .unwrap();
+        session.stop();
+        assert_eq!(alarms.recv_timeout(Duration::from_secs(60)), Ok("session"));
     }
 
     #[test]
