@@ -3,6 +3,8 @@
 
 mod table;
 
+pub mod literals;
+
 use std::path::Path;
 
 pub use table::LANGUAGES;
