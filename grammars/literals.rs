@@ -58,14 +58,6 @@ pub struct Literal {
     pub nests: bool,
 }
 
-impl Literal {
-    /// A string on one line, with backslashes.
-    #[must_use]
-    pub const fn plain(quote: &'static str) -> Self {
-        quoted(quote)
-    }
-}
-
 const fn text(open: &'static str, close: &'static str, lines: bool, escape: Escape) -> Literal {
     let (tag, open_end, close_end) = (Tag::None, "", "");
     Literal { kind: Kind::Text, open, tag, open_end, close, close_end, lines, escape, nests: false }
@@ -204,13 +196,26 @@ const ROWS: &[(&[&str], &[Literal])] = &[
 ];
 
 /// Comments of template languages, which stand in files of any language: Jinja and its like, ERB, Handlebars.
-const TEMPLATES: &[Literal] =
-    &[comment("{#", "#}", false), comment("<%#", "%>", false), comment("{{!--", "--}}", false)];
+const TEMPLATES: &[Literal] = &[
+    comment("{#", "#}", false),
+    comment("<%#", "%>", false),
+    comment("{{!--", "--}}", false),
+    comment("{{--", "--}}", false),
+    comment("{{!", "}}", false),
+    comment("@*", "*@", false),
+];
 /// Languages in whose files these are looked for.
 const TEMPLATED: &[&str] = &["html", "xml", "vue", "svelte", "astro", "markdown"];
 
 /// Languages of a Lisp's kind, Go's and others have none of their own.
 const ONE_QUOTE: &[(char, Literal)] = &[('"', DOUBLE), ('\'', SINGLE), ('`', raw("`", "`"))];
+
+/// What may stand in a file of a language that nobody knows.
+#[must_use]
+pub fn unknown() -> Vec<Literal> {
+    let known = [MARKUP_COMMENT, C_COMMENT, long("\"\"\""), DOUBLE, SINGLE];
+    TEMPLATES.iter().copied().chain(known).collect()
+}
 
 impl Language {
     /// The ways to write strings and comments over several lines, the longest openings first where one begins another.

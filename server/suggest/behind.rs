@@ -75,17 +75,18 @@ fn angle(place: &Place<'_>, line: &str, rest: &str) -> Option<usize> {
         return None;
     }
     let open = angles(place.line_before, is_tag).1;
+    // What more is open than is closed behind the cursor, the answer has to close.
+    let own = open.saturating_sub(rest.len() - rest.trim_start_matches('>').len());
     if rest.starts_with("/>") {
         return (is_tag && open > 0).then(|| line.find("/>"))?;
     }
-    let there = rest.len() - rest.trim_start_matches('>').len();
-    (open > 0 && there >= open).then(|| angles(line, is_tag).0)?
+    (open > 0).then(|| angles(line, is_tag).0.get(own).copied())?
 }
 
-/// Where the first `>` stands that closes no `<` of the text, and how many `<` are open at its end. Behind a blank it is
+/// Where each `>` stands that closes no `<` of the text, and how many `<` are open at its end. Behind a blank it is
 /// an operator, unless it may end a tag.
-fn angles(text: &str, is_tag: bool) -> (Option<usize>, usize) {
-    let (mut open, mut first) = (0, None);
+fn angles(text: &str, is_tag: bool) -> (Vec<usize>, usize) {
+    let (mut open, mut unopened) = (0, Vec::new());
     let bytes = text.as_bytes();
     for (at, &byte) in bytes.iter().enumerate() {
         let before = at.checked_sub(1).map(|at| bytes[at]);
@@ -95,11 +96,11 @@ fn angles(text: &str, is_tag: bool) -> (Option<usize>, usize) {
             b'<' => open += 1,
             b'>' if matches!(before, Some(b'-' | b'=')) || before == Some(b' ') && !is_tag => {}
             b'>' if open > 0 => open -= 1,
-            b'>' => first = first.or(Some(at)),
+            b'>' => unopened.push(at),
             _ => {}
         }
     }
-    (first, open)
+    (unopened, open)
 }
 
 /// `{{ x▮ }}`, `<% x▮ %>`.

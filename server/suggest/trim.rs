@@ -179,14 +179,9 @@ fn without_overlap<'t>(place: &Place<'_>, text: &'t str) -> &'t str {
             return kept;
         }
     }
-    let mut kept = text;
-    while let Some(&at) = place.brackets(kept).unopened.last() {
-        let tail = kept[at..].trim_end();
-        if !rest.starts_with(tail) {
-            break;
-        }
-        kept = &kept[..at];
-    }
+    let unopened = place.brackets(text).unopened;
+    let repeated = unopened.iter().find(|&&at| rest.starts_with(text[at..].trim_end()));
+    let kept = repeated.map_or(text, |&at| &text[..at]);
     // A quote that stands there already.
     if kept.len() == text.len()
         && rest.starts_with(['"', '\'', '`'])

@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use taper_grammars::literals::{Escape, Kind, Literal, Tag};
+use taper_grammars::literals::{self, Escape, Kind, Literal, Tag};
 use taper_grammars::{Blocks, Language};
 
 use super::Inside;
@@ -62,10 +62,9 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(language: Option<&'static Language>) -> Self {
-        let plain = [Literal::plain("\""), Literal::plain("'")];
         let is_markup = language.is_some_and(|it| it.blocks == Blocks::Tags);
         Self {
-            literals: language.map_or_else(|| plain.into(), |it| it.literals().into()),
+            literals: language.map_or_else(literals::unknown, Language::literals).into(),
             comment: language.map_or("", |it| it.line_comment),
             is_rust: language.is_some_and(|it| it.name == "rust"),
             careful: language.is_none_or(|it| it.grammar.is_some()),

@@ -40,7 +40,16 @@ pub(super) fn without<'t>(place: &Place<'_>, text: &'t str, whole: bool) -> &'t 
     let in_text = place.literal.after(text) == Inside::Text;
     let text = if in_text { without_half_escape(text) } else { text };
     let markup = place.blocks() == Blocks::Tags || place.language.is_some_and(|it| it.name == "markdown");
-    if !whole && markup { without_half_entity(text) } else { text }
+    if whole {
+        return text;
+    }
+    let text = if markup { without_half_entity(text) } else { text };
+    let in_prose = place.literal.after(text) != Inside::Code;
+    // `you'` of `you're`.
+    match text.strip_suffix(['\'', '’']).filter(|word| in_prose && word.ends_with(is_word)) {
+        Some(word) => word.trim_end_matches(is_word).trim_end(),
+        None => text,
+    }
 }
 
 /// Removes an escape that needs more than stands there: a backslash, `\x4`, `\u{1f`, the first half of a pair.
