@@ -4,6 +4,8 @@
 mod scanners;
 mod table;
 
+pub mod literals;
+
 use std::path::Path;
 
 pub use table::LANGUAGES;

@@ -23,9 +23,14 @@ pub mod stop;
 pub mod trigger;
 pub mod trim;
 
+mod behind;
+mod chatter;
 mod check;
+mod depth;
+mod enclosure;
 mod rivals;
 mod rules;
+mod tokens;
 
 use crate::context::Snippet;
 use crate::prompt::{
@@ -33,9 +38,10 @@ use crate::prompt::{
     template::Profile,
     window::{self, Window},
 };
-use crate::syntax::{Scope, Syntax};
+use crate::syntax::Syntax;
 use crate::text::{Edit, Rope};
 use eagerness::{Bar, Eagerness};
+use enclosure::Enclosure;
 use names::OpenFile;
 use place::Place;
 use plan::Chosen;
@@ -327,6 +333,7 @@ pub fn suggest_within(
             if end.is_some() {
                 return ControlFlow::Break(());
             }
+            let text = rules.without_lead(text);
             if let Some(part) = trim::trim(&place, text, false) {
                 let part = (part, text.matches('\n').count());
                 if part != drafted {
@@ -362,10 +369,11 @@ pub fn suggest_within(
         // What comes too late for an answer is there for the next one, if nothing is.
         let time = time.to_answer.filter(|_| !any).map(|time| time.saturating_sub(spent));
         let search = Search { rules: &rules, any, max_tokens: limits.max_tokens, time };
-        let greedy = trim::as_typed(&place, &said.generation.text);
+        let greedy = trim::as_typed(&place, rules.without_lead(&said.generation.text));
         let rivals::Outcome { found, decoded, ended } =
             search.run(engine, (&said, shown.as_ref()), &mut |found| {
-                let typed = found.map(|it| trim::as_typed(&place, &it.ended.generation.text));
+                let typed =
+                    found.map(|it| trim::as_typed(&place, rules.without_lead(&it.ended.generation.text)));
                 let draft = found.map_or(shown.as_ref(), |it| Some(&it.shown));
                 watch(&Progress { text: typed.as_ref().unwrap_or(&greedy), draft, reading, settled: true })
             })?;
@@ -451,14 +459,8 @@ fn around(snapshot: &Snapshot) -> Window {
 
 /// The place in the text [`around`] the cursor.
 fn placed<'w>(around: &'w Window, snapshot: &Snapshot) -> Place<'w> {
-    let mut place = Place::new(&around.prefix, &around.suffix, snapshot.language);
-    // Nothing else asks for it.
-    if place.wants_member()
-        && let Some(language) = snapshot.language
-    {
-        let scope = Scope::new(&snapshot.text, language, snapshot.syntax.as_ref(), snapshot.cursor);
-        place.in_prose = scope.in_string() || scope.in_comment();
-    }
+    let mut place = Place::in_code(&around.prefix, &around.suffix, snapshot.language);
+    place.literal = Enclosure::of(snapshot, &place);
     place
 }
 

@@ -6,6 +6,7 @@ mod candidates;
 mod client;
 mod commands;
 mod commands_lsp;
+mod completion;
 mod eval;
 mod explicit;
 mod fake_hub;

@@ -4,7 +4,7 @@
 use taper_grammars::Blocks;
 
 use super::place::Place;
-use super::{Snapshot, Suggestion};
+use super::{Snapshot, Suggestion, depth};
 use crate::syntax::scope;
 use crate::text::{Edit, lines};
 
@@ -16,6 +16,10 @@ pub(super) fn fitting(
     text: &str,
     note: &mut dyn FnMut(&'static str, &str),
 ) -> Option<Suggestion> {
+    if depth::is_too_deep(place, text) {
+        note("it belongs to a block further out", "");
+        return None;
+    }
     let mut candidate = text;
     loop {
         let shown = with_line_breaks(snapshot, candidate);

@@ -3,6 +3,7 @@
 
 use taper_grammars::{Blocks, Language};
 
+use super::enclosure::{Enclosure, Inside};
 use crate::text::lines::is_word;
 
 /// Languages with blocks in which a blank behind a dot is as good as none, or better.
@@ -21,17 +22,24 @@ pub struct Place<'a> {
     pub line_after: &'a str,
     /// The language, if taper knows it.
     pub language: Option<&'static Language>,
-    /// Whether the cursor stands in a comment or a string, where that was looked up.
-    pub in_prose: bool,
+    /// The string or comment that the cursor stands in, if any.
+    pub(super) literal: Enclosure,
 }
 
 impl<'a> Place<'a> {
-    /// Reads the place between `before` and `after`.
+    /// Reads the place between `before` and `after`, both from where they begin: no tree is asked.
     pub fn new(before: &'a str, after: &'a str, language: Option<&'static Language>) -> Self {
+        let mut place = Self::in_code(before, after, language);
+        place.literal = Enclosure::of_text(&place);
+        place
+    }
+
+    /// The same, taken for a place in code.
+    pub(super) fn in_code(before: &'a str, after: &'a str, language: Option<&'static Language>) -> Self {
         let line_start = before.rfind(['\n', '\r']).map_or(0, |at| at + 1);
         let line_end = after.find(['\n', '\r']).unwrap_or(after.len());
         let (line_before, line_after) = (&before[line_start..], &after[..line_end]);
-        Self { before, after, line_before, line_after, language, in_prose: false }
+        Self { before, after, line_before, line_after, language, literal: Enclosure::none(language) }
     }
 
     /// Whether nothing but blanks stands before the cursor on its line.
@@ -74,7 +82,7 @@ impl<'a> Place<'a> {
             || word.starts_with(|c: char| !c.is_ascii_digit());
         let code = matches!(self.blocks(), Blocks::Braces | Blocks::Indentation | Blocks::Keywords);
         let other = self.language.is_none_or(|it| BLANK_AFTER_DOT.contains(&it.name));
-        owns && code && !other && !self.in_prose
+        owns && code && !other && self.literal.inside() == Inside::Code
     }
 
     /// Whether `line` ends by opening a block.
@@ -225,9 +233,7 @@ mod tests {
             assert!(!wants("x.rs", line), "{line}");
         }
         assert!(!wants("x.php", "$a.") && !wants("x.sh", "foo.") && !wants("README", "The end."));
-        let mut sentence = place("// The end.▮");
-        sentence.in_prose = true;
-        assert!(!sentence.wants_member());
+        assert!(!place("// The end.▮").wants_member());
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod runaway;
 
 use super::place::{Place, indentation, opener};
 use super::trigger::Plan;
+use super::{behind, chatter};
 use crate::text::lines::is_word;
 use definition::Definitions;
 use runaway::Lines;
@@ -22,7 +23,16 @@ pub struct End {
 /// Reads the text generated so far; `Some` once it is complete. `finished` says that no more will come, so
 /// that the last line counts as whole.
 pub fn check(place: &Place<'_>, plan: Plan, max_lines: usize, text: &str, finished: bool) -> Option<End> {
+    if let Some(keep) = place.literal.keep(text, finished) {
+        return Some(End { keep, rule: "what closes the text stands behind the cursor" });
+    }
+    if let Some(keep) = behind::keep(place, text, finished) {
+        return Some(End { keep, rule: "the other half stands behind the cursor" });
+    }
     if let Some(end) = closes_the_suffix(place, text) {
+        return Some(end);
+    }
+    if let Some(end) = chatter::end(place, text) {
         return Some(end);
     }
     if let Some(end) = runaway::within_a_line(place, text) {
@@ -32,6 +42,9 @@ pub fn check(place: &Place<'_>, plan: Plan, max_lines: usize, text: &str, finish
     let first = &text[..first_end.unwrap_or(text.len())];
     if plan == Plan::Line {
         let at = first_end?;
+        if first.trim().is_empty() && place.literal.asks_for_lines() && max_lines > 1 {
+            return prose(max_lines, text, finished);
+        }
         if first.trim().is_empty() {
             return Some(End { keep: 0, rule: "the line is complete" });
         }
@@ -45,6 +58,31 @@ pub fn check(place: &Place<'_>, plan: Plan, max_lines: usize, text: &str, finish
 
 fn opens(place: &Place<'_>, line: &str) -> bool {
     place.opens_block(line) || !place.brackets(line).open.is_empty()
+}
+
+/// The end of a text that is not code: by its paragraphs, by repetition, by length.
+fn prose(max_lines: usize, text: &str, finished: bool) -> Option<End> {
+    let (mut start, mut blanks) = (0, 0);
+    let mut seen: Vec<&str> = Vec::new();
+    for (number, line) in text.split_inclusive('\n').enumerate() {
+        let complete = line.ends_with('\n') || finished;
+        // The first is what the cursor's line has.
+        if number > max_lines {
+            return Some(End { keep: start, rule: "as many lines as allowed" });
+        }
+        let body = line.trim();
+        blanks = if body.is_empty() { blanks + usize::from(complete) } else { 0 };
+        if blanks > 1 && number > 1 && complete {
+            return Some(End { keep: start, rule: "two blank lines" });
+        }
+        if complete && !body.is_empty() && seen.iter().filter(|it| **it == body).count() > 1 && body.len() > 3
+        {
+            return Some(End { keep: start, rule: "the same line again and again" });
+        }
+        seen.push(body);
+        start += line.len();
+    }
+    None
 }
 
 /// A closer that the text did not open and that already stands behind the cursor.
@@ -144,7 +182,14 @@ fn stands_there(below: &str, line: &str, first: bool) -> bool {
     }
     let line = line.trim();
     let word = line.split(|c: char| !is_word(c)).next().unwrap_or("");
-    below.trim() == line && line.chars().filter(|c| is_word(*c)).count() >= TELLING && !LEAVES.contains(&word)
+    squeezed(below).eq(squeezed(line))
+        && line.chars().filter(|c| is_word(*c)).count() >= TELLING
+        && !LEAVES.contains(&word)
+}
+
+/// A line without its blanks.
+pub(super) fn squeezed(line: &str) -> impl Iterator<Item = char> {
+    line.chars().filter(|c| !c.is_whitespace())
 }
 
 /// Which lines of an answer belong to its block.

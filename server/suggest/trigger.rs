@@ -3,6 +3,7 @@
 
 use taper_grammars::Blocks;
 
+use super::enclosure::Inside;
 use super::place::{Place, indentation, opener};
 use super::{Extent, Snapshot, Trigger};
 use crate::syntax::scope;
@@ -33,6 +34,9 @@ pub fn plan(snapshot: &Snapshot, place: &Place<'_>) -> Result<Plan, &'static str
     if next.is_some_and(is_word) && last.is_some_and(is_word) {
         return Err("the cursor stands inside a word");
     }
+    if is_in_number(place) {
+        return Err("the cursor stands inside a number");
+    }
     let unasked = snapshot.trigger == Trigger::Automatic;
     if unasked && next.is_some_and(is_word) {
         return Err("a word begins behind the cursor");
@@ -52,6 +56,18 @@ pub fn plan(snapshot: &Snapshot, place: &Place<'_>) -> Result<Plan, &'static str
         return Err("the statement is complete");
     }
     Ok(plan)
+}
+
+/// Whether digits stand on both sides of the cursor, with no more than a number's own sign between them.
+fn is_in_number(place: &Place<'_>) -> bool {
+    let (before, after) = (place.line_before, place.line_after);
+    let digit = |c: char| c.is_ascii_digit();
+    let number = |text: &str| {
+        let word = &text[text.trim_end_matches(is_word).len()..];
+        word.starts_with(digit) && word.ends_with(digit)
+    };
+    let pointed = before.strip_suffix('.').is_some_and(number) && after.starts_with(digit);
+    pointed || number(before) && after.strip_prefix('.').is_some_and(|it| it.starts_with(digit))
 }
 
 /// Whether the cursor stands at the end of a line that can hardly go on.
@@ -75,6 +91,9 @@ pub(super) fn is_statement_complete(place: &Place<'_>) -> bool {
 
 /// A block where one was opened and is still empty, else a line.
 fn auto(snapshot: &Snapshot, place: &Place<'_>) -> Plan {
+    if place.literal.inside() != Inside::Code {
+        return Plan::Line;
+    }
     let rest = |c: char| c.is_whitespace() || matches!(c, ')' | ']' | '}' | ';' | ',');
     if !place.line_after.chars().all(rest) {
         return Plan::Line;

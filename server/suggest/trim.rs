@@ -1,12 +1,22 @@
 //! What of an answer is shown: cut at a place where it can stand, without what stands there already.
 //! It knows nothing of why the answer ended.
 
-use super::place::Place;
+mod blanks;
+mod halves;
+
+use super::behind;
+use super::enclosure::Inside;
+use super::place::{Place, indentation};
+use super::stop::squeezed;
 use crate::text::lines::is_word;
 
-/// An answer so far as it would be typed: nothing cut yet, but as to line breaks and the first blanks what is shown.
+/// Letters and digits of a line that is hardly ever written twice with other blanks.
+const TELLING: usize = 8;
+
+/// An answer so far as it would be typed: nothing cut yet, but as to line breaks and blanks what is shown.
 pub fn as_typed(place: &Place<'_>, text: &str) -> String {
-    without_doubled_blanks(place, &text.replace("\r\n", "\n").replace('\r', "\n"))
+    let text = without_doubled_blanks(place, &text.replace("\r\n", "\n").replace('\r', "\n"));
+    blanks::without_trailing(place, &text)
 }
 
 /// Cuts `text` to what can be shown, or `None` if nothing of it can.
@@ -37,15 +47,29 @@ pub fn noted(
             note("the last word or line may be half", &text);
         }
     }
-    let unblanked = without_doubled_blanks(place, &text);
-    if unblanked != text {
-        note("blanks that stand before the cursor already", &unblanked);
-    }
-    let alone = without_overlap(place, &unblanked);
-    if alone.len() < unblanked.len() {
-        note("what stands behind the cursor already", alone);
-    }
-    let text = alone.trim_end();
+    let mut text = without_doubled_blanks(place, &text);
+    let mut step = |text: &mut String, rule: &'static str, left: &str| {
+        if left != text {
+            note(rule, left);
+            *text = left.to_owned();
+        }
+    };
+    // What closes the literal at the cursor may stand on a line of its own; the one behind the cursor then does, too.
+    let closed = place.literal.keep(&text, true).map_or(text.as_str(), |keep| &text[..keep]);
+    let closed = place.literal.without_half_closing(closed).to_owned();
+    step(&mut text, "what closes the text stands behind the cursor", &closed);
+    let half = behind::keep(place, &text, true).map_or(text.as_str(), |keep| &text[..keep]).to_owned();
+    step(&mut text, "the other half stands behind the cursor", &half);
+    let alone = without_overlap(place, &text).to_owned();
+    let alone = behind::without_repeated(place, &alone).to_owned();
+    step(&mut text, "what stands behind the cursor already", &alone);
+    let complete = halves::without(place, &text, whole).to_owned();
+    step(&mut text, "the end is half of something", &complete);
+    let comma = without_comma(place, &text).to_owned();
+    step(&mut text, "nothing follows the comma", &comma);
+    let clean = blanks::in_style(place, &blanks::without_trailing(place, &text));
+    let own_line = own_line(place, &clean);
+    let text = own_line.as_deref().unwrap_or_else(|| clean.trim_end());
     let next = place.line_after.chars().next();
     if next.is_some_and(is_word) && text.ends_with(is_word) {
         note("it would run into the word behind the cursor", "");
@@ -61,17 +85,54 @@ pub fn noted(
     Some(text.to_owned())
 }
 
-/// Whole lines if there are several, else whole words: never half of either.
+/// Whole lines if there are several, else whole words and operators: never half of either.
 fn cut_to_complete_part(text: &mut String) {
     let lines = text.trim_start_matches('\n');
     let lead = text.len() - lines.len();
     match lines.rfind('\n') {
         Some(at) if !lines[..at].trim().is_empty() => text.truncate(lead + at),
         _ => {
-            let kept = text.trim_end_matches(is_word).trim_end().len();
+            let words = text.trim_end_matches(is_word);
+            let kept =
+                if words.len() == text.len() { text.trim_end_matches(halves::is_operator) } else { words };
+            let kept = kept.trim_end().len();
             text.truncate(kept);
         }
     }
+}
+
+/// A text of several lines whose last one is to be that of what closes the literal, right behind the cursor.
+fn own_line(place: &Place<'_>, text: &str) -> Option<String> {
+    let kept = text.trim_end();
+    let blanks = text[kept.len()..].rsplit_once('\n')?.1;
+    if !place.literal.is_closed_next() || !kept.trim_start().contains('\n') && !kept.starts_with('\n') {
+        return None;
+    }
+    let there = place.line_after.len() - place.line_after.trim_start().len();
+    let blanks = &blanks[..blanks.len().saturating_sub(there)];
+    let last = kept.rsplit('\n').next().unwrap_or("");
+    // A string's end stands under its beginning; where nobody says how deep that is, it stays on the line.
+    let unknown = blanks.is_empty() && place.literal.inside() == Inside::Text && indentation(last) > 0;
+    (!unknown).then(|| format!("{kept}\n{blanks}"))
+}
+
+/// Removes a comma at the end where what closes the list follows, or, in a query, the next clause.
+fn without_comma<'t>(place: &Place<'_>, text: &'t str) -> &'t str {
+    let Some(kept) = text.trim_end().strip_suffix(',').map(str::trim_end).filter(|it| !it.is_empty()) else {
+        return text;
+    };
+    if place.literal.after(text) != Inside::Code {
+        return text;
+    }
+    let language = place.language.map_or("", |it| it.name);
+    let rest = place.line_after.trim_start();
+    let closer = |c: Option<char>| c.is_some_and(|c| matches!(c, ')' | ']' | '}'));
+    let clause =
+        place.after.trim_start().get(..5).is_some_and(|it| it.trim_end().eq_ignore_ascii_case("from"));
+    let ends = closer(rest.chars().next())
+        || language == "json" && closer(place.next_visible())
+        || language == "sql" && clause;
+    if ends { kept } else { text }
 }
 
 /// Models that do not see how the indentation was split into tokens write it twice, or begin too deep: then all
@@ -114,20 +175,18 @@ fn without_overlap<'t>(place: &Place<'_>, text: &'t str) -> &'t str {
     // The whole rest of the line, or a part from its start that makes the brackets add up again.
     if let Some(kept) = text.trim_end().strip_suffix(rest) {
         let alone = place.brackets(text).unopened.is_empty();
-        if !(alone && is_punctuation(rest)) {
+        if !(alone && (is_punctuation(rest) || behind::is_closing_word(place, rest))) {
             return kept;
         }
     }
-    let mut kept = text;
-    while let Some(&at) = place.brackets(kept).unopened.last() {
-        let tail = kept[at..].trim_end();
-        if !rest.starts_with(tail) {
-            break;
-        }
-        kept = &kept[..at];
-    }
-    // A quote, a semicolon or a comma that stands there already.
-    if kept.len() == text.len() && rest.starts_with([';', ',', '"', '\'', '`', ':']) {
+    let unopened = place.brackets(text).unopened;
+    let repeated = unopened.iter().find(|&&at| rest.starts_with(text[at..].trim_end()));
+    let kept = repeated.map_or(text, |&at| &text[..at]);
+    // A quote that stands there already.
+    if kept.len() == text.len()
+        && rest.starts_with(['"', '\'', '`'])
+        && place.literal.inside() == Inside::Code
+    {
         let sign = &rest[..1];
         let odd = text.matches(sign).count() % 2 == 1;
         if odd && let Some(shorter) = text.trim_end().strip_suffix(sign) {
@@ -156,9 +215,24 @@ fn repeats_neighbour(place: &Place<'_>, text: &str) -> bool {
     if line.len() < 4 {
         return false;
     }
-    let below = place.line_below().is_some_and(|below| below.trim() == line);
-    let above = lines.next().is_none() && place.line_above().is_some_and(|above| above.trim() == line);
-    below || above
+    let same = |other: &str| {
+        let other = other.trim();
+        let telling = line.chars().filter(|c| is_word(*c)).count() >= TELLING;
+        other == line || telling && squeezed(other).eq(squeezed(&line))
+    };
+    let below = place.line_below().is_some_and(same);
+    let rest: Vec<&str> = lines.collect();
+    let above = rest.is_empty() && place.line_above().is_some_and(same);
+    below || above || !rest.is_empty() && says_above(place, &line, &rest)
+}
+
+/// Whether several lines are those that stand right above, once more.
+fn says_above(place: &Place<'_>, first: &str, rest: &[&str]) -> bool {
+    let before = &place.before[..place.before.len() - place.line_before.len()];
+    let mut above = before.lines().rev().map(str::trim).filter(|line| !line.is_empty());
+    let said = [first].into_iter().chain(rest.iter().map(|line| line.trim()));
+    let said: Vec<&str> = said.collect();
+    said.iter().rev().all(|line| above.next() == Some(*line))
 }
 
 #[cfg(test)]

@@ -22,6 +22,19 @@ const REACH: usize = 8 << 10;
 /// How much of a line is looked at, in bytes: minified files have lines of a megabyte.
 const LINE: usize = 2 << 10;
 
+/// What a tree says of a place: the string or the comment that text typed there becomes part of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Within {
+    /// There is no tree, or it is broken here.
+    Unknown,
+    /// None.
+    Code,
+    /// The string that begins at this byte.
+    Text(usize),
+    /// The comment that begins at this byte.
+    Comment(usize),
+}
+
 /// One place of a document, to be asked about.
 #[derive(Debug, Clone, Copy)]
 pub struct Scope<'a> {
@@ -77,6 +90,30 @@ impl<'a> Scope<'a> {
             }
         }
         self.is_broken_here() && self.line_state() == LineState::Comment
+    }
+
+    /// The string or comment that text typed here would become part of, as far as the tree knows.
+    #[must_use]
+    pub fn literal(&self) -> Within {
+        let kinds = &self.language.kinds;
+        for node in self.around(self.offset) {
+            let inside = node.start_byte() < self.offset && self.offset < node.end_byte();
+            let open = node.start_byte() < self.offset && self.offset == node.end_byte() && is_open(node);
+            if is(node, kinds.comments) && self.inside_comment(node) {
+                return Within::Comment(node.start_byte());
+            }
+            if is(node, kinds.strings) && (inside || open) {
+                return Within::Text(node.start_byte());
+            }
+            if is(node, kinds.interpolations) && inside {
+                return Within::Code;
+            }
+            // A script in a page, which its grammar does not look into.
+            if node.kind() == "raw_text" {
+                return Within::Unknown;
+            }
+        }
+        if self.is_broken_here() { Within::Unknown } else { Within::Code }
     }
 
     /// The smallest block around the place: the bytes of its node, braces included where it has them. In

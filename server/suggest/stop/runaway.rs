@@ -6,9 +6,9 @@
 //! 240,000 lines of packages published in 2026 (the tasks that `benches/quality` draws from) the rules for one line
 //! would cut five, and 19 places have so many lines that are alike.
 
-use super::super::place::{Place, indentation, quoted};
+use super::super::place::{Place, indentation};
+use super::super::tokens::{Kind, Token, is_digit, read, without_numbers};
 use super::End;
-use crate::text::lines::is_word;
 
 /// Words, numbers, strings and signs of a phrase or an item at most.
 const LONGEST: usize = 24;
@@ -18,29 +18,14 @@ const SAME: usize = 5;
 const SAME_SIZE: usize = 16;
 /// How many items of a list may be alike on one line.
 const ITEMS: usize = 16;
+/// How many items with a name or a word may count up on one line: `x1, x2`, `case 1: case 2:`.
+const COUNTED: usize = 8;
 /// Lines after which a pattern may begin anew.
 const LONGEST_LINES: usize = 3;
 /// How many lines, or groups of them, may be alike.
 const LINES: usize = 5;
 /// What is left of a run: enough to say what was meant, and the rest comes when it is asked for.
 const KEPT: usize = 3;
-
-/// A piece of a line, and where it stands in the text.
-#[derive(Debug, Clone, Copy)]
-struct Token<'t> {
-    kind: Kind,
-    text: &'t str,
-    start: usize,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Word,
-    Number,
-    /// With its quotes.
-    String,
-    Sign,
-}
 
 /// The end of an answer that says the same, or items that are alike, too often within a line.
 pub(super) fn within_a_line(place: &Place<'_>, text: &str) -> Option<End> {
@@ -55,8 +40,60 @@ pub(super) fn within_a_line(place: &Place<'_>, text: &str) -> Option<End> {
         if let Some(end) = first_run(&tokens) {
             return Some(end);
         }
+        if let Some(at) = data(place, line) {
+            return Some(End { keep: start - line.len() + at, rule: "data that nobody types" });
+        }
     }
     None
+}
+
+/// Letters and digits without a blank that are data rather than a name: so many of any kind, of hexadecimal ones, of the
+/// same one.
+const DATA: (usize, usize, usize) = (72, 48, 32);
+/// So many of them tell whether the file has them already.
+const TELLING: usize = 16;
+
+/// Where data begins on a line that no model can know: base64, a key, a hash, a row of digits. What the file says
+/// elsewhere may be said again.
+fn data(place: &Place<'_>, line: &str) -> Option<usize> {
+    let is_data = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=');
+    let mut at = 0;
+    for run in line.split_inclusive(|c| !is_data(c)) {
+        let text = run.trim_end_matches(|c| !is_data(c));
+        let same = text.as_bytes().windows(2).filter(|pair| pair[0] == pair[1]).count() + 1 == text.len();
+        let digits = text.chars().any(is_digit);
+        let hex = digits && text.chars().all(|c| c.is_ascii_hexdigit());
+        let kind = |byte: u8| (byte.is_ascii_digit(), byte.is_ascii_uppercase());
+        let changes = text.as_bytes().windows(2).filter(|pair| kind(pair[0]) != kind(pair[1])).count();
+        let mixed = digits && 4 * changes >= text.len();
+        let (any, of_hex, of_same) = DATA;
+        let too_long = text.len() >= any && mixed || text.len() >= of_hex && hex;
+        let is_word = text.chars().any(|c| c.is_ascii_alphanumeric());
+        if (too_long || text.len() >= of_same && same && is_word)
+            && !(place.before.contains(&text[..TELLING]) || place.after.contains(&text[..TELLING]))
+        {
+            return Some(at);
+        }
+        at += run.len();
+    }
+    None
+}
+
+/// Whether the last items of so many tokens count up, or down, beside a word.
+fn count_up(tokens: &[Token<'_>], length: usize) -> bool {
+    let item = &tokens[tokens.len() - length..];
+    let words = item.iter().any(|token| token.kind == Kind::Word);
+    let value = |offset: usize, ago: usize| tokens[tokens.len() - length * (ago + 1) + offset].value();
+    let counts = |offset: usize| {
+        let values: Option<Vec<u32>> = (0..COUNTED).map(|ago| value(offset, ago)).collect();
+        values.is_some_and(|values| {
+            let steps = values.windows(2).map(|pair| i64::from(pair[0]) - i64::from(pair[1]));
+            let mut steps: Vec<i64> = steps.collect();
+            steps.dedup();
+            steps.len() == 1 && steps[0] != 0
+        })
+    };
+    words && tokens.len() >= length * COUNTED && (0..length).any(counts)
 }
 
 /// The run that is too long first, from left to right.
@@ -75,6 +112,8 @@ fn first_run(tokens: &[Token<'_>]) -> Option<End> {
             let (count, rule) = if same[length] >= length * (often - 1) && says(&[Kind::Word]) {
                 (same[length], "the same phrase again and again")
             } else if alike[length] >= length * (ITEMS - 1) && says(&[Kind::Number, Kind::String]) {
+                (alike[length], "a list that does not end")
+            } else if alike[length] >= length * (COUNTED - 1) && count_up(&tokens[..=at], length) {
                 (alike[length], "a list that does not end")
             } else {
                 continue;
@@ -152,74 +191,5 @@ impl Line<'_> {
         self.tokens
             .iter()
             .any(|token| token.kind != Kind::Sign && (token.is_short() || token.text.contains(is_digit)))
-    }
-}
-
-impl Token<'_> {
-    fn is_same(&self, other: &Self) -> bool {
-        self.text == other.text
-    }
-
-    fn is_alike(&self, other: &Self) -> bool {
-        self.kind == other.kind
-            && match self.kind {
-                Kind::Word => without_numbers(self.text).eq(without_numbers(other.text)),
-                Kind::Number | Kind::String => true,
-                Kind::Sign => self.text == other.text,
-            }
-    }
-
-    /// Whether it is a string of a letter or two.
-    fn is_short(&self) -> bool {
-        self.kind == Kind::String && self.text.chars().count() <= 4
-    }
-}
-
-fn is_digit(c: char) -> bool {
-    c.is_ascii_digit()
-}
-
-/// The text with a `0` for each row of digits.
-fn without_numbers(text: &str) -> impl Iterator<Item = char> {
-    let mut digit = false;
-    text.chars().filter_map(move |c| {
-        let again = digit && is_digit(c);
-        digit = is_digit(c);
-        (!again).then_some(if digit { '0' } else { c })
-    })
-}
-
-/// Reads a line that begins at `start` in the text. A quote that is not closed yet is a sign.
-fn read<'t>(place: &Place<'_>, line: &'t str, start: usize) -> Vec<Token<'t>> {
-    let rust = place.is_rust();
-    let mut tokens = Vec::new();
-    let mut at = 0;
-    while let Some(c) = line[at..].chars().next() {
-        let rest = &line[at..];
-        let after = &rest[c.len_utf8()..];
-        if c.is_whitespace() {
-            at += c.len_utf8();
-            continue;
-        }
-        let string = if matches!(c, '"' | '\'' | '`') { quoted(after, c, rust) } else { None };
-        let (kind, len) = match string {
-            Some(len) => (Kind::String, len + 2),
-            None if is_digit(c) => (Kind::Number, number(rest)),
-            None if is_word(c) => (Kind::Word, rest.find(|c| !is_word(c)).unwrap_or(rest.len())),
-            None => (Kind::Sign, c.len_utf8()),
-        };
-        tokens.push(Token { kind, text: &rest[..len], start: start + at });
-        at += len;
-    }
-    tokens
-}
-
-/// Length of the number at the beginning of a text: `1_000`, `0x1f`, `1.5e3`.
-fn number(text: &str) -> usize {
-    let end = |from: usize| text[from..].find(|c| !is_word(c)).map_or(text.len(), |at| from + at);
-    let whole = end(0);
-    match text[whole..].strip_prefix('.') {
-        Some(fraction) if fraction.starts_with(is_digit) => end(whole + 1),
-        _ => whole,
     }
 }
