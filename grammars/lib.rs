@@ -1,6 +1,7 @@
 //! The languages that taper knows: one table, with a tree-sitter grammar where one is shipped.
 //! It knows nothing of documents, of trees that were parsed, or of suggestions.
 
+mod scanners;
 mod table;
 
 use std::path::Path;

@@ -3,7 +3,7 @@
 
 mod kinds;
 
-use crate::{Blocks, Kinds, Language};
+use crate::{Blocks, Kinds, Language, scanners};
 
 /// What a row has that says nothing: no grammar, no comments, no blocks.
 const ROW: Language = Language {
@@ -41,7 +41,7 @@ pub const LANGUAGES: &[Language] = &[
             "def", "class", "if", "elif", "else", "for", "while", "with", "try", "except", "finally",
             "match", "case", "async",
         ],
-        grammar: Some(|| tree_sitter_python::LANGUAGE.into()),
+        grammar: Some(scanners::python),
         kinds: kinds::PYTHON,
         ..HASH
     },
@@ -142,7 +142,7 @@ pub const LANGUAGES: &[Language] = &[
             "when", "in", "begin", "rescue", "ensure",
         ],
         opening_ends: &["do", "then", "begin", "else", "ensure"],
-        grammar: Some(|| tree_sitter_ruby::LANGUAGE.into()),
+        grammar: Some(scanners::ruby),
         kinds: kinds::RUBY,
         ..HASH
     },
@@ -162,7 +162,7 @@ pub const LANGUAGES: &[Language] = &[
         blocks: Blocks::Keywords,
         opening_words: &[],
         opening_ends: &["do", "then", "else", "{"],
-        grammar: Some(|| tree_sitter_bash::LANGUAGE.into()),
+        grammar: Some(scanners::bash),
         kinds: kinds::SHELLSCRIPT,
         ..HASH
     },

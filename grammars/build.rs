@@ -1,0 +1,16 @@
+//! Compiles the scanners of our own. It knows nothing of what they scan.
+#![expect(clippy::print_stdout, reason = "cargo reads it")]
+
+fn main() {
+    println!("cargo:rerun-if-changed=scanners");
+    let mut build = cc::Build::new();
+    build.std("c11").include("scanners").warnings(false);
+    // MSVC would read the sources in the code page of the machine.
+    if std::env::var("CARGO_CFG_TARGET_ENV").is_ok_and(|env| env == "msvc") {
+        build.flag("-utf-8");
+    }
+    for grammar in ["bash", "python", "ruby"] {
+        build.file(format!("scanners/{grammar}.c"));
+    }
+    build.compile("taper-scanners");
+}
