@@ -8,6 +8,7 @@ mod commands;
 mod commands_lsp;
 mod eval;
 mod fake_hub;
+mod hostile;
 mod lsp;
 mod pull;
 mod real_model;
