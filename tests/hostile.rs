@@ -34,39 +34,38 @@ fn expanded(text: &str) -> String {
     format!("{before}{}{}", (0..count).map(line).collect::<String>(), expanded(after))
 }
 
+/// Where a text ends, with line ends as LSP counts them and columns in UTF-16.
+fn end(text: &str) -> (usize, usize) {
+    let text = text.replace("\r\n", "\n").replace('\r', "\n");
+    let line = text.rsplit('\n').next().unwrap_or_default();
+    (text.matches('\n').count(), line.encode_utf16().count())
+}
+
 /// Opens a text without its last keys and types those, then deletes them.
 fn type_keys(client: &mut Client, uri: &str, language: &str, text: &str) {
-    let keys: Vec<char> = text.chars().collect();
-    let at = keys.len().saturating_sub(120);
-    let mut now: String = keys[..at].iter().collect();
-    client.open(uri, language, &now);
-    let end = |text: &str| {
-        // Line ends as LSP counts them; columns in UTF-16.
-        let normal = text.replace("\r\n", "\n").replace('\r', "\n");
-        let line = normal.matches('\n').count();
-        let column = normal.rsplit('\n').next().unwrap_or_default().encode_utf16().count();
-        json!({ "line": line, "character": column })
+    let first = text.char_indices().rev().nth(59).map_or(0, |(at, _)| at);
+    client.open(uri, language, &text[..first]);
+    // Only the last lines are counted again.
+    let cut = text[..first].rfind('\n').map_or(0, |at| at + 1);
+    let (lines_before, _) = end(&text[..cut]);
+    let position = |at: usize| {
+        let (line, column) = end(&text[cut..at]);
+        json!({ "line": lines_before + line, "character": column })
     };
     let mut version = 2;
-    let mut change = |client: &mut Client, start: &str, stop: &str, text: &str| {
-        let change = json!({ "range": { "start": end(start), "end": end(stop) }, "text": text });
+    let mut change = |start: usize, stop: usize, typed: &str| {
+        let change = json!({ "range": { "start": position(start), "end": position(stop) }, "text": typed });
         client.notify(
             "textDocument/didChange",
             json!({ "textDocument": { "uri": uri, "version": version }, "contentChanges": [change] }),
         );
         version += 1;
     };
-    for key in &keys[at..] {
-        let key = key.to_string();
-        change(client, &now, &now, &key);
-        now.push_str(&key);
+    for (at, key) in text[first..].char_indices() {
+        change(first + at, first + at, key.encode_utf8(&mut [0; 4]));
     }
-    while let Some(key) = now.pop() {
-        let longer = format!("{now}{key}");
-        change(client, &now, &longer, "");
-        if now.chars().count() <= at {
-            break;
-        }
+    for (at, key) in text[first..].char_indices().rev() {
+        change(first + at, first + at + key.len_utf8(), "");
     }
 }
 

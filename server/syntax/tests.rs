@@ -264,7 +264,7 @@ fn hostile(language: &'static Language, text: &str) {
     let keys = match text.len() {
         0..500 => text.len(),
         500..2_000 => 100,
-        _ => 8,
+        _ => 4,
     };
     let start = lines::floor(&Rope::from_str(text), text.len() - keys);
     let mut typing = Typing::new(language, &text[..start], Reach::USUAL);
