@@ -4,6 +4,8 @@
 pub mod parse;
 mod part;
 pub mod scope;
+#[cfg(test)]
+mod tests;
 
 pub use parse::Syntax;
 pub use part::Reach;

@@ -12,6 +12,7 @@ mod explicit;
 mod fake_hub;
 mod hostile;
 mod hostile_messages;
+mod hostile_texts;
 mod lifecycle;
 mod long_lines;
 mod lsp;

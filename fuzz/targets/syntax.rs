@@ -1,0 +1,61 @@
+//! Any text in any grammar, then edits, through the parse path of the server.
+//! It knows nothing of what the trees should be.
+//!
+//! An input is a byte for the language, one for how much is parsed, and parts that a byte 0xFE divides. The first is
+//! the text; of each other, two bytes say where an edit begins and how much it deletes, and the rest is typed.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use taper::syntax::{Reach, Scope, Syntax, scope};
+use taper::text::{Edit, Rope, lines};
+use taper_grammars::{LANGUAGES, Language};
+
+/// A parse is given up after so many looks at the clock, which it takes every hundred steps.
+const LOOKS: usize = 2_000;
+
+fn looks() -> impl FnMut() -> bool {
+    let mut left = LOOKS;
+    move || {
+        left = left.saturating_sub(1);
+        left == 0
+    }
+}
+
+fn run(language: &'static Language, reach: Reach, parts: &mut dyn Iterator<Item = &[u8]>) {
+    let first = parts.next().unwrap_or_default();
+    let mut text = Rope::from_str(&String::from_utf8_lossy(first));
+    let parsed = |text: &Rope, place| Syntax::around(text, language, place, reach, &mut looks());
+    let mut syntax = parsed(&text, 0);
+    for part in parts.take(64) {
+        let [place, deleted, typed @ ..] = part else { continue };
+        let len = text.len_bytes();
+        let start = lines::floor(&text, usize::from(*place) * len / 255);
+        let end = lines::floor(&text, (start + usize::from(*deleted)).min(len)).max(start);
+        let edit = Edit { range: start..end, text: String::from_utf8_lossy(typed).into_owned() };
+        let place = edit.new_end();
+        if let Some(syntax) = &mut syntax {
+            syntax.edited(&edit);
+        }
+        edit.apply(&mut text).expect("it lies within the text");
+        match &mut syntax {
+            Some(syntax) if syntax.serves(&text, place, reach) => {
+                syntax.reparse(&text, &mut looks());
+            }
+            _ => syntax = parsed(&text, place),
+        }
+        let here = Scope::new(&text, language, syntax.as_ref(), place);
+        let _ = (here.in_string(), here.in_comment(), here.enclosing_block(), here.enclosing_definition());
+        if let Some(syntax) = &syntax {
+            scope::faults(&syntax.tree);
+        }
+    }
+}
+
+fuzz_target!(|data: &[u8]| {
+    let [language, reach, rest @ ..] = data else { return };
+    let mut with_grammar = LANGUAGES.iter().filter(|language| language.grammar.is_some());
+    let count = with_grammar.clone().count();
+    let Some(language) = with_grammar.nth(usize::from(*language) % count) else { return };
+    let reach = if reach % 2 == 0 { Reach::USUAL } else { Reach { whole: 256 } };
+    run(language, reach, &mut rest.split(|byte| *byte == 0xFE));
+});

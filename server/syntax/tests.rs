@@ -1,0 +1,356 @@
+//! Hostile texts against every grammar, in a process of their own: none ends it, takes long or takes much memory.
+//! It knows nothing of what the trees should be.
+//!
+//! `TAPER_SOUP=SECONDS cargo test --release -p taper --lib syntax::tests` tries new texts for so long in each grammar.
+#![expect(clippy::unwrap_used, reason = "a test may")]
+
+use std::io::{Write, stderr};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+use std::{env, fs};
+
+use taper_grammars::{LANGUAGES, Language};
+
+use super::{Reach, Scope, Syntax, scope};
+use crate::text::{Edit, Rope, lines};
+
+/// What a child process is to do: `soup python 7`.
+const TASK: &str = "TAPER_SOUP_TASK";
+/// How long each grammar is tried, in seconds.
+const SECONDS: &str = "TAPER_SOUP";
+/// Texts a grammar without that.
+const ROUNDS: u64 = 6;
+/// One in so many of the pieces that are tried alone, without that.
+const ALONE: usize = 6;
+/// How much more memory a text may take.
+const MOST_MEMORY: u64 = 300 << 20;
+/// How much of a processor's time one parse may take.
+const MOST_TIME: Duration = Duration::from_secs(3);
+/// When a parse is given up, as the session gives one up.
+const PARSE: Duration = Duration::from_millis(100);
+const REPARSE: Duration = Duration::from_millis(20);
+
+/// Bits of syntax of all languages: alone, doubled and repeated they open what is never closed.
+const PIECES: &str = "A< ( [ { < a?b: a? if( f( -> x=> (x)=> <a␣ <a> ! * & - + ~ \" ' ` \"${ `${ ${ $( (A) (A)( A. \
+    a.b( a, a= a: @ @a( # #if↵ new␣A< fn( |x| a::< a:: ↵ if␣a:↵ a[ a{ {a: {a:[ case␣a: for( while( do␣ else␣ return␣ \
+    << <<a↵ <<\" <<~' <<-` /* // ; 1 1. -a typeof␣ await␣ async␣ yield␣ lambda: lambda␣a: not␣ f'{ f\"{ f'''{ {{ }} %( \
+    %w( %i[ def␣a↵ class␣A{ class␣A( class␣A: a␣do␣ a| a|| a&& A<A> A<A, A[] A[ (A<A>) func( func(a␣ chan␣ *( &( \
+    sizeof( template< template<class␣A, decltype( [=] [](  a<b>( function( function␣a( a=>{ async( ({a: [a, ({ ([ ([{ :a␣ \
+    a! a␣?? in␣ of␣ keyof␣ a␣extends␣ infer␣A␣ A| A& {[a␣in␣ &lt; a:hover␣ :not( a> @media␣ url( calc( select( \
+    switch( a␣switch{ a␣is␣ a␣as␣ a␣with{ match␣a{ match(a){ unsafe␣ &'a␣ dyn␣A+ impl␣A< where␣A: r#\" br###\" b' <?php␣ \
+    ?> $a $$ ${a} $a[ fn()=> <<<A↵ <<<'A'↵ a-> \\ [[ [[␣ (( $(( ((␣ `a` case␣a␣in␣a) a) <( >a => local␣a= [=[ --[[ then␣ end␣ \
+    begin␣ unless␣ ->{ ->( &. &:a __attribute__(( #define␣A\\↵ a(b)c( int(* int␣a( void(* R\"( R\"abc( $\" @\" $@\" $$\"\"\" \
+    \"\"\" ''' <script> <style> </a> <p> <!-- --> {␣a␣} a;↵ a␣b ⏎ \u{0} \u{b} \u{85} \u{a0} \u{2028} \u{feff} é ß İ ｅ 字 \u{f02a2} \u{1f600} \u{10ffff}";
+
+/// The pieces, blanks and ends of lines put in.
+fn pieces() -> Vec<String> {
+    let plain = |piece: &str| piece.replace('␣', " ").replace('↵', "\n").replace('⏎', "\r\n");
+    PIECES.split_ascii_whitespace().map(plain).collect()
+}
+
+/// The languages, one for each grammar.
+fn languages() -> Vec<&'static Language> {
+    let mut found: Vec<&Language> = Vec::new();
+    for language in LANGUAGES {
+        let Some(grammar) = language.grammar else { continue };
+        if !found.iter().any(|other| other.grammar.unwrap()() == grammar()) {
+            found.push(language);
+        }
+    }
+    assert!(found.len() > 10);
+    found
+}
+
+fn character(random: &mut fastrand::Rng) -> char {
+    match random.u8(..8) {
+        0..=3 => char::from(random.u8(b' '..=b'~')),
+        4 => random.char('\u{0}'..='\u{ff}'),
+        5 => random.char('\u{100}'..='\u{ffff}'),
+        6 => random.char('\u{e000}'..='\u{f8ff}'),
+        _ => random.char('\u{10000}'..='\u{10ffff}'),
+    }
+}
+
+/// What is typed next.
+fn typed(random: &mut fastrand::Rng, pieces: &[String]) -> String {
+    let piece = |random: &mut fastrand::Rng| pieces[random.usize(..pieces.len())].clone();
+    match random.u8(..16) {
+        0..=7 => piece(random),
+        8 | 9 => character(random).to_string(),
+        10 => (0..random.usize(..40)).map(|_| character(random)).collect(),
+        11 => piece(random).repeat(random.usize(..60)),
+        12 => character(random).to_string().repeat(random.usize(..1200)),
+        13 => format!("\n{}", " ".repeat(random.usize(..40))),
+        14 => (0..random.usize(..600)).map(|n| format!("{}if a:\n", " ".repeat(n % 700))).collect(),
+        _ => format!("{}\n", "word".repeat(random.usize(..300))),
+    }
+}
+
+fn until(budget: Duration) -> impl FnMut() -> bool {
+    let end = Instant::now() + budget;
+    move || Instant::now() >= end
+}
+
+/// A document with its tree, as the session keeps it.
+struct Typing {
+    language: &'static Language,
+    text: Rope,
+    syntax: Option<Syntax>,
+    reach: Reach,
+    started: u64,
+}
+
+impl Typing {
+    fn new(language: &'static Language, text: &str, reach: Reach) -> Self {
+        let mut typing =
+            Self { language, text: Rope::from_str(text), syntax: None, reach, started: memory("VmRSS") };
+        typing.watched(|typing| typing.syntax = typing.parsed(0));
+        typing
+    }
+
+    fn parsed(&self, place: usize) -> Option<Syntax> {
+        Syntax::around(&self.text, self.language, place, self.reach, &mut until(PARSE))
+    }
+
+    fn edit(&mut self, start: usize, end: usize, text: &str) {
+        let edit = Edit { range: start..end, text: text.into() };
+        let place = edit.new_end();
+        edit.apply(&mut self.text).unwrap();
+        self.watched(|typing| {
+            if let Some(syntax) = &mut typing.syntax {
+                syntax.edited(&edit);
+            }
+            match &mut typing.syntax {
+                Some(syntax) if syntax.serves(&typing.text, place, typing.reach) => {
+                    syntax.reparse(&typing.text, &mut until(REPARSE));
+                }
+                _ => typing.syntax = typing.parsed(place),
+            }
+            // What a request asks of the tree.
+            let scope = Scope::new(&typing.text, typing.language, typing.syntax.as_ref(), place);
+            let _ = (
+                scope.in_string(),
+                scope.in_comment(),
+                scope.enclosing_block(),
+                scope.enclosing_definition(),
+            );
+            if let Some(syntax) = &typing.syntax {
+                let _ = scope::faults(&syntax.tree);
+            }
+        });
+    }
+
+    /// Does something with the tree and looks at what it took.
+    fn watched(&mut self, work: impl FnOnce(&mut Self)) {
+        let before = processor_time();
+        work(self);
+        if let (Some(before), Some(after)) = (before, processor_time()) {
+            assert!(after - before < MOST_TIME, "{:?} for {} bytes", after - before, self.text.len_bytes());
+        }
+        let taken = memory("VmHWM").saturating_sub(self.started);
+        assert!(taken < MOST_MEMORY, "{} MB for {} bytes", taken >> 20, self.text.len_bytes());
+    }
+}
+
+/// Bytes of this process as Linux counts them; 0 elsewhere.
+fn memory(field: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).map_or(0, |kb: u64| kb << 10)
+}
+
+/// What this thread had of a processor, where Linux says so.
+fn processor_time() -> Option<Duration> {
+    let stat = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    Some(Duration::from_nanos(stat.split(' ').next()?.parse().ok()?))
+}
+
+/// Types at random, deletes, jumps, and takes some of it back.
+fn soup(language: &'static Language, seed: u64, pieces: &[String]) {
+    let random = &mut fastrand::Rng::with_seed(seed);
+    let reach = if random.bool() { Reach::USUAL } else { Reach { whole: 600 } };
+    let begin = if random.bool() { language.opening_tag.to_owned() } else { String::new() };
+    let mut typing = Typing::new(language, &begin, reach);
+    let (mut place, mut undo) = (typing.text.len_bytes(), Vec::new());
+    for _ in 0..60 {
+        let len = typing.text.len_bytes();
+        match random.u8(..10) {
+            0 => place = lines::floor(&typing.text, random.usize(..=len)),
+            1 => place = len,
+            2 => {
+                let end = lines::floor(&typing.text, (place + random.usize(..300)).min(len)).max(place);
+                undo.push((place, place, lines::slice(&typing.text, place..end)));
+                typing.edit(place, end, "");
+            }
+            3 if !undo.is_empty() => {
+                let (start, end, text): (usize, usize, String) = undo.pop().unwrap();
+                typing.edit(start, end, &text);
+                place = start + text.len();
+            }
+            _ => {
+                let text = typed(random, pieces);
+                let start = place;
+                // Most of it key by key.
+                let keys =
+                    if text.len() < 60 { text.chars().map(String::from).collect() } else { vec![text] };
+                for key in keys {
+                    typing.edit(place, place, &key);
+                    place += key.len();
+                }
+                undo.push((start, place, String::new()));
+            }
+        }
+        // An edit elsewhere would shift them.
+        if random.u8(..6) == 0 {
+            undo.clear();
+        }
+        undo.retain(|(start, end, _)| {
+            let text = &typing.text;
+            *end <= text.len_bytes()
+                && lines::floor(text, *start) == *start
+                && lines::floor(text, *end) == *end
+        });
+        if typing.text.len_bytes() > 40 << 10 {
+            return;
+        }
+    }
+}
+
+/// Up to 24 KB of the same few pieces over and over, whole; then a key at its end and one in its middle.
+fn repeated(language: &'static Language, seed: u64, pieces: &[String]) {
+    let random = &mut fastrand::Rng::with_seed(seed);
+    let piece: String = match pieces.get(usize::try_from(seed).unwrap()) {
+        // First each alone.
+        Some(piece) => piece.clone(),
+        None => (0..random.usize(2..5)).map(|_| pieces[random.usize(..pieces.len())].clone()).collect(),
+    };
+    let text = format!("{}{}", language.opening_tag, piece.repeat((24 << 10) / piece.len()));
+    let mut typing = Typing::new(language, &text, Reach::USUAL);
+    typing.edit(text.len(), text.len(), ";");
+    let middle = lines::floor(&typing.text, text.len() / 2);
+    typing.edit(middle, middle, "}");
+}
+
+/// `⟦3×ab⟧` in a file is `ababab`, `⟦3^ab⟧` is `ab ab  ab`: each is behind one more blank.
+fn expanded(text: &str) -> String {
+    let Some((before, rest)) = text.split_once('⟦') else { return text.to_owned() };
+    let (inside, after) = rest.split_once('⟧').unwrap();
+    let at = inside.find(['×', '^']).unwrap();
+    let (count, mut piece) = (inside[..at].parse::<usize>().unwrap(), inside[at..].chars());
+    let indented = piece.next() == Some('^');
+    let line = |n| format!("{}{}", " ".repeat(if indented { n } else { 0 }), piece.as_str());
+    format!("{before}{}{}", (0..count).map(line).collect::<String>(), expanded(after))
+}
+
+fn hostile_texts() -> Vec<(String, String)> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/hostile");
+    let mut found: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|it| it == "txt"))
+        .map(|path| {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            (name, expanded(&fs::read_to_string(&path).unwrap()))
+        })
+        .collect();
+    found.sort();
+    assert!(found.len() >= 10);
+    found
+}
+
+/// Types a text key by key, of a long one its last keys, deletes them, and reads it whole once more.
+fn hostile(language: &'static Language, text: &str) {
+    let keys = match text.len() {
+        0..500 => text.len(),
+        500..2_000 => 100,
+        _ => 4,
+    };
+    let start = lines::floor(&Rope::from_str(text), text.len() - keys);
+    let mut typing = Typing::new(language, &text[..start], Reach::USUAL);
+    for (at, key) in text[start..].char_indices() {
+        typing.edit(start + at, start + at, key.encode_utf8(&mut [0; 4]));
+    }
+    for (at, key) in text[start..].char_indices().rev() {
+        typing.edit(start + at, start + at + key.len_utf8(), "");
+    }
+    // As the files of a project are.
+    typing.watched(|typing| {
+        let _ = Syntax::parse(&Rope::from_str(text), typing.language, &mut until(PARSE));
+    });
+}
+
+/// Runs a task for each grammar in a process of its own, so that one that dies is named.
+fn in_a_process_of_its_own(task: &str) {
+    for language in languages() {
+        let output = Command::new(env::current_exe().unwrap())
+            .args(["--exact", "syntax::tests::child", "--ignored", "--nocapture"])
+            .env(TASK, format!("{task} {}", language.name))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        let last: Vec<&str> = said.lines().rev().take(12).collect();
+        let last: Vec<&str> = last.into_iter().rev().collect();
+        assert!(output.status.success(), "{task}, {}: {}\n{}", language.name, output.status, last.join("\n"));
+        // It did what it was to do.
+        assert!(said.contains("all done"), "{said}");
+    }
+}
+
+#[test]
+fn random_text_typed_key_by_key_ends_no_parser() {
+    in_a_process_of_its_own("soup");
+}
+
+#[test]
+fn repeated_fragments_stay_within_limits_of_time_and_memory() {
+    in_a_process_of_its_own("repeated");
+}
+
+#[test]
+fn hostile_texts_end_no_parser() {
+    in_a_process_of_its_own("hostile");
+}
+
+#[test]
+fn repetitions_in_hostile_texts_are_expanded() {
+    assert_eq!(expanded("a⟦3×bc⟧d⟦2^e\n⟧"), "abcbcbcde\n e\n");
+}
+
+#[test]
+#[ignore = "run by the tests above, in a process of its own"]
+fn child() {
+    let task = env::var(TASK).unwrap();
+    let mut words = task.split(' ');
+    let (kind, language) = (words.next().unwrap(), taper_grammars::by_id(words.next().unwrap()).unwrap());
+    let say = |what: &str| writeln!(stderr(), "{what}").unwrap();
+    if kind == "hostile" {
+        for (name, text) in hostile_texts() {
+            say(&name);
+            hostile(language, &text);
+        }
+        return say("all done");
+    }
+    let pieces = pieces();
+    let seconds = env::var(SECONDS).ok().map(|it| Duration::from_secs(it.parse().unwrap()));
+    let begun = Instant::now();
+    let new = fastrand::u64(1 << 20..1 << 40);
+    let seeds: Vec<u64> = match (kind, seconds) {
+        ("soup", None) => (0..ROUNDS).collect(),
+        ("soup", Some(_)) => (new..new + 1_000_000).collect(),
+        // Other pieces for each grammar.
+        (_, None) => (language.name.len() % ALONE..pieces.len()).step_by(ALONE).map(|n| n as u64).collect(),
+        (_, Some(_)) => (0..pieces.len() as u64).chain(new..new + 1_000_000).collect(),
+    };
+    for seed in seeds {
+        if seconds.is_some_and(|most| begun.elapsed() > most) {
+            break;
+        }
+        say(&format!("seed {seed}"));
+        match kind {
+            "soup" => soup(language, seed, &pieces),
+            _ => repeated(language, seed, &pieces),
+        }
+    }
+    say("all done");
+}
