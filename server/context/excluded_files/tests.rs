@@ -93,7 +93,6 @@ fn files_of_secrets_are_excluded_and_code_is_not() {
         "vault.go",
         "a.env.rs",
         "pem.rs",
-        "id_rsa_parser.rs.txt.rs",
         "kube/config.go",
         "aws/credentials_provider.go",
         "docker/config.json",
