@@ -72,7 +72,7 @@ fn a_message_of_many_or_deep_values_takes_little_memory() {
             client.raw(&framed(&body));
             if request {
                 let code = client.answer(id)["error"]["code"].clone();
-                assert!(code == -32600 || code == -32700, "{code}: {:.60}", values);
+                assert!(code == -32600 || code == -32700, "{code}: {values:.60}");
             }
         }
         check_alive(&mut client);
