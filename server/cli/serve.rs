@@ -32,9 +32,9 @@ pub struct Args {
     /// The configuration file, in place of `taper/config.toml` in the platform's folder.
     #[arg(long, value_name = "PATH")]
     config: Option<PathBuf>,
-    /// What is logged to stderr: error, warn, info, debug or trace, which alone logs code. Without it, what
-    /// TAPER_LOG says
-    #[arg(long, value_name = "LEVEL")]
+    /// What is logged to stderr: off, error, warn, info, debug or trace, which alone logs code; or levels of parts, as
+    /// warn,taper::session=debug
+    #[arg(long, value_name = "LEVEL", env = "TAPER_LOG", value_parser = log_filter)]
     log: Option<String>,
     /// Log to this file, in place of stderr.
     #[arg(long, value_name = "PATH")]
@@ -140,13 +140,29 @@ fn loading(model: &str, progress: &Progress) -> Loading {
 /// What is logged unless something else is asked for.
 const LOG: &str = "warn,taper=info";
 
+/// A `--log` argument, empty or a list of levels (`warn`) and of levels of parts of the program (`taper=debug`). The log
+/// itself would take a mistyped level for the name of a part, and log nothing but that.
+fn log_filter(text: &str) -> Result<String, String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let wrong = |part: &str| {
+        format!(
+            "`{part}` is no level: write off, error, warn, info, debug or trace, or levels of parts as taper=debug"
+        )
+    };
+    let is_level = |level: &str| LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level));
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
+        if !is_level(level) {
+            return Err(wrong(part));
+        }
+    }
+    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|_| wrong(text))
+}
+
 /// Starts the log. stdout is the protocol's, so it goes to stderr or a file.
 fn start_log(filter: Option<String>, file: Option<PathBuf>) -> anyhow::Result<()> {
-    let filter = filter.or_else(|| std::env::var("TAPER_LOG").ok()).filter(|filter| !filter.is_empty());
-    let (filter, problem) = match EnvFilter::try_new(filter.as_deref().unwrap_or(LOG)) {
-        Ok(filter) => (filter, None),
-        Err(problem) => (EnvFilter::new(LOG), Some(format!("the log level is not understood: {problem}"))),
-    };
+    let filter = filter.filter(|filter| !filter.trim().is_empty());
+    let filter = EnvFilter::try_new(filter.as_deref().unwrap_or(LOG)).unwrap_or_else(|_| EnvFilter::new(LOG));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
     match file {
         Some(path) => {
@@ -157,5 +173,42 @@ fn start_log(filter: Option<String>, file: Option<PathBuf>) -> anyhow::Result<()
         }
         None => drop(log.with_writer(std::io::stderr).try_init()),
     }
-    problem.map_or(Ok(()), |problem| Err(anyhow::anyhow!(problem)))
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistyped_level_is_no_filter() {
+        for good in [
+            "",
+            " ",
+            "warn",
+            "INFO",
+            "off",
+            "warn,taper=info",
+            "taper::session=debug, warn",
+            "taper[question]=trace",
+        ] {
+            assert!(log_filter(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "loud",
+            "inf",
+            "warn,loud",
+            "taper=loud",
+            "taper",
+            "5",
+            "=",
+            "taper=",
+            "warn;info",
+            "taper[=info",
+            "ä",
+        ] {
+            let problem = log_filter(bad).unwrap_err();
+            assert!(problem.contains("off, error, warn, info, debug or trace"), "{bad}: {problem}");
+        }
+    }
 }
