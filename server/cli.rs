@@ -17,6 +17,7 @@ pub mod models;
 pub mod pull;
 pub mod serve;
 pub mod stats;
+pub mod terminal;
 
 /// Code completion from a small language model on your own machine.
 #[derive(Debug, Parser)]
@@ -86,7 +87,11 @@ pub fn main() -> ExitCode {
             Ok(())
         }
         None if arguments.stdio || !std::io::stdin().is_terminal() => {
-            return serve::run(serve::Args::default());
+            // Parsed, so that the environment counts as it does for `taper serve`.
+            return match Arguments::parse_from(["taper", "serve"]).command {
+                Some(Command::Serve(args)) => serve::run(*args),
+                _ => ExitCode::from(2),
+            };
         }
         None => {
             // A person at a terminal: show what there is.
@@ -116,5 +121,5 @@ pub fn report(error: &anyhow::Error) {
             told.push_str(&text);
         }
     }
-    eprintln!("taper: {told}");
+    eprintln!("taper: {}", terminal::plain(&told));
 }

@@ -218,7 +218,15 @@ impl Layer {
             )
         })?;
         let value = serde_json::to_value(table).map_err(|problem| format!("{origin}: {problem}"))?;
-        Self::new(origin, value)
+        let mut layer = Self::new(origin, value)?;
+        // Where an editor starts its servers says nothing to who writes a file.
+        if let Some(Value::String(model)) = layer.options.get_mut("model")
+            && let Some(folder) = std::path::absolute(path).ok().as_deref().and_then(Path::parent)
+            && let Some(beside) = taper_engine::fetch::beside(model, folder)
+        {
+            *model = beside;
+        }
+        Ok(layer)
     }
 }
 
@@ -262,11 +270,33 @@ fn apply(settings: &mut Settings, name: &str, value: &Value) -> Option<String> {
         return Some(format!("unknown option `{name}`; {hint}"));
     };
     // Editors send null for what is not set.
-    if value.is_null() || (key.set)(settings, value).is_some() {
+    if value.is_null() {
         return None;
     }
+    set(settings, key, name, value).err().map(|problem| format!("{problem}; it keeps its value"))
+}
+
+/// Sets an option to a value; says what is wrong with the value if that cannot be.
+fn set(settings: &mut Settings, key: &Key, name: &str, value: &Value) -> Result<(), String> {
+    if let Some(problem) = keys::beyond_this_machine(key.name, value) {
+        return Err(problem);
+    }
+    if (key.set)(settings, value).is_some() {
+        return Ok(());
+    }
     let written = excerpt(value);
-    Some(format!("`{name}` should be {}, not {written}; it keeps its value", key.expected))
+    Err(format!("`{name}` should be {}, not {written}", key.expected))
+}
+
+/// A number that the command line gives for an option: within the same bounds as everywhere.
+///
+/// # Errors
+/// It is none, or beyond the bounds; the message names them.
+pub fn number(name: &'static str, text: &str) -> Result<usize, String> {
+    let key = KEYS.iter().find(|key| key.name == name).ok_or("there is no such option")?;
+    let value = text.trim().parse::<u64>().map_or_else(|_| Value::from(text), Value::from);
+    set(&mut Settings::default(), key, name, &value)?;
+    value.as_u64().and_then(|number| usize::try_from(number).ok()).ok_or_else(|| key.expected.to_owned())
 }
 
 /// Bytes of a name or a value that are shown at most.
@@ -377,6 +407,73 @@ mod tests {
                 assert!(messages[0].contains(key.name) && messages[0].contains(key.expected), "{messages:?}");
             }
         }
+    }
+
+    #[test]
+    fn more_threads_than_the_machine_can_use_are_refused_in_a_sentence() {
+        for (threads, refused) in [(0, false), (1, false), (16, false), (1024, true), (100_000, true)] {
+            let (settings, messages) = from_editor(json!({ "threads": threads }));
+            if std::thread::available_parallelism().map_or(1, usize::from) >= 256 && threads == 1024 {
+                continue;
+            }
+            assert_eq!(settings.engine.threads, if refused { 0 } else { threads }, "{threads}");
+            assert_eq!(messages.len(), usize::from(refused), "{messages:?}");
+            assert_eq!(number("threads", &threads.to_string()).is_err(), refused, "{threads}");
+        }
+        let (_, messages) = from_editor(json!({ "threads": 1024 }));
+        for message in messages {
+            assert!(message.contains("at most") && message.ends_with("it keeps its value"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_number_of_the_command_line_has_the_bounds_of_its_option() {
+        assert_eq!(number("max-lines", "12"), Ok(12));
+        assert_eq!(number("context", "0"), Ok(0));
+        for (name, wrong) in [
+            ("max-lines", "0"),
+            ("max-lines", "1001"),
+            ("max-lines", "-1"),
+            ("max-lines", "1.5"),
+            ("max-lines", ""),
+            ("max-lines", "many"),
+            ("context", "1048577"),
+            ("context", "99999999999999999999"),
+            ("threads", "100000"),
+        ] {
+            let problem = number(name, wrong).unwrap_err();
+            assert!(problem.contains(name) && problem.contains("should be a whole number from"), "{problem}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_relative_path_of_a_model_begins_in_the_folder_of_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        for (written, model) in [
+            ("m/x.gguf", folder.path().join("m/x.gguf").to_str().unwrap()),
+            ("/m/x.gguf", "/m/x.gguf"),
+            ("~/x.gguf", "~/x.gguf"),
+            ("qwen2.5-coder-0.5b", "qwen2.5-coder-0.5b"),
+        ] {
+            fs::write(&path, format!("model = \"{written}\"")).unwrap();
+            let file = Layer::read(&path, true).unwrap();
+            let (settings, messages) = Layers { file, ..Layers::default() }.settings();
+            assert_eq!((settings.engine.model.as_deref(), messages), (Some(model), vec![]), "{written}");
+        }
+    }
+
+    /// A file that is shared with other programs: what is not taper's is no mistake.
+    #[test]
+    fn other_tables_beside_a_table_named_taper_raise_no_message() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        fs::write(&path, "top = 1\n[rust-analyzer]\ncheck = true\n[taper]\nmax-lines = 3\n[pyright]\n")
+            .unwrap();
+        let file = Layer::read(&path, true).unwrap();
+        let (settings, messages) = Layers { file, ..Layers::default() }.settings();
+        assert_eq!((settings.suggest.max_lines, messages), (3, vec![]));
     }
 
     #[test]

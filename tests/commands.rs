@@ -33,6 +33,28 @@ fn refusal(arguments: &[&str]) -> String {
     assert_eq!(output.status.code(), Some(1), "{message}");
     assert_eq!(out(&output), "");
     assert!(message.starts_with("taper: ") && !message.contains("panicked"), "{message}");
+    assert_said_once(&message);
+    message
+}
+
+/// Nothing of a message is said twice, as a cause is that its effect's message has in it already.
+#[track_caller]
+fn assert_said_once(message: &str) {
+    let mut parts: Vec<&str> =
+        message.split([':', ';', '\n']).map(str::trim).filter(|it| it.len() > 10).collect();
+    let all = parts.len();
+    parts.sort_unstable();
+    parts.dedup();
+    assert_eq!(parts.len(), all, "{message}");
+}
+
+/// The message of a command that was called in a wrong way: exit code 2.
+#[track_caller]
+fn misuse(arguments: &[&str]) -> String {
+    let output = taper(arguments);
+    let message = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert_eq!(out(&output), "");
     message
 }
 
@@ -117,6 +139,14 @@ fn a_bad_model_is_named_with_the_field_and_the_remedy() {
     assert!(huge.contains("tensor_count"), "{huge}");
     let folder_as_model = refused(folder.path().to_str().unwrap());
     assert!(folder_as_model.contains("folder"), "{folder_as_model}");
+    let wheel = refused(&file(folder.path(), "model.whl", b"PK\x03\x04 and so on"));
+    assert!(wheel.contains("zip archive") && wheel.contains("model.whl"), "{wheel}");
+    let page = refused(&file(folder.path(), "page.gguf", b"<!DOCTYPE html>"));
+    assert!(page.contains("web page"), "{page}");
+    #[cfg(unix)]
+    assert!(refused("/dev/zero").contains("device"));
+    let address = refused("https://huggingface.co/owner/name/x.gguf");
+    assert!(address.contains("https addresses are not read"), "{address}");
     let missing = refused("no/such/model.gguf");
     assert!(missing.contains("no/such/model.gguf"), "{missing}");
     let name = refused("qwen2.5-codr-0.5b");
@@ -130,16 +160,151 @@ fn bad_choices_name_the_good_ones() {
     let folder = tempfile::tempdir().unwrap();
     let source = file(folder.path(), "a.py", b"x = 1\n");
     let model = file(folder.path(), "m.gguf", &random_qwen2(1, &Dims::default()).unwrap().bytes());
-    let refused = |flag: &str, value: &str| {
-        refusal(&["complete", &format!("{source}:1:1"), "--model", &model, flag, value])
-    };
-    assert!(refused("--device", "tpu").contains("auto, cpu, cuda or metal"));
-    assert!(refused("--kernel", "fast").contains("portable"));
-    if !cfg!(any(feature = "cuda", feature = "metal")) {
-        assert!(refused("--device", "cuda").to_lowercase().contains("cuda"));
+    let place = format!("{source}:1:1");
+    let with = |flag: &'static str, value: &'static str| ["complete", &place, "--model", &model, flag, value];
+    assert!(misuse(&with("--device", "tpu")).contains("auto, cpu, cuda or metal"));
+    assert!(misuse(&with("--kernel", "fast")).contains("portable"));
+    for (flag, wrong) in [
+        ("--threads", "100000"),
+        ("--threads", "1025"),
+        ("--threads", "many"),
+        ("--context", "1048577"),
+        ("--max-lines", "0"),
+        ("--max-lines", "1001"),
+        ("--candidates", "4"),
+    ] {
+        let message = misuse(&with(flag, wrong));
+        assert!(message.contains(flag) && message.contains(wrong), "{message}");
     }
-    let usage = taper(&["complete", "--no-such-flag"]);
-    assert_eq!(usage.status.code(), Some(2));
+    if !cfg!(any(feature = "cuda", feature = "metal")) {
+        assert!(refusal(&with("--device", "cuda")).to_lowercase().contains("cuda"));
+    }
+    misuse(&["complete", "--no-such-flag"]);
+}
+
+#[test]
+fn a_server_is_not_started_with_a_level_or_a_number_that_is_none() {
+    for level in ["loud", "warn,loud", "taper=loud", "taper"] {
+        let message = misuse(&["serve", "--log", level]);
+        assert!(message.contains("off, error, warn, info, debug or trace"), "{message}");
+        for arguments in [&["serve"][..], &["--stdio"]] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_taper"));
+            let output =
+                command.args(arguments).env("TAPER_LOG", level).stdin(Stdio::null()).output().unwrap();
+            assert_eq!(output.status.code(), Some(2), "{level}");
+            assert_eq!(out(&output), "");
+        }
+    }
+    assert!(misuse(&["serve", "--threads", "100000"]).contains("a whole number from 0 to 1024"));
+    assert!(misuse(&["serve", "--context", "x"]).contains("a whole number from"));
+    for level in ["", "warn", "DEBUG", "warn,taper::session=debug"] {
+        let served = taper(&["serve", "--log", level]);
+        assert_ne!(served.status.code(), Some(2), "{level}");
+    }
+}
+
+/// Every place in which a model may be named understands every spelling of a path.
+#[cfg(unix)]
+#[test]
+fn every_spelling_of_a_path_names_a_model() {
+    let home = tempfile::tempdir().unwrap();
+    let source = file(home.path(), "a.py", b"x = 1\n");
+    file(home.path(), "m \u{e4}.gguf", b"this is a text and no model at all");
+    let config = home.path().join(".config/taper");
+    fs::create_dir_all(&config).unwrap();
+    let whole = home.path().join("m \u{e4}.gguf").to_str().unwrap().to_owned();
+    let file_address = format!("file://{}/m%20%C3%A4.gguf", home.path().display());
+    for model in [
+        "~/m \u{e4}.gguf",
+        "$HOME/m \u{e4}.gguf",
+        "${HOME}/m \u{e4}.gguf",
+        "%USERPROFILE%/m \u{e4}.gguf",
+        &file_address,
+    ] {
+        for command in
+            [&["complete", &format!("{source}:1:1"), "--model", model][..], &["doctor", "--model", model]]
+        {
+            let output = Command::new(env!("CARGO_BIN_EXE_taper"))
+                .args(command)
+                .env("HOME", home.path())
+                .env_remove("USERPROFILE")
+                .stdin(Stdio::null())
+                .output()
+                .unwrap();
+            let message = String::from_utf8(output.stderr).unwrap();
+            assert!(message.contains(&whole) && message.contains("magic"), "{command:?}: {message}");
+        }
+    }
+    // The server's own two places: the file, and the editor's options.
+    let served = |written: Option<&str>, options: serde_json::Value| {
+        let path = config.join("config.toml");
+        fs::write(&path, written.map_or(String::new(), |model| format!("model = {model:?}"))).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_taper"))
+            .args(["serve", "--config", path.to_str().unwrap()])
+            .env("HOME", home.path())
+            .env("TAPER_HOME", home.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let params = serde_json::json!({
+            "capabilities": {}, "processId": null, "rootUri": null, "initializationOptions": options,
+        });
+        let mut stdin = child.stdin.take().unwrap();
+        for message in [
+            serde_json::json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params }),
+            serde_json::json!({ "jsonrpc": "2.0", "method": "initialized", "params": {} }),
+        ] {
+            stdin.write_all(&crate::client::frame(&message)).unwrap();
+        }
+        let mut said = Vec::new();
+        let mut stdout = child.stdout.take().unwrap();
+        let mut buffer = [0; 4096];
+        // Until the model is said to be none.
+        while !String::from_utf8_lossy(&said).contains("magic") {
+            let read = std::io::Read::read(&mut stdout, &mut buffer).unwrap();
+            assert_ne!(read, 0, "{}", String::from_utf8_lossy(&said));
+            said.extend_from_slice(&buffer[..read]);
+        }
+        drop(stdin);
+        child.wait().unwrap();
+        String::from_utf8_lossy(&said).into_owned()
+    };
+    for model in ["~/m \u{e4}.gguf", "$HOME/m \u{e4}.gguf", &file_address, "../../m \u{e4}.gguf"] {
+        let said = served(Some(model), serde_json::json!({}));
+        assert!(said.contains("m \u{e4}.gguf is not a usable model"), "{model}: {said}");
+    }
+    for model in ["~/m \u{e4}.gguf", "${HOME}/m \u{e4}.gguf", &file_address] {
+        let said = served(None, serde_json::json!({ "model": model }));
+        assert!(said.contains(&format!("{whole} is not a usable model")), "{model}: {said}");
+    }
+}
+
+#[test]
+fn what_is_printed_for_a_person_steers_no_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(folder.path(), "a.py", "# \x1b]0;file\x07\u{9b}31m\ndef f():\n    \n".as_bytes());
+    let script = Script::new().when("def f():\n    ", "y = '\x1b[31mred\u{202e}'");
+    let engine = script.written();
+    let steering =
+        |text: &str| text.contains(|c: char| c.is_control() && c != '\n' && c != '\t' || c == '\u{202e}');
+    for arguments in [&["--explain"][..], &[], &["--candidates", "2"]] {
+        let place = format!("{path}:3:5");
+        let all = [&["complete", &place, "--engine", &engine], arguments].concat();
+        let shown = out(&taper(&all));
+        assert!(shown.contains("\\u{1b}]0;file\\u{7}"), "{shown}");
+        assert!(!steering(&shown), "{shown:?}");
+    }
+    for arguments in [
+        &["complete", "\x1b]0;place\x07:1:1", "--engine", &engine][..],
+        &["complete", &format!("{path}:1:1"), "--model", "\x1b[2Jname"],
+        &["complete", &format!("{path}:1:1"), "--model", "./\x1b[2Jname.gguf"],
+        &["pull", "\x1b[2Jname"],
+    ] {
+        let message = String::from_utf8(taper(arguments).stderr).unwrap();
+        assert!(message.contains("\\u{1b}") && !steering(&message), "{message:?}");
+    }
 }
 
 #[test]

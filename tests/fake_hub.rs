@@ -32,6 +32,29 @@ pub(super) struct Behaviour {
     pub(super) token: Option<String>,
     /// Send HEAD requests to another path first, as for a renamed repository.
     pub(super) renamed: bool,
+    /// Where requests for a file are sent, in place of `/blob/`; the file's name goes behind it.
+    pub(super) sends_to: Option<String>,
+    /// Send on without a word of the file, as some mirrors do.
+    pub(super) silent: bool,
+    /// The revisions that it has; any without one.
+    pub(super) revisions: Vec<String>,
+    /// Sizes that it announces in place of the right ones.
+    pub(super) sizes: HashMap<String, u64>,
+    /// Lines that are added to the head of every content.
+    pub(super) lines: String,
+    /// Send each content only so far, and then nothing more.
+    pub(super) silent_after: Option<usize>,
+}
+
+/// A request as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// `HEAD` or `GET`.
+    pub(super) method: String,
+    /// Its path.
+    pub(super) path: String,
+    /// The token that came with it.
+    pub(super) token: Option<String>,
 }
 
 /// A running server. It ends with the process.
@@ -41,6 +64,8 @@ pub(super) struct Hub {
     behaviour: Arc<Mutex<Behaviour>>,
     /// Requests for content so far, as `FILE RANGE`.
     pub(super) requests: Arc<Mutex<Vec<String>>>,
+    /// Every request so far.
+    pub(super) seen: Arc<Mutex<Vec<Seen>>>,
     /// Contents that are held back right now.
     held: Arc<AtomicUsize>,
 }
@@ -53,13 +78,19 @@ impl Hub {
         let behaviour = Arc::new(Mutex::new(behaviour));
         let requests = Arc::new(Mutex::new(Vec::new()));
         let held = Arc::new(AtomicUsize::new(0));
-        let hub =
-            Hub { endpoint, behaviour: behaviour.clone(), requests: requests.clone(), held: held.clone() };
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let hub = Hub { endpoint, behaviour, requests, seen, held };
+        let connection = Connection {
+            behaviour: hub.behaviour.clone(),
+            requests: hub.requests.clone(),
+            seen: hub.seen.clone(),
+            held: hub.held.clone(),
+        };
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (behaviour, requests, held) = (behaviour.clone(), requests.clone(), held.clone());
+                let connection = connection.clone();
                 // A client that goes away in the middle is part of the game.
-                thread::spawn(move || drop(answer(&stream, &behaviour, &requests, &held)));
+                thread::spawn(move || drop(connection.answer(&stream)));
             }
         });
         hub
@@ -83,84 +114,128 @@ impl Hub {
     }
 }
 
-fn answer(
-    stream: &TcpStream,
-    behaviour: &Mutex<Behaviour>,
-    requests: &Mutex<Vec<String>>,
-    held: &AtomicUsize,
-) -> std::io::Result<()> {
-    let mut lines = BufReader::new(stream).lines();
-    let mut out = stream;
-    while let Some(first) = lines.next().transpose()? {
-        let (mut range, mut token) = (None, None);
-        for line in lines.by_ref() {
-            let line = line?.to_ascii_lowercase();
-            if let Some(value) = line.strip_prefix("range: bytes=") {
-                range =
-                    value.split_once('-').and_then(|(from, to)| Some((from.parse().ok()?, to.parse().ok()?)));
+/// What a connection shares with the hub.
+#[derive(Clone)]
+struct Connection {
+    behaviour: Arc<Mutex<Behaviour>>,
+    requests: Arc<Mutex<Vec<String>>>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    held: Arc<AtomicUsize>,
+}
+
+impl Connection {
+    fn answer(&self, stream: &TcpStream) -> std::io::Result<()> {
+        let mut lines = BufReader::new(stream).lines();
+        let mut out = stream;
+        while let Some(first) = lines.next().transpose()? {
+            let (mut range, mut token) = (None, None);
+            for line in lines.by_ref() {
+                let line = line?.to_ascii_lowercase();
+                if let Some(value) = line.strip_prefix("range: bytes=") {
+                    let ends = value.split_once('-');
+                    range = ends
+                        .and_then(|(from, to)| Some((from.parse().ok()?, to.parse().unwrap_or(usize::MAX))));
+                }
+                if let Some(value) = line.strip_prefix("authorization: bearer ") {
+                    token = Some(value.to_owned());
+                }
+                if line.is_empty() {
+                    break;
+                }
             }
-            if let Some(value) = line.strip_prefix("authorization: bearer ") {
-                token = Some(value.to_owned());
-            }
-            if line.is_empty() {
-                break;
-            }
-        }
-        let mut words = first.split(' ');
-        let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        let b = behaviour.lock().expect("no thread panicked").clone();
-        let status = b.status.or((b.token.is_some() && b.token != token).then_some(401));
-        if let Some(status) = status {
-            write!(out, "HTTP/1.1 {status} No\r\ncontent-length: 0\r\n\r\n")?;
-            continue;
-        }
-        let name = path.rsplit('/').next().unwrap_or_default();
-        let Some(content) = b.files.get(name) else {
-            write!(
-                out,
-                "HTTP/1.1 404 Not Found\r\nx-error-code: EntryNotFound\r\ncontent-length: 0\r\n\r\n"
-            )?;
-            continue;
-        };
-        if !path.starts_with("/blob/") {
-            if b.renamed && !path.starts_with("/new/") {
-                write!(out, "HTTP/1.1 307 Moved\r\nlocation: /new{path}\r\ncontent-length: 0\r\n\r\n")?;
+            let mut words = first.split(' ');
+            let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+            let seen = Seen { method: method.to_owned(), path: path.to_owned(), token: token.clone() };
+            self.seen.lock().expect("no thread panicked").push(seen);
+            let b = self.behaviour.lock().expect("no thread panicked").clone();
+            let status = b.status.or((b.token.is_some() && b.token != token).then_some(401));
+            if let Some(status) = status {
+                write!(out, "HTTP/1.1 {status} No\r\ncontent-length: 0\r\n\r\n")?;
                 continue;
             }
-            let about = match b.hashes.get(name) {
-                Some(hash) => format!("x-linked-etag: \"{hash}\"\r\nx-linked-size: {}\r\n", content.len()),
-                None => format!("x-linked-size: {}\r\n", content.len()),
+            let name = path.rsplit('/').next().unwrap_or_default();
+            let known = |revision: &String| path.contains(&format!("/resolve/{revision}/"));
+            let has = b.revisions.is_empty() || !path.contains("/resolve/") || b.revisions.iter().any(known);
+            let Some(content) = b.files.get(name).filter(|_| has) else {
+                write!(
+                    out,
+                    "HTTP/1.1 404 Not Found\r\nx-error-code: EntryNotFound\r\ncontent-length: 0\r\n\r\n"
+                )?;
+                continue;
             };
-            write!(out, "HTTP/1.1 302 Found\r\n{about}x-repo-commit: {:040}\r\n", 0)?;
-            write!(out, "location: /blob/{name}\r\ncontent-length: 0\r\n\r\n")?;
-            continue;
+            if path.contains("/resolve/") {
+                if b.renamed && !path.starts_with("/new/") {
+                    write!(out, "HTTP/1.1 307 Moved\r\nlocation: /new{path}\r\ncontent-length: 0\r\n\r\n")?;
+                    continue;
+                }
+                let to = format!("{}{name}", b.sends_to.as_deref().unwrap_or("/blob/"));
+                let size = b.sizes.get(name).copied().unwrap_or(content.len() as u64);
+                let about = match b.hashes.get(name) {
+                    _ if b.silent => String::new(),
+                    Some(hash) => format!("x-linked-etag: \"{hash}\"\r\nx-linked-size: {size}\r\n"),
+                    None => format!("x-linked-size: {size}\r\n"),
+                };
+                write!(out, "HTTP/1.1 302 Found\r\n{about}x-repo-commit: {:040}\r\n", 0)?;
+                write!(out, "location: {to}\r\ncontent-length: 0\r\n\r\n")?;
+                continue;
+            }
+            self.send(stream, &b, (method, name), content, range)?;
         }
+        Ok(())
+    }
+
+    /// Sends a content, or what is wanted of it.
+    fn send(
+        &self,
+        stream: &TcpStream,
+        b: &Behaviour,
+        (method, name): (&str, &str),
+        content: &[u8],
+        range: Option<(usize, usize)>,
+    ) -> std::io::Result<()> {
+        let mut out = stream;
         let (from, to) = range.filter(|_| !b.no_ranges).unwrap_or((0, content.len() - 1));
-        let part = &content[from..=to.min(content.len() - 1)];
+        if from >= content.len() {
+            return write!(
+                out,
+                "HTTP/1.1 416 No\r\ncontent-range: bytes */{}\r\ncontent-length: 0\r\n\r\n",
+                content.len()
+            );
+        }
+        let to = to.min(content.len() - 1);
+        let part = &content[from..=to];
         let status = if from > 0 { "206 Partial Content" } else { "200 OK" };
-        write!(out, "HTTP/1.1 {status}\r\naccept-ranges: bytes\r\ncontent-length: {}\r\n", part.len())?;
+        write!(out, "HTTP/1.1 {status}\r\naccept-ranges: bytes\r\n{}", b.lines)?;
+        if !b.lines.contains("transfer-encoding") {
+            write!(out, "content-length: {}\r\n", part.len())?;
+        }
         write!(out, "content-range: bytes {from}-{to}/{}\r\n\r\n", content.len())?;
         if method == "HEAD" {
-            continue;
+            return Ok(());
         }
-        requests.lock().expect("no thread panicked").push(format!("{name} {from}"));
+        self.requests.lock().expect("no thread panicked").push(format!("{name} {from}"));
         let mut sent = 0;
         for chunk in part.chunks(1000) {
-            let now = || behaviour.lock().expect("no thread panicked").hold_after;
+            let now = || self.behaviour.lock().expect("no thread panicked").hold_after;
             if now().is_some_and(|after| sent >= after) {
                 out.flush()?;
-                held.fetch_add(1, Ordering::SeqCst);
+                self.held.fetch_add(1, Ordering::SeqCst);
                 while now().is_some() {
                     thread::sleep(std::time::Duration::from_millis(2));
                 }
-                held.fetch_sub(1, Ordering::SeqCst);
+                self.held.fetch_sub(1, Ordering::SeqCst);
             }
             if b.break_after.is_some_and(|after| sent >= after) {
                 return stream.shutdown(std::net::Shutdown::Both);
             }
+            if b.silent_after.is_some_and(|after| sent >= after) {
+                // Until the client has had enough.
+                let _ = std::io::Read::read(&mut &*stream, &mut [0; 1]);
+                return Ok(());
+            }
             out.write_all(chunk)?;
             sent += chunk.len();
         }
+        Ok(())
     }
-    Ok(())
 }

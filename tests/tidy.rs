@@ -157,6 +157,26 @@ fn head_faults(path: &str, text: &str) -> Vec<String> {
     faults
 }
 
+/// Errors whose message holds their cause, and that give the cause out once more as their source: whoever prints the
+/// whole chain says it twice. A field is kept from being the source by the name `r#source`.
+fn cause_faults(path: &str, text: &str) -> Vec<String> {
+    let mut faults = Vec::new();
+    let variants = text.split("#[error(").skip(1);
+    for variant in variants {
+        let Some((message, body)) = variant.split_once(")]\n") else { continue };
+        // Up to the end of the variant: a field stands deeper.
+        let end = body.find("\n    }").or_else(|| body.find("),")).unwrap_or(body.len());
+        let body = &body[..end];
+        let named =
+            message.contains("{source") && body.lines().any(|line| line.trim().starts_with("source:"));
+        let marked = body.contains("#[from]") || body.contains("#[source]");
+        if named || marked && !message.contains("transparent") {
+            faults.push(format!("{path}: the cause is said twice: {}", message.lines().next().unwrap_or("")));
+        }
+    }
+    faults
+}
+
 fn report(faults: Vec<String>) {
     assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
 }
@@ -177,6 +197,11 @@ fn every_file_says_what_it_is_and_what_it_does_not_know() {
 }
 
 #[test]
+fn no_error_says_its_cause_twice() {
+    report(sources().iter().flat_map(|(path, text)| cause_faults(path, text)).collect());
+}
+
+#[test]
 fn the_checks_see_what_they_should() {
     let seen = |faults: Vec<String>| faults.len();
     assert_eq!(seen(floor_faults("server/text/rope.rs", "use crate::{syntax::Syntax, text::Edit};\n")), 1);
@@ -193,6 +218,12 @@ fn the_checks_see_what_they_should() {
     assert_eq!(seen(place_faults("server/text.rs", attributed)), 1);
     assert_eq!(seen(place_faults("server/text.rs", "println!(\"\");\n")), 1);
     assert_eq!(seen(place_faults("server/text.rs", "unsafe { f() }\n")), 1);
+    let twice = "    #[error(\"cannot read: {source}\")]\n    Read {\n        source: io::Error,\n    },\n";
+    assert_eq!(seen(cause_faults("server/text.rs", twice)), 1);
+    assert_eq!(seen(cause_faults("server/text.rs", &twice.replace("  source:", "  r#source:"))), 0);
+    let from = "    #[error(\"{0}\")]\n    Fetch(#[from] FetchError),\n";
+    assert_eq!(seen(cause_faults("server/text.rs", from)), 1);
+    assert_eq!(seen(cause_faults("server/text.rs", &from.replace("\"{0}\"", "transparent"))), 0);
     assert_eq!(seen(head_faults("server/util.rs", "fn f() {}\n")), 2);
     assert_eq!(seen(head_faults("server/text.rs", "//! Text.\nfn f() {}\n")), 1);
 }

@@ -11,6 +11,8 @@ use anyhow::{Context, Result, bail};
 use taper_engine::Engine;
 
 use super::load::{self, ModelArgs};
+use super::terminal::{Plain, plain};
+use crate::config;
 use crate::context::Place;
 use crate::context::crawl;
 use crate::context::redact::{Bare, redact};
@@ -37,7 +39,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=candidates::MOST as i64))]
     candidates: u8,
     /// Lines that the suggestion has at most.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = |text: &str| config::number("max-lines", text))]
     max_lines: Option<usize>,
     /// Always one line.
     #[arg(long)]
@@ -140,7 +142,9 @@ pub fn run(args: &Args) -> Result<()> {
     let mut out = io::stdout().lock();
     let written = if args.plain {
         let texts: Vec<&str> = suggestion.iter().chain(&others).map(|it| it.text.as_str()).collect();
-        write!(out, "{}", texts.join("\0"))
+        let text = texts.join("\0");
+        // A program gets the text as it is, a person what it looks like.
+        if out.is_terminal() { write!(out, "{}", plain(&text)) } else { write!(out, "{text}") }
     } else {
         show(&mut out, &snapshot, suggestion.as_ref())
             .and_then(|()| {
@@ -151,12 +155,12 @@ pub fn run(args: &Args) -> Result<()> {
             })
             .and_then(|()| {
                 if args.explain {
-                    explain(&mut out, &snapshot, &profile, engine.as_ref(), &work)
+                    explain(&mut Plain::new(&mut out), &snapshot, &profile, engine.as_ref(), &work)
                 } else {
                     Ok(())
                 }
             })
-            .and_then(|()| timings(&mut out, engine.as_ref(), &work, loaded, took))
+            .and_then(|()| timings(&mut Plain::new(&mut out), engine.as_ref(), &work, loaded, took))
             .and_then(|()| match others.len() {
                 0 => Ok(()),
                 _ => writeln!(out, "all candidates in {:.0} ms", all_took.as_secs_f64() * 1e3),
@@ -215,12 +219,13 @@ fn show(out: &mut dyn Write, snapshot: &Snapshot, suggestion: Option<&Suggestion
     let first = line.saturating_sub(CONTEXT_LINES);
     let end_line = (line + CONTEXT_LINES + 1).min(text.len_lines());
     let end = if end_line == text.len_lines() { text.len_bytes() } else { text.line_to_byte(end_line) };
-    let before = text.byte_slice(text.line_to_byte(first)..snapshot.cursor).to_string();
-    let after = text.byte_slice(snapshot.cursor..end).to_string();
+    let shown = |part: std::ops::Range<usize>| plain(&text.byte_slice(part).to_string()).into_owned();
+    let before = shown(text.line_to_byte(first)..snapshot.cursor);
+    let after = shown(snapshot.cursor..end);
     let inserted = match suggestion {
         // Colour per line, so that line numbers stay plain.
         Some(it) => {
-            let lines: Vec<_> = it.text.lines().map(|line| format!("{on}{line}{off}")).collect();
+            let lines: Vec<_> = plain(&it.text).lines().map(|line| format!("{on}{line}{off}")).collect();
             lines.join("\n")
         }
         None => format!("{on}{off}"),

@@ -4,18 +4,19 @@
 use std::fs;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use taper_engine::fetch::{self, Bytes, Store, Wanted};
+use taper_engine::fetch::{self, Bytes, Examined, FetchError, Store, Wanted};
 use taper_engine::local::{self, Local};
-use taper_engine::models::{self, Measured, measured};
+use taper_engine::models::{self, Measured, Model, measured};
 use taper_engine::{Engine, Limits, Prompt};
 
 use super::load::{self, ModelArgs};
 use super::pull::{self, BUDGET};
+use super::terminal::plain;
 use crate::config;
 use crate::prompt::template::Profile;
 
@@ -38,7 +39,7 @@ const ANSWER_TOKENS: usize = 32;
 /// The model cannot be had or read; what was found out before is printed all the same.
 pub fn run(args: &Args) -> Result<()> {
     let mut out = io::stdout().lock();
-    let mut say = |what: &str, text: &str| writeln!(out, "{what:<10} {text}");
+    let mut say = |what: &str, text: &str| writeln!(out, "{what:<10} {}", plain(text));
 
     say(
         "taper",
@@ -50,18 +51,25 @@ pub fn run(args: &Args) -> Result<()> {
     say("config", &config_line())?;
 
     let settings = args.model.settings();
-    let (name, path) = match settings.model.as_deref().map(fetch::wanted).transpose()? {
-        Some(Wanted::File(path)) => (path.display().to_string(), path),
-        Some(Wanted::Known(model)) => {
-            (model.name.to_owned(), pull::model_file(Some(model.name), settings.offline)?)
-        }
-        None => {
-            let model = pull::default_model()?;
-            (model.name.to_owned(), pull::model_file(Some(model.name), settings.offline)?)
+    let known: std::result::Result<&'static Model, PathBuf> =
+        match settings.model.as_deref().map(fetch::wanted).transpose()? {
+            Some(Wanted::File(path)) => Err(path),
+            Some(Wanted::Known(model)) => Ok(model),
+            None => Ok(pull::default_model()?),
+        };
+    let (name, path, content) = match known.clone() {
+        Err(path) => (path.display().to_string(), path, None),
+        Ok(model) => {
+            let (path, content) = checked(&store, model, settings.offline)?;
+            (model.name.to_owned(), path, Some(content))
         }
     };
     let size = fs::metadata(&path).with_context(|| format!("cannot read {}", path.display()))?.len();
     say("model", &format!("{name}, {}, {}", Bytes(size), path.display()))?;
+    if let Some(content) = content {
+        say("content", content)?;
+    }
+    fetch::check_kind(&path)?;
 
     let started = Instant::now();
     // On the repetitive text of the measurement drafts are nearly always right: with them the machine would look
@@ -78,8 +86,7 @@ pub fn run(args: &Args) -> Result<()> {
 
     let (prefill, decode) = measure(&mut engine, PROMPT_TOKENS, ANSWER_TOKENS)?;
     say("speed", &format!("reads {prefill:.0} tokens/s, writes {decode:.1} tokens/s"))?;
-    let known = matches!(fetch::wanted(&name), Ok(Wanted::Known(_)));
-    if known {
+    if known.is_ok() {
         let record = Measured {
             model: name.clone(),
             kernel: about.kernel.clone(),
@@ -97,6 +104,24 @@ pub fn run(args: &Args) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The file of a known model, fetched if it is not here, and what is known of its content.
+///
+/// # Errors
+/// It is damaged, or not here and cannot be fetched.
+fn checked(store: &Store, model: &'static Model, offline: bool) -> Result<(PathBuf, &'static str)> {
+    match store.examine(model, &mut |_| ())? {
+        Examined::Whole(path) => Ok((path, "whole: its sha256 is what it should be")),
+        Examined::Unpinned(path) => {
+            Ok((path, "unpinned: its size is about right, and taper knows no hash to check more by"))
+        }
+        Examined::Damaged(path, damage) => Err(FetchError::Damaged { name: model.name, path, damage }.into()),
+        Examined::Absent => {
+            let path = pull::model_file(Some(model.name), offline)?;
+            Ok((path, "just fetched, and checked"))
+        }
+    }
 }
 
 /// Reading and writing speed on a fixed text, tokens a second.

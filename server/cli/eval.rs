@@ -11,6 +11,7 @@ use indicatif::ProgressBar;
 use taper_engine::Engine;
 
 use super::load::{self, ModelArgs};
+use super::terminal::Plain;
 use crate::prompt::calibration::Calibration;
 use crate::prompt::template::Profile;
 use crate::protocol::answers::{Answer, Answers};
@@ -135,7 +136,13 @@ pub fn run(args: &Args) -> Result<()> {
         let mut engine = load::engine(&args.model)?;
         let profile = args.form.profile(engine.as_ref());
         let options = args.form.options();
-        return quiet(explain::print(task, profile, options, engine.as_mut(), &mut io::stdout().lock()));
+        return quiet(explain::print(
+            task,
+            profile,
+            options,
+            engine.as_mut(),
+            &mut Plain::new(&mut io::stdout().lock()),
+        ));
     }
     if let Some(folder) = args.workspaces.as_ref().filter(|it| !it.is_dir()) {
         bail!("no folder {}: it should have a project in each of its folders", folder.display());
@@ -200,7 +207,7 @@ pub fn run(args: &Args) -> Result<()> {
 /// Prints the table, writes the files, and checks the scores.
 fn finish(args: &Args, scored: &[Scored<'_>], profile: &Profile, engine: &mut dyn Engine) -> Result<()> {
     let rows = table::rows(scored);
-    quiet(table::print(&rows, scored, &mut io::stdout().lock()))?;
+    quiet(table::print(&rows, scored, &mut Plain::new(&mut io::stdout().lock())))?;
     if let Some(folder) = &args.out {
         write(&folder.join("scores.csv"), |out| table::csv(&rows, out))?;
         write(&folder.join("tasks.csv"), |out| table::tasks_csv(scored, out))?;

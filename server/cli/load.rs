@@ -7,31 +7,32 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 use taper_engine::Engine;
+use taper_engine::fetch;
 use taper_engine::local::{self, DeviceChoice, Local};
 use taper_engine::scripted::Scripted;
 
 use super::pull;
-use crate::config::EngineSettings;
+use crate::config::{self, EngineSettings};
 
 /// Which model, and how it runs: arguments that several commands share.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct ModelArgs {
-    /// A model that `taper models` lists, or the path of a GGUF file; without it, the largest that this
-    /// machine can answer with in time.
+    /// A model that `taper models` lists, or the path of a GGUF file (`~`, `$HOME` and file:// are understood); without
+    /// it, the largest that this machine can answer with in time.
     #[arg(long, value_name = "NAME|PATH")]
     pub model: Option<String>,
     /// Where it runs: auto, cpu, cuda, metal.
-    #[arg(long, value_name = "DEVICE")]
+    #[arg(long, value_name = "DEVICE", value_parser = device)]
     pub device: Option<String>,
     /// Which kernels run it on a CPU: auto, amx, avx512-vnni, avx-vnni, avx2, portable, candle; `taper doctor` says
     /// what auto is here, and why.
-    #[arg(long, value_name = "KERNEL", env = "TAPER_KERNEL")]
+    #[arg(long, value_name = "KERNEL", env = "TAPER_KERNEL", value_parser = kernel)]
     pub kernel: Option<String>,
     /// Threads that compute; without it, as many as there are cores.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = |text: &str| config::number("threads", text))]
     pub threads: Option<usize>,
     /// Tokens that the context holds.
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", value_parser = |text: &str| config::number("context", text))]
     pub context: Option<usize>,
     /// Never use the network, not even to fetch a missing model.
     #[arg(long)]
@@ -45,15 +46,31 @@ impl ModelArgs {
     /// The same as settings.
     pub fn settings(&self) -> EngineSettings {
         EngineSettings {
-            model: self.model.clone(),
+            model: self.model.clone().filter(|model| !matches!(model.trim(), "" | "auto")),
             threads: self.threads.unwrap_or(0),
             context: self.context.unwrap_or(0),
-            device: self.device.clone(),
-            kernel: self.kernel.clone(),
+            device: self.device.clone().filter(|device| !device.is_empty()),
+            kernel: self.kernel.clone().filter(|kernel| !kernel.is_empty()),
             offline: self.offline,
             ..EngineSettings::default()
         }
     }
+}
+
+/// A `--device` argument: a name, whether or not this machine has one. An empty one is none, as in the environment.
+fn device(name: &str) -> Result<String, String> {
+    if name.is_empty() {
+        return Ok(String::new());
+    }
+    DeviceChoice::from_str(name).map(|_| name.to_owned()).map_err(|error| error.to_string())
+}
+
+/// A `--kernel` argument: one that this machine has.
+fn kernel(name: &str) -> Result<String, String> {
+    if name.is_empty() {
+        return Ok(String::new());
+    }
+    local::KernelChoice::from_str(name).map(|_| name.to_owned()).map_err(|error| error.to_string())
 }
 
 /// The engine for a command: the scripted one, or the model, which is fetched first if it is missing.
@@ -89,6 +106,7 @@ pub fn scripted(script: &str) -> Result<Box<dyn Engine>> {
 /// # Errors
 /// The file is no readable model, or a setting names nothing that is known.
 pub fn open(path: &Path, settings: &EngineSettings) -> Result<Local> {
+    fetch::check_kind(path)?;
     Ok(Local::open(path, &options(settings)?)?)
 }
 

@@ -17,14 +17,30 @@ use file::LogFile;
 /// What is logged unless something else is asked for.
 const LOG: &str = "warn,taper=info";
 
+/// A `--log` argument, empty or a list of levels (`warn`) and of levels of parts of the program (`taper=debug`). The log
+/// itself would take a mistyped level for the name of a part, and log nothing but that.
+pub(super) fn parse_filter(text: &str) -> Result<String, String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let wrong = |part: &str| {
+        format!(
+            "`{part}` is no level: write off, error, warn, info, debug or trace, or levels of parts as taper=debug"
+        )
+    };
+    let is_level = |level: &str| LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level));
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
+        if !is_level(level) {
+            return Err(wrong(part));
+        }
+    }
+    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|_| wrong(text))
+}
+
 /// Starts the log, and what could not be done as it was asked for. stdout is the protocol's, so it goes to a file or stderr.
 pub(super) fn start(filter: Option<String>, file: Option<&Path>) -> Vec<String> {
     let mut problems = Vec::new();
-    let filter = filter.or_else(|| std::env::var("TAPER_LOG").ok()).filter(|filter| !filter.is_empty());
-    let filter = EnvFilter::try_new(filter.as_deref().unwrap_or(LOG)).unwrap_or_else(|problem| {
-        problems.push(format!("the log level is not understood: {problem}"));
-        EnvFilter::new(LOG)
-    });
+    let filter = filter.filter(|filter| !filter.trim().is_empty());
+    let filter = EnvFilter::try_new(filter.as_deref().unwrap_or(LOG)).unwrap_or_else(|_| EnvFilter::new(LOG));
     let file = file.and_then(|path| match LogFile::open(path) {
         Ok(file) => Some(file),
         Err(problem) => {

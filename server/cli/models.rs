@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use taper_engine::fetch::{Bytes, Store};
 use taper_engine::models::{MODELS, Model};
 
-use super::pull;
+use super::{pull, terminal};
 
 /// List the models: known ones, those on this machine, where and how large they are.
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -29,7 +29,7 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let store = Store::open()?;
     let text = list(&store, pull::default_model()?, args.here);
-    io::stdout().write_all(text.as_bytes()).context("cannot write to stdout")
+    io::stdout().write_all(terminal::plain(&text).as_bytes()).context("cannot write to stdout")
 }
 
 /// The list as text: a line a model, under it the file where it is here.
@@ -48,6 +48,7 @@ fn list(store: &Store, default: &Model, only_here: bool) -> String {
         let state = match (model.readable(), &path) {
             (false, _) => "not readable by this version",
             (true, Some(_)) => "here",
+            (true, None) if store.folder().join(model.file).is_file() => "damaged: wrong size",
             (true, None) if store.unfinished(model) > 0 => "begun",
             (true, None) => "-",
         };
@@ -55,6 +56,9 @@ fn list(store: &Store, default: &Model, only_here: bool) -> String {
         let (name, size, licence) = (model.name, Bytes(size).to_string(), model.licence);
         text += &format!("{name:width$}  {:7}  {size:>9}  {licence:13}  {state}{default}\n", model.family);
         text += &format!("{:width$}  {}\n", "", model.note);
+        if model.sha256.is_none() {
+            text += &format!("{:width$}  unpinned: taper knows no hash of it, the hub's own is taken\n", "");
+        }
         if let Some(path) = path {
             text += &format!("{:width$}  {}\n", "", path.display());
         }
@@ -83,12 +87,17 @@ mod tests {
 
         let here = find("qwen2.5-coder-3b").unwrap();
         fs::create_dir_all(store.folder()).unwrap();
-        fs::write(store.folder().join(here.file), [0; 2000]).unwrap();
+        // Its size is what is looked at; the disk gives no room to zeros that nobody wrote.
+        fs::File::create(store.folder().join(here.file)).unwrap().set_len(here.bytes).unwrap();
+        fs::write(store.folder().join(find("qwen2.5-coder-7b").unwrap().file), [0; 2000]).unwrap();
         fs::write(store.folder().join(format!("{}.part", default.file)), "begun").unwrap();
         let all = list(&store, default, false);
         let line = |name: &str| all.lines().find(|l| l.split(' ').next() == Some(name)).unwrap().to_owned();
         assert!(line("qwen2.5-coder-0.5b").ends_with("491.4 MB  Apache-2.0     begun (default)"));
-        assert!(line("qwen2.5-coder-3b").ends_with("2.0 kB  Qwen-Research  here"));
+        assert!(line("qwen2.5-coder-3b").ends_with("2.10 GB  Qwen-Research  here"));
+        assert!(line("qwen2.5-coder-7b").ends_with("damaged: wrong size"));
+        let unpinned = MODELS.iter().filter(|model| model.sha256.is_none()).count();
+        assert_eq!(all.matches("unpinned").count(), unpinned);
         assert!(line("gemma3-270m").ends_with("not readable by this version"));
         assert!(all.contains(&*store.folder().join(here.file).to_string_lossy()));
         assert_eq!(list(&store, default, true).matches("Apache-2.0").count(), 0);

@@ -5,10 +5,12 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use taper_engine::fetch::{self, Bytes, FetchError, Options, Phase, Progress, Store, Wanted};
+use taper_engine::fetch::{self, Bytes, Examined, FetchError, Options, Phase, Progress, Store, Wanted};
 use taper_engine::models::{self, Model};
+
+use super::terminal::{plain, shown};
 
 /// Bring a model to this machine.
 #[derive(Debug, clap::Args)]
@@ -16,6 +18,7 @@ use taper_engine::models::{self, Model};
   taper pull                        the default model
   taper pull qwen2.5-coder-1.5b     another one; `taper models` lists them
 
+A file that is here already is checked, and fetched again if it is damaged.
 An interrupted pull goes on where it ended. HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE are honoured;
 models lie in TAPER_HOME, or in taper's folder among your data.")]
 pub struct Args {
@@ -36,16 +39,68 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let Args { name, offline, force } = args;
     let store = Store::open()?;
-    let model = match name {
-        Some(name) => {
-            let nearest = models::nearest(&name);
-            models::find(&name).ok_or(FetchError::UnknownModel { name, nearest })?
+    let model = match name.as_deref().map(fetch::wanted).transpose()? {
+        Some(Wanted::Known(model)) => model,
+        Some(Wanted::File(path)) => {
+            bail!("{} is a path; what can be pulled are the models that `taper models` lists", path.display())
         }
         None => default_model()?,
     };
     let options = Options { offline, again: force, ..Options::default() };
-    let path = bring(&store, model, &options)?;
-    writeln!(io::stdout(), "{}", path.display()).context("cannot write to stdout")
+    let path = whole(&store, model, &options)?;
+    let mut out = io::stdout();
+    // A program gets the path as it is, a person what it looks like.
+    let path = path.display().to_string();
+    let path = if out.is_terminal() { plain(&path) } else { path.as_str().into() };
+    writeln!(out, "{path}").context("cannot write to stdout")
+}
+
+/// The model's file, checked from its first byte to its last; fetched if it is not here, or not what it should be.
+fn whole(store: &Store, model: &'static Model, options: &Options) -> anyhow::Result<PathBuf> {
+    let mut display = Display::new(store, model);
+    let path = look_and_fetch(store, model, options, &mut display);
+    display.end();
+    Ok(path?)
+}
+
+fn look_and_fetch(
+    store: &Store,
+    model: &'static Model,
+    options: &Options,
+    display: &mut Display,
+) -> Result<PathBuf, FetchError> {
+    let name = model.name;
+    let examined = match options.again {
+        true => Examined::Absent,
+        false => store.examine(model, &mut |progress| display.show(&progress))?,
+    };
+    match examined {
+        Examined::Whole(path) => Ok(path),
+        Examined::Unpinned(path) => {
+            display.say(&format!(
+                "{name} is here, but cannot be checked: taper knows no hash of it (`taper pull --force {name}` fetches \
+                 it again)"
+            ));
+            Ok(path)
+        }
+        Examined::Damaged(path, damage) if options.offline || !model.readable() => {
+            Err(FetchError::Damaged { name, path, damage })
+        }
+        Examined::Damaged(path, damage) => {
+            display.say(&format!("{} is damaged: {damage}; fetching it again", path.display()));
+            let again = Options { again: true, ..options.clone() };
+            store.pull(model, &again, &mut |progress| display.show(&progress))
+        }
+        Examined::Absent => {
+            let path = store.pull(model, options, &mut |progress| display.show(&progress))?;
+            if model.sha256.is_none() {
+                display.say(&format!(
+                    "{name} is unpinned: it was checked against the hash that the hub itself announced"
+                ));
+            }
+            Ok(path)
+        }
+    }
 }
 
 /// The default model of this machine, by what `taper doctor` measured on it.
@@ -106,7 +161,7 @@ impl Display {
             String::new()
         };
         let (name, size, licence) = (model.name, Bytes(model.bytes), model.licence);
-        let folder = store.folder().display();
+        let folder = shown(store.folder().display());
         Display {
             opening: Some(format!(
                 "fetching the model {name} ({size}{resume}; licence {licence}) into {folder}"
@@ -119,7 +174,10 @@ impl Display {
     }
 
     fn show(&mut self, progress: &Progress) {
-        if let Some(opening) = self.opening.take() {
+        // What is here and only looked at is not fetched.
+        if progress.phase != Phase::Verify
+            && let Some(opening) = self.opening.take()
+        {
             self.say(&opening);
         }
         // Parts are loaded and unpacked in turn: the two are one bar.
@@ -194,9 +252,9 @@ impl Display {
 
     fn say(&self, line: &str) {
         match &self.bar {
-            Some(bar) => bar.println(line),
+            Some(bar) => bar.println(plain(line)),
             // A closed stderr is no reason to end a download.
-            None => drop(writeln!(io::stderr(), "{line}")),
+            None => drop(writeln!(io::stderr(), "{}", plain(line))),
         }
     }
 

@@ -30,9 +30,9 @@ pub struct Args {
     /// The configuration file, in place of `taper/config.toml` in the platform's folder.
     #[arg(long, value_name = "PATH")]
     config: Option<PathBuf>,
-    /// What is logged to stderr: error, warn, info, debug or trace, which alone logs code. Without it, what
-    /// TAPER_LOG says
-    #[arg(long, value_name = "LEVEL")]
+    /// What is logged to stderr: off, error, warn, info, debug or trace, which alone logs code; or levels of parts, as
+    /// warn,taper::session=debug
+    #[arg(long, value_name = "LEVEL", env = "TAPER_LOG", value_parser = log::parse_filter)]
     log: Option<String>,
     /// Log to this file, in place of stderr. It is readable by its owner alone; beyond 10 MB it is renamed to PATH.old
     #[arg(long, value_name = "PATH")]

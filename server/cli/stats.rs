@@ -7,6 +7,7 @@ use std::io::{self, Write as _};
 use anyhow::Context as _;
 use chrono::{Days, NaiveDate};
 
+use super::terminal;
 use crate::protocol::counts::{Book, Counts};
 use crate::protocol::ledger::Ledger;
 use crate::protocol::statistics::{report_text, today};
@@ -41,7 +42,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let book = ledger.read()?;
     let file = ledger.path().display().to_string();
     let text = if args.json { report_text(&book, today()) } else { shown(&book, today(), &file) };
-    io::stdout().write_all(text.as_bytes()).context("cannot write to stdout")
+    io::stdout().write_all(terminal::plain(&text).as_bytes()).context("cannot write to stdout")
 }
 
 fn shown(book: &Book, today: NaiveDate, file: &str) -> String {

@@ -307,6 +307,20 @@ pub(super) const KEYS: &[Key] = &[
     },
 ];
 
+/// What is wrong with a value that only another machine could use.
+pub(super) fn beyond_this_machine(name: &str, value: &Value) -> Option<String> {
+    /// Threads for each core, and threads that are allowed anywhere: beyond that they only wait for each other.
+    const EACH: u64 = 4;
+    const ANYWHERE: u64 = 16;
+    let threads = value.as_u64().filter(|&threads| name == "threads" && threads <= 1024)?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    let most = (cores * EACH).max(ANYWHERE);
+    (threads > most).then(|| {
+        let machine = if cores == 1 { "one core".to_owned() } else { format!("{cores} cores") };
+        format!("`threads` should be at most {most} on this machine, which has {machine}, not {threads}")
+    })
+}
+
 fn number(value: &Value, range: std::ops::RangeInclusive<u64>) -> Option<u64> {
     value.as_u64().filter(|number| range.contains(number))
 }

@@ -14,8 +14,8 @@ pub enum EngineError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
-        source: io::Error,
+        /// What the system said. The message says it already, so it is no source to be said once more.
+        r#source: io::Error,
     },
     /// The model file is not what it should be.
     #[error("{path} is not a usable model: {field}: {problem}; {remedy}", path = path.display())]
@@ -59,10 +59,10 @@ pub enum EngineError {
     Device {
         /// The device.
         device: String,
-        /// What it said.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        /// What it said; the message says it already.
+        r#source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A model could not be found or fetched.
-    #[error("{0}")]
+    #[error(transparent)]
     Fetch(#[from] crate::fetch::FetchError),
 }

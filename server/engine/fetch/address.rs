@@ -1,0 +1,233 @@
+//! Which addresses a download may use, and which of them may see the user's token.
+//! It knows nothing of models and files, and opens no connection.
+
+use url::{Host, Url};
+
+use super::Cause;
+
+/// The hub's own address, used unless `HF_ENDPOINT` names another.
+const HUB: &str = "https://huggingface.co";
+
+/// Where the hub is: the one origin (scheme, host and port) that gets the user's token.
+#[derive(Debug, Clone)]
+pub(super) struct Endpoint(Url);
+
+impl Endpoint {
+    /// The address in `HF_ENDPOINT`, the hub's own without one.
+    ///
+    /// Whatever is wrong with it, the address is not repeated in the message: it may hold a password.
+    pub(super) fn parse(text: Option<&str>) -> Result<Endpoint, Cause> {
+        let text = text.map(str::trim).filter(|text| !text.is_empty()).unwrap_or(HUB);
+        let refused = |why: &str| Cause::Off(format!("HF_ENDPOINT {why}"));
+        let url = Url::parse(text).map_err(|_| refused("is no address such as https://huggingface.co"))?;
+        if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+            return Err(refused("is no address such as https://huggingface.co"));
+        }
+        if has_login(&url) {
+            return Err(refused("holds a name or a password; put a token into HF_TOKEN instead"));
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(refused("has a part behind `?` or `#`, which an address of a hub has not"));
+        }
+        if url.scheme() == "http" && !is_here(&url) {
+            return Err(refused(
+                "is a plain http address, which anybody on the way can read and change: write https \
+                 (http is for this machine only)",
+            ));
+        }
+        Ok(Endpoint(url))
+    }
+
+    /// The address of a file in a repository (`owner/name`) at a revision.
+    pub(super) fn file(&self, repository: &str, revision: &str, file: &str) -> Result<Url, Cause> {
+        let mut url = self.0.clone();
+        let mut path = url
+            .path_segments_mut()
+            .map_err(|()| Cause::Off("HF_ENDPOINT is no address such as https://huggingface.co".into()))?;
+        path.pop_if_empty()
+            .extend(repository.split('/'))
+            .extend(["resolve", revision])
+            .extend(file.split('/'));
+        drop(path);
+        Ok(url)
+    }
+
+    /// Whether requests to `url` carry the token: the same scheme, host and port.
+    pub(super) fn trusts(&self, url: &Url) -> bool {
+        self.0.origin() == url.origin()
+    }
+}
+
+/// Where a redirect from `from` leads.
+///
+/// Never away from encryption, never from elsewhere to this machine, never with a password in the address.
+pub(super) fn redirected(from: &Url, location: Option<&str>) -> Result<Url, Cause> {
+    let refused = |why: &str| Cause::Broken(format!("{} redirects {why}", shown(from)));
+    let location = location.ok_or_else(|| refused("without saying where to"))?;
+    let mut to = from.join(location).map_err(|_| refused("to something that is no address"))?;
+    to.set_fragment(None);
+    if has_login(&to) {
+        return Err(refused("to an address with a name or a password, which is not followed"));
+    }
+    match to.scheme() {
+        "https" if is_here(&to) && !is_here(from) => {
+            Err(refused("to this machine itself, which is not followed"))
+        }
+        "https" => Ok(to),
+        "http" if from.scheme() == "http" && is_here(&to) => Ok(to),
+        "http" => Err(refused(&format!("to {}, which is not encrypted, and is not followed", shown(&to)))),
+        _ => Err(refused("to something that is no web address")),
+    }
+}
+
+/// Whether the address is one of this machine itself: 127.0.0.0/8, `::1` or `localhost`.
+pub(super) fn is_here(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+/// An address as messages show it: without path and query, which may be signed.
+pub(super) fn shown(url: &Url) -> String {
+    url.origin().ascii_serialization()
+}
+
+fn has_login(url: &Url) -> bool {
+    !url.username().is_empty() || url.password().is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).unwrap()
+    }
+
+    #[test]
+    fn an_endpoint_is_https_or_on_this_machine() {
+        for good in [
+            "https://huggingface.co",
+            "https://hub.example/a/path/",
+            "HTTPS://hub.example:8443",
+            "http://localhost:8080",
+            "http://LOCALHOST",
+            "http://127.0.0.1:1",
+            "http://127.8.9.10",
+            "http://127.1",
+            "http://[::1]:80/x",
+            "",
+            "  ",
+        ] {
+            assert!(Endpoint::parse(Some(good)).is_ok(), "{good}");
+        }
+        for bad in [
+            "http://huggingface.co",
+            "http://hub.example:443",
+            "http://localhost.example",
+            "http://127.0.0.1.example",
+            "http://notlocalhost",
+            "http://localhost@hub.example",
+            "http://0.0.0.0",
+            "http://10.0.0.1",
+            "http://[::2]",
+            "http://128.0.0.1",
+            "huggingface.co",
+            "//huggingface.co",
+            "ftp://hub.example",
+            "file:///etc/passwd",
+            "https://",
+            "https://secret@hub.example",
+            "https://user:secret@hub.example",
+            "https://:secret@hub.example",
+            "https://hub.example/?token=secret",
+            "https://hub.example/#secret",
+            "localhost:8080",
+        ] {
+            let problem = Endpoint::parse(Some(bad)).unwrap_err().to_string();
+            assert!(problem.starts_with("HF_ENDPOINT ") && !problem.contains("secret"), "{bad}: {problem}");
+        }
+    }
+
+    #[test]
+    fn the_address_of_a_file_keeps_the_path_of_a_mirror_and_escapes_what_must_be() {
+        let file = |endpoint: &str, file: &str| {
+            Endpoint::parse(Some(endpoint)).unwrap().file("owner/name", "c0ffee", file).unwrap().to_string()
+        };
+        assert_eq!(
+            file("https://huggingface.co", "a.gguf"),
+            "https://huggingface.co/owner/name/resolve/c0ffee/a.gguf"
+        );
+        assert_eq!(
+            file("https://mirror/api/hub/", "a b?.gguf"),
+            "https://mirror/api/hub/owner/name/resolve/c0ffee/a%20b%3F.gguf"
+        );
+    }
+
+    #[test]
+    fn only_the_same_scheme_host_and_port_are_trusted() {
+        let hub = Endpoint::parse(Some("https://hub.example")).unwrap();
+        for same in ["https://hub.example/x", "https://hub.example:443", "https://HUB.example/?a"] {
+            assert!(hub.trusts(&url(same)), "{same}");
+        }
+        for other in [
+            "https://hub.example:444",
+            "http://hub.example",
+            "http://hub.example:443",
+            "https://cdn.hub.example",
+            "https://hub.example.evil.example",
+            "https://hub.example.",
+            "https://example",
+            "https://127.0.0.1",
+        ] {
+            assert!(!hub.trusts(&url(other)), "{other}");
+        }
+        let here = Endpoint::parse(Some("http://127.0.0.1:8080")).unwrap();
+        for other in ["http://127.0.0.1:8081", "http://127.0.0.2:8080", "http://localhost:8080"] {
+            assert!(!here.trusts(&url(other)), "{other}");
+        }
+    }
+
+    #[test]
+    fn redirects_stay_encrypted_and_away_from_this_machine() {
+        let to = |from: &str, location: &str| {
+            redirected(&url(from), Some(location)).map(|url| url.to_string()).map_err(|e| e.to_string())
+        };
+        let far = "https://hub.example/a/b";
+        assert_eq!(to(far, "/c?x=1").unwrap(), "https://hub.example/c?x=1");
+        assert_eq!(to(far, "https://cdn.example/c#top").unwrap(), "https://cdn.example/c");
+        assert_eq!(to(far, "//cdn.example/c").unwrap(), "https://cdn.example/c");
+        for bad in [
+            "http://hub.example/a",
+            "HTTP://hub.example/a",
+            "http://127.0.0.1/a",
+            "http://localhost/a",
+            "https://127.0.0.1/a",
+            "https://localhost/a",
+            "https://[::1]/a",
+            "https://u:p@hub.example/",
+            "https://u@hub.example/",
+            "file:///etc/passwd",
+            "data:,x",
+            "ftp://hub.example/x",
+            "http://",
+            "https://:99999/",
+        ] {
+            assert!(to(far, bad).is_err(), "{bad}");
+        }
+        let here = "http://127.0.0.1:8080/a";
+        assert_eq!(to(here, "/b").unwrap(), "http://127.0.0.1:8080/b");
+        assert_eq!(to(here, "http://localhost:1/b").unwrap(), "http://localhost:1/b");
+        assert_eq!(to(here, "https://cdn.example/b").unwrap(), "https://cdn.example/b");
+        assert!(to(here, "http://cdn.example/b").is_err());
+        assert!(redirected(&url(far), None).is_err());
+        // What a signed address says stays out of messages.
+        let problem = to("https://cdn.example/f?signature=secret", "http://x.example/?y=secret").unwrap_err();
+        assert!(!problem.contains("secret") && problem.contains("http://x.example"), "{problem}");
+    }
+}
