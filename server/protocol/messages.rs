@@ -134,11 +134,6 @@ pub(crate) fn uri(params: &Value) -> Option<String> {
     params.pointer("/textDocument/uri")?.as_str().map(str::to_owned)
 }
 
-/// `params.textDocument.version`, if the editor counts.
-pub(crate) fn version(params: &Value) -> Option<i64> {
-    params.pointer("/textDocument/version")?.as_i64()
-}
-
 /// A `TextDocumentItem`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TextDocument {
