@@ -95,6 +95,7 @@ fn suggested(case: &Case) -> (Option<String>, String) {
         text,
         language,
         path: format!("a.{extension}"),
+        preceding: None,
         cursor: before.len(),
         selected: None,
         trigger: if case.unasked { Trigger::Automatic } else { Trigger::Invoked },
