@@ -107,6 +107,7 @@ fn place_faults(path: &str, text: &str) -> Vec<String> {
     let border = path.starts_with("server/protocol") || path.starts_with("server/config");
     let test = path.starts_with("tests/")
         || path.starts_with("benches/")
+        || path.contains("/tests/")
         || ["/testing.rs", "/tests.rs"].iter().any(|name| path.ends_with(name));
     // What a build script prints is for cargo.
     let cli = path.starts_with("server/cli") || path == "server/main.rs" || path.ends_with("/build.rs");
