@@ -94,6 +94,7 @@ mod tests {
                 let _held = &bomb;
             }),
             counter: Box::new(|_| ()),
+            crawling: crate::session::crawler::Crawling::Here,
             supervisor: Supervisor::new(move |name| sender.send(name).unwrap()),
         })
         .unwrap();
