@@ -1,5 +1,4 @@
 //! Compiles the scanners of our own. It knows nothing of what they scan.
-#![expect(clippy::print_stdout, reason = "cargo reads it")]
 
 fn main() {
     println!("cargo:rerun-if-changed=scanners");

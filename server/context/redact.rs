@@ -110,7 +110,7 @@ impl Scanner {
             for lead in &self.leads[hit.pattern().as_usize()] {
                 match *lead {
                     Lead::Rule(rule) => {
-                        self.rules[rule].find(text, hit.start(), &mut looked[rule], &mut found)?
+                        self.rules[rule].find(text, hit.start(), &mut looked[rule], &mut found)?;
                     }
                     Lead::Name => assignments.find(hit.start()..hit.end(), &mut found),
                     Lead::Block if hit.start() < blocks => {}

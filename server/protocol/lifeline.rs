@@ -89,9 +89,8 @@ mod system {
 
     #[cfg(target_os = "linux")]
     use std::fs;
-    use std::io::{self, ErrorKind, Read};
+    use std::io::{self, ErrorKind, PipeReader, Read};
     use std::os::fd::AsRawFd;
-    use std::os::unix::net::UnixStream;
     use std::os::unix::process::parent_id;
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::sync::{Arc, OnceLock};
@@ -118,14 +117,14 @@ mod system {
         parent: u32,
         poll: Poll,
         events: Events,
-        signalled: UnixStream,
+        signalled: PipeReader,
         signal: Arc<AtomicUsize>,
     }
 
     impl Watch {
         pub(super) fn new(process: Arc<OnceLock<Editor>>) -> io::Result<Self> {
-            let (signalled, write) = UnixStream::pair()?;
-            signalled.set_nonblocking(true)?;
+            // A pipe, for a server that works has no socket open.
+            let (signalled, write) = io::pipe()?;
             let (signal, again) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
             for number in [SIGTERM, SIGINT, SIGHUP] {
                 // In this order: the first signal arms what the second one finds.

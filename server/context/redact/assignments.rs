@@ -38,9 +38,7 @@ const SETTER: &str = concat!(
     r#"(?:define|setenv|putenv|set_?property|setdefault|set_?var|set|put|add|header|append|env|insert|arg|with|replace|"#,
     r#"store|add_?header|set_?header|field|attr|entry|of|create_?secret)!?[ \t]*\([ \t\n]*$"#,
 );
-const WRAPPER: &str = concat!(
-    r"^(?:(?:new|await|ref|out)[ \t]+)?(?:[A-Za-z_][\w.:]{0,60}(?:<[\w, ]+>)?)(?:!?\(|\.new\(|::from\()[ \t\n]*"
-);
+const WRAPPER: &str = r"^(?:(?:new|await|ref|out)[ \t]+)?(?:[A-Za-z_][\w.:]{0,60}(?:<[\w, ]+>)?)(?:!?\(|\.new\(|::from\()[ \t\n]*";
 const KEEPS: &str = concat!(
     r"(?i)(?:^|[.: ])(?:some|from|string|str|secret|secretstr|secretstring|zeroizing|bytes|bytearray|vec|quote|into|encode|just|",
     r"arc|rc|box|cow|valueof|parse|password|token|tochararray|b64decode|decode|base64decode|unhexlify|fromhex|of|new|asbytes|",
@@ -310,7 +308,7 @@ impl<'a> Assignments<'a> {
         };
         if same_line {
             at = next;
-        } else if !self.is_quote(next) && !(self.bare == Bare::Values && link == Link::Colon) {
+        } else if !(self.is_quote(next) || self.bare == Bare::Values && link == Link::Colon) {
             return;
         } else {
             at = next.min(self.bytes.len());
@@ -496,7 +494,7 @@ impl<'a> Assignments<'a> {
         if values
             && !in_string
             && link == Link::Colon
-            && (!same_line || self.bytes.get(at).is_some_and(|it| block(it)))
+            && (!same_line || self.bytes.get(at).is_some_and(block))
         {
             return self.indented(line, at, same_line, need, found);
         }

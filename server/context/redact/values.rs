@@ -170,8 +170,8 @@ fn is_said(value: &str) -> bool {
 
 fn is_sentence(value: &str) -> bool {
     let words: Vec<&str> = value.split_whitespace().collect();
-    let plain = |word: &&str| is_wordy(word) || word.chars().any(|it| !it.is_ascii());
-    if !words.iter().all(|word| plain(word)) {
+    let plain = |word: &&str| is_wordy(word) || !word.is_ascii();
+    if !words.iter().all(plain) {
         // `Must be 8-20 characters`, not `x8!kq Tr0ub4dor`.
         return words.iter().filter(|word| SAYING.contains(&word.to_lowercase().as_str())).count() >= 2;
     }
@@ -190,7 +190,7 @@ fn is_mixed(value: &str) -> bool {
         |it: &char| matches!(it, '!' | '@' | '#' | '$' | '%' | '^' | '&' | '*' | '~' | '+' | '=' | '?');
     !value.contains(char::is_whitespace)
         && has(|it| it.is_alphabetic())
-        && (has(|it| it.is_ascii_digit()) || value.chars().any(|it| symbols(&it)))
+        && (has(char::is_ascii_digit) || value.chars().any(|it| symbols(&it)))
 }
 
 /// `my-secret-token`: nobody's name for anything else.
@@ -228,7 +228,7 @@ fn is_word(word: &str) -> bool {
     if TERMS.contains(&word.to_ascii_lowercase().as_str()) {
         return true;
     }
-    if word.chars().any(|it| !it.is_ascii()) {
+    if !word.is_ascii() {
         return true;
     }
     let letters = word.trim_end_matches(|it: char| it.is_ascii_digit());

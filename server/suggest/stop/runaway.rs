@@ -108,12 +108,12 @@ fn first_run(tokens: &[Token<'_>]) -> Option<End> {
             alike[length] = if token.is_alike(before) { alike[length] + 1 } else { 0 };
             let phrase = &tokens[at + 1 - length..=at];
             let says = |kind: &[Kind]| phrase.iter().any(|token| kind.contains(&token.kind));
+            let is_list = alike[length] >= length * (ITEMS - 1) && says(&[Kind::Number, Kind::String]);
+            let counts_up = || alike[length] >= length * (COUNTED - 1) && count_up(&tokens[..=at], length);
             let often = SAME.max(SAME_SIZE.div_ceil(length));
             let (count, rule) = if same[length] >= length * (often - 1) && says(&[Kind::Word]) {
                 (same[length], "the same phrase again and again")
-            } else if alike[length] >= length * (ITEMS - 1) && says(&[Kind::Number, Kind::String]) {
-                (alike[length], "a list that does not end")
-            } else if alike[length] >= length * (COUNTED - 1) && count_up(&tokens[..=at], length) {
+            } else if is_list || counts_up() {
                 (alike[length], "a list that does not end")
             } else {
                 continue;
