@@ -49,6 +49,7 @@ pub use pause::{Pauses, Scope};
 pub use reply::{Answer, Question, Receiver, Reply, Shown};
 pub use supervised::{Supervisor, no_thread};
 pub use watched::{Counted, Counter, Happening};
+pub use workspace::Location;
 
 use completer::{Completer, Job};
 use crawler::Crawling;
@@ -248,6 +249,7 @@ impl State {
             | Event::Lost { uri }
             | Event::Saved { uri }
             | Event::Closed { uri }
+            | Event::Relocated { uri, .. }
             | Event::Foreseen { uri, .. } => Some(uri.clone()),
             Event::Finished { question, .. }
             | Event::Worked { question, .. }
@@ -319,6 +321,7 @@ impl State {
                 self.notebooks.closed(&uri);
                 self.note_list(&uri);
             }
+            Event::Relocated { uri, location } => self.relocated(&uri, location),
             Event::Configured(settings) => self.configured(*settings),
             Event::Accepted => self.watch.accepted(),
             Event::Counted(reply) => {
@@ -437,6 +440,21 @@ impl State {
         for question in moving {
             self.move_on(&question);
         }
+    }
+
+    /// A document is in another folder of the workspace, or in none any more.
+    fn relocated(&mut self, uri: &str, location: Location) {
+        let Some((document, cache)) = self.documents.get_mut(uri) else { return };
+        let before = document.location();
+        if !document.relocate(location) {
+            return;
+        }
+        // What was suggested knew other files.
+        cache.clear();
+        let is_last = !self.documents.values().any(|(other, _)| other.root == before.root);
+        self.workspace.gone(before, is_last);
+        self.find_excluded(uri);
+        self.look_around(uri);
     }
 
     /// Ends the work on a document that was closed, or whose text has become one that nobody foresaw.

@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -11,6 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+
+use crate::script::Script;
 
 /// How long anything that must come may take, on a busy machine too.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -98,6 +101,19 @@ impl Client {
     pub(crate) fn ready(arguments: &[&str], options: Value) -> Self {
         let mut client = Self::start(arguments);
         client.hello(options);
+        client.wait_ready();
+        client
+    }
+
+    /// Starts the server in a project, with room for other files in the prompt, and waits until the model is there.
+    pub(crate) fn in_project(script: &Script, root: &Path) -> Self {
+        let mut client = Self::start(&["--stdio", "--engine", &script.written()]);
+        client.initialize(json!({
+            "processId": null,
+            "rootUri": format!("file://{}", root.display()),
+            "capabilities": { "textDocument": { "inlineCompletion": {} } },
+            "initializationOptions": { "snippet-tokens": 512 },
+        }));
         client.wait_ready();
         client
     }

@@ -308,6 +308,20 @@ fn what_is_printed_for_a_person_steers_no_terminal() {
 }
 
 #[test]
+fn an_explanation_shows_no_part_of_a_secret_at_the_cursor() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(folder.path(), "a.py", b"password = \"hunter2\"\nlimit = hunter2\n");
+    let script = Script::new().when("hunter2", "x").when("hunter", "2");
+    for (place, secret) in [("1:19", true), ("2:16", false)] {
+        let place = format!("{path}:{place}");
+        let shown = out(&taper(&["complete", &place, "--engine", &script.written(), "--explain"]));
+        let forced = shown.split("── forced ──\n").nth(1).unwrap().lines().next().unwrap();
+        assert_eq!(forced == "\"REDACTED\"", secret, "{shown}");
+        assert_eq!(forced.contains("hunter"), !secret, "{shown}");
+    }
+}
+
+#[test]
 fn every_command_has_help_with_an_example() {
     for command in ["serve", "complete", "pull", "models", "stats", "doctor", "bench", "eval", "completions"]
     {

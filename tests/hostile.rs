@@ -28,18 +28,6 @@ fn script() -> Script {
     Script::new().when("x", "y")
 }
 
-fn start(script: &Script, root: &Path) -> Client {
-    let mut client = Client::start(&["--stdio", "--engine", &script.written()]);
-    client.initialize(json!({
-        "processId": null,
-        "rootUri": format!("file://{}", root.display()),
-        "capabilities": { "textDocument": { "inlineCompletion": {} } },
-        "initializationOptions": { "snippet-tokens": 512 },
-    }));
-    client.wait_ready();
-    client
-}
-
 /// Opens a document in the project and waits until everything in it is known: so many files.
 #[track_caller]
 fn look(client: &mut Client, root: &Path, files: usize) {
@@ -97,7 +85,7 @@ fn rules_that_are_traps_cost_their_folder_and_nothing_else() {
         }
     }
     let script = script();
-    let mut client = start(&script, &root);
+    let mut client = Client::in_project(&script, &root);
     look(&mut client, &root, 2);
     check_alive(&mut client, &root);
     client.quit();
@@ -111,7 +99,7 @@ fn a_trap_at_the_root_leaves_the_project_unread() {
         fs::write(root.join("private.py"), CODE).unwrap();
         set(&root.join(".gitignore"));
         let script = script();
-        let mut client = start(&script, &root);
+        let mut client = Client::in_project(&script, &root);
         // Only what is open.
         look(&mut client, &root, 1);
         check_alive(&mut client, &root);
@@ -153,7 +141,7 @@ fn files_that_are_traps_are_passed_over() {
     symlink("/", root.join("round/all")).unwrap();
     symlink(std::env::var("HOME").unwrap_or("/".to_owned()), root.join("round/home")).unwrap();
     let script = script();
-    let mut client = start(&script, &root);
+    let mut client = Client::in_project(&script, &root);
     client.open(&format!("file://{}/open.py", root.display()), "python", "x\n");
     client.wait_log("waiting=0");
     check_alive(&mut client, &root);
@@ -184,7 +172,7 @@ fn code_that_is_hard_to_parse_costs_only_itself() {
         fs::write(root.join(name), broken.collect::<String>()).unwrap();
     }
     let script = script();
-    let mut client = start(&script, &root);
+    let mut client = Client::in_project(&script, &root);
     client.open(&format!("file://{}/open.py", root.display()), "python", "x\n");
     client.wait_log("waiting=0");
     check_alive(&mut client, &root);
@@ -200,7 +188,7 @@ fn a_project_that_vanishes_changes_or_is_a_link_is_looked_at_as_it_is() {
     let root = folder.path().canonicalize().unwrap().join("link");
     symlink(&real, &root).unwrap();
     let script = script();
-    let mut client = start(&script, &root);
+    let mut client = Client::in_project(&script, &root);
     look(&mut client, &root, 2);
     fs::remove_dir_all(&real).unwrap();
     check_alive(&mut client, &root);
@@ -220,7 +208,7 @@ fn the_process_that_reads_the_files_is_replaced_when_it_dies_and_dies_with_the_s
     let root = folder.path().canonicalize().unwrap();
     fs::write(root.join("good.py"), CODE).unwrap();
     let script = script();
-    let mut client = start(&script, &root);
+    let mut client = Client::in_project(&script, &root);
     look(&mut client, &root, 2);
     let first = process::only_child(client.pid());
     process::kill(first);
@@ -247,7 +235,7 @@ fn where_the_process_dies_again_and_again_files_are_read_without_it() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().canonicalize().unwrap();
     let script = script();
-    let mut client = start(&script, &root);
+    let mut client = Client::in_project(&script, &root);
     look(&mut client, &root, 1);
     let uri = |name: usize| format!("file://{}/{name}.py", root.display());
     for n in 0..8 {
@@ -271,7 +259,7 @@ fn a_server_ends_at_once_though_its_files_are_being_read() {
         fs::write(root.join(format!("{n}.py")), CODE.repeat(300)).unwrap();
     }
     let script = script();
-    let mut client = start(&script, &root);
+    let mut client = Client::in_project(&script, &root);
     client.open(&format!("file://{}/open.py", root.display()), "python", "x\n");
     client.wait_log("walked through the workspace");
     let answer = client.ask("textDocument/inlineCompletion", inline_params("file:///none", 0, 0));

@@ -8,6 +8,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::client::Client;
+use crate::repetition::expanded;
 use crate::script::Script;
 
 /// The language of a text, by the first word of its name; the others are tried in each of these.
@@ -22,17 +23,6 @@ const LANGUAGES: &[(&str, &str)] = &[
     ("php", "php"),
     ("js", "javascript"),
 ];
-
-/// Repetitions as `tests/fixtures/hostile/README.md` says.
-fn expanded(text: &str) -> String {
-    let Some((before, rest)) = text.split_once('⟦') else { return text.to_owned() };
-    let (inside, after) = rest.split_once('⟧').unwrap();
-    let at = inside.find(['×', '^']).unwrap();
-    let (count, mut piece) = (inside[..at].parse::<usize>().unwrap(), inside[at..].chars());
-    let indented = piece.next() == Some('^');
-    let line = |n| format!("{}{}", " ".repeat(if indented { n } else { 0 }), piece.as_str());
-    format!("{before}{}{}", (0..count).map(line).collect::<String>(), expanded(after))
-}
 
 /// Where a text ends, with line ends as LSP counts them and columns in UTF-16.
 fn end(text: &str) -> (usize, usize) {

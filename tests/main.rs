@@ -21,6 +21,7 @@ mod notebooks;
 mod process;
 mod pull;
 mod real_model;
+mod repetition;
 mod replay;
 mod script;
 mod secrets;

@@ -36,18 +36,6 @@ fn code(seed: usize, bytes: usize) -> String {
     text
 }
 
-fn start(script: &Script, root: &Path) -> Client {
-    let mut client = Client::start(&["--stdio", "--engine", &script.written()]);
-    client.initialize(json!({
-        "processId": null,
-        "rootUri": format!("file://{}", root.display()),
-        "capabilities": { "textDocument": { "inlineCompletion": {} } },
-        "initializationOptions": { "snippet-tokens": 512 },
-    }));
-    client.wait_ready();
-    client
-}
-
 /// What the log says when nothing has been done for a while.
 const GIVEN_BACK: &str = "memory that was freed is given back";
 
@@ -78,7 +66,7 @@ fn sixty_files_of_a_large_project_are_edited_in_turn_within_200_megabytes() {
         fs::write(root.join(format!("{}/m{n}.py", n % 8)), code(n, BYTES)).unwrap();
     }
     let script = Script::new().when("x", "y");
-    let mut client = start(&script, &root);
+    let mut client = Client::in_project(&script, &root);
     let uri = |n: usize| format!("file://{}/{}/m{n}.py", root.display(), n % 8);
     for n in 0..60 {
         client.open(&uri(n), "python", &code(n, BYTES));
@@ -109,7 +97,7 @@ fn a_thousand_documents_opened_and_closed_give_their_memory_back() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().canonicalize().unwrap();
     let script = Script::new().when("x", "y");
-    let mut client = start(&script, &root);
+    let mut client = Client::in_project(&script, &root);
     let uri = |n: usize| format!("file://{}/m{n}.py", root.display());
     // As long as is parsed as a whole.
     let text = code(1, 23 << 10);

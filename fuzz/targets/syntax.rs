@@ -46,7 +46,7 @@ fn run(language: &'static Language, reach: Reach, parts: &mut dyn Iterator<Item 
         let here = Scope::new(&text, language, syntax.as_ref(), place);
         let _ = (here.in_string(), here.in_comment(), here.enclosing_block(), here.enclosing_definition());
         if let Some(syntax) = &syntax {
-            scope::faults(&syntax.tree);
+            let _ = scope::faults(&syntax.tree);
         }
     }
 }

@@ -15,7 +15,7 @@ use super::terminal::{Plain, plain};
 use crate::config;
 use crate::context::Place;
 use crate::context::crawl;
-use crate::context::redact::{Bare, redact};
+use crate::context::redact::{Bare, REDACTED, redact};
 use crate::prompt::{self, template::Profile};
 use crate::session::crawler::{self, Crawling};
 use crate::suggest::{self, Extent, Options, Snapshot, Suggestion, Trigger, Work, candidates};
@@ -254,7 +254,12 @@ fn explain(
     let told = |text: &str| redact(text, bare).unwrap_or_default().into_owned();
     let rendered = engine.tokens().render(&prompt.tokens);
     writeln!(out, "── prompt ({}) ──\n{}", profile.describe(), told(&rendered))?;
-    writeln!(out, "── forced ──\n{:?}", String::from_utf8_lossy(&prompt.forced))?;
+    // Of a secret at the cursor a few characters show nothing: whether they are some, the text around them shows.
+    let text = snapshot.text.to_string();
+    let line = text.as_bytes().iter().take(snapshot.cursor).filter(|&&byte| byte == b'\n').count();
+    let is_plain = told(&text).split('\n').nth(line) == text.split('\n').nth(line);
+    let forced = if is_plain { String::from_utf8_lossy(&prompt.forced) } else { REDACTED.into() };
+    writeln!(out, "── forced ──\n{forced:?}")?;
     writeln!(out, "── raw answer ──\n{}\n── ended by: {} ──", told(&work.raw), work.reason)?;
     if let Some(greedy) = &work.passed_over {
         writeln!(out, "── in place of what greedy decoding says ──\n{}", told(&greedy.raw))?;

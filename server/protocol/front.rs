@@ -355,6 +355,7 @@ impl Front {
                 let (added, removed) = messages::folders(params);
                 removed.into_iter().for_each(|path| greeting.folders.remove(path));
                 added.into_iter().for_each(|path| greeting.folders.add(path));
+                events = open.relocated(&greeting.folders);
             }
             "workspace/didChangeConfiguration" => {
                 match params.get_mut("settings").map_or(Value::Null, Value::take) {

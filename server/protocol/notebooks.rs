@@ -9,7 +9,7 @@ use tracing::warn;
 
 use crate::protocol::messages::{self, TextDocument};
 use crate::protocol::uri::{self, Folders, OpenDocuments};
-use crate::session::{Cell, Event, NotebookChange, Opening};
+use crate::session::{Cell, Event, Location, NotebookChange, Opening};
 
 /// `NotebookCellKind.Code`.
 const CODE: i64 = 2;
@@ -42,8 +42,18 @@ impl Open {
     fn opened(&mut self, document: TextDocument, folders: &Folders) -> Event {
         let TextDocument { uri, language_id, version, text } = document;
         let (root, path) = folders.located(&uri);
+        let file = uri::file(&uri);
         let uri = self.documents.open(uri);
-        Event::Opened(Opening { uri, path, root, language_id, version, text })
+        Event::Opened(Opening { uri, path, root, file, language_id, version, text })
+    }
+
+    /// The events that tell where each document is after the workspace's folders have changed.
+    pub(crate) fn relocated(&self, folders: &Folders) -> Vec<Event> {
+        let event = |uri: &str| {
+            let (root, path) = folders.located(uri);
+            Event::Relocated { uri: uri.to_owned(), location: Location { root, path } }
+        };
+        self.documents.names().map(event).collect()
     }
 
     /// The events for a notification about a notebook; `None` for any other notification. An unreadable part costs the order

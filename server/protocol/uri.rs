@@ -139,7 +139,7 @@ fn without_fragment(uri: &str) -> &str {
 }
 
 /// The path of a file on this machine; `None` for other URIs.
-fn file(uri: &str) -> Option<PathBuf> {
+pub(crate) fn file(uri: &str) -> Option<PathBuf> {
     let Parts { scheme, authority, .. } = Parts::of(uri)?;
     let path = PathBuf::from(path_of(uri));
     let is_here = scheme == "file" && authority.is_empty() && path.is_absolute();
@@ -288,6 +288,11 @@ impl OpenDocuments {
         let opened = Opened { meaning: meaning(&uri), file, number: self.opened, asked_as: None };
         self.all.insert(uri.clone(), opened);
         uri
+    }
+
+    /// The names of all open documents.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.all.keys().map(String::as_str)
     }
 
     /// The name of the open document that a URI means; the URI itself if there is none.

@@ -18,10 +18,10 @@ use crate::suggest::names::OpenFile;
 use crate::syntax::{Reach, Syntax};
 use crate::text::{Edit, Encoding, Position, Rope, position};
 
-/// How long a parse from nothing may take.
-const PARSE: Duration = Duration::from_millis(100);
+/// How long a parse from nothing may take. In tests no tree depends on how busy the machine is.
+const PARSE: Duration = Duration::from_millis(if cfg!(test) { 60_000 } else { 100 });
 /// How long bringing a tree up to date may take: a small part of an answer's budget.
-const REPARSE: Duration = Duration::from_millis(20);
+const REPARSE: Duration = Duration::from_millis(if cfg!(test) { 60_000 } else { 20 });
 /// The [effort](Syntax::effort) of bringing a tree up to date beyond which less of the text is parsed from then on:
 /// about a millisecond. Most code takes a tenth of it; a list of numbers, one a line, takes more.
 const EFFORT: usize = 30;
@@ -38,6 +38,8 @@ pub struct Opening {
     pub path: String,
     /// The workspace's folder, if the document is a file in one.
     pub root: Option<PathBuf>,
+    /// The file on this machine, if the document is one.
+    pub file: Option<PathBuf>,
     /// The language, as the editor names it.
     pub language_id: String,
     /// The version, if the editor counts.
@@ -83,6 +85,8 @@ pub(crate) struct Document {
     /// Why the text can no longer be trusted; `None` while it can.
     lost: Option<&'static str>,
     pub(crate) root: Option<PathBuf>,
+    /// The file on this machine, if the document is one.
+    pub(crate) file: Option<PathBuf>,
     /// Who says that nothing of it is for others, and nothing is suggested in it unasked.
     pub(crate) excluded: Option<Excluded>,
     /// The text that questions about other documents know.
@@ -99,7 +103,7 @@ pub(crate) struct Document {
 
 impl Document {
     pub(crate) fn open(opening: Opening) -> Self {
-        let Opening { uri: _, path, root, language_id, version, text } = opening;
+        let Opening { uri: _, path, root, file, language_id, version, text } = opening;
         // The cells of a notebook are not in the language of the notebook's file, which is JSON.
         let is_cell = path.ends_with(".ipynb") && !language_id.is_empty();
         let by_path = || taper_grammars::by_path(std::path::Path::new(&path)).filter(|_| !is_cell);
@@ -117,6 +121,7 @@ impl Document {
             version,
             lost: None,
             root,
+            file,
             excluded: None,
             seen: None,
             found: Found::default(),
@@ -212,6 +217,15 @@ impl Document {
     /// Where it is, to whoever looks through its workspace.
     pub(crate) fn location(&self) -> Location {
         Location { root: self.root.clone(), path: self.path.clone() }
+    }
+
+    /// Gives the document another place in the workspace; false if it has this one.
+    pub(crate) fn relocate(&mut self, location: Location) -> bool {
+        let is_new = self.location() != location;
+        (self.root, self.path) = (location.root, location.path);
+        // Nothing of it is known at the new place.
+        self.seen.take_if(|_| is_new);
+        is_new
     }
 
     /// The text, if it is one that questions about other documents do not know yet.
@@ -310,6 +324,7 @@ mod tests {
             uri: "file:///a.py".into(),
             path: "a.py".into(),
             root: None,
+            file: None,
             language_id: "python".into(),
             version: Some(1),
             text: text.into(),

@@ -9,7 +9,9 @@ use std::time::Instant;
 use futures::channel::oneshot;
 use taper_engine::About;
 
-use super::{Change, Explanations, Loading, NotebookChange, Opening, Pauses, Question, Reply, Scope};
+use super::{
+    Change, Explanations, Loading, Location, NotebookChange, Opening, Pauses, Question, Reply, Scope,
+};
 use crate::config::Settings;
 use crate::context::Index;
 use crate::suggest::{Snapshot, Suggestion, Trigger, Work};
@@ -43,6 +45,13 @@ pub enum Event {
     Closed {
         /// The document.
         uri: String,
+    },
+    /// The workspace's folders changed, and a document may be in another one.
+    Relocated {
+        /// The document.
+        uri: String,
+        /// Where it is now.
+        location: Location,
     },
     /// The cells of a notebook changed.
     Notebook {

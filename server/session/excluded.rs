@@ -1,7 +1,7 @@
 //! Open documents that are excluded: nothing is suggested in them unasked, and no other document knows of them.
 //! It knows nothing of which names those are.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tracing::info;
 
@@ -16,7 +16,7 @@ impl State {
         let lists = &self.settings.excluded_files;
         let on_disk = match &document.root {
             Some(root) => Some(root.join(&document.path)),
-            None => file_of(uri),
+            None => document.file.clone(),
         };
         let excluded = match on_disk {
             Some(path) => lists.excludes_on_disk(document.root.as_deref(), &path),
@@ -71,39 +71,4 @@ impl State {
 fn explanation(document: &Document, excluded: Excluded) -> Explanation {
     let language = document.language.map_or("", |language| language.name);
     Explanation::nothing(document.path.clone(), language, excluded.reason())
-}
-
-/// The file on this disk that a URI names.
-fn file_of(uri: &str) -> Option<PathBuf> {
-    let path = uri.strip_prefix("file://")?;
-    let path = &path[path.find('/')?..];
-    let mut bytes = Vec::with_capacity(path.len());
-    let mut rest = path.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let digits = tail.get(..2).filter(|_| *first == b'%').and_then(|it| std::str::from_utf8(it).ok());
-        let escaped = digits.and_then(|it| u8::from_str_radix(it, 16).ok());
-        bytes.push(escaped.unwrap_or(*first));
-        rest = if escaped.is_some() { &tail[2..] } else { tail };
-    }
-    let path = String::from_utf8(bytes).ok()?;
-    // `/C:/a.py` has a slash before the drive.
-    let is_drive = matches!(path.as_bytes(), [b'/', letter, b':', ..] if letter.is_ascii_alphabetic());
-    Some(PathBuf::from(if is_drive { &path[1..] } else { &path }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_uri_of_a_file_names_its_path() {
-        for (uri, path) in [
-            ("file:///home/a/%2Eenv", Some("/home/a/.env")),
-            ("file://localhost/a%20b.py", Some("/a b.py")),
-            ("file:///c%3A/a.py", Some("c:/a.py")),
-            ("untitled:Untitled-1", None),
-        ] {
-            assert_eq!(file_of(uri), path.map(PathBuf::from), "{uri}");
-        }
-    }
 }

@@ -250,6 +250,7 @@ mod tests {
                 uri: uri.to_owned(),
                 path: "a.ipynb".to_owned(),
                 root: None,
+                file: None,
                 language_id: language.to_owned(),
                 version: None,
                 text: text.to_owned(),

@@ -139,6 +139,7 @@ impl Stage {
         for uri in [URI, OTHER] {
             stage.session.send(Event::Opened(Opening {
                 root: None,
+                file: None,
                 uri: uri.to_owned(),
                 path: "a".to_owned(),
                 language_id: "none".to_owned(),

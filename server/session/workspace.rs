@@ -39,11 +39,11 @@ const RESTS: Duration = Duration::from_secs(60);
 
 /// What a document is in its workspace.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Location {
+pub struct Location {
     /// The workspace's folder, if the document is a file in one.
-    pub(super) root: Option<PathBuf>,
-    /// The path in it, with `/`.
-    pub(super) path: String,
+    pub root: Option<PathBuf>,
+    /// The path in it, with `/`; of another document its name.
+    pub path: String,
 }
 
 /// What is to be done: of each document only the last word counts, so that however far behind the thread is, nothing is

@@ -14,6 +14,10 @@ use taper_grammars::{LANGUAGES, Language};
 
 use super::{Reach, Scope, Syntax, scope};
 use crate::text::{Edit, Rope, lines};
+use repetition::expanded;
+
+#[path = "../../tests/repetition.rs"]
+mod repetition;
 
 /// What a child process is to do: `soup python 7`.
 const TASK: &str = "TAPER_SOUP_TASK";
@@ -230,17 +234,6 @@ fn repeated(language: &'static Language, seed: u64, pieces: &[String]) {
     typing.edit(text.len(), text.len(), ";");
     let middle = lines::floor(&typing.text, text.len() / 2);
     typing.edit(middle, middle, "}");
-}
-
-/// `⟦3×ab⟧` in a file is `ababab`, `⟦3^ab⟧` is `ab ab  ab`: each is behind one more blank.
-fn expanded(text: &str) -> String {
-    let Some((before, rest)) = text.split_once('⟦') else { return text.to_owned() };
-    let (inside, after) = rest.split_once('⟧').unwrap();
-    let at = inside.find(['×', '^']).unwrap();
-    let (count, mut piece) = (inside[..at].parse::<usize>().unwrap(), inside[at..].chars());
-    let indented = piece.next() == Some('^');
-    let line = |n| format!("{}{}", " ".repeat(if indented { n } else { 0 }), piece.as_str());
-    format!("{before}{}{}", (0..count).map(line).collect::<String>(), expanded(after))
 }
 
 fn hostile_texts() -> Vec<(String, String)> {
