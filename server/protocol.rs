@@ -31,6 +31,7 @@ pub mod statistics;
 mod status;
 mod tally;
 pub mod tasks;
+mod trace;
 mod transport;
 mod uri;
 

@@ -20,6 +20,7 @@ mod notebook;
 mod pause;
 mod reply;
 mod supervised;
+mod trace;
 mod watched;
 mod workspace;
 
@@ -48,6 +49,7 @@ pub use notebook::{Cell, NotebookChange};
 pub use pause::{Pauses, Scope};
 pub use reply::{Answer, Question, Receiver, Reply, Shown};
 pub use supervised::{Supervisor, no_thread};
+pub use trace::{TraceEvent, WorkSummary};
 pub use watched::{Counted, Counter, Happening};
 pub use workspace::Location;
 
@@ -294,11 +296,9 @@ impl State {
             Event::Edited { uri, version, changes } => self.edited(&uri, version, changes),
             Event::Lost { uri } => {
                 if let Some((document, _)) = self.documents.get_mut(&uri) {
-                    warn!(
-                        uri,
-                        "a change could not be understood; no suggestions until the text arrives whole"
-                    );
-                    document.lose("a change could not be understood");
+                    let reason = "a change could not be understood";
+                    document.lose(reason);
+                    self.lost(&uri, reason);
                 }
                 self.cell_changed(&uri);
                 self.forget_shown(&uri);
@@ -372,6 +372,18 @@ impl State {
         }
     }
 
+    /// Says that a document is out of step.
+    fn lost(&mut self, uri: &str, reason: &'static str) {
+        warn!(uri, reason, "out of step; no suggestions until the text arrives whole");
+        (self.notices)(Notice::Trace(TraceEvent::DocumentLost { uri: uri.to_owned(), reason }));
+    }
+
+    /// Says that a message was about no open document.
+    fn unknown(&mut self, uri: &str, message: &str) {
+        warn!(uri, "{message} of a document that is not open");
+        (self.notices)(Notice::Trace(TraceEvent::UnknownDocument { uri: uri.to_owned() }));
+    }
+
     /// Keeps what came out for a place, be it nothing.
     fn remember(&mut self, uri: &str, snapshot: &Snapshot, suggestion: Option<&Suggestion>) {
         // Made before the settings changed, it may be what they now forbid.
@@ -415,17 +427,18 @@ impl State {
     fn edited(&mut self, uri: &str, version: Option<i64>, changes: Vec<Change>) {
         let mut shown = self.take_shown(uri);
         let Some((document, _)) = self.documents.get_mut(uri) else {
-            warn!(uri, "a change of a document that is not open");
+            self.unknown(uri, "a change");
             return;
         };
         let was_lost = document.lost();
         document.change(version, changes, self.encoding, shown.as_mut().map(watched::Shown::life));
-        match (was_lost, document.lost()) {
-            (None, Some(why)) => warn!(uri, why, "out of step; no suggestions until the text arrives whole"),
+        let (is_lost, text) = (document.lost(), document.text.clone());
+        match (was_lost, is_lost) {
+            (None, Some(reason)) => self.lost(uri, reason),
             (Some(_), None) => info!(uri, "in step again"),
             _ => {}
         }
-        let text = document.lost().is_none().then(|| document.text.clone());
+        let text = is_lost.is_none().then_some(text);
         self.cell_changed(uri);
         self.put_shown(uri, shown, text.is_none());
         self.outdate(uri, text.clone());
@@ -502,7 +515,9 @@ impl State {
                 self.look_around_all();
                 self.watch.use_model(&about.model);
                 self.told = None;
+                let model = about.model.clone();
                 (self.notices)(Notice::Loaded(about));
+                (self.notices)(Notice::Trace(TraceEvent::ModelLoaded { model }));
             }
             Err(problem) => {
                 self.model = Model::Failed(Instant::now());

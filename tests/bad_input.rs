@@ -148,7 +148,7 @@ fn a_version_going_backwards_silences_a_document_until_its_text_arrives_whole() 
     assert_eq!(client.inline(URI, 0, 1), "");
     client.notify("textDocument/didChange", insertion(URI, 10, 0, 0, "q"));
     assert_eq!(client.inline(URI, 0, 1), "");
-    client.wait_log("out of step");
+    client.wait_trace("documentLost", &json!({ "uri": URI, "reason": "a version went backwards" }));
     let whole = json!({ "textDocument": { "uri": URI, "version": 11 }, "contentChanges": [{ "text": "q" }] });
     client.notify("textDocument/didChange", whole);
     assert_eq!(client.inline(URI, 0, 1), "r");
@@ -173,7 +173,7 @@ fn a_document_that_is_not_open_is_answered_empty_and_logged() {
     let script = script();
     let mut client = ready(&script);
     assert_eq!(client.inline("file:///w/never.py", 0, 0), "");
-    client.wait_log("not open");
+    client.wait_trace("unknownDocument", &json!({ "uri": "file:///w/never.py" }));
     client.notify("textDocument/didChange", insertion("file:///w/never.py", 2, 0, 0, "x"));
     assert_eq!(client.inline("file:///w/never.py", 0, 1), "");
     assert_eq!(client.inline("not a uri at all %%% []", 0, 0), "");

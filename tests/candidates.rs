@@ -89,11 +89,11 @@ fn what_was_found_is_kept_and_typed_through() {
     for _ in 0..3 {
         assert_eq!(invoke(&mut client, 0, 4), ["fold(a)", "fob(b)", "bar"]);
     }
-    client.wait_log("looked for other candidates");
+    client.wait_trace("alternativesFinished", &json!({}));
     client.notify("textDocument/didChange", insertion(URI, 2, 0, 4, "fo"));
     assert_eq!(invoke(&mut client, 0, 6), ["ld(a)", "b(b)"]);
     assert_eq!(client.inline(URI, 0, 6), "ld(a)");
-    assert_eq!(client.log().matches("worked on a question").count(), 1, "{}", client.log());
+    assert_eq!(client.traced("completed").len(), 1);
     client.quit();
 }
 
@@ -140,7 +140,7 @@ fn at_the_deadline_what_is_complete_is_the_answer_and_the_rest_is_there_the_next
     let shown = texts(&answer);
     // A machine that stops for a while may keep the second from being complete, never the first.
     assert!(shown[0] == "aa" && shown.len() <= 2 && shown.iter().all(|it| it != long), "{shown:?}");
-    client.wait_log("looked for other candidates");
+    client.wait_trace("alternativesFinished", &json!({}));
     let asked = Instant::now();
     assert_eq!(invoke(&mut client, 0, 4), ["aa", "bb", long]);
     assert!(asked.elapsed() < Duration::from_millis(400), "{:?}", asked.elapsed());
@@ -155,7 +155,7 @@ fn a_key_ends_the_search_and_finds_the_first() {
     client.open(URI, "python", "x = \n");
     let first = client.request("textDocument/inlineCompletion", invoked(0, 4));
     // The first is kept before the others are looked for.
-    client.wait_log("looks for other candidates");
+    client.wait_trace("alternativesStarted", &json!({}));
     client.notify("textDocument/didChange", insertion(URI, 2, 0, 4, "a"));
     let asked = Instant::now();
     assert_eq!(client.inline(URI, 0, 5), "b");

@@ -4,16 +4,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-
-use crate::script::Script;
 
 /// How long anything that must come may take, on a busy machine too.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -34,7 +31,12 @@ pub(crate) struct Client {
     pub(crate) notices: Vec<Value>,
     /// What `workspace/configuration` is answered with.
     pub(crate) configuration: Value,
-    log: Arc<(Mutex<String>, Condvar)>,
+    /// Parameters of `taper/trace`, oldest first.
+    traces: Vec<Value>,
+    barriers: usize,
+    log: Arc<Mutex<String>>,
+    /// The thread that reads the log, until the server's end.
+    logger: Option<JoinHandle<()>>,
     allows_strays: bool,
 }
 
@@ -70,15 +72,14 @@ impl Client {
                 }
             }
         });
-        let log = Arc::new((Mutex::new(String::new()), Condvar::new()));
+        let log = Arc::new(Mutex::new(String::new()));
         let lines = Arc::clone(&log);
         let stderr = BufReader::new(child.stderr.take().unwrap());
-        thread::spawn(move || {
+        let logger = thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
-                let mut log = lines.0.lock().unwrap();
+                let mut log = lines.lock().unwrap();
                 log.push_str(&line);
                 log.push('\n');
-                lines.1.notify_all();
             }
         });
         Self {
@@ -92,7 +93,10 @@ impl Client {
             nameless: Vec::new(),
             notices: Vec::new(),
             configuration: Value::Null,
+            traces: Vec::new(),
+            barriers: 0,
             log,
+            logger: Some(logger),
             allows_strays: false,
         }
     }
@@ -101,19 +105,6 @@ impl Client {
     pub(crate) fn ready(arguments: &[&str], options: Value) -> Self {
         let mut client = Self::start(arguments);
         client.hello(options);
-        client.wait_ready();
-        client
-    }
-
-    /// Starts the server in a project, with room for other files in the prompt, and waits until the model is there.
-    pub(crate) fn in_project(script: &Script, root: &Path) -> Self {
-        let mut client = Self::start(&["--stdio", "--engine", &script.written()]);
-        client.initialize(json!({
-            "processId": null,
-            "rootUri": format!("file://{}", root.display()),
-            "capabilities": { "textDocument": { "inlineCompletion": {} } },
-            "initializationOptions": { "snippet-tokens": 512 },
-        }));
         client.wait_ready();
         client
     }
@@ -140,6 +131,9 @@ impl Client {
                 options[budget] = json!(20_000);
             }
         }
+        // What the server does is followed.
+        let capabilities = &mut params["capabilities"];
+        capabilities["experimental"]["taper"]["trace"] = json!(true);
         let answer = self.ask("initialize", params);
         self.notify("initialized", json!({}));
         assert_eq!(answer["error"], Value::Null);
@@ -148,7 +142,7 @@ impl Client {
 
     /// Waits until the server says that the model is there.
     pub(crate) fn wait_ready(&mut self) {
-        self.notice("window/logMessage", "is ready");
+        self.wait_trace("modelLoaded", &json!({}));
     }
 
     /// Sends a request; its id.
@@ -243,6 +237,7 @@ impl Client {
                     self.raw(&frame(&json!({ "jsonrpc": "2.0", "id": id, "result": result })));
                 }
             }
+            (true, None) if message["method"] == "taper/trace" => self.traces.push(message["params"].clone()),
             (true, None) => self.notices.push(message),
             (false, Some(Value::Null) | None) => self.nameless.push(message),
             (false, Some(id)) => match id.as_i64().filter(|id| self.waiting.remove(id)) {
@@ -252,25 +247,49 @@ impl Client {
         }
     }
 
-    /// Waits until the server's log contains `text`.
+    /// Waits until the server has traced an event with these fields.
     #[track_caller]
-    pub(crate) fn wait_log(&self, text: &str) {
-        self.wait_log_times(text, 1);
+    pub(crate) fn wait_trace(&mut self, event: &str, fields: &Value) {
+        self.wait_traces(event, fields, 1);
     }
 
-    /// Waits until the server's log contains `text` so many times.
+    /// Waits until the server has traced an event with these fields `times` times.
     #[track_caller]
-    pub(crate) fn wait_log_times(&self, text: &str, times: usize) {
-        let (log, changed) = &*self.log;
-        let log = log.lock().unwrap();
-        let fewer = |log: &mut String| log.matches(text).count() < times;
-        let (log, timeout) = changed.wait_timeout_while(log, PATIENCE, fewer).unwrap();
-        assert!(!timeout.timed_out(), "the log did not say {text:?} {times} times:\n{log}");
+    pub(crate) fn wait_traces(&mut self, event: &str, fields: &Value, times: usize) {
+        let fields = fields.as_object().unwrap();
+        let fits = |trace: &&Value| {
+            trace["event"] == event && fields.iter().all(|(name, value)| trace[name.as_str()] == *value)
+        };
+        self.until(&format!("the event {event} with {fields:?}, {times} times"), |client| {
+            (client.traces.iter().filter(fits).count() >= times).then_some(())
+        });
     }
 
-    /// What the server has logged so far.
+    /// Waits until an index of the workspace with this many files is complete.
+    #[track_caller]
+    pub(crate) fn wait_indexed(&mut self, files: usize) {
+        self.wait_trace("workspaceIndexed", &json!({ "files": files, "waiting": 0 }));
+    }
+
+    /// The events of this kind that the server has traced, up to everything that the session has done so far.
+    #[track_caller]
+    pub(crate) fn traced(&mut self, event: &str) -> Vec<Value> {
+        self.traced_of(&[event])
+    }
+
+    /// The same of events of these kinds.
+    #[track_caller]
+    pub(crate) fn traced_of(&mut self, events: &[&str]) -> Vec<Value> {
+        self.barriers += 1;
+        let uri = format!("barrier:{}", self.barriers);
+        self.notify("textDocument/didChange", insertion(&uri, 1, 0, 0, "x"));
+        self.wait_trace("unknownDocument", &json!({ "uri": uri }));
+        self.traces.iter().filter(|it| events.iter().any(|event| it["event"] == *event)).cloned().collect()
+    }
+
+    /// What the server has logged so far: all of it after its [end](Client::ended).
     pub(crate) fn log(&self) -> String {
-        self.log.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The process' id.
@@ -296,7 +315,12 @@ impl Client {
                 Err(RecvTimeoutError::Timeout) => panic!("the server does not end"),
             }
         }
-        (self.child.wait().unwrap(), start.elapsed())
+        let status = self.child.wait().unwrap();
+        let took = start.elapsed();
+        if let Some(logger) = self.logger.take() {
+            logger.join().unwrap();
+        }
+        (status, took)
     }
 
     /// No answer is waited for any more: the server was not given the time.

@@ -32,7 +32,7 @@ fn script() -> Script {
 #[track_caller]
 fn look(client: &mut Client, root: &Path, files: usize) {
     client.open(&format!("file://{}/open.py", root.display()), "python", "x\n");
-    client.wait_log(&format!("other files are known files={files} waiting=0"));
+    client.wait_indexed(files);
 }
 
 #[track_caller]
@@ -85,7 +85,7 @@ fn rules_that_are_traps_cost_their_folder_and_nothing_else() {
         }
     }
     let script = script();
-    let mut client = Client::in_project(&script, &root);
+    let mut client = script.serve_in(&root);
     look(&mut client, &root, 2);
     check_alive(&mut client, &root);
     client.quit();
@@ -99,11 +99,11 @@ fn a_trap_at_the_root_leaves_the_project_unread() {
         fs::write(root.join("private.py"), CODE).unwrap();
         set(&root.join(".gitignore"));
         let script = script();
-        let mut client = Client::in_project(&script, &root);
+        let mut client = script.serve_in(&root);
         // Only what is open.
         look(&mut client, &root, 1);
         check_alive(&mut client, &root);
-        assert!(!client.log().contains("files=2"), "{name}");
+        assert!(client.traced("workspaceIndexed").iter().all(|it| it["files"] != 2), "{name}");
         client.quit();
     }
 }
@@ -141,9 +141,9 @@ fn files_that_are_traps_are_passed_over() {
     symlink("/", root.join("round/all")).unwrap();
     symlink(std::env::var("HOME").unwrap_or("/".to_owned()), root.join("round/home")).unwrap();
     let script = script();
-    let mut client = Client::in_project(&script, &root);
+    let mut client = script.serve_in(&root);
     client.open(&format!("file://{}/open.py", root.display()), "python", "x\n");
-    client.wait_log("waiting=0");
+    client.wait_trace("workspaceIndexed", &json!({ "waiting": 0 }));
     check_alive(&mut client, &root);
     client.quit();
     // Who is root may enter anything.
@@ -172,9 +172,9 @@ fn code_that_is_hard_to_parse_costs_only_itself() {
         fs::write(root.join(name), broken.collect::<String>()).unwrap();
     }
     let script = script();
-    let mut client = Client::in_project(&script, &root);
+    let mut client = script.serve_in(&root);
     client.open(&format!("file://{}/open.py", root.display()), "python", "x\n");
-    client.wait_log("waiting=0");
+    client.wait_trace("workspaceIndexed", &json!({ "waiting": 0 }));
     check_alive(&mut client, &root);
     client.quit();
 }
@@ -188,7 +188,7 @@ fn a_project_that_vanishes_changes_or_is_a_link_is_looked_at_as_it_is() {
     let root = folder.path().canonicalize().unwrap().join("link");
     symlink(&real, &root).unwrap();
     let script = script();
-    let mut client = Client::in_project(&script, &root);
+    let mut client = script.serve_in(&root);
     look(&mut client, &root, 2);
     fs::remove_dir_all(&real).unwrap();
     check_alive(&mut client, &root);
@@ -196,7 +196,7 @@ fn a_project_that_vanishes_changes_or_is_a_link_is_looked_at_as_it_is() {
         "textDocument/didClose",
         json!({ "textDocument": { "uri": format!("file://{}/open.py", root.display()) } }),
     );
-    client.wait_log("other files are known files=0 waiting=0");
+    client.wait_indexed(0);
     look(&mut client, &root, 1);
     check_alive(&mut client, &root);
     client.quit();
@@ -208,21 +208,21 @@ fn the_process_that_reads_the_files_is_replaced_when_it_dies_and_dies_with_the_s
     let root = folder.path().canonicalize().unwrap();
     fs::write(root.join("good.py"), CODE).unwrap();
     let script = script();
-    let mut client = Client::in_project(&script, &root);
+    let mut client = script.serve_in(&root);
     look(&mut client, &root, 2);
     let first = process::only_child(client.pid());
     process::kill(first);
     let uri = |name: &str| format!("file://{}/{name}.py", root.display());
     client.open(&uri("found"), "python", CODE);
-    client.wait_log("other files are known files=3 waiting=0");
+    client.wait_indexed(3);
     let second = process::only_child(client.pid());
     assert_ne!(first, second);
     // What it hangs at is left out; what comes after is not.
     process::signal(second, "STOP");
     client.open(&uri("lost"), "python", CODE);
-    client.wait_log("cannot be cut into pieces");
+    client.wait_trace("documentNotIndexed", &json!({ "path": "lost.py" }));
     client.open(&uri("after"), "python", CODE);
-    client.wait_log("other files are known files=4 waiting=0");
+    client.wait_indexed(4);
     let third = process::only_child(client.pid());
     // The server is killed: nobody tells the other one.
     process::kill(client.pid());
@@ -235,17 +235,16 @@ fn where_the_process_dies_again_and_again_files_are_read_without_it() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().canonicalize().unwrap();
     let script = script();
-    let mut client = Client::in_project(&script, &root);
+    let mut client = script.serve_in(&root);
     look(&mut client, &root, 1);
     let uri = |name: usize| format!("file://{}/{name}.py", root.display());
     for n in 0..8 {
         process::kill(process::only_child(client.pid()));
         client.open(&uri(n), "python", CODE);
-        client.wait_log(&format!("other files are known files={} waiting=0", n + 2));
+        client.wait_indexed(n + 2);
     }
-    client.wait_log("read without parsing them");
     client.open(&uri(100), "python", CODE);
-    client.wait_log("other files are known files=10 waiting=0");
+    client.wait_indexed(10);
     assert!(process::children(client.pid()).is_empty());
     assert_eq!(client.inline(&format!("file://{}/open.py", root.display()), 0, 1), "y");
     client.quit();
@@ -259,9 +258,9 @@ fn a_server_ends_at_once_though_its_files_are_being_read() {
         fs::write(root.join(format!("{n}.py")), CODE.repeat(300)).unwrap();
     }
     let script = script();
-    let mut client = Client::in_project(&script, &root);
+    let mut client = script.serve_in(&root);
     client.open(&format!("file://{}/open.py", root.display()), "python", "x\n");
-    client.wait_log("walked through the workspace");
+    client.wait_trace("workspaceWalked", &json!({}));
     let answer = client.ask("textDocument/inlineCompletion", inline_params("file:///none", 0, 0));
     assert!(answer["error"].is_null());
     let began = Instant::now();

@@ -165,7 +165,7 @@ fn a_change_of_the_text_supersedes_a_question_but_not_the_work_on_it() {
     let first = client.request("textDocument/inlineCompletion", inline_params(URI, 0, 7));
     client.notify("textDocument/didChange", insertion(URI, 2, 0, 7, "ca"));
     assert_eq!(client.answer(first)["error"]["code"], -32800);
-    client.wait_log("worked on a question");
+    client.wait_trace("completed", &json!({}));
     // The script has nothing for this place: the answer is what is left of the one that was worked on.
     assert_eq!(client.inline(URI, 0, 9), "ll(a, b)");
     client.quit();
@@ -200,7 +200,7 @@ fn the_deadline_is_kept_and_the_work_goes_on_for_the_next_keystroke() {
     assert!(took < Duration::from_millis(450), "the answer took {took:?}");
     let part = answer["result"]["items"][0]["insertText"].as_str().unwrap_or_default();
     assert!(part.len() < whole.len() && whole.starts_with(part), "{part:?}");
-    client.wait_log("worked on a question");
+    client.wait_trace("completed", &json!({}));
     let asked = Instant::now();
     let id = client.request("textDocument/inlineCompletion", inline_params(URI, 0, 8));
     let (answer, at) = client.timed_answer(id);
@@ -234,8 +234,8 @@ fn an_editor_that_refreshes_sees_a_part_early_and_the_rest_when_it_is_there() {
         json!({ "textDocument": { "uri": URI }, "position": { "line": 0, "character": 8 }, "version": 1 })
     );
     assert_eq!(client.inline(URI, 0, 8), whole);
-    client.wait_log("worked on a question");
-    assert_eq!(client.log().matches("worked on a question").count(), 1);
+    client.wait_trace("completed", &json!({}));
+    assert_eq!(client.traced("completed").len(), 1);
     client.quit();
 }
 
@@ -250,15 +250,13 @@ fn where_the_cursor_rests_the_prompt_is_read_before_anyone_asks() {
         let position = json!({ "line": 50, "character": 6 });
         client.notify("taper/cursor", json!({ "textDocument": { "uri": URI }, "position": position }));
         if read {
-            client.wait_log("read the whole window");
+            client.wait_trace("windowPrefilled", &json!({}));
         }
         client.notify("textDocument/didChange", insertion(URI, 2, 50, 6, " "));
         assert_eq!(client.inline(URI, 50, 7), "1");
-        client.wait_log("worked on a question");
-        let log = client.log();
-        let evaluated = log.lines().find_map(|line| line.split(" evaluated=").nth(1)).unwrap();
-        let evaluated: u32 = evaluated.split(' ').next().unwrap().parse().unwrap();
-        assert_eq!(evaluated < 20, read, "{log}");
+        client.wait_trace("completed", &json!({}));
+        let evaluated = client.traced("completed")[0]["evaluated"].as_u64().unwrap();
+        assert_eq!(evaluated < 20, read, "{evaluated}");
         client.quit();
     }
 }
@@ -274,8 +272,8 @@ fn asked_again_at_the_same_place_the_work_is_not_begun_anew() {
     while client.inline(URI, 0, 8) != whole {
         assert!(start.elapsed() < PATIENCE);
     }
-    client.wait_log("worked on a question");
-    assert_eq!(client.log().matches("worked on a question").count(), 1);
+    client.wait_trace("completed", &json!({}));
+    assert_eq!(client.traced("completed").len(), 1);
     client.quit();
 }
 
@@ -287,13 +285,13 @@ fn what_follows_a_suggestion_is_there_when_it_is_accepted() {
         client.open(URI, "python", "total = \n");
         assert_eq!(client.inline(URI, 0, 8), "one");
         if known {
-            client.wait_log("answered ahead");
+            client.wait_trace("prefetched", &json!({}));
         }
         client.notify("textDocument/didChange", insertion(URI, 2, 0, 8, "one"));
         assert_eq!(client.inline(URI, 0, 11), " + two");
         let questions = if known { 1 } else { 2 };
-        client.wait_log_times("worked on a question", questions);
-        assert_eq!(client.log().matches("worked on a question").count(), questions, "{idle}");
+        client.wait_traces("completed", &json!({}), questions);
+        assert_eq!(client.traced("completed").len(), questions, "{idle}");
         client.quit();
     }
 }
@@ -304,10 +302,10 @@ fn full_idle_work_also_knows_the_next_line() {
     let mut client = ready(&script, json!({ "idle-work": "full" }));
     client.open(URI, "python", "a = \n");
     assert_eq!(client.inline(URI, 0, 4), "1");
-    client.wait_log_times("answered ahead", 2);
+    client.wait_traces("prefetched", &json!({}), 2);
     client.notify("textDocument/didChange", insertion(URI, 2, 0, 4, "1\n"));
     assert_eq!(client.inline(URI, 1, 0), "b = 2");
-    assert_eq!(client.log().matches("worked on a question").count(), 1);
+    assert_eq!(client.traced("completed").len(), 1);
     client.quit();
 }
 
@@ -321,14 +319,14 @@ fn the_next_line_is_there_before_enter_is_pressed() {
         client.notify("taper/cursor", json!({ "textDocument": { "uri": URI }, "position": position }));
         if known {
             // And what may stand behind the line.
-            client.wait_log_times("answered ahead", 2);
+            client.wait_traces("prefetched", &json!({}), 2);
         }
         client.notify("textDocument/didChange", insertion(URI, 2, 1, 9, "\n    "));
         assert_eq!(client.inline(URI, 2, 4), "return x");
         if !known {
-            client.wait_log("worked on a question");
+            client.wait_trace("completed", &json!({}));
         }
-        assert_eq!(client.log().contains("worked on a question"), !known, "{}", client.log());
+        assert_eq!(client.traced("completed").is_empty(), known);
         client.quit();
     }
 }
@@ -341,12 +339,12 @@ fn where_all_takes_long_to_read_what_comes_next_is_answered_before_and_again() {
     client.open(URI, "python", &format!("{lines}last = 1\n"));
     let position = json!({ "line": 300, "character": 8 });
     client.notify("taper/cursor", json!({ "textDocument": { "uri": URI }, "position": position }));
-    client.wait_log("read the whole window");
+    client.wait_trace("windowPrefilled", &json!({}));
     // On the next line and behind this one, from a part of the file and from all of it.
-    client.wait_log_times("answered ahead", 4);
-    let log = client.log();
-    let (part, _) = log.split_once("read the whole window").unwrap();
-    assert_eq!(part.matches("answered ahead").count(), 2, "{log}");
+    client.wait_traces("prefetched", &json!({}), 4);
+    let order: Vec<Value> = client.traced_of(&["prefetched", "windowPrefilled"]);
+    let part = order.iter().take_while(|it| it["event"] == "prefetched").count();
+    assert_eq!((part, order.len()), (2, 5), "{order:?}");
     client.quit();
 }
 
@@ -362,14 +360,14 @@ fn work_that_nobody_waits_for_never_delays_a_question() {
     let mut client = ready(&script, json!({ "latency-budget-ms": 1000 }));
     client.open(URI, "python", "slow = \nquick = \n");
     assert_eq!(client.inline(URI, 0, 7), "1");
-    client.wait_log("answers ahead");
+    client.wait_trace("prefetchStarted", &json!({}));
     let asked = Instant::now();
     let id = client.request("textDocument/inlineCompletion", inline_params(URI, 1, 8));
     let (answer, at) = client.timed_answer(id);
     assert_eq!(answer["result"]["items"][0]["insertText"], "2");
     let took = at - asked;
     assert!(took < Duration::from_millis(1150), "the answer took {took:?}");
-    assert!(!client.log().contains("answered ahead"));
+    assert!(client.traced("prefetched").is_empty());
     client.quit();
 }
 
@@ -382,8 +380,8 @@ fn a_long_file_is_answered_in_time_and_read_whole_afterwards() {
     let lines: String = (0..100).map(|n| format!("v{n:03} = {n}\n")).collect();
     client.open(URI, "python", &format!("{lines}last = \n"));
     assert_eq!(client.inline(URI, 100, 7), "1");
-    client.wait_log("read the whole window");
-    assert!(client.log().contains("short=true"), "{}", client.log());
+    client.wait_trace("windowPrefilled", &json!({}));
+    assert_eq!(client.traced("completed")[0]["short"], true);
     client.quit();
 }
 
@@ -399,8 +397,8 @@ fn a_place_that_yields_nothing_is_not_asked_for_again_unless_by_a_person() {
     invoked["context"]["triggerKind"] = json!(1);
     let id = client.request("textDocument/inlineCompletion", invoked);
     client.answer(id);
-    client.wait_log_times("worked on a question", 2);
-    assert_eq!(client.log().matches("worked on a question").count(), 2);
+    client.wait_traces("completed", &json!({}), 2);
+    assert_eq!(client.traced("completed").len(), 2);
     client.quit();
 }
 

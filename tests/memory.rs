@@ -6,9 +6,8 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::client::{Client, insertion};
 use crate::process;
@@ -36,19 +35,16 @@ fn code(seed: usize, bytes: usize) -> String {
     text
 }
 
-/// What the log says when nothing has been done for a while.
-const GIVEN_BACK: &str = "memory that was freed is given back";
-
 /// The memory of the server, in megabytes, when it has nothing to do.
 #[track_caller]
 fn settled(client: &mut Client, limit: u64) -> u64 {
     let mut resident = 0;
     for _ in 0..5 {
-        let before = client.log().matches(GIVEN_BACK).count();
+        let before = client.traced("memoryReleased").len();
         let uri = "file:///elsewhere/a.py";
         client.open(uri, "python", "x = 1\n");
         client.notify("textDocument/didClose", json!({ "textDocument": { "uri": uri } }));
-        client.wait_log_times(GIVEN_BACK, before + 1);
+        client.wait_traces("memoryReleased", &json!({}), before + 1);
         resident = process::resident(client.pid());
         if resident <= limit {
             break;
@@ -66,24 +62,25 @@ fn sixty_files_of_a_large_project_are_edited_in_turn_within_200_megabytes() {
         fs::write(root.join(format!("{}/m{n}.py", n % 8)), code(n, BYTES)).unwrap();
     }
     let script = Script::new().when("x", "y");
-    let mut client = Client::in_project(&script, &root);
+    let mut client = script.serve_in(&root);
     let uri = |n: usize| format!("file://{}/{}/m{n}.py", root.display(), n % 8);
     for n in 0..60 {
         client.open(&uri(n), "python", &code(n, BYTES));
         if n == 0 {
             // However long it takes, it gets on.
             let mut indexes = 0;
-            while !client.log().contains(&format!("other files are known files={FILES} waiting=0")) {
+            let is_whole = |it: &Value| it["files"] == FILES && it["waiting"] == 0;
+            while !client.traced("workspaceIndexed").iter().any(is_whole) {
                 indexes += 1;
-                client.wait_log_times("other files are known", indexes);
+                client.wait_traces("workspaceIndexed", &json!({}), indexes);
             }
         }
-        let indexes = client.log().matches("other files are known").count();
+        let indexes = client.traced("workspaceIndexed").len();
         client.notify("textDocument/didChange", insertion(&uri(n), 2, 0, 0, "x\n"));
         assert_eq!(client.inline(&uri(n), 0, 1), "y");
         // Asked about, the document before it is of use to others.
         if n > 0 {
-            client.wait_log_times("other files are known", indexes + 1);
+            client.wait_traces("workspaceIndexed", &json!({}), indexes + 1);
         }
     }
     let most = process::peak(client.pid());
@@ -97,7 +94,7 @@ fn a_thousand_documents_opened_and_closed_give_their_memory_back() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().canonicalize().unwrap();
     let script = Script::new().when("x", "y");
-    let mut client = Client::in_project(&script, &root);
+    let mut client = script.serve_in(&root);
     let uri = |n: usize| format!("file://{}/m{n}.py", root.display());
     // As long as is parsed as a whole.
     let text = code(1, 23 << 10);

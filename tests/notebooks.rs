@@ -212,16 +212,9 @@ fn typing_in_a_cell_reads_the_cells_before_it_once() {
     ] }] }),
     );
     assert_eq!(client.inline(&x, 0, 6), "lue_001 + 1");
-    client.wait_log_times("worked on a question", 2);
-    let log = client.log();
-    let evaluated: Vec<usize> = log
-        .lines()
-        .filter(|line| line.contains("worked on a question"))
-        .map(|line| {
-            let rest = line.split("evaluated=").nth(1).unwrap();
-            rest.split_whitespace().next().unwrap().parse().unwrap()
-        })
-        .collect();
+    client.wait_traces("completed", &json!({}), 2);
+    let evaluated: Vec<u64> =
+        client.traced("completed").iter().map(|it| it["evaluated"].as_u64().unwrap()).collect();
     assert!(evaluated[0] > 800 && evaluated[1] < 60, "{evaluated:?}");
     client.quit();
 }

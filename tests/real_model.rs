@@ -173,17 +173,17 @@ fn the_other_files_of_the_workspace_are_known() {
         client.open(&uri(document), "python", &text.to_string());
         client.notify("taper/cursor", inline_params(&uri(document), 3, 22));
         rested += 1;
-        client.wait_log_times("read the whole window", rested);
+        client.wait_traces("windowPrefilled", &json!({}), rested);
         ask(client, &uri(document), &text, text.len_bytes() - 1).0
     };
     client.open(&uri("empty.py"), "python", "");
-    client.wait_log("other files are known files=2 waiting=0");
+    client.wait_indexed(2);
     let suggestion = suggested(&mut client, "main.py");
     assert!(suggestion.starts_with("parcel("), "{suggestion:?}");
 
     // Renamed in the editor, and not saved.
     client.open(&uri("shapes.py"), "python", &shapes.replace("parcel", "luggage"));
-    client.wait_log_times("other files are known files=3 waiting=0", 2);
+    client.wait_traces("workspaceIndexed", &json!({ "files": 3, "waiting": 0 }), 2);
     let suggestion = suggested(&mut client, "second.py");
     assert!(suggestion.starts_with("luggage("), "{suggestion:?}");
     client.quit();

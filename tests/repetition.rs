@@ -1,6 +1,7 @@
 //! Repetitions in the texts of `tests/fixtures/hostile`, whose README explains them: `⟦3×ab⟧` is `ababab`, `⟦3^ab⟧` is
 //! `ab ab  ab`.
 //! It knows nothing of who reads them: the tests of the grammars do, and those of the server.
+#![expect(clippy::expect_used, reason = "a test may")]
 
 /// The text without repetition marks.
 pub(crate) fn expanded(text: &str) -> String {

@@ -113,17 +113,17 @@ fn secrets_of_other_files_reach_no_prompt_log_or_explanation() {
         let mut project = Project::start_to_see(line, &files, json!({}));
         let call = format!("{calls}(parcel, scale, password)");
         project.open("open.py", &format!("{call}\n"));
-        project.client.wait_log("other files are known files=2 waiting=0");
+        project.client.wait_indexed(2);
         project.open(
             "other.py",
             &code("ship_a_crate", "connect(\"postgres://scale:hunter2inaneditor@parcel/weigh\")"),
         );
-        project.client.wait_log("other files are known files=3 waiting=0");
+        project.client.wait_indexed(3);
         // Whatever the editor calls its language.
         project.open(".env", &code("weigh_it", "parcel = 'hunter2env'"));
         project.open("server.key", &code("weigh_it", "parcel = 'hunter2key'"));
         project.open("more.py", "x = 1\n");
-        project.client.wait_log("other files are known files=4 waiting=0");
+        project.client.wait_indexed(4);
         assert_eq!(project.typing("open.py", u32::try_from(call.len()).unwrap()), "seen");
         let told = project.explained().to_string();
         assert!(SECRETS.iter().all(|secret| !told.contains(secret)), "{told}");
@@ -156,7 +156,7 @@ fn a_project_adds_to_the_excluded_files_and_cannot_lift_them() {
     ];
     let mut project = Project::start(&files, json!({}));
     project.open("open.py", "weigh_a_parcel(parcel, scale, 'x')\n");
-    project.client.wait_log("other files are known files=2 waiting=0");
+    project.client.wait_indexed(2);
     assert_eq!(project.typing("open.py", 34), "seen");
     project.open(".env", "x = \n");
     project.open("listed.py", "x = \n");
@@ -182,7 +182,7 @@ fn a_link_to_a_file_of_secrets_is_one() {
     std::os::unix::fs::symlink(project.root.join(".env"), project.root.join("notes.py")).unwrap();
     project.open("notes.py", &code("weigh_it", "parcel = 'hunter2link'"));
     project.open("open.py", "weigh_a_parcel(parcel, scale, 'x')\n");
-    project.client.wait_log("other files are known files=2 waiting=0");
+    project.client.wait_indexed(2);
     assert_eq!(project.typing("open.py", 34), "seen");
     assert_eq!(project.typing("notes.py", 3), "");
     project.end();

@@ -137,7 +137,7 @@ fn in_a_project_behind_a_link_other_files_are_known_and_a_file_is_no_other_to_it
         client.wait_ready();
         let uri = at(&format!("{opened}/src/a.py"));
         client.open(&uri, "python", "first_name = \nlast_name = 1\n");
-        client.wait_log("other files are known");
+        client.wait_trace("workspaceIndexed", &json!({}));
         let mut params = crate::client::inline_params(&uri, 0, 13);
         params["context"]["triggerKind"] = json!(1);
         let answer = client.ask("textDocument/inlineCompletion", params);
@@ -172,8 +172,8 @@ fn a_folder_that_joins_later_is_read_and_a_file_outside_of_all_does_no_harm() {
         json!({ "event": { "added": folders(&["link"]), "removed": folders(&["never"]) } }),
     );
     // The document is open already: it belongs to the folder from now on.
-    client.wait_log("walked through the workspace");
-    client.wait_log("waiting=0");
+    client.wait_trace("workspaceWalked", &json!({}));
+    client.wait_trace("workspaceIndexed", &json!({ "waiting": 0 }));
     let start = std::time::Instant::now();
     let mut version = 1;
     // The index is there once the session has been told of it; each time the text is another, so that nothing is remembered.

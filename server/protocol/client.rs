@@ -14,6 +14,7 @@ use thiserror::Error;
 use tower_lsp::ls_types::notification::Notification;
 
 use crate::protocol::messages::{self, Refresh};
+use crate::protocol::trace::TaperTrace;
 use crate::text::Position;
 
 /// How long the server may take to say hello and to say goodbye.
@@ -85,14 +86,17 @@ pub enum Said {
     Ready,
     /// A message for the user.
     Problem(String),
-    /// A line on stderr.
-    Log(String),
+    /// The model's work for a request came to an end.
+    Completed {
+        /// Tokens that it read.
+        evaluated: u64,
+        /// Tokens that it generated.
+        decoded: u64,
+    },
 }
 
-enum Incoming {
-    Message(Value, Instant),
-    Log(String),
-}
+/// A message, and when it was read.
+type Incoming = (Value, Instant);
 
 /// A running server, spoken to as VS Code does: UTF-16 columns, incremental changes. Dropped, it is ended.
 pub struct Client {
@@ -122,18 +126,15 @@ impl Client {
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
             .spawn()
             .map_err(start)?;
         let stdin = child.stdin.take();
         let (sender, incoming) = unbounded();
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let stdout = child.stdout.take();
         // From here on, dropping it ends the process.
         let mut client = Self { child, stdin, incoming, next_id: 0 };
-        if let (Some(stdout), Some(stderr)) = (stdout, stderr) {
-            let log = sender.clone();
+        if let Some(stdout) = stdout {
             thread::Builder::new().spawn(move || listen(stdout, &sender)).map_err(start)?;
-            thread::Builder::new().spawn(move || follow(stderr, &log)).map_err(start)?;
         }
         let milliseconds = u64::try_from(budget.as_millis()).unwrap_or(u64::MAX);
         let id = client.request(
@@ -143,7 +144,7 @@ impl Client {
                 "workspaceFolders": folders.iter().map(|it| json!({ "uri": uri(it, "") })).collect::<Vec<_>>(),
                 "capabilities": {
                     "textDocument": { "inlineCompletion": {} },
-                    "experimental": { "taper": { "refresh": refreshes } },
+                    "experimental": { "taper": { "refresh": refreshes, "trace": true } },
                 },
                 "initializationOptions": {
                     "latency-budget-ms": milliseconds,
@@ -158,18 +159,17 @@ impl Client {
         Ok(client)
     }
 
-    /// Waits until the model is loaded; lines of the log go to `log`.
+    /// Waits until the model is loaded.
     ///
     /// # Errors
     /// It cannot be loaded, or not within `patience`.
-    pub fn wait_ready(&mut self, patience: Duration, mut log: impl FnMut(&str)) -> Result<(), ClientError> {
+    pub fn wait_ready(&mut self, patience: Duration) -> Result<(), ClientError> {
         let end = Instant::now() + patience;
         loop {
             match self.hear(end)? {
                 Some(Said::Ready) => return Ok(()),
                 Some(Said::Problem(message)) => return Err(ClientError::Problem(message)),
-                Some(Said::Log(line)) => log(&line),
-                Some(Said::Answer { .. } | Said::Grown { .. }) => {}
+                Some(Said::Answer { .. } | Said::Grown { .. } | Said::Completed { .. }) => {}
                 None => return Err(ClientError::Silent { what: "load the model", patience }),
             }
         }
@@ -247,8 +247,7 @@ impl Client {
     pub fn hear(&mut self, end: Instant) -> Result<Option<Said>, ClientError> {
         loop {
             match self.incoming.recv_deadline(end) {
-                Ok(Incoming::Log(line)) => return Ok(Some(Said::Log(line))),
-                Ok(Incoming::Message(message, at)) => {
+                Ok((message, at)) => {
                     if let Some(said) = self.understood(&message, at)? {
                         return Ok(Some(said));
                     }
@@ -287,9 +286,15 @@ impl Client {
             ("", id) => {
                 Ok(id.and_then(Value::as_i64).map(|id| Said::Answer { id, at, outcome: outcome(message) }))
             }
-            ("window/logMessage", None) if text("/params/message").ends_with("is ready") => {
-                Ok(Some(Said::Ready))
-            }
+            (TaperTrace::METHOD, None) => Ok(match text("/params/event") {
+                "modelLoaded" => Some(Said::Ready),
+                "completed" => {
+                    let number = |name| message.pointer(name).and_then(Value::as_u64).unwrap_or_default();
+                    let (evaluated, decoded) = (number("/params/evaluated"), number("/params/decoded"));
+                    Some(Said::Completed { evaluated, decoded })
+                }
+                _ => None,
+            }),
             (Refresh::METHOD, None) => Ok(Some(Said::Grown {
                 uri: text("/params/textDocument/uri").to_owned(),
                 version: message.pointer("/params/version").and_then(Value::as_i64).unwrap_or_default(),
@@ -381,15 +386,7 @@ fn outcome(message: &Value) -> Outcome {
 fn listen(stdout: impl Read, sender: &Sender<Incoming>) {
     let mut stdout = BufReader::new(stdout);
     while let Some(message) = message(&mut stdout) {
-        if sender.send(Incoming::Message(message, Instant::now())).is_err() {
-            return;
-        }
-    }
-}
-
-fn follow(stderr: impl Read, sender: &Sender<Incoming>) {
-    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-        if sender.send(Incoming::Log(line)).is_err() {
+        if sender.send((message, Instant::now())).is_err() {
             return;
         }
     }

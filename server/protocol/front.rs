@@ -241,6 +241,8 @@ pub(crate) struct Ready {
     pub(crate) progress: AtomicBool,
     /// Whether it shows the state of the server.
     pub(crate) status: AtomicBool,
+    /// Whether it follows the steps of the work.
+    pub(crate) trace: AtomicBool,
     /// Whether it runs a suggestion's command when that is taken.
     pub(crate) accepted: AtomicBool,
 }
@@ -281,6 +283,7 @@ impl Front {
         let greeting = Greeting::read(params);
         self.ready.progress.store(greeting.progress, Ordering::Release);
         self.ready.status.store(greeting.status, Ordering::Release);
+        self.ready.trace.store(greeting.trace, Ordering::Release);
         self.ready.accepted.store(greeting.accepted, Ordering::Release);
         let settings = self.options.begin(greeting.options.clone(), std::mem::take(&mut self.problems));
         let result = messages::capabilities(&greeting);

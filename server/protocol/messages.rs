@@ -50,6 +50,8 @@ pub(crate) struct Greeting {
     pub(crate) status: bool,
     /// Whether it asks again when more is known than was answered.
     pub(crate) refresh: bool,
+    /// Whether it follows the steps of the work.
+    pub(crate) trace: bool,
     /// Whether it runs a suggestion's command when that is taken, and wants to have it counted.
     pub(crate) accepted: bool,
     /// Whether it synchronizes notebooks.
@@ -90,6 +92,7 @@ impl Greeting {
             configuration: flag("workspace/configuration"),
             status: flag("experimental/taper/status"),
             refresh: flag("experimental/taper/refresh"),
+            trace: flag("experimental/taper/trace"),
             accepted: flag("experimental/taper/accepted"),
             notebooks: params.pointer("/capabilities/notebookDocument").is_some_and(Value::is_object),
             folders: Folders::new(roots),

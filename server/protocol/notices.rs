@@ -17,6 +17,7 @@ use tower_lsp::ls_types::{
 use crate::protocol::front::Ready;
 use crate::protocol::messages::{self, Refresh};
 use crate::protocol::status::{News, Status, TaperStatus};
+use crate::protocol::trace::{self, TaperTrace};
 use crate::session::{Loading, Notice};
 
 /// How long the editor may take to agree to progress before it is told without.
@@ -26,6 +27,7 @@ const CREATE: Duration = Duration::from_secs(3);
 pub(crate) async fn tell(client: Client, mut news: UnboundedReceiver<News>, ready: Arc<Ready>) {
     ready.initialized.notified().await;
     let shows_status = ready.status.load(Ordering::Acquire);
+    let is_followed = ready.trace.load(Ordering::Acquire);
     let mut status = Status::default();
     let mut bar = Bar { client, shown: None, begun: 0, refused: !ready.progress.load(Ordering::Acquire) };
     loop {
@@ -52,6 +54,11 @@ pub(crate) async fn tell(client: Client, mut news: UnboundedReceiver<News>, read
             }
             News::Session(Notice::Grown(place)) => {
                 bar.client.send_notification::<Refresh>(messages::grown(&place)).await;
+            }
+            News::Session(Notice::Trace(event)) => {
+                if is_followed {
+                    bar.client.send_notification::<TaperTrace>(trace::params(&event)).await;
+                }
             }
             News::Session(Notice::Paused(_)) | News::Enabled(_) | News::Asked | News::Answered => {}
         }

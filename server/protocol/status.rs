@@ -80,7 +80,7 @@ impl Status {
             News::Session(Notice::Loaded(about)) => self.phase = Phase::Ready(about.clone()),
             News::Session(Notice::Failed(problem)) => self.phase = Phase::Failed(problem.clone()),
             News::Session(Notice::Paused(pauses)) => self.pauses = pauses.clone(),
-            News::Session(Notice::Problem(_) | Notice::Grown(_)) => {}
+            News::Session(Notice::Problem(_) | Notice::Grown(_) | Notice::Trace(_)) => {}
             News::Enabled(enabled) => self.enabled = *enabled,
             News::Asked => {
                 self.open += 1;

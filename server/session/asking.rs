@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use taper_grammars::Blocks;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::session::completer::Job;
 use crate::session::document::Document;
@@ -33,7 +33,7 @@ impl State {
         // Typing gets no candidates to be ranked.
         let open = if trigger == Trigger::Invoked { self.others(uri) } else { Vec::new() };
         let Some((document, _)) = self.documents.get_mut(uri) else {
-            warn!(uri, "a question about a document that is not open");
+            self.unknown(uri, "a question");
             return None;
         };
         document.used = self.moment;

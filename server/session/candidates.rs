@@ -10,6 +10,7 @@ use tracing::debug;
 use crate::session::Event;
 use crate::session::completer::{Completer, Resident, guarded};
 use crate::session::follow::{Newest, flow};
+use crate::session::trace::TraceEvent;
 use crate::suggest::{Idle, Suggestion, Trigger, Work, candidates};
 
 impl Completer {
@@ -48,7 +49,7 @@ impl Completer {
             snapshot: Box::new(snapshot.clone()),
             suggestion: first.clone(),
         });
-        debug!("looks for other candidates");
+        self.trace(TraceEvent::AlternativesStarted);
         let frugal = snapshot.options.idle == Idle::Off;
         let mut broken = false;
         let found = guarded(resident, |Resident { engine, profile }| {
@@ -71,8 +72,7 @@ impl Completer {
                     let (question, first, others) = (question.clone(), first.clone(), others(&found));
                     let _ = self.events.send(Event::Widened { question, first, others });
                 }
-                // What the log says is known by then.
-                debug!(count, broken, "looked for other candidates");
+                self.trace(TraceEvent::AlternativesFinished { count, interrupted: broken });
             }
             // The first is an answer; the next question tells, if it fails as well.
             Err(failure) => debug!(?failure, "the engine failed while it looked for other candidates"),

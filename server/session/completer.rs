@@ -15,6 +15,7 @@ use crate::prompt::template::Profile;
 use crate::session::follow::{Following, Idling, Newest, flow};
 use crate::session::mailbox::Mailbox;
 use crate::session::reply::Question;
+use crate::session::trace::{TraceEvent, WorkSummary};
 use crate::session::{Event, Notice};
 use crate::suggest::ahead::{Answered, Depth, Read};
 use crate::suggest::{Idle, Snapshot, Suggestion, Time, Work, ahead, reuse, suggest_within};
@@ -176,12 +177,13 @@ impl Completer {
             Ok((suggestion, work)) => {
                 // Before the answer leaves: who asks how it came about has seen it.
                 self.worked(&question, suggestion.as_ref(), &work);
-                let said = || log(&work, ended_early, follower.is_some(), "worked on a question");
+                let summary = WorkSummary::new(&work, ended_early);
+                log(&work, ended_early, follower.is_some(), "worked on a question");
                 if ended_early {
                     question.sketch(suggestion);
                     question.expire();
                     self.finished(&question, None, false);
-                    said();
+                    self.trace(TraceEvent::Completed(summary));
                     return follower.map(Job::Ask);
                 }
                 let suggestion = self.look_further(resident, &newest, suggestion, &work);
@@ -192,10 +194,13 @@ impl Completer {
                 };
                 let looked = work.prompt_tokens > 0 && !work.search_ended;
                 let barren = suggestion.is_none() && looked && (!work.short || is_final());
-                // First told, so that the next keystroke finds it; then logged: who reads of it can count on that.
+                // Kept before the answer leaves, so that the next keystroke finds it.
                 self.finished(&question, suggestion.clone(), barren);
-                said();
                 question.answer(suggestion.clone());
+                self.trace(TraceEvent::Completed(summary));
+                if Arc::ptr_eq(&newest.question, &question) {
+                    return behind(question, suggestion);
+                }
                 self.answered(newest, suggestion)
             }
             Err(failure) => {
@@ -217,11 +222,10 @@ impl Completer {
         if rest.is_none() && !typed.is_empty() {
             return Some(Job::Ask(question));
         }
-        let goes_on = question.snapshot.options.idle != Idle::Off && !question.is_cancelled();
         question.sketch(rest.clone());
         question.answer(rest.clone());
         self.finished(&question, None, false);
-        goes_on.then(|| Job::Ahead(question, rest.into()))
+        behind(question, rest)
     }
 
     /// Works for the questions that will come, until one does or nothing is left to do. What is to be done next, if
@@ -238,7 +242,7 @@ impl Completer {
             });
             match read {
                 Some(Read::Already | Read::Part) => {}
-                Some(Read::Whole) => debug!("read the whole window"),
+                Some(Read::Whole) => self.trace(TraceEvent::WindowPrefilled),
                 Some(Read::Interrupted) | None => return None,
             }
             if snapshot.selected.is_none() {
@@ -280,7 +284,7 @@ impl Completer {
             if self.foreseen.iter().any(known) {
                 continue;
             }
-            debug!("answers ahead");
+            self.trace(TraceEvent::PrefetchStarted);
             let foresight = self.foresee(resident, idling, place, depth);
             if !matches!(foresight, Foresight::Done) {
                 return foresight;
@@ -341,6 +345,7 @@ impl Completer {
             let _ = self.events.send(Event::Foreseen { uri, snapshot, suggestion });
         }
         log(&work, ended_early, asked, "answered ahead");
+        self.trace(TraceEvent::Prefetched(WorkSummary::new(&work, ended_early)));
         if asked {
             return Foresight::Asked(self.answered(newest, suggestion));
         }
@@ -396,9 +401,19 @@ impl Completer {
         ));
     }
 
+    pub(super) fn trace(&self, event: TraceEvent) {
+        let _ = self.events.send(Event::Noticed(Notice::Trace(event)));
+    }
+
     fn notice(&self, message: String) {
         let _ = self.events.send(Event::Noticed(Notice::Problem(message)));
     }
+}
+
+/// What is to be done behind a question that was answered so.
+fn behind(question: Arc<Question>, suggestion: Option<Suggestion>) -> Option<Job> {
+    let goes_on = question.snapshot.options.idle != Idle::Off && !question.is_cancelled();
+    goes_on.then(|| Job::Ahead(question, suggestion.into()))
 }
 
 /// What became of work ahead.

@@ -11,6 +11,7 @@ use taper_engine::About;
 
 use super::{
     Change, Explanations, Loading, Location, NotebookChange, Opening, Pauses, Question, Reply, Scope,
+    TraceEvent,
 };
 use crate::config::Settings;
 use crate::context::Index;
@@ -169,6 +170,8 @@ pub enum Notice {
     Paused(Pauses),
     /// More is known of what was asked here than was answered.
     Grown(Grown),
+    /// A step of the work, for programs that follow it.
+    Trace(TraceEvent),
     /// Something went wrong; the message names it and the remedy. Shown once.
     Problem(String),
 }

@@ -131,7 +131,11 @@ impl Stage {
                 let orders = to_do.take().unwrap();
                 Ok(Box::new(Puppet { tokens: Tokens::bytes_only(), about, orders, doing: does.clone() }))
             }),
-            notices: Box::new(move |it| drop(notice.send(it))),
+            notices: Box::new(move |it| {
+                if !matches!(it, Notice::Trace(_)) {
+                    notice.send(it).ok();
+                }
+            }),
         })
         .unwrap();
         let stage = Self { session, orders, doing, notices, cursor: 4, version: 1 };

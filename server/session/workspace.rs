@@ -14,10 +14,11 @@ use std::{io, mem};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 use taper_engine::background;
 use taper_grammars::Language;
-use tracing::{debug, error};
+use tracing::error;
 
 use super::crawler::{Crawler, Crawling};
-use super::{Event, Supervisor};
+use super::trace::TraceEvent;
+use super::{Event, Notice, Supervisor};
 use crate::context::Index;
 use crate::context::crawl::{Found, Limits};
 use crate::context::excluded_files::ExcludedFiles;
@@ -281,7 +282,7 @@ impl Cutter {
         match self.after {
             After::Release if now >= self.worked + SETTLED => {
                 background::release_memory();
-                debug!("memory that was freed is given back");
+                self.trace(TraceEvent::MemoryReleased);
                 self.after = After::Rest;
             }
             After::Rest if now >= self.worked + RESTS => {
@@ -364,6 +365,9 @@ impl Cutter {
         let file = (text.len_bytes() as u64 <= Limits::USUAL.file_bytes)
             .then(|| self.crawler.cut_text(&at.path, language, &text.to_string()))
             .flatten();
+        if file.is_none() {
+            self.trace(TraceEvent::DocumentNotIndexed { path: at.path.clone() });
+        }
         self.changed.insert(at.root.clone());
         self.files.insert(at, Cut { as_found: None, file: file.map(Arc::new) });
     }
@@ -374,7 +378,7 @@ impl Cutter {
         self.walked.insert(root.clone(), Walked { at: Instant::now(), near });
         let Some(mut found) = found else { return };
         found.retain(|it| self.excluded.excludes(Path::new(&it.path)).is_none());
-        debug!(files = found.len(), "walked through the workspace");
+        self.trace(TraceEvent::WorkspaceWalked { files: found.len() });
         let at = |it: &Found| Location { root: Some(root.clone()), path: it.path.clone() };
         let mut still: HashMap<Location, Cut> = HashMap::new();
         self.waiting.retain(|(other, _)| *other != root);
@@ -406,6 +410,10 @@ impl Cutter {
         self.files.insert(at, Cut { as_found: Some((found.bytes, found.modified)), file });
     }
 
+    fn trace(&self, event: TraceEvent) {
+        let _ = self.events.send(Event::Noticed(Notice::Trace(event)));
+    }
+
     /// Makes the indexes anew that are no longer true.
     fn publish(&mut self) {
         for root in mem::take(&mut self.changed) {
@@ -417,7 +425,7 @@ impl Cutter {
             let (files, waiting) = (index.files().len(), self.waiting.len());
             // An error means that the session has ended, and so will this thread.
             let _ = self.events.send(Event::Indexed { root, index });
-            debug!(files, waiting, "other files are known");
+            self.trace(TraceEvent::WorkspaceIndexed { files, waiting });
         }
     }
 }

@@ -121,7 +121,7 @@ pub fn run(args: &Args) -> Result<()> {
     folders.sort_unstable();
     folders.dedup();
     let mut client = Client::start(&program, &arguments(&args.model), budget, !plain, eagerness, &folders)?;
-    client.wait_ready(LOAD, pass_on)?;
+    client.wait_ready(LOAD)?;
     let mut typing = Typing {
         client,
         folder,
@@ -129,7 +129,6 @@ pub fn run(args: &Args) -> Result<()> {
         plain,
         keystrokes: Vec::new(),
         open: HashMap::new(),
-        work_was_logged: false,
         memory: Memory::default(),
     };
     typing.memory.look(typing.client.pid());
@@ -151,7 +150,7 @@ pub fn run(args: &Args) -> Result<()> {
     typing.drain()?;
     let peak = memory(typing.client.pid(), "VmHWM:");
     typing.memory.look(typing.client.pid());
-    let Typing { client, keystrokes, work_was_logged, memory, .. } = typing;
+    let Typing { client, keystrokes, memory, .. } = typing;
     client.quit()?;
 
     let mut out = io::stdout().lock();
@@ -161,7 +160,6 @@ pub fn run(args: &Args) -> Result<()> {
         budget,
         peak,
         resident: if args.minutes.is_some() { &memory.resident } else { &[] },
-        work_was_logged,
         keystrokes: &keystrokes,
     };
     report::table(&session, &mut out).context("cannot print")?;
@@ -179,9 +177,7 @@ pub fn run(args: &Args) -> Result<()> {
 /// What the server is started with.
 fn arguments(model: &ModelArgs) -> Vec<String> {
     let ModelArgs { model, device, kernel, threads, context, offline, engine } = model;
-    // The log says how much work a question was.
-    let mut arguments: Vec<String> =
-        ["serve", "--stdio", "--log", "warn,taper=debug"].map(str::to_owned).to_vec();
+    let mut arguments: Vec<String> = ["serve", "--stdio", "--log", "warn"].map(str::to_owned).to_vec();
     let options = [
         ("--model", model.clone()),
         ("--device", device.clone()),
@@ -201,12 +197,10 @@ fn arguments(model: &ModelArgs) -> Vec<String> {
     arguments
 }
 
-/// Passes warnings and worse of the server's log on.
-#[expect(clippy::print_stderr, reason = "it is stderr that is passed on")]
-fn pass_on(line: &str) {
-    if !line.contains(" DEBUG ") && !line.contains(" INFO ") {
-        eprintln!("{line}");
-    }
+/// Shows what the server tells the user.
+#[expect(clippy::print_stderr, reason = "stdout is the table's")]
+fn warn(message: &str) {
+    eprintln!("taper says: {message}");
 }
 
 /// Memory of a process in bytes, where the system says so: `VmRSS:` what it has, `VmHWM:` the most it has had.
@@ -247,12 +241,6 @@ impl Memory {
     }
 }
 
-/// A number of a line in the server's log: `name=12`.
-fn logged(line: &str, name: &str) -> Option<u64> {
-    let behind = line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='))?;
-    behind.parse().ok()
-}
-
 /// The text that the fingers have still to type in this line.
 fn rest_of_line(keys: &[Key]) -> String {
     keys.iter().map(|key| key.text.as_str()).take_while(|key| !typist::breaks(key)).collect()
@@ -279,7 +267,6 @@ struct Typing {
     keystrokes: Vec<Keystroke>,
     /// Questions without an answer, as places in `keystrokes`; and when they were asked.
     open: HashMap<i64, (usize, Instant)>,
-    work_was_logged: bool,
     memory: Memory,
 }
 
@@ -372,8 +359,8 @@ impl Typing {
                         waiting.id = Some(self.client.ask(its, place)?);
                     }
                 }
-                Some(Said::Log(line)) => self.log(&line),
-                Some(Said::Problem(message)) => pass_on(&format!("taper says: {message}")),
+                Some(Said::Completed { evaluated, decoded }) => self.count_work(evaluated, decoded),
+                Some(Said::Problem(message)) => warn(&message),
                 Some(Said::Ready) => {}
             }
         }
@@ -385,7 +372,7 @@ impl Typing {
         while !self.open.is_empty() {
             match self.client.hear(end)? {
                 Some(Said::Answer { id, at, outcome }) => self.note(id, at, &outcome),
-                Some(Said::Log(line)) => self.log(&line),
+                Some(Said::Completed { evaluated, decoded }) => self.count_work(evaluated, decoded),
                 Some(_) => {}
                 None => break,
             }
@@ -405,16 +392,12 @@ impl Typing {
         };
     }
 
-    /// Counts the work that the log tells of for the newest key: it may have been asked for by the one before.
-    fn log(&mut self, line: &str) {
-        if line.contains("worked on a question") {
-            self.work_was_logged = true;
-            if let Some(keystroke) = self.keystrokes.last_mut() {
-                keystroke.evaluated += logged(line, "evaluated").unwrap_or(0);
-                keystroke.decoded += logged(line, "decoded").unwrap_or(0);
-            }
+    /// Counts work for the newest key: it may have been asked for by the one before.
+    fn count_work(&mut self, evaluated: u64, decoded: u64) {
+        if let Some(keystroke) = self.keystrokes.last_mut() {
+            keystroke.evaluated += evaluated;
+            keystroke.decoded += decoded;
         }
-        pass_on(line);
     }
 }
 
@@ -438,14 +421,5 @@ mod tests {
             (0..5).for_each(|_| memory.look_if_due(pid));
             assert_eq!((memory.minutes(), memory.resident.len()), (2, 3));
         }
-    }
-
-    #[test]
-    fn numbers_in_the_log() {
-        let line =
-            "2026 DEBUG taper::session: worked on a question prompt_tokens=9 evaluated=12 decoded=3 x=\"a\"";
-        assert_eq!(logged(line, "evaluated"), Some(12));
-        assert_eq!(logged(line, "tokens"), None);
-        assert_eq!(logged(line, "x"), None);
     }
 }

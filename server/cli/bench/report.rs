@@ -61,13 +61,12 @@ pub(super) struct Session<'a> {
     pub(super) peak: Option<u64>,
     /// Memory that it had at the beginning, after each minute, and at the end; empty if nobody asked.
     pub(super) resident: &'a [Option<u64>],
-    pub(super) work_was_logged: bool,
     pub(super) keystrokes: &'a [Keystroke],
 }
 
 /// Prints the table.
 pub(super) fn table(session: &Session<'_>, out: &mut impl Write) -> io::Result<()> {
-    let Session { tasks, expected, budget, peak, resident, work_was_logged, keystrokes } = session;
+    let Session { tasks, expected, budget, peak, resident, keystrokes } = session;
     let mut say = |what: &str, text: String| writeln!(out, "{what:<19} {text}");
     let requests = keystrokes.len();
     let count =
@@ -116,23 +115,21 @@ pub(super) fn table(session: &Session<'_>, out: &mut impl Write) -> io::Result<(
     say("- with text", waits(&text))?;
     let saved = keystrokes.iter().map(|it| it.saved).sum();
     say("characters saved", format!("{saved} of {expected} ({:.1} %)", share(saved, *expected)))?;
-    let work = if *work_was_logged {
-        let evaluated = quantiles(keystrokes.iter().map(|it| it.evaluated as f64));
-        let all: u64 = keystrokes.iter().map(|it| it.evaluated).sum();
-        let decoded: u64 = keystrokes.iter().map(|it| it.decoded).sum();
-        let mean = |number: u64| number as f64 / requests.max(1) as f64;
-        let at = |share: f64| evaluated.at(share).unwrap_or(0.0);
+    let evaluated = quantiles(keystrokes.iter().map(|it| it.evaluated as f64));
+    let at = |share: f64| evaluated.at(share).unwrap_or(0.0);
+    let mean = |which: fn(&Keystroke) -> u64| {
+        keystrokes.iter().map(which).sum::<u64>() as f64 / requests.max(1) as f64
+    };
+    say(
+        "tokens per key",
         format!(
             "prompt p50 {:.0}, p95 {:.0}, mean {:.1}; decoded mean {:.1}",
             at(0.5),
             at(0.95),
-            mean(all),
-            mean(decoded)
-        )
-    } else {
-        "not measured".to_owned()
-    };
-    say("tokens per key", work)?;
+            mean(|it| it.evaluated),
+            mean(|it| it.decoded)
+        ),
+    )?;
     let megabytes =
         |bytes: &Option<u64>| bytes.map_or("not measured".to_owned(), |it| format!("{} MB", it / 1_000_000));
     say("peak memory", megabytes(peak))?;
