@@ -14,6 +14,7 @@ pub mod ahead;
 pub mod candidates;
 pub mod confidence;
 pub mod eagerness;
+mod fallback;
 pub mod fate;
 pub mod names;
 pub mod place;
@@ -28,7 +29,6 @@ mod chatter;
 mod check;
 mod depth;
 mod enclosure;
-mod rivals;
 mod rules;
 mod tokens;
 
@@ -42,10 +42,10 @@ use crate::syntax::Syntax;
 use crate::text::{Edit, Rope};
 use eagerness::{Bar, Eagerness};
 use enclosure::Enclosure;
+use fallback::{Alternative, Outcome};
 use names::OpenFile;
 use place::Place;
 use plan::Chosen;
-use rivals::{Found, Search};
 use rules::{Ended, Rules};
 
 /// Bytes before and after the cursor that the rules look at: the statement, its block, and what would be said again.
@@ -200,38 +200,21 @@ pub struct Work {
     pub pieces: Vec<Piece>,
     /// Each step from `raw` to what is shown that took something away, in order.
     pub cuts: Vec<Cut>,
-    /// Tokens decoded beside these, in search of a better line.
+    /// Tokens decoded beside these, in search of an alternative.
     pub searched: usize,
     /// Whether that was ended before its end.
     pub search_ended: bool,
-    /// What greedy decoding says, where something better is shown.
+    /// The greedy answer, where nothing of it can be shown and an alternative is.
     pub passed_over: Option<PassedOver>,
 }
 
-/// What greedy decoding says where something better is shown.
+/// The greedy answer where an alternative is shown.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PassedOver {
-    /// What would have been shown of it, if anything.
-    pub suggestion: Option<Suggestion>,
     /// The text.
     pub raw: String,
     /// Its tokens.
     pub pieces: Vec<Piece>,
-}
-
-/// How long an answer may take; `None`: as long as it does.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Time {
-    /// A shorter window is read where the best would leave no time for an answer.
-    pub to_read: Option<Duration>,
-    /// A better line than the greedy one is looked for where that can be done in time.
-    pub to_answer: Option<Duration>,
-}
-
-impl From<Duration> for Time {
-    fn from(time: Duration) -> Self {
-        Self { to_read: Some(time), to_answer: Some(time) }
-    }
 }
 
 /// One step from the raw answer to what is shown.
@@ -253,8 +236,8 @@ pub struct Progress<'a> {
     pub draft: Option<&'a Suggestion>,
     /// What was to be done before there is a text.
     pub reading: Reading,
-    /// Whether the model has ended, so that `draft` is an answer, and a better one is looked for: `Break` ends that and
-    /// nothing else.
+    /// Whether the model has ended, nothing of its answer can be shown, and an alternative is looked for: `Break` ends that
+    /// and nothing else.
     pub settled: bool,
 }
 
@@ -280,24 +263,24 @@ pub fn suggest(
     engine: &mut dyn Engine,
     watch: &mut dyn FnMut(&Progress<'_>) -> ControlFlow<()>,
 ) -> Result<(Option<Suggestion>, Work), EngineError> {
-    suggest_within(Time::default(), snapshot, profile, engine, watch)
+    suggest_within(None, snapshot, profile, engine, watch)
 }
 
-/// [`suggest`] for a question that is to be answered in `time`: the engine goes on with a prompt that it has read where there
-/// is one, and where it could not read the whole window in time, it reads a shorter one. The end of the time itself is
+/// [`suggest`] where reading the prompt may take `time_to_read`: the engine continues a prompt that it has read where there is
+/// one, and where it could not read the whole window in that time, it reads a shorter one. The end of the time itself is
 /// `watch`'s business.
 ///
 /// # Errors
 /// The engine failed; see [`Engine::generate`].
 pub fn suggest_within(
-    time: Time,
+    time_to_read: Option<Duration>,
     snapshot: &Snapshot,
     profile: &Profile,
     engine: &mut dyn Engine,
     watch: &mut dyn FnMut(&Progress<'_>) -> ControlFlow<()>,
 ) -> Result<(Option<Suggestion>, Work), EngineError> {
     if let Some(selected) = &snapshot.selected {
-        return extend_selected(time, snapshot, selected, profile, engine, watch);
+        return extend_selected(time_to_read, snapshot, selected, profile, engine, watch);
     }
     let options = &snapshot.options;
     let around = around(snapshot);
@@ -308,7 +291,7 @@ pub fn suggest_within(
     };
     let (prompt, _) =
         prompt::build(profile, engine.tokens(), snapshot.whole().file(), budget(options, profile));
-    let Chosen { prompt, short, older, stale } = match time.to_read {
+    let Chosen { prompt, short, older, stale } = match time_to_read {
         Some(left) => plan::choose(left, snapshot, profile, engine, prompt),
         None => Chosen { prompt, ..Chosen::default() },
     };
@@ -364,24 +347,21 @@ pub fn suggest_within(
     let mut shown = draft;
     if !interrupted {
         (shown, work.cuts) = rules.finish(&said);
-        let spent = said.generation.prefill + said.generation.decode;
-        let any = shown.is_none() && !is_unsure(&work.cuts);
-        // What comes too late for an answer is there for the next one, if nothing is.
-        let time = time.to_answer.filter(|_| !any).map(|time| time.saturating_sub(spent));
-        let search = Search { rules: &rules, any, max_tokens: limits.max_tokens, time };
-        let greedy = trim::as_typed(&place, rules.without_lead(&said.generation.text));
-        let rivals::Outcome { found, decoded, ended } =
-            search.run(engine, (&said, shown.as_ref()), &mut |found| {
-                let typed =
-                    found.map(|it| trim::as_typed(&place, rules.without_lead(&it.ended.generation.text)));
-                let draft = found.map_or(shown.as_ref(), |it| Some(&it.shown));
-                watch(&Progress { text: typed.as_ref().unwrap_or(&greedy), draft, reading, settled: true })
+    }
+    if !interrupted && shown.is_none() && !is_unsure(&work.cuts) {
+        let typed = |ended: &Ended| trim::as_typed(&place, rules.without_lead(&ended.generation.text));
+        let greedy = typed(&said);
+        let Outcome { best, decoded, interrupted } =
+            fallback::search(&rules, engine, &said, limits.max_tokens, &mut |best| {
+                let text = best.map(|it| typed(&it.ended));
+                let draft = best.map(|it| &it.shown);
+                watch(&Progress { text: text.as_ref().unwrap_or(&greedy), draft, reading, settled: true })
             })?;
-        (work.searched, work.search_ended) = (decoded, ended);
-        if let Some(Found { ended, shown: better, cuts, .. }) = found {
+        (work.searched, work.search_ended) = (decoded, interrupted);
+        if let Some(Alternative { ended, shown: alternative, cuts, .. }) = best {
             let Generation { text: raw, pieces, .. } = mem::replace(&mut said, ended).generation;
-            work.passed_over = Some(PassedOver { suggestion: shown.replace(better), raw, pieces });
-            work.cuts = cuts;
+            work.passed_over = Some(PassedOver { raw, pieces });
+            (shown, work.cuts) = (Some(alternative), cuts);
         }
     }
     work.reason = match (&shown, said.end) {
@@ -475,7 +455,7 @@ fn own(prompt: &Prompt) -> usize {
 
 /// Answers as if the popup's selected item were accepted already, and puts that item in front of the answer.
 fn extend_selected(
-    time: Time,
+    time_to_read: Option<Duration>,
     snapshot: &Snapshot,
     selected: &Selected,
     profile: &Profile,
@@ -496,7 +476,7 @@ fn extend_selected(
         let draft = progress.draft.cloned().map(extend);
         watch(&Progress { draft: draft.as_ref(), ..*progress })
     };
-    let (suggestion, work) = suggest_within(time, &accepted, profile, engine, &mut watch)?;
+    let (suggestion, work) = suggest_within(time_to_read, &accepted, profile, engine, &mut watch)?;
     Ok((suggestion.map(extend), work))
 }
 

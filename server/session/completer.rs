@@ -18,7 +18,7 @@ use crate::session::reply::Question;
 use crate::session::trace::{TraceEvent, WorkSummary};
 use crate::session::{Event, Notice};
 use crate::suggest::ahead::{Answered, Depth, Read};
-use crate::suggest::{Idle, Snapshot, Suggestion, Time, Work, ahead, reuse, suggest_within};
+use crate::suggest::{Idle, Snapshot, Suggestion, Work, ahead, reuse, suggest_within};
 
 /// Time that an answer needs from the model to the editor.
 const MARGIN: Duration = Duration::from_millis(10);
@@ -166,10 +166,10 @@ impl Completer {
             self.finished(&question, None, false);
             return None;
         }
-        let time = question.time_left(now, MARGIN);
+        let time_to_read = question.time_to_read(now, MARGIN);
         let mailbox = Arc::clone(&self.mailbox);
         let mut following = Following::asked(&mailbox, &question);
-        let outcome = generate(resident, time, &question.snapshot, &mut following);
+        let outcome = generate(resident, time_to_read, &question.snapshot, &mut following);
         let ended_early = following.is_broken();
         let newest = following.ended();
         let follower = Some(&newest.question).filter(|newest| !Arc::ptr_eq(newest, &question)).cloned();
@@ -310,9 +310,8 @@ impl Completer {
         }
         let mailbox = Arc::clone(&self.mailbox);
         let uri = idling.question.uri.clone();
-        let time = Time { to_read: Some(ahead::MEANWHILE), to_answer: None };
         let mut following = Following::ahead(&mailbox, idling, &uri, &place);
-        let outcome = generate(resident, time, &place, &mut following);
+        let outcome = generate(resident, ahead::MEANWHILE, &place, &mut following);
         let ended_early = following.is_broken();
         let newest = following.ended();
         let asked = newest.asked;
@@ -467,12 +466,14 @@ fn with_causes(problem: &anyhow::Error) -> String {
 /// Asks the model about a place.
 fn generate(
     resident: &mut Resident,
-    time: Time,
+    time_to_read: Duration,
     place: &Snapshot,
     following: &mut Following<'_>,
 ) -> Result<(Option<Suggestion>, Work), Failure> {
     guarded(resident, |Resident { engine, profile }| {
-        suggest_within(time, place, profile, engine.as_mut(), &mut |progress| following.watch(progress))
+        suggest_within(Some(time_to_read), place, profile, engine.as_mut(), &mut |progress| {
+            following.watch(progress)
+        })
     })
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures::channel::oneshot;
 
-use crate::suggest::{Snapshot, Suggestion, Time, reuse};
+use crate::suggest::{Snapshot, Suggestion, reuse};
 use crate::text::{Encoding, Position, Rope, lines, position};
 
 /// What a question is answered with.
@@ -230,17 +230,16 @@ impl Question {
         self.due().latest
     }
 
-    /// How long reading a prompt may take, and the whole answer where a better one is looked for.
+    /// How long reading a prompt may take.
     ///
     /// A person waits longer than a key. Where the first part can be shown at once, the time is for the rest of the answer.
     /// Where there is one response only, half of the time is for reading more of the file: by the speed that was measured,
     /// so that there is an answer even if the machine is slower now.
-    pub(crate) fn time_left(&self, now: Instant, margin: Duration) -> Time {
+    pub(crate) fn time_to_read(&self, now: Instant, margin: Duration) -> Duration {
         let left = |until: Instant| until.saturating_duration_since(now).saturating_sub(margin);
         let Due { early, usual, latest, .. } = self.due();
         let usual = left(usual.min(latest));
-        let to_read = if early.is_some() { usual } else { usual.max(left(latest) / 2) };
-        Time { to_read: Some(to_read), to_answer: Some(usual) }
+        if early.is_some() { usual } else { usual.max(left(latest) / 2) }
     }
 
     /// There is a complete suggestion: from now on only alternatives are waited for.
@@ -524,16 +523,15 @@ mod tests {
         let (question, _) = question("▮");
         let (reply, _receiver) = Reply::new();
         question.renew(due, reply);
-        let time = |at: u32| question.time_left(arrived + second * at, Duration::ZERO);
-        assert_eq!((time(0).to_read, time(0).to_answer), (Some(second * 5), Some(second)));
-        assert_eq!((time(2).to_read, time(2).to_answer), (Some(second * 4), Some(Duration::ZERO)));
-        assert_eq!(question.time_left(arrived, second).to_read, Some(second * 9 / 2));
+        let time = |at: u32| question.time_to_read(arrived + second * at, Duration::ZERO);
+        assert_eq!([0, 2].map(time), [second * 5, second * 4]);
+        assert_eq!(question.time_to_read(arrived, second), second * 9 / 2);
         question.settle();
         assert_eq!(question.deadline(), arrived + second);
-        assert_eq!(time(0).to_read, Some(second));
+        assert_eq!(time(0), second);
         let (reply, _receiver) = Reply::new();
         question.renew(Due { early: Some(arrived), ..due }, reply);
-        assert_eq!(time(0).to_read, Some(second), "a part is shown as soon as it is there");
+        assert_eq!(time(0), second, "a part is shown as soon as it is there");
         let typed = |at: u32| due.typed_on(arrived + second * at).latest - arrived;
         assert_eq!([0, 3, 9, 20].map(typed), [1, 4, 10, 10].map(|it| second * it));
     }

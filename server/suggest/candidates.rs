@@ -54,8 +54,7 @@ pub fn others(
         prompt::build(profile, engine.tokens(), snapshot.whole().file(), budget(options, profile));
     // The engine branches off what it says by itself.
     let within = match &work.passed_over {
-        Some(PassedOver { suggestion: Some(greedy), raw, .. }) => confidence::extent(raw, &greedy.text),
-        Some(PassedOver { suggestion: None, raw, .. }) => raw.len(),
+        Some(PassedOver { raw, .. }) => raw.len(),
         None => confidence::extent(&work.raw, &first.text),
     };
     let branching = Branching { most, within, max_tokens: options.max_tokens + prompt.forced.len() };
@@ -66,10 +65,7 @@ pub fn others(
         Found { suggestion, number, doubtful, mean }
     };
     let mut found: Vec<Found> = Vec::new();
-    if let Some(PassedOver { suggestion: Some(greedy), raw, pieces }) = &work.passed_over {
-        found.push(new(0, greedy.clone(), raw, pieces));
-    }
-    let mut shown: Vec<Suggestion> = found.iter().map(|it| it.suggestion.clone()).collect();
+    let mut shown: Vec<Suggestion> = Vec::new();
     let mut looked = [None; MOST];
     engine.branch(&branching, &mut |branch| {
         let text = branch.generation.text.as_str();
@@ -85,7 +81,7 @@ pub fn others(
                 .0
                 .filter(|it| it != first && found.iter().all(|old| old.suggestion != *it));
             if let Some(suggestion) = fits {
-                found.push(new(1 + branch.number, suggestion, text, &branch.generation.pieces));
+                found.push(new(branch.number, suggestion, text, &branch.generation.pieces));
                 found.sort_by(Found::order);
                 shown = found.iter().take(most).map(|it| it.suggestion.clone()).collect();
             }

@@ -170,7 +170,7 @@ mod tests {
     use taper_engine::scripted::Scripted;
 
     use super::super::ahead::{self, Depth, Read};
-    use super::super::{Idle, Options, Suggestion, Time, Trigger, Work, suggest_within};
+    use super::super::{Idle, Options, Suggestion, Trigger, Work, suggest_within};
     use super::*;
     use crate::context::Snippet;
     use crate::prompt::template::{Form, Layout};
@@ -236,8 +236,7 @@ mod tests {
         snapshot: &Snapshot,
         (engine, profile): &mut (Box<dyn Engine>, Profile),
     ) -> (Option<Suggestion>, Work) {
-        let time = Time { to_read: left, to_answer: None };
-        suggest_within(time, snapshot, profile, engine.as_mut(), &mut |_| ControlFlow::Continue(())).unwrap()
+        suggest_within(left, snapshot, profile, engine.as_mut(), &mut |_| ControlFlow::Continue(())).unwrap()
     }
 
     fn read(place: &Snapshot, (engine, profile): &mut (Box<dyn Engine>, Profile)) -> Read {

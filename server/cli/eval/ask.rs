@@ -127,8 +127,8 @@ impl<'e> Taper<'e> {
         let sure = suggestion.as_ref().and_then(|it| confidence::of(&work, &it.text));
         let replaces = |it: &Suggestion| (snapshot.cursor - it.range.start, it.range.end - snapshot.cursor);
         let greedy = work.passed_over.map(|it| Greedy {
-            replaces: it.suggestion.as_ref().map(replaces).unwrap_or_default(),
-            shown: it.suggestion.map(|it| it.text),
+            replaces: (0, 0),
+            shown: None,
             raw: it.raw,
             decoded: work.decoded,
         });
