@@ -302,7 +302,6 @@ fn typing(
             selected: None,
             trigger: Trigger::Automatic,
             options: Options::default(),
-            open: Vec::new(),
             snippets: Arc::clone(snippets),
             snippets_before: Default::default(),
         };

@@ -16,7 +16,6 @@ pub mod confidence;
 pub mod eagerness;
 mod fallback;
 pub mod fate;
-pub mod names;
 pub mod place;
 pub mod plan;
 pub mod reuse;
@@ -43,7 +42,6 @@ use crate::text::{Edit, Rope};
 use eagerness::{Bar, Eagerness};
 use enclosure::Enclosure;
 use fallback::{Alternative, Outcome};
-use names::OpenFile;
 use place::Place;
 use plan::Chosen;
 use rules::{Ended, Rules};
@@ -73,8 +71,6 @@ pub struct Snapshot {
     pub trigger: Trigger,
     /// How to suggest.
     pub options: Options,
-    /// The other files that are open, as far as their names may count: only for a person who asked.
-    pub open: Vec<Arc<OpenFile>>,
     /// Pieces of the project's other files that may help here, the best last.
     pub snippets: Arc<[Snippet]>,
     /// What helped before these were found: what was read with it may still be gone on with.
@@ -499,7 +495,6 @@ mod fixture {
             selected: None,
             trigger: Trigger::Automatic,
             options: Options::default(),
-            open: Vec::new(),
             snippets: Arc::default(),
             snippets_before: Arc::default(),
         }

@@ -37,26 +37,6 @@ fn invoke(client: &mut Client, line: u32, character: u32) -> Vec<String> {
 }
 
 #[test]
-fn names_of_the_other_open_files_tell_a_slip() {
-    let script = Script::new().when("x = ", "f(a)\n").or("lenght + 1\n").or("width + 1\n");
-    let mut client = ready(&script, json!({ "idle-work": "off" }));
-    let asked = |client: &mut Client, name: &str| {
-        let uri = format!("file:///w/src/{name}.py");
-        client.open(&uri, "python", "x = \n");
-        let mut params = invoked(0, 4);
-        params["textDocument"]["uri"] = json!(uri);
-        texts(&client.ask("textDocument/inlineCompletion", params))
-    };
-    assert_eq!(asked(&mut client, "one"), ["f(a)", "lenght + 1", "width + 1"]);
-    client.open("file:///w/src/b.py", "python", "def length(): pass\n");
-    assert_eq!(asked(&mut client, "two"), ["f(a)", "width + 1", "lenght + 1"]);
-    // What is read of a file is read again once it has changed.
-    client.open("file:///w/src/b.py", "python", "def lenght(): pass\n");
-    assert_eq!(asked(&mut client, "three"), ["f(a)", "lenght + 1", "width + 1"]);
-    client.quit();
-}
-
-#[test]
 fn a_person_gets_three_and_typing_gets_the_first() {
     let script = Script::new().when("x = ", "f(a)\n").or("f(b)\n").or("  f(a)\n");
     let mut client = ready(&script, json!({ "idle-work": "off" }));

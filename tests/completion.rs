@@ -100,7 +100,6 @@ fn suggested(case: &Case) -> (Option<String>, String) {
         selected: None,
         trigger: if case.unasked { Trigger::Automatic } else { Trigger::Invoked },
         options: Options::default(),
-        open: Vec::new(),
         snippets: Arc::default(),
         snippets_before: Arc::default(),
     };

@@ -108,7 +108,6 @@ pub fn run(args: &Args) -> Result<()> {
         selected: None,
         trigger: Trigger::Invoked,
         options,
-        open: Vec::new(),
         snippets: Default::default(),
         snippets_before: Default::default(),
     };

@@ -5,7 +5,6 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Instant;
 
-use taper_grammars::Blocks;
 use tracing::debug;
 
 use crate::session::completer::Job;
@@ -15,12 +14,9 @@ use crate::session::reply::{Answer, Due, Question, Reply};
 use crate::session::workspace::Location;
 use crate::session::{Asked, Model, RETRY, State};
 use crate::suggest::ahead::Answered;
-use crate::suggest::names::OpenFile;
 use crate::suggest::{Idle, Selected, Snapshot, Suggestion, Trigger};
 use crate::text::{Position, position};
 
-/// Other documents whose names may count, at most.
-const OTHERS: usize = 16;
 /// Documents of which more than the text is kept, at most: those that were used last.
 const KEPT: usize = 24;
 
@@ -31,7 +27,6 @@ impl State {
         self.attend(uri);
         let wanted = self.wanted_snippets();
         // Typing gets no candidates to be ranked.
-        let open = if trigger == Trigger::Invoked { self.others(uri) } else { Vec::new() };
         let Some((document, _)) = self.documents.get_mut(uri) else {
             self.unknown(uri, "a question");
             return None;
@@ -67,7 +62,6 @@ impl State {
             selected: None,
             trigger,
             options: self.settings.suggest.clone(),
-            open,
             snippets,
             snippets_before,
         })
@@ -150,16 +144,6 @@ impl State {
         let Some((document, _)) = self.documents.get_mut(uri) else { return false };
         let cursor = position::offset(&document.text, cursor, self.encoding);
         document.typed.take() == Some(cursor)
-    }
-
-    /// The other open documents of code, those that were used last.
-    fn others(&mut self, uri: &str) -> Vec<Arc<OpenFile>> {
-        let is_code = |document: &Document| document.language.is_some_and(|it| it.blocks != Blocks::None);
-        let others = self.documents.iter_mut().filter(|(other, _)| *other != uri);
-        let mut others: Vec<&mut Document> = others.map(|(_, (document, _))| document).collect();
-        others.retain(|it| is_code(it) && it.lost().is_none() && it.excluded.is_none());
-        others.sort_by_key(|document| Reverse(document.used));
-        others.into_iter().take(OTHERS).map(Document::open_file).collect()
     }
 
     /// Reads what a question at this place would need, while nobody asks for anything.

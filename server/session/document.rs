@@ -14,7 +14,6 @@ use crate::context::{Index, Place, Snippet};
 use crate::prompt::BYTES_PER_TOKEN;
 use crate::session::workspace::Location;
 use crate::suggest::fate::Life;
-use crate::suggest::names::OpenFile;
 use crate::syntax::{Reach, Syntax};
 use crate::text::{Edit, Encoding, Position, Rope, position};
 
@@ -93,8 +92,6 @@ pub(crate) struct Document {
     seen: Option<Rope>,
     /// What of other files helps here, as it was found last.
     found: Found,
-    /// What it is to questions about other documents, once there was one since the last edit.
-    open: Option<Arc<OpenFile>>,
     /// When it was opened or asked about last, as the session counts.
     pub(crate) used: u64,
     /// Where the last edit ends, if it typed something and nobody has asked since.
@@ -125,7 +122,6 @@ impl Document {
             excluded: None,
             seen: None,
             found: Found::default(),
-            open: None,
             used: 0,
             typed: None,
         };
@@ -158,7 +154,6 @@ impl Document {
     /// Lets go what can be made of the text again.
     pub(crate) fn forget(&mut self) {
         self.syntax = None;
-        self.open = None;
     }
 
     /// Applies `changes` in order. The suggestion that is `shown` is told of each.
@@ -209,11 +204,6 @@ impl Document {
         }
     }
 
-    /// What it is to questions about other documents. Nothing is read yet: that is done, once, by who wants to know.
-    pub(crate) fn open_file(&mut self) -> Arc<OpenFile> {
-        Arc::clone(self.open.get_or_insert_with(|| Arc::new(OpenFile::new(self.text.clone()))))
-    }
-
     /// Where it is, to whoever looks through its workspace.
     pub(crate) fn location(&self) -> Location {
         Location { root: self.root.clone(), path: self.path.clone() }
@@ -261,7 +251,6 @@ impl Document {
     }
 
     fn edit(&mut self, edit: &Edit) {
-        self.open = None;
         if let Some(syntax) = &mut self.syntax {
             syntax.edited(edit);
         }

@@ -248,7 +248,6 @@ mod tests {
             selected: None,
             trigger: Trigger::Automatic,
             options: Options::default(),
-            open: Vec::new(),
             snippets: Arc::default(),
             snippets_before: Arc::default(),
         };

@@ -431,7 +431,6 @@ mod tests {
             selected: None,
             trigger: Trigger::Automatic,
             options: Options::default(),
-            open: Vec::new(),
             snippets: Default::default(),
             snippets_before: Default::default(),
         };

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use taper_engine::{Branching, Engine, EngineError, Growth, Piece, Stop};
 
 use super::rules::{Ended, Rules};
-use super::{PassedOver, Snapshot, Suggestion, Work, around, budget, confidence, names, placed, trigger};
+use super::{PassedOver, Snapshot, Suggestion, Work, around, budget, confidence, placed, trigger};
 use crate::prompt::{self, template::Profile};
 
 /// Suggestions for one place at most, the first included.
@@ -18,8 +18,6 @@ struct Found {
     suggestion: Suggestion,
     /// 0 for what the engine says by itself, then the branches: the likeliest begins first, whichever is complete first.
     number: usize,
-    /// It says a name that nearly is another.
-    doubtful: bool,
     /// Mean logarithm of the shown tokens' probabilities.
     mean: f32,
 }
@@ -60,9 +58,8 @@ pub fn others(
     let branching = Branching { most, within, max_tokens: options.max_tokens + prompt.forced.len() };
 
     let new = |number, suggestion: Suggestion, raw: &str, pieces: &[Piece]| {
-        let doubtful = names::are_doubtful(snapshot, &suggestion.text);
         let mean = mean_log(pieces, confidence::extent(raw, &suggestion.text));
-        Found { suggestion, number, doubtful, mean }
+        Found { suggestion, number, mean }
     };
     let mut found: Vec<Found> = Vec::new();
     let mut shown: Vec<Suggestion> = Vec::new();
@@ -97,9 +94,8 @@ pub fn others(
 
 impl Found {
     fn order(&self, other: &Self) -> Ordering {
-        let doubt = self.doubtful.cmp(&other.doubtful);
         let mean = other.mean.partial_cmp(&self.mean).unwrap_or(Ordering::Equal);
-        doubt.then(mean).then(self.number.cmp(&other.number))
+        mean.then(self.number.cmp(&other.number))
     }
 }
 
@@ -189,22 +185,14 @@ mod tests {
     }
 
     #[test]
-    fn a_doubtful_name_ranks_lower_and_is_shown_all_the_same() {
-        let engine = Scripted::new().when("x = ", "f(length)").or("lenght + 1").or("width + 1");
-        let (_, others) = found(engine, "x.py", "length = 1\nx = ▮\n");
-        assert_eq!(others, ["width + 1", "lenght + 1"]);
-    }
-
-    #[test]
     fn the_more_probable_one_comes_first() {
         let piece = |end, probability| Piece { end, probability };
         let sure = mean_log(&[piece(0, 0.01), piece(3, 0.5), piece(6, 0.9), piece(9, 0.01)], 5);
         assert!((sure - (0.5_f32.ln() + 0.9_f32.ln()) / 2.0).abs() < 1e-6, "{sure}");
         assert!(mean_log(&[piece(1, 0.0)], 1).is_finite());
         let suggestion = Suggestion { range: 0..0, text: String::new() };
-        let found = |doubtful, mean| Found { suggestion: suggestion.clone(), number: 0, doubtful, mean };
-        assert_eq!(found(false, -1.0).order(&found(false, -2.0)), Ordering::Less);
-        assert_eq!(found(true, -1.0).order(&found(false, -2.0)), Ordering::Greater);
+        let found = |mean| Found { suggestion: suggestion.clone(), number: 0, mean };
+        assert_eq!(found(-1.0).order(&found(-2.0)), Ordering::Less);
     }
 
     #[test]

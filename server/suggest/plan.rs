@@ -218,7 +218,6 @@ mod tests {
             trigger: Trigger::Automatic,
             // Of a vocabulary of bytes these are many windows' worth.
             options: Options { prefix_tokens: 1600, suffix_tokens: Some(400), ..Options::default() },
-            open: Vec::new(),
             snippets: Default::default(),
             snippets_before: Default::default(),
         }

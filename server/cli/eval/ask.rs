@@ -40,7 +40,6 @@ pub(super) fn snapshot(task: &Task, options: &Options) -> Snapshot {
         selected: None,
         trigger: Trigger::Automatic,
         options: options.clone(),
-        open: Vec::new(),
         // The first is the nearest there.
         snippets: task.context.iter().rev().map(snippet).collect(),
         snippets_before: Default::default(),
