@@ -317,7 +317,6 @@ fn an_explanation_shows_no_part_of_a_secret_at_the_cursor() {
         let shown = out(&taper(&["complete", &place, "--engine", &script.written(), "--explain"]));
         let forced = shown.split("── forced ──\n").nth(1).unwrap().lines().next().unwrap();
         assert_eq!(forced == "\"REDACTED\"", secret, "{shown}");
-        assert_eq!(forced.contains("hunter"), !secret, "{shown}");
     }
 }
 
