@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use candle_core::quantized::GgmlDType;
 use libfuzzer_sys::fuzz_target;
 use taper_engine::Tokens;
 use taper_engine::gguf::Gguf;
@@ -11,12 +12,20 @@ use taper_engine::local::decoder::CandleDecoder;
 use taper_engine::local::device::{self, DeviceChoice};
 use taper_engine::local::{Config, CpuDecoder, Decoder, Kernel};
 
+/// Whether a debug assertion of candle's would end the run: it wants an even number of these blocks in a row, though its code
+/// does not need that, and a release build does not ask.
+fn is_asserted(dtype: GgmlDType, shape: &[usize]) -> bool {
+    let columns = shape.last().copied().unwrap_or(0);
+    matches!(dtype, GgmlDType::Q4_1 | GgmlDType::Q5_0 | GgmlDType::Q5_1) && columns % 64 != 0
+}
+
 fuzz_target!(|bytes: &[u8]| {
     let Ok(gguf) = Gguf::from_bytes(Path::new("fuzzed"), bytes.to_vec()) else { return };
-    let mut total = 0;
+    let (mut total, mut is_for_candle) = (0, true);
     for name in gguf.tensor_names() {
         if let Some(tensor) = gguf.tensor(name) {
             total += tensor.data.all().map_or(0, |bytes| bytes.len());
+            is_for_candle &= !is_asserted(tensor.dtype, &tensor.shape);
         }
     }
     assert!(total <= bytes.len(), "more tensors than file");
@@ -25,6 +34,9 @@ fuzz_target!(|bytes: &[u8]| {
     let tokens = [0, 1.min(config.vocabulary as u32 - 1), 0];
     if let Ok(mut decoder) = CpuDecoder::new(&gguf, &config, 8, Kernel::best(), 1) {
         let _ = decoder.forward(&tokens, 2);
+    }
+    if !is_for_candle {
+        return;
     }
     let Ok(cpu) = device::choose(DeviceChoice::Cpu) else { return };
     if let Ok(mut decoder) = CandleDecoder::load(&gguf, &config, config.capacity(8), &cpu.device) {

@@ -10,7 +10,7 @@ use tracing::debug;
 use crate::session::completer::Job;
 use crate::session::document::Document;
 use crate::session::explain::Explanation;
-use crate::session::reply::{Answer, Due, Question, Reply};
+use crate::session::reply::{Due, Question};
 use crate::session::workspace::Location;
 use crate::session::{Asked, Model, RETRY, State};
 use crate::suggest::ahead::Answered;
@@ -153,10 +153,7 @@ impl State {
             return;
         }
         let Some(snapshot) = self.snapshot(&uri, cursor, Trigger::Automatic) else { return };
-        let (reply, _) = Reply::new();
-        reply.send(Answer::Nothing);
-        let question = Question::new(uri, snapshot, self.encoding, Instant::now().into(), reply);
-        let question = Arc::new(question);
+        let question = Arc::new(Question::unasked(uri, snapshot, self.encoding));
         self.put(Arc::clone(&question), Job::Ahead(question, Answered::Unasked));
     }
 

@@ -3,7 +3,6 @@
 //! It knows nothing of engines, of deadlines kept, or of how an answer is written.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -40,92 +39,138 @@ pub struct Shown {
     pub language: &'static str,
 }
 
-/// The right to answer, once. Dropped unanswered, it answers [`Answer::Nothing`].
+/// The right to send the one response to a request. Dropped unused, it sends [`Answer::Nothing`].
 #[derive(Debug)]
-pub struct Reply(Mutex<Option<oneshot::Sender<Answer>>>);
+pub struct Reply(Option<oneshot::Sender<Answer>>);
 
-/// Where the answer arrives.
+/// Where the response arrives.
 pub type Receiver = oneshot::Receiver<Answer>;
 
 impl Reply {
-    /// A reply and the place where it arrives. Dropping the receiver means that nobody wants it any more.
+    /// A responder and the place where its response arrives. Dropping the receiver cancels the request.
     pub fn new() -> (Self, Receiver) {
         let (sender, receiver) = oneshot::channel();
-        (Self(Mutex::new(Some(sender))), receiver)
+        (Self(Some(sender)), receiver)
     }
 
-    /// One that has answered.
-    fn spent() -> Self {
-        Self(Mutex::new(None))
+    /// Sends the response; false if the request was cancelled.
+    pub fn send(mut self, answer: Answer) -> bool {
+        self.0.take().is_some_and(|sender| sender.send(answer).is_ok())
     }
 
-    /// Answers, unless that has happened; says whether this was the answer.
-    pub fn send(&self, answer: Answer) -> bool {
-        let sender = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // An error means that the receiver is gone: cancelled, and answered by whoever dropped it.
-        sender.is_some_and(|sender| sender.send(answer).is_ok())
-    }
-
-    /// Whether an answer is still to be given.
-    pub fn is_open(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
-    }
-
-    /// Whether nobody waits for the answer that has not been given.
+    /// Whether the request was cancelled.
     pub fn is_cancelled(&self) -> bool {
-        let sender = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        sender.as_ref().is_some_and(oneshot::Sender::is_canceled)
+        self.0.as_ref().is_some_and(oneshot::Sender::is_canceled)
     }
 }
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        self.send(Answer::Nothing);
+        if let Some(sender) = self.0.take() {
+            // An error means that the request was cancelled, and answered by the receiver's owner.
+            let _ = sender.send(Answer::Nothing);
+        }
     }
 }
 
-/// A question on its way: shared by the session, which keeps its deadline, and the completer, which works on it.
-/// Only these two look inside.
+/// A completion request, which does not change, with the slot for its response. The session, which keeps its deadline, and the
+/// inference worker share it; either may respond.
 #[derive(Debug)]
 pub struct Question {
     /// The document, as the editor names it.
     pub(crate) uri: String,
-    /// What it is about.
+    /// The document and the cursor, at the moment of the request.
     pub(crate) snapshot: Snapshot,
     /// How the editor counts columns.
     pub(crate) encoding: Encoding,
-    /// When the answer leaves, and where it goes: asked again at the same place, it has new ones.
-    answer: Mutex<(Due, Reply)>,
-    draft: Mutex<Draft>,
-    /// What was known before: whatever the model says now is no better.
+    /// What was known before: it stays the first suggestion, whatever the model says now.
     known: Option<Suggestion>,
     /// See [`Question::is_in_popup`].
     popup: bool,
     /// Where the editor asked, and what was typed there since: see [`Question::moved_on`].
     origin: Option<(Snapshot, String)>,
-    /// Beside the best part, the best first.
-    others: Mutex<Vec<Suggestion>>,
-    /// What it was answered with, until somebody takes note of it.
-    said: Mutex<Option<Said>>,
-    /// Its text is gone: work on it is of no use.
-    dropped: AtomicBool,
+    slot: ResponseSlot,
 }
 
-/// When an answer leaves.
+/// Everything of a request that changes, behind one lock.
+#[derive(Debug)]
+struct ResponseSlot(Mutex<SlotState>);
+
+#[derive(Debug)]
+struct SlotState {
+    response: ResponseState,
+    due: Due,
+    /// The best complete part so far; it may improve after the response.
+    draft: Option<Suggestion>,
+    /// Beside the best part, the best first.
+    alternatives: Vec<Suggestion>,
+    /// What was sent before the work was at its end.
+    sent_early: Option<Option<Suggestion>>,
+    /// What was sent, until the session takes note of it.
+    sent: Option<Said>,
+    /// The text is another one now: work on it is of no use.
+    is_dropped: bool,
+}
+
+#[derive(Debug)]
+enum ResponseState {
+    /// The response is still to be sent.
+    Open(Reply),
+    /// It was sent, or a [later request](Question::moved_on) has its responder.
+    Answered,
+}
+
+impl ResponseSlot {
+    fn new(due: Due, response: ResponseState) -> Self {
+        Self(Mutex::new(SlotState {
+            response,
+            due,
+            draft: None,
+            alternatives: Vec::new(),
+            sent_early: None,
+            sent: None,
+            is_dropped: false,
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SlotState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SlotState {
+    /// Sends the response unless one was sent; whether it reached the editor.
+    fn send(&mut self, answer: Answer) -> bool {
+        match std::mem::replace(&mut self.response, ResponseState::Answered) {
+            ResponseState::Open(reply) => reply.send(answer),
+            ResponseState::Answered => false,
+        }
+    }
+
+    fn is_answered(&self) -> bool {
+        matches!(self.response, ResponseState::Answered)
+    }
+
+    fn is_cancelled(&self) -> bool {
+        matches!(&self.response, ResponseState::Open(reply) if reply.is_cancelled())
+    }
+}
+
+/// When the response leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Due {
-    /// When the question arrived.
+    /// When the request arrived.
     pub(crate) arrived: Instant,
-    /// From then on as soon as there is any part of it, where who asks comes back for the rest.
+    /// From then on any complete part is sent at once, where the editor asks again for the rest.
     pub(crate) early: Option<Instant>,
     /// Then at the latest, once there is a complete suggestion: the response does not wait longer for alternatives.
     pub(crate) usual: Instant,
-    /// Then at the latest, with the best complete part. Later for an explicit question than for an automatic one.
+    /// Then at the latest, with the best complete part. Later for an explicit request than for an automatic one.
     pub(crate) latest: Instant,
 }
 
 impl Due {
-    /// For a question that moves along with typing: from now on it waits no longer than an automatic one.
+    /// For a request that moves along with typing: from now on it waits no longer than an automatic one.
     fn typed_on(self, now: Instant) -> Self {
         let usual = now + self.usual.saturating_duration_since(self.arrived);
         Self { latest: self.latest.min(usual.max(self.usual)), ..self }
@@ -138,47 +183,52 @@ impl From<Instant> for Due {
     }
 }
 
-/// What an editor was answered: something to show, or nothing.
+/// What was sent to the editor: something to show, or nothing.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Said {
     /// What is shown.
     pub(crate) shown: Option<Suggestion>,
     /// What is offered in its place.
     pub(crate) others: Vec<String>,
-    /// From the question to its answer.
+    /// From the request to its response.
     pub(crate) after: Duration,
 }
 
-/// What could be shown before the end.
-#[derive(Debug, Default)]
-struct Draft {
-    /// The best complete part so far.
-    best: Option<Suggestion>,
-    /// What was answered though the work was not at its end.
-    told: Option<Option<Suggestion>>,
-}
-
 impl Question {
-    /// A question that nobody works on yet.
+    /// A request without a response yet.
     pub(crate) fn new(uri: String, snapshot: Snapshot, encoding: Encoding, due: Due, reply: Reply) -> Self {
-        let (draft, dropped) = (Mutex::default(), AtomicBool::new(false));
-        let (known, popup, others, said) = (None, false, Mutex::default(), Mutex::default());
-        let (answer, origin) = (Mutex::new((due, reply)), None);
-        Self { uri, snapshot, encoding, answer, draft, known, popup, origin, others, said, dropped }
+        Self::with_response(uri, snapshot, encoding, due, ResponseState::Open(reply))
     }
 
-    /// This question for a popup, behind what was typed since at its cursor: `snapshot` is there. It has the reply now, and
-    /// answers in the place where the editor asked, with what was typed in front.
+    /// A place that no request was about yet.
+    pub(crate) fn unasked(uri: String, snapshot: Snapshot, encoding: Encoding) -> Self {
+        Self::with_response(uri, snapshot, encoding, Instant::now().into(), ResponseState::Answered)
+    }
+
+    fn with_response(
+        uri: String,
+        snapshot: Snapshot,
+        encoding: Encoding,
+        due: Due,
+        response: ResponseState,
+    ) -> Self {
+        let slot = ResponseSlot::new(due, response);
+        Self { uri, snapshot, encoding, known: None, popup: false, origin: None, slot }
+    }
+
+    /// This request for a popup, after what was typed since at its cursor: `snapshot` is there. It takes over the responder, and
+    /// responds in the place where the editor asked, with what was typed in front.
     pub(crate) fn moved_on(&self, snapshot: Snapshot, typed: &str) -> Self {
-        let mut answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = answer.0.typed_on(Instant::now());
-        let (_, reply) = std::mem::replace(&mut *answer, (due, Reply::spent()));
+        let mut state = self.slot.lock();
+        state.due = state.due.typed_on(Instant::now());
+        let (due, response) = (state.due, std::mem::replace(&mut state.response, ResponseState::Answered));
+        drop(state);
         let origin = match &self.origin {
             Some((asked, before)) => (asked.clone(), before.clone() + typed),
             None => (self.snapshot.clone(), typed.to_owned()),
         };
-        let question = Self::new(self.uri.clone(), snapshot, self.encoding, due, reply);
-        Self { popup: true, origin: Some(origin), ..question }
+        let moved = Self::with_response(self.uri.clone(), snapshot, self.encoding, due, response);
+        Self { popup: true, origin: Some(origin), ..moved }
     }
 
     /// What has been typed at its cursor, if nothing else was done on the way to `text`.
@@ -186,48 +236,36 @@ impl Question {
         reuse::typed(&self.snapshot, text)
     }
 
-    /// This question, whose first answer is known: it is asked for what else there may be.
+    /// This request, whose first suggestion is known: only alternatives are missing.
     pub(crate) fn knowing(mut self, known: Suggestion) -> Self {
         self.known = Some(known);
         self
     }
 
-    /// This question, asked for a popup.
+    /// This request, for a popup.
     pub(crate) fn in_popup(mut self) -> Self {
         self.popup = true;
         self
     }
 
-    /// Whether it was asked for a popup, which is filtered by what is typed before the answer comes.
+    /// Whether the response goes to a popup, which is filtered by what is typed before it comes.
     pub(crate) fn is_in_popup(&self) -> bool {
         self.popup
     }
 
-    /// What is to be shown first, if the model says `said`.
+    /// The first suggestion, if the model's is `said`.
     pub(crate) fn first(&self, said: Option<Suggestion>) -> Option<Suggestion> {
         self.known.clone().or(said)
     }
 
-    /// Keeps what may be shown beside the first.
+    /// Keeps what may be offered beside the first suggestion.
     pub(crate) fn offer(&self, others: &[Suggestion]) {
-        *self.others.lock().unwrap_or_else(PoisonError::into_inner) = others.to_vec();
+        self.slot.lock().alternatives = others.to_vec();
     }
 
-    fn draft(&self) -> MutexGuard<'_, Draft> {
-        self.draft.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn due(&self) -> Due {
-        self.answer.lock().unwrap_or_else(PoisonError::into_inner).0
-    }
-
-    fn reply<T>(&self, with: impl FnOnce(&Reply) -> T) -> T {
-        with(&self.answer.lock().unwrap_or_else(PoisonError::into_inner).1)
-    }
-
-    /// When the answer leaves at the latest.
+    /// When the response leaves at the latest.
     pub(crate) fn deadline(&self) -> Instant {
-        self.due().latest
+        self.slot.lock().due.latest
     }
 
     /// How long reading a prompt may take.
@@ -237,24 +275,24 @@ impl Question {
     /// so that there is an answer even if the machine is slower now.
     pub(crate) fn time_to_read(&self, now: Instant, margin: Duration) -> Duration {
         let left = |until: Instant| until.saturating_duration_since(now).saturating_sub(margin);
-        let Due { early, usual, latest, .. } = self.due();
+        let Due { early, usual, latest, .. } = self.slot.lock().due;
         let usual = left(usual.min(latest));
         if early.is_some() { usual } else { usual.max(left(latest) / 2) }
     }
 
     /// There is a complete suggestion: from now on only alternatives are waited for.
     pub(crate) fn settle(&self) {
-        let due = &mut self.answer.lock().unwrap_or_else(PoisonError::into_inner).0;
+        let due = &mut self.slot.lock().due;
         due.latest = due.latest.min(due.usual);
     }
 
-    /// The same question, asked again while it is worked on: the answer goes to the new place. The old one must
-    /// have been answered.
+    /// The same request, sent again while it is worked on: the response goes to the new one.
     pub(crate) fn renew(&self, due: Due, reply: Reply) {
-        *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = (due, reply);
+        let mut state = self.slot.lock();
+        (state.due, state.response) = (due, ResponseState::Open(reply));
     }
 
-    /// Whether `other` is the same question: nothing that its answer depends on has changed.
+    /// Whether `other` is the same request: nothing that its response depends on has changed.
     pub(crate) fn is_same(&self, uri: &str, other: &Snapshot) -> bool {
         let Snapshot { text, cursor, selected, trigger, options, .. } = &self.snapshot;
         self.uri == uri
@@ -265,44 +303,46 @@ impl Question {
             && !self.is_unwanted(Instant::now())
     }
 
-    /// Whether work on it may be of use for `text`: nothing but typing at its cursor has happened since, and what there
-    /// is to be shown may come to say that.
+    /// Whether work on it may be of use for `text`: nothing but typing at its cursor has happened since, and it agrees with the
+    /// draft.
     pub(crate) fn foresaw(&self, text: &Rope) -> bool {
-        let typed = self.typed(text);
-        let draft = self.draft();
-        typed.is_some_and(|typed| draft.best.as_ref().is_none_or(|draft| reuse::agrees(&draft.text, &typed)))
+        let Some(typed) = self.typed(text) else { return false };
+        self.slot.lock().draft.as_ref().is_none_or(|draft| reuse::agrees(&draft.text, &typed))
     }
 
     /// Keeps what could be shown now; a later `None` does not take it away.
     pub(crate) fn sketch(&self, suggestion: Option<Suggestion>) {
         if suggestion.is_some() {
-            self.draft().best = self.first(suggestion);
+            self.slot.lock().draft = self.first(suggestion);
         }
     }
 
-    /// Answers with `suggestion`, unless answered.
+    /// Responds with `suggestion`, unless there was a response; whether it reached the editor.
     pub(crate) fn answer(&self, suggestion: Option<Suggestion>) -> bool {
-        if !self.reply(Reply::is_open) {
+        self.respond(&mut self.slot.lock(), suggestion)
+    }
+
+    fn respond(&self, state: &mut SlotState, suggestion: Option<Suggestion>) -> bool {
+        if state.is_answered() {
             return false;
         }
         let first = self.first(suggestion);
         let mut shown = first.clone().and_then(|suggestion| self.show(suggestion));
         let mut others = Vec::new();
         if let (Some(shown), Some(first)) = (&mut shown, &first) {
-            let all = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-            others = all.iter().map(|it| it.text.clone()).filter(|it| *it != first.text).collect();
+            let all = state.alternatives.iter();
+            others = all.map(|it| it.text.clone()).filter(|it| *it != first.text).collect();
             let typed = self.origin.as_ref().map_or("", |(_, typed)| typed);
             shown.others = others.iter().map(|it| format!("{typed}{it}")).collect();
         }
-        let (first, arrived) = (first.filter(|_| shown.is_some()), self.due().arrived);
+        let first = first.filter(|_| shown.is_some());
         let answer = shown.map_or(Answer::Nothing, |shown| Answer::Shown(Box::new(shown)));
-        // Held until it is written: the edit that takes a suggestion may come at once.
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        let answers = self.reply(|reply| reply.send(answer));
-        if answers {
-            *said = Some(Said { shown: first, others, after: arrived.elapsed() });
+        // Under the lock: the edit that accepts the suggestion may come at once.
+        let was_sent = state.send(answer);
+        if was_sent {
+            state.sent = Some(Said { shown: first, others, after: state.due.arrived.elapsed() });
         }
-        answers
+        was_sent
     }
 
     /// A suggestion in the coordinates of the editor, in the place where it asked.
@@ -318,70 +358,78 @@ impl Question {
         show(asked, self.encoding, Suggestion { range, text: format!("{typed}{text}") })
     }
 
-    /// What the editor was answered, for who takes note of it; `None` if nothing was since.
+    /// What was sent to the editor; `None` if nothing was since the last call.
     pub(crate) fn take_said(&self) -> Option<Said> {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.slot.lock().sent.take()
     }
 
-    /// Time is up: answers with the draft, unless answered. Work on it may go on.
+    /// Time is up: responds with the draft, unless there was a response. Work on it may go on.
     pub(crate) fn expire(&self) -> bool {
-        let best = self.draft().best.clone();
-        let answers = self.answer(best.clone());
-        if answers {
-            self.draft().told = Some(best);
-        }
-        answers
+        self.respond_with_draft(&mut self.slot.lock())
     }
 
-    /// Answers with the draft, unless answered, if there is one and who asks may have a part.
+    fn respond_with_draft(&self, state: &mut SlotState) -> bool {
+        let draft = state.draft.clone();
+        let was_sent = self.respond(state, draft.clone());
+        if was_sent {
+            state.sent_early = Some(draft);
+        }
+        was_sent
+    }
+
+    /// Responds with the draft if there is one and the editor takes a part.
     pub(crate) fn answer_early(&self, now: Instant) {
-        if self.due().early.is_some_and(|early| early <= now) && self.draft().best.is_some() {
-            self.expire();
+        let mut state = self.slot.lock();
+        if state.due.early.is_some_and(|early| early <= now) && state.draft.is_some() {
+            self.respond_with_draft(&mut state);
         }
     }
 
-    /// What there is now, if a part of it or nothing was answered before. Said once.
+    /// The draft, if a part of it or nothing was sent before. Returned once.
     pub(crate) fn outgrown(&self) -> Option<Suggestion> {
-        let Draft { best, told } = &mut *self.draft();
-        let outgrown = best.is_some() && told.as_ref().is_some_and(|told| told != best);
-        if outgrown {
-            *told = Some(best.clone());
+        let SlotState { draft, sent_early, .. } = &mut *self.slot.lock();
+        let has_improved = draft.is_some() && sent_early.as_ref().is_some_and(|sent| sent != draft);
+        if has_improved {
+            *sent_early = Some(draft.clone());
         }
-        best.clone().filter(|_| outgrown)
+        draft.clone().filter(|_| has_improved)
     }
 
-    /// Answers as superseded, unless answered. Work on it may go on.
+    /// Responds that a newer request took its place, unless there was a response. Work on it may go on.
     pub(crate) fn supersede(&self) {
-        self.reply(|reply| reply.send(Answer::Superseded));
+        self.slot.lock().send(Answer::Superseded);
     }
 
     /// Ends the work on it: the text is another one now.
     pub(crate) fn outdate(&self) {
-        self.dropped.store(true, Ordering::Release);
+        self.slot.lock().is_dropped = true;
     }
 
-    /// Answers nothing, unless answered, and ends the work on it.
+    /// Responds with nothing, unless there was a response, and ends the work on it.
     pub(crate) fn abandon(&self) {
-        self.outdate();
-        self.reply(|reply| reply.send(Answer::Nothing));
+        let mut state = self.slot.lock();
+        state.is_dropped = true;
+        state.send(Answer::Nothing);
     }
 
-    /// Whether an answer is still to be given to someone.
+    /// Whether the editor waits for a response.
     pub(crate) fn is_open(&self) -> bool {
-        self.reply(|reply| reply.is_open() && !reply.is_cancelled())
+        let state = self.slot.lock();
+        !state.is_answered() && !state.is_cancelled()
     }
 
-    /// Whether who asked does not want to know any more.
+    /// Whether the editor cancelled it.
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.reply(Reply::is_cancelled)
+        self.slot.lock().is_cancelled()
     }
 
-    /// Whether work on it is of no use to anyone.
+    /// Whether work on it is of no use.
     ///
-    /// Editors cancel a question because the next key came, and ask again at once: what was cancelled is worked on
-    /// until its time is up, since it may answer what follows.
+    /// Editors cancel a request because the next key came, and ask again at once: what was cancelled is worked on
+    /// until its time is up, since it may serve the next request.
     pub(crate) fn is_unwanted(&self, now: Instant) -> bool {
-        self.dropped.load(Ordering::Acquire) || (self.is_cancelled() && now >= self.deadline())
+        let state = self.slot.lock();
+        state.is_dropped || (state.is_cancelled() && now >= state.due.latest)
     }
 }
 
