@@ -2,8 +2,8 @@
 # Measures this machine and keeps what came out: benches/runs/DATE-MACHINE/.
 #
 # usage: benches/run.sh [MACHINE]       MACHINE: a name for the folder; default the processor's
-# Beside llama.cpp: benches/peers/run.sh. What a person who types gets: taper bench replay TASKS.jsonl.
-# How good the suggestions are: taper eval TASKS.jsonl, kept under benches/quality.
+# Beside llama.cpp: benches/peers/run.sh. What a person who types gets: cargo run --release -p taper-eval -- replay TASKS.jsonl.
+# How good the suggestions are: cargo run --release -p taper-eval -- run TASKS.jsonl, kept under benches/quality.
 # TAPER_TEST_MODEL names the model's file; without it the default model, which is fetched.
 set -euo pipefail
 cd "$(dirname "$0")/.."

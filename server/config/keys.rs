@@ -35,7 +35,8 @@ pub(super) const KEYS: &[Key] = &[
         name: "model",
         expected: "a string: a name from `taper models`, or the path of a GGUF file",
         default: "\"auto\"",
-        description: "The model. `auto` is the largest that this machine answers with in time.",
+        description: "The model. `auto`: the largest default model that this machine runs within 300 ms, as measured \
+                      by `taper doctor`; qwen2.5-coder-0.5b until then.",
         set: |settings, value| {
             settings.engine.model = automatic(value)?;
             Some(())
@@ -45,7 +46,7 @@ pub(super) const KEYS: &[Key] = &[
         name: "latency-budget-ms",
         expected: "a whole number from 10 to 60000",
         default: "300",
-        description: "An answer leaves this many milliseconds after the question arrived, at the latest.",
+        description: "Maximum time from a request to its response while you type, in milliseconds.",
         set: |settings, value| {
             settings.latency_budget = Duration::from_millis(number(value, 10..=60_000)?);
             Some(())
@@ -55,8 +56,8 @@ pub(super) const KEYS: &[Key] = &[
         name: "explicit-budget-ms",
         expected: "a whole number from 10 to 60000",
         default: "2000",
-        description: "The same for a suggestion that you ask for with a key: it leaves as soon as it is complete, and this \
-                      many milliseconds after the question at the latest. Less than `latency-budget-ms` is as much as that.",
+        description: "Maximum time for a suggestion that you request with a key, in milliseconds. It is shown as soon \
+                      as it is complete. A value below `latency-budget-ms` counts as `latency-budget-ms`.",
         set: |settings, value| {
             settings.explicit_budget = Duration::from_millis(number(value, 10..=60_000)?);
             Some(())
@@ -66,9 +67,8 @@ pub(super) const KEYS: &[Key] = &[
         name: "early-answer-ms",
         expected: "a whole number from 0 to 60000",
         default: "50",
-        description: "In editors that show more as soon as more is known (with taper's extension for VS Code and its \
-                      plugin for Neovim): so many milliseconds after the question a first part is shown. With 60000, \
-                      never a part.",
+        description: "Show the first part of a suggestion after this many milliseconds and extend it when more is \
+                      ready, in editors with taper's extension or plugin (VS Code, Neovim). 60000 disables it.",
         set: |settings, value| {
             settings.early_answer = Duration::from_millis(number(value, 0..=60_000)?);
             Some(())
@@ -78,7 +78,8 @@ pub(super) const KEYS: &[Key] = &[
         name: "suggest",
         expected: "\"line\", \"auto\" or \"block\"",
         default: "\"auto\"",
-        description: "How much to suggest: always one line, what the place asks for, or up to the end of the block.",
+        description: "How much to suggest. `line`: always one line. `auto`: as much as fits the place. `block`: up to \
+                      the end of the block.",
         set: |settings, value| {
             settings.suggest.extent = match value.as_str()? {
                 "line" => Extent::Line,
@@ -93,8 +94,8 @@ pub(super) const KEYS: &[Key] = &[
         name: "eagerness",
         expected: "\"low\", \"medium\" or \"high\"",
         default: "\"medium\"",
-        description: "How readily something is suggested unasked: only what is probably right, not what is hardly ever \
-                      right, or whatever the model says.",
+        description: "How readily to suggest while you type. `low`: only what is probably right. `medium`: all but \
+                      what is hardly ever right. `high`: everything.",
         set: |settings, value| {
             settings.suggest.eagerness = match value.as_str()? {
                 "low" => Eagerness::Low,
@@ -109,7 +110,7 @@ pub(super) const KEYS: &[Key] = &[
         name: "max-lines",
         expected: "a whole number from 1 to 1000",
         default: "12",
-        description: "Lines that a suggestion has at most.",
+        description: "Maximum number of lines in a suggestion.",
         set: |settings, value| {
             settings.suggest.max_lines = size(value, 1..=1000)?;
             Some(())
@@ -119,7 +120,7 @@ pub(super) const KEYS: &[Key] = &[
         name: "max-tokens",
         expected: "a whole number from 1 to 4096",
         default: "96",
-        description: "Tokens that are decoded for a suggestion at most.",
+        description: "Maximum number of tokens to generate for a suggestion.",
         set: |settings, value| {
             settings.suggest.max_tokens = size(value, 1..=4096)?;
             Some(())
@@ -129,7 +130,7 @@ pub(super) const KEYS: &[Key] = &[
         name: "prefix-tokens",
         expected: "a whole number from 16 to 131072",
         default: "2048",
-        description: "Tokens of the file before the cursor that the model sees at most.",
+        description: "Maximum number of tokens before the cursor that the model sees.",
         set: |settings, value| {
             settings.suggest.prefix_tokens = size(value, 16..=131_072)?;
             Some(())
@@ -139,7 +140,7 @@ pub(super) const KEYS: &[Key] = &[
         name: "suffix-tokens",
         expected: "a whole number from 0 to 131072",
         default: "0",
-        description: "Tokens of the file after the cursor that the model sees at most; 0 is what is best for the model.",
+        description: "Maximum number of tokens after the cursor that the model sees. 0: the model's own default.",
         set: |settings, value| {
             settings.suggest.suffix_tokens = Some(size(value, 0..=131_072)?).filter(|&tokens| tokens > 0);
             Some(())
@@ -149,8 +150,8 @@ pub(super) const KEYS: &[Key] = &[
         name: "snippet-tokens",
         expected: "a whole number from 0 to 8192",
         default: "0",
-        description: "Tokens of the project's other files that the model sees at most, in pieces that share words with the \
-                      place; 0 is what is best for the model.",
+        description: "Maximum number of tokens of related code from other files of the project that the model sees. \
+                      0: the model's own default.",
         set: |settings, value| {
             settings.suggest.snippet_tokens = Some(size(value, 0..=8192)?).filter(|&tokens| tokens > 0);
             Some(())
@@ -160,9 +161,9 @@ pub(super) const KEYS: &[Key] = &[
         name: "other-files",
         expected: "true or false",
         default: "true",
-        description: "Whether the project's other files are read, for a model that makes use of them. What git ignores is \
-                      not, unless it is open; files of keys and secrets are not, open or not; what looks like a key, a \
-                      token or a password is blacked out.",
+        description: "Read other files of the project, for models that benefit from them. Files that git ignores are \
+                      skipped unless they are open. Files of keys and secrets are always skipped, and what looks like \
+                      a key, a token or a password is redacted.",
         set: |settings, value| {
             settings.other_files = value.as_bool()?;
             Some(())
@@ -172,9 +173,9 @@ pub(super) const KEYS: &[Key] = &[
         name: "excluded-files",
         expected: "a list of strings",
         default: "[]",
-        description: "Patterns as in `.gitignore` of more files that are never read for other files and in which nothing \
-                      is suggested unasked. They add to the list of keys, certificates and files of secrets, as does a \
-                      project's `.taperignore`; neither takes anything off it.",
+        description: "More files to exclude, as `.gitignore` patterns. An excluded file is never read for other \
+                      files, and gets no suggestions while you type. The built-in list of keys, certificates and \
+                      secrets always applies, and a project adds to it with `.taperignore`.",
         set: |settings, value| {
             let patterns = value.as_array()?.iter().map(|it| it.as_str().map(str::to_owned));
             settings.excluded_files = ExcludedFiles::new(patterns.collect::<Option<_>>()?).ok()?;
@@ -185,7 +186,7 @@ pub(super) const KEYS: &[Key] = &[
         name: "enable",
         expected: "true or false",
         default: "true",
-        description: "Whether anything is suggested.",
+        description: "Whether to suggest anything.",
         set: |settings, value| {
             settings.enable = value.as_bool()?;
             Some(())
@@ -195,7 +196,7 @@ pub(super) const KEYS: &[Key] = &[
         name: "disabled-languages",
         expected: "a list of strings",
         default: "[]",
-        description: "Languages in which nothing is suggested, by the editor's identifier or taper's name.",
+        description: "Languages without suggestions, by the editor's identifier or taper's own name.",
         set: |settings, value| {
             let names = value.as_array()?.iter().map(|name| name.as_str().map(str::to_owned));
             settings.disabled_languages = names.collect::<Option<_>>()?;
@@ -206,7 +207,7 @@ pub(super) const KEYS: &[Key] = &[
         name: "debounce-ms",
         expected: "a whole number from 0 to 10000",
         default: "0",
-        description: "How long typing must pause, in milliseconds, before a question reaches the model.",
+        description: "How long typing must pause before a request reaches the model, in milliseconds.",
         set: |settings, value| {
             settings.debounce = Duration::from_millis(number(value, 0..=10_000)?);
             Some(())
@@ -216,9 +217,9 @@ pub(super) const KEYS: &[Key] = &[
         name: "idle-work",
         expected: "\"off\", \"modest\" or \"full\"",
         default: "\"modest\"",
-        description: "What is worked on while nobody waits: nothing; what was cut short, the answer where the \
-                      cursor rests, what follows the shown suggestion, and the line below one that may be complete; or \
-                      also what follows a suggestion on a new line.",
+        description: "What to do while the editor is idle. `off`: nothing. `modest`: finish interrupted suggestions, \
+                      and prepare those at the resting cursor, after the suggestion on screen, and on the line below \
+                      a complete one. `full`: also prepare what follows a suggestion on a new line.",
         set: |settings, value| {
             settings.suggest.idle = match value.as_str()? {
                 "off" => Idle::Off,
@@ -233,7 +234,7 @@ pub(super) const KEYS: &[Key] = &[
         name: "threads",
         expected: "a whole number from 0 to 1024",
         default: "0",
-        description: "Threads that compute; 0 is as many as there are cores.",
+        description: "Number of compute threads. 0: one for each physical core.",
         set: |settings, value| {
             settings.engine.threads = size(value, 0..=1024)?;
             Some(())
@@ -243,7 +244,7 @@ pub(super) const KEYS: &[Key] = &[
         name: "context",
         expected: "a whole number from 0 to 1048576",
         default: "0",
-        description: "Tokens that fit into the model's context; 0 is as many as the other settings need.",
+        description: "Size of the model's context, in tokens. 0: as large as the other settings need.",
         set: |settings, value| {
             settings.engine.context = size(value, 0..=1_048_576)?;
             Some(())
@@ -253,7 +254,8 @@ pub(super) const KEYS: &[Key] = &[
         name: "cache-mb",
         expected: "a whole number from 0 to 65536",
         default: "128",
-        description: "Memory in megabytes for what the model has read of documents, on a processor: the last used ones answer at once when you come back to them. The one that is in use stays, whatever it needs.",
+        description: "Memory for what the model has read of recent documents, in megabytes, on a CPU. The document in \
+                      use is kept, whatever its size.",
         set: |settings, value| {
             settings.engine.cache_bytes = size(value, 0..=65_536)? << 20;
             Some(())
@@ -263,7 +265,7 @@ pub(super) const KEYS: &[Key] = &[
         name: "device",
         expected: "\"auto\", \"cpu\", \"cuda\" or \"metal\"",
         default: "\"auto\"",
-        description: "Where the model runs. `auto` is a GPU if this build and this machine have one.",
+        description: "Where the model runs. `auto`: on a GPU if this build and this machine have one, else on the CPU.",
         set: |settings, value| {
             let device = automatic(value)?;
             if device.as_deref().is_some_and(|device| !matches!(device, "cpu" | "cuda" | "metal")) {
@@ -277,8 +279,8 @@ pub(super) const KEYS: &[Key] = &[
         name: "kernel",
         expected: "a string: `auto`, `amx`, `avx512-vnni`, `avx-vnni`, `avx2`, `portable` or `candle`",
         default: "\"auto\"",
-        description: "Which kernels run the model on a processor. `auto` is the fastest that it has; `taper doctor` says \
-                      which, and why.",
+        description: "Which kernels run the model on a CPU. `auto`: the fastest that this processor supports; `taper \
+                      doctor` says which, and why.",
         set: |settings, value| {
             settings.engine.kernel = automatic(value)?;
             Some(())
@@ -288,7 +290,7 @@ pub(super) const KEYS: &[Key] = &[
         name: "offline",
         expected: "true or false",
         default: "false",
-        description: "Never fetch a model; use only what is on this machine.",
+        description: "Never download a model; use only what is on this machine.",
         set: |settings, value| {
             settings.engine.offline = value.as_bool()?;
             Some(())
@@ -298,8 +300,8 @@ pub(super) const KEYS: &[Key] = &[
         name: "statistics",
         expected: "true or false",
         default: "true",
-        description: "Count on this machine what was shown and what became of it, for `taper stats`. Never code, names \
-                      of files or paths; nothing is sent.",
+        description: "Count on this machine what was shown and accepted, for `taper stats`. The counts hold no code, \
+                      file names or paths, and nothing is sent.",
         set: |settings, value| {
             settings.statistics = value.as_bool()?;
             Some(())

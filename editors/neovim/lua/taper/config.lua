@@ -5,7 +5,7 @@ local M = {}
 M.defaults = {
   -- The server: a path, or a whole command line. Without it: `taper` on the PATH, then in ~/.cargo/bin.
   cmd = nil,
-  -- Options of the server, as in its README: { model = '…', ['latency-budget-ms'] = 500 }.
+  -- Options of the server, as in docs/configuration.md: { model = '…', ['latency-budget-ms'] = 500 }.
   options = {},
   -- File types with suggestions; nil is all of them.
   filetypes = nil,
