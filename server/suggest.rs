@@ -14,7 +14,6 @@ pub mod ahead;
 pub mod candidates;
 pub mod confidence;
 pub mod eagerness;
-pub mod fate;
 pub mod names;
 pub mod place;
 pub mod plan;

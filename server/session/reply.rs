@@ -4,13 +4,14 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::channel::oneshot;
 
 use crate::suggest::{Snapshot, Suggestion, Time, reuse};
 use crate::text::{Encoding, Position, Rope, lines, position};
+use crate::usage::tracker::{ResponseCell, TrackedResponse};
 
 /// What a question is answered with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,8 +106,8 @@ pub struct Question {
     origin: Option<(Snapshot, String)>,
     /// Beside the best part, the best first.
     others: Mutex<Vec<Suggestion>>,
-    /// What it was answered with, until somebody takes note of it.
-    said: Mutex<Option<Said>>,
+    /// The response, until it is recorded.
+    pub(crate) response: ResponseCell,
     /// Its text is gone: work on it is of no use.
     dropped: AtomicBool,
 }
@@ -138,17 +139,6 @@ impl From<Instant> for Due {
     }
 }
 
-/// What an editor was answered: something to show, or nothing.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Said {
-    /// What is shown.
-    pub(crate) shown: Option<Suggestion>,
-    /// What is offered in its place.
-    pub(crate) others: Vec<String>,
-    /// From the question to its answer.
-    pub(crate) after: Duration,
-}
-
 /// What could be shown before the end.
 #[derive(Debug, Default)]
 struct Draft {
@@ -162,9 +152,9 @@ impl Question {
     /// A question that nobody works on yet.
     pub(crate) fn new(uri: String, snapshot: Snapshot, encoding: Encoding, due: Due, reply: Reply) -> Self {
         let (draft, dropped) = (Mutex::default(), AtomicBool::new(false));
-        let (known, popup, others, said) = (None, false, Mutex::default(), Mutex::default());
+        let (known, popup, others, response) = (None, false, Mutex::default(), Arc::default());
         let (answer, origin) = (Mutex::new((due, reply)), None);
-        Self { uri, snapshot, encoding, answer, draft, known, popup, origin, others, said, dropped }
+        Self { uri, snapshot, encoding, answer, draft, known, popup, origin, others, response, dropped }
     }
 
     /// This question for a popup, behind what was typed since at its cursor: `snapshot` is there. It has the reply now, and
@@ -298,10 +288,17 @@ impl Question {
         let (first, arrived) = (first.filter(|_| shown.is_some()), self.due().arrived);
         let answer = shown.map_or(Answer::Nothing, |shown| Answer::Shown(Box::new(shown)));
         // Held until it is written: the edit that takes a suggestion may come at once.
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut response = self.response.lock().unwrap_or_else(PoisonError::into_inner);
         let answers = self.reply(|reply| reply.send(answer));
         if answers {
-            *said = Some(Said { shown: first, others, after: arrived.elapsed() });
+            let Snapshot { text, cursor, .. } = &self.snapshot;
+            *response = Some(TrackedResponse {
+                text: text.clone(),
+                cursor: *cursor,
+                shown: first,
+                alternatives: others,
+                latency: arrived.elapsed(),
+            });
         }
         answers
     }
@@ -317,11 +314,6 @@ impl Question {
         }
         let range = asked.cursor..asked.cursor + range.len();
         show(asked, self.encoding, Suggestion { range, text: format!("{typed}{text}") })
-    }
-
-    /// What the editor was answered, for who takes note of it; `None` if nothing was since.
-    pub(crate) fn take_said(&self) -> Option<Said> {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Time is up: answers with the draft, unless answered. Work on it may go on.
