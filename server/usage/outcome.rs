@@ -270,12 +270,13 @@ mod tests {
     }
 
     impl Fixture {
-        /// The suggestion replaces `replaced` bytes behind the cursor.
-        fn new(fixture: &str, replaced: usize, shown: &str, alternatives: &[&str]) -> Self {
+        /// The suggestion replaces so many bytes before and behind the cursor.
+        fn new(fixture: &str, replaced: [usize; 2], shown: &str, alternatives: &[&str]) -> Self {
             let (before, after) = fixture.split_once('▮').unwrap();
             let (text, cursor) = (Rope::from(format!("{before}{after}")), before.len());
             let alternatives: Vec<String> = alternatives.iter().map(|&it| it.to_owned()).collect();
-            let shown = Suggestion { range: cursor..cursor + replaced, text: shown.to_owned() };
+            let range = cursor - replaced[0]..cursor + replaced[1];
+            let shown = Suggestion { range, text: shown.to_owned() };
             Self { shown: ShownSuggestion::new(&text, cursor, &shown, &alternatives), text }
         }
 
@@ -315,17 +316,21 @@ mod tests {
     fn insertion_of_the_whole_rest_is_accepted_in_every_edit_form() {
         let accepted = |characters| Some((Accepted, characters));
         for (fixture, replaced, shown, alternatives, range, text, outcome) in [
-            ("x = ▮\n", 0, "foo(a)", &[][..], 4..4, "foo(a)", accepted(6)),
-            ("x = ▮\n", 0, "foo(a)", &[], 2..4, "= foo(a)", accepted(6)),
-            ("x = ▮\n", 0, "foo(a)", &[], 0..5, "x = foo(a)\n", accepted(6)),
+            ("x = ▮\n", [0, 0], "foo(a)", &[][..], 4..4, "foo(a)", accepted(6)),
+            ("x = ▮\n", [0, 0], "foo(a)", &[], 2..4, "= foo(a)", accepted(6)),
+            ("x = ▮\n", [0, 0], "foo(a)", &[], 0..5, "x = foo(a)\n", accepted(6)),
             // A line comparison that puts the new text one character early.
-            ("xa▮\n", 0, "ba", &[], 1..1, "ab", accepted(2)),
-            ("f(▮)\n", 1, "a, b);", &[], 2..3, "a, b);", accepted(6)),
-            ("x.pr▮\n", 0, "int()", &["oxy()"], 4..4, "oxy()", accepted(5)),
-            ("aa▮\n", 0, "ab", &[], 1..1, "aa", Some((Dismissed, 0))),
-            ("x = ▮\nend", 0, "foo", &[], 5..6, "E", Some((Dismissed, 0))),
-            ("x = ▮\nend", 0, "foo", &[], 2..2, "foo", Some((Dismissed, 0))),
-            ("x = ▮\nend", 0, "foo", &[], 0..3, "x =", None),
+            ("xa▮\n", [0, 0], "ba", &[], 1..1, "ab", accepted(2)),
+            ("f(▮)\n", [0, 1], "a, b);", &[], 2..3, "a, b);", accepted(6)),
+            ("x.pr▮\n", [0, 0], "int()", &["oxy()"], 4..4, "oxy()", accepted(5)),
+            // Text before the cursor that a popup's suggestion repeats is not counted.
+            ("x.pri▮\n", [3, 0], "print(a)", &[], 2..5, "print(a)", accepted(5)),
+            ("x.pri▮\n", [3, 0], "PRINT(a)", &[], 2..5, "PRINT(a)", accepted(8)),
+            ("x.pri▮\n", [3, 0], "print(a)", &[], 2..5, "print", None),
+            ("aa▮\n", [0, 0], "ab", &[], 1..1, "aa", Some((Dismissed, 0))),
+            ("x = ▮\nend", [0, 0], "foo", &[], 5..6, "E", Some((Dismissed, 0))),
+            ("x = ▮\nend", [0, 0], "foo", &[], 2..2, "foo", Some((Dismissed, 0))),
+            ("x = ▮\nend", [0, 0], "foo", &[], 0..3, "x =", None),
         ] {
             let mut fixture = Fixture::new(fixture, replaced, shown, alternatives);
             fixture.edit(range.clone(), text);
@@ -363,8 +368,9 @@ mod tests {
             ("foo(ä)", &["fo", "+o(ä", "-2", "-4", "+foo(ä)"], LAST_STEP, (Accepted, 6)),
             ("foo(ä)", &["fo", "+o(ä", "-2", "-5"], LAST_STEP, (PartiallyAccepted, 2)),
             ("foo", &["-1"], LAST_STEP, (Dismissed, 0)),
+            (")", &[")"], END, (TypedThrough, 0)),
         ] {
-            let mut shown_text = Fixture::new("x = ▮\n", 0, shown, &[]).play(steps).shown;
+            let mut shown_text = Fixture::new("x = ▮\n", [0, 0], shown, &[]).play(steps).shown;
             assert_eq!(shown_text.outcome().is_some(), decides, "{shown:?} {steps:?}");
             shown_text.finish();
             assert_eq!(shown_text.outcome(), Some(outcome), "{shown:?} {steps:?}");
@@ -373,7 +379,7 @@ mod tests {
 
     #[test]
     fn refreshed_text_continues_the_suggestion_and_another_text_does_not() {
-        let mut fixture = Fixture::new("x = ▮\n", 0, "foo", &[]);
+        let mut fixture = Fixture::new("x = ▮\n", [0, 0], "foo", &[]);
         assert!(fixture.refresh("foo(a)"), "extended");
         assert!(fixture.refresh("bar(a)"), "refined, and nothing was edited");
         let mut fixture = fixture.play(&["b"]);
@@ -383,37 +389,7 @@ mod tests {
         let elsewhere = Suggestion { range: 0..0, text: "(a, b)".to_owned() };
         assert!(!fixture.shown.refresh(&fixture.text, 0, &elsewhere, &[]));
         assert_eq!(fixture.play(&["+(a, b)"]).shown.outcome(), Some((Accepted, 6)));
-        let mut styled = Fixture::new("x = ▮\n", 0, "f(\"a\", b + 1)", &[]).play(&["f('a',b+"]);
+        let mut styled = Fixture::new("x = ▮\n", [0, 0], "f(\"a\", b + 1)", &[]).play(&["f('a',b+"]);
         assert!(styled.refresh("1)"), "typed in another style");
-    }
-
-    #[test]
-    fn text_that_a_popup_suggestion_repeats_is_not_counted() {
-        let text = Rope::from("x.pri\n");
-        for (shown, inserted, outcome) in [
-            ("print(a)", "print(a)", (Accepted, 5)),
-            ("print(a)", "print", (PartiallyAccepted, 2)),
-            ("PRINT(a)", "PRINT(a)", (Accepted, 8)),
-        ] {
-            let shown = Suggestion { range: 2..5, text: shown.to_owned() };
-            let shown = ShownSuggestion::new(&text, 5, &shown, &[]);
-            let mut fixture = Fixture { text: text.clone(), shown };
-            fixture.edit(2..5, inserted);
-            fixture.shown.finish();
-            assert_eq!(fixture.shown.outcome(), Some(outcome), "{inserted}");
-        }
-    }
-
-    #[test]
-    fn single_character_counts_as_accepted_only_when_the_editor_confirms() {
-        let mut typed = Fixture::new("f(a▮\n", 0, ")", &[]).play(&[")"]).shown;
-        typed.finish();
-        assert_eq!(typed.outcome(), Some((TypedThrough, 0)));
-        let mut confirmed = Fixture::new("f(a▮\n", 0, ")", &[]).play(&[")"]).shown;
-        confirmed.confirm_acceptance();
-        assert_eq!(confirmed.outcome(), Some((Accepted, 1)));
-        let mut open = Fixture::new("f(a▮\n", 0, ")", &[]).shown;
-        open.confirm_acceptance();
-        assert_eq!(open.outcome(), None);
     }
 }
