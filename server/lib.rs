@@ -7,6 +7,7 @@
 //! | 7 | [`protocol`] | LSP and JSON, tokio | documents' contents, tensors |
 //! | 6 | [`session`], [`config`] | threads, time, who owns what | LSP, tensors |
 //! | 5 | [`suggest`] | what to suggest and what to cut | threads, clocks |
+//! | 5 | [`usage`] | what happened to suggestions, and the file with the counts | LSP, sessions |
 //! | 4 | [`prompt`] | fill-in-the-middle formats, the window | the answer |
 //! | 3 | [`context`] | which other code of the project helps | prompts, tokens |
 //! | 2 | [`syntax`] | tree-sitter, in bytes | lines and columns |
@@ -30,6 +31,7 @@ pub mod config;
 pub mod session;
 
 pub mod suggest;
+pub mod usage;
 
 pub mod prompt;
 

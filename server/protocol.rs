@@ -1,25 +1,23 @@
 //! LSP in and out: the only place with LSP types and JSON.
-//! It keeps no state but counts, and knows nothing of what the documents contain.
+//! It keeps no state, and knows nothing of what the documents contain.
 //!
 //! The way of a message: [`input`] (a thread) has it framed ([`framing`]) and parsed ([`incoming`]), [`transport`] hands it
 //! to the [`front`], that to the session in arrival order or to tower-lsp, [`messages`], [`notebooks`] and [`commands`] read
 //! and write it, [`uri`] says which documents it is about;
 //! [`notices`] goes the other way, with the [`status`] for a status line, and [`output`] writes. The [`lifeline`] watches
-//! whether there still is an editor, and [`ending`] is how it all ends; [`options`] are what the editor sets, [`tally`] counts what one server answered, and
-//! [`statistics`] what became of it, in [`counts`] that the [`ledger`] keeps. [`client`] is the other end of the pipes,
+//! whether there still is an editor, and [`ending`] is how it all ends; [`options`] are what the editor sets, and
+//! [`request_metrics`] count requests. [`client`] is the other end of the pipes,
 //! for measuring; [`tasks`] are the files that it is measured with, [`answers`] the file that keeps
 //! what came out, [`llama`] the server that it is compared with.
 
 pub mod answers;
 pub mod client;
 mod commands;
-pub mod counts;
 mod ending;
 pub mod framing;
 mod front;
 pub mod incoming;
 mod input;
-pub mod ledger;
 mod lifeline;
 pub mod llama;
 mod messages;
@@ -27,9 +25,8 @@ mod notebooks;
 mod notices;
 mod options;
 mod output;
-pub mod statistics;
+mod request_metrics;
 mod status;
-mod tally;
 pub mod tasks;
 mod trace;
 mod transport;
@@ -47,15 +44,14 @@ use tower_lsp::LspService;
 use crate::config::Layers;
 use crate::session::crawler::Crawling;
 use crate::session::{Source, Supervisor};
+use crate::usage::store::{StatsFile, StatsWorker};
 
 pub use ending::End;
 use ending::{Ending, Reason};
 use front::{Backend, Beginning, Front, Ready};
-use ledger::Ledger;
 use lifeline::Lifeline;
 use options::Options;
 use output::Output;
-use statistics::Statistics;
 
 /// How long the last messages may take to be written.
 const WRITE: Duration = Duration::from_millis(500);
@@ -94,21 +90,15 @@ pub fn serve(serving: Serving) -> io::Result<End> {
     let ready = Arc::new(Ready::default());
     let (news, told) = mpsc::unbounded_channel();
     let options = Arc::new(Options::new(layers, Arc::clone(&session), news.clone()));
-    let (counting, counted) = Statistics::start(Ledger::open(), &supervisor)?;
-    let counts = counting.desk();
+    let (worker, stats, stats_finished) = StatsWorker::new(StatsFile::open());
+    supervisor.spawn("statistics", move || worker.run())?;
     let messages = input::start(io::stdin(), &supervisor, Arc::clone(&ending))?;
     let open = Arc::default();
 
     let mut client = None;
     let (inner, socket) = LspService::build(|its| {
         client = Some(its);
-        Backend::new(
-            Arc::clone(&session),
-            Arc::clone(&ready),
-            news.clone(),
-            Arc::clone(&open),
-            counting.desk(),
-        )
+        Backend::new(Arc::clone(&session), Arc::clone(&ready), news.clone(), Arc::clone(&open), stats.clone())
     })
     .custom_method(front::INLINE, Backend::inline)
     .custom_method(front::POPUP, Backend::popup)
@@ -118,7 +108,7 @@ pub fn serve(serving: Serving) -> io::Result<End> {
         options: Arc::clone(&options),
         source,
         crawling,
-        counting,
+        stats: stats.clone(),
         problems,
         open,
         lifeline,
@@ -149,9 +139,9 @@ pub fn serve(serving: Serving) -> io::Result<End> {
     if let Some(session) = session.get() {
         session.stop();
     }
-    // Before all the rest comes in, which may not come where a thread hangs or has failed.
-    counts.write();
-    drop(counts);
-    counted.wait();
+    // The last counts may never come, where a thread hangs or has failed: those until now are saved first.
+    stats.save();
+    drop(stats);
+    stats_finished.wait();
     Ok(ending.end())
 }

@@ -21,7 +21,6 @@ mod pause;
 mod reply;
 mod supervised;
 mod trace;
-mod watched;
 mod workspace;
 
 use std::collections::HashMap;
@@ -40,6 +39,7 @@ use crate::context::Index;
 use crate::suggest::reuse::Cache;
 use crate::suggest::{Snapshot, Suggestion};
 use crate::text::{Encoding, Rope, position};
+use crate::usage::tracker::{UsageRecorder, UsageTracker};
 
 pub use completer::{Attempt, Loading, Source};
 pub use document::{Change, Opening};
@@ -50,7 +50,6 @@ pub use pause::{Pauses, Scope};
 pub use reply::{Answer, Question, Receiver, Reply, Shown};
 pub use supervised::{Supervisor, no_thread};
 pub use trace::{TraceEvent, WorkSummary};
-pub use watched::{Counted, Counter, Happening};
 pub use workspace::Location;
 
 use completer::{Completer, Job};
@@ -58,7 +57,6 @@ use crawler::Crawling;
 use document::Document;
 use mailbox::Mailbox;
 use notebook::Notebooks;
-use watched::Watch;
 use workspace::Workspace;
 
 /// Events that may wait for the session before the sender has to: enough for any burst of typing.
@@ -81,8 +79,8 @@ pub struct Start {
     pub crawling: Crawling,
     /// Who tells the user. Must not block.
     pub notices: Box<dyn FnMut(Notice) + Send>,
-    /// Who counts what becomes of suggestions. Dropped when the session ends.
-    pub counter: Counter,
+    /// Takes what is to be counted. Dropped when the session ends.
+    pub usage_recorder: UsageRecorder,
     /// Who is told when one of the threads fails: nothing works without it.
     pub supervisor: Supervisor,
 }
@@ -99,7 +97,8 @@ impl Session {
     /// # Errors
     /// The system gives no more threads.
     pub fn start(start: Start) -> io::Result<Self> {
-        let Start { encoding, refreshes, settings, source, crawling, notices, counter, supervisor } = start;
+        let Start { encoding, refreshes, settings, source, crawling, notices, usage_recorder, supervisor } =
+            start;
         let (events, receiver) = crossbeam_channel::bounded(EVENTS);
         let mailbox = Arc::new(Mailbox::default());
         let completer = Completer::new(Arc::clone(&mailbox), source, events.clone());
@@ -123,7 +122,7 @@ impl Session {
             told: None,
             pauses: Pauses::default(),
             explained: Explanations::default(),
-            watch: Watch::new(counter),
+            usage: UsageTracker::new(usage_recorder),
             best_snippets: None,
             workspace,
             indexes: HashMap::new(),
@@ -189,8 +188,8 @@ struct State {
     pauses: Pauses,
     /// How the last answers came about.
     explained: Explanations,
-    /// What is shown, and what becomes of it.
-    watch: Watch,
+    /// What is shown, and what happens to it.
+    usage: UsageTracker,
     /// Tokens of other files that are best for the model, if it has a place for any.
     best_snippets: Option<usize>,
     /// Who looks through the code around the documents, and what was made of each workspace last.
@@ -217,7 +216,7 @@ impl State {
             self.keep_time(Instant::now());
         }
         self.mailbox.close();
-        self.watch.leave_all();
+        self.usage.close_all();
     }
 
     /// When something is due though nothing happens.
@@ -258,7 +257,7 @@ impl State {
             | Event::Widened { question, .. } => Some(question.uri.clone()),
             Event::Configured(_)
             | Event::Accepted
-            | Event::Counted(_)
+            | Event::UpdateUsage(_)
             | Event::Paused { .. }
             | Event::Explain(_)
             | Event::Loaded(_)
@@ -281,7 +280,7 @@ impl State {
             Event::Opened(opening) => {
                 self.let_go(&opening.uri, Question::abandon);
                 self.outdate(&opening.uri, None);
-                self.forget_shown(&opening.uri);
+                self.usage.close(&opening.uri);
                 let uri = opening.uri.clone();
                 self.moment += 1;
                 let mut document = Document::open(opening);
@@ -301,7 +300,7 @@ impl State {
                     self.lost(&uri, reason);
                 }
                 self.cell_changed(&uri);
-                self.forget_shown(&uri);
+                self.usage.close(&uri);
             }
             Event::Notebook { uri, change } => self.notebook_changed(&uri, change),
             Event::Saved { uri } => {
@@ -311,7 +310,7 @@ impl State {
             Event::Closed { uri } => {
                 self.let_go(&uri, Question::abandon);
                 self.outdate(&uri, None);
-                self.forget_shown(&uri);
+                self.usage.close(&uri);
                 if let Some((document, _)) = self.documents.remove(&uri) {
                     let at = document.location();
                     let is_last = !self.documents.values().any(|(other, _)| other.root == at.root);
@@ -323,9 +322,9 @@ impl State {
             }
             Event::Relocated { uri, location } => self.relocated(&uri, location),
             Event::Configured(settings) => self.configured(*settings),
-            Event::Accepted => self.watch.accepted(),
-            Event::Counted(reply) => {
-                self.watch.take_note_of_all();
+            Event::Accepted => self.usage.confirm_acceptance(),
+            Event::UpdateUsage(reply) => {
+                self.usage.update_all();
                 // An error means that whoever asked has gone.
                 let _ = reply.send(());
             }
@@ -425,13 +424,13 @@ impl State {
     }
 
     fn edited(&mut self, uri: &str, version: Option<i64>, changes: Vec<Change>) {
-        let mut shown = self.take_shown(uri);
+        let shown = self.usage.begin_edit(uri);
         let Some((document, _)) = self.documents.get_mut(uri) else {
             self.unknown(uri, "a change");
             return;
         };
         let was_lost = document.lost();
-        document.change(version, changes, self.encoding, shown.as_mut().map(watched::Shown::life));
+        document.change(version, changes, self.encoding, shown);
         let (is_lost, text) = (document.lost(), document.text.clone());
         match (was_lost, is_lost) {
             (None, Some(reason)) => self.lost(uri, reason),
@@ -440,7 +439,11 @@ impl State {
         }
         let text = is_lost.is_none().then_some(text);
         self.cell_changed(uri);
-        self.put_shown(uri, shown, text.is_none());
+        if text.is_none() {
+            self.usage.close(uri);
+        } else {
+            self.usage.update(uri);
+        }
         self.outdate(uri, text.clone());
         // An answer now would be placed by the text before the change, and editors that show whatever comes
         // would show it in the wrong place. The work goes on where it may be the next answer, typed through.
@@ -491,7 +494,7 @@ impl State {
         }
         self.look_around_all();
         if !self.settings.statistics {
-            self.watch.forget_all();
+            self.usage.clear();
         }
         if reload {
             self.told = None;
@@ -513,7 +516,7 @@ impl State {
                 self.model = Model::Ready;
                 self.best_snippets = snippets;
                 self.look_around_all();
-                self.watch.use_model(&about.model);
+                self.usage.set_model(&about.model);
                 self.told = None;
                 let model = about.model.clone();
                 (self.notices)(Notice::Loaded(about));

@@ -15,7 +15,6 @@ pub mod candidates;
 pub mod confidence;
 pub mod eagerness;
 mod fallback;
-pub mod fate;
 pub mod place;
 pub mod plan;
 pub mod reuse;

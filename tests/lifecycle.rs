@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::client::{Client, PATIENCE, frame};
 use crate::script::Script;
-use crate::statistics::counts;
+use crate::statistics::stored_counts;
 
 const URI: &str = "file:///w/a.py";
 /// Within this time the server must have noticed that there is no editor any more, on a busy machine.
@@ -209,7 +209,7 @@ fn signals_and_the_end_of_the_input_end_the_server_in_order_and_its_counts_are_s
         let (status, took) = client.ended();
         assert_eq!((status.code(), status.signal()), (Some(code), None), "{signal:?}");
         assert!(took < Duration::from_secs(10), "{signal:?}: {took:?}");
-        let counted = &counts(home.path())["today"];
+        let counted = &stored_counts(home.path())["today"];
         assert_eq!((&counted["asked"], &counted["shown"]), (&json!(1), &json!(1)), "{signal:?}");
     }
 }
@@ -225,7 +225,7 @@ fn a_thread_that_panics_is_told_and_ends_the_server_with_a_failure_and_its_count
     assert_eq!(told["params"]["type"], 1, "an error");
     let (status, _) = client.ended();
     assert_eq!(status.code(), Some(1));
-    assert_eq!(counts(home.path())["today"]["shown"], 1);
+    assert_eq!(stored_counts(home.path())["today"]["shown"], 1);
     let log = client.log();
     assert!(log.contains("scripted.rs:") && log.contains("completer"), "{log}");
 }

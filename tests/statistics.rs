@@ -1,4 +1,4 @@
-//! What becomes of suggestions is counted on this machine: from typing over the file to `taper stats`.
+//! Outcomes of suggestions are counted on this machine: from typing over the file to `taper stats`.
 //! It knows nothing of any model: the engine is scripted.
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
@@ -14,7 +14,7 @@ use crate::script::Script;
 const URI: &str = "file:///w/secret_folder/secret_name.py";
 
 /// A server that keeps what it counts in a folder.
-fn started(home: &Path, script: &Script, options: Value) -> Client {
+fn start_server(home: &Path, script: &Script, options: Value) -> Client {
     let arguments = ["--stdio", "--engine", &script.written()];
     let mut client = Client::start_with(&arguments, &[("TAPER_HOME", home.to_str().unwrap())]);
     client.hello(options);
@@ -30,34 +30,28 @@ fn stats(home: &Path, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-pub(crate) fn counts(home: &Path) -> Value {
+pub(crate) fn stored_counts(home: &Path) -> Value {
     serde_json::from_str(&stats(home, &["--json"])).unwrap()
 }
 
-/// Counts that are expected, the others being 0: asked, shown, empty, accepted, partly, typed, dismissed, characters.
+/// Expects asked, shown, empty, accepted, partly, typed, dismissed, characters.
 #[track_caller]
 fn assert_counts(counts: &Value, expected: [u64; 8]) {
-    let names = [
-        "asked",
-        "shown",
-        "empty",
-        "accepted",
-        "partlyAccepted",
-        "typedAlong",
-        "dismissed",
-        "acceptedCharacters",
-    ];
-    assert_eq!(names.map(|name| counts[name].as_u64().unwrap()), expected, "{names:?}");
+    let outcomes = ["accepted", "partlyAccepted", "typedAlong", "dismissed"];
+    let names: Vec<&str> =
+        ["asked", "shown", "empty"].into_iter().chain(outcomes).chain(["acceptedCharacters"]).collect();
+    let found: Vec<u64> = names.iter().map(|&name| counts[name].as_u64().unwrap()).collect();
+    assert_eq!(found, expected, "{names:?}");
 }
 
-/// Types and takes in a document of its own; what is suggested behind `x = ` is `secret(a)`.
-struct Hand {
+/// A user who types in one document. After `x = `, the suggestion is `secret(a)`.
+struct Typist {
     client: Client,
     version: i64,
     column: u32,
 }
 
-impl Hand {
+impl Typist {
     fn insert(&mut self, text: &str) {
         self.version += 1;
         let change = insertion(URI, self.version, 0, self.column, text);
@@ -69,8 +63,8 @@ impl Hand {
         self.client.inline(URI, 0, self.column)
     }
 
-    /// The document as it was in the beginning, opened anew.
-    fn anew(&mut self) {
+    /// Opens the document again, as it was at first.
+    fn reopen(&mut self) {
         self.client.open(URI, "python", "x = \n");
         (self.version, self.column) = (1, 4);
         assert_eq!(self.ask(), "secret(a)");
@@ -78,40 +72,40 @@ impl Hand {
 }
 
 #[test]
-fn statistics_say_what_became_of_suggestions() {
+fn statistics_count_outcomes_of_suggestions() {
     let home = tempfile::tempdir().unwrap();
     let script = Script::new().when("x = ", "secret(a)").when("x = raise", " secret");
     let said = stats(home.path(), &[]);
     assert!(said.contains("Nothing was counted yet") && said.contains("statistics.json"), "{said}");
 
-    let mut hand = Hand { client: started(home.path(), &script, json!({})), version: 0, column: 0 };
-    // Typed along, shown again at each key, and taken.
-    hand.anew();
+    let mut typist = Typist { client: start_server(home.path(), &script, json!({})), version: 0, column: 0 };
+    // Typed through, shown again after each key, and accepted.
+    typist.reopen();
     for (key, rest) in [("s", "ecret(a)"), ("e", "cret(a)"), ("c", "ret(a)")] {
-        hand.insert(key);
-        assert_eq!(hand.ask(), rest);
+        typist.insert(key);
+        assert_eq!(typist.ask(), rest);
     }
-    hand.insert("ret(a)");
-    // A word, and the document is closed.
-    hand.anew();
-    hand.insert("secret");
-    assert_eq!(hand.ask(), "(a)");
-    hand.client.notify("textDocument/didClose", json!({ "textDocument": { "uri": URI } }));
-    // By keys.
-    hand.anew();
-    "secret(a)".chars().for_each(|key| hand.insert(&key.to_string()));
+    typist.insert("ret(a)");
+    // A word is accepted, and the document closed.
+    typist.reopen();
+    typist.insert("secret");
+    assert_eq!(typist.ask(), "(a)");
+    typist.client.notify("textDocument/didClose", json!({ "textDocument": { "uri": URI } }));
+    // Typed through to its end.
+    typist.reopen();
+    "secret(a)".chars().for_each(|key| typist.insert(&key.to_string()));
     // Something else.
-    hand.anew();
-    hand.insert("y");
-    assert_eq!(hand.ask(), "");
+    typist.reopen();
+    typist.insert("y");
+    assert_eq!(typist.ask(), "");
     // Shown when the server ends.
-    hand.anew();
-    let live = hand.client.ask("workspace/executeCommand", json!({ "command": "taper.statistics" }));
+    typist.reopen();
+    let live = typist.client.ask("workspace/executeCommand", json!({ "command": "taper.statistics" }));
     assert_counts(&live["result"]["today"], [10, 5, 1, 1, 1, 1, 1, 12]);
     assert_eq!(live["result"]["asked"], 10);
-    hand.client.quit();
+    typist.client.quit();
 
-    let counted = counts(home.path());
+    let counted = stored_counts(home.path());
     for part in [&counted["today"], &counted["allTime"]] {
         let expected = [10, 5, 1, 1, 1, 1, 2, 12];
         assert_counts(part, expected);
@@ -129,51 +123,41 @@ fn statistics_say_what_became_of_suggestions() {
     }
 
     // The next server adds to it.
-    let mut hand = Hand { client: started(home.path(), &script, json!({})), version: 0, column: 0 };
-    hand.anew();
-    hand.insert("secret(a)");
-    hand.client.quit();
-    assert_counts(&counts(home.path())["allTime"], [11, 6, 1, 2, 1, 1, 2, 21]);
+    let mut typist = Typist { client: start_server(home.path(), &script, json!({})), version: 0, column: 0 };
+    typist.reopen();
+    typist.insert("secret(a)");
+    typist.client.quit();
+    assert_counts(&stored_counts(home.path())["allTime"], [11, 6, 1, 2, 1, 1, 2, 21]);
 }
 
 #[test]
-fn statistics_are_not_counted_where_they_are_switched_off() {
+fn disabled_statistics_are_not_stored() {
     let home = tempfile::tempdir().unwrap();
     let script = Script::new().when("x = ", "secret(a)");
-    let client = started(home.path(), &script, json!({ "statistics": false }));
-    let mut hand = Hand { client, version: 0, column: 0 };
-    hand.anew();
-    hand.insert("secret(a)");
-    hand.client.quit();
+    let client = start_server(home.path(), &script, json!({ "statistics": false }));
+    let mut typist = Typist { client, version: 0, column: 0 };
+    typist.reopen();
+    typist.insert("secret(a)");
+    let live = typist.client.ask("workspace/executeCommand", json!({ "command": "taper.statistics" }));
+    assert_eq!((&live["result"]["asked"], &live["result"]["today"]["asked"]), (&json!(1), &json!(0)));
+    typist.client.quit();
     assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0, "nothing is written");
 }
 
 #[test]
-fn statistics_that_cannot_be_kept_disturb_nothing() {
+fn unwritable_statistics_are_reported_once_and_suggestions_continue() {
     let home = tempfile::tempdir().unwrap();
     // Below a file there can be no folder, for root neither.
     let file = home.path().join("file");
     fs::write(&file, "").unwrap();
     let script = Script::new().when("x = ", "secret(a)");
-    let mut hand = Hand { client: started(&file, &script, json!({})), version: 0, column: 0 };
-    hand.anew();
-    hand.insert("secret(a)");
-    hand.client.ask("shutdown", Value::Null);
-    hand.client.notify("exit", Value::Null);
-    assert!(hand.client.ended().0.success());
-    let log = hand.client.log();
+    let mut typist = Typist { client: start_server(&file, &script, json!({})), version: 0, column: 0 };
+    typist.reopen();
+    typist.insert("secret(a)");
+    typist.client.ask("shutdown", Value::Null);
+    typist.client.notify("exit", Value::Null);
+    assert!(typist.client.ended().0.success());
+    let log = typist.client.log();
     assert_eq!(log.matches(" WARN ").count(), 1, "warned once:\n{log}");
     assert!(stats(&file, &[]).contains("Nothing was counted yet"));
-}
-
-#[test]
-fn statistics_that_are_damaged_are_set_aside() {
-    let home = tempfile::tempdir().unwrap();
-    fs::write(home.path().join("statistics.json"), "{\"version\":1,").unwrap();
-    let script = Script::new().when("x = ", "secret(a)");
-    let mut hand = Hand { client: started(home.path(), &script, json!({})), version: 0, column: 0 };
-    hand.anew();
-    hand.client.quit();
-    assert_counts(&counts(home.path())["allTime"], [1, 1, 0, 0, 0, 0, 1, 0]);
-    assert!(home.path().join("statistics.damaged-1.json").exists());
 }

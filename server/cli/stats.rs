@@ -1,6 +1,7 @@
-//! `taper stats`: what was suggested and what became of it, today and all time.
+//! `taper stats`: what was suggested and what happened to it, today and all time.
 //! It knows nothing of how that is counted.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 
@@ -8,9 +9,8 @@ use anyhow::Context as _;
 use chrono::{Days, NaiveDate};
 
 use super::terminal;
-use crate::protocol::counts::{Book, Counts};
-use crate::protocol::ledger::Ledger;
-use crate::protocol::statistics::{report_text, today};
+use crate::usage::stats::{LatencyHistogram, UsageHistory, UsageStats};
+use crate::usage::store::{StatsFile, format_history, local_date};
 
 /// Characters of a full bar.
 const BAR: usize = 30;
@@ -36,109 +36,114 @@ pub struct Args {
 /// Runs the command.
 ///
 /// # Errors
-/// There is no home folder, the file cannot be read or is none of taper's, or stdout is closed.
+/// There is no home folder, the file cannot be read or is not taper's, or stdout is closed.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let ledger = Ledger::open()?;
-    let book = ledger.read()?;
-    let file = ledger.path().display().to_string();
-    let text = if args.json { report_text(&book, today()) } else { shown(&book, today(), &file) };
+    let file = StatsFile::open()?;
+    let (history, today) = (file.read()?, local_date());
+    let text = if args.json {
+        format_history(&history, today)
+    } else {
+        format_page(&history, today, &file.path().display().to_string())
+    };
     io::stdout().write_all(terminal::plain(&text).as_bytes()).context("cannot write to stdout")
 }
 
-fn shown(book: &Book, today: NaiveDate, file: &str) -> String {
+fn format_page(history: &UsageHistory, today: NaiveDate, file: &str) -> String {
     let off = "`statistics = false` in the configuration switches the counting off.";
-    if book.is_empty() {
+    if history.is_empty() {
         return format!(
             "Nothing was counted yet. Servers count what they suggest and what becomes of it, and add that to\n\
              {file}\n\
              once a minute and when they end: numbers only, never code, and nothing is sent.\n{off}\n"
         );
     }
-    let mut text = part(&format!("today, {today}"), book, Some(today));
-    text += &part(&format!("all time, since {}", book.since().unwrap_or("?")), book, None);
-    text += &latencies(&book.total(None));
-    text += &days(book, today);
+    let mut text = format_table(&format!("today, {today}"), history, Some(today));
+    text += &format_table(&format!("all time, since {}", history.since().unwrap_or("?")), history, None);
+    text += &plot_latencies(&history.total(None).latency);
+    text += &plot_days(history, today);
     text + &format!("\nOnly in {file}, numbers only; delete it to forget.\n{off}\n")
 }
 
 /// A table of a day, or of all days.
-fn part(title: &str, book: &Book, day: Option<NaiveDate>) -> String {
-    let total = book.total(day);
-    if total == Counts::default() {
+fn format_table(title: &str, history: &UsageHistory, day: Option<NaiveDate>) -> String {
+    let total = history.total(day);
+    if total == UsageStats::default() {
         return format!("{title}: nothing\n\n");
     }
-    let mut rows = vec![("all".to_owned(), total)];
-    let mut add = |sums: BTreeMap<String, Counts>| {
-        let mut sums: Vec<_> = sums.into_iter().collect();
-        sums.sort_by_key(|(_, counts)| std::cmp::Reverse((counts.shown, counts.asked)));
-        rows.extend(sums);
+    let percentile = |percent| total.latency.percentile(percent).map(format_milliseconds);
+    let latencies = match (percentile(50), percentile(95), percentile(99)) {
+        (Some(p50), Some(p95), Some(p99)) => {
+            format!("  question to answer: p50 {p50}, p95 {p95}, p99 {p99}\n")
+        }
+        _ => String::new(),
     };
-    add(book.by_language(day));
-    let languages = book.by_language(day).len();
-    add(book.by_model(day));
-    let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).max(8);
-    let mut text = format!("{title}\n");
-    text += &format!(
-        "  {:width$} {:>8} {:>8} {:>9} {:>6} {:>7} {:>7} {:>10} {:>11}\n",
+    let groups = [
+        ("", BTreeMap::from([("all", total)])),
+        ("  by language\n", history.by_language(day)),
+        ("  by model\n", history.by_model(day)),
+    ];
+    let names = groups.iter().flat_map(|(_, rows)| rows.keys());
+    let width = names.map(|name| name.chars().count()).max().unwrap_or(0).max(8);
+    let mut text = format!(
+        "{title}\n  {:width$} {:>8} {:>8} {:>9} {:>6} {:>7} {:>7} {:>10} {:>11}\n",
         "", "asked", "shown", "accepted", "rate", "partly", "typed", "dismissed", "characters",
     );
-    for (index, (name, counts)) in rows.iter().enumerate() {
-        if index == 1 || index == 1 + languages {
-            text += &format!("  {}\n", if index == 1 { "by language" } else { "by model" });
+    for (heading, rows) in groups {
+        text += heading;
+        let mut rows: Vec<_> = rows.into_iter().collect();
+        rows.sort_by_key(|(_, stats)| Reverse((stats.shown, stats.asked)));
+        for (name, stats) in rows {
+            let UsageStats { asked, shown, accepted, partially_accepted, .. } = stats;
+            let UsageStats { typed_through, dismissed, characters, .. } = stats;
+            let rate = match shown {
+                0 => "-".to_owned(),
+                _ => format!("{:.0} %", accepted as f64 * 100.0 / shown as f64),
+            };
+            text += &format!(
+                "  {name:width$} {asked:>8} {shown:>8} {accepted:>9} {rate:>6} {partially_accepted:>7} \
+                 {typed_through:>7} {dismissed:>10} {characters:>11}\n",
+            );
         }
-        let Counts { asked, shown, accepted, partly, typed, dismissed, characters, .. } = counts;
-        text += &format!(
-            "  {name:width$} {asked:>8} {shown:>8} {accepted:>9} {:>6} {partly:>7} {typed:>7} {dismissed:>10} {characters:>11}\n",
-            rate(*accepted, *shown),
-        );
     }
-    let latency = |percent| rows[0].1.latency.percentile(percent).map(milliseconds);
-    if let (Some(p50), Some(p95), Some(p99)) = (latency(50), latency(95), latency(99)) {
-        text += &format!("  question to answer: p50 {p50}, p95 {p95}, p99 {p99}\n");
-    }
-    text + "\n"
+    text + &latencies + "\n"
 }
 
-fn rate(part: u64, whole: u64) -> String {
-    if whole == 0 { "-".to_owned() } else { format!("{:.0} %", part as f64 * 100.0 / whole as f64) }
-}
-
-fn milliseconds(time: f64) -> String {
+fn format_milliseconds(time: f64) -> String {
     if time < 10.0 { format!("{time:.1} ms") } else { format!("{time:.0} ms") }
 }
 
-/// How long answers took, a bar for each doubling.
-fn latencies(total: &Counts) -> String {
-    let mut bars: Vec<(String, u64)> = vec![("below 1 ms".to_owned(), total.latency.between(0, 1))];
-    for octave in 0..9 {
-        let (from, to) = (1 << octave, 2 << octave);
-        bars.push((format!("{from} to {to} ms"), total.latency.between(from, to)));
-    }
-    bars.push(("512 ms and more".to_owned(), total.latency.between(512, u64::MAX)));
+/// How long responses took, a bar for each doubling.
+fn plot_latencies(latency: &LatencyHistogram) -> String {
+    let mut bars = vec![("below 1 ms".to_owned(), latency.count_between(0, 1))];
+    bars.extend(
+        (0..9)
+            .map(|octave| (1 << octave, 2 << octave))
+            .map(|(from, to)| (format!("{from} to {to} ms"), latency.count_between(from, to))),
+    );
+    bars.push(("512 ms and more".to_owned(), latency.count_between(512, u64::MAX)));
     let used = |(_, count): &(String, u64)| *count > 0;
     let (Some(first), Some(last)) = (bars.iter().position(used), bars.iter().rposition(used)) else {
         return String::new();
     };
-    format!("question to answer, all time\n{}", plot(&bars[first..=last]))
+    format!("question to answer, all time\n{}", plot_bars(&bars[first..=last]))
 }
 
-/// What was accepted, a bar a day.
-fn days(book: &Book, today: NaiveDate) -> String {
+/// Accepted suggestions, a bar a day.
+fn plot_days(history: &UsageHistory, today: NaiveDate) -> String {
     let days = (0..DAYS).rev().filter_map(|ago| today.checked_sub_days(Days::new(ago)));
     let bars: Vec<_> =
-        days.map(|day| (day.format("%m-%d").to_string(), book.total(Some(day)).accepted)).collect();
+        days.map(|day| (day.format("%m-%d").to_string(), history.total(Some(day)).accepted)).collect();
     if bars.iter().all(|(_, count)| *count == 0) {
         return String::new();
     }
-    format!("\naccepted, the last {DAYS} days\n{}", plot(&bars))
+    format!("\naccepted, the last {DAYS} days\n{}", plot_bars(&bars))
 }
 
-/// Bars in eighths of a character.
-fn plot(bars: &[(String, u64)]) -> String {
+/// Bars in eighths of a character. A count above 0 has at least one.
+fn plot_bars(bars: &[(String, u64)]) -> String {
     let most = bars.iter().map(|(_, count)| *count).max().unwrap_or(0).max(1);
     let line = |(name, count): &(String, u64)| {
         let exact = u128::from(*count) * (BAR as u128) * 8;
-        // What is there is seen, be it an eighth.
         let eighths = usize::try_from(exact.div_ceil(u128::from(most))).unwrap_or(0);
         let part = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8];
         let bar = "█".repeat(eighths / 8) + part;
@@ -155,49 +160,28 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
-    use crate::session::{Counted, Happening};
-    use crate::suggest::fate::Fate;
+    use crate::usage::outcome::Outcome;
+    use crate::usage::stats::{UsageEvent, UsageRecord};
 
     #[test]
-    fn nothing_is_said_in_words() {
-        let text = shown(&Book::default(), "2026-01-02".parse().unwrap(), "/there/statistics.json");
-        assert!(
-            text.contains("Nothing was counted yet") && text.contains("/there/statistics.json"),
-            "{text}"
-        );
-        assert!(text.contains("statistics = false"), "{text}");
-    }
-
-    #[test]
-    fn bars_are_as_long_as_their_numbers() {
-        let bar = |count| {
-            plot(&[("a".to_owned(), count), ("b".to_owned(), 240)]).lines().next().unwrap().to_owned()
-        };
-        assert_eq!(bar(0).matches(['█', '▏']).count(), 0);
-        assert_eq!(bar(1).matches('▏').count(), 1);
-        assert_eq!(bar(120).matches('█').count(), BAR / 2);
-        assert_eq!(bar(u64::MAX).matches('█').count(), BAR);
-    }
-
-    #[test]
-    fn two_days_of_two_languages() {
-        let mut book = Book::default();
-        let mut note = |day: &str, language: &str, what: Happening| {
-            let counted = Counted { language: language.into(), model: "Small Coder 0.5B".into(), what };
-            book.note(day.parse().unwrap(), &counted);
-        };
-        for (day, language, fate, ms) in [
-            ("2026-01-01", "python", Fate::Accepted, 2),
-            ("2026-01-02", "python", Fate::Accepted, 40),
-            ("2026-01-02", "python", Fate::Partly, 45),
-            ("2026-01-02", "rust", Fate::Typed, 120),
-            ("2026-01-02", "rust", Fate::Dismissed, 600),
+    fn page_shows_two_days_of_two_languages() {
+        let mut history = UsageHistory::default();
+        for (day, language, outcome, milliseconds, characters) in [
+            ("2026-01-01", "python", Outcome::Accepted, 2, 12),
+            ("2026-01-02", "python", Outcome::Accepted, 40, 12),
+            ("2026-01-02", "python", Outcome::PartiallyAccepted, 45, 12),
+            ("2026-01-02", "rust", Outcome::TypedThrough, 120, 0),
+            ("2026-01-02", "rust", Outcome::Dismissed, 600, 0),
         ] {
-            note(day, language, Happening::Asked);
-            note(day, language, Happening::Answered { after: Duration::from_millis(ms), empty: false });
-            note(day, language, Happening::Shown);
-            let characters = if matches!(fate, Fate::Accepted | Fate::Partly) { 12 } else { 0 };
-            note(day, language, Happening::Ended { fate, characters });
+            for event in [
+                UsageEvent::Requested,
+                UsageEvent::Responded { latency: Duration::from_millis(milliseconds), empty: false },
+                UsageEvent::Shown,
+                UsageEvent::Finished { outcome, characters },
+            ] {
+                let (language, model) = (language.into(), "Small Coder 0.5B".into());
+                history.record(day.parse().unwrap(), &UsageRecord { language, model, event });
+            }
         }
         expect![[r#"
             today, 2026-01-02
@@ -251,6 +235,6 @@ mod tests {
             Only in /there/statistics.json, numbers only; delete it to forget.
             `statistics = false` in the configuration switches the counting off.
         "#]]
-        .assert_eq(&shown(&book, "2026-01-02".parse().unwrap(), "/there/statistics.json"));
+        .assert_eq(&format_page(&history, "2026-01-02".parse().unwrap(), "/there/statistics.json"));
     }
 }

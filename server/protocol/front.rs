@@ -33,13 +33,15 @@ use crate::protocol::lifeline::Lifeline;
 use crate::protocol::messages::{self, Greeting, Inquiry, TextDocument};
 use crate::protocol::notebooks::Open;
 use crate::protocol::options::Options;
-use crate::protocol::statistics::{Desk, Statistics};
+use crate::protocol::request_metrics::RequestMetrics;
 use crate::protocol::status::News;
-use crate::protocol::tally::{Asking, Tally};
 use crate::session::crawler::Crawling;
 use crate::session::{
     Answer, Asked, Event, Notice, Receiver, Reply, Scope, Session, Shown, Source, Start, Supervisor,
 };
+use crate::usage::outcome::Outcome;
+use crate::usage::stats::UsageEvent;
+use crate::usage::store::StatsHandle;
 
 /// The method under which `textDocument/completion` goes to tower-lsp, whose own would refuse its URIs.
 pub(crate) const POPUP: &str = "$/taper/completion";
@@ -54,8 +56,7 @@ pub(crate) struct Backend {
     ready: Arc<Ready>,
     news: mpsc::UnboundedSender<News>,
     open: Arc<Mutex<Open>>,
-    tally: Arc<Mutex<Tally>>,
-    statistics: Desk,
+    stats: StatsHandle,
 }
 
 impl Backend {
@@ -64,22 +65,22 @@ impl Backend {
         ready: Arc<Ready>,
         news: mpsc::UnboundedSender<News>,
         open: Arc<Mutex<Open>>,
-        statistics: Desk,
+        stats: StatsHandle,
     ) -> Self {
-        Self { session, ready, news, open, tally: Arc::default(), statistics }
+        Self { session, ready, news, open, stats }
     }
 
     /// Hands a question over. Nothing is awaited before: questions and changes stay in arrival order.
-    fn ask(&self, params: &Value, popup: bool) -> Result<(Receiver, Asking)> {
+    fn ask(&self, params: &Value, popup: bool) -> Result<(Receiver, RequestMetrics)> {
         let arrived = Instant::now();
         let inquiry = Inquiry::read(params)
             .ok_or_else(|| Error::invalid_params("a request needs `textDocument.uri` and `position`"))?;
-        let asking = Asking::begin(Arc::clone(&self.tally), self.news.clone(), arrived);
+        let metrics = RequestMetrics::begin(self.stats.clone(), self.news.clone(), arrived);
         let (reply, receiver) = Reply::new();
         let Inquiry { uri, position, selected, trigger } = inquiry;
         let uri = locked(&self.open).documents.name_for_request(uri);
         self.send(Event::Asked(Asked { uri, position, selected, trigger, popup, arrived, reply }));
-        Ok((receiver, asking))
+        Ok((receiver, metrics))
     }
 
     fn send(&self, event: Event) {
@@ -90,18 +91,18 @@ impl Backend {
 
     /// `textDocument/inlineCompletion`.
     pub(crate) async fn inline(&self, params: Value) -> Result<Value> {
-        let (receiver, asking) = self.ask(&params, false)?;
+        let (receiver, metrics) = self.ask(&params, false)?;
         let answer = receiver.await.unwrap_or(Answer::Nothing);
-        asking.answered(&answer);
+        metrics.record_answer(&answer);
         let tells = self.ready.accepted.load(Ordering::Acquire);
         answered(answer, |shown| messages::inline_result(shown, tells))
     }
 
     /// `textDocument/completion`, for editors without inline completion.
     pub(crate) async fn popup(&self, params: Value) -> Result<Value> {
-        let (receiver, asking) = self.ask(&params, true)?;
+        let (receiver, metrics) = self.ask(&params, true)?;
         let answer = receiver.await.unwrap_or(Answer::Nothing);
-        asking.answered(&answer);
+        metrics.record_answer(&answer);
         let answer = match answer {
             // Editors drop the answer to a question that they asked anew; Helix logs an error all the same.
             Answer::Superseded => Answer::Nothing,
@@ -123,21 +124,17 @@ impl Backend {
                 self.send(Event::Paused { scope, paused });
             }
             Command::Accepted => {
-                self.tally.lock().unwrap_or_else(PoisonError::into_inner).accept();
+                // How much it was is known only from the edits.
+                let (outcome, characters) = (Outcome::Accepted, 0);
+                self.stats.record_since_start(UsageEvent::Finished { outcome, characters });
                 self.send(Event::Accepted);
             }
             Command::Statistics => {
-                let mut written = self.tally.lock().unwrap_or_else(PoisonError::into_inner).written();
                 let (sender, receiver) = oneshot::channel();
-                self.send(Event::Counted(sender));
+                self.send(Event::UpdateUsage(sender));
                 // An error means that there is no session.
                 let _ = receiver.await;
-                if let Value::Object(kept) = self.statistics.ask().await
-                    && let Some(written) = written.as_object_mut()
-                {
-                    written.extend(kept);
-                }
-                return Ok(written);
+                return Ok(self.stats.report().await);
             }
             Command::ExplainLast => {
                 let (sender, receiver) = oneshot::channel();
@@ -201,8 +198,8 @@ pub(crate) struct Beginning {
     pub(crate) source: Source,
     /// Where the project's files are looked through.
     pub(crate) crawling: Crawling,
-    /// Who counts.
-    pub(crate) counting: Statistics,
+    /// Counts what happens.
+    pub(crate) stats: StatsHandle,
     /// What went wrong before there was an editor to tell.
     pub(crate) problems: Vec<String>,
     /// The open documents; shared with the handlers.
@@ -220,7 +217,7 @@ pub(crate) struct Front {
     ending: Arc<Ending>,
     /// Taken when the session begins.
     source: Option<(Source, Crawling)>,
-    counting: Statistics,
+    stats: StatsHandle,
     options: Arc<Options>,
     problems: Vec<String>,
     lifeline: Lifeline,
@@ -258,15 +255,14 @@ impl Front {
         news: mpsc::UnboundedSender<News>,
         ready: Arc<Ready>,
     ) -> Self {
-        let Beginning { options, source, crawling, counting, problems, open, lifeline, supervisor } =
-            beginning;
+        let Beginning { options, source, crawling, stats, problems, open, lifeline, supervisor } = beginning;
         let (source, greeting) = (Some((source, crawling)), None);
         Self {
             inner,
             session,
             ending,
             source,
-            counting,
+            stats,
             options,
             problems,
             lifeline,
@@ -289,6 +285,7 @@ impl Front {
         let result = messages::capabilities(&greeting);
         if let Some((source, crawling)) = self.source.take() {
             let (news, open) = (self.news.clone(), Arc::clone(&self.open));
+            let stats = self.stats.clone();
             let start = Start {
                 encoding: greeting.encoding,
                 refreshes: greeting.refresh,
@@ -296,7 +293,7 @@ impl Front {
                 source,
                 crawling,
                 notices: Box::new(move |notice| drop(news.send(as_written(notice, &open).into()))),
-                counter: self.counting.counter(),
+                usage_recorder: Box::new(move |record| stats.record(record)),
                 supervisor: self.supervisor.clone(),
             };
             let session = Session::start(start).map_err(|problem| {
@@ -443,7 +440,7 @@ impl Front {
             }
             ("shutdown", Some(id)) => {
                 self.ending.shut_down();
-                self.counting.desk().write();
+                self.stats.save();
                 self.forward("shutdown", Some(id), params)
             }
             ("textDocument/completion", Some(id)) => self.forward(POPUP, Some(id), params),

@@ -97,7 +97,7 @@ impl State {
         all.sort_unstable_by_key(|&(used, _)| Reverse(used));
         let unused: Vec<String> = all.into_iter().skip(KEPT).map(|(_, uri)| uri.clone()).collect();
         for uri in unused {
-            self.forget_shown(&uri);
+            self.usage.close(&uri);
             if let Some((document, cache)) = self.documents.get_mut(&uri) {
                 document.forget();
                 cache.clear();
@@ -148,7 +148,9 @@ impl State {
 
     /// Reads what a question at this place would need, while nobody asks for anything.
     pub(super) fn looked(&mut self, uri: String, cursor: Position) {
-        self.moved(&uri, cursor);
+        if let Some((document, _)) = self.documents.get(&uri) {
+            self.usage.move_cursor(&uri, position::offset(&document.text, cursor, self.encoding));
+        }
         if self.working.is_some() || self.model != Model::Ready || self.settings.suggest.idle == Idle::Off {
             return;
         }
@@ -159,7 +161,7 @@ impl State {
 
     pub(super) fn asked(&mut self, asked: Asked) {
         self.let_go(&asked.uri, Question::supersede);
-        self.take_note(&asked.uri);
+        self.usage.update(&asked.uri);
         let Asked { uri, position: cursor, selected, mut trigger, popup, arrived, reply } = asked;
         if self.follows_typing(&uri, cursor) && popup {
             trigger = Trigger::Automatic;
@@ -172,8 +174,11 @@ impl State {
             let range = position::range(&snapshot.text, range.start, range.end, self.encoding);
             Selected { range, text }
         });
-        self.count_question(&uri, &snapshot);
-        let Some((_, cache)) = self.documents.get_mut(&uri) else { return };
+        let Some((document, cache)) = self.documents.get_mut(&uri) else { return };
+        if self.settings.statistics {
+            let language = document.language.map_or(document.language_id.as_str(), |it| it.name);
+            self.usage.record_request(&uri, snapshot.cursor, language);
+        }
         let mut reused = match snapshot.selected {
             None => cache.get(&snapshot.text, snapshot.cursor),
             Some(_) => None,
@@ -209,7 +214,7 @@ impl State {
         {
             let working = Arc::clone(working);
             working.renew(due, reply);
-            self.watch(&working);
+            self.usage.track_response(&working.uri, &working.response);
             self.open.push(working);
             return;
         }
@@ -222,7 +227,7 @@ impl State {
         }
         question.offer(&others);
         let question = Arc::new(question);
-        self.watch(&question);
+        self.usage.track_response(&question.uri, &question.response);
         if reused.is_some() || barren {
             self.answer_known(question, reused);
             return;
@@ -281,7 +286,7 @@ impl State {
             return;
         };
         let question = Arc::new(older.moved_on(snapshot, &typed));
-        self.watch(&question);
+        self.usage.track_response(&question.uri, &question.response);
         let cache = self.documents.get_mut(uri).map(|(_, cache)| cache);
         let Snapshot { text, cursor, .. } = &question.snapshot;
         match cache.and_then(|cache| cache.get(text, *cursor)) {

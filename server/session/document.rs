@@ -13,9 +13,9 @@ use crate::context::excluded_files::Excluded;
 use crate::context::{Index, Place, Snippet};
 use crate::prompt::BYTES_PER_TOKEN;
 use crate::session::workspace::Location;
-use crate::suggest::fate::Life;
 use crate::syntax::{Reach, Syntax};
 use crate::text::{Edit, Encoding, Position, Rope, position};
+use crate::usage::outcome::ShownSuggestion;
 
 /// How long a parse from nothing may take. In tests no tree depends on how busy the machine is.
 const PARSE: Duration = Duration::from_millis(if cfg!(test) { 60_000 } else { 100 });
@@ -166,7 +166,7 @@ impl Document {
         version: Option<i64>,
         changes: Vec<Change>,
         encoding: Encoding,
-        mut shown: Option<&mut Life>,
+        mut shown: Option<&mut ShownSuggestion>,
     ) {
         // What stands before a whole text need not be applied, in step or not.
         let whole = changes.iter().rposition(|change| change.range.is_none());
@@ -196,7 +196,7 @@ impl Document {
             let before = shown.is_some().then(|| self.text.clone());
             self.edit(&edit);
             if let (Some(shown), Some(before)) = (&mut shown, before) {
-                shown.edited(&before, &edit, &self.text);
+                shown.apply_edit(&before, &edit, &self.text);
             }
         }
         if let Some(place) = place {

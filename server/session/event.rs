@@ -74,8 +74,8 @@ pub enum Event {
     },
     /// The editor says that the user took what it showed last.
     Accepted,
-    /// Somebody wants to know what was counted: told once all that was answered is.
-    Counted(oneshot::Sender<()>),
+    /// The counts are requested. Answered once all responses and outcomes until now are recorded.
+    UpdateUsage(oneshot::Sender<()>),
     /// Suggestions are paused somewhere, or resumed.
     Paused {
         /// Where.

@@ -30,7 +30,7 @@ impl State {
             info!(uri, reason = excluded.reason(), "a document is excluded");
             cache.clear();
             let at = document.location();
-            self.forget_shown(uri);
+            self.usage.close(uri);
             self.workspace.gone(at, false);
         }
     }

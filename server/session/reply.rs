@@ -3,13 +3,14 @@
 //! It knows nothing of engines, of deadlines kept, or of how an answer is written.
 
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::channel::oneshot;
 
 use crate::suggest::{Snapshot, Suggestion, reuse};
 use crate::text::{Encoding, Position, Rope, lines, position};
+use crate::usage::tracker::{ResponseCell, TrackedResponse};
 
 /// What a question is answered with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +90,8 @@ pub struct Question {
     popup: bool,
     /// Where the editor asked, and what was typed there since: see [`Question::moved_on`].
     origin: Option<(Snapshot, String)>,
+    /// What was sent, until it is recorded.
+    pub(crate) response: ResponseCell,
     slot: ResponseSlot,
 }
 
@@ -106,8 +109,6 @@ struct SlotState {
     alternatives: Vec<Suggestion>,
     /// What was sent before the work was at its end.
     sent_early: Option<Option<Suggestion>>,
-    /// What was sent, until the session takes note of it.
-    sent: Option<Said>,
     /// The text is another one now: work on it is of no use.
     is_dropped: bool,
 }
@@ -128,7 +129,6 @@ impl ResponseSlot {
             draft: None,
             alternatives: Vec::new(),
             sent_early: None,
-            sent: None,
             is_dropped: false,
         }))
     }
@@ -183,17 +183,6 @@ impl From<Instant> for Due {
     }
 }
 
-/// What was sent to the editor: something to show, or nothing.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Said {
-    /// What is shown.
-    pub(crate) shown: Option<Suggestion>,
-    /// What is offered in its place.
-    pub(crate) others: Vec<String>,
-    /// From the request to its response.
-    pub(crate) after: Duration,
-}
-
 impl Question {
     /// A request without a response yet.
     pub(crate) fn new(uri: String, snapshot: Snapshot, encoding: Encoding, due: Due, reply: Reply) -> Self {
@@ -213,7 +202,8 @@ impl Question {
         response: ResponseState,
     ) -> Self {
         let slot = ResponseSlot::new(due, response);
-        Self { uri, snapshot, encoding, known: None, popup: false, origin: None, slot }
+        let response = Arc::default();
+        Self { uri, snapshot, encoding, known: None, popup: false, origin: None, response, slot }
     }
 
     /// This request for a popup, after what was typed since at its cursor: `snapshot` is there. It takes over the responder, and
@@ -337,10 +327,18 @@ impl Question {
         }
         let first = first.filter(|_| shown.is_some());
         let answer = shown.map_or(Answer::Nothing, |shown| Answer::Shown(Box::new(shown)));
-        // Under the lock: the edit that accepts the suggestion may come at once.
+        // Held until the response is written: the edit that accepts the suggestion may come at once.
+        let mut response = self.response.lock().unwrap_or_else(PoisonError::into_inner);
         let was_sent = state.send(answer);
         if was_sent {
-            state.sent = Some(Said { shown: first, others, after: state.due.arrived.elapsed() });
+            let Snapshot { text, cursor, .. } = &self.snapshot;
+            *response = Some(TrackedResponse {
+                text: text.clone(),
+                cursor: *cursor,
+                shown: first,
+                alternatives: others,
+                latency: state.due.arrived.elapsed(),
+            });
         }
         was_sent
     }
@@ -356,11 +354,6 @@ impl Question {
         }
         let range = asked.cursor..asked.cursor + range.len();
         show(asked, self.encoding, Suggestion { range, text: format!("{typed}{text}") })
-    }
-
-    /// What was sent to the editor; `None` if nothing was since the last call.
-    pub(crate) fn take_said(&self) -> Option<Said> {
-        self.slot.lock().sent.take()
     }
 
     /// Time is up: responds with the draft, unless there was a response. Work on it may go on.

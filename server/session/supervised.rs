@@ -93,7 +93,7 @@ mod tests {
             notices: Box::new(move |_| {
                 let _held = &bomb;
             }),
-            counter: Box::new(|_| ()),
+            usage_recorder: Box::new(|_| ()),
             crawling: crate::session::crawler::Crawling::Here,
             supervisor: Supervisor::new(move |name| sender.send(name).unwrap()),
         })

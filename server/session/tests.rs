@@ -123,7 +123,7 @@ impl Stage {
             encoding: Encoding::Utf8,
             refreshes,
             settings,
-            counter: Box::new(|_| ()),
+            usage_recorder: Box::new(|_| ()),
             crawling: Crawling::Here,
             supervisor: Supervisor::new(|_| ()),
             source: Box::new(move |_| {

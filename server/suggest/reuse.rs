@@ -1,7 +1,7 @@
 //! Suggestions that were made before and still fit: typed through, asked again, or come back to by undo.
 //! It knows nothing of models, documents or time.
 
-pub(super) mod nearly;
+pub(crate) mod nearly;
 
 use std::collections::VecDeque;
 use std::ops::Range;

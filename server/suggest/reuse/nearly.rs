@@ -11,7 +11,7 @@ const CLOSED: usize = 64;
 
 /// What is left of `text` once `typed` stands there, if that says the same but for a few blanks and the style of its
 /// quotes; in the style of what was typed. `None` also if nothing is left.
-pub(in crate::suggest) fn rest(text: &str, typed: &str) -> Option<String> {
+pub(crate) fn rest(text: &str, typed: &str) -> Option<String> {
     let (mut ours, mut theirs) = (text.chars().peekable(), typed.chars().peekable());
     let mut differences = 0;
     let mut before = None;
