@@ -102,7 +102,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            report(&error);
+            format_error(&error);
             ExitCode::FAILURE
         }
     }
@@ -110,7 +110,7 @@ pub fn main() -> ExitCode {
 
 /// Prints an error with its causes on one line, each told once.
 #[expect(clippy::print_stderr, reason = "this is where a command's error meets its user")]
-pub fn report(error: &anyhow::Error) {
+pub fn format_error(error: &anyhow::Error) {
     let mut told = String::new();
     for cause in error.chain() {
         let text = cause.to_string();
@@ -121,5 +121,5 @@ pub fn report(error: &anyhow::Error) {
             told.push_str(&text);
         }
     }
-    eprintln!("taper: {}", terminal::plain(&told));
+    eprintln!("taper: {}", terminal::escape_controls(&told));
 }

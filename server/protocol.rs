@@ -42,28 +42,28 @@ use tokio::sync::mpsc;
 use tower_lsp::LspService;
 
 use crate::config::Layers;
-use crate::session::crawler::Crawling;
-use crate::session::{Source, Supervisor};
+use crate::session::crawler::CrawlMode;
+use crate::session::{EngineSource, ThreadSupervisor};
 use crate::usage::store::{StatsFile, StatsWorker};
 
-pub use ending::End;
-use ending::{Ending, Reason};
-use front::{Backend, Beginning, Front, Ready};
-use lifeline::Lifeline;
-use options::Options;
-use output::Output;
+pub use ending::ExitOutcome;
+use ending::{EndReason, Shutdown};
+use front::{Backend, ClientState, OrderedService, ServiceStart};
+use lifeline::ClientMonitor;
+use options::ClientOptions;
+use output::MessageOutput;
 
 /// How long the last messages may take to be written.
-const WRITE: Duration = Duration::from_millis(500);
+const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 
 /// What serving needs to begin.
-pub struct Serving {
+pub struct ServeOptions {
     /// Options from the configuration file and the command line; the editor's come on top.
     pub layers: Layers,
     /// Where the engine comes from.
-    pub source: Source,
+    pub source: EngineSource,
     /// Where the project's files are looked through.
-    pub crawling: Crawling,
+    pub crawling: CrawlMode,
     /// What went wrong before there was an editor to tell, for instance an unreadable configuration.
     pub problems: Vec<String>,
 }
@@ -75,24 +75,24 @@ pub struct Serving {
 ///
 /// # Errors
 /// The system gives no more threads.
-pub fn serve(serving: Serving) -> io::Result<End> {
-    let Serving { layers, source, crawling, problems } = serving;
+pub fn serve(serving: ServeOptions) -> io::Result<ExitOutcome> {
+    let ServeOptions { layers, source, crawling, problems } = serving;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    let (output, unwritten) = Output::new();
-    let ending = Arc::new(Ending::new(output.clone()));
+    let (output, unwritten) = MessageOutput::new();
+    let ending = Arc::new(Shutdown::new(output.clone()));
     let supervisor = {
         let ending = Arc::clone(&ending);
-        Supervisor::new(move |thread| ending.begin(Reason::Failed(thread)))
+        ThreadSupervisor::new(move |thread| ending.begin_exit(EndReason::Failed(thread)))
     };
-    let written = unwritten.start(io::stdout(), &supervisor, Arc::clone(&ending))?;
-    let lifeline = Lifeline::start(&supervisor, Arc::clone(&ending))?;
+    let written = unwritten.start_writer(io::stdout(), &supervisor, Arc::clone(&ending))?;
+    let lifeline = ClientMonitor::start_monitor(&supervisor, Arc::clone(&ending))?;
     let session = Arc::new(OnceLock::new());
-    let ready = Arc::new(Ready::default());
+    let ready = Arc::new(ClientState::default());
     let (news, told) = mpsc::unbounded_channel();
-    let options = Arc::new(Options::new(layers, Arc::clone(&session), news.clone()));
+    let options = Arc::new(ClientOptions::new(layers, Arc::clone(&session), news.clone()));
     let (worker, stats, stats_finished) = StatsWorker::new(StatsFile::open());
     supervisor.spawn("statistics", move || worker.run())?;
-    let messages = input::start(io::stdin(), &supervisor, Arc::clone(&ending))?;
+    let messages = input::start_reader(io::stdin(), &supervisor, Arc::clone(&ending))?;
     let open = Arc::default();
 
     let mut client = None;
@@ -100,11 +100,11 @@ pub fn serve(serving: Serving) -> io::Result<End> {
         client = Some(its);
         Backend::new(Arc::clone(&session), Arc::clone(&ready), news.clone(), Arc::clone(&open), stats.clone())
     })
-    .custom_method(front::INLINE, Backend::inline)
-    .custom_method(front::POPUP, Backend::popup)
-    .custom_method(front::COMMAND, Backend::command)
+    .custom_method(front::INLINE_METHOD, Backend::inline_completion)
+    .custom_method(front::POPUP_METHOD, Backend::popup_completion)
+    .custom_method(front::COMMAND_METHOD, Backend::execute_command)
     .finish();
-    let beginning = Beginning {
+    let beginning = ServiceStart {
         options: Arc::clone(&options),
         source,
         crawling,
@@ -114,13 +114,22 @@ pub fn serve(serving: Serving) -> io::Result<End> {
         lifeline,
         supervisor,
     };
-    let front =
-        Front::new(inner, Arc::clone(&session), Arc::clone(&ending), beginning, news, Arc::clone(&ready));
+    let front = OrderedService::new(
+        inner,
+        Arc::clone(&session),
+        Arc::clone(&ending),
+        beginning,
+        news,
+        Arc::clone(&ready),
+    );
 
     let served = async {
         let asides = async {
             if let Some(client) = client {
-                futures::join!(options::pull(client.clone(), options), notices::tell(client, told, ready));
+                futures::join!(
+                    options::pull(client.clone(), options),
+                    notices::send_notices(client, told, ready)
+                );
             }
             futures::future::pending::<()>().await;
         };
@@ -131,11 +140,11 @@ pub fn serve(serving: Serving) -> io::Result<End> {
         }
     };
     if runtime.block_on(AssertUnwindSafe(served).catch_unwind()).is_err() {
-        ending.begin(Reason::Failed("front"));
+        ending.begin_exit(EndReason::Failed("front"));
     }
     // What still blocks, a write that nobody reads for instance, is not waited for.
     runtime.shutdown_background();
-    written.wait(&output, WRITE);
+    written.wait_written(&output, FLUSH_LIMIT);
     if let Some(session) = session.get() {
         session.stop();
     }
@@ -143,5 +152,5 @@ pub fn serve(serving: Serving) -> io::Result<End> {
     stats.save();
     drop(stats);
     stats_finished.wait();
-    Ok(ending.end())
+    Ok(ending.exit_outcome())
 }

@@ -41,32 +41,32 @@ use crate::suggest::{Snapshot, Suggestion};
 use crate::text::{Encoding, Rope, position};
 use crate::usage::tracker::{UsageRecorder, UsageTracker};
 
-pub use completer::{Attempt, Loading, Source};
-pub use document::{Change, Opening};
-pub use event::{Asked, Event, Grown, Notice};
+pub use completer::{EngineSource, LoadAttempt, LoadProgress};
+pub use document::{OpenedDocument, TextChange};
+pub use event::{ArrivedRequest, Event, Improvement, Notice};
 pub use explain::{Explanation, Explanations};
-pub use notebook::{Cell, NotebookChange};
-pub use pause::{Pauses, Scope};
-pub use reply::{Answer, Question, Receiver, Reply, Shown};
-pub use supervised::{Supervisor, no_thread};
+pub use notebook::{NotebookCell, NotebookChange};
+pub use pause::{PauseScope, Pauses};
+pub use reply::{CompletionItem, CompletionRequest, CompletionResponse, Responder, ResponseReceiver};
+pub use supervised::{ThreadSupervisor, thread_error};
 pub use trace::{TraceEvent, WorkSummary};
-pub use workspace::Location;
+pub use workspace::DocumentLocation;
 
-use completer::{Completer, Job};
-use crawler::Crawling;
+use completer::{InferenceWorker, Job};
+use crawler::CrawlMode;
 use document::Document;
 use mailbox::Mailbox;
 use notebook::Notebooks;
-use workspace::Workspace;
+use workspace::WorkspaceIndex;
 
 /// Events that may wait for the session before the sender has to: enough for any burst of typing.
-const EVENTS: usize = 1024;
+const EVENT_QUEUE_LEN: usize = 1024;
 
 /// How long after a failure to load the next question may try again.
-const RETRY: Duration = Duration::from_secs(3);
+const LOAD_RETRY_DELAY: Duration = Duration::from_secs(3);
 
 /// What a session needs to begin.
-pub struct Start {
+pub struct SessionStart {
     /// How the editor counts columns.
     pub encoding: Encoding,
     /// Whether the editor asks again when told [`Notice::Grown`].
@@ -74,15 +74,15 @@ pub struct Start {
     /// How to behave.
     pub settings: Settings,
     /// Where the engine comes from.
-    pub source: Source,
+    pub source: EngineSource,
     /// Where the project's files are looked through.
-    pub crawling: Crawling,
+    pub crawling: CrawlMode,
     /// Who tells the user. Must not block.
     pub notices: Box<dyn FnMut(Notice) + Send>,
     /// Takes what is to be counted. Dropped when the session ends.
     pub usage_recorder: UsageRecorder,
     /// Who is told when one of the threads fails: nothing works without it.
-    pub supervisor: Supervisor,
+    pub supervisor: ThreadSupervisor,
 }
 
 /// A running session. Dropped, it ends; a generation that runs is not waited for.
@@ -96,40 +96,48 @@ impl Session {
     ///
     /// # Errors
     /// The system gives no more threads.
-    pub fn start(start: Start) -> io::Result<Self> {
-        let Start { encoding, refreshes, settings, source, crawling, notices, usage_recorder, supervisor } =
-            start;
-        let (events, receiver) = crossbeam_channel::bounded(EVENTS);
+    pub fn start(start: SessionStart) -> io::Result<Self> {
+        let SessionStart {
+            encoding,
+            refreshes,
+            settings,
+            source,
+            crawling,
+            notices,
+            usage_recorder,
+            supervisor,
+        } = start;
+        let (events, receiver) = crossbeam_channel::bounded(EVENT_QUEUE_LEN);
         let mailbox = Arc::new(Mailbox::default());
-        let completer = Completer::new(Arc::clone(&mailbox), source, events.clone());
-        let workspace = Workspace::start(events.clone(), crawling, &supervisor)?;
+        let completer = InferenceWorker::new(Arc::clone(&mailbox), source, events.clone());
+        let workspace = WorkspaceIndex::start(events.clone(), crawling, &supervisor)?;
         workspace.exclude(settings.excluded_files.clone());
         supervisor.spawn("completer", || completer.run())?;
         mailbox.put(Job::Load { settings: settings.engine.clone(), again: false });
-        let state = State {
+        let state = SessionState {
             encoding,
             refreshes,
             settings,
             documents: HashMap::new(),
-            moment: 0,
-            open: Vec::new(),
-            resting: None,
-            working: None,
-            latest: None,
-            model: Model::Loading,
+            use_counter: 0,
+            pending: Vec::new(),
+            debouncing: None,
+            generating: None,
+            newest_work: None,
+            model: ModelState::Loading,
             mailbox,
             notices,
-            told: None,
+            last_reported_problem: None,
             pauses: Pauses::default(),
-            explained: Explanations::default(),
+            explanations: Explanations::default(),
             usage: UsageTracker::new(usage_recorder),
             best_snippets: None,
             workspace,
             indexes: HashMap::new(),
-            attended: None,
+            active_document: None,
             notebooks: Notebooks::default(),
         };
-        supervisor.spawn("session", move || state.run(&receiver))?;
+        supervisor.spawn("session", move || state.run_events(&receiver))?;
         Ok(Self { events })
     }
 
@@ -154,7 +162,7 @@ impl Drop for Session {
 
 /// Whether there is an engine to ask.
 #[derive(Debug, PartialEq, Eq)]
-enum Model {
+enum ModelState {
     /// The completer is busy loading; questions are answered at once, with nothing.
     Loading,
     /// Questions go to the completer.
@@ -164,140 +172,140 @@ enum Model {
 }
 
 /// What the session's thread owns.
-struct State {
+struct SessionState {
     encoding: Encoding,
     /// Whether the editor asks again when more is known.
     refreshes: bool,
     settings: Settings,
     documents: HashMap<String, (Document, Cache)>,
     /// Counts questions and openings, to tell which document was used last.
-    moment: u64,
+    use_counter: u64,
     /// Questions whose answer is still to be given.
-    open: Vec<Arc<Question>>,
+    pending: Vec<Arc<CompletionRequest>>,
     /// A question that waits for a pause in typing, and until when.
-    resting: Option<(Instant, Arc<Question>)>,
+    debouncing: Option<(Instant, Arc<CompletionRequest>)>,
     /// The question that the completer has, or has in its mailbox.
-    working: Option<Arc<Question>>,
+    generating: Option<Arc<CompletionRequest>>,
     /// The last question that the completer was told of: what it does while nobody waits is about this one.
-    latest: Option<Arc<Question>>,
-    model: Model,
+    newest_work: Option<Arc<CompletionRequest>>,
+    model: ModelState,
     mailbox: Arc<Mailbox<Job>>,
     notices: Box<dyn FnMut(Notice) + Send>,
     /// The last problem with loading that the user was told of: the same one is not told twice.
-    told: Option<String>,
+    last_reported_problem: Option<String>,
     pauses: Pauses,
     /// How the last answers came about.
-    explained: Explanations,
+    explanations: Explanations,
     /// What is shown, and what happens to it.
     usage: UsageTracker,
     /// Tokens of other files that are best for the model, if it has a place for any.
     best_snippets: Option<usize>,
     /// Who looks through the code around the documents, and what was made of each workspace last.
-    workspace: Workspace,
+    workspace: WorkspaceIndex,
     indexes: HashMap<Option<PathBuf>, Arc<Index>>,
     /// The document that was asked about last: its text is of use to others once another one is.
-    attended: Option<String>,
+    active_document: Option<String>,
     /// Which documents are cells of which notebook.
     notebooks: Notebooks,
 }
 
-impl State {
-    fn run(mut self, events: &Events<Event>) {
+impl SessionState {
+    fn run_events(mut self, events: &Events<Event>) {
         loop {
-            let event = match self.wakes_at() {
+            let event = match self.next_wakeup() {
                 Some(at) => events.recv_deadline(at),
                 None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match event {
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => break,
-                Ok(event) => self.guard(event),
+                Ok(event) => self.handle_guarded(event),
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            self.keep_time(Instant::now());
+            self.expire_due(Instant::now());
         }
         self.mailbox.close();
         self.usage.close_all();
     }
 
     /// When something is due though nothing happens.
-    fn wakes_at(&self) -> Option<Instant> {
-        let deadlines = self.open.iter().map(|question| question.deadline());
-        deadlines.chain(self.resting.iter().map(|(at, _)| *at)).min()
+    fn next_wakeup(&self) -> Option<Instant> {
+        let deadlines = self.pending.iter().map(|question| question.deadline());
+        deadlines.chain(self.debouncing.iter().map(|(at, _)| *at)).min()
     }
 
     /// Does what is due.
-    fn keep_time(&mut self, now: Instant) {
-        self.open.retain(|question| {
+    fn expire_due(&mut self, now: Instant) {
+        self.pending.retain(|question| {
             if question.is_open() && question.deadline() <= now {
-                question.expire();
+                question.respond_with_draft();
             }
             question.is_open()
         });
-        if self.resting.as_ref().is_some_and(|(at, _)| *at <= now)
-            && let Some((_, question)) = self.resting.take()
+        if self.debouncing.as_ref().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, question)) = self.debouncing.take()
         {
-            self.give(question);
+            self.start_generation(question);
         }
     }
 
     /// Handles an event; a panic costs the document that it is about, and nothing else.
-    fn guard(&mut self, event: Event) {
+    fn handle_guarded(&mut self, event: Event) {
         let uri = match &event {
-            Event::Opened(Opening { uri, .. })
+            Event::Opened(OpenedDocument { uri, .. })
             | Event::Edited { uri, .. }
-            | Event::Asked(Asked { uri, .. })
-            | Event::Looked { uri, .. }
-            | Event::Lost { uri }
+            | Event::Requested(ArrivedRequest { uri, .. })
+            | Event::CursorRested { uri, .. }
+            | Event::DocumentLost { uri }
             | Event::Saved { uri }
             | Event::Closed { uri }
             | Event::Relocated { uri, .. }
-            | Event::Foreseen { uri, .. } => Some(uri.clone()),
-            Event::Finished { question, .. }
-            | Event::Worked { question, .. }
-            | Event::Widened { question, .. } => Some(question.uri.clone()),
+            | Event::Prefetched { uri, .. } => Some(uri.clone()),
+            Event::WorkEnded { question, .. }
+            | Event::Completed { question, .. }
+            | Event::AlternativesFound { question, .. } => Some(question.uri.clone()),
             Event::Configured(_)
             | Event::Accepted
-            | Event::UpdateUsage(_)
+            | Event::FlushUsage(_)
             | Event::Paused { .. }
             | Event::Explain(_)
             | Event::Loaded(_)
             | Event::Indexed { .. }
             | Event::Notebook { .. }
-            | Event::Noticed(_)
+            | Event::Notify(_)
             | Event::Stop => None,
         };
-        if catch_unwind(AssertUnwindSafe(|| self.handle(event))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| self.handle_event(event))).is_err() {
             error!(?uri, "the session panicked");
             if let Some((document, cache)) = uri.and_then(|uri| self.documents.get_mut(&uri)) {
-                document.lose("an error inside taper");
+                document.mark_lost("an error inside taper");
                 cache.clear();
             }
         }
     }
 
-    fn handle(&mut self, event: Event) {
+    fn handle_event(&mut self, event: Event) {
         match event {
             Event::Opened(opening) => {
-                self.let_go(&opening.uri, Question::abandon);
-                self.outdate(&opening.uri, None);
+                self.end_pending(&opening.uri, CompletionRequest::abandon);
+                self.drop_stale_work(&opening.uri, None);
                 self.usage.close(&opening.uri);
                 let uri = opening.uri.clone();
-                self.moment += 1;
+                self.use_counter += 1;
                 let mut document = Document::open(opening);
-                document.used = self.moment;
+                document.last_used = self.use_counter;
                 self.documents.insert(uri.clone(), (document, Cache::default()));
-                self.find_excluded(&uri);
-                self.note_list(&uri);
-                self.forget_unused();
+                self.update_exclusion(&uri);
+                self.reload_exclusions(&uri);
+                self.release_unused_documents();
                 self.cell_changed(&uri);
-                self.look_around(&uri);
+                self.index_workspace_of(&uri);
             }
-            Event::Edited { uri, version, changes } => self.edited(&uri, version, changes),
-            Event::Lost { uri } => {
+            Event::Edited { uri, version, changes } => self.apply_edit(&uri, version, changes),
+            Event::DocumentLost { uri } => {
                 if let Some((document, _)) = self.documents.get_mut(&uri) {
                     let reason = "a change could not be understood";
-                    document.lose(reason);
-                    self.lost(&uri, reason);
+                    document.mark_lost(reason);
+                    self.report_lost_document(&uri, reason);
                 }
                 self.cell_changed(&uri);
                 self.usage.close(&uri);
@@ -305,11 +313,11 @@ impl State {
             Event::Notebook { uri, change } => self.notebook_changed(&uri, change),
             Event::Saved { uri } => {
                 debug!(uri, "saved");
-                self.note_list(&uri);
+                self.reload_exclusions(&uri);
             }
             Event::Closed { uri } => {
-                self.let_go(&uri, Question::abandon);
-                self.outdate(&uri, None);
+                self.end_pending(&uri, CompletionRequest::abandon);
+                self.drop_stale_work(&uri, None);
                 self.usage.close(&uri);
                 if let Some((document, _)) = self.documents.remove(&uri) {
                     let at = document.location();
@@ -317,47 +325,51 @@ impl State {
                     self.workspace.gone(at, is_last);
                 }
                 self.cell_changed(&uri);
-                self.notebooks.closed(&uri);
-                self.note_list(&uri);
+                self.notebooks.remove_cell(&uri);
+                self.reload_exclusions(&uri);
             }
-            Event::Relocated { uri, location } => self.relocated(&uri, location),
-            Event::Configured(settings) => self.configured(*settings),
+            Event::Relocated { uri, location } => self.relocate_document(&uri, location),
+            Event::Configured(settings) => self.apply_settings(*settings),
             Event::Accepted => self.usage.confirm_acceptance(),
-            Event::UpdateUsage(reply) => {
+            Event::FlushUsage(reply) => {
                 self.usage.update_all();
                 // An error means that whoever asked has gone.
                 let _ = reply.send(());
             }
             Event::Paused { scope, paused } => {
-                self.pauses.set(scope, paused);
+                self.pauses.set_paused(scope, paused);
                 (self.notices)(Notice::Paused(self.pauses.clone()));
             }
             // An error means that whoever asked has gone.
-            Event::Explain(reply) => drop(reply.send(self.explained.without_secrets())),
-            Event::Asked(asked) => self.asked(asked),
-            Event::Looked { uri, position } => self.looked(uri, position),
-            Event::Worked { question, suggestion, work } => {
-                self.explained.note(Explanation::new(&question.snapshot, suggestion.as_ref(), Some(work)));
+            Event::Explain(reply) => drop(reply.send(self.explanations.without_secrets())),
+            Event::Requested(asked) => self.handle_request(asked),
+            Event::CursorRested { uri, position } => self.cursor_rested(uri, position),
+            Event::Completed { question, suggestion, work } => {
+                self.explanations.record(Explanation::new(
+                    &question.snapshot,
+                    suggestion.as_ref(),
+                    Some(work),
+                ));
             }
-            Event::Loaded(outcome) => self.loaded(outcome),
-            Event::Finished { question, suggestion, barren } => {
-                if self.working.as_ref().is_some_and(|working| Arc::ptr_eq(working, &question)) {
-                    self.working = None;
+            Event::Loaded(outcome) => self.model_loaded(outcome),
+            Event::WorkEnded { question, suggestion, is_known_empty: barren } => {
+                if self.generating.as_ref().is_some_and(|working| Arc::ptr_eq(working, &question)) {
+                    self.generating = None;
                 }
                 // Asked again just when the completer had finished it, it has a new place to be answered at.
-                question.sketch(suggestion.clone());
-                question.expire();
+                question.set_draft(suggestion.clone());
+                question.respond_with_draft();
                 if (suggestion.is_some() || barren) && question.snapshot.selected.is_none() {
-                    self.remember(&question.uri, &question.snapshot, suggestion.as_ref());
+                    self.remember_suggestion(&question.uri, &question.snapshot, suggestion.as_ref());
                 }
-                self.tell_growth(&question);
+                self.notify_improvement(&question);
             }
-            Event::Foreseen { uri, snapshot, suggestion } => {
-                self.remember(&uri, &snapshot, suggestion.as_ref());
+            Event::Prefetched { uri, snapshot, suggestion } => {
+                self.remember_suggestion(&uri, &snapshot, suggestion.as_ref());
             }
-            Event::Widened { question, first, others } => {
+            Event::AlternativesFound { question, first, others } => {
                 // The first is kept already: it was foreseen.
-                let Question { uri, snapshot, .. } = &*question;
+                let CompletionRequest { uri, snapshot, .. } = &*question;
                 if snapshot.options == self.settings.suggest
                     && let Some((_, cache)) = self.documents.get_mut(uri)
                 {
@@ -366,27 +378,27 @@ impl State {
             }
             Event::Indexed { root, index } if index.files().is_empty() => drop(self.indexes.remove(&root)),
             Event::Indexed { root, index } => drop(self.indexes.insert(root, index)),
-            Event::Noticed(notice) => (self.notices)(notice),
+            Event::Notify(notice) => (self.notices)(notice),
             Event::Stop => {}
         }
     }
 
     /// Says that a document is out of step.
-    fn lost(&mut self, uri: &str, reason: &'static str) {
+    fn report_lost_document(&mut self, uri: &str, reason: &'static str) {
         warn!(uri, reason, "out of step; no suggestions until the text arrives whole");
         (self.notices)(Notice::Trace(TraceEvent::DocumentLost { uri: uri.to_owned(), reason }));
     }
 
     /// Says that a message was about no open document.
-    fn unknown(&mut self, uri: &str, message: &str) {
+    fn report_unknown_document(&mut self, uri: &str, message: &str) {
         warn!(uri, "{message} of a document that is not open");
         (self.notices)(Notice::Trace(TraceEvent::UnknownDocument { uri: uri.to_owned() }));
     }
 
     /// Keeps what came out for a place, be it nothing.
-    fn remember(&mut self, uri: &str, snapshot: &Snapshot, suggestion: Option<&Suggestion>) {
+    fn remember_suggestion(&mut self, uri: &str, snapshot: &Snapshot, suggestion: Option<&Suggestion>) {
         // Made before the settings changed, it may be what they now forbid.
-        if snapshot.options != self.settings.suggest || !self.comes_after(uri, snapshot) {
+        if snapshot.options != self.settings.suggest || !self.is_context_current(uri, snapshot) {
             return;
         }
         let Some((_, cache)) = self.documents.get_mut(uri) else { return };
@@ -397,9 +409,9 @@ impl State {
     }
 
     /// Has the editor ask again where it was answered before the end of the work, and more came out.
-    fn tell_growth(&mut self, question: &Question) {
-        let Some(grown) = question.outgrown().filter(|_| self.refreshes) else { return };
-        let Question { uri, snapshot, .. } = question;
+    fn notify_improvement(&mut self, question: &CompletionRequest) {
+        let Some(grown) = question.take_improvement().filter(|_| self.refreshes) else { return };
+        let CompletionRequest { uri, snapshot, .. } = question;
         let Some((document, cache)) = self.documents.get_mut(uri) else { return };
         // Only what is at hand: a question that led to new work would lead to the next one.
         if document.text.is_instance(&snapshot.text)
@@ -407,14 +419,14 @@ impl State {
         {
             let position = position::position(&snapshot.text, snapshot.cursor, self.encoding);
             let (uri, version) = (uri.clone(), document.version);
-            (self.notices)(Notice::Grown(Grown { uri, position, version }));
+            (self.notices)(Notice::Refresh(Improvement { uri, position, version }));
         }
     }
 
     /// Ends, for the editor, every question about a document.
-    fn let_go(&mut self, uri: &str, end: impl Fn(&Question)) {
-        self.resting.take_if(|(_, question)| question.uri == uri);
-        self.open.retain(|question| {
+    fn end_pending(&mut self, uri: &str, end: impl Fn(&CompletionRequest)) {
+        self.debouncing.take_if(|(_, question)| question.uri == uri);
+        self.pending.retain(|question| {
             let concerned = question.uri == uri;
             if concerned {
                 end(question);
@@ -423,17 +435,17 @@ impl State {
         });
     }
 
-    fn edited(&mut self, uri: &str, version: Option<i64>, changes: Vec<Change>) {
+    fn apply_edit(&mut self, uri: &str, version: Option<i64>, changes: Vec<TextChange>) {
         let shown = self.usage.begin_edit(uri);
         let Some((document, _)) = self.documents.get_mut(uri) else {
-            self.unknown(uri, "a change");
+            self.report_unknown_document(uri, "a change");
             return;
         };
-        let was_lost = document.lost();
-        document.change(version, changes, self.encoding, shown);
-        let (is_lost, text) = (document.lost(), document.text.clone());
+        let was_lost = document.lost_reason();
+        document.apply_changes(version, changes, self.encoding, shown);
+        let (is_lost, text) = (document.lost_reason(), document.text.clone());
         match (was_lost, is_lost) {
-            (None, Some(reason)) => self.lost(uri, reason),
+            (None, Some(reason)) => self.report_lost_document(uri, reason),
             (Some(_), None) => info!(uri, "in step again"),
             _ => {}
         }
@@ -444,22 +456,23 @@ impl State {
         } else {
             self.usage.update(uri);
         }
-        self.outdate(uri, text.clone());
+        self.drop_stale_work(uri, text.clone());
         // An answer now would be placed by the text before the change, and editors that show whatever comes
         // would show it in the wrong place. The work goes on where it may be the next answer, typed through.
         // A popup is filtered by what is typed meanwhile, and who waits for one (Helix) does not ask for the next
         // before this one is there: its question moves on as long as what is typed may be the answer's beginning.
-        let fits = |it: &Question| it.is_in_popup() && text.as_ref().is_some_and(|text| it.foresaw(text));
-        let kept = |it: &Question| it.uri == uri && it.is_open() && fits(it);
-        let moving: Vec<_> = self.open.extract_if(.., |it| kept(it)).collect();
-        self.let_go(uri, Question::supersede);
+        let fits =
+            |it: &CompletionRequest| it.is_in_popup() && text.as_ref().is_some_and(|text| it.may_serve(text));
+        let kept = |it: &CompletionRequest| it.uri == uri && it.is_open() && fits(it);
+        let moving: Vec<_> = self.pending.extract_if(.., |it| kept(it)).collect();
+        self.end_pending(uri, CompletionRequest::supersede);
         for question in moving {
-            self.move_on(&question);
+            self.rebase_request(&question);
         }
     }
 
     /// A document is in another folder of the workspace, or in none any more.
-    fn relocated(&mut self, uri: &str, location: Location) {
+    fn relocate_document(&mut self, uri: &str, location: DocumentLocation) {
         let Some((document, cache)) = self.documents.get_mut(uri) else { return };
         let before = document.location();
         if !document.relocate(location) {
@@ -469,19 +482,20 @@ impl State {
         cache.clear();
         let is_last = !self.documents.values().any(|(other, _)| other.root == before.root);
         self.workspace.gone(before, is_last);
-        self.find_excluded(uri);
-        self.look_around(uri);
+        self.update_exclusion(uri);
+        self.index_workspace_of(uri);
     }
 
     /// Ends the work on a document that was closed, or whose text has become one that nobody foresaw.
-    fn outdate(&mut self, uri: &str, text: Option<Rope>) {
-        let foreseen = |it: &Question| it.uri != uri || text.as_ref().is_some_and(|text| it.foresaw(text));
-        if let Some(latest) = self.latest.take_if(|latest| !foreseen(latest)) {
-            latest.outdate();
+    fn drop_stale_work(&mut self, uri: &str, text: Option<Rope>) {
+        let foreseen =
+            |it: &CompletionRequest| it.uri != uri || text.as_ref().is_some_and(|text| it.may_serve(text));
+        if let Some(latest) = self.newest_work.take_if(|latest| !foreseen(latest)) {
+            latest.drop_work();
         }
     }
 
-    fn configured(&mut self, settings: Settings) {
+    fn apply_settings(&mut self, settings: Settings) {
         let reload = settings.engine != self.settings.engine;
         if settings.suggest != self.settings.suggest || reload {
             self.documents.values_mut().for_each(|(_, cache)| cache.clear());
@@ -489,46 +503,46 @@ impl State {
         let lists_changed = settings.excluded_files != self.settings.excluded_files;
         self.settings = settings;
         if lists_changed {
-            self.find_all_excluded();
+            self.update_all_exclusions();
             self.workspace.exclude(self.settings.excluded_files.clone());
         }
-        self.look_around_all();
+        self.index_all_workspaces();
         if !self.settings.statistics {
             self.usage.clear();
         }
         if reload {
-            self.told = None;
-            self.load(false);
+            self.last_reported_problem = None;
+            self.load_model(false);
         }
     }
 
-    fn load(&mut self, again: bool) {
-        self.model = Model::Loading;
+    fn load_model(&mut self, again: bool) {
+        self.model = ModelState::Loading;
         let settings: EngineSettings = self.settings.engine.clone();
-        if let Some(Job::Ask(question)) = self.mailbox.put(Job::Load { settings, again }) {
-            question.answer(None);
+        if let Some(Job::Complete(question)) = self.mailbox.put(Job::Load { settings, again }) {
+            question.respond(None);
         }
     }
 
-    fn loaded(&mut self, outcome: Result<(Box<About>, Option<usize>), String>) {
+    fn model_loaded(&mut self, outcome: Result<(Box<About>, Option<usize>), String>) {
         match outcome {
             Ok((about, snippets)) => {
-                self.model = Model::Ready;
+                self.model = ModelState::Ready;
                 self.best_snippets = snippets;
-                self.look_around_all();
+                self.index_all_workspaces();
                 self.usage.set_model(&about.model);
-                self.told = None;
+                self.last_reported_problem = None;
                 let model = about.model.clone();
                 (self.notices)(Notice::Loaded(about));
                 (self.notices)(Notice::Trace(TraceEvent::ModelLoaded { model }));
             }
             Err(problem) => {
-                self.model = Model::Failed(Instant::now());
+                self.model = ModelState::Failed(Instant::now());
                 (self.notices)(Notice::Failed(problem.clone()));
-                if self.told.as_ref() != Some(&problem) {
+                if self.last_reported_problem.as_ref() != Some(&problem) {
                     error!(problem, "no model");
                     (self.notices)(Notice::Problem(format!("taper cannot suggest yet: {problem}")));
-                    self.told = Some(problem);
+                    self.last_reported_problem = Some(problem);
                 }
             }
         }

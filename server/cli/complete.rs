@@ -11,13 +11,13 @@ use anyhow::{Context, Result, bail};
 use taper_engine::Engine;
 
 use super::load::{self, ModelArgs};
-use super::terminal::{Plain, plain};
+use super::terminal::{EscapedWriter, escape_controls};
 use crate::config;
 use crate::context::Place;
 use crate::context::crawl;
 use crate::context::redact::{Bare, REDACTED, redact};
 use crate::prompt::{self, template::Profile};
-use crate::session::crawler::{self, Crawling};
+use crate::session::crawler::{self, CrawlMode};
 use crate::suggest::{self, Extent, Options, Snapshot, Suggestion, Trigger, Work, candidates};
 use crate::syntax::{Reach, Syntax};
 use crate::text::plain_file::{self, Links};
@@ -54,7 +54,7 @@ pub struct Args {
 /// Lines of the file shown above and below the suggestion.
 const CONTEXT_LINES: usize = 4;
 /// Bytes of the largest file that is read.
-const LARGEST: u64 = 64 << 20;
+const MAX_FILE_BYTES: u64 = 64 << 20;
 /// The longest parse that is waited for.
 const PARSE_BUDGET: Duration = Duration::from_secs(2);
 
@@ -67,7 +67,7 @@ const WALK_BUDGET: Duration = Duration::from_secs(2);
 /// The place is not one, the file cannot be read, the model cannot be had.
 pub fn run(args: &Args) -> Result<()> {
     let (path, line, column) = parse_place(&args.place)?;
-    let bytes = plain_file::read(&path, LARGEST, Links::Followed)
+    let bytes = plain_file::read(&path, MAX_FILE_BYTES, Links::Followed)
         .with_context(|| format!("cannot read {}", path.display()))?;
     let Ok(source) = String::from_utf8(bytes) else {
         bail!("{} is not UTF-8 text, and taper reads no other encoding; convert it first", path.display());
@@ -84,7 +84,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
 
     let started = Instant::now();
-    let mut engine = load::engine(&args.model)?;
+    let mut engine = load::load_engine(&args.model)?;
     let loaded = started.elapsed();
 
     let language = taper_grammars::by_path(&path);
@@ -114,11 +114,11 @@ pub fn run(args: &Args) -> Result<()> {
     let profile = Profile::of(engine.about(), engine.tokens());
     let bytes = suggest::snippet_bytes(&snapshot.options, &profile);
     if bytes > 0
-        && let Some((root, inside)) = workspace(&path)
+        && let Some((root, inside)) = find_workspace(&path)
         && let Some(language) = language
     {
-        let crawling = Crawling::Apart(crawler::this_program().unwrap_or_default());
-        let index = crawler::index(crawling, &root, slice::from_ref(&inside), WALK_BUDGET);
+        let crawling = CrawlMode::Apart(crawler::current_program().unwrap_or_default());
+        let index = crawler::crawl_index(crawling, &root, slice::from_ref(&inside), WALK_BUDGET);
         let place = Place { text: &snapshot.text, cursor, path: &inside, language };
         snapshot.snippets = index.find(place, bytes).into();
     }
@@ -143,23 +143,31 @@ pub fn run(args: &Args) -> Result<()> {
         let texts: Vec<&str> = suggestion.iter().chain(&others).map(|it| it.text.as_str()).collect();
         let text = texts.join("\0");
         // A program gets the text as it is, a person what it looks like.
-        if out.is_terminal() { write!(out, "{}", plain(&text)) } else { write!(out, "{text}") }
+        if out.is_terminal() { write!(out, "{}", escape_controls(&text)) } else { write!(out, "{text}") }
     } else {
-        show(&mut out, &snapshot, suggestion.as_ref())
+        print_suggestion(&mut out, &snapshot, suggestion.as_ref())
             .and_then(|()| {
                 others.iter().zip(2..).try_for_each(|(other, number)| {
                     writeln!(out, "── candidate {number} ──")?;
-                    show(&mut out, &snapshot, Some(other))
+                    print_suggestion(&mut out, &snapshot, Some(other))
                 })
             })
             .and_then(|()| {
                 if args.explain {
-                    explain(&mut Plain::new(&mut out), &snapshot, &profile, engine.as_ref(), &work)
+                    print_explanation(
+                        &mut EscapedWriter::new(&mut out),
+                        &snapshot,
+                        &profile,
+                        engine.as_ref(),
+                        &work,
+                    )
                 } else {
                     Ok(())
                 }
             })
-            .and_then(|()| timings(&mut Plain::new(&mut out), engine.as_ref(), &work, loaded, took))
+            .and_then(|()| {
+                print_timings(&mut EscapedWriter::new(&mut out), engine.as_ref(), &work, loaded, took)
+            })
             .and_then(|()| match others.len() {
                 0 => Ok(()),
                 _ => writeln!(out, "all candidates in {:.0} ms", all_took.as_secs_f64() * 1e3),
@@ -201,7 +209,7 @@ fn shown_path(path: &Path) -> String {
 
 /// The repository that a file belongs to, else the folder that the command runs in if the file is below it, and the file's
 /// path there, with `/`.
-fn workspace(path: &Path) -> Option<(PathBuf, String)> {
+fn find_workspace(path: &Path) -> Option<(PathBuf, String)> {
     let whole = path.canonicalize().ok()?;
     let here = || std::env::current_dir().ok()?.canonicalize().ok();
     let root = crawl::root_of(&whole).or_else(here)?;
@@ -211,20 +219,26 @@ fn workspace(path: &Path) -> Option<(PathBuf, String)> {
 
 /// Prints the lines around the cursor with the suggestion in its place: dim on a terminal, between `⟦` and
 /// `⟧` elsewhere.
-fn show(out: &mut dyn Write, snapshot: &Snapshot, suggestion: Option<&Suggestion>) -> io::Result<()> {
+fn print_suggestion(
+    out: &mut dyn Write,
+    snapshot: &Snapshot,
+    suggestion: Option<&Suggestion>,
+) -> io::Result<()> {
     let (on, off) = if io::stdout().is_terminal() { ("\x1b[2;36m", "\x1b[0m") } else { ("⟦", "⟧") };
     let text = &snapshot.text;
     let line = text.byte_to_line(snapshot.cursor);
     let first = line.saturating_sub(CONTEXT_LINES);
     let end_line = (line + CONTEXT_LINES + 1).min(text.len_lines());
     let end = if end_line == text.len_lines() { text.len_bytes() } else { text.line_to_byte(end_line) };
-    let shown = |part: std::ops::Range<usize>| plain(&text.byte_slice(part).to_string()).into_owned();
+    let shown =
+        |part: std::ops::Range<usize>| escape_controls(&text.byte_slice(part).to_string()).into_owned();
     let before = shown(text.line_to_byte(first)..snapshot.cursor);
     let after = shown(snapshot.cursor..end);
     let inserted = match suggestion {
         // Colour per line, so that line numbers stay plain.
         Some(it) => {
-            let lines: Vec<_> = plain(&it.text).lines().map(|line| format!("{on}{line}{off}")).collect();
+            let lines: Vec<_> =
+                escape_controls(&it.text).lines().map(|line| format!("{on}{line}{off}")).collect();
             lines.join("\n")
         }
         None => format!("{on}{off}"),
@@ -235,7 +249,7 @@ fn show(out: &mut dyn Write, snapshot: &Snapshot, suggestion: Option<&Suggestion
     Ok(())
 }
 
-fn explain(
+fn print_explanation(
     out: &mut dyn Write,
     snapshot: &Snapshot,
     profile: &Profile,
@@ -266,7 +280,7 @@ fn explain(
     Ok(())
 }
 
-fn timings(
+fn print_timings(
     out: &mut dyn Write,
     engine: &dyn Engine,
     work: &Work,

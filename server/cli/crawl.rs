@@ -12,5 +12,5 @@ use crate::session::crawler;
 /// The system gives no thread, or nobody reads what came out.
 #[expect(clippy::exit, reason = "whoever asked has gone: nothing that is being done is of use")]
 pub fn run() -> anyhow::Result<()> {
-    Ok(crawler::serve(io::stdin(), io::stdout().lock(), || exit(0))?)
+    Ok(crawler::serve_crawl(io::stdin(), io::stdout().lock(), || exit(0))?)
 }

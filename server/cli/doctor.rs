@@ -15,8 +15,8 @@ use taper_engine::models::{self, Measured, Model, measured};
 use taper_engine::{Engine, Limits, Prompt};
 
 use super::load::{self, ModelArgs};
-use super::pull::{self, BUDGET};
-use super::terminal::plain;
+use super::pull::{self, LATENCY_BUDGET};
+use super::terminal::escape_controls;
 use crate::config;
 use crate::prompt::template::Profile;
 
@@ -39,18 +39,18 @@ const ANSWER_TOKENS: usize = 32;
 /// The model cannot be had or read; what was found out before is printed all the same.
 pub fn run(args: &Args) -> Result<()> {
     let mut out = io::stdout().lock();
-    let mut say = |what: &str, text: &str| writeln!(out, "{what:<10} {}", plain(text));
+    let mut say = |what: &str, text: &str| writeln!(out, "{what:<10} {}", escape_controls(text));
 
     say(
         "taper",
         &format!("{}, {} {}", env!("CARGO_PKG_VERSION"), std::env::consts::OS, std::env::consts::ARCH),
     )?;
-    say("machine", &machine())?;
+    say("machine", &machine_description())?;
     let store = Store::open()?;
     say("models", &store.folder().display().to_string())?;
     say("config", &config_line())?;
 
-    let settings = args.model.settings();
+    let settings = args.model.engine_settings();
     let known: std::result::Result<&'static Model, PathBuf> =
         match settings.model.as_deref().map(fetch::wanted).transpose()? {
             Some(Wanted::File(path)) => Err(path),
@@ -60,7 +60,7 @@ pub fn run(args: &Args) -> Result<()> {
     let (name, path, content) = match known.clone() {
         Err(path) => (path.display().to_string(), path, None),
         Ok(model) => {
-            let (path, content) = checked(&store, model, settings.offline)?;
+            let (path, content) = checked_model_file(&store, model, settings.offline)?;
             (model.name.to_owned(), path, Some(content))
         }
     };
@@ -74,7 +74,7 @@ pub fn run(args: &Args) -> Result<()> {
     let started = Instant::now();
     // On the repetitive text of the measurement drafts are nearly always right: with them the machine would look
     // several times as fast as it is on real code, and a model too large for it would become the default.
-    let options = local::Options { speculate: false, ..load::options(&settings)? };
+    let options = local::Options { speculate: false, ..load::engine_options(&settings)? };
     let mut engine = Local::open(&path, &options)?;
     let loaded = started.elapsed();
     let about = engine.about().clone();
@@ -84,7 +84,7 @@ pub fn run(args: &Args) -> Result<()> {
     say("prompt", &Profile::of(&about, engine.tokens()).describe())?;
     say("load", &format!("{:.2} s", loaded.as_secs_f64()))?;
 
-    let (prefill, decode) = measure(&mut engine, PROMPT_TOKENS, ANSWER_TOKENS)?;
+    let (prefill, decode) = measure_speed(&mut engine, PROMPT_TOKENS, ANSWER_TOKENS)?;
     say("speed", &format!("reads {prefill:.0} tokens/s, writes {decode:.1} tokens/s"))?;
     if known.is_ok() {
         let record = Measured {
@@ -99,7 +99,7 @@ pub fn run(args: &Args) -> Result<()> {
         if let Err(error) = measured::write(&folder, &record) {
             say("record", &format!("could not be written to {}: {error}", folder.display()))?;
         }
-        for line in verdict(&name, &measured::read(&folder)) {
+        for line in speed_verdict(&name, &measured::read(&folder)) {
             say("", &line)?;
         }
     }
@@ -110,7 +110,11 @@ pub fn run(args: &Args) -> Result<()> {
 ///
 /// # Errors
 /// It is damaged, or not here and cannot be fetched.
-fn checked(store: &Store, model: &'static Model, offline: bool) -> Result<(PathBuf, &'static str)> {
+fn checked_model_file(
+    store: &Store,
+    model: &'static Model,
+    offline: bool,
+) -> Result<(PathBuf, &'static str)> {
     match store.examine(model, &mut |_| ())? {
         Examined::Whole(path) => Ok((path, "whole: its sha256 is what it should be")),
         Examined::Unpinned(path) => {
@@ -125,7 +129,7 @@ fn checked(store: &Store, model: &'static Model, offline: bool) -> Result<(PathB
 }
 
 /// Reading and writing speed on a fixed text, tokens a second.
-fn measure(engine: &mut dyn Engine, prompt_tokens: usize, answer_tokens: usize) -> Result<(f64, f64)> {
+fn measure_speed(engine: &mut dyn Engine, prompt_tokens: usize, answer_tokens: usize) -> Result<(f64, f64)> {
     let code = "fn add(left: usize, right: usize) -> usize {\n    left + right\n}\n\n".repeat(prompt_tokens);
     engine.clear();
     let mut tokens = engine.tokens().encode(&code[..code.len().min(prompt_tokens * 8)]);
@@ -139,23 +143,23 @@ fn measure(engine: &mut dyn Engine, prompt_tokens: usize, answer_tokens: usize) 
 }
 
 /// What the measurements mean for a person who types.
-fn verdict(name: &str, measured: &[Measured]) -> Vec<String> {
+fn speed_verdict(name: &str, measured: &[Measured]) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(time) = models::find(name).and_then(|model| models::answer_time(model, measured)) {
         let ms = time.as_secs_f64() * 1e3;
-        let verdict = if time <= BUDGET { "within" } else { "beyond" };
+        let verdict = if time <= LATENCY_BUDGET { "within" } else { "beyond" };
         lines.push(format!(
             "a keystroke takes about {ms:.0} ms (8 tokens read, 12 written): {verdict} {} ms",
-            BUDGET.as_millis()
+            LATENCY_BUDGET.as_millis()
         ));
     }
-    let best = models::default_model(measured, BUDGET);
+    let best = models::default_model(measured, LATENCY_BUDGET);
     let why = if best.name == name { "it stays the default here" } else { "the default here from now on" };
     lines.push(format!("the largest model that answers in time on this machine: {} ({why})", best.name));
     lines
 }
 
-fn machine() -> String {
+fn machine_description() -> String {
     let cores = available_parallelism().map_or(1, usize::from);
     let read = |path: &str, key: &str| {
         let text = fs::read_to_string(path).ok()?;

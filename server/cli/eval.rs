@@ -11,7 +11,7 @@ use indicatif::ProgressBar;
 use taper_engine::Engine;
 
 use super::load::{self, ModelArgs};
-use super::terminal::Plain;
+use super::terminal::EscapedWriter;
 use crate::prompt::calibration::Calibration;
 use crate::prompt::template::Profile;
 use crate::protocol::answers::{Answer, Answers};
@@ -133,7 +133,7 @@ pub fn run(args: &Args) -> Result<()> {
         let Some(task) = tasks.iter().find(|task| task.id == *id) else {
             bail!("no task has the id `{id}`; the first is `{}`", tasks.first().map_or("", |it| &it.id));
         };
-        let mut engine = load::engine(&args.model)?;
+        let mut engine = load::load_engine(&args.model)?;
         let profile = args.form.profile(engine.as_ref());
         let options = args.form.options();
         return quiet(explain::print(
@@ -141,7 +141,7 @@ pub fn run(args: &Args) -> Result<()> {
             profile,
             options,
             engine.as_mut(),
-            &mut Plain::new(&mut io::stdout().lock()),
+            &mut EscapedWriter::new(&mut io::stdout().lock()),
         ));
     }
     if let Some(folder) = args.workspaces.as_ref().filter(|it| !it.is_dir()) {
@@ -158,7 +158,7 @@ pub fn run(args: &Args) -> Result<()> {
         Some(model) => ModelArgs { model: Some(model.clone()), ..args.model.clone() },
         None => args.model.clone(),
     };
-    let mut engine = load::engine(&model)?;
+    let mut engine = load::load_engine(&model)?;
     let mut kept = Kept::open(args.out.as_deref())?;
     let mut workspaces = args.workspaces.clone().map(Workspaces::new);
     if args.tune.is_some() {
@@ -207,7 +207,7 @@ pub fn run(args: &Args) -> Result<()> {
 /// Prints the table, writes the files, and checks the scores.
 fn finish(args: &Args, scored: &[Scored<'_>], profile: &Profile, engine: &mut dyn Engine) -> Result<()> {
     let rows = table::rows(scored);
-    quiet(table::print(&rows, scored, &mut Plain::new(&mut io::stdout().lock())))?;
+    quiet(table::print(&rows, scored, &mut EscapedWriter::new(&mut io::stdout().lock())))?;
     if let Some(folder) = &args.out {
         write(&folder.join("scores.csv"), |out| table::csv(&rows, out))?;
         write(&folder.join("tasks.csv"), |out| table::tasks_csv(scored, out))?;

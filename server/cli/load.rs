@@ -22,11 +22,11 @@ pub struct ModelArgs {
     #[arg(long, value_name = "NAME|PATH")]
     pub model: Option<String>,
     /// Where it runs: auto, cpu, cuda, metal.
-    #[arg(long, value_name = "DEVICE", value_parser = device)]
+    #[arg(long, value_name = "DEVICE", value_parser = parse_device)]
     pub device: Option<String>,
     /// Which kernels run it on a CPU: auto, amx, avx512-vnni, avx-vnni, avx2, portable, candle; `taper doctor` says
     /// what auto is here, and why.
-    #[arg(long, value_name = "KERNEL", env = "TAPER_KERNEL", value_parser = kernel)]
+    #[arg(long, value_name = "KERNEL", env = "TAPER_KERNEL", value_parser = parse_kernel)]
     pub kernel: Option<String>,
     /// Threads that compute; without it, as many as there are cores.
     #[arg(long, value_name = "N", value_parser = |text: &str| config::number("threads", text))]
@@ -44,7 +44,7 @@ pub struct ModelArgs {
 
 impl ModelArgs {
     /// The same as settings.
-    pub fn settings(&self) -> EngineSettings {
+    pub fn engine_settings(&self) -> EngineSettings {
         EngineSettings {
             model: self.model.clone().filter(|model| !matches!(model.trim(), "" | "auto")),
             threads: self.threads.unwrap_or(0),
@@ -58,7 +58,7 @@ impl ModelArgs {
 }
 
 /// A `--device` argument: a name, whether or not this machine has one. An empty one is none, as in the environment.
-fn device(name: &str) -> Result<String, String> {
+fn parse_device(name: &str) -> Result<String, String> {
     if name.is_empty() {
         return Ok(String::new());
     }
@@ -66,7 +66,7 @@ fn device(name: &str) -> Result<String, String> {
 }
 
 /// A `--kernel` argument: one that this machine has.
-fn kernel(name: &str) -> Result<String, String> {
+fn parse_kernel(name: &str) -> Result<String, String> {
     if name.is_empty() {
         return Ok(String::new());
     }
@@ -77,13 +77,13 @@ fn kernel(name: &str) -> Result<String, String> {
 ///
 /// # Errors
 /// The model cannot be had or read, or an argument names nothing that is known.
-pub fn engine(args: &ModelArgs) -> Result<Box<dyn Engine>> {
+pub fn load_engine(args: &ModelArgs) -> Result<Box<dyn Engine>> {
     match &args.engine {
         Some(script) => scripted(script),
         None => {
-            let settings = args.settings();
+            let settings = args.engine_settings();
             let path = pull::model_file(settings.model.as_deref(), settings.offline)?;
-            Ok(Box::new(open(&path, &settings)?))
+            Ok(Box::new(open_model(&path, &settings)?))
         }
     }
 }
@@ -105,16 +105,16 @@ pub fn scripted(script: &str) -> Result<Box<dyn Engine>> {
 ///
 /// # Errors
 /// The file is no readable model, or a setting names nothing that is known.
-pub fn open(path: &Path, settings: &EngineSettings) -> Result<Local> {
+pub fn open_model(path: &Path, settings: &EngineSettings) -> Result<Local> {
     fetch::check_kind(path)?;
-    Ok(Local::open(path, &options(settings)?)?)
+    Ok(Local::open(path, &engine_options(settings)?)?)
 }
 
 /// The settings as the engine takes them.
 ///
 /// # Errors
 /// The device or the kernel is none of those known.
-pub fn options(settings: &EngineSettings) -> Result<local::Options> {
+pub fn engine_options(settings: &EngineSettings) -> Result<local::Options> {
     let mut options = local::Options::default();
     if let Some(device) = &settings.device {
         options.device = DeviceChoice::from_str(device)?;

@@ -15,7 +15,7 @@ mod file;
 use file::LogFile;
 
 /// What is logged unless something else is asked for.
-const LOG: &str = "warn,taper=info";
+const DEFAULT_FILTER: &str = "warn,taper=info";
 
 /// A `--log` argument, empty or a list of levels (`warn`) and of levels of parts of the program (`taper=debug`). The log
 /// itself would take a mistyped level for the name of a part, and log nothing but that.
@@ -37,11 +37,12 @@ pub(super) fn parse_filter(text: &str) -> Result<String, String> {
 }
 
 /// Starts the log, and what could not be done as it was asked for. stdout is the protocol's, so it goes to a file or stderr.
-pub(super) fn start(filter: Option<String>, file: Option<&Path>) -> Vec<String> {
+pub(super) fn start_logging(filter: Option<String>, file: Option<&Path>) -> Vec<String> {
     let mut problems = Vec::new();
     let filter = filter.filter(|filter| !filter.trim().is_empty());
-    let filter = EnvFilter::try_new(filter.as_deref().unwrap_or(LOG)).unwrap_or_else(|_| EnvFilter::new(LOG));
-    let file = file.and_then(|path| match LogFile::open(path) {
+    let filter = EnvFilter::try_new(filter.as_deref().unwrap_or(DEFAULT_FILTER))
+        .unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+    let file = file.and_then(|path| match LogFile::open_log_file(path) {
         Ok(file) => Some(file),
         Err(problem) => {
             problems.push(format!("cannot log to {}: {problem}; the log goes to stderr", path.display()));

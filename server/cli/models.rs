@@ -28,12 +28,12 @@ pub struct Args {
 /// There is no home folder to look into, or stdout is closed.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let store = Store::open()?;
-    let text = list(&store, pull::default_model()?, args.here);
-    io::stdout().write_all(terminal::plain(&text).as_bytes()).context("cannot write to stdout")
+    let text = model_list(&store, pull::default_model()?, args.here);
+    io::stdout().write_all(terminal::escape_controls(&text).as_bytes()).context("cannot write to stdout")
 }
 
 /// The list as text: a line a model, under it the file where it is here.
-fn list(store: &Store, default: &Model, only_here: bool) -> String {
+fn model_list(store: &Store, default: &Model, only_here: bool) -> String {
     let width = MODELS.iter().map(|model| model.name.len()).max().unwrap_or(0);
     let mut text = format!("models lie in {}\n\n", store.folder().display());
     let mut shown = 0;
@@ -83,7 +83,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::at(folder.path().join("models"), folder.path().join("cache"));
         let default = find("qwen2.5-coder-0.5b").unwrap();
-        assert!(list(&store, default, true).ends_with("none yet: `taper pull` brings the default model\n"));
+        assert!(
+            model_list(&store, default, true).ends_with("none yet: `taper pull` brings the default model\n")
+        );
 
         let here = find("qwen2.5-coder-3b").unwrap();
         fs::create_dir_all(store.folder()).unwrap();
@@ -91,7 +93,7 @@ mod tests {
         fs::File::create(store.folder().join(here.file)).unwrap().set_len(here.bytes).unwrap();
         fs::write(store.folder().join(find("qwen2.5-coder-7b").unwrap().file), [0; 2000]).unwrap();
         fs::write(store.folder().join(format!("{}.part", default.file)), "begun").unwrap();
-        let all = list(&store, default, false);
+        let all = model_list(&store, default, false);
         let line = |name: &str| all.lines().find(|l| l.split(' ').next() == Some(name)).unwrap().to_owned();
         assert!(line("qwen2.5-coder-0.5b").ends_with("491.4 MB  Apache-2.0     begun (default)"));
         assert!(line("qwen2.5-coder-3b").ends_with("2.10 GB  Qwen-Research  here"));
@@ -100,6 +102,6 @@ mod tests {
         assert_eq!(all.matches("unpinned").count(), unpinned);
         assert!(line("gemma3-270m").ends_with("not readable by this version"));
         assert!(all.contains(&*store.folder().join(here.file).to_string_lossy()));
-        assert_eq!(list(&store, default, true).matches("Apache-2.0").count(), 0);
+        assert_eq!(model_list(&store, default, true).matches("Apache-2.0").count(), 0);
     }
 }

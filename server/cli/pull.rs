@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use taper_engine::fetch::{self, Bytes, Examined, FetchError, Options, Phase, Progress, Store, Wanted};
 use taper_engine::models::{self, Model};
 
-use super::terminal::{plain, shown};
+use super::terminal::{escape_controls, escape_message};
 
 /// Bring a model to this machine.
 #[derive(Debug, clap::Args)]
@@ -47,37 +47,37 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         None => default_model()?,
     };
     let options = Options { offline, again: force, ..Options::default() };
-    let path = whole(&store, model, &options)?;
+    let path = verified_model_file(&store, model, &options)?;
     let mut out = io::stdout();
     // A program gets the path as it is, a person what it looks like.
     let path = path.display().to_string();
-    let path = if out.is_terminal() { plain(&path) } else { path.as_str().into() };
+    let path = if out.is_terminal() { escape_controls(&path) } else { path.as_str().into() };
     writeln!(out, "{path}").context("cannot write to stdout")
 }
 
 /// The model's file, checked from its first byte to its last; fetched if it is not here, or not what it should be.
-fn whole(store: &Store, model: &'static Model, options: &Options) -> anyhow::Result<PathBuf> {
-    let mut display = Display::new(store, model);
-    let path = look_and_fetch(store, model, options, &mut display);
-    display.end();
+fn verified_model_file(store: &Store, model: &'static Model, options: &Options) -> anyhow::Result<PathBuf> {
+    let mut display = PullDisplay::new(store, model);
+    let path = find_or_fetch(store, model, options, &mut display);
+    display.finish_phase();
     Ok(path?)
 }
 
-fn look_and_fetch(
+fn find_or_fetch(
     store: &Store,
     model: &'static Model,
     options: &Options,
-    display: &mut Display,
+    display: &mut PullDisplay,
 ) -> Result<PathBuf, FetchError> {
     let name = model.name;
     let examined = match options.again {
         true => Examined::Absent,
-        false => store.examine(model, &mut |progress| display.show(&progress))?,
+        false => store.examine(model, &mut |progress| display.show_progress(&progress))?,
     };
     match examined {
         Examined::Whole(path) => Ok(path),
         Examined::Unpinned(path) => {
-            display.say(&format!(
+            display.print_line(&format!(
                 "{name} is here, but cannot be checked: taper knows no hash of it (`taper pull --force {name}` fetches \
                  it again)"
             ));
@@ -87,14 +87,14 @@ fn look_and_fetch(
             Err(FetchError::Damaged { name, path, damage })
         }
         Examined::Damaged(path, damage) => {
-            display.say(&format!("{} is damaged: {damage}; fetching it again", path.display()));
+            display.print_line(&format!("{} is damaged: {damage}; fetching it again", path.display()));
             let again = Options { again: true, ..options.clone() };
-            store.pull(model, &again, &mut |progress| display.show(&progress))
+            store.pull(model, &again, &mut |progress| display.show_progress(&progress))
         }
         Examined::Absent => {
-            let path = store.pull(model, options, &mut |progress| display.show(&progress))?;
+            let path = store.pull(model, options, &mut |progress| display.show_progress(&progress))?;
             if model.sha256.is_none() {
-                display.say(&format!(
+                display.print_line(&format!(
                     "{name} is unpinned: it was checked against the hash that the hub itself announced"
                 ));
             }
@@ -109,11 +109,11 @@ fn look_and_fetch(
 /// There is no home folder to find the measurements in.
 pub fn default_model() -> anyhow::Result<&'static Model> {
     let measured = models::measured::read(&fetch::data_folder()?);
-    Ok(models::default_model(&measured, BUDGET))
+    Ok(models::default_model(&measured, LATENCY_BUDGET))
 }
 
 /// The latency budget that the default model has to meet.
-pub(super) const BUDGET: Duration = Duration::from_millis(300);
+pub(super) const LATENCY_BUDGET: Duration = Duration::from_millis(300);
 
 /// The file to use for a `--model` argument, or for the default model without one: pulled with a progress
 /// display on stderr if it is not here.
@@ -126,20 +126,20 @@ pub fn model_file(model: Option<&str>, offline: bool) -> anyhow::Result<PathBuf>
         Some(Wanted::Known(model)) => model,
         None => default_model()?,
     };
-    bring(&Store::open()?, model, &Options { offline, ..Options::default() })
+    pull_model(&Store::open()?, model, &Options { offline, ..Options::default() })
 }
 
 /// Pulls `model` if it is not here (or if `options` say so), telling the user on stderr what goes on.
-fn bring(store: &Store, model: &'static Model, options: &Options) -> anyhow::Result<PathBuf> {
-    let mut display = Display::new(store, model);
-    let path = store.pull(model, options, &mut |progress| display.show(&progress));
-    display.end();
+fn pull_model(store: &Store, model: &'static Model, options: &Options) -> anyhow::Result<PathBuf> {
+    let mut display = PullDisplay::new(store, model);
+    let path = store.pull(model, options, &mut |progress| display.show_progress(&progress));
+    display.finish_phase();
     Ok(path?)
 }
 
 /// Progress of a pull on stderr: a bar on a terminal, a line now and then elsewhere. Silent while there is
 /// nothing to tell, so a model that is here costs no line.
-struct Display {
+struct PullDisplay {
     /// What is said before anything else; taken once it was.
     opening: Option<String>,
     /// The bar, on a terminal.
@@ -152,8 +152,8 @@ struct Display {
     told: u64,
 }
 
-impl Display {
-    fn new(store: &Store, model: &Model) -> Display {
+impl PullDisplay {
+    fn new(store: &Store, model: &Model) -> PullDisplay {
         let unfinished = store.unfinished(model);
         let resume = if unfinished > 0 {
             format!(", {} of it here already", Bytes(unfinished))
@@ -161,24 +161,24 @@ impl Display {
             String::new()
         };
         let (name, size, licence) = (model.name, Bytes(model.bytes), model.licence);
-        let folder = shown(store.folder().display());
-        Display {
+        let folder = escape_message(store.folder().display());
+        PullDisplay {
             opening: Some(format!(
                 "fetching the model {name} ({size}{resume}; licence {licence}) into {folder}"
             )),
-            bar: io::stderr().is_terminal().then(|| ProgressBar::new(0).with_style(style(""))),
+            bar: io::stderr().is_terminal().then(|| ProgressBar::new(0).with_style(bar_style(""))),
             phase: None,
             start: (0, Instant::now()),
             told: 0,
         }
     }
 
-    fn show(&mut self, progress: &Progress) {
+    fn show_progress(&mut self, progress: &Progress) {
         // What is here and only looked at is not fetched.
         if progress.phase != Phase::Verify
             && let Some(opening) = self.opening.take()
         {
-            self.say(&opening);
+            self.print_line(&opening);
         }
         // Parts are loaded and unpacked in turn: the two are one bar.
         let loads = |phase: &Option<Phase>| matches!(phase, Some(Phase::Download | Phase::Unpack));
@@ -186,9 +186,9 @@ impl Display {
         let same = self.phase == next || loads(&self.phase) && loads(&next);
         self.phase = next;
         if !same {
-            self.begin(progress);
+            self.begin_phase(progress);
         }
-        let Some(bar) = &self.bar else { return self.tell_tenths(progress) };
+        let Some(bar) = &self.bar else { return self.print_tenths(progress) };
         // A part that was loaded is counted again while it is unzipped: the bar waits for it.
         bar.set_position(progress.done.max(bar.position()));
         if matches!(progress.phase, Phase::Download | Phase::Unpack) {
@@ -197,7 +197,7 @@ impl Display {
     }
 
     /// A phase begins.
-    fn begin(&mut self, progress: &Progress) {
+    fn begin_phase(&mut self, progress: &Progress) {
         self.start = (progress.done, Instant::now());
         self.told = 0;
         let line = match &progress.phase {
@@ -206,10 +206,10 @@ impl Display {
             Phase::Download | Phase::Unpack | Phase::Verify => None,
         };
         if let Some(line) = line {
-            return self.say(&line);
+            return self.print_line(&line);
         }
         if let Some(bar) = &self.bar {
-            bar.set_style(style(
+            bar.set_style(bar_style(
                 "{msg:>9} [{bar:30}] {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}  {eta} left",
             ));
             bar.set_message("checking");
@@ -221,7 +221,7 @@ impl Display {
     }
 
     /// Off a terminal: a line for every tenth.
-    fn tell_tenths(&mut self, progress: &Progress) {
+    fn print_tenths(&mut self, progress: &Progress) {
         if progress.total == 0 || !matches!(progress.phase, Phase::Download | Phase::Unpack) {
             return;
         }
@@ -247,18 +247,18 @@ impl Display {
             let speed = Bytes(speed as u64);
             line += &format!(", {speed}/s, {left:.0} s left");
         }
-        self.say(&line);
+        self.print_line(&line);
     }
 
-    fn say(&self, line: &str) {
+    fn print_line(&self, line: &str) {
         match &self.bar {
-            Some(bar) => bar.println(plain(line)),
+            Some(bar) => bar.println(escape_controls(line)),
             // A closed stderr is no reason to end a download.
-            None => drop(writeln!(io::stderr(), "{}", plain(line))),
+            None => drop(writeln!(io::stderr(), "{}", escape_controls(line))),
         }
     }
 
-    fn end(&self) {
+    fn finish_phase(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
@@ -266,6 +266,6 @@ impl Display {
 }
 
 /// A bar of this shape; indicatif checks shapes only when it runs.
-fn style(shape: &str) -> ProgressStyle {
+fn bar_style(shape: &str) -> ProgressStyle {
     ProgressStyle::with_template(shape).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
 }

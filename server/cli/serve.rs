@@ -11,9 +11,9 @@ use taper_engine::fetch::{self, Phase, Progress, Store, Wanted};
 use super::load::{self, ModelArgs};
 use super::{log, pull};
 use crate::config::{self, EngineSettings, Layer, Layers};
-use crate::protocol::{self, End, Serving};
-use crate::session::crawler::{self, Crawling};
-use crate::session::{Attempt, Loading, Source};
+use crate::protocol::{self, ExitOutcome, ServeOptions};
+use crate::session::crawler::{self, CrawlMode};
+use crate::session::{EngineSource, LoadAttempt, LoadProgress};
 
 /// Serve an editor over stdin and stdout (LSP).
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -42,40 +42,44 @@ pub struct Args {
 /// Serves until the editor says `exit`, closes a pipe or has gone. The exit code is 1 if it said so without `shutdown` or a
 /// part of the server has failed, and 128 and the signal's number after a signal.
 pub fn run(args: Args) -> ExitCode {
-    match serve(args) {
-        Ok(end) => ExitCode::from(end.code()),
+    match serve_editor(args) {
+        Ok(end) => ExitCode::from(end.exit_code()),
         Err(error) => {
-            super::report(&error);
+            super::format_error(&error);
             ExitCode::FAILURE
         }
     }
 }
 
-fn serve(args: Args) -> anyhow::Result<End> {
+fn serve_editor(args: Args) -> anyhow::Result<ExitOutcome> {
     let Args { stdio: _, model, config, log: level, log_file } = args;
     let mut problems = Vec::new();
-    problems.extend(log::start(level, log_file.as_deref()));
+    problems.extend(log::start_logging(level, log_file.as_deref()));
     let path = config.clone().or_else(config::file);
     let file = path.map(|path| Layer::read(&path, config.is_some())).transpose();
     let file = file.unwrap_or_else(|problem| {
         problems.push(problem);
         None
     });
-    let layers = Layers { file: file.unwrap_or_default(), arguments: arguments(&model), ..Layers::default() };
-    let source: Source = match model.engine {
+    let layers = Layers {
+        file: file.unwrap_or_default(),
+        arguments: command_line_options(&model),
+        ..Layers::default()
+    };
+    let source: EngineSource = match model.engine {
         Some(script) => Box::new(move |_| load::scripted(&script)),
-        None => Box::new(resident),
+        None => Box::new(model_source),
     };
     // Without a name it cannot be started, and files are read without a parser.
-    let crawling = Crawling::Apart(crawler::this_program().unwrap_or_default());
-    protocol::serve(Serving { layers, source, crawling, problems }).context("cannot start serving")
+    let crawling = CrawlMode::Apart(crawler::current_program().unwrap_or_default());
+    protocol::serve(ServeOptions { layers, source, crawling, problems }).context("cannot start serving")
 }
 
 /// The options that the command line sets.
-fn arguments(model: &ModelArgs) -> Layer {
+fn command_line_options(model: &ModelArgs) -> Layer {
     // The memory for KV caches has no option there.
     let EngineSettings { model, threads, context, cache_bytes: _, device, kernel, offline } =
-        model.settings();
+        model.engine_settings();
     let mut layer = Layer::empty("the command line");
     for (name, text) in [("model", model), ("device", device), ("kernel", kernel)] {
         if let Some(text) = text {
@@ -91,8 +95,8 @@ fn arguments(model: &ModelArgs) -> Layer {
 }
 
 /// The model that the settings ask for: found, or fetched in the first attempt, and opened.
-fn resident(attempt: Attempt<'_>) -> anyhow::Result<Box<dyn Engine>> {
-    let Attempt { settings, again, report } = attempt;
+fn model_source(attempt: LoadAttempt<'_>) -> anyhow::Result<Box<dyn Engine>> {
+    let LoadAttempt { settings, again, report } = attempt;
     let wanted = match &settings.model {
         Some(text) => fetch::wanted(text)?,
         None => Wanted::Known(pull::default_model()?),
@@ -105,7 +109,7 @@ fn resident(attempt: Attempt<'_>) -> anyhow::Result<Box<dyn Engine>> {
             let options = fetch::Options { offline: settings.offline || again, ..fetch::Options::default() };
             let mut last = None;
             let mut watch = |progress: Progress| {
-                let loading = loading(model.name, &progress);
+                let loading = load_progress(model.name, &progress);
                 if last.as_ref() != Some(&loading) {
                     last = Some(loading.clone());
                     report(loading);
@@ -115,12 +119,12 @@ fn resident(attempt: Attempt<'_>) -> anyhow::Result<Box<dyn Engine>> {
         }
     };
     let name = path.file_name().unwrap_or_default().display();
-    report(Loading { message: format!("reading {name}"), percent: None });
-    Ok(Box::new(load::open(&path, settings)?))
+    report(LoadProgress { message: format!("reading {name}"), percent: None });
+    Ok(Box::new(load::open_model(&path, settings)?))
 }
 
 /// How far a pull is, in whole percents, so that an editor is told a hundred times and not a million.
-fn loading(model: &str, progress: &Progress) -> Loading {
+fn load_progress(model: &str, progress: &Progress) -> LoadProgress {
     let percent = (progress.total > 0).then(|| {
         let percent = progress.done.min(progress.total).saturating_mul(100) / progress.total;
         u32::try_from(percent).unwrap_or(100)
@@ -132,5 +136,5 @@ fn loading(model: &str, progress: &Progress) -> Loading {
         Phase::Unpack => format!("{model}: unpacking"),
         Phase::Verify => format!("{model}: verifying"),
     };
-    Loading { message, percent }
+    LoadProgress { message, percent }
 }

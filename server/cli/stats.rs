@@ -45,7 +45,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     } else {
         format_page(&history, today, &file.path().display().to_string())
     };
-    io::stdout().write_all(terminal::plain(&text).as_bytes()).context("cannot write to stdout")
+    io::stdout().write_all(terminal::escape_controls(&text).as_bytes()).context("cannot write to stdout")
 }
 
 fn format_page(history: &UsageHistory, today: NaiveDate, file: &str) -> String {

@@ -7,8 +7,8 @@ use std::io::{self, Write};
 
 /// A text in which characters that steer a terminal are spelled out: `\u{1b}` in place of an escape. Tabs and line ends
 /// stay. Beside the control characters these are the ones that turn the direction of what follows.
-pub fn plain(text: &str) -> Cow<'_, str> {
-    if !text.contains(steers) {
+pub fn escape_controls(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_control) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len() + 16);
@@ -16,7 +16,7 @@ pub fn plain(text: &str) -> Cow<'_, str> {
     while let Some(character) = characters.next() {
         // A carriage return alone writes over what stands there; before a line feed it is a line end.
         let line_end = character == '\r' && characters.peek() == Some(&'\n');
-        if steers(character) && !line_end {
+        if is_control(character) && !line_end {
             out.extend(character.escape_unicode());
         } else {
             out.push(character);
@@ -26,31 +26,31 @@ pub fn plain(text: &str) -> Cow<'_, str> {
 }
 
 /// The same, in a message.
-pub fn shown(thing: impl fmt::Display) -> String {
-    plain(&thing.to_string()).into_owned()
+pub fn escape_message(thing: impl fmt::Display) -> String {
+    escape_controls(&thing.to_string()).into_owned()
 }
 
-fn steers(c: char) -> bool {
+fn is_control(c: char) -> bool {
     c.is_control() && !matches!(c, '\t' | '\n')
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
         || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
 /// Writes lines through [`plain`]; pass what takes escapes of our own past it.
-pub struct Plain<'a> {
+pub struct EscapedWriter<'a> {
     out: &'a mut dyn Write,
     /// The beginning of a character that was not written to its end.
     held: Vec<u8>,
 }
 
-impl<'a> Plain<'a> {
+impl<'a> EscapedWriter<'a> {
     /// Writes to `out`.
     pub fn new(out: &'a mut dyn Write) -> Self {
         Self { out, held: Vec::new() }
     }
 }
 
-impl Write for Plain<'_> {
+impl Write for EscapedWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.held.extend_from_slice(bytes);
         let whole = match std::str::from_utf8(&self.held) {
@@ -62,7 +62,7 @@ impl Write for Plain<'_> {
         // So does a carriage return: a line feed may follow.
         let whole = whole - usize::from(self.held[..whole].ends_with(b"\r"));
         let text: Vec<u8> = self.held.drain(..whole).collect();
-        self.out.write_all(plain(&String::from_utf8_lossy(&text)).as_bytes())?;
+        self.out.write_all(escape_controls(&String::from_utf8_lossy(&text)).as_bytes())?;
         Ok(bytes.len())
     }
 
@@ -78,15 +78,15 @@ mod tests {
 
     #[test]
     fn what_steers_a_terminal_is_spelled_out() {
-        assert_eq!(plain("a\tb\nä 漢 🦀"), "a\tb\nä 漢 🦀");
-        assert_eq!(plain("\x1b[31mred"), "\\u{1b}[31mred");
-        assert_eq!(plain("\x1b]0;title\x07"), "\\u{1b}]0;title\\u{7}");
-        assert_eq!(plain("\u{9b}31m\u{7f}\u{8}\0"), "\\u{9b}31m\\u{7f}\\u{8}\\u{0}");
-        assert_eq!(plain("over\rwritten\x1b\r\n\r"), "over\\u{d}written\\u{1b}\r\n\\u{d}");
-        assert_eq!(plain("a\u{202e}b\u{2066}"), "a\\u{202e}b\\u{2066}");
+        assert_eq!(escape_controls("a\tb\nä 漢 🦀"), "a\tb\nä 漢 🦀");
+        assert_eq!(escape_controls("\x1b[31mred"), "\\u{1b}[31mred");
+        assert_eq!(escape_controls("\x1b]0;title\x07"), "\\u{1b}]0;title\\u{7}");
+        assert_eq!(escape_controls("\u{9b}31m\u{7f}\u{8}\0"), "\\u{9b}31m\\u{7f}\\u{8}\\u{0}");
+        assert_eq!(escape_controls("over\rwritten\x1b\r\n\r"), "over\\u{d}written\\u{1b}\r\n\\u{d}");
+        assert_eq!(escape_controls("a\u{202e}b\u{2066}"), "a\\u{202e}b\\u{2066}");
         for c in (0..=0x10_ffff).filter_map(char::from_u32) {
             let text = c.to_string();
-            let kept = plain(&text);
+            let kept = escape_controls(&text);
             assert!(!kept.contains(|c: char| c.is_control() && c != '\t' && c != '\n'), "{c:?}");
         }
     }
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn a_writer_sees_characters_whole() {
         let mut out = Vec::new();
-        let mut plain = Plain::new(&mut out);
+        let mut plain = EscapedWriter::new(&mut out);
         for byte in "ä\x1b[0m\u{9b}漢\r\na\rb\n".as_bytes() {
             plain.write_all(&[*byte]).unwrap();
         }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 use tower_lsp::ls_types::notification::Notification;
 
-use crate::protocol::messages::{self, Refresh};
+use crate::protocol::messages::{self, TaperRefresh};
 use crate::protocol::trace::TaperTrace;
 use crate::text::Position;
 
@@ -215,7 +215,7 @@ impl Client {
     /// The server has ended.
     pub fn look(&mut self, uri: &str, at: Position) -> Result<(), ClientError> {
         let position = json!({ "line": at.line, "character": at.character });
-        self.notify(messages::CURSOR, json!({ "textDocument": { "uri": uri }, "position": position }))
+        self.notify(messages::CURSOR_METHOD, json!({ "textDocument": { "uri": uri }, "position": position }))
     }
 
     /// Asks for an inline completion, as typing does; the number of the question.
@@ -295,7 +295,7 @@ impl Client {
                 }
                 _ => None,
             }),
-            (Refresh::METHOD, None) => Ok(Some(Said::Grown {
+            (TaperRefresh::METHOD, None) => Ok(Some(Said::Grown {
                 uri: text("/params/textDocument/uri").to_owned(),
                 version: message.pointer("/params/version").and_then(Value::as_i64).unwrap_or_default(),
             })),

@@ -12,16 +12,16 @@ use serde_json::json;
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
-use crate::protocol::output::Output;
+use crate::protocol::output::MessageOutput;
 
 /// How long what is still to be answered and written may take after `exit` or the end of the input.
-const GRACE: Duration = Duration::from_millis(800);
+const DRAIN_GRACE: Duration = Duration::from_millis(800);
 /// How long after the reason the process may still run.
-pub(crate) const LIMIT: Duration = Duration::from_secs(6);
+pub(crate) const EXIT_LIMIT: Duration = Duration::from_secs(6);
 
 /// How serving ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub enum ExitOutcome {
     /// By `exit` after `shutdown`, or because the input ended.
     Orderly,
     /// By `exit` without `shutdown`, without an editor, or by a fault: the process is to report a failure.
@@ -32,7 +32,7 @@ pub enum End {
 
 /// Why the process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reason {
+pub(crate) enum EndReason {
     /// The editor says so.
     Exit,
     /// The editor closed the pipe.
@@ -49,34 +49,34 @@ pub(crate) enum Reason {
 
 /// How the process is to end, shared by all who may find out.
 #[derive(Debug)]
-pub(crate) struct Ending {
+pub(crate) struct Shutdown {
     /// `shutdown` was asked for.
     shut_down: AtomicBool,
-    reason: OnceLock<(Reason, Instant)>,
+    reason: OnceLock<(EndReason, Instant)>,
     over: Notify,
-    output: Output,
+    output: MessageOutput,
 }
 
-impl Ending {
-    pub(crate) fn new(output: Output) -> Self {
+impl Shutdown {
+    pub(crate) fn new(output: MessageOutput) -> Self {
         Self { shut_down: AtomicBool::new(false), reason: OnceLock::new(), over: Notify::new(), output }
     }
 
     /// The editor has asked for `shutdown`: ending will be in order.
-    pub(crate) fn shut_down(&self) {
+    pub(crate) fn request_shutdown(&self) {
         self.shut_down.store(true, Ordering::Release);
     }
 
     /// Begins the end, unless it has begun.
-    pub(crate) fn begin(&self, reason: Reason) {
+    pub(crate) fn begin_exit(&self, reason: EndReason) {
         if self.reason.set((reason, Instant::now())).is_err() {
             return;
         }
         match reason {
-            Reason::Exit | Reason::InputEnded | Reason::NotStarted => {}
-            Reason::EditorGone(how) => warn!(how, "there is no editor any more; the server ends"),
-            Reason::Signal(signal) => info!(signal, "the server ends by a signal"),
-            Reason::Failed(part) => {
+            EndReason::Exit | EndReason::InputEnded | EndReason::NotStarted => {}
+            EndReason::EditorGone(how) => warn!(how, "there is no editor any more; the server ends"),
+            EndReason::Signal(signal) => info!(signal, "the server ends by a signal"),
+            EndReason::Failed(part) => {
                 error!(
                     part,
                     "a part of the server has failed; the server ends, so that the editor starts it again"
@@ -85,14 +85,14 @@ impl Ending {
                     "taper: its {part} failed inside; the server ends, and the editor can start it again. The log says where."
                 );
                 // 1 is an error.
-                self.output.notify("window/showMessage", json!({ "type": 1, "message": message }));
+                self.output.try_notify("window/showMessage", json!({ "type": 1, "message": message }));
             }
         }
         self.over.notify_one();
     }
 
     /// For how long the end has been due.
-    pub(crate) fn due_for(&self) -> Option<Duration> {
+    pub(crate) fn overdue_for(&self) -> Option<Duration> {
         self.reason.get().map(|(_, since)| since.elapsed())
     }
 
@@ -100,31 +100,31 @@ impl Ending {
     pub(crate) async fn over(&self) {
         self.over.notified().await;
         // Whoever sends a signal does not wait for answers.
-        if !matches!(self.reason.get(), Some((Reason::Signal(_), _))) {
-            tokio::time::sleep(GRACE).await;
+        if !matches!(self.reason.get(), Some((EndReason::Signal(_), _))) {
+            tokio::time::sleep(DRAIN_GRACE).await;
         }
     }
 
     /// What to report.
-    pub(crate) fn end(&self) -> End {
+    pub(crate) fn exit_outcome(&self) -> ExitOutcome {
         match self.reason.get() {
-            None | Some((Reason::InputEnded, _)) => End::Orderly,
-            Some((Reason::Signal(signal), _)) => End::Signal(*signal),
-            Some((Reason::Failed(_) | Reason::NotStarted, _)) => End::Abrupt,
-            Some((Reason::Exit | Reason::EditorGone(_), _)) => {
+            None | Some((EndReason::InputEnded, _)) => ExitOutcome::Orderly,
+            Some((EndReason::Signal(signal), _)) => ExitOutcome::Signal(*signal),
+            Some((EndReason::Failed(_) | EndReason::NotStarted, _)) => ExitOutcome::Abrupt,
+            Some((EndReason::Exit | EndReason::EditorGone(_), _)) => {
                 if self.shut_down.load(Ordering::Acquire) {
-                    End::Orderly
+                    ExitOutcome::Orderly
                 } else {
-                    End::Abrupt
+                    ExitOutcome::Abrupt
                 }
             }
         }
     }
 }
 
-impl End {
+impl ExitOutcome {
     /// The exit code that says so.
-    pub fn code(self) -> u8 {
+    pub fn exit_code(self) -> u8 {
         match self {
             Self::Orderly => 0,
             Self::Abrupt => 1,

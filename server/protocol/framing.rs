@@ -8,32 +8,32 @@
 use memchr::{memchr, memchr2, memrchr};
 use tower_lsp::jsonrpc::{ErrorCode, Id};
 
-use crate::protocol::incoming::{self, Complexity, Incoming};
+use crate::protocol::incoming::{self, IncomingMessage, JsonComplexity};
 
 /// Bytes of a message at most; a longer one is answered with an error and skipped. A document of 50 MB has its
 /// place in it, however much of it has to be escaped.
-const MESSAGE: usize = 384 << 20;
+const MAX_MESSAGE_BYTES: usize = 384 << 20;
 /// Bytes of a header at most.
-const HEADER: usize = 4096;
+const MAX_HEADER_BYTES: usize = 4096;
 /// What a header must have in it, compared without regard to case.
-const LENGTH: &[u8] = b"content-length:";
+const LENGTH_FIELD: &[u8] = b"content-length:";
 /// The other field that a header may begin with.
-const TYPE: &[u8] = b"content-type:";
+const TYPE_FIELD: &[u8] = b"content-type:";
 
 /// Takes bytes in, gives messages out.
 #[derive(Debug, Default)]
-pub struct Framer {
+pub struct MessageFramer {
     buffer: Vec<u8>,
-    state: State,
+    state: FramerState,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum FramerState {
     /// A header is next.
     #[default]
     Header,
     /// A body of so many bytes is next.
-    Body(usize, Body),
+    Body(usize, BodyProgress),
     /// The body's JSON has ended, so many bytes before its claimed length: blanks, or the next header already. Whether an
     /// error was reported.
     Tail { left: usize, reported: bool },
@@ -43,8 +43,8 @@ enum State {
 
 /// How far a body has been looked through.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Body {
-    json: Json,
+struct BodyProgress {
+    json: JsonScanner,
     /// No header line ends in the first `seen` bytes.
     seen: usize,
     /// Where the line began that is not at its end there.
@@ -53,18 +53,18 @@ struct Body {
 
 /// Where in a JSON text the first `at` bytes end.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Json {
+struct JsonScanner {
     at: usize,
     depth: usize,
     in_string: bool,
-    complexity: Complexity,
+    complexity: JsonComplexity,
     /// The text begins with something else than a brace or a bracket: its end cannot be told.
     is_scalar: bool,
 }
 
-impl Json {
+impl JsonScanner {
     /// Goes on to the end of `text`, or to where the value ends.
-    fn advance(&mut self, text: &[u8]) -> Option<usize> {
+    fn scan_value(&mut self, text: &[u8]) -> Option<usize> {
         while let Some(&byte) = text.get(self.at) {
             if self.in_string {
                 let Some(found) = memchr2(b'"', b'\\', &text[self.at..]) else {
@@ -114,12 +114,12 @@ impl Json {
     }
 }
 
-impl Framer {
+impl MessageFramer {
     /// Takes the next bytes of the stream and calls `emit` with each message that is complete now.
-    pub fn feed(&mut self, bytes: &[u8], emit: &mut dyn FnMut(Incoming)) {
+    pub fn feed_bytes(&mut self, bytes: &[u8], emit: &mut dyn FnMut(IncomingMessage)) {
         self.buffer.extend_from_slice(bytes);
         let mut consumed = 0;
-        while let Some(used) = self.step(consumed, emit) {
+        while let Some(used) = self.parse_step(consumed, emit) {
             consumed += used;
         }
         self.buffer.drain(..consumed);
@@ -130,54 +130,54 @@ impl Framer {
     }
 
     /// Bytes that wait for more.
-    pub fn buffered(&self) -> usize {
+    pub fn buffered_len(&self) -> usize {
         self.buffer.len()
     }
 
     /// One step at `from`: the bytes that it used up, or `None` if it needs more. A step that uses none changes
     /// the state.
-    fn step(&mut self, from: usize, emit: &mut dyn FnMut(Incoming)) -> Option<usize> {
+    fn parse_step(&mut self, from: usize, emit: &mut dyn FnMut(IncomingMessage)) -> Option<usize> {
         let rest = &self.buffer[from..];
         match self.state {
-            State::Header => {
+            FramerState::Header => {
                 // Blank lines between messages do no harm.
                 let blank = rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
                 if blank > 0 {
                     return Some(blank);
                 }
-                match header(rest) {
-                    Header::Partial => None,
-                    Header::Wrong(problem) => {
-                        emit(malformed(problem));
-                        self.state = State::Lost;
+                match parse_header(rest) {
+                    HeaderParse::Partial => None,
+                    HeaderParse::Wrong(problem) => {
+                        emit(framing_error(problem));
+                        self.state = FramerState::Lost;
                         // A header that follows a message that was too long is the next one. One at the very start is
                         // what was wrong here, and must not be found again.
-                        let next = header_line(rest, 0, 0).filter(|at| *at > 0);
+                        let next = find_length_field(rest, 0, 0).filter(|at| *at > 0);
                         let line = || memchr(b'\n', rest).map_or(0, |at| at + 1);
                         Some(next.unwrap_or_else(line))
                     }
-                    Header::Whole { bytes, length } if length > MESSAGE => {
-                        emit(malformed("the message is too long"));
-                        self.state = State::Lost;
+                    HeaderParse::Whole { bytes, length } if length > MAX_MESSAGE_BYTES => {
+                        emit(framing_error("the message is too long"));
+                        self.state = FramerState::Lost;
                         Some(bytes)
                     }
-                    Header::Whole { bytes, length } => {
-                        self.state = State::Body(length, Body::default());
+                    HeaderParse::Whole { bytes, length } => {
+                        self.state = FramerState::Body(length, BodyProgress::default());
                         Some(bytes)
                     }
                 }
             }
-            State::Body(length, mut body) => {
+            FramerState::Body(length, mut body) => {
                 let window = &rest[..length.min(rest.len())];
-                let end = body.json.advance(window);
-                let cut = header_line(&window[..end.unwrap_or(window.len())], body.line, body.seen);
+                let end = body.json.scan_value(window);
+                let cut = find_length_field(&window[..end.unwrap_or(window.len())], body.line, body.seen);
                 if let (Some(end), None) = (end, cut) {
-                    let message = incoming::read(&window[..end], body.json.complexity);
-                    let reported = matches!(message, Some(Incoming::Malformed(_)));
+                    let message = incoming::parse_message(&window[..end], body.json.complexity);
+                    let reported = matches!(message, Some(IncomingMessage::Malformed(_)));
                     if let Some(message) = message {
                         emit(message);
                     }
-                    self.state = State::Tail { left: length - end, reported };
+                    self.state = FramerState::Tail { left: length - end, reported };
                     return Some(end);
                 }
                 if cut.is_none() && rest.len() < length {
@@ -185,46 +185,46 @@ impl Framer {
                         body.line = body.seen + start;
                     }
                     body.seen = window.len();
-                    self.state = State::Body(length, body);
+                    self.state = FramerState::Body(length, body);
                     return None;
                 }
                 let window = &window[..cut.unwrap_or(length)];
                 // It has no end, or is a scalar: malformed in any case.
-                if let Some(message) = incoming::read(window, body.json.complexity) {
+                if let Some(message) = incoming::parse_message(window, body.json.complexity) {
                     emit(message);
                 }
-                self.state = State::Lost;
-                Some(cut.unwrap_or(length - header_begun(window)))
+                self.state = FramerState::Lost;
+                Some(cut.unwrap_or(length - partial_header_len(window)))
             }
-            State::Tail { left, reported } => {
+            FramerState::Tail { left, reported } => {
                 let window = &rest[..left.min(rest.len())];
                 let blank = window.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
                 if blank == left {
-                    self.state = State::Header;
+                    self.state = FramerState::Header;
                     return Some(blank);
                 }
                 if blank > 0 {
-                    self.state = State::Tail { left: left - blank, reported };
+                    self.state = FramerState::Tail { left: left - blank, reported };
                     return Some(blank);
                 }
                 // The next header may reach beyond what was claimed.
                 if begins_header(rest)? {
-                    self.state = State::Header;
+                    self.state = FramerState::Header;
                     return Some(0);
                 }
                 if !reported {
-                    emit(malformed("the message goes on after its end"));
+                    emit(framing_error("the message goes on after its end"));
                 }
-                self.state = State::Lost;
+                self.state = FramerState::Lost;
                 Some(0)
             }
-            State::Lost => {
-                if let Some(at) = header_line(rest, 0, 0) {
-                    self.state = State::Header;
+            FramerState::Lost => {
+                if let Some(at) = find_length_field(rest, 0, 0) {
+                    self.state = FramerState::Header;
                     return Some(at);
                 }
                 // Keep the last line: a header may have begun in it.
-                let line = line_start(rest).max(rest.len().saturating_sub(HEADER));
+                let line = line_start(rest).max(rest.len().saturating_sub(MAX_HEADER_BYTES));
                 (line > 0).then_some(line)
             }
         }
@@ -232,14 +232,14 @@ impl Framer {
 }
 
 /// The error in place of what cannot be framed.
-fn malformed(problem: &'static str) -> Incoming {
-    incoming::malformed(Id::Null, ErrorCode::ParseError, problem)
+fn framing_error(problem: &'static str) -> IncomingMessage {
+    incoming::invalid_request(Id::Null, ErrorCode::ParseError, problem)
 }
 
 /// Whether a header begins with these bytes; `None` if more are needed to tell.
 fn begins_header(bytes: &[u8]) -> Option<bool> {
     let mut is_short = false;
-    for name in [LENGTH, TYPE] {
+    for name in [LENGTH_FIELD, TYPE_FIELD] {
         let length = name.len().min(bytes.len());
         if bytes[..length].eq_ignore_ascii_case(&name[..length]) {
             if length == name.len() {
@@ -252,16 +252,18 @@ fn begins_header(bytes: &[u8]) -> Option<bool> {
 }
 
 /// How many bytes at the end of a body that has no end may be the beginning of the next `Content-Length: 12`.
-fn header_begun(body: &[u8]) -> usize {
+fn partial_header_len(body: &[u8]) -> usize {
     let digits = body.iter().rev().take_while(|byte| byte.is_ascii_digit() || **byte == b'\r').count();
     let named = body[..body.len() - digits].trim_ascii_end();
-    if named.len() >= LENGTH.len() && named[named.len() - LENGTH.len()..].eq_ignore_ascii_case(LENGTH) {
-        return body.len() - (named.len() - LENGTH.len());
+    if named.len() >= LENGTH_FIELD.len()
+        && named[named.len() - LENGTH_FIELD.len()..].eq_ignore_ascii_case(LENGTH_FIELD)
+    {
+        return body.len() - (named.len() - LENGTH_FIELD.len());
     }
     let begun = |count: &usize| {
-        *count <= body.len() && body[body.len() - count..].eq_ignore_ascii_case(&LENGTH[..*count])
+        *count <= body.len() && body[body.len() - count..].eq_ignore_ascii_case(&LENGTH_FIELD[..*count])
     };
-    (1..LENGTH.len()).rev().find(begun).unwrap_or(0)
+    (1..LENGTH_FIELD.len()).rev().find(begun).unwrap_or(0)
 }
 
 /// Where the last line of `bytes` begins.
@@ -271,7 +273,7 @@ fn line_start(bytes: &[u8]) -> usize {
 
 /// Where the first `Content-Length: 12` begins that ends a line. Looks for line ends from `seen` on; the line that
 /// `seen` is in began at `line`.
-fn header_line(bytes: &[u8], line: usize, seen: usize) -> Option<usize> {
+fn find_length_field(bytes: &[u8], line: usize, seen: usize) -> Option<usize> {
     let (mut start, mut from) = (line, seen);
     while let Some(end) = memchr(b'\n', &bytes[from..]).map(|at| from + at) {
         let line = &bytes[start..end];
@@ -281,8 +283,8 @@ fn header_line(bytes: &[u8], line: usize, seen: usize) -> Option<usize> {
         let digits = line.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
         let name = line[..line.len() - digits].trim_ascii_end();
         if digits > 0
-            && let Some(at) = name.len().checked_sub(LENGTH.len())
-            && name[at..].eq_ignore_ascii_case(LENGTH)
+            && let Some(at) = name.len().checked_sub(LENGTH_FIELD.len())
+            && name[at..].eq_ignore_ascii_case(LENGTH_FIELD)
         {
             return Some(start + at);
         }
@@ -291,42 +293,46 @@ fn header_line(bytes: &[u8], line: usize, seen: usize) -> Option<usize> {
     None
 }
 
-enum Header {
+enum HeaderParse {
     Partial,
     Wrong(&'static str),
     Whole { bytes: usize, length: usize },
 }
 
 /// Reads a header: lines up to an empty one. Line ends may be `\n` alone; other fields are ignored.
-fn header(bytes: &[u8]) -> Header {
+fn parse_header(bytes: &[u8]) -> HeaderParse {
     let mut length = None;
     let mut start = 0;
     while let Some(end) = memchr(b'\n', &bytes[start..]).map(|at| start + at) {
-        if end > HEADER {
+        if end > MAX_HEADER_BYTES {
             break;
         }
         let line = bytes[start..end].trim_ascii();
         start = end + 1;
         if line.is_empty() {
             return match length {
-                Some(length) => Header::Whole { bytes: start, length },
-                None => Header::Wrong("the header has no Content-Length"),
+                Some(length) => HeaderParse::Whole { bytes: start, length },
+                None => HeaderParse::Wrong("the header has no Content-Length"),
             };
         }
-        if line.len() >= LENGTH.len() && line[..LENGTH.len()].eq_ignore_ascii_case(LENGTH) {
-            match number(line[LENGTH.len()..].trim_ascii()) {
+        if line.len() >= LENGTH_FIELD.len() && line[..LENGTH_FIELD.len()].eq_ignore_ascii_case(LENGTH_FIELD) {
+            match parse_length(line[LENGTH_FIELD.len()..].trim_ascii()) {
                 Some(number) => length = Some(number),
-                None => return Header::Wrong("the Content-Length is not a number"),
+                None => return HeaderParse::Wrong("the Content-Length is not a number"),
             }
-        } else if !is_field(line) {
-            return Header::Wrong("the header is not `name: value`");
+        } else if !is_header_field(line) {
+            return HeaderParse::Wrong("the header is not `name: value`");
         }
     }
-    if bytes.len() > HEADER { Header::Wrong("the header is too long") } else { Header::Partial }
+    if bytes.len() > MAX_HEADER_BYTES {
+        HeaderParse::Wrong("the header is too long")
+    } else {
+        HeaderParse::Partial
+    }
 }
 
 /// A number of digits only; one that is too large for the machine is the largest.
-fn number(digits: &[u8]) -> Option<usize> {
+fn parse_length(digits: &[u8]) -> Option<usize> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
@@ -334,7 +340,7 @@ fn number(digits: &[u8]) -> Option<usize> {
 }
 
 /// Whether a line is `Name: value`.
-fn is_field(line: &[u8]) -> bool {
+fn is_header_field(line: &[u8]) -> bool {
     let name = line.iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'-').count();
     name > 0 && line.get(name) == Some(&b':')
 }

@@ -26,60 +26,69 @@ use tower_lsp::ls_types::{InitializeParams, InitializeResult};
 use tower_lsp::{ExitedError, LanguageServer, LspService};
 use tracing::{error, warn};
 
-use crate::protocol::commands::{self, Command};
-use crate::protocol::ending::{Ending, Reason};
-use crate::protocol::incoming::Changed;
-use crate::protocol::lifeline::Lifeline;
-use crate::protocol::messages::{self, Greeting, Inquiry, TextDocument};
-use crate::protocol::notebooks::Open;
-use crate::protocol::options::Options;
+use crate::protocol::commands::{self, ExecuteCommand};
+use crate::protocol::ending::{EndReason, Shutdown};
+use crate::protocol::incoming::DocumentChange;
+use crate::protocol::lifeline::ClientMonitor;
+use crate::protocol::messages::{self, ClientFeatures, CompletionParams, TextDocumentItem};
+use crate::protocol::notebooks::OpenFiles;
+use crate::protocol::options::ClientOptions;
 use crate::protocol::request_metrics::RequestMetrics;
-use crate::protocol::status::News;
-use crate::session::crawler::Crawling;
+use crate::protocol::status::StatusEvent;
+use crate::session::crawler::CrawlMode;
 use crate::session::{
-    Answer, Asked, Event, Notice, Receiver, Reply, Scope, Session, Shown, Source, Start, Supervisor,
+    ArrivedRequest, CompletionItem, CompletionResponse, EngineSource, Event, Notice, PauseScope, Responder,
+    ResponseReceiver, Session, SessionStart, ThreadSupervisor,
 };
 use crate::usage::outcome::Outcome;
 use crate::usage::stats::UsageEvent;
 use crate::usage::store::StatsHandle;
 
 /// The method under which `textDocument/completion` goes to tower-lsp, whose own would refuse its URIs.
-pub(crate) const POPUP: &str = "$/taper/completion";
+pub(crate) const POPUP_METHOD: &str = "$/taper/completion";
 /// The method under which `workspace/executeCommand` goes to tower-lsp, whose own refuses `arguments: null`.
-pub(crate) const COMMAND: &str = "$/taper/command";
+pub(crate) const COMMAND_METHOD: &str = "$/taper/command";
 /// The request for inline completions.
-pub(crate) const INLINE: &str = "textDocument/inlineCompletion";
+pub(crate) const INLINE_METHOD: &str = "textDocument/inlineCompletion";
 
 /// What handlers share: the session, once there is one.
 pub(crate) struct Backend {
     session: Arc<OnceLock<Session>>,
-    ready: Arc<Ready>,
-    news: mpsc::UnboundedSender<News>,
-    open: Arc<Mutex<Open>>,
+    ready: Arc<ClientState>,
+    news: mpsc::UnboundedSender<StatusEvent>,
+    open: Arc<Mutex<OpenFiles>>,
     stats: StatsHandle,
 }
 
 impl Backend {
     pub(crate) fn new(
         session: Arc<OnceLock<Session>>,
-        ready: Arc<Ready>,
-        news: mpsc::UnboundedSender<News>,
-        open: Arc<Mutex<Open>>,
+        ready: Arc<ClientState>,
+        news: mpsc::UnboundedSender<StatusEvent>,
+        open: Arc<Mutex<OpenFiles>>,
         stats: StatsHandle,
     ) -> Self {
         Self { session, ready, news, open, stats }
     }
 
     /// Hands a question over. Nothing is awaited before: questions and changes stay in arrival order.
-    fn ask(&self, params: &Value, popup: bool) -> Result<(Receiver, RequestMetrics)> {
+    fn enqueue_request(&self, params: &Value, popup: bool) -> Result<(ResponseReceiver, RequestMetrics)> {
         let arrived = Instant::now();
-        let inquiry = Inquiry::read(params)
+        let inquiry = CompletionParams::read(params)
             .ok_or_else(|| Error::invalid_params("a request needs `textDocument.uri` and `position`"))?;
         let metrics = RequestMetrics::begin(self.stats.clone(), self.news.clone(), arrived);
-        let (reply, receiver) = Reply::new();
-        let Inquiry { uri, position, selected, trigger } = inquiry;
-        let uri = locked(&self.open).documents.name_for_request(uri);
-        self.send(Event::Asked(Asked { uri, position, selected, trigger, popup, arrived, reply }));
+        let (reply, receiver) = Responder::new();
+        let CompletionParams { uri, position, selected, trigger } = inquiry;
+        let uri = lock_documents(&self.open).documents.canonical_name_for_request(uri);
+        self.send(Event::Requested(ArrivedRequest {
+            uri,
+            position,
+            selected,
+            trigger,
+            popup,
+            arrived,
+            reply,
+        }));
         Ok((receiver, metrics))
     }
 
@@ -90,59 +99,59 @@ impl Backend {
     }
 
     /// `textDocument/inlineCompletion`.
-    pub(crate) async fn inline(&self, params: Value) -> Result<Value> {
-        let (receiver, metrics) = self.ask(&params, false)?;
-        let answer = receiver.await.unwrap_or(Answer::Nothing);
+    pub(crate) async fn inline_completion(&self, params: Value) -> Result<Value> {
+        let (receiver, metrics) = self.enqueue_request(&params, false)?;
+        let answer = receiver.await.unwrap_or(CompletionResponse::Empty);
         metrics.record_answer(&answer);
         let tells = self.ready.accepted.load(Ordering::Acquire);
-        answered(answer, |shown| messages::inline_result(shown, tells))
+        response_result(answer, |shown| messages::inline_result(shown, tells))
     }
 
     /// `textDocument/completion`, for editors without inline completion.
-    pub(crate) async fn popup(&self, params: Value) -> Result<Value> {
-        let (receiver, metrics) = self.ask(&params, true)?;
-        let answer = receiver.await.unwrap_or(Answer::Nothing);
+    pub(crate) async fn popup_completion(&self, params: Value) -> Result<Value> {
+        let (receiver, metrics) = self.enqueue_request(&params, true)?;
+        let answer = receiver.await.unwrap_or(CompletionResponse::Empty);
         metrics.record_answer(&answer);
         let answer = match answer {
             // Editors drop the answer to a question that they asked anew; Helix logs an error all the same.
-            Answer::Superseded => Answer::Nothing,
+            CompletionResponse::Superseded => CompletionResponse::Empty,
             answer => answer,
         };
-        answered(answer, messages::popup_result)
+        response_result(answer, messages::popup_result)
     }
 
     /// `workspace/executeCommand`.
-    pub(crate) async fn command(&self, params: Value) -> Result<Value> {
-        match Command::read(&params).map_err(Error::invalid_params)? {
-            Command::Pause(scope, paused) => {
+    pub(crate) async fn execute_command(&self, params: Value) -> Result<Value> {
+        match ExecuteCommand::parse_params(&params).map_err(Error::invalid_params)? {
+            ExecuteCommand::Pause(scope, paused) => {
                 let scope = match scope {
-                    Scope::Document(uri) => {
-                        Scope::Document(locked(&self.open).documents.name_for_request(uri))
-                    }
+                    PauseScope::Document(uri) => PauseScope::Document(
+                        lock_documents(&self.open).documents.canonical_name_for_request(uri),
+                    ),
                     scope => scope,
                 };
                 self.send(Event::Paused { scope, paused });
             }
-            Command::Accepted => {
+            ExecuteCommand::Accepted => {
                 // How much it was is known only from the edits.
                 let (outcome, characters) = (Outcome::Accepted, 0);
                 self.stats.record_since_start(UsageEvent::Finished { outcome, characters });
                 self.send(Event::Accepted);
             }
-            Command::Statistics => {
+            ExecuteCommand::Statistics => {
                 let (sender, receiver) = oneshot::channel();
-                self.send(Event::UpdateUsage(sender));
+                self.send(Event::FlushUsage(sender));
                 // An error means that there is no session.
                 let _ = receiver.await;
                 return Ok(self.stats.report().await);
             }
-            Command::ExplainLast => {
+            ExecuteCommand::ExplainLast => {
                 let (sender, receiver) = oneshot::channel();
                 self.send(Event::Explain(sender));
-                return Ok(commands::explained(receiver.await.unwrap_or_default()));
+                return Ok(commands::explanations_json(receiver.await.unwrap_or_default()));
             }
-            Command::Models => {
-                return commands::models().map_err(|problem| {
+            ExecuteCommand::Models => {
+                return commands::models_json().map_err(|problem| {
                     let mut error = Error::internal_error();
                     error.message = problem.into();
                     error
@@ -153,15 +162,15 @@ impl Backend {
     }
 }
 
-fn locked(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
+fn lock_documents(open: &Mutex<OpenFiles>) -> MutexGuard<'_, OpenFiles> {
     open.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A notice with the URIs that the client used last.
-fn as_written(mut notice: Notice, open: &Mutex<Open>) -> Notice {
-    let written = |uri: String| locked(open).documents.written(uri);
+fn with_client_uris(mut notice: Notice, open: &Mutex<OpenFiles>) -> Notice {
+    let written = |uri: String| lock_documents(open).documents.client_uri(uri);
     match &mut notice {
-        Notice::Grown(grown) => grown.uri = written(std::mem::take(&mut grown.uri)),
+        Notice::Refresh(grown) => grown.uri = written(std::mem::take(&mut grown.uri)),
         Notice::Paused(pauses) => {
             pauses.documents = std::mem::take(&mut pauses.documents).into_iter().map(written).collect();
         }
@@ -170,12 +179,15 @@ fn as_written(mut notice: Notice, open: &Mutex<Open>) -> Notice {
     notice
 }
 
-fn answered(answer: Answer, write: impl Fn(Option<&Shown>) -> Value) -> Result<Value> {
+fn response_result(
+    answer: CompletionResponse,
+    write: impl Fn(Option<&CompletionItem>) -> Value,
+) -> Result<Value> {
     match answer {
-        Answer::Shown(shown) => Ok(write(Some(&shown))),
-        Answer::Nothing => Ok(write(None)),
+        CompletionResponse::Shown(shown) => Ok(write(Some(&shown))),
+        CompletionResponse::Empty => Ok(write(None)),
         // The one error that editors swallow without a word.
-        Answer::Superseded => Err(Error::new(ErrorCode::RequestCancelled)),
+        CompletionResponse::Superseded => Err(Error::new(ErrorCode::RequestCancelled)),
     }
 }
 
@@ -191,47 +203,47 @@ impl LanguageServer for Backend {
 }
 
 /// What the front needs to begin.
-pub(crate) struct Beginning {
+pub(crate) struct ServiceStart {
     /// Options from the file and the command line.
-    pub(crate) options: Arc<Options>,
+    pub(crate) options: Arc<ClientOptions>,
     /// Where the engine comes from.
-    pub(crate) source: Source,
+    pub(crate) source: EngineSource,
     /// Where the project's files are looked through.
-    pub(crate) crawling: Crawling,
+    pub(crate) crawling: CrawlMode,
     /// Counts what happens.
     pub(crate) stats: StatsHandle,
     /// What went wrong before there was an editor to tell.
     pub(crate) problems: Vec<String>,
     /// The open documents; shared with the handlers.
-    pub(crate) open: Arc<Mutex<Open>>,
+    pub(crate) open: Arc<Mutex<OpenFiles>>,
     /// Who watches the editor's process.
-    pub(crate) lifeline: Lifeline,
+    pub(crate) lifeline: ClientMonitor,
     /// Who is told when a thread fails.
-    pub(crate) supervisor: Supervisor,
+    pub(crate) supervisor: ThreadSupervisor,
 }
 
 /// The service in front.
-pub(crate) struct Front {
+pub(crate) struct OrderedService {
     inner: LspService<Backend>,
     session: Arc<OnceLock<Session>>,
-    ending: Arc<Ending>,
+    ending: Arc<Shutdown>,
     /// Taken when the session begins.
-    source: Option<(Source, Crawling)>,
+    source: Option<(EngineSource, CrawlMode)>,
     stats: StatsHandle,
-    options: Arc<Options>,
+    options: Arc<ClientOptions>,
     problems: Vec<String>,
-    lifeline: Lifeline,
-    supervisor: Supervisor,
-    greeting: Option<Greeting>,
-    news: mpsc::UnboundedSender<News>,
-    open: Arc<Mutex<Open>>,
+    lifeline: ClientMonitor,
+    supervisor: ThreadSupervisor,
+    greeting: Option<ClientFeatures>,
+    news: mpsc::UnboundedSender<StatusEvent>,
+    open: Arc<Mutex<OpenFiles>>,
     /// Signalled when the editor is ready for notices; whether it shows progress.
-    ready: Arc<Ready>,
+    ready: Arc<ClientState>,
 }
 
 /// Whether the editor is ready for notices, and what it can show.
 #[derive(Debug, Default)]
-pub(crate) struct Ready {
+pub(crate) struct ClientState {
     /// Signalled by `initialized`.
     pub(crate) initialized: Notify,
     /// Whether it shows progress that the server begins.
@@ -244,18 +256,19 @@ pub(crate) struct Ready {
     pub(crate) accepted: AtomicBool,
 }
 
-type Future = BoxFuture<'static, std::result::Result<Option<Response>, ExitedError>>;
+type ServiceFuture = BoxFuture<'static, std::result::Result<Option<Response>, ExitedError>>;
 
-impl Front {
+impl OrderedService {
     pub(crate) fn new(
         inner: LspService<Backend>,
         session: Arc<OnceLock<Session>>,
-        ending: Arc<Ending>,
-        beginning: Beginning,
-        news: mpsc::UnboundedSender<News>,
-        ready: Arc<Ready>,
+        ending: Arc<Shutdown>,
+        beginning: ServiceStart,
+        news: mpsc::UnboundedSender<StatusEvent>,
+        ready: Arc<ClientState>,
     ) -> Self {
-        let Beginning { options, source, crawling, stats, problems, open, lifeline, supervisor } = beginning;
+        let ServiceStart { options, source, crawling, stats, problems, open, lifeline, supervisor } =
+            beginning;
         let (source, greeting) = (Some((source, crawling)), None);
         Self {
             inner,
@@ -275,30 +288,31 @@ impl Front {
     }
 
     /// Reads what the editor says of itself, starts the session, and gives the answer to `initialize`.
-    fn begin(&mut self, params: &Value) -> Result<Value> {
-        let greeting = Greeting::read(params);
+    fn initialize_session(&mut self, params: &Value) -> Result<Value> {
+        let greeting = ClientFeatures::parse_initialize(params);
         self.ready.progress.store(greeting.progress, Ordering::Release);
         self.ready.status.store(greeting.status, Ordering::Release);
         self.ready.trace.store(greeting.trace, Ordering::Release);
         self.ready.accepted.store(greeting.accepted, Ordering::Release);
-        let settings = self.options.begin(greeting.options.clone(), std::mem::take(&mut self.problems));
-        let result = messages::capabilities(&greeting);
+        let settings =
+            self.options.initial_settings(greeting.options.clone(), std::mem::take(&mut self.problems));
+        let result = messages::initialize_result(&greeting);
         if let Some((source, crawling)) = self.source.take() {
             let (news, open) = (self.news.clone(), Arc::clone(&self.open));
             let stats = self.stats.clone();
-            let start = Start {
+            let start = SessionStart {
                 encoding: greeting.encoding,
                 refreshes: greeting.refresh,
                 settings,
                 source,
                 crawling,
-                notices: Box::new(move |notice| drop(news.send(as_written(notice, &open).into()))),
+                notices: Box::new(move |notice| drop(news.send(with_client_uris(notice, &open).into()))),
                 usage_recorder: Box::new(move |record| stats.record(record)),
                 supervisor: self.supervisor.clone(),
             };
             let session = Session::start(start).map_err(|problem| {
                 error!(%problem, "the session cannot be started");
-                self.ending.begin(Reason::NotStarted);
+                self.ending.begin_exit(EndReason::NotStarted);
                 let mut error = Error::internal_error();
                 error.message = format!("taper cannot serve: {problem}").into();
                 error
@@ -307,7 +321,7 @@ impl Front {
             let _ = self.session.set(session);
         }
         if let Some(process) = greeting.process {
-            self.lifeline.watch(process);
+            self.lifeline.watch_process(process);
         }
         self.greeting = Some(greeting);
         Ok(result)
@@ -320,11 +334,11 @@ impl Front {
     }
 
     /// Handles a notification here and now; false if it is not for the session.
-    fn note(&mut self, method: &str, params: &mut Value) -> bool {
+    fn handle_notification(&mut self, method: &str, params: &mut Value) -> bool {
         let Some(greeting) = &mut self.greeting else { return false };
-        let mut open = locked(&self.open);
+        let mut open = lock_documents(&self.open);
         let uri = |params: &Value| {
-            let uri = messages::uri(params);
+            let uri = messages::document_uri(params);
             if uri.is_none() {
                 warn!("`{method}` without a URI");
             }
@@ -332,18 +346,20 @@ impl Front {
         };
         let mut events = Vec::new();
         match method {
-            "textDocument/didOpen" => match params.get_mut("textDocument").and_then(TextDocument::take) {
-                Some(document) => events = open.document(document, &greeting.folders),
-                None => warn!("`didOpen` without a URI or a text"),
-            },
+            "textDocument/didOpen" => {
+                match params.get_mut("textDocument").and_then(TextDocumentItem::take_from) {
+                    Some(document) => events = open.open_document(document, &greeting.folders),
+                    None => warn!("`didOpen` without a URI or a text"),
+                }
+            }
             "textDocument/didSave" => {
-                let uri = uri(params).map(|uri| open.documents.name(uri));
+                let uri = uri(params).map(|uri| open.documents.canonical_name(uri));
                 events.extend(uri.map(|uri| Event::Saved { uri }));
             }
-            messages::CURSOR => match messages::place(params) {
+            messages::CURSOR_METHOD => match messages::document_position(params) {
                 Some((uri, position)) => {
-                    let uri = open.documents.name_for_request(uri);
-                    events.push(Event::Looked { uri, position });
+                    let uri = open.documents.canonical_name_for_request(uri);
+                    events.push(Event::CursorRested { uri, position });
                 }
                 None => warn!("`{method}` without a URI or a position"),
             },
@@ -352,19 +368,19 @@ impl Front {
                 events.extend(uri.map(|uri| Event::Closed { uri }));
             }
             "workspace/didChangeWorkspaceFolders" => {
-                let (added, removed) = messages::folders(params);
-                removed.into_iter().for_each(|path| greeting.folders.remove(path));
-                added.into_iter().for_each(|path| greeting.folders.add(path));
-                events = open.relocated(&greeting.folders);
+                let (added, removed) = messages::changed_folders(params);
+                removed.into_iter().for_each(|path| greeting.folders.remove_folder(path));
+                added.into_iter().for_each(|path| greeting.folders.add_folder(path));
+                events = open.relocation_events(&greeting.folders);
             }
             "workspace/didChangeConfiguration" => {
                 match params.get_mut("settings").map_or(Value::Null, Value::take) {
                     // Such an editor says that something has changed, and is to be asked what.
                     Value::Null if greeting.configuration => self.options.ask.notify_one(),
-                    settings => self.options.change(settings),
+                    settings => self.options.change_settings(settings),
                 }
             }
-            _ => match open.notebook(method, params, &greeting.folders) {
+            _ => match open.notebook_events(method, params, &greeting.folders) {
                 Some(told) => events = told,
                 None => return false,
             },
@@ -376,20 +392,20 @@ impl Front {
     }
 
     /// Hands a change of a document to the session.
-    pub(crate) fn changed(&self, changed: Changed) {
+    pub(crate) fn document_changed(&self, changed: DocumentChange) {
         if self.greeting.is_none() {
             return;
         }
-        let Changed { uri, version, changes } = changed;
-        let uri = locked(&self.open).documents.name(uri);
+        let DocumentChange { uri, version, changes } = changed;
+        let uri = lock_documents(&self.open).documents.canonical_name(uri);
         self.send(match changes {
             Some(changes) => Event::Edited { uri, version, changes },
-            None => Event::Lost { uri },
+            None => Event::DocumentLost { uri },
         });
     }
 
     /// Hands a call to tower-lsp and polls it once.
-    fn forward(&mut self, method: &str, id: Option<Id>, params: Option<Value>) -> Future {
+    fn forward_call(&mut self, method: &str, id: Option<Id>, params: Option<Value>) -> ServiceFuture {
         let mut request = Request::build(method.to_owned());
         if let Some(id) = id.clone() {
             request = request.id(id);
@@ -412,7 +428,7 @@ impl Front {
         }
     }
 
-    fn dispatch(&mut self, request: Request) -> Future {
+    fn dispatch_message(&mut self, request: Request) -> ServiceFuture {
         let (method, id, mut params) = request.into_parts();
         match (method.as_ref(), id) {
             ("initialize", Some(id)) => {
@@ -420,11 +436,11 @@ impl Front {
                 let begun = match self.greeting {
                     // A second one: tower-lsp has the error for it.
                     Some(_) => Ok(Value::Null),
-                    None => self.begin(&params),
+                    None => self.initialize_session(&params),
                 };
                 let future = match &begun {
                     Ok(_) => {
-                        self.forward("initialize", Some(id.clone()), Some(json!({ "capabilities": {} })))
+                        self.forward_call("initialize", Some(id.clone()), Some(json!({ "capabilities": {} })))
                     }
                     Err(error) => ready(Ok(Some(Response::from_error(id.clone(), error.clone())))).boxed(),
                 };
@@ -439,15 +455,15 @@ impl Front {
                     .boxed()
             }
             ("shutdown", Some(id)) => {
-                self.ending.shut_down();
+                self.ending.request_shutdown();
                 self.stats.save();
-                self.forward("shutdown", Some(id), params)
+                self.forward_call("shutdown", Some(id), params)
             }
-            ("textDocument/completion", Some(id)) => self.forward(POPUP, Some(id), params),
-            ("workspace/executeCommand", Some(id)) => self.forward(COMMAND, Some(id), params),
+            ("textDocument/completion", Some(id)) => self.forward_call(POPUP_METHOD, Some(id), params),
+            ("workspace/executeCommand", Some(id)) => self.forward_call(COMMAND_METHOD, Some(id), params),
             ("exit", None) => {
-                self.ending.begin(Reason::Exit);
-                self.forward("exit", None, params)
+                self.ending.begin_exit(EndReason::Exit);
+                self.forward_call("exit", None, params)
             }
             (method, None) => {
                 if method == "initialized" {
@@ -456,28 +472,28 @@ impl Front {
                         self.options.ask.notify_one();
                     }
                 }
-                if params.as_mut().is_some_and(|params| self.note(method, params)) {
+                if params.as_mut().is_some_and(|params| self.handle_notification(method, params)) {
                     return ready(Ok(None)).boxed();
                 }
-                self.forward(method, None, params)
+                self.forward_call(method, None, params)
             }
-            (method, Some(id)) => self.forward(method, Some(id), params),
+            (method, Some(id)) => self.forward_call(method, Some(id), params),
         }
     }
 }
 
-impl Service<Request> for Front {
+impl Service<Request> for OrderedService {
     type Response = Option<Response>;
     type Error = ExitedError;
-    type Future = Future;
+    type Future = ServiceFuture;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<std::result::Result<(), ExitedError>> {
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request) -> Future {
+    fn call(&mut self, request: Request) -> ServiceFuture {
         let id = request.id().cloned();
-        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| self.dispatch(request)));
+        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| self.dispatch_message(request)));
         outcome.unwrap_or_else(|_| {
             error!("the front panicked");
             ready(Ok(id.map(|id| Response::from_error(id, Error::internal_error())))).boxed()

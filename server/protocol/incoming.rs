@@ -15,83 +15,86 @@ use serde_json::Value;
 use tower_lsp::jsonrpc::{Error, ErrorCode, Id, Request, Response};
 use tracing::warn;
 
-use crate::session::Change;
+use crate::session::TextChange;
 use crate::text::Position;
 
 /// What a tree may take in memory, as [`Complexity`] estimates it: the settings of an editor take a megabyte or two, a
 /// list of 50,000 changed files some 50.
-const TREE: usize = 96 << 20;
+const MAX_TREE_BYTES: usize = 96 << 20;
 /// An object that is not empty: a node of a B-tree, and the name of its member.
-const OBJECT: usize = 700;
+const OBJECT_BYTES: usize = 700;
 /// A value in a list that has grown, or in an object that has a node already.
-const VALUE: usize = 96;
+const VALUE_BYTES: usize = 96;
 
 /// How much there is in a body, counted without parsing it.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Complexity {
+pub(crate) struct JsonComplexity {
     /// Opening braces.
     pub(crate) objects: usize,
     /// Everything else that begins or separates values.
     pub(crate) values: usize,
 }
 
-impl Complexity {
+impl JsonComplexity {
     /// Whether a tree of it is too large to be made.
     fn is_excessive(self) -> bool {
-        self.objects.saturating_mul(OBJECT).saturating_add(self.values.saturating_mul(VALUE)) > TREE
+        self.objects.saturating_mul(OBJECT_BYTES).saturating_add(self.values.saturating_mul(VALUE_BYTES))
+            > MAX_TREE_BYTES
     }
 }
 
 /// A message.
 #[derive(Debug)]
-pub enum Incoming {
+pub enum IncomingMessage {
     /// A request or a notification.
     Request(Request),
     /// The response to a request of the server's.
     Response(Response),
     /// A document has changed.
-    Changed(Changed),
+    Changed(DocumentChange),
     /// None of them; whoever sent it gets this error.
     Malformed(Response),
 }
 
 /// `textDocument/didChange`.
 #[derive(Debug)]
-pub struct Changed {
+pub struct DocumentChange {
     /// The document.
     pub uri: String,
     /// Its version after the changes, if the editor counts.
     pub version: Option<i64>,
     /// The changes, in order; `None` if any of them cannot be understood.
-    pub changes: Option<Vec<Change>>,
+    pub changes: Option<Vec<TextChange>>,
 }
 
 /// The members that say what a message is.
 #[derive(Deserialize)]
-struct Head<'a> {
+struct MessageHead<'a> {
     #[serde(default)]
-    jsonrpc: Scalar,
+    jsonrpc: JsonScalar,
     #[serde(default, borrow)]
-    method: Option<Method<'a>>,
-    #[serde(default, deserialize_with = "present")]
-    id: Option<Scalar>,
-    #[serde(default, deserialize_with = "present")]
+    method: Option<MethodName<'a>>,
+    #[serde(default, deserialize_with = "deserialize_present")]
+    id: Option<JsonScalar>,
+    #[serde(default, deserialize_with = "deserialize_present")]
     result: Option<IgnoredAny>,
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "deserialize_present")]
     error: Option<IgnoredAny>,
 }
 
 /// A method's name, or something that is none.
-struct Method<'a>(Option<Cow<'a, str>>);
+struct MethodName<'a>(Option<Cow<'a, str>>);
 
 /// A member that is there, be it null.
-fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+fn deserialize_present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
 
 /// A value without a tree.
 #[derive(Debug, Default, Clone, PartialEq)]
-enum Scalar {
+enum JsonScalar {
     #[default]
     Null,
     Integer(i64),
@@ -100,7 +103,7 @@ enum Scalar {
     Other,
 }
 
-impl Scalar {
+impl JsonScalar {
     fn into_id(self) -> Option<Id> {
         match self {
             Self::Null => Some(Id::Null),
@@ -114,57 +117,57 @@ impl Scalar {
 struct ScalarVisitor;
 
 impl<'de> Visitor<'de> for ScalarVisitor {
-    type Value = Scalar;
+    type Value = JsonScalar;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("any value")
     }
 
-    fn visit_unit<E>(self) -> Result<Scalar, E> {
-        Ok(Scalar::Null)
+    fn visit_unit<E>(self) -> Result<JsonScalar, E> {
+        Ok(JsonScalar::Null)
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Scalar, E> {
-        Ok(Scalar::Other)
+    fn visit_bool<E>(self, _: bool) -> Result<JsonScalar, E> {
+        Ok(JsonScalar::Other)
     }
 
-    fn visit_i64<E>(self, number: i64) -> Result<Scalar, E> {
-        Ok(Scalar::Integer(number))
+    fn visit_i64<E>(self, number: i64) -> Result<JsonScalar, E> {
+        Ok(JsonScalar::Integer(number))
     }
 
-    fn visit_u64<E>(self, number: u64) -> Result<Scalar, E> {
-        Ok(i64::try_from(number).map_or(Scalar::Other, Scalar::Integer))
+    fn visit_u64<E>(self, number: u64) -> Result<JsonScalar, E> {
+        Ok(i64::try_from(number).map_or(JsonScalar::Other, JsonScalar::Integer))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Scalar, E> {
-        Ok(Scalar::Other)
+    fn visit_f64<E>(self, _: f64) -> Result<JsonScalar, E> {
+        Ok(JsonScalar::Other)
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Scalar, E> {
-        Ok(Scalar::Text(text.to_owned()))
+    fn visit_str<E>(self, text: &str) -> Result<JsonScalar, E> {
+        Ok(JsonScalar::Text(text.to_owned()))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Scalar, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<JsonScalar, A::Error> {
         while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Scalar::Other)
+        Ok(JsonScalar::Other)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Scalar, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<JsonScalar, A::Error> {
         while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Scalar::Other)
+        Ok(JsonScalar::Other)
     }
 }
 
-impl<'de> Deserialize<'de> for Scalar {
+impl<'de> Deserialize<'de> for JsonScalar {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(ScalarVisitor)
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Method<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for MethodName<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self(match Scalar::deserialize(deserializer)? {
-            Scalar::Text(text) => Some(text.into()),
+        Ok(Self(match JsonScalar::deserialize(deserializer)? {
+            JsonScalar::Text(text) => Some(text.into()),
             _ => None,
         }))
     }
@@ -174,17 +177,17 @@ impl<'de: 'a, 'a> Deserialize<'de> for Method<'a> {
 #[derive(Deserialize)]
 #[serde(bound = "T: DeserializeOwned")]
 struct WithParams<T> {
-    #[serde(default = "none", deserialize_with = "present")]
+    #[serde(default = "absent_params", deserialize_with = "deserialize_present")]
     params: Option<T>,
 }
 
-fn none<T>() -> Option<T> {
+fn absent_params<T>() -> Option<T> {
     None
 }
 
 /// Only what a response may hold.
 #[derive(Deserialize)]
-struct Outcome {
+struct ResponseOutcome {
     #[serde(default)]
     result: Value,
     #[serde(default)]
@@ -192,45 +195,51 @@ struct Outcome {
 }
 
 /// Reads a body. `None` where there is nobody to tell that it is malformed.
-pub(crate) fn read(body: &[u8], complexity: Complexity) -> Option<Incoming> {
+pub(crate) fn parse_message(body: &[u8], complexity: JsonComplexity) -> Option<IncomingMessage> {
     let Ok(text) = std::str::from_utf8(body) else {
-        return Some(malformed(Id::Null, ErrorCode::ParseError, "the message is not UTF-8"));
+        return Some(invalid_request(Id::Null, ErrorCode::ParseError, "the message is not UTF-8"));
     };
-    let head = match serde_json::from_str::<Head<'_>>(text) {
+    let head = match serde_json::from_str::<MessageHead<'_>>(text) {
         // A list would do as well for serde, its elements in the order of the members.
         Ok(head) if text.trim_start().starts_with('{') => head,
         Err(problem) if !problem.is_data() => {
-            return Some(malformed(Id::Null, ErrorCode::ParseError, "the message is not JSON"));
+            return Some(invalid_request(Id::Null, ErrorCode::ParseError, "the message is not JSON"));
         }
-        _ => return Some(malformed(Id::Null, ErrorCode::InvalidRequest, "the message is not a request")),
+        _ => {
+            return Some(invalid_request(
+                Id::Null,
+                ErrorCode::InvalidRequest,
+                "the message is not a request",
+            ));
+        }
     };
-    let Head { jsonrpc, method, id, result, error } = head;
-    let id = id.map(Scalar::into_id);
-    let is_version_2 = jsonrpc == Scalar::Text("2.0".to_owned());
+    let MessageHead { jsonrpc, method, id, result, error } = head;
+    let id = id.map(JsonScalar::into_id);
+    let is_version_2 = jsonrpc == JsonScalar::Text("2.0".to_owned());
     let Some(method) = method else {
         if result.is_some() || error.is_some() {
-            return response(text, id.flatten().filter(|_| is_version_2), complexity);
+            return parse_response(text, id.flatten().filter(|_| is_version_2), complexity);
         }
         let id = id.flatten().unwrap_or_default();
-        return Some(malformed(id, ErrorCode::InvalidRequest, "the message is not a request"));
+        return Some(invalid_request(id, ErrorCode::InvalidRequest, "the message is not a request"));
     };
     let is_id = id != Some(None);
     let id = id.flatten();
     let Some(method) = method.0.filter(|name| is_id && is_version_2 && !name.is_empty()) else {
         let id = id.unwrap_or_default();
-        return Some(malformed(id, ErrorCode::InvalidRequest, "the message is not a request"));
+        return Some(invalid_request(id, ErrorCode::InvalidRequest, "the message is not a request"));
     };
     if id.is_none() && method == "textDocument/didChange" {
-        return changed(text).map(Incoming::Changed);
+        return parse_did_change(text).map(IncomingMessage::Changed);
     }
     if complexity.is_excessive() {
         warn!(method = &*method, bytes = text.len(), "a message is too complex to be read; it is ignored");
-        return id.map(|id| malformed(id, ErrorCode::InvalidRequest, "the message is too complex"));
+        return id.map(|id| invalid_request(id, ErrorCode::InvalidRequest, "the message is too complex"));
     }
-    let Some(WithParams { params }) = parse::<WithParams<Value>>(text) else {
+    let Some(WithParams { params }) = parse_json::<WithParams<Value>>(text) else {
         warn!(method = &*method, bytes = text.len(), "a message is not valid JSON; it is ignored");
         let id = id.unwrap_or_default();
-        return Some(malformed(id, ErrorCode::ParseError, "the message is not JSON"));
+        return Some(invalid_request(id, ErrorCode::ParseError, "the message is not JSON"));
     };
     let mut request = Request::build(method.into_owned());
     if let Some(params) = params {
@@ -239,35 +248,37 @@ pub(crate) fn read(body: &[u8], complexity: Complexity) -> Option<Incoming> {
     if let Some(id) = id {
         request = request.id(id);
     }
-    Some(Incoming::Request(request.finish()))
+    Some(IncomingMessage::Request(request.finish()))
 }
 
 /// An error as the response to what is no request.
-pub(crate) fn malformed(id: Id, code: ErrorCode, message: &'static str) -> Incoming {
-    Incoming::Malformed(Response::from_error(id, Error { code, message: message.into(), data: None }))
+pub(crate) fn invalid_request(id: Id, code: ErrorCode, message: &'static str) -> IncomingMessage {
+    IncomingMessage::Malformed(Response::from_error(id, Error { code, message: message.into(), data: None }))
 }
 
 /// A response of the editor's. One that cannot be read is an error to whoever waits for it.
-fn response(text: &str, id: Option<Id>, complexity: Complexity) -> Option<Incoming> {
+fn parse_response(text: &str, id: Option<Id>, complexity: JsonComplexity) -> Option<IncomingMessage> {
     let Some(id) = id.filter(|id| *id != Id::Null) else {
         warn!("a malformed response from the editor is ignored");
         return None;
     };
-    let outcome = if complexity.is_excessive() { None } else { parse::<Outcome>(text) };
+    let outcome = if complexity.is_excessive() { None } else { parse_json::<ResponseOutcome>(text) };
     let body = match outcome {
-        Some(Outcome { error: Value::Null, result }) => Ok(result),
-        Some(Outcome { error, .. }) => Err(serde_json::from_value(error).unwrap_or_else(|_| unreadable())),
-        None => Err(unreadable()),
+        Some(ResponseOutcome { error: Value::Null, result }) => Ok(result),
+        Some(ResponseOutcome { error, .. }) => {
+            Err(serde_json::from_value(error).unwrap_or_else(|_| unreadable_response()))
+        }
+        None => Err(unreadable_response()),
     };
-    Some(Incoming::Response(Response::from_parts(id, body)))
+    Some(IncomingMessage::Response(Response::from_parts(id, body)))
 }
 
-fn unreadable() -> Error {
+fn unreadable_response() -> Error {
     Error { code: ErrorCode::InternalError, message: "the response cannot be read".into(), data: None }
 }
 
 /// Parses JSON, with surrogates that stand alone replaced: editors in JavaScript send them where a text has them.
-fn parse<T: DeserializeOwned>(text: &str) -> Option<T> {
+fn parse_json<T: DeserializeOwned>(text: &str) -> Option<T> {
     serde_json::from_str(text).ok().or_else(|| serde_json::from_str(&without_lone_surrogates(text)?).ok())
 }
 
@@ -295,91 +306,92 @@ fn without_lone_surrogates(text: &str) -> Option<String> {
 }
 
 /// The params of `textDocument/didChange`. `None` without a document to speak of.
-fn changed(text: &str) -> Option<Changed> {
-    if let Some(WithParams { params: Some(params) }) = parse::<WithParams<ChangeParams>>(text) {
-        let ChangeParams { text_document: Versioned { uri, version }, content_changes } = params;
-        let version = if let Scalar::Integer(version) = version { Some(version) } else { None };
-        let changes = content_changes.into_iter().map(Change::from).collect();
-        return Some(Changed { uri, version, changes: Some(changes) });
+fn parse_did_change(text: &str) -> Option<DocumentChange> {
+    if let Some(WithParams { params: Some(params) }) = parse_json::<WithParams<ChangeParams>>(text) {
+        let ChangeParams { text_document: VersionedDocument { uri, version }, content_changes } = params;
+        let version = if let JsonScalar::Integer(version) = version { Some(version) } else { None };
+        let changes = content_changes.into_iter().map(TextChange::from).collect();
+        return Some(DocumentChange { uri, version, changes: Some(changes) });
     }
     // Something is wrong with the changes: the document's name may still be right.
-    let Some(WithParams { params: Some(Named { text_document: Versioned { uri, .. } }) }) = parse(text)
+    let Some(WithParams { params: Some(DocumentName { text_document: VersionedDocument { uri, .. } }) }) =
+        parse_json(text)
     else {
         warn!("`textDocument/didChange` without a document is ignored");
         return None;
     };
-    Some(Changed { uri, version: None, changes: None })
+    Some(DocumentChange { uri, version: None, changes: None })
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Named {
-    text_document: Versioned,
+struct DocumentName {
+    text_document: VersionedDocument,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ChangeParams {
-    text_document: Versioned,
-    content_changes: Vec<WrittenChange>,
+    text_document: VersionedDocument,
+    content_changes: Vec<JsonChange>,
 }
 
 #[derive(Deserialize)]
-struct Versioned {
+struct VersionedDocument {
     uri: String,
     #[serde(default)]
-    version: Scalar,
+    version: JsonScalar,
 }
 
 #[derive(Deserialize)]
-struct WrittenChange {
-    range: Option<WrittenRange>,
+struct JsonChange {
+    range: Option<JsonRange>,
     text: String,
 }
 
 #[derive(Deserialize)]
-struct WrittenRange {
-    start: WrittenPosition,
-    end: WrittenPosition,
+struct JsonRange {
+    start: JsonPosition,
+    end: JsonPosition,
 }
 
 #[derive(Deserialize)]
-struct WrittenPosition {
-    line: Clamped,
-    character: Clamped,
+struct JsonPosition {
+    line: ClampedNumber,
+    character: ClampedNumber,
 }
 
-impl From<WrittenChange> for Change {
-    fn from(WrittenChange { range, text }: WrittenChange) -> Self {
-        let at = |WrittenPosition { line, character }| Position { line: line.0, character: character.0 };
-        Self { range: range.map(|WrittenRange { start, end }| at(start)..at(end)), text }
+impl From<JsonChange> for TextChange {
+    fn from(JsonChange { range, text }: JsonChange) -> Self {
+        let at = |JsonPosition { line, character }| Position { line: line.0, character: character.0 };
+        Self { range: range.map(|JsonRange { start, end }| at(start)..at(end)), text }
     }
 }
 
 /// A number as a position can have it: negative ones are 0, huge ones the largest.
-struct Clamped(u32);
+struct ClampedNumber(u32);
 
-impl<'de> Deserialize<'de> for Clamped {
+impl<'de> Deserialize<'de> for ClampedNumber {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Number;
         impl Visitor<'_> for Number {
-            type Value = Clamped;
+            type Value = ClampedNumber;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a number")
             }
 
-            fn visit_u64<E>(self, number: u64) -> Result<Clamped, E> {
-                Ok(Clamped(u32::try_from(number).unwrap_or(u32::MAX)))
+            fn visit_u64<E>(self, number: u64) -> Result<ClampedNumber, E> {
+                Ok(ClampedNumber(u32::try_from(number).unwrap_or(u32::MAX)))
             }
 
-            fn visit_i64<E>(self, number: i64) -> Result<Clamped, E> {
-                Ok(Clamped(u32::try_from(number.max(0)).unwrap_or(u32::MAX)))
+            fn visit_i64<E>(self, number: i64) -> Result<ClampedNumber, E> {
+                Ok(ClampedNumber(u32::try_from(number.max(0)).unwrap_or(u32::MAX)))
             }
 
-            fn visit_f64<E>(self, number: f64) -> Result<Clamped, E> {
+            fn visit_f64<E>(self, number: f64) -> Result<ClampedNumber, E> {
                 // `as` saturates: what is below 0 becomes 0, what is above the largest becomes that.
-                Ok(Clamped(number as u32))
+                Ok(ClampedNumber(number as u32))
             }
         }
         deserializer.deserialize_any(Number)

@@ -6,31 +6,31 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc::{self, Receiver};
 
-use crate::protocol::ending::{Ending, Reason};
-use crate::protocol::framing::Framer;
-use crate::protocol::incoming::Incoming;
-use crate::session::Supervisor;
+use crate::protocol::ending::{EndReason, Shutdown};
+use crate::protocol::framing::MessageFramer;
+use crate::protocol::incoming::IncomingMessage;
+use crate::session::ThreadSupervisor;
 
 /// Messages that may wait between the two threads before reading pauses.
-const WAITING: usize = 64;
+const INPUT_QUEUE_LEN: usize = 64;
 
 /// Starts a thread that reads `stream` to its end.
 ///
 /// # Errors
 /// The system gives no more threads.
-pub(crate) fn start(
+pub(crate) fn start_reader(
     mut stream: impl Read + Send + 'static,
-    supervisor: &Supervisor,
-    ending: Arc<Ending>,
-) -> io::Result<Receiver<Incoming>> {
-    let (sender, messages) = mpsc::channel(WAITING);
+    supervisor: &ThreadSupervisor,
+    ending: Arc<Shutdown>,
+) -> io::Result<Receiver<IncomingMessage>> {
+    let (sender, messages) = mpsc::channel(INPUT_QUEUE_LEN);
     supervisor.spawn("input", move || {
-        let mut framer = Framer::default();
+        let mut framer = MessageFramer::default();
         let mut piece = vec![0; 64 << 10];
         loop {
             match stream.read(&mut piece) {
                 Ok(0) => break,
-                Ok(length) => framer.feed(&piece[..length], &mut |message| {
+                Ok(length) => framer.feed_bytes(&piece[..length], &mut |message| {
                     // An error means that nobody reads any more; the next read ends this, or the process does.
                     let _ = sender.blocking_send(message);
                 }),
@@ -41,7 +41,7 @@ pub(crate) fn start(
                 }
             }
         }
-        ending.begin(Reason::InputEnded);
+        ending.begin_exit(EndReason::InputEnded);
     })?;
     Ok(messages)
 }

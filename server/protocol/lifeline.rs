@@ -11,41 +11,41 @@ use std::{io, thread};
 
 use tracing::warn;
 
-use crate::protocol::ending::{Ending, LIMIT};
-use crate::session::Supervisor;
+use crate::protocol::ending::{EXIT_LIMIT, Shutdown};
+use crate::session::ThreadSupervisor;
 
 /// How often what cannot be waited for is looked at.
-const EVERY: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The editor's process, once it is known.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Lifeline {
-    process: Arc<OnceLock<Editor>>,
+pub(crate) struct ClientMonitor {
+    process: Arc<OnceLock<ClientProcess>>,
 }
 
 /// The editor's process, and whether it was there when it was named.
 #[derive(Debug, Clone, Copy)]
-struct Editor {
+struct ClientProcess {
     process: u32,
     was_alive: bool,
 }
 
-impl Lifeline {
+impl ClientMonitor {
     /// Starts to watch.
     ///
     /// # Errors
     /// The system gives no more threads, or no pipe for signals.
-    pub(crate) fn start(supervisor: &Supervisor, ending: Arc<Ending>) -> io::Result<Self> {
+    pub(crate) fn start_monitor(supervisor: &ThreadSupervisor, ending: Arc<Shutdown>) -> io::Result<Self> {
         let this = Self::default();
         let mut watch = system::Watch::new(Arc::clone(&this.process))?;
         supervisor.spawn("lifeline", move || {
             loop {
-                match ending.due_for() {
-                    Some(due) if due > LIMIT => end_now(&ending),
-                    Some(_) => thread::sleep(EVERY),
+                match ending.overdue_for() {
+                    Some(due) if due > EXIT_LIMIT => terminate(&ending),
+                    Some(_) => thread::sleep(POLL_INTERVAL),
                     None => {
-                        if let Some(reason) = watch.wait() {
-                            ending.begin(reason);
+                        if let Some(reason) = watch.wait_for_end() {
+                            ending.begin_exit(reason);
                         }
                     }
                 }
@@ -58,7 +58,7 @@ impl Lifeline {
     ///
     /// One that is not alive to begin with ends it as well, as the protocol has it; unless the server's own parent is out of
     /// sight, as in a container that an editor outside of it has started: then numbers of processes mean nothing here.
-    pub(crate) fn watch(&self, process: i64) {
+    pub(crate) fn watch_process(&self, process: i64) {
         let Some(process) =
             i32::try_from(process).ok().and_then(|it| u32::try_from(it).ok()).filter(|it| *it > 0)
         else {
@@ -73,14 +73,14 @@ impl Lifeline {
             return;
         }
         // An editor has one.
-        let _ = self.process.set(Editor { process, was_alive });
+        let _ = self.process.set(ClientProcess { process, was_alive });
     }
 }
 
 #[expect(clippy::exit, reason = "the ordinary end has been waited for")]
-fn end_now(ending: &Ending) -> ! {
+fn terminate(ending: &Shutdown) -> ! {
     warn!("something hangs; the server ends all the same");
-    std::process::exit(ending.end().code().into())
+    std::process::exit(ending.exit_outcome().exit_code().into())
 }
 
 #[cfg(unix)]
@@ -100,9 +100,9 @@ mod system {
     use mio::{Events, Interest, Poll, Token};
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-    use super::{EVERY, Editor};
-    use crate::protocol::ending::Reason;
-    use crate::protocol::output::NOT_READ;
+    use super::{ClientProcess, POLL_INTERVAL};
+    use crate::protocol::ending::EndReason;
+    use crate::protocol::output::OUTPUT_CLOSED;
 
     const DIED: &str = "its process has ended";
     const NEVER: &str = "there is no process with the `processId` that it gave";
@@ -112,7 +112,7 @@ mod system {
 
     /// Everything that is watched.
     pub(super) struct Watch {
-        process: Arc<OnceLock<Editor>>,
+        process: Arc<OnceLock<ClientProcess>>,
         /// This process's parent when it began.
         parent: u32,
         poll: Poll,
@@ -122,7 +122,7 @@ mod system {
     }
 
     impl Watch {
-        pub(super) fn new(process: Arc<OnceLock<Editor>>) -> io::Result<Self> {
+        pub(super) fn new(process: Arc<OnceLock<ClientProcess>>) -> io::Result<Self> {
             // A pipe, for a server that works has no socket open.
             let (signalled, write) = io::pipe()?;
             let (signal, again) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
@@ -150,13 +150,13 @@ mod system {
         }
 
         /// Waits for a reason to end, for a while.
-        pub(super) fn wait(&mut self) -> Option<Reason> {
-            if let Some(reason) = self.look_for_process() {
+        pub(super) fn wait_for_end(&mut self) -> Option<EndReason> {
+            if let Some(reason) = self.check_process() {
                 return Some(reason);
             }
-            if let Err(problem) = self.poll.poll(&mut self.events, Some(EVERY)) {
+            if let Err(problem) = self.poll.poll(&mut self.events, Some(POLL_INTERVAL)) {
                 if problem.kind() != ErrorKind::Interrupted {
-                    thread::sleep(EVERY);
+                    thread::sleep(POLL_INTERVAL);
                 }
                 return None;
             }
@@ -164,19 +164,19 @@ mod system {
                 // What the pipe says is only that there is a signal.
                 let _ = self.signalled.read(&mut [0; 64]);
                 let signal = self.signal.load(Ordering::Acquire);
-                return Some(Reason::Signal(u8::try_from(signal).unwrap_or_default()));
+                return Some(EndReason::Signal(u8::try_from(signal).unwrap_or_default()));
             }
             let broken = |event: &mio::event::Event| event.is_error() || event.is_write_closed();
             let is_broken = self.events.iter().any(|event| event.token() == OUTPUT && broken(event));
-            is_broken.then_some(Reason::EditorGone(NOT_READ))
+            is_broken.then_some(EndReason::EditorGone(OUTPUT_CLOSED))
         }
 
         /// Looks after the process, once it is known.
-        fn look_for_process(&mut self) -> Option<Reason> {
-            let Editor { process, was_alive } = *self.process.get()?;
+        fn check_process(&mut self) -> Option<EndReason> {
+            let ClientProcess { process, was_alive } = *self.process.get()?;
             // Whoever has lost its parent is given another one.
             let has_lost_it = process == self.parent && parent_id() != self.parent;
-            let gone = Reason::EditorGone(if was_alive { DIED } else { NEVER });
+            let gone = EndReason::EditorGone(if was_alive { DIED } else { NEVER });
             (has_lost_it || !is_alive(process)).then_some(gone)
         }
     }
@@ -213,18 +213,18 @@ mod system {
     use std::io;
     use std::sync::{Arc, OnceLock};
 
-    use super::{EVERY, Editor};
-    use crate::protocol::ending::Reason;
+    use super::{ClientProcess, POLL_INTERVAL};
+    use crate::protocol::ending::EndReason;
 
     pub(super) struct Watch;
 
     impl Watch {
-        pub(super) fn new(_: Arc<OnceLock<Editor>>) -> io::Result<Self> {
+        pub(super) fn new(_: Arc<OnceLock<ClientProcess>>) -> io::Result<Self> {
             Ok(Self)
         }
 
-        pub(super) fn wait(&mut self) -> Option<Reason> {
-            std::thread::sleep(EVERY);
+        pub(super) fn wait(&mut self) -> Option<EndReason> {
+            std::thread::sleep(POLL_INTERVAL);
             None
         }
     }

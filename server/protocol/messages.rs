@@ -11,31 +11,31 @@ use serde_json::{Value, json};
 use tower_lsp::ls_types::notification::Notification;
 
 use crate::protocol::commands;
-use crate::protocol::uri::{Folders, path_of};
-use crate::session::{Change, Grown, Shown};
+use crate::protocol::uri::{WorkspaceFolders, uri_path};
+use crate::session::{CompletionItem, Improvement, TextChange};
 use crate::suggest::Trigger;
 use crate::text::{Encoding, Position};
 
 /// The notification that the cursor rests somewhere without a key.
-pub(crate) const CURSOR: &str = "taper/cursor";
+pub(crate) const CURSOR_METHOD: &str = "taper/cursor";
 
 /// The notification that a place is to be asked about again. The params: `textDocument.uri`, `position`, `version`.
-pub(crate) enum Refresh {}
+pub(crate) enum TaperRefresh {}
 
-impl Notification for Refresh {
+impl Notification for TaperRefresh {
     type Params = Value;
     const METHOD: &'static str = "taper/refresh";
 }
 
 /// The params of [`Refresh`].
-pub(crate) fn grown(grown: &Grown) -> Value {
-    let Grown { uri, position, version } = grown;
-    json!({ "textDocument": { "uri": uri }, "position": written_position(*position), "version": version })
+pub(crate) fn refresh_params(grown: &Improvement) -> Value {
+    let Improvement { uri, position, version } = grown;
+    json!({ "textDocument": { "uri": uri }, "position": position_json(*position), "version": version })
 }
 
 /// What the client says of itself in `initialize`.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Greeting {
+pub(crate) struct ClientFeatures {
     /// How it will count columns: what is answered as `positionEncoding`.
     pub(crate) encoding: Encoding,
     /// Its process, if it says so: without that one there is nobody to serve.
@@ -57,14 +57,14 @@ pub(crate) struct Greeting {
     /// Whether it synchronizes notebooks.
     pub(crate) notebooks: bool,
     /// Folders of the workspace.
-    pub(crate) folders: Folders,
+    pub(crate) folders: WorkspaceFolders,
     /// Options.
     pub(crate) options: Value,
 }
 
-impl Greeting {
+impl ClientFeatures {
     /// Reads the params of `initialize`. Whatever is missing has the protocol's default.
-    pub(crate) fn read(params: &Value) -> Self {
+    pub(crate) fn parse_initialize(params: &Value) -> Self {
         let offered = params.pointer("/capabilities/general/positionEncodings").and_then(Value::as_array);
         let encoding = offered.into_iter().flatten().filter_map(|name| match name.as_str()? {
             "utf-8" => Some(Encoding::Utf8),
@@ -74,9 +74,9 @@ impl Greeting {
         });
         let folders = params.get("workspaceFolders").and_then(Value::as_array);
         let folders = folders.into_iter().flatten().filter_map(|folder| folder.get("uri")?.as_str());
-        let mut roots: Vec<String> = folders.map(path_of).collect();
+        let mut roots: Vec<String> = folders.map(uri_path).collect();
         if roots.is_empty() {
-            let uri = params.get("rootUri").and_then(Value::as_str).map(path_of);
+            let uri = params.get("rootUri").and_then(Value::as_str).map(uri_path);
             let path = params.get("rootPath").and_then(Value::as_str).map(|path| path.replace('\\', "/"));
             roots.extend(uri.or(path));
         }
@@ -95,14 +95,14 @@ impl Greeting {
             trace: flag("experimental/taper/trace"),
             accepted: flag("experimental/taper/accepted"),
             notebooks: params.pointer("/capabilities/notebookDocument").is_some_and(Value::is_object),
-            folders: Folders::new(roots),
+            folders: WorkspaceFolders::new(roots),
             options: params.get("initializationOptions").cloned().unwrap_or(Value::Null),
         }
     }
 }
 
 /// The answer to `initialize`.
-pub(crate) fn capabilities(greeting: &Greeting) -> Value {
+pub(crate) fn initialize_result(greeting: &ClientFeatures) -> Value {
     let encoding = match greeting.encoding {
         Encoding::Utf8 => "utf-8",
         Encoding::Utf16 => "utf-16",
@@ -112,7 +112,7 @@ pub(crate) fn capabilities(greeting: &Greeting) -> Value {
         "positionEncoding": encoding,
         "textDocumentSync": { "openClose": true, "change": 2, "save": { "includeText": false } },
         "inlineCompletionProvider": true,
-        "executeCommandProvider": { "commands": commands::NAMES },
+        "executeCommandProvider": { "commands": commands::COMMAND_NAMES },
         "workspace": { "workspaceFolders": { "supported": true, "changeNotifications": true } },
         "experimental": { "taper": { "refresh": true, "cursor": true } },
     });
@@ -133,22 +133,22 @@ pub(crate) fn capabilities(greeting: &Greeting) -> Value {
 }
 
 /// `params.textDocument.uri`.
-pub(crate) fn uri(params: &Value) -> Option<String> {
+pub(crate) fn document_uri(params: &Value) -> Option<String> {
     params.pointer("/textDocument/uri")?.as_str().map(str::to_owned)
 }
 
 /// A `TextDocumentItem`.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct TextDocument {
+pub(crate) struct TextDocumentItem {
     pub(crate) uri: String,
     pub(crate) language_id: String,
     pub(crate) version: Option<i64>,
     pub(crate) text: String,
 }
 
-impl TextDocument {
+impl TextDocumentItem {
     /// Reads an item and moves its text out, which may be long.
-    pub(crate) fn take(item: &mut Value) -> Option<Self> {
+    pub(crate) fn take_from(item: &mut Value) -> Option<Self> {
         let uri = item.get("uri")?.as_str()?.to_owned();
         let version = item.get("version").and_then(Value::as_i64);
         let mut text = |name: &str| match item.get_mut(name)?.take() {
@@ -160,15 +160,15 @@ impl TextDocument {
 }
 
 /// Reads a list of `TextDocumentContentChangeEvent`; `None` if any of them cannot be read.
-pub(crate) fn changes(list: Option<&mut Value>) -> Option<Vec<Change>> {
+pub(crate) fn parse_changes(list: Option<&mut Value>) -> Option<Vec<TextChange>> {
     let Value::Array(changes) = list?.take() else { return None };
     let read = |mut change: Value| {
         let range = match change.get("range") {
             None | Some(Value::Null) => None,
-            Some(written) => Some(range(written)?),
+            Some(written) => Some(parse_range(written)?),
         };
         match change.get_mut("text")?.take() {
-            Value::String(text) => Some(Change { range, text }),
+            Value::String(text) => Some(TextChange { range, text }),
             _ => None,
         }
     };
@@ -176,56 +176,59 @@ pub(crate) fn changes(list: Option<&mut Value>) -> Option<Vec<Change>> {
 }
 
 /// The paths of the added and of the removed workspace folders.
-pub(crate) fn folders(params: &Value) -> (Vec<String>, Vec<String>) {
+pub(crate) fn changed_folders(params: &Value) -> (Vec<String>, Vec<String>) {
     let paths = |name: &str| {
         let folders = params.pointer(&format!("/event/{name}")).and_then(Value::as_array);
         let uris = folders.into_iter().flatten().filter_map(|folder| folder.get("uri")?.as_str());
-        uris.map(path_of).collect()
+        uris.map(uri_path).collect()
     };
     (paths("added"), paths("removed"))
 }
 
 /// A question as a request states it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Inquiry {
+pub(crate) struct CompletionParams {
     pub(crate) uri: String,
     pub(crate) position: Position,
     pub(crate) selected: Option<(Range<Position>, String)>,
     pub(crate) trigger: Trigger,
 }
 
-impl Inquiry {
+impl CompletionParams {
     /// Reads the params of `textDocument/inlineCompletion` or `textDocument/completion`.
     pub(crate) fn read(params: &Value) -> Option<Self> {
-        let selected = params
-            .pointer("/context/selectedCompletionInfo")
-            .and_then(|info| Some((range(info.get("range")?)?, info.get("text")?.as_str()?.to_owned())));
+        let selected = params.pointer("/context/selectedCompletionInfo").and_then(|info| {
+            Some((parse_range(info.get("range")?)?, info.get("text")?.as_str()?.to_owned()))
+        });
         // Inline, 1 is a person's. Of a popup, editors say 1 for a word that is being typed as well; 2 and 3 are typing.
         let trigger = match params.pointer("/context/triggerKind").and_then(Value::as_i64) {
             Some(1) => Trigger::Invoked,
             _ => Trigger::Automatic,
         };
-        let (uri, position) = place(params)?;
+        let (uri, position) = document_position(params)?;
         Some(Self { uri, position, selected, trigger })
     }
 }
 
 /// The document and the place that a notification is about.
-pub(crate) fn place(params: &Value) -> Option<(String, Position)> {
-    Some((uri(params)?, position(params.get("position")?)?))
+pub(crate) fn document_position(params: &Value) -> Option<(String, Position)> {
+    Some((document_uri(params)?, parse_position(params.get("position")?)?))
 }
 
 /// A position; numbers out of range are clamped.
-fn position(value: &Value) -> Option<Position> {
-    Some(Position { line: clamped(value.get("line")?)?, character: clamped(value.get("character")?)? })
+fn parse_position(value: &Value) -> Option<Position> {
+    Some(Position {
+        line: clamp_number(value.get("line")?)?,
+        character: clamp_number(value.get("character")?)?,
+    })
 }
 
-fn range(value: &Value) -> Option<Range<Position>> {
-    Some(position(value.get("start")?)?..position(value.get("end")?)?)
+fn parse_range(value: &Value) -> Option<Range<Position>> {
+    Some(parse_position(value.get("start")?)?..parse_position(value.get("end")?)?)
 }
 
 /// A number as one that a position can have: negative ones are 0, huge ones the largest.
-fn clamped(value: &Value) -> Option<u32> {
+fn clamp_number(value: &Value) -> Option<u32> {
     let number = value.as_number()?;
     if let Some(number) = number.as_u64() {
         return Some(u32::try_from(number).unwrap_or(u32::MAX));
@@ -235,45 +238,46 @@ fn clamped(value: &Value) -> Option<u32> {
 }
 
 /// The result of `textDocument/inlineCompletion`. With `tells`, the editor is to tell when it is taken.
-pub(crate) fn inline_result(shown: Option<&Shown>, tells: bool) -> Value {
+pub(crate) fn inline_result(shown: Option<&CompletionItem>, tells: bool) -> Value {
     let mut items: Vec<Value> = shown.into_iter().flat_map(inline_items).collect();
     if tells {
         for item in &mut items {
-            item["command"] = json!({ "title": "taper: count as taken", "command": commands::ACCEPTED });
+            item["command"] =
+                json!({ "title": "taper: count as taken", "command": commands::ACCEPTED_COMMAND });
         }
     }
     json!({ "items": items })
 }
 
 /// What is shown, and what could be instead.
-fn texts(shown: &Shown) -> impl Iterator<Item = &String> {
+fn item_texts(shown: &CompletionItem) -> impl Iterator<Item = &String> {
     [&shown.text].into_iter().chain(&shown.others)
 }
 
 /// Items, each with the new text only and an explicit range, empty at the cursor most of the time: the one form that
 /// editors agree on. Line ends are `\n` whatever the file's are: VS Code and Neovim turn them into the document's, and
 /// Neovim would show and insert the `\r` of a `\r\n`.
-fn inline_items(shown: &Shown) -> impl Iterator<Item = Value> {
-    texts(shown).map(|text| {
+fn inline_items(shown: &CompletionItem) -> impl Iterator<Item = Value> {
+    item_texts(shown).map(|text| {
         let text = text.replace("\r\n", "\n").replace('\r', "\n");
-        json!({ "insertText": text, "range": written_range(shown.range.start, shown.range.end) })
+        json!({ "insertText": text, "range": range_json(shown.range.start, shown.range.end) })
     })
 }
 
 /// The result of `textDocument/completion`. Incomplete, so that the editor asks again at each key.
-pub(crate) fn popup_result(shown: Option<&Shown>) -> Value {
+pub(crate) fn popup_result(shown: Option<&CompletionItem>) -> Value {
     let items: Vec<Value> = shown.into_iter().flat_map(popup_items).collect();
     json!({ "isIncomplete": true, "items": items })
 }
 
 /// Popup items: first line as the label, everything as its edit, and a filter that the typed word is part of.
 /// Kind `Text`: as `Snippet` it would be expanded.
-fn popup_items(shown: &Shown) -> impl Iterator<Item = Value> {
-    texts(shown).enumerate().map(|(rank, text)| popup_item(shown, rank, text))
+fn popup_items(shown: &CompletionItem) -> impl Iterator<Item = Value> {
+    item_texts(shown).enumerate().map(|(rank, text)| popup_item(shown, rank, text))
 }
 
 /// One of them. The editor sorts by the rank and selects the first.
-fn popup_item(shown: &Shown, rank: usize, text: &str) -> Value {
+fn popup_item(shown: &CompletionItem, rank: usize, text: &str) -> Value {
     let mut lines = text.lines();
     let first = lines.next().unwrap_or_default();
     let more = if lines.next().is_some() { " …" } else { "" };
@@ -291,16 +295,16 @@ fn popup_item(shown: &Shown, rank: usize, text: &str) -> Value {
         "filterText": filter,
         "insertTextFormat": 1,
         "insertTextMode": 1,
-        "textEdit": { "range": written_range(shown.word_start, shown.range.end), "newText": whole },
+        "textEdit": { "range": range_json(shown.word_start, shown.range.end), "newText": whole },
     })
 }
 
-fn written_position(position: Position) -> Value {
+fn position_json(position: Position) -> Value {
     json!({ "line": position.line, "character": position.character })
 }
 
-fn written_range(start: Position, end: Position) -> Value {
-    json!({ "start": written_position(start), "end": written_position(end) })
+fn range_json(start: Position, end: Position) -> Value {
+    json!({ "start": position_json(start), "end": position_json(end) })
 }
 
 #[cfg(test)]
@@ -317,7 +321,7 @@ mod tests {
     #[test]
     fn positions_are_clamped_and_nonsense_is_refused() {
         let read = |line: &str| {
-            position(&serde_json::from_str(&format!(r#"{{"line":{line},"character":1}}"#)).unwrap())
+            parse_position(&serde_json::from_str(&format!(r#"{{"line":{line},"character":1}}"#)).unwrap())
         };
         assert_eq!(read("3"), Some(at(3, 1)));
         assert_eq!(read("-3"), Some(at(0, 1)));
@@ -330,19 +334,20 @@ mod tests {
 
     #[test]
     fn what_recorded_editors_say() {
-        let read = |text| Greeting::read(&serde_json::from_str::<Value>(text).unwrap()["params"]);
+        let read =
+            |text| ClientFeatures::parse_initialize(&serde_json::from_str::<Value>(text).unwrap()["params"]);
         let neovim = read(include_str!("../../tests/fixtures/initialize-nvim.json"));
         assert_eq!((neovim.encoding, neovim.inline, neovim.progress), (Encoding::Utf8, true, true));
         let helix = read(include_str!("../../tests/fixtures/initialize-hx.json"));
         assert_eq!((helix.encoding, helix.inline, helix.progress), (Encoding::Utf8, false, true));
-        assert_eq!(helix.folders, Folders::new(["/home/user/project".to_owned()]));
+        assert_eq!(helix.folders, WorkspaceFolders::new(["/home/user/project".to_owned()]));
         let vscode = read(include_str!("../../tests/fixtures/initialize-vscode.json"));
         assert_eq!((vscode.encoding, vscode.inline, vscode.progress), (Encoding::Utf16, true, true));
     }
 
     #[test]
     fn an_inline_item_has_plain_line_ends_and_a_popup_item_the_files_own() {
-        let shown = Shown {
+        let shown = CompletionItem {
             range: at(1, 6)..at(1, 6),
             text: "d(a, b):\r\n    return a".to_owned(),
             others: vec!["d(x):\r\n    pass".to_owned()],
@@ -361,7 +366,7 @@ mod tests {
 
     #[test]
     fn a_popup_item_filters_by_the_word_and_shows_everything() {
-        let shown = Shown {
+        let shown = CompletionItem {
             range: at(1, 6)..at(1, 6),
             text: "d(a, b):\n    return '```'".to_owned(),
             others: vec!["here".to_owned(), "just".to_owned()],
@@ -411,11 +416,11 @@ mod tests {
         let range =
             json!({ "start": { "line": 0, "character": -1 }, "end": { "line": 9e99, "character": 2 } });
         let mut params = json!({ "contentChanges": [{ "range": range, "text": "a" }, { "text": "b" }] });
-        let read = changes(params.get_mut("contentChanges")).unwrap();
+        let read = parse_changes(params.get_mut("contentChanges")).unwrap();
         assert_eq!(read[0].range, Some(at(0, 0)..at(u32::MAX, 2)));
         assert_eq!(read[1].range, None);
         for mut wrong in [json!({}), json!({ "contentChanges": 1 }), json!({ "contentChanges": [{}] })] {
-            assert_eq!(changes(wrong.get_mut("contentChanges")), None, "{wrong}");
+            assert_eq!(parse_changes(wrong.get_mut("contentChanges")), None, "{wrong}");
         }
     }
 }

@@ -14,59 +14,67 @@ use tower_lsp::ls_types::{
     WorkDoneProgressEnd, WorkDoneProgressReport,
 };
 
-use crate::protocol::front::Ready;
-use crate::protocol::messages::{self, Refresh};
-use crate::protocol::status::{News, Status, TaperStatus};
+use crate::protocol::front::ClientState;
+use crate::protocol::messages::{self, TaperRefresh};
+use crate::protocol::status::{StatusEvent, StatusLine, TaperStatus};
 use crate::protocol::trace::{self, TaperTrace};
-use crate::session::{Loading, Notice};
+use crate::session::{LoadProgress, Notice};
 
 /// How long the editor may take to agree to progress before it is told without.
-const CREATE: Duration = Duration::from_secs(3);
+const PROGRESS_LIMIT: Duration = Duration::from_secs(3);
 
 /// Tells the editor, once it is ready, until nobody has anything to tell any more.
-pub(crate) async fn tell(client: Client, mut news: UnboundedReceiver<News>, ready: Arc<Ready>) {
+pub(crate) async fn send_notices(
+    client: Client,
+    mut news: UnboundedReceiver<StatusEvent>,
+    ready: Arc<ClientState>,
+) {
     ready.initialized.notified().await;
     let shows_status = ready.status.load(Ordering::Acquire);
     let is_followed = ready.trace.load(Ordering::Acquire);
-    let mut status = Status::default();
-    let mut bar = Bar { client, shown: None, begun: 0, refused: !ready.progress.load(Ordering::Acquire) };
+    let mut status = StatusLine::default();
+    let mut bar =
+        ProgressBar { client, shown: None, begun: 0, refused: !ready.progress.load(Ordering::Acquire) };
     loop {
-        if shows_status && let Some(due) = status.due(Instant::now()) {
+        if shows_status && let Some(due) = status.take_due(Instant::now()) {
             bar.client.send_notification::<TaperStatus>(due).await;
         }
-        let heard = match status.wakes_at().filter(|_| shows_status) {
+        let heard = match status.next_change().filter(|_| shows_status) {
             Some(at) => timeout_at(at.into(), news.recv()).await,
             None => Ok(news.recv().await),
         };
         let Ok(heard) = heard else { continue };
         let Some(heard) = heard else { return };
-        status.note(&heard, Instant::now());
+        status.record_event(&heard, Instant::now());
         match heard {
-            News::Session(Notice::Loading(loading)) => bar.show(loading).await,
-            News::Session(Notice::Loaded(about)) => {
-                bar.end().await;
+            StatusEvent::Session(Notice::Loading(loading)) => bar.show_progress(loading).await,
+            StatusEvent::Session(Notice::Loaded(about)) => {
+                bar.end_progress().await;
                 let message = format!("taper: {} is ready", about.model);
                 bar.client.log_message(MessageType::INFO, message).await;
             }
-            News::Session(Notice::Failed(_)) => bar.end().await,
-            News::Session(Notice::Problem(message)) => {
+            StatusEvent::Session(Notice::Failed(_)) => bar.end_progress().await,
+            StatusEvent::Session(Notice::Problem(message)) => {
                 bar.client.show_message(MessageType::WARNING, message).await;
             }
-            News::Session(Notice::Grown(place)) => {
-                bar.client.send_notification::<Refresh>(messages::grown(&place)).await;
+            StatusEvent::Session(Notice::Refresh(place)) => {
+                bar.client.send_notification::<TaperRefresh>(messages::refresh_params(&place)).await;
             }
-            News::Session(Notice::Trace(event)) => {
+            StatusEvent::Session(Notice::Trace(event)) => {
                 if is_followed {
-                    bar.client.send_notification::<TaperTrace>(trace::params(&event)).await;
+                    bar.client.send_notification::<TaperTrace>(trace::trace_params(&event)).await;
                 }
             }
-            News::Session(Notice::Paused(_)) | News::Enabled(_) | News::Asked | News::Answered => {}
+            StatusEvent::Session(Notice::Paused(_))
+            | StatusEvent::Enabled(_)
+            | StatusEvent::Asked
+            | StatusEvent::Answered => {}
         }
     }
 }
 
 /// The editor's progress bar.
-struct Bar {
+struct ProgressBar {
     client: Client,
     /// The one that is shown now.
     shown: Option<ProgressToken>,
@@ -76,22 +84,22 @@ struct Bar {
     refused: bool,
 }
 
-impl Bar {
-    async fn show(&mut self, loading: Loading) {
+impl ProgressBar {
+    async fn show_progress(&mut self, loading: LoadProgress) {
         if self.refused {
             return;
         }
-        let Loading { message, percent } = loading;
+        let LoadProgress { message, percent } = loading;
         let (message, percentage, cancellable) =
             (Some(message), percent.map(|percent| percent.min(100)), None);
         if let Some(token) = &self.shown {
             let report = WorkDoneProgressReport { cancellable, message, percentage };
-            self.send(token.clone(), WorkDoneProgress::Report(report)).await;
+            self.send_progress(token.clone(), WorkDoneProgress::Report(report)).await;
             return;
         }
         self.begun += 1;
         let token = ProgressToken::String(format!("taper/model/{}", self.begun));
-        let created = timeout(CREATE, self.client.create_work_done_progress(token.clone())).await;
+        let created = timeout(PROGRESS_LIMIT, self.client.create_work_done_progress(token.clone())).await;
         if !matches!(created, Ok(Ok(()))) {
             self.refused = true;
             return;
@@ -99,16 +107,16 @@ impl Bar {
         let title = "taper".to_owned();
         let begin = WorkDoneProgressBegin { title, cancellable, message, percentage };
         self.shown = Some(token.clone());
-        self.send(token, WorkDoneProgress::Begin(begin)).await;
+        self.send_progress(token, WorkDoneProgress::Begin(begin)).await;
     }
 
-    async fn end(&mut self) {
+    async fn end_progress(&mut self) {
         if let Some(token) = self.shown.take() {
-            self.send(token, WorkDoneProgress::End(WorkDoneProgressEnd { message: None })).await;
+            self.send_progress(token, WorkDoneProgress::End(WorkDoneProgressEnd { message: None })).await;
         }
     }
 
-    async fn send(&self, token: ProgressToken, progress: WorkDoneProgress) {
+    async fn send_progress(&self, token: ProgressToken, progress: WorkDoneProgress) {
         let value = ProgressParamsValue::WorkDone(progress);
         self.client.send_notification::<Progress>(ProgressParams { token, value }).await;
     }

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::protocol::status::News;
-use crate::session::Answer;
+use crate::protocol::status::StatusEvent;
+use crate::session::CompletionResponse;
 use crate::usage::stats::UsageEvent;
 use crate::usage::store::StatsHandle;
 
@@ -14,28 +14,28 @@ use crate::usage::store::StatsHandle;
 #[derive(Debug)]
 pub(crate) struct RequestMetrics {
     stats: StatsHandle,
-    news: UnboundedSender<News>,
+    news: UnboundedSender<StatusEvent>,
     arrived: Instant,
     answered: bool,
 }
 
 impl RequestMetrics {
     /// Counts a request.
-    pub(crate) fn begin(stats: StatsHandle, news: UnboundedSender<News>, arrived: Instant) -> Self {
+    pub(crate) fn begin(stats: StatsHandle, news: UnboundedSender<StatusEvent>, arrived: Instant) -> Self {
         stats.record_since_start(UsageEvent::Requested);
         // An error means that the server is ending.
-        let _ = news.send(News::Asked);
+        let _ = news.send(StatusEvent::Asked);
         Self { stats, news, arrived, answered: false }
     }
 
     /// Counts its answer.
-    pub(crate) fn record_answer(mut self, answer: &Answer) {
+    pub(crate) fn record_answer(mut self, answer: &CompletionResponse) {
         self.answered = true;
         let latency = self.arrived.elapsed();
         self.stats.record_since_start(match answer {
-            Answer::Superseded => UsageEvent::Superseded,
-            Answer::Nothing => UsageEvent::Responded { latency, empty: true },
-            Answer::Shown(_) => {
+            CompletionResponse::Superseded => UsageEvent::Superseded,
+            CompletionResponse::Empty => UsageEvent::Responded { latency, empty: true },
+            CompletionResponse::Shown(_) => {
                 self.stats.record_since_start(UsageEvent::Shown);
                 UsageEvent::Responded { latency, empty: false }
             }
@@ -48,7 +48,7 @@ impl Drop for RequestMetrics {
         if !self.answered {
             self.stats.record_since_start(UsageEvent::Cancelled);
         }
-        let _ = self.news.send(News::Answered);
+        let _ = self.news.send(StatusEvent::Answered);
     }
 }
 
@@ -64,8 +64,8 @@ mod tests {
         let (news, mut told) = tokio::sync::mpsc::unbounded_channel();
         let begin = || RequestMetrics::begin(stats.clone(), news.clone(), Instant::now());
         drop(begin());
-        begin().record_answer(&Answer::Nothing);
-        begin().record_answer(&Answer::Superseded);
+        begin().record_answer(&CompletionResponse::Empty);
+        begin().record_answer(&CompletionResponse::Superseded);
         std::thread::spawn(move || worker.run());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let report = runtime.block_on(stats.report());
@@ -73,8 +73,8 @@ mod tests {
             ["asked", "cancelled", "empty", "superseded", "shown"].map(|name| report[name].as_u64());
         assert_eq!(counted, [3, 1, 1, 1, 0].map(Some));
         for _ in 0..3 {
-            assert_eq!(told.try_recv(), Ok(News::Asked));
-            assert_eq!(told.try_recv(), Ok(News::Answered));
+            assert_eq!(told.try_recv(), Ok(StatusEvent::Asked));
+            assert_eq!(told.try_recv(), Ok(StatusEvent::Answered));
         }
     }
 }

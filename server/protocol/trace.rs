@@ -16,13 +16,13 @@ impl Notification for TaperTrace {
 }
 
 /// The params for an event.
-pub(crate) fn params(event: &TraceEvent) -> Value {
+pub(crate) fn trace_params(event: &TraceEvent) -> Value {
     match event {
         TraceEvent::ModelLoaded { model } => json!({ "event": "modelLoaded", "model": model }),
-        TraceEvent::Completed(work) => summary("completed", work),
+        TraceEvent::Completed(work) => summary_params("completed", work),
         TraceEvent::WindowPrefilled => json!({ "event": "windowPrefilled" }),
         TraceEvent::PrefetchStarted => json!({ "event": "prefetchStarted" }),
-        TraceEvent::Prefetched(work) => summary("prefetched", work),
+        TraceEvent::Prefetched(work) => summary_params("prefetched", work),
         TraceEvent::AlternativesStarted => json!({ "event": "alternativesStarted" }),
         TraceEvent::AlternativesFinished { count, interrupted } => {
             json!({ "event": "alternativesFinished", "count": count, "interrupted": interrupted })
@@ -40,7 +40,7 @@ pub(crate) fn params(event: &TraceEvent) -> Value {
     }
 }
 
-fn summary(event: &str, work: &WorkSummary) -> Value {
+fn summary_params(event: &str, work: &WorkSummary) -> Value {
     let WorkSummary { prompt_tokens, short, evaluated, decoded, interrupted } = work;
     json!({
         "event": event,

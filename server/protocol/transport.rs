@@ -10,19 +10,19 @@ use tower::Service;
 use tower_lsp::ClientSocket;
 use tracing::error;
 
-use crate::protocol::front::Front;
-use crate::protocol::incoming::Incoming;
-use crate::protocol::output::Output;
+use crate::protocol::front::OrderedService;
+use crate::protocol::incoming::IncomingMessage;
+use crate::protocol::output::MessageOutput;
 
 /// Requests that may be open at once. With the newest winning in each document, editors have one or two.
-const OPEN: usize = 256;
+const MAX_OPEN_REQUESTS: usize = 256;
 
 /// Serves until the messages end or the editor says `exit`, and every request has its response.
 pub(crate) async fn serve(
-    mut front: Front,
+    mut front: OrderedService,
     socket: ClientSocket,
-    mut messages: Receiver<Incoming>,
-    output: Output,
+    mut messages: Receiver<IncomingMessage>,
+    output: MessageOutput,
 ) {
     let (mut requests, mut responses) = socket.split();
     let mut open = FuturesUnordered::new();
@@ -35,9 +35,9 @@ pub(crate) async fn serve(
                 }
             }
             Some(request) = requests.next() => output.send(&request).await,
-            message = messages.recv(), if has_messages && open.len() < OPEN => match message {
+            message = messages.recv(), if has_messages && open.len() < MAX_OPEN_REQUESTS => match message {
                 None => has_messages = false,
-                Some(Incoming::Request(request)) => {
+                Some(IncomingMessage::Request(request)) => {
                     if let Err(problem) = future::poll_fn(|context| front.poll_ready(context)).await {
                         error!(%problem, "the service has ended");
                         return;
@@ -46,9 +46,9 @@ pub(crate) async fn serve(
                     open.push(front.call(request));
                 }
                 // An error means that nobody waits for it.
-                Some(Incoming::Response(response)) => drop(responses.send(response).await),
-                Some(Incoming::Changed(changed)) => front.changed(changed),
-                Some(Incoming::Malformed(response)) => output.send(&response).await,
+                Some(IncomingMessage::Response(response)) => drop(responses.send(response).await),
+                Some(IncomingMessage::Changed(changed)) => front.document_changed(changed),
+                Some(IncomingMessage::Malformed(response)) => output.send(&response).await,
             },
         }
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const LONGEST_PATH: usize = 4096;
 
 /// The parts of a URI, decoded.
-struct Parts {
+struct UriParts {
     /// In lower case.
     scheme: String,
     /// In lower case; empty for this machine.
@@ -17,37 +17,37 @@ struct Parts {
     path: Vec<u8>,
 }
 
-impl Parts {
+impl UriParts {
     /// `None` if there is no scheme.
-    fn of(uri: &str) -> Option<Self> {
+    fn parse_uri(uri: &str) -> Option<Self> {
         let (scheme, rest) = uri.split_once(':')?;
         let scheme = scheme.to_ascii_lowercase();
         if scheme != "file" {
             // In another scheme these characters may mean something else when they are escaped.
-            let path = decode(rest.as_bytes(), b"/?#%");
+            let path = percent_decode(rest.as_bytes(), b"/?#%");
             return Some(Self { scheme, authority: String::new(), path });
         }
         let (authority, path) = match rest.strip_prefix("//") {
             Some(rest) => rest.split_at(rest.find('/').unwrap_or(rest.len())),
             None => ("", rest),
         };
-        let path = decode(path.as_bytes(), b"");
+        let path = percent_decode(path.as_bytes(), b"");
         // `file://C:/a.py`, with a missing slash.
-        let drive = decode(authority.as_bytes(), b"");
+        let drive = percent_decode(authority.as_bytes(), b"");
         if let [letter, b':'] = drive[..]
             && letter.is_ascii_alphabetic()
         {
             let path = [&[b'/', letter, b':'][..], &path].concat();
-            return Some(Self { scheme, authority: String::new(), path: plain(&path) });
+            return Some(Self { scheme, authority: String::new(), path: normalize_path(&path) });
         }
         let authority = authority.to_ascii_lowercase();
         let authority = if authority == "localhost" { String::new() } else { authority };
-        Some(Self { scheme, authority, path: plain(&path) })
+        Some(Self { scheme, authority, path: normalize_path(&path) })
     }
 }
 
 /// The path of a file without empty segments and dot segments, with a drive letter in lower case.
-fn plain(path: &[u8]) -> Vec<u8> {
+fn normalize_path(path: &[u8]) -> Vec<u8> {
     if path.len() > LONGEST_PATH {
         return path.to_owned();
     }
@@ -86,7 +86,7 @@ fn plain(path: &[u8]) -> Vec<u8> {
 
 /// Decodes escapes such as `%20`. Invalid escapes stay as they are; escapes of the characters in `kept` stay, with their digits
 /// in upper case.
-fn decode(text: &[u8], kept: &[u8]) -> Vec<u8> {
+fn percent_decode(text: &[u8], kept: &[u8]) -> Vec<u8> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|it| u8::try_from(it).ok());
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -112,10 +112,10 @@ fn decode(text: &[u8], kept: &[u8]) -> Vec<u8> {
 }
 
 /// The path in a URI, its escapes decoded and with `/`: `/home/user/a b.py`, `c:/a.py`, `Untitled-1`.
-pub(crate) fn path_of(uri: &str) -> String {
+pub(crate) fn uri_path(uri: &str) -> String {
     let Some((scheme, rest)) = uri.split_once(':') else { return uri.to_owned() };
     if scheme.eq_ignore_ascii_case("file") {
-        let path = Parts::of(without_fragment(uri)).map(|parts| parts.path).unwrap_or_default();
+        let path = UriParts::parse_uri(without_fragment(uri)).map(|parts| parts.path).unwrap_or_default();
         let path =
             String::from_utf8(path).unwrap_or_else(|_| rest.strip_prefix("//").unwrap_or(rest).to_owned());
         // `file:///C:/a.py` has a slash before the drive.
@@ -127,7 +127,7 @@ pub(crate) fn path_of(uri: &str) -> String {
         None => rest,
     };
     let path = path.split(['?', '#']).next().unwrap_or_default();
-    String::from_utf8(decode(path.as_bytes(), b"")).unwrap_or_else(|_| path.to_owned())
+    String::from_utf8(percent_decode(path.as_bytes(), b"")).unwrap_or_else(|_| path.to_owned())
 }
 
 /// A file's URI without query and fragment. Some editors do not escape a `#` in the name of a folder: that starts no fragment.
@@ -139,20 +139,20 @@ fn without_fragment(uri: &str) -> &str {
 }
 
 /// The path of a file on this machine; `None` for other URIs.
-pub(crate) fn file(uri: &str) -> Option<PathBuf> {
-    let Parts { scheme, authority, .. } = Parts::of(uri)?;
-    let path = PathBuf::from(path_of(uri));
+pub(crate) fn file_path(uri: &str) -> Option<PathBuf> {
+    let UriParts { scheme, authority, .. } = UriParts::parse_uri(uri)?;
+    let path = PathBuf::from(uri_path(uri));
     let is_here = scheme == "file" && authority.is_empty() && path.is_absolute();
     (is_here && path.as_os_str().len() <= LONGEST_PATH).then_some(path)
 }
 
 /// Resolves symbolic links in the part of a path that exists.
-fn real(path: &Path) -> PathBuf {
+fn resolve_links(path: &Path) -> PathBuf {
     let mut rest = Vec::new();
     let mut above = path;
     loop {
         if let Ok(found) = above.canonicalize() {
-            let found = undecorated(found);
+            let found = without_verbatim_prefix(found);
             return rest.iter().rev().fold(found, |path, part| path.join(part));
         }
         let (Some(parent), Some(name)) = (above.parent(), above.file_name()) else { return path.to_owned() };
@@ -162,7 +162,7 @@ fn real(path: &Path) -> PathBuf {
 }
 
 /// `C:\a` instead of the `\\?\C:\a` that Windows returns.
-fn undecorated(path: PathBuf) -> PathBuf {
+fn without_verbatim_prefix(path: PathBuf) -> PathBuf {
     let plain = path.to_str().and_then(|it| it.strip_prefix(r"\\?\")).map(str::to_owned);
     match plain {
         Some(plain) if plain.as_bytes().get(1) == Some(&b':') => plain.into(),
@@ -171,58 +171,59 @@ fn undecorated(path: PathBuf) -> PathBuf {
 }
 
 /// A path with `/`; `None` if it is not Unicode.
-fn slashed(path: &Path) -> Option<String> {
+fn with_slashes(path: &Path) -> Option<String> {
     let path = path.to_str()?;
     Some(if cfg!(windows) { path.replace('\\', "/") } else { path.to_owned() })
 }
 
 /// `path` relative to `folder`, if it is inside.
-fn inside<'p>(folder: &str, path: &'p str) -> Option<&'p str> {
+fn relative_path<'p>(folder: &str, path: &'p str) -> Option<&'p str> {
     path.strip_prefix(folder)?.strip_prefix('/').filter(|inside| !inside.is_empty())
 }
 
 /// A workspace folder. Neither path has a trailing slash.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Folder {
+struct WorkspaceFolder {
     /// The path in the client's URI.
     written: String,
     /// The same with symbolic links resolved.
     real: String,
 }
 
-impl Folder {
+impl WorkspaceFolder {
     fn new(path: String) -> Self {
         let written = path[..path.trim_end_matches('/').len()].to_owned();
-        let on_disk = Some(PathBuf::from(rooted(&written))).filter(|it| it.is_absolute());
-        let real = on_disk.and_then(|it| slashed(&real(&it))).unwrap_or_else(|| written.clone());
+        let on_disk = Some(PathBuf::from(with_root_slash(&written))).filter(|it| it.is_absolute());
+        let real =
+            on_disk.and_then(|it| with_slashes(&resolve_links(&it))).unwrap_or_else(|| written.clone());
         Self { written, real: real[..real.trim_end_matches('/').len()].to_owned() }
     }
 }
 
 /// Adds the slash that the path of a root needs: `/`, `C:/`.
-fn rooted(folder: &str) -> String {
+fn with_root_slash(folder: &str) -> String {
     let is_drive = folder.len() == 2 && folder.ends_with(':');
     if folder.is_empty() || is_drive { format!("{folder}/") } else { folder.to_owned() }
 }
 
 /// The workspace folders.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Folders {
+pub(crate) struct WorkspaceFolders {
     /// The longest first.
-    all: Vec<Folder>,
+    all: Vec<WorkspaceFolder>,
 }
 
-impl Folders {
+impl WorkspaceFolders {
     /// The folders with these paths.
     pub(crate) fn new(paths: impl IntoIterator<Item = String>) -> Self {
         let mut folders = Self::default();
-        paths.into_iter().for_each(|path| folders.add(path));
+        paths.into_iter().for_each(|path| folders.add_folder(path));
         folders
     }
 
     /// Adds a folder.
-    pub(crate) fn add(&mut self, path: String) {
-        let folder = Folder::new(path);
+    pub(crate) fn add_folder(&mut self, path: String) {
+        let folder = WorkspaceFolder::new(path);
         if !self.all.contains(&folder) {
             self.all.push(folder);
         }
@@ -230,8 +231,8 @@ impl Folders {
     }
 
     /// Removes a folder.
-    pub(crate) fn remove(&mut self, path: String) {
-        let folder = Folder::new(path);
+    pub(crate) fn remove_folder(&mut self, path: String) {
+        let folder = WorkspaceFolder::new(path);
         self.all.retain(|it| it.written != folder.written && it.real != folder.real);
     }
 
@@ -239,18 +240,18 @@ impl Folders {
     /// that folder, else its name.
     ///
     /// Symbolic links are resolved if the file is then inside a folder: a file has one path, however the client reached it.
-    pub(crate) fn located(&self, uri: &str) -> (Option<PathBuf>, String) {
-        let path = path_of(uri);
-        let file = file(uri);
-        if let Some(path) = file.as_deref().map(real).as_deref().and_then(slashed) {
-            let folders = self.all.iter().filter_map(|it| Some((it, inside(&it.real, &path)?)));
+    pub(crate) fn locate_document(&self, uri: &str) -> (Option<PathBuf>, String) {
+        let path = uri_path(uri);
+        let file = file_path(uri);
+        if let Some(path) = file.as_deref().map(resolve_links).as_deref().and_then(with_slashes) {
+            let folders = self.all.iter().filter_map(|it| Some((it, relative_path(&it.real, &path)?)));
             if let Some((folder, inside)) = folders.max_by_key(|(it, _)| it.real.len()) {
-                return (Some(rooted(&folder.real).into()), inside.to_owned());
+                return (Some(with_root_slash(&folder.real).into()), inside.to_owned());
             }
         }
-        match self.all.iter().find_map(|it| Some((it, inside(&it.written, &path)?))) {
+        match self.all.iter().find_map(|it| Some((it, relative_path(&it.written, &path)?))) {
             // Only a file on this machine has other files around it.
-            Some((folder, inside)) => (file.map(|_| rooted(&folder.real).into()), inside.to_owned()),
+            Some((folder, inside)) => (file.map(|_| with_root_slash(&folder.real).into()), inside.to_owned()),
             None => (None, path.rsplit('/').next().unwrap_or_default().to_owned()),
         }
     }
@@ -263,13 +264,13 @@ impl Folders {
 /// documents that are open under different URIs stay two, because the client has a text for each.
 #[derive(Debug, Default)]
 pub(crate) struct OpenDocuments {
-    all: HashMap<String, Opened>,
+    all: HashMap<String, DocumentEntry>,
     /// Number of documents opened so far.
     opened: u64,
 }
 
 #[derive(Debug)]
-struct Opened {
+struct DocumentEntry {
     /// Equal for all URIs that mean the same.
     meaning: Vec<u8>,
     /// The path with symbolic links resolved, if this is a file on this machine.
@@ -284,8 +285,8 @@ impl OpenDocuments {
     /// Adds an opened document; returns its name.
     pub(crate) fn open(&mut self, uri: String) -> String {
         self.opened += 1;
-        let file = file(&uri).as_deref().map(real);
-        let opened = Opened { meaning: meaning(&uri), file, number: self.opened, asked_as: None };
+        let file = file_path(&uri).as_deref().map(resolve_links);
+        let opened = DocumentEntry { meaning: uri_identity(&uri), file, number: self.opened, asked_as: None };
         self.all.insert(uri.clone(), opened);
         uri
     }
@@ -296,25 +297,25 @@ impl OpenDocuments {
     }
 
     /// The name of the open document that a URI means; the URI itself if there is none.
-    pub(crate) fn name(&self, uri: String) -> String {
+    pub(crate) fn canonical_name(&self, uri: String) -> String {
         if self.all.contains_key(&uri) {
             return uri;
         }
-        let meaning = meaning(&uri);
-        let latest = |fits: &dyn Fn(&Opened) -> bool| {
+        let meaning = uri_identity(&uri);
+        let latest = |fits: &dyn Fn(&DocumentEntry) -> bool| {
             let fitting = self.all.iter().filter(|(_, it)| fits(it));
             fitting.max_by_key(|(_, it)| it.number).map(|(name, _)| name.clone())
         };
         let same_file = || {
-            let file = real(&file(&uri)?);
+            let file = resolve_links(&file_path(&uri)?);
             latest(&|it| it.file.as_ref() == Some(&file))
         };
         latest(&|it| it.meaning == meaning).or_else(same_file).unwrap_or(uri)
     }
 
     /// [`Self::name`] for a request. Later notifications about the document use this URI.
-    pub(crate) fn name_for_request(&mut self, uri: String) -> String {
-        let name = self.name(uri.clone());
+    pub(crate) fn canonical_name_for_request(&mut self, uri: String) -> String {
+        let name = self.canonical_name(uri.clone());
         if let Some(opened) = self.all.get_mut(&name) {
             opened.asked_as = Some(uri).filter(|uri| *uri != name);
         }
@@ -323,26 +324,26 @@ impl OpenDocuments {
 
     /// Removes the document that a URI means; returns its name.
     pub(crate) fn close(&mut self, uri: String) -> String {
-        let name = self.name(uri);
+        let name = self.canonical_name(uri);
         self.all.remove(&name);
         name
     }
 
     /// The URI that the last request used for a document.
-    pub(crate) fn written(&self, name: String) -> String {
+    pub(crate) fn client_uri(&self, name: String) -> String {
         self.all.get(&name).and_then(|it| it.asked_as.clone()).unwrap_or(name)
     }
 }
 
 /// A URI in normal form: equal for all URIs that mean the same.
-pub(crate) fn meant(uri: &str) -> String {
-    String::from_utf8_lossy(&meaning(uri)).into_owned()
+pub(crate) fn normalize_uri(uri: &str) -> String {
+    String::from_utf8_lossy(&uri_identity(uri)).into_owned()
 }
 
-fn meaning(uri: &str) -> Vec<u8> {
-    match Parts::of(uri) {
+fn uri_identity(uri: &str) -> Vec<u8> {
+    match UriParts::parse_uri(uri) {
         None => uri.as_bytes().to_owned(),
-        Some(Parts { scheme, authority, path }) => {
+        Some(UriParts { scheme, authority, path }) => {
             [scheme.as_bytes(), b"://", authority.as_bytes(), &path].concat()
         }
     }
@@ -375,7 +376,7 @@ mod tests {
             ("nonsense", "nonsense"),
             ("", ""),
         ] {
-            assert_eq!(path_of(uri), path, "{uri}");
+            assert_eq!(uri_path(uri), path, "{uri}");
         }
     }
 
@@ -406,7 +407,7 @@ mod tests {
         for (at, group) in groups.iter().enumerate() {
             for (beside, others) in groups.iter().enumerate() {
                 for (a, b) in group.iter().flat_map(|a| others.iter().map(move |b| (a, b))) {
-                    assert_eq!(meaning(a) == meaning(b), at == beside, "{a} {b}");
+                    assert_eq!(uri_identity(a) == uri_identity(b), at == beside, "{a} {b}");
                 }
             }
         }
@@ -415,7 +416,7 @@ mod tests {
     #[test]
     fn a_message_is_about_the_document_that_its_uri_means() {
         let mut open = OpenDocuments::default();
-        let name = |open: &OpenDocuments, uri: &str| open.name(uri.to_owned());
+        let name = |open: &OpenDocuments, uri: &str| open.canonical_name(uri.to_owned());
         assert_eq!(name(&open, "file:///w/a b.py"), "file:///w/a b.py", "none is open");
         open.open("file:///w/a%20b.py".to_owned());
         assert_eq!(name(&open, "file:///w/a b.py"), "file:///w/a%20b.py");
@@ -425,10 +426,10 @@ mod tests {
         assert_eq!(name(&open, "file:///w/a%20b.py"), "file:///w/a%20b.py");
         assert_eq!(name(&open, "file:/w/a b.py"), "file:///w/a b.py", "the later one");
         assert_eq!(open.close("file:/w/a b.py".to_owned()), "file:///w/a b.py");
-        assert_eq!(open.name_for_request("file:/w/a b.py".to_owned()), "file:///w/a%20b.py");
-        assert_eq!(open.written("file:///w/a%20b.py".to_owned()), "file:/w/a b.py");
-        open.name_for_request("file:///w/a%20b.py".to_owned());
-        assert_eq!(open.written("file:///w/a%20b.py".to_owned()), "file:///w/a%20b.py");
+        assert_eq!(open.canonical_name_for_request("file:/w/a b.py".to_owned()), "file:///w/a%20b.py");
+        assert_eq!(open.client_uri("file:///w/a%20b.py".to_owned()), "file:/w/a b.py");
+        open.canonical_name_for_request("file:///w/a%20b.py".to_owned());
+        assert_eq!(open.client_uri("file:///w/a%20b.py".to_owned()), "file:///w/a%20b.py");
         open.close("file:///w/a b.py".to_owned());
         assert!(open.all.is_empty());
     }
@@ -447,41 +448,48 @@ mod tests {
         let mut open = OpenDocuments::default();
         open.open(at("link/src/a.py"));
         for uri in ["real/src/a.py", "link/lib/a.py", "real/lib/../src/a.py"] {
-            assert_eq!(open.name(at(uri)), at("link/src/a.py"), "{uri}");
+            assert_eq!(open.canonical_name(at(uri)), at("link/src/a.py"), "{uri}");
         }
-        assert_eq!(open.name(at("real/src/b.py")), at("real/src/b.py"));
+        assert_eq!(open.canonical_name(at("real/src/b.py")), at("real/src/b.py"));
 
         for folder in ["link", "real", "link/"] {
-            let folders = Folders::new([here.join(folder).display().to_string()]);
+            let folders = WorkspaceFolders::new([here.join(folder).display().to_string()]);
             for (uri, inside) in [
                 ("link/src/a.py", "src/a.py"),
                 ("real/src/a.py", "src/a.py"),
                 ("real/lib/a.py", "src/a.py"),
                 ("link/src/not yet.py", "src/not yet.py"),
             ] {
-                assert_eq!(folders.located(&at(uri)), (Some(here.join("real")), inside.to_owned()), "{uri}");
+                assert_eq!(
+                    folders.locate_document(&at(uri)),
+                    (Some(here.join("real")), inside.to_owned()),
+                    "{uri}"
+                );
             }
-            assert_eq!(folders.located(&at("other/a.py")), (None, "a.py".to_owned()));
+            assert_eq!(folders.locate_document(&at("other/a.py")), (None, "a.py".to_owned()));
         }
     }
 
     #[test]
     fn paths_are_relative_to_the_innermost_folder() {
-        let mut folders = Folders::new(["/w".to_owned(), "/w/in ner/".to_owned()]);
+        let mut folders = WorkspaceFolders::new(["/w".to_owned(), "/w/in ner/".to_owned()]);
         for (uri, root, path) in [
             ("file:///w/src/a.py", Some("/w"), "src/a.py"),
             ("file:///w/in%20ner/b/a.py", Some("/w/in ner"), "b/a.py"),
             ("file:///weird/a.py", None, "a.py"),
             ("git:/w/src/a.py?HEAD", None, "src/a.py"),
         ] {
-            assert_eq!(folders.located(uri), (root.map(PathBuf::from), path.to_owned()), "{uri}");
+            assert_eq!(folders.locate_document(uri), (root.map(PathBuf::from), path.to_owned()), "{uri}");
         }
-        folders.remove("/w/in ner".to_owned());
-        folders.add("/weird".to_owned());
+        folders.remove_folder("/w/in ner".to_owned());
+        folders.add_folder("/weird".to_owned());
         for (uri, root) in [("file:///w/in%20ner/a.py", "/w"), ("file:///weird/a.py", "/weird")] {
-            assert_eq!(folders.located(uri).0, Some(root.into()), "{uri}");
+            assert_eq!(folders.locate_document(uri).0, Some(root.into()), "{uri}");
         }
-        assert_eq!((rooted(""), rooted("C:"), rooted("/w")), ("/".into(), "C:/".into(), "/w".into()));
-        assert_eq!(Folders::new(["/".to_owned()]).located("file:///a.py").1, "a.py");
+        assert_eq!(
+            (with_root_slash(""), with_root_slash("C:"), with_root_slash("/w")),
+            ("/".into(), "C:/".into(), "/w".into())
+        );
+        assert_eq!(WorkspaceFolders::new(["/".to_owned()]).locate_document("file:///a.py").1, "a.py");
     }
 }

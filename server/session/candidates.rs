@@ -8,21 +8,21 @@ use taper_engine::Engine;
 use tracing::debug;
 
 use crate::session::Event;
-use crate::session::completer::{Completer, Resident, guarded};
-use crate::session::follow::{Newest, flow};
+use crate::session::completer::{InferenceWorker, LoadedModel, run_guarded};
+use crate::session::follow::{InFlightTarget, control_flow};
 use crate::session::trace::TraceEvent;
 use crate::suggest::{Idle, Suggestion, Trigger, Work, candidates};
 
-impl Completer {
+impl InferenceWorker {
     /// Looks for candidates beside what the model just said for a question, if that is a person's, and keeps them for
     /// the answer and for the next question. Returns what is to be shown first.
     ///
     /// The first is complete. It is shown with the others that are complete after `latency-budget-ms` at the latest. A newer
     /// question ends this.
-    pub(super) fn look_further(
+    pub(super) fn find_alternatives(
         &self,
-        resident: &mut Resident,
-        newest: &Newest,
+        resident: &mut LoadedModel,
+        newest: &InFlightTarget,
         said: Option<Suggestion>,
         work: &Work,
     ) -> Option<Suggestion> {
@@ -32,7 +32,7 @@ impl Completer {
         }
         let question = &newest.question;
         let snapshot = &question.snapshot;
-        let first = question.first(said.clone());
+        let first = question.first_suggestion(said.clone());
         let asked = snapshot.trigger == Trigger::Invoked && snapshot.selected.is_none() && question.is_open();
         let Some(model) = said.as_ref().filter(|_| asked) else { return first };
         let others = |found: &[Suggestion]| -> Vec<Suggestion> {
@@ -40,11 +40,11 @@ impl Completer {
             let all = slice::from_ref(model).iter().chain(found).filter(|&it| Some(it) != first.as_ref());
             all.take(candidates::MOST - 1).cloned().collect()
         };
-        question.sketch(first.clone());
-        question.offer(&others(&[]));
-        question.settle();
+        question.set_draft(first.clone());
+        question.set_alternatives(&others(&[]));
+        question.stop_waiting_for_alternatives();
         // The next key finds the first, whatever becomes of the others.
-        let _ = self.events.send(Event::Foreseen {
+        let _ = self.events.send(Event::Prefetched {
             uri: question.uri.clone(),
             snapshot: Box::new(snapshot.clone()),
             suggestion: first.clone(),
@@ -52,25 +52,25 @@ impl Completer {
         self.trace(TraceEvent::AlternativesStarted);
         let frugal = snapshot.options.idle == Idle::Off;
         let mut broken = false;
-        let found = guarded(resident, |Resident { engine, profile }| {
+        let found = run_guarded(resident, |LoadedModel { engine, profile }| {
             let engine: &mut dyn Engine = engine.as_mut();
             candidates::others(candidates::MOST - 1, snapshot, profile, engine, (model, work), &mut |found| {
-                question.offer(&others(found));
+                question.set_alternatives(&others(found));
                 let now = Instant::now();
                 broken = self.mailbox.is_waiting()
                     || question.is_unwanted(now)
                     || (frugal && now >= question.deadline());
-                flow(broken)
+                control_flow(broken)
             })
         });
         match found {
             Ok(found) => {
                 let count = found.len();
-                question.offer(&others(&found));
+                question.set_alternatives(&others(&found));
                 // What was broken off is looked for again.
                 if !broken && let Some(first) = &first {
                     let (question, first, others) = (question.clone(), first.clone(), others(&found));
-                    let _ = self.events.send(Event::Widened { question, first, others });
+                    let _ = self.events.send(Event::AlternativesFound { question, first, others });
                 }
                 self.trace(TraceEvent::AlternativesFinished { count, interrupted: broken });
             }

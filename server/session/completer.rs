@@ -12,24 +12,24 @@ use tracing::{debug, error, info, trace, warn};
 
 use crate::config::EngineSettings;
 use crate::prompt::template::Profile;
-use crate::session::follow::{Following, Idling, Newest, flow};
+use crate::session::follow::{IdleWork, InFlight, InFlightTarget, control_flow};
 use crate::session::mailbox::Mailbox;
-use crate::session::reply::Question;
+use crate::session::reply::CompletionRequest;
 use crate::session::trace::{TraceEvent, WorkSummary};
 use crate::session::{Event, Notice};
 use crate::suggest::ahead::{Answered, Depth, Read};
 use crate::suggest::{Idle, Snapshot, Suggestion, Work, ahead, reuse, suggest_within};
 
 /// Time that an answer needs from the model to the editor.
-const MARGIN: Duration = Duration::from_millis(10);
+const RESPONSE_MARGIN: Duration = Duration::from_millis(10);
 /// Nobody accepts a suggestion sooner: until then the next keystroke is likelier.
-const REST: Duration = Duration::from_millis(150);
+const PREFETCH_DELAY: Duration = Duration::from_millis(150);
 /// Places that were answered ahead and are not answered ahead again: as many as follow one place.
-const FORESEEN: usize = 2;
+const PREFETCHED_PLACES: usize = 2;
 
 /// How far the loading of a model is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Loading {
+pub struct LoadProgress {
     /// What goes on, for a person.
     pub message: String,
     /// How much of it is done, 0 to 100, if that is known.
@@ -37,19 +37,19 @@ pub struct Loading {
 }
 
 /// One attempt to load an engine.
-pub struct Attempt<'a> {
+pub struct LoadAttempt<'a> {
     /// What is asked for.
     pub settings: &'a EngineSettings,
     /// Whether an attempt with the same settings failed before: then look again what is there, but do not
     /// try once more to fetch it.
     pub again: bool,
     /// To be told how far it is.
-    pub report: &'a mut dyn FnMut(Loading),
+    pub report: &'a mut dyn FnMut(LoadProgress),
 }
 
 /// Where the engine comes from: called on the completer's thread, again after a failure and when the
 /// settings of the engine change.
-pub type Source = Box<dyn FnMut(Attempt<'_>) -> anyhow::Result<Box<dyn Engine>> + Send>;
+pub type EngineSource = Box<dyn FnMut(LoadAttempt<'_>) -> anyhow::Result<Box<dyn Engine>> + Send>;
 
 /// What the completer is asked to do.
 #[derive(Debug)]
@@ -57,86 +57,93 @@ pub(crate) enum Job {
     /// Load an engine in place of the present one.
     Load { settings: EngineSettings, again: bool },
     /// Work on a question.
-    Ask(Arc<Question>),
+    Complete(Arc<CompletionRequest>),
     /// Work for what comes behind a question that was answered so.
-    Ahead(Arc<Question>, Answered),
+    Prefetch(Arc<CompletionRequest>, Answered),
 }
 
 /// A loaded engine.
-pub(super) struct Resident {
+pub(super) struct LoadedModel {
     pub(super) engine: Box<dyn Engine>,
     pub(super) profile: Profile,
 }
 
 /// The completer's thread, until the mailbox is closed.
-pub(crate) struct Completer {
+pub(crate) struct InferenceWorker {
     pub(crate) mailbox: Arc<Mailbox<Job>>,
-    pub(crate) source: Source,
+    pub(crate) source: EngineSource,
     pub(crate) events: Sender<Event>,
     /// Kinds of errors that the user has been told of.
-    told: Vec<Discriminant<EngineError>>,
-    told_of_panic: bool,
+    reported_errors: Vec<Discriminant<EngineError>>,
+    panic_reported: bool,
     /// The places that were last answered ahead, the oldest first, and from how much.
-    foreseen: Vec<(Snapshot, Depth)>,
+    prefetched: Vec<(Snapshot, Depth)>,
 }
 
-impl Completer {
-    pub(crate) fn new(mailbox: Arc<Mailbox<Job>>, source: Source, events: Sender<Event>) -> Self {
+impl InferenceWorker {
+    pub(crate) fn new(mailbox: Arc<Mailbox<Job>>, source: EngineSource, events: Sender<Event>) -> Self {
         let (told, told_of_panic) = (Vec::new(), false);
-        Self { mailbox, source, events, told, told_of_panic, foreseen: Vec::new() }
+        Self {
+            mailbox,
+            source,
+            events,
+            reported_errors: told,
+            panic_reported: told_of_panic,
+            prefetched: Vec::new(),
+        }
     }
 
     pub(crate) fn run(mut self) {
         let mut resident = None;
         let mut next = None;
-        while let Some(job) = self.newest(next.take()) {
+        while let Some(job) = self.next_job(next.take()) {
             next = match job {
                 Job::Load { settings, again } => {
                     // First let go of the old one: two models may not fit into memory.
                     drop(resident.take());
-                    self.foreseen.clear();
-                    resident = self.load(&settings, again);
+                    self.prefetched.clear();
+                    resident = self.load_engine(&settings, again);
                     None
                 }
-                Job::Ask(question) => match &mut resident {
+                Job::Complete(question) => match &mut resident {
                     Some(resident) => self.complete(resident, question),
                     None => {
-                        question.answer(None);
-                        self.finished(&question, None, false);
+                        question.respond(None);
+                        self.end_work(&question, None, false);
                         None
                     }
                 },
-                Job::Ahead(question, answered) => {
-                    resident.as_mut().and_then(|resident| self.idle(resident, question, &answered))
+                Job::Prefetch(question, answered) => {
+                    resident.as_mut().and_then(|resident| self.work_while_idle(resident, question, &answered))
                 }
             };
         }
     }
 
     /// The next job: what waits comes before what one's own work led to. `None` once the mailbox is closed.
-    fn newest(&self, own: Option<Job>) -> Option<Job> {
+    fn next_job(&self, own: Option<Job>) -> Option<Job> {
         if !self.mailbox.is_waiting()
             && let Some(job) = own
         {
             return Some(job);
         }
-        if let Some(Job::Ask(older)) = own {
+        if let Some(Job::Complete(older)) = own {
             older.supersede();
-            self.finished(&older, None, false);
+            self.end_work(&older, None, false);
         }
         self.mailbox.take()
     }
 
-    fn load(&mut self, settings: &EngineSettings, again: bool) -> Option<Resident> {
+    fn load_engine(&mut self, settings: &EngineSettings, again: bool) -> Option<LoadedModel> {
         let events = self.events.clone();
         let mut report = |loading| {
-            let _ = events.send(Event::Noticed(Notice::Loading(loading)));
+            let _ = events.send(Event::Notify(Notice::Loading(loading)));
         };
         let source = &mut self.source;
         let loaded = catch_unwind(AssertUnwindSafe(|| {
-            let engine = source(Attempt { settings, again, report: &mut report })?;
+            let engine = source(LoadAttempt { settings, again, report: &mut report })?;
             let profile = Profile::of(engine.about(), engine.tokens());
-            anyhow::Ok(Resident { engine, profile })
+            anyhow::Ok(LoadedModel { engine, profile })
         }));
         let loaded = loaded.unwrap_or_else(|_| {
             Err(anyhow::anyhow!("loading the model failed inside taper; `taper doctor` may say more"))
@@ -153,62 +160,62 @@ impl Completer {
                 let outcome = Ok((Box::new(about.clone()), resident.profile.snippets()));
                 (Some(resident), outcome)
             }
-            Err(problem) => (None, Err(with_causes(&problem))),
+            Err(problem) => (None, Err(format_causes(&problem))),
         };
         let _ = self.events.send(Event::Loaded(outcome));
         resident
     }
 
-    fn complete(&mut self, resident: &mut Resident, question: Arc<Question>) -> Option<Job> {
+    fn complete(&mut self, resident: &mut LoadedModel, question: Arc<CompletionRequest>) -> Option<Job> {
         let (now, deadline) = (Instant::now(), question.deadline());
         let frugal = question.snapshot.options.idle == Idle::Off;
         if question.is_cancelled() || question.is_unwanted(now) || (frugal && now >= deadline) {
-            self.finished(&question, None, false);
+            self.end_work(&question, None, false);
             return None;
         }
-        let time_to_read = question.time_to_read(now, MARGIN);
+        let time_to_read = question.time_to_read(now, RESPONSE_MARGIN);
         let mailbox = Arc::clone(&self.mailbox);
-        let mut following = Following::asked(&mailbox, &question);
+        let mut following = InFlight::for_request(&mailbox, &question);
         let outcome = generate(resident, time_to_read, &question.snapshot, &mut following);
-        let ended_early = following.is_broken();
-        let newest = following.ended();
+        let ended_early = following.is_interrupted();
+        let newest = following.into_target();
         let follower = Some(&newest.question).filter(|newest| !Arc::ptr_eq(newest, &question)).cloned();
         match outcome {
             Ok((suggestion, work)) => {
                 // Before the answer leaves: who asks how it came about has seen it.
-                self.worked(&question, suggestion.as_ref(), &work);
+                self.report_work(&question, suggestion.as_ref(), &work);
                 let summary = WorkSummary::new(&work, ended_early);
-                log(&work, ended_early, follower.is_some(), "worked on a question");
+                log_work(&work, ended_early, follower.is_some(), "worked on a question");
                 if ended_early {
-                    question.sketch(suggestion);
-                    question.expire();
-                    self.finished(&question, None, false);
+                    question.set_draft(suggestion);
+                    question.respond_with_draft();
+                    self.end_work(&question, None, false);
                     self.trace(TraceEvent::Completed(summary));
-                    return follower.map(Job::Ask);
+                    return follower.map(Job::Complete);
                 }
-                let suggestion = self.look_further(resident, &newest, suggestion, &work);
+                let suggestion = self.find_alternatives(resident, &newest, suggestion, &work);
                 // A longer window may yield something where a short one did not.
                 let is_final = || {
-                    let Resident { engine, profile } = &*resident;
+                    let LoadedModel { engine, profile } = &*resident;
                     ahead::is_longest(work.prompt_tokens, &question.snapshot, profile, engine.as_ref())
                 };
                 let looked = work.prompt_tokens > 0 && !work.search_ended;
                 let barren = suggestion.is_none() && looked && (!work.short || is_final());
                 // Kept before the answer leaves, so that the next keystroke finds it.
-                self.finished(&question, suggestion.clone(), barren);
-                question.answer(suggestion.clone());
+                self.end_work(&question, suggestion.clone(), barren);
+                question.respond(suggestion.clone());
                 self.trace(TraceEvent::Completed(summary));
                 if Arc::ptr_eq(&newest.question, &question) {
-                    return behind(question, suggestion);
+                    return prefetch_after(question, suggestion);
                 }
-                self.answered(newest, suggestion)
+                self.respond_newest(newest, suggestion)
             }
             Err(failure) => {
                 for question in [Some(question), follower].into_iter().flatten() {
-                    question.answer(None);
-                    self.finished(&question, None, false);
+                    question.respond(None);
+                    self.end_work(&question, None, false);
                 }
-                self.tell(failure);
+                self.report_failure(failure);
                 None
             }
         }
@@ -216,29 +223,34 @@ impl Completer {
 
     /// Answers the newest question that a generation was for with what is left of its result. What is to be done next:
     /// work on the question itself if nothing is left, or what comes behind it.
-    fn answered(&mut self, newest: Newest, suggestion: Option<Suggestion>) -> Option<Job> {
-        let Newest { question, typed, .. } = newest;
+    fn respond_newest(&mut self, newest: InFlightTarget, suggestion: Option<Suggestion>) -> Option<Job> {
+        let InFlightTarget { question, typed, .. } = newest;
         let rest = suggestion.as_ref().and_then(|it| reuse::rest(it, &typed));
         if rest.is_none() && !typed.is_empty() {
-            return Some(Job::Ask(question));
+            return Some(Job::Complete(question));
         }
-        question.sketch(rest.clone());
-        question.answer(rest.clone());
-        self.finished(&question, None, false);
-        behind(question, rest)
+        question.set_draft(rest.clone());
+        question.respond(rest.clone());
+        self.end_work(&question, None, false);
+        prefetch_after(question, rest)
     }
 
     /// Works for the questions that will come, until one does or nothing is left to do. What is to be done next, if
     /// it came to answer one.
-    fn idle(&mut self, resident: &mut Resident, question: Arc<Question>, answered: &Answered) -> Option<Job> {
+    fn work_while_idle(
+        &mut self,
+        resident: &mut LoadedModel,
+        question: Arc<CompletionRequest>,
+        answered: &Answered,
+    ) -> Option<Job> {
         let mailbox = Arc::clone(&self.mailbox);
-        let mut idling = Idling::new(&mailbox, Arc::clone(&question), answered);
+        let mut idling = IdleWork::new(&mailbox, Arc::clone(&question), answered);
         // Where all takes long to read, what is made of less is there meanwhile.
         for depth in [Depth::Soon, Depth::Whole] {
             let snapshot = &question.snapshot;
-            let read = self.unasked(resident, |resident| {
-                let Resident { engine, profile } = resident;
-                ahead::read(depth, snapshot, profile, engine.as_mut(), &mut || flow(idling.is_over()))
+            let read = self.run_unrequested(resident, |resident| {
+                let LoadedModel { engine, profile } = resident;
+                ahead::read(depth, snapshot, profile, engine.as_mut(), &mut || control_flow(idling.is_over()))
             });
             match read {
                 Some(Read::Already | Read::Part) => {}
@@ -246,13 +258,13 @@ impl Completer {
                 Some(Read::Interrupted) | None => return None,
             }
             if snapshot.selected.is_none() {
-                if idling.pause(REST) {
+                if idling.wait_quiet(PREFETCH_DELAY) {
                     return None;
                 }
-                match self.foresee_next(resident, &mut idling, snapshot, answered, depth) {
-                    Foresight::Done => {}
-                    Foresight::Over => return None,
-                    Foresight::Asked(job) => return job,
+                match self.prefetch_next(resident, &mut idling, snapshot, answered, depth) {
+                    PrefetchOutcome::Done => {}
+                    PrefetchOutcome::Over => return None,
+                    PrefetchOutcome::Asked(job) => return job,
                 }
             }
             if read != Some(Read::Part) {
@@ -263,17 +275,17 @@ impl Completer {
     }
 
     /// Answers what may be asked next behind `snapshot`, which was answered so.
-    fn foresee_next(
+    fn prefetch_next(
         &mut self,
-        resident: &mut Resident,
-        idling: &mut Idling<'_>,
+        resident: &mut LoadedModel,
+        idling: &mut IdleWork<'_>,
         snapshot: &Snapshot,
         answered: &Answered,
         depth: Depth,
-    ) -> Foresight {
+    ) -> PrefetchOutcome {
         for next in ahead::next(snapshot, answered) {
             let Some(place) = ahead::accepted(snapshot, next, &mut || idling.is_over()) else {
-                return Foresight::Over;
+                return PrefetchOutcome::Over;
             };
             let known = |(it, from): &(Snapshot, Depth)| {
                 *from >= depth
@@ -281,107 +293,115 @@ impl Completer {
                     && it.options == place.options
                     && it.text == place.text
             };
-            if self.foreseen.iter().any(known) {
+            if self.prefetched.iter().any(known) {
                 continue;
             }
             self.trace(TraceEvent::PrefetchStarted);
-            let foresight = self.foresee(resident, idling, place, depth);
-            if !matches!(foresight, Foresight::Done) {
+            let foresight = self.prefetch(resident, idling, place, depth);
+            if !matches!(foresight, PrefetchOutcome::Done) {
                 return foresight;
             }
         }
-        Foresight::Done
+        PrefetchOutcome::Done
     }
 
     /// Answers for a place where nobody asks yet; or somebody, meanwhile.
-    fn foresee(
+    fn prefetch(
         &mut self,
-        resident: &mut Resident,
-        idling: &mut Idling<'_>,
+        resident: &mut LoadedModel,
+        idling: &mut IdleWork<'_>,
         place: Snapshot,
         depth: Depth,
-    ) -> Foresight {
-        let read = self.unasked(resident, |resident| {
-            let Resident { engine, profile } = resident;
-            ahead::read(depth, &place, profile, engine.as_mut(), &mut || flow(idling.is_over()))
+    ) -> PrefetchOutcome {
+        let read = self.run_unrequested(resident, |resident| {
+            let LoadedModel { engine, profile } = resident;
+            ahead::read(depth, &place, profile, engine.as_mut(), &mut || control_flow(idling.is_over()))
         });
         if matches!(read, Some(Read::Interrupted) | None) {
-            return Foresight::Over;
+            return PrefetchOutcome::Over;
         }
         let mailbox = Arc::clone(&self.mailbox);
         let uri = idling.question.uri.clone();
-        let mut following = Following::ahead(&mailbox, idling, &uri, &place);
+        let mut following = InFlight::for_prefetch(&mailbox, idling, &uri, &place);
         let outcome = generate(resident, ahead::MEANWHILE, &place, &mut following);
-        let ended_early = following.is_broken();
-        let newest = following.ended();
+        let ended_early = following.is_interrupted();
+        let newest = following.into_target();
         let asked = newest.asked;
         let (suggestion, work) = match outcome {
             Ok(it) => it,
             Err(failure) if asked => {
-                newest.question.answer(None);
-                self.finished(&newest.question, None, false);
-                self.tell(failure);
-                return Foresight::Over;
+                newest.question.respond(None);
+                self.end_work(&newest.question, None, false);
+                self.report_failure(failure);
+                return PrefetchOutcome::Over;
             }
             // Nobody waits for this work: the next question tells, if it fails as well.
             Err(failure) => {
                 debug!(?failure, "the engine failed while nobody waited");
-                return Foresight::Over;
+                return PrefetchOutcome::Over;
             }
         };
         if ended_early {
-            log(&work, ended_early, asked, "stopped answering ahead");
-            return if asked { Foresight::Asked(Some(Job::Ask(newest.question))) } else { Foresight::Over };
+            log_work(&work, ended_early, asked, "stopped answering ahead");
+            return if asked {
+                PrefetchOutcome::Asked(Some(Job::Complete(newest.question)))
+            } else {
+                PrefetchOutcome::Over
+            };
         }
-        if self.foreseen.len() == FORESEEN {
-            self.foreseen.remove(0);
+        if self.prefetched.len() == PREFETCHED_PLACES {
+            self.prefetched.remove(0);
         }
         let from = if read == Some(Read::Part) { depth } else { Depth::Whole };
-        self.foreseen.push((place.clone(), from));
+        self.prefetched.push((place.clone(), from));
         // More of the file may yield something where a part did not.
         if work.prompt_tokens > 0 && (from == Depth::Whole || suggestion.is_some()) {
             let (snapshot, suggestion) = (Box::new(place), suggestion.clone());
-            let _ = self.events.send(Event::Foreseen { uri, snapshot, suggestion });
+            let _ = self.events.send(Event::Prefetched { uri, snapshot, suggestion });
         }
-        log(&work, ended_early, asked, "answered ahead");
+        log_work(&work, ended_early, asked, "answered ahead");
         self.trace(TraceEvent::Prefetched(WorkSummary::new(&work, ended_early)));
         if asked {
-            return Foresight::Asked(self.answered(newest, suggestion));
+            return PrefetchOutcome::Asked(self.respond_newest(newest, suggestion));
         }
         idling.question = newest.question;
-        Foresight::Done
+        PrefetchOutcome::Done
     }
 
     /// Work of the engine that nobody waits for; `None` if it failed.
-    fn unasked<T>(
+    fn run_unrequested<T>(
         &self,
-        resident: &mut Resident,
-        work: impl FnOnce(&mut Resident) -> Result<T, EngineError>,
+        resident: &mut LoadedModel,
+        work: impl FnOnce(&mut LoadedModel) -> Result<T, EngineError>,
     ) -> Option<T> {
-        let done = guarded(resident, work);
+        let done = run_guarded(resident, work);
         // The next question tells, if it fails as well.
         done.inspect_err(|failure| debug!(?failure, "the engine failed while nobody waited")).ok()
     }
 
     /// Says that a question is not worked on any more.
-    fn finished(&self, question: &Arc<Question>, suggestion: Option<Suggestion>, barren: bool) {
-        let _ = self.events.send(Event::Finished { question: Arc::clone(question), suggestion, barren });
+    fn end_work(&self, question: &Arc<CompletionRequest>, suggestion: Option<Suggestion>, barren: bool) {
+        let _ = self.events.send(Event::WorkEnded {
+            question: Arc::clone(question),
+            suggestion,
+            is_known_empty: barren,
+        });
     }
 
     /// Says what the work on a question was.
-    fn worked(&self, question: &Arc<Question>, suggestion: Option<&Suggestion>, work: &Work) {
+    fn report_work(&self, question: &Arc<CompletionRequest>, suggestion: Option<&Suggestion>, work: &Work) {
         let (question, suggestion, work) =
             (Arc::clone(question), suggestion.cloned(), Box::new(work.clone()));
-        let _ = self.events.send(Event::Worked { question, suggestion, work });
+        let _ = self.events.send(Event::Completed { question, suggestion, work });
     }
 
     /// Logs a failure, and shows the first of its kind to the user.
-    fn tell(&mut self, failure: Failure) {
+    fn report_failure(&mut self, failure: EngineFailure) {
         let problem = match failure {
-            Failure::Told(problem) => problem,
-            Failure::Panicked => {
-                if !std::mem::replace(&mut self.told_of_panic, true) {
-                    self.notice(
+            EngineFailure::Told(problem) => problem,
+            EngineFailure::Panicked => {
+                if !std::mem::replace(&mut self.panic_reported, true) {
+                    self.notify_user(
                         "taper failed inside while suggesting and goes on; its log says where.".to_owned(),
                     );
                 }
@@ -389,34 +409,34 @@ impl Completer {
             }
         };
         let kind = std::mem::discriminant(&problem);
-        if self.told.contains(&kind) {
+        if self.reported_errors.contains(&kind) {
             debug!(%problem, "the engine failed again");
             return;
         }
-        self.told.push(kind);
+        self.reported_errors.push(kind);
         warn!(%problem, "the engine failed");
-        self.notice(format!(
+        self.notify_user(format!(
             "taper cannot suggest: {problem}. `taper doctor` says what this machine can do."
         ));
     }
 
     pub(super) fn trace(&self, event: TraceEvent) {
-        let _ = self.events.send(Event::Noticed(Notice::Trace(event)));
+        let _ = self.events.send(Event::Notify(Notice::Trace(event)));
     }
 
-    fn notice(&self, message: String) {
-        let _ = self.events.send(Event::Noticed(Notice::Problem(message)));
+    fn notify_user(&self, message: String) {
+        let _ = self.events.send(Event::Notify(Notice::Problem(message)));
     }
 }
 
 /// What is to be done behind a question that was answered so.
-fn behind(question: Arc<Question>, suggestion: Option<Suggestion>) -> Option<Job> {
+fn prefetch_after(question: Arc<CompletionRequest>, suggestion: Option<Suggestion>) -> Option<Job> {
     let goes_on = question.snapshot.options.idle != Idle::Off && !question.is_cancelled();
-    goes_on.then(|| Job::Ahead(question, suggestion.into()))
+    goes_on.then(|| Job::Prefetch(question, suggestion.into()))
 }
 
 /// What became of work ahead.
-enum Foresight {
+enum PrefetchOutcome {
     /// It is done.
     Done,
     /// It was interrupted, or failed.
@@ -427,7 +447,7 @@ enum Foresight {
 
 /// Why the engine gave nothing.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum EngineFailure {
     /// It says why.
     Told(EngineError),
     /// It panicked; its cache is cleared.
@@ -435,24 +455,24 @@ pub(super) enum Failure {
 }
 
 /// Lets the engine work. A panic costs its cache and nothing else.
-pub(super) fn guarded<T>(
-    resident: &mut Resident,
-    work: impl FnOnce(&mut Resident) -> Result<T, EngineError>,
-) -> Result<T, Failure> {
+pub(super) fn run_guarded<T>(
+    resident: &mut LoadedModel,
+    work: impl FnOnce(&mut LoadedModel) -> Result<T, EngineError>,
+) -> Result<T, EngineFailure> {
     match catch_unwind(AssertUnwindSafe(|| work(resident))) {
-        Ok(done) => done.map_err(Failure::Told),
+        Ok(done) => done.map_err(EngineFailure::Told),
         Err(_) => {
             error!("the engine panicked; its cache is cleared, the answer was empty");
             if catch_unwind(AssertUnwindSafe(|| resident.engine.clear())).is_err() {
                 error!("the engine panicked while it was cleared");
             }
-            Err(Failure::Panicked)
+            Err(EngineFailure::Panicked)
         }
     }
 }
 
 /// An error with its causes, each told once: many tell theirs themselves.
-fn with_causes(problem: &anyhow::Error) -> String {
+fn format_causes(problem: &anyhow::Error) -> String {
     let mut told = String::new();
     for cause in problem.chain().map(ToString::to_string) {
         if !told.contains(&cause) {
@@ -465,19 +485,19 @@ fn with_causes(problem: &anyhow::Error) -> String {
 
 /// Asks the model about a place.
 fn generate(
-    resident: &mut Resident,
+    resident: &mut LoadedModel,
     time_to_read: Duration,
     place: &Snapshot,
-    following: &mut Following<'_>,
-) -> Result<(Option<Suggestion>, Work), Failure> {
-    guarded(resident, |Resident { engine, profile }| {
+    following: &mut InFlight<'_>,
+) -> Result<(Option<Suggestion>, Work), EngineFailure> {
+    run_guarded(resident, |LoadedModel { engine, profile }| {
         suggest_within(Some(time_to_read), place, profile, engine.as_mut(), &mut |progress| {
-            following.watch(progress)
+            following.poll(progress)
         })
     })
 }
 
-fn log(work: &Work, ended_early: bool, followed: bool, what: &str) {
+fn log_work(work: &Work, ended_early: bool, followed: bool, what: &str) {
     debug!(
         prompt_tokens = work.prompt_tokens,
         short = work.short,

@@ -21,15 +21,15 @@ use taper_grammars::Language;
 use crate::context::Index;
 use crate::context::crawl::{self, Found, Limits};
 use crate::context::pieces::File;
-use crate::session::document::until;
+use crate::session::document::deadline_after;
 
-pub use worker::serve;
+pub use worker::serve_crawl;
 
 /// How long a file may take to be parsed; one that takes longer has no outlines.
-const PARSE: Duration = Duration::from_millis(500);
+const FILE_PARSE_LIMIT: Duration = Duration::from_millis(500);
 /// Where the crawl runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Crawling {
+pub enum CrawlMode {
     /// In this process: for tests and measurements, whose files are their own.
     Here,
     /// In a process of its own: this program, which is taper.
@@ -37,7 +37,7 @@ pub enum Crawling {
 }
 
 /// The crawl.
-pub(super) trait Crawler: Send {
+pub(super) trait FileCrawler: Send {
     /// The files below a folder, as far as they are found in this time, those near to `near` first; `None` where that
     /// failed.
     fn walk(&mut self, root: &Path, near: &[String], time: Duration) -> Option<Vec<Found>>;
@@ -52,11 +52,11 @@ pub(super) trait Crawler: Send {
     fn rest(&mut self);
 }
 
-impl Crawling {
-    pub(super) fn start(self) -> Box<dyn Crawler> {
+impl CrawlMode {
+    pub(super) fn start(self) -> Box<dyn FileCrawler> {
         match self {
-            Self::Here => Box::new(Here),
-            Self::Apart(program) => Box::new(process::Apart::new(program)),
+            Self::Here => Box::new(InProcess),
+            Self::Apart(program) => Box::new(process::ChildProcess::new(program)),
         }
     }
 }
@@ -65,14 +65,14 @@ impl Crawling {
 ///
 /// # Errors
 /// The system does not say.
-pub fn this_program() -> std::io::Result<PathBuf> {
+pub fn current_program() -> std::io::Result<PathBuf> {
     let itself = Path::new("/proc/self/exe");
     if cfg!(target_os = "linux") && itself.exists() { Ok(itself.to_owned()) } else { std::env::current_exe() }
 }
 
 /// The index of the files below `root`, those near to `near` first, as far as it gets in this time.
-pub fn index(crawling: Crawling, root: &Path, near: &[String], time: Duration) -> Index {
-    let mut time_is_up = until(time);
+pub fn crawl_index(crawling: CrawlMode, root: &Path, near: &[String], time: Duration) -> Index {
+    let mut time_is_up = deadline_after(time);
     let mut crawler = crawling.start();
     let found = crawler.walk(root, near, time).unwrap_or_default();
     let files = found.iter().take_while(|_| !time_is_up()).filter_map(|it| crawler.cut(root, it));
@@ -80,19 +80,19 @@ pub fn index(crawling: Crawling, root: &Path, near: &[String], time: Duration) -
 }
 
 /// In this process, with parsers.
-struct Here;
+struct InProcess;
 
-impl Crawler for Here {
+impl FileCrawler for InProcess {
     fn walk(&mut self, root: &Path, near: &[String], time: Duration) -> Option<Vec<Found>> {
-        Some(crawl::files(root, near, Limits::USUAL, &mut until(time)))
+        Some(crawl::files(root, near, Limits::USUAL, &mut deadline_after(time)))
     }
 
     fn cut(&mut self, root: &Path, found: &Found) -> Option<File> {
-        crawl::cut(root, found, &mut until(PARSE))
+        crawl::cut(root, found, &mut deadline_after(FILE_PARSE_LIMIT))
     }
 
     fn cut_text(&mut self, path: &str, language: &'static Language, text: &str) -> Option<File> {
-        File::new(path, language, text, &mut until(PARSE))
+        File::new(path, language, text, &mut deadline_after(FILE_PARSE_LIMIT))
     }
 
     fn rest(&mut self) {}

@@ -12,25 +12,25 @@ use tracing::debug;
 use crate::context::excluded_files::Excluded;
 use crate::context::{Index, Place, Snippet};
 use crate::prompt::BYTES_PER_TOKEN;
-use crate::session::workspace::Location;
+use crate::session::workspace::DocumentLocation;
 use crate::syntax::{Reach, Syntax};
 use crate::text::{Edit, Encoding, Position, Rope, position};
 use crate::usage::outcome::ShownSuggestion;
 
 /// How long a parse from nothing may take. In tests no tree depends on how busy the machine is.
-const PARSE: Duration = Duration::from_millis(if cfg!(test) { 60_000 } else { 100 });
+const PARSE_LIMIT: Duration = Duration::from_millis(if cfg!(test) { 60_000 } else { 100 });
 /// How long bringing a tree up to date may take: a small part of an answer's budget.
-const REPARSE: Duration = Duration::from_millis(if cfg!(test) { 60_000 } else { 20 });
+const REPARSE_LIMIT: Duration = Duration::from_millis(if cfg!(test) { 60_000 } else { 20 });
 /// The [effort](Syntax::effort) of bringing a tree up to date beyond which less of the text is parsed from then on:
 /// about a millisecond. Most code takes a tenth of it; a list of numbers, one a line, takes more.
-const EFFORT: usize = 30;
+const MAX_REPARSE_EFFORT: usize = 30;
 
 /// What helps is looked for again when the cursor has moved so many lines.
-const MOVED: usize = 24;
+const SNIPPET_REFRESH_LINES: usize = 24;
 
 /// A document as the editor opens it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Opening {
+pub struct OpenedDocument {
     /// The document, as the editor names it.
     pub uri: String,
     /// The path that the model is shown: relative to the workspace, with `/`.
@@ -49,7 +49,7 @@ pub struct Opening {
 
 /// One change of a document. Positions refer to the text that the change before it left.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
+pub struct TextChange {
     /// What is replaced; `None`: everything.
     pub range: Option<Range<Position>>,
     /// What stands there afterwards.
@@ -58,7 +58,7 @@ pub struct Change {
 
 /// What of other files helps in a document.
 #[derive(Debug, Default)]
-struct Found {
+struct FoundSnippets {
     /// At this line, as far as the index of this number knew, for so many tokens. The index itself is not kept: it is that
     /// of a whole project.
     at: Option<(usize, u64, usize)>,
@@ -89,18 +89,18 @@ pub(crate) struct Document {
     /// Who says that nothing of it is for others, and nothing is suggested in it unasked.
     pub(crate) excluded: Option<Excluded>,
     /// The text that questions about other documents know.
-    seen: Option<Rope>,
+    shared_text: Option<Rope>,
     /// What of other files helps here, as it was found last.
-    found: Found,
+    found: FoundSnippets,
     /// When it was opened or asked about last, as the session counts.
-    pub(crate) used: u64,
+    pub(crate) last_used: u64,
     /// Where the last edit ends, if it typed something and nobody has asked since.
-    pub(crate) typed: Option<usize>,
+    pub(crate) last_typed_end: Option<usize>,
 }
 
 impl Document {
-    pub(crate) fn open(opening: Opening) -> Self {
-        let Opening { uri: _, path, root, file, language_id, version, text } = opening;
+    pub(crate) fn open(opening: OpenedDocument) -> Self {
+        let OpenedDocument { uri: _, path, root, file, language_id, version, text } = opening;
         // The cells of a notebook are not in the language of the notebook's file, which is JSON.
         let is_cell = path.ends_with(".ipynb") && !language_id.is_empty();
         let by_path = || taper_grammars::by_path(std::path::Path::new(&path)).filter(|_| !is_cell);
@@ -120,10 +120,10 @@ impl Document {
             root,
             file,
             excluded: None,
-            seen: None,
-            found: Found::default(),
-            used: 0,
-            typed: None,
+            shared_text: None,
+            found: FoundSnippets::default(),
+            last_used: 0,
+            last_typed_end: None,
         };
         // Where a long text is looked at shows only when it is typed in.
         if document.text.len_bytes() <= reach.whole {
@@ -141,18 +141,18 @@ impl Document {
     }
 
     /// Why the document answers nothing until its text arrives whole.
-    pub(crate) fn lost(&self) -> Option<&'static str> {
+    pub(crate) fn lost_reason(&self) -> Option<&'static str> {
         self.lost
     }
 
     /// Marks the text as not to be trusted.
-    pub(crate) fn lose(&mut self, why: &'static str) {
+    pub(crate) fn mark_lost(&mut self, why: &'static str) {
         self.lost = Some(why);
         self.syntax = None;
     }
 
     /// Lets go what can be made of the text again.
-    pub(crate) fn forget(&mut self) {
+    pub(crate) fn release_tree(&mut self) {
         self.syntax = None;
     }
 
@@ -161,10 +161,10 @@ impl Document {
     /// A version that goes backwards means that a change was lost or came twice: from then on the text is
     /// not to be trusted, until a change brings it whole. Editors that send the same version always, or
     /// none, are taken at their word.
-    pub(crate) fn change(
+    pub(crate) fn apply_changes(
         &mut self,
         version: Option<i64>,
-        changes: Vec<Change>,
+        changes: Vec<TextChange>,
         encoding: Encoding,
         mut shown: Option<&mut ShownSuggestion>,
     ) {
@@ -172,7 +172,7 @@ impl Document {
         let whole = changes.iter().rposition(|change| change.range.is_none());
         let backwards = matches!((self.version, version), (Some(before), Some(now)) if now < before);
         if backwards && whole.is_none() {
-            self.lose("a version went backwards");
+            self.mark_lost("a version went backwards");
             return;
         }
         self.version = version.or(self.version);
@@ -192,37 +192,37 @@ impl Document {
                 }
             };
             place = Some(edit.new_end());
-            self.typed = Some(edit.new_end()).filter(|_| !edit.text.is_empty());
+            self.last_typed_end = Some(edit.new_end()).filter(|_| !edit.text.is_empty());
             let before = shown.is_some().then(|| self.text.clone());
-            self.edit(&edit);
+            self.apply_edit(&edit);
             if let (Some(shown), Some(before)) = (&mut shown, before) {
                 shown.apply_edit(&before, &edit, &self.text);
             }
         }
         if let Some(place) = place {
-            self.follow(place);
+            self.update_tree(place);
         }
     }
 
     /// Where it is, to whoever looks through its workspace.
-    pub(crate) fn location(&self) -> Location {
-        Location { root: self.root.clone(), path: self.path.clone() }
+    pub(crate) fn location(&self) -> DocumentLocation {
+        DocumentLocation { root: self.root.clone(), path: self.path.clone() }
     }
 
     /// Gives the document another place in the workspace; false if it has this one.
-    pub(crate) fn relocate(&mut self, location: Location) -> bool {
+    pub(crate) fn relocate(&mut self, location: DocumentLocation) -> bool {
         let is_new = self.location() != location;
         (self.root, self.path) = (location.root, location.path);
         // Nothing of it is known at the new place.
-        self.seen.take_if(|_| is_new);
+        self.shared_text.take_if(|_| is_new);
         is_new
     }
 
     /// The text, if it is one that questions about other documents do not know yet.
-    pub(crate) fn unseen(&mut self) -> Option<Rope> {
+    pub(crate) fn take_unshared_text(&mut self) -> Option<Rope> {
         let is_new =
-            self.lost.is_none() && self.seen.as_ref().is_none_or(|seen| !seen.is_instance(&self.text));
-        is_new.then(|| self.seen.insert(self.text.clone()).clone())
+            self.lost.is_none() && self.shared_text.as_ref().is_none_or(|seen| !seen.is_instance(&self.text));
+        is_new.then(|| self.shared_text.insert(self.text.clone()).clone())
     }
 
     /// What of other files helps at a place, and what was said to help before that: both stay the same while somebody types
@@ -236,7 +236,7 @@ impl Document {
         let Some(language) = self.language else { return Default::default() };
         let line = self.text.byte_to_line(cursor);
         let holds = |(at, known, most): &(usize, u64, usize)| {
-            at.abs_diff(line) < MOVED && *known == index.number() && *most == tokens
+            at.abs_diff(line) < SNIPPET_REFRESH_LINES && *known == index.number() && *most == tokens
         };
         if !self.found.at.as_ref().is_some_and(holds) {
             let place = Place { text: &self.text, cursor, path: &self.path, language };
@@ -250,24 +250,24 @@ impl Document {
         (Arc::clone(&self.found.snippets), Arc::clone(&self.found.before))
     }
 
-    fn edit(&mut self, edit: &Edit) {
+    fn apply_edit(&mut self, edit: &Edit) {
         if let Some(syntax) = &mut self.syntax {
             syntax.edited(edit);
         }
         if edit.apply(&mut self.text).is_err() {
-            self.lose("an edit did not fit the text");
+            self.mark_lost("an edit did not fit the text");
         }
     }
 
     /// Brings the tree up to date with the text around a place, or leaves it for the next time.
-    fn follow(&mut self, place: usize) {
+    fn update_tree(&mut self, place: usize) {
         if self.lost.is_some() {
             return;
         }
         match &mut self.syntax {
             Some(syntax) if syntax.serves(&self.text, place, self.reach) => {
-                let done = syntax.reparse(&self.text, &mut until(REPARSE));
-                if !done || syntax.effort() > EFFORT {
+                let done = syntax.reparse(&self.text, &mut deadline_after(REPARSE_LIMIT));
+                if !done || syntax.effort() > MAX_REPARSE_EFFORT {
                     self.reach = self.reach.halved().unwrap_or(self.reach);
                 }
             }
@@ -282,7 +282,7 @@ impl Document {
         if self.lost.is_some() || self.gave_up.is_some_and(|at| at.abs_diff(place) < Reach::USUAL.whole) {
             return;
         }
-        let (mut time_is_up, mut late) = (until(PARSE), false);
+        let (mut time_is_up, mut late) = (deadline_after(PARSE_LIMIT), false);
         let mut watch = || {
             late = late || time_is_up();
             late
@@ -299,7 +299,7 @@ impl Document {
 }
 
 /// Says when `budget` is spent.
-pub(super) fn until(budget: Duration) -> impl FnMut() -> bool {
+pub(super) fn deadline_after(budget: Duration) -> impl FnMut() -> bool {
     let end = Instant::now() + budget;
     move || Instant::now() >= end
 }
@@ -309,7 +309,7 @@ mod tests {
     use super::*;
 
     fn document(text: &str) -> Document {
-        Document::open(Opening {
+        Document::open(OpenedDocument {
             uri: "file:///a.py".into(),
             path: "a.py".into(),
             root: None,
@@ -324,49 +324,54 @@ mod tests {
         Position { line, character }
     }
 
-    fn change(start: Position, end: Position, text: &str) -> Change {
-        Change { range: Some(start..end), text: text.into() }
+    fn change(start: Position, end: Position, text: &str) -> TextChange {
+        TextChange { range: Some(start..end), text: text.into() }
     }
 
     #[test]
     fn changes_apply_in_order_each_to_the_text_before_it() {
         let mut document = document("ab\n");
         let changes = vec![change(at(0, 1), at(0, 1), "x\n"), change(at(1, 0), at(1, 1), "y")];
-        document.change(Some(2), changes, Encoding::Utf16, None);
+        document.apply_changes(Some(2), changes, Encoding::Utf16, None);
         assert_eq!(document.text, "ax\ny\n");
     }
 
     #[test]
     fn ranges_outside_of_the_text_are_clamped_and_swapped_ones_repaired() {
         let mut document = document("ab\n");
-        document.change(Some(2), vec![change(at(9, 9), at(u32::MAX, u32::MAX), "c")], Encoding::Utf8, None);
+        document.apply_changes(
+            Some(2),
+            vec![change(at(9, 9), at(u32::MAX, u32::MAX), "c")],
+            Encoding::Utf8,
+            None,
+        );
         assert_eq!(document.text, "ab\nc");
-        document.change(Some(3), vec![change(at(0, 2), at(0, 0), "z")], Encoding::Utf8, None);
+        document.apply_changes(Some(3), vec![change(at(0, 2), at(0, 0), "z")], Encoding::Utf8, None);
         assert_eq!(document.text, "z\nc");
-        assert_eq!(document.lost(), None);
+        assert_eq!(document.lost_reason(), None);
     }
 
     #[test]
     fn a_version_going_backwards_loses_the_text_until_it_arrives_whole() {
         let mut document = document("ab\n");
-        document.change(Some(5), vec![change(at(0, 0), at(0, 0), "1")], Encoding::Utf8, None);
-        document.change(Some(4), vec![change(at(0, 0), at(0, 0), "2")], Encoding::Utf8, None);
-        assert!(document.lost().is_some());
-        document.change(Some(6), vec![change(at(0, 0), at(0, 0), "3")], Encoding::Utf8, None);
-        assert!(document.lost().is_some());
-        let whole = Change { range: None, text: "new".into() };
-        document.change(Some(7), vec![whole, change(at(0, 3), at(0, 3), "er")], Encoding::Utf8, None);
-        assert_eq!(document.lost(), None);
+        document.apply_changes(Some(5), vec![change(at(0, 0), at(0, 0), "1")], Encoding::Utf8, None);
+        document.apply_changes(Some(4), vec![change(at(0, 0), at(0, 0), "2")], Encoding::Utf8, None);
+        assert!(document.lost_reason().is_some());
+        document.apply_changes(Some(6), vec![change(at(0, 0), at(0, 0), "3")], Encoding::Utf8, None);
+        assert!(document.lost_reason().is_some());
+        let whole = TextChange { range: None, text: "new".into() };
+        document.apply_changes(Some(7), vec![whole, change(at(0, 3), at(0, 3), "er")], Encoding::Utf8, None);
+        assert_eq!(document.lost_reason(), None);
         assert_eq!(document.text, "newer");
     }
 
     #[test]
     fn the_same_version_again_and_no_version_at_all_are_accepted() {
         let mut document = document("");
-        document.change(Some(1), vec![change(at(0, 0), at(0, 0), "a")], Encoding::Utf8, None);
-        document.change(None, vec![change(at(0, 0), at(0, 0), "b")], Encoding::Utf8, None);
+        document.apply_changes(Some(1), vec![change(at(0, 0), at(0, 0), "a")], Encoding::Utf8, None);
+        document.apply_changes(None, vec![change(at(0, 0), at(0, 0), "b")], Encoding::Utf8, None);
         assert_eq!(document.text, "ba");
-        assert_eq!(document.lost(), None);
+        assert_eq!(document.lost_reason(), None);
     }
 
     #[test]
@@ -378,7 +383,12 @@ mod tests {
             document.syntax(place).map(|syntax| syntax.tree.root_node().has_error())
         };
         for (n, version) in [(10_000, 2), (10_001, 3), (3, 4), (19_999, 5)] {
-            document.change(Some(version), vec![change(line(n), line(n), "x = 1; ")], Encoding::Utf8, None);
+            document.apply_changes(
+                Some(version),
+                vec![change(line(n), line(n), "x = 1; ")],
+                Encoding::Utf8,
+                None,
+            );
             let place = position::offset(&document.text, line(n), Encoding::Utf8);
             assert_eq!(broken(&mut document, place), Some(false), "{n}");
         }
@@ -389,15 +399,20 @@ mod tests {
         // The whole text sent anew, with a fault near the place.
         let mut text = document.text.to_string();
         text.insert(middle, '(');
-        document.change(Some(6), vec![Change { range: None, text: text.clone() }], Encoding::Utf8, None);
+        document.apply_changes(
+            Some(6),
+            vec![TextChange { range: None, text: text.clone() }],
+            Encoding::Utf8,
+            None,
+        );
         assert_eq!(document.text, text);
         assert_eq!(broken(&mut document, middle), Some(true));
         assert_eq!(broken(&mut document, 0), Some(false), "far from it nothing is known of it");
         // Ten thousand lines come and go.
         let paste = function.repeat(2_500);
-        document.change(Some(7), vec![change(at(0, 0), at(0, 0), &paste)], Encoding::Utf8, None);
+        document.apply_changes(Some(7), vec![change(at(0, 0), at(0, 0), &paste)], Encoding::Utf8, None);
         assert_eq!(broken(&mut document, paste.len()), Some(false));
-        document.change(Some(8), vec![change(at(0, 0), at(10_000, 0), "")], Encoding::Utf8, None);
+        document.apply_changes(Some(8), vec![change(at(0, 0), at(10_000, 0), "")], Encoding::Utf8, None);
         assert_eq!(document.text, text);
         assert_eq!(broken(&mut document, 0), Some(false));
     }

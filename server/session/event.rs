@@ -10,8 +10,8 @@ use futures::channel::oneshot;
 use taper_engine::About;
 
 use super::{
-    Change, Explanations, Loading, Location, NotebookChange, Opening, Pauses, Question, Reply, Scope,
-    TraceEvent,
+    CompletionRequest, DocumentLocation, Explanations, LoadProgress, NotebookChange, OpenedDocument,
+    PauseScope, Pauses, Responder, TextChange, TraceEvent,
 };
 use crate::config::Settings;
 use crate::context::Index;
@@ -22,7 +22,7 @@ use crate::text::Position;
 #[derive(Debug)]
 pub enum Event {
     /// The editor opened a document, or sent it anew.
-    Opened(Opening),
+    Opened(OpenedDocument),
     /// The editor changed a document.
     Edited {
         /// The document.
@@ -30,10 +30,10 @@ pub enum Event {
         /// Its version after the changes.
         version: Option<i64>,
         /// The changes, in order.
-        changes: Vec<Change>,
+        changes: Vec<TextChange>,
     },
     /// A change of this document could not be understood: its text is not to be trusted.
-    Lost {
+    DocumentLost {
         /// The document.
         uri: String,
     },
@@ -52,7 +52,7 @@ pub enum Event {
         /// The document.
         uri: String,
         /// Where it is now.
-        location: Location,
+        location: DocumentLocation,
     },
     /// The cells of a notebook changed.
     Notebook {
@@ -64,9 +64,9 @@ pub enum Event {
     /// The settings changed.
     Configured(Box<Settings>),
     /// The editor asks for a suggestion.
-    Asked(Asked),
+    Requested(ArrivedRequest),
     /// The cursor rests somewhere without a key: somebody may begin to type there.
-    Looked {
+    CursorRested {
         /// The document.
         uri: String,
         /// The cursor.
@@ -75,11 +75,11 @@ pub enum Event {
     /// The editor says that the user took what it showed last.
     Accepted,
     /// The counts are requested. Answered once all responses and outcomes until now are recorded.
-    UpdateUsage(oneshot::Sender<()>),
+    FlushUsage(oneshot::Sender<()>),
     /// Suggestions are paused somewhere, or resumed.
     Paused {
         /// Where.
-        scope: Scope,
+        scope: PauseScope,
         /// Whether they are from now on.
         paused: bool,
     },
@@ -89,25 +89,25 @@ pub enum Event {
     /// (why).
     Loaded(Result<(Box<About>, Option<usize>), String>),
     /// The completer came to the end of its work on a question.
-    Worked {
+    Completed {
         /// The question.
-        question: Arc<Question>,
+        question: Arc<CompletionRequest>,
         /// What came out.
         suggestion: Option<Suggestion>,
         /// The work.
         work: Box<Work>,
     },
     /// The completer does not work on a question any more.
-    Finished {
+    WorkEnded {
         /// The question.
-        question: Arc<Question>,
+        question: Arc<CompletionRequest>,
         /// What came out, if it came to the end.
         suggestion: Option<Suggestion>,
         /// Whether it came to the end and would yield nothing again.
-        barren: bool,
+        is_known_empty: bool,
     },
     /// The completer found out what is to be suggested at a place where nobody has asked yet.
-    Foreseen {
+    Prefetched {
         /// The document.
         uri: String,
         /// The place.
@@ -116,9 +116,9 @@ pub enum Event {
         suggestion: Option<Suggestion>,
     },
     /// The completer found out what else may be suggested at a place.
-    Widened {
+    AlternativesFound {
         /// The question.
-        question: Arc<Question>,
+        question: Arc<CompletionRequest>,
         /// What is suggested first.
         first: Suggestion,
         /// The others, the best first.
@@ -132,14 +132,14 @@ pub enum Event {
         index: Arc<Index>,
     },
     /// Something that the user is to know.
-    Noticed(Notice),
+    Notify(Notice),
     /// The session ends.
     Stop,
 }
 
 /// A question as it arrives.
 #[derive(Debug)]
-pub struct Asked {
+pub struct ArrivedRequest {
     /// The document.
     pub uri: String,
     /// The cursor.
@@ -154,14 +154,14 @@ pub struct Asked {
     /// When the message arrived: its deadline counts from here.
     pub arrived: Instant,
     /// Where the answer goes.
-    pub reply: Reply,
+    pub reply: Responder,
 }
 
 /// Something that the user is to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
     /// The model is on its way.
-    Loading(Loading),
+    Loading(LoadProgress),
     /// The model is there: whatever showed the loading can end.
     Loaded(Box<About>),
     /// The model will not be there, and why: whatever showed the loading can end.
@@ -169,7 +169,7 @@ pub enum Notice {
     /// What is paused now.
     Paused(Pauses),
     /// More is known of what was asked here than was answered.
-    Grown(Grown),
+    Refresh(Improvement),
     /// A step of the work, for programs that follow it.
     Trace(TraceEvent),
     /// Something went wrong; the message names it and the remedy. Shown once.
@@ -178,7 +178,7 @@ pub enum Notice {
 
 /// A place that is to be asked about again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Grown {
+pub struct Improvement {
     /// The document.
     pub uri: String,
     /// The cursor.

@@ -6,12 +6,12 @@ use std::path::Path;
 use tracing::info;
 
 use super::explain::Explanation;
-use super::{Document, State};
+use super::{Document, SessionState};
 use crate::context::excluded_files::{Excluded, PROJECT_FILE};
 
-impl State {
+impl SessionState {
     /// Finds out whether a document is excluded, and does not let others see it any more if it is.
-    pub(super) fn find_excluded(&mut self, uri: &str) {
+    pub(super) fn update_exclusion(&mut self, uri: &str) {
         let Some((document, cache)) = self.documents.get_mut(uri) else { return };
         let lists = &self.settings.excluded_files;
         let on_disk = match &document.root {
@@ -36,17 +36,17 @@ impl State {
     }
 
     /// The same of all documents: the lists may have changed.
-    pub(super) fn find_all_excluded(&mut self) {
+    pub(super) fn update_all_exclusions(&mut self) {
         let open: Vec<String> = self.documents.keys().cloned().collect();
         for uri in open {
-            self.find_excluded(&uri);
+            self.update_exclusion(&uri);
         }
     }
 
     /// A document was opened, saved or closed: where it is one of a project's lists, that says something new.
-    pub(super) fn note_list(&mut self, uri: &str) {
+    pub(super) fn reload_exclusions(&mut self, uri: &str) {
         if uri.ends_with(PROJECT_FILE) {
-            self.find_all_excluded();
+            self.update_all_exclusions();
             self.workspace.exclude(self.settings.excluded_files.clone());
         }
     }
@@ -57,13 +57,13 @@ impl State {
     }
 
     /// Says why nothing is suggested in a document unasked, if nothing is.
-    pub(super) fn explain_excluded(&mut self, uri: &str) -> bool {
+    pub(super) fn explain_exclusion(&mut self, uri: &str) -> bool {
         let Some((document, excluded)) =
             self.documents.get(uri).and_then(|(document, _)| Some((document, document.excluded?)))
         else {
             return false;
         };
-        self.explained.note(explanation(document, excluded));
+        self.explanations.record(explanation(document, excluded));
         true
     }
 }

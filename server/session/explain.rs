@@ -67,7 +67,7 @@ impl Explanations {
     }
 
     /// Takes note of the newest answer.
-    pub(crate) fn note(&mut self, newest: Explanation) {
+    pub(crate) fn record(&mut self, newest: Explanation) {
         if newest.text.is_empty() {
             self.silence = Some(newest);
         } else {

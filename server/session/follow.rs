@@ -7,30 +7,30 @@ use std::time::{Duration, Instant};
 
 use crate::session::completer::Job;
 use crate::session::mailbox::Mailbox;
-use crate::session::reply::Question;
+use crate::session::reply::CompletionRequest;
 use crate::suggest::ahead::Answered;
 use crate::suggest::{Idle, Progress, Snapshot, Suggestion, reuse};
 use crate::text::{Edit, Rope};
 
 /// So few prompt tokens take hardly longer than one: reading them to the end is never more than a token's loss.
-const FEW: usize = 8;
+const FEW_TOKENS: usize = 8;
 
 /// A generation, and the newest question that it may answer: the one that it was begun for, or one that was typed on
 /// from there as it says.
 ///
 /// A newer question leaves the mailbox only if it follows; otherwise the generation ends and the question is where it
 /// was. What follows and is disappointed later is handed back by [`Following::ended`].
-pub(crate) struct Following<'a> {
+pub(crate) struct InFlight<'a> {
     mailbox: &'a Mailbox<Job>,
     uri: &'a str,
     /// What the model was asked about.
     place: &'a Snapshot,
     /// The newest question; where it was answered from what was known, the work is ahead of it.
-    newest: Arc<Question>,
+    newest: Arc<CompletionRequest>,
     /// Whether the newest question waits for this generation.
     asked: bool,
     /// Work ahead: the text and the cursor once what is shown is accepted.
-    accepted: Option<&'a Accepted>,
+    accepted: Option<&'a AcceptedDocument>,
     /// What was typed between `place` and the newest question.
     typed: String,
     began: Instant,
@@ -39,12 +39,12 @@ pub(crate) struct Following<'a> {
 
 /// A document once a suggestion is accepted.
 #[derive(Debug)]
-pub(crate) struct Accepted {
+pub(crate) struct AcceptedDocument {
     text: Rope,
     cursor: usize,
 }
 
-impl Accepted {
+impl AcceptedDocument {
     /// `None` if the suggestion does not fit the document.
     pub(crate) fn new(snapshot: &Snapshot, shown: &Suggestion) -> Option<Self> {
         let edit = Edit { range: shown.range.clone(), text: shown.text.clone() };
@@ -63,30 +63,34 @@ impl Accepted {
 
 /// Takes the letter that confirms what is worked on ahead of `question`: what is shown now was typed on from what was
 /// shown then. `question` is then the newer one.
-fn confirm(mailbox: &Mailbox<Job>, accepted: &Accepted, question: &mut Arc<Question>) -> bool {
+fn confirm_prefetch(
+    mailbox: &Mailbox<Job>,
+    accepted: &AcceptedDocument,
+    question: &mut Arc<CompletionRequest>,
+) -> bool {
     let confirmed = mailbox.take_if(|job| match job {
-        Job::Ahead(newer, Answered::Shown(shown)) => {
+        Job::Prefetch(newer, Answered::Shown(shown)) => {
             newer.uri == question.uri && accepted.is_same(&newer.snapshot, shown)
         }
         _ => false,
     });
-    if let Some(Job::Ahead(newer, _)) = confirmed {
+    if let Some(Job::Prefetch(newer, _)) = confirmed {
         *question = newer;
         return true;
     }
     false
 }
 
-impl<'a> Following<'a> {
+impl<'a> InFlight<'a> {
     /// A generation for `question`.
-    pub(crate) fn asked(mailbox: &'a Mailbox<Job>, question: &'a Arc<Question>) -> Self {
+    pub(crate) fn for_request(mailbox: &'a Mailbox<Job>, question: &'a Arc<CompletionRequest>) -> Self {
         Self::new(mailbox, &question.uri, &question.snapshot, question, true, None)
     }
 
     /// A generation for `place`, which will be asked about once `accepted` is the document.
-    pub(crate) fn ahead(
+    pub(crate) fn for_prefetch(
         mailbox: &'a Mailbox<Job>,
-        idling: &'a Idling<'_>,
+        idling: &'a IdleWork<'_>,
         uri: &'a str,
         place: &'a Snapshot,
     ) -> Self {
@@ -97,22 +101,22 @@ impl<'a> Following<'a> {
         mailbox: &'a Mailbox<Job>,
         uri: &'a str,
         place: &'a Snapshot,
-        newest: &Arc<Question>,
+        newest: &Arc<CompletionRequest>,
         asked: bool,
-        accepted: Option<&'a Accepted>,
+        accepted: Option<&'a AcceptedDocument>,
     ) -> Self {
         let (newest, typed, began) = (Arc::clone(newest), String::new(), Instant::now());
         Self { mailbox, uri, place, newest, asked, accepted, typed, began, broken: false }
     }
 
     /// To be asked after every step: looks at what came meanwhile, and says whether to go on.
-    pub(crate) fn watch(&mut self, progress: &Progress<'_>) -> ControlFlow<()> {
+    pub(crate) fn poll(&mut self, progress: &Progress<'_>) -> ControlFlow<()> {
         let now = Instant::now();
-        let goes_on = (!self.mailbox.is_waiting() || self.adopt(progress, now))
+        let goes_on = (!self.mailbox.is_waiting() || self.retarget(progress, now))
             && reuse::agrees(progress.text, &self.typed.replace("\r\n", "\n"));
         if goes_on && self.asked {
-            self.newest.sketch(progress.draft.and_then(|draft| reuse::rest(draft, &self.typed)));
-            self.newest.answer_early(now);
+            self.newest.set_draft(progress.draft.and_then(|draft| reuse::rest(draft, &self.typed)));
+            self.newest.respond_early(now);
         }
         // The deadline alone is no reason to end: what is finished after it serves the next keystroke.
         let frugal = self.place.options.idle == Idle::Off && now >= self.newest.deadline();
@@ -120,19 +124,19 @@ impl<'a> Following<'a> {
         if progress.settled {
             // Who is shown something, or has typed into it, would be shown something else.
             let shown = progress.draft.is_some() && !self.newest.is_open();
-            return flow(ends || self.asked && (shown || !self.typed.is_empty()));
+            return control_flow(ends || self.asked && (shown || !self.typed.is_empty()));
         }
         self.broken = ends;
-        flow(ends)
+        control_flow(ends)
     }
 
     /// Takes the newer letter if this goes on for it.
-    fn adopt(&mut self, progress: &Progress<'_>, now: Instant) -> bool {
+    fn retarget(&mut self, progress: &Progress<'_>, now: Instant) -> bool {
         let worth = !progress.text.is_empty() || self.is_nearly_read(progress, now);
         let (uri, place) = (self.uri, self.place);
         let mut typed = None;
         let letter = self.mailbox.take_if(|job| match job {
-            Job::Ask(newer) if worth && newer.uri == uri => {
+            Job::Complete(newer) if worth && newer.uri == uri => {
                 typed = reuse::follows(place, &newer.snapshot)
                     .filter(|typed| reuse::agrees(progress.text, &typed.replace("\r\n", "\n")));
                 typed.is_some()
@@ -140,13 +144,15 @@ impl<'a> Following<'a> {
             _ => false,
         });
         match (letter, typed, self.accepted) {
-            (Some(Job::Ask(newer)), Some(typed), _) => {
+            (Some(Job::Complete(newer)), Some(typed), _) => {
                 self.newest = newer;
                 self.typed = typed;
                 self.asked = true;
                 true
             }
-            (_, _, Some(accepted)) if !self.asked => confirm(self.mailbox, accepted, &mut self.newest),
+            (_, _, Some(accepted)) if !self.asked => {
+                confirm_prefetch(self.mailbox, accepted, &mut self.newest)
+            }
             _ => false,
         }
     }
@@ -156,30 +162,30 @@ impl<'a> Following<'a> {
     fn is_nearly_read(&self, progress: &Progress<'_>, now: Instant) -> bool {
         let reading = progress.reading;
         let read = (now - self.began).as_secs_f32() * reading.rate;
-        reading.unread as f32 - read <= reading.own.max(FEW) as f32
+        reading.unread as f32 - read <= reading.own.max(FEW_TOKENS) as f32
     }
 
     /// Whether this was ended before its end.
-    pub(crate) fn is_broken(&self) -> bool {
+    pub(crate) fn is_interrupted(&self) -> bool {
         self.broken
     }
 
     /// The newest question and what was typed up to it, once the generation has ended; the question is one that
     /// waits for an answer if `asked`.
-    pub(crate) fn ended(self) -> Newest {
-        Newest { question: self.newest, typed: self.typed, asked: self.asked }
+    pub(crate) fn into_target(self) -> InFlightTarget {
+        InFlightTarget { question: self.newest, typed: self.typed, asked: self.asked }
     }
 }
 
 /// What a `watch` says.
-pub(super) fn flow(is_over: bool) -> ControlFlow<()> {
+pub(super) fn control_flow(is_over: bool) -> ControlFlow<()> {
     if is_over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
 /// For whom a generation was, in the end.
-pub(crate) struct Newest {
+pub(crate) struct InFlightTarget {
     /// The newest question.
-    pub(crate) question: Arc<Question>,
+    pub(crate) question: Arc<CompletionRequest>,
     /// What was typed since the place that the model was asked about.
     pub(crate) typed: String,
     /// Whether the question waits for the generation's result.
@@ -187,18 +193,22 @@ pub(crate) struct Newest {
 }
 
 /// Work for the questions that will come behind one that was answered.
-pub(crate) struct Idling<'a> {
+pub(crate) struct IdleWork<'a> {
     mailbox: &'a Mailbox<Job>,
     /// The newest question whose answer leads to `accepted`.
-    pub(crate) question: Arc<Question>,
-    accepted: Option<Accepted>,
+    pub(crate) question: Arc<CompletionRequest>,
+    accepted: Option<AcceptedDocument>,
 }
 
-impl<'a> Idling<'a> {
+impl<'a> IdleWork<'a> {
     /// Behind `question`, which was answered with `shown`.
-    pub(crate) fn new(mailbox: &'a Mailbox<Job>, question: Arc<Question>, answered: &Answered) -> Self {
+    pub(crate) fn new(
+        mailbox: &'a Mailbox<Job>,
+        question: Arc<CompletionRequest>,
+        answered: &Answered,
+    ) -> Self {
         let accepted = match answered {
-            Answered::Shown(shown) => Accepted::new(&question.snapshot, shown),
+            Answered::Shown(shown) => AcceptedDocument::new(&question.snapshot, shown),
             Answered::Nothing | Answered::Unasked => None,
         };
         Self { mailbox, question, accepted }
@@ -210,12 +220,12 @@ impl<'a> Idling<'a> {
             && !self
                 .accepted
                 .as_ref()
-                .is_some_and(|accepted| confirm(self.mailbox, accepted, &mut self.question));
+                .is_some_and(|accepted| confirm_prefetch(self.mailbox, accepted, &mut self.question));
         somebody || self.question.is_unwanted(Instant::now())
     }
 
     /// Waits until nothing has come for so long; whether it is over instead.
-    pub(crate) fn pause(&mut self, pause: Duration) -> bool {
+    pub(crate) fn wait_quiet(&mut self, pause: Duration) -> bool {
         loop {
             if !self.mailbox.wait(pause) {
                 return self.is_over();
@@ -231,13 +241,13 @@ impl<'a> Idling<'a> {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::session::reply::{Answer, Receiver, Reply};
+    use crate::session::reply::{CompletionResponse, Responder, ResponseReceiver};
     use crate::suggest::{Options, Reading, Trigger};
     use crate::text::Encoding;
 
     const LONG: Duration = Duration::from_secs(600);
 
-    fn question(before: &str, deadline: Instant) -> (Arc<Question>, Receiver) {
+    fn question(before: &str, deadline: Instant) -> (Arc<CompletionRequest>, ResponseReceiver) {
         let snapshot = Snapshot {
             text: Rope::from(format!("{before}\n")),
             syntax: None,
@@ -251,8 +261,9 @@ mod tests {
             snippets: Arc::default(),
             snippets_before: Arc::default(),
         };
-        let (reply, receiver) = Reply::new();
-        let question = Question::new("a".to_owned(), snapshot, Encoding::Utf8, deadline.into(), reply);
+        let (reply, receiver) = Responder::new();
+        let question =
+            CompletionRequest::new("a".to_owned(), snapshot, Encoding::Utf8, deadline.into(), reply);
         (Arc::new(question), receiver)
     }
 
@@ -267,15 +278,17 @@ mod tests {
         let (older, _) = question("x = ", now + LONG);
         let (newer, mut receiver) = question("x = fo", now + LONG);
         let draft = Suggestion { range: 4..4, text: "foo(a)".to_owned() };
-        let mut following = Following::asked(&mailbox, &older);
-        mailbox.put(Job::Ask(Arc::clone(&newer)));
-        assert!(following.watch(&said("foo(a) + b", Some(&draft))).is_continue());
+        let mut following = InFlight::for_request(&mailbox, &older);
+        mailbox.put(Job::Complete(Arc::clone(&newer)));
+        assert!(following.poll(&said("foo(a) + b", Some(&draft))).is_continue());
         assert!(!mailbox.is_waiting());
         // As the session does when its time is up.
-        newer.expire();
-        let Some(Answer::Shown(shown)) = receiver.try_recv().unwrap() else { panic!("nothing is shown") };
+        newer.respond_with_draft();
+        let Some(CompletionResponse::Shown(shown)) = receiver.try_recv().unwrap() else {
+            panic!("nothing is shown")
+        };
         assert_eq!((shown.text.as_str(), shown.range.start.character), ("o(a)", 6));
-        let newest = following.ended();
+        let newest = following.into_target();
         assert!(newest.asked && newest.typed == "fo" && Arc::ptr_eq(&newest.question, &newer));
     }
 
@@ -284,9 +297,9 @@ mod tests {
         let mailbox = Mailbox::default();
         let (older, _) = question("x {", Instant::now() + LONG);
         let (newer, _receiver) = question("x {\r\n", Instant::now() + LONG);
-        let mut following = Following::asked(&mailbox, &older);
-        mailbox.put(Job::Ask(newer));
-        assert!(following.watch(&said("\n    y", None)).is_continue());
+        let mut following = InFlight::for_request(&mailbox, &older);
+        mailbox.put(Job::Complete(newer));
+        assert!(following.poll(&said("\n    y", None)).is_continue());
     }
 
     #[test]
@@ -294,7 +307,7 @@ mod tests {
         let reading = |unread, own, rate| Reading { unread, own, rate };
         for (reading, goes_on) in [
             // Nearly nothing, however slow it is.
-            (reading(FEW, 1, 0.0), true),
+            (reading(FEW_TOKENS, 1, 0.0), true),
             // Much that a newer prompt begins with: it is read for that.
             (reading(500, 1, 1.0), false),
             (reading(500, 1, 0.0), false),
@@ -306,9 +319,9 @@ mod tests {
             let mailbox = Mailbox::default();
             let (older, _older) = question("x = ", Instant::now() + LONG);
             let (newer, _newer) = question("x = f", Instant::now() + LONG);
-            let mut following = Following::asked(&mailbox, &older);
-            mailbox.put(Job::Ask(newer));
-            let flow = following.watch(&Progress { text: "", draft: None, reading, settled: false });
+            let mut following = InFlight::for_request(&mailbox, &older);
+            mailbox.put(Job::Complete(newer));
+            let flow = following.poll(&Progress { text: "", draft: None, reading, settled: false });
             assert_eq!(flow.is_continue(), goes_on, "{reading:?}");
             assert_eq!(mailbox.is_waiting(), !goes_on, "what is not followed stays where it was");
         }
@@ -320,9 +333,9 @@ mod tests {
             let mailbox = Mailbox::default();
             let (mut older, _older) = question("x = ", Instant::now());
             Arc::get_mut(&mut older).unwrap().snapshot.options.idle = idle;
-            let mut following = Following::asked(&mailbox, &older);
-            assert_eq!(following.watch(&said("foo", None)).is_continue(), goes_on);
-            assert_eq!(following.is_broken(), !goes_on);
+            let mut following = InFlight::for_request(&mailbox, &older);
+            assert_eq!(following.poll(&said("foo", None)).is_continue(), goes_on);
+            assert_eq!(following.is_interrupted(), !goes_on);
         }
     }
 
@@ -334,32 +347,34 @@ mod tests {
         let (older, mut receiver) = question("x = ", Instant::now() + LONG);
         let (newer, _newer) = question("x = fo", Instant::now() + LONG);
         let (other, _other) = question("x = b", Instant::now() + LONG);
-        let mut following = Following::asked(&mailbox, &older);
-        assert!(following.watch(&settled(Some(&draft))).is_continue());
-        mailbox.put(Job::Ask(newer));
-        assert!(following.watch(&settled(Some(&draft))).is_break());
-        assert!(!following.is_broken(), "what the model has said is the newer question's answer");
-        assert_eq!(following.ended().typed, "fo");
+        let mut following = InFlight::for_request(&mailbox, &older);
+        assert!(following.poll(&settled(Some(&draft))).is_continue());
+        mailbox.put(Job::Complete(newer));
+        assert!(following.poll(&settled(Some(&draft))).is_break());
+        assert!(!following.is_interrupted(), "what the model has said is the newer question's answer");
+        assert_eq!(following.into_target().typed, "fo");
 
-        let mut following = Following::asked(&mailbox, &older);
-        mailbox.put(Job::Ask(other));
-        assert!(following.watch(&settled(Some(&draft))).is_break());
-        assert!(!following.is_broken() && mailbox.take().is_some(), "the other one waits");
+        let mut following = InFlight::for_request(&mailbox, &older);
+        mailbox.put(Job::Complete(other));
+        assert!(following.poll(&settled(Some(&draft))).is_break());
+        assert!(!following.is_interrupted() && mailbox.take().is_some(), "the other one waits");
 
-        let mut following = Following::asked(&mailbox, &older);
-        assert!(following.watch(&settled(Some(&draft))).is_continue());
-        older.expire();
-        assert!(following.watch(&settled(Some(&draft))).is_break());
-        assert!(!following.is_broken());
-        let Some(Answer::Shown(shown)) = receiver.try_recv().unwrap() else { panic!("nothing is shown") };
+        let mut following = InFlight::for_request(&mailbox, &older);
+        assert!(following.poll(&settled(Some(&draft))).is_continue());
+        older.respond_with_draft();
+        assert!(following.poll(&settled(Some(&draft))).is_break());
+        assert!(!following.is_interrupted());
+        let Some(CompletionResponse::Shown(shown)) = receiver.try_recv().unwrap() else {
+            panic!("nothing is shown")
+        };
         assert_eq!(shown.text, "foo(a)");
         // Where nothing is shown, what is found later serves the next key.
-        let mut following = Following::asked(&mailbox, &older);
-        assert!(following.watch(&settled(None)).is_continue());
+        let mut following = InFlight::for_request(&mailbox, &older);
+        assert!(following.poll(&settled(None)).is_continue());
         // Nobody waits for what is answered ahead.
-        let idling = Idling::new(&mailbox, Arc::clone(&older), &Answered::Shown(draft.clone()));
-        let mut following = Following::ahead(&mailbox, &idling, "a", &older.snapshot);
-        assert!(following.watch(&settled(Some(&draft))).is_continue());
+        let idling = IdleWork::new(&mailbox, Arc::clone(&older), &Answered::Shown(draft.clone()));
+        let mut following = InFlight::for_prefetch(&mailbox, &idling, "a", &older.snapshot);
+        assert!(following.poll(&settled(Some(&draft))).is_continue());
     }
 
     #[test]
@@ -371,12 +386,12 @@ mod tests {
             let mailbox = Mailbox::default();
             let (older, _older) = question("x = ", Instant::now());
             let (newer, _newer) = question(before, Instant::now());
-            let mut idling = Idling::new(&mailbox, older, &Answered::Shown(shown(4, "foo")));
+            let mut idling = IdleWork::new(&mailbox, older, &Answered::Shown(shown(4, "foo")));
             assert!(!idling.is_over());
-            mailbox.put(Job::Ahead(Arc::clone(&newer), Answered::Shown(shown(5, rest))));
+            mailbox.put(Job::Prefetch(Arc::clone(&newer), Answered::Shown(shown(5, rest))));
             assert_eq!(idling.is_over(), !confirmed, "{before}{rest}");
             assert_eq!(Arc::ptr_eq(&idling.question, &newer), confirmed);
-            newer.outdate();
+            newer.drop_work();
             assert!(idling.is_over());
         }
     }

@@ -8,14 +8,14 @@ use std::time::Duration;
 /// One slot between a thread that puts and a thread that takes.
 #[derive(Debug)]
 pub(crate) struct Mailbox<T> {
-    slot: Mutex<Slot<T>>,
+    slot: Mutex<MailboxSlot<T>>,
     changed: Condvar,
     /// Whether there is something to take: read after every token, so without the lock.
     waiting: AtomicBool,
 }
 
 #[derive(Debug)]
-struct Slot<T> {
+struct MailboxSlot<T> {
     letter: Option<T>,
     closed: bool,
 }
@@ -23,7 +23,7 @@ struct Slot<T> {
 impl<T> Default for Mailbox<T> {
     fn default() -> Self {
         Self {
-            slot: Mutex::new(Slot { letter: None, closed: false }),
+            slot: Mutex::new(MailboxSlot { letter: None, closed: false }),
             changed: Condvar::new(),
             waiting: AtomicBool::new(false),
         }
@@ -31,7 +31,7 @@ impl<T> Default for Mailbox<T> {
 }
 
 impl<T> Mailbox<T> {
-    fn slot(&self) -> MutexGuard<'_, Slot<T>> {
+    fn slot(&self) -> MutexGuard<'_, MailboxSlot<T>> {
         // A thread that panicked while it held the lock cannot have left half a letter: the slot is one move.
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -81,7 +81,7 @@ impl<T> Mailbox<T> {
     /// Waits until [`is_waiting`](Self::is_waiting), `pause` at most; says whether it is.
     pub(crate) fn wait(&self, pause: Duration) -> bool {
         let slot = self.slot();
-        let nothing = |slot: &mut Slot<T>| slot.letter.is_none() && !slot.closed;
+        let nothing = |slot: &mut MailboxSlot<T>| slot.letter.is_none() && !slot.closed;
         let (slot, _) =
             self.changed.wait_timeout_while(slot, pause, nothing).unwrap_or_else(PoisonError::into_inner);
         drop(slot);

@@ -6,17 +6,17 @@
 
 use std::collections::HashMap;
 
-use crate::session::{Document, State};
+use crate::session::{Document, SessionState};
 use crate::suggest::Snapshot;
 use crate::suggest::reuse::Cache;
 use crate::text::{Rope, lines};
 
 /// Bytes of preceding text, the nearest; more than fit into a prompt.
-const MOST: usize = 512 << 10;
+const MAX_PRECEDING_BYTES: usize = 512 << 10;
 
 /// A cell of a notebook.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cell {
+pub struct NotebookCell {
     /// Its document.
     pub uri: String,
     /// Whether it holds code rather than Markdown.
@@ -27,7 +27,7 @@ pub struct Cell {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotebookChange {
     /// The notebook was opened with these cells.
-    Opened(Vec<Cell>),
+    Opened(Vec<NotebookCell>),
     /// Some cells were replaced.
     Spliced {
         /// Index of the first replaced cell.
@@ -35,10 +35,10 @@ pub enum NotebookChange {
         /// Number of removed cells.
         deleted: usize,
         /// Inserted cells.
-        cells: Vec<Cell>,
+        cells: Vec<NotebookCell>,
     },
     /// The kinds of cells changed.
-    Kinds(Vec<Cell>),
+    Kinds(Vec<NotebookCell>),
     /// A document is a cell of this notebook. Only its rank among the cells is known.
     Joined {
         /// The document.
@@ -52,8 +52,8 @@ pub enum NotebookChange {
 
 /// One notebook.
 #[derive(Debug, Default)]
-struct Notebook {
-    cells: Vec<Cell>,
+struct NotebookCells {
+    cells: Vec<NotebookCell>,
     /// The ranks of the cells, if they joined one by one.
     ranks: Vec<String>,
 }
@@ -61,7 +61,7 @@ struct Notebook {
 /// All notebooks.
 #[derive(Debug, Default)]
 pub(super) struct Notebooks {
-    all: HashMap<String, Notebook>,
+    all: HashMap<String, NotebookCells>,
     /// The preceding text of the last requested cell.
     joined: Option<(String, Option<Rope>)>,
 }
@@ -77,11 +77,11 @@ impl Notebooks {
         match change {
             NotebookChange::Opened(cells) => {
                 // A cell belongs to one notebook.
-                cells.iter().for_each(|cell| self.leave(&cell.uri));
-                self.all.insert(uri.to_owned(), Notebook { cells, ranks: Vec::new() });
+                cells.iter().for_each(|cell| self.detach_cell(&cell.uri));
+                self.all.insert(uri.to_owned(), NotebookCells { cells, ranks: Vec::new() });
             }
             NotebookChange::Spliced { at, deleted, cells: new } => {
-                new.iter().for_each(|cell| self.leave_other(&cell.uri, uri));
+                new.iter().for_each(|cell| self.detach_from_others(&cell.uri, uri));
                 let notebook = self.all.entry(uri.to_owned()).or_default();
                 notebook.ranks.clear();
                 let cells = &mut notebook.cells;
@@ -97,11 +97,11 @@ impl Notebooks {
                 }
             }
             NotebookChange::Joined { cell, rank } => {
-                self.leave(&cell);
-                let Notebook { cells, ranks } = self.all.entry(uri.to_owned()).or_default();
+                self.detach_cell(&cell);
+                let NotebookCells { cells, ranks } = self.all.entry(uri.to_owned()).or_default();
                 let at = ranks.partition_point(|it| *it < rank).min(cells.len());
                 ranks.insert(at.min(ranks.len()), rank);
-                cells.insert(at, Cell { uri: cell, is_code: true });
+                cells.insert(at, NotebookCell { uri: cell, is_code: true });
                 return cells[at..].iter().map(|cell| cell.uri.clone()).collect();
             }
             NotebookChange::Closed => {
@@ -117,19 +117,19 @@ impl Notebooks {
     }
 
     /// Removes a closed document, if it had joined by itself.
-    pub(super) fn closed(&mut self, cell: &str) {
+    pub(super) fn remove_cell(&mut self, cell: &str) {
         if self.all.values().any(|it| !it.ranks.is_empty() && it.cells.iter().any(|it| it.uri == cell)) {
-            self.leave(cell);
+            self.detach_cell(cell);
         }
     }
 
-    fn leave(&mut self, cell: &str) {
-        self.leave_other(cell, "");
+    fn detach_cell(&mut self, cell: &str) {
+        self.detach_from_others(cell, "");
     }
 
     /// Removes a cell from all notebooks but `stays`.
-    fn leave_other(&mut self, cell: &str, stays: &str) {
-        for (_, Notebook { cells, ranks }) in self.all.iter_mut().filter(|(uri, _)| *uri != stays) {
+    fn detach_from_others(&mut self, cell: &str, stays: &str) {
+        for (_, NotebookCells { cells, ranks }) in self.all.iter_mut().filter(|(uri, _)| *uri != stays) {
             if let Some(at) = cells.iter().position(|it| it.uri == cell) {
                 cells.remove(at);
                 if at < ranks.len() {
@@ -141,7 +141,7 @@ impl Notebooks {
     }
 
     /// The cells after a cell; empty for other documents.
-    fn behind(&self, cell: &str) -> Vec<String> {
+    fn cells_after(&self, cell: &str) -> Vec<String> {
         let behind = self.all.values().find_map(|it| {
             let at = it.cells.iter().position(|it| it.uri == cell)?;
             Some(&it.cells[at + 1..])
@@ -150,7 +150,7 @@ impl Notebooks {
     }
 
     /// The text that precedes a cell; `None` if there is none.
-    pub(super) fn before(
+    pub(super) fn preceding_text(
         &mut self,
         uri: &str,
         documents: &HashMap<String, (Document, Cache)>,
@@ -161,16 +161,16 @@ impl Notebooks {
         if let Some((_, before)) = self.joined.as_ref().filter(|(cell, _)| cell == uri) {
             return before.clone();
         }
-        let before = self.join(uri, documents);
+        let before = self.join_cells(uri, documents);
         self.joined = Some((uri.to_owned(), before.clone()));
         before
     }
 
-    fn join(&self, uri: &str, documents: &HashMap<String, (Document, Cache)>) -> Option<Rope> {
-        let is_it = |cell: &Cell| cell.uri == uri;
+    fn join_cells(&self, uri: &str, documents: &HashMap<String, (Document, Cache)>) -> Option<Rope> {
+        let is_it = |cell: &NotebookCell| cell.uri == uri;
         let cells = self.all.values().map(|it| &it.cells).find(|cells| cells.iter().any(is_it))?;
         let (asked, _) = documents.get(uri)?;
-        let mut left = MOST;
+        let mut left = MAX_PRECEDING_BYTES;
         let mut before = Vec::new();
         for cell in cells[..cells.iter().position(is_it)?].iter().rev().filter(|it| it.is_code) {
             let Some((document, _)) = documents.get(&cell.uri) else { continue };
@@ -179,7 +179,7 @@ impl Notebooks {
                 (a, b) => a.map(|it| it.name) == b.map(|it| it.name),
             };
             let text = &document.text;
-            if !same || document.lost().is_some() || text.chars().all(char::is_whitespace) {
+            if !same || document.lost_reason().is_some() || text.chars().all(char::is_whitespace) {
                 continue;
             }
             let start = text.len_bytes().saturating_sub(left);
@@ -201,33 +201,33 @@ impl Notebooks {
     }
 }
 
-impl State {
+impl SessionState {
     /// Handles a change to a notebook's cells.
     pub(super) fn notebook_changed(&mut self, uri: &str, change: NotebookChange) {
         for cell in self.notebooks.change(uri, change) {
-            self.forget_answers(&cell);
+            self.clear_caches_after(&cell);
         }
     }
 
     /// Invalidates what depends on a document that was opened, changed or closed: it may precede other cells.
     pub(super) fn cell_changed(&mut self, uri: &str) {
-        for cell in self.notebooks.behind(uri) {
+        for cell in self.notebooks.cells_after(uri) {
             self.notebooks.joined.take_if(|(asked, _)| *asked == cell);
-            self.forget_answers(&cell);
+            self.clear_caches_after(&cell);
         }
     }
 
     /// Forgets the suggestions of a cell, which were made after another text.
-    fn forget_answers(&mut self, uri: &str) {
+    fn clear_caches_after(&mut self, uri: &str) {
         if let Some((_, cache)) = self.documents.get_mut(uri) {
             cache.clear();
         }
-        self.outdate(uri, None);
+        self.drop_stale_work(uri, None);
     }
 
     /// Whether the text that precedes a document is still that of `snapshot`.
-    pub(super) fn comes_after(&mut self, uri: &str, snapshot: &Snapshot) -> bool {
-        match (self.notebooks.before(uri, &self.documents), &snapshot.preceding) {
+    pub(super) fn is_context_current(&mut self, uri: &str, snapshot: &Snapshot) -> bool {
+        match (self.notebooks.preceding_text(uri, &self.documents), &snapshot.preceding) {
             (None, None) => true,
             (Some(now), Some(then)) => now.is_instance(then) || now == *then,
             _ => false,
@@ -238,15 +238,15 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::Opening;
+    use crate::session::OpenedDocument;
 
-    fn cell(uri: &str) -> Cell {
-        Cell { uri: uri.to_owned(), is_code: true }
+    fn cell(uri: &str) -> NotebookCell {
+        NotebookCell { uri: uri.to_owned(), is_code: true }
     }
 
     fn documents(texts: &[(&str, &str, &str)]) -> HashMap<String, (Document, Cache)> {
         let open = |&(uri, language, text): &(&str, &str, &str)| {
-            let document = Document::open(Opening {
+            let document = Document::open(OpenedDocument {
                 uri: uri.to_owned(),
                 path: "a.ipynb".to_owned(),
                 root: None,
@@ -265,7 +265,7 @@ mod tests {
         uri: &str,
         documents: &HashMap<String, (Document, Cache)>,
     ) -> String {
-        notebooks.before(uri, documents).map(|it| it.to_string()).unwrap_or_default()
+        notebooks.preceding_text(uri, documents).map(|it| it.to_string()).unwrap_or_default()
     }
 
     #[test]
@@ -282,7 +282,7 @@ mod tests {
             ("i", "unknown", "i"),
         ]);
         let mut notebooks = Notebooks::default();
-        assert_eq!(notebooks.before("a", &documents), None);
+        assert_eq!(notebooks.preceding_text("a", &documents), None);
         let cells = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "not open"].map(cell);
         notebooks.change("n", NotebookChange::Opened(cells.to_vec()));
         for (uri, expected) in
@@ -292,10 +292,10 @@ mod tests {
             // Once more, from what is kept.
             assert_eq!(before(&mut notebooks, uri, &documents), expected, "{uri}");
         }
-        notebooks.change("n", NotebookChange::Kinds(vec![Cell { is_code: false, ..cell("a") }]));
+        notebooks.change("n", NotebookChange::Kinds(vec![NotebookCell { is_code: false, ..cell("a") }]));
         assert_eq!(before(&mut notebooks, "f", &documents), "c = 3\n");
         assert_eq!(notebooks.change("n", NotebookChange::Closed).len(), 10);
-        assert_eq!(notebooks.before("f", &documents), None);
+        assert_eq!(notebooks.preceding_text("f", &documents), None);
     }
 
     #[test]
@@ -340,23 +340,27 @@ mod tests {
         }
         assert_eq!(before(&mut notebooks, "c", &documents), "a\nb\n");
         notebooks.joined = None;
-        notebooks.closed("a");
+        notebooks.remove_cell("a");
         assert_eq!(before(&mut notebooks, "c", &documents), "b\n");
         // Where the order is told, it counts.
         notebooks.change("m", NotebookChange::Opened(["c", "b"].map(cell).to_vec()));
         assert_eq!(before(&mut notebooks, "b", &documents), "c\n");
         assert!(notebooks.cells("n").is_empty());
-        notebooks.closed("c");
+        notebooks.remove_cell("c");
         assert_eq!(notebooks.cells("m").len(), 2, "its cells go when it says so");
     }
 
     #[test]
     fn of_very_much_the_nearest_whole_lines_are_taken() {
-        let long = "0123456789\n".repeat(MOST / 11 + 5);
+        let long = "0123456789\n".repeat(MAX_PRECEDING_BYTES / 11 + 5);
         let documents = documents(&[("a", "python", "far"), ("b", "python", &long), ("c", "python", "x")]);
         let mut notebooks = Notebooks::default();
         notebooks.change("n", NotebookChange::Opened(["a", "b", "c"].map(cell).to_vec()));
         let before = before(&mut notebooks, "c", &documents);
-        assert!(before.len() <= MOST && before.len() > MOST - 20 && before.starts_with("0123456789\n"));
+        assert!(
+            before.len() <= MAX_PRECEDING_BYTES
+                && before.len() > MAX_PRECEDING_BYTES - 20
+                && before.starts_with("0123456789\n")
+        );
     }
 }

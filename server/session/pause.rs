@@ -7,7 +7,7 @@ use taper_grammars::Language;
 
 /// How far a pause reaches.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Scope {
+pub enum PauseScope {
     /// Every document.
     Everywhere,
     /// Documents in a language, by the editor's name for it or by taper's.
@@ -29,9 +29,9 @@ pub struct Pauses {
 
 impl Pauses {
     /// Pauses or resumes. What is resumed everywhere is paused nowhere.
-    pub(crate) fn set(&mut self, scope: Scope, paused: bool) {
+    pub(crate) fn set_paused(&mut self, scope: PauseScope, paused: bool) {
         let (names, name) = match scope {
-            Scope::Everywhere => {
+            PauseScope::Everywhere => {
                 if paused {
                     self.everywhere = true;
                 } else {
@@ -39,8 +39,8 @@ impl Pauses {
                 }
                 return;
             }
-            Scope::Language(name) => (&mut self.languages, name.to_lowercase()),
-            Scope::Document(uri) => (&mut self.documents, uri),
+            PauseScope::Language(name) => (&mut self.languages, name.to_lowercase()),
+            PauseScope::Document(uri) => (&mut self.documents, uri),
         };
         if paused {
             names.insert(name);
@@ -50,7 +50,7 @@ impl Pauses {
     }
 
     /// Whether nothing is to be suggested in this document.
-    pub(crate) fn cover(&self, uri: &str, language_id: &str, language: Option<&Language>) -> bool {
+    pub(crate) fn is_paused(&self, uri: &str, language_id: &str, language: Option<&Language>) -> bool {
         let paused = |name: &str| self.languages.contains(&name.to_lowercase());
         self.everywhere
             || self.documents.contains(uri)
@@ -66,16 +66,16 @@ mod tests {
     #[test]
     fn a_pause_covers_its_scope_and_nothing_else() {
         let mut pauses = Pauses::default();
-        assert!(!pauses.cover("a", "python", None));
-        pauses.set(Scope::Language("Python".to_owned()), true);
-        assert!(pauses.cover("a", "python", None) && !pauses.cover("a", "rust", None));
-        pauses.set(Scope::Document("b".to_owned()), true);
-        assert!(pauses.cover("b", "rust", None));
-        pauses.set(Scope::Language("python".to_owned()), false);
-        assert!(!pauses.cover("a", "python", None) && pauses.cover("b", "rust", None));
-        pauses.set(Scope::Everywhere, true);
-        assert!(pauses.cover("a", "python", None));
-        pauses.set(Scope::Everywhere, false);
+        assert!(!pauses.is_paused("a", "python", None));
+        pauses.set_paused(PauseScope::Language("Python".to_owned()), true);
+        assert!(pauses.is_paused("a", "python", None) && !pauses.is_paused("a", "rust", None));
+        pauses.set_paused(PauseScope::Document("b".to_owned()), true);
+        assert!(pauses.is_paused("b", "rust", None));
+        pauses.set_paused(PauseScope::Language("python".to_owned()), false);
+        assert!(!pauses.is_paused("a", "python", None) && pauses.is_paused("b", "rust", None));
+        pauses.set_paused(PauseScope::Everywhere, true);
+        assert!(pauses.is_paused("a", "python", None));
+        pauses.set_paused(PauseScope::Everywhere, false);
         assert_eq!(pauses, Pauses::default());
     }
 }

@@ -14,18 +14,18 @@ use crate::usage::tracker::{ResponseCell, TrackedResponse};
 
 /// What a question is answered with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub enum CompletionResponse {
     /// There is nothing to show.
-    Nothing,
+    Empty,
     /// A newer question took this one's place, or the text has changed since.
     Superseded,
     /// This is to be shown.
-    Shown(Box<Shown>),
+    Shown(Box<CompletionItem>),
 }
 
 /// A suggestion in the editor's own coordinates.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shown {
+pub struct CompletionItem {
     /// What the suggestion replaces: empty at the cursor, most of the time.
     pub range: Range<Position>,
     /// What stands there afterwards.
@@ -42,20 +42,20 @@ pub struct Shown {
 
 /// The right to send the one response to a request. Dropped unused, it sends [`Answer::Nothing`].
 #[derive(Debug)]
-pub struct Reply(Option<oneshot::Sender<Answer>>);
+pub struct Responder(Option<oneshot::Sender<CompletionResponse>>);
 
 /// Where the response arrives.
-pub type Receiver = oneshot::Receiver<Answer>;
+pub type ResponseReceiver = oneshot::Receiver<CompletionResponse>;
 
-impl Reply {
+impl Responder {
     /// A responder and the place where its response arrives. Dropping the receiver cancels the request.
-    pub fn new() -> (Self, Receiver) {
+    pub fn new() -> (Self, ResponseReceiver) {
         let (sender, receiver) = oneshot::channel();
         (Self(Some(sender)), receiver)
     }
 
     /// Sends the response; false if the request was cancelled.
-    pub fn send(mut self, answer: Answer) -> bool {
+    pub fn send(mut self, answer: CompletionResponse) -> bool {
         self.0.take().is_some_and(|sender| sender.send(answer).is_ok())
     }
 
@@ -65,11 +65,11 @@ impl Reply {
     }
 }
 
-impl Drop for Reply {
+impl Drop for Responder {
     fn drop(&mut self) {
         if let Some(sender) = self.0.take() {
             // An error means that the request was cancelled, and answered by the receiver's owner.
-            let _ = sender.send(Answer::Nothing);
+            let _ = sender.send(CompletionResponse::Empty);
         }
     }
 }
@@ -77,7 +77,7 @@ impl Drop for Reply {
 /// A completion request, which does not change, with the slot for its response. The session, which keeps its deadline, and the
 /// inference worker share it; either may respond.
 #[derive(Debug)]
-pub struct Question {
+pub struct CompletionRequest {
     /// The document, as the editor names it.
     pub(crate) uri: String,
     /// The document and the cursor, at the moment of the request.
@@ -102,7 +102,7 @@ struct ResponseSlot(Mutex<SlotState>);
 #[derive(Debug)]
 struct SlotState {
     response: ResponseState,
-    due: Due,
+    due: Deadlines,
     /// The best complete part so far; it may improve after the response.
     draft: Option<Suggestion>,
     /// Beside the best part, the best first.
@@ -116,13 +116,13 @@ struct SlotState {
 #[derive(Debug)]
 enum ResponseState {
     /// The response is still to be sent.
-    Open(Reply),
+    Open(Responder),
     /// It was sent, or a [later request](Question::moved_on) has its responder.
     Answered,
 }
 
 impl ResponseSlot {
-    fn new(due: Due, response: ResponseState) -> Self {
+    fn new(due: Deadlines, response: ResponseState) -> Self {
         Self(Mutex::new(SlotState {
             response,
             due,
@@ -140,7 +140,7 @@ impl ResponseSlot {
 
 impl SlotState {
     /// Sends the response unless one was sent; whether it reached the editor.
-    fn send(&mut self, answer: Answer) -> bool {
+    fn send(&mut self, answer: CompletionResponse) -> bool {
         match std::mem::replace(&mut self.response, ResponseState::Answered) {
             ResponseState::Open(reply) => reply.send(answer),
             ResponseState::Answered => false,
@@ -158,7 +158,7 @@ impl SlotState {
 
 /// When the response leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Due {
+pub(crate) struct Deadlines {
     /// When the request arrived.
     pub(crate) arrived: Instant,
     /// From then on any complete part is sent at once, where the editor asks again for the rest.
@@ -169,7 +169,7 @@ pub(crate) struct Due {
     pub(crate) latest: Instant,
 }
 
-impl Due {
+impl Deadlines {
     /// For a request that moves along with typing: from now on it waits no longer than an automatic one.
     fn typed_on(self, now: Instant) -> Self {
         let usual = now + self.usual.saturating_duration_since(self.arrived);
@@ -177,15 +177,21 @@ impl Due {
     }
 }
 
-impl From<Instant> for Due {
+impl From<Instant> for Deadlines {
     fn from(latest: Instant) -> Self {
         Self { arrived: latest, early: None, usual: latest, latest }
     }
 }
 
-impl Question {
+impl CompletionRequest {
     /// A request without a response yet.
-    pub(crate) fn new(uri: String, snapshot: Snapshot, encoding: Encoding, due: Due, reply: Reply) -> Self {
+    pub(crate) fn new(
+        uri: String,
+        snapshot: Snapshot,
+        encoding: Encoding,
+        due: Deadlines,
+        reply: Responder,
+    ) -> Self {
         Self::with_response(uri, snapshot, encoding, due, ResponseState::Open(reply))
     }
 
@@ -198,7 +204,7 @@ impl Question {
         uri: String,
         snapshot: Snapshot,
         encoding: Encoding,
-        due: Due,
+        due: Deadlines,
         response: ResponseState,
     ) -> Self {
         let slot = ResponseSlot::new(due, response);
@@ -208,7 +214,7 @@ impl Question {
 
     /// This request for a popup, after what was typed since at its cursor: `snapshot` is there. It takes over the responder, and
     /// responds in the place where the editor asked, with what was typed in front.
-    pub(crate) fn moved_on(&self, snapshot: Snapshot, typed: &str) -> Self {
+    pub(crate) fn rebased(&self, snapshot: Snapshot, typed: &str) -> Self {
         let mut state = self.slot.lock();
         state.due = state.due.typed_on(Instant::now());
         let (due, response) = (state.due, std::mem::replace(&mut state.response, ResponseState::Answered));
@@ -222,18 +228,18 @@ impl Question {
     }
 
     /// What has been typed at its cursor, if nothing else was done on the way to `text`.
-    pub(crate) fn typed(&self, text: &Rope) -> Option<String> {
+    pub(crate) fn typed_since(&self, text: &Rope) -> Option<String> {
         reuse::typed(&self.snapshot, text)
     }
 
     /// This request, whose first suggestion is known: only alternatives are missing.
-    pub(crate) fn knowing(mut self, known: Suggestion) -> Self {
+    pub(crate) fn with_known(mut self, known: Suggestion) -> Self {
         self.known = Some(known);
         self
     }
 
     /// This request, for a popup.
-    pub(crate) fn in_popup(mut self) -> Self {
+    pub(crate) fn for_popup(mut self) -> Self {
         self.popup = true;
         self
     }
@@ -244,12 +250,12 @@ impl Question {
     }
 
     /// The first suggestion, if the model's is `said`.
-    pub(crate) fn first(&self, said: Option<Suggestion>) -> Option<Suggestion> {
+    pub(crate) fn first_suggestion(&self, said: Option<Suggestion>) -> Option<Suggestion> {
         self.known.clone().or(said)
     }
 
     /// Keeps what may be offered beside the first suggestion.
-    pub(crate) fn offer(&self, others: &[Suggestion]) {
+    pub(crate) fn set_alternatives(&self, others: &[Suggestion]) {
         self.slot.lock().alternatives = others.to_vec();
     }
 
@@ -265,25 +271,25 @@ impl Question {
     /// so that there is an answer even if the machine is slower now.
     pub(crate) fn time_to_read(&self, now: Instant, margin: Duration) -> Duration {
         let left = |until: Instant| until.saturating_duration_since(now).saturating_sub(margin);
-        let Due { early, usual, latest, .. } = self.slot.lock().due;
+        let Deadlines { early, usual, latest, .. } = self.slot.lock().due;
         let usual = left(usual.min(latest));
         if early.is_some() { usual } else { usual.max(left(latest) / 2) }
     }
 
     /// There is a complete suggestion: from now on only alternatives are waited for.
-    pub(crate) fn settle(&self) {
+    pub(crate) fn stop_waiting_for_alternatives(&self) {
         let due = &mut self.slot.lock().due;
         due.latest = due.latest.min(due.usual);
     }
 
     /// The same request, sent again while it is worked on: the response goes to the new one.
-    pub(crate) fn renew(&self, due: Due, reply: Reply) {
+    pub(crate) fn reopen(&self, due: Deadlines, reply: Responder) {
         let mut state = self.slot.lock();
         (state.due, state.response) = (due, ResponseState::Open(reply));
     }
 
     /// Whether `other` is the same request: nothing that its response depends on has changed.
-    pub(crate) fn is_same(&self, uri: &str, other: &Snapshot) -> bool {
+    pub(crate) fn is_same_request(&self, uri: &str, other: &Snapshot) -> bool {
         let Snapshot { text, cursor, selected, trigger, options, .. } = &self.snapshot;
         self.uri == uri
             && text.is_instance(&other.text)
@@ -295,28 +301,28 @@ impl Question {
 
     /// Whether work on it may be of use for `text`: nothing but typing at its cursor has happened since, and it agrees with the
     /// draft.
-    pub(crate) fn foresaw(&self, text: &Rope) -> bool {
-        let Some(typed) = self.typed(text) else { return false };
+    pub(crate) fn may_serve(&self, text: &Rope) -> bool {
+        let Some(typed) = self.typed_since(text) else { return false };
         self.slot.lock().draft.as_ref().is_none_or(|draft| reuse::agrees(&draft.text, &typed))
     }
 
     /// Keeps what could be shown now; a later `None` does not take it away.
-    pub(crate) fn sketch(&self, suggestion: Option<Suggestion>) {
+    pub(crate) fn set_draft(&self, suggestion: Option<Suggestion>) {
         if suggestion.is_some() {
-            self.slot.lock().draft = self.first(suggestion);
+            self.slot.lock().draft = self.first_suggestion(suggestion);
         }
     }
 
     /// Responds with `suggestion`, unless there was a response; whether it reached the editor.
-    pub(crate) fn answer(&self, suggestion: Option<Suggestion>) -> bool {
-        self.respond(&mut self.slot.lock(), suggestion)
+    pub(crate) fn respond(&self, suggestion: Option<Suggestion>) -> bool {
+        self.respond_locked(&mut self.slot.lock(), suggestion)
     }
 
-    fn respond(&self, state: &mut SlotState, suggestion: Option<Suggestion>) -> bool {
+    fn respond_locked(&self, state: &mut SlotState, suggestion: Option<Suggestion>) -> bool {
         if state.is_answered() {
             return false;
         }
-        let first = self.first(suggestion);
+        let first = self.first_suggestion(suggestion);
         let mut shown = first.clone().and_then(|suggestion| self.show(suggestion));
         let mut others = Vec::new();
         if let (Some(shown), Some(first)) = (&mut shown, &first) {
@@ -326,7 +332,8 @@ impl Question {
             shown.others = others.iter().map(|it| format!("{typed}{it}")).collect();
         }
         let first = first.filter(|_| shown.is_some());
-        let answer = shown.map_or(Answer::Nothing, |shown| Answer::Shown(Box::new(shown)));
+        let answer =
+            shown.map_or(CompletionResponse::Empty, |shown| CompletionResponse::Shown(Box::new(shown)));
         // Held until the response is written: the edit that accepts the suggestion may come at once.
         let mut response = self.response.lock().unwrap_or_else(PoisonError::into_inner);
         let was_sent = state.send(answer);
@@ -344,7 +351,7 @@ impl Question {
     }
 
     /// A suggestion in the coordinates of the editor, in the place where it asked.
-    fn show(&self, suggestion: Suggestion) -> Option<Shown> {
+    fn show(&self, suggestion: Suggestion) -> Option<CompletionItem> {
         let Some((asked, typed)) = &self.origin else {
             return show(&self.snapshot, self.encoding, suggestion);
         };
@@ -357,13 +364,13 @@ impl Question {
     }
 
     /// Time is up: responds with the draft, unless there was a response. Work on it may go on.
-    pub(crate) fn expire(&self) -> bool {
-        self.respond_with_draft(&mut self.slot.lock())
+    pub(crate) fn respond_with_draft(&self) -> bool {
+        self.draft_response_locked(&mut self.slot.lock())
     }
 
-    fn respond_with_draft(&self, state: &mut SlotState) -> bool {
+    fn draft_response_locked(&self, state: &mut SlotState) -> bool {
         let draft = state.draft.clone();
-        let was_sent = self.respond(state, draft.clone());
+        let was_sent = self.respond_locked(state, draft.clone());
         if was_sent {
             state.sent_early = Some(draft);
         }
@@ -371,15 +378,15 @@ impl Question {
     }
 
     /// Responds with the draft if there is one and the editor takes a part.
-    pub(crate) fn answer_early(&self, now: Instant) {
+    pub(crate) fn respond_early(&self, now: Instant) {
         let mut state = self.slot.lock();
         if state.due.early.is_some_and(|early| early <= now) && state.draft.is_some() {
-            self.respond_with_draft(&mut state);
+            self.draft_response_locked(&mut state);
         }
     }
 
     /// The draft, if a part of it or nothing was sent before. Returned once.
-    pub(crate) fn outgrown(&self) -> Option<Suggestion> {
+    pub(crate) fn take_improvement(&self) -> Option<Suggestion> {
         let SlotState { draft, sent_early, .. } = &mut *self.slot.lock();
         let has_improved = draft.is_some() && sent_early.as_ref().is_some_and(|sent| sent != draft);
         if has_improved {
@@ -390,11 +397,11 @@ impl Question {
 
     /// Responds that a newer request took its place, unless there was a response. Work on it may go on.
     pub(crate) fn supersede(&self) {
-        self.slot.lock().send(Answer::Superseded);
+        self.slot.lock().send(CompletionResponse::Superseded);
     }
 
     /// Ends the work on it: the text is another one now.
-    pub(crate) fn outdate(&self) {
+    pub(crate) fn drop_work(&self) {
         self.slot.lock().is_dropped = true;
     }
 
@@ -402,7 +409,7 @@ impl Question {
     pub(crate) fn abandon(&self) {
         let mut state = self.slot.lock();
         state.is_dropped = true;
-        state.send(Answer::Nothing);
+        state.send(CompletionResponse::Empty);
     }
 
     /// Whether the editor waits for a response.
@@ -427,7 +434,7 @@ impl Question {
 }
 
 /// A suggestion in the coordinates of the editor; `None` if it does not lie inside the text.
-fn show(snapshot: &Snapshot, encoding: Encoding, suggestion: Suggestion) -> Option<Shown> {
+fn show(snapshot: &Snapshot, encoding: Encoding, suggestion: Suggestion) -> Option<CompletionItem> {
     let text = &snapshot.text;
     let Suggestion { range, text: new } = suggestion;
     if new.is_empty() || range.start > range.end || range.end > text.len_bytes() {
@@ -435,7 +442,7 @@ fn show(snapshot: &Snapshot, encoding: Encoding, suggestion: Suggestion) -> Opti
     }
     let at = |offset| position::position(text, offset, encoding);
     let word = word_before(text, snapshot.cursor);
-    Some(Shown {
+    Some(CompletionItem {
         range: at(range.start)..at(range.end),
         text: new,
         others: Vec::new(),
@@ -460,7 +467,7 @@ mod tests {
     use super::*;
     use crate::suggest::{Options, Trigger};
 
-    fn question(fixture: &str) -> (Question, Receiver) {
+    fn question(fixture: &str) -> (CompletionRequest, ResponseReceiver) {
         let (before, after) = fixture.split_once('▮').unwrap();
         let snapshot = Snapshot {
             text: Rope::from(format!("{before}{after}")),
@@ -475,8 +482,11 @@ mod tests {
             snippets: Default::default(),
             snippets_before: Default::default(),
         };
-        let (reply, receiver) = Reply::new();
-        (Question::new("a".to_owned(), snapshot, Encoding::Utf16, Instant::now().into(), reply), receiver)
+        let (reply, receiver) = Responder::new();
+        (
+            CompletionRequest::new("a".to_owned(), snapshot, Encoding::Utf16, Instant::now().into(), reply),
+            receiver,
+        )
     }
 
     fn suggestion(range: Range<usize>, text: &str) -> Option<Suggestion> {
@@ -487,9 +497,9 @@ mod tests {
     fn the_first_answer_is_the_answer() {
         let (question, mut receiver) = question("▮");
         question.supersede();
-        assert!(!question.answer(suggestion(0..0, "x")));
-        assert!(!question.expire());
-        assert_eq!(receiver.try_recv().unwrap(), Some(Answer::Superseded));
+        assert!(!question.respond(suggestion(0..0, "x")));
+        assert!(!question.respond_with_draft());
+        assert_eq!(receiver.try_recv().unwrap(), Some(CompletionResponse::Superseded));
         assert!(!question.is_unwanted(Instant::now()), "an answer given is no reason to end the work");
     }
 
@@ -497,7 +507,7 @@ mod tests {
     fn a_question_that_is_dropped_answers_nothing() {
         let (question, mut receiver) = question("▮");
         drop(question);
-        assert_eq!(receiver.try_recv().unwrap(), Some(Answer::Nothing));
+        assert_eq!(receiver.try_recv().unwrap(), Some(CompletionResponse::Empty));
     }
 
     #[test]
@@ -508,27 +518,29 @@ mod tests {
         drop(receiver);
         assert!(!question.is_open() && question.is_cancelled());
         assert!(question.is_unwanted(deadline) && !question.is_unwanted(deadline - second));
-        question.outdate();
+        question.drop_work();
         assert!(question.is_unwanted(deadline - second));
     }
 
     #[test]
     fn what_was_foreseen_is_what_the_draft_may_say() {
         let (question, _receiver) = question("a▮\n");
-        let foresaw = |text: &str| question.foresaw(&Rope::from(text));
+        let foresaw = |text: &str| question.may_serve(&Rope::from(text));
         assert!(foresaw("a\n") && foresaw("axyz\n") && !foresaw("\n") && !foresaw("bx\n"));
-        question.sketch(suggestion(1..1, "xy"));
+        question.set_draft(suggestion(1..1, "xy"));
         assert!(foresaw("axyz\n") && foresaw("ax\n") && !foresaw("ay\n"));
     }
 
     #[test]
     fn at_the_deadline_the_best_complete_part_is_the_answer() {
         let (question, mut receiver) = question("é😀 ab▮ c\n");
-        question.sketch(suggestion(9..9, "x"));
-        question.sketch(suggestion(9..9, "xy"));
-        question.sketch(None);
-        assert!(question.expire());
-        let Some(Answer::Shown(shown)) = receiver.try_recv().unwrap() else { panic!("nothing is shown") };
+        question.set_draft(suggestion(9..9, "x"));
+        question.set_draft(suggestion(9..9, "xy"));
+        question.set_draft(None);
+        assert!(question.respond_with_draft());
+        let Some(CompletionResponse::Shown(shown)) = receiver.try_recv().unwrap() else {
+            panic!("nothing is shown")
+        };
         let at = |character| Position { line: 0, character };
         assert_eq!(shown.text, "xy");
         assert_eq!(shown.range, at(6)..at(6));
@@ -539,11 +551,13 @@ mod tests {
     fn what_is_known_stays_first_and_the_others_stand_beside_it() {
         let (question, mut receiver) = question("x = ▮\n");
         let others = ["ab", "cd", "e"].map(|text| suggestion(4..4, text).unwrap());
-        let question = question.knowing(others[0].clone());
-        question.sketch(suggestion(4..4, "c"));
-        question.offer(&others);
-        assert!(question.expire());
-        let Some(Answer::Shown(shown)) = receiver.try_recv().unwrap() else { panic!("nothing is shown") };
+        let question = question.with_known(others[0].clone());
+        question.set_draft(suggestion(4..4, "c"));
+        question.set_alternatives(&others);
+        assert!(question.respond_with_draft());
+        let Some(CompletionResponse::Shown(shown)) = receiver.try_recv().unwrap() else {
+            panic!("nothing is shown")
+        };
         assert_eq!((shown.text.as_str(), &shown.others[..]), ("ab", &["cd".to_owned(), "e".to_owned()][..]));
     }
 
@@ -551,26 +565,26 @@ mod tests {
     fn a_suggestion_outside_of_the_text_is_not_shown() {
         for range in [5..9, 9..9] {
             let (question, mut receiver) = question("abcde▮");
-            question.answer(suggestion(range, "x"));
-            assert_eq!(receiver.try_recv().unwrap(), Some(Answer::Nothing));
+            question.respond(suggestion(range, "x"));
+            assert_eq!(receiver.try_recv().unwrap(), Some(CompletionResponse::Empty));
         }
     }
 
     #[test]
     fn an_explicit_question_has_more_time_until_it_is_complete_or_typed_on() {
         let (arrived, second) = (Instant::now(), Duration::from_secs(1));
-        let due = Due { arrived, early: None, usual: arrived + second, latest: arrived + second * 10 };
+        let due = Deadlines { arrived, early: None, usual: arrived + second, latest: arrived + second * 10 };
         let (question, _) = question("▮");
-        let (reply, _receiver) = Reply::new();
-        question.renew(due, reply);
+        let (reply, _receiver) = Responder::new();
+        question.reopen(due, reply);
         let time = |at: u32| question.time_to_read(arrived + second * at, Duration::ZERO);
         assert_eq!([0, 2].map(time), [second * 5, second * 4]);
         assert_eq!(question.time_to_read(arrived, second), second * 9 / 2);
-        question.settle();
+        question.stop_waiting_for_alternatives();
         assert_eq!(question.deadline(), arrived + second);
         assert_eq!(time(0), second);
-        let (reply, _receiver) = Reply::new();
-        question.renew(Due { early: Some(arrived), ..due }, reply);
+        let (reply, _receiver) = Responder::new();
+        question.reopen(Deadlines { early: Some(arrived), ..due }, reply);
         assert_eq!(time(0), second, "a part is shown as soon as it is there");
         let typed = |at: u32| due.typed_on(arrived + second * at).latest - arrived;
         assert_eq!([0, 3, 9, 20].map(typed), [1, 4, 10, 10].map(|it| second * it));
@@ -579,12 +593,12 @@ mod tests {
     #[test]
     fn asked_again_the_answer_goes_to_the_new_place() {
         let (question, mut first) = question("▮");
-        assert!(question.is_same("a", &question.snapshot.clone()));
+        assert!(question.is_same_request("a", &question.snapshot.clone()));
         question.supersede();
-        let (reply, mut second) = Reply::new();
-        question.renew(Instant::now().into(), reply);
-        assert!(question.answer(suggestion(0..0, "x")));
-        assert_eq!(first.try_recv().unwrap(), Some(Answer::Superseded));
-        assert!(matches!(second.try_recv().unwrap(), Some(Answer::Shown(_))));
+        let (reply, mut second) = Responder::new();
+        question.reopen(Instant::now().into(), reply);
+        assert!(question.respond(suggestion(0..0, "x")));
+        assert_eq!(first.try_recv().unwrap(), Some(CompletionResponse::Superseded));
+        assert!(matches!(second.try_recv().unwrap(), Some(CompletionResponse::Shown(_))));
     }
 }

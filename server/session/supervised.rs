@@ -6,21 +6,21 @@ use std::sync::Arc;
 use std::{fmt, io, thread};
 
 /// Told the name of the thread.
-type Alarm = dyn Fn(&'static str) + Send + Sync;
+type PanicAlarm = dyn Fn(&'static str) + Send + Sync;
 
 /// Starts threads, and says when one panics.
 #[derive(Clone)]
-pub struct Supervisor {
-    alarm: Arc<Alarm>,
+pub struct ThreadSupervisor {
+    alarm: Arc<PanicAlarm>,
 }
 
-impl fmt::Debug for Supervisor {
+impl fmt::Debug for ThreadSupervisor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Supervisor").finish_non_exhaustive()
     }
 }
 
-impl Supervisor {
+impl ThreadSupervisor {
     /// Calls `alarm` with the name of a thread that panics, on that thread.
     pub fn new(alarm: impl Fn(&'static str) + Send + Sync + 'static) -> Self {
         Self { alarm: Arc::new(alarm) }
@@ -37,12 +37,12 @@ impl Supervisor {
                 alarm(name);
             }
         });
-        thread.map(drop).map_err(|problem| no_thread(name, &problem))
+        thread.map(drop).map_err(|problem| thread_error(name, &problem))
     }
 }
 
 /// Why a thread could not be started, and the remedy.
-pub fn no_thread(name: &str, problem: &io::Error) -> io::Error {
+pub fn thread_error(name: &str, problem: &io::Error) -> io::Error {
     io::Error::other(format!(
         "the system gives no thread for the {name} ({problem}); allow more processes and threads (`ulimit -u`, a container's \
          `pids.max`)"
@@ -57,7 +57,7 @@ mod tests {
 
     use super::*;
     use crate::config::Settings;
-    use crate::session::{Session, Start};
+    use crate::session::{Session, SessionStart};
     use crate::text::Encoding;
 
     /// Panics where it is dropped.
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn a_thread_that_panics_is_reported_by_name_and_one_that_ends_is_not() {
         let (sender, alarms) = mpsc::channel();
-        let supervisor = Supervisor::new(move |name| sender.send(name).unwrap());
+        let supervisor = ThreadSupervisor::new(move |name| sender.send(name).unwrap());
         supervisor.spawn("quiet", || ()).unwrap();
         supervisor.spawn("loud", || panic!("on purpose")).unwrap();
         drop(supervisor);
@@ -84,7 +84,7 @@ mod tests {
     fn a_panic_of_the_session_outside_of_its_guards_is_reported() {
         let (sender, alarms) = mpsc::channel();
         let bomb = Bomb;
-        let session = Session::start(Start {
+        let session = Session::start(SessionStart {
             encoding: Encoding::Utf8,
             refreshes: false,
             settings: Settings::default(),
@@ -94,8 +94,8 @@ mod tests {
                 let _held = &bomb;
             }),
             usage_recorder: Box::new(|_| ()),
-            crawling: crate::session::crawler::Crawling::Here,
-            supervisor: Supervisor::new(move |name| sender.send(name).unwrap()),
+            crawling: crate::session::crawler::CrawlMode::Here,
+            supervisor: ThreadSupervisor::new(move |name| sender.send(name).unwrap()),
         })
         .unwrap();
         session.stop();
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn no_thread_is_a_sentence_with_a_remedy() {
-        let text = no_thread("session", &io::Error::from(io::ErrorKind::WouldBlock)).to_string();
+        let text = thread_error("session", &io::Error::from(io::ErrorKind::WouldBlock)).to_string();
         assert!(text.contains("the session (") && text.contains("pids.max"), "{text}");
     }
 }

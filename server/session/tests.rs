@@ -119,13 +119,13 @@ impl Stage {
         let (early_answer, explicit_budget) = (Duration::ZERO, PATIENCE);
         let mut settings = Settings { latency_budget, explicit_budget, early_answer, ..Settings::default() };
         settings.suggest.idle = idle;
-        let session = Session::start(Start {
+        let session = Session::start(SessionStart {
             encoding: Encoding::Utf8,
             refreshes,
             settings,
             usage_recorder: Box::new(|_| ()),
-            crawling: Crawling::Here,
-            supervisor: Supervisor::new(|_| ()),
+            crawling: CrawlMode::Here,
+            supervisor: ThreadSupervisor::new(|_| ()),
             source: Box::new(move |_| {
                 let about = About { context: 4096, ..About::default() };
                 let orders = to_do.take().unwrap();
@@ -141,7 +141,7 @@ impl Stage {
         let stage = Self { session, orders, doing, notices, cursor: 4, version: 1 };
         while !matches!(stage.notices.recv_timeout(PATIENCE).unwrap(), Notice::Loaded(_)) {}
         for uri in [URI, OTHER] {
-            stage.session.send(Event::Opened(Opening {
+            stage.session.send(Event::Opened(OpenedDocument {
                 root: None,
                 file: None,
                 uri: uri.to_owned(),
@@ -156,27 +156,27 @@ impl Stage {
 
     /// Lets the session come to the end of what it was sent.
     fn settle(&self) {
-        self.session.send(Event::Noticed(Notice::Problem("settled".to_owned())));
+        self.session.send(Event::Notify(Notice::Problem("settled".to_owned())));
         let settled = Notice::Problem("settled".to_owned());
         while self.notices.recv_timeout(PATIENCE).unwrap() != settled {}
     }
 
-    fn ask_at(&self, uri: &str, character: u32) -> Receiver {
+    fn ask_at(&self, uri: &str, character: u32) -> ResponseReceiver {
         self.ask_as(uri, character, Trigger::Automatic, false)
     }
 
     /// A question for a popup at the cursor, which editors say that a person asks, as LSP would have it.
-    fn ask_for_popup(&self) -> Receiver {
+    fn ask_for_popup(&self) -> ResponseReceiver {
         self.ask_as(URI, self.cursor, Trigger::Invoked, true)
     }
 
-    fn ask_as(&self, uri: &str, character: u32, trigger: Trigger, popup: bool) -> Receiver {
+    fn ask_as(&self, uri: &str, character: u32, trigger: Trigger, popup: bool) -> ResponseReceiver {
         self.ask_on(uri, Position { line: 0, character }, trigger, popup)
     }
 
-    fn ask_on(&self, uri: &str, position: Position, trigger: Trigger, popup: bool) -> Receiver {
-        let (reply, receiver) = Reply::new();
-        self.session.send(Event::Asked(Asked {
+    fn ask_on(&self, uri: &str, position: Position, trigger: Trigger, popup: bool) -> ResponseReceiver {
+        let (reply, receiver) = Responder::new();
+        self.session.send(Event::Requested(ArrivedRequest {
             uri: uri.to_owned(),
             position,
             selected: None,
@@ -206,12 +206,12 @@ impl Stage {
         let first = stage.press("f()");
         stage.begins("x = f()");
         stage.ends();
-        assert_eq!(answer(first), Answer::Nothing);
+        assert_eq!(answer(first), CompletionResponse::Empty);
         stage
     }
 
     /// A question at the cursor.
-    fn ask(&self) -> Receiver {
+    fn ask(&self) -> ResponseReceiver {
         self.ask_at(URI, self.cursor)
     }
 
@@ -221,7 +221,7 @@ impl Stage {
         self.session.send(Event::Edited {
             uri: URI.to_owned(),
             version: Some(self.version),
-            changes: vec![Change { range: Some(at..at), text: text.to_owned() }],
+            changes: vec![TextChange { range: Some(at..at), text: text.to_owned() }],
         });
         self.settle();
     }
@@ -233,7 +233,7 @@ impl Stage {
         self.session.send(Event::Edited {
             uri: URI.to_owned(),
             version: Some(self.version),
-            changes: vec![Change {
+            changes: vec![TextChange {
                 range: Some(at(self.cursor - count)..at(self.cursor)),
                 text: String::new(),
             }],
@@ -245,18 +245,18 @@ impl Stage {
     /// The cursor comes to rest there.
     fn look(&self) {
         let position = Position { line: 0, character: self.cursor };
-        self.session.send(Event::Looked { uri: URI.to_owned(), position });
+        self.session.send(Event::CursorRested { uri: URI.to_owned(), position });
         self.settle();
     }
 
     /// Presses Enter at the cursor, and asks on the new line.
-    fn press_enter(&mut self) -> Receiver {
+    fn press_enter(&mut self) -> ResponseReceiver {
         self.change(self.cursor, "\n");
         self.ask_on(URI, Position { line: 1, character: 0 }, Trigger::Automatic, false)
     }
 
     /// Types at the cursor and asks there.
-    fn press(&mut self, text: &str) -> Receiver {
+    fn press(&mut self, text: &str) -> ResponseReceiver {
         self.change(self.cursor, text);
         self.cursor += u32::try_from(text.len()).unwrap();
         self.ask()
@@ -285,14 +285,16 @@ impl Stage {
 }
 
 /// The answer, once it comes: what it shows.
-fn answer(receiver: Receiver) -> Answer {
+fn answer(receiver: ResponseReceiver) -> CompletionResponse {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(receiver).unwrap()
 }
 
 #[track_caller]
-fn shows(receiver: Receiver, text: &str) {
-    let Answer::Shown(shown) = answer(receiver) else { panic!("nothing is shown instead of {text:?}") };
+fn shows(receiver: ResponseReceiver, text: &str) {
+    let CompletionResponse::Shown(shown) = answer(receiver) else {
+        panic!("nothing is shown instead of {text:?}")
+    };
     assert_eq!(shown.text, text);
     assert_eq!(shown.range.start, shown.range.end);
 }
@@ -313,7 +315,7 @@ fn a_generation_that_agrees_answers_the_newest_of_several_keys() {
     stage.says("+ 1", true);
     stage.ends();
     for older in [first, second, third] {
-        assert_eq!(answer(older), Answer::Superseded);
+        assert_eq!(answer(older), CompletionResponse::Superseded);
     }
     shows(fourth, " 1");
     stage.begins("x = foo(a, b) + 1");
@@ -335,7 +337,7 @@ fn an_editor_that_refreshes_is_shown_a_part_and_told_when_there_is_more() {
     stage.ends();
     let grown = stage.notices.recv_timeout(PATIENCE).unwrap();
     let position = Position { line: 0, character: 5 };
-    assert_eq!(grown, Notice::Grown(Grown { uri: URI.to_owned(), position, version: Some(2) }));
+    assert_eq!(grown, Notice::Refresh(Improvement { uri: URI.to_owned(), position, version: Some(2) }));
     let again = stage.ask();
     shows(again, "oo(a, b) + 1");
     assert!(stage.notices.try_recv().is_err(), "told once");
@@ -376,7 +378,7 @@ fn a_generation_that_disagrees_ends_at_once_and_the_question_is_worked_on() {
     stage.begins("x = b");
     stage.says("ar()", true);
     stage.ends();
-    assert_eq!(answer(first), Answer::Superseded);
+    assert_eq!(answer(first), CompletionResponse::Superseded);
     shows(second, "ar()");
 }
 
@@ -410,7 +412,7 @@ fn a_popups_question_moves_on_with_what_is_typed() {
     stage.begins("x = ");
     stage.says("foo(a, ", true);
     stage.change(4, "b");
-    assert_eq!(answer(asked), Answer::Superseded);
+    assert_eq!(answer(asked), CompletionResponse::Superseded);
 }
 
 #[test]
@@ -463,8 +465,8 @@ fn a_newer_key_is_worked_on_rather_than_what_disappointed() {
     stage.says("(", false);
     stage.begins("x = fox");
     stage.ends();
-    assert_eq!(answer(second), Answer::Superseded);
-    assert_eq!(answer(third), Answer::Nothing);
+    assert_eq!(answer(second), CompletionResponse::Superseded);
+    assert_eq!(answer(third), CompletionResponse::Empty);
 }
 
 #[test]
@@ -482,8 +484,8 @@ fn only_typing_at_the_cursor_is_followed() {
     stage.says("(", false);
     stage.begins("x =");
     stage.ends();
-    assert_eq!(answer(other), Answer::Superseded);
-    assert_eq!(answer(second), Answer::Nothing);
+    assert_eq!(answer(other), CompletionResponse::Superseded);
+    assert_eq!(answer(second), CompletionResponse::Empty);
 }
 
 #[test]
@@ -507,7 +509,7 @@ fn an_edit_elsewhere_ends_the_work_though_nobody_asks() {
     stage.says("foo", true);
     stage.change(0, "y = ");
     stage.says("(", false);
-    assert_eq!(answer(first), Answer::Superseded);
+    assert_eq!(answer(first), CompletionResponse::Superseded);
 }
 
 #[test]
@@ -546,7 +548,7 @@ fn accepted_what_was_begun_ahead_answers_and_more_is_begun() {
     let other = stage.ask_at(OTHER, 4);
     stage.begins("x = ");
     stage.ends();
-    assert_eq!(answer(other), Answer::Nothing);
+    assert_eq!(answer(other), CompletionResponse::Empty);
     let accepted = stage.press("(1)");
     shows(accepted, " + 2");
     stage.begins("x = foo(1) + 2");
@@ -591,9 +593,9 @@ fn behind_what_was_accepted_and_is_complete_the_next_line_is_made() {
     let other = stage.ask_at(OTHER, 4);
     stage.begins("x = ");
     stage.ends();
-    assert_eq!(answer(other), Answer::Nothing);
+    assert_eq!(answer(other), CompletionResponse::Empty);
     let accepted = stage.press("f()");
-    assert_eq!(answer(accepted), Answer::Nothing);
+    assert_eq!(answer(accepted), CompletionResponse::Empty);
     stage.begins("x = f()\n");
     stage.says("y", true);
 }
@@ -635,7 +637,7 @@ fn without_idle_work_nothing_is_begun_ahead() {
     let third = stage.press("b");
     stage.begins("x = fb");
     stage.ends();
-    assert_eq!(answer(third), Answer::Nothing);
+    assert_eq!(answer(third), CompletionResponse::Empty);
 }
 
 #[test]
@@ -663,5 +665,5 @@ fn what_is_known_survives_partial_acceptance_undo_and_closed_brackets() {
     let other = stage.press("c");
     stage.begins("x = foo(a,c");
     stage.ends();
-    assert_eq!(answer(other), Answer::Nothing);
+    assert_eq!(answer(other), CompletionResponse::Empty);
 }

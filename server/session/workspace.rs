@@ -16,9 +16,9 @@ use taper_engine::background;
 use taper_grammars::Language;
 use tracing::error;
 
-use super::crawler::{Crawler, Crawling};
+use super::crawler::{CrawlMode, FileCrawler};
 use super::trace::TraceEvent;
-use super::{Event, Notice, Supervisor};
+use super::{Event, Notice, ThreadSupervisor};
 use crate::context::Index;
 use crate::context::crawl::{Found, Limits};
 use crate::context::excluded_files::ExcludedFiles;
@@ -26,21 +26,21 @@ use crate::context::pieces::File;
 use crate::text::Rope;
 
 /// How long a walk through a workspace is good for: documents that are opened later lead to another one.
-const STALE: Duration = Duration::from_secs(120);
+const WALK_MAX_AGE: Duration = Duration::from_secs(120);
 /// How long a walk may take; what was not reached by then is not known.
-const WALK: Duration = Duration::from_secs(20);
+const WALK_LIMIT: Duration = Duration::from_secs(20);
 /// While files are cut, there is a new index this often; and when documents change, at most this often.
-const PUBLISH: Duration = Duration::from_secs(2);
-const CHANGED: Duration = Duration::from_millis(200);
+const PUBLISH_INTERVAL: Duration = Duration::from_secs(2);
+const CHANGE_INTERVAL: Duration = Duration::from_millis(200);
 /// Documents that a walk keeps near: those that were opened last.
-const NEAR: usize = 32;
+const NEAR_PATHS: usize = 32;
 /// After so long without work the memory that it took is given back, and after longer the crawl rests.
-const SETTLED: Duration = Duration::from_secs(1);
-const RESTS: Duration = Duration::from_secs(60);
+const RELEASE_DELAY: Duration = Duration::from_secs(1);
+const REST_DELAY: Duration = Duration::from_secs(60);
 
 /// What a document is in its workspace.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Location {
+pub struct DocumentLocation {
     /// The workspace's folder, if the document is a file in one.
     pub root: Option<PathBuf>,
     /// The path in it, with `/`; of another document its name.
@@ -50,7 +50,7 @@ pub struct Location {
 /// What is to be done: of each document only the last word counts, so that however far behind the thread is, nothing is
 /// lost and no more waits than there are documents.
 #[derive(Default)]
-struct Wishes {
+struct PendingUpdates {
     /// Documents that were opened in a workspace, the last one last.
     near: HashMap<PathBuf, Vec<String>>,
     /// The workspace in which a document was opened last.
@@ -60,32 +60,32 @@ struct Wishes {
     /// Files that are never read, and that their lists may say something new.
     excluded: Option<ExcludedFiles>,
     /// What documents hold now; `None`: they are closed.
-    documents: HashMap<Location, Option<(&'static Language, Rope)>>,
+    documents: HashMap<DocumentLocation, Option<(&'static Language, Rope)>>,
 }
 
 /// The thread, to give work to. Dropped, it ends.
-pub(super) struct Workspace {
-    wishes: Arc<Mutex<Wishes>>,
+pub(super) struct WorkspaceIndex {
+    wishes: Arc<Mutex<PendingUpdates>>,
     /// Full when there are wishes that the thread may not have seen.
     wake: Sender<()>,
 }
 
-impl Workspace {
+impl WorkspaceIndex {
     /// Starts it. It sends [`Event::Indexed`].
     ///
     /// # Errors
     /// The system gives no more threads.
     pub(super) fn start(
         events: Sender<Event>,
-        crawling: Crawling,
-        supervisor: &Supervisor,
+        crawling: CrawlMode,
+        supervisor: &ThreadSupervisor,
     ) -> io::Result<Self> {
         let (wake, woken) = crossbeam_channel::bounded(1);
         let wishes = Arc::default();
         let given = Arc::clone(&wishes);
         supervisor.spawn("workspace", move || {
             background::lower_priority();
-            Cutter::new(given, events, crawling.start()).run(&woken);
+            Indexer::new(given, events, crawling.start()).run(&woken);
         })?;
         Ok(Self { wishes, wake })
     }
@@ -96,13 +96,13 @@ impl Workspace {
     }
 
     /// A document has this text.
-    pub(super) fn text(&self, at: Location, language: &'static Language, text: Rope) {
+    pub(super) fn text(&self, at: DocumentLocation, language: &'static Language, text: Rope) {
         self.wish(|wishes| drop(wishes.documents.insert(at, Some((language, text)))));
     }
 
     /// A document is closed, the last one of its workspace or not: from now on the disk counts again, and without a
     /// workspace nothing of it is left.
-    pub(super) fn gone(&self, at: Location, is_last: bool) {
+    pub(super) fn gone(&self, at: DocumentLocation, is_last: bool) {
         self.wish(|wishes| wishes.gone(at, is_last));
     }
 
@@ -111,7 +111,7 @@ impl Workspace {
         self.wish(|wishes| wishes.excluded = Some(excluded));
     }
 
-    fn wish(&self, add: impl FnOnce(&mut Wishes)) {
+    fn wish(&self, add: impl FnOnce(&mut PendingUpdates)) {
         add(&mut self.wishes.lock().unwrap_or_else(PoisonError::into_inner));
         match self.wake.try_send(()) {
             // Ended, nothing is known of other files.
@@ -120,14 +120,14 @@ impl Workspace {
     }
 }
 
-impl Wishes {
+impl PendingUpdates {
     fn near(&mut self, root: PathBuf, path: String) {
         self.left.remove(&root);
         self.newest = Some(root.clone());
         remember(self.near.entry(root).or_default(), path);
     }
 
-    fn gone(&mut self, at: Location, is_last: bool) {
+    fn gone(&mut self, at: DocumentLocation, is_last: bool) {
         if let Some(root) = at.root.as_ref().filter(|_| is_last) {
             self.near.remove(root);
             self.left.insert(root.clone());
@@ -140,11 +140,11 @@ impl Wishes {
 fn remember(near: &mut Vec<String>, path: String) {
     near.retain(|it| *it != path);
     near.push(path);
-    near.drain(..near.len().saturating_sub(NEAR));
+    near.drain(..near.len().saturating_sub(NEAR_PATHS));
 }
 
 /// A file, as it was when it was cut.
-struct Cut {
+struct IndexedFile {
     /// How it lay on the disk, its size and its time; `None` for a document's text.
     as_found: Option<(u64, Option<i64>)>,
     /// `None` where it is of no use to others.
@@ -152,19 +152,19 @@ struct Cut {
 }
 
 /// What is known of a workspace.
-struct Walked {
+struct WalkedFolder {
     /// When it was walked through last.
     at: Instant,
     /// Documents that were opened.
     near: Vec<String>,
 }
 
-struct Cutter {
-    wishes: Arc<Mutex<Wishes>>,
+struct Indexer {
+    wishes: Arc<Mutex<PendingUpdates>>,
     events: Sender<Event>,
-    crawler: Box<dyn Crawler>,
-    files: HashMap<Location, Cut>,
-    walked: HashMap<PathBuf, Walked>,
+    crawler: Box<dyn FileCrawler>,
+    files: HashMap<DocumentLocation, IndexedFile>,
+    walked: HashMap<PathBuf, WalkedFolder>,
     /// The workspace in which a document was opened last, and those without open documents.
     newest: Option<PathBuf>,
     left: HashSet<PathBuf>,
@@ -178,21 +178,21 @@ struct Cutter {
     published: Instant,
     /// What is still to be done once there is no work, and when that was.
     worked: Instant,
-    after: After,
+    after: AfterWork,
 }
 
 /// What is done once there is no work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum After {
+enum AfterWork {
     Release,
     Rest,
     Nothing,
 }
 
-impl Cutter {
-    fn new(wishes: Arc<Mutex<Wishes>>, events: Sender<Event>, crawler: Box<dyn Crawler>) -> Self {
+impl Indexer {
+    fn new(wishes: Arc<Mutex<PendingUpdates>>, events: Sender<Event>, crawler: Box<dyn FileCrawler>) -> Self {
         let (files, walked, newest, left, waiting, changed) = Default::default();
-        let (published, worked, after) = (Instant::now(), Instant::now(), After::Nothing);
+        let (published, worked, after) = (Instant::now(), Instant::now(), AfterWork::Nothing);
         Self {
             wishes,
             events,
@@ -227,20 +227,20 @@ impl Cutter {
     fn next(&self, now: Instant) -> Option<Instant> {
         let has_wishes = !self.waiting.is_empty() || !self.wishes().documents.is_empty();
         let settled = match self.after {
-            After::Release => Some(self.worked + SETTLED),
-            After::Rest => Some(self.worked + RESTS),
-            After::Nothing => None,
+            AfterWork::Release => Some(self.worked + RELEASE_DELAY),
+            AfterWork::Rest => Some(self.worked + REST_DELAY),
+            AfterWork::Nothing => None,
         };
         [has_wishes.then_some(now), self.publishes_at(), settled].into_iter().flatten().min()
     }
 
     /// When the indexes that are no longer true are to be made anew.
     fn publishes_at(&self) -> Option<Instant> {
-        let pause = if self.waiting.is_empty() { CHANGED } else { PUBLISH };
+        let pause = if self.waiting.is_empty() { CHANGE_INTERVAL } else { PUBLISH_INTERVAL };
         (!self.changed.is_empty()).then(|| self.published + pause)
     }
 
-    fn wishes(&self) -> std::sync::MutexGuard<'_, Wishes> {
+    fn wishes(&self) -> std::sync::MutexGuard<'_, PendingUpdates> {
         self.wishes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -250,14 +250,14 @@ impl Cutter {
         let (near, left) = (mem::take(&mut wishes.near), mem::take(&mut wishes.left));
         let newest = wishes.newest.take();
         let excluded = wishes.excluded.take();
-        let closed: Vec<Location> =
+        let closed: Vec<DocumentLocation> =
             wishes.documents.extract_if(|_, text| text.is_none()).map(|(at, _)| at).collect();
         let open = wishes.documents.keys().next().cloned();
         let open = open.and_then(|at| wishes.documents.remove_entry(&at));
         drop(wishes);
         let is_work = !(near.is_empty() && left.is_empty() && closed.is_empty() && open.is_none());
         if is_work || !self.waiting.is_empty() || !self.changed.is_empty() {
-            (self.worked, self.after) = (now, After::Release);
+            (self.worked, self.after) = (now, AfterWork::Release);
         }
         if let Some(excluded) = excluded {
             self.guarded(|it| it.exclude(excluded));
@@ -280,14 +280,14 @@ impl Cutter {
             self.published = Instant::now();
         }
         match self.after {
-            After::Release if now >= self.worked + SETTLED => {
+            AfterWork::Release if now >= self.worked + RELEASE_DELAY => {
                 background::release_memory();
                 self.trace(TraceEvent::MemoryReleased);
-                self.after = After::Rest;
+                self.after = AfterWork::Rest;
             }
-            After::Rest if now >= self.worked + RESTS => {
+            AfterWork::Rest if now >= self.worked + REST_DELAY => {
                 self.crawler.rest();
-                self.after = After::Nothing;
+                self.after = AfterWork::Nothing;
             }
             _ => {}
         }
@@ -314,7 +314,7 @@ impl Cutter {
             let known = self.walked.get_mut(&root).map(|it| (mem::take(&mut it.near), it.at));
             let (mut all, at) = known.map_or_else(Default::default, |(near, at)| (near, Some(at)));
             paths.into_iter().for_each(|path| remember(&mut all, path));
-            match (at.filter(|at| at.elapsed() < STALE), self.walked.get_mut(&root)) {
+            match (at.filter(|at| at.elapsed() < WALK_MAX_AGE), self.walked.get_mut(&root)) {
                 (Some(_), Some(walked)) => walked.near = all,
                 _ => self.walk(root, all),
             }
@@ -343,7 +343,7 @@ impl Cutter {
     }
 
     /// Documents are closed.
-    fn close(&mut self, closed: Vec<Location>) {
+    fn close(&mut self, closed: Vec<DocumentLocation>) {
         let mut again = HashSet::new();
         for at in closed {
             if self.files.remove(&at).is_some() {
@@ -361,7 +361,7 @@ impl Cutter {
     }
 
     /// A document has this text.
-    fn take(&mut self, at: Location, language: &'static Language, text: &Rope) {
+    fn take(&mut self, at: DocumentLocation, language: &'static Language, text: &Rope) {
         let file = (text.len_bytes() as u64 <= Limits::USUAL.file_bytes)
             .then(|| self.crawler.cut_text(&at.path, language, &text.to_string()))
             .flatten();
@@ -369,18 +369,18 @@ impl Cutter {
             self.trace(TraceEvent::DocumentNotIndexed { path: at.path.clone() });
         }
         self.changed.insert(at.root.clone());
-        self.files.insert(at, Cut { as_found: None, file: file.map(Arc::new) });
+        self.files.insert(at, IndexedFile { as_found: None, file: file.map(Arc::new) });
     }
 
     /// Finds out which files of a workspace there are, which of them have to be cut, and which have gone.
     fn walk(&mut self, root: PathBuf, near: Vec<String>) {
-        let found = self.crawler.walk(&root, &near, WALK);
-        self.walked.insert(root.clone(), Walked { at: Instant::now(), near });
+        let found = self.crawler.walk(&root, &near, WALK_LIMIT);
+        self.walked.insert(root.clone(), WalkedFolder { at: Instant::now(), near });
         let Some(mut found) = found else { return };
         found.retain(|it| self.excluded.excludes(Path::new(&it.path)).is_none());
         self.trace(TraceEvent::WorkspaceWalked { files: found.len() });
-        let at = |it: &Found| Location { root: Some(root.clone()), path: it.path.clone() };
-        let mut still: HashMap<Location, Cut> = HashMap::new();
+        let at = |it: &Found| DocumentLocation { root: Some(root.clone()), path: it.path.clone() };
+        let mut still: HashMap<DocumentLocation, IndexedFile> = HashMap::new();
         self.waiting.retain(|(other, _)| *other != root);
         for it in found {
             let at = at(&it);
@@ -401,17 +401,17 @@ impl Cutter {
     }
 
     fn cut(&mut self, root: &Path, found: &Found) {
-        let at = Location { root: Some(root.to_owned()), path: found.path.clone() };
+        let at = DocumentLocation { root: Some(root.to_owned()), path: found.path.clone() };
         if self.files.get(&at).is_some_and(|cut| cut.as_found.is_none()) {
             return;
         }
         let file = self.crawler.cut(root, found).map(Arc::new);
         self.changed.insert(at.root.clone());
-        self.files.insert(at, Cut { as_found: Some((found.bytes, found.modified)), file });
+        self.files.insert(at, IndexedFile { as_found: Some((found.bytes, found.modified)), file });
     }
 
     fn trace(&self, event: TraceEvent) {
-        let _ = self.events.send(Event::Noticed(Notice::Trace(event)));
+        let _ = self.events.send(Event::Notify(Notice::Trace(event)));
     }
 
     /// Makes the indexes anew that are no longer true.

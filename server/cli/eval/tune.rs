@@ -13,7 +13,7 @@ use super::form::FormArgs;
 use super::interval::{self, Estimate};
 use super::workspaces::Workspaces;
 use super::{Kept, likelihood, scored};
-use crate::cli::terminal::Plain;
+use crate::cli::terminal::EscapedWriter;
 use crate::prompt::template::{Form, Layout, Profile};
 use crate::protocol::tasks::Task;
 use crate::suggest::Options;
@@ -125,7 +125,7 @@ pub(super) fn run(
     let form = tuning.best();
     let others = others && tuning.profile.snippets().is_some();
     tuning.attempt(SNIPPETS.into_iter().filter(|_| others).map(|snippets| Form { snippets, ..form }))?;
-    Ok(report(&model, &tuning.trials, &mut Plain::new(&mut io::stdout().lock()))?)
+    Ok(report(&model, &tuning.trials, &mut EscapedWriter::new(&mut io::stdout().lock()))?)
 }
 
 /// What is tried on what, and how it did so far.

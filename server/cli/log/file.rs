@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// Bytes of the file at most, but for the last line.
-const LIMIT: u64 = 10 << 20;
+const MAX_LOG_BYTES: u64 = 10 << 20;
 
 /// The file.
 #[derive(Debug)]
@@ -24,12 +24,12 @@ impl LogFile {
     ///
     /// # Errors
     /// There is something else than a plain file, it cannot be made private, or the system refuses.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), file: open(path)?, limit: LIMIT })
+    pub(super) fn open_log_file(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), file: open(path)?, limit: MAX_LOG_BYTES })
     }
 
     /// Puts a file that is too long aside, unless another process just has.
-    fn turn_over(&mut self) -> io::Result<()> {
+    fn rotate_if_full(&mut self) -> io::Result<()> {
         match self.file.try_lock() {
             // Another process is at it: until it is done, this one goes on with the old file.
             Err(TryLockError::WouldBlock) => return Ok(()),
@@ -37,7 +37,7 @@ impl LogFile {
             Ok(()) | Err(TryLockError::Error(_)) => {}
         }
         let is_current = fs::symlink_metadata(&self.path).is_ok_and(|it| it.len() > self.limit);
-        if is_current && fs::rename(&self.path, older(&self.path)).is_err() {
+        if is_current && fs::rename(&self.path, rotated_path(&self.path)).is_err() {
             // It must not grow for ever: what cannot be kept is given up.
             self.file.set_len(0)?;
         }
@@ -51,7 +51,7 @@ impl Write for LogFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.file.metadata().is_ok_and(|it| it.len() > self.limit) {
             // In the worst case the old one goes on.
-            let _ = self.turn_over();
+            let _ = self.rotate_if_full();
         }
         self.file.write(line)
     }
@@ -62,7 +62,7 @@ impl Write for LogFile {
 }
 
 /// Where the older part of a log is kept.
-fn older(path: &Path) -> PathBuf {
+fn rotated_path(path: &Path) -> PathBuf {
     let mut older = path.as_os_str().to_owned();
     older.push(".old");
     older.into()
@@ -70,7 +70,7 @@ fn older(path: &Path) -> PathBuf {
 
 fn open(path: &Path) -> io::Result<File> {
     match fs::symlink_metadata(path) {
-        Ok(found) => check(&found)?,
+        Ok(found) => check_plain_file(&found)?,
         Err(problem) if problem.kind() == io::ErrorKind::NotFound => {}
         Err(problem) => return Err(problem),
     }
@@ -85,7 +85,7 @@ fn open(path: &Path) -> io::Result<File> {
     }
     let file = options.open(path)?;
     let found = file.metadata()?;
-    check(&found)?;
+    check_plain_file(&found)?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -100,7 +100,7 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// Only a plain file can be logged to.
-fn check(found: &fs::Metadata) -> io::Result<()> {
+fn check_plain_file(found: &fs::Metadata) -> io::Result<()> {
     let what = match found.file_type() {
         kind if kind.is_file() => return Ok(()),
         kind if kind.is_dir() => "a folder",
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     fn small(path: &Path) -> LogFile {
-        LogFile { limit: 1000, ..LogFile::open(path).unwrap() }
+        LogFile { limit: 1000, ..LogFile::open_log_file(path).unwrap() }
     }
 
     #[test]
@@ -127,7 +127,8 @@ mod tests {
         for number in 0..1000 {
             writeln!(log, "{number:09}").unwrap();
         }
-        let (new, old) = (fs::read_to_string(&path).unwrap(), fs::read_to_string(older(&path)).unwrap());
+        let (new, old) =
+            (fs::read_to_string(&path).unwrap(), fs::read_to_string(rotated_path(&path)).unwrap());
         assert!(new.len() <= 1010 && (1000..=1010).contains(&old.len()), "{} {}", new.len(), old.len());
         assert!(new.ends_with("000000999\n"), "the newest is there: {new}");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
@@ -139,7 +140,7 @@ mod tests {
         let path = folder.path().join("log");
         // As each process has it: opened on its own.
         let mut logs: Vec<LogFile> =
-            (0..4).map(|_| LogFile { limit: 40_000, ..LogFile::open(&path).unwrap() }).collect();
+            (0..4).map(|_| LogFile { limit: 40_000, ..LogFile::open_log_file(&path).unwrap() }).collect();
         std::thread::scope(|scope| {
             for (writer, log) in logs.iter_mut().enumerate() {
                 scope.spawn(move || {
@@ -150,7 +151,7 @@ mod tests {
             }
         });
         // 76 KB in two files of 40 KB at least.
-        let all = [older(&path), path].map(|path| fs::read_to_string(path).unwrap()).concat();
+        let all = [rotated_path(&path), path].map(|path| fs::read_to_string(path).unwrap()).concat();
         let mut lines: Vec<&str> = all.lines().collect();
         lines.sort_unstable();
         let mut expected: Vec<String> =
@@ -163,7 +164,7 @@ mod tests {
     fn what_cannot_be_renamed_is_emptied() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        fs::create_dir_all(older(&path).join("full")).unwrap();
+        fs::create_dir_all(rotated_path(&path).join("full")).unwrap();
         let mut log = small(&path);
         for number in 0..1000 {
             writeln!(log, "{number:09}").unwrap();
@@ -181,11 +182,11 @@ mod tests {
         fs::set_permissions(&open, fs::Permissions::from_mode(0o666)).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         for path in [&new, &open] {
-            LogFile::open(path).unwrap().write_all(b"line\n").unwrap();
+            LogFile::open_log_file(path).unwrap().write_all(b"line\n").unwrap();
             assert_eq!(mode(path), 0o600, "{}", path.display());
         }
         assert_eq!(fs::read_to_string(&open).unwrap(), "before\nline\n");
-        let mut log = LogFile { limit: 1, ..LogFile::open(&new).unwrap() };
+        let mut log = LogFile { limit: 1, ..LogFile::open_log_file(&new).unwrap() };
         log.write_all(b"line\n").unwrap();
         assert_eq!(mode(&new), 0o600, "a new one as well");
     }
@@ -216,7 +217,7 @@ mod tests {
             (at("no/such/folder"), ""),
             (PathBuf::new(), ""),
         ] {
-            let problem = LogFile::open(&path).unwrap_err().to_string();
+            let problem = LogFile::open_log_file(&path).unwrap_err().to_string();
             assert!(problem.contains(told), "{}: {problem}", path.display());
         }
     }

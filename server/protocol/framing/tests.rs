@@ -6,20 +6,20 @@ use super::*;
 
 /// What comes out for `stream`, cut into pieces of `size` bytes: methods, and errors as `!code`.
 fn run(stream: &[u8], size: usize) -> Vec<String> {
-    let mut framer = Framer::default();
+    let mut framer = MessageFramer::default();
     let mut out = Vec::new();
     for piece in stream.chunks(size) {
-        framer.feed(piece, &mut |message| out.push(name(&message)));
+        framer.feed_bytes(piece, &mut |message| out.push(name(&message)));
     }
     out
 }
 
-fn name(message: &Incoming) -> String {
+fn name(message: &IncomingMessage) -> String {
     match message {
-        Incoming::Request(request) => request.method().to_owned(),
-        Incoming::Response(_) => "response".to_owned(),
-        Incoming::Changed(_) => "changed".to_owned(),
-        Incoming::Malformed(response) => format!("!{}", response.error().unwrap().code.code()),
+        IncomingMessage::Request(request) => request.method().to_owned(),
+        IncomingMessage::Response(_) => "response".to_owned(),
+        IncomingMessage::Changed(_) => "changed".to_owned(),
+        IncomingMessage::Malformed(response) => format!("!{}", response.error().unwrap().code.code()),
     }
 }
 
@@ -140,19 +140,19 @@ fn bytes_that_are_not_utf8_are_reported() {
 
 #[test]
 fn endless_garbage_and_huge_lengths_are_not_kept() {
-    let mut framer = Framer::default();
+    let mut framer = MessageFramer::default();
     let mut emitted = 0;
     let mut emit = |_| emitted += 1;
-    framer.feed(b"Content-Length: 18446744073709551615\r\n\r\n", &mut emit);
+    framer.feed_bytes(b"Content-Length: 18446744073709551615\r\n\r\n", &mut emit);
     for _ in 0..100 {
-        framer.feed(&[b'x'; 10_000], &mut emit);
+        framer.feed_bytes(&[b'x'; 10_000], &mut emit);
     }
-    assert!(framer.buffered() <= 2 * HEADER, "{}", framer.buffered());
-    let mut framer = Framer::default();
+    assert!(framer.buffered_len() <= 2 * MAX_HEADER_BYTES, "{}", framer.buffered_len());
+    let mut framer = MessageFramer::default();
     for _ in 0..100 {
-        framer.feed(&[b'x'; 10_000], &mut emit);
+        framer.feed_bytes(&[b'x'; 10_000], &mut emit);
     }
-    assert!(framer.buffered() <= 2 * HEADER, "{}", framer.buffered());
+    assert!(framer.buffered_len() <= 2 * MAX_HEADER_BYTES, "{}", framer.buffered_len());
     assert_eq!(emitted, 2);
 }
 

@@ -7,15 +7,17 @@ use serde_json::json;
 use super::*;
 
 /// Read with next to nothing in it, as far as its complexity says.
-fn read_simple(body: &str) -> Option<Incoming> {
-    read(body.as_bytes(), Complexity::default())
+fn read_simple(body: &str) -> Option<IncomingMessage> {
+    parse_message(body.as_bytes(), JsonComplexity::default())
 }
 
 /// The code and the id of an error.
 #[track_caller]
 fn error(body: &str) -> (i64, Id) {
     match read_simple(body) {
-        Some(Incoming::Malformed(response)) => (response.error().unwrap().code.code(), response.id().clone()),
+        Some(IncomingMessage::Malformed(response)) => {
+            (response.error().unwrap().code.code(), response.id().clone())
+        }
         other => panic!("{body}: {other:?}"),
     }
 }
@@ -23,16 +25,16 @@ fn error(body: &str) -> (i64, Id) {
 #[track_caller]
 fn request(body: &str) -> Request {
     match read_simple(body) {
-        Some(Incoming::Request(request)) => request,
+        Some(IncomingMessage::Request(request)) => request,
         other => panic!("{body}: {other:?}"),
     }
 }
 
 #[track_caller]
-fn change(params: &str) -> Option<Changed> {
+fn change(params: &str) -> Option<DocumentChange> {
     let body = format!(r#"{{"params":{params},"method":"textDocument/didChange","jsonrpc":"2.0"}}"#);
     match read_simple(&body) {
-        Some(Incoming::Changed(changed)) => Some(changed),
+        Some(IncomingMessage::Changed(changed)) => Some(changed),
         None => None,
         other => panic!("{params}: {other:?}"),
     }
@@ -83,28 +85,31 @@ fn what_is_no_request_is_an_error_with_its_id_where_that_can_be_read() {
     ] {
         assert_eq!(error(body), (code, id), "{body:.200}");
     }
-    assert!(matches!(read(b"{\"a\":\"\xff\"}", Complexity::default()), Some(Incoming::Malformed(_))));
+    assert!(matches!(
+        parse_message(b"{\"a\":\"\xff\"}", JsonComplexity::default()),
+        Some(IncomingMessage::Malformed(_))
+    ));
 }
 
 #[test]
 fn a_message_that_is_too_complex_is_refused_and_a_notification_dropped() {
-    let much = Complexity { objects: 1_000_000, values: 1_000_000 };
-    let read = |body: &str| read(body.as_bytes(), much);
+    let much = JsonComplexity { objects: 1_000_000, values: 1_000_000 };
+    let read = |body: &str| parse_message(body.as_bytes(), much);
     let refused = read(r#"{"jsonrpc":"2.0","id":3,"method":"m","params":{}}"#);
-    let Some(Incoming::Malformed(response)) = refused else { panic!("{refused:?}") };
+    let Some(IncomingMessage::Malformed(response)) = refused else { panic!("{refused:?}") };
     assert_eq!((response.id(), response.error().unwrap().code.code()), (&Id::Number(3), -32600));
     assert!(read(r#"{"jsonrpc":"2.0","method":"m","params":{}}"#).is_none());
     let answered = read(r#"{"jsonrpc":"2.0","id":3,"result":{}}"#);
-    assert!(matches!(answered, Some(Incoming::Response(response)) if response.is_error()));
+    assert!(matches!(answered, Some(IncomingMessage::Response(response)) if response.is_error()));
     // The changes of a document make no tree.
     let body = r#"{"jsonrpc":"2.0","method":"textDocument/didChange","params":{"textDocument":{"uri":"a"},"contentChanges":[]}}"#;
-    assert!(matches!(read(body), Some(Incoming::Changed(Changed { changes: Some(_), .. }))));
+    assert!(matches!(read(body), Some(IncomingMessage::Changed(DocumentChange { changes: Some(_), .. }))));
 }
 
 #[test]
 fn responses_are_read_and_unreadable_ones_are_errors() {
     let read = |body: &str| match read_simple(body) {
-        Some(Incoming::Response(response)) => Some(response.into_parts()),
+        Some(IncomingMessage::Response(response)) => Some(response.into_parts()),
         None => None,
         other => panic!("{body}: {other:?}"),
     };
@@ -153,8 +158,8 @@ fn changes_are_all_read_or_none_and_numbers_are_clamped() {
     .unwrap();
     assert_eq!((changed.uri.as_str(), changed.version), ("u", Some(7)));
     let changes = changed.changes.unwrap();
-    assert_eq!(changes[0], Change { range: Some(at(0, 0)..at(u32::MAX, 2)), text: "a".to_owned() });
-    assert_eq!(changes[1], Change { range: None, text: "b".to_owned() });
+    assert_eq!(changes[0], TextChange { range: Some(at(0, 0)..at(u32::MAX, 2)), text: "a".to_owned() });
+    assert_eq!(changes[1], TextChange { range: None, text: "b".to_owned() });
     assert_eq!(changes.len(), 3);
     for version in ["null", "1.5", "\"2\"", "[]", "99999999999999999999"] {
         let params = format!(r#"{{"contentChanges":[],"textDocument":{{"uri":"u","version":{version}}}}}"#);
@@ -188,8 +193,11 @@ fn what_the_recorded_editors_send_is_simple_enough() {
         include_str!("../../../tests/fixtures/initialize-vscode.json"),
     ] {
         let count = |marks: &[char]| text.matches(marks).count();
-        let complexity = Complexity { objects: count(&['{']), values: count(&['[', ',', ':']) };
-        assert!(matches!(read(text.as_bytes(), complexity), Some(Incoming::Request(_))));
-        assert!(complexity.objects * OBJECT + complexity.values * VALUE < TREE / 100, "{complexity:?}");
+        let complexity = JsonComplexity { objects: count(&['{']), values: count(&['[', ',', ':']) };
+        assert!(matches!(parse_message(text.as_bytes(), complexity), Some(IncomingMessage::Request(_))));
+        assert!(
+            complexity.objects * OBJECT_BYTES + complexity.values * VALUE_BYTES < MAX_TREE_BYTES / 100,
+            "{complexity:?}"
+        );
     }
 }

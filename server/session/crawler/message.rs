@@ -12,14 +12,14 @@ use crate::context::crawl::Found;
 use crate::context::pieces::File;
 
 /// Bytes of a message: a file of the largest size that is cut makes a tenth of it.
-const LONGEST: u32 = 32 << 20;
+const MAX_MESSAGE_BYTES: u32 = 32 << 20;
 
 /// What the two say that they are: both come from one program, unless it was replaced in between.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What is to be done.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Request {
+pub(super) enum CrawlRequest {
     /// [`super::Crawler::walk`]
     Walk { root: PathBuf, near: Vec<String>, time: Duration },
     /// [`super::Crawler::cut`]
@@ -30,7 +30,7 @@ pub(super) enum Request {
 
 /// What came out. The first message, which nobody asked for, is `Ready`.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Response {
+pub(super) enum CrawlResponse {
     /// It begins, and is of this version.
     Ready(String),
     /// The files of a walk.
@@ -39,21 +39,21 @@ pub(super) enum Response {
     Cut(Option<File>),
 }
 
-pub(super) fn write(output: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
+pub(super) fn write_message(output: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
     let invalid = |_| io::Error::from(ErrorKind::InvalidInput);
     let mut bytes = postcard::to_extend(message, vec![0; 4]).map_err(invalid)?;
-    let length = u32::try_from(bytes.len() - 4).ok().filter(|&length| length <= LONGEST);
+    let length = u32::try_from(bytes.len() - 4).ok().filter(|&length| length <= MAX_MESSAGE_BYTES);
     let length = length.ok_or(ErrorKind::InvalidInput)?;
     bytes[..4].copy_from_slice(&length.to_le_bytes());
     output.write_all(&bytes)?;
     output.flush()
 }
 
-pub(super) fn read<T: DeserializeOwned>(input: &mut impl Read) -> io::Result<T> {
+pub(super) fn read_message<T: DeserializeOwned>(input: &mut impl Read) -> io::Result<T> {
     let mut length = [0; 4];
     input.read_exact(&mut length)?;
     let length = u32::from_le_bytes(length);
-    if length > LONGEST {
+    if length > MAX_MESSAGE_BYTES {
         return Err(ErrorKind::InvalidData.into());
     }
     // Grown as it comes, and not as it is announced.
@@ -77,20 +77,22 @@ mod tests {
             &mut || false,
         );
         let mut pipe = Vec::new();
-        let sent = Response::Cut(file);
-        write(&mut pipe, &sent).unwrap();
-        let Response::Cut(Some(received)) = read(&mut pipe.as_slice()).unwrap() else { panic!("no file") };
-        assert_eq!(Response::Cut(received.received("a/b.py", python)), sent);
+        let sent = CrawlResponse::Cut(file);
+        write_message(&mut pipe, &sent).unwrap();
+        let CrawlResponse::Cut(Some(received)) = read_message(&mut pipe.as_slice()).unwrap() else {
+            panic!("no file")
+        };
+        assert_eq!(CrawlResponse::Cut(received.received("a/b.py", python)), sent);
         let found = Found { path: "ä.py".to_owned(), bytes: u64::MAX, modified: Some(i64::MIN) };
-        let sent = Request::Cut { root: "/w".into(), found };
+        let sent = CrawlRequest::Cut { root: "/w".into(), found };
         let mut pipe = Vec::new();
-        write(&mut pipe, &sent).unwrap();
-        assert_eq!(read::<Request>(&mut pipe.as_slice()).unwrap(), sent);
+        write_message(&mut pipe, &sent).unwrap();
+        assert_eq!(read_message::<CrawlRequest>(&mut pipe.as_slice()).unwrap(), sent);
         for cut in 0..pipe.len() {
-            assert!(read::<Request>(&mut &pipe[..cut]).is_err(), "{cut}");
+            assert!(read_message::<CrawlRequest>(&mut &pipe[..cut]).is_err(), "{cut}");
         }
-        assert!(read::<Response>(&mut &b"\xff\xff\xff\xff...."[..]).is_err());
-        assert!(read::<Response>(&mut &b"\x05\0\0\0\x07hello"[..]).is_err());
+        assert!(read_message::<CrawlResponse>(&mut &b"\xff\xff\xff\xff...."[..]).is_err());
+        assert!(read_message::<CrawlResponse>(&mut &b"\x05\0\0\0\x07hello"[..]).is_err());
     }
 
     #[test]
@@ -99,13 +101,14 @@ mod tests {
         let text = "def f(): pass\n";
         let mut pipe = Vec::new();
         let file = File::new("a.py", python, text, &mut || false);
-        write(&mut pipe, &Response::Cut(file)).unwrap();
+        write_message(&mut pipe, &CrawlResponse::Cut(file)).unwrap();
         let at = pipe.windows(text.len()).position(|it| it == text.as_bytes()).unwrap();
         // One byte of text less is announced: the rest is read as something else, or as ranges that do not fit.
         for (place, byte) in [(at - 1, 3), (at + text.len(), 9), (at + text.len() + 2, 200)] {
             let mut broken = pipe.clone();
             broken[place] = byte;
-            if let Ok(Response::Cut(Some(file))) = read::<Response>(&mut broken.as_slice()) {
+            if let Ok(CrawlResponse::Cut(Some(file))) = read_message::<CrawlResponse>(&mut broken.as_slice())
+            {
                 assert!(file.received("b.py", python).is_none());
             }
         }

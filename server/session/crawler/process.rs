@@ -13,21 +13,21 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use taper_grammars::Language;
 use tracing::{debug, warn};
 
-use super::Crawler;
-use super::message::{self, Request, Response, VERSION};
+use super::FileCrawler;
+use super::message::{self, CrawlRequest, CrawlResponse, VERSION};
 use crate::context::crawl::{self, Found, Limits};
 use crate::context::pieces::File;
-use crate::session::document::until;
+use crate::session::document::deadline_after;
 
 /// How long the process may take for one request, beyond what a walk takes by its own clock: it has low priority.
-const REQUEST: Duration = Duration::from_secs(10);
+const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 /// It is started again at most so often in this time; then its work is done here, without parsers.
-const FAILURES: usize = 8;
-const WITHIN: Duration = Duration::from_secs(600);
+const MAX_FAILURES: usize = 8;
+const FAILURE_WINDOW: Duration = Duration::from_secs(600);
 
 /// Why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Failure {
+enum CrawlFailure {
     /// There is no process now.
     Unavailable,
     /// There was one, and this request ended it.
@@ -35,9 +35,9 @@ enum Failure {
 }
 
 /// The crawl in a process of its own.
-pub(super) struct Apart {
+pub(super) struct ChildProcess {
     program: PathBuf,
-    running: Option<Running>,
+    running: Option<RunningChild>,
     /// When it ended of itself, or could not be started.
     failures: VecDeque<Instant>,
     /// How long it may take to begin, and for a request.
@@ -45,57 +45,69 @@ pub(super) struct Apart {
     request: Duration,
 }
 
-impl Apart {
+impl ChildProcess {
     pub(super) fn new(program: PathBuf) -> Self {
-        Self { program, running: None, failures: VecDeque::new(), start: REQUEST, request: REQUEST }
+        Self {
+            program,
+            running: None,
+            failures: VecDeque::new(),
+            start: REQUEST_LIMIT,
+            request: REQUEST_LIMIT,
+        }
     }
 
-    fn ask(&mut self, request: Request, limit: Duration) -> Result<Response, Failure> {
+    fn send_request(
+        &mut self,
+        request: CrawlRequest,
+        limit: Duration,
+    ) -> Result<CrawlResponse, CrawlFailure> {
         // No fault of this request's.
-        if self.running.take_if(Running::has_ended).is_some() {
-            self.failed();
+        if self.running.take_if(RunningChild::has_ended).is_some() {
+            self.count_failure();
         }
         if self.running.is_none() {
-            self.failures.retain(|at| at.elapsed() < WITHIN);
-            if self.failures.len() >= FAILURES {
-                return Err(Failure::Unavailable);
+            self.failures.retain(|at| at.elapsed() < FAILURE_WINDOW);
+            if self.failures.len() >= MAX_FAILURES {
+                return Err(CrawlFailure::Unavailable);
             }
-            match Running::start(&self.program, self.start) {
+            match RunningChild::start(&self.program, self.start) {
                 Ok(running) => self.running = Some(running),
                 Err(problem) => {
                     debug!(%problem, "no process for the project's files");
-                    self.failed();
-                    return Err(Failure::Unavailable);
+                    self.count_failure();
+                    return Err(CrawlFailure::Unavailable);
                 }
             }
         }
-        let Some(running) = &self.running else { return Err(Failure::Unavailable) };
+        let Some(running) = &self.running else { return Err(CrawlFailure::Unavailable) };
         running.ask(request, limit).ok_or_else(|| {
             self.running = None;
-            self.failed();
-            Failure::Ended
+            self.count_failure();
+            CrawlFailure::Ended
         })
     }
 
-    fn failed(&mut self) {
+    fn count_failure(&mut self) {
         self.failures.push_back(Instant::now());
-        if self.failures.len() == FAILURES {
-            let minutes = WITHIN.as_secs() / 60;
+        if self.failures.len() == MAX_FAILURES {
+            let minutes = FAILURE_WINDOW.as_secs() / 60;
             warn!(
-                "the process that reads the project's files has failed {FAILURES} times; for {minutes} minutes they are \
+                "the process that reads the project's files has failed {MAX_FAILURES} times; for {minutes} minutes they are \
                  read without parsing them"
             );
         }
     }
 }
 
-impl Crawler for Apart {
+impl FileCrawler for ChildProcess {
     fn walk(&mut self, root: &Path, near: &[String], time: Duration) -> Option<Vec<Found>> {
-        let request = Request::Walk { root: root.to_owned(), near: near.to_vec(), time };
-        match self.ask(request, time + self.request) {
-            Ok(Response::Walked(found)) => Some(found),
-            Err(Failure::Unavailable) => Some(crawl::files(root, near, Limits::USUAL, &mut until(time))),
-            Ok(_) | Err(Failure::Ended) => {
+        let request = CrawlRequest::Walk { root: root.to_owned(), near: near.to_vec(), time };
+        match self.send_request(request, time + self.request) {
+            Ok(CrawlResponse::Walked(found)) => Some(found),
+            Err(CrawlFailure::Unavailable) => {
+                Some(crawl::files(root, near, Limits::USUAL, &mut deadline_after(time)))
+            }
+            Ok(_) | Err(CrawlFailure::Ended) => {
                 warn!("a walk through the project failed; what was known before stays");
                 None
             }
@@ -103,11 +115,13 @@ impl Crawler for Apart {
     }
 
     fn cut(&mut self, root: &Path, found: &Found) -> Option<File> {
-        let request = Request::Cut { root: root.to_owned(), found: found.clone() };
-        match self.ask(request, self.request) {
-            Ok(Response::Cut(file)) => file?.received(&found.path, crawl::language(Path::new(&found.path))?),
-            Err(Failure::Unavailable) => crawl::cut_without_outlines(root, found),
-            Ok(_) | Err(Failure::Ended) => {
+        let request = CrawlRequest::Cut { root: root.to_owned(), found: found.clone() };
+        match self.send_request(request, self.request) {
+            Ok(CrawlResponse::Cut(file)) => {
+                file?.received(&found.path, crawl::language(Path::new(&found.path))?)
+            }
+            Err(CrawlFailure::Unavailable) => crawl::cut_without_outlines(root, found),
+            Ok(_) | Err(CrawlFailure::Ended) => {
                 warn!(path = found.path, "a file cannot be cut into pieces, and is left out");
                 None
             }
@@ -116,11 +130,11 @@ impl Crawler for Apart {
 
     fn cut_text(&mut self, path: &str, language: &'static Language, text: &str) -> Option<File> {
         let (name, request) = (language.name.to_owned(), self.request);
-        let asked = Request::CutText { path: path.to_owned(), language: name, text: text.to_owned() };
-        match self.ask(asked, request) {
-            Ok(Response::Cut(file)) => file?.received(path, language),
-            Err(Failure::Unavailable) => File::without_outlines(path, language, text),
-            Ok(_) | Err(Failure::Ended) => {
+        let asked = CrawlRequest::CutText { path: path.to_owned(), language: name, text: text.to_owned() };
+        match self.send_request(asked, request) {
+            Ok(CrawlResponse::Cut(file)) => file?.received(path, language),
+            Err(CrawlFailure::Unavailable) => File::without_outlines(path, language, text),
+            Ok(_) | Err(CrawlFailure::Ended) => {
                 warn!(path, "a document cannot be cut into pieces, and is left out");
                 None
             }
@@ -133,15 +147,15 @@ impl Crawler for Apart {
 }
 
 /// The process. Dropped, it ends.
-struct Running {
-    requests: Sender<Request>,
-    responses: Receiver<Response>,
+struct RunningChild {
+    requests: Sender<CrawlRequest>,
+    responses: Receiver<CrawlResponse>,
     /// Its number, to be ended; and who sees it off, which may take a while where it waits for a disk.
     child: Option<Child>,
     remains: Sender<Child>,
 }
 
-impl Running {
+impl RunningChild {
     fn start(program: &Path, limit: Duration) -> io::Result<Self> {
         let mut command = Command::new(program);
         // What a dying process says may hold code.
@@ -152,7 +166,7 @@ impl Running {
         #[cfg(windows)]
         std::os::windows::process::CommandExt::creation_flags(&mut command, 0x0800_0000);
         let mut child = command.spawn()?;
-        let (requests, to_write) = bounded::<Request>(1);
+        let (requests, to_write) = bounded::<CrawlRequest>(1);
         let (sender, responses) = bounded(1);
         let (remains, ended) = bounded::<Child>(1);
         let pipes = child.stdin.take().zip(child.stdout.take());
@@ -160,10 +174,10 @@ impl Running {
         let (mut input, mut output) = pipes.ok_or(io::ErrorKind::BrokenPipe)?;
         // A thread of its own: pipes cannot be waited for with a limit.
         thread::Builder::new().name("crawl".to_owned()).spawn(move || {
-            let mut answer = || Some(sender.send(message::read(&mut output).ok()?));
+            let mut answer = || Some(sender.send(message::read_message(&mut output).ok()?));
             if answer().is_some_and(|sent| sent.is_ok()) {
                 for request in to_write {
-                    if message::write(&mut input, &request).is_err()
+                    if message::write_message(&mut input, &request).is_err()
                         || answer().is_none_or(|sent| sent.is_err())
                     {
                         break;
@@ -177,7 +191,7 @@ impl Running {
             }
         })?;
         match it.responses.recv_timeout(limit) {
-            Ok(Response::Ready(version)) if version == VERSION => Ok(it),
+            Ok(CrawlResponse::Ready(version)) if version == VERSION => Ok(it),
             Ok(_) => Err(io::Error::other("it is not this version of taper")),
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         }
@@ -187,13 +201,13 @@ impl Running {
         self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(Some(_))))
     }
 
-    fn ask(&self, request: Request, limit: Duration) -> Option<Response> {
+    fn ask(&self, request: CrawlRequest, limit: Duration) -> Option<CrawlResponse> {
         self.requests.send(request).ok()?;
         self.responses.recv_timeout(limit).ok()
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningChild {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
             // An error means that it has ended already.
@@ -215,11 +229,11 @@ mod tests {
     use super::*;
 
     /// A crawl by a program that is none.
-    fn apart(folder: &tempfile::TempDir, program: &str) -> Apart {
+    fn apart(folder: &tempfile::TempDir, program: &str) -> ChildProcess {
         let path = folder.path().join("program");
         fs::write(&path, format!("#!/bin/sh\n{program}\n")).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        Apart { start: Duration::from_millis(300), ..Apart::new(path) }
+        ChildProcess { start: Duration::from_millis(300), ..ChildProcess::new(path) }
     }
 
     #[test]
@@ -240,7 +254,7 @@ mod tests {
             }
             assert_eq!(apart.failures.len(), 4, "{program}");
         }
-        let mut apart = Apart::new(PathBuf::new());
+        let mut apart = ChildProcess::new(PathBuf::new());
         assert!(apart.walk(folder.path(), &[], Duration::from_secs(60)).is_some());
     }
 
@@ -249,13 +263,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a.py"), "x = one\n").unwrap();
         let mut ready = Vec::new();
-        message::write(&mut ready, &Response::Ready(VERSION.to_owned())).unwrap();
+        message::write_message(&mut ready, &CrawlResponse::Ready(VERSION.to_owned())).unwrap();
         fs::write(folder.path().join("ready"), ready).unwrap();
         let says = format!("cat {}/ready; exec sleep 60", folder.path().display());
         let brief = Duration::from_millis(50);
-        let mut apart = Apart { start: Duration::from_secs(60), request: brief, ..apart(&folder, &says) };
+        let mut apart =
+            ChildProcess { start: Duration::from_secs(60), request: brief, ..apart(&folder, &says) };
         let found = Found { path: "a.py".to_owned(), bytes: 8, modified: None };
-        for _ in 0..FAILURES {
+        for _ in 0..MAX_FAILURES {
             assert_eq!(apart.cut(folder.path(), &found), None);
         }
         assert!(apart.cut(folder.path(), &found).is_some(), "now it is read here");

@@ -6,13 +6,13 @@ use super::*;
 #[test]
 fn an_explicit_question_is_answered_when_it_is_complete_also_after_the_latency_budget() {
     let mut stage = Stage::within(Duration::ZERO, Idle::Off, false);
-    assert_eq!(answer(stage.ask()), Answer::Nothing);
+    assert_eq!(answer(stage.ask()), CompletionResponse::Empty);
     let person = stage.ask_as(URI, 4, Trigger::Invoked, false);
     stage.begins("x = ");
     stage.says("fo", true);
     // A key ends that at once.
     stage.change(4, "b");
-    assert_eq!(answer(person), Answer::Superseded);
+    assert_eq!(answer(person), CompletionResponse::Superseded);
     stage.says("o", true);
     stage.ends();
     let person = stage.ask_as(OTHER, 4, Trigger::Invoked, false);
@@ -33,6 +33,6 @@ fn an_explicit_question_of_a_client_that_refreshes_is_answered_early() {
     shows(person, "foo(a,");
     stage.says("b)", true);
     stage.ends();
-    assert!(matches!(stage.notices.recv_timeout(PATIENCE), Ok(Notice::Grown(_))));
+    assert!(matches!(stage.notices.recv_timeout(PATIENCE), Ok(Notice::Refresh(_))));
     shows(stage.ask(), "foo(a, b)");
 }

@@ -35,12 +35,12 @@ fn a_workspace_is_read_and_what_is_open_counts_before_the_disk() {
     fs::write(root.join("ignored.py"), "def mine(): pass\n").unwrap();
     fs::write(root.join(".gitignore"), "ignored.py\n").unwrap();
     let (sender, events) = crossbeam_channel::unbounded();
-    let workspace = Workspace::start(sender, Crawling::Here, &Supervisor::new(|_| ())).unwrap();
+    let workspace = WorkspaceIndex::start(sender, CrawlMode::Here, &ThreadSupervisor::new(|_| ())).unwrap();
     workspace.near(root.clone(), "a.py".to_owned());
     let index = until_indexed(&events, |index| index.files().len() == 2);
     assert_eq!(paths(&index), ["a.py", "b.py"]);
 
-    let at = Location { root: Some(root), path: "a.py".to_owned() };
+    let at = DocumentLocation { root: Some(root), path: "a.py".to_owned() };
     workspace.text(at.clone(), python(), Rope::from("def in_editor_now(): pass\n"));
     let bytes = |index: &Index| index.files()[0].text().len();
     until_indexed(&events, |index| bytes(index) == 26);
@@ -48,13 +48,13 @@ fn a_workspace_is_read_and_what_is_open_counts_before_the_disk() {
     until_indexed(&events, |index| bytes(index) == 20);
 
     // Open, it is known, though git ignores it; closed, it is not read.
-    let ignored = Location { root: at.root.clone(), path: "ignored.py".to_owned() };
+    let ignored = DocumentLocation { root: at.root.clone(), path: "ignored.py".to_owned() };
     workspace.text(ignored.clone(), python(), Rope::from("def mine(): pass\n"));
     until_indexed(&events, |index| index.files().len() == 3);
     workspace.gone(ignored, false);
     until_indexed(&events, |index| paths(index) == ["a.py", "b.py"]);
 
-    let alone = Location { root: None, path: "c.py".to_owned() };
+    let alone = DocumentLocation { root: None, path: "c.py".to_owned() };
     workspace.text(alone.clone(), python(), Rope::from("x = 1\nyy = 2\n"));
     until_indexed(&events, |index| paths(index) == ["c.py"]);
     workspace.gone(alone, true);
@@ -64,7 +64,7 @@ fn a_workspace_is_read_and_what_is_open_counts_before_the_disk() {
 /// A thread's work without the thread.
 struct Stage {
     folder: tempfile::TempDir,
-    cutter: Cutter,
+    cutter: Indexer,
     events: Receiver<Event>,
 }
 
@@ -75,15 +75,15 @@ impl Stage {
             fs::write(folder.path().join(name), "def one(): pass\n").unwrap();
         }
         let (sender, events) = crossbeam_channel::unbounded();
-        Self { folder, cutter: Cutter::new(Arc::default(), sender, Crawling::Here.start()), events }
+        Self { folder, cutter: Indexer::new(Arc::default(), sender, CrawlMode::Here.start()), events }
     }
 
     fn root(&self) -> PathBuf {
         self.folder.path().to_owned()
     }
 
-    fn at(&self, path: &str) -> Location {
-        Location { root: Some(self.root()), path: path.to_owned() }
+    fn at(&self, path: &str) -> DocumentLocation {
+        DocumentLocation { root: Some(self.root()), path: path.to_owned() }
     }
 
     fn opened(&mut self, path: &str) {
@@ -100,7 +100,7 @@ impl Stage {
     fn work(&mut self, by: Instant) -> Vec<Vec<String>> {
         // Woken.
         self.cutter.step(by);
-        while self.cutter.next(by).is_some_and(|at| at <= by) && self.cutter.after != After::Rest {
+        while self.cutter.next(by).is_some_and(|at| at <= by) && self.cutter.after != AfterWork::Rest {
             self.cutter.step(by);
         }
         let indexes = self.events.try_iter().filter_map(|event| match event {
@@ -115,7 +115,7 @@ impl Stage {
 fn a_later_walk_cuts_what_changed_and_forgets_what_went() {
     let mut stage = Stage::new(&["a.py", "b.py", "c.py"]);
     let root = stage.root();
-    let mut walk = |change: &dyn Fn(&mut Cutter)| {
+    let mut walk = |change: &dyn Fn(&mut Indexer)| {
         let Stage { cutter, events, .. } = &mut stage;
         change(cutter);
         cutter.walk(root.clone(), Vec::new());
@@ -135,7 +135,7 @@ fn a_later_walk_cuts_what_changed_and_forgets_what_went() {
     });
     assert_eq!((again, all), (vec!["a.py".to_owned()], vec!["a.py".to_owned(), "c.py".to_owned()]));
     // What an editor holds is not read from the disk, and stays when the file goes.
-    let at = || Location { root: Some(root.clone()), path: "c.py".to_owned() };
+    let at = || DocumentLocation { root: Some(root.clone()), path: "c.py".to_owned() };
     let (again, all) = walk(&|cutter| {
         cutter.take(at(), python(), &Rope::from("def three(): pass\n"));
         fs::remove_file(root.join("c.py")).unwrap();
@@ -153,13 +153,13 @@ fn documents_that_change_in_turn_lead_to_one_index_in_a_while() {
         stage.text(&format!("{n}.py"), "def f(): pass\n");
     }
     let none: Vec<Vec<String>> = Vec::new();
-    assert_eq!(stage.work(start + CHANGED / 2), none);
-    let indexes = stage.work(start + CHANGED);
+    assert_eq!(stage.work(start + CHANGE_INTERVAL / 2), none);
+    let indexes = stage.work(start + CHANGE_INTERVAL);
     assert_eq!(indexes.iter().map(Vec::len).collect::<Vec<_>>(), [50]);
     stage.text("1.py", "def g(): pass\n");
     let published = stage.cutter.published;
-    assert_eq!(stage.work(published + CHANGED / 2), none);
-    assert_eq!(stage.work(published + CHANGED).len(), 1);
+    assert_eq!(stage.work(published + CHANGE_INTERVAL / 2), none);
+    assert_eq!(stage.work(published + CHANGE_INTERVAL).len(), 1);
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn however_many_documents_are_closed_at_once_none_is_kept() {
         let at = stage.at(&format!("{n}.py"));
         stage.cutter.wishes().gone(at, n == 999);
     }
-    assert_eq!(stage.work(later + PUBLISH).last().map(Vec::len), Some(0));
+    assert_eq!(stage.work(later + PUBLISH_INTERVAL).last().map(Vec::len), Some(0));
     assert!(stage.cutter.files.is_empty());
 }
 
@@ -186,12 +186,12 @@ fn of_workspaces_without_an_open_document_the_last_one_is_kept() {
     assert_eq!(stage.work(later).last().map(Vec::len), Some(2));
     let at = stage.at("a.py");
     stage.cutter.wishes().gone(at, true);
-    later += PUBLISH;
+    later += PUBLISH_INTERVAL;
     stage.work(later);
     assert_eq!(stage.cutter.files.len(), 2, "who closes one file may open the next");
     let other = tempfile::tempdir().unwrap();
     stage.cutter.wishes().near(other.path().to_owned(), "x.py".to_owned());
-    later += PUBLISH;
+    later += PUBLISH_INTERVAL;
     assert_eq!(stage.work(later).last().map(Vec::len), Some(0));
     assert!(stage.cutter.files.is_empty() && stage.cutter.walked.len() == 1);
 }
