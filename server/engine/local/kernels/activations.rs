@@ -191,8 +191,9 @@ pub(in crate::local) fn quantize(floats: &[f32], slot: &mut Slot<'_>) {
             }
             let mut halves = [0_i32; 2];
             for i in 0..16 {
-                halves[0] += wide[i];
-                halves[1] += wide[16 + i];
+                // Of weights that give no number these are any bits, and the scale is NaN.
+                halves[0] = halves[0].wrapping_add(wide[i]);
+                halves[1] = halves[1].wrapping_add(wide[16 + i]);
             }
             let to = &mut slot.codes[unit * UNIT * width..(unit + 1) * UNIT * width];
             let (to, _) = to.as_chunks_mut::<4>();
@@ -200,13 +201,13 @@ pub(in crate::local) fn quantize(floats: &[f32], slot: &mut Slot<'_>) {
             for (to, codes) in to[row..].iter_mut().step_by(width).zip(steps) {
                 *to = *codes;
             }
-            let sum = halves[0] + halves[1];
+            let sum = halves[0].wrapping_add(halves[1]);
             slot.scales[unit * width + row] = scale;
             slot.sized_sums[unit * width + row] = scale * sum as f32;
             let sums = &mut slot.sums[unit * 3 * width..(unit + 1) * 3 * width];
-            sums[row] = -sum;
-            sums[width + row] = -halves[0];
-            sums[2 * width + row] = -halves[1];
+            sums[row] = sum.wrapping_neg();
+            sums[width + row] = halves[0].wrapping_neg();
+            sums[2 * width + row] = halves[1].wrapping_neg();
         }
     }
 }
