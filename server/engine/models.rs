@@ -399,29 +399,10 @@ pub fn nearest(name: &str) -> Option<&'static str> {
     }
     let far = name.chars().count().max(4) / 3;
     names()
-        .map(|known| (distance(&name, known), known))
+        .map(|known| (strsim::levenshtein(&name, known), known))
         .min()
         .filter(|(d, _)| *d <= far)
         .map(|(_, known)| known)
-}
-
-/// The Levenshtein distance of two short strings, in characters.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let above = row[j + 1];
-            let here = (diagonal + usize::from(x != *y)).min(above + 1).min(left + 1);
-            diagonal = above;
-            row[j] = left;
-            left = here;
-        }
-        row[b.len()] = left;
-    }
-    row[b.len()]
 }
 
 /// Prompt tokens that a keystroke costs, for choosing the default model.
@@ -542,14 +523,6 @@ mod tests {
         assert_eq!(nearest("gpt-4"), None);
         assert_eq!(nearest(""), None);
         assert_eq!(nearest("ﾃﾃﾃﾃﾃﾃﾃﾃ"), None);
-    }
-
-    #[test]
-    fn distance_counts_edits() {
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("abc", ""), 3);
-        assert_eq!(distance("abc", "abc"), 0);
     }
 
     #[test]
