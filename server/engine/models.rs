@@ -1,16 +1,14 @@
 //! The models that taper knows: names, sizes, licences, hashes, where their files come from.
 //! It knows nothing of what is inside a file, nor of how one is fetched.
 //!
-//! A model that is not here can still be used: `--model` takes a path to any GGUF of a family in [`FAMILIES`].
+//! A model that is not here can still be used: `--model` takes a path to any GGUF of a family that
+//! [`Family`](crate::local::config::Family) lists.
 
 use std::time::Duration;
 
 pub mod measured;
 
 pub use measured::Measured;
-
-/// The families (`general.architecture` in the file) that this version reads.
-pub const FAMILIES: &[&str] = &["qwen2", "qwen3", "llama"];
 
 /// A known model: one file, its terms, and where to get it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -74,11 +72,6 @@ impl Model {
     /// The size of the largest file that [`fits`](Model::fits).
     pub fn most_bytes(&self) -> u64 {
         if self.exact { self.bytes } else { self.bytes + self.bytes / 50 }
-    }
-
-    /// Whether the file's licence allows any use, or only some (research, with conditions).
-    pub fn free(&self) -> bool {
-        matches!(self.licence, "Apache-2.0" | "MIT")
     }
 }
 
@@ -426,6 +419,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
     use super::*;
+    use crate::local::config::Family;
 
     #[test]
     fn rows_are_consistent() {
@@ -436,7 +430,7 @@ mod tests {
                 model.name
             );
             assert!(model.file.ends_with(".gguf") && !model.file.contains(['/', '\\']), "{}", model.name);
-            assert!(FAMILIES.contains(&model.family), "{}", model.name);
+            assert!(Family::from_name(model.family).is_some(), "{}", model.name);
             assert!(!model.sources.is_empty() && !model.note.is_empty(), "{}", model.name);
             if let Some(hash) = model.sha256 {
                 assert_eq!(hash.len(), 64);
@@ -461,7 +455,8 @@ mod tests {
         }
         for name in DEFAULTS {
             let model = find(name).unwrap();
-            assert!(model.free() && model.sha256.is_some() && model.exact);
+            assert!(matches!(model.licence, "Apache-2.0" | "MIT"), "{name}");
+            assert!(model.sha256.is_some() && model.exact);
         }
     }
 
