@@ -7,9 +7,8 @@ use std::path::Path;
 use libfuzzer_sys::fuzz_target;
 use taper_engine::Tokens;
 use taper_engine::gguf::Gguf;
-use taper_engine::local::decoder::CandleDecoder;
 use taper_engine::local::device::{self, DeviceChoice};
-use taper_engine::local::{Config, CpuDecoder, Decoder, Kernel};
+use taper_engine::local::{CandleDecoder, Config, CpuDecoder, Decoder, Kernel};
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(gguf) = Gguf::from_bytes(Path::new("fuzzed"), bytes.to_vec()) else { return };
