@@ -20,10 +20,8 @@ pub(in crate::local::kernels) fn lacks() -> &'static [&'static str] {
 }
 
 /// A leaf of CPUID, which every x86-64 processor has.
-#[allow(unused_unsafe, reason = "the intrinsic became safe after the oldest compiler that we build with")]
 fn cpuid(leaf: u32, part: u32) -> std::arch::x86_64::CpuidResult {
-    // SAFETY: see above.
-    unsafe { std::arch::x86_64::__cpuid_count(leaf, part) }
+    std::arch::x86_64::__cpuid_count(leaf, part)
 }
 
 /// What the processor, or the system's set-up of it, lacks.
