@@ -323,7 +323,8 @@ fn is_nothing(value: &Value) -> bool {
 
 /// The option that was probably meant.
 fn nearest(kebab: &str) -> Option<&'static str> {
-    let (distance, nearest) = KEYS.iter().map(|key| (distance(key.name, kebab), key.name)).min()?;
+    let (distance, nearest) =
+        KEYS.iter().map(|key| (strsim::levenshtein(key.name, kebab), key.name)).min()?;
     (distance <= 1 + kebab.len() / 3).then_some(nearest)
 }
 
@@ -342,21 +343,6 @@ fn kebab(name: &str) -> String {
         kebab.push(if character == '_' { '-' } else { character.to_ascii_lowercase() });
     }
     kebab
-}
-
-/// Insertions, deletions and replacements that turn `a` into `b` (Levenshtein), on bytes.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

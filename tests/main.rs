@@ -17,6 +17,7 @@ mod lifecycle;
 mod long_lines;
 mod lsp;
 mod memory;
+mod minimum_rust;
 mod notebooks;
 mod process;
 mod pull;

@@ -8,9 +8,8 @@ use candle_core::quantized::GgmlDType;
 use libfuzzer_sys::fuzz_target;
 use taper_engine::Tokens;
 use taper_engine::gguf::Gguf;
-use taper_engine::local::decoder::CandleDecoder;
 use taper_engine::local::device::{self, DeviceChoice};
-use taper_engine::local::{Config, CpuDecoder, Decoder, Kernel};
+use taper_engine::local::{CandleDecoder, Config, CpuDecoder, Decoder, Kernel};
 
 /// Whether a debug assertion of candle's would end the run: it wants an even number of these blocks in a row, though its code
 /// does not need that, and a release build does not ask.

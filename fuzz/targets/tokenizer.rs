@@ -17,7 +17,6 @@ fuzz_target!(|bytes: &[u8]| {
     let tail = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(TEXT)..]).into_owned();
     for text in ["fn x() -> é { return 1 }\n\n\t  数字 <|fim_prefix|> a's", &tail] {
         let ids = tokens.encode(text);
-        assert_eq!(tokens.count(text), ids.len());
         for &id in &ids {
             assert!((id as usize) < tokens.len());
             assert!(!tokens.is_special(id), "{text:?} is no special token");

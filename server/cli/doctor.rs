@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use taper_engine::fetch::{self, Bytes, Examined, FetchError, Store, Wanted};
@@ -19,6 +19,7 @@ use super::pull::{self, LATENCY_BUDGET};
 use super::terminal::escape_controls;
 use crate::config;
 use crate::prompt::template::Profile;
+use crate::protocol::statistics::today;
 
 /// Arguments of `taper doctor`.
 #[derive(Debug, clap::Args)]
@@ -92,7 +93,7 @@ pub fn run(args: &Args) -> Result<()> {
             kernel: about.kernel.clone(),
             prefill_tps: prefill,
             decode_tps: decode,
-            date: today(),
+            date: today().to_string(),
         };
         let folder = fetch::data_folder()?;
         // A measurement that cannot be kept is still worth showing.
@@ -179,38 +180,5 @@ fn config_line() -> String {
         Some(path) if Path::new(&path).exists() => path.display().to_string(),
         Some(path) => format!("none ({} would be read)", path.display()),
         None => "none".to_owned(),
-    }
-}
-
-/// Today's date in UTC, `2026-11-22`.
-fn today() -> String {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |it| it.as_secs());
-    let (year, month, day) = civil(seconds / 86_400);
-    format!("{year:04}-{month:02}-{day:02}")
-}
-
-/// The Gregorian date of a day counted from 1970-01-01, after H. Hinnant, "chrono-compatible low-level date
-/// algorithms", `civil_from_days`.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let era = days / 146_097;
-    let of_era = days % 146_097;
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dates() {
-        assert_eq!(civil(0), (1970, 1, 1));
-        assert_eq!(civil(11_016), (2000, 2, 29));
-        assert_eq!(civil(20_779), (2026, 11, 22));
     }
 }

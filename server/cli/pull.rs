@@ -83,9 +83,7 @@ fn find_or_fetch(
             ));
             Ok(path)
         }
-        Examined::Damaged(path, damage) if options.offline || !model.readable() => {
-            Err(FetchError::Damaged { name, path, damage })
-        }
+        Examined::Damaged(path, damage) if options.offline => Err(FetchError::Damaged { name, path, damage }),
         Examined::Damaged(path, damage) => {
             display.print_line(&format!("{} is damaged: {damage}; fetching it again", path.display()));
             let again = Options { again: true, ..options.clone() };

@@ -179,9 +179,6 @@ impl Store {
     /// # Errors
     /// See [`FetchError`]. Whatever happens, no unfinished or wrong file has the file's name.
     pub fn pull(&self, model: &Model, options: &Options, watch: Watch<'_>) -> Result<PathBuf, FetchError> {
-        if !model.readable() {
-            return Err(FetchError::NotReadable { name: model.name, family: model.family });
-        }
         if !options.again
             && let Some(path) = self.locate(model)
         {
@@ -345,8 +342,8 @@ pub fn ensure(
     watch: Watch<'_>,
 ) -> Result<PathBuf, FetchError> {
     match store.locate(model) {
-        Some(path) if model.readable() => Ok(path),
-        _ => store.pull(model, options, watch),
+        Some(path) => Ok(path),
+        None => store.pull(model, options, watch),
     }
 }
 

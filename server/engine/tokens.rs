@@ -70,7 +70,7 @@ struct Index {
 #[derive(Debug)]
 enum Encoder {
     Bpe { split: Split, merges: Merges },
-    SentencePiece { scores: Vec<f32>, leading_blank: bool },
+    SentencePiece { scores: Vec<f32> },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,7 +98,6 @@ struct Raw<'a> {
     /// Empty for SentencePiece.
     merges: Vec<&'a [u8]>,
     add_bos: Option<bool>,
-    leading_blank: bool,
     /// The ids that metadata name, by their keys.
     ids: Vec<(&'static str, TokenId)>,
 }
@@ -158,7 +157,6 @@ impl Tokens {
             scores,
             merges,
             add_bos: gguf.bool("tokenizer.ggml.add_bos_token"),
-            leading_blank: gguf.bool("tokenizer.ggml.add_space_prefix").unwrap_or(true),
             ids,
         })
     }
@@ -176,7 +174,6 @@ impl Tokens {
             scores: Vec::new(),
             merges: merges.iter().map(String::as_bytes).collect(),
             add_bos: Some(false),
-            leading_blank: false,
             ids: Vec::new(),
         };
         // The tests show that the table is sound; an empty vocabulary is what a mistake in it would leave.
@@ -190,7 +187,7 @@ impl Tokens {
             kinds: Vec::new(),
             index: Index { buckets: vec![0; BUCKETS + 1], ..Index::default() },
             bytes: [NONE; 256],
-            encoder: Encoder::SentencePiece { scores: Vec::new(), leading_blank: false },
+            encoder: Encoder::SentencePiece { scores: Vec::new() },
             bos: None,
             fim: FimIds::default(),
         }
@@ -227,7 +224,7 @@ impl Tokens {
         }
         if raw.sentencepiece {
             let scores = raw.scores.iter().map(|&score| score as f32).collect();
-            this.encoder = Encoder::SentencePiece { scores, leading_blank: raw.leading_blank };
+            this.encoder = Encoder::SentencePiece { scores };
             this.bos = this.bos.filter(|_| raw.add_bos.unwrap_or(true));
         } else {
             let split = Split::named(raw.pre).map_err(|problem| {
@@ -398,27 +395,9 @@ impl Tokens {
     /// always have one.)
     pub fn encode(&self, text: &str) -> Vec<TokenId> {
         let mut out = Vec::with_capacity(text.len() / 3 + 1);
-        self.encode_into(text, &mut out);
-        out
-    }
-
-    /// As [`Tokens::encode`] for the beginning of a document: with the blank that SentencePiece models saw at
-    /// the start of every text, if the file asks for it.
-    pub fn encode_first(&self, text: &str) -> Vec<TokenId> {
-        match self.encoder {
-            Encoder::SentencePiece { leading_blank: true, .. } => self.encode(&format!(" {text}")),
-            _ => self.encode(text),
-        }
-    }
-
-    /// Number of tokens of a plain text.
-    pub fn count(&self, text: &str) -> usize {
-        self.encode(text).len()
-    }
-
-    fn encode_into(&self, text: &str, out: &mut Vec<TokenId>) {
         if self.index.runs.is_empty() {
-            return self.encode_segment(text, out);
+            self.encode_segment(text, &mut out);
+            return out;
         }
         let bytes = text.as_bytes();
         let (mut from, mut at) = (0, 0);
@@ -429,7 +408,7 @@ impl Tokens {
             });
             match run.flatten() {
                 Some(id) => {
-                    self.encode_segment(&text[from..at], out);
+                    self.encode_segment(&text[from..at], &mut out);
                     out.push(id);
                     at += self.text(id).len();
                     from = at;
@@ -437,7 +416,8 @@ impl Tokens {
                 None => at += 1,
             }
         }
-        self.encode_segment(&text[from..], out);
+        self.encode_segment(&text[from..], &mut out);
+        out
     }
 
     fn encode_segment(&self, text: &str, out: &mut Vec<TokenId>) {
@@ -474,11 +454,6 @@ impl Tokens {
     pub fn id(&self, name: &str) -> Option<TokenId> {
         let at = self.index.specials.partition_point(|&id| self.text(id) < name.as_bytes());
         self.index.specials.get(at).copied().filter(|&id| self.text(id) == name.as_bytes())
-    }
-
-    /// The name of a special token.
-    pub fn name(&self, id: TokenId) -> Option<&str> {
-        self.is_special(id).then(|| std::str::from_utf8(self.text(id)).unwrap_or_default())
     }
 
     /// Whether a token spells nothing: control, FIM, unknown and unused tokens. Ids that are not in the vocabulary count

@@ -6,7 +6,6 @@ use std::io;
 use std::path::PathBuf;
 
 use super::Bytes;
-use crate::models;
 
 /// A model could not be found or fetched.
 #[derive(Debug, thiserror::Error)]
@@ -21,14 +20,6 @@ pub enum FetchError {
         name: String,
         /// The known name nearest to it.
         nearest: Option<&'static str>,
-    },
-    /// The table knows it, the engine does not read it.
-    #[error("this version of taper cannot read {name}: its family is {family}, and {known} are read", known = models::FAMILIES.join(", "))]
-    NotReadable {
-        /// The model.
-        name: &'static str,
-        /// Its family.
-        family: &'static str,
     },
     /// It is not here and may not be fetched. The remedy comes first: some editors cut a message to one line.
     #[error(

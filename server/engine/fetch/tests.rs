@@ -393,17 +393,6 @@ fn offline_fetches_nothing() {
 }
 
 #[test]
-fn what_cannot_be_read_is_not_fetched() {
-    let scene = Scene::new();
-    let model = Model { family: "gemma3", ..row(Some(sha256(&content())), &[HUB]) };
-    let error = scene.pull(&model).unwrap_err();
-    assert!(matches!(error, FetchError::NotReadable { family: "gemma3", .. }), "{error}");
-    fs::write(scene.store.folder().join(model.file), content()).unwrap();
-    assert!(ensure(&scene.store, &model, &scene.options, &mut |_| ()).is_err());
-    assert_eq!(scene.requests(), [""; 0]);
-}
-
-#[test]
 fn half_a_file_is_not_a_file() {
     let scene = Scene::new();
     let model = row(Some(sha256(&content())), &[HUB]);

@@ -410,9 +410,7 @@ mod tests {
         assert_eq!(gguf.usize("c").unwrap(), Some(1 << 40));
         assert_eq!(gguf.float("d").unwrap(), Some(0.5));
         assert_eq!(gguf.texts("e").unwrap(), Some(vec!["x".as_bytes(), "é".as_bytes()]));
-        assert_eq!(gguf.array("e").unwrap()[1], Value::String("é".into()));
-        assert_eq!(gguf.array("f").unwrap()[0], Value::Array(vec![Value::Bool(true)]));
-        assert!(gguf.numbers("e").is_err() && gguf.texts("a").is_err());
+        assert!(gguf.numbers("e").is_err() && gguf.numbers("f").is_err() && gguf.texts("a").is_err());
         let t = gguf.need_tensor("t", &[2, 3]).unwrap();
         assert_eq!(*t.data.all().unwrap(), (0..24).collect::<Vec<u8>>());
         assert_eq!(*gguf.need_tensor("u", &[1]).unwrap().data.all().unwrap(), [1, 2]);

@@ -101,7 +101,7 @@ impl Family {
         [Self::Llama, Self::Qwen2, Self::Qwen3]
     }
 
-    fn from_name(name: &str) -> Option<Self> {
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
         Self::all().into_iter().find(|family| family.name() == name)
     }
 

@@ -36,7 +36,6 @@ const CHUNK: usize = 256;
 pub struct CpuDecoder {
     config: Config,
     compute: Compute,
-    kernel: Kernel,
     blocks: Vec<Block>,
     /// None if it is the output head.
     embedding: Option<Packed>,
@@ -112,7 +111,6 @@ impl CpuDecoder {
         Ok(Self {
             config: config.clone(),
             compute,
-            kernel,
             blocks,
             embedding: table,
             output_norm,
@@ -125,11 +123,6 @@ impl CpuDecoder {
             work: Work::default(),
             logits: Vec::new(),
         })
-    }
-
-    /// The kernel that runs.
-    pub fn kernel(&self) -> Kernel {
-        self.kernel
     }
 
     /// Threads that work, the caller's included.

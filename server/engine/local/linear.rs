@@ -333,8 +333,6 @@ mod tests {
         let mut computes: Vec<_> =
             kernels.map(|kernel| (kernel.name(), Compute::new(kernel, Pool::new(2)))).collect();
         computes.push(("amx on the model", Compute::with(&amx_tests::ON_MODEL, Pool::new(2))));
-        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-        computes.push(("amx, trapped", Compute::with(&amx_tests::TRAPPED, Pool::new(2))));
         computes
     }
 

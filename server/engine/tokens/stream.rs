@@ -42,11 +42,6 @@ impl Utf8Stream {
         }
         self.kept.drain(..from);
     }
-
-    /// Whether the bytes so far end inside a character.
-    pub fn is_inside(&self) -> bool {
-        !self.kept.is_empty()
-    }
 }
 
 #[cfg(test)]
@@ -74,7 +69,7 @@ mod tests {
                 stream.push(&bytes[at..next], &mut text);
                 at = next;
             }
-            if stream.is_inside() {
+            if !stream.kept.is_empty() {
                 assert!(whole.ends_with(char::REPLACEMENT_CHARACTER));
                 whole.pop();
             }

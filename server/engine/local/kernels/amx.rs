@@ -40,8 +40,6 @@ mod support;
 #[cfg(test)]
 pub(in crate::local) mod tests;
 mod tiles;
-#[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
-mod trap;
 
 #[cfg(target_arch = "x86_64")]
 mod entries;

@@ -7,14 +7,14 @@ use super::tiles::{ROW_BYTES, Shapes, TILES, Tiles};
 const MAX_ROWS: usize = 16;
 
 /// All tiles of a thread, and their shapes once they have any.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Model {
-    pub(super) shapes: Option<Shapes>,
+    shapes: Option<Shapes>,
     tiles: [[[u8; ROW_BYTES]; MAX_ROWS]; TILES],
 }
 
 impl Model {
-    pub(super) const fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { shapes: None, tiles: [[[0; ROW_BYTES]; MAX_ROWS]; TILES] }
     }
 

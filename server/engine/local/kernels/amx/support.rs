@@ -20,10 +20,8 @@ pub(in crate::local::kernels) fn lacks() -> &'static [&'static str] {
 }
 
 /// A leaf of CPUID, which every x86-64 processor has.
-#[allow(unused_unsafe, reason = "the intrinsic became safe after the oldest compiler that we build with")]
 fn cpuid(leaf: u32, part: u32) -> std::arch::x86_64::CpuidResult {
-    // SAFETY: see above.
-    unsafe { std::arch::x86_64::__cpuid_count(leaf, part) }
+    std::arch::x86_64::__cpuid_count(leaf, part)
 }
 
 /// What the processor, or the system's set-up of it, lacks.
@@ -76,14 +74,14 @@ unsafe fn enabled_states() -> u64 {
 /// the memory in which it saves the thread's registers; threads that do not touch tiles pay nothing.
 #[cfg(target_os = "linux")]
 fn permitted() -> bool {
-    const GET: usize = 0x1022;
-    const REQUEST: usize = 0x1023;
-    const TILE_DATA: usize = 18;
+    const GET: libc::c_long = 0x1022;
+    const REQUEST: libc::c_long = 0x1023;
+    const TILE_DATA: libc::c_long = 18;
     let mut granted = 0_u64;
     // SAFETY: the first call takes a number, the second writes one u64 to a place that is there.
     unsafe {
-        arch_prctl(REQUEST, TILE_DATA) == 0
-            && arch_prctl(GET, (&raw mut granted).expose_provenance()) == 0
+        libc::syscall(libc::SYS_arch_prctl, REQUEST, TILE_DATA) == 0
+            && libc::syscall(libc::SYS_arch_prctl, GET, &raw mut granted) == 0
             && granted >> TILE_DATA & 1 == 1
     }
 }
@@ -91,27 +89,4 @@ fn permitted() -> bool {
 #[cfg(not(target_os = "linux"))]
 fn permitted() -> bool {
     false
-}
-
-/// The system call of that name; 0 or a negative error number.
-///
-/// # Safety
-/// `argument` is what `code` demands.
-#[cfg(target_os = "linux")]
-unsafe fn arch_prctl(code: usize, argument: usize) -> isize {
-    const NUMBER: isize = 158;
-    let result;
-    // SAFETY: the caller's promise; a system call changes the registers named, and memory through `argument` only.
-    unsafe {
-        std::arch::asm!(
-            "syscall",
-            inlateout("rax") NUMBER => result,
-            in("rdi") code,
-            in("rsi") argument,
-            lateout("rcx") _,
-            lateout("r11") _,
-            options(nostack)
-        );
-    }
-    result
 }

@@ -1,8 +1,8 @@
-//! The kernel on the model of the tiles, and its real instructions on the trap.
+//! The kernel on the model of the tiles.
 //! It knows nothing of layers: that products are right is tested there, with those of all other kernels.
 
 use super::model::Model;
-use super::tiles::Tiles;
+use super::tiles::Shapes;
 use super::{GROUPS, ROWS, Unpack, multiply};
 use crate::local::kernels::activations::{Slot, half, halve};
 use crate::local::kernels::form::{ForForm, Form, for_form};
@@ -23,143 +23,34 @@ impl Unpack for Portable {
     }
 }
 
-struct Piece<'a, 'b, T> {
+struct Piece<'a, 'b> {
     args: &'a Wide<'b>,
     tile: &'a mut Tile,
-    tiles: T,
 }
 
-impl<T: Tiles> ForForm for Piece<'_, '_, T> {
+impl ForForm for Piece<'_, '_> {
     unsafe fn run<F: Form>(self) {
         // SAFETY: the caller's promise.
-        unsafe { multiply::<Portable, F, T>(self.args, self.tile, self.tiles) }
+        unsafe { multiply::<Portable, F, Model>(self.args, self.tile, Model::new()) }
     }
 }
 
 /// The plain kernel as a constant, for entries that differ from it.
 pub(in crate::local) const ON_PORTABLE: Entries = Entries { many: None, ..portable::ENTRIES };
 
-const fn entries(wide: unsafe fn(&Wide<'_>, &mut Tile)) -> Entries {
-    Entries {
-        many: Some(Many { from: ROWS, wide_groups: GROUPS, wide, halve: halve_rows }),
-        ..portable::ENTRIES
-    }
-}
+/// The kernel on the model of the tiles, scaled by plain Rust.
+pub(in crate::local) static ON_MODEL: Entries = Entries {
+    many: Some(Many { from: ROWS, wide_groups: GROUPS, wide, halve: halve_rows }),
+    ..portable::ENTRIES
+};
 
 unsafe fn halve_rows(rows: &[f32], slot: &mut Slot<'_>) {
     halve(rows, slot);
 }
 
-/// The kernel on the model of the tiles, scaled by plain Rust.
-pub(in crate::local) static ON_MODEL: Entries = entries(wide_on_model);
-
-unsafe fn wide_on_model(args: &Wide<'_>, tile: &mut Tile) {
+unsafe fn wide(args: &Wide<'_>, tile: &mut Tile) {
     // SAFETY: the caller's promise.
-    unsafe { for_form(args.weight.format(), Piece { args, tile, tiles: Model::new() }) }
-}
-
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-pub(in crate::local) use trapped::TRAPPED;
-
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-mod trapped {
-    use super::super::support;
-    use super::super::tiles::{Shapes, Silicon};
-    use super::super::trap::{self, Instruction, decode};
-    use super::*;
-
-    /// The kernel with the processor's instructions, which the trap does where there are none; scaled by plain Rust.
-    pub(in crate::local) static TRAPPED: Entries = entries(wide_trapped);
-
-    unsafe fn wide_trapped(args: &Wide<'_>, tile: &mut Tile) {
-        trap::set();
-        let before = trap::done();
-        // SAFETY: the caller's promise; the tiles are there, as of now.
-        unsafe { for_form(args.weight.format(), Piece { args, tile, tiles: Silicon }) };
-        assert!(trap::done() > before || support::lacks().is_empty(), "nobody did the tiles' work");
-        assert!(!trap::configured(), "tiles are still configured behind the end of the piece");
-    }
-
-    #[test]
-    fn each_instruction_has_the_manuals_bytes() {
-        // Registers hold a thousand times their number, so that base and stride cannot be mistaken.
-        let instruction = |bytes: &[u8]| {
-            let mut padded = [0x90; 15];
-            padded[..bytes.len()].copy_from_slice(bytes);
-            decode(&padded, |register| 1000 * usize::from(register)).map(|(instruction, length)| {
-                assert_eq!(length, bytes.len(), "{instruction:?}");
-                instruction
-            })
-        };
-        // By hand from the manual: ldtilecfg [rdi]; tileloadd tmm6, [r10 + r9]; tdpbf16ps tmm1, tmm5, tmm7;
-        // tilestored [rax + rsi + 0x1000], tmm3; tilezero tmm2; tilerelease.
-        let expected = [
-            (&[0xc4, 0xe2, 0x78, 0x49, 0x07][..], Instruction::Configure { from: 7000 }),
-            (
-                &[0xc4, 0x82, 0x7b, 0x4b, 0x34, 0x0a],
-                Instruction::Load { tile: 6, from: 10_000, stride: 9000 },
-            ),
-            (&[0xc4, 0xe2, 0x42, 0x5c, 0xcd], Instruction::Dot { c: 1, a: 5, b: 7 }),
-            (
-                &[0xc4, 0xe2, 0x7a, 0x4b, 0x9c, 0x30, 0x00, 0x10, 0x00, 0x00],
-                Instruction::Store { tile: 3, to: 4096, stride: 6000 },
-            ),
-            (&[0xc4, 0xe2, 0x7b, 0x49, 0xd0], Instruction::Zero { tile: 2 }),
-            (&[0xc4, 0xe2, 0x78, 0x49, 0xc0], Instruction::Release),
-        ];
-        for (bytes, expected) in expected {
-            assert_eq!(instruction(bytes), Some(expected));
-        }
-        // tdpfp16ps, tileloaddt1 and sttilecfg differ from ours by the prefix alone; ud2 is nothing of ours.
-        for other in [
-            &[0xc4, 0xe2, 0x43, 0x5c, 0xcd][..],
-            &[0xc4, 0x82, 0x79, 0x4b, 0x34, 0x0a],
-            &[0xc4, 0xe2, 0x79, 0x49, 0x07],
-            &[0x0f, 0x0b],
-        ] {
-            assert_eq!(instruction(other), None);
-        }
-    }
-
-    #[test]
-    fn the_instructions_do_what_the_model_does() {
-        trap::set();
-        let mut random = fastrand::Rng::with_seed(1);
-        for _ in 0..100 {
-            let (rows, columns, steps) = (random.usize(1..=16), random.usize(1..=16), random.usize(1..=16));
-            let sums = (rows, 4 * columns);
-            let (left, right) = ((rows, 4 * steps), (steps, 4 * columns));
-            let shapes = Shapes::new([sums, left, right, sums, left, right, sums, left]);
-            let stride = 2 * random.usize(32..40);
-            // Finite numbers of very different size, denormal ones and zeros of both signs among them.
-            let mut half = || {
-                let exponent = if random.u32(..8) == 0 { 0 } else { random.u16(110..140) };
-                random.u16(..2) << 15 | exponent << 7 | (random.u16(..128) * random.u16(..2))
-            };
-            let source: Vec<u8> = (0..3 * 8 * stride).flat_map(|_| half().to_le_bytes()).collect();
-            let mut results = [vec![1_u8; 16 * stride], vec![1; 16 * stride]];
-            fn run(mut tiles: impl Tiles, shapes: &Shapes, source: &[u8], stride: usize, to: &mut [u8]) {
-                // SAFETY: the tiles are there; 16 rows of 64 bytes are within 16 strides.
-                unsafe {
-                    tiles.configure(shapes);
-                    tiles.zero::<6>();
-                    tiles.load::<7>(source.as_ptr(), stride);
-                    tiles.load::<5>(source[16 * stride..].as_ptr(), stride);
-                    tiles.dot::<6, 7, 5>();
-                    tiles.load::<3>(source[32 * stride..].as_ptr(), stride);
-                    tiles.dot::<3, 7, 5>();
-                    tiles.dot::<6, 7, 5>();
-                    tiles.store::<3>(to.as_mut_ptr(), stride);
-                    // Into the gaps between the rows as well, if there are any.
-                    tiles.store::<6>(to.as_mut_ptr(), 60);
-                    tiles.release();
-                }
-            }
-            run(Model::new(), &shapes, &source, stride, &mut results[0]);
-            run(Silicon, &shapes, &source, stride, &mut results[1]);
-            assert!(results[0] == results[1], "{shapes:?}");
-        }
-    }
+    unsafe { for_form(args.weight.format(), Piece { args, tile }) }
 }
 
 #[test]
@@ -182,7 +73,7 @@ fn the_model_multiplies_matrices() {
         }
         let (sums, a, b) = ((rows, 4 * columns), (rows, 2 * depth), (steps, 4 * columns));
         let mut model = Model::new();
-        model.configure(super::tiles::Shapes::new([sums, a, b, b, b, b, b, b]));
+        model.configure(Shapes::new([sums, a, b, b, b, b, b, b]));
         let mut out = vec![0_f32; rows * columns];
         // SAFETY: the matrices have the shapes.
         unsafe {
