@@ -6,12 +6,8 @@
 //! and write it, [`uri`] says which documents it is about;
 //! [`notices`] goes the other way, with the [`status`] for a status line, and [`output`] writes. The [`lifeline`] watches
 //! whether there still is an editor, and [`ending`] is how it all ends; [`options`] are what the editor sets, [`tally`] counts what one server answered, and
-//! [`statistics`] what became of it, in [`counts`] that the [`ledger`] keeps. [`client`] is the other end of the pipes,
-//! for measuring; [`tasks`] are the files that it is measured with, [`answers`] the file that keeps
-//! what came out, [`llama`] the server that it is compared with.
+//! [`statistics`] what became of it, in [`counts`] that the [`ledger`] keeps.
 
-pub mod answers;
-pub mod client;
 mod commands;
 pub mod counts;
 mod ending;
@@ -21,7 +17,6 @@ pub mod incoming;
 mod input;
 pub mod ledger;
 mod lifeline;
-pub mod llama;
 mod messages;
 mod notebooks;
 mod notices;
@@ -30,7 +25,6 @@ mod output;
 pub mod statistics;
 mod status;
 mod tally;
-pub mod tasks;
 mod trace;
 mod transport;
 mod uri;

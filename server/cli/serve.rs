@@ -45,7 +45,7 @@ pub fn run(args: Args) -> ExitCode {
     match serve(args) {
         Ok(end) => ExitCode::from(end.code()),
         Err(error) => {
-            super::report(&error);
+            super::report("taper", &error);
             ExitCode::FAILURE
         }
     }
