@@ -8,20 +8,18 @@
     reason = "a bench prints what it measured, and ends on what it cannot use"
 )]
 
-#[path = "../tests/client.rs"]
-#[expect(dead_code, reason = "the tests use more of it")]
-mod client;
-
 use std::fs;
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use taper::text::{Edit, Encoding, Rope, position};
-
-use client::{Client, inline_params, insertion};
+use taper_eval::lsp_client::{LspClient, inline_params, insertion};
 
 const STARTS: usize = 5;
+/// How long a response may take, on a busy machine too.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is typed at the cursors of the fixtures, line breaks and indentation included.
 const TYPED: &[(&str, &str, &str)] = &[
@@ -55,7 +53,7 @@ fn main() {
         let (mut client, text, cursor, uri) = open(&model, fixture, language);
         while ask(&mut client, &uri, &text, cursor).0.is_empty() {}
         starts.push(began.elapsed());
-        client.quit();
+        quit(client);
     }
     println!("process start to first suggestion, {STARTS} starts: {}", spread(&mut starts));
 
@@ -68,7 +66,7 @@ fn main() {
         for (version, key) in typed.chars().enumerate() {
             let at = position::position(&text, cursor, Encoding::Utf16);
             let change = insertion(&uri, version as i64 + 2, at.line, at.character, &key.to_string());
-            client.notify("textDocument/didChange", change);
+            client.notify("textDocument/didChange", change).expect(RUNS);
             Edit::insert(cursor, key.to_string()).apply(&mut text).expect("the key fits");
             cursor += key.len_utf8();
             let (suggestion, took) = ask(&mut client, &uri, &text, cursor);
@@ -78,7 +76,7 @@ fn main() {
             sleep(pause.saturating_sub(took));
         }
         memory.push(resident(client.pid()));
-        client.quit();
+        quit(client);
     }
     println!(
         "typing, a key every {} ms, {} keys: {}",
@@ -95,22 +93,58 @@ fn main() {
     println!("resident memory after typing: {} (the model's file: {size} MB)", memory.join(", "));
 }
 
-fn open(model: &str, fixture: &str, language: &str) -> (Client, Rope, usize, String) {
+/// What is expected of the server all the time.
+const RUNS: &str = "the server runs";
+
+fn open(model: &str, fixture: &str, language: &str) -> (LspClient, Rope, usize, String) {
     let marked = fs::read_to_string(format!("tests/fixtures/real/{fixture}")).expect("the fixture");
     let (before, after) = marked.split_once('▮').expect("a cursor");
     let text = Rope::from_str(&format!("{before}{after}"));
     let uri = format!("file:///w/{fixture}");
-    let mut client = Client::start(&["--stdio", "--model", model]);
-    client.hello(json!({ "latency-budget-ms": 300 }));
-    client.open(&uri, language, &text.to_string());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_taper"));
+    command.args(["serve", "--stdio", "--model", model]).env("XDG_CONFIG_HOME", "/nonexistent");
+    let mut client = LspClient::start(command.env("TAPER_HOME", "/dev/null/taper").stderr(Stdio::null()))
+        .expect("the server starts");
+    let hello = json!({
+        "processId": null,
+        "rootUri": "file:///w",
+        "capabilities": { "textDocument": { "inlineCompletion": {} } },
+        "initializationOptions": { "latency-budget-ms": 300 },
+    });
+    let id = client.request("initialize", hello).expect(RUNS);
+    response(&mut client, id);
+    client.notify("initialized", json!({})).expect(RUNS);
+    client.open(&uri, language, &text.to_string()).expect(RUNS);
     (client, text, before.len(), uri)
 }
 
-fn ask(client: &mut Client, uri: &str, text: &Rope, cursor: usize) -> (String, Duration) {
+/// Waits for the response to a request; also when it came. The server's own requests are agreed to.
+fn response(client: &mut LspClient, id: i64) -> (Value, Instant) {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let incoming = client.receive(end).expect(RUNS).expect("a response in time");
+        match (incoming.message.get("method"), incoming.message.get("id")) {
+            (Some(_), Some(its)) => client.respond(its, &Value::Null).expect(RUNS),
+            (None, Some(its)) if *its == id => return (incoming.message, incoming.at),
+            _ => {}
+        }
+    }
+}
+
+/// `shutdown` and `exit`, and waits for the end of the process.
+fn quit(mut client: LspClient) {
+    let id = client.request("shutdown", Value::Null).expect(RUNS);
+    response(&mut client, id);
+    client.notify("exit", Value::Null).expect(RUNS);
+    assert!(client.wait().expect("an exit status").success(), "the server ends well");
+}
+
+fn ask(client: &mut LspClient, uri: &str, text: &Rope, cursor: usize) -> (String, Duration) {
     let at = position::position(text, cursor, Encoding::Utf16);
     let asked = Instant::now();
-    let id = client.request("textDocument/inlineCompletion", inline_params(uri, at.line, at.character));
-    let (answer, came) = client.timed_answer(id);
+    let params = inline_params(uri, at.line, at.character);
+    let id = client.request("textDocument/inlineCompletion", params).expect(RUNS);
+    let (answer, came) = response(client, id);
     let item: Option<&Value> = answer["result"]["items"].as_array().and_then(|items| items.first());
     (item.and_then(|it| it["insertText"].as_str()).unwrap_or("").to_owned(), came - asked)
 }

@@ -1,6 +1,6 @@
 //! How well other files are chosen from: of the names that an answer needs and its own file does not say, how many do the
 //! snippets say?
-//! It knows nothing of models: it takes seconds where `taper eval --workspaces` takes an hour, and says less.
+//! It knows nothing of models: it takes seconds where `taper-eval run --workspaces` takes an hour, and says less.
 //!
 //! `cargo bench --bench snippets -- FOLDER TASKS.jsonl...`, with the folder that `benches/quality/workspaces.py` fills.
 #![expect(
@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use taper::context::crawl::{self, Limits};
 use taper::context::{Index, Place};
-use taper::protocol::tasks::{self, Task};
 use taper::text::Rope;
+use taper_eval::tasks::{self, Task};
 
 /// Bytes of snippets: 512 tokens as the prompt counts them, and a half and twice as many.
 const BYTES: [usize; 3] = [768, 1536, 3072];

@@ -24,10 +24,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use taper::prompt::template::{Layout, Profile};
 use taper::prompt::{self, Budget, File};
-use taper::protocol::answers::Answers;
 use taper::text::Rope;
 use taper_engine::local::{self, Local};
 use taper_engine::{Engine, Limits, Prompt, Said};
+use taper_eval::answers::Answers;
 
 /// Tokens typed since the suffix was read.
 const TYPED: [usize; 4] = [64, 32, 16, 8];

@@ -6,14 +6,13 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-pub mod bench;
 pub mod complete;
 pub mod crawl;
 pub mod doctor;
-pub mod eval;
 pub mod load;
 mod log;
 pub mod models;
+mod moved;
 pub mod pull;
 pub mod serve;
 pub mod stats;
@@ -52,10 +51,12 @@ pub enum Command {
     Doctor(Box<doctor::Args>),
     /// Show what was suggested and what became of it.
     Stats(stats::Args),
-    /// Measure taper as a person meets it.
-    Bench(bench::Args),
-    /// Score what is suggested, on completion tasks.
-    Eval(Box<eval::Args>),
+    /// Where `taper bench` went.
+    #[command(hide = true, disable_help_flag = true)]
+    Bench(moved::Args),
+    /// Where `taper eval` went.
+    #[command(hide = true, disable_help_flag = true)]
+    Eval(moved::Args),
     /// Look through a project's files for a server, which starts this by itself.
     #[command(hide = true)]
     Crawl,
@@ -79,8 +80,8 @@ pub fn main() -> ExitCode {
         Some(Command::Models(args)) => models::run(args),
         Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::Stats(args)) => stats::run(args),
-        Some(Command::Bench(args)) => bench::run(&args),
-        Some(Command::Eval(args)) => eval::run(&args),
+        Some(Command::Bench(args)) => return moved::say("bench", &args),
+        Some(Command::Eval(args)) => return moved::say("eval", &args),
         Some(Command::Crawl) => crawl::run(),
         Some(Command::Completions { shell }) => {
             clap_complete::generate(shell, &mut Arguments::command(), "taper", &mut std::io::stdout());
@@ -102,15 +103,15 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            format_error(&error);
+            print_error("taper", &error);
             ExitCode::FAILURE
         }
     }
 }
 
-/// Prints an error with its causes on one line, each told once.
+/// Prints an error of this program with its causes on one line, each told once.
 #[expect(clippy::print_stderr, reason = "this is where a command's error meets its user")]
-pub fn format_error(error: &anyhow::Error) {
+pub fn print_error(program: &str, error: &anyhow::Error) {
     let mut told = String::new();
     for cause in error.chain() {
         let text = cause.to_string();
@@ -121,5 +122,5 @@ pub fn format_error(error: &anyhow::Error) {
             told.push_str(&text);
         }
     }
-    eprintln!("taper: {}", terminal::escape_controls(&told));
+    eprintln!("{program}: {}", terminal::escape_controls(&told));
 }

@@ -6,12 +6,8 @@
 //! and write it, [`uri`] says which documents it is about;
 //! [`notices`] goes the other way, with the [`status`] for a status line, and [`output`] writes. The [`lifeline`] watches
 //! whether there still is an editor, and [`ending`] is how it all ends; [`options`] are what the editor sets, and
-//! [`request_metrics`] count requests. [`client`] is the other end of the pipes,
-//! for measuring; [`tasks`] are the files that it is measured with, [`answers`] the file that keeps
-//! what came out, [`llama`] the server that it is compared with.
+//! [`request_metrics`] count requests.
 
-pub mod answers;
-pub mod client;
 mod commands;
 mod ending;
 pub mod framing;
@@ -19,7 +15,6 @@ mod front;
 pub mod incoming;
 mod input;
 mod lifeline;
-pub mod llama;
 mod messages;
 mod notebooks;
 mod notices;
@@ -27,7 +22,6 @@ mod options;
 mod output;
 mod request_metrics;
 mod status;
-pub mod tasks;
 mod trace;
 mod transport;
 mod uri;

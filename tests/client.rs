@@ -3,24 +3,25 @@
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::collections::{HashMap, HashSet};
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use taper_eval::lsp_client::{Incoming, LspClient};
+pub(crate) use taper_eval::lsp_client::{frame, inline_params, insertion, notification};
+
+use crate::script::Script;
 
 /// How long anything that must come may take, on a busy machine too.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running server and what it has said so far. Dropped, it asserts that every request got its one answer.
 pub(crate) struct Client {
-    child: Child,
-    stdin: Option<ChildStdin>,
-    incoming: Receiver<Incoming>,
-    next_id: i64,
+    lsp: LspClient,
     waiting: HashSet<i64>,
     answers: HashMap<i64, (Value, Instant)>,
     /// Answers to nothing: twice answered, or with an id that was never asked with.
@@ -40,8 +41,6 @@ pub(crate) struct Client {
     allows_strays: bool,
 }
 
-type Incoming = (Value, Instant);
-
 impl Client {
     /// Starts the server with these arguments. It finds no configuration and no models of this machine's user.
     pub(crate) fn start(arguments: &[&str]) -> Self {
@@ -50,31 +49,19 @@ impl Client {
 
     /// The same, with more environment.
     pub(crate) fn start_with(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_taper"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_taper"));
+        command
             .arg("serve")
             .args(arguments)
             .env("TAPER_LOG", "warn,taper=debug")
             .env("XDG_CONFIG_HOME", "/nonexistent")
             .env("TAPER_HOME", "/dev/null/taper")
             .envs(environment.iter().copied())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stdin = child.stdin.take();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let (sender, incoming) = channel();
-        thread::spawn(move || {
-            while let Some(message) = read_message(&mut stdout) {
-                if sender.send((message, Instant::now())).is_err() {
-                    break;
-                }
-            }
-        });
+            .stderr(Stdio::piped());
+        let mut lsp = LspClient::start(&mut command).unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let lines = Arc::clone(&log);
-        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let stderr = BufReader::new(lsp.take_stderr().unwrap());
         let logger = thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
                 let mut log = lines.lock().unwrap();
@@ -83,10 +70,7 @@ impl Client {
             }
         });
         Self {
-            child,
-            stdin,
-            incoming,
-            next_id: 0,
+            lsp,
             waiting: HashSet::new(),
             answers: HashMap::new(),
             stray: Vec::new(),
@@ -154,22 +138,19 @@ impl Client {
 
     /// A request that is to be sent with [`Client::raw`], and its id.
     pub(crate) fn prepare(&mut self, method: &str, params: Value) -> (i64, Vec<u8>) {
-        let id = self.next_id;
-        self.next_id += 1;
+        let (id, message) = self.lsp.prepare(method, params);
         self.waiting.insert(id);
-        (id, frame(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params })))
+        (id, message)
     }
 
     /// Sends a notification.
     pub(crate) fn notify(&mut self, method: &str, params: Value) {
-        self.raw(&notification(method, params));
+        self.lsp.notify(method, params).unwrap();
     }
 
     /// Sends bytes as they are.
     pub(crate) fn raw(&mut self, bytes: &[u8]) {
-        let stdin = self.stdin.as_mut().unwrap();
-        stdin.write_all(bytes).unwrap();
-        stdin.flush().unwrap();
+        self.lsp.send(bytes).unwrap();
     }
 
     /// Waits for the answer to a request.
@@ -218,23 +199,23 @@ impl Client {
             if let Some(found) = done(self) {
                 return found;
             }
-            match self.incoming.recv_timeout(end.saturating_duration_since(Instant::now())) {
-                Ok(incoming) => self.sort(incoming),
-                Err(RecvTimeoutError::Timeout) => panic!("waited in vain for {what}"),
-                Err(RecvTimeoutError::Disconnected) => panic!("the server ended before {what}"),
+            match self.lsp.receive(end) {
+                Ok(Some(incoming)) => self.sort(incoming),
+                Ok(None) => panic!("waited in vain for {what}"),
+                Err(_) => panic!("the server ended before {what}"),
             }
         }
     }
 
-    fn sort(&mut self, (message, at): Incoming) {
+    fn sort(&mut self, Incoming { message, at }: Incoming) {
         match (message.get("method").is_some(), message.get("id").cloned()) {
             (true, Some(id)) => {
                 // A request of the server's: agreed to.
                 let asks = message["method"] == "workspace/configuration";
                 let result = if asks { self.configuration.clone() } else { Value::Null };
                 self.notices.push(message);
-                if self.stdin.is_some() {
-                    self.raw(&frame(&json!({ "jsonrpc": "2.0", "id": id, "result": result })));
+                if self.lsp.is_input_open() {
+                    self.lsp.respond(&id, &result).unwrap();
                 }
             }
             (true, None) if message["method"] == "taper/trace" => self.traces.push(message["params"].clone()),
@@ -294,12 +275,12 @@ impl Client {
 
     /// The process' id.
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.lsp.pid()
     }
 
     /// Closes the server's input.
     pub(crate) fn hang_up(&mut self) {
-        self.stdin = None;
+        self.lsp.close_input();
     }
 
     /// Waits until the server has ended; its exit status, and how long that took.
@@ -308,14 +289,14 @@ impl Client {
         let start = Instant::now();
         loop {
             // The pipe closes when the process ends: waiting for that is no sleep.
-            match self.incoming.recv_timeout(PATIENCE) {
-                Ok(incoming) if incoming.0.get("method").is_none() => self.sort(incoming),
-                Ok(incoming) => self.notices.push(incoming.0),
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => panic!("the server does not end"),
+            match self.lsp.receive(Instant::now() + PATIENCE) {
+                Ok(Some(incoming)) if incoming.message.get("method").is_none() => self.sort(incoming),
+                Ok(Some(incoming)) => self.notices.push(incoming.message),
+                Ok(None) => panic!("the server does not end"),
+                Err(_) => break,
             }
         }
-        let status = self.child.wait().unwrap();
+        let status = self.lsp.wait().unwrap();
         let took = start.elapsed();
         if let Some(logger) = self.logger.take() {
             logger.join().unwrap();
@@ -335,8 +316,7 @@ impl Client {
 
     /// Opens a document in version 1.
     pub(crate) fn open(&mut self, uri: &str, language: &str, text: &str) {
-        let document = json!({ "uri": uri, "languageId": language, "version": 1, "text": text });
-        self.notify("textDocument/didOpen", json!({ "textDocument": document }));
+        self.lsp.open(uri, language, text).unwrap();
     }
 
     /// Asks for an inline completion and waits for the answer: the text of its item, empty if there is none.
@@ -366,18 +346,15 @@ impl Drop for Client {
             {
                 eprintln!("the server's log:\n{}", self.log());
             }
-            let _ = self.child.kill();
             return;
         }
         // Whatever is still on its way counts.
         let end = Instant::now() + PATIENCE;
         while !self.waiting.is_empty()
-            && let Ok(incoming) = self.incoming.recv_timeout(end.saturating_duration_since(Instant::now()))
+            && let Ok(Some(incoming)) = self.lsp.receive(end)
         {
             self.sort(incoming);
         }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
         assert!(self.waiting.is_empty(), "never answered: {:?}", self.waiting);
         if self.allows_strays {
             return;
@@ -387,48 +364,17 @@ impl Drop for Client {
     }
 }
 
-/// A message with its header.
-pub(crate) fn frame(message: &Value) -> Vec<u8> {
-    let body = message.to_string();
-    format!("Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
-}
-
-/// A notification with its header.
-pub(crate) fn notification(method: &str, params: Value) -> Vec<u8> {
-    frame(&json!({ "jsonrpc": "2.0", "method": method, "params": params }))
-}
-
-/// The params of an inline completion that typing asks for.
-pub(crate) fn inline_params(uri: &str, line: u32, character: u32) -> Value {
-    json!({
-        "textDocument": { "uri": uri },
-        "position": { "line": line, "character": character },
-        "context": { "triggerKind": 2 },
-    })
-}
-
-/// The params of a change that inserts `text`.
-pub(crate) fn insertion(uri: &str, version: i64, line: u32, character: u32, text: &str) -> Value {
-    let at = json!({ "line": line, "character": character });
-    json!({
-        "textDocument": { "uri": uri, "version": version },
-        "contentChanges": [{ "range": { "start": at, "end": at }, "text": text }],
-    })
-}
-
-fn read_message(stdout: &mut impl BufRead) -> Option<Value> {
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        if stdout.read_line(&mut line).ok()? == 0 {
-            return None;
-        }
-        match line.trim_end() {
-            "" => break,
-            line => length = line.strip_prefix("Content-Length: ")?.parse().ok()?,
-        }
+impl Script {
+    /// A server with this engine in a project, with room for other files in the prompt and the engine loaded.
+    pub(crate) fn serve_in(&self, root: &Path) -> Client {
+        let mut client = Client::start(&["--stdio", "--engine", &self.written()]);
+        client.initialize(json!({
+            "processId": null,
+            "rootUri": format!("file://{}", root.display()),
+            "capabilities": { "textDocument": { "inlineCompletion": {} } },
+            "initializationOptions": { "snippet-tokens": 512 },
+        }));
+        client.wait_ready();
+        client
     }
-    let mut body = vec![0; length];
-    stdout.read_exact(&mut body).ok()?;
-    serde_json::from_slice(&body).ok()
 }

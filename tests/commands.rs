@@ -322,8 +322,7 @@ fn an_explanation_shows_no_part_of_a_secret_at_the_cursor() {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    for command in ["serve", "complete", "pull", "models", "stats", "doctor", "bench", "eval", "completions"]
-    {
+    for command in ["serve", "complete", "pull", "models", "stats", "doctor", "completions"] {
         let help = out(&taper(&[command, "--help"]));
         assert!(help.contains("Example"), "{command}: {help}");
     }
@@ -331,6 +330,23 @@ fn every_command_has_help_with_an_example() {
     for shell in ["bash", "zsh", "fish"] {
         assert!(out(&taper(&["completions", shell])).contains("taper"));
     }
+}
+
+#[test]
+fn commands_of_the_laboratory_say_where_they_went() {
+    for (arguments, now) in [
+        (["eval", "--help"].as_slice(), "-p taper-eval -- run "),
+        (&["eval", "tasks.jsonl", "--run-tests"], "-p taper-eval -- run "),
+        (&["bench"], "-p taper-eval -- replay "),
+        (&["bench", "replay", "tasks.jsonl", "--limit", "3"], "-p taper-eval -- replay "),
+    ] {
+        let output = taper(arguments);
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {message}");
+        assert!(message.contains(now) && message.lines().count() == 1, "{arguments:?}: {message}");
+    }
+    let help = out(&taper(&["--help"]));
+    assert!(!help.contains("eval") && !help.contains("bench"), "{help}");
 }
 
 #[test]

@@ -7,7 +7,6 @@ mod client;
 mod commands;
 mod commands_lsp;
 mod completion;
-mod eval;
 mod explicit;
 mod fake_hub;
 mod hostile;
@@ -23,7 +22,7 @@ mod process;
 mod pull;
 mod real_model;
 mod repetition;
-mod replay;
+#[expect(dead_code, reason = "the tests of `taper-eval` use more of it")]
 mod script;
 mod secrets;
 mod spellings;

@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
-use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -187,22 +186,4 @@ fn the_other_files_of_the_workspace_are_known() {
     let suggestion = suggested(&mut client, "second.py");
     assert!(suggestion.starts_with("luggage("), "{suggestion:?}");
     client.quit();
-}
-
-/// The scores of the kept sample do not fall; `benches/quality/README.md` says how to keep new ones.
-#[test]
-fn what_it_suggests_is_as_good_as_it_was() {
-    let Some(model) = taper_engine::testing::real_model() else { return };
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let sample = ["benches/quality/sample.jsonl", "--check", "benches/quality/sample.csv"];
-    let output = Command::new(env!("CARGO_BIN_EXE_taper"))
-        .arg("eval")
-        .args(sample)
-        .arg("--model")
-        .arg(model)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stdout));
-    assert!(said.contains("no score fell"), "{said}");
 }

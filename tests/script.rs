@@ -6,10 +6,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
 use tempfile::TempDir;
-
-use crate::client::Client;
 
 /// A script in a folder of its own, which goes with it.
 pub(crate) struct Script {
@@ -84,19 +81,6 @@ impl Script {
     pub(crate) fn prompt_token_ms(mut self, milliseconds: f32) -> Self {
         self.text += &format!("prefill-ms {milliseconds}\n");
         self
-    }
-
-    /// A server with this engine in a project, with room for other files in the prompt and the engine loaded.
-    pub(crate) fn serve_in(&self, root: &Path) -> Client {
-        let mut client = Client::start(&["--stdio", "--engine", &self.written()]);
-        client.initialize(json!({
-            "processId": null,
-            "rootUri": format!("file://{}", root.display()),
-            "capabilities": { "textDocument": { "inlineCompletion": {} } },
-            "initializationOptions": { "snippet-tokens": 512 },
-        }));
-        client.wait_ready();
-        client
     }
 
     /// The folder that it lies in.

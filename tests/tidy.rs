@@ -42,7 +42,7 @@ fn sources() -> Vec<(String, String)> {
         }
     }
     let mut paths = Vec::new();
-    for folder in ["server", "grammars", "tests", "benches"] {
+    for folder in ["server", "grammars", "tools", "tests", "benches"] {
         walk(&root().join(folder), &mut paths);
     }
     assert!(paths.len() > 20, "the sources were not found: {paths:?}");
@@ -105,15 +105,19 @@ fn floor_faults(path: &str, text: &str) -> Vec<String> {
 
 fn place_faults(path: &str, text: &str) -> Vec<String> {
     let engine = path.starts_with("server/engine");
+    // Programs of our own that are not installed.
+    let tool = path.starts_with("tools/");
     let border = path.starts_with("server/protocol")
         || path.starts_with("server/config")
-        || path == "server/usage/store.rs";
+        || path == "server/usage/store.rs"
+        || tool;
     let test = path.starts_with("tests/")
         || path.starts_with("benches/")
         || path.contains("/tests/")
         || ["/testing.rs", "/tests.rs"].iter().any(|name| path.ends_with(name));
     // What a build script prints is for cargo.
-    let cli = path.starts_with("server/cli") || path == "server/main.rs" || path.ends_with("/build.rs");
+    let cli =
+        path.starts_with("server/cli") || path == "server/main.rs" || path.ends_with("/build.rs") || tool;
     let mut faults = Vec::new();
     for (number, line) in production(text) {
         let mut fault = |what: &str| faults.push(format!("{path}:{number}: {what}: {}", line.trim()));
@@ -128,6 +132,18 @@ fn place_faults(path: &str, text: &str) -> Vec<String> {
             && (line.contains("tower_lsp") || line.contains("ls_types"))
         {
             fault("LSP outside protocol");
+        }
+        if !engine && !tool && !test && line.contains("reqwest") {
+            fault("a connection outside the engine");
+        }
+        // The engine may: it runs the machine's package client to fetch a model.
+        if !engine
+            && !tool
+            && !test
+            && line.contains("Command::new(")
+            && path != "server/session/crawler/process.rs"
+        {
+            fault("a process outside the crawler");
         }
         if !test && (line.contains(".unwrap()") || line.contains(".expect(")) {
             fault("a panic in waiting");
@@ -214,6 +230,13 @@ fn the_checks_see_what_they_should() {
     assert_eq!(seen(place_faults("server/text.rs", "use candle_core::Tensor;\n")), 1);
     assert_eq!(seen(place_faults("server/session.rs", "let v = serde_json::json!({});\n")), 1);
     assert_eq!(seen(place_faults("server/session.rs", "use tower_lsp::Client;\n")), 1);
+    assert_eq!(seen(place_faults("server/protocol.rs", "reqwest::get(address);\n")), 1);
+    assert_eq!(seen(place_faults("server/cli.rs", "Command::new(\"sh\");\n")), 1);
+    assert_eq!(
+        seen(place_faults("tools/eval/run.rs", "Command::new(\"sh\"); serde_json::to_value(1);\n")),
+        0
+    );
+    assert_eq!(seen(place_faults("tools/eval/run.rs", "use candle_core::Tensor;\n")), 1);
     assert_eq!(
         seen(place_faults("server/text.rs", "x.unwrap();\n#[cfg(test)]\nmod tests { x.unwrap(); }\n")),
         1

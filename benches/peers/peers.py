@@ -220,7 +220,7 @@ def type_at_taper(args, taper, model, folder):
 
 
 def replay_arguments(args):
-    arguments = ["bench", "replay", str(args.tasks), "--seed", str(args.seed), "--pause-ms", str(args.pause_ms)]
+    arguments = ["replay", str(args.tasks), "--seed", str(args.seed), "--pause-ms", str(args.pause_ms)]
     return arguments + (["--limit", str(args.limit)] if args.limit else [])
 
 
@@ -311,7 +311,7 @@ def peak_memory(pid):
 
 
 def typing(args, llama, say):
-    taper = os.environ.get("TAPER_BIN") or cargo("build", "--release", "--workspace", "--bin", "taper")
+    taper = os.environ.get("TAPER_EVAL_BIN") or cargo("build", "--release", "--workspace", "--bin", "taper-eval")
     policies = {"llama.vim": llama_vim.Policy(256, 64), "llama.vim, tuned": llama_vim.Policy(64, 8)}
     models = args.typing_model or args.model[:1]
     for model in models:

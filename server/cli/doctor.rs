@@ -19,7 +19,7 @@ use super::pull::{self, LATENCY_BUDGET};
 use super::terminal::escape_controls;
 use crate::config;
 use crate::prompt::template::Profile;
-use crate::protocol::statistics::today;
+use crate::usage::store::local_date;
 
 /// Arguments of `taper doctor`.
 #[derive(Debug, clap::Args)]
@@ -93,7 +93,7 @@ pub fn run(args: &Args) -> Result<()> {
             kernel: about.kernel.clone(),
             prefill_tps: prefill,
             decode_tps: decode,
-            date: today().to_string(),
+            date: local_date().to_string(),
         };
         let folder = fetch::data_folder()?;
         // A measurement that cannot be kept is still worth showing.

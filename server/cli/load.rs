@@ -9,7 +9,6 @@ use anyhow::{Context, Result, bail};
 use taper_engine::Engine;
 use taper_engine::fetch;
 use taper_engine::local::{self, DeviceChoice, Local};
-use taper_engine::scripted::Scripted;
 
 use super::pull;
 use crate::config::{self, EngineSettings};
@@ -38,7 +37,7 @@ pub struct ModelArgs {
     #[arg(long)]
     pub offline: bool,
     /// A scripted engine in place of a model, for tests: `scripted:PATH`.
-    #[arg(long, hide = true, value_name = "scripted:PATH")]
+    #[arg(long, hide = true, value_name = "scripted:PATH", value_parser = script)]
     pub engine: Option<String>,
 }
 
@@ -73,6 +72,15 @@ fn parse_kernel(name: &str) -> Result<String, String> {
     local::KernelChoice::from_str(name).map(|_| name.to_owned()).map_err(|error| error.to_string())
 }
 
+/// An `--engine` argument, in a build that has the scripted engine.
+fn script(text: &str) -> Result<String, String> {
+    match text.strip_prefix("scripted:") {
+        Some(_) if taper_engine::HAS_SCRIPTED => Ok(text.to_owned()),
+        Some(_) => Err("this build has no scripted engine: it is for tests".to_owned()),
+        None => Err("no engine: write scripted:PATH".to_owned()),
+    }
+}
+
 /// The engine for a command: the scripted one, or the model, which is fetched first if it is missing.
 ///
 /// # Errors
@@ -91,14 +99,15 @@ pub fn load_engine(args: &ModelArgs) -> Result<Box<dyn Engine>> {
 /// The engine of a `scripted:PATH` argument.
 ///
 /// # Errors
-/// The argument has another form, or the script cannot be read.
+/// The argument has another form, the script cannot be read, or this build has no such engine.
 pub fn scripted(script: &str) -> Result<Box<dyn Engine>> {
     let Some(path) = script.strip_prefix("scripted:") else {
         bail!("`{script}` is no engine: write scripted:PATH");
     };
-    let engine =
-        Scripted::from_file(Path::new(path)).with_context(|| format!("cannot use the script {path}"))?;
-    Ok(Box::new(engine))
+    let Some(engine) = taper_engine::scripted_engine(Path::new(path)) else {
+        bail!("this build has no scripted engine: it is for tests");
+    };
+    engine.with_context(|| format!("cannot use the script {path}"))
 }
 
 /// Loads the model at `path`.

@@ -45,7 +45,7 @@ pub fn run(args: Args) -> ExitCode {
     match serve_editor(args) {
         Ok(end) => ExitCode::from(end.exit_code()),
         Err(error) => {
-            super::format_error(&error);
+            super::print_error("taper", &error);
             ExitCode::FAILURE
         }
     }

@@ -16,6 +16,7 @@ mod blocks;
 mod reader;
 mod source;
 #[doc(hidden)]
+#[cfg(any(test, feature = "test-support"))]
 pub mod testing;
 mod words;
 

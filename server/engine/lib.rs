@@ -2,9 +2,11 @@
 //! It knows nothing of editors, of the user's files, or of programming languages.
 //!
 //! Reading order: this page ([`Engine`], [`Prompt`], [`Limits`], [`Generation`]), then [`tokens`],
-//! [`models`] and [`fetch`] (which model, where it lies), [`local`] (the decoder), [`scripted`].
+//! [`models`] and [`fetch`] (which model, where it lies), [`local`] (the decoder). The feature
+//! `scripted` adds an engine that answers from a script, `test-support` a writer of GGUF files.
 
 use std::ops::{ControlFlow, Range};
+use std::path::Path;
 use std::time::Duration;
 
 pub mod background;
@@ -13,8 +15,10 @@ pub mod gguf;
 pub mod local;
 mod memory;
 pub mod models;
+#[cfg(any(test, feature = "scripted"))]
 pub mod scripted;
 #[doc(hidden)]
+#[cfg(any(test, feature = "test-support"))]
 pub mod testing;
 mod threads;
 pub mod tokens;
@@ -24,6 +28,23 @@ mod error;
 pub use error::EngineError;
 pub use local::Distribution;
 pub use tokens::{TokenId, Tokens};
+
+/// Whether this build has the scripted engine.
+pub const HAS_SCRIPTED: bool = cfg!(any(test, feature = "scripted"));
+
+/// The engine that answers from the script at this path; `None` in a build without the feature `scripted`.
+///
+/// # Errors
+/// The script cannot be read, or a line is no statement.
+pub fn scripted_engine(path: &Path) -> Option<Result<Box<dyn Engine>, EngineError>> {
+    #[cfg(any(test, feature = "scripted"))]
+    return Some(scripted::Scripted::from_file(path).map(|engine| Box::new(engine) as Box<dyn Engine>));
+    #[cfg(not(any(test, feature = "scripted")))]
+    {
+        let _ = path;
+        None
+    }
+}
 
 /// A model that continues prompts. One owner, one generation at a time.
 pub trait Engine: Send {

@@ -20,7 +20,7 @@ struct Row {
     calibration: Calibration,
 }
 
-/// Fitted on `real_*` tasks with `taper eval --curve`, which proposes a row; the first row that fits counts.
+/// Fitted on `real_*` tasks with `taper-eval run --curve`, which proposes a row; the first row that fits counts.
 static ROWS: &[Row] = &[
     // Qwen2.5-Coder-1.5B-Instruct Q4_K_M, 187 suggestions (`benches/quality/real-1.5b-reliability.csv`); its base model,
     // which is not measured, borrows it.

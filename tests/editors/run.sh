@@ -5,7 +5,7 @@
 #
 # usage: tests/editors/run.sh [OUT]       OUT: where screens, pictures and logs go (default target/editors)
 #
-# TAPER_BIN         the server; default target/release/taper, which is built if need be
+# TAPER_BIN         the server, with the scripted engine; default target/release/taper, which is built if need be
 # TAPER_TOOLS       where fetched tools are kept; default .ci/tools
 # TAPER_TEST_MODEL  the model's file; without it the default model, which taper fetches
 # TAPER_EDITORS     what is driven: `terminal` (Neovim and Helix), `vscode`; default both. VS Code needs Node 20 and
@@ -20,7 +20,8 @@ out=$(realpath -m "${1:-$root/target/editors}")
 tools=$(realpath -m "${TAPER_TOOLS:-$root/.ci/tools}")
 bin=${TAPER_BIN:-}
 if [ -z "$bin" ]; then
-  (cd "$root" && cargo build --release --workspace)
+  # The features of the tests' build: nothing is built twice.
+  (cd "$root" && cargo build --release --workspace --features taper-engine/scripted,taper-engine/test-support)
   bin=$root/target/release/taper
 fi
 rm -rf "$out"

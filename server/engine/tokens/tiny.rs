@@ -88,6 +88,7 @@ pub(crate) fn vocabulary() -> (Vec<String>, Vec<i64>, Vec<String>) {
 }
 
 /// A SentencePiece vocabulary in CodeLlama's manner: tokens, types (2 unknown, 3 control, 6 byte), scores.
+#[cfg(any(test, feature = "test-support"))]
 pub(crate) fn sentencepiece() -> (Vec<String>, Vec<i64>, Vec<f64>) {
     let mut tokens = vec!["<unk>".to_owned(), "<s>".to_owned(), "</s>".to_owned()];
     let mut types = vec![2, 3, 3];

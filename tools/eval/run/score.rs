@@ -5,13 +5,13 @@ use std::path::Path;
 
 use rapidfuzz::fuzz;
 
-use crate::protocol::answers::Answer;
-use crate::protocol::tasks::Task;
-use crate::suggest::confidence;
-use crate::suggest::place::Place;
-use crate::syntax::{Syntax, scope};
-use crate::text::lines::is_word;
-use crate::text::{Edit, Rope};
+use crate::answers::Answer;
+use crate::tasks::Task;
+use taper::suggest::confidence;
+use taper::suggest::place::Place;
+use taper::syntax::{Syntax, scope};
+use taper::text::lines::is_word;
+use taper::text::{Edit, Rope};
 
 /// The scores of one answer. Where there is nothing to judge, `None`.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -13,7 +13,7 @@ use std::{fs, io};
 
 use anyhow::{Context, Result, bail};
 
-use crate::protocol::tasks::Task;
+use crate::tasks::Task;
 
 /// Wall clock of one program, its compiler included, in seconds.
 const SECONDS: &str = "30";
@@ -217,7 +217,7 @@ pub(super) fn ready() -> Result<()> {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::protocol::tasks::Tests;
+    use crate::tasks::Tests;
 
     fn task(runner: &str, kind: &str, marked: &str, after: &str) -> Task {
         let (prefix, suffix) = marked.split_once('▮').unwrap();

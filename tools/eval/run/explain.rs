@@ -9,10 +9,10 @@ use taper_engine::Engine;
 
 use super::ask;
 use super::score::Score;
-use crate::prompt::{self, template::Profile};
-use crate::protocol::answers::Answer;
-use crate::protocol::tasks::Task;
-use crate::suggest::{self, Options, confidence};
+use crate::answers::Answer;
+use crate::tasks::Task;
+use taper::prompt::{self, template::Profile};
+use taper::suggest::{self, Options, confidence};
 
 /// Asks the task and prints everything.
 pub(super) fn print(

@@ -7,8 +7,8 @@
 use taper_engine::local::heal::Heal;
 use taper_engine::{Distribution, Engine, EngineError, Prompt, TokenId, Tokens};
 
-use crate::protocol::answers::Likelihood;
-use crate::protocol::tasks::Task;
+use crate::answers::Likelihood;
+use crate::tasks::Task;
 
 /// The line that a task expects behind its cursor, if it expects one there, and whether it ends there too.
 pub(super) fn line(task: &Task) -> Option<(&str, bool)> {

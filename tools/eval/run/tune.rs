@@ -13,10 +13,10 @@ use super::form::FormArgs;
 use super::interval::{self, Estimate};
 use super::workspaces::Workspaces;
 use super::{Kept, likelihood, scored};
-use crate::cli::terminal::EscapedWriter;
-use crate::prompt::template::{Form, Layout, Profile};
-use crate::protocol::tasks::Task;
-use crate::suggest::Options;
+use crate::tasks::Task;
+use taper::cli::terminal::EscapedWriter;
+use taper::prompt::template::{Form, Layout, Profile};
+use taper::suggest::Options;
 
 /// Anchor distances that are tried, in lines.
 const ANCHORS: [usize; 3] = [4, 10, 20];
@@ -300,10 +300,14 @@ fn row(model: &str, best: &Trial) -> String {
     };
     let measured = match best.by {
         By::Exact => {
-            format!("{:.0} % of {} tasks exact; `taper eval --tune`", 100.0 * best.exact(), best.scores.len())
+            format!(
+                "{:.0} % of {} tasks exact; `taper-eval run --tune`",
+                100.0 * best.exact(),
+                best.scores.len()
+            )
         }
         By::Likelihood => format!(
-            "{:.1} % for the expected line, mean of {} tasks; `taper eval --tune --by likelihood`",
+            "{:.1} % for the expected line, mean of {} tasks; `taper-eval run --tune --by likelihood`",
             100.0 * best.rank(),
             best.scores.len()
         ),

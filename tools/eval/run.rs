@@ -1,4 +1,4 @@
-//! `taper eval`: completion tasks through the whole suggestion path, scored, beside llama.cpp where one is there.
+//! `taper-eval run`: completion tasks through the whole suggestion path, scored, beside llama.cpp where one is there.
 //! It knows nothing of LSP: it calls `suggest` directly, as `complete` does.
 
 use std::collections::HashMap;
@@ -10,14 +10,14 @@ use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
 use taper_engine::Engine;
 
-use super::load::{self, ModelArgs};
-use super::terminal::EscapedWriter;
-use crate::prompt::calibration::Calibration;
-use crate::prompt::template::Profile;
-use crate::protocol::answers::{Answer, Answers};
-use crate::protocol::llama::Llama;
-use crate::protocol::tasks::{self, Task};
-use crate::suggest::candidates;
+use crate::answers::{Answer, Answers};
+use crate::llama::Llama;
+use crate::tasks::{self, Task};
+use taper::cli::load::{self, ModelArgs};
+use taper::cli::terminal::EscapedWriter;
+use taper::prompt::calibration::Calibration;
+use taper::prompt::template::Profile;
+use taper::suggest::candidates;
 
 mod ask;
 mod check;
@@ -39,13 +39,13 @@ use ask::Taper;
 use score::Score;
 use workspaces::Workspaces;
 
-/// Arguments of `taper eval`.
+/// Arguments of `taper-eval run`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  taper eval tasks/*.jsonl --sample 10 --out runs/today
-  taper eval tasks/*.jsonl --sample 10 --out runs/today --against-llama http://127.0.0.1:8080
-  taper eval tasks/real_python_word.jsonl --explain ID
-  taper eval tasks/real_*.jsonl --sample 5 --tune model.gguf
+  taper-eval run tasks/*.jsonl --sample 10 --out runs/today
+  taper-eval run tasks/*.jsonl --sample 10 --out runs/today --against-llama http://127.0.0.1:8080
+  taper-eval run tasks/real_python_word.jsonl --explain ID
+  taper-eval run tasks/real_*.jsonl --sample 5 --tune model.gguf
 
 A task is a JSON object a line: `id`, `set`, `language`, `kind`, `path`, `prefix`, `suffix`, `expected`, and, where a \
                   completion can be tested, `tests`. With --out the answers are kept as they come: a run that was \

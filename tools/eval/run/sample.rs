@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::protocol::tasks::Task;
+use crate::tasks::Task;
 
 /// What is drawn from and shown alone: tasks of one set and kind in one language.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -279,7 +279,7 @@ pub(super) fn read_csv(text: &str) -> Result<Vec<Row>> {
     let mut lines = text.lines();
     let head: Vec<&str> = lines.next().unwrap_or("").split(',').collect();
     if !head.starts_with(&["system", "set", "kind", "language", "tasks"]) {
-        bail!("this is no scores.csv of `taper eval`: its first line is `{}`", head.join(","));
+        bail!("this is no scores.csv of `taper-eval run`: its first line is `{}`", head.join(","));
     }
     let read = |line: &str| -> Result<Row> {
         let fields: Vec<&str> = line.split(',').collect();
@@ -348,8 +348,8 @@ fn field(text: &str) -> String {
 mod tests {
     use super::super::score::Score;
     use super::*;
-    use crate::protocol::answers::Answer;
-    use crate::protocol::tasks::Task;
+    use crate::answers::Answer;
+    use crate::tasks::Task;
 
     fn tasks() -> Vec<Task> {
         let task = |language: &str, at: usize| Task {

@@ -11,10 +11,10 @@ use super::Scored;
 use super::ask;
 use super::interval::{self, Estimate};
 use super::score::Score;
-use crate::prompt::template::Profile;
-use crate::protocol::answers::Answer;
-use crate::suggest::eagerness::Eagerness;
-use crate::suggest::{self, Options};
+use crate::answers::Answer;
+use taper::prompt::template::Profile;
+use taper::suggest::eagerness::Eagerness;
+use taper::suggest::{self, Options};
 
 /// All of them, with their names.
 const LEVELS: [(&str, Eagerness); 3] =
@@ -136,7 +136,7 @@ mod tests {
     use taper_engine::scripted::Scripted;
 
     use super::*;
-    use crate::protocol::tasks::Task;
+    use crate::tasks::Task;
 
     fn scored<'t>(task: &'t Task, text: &str, probability: f32) -> Scored<'t> {
         let pieces = text.char_indices().map(|(at, c)| (at + c.len_utf8(), probability)).collect();

@@ -10,14 +10,14 @@ use taper_engine::{Engine, Tokens};
 
 use super::likelihood;
 use super::workspaces::Workspaces;
-use crate::context::Snippet;
-use crate::prompt::{self, Budget, template::Order, template::Profile};
-use crate::protocol::answers::{Answer, Greedy};
-use crate::protocol::llama::{self, Llama, LlamaError};
-use crate::protocol::tasks::{OtherFile, Task};
-use crate::suggest::{self, Options, Snapshot, Suggestion, Trigger, candidates, confidence};
-use crate::syntax::{Reach, Syntax};
-use crate::text::Rope;
+use crate::answers::{Answer, Greedy};
+use crate::llama::{self, Llama, LlamaError};
+use crate::tasks::{OtherFile, Task};
+use taper::context::Snippet;
+use taper::prompt::{self, Budget, template::Order, template::Profile};
+use taper::suggest::{self, Options, Snapshot, Suggestion, Trigger, candidates, confidence};
+use taper::syntax::{Reach, Syntax};
+use taper::text::Rope;
 
 /// What llama.vim asks for and sends unless it is told otherwise (`n_predict`, `n_prefix` and `n_suffix` of
 /// <https://github.com/ggml-org/llama.vim>): tokens at most, and lines before and behind the cursor's.

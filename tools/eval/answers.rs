@@ -22,7 +22,7 @@ pub enum AnswersError {
         cause: io::Error,
     },
     /// A line that is not the last is no answer.
-    #[error("{}:{line}: no answer of taper eval: {cause}; remove the line, or name another folder", .path.display())]
+    #[error("{}:{line}: no answer of taper-eval: {cause}; remove the line, or name another folder", .path.display())]
     Line {
         /// Which file.
         path: PathBuf,

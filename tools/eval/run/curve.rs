@@ -8,10 +8,10 @@ use taper_engine::Piece;
 
 use super::Scored;
 use super::interval::{self, Estimate};
-use crate::prompt::calibration::Calibration;
-use crate::protocol::answers::Answer;
-use crate::suggest::confidence::{self, Confidence};
-use crate::suggest::eagerness;
+use crate::answers::Answer;
+use taper::prompt::calibration::Calibration;
+use taper::suggest::confidence::{self, Confidence};
+use taper::suggest::eagerness;
 
 /// One suggestion that our own path showed.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,4 +1,4 @@
-//! `taper eval` as a person runs it: tables, files, going on after being killed, falls, a llama.cpp server beside it.
+//! `taper-eval run` as a person runs it: tables, files, going on after being killed, falls, a llama.cpp server beside it.
 //! It knows nothing of real models.
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
@@ -14,8 +14,8 @@ use serde_json::json;
 use crate::script::Script;
 
 fn eval(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_taper"))
-        .arg("eval")
+    Command::new(env!("CARGO_BIN_EXE_taper-eval"))
+        .arg("run")
         .args(arguments)
         .env("XDG_CONFIG_HOME", "/nonexistent")
         .env("TAPER_HOME", "/dev/null/taper")

@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use crate::context::crawl::{self, Limits};
-use crate::context::{Index, Place, Snippet};
-use crate::protocol::tasks::{self, Task};
-use crate::suggest::Snapshot;
+use crate::tasks::{self, Task};
+use taper::context::crawl::{self, Limits};
+use taper::context::{Index, Place, Snippet};
+use taper::suggest::Snapshot;
 
 /// A folder with a project in each of its folders; a task's path begins with its project's.
 pub(super) struct Workspaces {

@@ -1,4 +1,4 @@
-//! `taper bench replay`: types the answers of completion tasks at this very program, serving over pipes.
+//! `taper-eval replay`: types the answers of completion tasks at a server of this very build, over pipes.
 //! It knows nothing of the insides of the server: it sees what an editor sees, its log, and its memory.
 
 use std::collections::HashMap;
@@ -9,16 +9,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::report::{self, Answer, Keystroke};
-use super::typist;
-use crate::cli::load::ModelArgs;
-use crate::protocol::client::{self, Client, Outcome, Said};
-use crate::protocol::tasks::{self, Key, Trace};
-use crate::text::{Edit, Encoding, Position, Rope, position};
+use taper::cli::load::ModelArgs;
+use taper::text::{Edit, Encoding, Position, Rope, position};
 
-/// Arguments of `taper bench replay`.
+use crate::tasks::{self, Key, Trace};
+
+mod editor;
+mod report;
+mod typist;
+
+use editor::{Editor, Outcome, Said};
+use report::{Answer, Keystroke};
+
+/// Arguments of `taper-eval replay`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: taper bench replay tasks.jsonl --limit 20 --csv keys.csv
+#[command(after_help = "Example: taper-eval replay tasks.jsonl --limit 20 --csv keys.csv
 
 A task is a JSON object a line: `id`, `language`, `path`, `prefix`, `suffix`, `expected`. Pauses are log-normal \
                   around --pause-ms, longer behind a word (1.6 times) and at a line's end (2 and 3 times). A line \
@@ -108,7 +113,6 @@ pub fn run(args: &Args) -> Result<()> {
     let budget = Duration::from_millis(u64::from(args.budget_ms));
     // Who waits for each answer waits for the whole of it.
     let plain = args.plain || args.patient;
-    let eagerness = args.eagerness.as_deref();
     let (folder, mut folders) = match &args.workspaces {
         Some(folder) => {
             let whole = folder.canonicalize().with_context(|| format!("no folder {}", folder.display()))?;
@@ -116,14 +120,21 @@ pub fn run(args: &Args) -> Result<()> {
             let projects = traces.iter().filter_map(|it| tasks::project(&it.path));
             (whole.to_owned(), projects.map(|(project, _)| format!("{whole}/{project}")).collect())
         }
-        None => (client::NOWHERE.to_owned(), vec![client::NOWHERE.to_owned()]),
+        None => (editor::NOWHERE.to_owned(), vec![editor::NOWHERE.to_owned()]),
     };
     folders.sort_unstable();
     folders.dedup();
-    let mut client = Client::start(&program, &arguments(&args.model), budget, !plain, eagerness, &folders)?;
-    client.wait_ready(LOAD)?;
+    let mut editor = Editor::start(&editor::Start {
+        program: &program,
+        arguments: &arguments(&args.model),
+        budget,
+        refreshes: !plain,
+        eagerness: args.eagerness.as_deref(),
+        folders: &folders,
+    })?;
+    editor.wait_ready(LOAD)?;
     let mut typing = Typing {
-        client,
+        editor,
         folder,
         patient: args.patient,
         plain,
@@ -131,7 +142,7 @@ pub fn run(args: &Args) -> Result<()> {
         open: HashMap::new(),
         memory: Memory::default(),
     };
-    typing.memory.look(typing.client.pid());
+    typing.memory.look(typing.editor.pid());
     let (mut count, mut expected) = (0, 0);
     let mut round = traces;
     // At least once; another round is begun while there is time.
@@ -148,10 +159,10 @@ pub fn run(args: &Args) -> Result<()> {
         round = typed();
     }
     typing.drain()?;
-    let peak = memory(typing.client.pid(), "VmHWM:");
-    typing.memory.look(typing.client.pid());
-    let Typing { client, keystrokes, memory, .. } = typing;
-    client.quit()?;
+    let peak = memory(typing.editor.pid(), "VmHWM:");
+    typing.memory.look(typing.editor.pid());
+    let Typing { editor, keystrokes, memory, .. } = typing;
+    editor.quit()?;
 
     let mut out = io::stdout().lock();
     let session = report::Session {
@@ -259,7 +270,7 @@ struct Waiting<'a> {
 
 /// Somebody who types.
 struct Typing {
-    client: Client,
+    editor: Editor,
     /// Where the tasks' paths begin.
     folder: String,
     patient: bool,
@@ -272,16 +283,16 @@ struct Typing {
 
 impl Typing {
     fn task(&mut self, trace: &Trace) -> Result<()> {
-        let uri = client::uri(&self.folder, &trace.path);
+        let uri = editor::uri(&self.folder, &trace.path);
         let mut text = Rope::from_str(&format!("{}{}", trace.prefix, trace.suffix));
         let mut cursor = trace.prefix.len();
         let mut version = 1;
-        self.client.open(&uri, &trace.language, &text.to_string())?;
+        self.editor.open(&uri, &trace.language, &text.to_string())?;
         let opened = Instant::now();
         let at = position::position(&text, cursor, Encoding::Utf16);
         if !self.plain {
             self.rest(opened + LOOKED.min(milliseconds(trace.look_ms)), &mut Waiting::default())?;
-            self.client.look(&uri, at)?;
+            self.editor.look(&uri, at)?;
         }
         self.rest(opened + milliseconds(trace.look_ms), &mut Waiting::default())?;
 
@@ -289,7 +300,7 @@ impl Typing {
         let mut shown: Option<String> = None;
         let mut asked: Option<i64> = None;
         while let Some(key) = trace.keys.get(at) {
-            self.memory.look_if_due(self.client.pid());
+            self.memory.look_if_due(self.editor.pid());
             let rest = rest_of_line(&trace.keys[at..]);
             let length = rest.chars().count();
             let fits = shown.take().is_some_and(|it| it.lines().next() == Some(rest.as_str()));
@@ -308,11 +319,11 @@ impl Typing {
             let after = position::position(&text, cursor, Encoding::Utf16);
 
             if let Some(id) = asked.filter(|id| self.open.contains_key(id)) {
-                self.client.cancel(id)?;
+                self.editor.cancel(id)?;
             }
-            self.client.insert(&uri, version, before, &inserted)?;
+            self.editor.insert(&uri, version, before, &inserted)?;
             let sent = Instant::now();
-            let id = self.client.ask(&uri, after)?;
+            let id = self.editor.ask(&uri, after)?;
             self.open.insert(id, (self.keystrokes.len(), sent));
             self.keystrokes.push(Keystroke {
                 task: trace.id.clone(),
@@ -331,9 +342,9 @@ impl Typing {
             at += keys;
         }
         if let Some(id) = asked.filter(|id| self.open.contains_key(id)) {
-            self.client.cancel(id)?;
+            self.editor.cancel(id)?;
         }
-        Ok(self.client.close(&uri)?)
+        Ok(self.editor.close(&uri)?)
     }
 
     /// Listens until `end`; by who waits, until there is an answer, too. When more is known, asks again.
@@ -341,7 +352,7 @@ impl Typing {
         loop {
             let waits = self.patient && waiting.id.is_some_and(|id| self.open.contains_key(&id));
             let until = if waits { end.max(Instant::now() + PATIENCE) } else { end };
-            match self.client.hear(until)? {
+            match self.editor.hear(until)? {
                 None if waits => bail!("a question has had no answer for {} s", PATIENCE.as_secs()),
                 None => return Ok(()),
                 Some(Said::Answer { id, at, outcome }) => {
@@ -356,7 +367,7 @@ impl Typing {
                     if let Some((its, at, place)) = waiting.place
                         && (its, at) == (uri.as_str(), version)
                     {
-                        waiting.id = Some(self.client.ask(its, place)?);
+                        waiting.id = Some(self.editor.ask(its, place)?);
                     }
                 }
                 Some(Said::Completed { evaluated, decoded }) => self.count_work(evaluated, decoded),
@@ -370,7 +381,7 @@ impl Typing {
     fn drain(&mut self) -> Result<()> {
         let end = Instant::now() + Duration::from_secs(5);
         while !self.open.is_empty() {
-            match self.client.hear(end)? {
+            match self.editor.hear(end)? {
                 Some(Said::Answer { id, at, outcome }) => self.note(id, at, &outcome),
                 Some(Said::Completed { evaluated, decoded }) => self.count_work(evaluated, decoded),
                 Some(_) => {}

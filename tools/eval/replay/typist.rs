@@ -11,7 +11,7 @@
 //! is not there yet: the first key is the line break before it, pressed at the end of the line above, as it is when
 //! somebody writes a line below another.
 
-use crate::protocol::tasks::{Key, Task, Trace};
+use crate::tasks::{Key, Task, Trace};
 
 const SPREAD: f64 = 0.45;
 const BEHIND_WORD: f64 = 1.6;

@@ -6,9 +6,9 @@ use std::str::FromStr;
 use clap::ValueEnum;
 use taper_engine::Engine;
 
-use crate::prompt::template::{Form, Layout, Profile};
-use crate::suggest::eagerness::Eagerness;
-use crate::suggest::{Extent, Options};
+use taper::prompt::template::{Form, Layout, Profile};
+use taper::suggest::eagerness::Eagerness;
+use taper::suggest::{Extent, Options};
 
 /// What to change of the model's row and of the default settings.
 #[derive(Debug, Clone, Default, clap::Args)]

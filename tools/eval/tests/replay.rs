@@ -1,4 +1,4 @@
-//! `taper bench replay` with a scripted engine: what it counts.
+//! `taper-eval replay` with a scripted engine: what it counts.
 //! It knows nothing of speed: it waits for every answer, and all of them are in time.
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use crate::script::Script;
 
 fn replay(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_taper"))
-        .args(["bench", "replay"])
+    Command::new(env!("CARGO_BIN_EXE_taper-eval"))
+        .arg("replay")
         .args(arguments)
         .env("XDG_CONFIG_HOME", "/nonexistent")
         .env("TAPER_HOME", "/dev/null/taper")

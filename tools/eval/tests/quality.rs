@@ -1,0 +1,21 @@
+//! What the real default model suggests is as good as it was when its scores were kept.
+//! It knows nothing of which words the model will choose.
+#![expect(clippy::unwrap_used, reason = "a test may")]
+
+use std::process::Command;
+
+/// The scores of the kept sample do not fall; `benches/quality/README.md` says how to keep new ones.
+#[test]
+fn scores_of_kept_sample_do_not_fall() {
+    let Some(model) = taper_engine::testing::real_model() else { return };
+    let kept = concat!(env!("CARGO_MANIFEST_DIR"), "/../../benches/quality");
+    let output = Command::new(env!("CARGO_BIN_EXE_taper-eval"))
+        .args(["run", "sample.jsonl", "--check", "sample.csv", "--model"])
+        .arg(model)
+        .current_dir(kept)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stdout));
+    assert!(said.contains("no score fell"), "{said}");
+}
