@@ -17,9 +17,11 @@ use std::time::{Duration, Instant};
 use taper_engine::gguf::Gguf;
 use taper_engine::local::cpu::CpuDecoder;
 use taper_engine::local::kernels::Kernel;
-use taper_engine::local::pool::Pool;
-use taper_engine::local::{Ask, Batch, Config, Decoder, DeviceChoice, KernelChoice, Local, Moved, Options};
-use taper_engine::{Engine, EngineError, Limits, Prompt};
+use taper_engine::local::pool::ThreadPool;
+use taper_engine::local::{
+    Batch, Decoder, DeviceChoice, KernelChoice, Local, LogitsRequest, ModelConfig, Options, SuffixShift,
+};
+use taper_engine::{Engine, EngineError, GenerationLimits, Prompt};
 
 const PREFILL: usize = 512;
 const DECODE: usize = 64;
@@ -52,7 +54,7 @@ fn main() -> Result<(), EngineError> {
     } else {
         asked
             .iter()
-            .map(|name| Kernel::choose(Some(name)).map(|chosen| chosen.0))
+            .map(|name| Kernel::choose_by_name(Some(name)).map(|chosen| chosen.0))
             .collect::<Result<_, _>>()?
     };
     let only = std::env::var("TAPER_BENCH_ONLY").ok();
@@ -61,7 +63,7 @@ fn main() -> Result<(), EngineError> {
         std::process::exit(2);
     }
     let threads = std::env::var("TAPER_THREADS").ok().and_then(|threads| threads.parse().ok());
-    let threads = threads.unwrap_or_else(Pool::default_threads);
+    let threads = threads.unwrap_or_else(ThreadPool::default_thread_count);
     println!("{}, {threads} threads", model.file_name().unwrap_or_default().display());
     for kernel in kernels {
         measure(&model, kernel, threads, only.as_deref())?;
@@ -75,7 +77,7 @@ fn main() -> Result<(), EngineError> {
 fn measure(model: &Path, kernel: Kernel, threads: usize, only: Option<&str>) -> Result<(), EngineError> {
     let start = Instant::now();
     let gguf = Gguf::open(model)?;
-    let config = Config::from_gguf(&gguf)?;
+    let config = ModelConfig::from_gguf(&gguf)?;
     let mut decoder = CpuDecoder::new(&gguf, &config, 4096, kernel, threads)?;
     drop(gguf);
     let load = start.elapsed();
@@ -94,7 +96,7 @@ fn measure(model: &Path, kernel: Kernel, threads: usize, only: Option<&str>) -> 
         decoder.truncate(PREFILL);
         let start = Instant::now();
         for &token in &tokens[..DECODE] {
-            decoder.ask(vec![Ask::Greatest]);
+            decoder.set_logits_requests(vec![LogitsRequest::Argmax]);
             decoder.forward(&[token], 1)?;
         }
         decode = decode.min(start.elapsed().as_secs_f64());
@@ -105,7 +107,7 @@ fn measure(model: &Path, kernel: Kernel, threads: usize, only: Option<&str>) -> 
         let mut least = Duration::MAX;
         for tokens in tokens[..48].chunks_exact(*rows) {
             let start = Instant::now();
-            decoder.ask(vec![Ask::Greatest; *rows]);
+            decoder.set_logits_requests(vec![LogitsRequest::Argmax; *rows]);
             decoder.forward(tokens, *rows)?;
             least = least.min(start.elapsed());
         }
@@ -153,8 +155,8 @@ fn chunks(decoder: &mut CpuDecoder, tokens: &[u32], kernel: Kernel) -> Result<()
         for _ in 0..3 {
             decoder.truncate(PREFILL);
             let (start, mut last) = (Instant::now(), Instant::now());
-            let batch = Batch { tokens: &tokens[..rows], rows: 1, moved: None };
-            let done = decoder.advance(&batch, &mut || {
+            let batch = Batch { tokens: &tokens[..rows], logit_rows: 1, suffix_shift: None };
+            let done = decoder.forward_batch(&batch, &mut || {
                 longest = longest.max(last.elapsed());
                 last = Instant::now();
                 ControlFlow::Continue(())
@@ -165,17 +167,18 @@ fn chunks(decoder: &mut CpuDecoder, tokens: &[u32], kernel: Kernel) -> Result<()
         let [whole, longest] = [whole, longest].map(|time| time.as_secs_f64() * 1e3);
         report += &format!(", {rows} tokens {whole:.0} ms ({longest:.1})");
     }
-    decoder.hold(2);
+    decoder.resize_sequences(2);
     decoder.truncate(PREFILL);
-    decoder.fork(0, 1, PREFILL - 128..PREFILL);
+    decoder.fork_sequence(0, 1, PREFILL - 128..PREFILL);
     let mut least = [Duration::MAX; 2];
     for _ in 0..5 {
         for (time, moved) in least.iter_mut().zip([false, true]) {
             decoder.truncate(PREFILL - 128);
-            let moved = moved.then_some(Moved { behind: 3, from: 1, rows: PREFILL - 128..PREFILL });
+            let moved =
+                moved.then_some(SuffixShift { insert_after: 3, source: 1, rows: PREFILL - 128..PREFILL });
             let start = Instant::now();
-            let batch = Batch { tokens: &tokens[..4], rows: 1, moved };
-            let done = decoder.advance(&batch, &mut || ControlFlow::Continue(()))?;
+            let batch = Batch { tokens: &tokens[..4], logit_rows: 1, suffix_shift: moved };
+            let done = decoder.forward_batch(&batch, &mut || ControlFlow::Continue(()))?;
             assert!(done.is_continue(), "nobody broke it off");
             *time = start.elapsed().min(*time);
         }
@@ -207,27 +210,32 @@ fn speculate(model: &Path, kernel: Kernel, threads: usize) -> Result<(), EngineE
     let (mut tokens, mut times, mut differing) = ([0; 2], [Duration::ZERO; 2], 0);
     let codes = codes();
     for code in &codes {
-        let prompt =
-            Prompt { tokens: engines[0].tokens().encode(code), forced: Vec::new(), ..Prompt::default() };
+        let prompt = Prompt {
+            tokens: engines[0].tokenizer().encode(code),
+            healing_bytes: Vec::new(),
+            ..Prompt::default()
+        };
         let mut said: Vec<String> = Vec::new();
         for (i, engine) in engines.iter_mut().enumerate() {
             let mut go = |max_tokens| {
-                engine.generate(&prompt, &Limits { max_tokens, ..Limits::default() }, &mut |_| {
-                    ControlFlow::Continue(())
-                })
+                engine.generate(
+                    &prompt,
+                    &GenerationLimits { max_tokens, ..GenerationLimits::default() },
+                    &mut |_| ControlFlow::Continue(()),
+                )
             };
             // Only the last token of the prompt is read within the time.
             go(0)?;
             let start = Instant::now();
             let generation = go(DECODE)?;
             times[i] += start.elapsed();
-            tokens[i] += generation.pieces.len();
+            tokens[i] += generation.tokens.len();
             said.push(generation.text);
         }
         differing += usize::from(said[0] != said[1]);
     }
     let [plain, faster] = [0, 1].map(|i| tokens[i] as f64 / times[i].as_secs_f64());
-    let done = engines[1].speculation();
+    let done = engines[1].speculation_stats();
     println!(
         "{:12} {} pieces of real code: {plain:.1} tokens/s one by one, {faster:.1} with speculation ({:.2} x); \
          {:.2} tokens a step, {} of {} drafted were right; {differing} outputs differ",

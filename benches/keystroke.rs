@@ -15,14 +15,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use taper::context::crawl::{self, Limits};
-use taper::context::{Index, Place, Snippet};
+use taper::context::crawl::{self, CrawlLimits};
+use taper::context::{Index, Query, Snippet};
 use taper::prompt::{self, template::Profile};
 use taper::suggest::{self, Options, Snapshot, Trigger};
-use taper::syntax::{Reach, Syntax};
+use taper::syntax::{RegionSize, Syntax};
 use taper::text::{Edit, Encoding, Rope, position};
 use taper_engine::gguf::Gguf;
-use taper_engine::{About, Tokens};
+use taper_engine::{EngineInfo, Tokenizer};
 use taper_grammars::Language;
 
 /// Keys typed per file.
@@ -38,14 +38,14 @@ fn main() {
         Some(path) => {
             let gguf = Gguf::open(Path::new(path)).expect("the model opens");
             (
-                gguf.str("general.name").unwrap_or("").to_owned(),
-                Tokens::from_gguf(&gguf).expect("a vocabulary"),
+                gguf.get_str("general.name").unwrap_or("").to_owned(),
+                Tokenizer::from_gguf(&gguf).expect("a vocabulary"),
             )
         }
-        None => ("byte-level".to_owned(), Tokens::bytes_only()),
+        None => ("byte-level".to_owned(), Tokenizer::bytes_only()),
     };
-    let about = About { model: name, context: 4096, ..About::default() };
-    let profile = Profile::of(&about, &tokens);
+    let about = EngineInfo { model: name, context: 4096, ..EngineInfo::default() };
+    let profile = Profile::for_model(&about, &tokens);
     println!("vocabulary: {} ({} tokens); {}", about.model, tokens.len(), profile.describe());
     let workspace = arguments.iter().skip_while(|it| *it != "--workspace").nth(1);
     let index = index(Path::new(workspace.map_or(".", String::as_str)));
@@ -105,10 +105,10 @@ fn main() {
 fn index(folder: &Path) -> Index {
     let before = resident();
     let start = Instant::now();
-    let found = crawl::files(folder, &[], Limits::USUAL, &mut || false);
+    let found = crawl::find_files(folder, &[], CrawlLimits::DEFAULT, &mut || false);
     let walked = start.elapsed();
     let cut: Vec<_> =
-        found.iter().filter_map(|it| crawl::cut(folder, it, &mut || false)).map(Arc::new).collect();
+        found.iter().filter_map(|it| crawl::chunk_file(folder, it, &mut || false)).map(Arc::new).collect();
     let cut_in = start.elapsed() - walked;
     let bytes: usize = cut.iter().map(|it| it.text().len()).sum();
     let start = Instant::now();
@@ -134,7 +134,7 @@ fn look(index: &Index) -> Vec<Snippet> {
     for at in 1..=200 {
         let cursor = text.line_to_byte(text.len_lines() * at / 201);
         let start = Instant::now();
-        found = index.find(Place { text: &text, cursor, path: &file.path, language }, 8 << 10);
+        found = index.find_snippets(Query { text: &text, cursor, path: &file.path, language }, 8 << 10);
         times.push(start.elapsed());
     }
     times.sort();
@@ -225,9 +225,14 @@ fn minified() -> String {
     text + "}(this,document);\n"
 }
 
-fn tree(text: &Rope, language: &'static Language, cursor: usize, reach: Option<Reach>) -> Option<Syntax> {
+fn tree(
+    text: &Rope,
+    language: &'static Language,
+    cursor: usize,
+    reach: Option<RegionSize>,
+) -> Option<Syntax> {
     match reach {
-        Some(reach) => Syntax::around(text, language, cursor, reach, &mut || false),
+        Some(reach) => Syntax::parse_around(text, language, cursor, reach, &mut || false),
         None => Syntax::parse(text, language, &mut || false),
     }
 }
@@ -238,13 +243,13 @@ fn follow(
     text: &Rope,
     language: &'static Language,
     cursor: usize,
-    reach: &mut Option<Reach>,
+    reach: &mut Option<RegionSize>,
 ) {
     match (&mut *syntax, &mut *reach) {
         (Some(syntax), None) => assert!(syntax.reparse(text, &mut || false)),
-        (Some(syntax), Some(reach)) if syntax.serves(text, cursor, *reach) => {
+        (Some(syntax), Some(reach)) if syntax.covers(text, cursor, *reach) => {
             assert!(syntax.reparse(text, &mut || false));
-            if syntax.effort() > 30 {
+            if syntax.parse_effort() > 30 {
                 *reach = reach.halved().unwrap_or(*reach);
             }
         }
@@ -260,11 +265,11 @@ fn typing(
     typed: &str,
     whole: bool,
     profile: &Profile,
-    tokens: &Tokens,
+    tokens: &Tokenizer,
     snippets: &Arc<[Snippet]>,
 ) {
     let mut text = Rope::from_str(source);
-    let mut reach = (!whole).then_some(Reach::USUAL);
+    let mut reach = (!whole).then_some(RegionSize::DEFAULT);
     // In the middle of the file, where a piece begins.
     let middle = source.len() / 2;
     let first_word = typed.trim_start().split_inclusive([' ', '(']).next().unwrap_or(typed);
@@ -281,12 +286,13 @@ fn typing(
     let tree_bytes = self::resident().saturating_sub(resident);
     let mut times: Vec<[Duration; 4]> = Vec::new();
     for key in typed.chars().cycle().take(if whole { KEYS_WHOLE } else { KEYS }) {
-        let at = position::position(&text, cursor, Encoding::Utf16);
+        let at = position::position_at(&text, cursor, Encoding::Utf16);
         let start = Instant::now();
-        let edit = Edit { range: position::range(&text, at, at, Encoding::Utf16), text: key.to_string() };
+        let edit =
+            Edit { range: position::byte_range(&text, at, at, Encoding::Utf16), text: key.to_string() };
         edit.apply(&mut text).expect("the edit fits");
         if let Some(syntax) = &mut syntax {
-            syntax.edited(&edit);
+            syntax.apply_edit(&edit);
         }
         cursor += key.len_utf8();
         let edited = Instant::now();
@@ -303,11 +309,12 @@ fn typing(
             trigger: Trigger::Automatic,
             options: Options::default(),
             snippets: Arc::clone(snippets),
-            snippets_before: Default::default(),
+            previous_snippets: Default::default(),
         };
         let taken = Instant::now();
-        let budget = suggest::budget(&snapshot.options, profile);
-        let (prompt, _) = prompt::build(profile, tokens, snapshot.whole().file(), budget);
+        let budget = suggest::prompt_budget(&snapshot.options, profile);
+        let (prompt, _) =
+            prompt::build_prompt(profile, tokens, snapshot.joined_document().prompt_file(), budget);
         let built = Instant::now();
         assert!(!prompt.tokens.is_empty());
         times.push([edited - start, parsed - edited, taken - parsed, built - taken]);
@@ -321,12 +328,12 @@ fn typing(
         let edit = make(&text);
         edit.apply(&mut text).expect("the edit fits");
         if let Some(syntax) = &mut syntax {
-            syntax.edited(&edit);
+            syntax.apply_edit(&edit);
         }
         follow(&mut syntax, &text, language, edit.new_end(), &mut reach);
         start.elapsed()
     };
-    let synced = change(&|text| Edit::between(text, &sent));
+    let synced = change(&|text| Edit::diff(text, &sent));
     let paste = typed.repeat(10_000 / typed.matches('\n').count().max(1));
     let pasted = change(&|_| Edit::insert(cursor, paste.clone()));
     let undone = change(&|_| Edit { range: cursor..cursor + paste.len(), text: String::new() });

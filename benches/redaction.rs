@@ -10,13 +10,13 @@ use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use taper::context::redact::{Bare, redact};
+use taper::context::redact::{BareWords, redact};
 
 const SIZE: usize = 100_000;
 const ROUNDS: usize = 31;
 
 /// The median of some rounds.
-fn measure(name: &str, text: &str, bare: Bare) {
+fn measure(name: &str, text: &str, bare: BareWords) {
     let mut took: Vec<f64> = (0..ROUNDS)
         .map(|_| {
             let start = Instant::now();
@@ -60,16 +60,20 @@ fn main() {
     let files = if named.is_empty() { own_sources() } else { named };
     let all: String = files.iter().filter_map(|path| std::fs::read_to_string(path).ok()).collect();
     println!("{:<44} {:>8}", "median of 31", "ms/100 KB");
-    measure("files", &all, Bare::Names);
-    measure("files, words without quotes as values", &all, Bare::Values);
-    measure("assignments", &lines(|n| format!("password_{n} = \"hunter{n}x\"")), Bare::Names);
-    measure("calls", &lines(|n| format!("    client.login(user, token={n}, key=keys[{n}])")), Bare::Names);
-    measure("environment", &lines(|n| format!("export API_KEY_{n}=abcDEF{n}ghi")), Bare::Values);
-    measure("keys of a service", &lines(|n| format!("\"AKIA{:016}\",", n * 7919)), Bare::Names);
-    measure("words", &lines(|n| format!("the token {n} of the secret key is a password")), Bare::Names);
+    measure("files", &all, BareWords::Names);
+    measure("files, words without quotes as values", &all, BareWords::Values);
+    measure("assignments", &lines(|n| format!("password_{n} = \"hunter{n}x\"")), BareWords::Names);
+    measure(
+        "calls",
+        &lines(|n| format!("    client.login(user, token={n}, key=keys[{n}])")),
+        BareWords::Names,
+    );
+    measure("environment", &lines(|n| format!("export API_KEY_{n}=abcDEF{n}ghi")), BareWords::Values);
+    measure("keys of a service", &lines(|n| format!("\"AKIA{:016}\",", n * 7919)), BareWords::Names);
+    measure("words", &lines(|n| format!("the token {n} of the secret key is a password")), BareWords::Names);
     measure(
         "json",
         &lines(|n| format!("  {{\"token\": \"{n}\", \"auth\": {{\"key\": null}}}},")),
-        Bare::Names,
+        BareWords::Names,
     );
 }

@@ -64,7 +64,7 @@ fn main() {
         let (mut client, mut text, mut cursor, uri) = open(&model, fixture, language);
         while ask(&mut client, &uri, &text, cursor).0.is_empty() {}
         for (version, key) in typed.chars().enumerate() {
-            let at = position::position(&text, cursor, Encoding::Utf16);
+            let at = position::position_at(&text, cursor, Encoding::Utf16);
             let change = insertion(&uri, version as i64 + 2, at.line, at.character, &key.to_string());
             client.notify("textDocument/didChange", change).expect(RUNS);
             Edit::insert(cursor, key.to_string()).apply(&mut text).expect("the key fits");
@@ -140,7 +140,7 @@ fn quit(mut client: LspClient) {
 }
 
 fn ask(client: &mut LspClient, uri: &str, text: &Rope, cursor: usize) -> (String, Duration) {
-    let at = position::position(text, cursor, Encoding::Utf16);
+    let at = position::position_at(text, cursor, Encoding::Utf16);
     let asked = Instant::now();
     let params = inline_params(uri, at.line, at.character);
     let id = client.request("textDocument/inlineCompletion", params).expect(RUNS);

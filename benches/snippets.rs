@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use taper::context::crawl::{self, Limits};
-use taper::context::{Index, Place};
+use taper::context::crawl::{self, CrawlLimits};
+use taper::context::{Index, Query};
 use taper::text::Rope;
 use taper_eval::tasks::{self, Task};
 
@@ -50,7 +50,7 @@ fn main() {
             let known = indexes.entry(project.to_owned()).or_insert_with(|| {
                 let root = Path::new(folder).join(project);
                 let near = [inside.to_owned()];
-                let index = crawl::index(&root, &near, Limits::USUAL, &mut || false);
+                let index = crawl::build_index(&root, &near, CrawlLimits::DEFAULT, &mut || false);
                 let all = index.files().iter().flat_map(|it| names(it.text()).map(str::to_owned)).collect();
                 (index, all)
             });
@@ -97,7 +97,8 @@ fn count(counts: &mut Counts, task: &Task, inside: &str, (index, all): &(Index, 
     counts.exist += needed.iter().filter(|it| all.contains(**it)).count();
     for (bytes, found) in BYTES.into_iter().zip(&mut counts.found) {
         let start = Instant::now();
-        let snippets = index.find(Place { text: &text, cursor: before, path: inside, language }, bytes);
+        let snippets =
+            index.find_snippets(Query { text: &text, cursor: before, path: inside, language }, bytes);
         counts.took += start.elapsed();
         let said: HashSet<&str> = snippets.iter().flat_map(|it| names(&it.text)).collect();
         *found += needed.iter().filter(|it| said.contains(**it)).count();

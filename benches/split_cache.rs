@@ -22,11 +22,11 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use taper::prompt::template::{Layout, Profile};
-use taper::prompt::{self, Budget, File};
+use taper::prompt::template::{Profile, PromptLayout};
+use taper::prompt::{self, Budget, PromptFile};
 use taper::text::Rope;
 use taper_engine::local::{self, Local};
-use taper_engine::{Engine, Limits, Prompt, Said};
+use taper_engine::{Engine, GenerationLimits, PartialOutput, Prompt};
 use taper_eval::answers::Answers;
 
 /// Tokens typed since the suffix was read.
@@ -68,15 +68,15 @@ fn main() {
         return;
     };
     let mut engine = Local::open(Path::new(&model), &local::Options::default()).expect("the model loads");
-    let profile = Profile::of(engine.about(), engine.tokens());
+    let profile = Profile::for_model(engine.engine_info(), engine.tokenizer());
     let asked = format!(
         "{}: {}; {} tokens before the cursor, {} behind it",
-        engine.about().model,
+        engine.engine_info().model,
         profile.describe(),
         window.0,
         window.1
     );
-    println!("{asked}; {}", engine.about().kernel);
+    println!("{asked}; {}", engine.engine_info().kernel);
     let (mut out, mut kept) = (None, Vec::new());
     if let Some(path) = path {
         let (file, comparisons) =
@@ -137,26 +137,32 @@ fn run(
     let language =
         taper_grammars::by_path(Path::new(path)).or_else(|| taper_grammars::by_id(field("language")));
     let text = Rope::from_str(&format!("{prefix}{}", field("suffix")));
-    let file = File { text: &text, cursor: prefix.len(), path, language, snippets: &[] };
-    let budget = Budget { prefix: window.0, suffix: window.1, snippets: 0, answer: ANSWER };
-    let (prompt, _) = prompt::build(profile, engine.tokens(), file, budget);
+    let file = PromptFile { text: &text, cursor: prefix.len(), path, language, snippets: &[] };
+    let budget = Budget { prefix: window.0, suffix: window.1, snippets: 0, output: ANSWER };
+    let (prompt, _) = prompt::build_prompt(profile, engine.tokenizer(), file, budget);
     // The suffix token ends what stands in front of the suffix; some text stays before what was typed.
     let front = prompt.suffix.start.checked_sub(1)?;
     if prompt.suffix.len() < 8 || front < TYPED[0] + 16 {
         return None;
     }
     let stale = TYPED.map(|typed| {
-        let earlier = earlier(&prompt, front, typed, matches!(profile.form.layout, Layout::Anchored { .. }));
-        let read = Limits { max_tokens: 0, stale: 0, ..Limits::default() };
+        let earlier =
+            earlier(&prompt, front, typed, matches!(profile.form.layout, PromptLayout::Anchored { .. }));
+        let read = GenerationLimits { max_tokens: 0, max_stale_tokens: 0, ..GenerationLimits::default() };
         engine.generate(&earlier, &read, &mut |_| ControlFlow::Continue(())).expect("the engine reads");
-        let limits = Limits { max_tokens: ANSWER, stale: typed, ..Limits::default() };
-        let unread = engine.unread(&prompt, &limits);
+        let limits =
+            GenerationLimits { max_tokens: ANSWER, max_stale_tokens: typed, ..GenerationLimits::default() };
+        let unread = engine.uncached_token_count(&prompt, &limits);
         let behind = prompt.tokens.len() - prompt.suffix.end;
         assert!(unread <= typed + 1 + behind, "the suffix is moved: {unread}");
         answer(engine, &prompt, limits)
     });
     // Exact, so what an empty cache gives.
-    let fresh = answer(engine, &prompt, Limits { max_tokens: ANSWER, stale: 0, ..Limits::default() });
+    let fresh = answer(
+        engine,
+        &prompt,
+        GenerationLimits { max_tokens: ANSWER, max_stale_tokens: 0, ..GenerationLimits::default() },
+    );
     Some((fresh, stale))
 }
 
@@ -170,13 +176,13 @@ fn earlier(prompt: &Prompt, front: usize, typed: usize, anchored: bool) -> Promp
         tokens.splice(middle..middle, missing.iter().copied());
     }
     let suffix = prompt.suffix.start - typed..prompt.suffix.end - typed;
-    Prompt { tokens, forced: Vec::new(), suffix }
+    Prompt { tokens, healing_bytes: Vec::new(), suffix }
 }
 
 /// The first line that the model says.
-fn answer(engine: &mut Local, prompt: &Prompt, mut limits: Limits) -> String {
-    limits.max_tokens += prompt.forced.len();
-    let generation = engine.generate(prompt, &limits, &mut |Said { text, .. }| {
+fn answer(engine: &mut Local, prompt: &Prompt, mut limits: GenerationLimits) -> String {
+    limits.max_tokens += prompt.healing_bytes.len();
+    let generation = engine.generate(prompt, &limits, &mut |PartialOutput { text, .. }| {
         if text.trim_start().contains('\n') { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     line(&generation.expect("the engine answers").text).to_owned()

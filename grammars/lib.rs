@@ -29,7 +29,7 @@ pub struct Language {
     /// be a lifetime and is left out.
     pub quotes: &'static [char],
     /// How blocks are marked.
-    pub blocks: Blocks,
+    pub blocks: BlockStyle,
     /// Words that open a block when they stand *first* on a line: `def`, `while`.
     pub opening_words: &'static [&'static str],
     /// Words that open a block when they stand *last* on a line: `do`, `then`.
@@ -39,12 +39,12 @@ pub struct Language {
     /// The tree-sitter grammar, if taper ships one.
     pub grammar: Option<fn() -> tree_sitter::Language>,
     /// What the grammar calls things; empty without a grammar.
-    pub kinds: Kinds,
+    pub kinds: NodeKinds,
 }
 
 /// Names of tree-sitter nodes by what they are to us. A test checks each against its grammar.
 #[derive(Debug, Clone, Copy)]
-pub struct Kinds {
+pub struct NodeKinds {
     /// String and character literals, quotes included.
     pub strings: &'static [&'static str],
     /// Code inside of strings: `${…}`.
@@ -57,7 +57,7 @@ pub struct Kinds {
     pub definitions: &'static [&'static str],
 }
 
-impl Kinds {
+impl NodeKinds {
     /// Nothing: a language without a grammar.
     pub const NONE: Self =
         Self { strings: &[], interpolations: &[], comments: &[], blocks: &[], definitions: &[] };
@@ -65,7 +65,7 @@ impl Kinds {
 
 /// How a language marks the extent of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Blocks {
+pub enum BlockStyle {
     /// By indentation, after a colon: Python.
     Indentation,
     /// Between `{` and `}`.
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     /// A small, valid program for each grammar; none may be missing.
-    const PROGRAMS: &[(&str, &str)] = &[
+    const SAMPLE_PROGRAMS: &[(&str, &str)] = &[
         ("python", "class A:\n    def f(self, x: int) -> str:\n        return f\"{x}\"  # done\n"),
         ("rust", "/// Doc.\nfn f<'a>(x: &'a str) -> char { match x { \"a\" => 'b', _ => 'c' } }\n"),
         ("javascript", "export class A { async f(x = `a${1}`) { for (const y of x) { await y; } } }\n"),
@@ -155,8 +155,8 @@ mod tests {
     ];
 
     #[test]
-    fn every_grammar_loads_and_parses_a_program_of_its_language() {
-        let programs: HashMap<_, _> = PROGRAMS.iter().copied().collect();
+    fn every_grammar_parses_its_sample_program() {
+        let programs: HashMap<_, _> = SAMPLE_PROGRAMS.iter().copied().collect();
         for row in LANGUAGES {
             let Some(grammar) = row.grammar else {
                 assert!(!programs.contains_key(row.name), "{} has a program but no grammar", row.name);
@@ -169,11 +169,11 @@ mod tests {
             assert!(!tree.root_node().has_error(), "{}: {}", row.name, tree.root_node().to_sexp());
             assert!(tree.root_node().child_count() > 0, "{}", row.name);
         }
-        assert!(PROGRAMS.iter().all(|(name, _)| by_id(name).is_some()));
+        assert!(SAMPLE_PROGRAMS.iter().all(|(name, _)| by_id(name).is_some()));
     }
 
     #[test]
-    fn every_kind_is_one_of_its_grammar() {
+    fn every_node_kind_exists_in_its_grammar() {
         for row in LANGUAGES {
             let k = row.kinds;
             let all = [k.strings, k.interpolations, k.comments, k.blocks, k.definitions].concat();
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn no_identifier_extension_or_file_name_stands_twice() {
+    fn language_identifiers_and_file_names_are_unique() {
         let mut ids = HashMap::new();
         let mut extensions = HashMap::new();
         let mut file_names = HashMap::new();
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn identifiers_of_real_editors_are_found() {
+    fn editor_language_identifiers_are_found() {
         let name = |id: &str| by_id(id).map(|row| row.name);
         for (id, row) in [
             ("python", "python"),

@@ -5,7 +5,7 @@ use crate::Language;
 
 /// What text inside of a literal is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum LiteralKind {
     /// A string or a character.
     Text,
     /// A comment.
@@ -14,7 +14,7 @@ pub enum Kind {
 
 /// How the closing delimiter is written inside of a literal without closing it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Escape {
+pub enum EscapeStyle {
     /// It cannot be.
     None,
     /// Behind a backslash.
@@ -25,7 +25,7 @@ pub enum Escape {
 
 /// A part of an opening delimiter that is repeated in the closing one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tag {
+pub enum DelimiterTag {
     /// There is none.
     None,
     /// This character, any number of times: `r##"…"##`, `[==[…]==]`.
@@ -37,13 +37,13 @@ pub enum Tag {
 /// One way to write a string or a comment. With a [`Tag`], the opening is `open`, the tag, `open_end`, and the closing is
 /// `close`, the tag, `close_end`; without one, the ends are empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Literal {
+pub struct LiteralSyntax {
     /// What it is.
-    pub kind: Kind,
+    pub kind: LiteralKind,
     /// Begins it.
     pub open: &'static str,
     /// What is repeated.
-    pub tag: Tag,
+    pub tag: DelimiterTag,
     /// Behind the tag.
     pub open_end: &'static str,
     /// Begins what closes it.
@@ -51,187 +51,320 @@ pub struct Literal {
     /// Behind the tag.
     pub close_end: &'static str,
     /// Whether it may run over several lines.
-    pub lines: bool,
+    pub multiline: bool,
     /// How its closing delimiter is escaped.
-    pub escape: Escape,
+    pub escape: EscapeStyle,
     /// Whether one may stand inside of another.
     pub nests: bool,
 }
 
-const fn text(open: &'static str, close: &'static str, lines: bool, escape: Escape) -> Literal {
-    let (tag, open_end, close_end) = (Tag::None, "", "");
-    Literal { kind: Kind::Text, open, tag, open_end, close, close_end, lines, escape, nests: false }
+const fn string_literal(
+    open: &'static str,
+    close: &'static str,
+    lines: bool,
+    escape: EscapeStyle,
+) -> LiteralSyntax {
+    let (tag, open_end, close_end) = (DelimiterTag::None, "", "");
+    LiteralSyntax {
+        kind: LiteralKind::Text,
+        open,
+        tag,
+        open_end,
+        close,
+        close_end,
+        multiline: lines,
+        escape,
+        nests: false,
+    }
 }
 
 /// A string on one line, with backslashes.
-const fn quoted(quote: &'static str) -> Literal {
-    text(quote, quote, false, Escape::Backslash)
+const fn single_line_string(quote: &'static str) -> LiteralSyntax {
+    string_literal(quote, quote, false, EscapeStyle::Backslash)
 }
 
 /// A string over several lines, with backslashes.
-const fn long(quote: &'static str) -> Literal {
-    text(quote, quote, true, Escape::Backslash)
+const fn multi_line_string(quote: &'static str) -> LiteralSyntax {
+    string_literal(quote, quote, true, EscapeStyle::Backslash)
 }
 
 /// A string over several lines in which nothing is escaped.
-const fn raw(open: &'static str, close: &'static str) -> Literal {
-    text(open, close, true, Escape::None)
+const fn raw_string(open: &'static str, close: &'static str) -> LiteralSyntax {
+    string_literal(open, close, true, EscapeStyle::None)
 }
 
 /// A string over several lines in which a quote is written twice.
-const fn doubled(open: &'static str, close: &'static str) -> Literal {
-    text(open, close, true, Escape::Doubled)
+const fn doubled_quote_string(open: &'static str, close: &'static str) -> LiteralSyntax {
+    string_literal(open, close, true, EscapeStyle::Doubled)
 }
 
-const fn comment(open: &'static str, close: &'static str, nests: bool) -> Literal {
-    Literal { kind: Kind::Comment, nests, ..text(open, close, true, Escape::None) }
+const fn comment_literal(open: &'static str, close: &'static str, nests: bool) -> LiteralSyntax {
+    LiteralSyntax {
+        kind: LiteralKind::Comment,
+        nests,
+        ..string_literal(open, close, true, EscapeStyle::None)
+    }
 }
 
-const fn tagged(open: &'static str, tag: Tag, ends: (&'static str, &'static str, &'static str)) -> Literal {
+const fn tagged_string(
+    open: &'static str,
+    tag: DelimiterTag,
+    ends: (&'static str, &'static str, &'static str),
+) -> LiteralSyntax {
     let (open_end, close, close_end) = ends;
-    Literal { tag, open_end, close_end, ..raw(open, close) }
+    LiteralSyntax { tag, open_end, close_end, ..raw_string(open, close) }
 }
 
-const DOUBLE: Literal = quoted("\"");
-const SINGLE: Literal = quoted("'");
-const C_COMMENT: Literal = comment("/*", "*/", false);
-const C_COMMENT_NESTS: Literal = comment("/*", "*/", true);
-const MARKUP_COMMENT: Literal = comment("<!--", "-->", false);
+const DOUBLE_QUOTED: LiteralSyntax = single_line_string("\"");
+const SINGLE_QUOTED: LiteralSyntax = single_line_string("'");
+const C_COMMENT: LiteralSyntax = comment_literal("/*", "*/", false);
+const NESTED_C_COMMENT: LiteralSyntax = comment_literal("/*", "*/", true);
+const MARKUP_COMMENT: LiteralSyntax = comment_literal("<!--", "-->", false);
 
 /// Of languages that stand in no row: comments as the language's own row has them, its quotes on one line.
-const ROWS: &[(&[&str], &[Literal])] = &[
-    (&["python"], &[long("\"\"\""), long("'''"), DOUBLE, SINGLE]),
-    (&["rust"], &[C_COMMENT_NESTS, tagged("r", Tag::Run('#'), ("\"", "\"", "")), long("\"")]),
+const LITERAL_ROWS: &[(&[&str], &[LiteralSyntax])] = &[
+    (&["python"], &[multi_line_string("\"\"\""), multi_line_string("'''"), DOUBLE_QUOTED, SINGLE_QUOTED]),
+    (
+        &["rust"],
+        &[
+            NESTED_C_COMMENT,
+            tagged_string("r", DelimiterTag::Run('#'), ("\"", "\"", "")),
+            multi_line_string("\""),
+        ],
+    ),
     (
         &["javascript", "javascriptreact", "typescript", "typescriptreact", "vue", "svelte", "astro"],
-        &[C_COMMENT, MARKUP_COMMENT, long("`"), DOUBLE, SINGLE],
+        &[C_COMMENT, MARKUP_COMMENT, multi_line_string("`"), DOUBLE_QUOTED, SINGLE_QUOTED],
     ),
-    (&["go"], &[C_COMMENT, raw("`", "`"), DOUBLE, SINGLE]),
-    (&["java"], &[C_COMMENT, long("\"\"\""), DOUBLE, SINGLE]),
-    (&["groovy"], &[C_COMMENT, long("\"\"\""), long("'''"), DOUBLE, SINGLE]),
-    (&["c", "objective-c"], &[C_COMMENT, DOUBLE, SINGLE]),
-    (&["cpp"], &[C_COMMENT, tagged("R\"", Tag::Word, ("(", ")", "\"")), DOUBLE, SINGLE]),
+    (&["go"], &[C_COMMENT, raw_string("`", "`"), DOUBLE_QUOTED, SINGLE_QUOTED]),
+    (&["java"], &[C_COMMENT, multi_line_string("\"\"\""), DOUBLE_QUOTED, SINGLE_QUOTED]),
+    (
+        &["groovy"],
+        &[C_COMMENT, multi_line_string("\"\"\""), multi_line_string("'''"), DOUBLE_QUOTED, SINGLE_QUOTED],
+    ),
+    (&["c", "objective-c"], &[C_COMMENT, DOUBLE_QUOTED, SINGLE_QUOTED]),
+    (
+        &["cpp"],
+        &[
+            C_COMMENT,
+            tagged_string("R\"", DelimiterTag::Word, ("(", ")", "\"")),
+            DOUBLE_QUOTED,
+            SINGLE_QUOTED,
+        ],
+    ),
     (
         &["csharp"],
         &[
             C_COMMENT,
-            raw("\"\"\"", "\"\"\""),
-            doubled("@\"", "\""),
-            doubled("@$\"", "\""),
-            doubled("$@\"", "\""),
-            DOUBLE,
-            SINGLE,
+            raw_string("\"\"\"", "\"\"\""),
+            doubled_quote_string("@\"", "\""),
+            doubled_quote_string("@$\"", "\""),
+            doubled_quote_string("$@\"", "\""),
+            DOUBLE_QUOTED,
+            SINGLE_QUOTED,
         ],
     ),
-    (&["ruby", "crystal"], &[comment("\n=begin", "\n=end", false), long("\""), long("'"), long("`")]),
-    (&["shellscript", "fish"], &[long("\""), raw("'", "'"), raw("`", "`")]),
-    (&["json"], &[DOUBLE]),
-    (&["jsonc"], &[C_COMMENT, DOUBLE, SINGLE]),
-    (&["html"], &[MARKUP_COMMENT, C_COMMENT, raw("\"", "\""), raw("'", "'")]),
-    (&["xml"], &[MARKUP_COMMENT, raw("<![CDATA[", "]]>"), raw("\"", "\""), raw("'", "'")]),
-    (&["css", "scss"], &[C_COMMENT, DOUBLE, SINGLE]),
+    (
+        &["ruby", "crystal"],
+        &[
+            comment_literal("\n=begin", "\n=end", false),
+            multi_line_string("\""),
+            multi_line_string("'"),
+            multi_line_string("`"),
+        ],
+    ),
+    (&["shellscript", "fish"], &[multi_line_string("\""), raw_string("'", "'"), raw_string("`", "`")]),
+    (&["json"], &[DOUBLE_QUOTED]),
+    (&["jsonc"], &[C_COMMENT, DOUBLE_QUOTED, SINGLE_QUOTED]),
+    (&["html"], &[MARKUP_COMMENT, C_COMMENT, raw_string("\"", "\""), raw_string("'", "'")]),
+    (
+        &["xml"],
+        &[MARKUP_COMMENT, raw_string("<![CDATA[", "]]>"), raw_string("\"", "\""), raw_string("'", "'")],
+    ),
+    (&["css", "scss"], &[C_COMMENT, DOUBLE_QUOTED, SINGLE_QUOTED]),
     (
         &["lua"],
         &[
-            Literal { kind: Kind::Comment, ..tagged("--[", Tag::Run('='), ("[", "]", "]")) },
-            tagged("[", Tag::Run('='), ("[", "]", "]")),
-            DOUBLE,
-            SINGLE,
+            LiteralSyntax {
+                kind: LiteralKind::Comment,
+                ..tagged_string("--[", DelimiterTag::Run('='), ("[", "]", "]"))
+            },
+            tagged_string("[", DelimiterTag::Run('='), ("[", "]", "]")),
+            DOUBLE_QUOTED,
+            SINGLE_QUOTED,
         ],
     ),
-    (&["php"], &[C_COMMENT, MARKUP_COMMENT, long("\""), long("'"), raw("`", "`")]),
-    (&["kotlin"], &[C_COMMENT_NESTS, raw("\"\"\"", "\"\"\""), DOUBLE, SINGLE]),
+    (
+        &["php"],
+        &[C_COMMENT, MARKUP_COMMENT, multi_line_string("\""), multi_line_string("'"), raw_string("`", "`")],
+    ),
+    (&["kotlin"], &[NESTED_C_COMMENT, raw_string("\"\"\"", "\"\"\""), DOUBLE_QUOTED, SINGLE_QUOTED]),
     (
         &["swift"],
         &[
-            C_COMMENT_NESTS,
-            long("\"\"\""),
-            Literal { lines: false, ..tagged("#", Tag::Run('#'), ("\"", "\"#", "")) },
-            DOUBLE,
+            NESTED_C_COMMENT,
+            multi_line_string("\"\"\""),
+            LiteralSyntax {
+                multiline: false,
+                ..tagged_string("#", DelimiterTag::Run('#'), ("\"", "\"#", ""))
+            },
+            DOUBLE_QUOTED,
         ],
     ),
-    (&["scala"], &[C_COMMENT_NESTS, raw("\"\"\"", "\"\"\""), DOUBLE]),
-    (&["dart"], &[C_COMMENT_NESTS, long("\"\"\""), long("'''"), DOUBLE, SINGLE]),
-    (&["d"], &[C_COMMENT, comment("/+", "+/", true), raw("`", "`"), long("\""), SINGLE]),
-    (&["v"], &[C_COMMENT_NESTS, raw("`", "`"), DOUBLE, SINGLE]),
-    (&["odin"], &[C_COMMENT_NESTS, raw("`", "`"), DOUBLE, SINGLE]),
-    (&["fsharp"], &[comment("(*", "*)", true), raw("\"\"\"", "\"\"\""), doubled("@\"", "\""), long("\"")]),
-    (&["toml"], &[long("\"\"\""), raw("'''", "'''"), DOUBLE, text("'", "'", false, Escape::None)]),
-    (&["yaml"], &[long("\""), doubled("'", "'")]),
-    (&["perl"], &[comment("\n=pod", "\n=cut", false), long("\""), long("'"), raw("`", "`")]),
-    (&["r"], &[long("\""), long("'")]),
-    (&["powershell"], &[comment("<#", "#>", false), raw("@\"", "\n\"@"), raw("@'", "\n'@"), DOUBLE, SINGLE]),
-    (&["terraform"], &[C_COMMENT, DOUBLE]),
-    (&["nix"], &[C_COMMENT, raw("''", "''"), long("\"")]),
-    (&["graphql"], &[raw("\"\"\"", "\"\"\""), DOUBLE]),
-    (&["cmake"], &[comment("#[[", "]]", false), raw("[[", "]]"), long("\"")]),
-    (&["elixir"], &[long("\"\"\""), long("'''"), long("\"")]),
-    (&["julia"], &[comment("#=", "=#", true), long("\"\"\""), long("```"), long("\""), raw("`", "`")]),
-    (&["gdscript"], &[long("\"\"\""), long("'''"), DOUBLE, SINGLE]),
-    (&["nim"], &[comment("#[", "]#", true), raw("\"\"\"", "\"\"\""), DOUBLE]),
+    (&["scala"], &[NESTED_C_COMMENT, raw_string("\"\"\"", "\"\"\""), DOUBLE_QUOTED]),
+    (
+        &["dart"],
+        &[
+            NESTED_C_COMMENT,
+            multi_line_string("\"\"\""),
+            multi_line_string("'''"),
+            DOUBLE_QUOTED,
+            SINGLE_QUOTED,
+        ],
+    ),
+    (
+        &["d"],
+        &[
+            C_COMMENT,
+            comment_literal("/+", "+/", true),
+            raw_string("`", "`"),
+            multi_line_string("\""),
+            SINGLE_QUOTED,
+        ],
+    ),
+    (&["v"], &[NESTED_C_COMMENT, raw_string("`", "`"), DOUBLE_QUOTED, SINGLE_QUOTED]),
+    (&["odin"], &[NESTED_C_COMMENT, raw_string("`", "`"), DOUBLE_QUOTED, SINGLE_QUOTED]),
+    (
+        &["fsharp"],
+        &[
+            comment_literal("(*", "*)", true),
+            raw_string("\"\"\"", "\"\"\""),
+            doubled_quote_string("@\"", "\""),
+            multi_line_string("\""),
+        ],
+    ),
+    (
+        &["toml"],
+        &[
+            multi_line_string("\"\"\""),
+            raw_string("'''", "'''"),
+            DOUBLE_QUOTED,
+            string_literal("'", "'", false, EscapeStyle::None),
+        ],
+    ),
+    (&["yaml"], &[multi_line_string("\""), doubled_quote_string("'", "'")]),
+    (
+        &["perl"],
+        &[
+            comment_literal("\n=pod", "\n=cut", false),
+            multi_line_string("\""),
+            multi_line_string("'"),
+            raw_string("`", "`"),
+        ],
+    ),
+    (&["r"], &[multi_line_string("\""), multi_line_string("'")]),
+    (
+        &["powershell"],
+        &[
+            comment_literal("<#", "#>", false),
+            raw_string("@\"", "\n\"@"),
+            raw_string("@'", "\n'@"),
+            DOUBLE_QUOTED,
+            SINGLE_QUOTED,
+        ],
+    ),
+    (&["terraform"], &[C_COMMENT, DOUBLE_QUOTED]),
+    (&["nix"], &[C_COMMENT, raw_string("''", "''"), multi_line_string("\"")]),
+    (&["graphql"], &[raw_string("\"\"\"", "\"\"\""), DOUBLE_QUOTED]),
+    (&["cmake"], &[comment_literal("#[[", "]]", false), raw_string("[[", "]]"), multi_line_string("\"")]),
+    (&["elixir"], &[multi_line_string("\"\"\""), multi_line_string("'''"), multi_line_string("\"")]),
+    (
+        &["julia"],
+        &[
+            comment_literal("#=", "=#", true),
+            multi_line_string("\"\"\""),
+            multi_line_string("```"),
+            multi_line_string("\""),
+            raw_string("`", "`"),
+        ],
+    ),
+    (&["gdscript"], &[multi_line_string("\"\"\""), multi_line_string("'''"), DOUBLE_QUOTED, SINGLE_QUOTED]),
+    (&["nim"], &[comment_literal("#[", "]#", true), raw_string("\"\"\"", "\"\"\""), DOUBLE_QUOTED]),
     (
         &["sql"],
         &[
             C_COMMENT,
-            doubled("'", "'"),
-            doubled("\"", "\""),
-            raw("`", "`"),
-            tagged("$", Tag::Word, ("$", "$", "$")),
+            doubled_quote_string("'", "'"),
+            doubled_quote_string("\"", "\""),
+            raw_string("`", "`"),
+            tagged_string("$", DelimiterTag::Word, ("$", "$", "$")),
         ],
     ),
-    (&["haskell", "elm"], &[comment("{-", "-}", true), long("\"\"\""), DOUBLE]),
-    (&["ocaml"], &[comment("(*", "*)", true), long("\""), tagged("{", Tag::Word, ("|", "|", "}"))]),
-    (&["matlab"], &[comment("\n%{", "\n%}", true), doubled("\"", "\"")]),
-    (&["erlang"], &[long("\"\"\""), long("\"")]),
-    (&["clojure"], &[long("\"")]),
-    (&["scheme"], &[comment("#|", "|#", true), long("\"")]),
-    (&["vim", "fortran"], &[text("'", "'", false, Escape::Doubled)]),
-    (&["vb", "ada"], &[text("\"", "\"", false, Escape::Doubled)]),
+    (&["haskell", "elm"], &[comment_literal("{-", "-}", true), multi_line_string("\"\"\""), DOUBLE_QUOTED]),
+    (
+        &["ocaml"],
+        &[
+            comment_literal("(*", "*)", true),
+            multi_line_string("\""),
+            tagged_string("{", DelimiterTag::Word, ("|", "|", "}")),
+        ],
+    ),
+    (&["matlab"], &[comment_literal("\n%{", "\n%}", true), doubled_quote_string("\"", "\"")]),
+    (&["erlang"], &[multi_line_string("\"\"\""), multi_line_string("\"")]),
+    (&["clojure"], &[multi_line_string("\"")]),
+    (&["scheme"], &[comment_literal("#|", "|#", true), multi_line_string("\"")]),
+    (&["vim", "fortran"], &[string_literal("'", "'", false, EscapeStyle::Doubled)]),
+    (&["vb", "ada"], &[string_literal("\"", "\"", false, EscapeStyle::Doubled)]),
     (
         &["pascal"],
-        &[comment("{", "}", false), comment("(*", "*)", false), text("'", "'", false, Escape::Doubled)],
+        &[
+            comment_literal("{", "}", false),
+            comment_literal("(*", "*)", false),
+            string_literal("'", "'", false, EscapeStyle::Doubled),
+        ],
     ),
-    (&["markdown"], &[MARKUP_COMMENT, text("`", "`", false, Escape::None)]),
-    (&["latex"], &[text("$", "$", false, Escape::Backslash)]),
+    (&["markdown"], &[MARKUP_COMMENT, string_literal("`", "`", false, EscapeStyle::None)]),
+    (&["latex"], &[string_literal("$", "$", false, EscapeStyle::Backslash)]),
 ];
 
 /// Comments of template languages, which stand in files of any language: Jinja and its like, ERB, Handlebars.
-const TEMPLATES: &[Literal] = &[
-    comment("{#", "#}", false),
-    comment("<%#", "%>", false),
-    comment("{{!--", "--}}", false),
-    comment("{{--", "--}}", false),
-    comment("{{!", "}}", false),
-    comment("@*", "*@", false),
+const TEMPLATE_COMMENTS: &[LiteralSyntax] = &[
+    comment_literal("{#", "#}", false),
+    comment_literal("<%#", "%>", false),
+    comment_literal("{{!--", "--}}", false),
+    comment_literal("{{--", "--}}", false),
+    comment_literal("{{!", "}}", false),
+    comment_literal("@*", "*@", false),
 ];
 /// Languages in whose files these are looked for.
-const TEMPLATED: &[&str] = &["html", "xml", "vue", "svelte", "astro", "markdown"];
+const TEMPLATE_LANGUAGES: &[&str] = &["html", "xml", "vue", "svelte", "astro", "markdown"];
 
 /// Languages of a Lisp's kind, Go's and others have none of their own.
-const ONE_QUOTE: &[(char, Literal)] = &[('"', DOUBLE), ('\'', SINGLE), ('`', raw("`", "`"))];
+const QUOTE_LITERALS: &[(char, LiteralSyntax)] =
+    &[('"', DOUBLE_QUOTED), ('\'', SINGLE_QUOTED), ('`', raw_string("`", "`"))];
 
 /// What may stand in a file of a language that nobody knows.
 #[must_use]
-pub fn unknown() -> Vec<Literal> {
-    let known = [MARKUP_COMMENT, C_COMMENT, long("\"\"\""), DOUBLE, SINGLE];
-    TEMPLATES.iter().copied().chain(known).collect()
+pub fn unknown_language_literals() -> Vec<LiteralSyntax> {
+    let known = [MARKUP_COMMENT, C_COMMENT, multi_line_string("\"\"\""), DOUBLE_QUOTED, SINGLE_QUOTED];
+    TEMPLATE_COMMENTS.iter().copied().chain(known).collect()
 }
 
 impl Language {
     /// The ways to write strings and comments over several lines, the longest openings first where one begins another.
     #[must_use]
-    pub fn literals(&self) -> Vec<Literal> {
-        let row = ROWS.iter().find(|(names, _)| names.contains(&self.name));
-        let mut all: Vec<Literal> = match row {
+    pub fn literals(&self) -> Vec<LiteralSyntax> {
+        let row = LITERAL_ROWS.iter().find(|(names, _)| names.contains(&self.name));
+        let mut all: Vec<LiteralSyntax> = match row {
             Some((_, literals)) => literals.to_vec(),
             None => {
-                let comment = self.block_comment.map(|(open, close)| comment(open, close, false));
-                let quotes = ONE_QUOTE.iter().filter(|(quote, _)| self.quotes.contains(quote));
+                let comment = self.block_comment.map(|(open, close)| comment_literal(open, close, false));
+                let quotes = QUOTE_LITERALS.iter().filter(|(quote, _)| self.quotes.contains(quote));
                 comment.into_iter().chain(quotes.map(|&(_, literal)| literal)).collect()
             }
         };
-        if TEMPLATED.contains(&self.name) {
-            all.splice(0..0, TEMPLATES.iter().copied());
+        if TEMPLATE_LANGUAGES.contains(&self.name) {
+            all.splice(0..0, TEMPLATE_COMMENTS.iter().copied());
         }
         all
     }
@@ -243,46 +376,48 @@ mod tests {
     use crate::{LANGUAGES, by_id};
 
     #[test]
-    fn every_row_is_of_a_language_and_closes_what_it_opens() {
-        for (names, literals) in ROWS {
+    fn literal_rows_have_language_and_closing_delimiter() {
+        for (names, literals) in LITERAL_ROWS {
             for name in *names {
                 assert!(LANGUAGES.iter().any(|row| row.name == *name), "{name}");
             }
             for it in *literals {
                 assert!(!it.open.is_empty() && !it.close.is_empty(), "{names:?}: {it:?}");
-                assert_eq!(it.tag == Tag::None, it.open_end.is_empty(), "{names:?}: {it:?}");
+                assert_eq!(it.tag == DelimiterTag::None, it.open_end.is_empty(), "{names:?}: {it:?}");
             }
         }
     }
 
     #[test]
-    fn the_block_comment_of_every_language_is_among_its_literals() {
+    fn block_comment_is_among_literals() {
         for row in LANGUAGES {
             let Some((open, close)) = row.block_comment else { continue };
             // Lua's has a tag.
             let open = open.trim_end_matches('[');
             let found = row.literals().iter().any(|it| {
-                it.kind == Kind::Comment && it.open.starts_with(open) && close.starts_with(it.close)
+                it.kind == LiteralKind::Comment && it.open.starts_with(open) && close.starts_with(it.close)
             });
             assert!(found, "{}: {open} {close}", row.name);
         }
     }
 
     #[test]
-    fn a_language_without_a_row_has_its_quotes() {
+    fn language_without_row_uses_its_quotes() {
         let literals = by_id("glsl").map(Language::literals).unwrap_or_default();
         assert_eq!(literals.len(), 1, "{literals:?}");
         let literals = by_id("solidity").map(Language::literals).unwrap_or_default();
-        assert!(literals.contains(&SINGLE) && literals.contains(&DOUBLE));
+        assert!(literals.contains(&SINGLE_QUOTED) && literals.contains(&DOUBLE_QUOTED));
     }
 
     #[test]
-    fn a_longer_opening_comes_before_one_that_begins_it() {
+    fn longer_opening_precedes_its_prefix() {
         for row in LANGUAGES {
             let literals = row.literals();
             for (at, long) in literals.iter().enumerate() {
                 let hidden = literals[..at].iter().find(|short| {
-                    short.tag == Tag::None && long.open.starts_with(short.open) && long.open != short.open
+                    short.tag == DelimiterTag::None
+                        && long.open.starts_with(short.open)
+                        && long.open != short.open
                 });
                 assert_eq!(hidden, None, "{}: {long:?}", row.name);
             }

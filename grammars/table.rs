@@ -3,10 +3,10 @@
 
 mod kinds;
 
-use crate::{Blocks, Kinds, Language, scanners};
+use crate::{BlockStyle, Language, NodeKinds, scanners};
 
 /// What a row has that says nothing: no grammar, no comments, no blocks.
-const ROW: Language = Language {
+const EMPTY_LANGUAGE: Language = Language {
     name: "",
     aliases: &[],
     extensions: &[],
@@ -14,20 +14,24 @@ const ROW: Language = Language {
     line_comment: "",
     block_comment: None,
     quotes: &['"', '\''],
-    blocks: Blocks::None,
+    blocks: BlockStyle::None,
     opening_words: &[],
     opening_ends: &[],
     opening_tag: "",
     grammar: None,
-    kinds: Kinds::NONE,
+    kinds: NodeKinds::NONE,
 };
 
 /// Line comments with `//`, blocks in braces, comments between `/*` and `*/`.
-const BRACES: Language =
-    Language { line_comment: "//", block_comment: Some(("/*", "*/")), blocks: Blocks::Braces, ..ROW };
+const BRACE_LANGUAGE: Language = Language {
+    line_comment: "//",
+    block_comment: Some(("/*", "*/")),
+    blocks: BlockStyle::Braces,
+    ..EMPTY_LANGUAGE
+};
 
 /// Line comments with `#`.
-const HASH: Language = Language { line_comment: "#", ..ROW };
+const HASH_COMMENT_LANGUAGE: Language = Language { line_comment: "#", ..EMPTY_LANGUAGE };
 
 /// Every language that taper knows. One without a row still gets suggestions, without a tree.
 pub const LANGUAGES: &[Language] = &[
@@ -36,14 +40,14 @@ pub const LANGUAGES: &[Language] = &[
         aliases: &["py", "python3"],
         extensions: &["py", "pyi", "pyw"],
         file_names: &["SConstruct", "SConscript"],
-        blocks: Blocks::Indentation,
+        blocks: BlockStyle::Indentation,
         opening_words: &[
             "def", "class", "if", "elif", "else", "for", "while", "with", "try", "except", "finally",
             "match", "case", "async",
         ],
         grammar: Some(scanners::python),
         kinds: kinds::PYTHON,
-        ..HASH
+        ..HASH_COMMENT_LANGUAGE
     },
     Language {
         name: "rust",
@@ -53,7 +57,7 @@ pub const LANGUAGES: &[Language] = &[
         quotes: &['"'],
         grammar: Some(|| tree_sitter_rust::LANGUAGE.into()),
         kinds: kinds::RUST,
-        ..BRACES
+        ..BRACE_LANGUAGE
     },
     Language {
         name: "javascript",
@@ -62,7 +66,7 @@ pub const LANGUAGES: &[Language] = &[
         quotes: &['"', '\'', '`'],
         grammar: Some(|| tree_sitter_javascript::LANGUAGE.into()),
         kinds: kinds::JAVASCRIPT,
-        ..BRACES
+        ..BRACE_LANGUAGE
     },
     Language {
         name: "javascriptreact",
@@ -72,7 +76,7 @@ pub const LANGUAGES: &[Language] = &[
         quotes: &['"', '`'],
         grammar: Some(|| tree_sitter_javascript::LANGUAGE.into()),
         kinds: kinds::JAVASCRIPT,
-        ..BRACES
+        ..BRACE_LANGUAGE
     },
     Language {
         name: "typescript",
@@ -81,7 +85,7 @@ pub const LANGUAGES: &[Language] = &[
         quotes: &['"', '\'', '`'],
         grammar: Some(|| tree_sitter_typescript::LANGUAGE_TYPESCRIPT.into()),
         kinds: kinds::TYPESCRIPT,
-        ..BRACES
+        ..BRACE_LANGUAGE
     },
     Language {
         name: "typescriptreact",
@@ -90,7 +94,7 @@ pub const LANGUAGES: &[Language] = &[
         quotes: &['"', '`'],
         grammar: Some(|| tree_sitter_typescript::LANGUAGE_TSX.into()),
         kinds: kinds::TYPESCRIPT,
-        ..BRACES
+        ..BRACE_LANGUAGE
     },
     Language {
         name: "go",
@@ -99,21 +103,21 @@ pub const LANGUAGES: &[Language] = &[
         quotes: &['"', '\'', '`'],
         grammar: Some(|| tree_sitter_go::LANGUAGE.into()),
         kinds: kinds::GO,
-        ..BRACES
+        ..BRACE_LANGUAGE
     },
     Language {
         name: "java",
         extensions: &["java"],
         grammar: Some(|| tree_sitter_java::LANGUAGE.into()),
         kinds: kinds::JAVA,
-        ..BRACES
+        ..BRACE_LANGUAGE
     },
     Language {
         name: "c",
         extensions: &["c", "h"],
         grammar: Some(|| tree_sitter_c::LANGUAGE.into()),
         kinds: kinds::C,
-        ..BRACES
+        ..BRACE_LANGUAGE
     },
     Language {
         name: "cpp",
@@ -121,7 +125,7 @@ pub const LANGUAGES: &[Language] = &[
         extensions: &["cpp", "cc", "cxx", "c++", "hpp", "hh", "hxx", "h++", "ipp", "inl", "cu", "cuh"],
         grammar: Some(|| tree_sitter_cpp::LANGUAGE.into()),
         kinds: kinds::CPP,
-        ..BRACES
+        ..BRACE_LANGUAGE
     },
     Language {
         name: "csharp",
@@ -129,14 +133,14 @@ pub const LANGUAGES: &[Language] = &[
         extensions: &["cs", "csx"],
         grammar: Some(|| tree_sitter_c_sharp::LANGUAGE.into()),
         kinds: kinds::CSHARP,
-        ..BRACES
+        ..BRACE_LANGUAGE
     },
     Language {
         name: "ruby",
         aliases: &["rb"],
         extensions: &["rb", "rake", "gemspec", "ru"],
         file_names: &["Gemfile", "Rakefile", "Vagrantfile", "Podfile", "Brewfile"],
-        blocks: Blocks::Keywords,
+        blocks: BlockStyle::Keywords,
         opening_words: &[
             "def", "class", "module", "if", "unless", "elsif", "else", "while", "until", "for", "case",
             "when", "in", "begin", "rescue", "ensure",
@@ -144,7 +148,7 @@ pub const LANGUAGES: &[Language] = &[
         opening_ends: &["do", "then", "begin", "else", "ensure"],
         grammar: Some(scanners::ruby),
         kinds: kinds::RUBY,
-        ..HASH
+        ..HASH_COMMENT_LANGUAGE
     },
     Language {
         name: "shellscript",
@@ -159,21 +163,21 @@ pub const LANGUAGES: &[Language] = &[
             ".zshenv",
             "PKGBUILD",
         ],
-        blocks: Blocks::Keywords,
+        blocks: BlockStyle::Keywords,
         opening_words: &[],
         opening_ends: &["do", "then", "else", "{"],
         grammar: Some(scanners::bash),
         kinds: kinds::SHELLSCRIPT,
-        ..HASH
+        ..HASH_COMMENT_LANGUAGE
     },
     Language {
         name: "json",
         extensions: &["json", "geojson", "webmanifest", "ipynb"],
         quotes: &['"'],
-        blocks: Blocks::Braces,
+        blocks: BlockStyle::Braces,
         grammar: Some(|| tree_sitter_json::LANGUAGE.into()),
         kinds: kinds::JSON,
-        ..ROW
+        ..EMPTY_LANGUAGE
     },
     Language {
         name: "jsonc",
@@ -183,7 +187,7 @@ pub const LANGUAGES: &[Language] = &[
         quotes: &['"'],
         grammar: Some(|| tree_sitter_json::LANGUAGE.into()),
         kinds: kinds::JSON,
-        ..BRACES
+        ..BRACE_LANGUAGE
     },
     Language {
         name: "html",
@@ -191,10 +195,10 @@ pub const LANGUAGES: &[Language] = &[
         extensions: &["html", "htm", "xhtml"],
         block_comment: Some(("<!--", "-->")),
         quotes: &['"'],
-        blocks: Blocks::Tags,
+        blocks: BlockStyle::Tags,
         grammar: Some(|| tree_sitter_html::LANGUAGE.into()),
         kinds: kinds::HTML,
-        ..ROW
+        ..EMPTY_LANGUAGE
     },
     Language {
         name: "css",
@@ -202,7 +206,7 @@ pub const LANGUAGES: &[Language] = &[
         line_comment: "",
         grammar: Some(|| tree_sitter_css::LANGUAGE.into()),
         kinds: kinds::CSS,
-        ..BRACES
+        ..BRACE_LANGUAGE
     },
     Language {
         name: "lua",
@@ -210,12 +214,12 @@ pub const LANGUAGES: &[Language] = &[
         extensions: &["lua", "luau"],
         line_comment: "--",
         block_comment: Some(("--[[", "]]")),
-        blocks: Blocks::Keywords,
+        blocks: BlockStyle::Keywords,
         opening_words: &["function", "repeat", "else"],
         opening_ends: &["do", "then", "else", "repeat"],
         grammar: Some(|| tree_sitter_lua::LANGUAGE.into()),
         kinds: kinds::LUA,
-        ..ROW
+        ..EMPTY_LANGUAGE
     },
     Language {
         name: "php",
@@ -223,37 +227,42 @@ pub const LANGUAGES: &[Language] = &[
         opening_tag: "<?php",
         grammar: Some(|| tree_sitter_php::LANGUAGE_PHP.into()),
         kinds: kinds::PHP,
-        ..BRACES
+        ..BRACE_LANGUAGE
     },
     // From here on: no grammar, only how comments and blocks look.
-    Language { name: "scss", aliases: &["sass", "less"], extensions: &["scss", "less"], ..BRACES },
-    Language { name: "kotlin", aliases: &["kt"], extensions: &["kt", "kts"], ..BRACES },
-    Language { name: "swift", extensions: &["swift"], quotes: &['"'], ..BRACES },
-    Language { name: "scala", extensions: &["scala", "sc", "sbt"], quotes: &['"'], ..BRACES },
-    Language { name: "dart", extensions: &["dart"], ..BRACES },
-    Language { name: "groovy", extensions: &["groovy", "gradle"], file_names: &["Jenkinsfile"], ..BRACES },
-    Language { name: "zig", extensions: &["zig", "zon"], block_comment: None, ..BRACES },
+    Language { name: "scss", aliases: &["sass", "less"], extensions: &["scss", "less"], ..BRACE_LANGUAGE },
+    Language { name: "kotlin", aliases: &["kt"], extensions: &["kt", "kts"], ..BRACE_LANGUAGE },
+    Language { name: "swift", extensions: &["swift"], quotes: &['"'], ..BRACE_LANGUAGE },
+    Language { name: "scala", extensions: &["scala", "sc", "sbt"], quotes: &['"'], ..BRACE_LANGUAGE },
+    Language { name: "dart", extensions: &["dart"], ..BRACE_LANGUAGE },
+    Language {
+        name: "groovy",
+        extensions: &["groovy", "gradle"],
+        file_names: &["Jenkinsfile"],
+        ..BRACE_LANGUAGE
+    },
+    Language { name: "zig", extensions: &["zig", "zon"], block_comment: None, ..BRACE_LANGUAGE },
     Language {
         name: "objective-c",
         aliases: &["objc", "objectivec", "objective-cpp", "objcpp"],
         extensions: &["m", "mm"],
-        ..BRACES
+        ..BRACE_LANGUAGE
     },
-    Language { name: "d", extensions: &["d", "di"], ..BRACES },
-    Language { name: "v", aliases: &["vlang"], extensions: &["v", "vsh"], ..BRACES },
-    Language { name: "odin", extensions: &["odin"], ..BRACES },
-    Language { name: "solidity", extensions: &["sol"], ..BRACES },
-    Language { name: "proto", aliases: &["proto3", "protobuf"], extensions: &["proto"], ..BRACES },
-    Language { name: "wgsl", extensions: &["wgsl"], quotes: &[], ..BRACES },
-    Language { name: "glsl", extensions: &["glsl", "vert", "frag", "comp"], quotes: &[], ..BRACES },
-    Language { name: "hlsl", extensions: &["hlsl", "fx"], ..BRACES },
+    Language { name: "d", extensions: &["d", "di"], ..BRACE_LANGUAGE },
+    Language { name: "v", aliases: &["vlang"], extensions: &["v", "vsh"], ..BRACE_LANGUAGE },
+    Language { name: "odin", extensions: &["odin"], ..BRACE_LANGUAGE },
+    Language { name: "solidity", extensions: &["sol"], ..BRACE_LANGUAGE },
+    Language { name: "proto", aliases: &["proto3", "protobuf"], extensions: &["proto"], ..BRACE_LANGUAGE },
+    Language { name: "wgsl", extensions: &["wgsl"], quotes: &[], ..BRACE_LANGUAGE },
+    Language { name: "glsl", extensions: &["glsl", "vert", "frag", "comp"], quotes: &[], ..BRACE_LANGUAGE },
+    Language { name: "hlsl", extensions: &["hlsl", "fx"], ..BRACE_LANGUAGE },
     Language {
         name: "verilog",
         aliases: &["systemverilog"],
         extensions: &["sv", "svh", "vh"],
         quotes: &['"'],
-        blocks: Blocks::None,
-        ..BRACES
+        blocks: BlockStyle::None,
+        ..BRACE_LANGUAGE
     },
     Language {
         name: "fsharp",
@@ -262,54 +271,77 @@ pub const LANGUAGES: &[Language] = &[
         line_comment: "//",
         block_comment: Some(("(*", "*)")),
         quotes: &['"'],
-        ..ROW
+        ..EMPTY_LANGUAGE
     },
     Language {
         name: "toml",
         extensions: &["toml"],
         file_names: &["Cargo.lock", "Pipfile", "poetry.lock"],
-        ..HASH
+        ..HASH_COMMENT_LANGUAGE
     },
-    Language { name: "yaml", aliases: &["yml"], extensions: &["yaml", "yml"], quotes: &['"'], ..HASH },
-    Language { name: "perl", extensions: &["pl", "pm", "t"], blocks: Blocks::Braces, ..HASH },
-    Language { name: "r", extensions: &["r"], file_names: &[".Rprofile"], blocks: Blocks::Braces, ..HASH },
+    Language {
+        name: "yaml",
+        aliases: &["yml"],
+        extensions: &["yaml", "yml"],
+        quotes: &['"'],
+        ..HASH_COMMENT_LANGUAGE
+    },
+    Language {
+        name: "perl",
+        extensions: &["pl", "pm", "t"],
+        blocks: BlockStyle::Braces,
+        ..HASH_COMMENT_LANGUAGE
+    },
+    Language {
+        name: "r",
+        extensions: &["r"],
+        file_names: &[".Rprofile"],
+        blocks: BlockStyle::Braces,
+        ..HASH_COMMENT_LANGUAGE
+    },
     Language {
         name: "powershell",
         aliases: &["ps1"],
         extensions: &["ps1", "psm1"],
         block_comment: Some(("<#", "#>")),
-        blocks: Blocks::Braces,
-        ..HASH
+        blocks: BlockStyle::Braces,
+        ..HASH_COMMENT_LANGUAGE
     },
     Language {
         name: "terraform",
         aliases: &["hcl", "tf"],
         extensions: &["tf", "tfvars", "hcl"],
         quotes: &['"'],
-        blocks: Blocks::Braces,
-        ..HASH
+        blocks: BlockStyle::Braces,
+        ..HASH_COMMENT_LANGUAGE
     },
-    Language { name: "nix", extensions: &["nix"], quotes: &['"'], block_comment: Some(("/*", "*/")), ..HASH },
+    Language {
+        name: "nix",
+        extensions: &["nix"],
+        quotes: &['"'],
+        block_comment: Some(("/*", "*/")),
+        ..HASH_COMMENT_LANGUAGE
+    },
     Language {
         name: "graphql",
         extensions: &["graphql", "gql"],
         quotes: &['"'],
-        blocks: Blocks::Braces,
-        ..HASH
+        blocks: BlockStyle::Braces,
+        ..HASH_COMMENT_LANGUAGE
     },
     Language {
         name: "cmake",
         extensions: &["cmake"],
         file_names: &["CMakeLists.txt"],
         quotes: &['"'],
-        ..HASH
+        ..HASH_COMMENT_LANGUAGE
     },
     Language {
         name: "dockerfile",
         aliases: &["docker", "containerfile"],
         extensions: &["dockerfile"],
         file_names: &["Dockerfile", "Containerfile"],
-        ..HASH
+        ..HASH_COMMENT_LANGUAGE
     },
     Language {
         name: "makefile",
@@ -317,24 +349,24 @@ pub const LANGUAGES: &[Language] = &[
         extensions: &["mk", "mak"],
         file_names: &["Makefile", "makefile", "GNUmakefile"],
         quotes: &[],
-        ..HASH
+        ..HASH_COMMENT_LANGUAGE
     },
     Language {
         name: "fish",
         extensions: &["fish"],
-        blocks: Blocks::Keywords,
+        blocks: BlockStyle::Keywords,
         opening_words: &["function", "if", "while", "for", "else", "begin", "switch"],
-        ..HASH
+        ..HASH_COMMENT_LANGUAGE
     },
     Language {
         name: "elixir",
         aliases: &["ex"],
         extensions: &["ex", "exs"],
         quotes: &['"'],
-        blocks: Blocks::Keywords,
+        blocks: BlockStyle::Keywords,
         opening_words: &["else", "rescue", "after"],
         opening_ends: &["do", "else", "rescue", "after"],
-        ..HASH
+        ..HASH_COMMENT_LANGUAGE
     },
     Language {
         name: "julia",
@@ -342,29 +374,29 @@ pub const LANGUAGES: &[Language] = &[
         extensions: &["jl"],
         quotes: &['"'],
         block_comment: Some(("#=", "=#")),
-        blocks: Blocks::Keywords,
+        blocks: BlockStyle::Keywords,
         opening_words: &[
             "function", "if", "elseif", "else", "for", "while", "struct", "module", "begin", "try", "catch",
             "let", "macro",
         ],
         opening_ends: &["do", "begin"],
-        ..HASH
+        ..HASH_COMMENT_LANGUAGE
     },
     Language {
         name: "gdscript",
         extensions: &["gd"],
-        blocks: Blocks::Indentation,
+        blocks: BlockStyle::Indentation,
         opening_words: &["func", "class", "if", "elif", "else", "for", "while", "match"],
-        ..HASH
+        ..HASH_COMMENT_LANGUAGE
     },
-    Language { name: "nim", extensions: &["nim", "nims"], quotes: &['"'], ..HASH },
+    Language { name: "nim", extensions: &["nim", "nims"], quotes: &['"'], ..HASH_COMMENT_LANGUAGE },
     Language {
         name: "crystal",
         extensions: &["cr"],
-        blocks: Blocks::Keywords,
+        blocks: BlockStyle::Keywords,
         opening_words: &["def", "class", "module", "struct", "if", "unless", "else", "while", "case"],
         opening_ends: &["do", "then"],
-        ..HASH
+        ..HASH_COMMENT_LANGUAGE
     },
     Language {
         name: "sql",
@@ -372,7 +404,7 @@ pub const LANGUAGES: &[Language] = &[
         extensions: &["sql"],
         line_comment: "--",
         block_comment: Some(("/*", "*/")),
-        ..ROW
+        ..EMPTY_LANGUAGE
     },
     Language {
         name: "haskell",
@@ -381,7 +413,7 @@ pub const LANGUAGES: &[Language] = &[
         line_comment: "--",
         block_comment: Some(("{-", "-}")),
         quotes: &['"'],
-        ..ROW
+        ..EMPTY_LANGUAGE
     },
     Language {
         name: "elm",
@@ -389,23 +421,29 @@ pub const LANGUAGES: &[Language] = &[
         line_comment: "--",
         block_comment: Some(("{-", "-}")),
         quotes: &['"'],
-        ..ROW
+        ..EMPTY_LANGUAGE
     },
     Language {
         name: "ocaml",
         extensions: &["ml", "mli"],
         block_comment: Some(("(*", "*)")),
         quotes: &['"'],
-        ..ROW
+        ..EMPTY_LANGUAGE
     },
-    Language { name: "erlang", extensions: &["erl", "hrl"], line_comment: "%", quotes: &['"'], ..ROW },
+    Language {
+        name: "erlang",
+        extensions: &["erl", "hrl"],
+        line_comment: "%",
+        quotes: &['"'],
+        ..EMPTY_LANGUAGE
+    },
     Language {
         name: "latex",
         aliases: &["tex", "plaintex"],
         extensions: &["tex", "sty", "cls"],
         line_comment: "%",
         quotes: &[],
-        ..ROW
+        ..EMPTY_LANGUAGE
     },
     Language {
         name: "matlab",
@@ -413,7 +451,7 @@ pub const LANGUAGES: &[Language] = &[
         extensions: &["mlx"],
         line_comment: "%",
         quotes: &['"'],
-        ..ROW
+        ..EMPTY_LANGUAGE
     },
     Language {
         name: "clojure",
@@ -421,7 +459,7 @@ pub const LANGUAGES: &[Language] = &[
         extensions: &["clj", "cljs", "cljc", "edn"],
         line_comment: ";",
         quotes: &['"'],
-        ..ROW
+        ..EMPTY_LANGUAGE
     },
     Language {
         name: "scheme",
@@ -429,14 +467,14 @@ pub const LANGUAGES: &[Language] = &[
         extensions: &["scm", "rkt", "lisp", "el", "cl"],
         line_comment: ";",
         quotes: &['"'],
-        ..ROW
+        ..EMPTY_LANGUAGE
     },
     Language {
         name: "asm",
         aliases: &["assembly", "nasm"],
         extensions: &["asm", "s"],
         line_comment: ";",
-        ..ROW
+        ..EMPTY_LANGUAGE
     },
     Language {
         name: "ini",
@@ -444,7 +482,7 @@ pub const LANGUAGES: &[Language] = &[
         extensions: &["ini", "cfg", "conf", "properties"],
         line_comment: ";",
         quotes: &[],
-        ..ROW
+        ..EMPTY_LANGUAGE
     },
     Language {
         name: "vim",
@@ -453,7 +491,7 @@ pub const LANGUAGES: &[Language] = &[
         file_names: &[".vimrc", "vimrc"],
         line_comment: "\"",
         quotes: &['\''],
-        ..ROW
+        ..EMPTY_LANGUAGE
     },
     Language {
         name: "vb",
@@ -461,23 +499,29 @@ pub const LANGUAGES: &[Language] = &[
         extensions: &["vb", "bas"],
         line_comment: "'",
         quotes: &['"'],
-        ..ROW
+        ..EMPTY_LANGUAGE
     },
     Language {
         name: "fortran",
         aliases: &["fortran-modern"],
         extensions: &["f90", "f95", "f03", "f"],
         line_comment: "!",
-        ..ROW
+        ..EMPTY_LANGUAGE
     },
-    Language { name: "ada", extensions: &["adb", "ads"], line_comment: "--", quotes: &['"'], ..ROW },
+    Language {
+        name: "ada",
+        extensions: &["adb", "ads"],
+        line_comment: "--",
+        quotes: &['"'],
+        ..EMPTY_LANGUAGE
+    },
     Language {
         name: "pascal",
         extensions: &["pas", "pp", "dpr"],
         line_comment: "//",
         block_comment: Some(("{", "}")),
         quotes: &['\''],
-        ..ROW
+        ..EMPTY_LANGUAGE
     },
     Language {
         name: "markdown",
@@ -485,33 +529,39 @@ pub const LANGUAGES: &[Language] = &[
         extensions: &["md", "markdown", "mdx"],
         block_comment: Some(("<!--", "-->")),
         quotes: &[],
-        ..ROW
+        ..EMPTY_LANGUAGE
     },
-    Language { name: "restructuredtext", aliases: &["rst"], extensions: &["rst"], quotes: &[], ..ROW },
+    Language {
+        name: "restructuredtext",
+        aliases: &["rst"],
+        extensions: &["rst"],
+        quotes: &[],
+        ..EMPTY_LANGUAGE
+    },
     Language {
         name: "vue",
         aliases: &["vue-html"],
         extensions: &["vue"],
         block_comment: Some(("<!--", "-->")),
         quotes: &['"'],
-        blocks: Blocks::Tags,
-        ..ROW
+        blocks: BlockStyle::Tags,
+        ..EMPTY_LANGUAGE
     },
     Language {
         name: "svelte",
         extensions: &["svelte"],
         block_comment: Some(("<!--", "-->")),
         quotes: &['"'],
-        blocks: Blocks::Tags,
-        ..ROW
+        blocks: BlockStyle::Tags,
+        ..EMPTY_LANGUAGE
     },
     Language {
         name: "astro",
         extensions: &["astro"],
         block_comment: Some(("<!--", "-->")),
         quotes: &['"'],
-        blocks: Blocks::Tags,
-        ..ROW
+        blocks: BlockStyle::Tags,
+        ..EMPTY_LANGUAGE
     },
     Language {
         name: "xml",
@@ -519,7 +569,7 @@ pub const LANGUAGES: &[Language] = &[
         extensions: &["xml", "xsd", "xsl", "svg", "plist", "csproj"],
         block_comment: Some(("<!--", "-->")),
         quotes: &['"'],
-        blocks: Blocks::Tags,
-        ..ROW
+        blocks: BlockStyle::Tags,
+        ..EMPTY_LANGUAGE
     },
 ];

@@ -17,11 +17,11 @@ use crate::text::plain_file::{self, Links};
 
 mod keys;
 
-use keys::KEYS;
-pub use keys::{Key, keys};
+use keys::OPTION_SPECS;
+pub use keys::{OptionSpec, option_specs};
 
 /// Bytes of the largest configuration file that is read.
-const LARGEST: u64 = 1 << 20;
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 /// How the program behaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,20 +114,20 @@ impl Settings {
 /// What was written, and where, lowest first. Settings are always made anew from all of it, so that an option
 /// taken back in one place falls back to the next.
 #[derive(Debug, Clone, Default)]
-pub struct Layers {
+pub struct ConfigLayers {
     /// The configuration file.
-    pub file: Layer,
+    pub file: ConfigLayer,
     /// What the editor sent when it began.
-    pub initialization: Layer,
+    pub initialization: ConfigLayer,
     /// What the editor sent last.
-    pub editor: Layer,
+    pub editor: ConfigLayer,
     /// The command line.
-    pub arguments: Layer,
+    pub arguments: ConfigLayer,
 }
 
 /// The options of one place.
 #[derive(Debug, Clone, Default)]
-pub struct Layer {
+pub struct ConfigLayer {
     /// Where they were written, for messages.
     pub origin: String,
     options: Map<String, Value>,
@@ -135,7 +135,7 @@ pub struct Layer {
     is_shared: bool,
 }
 
-impl Layer {
+impl ConfigLayer {
     /// No options yet; see [`Layer::with`].
     pub fn empty(origin: impl Into<String>) -> Self {
         Self { origin: origin.into(), options: Map::new(), is_shared: false }
@@ -149,13 +149,14 @@ impl Layer {
     pub fn new(origin: impl Into<String>, value: Value) -> Result<Self, String> {
         let origin = origin.into();
         match value {
-            value if is_nothing(&value) => Ok(Self::empty(origin)),
+            value if is_unset(&value) => Ok(Self::empty(origin)),
             Value::Object(mut options) => match options.remove("taper") {
                 Some(section @ Value::Object(_)) => Self::new(origin, section),
-                Some(section) if is_nothing(&section) => Ok(Self::empty(origin)),
-                Some(other) => {
-                    Err(format!("{origin}: `taper` should be a table of options, not {}", excerpt(&other)))
-                }
+                Some(section) if is_unset(&section) => Ok(Self::empty(origin)),
+                Some(other) => Err(format!(
+                    "{origin}: `taper` should be a table of options, not {}",
+                    value_excerpt(&other)
+                )),
                 None => Ok(Self { origin, options, is_shared: false }),
             },
             _ => Err(format!("{origin}: the options should be a table, `key: value`; they are ignored")),
@@ -186,7 +187,7 @@ impl Layer {
 
     /// Sets one option, as the command line does.
     #[must_use]
-    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+    pub fn with_option(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.options.insert(name.to_owned(), value.into());
         self
     }
@@ -197,7 +198,7 @@ impl Layer {
     /// A message that names the file and the remedy: it cannot be read, is not UTF-8, or is not TOML.
     pub fn read(path: &Path, asked_for: bool) -> Result<Self, String> {
         let origin = path.display().to_string();
-        let bytes = match plain_file::read(path, LARGEST, Links::Followed) {
+        let bytes = match plain_file::read(path, MAX_CONFIG_BYTES, Links::Followed) {
             Ok(bytes) => bytes,
             Err(problem) if problem.is_not_found() && !asked_for => return Ok(Self::default()),
             Err(problem) => {
@@ -222,7 +223,7 @@ impl Layer {
         // Where an editor starts its servers says nothing to who writes a file.
         if let Some(Value::String(model)) = layer.options.get_mut("model")
             && let Some(folder) = std::path::absolute(path).ok().as_deref().and_then(Path::parent)
-            && let Some(beside) = taper_engine::fetch::beside(model, folder)
+            && let Some(beside) = taper_engine::fetch::resolve_relative_to(model, folder)
         {
             *model = beside;
         }
@@ -231,23 +232,23 @@ impl Layer {
 }
 
 /// Where the configuration file lies on this platform, if there is a home.
-pub fn file() -> Option<PathBuf> {
+pub fn config_path() -> Option<PathBuf> {
     let strategy = etcetera::choose_base_strategy().ok()?;
     Some(strategy.config_dir().join("taper").join("config.toml"))
 }
 
-impl Layers {
+impl ConfigLayers {
     /// Settings from all places, and a message for each option that could not be used.
-    pub fn settings(&self) -> (Settings, Vec<String>) {
+    pub fn resolve_settings(&self) -> (Settings, Vec<String>) {
         let mut settings = Settings::default();
         let mut messages = Vec::new();
         for layer in [&self.file, &self.initialization, &self.editor, &self.arguments] {
             for (name, value) in &layer.options {
                 // No option of ours is a table.
-                if layer.is_shared && (value.is_object() || !is_similar(name)) {
+                if layer.is_shared && (value.is_object() || !is_likely_option(name)) {
                     continue;
                 }
-                if let Some(message) = apply(&mut settings, name, value) {
+                if let Some(message) = apply_option(&mut settings, name, value) {
                     messages.push(format!("{}: {message}", layer.origin));
                 }
             }
@@ -257,13 +258,13 @@ impl Layers {
 }
 
 /// Sets one option; a message if that cannot be.
-fn apply(settings: &mut Settings, name: &str, value: &Value) -> Option<String> {
-    let kebab = kebab(name);
-    let Some(key) = KEYS.iter().find(|key| key.name == kebab) else {
-        if name.len() > LONG {
+fn apply_option(settings: &mut Settings, name: &str, value: &Value) -> Option<String> {
+    let kebab = to_kebab_case(name);
+    let Some(key) = OPTION_SPECS.iter().find(|key| key.name == kebab) else {
+        if name.len() > MAX_EXCERPT_BYTES {
             return Some("unknown option with a very long name".to_owned());
         }
-        let hint = match nearest(&kebab) {
+        let hint = match nearest_option(&kebab) {
             Some(nearest) => format!("did you mean `{nearest}`?"),
             None => "docs/configuration.md lists the options".to_owned(),
         };
@@ -273,18 +274,18 @@ fn apply(settings: &mut Settings, name: &str, value: &Value) -> Option<String> {
     if value.is_null() {
         return None;
     }
-    set(settings, key, name, value).err().map(|problem| format!("{problem}; it keeps its value"))
+    set_option(settings, key, name, value).err().map(|problem| format!("{problem}; it keeps its value"))
 }
 
 /// Sets an option to a value; says what is wrong with the value if that cannot be.
-fn set(settings: &mut Settings, key: &Key, name: &str, value: &Value) -> Result<(), String> {
-    if let Some(problem) = keys::beyond_this_machine(key.name, value) {
+fn set_option(settings: &mut Settings, key: &OptionSpec, name: &str, value: &Value) -> Result<(), String> {
+    if let Some(problem) = keys::machine_limit_problem(key.name, value) {
         return Err(problem);
     }
     if (key.set)(settings, value).is_some() {
         return Ok(());
     }
-    let written = excerpt(value);
+    let written = value_excerpt(value);
     Err(format!("`{name}` should be {}, not {written}", key.expected))
 }
 
@@ -292,49 +293,49 @@ fn set(settings: &mut Settings, key: &Key, name: &str, value: &Value) -> Result<
 ///
 /// # Errors
 /// It is none, or beyond the bounds; the message names them.
-pub fn number(name: &'static str, text: &str) -> Result<usize, String> {
-    let key = KEYS.iter().find(|key| key.name == name).ok_or("there is no such option")?;
+pub fn parse_option_number(name: &'static str, text: &str) -> Result<usize, String> {
+    let key = OPTION_SPECS.iter().find(|key| key.name == name).ok_or("there is no such option")?;
     let value = text.trim().parse::<u64>().map_or_else(|_| Value::from(text), Value::from);
-    set(&mut Settings::default(), key, name, &value)?;
+    set_option(&mut Settings::default(), key, name, &value)?;
     value.as_u64().and_then(|number| usize::try_from(number).ok()).ok_or_else(|| key.expected.to_owned())
 }
 
 /// Bytes of a name or a value that are shown at most.
-const LONG: usize = 60;
+const MAX_EXCERPT_BYTES: usize = 60;
 
 /// A value as written, or the beginning of it.
-fn excerpt(value: &Value) -> String {
+fn value_excerpt(value: &Value) -> String {
     let mut written = match value {
-        Value::Array(list) if list.len() > LONG => "a long list".to_owned(),
+        Value::Array(list) if list.len() > MAX_EXCERPT_BYTES => "a long list".to_owned(),
         Value::Object(_) => "a table".to_owned(),
         value => value.to_string(),
     };
-    if written.len() > LONG {
-        written.truncate((0..=LONG).rev().find(|at| written.is_char_boundary(*at)).unwrap_or(0));
+    if written.len() > MAX_EXCERPT_BYTES {
+        written.truncate((0..=MAX_EXCERPT_BYTES).rev().find(|at| written.is_char_boundary(*at)).unwrap_or(0));
         written.push('…');
     }
     written
 }
 
 /// `null`, or the empty table of Lua.
-fn is_nothing(value: &Value) -> bool {
+fn is_unset(value: &Value) -> bool {
     value.is_null() || value.as_array().is_some_and(Vec::is_empty)
 }
 
 /// The option that was probably meant.
-fn nearest(kebab: &str) -> Option<&'static str> {
+fn nearest_option(kebab: &str) -> Option<&'static str> {
     let (distance, nearest) =
-        KEYS.iter().map(|key| (strsim::levenshtein(key.name, kebab), key.name)).min()?;
+        OPTION_SPECS.iter().map(|key| (strsim::levenshtein(key.name, kebab), key.name)).min()?;
     (distance <= 1 + kebab.len() / 3).then_some(nearest)
 }
 
 /// Whether a name is that of an option, or meant to be.
-fn is_similar(name: &str) -> bool {
-    name.len() <= LONG && nearest(&kebab(name)).is_some()
+fn is_likely_option(name: &str) -> bool {
+    name.len() <= MAX_EXCERPT_BYTES && nearest_option(&to_kebab_case(name)).is_some()
 }
 
 /// `latencyBudgetMs` and `latency_budget_ms` as `latency-budget-ms`.
-fn kebab(name: &str) -> String {
+fn to_kebab_case(name: &str) -> String {
     let mut kebab = String::with_capacity(name.len() + 4);
     for character in name.chars() {
         if character.is_ascii_uppercase() {
@@ -354,14 +355,14 @@ mod tests {
 
     use super::*;
 
-    fn from_editor(value: Value) -> (Settings, Vec<String>) {
-        let editor = Layer::from_editor("editor", json!({ "taper": value })).unwrap();
-        Layers { editor, ..Layers::default() }.settings()
+    fn settings_from_editor(value: Value) -> (Settings, Vec<String>) {
+        let editor = ConfigLayer::from_editor("editor", json!({ "taper": value })).unwrap();
+        ConfigLayers { editor, ..ConfigLayers::default() }.resolve_settings()
     }
 
     #[test]
-    fn every_key_says_what_it_is_and_its_default_is_the_default() {
-        for key in keys() {
+    fn every_option_has_description_and_matching_default() {
+        for key in option_specs() {
             assert!(!key.description.is_empty() && key.description.ends_with('.'), "{}", key.name);
             assert!(!key.expected.is_empty(), "{}", key.name);
             let mut settings = Settings::default();
@@ -369,16 +370,16 @@ mod tests {
             assert_eq!((key.set)(&mut settings, &value), Some(()), "{}", key.name);
             assert_eq!(settings, Settings::default(), "{}: the default written is another", key.name);
         }
-        let mut names: Vec<_> = keys().iter().map(|key| key.name).collect();
+        let mut names: Vec<_> = option_specs().iter().map(|key| key.name).collect();
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), keys().len());
+        assert_eq!(names.len(), option_specs().len());
     }
 
     #[test]
-    fn the_documentation_lists_every_option_as_it_is() {
+    fn documentation_lists_every_option() {
         let (page, readme) = (include_str!("../docs/configuration.md"), include_str!("../README.md"));
-        for Key { name, expected, default, description, .. } in keys() {
+        for OptionSpec { name, expected, default, description, .. } in option_specs() {
             let row = format!("| `{name}` | {expected} | `{default}` | {description} |");
             assert!(page.contains(&row), "missing in docs/configuration.md:\n{row}");
             // The README shows some of them.
@@ -389,10 +390,10 @@ mod tests {
     }
 
     #[test]
-    fn every_key_refuses_what_it_does_not_expect_and_keeps_its_value() {
-        for key in keys() {
+    fn invalid_option_value_is_refused_and_default_kept() {
+        for key in option_specs() {
             for wrong in [json!({"a": 1}), json!(-1), json!([1])] {
-                let (settings, messages) = from_editor(json!({ key.name: wrong }));
+                let (settings, messages) = settings_from_editor(json!({ key.name: wrong }));
                 assert_eq!(settings, Settings::default(), "{}", key.name);
                 assert_eq!(messages.len(), 1, "{}", key.name);
                 assert!(messages[0].contains(key.name) && messages[0].contains(key.expected), "{messages:?}");
@@ -401,26 +402,26 @@ mod tests {
     }
 
     #[test]
-    fn more_threads_than_the_machine_can_use_are_refused_in_a_sentence() {
+    fn thread_count_beyond_machine_limit_is_refused() {
         for (threads, refused) in [(0, false), (1, false), (16, false), (1024, true), (100_000, true)] {
-            let (settings, messages) = from_editor(json!({ "threads": threads }));
+            let (settings, messages) = settings_from_editor(json!({ "threads": threads }));
             if std::thread::available_parallelism().map_or(1, usize::from) >= 256 && threads == 1024 {
                 continue;
             }
             assert_eq!(settings.engine.threads, if refused { 0 } else { threads }, "{threads}");
             assert_eq!(messages.len(), usize::from(refused), "{messages:?}");
-            assert_eq!(number("threads", &threads.to_string()).is_err(), refused, "{threads}");
+            assert_eq!(parse_option_number("threads", &threads.to_string()).is_err(), refused, "{threads}");
         }
-        let (_, messages) = from_editor(json!({ "threads": 1024 }));
+        let (_, messages) = settings_from_editor(json!({ "threads": 1024 }));
         for message in messages {
             assert!(message.contains("at most") && message.ends_with("it keeps its value"), "{message}");
         }
     }
 
     #[test]
-    fn a_number_of_the_command_line_has_the_bounds_of_its_option() {
-        assert_eq!(number("max-lines", "12"), Ok(12));
-        assert_eq!(number("context", "0"), Ok(0));
+    fn command_line_number_has_bounds_of_its_option() {
+        assert_eq!(parse_option_number("max-lines", "12"), Ok(12));
+        assert_eq!(parse_option_number("context", "0"), Ok(0));
         for (name, wrong) in [
             ("max-lines", "0"),
             ("max-lines", "1001"),
@@ -432,14 +433,14 @@ mod tests {
             ("context", "99999999999999999999"),
             ("threads", "100000"),
         ] {
-            let problem = number(name, wrong).unwrap_err();
+            let problem = parse_option_number(name, wrong).unwrap_err();
             assert!(problem.contains(name) && problem.contains("should be a whole number from"), "{problem}");
         }
     }
 
     #[cfg(unix)]
     #[test]
-    fn a_relative_path_of_a_model_begins_in_the_folder_of_the_file() {
+    fn relative_model_path_is_resolved_from_config_folder() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.toml");
         for (written, model) in [
@@ -449,36 +450,37 @@ mod tests {
             ("qwen2.5-coder-0.5b", "qwen2.5-coder-0.5b"),
         ] {
             fs::write(&path, format!("model = \"{written}\"")).unwrap();
-            let file = Layer::read(&path, true).unwrap();
-            let (settings, messages) = Layers { file, ..Layers::default() }.settings();
+            let file = ConfigLayer::read(&path, true).unwrap();
+            let (settings, messages) = ConfigLayers { file, ..ConfigLayers::default() }.resolve_settings();
             assert_eq!((settings.engine.model.as_deref(), messages), (Some(model), vec![]), "{written}");
         }
     }
 
     /// A file that is shared with other programs: what is not taper's is no mistake.
     #[test]
-    fn other_tables_beside_a_table_named_taper_raise_no_message() {
+    fn foreign_tables_beside_taper_table_are_ignored() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.toml");
         fs::write(&path, "top = 1\n[rust-analyzer]\ncheck = true\n[taper]\nmax-lines = 3\n[pyright]\n")
             .unwrap();
-        let file = Layer::read(&path, true).unwrap();
-        let (settings, messages) = Layers { file, ..Layers::default() }.settings();
+        let file = ConfigLayer::read(&path, true).unwrap();
+        let (settings, messages) = ConfigLayers { file, ..ConfigLayers::default() }.resolve_settings();
         assert_eq!((settings.suggest.max_lines, messages), (3, vec![]));
     }
 
     #[test]
-    fn kebab_camel_and_snake_case_are_the_same_and_null_is_nothing() {
+    fn option_names_accept_any_case_and_null_unsets() {
         for name in ["latency-budget-ms", "latencyBudgetMs", "latency_budget_ms"] {
-            let (settings, messages) = from_editor(json!({ name: 100, "model": null }));
+            let (settings, messages) = settings_from_editor(json!({ name: 100, "model": null }));
             assert_eq!(settings.latency_budget, Duration::from_millis(100), "{name}");
             assert_eq!(messages, Vec::<String>::new());
         }
     }
 
     #[test]
-    fn an_unknown_key_names_the_nearest_and_the_rest_applies() {
-        let (settings, messages) = from_editor(json!({ "latency-budget": 1, "maxLines": 3, "zzzzzzzzz": 1 }));
+    fn unknown_option_suggests_nearest_and_rest_applies() {
+        let (settings, messages) =
+            settings_from_editor(json!({ "latency-budget": 1, "maxLines": 3, "zzzzzzzzz": 1 }));
         assert_eq!(settings.suggest.max_lines, 3);
         let all = messages.join("\n");
         assert!(all.contains("unknown option `latency-budget`; did you mean `latency-budget-ms`?"), "{all}");
@@ -486,38 +488,38 @@ mod tests {
     }
 
     #[test]
-    fn later_places_win_and_an_option_taken_back_falls_back() {
-        let layer = |origin, lines| Layer::new(origin, json!({ "max-lines": lines })).unwrap();
-        let mut layers = Layers {
+    fn later_layers_win_and_removed_option_falls_back() {
+        let layer = |origin, lines| ConfigLayer::new(origin, json!({ "max-lines": lines })).unwrap();
+        let mut layers = ConfigLayers {
             file: layer("file", json!(1)),
             initialization: layer("initialization", json!(2)),
             editor: layer("editor", json!(3)),
-            arguments: Layer::default().with("offline", true),
+            arguments: ConfigLayer::default().with_option("offline", true),
         };
-        let (settings, _) = layers.settings();
+        let (settings, _) = layers.resolve_settings();
         assert_eq!((settings.suggest.max_lines, settings.engine.offline), (3, true));
         layers.editor = layer("editor", Value::Null);
-        assert_eq!(layers.settings().0.suggest.max_lines, 2);
-        layers.initialization = Layer::default();
-        assert_eq!(layers.settings().0.suggest.max_lines, 1);
+        assert_eq!(layers.resolve_settings().0.suggest.max_lines, 2);
+        layers.initialization = ConfigLayer::default();
+        assert_eq!(layers.resolve_settings().0.suggest.max_lines, 1);
     }
 
     #[test]
-    fn a_section_named_taper_is_looked_into() {
-        let (settings, messages) = from_editor(json!({ "enable": false }));
+    fn taper_section_is_read() {
+        let (settings, messages) = settings_from_editor(json!({ "enable": false }));
         assert!(!settings.enable);
         assert_eq!(messages, Vec::<String>::new());
-        assert!(Layer::new("editor", json!("nonsense")).is_err());
-        assert!(Layer::new("editor", json!({ "taper": 5 })).is_err());
-        let long = Layer::new("editor", json!({ "taper": "x".repeat(1000) })).unwrap_err();
+        assert!(ConfigLayer::new("editor", json!("nonsense")).is_err());
+        assert!(ConfigLayer::new("editor", json!({ "taper": 5 })).is_err());
+        let long = ConfigLayer::new("editor", json!({ "taper": "x".repeat(1000) })).unwrap_err();
         assert!(long.len() < 200, "{long}");
     }
 
     #[test]
-    fn options_of_other_servers_are_no_mistakes_and_ours_are() {
+    fn foreign_options_are_ignored_but_mistyped_ones_reported() {
         let read = |value: Value| {
-            let editor = Layer::from_editor("editor", value).unwrap();
-            Layers { editor, ..Layers::default() }.settings()
+            let editor = ConfigLayer::from_editor("editor", value).unwrap();
+            ConfigLayers { editor, ..ConfigLayers::default() }.resolve_settings()
         };
         for foreign in [
             json!({ "rust-analyzer": { "check": { "command": "clippy" } }, "python": { "analysis": {} }, "editor.tabSize": 4 }),
@@ -546,20 +548,23 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_used_yields_a_message_that_names_it() {
+    fn unusable_config_file_is_named_in_message() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.toml");
-        assert!(Layer::read(&path, false).is_ok(), "no file is no options");
-        assert!(Layer::read(&path, true).unwrap_err().contains("config.toml"), "but not if it was asked for");
+        assert!(ConfigLayer::read(&path, false).is_ok(), "no file is no options");
+        assert!(
+            ConfigLayer::read(&path, true).unwrap_err().contains("config.toml"),
+            "but not if it was asked for"
+        );
         fs::write(&path, b"max-lines = \xff").unwrap();
-        assert!(Layer::read(&path, false).unwrap_err().contains("is not UTF-8"));
+        assert!(ConfigLayer::read(&path, false).unwrap_err().contains("is not UTF-8"));
         fs::write(&path, "enable = true\nmax-lines = = 3").unwrap();
-        let message = Layer::read(&path, false).unwrap_err();
+        let message = ConfigLayer::read(&path, false).unwrap_err();
         assert!(message.contains("is not TOML: line 2"), "{message}");
-        assert!(Layer::read(folder.path(), false).unwrap_err().contains("cannot read"), "a folder");
+        assert!(ConfigLayer::read(folder.path(), false).unwrap_err().contains("cannot read"), "a folder");
         fs::write(&path, "max-lines = 3\ndisabled-languages = [\"Markdown\"]\n").unwrap();
-        let file = Layer::read(&path, false).unwrap();
-        let (settings, messages) = Layers { file, ..Layers::default() }.settings();
+        let file = ConfigLayer::read(&path, false).unwrap();
+        let (settings, messages) = ConfigLayers { file, ..ConfigLayers::default() }.resolve_settings();
         assert_eq!(settings.suggest.max_lines, 3);
         assert_eq!(messages, Vec::<String>::new());
         assert!(settings.is_disabled("markdown", None));

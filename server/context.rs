@@ -13,7 +13,7 @@ pub mod redact;
 
 mod words;
 
-pub use index::{Index, Place};
+pub use index::{Index, Query};
 
 /// A piece of another file, as the model is shown it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use taper_engine::{Prompt, TokenId, Tokens};
+use taper_engine::{Prompt, TokenId, Tokenizer};
 use taper_grammars::Language;
 
 pub mod calibration;
@@ -13,13 +13,13 @@ pub mod window;
 
 use crate::context::Snippet;
 use crate::text::Rope;
-use crate::text::lines::is_word;
-use template::{Layout, Order, PathForm, Profile, Resolved};
-use window::Window;
+use crate::text::lines::is_word_char;
+use template::{PathForm, Profile, PromptLayout, ResolvedTemplate, SegmentOrder};
+use window::PromptWindow;
 
 /// The file that the cursor stands in.
 #[derive(Debug, Clone, Copy)]
-pub struct File<'a> {
+pub struct PromptFile<'a> {
     /// Its text.
     pub text: &'a Rope,
     /// The cursor, in bytes.
@@ -42,7 +42,7 @@ pub struct Budget {
     /// On pieces of other files.
     pub snippets: usize,
     /// On the answer: kept free in the context.
-    pub answer: usize,
+    pub output: usize,
 }
 
 /// Bytes that a token of code has at least, on average. Code has 3 to 4; counting low keeps the window
@@ -50,47 +50,58 @@ pub struct Budget {
 pub const BYTES_PER_TOKEN: usize = 3;
 
 /// Tokens that the header may cost: a path longer than this is cut at the front.
-const HEADER_TOKENS: usize = 48;
+const MAX_HEADER_TOKENS: usize = 48;
 
 /// Bytes of a path that are used: its end.
-const LONGEST_PATH: usize = 1024;
+const MAX_PATH_BYTES: usize = 1024;
 
 /// The anchor moves in steps of this many lines.
 const ANCHOR_STEP: usize = 8;
 
 /// The longest text that is cut back for token healing, in bytes: a word, or the blanks before it.
-const LONGEST_HEAL: usize = 128;
+const MAX_HEAL_BYTES: usize = 128;
 
 /// Builds the prompt, and returns it with the window of text that it was made from.
-pub fn build(profile: &Profile, tokens: &Tokens, file: File<'_>, budget: Budget) -> (Prompt, Window) {
-    build_as_at(file.cursor, profile, tokens, file, budget, &Memo::default())
+pub fn build_prompt(
+    profile: &Profile,
+    tokens: &Tokenizer,
+    file: PromptFile<'_>,
+    budget: Budget,
+) -> (Prompt, PromptWindow) {
+    build_anchored_at(file.cursor, profile, tokens, file, budget, &EncodeCache::default())
 }
 
 /// Texts of one state of a file, and of snippets, that were encoded already: the prompts that may be made for a place are
 /// many, and most of their text is the same.
 #[derive(Debug, Default)]
-pub struct Memo {
-    own: Encoded<Range<usize>>,
+pub struct EncodeCache {
+    file_texts: EncodedTexts<Range<usize>>,
     /// By where the snippet lies: it is borrowed for as long as the memo is in use.
-    snippets: Encoded<*const Snippet>,
+    snippets: EncodedTexts<*const Snippet>,
 }
 
 /// What was encoded, by what names it.
-type Encoded<K> = RefCell<Vec<(K, Vec<TokenId>)>>;
+type EncodedTexts<K> = RefCell<Vec<(K, Vec<TokenId>)>>;
 
-impl Memo {
+impl EncodeCache {
     /// The tokens of `text`, which stands at `at` in the file, in bytes.
-    fn encode(&self, tokens: &Tokens, text: &str, at: Range<usize>) -> Vec<TokenId> {
-        once(&self.own, at, || tokens.encode(text))
+    fn encode_text(&self, tokens: &Tokenizer, text: &str, at: Range<usize>) -> Vec<TokenId> {
+        get_or_encode(&self.file_texts, at, || tokens.encode(text))
     }
 
     /// The tokens of a snippet with its path before it, but for the format's token.
-    fn encode_snippet(&self, tokens: &Tokens, snippet: &Snippet) -> Vec<TokenId> {
-        once(&self.snippets, snippet, || tokens.encode(&as_file(&snippet.path, &snippet.text)))
+    fn encode_snippet(&self, tokens: &Tokenizer, snippet: &Snippet) -> Vec<TokenId> {
+        get_or_encode(&self.snippets, snippet, || {
+            tokens.encode(&format_snippet(&snippet.path, &snippet.text))
+        })
     }
 }
 
-fn once<K: PartialEq>(known: &Encoded<K>, key: K, encode: impl FnOnce() -> Vec<TokenId>) -> Vec<TokenId> {
+fn get_or_encode<K: PartialEq>(
+    known: &EncodedTexts<K>,
+    key: K,
+    encode: impl FnOnce() -> Vec<TokenId>,
+) -> Vec<TokenId> {
     let mut known = known.borrow_mut();
     if let Some((_, ids)) = known.iter().find(|(it, _)| *it == key) {
         return ids.clone();
@@ -103,25 +114,26 @@ fn once<K: PartialEq>(known: &Encoded<K>, key: K, encode: impl FnOnce() -> Vec<T
 /// [`build`], with the start of the window and the anchor where they were when the cursor stood at `earlier`, a byte
 /// offset before it: what was read then is the beginning of this prompt. It is longer by what lies between the two.
 /// `memo` is for this state of the file only.
-pub fn build_as_at(
+pub fn build_anchored_at(
     earlier: usize,
     profile: &Profile,
-    tokens: &Tokens,
-    file: File<'_>,
+    tokens: &Tokenizer,
+    file: PromptFile<'_>,
     budget: Budget,
-    memo: &Memo,
-) -> (Prompt, Window) {
-    let others = snippets(profile, tokens, file.snippets, budget.snippets.min(profile.context / 4), memo);
-    let room = profile.context.saturating_sub(budget.answer + HEADER_TOKENS + 8 + others.len());
+    memo: &EncodeCache,
+) -> (Prompt, PromptWindow) {
+    let others =
+        encode_snippets(profile, tokens, file.snippets, budget.snippets.min(profile.context / 4), memo);
+    let room = profile.context.saturating_sub(budget.output + MAX_HEADER_TOKENS + 8 + others.len());
     let suffix_room = budget.suffix.min(room / 3);
     let prefix_room = budget.prefix.min(room - suffix_room);
     let mut prefix_bytes = prefix_room * BYTES_PER_TOKEN;
     let mut suffix_bytes = suffix_room * BYTES_PER_TOKEN;
     let since = file.cursor.saturating_sub(earlier);
     loop {
-        let window = window::take_as_at(earlier, file.text, file.cursor, prefix_bytes, suffix_bytes);
+        let window = window::window_anchored_at(earlier, file.text, file.cursor, prefix_bytes, suffix_bytes);
         let parts =
-            Parts::new(profile, tokens, (&window, file.cursor), file.text.byte_to_line(earlier), memo);
+            PromptParts::new(profile, tokens, (&window, file.cursor), file.text.byte_to_line(earlier), memo);
         let all = parts.head.len() + parts.tail.len();
         // About as many as there were at the earlier place: so the same windows are too large.
         let bytes = window.prefix.len().max(1);
@@ -136,13 +148,14 @@ pub fn build_as_at(
             suffix_bytes = (suffix_bytes * 3 / 4).max(64);
             continue;
         }
-        let header = if profile.form.header { header(profile, tokens, &file, &window) } else { Vec::new() };
-        return (parts.assemble(profile, &others, &header), window);
+        let header =
+            if profile.form.header { encode_header(profile, tokens, &file, &window) } else { Vec::new() };
+        return (parts.assemble_prompt(profile, &others, &header), window);
     }
 }
 
 /// The three pieces of text as tokens, and what is forced behind them.
-struct Parts {
+struct PromptParts {
     /// In the prefix segment.
     head: Vec<TokenId>,
     suffix: Vec<TokenId>,
@@ -151,36 +164,38 @@ struct Parts {
     forced: Vec<u8>,
 }
 
-impl Parts {
+impl PromptParts {
     fn new(
         profile: &Profile,
-        tokens: &Tokens,
-        (window, cursor): (&Window, usize),
+        tokens: &Tokenizer,
+        (window, cursor): (&PromptWindow, usize),
         line: usize,
-        memo: &Memo,
+        memo: &EncodeCache,
     ) -> Self {
         let prefix = &window.prefix;
         // A cursor inside a character is moved before it.
         let start = cursor.saturating_sub(prefix.len());
-        let healed = if profile.form.heal { heal_at(prefix) } else { prefix.len() };
+        let healed = if profile.form.heal { heal_offset(prefix) } else { prefix.len() };
         let anchor = match profile.form.layout {
-            Layout::Anchored { lines } if profile.template.is_some() => anchor(window, line, lines),
+            PromptLayout::Anchored { lines } if profile.template.is_some() => {
+                anchor_offset(window, line, lines)
+            }
             _ => healed,
         };
         let anchor = anchor.min(healed);
         Self {
-            head: memo.encode(tokens, &prefix[..anchor], start..start + anchor),
+            head: memo.encode_text(tokens, &prefix[..anchor], start..start + anchor),
             suffix: if profile.template.is_some() {
-                memo.encode(tokens, &window.suffix, cursor..cursor + window.suffix.len())
+                memo.encode_text(tokens, &window.suffix, cursor..cursor + window.suffix.len())
             } else {
                 Vec::new()
             },
-            tail: memo.encode(tokens, &prefix[anchor..healed], start + anchor..start + healed),
+            tail: memo.encode_text(tokens, &prefix[anchor..healed], start + anchor..start + healed),
             forced: prefix.as_bytes()[healed..].to_vec(),
         }
     }
 
-    fn assemble(self, profile: &Profile, others: &[TokenId], header: &[TokenId]) -> Prompt {
+    fn assemble_prompt(self, profile: &Profile, others: &[TokenId], header: &[TokenId]) -> Prompt {
         let mut out: Vec<TokenId> = Vec::new();
         let mut segment = 0..0;
         out.extend(profile.bos);
@@ -191,7 +206,7 @@ impl Parts {
                 out.extend(self.head);
                 out.extend(self.tail);
             }
-            Some(it @ Resolved { template, .. }) => {
+            Some(it @ ResolvedTemplate { template, .. }) => {
                 let in_prefix = matches!(template.path, PathForm::InPrefix(_) | PathForm::Comment);
                 let (before, inside) = if in_prefix { (&[][..], header) } else { (header, &[][..]) };
                 out.extend(before);
@@ -199,28 +214,28 @@ impl Parts {
                 let len = self.suffix.len();
                 let suffix = [it.suffix].into_iter().chain(self.suffix);
                 match template.order {
-                    Order::PrefixFirst => {
+                    SegmentOrder::PrefixFirst => {
                         out.extend(prefix.chain(suffix));
                         segment = out.len() - len..out.len();
                     }
-                    Order::SuffixFirst => out.extend(suffix.chain(prefix)),
+                    SegmentOrder::SuffixFirst => out.extend(suffix.chain(prefix)),
                 }
                 out.extend(it.middle);
                 out.extend(self.tail);
             }
         }
-        Prompt { tokens: out, forced: self.forced, suffix: segment }
+        Prompt { tokens: out, healing_bytes: self.forced, suffix: segment }
     }
 }
 
 /// The last of the snippets that fit into so many tokens, each behind the format's token for a file: in a format that has
 /// none there is no place for them.
-fn snippets(
+fn encode_snippets(
     profile: &Profile,
-    tokens: &Tokens,
+    tokens: &Tokenizer,
     snippets: &[Snippet],
     budget: usize,
-    memo: &Memo,
+    memo: &EncodeCache,
 ) -> Vec<TokenId> {
     let Some(token) = profile.file_token().filter(|_| budget > 0) else { return Vec::new() };
     let mut left = budget;
@@ -234,7 +249,7 @@ fn snippets(
             if text.is_empty() {
                 break;
             }
-            ids = tokens.encode(&as_file(&snippet.path, text));
+            ids = tokens.encode(&format_snippet(&snippet.path, text));
             bytes = bytes * 3 / 4;
         }
         if ids.len() < left {
@@ -246,8 +261,8 @@ fn snippets(
 }
 
 /// A snippet as it stands behind the format's token for a file.
-fn as_file(path: &str, text: &str) -> String {
-    format!("{}\n{}\n", shown(path), text.trim_end())
+fn format_snippet(path: &str, text: &str) -> String {
+    format!("{}\n{}\n", sanitized_path(path), text.trim_end())
 }
 
 /// The whole lines at the start of a text that have at most so many bytes together.
@@ -263,16 +278,21 @@ fn first_lines(text: &str, bytes: usize) -> &str {
 }
 
 /// A path as the model is shown it: a control character in a file name must not become a line of the prompt.
-fn shown(path: &str) -> String {
-    let start = path.len().saturating_sub(LONGEST_PATH);
+fn sanitized_path(path: &str) -> String {
+    let start = path.len().saturating_sub(MAX_PATH_BYTES);
     let end = path.char_indices().filter(|(at, _)| *at >= start).map(|(_, c)| c);
     end.filter(|c| !c.is_control()).collect()
 }
 
 /// The path and, where the path does not tell it, the language: behind the format's own token, or else as a
 /// comment line. A script's `#!` line stays the first.
-fn header(profile: &Profile, tokens: &Tokens, file: &File<'_>, window: &Window) -> Vec<TokenId> {
-    let mut path = shown(file.path);
+fn encode_header(
+    profile: &Profile,
+    tokens: &Tokenizer,
+    file: &PromptFile<'_>,
+    window: &PromptWindow,
+) -> Vec<TokenId> {
+    let mut path = sanitized_path(file.path);
     // The text is the code of cells, not the JSON of the notebook's file.
     if let Some(name) = path.strip_suffix(".ipynb")
         && let Some(extension) = file.language.and_then(|it| it.extensions.first())
@@ -296,21 +316,21 @@ fn header(profile: &Profile, tokens: &Tokens, file: &File<'_>, window: &Window) 
     }
     let text = if token.is_some() { format!("{path}\n") } else { format!("{comment} {path}\n") };
     let mut ids = tokens.encode(&text);
-    let excess = ids.len().saturating_sub(HEADER_TOKENS);
+    let excess = ids.len().saturating_sub(MAX_HEADER_TOKENS);
     ids.drain(..excess);
     token.into_iter().chain(ids).collect()
 }
 
 /// Where the prefix is cut back to for token healing: before the partial word and the blanks before it.
-fn heal_at(prefix: &str) -> usize {
-    let word = prefix.trim_end_matches(is_word);
+fn heal_offset(prefix: &str) -> usize {
+    let word = prefix.trim_end_matches(is_word_char);
     let at = word.trim_end_matches([' ', '\t']).len();
     // A very long word is data, not a name: its tokens stand.
-    if prefix.len() - at <= LONGEST_HEAL { at } else { prefix.len() }
+    if prefix.len() - at <= MAX_HEAL_BYTES { at } else { prefix.len() }
 }
 
 /// Where the prefix is split for a cursor in `line`.
-fn anchor(window: &Window, line: usize, lines: usize) -> usize {
+fn anchor_offset(window: &PromptWindow, line: usize, lines: usize) -> usize {
     let Some(line) = anchor_line(line, lines) else { return 0 };
     let starts = || [0].into_iter().chain(window.prefix.match_indices('\n').map(|(at, _)| at + 1));
     line.checked_sub(window.first_line).and_then(|at| starts().nth(at)).unwrap_or(0)
@@ -324,27 +344,43 @@ fn anchor_line(line: usize, lines: usize) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use taper_engine::{Engine, scripted::Scripted};
+    use taper_engine::{Engine, scripted::ScriptedEngine};
 
     use super::*;
-    use crate::prompt::template::Form;
+    use crate::prompt::template::PromptForm;
 
-    const TESTED: Form = Form { layout: Layout::Plain, heal: false, header: true, suffix: 128, snippets: 0 };
+    const TEST_FORM: PromptForm =
+        PromptForm { layout: PromptLayout::Plain, heal: false, header: true, suffix: 128, snippets: 0 };
 
     #[test]
-    fn as_it_was_some_lines_ago_a_prompt_begins_with_what_was_read_then() {
+    fn prompt_built_at_earlier_anchor_extends_earlier_prompt() {
         // Of a vocabulary of bytes: the windows are made smaller for it.
-        let engine: Box<dyn Engine> = Box::new(Scripted::new());
-        let mut profile = Profile::of(engine.about(), engine.tokens());
-        profile.form = Form { layout: Layout::Anchored { lines: 10 }, heal: false, header: true, ..TESTED };
-        let budget = Budget { prefix: 600, suffix: 100, snippets: 0, answer: 10 };
+        let engine: Box<dyn Engine> = Box::new(ScriptedEngine::new());
+        let mut profile = Profile::for_model(engine.engine_info(), engine.tokenizer());
+        profile.form = PromptForm {
+            layout: PromptLayout::Anchored { lines: 10 },
+            heal: false,
+            header: true,
+            ..TEST_FORM
+        };
+        let budget = Budget { prefix: 600, suffix: 100, snippets: 0, output: 10 };
         let before: String = (0..120).map(|n| format!("line {n:03}\n")).collect();
         let mut moved = 0;
         for line in 20..100 {
             let build = |lines: usize, earlier: usize| {
                 let text = Rope::from(format!("{}\nafter\n", &before[..lines * 9]));
-                let file = File { text: &text, cursor: lines * 9, path: "a", language: None, snippets: &[] };
-                build_as_at(earlier * 9, &profile, engine.tokens(), file, budget, &Memo::default()).0.tokens
+                let file =
+                    PromptFile { text: &text, cursor: lines * 9, path: "a", language: None, snippets: &[] };
+                build_anchored_at(
+                    earlier * 9,
+                    &profile,
+                    engine.tokenizer(),
+                    file,
+                    budget,
+                    &EncodeCache::default(),
+                )
+                .0
+                .tokens
             };
             let then = build(line, line);
             let shared =
@@ -357,25 +393,25 @@ mod tests {
     }
 
     /// Tokens of a format that has one for a file.
-    fn qwen() -> (Box<dyn Engine>, Profile) {
-        let engine: Box<dyn Engine> = Box::new(Scripted::new());
-        let mut profile = Profile::of(engine.about(), engine.tokens());
-        profile.form = TESTED;
+    fn qwen_profile() -> (Box<dyn Engine>, Profile) {
+        let engine: Box<dyn Engine> = Box::new(ScriptedEngine::new());
+        let mut profile = Profile::for_model(engine.engine_info(), engine.tokenizer());
+        profile.form = TEST_FORM;
         (engine, profile)
     }
 
     #[test]
-    fn snippets_stand_before_the_file_the_best_of_them_last_and_in_part() {
-        let (engine, profile) = qwen();
+    fn snippets_precede_the_file_best_last_and_truncated() {
+        let (engine, profile) = qwen_profile();
         let snippet = |path: &str, lines: usize| Snippet {
             path: path.to_owned(),
             text: (0..lines).map(|n| format!("{path} {n}\n")).collect(),
         };
         let text = Rope::from("x = 1\ny\n");
         let rendered = |snippets: &[Snippet], budget: usize| {
-            let file = File { text: &text, cursor: 7, path: "own", language: None, snippets };
-            let budget = Budget { prefix: 600, suffix: 100, snippets: budget, answer: 10 };
-            engine.tokens().render(&build(&profile, engine.tokens(), file, budget).0.tokens)
+            let file = PromptFile { text: &text, cursor: 7, path: "own", language: None, snippets };
+            let budget = Budget { prefix: 600, suffix: 100, snippets: budget, output: 10 };
+            engine.tokenizer().render(&build_prompt(&profile, engine.tokenizer(), file, budget).0.tokens)
         };
         let both = [snippet("good\n", 2), snippet("best", 2)];
         assert!(
@@ -400,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn healing_cuts_the_word_and_the_blanks_before_it() {
+    fn token_healing_cuts_word_and_blanks_before_it() {
         for (text, kept) in [
             ("let x = fo", "let x ="),
             ("    ret", ""),
@@ -411,20 +447,20 @@ mod tests {
             ("größe = grö", "größe ="),
             ("", ""),
         ] {
-            assert_eq!(&text[..heal_at(text)], kept, "{text:?}");
+            assert_eq!(&text[..heal_offset(text)], kept, "{text:?}");
         }
         let long = "x".repeat(500);
-        assert_eq!(heal_at(&long), 500);
+        assert_eq!(heal_offset(&long), 500);
     }
 
     #[test]
-    fn the_anchor_stays_put_while_lines_are_added() {
+    fn anchor_is_stable_while_lines_are_added() {
         let mut text = String::new();
         let mut anchors = Vec::new();
         for n in 0..64 {
             text.push_str(&format!("line {n}\n"));
-            let window = Window { prefix: text.clone(), suffix: String::new(), first_line: 0 };
-            let at = anchor(&window, n + 1, 10);
+            let window = PromptWindow { prefix: text.clone(), suffix: String::new(), first_line: 0 };
+            let at = anchor_offset(&window, n + 1, 10);
             let behind = text[at..].matches('\n').count();
             assert!(n < 10 || (10..10 + ANCHOR_STEP).contains(&behind), "line {n}: {behind} lines behind");
             anchors.push(at);
@@ -434,32 +470,37 @@ mod tests {
     }
 
     #[test]
-    fn what_was_encoded_for_one_prompt_serves_the_next_one() {
-        let engine: Box<dyn Engine> = Box::new(Scripted::new());
-        let mut profile = Profile::of(engine.about(), engine.tokens());
+    fn encode_cache_serves_the_next_prompt() {
+        let engine: Box<dyn Engine> = Box::new(ScriptedEngine::new());
+        let mut profile = Profile::for_model(engine.engine_info(), engine.tokenizer());
         let text: String = (0..200).map(|n| format!("größe_{n} = {}\n", n * n)).collect();
         let text = Rope::from(text);
-        for layout in [Layout::Plain, Layout::Anchored { lines: 10 }] {
+        for layout in [PromptLayout::Plain, PromptLayout::Anchored { lines: 10 }] {
             for heal in [false, true] {
-                profile.form = Form { layout, heal, ..TESTED };
-                let file = File {
+                profile.form = PromptForm { layout, heal, ..TEST_FORM };
+                let file = PromptFile {
                     text: &text,
                     cursor: text.line_to_byte(150) + 4,
                     path: "a",
                     language: None,
                     snippets: &[],
                 };
-                let memo = Memo::default();
+                let memo = EncodeCache::default();
                 for (prefix, suffix) in [(900, 300), (450, 150), (160, 40)] {
-                    let budget = Budget { prefix, suffix, snippets: 0, answer: 10 };
+                    let budget = Budget { prefix, suffix, snippets: 0, output: 10 };
                     for line in [150, 149, 146, 134, 100] {
                         let earlier = text.line_to_byte(line);
-                        let build =
-                            |memo| build_as_at(earlier, &profile, engine.tokens(), file, budget, memo).0;
-                        assert_eq!(build(&memo), build(&Memo::default()), "{layout:?} {budget:?} {line}");
+                        let build = |memo| {
+                            build_anchored_at(earlier, &profile, engine.tokenizer(), file, budget, memo).0
+                        };
+                        assert_eq!(
+                            build(&memo),
+                            build(&EncodeCache::default()),
+                            "{layout:?} {budget:?} {line}"
+                        );
                     }
                 }
-                let (kept, asked) = (memo.own.borrow().len(), 3 * 5 * 3);
+                let (kept, asked) = (memo.file_texts.borrow().len(), 3 * 5 * 3);
                 assert!(kept < asked, "{kept} texts for {asked} questions");
             }
         }

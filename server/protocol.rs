@@ -35,7 +35,7 @@ use futures::FutureExt;
 use tokio::sync::mpsc;
 use tower_lsp::LspService;
 
-use crate::config::Layers;
+use crate::config::ConfigLayers;
 use crate::session::crawler::CrawlMode;
 use crate::session::{EngineSource, ThreadSupervisor};
 use crate::usage::store::{StatsFile, StatsWorker};
@@ -53,7 +53,7 @@ const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 /// What serving needs to begin.
 pub struct ServeOptions {
     /// Options from the configuration file and the command line; the editor's come on top.
-    pub layers: Layers,
+    pub layers: ConfigLayers,
     /// Where the engine comes from.
     pub source: EngineSource,
     /// Where the project's files are looked through.

@@ -31,12 +31,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver as Events, RecvTimeoutError, Sender};
-use taper_engine::About;
+use taper_engine::EngineInfo;
 use tracing::{debug, error, info, warn};
 
 use crate::config::{EngineSettings, Settings};
 use crate::context::Index;
-use crate::suggest::reuse::Cache;
+use crate::suggest::reuse::CompletionCache;
 use crate::suggest::{Snapshot, Suggestion};
 use crate::text::{Encoding, Rope, position};
 use crate::usage::tracker::{UsageRecorder, UsageTracker};
@@ -177,7 +177,7 @@ struct SessionState {
     /// Whether the editor asks again when more is known.
     refreshes: bool,
     settings: Settings,
-    documents: HashMap<String, (Document, Cache)>,
+    documents: HashMap<String, (Document, CompletionCache)>,
     /// Counts questions and openings, to tell which document was used last.
     use_counter: u64,
     /// Questions whose answer is still to be given.
@@ -293,7 +293,7 @@ impl SessionState {
                 self.use_counter += 1;
                 let mut document = Document::open(opening);
                 document.last_used = self.use_counter;
-                self.documents.insert(uri.clone(), (document, Cache::default()));
+                self.documents.insert(uri.clone(), (document, CompletionCache::default()));
                 self.update_exclusion(&uri);
                 self.reload_exclusions(&uri);
                 self.release_unused_documents();
@@ -373,7 +373,7 @@ impl SessionState {
                 if snapshot.options == self.settings.suggest
                     && let Some((_, cache)) = self.documents.get_mut(uri)
                 {
-                    cache.widen(&snapshot.text, snapshot.cursor, &first, &others);
+                    cache.set_alternatives(&snapshot.text, snapshot.cursor, &first, &others);
                 }
             }
             Event::Indexed { root, index } if index.files().is_empty() => drop(self.indexes.remove(&root)),
@@ -403,8 +403,8 @@ impl SessionState {
         }
         let Some((_, cache)) = self.documents.get_mut(uri) else { return };
         match suggestion {
-            Some(suggestion) => cache.put(&snapshot.text, snapshot.cursor, suggestion),
-            None => cache.put_barren(&snapshot.text, snapshot.cursor),
+            Some(suggestion) => cache.insert(&snapshot.text, snapshot.cursor, suggestion),
+            None => cache.insert_empty(&snapshot.text, snapshot.cursor),
         }
     }
 
@@ -417,7 +417,7 @@ impl SessionState {
         if document.text.is_instance(&snapshot.text)
             && cache.get(&snapshot.text, snapshot.cursor) == Some(grown)
         {
-            let position = position::position(&snapshot.text, snapshot.cursor, self.encoding);
+            let position = position::position_at(&snapshot.text, snapshot.cursor, self.encoding);
             let (uri, version) = (uri.clone(), document.version);
             (self.notices)(Notice::Refresh(Improvement { uri, position, version }));
         }
@@ -524,7 +524,7 @@ impl SessionState {
         }
     }
 
-    fn model_loaded(&mut self, outcome: Result<(Box<About>, Option<usize>), String>) {
+    fn model_loaded(&mut self, outcome: Result<(Box<EngineInfo>, Option<usize>), String>) {
         match outcome {
             Ok((about, snippets)) => {
                 self.model = ModelState::Ready;

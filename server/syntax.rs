@@ -8,5 +8,5 @@ pub mod scope;
 mod tests;
 
 pub use parse::Syntax;
-pub use part::Reach;
+pub use part::RegionSize;
 pub use scope::Scope;

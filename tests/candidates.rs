@@ -152,7 +152,8 @@ fn the_real_model_offers_candidates_that_differ_and_fit() {
     let options = json!({ "latency-budget-ms": 60_000, "idle-work": "off" });
     let mut client = Client::ready(&["--stdio", "--model", model.to_str().unwrap()], options);
     let language = taper_grammars::by_path("stack.rs".as_ref()).unwrap();
-    let faults = |text: &Rope| scope::faults(&Syntax::parse(text, language, &mut || false).unwrap().tree);
+    let faults =
+        |text: &Rope| scope::fault_count(&Syntax::parse(text, language, &mut || false).unwrap().tree);
     let mut several = 0;
     // Each line as if it ended here.
     for beginning in
@@ -161,7 +162,7 @@ fn the_real_model_offers_candidates_that_differ_and_fit() {
         let cursor = whole.find(beginning).unwrap() + beginning.len();
         let rest = whole[cursor..].find('\n').unwrap();
         let text = Rope::from_str(&format!("{}{}", &whole[..cursor], &whole[cursor + rest..]));
-        let at = position::position(&text, cursor, Encoding::Utf16);
+        let at = position::position_at(&text, cursor, Encoding::Utf16);
         client.open(URI, "rust", &text.to_string());
         let automatic = client.inline(URI, at.line, at.character);
         // Opened anew, nothing is known of it.

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use taper_engine::gguf::testing::{Dims, random_qwen2};
+use taper_engine::gguf::testing::{ModelDims, random_qwen2};
 
 use crate::script::Script;
 
@@ -123,7 +123,7 @@ fn a_bad_model_is_named_with_the_field_and_the_remedy() {
     let folder = tempfile::tempdir().unwrap();
     let source = file(folder.path(), "a.py", b"x = 1\n");
     let place = format!("{source}:1:1");
-    let whole = random_qwen2(1, &Dims::default()).unwrap().bytes();
+    let whole = random_qwen2(1, &ModelDims::default()).unwrap().to_bytes();
     let refused = |model: &str| refusal(&["complete", &place, "--model", model]);
 
     let text = refused(&file(folder.path(), "text.gguf", b"this is a text and no model at all"));
@@ -159,7 +159,7 @@ fn a_bad_model_is_named_with_the_field_and_the_remedy() {
 fn bad_choices_name_the_good_ones() {
     let folder = tempfile::tempdir().unwrap();
     let source = file(folder.path(), "a.py", b"x = 1\n");
-    let model = file(folder.path(), "m.gguf", &random_qwen2(1, &Dims::default()).unwrap().bytes());
+    let model = file(folder.path(), "m.gguf", &random_qwen2(1, &ModelDims::default()).unwrap().to_bytes());
     let place = format!("{source}:1:1");
     let with = |flag: &'static str, value: &'static str| ["complete", &place, "--model", &model, flag, value];
     assert!(misuse(&with("--device", "tpu")).contains("auto, cpu, cuda or metal"));

@@ -13,7 +13,7 @@ use taper::suggest::{self, Options, Snapshot, Trigger};
 use taper::syntax::Syntax;
 use taper::text::Rope;
 use taper_engine::Engine;
-use taper_engine::scripted::Scripted;
+use taper_engine::scripted::ScriptedEngine;
 
 /// One case; `completion/README.md` says how it is written.
 #[derive(Debug, Default)]
@@ -101,11 +101,11 @@ fn suggested(case: &Case) -> (Option<String>, String) {
         trigger: if case.unasked { Trigger::Automatic } else { Trigger::Invoked },
         options: Options::default(),
         snippets: Arc::default(),
-        snippets_before: Arc::default(),
+        previous_snippets: Arc::default(),
     };
     let says = case.says.clone();
-    let mut engine: Box<dyn Engine> = Box::new(Scripted::new().answering(move |_| says.clone()));
-    let mut profile = Profile::of(engine.about(), engine.tokens());
+    let mut engine: Box<dyn Engine> = Box::new(ScriptedEngine::new().answer_with(move |_| says.clone()));
+    let mut profile = Profile::for_model(engine.engine_info(), engine.tokenizer());
     // So the script says all of the answer, and nothing of what stands before the cursor.
     profile.form.heal = false;
     let said = suggest::suggest(&snapshot, &profile, engine.as_mut(), &mut |_| ControlFlow::Continue(()));

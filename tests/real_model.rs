@@ -24,7 +24,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 /// The text of the answer, with an empty range at the cursor, and how long it took.
 fn ask(client: &mut Client, uri: &str, text: &Rope, cursor: usize) -> (String, Duration) {
-    let at = position::position(text, cursor, Encoding::Utf16);
+    let at = position::position_at(text, cursor, Encoding::Utf16);
     let asked = Instant::now();
     let id = client.request("textDocument/inlineCompletion", inline_params(uri, at.line, at.character));
     let (answer, came) = client.timed_answer(id);
@@ -68,7 +68,7 @@ fn types_and_is_answered(fixture: &str, language: &str, typed: &str) {
     // Warm: every key is answered in time, and at most of them something is shown.
     let mut shown = 0;
     for (version, key) in typed.chars().enumerate() {
-        let at = position::position(&text, cursor, Encoding::Utf16);
+        let at = position::position_at(&text, cursor, Encoding::Utf16);
         let change = insertion(&uri, version as i64 + 2, at.line, at.character, &key.to_string());
         client.notify("textDocument/didChange", change);
         Edit::insert(cursor, key.to_string()).apply(&mut text).unwrap();
@@ -103,7 +103,7 @@ fn fits(path: &str, text: &Rope, cursor: usize, suggestion: &str) {
     let mut after = text.clone();
     edit.apply(&mut after).unwrap();
     let parsed = before.with_edit(&edit, &after, &mut || false).unwrap();
-    let (faults, now) = (scope::faults(&before.tree), scope::faults(&parsed.tree));
+    let (faults, now) = (scope::fault_count(&before.tree), scope::fault_count(&parsed.tree));
     assert!(now <= faults, "{path}: {faults} faults before, {now} with {suggestion:?}:\n{after}");
     assert!(!suggestion.ends_with([' ', '\t', '\n']), "{suggestion:?} trails");
     let below = text.byte_slice(cursor..).to_string();

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use taper::config::{Key, keys};
+use taper::config::{OptionSpec, option_specs};
 
 /// Options that a project may set, by their scope in VS Code. Every other one is the user's own: it may name a file, a
 /// device or a model, which can mean a download.
@@ -34,7 +34,7 @@ fn camel(name: &str) -> String {
 }
 
 /// The JSON schema of what a value must be, as the option says it in words.
-fn schema(Key { name, expected, .. }: &Key) -> Vec<(&'static str, Value)> {
+fn schema(OptionSpec { name, expected, .. }: &OptionSpec) -> Vec<(&'static str, Value)> {
     if *expected == "true or false" {
         return vec![("type", json!("boolean"))];
     }
@@ -61,7 +61,7 @@ fn schema(Key { name, expected, .. }: &Key) -> Vec<(&'static str, Value)> {
 /// The options as the lines of package.json have them.
 fn properties() -> String {
     let mut written = Vec::new();
-    for (order, key) in keys().iter().enumerate() {
+    for (order, key) in option_specs().iter().enumerate() {
         let scope =
             OF_PROJECTS.iter().find(|(name, _)| *name == key.name).map_or("machine", |(_, scope)| scope);
         let mut fields = schema(key);
@@ -98,7 +98,7 @@ fn vscode_settings_are_the_servers_options() {
 #[test]
 fn vscode_settings_that_a_project_may_set_exist() {
     for (name, _) in OF_PROJECTS {
-        assert!(keys().iter().any(|key| key.name == *name), "{name} is no option");
+        assert!(option_specs().iter().any(|key| key.name == *name), "{name} is no option");
     }
 }
 

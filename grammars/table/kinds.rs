@@ -1,9 +1,9 @@
 //! What each grammar calls strings, comments, blocks and definitions.
 //! It knows nothing of the rest of a row.
 
-use crate::Kinds;
+use crate::NodeKinds;
 
-pub(super) const JAVASCRIPT: Kinds = Kinds {
+pub(super) const JAVASCRIPT: NodeKinds = NodeKinds {
     strings: &["string", "template_string", "regex"],
     interpolations: &["template_substitution"],
     comments: &["comment", "html_comment"],
@@ -20,7 +20,7 @@ pub(super) const JAVASCRIPT: Kinds = Kinds {
     ],
 };
 
-pub(super) const TYPESCRIPT: Kinds = Kinds {
+pub(super) const TYPESCRIPT: NodeKinds = NodeKinds {
     strings: &["string", "template_string", "regex"],
     interpolations: &["template_substitution"],
     comments: &["comment", "html_comment"],
@@ -49,7 +49,7 @@ pub(super) const TYPESCRIPT: Kinds = Kinds {
     ],
 };
 
-pub(super) const JSON: Kinds = Kinds {
+pub(super) const JSON: NodeKinds = NodeKinds {
     strings: &["string"],
     interpolations: &[],
     comments: &["comment"],
@@ -57,7 +57,7 @@ pub(super) const JSON: Kinds = Kinds {
     definitions: &[],
 };
 
-pub(super) const PYTHON: Kinds = Kinds {
+pub(super) const PYTHON: NodeKinds = NodeKinds {
     strings: &["string"],
     interpolations: &["interpolation"],
     comments: &["comment"],
@@ -65,7 +65,7 @@ pub(super) const PYTHON: Kinds = Kinds {
     definitions: &["function_definition", "class_definition"],
 };
 
-pub(super) const RUST: Kinds = Kinds {
+pub(super) const RUST: NodeKinds = NodeKinds {
     strings: &["string_literal", "raw_string_literal", "char_literal"],
     interpolations: &[],
     comments: &["line_comment", "block_comment"],
@@ -82,7 +82,7 @@ pub(super) const RUST: Kinds = Kinds {
     ],
 };
 
-pub(super) const GO: Kinds = Kinds {
+pub(super) const GO: NodeKinds = NodeKinds {
     strings: &["interpreted_string_literal", "raw_string_literal", "rune_literal"],
     interpolations: &[],
     comments: &["comment"],
@@ -90,7 +90,7 @@ pub(super) const GO: Kinds = Kinds {
     definitions: &["function_declaration", "method_declaration", "func_literal", "type_declaration"],
 };
 
-pub(super) const JAVA: Kinds = Kinds {
+pub(super) const JAVA: NodeKinds = NodeKinds {
     strings: &["string_literal", "character_literal"],
     interpolations: &["string_interpolation"],
     comments: &["line_comment", "block_comment"],
@@ -117,7 +117,7 @@ pub(super) const JAVA: Kinds = Kinds {
     ],
 };
 
-pub(super) const C: Kinds = Kinds {
+pub(super) const C: NodeKinds = NodeKinds {
     strings: &["string_literal", "char_literal", "system_lib_string"],
     interpolations: &[],
     comments: &["comment"],
@@ -125,7 +125,7 @@ pub(super) const C: Kinds = Kinds {
     definitions: &["function_definition", "struct_specifier", "union_specifier", "enum_specifier"],
 };
 
-pub(super) const CPP: Kinds = Kinds {
+pub(super) const CPP: NodeKinds = NodeKinds {
     strings: &["string_literal", "raw_string_literal", "char_literal", "system_lib_string"],
     interpolations: &[],
     comments: &["comment"],
@@ -141,7 +141,7 @@ pub(super) const CPP: Kinds = Kinds {
     ],
 };
 
-pub(super) const CSHARP: Kinds = Kinds {
+pub(super) const CSHARP: NodeKinds = NodeKinds {
     strings: &[
         "string_literal",
         "verbatim_string_literal",
@@ -170,7 +170,7 @@ pub(super) const CSHARP: Kinds = Kinds {
     ],
 };
 
-pub(super) const RUBY: Kinds = Kinds {
+pub(super) const RUBY: NodeKinds = NodeKinds {
     strings: &["string", "regex", "heredoc_body", "string_array", "subshell", "character"],
     interpolations: &["interpolation"],
     comments: &["comment"],
@@ -178,7 +178,7 @@ pub(super) const RUBY: Kinds = Kinds {
     definitions: &["method", "singleton_method", "class", "singleton_class", "module", "lambda"],
 };
 
-pub(super) const SHELLSCRIPT: Kinds = Kinds {
+pub(super) const SHELLSCRIPT: NodeKinds = NodeKinds {
     strings: &["string", "raw_string", "ansi_c_string", "heredoc_body"],
     interpolations: &["command_substitution", "expansion"],
     comments: &["comment"],
@@ -186,7 +186,7 @@ pub(super) const SHELLSCRIPT: Kinds = Kinds {
     definitions: &["function_definition"],
 };
 
-pub(super) const HTML: Kinds = Kinds {
+pub(super) const HTML: NodeKinds = NodeKinds {
     strings: &["quoted_attribute_value"],
     interpolations: &[],
     comments: &["comment"],
@@ -194,7 +194,7 @@ pub(super) const HTML: Kinds = Kinds {
     definitions: &[],
 };
 
-pub(super) const CSS: Kinds = Kinds {
+pub(super) const CSS: NodeKinds = NodeKinds {
     strings: &["string_value"],
     interpolations: &[],
     comments: &["comment"],
@@ -202,7 +202,7 @@ pub(super) const CSS: Kinds = Kinds {
     definitions: &["rule_set", "media_statement", "keyframes_statement"],
 };
 
-pub(super) const LUA: Kinds = Kinds {
+pub(super) const LUA: NodeKinds = NodeKinds {
     strings: &["string"],
     interpolations: &[],
     comments: &["comment"],
@@ -210,7 +210,7 @@ pub(super) const LUA: Kinds = Kinds {
     definitions: &["function_declaration", "function_definition"],
 };
 
-pub(super) const PHP: Kinds = Kinds {
+pub(super) const PHP: NodeKinds = NodeKinds {
     strings: &["string", "encapsed_string", "heredoc", "nowdoc_string"],
     interpolations: &[],
     comments: &["comment"],

@@ -13,13 +13,15 @@ use taper_engine::Engine;
 use super::load::{self, ModelArgs};
 use super::terminal::{EscapedWriter, escape_controls};
 use crate::config;
-use crate::context::Place;
+use crate::context::Query;
 use crate::context::crawl;
-use crate::context::redact::{Bare, REDACTED, redact};
+use crate::context::redact::{BareWords, REDACTED, redact};
 use crate::prompt::{self, template::Profile};
 use crate::session::crawler::{self, CrawlMode};
-use crate::suggest::{self, Extent, Options, Snapshot, Suggestion, Trigger, Work, candidates};
-use crate::syntax::{Reach, Syntax};
+use crate::suggest::{
+    self, CompletionWork, ExtentSetting, Options, Snapshot, Suggestion, Trigger, candidates,
+};
+use crate::syntax::{RegionSize, Syntax};
 use crate::text::plain_file::{self, Links};
 use crate::text::{Encoding, Position, Rope, position};
 
@@ -36,10 +38,10 @@ pub struct Args {
     #[arg(long)]
     plain: bool,
     /// Suggestions to print at most, the best first: 1 to 3.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=candidates::MOST as i64))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=candidates::MAX_SUGGESTIONS as i64))]
     candidates: u8,
     /// Lines that the suggestion has at most.
-    #[arg(long, value_name = "N", value_parser = |text: &str| config::number("max-lines", text))]
+    #[arg(long, value_name = "N", value_parser = |text: &str| config::parse_option_number("max-lines", text))]
     max_lines: Option<usize>,
     /// Always one line.
     #[arg(long)]
@@ -74,8 +76,8 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let text = Rope::from_str(&source);
     let place = Position { line: line - 1, character: column - 1 };
-    let cursor = position::offset(&text, place, Encoding::Utf32);
-    if position::position(&text, cursor, Encoding::Utf32) != place {
+    let cursor = position::byte_offset(&text, place, Encoding::Utf32);
+    if position::position_at(&text, cursor, Encoding::Utf32) != place {
         let lines = text.len_lines();
         bail!(
             "{} has no place {line}:{column}: it has {lines} lines, and the column must be on its line",
@@ -93,12 +95,12 @@ pub fn run(args: &Args) -> Result<()> {
         options.max_lines = lines;
     }
     if args.line {
-        options.extent = Extent::Line;
+        options.extent = ExtentSetting::Line;
     }
     let parse_end = Instant::now() + PARSE_BUDGET;
     let mut snapshot = Snapshot {
         syntax: language.and_then(|it| {
-            Syntax::around(&text, it, cursor, Reach::USUAL, &mut || Instant::now() > parse_end)
+            Syntax::parse_around(&text, it, cursor, RegionSize::DEFAULT, &mut || Instant::now() > parse_end)
         }),
         text,
         language,
@@ -109,9 +111,9 @@ pub fn run(args: &Args) -> Result<()> {
         trigger: Trigger::Invoked,
         options,
         snippets: Default::default(),
-        snippets_before: Default::default(),
+        previous_snippets: Default::default(),
     };
-    let profile = Profile::of(engine.about(), engine.tokens());
+    let profile = Profile::for_model(engine.engine_info(), engine.tokenizer());
     let bytes = suggest::snippet_bytes(&snapshot.options, &profile);
     if bytes > 0
         && let Some((root, inside)) = find_workspace(&path)
@@ -119,8 +121,8 @@ pub fn run(args: &Args) -> Result<()> {
     {
         let crawling = CrawlMode::Apart(crawler::current_program().unwrap_or_default());
         let index = crawler::crawl_index(crawling, &root, slice::from_ref(&inside), WALK_BUDGET);
-        let place = Place { text: &snapshot.text, cursor, path: &inside, language };
-        snapshot.snippets = index.find(place, bytes).into();
+        let place = Query { text: &snapshot.text, cursor, path: &inside, language };
+        snapshot.snippets = index.find_snippets(place, bytes).into();
     }
     let asked = Instant::now();
     let (suggestion, work) =
@@ -130,7 +132,7 @@ pub fn run(args: &Args) -> Result<()> {
         Some(first) => {
             let most = usize::from(args.candidates) - 1;
             let engine = engine.as_mut();
-            candidates::others(most, &snapshot, &profile, engine, (first, &work), &mut |_| {
+            candidates::find_alternatives(most, &snapshot, &profile, engine, (first, &work), &mut |_| {
                 ControlFlow::Continue(())
             })?
         }
@@ -212,8 +214,8 @@ fn shown_path(path: &Path) -> String {
 fn find_workspace(path: &Path) -> Option<(PathBuf, String)> {
     let whole = path.canonicalize().ok()?;
     let here = || std::env::current_dir().ok()?.canonicalize().ok();
-    let root = crawl::root_of(&whole).or_else(here)?;
-    let inside = crawl::shown(whole.strip_prefix(&root).ok()?)?;
+    let root = crawl::repository_root(&whole).or_else(here)?;
+    let inside = crawl::display_path(whole.strip_prefix(&root).ok()?)?;
     Some((root, inside))
 }
 
@@ -254,27 +256,27 @@ fn print_explanation(
     snapshot: &Snapshot,
     profile: &Profile,
     engine: &dyn Engine,
-    work: &Work,
+    work: &CompletionWork,
 ) -> io::Result<()> {
-    let (prompt, _) = prompt::build(
+    let (prompt, _) = prompt::build_prompt(
         profile,
-        engine.tokens(),
-        snapshot.whole().file(),
-        suggest::budget(&snapshot.options, profile),
+        engine.tokenizer(),
+        snapshot.joined_document().prompt_file(),
+        suggest::prompt_budget(&snapshot.options, profile),
     );
     // What is said of a prompt is shown to others: it has no secrets, those of its own file neither.
-    let bare = snapshot.language.map_or(Bare::Values, Bare::of);
+    let bare = snapshot.language.map_or(BareWords::Values, BareWords::for_language);
     let told = |text: &str| redact(text, bare).unwrap_or_default().into_owned();
-    let rendered = engine.tokens().render(&prompt.tokens);
+    let rendered = engine.tokenizer().render(&prompt.tokens);
     writeln!(out, "── prompt ({}) ──\n{}", profile.describe(), told(&rendered))?;
     // Of a secret at the cursor a few characters show nothing: whether they are some, the text around them shows.
     let text = snapshot.text.to_string();
     let line = text.as_bytes().iter().take(snapshot.cursor).filter(|&&byte| byte == b'\n').count();
     let is_plain = told(&text).split('\n').nth(line) == text.split('\n').nth(line);
-    let forced = if is_plain { String::from_utf8_lossy(&prompt.forced) } else { REDACTED.into() };
+    let forced = if is_plain { String::from_utf8_lossy(&prompt.healing_bytes) } else { REDACTED.into() };
     writeln!(out, "── forced ──\n{forced:?}")?;
     writeln!(out, "── raw answer ──\n{}\n── ended by: {} ──", told(&work.raw), work.reason)?;
-    if let Some(greedy) = &work.passed_over {
+    if let Some(greedy) = &work.rejected_greedy {
         writeln!(out, "── in place of what greedy decoding says ──\n{}", told(&greedy.raw))?;
     }
     Ok(())
@@ -283,7 +285,7 @@ fn print_explanation(
 fn print_timings(
     out: &mut dyn Write,
     engine: &dyn Engine,
-    work: &Work,
+    work: &CompletionWork,
     loaded: Duration,
     took: Duration,
 ) -> io::Result<()> {
@@ -291,8 +293,8 @@ fn print_timings(
     writeln!(
         out,
         "{} on {}: loaded in {:.2} s; read {} tokens at {:.0}/s, wrote {} at {:.0}/s; answered in {:.0} ms ({})",
-        engine.about().model,
-        engine.about().kernel,
+        engine.engine_info().model,
+        engine.engine_info().kernel,
         loaded.as_secs_f64(),
         work.evaluated,
         rate(work.evaluated, work.prefill_seconds),

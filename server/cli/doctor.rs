@@ -9,10 +9,10 @@ use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use taper_engine::fetch::{self, Bytes, Examined, FetchError, Store, Wanted};
+use taper_engine::fetch::{self, ByteSize, FetchError, FileIntegrity, ModelReference, ModelStore};
 use taper_engine::local::{self, Local};
-use taper_engine::models::{self, Measured, Model, measured};
-use taper_engine::{Engine, Limits, Prompt};
+use taper_engine::models::{self, CatalogModel, MeasuredSpeed, measured};
+use taper_engine::{Engine, GenerationLimits, Prompt};
 
 use super::load::{self, ModelArgs};
 use super::pull::{self, LATENCY_BUDGET};
@@ -47,15 +47,15 @@ pub fn run(args: &Args) -> Result<()> {
         &format!("{}, {} {}", env!("CARGO_PKG_VERSION"), std::env::consts::OS, std::env::consts::ARCH),
     )?;
     say("machine", &machine_description())?;
-    let store = Store::open()?;
+    let store = ModelStore::open()?;
     say("models", &store.folder().display().to_string())?;
     say("config", &config_line())?;
 
     let settings = args.model.engine_settings();
-    let known: std::result::Result<&'static Model, PathBuf> =
-        match settings.model.as_deref().map(fetch::wanted).transpose()? {
-            Some(Wanted::File(path)) => Err(path),
-            Some(Wanted::Known(model)) => Ok(model),
+    let known: std::result::Result<&'static CatalogModel, PathBuf> =
+        match settings.model.as_deref().map(fetch::parse_model_reference).transpose()? {
+            Some(ModelReference::File(path)) => Err(path),
+            Some(ModelReference::Known(model)) => Ok(model),
             None => Ok(pull::default_model()?),
         };
     let (name, path, content) = match known.clone() {
@@ -66,7 +66,7 @@ pub fn run(args: &Args) -> Result<()> {
         }
     };
     let size = fs::metadata(&path).with_context(|| format!("cannot read {}", path.display()))?.len();
-    say("model", &format!("{name}, {}, {}", Bytes(size), path.display()))?;
+    say("model", &format!("{name}, {}, {}", ByteSize(size), path.display()))?;
     if let Some(content) = content {
         say("content", content)?;
     }
@@ -78,17 +78,17 @@ pub fn run(args: &Args) -> Result<()> {
     let options = local::Options { speculate: false, ..load::engine_options(&settings)? };
     let mut engine = Local::open(&path, &options)?;
     let loaded = started.elapsed();
-    let about = engine.about().clone();
+    let about = engine.engine_info().clone();
     say("family", &format!("{}, {} tokens of context", about.family, about.context))?;
     say("device", &about.device)?;
     say("kernel", &about.kernel)?;
-    say("prompt", &Profile::of(&about, engine.tokens()).describe())?;
+    say("prompt", &Profile::for_model(&about, engine.tokenizer()).describe())?;
     say("load", &format!("{:.2} s", loaded.as_secs_f64()))?;
 
     let (prefill, decode) = measure_speed(&mut engine, PROMPT_TOKENS, ANSWER_TOKENS)?;
     say("speed", &format!("reads {prefill:.0} tokens/s, writes {decode:.1} tokens/s"))?;
     if known.is_ok() {
-        let record = Measured {
+        let record = MeasuredSpeed {
             model: name.clone(),
             kernel: about.kernel.clone(),
             prefill_tps: prefill,
@@ -97,10 +97,10 @@ pub fn run(args: &Args) -> Result<()> {
         };
         let folder = fetch::data_folder()?;
         // A measurement that cannot be kept is still worth showing.
-        if let Err(error) = measured::write(&folder, &record) {
+        if let Err(error) = measured::write_record(&folder, &record) {
             say("record", &format!("could not be written to {}: {error}", folder.display()))?;
         }
-        for line in speed_verdict(&name, &measured::read(&folder)) {
+        for line in speed_verdict(&name, &measured::read_record(&folder)) {
             say("", &line)?;
         }
     }
@@ -112,17 +112,19 @@ pub fn run(args: &Args) -> Result<()> {
 /// # Errors
 /// It is damaged, or not here and cannot be fetched.
 fn checked_model_file(
-    store: &Store,
-    model: &'static Model,
+    store: &ModelStore,
+    model: &'static CatalogModel,
     offline: bool,
 ) -> Result<(PathBuf, &'static str)> {
-    match store.examine(model, &mut |_| ())? {
-        Examined::Whole(path) => Ok((path, "whole: its sha256 is what it should be")),
-        Examined::Unpinned(path) => {
+    match store.check_integrity(model, &mut |_| ())? {
+        FileIntegrity::Verified(path) => Ok((path, "whole: its sha256 is what it should be")),
+        FileIntegrity::Unpinned(path) => {
             Ok((path, "unpinned: its size is about right, and taper knows no hash to check more by"))
         }
-        Examined::Damaged(path, damage) => Err(FetchError::Damaged { name: model.name, path, damage }.into()),
-        Examined::Absent => {
+        FileIntegrity::Damaged(path, damage) => {
+            Err(FetchError::Damaged { name: model.name, path, damage }.into())
+        }
+        FileIntegrity::Absent => {
             let path = pull::model_file(Some(model.name), offline)?;
             Ok((path, "just fetched, and checked"))
         }
@@ -133,20 +135,21 @@ fn checked_model_file(
 fn measure_speed(engine: &mut dyn Engine, prompt_tokens: usize, answer_tokens: usize) -> Result<(f64, f64)> {
     let code = "fn add(left: usize, right: usize) -> usize {\n    left + right\n}\n\n".repeat(prompt_tokens);
     engine.clear();
-    let mut tokens = engine.tokens().encode(&code[..code.len().min(prompt_tokens * 8)]);
+    let mut tokens = engine.tokenizer().encode(&code[..code.len().min(prompt_tokens * 8)]);
     tokens.truncate(prompt_tokens);
-    let prompt = Prompt { tokens, forced: Vec::new(), ..Prompt::default() };
-    let limits = Limits { max_tokens: answer_tokens, ..Limits::default() };
+    let prompt = Prompt { tokens, healing_bytes: Vec::new(), ..Prompt::default() };
+    let limits = GenerationLimits { max_tokens: answer_tokens, ..GenerationLimits::default() };
     let generation = engine.generate(&prompt, &limits, &mut |_| ControlFlow::Continue(()))?;
     engine.clear();
     let rate = |tokens: usize, time: Duration| tokens as f64 / time.as_secs_f64().max(1e-9);
-    Ok((rate(generation.evaluated, generation.prefill), rate(generation.pieces.len(), generation.decode)))
+    Ok((rate(generation.evaluated, generation.prefill), rate(generation.tokens.len(), generation.decode)))
 }
 
 /// What the measurements mean for a person who types.
-fn speed_verdict(name: &str, measured: &[Measured]) -> Vec<String> {
+fn speed_verdict(name: &str, measured: &[MeasuredSpeed]) -> Vec<String> {
     let mut lines = Vec::new();
-    if let Some(time) = models::find(name).and_then(|model| models::answer_time(model, measured)) {
+    if let Some(time) = models::find_model(name).and_then(|model| models::keystroke_latency(model, measured))
+    {
         let ms = time.as_secs_f64() * 1e3;
         let verdict = if time <= LATENCY_BUDGET { "within" } else { "beyond" };
         lines.push(format!(
@@ -171,12 +174,12 @@ fn machine_description() -> String {
     parts.extend(read("/proc/cpuinfo", "model name"));
     parts.push(format!("{cores} {}", if cores == 1 { "core" } else { "cores" }));
     let memory = read("/proc/meminfo", "MemTotal").and_then(|it| it.split(' ').next()?.parse::<u64>().ok());
-    parts.extend(memory.map(|kilobytes| format!("{} of memory", Bytes(kilobytes * 1024))));
+    parts.extend(memory.map(|kilobytes| format!("{} of memory", ByteSize(kilobytes * 1024))));
     parts.join(", ")
 }
 
 fn config_line() -> String {
-    match config::file() {
+    match config::config_path() {
         Some(path) if Path::new(&path).exists() => path.display().to_string(),
         Some(path) => format!("none ({} would be read)", path.display()),
         None => "none".to_owned(),

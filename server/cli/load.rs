@@ -28,10 +28,10 @@ pub struct ModelArgs {
     #[arg(long, value_name = "KERNEL", env = "TAPER_KERNEL", value_parser = parse_kernel)]
     pub kernel: Option<String>,
     /// Threads that compute; without it, as many as there are cores.
-    #[arg(long, value_name = "N", value_parser = |text: &str| config::number("threads", text))]
+    #[arg(long, value_name = "N", value_parser = |text: &str| config::parse_option_number("threads", text))]
     pub threads: Option<usize>,
     /// Tokens that the context holds.
-    #[arg(long, value_name = "TOKENS", value_parser = |text: &str| config::number("context", text))]
+    #[arg(long, value_name = "TOKENS", value_parser = |text: &str| config::parse_option_number("context", text))]
     pub context: Option<usize>,
     /// Never use the network, not even to fetch a missing model.
     #[arg(long)]

@@ -4,8 +4,8 @@
 use std::io::{self, Write as _};
 
 use anyhow::Context as _;
-use taper_engine::fetch::{Bytes, Store};
-use taper_engine::models::{MODELS, Model};
+use taper_engine::fetch::{ByteSize, ModelStore};
+use taper_engine::models::{CatalogModel, MODELS};
 
 use super::{pull, terminal};
 
@@ -27,18 +27,18 @@ pub struct Args {
 /// # Errors
 /// There is no home folder to look into, or stdout is closed.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let store = Store::open()?;
+    let store = ModelStore::open()?;
     let text = model_list(&store, pull::default_model()?, args.here);
     io::stdout().write_all(terminal::escape_controls(&text).as_bytes()).context("cannot write to stdout")
 }
 
 /// The list as text: a line a model, under it the file where it is here.
-fn model_list(store: &Store, default: &Model, only_here: bool) -> String {
+fn model_list(store: &ModelStore, default: &CatalogModel, only_here: bool) -> String {
     let width = MODELS.iter().map(|model| model.name.len()).max().unwrap_or(0);
     let mut text = format!("models lie in {}\n\n", store.folder().display());
     let mut shown = 0;
     for model in MODELS {
-        let path = store.locate(model);
+        let path = store.find_file(model);
         if only_here && path.is_none() {
             continue;
         }
@@ -48,11 +48,11 @@ fn model_list(store: &Store, default: &Model, only_here: bool) -> String {
         let state = match &path {
             Some(_) => "here",
             None if store.folder().join(model.file).is_file() => "damaged: wrong size",
-            None if store.unfinished(model) > 0 => "begun",
+            None if store.partial_len(model) > 0 => "begun",
             None => "-",
         };
         let default = if model.name == default.name { " (default)" } else { "" };
-        let (name, size, licence) = (model.name, Bytes(size).to_string(), model.licence);
+        let (name, size, licence) = (model.name, ByteSize(size).to_string(), model.licence);
         text += &format!("{name:width$}  {:7}  {size:>9}  {licence:13}  {state}{default}\n", model.family);
         text += &format!("{:width$}  {}\n", "", model.note);
         if model.sha256.is_none() {
@@ -75,22 +75,22 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use taper_engine::models::find;
+    use taper_engine::models::find_model;
 
     #[test]
     fn what_is_here_is_shown_with_its_file() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::at(folder.path().join("models"), folder.path().join("cache"));
-        let default = find("qwen2.5-coder-0.5b").unwrap();
+        let store = ModelStore::with_folders(folder.path().join("models"), folder.path().join("cache"));
+        let default = find_model("qwen2.5-coder-0.5b").unwrap();
         assert!(
             model_list(&store, default, true).ends_with("none yet: `taper pull` brings the default model\n")
         );
 
-        let here = find("qwen2.5-coder-3b").unwrap();
+        let here = find_model("qwen2.5-coder-3b").unwrap();
         fs::create_dir_all(store.folder()).unwrap();
         // Its size is what is looked at; the disk gives no room to zeros that nobody wrote.
         fs::File::create(store.folder().join(here.file)).unwrap().set_len(here.bytes).unwrap();
-        fs::write(store.folder().join(find("qwen2.5-coder-7b").unwrap().file), [0; 2000]).unwrap();
+        fs::write(store.folder().join(find_model("qwen2.5-coder-7b").unwrap().file), [0; 2000]).unwrap();
         fs::write(store.folder().join(format!("{}.part", default.file)), "begun").unwrap();
         let all = model_list(&store, default, false);
         let line = |name: &str| all.lines().find(|l| l.split(' ').next() == Some(name)).unwrap().to_owned();

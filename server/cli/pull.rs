@@ -7,8 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use taper_engine::fetch::{self, Bytes, Examined, FetchError, Options, Phase, Progress, Store, Wanted};
-use taper_engine::models::{self, Model};
+use taper_engine::fetch::{
+    self, ByteSize, FetchError, FileIntegrity, ModelReference, ModelStore, PullOptions, PullPhase,
+    PullProgress,
+};
+use taper_engine::models::{self, CatalogModel};
 
 use super::terminal::{escape_controls, escape_message};
 
@@ -38,15 +41,15 @@ pub struct Args {
 /// The model is unknown, cannot be read by this version, or cannot be fetched; the message says what to do.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let Args { name, offline, force } = args;
-    let store = Store::open()?;
-    let model = match name.as_deref().map(fetch::wanted).transpose()? {
-        Some(Wanted::Known(model)) => model,
-        Some(Wanted::File(path)) => {
+    let store = ModelStore::open()?;
+    let model = match name.as_deref().map(fetch::parse_model_reference).transpose()? {
+        Some(ModelReference::Known(model)) => model,
+        Some(ModelReference::File(path)) => {
             bail!("{} is a path; what can be pulled are the models that `taper models` lists", path.display())
         }
         None => default_model()?,
     };
-    let options = Options { offline, again: force, ..Options::default() };
+    let options = PullOptions { offline, force, ..PullOptions::default() };
     let path = verified_model_file(&store, model, &options)?;
     let mut out = io::stdout();
     // A program gets the path as it is, a person what it looks like.
@@ -56,7 +59,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// The model's file, checked from its first byte to its last; fetched if it is not here, or not what it should be.
-fn verified_model_file(store: &Store, model: &'static Model, options: &Options) -> anyhow::Result<PathBuf> {
+fn verified_model_file(
+    store: &ModelStore,
+    model: &'static CatalogModel,
+    options: &PullOptions,
+) -> anyhow::Result<PathBuf> {
     let mut display = PullDisplay::new(store, model);
     let path = find_or_fetch(store, model, options, &mut display);
     display.finish_phase();
@@ -64,32 +71,34 @@ fn verified_model_file(store: &Store, model: &'static Model, options: &Options) 
 }
 
 fn find_or_fetch(
-    store: &Store,
-    model: &'static Model,
-    options: &Options,
+    store: &ModelStore,
+    model: &'static CatalogModel,
+    options: &PullOptions,
     display: &mut PullDisplay,
 ) -> Result<PathBuf, FetchError> {
     let name = model.name;
-    let examined = match options.again {
-        true => Examined::Absent,
-        false => store.examine(model, &mut |progress| display.show_progress(&progress))?,
+    let examined = match options.force {
+        true => FileIntegrity::Absent,
+        false => store.check_integrity(model, &mut |progress| display.show_progress(&progress))?,
     };
     match examined {
-        Examined::Whole(path) => Ok(path),
-        Examined::Unpinned(path) => {
+        FileIntegrity::Verified(path) => Ok(path),
+        FileIntegrity::Unpinned(path) => {
             display.print_line(&format!(
                 "{name} is here, but cannot be checked: taper knows no hash of it (`taper pull --force {name}` fetches \
                  it again)"
             ));
             Ok(path)
         }
-        Examined::Damaged(path, damage) if options.offline => Err(FetchError::Damaged { name, path, damage }),
-        Examined::Damaged(path, damage) => {
+        FileIntegrity::Damaged(path, damage) if options.offline => {
+            Err(FetchError::Damaged { name, path, damage })
+        }
+        FileIntegrity::Damaged(path, damage) => {
             display.print_line(&format!("{} is damaged: {damage}; fetching it again", path.display()));
-            let again = Options { again: true, ..options.clone() };
+            let again = PullOptions { force: true, ..options.clone() };
             store.pull(model, &again, &mut |progress| display.show_progress(&progress))
         }
-        Examined::Absent => {
+        FileIntegrity::Absent => {
             let path = store.pull(model, options, &mut |progress| display.show_progress(&progress))?;
             if model.sha256.is_none() {
                 display.print_line(&format!(
@@ -105,8 +114,8 @@ fn find_or_fetch(
 ///
 /// # Errors
 /// There is no home folder to find the measurements in.
-pub fn default_model() -> anyhow::Result<&'static Model> {
-    let measured = models::measured::read(&fetch::data_folder()?);
+pub fn default_model() -> anyhow::Result<&'static CatalogModel> {
+    let measured = models::measured::read_record(&fetch::data_folder()?);
     Ok(models::default_model(&measured, LATENCY_BUDGET))
 }
 
@@ -119,16 +128,20 @@ pub(super) const LATENCY_BUDGET: Duration = Duration::from_millis(300);
 /// # Errors
 /// The model is unknown, or it is not here and cannot be fetched.
 pub fn model_file(model: Option<&str>, offline: bool) -> anyhow::Result<PathBuf> {
-    let model = match model.map(fetch::wanted).transpose()? {
-        Some(Wanted::File(path)) => return Ok(path),
-        Some(Wanted::Known(model)) => model,
+    let model = match model.map(fetch::parse_model_reference).transpose()? {
+        Some(ModelReference::File(path)) => return Ok(path),
+        Some(ModelReference::Known(model)) => model,
         None => default_model()?,
     };
-    pull_model(&Store::open()?, model, &Options { offline, ..Options::default() })
+    pull_model(&ModelStore::open()?, model, &PullOptions { offline, ..PullOptions::default() })
 }
 
 /// Pulls `model` if it is not here (or if `options` say so), telling the user on stderr what goes on.
-fn pull_model(store: &Store, model: &'static Model, options: &Options) -> anyhow::Result<PathBuf> {
+fn pull_model(
+    store: &ModelStore,
+    model: &'static CatalogModel,
+    options: &PullOptions,
+) -> anyhow::Result<PathBuf> {
     let mut display = PullDisplay::new(store, model);
     let path = store.pull(model, options, &mut |progress| display.show_progress(&progress));
     display.finish_phase();
@@ -143,7 +156,7 @@ struct PullDisplay {
     /// The bar, on a terminal.
     bar: Option<ProgressBar>,
     /// The phase shown last.
-    phase: Option<Phase>,
+    phase: Option<PullPhase>,
     /// Where and when the phase began, for the speed.
     start: (u64, Instant),
     /// Tenths of the phase that were told, off a terminal.
@@ -151,14 +164,14 @@ struct PullDisplay {
 }
 
 impl PullDisplay {
-    fn new(store: &Store, model: &Model) -> PullDisplay {
-        let unfinished = store.unfinished(model);
+    fn new(store: &ModelStore, model: &CatalogModel) -> PullDisplay {
+        let unfinished = store.partial_len(model);
         let resume = if unfinished > 0 {
-            format!(", {} of it here already", Bytes(unfinished))
+            format!(", {} of it here already", ByteSize(unfinished))
         } else {
             String::new()
         };
-        let (name, size, licence) = (model.name, Bytes(model.bytes), model.licence);
+        let (name, size, licence) = (model.name, ByteSize(model.bytes), model.licence);
         let folder = escape_message(store.folder().display());
         PullDisplay {
             opening: Some(format!(
@@ -171,15 +184,16 @@ impl PullDisplay {
         }
     }
 
-    fn show_progress(&mut self, progress: &Progress) {
+    fn show_progress(&mut self, progress: &PullProgress) {
         // What is here and only looked at is not fetched.
-        if progress.phase != Phase::Verify
+        if progress.phase != PullPhase::Verify
             && let Some(opening) = self.opening.take()
         {
             self.print_line(&opening);
         }
         // Parts are loaded and unpacked in turn: the two are one bar.
-        let loads = |phase: &Option<Phase>| matches!(phase, Some(Phase::Download | Phase::Unpack));
+        let loads =
+            |phase: &Option<PullPhase>| matches!(phase, Some(PullPhase::Download | PullPhase::Unpack));
         let next = Some(progress.phase.clone());
         let same = self.phase == next || loads(&self.phase) && loads(&next);
         self.phase = next;
@@ -189,19 +203,19 @@ impl PullDisplay {
         let Some(bar) = &self.bar else { return self.print_tenths(progress) };
         // A part that was loaded is counted again while it is unzipped: the bar waits for it.
         bar.set_position(progress.done.max(bar.position()));
-        if matches!(progress.phase, Phase::Download | Phase::Unpack) {
-            bar.set_message(if progress.phase == Phase::Unpack { "unzipping" } else { "loading" });
+        if matches!(progress.phase, PullPhase::Download | PullPhase::Unpack) {
+            bar.set_message(if progress.phase == PullPhase::Unpack { "unzipping" } else { "loading" });
         }
     }
 
     /// A phase begins.
-    fn begin_phase(&mut self, progress: &Progress) {
+    fn begin_phase(&mut self, progress: &PullProgress) {
         self.start = (progress.done, Instant::now());
         self.told = 0;
         let line = match &progress.phase {
-            Phase::Wait => Some("another process is fetching it: waiting for that".to_owned()),
-            Phase::Ask(source) => Some(format!("trying: {source}")),
-            Phase::Download | Phase::Unpack | Phase::Verify => None,
+            PullPhase::Wait => Some("another process is fetching it: waiting for that".to_owned()),
+            PullPhase::Connect(source) => Some(format!("trying: {source}")),
+            PullPhase::Download | PullPhase::Unpack | PullPhase::Verify => None,
         };
         if let Some(line) = line {
             return self.print_line(&line);
@@ -219,8 +233,8 @@ impl PullDisplay {
     }
 
     /// Off a terminal: a line for every tenth.
-    fn print_tenths(&mut self, progress: &Progress) {
-        if progress.total == 0 || !matches!(progress.phase, Phase::Download | Phase::Unpack) {
+    fn print_tenths(&mut self, progress: &PullProgress) {
+        if progress.total == 0 || !matches!(progress.phase, PullPhase::Download | PullPhase::Unpack) {
             return;
         }
         let tenth = progress.done.saturating_mul(10) / progress.total;
@@ -232,7 +246,7 @@ impl PullDisplay {
         #[expect(clippy::cast_precision_loss, reason = "only shown")]
         let speed =
             (progress.done - from.min(progress.done)) as f64 / since.elapsed().as_secs_f64().max(1e-3);
-        let (done, total) = (Bytes(progress.done), Bytes(progress.total));
+        let (done, total) = (ByteSize(progress.done), ByteSize(progress.total));
         let mut line = format!("{}0 %, {done} of {total}", tenth.min(10));
         if speed >= 1.0 {
             #[expect(clippy::cast_precision_loss, reason = "only shown")]
@@ -242,7 +256,7 @@ impl PullDisplay {
                 clippy::cast_sign_loss,
                 reason = "positive, only shown"
             )]
-            let speed = Bytes(speed as u64);
+            let speed = ByteSize(speed as u64);
             line += &format!(", {speed}/s, {left:.0} s left");
         }
         self.print_line(&line);

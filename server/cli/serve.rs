@@ -6,11 +6,11 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use taper_engine::Engine;
-use taper_engine::fetch::{self, Phase, Progress, Store, Wanted};
+use taper_engine::fetch::{self, ModelReference, ModelStore, PullPhase, PullProgress};
 
 use super::load::{self, ModelArgs};
 use super::{log, pull};
-use crate::config::{self, EngineSettings, Layer, Layers};
+use crate::config::{self, ConfigLayer, ConfigLayers, EngineSettings};
 use crate::protocol::{self, ExitOutcome, ServeOptions};
 use crate::session::crawler::{self, CrawlMode};
 use crate::session::{EngineSource, LoadAttempt, LoadProgress};
@@ -55,16 +55,16 @@ fn serve_editor(args: Args) -> anyhow::Result<ExitOutcome> {
     let Args { stdio: _, model, config, log: level, log_file } = args;
     let mut problems = Vec::new();
     problems.extend(log::start_logging(level, log_file.as_deref()));
-    let path = config.clone().or_else(config::file);
-    let file = path.map(|path| Layer::read(&path, config.is_some())).transpose();
+    let path = config.clone().or_else(config::config_path);
+    let file = path.map(|path| ConfigLayer::read(&path, config.is_some())).transpose();
     let file = file.unwrap_or_else(|problem| {
         problems.push(problem);
         None
     });
-    let layers = Layers {
+    let layers = ConfigLayers {
         file: file.unwrap_or_default(),
         arguments: command_line_options(&model),
-        ..Layers::default()
+        ..ConfigLayers::default()
     };
     let source: EngineSource = match model.engine {
         Some(script) => Box::new(move |_| load::scripted(&script)),
@@ -76,46 +76,47 @@ fn serve_editor(args: Args) -> anyhow::Result<ExitOutcome> {
 }
 
 /// The options that the command line sets.
-fn command_line_options(model: &ModelArgs) -> Layer {
+fn command_line_options(model: &ModelArgs) -> ConfigLayer {
     // The memory for KV caches has no option there.
     let EngineSettings { model, threads, context, cache_bytes: _, device, kernel, offline } =
         model.engine_settings();
-    let mut layer = Layer::empty("the command line");
+    let mut layer = ConfigLayer::empty("the command line");
     for (name, text) in [("model", model), ("device", device), ("kernel", kernel)] {
         if let Some(text) = text {
-            layer = layer.with(name, text);
+            layer = layer.with_option(name, text);
         }
     }
     for (name, number) in [("threads", threads), ("context", context)] {
         if number > 0 {
-            layer = layer.with(name, number);
+            layer = layer.with_option(name, number);
         }
     }
-    if offline { layer.with("offline", true) } else { layer }
+    if offline { layer.with_option("offline", true) } else { layer }
 }
 
 /// The model that the settings ask for: found, or fetched in the first attempt, and opened.
 fn model_source(attempt: LoadAttempt<'_>) -> anyhow::Result<Box<dyn Engine>> {
     let LoadAttempt { settings, again, report } = attempt;
     let wanted = match &settings.model {
-        Some(text) => fetch::wanted(text)?,
-        None => Wanted::Known(pull::default_model()?),
+        Some(text) => fetch::parse_model_reference(text)?,
+        None => ModelReference::Known(pull::default_model()?),
     };
     let path = match wanted {
-        Wanted::File(path) => path,
-        Wanted::Known(model) => {
+        ModelReference::File(path) => path,
+        ModelReference::Known(model) => {
             // A second attempt only looks whether the file has come meanwhile: a network that was not there
             // is not asked again at every pause in typing.
-            let options = fetch::Options { offline: settings.offline || again, ..fetch::Options::default() };
+            let options =
+                fetch::PullOptions { offline: settings.offline || again, ..fetch::PullOptions::default() };
             let mut last = None;
-            let mut watch = |progress: Progress| {
+            let mut watch = |progress: PullProgress| {
                 let loading = load_progress(model.name, &progress);
                 if last.as_ref() != Some(&loading) {
                     last = Some(loading.clone());
                     report(loading);
                 }
             };
-            fetch::ensure(&Store::open()?, model, &options, &mut watch)?
+            fetch::ensure_downloaded(&ModelStore::open()?, model, &options, &mut watch)?
         }
     };
     let name = path.file_name().unwrap_or_default().display();
@@ -124,17 +125,17 @@ fn model_source(attempt: LoadAttempt<'_>) -> anyhow::Result<Box<dyn Engine>> {
 }
 
 /// How far a pull is, in whole percents, so that an editor is told a hundred times and not a million.
-fn load_progress(model: &str, progress: &Progress) -> LoadProgress {
+fn load_progress(model: &str, progress: &PullProgress) -> LoadProgress {
     let percent = (progress.total > 0).then(|| {
         let percent = progress.done.min(progress.total).saturating_mul(100) / progress.total;
         u32::try_from(percent).unwrap_or(100)
     });
     let message = match &progress.phase {
-        Phase::Wait => format!("{model}: another process fetches it"),
-        Phase::Ask(source) => format!("{model}: asking {source}"),
-        Phase::Download => format!("{model}: downloading"),
-        Phase::Unpack => format!("{model}: unpacking"),
-        Phase::Verify => format!("{model}: verifying"),
+        PullPhase::Wait => format!("{model}: another process fetches it"),
+        PullPhase::Connect(source) => format!("{model}: asking {source}"),
+        PullPhase::Download => format!("{model}: downloading"),
+        PullPhase::Unpack => format!("{model}: unpacking"),
+        PullPhase::Verify => format!("{model}: verifying"),
     };
     LoadProgress { message, percent }
 }

@@ -14,18 +14,21 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use super::crawl;
 
 /// The name of a project's own lists.
-pub const PROJECT_FILE: &str = ".taperignore";
+pub const PROJECT_IGNORE_FILE: &str = ".taperignore";
 
 /// The list that always holds: patterns of files, which are matched with the file's own path only, and of folders.
-static BUILT_IN: LazyLock<Option<(Gitignore, Gitignore)>> = LazyLock::new(|| {
+static BUILT_IN_PATTERNS: LazyLock<Option<(Gitignore, Gitignore)>> = LazyLock::new(|| {
     let is_folder = |line: &&str| line.ends_with('/');
     let lines = || include_str!("excluded_files.txt").lines().filter(|line| !line.starts_with('#'));
-    Some((matcher(lines().filter(|it| !is_folder(it))).ok()?, matcher(lines().filter(is_folder)).ok()?))
+    Some((
+        build_matcher(lines().filter(|it| !is_folder(it))).ok()?,
+        build_matcher(lines().filter(is_folder)).ok()?,
+    ))
 });
 
 /// Who says that a file is excluded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Excluded {
+pub enum ExclusionReason {
     /// The list that always holds.
     BuiltIn,
     /// The option `excluded-files`.
@@ -34,9 +37,9 @@ pub enum Excluded {
     Project,
 }
 
-impl Excluded {
+impl ExclusionReason {
     /// Why nothing is suggested, for a person.
-    pub fn reason(self) -> &'static str {
+    pub fn user_message(self) -> &'static str {
         match self {
             Self::BuiltIn => "files with this name may hold secrets: nothing is suggested unasked",
             Self::Option => "the option `excluded-files` has it: nothing is suggested unasked",
@@ -69,14 +72,14 @@ impl ExcludedFiles {
         if patterns.is_empty() {
             return Ok(Self::default());
         }
-        let option = matcher(patterns.iter().map(String::as_str))?;
+        let option = build_matcher(patterns.iter().map(String::as_str))?;
         Ok(Self { patterns, option: Some(Arc::new(option)) })
     }
 
     /// Whether a file is excluded by its path: the whole one, or any end of it.
-    pub fn excludes(&self, path: &Path) -> Option<Excluded> {
-        let path = relative(path);
-        let built_in = match BUILT_IN.as_ref() {
+    pub fn exclusion_reason(&self, path: &Path) -> Option<ExclusionReason> {
+        let path = relative_path(path);
+        let built_in = match BUILT_IN_PATTERNS.as_ref() {
             Some((files, folders)) => {
                 files.matched(&path, false).is_ignore()
                     || folders.matched_path_or_any_parents(&path, false).is_ignore()
@@ -85,34 +88,36 @@ impl ExcludedFiles {
             None => true,
         };
         if built_in {
-            return Some(Excluded::BuiltIn);
+            return Some(ExclusionReason::BuiltIn);
         }
         let option = self.option.as_ref();
-        option.filter(|it| it.matched_path_or_any_parents(&path, false).is_ignore()).map(|_| Excluded::Option)
+        option
+            .filter(|it| it.matched_path_or_any_parents(&path, false).is_ignore())
+            .map(|_| ExclusionReason::Option)
     }
 
     /// Whether a file on this disk is excluded: by its own path, or by the one that it is a link to. `root` is the folder of
     /// its project.
-    pub fn excludes_on_disk(&self, root: Option<&Path>, path: &Path) -> Option<Excluded> {
-        let target = resolved(path);
-        let real_root = root.map(resolved);
+    pub fn exclusion_reason_on_disk(&self, root: Option<&Path>, path: &Path) -> Option<ExclusionReason> {
+        let target = resolve_links(path);
+        let real_root = root.map(resolve_links);
         let mut places = vec![(root, path)];
         if target != path {
             places.push((real_root.as_deref(), &target));
         }
         places.into_iter().find_map(|(root, path)| {
             let inside = root.and_then(|root| path.strip_prefix(root).ok());
-            let listed = self.excludes(path).or_else(|| self.excludes(inside?));
+            let listed = self.exclusion_reason(path).or_else(|| self.exclusion_reason(inside?));
             listed.or_else(|| {
                 let root = root.filter(|_| inside.is_some());
-                crawl::is_excluded_by_project(root, path).then_some(Excluded::Project)
+                crawl::is_excluded_by_project(root, path).then_some(ExclusionReason::Project)
             })
         })
     }
 }
 
 /// A matcher of patterns without regard to case.
-fn matcher<'a>(patterns: impl Iterator<Item = &'a str>) -> Result<Gitignore, String> {
+fn build_matcher<'a>(patterns: impl Iterator<Item = &'a str>) -> Result<Gitignore, String> {
     let mut builder = GitignoreBuilder::new("");
     builder.case_insensitive(true).map_err(|problem| problem.to_string())?;
     for pattern in patterns {
@@ -122,7 +127,7 @@ fn matcher<'a>(patterns: impl Iterator<Item = &'a str>) -> Result<Gitignore, Str
 }
 
 /// The path without what it begins at, and without `.` and `..`: matchers know of no root.
-fn relative(path: &Path) -> PathBuf {
+fn relative_path(path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for part in path.components() {
         match part {
@@ -135,7 +140,7 @@ fn relative(path: &Path) -> PathBuf {
 }
 
 /// Where a path leads to, also if the file itself is not there yet.
-fn resolved(path: &Path) -> PathBuf {
+fn resolve_links(path: &Path) -> PathBuf {
     let parent = || Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?));
     path.canonicalize().ok().or_else(parent).unwrap_or_else(|| path.to_owned())
 }

@@ -5,53 +5,53 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
-use taper_grammars::{Blocks, Language};
+use taper_grammars::{BlockStyle, Language};
 use tree_sitter::Node;
 
-use super::redact::{Bare, redact};
-use super::words::{self, Word};
+use super::redact::{BareWords, redact};
+use super::words::{self, Term};
 use crate::syntax::Syntax;
 use crate::text::Rope;
 
 /// Lines of a window: it ends at the first blank line after so many, and at so many anyway.
-const WINDOW: (usize, usize) = (4, 8);
+const WINDOW_LINES: (usize, usize) = (4, 8);
 /// A file with a longer line is data, or was made by a program; in bytes.
-const LONGEST_LINE: usize = 1000;
+const MAX_LINE_BYTES: usize = 1000;
 /// An outline has at most so many heads, each of at most so many bytes: the rest is another outline.
-const HEADS: usize = 24;
-const HEAD: usize = 240;
+const MAX_OUTLINE_HEADS: usize = 24;
+const MAX_HEAD_BYTES: usize = 240;
 /// Definitions nested deeper than this are nobody else's business.
-const DEEPEST: usize = 12;
+const MAX_DEFINITION_DEPTH: usize = 12;
 
 /// A file of the project, cut.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct File {
+pub struct ChunkedFile {
     /// Its path, relative to the workspace, with `/`.
     pub path: String,
     /// Languages that are used together have the same name here.
     #[serde(skip)]
     pub(super) family: &'static str,
     /// The file's name without extension, or its folder's where that says nothing.
-    pub(super) stem: Word,
+    pub(super) stem: Term,
     text: Box<str>,
-    pub(super) pieces: Vec<Piece>,
+    pub(super) chunks: Vec<Chunk>,
 }
 
 /// A piece of a file.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Piece {
-    pub(super) extent: Extent,
+pub(super) struct Chunk {
+    pub(super) content: ChunkContent,
     /// Its words, sorted, and how often each is said.
-    pub(super) words: Box<[(Word, u8)]>,
+    pub(super) terms: Box<[(Term, u8)]>,
     /// Words that it says in all.
-    pub(super) length: u32,
+    pub(super) term_count: u32,
     /// Names of what is defined in it.
-    pub(super) defines: Box<[Word]>,
+    pub(super) defined_terms: Box<[Term]>,
 }
 
 /// Which text a piece is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Extent {
+pub(super) enum ChunkContent {
     /// Bytes of the file: whole lines.
     Lines(Range<usize>),
     /// Heads of definitions.
@@ -59,7 +59,7 @@ pub(super) enum Extent {
 }
 
 /// The name that languages which are used together share: they are shown to each other.
-pub fn family(language: &Language) -> &'static str {
+pub fn language_family(language: &Language) -> &'static str {
     match language.name {
         "javascript" | "javascriptreact" | "typescript" | "typescriptreact" => "javascript",
         "c" | "cpp" => "c",
@@ -67,7 +67,7 @@ pub fn family(language: &Language) -> &'static str {
     }
 }
 
-impl File {
+impl ChunkedFile {
     /// Cuts a file; `None` where it is of no use to others: data, or a program's output.
     ///
     /// `time_is_up` is asked while it is parsed; a file that takes too long has no outlines.
@@ -77,56 +77,66 @@ impl File {
         text: &str,
         time_is_up: &mut dyn FnMut() -> bool,
     ) -> Option<Self> {
-        let text = usable(language, text)?;
+        let text = redact_usable(language, text)?;
         let definitions = match Syntax::parse(&Rope::from_str(&text), language, time_is_up) {
-            Some(syntax) => definitions(syntax.tree.root_node(), language, &text),
+            Some(syntax) => collect_definitions(syntax.tree.root_node(), language, &text),
             None => Vec::new(),
         };
-        Some(Self::cut(path, language, &text, &definitions))
+        Some(Self::from_definitions(path, language, &text, &definitions))
     }
 
     /// As [`File::new`], but nothing is parsed: no C code runs.
     pub fn without_outlines(path: &str, language: &'static Language, text: &str) -> Option<Self> {
-        Some(Self::cut(path, language, &usable(language, text)?, &[]))
+        Some(Self::from_definitions(path, language, &redact_usable(language, text)?, &[]))
     }
 
-    fn cut(path: &str, language: &'static Language, text: &str, definitions: &[Definition]) -> Self {
+    fn from_definitions(
+        path: &str,
+        language: &'static Language,
+        text: &str,
+        definitions: &[NamedDefinition],
+    ) -> Self {
         let mut pieces = Vec::new();
-        let mut named: Vec<(usize, Word)> = definitions.iter().map(|it| (it.start, it.name)).collect();
+        let mut named: Vec<(usize, Term)> = definitions.iter().map(|it| (it.start, it.name)).collect();
         named.sort_by_key(|&(start, _)| start);
-        for range in windows(text) {
+        for range in split_windows(text) {
             let at = |place: usize| named.partition_point(|&(start, _)| start < place);
             let names = named[at(range.start)..at(range.end)].iter().map(|&(_, name)| name).collect();
-            pieces.extend(Piece::new(stem(path), &text[range.clone()], names, Extent::Lines(range)));
+            pieces.extend(Chunk::new(
+                module_stem(path),
+                &text[range.clone()],
+                names,
+                ChunkContent::Lines(range),
+            ));
         }
-        for (outline, names) in outlines(definitions, language) {
-            let extent = Extent::Outline(outline.as_str().into());
-            pieces.extend(Piece::new(stem(path), &outline, names, extent));
+        for (outline, names) in build_outlines(definitions, language) {
+            let extent = ChunkContent::Outline(outline.as_str().into());
+            pieces.extend(Chunk::new(module_stem(path), &outline, names, extent));
         }
         Self {
             path: path.to_owned(),
-            family: family(language),
-            stem: words::word(stem(path)),
+            family: language_family(language),
+            stem: words::term_hash(module_stem(path)),
             text: text.into(),
-            pieces,
+            chunks: pieces,
         }
     }
 
     /// A file that another process cut, if it is one: what is kept of it here is what it says to be.
-    pub fn received(self, path: &str, language: &'static Language) -> Option<Self> {
-        let is_within = |extent: &Extent| match extent {
-            Extent::Lines(range) => self.text.get(range.clone()).is_some(),
-            Extent::Outline(_) => true,
+    pub fn validate_received(self, path: &str, language: &'static Language) -> Option<Self> {
+        let is_within = |extent: &ChunkContent| match extent {
+            ChunkContent::Lines(range) => self.text.get(range.clone()).is_some(),
+            ChunkContent::Outline(_) => true,
         };
-        let is_sound = self.path == path && self.pieces.iter().all(|piece| is_within(&piece.extent));
-        is_sound.then(|| Self { family: family(language), ..self })
+        let is_sound = self.path == path && self.chunks.iter().all(|piece| is_within(&piece.content));
+        is_sound.then(|| Self { family: language_family(language), ..self })
     }
 
     /// The text of a piece.
-    pub(super) fn text_of<'a>(&'a self, extent: &'a Extent) -> &'a str {
+    pub(super) fn chunk_text<'a>(&'a self, extent: &'a ChunkContent) -> &'a str {
         match extent {
-            Extent::Lines(range) => &self.text[range.clone()],
-            Extent::Outline(text) => text,
+            ChunkContent::Lines(range) => &self.text[range.clone()],
+            ChunkContent::Outline(text) => text,
         }
     }
 
@@ -137,36 +147,36 @@ impl File {
 }
 
 /// The text without its secrets; `None` where it is of no use to others.
-fn usable<'a>(language: &Language, text: &'a str) -> Option<Cow<'a, str>> {
-    if language.blocks == Blocks::None || text.lines().any(|line| line.len() > LONGEST_LINE) {
+fn redact_usable<'a>(language: &Language, text: &'a str) -> Option<Cow<'a, str>> {
+    if language.blocks == BlockStyle::None || text.lines().any(|line| line.len() > MAX_LINE_BYTES) {
         return None;
     }
-    redact(text, Bare::of(language))
+    redact(text, BareWords::for_language(language))
 }
 
-impl Piece {
+impl Chunk {
     /// `None` without any words. The file's name is a word of each of its pieces: who names it asks for them.
-    fn new(stem: &str, text: &str, defines: Vec<Word>, extent: Extent) -> Option<Self> {
+    fn new(stem: &str, text: &str, defines: Vec<Term>, extent: ChunkContent) -> Option<Self> {
         let mut said = Vec::new();
-        words::each(text, |it| said.push(it.word));
+        words::for_each_term(text, |it| said.push(it.term));
         if said.is_empty() {
             return None;
         }
-        words::each(stem, |it| said.push(it.word));
+        words::for_each_term(stem, |it| said.push(it.term));
         said.sort_unstable();
         let words = said.chunk_by(|a, b| a == b);
         let words = words.map(|same| (same[0], u8::try_from(same.len()).unwrap_or(u8::MAX))).collect();
         Some(Self {
-            extent,
-            words,
-            length: u32::try_from(said.len()).unwrap_or(u32::MAX),
-            defines: defines.into(),
+            content: extent,
+            terms: words,
+            term_count: u32::try_from(said.len()).unwrap_or(u32::MAX),
+            defined_terms: defines.into(),
         })
     }
 }
 
 /// `b` of `a/b.rs`; `a` of `a/mod.rs`, `a/__init__.py`, `a/index.ts`.
-fn stem(path: &str) -> &str {
+fn module_stem(path: &str) -> &str {
     let mut parts = path.rsplit('/');
     let name = parts.next().unwrap_or("");
     let name = name.split('.').next().unwrap_or(name);
@@ -178,14 +188,14 @@ fn stem(path: &str) -> &str {
 }
 
 /// The text in windows of whole lines, without the blank lines around them.
-fn windows(text: &str) -> Vec<Range<usize>> {
+fn split_windows(text: &str) -> Vec<Range<usize>> {
     let mut out = Vec::new();
     let mut start = 0;
     let mut lines = 0;
     let mut at = 0;
     for line in text.split_inclusive('\n') {
         let blank = line.trim().is_empty();
-        if lines >= WINDOW.1 || lines >= WINDOW.0 && blank {
+        if lines >= WINDOW_LINES.1 || lines >= WINDOW_LINES.0 && blank {
             out.push(start..at);
             (start, lines) = (at, 0);
         }
@@ -203,8 +213,8 @@ fn windows(text: &str) -> Vec<Range<usize>> {
 
 /// Something with a name.
 #[derive(Debug)]
-struct Definition {
-    name: Word,
+struct NamedDefinition {
+    name: Term,
     /// Where it begins, in bytes.
     start: usize,
     /// Its first lines as one, up to its body, indented as in the file.
@@ -214,23 +224,23 @@ struct Definition {
 }
 
 /// All definitions with a name, outer ones before those inside.
-fn definitions(root: Node<'_>, language: &Language, text: &str) -> Vec<Definition> {
-    let mut out: Vec<Definition> = Vec::new();
+fn collect_definitions(root: Node<'_>, language: &Language, text: &str) -> Vec<NamedDefinition> {
+    let mut out: Vec<NamedDefinition> = Vec::new();
     let mut waiting = vec![(root, None, 0)];
     while let Some((node, mut parent, mut depth)) = waiting.pop() {
         if language.kinds.definitions.contains(&node.kind())
             && let Some(name) = node.child_by_field_name("name").or_else(|| node.child_by_field_name("type"))
         {
-            out.push(Definition {
-                name: words::word(&text[name.byte_range()]),
+            out.push(NamedDefinition {
+                name: words::term_hash(&text[name.byte_range()]),
                 start: node.start_byte(),
-                head: head(node, language, text),
+                head: definition_head(node, language, text),
                 parent,
             });
             parent = Some(out.len() - 1);
             depth += 1;
         }
-        if depth < DEEPEST {
+        if depth < MAX_DEFINITION_DEPTH {
             let mut cursor = node.walk();
             let children: Vec<_> = node.named_children(&mut cursor).collect();
             waiting.extend(children.into_iter().rev().map(|child| (child, parent, depth)));
@@ -240,7 +250,7 @@ fn definitions(root: Node<'_>, language: &Language, text: &str) -> Vec<Definitio
 }
 
 /// A definition without its body, as a line of a stub file.
-fn head(node: Node<'_>, language: &Language, text: &str) -> String {
+fn definition_head(node: Node<'_>, language: &Language, text: &str) -> String {
     let mut cursor = node.walk();
     let block = |child: &Node<'_>| language.kinds.blocks.contains(&child.kind());
     let body =
@@ -255,18 +265,18 @@ fn head(node: Node<'_>, language: &Language, text: &str) -> String {
         words = words.replace(wide, narrow);
     }
     words.truncate(words.trim_end_matches([',', ' ']).len());
-    if words.len() > HEAD {
-        words.truncate((0..=HEAD).rev().find(|&at| words.is_char_boundary(at)).unwrap_or(0));
+    if words.len() > MAX_HEAD_BYTES {
+        words.truncate((0..=MAX_HEAD_BYTES).rev().find(|&at| words.is_char_boundary(at)).unwrap_or(0));
         words.push('…');
     }
     format!("{}{words}", indent.trim_start_matches('\n'))
 }
 
 /// The heads of what stands directly in each definition, behind its own; and those at the top of the file.
-fn outlines(definitions: &[Definition], language: &Language) -> Vec<(String, Vec<Word>)> {
+fn build_outlines(definitions: &[NamedDefinition], language: &Language) -> Vec<(String, Vec<Term>)> {
     let mut out = Vec::new();
     // What stands at the top, and then what stands in each.
-    let mut inside_of: Vec<Vec<&Definition>> = vec![Vec::new(); definitions.len() + 1];
+    let mut inside_of: Vec<Vec<&NamedDefinition>> = vec![Vec::new(); definitions.len() + 1];
     for it in definitions {
         inside_of[it.parent.map_or(0, |parent| parent + 1)].push(it);
     }
@@ -274,21 +284,21 @@ fn outlines(definitions: &[Definition], language: &Language) -> Vec<(String, Vec
         if inside.len() < 2 {
             continue;
         }
-        for some in inside.chunks(HEADS) {
+        for some in inside.chunks(MAX_OUTLINE_HEADS) {
             let mut text = String::new();
             if let Some(container) = container {
                 text.push_str(&container.head);
-                text.push_str(if language.blocks == Blocks::Braces { " {\n" } else { "\n" });
+                text.push_str(if language.blocks == BlockStyle::Braces { " {\n" } else { "\n" });
             }
             for it in some {
                 text.push_str(&it.head);
                 text.push_str(match language.blocks {
-                    Blocks::Indentation => " ...\n",
-                    Blocks::Braces if !it.head.ends_with(';') => ";\n",
+                    BlockStyle::Indentation => " ...\n",
+                    BlockStyle::Braces if !it.head.ends_with(';') => ";\n",
                     _ => "\n",
                 });
             }
-            if container.is_some() && language.blocks == Blocks::Braces {
+            if container.is_some() && language.blocks == BlockStyle::Braces {
                 text.push_str("}\n");
             }
             out.push((text, container.into_iter().chain(some.iter().copied()).map(|it| it.name).collect()));
@@ -304,38 +314,38 @@ mod tests {
 
     use super::*;
 
-    fn cut(path: &str, text: &str) -> Option<File> {
+    fn chunk_file(path: &str, text: &str) -> Option<ChunkedFile> {
         let language = taper_grammars::by_path(std::path::Path::new(path)).unwrap();
-        File::new(path, language, text, &mut || false)
+        ChunkedFile::new(path, language, text, &mut || false)
     }
 
     fn outlines_of(path: &str, text: &str) -> String {
-        let file = cut(path, text).unwrap();
-        let outlines = file.pieces.iter().filter(|it| matches!(it.extent, Extent::Outline(_)));
-        outlines.map(|it| file.text_of(&it.extent).to_owned()).collect::<Vec<_>>().join("--\n")
+        let file = chunk_file(path, text).unwrap();
+        let outlines = file.chunks.iter().filter(|it| matches!(it.content, ChunkContent::Outline(_)));
+        outlines.map(|it| file.chunk_text(&it.content).to_owned()).collect::<Vec<_>>().join("--\n")
     }
 
     #[test]
-    fn windows_are_whole_lines_and_lose_nothing_but_blank_ones() {
+    fn windows_cover_every_nonblank_line() {
         let mut text = String::new();
         for block in 0..30 {
             text.push_str(&"\n".repeat(1 + block % 3));
             text.push_str(&format!("line {block}\n").repeat(1 + block * 7 % 20));
         }
         for text in [text.as_str(), "one", "\n\n", "", "a\r\n\r\nb\r\n"] {
-            let windows = windows(text);
+            let windows = split_windows(text);
             let kept: String = windows.iter().map(|it| &text[it.clone()]).collect();
             let lines = |text: &str| text.lines().filter(|it| !it.trim().is_empty()).count();
             assert_eq!(lines(&kept), lines(text));
             for it in &windows {
                 assert!(it.start == 0 || text[..it.start].ends_with('\n'));
-                assert!(text[it.clone()].lines().count() <= WINDOW.1);
+                assert!(text[it.clone()].lines().count() <= WINDOW_LINES.1);
             }
         }
     }
 
     #[test]
-    fn an_outline_has_the_heads_of_what_is_inside() {
+    fn outline_lists_heads_of_nested_definitions() {
         expect![[r#"
             class Group: ...
             def alone(): ...
@@ -374,15 +384,15 @@ mod tests {
     }
 
     #[test]
-    fn data_and_output_are_of_no_use() {
-        assert!(cut("a.py", &format!("x = '{}'\n", "y".repeat(2000))).is_none());
-        assert!(cut("a.json", "{\"a\": 1}\n").is_some_and(|it| !it.text().is_empty()));
-        assert!(cut("a.md", "some words\n").is_none());
-        assert!(cut("a.py", "").is_some_and(|it| it.pieces.is_empty()));
+    fn long_lines_and_prose_are_not_chunked() {
+        assert!(chunk_file("a.py", &format!("x = '{}'\n", "y".repeat(2000))).is_none());
+        assert!(chunk_file("a.json", "{\"a\": 1}\n").is_some_and(|it| !it.text().is_empty()));
+        assert!(chunk_file("a.md", "some words\n").is_none());
+        assert!(chunk_file("a.py", "").is_some_and(|it| it.chunks.is_empty()));
     }
 
     #[test]
-    fn a_file_is_named_by_what_others_import() {
+    fn module_stem_is_the_imported_name() {
         for (path, expected) in [
             ("a/b.rs", "b"),
             ("a/mod.rs", "a"),
@@ -390,7 +400,7 @@ mod tests {
             ("index.ts", "index"),
             ("a/x.test.ts", "x"),
         ] {
-            assert_eq!(stem(path), expected);
+            assert_eq!(module_stem(path), expected);
         }
     }
 }

@@ -22,22 +22,22 @@ use std::sync::LazyLock;
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, MatchKind};
 use taper_grammars::Language;
 
-use assignments::Assignments;
-pub use assignments::Bare;
-use rules::Rule;
+use assignments::AssignmentScanner;
+pub use assignments::BareWords;
+use rules::SecretRule;
 
 /// How far along a line anything is looked for: on longer ones the work would grow faster than the text.
-const LINE: usize = 1024;
+const MAX_LINE_BYTES: usize = 1024;
 
 /// Where the line of a place begins, or what is looked at of it.
 fn line_start(bytes: &[u8], at: usize) -> usize {
-    let from = at.saturating_sub(LINE);
+    let from = at.saturating_sub(MAX_LINE_BYTES);
     bytes[from..at].iter().rposition(|&it| it == b'\n').map_or(from, |it| from + it + 1)
 }
 
 /// Where the line of a place ends, its line end included, or what is looked at of it.
 fn line_end(bytes: &[u8], at: usize) -> usize {
-    let to = bytes.len().min(at + LINE);
+    let to = bytes.len().min(at + MAX_LINE_BYTES);
     bytes[at..to].iter().position(|&it| it == b'\n').map_or(to, |it| at + it + 1)
 }
 
@@ -45,42 +45,43 @@ fn line_end(bytes: &[u8], at: usize) -> usize {
 pub const REDACTED: &str = "REDACTED";
 
 /// Languages in which a word without quotes is a value.
-const BARE: &[&str] = &["shellscript", "fish", "yaml", "toml", "dockerfile", "makefile", "cmake"];
+const BARE_VALUE_LANGUAGES: &[&str] =
+    &["shellscript", "fish", "yaml", "toml", "dockerfile", "makefile", "cmake"];
 
-impl Bare {
+impl BareWords {
     /// As it is in a language.
-    pub fn of(language: &Language) -> Self {
-        if BARE.contains(&language.name) { Self::Values } else { Self::Names }
+    pub fn for_language(language: &Language) -> Self {
+        if BARE_VALUE_LANGUAGES.contains(&language.name) { Self::Values } else { Self::Names }
     }
 }
 
 /// What a keyword leads to.
 #[derive(Debug, Clone, Copy)]
-enum Lead {
+enum KeywordTarget {
     Rule(usize),
     Name,
     Block,
 }
 
-struct Scanner {
-    rules: Vec<Rule>,
+struct SecretScanner {
+    rules: Vec<SecretRule>,
     keywords: AhoCorasick,
     /// For each keyword.
-    leads: Vec<Vec<Lead>>,
+    targets: Vec<Vec<KeywordTarget>>,
 }
 
-static SCANNER: LazyLock<Option<Scanner>> = LazyLock::new(Scanner::new);
+static SECRET_SCANNER: LazyLock<Option<SecretScanner>> = LazyLock::new(SecretScanner::new);
 
-impl Scanner {
+impl SecretScanner {
     fn new() -> Option<Self> {
-        let rules = rules::all().filter(|_| assignments::is_ready())?;
+        let rules = rules::load_rules().filter(|_| assignments::has_patterns())?;
         let mut keywords: Vec<String> = Vec::new();
-        let mut leads: Vec<Vec<Lead>> = Vec::new();
+        let mut leads: Vec<Vec<KeywordTarget>> = Vec::new();
         let of_rules = rules.iter().enumerate().flat_map(|(at, rule)| {
-            rule.keywords.iter().map(move |keyword| (keyword.clone(), Lead::Rule(at)))
+            rule.keywords.iter().map(move |keyword| (keyword.clone(), KeywordTarget::Rule(at)))
         });
-        let names = names::PARTS.iter().map(|it| ((*it).to_owned(), Lead::Name));
-        let blocks = blocks::HEADS.iter().map(|it| ((*it).to_owned(), Lead::Block));
+        let names = names::NAME_PARTS.iter().map(|it| ((*it).to_owned(), KeywordTarget::Name));
+        let blocks = blocks::BLOCK_HEADS.iter().map(|it| ((*it).to_owned(), KeywordTarget::Block));
         for (keyword, lead) in of_rules.chain(names).chain(blocks) {
             match keywords.iter().position(|it| *it == keyword) {
                 Some(at) => leads[at].push(lead),
@@ -96,36 +97,36 @@ impl Scanner {
             .kind(Some(AhoCorasickKind::DFA))
             .build(&keywords)
             .ok()?;
-        Some(Self { rules, keywords, leads })
+        Some(Self { rules, keywords, targets: leads })
     }
 
     /// Where the secrets are, in no order; they may overlap.
-    fn find(&self, text: &str, bare: Bare) -> Option<Vec<Range<usize>>> {
+    fn find_secrets(&self, text: &str, bare: BareWords) -> Option<Vec<Range<usize>>> {
         let mut found = Vec::new();
-        let mut assignments = Assignments::new(text, bare)?;
+        let mut assignments = AssignmentScanner::new(text, bare)?;
         // How far each rule that looks around its keywords has looked, and to where blocks were.
         let mut looked = vec![0; self.rules.len()];
         let mut blocks = 0;
         for hit in self.keywords.find_overlapping_iter(text) {
-            for lead in &self.leads[hit.pattern().as_usize()] {
+            for lead in &self.targets[hit.pattern().as_usize()] {
                 match *lead {
-                    Lead::Rule(rule) => {
-                        self.rules[rule].find(text, hit.start(), &mut looked[rule], &mut found)?;
+                    KeywordTarget::Rule(rule) => {
+                        self.rules[rule].find_matches(text, hit.start(), &mut looked[rule], &mut found)?;
                     }
-                    Lead::Name => assignments.find(hit.start()..hit.end(), &mut found),
-                    Lead::Block if hit.start() < blocks => {}
-                    Lead::Block => blocks = blocks::find(text, hit.start(), &mut found),
+                    KeywordTarget::Name => assignments.find_values(hit.start()..hit.end(), &mut found),
+                    KeywordTarget::Block if hit.start() < blocks => {}
+                    KeywordTarget::Block => blocks = blocks::find_block(text, hit.start(), &mut found),
                 }
             }
         }
-        drawn::find(text, &mut found);
+        drawn::find_high_entropy(text, &mut found);
         Some(found)
     }
 }
 
 /// The text without its secrets, with as many lines. `None` where nobody could look for them: then nothing of it may pass.
-pub fn redact(text: &str, bare: Bare) -> Option<Cow<'_, str>> {
-    let mut found = SCANNER.as_ref()?.find(text, bare)?;
+pub fn redact(text: &str, bare: BareWords) -> Option<Cow<'_, str>> {
+    let mut found = SECRET_SCANNER.as_ref()?.find_secrets(text, bare)?;
     found.retain(|range| !range.is_empty());
     if found.is_empty() {
         return Some(Cow::Borrowed(text));

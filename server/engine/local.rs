@@ -7,11 +7,11 @@ use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use crate::gguf::{FETCH_AGAIN, Gguf, shown};
+use crate::gguf::{Gguf, PULL_AGAIN_REMEDY, sanitize_word};
 use crate::tokens::Utf8Stream;
 use crate::{
-    About, Branch, Branching, Engine, EngineError, Generation, Growth, Limits, Piece, Prompt, Rates, Said,
-    Stop, TokenId, Tokens,
+    BranchControl, BranchLimits, BranchOutput, Engine, EngineError, EngineInfo, Generation, GenerationLimits,
+    PartialOutput, Prompt, ScoredToken, StopReason, ThroughputEstimate, TokenId, Tokenizer,
 };
 
 mod branch;
@@ -46,51 +46,51 @@ mod trial;
 mod weights;
 
 pub use candle_decoder::CandleDecoder;
-pub use config::Config;
+pub use config::ModelConfig;
 pub use cpu::CpuDecoder;
-pub use decoder::{Ask, Batch, Begun, Decoder, Moved};
+pub use decoder::{Batch, Decoder, LogitsRequest, ResumableWork, SuffixShift};
 pub use device::DeviceChoice;
 pub use kernels::Kernel;
-pub use lookup::Speculation;
+pub use lookup::SpeculationStats;
 pub use options::{KernelChoice, Options};
-pub use sample::Distribution;
+pub use sample::TokenDistribution;
 
-use clock::Clock;
-use device::Chosen;
-use heal::Heal;
-use lookup::Lookup;
-use machine::Machine;
-use next::{Next, asks, choose};
-use pace::Pace;
-use pool::Pool;
-use room::Held;
-use sequences::{Sequences, Shift, Start};
+use clock::EngineClock;
+use device::ChosenDevice;
+use heal::TokenHealing;
+use lookup::PromptLookup;
+use machine::HostMachine;
+use next::{NextToken, logits_requests, pick_token};
+use pace::Throughput;
+use pool::ThreadPool;
+use room::WeightStorage;
+use sequences::{CachedSequences, PlannedShift, PromptStart};
 
 /// A model file, resident on a device.
 pub struct Local {
-    tokens: Tokens,
-    about: About,
+    tokens: Tokenizer,
+    about: EngineInfo,
     decoder: Box<dyn Decoder>,
     /// What the KV caches hold.
-    sequences: Sequences,
-    pace: Pace,
-    clock: Clock,
+    sequences: CachedSequences,
+    throughput: Throughput,
+    clock: EngineClock,
     /// The model file.
     path: PathBuf,
     /// None: tokens are decoded one by one.
-    lookup: Option<Lookup>,
+    prompt_lookup: Option<PromptLookup>,
     /// What the last batch chose, one behind the other, and was not taken yet.
-    chosen: VecDeque<Next>,
+    pending_tokens: VecDeque<NextToken>,
     /// What the last generation chose, for other ways to say it.
-    last: Option<branch::Last>,
+    last_generation: Option<branch::LastGeneration>,
 }
 
 impl fmt::Debug for Local {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { about, sequences, pace, .. } = self;
+        let Self { about, sequences, throughput: pace, .. } = self;
         f.debug_struct("Local")
             .field("about", about)
-            .field("cached", &sequences.tokens().len())
+            .field("cached", &sequences.current_tokens().len())
             .field("pace", pace)
             .finish()
     }
@@ -102,20 +102,20 @@ impl Local {
     /// # Errors
     /// The file is not a model that taper can run, the device that was asked for is not there, or memory is short.
     pub fn open(path: &Path, options: &Options) -> Result<Self, EngineError> {
-        Self::open_on(path, options, Machine::here())
+        Self::open_with_machine(path, options, HostMachine::current())
     }
 
-    fn open_on(path: &Path, options: &Options, machine: Machine) -> Result<Self, EngineError> {
+    fn open_with_machine(path: &Path, options: &Options, machine: HostMachine) -> Result<Self, EngineError> {
         let gguf = Gguf::open(path)?;
-        let config = Config::from_gguf(&gguf)?;
-        let tokens = Tokens::from_gguf(&gguf)?;
-        let Chosen { device, why } = device::choose(options.device)?;
-        let capacity = config.capacity(options.context);
-        let (mut decoder, kernel) = decoder(&gguf, &config, capacity, &device, options, &machine)?;
+        let config = ModelConfig::from_gguf(&gguf)?;
+        let tokens = Tokenizer::from_gguf(&gguf)?;
+        let ChosenDevice { device, why } = device::choose_device(options.device)?;
+        let capacity = config.context_capacity(options.context);
+        let (mut decoder, kernel) = load_decoder(&gguf, &config, capacity, &device, options, &machine)?;
         gguf.check_unchanged()?;
-        let file_name = || shown(&path.file_stem().unwrap_or_default().to_string_lossy());
-        let name = gguf.str("general.name").map(shown).filter(|name| !name.is_empty());
-        let about = About {
+        let file_name = || sanitize_word(&path.file_stem().unwrap_or_default().to_string_lossy());
+        let name = gguf.get_str("general.name").map(sanitize_word).filter(|name| !name.is_empty());
+        let about = EngineInfo {
             model: name.unwrap_or_else(file_name),
             family: config.family.name().to_owned(),
             device: why,
@@ -123,16 +123,27 @@ impl Local {
             weight_bytes: gguf.tensor_bytes(),
             context: decoder.capacity(),
         };
-        let lookup = (options.speculate && decoder.batch_invariant()).then(Lookup::default);
-        let sequences = Sequences::new(decoder.as_mut(), options.resident_bytes);
-        let (pace, chosen, last) = (Pace::new(decoder.resumes()), VecDeque::new(), None);
+        let lookup = (options.speculate && decoder.is_batch_invariant()).then(PromptLookup::default);
+        let sequences = CachedSequences::new(decoder.as_mut(), options.resident_bytes);
+        let (pace, chosen, last) = (Throughput::new(decoder.can_resume()), VecDeque::new(), None);
         let (clock, path) = (machine.clock, path.to_owned());
-        Ok(Self { tokens, about, decoder, sequences, pace, clock, path, lookup, chosen, last })
+        Ok(Self {
+            tokens,
+            about,
+            decoder,
+            sequences,
+            throughput: pace,
+            clock,
+            path,
+            prompt_lookup: lookup,
+            pending_tokens: chosen,
+            last_generation: last,
+        })
     }
 
     /// What speculation has done since the file was opened; zeros where there is none.
-    pub fn speculation(&self) -> Speculation {
-        self.lookup.as_ref().map_or_else(Speculation::default, Lookup::done)
+    pub fn speculation_stats(&self) -> SpeculationStats {
+        self.prompt_lookup.as_ref().map_or_else(SpeculationStats::default, PromptLookup::stats)
     }
 
     /// Evaluates `tokens` behind the sequence in use, `shift` being moved in behind so many of them. With `heal`, also
@@ -141,129 +152,137 @@ impl Local {
     ///
     /// The cache then holds all that was chosen but the last token. Tokens of a draft in the batch are returned; none
     /// if `look` broke it off, and the cache is as before.
-    fn evaluate(
+    fn evaluate_batch(
         &mut self,
         tokens: &[TokenId],
-        shift: Option<(&Shift, usize)>,
-        heal: Option<&Heal>,
+        shift: Option<(&PlannedShift, usize)>,
+        heal: Option<&TokenHealing>,
         most: usize,
         look: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<Option<usize>, EngineError> {
-        self.chosen.clear();
-        let moved = shift.map(|(shift, behind)| self.sequences.moved(shift, behind));
+        self.pending_tokens.clear();
+        let moved = shift.map(|(shift, behind)| self.sequences.suffix_shift(shift, behind));
         let Some(heal) = heal else {
-            let batch = Batch { tokens, rows: 0, moved };
-            if self.decoder.advance(&batch, look)?.is_break() {
+            let batch = Batch { tokens, logit_rows: 0, suffix_shift: moved };
+            if self.decoder.forward_batch(&batch, look)?.is_break() {
                 return Ok(None);
             }
-            self.sequences.append(tokens, shift);
+            self.sequences.append_tokens(tokens, shift);
             return Ok(Some(0));
         };
         let new = tokens.len() + moved.as_ref().map_or(0, |moved| moved.rows.len());
         let room = self.decoder.capacity().saturating_sub(self.decoder.len() + new);
-        let draft = self.lookup.as_mut().map_or(&[][..], |lookup| {
-            lookup.guess(&self.tokens, heal.rest());
-            lookup.take(tokens.len(), room.min(most.saturating_sub(1)))
+        let draft = self.prompt_lookup.as_mut().map_or(&[][..], |lookup| {
+            lookup.build_draft(&self.tokens, heal.remaining_bytes());
+            lookup.draft_worth_verifying(tokens.len(), room.min(most.saturating_sub(1)))
         });
         let batch: Vec<TokenId> = tokens.iter().chain(draft).copied().collect();
         let drafted = batch.len() - tokens.len();
         let draft = &batch[tokens.len()..];
         let base = self.decoder.len();
-        let asks = asks(&self.tokens, heal, draft);
-        self.decoder.ask(asks.clone());
-        let advance = Batch { tokens: &batch, rows: 1 + drafted, moved };
-        let ControlFlow::Continue(logits) = self.decoder.advance(&advance, look)? else { return Ok(None) };
+        let asks = logits_requests(&self.tokens, heal, draft);
+        self.decoder.set_logits_requests(asks.clone());
+        let advance = Batch { tokens: &batch, logit_rows: 1 + drafted, suffix_shift: moved };
+        let ControlFlow::Continue(logits) = self.decoder.forward_batch(&advance, look)? else {
+            return Ok(None);
+        };
         let rows = logits.chunks_exact((logits.len() / (1 + drafted)).max(1));
         for (i, (logits, ask)) in rows.zip(&asks).enumerate() {
-            let next = choose(&self.tokens, logits, ask);
-            self.chosen.push_back(next);
+            let next = pick_token(&self.tokens, logits, ask);
+            self.pending_tokens.push_back(next);
             match next {
-                Next::Token(choice) if draft.get(i) == Some(&choice.token) => {}
+                NextToken::Token(choice) if draft.get(i) == Some(&choice.token) => {}
                 _ => break,
             }
         }
-        let right = self.chosen.len() - 1;
+        let right = self.pending_tokens.len() - 1;
         if right < drafted {
             self.decoder.truncate(base + new + right);
         }
-        self.sequences.append(&batch[..tokens.len() + right], shift);
-        if let Some(lookup) = &mut self.lookup {
-            let said: Vec<TokenId> = self.chosen.iter().filter_map(Next::token).collect();
-            let ended = self.chosen.back() == Some(&Next::Nothing);
-            lookup.judge(drafted, said.iter().copied(), ended);
+        self.sequences.append_tokens(&batch[..tokens.len() + right], shift);
+        if let Some(lookup) = &mut self.prompt_lookup {
+            let said: Vec<TokenId> = self.pending_tokens.iter().filter_map(NextToken::token_id).collect();
+            let ended = self.pending_tokens.back() == Some(&NextToken::EndOfText);
+            lookup.record_outcome(drafted, said.iter().copied(), ended);
         }
         Ok(Some(drafted))
     }
 
     /// What an interrupted call has left of `tokens` behind the sequence in use.
-    fn begun(&self, tokens: &[TokenId]) -> Begun {
-        self.decoder.begun(self.sequences.current(), tokens)
+    fn resumable_work(&self, tokens: &[TokenId]) -> ResumableWork {
+        self.decoder.resumable_work(self.sequences.current_index(), tokens)
     }
 
     /// Keeps the first `len` tokens of the sequence in use.
-    fn cut(&mut self, len: usize) {
-        self.sequences.cut(self.decoder.as_mut(), len);
+    fn truncate_sequence(&mut self, len: usize) {
+        self.sequences.truncate_current(self.decoder.as_mut(), len);
     }
 
-    fn run(
+    fn run_prompt(
         &mut self,
         prompt: &Prompt,
-        limits: &Limits,
-        watch: &mut dyn FnMut(Said<'_>) -> ControlFlow<()>,
+        limits: &GenerationLimits,
+        watch: &mut dyn FnMut(PartialOutput<'_>) -> ControlFlow<()>,
     ) -> Result<Generation, EngineError> {
         let context = self.decoder.capacity();
         if prompt.tokens.len() > context {
             return Err(EngineError::PromptTooLong { tokens: prompt.tokens.len(), context });
         }
         let decodes = limits.max_tokens > 0 && !prompt.tokens.is_empty();
-        let Start { keep, shift, .. } = self.sequences.settle(self.decoder.as_mut(), prompt, limits, decodes);
+        let PromptStart { keep, shift, .. } =
+            self.sequences.acquire(self.decoder.as_mut(), prompt, limits, decodes);
         // What is evaluated: all behind what is kept, but for what is moved.
         let (todo, gap) = match &shift {
-            Some(Shift { place, .. }) => {
+            Some(PlannedShift { prompt_range: place, .. }) => {
                 let (before, behind) = (&prompt.tokens[keep..place.start], &prompt.tokens[place.end..]);
                 ([before, behind].concat(), before.len())
             }
             None => (prompt.tokens[keep..].to_vec(), usize::MAX),
         };
         let mut generation =
-            Generation { reused: prompt.tokens.len() - todo.len(), ..Generation::nothing(Stop::Limit) };
+            Generation { reused: prompt.tokens.len() - todo.len(), ..Generation::empty(StopReason::Limit) };
 
-        let mut heal = Heal::new(&prompt.forced);
-        if let Some(lookup) = self.lookup.as_mut().filter(|_| decodes) {
-            lookup.begin(&self.tokens, &prompt.tokens, &prompt.forced);
+        let mut heal = TokenHealing::new(&prompt.healing_bytes);
+        if let Some(lookup) = self.prompt_lookup.as_mut().filter(|_| decodes) {
+            lookup.begin_generation(&self.tokens, &prompt.tokens, &prompt.healing_bytes);
         }
         let started = self.clock.now();
         while generation.evaluated < todo.len() {
             let done = generation.evaluated;
             let rest = &todo[done..];
             // What an interrupted call has left of them ends before what is moved.
-            let begun = self.begun(&rest[..rest.len().min(gap - done.min(gap))]);
-            let (chunk, behind) = rest.split_at(self.pace.chunk(begun.tokens, rest.len()));
+            let begun = self.resumable_work(&rest[..rest.len().min(gap - done.min(gap))]);
+            let (chunk, behind) = rest.split_at(self.throughput.chunk_tokens(begun.tokens, rest.len()));
             let shift = shift.as_ref().filter(|_| (done..done + chunk.len()).contains(&gap));
             let shift = shift.map(|shift| (shift, gap - done));
             let began = self.clock.now();
             let heal = (decodes && behind.is_empty()).then_some(&heal);
-            let drafted =
-                self.evaluate(chunk, shift, heal, limits.max_tokens, &mut || watch(Said::default()))?;
+            let drafted = self.evaluate_batch(chunk, shift, heal, limits.max_tokens, &mut || {
+                watch(PartialOutput::default())
+            })?;
             let Some(drafted) = drafted else {
-                let work = self.begun(chunk).work - begun.work;
-                self.pace.note_prefill(chunk.len(), work, self.clock.since(began));
-                generation.prefill = self.clock.since(started);
-                generation.stop = Stop::Watch;
+                let work = self.resumable_work(chunk).work - begun.work;
+                self.throughput.record_prefill(chunk.len(), work, self.clock.elapsed_since(began));
+                generation.prefill = self.clock.elapsed_since(started);
+                generation.stop = StopReason::Interrupted;
                 return Ok(generation);
             };
             if drafted == 0 {
-                self.pace.note_prefill(chunk.len(), chunk.len() as f32 - begun.work, self.clock.since(began));
-            } else if let Some(lookup) = self.lookup.as_mut().filter(|_| begun.tokens == 0) {
-                lookup.note_batch(chunk.len() + drafted, self.clock.since(began));
+                self.throughput.record_prefill(
+                    chunk.len(),
+                    chunk.len() as f32 - begun.work,
+                    self.clock.elapsed_since(began),
+                );
+            } else if let Some(lookup) = self.prompt_lookup.as_mut().filter(|_| begun.tokens == 0) {
+                lookup.record_batch(chunk.len() + drafted, self.clock.elapsed_since(began));
             }
             generation.evaluated += chunk.len();
-            generation.prefill = self.clock.since(started);
-            self.sequences.remember(self.decoder.as_mut(), prompt);
-            if watch(Said::default()).is_break() {
+            generation.prefill = self.clock.elapsed_since(started);
+            self.sequences.retain_suffix(self.decoder.as_mut(), prompt);
+            if watch(PartialOutput::default()).is_break() {
                 // Tokens that were chosen already are as unsaid as if they came one by one.
-                self.cut(self.sequences.tokens().len().min(prompt.tokens.len()));
-                generation.stop = Stop::Watch;
+                self.truncate_sequence(self.sequences.current_tokens().len().min(prompt.tokens.len()));
+                generation.stop = StopReason::Interrupted;
                 return Ok(generation);
             }
         }
@@ -275,54 +294,54 @@ impl Local {
         let mut choices = Vec::new();
         let mut stream = Utf8Stream::new();
         generation.stop = loop {
-            let choice = match self.chosen.pop_front() {
-                Some(Next::Token(choice)) => choice,
-                Some(Next::Broken) => return Err(self.broken()),
-                Some(Next::Nothing) | None => break Stop::EndOfText,
+            let choice = match self.pending_tokens.pop_front() {
+                Some(NextToken::Token(choice)) => choice,
+                Some(NextToken::InvalidLogits) => return Err(self.invalid_logits_error()),
+                Some(NextToken::EndOfText) | None => break StopReason::EndOfText,
             };
-            let bytes = self.tokens.bytes(choice.token);
-            if let Some(lookup) = &mut self.lookup {
-                lookup.push(choice.token, bytes);
+            let bytes = self.tokens.token_bytes(choice.token);
+            if let Some(lookup) = &mut self.prompt_lookup {
+                lookup.push_token(choice.token, bytes);
             }
-            stream.push(heal.advance(bytes), &mut generation.text);
+            stream.push(heal.consume_token(bytes), &mut generation.text);
             let end = generation.text.len();
-            generation.pieces.push(Piece { end, probability: choice.probability });
+            generation.tokens.push(ScoredToken { end, probability: choice.probability });
             choices.push(choice);
-            generation.decode = self.clock.since(started);
-            let said = generation.pieces.len();
+            generation.decode = self.clock.elapsed_since(started);
+            let said = generation.tokens.len();
             // The last token is chosen but not evaluated.
             let held = prompt.tokens.len() + said - 1;
-            if watch(generation.said()).is_break() {
-                self.cut(held);
-                break Stop::Watch;
+            if watch(generation.partial_output()).is_break() {
+                self.truncate_sequence(held);
+                break StopReason::Interrupted;
             }
             if said == limits.max_tokens || held == context {
-                break Stop::Limit;
+                break StopReason::Limit;
             }
-            if self.chosen.is_empty() {
+            if self.pending_tokens.is_empty() {
                 let began = self.clock.now();
                 let most = limits.max_tokens - said;
-                let so_far = generation.said();
+                let so_far = generation.partial_output();
                 let drafted =
-                    self.evaluate(&[choice.token], None, Some(&heal), most, &mut || watch(so_far))?;
-                let Some(drafted) = drafted else { break Stop::Watch };
-                let time = self.clock.since(began);
-                self.pace.note_decode(self.chosen.len(), time);
-                if let Some(lookup) = &mut self.lookup {
-                    lookup.note_batch(1 + drafted, time);
+                    self.evaluate_batch(&[choice.token], None, Some(&heal), most, &mut || watch(so_far))?;
+                let Some(drafted) = drafted else { break StopReason::Interrupted };
+                let time = self.clock.elapsed_since(began);
+                self.throughput.record_decode(self.pending_tokens.len(), time);
+                if let Some(lookup) = &mut self.prompt_lookup {
+                    lookup.record_batch(1 + drafted, time);
                 }
             }
         };
-        if let Some(lookup) = &mut self.lookup {
-            lookup.end(&self.tokens);
+        if let Some(lookup) = &mut self.prompt_lookup {
+            lookup.end_generation(&self.tokens);
         }
-        generation.decode = self.clock.since(started);
-        self.last = Some(branch::Last::new(prompt, choices, &generation.pieces));
+        generation.decode = self.clock.elapsed_since(started);
+        self.last_generation = Some(branch::LastGeneration::new(prompt, choices, &generation.tokens));
         Ok(generation)
     }
 
     /// Leaves nothing of a call that failed.
-    fn or_clear<T>(&mut self, result: Result<T, EngineError>) -> Result<T, EngineError> {
+    fn clear_on_error<T>(&mut self, result: Result<T, EngineError>) -> Result<T, EngineError> {
         if result.is_err() {
             self.clear();
         }
@@ -330,88 +349,88 @@ impl Local {
     }
 
     /// Kernels are tried before they are chosen, so it is the weights: numbers, each of them, that are none together.
-    fn broken(&self) -> EngineError {
-        crate::gguf::bad(&self.path, "what it says", "is not a number", FETCH_AGAIN)
+    fn invalid_logits_error(&self) -> EngineError {
+        crate::gguf::model_error(&self.path, "what it says", "is not a number", PULL_AGAIN_REMEDY)
     }
 }
 
 impl Engine for Local {
-    fn tokens(&self) -> &Tokens {
+    fn tokenizer(&self) -> &Tokenizer {
         &self.tokens
     }
 
-    fn about(&self) -> &About {
+    fn engine_info(&self) -> &EngineInfo {
         &self.about
     }
 
     fn generate(
         &mut self,
         prompt: &Prompt,
-        limits: &Limits,
-        watch: &mut dyn FnMut(Said<'_>) -> ControlFlow<()>,
+        limits: &GenerationLimits,
+        watch: &mut dyn FnMut(PartialOutput<'_>) -> ControlFlow<()>,
     ) -> Result<Generation, EngineError> {
         self.decoder.set_background(limits.background);
         if limits.max_tokens > 0 {
-            self.last = None;
+            self.last_generation = None;
         }
-        let result = self.run(prompt, limits, watch);
-        self.or_clear(result)
+        let result = self.run_prompt(prompt, limits, watch);
+        self.clear_on_error(result)
     }
 
     fn branch(
         &mut self,
-        limits: &Branching,
-        watch: &mut dyn FnMut(&Branch<'_>) -> Growth,
+        limits: &BranchLimits,
+        watch: &mut dyn FnMut(&BranchOutput<'_>) -> BranchControl,
     ) -> Result<(), EngineError> {
         self.decoder.set_background(false);
-        let result = self.grow(limits, watch);
+        let result = self.decode_branches(limits, watch);
         self.sequences.drop_branches(self.decoder.as_mut());
-        self.or_clear(result)
+        self.clear_on_error(result)
     }
 
     fn score(
         &mut self,
         prompt: &Prompt,
         answer: &[TokenId],
-        told: &mut dyn FnMut(&Distribution<'_>),
+        told: &mut dyn FnMut(&TokenDistribution<'_>),
     ) -> Result<(), EngineError> {
         self.decoder.set_background(false);
-        self.last = None;
-        let result = self.read_along(prompt, answer, told);
-        self.or_clear(result)
+        self.last_generation = None;
+        let result = self.score_tokens(prompt, answer, told);
+        self.clear_on_error(result)
     }
 
     fn clear(&mut self) {
-        self.last = None;
+        self.last_generation = None;
         self.sequences.drop_branches(self.decoder.as_mut());
         self.sequences.clear(self.decoder.as_mut());
-        self.chosen.clear();
-        if let Some(lookup) = &mut self.lookup {
+        self.pending_tokens.clear();
+        if let Some(lookup) = &mut self.prompt_lookup {
             lookup.clear();
         }
     }
 
-    fn unread(&self, prompt: &Prompt, limits: &Limits) -> usize {
-        self.sequences.unread(self.decoder.as_ref(), prompt, limits)
+    fn uncached_token_count(&self, prompt: &Prompt, limits: &GenerationLimits) -> usize {
+        self.sequences.remaining_work(self.decoder.as_ref(), prompt, limits)
     }
 
-    fn rates(&self) -> Rates {
-        self.pace.rates()
+    fn throughput(&self) -> ThroughputEstimate {
+        self.throughput.token_rates()
     }
 }
 
 /// The decoder for the device, and the kernels that it runs on with the reason, for `doctor`.
-fn decoder(
+fn load_decoder(
     gguf: &Gguf,
-    config: &Config,
+    config: &ModelConfig,
     capacity: usize,
     device: &candle_core::Device,
     options: &Options,
-    machine: &Machine,
+    machine: &HostMachine,
 ) -> Result<(Box<dyn Decoder>, String), EngineError> {
-    let check = |held| room::check(gguf, config, capacity, held, &machine.memory);
+    let check = |held| room::check_memory(gguf, config, capacity, held, &machine.memory);
     let candle = |why: &str| -> Result<(Box<dyn Decoder>, String), EngineError> {
-        check(if device.is_cpu() { Held::Tensors } else { Held::Elsewhere })?;
+        check(if device.is_cpu() { WeightStorage::Tensors } else { WeightStorage::OnDevice })?;
         let decoder = CandleDecoder::load(gguf, config, capacity, device)?;
         Ok((Box::new(decoder), format!("candle: {why}")))
     };
@@ -424,12 +443,12 @@ fn decoder(
         KernelChoice::Auto => None,
         KernelChoice::Own(kernel) => Some(kernel),
     };
-    check(Held::Packed)?;
-    let asked_threads = options.threads.map_or_else(Pool::default_threads, NonZeroUsize::get);
-    let (kernel, why) = trial::choose(gguf, asked, asked_threads)?;
-    match CpuDecoder::on(gguf, config, capacity, kernel, (machine.pool)(asked_threads)) {
+    check(WeightStorage::Packed)?;
+    let asked_threads = options.threads.map_or_else(ThreadPool::default_thread_count, NonZeroUsize::get);
+    let (kernel, why) = trial::choose_kernel(gguf, asked, asked_threads)?;
+    match CpuDecoder::with_pool(gguf, config, capacity, kernel, (machine.pool)(asked_threads)) {
         Ok(decoder) => {
-            let threads = decoder.threads();
+            let threads = decoder.thread_count();
             let plural = if threads == 1 { "thread" } else { "threads" };
             let fewer = if threads < asked_threads {
                 format!(" of {asked_threads} asked for: more cannot be had")

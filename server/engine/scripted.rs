@@ -7,93 +7,94 @@
 use std::ops::{ControlFlow, Range};
 use std::time::{Duration, Instant};
 
-use crate::local::heal::Heal;
-use crate::tokens::{TokenId, Tokens, Utf8Stream};
+use crate::local::heal::TokenHealing;
+use crate::tokens::{TokenId, Tokenizer, Utf8Stream};
 use crate::{
-    About, Branch, Branching, Engine, EngineError, Generation, Growth, Limits, Piece, Prompt, Rates, Said,
-    Stop,
+    BranchControl, BranchLimits, BranchOutput, Engine, EngineError, EngineInfo, Generation, GenerationLimits,
+    PartialOutput, Prompt, ScoredToken, StopReason, ThroughputEstimate,
 };
 
 mod file;
 
 /// Tokens between two calls of `watch` while the prompt is read.
-const CHUNK: usize = 64;
+const PREFILL_CHUNK_TOKENS: usize = 64;
 /// Sequences that are held.
-const SEQUENCES: usize = 4;
+const MAX_SEQUENCES: usize = 4;
 /// A sequence whose end is cut by no more than this is not worth keeping beside the new one.
-const CUT: usize = 32;
+const MAX_DISCARDED_TOKENS: usize = 32;
 /// Probability of each token of another way to say an answer, where none is given.
-const UNLIKELY: f32 = 0.1;
+const BRANCH_PROBABILITY: f32 = 0.1;
 /// `watch` is called at least this often while a delay passes.
-const POLL: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// From the prompt's text to the answer.
-type Answer = dyn Fn(&str) -> String + Send;
+type AnswerFn = dyn Fn(&str) -> String + Send;
 
 /// An engine that answers from a script.
 ///
 /// The first rule whose text occurs in the prompt decides; the prompt is matched as text, with special tokens as their names
 /// (`<|fim_middle|>`). Without a rule that fits, the function given to [`Scripted::answering`] is asked; without
 /// one, the answer is empty.
-pub struct Scripted {
-    tokens: Tokens,
-    about: About,
-    rules: Vec<Rule>,
-    answer: Option<Box<Answer>>,
+pub struct ScriptedEngine {
+    tokenizer: Tokenizer,
+    about: EngineInfo,
+    rules: Vec<ScriptRule>,
+    answer: Option<Box<AnswerFn>>,
     prefill_delay: Duration,
     decode_delay: Duration,
     probability: f32,
     /// The most recently used last.
-    held: Vec<Held>,
-    last: Option<Last>,
+    sequences: Vec<ScriptedSequence>,
+    last_generation: Option<ScriptedGeneration>,
     /// Whether it panics when it is dropped: what no guard around its work catches.
-    panics_at_the_end: bool,
+    panics_on_drop: bool,
 }
 
-impl Drop for Scripted {
+impl Drop for ScriptedEngine {
     fn drop(&mut self) {
-        assert!(!self.panics_at_the_end || std::thread::panicking(), "the script says so");
+        assert!(!self.panics_on_drop || std::thread::panicking(), "the script says so");
     }
 }
 
 /// What was generated last.
 #[derive(Debug)]
-struct Last {
+struct ScriptedGeneration {
     /// The prompt's text.
     prompt: String,
-    forced: Vec<u8>,
+    healing_bytes: Vec<u8>,
     text: String,
 }
 
 /// What a real engine would hold of one sequence.
 #[derive(Debug, Clone, Default)]
-struct Held {
+struct ScriptedSequence {
     tokens: Vec<TokenId>,
     /// The segment that can be moved.
     suffix: Range<usize>,
     /// Tokens that changed in front of it since it was evaluated.
-    missed: usize,
+    stale_tokens: usize,
 }
 
 /// How much of a prompt a sequence saves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Saving {
+struct ScriptedCacheHit {
     /// Tokens at the beginning.
-    beginning: usize,
+    prefix_len: usize,
     /// The suffix is moved, and will then have missed so many tokens.
-    moved: Option<usize>,
+    moved_stale_tokens: Option<usize>,
     /// Tokens that are left to evaluate.
-    unread: usize,
+    uncached: usize,
 }
 
-impl Held {
-    fn saving(&self, prompt: &Prompt, stale: usize) -> Saving {
+impl ScriptedSequence {
+    fn cache_hit(&self, prompt: &Prompt, stale: usize) -> ScriptedCacheHit {
         let tokens = &prompt.tokens;
         let mut same = self.tokens.iter().zip(tokens).take_while(|(a, b)| a == b).count();
-        if self.missed > stale {
+        if self.stale_tokens > stale {
             same = same.min(self.suffix.start);
         }
-        let plain = Saving { beginning: same, moved: None, unread: tokens.len() - same };
+        let plain =
+            ScriptedCacheHit { prefix_len: same, moved_stale_tokens: None, uncached: tokens.len() - same };
         let (from, to) = (&self.suffix, &prompt.suffix);
         let segments = self.tokens.get(from.clone()).zip(tokens.get(to.clone()));
         if segments.is_none_or(|(old, new)| old.is_empty() || old != new) {
@@ -101,52 +102,52 @@ impl Held {
         }
         // The token before the segment, which says where the text before the cursor ends, is always evaluated.
         let beginning = same.min(from.start.min(to.start).saturating_sub(1));
-        let missed = self.missed + from.start.max(to.start) - 1 - beginning;
+        let missed = self.stale_tokens + from.start.max(to.start) - 1 - beginning;
         let unread = to.start - beginning + tokens.len() - to.end;
-        if missed > stale || unread >= plain.unread {
+        if missed > stale || unread >= plain.uncached {
             return plain;
         }
-        Saving { beginning, moved: Some(missed), unread }
+        ScriptedCacheHit { prefix_len: beginning, moved_stale_tokens: Some(missed), uncached: unread }
     }
 }
 
 #[derive(Debug)]
-struct Rule {
+struct ScriptRule {
     contains: String,
-    action: Action,
+    action: ScriptAction,
     /// Other ways to say the answer, with the probability of each of their own tokens.
-    others: Vec<(String, f32)>,
+    alternatives: Vec<(String, f32)>,
 }
 
-impl Rule {
-    fn new(contains: &str, action: Action) -> Self {
-        Self { contains: contains.to_owned(), action, others: Vec::new() }
+impl ScriptRule {
+    fn new(contains: &str, action: ScriptAction) -> Self {
+        Self { contains: contains.to_owned(), action, alternatives: Vec::new() }
     }
 }
 
 #[derive(Debug, Clone)]
-enum Action {
+enum ScriptAction {
     Answer(String),
     Fail(String),
     Panic,
 }
 
-impl Default for Scripted {
+impl Default for ScriptedEngine {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl std::fmt::Debug for Scripted {
+impl std::fmt::Debug for ScriptedEngine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Scripted").field("rules", &self.rules).finish_non_exhaustive()
     }
 }
 
-impl Scripted {
+impl ScriptedEngine {
     /// An engine that answers nothing, at once, with the vocabulary of [`Tokens::bytes_only`].
     pub fn new() -> Self {
-        let about = About {
+        let about = EngineInfo {
             model: "scripted".to_owned(),
             family: "scripted".to_owned(),
             device: "none: answers come from a script".to_owned(),
@@ -155,40 +156,40 @@ impl Scripted {
             context: 8192,
         };
         Self {
-            tokens: Tokens::bytes_only(),
+            tokenizer: Tokenizer::bytes_only(),
             about,
             rules: Vec::new(),
             answer: None,
             prefill_delay: Duration::ZERO,
             decode_delay: Duration::ZERO,
             probability: 1.0,
-            held: Vec::new(),
-            last: None,
-            panics_at_the_end: false,
+            sequences: Vec::new(),
+            last_generation: None,
+            panics_on_drop: false,
         }
     }
 
     /// Answers `answer` where the prompt contains `contains`. Rules are tried in the order they were added.
-    pub fn when(mut self, contains: &str, answer: &str) -> Self {
-        self.rules.push(Rule::new(contains, Action::Answer(answer.to_owned())));
+    pub fn answer_when(mut self, contains: &str, answer: &str) -> Self {
+        self.rules.push(ScriptRule::new(contains, ScriptAction::Answer(answer.to_owned())));
         self
     }
 
     /// Another way to say the answer of the rule that was added last, and not a likely one.
-    pub fn or(self, answer: &str) -> Self {
-        self.or_with(answer, UNLIKELY)
+    pub fn or_answer(self, answer: &str) -> Self {
+        self.or_answer_with(answer, BRANCH_PROBABILITY)
     }
 
     /// [`or`](Self::or), with this probability of each token behind those that it shares with the answer.
-    pub fn or_with(mut self, answer: &str, probability: f32) -> Self {
+    pub fn or_answer_with(mut self, answer: &str, probability: f32) -> Self {
         if let Some(rule) = self.rules.last_mut() {
-            rule.others.push((answer.to_owned(), probability));
+            rule.alternatives.push((answer.to_owned(), probability));
         }
         self
     }
 
     /// Asks `answer` where no rule fits; it is given the prompt's text.
-    pub fn answering(mut self, answer: impl Fn(&str) -> String + Send + 'static) -> Self {
+    pub fn answer_with(mut self, answer: impl Fn(&str) -> String + Send + 'static) -> Self {
         self.answer = Some(Box::new(answer));
         self
     }
@@ -206,117 +207,130 @@ impl Scripted {
     }
 
     /// Gives every decoded token this probability instead of 1.
-    pub fn probability(mut self, probability: f32) -> Self {
+    pub fn with_probability(mut self, probability: f32) -> Self {
         self.probability = probability;
         self
     }
 
     /// Holds at most this many tokens.
-    pub fn context(mut self, tokens: usize) -> Self {
+    pub fn with_context(mut self, tokens: usize) -> Self {
         self.about.context = tokens;
         self
     }
 
     /// Speaks another vocabulary, e.g. a real model's.
-    pub fn tokens(mut self, tokens: Tokens) -> Self {
-        self.tokens = tokens;
+    pub fn with_tokenizer(mut self, tokens: Tokenizer) -> Self {
+        self.tokenizer = tokens;
         self
     }
 
-    fn action(&self, prompt: &str) -> Action {
+    fn find_action(&self, prompt: &str) -> ScriptAction {
         match (self.rules.iter().find(|rule| prompt.contains(&rule.contains)), &self.answer) {
             (Some(rule), _) => rule.action.clone(),
-            (None, Some(answer)) => Action::Answer(answer(prompt)),
-            (None, None) => Action::Answer(String::new()),
+            (None, Some(answer)) => ScriptAction::Answer(answer(prompt)),
+            (None, None) => ScriptAction::Answer(String::new()),
         }
     }
 
     /// The sequence that saves the most, if any does.
-    fn best(&self, prompt: &Prompt, stale: usize) -> Option<(usize, Saving)> {
-        let savings = self.held.iter().enumerate().map(|(at, held)| (at, held.saving(prompt, stale)));
+    fn best_cache_hit(&self, prompt: &Prompt, stale: usize) -> Option<(usize, ScriptedCacheHit)> {
+        let savings = self.sequences.iter().enumerate().map(|(at, held)| (at, held.cache_hit(prompt, stale)));
         savings
-            .min_by_key(|(_, saving)| saving.unread)
-            .filter(|(_, saving)| saving.unread < prompt.tokens.len())
+            .min_by_key(|(_, saving)| saving.uncached)
+            .filter(|(_, saving)| saving.uncached < prompt.tokens.len())
     }
 
     /// Takes out the sequence to go on with, cut to what the prompt shares with it; and that.
-    fn begin(&mut self, prompt: &Prompt, limits: &Limits) -> (Held, Saving) {
-        let none = Saving { beginning: 0, moved: None, unread: prompt.tokens.len() };
-        let (at, mut saving) = self.best(prompt, limits.stale).unwrap_or((usize::MAX, none));
+    fn take_sequence(
+        &mut self,
+        prompt: &Prompt,
+        limits: &GenerationLimits,
+    ) -> (ScriptedSequence, ScriptedCacheHit) {
+        let none =
+            ScriptedCacheHit { prefix_len: 0, moved_stale_tokens: None, uncached: prompt.tokens.len() };
+        let (at, mut saving) =
+            self.best_cache_hit(prompt, limits.max_stale_tokens).unwrap_or((usize::MAX, none));
         // As in a real engine, the last token is evaluated where something is to follow: its logits are needed.
-        if limits.max_tokens > 0 && saving.unread == 0 && !prompt.tokens.is_empty() {
-            saving = Saving { beginning: saving.beginning.min(prompt.tokens.len() - 1), unread: 1, ..saving };
+        if limits.max_tokens > 0 && saving.uncached == 0 && !prompt.tokens.is_empty() {
+            saving = ScriptedCacheHit {
+                prefix_len: saving.prefix_len.min(prompt.tokens.len() - 1),
+                uncached: 1,
+                ..saving
+            };
         }
-        let Some(held) = self.held.get(at) else { return (Held::default(), saving) };
-        let cut = held.tokens.len().saturating_sub(saving.beginning);
-        let mut held = if cut > CUT && saving.unread > 0 && saving.moved.is_none() {
-            held.clone()
-        } else {
-            self.held.remove(at)
-        };
-        if saving.unread > 0 {
-            held.tokens.truncate(saving.beginning);
+        let Some(held) = self.sequences.get(at) else { return (ScriptedSequence::default(), saving) };
+        let cut = held.tokens.len().saturating_sub(saving.prefix_len);
+        let mut held =
+            if cut > MAX_DISCARDED_TOKENS && saving.uncached > 0 && saving.moved_stale_tokens.is_none() {
+                held.clone()
+            } else {
+                self.sequences.remove(at)
+            };
+        if saving.uncached > 0 {
+            held.tokens.truncate(saving.prefix_len);
             if held.tokens.len() < held.suffix.end {
-                (held.suffix, held.missed) = (0..0, 0);
+                (held.suffix, held.stale_tokens) = (0..0, 0);
             }
         }
         (held, saving)
     }
 
-    fn keep(&mut self, held: Held) {
-        self.held.push(held);
-        if self.held.len() > SEQUENCES {
-            self.held.remove(0);
+    fn keep_sequence(&mut self, held: ScriptedSequence) {
+        self.sequences.push(held);
+        if self.sequences.len() > MAX_SEQUENCES {
+            self.sequences.remove(0);
         }
     }
 
     /// The tokens of an answer that begins with `forced`, whose bytes may end inside a character.
-    fn spell(&self, forced: &[u8], answer: &str) -> Vec<TokenId> {
+    fn spell_answer(&self, forced: &[u8], answer: &str) -> Vec<TokenId> {
         let mut bytes = answer.as_bytes().to_vec();
         if !bytes.starts_with(forced) {
             bytes = [forced, answer.as_bytes()].concat();
         }
         let mut ids = Vec::new();
         for chunk in bytes.utf8_chunks() {
-            ids.extend(self.tokens.encode(chunk.valid()));
-            ids.extend(chunk.invalid().iter().filter_map(|&byte| self.tokens.spelling(&[byte])));
+            ids.extend(self.tokenizer.encode(chunk.valid()));
+            ids.extend(chunk.invalid().iter().filter_map(|&byte| self.tokenizer.spelling(&[byte])));
         }
         ids
     }
 }
 
-impl Scripted {
+impl ScriptedEngine {
     /// Evaluates what is left of the prompt behind `held`, and answers.
-    fn go_on(
+    fn evaluate_and_answer(
         &self,
-        held: &mut Held,
-        saving: Saving,
+        held: &mut ScriptedSequence,
+        saving: ScriptedCacheHit,
         prompt: &Prompt,
         text: &str,
-        limits: &Limits,
-        watch: &mut dyn FnMut(Said<'_>) -> ControlFlow<()>,
+        limits: &GenerationLimits,
+        watch: &mut dyn FnMut(PartialOutput<'_>) -> ControlFlow<()>,
     ) -> Result<Generation, EngineError> {
         let context = self.about.context;
         let start = Instant::now();
-        let mut generation =
-            Generation { reused: prompt.tokens.len() - saving.unread, ..Generation::nothing(Stop::Watch) };
+        let mut generation = Generation {
+            reused: prompt.tokens.len() - saving.uncached,
+            ..Generation::empty(StopReason::Interrupted)
+        };
         // A suffix that is moved comes between what is evaluated before and behind it.
         let suffix = prompt.suffix.clone();
-        let parts = match saving.moved {
-            Some(_) => [saving.beginning..suffix.start, suffix.end..prompt.tokens.len()],
-            None => [prompt.tokens.len() - saving.unread..prompt.tokens.len(), 0..0],
+        let parts = match saving.moved_stale_tokens {
+            Some(_) => [saving.prefix_len..suffix.start, suffix.end..prompt.tokens.len()],
+            None => [prompt.tokens.len() - saving.uncached..prompt.tokens.len(), 0..0],
         };
         for part in parts {
-            if saving.moved.is_some() && part.start == suffix.end {
+            if saving.moved_stale_tokens.is_some() && part.start == suffix.end {
                 held.tokens.extend_from_slice(&prompt.tokens[suffix.clone()]);
             }
-            for chunk in prompt.tokens[part].chunks(CHUNK) {
+            for chunk in prompt.tokens[part].chunks(PREFILL_CHUNK_TOKENS) {
                 let delay = self.prefill_delay.saturating_mul(chunk.len() as u32);
-                let mut flow = wait(delay, Said::default(), watch);
+                let mut flow = wait_polling(delay, PartialOutput::default(), watch);
                 if flow.is_continue() {
                     held.tokens.extend_from_slice(chunk);
                     generation.evaluated += chunk.len();
-                    flow = watch(Said::default());
+                    flow = watch(PartialOutput::default());
                 }
                 if flow.is_break() {
                     generation.prefill = start.elapsed();
@@ -324,43 +338,47 @@ impl Scripted {
                 }
             }
         }
-        if saving.unread > 0 && !suffix.is_empty() {
-            held.missed = saving.moved.unwrap_or(if held.suffix == suffix { held.missed } else { 0 });
+        if saving.uncached > 0 && !suffix.is_empty() {
+            held.stale_tokens = saving.moved_stale_tokens.unwrap_or(if held.suffix == suffix {
+                held.stale_tokens
+            } else {
+                0
+            });
             held.suffix = suffix;
         }
         generation.prefill = start.elapsed();
         if limits.max_tokens == 0 {
-            generation.stop = Stop::Limit;
+            generation.stop = StopReason::Limit;
             return Ok(generation);
         }
 
-        let answer = match self.action(text) {
-            Action::Answer(answer) => answer,
-            Action::Fail(message) => {
+        let answer = match self.find_action(text) {
+            ScriptAction::Answer(answer) => answer,
+            ScriptAction::Fail(message) => {
                 return Err(EngineError::Device { device: "the script".to_owned(), source: message.into() });
             }
-            Action::Panic => {
+            ScriptAction::Panic => {
                 std::panic::panic_any(format!("the script panics on this prompt of {} bytes", text.len()))
             }
         };
 
         let start = Instant::now();
-        let mut heal = Heal::new(&prompt.forced);
+        let mut heal = TokenHealing::new(&prompt.healing_bytes);
         let mut stream = Utf8Stream::new();
-        let mut answer = self.spell(&prompt.forced, &answer).into_iter();
+        let mut answer = self.spell_answer(&prompt.healing_bytes, &answer).into_iter();
         generation.stop = loop {
-            if generation.pieces.len() == limits.max_tokens || held.tokens.len() >= context {
-                break Stop::Limit;
+            if generation.tokens.len() == limits.max_tokens || held.tokens.len() >= context {
+                break StopReason::Limit;
             }
-            if wait(self.decode_delay, generation.said(), watch).is_break() {
-                break Stop::Watch;
+            if wait_polling(self.decode_delay, generation.partial_output(), watch).is_break() {
+                break StopReason::Interrupted;
             }
-            let Some(id) = answer.next() else { break Stop::EndOfText };
+            let Some(id) = answer.next() else { break StopReason::EndOfText };
             held.tokens.push(id);
-            stream.push(heal.advance(self.tokens.bytes(id)), &mut generation.text);
-            generation.pieces.push(Piece { end: generation.text.len(), probability: self.probability });
-            if watch(generation.said()).is_break() {
-                break Stop::Watch;
+            stream.push(heal.consume_token(self.tokenizer.token_bytes(id)), &mut generation.text);
+            generation.tokens.push(ScoredToken { end: generation.text.len(), probability: self.probability });
+            if watch(generation.partial_output()).is_break() {
+                break StopReason::Interrupted;
             }
         };
         generation.decode = start.elapsed();
@@ -369,41 +387,44 @@ impl Scripted {
 }
 
 /// A branch on its way.
-struct Growing {
+struct ScriptedBranch {
     number: usize,
     generation: Generation,
-    heal: Heal,
+    heal: TokenHealing,
     stream: Utf8Stream,
     /// Tokens to come.
-    left: Vec<TokenId>,
+    remaining: Vec<TokenId>,
     /// Tokens that it shares with the first answer.
     shared: usize,
     /// Probability of each of the others.
     probability: f32,
 }
 
-impl Growing {
-    fn told(&self, ended: bool) -> Branch<'_> {
-        Branch { number: self.number, generation: &self.generation, ended }
+impl ScriptedBranch {
+    fn branch_output(&self, ended: bool) -> BranchOutput<'_> {
+        BranchOutput { number: self.number, generation: &self.generation, finished: ended }
     }
 }
 
-impl Scripted {
+impl ScriptedEngine {
     /// The branches of what was said last that differ from it soon enough, nothing said of them yet.
-    fn branches(&self, last: &Last, limits: &Branching) -> Vec<Growing> {
+    fn start_branches(&self, last: &ScriptedGeneration, limits: &BranchLimits) -> Vec<ScriptedBranch> {
         let rule = self.rules.iter().find(|rule| last.prompt.contains(&rule.contains));
-        let others = rule.into_iter().flat_map(|rule| &rule.others);
+        let others = rule.into_iter().flat_map(|rule| &rule.alternatives);
         let begin = |left: Vec<TokenId>, probability| {
-            let generation = Generation::nothing(Stop::Limit);
-            let (heal, stream) = (Heal::new(&last.forced), Utf8Stream::new());
-            Growing { number: 0, generation, heal, stream, left, shared: 0, probability }
+            let generation = Generation::empty(StopReason::Limit);
+            let (heal, stream) = (TokenHealing::new(&last.healing_bytes), Utf8Stream::new());
+            ScriptedBranch { number: 0, generation, heal, stream, remaining: left, shared: 0, probability }
         };
         let mut growing = Vec::new();
         for &(ref other, probability) in others {
-            let mut branch = begin(self.spell(&last.forced, other), probability);
+            let mut branch = begin(self.spell_answer(&last.healing_bytes, other), probability);
             let mut probe = begin(Vec::new(), probability);
-            for &id in &branch.left {
-                probe.stream.push(probe.heal.advance(self.tokens.bytes(id)), &mut probe.generation.text);
+            for &id in &branch.remaining {
+                probe.stream.push(
+                    probe.heal.consume_token(self.tokenizer.token_bytes(id)),
+                    &mut probe.generation.text,
+                );
                 if !last.text.starts_with(&probe.generation.text) {
                     break;
                 }
@@ -411,7 +432,7 @@ impl Scripted {
             }
             let same =
                 probe.generation.text.bytes().zip(last.text.bytes()).take_while(|(a, b)| a == b).count();
-            if growing.len() < limits.most && same < limits.within.max(1) {
+            if growing.len() < limits.max_branches && same < limits.within_bytes.max(1) {
                 branch.number = growing.len();
                 growing.push(branch);
             }
@@ -420,36 +441,40 @@ impl Scripted {
     }
 }
 
-impl Engine for Scripted {
-    fn tokens(&self) -> &Tokens {
-        &self.tokens
+impl Engine for ScriptedEngine {
+    fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
     }
 
-    fn about(&self) -> &About {
+    fn engine_info(&self) -> &EngineInfo {
         &self.about
     }
 
     fn generate(
         &mut self,
         prompt: &Prompt,
-        limits: &Limits,
-        watch: &mut dyn FnMut(Said<'_>) -> ControlFlow<()>,
+        limits: &GenerationLimits,
+        watch: &mut dyn FnMut(PartialOutput<'_>) -> ControlFlow<()>,
     ) -> Result<Generation, EngineError> {
         let context = self.about.context;
         if prompt.tokens.len() > context {
-            self.held.clear();
+            self.sequences.clear();
             return Err(EngineError::PromptTooLong { tokens: prompt.tokens.len(), context });
         }
-        let text = self.tokens.render(&prompt.tokens);
-        let (mut held, saving) = self.begin(prompt, limits);
-        let result = self.go_on(&mut held, saving, prompt, &text, limits, watch);
+        let text = self.tokenizer.render(&prompt.tokens);
+        let (mut held, saving) = self.take_sequence(prompt, limits);
+        let result = self.evaluate_and_answer(&mut held, saving, prompt, &text, limits, watch);
         if limits.max_tokens > 0 {
-            let said = result.as_ref().ok().filter(|it| !it.pieces.is_empty()).map(|it| it.text.clone());
-            self.last = said.map(|said| Last { prompt: text, forced: prompt.forced.clone(), text: said });
+            let said = result.as_ref().ok().filter(|it| !it.tokens.is_empty()).map(|it| it.text.clone());
+            self.last_generation = said.map(|said| ScriptedGeneration {
+                prompt: text,
+                healing_bytes: prompt.healing_bytes.clone(),
+                text: said,
+            });
         }
         match &result {
-            Ok(_) => self.keep(held),
-            Err(_) => self.held.clear(),
+            Ok(_) => self.keep_sequence(held),
+            Err(_) => self.sequences.clear(),
         }
         result
     }
@@ -457,48 +482,52 @@ impl Engine for Scripted {
     /// Says what the script has behind `or`: of all that begin otherwise in time, a token of each at once.
     fn branch(
         &mut self,
-        limits: &Branching,
-        watch: &mut dyn FnMut(&Branch<'_>) -> Growth,
+        limits: &BranchLimits,
+        watch: &mut dyn FnMut(&BranchOutput<'_>) -> BranchControl,
     ) -> Result<(), EngineError> {
-        let Some(last) = self.last.take() else { return Ok(()) };
-        let mut growing = self.branches(&last, limits);
-        self.last = Some(last);
+        let Some(last) = self.last_generation.take() else { return Ok(()) };
+        let mut growing = self.start_branches(&last, limits);
+        self.last_generation = Some(last);
         let mut steps = 0;
         while !growing.is_empty() {
             let shared = growing.iter().map(|it| it.shared).min().unwrap_or_default();
             // What they share with the first answer was said already.
             if steps >= shared {
                 let told = &growing[0];
-                let mut look = |_: Said<'_>| match watch(&told.told(false)) {
-                    Growth::Stop => ControlFlow::Break(()),
-                    Growth::On | Growth::Enough => ControlFlow::Continue(()),
+                let mut look = |_: PartialOutput<'_>| match watch(&told.branch_output(false)) {
+                    BranchControl::Abort => ControlFlow::Break(()),
+                    BranchControl::Continue | BranchControl::Finish => ControlFlow::Continue(()),
                 };
-                if wait(self.decode_delay, Said::default(), &mut look).is_break() {
+                if wait_polling(self.decode_delay, PartialOutput::default(), &mut look).is_break() {
                     return Ok(());
                 }
             }
             steps += 1;
             let mut on = Vec::new();
             for mut branch in growing {
-                let ended = branch.generation.pieces.len() == limits.max_tokens || branch.left.is_empty();
+                let ended =
+                    branch.generation.tokens.len() == limits.max_tokens || branch.remaining.is_empty();
                 if ended {
-                    let whole = branch.left.is_empty();
-                    branch.generation.stop = if whole { Stop::EndOfText } else { Stop::Limit };
+                    let whole = branch.remaining.is_empty();
+                    branch.generation.stop = if whole { StopReason::EndOfText } else { StopReason::Limit };
                 } else {
-                    let id = branch.left.remove(0);
-                    let Growing { stream, heal, generation, probability, shared, .. } = &mut branch;
-                    stream.push(heal.advance(self.tokens.bytes(id)), &mut generation.text);
+                    let id = branch.remaining.remove(0);
+                    let ScriptedBranch { stream, heal, generation, probability, shared, .. } = &mut branch;
+                    stream.push(heal.consume_token(self.tokenizer.token_bytes(id)), &mut generation.text);
                     let end = generation.text.len();
-                    let own = generation.pieces.len() >= *shared;
+                    let own = generation.tokens.len() >= *shared;
                     let probability = if own { *probability } else { self.probability };
-                    generation.pieces.push(Piece { end, probability });
+                    generation.tokens.push(ScoredToken { end, probability });
                 }
-                let growth =
-                    if ended || steps > branch.shared { watch(&branch.told(ended)) } else { Growth::On };
+                let growth = if ended || steps > branch.shared {
+                    watch(&branch.branch_output(ended))
+                } else {
+                    BranchControl::Continue
+                };
                 match growth {
-                    Growth::Stop => return Ok(()),
-                    Growth::On if !ended => on.push(branch),
-                    Growth::On | Growth::Enough => {}
+                    BranchControl::Abort => return Ok(()),
+                    BranchControl::Continue if !ended => on.push(branch),
+                    BranchControl::Continue | BranchControl::Finish => {}
                 }
             }
             growing = on;
@@ -507,26 +536,27 @@ impl Engine for Scripted {
     }
 
     fn clear(&mut self) {
-        self.held.clear();
-        self.last = None;
+        self.sequences.clear();
+        self.last_generation = None;
     }
 
-    fn unread(&self, prompt: &Prompt, limits: &Limits) -> usize {
-        self.best(prompt, limits.stale).map_or(prompt.tokens.len(), |(_, saving)| saving.unread)
+    fn uncached_token_count(&self, prompt: &Prompt, limits: &GenerationLimits) -> usize {
+        self.best_cache_hit(prompt, limits.max_stale_tokens)
+            .map_or(prompt.tokens.len(), |(_, saving)| saving.uncached)
     }
 
     /// What the script says, known before anything was measured: without delays, without bounds.
-    fn rates(&self) -> Rates {
+    fn throughput(&self) -> ThroughputEstimate {
         let rate = |delay: Duration| 1.0 / delay.as_secs_f32();
-        Rates { prefill: rate(self.prefill_delay), decode: rate(self.decode_delay) }
+        ThroughputEstimate { prefill: rate(self.prefill_delay), decode: rate(self.decode_delay) }
     }
 }
 
 /// Lets `delay` pass, asking `watch` all the while.
-fn wait(
+fn wait_polling(
     delay: Duration,
-    said: Said<'_>,
-    watch: &mut dyn FnMut(Said<'_>) -> ControlFlow<()>,
+    said: PartialOutput<'_>,
+    watch: &mut dyn FnMut(PartialOutput<'_>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
     let start = Instant::now();
     loop {
@@ -534,7 +564,7 @@ fn wait(
         if left.is_zero() {
             return ControlFlow::Continue(());
         }
-        std::thread::sleep(left.min(POLL));
+        std::thread::sleep(left.min(POLL_INTERVAL));
         watch(said)?;
     }
 }

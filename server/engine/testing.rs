@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use crate::fetch::{self, Options, Store};
+use crate::fetch::{self, ModelStore, PullOptions};
 use crate::models;
 
 /// The file of the smallest default model: the one that `TAPER_TEST_MODEL` names, else the store's, fetched if it
@@ -18,9 +18,9 @@ pub fn real_model() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("TAPER_TEST_MODEL") {
         return Some(path.into());
     }
-    let model = models::find(models::FIRST)?;
-    let found =
-        Store::open().and_then(|store| fetch::ensure(&store, model, &Options::default(), &mut |_| {}));
+    let model = models::find_model(models::FALLBACK_MODEL)?;
+    let found = ModelStore::open()
+        .and_then(|store| fetch::ensure_downloaded(&store, model, &PullOptions::default(), &mut |_| {}));
     match found {
         Ok(path) => Some(path),
         Err(problem) if std::env::var_os("CI").is_some() => panic!("no real model to test with: {problem}"),

@@ -11,7 +11,7 @@ use std::thread;
 use crate::EngineError;
 
 /// Runs both at once where the system allows another thread, else one after the other.
-pub(crate) fn both<A: Send, B>(first: impl Fn() -> A + Sync, second: impl FnOnce() -> B) -> (A, B) {
+pub(crate) fn run_both<A: Send, B>(first: impl Fn() -> A + Sync, second: impl FnOnce() -> B) -> (A, B) {
     thread::scope(|scope| {
         let started = thread::Builder::new().name("helper".to_owned()).spawn_scoped(scope, &first);
         let second = second();
@@ -27,18 +27,18 @@ pub(crate) fn both<A: Send, B>(first: impl Fn() -> A + Sync, second: impl FnOnce
 ///
 /// # Errors
 /// The system allows none, or on ARM fewer than candle will start.
-pub(crate) fn for_candle() -> Result<(), EngineError> {
+pub(crate) fn start_candle_threads() -> Result<(), EngineError> {
     static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
     let started = STARTED.get_or_init(|| {
         if cfg!(target_arch = "aarch64") {
             // Started with one that is refused, candle's own would work on memory that is given back.
             let own = candle_core::utils::get_num_threads();
-            if waiting(own).len() < own {
+            if spawn_waiting_threads(own).len() < own {
                 return Err(format!("{own} threads are needed; set RAYON_NUM_THREADS to fewer"));
             }
             let _ = candle_core::utils::barrier_pool();
         }
-        rayon_pool(rayon_threads())
+        init_rayon_pool(rayon_thread_count())
     });
     started.clone().map_err(|problem| EngineError::Device {
         device: "candle".to_owned(),
@@ -47,15 +47,15 @@ pub(crate) fn for_candle() -> Result<(), EngineError> {
 }
 
 /// As many as rayon would start by itself.
-fn rayon_threads() -> usize {
+fn rayon_thread_count() -> usize {
     let asked = std::env::var("RAYON_NUM_THREADS").ok().and_then(|threads| threads.parse().ok());
     let asked = asked.filter(|&threads: &usize| threads > 0);
-    let most = crate::local::pool::MOST_THREADS;
+    let most = crate::local::pool::MAX_THREADS;
     asked.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)).min(most)
 }
 
 /// Threads that wait for what they shall be, as many as the system allows of those asked for.
-fn waiting(threads: usize) -> Vec<mpsc::Sender<rayon::ThreadBuilder>> {
+fn spawn_waiting_threads(threads: usize) -> Vec<mpsc::Sender<rayon::ThreadBuilder>> {
     let start = |number: usize| {
         let (send, receive) = mpsc::channel::<rayon::ThreadBuilder>();
         let life = move || {
@@ -69,8 +69,8 @@ fn waiting(threads: usize) -> Vec<mpsc::Sender<rayon::ThreadBuilder>> {
 }
 
 /// Gives rayon its global pool, with as many of so many threads as there can be.
-fn rayon_pool(threads: usize) -> Result<(), String> {
-    let mut waiting = waiting(threads);
+fn init_rayon_pool(threads: usize) -> Result<(), String> {
+    let mut waiting = spawn_waiting_threads(threads);
     if waiting.is_empty() {
         return Err("not even one could be started".to_owned());
     }
@@ -97,20 +97,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_are_run_and_a_panic_of_either_goes_on() {
+    fn run_both_propagates_panics() {
         for at in 0..100 {
-            assert_eq!(both(|| at + 1, || at + 2), (at + 1, at + 2));
+            assert_eq!(run_both(|| at + 1, || at + 2), (at + 1, at + 2));
         }
-        let first = || catch_unwind(AssertUnwindSafe(|| both(|| assert!(rayon_threads() == 0, "no"), || 1)));
+        let first =
+            || catch_unwind(AssertUnwindSafe(|| run_both(|| assert!(rayon_thread_count() == 0, "no"), || 1)));
         assert!(first().is_err());
-        let second = || catch_unwind(AssertUnwindSafe(|| both(|| 1, || assert!(rayon_threads() == 0, "no"))));
+        let second =
+            || catch_unwind(AssertUnwindSafe(|| run_both(|| 1, || assert!(rayon_thread_count() == 0, "no"))));
         assert!(second().is_err());
     }
 
     #[test]
-    fn candle_finds_its_threads_waiting() {
-        assert!(for_candle().is_ok() && for_candle().is_ok());
+    fn candle_threads_are_started_ahead() {
+        assert!(start_candle_threads().is_ok() && start_candle_threads().is_ok());
         assert!(rayon::current_num_threads() >= 1);
-        assert_eq!(waiting(3).len(), 3);
+        assert_eq!(spawn_waiting_threads(3).len(), 3);
     }
 }

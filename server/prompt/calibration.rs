@@ -15,16 +15,16 @@ pub struct Calibration {
 }
 
 /// A row: all words must occur in the model's name, in lower case.
-struct Row {
+struct CalibrationRow {
     words: &'static [&'static str],
     calibration: Calibration,
 }
 
 /// Fitted on `real_*` tasks with `taper-eval run --curve`, which proposes a row; the first row that fits counts.
-static ROWS: &[Row] = &[
+static CALIBRATION_ROWS: &[CalibrationRow] = &[
     // Qwen2.5-Coder-1.5B-Instruct Q4_K_M, 187 suggestions (`benches/quality/real-1.5b-reliability.csv`); its base model,
     // which is not measured, borrows it.
-    Row {
+    CalibrationRow {
         words: &["coder", "1.5b"],
         calibration: Calibration { bias: -5.90, mean: 3.81, min: 0.0, all: 5.06 },
     },
@@ -32,13 +32,13 @@ static ROWS: &[Row] = &[
 
 /// Qwen2.5-Coder-0.5B-Instruct Q4_K_M, 342 suggestions (`benches/quality/real-0.5b-reliability.csv`); for models
 /// without a row as well.
-const DEFAULT: Calibration = Calibration { bias: -6.93, mean: 3.85, min: 1.44, all: 3.37 };
+const DEFAULT_CALIBRATION: Calibration = Calibration { bias: -6.93, mean: 3.85, min: 1.44, all: 3.37 };
 
 impl Calibration {
     /// The row of a model, by its name in lower case with hyphens.
-    pub(super) fn of(name: &str) -> Self {
-        let row = ROWS.iter().find(|row| row.words.iter().all(|word| name.contains(word)));
-        row.map_or(DEFAULT, |row| row.calibration)
+    pub(super) fn for_model(name: &str) -> Self {
+        let row = CALIBRATION_ROWS.iter().find(|row| row.words.iter().all(|word| name.contains(word)));
+        row.map_or(DEFAULT_CALIBRATION, |row| row.calibration)
     }
 
     /// The probability, 0 to 1, that a text is exactly right, from its tokens' probabilities: their mean, the lowest,

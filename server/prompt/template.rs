@@ -1,7 +1,7 @@
 //! Fill-in-the-middle formats: a row per format, and how each known model is best asked.
 //! It knows nothing of files.
 
-use taper_engine::{About, TokenId, Tokens};
+use taper_engine::{EngineInfo, TokenId, Tokenizer};
 
 use super::calibration::Calibration;
 
@@ -17,16 +17,16 @@ pub struct Template {
     /// Stands before the answer; empty where the answer simply follows.
     pub middle: &'static str,
     /// Which segment comes first.
-    pub order: Order,
+    pub order: SegmentOrder,
     /// Where the path is told.
     pub path: PathForm,
     /// A word of the model's name that tells the row from another one with the same tokens.
-    pub named: Option<&'static str>,
+    pub model_name_part: Option<&'static str>,
 }
 
 /// The order of the two segments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
+pub enum SegmentOrder {
     /// Prefix, suffix, middle (PSM).
     PrefixFirst,
     /// Suffix, prefix, middle (SPM).
@@ -55,107 +55,107 @@ pub static TEMPLATES: &[Template] = &[
         prefix: "<|fim_prefix|>",
         suffix: "<|fim_suffix|>",
         middle: "<|fim_middle|>",
-        order: Order::PrefixFirst,
+        order: SegmentOrder::PrefixFirst,
         path: PathForm::Token("<|file_sep|>"),
-        named: None,
+        model_name_part: None,
     },
     Template {
         name: "granite",
         prefix: "<|fim_prefix|>",
         suffix: "<|fim_suffix|>",
         middle: "<|fim_middle|>",
-        order: Order::PrefixFirst,
+        order: SegmentOrder::PrefixFirst,
         path: PathForm::InPrefix("<|filename|>"),
-        named: None,
+        model_name_part: None,
     },
     Template {
         name: "codegemma",
         prefix: "<|fim_prefix|>",
         suffix: "<|fim_suffix|>",
         middle: "<|fim_middle|>",
-        order: Order::PrefixFirst,
+        order: SegmentOrder::PrefixFirst,
         path: PathForm::Comment,
-        named: None,
+        model_name_part: None,
     },
     Template {
         name: "mellum",
         prefix: "<fim_prefix>",
         suffix: "<fim_suffix>",
         middle: "<fim_middle>",
-        order: Order::SuffixFirst,
+        order: SegmentOrder::SuffixFirst,
         path: PathForm::Token("<filename>"),
-        named: Some("mellum"),
+        model_name_part: Some("mellum"),
     },
     Template {
         name: "starcoder2",
         prefix: "<fim_prefix>",
         suffix: "<fim_suffix>",
         middle: "<fim_middle>",
-        order: Order::PrefixFirst,
+        order: SegmentOrder::PrefixFirst,
         path: PathForm::Token("<file_sep>"),
-        named: None,
+        model_name_part: None,
     },
     Template {
         name: "starcoder",
         prefix: "<fim_prefix>",
         suffix: "<fim_suffix>",
         middle: "<fim_middle>",
-        order: Order::PrefixFirst,
+        order: SegmentOrder::PrefixFirst,
         path: PathForm::InPrefix("<filename>"),
-        named: None,
+        model_name_part: None,
     },
     Template {
         name: "fim-plain",
         prefix: "<fim_prefix>",
         suffix: "<fim_suffix>",
         middle: "<fim_middle>",
-        order: Order::PrefixFirst,
+        order: SegmentOrder::PrefixFirst,
         path: PathForm::Comment,
-        named: None,
+        model_name_part: None,
     },
     Template {
         name: "santacoder",
         prefix: "<fim-prefix>",
         suffix: "<fim-suffix>",
         middle: "<fim-middle>",
-        order: Order::PrefixFirst,
+        order: SegmentOrder::PrefixFirst,
         path: PathForm::Comment,
-        named: None,
+        model_name_part: None,
     },
     Template {
         name: "deepseek-coder",
         prefix: "<｜fim▁begin｜>",
         suffix: "<｜fim▁hole｜>",
         middle: "<｜fim▁end｜>",
-        order: Order::PrefixFirst,
+        order: SegmentOrder::PrefixFirst,
         path: PathForm::Comment,
-        named: None,
+        model_name_part: None,
     },
     Template {
         name: "codellama",
         prefix: "▁<PRE>",
         suffix: "▁<SUF>",
         middle: "▁<MID>",
-        order: Order::PrefixFirst,
+        order: SegmentOrder::PrefixFirst,
         path: PathForm::Comment,
-        named: None,
+        model_name_part: None,
     },
     Template {
         name: "codestral",
         prefix: "[PREFIX]",
         suffix: "[SUFFIX]",
         middle: "",
-        order: Order::SuffixFirst,
+        order: SegmentOrder::SuffixFirst,
         path: PathForm::Comment,
-        named: None,
+        model_name_part: None,
     },
 ];
 
 /// How a model is asked: which text stands where. A measured property of the model, not of its format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Form {
+pub struct PromptForm {
     /// Which text stands where.
-    pub layout: Layout,
+    pub layout: PromptLayout,
     /// Whether the partial word before the cursor is cut back and forced (token healing).
     pub heal: bool,
     /// Whether the path and the language are told.
@@ -168,7 +168,7 @@ pub struct Form {
 
 /// Which text stands where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Layout {
+pub enum PromptLayout {
     /// All text before the cursor in the prefix segment.
     Plain,
     /// The last lines before the cursor behind the middle token, at least this many; they grow while the
@@ -182,19 +182,19 @@ pub enum Layout {
 /// A row of measured forms: all words must occur in the model's name, in lower case.
 struct FormRow {
     words: &'static [&'static str],
-    form: Form,
+    form: PromptForm,
 }
 
 /// Measured on the `real_*_word` tasks in four languages; the first row that fits counts.
-static FORMS: &[FormRow] = &[
+static MEASURED_FORMS: &[FormRow] = &[
     // The official 0.5B instruct file was quantized twice and lost much of its fill-in training: as a plain
     // continuer it answers 48 % of the tasks exactly, against 20 % in the plain layout. More lines, and a suffix of 64 to
     // 400 tokens, are as good within the noise (`benches/quality/tune-0.5b.txt`). Other files do not help it: of 128 tasks it
     // answers 43 exactly with 512 tokens of them, 42 without, as many lost as won (`benches/quality/README.md`).
     FormRow {
         words: &["qwen2.5-coder", "0.5b", "instruct"],
-        form: Form {
-            layout: Layout::Anchored { lines: 10 },
+        form: PromptForm {
+            layout: PromptLayout::Anchored { lines: 10 },
             heal: true,
             header: true,
             suffix: 128,
@@ -207,20 +207,20 @@ static FORMS: &[FormRow] = &[
 /// stands behind the cursor: of 24 tasks (`real_*_rest` and `_line`) it answers 12 exactly with 1,280 and 400 tokens, 8 with 2,048
 /// and 128, though that is more to read; llama.cpp's `/infill` 10. Other files: of 23 tasks that name something of another file,
 /// 9 exactly with its definition in the prompt, 7 without, none lost; of 12 with what we find ourselves, 5 and 5.
-const DEFAULT_FORM: Form =
-    Form { layout: Layout::Plain, heal: false, header: true, suffix: 400, snippets: 512 };
+const DEFAULT_FORM: PromptForm =
+    PromptForm { layout: PromptLayout::Plain, heal: false, header: true, suffix: 400, snippets: 512 };
 
 /// Without FIM tokens there is only the text before the cursor to continue.
-const PREFIX_ONLY_FORM: Form =
-    Form { layout: Layout::Plain, heal: true, header: true, suffix: 0, snippets: 0 };
+const PREFIX_ONLY_FORM: PromptForm =
+    PromptForm { layout: PromptLayout::Plain, heal: true, header: true, suffix: 0, snippets: 0 };
 
 /// How one loaded model is asked: chosen once, when the model is loaded.
 #[derive(Debug, Clone)]
 pub struct Profile {
     /// The format and its token ids; `None` for a model without FIM tokens, which sees only the prefix.
-    pub template: Option<Resolved>,
+    pub template: Option<ResolvedTemplate>,
     /// The layout.
-    pub form: Form,
+    pub form: PromptForm,
     /// How far its probabilities can be believed.
     pub calibration: Calibration,
     /// The token that every prompt begins with, if the model wants one.
@@ -231,7 +231,7 @@ pub struct Profile {
 
 /// A template with the ids of its tokens in one vocabulary.
 #[derive(Debug, Clone)]
-pub struct Resolved {
+pub struct ResolvedTemplate {
     /// The row.
     pub template: &'static Template,
     /// Id of [`Template::prefix`].
@@ -247,16 +247,17 @@ pub struct Resolved {
 impl Profile {
     /// The profile for a loaded model: its template follows the tokens that the file really has, its form
     /// the measured row of the model.
-    pub fn of(about: &About, tokens: &Tokens) -> Self {
+    pub fn for_model(about: &EngineInfo, tokens: &Tokenizer) -> Self {
         // Files spell their names with blanks (`Qwen2.5 Coder 0.5B Instruct`), the table with hyphens.
         let name = about.model.to_lowercase().replace([' ', '_'], "-");
-        let template =
-            TEMPLATES.iter().find_map(|template| resolve(template, &name, &|text| tokens.id(text)));
+        let template = TEMPLATES
+            .iter()
+            .find_map(|template| resolve_template(template, &name, &|text| tokens.special_id(text)));
         let form = match &template {
             None => PREFIX_ONLY_FORM,
-            Some(_) => form(&name),
+            Some(_) => measured_form(&name),
         };
-        let calibration = Calibration::of(&name);
+        let calibration = Calibration::for_model(&name);
         Self { template, form, calibration, bos: tokens.bos(), context: about.context }
     }
 
@@ -267,7 +268,7 @@ impl Profile {
     }
 
     /// Tokens of other files that are best for the model; `None` in a format that has no place for them.
-    pub fn snippets(&self) -> Option<usize> {
+    pub fn snippet_tokens(&self) -> Option<usize> {
         self.file_token().map(|_| self.form.snippets)
     }
 
@@ -275,8 +276,8 @@ impl Profile {
     pub fn describe(&self) -> String {
         let template = self.template.as_ref().map_or("prefix only (no FIM tokens)", |it| it.template.name);
         let layout = match self.form.layout {
-            Layout::Plain => "plain order".to_owned(),
-            Layout::Anchored { lines } => format!("last {lines} lines behind the middle token"),
+            PromptLayout::Plain => "plain order".to_owned(),
+            PromptLayout::Anchored { lines } => format!("last {lines} lines behind the middle token"),
         };
         let heal = if self.form.heal { "token healing" } else { "no token healing" };
         let header = if self.form.header { "the path told" } else { "no path" };
@@ -284,24 +285,24 @@ impl Profile {
     }
 }
 
-fn form(name: &str) -> Form {
-    let row = FORMS.iter().find(|row| row.words.iter().all(|word| name.contains(word)));
+fn measured_form(name: &str) -> PromptForm {
+    let row = MEASURED_FORMS.iter().find(|row| row.words.iter().all(|word| name.contains(word)));
     row.map_or(DEFAULT_FORM, |row| row.form)
 }
 
-fn resolve(
+fn resolve_template(
     template: &'static Template,
     name: &str,
     id: &dyn Fn(&str) -> Option<TokenId>,
-) -> Option<Resolved> {
-    if template.named.is_some_and(|word| !name.contains(word)) {
+) -> Option<ResolvedTemplate> {
+    if template.model_name_part.is_some_and(|word| !name.contains(word)) {
         return None;
     }
     let path = match template.path {
         PathForm::Token(text) | PathForm::InPrefix(text) => Some(id(text)?),
         PathForm::Comment => None,
     };
-    Some(Resolved {
+    Some(ResolvedTemplate {
         template,
         prefix: id(template.prefix)?,
         suffix: id(template.suffix)?,
@@ -314,36 +315,39 @@ fn resolve(
 mod tests {
     use super::*;
 
-    fn chosen(vocabulary: &[&str], name: &str) -> Option<&'static str> {
+    fn chosen_template(vocabulary: &[&str], name: &str) -> Option<&'static str> {
         let id = |text: &str| vocabulary.iter().position(|it| *it == text).map(|at| at as TokenId);
-        TEMPLATES.iter().find_map(|template| resolve(template, name, &id)).map(|it| it.template.name)
+        TEMPLATES.iter().find_map(|template| resolve_template(template, name, &id)).map(|it| it.template.name)
     }
 
     #[test]
-    fn the_template_follows_the_tokens() {
+    fn template_is_chosen_by_vocabulary_tokens() {
         let qwen = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|file_sep|>"];
-        assert_eq!(chosen(&qwen, "some fine-tune"), Some("qwen"));
-        assert_eq!(chosen(&qwen[..3], "codegemma-2b"), Some("codegemma"));
-        assert_eq!(chosen(&qwen[..2], "qwen2.5-coder"), None);
+        assert_eq!(chosen_template(&qwen, "some fine-tune"), Some("qwen"));
+        assert_eq!(chosen_template(&qwen[..3], "codegemma-2b"), Some("codegemma"));
+        assert_eq!(chosen_template(&qwen[..2], "qwen2.5-coder"), None);
         let granite = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|filename|>"];
-        assert_eq!(chosen(&granite, "granite"), Some("granite"));
+        assert_eq!(chosen_template(&granite, "granite"), Some("granite"));
         let star = ["<fim_prefix>", "<fim_suffix>", "<fim_middle>", "<filename>", "<file_sep>"];
-        assert_eq!(chosen(&star, "starcoder2"), Some("starcoder2"));
-        assert_eq!(chosen(&star[..4], "starcoder"), Some("starcoder"));
-        assert_eq!(chosen(&star[..4], "mellum-4b-base"), Some("mellum"));
-        assert_eq!(chosen(&star[..3], "granite-3b-code"), Some("fim-plain"));
-        assert_eq!(chosen(&["▁<PRE>", "▁<SUF>", "▁<MID>"], "codellama"), Some("codellama"));
-        assert_eq!(chosen(&["[PREFIX]", "[SUFFIX]"], "codestral"), Some("codestral"));
-        assert_eq!(chosen(&["<fim-prefix>", "<fim-suffix>", "<fim-middle>"], ""), Some("santacoder"));
+        assert_eq!(chosen_template(&star, "starcoder2"), Some("starcoder2"));
+        assert_eq!(chosen_template(&star[..4], "starcoder"), Some("starcoder"));
+        assert_eq!(chosen_template(&star[..4], "mellum-4b-base"), Some("mellum"));
+        assert_eq!(chosen_template(&star[..3], "granite-3b-code"), Some("fim-plain"));
+        assert_eq!(chosen_template(&["▁<PRE>", "▁<SUF>", "▁<MID>"], "codellama"), Some("codellama"));
+        assert_eq!(chosen_template(&["[PREFIX]", "[SUFFIX]"], "codestral"), Some("codestral"));
+        assert_eq!(
+            chosen_template(&["<fim-prefix>", "<fim-suffix>", "<fim-middle>"], ""),
+            Some("santacoder")
+        );
         let deepseek = ["<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"];
-        assert_eq!(chosen(&deepseek, ""), Some("deepseek-coder"));
-        assert_eq!(chosen(&["<s>", "</s>"], "smollm2"), None);
+        assert_eq!(chosen_template(&deepseek, ""), Some("deepseek-coder"));
+        assert_eq!(chosen_template(&["<s>", "</s>"], "smollm2"), None);
     }
 
     #[test]
-    fn the_measured_row_is_found_by_name() {
-        assert_eq!(form("qwen2.5-coder-0.5b-instruct").layout, Layout::Anchored { lines: 10 });
-        assert_eq!(form("qwen2.5-coder-1.5b-instruct"), DEFAULT_FORM);
-        assert_eq!(form("qwen2.5-coder-0.5b"), DEFAULT_FORM, "the base model has kept its training");
+    fn measured_form_is_found_by_model_name() {
+        assert_eq!(measured_form("qwen2.5-coder-0.5b-instruct").layout, PromptLayout::Anchored { lines: 10 });
+        assert_eq!(measured_form("qwen2.5-coder-1.5b-instruct"), DEFAULT_FORM);
+        assert_eq!(measured_form("qwen2.5-coder-0.5b"), DEFAULT_FORM, "the base model has kept its training");
     }
 }

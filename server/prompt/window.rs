@@ -2,11 +2,11 @@
 //! It knows nothing of other files or of formats.
 
 use crate::text::Rope;
-use crate::text::lines::floor;
+use crate::text::lines::floor_char_boundary;
 
 /// The text around a cursor.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Window {
+pub struct PromptWindow {
     /// Text before the cursor, from a line start where lines are of a sane length.
     pub prefix: String,
     /// Text after the cursor, to the end of a line where lines are of a sane length.
@@ -18,31 +18,37 @@ pub struct Window {
 
 /// The start moves in steps of this many lines, so that it stays put over many keystrokes and the KV cache
 /// with it.
-const STEP: usize = 32;
+const START_STEP_LINES: usize = 32;
 
 /// Takes at most `before` bytes before and `after` bytes after the byte offset `cursor`.
-pub fn take(text: &Rope, cursor: usize, before: usize, after: usize) -> Window {
-    take_as_at(cursor, text, cursor, before, after)
+pub fn window_at(text: &Rope, cursor: usize, before: usize, after: usize) -> PromptWindow {
+    window_anchored_at(cursor, text, cursor, before, after)
 }
 
 /// [`take`], from where it began when the cursor stood at `earlier`, at or before it.
-pub fn take_as_at(earlier: usize, text: &Rope, cursor: usize, before: usize, after: usize) -> Window {
-    let cursor = floor(text, cursor);
-    let start = start(text, floor(text, earlier.min(cursor)), before);
-    let end = end(text, cursor, after);
-    Window {
+pub fn window_anchored_at(
+    earlier: usize,
+    text: &Rope,
+    cursor: usize,
+    before: usize,
+    after: usize,
+) -> PromptWindow {
+    let cursor = floor_char_boundary(text, cursor);
+    let start = window_start(text, floor_char_boundary(text, earlier.min(cursor)), before);
+    let end = window_end(text, cursor, after);
+    PromptWindow {
         prefix: text.byte_slice(start..cursor).to_string(),
         suffix: text.byte_slice(cursor..end).to_string(),
         first_line: text.byte_to_line(start),
     }
 }
 
-fn start(text: &Rope, cursor: usize, before: usize) -> usize {
+fn window_start(text: &Rope, cursor: usize, before: usize) -> usize {
     let Some(lowest) = cursor.checked_sub(before).filter(|&lowest| lowest > 0) else { return 0 };
     let cursor_line = text.byte_to_line(cursor);
     // The first line that is whole.
     let line = text.byte_to_line(lowest - 1) + 1;
-    let mut step = STEP;
+    let mut step = START_STEP_LINES;
     while step > 0 {
         let start_line = line.next_multiple_of(step);
         if start_line <= cursor_line {
@@ -55,11 +61,11 @@ fn start(text: &Rope, cursor: usize, before: usize) -> usize {
         step /= 2;
     }
     // The cursor's own line is longer than the window.
-    ceil(text, lowest)
+    ceil_char_boundary(text, lowest)
 }
 
-fn end(text: &Rope, cursor: usize, after: usize) -> usize {
-    let highest = floor(text, cursor.saturating_add(after));
+fn window_end(text: &Rope, cursor: usize, after: usize) -> usize {
+    let highest = floor_char_boundary(text, cursor.saturating_add(after));
     if highest >= text.len_bytes() {
         return text.len_bytes();
     }
@@ -67,8 +73,8 @@ fn end(text: &Rope, cursor: usize, after: usize) -> usize {
     if line > cursor { line } else { highest }
 }
 
-fn ceil(text: &Rope, offset: usize) -> usize {
-    let floor = floor(text, offset);
+fn ceil_char_boundary(text: &Rope, offset: usize) -> usize {
+    let floor = floor_char_boundary(text, offset);
     if floor == offset { offset } else { text.char_to_byte(text.byte_to_char(floor) + 1) }
 }
 
@@ -76,24 +82,24 @@ fn ceil(text: &Rope, offset: usize) -> usize {
 mod tests {
     use super::*;
 
-    fn numbered(lines: usize) -> String {
+    fn numbered_lines(lines: usize) -> String {
         (0..lines).map(|n| format!("line {n:05}\n")).collect()
     }
 
     #[test]
-    fn small_files_are_seen_whole() {
+    fn window_contains_small_files_whole() {
         let text = Rope::from_str("ab\ncd\n");
-        let window = take(&text, 4, 100, 100);
+        let window = window_at(&text, 4, 100, 100);
         assert_eq!((window.prefix.as_str(), window.suffix.as_str(), window.first_line), ("ab\nc", "d\n", 0));
-        assert_eq!(take(&Rope::new(), 9, 10, 10).prefix, "");
+        assert_eq!(window_at(&Rope::new(), 9, 10, 10).prefix, "");
     }
 
     #[test]
-    fn the_start_stays_put_over_many_lines() {
-        let text = Rope::from_str(&numbered(1000));
+    fn window_start_is_stable_over_many_lines() {
+        let text = Rope::from_str(&numbered_lines(1000));
         let mut starts = Vec::new();
         for line in 500..600 {
-            let window = take(&text, line * 11, 1100, 220);
+            let window = window_at(&text, line * 11, 1100, 220);
             assert!(window.prefix.len() <= 1100 && window.prefix.len() >= 550, "{}", window.prefix.len());
             assert!(window.prefix.starts_with("line "));
             assert!(window.suffix.ends_with('\n') && window.suffix.len() <= 220);
@@ -104,11 +110,11 @@ mod tests {
     }
 
     #[test]
-    fn long_lines_and_wide_characters_are_cut_between_characters() {
+    fn window_is_cut_at_character_boundaries() {
         let text = Rope::from_str(&"ä€😀".repeat(2000));
         for cursor in 9000..9020 {
             for bytes in 50..60 {
-                let window = take(&text, cursor, bytes, bytes);
+                let window = window_at(&text, cursor, bytes, bytes);
                 assert!(window.prefix.len() <= bytes && window.prefix.len() + 4 > bytes - 4);
                 assert!(window.suffix.len() <= bytes && !window.suffix.is_empty());
             }

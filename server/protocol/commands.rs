@@ -10,7 +10,7 @@
 //! | `taper.accepted` | | null; editors run it when a suggestion is taken |
 
 use serde_json::{Value, json};
-use taper_engine::fetch::Store;
+use taper_engine::fetch::ModelStore;
 use taper_engine::models::MODELS;
 
 use crate::session::{Explanation, Explanations, PauseScope};
@@ -99,14 +99,14 @@ fn explanation_json(Explanation { path, language, text, work }: Explanation) -> 
 /// # Errors
 /// There is no folder to look into; the message says so.
 pub(crate) fn models_json() -> Result<Value, String> {
-    let store = Store::open().map_err(|problem| problem.to_string())?;
+    let store = ModelStore::open().map_err(|problem| problem.to_string())?;
     let written = MODELS.iter().map(|model| {
         json!({
             "name": model.name,
             "bytes": model.bytes,
             "licence": model.licence,
             "note": model.note,
-            "here": store.locate(model).is_some(),
+            "here": store.find_file(model).is_some(),
         })
     });
     Ok(Value::Array(written.collect()))

@@ -11,7 +11,7 @@ use tower_lsp::Client;
 use tower_lsp::ls_types::ConfigurationItem;
 use tracing::{debug, warn};
 
-use crate::config::{Layer, Layers, Settings};
+use crate::config::{ConfigLayer, ConfigLayers, Settings};
 use crate::protocol::status::StatusEvent;
 use crate::session::{Event, Notice, Session};
 
@@ -30,14 +30,14 @@ pub(crate) struct ClientOptions {
 
 #[derive(Debug)]
 struct OptionsState {
-    layers: Layers,
+    layers: ConfigLayers,
     /// Problems that were told: an editor sends the same options again and again.
     told: HashSet<String>,
 }
 
 impl ClientOptions {
     pub(crate) fn new(
-        layers: Layers,
+        layers: ConfigLayers,
         session: Arc<OnceLock<Session>>,
         news: UnboundedSender<StatusEvent>,
     ) -> Self {
@@ -48,7 +48,7 @@ impl ClientOptions {
     /// What the editor says in `initialize`: the settings to begin with. `problems` are told as well.
     pub(crate) fn initial_settings(&self, options: Value, mut problems: Vec<String>) -> Settings {
         let inner = &mut *self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        match Layer::from_editor("initializationOptions", options) {
+        match ConfigLayer::from_editor("initializationOptions", options) {
             Ok(layer) => inner.layers.initialization = layer,
             Err(problem) => problems.push(problem),
         }
@@ -59,7 +59,7 @@ impl ClientOptions {
     pub(crate) fn change_settings(&self, options: Value) {
         let inner = &mut *self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let mut problems = Vec::new();
-        match Layer::from_editor("settings", options) {
+        match ConfigLayer::from_editor("settings", options) {
             Ok(layer) => inner.layers.editor = layer,
             Err(problem) => problems.push(problem),
         }
@@ -71,7 +71,7 @@ impl ClientOptions {
 
     /// The settings from all places. Tells of problems, each once.
     fn merged_settings(&self, inner: &mut OptionsState, problems: Vec<String>) -> Settings {
-        let (settings, more) = inner.layers.settings();
+        let (settings, more) = inner.layers.resolve_settings();
         for problem in problems.into_iter().chain(more) {
             if inner.told.len() < MAX_REPORTED_PROBLEMS && inner.told.insert(problem.clone()) {
                 warn!(problem, "options");

@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use taper_engine::About;
+use taper_engine::EngineInfo;
 use tower_lsp::ls_types::notification::Notification;
 
 use crate::session::{LoadProgress, Notice, Pauses};
@@ -46,7 +46,7 @@ impl From<Notice> for StatusEvent {
 #[derive(Debug)]
 enum ModelPhase {
     Loading(LoadProgress),
-    Ready(Box<About>),
+    Ready(Box<EngineInfo>),
     Failed(String),
 }
 
@@ -163,7 +163,7 @@ mod tests {
         status.record_event(&Notice::Loading(loading).into(), start);
         let due = status.take_due(start).unwrap();
         assert_eq!((&due["message"], &due["percent"]), (&json!("m: downloading"), &json!(100)));
-        let about = About { model: "m".to_owned(), device: "CPU".to_owned(), ..About::default() };
+        let about = EngineInfo { model: "m".to_owned(), device: "CPU".to_owned(), ..EngineInfo::default() };
         status.record_event(&Notice::Loaded(Box::new(about)).into(), start);
         let ready = status.take_due(start).unwrap();
         assert_eq!(

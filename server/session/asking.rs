@@ -13,8 +13,8 @@ use crate::session::explain::Explanation;
 use crate::session::reply::{CompletionRequest, Deadlines};
 use crate::session::workspace::DocumentLocation;
 use crate::session::{ArrivedRequest, LOAD_RETRY_DELAY, ModelState, SessionState};
-use crate::suggest::ahead::Answered;
-use crate::suggest::{Idle, Selected, Snapshot, Suggestion, Trigger};
+use crate::suggest::ahead::PriorResponse;
+use crate::suggest::{IdleSetting, SelectedItem, Snapshot, Suggestion, Trigger};
 use crate::text::{Position, position};
 
 /// Documents of which more than the text is kept, at most: those that were used last.
@@ -46,7 +46,7 @@ impl SessionState {
             debug!(uri, why, "no suggestion: out of step");
             return None;
         }
-        let cursor = position::offset(&document.text, cursor, self.encoding);
+        let cursor = position::byte_offset(&document.text, cursor, self.encoding);
         let preceding = self.notebooks.preceding_text(uri, &self.documents);
         let (document, _) = self.documents.get_mut(uri)?;
         let index = self.indexes.get(&document.root).filter(|_| wanted > 0 && document.excluded.is_none());
@@ -63,7 +63,7 @@ impl SessionState {
             trigger,
             options: self.settings.suggest.clone(),
             snippets,
-            snippets_before,
+            previous_snippets: snippets_before,
         })
     }
 
@@ -122,8 +122,9 @@ impl SessionState {
     /// Looks through the code around a document that was opened.
     pub(super) fn index_workspace_of(&mut self, uri: &str) {
         self.share_text(uri);
-        let reads =
-            self.snippet_tokens() > 0 && self.settings.suggest.idle != Idle::Off && !self.is_excluded(uri);
+        let reads = self.snippet_tokens() > 0
+            && self.settings.suggest.idle != IdleSetting::Off
+            && !self.is_excluded(uri);
         let Some((document, _)) = self.documents.get(uri).filter(|_| reads) else { return };
         let DocumentLocation { root, path } = document.location();
         if let Some(root) = root {
@@ -142,24 +143,24 @@ impl SessionState {
     /// Whether this is the first question where the last edit typed something.
     fn is_first_after_typing(&mut self, uri: &str, cursor: Position) -> bool {
         let Some((document, _)) = self.documents.get_mut(uri) else { return false };
-        let cursor = position::offset(&document.text, cursor, self.encoding);
+        let cursor = position::byte_offset(&document.text, cursor, self.encoding);
         document.last_typed_end.take() == Some(cursor)
     }
 
     /// Reads what a question at this place would need, while nobody asks for anything.
     pub(super) fn cursor_rested(&mut self, uri: String, cursor: Position) {
         if let Some((document, _)) = self.documents.get(&uri) {
-            self.usage.move_cursor(&uri, position::offset(&document.text, cursor, self.encoding));
+            self.usage.move_cursor(&uri, position::byte_offset(&document.text, cursor, self.encoding));
         }
         if self.generating.is_some()
             || self.model != ModelState::Ready
-            || self.settings.suggest.idle == Idle::Off
+            || self.settings.suggest.idle == IdleSetting::Off
         {
             return;
         }
         let Some(snapshot) = self.take_snapshot(&uri, cursor, Trigger::Automatic) else { return };
         let question = Arc::new(CompletionRequest::unasked(uri, snapshot, self.encoding));
-        self.send_job(Arc::clone(&question), Job::Prefetch(question, Answered::Unasked));
+        self.send_job(Arc::clone(&question), Job::Prefetch(question, PriorResponse::Unrequested));
     }
 
     pub(super) fn handle_request(&mut self, asked: ArrivedRequest) {
@@ -174,8 +175,8 @@ impl SessionState {
         }
         let Some(mut snapshot) = self.take_snapshot(&uri, cursor, trigger) else { return };
         snapshot.selected = selected.map(|(range, text)| {
-            let range = position::range(&snapshot.text, range.start, range.end, self.encoding);
-            Selected { range, text }
+            let range = position::byte_range(&snapshot.text, range.start, range.end, self.encoding);
+            SelectedItem { range, text }
         });
         let Some((document, cache)) = self.documents.get_mut(&uri) else { return };
         if self.settings.statistics {
@@ -192,7 +193,7 @@ impl SessionState {
         if trigger == Trigger::Invoked
             && let Some(first) = &reused
         {
-            match cache.others(&snapshot.text, snapshot.cursor, first) {
+            match cache.alternatives(&snapshot.text, snapshot.cursor, first) {
                 Some(looked_for) => others = looked_for,
                 None if self.model == ModelState::Ready => known = reused.take(),
                 None => {}
@@ -203,7 +204,7 @@ impl SessionState {
             && known.is_none()
             && snapshot.selected.is_none()
             && trigger == Trigger::Automatic
-            && cache.is_barren(&snapshot.text, snapshot.cursor);
+            && cache.is_known_empty(&snapshot.text, snapshot.cursor);
         let early = self.refreshes && known.is_none();
         let early = early.then(|| arrived + self.settings.early_answer);
         let usual = arrived + self.settings.latency_budget;
@@ -280,7 +281,7 @@ impl SessionState {
         let place = document.and_then(|document| {
             let typed = older.typed_since(&document.text)?;
             let cursor =
-                position::position(&document.text, older.snapshot.cursor + typed.len(), self.encoding);
+                position::position_at(&document.text, older.snapshot.cursor + typed.len(), self.encoding);
             Some((typed, cursor))
         });
         let snapshot = place.and_then(|(typed, cursor)| {
@@ -312,7 +313,8 @@ impl SessionState {
 
     /// Lets the completer work for what comes behind a question that was answered from what was known.
     fn start_prefetch(&mut self, question: Arc<CompletionRequest>, shown: Option<Suggestion>) {
-        let is_idle_work = question.snapshot.options.idle != Idle::Off && !self.is_excluded(&question.uri);
+        let is_idle_work =
+            question.snapshot.options.idle != IdleSetting::Off && !self.is_excluded(&question.uri);
         if is_idle_work && self.model == ModelState::Ready {
             self.send_job(Arc::clone(&question), Job::Prefetch(question, shown.into()));
         }

@@ -11,7 +11,7 @@ use crate::session::Event;
 use crate::session::completer::{InferenceWorker, LoadedModel, run_guarded};
 use crate::session::follow::{InFlightTarget, control_flow};
 use crate::session::trace::TraceEvent;
-use crate::suggest::{Idle, Suggestion, Trigger, Work, candidates};
+use crate::suggest::{CompletionWork, IdleSetting, Suggestion, Trigger, candidates};
 
 impl InferenceWorker {
     /// Looks for candidates beside what the model just said for a question, if that is a person's, and keeps them for
@@ -24,7 +24,7 @@ impl InferenceWorker {
         resident: &mut LoadedModel,
         newest: &InFlightTarget,
         said: Option<Suggestion>,
-        work: &Work,
+        work: &CompletionWork,
     ) -> Option<Suggestion> {
         // What was typed meanwhile makes it another place.
         if !newest.typed.is_empty() {
@@ -38,7 +38,7 @@ impl InferenceWorker {
         let others = |found: &[Suggestion]| -> Vec<Suggestion> {
             // What the model says now, if something else was known before.
             let all = slice::from_ref(model).iter().chain(found).filter(|&it| Some(it) != first.as_ref());
-            all.take(candidates::MOST - 1).cloned().collect()
+            all.take(candidates::MAX_SUGGESTIONS - 1).cloned().collect()
         };
         question.set_draft(first.clone());
         question.set_alternatives(&others(&[]));
@@ -50,18 +50,25 @@ impl InferenceWorker {
             suggestion: first.clone(),
         });
         self.trace(TraceEvent::AlternativesStarted);
-        let frugal = snapshot.options.idle == Idle::Off;
+        let frugal = snapshot.options.idle == IdleSetting::Off;
         let mut broken = false;
         let found = run_guarded(resident, |LoadedModel { engine, profile }| {
             let engine: &mut dyn Engine = engine.as_mut();
-            candidates::others(candidates::MOST - 1, snapshot, profile, engine, (model, work), &mut |found| {
-                question.set_alternatives(&others(found));
-                let now = Instant::now();
-                broken = self.mailbox.is_waiting()
-                    || question.is_unwanted(now)
-                    || (frugal && now >= question.deadline());
-                control_flow(broken)
-            })
+            candidates::find_alternatives(
+                candidates::MAX_SUGGESTIONS - 1,
+                snapshot,
+                profile,
+                engine,
+                (model, work),
+                &mut |found| {
+                    question.set_alternatives(&others(found));
+                    let now = Instant::now();
+                    broken = self.mailbox.is_waiting()
+                        || question.is_unwanted(now)
+                        || (frugal && now >= question.deadline());
+                    control_flow(broken)
+                },
+            )
         });
         match found {
             Ok(found) => {

@@ -17,8 +17,8 @@ use crate::session::mailbox::Mailbox;
 use crate::session::reply::CompletionRequest;
 use crate::session::trace::{TraceEvent, WorkSummary};
 use crate::session::{Event, Notice};
-use crate::suggest::ahead::{Answered, Depth, Read};
-use crate::suggest::{Idle, Snapshot, Suggestion, Work, ahead, reuse, suggest_within};
+use crate::suggest::ahead::{PrefillDepth, PrefillState, PriorResponse};
+use crate::suggest::{CompletionWork, IdleSetting, Snapshot, Suggestion, ahead, reuse, suggest_within};
 
 /// Time that an answer needs from the model to the editor.
 const RESPONSE_MARGIN: Duration = Duration::from_millis(10);
@@ -59,7 +59,7 @@ pub(crate) enum Job {
     /// Work on a question.
     Complete(Arc<CompletionRequest>),
     /// Work for what comes behind a question that was answered so.
-    Prefetch(Arc<CompletionRequest>, Answered),
+    Prefetch(Arc<CompletionRequest>, PriorResponse),
 }
 
 /// A loaded engine.
@@ -77,7 +77,7 @@ pub(crate) struct InferenceWorker {
     reported_errors: Vec<Discriminant<EngineError>>,
     panic_reported: bool,
     /// The places that were last answered ahead, the oldest first, and from how much.
-    prefetched: Vec<(Snapshot, Depth)>,
+    prefetched: Vec<(Snapshot, PrefillDepth)>,
 }
 
 impl InferenceWorker {
@@ -142,7 +142,7 @@ impl InferenceWorker {
         let source = &mut self.source;
         let loaded = catch_unwind(AssertUnwindSafe(|| {
             let engine = source(LoadAttempt { settings, again, report: &mut report })?;
-            let profile = Profile::of(engine.about(), engine.tokens());
+            let profile = Profile::for_model(engine.engine_info(), engine.tokenizer());
             anyhow::Ok(LoadedModel { engine, profile })
         }));
         let loaded = loaded.unwrap_or_else(|_| {
@@ -150,14 +150,14 @@ impl InferenceWorker {
         });
         let (resident, outcome) = match loaded {
             Ok(resident) => {
-                let about = resident.engine.about();
+                let about = resident.engine.engine_info();
                 info!(
                     model = about.model,
                     device = about.device,
                     kernel = about.kernel,
                     "the model is loaded"
                 );
-                let outcome = Ok((Box::new(about.clone()), resident.profile.snippets()));
+                let outcome = Ok((Box::new(about.clone()), resident.profile.snippet_tokens()));
                 (Some(resident), outcome)
             }
             Err(problem) => (None, Err(format_causes(&problem))),
@@ -168,7 +168,7 @@ impl InferenceWorker {
 
     fn complete(&mut self, resident: &mut LoadedModel, question: Arc<CompletionRequest>) -> Option<Job> {
         let (now, deadline) = (Instant::now(), question.deadline());
-        let frugal = question.snapshot.options.idle == Idle::Off;
+        let frugal = question.snapshot.options.idle == IdleSetting::Off;
         if question.is_cancelled() || question.is_unwanted(now) || (frugal && now >= deadline) {
             self.end_work(&question, None, false);
             return None;
@@ -197,7 +197,7 @@ impl InferenceWorker {
                 // A longer window may yield something where a short one did not.
                 let is_final = || {
                     let LoadedModel { engine, profile } = &*resident;
-                    ahead::is_longest(work.prompt_tokens, &question.snapshot, profile, engine.as_ref())
+                    ahead::is_longest_prompt(work.prompt_tokens, &question.snapshot, profile, engine.as_ref())
                 };
                 let looked = work.prompt_tokens > 0 && !work.search_ended;
                 let barren = suggestion.is_none() && looked && (!work.short || is_final());
@@ -225,7 +225,7 @@ impl InferenceWorker {
     /// work on the question itself if nothing is left, or what comes behind it.
     fn respond_newest(&mut self, newest: InFlightTarget, suggestion: Option<Suggestion>) -> Option<Job> {
         let InFlightTarget { question, typed, .. } = newest;
-        let rest = suggestion.as_ref().and_then(|it| reuse::rest(it, &typed));
+        let rest = suggestion.as_ref().and_then(|it| reuse::remainder(it, &typed));
         if rest.is_none() && !typed.is_empty() {
             return Some(Job::Complete(question));
         }
@@ -241,21 +241,23 @@ impl InferenceWorker {
         &mut self,
         resident: &mut LoadedModel,
         question: Arc<CompletionRequest>,
-        answered: &Answered,
+        answered: &PriorResponse,
     ) -> Option<Job> {
         let mailbox = Arc::clone(&self.mailbox);
         let mut idling = IdleWork::new(&mailbox, Arc::clone(&question), answered);
         // Where all takes long to read, what is made of less is there meanwhile.
-        for depth in [Depth::Soon, Depth::Whole] {
+        for depth in [PrefillDepth::Partial, PrefillDepth::Full] {
             let snapshot = &question.snapshot;
             let read = self.run_unrequested(resident, |resident| {
                 let LoadedModel { engine, profile } = resident;
-                ahead::read(depth, snapshot, profile, engine.as_mut(), &mut || control_flow(idling.is_over()))
+                ahead::prefill_ahead(depth, snapshot, profile, engine.as_mut(), &mut || {
+                    control_flow(idling.is_over())
+                })
             });
             match read {
-                Some(Read::Already | Read::Part) => {}
-                Some(Read::Whole) => self.trace(TraceEvent::WindowPrefilled),
-                Some(Read::Interrupted) | None => return None,
+                Some(PrefillState::Cached | PrefillState::Partial) => {}
+                Some(PrefillState::Full) => self.trace(TraceEvent::WindowPrefilled),
+                Some(PrefillState::Interrupted) | None => return None,
             }
             if snapshot.selected.is_none() {
                 if idling.wait_quiet(PREFETCH_DELAY) {
@@ -267,7 +269,7 @@ impl InferenceWorker {
                     PrefetchOutcome::Asked(job) => return job,
                 }
             }
-            if read != Some(Read::Part) {
+            if read != Some(PrefillState::Partial) {
                 return None;
             }
         }
@@ -280,14 +282,14 @@ impl InferenceWorker {
         resident: &mut LoadedModel,
         idling: &mut IdleWork<'_>,
         snapshot: &Snapshot,
-        answered: &Answered,
-        depth: Depth,
+        answered: &PriorResponse,
+        depth: PrefillDepth,
     ) -> PrefetchOutcome {
-        for next in ahead::next(snapshot, answered) {
-            let Some(place) = ahead::accepted(snapshot, next, &mut || idling.is_over()) else {
+        for next in ahead::likely_actions(snapshot, answered) {
+            let Some(place) = ahead::apply_action(snapshot, next, &mut || idling.is_over()) else {
                 return PrefetchOutcome::Over;
             };
-            let known = |(it, from): &(Snapshot, Depth)| {
+            let known = |(it, from): &(Snapshot, PrefillDepth)| {
                 *from >= depth
                     && it.cursor == place.cursor
                     && it.options == place.options
@@ -311,19 +313,21 @@ impl InferenceWorker {
         resident: &mut LoadedModel,
         idling: &mut IdleWork<'_>,
         place: Snapshot,
-        depth: Depth,
+        depth: PrefillDepth,
     ) -> PrefetchOutcome {
         let read = self.run_unrequested(resident, |resident| {
             let LoadedModel { engine, profile } = resident;
-            ahead::read(depth, &place, profile, engine.as_mut(), &mut || control_flow(idling.is_over()))
+            ahead::prefill_ahead(depth, &place, profile, engine.as_mut(), &mut || {
+                control_flow(idling.is_over())
+            })
         });
-        if matches!(read, Some(Read::Interrupted) | None) {
+        if matches!(read, Some(PrefillState::Interrupted) | None) {
             return PrefetchOutcome::Over;
         }
         let mailbox = Arc::clone(&self.mailbox);
         let uri = idling.question.uri.clone();
         let mut following = InFlight::for_prefetch(&mailbox, idling, &uri, &place);
-        let outcome = generate(resident, ahead::MEANWHILE, &place, &mut following);
+        let outcome = generate(resident, ahead::QUICK_PREFILL_TIME, &place, &mut following);
         let ended_early = following.is_interrupted();
         let newest = following.into_target();
         let asked = newest.asked;
@@ -352,10 +356,10 @@ impl InferenceWorker {
         if self.prefetched.len() == PREFETCHED_PLACES {
             self.prefetched.remove(0);
         }
-        let from = if read == Some(Read::Part) { depth } else { Depth::Whole };
+        let from = if read == Some(PrefillState::Partial) { depth } else { PrefillDepth::Full };
         self.prefetched.push((place.clone(), from));
         // More of the file may yield something where a part did not.
-        if work.prompt_tokens > 0 && (from == Depth::Whole || suggestion.is_some()) {
+        if work.prompt_tokens > 0 && (from == PrefillDepth::Full || suggestion.is_some()) {
             let (snapshot, suggestion) = (Box::new(place), suggestion.clone());
             let _ = self.events.send(Event::Prefetched { uri, snapshot, suggestion });
         }
@@ -389,7 +393,12 @@ impl InferenceWorker {
     }
 
     /// Says what the work on a question was.
-    fn report_work(&self, question: &Arc<CompletionRequest>, suggestion: Option<&Suggestion>, work: &Work) {
+    fn report_work(
+        &self,
+        question: &Arc<CompletionRequest>,
+        suggestion: Option<&Suggestion>,
+        work: &CompletionWork,
+    ) {
         let (question, suggestion, work) =
             (Arc::clone(question), suggestion.cloned(), Box::new(work.clone()));
         let _ = self.events.send(Event::Completed { question, suggestion, work });
@@ -431,7 +440,7 @@ impl InferenceWorker {
 
 /// What is to be done behind a question that was answered so.
 fn prefetch_after(question: Arc<CompletionRequest>, suggestion: Option<Suggestion>) -> Option<Job> {
-    let goes_on = question.snapshot.options.idle != Idle::Off && !question.is_cancelled();
+    let goes_on = question.snapshot.options.idle != IdleSetting::Off && !question.is_cancelled();
     goes_on.then(|| Job::Prefetch(question, suggestion.into()))
 }
 
@@ -489,7 +498,7 @@ fn generate(
     time_to_read: Duration,
     place: &Snapshot,
     following: &mut InFlight<'_>,
-) -> Result<(Option<Suggestion>, Work), EngineFailure> {
+) -> Result<(Option<Suggestion>, CompletionWork), EngineFailure> {
     run_guarded(resident, |LoadedModel { engine, profile }| {
         suggest_within(Some(time_to_read), place, profile, engine.as_mut(), &mut |progress| {
             following.poll(progress)
@@ -497,7 +506,7 @@ fn generate(
     })
 }
 
-fn log_work(work: &Work, ended_early: bool, followed: bool, what: &str) {
+fn log_work(work: &CompletionWork, ended_early: bool, followed: bool, what: &str) {
     debug!(
         prompt_tokens = work.prompt_tokens,
         short = work.short,

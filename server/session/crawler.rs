@@ -19,8 +19,8 @@ use std::time::Duration;
 use taper_grammars::Language;
 
 use crate::context::Index;
-use crate::context::crawl::{self, Found, Limits};
-use crate::context::pieces::File;
+use crate::context::crawl::{self, CrawlLimits, CrawledFile};
+use crate::context::pieces::ChunkedFile;
 use crate::session::document::deadline_after;
 
 pub use worker::serve_crawl;
@@ -40,13 +40,13 @@ pub enum CrawlMode {
 pub(super) trait FileCrawler: Send {
     /// The files below a folder, as far as they are found in this time, those near to `near` first; `None` where that
     /// failed.
-    fn walk(&mut self, root: &Path, near: &[String], time: Duration) -> Option<Vec<Found>>;
+    fn walk(&mut self, root: &Path, near: &[String], time: Duration) -> Option<Vec<CrawledFile>>;
 
     /// Reads and cuts a file; `None` where it is of no use, or that failed.
-    fn cut(&mut self, root: &Path, found: &Found) -> Option<File>;
+    fn cut(&mut self, root: &Path, found: &CrawledFile) -> Option<ChunkedFile>;
 
     /// Cuts a document's text; `None` as for [`Crawler::cut`].
-    fn cut_text(&mut self, path: &str, language: &'static Language, text: &str) -> Option<File>;
+    fn cut_text(&mut self, path: &str, language: &'static Language, text: &str) -> Option<ChunkedFile>;
 
     /// There is nothing to do, and will be nothing for a while.
     fn rest(&mut self);
@@ -83,16 +83,16 @@ pub fn crawl_index(crawling: CrawlMode, root: &Path, near: &[String], time: Dura
 struct InProcess;
 
 impl FileCrawler for InProcess {
-    fn walk(&mut self, root: &Path, near: &[String], time: Duration) -> Option<Vec<Found>> {
-        Some(crawl::files(root, near, Limits::USUAL, &mut deadline_after(time)))
+    fn walk(&mut self, root: &Path, near: &[String], time: Duration) -> Option<Vec<CrawledFile>> {
+        Some(crawl::find_files(root, near, CrawlLimits::DEFAULT, &mut deadline_after(time)))
     }
 
-    fn cut(&mut self, root: &Path, found: &Found) -> Option<File> {
-        crawl::cut(root, found, &mut deadline_after(FILE_PARSE_LIMIT))
+    fn cut(&mut self, root: &Path, found: &CrawledFile) -> Option<ChunkedFile> {
+        crawl::chunk_file(root, found, &mut deadline_after(FILE_PARSE_LIMIT))
     }
 
-    fn cut_text(&mut self, path: &str, language: &'static Language, text: &str) -> Option<File> {
-        File::new(path, language, text, &mut deadline_after(FILE_PARSE_LIMIT))
+    fn cut_text(&mut self, path: &str, language: &'static Language, text: &str) -> Option<ChunkedFile> {
+        ChunkedFile::new(path, language, text, &mut deadline_after(FILE_PARSE_LIMIT))
     }
 
     fn rest(&mut self) {}

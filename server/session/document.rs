@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use taper_grammars::Language;
 use tracing::debug;
 
-use crate::context::excluded_files::Excluded;
-use crate::context::{Index, Place, Snippet};
+use crate::context::excluded_files::ExclusionReason;
+use crate::context::{Index, Query, Snippet};
 use crate::prompt::BYTES_PER_TOKEN;
 use crate::session::workspace::DocumentLocation;
-use crate::syntax::{Reach, Syntax};
+use crate::syntax::{RegionSize, Syntax};
 use crate::text::{Edit, Encoding, Position, Rope, position};
 use crate::usage::outcome::ShownSuggestion;
 
@@ -77,7 +77,7 @@ pub(crate) struct Document {
     pub(crate) text: Rope,
     syntax: Option<Syntax>,
     /// How much around the cursor is parsed.
-    reach: Reach,
+    reach: RegionSize,
     /// A place where even little was not parsed in time: not tried again near it.
     gave_up: Option<usize>,
     pub(crate) version: Option<i64>,
@@ -87,7 +87,7 @@ pub(crate) struct Document {
     /// The file on this machine, if the document is one.
     pub(crate) file: Option<PathBuf>,
     /// Who says that nothing of it is for others, and nothing is suggested in it unasked.
-    pub(crate) excluded: Option<Excluded>,
+    pub(crate) excluded: Option<ExclusionReason>,
     /// The text that questions about other documents know.
     shared_text: Option<Rope>,
     /// What of other files helps here, as it was found last.
@@ -106,7 +106,7 @@ impl Document {
         let by_path = || taper_grammars::by_path(std::path::Path::new(&path)).filter(|_| !is_cell);
         let language = taper_grammars::by_id(&language_id).or_else(by_path);
         let text = Rope::from(text);
-        let reach = Reach::USUAL;
+        let reach = RegionSize::DEFAULT;
         let mut document = Self {
             path,
             language,
@@ -126,7 +126,7 @@ impl Document {
             last_typed_end: None,
         };
         // Where a long text is looked at shows only when it is typed in.
-        if document.text.len_bytes() <= reach.whole {
+        if document.text.len_bytes() <= reach.whole_limit {
             document.parse(0);
         }
         document
@@ -134,7 +134,7 @@ impl Document {
 
     /// The tree around a place, if it is up to date.
     pub(crate) fn syntax(&mut self, place: usize) -> Option<&Syntax> {
-        if !self.syntax.as_ref().is_some_and(|syntax| syntax.serves(&self.text, place, self.reach)) {
+        if !self.syntax.as_ref().is_some_and(|syntax| syntax.covers(&self.text, place, self.reach)) {
             self.parse(place);
         }
         self.syntax.as_ref().filter(|syntax| !syntax.is_stale())
@@ -184,11 +184,11 @@ impl Document {
             let edit = match change.range {
                 None => {
                     self.lost = None;
-                    Edit::between(&self.text, &change.text)
+                    Edit::diff(&self.text, &change.text)
                 }
                 // A range that ends before it begins is repaired rather than refused, as other servers do.
                 Some(Range { start, end }) => {
-                    Edit { range: position::range(&self.text, start, end, encoding), text: change.text }
+                    Edit { range: position::byte_range(&self.text, start, end, encoding), text: change.text }
                 }
             };
             place = Some(edit.new_end());
@@ -236,13 +236,13 @@ impl Document {
         let Some(language) = self.language else { return Default::default() };
         let line = self.text.byte_to_line(cursor);
         let holds = |(at, known, most): &(usize, u64, usize)| {
-            at.abs_diff(line) < SNIPPET_REFRESH_LINES && *known == index.number() && *most == tokens
+            at.abs_diff(line) < SNIPPET_REFRESH_LINES && *known == index.index_id() && *most == tokens
         };
         if !self.found.at.as_ref().is_some_and(holds) {
-            let place = Place { text: &self.text, cursor, path: &self.path, language };
-            let now = index.find(place, tokens * BYTES_PER_TOKEN);
+            let place = Query { text: &self.text, cursor, path: &self.path, language };
+            let now = index.find_snippets(place, tokens * BYTES_PER_TOKEN);
             debug!(line, snippets = now.len(), files = index.files().len(), "looked into other files");
-            self.found.at = Some((line, index.number(), tokens));
+            self.found.at = Some((line, index.index_id(), tokens));
             if now[..] != self.found.snippets[..] {
                 self.found.before = std::mem::replace(&mut self.found.snippets, now.into());
             }
@@ -252,7 +252,7 @@ impl Document {
 
     fn apply_edit(&mut self, edit: &Edit) {
         if let Some(syntax) = &mut self.syntax {
-            syntax.edited(edit);
+            syntax.apply_edit(edit);
         }
         if edit.apply(&mut self.text).is_err() {
             self.mark_lost("an edit did not fit the text");
@@ -265,9 +265,9 @@ impl Document {
             return;
         }
         match &mut self.syntax {
-            Some(syntax) if syntax.serves(&self.text, place, self.reach) => {
+            Some(syntax) if syntax.covers(&self.text, place, self.reach) => {
                 let done = syntax.reparse(&self.text, &mut deadline_after(REPARSE_LIMIT));
-                if !done || syntax.effort() > MAX_REPARSE_EFFORT {
+                if !done || syntax.parse_effort() > MAX_REPARSE_EFFORT {
                     self.reach = self.reach.halved().unwrap_or(self.reach);
                 }
             }
@@ -279,7 +279,9 @@ impl Document {
     fn parse(&mut self, place: usize) {
         self.syntax = None;
         let Some(language) = self.language.filter(|language| language.grammar.is_some()) else { return };
-        if self.lost.is_some() || self.gave_up.is_some_and(|at| at.abs_diff(place) < Reach::USUAL.whole) {
+        if self.lost.is_some()
+            || self.gave_up.is_some_and(|at| at.abs_diff(place) < RegionSize::DEFAULT.whole_limit)
+        {
             return;
         }
         let (mut time_is_up, mut late) = (deadline_after(PARSE_LIMIT), false);
@@ -287,7 +289,7 @@ impl Document {
             late = late || time_is_up();
             late
         };
-        self.syntax = Syntax::around(&self.text, language, place, self.reach, &mut watch);
+        self.syntax = Syntax::parse_around(&self.text, language, place, self.reach, &mut watch);
         self.gave_up = None;
         if self.syntax.is_none() && late {
             match self.reach.halved() {
@@ -389,7 +391,7 @@ mod tests {
                 Encoding::Utf8,
                 None,
             );
-            let place = position::offset(&document.text, line(n), Encoding::Utf8);
+            let place = position::byte_offset(&document.text, line(n), Encoding::Utf8);
             assert_eq!(broken(&mut document, place), Some(false), "{n}");
         }
         let (middle, len) = (document.text.len_bytes() / 2, document.text.len_bytes());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures::channel::oneshot;
-use taper_engine::About;
+use taper_engine::EngineInfo;
 
 use super::{
     CompletionRequest, DocumentLocation, Explanations, LoadProgress, NotebookChange, OpenedDocument,
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::config::Settings;
 use crate::context::Index;
-use crate::suggest::{Snapshot, Suggestion, Trigger, Work};
+use crate::suggest::{CompletionWork, Snapshot, Suggestion, Trigger};
 use crate::text::Position;
 
 /// What happens to a session: closed on purpose.
@@ -87,7 +87,7 @@ pub enum Event {
     Explain(oneshot::Sender<Explanations>),
     /// The engine is loaded, and how many tokens of other files are best for it, if it has a place for any; or it could not be
     /// (why).
-    Loaded(Result<(Box<About>, Option<usize>), String>),
+    Loaded(Result<(Box<EngineInfo>, Option<usize>), String>),
     /// The completer came to the end of its work on a question.
     Completed {
         /// The question.
@@ -95,7 +95,7 @@ pub enum Event {
         /// What came out.
         suggestion: Option<Suggestion>,
         /// The work.
-        work: Box<Work>,
+        work: Box<CompletionWork>,
     },
     /// The completer does not work on a question any more.
     WorkEnded {
@@ -163,7 +163,7 @@ pub enum Notice {
     /// The model is on its way.
     Loading(LoadProgress),
     /// The model is there: whatever showed the loading can end.
-    Loaded(Box<About>),
+    Loaded(Box<EngineInfo>),
     /// The model will not be there, and why: whatever showed the loading can end.
     Failed(String),
     /// What is paused now.

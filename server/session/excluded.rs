@@ -7,7 +7,7 @@ use tracing::info;
 
 use super::explain::Explanation;
 use super::{Document, SessionState};
-use crate::context::excluded_files::{Excluded, PROJECT_FILE};
+use crate::context::excluded_files::{ExclusionReason, PROJECT_IGNORE_FILE};
 
 impl SessionState {
     /// Finds out whether a document is excluded, and does not let others see it any more if it is.
@@ -19,15 +19,15 @@ impl SessionState {
             None => document.file.clone(),
         };
         let excluded = match on_disk {
-            Some(path) => lists.excludes_on_disk(document.root.as_deref(), &path),
-            None => lists.excludes(Path::new(&document.path)),
+            Some(path) => lists.exclusion_reason_on_disk(document.root.as_deref(), &path),
+            None => lists.exclusion_reason(Path::new(&document.path)),
         };
         if excluded == document.excluded {
             return;
         }
         document.excluded = excluded;
         if let Some(excluded) = excluded {
-            info!(uri, reason = excluded.reason(), "a document is excluded");
+            info!(uri, reason = excluded.user_message(), "a document is excluded");
             cache.clear();
             let at = document.location();
             self.usage.close(uri);
@@ -45,7 +45,7 @@ impl SessionState {
 
     /// A document was opened, saved or closed: where it is one of a project's lists, that says something new.
     pub(super) fn reload_exclusions(&mut self, uri: &str) {
-        if uri.ends_with(PROJECT_FILE) {
+        if uri.ends_with(PROJECT_IGNORE_FILE) {
             self.update_all_exclusions();
             self.workspace.exclude(self.settings.excluded_files.clone());
         }
@@ -68,7 +68,7 @@ impl SessionState {
     }
 }
 
-fn explanation(document: &Document, excluded: Excluded) -> Explanation {
+fn explanation(document: &Document, excluded: ExclusionReason) -> Explanation {
     let language = document.language.map_or("", |language| language.name);
-    Explanation::nothing(document.path.clone(), language, excluded.reason())
+    Explanation::nothing(document.path.clone(), language, excluded.user_message())
 }

@@ -1,8 +1,8 @@
 //! How the last answers came about, for the person who asks.
 //! It knows nothing of how that is put into words.
 
-use crate::context::redact::{Bare, redact};
-use crate::suggest::{Snapshot, Suggestion, Work};
+use crate::context::redact::{BareWords, redact};
+use crate::suggest::{CompletionWork, Snapshot, Suggestion};
 
 /// How an answer came about.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,12 +14,16 @@ pub struct Explanation {
     /// What was suggested; empty: nothing.
     pub text: String,
     /// The model's work; `None`: the answer was there already, from typing along an earlier one or worked out ahead.
-    pub work: Option<Box<Work>>,
+    pub work: Option<Box<CompletionWork>>,
 }
 
 impl Explanation {
     /// Of an answer about this place.
-    pub(crate) fn new(snapshot: &Snapshot, suggestion: Option<&Suggestion>, work: Option<Box<Work>>) -> Self {
+    pub(crate) fn new(
+        snapshot: &Snapshot,
+        suggestion: Option<&Suggestion>,
+        work: Option<Box<CompletionWork>>,
+    ) -> Self {
         Self {
             path: snapshot.path.clone(),
             language: snapshot.language.map_or("", |language| language.name),
@@ -30,7 +34,7 @@ impl Explanation {
 
     /// Of nothing, and why.
     pub(crate) fn nothing(path: String, language: &'static str, reason: &'static str) -> Self {
-        let work = Some(Box::new(Work { reason, ..Work::default() }));
+        let work = Some(Box::new(CompletionWork { reason, ..CompletionWork::default() }));
         Self { path, language, text: String::new(), work }
     }
 }
@@ -49,15 +53,16 @@ impl Explanations {
     pub(crate) fn without_secrets(&self) -> Self {
         let told = |it: &Explanation| {
             let language = taper_grammars::by_id(it.language);
-            let text =
-                redact(&it.text, language.map_or(Bare::Values, Bare::of)).unwrap_or_default().into_owned();
+            let text = redact(&it.text, language.map_or(BareWords::Values, BareWords::for_language))
+                .unwrap_or_default()
+                .into_owned();
             // What the model said is not told, and so not kept.
             let work = it.work.as_ref().map(|work| {
-                Box::new(Work {
+                Box::new(CompletionWork {
                     raw: String::new(),
                     pieces: Vec::new(),
-                    cuts: Vec::new(),
-                    passed_over: None,
+                    trim_steps: Vec::new(),
+                    rejected_greedy: None,
                     ..(**work).clone()
                 })
             });

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use crate::session::completer::Job;
 use crate::session::mailbox::Mailbox;
 use crate::session::reply::CompletionRequest;
-use crate::suggest::ahead::Answered;
-use crate::suggest::{Idle, Progress, Snapshot, Suggestion, reuse};
+use crate::suggest::ahead::PriorResponse;
+use crate::suggest::{CompletionProgress, IdleSetting, Snapshot, Suggestion, reuse};
 use crate::text::{Edit, Rope};
 
 /// So few prompt tokens take hardly longer than one: reading them to the end is never more than a token's loss.
@@ -57,7 +57,7 @@ impl AcceptedDocument {
     fn is_same(&self, snapshot: &Snapshot, shown: &Suggestion) -> bool {
         let Some(other) = Self::new(snapshot, shown) else { return false };
         let here = Snapshot { text: self.text.clone(), cursor: self.cursor, ..snapshot.clone() };
-        other.cursor == self.cursor && reuse::typed(&here, &other.text).is_some_and(|it| it.is_empty())
+        other.cursor == self.cursor && reuse::typed_since(&here, &other.text).is_some_and(|it| it.is_empty())
     }
 }
 
@@ -69,7 +69,7 @@ fn confirm_prefetch(
     question: &mut Arc<CompletionRequest>,
 ) -> bool {
     let confirmed = mailbox.take_if(|job| match job {
-        Job::Prefetch(newer, Answered::Shown(shown)) => {
+        Job::Prefetch(newer, PriorResponse::Shown(shown)) => {
             newer.uri == question.uri && accepted.is_same(&newer.snapshot, shown)
         }
         _ => false,
@@ -110,18 +110,18 @@ impl<'a> InFlight<'a> {
     }
 
     /// To be asked after every step: looks at what came meanwhile, and says whether to go on.
-    pub(crate) fn poll(&mut self, progress: &Progress<'_>) -> ControlFlow<()> {
+    pub(crate) fn poll(&mut self, progress: &CompletionProgress<'_>) -> ControlFlow<()> {
         let now = Instant::now();
         let goes_on = (!self.mailbox.is_waiting() || self.retarget(progress, now))
-            && reuse::agrees(progress.text, &self.typed.replace("\r\n", "\n"));
+            && reuse::is_compatible(progress.text, &self.typed.replace("\r\n", "\n"));
         if goes_on && self.asked {
-            self.newest.set_draft(progress.draft.and_then(|draft| reuse::rest(draft, &self.typed)));
+            self.newest.set_draft(progress.draft.and_then(|draft| reuse::remainder(draft, &self.typed)));
             self.newest.respond_early(now);
         }
         // The deadline alone is no reason to end: what is finished after it serves the next keystroke.
-        let frugal = self.place.options.idle == Idle::Off && now >= self.newest.deadline();
+        let frugal = self.place.options.idle == IdleSetting::Off && now >= self.newest.deadline();
         let ends = !goes_on || self.newest.is_unwanted(now) || frugal;
-        if progress.settled {
+        if progress.seeking_fallback {
             // Who is shown something, or has typed into it, would be shown something else.
             let shown = progress.draft.is_some() && !self.newest.is_open();
             return control_flow(ends || self.asked && (shown || !self.typed.is_empty()));
@@ -131,14 +131,14 @@ impl<'a> InFlight<'a> {
     }
 
     /// Takes the newer letter if this goes on for it.
-    fn retarget(&mut self, progress: &Progress<'_>, now: Instant) -> bool {
+    fn retarget(&mut self, progress: &CompletionProgress<'_>, now: Instant) -> bool {
         let worth = !progress.text.is_empty() || self.is_nearly_read(progress, now);
         let (uri, place) = (self.uri, self.place);
         let mut typed = None;
         let letter = self.mailbox.take_if(|job| match job {
             Job::Complete(newer) if worth && newer.uri == uri => {
-                typed = reuse::follows(place, &newer.snapshot)
-                    .filter(|typed| reuse::agrees(progress.text, &typed.replace("\r\n", "\n")));
+                typed = reuse::typed_between(place, &newer.snapshot)
+                    .filter(|typed| reuse::is_compatible(progress.text, &typed.replace("\r\n", "\n")));
                 typed.is_some()
             }
             _ => false,
@@ -159,10 +159,10 @@ impl<'a> InFlight<'a> {
 
     /// Whether the rest of the prompt is no more than the newer question's would have to read again: that shares what
     /// was read of the text before the cursor, and nothing behind that.
-    fn is_nearly_read(&self, progress: &Progress<'_>, now: Instant) -> bool {
-        let reading = progress.reading;
+    fn is_nearly_read(&self, progress: &CompletionProgress<'_>, now: Instant) -> bool {
+        let reading = progress.prefill;
         let read = (now - self.began).as_secs_f32() * reading.rate;
-        reading.unread as f32 - read <= reading.own.max(FEW_TOKENS) as f32
+        reading.unread as f32 - read <= reading.unshared.max(FEW_TOKENS) as f32
     }
 
     /// Whether this was ended before its end.
@@ -205,11 +205,11 @@ impl<'a> IdleWork<'a> {
     pub(crate) fn new(
         mailbox: &'a Mailbox<Job>,
         question: Arc<CompletionRequest>,
-        answered: &Answered,
+        answered: &PriorResponse,
     ) -> Self {
         let accepted = match answered {
-            Answered::Shown(shown) => AcceptedDocument::new(&question.snapshot, shown),
-            Answered::Nothing | Answered::Unasked => None,
+            PriorResponse::Shown(shown) => AcceptedDocument::new(&question.snapshot, shown),
+            PriorResponse::Empty | PriorResponse::Unrequested => None,
         };
         Self { mailbox, question, accepted }
     }
@@ -242,7 +242,7 @@ impl<'a> IdleWork<'a> {
 mod tests {
     use super::*;
     use crate::session::reply::{CompletionResponse, Responder, ResponseReceiver};
-    use crate::suggest::{Options, Reading, Trigger};
+    use crate::suggest::{Options, PrefillEstimate, Trigger};
     use crate::text::Encoding;
 
     const LONG: Duration = Duration::from_secs(600);
@@ -259,7 +259,7 @@ mod tests {
             trigger: Trigger::Automatic,
             options: Options::default(),
             snippets: Arc::default(),
-            snippets_before: Arc::default(),
+            previous_snippets: Arc::default(),
         };
         let (reply, receiver) = Responder::new();
         let question =
@@ -267,8 +267,8 @@ mod tests {
         (Arc::new(question), receiver)
     }
 
-    fn said<'a>(text: &'a str, draft: Option<&'a Suggestion>) -> Progress<'a> {
-        Progress { text, draft, reading: Reading::default(), settled: false }
+    fn said<'a>(text: &'a str, draft: Option<&'a Suggestion>) -> CompletionProgress<'a> {
+        CompletionProgress { text, draft, prefill: PrefillEstimate::default(), seeking_fallback: false }
     }
 
     #[test]
@@ -304,7 +304,7 @@ mod tests {
 
     #[test]
     fn what_is_left_of_a_prompt_decides_whether_it_is_read_to_the_end() {
-        let reading = |unread, own, rate| Reading { unread, own, rate };
+        let reading = |unread, own, rate| PrefillEstimate { unread, unshared: own, rate };
         for (reading, goes_on) in [
             // Nearly nothing, however slow it is.
             (reading(FEW_TOKENS, 1, 0.0), true),
@@ -321,7 +321,12 @@ mod tests {
             let (newer, _newer) = question("x = f", Instant::now() + LONG);
             let mut following = InFlight::for_request(&mailbox, &older);
             mailbox.put(Job::Complete(newer));
-            let flow = following.poll(&Progress { text: "", draft: None, reading, settled: false });
+            let flow = following.poll(&CompletionProgress {
+                text: "",
+                draft: None,
+                prefill: reading,
+                seeking_fallback: false,
+            });
             assert_eq!(flow.is_continue(), goes_on, "{reading:?}");
             assert_eq!(mailbox.is_waiting(), !goes_on, "what is not followed stays where it was");
         }
@@ -329,7 +334,7 @@ mod tests {
 
     #[test]
     fn where_nobody_waits_nothing_goes_on_beyond_the_deadline() {
-        for (idle, goes_on) in [(Idle::Off, false), (Idle::Modest, true)] {
+        for (idle, goes_on) in [(IdleSetting::Off, false), (IdleSetting::Modest, true)] {
             let mailbox = Mailbox::default();
             let (mut older, _older) = question("x = ", Instant::now());
             Arc::get_mut(&mut older).unwrap().snapshot.options.idle = idle;
@@ -341,7 +346,7 @@ mod tests {
 
     #[test]
     fn a_search_for_something_better_ends_with_the_answer_or_with_what_is_typed() {
-        let settled = |draft| Progress { settled: true, ..said("foo(a)", draft) };
+        let settled = |draft| CompletionProgress { seeking_fallback: true, ..said("foo(a)", draft) };
         let draft = Suggestion { range: 4..4, text: "foo(a)".to_owned() };
         let mailbox = Mailbox::default();
         let (older, mut receiver) = question("x = ", Instant::now() + LONG);
@@ -372,7 +377,7 @@ mod tests {
         let mut following = InFlight::for_request(&mailbox, &older);
         assert!(following.poll(&settled(None)).is_continue());
         // Nobody waits for what is answered ahead.
-        let idling = IdleWork::new(&mailbox, Arc::clone(&older), &Answered::Shown(draft.clone()));
+        let idling = IdleWork::new(&mailbox, Arc::clone(&older), &PriorResponse::Shown(draft.clone()));
         let mut following = InFlight::for_prefetch(&mailbox, &idling, "a", &older.snapshot);
         assert!(following.poll(&settled(Some(&draft))).is_continue());
     }
@@ -386,9 +391,9 @@ mod tests {
             let mailbox = Mailbox::default();
             let (older, _older) = question("x = ", Instant::now());
             let (newer, _newer) = question(before, Instant::now());
-            let mut idling = IdleWork::new(&mailbox, older, &Answered::Shown(shown(4, "foo")));
+            let mut idling = IdleWork::new(&mailbox, older, &PriorResponse::Shown(shown(4, "foo")));
             assert!(!idling.is_over());
-            mailbox.put(Job::Prefetch(Arc::clone(&newer), Answered::Shown(shown(5, rest))));
+            mailbox.put(Job::Prefetch(Arc::clone(&newer), PriorResponse::Shown(shown(5, rest))));
             assert_eq!(idling.is_over(), !confirmed, "{before}{rest}");
             assert_eq!(Arc::ptr_eq(&idling.question, &newer), confirmed);
             newer.drop_work();

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use crate::session::{Document, SessionState};
 use crate::suggest::Snapshot;
-use crate::suggest::reuse::Cache;
+use crate::suggest::reuse::CompletionCache;
 use crate::text::{Rope, lines};
 
 /// Bytes of preceding text, the nearest; more than fit into a prompt.
@@ -153,7 +153,7 @@ impl Notebooks {
     pub(super) fn preceding_text(
         &mut self,
         uri: &str,
-        documents: &HashMap<String, (Document, Cache)>,
+        documents: &HashMap<String, (Document, CompletionCache)>,
     ) -> Option<Rope> {
         if self.all.is_empty() {
             return None;
@@ -166,7 +166,11 @@ impl Notebooks {
         before
     }
 
-    fn join_cells(&self, uri: &str, documents: &HashMap<String, (Document, Cache)>) -> Option<Rope> {
+    fn join_cells(
+        &self,
+        uri: &str,
+        documents: &HashMap<String, (Document, CompletionCache)>,
+    ) -> Option<Rope> {
         let is_it = |cell: &NotebookCell| cell.uri == uri;
         let cells = self.all.values().map(|it| &it.cells).find(|cells| cells.iter().any(is_it))?;
         let (asked, _) = documents.get(uri)?;
@@ -183,7 +187,7 @@ impl Notebooks {
                 continue;
             }
             let start = text.len_bytes().saturating_sub(left);
-            let start = if start == 0 { 0 } else { lines::next_line(text, start) };
+            let start = if start == 0 { 0 } else { lines::next_line_start(text, start) };
             before.push(Rope::from(text.byte_slice(start..)));
             left = left.saturating_sub(text.len_bytes());
             if left == 0 {
@@ -244,7 +248,7 @@ mod tests {
         NotebookCell { uri: uri.to_owned(), is_code: true }
     }
 
-    fn documents(texts: &[(&str, &str, &str)]) -> HashMap<String, (Document, Cache)> {
+    fn documents(texts: &[(&str, &str, &str)]) -> HashMap<String, (Document, CompletionCache)> {
         let open = |&(uri, language, text): &(&str, &str, &str)| {
             let document = Document::open(OpenedDocument {
                 uri: uri.to_owned(),
@@ -255,7 +259,7 @@ mod tests {
                 version: None,
                 text: text.to_owned(),
             });
-            (uri.to_owned(), (document, Cache::default()))
+            (uri.to_owned(), (document, CompletionCache::default()))
         };
         texts.iter().map(open).collect()
     }
@@ -263,7 +267,7 @@ mod tests {
     fn before(
         notebooks: &mut Notebooks,
         uri: &str,
-        documents: &HashMap<String, (Document, Cache)>,
+        documents: &HashMap<String, (Document, CompletionCache)>,
     ) -> String {
         notebooks.preceding_text(uri, documents).map(|it| it.to_string()).unwrap_or_default()
     }

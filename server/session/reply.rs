@@ -229,7 +229,7 @@ impl CompletionRequest {
 
     /// What has been typed at its cursor, if nothing else was done on the way to `text`.
     pub(crate) fn typed_since(&self, text: &Rope) -> Option<String> {
-        reuse::typed(&self.snapshot, text)
+        reuse::typed_since(&self.snapshot, text)
     }
 
     /// This request, whose first suggestion is known: only alternatives are missing.
@@ -293,7 +293,7 @@ impl CompletionRequest {
         let Snapshot { text, cursor, selected, trigger, options, .. } = &self.snapshot;
         self.uri == uri
             && text.is_instance(&other.text)
-            && self.snapshot.comes_after_the_same(other)
+            && self.snapshot.has_same_preceding(other)
             && (cursor, selected, trigger, options)
                 == (&other.cursor, &other.selected, &other.trigger, &other.options)
             && !self.is_unwanted(Instant::now())
@@ -303,7 +303,7 @@ impl CompletionRequest {
     /// draft.
     pub(crate) fn may_serve(&self, text: &Rope) -> bool {
         let Some(typed) = self.typed_since(text) else { return false };
-        self.slot.lock().draft.as_ref().is_none_or(|draft| reuse::agrees(&draft.text, &typed))
+        self.slot.lock().draft.as_ref().is_none_or(|draft| reuse::is_compatible(&draft.text, &typed))
     }
 
     /// Keeps what could be shown now; a later `None` does not take it away.
@@ -440,7 +440,7 @@ fn show(snapshot: &Snapshot, encoding: Encoding, suggestion: Suggestion) -> Opti
     if new.is_empty() || range.start > range.end || range.end > text.len_bytes() {
         return None;
     }
-    let at = |offset| position::position(text, offset, encoding);
+    let at = |offset| position::position_at(text, offset, encoding);
     let word = word_before(text, snapshot.cursor);
     Some(CompletionItem {
         range: at(range.start)..at(range.end),
@@ -454,7 +454,7 @@ fn show(snapshot: &Snapshot, encoding: Encoding, suggestion: Suggestion) -> Opti
 
 /// Word characters that end at `cursor`, at most 256 of them.
 fn word_before(text: &Rope, cursor: usize) -> String {
-    let before = lines::before(text, cursor, 256);
+    let before = lines::text_before(text, cursor, 256);
     let rest = before.trim_end_matches(|character: char| character.is_alphanumeric() || character == '_');
     before[rest.len()..].to_owned()
 }
@@ -480,7 +480,7 @@ mod tests {
             trigger: Trigger::Automatic,
             options: Options::default(),
             snippets: Default::default(),
-            snippets_before: Default::default(),
+            previous_snippets: Default::default(),
         };
         let (reply, receiver) = Responder::new();
         (

@@ -5,10 +5,13 @@
 use std::ops::ControlFlow;
 use std::sync::mpsc;
 
-use taper_engine::{About, Engine, EngineError, Generation, Limits, Prompt, Said, Stop, Tokens};
+use taper_engine::{
+    Engine, EngineError, EngineInfo, Generation, GenerationLimits, PartialOutput, Prompt, StopReason,
+    Tokenizer,
+};
 
 use super::*;
-use crate::suggest::{Idle, Trigger};
+use crate::suggest::{IdleSetting, Trigger};
 use crate::text::Position;
 
 mod explicit;
@@ -37,28 +40,29 @@ enum Doing {
 
 /// An engine whose cache holds everything already.
 struct Puppet {
-    tokens: Tokens,
-    about: About,
+    tokens: Tokenizer,
+    about: EngineInfo,
     orders: mpsc::Receiver<Order>,
     doing: mpsc::Sender<Doing>,
 }
 
 impl Engine for Puppet {
-    fn tokens(&self) -> &Tokens {
+    fn tokenizer(&self) -> &Tokenizer {
         &self.tokens
     }
 
-    fn about(&self) -> &About {
+    fn engine_info(&self) -> &EngineInfo {
         &self.about
     }
 
     fn generate(
         &mut self,
         prompt: &Prompt,
-        limits: &Limits,
-        watch: &mut dyn FnMut(Said<'_>) -> ControlFlow<()>,
+        limits: &GenerationLimits,
+        watch: &mut dyn FnMut(PartialOutput<'_>) -> ControlFlow<()>,
     ) -> Result<Generation, EngineError> {
-        let mut generation = Generation { reused: prompt.tokens.len(), ..Generation::nothing(Stop::Limit) };
+        let mut generation =
+            Generation { reused: prompt.tokens.len(), ..Generation::empty(StopReason::Limit) };
         if limits.max_tokens == 0 {
             return Ok(generation);
         }
@@ -68,14 +72,14 @@ impl Engine for Puppet {
         generation.stop = loop {
             match self.orders.recv() {
                 Ok(Order::Say(text)) => generation.text += text,
-                Ok(Order::End) => break Stop::EndOfText,
+                Ok(Order::End) => break StopReason::EndOfText,
                 // The test is over.
-                Err(_) => break Stop::Watch,
+                Err(_) => break StopReason::Interrupted,
             }
-            let flow = watch(generation.said());
+            let flow = watch(generation.partial_output());
             let _ = self.doing.send(Doing::GoesOn(flow.is_continue()));
             if flow.is_break() {
-                break Stop::Watch;
+                break StopReason::Interrupted;
             }
         };
         Ok(generation)
@@ -83,7 +87,7 @@ impl Engine for Puppet {
 
     fn clear(&mut self) {}
 
-    fn unread(&self, _: &Prompt, _: &Limits) -> usize {
+    fn uncached_token_count(&self, _: &Prompt, _: &GenerationLimits) -> usize {
         0
     }
 }
@@ -101,17 +105,17 @@ struct Stage {
 
 impl Stage {
     /// The first document is `x = ` and a line end, the cursor before that.
-    fn new(idle: Idle) -> Self {
+    fn new(idle: IdleSetting) -> Self {
         Self::with(idle, false)
     }
 
     /// The same, with an editor that `refreshes` what it shows, and is answered with whatever there is at once.
-    fn with(idle: Idle, refreshes: bool) -> Self {
+    fn with(idle: IdleSetting, refreshes: bool) -> Self {
         Self::within(PATIENCE, idle, refreshes)
     }
 
     /// The same, where a key's question may take no longer than `latency_budget`.
-    fn within(latency_budget: Duration, idle: Idle, refreshes: bool) -> Self {
+    fn within(latency_budget: Duration, idle: IdleSetting, refreshes: bool) -> Self {
         let (orders, to_do) = mpsc::channel();
         let (does, doing) = mpsc::channel();
         let (notice, notices) = mpsc::channel();
@@ -127,9 +131,9 @@ impl Stage {
             crawling: CrawlMode::Here,
             supervisor: ThreadSupervisor::new(|_| ()),
             source: Box::new(move |_| {
-                let about = About { context: 4096, ..About::default() };
+                let about = EngineInfo { context: 4096, ..EngineInfo::default() };
                 let orders = to_do.take().unwrap();
-                Ok(Box::new(Puppet { tokens: Tokens::bytes_only(), about, orders, doing: does.clone() }))
+                Ok(Box::new(Puppet { tokens: Tokenizer::bytes_only(), about, orders, doing: does.clone() }))
             }),
             notices: Box::new(move |it| {
                 if !matches!(it, Notice::Trace(_)) {
@@ -190,7 +194,7 @@ impl Stage {
     }
 
     /// With `foo` shown behind the document's `x = `.
-    fn showing_foo(idle: Idle) -> Self {
+    fn showing_foo(idle: IdleSetting) -> Self {
         let stage = Self::new(idle);
         let first = stage.ask();
         stage.begins("x = ");
@@ -202,7 +206,7 @@ impl Stage {
 
     /// Behind `x = f()`, where nothing is shown.
     fn behind_a_call() -> Self {
-        let mut stage = Self::new(Idle::Modest);
+        let mut stage = Self::new(IdleSetting::Modest);
         let first = stage.press("f()");
         stage.begins("x = f()");
         stage.ends();
@@ -301,7 +305,7 @@ fn shows(receiver: ResponseReceiver, text: &str) {
 
 #[test]
 fn a_generation_that_agrees_answers_the_newest_of_several_keys() {
-    let mut stage = Stage::new(Idle::Modest);
+    let mut stage = Stage::new(IdleSetting::Modest);
     let first = stage.ask();
     stage.begins("x = ");
     stage.says("foo", true);
@@ -323,7 +327,7 @@ fn a_generation_that_agrees_answers_the_newest_of_several_keys() {
 
 #[test]
 fn an_editor_that_refreshes_is_shown_a_part_and_told_when_there_is_more() {
-    let mut stage = Stage::with(Idle::Off, true);
+    let mut stage = Stage::with(IdleSetting::Off, true);
     let first = stage.ask();
     stage.begins("x = ");
     stage.says("fo", true);
@@ -345,7 +349,7 @@ fn an_editor_that_refreshes_is_shown_a_part_and_told_when_there_is_more() {
 
 #[test]
 fn an_editor_is_not_told_of_more_where_the_text_is_another_one_or_all_was_shown() {
-    let mut stage = Stage::with(Idle::Off, true);
+    let mut stage = Stage::with(IdleSetting::Off, true);
     let first = stage.ask();
     stage.begins("x = ");
     stage.says("foo(a, ", true);
@@ -369,7 +373,7 @@ fn an_editor_is_not_told_of_more_where_the_text_is_another_one_or_all_was_shown(
 
 #[test]
 fn a_generation_that_disagrees_ends_at_once_and_the_question_is_worked_on() {
-    let mut stage = Stage::new(Idle::Modest);
+    let mut stage = Stage::new(IdleSetting::Modest);
     let first = stage.ask();
     stage.begins("x = ");
     stage.says("foo", true);
@@ -385,7 +389,7 @@ fn a_generation_that_disagrees_ends_at_once_and_the_question_is_worked_on() {
 #[test]
 fn a_popups_question_moves_on_with_what_is_typed() {
     // What is being written agrees: it goes on, and is shown where the editor asked, which filters it.
-    let mut stage = Stage::new(Idle::Modest);
+    let mut stage = Stage::new(IdleSetting::Modest);
     let asked = stage.ask_for_popup();
     stage.begins("x = ");
     stage.says("foo(a, ", true);
@@ -396,7 +400,7 @@ fn a_popups_question_moves_on_with_what_is_typed() {
     shows(asked, "foo(a, b)");
 
     // Nothing could be shown yet, and what is written turns out to be something else: the model is asked anew.
-    let mut stage = Stage::new(Idle::Modest);
+    let mut stage = Stage::new(IdleSetting::Modest);
     let asked = stage.ask_for_popup();
     stage.begins("x = ");
     stage.change(4, "b");
@@ -407,7 +411,7 @@ fn a_popups_question_moves_on_with_what_is_typed() {
     shows(asked, "bar()");
 
     // What could have been shown is not what is typed: nothing is.
-    let mut stage = Stage::new(Idle::Modest);
+    let mut stage = Stage::new(IdleSetting::Modest);
     let asked = stage.ask_for_popup();
     stage.begins("x = ");
     stage.says("foo(a, ", true);
@@ -417,7 +421,7 @@ fn a_popups_question_moves_on_with_what_is_typed() {
 
 #[test]
 fn the_first_question_for_a_popup_behind_typing_is_the_typings_and_the_next_one_a_persons() {
-    let mut stage = Stage::new(Idle::Off);
+    let mut stage = Stage::new(IdleSetting::Off);
     stage.change(4, "f");
     stage.cursor += 1;
     let first = stage.ask_for_popup();
@@ -434,7 +438,7 @@ fn the_first_question_for_a_popup_behind_typing_is_the_typings_and_the_next_one_
 fn what_is_followed_and_disappoints_is_worked_on() {
     // It says something else than what was typed beyond it; or it ends there.
     for more in [Some("x"), None] {
-        let mut stage = Stage::new(Idle::Modest);
+        let mut stage = Stage::new(IdleSetting::Modest);
         let _first = stage.ask();
         stage.begins("x = ");
         stage.says("fo", true);
@@ -455,7 +459,7 @@ fn what_is_followed_and_disappoints_is_worked_on() {
 
 #[test]
 fn a_newer_key_is_worked_on_rather_than_what_disappointed() {
-    let mut stage = Stage::new(Idle::Modest);
+    let mut stage = Stage::new(IdleSetting::Modest);
     let _first = stage.ask();
     stage.begins("x = ");
     stage.says("fo", true);
@@ -471,7 +475,7 @@ fn a_newer_key_is_worked_on_rather_than_what_disappointed() {
 
 #[test]
 fn only_typing_at_the_cursor_is_followed() {
-    let stage = Stage::new(Idle::Modest);
+    let stage = Stage::new(IdleSetting::Modest);
     let _first = stage.ask();
     stage.begins("x = ");
     // Another document with the same text.
@@ -490,7 +494,7 @@ fn only_typing_at_the_cursor_is_followed() {
 
 #[test]
 fn a_question_that_is_cancelled_for_the_next_key_is_still_followed() {
-    let mut stage = Stage::new(Idle::Modest);
+    let mut stage = Stage::new(IdleSetting::Modest);
     let first = stage.ask();
     stage.begins("x = ");
     drop(first);
@@ -503,7 +507,7 @@ fn a_question_that_is_cancelled_for_the_next_key_is_still_followed() {
 
 #[test]
 fn an_edit_elsewhere_ends_the_work_though_nobody_asks() {
-    let mut stage = Stage::new(Idle::Modest);
+    let mut stage = Stage::new(IdleSetting::Modest);
     let first = stage.ask();
     stage.begins("x = ");
     stage.says("foo", true);
@@ -515,7 +519,7 @@ fn an_edit_elsewhere_ends_the_work_though_nobody_asks() {
 #[test]
 fn an_edit_that_what_is_shown_does_not_say_ends_the_work_ahead() {
     for (edit, goes_on) in [("y", false), ("f", true)] {
-        let mut stage = Stage::showing_foo(Idle::Modest);
+        let mut stage = Stage::showing_foo(IdleSetting::Modest);
         stage.begins("x = foo");
         stage.change(4, edit);
         stage.says("(1)", goes_on);
@@ -524,7 +528,7 @@ fn an_edit_that_what_is_shown_does_not_say_ends_the_work_ahead() {
 
 #[test]
 fn closing_a_document_ends_the_work_ahead() {
-    let stage = Stage::showing_foo(Idle::Modest);
+    let stage = Stage::showing_foo(IdleSetting::Modest);
     stage.begins("x = foo");
     stage.session.send(Event::Closed { uri: URI.to_owned() });
     stage.settle();
@@ -533,7 +537,7 @@ fn closing_a_document_ends_the_work_ahead() {
 
 #[test]
 fn accepted_what_was_begun_ahead_answers_and_more_is_begun() {
-    let mut stage = Stage::showing_foo(Idle::Modest);
+    let mut stage = Stage::showing_foo(IdleSetting::Modest);
     stage.begins("x = foo");
     stage.says("(1", true);
     let accepted = stage.press("foo");
@@ -556,7 +560,7 @@ fn accepted_what_was_begun_ahead_answers_and_more_is_begun() {
 
 #[test]
 fn where_the_cursor_rests_the_answer_is_made_before_anyone_asks() {
-    let mut stage = Stage::new(Idle::Modest);
+    let mut stage = Stage::new(IdleSetting::Modest);
     stage.look();
     stage.begins("x = ");
     stage.says("foo", true);
@@ -580,7 +584,7 @@ fn behind_a_line_that_may_be_complete_the_next_is_made_before_enter() {
 
 #[test]
 fn behind_what_was_accepted_and_is_complete_the_next_line_is_made() {
-    let mut stage = Stage::new(Idle::Modest);
+    let mut stage = Stage::new(IdleSetting::Modest);
     let first = stage.ask();
     stage.begins("x = ");
     stage.says("f()", true);
@@ -614,7 +618,7 @@ fn a_line_that_goes_on_ends_the_work_on_the_next() {
 
 #[test]
 fn typing_through_what_is_shown_leaves_the_work_ahead_alone() {
-    let mut stage = Stage::showing_foo(Idle::Modest);
+    let mut stage = Stage::showing_foo(IdleSetting::Modest);
     stage.begins("x = foo");
     let second = stage.press("f");
     shows(second, "oo");
@@ -631,7 +635,7 @@ fn typing_through_what_is_shown_leaves_the_work_ahead_alone() {
 
 #[test]
 fn without_idle_work_nothing_is_begun_ahead() {
-    let mut stage = Stage::showing_foo(Idle::Off);
+    let mut stage = Stage::showing_foo(IdleSetting::Off);
     let second = stage.press("f");
     shows(second, "oo");
     let third = stage.press("b");
@@ -642,7 +646,7 @@ fn without_idle_work_nothing_is_begun_ahead() {
 
 #[test]
 fn what_is_known_survives_partial_acceptance_undo_and_closed_brackets() {
-    let mut stage = Stage::new(Idle::Off);
+    let mut stage = Stage::new(IdleSetting::Off);
     let first = stage.ask();
     stage.begins("x = ");
     stage.says("foo(a, b)", true);

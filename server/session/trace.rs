@@ -1,7 +1,7 @@
 //! Steps of a session's work, for programs that follow it: tests, and tools that replay typing.
 //! It knows nothing of how they are written. People read the log; no program does.
 
-use crate::suggest::Work;
+use crate::suggest::CompletionWork;
 
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,8 +77,8 @@ pub struct WorkSummary {
 }
 
 impl WorkSummary {
-    pub(crate) fn new(work: &Work, interrupted: bool) -> Self {
-        let Work { prompt_tokens, short, evaluated, decoded, .. } = *work;
+    pub(crate) fn new(work: &CompletionWork, interrupted: bool) -> Self {
+        let CompletionWork { prompt_tokens, short, evaluated, decoded, .. } = *work;
         Self { prompt_tokens, short, evaluated, decoded, interrupted }
     }
 }

@@ -20,9 +20,9 @@ use super::crawler::{CrawlMode, FileCrawler};
 use super::trace::TraceEvent;
 use super::{Event, Notice, ThreadSupervisor};
 use crate::context::Index;
-use crate::context::crawl::{Found, Limits};
+use crate::context::crawl::{CrawlLimits, CrawledFile};
 use crate::context::excluded_files::ExcludedFiles;
-use crate::context::pieces::File;
+use crate::context::pieces::ChunkedFile;
 use crate::text::Rope;
 
 /// How long a walk through a workspace is good for: documents that are opened later lead to another one.
@@ -148,7 +148,7 @@ struct IndexedFile {
     /// How it lay on the disk, its size and its time; `None` for a document's text.
     as_found: Option<(u64, Option<i64>)>,
     /// `None` where it is of no use to others.
-    file: Option<Arc<File>>,
+    file: Option<Arc<ChunkedFile>>,
 }
 
 /// What is known of a workspace.
@@ -171,7 +171,7 @@ struct Indexer {
     /// Files that are never read.
     excluded: ExcludedFiles,
     /// Files that are to be cut.
-    waiting: VecDeque<(PathBuf, Found)>,
+    waiting: VecDeque<(PathBuf, CrawledFile)>,
     /// The workspaces whose index is no longer true.
     changed: HashSet<Option<PathBuf>>,
     /// When the last index was made.
@@ -362,7 +362,7 @@ impl Indexer {
 
     /// A document has this text.
     fn take(&mut self, at: DocumentLocation, language: &'static Language, text: &Rope) {
-        let file = (text.len_bytes() as u64 <= Limits::USUAL.file_bytes)
+        let file = (text.len_bytes() as u64 <= CrawlLimits::DEFAULT.file_bytes)
             .then(|| self.crawler.cut_text(&at.path, language, &text.to_string()))
             .flatten();
         if file.is_none() {
@@ -377,9 +377,9 @@ impl Indexer {
         let found = self.crawler.walk(&root, &near, WALK_LIMIT);
         self.walked.insert(root.clone(), WalkedFolder { at: Instant::now(), near });
         let Some(mut found) = found else { return };
-        found.retain(|it| self.excluded.excludes(Path::new(&it.path)).is_none());
+        found.retain(|it| self.excluded.exclusion_reason(Path::new(&it.path)).is_none());
         self.trace(TraceEvent::WorkspaceWalked { files: found.len() });
-        let at = |it: &Found| DocumentLocation { root: Some(root.clone()), path: it.path.clone() };
+        let at = |it: &CrawledFile| DocumentLocation { root: Some(root.clone()), path: it.path.clone() };
         let mut still: HashMap<DocumentLocation, IndexedFile> = HashMap::new();
         self.waiting.retain(|(other, _)| *other != root);
         for it in found {
@@ -400,7 +400,7 @@ impl Indexer {
         self.files.extend(still);
     }
 
-    fn cut(&mut self, root: &Path, found: &Found) {
+    fn cut(&mut self, root: &Path, found: &CrawledFile) {
         let at = DocumentLocation { root: Some(root.to_owned()), path: found.path.clone() };
         if self.files.get(&at).is_some_and(|cut| cut.as_found.is_none()) {
             return;
@@ -418,7 +418,7 @@ impl Indexer {
     fn publish(&mut self) {
         for root in mem::take(&mut self.changed) {
             let files = self.files.iter().filter(|(at, _)| at.root == root);
-            let mut files: Vec<Arc<File>> = files.filter_map(|(_, cut)| cut.file.clone()).collect();
+            let mut files: Vec<Arc<ChunkedFile>> = files.filter_map(|(_, cut)| cut.file.clone()).collect();
             // The same files yield the same index, in whatever order they came.
             files.sort_by(|a, b| a.path.cmp(&b.path));
             let index = Arc::new(Index::new(files));

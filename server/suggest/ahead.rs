@@ -4,53 +4,53 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use taper_engine::{Engine, EngineError, Limits, Prompt, Stop};
-use taper_grammars::Blocks;
+use taper_engine::{Engine, EngineError, GenerationLimits, Prompt, StopReason};
+use taper_grammars::BlockStyle;
 
-use super::place::{Place, indentation};
-use super::plan::{self, KEYSTROKE};
+use super::place::{CursorContext, indentation_width};
+use super::plan::{self, KEYSTROKE_TOKENS};
 use super::trigger::is_statement_complete;
-use super::{Idle, Snapshot, Suggestion, Trigger, around, budget, placed};
+use super::{IdleSetting, Snapshot, Suggestion, Trigger, cursor_context, prompt_budget, rule_window};
 use crate::prompt::{self, template::Profile};
 use crate::text::{Edit, lines};
 
 /// Tokens that may have been typed in front of a suffix before it is read again: that it has not seen so few makes no
 /// difference to speak of.
-const FRESH: usize = 8;
+const FRESH_SUFFIX_TOKENS: usize = 8;
 
 /// A window that can be read in this time comes first: a question should not wait for longer.
-pub const MEANWHILE: Duration = Duration::from_millis(200);
+pub const QUICK_PREFILL_TIME: Duration = Duration::from_millis(200);
 
 /// What became of a reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Read {
+pub enum PrefillState {
     /// There was nothing to read, or so little that a question can.
-    Already,
+    Cached,
     /// What is read soon is in the cache; more is to be read.
-    Part,
+    Partial,
     /// All that is to be read is in the cache now.
-    Whole,
+    Full,
     /// `watch` ended it; what was read is in the cache.
     Interrupted,
 }
 
 /// A window that can be read in this time comes next, where the whole one takes longer: until that one is read, answers
 /// come from this one.
-const SOON: Duration = Duration::from_millis(1500);
+const PARTIAL_PREFILL_TIME: Duration = Duration::from_millis(1500);
 
 /// What the whole window may take to be read. A machine that needs longer reads a shorter one at each new place: else its
 /// fans would run for longer than somebody stays there.
-fn whole_window(idle: Idle) -> Duration {
-    Duration::from_secs(if idle == Idle::Full { 30 } else { 8 })
+fn full_window_time(idle: IdleSetting) -> Duration {
+    Duration::from_secs(if idle == IdleSetting::Full { 30 } else { 8 })
 }
 
 /// How much is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Depth {
+pub enum PrefillDepth {
     /// What is read in a second or two.
-    Soon,
+    Partial,
     /// All that is to be read.
-    Whole,
+    Full,
 }
 
 /// Reads the prompt that is best for `snapshot` into the engine's cache: the whole window, or the longest that this
@@ -59,111 +59,127 @@ pub enum Depth {
 ///
 /// # Errors
 /// The engine failed; see [`Engine::generate`].
-pub fn read(
-    depth: Depth,
+pub fn prefill_ahead(
+    depth: PrefillDepth,
     snapshot: &Snapshot,
     profile: &Profile,
     engine: &mut dyn Engine,
     watch: &mut dyn FnMut() -> ControlFlow<()>,
-) -> Result<Read, EngineError> {
-    read_within((depth, whole_window(snapshot.options.idle)), snapshot, profile, engine, watch)
+) -> Result<PrefillState, EngineError> {
+    prefill_ahead_within((depth, full_window_time(snapshot.options.idle)), snapshot, profile, engine, watch)
 }
 
 /// [`read`], with what the whole window may take.
-pub(super) fn read_within(
-    (depth, time): (Depth, Duration),
+pub(super) fn prefill_ahead_within(
+    (depth, time): (PrefillDepth, Duration),
     snapshot: &Snapshot,
     profile: &Profile,
     engine: &mut dyn Engine,
     watch: &mut dyn FnMut() -> ControlFlow<()>,
-) -> Result<Read, EngineError> {
-    let (best, _) =
-        prompt::build(profile, engine.tokens(), snapshot.whole().file(), budget(&snapshot.options, profile));
-    let stale = |stale| Limits { max_tokens: 0, stale, background: true };
-    if engine.unread(&best, &stale(FRESH)) <= KEYSTROKE {
-        return Ok(Read::Already);
+) -> Result<PrefillState, EngineError> {
+    let (best, _) = prompt::build_prompt(
+        profile,
+        engine.tokenizer(),
+        snapshot.joined_document().prompt_file(),
+        prompt_budget(&snapshot.options, profile),
+    );
+    let stale = |stale| GenerationLimits { max_tokens: 0, max_stale_tokens: stale, background: true };
+    if engine.uncached_token_count(&best, &stale(FRESH_SUFFIX_TOKENS)) <= KEYSTROKE_TOKENS {
+        return Ok(PrefillState::Cached);
     }
-    let mut done = Read::Already;
+    let mut done = PrefillState::Cached;
     let mut read = |engine: &mut dyn Engine, prompt: &Prompt, old: usize| {
-        done = Read::Whole;
-        engine.generate(prompt, &stale(old), &mut |_| watch()).map(|read| read.stop == Stop::Watch)
+        done = PrefillState::Full;
+        engine
+            .generate(prompt, &stale(old), &mut |_| watch())
+            .map(|read| read.stop == StopReason::Interrupted)
     };
-    let first = plan::choose(MEANWHILE, snapshot, profile, engine, best.clone());
+    let first = plan::choose_prompt(QUICK_PREFILL_TIME, snapshot, profile, engine, best.clone());
     // However little it is: until something was read, nobody knows how much can be.
-    let unmeasured = engine.rates().prefill <= 0.0;
+    let unmeasured = engine.throughput().prefill <= 0.0;
     if first.short
-        && (unmeasured || engine.unread(&first.prompt, &stale(first.stale)) > KEYSTROKE)
+        && (unmeasured || engine.uncached_token_count(&first.prompt, &stale(first.stale)) > KEYSTROKE_TOKENS)
         && read(engine, &first.prompt, first.stale)?
     {
-        return Ok(Read::Interrupted);
+        return Ok(PrefillState::Interrupted);
     }
     // Only now, for what was read first may be the first that tells how fast this goes.
-    let longest = plan::longest(time, snapshot, profile, engine, best.clone());
-    if engine.unread(&longest, &stale(0)) as f32 > engine.rates().prefill * SOON.as_secs_f32() {
-        let better = plan::longest(SOON, snapshot, profile, engine, best);
-        if engine.unread(&better, &stale(first.stale)) > KEYSTROKE && read(engine, &better, first.stale)? {
-            return Ok(Read::Interrupted);
+    let longest = plan::longest_prompt(time, snapshot, profile, engine, best.clone());
+    if engine.uncached_token_count(&longest, &stale(0)) as f32
+        > engine.throughput().prefill * PARTIAL_PREFILL_TIME.as_secs_f32()
+    {
+        let better = plan::longest_prompt(PARTIAL_PREFILL_TIME, snapshot, profile, engine, best);
+        if engine.uncached_token_count(&better, &stale(first.stale)) > KEYSTROKE_TOKENS
+            && read(engine, &better, first.stale)?
+        {
+            return Ok(PrefillState::Interrupted);
         }
-        if depth == Depth::Soon {
-            return Ok(Read::Part);
+        if depth == PrefillDepth::Partial {
+            return Ok(PrefillState::Partial);
         }
     }
-    if engine.unread(&longest, &stale(FRESH)) > KEYSTROKE && read(engine, &longest, 0)? {
-        return Ok(Read::Interrupted);
+    if engine.uncached_token_count(&longest, &stale(FRESH_SUFFIX_TOKENS)) > KEYSTROKE_TOKENS
+        && read(engine, &longest, 0)?
+    {
+        return Ok(PrefillState::Interrupted);
     }
     Ok(done)
 }
 
 /// Whether no more of the file than a prompt of so many tokens has is ever read here by [`read`].
-pub fn is_longest(tokens: usize, snapshot: &Snapshot, profile: &Profile, engine: &dyn Engine) -> bool {
-    if snapshot.options.idle == Idle::Off {
+pub fn is_longest_prompt(tokens: usize, snapshot: &Snapshot, profile: &Profile, engine: &dyn Engine) -> bool {
+    if snapshot.options.idle == IdleSetting::Off {
         return true;
     }
-    let (best, _) =
-        prompt::build(profile, engine.tokens(), snapshot.whole().file(), budget(&snapshot.options, profile));
-    let time = whole_window(snapshot.options.idle);
-    plan::longest(time, snapshot, profile, engine, best).tokens.len() <= tokens
+    let (best, _) = prompt::build_prompt(
+        profile,
+        engine.tokenizer(),
+        snapshot.joined_document().prompt_file(),
+        prompt_budget(&snapshot.options, profile),
+    );
+    let time = full_window_time(snapshot.options.idle);
+    plan::longest_prompt(time, snapshot, profile, engine, best).tokens.len() <= tokens
 }
 
 /// What a place was answered with, behind which work goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answered {
+pub enum PriorResponse {
     /// This is shown.
     Shown(Suggestion),
     /// Nothing is shown.
-    Nothing,
+    Empty,
     /// Nobody has asked there: the cursor came, and rests.
-    Unasked,
+    Unrequested,
 }
 
-impl From<Option<Suggestion>> for Answered {
+impl From<Option<Suggestion>> for PriorResponse {
     fn from(shown: Option<Suggestion>) -> Self {
-        shown.map_or(Self::Nothing, Self::Shown)
+        shown.map_or(Self::Empty, Self::Shown)
     }
 }
 
 /// What may be done next at `snapshot`, as what it puts there, the likeliest first: taking what is shown, which is worth
 /// the most; Enter at the end of a line that may be complete; and, where nobody has asked yet, nothing: the next
 /// question is about this very place, or a letter of its answer further.
-pub fn next(snapshot: &Snapshot, answered: &Answered) -> Vec<Suggestion> {
+pub fn likely_actions(snapshot: &Snapshot, answered: &PriorResponse) -> Vec<Suggestion> {
     let unasked = match answered {
-        Answered::Shown(shown) => {
+        PriorResponse::Shown(shown) => {
             let mut next = vec![shown.clone()];
-            if snapshot.options.idle == Idle::Full {
+            if snapshot.options.idle == IdleSetting::Full {
                 // The model chooses the indentation: what an editor puts there is the beginning of it.
-                let text = format!("{}{}", shown.text, lines::line_break(&snapshot.text));
+                let text = format!("{}{}", shown.text, lines::dominant_line_break(&snapshot.text));
                 next.push(Suggestion { range: shown.range.clone(), text });
             }
             return next;
         }
-        Answered::Nothing => false,
-        Answered::Unasked => true,
+        PriorResponse::Empty => false,
+        PriorResponse::Unrequested => true,
     };
-    let around = around(snapshot);
-    let place = placed(&around, snapshot);
+    let around = rule_window(snapshot);
+    let place = cursor_context(&around, snapshot);
     let mut next = Vec::new();
     if may_be_complete(&place, unasked) {
-        next.push(line_break(snapshot, &place));
+        next.push(indented_line_break(snapshot, &place));
     }
     if unasked {
         next.push(String::new());
@@ -174,8 +190,8 @@ pub fn next(snapshot: &Snapshot, answered: &Answered) -> Vec<Suggestion> {
 
 /// Whether the cursor stands at the end of a line that may end there. One that was `found` does, but for a blank behind
 /// which more is to come; while a line is typed, most words become longer, or another follows.
-fn may_be_complete(place: &Place<'_>, found: bool) -> bool {
-    if !place.line_after.trim().is_empty() || place.on_blank_line_start() {
+fn may_be_complete(place: &CursorContext<'_>, found: bool) -> bool {
+    if !place.line_after.trim().is_empty() || place.is_in_indentation() {
         return false;
     }
     let last = [')', ']', '}', ';', ':', '{', '(', '[', ',', '"', '\'', '`', '>'];
@@ -187,39 +203,39 @@ fn may_be_complete(place: &Place<'_>, found: bool) -> bool {
 /// What Enter puts at the end of a line: a line break, and the indentation that editors give the next line. That is the
 /// line's own; behind one that opens a block that of what stands in it, or a step more; and, where blocks are told by
 /// indentation, behind a statement that leaves its block that of the block's head.
-fn line_break(snapshot: &Snapshot, place: &Place<'_>) -> String {
+fn indented_line_break(snapshot: &Snapshot, place: &CursorContext<'_>) -> String {
     let blanks = |line: &str| line[..line.len() - line.trim_start_matches([' ', '\t']).len()].to_owned();
     let line = place.line_before;
     let above = || place.before.lines().rev().filter(|line| !line.trim().is_empty());
     let indentation = if place.opens_block(line) {
         let below = place.line_below().filter(|_| place.has_body_below(line));
-        below.map_or_else(|| format!("{}{}", blanks(line), last_step(above(), blanks)), blanks)
+        below.map_or_else(|| format!("{}{}", blanks(line), last_indent_step(above(), blanks)), blanks)
     } else if leaves_block(place) {
-        let head = above().find(|it| indentation(it) < indentation(line));
+        let head = above().find(|it| indentation_width(it) < indentation_width(line));
         blanks(head.unwrap_or(line))
     } else {
         blanks(line)
     };
-    format!("{}{indentation}", lines::line_break(&snapshot.text))
+    format!("{}{indentation}", lines::dominant_line_break(&snapshot.text))
 }
 
 /// By how much the text last became deeper; `above` is its lines, the last first.
-fn last_step<'t>(above: impl Iterator<Item = &'t str>, blanks: impl Fn(&str) -> String) -> String {
+fn last_indent_step<'t>(above: impl Iterator<Item = &'t str>, blanks: impl Fn(&str) -> String) -> String {
     let above: Vec<&str> = above.collect();
-    let mut steps = above.windows(2).filter(|pair| indentation(pair[0]) > indentation(pair[1]));
+    let mut steps = above.windows(2).filter(|pair| indentation_width(pair[0]) > indentation_width(pair[1]));
     let step = steps.find_map(|pair| blanks(pair[0]).strip_prefix(&blanks(pair[1])).map(str::to_owned));
     step.unwrap_or_else(|| "    ".to_owned())
 }
 
 /// Whether nothing can follow the statement on the cursor's line in its block.
-fn leaves_block(place: &Place<'_>) -> bool {
+fn leaves_block(place: &CursorContext<'_>) -> bool {
     let first = place.line_before.split_whitespace().next().unwrap_or_default();
-    place.blocks() == Blocks::Indentation
+    place.block_style() == BlockStyle::Indentation
         && matches!(first, "return" | "raise" | "pass" | "break" | "continue")
 }
 
 /// The document once `done` is done; `None` if that does not fit it, or if time was up before the tree was brought up to it.
-pub fn accepted(
+pub fn apply_action(
     snapshot: &Snapshot,
     done: Suggestion,
     time_is_up: &mut dyn FnMut() -> bool,
@@ -240,13 +256,13 @@ pub fn accepted(
 mod tests {
     use super::*;
 
-    fn after(path: &str, marked: &str, answered: &Answered) -> Vec<String> {
-        let next = next(&crate::suggest::fixture::snapshot(path, marked), answered);
+    fn actions_at(path: &str, marked: &str, answered: &PriorResponse) -> Vec<String> {
+        let next = likely_actions(&crate::suggest::fixture::snapshot(path, marked), answered);
         next.into_iter().map(|it| it.text).collect()
     }
 
     #[test]
-    fn behind_a_line_that_may_be_complete_comes_the_next() {
+    fn enter_is_likely_after_a_possibly_complete_line() {
         let complete = [
             ("x.py", "def f(x):▮\n", "\n    "),
             ("x.py", "if a:\n  b()\n  if c:▮\n", "\n    "),
@@ -259,26 +275,26 @@ mod tests {
             ("x.ts", "{\r\n  f({▮\r\n", "\r\n    "),
         ];
         for (path, marked, typed) in complete {
-            assert_eq!(after(path, marked, &Answered::Nothing), [typed], "{marked}");
-            assert_eq!(after(path, marked, &Answered::Unasked), [typed, ""], "{marked}");
+            assert_eq!(actions_at(path, marked, &PriorResponse::Empty), [typed], "{marked}");
+            assert_eq!(actions_at(path, marked, &PriorResponse::Unrequested), [typed, ""], "{marked}");
         }
         for marked in ["x = f▮oo\n", "x = f(▮)\n", "  ▮\n", "▮", "x = ▮\n"] {
-            assert!(after("x.py", marked, &Answered::Nothing).is_empty(), "{marked}");
-            assert_eq!(after("x.py", marked, &Answered::Unasked), [""], "{marked}");
+            assert!(actions_at("x.py", marked, &PriorResponse::Empty).is_empty(), "{marked}");
+            assert_eq!(actions_at("x.py", marked, &PriorResponse::Unrequested), [""], "{marked}");
         }
     }
 
     #[test]
-    fn a_line_that_nobody_types_ends_where_it_does() {
+    fn untyped_line_counts_as_complete() {
         for marked in ["x = foo▮\n", "# of all.▮\n", "x = 1 +▮\n"] {
-            assert!(after("x.py", marked, &Answered::Nothing).is_empty());
-            assert_eq!(after("x.py", marked, &Answered::Unasked), ["\n", ""]);
+            assert!(actions_at("x.py", marked, &PriorResponse::Empty).is_empty());
+            assert_eq!(actions_at("x.py", marked, &PriorResponse::Unrequested), ["\n", ""]);
         }
     }
 
     #[test]
-    fn behind_what_is_shown_comes_what_follows_it() {
+    fn accepting_the_shown_suggestion_is_likely() {
         let shown = Suggestion { range: 4..4, text: "1".to_owned() };
-        assert_eq!(after("x.py", "x = ▮\n", &Answered::Shown(shown)), ["1"]);
+        assert_eq!(actions_at("x.py", "x = ▮\n", &PriorResponse::Shown(shown)), ["1"]);
     }
 }

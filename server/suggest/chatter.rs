@@ -1,17 +1,17 @@
 //! What a model says that is not meant to be typed: fences, sentences about the code, tokens of a chat, an echo.
 //! It knows nothing of which model speaks.
 
-use taper_grammars::Blocks;
+use taper_grammars::BlockStyle;
 
-use super::enclosure::Inside;
-use super::place::Place;
-use super::stop::End;
-use crate::text::lines::is_word;
+use super::enclosure::LexicalContext;
+use super::place::CursorContext;
+use super::stop::StopPoint;
+use crate::text::lines::is_word_char;
 
 /// Languages in which a fence is as good as code.
-const FENCED: &[&str] = &["markdown", "restructuredtext", "julia"];
+const FENCE_LANGUAGES: &[&str] = &["markdown", "restructuredtext", "julia"];
 /// How a sentence about code begins.
-const ABOUT: &[&str] = &[
+const CHAT_SENTENCE_STARTS: &[&str] = &[
     "here is ",
     "here's ",
     "here are ",
@@ -47,9 +47,10 @@ const ABOUT: &[&str] = &[
     "please provide",
 ];
 /// Words of a sentence that is about code even where sentences stand in a file.
-const OF_CODE: &[&str] = &["code", "snippet", "function", "implementation", "completion", "html", "markup"];
+const CODE_NOUNS: &[&str] =
+    &["code", "snippet", "function", "implementation", "completion", "html", "markup"];
 /// Tokens by which models tell turns and parts apart, where they stand without `<|` and `|>`.
-const TOKENS: &[&str] = &[
+const CONTROL_TOKENS: &[&str] = &[
     "<fim_prefix>",
     "<fim_suffix>",
     "<fim_middle>",
@@ -82,16 +83,16 @@ const TOKENS: &[&str] = &[
     "</think>",
 ];
 /// Bytes of such a token at most.
-const TOKEN: usize = 40;
+const MAX_CONTROL_TOKEN_BYTES: usize = 40;
 /// Letters and digits that an answer must share with what stands before the cursor to be an echo of it.
-const ECHO: usize = 6;
+const MIN_ECHO_CHARS: usize = 6;
 
 /// Bytes at the start of an answer that are not meant to be typed, though what follows is: the first line of a fence, the
 /// comment sign or the beginning of the line once more.
-pub(super) fn lead(place: &Place<'_>, text: &str) -> usize {
+pub(super) fn lead_len(place: &CursorContext<'_>, text: &str) -> usize {
     let start = text.len() - text.trim_start().len();
     let said = &text[start..];
-    if is_fence(said) && !may_be_fenced(place, place.literal.inside()) {
+    if is_fence(said) && !may_be_fenced(place, place.literal.lexical_context()) {
         return text
             .find('\n')
             .filter(|&end| end > start)
@@ -109,14 +110,14 @@ pub(super) fn lead(place: &Place<'_>, text: &str) -> usize {
         let end = rest.is_empty() || blanks > 0 || rest.starts_with('\n');
         end.then(|| text.len() - rest.len() + if blank { blanks } else { 0 })
     };
-    if is_sign(place, before)
+    if is_line_marker(place, before)
         && let Some(lead) = behind(before)
     {
         return lead;
     }
-    let telling = before.chars().filter(|c| is_word(*c)).count() >= ECHO;
+    let telling = before.chars().filter(|c| is_word_char(*c)).count() >= MIN_ECHO_CHARS;
     match said.strip_prefix(before) {
-        Some(rest) if telling && !rest.starts_with(is_word) => {
+        Some(rest) if telling && !rest.starts_with(is_word_char) => {
             text.len() - if blank { rest.trim_start_matches(' ').len() } else { rest.len() }
         }
         _ => 0,
@@ -124,56 +125,60 @@ pub(super) fn lead(place: &Place<'_>, text: &str) -> usize {
 }
 
 /// Whether the cursor's line has nothing but the sign that begins a line of a comment, of a session or of a list.
-fn is_sign(place: &Place<'_>, before: &str) -> bool {
+fn is_line_marker(place: &CursorContext<'_>, before: &str) -> bool {
     let Some(language) = place.language else { return false };
     let line = !language.line_comment.is_empty()
         && before
             .strip_prefix(language.line_comment)
             .is_some_and(|rest| matches!(rest, "" | "/" | "!" | "-" | ";"));
-    let star = before == "*" && place.literal.inside() == Inside::Comment;
+    let star = before == "*" && place.literal.lexical_context() == LexicalContext::Comment;
     let list = matches!(before, "-" | "*" | "+" | ">") && language.name == "markdown";
     line || star || list || before == ">>>"
 }
 
 /// Where an answer begins to speak of what it has said.
-pub(super) fn end(place: &Place<'_>, text: &str) -> Option<End> {
-    if let Some(keep) = token(place, text) {
-        return Some(End { keep, rule: "a token of a chat" });
+pub(super) fn find_chatter(place: &CursorContext<'_>, text: &str) -> Option<StopPoint> {
+    if let Some(keep) = find_control_token(place, text) {
+        return Some(StopPoint { keep, rule: "a token of a chat" });
     }
     if !text.contains("```") && !text.contains("~~~") && !text.lines().any(is_about_code) {
         return None;
     }
-    let ends = place.literal.line_ends(text);
+    let ends = place.literal.line_end_contexts(text);
     let mut start = 0;
     for (number, line) in text.split_inclusive('\n').enumerate() {
         let inside = match number.checked_sub(1) {
-            Some(before) => ends.get(before).copied().unwrap_or(Inside::Code),
-            None => place.literal.inside(),
+            Some(before) => ends.get(before).copied().unwrap_or(LexicalContext::Code),
+            None => place.literal.lexical_context(),
         };
         // A line comment ends with its line.
-        let inside =
-            if number > 0 && inside == Inside::Comment && !place.literal.is_long_after(&text[..start]) {
-                Inside::Code
-            } else {
-                inside
-            };
+        let inside = if number > 0
+            && inside == LexicalContext::Comment
+            && !place.literal.is_multiline_after(&text[..start])
+        {
+            LexicalContext::Code
+        } else {
+            inside
+        };
         if !may_be_fenced(place, inside) {
             let fence = line.find("```").or_else(|| is_fence(line.trim_start()).then_some(0));
-            if let Some(at) = fence.filter(|&at| place.literal.after(&text[..start + at]) == Inside::Code) {
-                return Some(End { keep: start + at, rule: "a fence" });
+            if let Some(at) =
+                fence.filter(|&at| place.literal.context_after(&text[..start + at]) == LexicalContext::Code)
+            {
+                return Some(StopPoint { keep: start + at, rule: "a fence" });
             }
         }
-        let begins = number > 0 || place.on_blank_line_start();
-        if inside == Inside::Code && begins && is_sentence(place, line) {
-            return Some(End { keep: start, rule: "a sentence about the code" });
+        let begins = number > 0 || place.is_in_indentation();
+        if inside == LexicalContext::Code && begins && is_chat_sentence(place, line) {
+            return Some(StopPoint { keep: start, rule: "a sentence about the code" });
         }
         start += line.len();
     }
     None
 }
 
-fn may_be_fenced(place: &Place<'_>, inside: Inside) -> bool {
-    inside != Inside::Code || place.language.is_none_or(|it| FENCED.contains(&it.name))
+fn may_be_fenced(place: &CursorContext<'_>, inside: LexicalContext) -> bool {
+    inside != LexicalContext::Code || place.language.is_none_or(|it| FENCE_LANGUAGES.contains(&it.name))
 }
 
 fn is_fence(line: &str) -> bool {
@@ -182,32 +187,36 @@ fn is_fence(line: &str) -> bool {
 
 fn is_about_code(line: &str) -> bool {
     let line = line.trim_start().to_lowercase();
-    ABOUT.iter().any(|start| line.starts_with(start))
+    CHAT_SENTENCE_STARTS.iter().any(|start| line.starts_with(start))
 }
 
 /// Whether a line of an answer is a sentence about it, and nothing that the file would have.
-fn is_sentence(place: &Place<'_>, line: &str) -> bool {
+fn is_chat_sentence(place: &CursorContext<'_>, line: &str) -> bool {
     let Some(language) = place.language.filter(|_| is_about_code(line)) else { return false };
     let line = line.trim().to_lowercase();
     let words = line.split_whitespace().count() > 2 || line.ends_with(':');
     let signs = line.contains(['=', ';', '{', '}', '|']) || line.contains("()");
-    let is_text = matches!(language.blocks, Blocks::Tags)
+    let is_text = matches!(language.blocks, BlockStyle::Tags)
         || matches!(language.name, "markdown" | "latex" | "restructuredtext" | "yaml" | "ini");
-    let of_code = OF_CODE.iter().any(|word| line.split(|c| !is_word(c)).any(|it| it == *word));
+    let of_code = CODE_NOUNS.iter().any(|word| line.split(|c| !is_word_char(c)).any(|it| it == *word));
     words && !signs && (!is_text || of_code && line.ends_with(':'))
 }
 
 /// Where the first token of a chat stands in a text, if the file has none like it.
-fn token(place: &Place<'_>, text: &str) -> Option<usize> {
+fn find_control_token(place: &CursorContext<'_>, text: &str) -> Option<usize> {
     let known = |token: &str| place.before.contains(token) || place.after.contains(token);
-    let named = TOKENS.iter().filter(|token| !known(token)).filter_map(|token| text.find(*token));
+    let named = CONTROL_TOKENS.iter().filter(|token| !known(token)).filter_map(|token| text.find(*token));
     let ends = [("<|", "|>"), ("<｜", "｜>")];
     let barred = ends.iter().filter(|(open, _)| !known(open)).filter_map(|(open, close)| {
         text.match_indices(open).find_map(|(at, _)| {
             let inner = text[at + open.len()..].split(close).next()?;
-            let is_name = |c: char| is_word(c) || matches!(c, '▁' | '-' | ' ');
+            let is_name = |c: char| is_word_char(c) || matches!(c, '▁' | '-' | ' ');
             let closed = text[at + open.len() + inner.len()..].starts_with(close);
-            (closed && !inner.is_empty() && inner.len() <= TOKEN && inner.chars().all(is_name)).then_some(at)
+            (closed
+                && !inner.is_empty()
+                && inner.len() <= MAX_CONTROL_TOKEN_BYTES
+                && inner.chars().all(is_name))
+            .then_some(at)
         })
     });
     named.chain(barred).min()

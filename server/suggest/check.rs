@@ -1,18 +1,18 @@
 //! The last look before a suggestion is shown: the file must not parse worse with it than without.
 //! It knows nothing of models: it repairs, cuts or drops text.
 
-use taper_grammars::Blocks;
+use taper_grammars::BlockStyle;
 
-use super::place::Place;
+use super::place::CursorContext;
 use super::{Snapshot, Suggestion, depth};
 use crate::syntax::scope;
 use crate::text::{Edit, lines};
 
 /// The suggestion at the cursor that inserts `text`, or as much of it as leaves the tree no worse; `None` if
 /// nothing does. Line breaks become those of the file. `note` is told what a rule leaves of the text.
-pub(super) fn fitting(
+pub(super) fn fit_to_document(
     snapshot: &Snapshot,
-    place: &Place<'_>,
+    place: &CursorContext<'_>,
     text: &str,
     note: &mut dyn FnMut(&'static str, &str),
 ) -> Option<Suggestion> {
@@ -23,7 +23,7 @@ pub(super) fn fitting(
     let mut candidate = text;
     loop {
         let shown = with_line_breaks(snapshot, candidate);
-        let rule = if ends_by_opening(place, candidate) {
+        let rule = if ends_with_open_bracket(place, candidate) {
             "the last line opens what nothing closes"
         } else if parses_no_worse(snapshot, place, &shown) {
             return Some(Suggestion { range: snapshot.cursor..snapshot.cursor, text: shown });
@@ -41,7 +41,7 @@ pub(super) fn fitting(
 }
 
 fn with_line_breaks(snapshot: &Snapshot, text: &str) -> String {
-    match lines::line_break(&snapshot.text) {
+    match lines::dominant_line_break(&snapshot.text) {
         "\n" => text.to_owned(),
         other => text.replace('\n', other),
     }
@@ -49,7 +49,7 @@ fn with_line_breaks(snapshot: &Snapshot, text: &str) -> String {
 
 /// Whether the last of several lines opens a bracket that is empty: what was to stand in it was cut away. Where the file
 /// parses, that would be seen; where it is broken already, nothing tells whose the closers behind the cursor are.
-fn ends_by_opening(place: &Place<'_>, text: &str) -> bool {
+fn ends_with_open_bracket(place: &CursorContext<'_>, text: &str) -> bool {
     let Some((_, last)) = text.trim_end().rsplit_once('\n') else { return false };
     let opens = place.without_comment(last).trim_end().ends_with(['(', '[', '{']);
     opens && place.line_after.trim().is_empty() && !place.has_body_below(last)
@@ -60,15 +60,15 @@ fn ends_by_opening(place: &Place<'_>, text: &str) -> bool {
 ///
 /// A line that opens a block is judged with a body: alone it can never be right, and a person who types it
 /// goes on with the body; unless deeper lines stand below, which are its body then.
-fn parses_no_worse(snapshot: &Snapshot, place: &Place<'_>, text: &str) -> bool {
+fn parses_no_worse(snapshot: &Snapshot, place: &CursorContext<'_>, text: &str) -> bool {
     let Some(syntax) = snapshot.syntax.as_ref().filter(|it| !it.is_stale()) else { return true };
-    let before = scope::faults(&syntax.tree);
+    let before = scope::fault_count(&syntax.tree);
     let faults_with = |text: &str| {
         let edit = Edit::insert(snapshot.cursor, text);
         let mut after = snapshot.text.clone();
         edit.apply(&mut after).ok()?;
         let parsed = syntax.with_edit(&edit, &after, &mut || false)?;
-        Some(scope::faults(&parsed.tree))
+        Some(scope::fault_count(&parsed.tree))
     };
     if faults_with(text).is_some_and(|after| after <= before) {
         return true;
@@ -76,7 +76,7 @@ fn parses_no_worse(snapshot: &Snapshot, place: &Place<'_>, text: &str) -> bool {
     let last = text.rsplit('\n').next().unwrap_or(text);
     let first_line = !text.contains('\n');
     let line = if first_line { format!("{}{last}", place.line_before) } else { last.to_owned() };
-    if place.blocks() == Blocks::Indentation
+    if place.block_style() == BlockStyle::Indentation
         && place.line_after.trim().is_empty()
         && place.opens_block(&line)
         && !place.has_body_below(&line)
@@ -92,48 +92,53 @@ fn parses_no_worse(snapshot: &Snapshot, place: &Place<'_>, text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn fitted(path: &str, marked: &str, text: &str) -> Option<String> {
+    fn fit_text(path: &str, marked: &str, text: &str) -> Option<String> {
         let (before, after) = marked.split_once('▮').unwrap_or((marked, ""));
         let snapshot = crate::suggest::fixture::snapshot(path, marked);
         assert!(snapshot.syntax.is_some());
-        fitting(&snapshot, &Place::new(before, after, snapshot.language), text, &mut |_, _| {})
-            .map(|it| it.text)
+        fit_to_document(
+            &snapshot,
+            &CursorContext::new(before, after, snapshot.language),
+            text,
+            &mut |_, _| {},
+        )
+        .map(|it| it.text)
     }
 
     #[test]
-    fn what_parses_is_shown() {
-        assert_eq!(fitted("x.py", "x = ▮\ny = 2\n", "foo(1)").as_deref(), Some("foo(1)"));
-        assert_eq!(fitted("x.rs", "fn f() {\n    ▮\n}\n", "g(1);").as_deref(), Some("g(1);"));
-        assert_eq!(fitted("x.py", "▮\n", "def f(x):").as_deref(), Some("def f(x):"), "judged with a body");
-        assert_eq!(fitted("x.py", "if x▮\n", " > 1:").as_deref(), Some(" > 1:"));
+    fn suggestion_that_parses_is_shown() {
+        assert_eq!(fit_text("x.py", "x = ▮\ny = 2\n", "foo(1)").as_deref(), Some("foo(1)"));
+        assert_eq!(fit_text("x.rs", "fn f() {\n    ▮\n}\n", "g(1);").as_deref(), Some("g(1);"));
+        assert_eq!(fit_text("x.py", "▮\n", "def f(x):").as_deref(), Some("def f(x):"), "judged with a body");
+        assert_eq!(fit_text("x.py", "if x▮\n", " > 1:").as_deref(), Some(" > 1:"));
     }
 
     #[test]
-    fn what_breaks_the_file_is_cut_or_dropped() {
-        assert_eq!(fitted("x.py", "x = 1▮\ny = 2\n", " + (2"), None);
-        assert_eq!(fitted("x.rs", "fn f() {\n    ▮\n}\n", "g(1);\n    if x {").as_deref(), Some("g(1);"));
-        assert_eq!(fitted("x.js", "f(1)▮;\n", "} else {"), None);
+    fn suggestion_that_breaks_the_parse_is_cut() {
+        assert_eq!(fit_text("x.py", "x = 1▮\ny = 2\n", " + (2"), None);
+        assert_eq!(fit_text("x.rs", "fn f() {\n    ▮\n}\n", "g(1);\n    if x {").as_deref(), Some("g(1);"));
+        assert_eq!(fit_text("x.js", "f(1)▮;\n", "} else {"), None);
     }
 
     #[test]
-    fn a_file_that_is_broken_already_may_stay_so() {
-        assert_eq!(fitted("x.py", "def f(:\nx = ▮\n", "1").as_deref(), Some("1"));
+    fn broken_file_may_stay_broken() {
+        assert_eq!(fit_text("x.py", "def f(:\nx = ▮\n", "1").as_deref(), Some("1"));
     }
 
     #[test]
-    fn what_is_cut_behind_an_opener_loses_the_opener_in_a_broken_file_too() {
+    fn dangling_opener_is_dropped_in_broken_file() {
         let broken = "def f(x):\n    return g(\n        a.▮\n        x,\n    )\n)\n";
-        let it = fitted("x.py", broken, "call(\n        x,\n        b.call(");
+        let it = fit_text("x.py", broken, "call(\n        x,\n        b.call(");
         assert_eq!(it.as_deref(), Some("call(\n        x,"));
         // What stands below is its body.
         let body = "def f(x):\n    return g(\n        a.▮\n            x,\n        ))\n    )\n";
-        let it = fitted("x.py", body, "call(\n        b.call(");
+        let it = fit_text("x.py", body, "call(\n        b.call(");
         assert_eq!(it.as_deref(), Some("call(\n        b.call("));
-        assert_eq!(fitted("x.js", "f(▮\n", "{").as_deref(), Some("{"), "one line is what was asked for");
+        assert_eq!(fit_text("x.js", "f(▮\n", "{").as_deref(), Some("{"), "one line is what was asked for");
     }
 
     #[test]
-    fn line_breaks_are_those_of_the_file() {
-        assert_eq!(fitted("x.py", "a = 1\r\n▮\r\n", "b = 2\nc = 3").as_deref(), Some("b = 2\r\nc = 3"));
+    fn suggestion_uses_line_breaks_of_file() {
+        assert_eq!(fit_text("x.py", "a = 1\r\n▮\r\n", "b = 2\nc = 3").as_deref(), Some("b = 2\r\nc = 3"));
     }
 }

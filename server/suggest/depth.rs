@@ -5,19 +5,19 @@
 //! range covers, popups filter by it, and a suggestion that begins before the cursor can neither be typed through nor be
 //! taken by words. Once the cursor is moved back, the same line is suggested in its place.
 
-use taper_grammars::Blocks;
+use taper_grammars::BlockStyle;
 
-use super::enclosure::Inside;
-use super::place::{Place, indentation, opener};
-use crate::text::lines::is_word;
+use super::enclosure::LexicalContext;
+use super::place::{CursorContext, indentation_width, opening_bracket};
+use crate::text::lines::is_word_char;
 
 /// Statements behind which nothing comes in a block.
-const LEAVES: &[&str] = &["return", "break", "continue", "raise", "throw", "goto"];
+const JUMP_STATEMENTS: &[&str] = &["return", "break", "continue", "raise", "throw", "goto"];
 /// Statements that are hardly ever the last of a loop's body without a condition. In 1,319 loops of Python's library and of
 /// pip that a `return` follows or ends, it stands in the loop 24 times, and 22 of these loops have a `continue` or a `yield`.
-const ENDS_LOOP: &[&str] = &["return", "break", "continue"];
+const LOOP_END_STATEMENTS: &[&str] = &["return", "break", "continue"];
 /// Words that go on with a statement whose block has ended, and how that statement may begin.
-const GOES_ON: &[(&str, &[&str])] = &[
+const CONTINUATIONS_OF: &[(&str, &[&str])] = &[
     (
         "else",
         &[
@@ -36,18 +36,18 @@ const GOES_ON: &[(&str, &[&str])] = &[
 /// Words that close a block where brackets do not.
 const CLOSING_WORDS: &[&str] = &["end", "fi", "done", "esac"];
 /// How a line begins that may stand behind a statement that leaves its block.
-const AFTER_LEAVING: &[&str] = &[
+const AFTER_JUMP_WORDS: &[&str] = &[
     "case", "default", "else", "elif", "elsif", "elseif", "except", "catch", "finally", "rescue", "ensure",
     "when", "in", "function", "class", "def", "fn", "func", "async", "endif", "end", "fi", "done", "esac",
     "until", "public", "private",
 ];
 
 /// Whether the first line of `text` stands too deep at a place.
-pub(super) fn is_too_deep(place: &Place<'_>, text: &str) -> bool {
-    let depth = indentation(place.line_before);
+pub(super) fn is_too_deep(place: &CursorContext<'_>, text: &str) -> bool {
+    let depth = indentation_width(place.line_before);
     if depth == 0
-        || !place.on_blank_line_start()
-        || place.literal.inside() != Inside::Code
+        || !place.is_in_indentation()
+        || place.literal.lexical_context() != LexicalContext::Code
         || !place.line_after.trim().is_empty()
     {
         return false;
@@ -59,110 +59,115 @@ pub(super) fn is_too_deep(place: &Place<'_>, text: &str) -> bool {
     }
     let word = first_word(line);
     if matches!(first, '}' | ')' | ']') {
-        return closes_elsewhere(place, first, depth);
+        return closes_outer_bracket(place, first, depth);
     }
-    let above = Above::new(place);
-    let by_words = matches!(place.blocks(), Blocks::Keywords);
+    let above = LinesAbove::new(place);
+    let by_words = matches!(place.block_style(), BlockStyle::Keywords);
     if by_words && CLOSING_WORDS.contains(&word) {
-        return !above.opens_at(place, depth);
+        return !above.opens_block_at(place, depth);
     }
-    let by_lines = matches!(place.blocks(), Blocks::Indentation | Blocks::Keywords);
-    if by_lines && let Some((_, before)) = GOES_ON.iter().find(|(it, _)| *it == word) {
-        let goes_on_with = above.beside(depth);
-        return goes_on_with.is_none_or(|line| !line.split(|c| !is_word(c)).any(|it| before.contains(&it)));
+    let by_lines = matches!(place.block_style(), BlockStyle::Indentation | BlockStyle::Keywords);
+    if by_lines && let Some((_, before)) = CONTINUATIONS_OF.iter().find(|(it, _)| *it == word) {
+        let goes_on_with = above.line_at_depth(depth);
+        return goes_on_with
+            .is_none_or(|line| !line.split(|c| !is_word_char(c)).any(|it| before.contains(&it)));
     }
     let is_label = matches!(word, "case" | "default")
         && (line.ends_with(':') || line.contains(": ") || line.contains("->"));
-    if is_label && place.blocks() == Blocks::Braces {
-        return above.is_inside_of(depth, &["case", "default"]);
+    if is_label && place.block_style() == BlockStyle::Braces {
+        return above.is_under_head(depth, &["case", "default"]);
     }
-    if above.leaves_at(place, depth)
-        && is_word(first)
-        && !AFTER_LEAVING.contains(&word)
+    if above.leaves_block_at(place, depth)
+        && is_word_char(first)
+        && !AFTER_JUMP_WORDS.contains(&word)
         && !line.ends_with(':')
     {
         return true;
     }
-    place.blocks() == Blocks::Indentation && ENDS_LOOP.contains(&word) && above.is_end_of_loop(place, depth)
+    place.block_style() == BlockStyle::Indentation
+        && LOOP_END_STATEMENTS.contains(&word)
+        && above.is_loop_body_end(place, depth)
 }
 
-fn is_markup(place: &Place<'_>) -> bool {
-    matches!(place.blocks(), Blocks::Tags | Blocks::None)
+fn is_markup(place: &CursorContext<'_>) -> bool {
+    matches!(place.block_style(), BlockStyle::Tags | BlockStyle::None)
 }
 
 fn first_word(line: &str) -> &str {
-    let end = line.find(|c| !is_word(c)).unwrap_or(line.len());
+    let end = line.find(|c| !is_word_char(c)).unwrap_or(line.len());
     &line[..end]
 }
 
 /// Whether the bracket that `closer` closes was opened on a line that stands less deep than the cursor.
-fn closes_elsewhere(place: &Place<'_>, closer: char, depth: usize) -> bool {
-    let open = place.brackets(place.before).open;
+fn closes_outer_bracket(place: &CursorContext<'_>, closer: char, depth: usize) -> bool {
+    let open = place.bracket_balance(place.before).open;
     let Some(&(at, bracket)) = open.last() else { return false };
     let start = place.before[..at].rfind('\n').map_or(0, |at| at + 1);
-    bracket == opener(closer) && indentation(&place.before[start..]) < depth
+    bracket == opening_bracket(closer) && indentation_width(&place.before[start..]) < depth
 }
 
 /// The lines above the cursor's that have code, the last first.
-struct Above<'a>(Vec<&'a str>);
+struct LinesAbove<'a>(Vec<&'a str>);
 
-impl<'a> Above<'a> {
-    fn new(place: &Place<'a>) -> Self {
+impl<'a> LinesAbove<'a> {
+    fn new(place: &CursorContext<'a>) -> Self {
         let above = &place.before[..place.before.len() - place.line_before.len()];
         let code = |line: &&str| !place.without_comment(line).trim().is_empty();
         Self(above.lines().rev().filter(code).collect())
     }
 
     /// The last line that is so deep, if none that is less deep comes behind it.
-    fn beside(&self, depth: usize) -> Option<&'a str> {
+    fn line_at_depth(&self, depth: usize) -> Option<&'a str> {
         self.0
             .iter()
             .copied()
-            .take_while(|line| indentation(line) >= depth)
-            .find(|line| indentation(line) == depth)
+            .take_while(|line| indentation_width(line) >= depth)
+            .find(|line| indentation_width(line) == depth)
     }
 
     /// Whether a block was opened at this depth and is still open.
-    fn opens_at(&self, place: &Place<'_>, depth: usize) -> bool {
-        let mut lines = self.0.iter().take_while(|line| indentation(line) >= depth);
-        let Some(line) = lines.find(|line| indentation(line) == depth) else { return false };
+    fn opens_block_at(&self, place: &CursorContext<'_>, depth: usize) -> bool {
+        let mut lines = self.0.iter().take_while(|line| indentation_width(line) >= depth);
+        let Some(line) = lines.find(|line| indentation_width(line) == depth) else { return false };
         let word = first_word(line.trim());
-        let goes_on = GOES_ON.iter().any(|(it, _)| *it == word) || matches!(word, "when" | "in" | "then");
-        let inner = line.split(|c| !is_word(c)).any(|it| matches!(it, "do" | "case" | "if" | "begin"));
+        let goes_on =
+            CONTINUATIONS_OF.iter().any(|(it, _)| *it == word) || matches!(word, "when" | "in" | "then");
+        let inner = line.split(|c| !is_word_char(c)).any(|it| matches!(it, "do" | "case" | "if" | "begin"));
         place.opens_block(line) || goes_on || inner
     }
 
     /// Whether the last line stands at this depth and leaves its block, whatever may come.
-    fn leaves_at(&self, place: &Place<'_>, depth: usize) -> bool {
-        let Some(line) = self.0.first().filter(|line| indentation(line) == depth) else { return false };
+    fn leaves_block_at(&self, place: &CursorContext<'_>, depth: usize) -> bool {
+        let Some(line) = self.0.first().filter(|line| indentation_width(line) == depth) else { return false };
         let code = place.without_comment(line).trim();
         let word = first_word(code);
         let conditional = [" if ", " unless ", " when "].iter().any(|word| code.contains(word));
-        let python = place.blocks() == Blocks::Indentation;
+        let python = place.block_style() == BlockStyle::Indentation;
         let goes_on = code.ends_with(|c: char| {
-            !is_word(c) && !matches!(c, ';' | ')' | ']' | '}' | '"' | '\'' | '`' | '?' | '!')
+            !is_word_char(c) && !matches!(c, ';' | ')' | ']' | '}' | '"' | '\'' | '`' | '?' | '!')
         });
-        LEAVES.contains(&word)
+        JUMP_STATEMENTS.contains(&word)
             && (python || !conditional)
             && !goes_on
-            && place.brackets(code).open.is_empty()
-            && place.brackets(code).unopened.is_empty()
+            && place.bracket_balance(code).open.is_empty()
+            && place.bracket_balance(code).unopened.is_empty()
     }
 
     /// Whether the block at this depth has a statement and is the body of a loop that nothing leaves early.
-    fn is_end_of_loop(&self, place: &Place<'_>, depth: usize) -> bool {
-        let body: Vec<&str> = self.0.iter().copied().take_while(|line| indentation(line) >= depth).collect();
+    fn is_loop_body_end(&self, place: &CursorContext<'_>, depth: usize) -> bool {
+        let body: Vec<&str> =
+            self.0.iter().copied().take_while(|line| indentation_width(line) >= depth).collect();
         let Some(head) = self.0.get(body.len()) else { return false };
         let head = head.trim().trim_start_matches("async ");
         let early = ["continue", "yield"]
             .iter()
-            .any(|word| body.iter().any(|line| line.split(|c| !is_word(c)).any(|it| it == *word)));
+            .any(|word| body.iter().any(|line| line.split(|c| !is_word_char(c)).any(|it| it == *word)));
         matches!(first_word(head), "for" | "while") && place.opens_block(head) && !body.is_empty() && !early
     }
 
     /// Whether the first line that is less deep begins with one of these words.
-    fn is_inside_of(&self, depth: usize, words: &[&str]) -> bool {
-        let head = self.0.iter().find(|line| indentation(line) < depth);
+    fn is_under_head(&self, depth: usize, words: &[&str]) -> bool {
+        let head = self.0.iter().find(|line| indentation_width(line) < depth);
         head.is_some_and(|line| words.contains(&first_word(line.trim())))
     }
 }

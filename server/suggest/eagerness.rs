@@ -1,12 +1,12 @@
 //! How sure the model must be of what is shown, and where a doubtful suggestion is cut.
 //! It knows nothing of why a text ends elsewhere: it makes shorter what trimming left.
 
-use taper_engine::Said;
+use taper_engine::PartialOutput;
 
-use super::place::Place;
+use super::place::CursorContext;
 use super::{Snapshot, Suggestion, Trigger, check, confidence};
 use crate::prompt::{calibration::Calibration, template::Profile};
-use crate::text::lines::is_word;
+use crate::text::lines::is_word_char;
 
 /// How readily a suggestion is shown that nobody asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,23 +21,23 @@ pub enum Eagerness {
 
 /// What a suggestion must reach, by calibrated probabilities to be exactly right.
 #[derive(Debug, Clone, Copy)]
-struct Thresholds {
+struct ConfidenceThresholds {
     /// Least probability of a line that is shown to its end.
     line: f32,
     /// Or so many characters of it that are right by the model's own account, though its end is doubtful: who takes
     /// it word by word is served.
-    worth: f32,
+    expected_chars: f32,
     /// Least probability of the beginning of a line whose rest is doubtful, or not known yet. It is higher: so what
     /// was shown of a growing line is not taken back when the line is complete.
-    head: f32,
+    line_start: f32,
 }
 
 impl Eagerness {
     /// From the coverage curve in `benches/quality`.
-    fn thresholds(self) -> Option<Thresholds> {
+    fn thresholds(self) -> Option<ConfidenceThresholds> {
         match self {
-            Self::Low => Some(Thresholds { line: 0.30, worth: 20.0, head: 0.50 }),
-            Self::Medium => Some(Thresholds { line: 0.06, worth: 10.0, head: 0.25 }),
+            Self::Low => Some(ConfidenceThresholds { line: 0.30, expected_chars: 20.0, line_start: 0.50 }),
+            Self::Medium => Some(ConfidenceThresholds { line: 0.06, expected_chars: 10.0, line_start: 0.25 }),
             Self::High => None,
         }
     }
@@ -45,23 +45,23 @@ impl Eagerness {
 
 /// Visible characters that the beginning of a line must have to be worth showing where its rest is known to be
 /// doubtful. While a line grows, less is shown.
-const WORTH_SHOWING: usize = 5;
+const MIN_LINE_START_CHARS: usize = 5;
 /// Beginnings that are parsed, the longest first, before nothing is shown.
-const TRIES: usize = 4;
+const MAX_FIT_ATTEMPTS: usize = 4;
 
 /// The rule under which a text is cut or left away.
-pub(super) const UNSURE: &str = "the model is unsure";
+pub(super) const UNSURE_RULE: &str = "the model is unsure";
 
 /// What a suggestion must reach.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bar {
+pub(super) struct ConfidenceFilter {
     calibration: Calibration,
-    thresholds: Thresholds,
+    thresholds: ConfidenceThresholds,
 }
 
-impl Bar {
+impl ConfidenceFilter {
     /// `None` where everything is shown: a person asked, or wants it so.
-    pub(super) fn of(snapshot: &Snapshot, profile: &Profile) -> Option<Self> {
+    pub(super) fn for_snapshot(snapshot: &Snapshot, profile: &Profile) -> Option<Self> {
         let thresholds = snapshot.options.eagerness.thresholds()?;
         let calibration = profile.calibration;
         (snapshot.trigger == Trigger::Automatic).then_some(Self { calibration, thresholds })
@@ -69,61 +69,66 @@ impl Bar {
 
     /// [`check::fitting`] for as much of `text` as is sure enough: all of it, or fewer lines, or the beginning of the
     /// first. `said` is where the text was cut from; `whole` says that it ended by itself.
-    pub(super) fn fitting(
+    pub(super) fn fit_confident_part(
         self,
         snapshot: &Snapshot,
-        place: &Place<'_>,
-        said: Said<'_>,
+        place: &CursorContext<'_>,
+        said: PartialOutput<'_>,
         (text, whole): (&str, bool),
         note: &mut dyn FnMut(&'static str, &str),
     ) -> Option<Suggestion> {
-        if said.pieces.is_empty() {
+        if said.tokens.is_empty() {
             // An engine that tells no probabilities is believed.
-            return check::fitting(snapshot, place, text, note);
+            return check::fit_to_document(snapshot, place, text, note);
         }
-        let first = first_line(text);
-        let line_whole = whole || is_line_whole(said, &text[..first]);
-        if line_whole && self.is_worth(said, &text[..first]) {
-            let sure = self.sure_lines(said, text, first);
+        let first = first_line_end(text);
+        let line_whole = whole || is_line_complete(said, &text[..first]);
+        if line_whole && self.is_line_confident(said, &text[..first]) {
+            let sure = self.confident_len(said, text, first);
             if sure < text.len() {
                 // Without its end a block may be worse than with a doubtful one.
-                if let Some(fits) = check::fitting(snapshot, place, &text[..sure], &mut |_, _| {}) {
-                    note(UNSURE, &fits.text);
+                if let Some(fits) = check::fit_to_document(snapshot, place, &text[..sure], &mut |_, _| {}) {
+                    note(UNSURE_RULE, &fits.text);
                     return Some(fits);
                 }
             }
-            return check::fitting(snapshot, place, text, note);
+            return check::fit_to_document(snapshot, place, text, note);
         }
         let head = self
-            .heads(place, said, &text[..first], if line_whole { WORTH_SHOWING } else { 1 })
-            .take(TRIES)
-            .find_map(|head| check::fitting(snapshot, place, head, &mut |_, _| {}));
-        note(UNSURE, head.as_ref().map_or("", |it| &it.text));
+            .confident_line_starts(
+                place,
+                said,
+                &text[..first],
+                if line_whole { MIN_LINE_START_CHARS } else { 1 },
+            )
+            .take(MAX_FIT_ATTEMPTS)
+            .find_map(|head| check::fit_to_document(snapshot, place, head, &mut |_, _| {}));
+        note(UNSURE_RULE, head.as_ref().map_or("", |it| &it.text));
         head
     }
 
     /// Whether the first line is complete and too doubtful to be shown to its end: then no more is needed.
-    pub(super) fn ends(self, said: Said<'_>) -> Option<usize> {
-        let first = first_line(said.text);
+    pub(super) fn doubtful_line_end(self, said: PartialOutput<'_>) -> Option<usize> {
+        let first = first_line_end(said.text);
         let complete = first < said.text.len();
-        (complete && !self.is_worth(said, &said.text[..first])).then_some(first)
+        (complete && !self.is_line_confident(said, &said.text[..first])).then_some(first)
     }
 
     /// Whether a first line is shown to its end.
-    fn is_worth(self, said: Said<'_>, line: &str) -> bool {
-        let extent = confidence::extent(said.text, line);
-        self.is_sure(said, 0, line, self.thresholds.line)
-            || confidence::right_characters(said, extent) >= self.thresholds.worth
+    fn is_line_confident(self, said: PartialOutput<'_>, line: &str) -> bool {
+        let extent = confidence::shown_byte_len(said.text, line);
+        self.is_confident(said, 0, line, self.thresholds.line)
+            || confidence::expected_correct_chars(said, extent) >= self.thresholds.expected_chars
     }
 
     /// Bytes of `text` up to the end of the last line before a doubtful one; the first line ends at `first`.
-    fn sure_lines(self, said: Said<'_>, text: &str, first: usize) -> usize {
+    fn confident_len(self, said: PartialOutput<'_>, text: &str, first: usize) -> usize {
         let mut sure = first;
         for (at, _) in text.match_indices('\n').skip_while(|&(at, _)| at <= first).chain([(text.len(), "")]) {
             if text[sure..at].trim().is_empty() {
                 continue;
             }
-            if !self.is_sure(said, sure, &text[..at], self.thresholds.line) {
+            if !self.is_confident(said, sure, &text[..at], self.thresholds.line) {
                 break;
             }
             sure = at;
@@ -133,47 +138,48 @@ impl Bar {
 
     /// Beginnings of a line that are sure enough, the longest first: each ends where a token of the language does,
     /// outside of brackets that it opens itself, and has `least` visible characters.
-    fn heads<'t>(
+    fn confident_line_starts<'t>(
         self,
-        place: &Place<'_>,
-        said: Said<'_>,
+        place: &CursorContext<'_>,
+        said: PartialOutput<'_>,
         line: &'t str,
         least: usize,
     ) -> impl Iterator<Item = &'t str> {
-        boundaries(line).into_iter().rev().map(|at| &line[..at]).filter(move |head| {
+        cut_positions(line).into_iter().rev().map(|at| &line[..at]).filter(move |head| {
             head.chars().filter(|c| !c.is_whitespace()).count() >= least
-                && place.brackets(head).open.is_empty()
-                && self.is_sure(said, 0, head, self.thresholds.head)
+                && place.bracket_balance(head).open.is_empty()
+                && self.is_confident(said, 0, head, self.thresholds.line_start)
         })
     }
 
     /// Whether what `text` has behind its first `from` bytes is as probable as `least`.
-    fn is_sure(self, said: Said<'_>, from: usize, text: &str, least: f32) -> bool {
-        let range = confidence::extent(said.text, &text[..from])..confidence::extent(said.text, text);
-        confidence::of_range(said.pieces, range)
-            .is_none_or(|it| self.calibration.probability(it.mean, it.min, it.all) >= least)
+    fn is_confident(self, said: PartialOutput<'_>, from: usize, text: &str, least: f32) -> bool {
+        let range =
+            confidence::shown_byte_len(said.text, &text[..from])..confidence::shown_byte_len(said.text, text);
+        confidence::range_confidence(said.tokens, range)
+            .is_none_or(|it| self.calibration.probability(it.mean, it.min, it.product) >= least)
     }
 }
 
 /// Where the first line of `text` with something on it ends, in bytes.
-pub fn first_line(text: &str) -> usize {
+pub fn first_line_end(text: &str) -> usize {
     let begins = text.len() - text.trim_start().len();
     text[begins..].find('\n').map_or(text.len(), |at| begins + at)
 }
 
 /// Whether a line break follows what `line` was cut from.
-fn is_line_whole(said: Said<'_>, line: &str) -> bool {
-    let rest = &said.text[confidence::extent(said.text, line)..];
+fn is_line_complete(said: PartialOutput<'_>, line: &str) -> bool {
+    let rest = &said.text[confidence::shown_byte_len(said.text, line)..];
     rest.trim_start_matches([' ', '\t']).starts_with(['\n', '\r'])
 }
 
 /// Where a line can be cut: behind words, closing brackets, commas and semicolons. It never ends in half a word.
-fn boundaries(line: &str) -> Vec<usize> {
+fn cut_positions(line: &str) -> Vec<usize> {
     let mut out = Vec::new();
     let mut chars = line.char_indices().peekable();
     while let Some((at, c)) = chars.next() {
         let next = chars.peek().map(|&(_, next)| next);
-        let ends_word = is_word(c) && next.is_none_or(|next| !is_word(next));
+        let ends_word = is_word_char(c) && next.is_none_or(|next| !is_word_char(next));
         if ends_word || matches!(c, ')' | ']' | '}' | ',' | ';') {
             out.push(at + c.len_utf8());
         }
@@ -185,43 +191,46 @@ fn boundaries(line: &str) -> Vec<usize> {
 mod tests {
     use std::ops::ControlFlow;
 
-    use taper_engine::scripted::Scripted;
-    use taper_engine::{Engine, Piece};
+    use taper_engine::scripted::ScriptedEngine;
+    use taper_engine::{Engine, ScoredToken};
 
     use super::*;
     use crate::suggest::{Options, fixture, suggest};
 
     /// The probability is that of all tokens.
-    const BELIEVED: Calibration = Calibration { bias: -4.0, mean: 0.0, min: 0.0, all: 8.0 };
+    const PRODUCT_CALIBRATION: Calibration = Calibration { bias: -4.0, mean: 0.0, min: 0.0, all: 8.0 };
 
     /// What is shown of an answer, given as tokens with their probabilities, where a line must be half sure and a
     /// beginning three quarters.
-    fn shown(path: &str, marked: &str, tokens: &[(&str, f32)], whole: bool) -> Option<String> {
+    fn filter_tokens(path: &str, marked: &str, tokens: &[(&str, f32)], whole: bool) -> Option<String> {
         let (before, after) = marked.split_once('▮').unwrap_or((marked, ""));
         let snapshot = fixture::snapshot(path, marked);
-        let place = Place::new(before, after, snapshot.language);
+        let place = CursorContext::new(before, after, snapshot.language);
         let mut text = String::new();
         let mut pieces = Vec::new();
         for (token, probability) in tokens {
             text += token;
-            pieces.push(Piece { end: text.len(), probability: *probability });
+            pieces.push(ScoredToken { end: text.len(), probability: *probability });
         }
-        let thresholds = Thresholds { line: 0.5, worth: 100.0, head: 0.75 };
-        let bar = Bar { calibration: BELIEVED, thresholds };
-        let said = Said { text: &text, pieces: &pieces };
-        let trimmed = crate::suggest::trim::trim(&place, &text, whole)?;
-        bar.fitting(&snapshot, &place, said, (&trimmed, whole), &mut |_, _| {}).map(|it| it.text)
+        let thresholds = ConfidenceThresholds { line: 0.5, expected_chars: 100.0, line_start: 0.75 };
+        let bar = ConfidenceFilter { calibration: PRODUCT_CALIBRATION, thresholds };
+        let said = PartialOutput { text: &text, tokens: &pieces };
+        let trimmed = crate::suggest::trim::trim_output(&place, &text, whole)?;
+        bar.fit_confident_part(&snapshot, &place, said, (&trimmed, whole), &mut |_, _| {}).map(|it| it.text)
     }
 
     #[test]
-    fn a_sure_line_is_shown_and_a_doubtful_one_is_not() {
-        assert_eq!(shown("x.py", "x = ▮\n", &[("foo", 0.9), ("(a)", 0.9)], true).as_deref(), Some("foo(a)"));
-        assert_eq!(shown("x.py", "x = ▮\n", &[("foo", 0.6), ("(a)", 0.6)], true), None);
+    fn confident_line_is_shown_and_doubtful_one_dropped() {
+        assert_eq!(
+            filter_tokens("x.py", "x = ▮\n", &[("foo", 0.9), ("(a)", 0.9)], true).as_deref(),
+            Some("foo(a)")
+        );
+        assert_eq!(filter_tokens("x.py", "x = ▮\n", &[("foo", 0.6), ("(a)", 0.6)], true), None);
     }
 
     #[test]
-    fn a_doubtful_end_is_left_away_at_a_boundary() {
-        let it = |tokens: &[(&str, f32)]| shown("x.py", "x = ▮\n", tokens, true);
+    fn doubtful_line_end_is_cut_at_boundary() {
+        let it = |tokens: &[(&str, f32)]| filter_tokens("x.py", "x = ▮\n", tokens, true);
         assert_eq!(it(&[("total", 0.9), (" + foo", 0.2)]).as_deref(), Some("total"));
         let long = format!("{}(a)", "long".repeat(30));
         assert_eq!(it(&[(&long, 0.9), (" + foo", 0.2)]), Some(format!("{long} + foo")), "worth it anyway");
@@ -233,39 +242,39 @@ mod tests {
         assert_eq!(it(&[("foo(a,", 0.9), (" b)", 0.2)]), None, "the bracket would stay open");
         assert_eq!(it(&[("x", 0.9), (" + foo", 0.2)]), None, "too short to be worth it");
         // Behind the cursor the bracket is closed already.
-        let closed = shown("x.py", "f(▮)\n", &[("first,", 0.9), (" b", 0.2)], true);
+        let closed = filter_tokens("x.py", "f(▮)\n", &[("first,", 0.9), (" b", 0.2)], true);
         assert_eq!(closed.as_deref(), Some("first,"));
     }
 
     #[test]
-    fn a_line_that_grows_must_be_surer_so_that_nothing_shown_is_taken_back() {
+    fn growing_line_is_never_taken_back() {
         let tokens = [("total", 0.8), (" + foo", 0.8)];
-        assert_eq!(shown("x.py", "x = ▮\n", &tokens[..1], true).as_deref(), Some("total"));
+        assert_eq!(filter_tokens("x.py", "x = ▮\n", &tokens[..1], true).as_deref(), Some("total"));
         for many in 1..=2 {
-            let part = shown("x.py", "x = ▮\n", &tokens[..many], false);
-            let all = shown("x.py", "x = ▮\n", &tokens, true).unwrap_or_default();
+            let part = filter_tokens("x.py", "x = ▮\n", &tokens[..many], false);
+            let all = filter_tokens("x.py", "x = ▮\n", &tokens, true).unwrap_or_default();
             assert!(all.starts_with(&part.unwrap_or_default()), "{many}");
         }
-        assert_eq!(shown("x.py", "x = ▮\n", &[("total ", 0.6)], false), None);
+        assert_eq!(filter_tokens("x.py", "x = ▮\n", &[("total ", 0.6)], false), None);
     }
 
     #[test]
-    fn lines_below_a_doubtful_one_are_left_away() {
+    fn lines_after_a_doubtful_line_are_dropped() {
         let python = [("x = 1", 0.9), ("\n    y = 2", 0.9), ("\n    z = 3", 0.3), ("\n    w = 4", 0.9)];
-        let it = shown("x.py", "def f():\n    ▮\n", &python, true);
+        let it = filter_tokens("x.py", "def f():\n    ▮\n", &python, true);
         assert_eq!(it.as_deref(), Some("x = 1\n    y = 2"));
         // A block that could not stand without its end is shown with it.
         let rust = [("if x {", 0.9), ("\n        y();", 0.3), ("\n    }", 0.9)];
-        let it = shown("x.rs", "fn f() {\n    ▮\n}\n", &rust, true);
+        let it = filter_tokens("x.rs", "fn f() {\n    ▮\n}\n", &rust, true);
         assert_eq!(it.as_deref(), Some("if x {\n        y();\n    }"));
     }
 
     #[test]
-    fn who_asks_is_told_and_so_is_who_wants_everything() {
+    fn thresholds_skip_invoked_requests_and_high_eagerness() {
         let ask = |probability: f32, trigger: Trigger, eagerness: Eagerness| {
-            let engine = Scripted::new().answering(|_| "call(this)\n".to_owned());
-            let mut engine: Box<dyn Engine> = Box::new(engine.probability(probability));
-            let profile = Profile::of(engine.about(), engine.tokens());
+            let engine = ScriptedEngine::new().answer_with(|_| "call(this)\n".to_owned());
+            let mut engine: Box<dyn Engine> = Box::new(engine.with_probability(probability));
+            let profile = Profile::for_model(engine.engine_info(), engine.tokenizer());
             let options = Options { eagerness, ..Options::default() };
             let place = Snapshot { trigger, options, ..fixture::snapshot("x.py", "x = ▮\n") };
             let mut drafts = 0;
@@ -277,7 +286,7 @@ mod tests {
             (shown.is_some(), drafts > 0, work.reason)
         };
         assert_eq!(ask(1.0, Trigger::Automatic, Eagerness::Medium), (true, true, "end of the line"));
-        assert_eq!(ask(0.2, Trigger::Automatic, Eagerness::Medium), (false, false, UNSURE));
+        assert_eq!(ask(0.2, Trigger::Automatic, Eagerness::Medium), (false, false, UNSURE_RULE));
         assert!(ask(0.2, Trigger::Automatic, Eagerness::High).0);
         assert!(ask(0.2, Trigger::Invoked, Eagerness::Low).0);
     }
@@ -285,27 +294,29 @@ mod tests {
     #[test]
     fn without_probabilities_everything_is_shown() {
         let snapshot = fixture::snapshot("x.py", "x = ▮\n");
-        let place = Place::new("x = ", "\n", snapshot.language);
-        let bar =
-            Bar { calibration: BELIEVED, thresholds: Thresholds { line: 0.9, worth: 100.0, head: 0.9 } };
-        let said = Said { text: "foo", pieces: &[] };
-        let it = bar.fitting(&snapshot, &place, said, ("foo", true), &mut |_, _| {});
+        let place = CursorContext::new("x = ", "\n", snapshot.language);
+        let bar = ConfidenceFilter {
+            calibration: PRODUCT_CALIBRATION,
+            thresholds: ConfidenceThresholds { line: 0.9, expected_chars: 100.0, line_start: 0.9 },
+        };
+        let said = PartialOutput { text: "foo", tokens: &[] };
+        let it = bar.fit_confident_part(&snapshot, &place, said, ("foo", true), &mut |_, _| {});
         assert_eq!(it.map(|it| it.text).as_deref(), Some("foo"));
     }
 
     #[test]
-    fn more_eager_is_less_strict() {
+    fn higher_eagerness_lowers_thresholds() {
         let [low, medium] = [Eagerness::Low, Eagerness::Medium]
-            .map(|it| it.thresholds().map_or((0.0, 0.0), |it| (it.line, it.head)));
+            .map(|it| it.thresholds().map_or((0.0, 0.0), |it| (it.line, it.line_start)));
         assert!(low.0 > medium.0 && low.1 > medium.1 && Eagerness::High.thresholds().is_none());
         // Otherwise a growing line would be taken back.
         assert!(low.1 >= low.0 && medium.1 >= medium.0);
     }
 
     #[test]
-    fn lines_are_cut_behind_words_closers_and_commas() {
+    fn cut_positions_follow_words_closers_and_commas() {
         let line = "foo.bar(a, b) + größe";
-        let cut: Vec<&str> = boundaries(line).into_iter().map(|at| &line[..at]).collect();
+        let cut: Vec<&str> = cut_positions(line).into_iter().map(|at| &line[..at]).collect();
         assert_eq!(cut, ["foo", "foo.bar", "foo.bar(a", "foo.bar(a,", "foo.bar(a, b", "foo.bar(a, b)", line]);
     }
 }

@@ -8,31 +8,31 @@
 use std::mem;
 use std::ops::ControlFlow;
 
-use taper_engine::{Branch, Branching, Engine, EngineError, Generation, Growth, Stop};
+use taper_engine::{BranchControl, BranchLimits, BranchOutput, Engine, EngineError, Generation, StopReason};
 
-use super::rules::{Ended, Rules};
-use super::{Cut, Suggestion, confidence, eagerness};
+use super::rules::{FinishedOutput, PostProcessor};
+use super::{Suggestion, TrimStep, confidence, eagerness};
 
 /// Runners-up that are decoded at most.
-const MOST: usize = 2;
+const MAX_BRANCHES: usize = 2;
 /// Characters that may still come in a line: what these could be worth at most keeps a branch alive.
-const MORE: f32 = 30.0;
+const MAX_REMAINING_CHARS: f32 = 30.0;
 
 /// An alternative that can be shown.
 #[derive(Debug)]
-pub(super) struct Alternative {
-    pub(super) ended: Ended,
+pub(super) struct FallbackSuggestion {
+    pub(super) output: FinishedOutput,
     pub(super) shown: Suggestion,
     /// What was taken away from it.
-    pub(super) cuts: Vec<Cut>,
-    worth: f32,
+    pub(super) trim_steps: Vec<TrimStep>,
+    expected_chars: f32,
 }
 
 /// What came of the search.
 #[derive(Debug, Default)]
-pub(super) struct Outcome {
+pub(super) struct FallbackResult {
     /// The best alternative, if one can be shown.
-    pub(super) best: Option<Alternative>,
+    pub(super) best: Option<FallbackSuggestion>,
     /// Tokens that were decoded.
     pub(super) decoded: usize,
     /// Whether `watch` ended it.
@@ -44,68 +44,70 @@ pub(super) struct Outcome {
 ///
 /// # Errors
 /// The engine failed; see [`Engine::branch`].
-pub(super) fn search(
-    rules: &Rules<'_>,
+pub(super) fn search_fallback(
+    rules: &PostProcessor<'_>,
     engine: &mut dyn Engine,
-    greedy: &Ended,
+    greedy: &FinishedOutput,
     max_tokens: usize,
-    watch: &mut dyn FnMut(Option<&Alternative>) -> ControlFlow<()>,
-) -> Result<Outcome, EngineError> {
-    if greedy.generation.pieces.is_empty() {
-        return Ok(Outcome::default());
+    watch: &mut dyn FnMut(Option<&FallbackSuggestion>) -> ControlFlow<()>,
+) -> Result<FallbackResult, EngineError> {
+    if greedy.generation.tokens.is_empty() {
+        return Ok(FallbackResult::default());
     }
     if watch(None).is_break() {
-        return Ok(Outcome { interrupted: true, ..Outcome::default() });
+        return Ok(FallbackResult { interrupted: true, ..FallbackResult::default() });
     }
     // Where the line ends it may go on instead.
-    let within = eagerness::first_line(&greedy.generation.text) + 1;
-    let branching = Branching { most: MOST, within, max_tokens };
-    let mut search = Search { rules, seen: [0; MOST], outcome: Outcome::default() };
+    let within = eagerness::first_line_end(&greedy.generation.text) + 1;
+    let branching = BranchLimits { max_branches: MAX_BRANCHES, within_bytes: within, max_tokens };
+    let mut search = FallbackSearch { rules, seen: [0; MAX_BRANCHES], outcome: FallbackResult::default() };
     engine.branch(&branching, &mut |branch| {
         search.outcome.interrupted = watch(search.outcome.best.as_ref()).is_break();
-        if search.outcome.interrupted { Growth::Stop } else { search.look(branch) }
+        if search.outcome.interrupted { BranchControl::Abort } else { search.inspect_branch(branch) }
     })?;
     Ok(search.outcome)
 }
 
-struct Search<'a> {
-    rules: &'a Rules<'a>,
+struct FallbackSearch<'a> {
+    rules: &'a PostProcessor<'a>,
     /// Of each branch, the tokens that were there at the last look.
-    seen: [usize; MOST],
-    outcome: Outcome,
+    seen: [usize; MAX_BRANCHES],
+    outcome: FallbackResult,
 }
 
-impl Search<'_> {
+impl FallbackSearch<'_> {
     /// Takes what has come of a branch, and says whether more of it is wanted.
-    fn look(&mut self, branch: &Branch<'_>) -> Growth {
+    fn inspect_branch(&mut self, branch: &BranchOutput<'_>) -> BranchControl {
         let generation = branch.generation;
-        let count = generation.pieces.len();
+        let count = generation.tokens.len();
         let before = self.seen.get_mut(branch.number).map_or(0, |it| mem::replace(it, count));
-        if before == count && !branch.ended {
+        if before == count && !branch.finished {
             // A look in the middle of a token's work.
-            return Growth::On;
+            return BranchControl::Continue;
         }
         if before > 0 {
             self.outcome.decoded += count - before;
         }
-        let best = self.outcome.best.as_ref().map_or(0.0, |it| it.worth);
-        let whole = branch.ended && generation.stop == Stop::EndOfText;
-        let Line { worth, all, end } = Line::of(generation);
-        let at_most = if whole || end < generation.text.len() { worth } else { worth + all * MORE };
+        let best = self.outcome.best.as_ref().map_or(0.0, |it| it.expected_chars);
+        let whole = branch.finished && generation.stop == StopReason::EndOfText;
+        let LineWorth { expected_chars: worth, probability: all, end } = LineWorth::of_generation(generation);
+        let at_most =
+            if whole || end < generation.text.len() { worth } else { worth + all * MAX_REMAINING_CHARS };
         if at_most <= best {
-            return Growth::Enough;
+            return BranchControl::Finish;
         }
-        let rule = self.rules.end(generation.said(), whole);
+        let rule = self.rules.find_end(generation.partial_output(), whole);
         let whole = whole || rule.is_some();
         if !whole {
-            return Growth::On;
+            return BranchControl::Continue;
         }
-        let ended = Ended { generation: generation.clone(), end: rule, whole };
-        let (shown, cuts) = self.rules.finish(&ended);
+        let ended = FinishedOutput { generation: generation.clone(), end: rule, whole };
+        let (shown, cuts) = self.rules.finish_suggestion(&ended);
         if let Some(shown) = shown.filter(|shown| worth > best && !self.repeats_line_below(shown)) {
-            self.outcome.best = Some(Alternative { ended, shown, cuts, worth });
+            self.outcome.best =
+                Some(FallbackSuggestion { output: ended, shown, trim_steps: cuts, expected_chars: worth });
         }
-        Growth::Enough
+        BranchControl::Finish
     }
 
     /// Whether the cursor's line would begin with half of the line below or more.
@@ -121,23 +123,23 @@ impl Search<'_> {
 
 /// The first line of a text that has something on it, as far as it is there.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Line {
+struct LineWorth {
     /// Characters that are right by the model's own account.
-    worth: f32,
+    expected_chars: f32,
     /// Probability that all of its tokens are.
-    all: f32,
+    probability: f32,
     /// Where it ends, in bytes of the text.
     end: usize,
 }
 
-impl Line {
-    fn of(generation: &Generation) -> Self {
-        let Generation { text, pieces, .. } = generation;
-        let end = eagerness::first_line(text);
-        let mut line = Self { worth: 0.0, all: 1.0, end };
-        for (bytes, all) in confidence::up_to(pieces, end) {
-            line.all = all;
-            line.worth += all * confidence::characters(text, bytes.start..bytes.end.min(end)) as f32;
+impl LineWorth {
+    fn of_generation(generation: &Generation) -> Self {
+        let Generation { text, tokens: pieces, .. } = generation;
+        let end = eagerness::first_line_end(text);
+        let mut line = Self { expected_chars: 0.0, probability: 1.0, end };
+        for (bytes, all) in confidence::cumulative_probabilities(pieces, end) {
+            line.probability = all;
+            line.expected_chars += all * confidence::char_count(text, bytes.start..bytes.end.min(end)) as f32;
         }
         line
     }
@@ -146,83 +148,100 @@ impl Line {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use taper_engine::Piece;
-    use taper_engine::scripted::Scripted;
+    use taper_engine::ScoredToken;
+    use taper_engine::scripted::ScriptedEngine;
 
     use super::*;
     use crate::prompt::template::Profile;
     use crate::suggest::eagerness::Eagerness;
-    use crate::suggest::{Options, Snapshot, Work, fixture, suggest_within};
+    use crate::suggest::{CompletionWork, Options, Snapshot, fixture, suggest_within};
 
     /// What is shown, and the work; `watch` is told what is there while alternatives are decoded.
-    fn watched(
+    fn suggest_watched(
         (path, marked): (&str, &str),
-        engine: Scripted,
+        engine: ScriptedEngine,
         eagerness: Eagerness,
         watch: &mut dyn FnMut(&str) -> ControlFlow<()>,
-    ) -> (Option<String>, Work) {
+    ) -> (Option<String>, CompletionWork) {
         let mut engine: Box<dyn Engine> = Box::new(engine);
-        let profile = Profile::of(engine.about(), engine.tokens());
+        let profile = Profile::for_model(engine.engine_info(), engine.tokenizer());
         let options = Options { eagerness, ..Options::default() };
         let place = Snapshot { options, ..fixture::snapshot(path, marked) };
         let (shown, work) = suggest_within(None, &place, &profile, engine.as_mut(), &mut |progress| {
             let draft = progress.draft.map_or("", |it| &it.text);
-            if progress.settled { watch(draft) } else { ControlFlow::Continue(()) }
+            if progress.seeking_fallback { watch(draft) } else { ControlFlow::Continue(()) }
         })
         .unwrap();
         (shown.map(|it| it.text), work)
     }
 
-    fn shown(path: &str, marked: &str, engine: Scripted, eagerness: Eagerness) -> (Option<String>, Work) {
-        watched((path, marked), engine, eagerness, &mut |_| ControlFlow::Continue(()))
+    fn suggest_text(
+        path: &str,
+        marked: &str,
+        engine: ScriptedEngine,
+        eagerness: Eagerness,
+    ) -> (Option<String>, CompletionWork) {
+        suggest_watched((path, marked), engine, eagerness, &mut |_| ControlFlow::Continue(()))
     }
 
-    const BELOW: &str = "run({\n    a: 1,\n    ▮\n    code: 2,\n});\n";
+    const MARKED_CALL: &str = "run({\n    a: 1,\n    ▮\n    code: 2,\n});\n";
 
     /// Repeats the line below; has two alternatives.
-    fn repeating() -> Scripted {
-        let script = Scripted::new().probability(0.99).when("a: 1,", "code: 2,\n");
-        script.or_with("clean: true,\n", 0.6).or_with("b: 1,\n", 0.7)
+    fn repeating_engine() -> ScriptedEngine {
+        let script = ScriptedEngine::new().with_probability(0.99).answer_when("a: 1,", "code: 2,\n");
+        script.or_answer_with("clean: true,\n", 0.6).or_answer_with("b: 1,\n", 0.7)
     }
 
     #[test]
-    fn the_greedy_answer_is_shown_where_it_can_be_however_good_the_alternatives_are() {
-        let engine = Scripted::new().probability(0.8).when("x = ", "foo(a)\n").or_with("bar(a)\n", 0.99);
-        let (text, work) = shown("x.py", "x = ▮\n", engine, Eagerness::High);
-        assert_eq!((text.as_deref(), work.searched, work.passed_over), (Some("foo(a)"), 0, None));
+    fn showable_greedy_output_beats_better_alternatives() {
+        let engine = ScriptedEngine::new()
+            .with_probability(0.8)
+            .answer_when("x = ", "foo(a)\n")
+            .or_answer_with("bar(a)\n", 0.99);
+        let (text, work) = suggest_text("x.py", "x = ▮\n", engine, Eagerness::High);
+        assert_eq!((text.as_deref(), work.searched, work.rejected_greedy), (Some("foo(a)"), 0, None));
     }
 
     #[test]
-    fn where_the_greedy_line_cannot_be_shown_the_best_alternative_is() {
-        let (text, work) = shown("x.js", BELOW, repeating(), Eagerness::High);
+    fn best_alternative_replaces_unshowable_greedy_line() {
+        let (text, work) = suggest_text("x.js", MARKED_CALL, repeating_engine(), Eagerness::High);
         assert_eq!(text.as_deref(), Some("clean: true,"), "the one with the most characters to expect");
-        assert_eq!(work.passed_over.unwrap().raw, "code: 2,\n");
-        let again = Scripted::new().probability(0.99).when("a: 1,", "code: 2,\n").or_with("code: 3,\n", 0.9);
-        assert_eq!(shown("x.js", BELOW, again, Eagerness::High).0, None, "the line below with another value");
+        assert_eq!(work.rejected_greedy.unwrap().raw, "code: 2,\n");
+        let again = ScriptedEngine::new()
+            .with_probability(0.99)
+            .answer_when("a: 1,", "code: 2,\n")
+            .or_answer_with("code: 3,\n", 0.9);
+        assert_eq!(
+            suggest_text("x.js", MARKED_CALL, again, Eagerness::High).0,
+            None,
+            "the line below with another value"
+        );
         // What is hardly ever right is still not suggested by itself.
-        let (text, work) = shown("x.js", BELOW, repeating(), Eagerness::Low);
-        assert_eq!((text, work.passed_over), (None, None));
+        let (text, work) = suggest_text("x.js", MARKED_CALL, repeating_engine(), Eagerness::Low);
+        assert_eq!((text, work.rejected_greedy), (None, None));
         // The line might have gone on where it ended.
-        let engine = Scripted::new().probability(0.9).when("x ", "=\n").or_with("= b\n", 0.5);
-        let (text, _) = shown("x.js", "const x ▮\n", engine, Eagerness::High);
+        let engine =
+            ScriptedEngine::new().with_probability(0.9).answer_when("x ", "=\n").or_answer_with("= b\n", 0.5);
+        let (text, _) = suggest_text("x.js", "const x ▮\n", engine, Eagerness::High);
         assert_eq!(text.as_deref(), Some("= b"));
     }
 
     #[test]
-    fn a_watcher_ends_the_search_and_keeps_what_was_found() {
+    fn interrupted_fallback_search_keeps_best_result() {
         let mut seen = Vec::new();
         for calls in 0.. {
             let (mut left, mut broken) = (calls, false);
             let mut last = String::new();
-            let (text, work) = watched(("x.js", BELOW), repeating(), Eagerness::High, &mut |draft| {
-                draft.clone_into(&mut last);
-                if left == 0 {
-                    broken = true;
-                    return ControlFlow::Break(());
-                }
-                left -= 1;
-                ControlFlow::Continue(())
-            });
+            let (text, work) =
+                suggest_watched(("x.js", MARKED_CALL), repeating_engine(), Eagerness::High, &mut |draft| {
+                    draft.clone_into(&mut last);
+                    if left == 0 {
+                        broken = true;
+                        return ControlFlow::Break(());
+                    }
+                    left -= 1;
+                    ControlFlow::Continue(())
+                });
             let text = text.unwrap_or_default();
             assert!(!broken || text == last, "{calls} {last:?} {text:?}");
             assert_eq!(work.search_ended, broken);
@@ -238,21 +257,28 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_is_too_unsure_is_not_replaced() {
-        let engine = Scripted::new().probability(0.8).when("x = ", "foo(a)\n").or_with("b\n", 0.05);
-        let (text, work) = shown("x.py", "x = ▮\n", engine, Eagerness::Low);
-        assert_eq!((text, work.searched, work.reason), (None, 0, eagerness::UNSURE));
+    fn unsure_output_gets_no_fallback() {
+        let engine = ScriptedEngine::new()
+            .with_probability(0.8)
+            .answer_when("x = ", "foo(a)\n")
+            .or_answer_with("b\n", 0.05);
+        let (text, work) = suggest_text("x.py", "x = ▮\n", engine, Eagerness::Low);
+        assert_eq!((text, work.searched, work.reason), (None, 0, eagerness::UNSURE_RULE));
     }
 
     #[test]
-    fn the_characters_of_a_line_count_with_all_tokens_up_to_them() {
+    fn line_worth_uses_cumulative_probability() {
         let check = |tokens: &[(&str, f32)], worth: f32, all: f32, end| {
-            let mut generation = Generation::nothing(Stop::Limit);
+            let mut generation = Generation::empty(StopReason::Limit);
             for (token, probability) in tokens {
                 generation.text += token;
-                generation.pieces.push(Piece { end: generation.text.len(), probability: *probability });
+                generation.tokens.push(ScoredToken { end: generation.text.len(), probability: *probability });
             }
-            assert_eq!(Line::of(&generation), Line { worth, all, end }, "{tokens:?}");
+            assert_eq!(
+                LineWorth::of_generation(&generation),
+                LineWorth { expected_chars: worth, probability: all, end },
+                "{tokens:?}"
+            );
         };
         let line = [("a", 0.5), (" b", 0.5), (")\n", 0.5), ("c", 0.1)];
         check(&line[..0], 0.0, 1.0, 0);

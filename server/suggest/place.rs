@@ -1,17 +1,17 @@
 //! The text around a cursor, read once: its line, its indentation, its brackets.
 //! It knows nothing of the model's answer.
 
-use taper_grammars::{Blocks, Language};
+use taper_grammars::{BlockStyle, Language};
 
-use super::enclosure::{Enclosure, Inside};
-use crate::text::lines::is_word;
+use super::enclosure::{EnclosingLiteral, LexicalContext};
+use crate::text::lines::is_word_char;
 
 /// Languages with blocks in which a blank behind a dot is as good as none, or better.
-const BLANK_AFTER_DOT: &[&str] = &["shellscript", "fish", "php", "perl", "erlang"];
+const SPACED_DOT_LANGUAGES: &[&str] = &["shellscript", "fish", "php", "perl", "erlang"];
 
 /// What stands around the cursor.
 #[derive(Debug, Clone)]
-pub struct Place<'a> {
+pub struct CursorContext<'a> {
     /// Text before the cursor, as far as the window goes.
     pub before: &'a str,
     /// Text after the cursor, as far as the window goes.
@@ -23,14 +23,14 @@ pub struct Place<'a> {
     /// The language, if taper knows it.
     pub language: Option<&'static Language>,
     /// The string or comment that the cursor stands in, if any.
-    pub(super) literal: Enclosure,
+    pub(super) literal: EnclosingLiteral,
 }
 
-impl<'a> Place<'a> {
+impl<'a> CursorContext<'a> {
     /// Reads the place between `before` and `after`, both from where they begin: no tree is asked.
     pub fn new(before: &'a str, after: &'a str, language: Option<&'static Language>) -> Self {
         let mut place = Self::in_code(before, after, language);
-        place.literal = Enclosure::of_text(&place);
+        place.literal = EnclosingLiteral::from_text(&place);
         place
     }
 
@@ -39,11 +39,18 @@ impl<'a> Place<'a> {
         let line_start = before.rfind(['\n', '\r']).map_or(0, |at| at + 1);
         let line_end = after.find(['\n', '\r']).unwrap_or(after.len());
         let (line_before, line_after) = (&before[line_start..], &after[..line_end]);
-        Self { before, after, line_before, line_after, language, literal: Enclosure::none(language) }
+        Self {
+            before,
+            after,
+            line_before,
+            line_after,
+            language,
+            literal: EnclosingLiteral::outside_literal(language),
+        }
     }
 
     /// Whether nothing but blanks stands before the cursor on its line.
-    pub fn on_blank_line_start(&self) -> bool {
+    pub fn is_in_indentation(&self) -> bool {
         self.line_before.trim().is_empty()
     }
 
@@ -60,29 +67,30 @@ impl<'a> Place<'a> {
 
     /// Whether the lines below the cursor stand deeper than `opener`, as the body of what it opens would.
     pub fn has_body_below(&self, opener: &str) -> bool {
-        self.line_below().is_some_and(|below| indentation(below) > indentation(opener))
+        self.line_below().is_some_and(|below| indentation_width(below) > indentation_width(opener))
     }
 
     /// The first character after the cursor that is no white space.
-    pub fn next_visible(&self) -> Option<char> {
+    pub fn next_visible_char(&self) -> Option<char> {
         self.after.chars().find(|c| !c.is_whitespace())
     }
 
     /// How the language marks its blocks.
-    pub fn blocks(&self) -> Blocks {
-        self.language.map_or(Blocks::None, |it| it.blocks)
+    pub fn block_style(&self) -> BlockStyle {
+        self.language.map_or(BlockStyle::None, |it| it.blocks)
     }
 
     /// Whether the cursor stands behind the dot of something whose member comes next, without a blank between.
-    pub fn wants_member(&self) -> bool {
+    pub fn expects_member(&self) -> bool {
         let Some(owner) = self.line_before.strip_suffix('.') else { return false };
-        let word = &owner[owner.trim_end_matches(is_word).len()..];
+        let word = &owner[owner.trim_end_matches(is_word_char).len()..];
         // Not behind a number's dot or a range's, nor where a dot ends a sentence or joins two functions.
         let owns = owner.ends_with([')', ']', '}', '?', '!', '"', '\''])
             || word.starts_with(|c: char| !c.is_ascii_digit());
-        let code = matches!(self.blocks(), Blocks::Braces | Blocks::Indentation | Blocks::Keywords);
-        let other = self.language.is_none_or(|it| BLANK_AFTER_DOT.contains(&it.name));
-        owns && code && !other && self.literal.inside() == Inside::Code
+        let code =
+            matches!(self.block_style(), BlockStyle::Braces | BlockStyle::Indentation | BlockStyle::Keywords);
+        let other = self.language.is_none_or(|it| SPACED_DOT_LANGUAGES.contains(&it.name));
+        owns && code && !other && self.literal.lexical_context() == LexicalContext::Code
     }
 
     /// Whether `line` ends by opening a block.
@@ -91,10 +99,10 @@ impl<'a> Place<'a> {
         if code.ends_with(['{', '(', '[']) {
             return true;
         }
-        match self.blocks() {
-            Blocks::Indentation => code.ends_with(':'),
-            Blocks::Keywords => self.language.is_some_and(|it| opens_by_keyword(it, code)),
-            Blocks::Braces | Blocks::Tags | Blocks::None => false,
+        match self.block_style() {
+            BlockStyle::Indentation => code.ends_with(':'),
+            BlockStyle::Keywords => self.language.is_some_and(|it| opens_by_keyword(it, code)),
+            BlockStyle::Braces | BlockStyle::Tags | BlockStyle::None => false,
         }
     }
 
@@ -108,8 +116,8 @@ impl<'a> Place<'a> {
     }
 
     /// Brackets of `text`, read as if it stood at the cursor.
-    pub fn brackets(&self, text: &str) -> Brackets {
-        Brackets::read(text, self.is_rust())
+    pub fn bracket_balance(&self, text: &str) -> BracketBalance {
+        BracketBalance::scan_brackets(text, self.is_rust())
     }
 
     /// Whether a single quote is more often a lifetime than the beginning of a text.
@@ -133,24 +141,24 @@ fn opens_by_keyword(language: &Language, code: &str) -> bool {
 
 /// How the brackets of a text add up.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Brackets {
+pub struct BracketBalance {
     /// Openers that are not closed in the text and where they stand, in order.
     pub open: Vec<(usize, char)>,
     /// Byte offsets of closers whose openers are not in the text, in order.
     pub unopened: Vec<usize>,
 }
 
-impl Brackets {
+impl BracketBalance {
     /// Reads code approximately: strings in quotes on one line are passed over; in Rust a single quote is
     /// more often a lifetime.
-    fn read(text: &str, rust: bool) -> Self {
+    fn scan_brackets(text: &str, rust: bool) -> Self {
         let mut out = Self::default();
         let mut chars = text.char_indices().peekable();
         while let Some((at, c)) = chars.next() {
             match c {
                 '(' | '[' | '{' => out.open.push((at, c)),
                 ')' | ']' | '}' => {
-                    if out.open.last().is_some_and(|&(_, open)| open == opener(c)) {
+                    if out.open.last().is_some_and(|&(_, open)| open == opening_bracket(c)) {
                         out.open.pop();
                     } else {
                         out.unopened.push(at);
@@ -158,7 +166,7 @@ impl Brackets {
                 }
                 '"' | '`' | '\'' => {
                     let rest = &text[at + 1..];
-                    if let Some(len) = quoted(rest, c, rust) {
+                    if let Some(len) = quoted_len(rest, c, rust) {
                         while chars.peek().is_some_and(|&(next, _)| next <= at + 1 + len) {
                             chars.next();
                         }
@@ -172,7 +180,7 @@ impl Brackets {
 }
 
 /// The bracket that `closer` closes.
-pub fn opener(closer: char) -> char {
+pub fn opening_bracket(closer: char) -> char {
     match closer {
         ')' => '(',
         ']' => '[',
@@ -181,7 +189,7 @@ pub fn opener(closer: char) -> char {
 }
 
 /// Length of the string behind an opening quote, without its closing one; `None` if it does not end on the line.
-pub(super) fn quoted(rest: &str, quote: char, rust: bool) -> Option<usize> {
+pub(super) fn quoted_len(rest: &str, quote: char, rust: bool) -> Option<usize> {
     let mut escaped = false;
     for (count, (at, c)) in rest.char_indices().enumerate() {
         if c == '\n' && quote != '`' {
@@ -199,7 +207,7 @@ pub(super) fn quoted(rest: &str, quote: char, rust: bool) -> Option<usize> {
 }
 
 /// Width of a line's indentation in columns, a tab counted as four.
-pub fn indentation(line: &str) -> usize {
+pub fn indentation_width(line: &str) -> usize {
     line.chars().take_while(|c| matches!(c, ' ' | '\t')).map(|c| if c == '\t' { 4 } else { 1 }).sum()
 }
 
@@ -207,24 +215,24 @@ pub fn indentation(line: &str) -> usize {
 mod tests {
     use super::*;
 
-    fn place(text: &str) -> Place<'_> {
+    fn context_at(text: &str) -> CursorContext<'_> {
         let (before, after) = text.split_once('▮').unwrap_or((text, ""));
-        Place::new(before, after, taper_grammars::by_path("x.rs".as_ref()))
+        CursorContext::new(before, after, taper_grammars::by_path("x.rs".as_ref()))
     }
 
     #[test]
     fn lines_around_the_cursor() {
-        let it = place("one\r\ntwo\n\n  th▮ree)\n\nfour\n");
+        let it = context_at("one\r\ntwo\n\n  th▮ree)\n\nfour\n");
         assert_eq!((it.line_before, it.line_after), ("  th", "ree)"));
         assert_eq!((it.line_above(), it.line_below()), (Some("two"), Some("four")));
-        assert_eq!(it.next_visible(), Some('r'));
-        assert!(place("a\n  ▮").on_blank_line_start());
+        assert_eq!(it.next_visible_char(), Some('r'));
+        assert!(context_at("a\n  ▮").is_in_indentation());
     }
 
     #[test]
-    fn a_member_follows_a_dot_of_code() {
+    fn member_is_expected_after_dot_in_code() {
         let wants = |path: &str, line: &str| {
-            Place::new(line, "", taper_grammars::by_path(path.as_ref())).wants_member()
+            CursorContext::new(line, "", taper_grammars::by_path(path.as_ref())).expects_member()
         };
         for line in ["self.", "f(x).", "a[0].", "x?.", "x = \"a\".", "foo1."] {
             assert!(wants("x.py", line), "{line}");
@@ -233,22 +241,22 @@ mod tests {
             assert!(!wants("x.rs", line), "{line}");
         }
         assert!(!wants("x.php", "$a.") && !wants("x.sh", "foo.") && !wants("README", "The end."));
-        assert!(!place("// The end.▮").wants_member());
+        assert!(!context_at("// The end.▮").expects_member());
     }
 
     #[test]
-    fn brackets_add_up() {
-        let it = place("");
-        assert_eq!(it.brackets("a(b[c]"), Brackets { open: vec![(1, '(')], unopened: vec![] });
-        assert_eq!(it.brackets("a)b]"), Brackets { open: vec![], unopened: vec![1, 3] });
-        assert_eq!(it.brackets(r#"f(")\")")"#), Brackets::default());
-        assert_eq!(it.brackets("fn f<'a>(x: &'a str) { '}' }"), Brackets::default());
+    fn bracket_balance_skips_strings_and_lifetimes() {
+        let it = context_at("");
+        assert_eq!(it.bracket_balance("a(b[c]"), BracketBalance { open: vec![(1, '(')], unopened: vec![] });
+        assert_eq!(it.bracket_balance("a)b]"), BracketBalance { open: vec![], unopened: vec![1, 3] });
+        assert_eq!(it.bracket_balance(r#"f(")\")")"#), BracketBalance::default());
+        assert_eq!(it.bracket_balance("fn f<'a>(x: &'a str) { '}' }"), BracketBalance::default());
     }
 
     #[test]
-    fn openers_by_language() {
+    fn block_openers_by_language() {
         let open = |path: &str, line: &str| {
-            Place::new("", "", taper_grammars::by_path(path.as_ref())).opens_block(line)
+            CursorContext::new("", "", taper_grammars::by_path(path.as_ref())).opens_block(line)
         };
         assert!(open("x.py", "def f(x):") && open("x.py", "if x:  # why") && !open("x.py", "x = {1: 2}"));
         assert!(open("x.rs", "fn f() {") && open("x.rs", "    foo(") && !open("x.rs", "let x = 1;"));

@@ -8,28 +8,28 @@ use std::ops::Range;
 
 use crate::suggest::{Snapshot, Suggestion, Trigger};
 use crate::text::Rope;
-use crate::text::lines::floor;
+use crate::text::lines::floor_char_boundary;
 
 /// Entries of one document.
-const ENTRIES: usize = 64;
+const MAX_CACHE_ENTRIES: usize = 64;
 /// Bytes of the text before the cursor that must agree.
-const BEFORE: usize = 4096;
+const BEFORE_BYTES: usize = 4096;
 /// Bytes of the text after the replaced range that must agree.
-const AFTER: usize = 1024;
+const AFTER_BYTES: usize = 1024;
 /// Bytes of a suggestion that is kept.
-const TEXT: usize = 8192;
+const MAX_SUGGESTION_BYTES: usize = 8192;
 
 /// The suggestions of one document, newest last, and the places that have none. Bounded: twice 64 entries of a few
 /// kilobytes.
 #[derive(Debug, Default)]
-pub struct Cache {
-    entries: VecDeque<Entry>,
+pub struct CompletionCache {
+    entries: VecDeque<CacheEntry>,
     /// Entries with empty texts.
-    barren: VecDeque<Entry>,
+    empty_entries: VecDeque<CacheEntry>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct CacheEntry {
     /// Up to [`BEFORE`] bytes that end where the suggestion begins.
     before: String,
     /// Whether they are all there is.
@@ -43,22 +43,22 @@ struct Entry {
     /// What it puts there.
     text: String,
     /// What else it might; none: nobody has looked.
-    others: Option<Vec<String>>,
+    alternatives: Option<Vec<String>>,
 }
 
-impl Cache {
+impl CompletionCache {
     /// A suggestion that was made for this place, or for one from which the user has typed on as suggested, or nearly:
     /// in another style, and with an editor that closes brackets. What is left of it, if anything is.
     pub fn get(&mut self, text: &Rope, cursor: usize) -> Option<Suggestion> {
-        let place = Place::of(text, cursor)?;
+        let place = CacheKey::at_cursor(text, cursor)?;
         let mut found = self.entries.iter().enumerate().rev();
         let exact = found.find_map(|(index, entry)| {
-            let rest = entry.text[entry.typed(&place)?..].to_owned();
+            let rest = entry.text[entry.typed_len(&place)?..].to_owned();
             Some((index, rest, cursor..cursor + entry.replaced.len()))
         });
         let (index, text, range) = exact.or_else(|| {
             let mut found = self.entries.iter().enumerate().rev();
-            found.find_map(|(index, entry)| Some((index, entry.nearly(&place)?, cursor..cursor)))
+            found.find_map(|(index, entry)| Some((index, entry.lenient_remainder(&place)?, cursor..cursor)))
         })?;
         // Used entries live longest.
         let entry = self.entries.remove(index)?;
@@ -67,60 +67,67 @@ impl Cache {
     }
 
     /// Keeps a suggestion that was made for `cursor` in `text`.
-    pub fn put(&mut self, text: &Rope, cursor: usize, suggestion: &Suggestion) {
+    pub fn insert(&mut self, text: &Rope, cursor: usize, suggestion: &Suggestion) {
         let range = &suggestion.range;
         // A suggestion that extends a popup's item replaces text before the cursor: it belongs to that popup.
         if range.start != cursor || range.end < cursor || range.end > text.len_bytes() {
             return;
         }
-        if suggestion.text.len() > TEXT {
+        if suggestion.text.len() > MAX_SUGGESTION_BYTES {
             return;
         }
-        keep(&mut self.entries, Entry::new(text, cursor, suggestion));
+        insert_entry(&mut self.entries, CacheEntry::new(text, cursor, suggestion));
     }
 
     /// Keeps what else might be suggested where `first` is, which must have been put.
-    pub fn widen(&mut self, text: &Rope, cursor: usize, first: &Suggestion, others: &[Suggestion]) {
-        let Some(place) = Place::of(text, cursor) else { return };
-        let is_it = |it: &&mut Entry| it.text == first.text && it.fits(&place, 0);
+    pub fn set_alternatives(
+        &mut self,
+        text: &Rope,
+        cursor: usize,
+        first: &Suggestion,
+        others: &[Suggestion],
+    ) {
+        let Some(place) = CacheKey::at_cursor(text, cursor) else { return };
+        let is_it = |it: &&mut CacheEntry| it.text == first.text && it.matches_key(&place, 0);
         if let Some(entry) = self.entries.iter_mut().rev().find(is_it) {
-            let others = others.iter().filter(|it| it.range == first.range && it.text.len() <= TEXT);
-            entry.others = Some(others.map(|it| it.text.clone()).collect());
+            let others =
+                others.iter().filter(|it| it.range == first.range && it.text.len() <= MAX_SUGGESTION_BYTES);
+            entry.alternatives = Some(others.map(|it| it.text.clone()).collect());
         }
     }
 
     /// What else might be suggested where [`Cache::get`] gives `first`, as far as it begins with what was typed since;
     /// `None` if nobody has looked.
-    pub fn others(&self, text: &Rope, cursor: usize, first: &Suggestion) -> Option<Vec<Suggestion>> {
-        let place = Place::of(text, cursor)?;
+    pub fn alternatives(&self, text: &Rope, cursor: usize, first: &Suggestion) -> Option<Vec<Suggestion>> {
+        let place = CacheKey::at_cursor(text, cursor)?;
         let (entry, typed) = self.entries.iter().rev().find_map(|entry| {
-            let typed = entry.typed(&place)?;
+            let typed = entry.typed_len(&place)?;
             (entry.text[typed..] == first.text).then(|| (entry, &entry.text[..typed]))
         })?;
-        let rests = entry.others.as_ref()?.iter().filter_map(|other| other.strip_prefix(typed));
+        let rests = entry.alternatives.as_ref()?.iter().filter_map(|other| other.strip_prefix(typed));
         let others = rests.filter(|rest| !rest.is_empty() && *rest != first.text);
         Some(others.map(|rest| Suggestion { range: first.range.clone(), text: rest.to_owned() }).collect())
     }
 
     /// Whether the model was asked for this place and nothing came out.
-    pub fn is_barren(&self, text: &Rope, cursor: usize) -> bool {
-        !self.barren.is_empty()
-            && Place::of(text, cursor)
-                .is_some_and(|place| self.barren.iter().any(|entry| entry.fits(&place, 0)))
+    pub fn is_known_empty(&self, text: &Rope, cursor: usize) -> bool {
+        !self.empty_entries.is_empty()
+            && CacheKey::at_cursor(text, cursor)
+                .is_some_and(|place| self.empty_entries.iter().any(|entry| entry.matches_key(&place, 0)))
     }
 
     /// Keeps that nothing came out for `cursor` in `text`.
-    pub fn put_barren(&mut self, text: &Rope, cursor: usize) {
+    pub fn insert_empty(&mut self, text: &Rope, cursor: usize) {
         let nothing = Suggestion { range: cursor..cursor, text: String::new() };
         if cursor <= text.len_bytes() {
-            keep(&mut self.barren, Entry::new(text, cursor, &nothing));
+            insert_entry(&mut self.empty_entries, CacheEntry::new(text, cursor, &nothing));
         }
     }
 
     /// Forgets everything: the settings or the model changed.
     pub fn clear(&mut self) {
         self.entries.clear();
-        self.barren.clear();
+        self.empty_entries.clear();
     }
 }
 
@@ -128,17 +135,24 @@ impl Cache {
 /// done at all. The cursor then stands behind it.
 ///
 /// Far from the cursor only the length is compared, as in a [`Cache`].
-pub fn typed(older: &Snapshot, text: &Rope) -> Option<String> {
-    let length = text.len_bytes().checked_sub(older.text.len_bytes()).filter(|&length| length <= TEXT)?;
+pub fn typed_since(older: &Snapshot, text: &Rope) -> Option<String> {
+    let length = text
+        .len_bytes()
+        .checked_sub(older.text.len_bytes())
+        .filter(|&length| length <= MAX_SUGGESTION_BYTES)?;
     let cursor = older.cursor;
     let behind = cursor + length;
-    if behind > text.len_bytes() || floor(text, cursor) != cursor || floor(text, behind) != behind {
+    if behind > text.len_bytes()
+        || floor_char_boundary(text, cursor) != cursor
+        || floor_char_boundary(text, behind) != behind
+    {
         return None;
     }
-    let from = floor(&older.text, cursor.saturating_sub(BEFORE));
-    let to = floor(&older.text, (cursor + AFTER).min(older.text.len_bytes()));
+    let from = floor_char_boundary(&older.text, cursor.saturating_sub(BEFORE_BYTES));
+    let to = floor_char_boundary(&older.text, (cursor + AFTER_BYTES).min(older.text.len_bytes()));
     let slices = |text: &Rope, range: Range<usize>| {
-        let fits = floor(text, range.start) == range.start && floor(text, range.end) == range.end;
+        let fits = floor_char_boundary(text, range.start) == range.start
+            && floor_char_boundary(text, range.end) == range.end;
         fits.then(|| text.byte_slice(range).to_string())
     };
     let same = slices(text, from..cursor) == slices(&older.text, from..cursor)
@@ -148,70 +162,72 @@ pub fn typed(older: &Snapshot, text: &Rope) -> Option<String> {
 
 /// What was typed between two questions about one document, if an answer to `older` may answer `newer`: nothing but
 /// typing at the cursor lies between them.
-pub fn follows(older: &Snapshot, newer: &Snapshot) -> Option<String> {
+pub fn typed_between(older: &Snapshot, newer: &Snapshot) -> Option<String> {
     // What is held back from who did not ask is shown to who does.
     let asks = newer.trigger == Trigger::Invoked && older.trigger == Trigger::Automatic;
     let selected = older.selected.is_some() || newer.selected.is_some();
-    if asks || selected || older.options != newer.options || !older.comes_after_the_same(newer) {
+    if asks || selected || older.options != newer.options || !older.has_same_preceding(newer) {
         return None;
     }
-    typed(older, &newer.text).filter(|typed| older.cursor + typed.len() == newer.cursor)
+    typed_since(older, &newer.text).filter(|typed| older.cursor + typed.len() == newer.cursor)
 }
 
 /// What is left of a suggestion once `typed` was typed of it; `None` if that is nothing, or it said something else.
-pub fn rest(suggestion: &Suggestion, typed: &str) -> Option<Suggestion> {
+pub fn remainder(suggestion: &Suggestion, typed: &str) -> Option<Suggestion> {
     let text = suggestion.text.strip_prefix(typed).filter(|rest| !rest.is_empty())?.to_owned();
     let Range { start, end } = suggestion.range;
     Some(Suggestion { range: start + typed.len()..end + typed.len(), text })
 }
 
 /// Whether `said`, which goes on, may come to say what was typed.
-pub fn agrees(said: &str, typed: &str) -> bool {
+pub fn is_compatible(said: &str, typed: &str) -> bool {
     said.starts_with(typed) || typed.starts_with(said)
 }
 
 /// Puts an entry in place of one for the same text, or of the oldest. What else might be suggested is still known if
 /// the suggestion is the same.
-fn keep(entries: &mut VecDeque<Entry>, mut new: Entry) {
+fn insert_entry(entries: &mut VecDeque<CacheEntry>, mut new: CacheEntry) {
     entries.retain_mut(|old| {
         let same = (&old.before, &old.replaced, &old.after) == (&new.before, &new.replaced, &new.after);
         if same && old.text == new.text {
-            new.others = old.others.take();
+            new.alternatives = old.alternatives.take();
         }
         !same
     });
     entries.push_back(new);
-    if entries.len() > ENTRIES {
+    if entries.len() > MAX_CACHE_ENTRIES {
         entries.pop_front();
     }
 }
 
-impl Entry {
+impl CacheEntry {
     fn new(text: &Rope, cursor: usize, suggestion: &Suggestion) -> Self {
         let range = &suggestion.range;
-        let from = floor(text, cursor.saturating_sub(BEFORE));
-        let to = floor(text, (range.end + AFTER).min(text.len_bytes()));
+        let from = floor_char_boundary(text, cursor.saturating_sub(BEFORE_BYTES));
+        let to = floor_char_boundary(text, (range.end + AFTER_BYTES).min(text.len_bytes()));
         let (at_start, at_end) = (from == 0, to == text.len_bytes());
         let before = text.byte_slice(from..cursor).to_string();
         let replaced = text.byte_slice(range.clone()).to_string();
         let after = text.byte_slice(range.end..to).to_string();
         let (text, others) = (suggestion.text.clone(), None);
-        Self { before, at_start, replaced, after, at_end, text, others }
+        Self { before, at_start, replaced, after, at_end, text, alternatives: others }
     }
 
     /// How many bytes of the suggestion stand before the cursor already, if it fits and some are left: of the
     /// lengths that may have been typed the longest, which leaves the least to guess.
-    fn typed(&self, place: &Place) -> Option<usize> {
-        (0..self.text.len()).rev().find(|&typed| self.text.is_char_boundary(typed) && self.fits(place, typed))
+    fn typed_len(&self, place: &CacheKey) -> Option<usize> {
+        (0..self.text.len())
+            .rev()
+            .find(|&typed| self.text.is_char_boundary(typed) && self.matches_key(place, typed))
     }
 
     /// What is left where the place is the entry's, but for what the editor closed behind the cursor, or for the style
     /// in which the suggestion was typed.
-    fn nearly(&self, place: &Place) -> Option<String> {
+    fn lenient_remainder(&self, place: &CacheKey) -> Option<String> {
         if !self.replaced.is_empty() {
             return None;
         }
-        let closed = nearly::closed(&place.after, |after| {
+        let closed = nearly::editor_closed_text(&place.after, |after| {
             after.starts_with(&self.after)
                 && (!self.at_end || (place.at_end && after.len() == self.after.len()))
         })?;
@@ -221,12 +237,12 @@ impl Entry {
             place.before.rfind(&self.before)
         };
         let typed = &place.before[start? + self.before.len()..];
-        let rest = nearly::rest(&self.text, typed)?;
-        if closed.is_empty() { Some(rest) } else { nearly::inside(typed, &rest, closed) }
+        let rest = nearly::lenient_match(&self.text, typed)?;
+        if closed.is_empty() { Some(rest) } else { nearly::remainder_inside(typed, &rest, closed) }
     }
 
     /// Whether the place is the entry's, with the first `typed` bytes of the suggestion before the cursor.
-    fn fits(&self, place: &Place, typed: usize) -> bool {
+    fn matches_key(&self, place: &CacheKey, typed: usize) -> bool {
         // Everything from the cursor on must be as it was.
         let same_after = place.after.strip_prefix(self.replaced.as_str()).is_some_and(|after| {
             after.starts_with(&self.after)
@@ -241,21 +257,22 @@ impl Entry {
 }
 
 /// The text around a cursor, as far as an entry can ask for it.
-struct Place {
+struct CacheKey {
     before: String,
     at_start: bool,
     after: String,
     at_end: bool,
 }
 
-impl Place {
-    fn of(text: &Rope, cursor: usize) -> Option<Self> {
-        if cursor > text.len_bytes() || floor(text, cursor) != cursor {
+impl CacheKey {
+    fn at_cursor(text: &Rope, cursor: usize) -> Option<Self> {
+        if cursor > text.len_bytes() || floor_char_boundary(text, cursor) != cursor {
             return None;
         }
-        let from = floor(text, cursor.saturating_sub(BEFORE + TEXT));
+        let from = floor_char_boundary(text, cursor.saturating_sub(BEFORE_BYTES + MAX_SUGGESTION_BYTES));
         // The replaced bytes stand here too; they are few.
-        let to = floor(text, (cursor + AFTER + TEXT).min(text.len_bytes()));
+        let to =
+            floor_char_boundary(text, (cursor + AFTER_BYTES + MAX_SUGGESTION_BYTES).min(text.len_bytes()));
         let slice = |range: Range<usize>| text.byte_slice(range).to_string();
         let (at_start, at_end) = (from == 0, to == text.len_bytes());
         Some(Self { before: slice(from..cursor), at_start, after: slice(cursor..to), at_end })
@@ -267,87 +284,87 @@ impl Place {
 mod tests {
     use super::*;
 
-    fn place(fixture: &str) -> (Rope, usize) {
+    fn parse_fixture(fixture: &str) -> (Rope, usize) {
         let (before, after) = fixture.split_once('▮').unwrap();
         (Rope::from(format!("{before}{after}")), before.len())
     }
 
-    fn put(cache: &mut Cache, fixture: &str, suggested: &str) {
-        let (text, cursor) = place(fixture);
-        cache.put(&text, cursor, &Suggestion { range: cursor..cursor, text: suggested.into() });
+    fn insert_at(cache: &mut CompletionCache, fixture: &str, suggested: &str) {
+        let (text, cursor) = parse_fixture(fixture);
+        cache.insert(&text, cursor, &Suggestion { range: cursor..cursor, text: suggested.into() });
     }
 
-    fn get(cache: &mut Cache, fixture: &str) -> Option<String> {
-        let (text, cursor) = place(fixture);
+    fn get_at(cache: &mut CompletionCache, fixture: &str) -> Option<String> {
+        let (text, cursor) = parse_fixture(fixture);
         let suggestion = cache.get(&text, cursor)?;
         assert_eq!(suggestion.range, cursor..cursor);
         Some(suggestion.text)
     }
 
     #[test]
-    fn the_same_place_and_every_step_of_typing_through_it() {
-        let mut cache = Cache::default();
-        put(&mut cache, "let x▮\nend", " = f(ä);");
-        assert_eq!(get(&mut cache, "let x▮\nend").unwrap(), " = f(ä);");
-        assert_eq!(get(&mut cache, "let x = ▮\nend").unwrap(), "f(ä);");
-        assert_eq!(get(&mut cache, "let x = f(ä▮\nend").unwrap(), ");");
-        assert_eq!(get(&mut cache, "let x = f(ä);▮\nend"), None, "nothing is left");
-        assert_eq!(get(&mut cache, "let x▮\nend").unwrap(), " = f(ä);", "deleted back, or undone");
+    fn cached_suggestion_shrinks_while_typed_through() {
+        let mut cache = CompletionCache::default();
+        insert_at(&mut cache, "let x▮\nend", " = f(ä);");
+        assert_eq!(get_at(&mut cache, "let x▮\nend").unwrap(), " = f(ä);");
+        assert_eq!(get_at(&mut cache, "let x = ▮\nend").unwrap(), "f(ä);");
+        assert_eq!(get_at(&mut cache, "let x = f(ä▮\nend").unwrap(), ");");
+        assert_eq!(get_at(&mut cache, "let x = f(ä);▮\nend"), None, "nothing is left");
+        assert_eq!(get_at(&mut cache, "let x▮\nend").unwrap(), " = f(ä);", "deleted back, or undone");
     }
 
     #[test]
-    fn other_text_before_or_after_does_not_fit() {
-        let mut cache = Cache::default();
-        put(&mut cache, "let x▮\nend", " = 1;");
+    fn changed_text_around_cursor_misses_cache() {
+        let mut cache = CompletionCache::default();
+        insert_at(&mut cache, "let x▮\nend", " = 1;");
         for other in
             ["let y▮\nend", "a let x▮\nend", "let x+▮\nend", "let x▮\nEnd", "let x▮\nend ", "let x =▮)\nend"]
         {
-            assert_eq!(get(&mut cache, other), None, "{other}");
+            assert_eq!(get_at(&mut cache, other), None, "{other}");
         }
     }
 
     #[test]
-    fn far_text_need_not_agree() {
-        let mut cache = Cache::default();
-        let far = "x".repeat(BEFORE + 10);
-        put(&mut cache, &format!("1{far}▮{far}1"), "abc");
-        assert_eq!(get(&mut cache, &format!("2{far}a▮{far}2")).unwrap(), "bc");
+    fn distant_text_is_not_compared() {
+        let mut cache = CompletionCache::default();
+        let far = "x".repeat(BEFORE_BYTES + 10);
+        insert_at(&mut cache, &format!("1{far}▮{far}1"), "abc");
+        assert_eq!(get_at(&mut cache, &format!("2{far}a▮{far}2")).unwrap(), "bc");
     }
 
     #[test]
-    fn boundaries_of_characters_are_kept_around_the_limits() {
-        let mut cache = Cache::default();
+    fn compared_text_is_cut_at_char_boundaries() {
+        let mut cache = CompletionCache::default();
         for shift in 0..4 {
-            let far = "€".repeat(BEFORE);
+            let far = "€".repeat(BEFORE_BYTES);
             let pad = "x".repeat(shift);
-            put(&mut cache, &format!("{far}{pad}▮{pad}{far}"), "abc");
-            assert_eq!(get(&mut cache, &format!("{far}{pad}ab▮{pad}{far}")).unwrap(), "c");
+            insert_at(&mut cache, &format!("{far}{pad}▮{pad}{far}"), "abc");
+            assert_eq!(get_at(&mut cache, &format!("{far}{pad}ab▮{pad}{far}")).unwrap(), "c");
         }
     }
 
     #[test]
-    fn repetitive_suggestions_leave_the_least() {
-        let mut cache = Cache::default();
-        put(&mut cache, "▮", "aaaa");
-        assert_eq!(get(&mut cache, "aaa▮").unwrap(), "a");
+    fn repetitive_suggestion_yields_shortest_remainder() {
+        let mut cache = CompletionCache::default();
+        insert_at(&mut cache, "▮", "aaaa");
+        assert_eq!(get_at(&mut cache, "aaa▮").unwrap(), "a");
     }
 
     #[test]
-    fn closers_that_were_to_be_replaced_still_are() {
-        let mut cache = Cache::default();
-        let (text, cursor) = place("f(▮)\n");
-        cache.put(&text, cursor, &Suggestion { range: cursor..cursor + 1, text: "a, b);".into() });
-        let (text, cursor) = place("f(a▮)\n");
+    fn remainder_still_replaces_closers() {
+        let mut cache = CompletionCache::default();
+        let (text, cursor) = parse_fixture("f(▮)\n");
+        cache.insert(&text, cursor, &Suggestion { range: cursor..cursor + 1, text: "a, b);".into() });
+        let (text, cursor) = parse_fixture("f(a▮)\n");
         let rest = cache.get(&text, cursor).unwrap();
         assert_eq!(rest, Suggestion { range: cursor..cursor + 1, text: ", b);".into() });
     }
 
     #[test]
-    fn a_place_that_yielded_nothing_is_known_until_the_text_around_it_changes() {
-        let mut cache = Cache::default();
-        let (text, cursor) = place("let x▮\nend");
-        assert!(!cache.is_barren(&text, cursor));
-        cache.put_barren(&text, cursor);
+    fn empty_result_is_known_until_text_changes() {
+        let mut cache = CompletionCache::default();
+        let (text, cursor) = parse_fixture("let x▮\nend");
+        assert!(!cache.is_known_empty(&text, cursor));
+        cache.insert_empty(&text, cursor);
         for (fixture, barren) in [
             ("let x▮\nend", true),
             ("let xy▮\nend", false),
@@ -356,22 +373,22 @@ mod tests {
             ("let x▮\nend ", false),
             (" let x▮\nend", false),
         ] {
-            let (text, cursor) = place(fixture);
-            assert_eq!(cache.is_barren(&text, cursor), barren, "{fixture}");
+            let (text, cursor) = parse_fixture(fixture);
+            assert_eq!(cache.is_known_empty(&text, cursor), barren, "{fixture}");
         }
-        assert_eq!(get(&mut cache, "let x▮\nend"), None);
+        assert_eq!(get_at(&mut cache, "let x▮\nend"), None);
         cache.clear();
-        assert!(!cache.is_barren(&text, cursor));
+        assert!(!cache.is_known_empty(&text, cursor));
     }
 
-    fn asked(fixture: &str) -> Snapshot {
-        let (text, cursor) = place(fixture);
+    fn snapshot_at(fixture: &str) -> Snapshot {
+        let (text, cursor) = parse_fixture(fixture);
         Snapshot { text, cursor, ..crate::suggest::fixture::snapshot("a", "") }
     }
 
     #[test]
-    fn what_was_typed_between_two_questions() {
-        let far = "x".repeat(BEFORE + 10);
+    fn typed_between_finds_text_typed_at_cursor() {
+        let far = "x".repeat(BEFORE_BYTES + 10);
         let around = |text: &str| format!("{far}é{text}é{far}");
         for (older, newer, typed) in [
             ("a▮b", "a▮b", Some("")),
@@ -385,73 +402,82 @@ mod tests {
             ("a▮bb", "abb▮", None),
         ] {
             for (older, newer) in [(older.to_owned(), newer.to_owned()), (around(older), around(newer))] {
-                assert_eq!(follows(&asked(&older), &asked(&newer)).as_deref(), typed, "{older} {newer}");
+                assert_eq!(
+                    typed_between(&snapshot_at(&older), &snapshot_at(&newer)).as_deref(),
+                    typed,
+                    "{older} {newer}"
+                );
             }
         }
-        let mut other = asked("ab▮");
+        let mut other = snapshot_at("ab▮");
         other.options.max_lines += 1;
-        assert_eq!(follows(&asked("a▮"), &other), None);
-        let person = Snapshot { trigger: Trigger::Invoked, ..asked("ab▮") };
-        assert_eq!(follows(&asked("a▮"), &person), None, "something may be held back");
-        assert_eq!(follows(&person, &asked("abc▮")).as_deref(), Some("c"));
+        assert_eq!(typed_between(&snapshot_at("a▮"), &other), None);
+        let person = Snapshot { trigger: Trigger::Invoked, ..snapshot_at("ab▮") };
+        assert_eq!(typed_between(&snapshot_at("a▮"), &person), None, "something may be held back");
+        assert_eq!(typed_between(&person, &snapshot_at("abc▮")).as_deref(), Some("c"));
         // Without a second cursor it is taken to stand behind what came.
-        assert_eq!(typed(&asked("a▮b"), &asked("axy▮b").text).as_deref(), Some("xy"));
+        assert_eq!(typed_since(&snapshot_at("a▮b"), &snapshot_at("axy▮b").text).as_deref(), Some("xy"));
     }
 
     #[test]
-    fn what_is_left_of_what_was_said() {
+    fn remainder_drops_typed_prefix() {
         let said = Suggestion { range: 3..4, text: "a, b)".into() };
-        assert_eq!(rest(&said, "a,").unwrap(), Suggestion { range: 5..6, text: " b)".into() });
+        assert_eq!(remainder(&said, "a,").unwrap(), Suggestion { range: 5..6, text: " b)".into() });
         assert_eq!(
-            (rest(&said, "a, b)"), rest(&said, "b"), rest(&said, "").as_ref()),
+            (remainder(&said, "a, b)"), remainder(&said, "b"), remainder(&said, "").as_ref()),
             (None, None, Some(&said))
         );
-        assert!(agrees("", "x") && agrees("ab", "a") && agrees("ab", "abc") && !agrees("ab", "b"));
+        assert!(
+            is_compatible("", "x")
+                && is_compatible("ab", "a")
+                && is_compatible("ab", "abc")
+                && !is_compatible("ab", "b")
+        );
     }
 
     #[test]
-    fn others_are_kept_with_the_first_and_typed_along() {
-        let mut cache = Cache::default();
-        let (text, cursor) = place("x = ▮\n");
+    fn cached_alternatives_shrink_while_typing() {
+        let mut cache = CompletionCache::default();
+        let (text, cursor) = parse_fixture("x = ▮\n");
         let said = |text: &str| Suggestion { range: cursor..cursor, text: text.to_owned() };
         let first = said("foo(a)");
-        let others = |cache: &mut Cache, fixture: &str| -> Option<Vec<String>> {
-            let (text, cursor) = place(fixture);
+        let others = |cache: &mut CompletionCache, fixture: &str| -> Option<Vec<String>> {
+            let (text, cursor) = parse_fixture(fixture);
             let first = cache.get(&text, cursor)?;
-            Some(cache.others(&text, cursor, &first)?.into_iter().map(|it| it.text).collect())
+            Some(cache.alternatives(&text, cursor, &first)?.into_iter().map(|it| it.text).collect())
         };
-        cache.widen(&text, cursor, &first, &[said("x")]);
+        cache.set_alternatives(&text, cursor, &first, &[said("x")]);
         assert_eq!(others(&mut cache, "x = ▮\n"), None, "nothing is there");
-        cache.put(&text, cursor, &first);
+        cache.insert(&text, cursor, &first);
         assert_eq!(others(&mut cache, "x = ▮\n"), None, "nobody has looked");
-        cache.widen(&text, cursor, &first, &[said("fob"), said("bar"), said("fo")]);
+        cache.set_alternatives(&text, cursor, &first, &[said("fob"), said("bar"), said("fo")]);
         assert_eq!(others(&mut cache, "x = ▮\n").unwrap(), ["fob", "bar", "fo"]);
         assert_eq!(others(&mut cache, "x = fo▮\n").unwrap(), ["b"]);
         assert_eq!(others(&mut cache, "x = foo▮\n").unwrap(), [""; 0]);
         assert_eq!(others(&mut cache, "x = b▮\n"), None, "the first is no suggestion here");
-        cache.put(&text, cursor, &first);
+        cache.insert(&text, cursor, &first);
         assert_eq!(others(&mut cache, "x = ▮\n").unwrap().len(), 3, "the same again takes nothing away");
-        cache.put(&text, cursor, &said("other"));
+        cache.insert(&text, cursor, &said("other"));
         assert_eq!(others(&mut cache, "x = ▮\n"), None);
     }
 
     #[test]
-    fn the_oldest_unused_entries_go_first() {
-        let mut cache = Cache::default();
-        for number in 0..ENTRIES {
-            put(&mut cache, &format!("{number}▮"), "!!");
+    fn least_recently_used_cache_entry_is_evicted() {
+        let mut cache = CompletionCache::default();
+        for number in 0..MAX_CACHE_ENTRIES {
+            insert_at(&mut cache, &format!("{number}▮"), "!!");
         }
-        assert!(get(&mut cache, "0▮").is_some());
-        put(&mut cache, "new▮", "!!");
-        assert!(get(&mut cache, "0▮").is_some(), "used, so kept");
-        assert_eq!(get(&mut cache, "1▮"), None);
-        assert_eq!(cache.entries.len(), ENTRIES);
+        assert!(get_at(&mut cache, "0▮").is_some());
+        insert_at(&mut cache, "new▮", "!!");
+        assert!(get_at(&mut cache, "0▮").is_some(), "used, so kept");
+        assert_eq!(get_at(&mut cache, "1▮"), None);
+        assert_eq!(cache.entries.len(), MAX_CACHE_ENTRIES);
     }
 
     #[test]
-    fn brackets_and_quotes_that_the_editor_closes_are_followed() {
-        let mut cache = Cache::default();
-        put(&mut cache, "x = ▮;\n", "foo(\"a\", [b]) + 1");
+    fn cache_tolerates_brackets_and_quotes_closed_by_editor() {
+        let mut cache = CompletionCache::default();
+        insert_at(&mut cache, "x = ▮;\n", "foo(\"a\", [b]) + 1");
         for (fixture, left) in [
             ("x = foo▮;\n", Some("(\"a\", [b]) + 1")),
             ("x = foo(▮);\n", Some("\"a\", [b]")),
@@ -469,11 +495,11 @@ mod tests {
             ("x = ▮;\n", Some("foo(\"a\", [b]) + 1")),
             ("x =▮;\n", None),
         ] {
-            assert_eq!(get(&mut cache, fixture).as_deref(), left, "{fixture}");
+            assert_eq!(get_at(&mut cache, fixture).as_deref(), left, "{fixture}");
         }
         // Accepted, each leaves the file as the suggestion would have.
         for fixture in ["x = foo(▮);\n", "x = foo(\"▮\");\n", "x = foo(\"a\", [▮]);\n"] {
-            let (mut text, cursor) = place(fixture);
+            let (mut text, cursor) = parse_fixture(fixture);
             let suggestion = cache.get(&text, cursor).unwrap();
             text.insert(cursor, &suggestion.text);
             let whole = "x = foo(\"a\", [b]) + 1;\n";
@@ -482,24 +508,24 @@ mod tests {
     }
 
     #[test]
-    fn far_text_need_not_agree_where_the_editor_closes_either() {
-        let mut cache = Cache::default();
-        let far = "x".repeat(BEFORE + 10);
-        put(&mut cache, &format!("1{far}▮\n{far}1"), "f(a, b)");
-        assert_eq!(get(&mut cache, &format!("2{far}f(a,▮)\n{far}2")).unwrap(), " b");
+    fn distant_text_is_not_compared_with_closed_brackets() {
+        let mut cache = CompletionCache::default();
+        let far = "x".repeat(BEFORE_BYTES + 10);
+        insert_at(&mut cache, &format!("1{far}▮\n{far}1"), "f(a, b)");
+        assert_eq!(get_at(&mut cache, &format!("2{far}f(a,▮)\n{far}2")).unwrap(), " b");
     }
 
     #[test]
-    fn partly_accepted_the_rest_stays_valid() {
-        let mut cache = Cache::default();
-        put(&mut cache, "def f():▮\n", "\n    x = foo(a)\n    return x");
+    fn partial_acceptance_keeps_remainder_cached() {
+        let mut cache = CompletionCache::default();
+        insert_at(&mut cache, "def f():▮\n", "\n    x = foo(a)\n    return x");
         for (fixture, left) in [
             ("def f():\n    x▮\n", " = foo(a)\n    return x"),
             ("def f():\n    x = foo(a)▮\n", "\n    return x"),
             ("def f():\n    x = foo(a)\n▮\n", "    return x"),
             ("def f():\n    x = foo(a)\n    ▮\n", "return x"),
         ] {
-            assert_eq!(get(&mut cache, fixture).unwrap(), left);
+            assert_eq!(get_at(&mut cache, fixture).unwrap(), left);
         }
     }
 }

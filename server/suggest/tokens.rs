@@ -1,27 +1,27 @@
 //! Words, numbers, strings and signs of a line of code, in any language.
 //! It knows nothing of what they mean.
 
-use super::place::{Place, quoted};
-use crate::text::lines::is_word;
+use super::place::{CursorContext, quoted_len};
+use crate::text::lines::is_word_char;
 
 /// A piece of a line, and where it stands in the text.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Token<'t> {
-    pub(super) kind: Kind,
+pub(super) struct CodeToken<'t> {
+    pub(super) kind: CodeTokenKind,
     pub(super) text: &'t str,
     pub(super) start: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum CodeTokenKind {
     Word,
     Number,
     /// With its quotes.
     String,
-    Sign,
+    Symbol,
 }
 
-impl Token<'_> {
+impl CodeToken<'_> {
     pub(super) fn is_same(&self, other: &Self) -> bool {
         self.text == other.text
     }
@@ -29,19 +29,19 @@ impl Token<'_> {
     pub(super) fn is_alike(&self, other: &Self) -> bool {
         self.kind == other.kind
             && match self.kind {
-                Kind::Word => without_numbers(self.text).eq(without_numbers(other.text)),
-                Kind::Number | Kind::String => true,
-                Kind::Sign => self.text == other.text,
+                CodeTokenKind::Word => with_folded_numbers(self.text).eq(with_folded_numbers(other.text)),
+                CodeTokenKind::Number | CodeTokenKind::String => true,
+                CodeTokenKind::Symbol => self.text == other.text,
             }
     }
 
     /// Where it ends in the text.
-    pub(super) fn end(&self) -> usize {
+    pub(super) fn end_offset(&self) -> usize {
         self.start + self.text.len()
     }
 
     /// The last number that it says.
-    pub(super) fn value(&self) -> Option<u32> {
+    pub(super) fn last_number(&self) -> Option<u32> {
         let head = self.text.trim_end_matches(|c| !is_digit(c));
         let digits = &head[head.trim_end_matches(is_digit).len()..];
         digits.parse().ok()
@@ -49,7 +49,7 @@ impl Token<'_> {
 
     /// Whether it is a string of a letter or two.
     pub(super) fn is_short(&self) -> bool {
-        self.kind == Kind::String && self.text.chars().count() <= 4
+        self.kind == CodeTokenKind::String && self.text.chars().count() <= 4
     }
 }
 
@@ -58,7 +58,7 @@ pub(super) fn is_digit(c: char) -> bool {
 }
 
 /// The text with a `0` for each row of digits.
-pub(super) fn without_numbers(text: &str) -> impl Iterator<Item = char> {
+pub(super) fn with_folded_numbers(text: &str) -> impl Iterator<Item = char> {
     let mut digit = false;
     text.chars().filter_map(move |c| {
         let again = digit && is_digit(c);
@@ -68,7 +68,7 @@ pub(super) fn without_numbers(text: &str) -> impl Iterator<Item = char> {
 }
 
 /// Reads a line that begins at `start` in the text. A quote that is not closed yet is a sign.
-pub(super) fn read<'t>(place: &Place<'_>, line: &'t str, start: usize) -> Vec<Token<'t>> {
+pub(super) fn lex_line<'t>(place: &CursorContext<'_>, line: &'t str, start: usize) -> Vec<CodeToken<'t>> {
     let rust = place.is_rust();
     let mut tokens = Vec::new();
     let mut at = 0;
@@ -79,31 +79,33 @@ pub(super) fn read<'t>(place: &Place<'_>, line: &'t str, start: usize) -> Vec<To
             at += c.len_utf8();
             continue;
         }
-        let string = if matches!(c, '"' | '\'' | '`') { quoted(after, c, rust) } else { None };
+        let string = if matches!(c, '"' | '\'' | '`') { quoted_len(after, c, rust) } else { None };
         let (kind, len) = match string {
-            Some(len) => (Kind::String, len + 2),
-            None if is_code_point(rest, line, at) => {
-                (Kind::Number, rest.find(|c| !is_word(c)).unwrap_or(rest.len()))
+            Some(len) => (CodeTokenKind::String, len + 2),
+            None if is_escape_code(rest, line, at) => {
+                (CodeTokenKind::Number, rest.find(|c| !is_word_char(c)).unwrap_or(rest.len()))
             }
-            None if is_digit(c) => (Kind::Number, number(rest)),
-            None if is_word(c) => (Kind::Word, rest.find(|c| !is_word(c)).unwrap_or(rest.len())),
-            None => (Kind::Sign, c.len_utf8()),
+            None if is_digit(c) => (CodeTokenKind::Number, number_len(rest)),
+            None if is_word_char(c) => {
+                (CodeTokenKind::Word, rest.find(|c| !is_word_char(c)).unwrap_or(rest.len()))
+            }
+            None => (CodeTokenKind::Symbol, c.len_utf8()),
         };
-        tokens.push(Token { kind, text: &rest[..len], start: start + at });
+        tokens.push(CodeToken { kind, text: &rest[..len], start: start + at });
         at += len;
     }
     tokens
 }
 
 /// Whether `rest` begins with the `x0a` or `u00e4` of an escape.
-fn is_code_point(rest: &str, line: &str, at: usize) -> bool {
+fn is_escape_code(rest: &str, line: &str, at: usize) -> bool {
     let hex = rest.strip_prefix(['x', 'u', 'U']).unwrap_or("");
     line[..at].ends_with('\\') && hex.starts_with(|c: char| c.is_ascii_hexdigit())
 }
 
 /// Length of the number at the beginning of a text: `1_000`, `0x1f`, `1.5e3`.
-fn number(text: &str) -> usize {
-    let end = |from: usize| text[from..].find(|c| !is_word(c)).map_or(text.len(), |at| from + at);
+fn number_len(text: &str) -> usize {
+    let end = |from: usize| text[from..].find(|c| !is_word_char(c)).map_or(text.len(), |at| from + at);
     let whole = end(0);
     match text[whole..].strip_prefix('.') {
         Some(fraction) if fraction.starts_with(is_digit) => end(whole + 1),

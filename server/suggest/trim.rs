@@ -5,30 +5,30 @@ mod blanks;
 mod halves;
 
 use super::behind;
-use super::enclosure::Inside;
-use super::place::{Place, indentation};
-use super::stop::squeezed;
-use crate::text::lines::is_word;
+use super::enclosure::LexicalContext;
+use super::place::{CursorContext, indentation_width};
+use super::stop::without_whitespace;
+use crate::text::lines::is_word_char;
 
 /// Letters and digits of a line that is hardly ever written twice with other blanks.
-const TELLING: usize = 8;
+const MIN_DISTINCTIVE_CHARS: usize = 8;
 
 /// An answer so far as it would be typed: nothing cut yet, but as to line breaks and blanks what is shown.
-pub fn as_typed(place: &Place<'_>, text: &str) -> String {
+pub fn as_typed(place: &CursorContext<'_>, text: &str) -> String {
     let text = without_doubled_blanks(place, &text.replace("\r\n", "\n").replace('\r', "\n"));
-    blanks::without_trailing(place, &text)
+    blanks::without_trailing_blanks(place, &text)
 }
 
 /// Cuts `text` to what can be shown, or `None` if nothing of it can.
 ///
 /// `whole` says that the answer ended by itself; otherwise its last word may be half and goes.
-pub fn trim(place: &Place<'_>, text: &str, whole: bool) -> Option<String> {
-    noted(place, text, whole, &mut |_, _| {})
+pub fn trim_output(place: &CursorContext<'_>, text: &str, whole: bool) -> Option<String> {
+    trim_noting_steps(place, text, whole, &mut |_, _| {})
 }
 
 /// [`trim`], which tells `note` of each rule that takes something away, and what it leaves.
-pub fn noted(
-    place: &Place<'_>,
+pub fn trim_noting_steps(
+    place: &CursorContext<'_>,
     text: &str,
     whole: bool,
     note: &mut dyn FnMut(&'static str, &str),
@@ -38,7 +38,7 @@ pub fn noted(
     if let Some(at) = text.find(|c: char| c == '\u{fffd}' || (c.is_control() && !matches!(c, '\n' | '\t'))) {
         text.truncate(at);
         note("a character that cannot be shown", &text);
-        return noted(place, &text, false, note);
+        return trim_noting_steps(place, &text, false, note);
     }
     if !whole {
         let before = text.len();
@@ -55,23 +55,25 @@ pub fn noted(
         }
     };
     // What closes the literal at the cursor may stand on a line of its own; the one behind the cursor then does, too.
-    let closed = place.literal.keep(&text, true).map_or(text.as_str(), |keep| &text[..keep]);
-    let closed = place.literal.without_half_closing(closed).to_owned();
+    let closed = place.literal.len_before_closer(&text, true).map_or(text.as_str(), |keep| &text[..keep]);
+    let closed = place.literal.without_partial_closer(closed).to_owned();
     step(&mut text, "what closes the text stands behind the cursor", &closed);
-    let half = behind::keep(place, &text, true).map_or(text.as_str(), |keep| &text[..keep]).to_owned();
+    let half = behind::len_before_closing_half(place, &text, true)
+        .map_or(text.as_str(), |keep| &text[..keep])
+        .to_owned();
     step(&mut text, "the other half stands behind the cursor", &half);
-    let alone = without_overlap(place, &text).to_owned();
-    let alone = behind::without_repeated(place, &alone).to_owned();
+    let alone = without_suffix_overlap(place, &text).to_owned();
+    let alone = behind::without_repeated_suffix(place, &alone).to_owned();
     step(&mut text, "what stands behind the cursor already", &alone);
-    let complete = halves::without(place, &text, whole).to_owned();
+    let complete = halves::without_incomplete_end(place, &text, whole).to_owned();
     step(&mut text, "the end is half of something", &complete);
-    let comma = without_comma(place, &text).to_owned();
+    let comma = without_trailing_comma(place, &text).to_owned();
     step(&mut text, "nothing follows the comma", &comma);
-    let clean = blanks::in_style(place, &blanks::without_trailing(place, &text));
-    let own_line = own_line(place, &clean);
+    let clean = blanks::in_indent_style(place, &blanks::without_trailing_blanks(place, &text));
+    let own_line = with_own_closing_line(place, &clean);
     let text = own_line.as_deref().unwrap_or_else(|| clean.trim_end());
     let next = place.line_after.chars().next();
-    if next.is_some_and(is_word) && text.ends_with(is_word) {
+    if next.is_some_and(is_word_char) && text.ends_with(is_word_char) {
         note("it would run into the word behind the cursor", "");
         return None;
     }
@@ -92,7 +94,7 @@ fn cut_to_complete_part(text: &mut String) {
     match lines.rfind('\n') {
         Some(at) if !lines[..at].trim().is_empty() => text.truncate(lead + at),
         _ => {
-            let words = text.trim_end_matches(is_word);
+            let words = text.trim_end_matches(is_word_char);
             let kept =
                 if words.len() == text.len() { text.trim_end_matches(halves::is_operator) } else { words };
             let kept = kept.trim_end().len();
@@ -102,26 +104,28 @@ fn cut_to_complete_part(text: &mut String) {
 }
 
 /// A text of several lines whose last one is to be that of what closes the literal, right behind the cursor.
-fn own_line(place: &Place<'_>, text: &str) -> Option<String> {
+fn with_own_closing_line(place: &CursorContext<'_>, text: &str) -> Option<String> {
     let kept = text.trim_end();
     let blanks = text[kept.len()..].rsplit_once('\n')?.1;
-    if !place.literal.is_closed_next() || !kept.trim_start().contains('\n') && !kept.starts_with('\n') {
+    if !place.literal.is_closer_adjacent() || !kept.trim_start().contains('\n') && !kept.starts_with('\n') {
         return None;
     }
     let there = place.line_after.len() - place.line_after.trim_start().len();
     let blanks = &blanks[..blanks.len().saturating_sub(there)];
     let last = kept.rsplit('\n').next().unwrap_or("");
     // A string's end stands under its beginning; where nobody says how deep that is, it stays on the line.
-    let unknown = blanks.is_empty() && place.literal.inside() == Inside::Text && indentation(last) > 0;
+    let unknown = blanks.is_empty()
+        && place.literal.lexical_context() == LexicalContext::Text
+        && indentation_width(last) > 0;
     (!unknown).then(|| format!("{kept}\n{blanks}"))
 }
 
 /// Removes a comma at the end where what closes the list follows, or, in a query, the next clause.
-fn without_comma<'t>(place: &Place<'_>, text: &'t str) -> &'t str {
+fn without_trailing_comma<'t>(place: &CursorContext<'_>, text: &'t str) -> &'t str {
     let Some(kept) = text.trim_end().strip_suffix(',').map(str::trim_end).filter(|it| !it.is_empty()) else {
         return text;
     };
-    if place.literal.after(text) != Inside::Code {
+    if place.literal.context_after(text) != LexicalContext::Code {
         return text;
     }
     let language = place.language.map_or("", |it| it.name);
@@ -130,16 +134,16 @@ fn without_comma<'t>(place: &Place<'_>, text: &'t str) -> &'t str {
     let clause =
         place.after.trim_start().get(..5).is_some_and(|it| it.trim_end().eq_ignore_ascii_case("from"));
     let ends = closer(rest.chars().next())
-        || language == "json" && closer(place.next_visible())
+        || language == "json" && closer(place.next_visible_char())
         || language == "sql" && clause;
     if ends { kept } else { text }
 }
 
 /// Models that do not see how the indentation was split into tokens write it twice, or begin too deep: then all
 /// of the answer's lines move back by as much.
-fn without_doubled_blanks(place: &Place<'_>, text: &str) -> String {
+fn without_doubled_blanks(place: &CursorContext<'_>, text: &str) -> String {
     let stripped = text.trim_start_matches([' ', '\t']);
-    if place.wants_member() && stripped.starts_with(is_word) {
+    if place.expects_member() && stripped.starts_with(is_word_char) {
         return stripped.to_owned();
     }
     if !place.line_before.ends_with([' ', '\t']) || stripped.starts_with('\n') {
@@ -147,7 +151,7 @@ fn without_doubled_blanks(place: &Place<'_>, text: &str) -> String {
     }
     let extra = &text[..text.len() - stripped.len()];
     let deeper = format!("{}{extra}", place.line_before);
-    if extra.is_empty() || !place.on_blank_line_start() {
+    if extra.is_empty() || !place.is_in_indentation() {
         return stripped.to_owned();
     }
     let mut lines = stripped.split('\n');
@@ -167,25 +171,25 @@ fn without_doubled_blanks(place: &Place<'_>, text: &str) -> String {
 }
 
 /// Removes the end of the text where it repeats the rest of the cursor's line.
-fn without_overlap<'t>(place: &Place<'_>, text: &'t str) -> &'t str {
+fn without_suffix_overlap<'t>(place: &CursorContext<'_>, text: &'t str) -> &'t str {
     let rest = place.line_after.trim();
     if rest.is_empty() {
         return text;
     }
     // The whole rest of the line, or a part from its start that makes the brackets add up again.
     if let Some(kept) = text.trim_end().strip_suffix(rest) {
-        let alone = place.brackets(text).unopened.is_empty();
+        let alone = place.bracket_balance(text).unopened.is_empty();
         if !(alone && (is_punctuation(rest) || behind::is_closing_word(place, rest))) {
             return kept;
         }
     }
-    let unopened = place.brackets(text).unopened;
+    let unopened = place.bracket_balance(text).unopened;
     let repeated = unopened.iter().find(|&&at| rest.starts_with(text[at..].trim_end()));
     let kept = repeated.map_or(text, |&at| &text[..at]);
     // A quote that stands there already.
     if kept.len() == text.len()
         && rest.starts_with(['"', '\'', '`'])
-        && place.literal.inside() == Inside::Code
+        && place.literal.lexical_context() == LexicalContext::Code
     {
         let sign = &rest[..1];
         let odd = text.matches(sign).count() % 2 == 1;
@@ -197,11 +201,11 @@ fn without_overlap<'t>(place: &Place<'_>, text: &'t str) -> &'t str {
 }
 
 fn is_punctuation(text: &str) -> bool {
-    !text.chars().any(is_word)
+    !text.chars().any(is_word_char)
 }
 
 /// Whether the answer only says again what the lines around the cursor say.
-fn repeats_neighbour(place: &Place<'_>, text: &str) -> bool {
+fn repeats_neighbour(place: &CursorContext<'_>, text: &str) -> bool {
     if !place.line_after.trim().is_empty() {
         return false;
     }
@@ -217,17 +221,17 @@ fn repeats_neighbour(place: &Place<'_>, text: &str) -> bool {
     }
     let same = |other: &str| {
         let other = other.trim();
-        let telling = line.chars().filter(|c| is_word(*c)).count() >= TELLING;
-        other == line || telling && squeezed(other).eq(squeezed(&line))
+        let telling = line.chars().filter(|c| is_word_char(*c)).count() >= MIN_DISTINCTIVE_CHARS;
+        other == line || telling && without_whitespace(other).eq(without_whitespace(&line))
     };
     let below = place.line_below().is_some_and(same);
     let rest: Vec<&str> = lines.collect();
     let above = rest.is_empty() && place.line_above().is_some_and(same);
-    below || above || !rest.is_empty() && says_above(place, &line, &rest)
+    below || above || !rest.is_empty() && repeats_lines_above(place, &line, &rest)
 }
 
 /// Whether several lines are those that stand right above, once more.
-fn says_above(place: &Place<'_>, first: &str, rest: &[&str]) -> bool {
+fn repeats_lines_above(place: &CursorContext<'_>, first: &str, rest: &[&str]) -> bool {
     let before = &place.before[..place.before.len() - place.line_before.len()];
     let mut above = before.lines().rev().map(str::trim).filter(|line| !line.is_empty());
     let said = [first].into_iter().chain(rest.iter().map(|line| line.trim()));
@@ -241,11 +245,11 @@ mod tests {
 
     fn trimmed(marked: &str, text: &str, whole: bool) -> Option<String> {
         let (before, after) = marked.split_once('▮').unwrap_or((marked, ""));
-        trim(&Place::new(before, after, taper_grammars::by_path("x.py".as_ref())), text, whole)
+        trim_output(&CursorContext::new(before, after, taper_grammars::by_path("x.py".as_ref())), text, whole)
     }
 
     #[test]
-    fn never_half_a_word() {
+    fn trimmed_output_never_ends_inside_word() {
         assert_eq!(trimmed("x = ▮\n", "foo.bar + ba", false).as_deref(), Some("foo.bar +"));
         assert_eq!(trimmed("x = ▮\n", "foo", false), None);
         assert_eq!(trimmed("x = ▮\n", "foo", true).as_deref(), Some("foo"));
@@ -254,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_there_is_not_said_again() {
+    fn existing_text_is_not_repeated() {
         assert_eq!(trimmed("f(▮)\n", "a, b)", true).as_deref(), Some("a, b"));
         assert_eq!(trimmed("f(▮)\n", "g(a)", true).as_deref(), Some("g(a)"));
         assert_eq!(trimmed("f(▮);\n", "a);", true).as_deref(), Some("a"));
@@ -280,11 +284,14 @@ mod tests {
         assert_eq!(trimmed("x = y.▮\n", "\tz", true).as_deref(), Some("z"));
         assert_eq!(trimmed("x = 1.▮\n", " + y", true).as_deref(), Some(" + y"));
         assert_eq!(trimmed("x = 1.▮\n", " if y else 2", true).as_deref(), Some(" if y else 2"));
-        assert_eq!(as_typed(&Place::new("self.", "", taper_grammars::by_path("x.py".as_ref())), " a"), "a");
+        assert_eq!(
+            as_typed(&CursorContext::new("self.", "", taper_grammars::by_path("x.py".as_ref())), " a"),
+            "a"
+        );
     }
 
     #[test]
-    fn nothing_unprintable() {
+    fn unprintable_character_ends_the_output() {
         assert_eq!(trimmed("x = ▮\n", "foo(1) \u{fffd}bar", true).as_deref(), Some("foo(1)"));
         assert_eq!(trimmed("x = ▮\n", "\u{0}", true), None);
     }

@@ -17,7 +17,7 @@ use std::ops::{ControlFlow, Range};
 use taper_grammars::Language;
 use tree_sitter::{InputEdit, ParseOptions, ParseState, Parser, Point, Tree};
 
-use super::part::{Part, Reach};
+use super::part::{ParsedRegion, RegionSize};
 use crate::text::{Edit, Rope};
 
 thread_local! {
@@ -35,9 +35,9 @@ pub struct Syntax {
     pub tree: Tree,
     stale: bool,
     /// What the tree covers; `None`: everything.
-    part: Option<Part>,
+    region: Option<ParsedRegion>,
     /// Whether no reparse can make the tree fit again: an edit went over the border of its part.
-    torn: bool,
+    is_region_broken: bool,
     effort: usize,
 }
 
@@ -52,8 +52,8 @@ impl Syntax {
         language: &'static Language,
         time_is_up: &mut dyn FnMut() -> bool,
     ) -> Option<Self> {
-        let (tree, effort) = parse(text, language, &[], None, time_is_up)?;
-        Some(Self { language, tree, stale: false, part: None, torn: false, effort })
+        let (tree, effort) = parse_ranges(text, language, &[], None, time_is_up)?;
+        Some(Self { language, tree, stale: false, region: None, is_region_broken: false, effort })
     }
 
     /// Parses what of a text lies around a place, as far as `reach`: all of a short text. The tree's offsets are
@@ -61,18 +61,18 @@ impl Syntax {
     ///
     /// `None` also where the place stands on a line longer than `reach`, as in minified files.
     #[must_use]
-    pub fn around(
+    pub fn parse_around(
         text: &Rope,
         language: &'static Language,
         offset: usize,
-        reach: Reach,
+        reach: RegionSize,
         time_is_up: &mut dyn FnMut() -> bool,
     ) -> Option<Self> {
-        if text.len_bytes() <= reach.whole {
+        if text.len_bytes() <= reach.whole_limit {
             return Self::parse(text, language, time_is_up);
         }
         language.grammar?;
-        let part = Part::around(text, language, offset, reach)?;
+        let part = ParsedRegion::around_offset(text, language, offset, reach)?;
         let range = |range: &Range<usize>| {
             let point = |byte| Point::new(text.byte_to_line(byte), 0);
             tree_sitter::Range {
@@ -83,32 +83,32 @@ impl Syntax {
             }
         };
         let ranges: Vec<_> = part.ranges.iter().map(range).collect();
-        let (tree, effort) = parse(text, language, &ranges, None, time_is_up)?;
-        Some(Self { language, tree, stale: false, part: Some(part), torn: false, effort })
+        let (tree, effort) = parse_ranges(text, language, &ranges, None, time_is_up)?;
+        Some(Self { language, tree, stale: false, region: Some(part), is_region_broken: false, effort })
     }
 
     /// Whether the tree can be brought up to date for a place in `text`: it covers the place and enough around
     /// it, and not far more than `reach`.
     #[must_use]
-    pub fn serves(&self, text: &Rope, offset: usize, reach: Reach) -> bool {
-        let fits = match &self.part {
-            Some(part) => part.serves(offset),
+    pub fn covers(&self, text: &Rope, offset: usize, reach: RegionSize) -> bool {
+        let fits = match &self.region {
+            Some(part) => part.covers(offset),
             // A text that grows beyond the reach line by line is not cut at once.
-            None => text.len_bytes() <= reach.whole + reach.whole / 4,
+            None => text.len_bytes() <= reach.whole_limit + reach.whole_limit / 4,
         };
-        fits && !self.torn
+        fits && !self.is_region_broken
     }
 
     /// What the last parse cost, in hundreds of the parser's steps, each well below a microsecond.
     #[must_use]
-    pub fn effort(&self) -> usize {
+    pub fn parse_effort(&self) -> usize {
         self.effort
     }
 
     /// Tells the tree of an edit that was applied to its text, so that its bytes fit the text again.
     ///
     /// The tree is stale until [`Syntax::reparse`] succeeds. Several edits may be told before one reparse.
-    pub fn edited(&mut self, edit: &Edit) {
+    pub fn apply_edit(&mut self, edit: &Edit) {
         // `Edit::apply` refuses a reversed range; tree-sitter would not.
         let old_end_byte = edit.range.end.max(edit.range.start);
         self.tree.edit(&InputEdit {
@@ -120,7 +120,7 @@ impl Syntax {
             new_end_position: Point::new(0, 0),
         });
         self.stale = true;
-        self.torn |= self.part.as_mut().is_some_and(|part| !part.edited(edit));
+        self.is_region_broken |= self.region.as_mut().is_some_and(|part| !part.apply_edit(edit));
     }
 
     /// Brings the tree up to `text`, the text after all edits told, by parsing what they touched.
@@ -132,14 +132,14 @@ impl Syntax {
             return true;
         }
         // The tree's own ranges have moved with the edits.
-        let mut ranges = self.part.as_ref().map(|_| self.tree.included_ranges()).unwrap_or_default();
+        let mut ranges = self.region.as_ref().map(|_| self.tree.included_ranges()).unwrap_or_default();
         if let Some(first) = ranges.first_mut()
-            && self.part.as_ref().is_some_and(Part::begins_the_text)
+            && self.region.as_ref().is_some_and(ParsedRegion::starts_text)
         {
             // An insertion at the very start would be left out.
             first.start_byte = 0;
         }
-        match parse(text, self.language, &ranges, Some(&self.tree), time_is_up) {
+        match parse_ranges(text, self.language, &ranges, Some(&self.tree), time_is_up) {
             Some((tree, effort)) => {
                 self.tree = tree;
                 self.effort = effort;
@@ -155,7 +155,7 @@ impl Syntax {
     #[must_use]
     pub fn with_edit(&self, edit: &Edit, after: &Rope, time_is_up: &mut dyn FnMut() -> bool) -> Option<Self> {
         let mut next = self.clone();
-        next.edited(edit);
+        next.apply_edit(edit);
         next.reparse(after, time_is_up).then_some(next)
     }
 
@@ -167,7 +167,7 @@ impl Syntax {
 }
 
 /// Parses `ranges` of a text, or all of it if there are none. Also says how often `time_is_up` was asked.
-fn parse(
+fn parse_ranges(
     text: &Rope,
     language: &'static Language,
     ranges: &[tree_sitter::Range],
@@ -215,7 +215,7 @@ pub(super) mod tests {
     use crate::text::lines;
 
     /// Real enough code of each language; edits break it and put it right again.
-    const SOURCES: &[(&str, &str)] = &[
+    const SAMPLE_SOURCES: &[(&str, &str)] = &[
         ("python", include_str!("../../tests/fixtures/syntax/sample.py")),
         ("rust", include_str!("../../tests/fixtures/syntax/sample.rs")),
         ("javascript", include_str!("../../tests/fixtures/syntax/sample.js")),
@@ -230,7 +230,7 @@ pub(super) mod tests {
     ];
 
     /// What is typed: bits of syntax, breaks, wide characters.
-    const PIECES: &[&str] = &[
+    const TYPED_FRAGMENTS: &[&str] = &[
         "a",
         "x1",
         " ",
@@ -275,23 +275,23 @@ pub(super) mod tests {
         "\\",
     ];
 
-    fn language(name: &str) -> &'static Language {
+    fn test_language(name: &str) -> &'static Language {
         taper_grammars::by_id(name).unwrap()
     }
 
-    fn fresh(text: &Rope, name: &str) -> Syntax {
-        Syntax::parse(text, language(name), &mut || false).unwrap()
+    fn parse_fresh(text: &Rope, name: &str) -> Syntax {
+        Syntax::parse(text, test_language(name), &mut || false).unwrap()
     }
 
-    pub(in super::super) fn fresh_part(
+    pub(in super::super) fn parse_fresh_ranges(
         text: &Rope,
         language: &'static Language,
         ranges: &[tree_sitter::Range],
     ) -> Tree {
-        parse(text, language, ranges, None, &mut || false).unwrap().0
+        parse_ranges(text, language, ranges, None, &mut || false).unwrap().0
     }
 
-    fn same_node(a: Node, b: Node) -> bool {
+    fn nodes_match(a: Node, b: Node) -> bool {
         a.kind_id() == b.kind_id()
             && a.byte_range() == b.byte_range()
             && a.is_missing() == b.is_missing()
@@ -300,15 +300,15 @@ pub(super) mod tests {
     }
 
     /// Whether two trees have the same nodes at the same bytes.
-    pub(in super::super) fn same(a: &Tree, b: &Tree) -> bool {
-        fn below(a: &mut TreeCursor, b: &mut TreeCursor) -> bool {
-            if !same_node(a.node(), b.node()) || a.field_id() != b.field_id() {
+    pub(in super::super) fn trees_match(a: &Tree, b: &Tree) -> bool {
+        fn subtrees_match(a: &mut TreeCursor, b: &mut TreeCursor) -> bool {
+            if !nodes_match(a.node(), b.node()) || a.field_id() != b.field_id() {
                 return false;
             }
             if a.goto_first_child() {
                 b.goto_first_child();
                 loop {
-                    if !below(a, b) {
+                    if !subtrees_match(a, b) {
                         return false;
                     }
                     if !a.goto_next_sibling() {
@@ -321,20 +321,20 @@ pub(super) mod tests {
             }
             true
         }
-        below(&mut a.walk(), &mut b.walk())
+        subtrees_match(&mut a.walk(), &mut b.walk())
     }
 
     fn random_edit(random: &mut fastrand::Rng, text: &Rope, most: usize) -> Edit {
         let len = text.len_bytes();
-        let start = lines::floor(text, random.usize(..=len));
+        let start = lines::floor_char_boundary(text, random.usize(..=len));
         let end = match random.u8(..4) {
-            0 => lines::floor(text, start + random.usize(..12)),
+            0 => lines::floor_char_boundary(text, start + random.usize(..12)),
             _ => start,
         };
         let pieces = if len > most { 0 } else { random.usize(..3) };
         Edit {
             range: start..end.max(start),
-            text: (0..pieces).map(|_| PIECES[random.usize(..PIECES.len())]).collect(),
+            text: (0..pieces).map(|_| TYPED_FRAGMENTS[random.usize(..TYPED_FRAGMENTS.len())]).collect(),
         }
     }
 
@@ -343,15 +343,15 @@ pub(super) mod tests {
     fn edit_and_compare(name: &str, source: &str, seed: u64, edits: usize) -> (usize, usize) {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut text = Rope::from_str(source);
-        let mut syntax = fresh(&text, name);
+        let mut syntax = parse_fresh(&text, name);
         let (mut steps, mut differ, mut undo) = (0, 0, Vec::new());
         let mut step = |text: &mut Rope, edit: &Edit| {
             edit.apply(text).unwrap();
-            syntax.edited(edit);
+            syntax.apply_edit(edit);
             assert!(syntax.reparse(text, &mut || false));
-            let fresh = fresh(text, name);
+            let fresh = parse_fresh(text, name);
             steps += 1;
-            if !same(&syntax.tree, &fresh.tree) {
+            if !trees_match(&syntax.tree, &fresh.tree) {
                 // tree-sitter's recovery depends on what it could reuse, so trees of broken code may
                 // differ. Those of sound code never do.
                 let at = format!("{name}, seed {seed}, step {steps}");
@@ -371,14 +371,17 @@ pub(super) mod tests {
             step(&mut text, &edit);
         }
         assert_eq!(text, source);
-        assert!(same(&syntax.tree, &fresh(&text, name).tree), "{name}, seed {seed}: undone, yet different");
+        assert!(
+            trees_match(&syntax.tree, &parse_fresh(&text, name).tree),
+            "{name}, seed {seed}: undone, yet different"
+        );
         (steps, differ)
     }
 
     #[test]
-    fn random_edits_agree_with_a_fresh_parse() {
+    fn reparse_after_random_edits_matches_fresh_parse() {
         let (mut all, mut broken) = (0, 0);
-        for (name, source) in SOURCES {
+        for (name, source) in SAMPLE_SOURCES {
             for seed in 0..25 {
                 let (steps, differ) = edit_and_compare(name, source, seed, 40);
                 (all, broken) = (all + steps, broken + differ);
@@ -389,39 +392,39 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn several_edits_before_one_parse_are_one_parse() {
+    fn several_edits_share_one_reparse() {
         for seed in 0..200 {
             let mut random = fastrand::Rng::with_seed(seed);
-            let (name, source) = SOURCES[random.usize(..3)];
+            let (name, source) = SAMPLE_SOURCES[random.usize(..3)];
             let mut text = Rope::from_str(source);
-            let mut syntax = fresh(&text, name);
+            let mut syntax = parse_fresh(&text, name);
             let mut undo = Vec::new();
             for _ in 0..10 {
                 let edit = random_edit(&mut random, &text, 4_000);
                 let gone = lines::slice(&text, edit.range.clone());
                 undo.push(Edit { range: edit.range.start..edit.new_end(), text: gone });
                 edit.apply(&mut text).unwrap();
-                syntax.edited(&edit);
+                syntax.apply_edit(&edit);
                 // A parse that is out of time at once changes nothing.
                 assert!(!syntax.reparse(&text, &mut || true));
                 assert!(syntax.is_stale());
             }
             while let Some(edit) = undo.pop() {
                 edit.apply(&mut text).unwrap();
-                syntax.edited(&edit);
+                syntax.apply_edit(&edit);
             }
             assert!(syntax.reparse(&text, &mut || false));
             assert!(!syntax.is_stale());
-            assert!(same(&syntax.tree, &fresh(&text, name).tree), "seed {seed}");
+            assert!(trees_match(&syntax.tree, &parse_fresh(&text, name).tree), "seed {seed}");
         }
     }
 
     #[test]
-    fn time_that_runs_out_in_the_middle_leaves_no_trace() {
-        let text = Rope::from_str(&SOURCES[1].1.repeat(50));
-        let whole = fresh(&text, "rust");
+    fn interrupted_parse_leaves_no_trace() {
+        let text = Rope::from_str(&SAMPLE_SOURCES[1].1.repeat(50));
+        let whole = parse_fresh(&text, "rust");
         let mut calls = 0u32;
-        let counted = Syntax::parse(&text, language("rust"), &mut || {
+        let counted = Syntax::parse(&text, test_language("rust"), &mut || {
             calls += 1;
             false
         });
@@ -432,18 +435,18 @@ pub(super) mod tests {
                 left += 1;
                 left > limit
             };
-            assert!(Syntax::parse(&text, language("rust"), &mut out).is_none());
+            assert!(Syntax::parse(&text, test_language("rust"), &mut out).is_none());
             // The parser that gave up serves other texts, and the same one, as if nothing had been.
             let other = Rope::from_str("[1, 2]");
-            assert!(!fresh(&other, "json").tree.root_node().has_error());
-            assert!(same(&fresh(&text, "rust").tree, &whole.tree));
+            assert!(!parse_fresh(&other, "json").tree.root_node().has_error());
+            assert!(trees_match(&parse_fresh(&text, "rust").tree, &whole.tree));
         }
     }
 
     #[test]
-    fn a_tree_is_looked_at_without_changing_it() {
+    fn with_edit_leaves_the_tree_unchanged() {
         let mut text = Rope::from_str("fn f() {}\n");
-        let syntax = fresh(&text, "rust");
+        let syntax = parse_fresh(&text, "rust");
         let edit = Edit::insert(8, "g(");
         edit.apply(&mut text).unwrap();
         let next = syntax.with_edit(&edit, &text, &mut || false).unwrap();
@@ -457,15 +460,15 @@ pub(super) mod tests {
         for text in ["", "\0", "\r", "\u{feff}fn", "\u{10ffff}", &"(".repeat(20_000), &"a".repeat(2_000_000)]
         {
             let text = Rope::from_str(text);
-            for (name, _) in SOURCES {
+            for (name, _) in SAMPLE_SOURCES {
                 // Whatever comes of it, it ends; deep nesting may run into the limit on time.
                 let mut calls = 0;
-                let _ = Syntax::parse(&text, language(name), &mut || {
+                let _ = Syntax::parse(&text, test_language(name), &mut || {
                     calls += 1;
                     calls > 2_000
                 });
             }
         }
-        assert!(Syntax::parse(&Rope::from_str("a = 1"), language("toml"), &mut || false).is_none());
+        assert!(Syntax::parse(&Rope::from_str("a = 1"), test_language("toml"), &mut || false).is_none());
     }
 }

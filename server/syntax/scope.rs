@@ -9,22 +9,22 @@ mod faults;
 
 use std::ops::Range;
 
-use taper_grammars::{Blocks, Language};
+use taper_grammars::{BlockStyle, Language};
 use tree_sitter::Node;
 
-pub use faults::{faults, faults_in};
+pub use faults::{fault_count, fault_count_in};
 
 use super::Syntax;
 use crate::text::{Rope, lines};
 
 /// How far back and ahead the text is looked at, in bytes.
-const REACH: usize = 8 << 10;
+const MAX_SCAN_BYTES: usize = 8 << 10;
 /// How much of a line is looked at, in bytes: minified files have lines of a megabyte.
-const LINE: usize = 2 << 10;
+const MAX_LINE_BYTES: usize = 2 << 10;
 
 /// What a tree says of a place: the string or the comment that text typed there becomes part of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Within {
+pub enum TreeLiteral {
     /// There is no tree, or it is broken here.
     Unknown,
     /// None.
@@ -57,23 +57,25 @@ impl<'a> Scope<'a> {
         syntax: Option<&'a Syntax>,
         offset: usize,
     ) -> Self {
-        Self { text, language, syntax, offset: lines::floor(text, offset) }
+        Self { text, language, syntax, offset: lines::floor_char_boundary(text, offset) }
     }
 
     /// Whether text typed here would become part of a string. Code within a string, `${…}`, is not.
     #[must_use]
-    pub fn in_string(&self) -> bool {
-        for node in self.around(self.offset) {
+    pub fn is_in_string(&self) -> bool {
+        for node in self.nodes_around(self.offset) {
             let inside = node.start_byte() < self.offset && self.offset < node.end_byte();
-            if is(node, self.language.kinds.interpolations) && inside {
+            if is_kind(node, self.language.kinds.interpolations) && inside {
                 return false;
             }
-            if is(node, self.language.kinds.comments) && inside {
+            if is_kind(node, self.language.kinds.comments) && inside {
                 return false;
             }
-            if is(node, self.language.kinds.strings)
+            if is_kind(node, self.language.kinds.strings)
                 && (inside
-                    || node.start_byte() < self.offset && self.offset == node.end_byte() && is_open(node))
+                    || node.start_byte() < self.offset
+                        && self.offset == node.end_byte()
+                        && has_missing_end(node))
             {
                 return true;
             }
@@ -83,10 +85,10 @@ impl<'a> Scope<'a> {
 
     /// Whether text typed here would become part of a comment.
     #[must_use]
-    pub fn in_comment(&self) -> bool {
-        for node in self.around(self.offset) {
-            if is(node, self.language.kinds.comments) {
-                return self.inside_comment(node);
+    pub fn is_in_comment(&self) -> bool {
+        for node in self.nodes_around(self.offset) {
+            if is_kind(node, self.language.kinds.comments) {
+                return self.is_inside_comment(node);
             }
         }
         self.is_broken_here() && self.line_state() == LineState::Comment
@@ -94,49 +96,50 @@ impl<'a> Scope<'a> {
 
     /// The string or comment that text typed here would become part of, as far as the tree knows.
     #[must_use]
-    pub fn literal(&self) -> Within {
+    pub fn enclosing_literal(&self) -> TreeLiteral {
         let kinds = &self.language.kinds;
-        for node in self.around(self.offset) {
+        for node in self.nodes_around(self.offset) {
             let inside = node.start_byte() < self.offset && self.offset < node.end_byte();
-            let open = node.start_byte() < self.offset && self.offset == node.end_byte() && is_open(node);
-            if is(node, kinds.comments) && self.inside_comment(node) {
-                return Within::Comment(node.start_byte());
+            let open =
+                node.start_byte() < self.offset && self.offset == node.end_byte() && has_missing_end(node);
+            if is_kind(node, kinds.comments) && self.is_inside_comment(node) {
+                return TreeLiteral::Comment(node.start_byte());
             }
-            if is(node, kinds.strings) && (inside || open) {
-                return Within::Text(node.start_byte());
+            if is_kind(node, kinds.strings) && (inside || open) {
+                return TreeLiteral::Text(node.start_byte());
             }
-            if is(node, kinds.interpolations) && inside {
-                return Within::Code;
+            if is_kind(node, kinds.interpolations) && inside {
+                return TreeLiteral::Code;
             }
             // A script in a page, which its grammar does not look into.
             if node.kind() == "raw_text" {
-                return Within::Unknown;
+                return TreeLiteral::Unknown;
             }
         }
-        if self.is_broken_here() { Within::Unknown } else { Within::Code }
+        if self.is_broken_here() { TreeLiteral::Unknown } else { TreeLiteral::Code }
     }
 
     /// The smallest block around the place: the bytes of its node, braces included where it has them. In
     /// broken code, from an opening brace without a partner up to the end of the broken part.
     #[must_use]
     pub fn enclosing_block(&self) -> Option<Range<usize>> {
-        if self.language.blocks == Blocks::Indentation {
-            return self.enclosing_indented();
+        if self.language.blocks == BlockStyle::Indentation {
+            return self.enclosing_indented_block();
         }
         let braces = |node: Node| node.child(0).is_some_and(|first| !first.is_named());
-        for node in self.around(self.offset) {
+        for node in self.nodes_around(self.offset) {
             let range = node.byte_range();
             // The outer side of a brace is outside; a block without delimiters ends where its last line does.
             let inside = if braces(node) {
-                range.start < self.offset && (self.offset < range.end || is_open(node))
+                range.start < self.offset && (self.offset < range.end || has_missing_end(node))
             } else {
                 range.start <= self.offset && self.offset <= range.end
             };
-            if inside && is(node, self.language.kinds.blocks) {
+            if inside && is_kind(node, self.language.kinds.blocks) {
                 return Some(range);
             }
             if node.is_error()
-                && self.language.blocks == Blocks::Braces
+                && self.language.blocks == BlockStyle::Braces
                 && let Some(start) = self.unclosed_brace(node)
             {
                 return Some(start..range.end);
@@ -149,12 +152,12 @@ impl<'a> Scope<'a> {
     #[must_use]
     pub fn enclosing_definition(&self) -> Option<Range<usize>> {
         let offset = match self.language.blocks {
-            Blocks::Indentation => self.enclosing_indented()?.start,
+            BlockStyle::Indentation => self.enclosing_indented_block()?.start,
             _ => self.offset,
         };
-        self.around(offset)
+        self.nodes_around(offset)
             .find(|&node| {
-                is(node, self.language.kinds.definitions)
+                is_kind(node, self.language.kinds.definitions)
                     && node.start_byte() < offset
                     && (offset < node.end_byte() || node.has_error())
             })
@@ -162,7 +165,7 @@ impl<'a> Scope<'a> {
     }
 
     /// The nodes around the byte before `offset`, from the smallest to the root.
-    fn around(&self, offset: usize) -> impl Iterator<Item = Node<'a>> + use<'a> {
+    fn nodes_around(&self, offset: usize) -> impl Iterator<Item = Node<'a>> + use<'a> {
         // From the root down once: asking each node for its parent starts at the root every time.
         let mut path = Vec::new();
         if let Some(syntax) = self.syntax {
@@ -180,11 +183,11 @@ impl<'a> Scope<'a> {
     fn is_broken_here(&self) -> bool {
         self.syntax.is_none_or(|syntax| {
             let line = lines::line_start(self.text, self.offset)..lines::line_end(self.text, self.offset);
-            syntax.is_stale() || faults_in(&syntax.tree, line) > 0
+            syntax.is_stale() || fault_count_in(&syntax.tree, line) > 0
         })
     }
 
-    fn inside_comment(&self, node: Node) -> bool {
+    fn is_inside_comment(&self, node: Node) -> bool {
         let (start, end) = (node.start_byte(), node.end_byte());
         if self.offset <= start || self.offset > end {
             return false;
@@ -193,9 +196,9 @@ impl<'a> Scope<'a> {
         if self.offset < end {
             return true;
         }
-        let text = lines::before(self.text, end, 8);
+        let text = lines::text_before(self.text, end, 8);
         let closed = self.language.block_comment.is_some_and(|(open, close)| {
-            text.ends_with(close) && lines::after(self.text, start, open.len()) == open
+            text.ends_with(close) && lines::text_after(self.text, start, open.len()) == open
         });
         !closed && !text.ends_with(['\n', '\r'])
     }
@@ -227,18 +230,19 @@ impl<'a> Scope<'a> {
     /// The line of `offset` up to it, or its last bytes if it is long.
     fn line_before(&self, offset: usize) -> String {
         let start = lines::line_start(self.text, offset);
-        lines::slice(self.text, start.max(offset.saturating_sub(LINE))..offset)
+        lines::slice(self.text, start.max(offset.saturating_sub(MAX_LINE_BYTES))..offset)
     }
 
     fn rest_of_line(&self) -> String {
         let end = lines::line_end(self.text, self.offset);
-        lines::slice(self.text, self.offset..end.min(self.offset + LINE))
+        lines::slice(self.text, self.offset..end.min(self.offset + MAX_LINE_BYTES))
     }
 
     /// The indentation of the line of `offset`, and whether there is anything else on it.
-    fn indentation(&self, offset: usize) -> (usize, bool) {
+    fn line_indentation(&self, offset: usize) -> (usize, bool) {
         let start = lines::line_start(self.text, offset);
-        let line = lines::slice(self.text, start..lines::line_end(self.text, offset).min(start + LINE));
+        let line =
+            lines::slice(self.text, start..lines::line_end(self.text, offset).min(start + MAX_LINE_BYTES));
         let blank = |c: &char| *c == ' ' || *c == '\t';
         let width = line.chars().take_while(blank).map(|c| if c == '\t' { 8 } else { 1 }).sum();
         (width, line.trim().is_empty())
@@ -246,13 +250,13 @@ impl<'a> Scope<'a> {
 
     /// Where the code before the place ends, with its last character: white space, comments and a docstring
     /// are passed over, within [`REACH`].
-    fn significant_before(&self) -> Option<(usize, Option<char>)> {
+    fn last_code_before(&self) -> Option<(usize, Option<char>)> {
         let mut end = self.offset;
-        let least = end.saturating_sub(REACH);
-        let mut docstring = self.language.blocks == Blocks::Indentation;
+        let least = end.saturating_sub(MAX_SCAN_BYTES);
+        let mut docstring = self.language.blocks == BlockStyle::Indentation;
         loop {
             loop {
-                let text = lines::before(self.text, end, 256);
+                let text = lines::text_before(self.text, end, 256);
                 let code = text.trim_end().len();
                 end -= text.len() - code;
                 if end <= least && least > 0 || end == 0 {
@@ -262,13 +266,13 @@ impl<'a> Scope<'a> {
                     break;
                 }
             }
-            let mut next = self.around(end).find_map(|node| {
-                let comment = is(node, self.language.kinds.comments);
+            let mut next = self.nodes_around(end).find_map(|node| {
+                let comment = is_kind(node, self.language.kinds.comments);
                 (comment && node.end_byte() >= end).then(|| node.start_byte())
             });
             if next.is_none() && docstring {
-                next = self.around(end).find_map(|node| {
-                    let string = is(node, self.language.kinds.strings) && node.end_byte() == end;
+                next = self.nodes_around(end).find_map(|node| {
+                    let string = is_kind(node, self.language.kinds.strings) && node.end_byte() == end;
                     (string && self.line_before(node.start_byte()).trim().is_empty())
                         .then(|| node.start_byte())
                 });
@@ -287,19 +291,19 @@ impl<'a> Scope<'a> {
     }
 
     /// Indented blocks: the one that a line at this depth belongs to.
-    fn enclosing_indented(&self) -> Option<Range<usize>> {
+    fn enclosing_indented_block(&self) -> Option<Range<usize>> {
         let line = self.line_before(self.offset);
         let blank = line.trim().is_empty();
         // On a blank line, the cursor's column decides to which of the blocks above it belongs.
         let (anchor, column) = if blank {
             let width = line.chars().map(|c| if c == '\t' { 8 } else { 1 }).sum();
-            (self.significant_before()?.0, width)
+            (self.last_code_before()?.0, width)
         } else {
             (self.offset, usize::MAX)
         };
-        self.around(anchor)
-            .filter(|&node| is(node, self.language.kinds.blocks) && node.start_byte() <= anchor)
-            .find(|node| self.indentation(node.start_byte()).0 <= column)
+        self.nodes_around(anchor)
+            .filter(|&node| is_kind(node, self.language.kinds.blocks) && node.start_byte() <= anchor)
+            .find(|node| self.line_indentation(node.start_byte()).0 <= column)
             .map(|node| node.byte_range())
     }
 
@@ -308,7 +312,8 @@ impl<'a> Scope<'a> {
         let mut cursor = node.walk();
         let mut open = Vec::new();
         // A broken node may have as many children as the file has tokens.
-        let mut more = cursor.goto_first_child_for_byte(self.offset.saturating_sub(8 * REACH)).is_some();
+        let mut more =
+            cursor.goto_first_child_for_byte(self.offset.saturating_sub(8 * MAX_SCAN_BYTES)).is_some();
         while more && cursor.node().start_byte() < self.offset {
             match cursor.node().kind() {
                 "{" => open.push(cursor.node().start_byte()),
@@ -328,12 +333,12 @@ enum LineState {
     Comment,
 }
 
-fn is(node: Node, kinds: &[&str]) -> bool {
+fn is_kind(node: Node, kinds: &[&str]) -> bool {
     node.is_named() && kinds.contains(&node.kind())
 }
 
 /// Whether tree-sitter had to invent the end of a node.
-fn is_open(node: Node) -> bool {
+fn has_missing_end(node: Node) -> bool {
     let last = node.child_count().checked_sub(1).and_then(|last| node.child(last));
     last.is_some_and(|last| last.is_missing())
 }

@@ -12,7 +12,7 @@ use std::{env, fs};
 
 use taper_grammars::{LANGUAGES, Language};
 
-use super::{Reach, Scope, Syntax, scope};
+use super::{RegionSize, Scope, Syntax, scope};
 use crate::text::{Edit, Rope, lines};
 use repetition::expanded;
 
@@ -20,23 +20,23 @@ use repetition::expanded;
 mod repetition;
 
 /// What a child process is to do: `soup python 7`.
-const TASK: &str = "TAPER_SOUP_TASK";
+const TASK_VARIABLE: &str = "TAPER_SOUP_TASK";
 /// How long each grammar is tried, in seconds.
-const SECONDS: &str = "TAPER_SOUP";
+const SECONDS_VARIABLE: &str = "TAPER_SOUP";
 /// Texts a grammar without that.
-const ROUNDS: u64 = 6;
+const ROUNDS_PER_GRAMMAR: u64 = 6;
 /// One in so many of the pieces that are tried alone, without that.
-const ALONE: usize = 6;
+const SINGLE_FRAGMENT_STRIDE: usize = 6;
 /// How much more memory a text may take.
-const MOST_MEMORY: u64 = 300 << 20;
+const MAX_MEMORY_BYTES: u64 = 300 << 20;
 /// How much of a processor's time one parse may take.
-const MOST_TIME: Duration = Duration::from_secs(3);
+const MAX_PROCESSOR_TIME: Duration = Duration::from_secs(3);
 /// When a parse is given up, as the session gives one up.
-const PARSE: Duration = Duration::from_millis(100);
-const REPARSE: Duration = Duration::from_millis(20);
+const PARSE_LIMIT: Duration = Duration::from_millis(100);
+const REPARSE_LIMIT: Duration = Duration::from_millis(20);
 
 /// Bits of syntax of all languages: alone, doubled and repeated they open what is never closed.
-const PIECES: &str = "A< ( [ { < a?b: a? if( f( -> x=> (x)=> <a␣ <a> ! * & - + ~ \" ' ` \"${ `${ ${ $( (A) (A)( A. \
+const SYNTAX_FRAGMENTS: &str = "A< ( [ { < a?b: a? if( f( -> x=> (x)=> <a␣ <a> ! * & - + ~ \" ' ` \"${ `${ ${ $( (A) (A)( A. \
     a.b( a, a= a: @ @a( # #if↵ new␣A< fn( |x| a::< a:: ↵ if␣a:↵ a[ a{ {a: {a:[ case␣a: for( while( do␣ else␣ return␣ \
     << <<a↵ <<\" <<~' <<-` /* // ; 1 1. -a typeof␣ await␣ async␣ yield␣ lambda: lambda␣a: not␣ f'{ f\"{ f'''{ {{ }} %( \
     %w( %i[ def␣a↵ class␣A{ class␣A( class␣A: a␣do␣ a| a|| a&& A<A> A<A, A[] A[ (A<A>) func( func(a␣ chan␣ *( &( \
@@ -48,13 +48,13 @@ const PIECES: &str = "A< ( [ { < a?b: a? if( f( -> x=> (x)=> <a␣ <a> ! * & - +
     \"\"\" ''' <script> <style> </a> <p> <!-- --> {␣a␣} a;↵ a␣b ⏎ \u{0} \u{b} \u{85} \u{a0} \u{2028} \u{feff} é ß İ ｅ 字 \u{f02a2} \u{1f600} \u{10ffff}";
 
 /// The pieces, blanks and ends of lines put in.
-fn pieces() -> Vec<String> {
+fn parse_fragments() -> Vec<String> {
     let plain = |piece: &str| piece.replace('␣', " ").replace('↵', "\n").replace('⏎', "\r\n");
-    PIECES.split_ascii_whitespace().map(plain).collect()
+    SYNTAX_FRAGMENTS.split_ascii_whitespace().map(plain).collect()
 }
 
 /// The languages, one for each grammar.
-fn languages() -> Vec<&'static Language> {
+fn grammar_languages() -> Vec<&'static Language> {
     let mut found: Vec<&Language> = Vec::new();
     for language in LANGUAGES {
         let Some(grammar) = language.grammar else { continue };
@@ -66,7 +66,7 @@ fn languages() -> Vec<&'static Language> {
     found
 }
 
-fn character(random: &mut fastrand::Rng) -> char {
+fn random_character(random: &mut fastrand::Rng) -> char {
     match random.u8(..8) {
         0..=3 => char::from(random.u8(b' '..=b'~')),
         4 => random.char('\u{0}'..='\u{ff}'),
@@ -77,88 +77,98 @@ fn character(random: &mut fastrand::Rng) -> char {
 }
 
 /// What is typed next.
-fn typed(random: &mut fastrand::Rng, pieces: &[String]) -> String {
+fn random_input(random: &mut fastrand::Rng, pieces: &[String]) -> String {
     let piece = |random: &mut fastrand::Rng| pieces[random.usize(..pieces.len())].clone();
     match random.u8(..16) {
         0..=7 => piece(random),
-        8 | 9 => character(random).to_string(),
-        10 => (0..random.usize(..40)).map(|_| character(random)).collect(),
+        8 | 9 => random_character(random).to_string(),
+        10 => (0..random.usize(..40)).map(|_| random_character(random)).collect(),
         11 => piece(random).repeat(random.usize(..60)),
-        12 => character(random).to_string().repeat(random.usize(..1200)),
+        12 => random_character(random).to_string().repeat(random.usize(..1200)),
         13 => format!("\n{}", " ".repeat(random.usize(..40))),
         14 => (0..random.usize(..600)).map(|n| format!("{}if a:\n", " ".repeat(n % 700))).collect(),
         _ => format!("{}\n", "word".repeat(random.usize(..300))),
     }
 }
 
-fn until(budget: Duration) -> impl FnMut() -> bool {
+fn deadline_after(budget: Duration) -> impl FnMut() -> bool {
     let end = Instant::now() + budget;
     move || Instant::now() >= end
 }
 
 /// A document with its tree, as the session keeps it.
-struct Typing {
+struct TypedDocument {
     language: &'static Language,
     text: Rope,
     syntax: Option<Syntax>,
-    reach: Reach,
+    reach: RegionSize,
     started: u64,
 }
 
-impl Typing {
-    fn new(language: &'static Language, text: &str, reach: Reach) -> Self {
-        let mut typing =
-            Self { language, text: Rope::from_str(text), syntax: None, reach, started: memory("VmRSS") };
-        typing.watched(|typing| typing.syntax = typing.parsed(0));
+impl TypedDocument {
+    fn new(language: &'static Language, text: &str, reach: RegionSize) -> Self {
+        let mut typing = Self {
+            language,
+            text: Rope::from_str(text),
+            syntax: None,
+            reach,
+            started: process_memory("VmRSS"),
+        };
+        typing.run_measured(|typing| typing.syntax = typing.parse_around(0));
         typing
     }
 
-    fn parsed(&self, place: usize) -> Option<Syntax> {
-        Syntax::around(&self.text, self.language, place, self.reach, &mut until(PARSE))
+    fn parse_around(&self, place: usize) -> Option<Syntax> {
+        Syntax::parse_around(&self.text, self.language, place, self.reach, &mut deadline_after(PARSE_LIMIT))
     }
 
-    fn edit(&mut self, start: usize, end: usize, text: &str) {
+    fn apply_edit(&mut self, start: usize, end: usize, text: &str) {
         let edit = Edit { range: start..end, text: text.into() };
         let place = edit.new_end();
         edit.apply(&mut self.text).unwrap();
-        self.watched(|typing| {
+        self.run_measured(|typing| {
             if let Some(syntax) = &mut typing.syntax {
-                syntax.edited(&edit);
+                syntax.apply_edit(&edit);
             }
             match &mut typing.syntax {
-                Some(syntax) if syntax.serves(&typing.text, place, typing.reach) => {
-                    syntax.reparse(&typing.text, &mut until(REPARSE));
+                Some(syntax) if syntax.covers(&typing.text, place, typing.reach) => {
+                    syntax.reparse(&typing.text, &mut deadline_after(REPARSE_LIMIT));
                 }
-                _ => typing.syntax = typing.parsed(place),
+                _ => typing.syntax = typing.parse_around(place),
             }
             // What a request asks of the tree.
             let scope = Scope::new(&typing.text, typing.language, typing.syntax.as_ref(), place);
             let _ = (
-                scope.in_string(),
-                scope.in_comment(),
+                scope.is_in_string(),
+                scope.is_in_comment(),
                 scope.enclosing_block(),
                 scope.enclosing_definition(),
             );
             if let Some(syntax) = &typing.syntax {
-                let _ = scope::faults(&syntax.tree);
+                let _ = scope::fault_count(&syntax.tree);
             }
         });
     }
 
     /// Does something with the tree and looks at what it took.
-    fn watched(&mut self, work: impl FnOnce(&mut Self)) {
+    fn run_measured(&mut self, work: impl FnOnce(&mut Self)) {
         let before = processor_time();
         work(self);
         if let (Some(before), Some(after)) = (before, processor_time()) {
-            assert!(after - before < MOST_TIME, "{:?} for {} bytes", after - before, self.text.len_bytes());
+            assert!(
+                after - before < MAX_PROCESSOR_TIME,
+                "{:?} for {} bytes",
+                after - before,
+                self.text.len_bytes()
+            );
         }
-        let taken = memory("VmHWM").saturating_sub(self.started);
-        assert!(taken < MOST_MEMORY, "{} MB for {} bytes", taken >> 20, self.text.len_bytes());
+        let taken = process_memory("VmHWM").saturating_sub(self.started);
+        assert!(taken < MAX_MEMORY_BYTES, "{} MB for {} bytes", taken >> 20, self.text.len_bytes());
     }
 }
 
 /// Bytes of this process as Linux counts them; 0 elsewhere.
-fn memory(field: &str) -> u64 {
+fn process_memory(field: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).map_or(0, |kb: u64| kb << 10)
@@ -171,35 +181,36 @@ fn processor_time() -> Option<Duration> {
 }
 
 /// Types at random, deletes, jumps, and takes some of it back.
-fn soup(language: &'static Language, seed: u64, pieces: &[String]) {
+fn type_random_text(language: &'static Language, seed: u64, pieces: &[String]) {
     let random = &mut fastrand::Rng::with_seed(seed);
-    let reach = if random.bool() { Reach::USUAL } else { Reach { whole: 600 } };
+    let reach = if random.bool() { RegionSize::DEFAULT } else { RegionSize { whole_limit: 600 } };
     let begin = if random.bool() { language.opening_tag.to_owned() } else { String::new() };
-    let mut typing = Typing::new(language, &begin, reach);
+    let mut typing = TypedDocument::new(language, &begin, reach);
     let (mut place, mut undo) = (typing.text.len_bytes(), Vec::new());
     for _ in 0..60 {
         let len = typing.text.len_bytes();
         match random.u8(..10) {
-            0 => place = lines::floor(&typing.text, random.usize(..=len)),
+            0 => place = lines::floor_char_boundary(&typing.text, random.usize(..=len)),
             1 => place = len,
             2 => {
-                let end = lines::floor(&typing.text, (place + random.usize(..300)).min(len)).max(place);
+                let end = lines::floor_char_boundary(&typing.text, (place + random.usize(..300)).min(len))
+                    .max(place);
                 undo.push((place, place, lines::slice(&typing.text, place..end)));
-                typing.edit(place, end, "");
+                typing.apply_edit(place, end, "");
             }
             3 if !undo.is_empty() => {
                 let (start, end, text): (usize, usize, String) = undo.pop().unwrap();
-                typing.edit(start, end, &text);
+                typing.apply_edit(start, end, &text);
                 place = start + text.len();
             }
             _ => {
-                let text = typed(random, pieces);
+                let text = random_input(random, pieces);
                 let start = place;
                 // Most of it key by key.
                 let keys =
                     if text.len() < 60 { text.chars().map(String::from).collect() } else { vec![text] };
                 for key in keys {
-                    typing.edit(place, place, &key);
+                    typing.apply_edit(place, place, &key);
                     place += key.len();
                 }
                 undo.push((start, place, String::new()));
@@ -212,8 +223,8 @@ fn soup(language: &'static Language, seed: u64, pieces: &[String]) {
         undo.retain(|(start, end, _)| {
             let text = &typing.text;
             *end <= text.len_bytes()
-                && lines::floor(text, *start) == *start
-                && lines::floor(text, *end) == *end
+                && lines::floor_char_boundary(text, *start) == *start
+                && lines::floor_char_boundary(text, *end) == *end
         });
         if typing.text.len_bytes() > 40 << 10 {
             return;
@@ -222,7 +233,7 @@ fn soup(language: &'static Language, seed: u64, pieces: &[String]) {
 }
 
 /// Up to 24 KB of the same few pieces over and over, whole; then a key at its end and one in its middle.
-fn repeated(language: &'static Language, seed: u64, pieces: &[String]) {
+fn type_repeated_text(language: &'static Language, seed: u64, pieces: &[String]) {
     let random = &mut fastrand::Rng::with_seed(seed);
     let piece: String = match pieces.get(usize::try_from(seed).unwrap()) {
         // First each alone.
@@ -230,10 +241,10 @@ fn repeated(language: &'static Language, seed: u64, pieces: &[String]) {
         None => (0..random.usize(2..5)).map(|_| pieces[random.usize(..pieces.len())].clone()).collect(),
     };
     let text = format!("{}{}", language.opening_tag, piece.repeat((24 << 10) / piece.len()));
-    let mut typing = Typing::new(language, &text, Reach::USUAL);
-    typing.edit(text.len(), text.len(), ";");
-    let middle = lines::floor(&typing.text, text.len() / 2);
-    typing.edit(middle, middle, "}");
+    let mut typing = TypedDocument::new(language, &text, RegionSize::DEFAULT);
+    typing.apply_edit(text.len(), text.len(), ";");
+    let middle = lines::floor_char_boundary(&typing.text, text.len() / 2);
+    typing.apply_edit(middle, middle, "}");
 }
 
 fn hostile_texts() -> Vec<(String, String)> {
@@ -253,32 +264,32 @@ fn hostile_texts() -> Vec<(String, String)> {
 }
 
 /// Types a text key by key, of a long one its last keys, deletes them, and reads it whole once more.
-fn hostile(language: &'static Language, text: &str) {
+fn type_hostile_text(language: &'static Language, text: &str) {
     let keys = match text.len() {
         0..500 => text.len(),
         500..2_000 => 100,
         _ => 4,
     };
-    let start = lines::floor(&Rope::from_str(text), text.len() - keys);
-    let mut typing = Typing::new(language, &text[..start], Reach::USUAL);
+    let start = lines::floor_char_boundary(&Rope::from_str(text), text.len() - keys);
+    let mut typing = TypedDocument::new(language, &text[..start], RegionSize::DEFAULT);
     for (at, key) in text[start..].char_indices() {
-        typing.edit(start + at, start + at, key.encode_utf8(&mut [0; 4]));
+        typing.apply_edit(start + at, start + at, key.encode_utf8(&mut [0; 4]));
     }
     for (at, key) in text[start..].char_indices().rev() {
-        typing.edit(start + at, start + at + key.len_utf8(), "");
+        typing.apply_edit(start + at, start + at + key.len_utf8(), "");
     }
     // As the files of a project are.
-    typing.watched(|typing| {
-        let _ = Syntax::parse(&Rope::from_str(text), typing.language, &mut until(PARSE));
+    typing.run_measured(|typing| {
+        let _ = Syntax::parse(&Rope::from_str(text), typing.language, &mut deadline_after(PARSE_LIMIT));
     });
 }
 
 /// Runs a task for each grammar in a process of its own, so that one that dies is named.
-fn in_a_process_of_its_own(task: &str) {
-    for language in languages() {
+fn run_in_child_processes(task: &str) {
+    for language in grammar_languages() {
         let output = Command::new(env::current_exe().unwrap())
             .args(["--exact", "syntax::tests::child", "--ignored", "--nocapture"])
-            .env(TASK, format!("{task} {}", language.name))
+            .env(TASK_VARIABLE, format!("{task} {}", language.name))
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
@@ -291,18 +302,18 @@ fn in_a_process_of_its_own(task: &str) {
 }
 
 #[test]
-fn random_text_typed_key_by_key_ends_no_parser() {
-    in_a_process_of_its_own("soup");
+fn random_typing_does_not_crash_parsers() {
+    run_in_child_processes("soup");
 }
 
 #[test]
-fn repeated_fragments_stay_within_limits_of_time_and_memory() {
-    in_a_process_of_its_own("repeated");
+fn repeated_fragments_stay_within_time_and_memory_limits() {
+    run_in_child_processes("repeated");
 }
 
 #[test]
-fn hostile_texts_end_no_parser() {
-    in_a_process_of_its_own("hostile");
+fn hostile_texts_do_not_crash_parsers() {
+    run_in_child_processes("hostile");
 }
 
 #[test]
@@ -313,26 +324,29 @@ fn repetitions_in_hostile_texts_are_expanded() {
 #[test]
 #[ignore = "run by the tests above, in a process of its own"]
 fn child() {
-    let task = env::var(TASK).unwrap();
+    let task = env::var(TASK_VARIABLE).unwrap();
     let mut words = task.split(' ');
     let (kind, language) = (words.next().unwrap(), taper_grammars::by_id(words.next().unwrap()).unwrap());
     let say = |what: &str| writeln!(stderr(), "{what}").unwrap();
     if kind == "hostile" {
         for (name, text) in hostile_texts() {
             say(&name);
-            hostile(language, &text);
+            type_hostile_text(language, &text);
         }
         return say("all done");
     }
-    let pieces = pieces();
-    let seconds = env::var(SECONDS).ok().map(|it| Duration::from_secs(it.parse().unwrap()));
+    let pieces = parse_fragments();
+    let seconds = env::var(SECONDS_VARIABLE).ok().map(|it| Duration::from_secs(it.parse().unwrap()));
     let begun = Instant::now();
     let new = fastrand::u64(1 << 20..1 << 40);
     let seeds: Vec<u64> = match (kind, seconds) {
-        ("soup", None) => (0..ROUNDS).collect(),
+        ("soup", None) => (0..ROUNDS_PER_GRAMMAR).collect(),
         ("soup", Some(_)) => (new..new + 1_000_000).collect(),
         // Other pieces for each grammar.
-        (_, None) => (language.name.len() % ALONE..pieces.len()).step_by(ALONE).map(|n| n as u64).collect(),
+        (_, None) => (language.name.len() % SINGLE_FRAGMENT_STRIDE..pieces.len())
+            .step_by(SINGLE_FRAGMENT_STRIDE)
+            .map(|n| n as u64)
+            .collect(),
         (_, Some(_)) => (0..pieces.len() as u64).chain(new..new + 1_000_000).collect(),
     };
     for seed in seeds {
@@ -341,8 +355,8 @@ fn child() {
         }
         say(&format!("seed {seed}"));
         match kind {
-            "soup" => soup(language, seed, &pieces),
-            _ => repeated(language, seed, &pieces),
+            "soup" => type_random_text(language, seed, &pieces),
+            _ => type_repeated_text(language, seed, &pieces),
         }
     }
     say("all done");

@@ -53,7 +53,7 @@ pub enum TextError {
 impl Edit {
     /// An edit that puts `text` in the place of everything.
     #[must_use]
-    pub fn whole(before: &Rope, text: String) -> Self {
+    pub fn replace_all(before: &Rope, text: String) -> Self {
         Self { range: 0..before.len_bytes(), text }
     }
 
@@ -66,7 +66,7 @@ impl Edit {
     /// The smallest edit that makes `after` of a text: what both begin and end with stays. For editors that
     /// send the whole text with every change.
     #[must_use]
-    pub fn between(before: &Rope, after: &str) -> Self {
+    pub fn diff(before: &Rope, after: &str) -> Self {
         let common = |a: &[u8], b: &[u8]| a.iter().zip(b).take_while(|(a, b)| a == b).count();
         let mut start = 0;
         for chunk in before.chunks() {
@@ -112,7 +112,7 @@ impl Edit {
     /// Where a byte offset of the document before the edit lies after it. What lay in the replaced range,
     /// and what lay at its end, comes to stand behind the new text.
     #[must_use]
-    pub fn moved(&self, offset: usize) -> usize {
+    pub fn map_offset(&self, offset: usize) -> usize {
         if offset < self.range.start {
             offset
         } else {
@@ -134,7 +134,7 @@ impl Edit {
             return Err(TextError::OutOfRange { start, end, len });
         }
         for offset in [start, end] {
-            if lines::floor(text, offset) != offset {
+            if lines::floor_char_boundary(text, offset) != offset {
                 return Err(TextError::InsideCharacter { offset });
             }
         }
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_whole_text_becomes_the_smallest_edit_that_makes_it() {
+    fn diff_is_the_smallest_edit() {
         let pieces = ["a", "b", "é", "è", "😀", "😁", "\r", "\n", "aaaa", "éé"];
         for seed in 0..2_000 {
             let mut random = fastrand::Rng::with_seed(seed);
@@ -176,13 +176,13 @@ mod tests {
             let (gone, new) = (some(3), some(3));
             let before = Rope::from_str(&format!("{head}{gone}{tail}"));
             let after = format!("{head}{new}{tail}");
-            let edit = Edit::between(&before, &after);
+            let edit = Edit::diff(&before, &after);
             assert!(edit.text.len() <= new.len() && edit.range.len() <= gone.len(), "seed {seed}: {edit:?}");
             let mut text = before.clone();
             edit.apply(&mut text).unwrap();
             assert_eq!(text, after, "seed {seed}");
         }
-        let same = Edit::between(&Rope::from_str("aé"), "aé");
+        let same = Edit::diff(&Rope::from_str("aé"), "aé");
         assert_eq!((same.range.len(), same.text.as_str()), (0, ""));
     }
 
@@ -194,12 +194,12 @@ mod tests {
         assert_eq!(Edit::insert(text.len_bytes(), "\n").apply(&mut text), Ok(()));
         assert_eq!(Edit { range: 0..4, text: String::new() }.apply(&mut text), Ok(()));
         assert_eq!(text, "😀 = 1;\n");
-        assert_eq!(Edit::whole(&text, "a".into()).apply(&mut text), Ok(()));
+        assert_eq!(Edit::replace_all(&text, "a".into()).apply(&mut text), Ok(()));
         assert_eq!(text, "a");
     }
 
     #[test]
-    fn an_edit_that_does_not_fit_changes_nothing_and_says_why() {
+    fn invalid_edit_changes_nothing_and_returns_error() {
         let mut text = Rope::from_str("aä");
         let far = usize::MAX;
         #[expect(clippy::reversed_empty_ranges, reason = "a broken range is the point")]
@@ -220,6 +220,6 @@ mod tests {
     #[test]
     fn offsets_move_with_an_edit() {
         let edit = Edit { range: 2..4, text: "abc".into() };
-        assert_eq!([0, 1, 2, 3, 4, 5].map(|offset| edit.moved(offset)), [0, 1, 5, 5, 5, 6]);
+        assert_eq!([0, 1, 2, 3, 4, 5].map(|offset| edit.map_offset(offset)), [0, 1, 5, 5, 5, 6]);
     }
 }

@@ -51,10 +51,10 @@ pub fn read(path: &Path, limit: u64, links: Links) -> Result<Vec<u8>, ReadError>
         Links::Followed => fs::metadata(path)?,
         Links::Refused => fs::symlink_metadata(path)?,
     };
-    check(&about, limit)?;
+    check_plain_file(&about, limit)?;
     let file = open(path, links)?;
     let about = file.metadata()?;
-    check(&about, limit)?;
+    check_plain_file(&about, limit)?;
     // What a file says of its size need not be true (`/proc`), and it may grow while it is read.
     let mut bytes = Vec::with_capacity(usize::try_from(about.len()).unwrap_or_default());
     file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
@@ -72,7 +72,7 @@ pub fn read_text(path: &Path, limit: u64, links: Links) -> Result<String, ReadEr
     String::from_utf8(read(path, limit, links)?).map_err(|_| ReadError::NotText)
 }
 
-fn check(about: &Metadata, limit: u64) -> Result<(), ReadError> {
+fn check_plain_file(about: &Metadata, limit: u64) -> Result<(), ReadError> {
     match about {
         about if !about.is_file() => Err(ReadError::NotPlain),
         about if about.len() > limit => Err(ReadError::TooLarge(limit)),
@@ -100,7 +100,7 @@ fn open(path: &Path, _links: Links) -> io::Result<File> {
 mod tests {
     use super::*;
 
-    fn failure(path: &Path, limit: u64, links: Links) -> String {
+    fn read_error(path: &Path, limit: u64, links: Links) -> String {
         read(path, limit, links).unwrap_err().to_string()
     }
 
@@ -111,8 +111,8 @@ mod tests {
         fs::write(&path, "12345").unwrap();
         for links in [Links::Followed, Links::Refused] {
             assert_eq!(read(&path, 5, links).unwrap(), b"12345");
-            assert_eq!(failure(&path, 4, links), "it is larger than 4 bytes");
-            assert_eq!(failure(folder.path(), 9, links), "it is not a plain file");
+            assert_eq!(read_error(&path, 4, links), "it is larger than 4 bytes");
+            assert_eq!(read_error(folder.path(), 9, links), "it is not a plain file");
             assert!(read(&folder.path().join("none"), 9, links).unwrap_err().is_not_found());
         }
         fs::write(&path, b"\xff").unwrap();
@@ -121,7 +121,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn fifos_devices_sockets_and_endless_files_are_refused_without_waiting() {
+    fn special_files_are_refused_without_blocking() {
         use std::os::unix::fs::symlink;
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
@@ -139,10 +139,10 @@ mod tests {
             symlink(target, path(name)).unwrap();
         }
         for name in ["fifo", "socket", "to_fifo", "zero"] {
-            assert_eq!(failure(&path(name), 100, Links::Followed), "it is not a plain file", "{name}");
+            assert_eq!(read_error(&path(name), 100, Links::Followed), "it is not a plain file", "{name}");
         }
         for name in ["fifo", "socket", "to_fifo", "zero", "stdin", "tty", "loop", "to_plain"] {
-            assert_eq!(failure(&path(name), 100, Links::Refused), "it is not a plain file", "{name}");
+            assert_eq!(read_error(&path(name), 100, Links::Refused), "it is not a plain file", "{name}");
         }
         assert!(read(&path("loop"), 100, Links::Followed).is_err());
         assert_eq!(read(&path("to_plain"), 100, Links::Followed).unwrap(), b"x");
@@ -150,7 +150,7 @@ mod tests {
         if cfg!(target_os = "linux") {
             let says = Path::new("/proc/self/maps");
             assert_eq!(fs::metadata(says).unwrap().len(), 0);
-            assert_eq!(failure(says, 10, Links::Followed), "it is larger than 10 bytes");
+            assert_eq!(read_error(says, 10, Links::Followed), "it is larger than 10 bytes");
         }
     }
 }

@@ -34,15 +34,15 @@ pub struct Position {
 
 /// The byte offset of a position, clamped into the text and always at the start of a character.
 #[must_use]
-pub fn offset(text: &Rope, position: Position, encoding: Encoding) -> usize {
+pub fn byte_offset(text: &Rope, position: Position, encoding: Encoding) -> usize {
     let line = position.line as usize;
     if line >= text.len_lines() {
         return text.len_bytes();
     }
     let column = position.character as usize;
-    let (start, end) = (text.line_to_byte(line), lines::end_of(text, line));
+    let (start, end) = (text.line_to_byte(line), lines::nth_line_end(text, line));
     match encoding {
-        Encoding::Utf8 => lines::floor(text, start.saturating_add(column).min(end)),
+        Encoding::Utf8 => lines::floor_char_boundary(text, start.saturating_add(column).min(end)),
         Encoding::Utf32 => {
             let (first, last) = (text.byte_to_char(start), text.byte_to_char(end));
             text.char_to_byte(first.saturating_add(column).min(last))
@@ -58,11 +58,11 @@ pub fn offset(text: &Rope, position: Position, encoding: Encoding) -> usize {
 /// The position of a byte offset. An offset beyond the text is its end; one within a character is the
 /// character's start; one between `\r` and `\n` is the end of the line.
 #[must_use]
-pub fn position(text: &Rope, offset: usize, encoding: Encoding) -> Position {
+pub fn position_at(text: &Rope, offset: usize, encoding: Encoding) -> Position {
     let at = offset.min(text.len_bytes());
     let line = text.byte_to_line(at);
     let start = text.line_to_byte(line);
-    let at = lines::floor(text, at).min(lines::end_of(text, line));
+    let at = lines::floor_char_boundary(text, at).min(lines::nth_line_end(text, line));
     let column = match encoding {
         Encoding::Utf8 => at - start,
         Encoding::Utf32 => text.byte_to_char(at) - text.byte_to_char(start),
@@ -77,8 +77,8 @@ pub fn position(text: &Rope, offset: usize, encoding: Encoding) -> Position {
 
 /// The bytes between two positions; swapped ends are put right.
 #[must_use]
-pub fn range(text: &Rope, start: Position, end: Position, encoding: Encoding) -> Range<usize> {
-    let (a, b) = (offset(text, start, encoding), offset(text, end, encoding));
+pub fn byte_range(text: &Rope, start: Position, end: Position, encoding: Encoding) -> Range<usize> {
+    let (a, b) = (byte_offset(text, start, encoding), byte_offset(text, end, encoding));
     a.min(b)..a.max(b)
 }
 
@@ -91,7 +91,7 @@ mod tests {
 
     /// What random texts are made of: each kind of break, widths of one to four bytes, marks that combine,
     /// and characters that end a line elsewhere but not here.
-    const PIECES: &[&str] = &[
+    const TEXT_FRAGMENTS: &[&str] = &[
         "a",
         "b",
         " ",
@@ -139,7 +139,7 @@ mod tests {
         lines
     }
 
-    fn width(c: char, encoding: Encoding) -> usize {
+    fn encoded_width(c: char, encoding: Encoding) -> usize {
         match encoding {
             Encoding::Utf8 => c.len_utf8(),
             Encoding::Utf16 => c.len_utf16(),
@@ -152,17 +152,17 @@ mod tests {
         let Some(&(start, end)) = plain_lines(text).get(position.line as usize) else { return text.len() };
         let (mut at, mut left) = (start, position.character as usize);
         for c in text[start..end].chars() {
-            if width(c, encoding) > left {
+            if encoded_width(c, encoding) > left {
                 break;
             }
-            left -= width(c, encoding);
+            left -= encoded_width(c, encoding);
             at += c.len_utf8();
         }
         at
     }
 
     fn random_text(random: &mut fastrand::Rng, pieces: usize) -> String {
-        (0..pieces).map(|_| PIECES[random.usize(..PIECES.len())]).collect()
+        (0..pieces).map(|_| TEXT_FRAGMENTS[random.usize(..TEXT_FRAGMENTS.len())]).collect()
     }
 
     fn random_position(random: &mut fastrand::Rng, lines: usize) -> Position {
@@ -201,7 +201,7 @@ mod tests {
                 };
                 let (a, b) = if random.bool() { (a, b) } else { (b, a) };
                 let (p, q) = (plain_offset(&plain, a, encoding), plain_offset(&plain, b, encoding));
-                let found = range(&rope, a, b, encoding);
+                let found = byte_range(&rope, a, b, encoding);
                 assert_eq!(found, p.min(q)..p.max(q), "{a:?} {b:?} {encoding:?} {at}");
                 let pieces = if plain.len() > most { 0 } else { random.usize(..4) };
                 let edit = Edit { range: found.clone(), text: random_text(&mut random, pieces) };
@@ -212,8 +212,8 @@ mod tests {
                     assert_eq!(rope.len_lines(), plain_lines(&plain).len(), "{at}");
                 }
                 let end = edit.new_end();
-                let there = position(&rope, end, encoding);
-                let back = offset(&rope, there, encoding);
+                let there = position_at(&rope, end, encoding);
+                let back = byte_offset(&rope, there, encoding);
                 let within_break = end > 0 && plain.as_bytes()[end - 1..].starts_with(b"\r\n");
                 assert_eq!(back, if within_break { end - 1 } else { end }, "{there:?} {at}");
             }
@@ -221,14 +221,14 @@ mod tests {
     }
 
     #[test]
-    fn every_boundary_goes_to_a_position_and_back() {
+    fn offset_to_position_round_trips() {
         for seed in 0..40 {
             let mut random = fastrand::Rng::with_seed(seed);
             let plain = random_text(&mut random, 120);
             let rope = Rope::from_str(&plain);
             for encoding in ENCODINGS {
                 for byte in 0..=plain.len() + 2 {
-                    let found = position(&rope, byte, encoding);
+                    let found = position_at(&rope, byte, encoding);
                     let mut expected = byte.min(plain.len());
                     while !plain.is_char_boundary(expected) {
                         expected -= 1;
@@ -236,7 +236,11 @@ mod tests {
                     if expected > 0 && plain.as_bytes()[expected - 1..].starts_with(b"\r\n") {
                         expected -= 1;
                     }
-                    assert_eq!(offset(&rope, found, encoding), expected, "seed {seed} byte {byte} {plain:?}");
+                    assert_eq!(
+                        byte_offset(&rope, found, encoding),
+                        expected,
+                        "seed {seed} byte {byte} {plain:?}"
+                    );
                     assert_eq!(
                         plain_offset(&plain, found, encoding),
                         expected,
@@ -250,14 +254,14 @@ mod tests {
     #[test]
     fn positions_are_clamped_as_the_protocol_demands() {
         let text = Rope::from_str("a😀b\r\nä\r\n\r\nx");
-        let at = |line, character, encoding| offset(&text, Position { line, character }, encoding);
+        let at = |line, character, encoding| byte_offset(&text, Position { line, character }, encoding);
         for encoding in ENCODINGS {
             assert_eq!(at(0, u32::MAX, encoding), 6, "before the \\r");
             assert_eq!(at(2, 1, encoding), 12, "an empty line stays empty");
             assert_eq!(at(3, u32::MAX, encoding), 15);
             assert_eq!(at(4, 0, encoding), 15);
             assert_eq!(at(u32::MAX, u32::MAX, encoding), 15);
-            assert_eq!(offset(&Rope::new(), Position { line: 0, character: 7 }, encoding), 0);
+            assert_eq!(byte_offset(&Rope::new(), Position { line: 0, character: 7 }, encoding), 0);
         }
         // Inside of the emoji.
         assert_eq!([2, 3, 4, 5].map(|c| at(0, c, Encoding::Utf8)), [1, 1, 1, 5]);
@@ -265,7 +269,7 @@ mod tests {
         assert_eq!([1, 2, 3].map(|c| at(0, c, Encoding::Utf32)), [1, 5, 6]);
         // Swapped ends.
         let p = |line, character| Position { line, character };
-        assert_eq!(range(&text, p(1, 1), p(0, 1), Encoding::Utf32), 1..10);
+        assert_eq!(byte_range(&text, p(1, 1), p(0, 1), Encoding::Utf32), 1..10);
     }
 
     #[test]
@@ -275,14 +279,17 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_a_million_characters_is_found_without_walking_it() {
+    fn long_line_position_takes_logarithmic_time() {
         let line = "x😀é".repeat(400_000);
         let text = Rope::from_str(&line);
         for encoding in ENCODINGS {
             for step in 0..20_000 {
                 let byte = step * 7 * 13;
-                let there = position(&text, byte, encoding);
-                assert_eq!(offset(&text, there, encoding), byte / 7 * 7 + [0, 1, 1, 1, 1, 5, 5][byte % 7]);
+                let there = position_at(&text, byte, encoding);
+                assert_eq!(
+                    byte_offset(&text, there, encoding),
+                    byte / 7 * 7 + [0, 1, 1, 1, 1, 5, 5][byte % 7]
+                );
             }
         }
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::suggest::Suggestion;
 use crate::suggest::reuse::{self, nearly};
-use crate::text::lines::is_word;
+use crate::text::lines::is_word_char;
 use crate::text::{Edit, Rope};
 
 /// Bytes from the suggestion beyond which an edit is unrelated to it.
@@ -71,7 +71,7 @@ impl ShownSuggestion {
         let continues = self.outcome.is_none()
             && !self.is_complete()
             && self.range.start == range.start
-            && (self.unedited || reuse::agrees(&rests[0], &self.offered[0].rest));
+            && (self.unedited || reuse::is_compatible(&rests[0], &self.offered[0].rest));
         if continues {
             (self.range, self.offered, self.unedited) = (range, offered_texts(&self.consumed, rests), true);
         }
@@ -134,7 +134,7 @@ impl ShownSuggestion {
         let start = self.consumed.len();
         let consumed = self.consumed.clone() + text;
         let exact = |it: &OfferedText| it.rest.strip_prefix(text).map(str::to_owned);
-        let near = |it: &OfferedText| nearly::rest(&it.whole, &consumed).filter(|_| !at_once);
+        let near = |it: &OfferedText| nearly::lenient_match(&it.whole, &consumed).filter(|_| !at_once);
         let mut rests: Vec<_> = self.offered.iter().map(exact).collect();
         if rests.iter().all(Option::is_none) {
             rests = self.offered.iter().map(near).collect();
@@ -253,7 +253,7 @@ fn closes(opener: char, closer: char) -> bool {
 /// The end of the first word in bytes: white space, then a run of word characters or one other character.
 fn first_word(text: &str) -> usize {
     let word = text.trim_start();
-    let end = word.find(|character| !is_word(character)).unwrap_or(word.len());
+    let end = word.find(|character| !is_word_char(character)).unwrap_or(word.len());
     let end = if end == 0 { word.chars().next().map_or(0, char::len_utf8) } else { end };
     text.len() - word.len() + end
 }

@@ -289,7 +289,7 @@ impl Typing {
         let mut version = 1;
         self.editor.open(&uri, &trace.language, &text.to_string())?;
         let opened = Instant::now();
-        let at = position::position(&text, cursor, Encoding::Utf16);
+        let at = position::position_at(&text, cursor, Encoding::Utf16);
         if !self.plain {
             self.rest(opened + LOOKED.min(milliseconds(trace.look_ms)), &mut Waiting::default())?;
             self.editor.look(&uri, at)?;
@@ -311,12 +311,12 @@ impl Typing {
                 (key.text.clone(), 1)
             };
             let pause_ms = trace.keys[at + keys - 1].pause_ms;
-            let before = position::position(&text, cursor, Encoding::Utf16);
+            let before = position::position_at(&text, cursor, Encoding::Utf16);
             version += 1;
             let edit = Edit::insert(cursor, inserted.clone());
             edit.apply(&mut text).context("a key does not fit into its document")?;
             cursor += inserted.len();
-            let after = position::position(&text, cursor, Encoding::Utf16);
+            let after = position::position_at(&text, cursor, Encoding::Utf16);
 
             if let Some(id) = asked.filter(|id| self.open.contains_key(id)) {
                 self.editor.cancel(id)?;

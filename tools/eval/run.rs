@@ -69,7 +69,7 @@ pub struct Args {
     #[arg(long, requires = "out")]
     curve: bool,
     /// Ask as a person does, for up to N suggestions, and also say how often any of them is the expected text.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=candidates::MOST as i64),
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=candidates::MAX_SUGGESTIONS as i64),
           conflicts_with_all = ["curve", "tune", "explain"])]
     candidates: Option<u8>,
     /// Also score what greedy decoding says by itself, without the search for a better line.
@@ -197,7 +197,7 @@ pub fn run(args: &Args) -> Result<()> {
                 args.run_tests,
                 &configuration,
                 system.name(),
-                |task| Ok(system.ask(&llama, task, &profile, engine.tokens(), &options)?),
+                |task| Ok(system.ask(&llama, task, &profile, engine.tokenizer(), &options)?),
             )?);
         }
     }

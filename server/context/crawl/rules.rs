@@ -11,43 +11,43 @@ use std::sync::Arc;
 use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
-use crate::context::excluded_files::PROJECT_FILE;
+use crate::context::excluded_files::PROJECT_IGNORE_FILE;
 use crate::text::plain_file::{self, Links};
 
 /// Bytes of a file with rules: those of the largest projects have a tenth of it.
-const FILE: u64 = 64 << 10;
+const MAX_RULE_FILE_BYTES: u64 = 64 << 10;
 /// Bytes of all files with rules that one walk reads.
-const ALL: usize = 1 << 20;
+const MAX_RULE_BYTES: usize = 1 << 20;
 /// Bytes of one pattern: paths are hardly longer.
-const PATTERN: usize = 512;
+const MAX_PATTERN_BYTES: usize = 512;
 /// Wildcards, sets and alternatives in one pattern: each makes the matching dearer.
-const WILDCARDS: usize = 32;
+const MAX_WILDCARDS: usize = 32;
 /// Patterns that one walk has to compile, each to some ten kilobytes; names and endings are looked up.
-const COMPILED: usize = 4000;
+const MAX_COMPILED_PATTERNS: usize = 4000;
 /// Bytes of the file that says where a repository's data lies.
-const POINTER: u64 = 8 << 10;
+const MAX_GITDIR_BYTES: u64 = 8 << 10;
 /// Bytes of git's configuration for this user.
-const CONFIGURATION: u64 = 1 << 20;
+const MAX_GIT_CONFIG_BYTES: u64 = 1 << 20;
 
 /// Why a folder is not looked into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Unknown;
+pub(super) struct UnreadableRules;
 
 /// What is said of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum IgnoreVerdict {
     /// It is ignored.
     Ignored,
     /// It is expressly not.
-    Kept,
+    Whitelisted,
     /// Nothing.
-    Silent,
+    Unmatched,
 }
 
 /// The rules of one folder, and those of the folders above it.
 #[derive(Debug)]
-pub(super) struct Rules {
-    above: Option<Arc<Rules>>,
+pub(super) struct IgnoreRules {
+    parent: Option<Arc<IgnoreRules>>,
     /// `.ignore`.
     ignore: Gitignore,
     /// `.gitignore`.
@@ -64,54 +64,60 @@ pub(super) struct Rules {
 
 /// Reads rules: no more of them than one walk may.
 #[derive(Debug)]
-pub(super) struct Reader {
-    bytes: usize,
-    compiled: usize,
+pub(super) struct RuleReader {
+    bytes_left: usize,
+    compiled_patterns_left: usize,
 }
 
-impl Reader {
+impl RuleReader {
     pub(super) fn new() -> Self {
-        Self { bytes: ALL, compiled: COMPILED }
+        Self { bytes_left: MAX_RULE_BYTES, compiled_patterns_left: MAX_COMPILED_PATTERNS }
     }
 
     /// The rules in a file whose patterns are relative to `folder`; none where there is no such file.
-    pub(super) fn read(&mut self, path: &Path, folder: &Path) -> Result<Gitignore, Unknown> {
-        self.read_with(path, folder, false)
+    pub(super) fn read_rules(&mut self, path: &Path, folder: &Path) -> Result<Gitignore, UnreadableRules> {
+        self.read_rule_file(path, folder, false)
     }
 
     /// The same of a `.taperignore`, which a name in other letters does not get round.
-    fn read_taper(&mut self, folder: &Path) -> Result<Gitignore, Unknown> {
-        self.read_with(&folder.join(PROJECT_FILE), folder, true)
+    fn read_taperignore(&mut self, folder: &Path) -> Result<Gitignore, UnreadableRules> {
+        self.read_rule_file(&folder.join(PROJECT_IGNORE_FILE), folder, true)
     }
 
-    fn read_with(&mut self, path: &Path, folder: &Path, any_case: bool) -> Result<Gitignore, Unknown> {
-        let bytes = match plain_file::read(path, FILE, Links::Followed) {
+    fn read_rule_file(
+        &mut self,
+        path: &Path,
+        folder: &Path,
+        any_case: bool,
+    ) -> Result<Gitignore, UnreadableRules> {
+        let bytes = match plain_file::read(path, MAX_RULE_FILE_BYTES, Links::Followed) {
             Ok(bytes) => bytes,
             Err(problem) if problem.is_not_found() => return Ok(Gitignore::empty()),
-            Err(_) => return Err(Unknown),
+            Err(_) => return Err(UnreadableRules),
         };
-        self.bytes = self.bytes.checked_sub(bytes.len()).ok_or(Unknown)?;
+        self.bytes_left = self.bytes_left.checked_sub(bytes.len()).ok_or(UnreadableRules)?;
         // What is not UTF-8 matches no path that is: only those are taken.
         let text = String::from_utf8_lossy(&bytes);
         let mut rules = GitignoreBuilder::new(folder);
-        rules.case_insensitive(any_case).map_err(|_| Unknown)?;
+        rules.case_insensitive(any_case).map_err(|_| UnreadableRules)?;
         for line in text.trim_start_matches('\u{feff}').lines().filter(|line| !line.starts_with('#')) {
             let wildcards = line.bytes().filter(|byte| b"*?[{,".contains(byte)).count();
-            if line.len() > PATTERN || wildcards > WILDCARDS {
-                return Err(Unknown);
+            if line.len() > MAX_PATTERN_BYTES || wildcards > MAX_WILDCARDS {
+                return Err(UnreadableRules);
             }
-            if is_compiled(line) {
-                self.compiled = self.compiled.checked_sub(1).ok_or(Unknown)?;
+            if needs_compilation(line) {
+                self.compiled_patterns_left =
+                    self.compiled_patterns_left.checked_sub(1).ok_or(UnreadableRules)?;
             }
             // A pattern that is none is passed over, as git does.
             let _ = rules.add_line(None, line);
         }
-        rules.build().map_err(|_| Unknown)
+        rules.build().map_err(|_| UnreadableRules)
     }
 }
 
 /// Whether a pattern is more than a name, an ending, or everything inside a folder.
-fn is_compiled(line: &str) -> bool {
+fn needs_compilation(line: &str) -> bool {
     let line = line.trim_end();
     let line = line.strip_prefix("**/").unwrap_or(line);
     let line = line.strip_prefix('*').unwrap_or(line);
@@ -119,17 +125,17 @@ fn is_compiled(line: &str) -> bool {
     line.contains(['*', '?', '[', '{'])
 }
 
-impl Rules {
+impl IgnoreRules {
     /// What holds in `root` before anything that it holds itself: the rules of the folders above, up to the repository's
     /// first, and the user's own.
-    pub(super) fn around(root: &Path, reader: &mut Reader) -> Result<Arc<Self>, Unknown> {
-        let user = match user_list() {
-            Some(path) => reader.read(&path, root)?,
+    pub(super) fn above_root(root: &Path, reader: &mut RuleReader) -> Result<Arc<Self>, UnreadableRules> {
+        let user = match user_excludes_path() {
+            Some(path) => reader.read_rules(&path, root)?,
             None => Gitignore::empty(),
         };
         let nothing = Gitignore::empty;
         let outermost = Self {
-            above: None,
+            parent: None,
             ignore: nothing(),
             git: nothing(),
             exclude: nothing(),
@@ -146,36 +152,43 @@ impl Rules {
                 }
             }
         }
-        folders.into_iter().rev().try_fold(Arc::new(outermost), |rules, folder| rules.inside(folder, reader))
+        folders
+            .into_iter()
+            .rev()
+            .try_fold(Arc::new(outermost), |rules, folder| rules.for_subfolder(folder, reader))
     }
 
     /// What holds in a folder that lies directly in this one.
-    pub(super) fn inside(self: &Arc<Self>, folder: &Path, reader: &mut Reader) -> Result<Arc<Self>, Unknown> {
-        let ignore = reader.read(&folder.join(".ignore"), folder)?;
-        let git = reader.read(&folder.join(".gitignore"), folder)?;
+    pub(super) fn for_subfolder(
+        self: &Arc<Self>,
+        folder: &Path,
+        reader: &mut RuleReader,
+    ) -> Result<Arc<Self>, UnreadableRules> {
+        let ignore = reader.read_rules(&folder.join(".ignore"), folder)?;
+        let git = reader.read_rules(&folder.join(".gitignore"), folder)?;
         let is_repository = is_repository(folder);
         let exclude = match is_repository {
-            true => reader.read(&data_of(folder)?.join("info").join("exclude"), folder)?,
+            true => reader.read_rules(&git_data_folder(folder)?.join("info").join("exclude"), folder)?,
             false => Gitignore::empty(),
         };
-        let taper = reader.read_taper(folder)?;
+        let taper = reader.read_taperignore(folder)?;
         if ignore.is_empty() && git.is_empty() && taper.is_empty() && !is_repository {
             return Ok(Arc::clone(self));
         }
         let (above, user) = (Some(Arc::clone(self)), Gitignore::empty());
-        Ok(Arc::new(Self { above, ignore, git, exclude, user, taper, is_repository }))
+        Ok(Arc::new(Self { parent: above, ignore, git, exclude, user, taper, is_repository }))
     }
 
     /// What is said of a path in this folder. The nearest rule of a kind counts; `.ignore` before `.gitignore`, that before
     /// `info/exclude`, and the user's own last.
-    pub(super) fn verdict(&self, path: &Path, is_folder: bool) -> Verdict {
+    pub(super) fn match_path(&self, path: &Path, is_folder: bool) -> IgnoreVerdict {
         let (mut ignore, mut git, mut exclude, mut user) =
             (Match::None, Match::None, Match::None, Match::None);
         let mut is_over = false;
         let mut next = Some(self);
         while let Some(rules) = next {
             if rules.taper.matched(path, is_folder).is_ignore() {
-                return Verdict::Ignored;
+                return IgnoreVerdict::Ignored;
             }
             ignore = ignore.or(rules.ignore.matched(path, is_folder));
             if !is_over {
@@ -184,25 +197,25 @@ impl Rules {
             }
             user = user.or(rules.user.matched(path, is_folder));
             is_over |= rules.is_repository;
-            next = rules.above.as_deref();
+            next = rules.parent.as_deref();
         }
         match ignore.or(git).or(exclude).or(user) {
-            Match::None => Verdict::Silent,
-            Match::Ignore(_) => Verdict::Ignored,
-            Match::Whitelist(_) => Verdict::Kept,
+            Match::None => IgnoreVerdict::Unmatched,
+            Match::Ignore(_) => IgnoreVerdict::Ignored,
+            Match::Whitelist(_) => IgnoreVerdict::Whitelisted,
         }
     }
 }
 
 /// Whether a `.taperignore` has a file: one beside it, or above it in its project, or above that in its repository. One that
 /// cannot be known has everything.
-pub(super) fn taper_excludes(root: Option<&Path>, file: &Path) -> bool {
-    let mut reader = Reader::new();
+pub(super) fn is_taperignored(root: Option<&Path>, file: &Path) -> bool {
+    let mut reader = RuleReader::new();
     let mut within = root;
     for folder in file.ancestors().skip(1) {
-        let excludes = match reader.read_taper(folder) {
+        let excludes = match reader.read_taperignore(folder) {
             Ok(rules) => rules.matched_path_or_any_parents(file, false).is_ignore(),
-            Err(Unknown) => true,
+            Err(UnreadableRules) => true,
         };
         if excludes {
             return true;
@@ -222,37 +235,37 @@ fn is_repository(folder: &Path) -> bool {
 }
 
 /// Where a repository's data lies: a worktree's or a submodule's `.git` is a file that says so.
-fn data_of(folder: &Path) -> Result<PathBuf, Unknown> {
+fn git_data_folder(folder: &Path) -> Result<PathBuf, UnreadableRules> {
     let git = folder.join(".git");
-    let pointer = match plain_file::read_text(&git, POINTER, Links::Followed) {
+    let pointer = match plain_file::read_text(&git, MAX_GITDIR_BYTES, Links::Followed) {
         Ok(pointer) => pointer,
         // A folder; or nothing, as in a repository that is not git's.
         Err(_) if git.is_dir() || !git.exists() => return Ok(git),
-        Err(_) => return Err(Unknown),
+        Err(_) => return Err(UnreadableRules),
     };
     let own = match pointer.strip_prefix("gitdir:") {
-        Some(path) => local(folder, path)?,
-        None => return Err(Unknown),
+        Some(path) => resolve_local_path(folder, path)?,
+        None => return Err(UnreadableRules),
     };
-    match plain_file::read_text(&own.join("commondir"), POINTER, Links::Followed) {
-        Ok(path) => local(&own, &path),
+    match plain_file::read_text(&own.join("commondir"), MAX_GITDIR_BYTES, Links::Followed) {
+        Ok(path) => resolve_local_path(&own, &path),
         Err(problem) if problem.is_not_found() => Ok(own),
-        Err(_) => Err(Unknown),
+        Err(_) => Err(UnreadableRules),
     }
 }
 
 /// A path that a file names, relative to `folder`; never one on another machine, which would be spoken to.
-fn local(folder: &Path, path: &str) -> Result<PathBuf, Unknown> {
+fn resolve_local_path(folder: &Path, path: &str) -> Result<PathBuf, UnreadableRules> {
     let path = folder.join(path.trim());
     let is_remote = path.components().next().is_some_and(|first| match first {
         Component::Prefix(prefix) => !matches!(prefix.kind(), Prefix::Disk(_) | Prefix::VerbatimDisk(_)),
         _ => false,
     });
-    if is_remote { Err(Unknown) } else { Ok(path) }
+    if is_remote { Err(UnreadableRules) } else { Ok(path) }
 }
 
 /// Git's list of what this user never wants to see: `core.excludesFile`, else `git/ignore` in the configuration's folder.
-fn user_list() -> Option<PathBuf> {
+fn user_excludes_path() -> Option<PathBuf> {
     let home = etcetera::home_dir().ok();
     let configuration = std::env::var_os("XDG_CONFIG_HOME").filter(|it| !it.is_empty()).map(PathBuf::from);
     let configuration = configuration.or_else(|| Some(home.as_ref()?.join(".config")));
@@ -261,8 +274,8 @@ fn user_list() -> Option<PathBuf> {
         configuration.as_ref().map(|it| it.join("git/config")),
     ];
     let named = places.into_iter().flatten().find_map(|path| {
-        let text = plain_file::read_text(&path, CONFIGURATION, Links::Followed).ok()?;
-        let path = excludes_file(&text)?;
+        let text = plain_file::read_text(&path, MAX_GIT_CONFIG_BYTES, Links::Followed).ok()?;
+        let path = parse_excludes_file(&text)?;
         Some(match (path.strip_prefix("~/"), &home) {
             (Some(rest), Some(home)) => home.join(rest),
             _ => path.into(),
@@ -272,7 +285,7 @@ fn user_list() -> Option<PathBuf> {
 }
 
 /// The value of `excludesFile` in git's configuration.
-fn excludes_file(configuration: &str) -> Option<String> {
+fn parse_excludes_file(configuration: &str) -> Option<String> {
     // The last one counts.
     configuration.lines().rev().find_map(|line| {
         let (key, value) = line.split_once('=')?;

@@ -3,7 +3,7 @@
 
 use super::*;
 
-fn workspace(files: &[(&str, &str)]) -> tempfile::TempDir {
+fn make_workspace(files: &[(&str, &str)]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (path, text) in files {
         let path = folder.path().join(path);
@@ -13,14 +13,14 @@ fn workspace(files: &[(&str, &str)]) -> tempfile::TempDir {
     folder
 }
 
-fn paths(folder: &Path, near: &[&str], limits: Limits) -> Vec<String> {
+fn found_paths(folder: &Path, near: &[&str], limits: CrawlLimits) -> Vec<String> {
     let near: Vec<String> = near.iter().map(|&it| it.to_owned()).collect();
-    files(folder, &near, limits, &mut || false).into_iter().map(|it| it.path).collect()
+    find_files(folder, &near, limits, &mut || false).into_iter().map(|it| it.path).collect()
 }
 
 #[test]
-fn what_git_ignores_and_what_nobody_wrote_is_left_out() {
-    let folder = workspace(&[
+fn crawl_skips_ignored_generated_and_hidden_files() {
+    let folder = make_workspace(&[
         ("src/a.py", "x"),
         ("src/b.rs", "x"),
         ("top.ts", "x"),
@@ -34,42 +34,42 @@ fn what_git_ignores_and_what_nobody_wrote_is_left_out() {
         ("g.min.js", "x"),
         ("h.py", &"y = 1\n".repeat(100)),
     ]);
-    let limits = Limits { file_bytes: 100, ..Limits::USUAL };
-    assert_eq!(paths(folder.path(), &[], limits), ["top.ts", "src/a.py", "src/b.rs"]);
+    let limits = CrawlLimits { file_bytes: 100, ..CrawlLimits::DEFAULT };
+    assert_eq!(found_paths(folder.path(), &[], limits), ["top.ts", "src/a.py", "src/b.rs"]);
 }
 
 #[test]
-fn of_too_much_the_nearest_is_taken() {
-    let folder = workspace(&[("a/x/1.py", "xx"), ("a/y/2.py", "xx"), ("b/3.py", "xx"), ("4.py", "xx")]);
-    let limits = Limits { files: 2, ..Limits::USUAL };
-    assert_eq!(paths(folder.path(), &["a/y/open.py"], limits), ["a/y/2.py", "a/x/1.py"]);
-    let limits = Limits { bytes: 5, ..Limits::USUAL };
-    assert_eq!(paths(folder.path(), &["b/open.py"], limits), ["b/3.py", "4.py"]);
-    assert_eq!(files(folder.path(), &[], Limits::USUAL, &mut || true), []);
-    assert_eq!(files(Path::new("/"), &[], Limits::USUAL, &mut || false), []);
-    assert_eq!(files(&folder.path().join("none"), &[], Limits::USUAL, &mut || false), []);
+fn crawl_limits_keep_the_nearest_files() {
+    let folder = make_workspace(&[("a/x/1.py", "xx"), ("a/y/2.py", "xx"), ("b/3.py", "xx"), ("4.py", "xx")]);
+    let limits = CrawlLimits { files: 2, ..CrawlLimits::DEFAULT };
+    assert_eq!(found_paths(folder.path(), &["a/y/open.py"], limits), ["a/y/2.py", "a/x/1.py"]);
+    let limits = CrawlLimits { bytes: 5, ..CrawlLimits::DEFAULT };
+    assert_eq!(found_paths(folder.path(), &["b/open.py"], limits), ["b/3.py", "4.py"]);
+    assert_eq!(find_files(folder.path(), &[], CrawlLimits::DEFAULT, &mut || true), []);
+    assert_eq!(find_files(Path::new("/"), &[], CrawlLimits::DEFAULT, &mut || false), []);
+    assert_eq!(find_files(&folder.path().join("none"), &[], CrawlLimits::DEFAULT, &mut || false), []);
 }
 
 #[test]
-fn a_file_belongs_to_the_repository_around_it() {
-    let folder = workspace(&[("a/.git/HEAD", "x"), ("a/b/c.py", "x")]);
-    assert_eq!(root_of(&folder.path().join("a/b/c.py")), Some(folder.path().join("a")));
-    assert_eq!(shared_folders("a/b/c.py", "a/b/c/d.py"), 2);
-    assert_eq!(shared_folders("a.py", "a.py"), 0);
+fn repository_root_is_found_above_file() {
+    let folder = make_workspace(&[("a/.git/HEAD", "x"), ("a/b/c.py", "x")]);
+    assert_eq!(repository_root(&folder.path().join("a/b/c.py")), Some(folder.path().join("a")));
+    assert_eq!(shared_folder_count("a/b/c.py", "a/b/c/d.py"), 2);
+    assert_eq!(shared_folder_count("a.py", "a.py"), 0);
 }
 
 /// The paths found under rules, which are files too.
-fn found_with(rules: &[(&str, &str)], files: &[&str]) -> Vec<String> {
+fn find_with_rules(rules: &[(&str, &str)], files: &[&str]) -> Vec<String> {
     let files: Vec<(&str, &str)> = files.iter().map(|&it| (it, "x")).chain(rules.iter().copied()).collect();
-    let folder = workspace(&files);
-    let mut found = paths(folder.path(), &[], Limits::USUAL);
+    let folder = make_workspace(&files);
+    let mut found = found_paths(folder.path(), &[], CrawlLimits::DEFAULT);
     found.sort();
     found
 }
 
 #[test]
-fn rules_nearer_to_a_file_count_before_those_above() {
-    let found = found_with(
+fn nearer_ignore_rules_win() {
+    let found = find_with_rules(
         &[(".gitignore", "gen/*\n*.tmp.py\n/only.py\n"), ("a/.gitignore", "!keep.tmp.py\nonly_a.py\n")],
         &[
             "gen/x.py",
@@ -86,8 +86,8 @@ fn rules_nearer_to_a_file_count_before_those_above() {
 }
 
 #[test]
-fn what_other_tools_ignore_counts_before_what_git_does_and_that_before_its_exclude() {
-    let found = found_with(
+fn ignore_file_precedes_gitignore_precedes_exclude() {
+    let found = find_with_rules(
         &[
             (".git/HEAD", "ref"),
             (".git/info/exclude", "c.py\nd.py\ne.py\n"),
@@ -100,8 +100,8 @@ fn what_other_tools_ignore_counts_before_what_git_does_and_that_before_its_exclu
 }
 
 #[test]
-fn a_repository_in_another_has_rules_of_its_own() {
-    let found = found_with(
+fn nested_repository_has_its_own_ignore_rules() {
+    let found = find_with_rules(
         &[
             (".git/HEAD", "ref"),
             (".gitignore", "a.py\n"),
@@ -118,68 +118,80 @@ fn a_repository_in_another_has_rules_of_its_own() {
 }
 
 #[test]
-fn what_is_ignored_above_the_root_is_ignored_in_it_up_to_the_repository() {
-    let folder = workspace(&[
+fn ignore_rules_above_root_apply_up_to_repository() {
+    let folder = make_workspace(&[
         (".gitignore", "*.py\n"),
         ("a/.git/HEAD", "ref"),
         ("a/.gitignore", "gen.py\n"),
         ("a/b/c/gen.py", "x"),
         ("a/b/c/d.py", "x"),
     ]);
-    assert_eq!(paths(&folder.path().join("a/b/c"), &[], Limits::USUAL), ["d.py"]);
+    assert_eq!(found_paths(&folder.path().join("a/b/c"), &[], CrawlLimits::DEFAULT), ["d.py"]);
 }
 
 #[test]
-fn hidden_files_are_found_where_a_rule_says_so_and_those_of_version_control_never() {
-    let found = found_with(&[(".gitignore", "!.*\n")], &[".tool/a.py", ".b.py", ".git/c.py", ".hg/d.py"]);
+fn hidden_files_are_found_only_when_whitelisted() {
+    let found =
+        find_with_rules(&[(".gitignore", "!.*\n")], &[".tool/a.py", ".b.py", ".git/c.py", ".hg/d.py"]);
     assert_eq!(found, [".b.py", ".tool/a.py"]);
-    assert_eq!(found_with(&[], &[".tool/a.py", ".b.py", "c.py"]), ["c.py"]);
+    assert_eq!(find_with_rules(&[], &[".tool/a.py", ".b.py", "c.py"]), ["c.py"]);
 }
 
 #[test]
-fn a_folder_whose_rules_cannot_be_known_is_passed_over() {
+fn folder_with_unreadable_rules_is_skipped() {
     let long = format!("{}\n", "a".repeat(1000));
     let many = "a?c\n".repeat(5000);
     let large = "# nothing\n".repeat(7000);
     let dear = format!("{}\n", "*a".repeat(50));
     let sets = format!("{}\n", "{a,b}".repeat(40));
     for rules in [&long, &many, &large, &dear, &sets] {
-        let found =
-            found_with(&[("bad/.gitignore", rules)], &["a.py", "bad/b.py", "bad/deep/c.py", "good/d.py"]);
+        let found = find_with_rules(
+            &[("bad/.gitignore", rules)],
+            &["a.py", "bad/b.py", "bad/deep/c.py", "good/d.py"],
+        );
         assert_eq!(found, ["a.py", "good/d.py"], "{}", &rules[..20]);
     }
     let fine = format!("# {}\n\n  \n[\n{{a\n\\\nb.py\r\n", "-".repeat(2000));
-    assert_eq!(found_with(&[(".gitignore", &fine)], &["a.py", "b.py"]), ["a.py"]);
-    assert_eq!(found_with(&[(".git", "garbage")], &["a.py"]), Vec::<String>::new());
-    assert_eq!(found_with(&[("sub/.git", "gitdir: nowhere")], &["a.py", "sub/b.py"]), ["a.py", "sub/b.py"]);
+    assert_eq!(find_with_rules(&[(".gitignore", &fine)], &["a.py", "b.py"]), ["a.py"]);
+    assert_eq!(find_with_rules(&[(".git", "garbage")], &["a.py"]), Vec::<String>::new());
+    assert_eq!(
+        find_with_rules(&[("sub/.git", "gitdir: nowhere")], &["a.py", "sub/b.py"]),
+        ["a.py", "sub/b.py"]
+    );
 }
 
 #[test]
-fn of_costly_rules_only_so_many_are_compiled_in_one_walk() {
+fn compiled_ignore_patterns_are_limited_per_walk() {
     let costly: String = (0..1500).map(|n| format!("a{n}?b\n")).collect();
     let names = ["1/.gitignore", "2/.gitignore", "3/.gitignore"];
     let rules: Vec<(&str, &str)> = names.iter().map(|&name| (name, costly.as_str())).collect();
-    let found = found_with(&rules, &["1/a.py", "2/a.py", "3/a.py"]);
+    let found = find_with_rules(&rules, &["1/a.py", "2/a.py", "3/a.py"]);
     assert_eq!(found.len(), 2, "{found:?}");
 }
 
 #[test]
-fn a_walk_ends_when_it_is_told_to_and_at_its_limits() {
+fn walk_stops_on_request_and_at_limits() {
     let many: Vec<String> = (0..40).map(|n| format!("{}/{n}.py", n % 4)).collect();
     let files_of = |path: &String| (path.clone(), "x".to_owned());
     let all: Vec<(String, String)> = many.iter().map(files_of).collect();
     let all: Vec<(&str, &str)> = all.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
-    let folder = workspace(&all);
+    let folder = make_workspace(&all);
     let mut asked = 0;
     let mut stop = || {
         asked += 1;
         asked > 20
     };
-    let found = files(folder.path(), &[], Limits::USUAL, &mut stop);
+    let found = find_files(folder.path(), &[], CrawlLimits::DEFAULT, &mut stop);
     assert!(!found.is_empty() && found.len() < 20, "{}", found.len());
-    assert_eq!(paths(folder.path(), &[], Limits { entries: 14, ..Limits::USUAL }).len(), 10);
-    assert_eq!(paths(folder.path(), &[], Limits { folder_entries: 3, ..Limits::USUAL }).len(), 9);
-    assert_eq!(paths(folder.path(), &[], Limits { depth: 1, ..Limits::USUAL }).len(), 0);
+    assert_eq!(
+        found_paths(folder.path(), &[], CrawlLimits { entries: 14, ..CrawlLimits::DEFAULT }).len(),
+        10
+    );
+    assert_eq!(
+        found_paths(folder.path(), &[], CrawlLimits { folder_entries: 3, ..CrawlLimits::DEFAULT }).len(),
+        9
+    );
+    assert_eq!(found_paths(folder.path(), &[], CrawlLimits { depth: 1, ..CrawlLimits::DEFAULT }).len(), 0);
 }
 
 #[cfg(unix)]
@@ -191,18 +203,18 @@ mod unix {
 
     use super::*;
 
-    fn fifo(path: &Path) {
+    fn make_fifo(path: &Path) {
         assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
     }
 
     #[test]
-    fn rules_that_are_devices_fifos_sockets_or_folders_are_not_read() {
-        type Trap = (&'static str, fn(&Path));
-        let traps: &[Trap] = &[
+    fn special_files_as_ignore_rules_are_not_read() {
+        type FileTrap = (&'static str, fn(&Path));
+        let traps: &[FileTrap] = &[
             ("zero", |path| symlink("/dev/zero", path).unwrap()),
             ("stdin", |path| symlink("/dev/stdin", path).unwrap()),
             ("terminal", |path| symlink("/dev/tty", path).unwrap()),
-            ("fifo", fifo),
+            ("fifo", make_fifo),
             ("socket", |path| drop(UnixListener::bind(path).unwrap())),
             ("folder", |path| fs::create_dir(path).unwrap()),
             ("loop", |path| symlink(path, path).unwrap()),
@@ -213,7 +225,7 @@ mod unix {
                 if ["folder", "stdin", "endless"].contains(trap) && rules != ".gitignore" {
                     continue;
                 }
-                let folder = workspace(&[("a.py", "x"), ("bad/b.py", "x")]);
+                let folder = make_workspace(&[("a.py", "x"), ("bad/b.py", "x")]);
                 let path = folder.path().join("bad").join(rules);
                 match rules {
                     ".git/commondir" => {
@@ -227,54 +239,62 @@ mod unix {
                         set(&path);
                     }
                 }
-                let found = paths(folder.path(), &[], Limits::USUAL);
+                let found = found_paths(folder.path(), &[], CrawlLimits::DEFAULT);
                 let is_read = *trap == "endless" && found.len() == 2;
                 assert!(found == ["a.py"] || is_read, "{trap} as {rules}: {found:?}");
             }
         }
-        let folder = workspace(&[("rules", "b.py\n"), ("a.py", "x"), ("b.py", "x")]);
+        let folder = make_workspace(&[("rules", "b.py\n"), ("a.py", "x"), ("b.py", "x")]);
         symlink("rules", folder.path().join(".gitignore")).unwrap();
-        assert_eq!(paths(folder.path(), &[], Limits::USUAL), ["a.py"], "a link to plain rules is one");
+        assert_eq!(
+            found_paths(folder.path(), &[], CrawlLimits::DEFAULT),
+            ["a.py"],
+            "a link to plain rules is one"
+        );
     }
 
     #[test]
-    fn links_are_not_followed_and_strange_names_are_passed_over() {
-        let other = workspace(&[("x.py", "x")]);
+    fn crawl_skips_symlinks_and_invalid_names() {
+        let other = make_workspace(&[("x.py", "x")]);
         let folder =
-            workspace(&[("a.py", "x"), ("b/c.py", "x"), ("new\nline.py", "x"), ("new\nline/d.py", "x")]);
+            make_workspace(&[("a.py", "x"), ("b/c.py", "x"), ("new\nline.py", "x"), ("new\nline/d.py", "x")]);
         let root = folder.path();
         symlink("..", root.join("b/up")).unwrap();
         symlink(other.path(), root.join("other")).unwrap();
         symlink(other.path().join("x.py"), root.join("linked.py")).unwrap();
         symlink("/dev/zero", root.join("zero.py")).unwrap();
-        fifo(&root.join("fifo.py"));
+        make_fifo(&root.join("fifo.py"));
         fs::create_dir(root.join("folder.py")).unwrap();
         fs::write(root.join(OsStr::from_bytes(b"\xff.py")), "x").unwrap();
         fs::create_dir(root.join(OsStr::from_bytes(b"\xff"))).unwrap();
         fs::write(root.join(OsStr::from_bytes(b"\xff/e.py")), "x").unwrap();
-        assert_eq!(paths(root, &[], Limits::USUAL), ["a.py", "b/c.py"]);
+        assert_eq!(found_paths(root, &[], CrawlLimits::DEFAULT), ["a.py", "b/c.py"]);
         let link = other.path().join("link");
         symlink(root, &link).unwrap();
-        assert_eq!(paths(&link, &[], Limits::USUAL), ["a.py", "b/c.py"], "a root that is a link");
+        assert_eq!(
+            found_paths(&link, &[], CrawlLimits::DEFAULT),
+            ["a.py", "b/c.py"],
+            "a root that is a link"
+        );
     }
 
     #[test]
-    fn what_a_file_became_since_it_was_found_is_not_read() {
-        let folder = workspace(&[("a.py", "def f(): pass\n")]);
+    fn file_replaced_since_crawl_is_not_read() {
+        let folder = make_workspace(&[("a.py", "def f(): pass\n")]);
         let root = folder.path();
-        let found = files(root, &[], Limits::USUAL, &mut || false).remove(0);
-        let text = |root: &Path| cut(root, &found, &mut || false).map(|it| it.text().len());
+        let found = find_files(root, &[], CrawlLimits::DEFAULT, &mut || false).remove(0);
+        let text = |root: &Path| chunk_file(root, &found, &mut || false).map(|it| it.text().len());
         assert_eq!(text(root), Some(14));
         let path = root.join("a.py");
         fs::write(&path, "x = 1\n".repeat(100_000)).unwrap();
         assert_eq!(text(root), None, "it grew");
         fs::remove_file(&path).unwrap();
         assert_eq!(text(root), None, "it went");
-        fifo(&path);
+        make_fifo(&path);
         assert_eq!(text(root), None, "a FIFO");
         fs::remove_file(&path).unwrap();
         symlink("/dev/zero", &path).unwrap();
         assert_eq!(text(root), None, "a device");
-        assert!(cut_without_outlines(root, &found).is_none());
+        assert!(chunk_without_outlines(root, &found).is_none());
     }
 }

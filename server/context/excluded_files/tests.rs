@@ -6,12 +6,12 @@ use std::fs;
 
 use super::*;
 
-fn built_in(path: &str) -> bool {
-    ExcludedFiles::default().excludes(Path::new(path)) == Some(Excluded::BuiltIn)
+fn is_built_in(path: &str) -> bool {
+    ExcludedFiles::default().exclusion_reason(Path::new(path)) == Some(ExclusionReason::BuiltIn)
 }
 
 #[test]
-fn files_of_secrets_are_excluded_and_code_is_not() {
+fn secret_files_are_excluded_and_code_is_not() {
     for path in [
         ".env",
         ".ENV",
@@ -70,7 +70,7 @@ fn files_of_secrets_are_excluded_and_code_is_not() {
         ".vault-token",
     ] {
         let path = path.replace('\\', "/");
-        assert!(built_in(&path), "{path}");
+        assert!(is_built_in(&path), "{path}");
     }
     for path in [
         "secrets.py",
@@ -107,25 +107,25 @@ fn files_of_secrets_are_excluded_and_code_is_not() {
         "certificates.go",
         "service_account.py",
     ] {
-        assert_eq!(ExcludedFiles::default().excludes(Path::new(path)), None, "{path}");
+        assert_eq!(ExcludedFiles::default().exclusion_reason(Path::new(path)), None, "{path}");
     }
 }
 
 #[test]
-fn an_option_adds_and_cannot_lift() {
+fn excluded_files_option_only_adds_exclusions() {
     let of =
         |patterns: &[&str]| ExcludedFiles::new(patterns.iter().map(|&it| it.to_owned()).collect()).unwrap();
     let excluded = of(&["!*", "!.env"]);
-    assert_eq!(excluded.excludes(Path::new(".env")), Some(Excluded::BuiltIn));
+    assert_eq!(excluded.exclusion_reason(Path::new(".env")), Some(ExclusionReason::BuiltIn));
     let excluded = of(&["generated/", "*.sql", "!keep.sql", "!.env"]);
-    assert_eq!(excluded.excludes(Path::new("a/generated/b.rs")), Some(Excluded::Option));
-    assert_eq!(excluded.excludes(Path::new("a/DUMP.sql")), Some(Excluded::Option));
-    assert_eq!(excluded.excludes(Path::new("a/keep.sql")), None);
-    assert_eq!(excluded.excludes(Path::new("a/b.rs")), None);
+    assert_eq!(excluded.exclusion_reason(Path::new("a/generated/b.rs")), Some(ExclusionReason::Option));
+    assert_eq!(excluded.exclusion_reason(Path::new("a/DUMP.sql")), Some(ExclusionReason::Option));
+    assert_eq!(excluded.exclusion_reason(Path::new("a/keep.sql")), None);
+    assert_eq!(excluded.exclusion_reason(Path::new("a/b.rs")), None);
     assert!(ExcludedFiles::new(vec!["a{b".to_owned()]).unwrap_err().contains("`a{b`"));
 }
 
-fn project(files: &[(&str, &str)]) -> tempfile::TempDir {
+fn make_project(files: &[(&str, &str)]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (path, text) in files {
         let path = folder.path().join(path);
@@ -136,51 +136,51 @@ fn project(files: &[(&str, &str)]) -> tempfile::TempDir {
 }
 
 #[test]
-fn a_project_adds_and_cannot_lift() {
-    let folder = project(&[
+fn taperignore_only_adds_exclusions() {
+    let folder = make_project(&[
         (".taperignore", "/private.py\n*.gen.rs\nnotes/\n!.env\n!*.pem\n[\n"),
         ("a/.taperignore", "!x.gen.rs\nonly_here.py\n"),
     ]);
     let root = folder.path();
     let none = ExcludedFiles::default();
-    let on_disk = |path: &str| none.excludes_on_disk(Some(root), &root.join(path));
-    assert_eq!(on_disk("private.py"), Some(Excluded::Project));
+    let on_disk = |path: &str| none.exclusion_reason_on_disk(Some(root), &root.join(path));
+    assert_eq!(on_disk("private.py"), Some(ExclusionReason::Project));
     assert_eq!(on_disk("a/private.py"), None);
     assert_eq!(
         on_disk("a/x.gen.rs"),
-        Some(Excluded::Project),
+        Some(ExclusionReason::Project),
         "a folder's list lifts nothing of the project's"
     );
-    assert_eq!(on_disk("b/notes/c.py"), Some(Excluded::Project));
-    assert_eq!(on_disk("a/only_here.py"), Some(Excluded::Project));
+    assert_eq!(on_disk("b/notes/c.py"), Some(ExclusionReason::Project));
+    assert_eq!(on_disk("a/only_here.py"), Some(ExclusionReason::Project));
     assert_eq!(on_disk("only_here.py"), None);
-    assert_eq!(on_disk(".env"), Some(Excluded::BuiltIn));
-    assert_eq!(on_disk("a/server.pem"), Some(Excluded::BuiltIn));
+    assert_eq!(on_disk(".env"), Some(ExclusionReason::BuiltIn));
+    assert_eq!(on_disk("a/server.pem"), Some(ExclusionReason::BuiltIn));
     assert_eq!(on_disk("a/b.py"), None);
 }
 
 #[test]
-fn a_list_that_cannot_be_read_excludes_its_folder() {
+fn unreadable_taperignore_excludes_its_folder() {
     let long = "a\n".repeat(40 << 10);
-    let folder = project(&[("long/.taperignore", &long), ("long/a.py", ""), ("ok/a.py", "")]);
+    let folder = make_project(&[("long/.taperignore", &long), ("long/a.py", ""), ("ok/a.py", "")]);
     let root = folder.path();
     fs::create_dir_all(root.join("folder/.taperignore")).unwrap();
     let none = ExcludedFiles::default();
-    let on_disk = |path: &str| none.excludes_on_disk(Some(root), &root.join(path));
-    assert_eq!(on_disk("long/b/a.py"), Some(Excluded::Project));
-    assert_eq!(on_disk("folder/a.py"), Some(Excluded::Project));
+    let on_disk = |path: &str| none.exclusion_reason_on_disk(Some(root), &root.join(path));
+    assert_eq!(on_disk("long/b/a.py"), Some(ExclusionReason::Project));
+    assert_eq!(on_disk("folder/a.py"), Some(ExclusionReason::Project));
     assert_eq!(on_disk("ok/a.py"), None);
     #[cfg(unix)]
     for (folder, device) in [("zero", "/dev/zero"), ("terminal", "/dev/tty")] {
         fs::create_dir_all(root.join(folder)).unwrap();
         std::os::unix::fs::symlink(device, root.join(folder).join(".taperignore")).unwrap();
-        assert_eq!(on_disk(&format!("{folder}/a.py")), Some(Excluded::Project));
+        assert_eq!(on_disk(&format!("{folder}/a.py")), Some(ExclusionReason::Project));
     }
 }
 
 #[test]
-fn a_walk_through_a_project_leaves_out_what_is_excluded() {
-    let folder = project(&[
+fn crawl_skips_excluded_files() {
+    let folder = make_project(&[
         (".taperignore", "/private.py\nnotes/\n!secrets.json\n"),
         ("a/.taperignore", "!notes/\n!private.py\nhere.py\n"),
         ("private.py", ""),
@@ -193,20 +193,26 @@ fn a_walk_through_a_project_leaves_out_what_is_excluded() {
         ("config.json", "{}"),
         ("a/open.py", ""),
     ]);
-    let found = crawl::files(folder.path(), &[], crawl::Limits::USUAL, &mut || false);
+    let found = crawl::find_files(folder.path(), &[], crawl::CrawlLimits::DEFAULT, &mut || false);
     let paths: Vec<String> = found.into_iter().map(|it| it.path).collect();
     assert_eq!(paths, ["config.json", "a/open.py"]);
 }
 
 #[cfg(unix)]
 #[test]
-fn a_link_is_what_it_leads_to() {
-    let folder = project(&[(".env", "A=1\n"), ("plain.py", ""), (".taperignore", "plain.py\n")]);
+fn symlink_is_excluded_like_its_target() {
+    let folder = make_project(&[(".env", "A=1\n"), ("plain.py", ""), (".taperignore", "plain.py\n")]);
     let root = folder.path();
     std::os::unix::fs::symlink(root.join(".env"), root.join("notes.py")).unwrap();
     std::os::unix::fs::symlink(root.join("plain.py"), root.join("other.py")).unwrap();
     let none = ExcludedFiles::default();
-    assert_eq!(none.excludes_on_disk(Some(root), &root.join("notes.py")), Some(Excluded::BuiltIn));
-    assert_eq!(none.excludes_on_disk(Some(root), &root.join("other.py")), Some(Excluded::Project));
-    assert_eq!(none.excludes_on_disk(None, &root.join("notes.py")), Some(Excluded::BuiltIn));
+    assert_eq!(
+        none.exclusion_reason_on_disk(Some(root), &root.join("notes.py")),
+        Some(ExclusionReason::BuiltIn)
+    );
+    assert_eq!(
+        none.exclusion_reason_on_disk(Some(root), &root.join("other.py")),
+        Some(ExclusionReason::Project)
+    );
+    assert_eq!(none.exclusion_reason_on_disk(None, &root.join("notes.py")), Some(ExclusionReason::BuiltIn));
 }

@@ -8,13 +8,15 @@ use std::sync::LazyLock;
 
 use regex::bytes::{Regex, RegexBuilder};
 
-use super::values::{self, Need};
+use super::values::{self, ValueStrictness};
 use super::{line_end, line_start, names};
-use line::{Line, Link, blanks, is_comment, is_variable, open_quote, operator};
+use line::{
+    LineContext, NameValueLink, blank_len, is_comment_line, open_quote, parse_operator, sets_variable,
+};
 
 /// Whether words without quotes are values, as in a shell's script, or names, as in code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bare {
+pub enum BareWords {
     /// They are values.
     Values,
     /// They are names, but in strings and comments.
@@ -22,37 +24,37 @@ pub enum Bare {
 }
 
 /// Bytes of a name, at most; of a value; and of what stands between them.
-const NAME: usize = 80;
-const VALUE: usize = 4096;
+const MAX_NAME_BYTES: usize = 80;
+const MAX_VALUE_BYTES: usize = 4096;
 
 // What may stand behind a name, beside operators.
-const PAIR: &str = concat!(
+const PAIR_PATTERN: &str = concat!(
     r#"^["']?(?:[ \t]+[\w-]{1,20}=["'][^"'\n]{0,60}["']){0,4}[ \t]*[,;]?\s{0,40}(?:-[ \t]+)?\\*["']?(?:default_)?[vV]alue\\*["']?[ \t]*(?:=>|[:=])[ \t]*"#,
     r"|^</(?:key|name|string|Name|Key)>\s*<(?:string|value|Value)>",
 );
-const TYPED: &str = concat!(
+const TYPED_PATTERN: &str = concat!(
     r"^\??(?:[ \t]*:[ \t]*|[ \t]+(?:[Aa]s[ \t]+)?)(?:[\w&'. |?*:]|<[^<>=\n]*(?:<[^<>=\n]*>)?[^<>=\n]*>|\[[^\]=\n]*\]){1,60}?",
     r"[ \t]*(?::=|=)[ \t\n]*[^=>~]",
 );
-const SETTER: &str = concat!(
+const SETTER_PATTERN: &str = concat!(
     r#"(?:define|setenv|putenv|set_?property|setdefault|set_?var|set|put|add|header|append|env|insert|arg|with|replace|"#,
     r#"store|add_?header|set_?header|field|attr|entry|of|create_?secret)!?[ \t]*\([ \t\n]*$"#,
 );
-const WRAPPER: &str = r"^(?:(?:new|await|ref|out)[ \t]+)?(?:[A-Za-z_][\w.:]{0,60}(?:<[\w, ]+>)?)(?:!?\(|\.new\(|::from\()[ \t\n]*";
-const KEEPS: &str = concat!(
+const WRAPPER_PATTERN: &str = r"^(?:(?:new|await|ref|out)[ \t]+)?(?:[A-Za-z_][\w.:]{0,60}(?:<[\w, ]+>)?)(?:!?\(|\.new\(|::from\()[ \t\n]*";
+const KEEPING_CALL_PATTERN: &str = concat!(
     r"(?i)(?:^|[.: ])(?:some|from|string|str|secret|secretstr|secretstring|zeroizing|bytes|bytearray|vec|quote|into|encode|just|",
     r"arc|rc|box|cow|valueof|parse|password|token|tochararray|b64decode|decode|base64decode|unhexlify|fromhex|of|new|asbytes|",
     r"securestring|literal|value|text|lit|buffer|atob|hex|getbytes|freeze|redact|plaintext|ok)$",
 );
 
-static EXPRESSIONS: LazyLock<Option<Expressions>> = LazyLock::new(|| {
+static ASSIGNMENT_PATTERNS: LazyLock<Option<AssignmentPatterns>> = LazyLock::new(|| {
     let new = |it: &str| RegexBuilder::new(it).unicode(false).build().ok();
-    Some(Expressions {
-        pair: new(PAIR)?,
-        typed: new(TYPED)?,
-        setter: new(&format!("(?i){SETTER}"))?,
-        wrapper: new(WRAPPER)?,
-        keeps: new(KEEPS)?,
+    Some(AssignmentPatterns {
+        pair: new(PAIR_PATTERN)?,
+        typed: new(TYPED_PATTERN)?,
+        setter: new(&format!("(?i){SETTER_PATTERN}"))?,
+        wrapper: new(WRAPPER_PATTERN)?,
+        keeps: new(KEEPING_CALL_PATTERN)?,
         equals: new(
             r"^[ \t]*\.?(?:equals|eq|is|isEqualTo|compareTo|equalsIgnoreCase|contentEquals)[ \t]*\(",
         )?,
@@ -61,7 +63,7 @@ static EXPRESSIONS: LazyLock<Option<Expressions>> = LazyLock::new(|| {
     })
 });
 
-struct Expressions {
+struct AssignmentPatterns {
     pair: Regex,
     typed: Regex,
     setter: Regex,
@@ -73,67 +75,67 @@ struct Expressions {
 }
 
 /// Whether there is anything to look with.
-pub(super) fn is_ready() -> bool {
-    EXPRESSIONS.is_some()
+pub(super) fn has_patterns() -> bool {
+    ASSIGNMENT_PATTERNS.is_some()
 }
 
 /// Looks for values beside names, in one text.
-pub(super) struct Assignments<'a> {
+pub(super) struct AssignmentScanner<'a> {
     text: &'a str,
     bytes: &'a [u8],
-    bare: Bare,
-    expressions: &'static Expressions,
+    bare: BareWords,
+    patterns: &'static AssignmentPatterns,
     /// Where the name that was looked at last ends.
-    seen: usize,
+    seen_end: usize,
     /// The line that was looked at last.
-    line: Line,
-    names: names::Names,
+    line: LineContext,
+    names: names::NameClassifier,
     /// The name whose values are looked at.
     name: Range<usize>,
     /// Where strings of many lines begin and end, once that is asked.
     triples: Option<Vec<usize>>,
 }
 
-impl<'a> Assignments<'a> {
-    pub(super) fn new(text: &'a str, bare: Bare) -> Option<Self> {
-        let expressions = EXPRESSIONS.as_ref()?;
-        let line = Line { range: 0..0, has_quote: false, is_comment: false };
+impl<'a> AssignmentScanner<'a> {
+    pub(super) fn new(text: &'a str, bare: BareWords) -> Option<Self> {
+        let expressions = ASSIGNMENT_PATTERNS.as_ref()?;
+        let line = LineContext { range: 0..0, has_quote: false, is_comment: false };
         let bytes = text.as_bytes();
         Some(Self {
             text,
             bytes,
             bare,
-            expressions,
-            seen: 0,
+            patterns: expressions,
+            seen_end: 0,
             line,
-            names: names::Names::default(),
+            names: names::NameClassifier::default(),
             name: 0..0,
             triples: None,
         })
     }
 
     /// Adds the values beside the name of which a part stands at `hit`.
-    pub(super) fn find(&mut self, hit: Range<usize>, found: &mut Vec<Range<usize>>) {
-        if hit.end <= self.seen {
+    pub(super) fn find_values(&mut self, hit: Range<usize>, found: &mut Vec<Range<usize>>) {
+        if hit.end <= self.seen_end {
             return;
         }
         let end = self.name_end(hit.end);
-        self.seen = end;
-        let after = self.closed(end);
-        let next = after + blanks(&self.bytes[after..]);
-        if !self.may_give(hit.start, end, after, next) {
+        self.seen_end = end;
+        let after = self.closing_end(end);
+        let next = after + blank_len(&self.bytes[after..]);
+        if !self.may_assign(hit.start, end, after, next) {
             return;
         }
         let start = self.name_start(hit.start);
-        let Some((link, at)) = self.link(start, end, after, next) else { return };
-        let Some(need) = self.names.need(&self.text[start..end]) else { return };
+        let Some((link, at)) = self.find_link(start, end, after, next) else { return };
+        let Some(need) = self.names.required_strictness(&self.text[start..end]) else { return };
         self.name = start..end;
-        let plural = names::is_plural(&self.text[start..end]);
-        self.values(link, at, start, need, plural, found);
+        let plural = names::is_plural_name(&self.text[start..end]);
+        self.scan_values(link, at, start, need, plural, found);
     }
 
     /// Whether anything about the line says that a value may follow: most names are rid of here.
-    fn may_give(&mut self, hit: usize, end: usize, after: usize, next: usize) -> bool {
+    fn may_assign(&mut self, hit: usize, end: usize, after: usize, next: usize) -> bool {
         let get = |at: usize| self.bytes.get(at).copied().unwrap_or(b'\n');
         let byte = get(next);
         let ends = matches!(byte, b'\n' | b'\r');
@@ -141,10 +143,10 @@ impl<'a> Assignments<'a> {
             return false;
         }
         if end >= self.line.range.end {
-            self.line = Line::at(self.bytes, hit);
+            self.line = LineContext::at_offset(self.bytes, hit);
         }
-        let Line { range, has_quote, is_comment } = &self.line;
-        if *has_quote || *is_comment || self.bare == Bare::Values {
+        let LineContext { range, has_quote, is_comment } = &self.line;
+        if *has_quote || *is_comment || self.bare == BareWords::Values {
             return true;
         }
         let is_flag =
@@ -156,11 +158,11 @@ impl<'a> Assignments<'a> {
             self.bytes[next..range.end].trim_ascii_end().ends_with(b"=")
                 || get(range.end.saturating_sub(2)) == b'('
         };
-        is_flag || is_element || is_variable || ends || goes_on() || self.is_in_triple(hit)
+        is_flag || is_element || is_variable || ends || goes_on() || self.is_in_triple_quotes(hit)
     }
 
     /// Where what closes the name ends: its quote, a bracket.
-    fn closed(&self, end: usize) -> usize {
+    fn closing_end(&self, end: usize) -> usize {
         let escapes = self.bytes[end..].iter().take_while(|&&it| it == b'\\').count();
         let at = end + escapes;
         let closers =
@@ -171,16 +173,16 @@ impl<'a> Assignments<'a> {
         }
     }
 
-    fn is_name(byte: u8) -> bool {
+    fn is_name_byte(byte: u8) -> bool {
         byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
     }
 
     fn name_end(&self, from: usize) -> usize {
         let mut end = from;
-        while end < self.bytes.len() && end - from < NAME {
+        while end < self.bytes.len() && end - from < MAX_NAME_BYTES {
             let byte = self.bytes[end];
             let joins = byte == b'-' && self.bytes.get(end + 1).is_some_and(u8::is_ascii_alphanumeric);
-            if !Self::is_name(byte) && !joins {
+            if !Self::is_name_byte(byte) && !joins {
                 break;
             }
             end += 1;
@@ -190,9 +192,9 @@ impl<'a> Assignments<'a> {
 
     fn name_start(&self, from: usize) -> usize {
         let mut start = from;
-        while start > 0 && from - start < NAME {
+        while start > 0 && from - start < MAX_NAME_BYTES {
             let byte = self.bytes[start - 1];
-            if !Self::is_name(byte) && !matches!(byte, b'-' | b'.') {
+            if !Self::is_name_byte(byte) && !matches!(byte, b'-' | b'.') {
                 break;
             }
             start -= 1;
@@ -200,45 +202,51 @@ impl<'a> Assignments<'a> {
         (0..=start).rev().find(|&it| self.text.is_char_boundary(it)).unwrap_or(0)
     }
 
-    fn is_flag(&self, start: usize, end: usize) -> bool {
+    fn is_flag_name(&self, start: usize, end: usize) -> bool {
         self.text[start..end].starts_with("--")
     }
 
     /// What stands between the name and its value, and where that begins.
-    fn link(&self, start: usize, end: usize, after: usize, next: usize) -> Option<(Link, usize)> {
+    fn find_link(
+        &self,
+        start: usize,
+        end: usize,
+        after: usize,
+        next: usize,
+    ) -> Option<(NameValueLink, usize)> {
         let rest = |at: usize| &self.bytes[at..self.bytes.len().min(at + 256)];
-        let Expressions { pair, typed, setter, equals, next_argument, .. } = self.expressions;
+        let AssignmentPatterns { pair, typed, setter, equals, next_argument, .. } = self.patterns;
         let quoted = after > end;
         let byte = self.bytes.get(next).copied().unwrap_or(b'\n');
         if byte == b'>' && next == end && start > 0 && self.bytes[start - 1] == b'<' {
-            return Some((Link::Element, end + 1));
+            return Some((NameValueLink::Element, end + 1));
         }
         if (quoted || matches!(byte, b'\n' | b'\r' | b'<' | b'v' | b'V'))
             && let Some(it) = pair.find(rest(after))
         {
-            return Some((Link::Operator, after + it.end()));
+            return Some((NameValueLink::Operator, after + it.end()));
         }
         let may_be_typed = matches!(byte, b':' | b'?')
-            || next > after && (Self::is_name(byte) || matches!(byte, b'*' | b'&' | b'['));
+            || next > after && (Self::is_name_byte(byte) || matches!(byte, b'*' | b'&' | b'['));
         if !quoted
             && may_be_typed
             && rest(next).iter().take(90).take_while(|&&it| it != b'\n').any(|&it| it == b'=')
             && let Some(it) = typed.find(rest(end))
         {
-            return Some((Link::Operator, end + it.end() - 1));
+            return Some((NameValueLink::Operator, end + it.end() - 1));
         }
-        if let Some(found) = operator(rest(next), next) {
+        if let Some(found) = parse_operator(rest(next), next) {
             return Some(found);
         }
-        let is_flag = self.is_flag(start, end);
+        let is_flag = self.is_flag_name(start, end);
         match byte {
             b'.' | b'e' | b'i' | b'c' => {
                 if let Some(it) = equals.find(rest(after)) {
-                    return Some((Link::Operator, after + it.end()));
+                    return Some((NameValueLink::Operator, after + it.end()));
                 }
             }
             b')' if is_flag && quoted => {
-                return next_argument.find(rest(after)).map(|it| (Link::Flag, after + it.end()));
+                return next_argument.find(rest(after)).map(|it| (NameValueLink::Flag, after + it.end()));
             }
             b'[' if !quoted => {
                 let index = self.bytes[next + 1..]
@@ -247,9 +255,9 @@ impl<'a> Assignments<'a> {
                     .take_while(|it| it.is_ascii_alphanumeric())
                     .count();
                 let behind = next + index + 2;
-                let behind = behind + blanks(&self.bytes[behind.min(self.bytes.len())..]);
+                let behind = behind + blank_len(&self.bytes[behind.min(self.bytes.len())..]);
                 return (self.bytes.get(next + index + 1) == Some(&b']'))
-                    .then(|| operator(rest(behind), behind))
+                    .then(|| parse_operator(rest(behind), behind))
                     .flatten();
             }
             b',' if quoted => {
@@ -258,21 +266,21 @@ impl<'a> Assignments<'a> {
                     start - self.bytes[..start].iter().rev().take(16).take_while(|it| quotes(it)).count();
                 let before = &self.bytes[before.saturating_sub(40)..before];
                 let gives = is_flag || setter.is_match(before);
-                return Some((if gives { Link::Operator } else { Link::Call }, next + 1));
+                return Some((if gives { NameValueLink::Operator } else { NameValueLink::Call }, next + 1));
             }
-            b'(' if !quoted => return Some((Link::Call, next + 1)),
-            b'>' if quoted => return Some((Link::Element, next + 1)),
+            b'(' if !quoted => return Some((NameValueLink::Call, next + 1)),
+            b'>' if quoted => return Some((NameValueLink::Element, next + 1)),
             b'<' if rest(next).starts_with(b"<const>") => {
-                let behind = next + 7 + blanks(rest(next + 7));
-                return operator(rest(behind), behind);
+                let behind = next + 7 + blank_len(rest(next + 7));
+                return parse_operator(rest(behind), behind);
             }
             // `string Password { get; set; } = `.
             b'{' if !quoted => {
                 let end =
                     next + self.bytes[next..].iter().take(60).position(|&it| it == b'}' || it == b'\n')?;
-                let behind = end + 1 + blanks(&self.bytes[(end + 1).min(self.bytes.len())..]);
+                let behind = end + 1 + blank_len(&self.bytes[(end + 1).min(self.bytes.len())..]);
                 let gives = self.bytes[end] == b'}' && self.bytes.get(behind) == Some(&b'=');
-                return gives.then_some((Link::Operator, behind + 1));
+                return gives.then_some((NameValueLink::Operator, behind + 1));
             }
             _ => {}
         }
@@ -280,19 +288,19 @@ impl<'a> Assignments<'a> {
         let defines = before.ends_with(b"#define") || before.ends_with(b"ENV") || before.ends_with(b"setenv");
         match () {
             () if next == after => None,
-            () if defines => Some((Link::Operator, next)),
-            () if is_flag => Some((Link::Flag, next)),
-            () => Some((Link::Blank, next)),
+            () if defines => Some((NameValueLink::Operator, next)),
+            () if is_flag => Some((NameValueLink::Flag, next)),
+            () => Some((NameValueLink::Blank, next)),
         }
     }
 
     /// Adds the values that begin at `at`, if they are secrets.
-    fn values(
+    fn scan_values(
         &mut self,
-        link: Link,
+        link: NameValueLink,
         at: usize,
         name: usize,
-        need: Need,
+        need: ValueStrictness,
         plural: bool,
         found: &mut Vec<Range<usize>>,
     ) {
@@ -302,64 +310,71 @@ impl<'a> Assignments<'a> {
         // On another line only what is quoted is the name's.
         let same_line = !self.bytes[at..next].contains(&b'\n');
         let need = match link {
-            Link::Call => need.max(Need::Mixed),
-            Link::Blank if need != Need::Password => Need::Random,
+            NameValueLink::Call => need.max(ValueStrictness::Mixed),
+            NameValueLink::Blank if need != ValueStrictness::Password => ValueStrictness::Random,
             _ => need,
         };
         if same_line {
             at = next;
-        } else if !(self.is_quote(next) || self.bare == Bare::Values && link == Link::Colon) {
+        } else if !(self.is_quote_start(next)
+            || self.bare == BareWords::Values && link == NameValueLink::Colon)
+        {
             return;
         } else {
             at = next.min(self.bytes.len());
         }
-        if link == Link::Element {
-            let end = at + self.bytes[at..].iter().take(VALUE).take_while(|&&it| it != b'<').count();
-            if self.bytes.get(end + 1) == Some(&b'/') && end - at < VALUE {
-                self.judge(at..end, need, found);
+        if link == NameValueLink::Element {
+            let end =
+                at + self.bytes[at..].iter().take(MAX_VALUE_BYTES).take_while(|&&it| it != b'<').count();
+            if self.bytes.get(end + 1) == Some(&b'/') && end - at < MAX_VALUE_BYTES {
+                self.add_if_secret(at..end, need, found);
             }
             return;
         }
         if plural && matches!(self.bytes.get(at), Some(b'[' | b'{' | b'(')) {
-            return self.list(at, need.max(Need::Mixed), found);
+            return self.scan_list(at, need.max(ValueStrictness::Mixed), found);
         }
-        while !self.is_quote(at)
+        while !self.is_quote_start(at)
             && matches!(self.bytes.get(at), Some(b'(' | b'{' | b'[' | b'&' | b'*' | b'@'))
         {
             let inner = at + 1 + blank(&self.bytes[at + 1..self.bytes.len().min(at + 40)]);
-            if !self.is_quote(inner)
+            if !self.is_quote_start(inner)
                 && !matches!(self.bytes.get(inner), Some(b'(' | b'{' | b'[' | b'&' | b'*'))
             {
                 break;
             }
             at = inner;
         }
-        let open = self.open_quote(at);
-        if let Some((close, _)) = self.quote(at) {
+        let open = self.open_quote_at(at);
+        if let Some((close, _)) = self.parse_quote(at) {
             // The end of a string that speaks of it is no beginning of another.
             if open != Some(close[0]) {
-                self.quoted(at, need, found);
+                self.scan_string(at, need, found);
             }
             return;
         }
         let rest = &self.bytes[at..self.bytes.len().min(at + 256)];
-        if let Some(it) = self.expressions.wrapper.find(rest).filter(|it| self.is_quote(at + it.end())) {
+        if let Some(it) = self.patterns.wrapper.find(rest).filter(|it| self.is_quote_start(at + it.end())) {
             let end =
                 rest[..it.end()].iter().rposition(|it| !b"(!".contains(it) && !it.is_ascii_whitespace());
             let called = &rest[..end.map_or(0, |it| it + 1)];
-            let keeps = self.expressions.keeps.is_match(called);
-            return self.quoted(at + it.end(), if keeps { need } else { Need::Random }, found);
+            let keeps = self.patterns.keeps.is_match(called);
+            return self.scan_string(
+                at + it.end(),
+                if keeps { need } else { ValueStrictness::Random },
+                found,
+            );
         }
-        self.bare_value(link, at, name, need, same_line, found);
+        self.scan_bare_value(link, at, name, need, same_line, found);
     }
 
     /// Whether a string begins here, with the letters that some languages put before it.
-    fn is_quote(&self, at: usize) -> bool {
-        self.quote(at).is_some()
+    fn is_quote_start(&self, at: usize) -> bool {
+        self.parse_quote(at).is_some()
     }
 
     /// The string's quote and where its content begins.
-    fn quote(&self, at: usize) -> Option<(Vec<u8>, usize)> {
+    fn parse_quote(&self, at: usize) -> Option<(Vec<u8>, usize)> {
         let rest = self.bytes.get(at..)?;
         if rest.starts_with(b"[[") {
             return Some((b"]]".to_vec(), at + 2));
@@ -377,13 +392,13 @@ impl<'a> Assignments<'a> {
     }
 
     /// Judges a string, and what is joined to it.
-    fn quoted(&self, at: usize, need: Need, found: &mut Vec<Range<usize>>) {
+    fn scan_string(&self, at: usize, need: ValueStrictness, found: &mut Vec<Range<usize>>) {
         let mut at = at;
         for _ in 0..100 {
-            let Some((close, start)) = self.quote(at) else { return };
+            let Some((close, start)) = self.parse_quote(at) else { return };
             let (end, behind) = self.string_end(start, &close);
             let count = found.len();
-            self.judge(start..end, need, found);
+            self.add_if_secret(start..end, need, found);
             if found.len() == count {
                 return;
             }
@@ -391,11 +406,11 @@ impl<'a> Assignments<'a> {
             let rest = &self.bytes[behind..self.bytes.len().min(behind + 120)];
             let Some(next) = rest.iter().position(|it| matches!(it, b'"' | b'\'' | b'`')) else { return };
             let letters = rest[..next].iter().rev().take(2).take_while(|it| b"rbufRBUF".contains(it)).count();
-            if self.bare == Bare::Values || !self.expressions.joined.is_match(&rest[..next - letters]) {
+            if self.bare == BareWords::Values || !self.patterns.joined.is_match(&rest[..next - letters]) {
                 return;
             }
             at = behind + next - letters;
-            let Some((close, start)) = self.quote(at) else { return };
+            let Some((close, start)) = self.parse_quote(at) else { return };
             let (_, after) = self.string_end(start, &close);
             // The next name of a table.
             if self.bytes[after..line_end(self.bytes, after)].trim_ascii_start().starts_with(b":") {
@@ -407,7 +422,7 @@ impl<'a> Assignments<'a> {
     /// Where a string's content ends, and where the string does.
     fn string_end(&self, start: usize, close: &[u8]) -> (usize, usize) {
         let many_lines = close.len() > 2 || close == b"]]" || close == b"`";
-        let limit = self.bytes.len().min(start + VALUE);
+        let limit = self.bytes.len().min(start + MAX_VALUE_BYTES);
         let mut at = start;
         while at < limit {
             let rest = &self.bytes[at..limit];
@@ -426,20 +441,20 @@ impl<'a> Assignments<'a> {
     }
 
     /// The quote of the string that is open at a place, as far as its line tells.
-    fn open_quote(&self, at: usize) -> Option<u8> {
+    fn open_quote_at(&self, at: usize) -> Option<u8> {
         let line = line_start(self.bytes, at);
         open_quote(&self.bytes[line..at])
     }
 
     /// The strings of a list.
-    fn list(&self, at: usize, need: Need, found: &mut Vec<Range<usize>>) {
+    fn scan_list(&self, at: usize, need: ValueStrictness, found: &mut Vec<Range<usize>>) {
         let close = match self.bytes[at] {
             b'[' => b']',
             b'{' => b'}',
             _ => b')',
         };
         let mut here = at + 1;
-        let limit = self.bytes.len().min(at + VALUE);
+        let limit = self.bytes.len().min(at + MAX_VALUE_BYTES);
         while here < limit && self.bytes[here] != close {
             let byte = self.bytes[here];
             if byte.is_ascii_whitespace() || matches!(byte, b',' | b';' | b'&') {
@@ -447,7 +462,7 @@ impl<'a> Assignments<'a> {
                 continue;
             }
             // Anything else than strings is no list of values.
-            let Some((quote, start)) = self.quote(here) else { return };
+            let Some((quote, start)) = self.parse_quote(here) else { return };
             let (end, behind) = self.string_end(start, &quote);
             if self.bytes[behind..line_end(self.bytes, behind)]
                 .trim_ascii_start()
@@ -456,49 +471,56 @@ impl<'a> Assignments<'a> {
             {
                 return;
             }
-            self.judge(start..end, need, found);
+            self.add_if_secret(start..end, need, found);
             here = behind.max(here + 1);
         }
     }
 
     /// A value without quotes.
-    fn bare_value(
+    fn scan_bare_value(
         &mut self,
-        link: Link,
+        link: NameValueLink,
         at: usize,
         name: usize,
-        need: Need,
+        need: ValueStrictness,
         same_line: bool,
         found: &mut Vec<Range<usize>>,
     ) {
         let line = line_start(self.bytes, name);
         let before = &self.bytes[line..name];
-        let in_string = self.open_quote(at).is_some();
-        let in_comment = is_comment(before);
+        let in_string = self.open_quote_at(at).is_some();
+        let in_comment = is_comment_line(before);
         let spaced = self.bytes.get(at.wrapping_sub(1)).is_some_and(u8::is_ascii_whitespace);
-        let values = self.bare == Bare::Values || self.is_in_triple(name);
+        let values = self.bare == BareWords::Values || self.is_in_triple_quotes(name);
         let need = match link {
-            Link::Call | Link::Blank if !values => return,
-            Link::Blank | Link::Call => return,
-            Link::Flag => need,
-            _ if in_string && link == Link::Operator => need,
-            _ if in_string && spaced => need.max(Need::Mixed),
+            NameValueLink::Call | NameValueLink::Blank if !values => return,
+            NameValueLink::Blank | NameValueLink::Call => return,
+            NameValueLink::Flag => need,
+            _ if in_string && link == NameValueLink::Operator => need,
+            _ if in_string && spaced => need.max(ValueStrictness::Mixed),
             _ if in_string => need,
             _ if values => need,
-            _ if in_comment => need.max(Need::Mixed),
+            _ if in_comment => need.max(ValueStrictness::Mixed),
             // `export NAME=value` in a text that is code otherwise.
-            _ if !spaced && link == Link::Operator && is_variable(before, &self.bytes[name..at]) => need,
+            _ if !spaced
+                && link == NameValueLink::Operator
+                && sets_variable(before, &self.bytes[name..at]) =>
+            {
+                need
+            }
             _ => return,
         };
         let block = |it: &u8| matches!(it, b'|' | b'>');
         if values
             && !in_string
-            && link == Link::Colon
+            && link == NameValueLink::Colon
             && (!same_line || self.bytes.get(at).is_some_and(block))
         {
-            return self.indented(line, at, same_line, need, found);
+            return self.scan_indented(line, at, same_line, need, found);
         }
-        let to_end = values && !in_string && (link == Link::Colon || spaced && link == Link::Operator);
+        let to_end = values
+            && !in_string
+            && (link == NameValueLink::Colon || spaced && link == NameValueLink::Operator);
         let ends = |byte: u8| match byte {
             b'\n' | b'\r' => true,
             b'"' | b'\'' | b'`' => in_string || !to_end,
@@ -507,7 +529,7 @@ impl<'a> Assignments<'a> {
             b'\\' => in_string,
             _ => false,
         };
-        let mut end = at + self.bytes[at..].iter().take(VALUE).take_while(|&&it| !ends(it)).count();
+        let mut end = at + self.bytes[at..].iter().take(MAX_VALUE_BYTES).take_while(|&&it| !ends(it)).count();
         while !self.text.is_char_boundary(end) {
             end -= 1;
         }
@@ -520,20 +542,28 @@ impl<'a> Assignments<'a> {
         // What a shell or YAML makes of it is no value; what is called is none either.
         let refers = matches!(starts, b'$' | b'{' | b'[' | b'(' | b'<' | b'%' | b'`') && !in_string
             || matches!(starts, b'*' | b'&' | b'!') && to_end
-            || starts == b'-' && link == Link::Flag
+            || starts == b'-' && link == NameValueLink::Flag
             || value.contains(['(', '[']) && !values && !in_string;
         if !refers {
-            self.judge(at..at + value.len(), need, found);
+            self.add_if_secret(at..at + value.len(), need, found);
         }
     }
 
     /// The lines below a name in YAML, as far as they stand further in.
-    fn indented(&self, line: usize, at: usize, same_line: bool, need: Need, found: &mut Vec<Range<usize>>) {
+    fn scan_indented(
+        &self,
+        line: usize,
+        at: usize,
+        same_line: bool,
+        need: ValueStrictness,
+        found: &mut Vec<Range<usize>>,
+    ) {
         let indent = |line: &[u8]| line.iter().take_while(|&&it| it == b' ' || it == b'\t').count();
         let outer = indent(&self.bytes[line..]);
         let first = if same_line { line_end(self.bytes, at) } else { line_start(self.bytes, at) };
         let mut start = first;
-        for line in self.bytes[first..self.bytes.len().min(first + VALUE)].split_inclusive(|&it| it == b'\n')
+        for line in self.bytes[first..self.bytes.len().min(first + MAX_VALUE_BYTES)]
+            .split_inclusive(|&it| it == b'\n')
         {
             let inner = indent(line);
             let content = line.trim_ascii();
@@ -546,13 +576,13 @@ impl<'a> Assignments<'a> {
             let names = content.windows(2).any(|it| it == b": ") || content.ends_with(b":");
             let item = content.strip_prefix(b"- ").map_or(0, |it| content.len() - it.len());
             if !content.is_empty() && !names && self.text.is_char_boundary(from + content.len()) {
-                self.judge(from + item..from + content.len(), need, found);
+                self.add_if_secret(from + item..from + content.len(), need, found);
             }
         }
     }
 
     /// Whether it stands in a string of many lines.
-    fn is_in_triple(&mut self, at: usize) -> bool {
+    fn is_in_triple_quotes(&mut self, at: usize) -> bool {
         let text = self.text;
         let triples = self.triples.get_or_insert_with(|| {
             let mut all: Vec<usize> = Vec::new();
@@ -565,13 +595,13 @@ impl<'a> Assignments<'a> {
         triples.partition_point(|&it| it < at) % 2 == 1
     }
 
-    fn judge(&self, range: Range<usize>, need: Need, found: &mut Vec<Range<usize>>) {
+    fn add_if_secret(&self, range: Range<usize>, need: ValueStrictness, found: &mut Vec<Range<usize>>) {
         let Some(text) = self.text.get(range.clone()) else { return };
-        if !values::is_secret(text, need) || values::repeats(&self.text[self.name.clone()], text) {
+        if !values::is_secret(text, need) || values::repeats_name(&self.text[self.name.clone()], text) {
             return;
         }
         let separates = |it: char| it.is_whitespace() || matches!(it, ';' | ',');
-        if need != Need::Random || !text.contains(separates) {
+        if need != ValueStrictness::Random || !text.contains(separates) {
             found.push(range);
             return;
         }
@@ -581,7 +611,7 @@ impl<'a> Assignments<'a> {
             let value = piece.trim_end_matches(separates);
             let name = value.find('=').filter(|&it| it + 8 < value.len() && values::is_wordy(&value[..it]));
             let from = name.map_or(0, |it| it + 1);
-            if values::is_secret(&value[from..], Need::Random) {
+            if values::is_secret(&value[from..], ValueStrictness::Random) {
                 found.push(at + from..at + value.len());
             }
             at += piece.len();

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 /// What such a block begins with, in lower case.
-pub(super) const HEADS: &[&str] = &[
+pub(super) const BLOCK_HEADS: &[&str] = &[
     "-----begin",
     "---- begin",
     "private-lines:",
@@ -17,18 +17,20 @@ pub(super) const HEADS: &[&str] = &[
 ];
 
 /// Bytes of a block, at most.
-const LONGEST: usize = 32 << 10;
+const MAX_BLOCK_BYTES: usize = 32 << 10;
 
 /// Adds the secrets of the block whose head begins at `at`. Where the next one may begin.
-pub(super) fn find(text: &str, at: usize, found: &mut Vec<Range<usize>>) -> usize {
+pub(super) fn find_block(text: &str, at: usize, found: &mut Vec<Range<usize>>) -> usize {
     let rest = &text[at..];
     let line_end = |from: usize| {
-        from + floor(&text[from..], super::LINE).find('\n').unwrap_or(floor(&text[from..], super::LINE).len())
+        from + truncated_str(&text[from..], super::MAX_LINE_BYTES)
+            .find('\n')
+            .unwrap_or(truncated_str(&text[from..], super::MAX_LINE_BYTES).len())
     };
     let starts = |head: &str| rest.get(..head.len()).is_some_and(|it| it.eq_ignore_ascii_case(head));
     if starts("--") {
         let head = &rest[..rest.len().min(120).min(line_end(at) - at)];
-        let head = floor(head, 120);
+        let head = truncated_str(head, 120);
         let Some(kind) = head.find("PRIVATE KEY").or_else(|| head.find("ENCRYPTED PRIVATE")) else {
             return at;
         };
@@ -36,34 +38,36 @@ pub(super) fn find(text: &str, at: usize, found: &mut Vec<Range<usize>>) -> usiz
         let Some(dashes) = head[kind..].find("----") else { return at };
         let body = at + kind + dashes;
         let body = body + text[body..].bytes().take_while(|&it| it == b'-').count();
-        let end = text.len().min(body + LONGEST);
-        let end =
-            ["-----END", "---- END"].iter().filter_map(|it| floor(&text[body..], end - body).find(it)).min();
-        key(text, body, end.map(|it| body + it), found)
+        let end = text.len().min(body + MAX_BLOCK_BYTES);
+        let end = ["-----END", "---- END"]
+            .iter()
+            .filter_map(|it| truncated_str(&text[body..], end - body).find(it))
+            .min();
+        scan_key(text, body, end.map(|it| body + it), found)
     } else if starts("private-lines:") {
         let body = line_end(at);
-        let end = floor(&text[body..], LONGEST).find("Private-MAC:").map(|it| body + it);
-        let done = key(text, body, end, found);
+        let end = truncated_str(&text[body..], MAX_BLOCK_BYTES).find("Private-MAC:").map(|it| body + it);
+        let done = scan_key(text, body, end, found);
         if let Some(mac) = end {
             found.push(mac + "Private-MAC:".len()..line_end(mac));
         }
         done
     } else if starts("$ansible_vault") {
-        key(text, line_end(at), None, found)
+        scan_key(text, line_end(at), None, found)
     } else {
-        kubernetes(text, at, found)
+        scan_kubernetes_secret(text, at, found)
     }
 }
 
-fn floor(text: &str, most: usize) -> &str {
+fn truncated_str(text: &str, most: usize) -> &str {
     let end = (0..=most.min(text.len())).rev().find(|&it| text.is_char_boundary(it)).unwrap_or(0);
     &text[..end]
 }
 
 /// The lines of a key: all of base64 up to its foot; without a foot, as far as lines look like it.
-fn key(text: &str, body: usize, foot: Option<usize>, found: &mut Vec<Range<usize>>) -> usize {
+fn scan_key(text: &str, body: usize, foot: Option<usize>, found: &mut Vec<Range<usize>>) -> usize {
     let bytes = text.as_bytes();
-    let end = foot.unwrap_or_else(|| text.len().min(body + LONGEST));
+    let end = foot.unwrap_or_else(|| text.len().min(body + MAX_BLOCK_BYTES));
     let is_key = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=' | b'_');
     let mut line = body;
     while line < end {
@@ -106,8 +110,8 @@ fn key(text: &str, body: usize, foot: Option<usize>, found: &mut Vec<Range<usize
 }
 
 /// The values below `data:` and `stringData:` of the document whose kind is said at `at`.
-fn kubernetes(text: &str, at: usize, found: &mut Vec<Range<usize>>) -> usize {
-    let kind = floor(&text[at..], 100).lines().next().unwrap_or("").to_ascii_lowercase();
+fn scan_kubernetes_secret(text: &str, at: usize, found: &mut Vec<Range<usize>>) -> usize {
+    let kind = truncated_str(&text[at..], 100).lines().next().unwrap_or("").to_ascii_lowercase();
     if !kind.trim_end().trim_end_matches(['"', '\'', ',']).ends_with("secret") {
         return at;
     }

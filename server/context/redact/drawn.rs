@@ -6,14 +6,14 @@
 
 use std::ops::Range;
 
-use super::values::{decoded, entropy, is_run, is_wordy};
+use super::values::{decode_base64, is_sequential, is_wordy, shannon_entropy};
 use super::{line_end, line_start};
 
 /// Lengths of what may be a key.
-const LENGTHS: std::ops::RangeInclusive<usize> = 20..=128;
+const KEY_LENGTHS: std::ops::RangeInclusive<usize> = 20..=128;
 
 /// What in front of a string says that everybody may know it.
-const PUBLIC: &[&str] = &[
+const PUBLIC_MARKERS: &[&str] = &[
     "hash",
     "sha",
     "md5",
@@ -42,7 +42,7 @@ const PUBLIC: &[&str] = &[
 ];
 
 /// How files that are written in base64 begin.
-const MAGIC: &[&[u8]] = &[
+const FILE_MAGIC: &[&[u8]] = &[
     b"\x89PNG",
     b"GIF8",
     b"\xff\xd8\xff",
@@ -65,19 +65,19 @@ const MAGIC: &[&[u8]] = &[
 ];
 
 /// Adds the ranges of such strings.
-pub(super) fn find(text: &str, found: &mut Vec<Range<usize>>) {
+pub(super) fn find_high_entropy(text: &str, found: &mut Vec<Range<usize>>) {
     let bytes = text.as_bytes();
     let mut at = 0;
     while at < bytes.len() {
-        if !IS_KEY[usize::from(bytes[at])] {
+        if !IS_KEY_BYTE[usize::from(bytes[at])] {
             at += 1;
             continue;
         }
         let start = at;
-        while at < bytes.len() && IS_KEY[usize::from(bytes[at])] {
+        while at < bytes.len() && IS_KEY_BYTE[usize::from(bytes[at])] {
             at += 1;
         }
-        if !LENGTHS.contains(&(at - start)) || start == 0 {
+        if !KEY_LENGTHS.contains(&(at - start)) || start == 0 {
             continue;
         }
         let quote = bytes[start - 1];
@@ -85,15 +85,15 @@ pub(super) fn find(text: &str, found: &mut Vec<Range<usize>>) {
             || bytes.get(at) == Some(&b'\\') && bytes.get(at + 1) == Some(&quote);
         if matches!(quote, b'"' | b'\'' | b'`')
             && closed
-            && is_drawn(&text[start..at])
-            && !is_public(text, start, at)
+            && is_high_entropy(&text[start..at])
+            && !is_public_value(text, start, at)
         {
             found.push(start..at);
         }
     }
 }
 
-static IS_KEY: [bool; 256] = {
+static IS_KEY_BYTE: [bool; 256] = {
     let mut table = [false; 256];
     let mut at = 0;
     while at < 256 {
@@ -105,7 +105,7 @@ static IS_KEY: [bool; 256] = {
     table
 };
 
-fn is_drawn(value: &str) -> bool {
+fn is_high_entropy(value: &str) -> bool {
     let body = value.trim_end_matches('=');
     let count = |kind: fn(&u8) -> bool| body.bytes().filter(kind).count();
     let (uppers, lowers, digits) =
@@ -130,26 +130,26 @@ fn is_drawn(value: &str) -> bool {
     let changes = body.as_bytes().windows(2).filter(|pair| kind(pair[0]) != kind(pair[1])).count();
     let least = if several_kinds { 40 } else { 25 };
     changes * 100 >= (body.len() - 1) * least
-        && entropy(body) > if body.len() >= 32 { 3.9 } else { 3.6 }
-        && !is_run(body)
+        && shannon_entropy(body) > if body.len() >= 32 { 3.9 } else { 3.6 }
+        && !is_sequential(body)
         && body.split(['-', '_', '/', '+', '.']).any(|it| it.len() >= 16 && !is_wordy(it))
-        && !is_data(value)
+        && !is_encoded_data(value)
 }
 
 /// Whether it says text, or how a file begins, in base64.
-fn is_data(value: &str) -> bool {
-    let Some(bytes) = decoded(value) else { return false };
+fn is_encoded_data(value: &str) -> bool {
+    let Some(bytes) = decode_base64(value) else { return false };
     let text = bytes.iter().filter(|it| matches!(it, b' '..=b'~' | b'\n' | b'\r' | b'\t')).count();
-    text * 100 >= bytes.len() * 90 || MAGIC.iter().any(|magic| bytes.starts_with(magic))
+    text * 100 >= bytes.len() * 90 || FILE_MAGIC.iter().any(|magic| bytes.starts_with(magic))
 }
 
 /// Whether the string is called something that everybody may know, or is a line of many.
-fn is_public(text: &str, start: usize, end: usize) -> bool {
+fn is_public_value(text: &str, start: usize, end: usize) -> bool {
     let bytes = text.as_bytes();
     let line = line_start(bytes, start);
     let before = &bytes[line.max(start.saturating_sub(80))..start];
     let before = String::from_utf8_lossy(before).to_ascii_lowercase();
-    if PUBLIC.iter().any(|word| before.contains(word)) {
+    if PUBLIC_MARKERS.iter().any(|word| before.contains(word)) {
         return true;
     }
     let after = line_end(bytes, end);
@@ -157,7 +157,7 @@ fn is_public(text: &str, start: usize, end: usize) -> bool {
     let previous = line_start(bytes, line.saturating_sub(1));
     // A line of data has no name.
     let is_like_it = |line: &[u8]| {
-        let longest = line.split(|&it| !IS_KEY[usize::from(it)]).map(<[u8]>::len).max().unwrap_or(0);
+        let longest = line.split(|&it| !IS_KEY_BYTE[usize::from(it)]).map(<[u8]>::len).max().unwrap_or(0);
         end - start >= 40 && longest >= 40 && longest * 5 >= line.trim_ascii().len() * 4
     };
     is_like_it(&bytes[after..next]) || line > 0 && is_like_it(&bytes[previous..line - 1])

@@ -1,11 +1,11 @@
 //! Which names say that the value beside them is secret.
 //! It knows nothing of values.
 
-use super::values::Need;
+use super::values::ValueStrictness;
 
 /// What a name is searched for by: a part of every name that [`need`] knows.
 #[rustfmt::skip]
-pub(super) const PARTS: &[&str] = &[
+pub(super) const NAME_PARTS: &[&str] = &[
     "pass", "pwd", "secret", "token", "key", "cred", "auth", "mnemonic", "seed", "salt", "cookie", "sess",
     "sid", "pw", "pin", "otp", "jwt", "_pat", "sig", "kennwort", "losung", "senha", "contrase", "clave",
     "mdp", "mot_de", "motde", "haslo", "wachtwoord", "parola", "heslo", "sifre", "密码", "密碼", "口令", "パスワード",
@@ -14,7 +14,7 @@ pub(super) const PARTS: &[&str] = &[
 
 /// The last word of a password's name.
 #[rustfmt::skip]
-const PASSWORDS: &[&str] = &[
+const PASSWORD_WORDS: &[&str] = &[
     "password", "passwords", "passwd", "passwort", "passphrase", "passphrases", "passcode", "pwd", "pw",
     "pswd", "psw", "passw", "kennwort", "losungswort", "senha", "senhas", "contrasena", "contraseña", "clave",
     "mdp", "motdepasse", "haslo", "wachtwoord", "parola", "heslo", "sifre", "requirepass", "masterauth",
@@ -23,7 +23,7 @@ const PASSWORDS: &[&str] = &[
 
 /// Words that make a key one that opens something.
 #[rustfmt::skip]
-const KEYS: &[&str] = &[
+const SECRET_KEY_WORDS: &[&str] = &[
     "api", "apis", "secret", "private", "access", "auth", "encryption", "encrypt", "decryption", "decrypt",
     "signing", "sign", "signature", "hmac", "jwt", "aes", "crypto", "cipher", "shared", "client", "consumer",
     "deploy", "subscription", "priv", "psk", "preshared", "wpa", "webhook", "integration", "ssh", "rsa",
@@ -31,7 +31,7 @@ const KEYS: &[&str] = &[
 ];
 /// Words that may do so: the value has to look like one.
 #[rustfmt::skip]
-const PERHAPS_KEYS: &[&str] = &[
+const POSSIBLE_KEY_WORDS: &[&str] = &[
     "account", "storage", "master", "session", "service", "app", "application", "host", "license", "licence",
     "server", "root", "admin", "user", "function", "functions", "cookie", "nonce", "in", "security", "secure",
     "write", "read", "team", "project", "ingest", "ingestion", "instrumentation", "wallet", "stripe",
@@ -39,12 +39,12 @@ const PERHAPS_KEYS: &[&str] = &[
     "datadog", "dd", "sentry", "algolia", "maps", "unlock", "symmetric",
 ];
 /// Words that make a key one that everybody may know.
-const PUBLIC: &[&str] =
+const PUBLIC_KEY_WORDS: &[&str] =
     &["public", "pub", "publishable", "foreign", "primary", "sort", "partition", "cache", "hot"];
 
 /// Words that make a token more than a word of a language.
 #[rustfmt::skip]
-const TOKENS: &[&str] = &[
+const SECRET_TOKEN_WORDS: &[&str] = &[
     "auth", "authentication", "authorization", "access", "refresh", "api", "bearer", "session", "oauth",
     "oauth2", "bot", "github", "gh", "gitlab", "slack", "discord", "telegram", "hf", "hugging", "huggingface",
     "npm", "pypi", "aws", "azure", "gcp", "google", "client", "user", "admin", "deploy", "webhook", "jwt",
@@ -58,7 +58,7 @@ const TOKENS: &[&str] = &[
 
 /// Whose a password is: `user_pass`, but not `render_pass`.
 #[rustfmt::skip]
-const OWNERS: &[&str] = &[
+const PASSWORD_OWNERS: &[&str] = &[
     "user", "db", "database", "smtp", "mail", "email", "mysql", "pg", "postgres", "sql", "redis", "mongo",
     "rabbitmq", "ftp", "sftp", "ssh", "ldap", "admin", "root", "auth", "basic", "login", "proxy", "http",
     "imap", "wifi", "wpa", "master", "my", "new", "old", "key", "store", "keystore", "truststore", "account",
@@ -68,7 +68,7 @@ const OWNERS: &[&str] = &[
 
 /// What is said behind the word that matters.
 #[rustfmt::skip]
-const AFTER: &[&str] = &[
+const TRAILING_WORDS: &[&str] = &[
     "prod", "production", "dev", "development", "test", "tests", "testing", "staging", "stage", "live",
     "sandbox", "local", "value", "val", "values", "str", "string", "text", "txt", "plain", "plaintext",
     "cleartext", "clear", "base", "default", "old", "new", "current", "raw", "b64", "base64", "hex",
@@ -77,23 +77,23 @@ const AFTER: &[&str] = &[
 ];
 
 /// What of a secret is told by its hash.
-const HASHES: &[&str] =
+const HASH_WORDS: &[&str] =
     &["hash", "hashed", "digest", "salt", "encrypted", "enc", "crypt", "md5", "sha1", "sha256", "sha512"];
 
 /// Judges names; keeps its memory from one to the next.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(super) struct NameClassifier {
     lower: String,
     ends: Vec<usize>,
 }
 
-impl Names {
+impl NameClassifier {
     /// What the value beside this name must be like to be taken out; `None` where the name says nothing.
-    pub(super) fn need(&mut self, name: &str) -> Option<Need> {
+    pub(super) fn required_strictness(&mut self, name: &str) -> Option<ValueStrictness> {
         // `config.api.key`: what stands before a dot says something of a word that says little.
         let own = name.rsplit('.').next().unwrap_or(name);
         let says_little = ["key", "keys", "pass"].iter().any(|it| own.eq_ignore_ascii_case(it));
-        split(if says_little { name } else { own }, &mut self.lower, &mut self.ends);
+        split_words(if says_little { name } else { own }, &mut self.lower, &mut self.ends);
         let mut all = [""; 16];
         let mut count = 0;
         let mut start = 0;
@@ -106,85 +106,89 @@ impl Names {
             }
             start = end;
         }
-        need(&all[..count])
+        strictness_for_words(&all[..count])
     }
 }
 
 /// What the value beside this name must be like to be taken out; `None` where the name says nothing.
-fn need(all: &[&str]) -> Option<Need> {
+fn strictness_for_words(all: &[&str]) -> Option<ValueStrictness> {
     let mut said = all;
     while let [rest @ .., last] = said
         && !rest.is_empty()
-        && (AFTER.contains(last) || last.bytes().all(|it| it.is_ascii_digit()))
+        && (TRAILING_WORDS.contains(last) || last.bytes().all(|it| it.is_ascii_digit()))
     {
         said = rest;
     }
     let [rest @ .., last] = said else { return None };
     let last = last.trim_end_matches(|it: char| it.is_ascii_digit());
     let among = |list: &[&str]| rest.iter().any(|word| list.contains(word));
-    if PASSWORDS.contains(&last)
+    if PASSWORD_WORDS.contains(&last)
         || last.ends_with("password")
         || last.ends_with("passwd")
         || last.ends_with("pwd")
     {
-        return Some(Need::Password);
+        return Some(ValueStrictness::Password);
     }
-    if HASHES.contains(&last) {
+    if HASH_WORDS.contains(&last) {
         let of_a_secret = all.iter().any(|it| it.contains("pass") || *it == "secret" || *it == "pwd");
-        return (of_a_secret || last == "salt").then_some(Need::Random);
+        return (of_a_secret || last == "salt").then_some(ValueStrictness::Random);
     }
     if let Some(before) = last.strip_suffix("pass") {
-        let owned = among(OWNERS) || OWNERS.contains(&before);
-        return Some(if owned { Need::Password } else { Need::Mixed });
+        let owned = among(PASSWORD_OWNERS) || PASSWORD_OWNERS.contains(&before);
+        return Some(if owned { ValueStrictness::Password } else { ValueStrictness::Mixed });
     }
     if last.ends_with("secret") || last == "secrets" {
-        return Some(Need::Plain);
+        return Some(ValueStrictness::Plain);
     }
     if let Some(before) = last.strip_suffix("token").or_else(|| last.strip_suffix("tokens")) {
-        let known = among(TOKENS) || TOKENS.contains(&before);
-        return Some(if known { Need::Plain } else { Need::Random });
+        let known = among(SECRET_TOKEN_WORDS) || SECRET_TOKEN_WORDS.contains(&before);
+        return Some(if known { ValueStrictness::Plain } else { ValueStrictness::Random });
     }
     if let Some(before) = last.strip_suffix("key").or_else(|| last.strip_suffix("keys")) {
-        if among(PUBLIC) || PUBLIC.contains(&before) {
+        if among(PUBLIC_KEY_WORDS) || PUBLIC_KEY_WORDS.contains(&before) {
             return None;
         }
         let opens = |list: &[&str]| among(list) || list.contains(&before);
         return match () {
-            () if opens(KEYS) => Some(Need::Plain),
-            () if opens(PERHAPS_KEYS) => Some(Need::Random),
+            () if opens(SECRET_KEY_WORDS) => Some(ValueStrictness::Plain),
+            () if opens(POSSIBLE_KEY_WORDS) => Some(ValueStrictness::Random),
             () => None,
         };
     }
     let of_one_time = |it: &&str| ["totp", "otp", "mfa", "2fa", "hotp"].contains(it);
     match last {
-        "seed" | "phrase" if rest.iter().any(of_one_time) => Some(Need::Plain),
-        "phrase" if among(&["seed", "recovery", "pass", "secret"]) => Some(Need::Password),
-        "pin" if among(&["sim", "card", "user", "login", "security", "door", "bank"]) => Some(Need::Password),
-        "id" if among(&["private", "session", "sess"]) => Some(Need::Random),
+        "seed" | "phrase" if rest.iter().any(of_one_time) => Some(ValueStrictness::Plain),
+        "phrase" if among(&["seed", "recovery", "pass", "secret"]) => Some(ValueStrictness::Password),
+        "pin" if among(&["sim", "card", "user", "login", "security", "door", "bank"]) => {
+            Some(ValueStrictness::Password)
+        }
+        "id" if among(&["private", "session", "sess"]) => Some(ValueStrictness::Random),
         "credential" | "credentials" | "creds" | "cred" | "auth" | "authorization" | "cookie" | "cookies"
-        | "seed" | "otp" | "jwt" | "pat" | "sig" | "signature" | "pin" | "psk" => Some(Need::Random),
+        | "seed" | "otp" | "jwt" | "pat" | "sig" | "signature" | "pin" | "psk" => {
+            Some(ValueStrictness::Random)
+        }
         "sid" | "sessid" | "sessionid" | "jsessionid" | "phpsessid" | "session" | "totp" => {
-            Some(Need::Random)
+            Some(ValueStrictness::Random)
         }
         _ => None,
     }
 }
 
 /// Whether a name is one of several values.
-pub(super) fn is_plural(name: &str) -> bool {
+pub(super) fn is_plural_name(name: &str) -> bool {
     name.trim_end_matches(|it: char| !it.is_alphanumeric()).ends_with(['s', 'S'])
 }
 
 /// The words of a name in lower case: `AWS_SECRET_ACCESS_KEY`, `clientSecret`, `X-Api-Key`.
-pub(super) fn words(name: &str) -> Vec<String> {
+pub(super) fn name_words(name: &str) -> Vec<String> {
     let (mut lower, mut ends) = (String::new(), Vec::new());
-    split(name, &mut lower, &mut ends);
+    split_words(name, &mut lower, &mut ends);
     let starts = [0].into_iter().chain(ends.iter().copied());
     starts.zip(&ends).map(|(start, &end)| lower[start..end].to_owned()).collect()
 }
 
 /// The words of a name, one behind the other, and where each ends.
-fn split(name: &str, lower: &mut String, ends: &mut Vec<usize>) {
+fn split_words(name: &str, lower: &mut String, ends: &mut Vec<usize>) {
     lower.clear();
     ends.clear();
     if name.is_ascii() {

@@ -7,22 +7,22 @@ use std::sync::OnceLock;
 use regex::bytes::{Regex, RegexBuilder};
 use serde::Deserialize;
 
-use super::values::{self, Need};
+use super::values::{self, ValueStrictness};
 
 /// The rules of gitleaks, and our own.
-const TABLES: [&str; 2] = [include_str!("gitleaks.toml"), include_str!("rules.toml")];
+const RULE_TABLES: [&str; 2] = [include_str!("gitleaks.toml"), include_str!("rules.toml")];
 
 /// Bytes from a keyword on that an expression sees, where its rule does not say.
-const AHEAD: usize = 1024;
+const LOOKAHEAD_BYTES: usize = 1024;
 /// Bytes that a rule which looks around its keywords looks at twice.
-const OVERLAP: usize = 256;
+const OVERLAP_BYTES: usize = 256;
 /// Bytes that it looks at at once, at least.
-const STEP: usize = 2048;
+const STEP_BYTES: usize = 2048;
 
 /// One row of a table.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Rule {
+pub(super) struct SecretRule {
     /// For messages of tests, and whoever reads the table.
     #[cfg_attr(not(test), expect(dead_code, reason = "tests name the rule"))]
     pub(super) id: String,
@@ -32,7 +32,7 @@ pub(super) struct Rule {
     ahead: Option<usize>,
     #[serde(default)]
     word: bool,
-    check: Option<Check>,
+    check: Option<MatchCheck>,
     regex: String,
     #[serde(skip)]
     compiled: OnceLock<Option<Regex>>,
@@ -41,7 +41,7 @@ pub(super) struct Rule {
 /// What else must hold of what was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Check {
+enum MatchCheck {
     Password,
     Plain,
     Random,
@@ -50,37 +50,38 @@ enum Check {
 }
 
 #[derive(Deserialize)]
-struct Table {
-    rules: Vec<Rule>,
+struct RuleTable {
+    rules: Vec<SecretRule>,
 }
 
 /// All rules, as far as they can be read: a test sees to it that all can.
-pub(super) fn all() -> Option<Vec<Rule>> {
+pub(super) fn load_rules() -> Option<Vec<SecretRule>> {
     let mut rules = Vec::new();
-    for table in TABLES {
-        rules.extend(toml::from_str::<Table>(table).ok()?.rules);
+    for table in RULE_TABLES {
+        rules.extend(toml::from_str::<RuleTable>(table).ok()?.rules);
     }
     Some(rules)
 }
 
-impl Rule {
+impl SecretRule {
     /// The expression, compiled when it is needed first: most never are.
-    pub(super) fn regex(&self) -> Option<&Regex> {
+    pub(super) fn compiled_regex(&self) -> Option<&Regex> {
         let compile = || {
-            let written = if self.searches() { self.regex.clone() } else { format!("^(?:{})", self.regex) };
+            let written =
+                if self.searches_around() { self.regex.clone() } else { format!("^(?:{})", self.regex) };
             RegexBuilder::new(&written).unicode(false).size_limit(4 << 20).build().ok()
         };
         self.compiled.get_or_init(compile).as_ref()
     }
 
-    fn searches(&self) -> bool {
+    fn searches_around(&self) -> bool {
         self.back > 0 || self.ahead.is_some()
     }
 
     /// Adds the secrets at a keyword that begins at `at`; `looked` is how far this rule has looked in this text.
     ///
     /// `None` where the expression cannot be compiled.
-    pub(super) fn find(
+    pub(super) fn find_matches(
         &self,
         text: &str,
         at: usize,
@@ -91,30 +92,30 @@ impl Rule {
         if self.word && at > 0 && (bytes[at - 1].is_ascii_alphanumeric() || bytes[at - 1] == b'_') {
             return Some(());
         }
-        let mut end = bytes.len().min(at + self.ahead.unwrap_or(AHEAD));
+        let mut end = bytes.len().min(at + self.ahead.unwrap_or(LOOKAHEAD_BYTES));
         let mut start = at - self.back.min(at);
-        if self.searches() {
+        if self.searches_around() {
             // What was looked at is not looked at again, but for what may have been cut off there.
-            start = start.max(looked.saturating_sub(OVERLAP)).min(at);
+            start = start.max(looked.saturating_sub(OVERLAP_BYTES)).min(at);
             if end <= *looked {
                 return Some(());
             }
             // Far enough that the next keywords, which may stand close to each other, lead to nothing new.
-            end = bytes.len().min(end + STEP);
+            end = bytes.len().min(end + STEP_BYTES);
             *looked = end;
         }
-        let regex = self.regex()?;
+        let regex = self.compiled_regex()?;
         let window = &bytes[start..end];
         let mut from = 0;
         while let Some(captures) = regex.captures_at(window, from) {
             let whole = captures.get(0)?;
             let secret = captures.iter().skip(1).flatten().next().unwrap_or(whole);
-            let range = inside(text, start + secret.start()..start + secret.end());
-            if self.check.is_none_or(|check| check.holds(&text[range.clone()])) {
+            let range = widen_to_chars(text, start + secret.start()..start + secret.end());
+            if self.check.is_none_or(|check| check.accepts(&text[range.clone()])) {
                 found.push(range);
             }
             from = whole.end().max(from + 1);
-            if !self.searches() || from > window.len() {
+            if !self.searches_around() || from > window.len() {
                 break;
             }
         }
@@ -123,20 +124,22 @@ impl Rule {
 }
 
 /// The range, widened to whole characters: the expressions match bytes.
-fn inside(text: &str, range: Range<usize>) -> Range<usize> {
+fn widen_to_chars(text: &str, range: Range<usize>) -> Range<usize> {
     let start = (0..=range.start).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
     let end = (range.end..=text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
     start..end
 }
 
-impl Check {
-    fn holds(self, found: &str) -> bool {
+impl MatchCheck {
+    fn accepts(self, found: &str) -> bool {
         match self {
-            Self::Password => values::is_secret(found, Need::Password),
-            Self::Plain => values::is_secret(found, Need::Plain),
-            Self::Random => values::is_secret(found, Need::Random),
-            Self::Basic => values::is_basic(found),
-            Self::Contextual => found.bytes().any(|it| it.is_ascii_digit()) && values::entropy(found) > 2.5,
+            Self::Password => values::is_secret(found, ValueStrictness::Password),
+            Self::Plain => values::is_secret(found, ValueStrictness::Plain),
+            Self::Random => values::is_secret(found, ValueStrictness::Random),
+            Self::Basic => values::is_basic_auth(found),
+            Self::Contextual => {
+                found.bytes().any(|it| it.is_ascii_digit()) && values::shannon_entropy(found) > 2.5
+            }
         }
     }
 }

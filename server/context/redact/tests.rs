@@ -3,22 +3,22 @@
 
 use super::*;
 
-const SECRETS: &str = include_str!("../../../tests/redaction/secrets.txt");
-const ORDINARY: &str = include_str!("../../../tests/redaction/ordinary.txt");
+const SECRET_CASES: &str = include_str!("../../../tests/redaction/secrets.txt");
+const ORDINARY_CASES: &str = include_str!("../../../tests/redaction/ordinary.txt");
 
 /// Name, language and text of each case of a table.
-fn cases(table: &str) -> Vec<(&str, Bare, &str)> {
+fn parse_cases(table: &str) -> Vec<(&str, BareWords, &str)> {
     let cases = table.split("\n== ").skip(1).map(|case| {
         let (head, text) = case.split_once('\n').unwrap_or((case, ""));
         let (name, language) = head.split_once(" | ").unwrap_or_else(|| panic!("no language: {head}"));
         let language = taper_grammars::by_id(language).unwrap_or_else(|| panic!("unknown language: {head}"));
-        (name, Bare::of(language), text)
+        (name, BareWords::for_language(language), text)
     });
     cases.collect()
 }
 
 /// The text of a case as it would stand in a file, what must be left of it, and its secrets.
-fn marked(case: &str) -> (String, String, Vec<String>) {
+fn parse_marked(case: &str) -> (String, String, Vec<String>) {
     let (mut text, mut left, mut secrets) = (String::new(), String::new(), Vec::new());
     for (at, part) in case.split(['«', '»']).enumerate() {
         if at % 2 == 0 {
@@ -36,12 +36,12 @@ fn marked(case: &str) -> (String, String, Vec<String>) {
 }
 
 #[test]
-fn secrets_of_every_kind_are_redacted_and_nothing_beside_them() {
-    let cases = cases(SECRETS);
+fn secrets_of_every_kind_are_redacted_exactly() {
+    let cases = parse_cases(SECRET_CASES);
     assert!(cases.len() >= 200, "{} kinds", cases.len());
     let mut faults = Vec::new();
     for (name, bare, case) in cases {
-        let (text, left, secrets) = marked(case);
+        let (text, left, secrets) = parse_marked(case);
         assert!(!secrets.is_empty(), "{name}: nothing is marked");
         let redacted = redact(&text, bare).unwrap_or_default();
         if redacted != left {
@@ -52,12 +52,12 @@ fn secrets_of_every_kind_are_redacted_and_nothing_beside_them() {
 }
 
 #[test]
-fn secrets_are_redacted_wherever_in_a_file_they_stand() {
+fn secrets_are_redacted_at_any_position_in_file() {
     // Beside each other, and at the file's two ends: no case hides the next one.
-    for bare in [Bare::Names, Bare::Values] {
-        let all: Vec<_> = cases(SECRETS).into_iter().filter(|(_, it, _)| *it == bare).collect();
+    for bare in [BareWords::Names, BareWords::Values] {
+        let all: Vec<_> = parse_cases(SECRET_CASES).into_iter().filter(|(_, it, _)| *it == bare).collect();
         for (first, second) in all.iter().zip(all.iter().skip(1)) {
-            let ((a, _, mut secrets), (b, _, others)) = (marked(first.2), marked(second.2));
+            let ((a, _, mut secrets), (b, _, others)) = (parse_marked(first.2), parse_marked(second.2));
             secrets.extend(others);
             for text in [format!("{a}\n\n---\n{b}"), format!("{a}\r\n\r\n---\r\n{b}\r\n")] {
                 let redacted = redact(&text, bare).unwrap_or_default();
@@ -71,8 +71,8 @@ fn secrets_are_redacted_wherever_in_a_file_they_stand() {
 }
 
 #[test]
-fn ordinary_code_stays_as_it_is() {
-    let cases = cases(ORDINARY);
+fn ordinary_code_is_not_redacted() {
+    let cases = parse_cases(ORDINARY_CASES);
     let lines: usize = cases.iter().map(|(_, _, text)| text.lines().count()).sum();
     assert!(lines >= 150, "{lines} lines");
     let mut faults = Vec::new();
@@ -88,7 +88,7 @@ fn ordinary_code_stays_as_it_is() {
 }
 
 #[test]
-fn this_projects_own_code_stays_as_it_is() {
+fn own_source_code_is_not_redacted() {
     for text in [
         include_str!("../index.rs"),
         include_str!("../crawl.rs"),
@@ -99,7 +99,7 @@ fn this_projects_own_code_stays_as_it_is() {
         include_str!("../../../Cargo.lock"),
         include_str!("../../../editors/vscode/package-lock.json"),
     ] {
-        let redacted = redact(text, Bare::Names).unwrap_or_default();
+        let redacted = redact(text, BareWords::Names).unwrap_or_default();
         for (line, before) in redacted.lines().zip(text.lines()) {
             assert_eq!(line, before);
         }
@@ -107,11 +107,11 @@ fn this_projects_own_code_stays_as_it_is() {
 }
 
 #[test]
-fn every_rule_can_be_compiled_and_begins_at_its_keyword() {
-    let rules = rules::all().unwrap_or_default();
+fn every_redaction_rule_compiles_and_has_keywords() {
+    let rules = rules::load_rules().unwrap_or_default();
     assert!(rules.len() > 250, "{}", rules.len());
     for rule in &rules {
-        assert!(rule.regex().is_some(), "{}: the expression is none", rule.id);
+        assert!(rule.compiled_regex().is_some(), "{}: the expression is none", rule.id);
         assert!(!rule.keywords.is_empty(), "{}: no keyword", rule.id);
         for keyword in &rule.keywords {
             assert_eq!(*keyword, keyword.to_lowercase(), "{}", rule.id);
@@ -120,7 +120,7 @@ fn every_rule_can_be_compiled_and_begins_at_its_keyword() {
 }
 
 #[test]
-fn hostile_text_is_redacted_without_a_panic_and_keeps_its_lines() {
+fn redacting_hostile_text_keeps_line_count() {
     // What each way looks for, again and again, and characters of several bytes at every limit.
     for piece in [
         "password = \"",
@@ -158,7 +158,7 @@ fn hostile_text_is_redacted_without_a_panic_and_keeps_its_lines() {
     ] {
         for lead in ["", "x", "xy"] {
             let text = format!("{lead}{}", piece.repeat(5000 / piece.len()));
-            for bare in [Bare::Names, Bare::Values] {
+            for bare in [BareWords::Names, BareWords::Values] {
                 let redacted = redact(&text, bare).unwrap_or_default();
                 assert_eq!(redacted.matches('\n').count(), text.matches('\n').count(), "{piece:?}");
             }
@@ -167,10 +167,13 @@ fn hostile_text_is_redacted_without_a_panic_and_keeps_its_lines() {
 }
 
 #[test]
-fn mutated_text_is_redacted_without_a_panic_and_keeps_its_lines() {
+fn redacting_mutated_text_keeps_line_count() {
     let mut random = fastrand::Rng::with_seed(19);
-    let texts: Vec<String> =
-        cases(SECRETS).into_iter().chain(cases(ORDINARY)).map(|(_, _, case)| marked(case).0).collect();
+    let texts: Vec<String> = parse_cases(SECRET_CASES)
+        .into_iter()
+        .chain(parse_cases(ORDINARY_CASES))
+        .map(|(_, _, case)| parse_marked(case).0)
+        .collect();
     let other: Vec<char> = "\"'`\\=:,()[]{}<>#$@/-_. \n\r\té密𝄞\0".chars().collect();
     for text in &texts {
         let mut characters: Vec<char> = text.chars().collect();
@@ -184,7 +187,7 @@ fn mutated_text_is_redacted_without_a_panic_and_keeps_its_lines() {
             }
         }
         let text: String = characters.into_iter().collect();
-        for bare in [Bare::Names, Bare::Values] {
+        for bare in [BareWords::Names, BareWords::Values] {
             let redacted = redact(&text, bare).unwrap_or_default();
             assert_eq!(redacted.matches('\n').count(), text.matches('\n').count(), "{text}");
         }

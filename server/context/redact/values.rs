@@ -10,7 +10,7 @@ use super::names;
 
 /// What a value must be like to be taken for a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Need {
+pub(super) enum ValueStrictness {
     /// Of a password: anything that is no word about passwords, no sentence and no reference.
     Password,
     /// Of a key or a token: the same, but not very short.
@@ -23,7 +23,7 @@ pub(super) enum Need {
 
 /// Words for secrets, and for what one is told about them: names, not values.
 #[rustfmt::skip]
-const NOUNS: &[&str] = &[
+const SECRET_NOUNS: &[&str] = &[
     "password", "passwords", "passwd", "passwort", "passphrase", "pass", "pwd", "secret", "secrets", "token",
     "tokens", "key", "keys", "credential", "credentials", "creds", "auth", "authorization", "authentication",
     "cookie", "apikey", "kennwort", "senha", "clave", "contrasena", "contraseña", "mdp", "haslo",
@@ -35,7 +35,7 @@ const NOUNS: &[&str] = &[
 ];
 /// Words beside these in a name.
 #[rustfmt::skip]
-const BESIDE: &[&str] = &[
+const NAME_MODIFIERS: &[&str] = &[
     "user", "db", "database", "access", "refresh", "client", "api", "id", "name", "header", "csrf", "xsrf",
     "x", "new", "old", "current", "confirm", "confirmation", "private", "public", "session", "oauth", "jwt",
     "login", "admin", "account", "aws", "github", "value", "type", "file", "path", "url", "app", "service",
@@ -48,14 +48,14 @@ const BESIDE: &[&str] = &[
 ];
 /// Words of a value that is to be replaced.
 #[rustfmt::skip]
-const PLACEHOLDERS: &[&str] = &[
+const PLACEHOLDER_WORDS: &[&str] = &[
     "your", "yours", "placeholder", "example", "changeme", "change", "replace", "replaceme", "insert", "todo",
     "fixme", "dummy", "fake", "here", "redacted", "removed", "fill", "enter", "put", "paste", "goes", "xxx",
     "xxxx", "foo", "bar", "baz", "lorem",
 ];
 /// Words that make a sentence.
 #[rustfmt::skip]
-const SAYING: &[&str] = &[
+const SENTENCE_WORDS: &[&str] = &[
     "the", "a", "an", "is", "are", "was", "your", "you", "enter", "please", "must", "not", "for", "of", "to",
     "with", "from", "and", "or", "no", "be", "at", "least", "this", "that", "if", "when", "has", "have",
     "cannot", "can", "de", "la", "le", "el", "der", "die", "das", "ist", "do", "da", "il", "du", "en",
@@ -64,7 +64,7 @@ const SAYING: &[&str] = &[
 ];
 /// Letters with digits that are words.
 #[rustfmt::skip]
-const TERMS: &[&str] = &[
+const TECHNICAL_WORDS: &[&str] = &[
     "sha1", "sha224", "sha256", "sha384", "sha512", "md5", "base64", "base32", "base16", "base58", "utf8",
     "utf16", "utf32", "oauth1", "oauth2", "http2", "http3", "ipv4", "ipv6", "x509", "rs256", "hs256", "es256",
     "ps256", "hs384", "hs512", "rs512", "ed25519", "x25519", "curve25519", "secp256k1", "secp256r1", "p256",
@@ -73,7 +73,7 @@ const TERMS: &[&str] = &[
     "rfc3339", "rfc2822", "pkcs1", "pkcs8", "pkcs12", "utf8mb4", "latin1", "es5", "es6", "es2015",
 ];
 
-static REFERENCES: LazyLock<Option<Regex>> = LazyLock::new(|| {
+static REFERENCE_PATTERN: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(concat!(
         r"\$\{\{[^}]*\}\}|\$\{[^}]*\}|\{\{[^}]*\}\}|#\{[^}]*\}|\$\([^)]*\)|<%[^%]*%>|\{%[^%]*%\}|\\\([^)]*\)",
         r"|%\(\w+\)[a-z]|\{[A-Za-z_][\w.\[\]:!]*\}|\{\d*\}|%[sdvqr@]",
@@ -82,7 +82,7 @@ static REFERENCES: LazyLock<Option<Regex>> = LazyLock::new(|| {
 });
 
 /// A whole value that says where the secret is.
-static WHOLE_REFERENCE: LazyLock<Option<Regex>> = LazyLock::new(|| {
+static WHOLE_REFERENCE_PATTERN: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(concat!(
         r"^(?:\$[A-Za-z_]\w*|\$env:\w+|\$\d|:[a-z_]\w*|\?|@\w+@|%[A-Z_]\w*%|<[^>]*>|\[[^\]]*\]|&lt;.*",
         r"|(?i:env|vault|op|ssm|arn|file|keyring|keychain|secretsmanager|secretref|ref|asset|http|https|gs|s3|projects|bao|akv)[:/].*",
@@ -93,40 +93,40 @@ static WHOLE_REFERENCE: LazyLock<Option<Regex>> = LazyLock::new(|| {
 });
 
 /// Whether a value may be a secret that is kept under a name with this need.
-pub(super) fn is_secret(value: &str, need: Need) -> bool {
+pub(super) fn is_secret(value: &str, need: ValueStrictness) -> bool {
     let value = value.trim();
     let rest = without_references(value);
     let is_rest = rest.len() < value.len();
     let rest = rest.trim();
     // What stands beside a reference is mostly more of the same.
-    let need = if is_rest { Need::Random } else { need };
+    let need = if is_rest { ValueStrictness::Random } else { need };
     let length = rest.chars().count();
-    if length < 3 || refers(rest) || is_filler(rest) {
+    if length < 3 || is_reference(rest) || is_filler(rest) {
         return false;
     }
     match need {
-        Need::Password => !is_said(rest),
-        Need::Plain => length > 3 && !is_said(rest),
-        Need::Mixed => length > 4 && is_mixed(rest) && !is_said(rest),
-        Need::Random => {
-            rest.split([' ', ';', ',', '\t', '\n']).any(|it| is_random(it) || is_called_secret(it))
+        ValueStrictness::Password => !is_descriptive(rest),
+        ValueStrictness::Plain => length > 3 && !is_descriptive(rest),
+        ValueStrictness::Mixed => length > 4 && is_mixed(rest) && !is_descriptive(rest),
+        ValueStrictness::Random => {
+            rest.split([' ', ';', ',', '\t', '\n']).any(|it| is_random(it) || is_secret_name(it))
         }
     }
 }
 
 fn without_references(value: &str) -> Cow<'_, str> {
     // Without the expression, nothing is taken for a reference.
-    REFERENCES.as_ref().map_or(Cow::Borrowed(value), |it| it.replace_all(value, ""))
+    REFERENCE_PATTERN.as_ref().map_or(Cow::Borrowed(value), |it| it.replace_all(value, ""))
 }
 
-fn refers(value: &str) -> bool {
-    let matches = WHOLE_REFERENCE.as_ref().is_some_and(|it| it.is_match(value));
+fn is_reference(value: &str) -> bool {
+    let matches = WHOLE_REFERENCE_PATTERN.as_ref().is_some_and(|it| it.is_match(value));
     // A path has words; a key that begins with a slash has none.
     matches && (value.contains("://") || is_wordy(value) || !value.starts_with(['/', '~']))
 }
 
 /// Whether a value only repeats the name that it is given to, as the tables of names do.
-pub(super) fn repeats(name: &str, value: &str) -> bool {
+pub(super) fn repeats_name(name: &str, value: &str) -> bool {
     let plain = |it: &str| {
         it.replace("\\0", "")
             .chars()
@@ -148,7 +148,7 @@ fn is_filler(value: &str) -> bool {
 }
 
 /// Whether a value is a word about secrets, a sentence, or something to be replaced.
-fn is_said(value: &str) -> bool {
+fn is_descriptive(value: &str) -> bool {
     if value.contains(char::is_whitespace) {
         return is_sentence(value);
     }
@@ -156,15 +156,15 @@ fn is_said(value: &str) -> bool {
     if value.chars().all(|it| !it.is_ascii() && (it.is_alphabetic() || it == 'ー')) {
         return true;
     }
-    let words = names::words(value);
+    let words = names::name_words(value);
     let is = |list: &[&str], word: &str| list.contains(&word);
     let counted = |word: &str| word.len() <= 3 && word.bytes().all(|it| it.is_ascii_digit());
-    let about = words.iter().all(|it| is(NOUNS, it) || is(BESIDE, it) || counted(it))
-        && words.iter().any(|it| is(NOUNS, it));
+    let about = words.iter().all(|it| is(SECRET_NOUNS, it) || is(NAME_MODIFIERS, it) || counted(it))
+        && words.iter().any(|it| is(SECRET_NOUNS, it));
     // `password1` is one, `min:8` is none.
     let about = about
         && !value.chars().any(|it| matches!(it, '!' | '@' | '#' | '$' | '%' | '^' | '&' | '*' | '~' | '+'));
-    let stands_for = is_wordy(value) && words.iter().any(|it| is(PLACEHOLDERS, it));
+    let stands_for = is_wordy(value) && words.iter().any(|it| is(PLACEHOLDER_WORDS, it));
     about || stands_for
 }
 
@@ -173,14 +173,15 @@ fn is_sentence(value: &str) -> bool {
     let plain = |word: &&str| is_wordy(word) || !word.is_ascii();
     if !words.iter().all(plain) {
         // `Must be 8-20 characters`, not `x8!kq Tr0ub4dor`.
-        return words.iter().filter(|word| SAYING.contains(&word.to_lowercase().as_str())).count() >= 2;
+        return words.iter().filter(|word| SENTENCE_WORDS.contains(&word.to_lowercase().as_str())).count()
+            >= 2;
     }
-    let has = |list: &[&str]| names::words(value).iter().any(|it| list.contains(&it.as_str()));
+    let has = |list: &[&str]| names::name_words(value).iter().any(|it| list.contains(&it.as_str()));
     value.starts_with(|it: char| it.is_uppercase() || !it.is_alphabetic())
         || value.ends_with(['.', '?', '!', ':', '…', '*', ')'])
-        || has(SAYING)
-        || has(NOUNS)
-        || has(PLACEHOLDERS)
+        || has(SENTENCE_WORDS)
+        || has(SECRET_NOUNS)
+        || has(PLACEHOLDER_WORDS)
         || !value.is_ascii()
 }
 
@@ -194,10 +195,10 @@ fn is_mixed(value: &str) -> bool {
 }
 
 /// `my-secret-token`: nobody's name for anything else.
-fn is_called_secret(value: &str) -> bool {
-    let words = names::words(value);
+fn is_secret_name(value: &str) -> bool {
+    let words = names::name_words(value);
     let is_one_name = value.bytes().all(|it| it.is_ascii_alphanumeric() || matches!(it, b'-' | b'_'));
-    is_one_name && words.len() > 2 && words.iter().any(|it| it == "secret") && !is_said(value)
+    is_one_name && words.len() > 2 && words.iter().any(|it| it == "secret") && !is_descriptive(value)
 }
 
 /// Whether it looks as if drawn by lot: no words, or digits and letters in no order.
@@ -207,13 +208,13 @@ pub(super) fn is_random(value: &str) -> bool {
         return false;
     }
     if value.len() >= 16 && value.bytes().all(|it| it.is_ascii_hexdigit()) {
-        return entropy(value) > 2.0;
+        return shannon_entropy(value) > 2.0;
     }
-    !is_wordy(value) && !is_run(value)
+    !is_wordy(value) && !is_sequential(value)
 }
 
 /// Whether the characters stand in their order: an alphabet, a row of the keyboard's digits.
-pub(super) fn is_run(value: &str) -> bool {
+pub(super) fn is_sequential(value: &str) -> bool {
     let bytes = value.as_bytes();
     let next = bytes.windows(2).filter(|pair| pair[1] == pair[0].wrapping_add(1)).count();
     next * 4 > bytes.len() * 3
@@ -221,11 +222,11 @@ pub(super) fn is_run(value: &str) -> bool {
 
 /// Whether all of it is words: of letters, with a number behind them at most.
 pub(super) fn is_wordy(value: &str) -> bool {
-    value.split(|it: char| !it.is_alphanumeric()).filter(|it| !it.is_empty()).all(is_word)
+    value.split(|it: char| !it.is_alphanumeric()).filter(|it| !it.is_empty()).all(is_plain_word)
 }
 
-fn is_word(word: &str) -> bool {
-    if TERMS.contains(&word.to_ascii_lowercase().as_str()) {
+fn is_plain_word(word: &str) -> bool {
+    if TECHNICAL_WORDS.contains(&word.to_ascii_lowercase().as_str()) {
         return true;
     }
     if !word.is_ascii() {
@@ -252,13 +253,13 @@ fn is_word(word: &str) -> bool {
         if digits == 0
             && before == 0
             && around.clone().count() == 2
-            && around.clone().all(|it| it.bytes().all(|it| it.is_ascii_alphabetic()) && is_word(it))
+            && around.clone().all(|it| it.bytes().all(|it| it.is_ascii_alphabetic()) && is_plain_word(it))
         {
             return true;
         }
         // `sha256WithRSA`, `base64url`.
         let lower = letters.to_ascii_lowercase();
-        return TERMS.iter().any(|term| {
+        return TECHNICAL_WORDS.iter().any(|term| {
             lower
                 .strip_prefix(term)
                 .or_else(|| lower.strip_suffix(term))
@@ -271,11 +272,11 @@ fn is_word(word: &str) -> bool {
         return letters.len() <= 20;
     }
     // Of several words, each has some letters.
-    letters.len() >= names::words(letters).len() * 3
+    letters.len() >= names::name_words(letters).len() * 3
 }
 
 /// Shannon's entropy, in bits a byte.
-pub(super) fn entropy(value: &str) -> f32 {
+pub(super) fn shannon_entropy(value: &str) -> f32 {
     let mut counts = [0u32; 256];
     for byte in value.bytes() {
         counts[usize::from(byte)] += 1;
@@ -292,14 +293,14 @@ pub(super) fn entropy(value: &str) -> f32 {
 }
 
 /// Whether it is `user:password` in base64.
-pub(super) fn is_basic(value: &str) -> bool {
-    decoded(value).is_some_and(|bytes| {
+pub(super) fn is_basic_auth(value: &str) -> bool {
+    decode_base64(value).is_some_and(|bytes| {
         bytes.contains(&b':') && bytes.iter().all(|it| (b' '..0x7f).contains(it) || *it >= 0x80)
     })
 }
 
 /// What it says in base64, also without the filling and in the alphabet for addresses.
-pub(super) fn decoded(value: &str) -> Option<Vec<u8>> {
+pub(super) fn decode_base64(value: &str) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(value.len() * 3 / 4);
     let (mut bits, mut held) = (0u32, 0);
     for byte in value.trim_end_matches('=').bytes() {

@@ -3,47 +3,47 @@
 
 use url::{Host, Url};
 
-use super::Cause;
+use super::SourceError;
 
 /// The hub's own address, used unless `HF_ENDPOINT` names another.
-const HUB: &str = "https://huggingface.co";
+const DEFAULT_HUB_URL: &str = "https://huggingface.co";
 
 /// Where the hub is: the one origin (scheme, host and port) that gets the user's token.
 #[derive(Debug, Clone)]
-pub(super) struct Endpoint(Url);
+pub(super) struct HubEndpoint(Url);
 
-impl Endpoint {
+impl HubEndpoint {
     /// The address in `HF_ENDPOINT`, the hub's own without one.
     ///
     /// Whatever is wrong with it, the address is not repeated in the message: it may hold a password.
-    pub(super) fn parse(text: Option<&str>) -> Result<Endpoint, Cause> {
-        let text = text.map(str::trim).filter(|text| !text.is_empty()).unwrap_or(HUB);
-        let refused = |why: &str| Cause::Off(format!("HF_ENDPOINT {why}"));
+    pub(super) fn parse(text: Option<&str>) -> Result<HubEndpoint, SourceError> {
+        let text = text.map(str::trim).filter(|text| !text.is_empty()).unwrap_or(DEFAULT_HUB_URL);
+        let refused = |why: &str| SourceError::Disabled(format!("HF_ENDPOINT {why}"));
         let url = Url::parse(text).map_err(|_| refused("is no address such as https://huggingface.co"))?;
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
             return Err(refused("is no address such as https://huggingface.co"));
         }
-        if has_login(&url) {
+        if has_credentials(&url) {
             return Err(refused("holds a name or a password; put a token into HF_TOKEN instead"));
         }
         if url.query().is_some() || url.fragment().is_some() {
             return Err(refused("has a part behind `?` or `#`, which an address of a hub has not"));
         }
-        if url.scheme() == "http" && !is_here(&url) {
+        if url.scheme() == "http" && !is_local_address(&url) {
             return Err(refused(
                 "is a plain http address, which anybody on the way can read and change: write https \
                  (http is for this machine only)",
             ));
         }
-        Ok(Endpoint(url))
+        Ok(HubEndpoint(url))
     }
 
     /// The address of a file in a repository (`owner/name`) at a revision.
-    pub(super) fn file(&self, repository: &str, revision: &str, file: &str) -> Result<Url, Cause> {
+    pub(super) fn file_url(&self, repository: &str, revision: &str, file: &str) -> Result<Url, SourceError> {
         let mut url = self.0.clone();
-        let mut path = url
-            .path_segments_mut()
-            .map_err(|()| Cause::Off("HF_ENDPOINT is no address such as https://huggingface.co".into()))?;
+        let mut path = url.path_segments_mut().map_err(|()| {
+            SourceError::Disabled("HF_ENDPOINT is no address such as https://huggingface.co".into())
+        })?;
         path.pop_if_empty()
             .extend(repository.split('/'))
             .extend(["resolve", revision])
@@ -53,7 +53,7 @@ impl Endpoint {
     }
 
     /// Whether requests to `url` carry the token: the same scheme, host and port.
-    pub(super) fn trusts(&self, url: &Url) -> bool {
+    pub(super) fn is_same_origin(&self, url: &Url) -> bool {
         self.0.origin() == url.origin()
     }
 }
@@ -61,27 +61,29 @@ impl Endpoint {
 /// Where a redirect from `from` leads.
 ///
 /// Never away from encryption, never from elsewhere to this machine, never with a password in the address.
-pub(super) fn redirected(from: &Url, location: Option<&str>) -> Result<Url, Cause> {
-    let refused = |why: &str| Cause::Broken(format!("{} redirects {why}", shown(from)));
+pub(super) fn resolve_redirect(from: &Url, location: Option<&str>) -> Result<Url, SourceError> {
+    let refused = |why: &str| SourceError::InvalidData(format!("{} redirects {why}", display_origin(from)));
     let location = location.ok_or_else(|| refused("without saying where to"))?;
     let mut to = from.join(location).map_err(|_| refused("to something that is no address"))?;
     to.set_fragment(None);
-    if has_login(&to) {
+    if has_credentials(&to) {
         return Err(refused("to an address with a name or a password, which is not followed"));
     }
     match to.scheme() {
-        "https" if is_here(&to) && !is_here(from) => {
+        "https" if is_local_address(&to) && !is_local_address(from) => {
             Err(refused("to this machine itself, which is not followed"))
         }
         "https" => Ok(to),
-        "http" if from.scheme() == "http" && is_here(&to) => Ok(to),
-        "http" => Err(refused(&format!("to {}, which is not encrypted, and is not followed", shown(&to)))),
+        "http" if from.scheme() == "http" && is_local_address(&to) => Ok(to),
+        "http" => {
+            Err(refused(&format!("to {}, which is not encrypted, and is not followed", display_origin(&to))))
+        }
         _ => Err(refused("to something that is no web address")),
     }
 }
 
 /// Whether the address is one of this machine itself: 127.0.0.0/8, `::1` or `localhost`.
-pub(super) fn is_here(url: &Url) -> bool {
+pub(super) fn is_local_address(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
         Some(Host::Ipv4(address)) => address.is_loopback(),
@@ -91,11 +93,11 @@ pub(super) fn is_here(url: &Url) -> bool {
 }
 
 /// An address as messages show it: without path and query, which may be signed.
-pub(super) fn shown(url: &Url) -> String {
+pub(super) fn display_origin(url: &Url) -> String {
     url.origin().ascii_serialization()
 }
 
-fn has_login(url: &Url) -> bool {
+fn has_credentials(url: &Url) -> bool {
     !url.username().is_empty() || url.password().is_some()
 }
 
@@ -105,12 +107,12 @@ mod tests {
 
     use super::*;
 
-    fn url(text: &str) -> Url {
+    fn parse_url(text: &str) -> Url {
         Url::parse(text).unwrap()
     }
 
     #[test]
-    fn an_endpoint_is_https_or_on_this_machine() {
+    fn endpoint_must_be_https_or_loopback() {
         for good in [
             "https://huggingface.co",
             "https://hub.example/a/path/",
@@ -124,7 +126,7 @@ mod tests {
             "",
             "  ",
         ] {
-            assert!(Endpoint::parse(Some(good)).is_ok(), "{good}");
+            assert!(HubEndpoint::parse(Some(good)).is_ok(), "{good}");
         }
         for bad in [
             "http://huggingface.co",
@@ -149,15 +151,19 @@ mod tests {
             "https://hub.example/#secret",
             "localhost:8080",
         ] {
-            let problem = Endpoint::parse(Some(bad)).unwrap_err().to_string();
+            let problem = HubEndpoint::parse(Some(bad)).unwrap_err().to_string();
             assert!(problem.starts_with("HF_ENDPOINT ") && !problem.contains("secret"), "{bad}: {problem}");
         }
     }
 
     #[test]
-    fn the_address_of_a_file_keeps_the_path_of_a_mirror_and_escapes_what_must_be() {
+    fn file_url_keeps_mirror_path_and_escapes() {
         let file = |endpoint: &str, file: &str| {
-            Endpoint::parse(Some(endpoint)).unwrap().file("owner/name", "c0ffee", file).unwrap().to_string()
+            HubEndpoint::parse(Some(endpoint))
+                .unwrap()
+                .file_url("owner/name", "c0ffee", file)
+                .unwrap()
+                .to_string()
         };
         assert_eq!(
             file("https://huggingface.co", "a.gguf"),
@@ -170,10 +176,10 @@ mod tests {
     }
 
     #[test]
-    fn only_the_same_scheme_host_and_port_are_trusted() {
-        let hub = Endpoint::parse(Some("https://hub.example")).unwrap();
+    fn only_same_origin_is_trusted() {
+        let hub = HubEndpoint::parse(Some("https://hub.example")).unwrap();
         for same in ["https://hub.example/x", "https://hub.example:443", "https://HUB.example/?a"] {
-            assert!(hub.trusts(&url(same)), "{same}");
+            assert!(hub.is_same_origin(&parse_url(same)), "{same}");
         }
         for other in [
             "https://hub.example:444",
@@ -185,18 +191,20 @@ mod tests {
             "https://example",
             "https://127.0.0.1",
         ] {
-            assert!(!hub.trusts(&url(other)), "{other}");
+            assert!(!hub.is_same_origin(&parse_url(other)), "{other}");
         }
-        let here = Endpoint::parse(Some("http://127.0.0.1:8080")).unwrap();
+        let here = HubEndpoint::parse(Some("http://127.0.0.1:8080")).unwrap();
         for other in ["http://127.0.0.1:8081", "http://127.0.0.2:8080", "http://localhost:8080"] {
-            assert!(!here.trusts(&url(other)), "{other}");
+            assert!(!here.is_same_origin(&parse_url(other)), "{other}");
         }
     }
 
     #[test]
-    fn redirects_stay_encrypted_and_away_from_this_machine() {
+    fn redirects_stay_encrypted_and_off_loopback() {
         let to = |from: &str, location: &str| {
-            redirected(&url(from), Some(location)).map(|url| url.to_string()).map_err(|e| e.to_string())
+            resolve_redirect(&parse_url(from), Some(location))
+                .map(|url| url.to_string())
+                .map_err(|e| e.to_string())
         };
         let far = "https://hub.example/a/b";
         assert_eq!(to(far, "/c?x=1").unwrap(), "https://hub.example/c?x=1");
@@ -225,7 +233,7 @@ mod tests {
         assert_eq!(to(here, "http://localhost:1/b").unwrap(), "http://localhost:1/b");
         assert_eq!(to(here, "https://cdn.example/b").unwrap(), "https://cdn.example/b");
         assert!(to(here, "http://cdn.example/b").is_err());
-        assert!(redirected(&url(far), None).is_err());
+        assert!(resolve_redirect(&parse_url(far), None).is_err());
         // What a signed address says stays out of messages.
         let problem = to("https://cdn.example/f?signature=secret", "http://x.example/?y=secret").unwrap_err();
         assert!(!problem.contains("secret") && problem.contains("http://x.example"), "{problem}");

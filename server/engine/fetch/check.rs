@@ -7,54 +7,62 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Damage, FetchError, Phase, Progress, Store, Watch, is_sha256, small_text};
-use crate::models::Model;
+use super::{
+    FetchError, FileDamage, ModelStore, ProgressCallback, PullPhase, PullProgress, is_sha256, read_small_text,
+};
+use crate::models::CatalogModel;
 
 /// What is here of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Examined {
+pub enum FileIntegrity {
     /// Nothing, or only the beginning of it.
     Absent,
     /// The file, with the sha256 that it should have: the table's, or the one that the hub announced for it.
-    Whole(PathBuf),
+    Verified(PathBuf),
     /// The file, of about the right size; nobody knows the sha256 that it should have.
     Unpinned(PathBuf),
     /// A file that is not what it should be.
-    Damaged(PathBuf, Damage),
+    Damaged(PathBuf, FileDamage),
 }
 
-impl Store {
+impl ModelStore {
     /// Looks at the model's file, all of it: for a large one that takes a while, which `watch` is told of.
     ///
     /// # Errors
     /// The file cannot be read.
-    pub fn examine(&self, model: &Model, watch: Watch<'_>) -> Result<Examined, FetchError> {
-        let Some(path) = self.locate(model) else {
-            let own = self.own(model);
+    pub fn check_integrity(
+        &self,
+        model: &CatalogModel,
+        watch: ProgressCallback<'_>,
+    ) -> Result<FileIntegrity, FetchError> {
+        let Some(path) = self.find_file(model) else {
+            let own = self.file_path(model);
             return Ok(match fs::metadata(&own) {
                 Ok(found) if found.is_file() => {
                     let (expected, exact) = (model.bytes, model.exact);
-                    Examined::Damaged(own, Damage::Size { expected, exact, found: found.len() })
+                    FileIntegrity::Damaged(own, FileDamage::Size { expected, exact, found: found.len() })
                 }
-                _ => Examined::Absent,
+                _ => FileIntegrity::Absent,
             });
         };
-        let Some(expected) = self.expected(model, &path) else { return Ok(Examined::Unpinned(path)) };
-        let found = self.hash(&path, watch)?;
+        let Some(expected) = self.expected_sha256(model, &path) else {
+            return Ok(FileIntegrity::Unpinned(path));
+        };
+        let found = self.compute_sha256(&path, watch)?;
         if found == expected {
-            return Ok(Examined::Whole(path));
+            return Ok(FileIntegrity::Verified(path));
         }
-        Ok(Examined::Damaged(path, Damage::Hash { expected, found }))
+        Ok(FileIntegrity::Damaged(path, FileDamage::Hash { expected, found }))
     }
 
     /// The sha256 that the file should have, if anybody knows: the table, what was kept when it was pulled, or the name
     /// that the Hugging Face cache gave it.
-    fn expected(&self, model: &Model, path: &Path) -> Option<String> {
+    fn expected_sha256(&self, model: &CatalogModel, path: &Path) -> Option<String> {
         if let Some(pinned) = model.sha256 {
             return Some(pinned.to_owned());
         }
-        let name = if *path == self.own(model) {
-            small_text(&self.record(model), 1000)?.split_whitespace().next()?.to_ascii_lowercase()
+        let name = if *path == self.file_path(model) {
+            read_small_text(&self.hash_path(model), 1000)?.split_whitespace().next()?.to_ascii_lowercase()
         } else {
             fs::canonicalize(path).ok()?.file_name()?.to_str()?.to_ascii_lowercase()
         };
@@ -62,27 +70,31 @@ impl Store {
     }
 
     /// Where the hash is kept that the hub announced for a model that the table has none for.
-    pub(super) fn record(&self, model: &Model) -> PathBuf {
+    pub(super) fn hash_path(&self, model: &CatalogModel) -> PathBuf {
         self.folder.join(format!("{}.sha256", model.file))
     }
 
     /// Puts a file safely onto the disk.
-    pub(super) fn sync(&self, path: &Path) -> Result<(), FetchError> {
+    pub(super) fn sync_to_disk(&self, path: &Path) -> Result<(), FetchError> {
         // Some systems refuse that to a reader.
         let file = OpenOptions::new().read(true).write(true).open(path);
-        file.and_then(|file| file.sync_all()).map_err(|source| self.unwritten(path, 0, source))
+        file.and_then(|file| file.sync_all()).map_err(|source| self.write_error(path, 0, source))
     }
 
     /// The sha256 of a file.
-    pub(super) fn hash(&self, path: &Path, watch: Watch<'_>) -> Result<String, FetchError> {
-        let unreadable = |source| self.broken("read", path, source);
+    pub(super) fn compute_sha256(
+        &self,
+        path: &Path,
+        watch: ProgressCallback<'_>,
+    ) -> Result<String, FetchError> {
+        let unreadable = |source| self.io_error("read", path, source);
         let mut file = File::open(path).map_err(unreadable)?;
         let total = file.metadata().map_err(unreadable)?.len();
         let mut hash = Sha256::new();
         let mut buffer = vec![0; 1 << 20];
         let mut done = 0;
         loop {
-            watch(Progress { phase: Phase::Verify, done, total });
+            watch(PullProgress { phase: PullPhase::Verify, done, total });
             // A file that grows meanwhile is not read without end.
             let want = usize::try_from(total - done).unwrap_or(usize::MAX).min(buffer.len());
             let read = match file.read(&mut buffer[..want]) {

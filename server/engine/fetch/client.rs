@@ -15,7 +15,7 @@ use std::time::Duration;
 
 /// Runs `"$@"`, and kills the whole group as soon as the pipe on stdin closes.
 #[cfg(unix)]
-const GUARD: &str = r#"
+const GUARD_SCRIPT: &str = r#"
 exec 3<&0
 { read -r _ <&3; kill -KILL 0; } >/dev/null 2>&1 &
 "$@" </dev/null 3<&- &
@@ -25,56 +25,56 @@ wait "$client"
 "#;
 
 /// Bytes of one line that are kept.
-const LINE: usize = 2000;
+const MAX_LINE_BYTES: usize = 2000;
 /// How long the end of what a client says is waited for once it has ended.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const STDERR_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a client said on stderr.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Said {
+pub(super) struct ClientStderr {
     /// The last line that begins with `ERROR`.
-    error: Option<String>,
+    last_error: Option<String>,
     /// The last line that is not empty.
-    last: String,
+    last_line: String,
     /// Whether a disk was full.
-    pub(super) full: bool,
+    pub(super) disk_full: bool,
     /// Whether it tried something again, as it does without a network.
     pub(super) retried: bool,
 }
 
-impl Said {
+impl ClientStderr {
     /// The line that says most, without control characters.
-    pub(super) fn reason(&self) -> &str {
-        let line = self.error.as_deref().unwrap_or(&self.last);
+    pub(super) fn failure_reason(&self) -> &str {
+        let line = self.last_error.as_deref().unwrap_or(&self.last_line);
         if line.is_empty() { "it gives no reason" } else { line }
     }
 
-    fn hear(&mut self, line: &[u8]) {
+    fn push_line(&mut self, line: &[u8]) {
         let text = String::from_utf8_lossy(line);
         let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
         let clean = clean.trim();
-        self.full |= text.contains("No space left on device");
+        self.disk_full |= text.contains("No space left on device");
         self.retried |= text.contains("Retrying");
         if clean.starts_with("ERROR") {
-            self.error = Some(clean.to_owned());
+            self.last_error = Some(clean.to_owned());
         }
         if !clean.is_empty() {
-            clean.clone_into(&mut self.last);
+            clean.clone_into(&mut self.last_line);
         }
     }
 }
 
 /// A running client; dropping it ends it, and all that it started.
-pub(super) struct Running {
+pub(super) struct PackageClient {
     child: Child,
-    said: Receiver<Said>,
+    stderr_receiver: Receiver<ClientStderr>,
 }
 
-impl Running {
+impl PackageClient {
     /// Starts `command` in `folder`, which is absolute, with its temporary files in `temporary`.
-    pub(super) fn start(command: &[OsString], folder: &Path, temporary: &Path) -> io::Result<Running> {
-        let mut call = guarded(command)?;
-        call.env_clear().envs(std::env::vars_os().filter(|(name, _)| is_needed(name)));
+    pub(super) fn start(command: &[OsString], folder: &Path, temporary: &Path) -> io::Result<PackageClient> {
+        let mut call = guarded_command(command)?;
+        call.env_clear().envs(std::env::vars_os().filter(|(name, _)| is_allowed_variable(name)));
         call.envs(["TMPDIR", "TEMP", "TMP"].map(|variable| (variable, temporary)));
         call.current_dir(folder).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = call.spawn()?;
@@ -82,24 +82,24 @@ impl Running {
         if let Some(errors) = child.stderr.take() {
             std::thread::Builder::new().name("taper-client".into()).spawn(move || {
                 // Who started the client may have given up.
-                let _ = send.send(listen(errors));
+                let _ = send.send(read_stderr(errors));
             })?;
         }
-        Ok(Running { child, said })
+        Ok(PackageClient { child, stderr_receiver: said })
     }
 
     /// Whether it has ended, and how.
-    pub(super) fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+    pub(super) fn exit_status(&mut self) -> io::Result<Option<ExitStatus>> {
         self.child.try_wait()
     }
 
     /// Ends it, if it has not ended, and returns what it said.
-    pub(super) fn finish(mut self) -> Said {
-        self.end();
-        self.said.recv_timeout(LAST_WORDS).unwrap_or_default()
+    pub(super) fn finish(mut self) -> ClientStderr {
+        self.kill_group();
+        self.stderr_receiver.recv_timeout(STDERR_TIMEOUT).unwrap_or_default()
     }
 
-    fn end(&mut self) {
+    fn kill_group(&mut self) {
         // The guard sees that and kills the group.
         drop(self.child.stdin.take());
         let _ = self.child.kill();
@@ -107,17 +107,17 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for PackageClient {
     fn drop(&mut self) {
-        self.end();
+        self.kill_group();
     }
 }
 
 #[cfg(unix)]
-fn guarded(command: &[OsString]) -> io::Result<Command> {
+fn guarded_command(command: &[OsString]) -> io::Result<Command> {
     use std::os::unix::process::CommandExt as _;
     let mut call = Command::new("/bin/sh");
-    call.arg("-c").arg(GUARD).arg("taper").args(command);
+    call.arg("-c").arg(GUARD_SCRIPT).arg("taper").args(command);
     call.stdin(Stdio::piped()).process_group(0);
     Ok(call)
 }
@@ -136,8 +136,8 @@ pub(super) fn could_not_run(status: ExitStatus) -> bool {
 }
 
 /// Reads to the end, a line at a time, however long that is; keeps a few lines.
-fn listen(from: impl Read) -> Said {
-    let mut said = Said::default();
+fn read_stderr(from: impl Read) -> ClientStderr {
+    let mut said = ClientStderr::default();
     let mut reader = BufReader::new(from);
     let mut line = Vec::new();
     loop {
@@ -147,16 +147,16 @@ fn listen(from: impl Read) -> Said {
             Err(_) => &[],
         };
         if buffer.is_empty() {
-            said.hear(&line);
+            said.push_line(&line);
             return said;
         }
         let end = buffer.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
         let part = &buffer[..end.unwrap_or(buffer.len())];
-        line.extend_from_slice(&part[..part.len().min(LINE.saturating_sub(line.len()))]);
+        line.extend_from_slice(&part[..part.len().min(MAX_LINE_BYTES.saturating_sub(line.len()))]);
         let used = end.map_or(buffer.len(), |end| end + 1);
         reader.consume(used);
         if end.is_some() {
-            said.hear(&line);
+            said.push_line(&line);
             line.clear();
         }
     }
@@ -165,9 +165,9 @@ fn listen(from: impl Read) -> Said {
 /// Whether a package client needs a variable: where things are, how the network is reached, what it is told to do. All
 /// others, and what looks like a secret among these, it does not see. `PYTHONPATH` is not among them: a project may set
 /// it, and a project's code is not to be run.
-fn is_needed(name: &OsStr) -> bool {
+fn is_allowed_variable(name: &OsStr) -> bool {
     /// Names, in capitals.
-    const NAMES: &[&str] = &[
+    const ALLOWED_VARIABLES: &[&str] = &[
         "PATH",
         "HOME",
         "USER",
@@ -211,14 +211,16 @@ fn is_needed(name: &OsStr) -> bool {
         "HOMEPATH",
     ];
     /// Beginnings of names, in capitals.
-    const FAMILIES: [&str; 8] = ["LC_", "XDG_", "PIP_", "PYENV_", "CONDA_", "ASDF_", "MISE_", "PROGRAMFILES"];
+    const ALLOWED_PREFIXES: [&str; 8] =
+        ["LC_", "XDG_", "PIP_", "PYENV_", "CONDA_", "ASDF_", "MISE_", "PROGRAMFILES"];
     /// What no name holds that is passed on for its family.
-    const SECRETS: [&str; 7] = ["TOKEN", "SECRET", "PASSW", "CREDENTIAL", "_KEY_", "APIKEY", "AUTH"];
+    const SECRET_MARKERS: [&str; 7] = ["TOKEN", "SECRET", "PASSW", "CREDENTIAL", "_KEY_", "APIKEY", "AUTH"];
     let Some(name) = name.to_str().map(str::to_ascii_uppercase) else { return false };
-    let secret = SECRETS.iter().any(|secret| name.contains(secret))
+    let secret = SECRET_MARKERS.iter().any(|secret| name.contains(secret))
         || name.ends_with("_KEY")
         || name.ends_with("_PAT");
-    NAMES.contains(&name.as_str()) || !secret && FAMILIES.iter().any(|family| name.starts_with(family))
+    ALLOWED_VARIABLES.contains(&name.as_str())
+        || !secret && ALLOWED_PREFIXES.iter().any(|family| name.starts_with(family))
 }
 
 #[cfg(test)]
@@ -228,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_sees_how_to_reach_the_network_and_no_secret() {
+    fn package_client_sees_proxies_but_no_secrets() {
         for needed in [
             "PATH",
             "HOME",
@@ -247,7 +249,7 @@ mod tests {
             "REQUESTS_CA_BUNDLE",
             "VIRTUAL_ENV",
         ] {
-            assert!(is_needed(OsStr::new(needed)), "{needed}");
+            assert!(is_allowed_variable(OsStr::new(needed)), "{needed}");
         }
         for hidden in [
             "HF_TOKEN",
@@ -274,21 +276,21 @@ mod tests {
             "MY_VAR",
             "",
         ] {
-            assert!(!is_needed(OsStr::new(hidden)), "{hidden}");
+            assert!(!is_allowed_variable(OsStr::new(hidden)), "{hidden}");
         }
     }
 
     #[test]
-    fn what_a_client_says_is_cut_and_cleaned() {
-        let said = listen(&b"Retrying\x1b[31m\nERROR: \x1b]0;title\x07 bad\r\x9b\n\n"[..]);
-        assert_eq!(said.reason(), "ERROR:  ]0;title  bad");
-        assert!(said.retried && !said.full);
+    fn client_stderr_is_truncated_and_sanitized() {
+        let said = read_stderr(&b"Retrying\x1b[31m\nERROR: \x1b]0;title\x07 bad\r\x9b\n\n"[..]);
+        assert_eq!(said.failure_reason(), "ERROR:  ]0;title  bad");
+        assert!(said.retried && !said.disk_full);
         let mut endless = vec![b'x'; 10 << 20];
         endless.extend(b"\nERROR: No space left on device");
-        let said = listen(&endless[..]);
-        assert!(said.full && said.reason().starts_with("ERROR"));
-        assert_eq!(listen(&vec![b'y'; 10 << 20][..]).reason().len(), 300);
-        assert_eq!(listen(&b""[..]).reason(), "it gives no reason");
+        let said = read_stderr(&endless[..]);
+        assert!(said.disk_full && said.failure_reason().starts_with("ERROR"));
+        assert_eq!(read_stderr(&vec![b'y'; 10 << 20][..]).failure_reason().len(), 300);
+        assert_eq!(read_stderr(&b""[..]).failure_reason(), "it gives no reason");
     }
 
     #[cfg(unix)]
@@ -296,14 +298,14 @@ mod tests {
         use super::*;
         use std::fs;
 
-        fn start(script: &str, folder: &Path) -> Running {
+        fn start_script(script: &str, folder: &Path) -> PackageClient {
             let command = ["sh", "-c", script].map(OsString::from);
-            Running::start(&command, folder, folder).unwrap()
+            PackageClient::start(&command, folder, folder).unwrap()
         }
 
-        fn wait(running: &mut Running) -> ExitStatus {
+        fn wait_for_exit(running: &mut PackageClient) -> ExitStatus {
             loop {
-                if let Some(status) = running.ended().unwrap() {
+                if let Some(status) = running.exit_status().unwrap() {
                     return status;
                 }
                 std::thread::yield_now();
@@ -311,7 +313,7 @@ mod tests {
         }
 
         /// The number that a script has written, once it has.
-        fn number(path: &Path) -> u32 {
+        fn read_pid(path: &Path) -> u32 {
             loop {
                 let text = fs::read_to_string(path).unwrap_or_default();
                 if text.ends_with('\n') {
@@ -333,27 +335,28 @@ mod tests {
         }
 
         #[test]
-        fn exit_codes_and_last_words_come_through() {
+        fn exit_code_and_last_error_are_reported() {
             let folder = tempfile::tempdir().unwrap();
             for code in [0, 1, 7] {
-                let mut running = start(&format!("echo ERROR: {code} >&2; exit {code}"), folder.path());
-                let status = wait(&mut running);
+                let mut running =
+                    start_script(&format!("echo ERROR: {code} >&2; exit {code}"), folder.path());
+                let status = wait_for_exit(&mut running);
                 assert_eq!((status.code(), could_not_run(status)), (Some(code), false));
-                assert_eq!(running.finish().reason(), format!("ERROR: {code}"));
+                assert_eq!(running.finish().failure_reason(), format!("ERROR: {code}"));
             }
             let command = ["no-such-program-here".into()];
-            let mut running = Running::start(&command, folder.path(), folder.path()).unwrap();
-            assert!(could_not_run(wait(&mut running)));
+            let mut running = PackageClient::start(&command, folder.path(), folder.path()).unwrap();
+            assert!(could_not_run(wait_for_exit(&mut running)));
         }
 
         #[cfg(target_os = "linux")]
         #[test]
-        fn a_client_that_is_given_up_dies_with_its_children() {
+        fn dropped_client_is_killed_with_its_children() {
             let folder = tempfile::tempdir().unwrap();
             let [one, two] = ["one", "two"].map(|name| folder.path().join(name));
             let script = "sleep 1000 & echo $! > one; echo $$ > two; trap '' TERM INT HUP; wait";
-            let running = start(script, folder.path());
-            let (one, two) = (number(&one), number(&two));
+            let running = start_script(script, folder.path());
+            let (one, two) = (read_pid(&one), read_pid(&two));
             drop(running);
             wait_until_gone(one);
             wait_until_gone(two);
@@ -361,22 +364,22 @@ mod tests {
 
         #[cfg(target_os = "linux")]
         #[test]
-        fn children_that_outlive_a_client_are_ended_with_it() {
+        fn surviving_children_are_killed_on_finish() {
             let folder = tempfile::tempdir().unwrap();
-            let mut running = start("sleep 1000 & echo $! > one", folder.path());
-            let child = number(&folder.path().join("one"));
-            assert!(wait(&mut running).success());
+            let mut running = start_script("sleep 1000 & echo $! > one", folder.path());
+            let child = read_pid(&folder.path().join("one"));
+            assert!(wait_for_exit(&mut running).success());
             // Its last words are not waited for until the child would end.
             let _ = running.finish();
             wait_until_gone(child);
         }
 
         #[test]
-        fn a_client_reads_nothing_and_works_where_it_should() {
+        fn client_has_empty_stdin_and_own_folder() {
             let folder = tempfile::tempdir().unwrap();
             let script = r#"cat > input; pwd > where; echo "$TMPDIR" > temporary; env > environment"#;
-            let mut running = start(script, folder.path());
-            assert!(wait(&mut running).success());
+            let mut running = start_script(script, folder.path());
+            assert!(wait_for_exit(&mut running).success());
             let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
             assert_eq!(read("input"), "");
             assert_eq!(

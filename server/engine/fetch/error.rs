@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use super::Bytes;
+use super::ByteSize;
 
 /// A model could not be found or fetched.
 #[derive(Debug, thiserror::Error)]
@@ -48,14 +48,14 @@ pub enum FetchError {
         /// Where it belongs.
         folder: PathBuf,
         /// What went wrong at each source, in the order tried.
-        failures: Vec<Failure>,
+        failures: Vec<SourceFailure>,
     },
     /// The disk is full, or would be.
     #[error(
         "not enough space in {folder}: {needed} needed, {free} free; make room, or set TAPER_HOME to a folder on a larger disk",
         folder = folder.display(),
-        needed = Bytes(*needed),
-        free = Bytes(*free)
+        needed = ByteSize(*needed),
+        free = ByteSize(*free)
     )]
     NoSpace {
         /// The folder that the file belongs into.
@@ -76,11 +76,11 @@ pub enum FetchError {
         /// The file.
         path: PathBuf,
         /// How that is known.
-        damage: Damage,
+        damage: FileDamage,
     },
     /// What was written in place of a model is no path that leads to one.
     #[error("`{text}` cannot be used as a model: {problem}")]
-    NoModel {
+    InvalidModelPath {
         /// As it was written, or the path that it leads to.
         text: String,
         /// What is wrong, and what to do.
@@ -100,7 +100,7 @@ pub enum FetchError {
 
 /// How a model's file differs from what it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Damage {
+pub enum FileDamage {
     /// Its size is another one.
     Size {
         /// What it should be.
@@ -119,30 +119,30 @@ pub enum Damage {
     },
 }
 
-impl fmt::Display for Damage {
+impl fmt::Display for FileDamage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Damage::Size { expected, exact: true, found } => {
+            FileDamage::Size { expected, exact: true, found } => {
                 write!(f, "it has {found} bytes instead of {expected}")
             }
-            Damage::Size { expected, exact: false, found } => {
-                write!(f, "it has {} instead of about {}", Bytes(*found), Bytes(*expected))
+            FileDamage::Size { expected, exact: false, found } => {
+                write!(f, "it has {} instead of about {}", ByteSize(*found), ByteSize(*expected))
             }
-            Damage::Hash { expected, found } => write!(f, "its sha256 is {found}, not {expected}"),
+            FileDamage::Hash { expected, found } => write!(f, "its sha256 is {found}, not {expected}"),
         }
     }
 }
 
 /// One source, and what was wrong with it.
 #[derive(Debug)]
-pub struct Failure {
+pub struct SourceFailure {
     /// The source, e.g. `Hugging Face hub, owner/name`.
     pub source: String,
     /// What was wrong.
-    pub cause: Cause,
+    pub cause: SourceError,
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for SourceFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.source, self.cause)
     }
@@ -150,7 +150,7 @@ impl fmt::Display for Failure {
 
 /// What can be wrong with a source.
 #[derive(Debug, thiserror::Error)]
-pub enum Cause {
+pub enum SourceError {
     /// It does not answer, or ended in the middle.
     #[error("{0}")]
     Unreachable(String),
@@ -159,7 +159,7 @@ pub enum Cause {
     Missing(String),
     /// It is switched off.
     #[error("{0}")]
-    Off(String),
+    Disabled(String),
     /// What it has is not what the table says.
     #[error("its file has the sha256 {found} instead of {expected} and was thrown away")]
     Hash {
@@ -170,26 +170,26 @@ pub enum Cause {
     },
     /// It sends something that cannot be what was asked for.
     #[error("{0}")]
-    Broken(String),
+    InvalidData(String),
 }
 
 /// How an attempt at one source ends without a file.
 #[derive(Debug)]
-pub(super) enum Trouble {
+pub(super) enum AttemptError {
     /// The source is to blame; the next one may do better.
-    Source(Cause),
+    Source(SourceError),
     /// This machine is; no other source would help.
-    Here(FetchError),
+    Local(FetchError),
 }
 
-impl From<FetchError> for Trouble {
+impl From<FetchError> for AttemptError {
     fn from(error: FetchError) -> Self {
-        Trouble::Here(error)
+        AttemptError::Local(error)
     }
 }
 
-impl From<Cause> for Trouble {
-    fn from(cause: Cause) -> Self {
-        Trouble::Source(cause)
+impl From<SourceError> for AttemptError {
+    fn from(cause: SourceError) -> Self {
+        AttemptError::Source(cause)
     }
 }

@@ -16,71 +16,77 @@ use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Client, Method, Response, StatusCode};
 use url::Url;
 
-use super::address::{self, Endpoint};
-use super::stall::{Patience, Stall};
-use super::{Bytes, Cause, Options, Phase, Progress, Store, Trouble, is_sha256, small_text, wanted};
-use crate::models::Model;
+use super::address::{self, HubEndpoint};
+use super::stall::{FetchTimeouts, StallDetector};
+use super::{
+    AttemptError, ByteSize, ModelStore, PullOptions, PullPhase, PullProgress, SourceError, is_sha256,
+    read_small_text, wanted,
+};
+use crate::models::CatalogModel;
 
 /// How often an interrupted transfer is taken up again while no bytes come.
-const RETRIES: u32 = 5;
+const MAX_RETRIES: u32 = 5;
 /// How often a transfer may begin again from the start.
-const RESTARTS: u32 = 3;
+const MAX_RESTARTS: u32 = 3;
 /// Redirects that are followed for one request.
-const REDIRECTS: u32 = 8;
+const MAX_REDIRECTS: u32 = 8;
 /// The largest file that is read as a token.
-const TOKEN_BYTES: u64 = 4096;
+const MAX_TOKEN_FILE_BYTES: u64 = 4096;
 
 /// Downloads `file` of `repository` behind what `part` already holds, and returns the sha256 that it must have.
 ///
 /// Runs its own thread with its own async runtime, so it may be called from anywhere, also from inside
 /// another runtime.
-pub(super) fn download(
-    store: &Store,
-    model: &Model,
-    from: Location<'_>,
+pub(super) fn download_file(
+    store: &ModelStore,
+    model: &CatalogModel,
+    from: HubFile<'_>,
     part: &Path,
-    options: &Options,
-    watch: super::Watch<'_>,
-) -> Result<String, Trouble> {
-    if let Some(variable) = switched_off() {
-        return Err(Cause::Off(format!("{variable} is set")).into());
+    options: &PullOptions,
+    watch: super::ProgressCallback<'_>,
+) -> Result<String, AttemptError> {
+    if let Some(variable) = offline_variable() {
+        return Err(SourceError::Disabled(format!("{variable} is set")).into());
     }
-    let named = options.endpoint.clone().or_else(|| variable("HF_ENDPOINT"));
-    download_with(store, model, from, part, named.as_deref(), token()?, watch)
+    let named = options.endpoint.clone().or_else(|| env_variable("HF_ENDPOINT"));
+    download_from_endpoint(store, model, from, part, named.as_deref(), read_token()?, watch)
 }
 
 /// The same with the endpoint and the token at hand.
-pub(super) fn download_with(
-    store: &Store,
-    model: &Model,
-    from: Location<'_>,
+pub(super) fn download_from_endpoint(
+    store: &ModelStore,
+    model: &CatalogModel,
+    from: HubFile<'_>,
     part: &Path,
     endpoint: Option<&str>,
     token: Option<HeaderValue>,
-    watch: super::Watch<'_>,
-) -> Result<String, Trouble> {
-    let endpoint = Endpoint::parse(endpoint)?;
+    watch: super::ProgressCallback<'_>,
+) -> Result<String, AttemptError> {
+    let endpoint = HubEndpoint::parse(endpoint)?;
     std::thread::scope(|scope| {
         let (send, progress) = mpsc::channel();
         let thread = std::thread::Builder::new().name("download".to_owned());
         let worker = thread.spawn_scoped(scope, move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let runtime = runtime.map_err(|e| Cause::Unreachable(format!("no async runtime: {e}")))?;
-            let clients = Clients::new(&store.patience)?;
-            let transfer = Transfer { store, model, from, part, progress: send, endpoint, token, clients };
+            let runtime = runtime.map_err(|e| SourceError::Unreachable(format!("no async runtime: {e}")))?;
+            let clients = HttpClients::new(&store.timeouts)?;
+            let transfer = HubTransfer { store, model, from, part, progress: send, endpoint, token, clients };
             runtime.block_on(transfer.run())
         });
-        let worker = worker.map_err(|e| Cause::Unreachable(format!("no thread to download with: {e}")))?;
+        let worker =
+            worker.map_err(|e| SourceError::Unreachable(format!("no thread to download with: {e}")))?;
         for now in progress {
             watch(now);
         }
-        worker.join().unwrap_or_else(|_| Err(Cause::Broken("the download thread panicked".into()).into()))
+        worker
+            .join()
+            .unwrap_or_else(|_| Err(SourceError::InvalidData("the download thread panicked".into()).into()))
     })
 }
 
 /// Where on the hub a file lies.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Location<'a> {
+pub(super) struct HubFile<'a> {
     /// `owner/name`.
     pub(super) repository: &'a str,
     /// A commit, or a branch.
@@ -90,7 +96,7 @@ pub(super) struct Location<'a> {
 }
 
 /// The variable that forbids the network, if one does: read as huggingface_hub reads them.
-pub(super) fn switched_off() -> Option<&'static str> {
+pub(super) fn offline_variable() -> Option<&'static str> {
     ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"].into_iter().find(|name| {
         let value = std::env::var(name).unwrap_or_default();
         matches!(value.trim().to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE")
@@ -98,50 +104,53 @@ pub(super) fn switched_off() -> Option<&'static str> {
 }
 
 /// The hub's folder on this machine: `HF_HOME`, else `huggingface` among the user's caches.
-fn home() -> PathBuf {
-    if let Some(home) = variable("HF_HOME") {
-        return wanted::expanded(&home);
+fn home_folder() -> PathBuf {
+    if let Some(home) = env_variable("HF_HOME") {
+        return wanted::expand_path(&home);
     }
-    let caches = variable("XDG_CACHE_HOME").map_or_else(|| wanted::expanded("~/.cache"), PathBuf::from);
+    let caches =
+        env_variable("XDG_CACHE_HOME").map_or_else(|| wanted::expand_path("~/.cache"), PathBuf::from);
     caches.join("huggingface")
 }
 
 /// The hub's cache on this machine: `HF_HUB_CACHE`, else `hub` in its folder.
-pub(super) fn cache() -> PathBuf {
-    let named = variable("HF_HUB_CACHE").or_else(|| variable("HUGGINGFACE_HUB_CACHE"));
-    named.map_or_else(|| home().join("hub"), |named| wanted::expanded(&named))
+pub(super) fn cache_folder() -> PathBuf {
+    let named = env_variable("HF_HUB_CACHE").or_else(|| env_variable("HUGGINGFACE_HUB_CACHE"));
+    named.map_or_else(|| home_folder().join("hub"), |named| wanted::expand_path(&named))
 }
 
 /// An environment variable that says something.
-fn variable(name: &str) -> Option<String> {
+fn env_variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.trim().is_empty())
 }
 
 /// The user's token as a header, looked for where huggingface_hub looks: `HF_TOKEN`, the file that `HF_TOKEN_PATH`
 /// names, `token` in the hub's folder.
-fn token() -> Result<Option<HeaderValue>, Cause> {
-    if variable("HF_HUB_DISABLE_IMPLICIT_TOKEN").is_some() {
+fn read_token() -> Result<Option<HeaderValue>, SourceError> {
+    if env_variable("HF_HUB_DISABLE_IMPLICIT_TOKEN").is_some() {
         return Ok(None);
     }
-    let (origin, token) = match variable("HF_TOKEN") {
+    let (origin, token) = match env_variable("HF_TOKEN") {
         Some(token) => ("HF_TOKEN".to_owned(), token),
         None => {
-            let file = variable("HF_TOKEN_PATH");
-            let file = file.map_or_else(|| home().join("token"), |file| wanted::expanded(&file));
-            let Some(token) = small_text(&file, TOKEN_BYTES) else { return Ok(None) };
+            let file = env_variable("HF_TOKEN_PATH");
+            let file = file.map_or_else(|| home_folder().join("token"), |file| wanted::expand_path(&file));
+            let Some(token) = read_small_text(&file, MAX_TOKEN_FILE_BYTES) else { return Ok(None) };
             (file.display().to_string(), token)
         }
     };
-    bearer(&token, &origin)
+    bearer_header(&token, &origin)
 }
 
 /// The token as a header's value. `origin` is for the message; the token is in none.
-pub(super) fn bearer(token: &str, origin: &str) -> Result<Option<HeaderValue>, Cause> {
+pub(super) fn bearer_header(token: &str, origin: &str) -> Result<Option<HeaderValue>, SourceError> {
     let token = token.trim();
     if token.is_empty() {
         return Ok(None);
     }
-    let wrong = || Cause::Off(format!("what is in {origin} is no token: it has blanks or other characters"));
+    let wrong = || {
+        SourceError::Disabled(format!("what is in {origin} is no token: it has blanks or other characters"))
+    };
     if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(wrong());
     }
@@ -152,7 +161,7 @@ pub(super) fn bearer(token: &str, origin: &str) -> Result<Option<HeaderValue>, C
 
 /// What the hub says of a file.
 #[derive(Debug, Default)]
-struct Announced {
+struct AnnouncedFile {
     /// Its size in bytes.
     bytes: Option<u64>,
     /// Its sha256, which the hub keeps for every large file.
@@ -160,95 +169,98 @@ struct Announced {
 }
 
 /// The HTTP clients: neither follows a redirect by itself.
-struct Clients {
+struct HttpClients {
     /// For this machine, past any proxy: a request in plain http would show a proxy the token.
-    here: Client,
+    loopback: Client,
     /// For everything else: encrypted only, through the proxies that the environment names.
-    outside: Client,
+    external: Client,
 }
 
-impl Clients {
-    fn new(patience: &Patience) -> Result<Clients, Cause> {
+impl HttpClients {
+    fn new(patience: &FetchTimeouts) -> Result<HttpClients, SourceError> {
         let builder = || {
             Client::builder()
                 .connect_timeout(patience.connect)
                 .redirect(reqwest::redirect::Policy::none())
                 .referer(false)
-                .user_agent(AGENT)
+                .user_agent(USER_AGENT)
         };
         // Whatever the machine's tables say, `localhost` is this machine.
         let here = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()];
         let here = builder()
             .no_proxy()
             .resolve_to_addrs("localhost", &here.map(|address| SocketAddr::new(address, 0)));
-        let built = |client: reqwest::ClientBuilder| client.build().map_err(unreachable_);
-        Ok(Clients { here: built(here)?, outside: built(builder().https_only(true))? })
+        let built = |client: reqwest::ClientBuilder| client.build().map_err(unreachable_error);
+        Ok(HttpClients { loopback: built(here)?, external: built(builder().https_only(true))? })
     }
 }
 
 /// One download.
-struct Transfer<'a> {
-    store: &'a Store,
-    model: &'a Model,
-    from: Location<'a>,
+struct HubTransfer<'a> {
+    store: &'a ModelStore,
+    model: &'a CatalogModel,
+    from: HubFile<'a>,
     part: &'a Path,
-    progress: mpsc::Sender<Progress>,
-    endpoint: Endpoint,
+    progress: mpsc::Sender<PullProgress>,
+    endpoint: HubEndpoint,
     token: Option<HeaderValue>,
-    clients: Clients,
+    clients: HttpClients,
 }
 
-impl Transfer<'_> {
-    async fn run(&self) -> Result<String, Trouble> {
-        let Location { repository, revision, file } = self.from;
-        let mut address = self.endpoint.file(repository, revision, file)?;
-        let announced = match self.announced(&address).await {
+impl HubTransfer<'_> {
+    async fn run(&self) -> Result<String, AttemptError> {
+        let HubFile { repository, revision, file } = self.from;
+        let mut address = self.endpoint.file_url(repository, revision, file)?;
+        let announced = match self.fetch_announced(&address).await {
             // A mirror may have but the newest revision. What comes from there still has to have the pinned hash.
-            Err(Cause::Missing(_)) if revision != "main" && self.model.sha256.is_some() => {
-                address = self.endpoint.file(repository, "main", file)?;
-                self.announced(&address).await?
+            Err(SourceError::Missing(_)) if revision != "main" && self.model.sha256.is_some() => {
+                address = self.endpoint.file_url(repository, "main", file)?;
+                self.fetch_announced(&address).await?
             }
             announced => announced?,
         };
         if let Some(bytes) = announced.bytes {
-            self.fits(bytes)?;
+            self.check_size(bytes)?;
         }
         let sha256 = match (announced.sha256, self.model.sha256) {
             (Some(found), Some(pinned)) if found != pinned => {
-                return Err(Cause::Hash { expected: pinned.into(), found }.into());
+                return Err(SourceError::Hash { expected: pinned.into(), found }.into());
             }
             (_, Some(pinned)) => pinned.to_owned(),
             (Some(found), None) => found,
             (None, None) => {
-                return Err(Cause::Broken("it does not say which sha256 the file has".into()).into());
+                return Err(
+                    SourceError::InvalidData("it does not say which sha256 the file has".into()).into()
+                );
             }
         };
         let bytes = if self.model.exact { Some(self.model.bytes) } else { announced.bytes };
-        self.transfer(&address, bytes).await?;
+        self.transfer_file(&address, bytes).await?;
         Ok(sha256)
     }
 
     /// Checks a size that the source names against the table's.
-    fn fits(&self, bytes: u64) -> Result<(), Cause> {
-        if self.model.fits(bytes) {
+    fn check_size(&self, bytes: u64) -> Result<(), SourceError> {
+        if self.model.accepts_size(bytes) {
             return Ok(());
         }
-        let (found, expected) = (Bytes(bytes), Bytes(self.model.bytes));
+        let (found, expected) = (ByteSize(bytes), ByteSize(self.model.bytes));
         let about = if self.model.exact { "" } else { "about " };
-        Err(Cause::Broken(format!(
+        Err(SourceError::InvalidData(format!(
             "its {} has {found} ({bytes} bytes) where {about}{expected} are expected: that is another file",
             self.from.file
         )))
     }
 
     /// Sends one request. The token goes to the hub's own origin only.
-    async fn ask(&self, method: Method, url: &Url, from: u64) -> Result<Response, Cause> {
-        let client = if address::is_here(url) { &self.clients.here } else { &self.clients.outside };
-        let patience = &self.store.patience;
-        let limit = if method == Method::HEAD { patience.answer } else { patience.silence };
+    async fn send_request(&self, method: Method, url: &Url, from: u64) -> Result<Response, SourceError> {
+        let client =
+            if address::is_local_address(url) { &self.clients.loopback } else { &self.clients.external };
+        let patience = &self.store.timeouts;
+        let limit = if method == Method::HEAD { patience.answer } else { patience.idle };
         let mut request = client.request(method, url.clone()).header(header::ACCEPT_ENCODING, "identity");
         if let Some(token) = &self.token
-            && self.endpoint.trusts(url)
+            && self.endpoint.is_same_origin(url)
         {
             request = request.header(header::AUTHORIZATION, token.clone());
         }
@@ -256,209 +268,221 @@ impl Transfer<'_> {
             request = request.header(header::RANGE, format!("bytes={from}-"));
         }
         let answer = tokio::time::timeout(limit, request.send()).await;
-        let silent = |_| Cause::Unreachable(format!("no answer within {} s", limit.as_secs_f64()));
-        answer.map_err(silent)?.map_err(unreachable_)
+        let silent = |_| SourceError::Unreachable(format!("no answer within {} s", limit.as_secs_f64()));
+        answer.map_err(silent)?.map_err(unreachable_error)
     }
 
     /// Asks for the file's size and hash: a HEAD request on its address, answered by the hub itself
     /// (`x-linked-size`, `x-linked-etag`) before it sends the reader on to where large files lie.
-    async fn announced(&self, address: &Url) -> Result<Announced, Cause> {
+    async fn fetch_announced(&self, address: &Url) -> Result<AnnouncedFile, SourceError> {
         let mut url = address.clone();
-        for _ in 0..=REDIRECTS {
-            let answer = self.ask(Method::HEAD, &url, 0).await?;
+        for _ in 0..=MAX_REDIRECTS {
+            let answer = self.send_request(Method::HEAD, &url, 0).await?;
             // A renamed repository answers with a path of its own; that answer says nothing of the file.
-            if answer.status().is_redirection() && !answer.headers().contains_key(LINKED_TAG) {
-                let to = address::redirected(&url, text(answer.headers(), header::LOCATION.as_str()))?;
-                if !self.endpoint.trusts(&to) {
+            if answer.status().is_redirection() && !answer.headers().contains_key(LINKED_ETAG_HEADER) {
+                let to = address::resolve_redirect(
+                    &url,
+                    header_text(answer.headers(), header::LOCATION.as_str()),
+                )?;
+                if !self.endpoint.is_same_origin(&to) {
                     // Where the hub keeps its files only the files themselves are asked for.
-                    return Ok(Announced::default());
+                    return Ok(AnnouncedFile::default());
                 }
                 url = to;
                 continue;
             }
             if !answer.status().is_redirection() {
-                self.refusal(answer.status())?;
+                self.check_status(answer.status())?;
             }
-            return Ok(announcement(answer.headers(), answer.status()));
+            return Ok(parse_announced(answer.headers(), answer.status()));
         }
-        Err(Cause::Broken("it sends the question round in circles".into()))
+        Err(SourceError::InvalidData("it sends the question round in circles".into()))
     }
 
     /// An answer that is no file.
-    fn refusal(&self, status: StatusCode) -> Result<(), Cause> {
+    fn check_status(&self, status: StatusCode) -> Result<(), SourceError> {
         if status.is_success() {
             return Ok(());
         }
         let what = format!("it answers {status} for {}", self.from.file);
         Err(match status.as_u16() {
-            401 | 403 => Cause::Missing(format!("{what}; a token in HF_TOKEN may be needed")),
-            408 | 429 => Cause::Unreachable(what),
-            400..500 => Cause::Missing(what),
-            _ => Cause::Unreachable(what),
+            401 | 403 => SourceError::Missing(format!("{what}; a token in HF_TOKEN may be needed")),
+            408 | 429 => SourceError::Unreachable(what),
+            400..500 => SourceError::Missing(what),
+            _ => SourceError::Unreachable(what),
         })
     }
 
     /// Asks for the file from the byte `from` on, where the hub sends to.
-    async fn open(&self, address: &Url, from: u64) -> Result<Response, Cause> {
+    async fn open_stream(&self, address: &Url, from: u64) -> Result<Response, SourceError> {
         let mut url = address.clone();
-        for _ in 0..=REDIRECTS {
-            let answer = self.ask(Method::GET, &url, from).await?;
+        for _ in 0..=MAX_REDIRECTS {
+            let answer = self.send_request(Method::GET, &url, from).await?;
             if !answer.status().is_redirection() {
                 return Ok(answer);
             }
-            url = address::redirected(&url, text(answer.headers(), header::LOCATION.as_str()))?;
+            url = address::resolve_redirect(&url, header_text(answer.headers(), header::LOCATION.as_str()))?;
         }
-        Err(Cause::Broken(format!("it redirects more than {REDIRECTS} times")))
+        Err(SourceError::InvalidData(format!("it redirects more than {MAX_REDIRECTS} times")))
     }
 
     /// Brings `part` to `bytes` bytes, or to what the source says where that is not known yet.
-    async fn transfer(&self, address: &Url, bytes: Option<u64>) -> Result<(), Trouble> {
-        let most = bytes.unwrap_or(self.model.most_bytes());
-        let (out, done) = self.store.append(self.part, most)?;
-        self.store.room(most - done)?;
-        let patience = &self.store.patience;
-        let stall = Stall::new(patience.window, patience.bytes, Instant::now(), done);
-        let mut stretch = Stretch { out, done, bytes, restarts: 0, stall };
+    async fn transfer_file(&self, address: &Url, bytes: Option<u64>) -> Result<(), AttemptError> {
+        let most = bytes.unwrap_or(self.model.max_bytes());
+        let (out, done) = self.store.open_partial(self.part, most)?;
+        self.store.check_free_space(most - done)?;
+        let patience = &self.store.timeouts;
+        let stall = StallDetector::new(patience.window, patience.bytes, Instant::now(), done);
+        let mut stretch = TransferState { out, done, bytes, restarts: 0, stall };
         let mut tries = 0;
         loop {
-            self.tell(stretch.done, bytes.unwrap_or(most));
+            self.report_progress(stretch.done, bytes.unwrap_or(most));
             if stretch.bytes == Some(stretch.done) {
                 return Ok(());
             }
             let before = stretch.done;
-            let cause = match self.stretch(address, &mut stretch).await {
+            let cause = match self.transfer_rest(address, &mut stretch).await {
                 Ok(()) => continue,
-                Err(Trouble::Source(Cause::Unreachable(cause))) => cause,
+                Err(AttemptError::Source(SourceError::Unreachable(cause))) => cause,
                 Err(trouble) => return Err(trouble),
             };
             // As long as bytes keep coming, an interruption is only that.
             tries = if stretch.done > before { 0 } else { tries + 1 };
-            let slow = stretch.stall.check(Instant::now(), stretch.done).is_err();
-            if tries >= RETRIES || stretch.restarts > RESTARTS || slow {
+            let slow = stretch.stall.check_progress(Instant::now(), stretch.done).is_err();
+            if tries >= MAX_RETRIES || stretch.restarts > MAX_RESTARTS || slow {
                 let of = stretch.bytes.map(|bytes| format!(" of {bytes}")).unwrap_or_default();
                 let cause = format!("it broke off at {}{of} bytes: {cause}", stretch.done);
-                return Err(Cause::Unreachable(cause).into());
+                return Err(SourceError::Unreachable(cause).into());
             }
-            tokio::time::sleep(patience.pause * (1 << tries)).await;
+            tokio::time::sleep(patience.retry_delay * (1 << tries)).await;
         }
     }
 
     /// One request for all that is missing, written as it comes.
-    async fn stretch(&self, address: &Url, stretch: &mut Stretch) -> Result<(), Trouble> {
-        let mut answer = self.open(address, stretch.done).await?;
+    async fn transfer_rest(&self, address: &Url, stretch: &mut TransferState) -> Result<(), AttemptError> {
+        let mut answer = self.open_stream(address, stretch.done).await?;
         let headers = answer.headers();
         if headers.get(header::CONTENT_ENCODING).is_some_and(|how| how != "identity") {
-            return Err(Cause::Broken("it sends the file compressed, which was not asked for".into()).into());
+            return Err(SourceError::InvalidData(
+                "it sends the file compressed, which was not asked for".into(),
+            )
+            .into());
         }
         let whole = match answer.status() {
             StatusCode::PARTIAL_CONTENT => {
-                let range = text(headers, header::CONTENT_RANGE.as_str()).and_then(content_range);
+                let range =
+                    header_text(headers, header::CONTENT_RANGE.as_str()).and_then(parse_content_range);
                 let Some((_, whole)) = range.filter(|(from, _)| *from == stretch.done) else {
-                    return self.again(stretch, "it sends another part than was asked for");
+                    return self.fail_and_restart(stretch, "it sends another part than was asked for");
                 };
                 whole
             }
             // Nothing lies behind what is here already, so that is no beginning of the file.
             StatusCode::RANGE_NOT_SATISFIABLE if stretch.done > 0 => {
-                return self.again(stretch, "its file is shorter than what is here already");
+                return self.fail_and_restart(stretch, "its file is shorter than what is here already");
             }
             status => {
-                self.refusal(status)?;
+                self.check_status(status)?;
                 // The server sends all of it where a part was asked for: from the start, then.
                 if stretch.done > 0 {
                     self.restart(stretch)?;
                 }
-                text(headers, header::CONTENT_LENGTH.as_str()).and_then(|length| length.parse().ok())
+                header_text(headers, header::CONTENT_LENGTH.as_str()).and_then(|length| length.parse().ok())
             }
         };
         if let Some(whole) = whole {
-            self.fits(whole)?;
+            self.check_size(whole)?;
         }
         let bytes = match (stretch.bytes, whole) {
             (Some(bytes), Some(whole)) if bytes != whole => {
                 let problem = format!("it sends a file of {whole} bytes and announced {bytes}");
-                return Err(Cause::Broken(problem).into());
+                return Err(SourceError::InvalidData(problem).into());
             }
             (Some(bytes), _) => bytes,
             (None, Some(whole)) => whole,
             (None, None) => {
-                return Err(Cause::Broken(format!("it does not say how large {} is", self.from.file)).into());
+                return Err(SourceError::InvalidData(format!(
+                    "it does not say how large {} is",
+                    self.from.file
+                ))
+                .into());
             }
         };
         stretch.bytes = Some(bytes);
-        let silence = self.store.patience.silence;
-        let silent = |_| Cause::Unreachable(format!("nothing came for {} s", silence.as_secs_f64()));
+        let silence = self.store.timeouts.idle;
+        let silent = |_| SourceError::Unreachable(format!("nothing came for {} s", silence.as_secs_f64()));
         while let Some(chunk) =
-            tokio::time::timeout(silence, answer.chunk()).await.map_err(silent)?.map_err(unreachable_)?
+            tokio::time::timeout(silence, answer.chunk()).await.map_err(silent)?.map_err(unreachable_error)?
         {
             if chunk.len() as u64 > bytes.saturating_sub(stretch.done) {
-                return Err(Cause::Broken("it sends more than it announced".into()).into());
+                return Err(SourceError::InvalidData("it sends more than it announced".into()).into());
             }
-            let unwritten = |e| self.store.unwritten(self.part, bytes - stretch.done, e);
+            let unwritten = |e| self.store.write_error(self.part, bytes - stretch.done, e);
             stretch.out.write_all(&chunk).map_err(unwritten)?;
             stretch.done += chunk.len() as u64;
-            self.tell(stretch.done, bytes);
-            stretch.stall.check(Instant::now(), stretch.done).map_err(Cause::Unreachable)?;
+            self.report_progress(stretch.done, bytes);
+            stretch.stall.check_progress(Instant::now(), stretch.done).map_err(SourceError::Unreachable)?;
         }
         if stretch.done < bytes {
-            return Err(Cause::Unreachable("the transfer ended early".into()).into());
+            return Err(SourceError::Unreachable("the transfer ended early".into()).into());
         }
         Ok(())
     }
 
     /// Throws away what is here, and has the request tried once more.
-    fn again(&self, stretch: &mut Stretch, why: &str) -> Result<(), Trouble> {
+    fn fail_and_restart(&self, stretch: &mut TransferState, why: &str) -> Result<(), AttemptError> {
         self.restart(stretch)?;
-        Err(Cause::Unreachable(why.into()).into())
+        Err(SourceError::Unreachable(why.into()).into())
     }
 
     /// Throws away what is here.
-    fn restart(&self, stretch: &mut Stretch) -> Result<(), Trouble> {
-        stretch.out.set_len(0).map_err(|e| self.store.broken("cut", self.part, e))?;
+    fn restart(&self, stretch: &mut TransferState) -> Result<(), AttemptError> {
+        stretch.out.set_len(0).map_err(|e| self.store.io_error("cut", self.part, e))?;
         stretch.done = 0;
         stretch.restarts += 1;
         Ok(())
     }
 
-    fn tell(&self, done: u64, total: u64) {
+    fn report_progress(&self, done: u64, total: u64) {
         // Nobody listens any more only if the caller is gone, and then nobody wants to know.
-        let _ = self.progress.send(Progress { phase: Phase::Download, done, total });
+        let _ = self.progress.send(PullProgress { phase: PullPhase::Download, done, total });
     }
 }
 
 /// A transfer that is going on, over all its requests.
-struct Stretch {
+struct TransferState {
     out: File,
     /// Bytes that are in the file.
     done: u64,
     /// Bytes that it will have, once that is known.
     bytes: Option<u64>,
     restarts: u32,
-    stall: Stall,
+    stall: StallDetector,
 }
 
 /// How taper introduces itself.
-const AGENT: &str = concat!("taper/", env!("CARGO_PKG_VERSION"));
+const USER_AGENT: &str = concat!("taper/", env!("CARGO_PKG_VERSION"));
 /// The hub's headers for a file that lies elsewhere.
-const LINKED_TAG: &str = "x-linked-etag";
-const LINKED_SIZE: &str = "x-linked-size";
+const LINKED_ETAG_HEADER: &str = "x-linked-etag";
+const LINKED_SIZE_HEADER: &str = "x-linked-size";
 
 /// A header as text.
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+fn header_text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
 /// Size and hash out of the headers of a HEAD answer. The length of a redirect is no size of a file.
-fn announcement(headers: &HeaderMap, status: StatusCode) -> Announced {
-    let length = || text(headers, "content-length").filter(|_| status.is_success());
-    let bytes = text(headers, LINKED_SIZE).or_else(length).and_then(|bytes| bytes.parse().ok());
-    let tag = text(headers, LINKED_TAG).or_else(|| text(headers, "etag")).unwrap_or_default();
+fn parse_announced(headers: &HeaderMap, status: StatusCode) -> AnnouncedFile {
+    let length = || header_text(headers, "content-length").filter(|_| status.is_success());
+    let bytes = header_text(headers, LINKED_SIZE_HEADER).or_else(length).and_then(|bytes| bytes.parse().ok());
+    let tag =
+        header_text(headers, LINKED_ETAG_HEADER).or_else(|| header_text(headers, "etag")).unwrap_or_default();
     let tag = tag.trim_start_matches("W/").trim_matches('"').to_ascii_lowercase();
-    Announced { bytes, sha256: Some(tag).filter(|tag| is_sha256(tag)) }
+    AnnouncedFile { bytes, sha256: Some(tag).filter(|tag| is_sha256(tag)) }
 }
 
 /// First byte and whole size out of `bytes FIRST-LAST/SIZE` (RFC 9110, section 14.4).
-fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
+fn parse_content_range(text: &str) -> Option<(u64, Option<u64>)> {
     let (range, size) = text.strip_prefix("bytes ")?.split_once('/')?;
     let (first, _last) = range.split_once('-')?;
     let size = if size == "*" { None } else { Some(size.parse().ok()?) };
@@ -466,12 +490,12 @@ fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
 }
 
 /// What `reqwest` says went wrong, without the address: it may be signed.
-fn unreachable_(error: reqwest::Error) -> Cause {
-    Cause::Unreachable(with_sources(&error.without_url()))
+fn unreachable_error(error: reqwest::Error) -> SourceError {
+    SourceError::Unreachable(error_chain(&error.without_url()))
 }
 
 /// An error with everything below it, each said once.
-fn with_sources(error: &dyn std::error::Error) -> String {
+fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut below = error.source();
     while let Some(error) = below {
@@ -491,35 +515,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_a_word_and_is_never_shown() {
-        assert_eq!(bearer(" hf_abc\n", "X").unwrap().unwrap(), "Bearer hf_abc");
-        assert_eq!(bearer(" \n", "X").unwrap(), None);
+    fn invalid_token_is_refused_and_never_shown() {
+        assert_eq!(bearer_header(" hf_abc\n", "X").unwrap().unwrap(), "Bearer hf_abc");
+        assert_eq!(bearer_header(" \n", "X").unwrap(), None);
         for wrong in ["hf_abc\r\nX-Evil: 1", "hf abc", "hf_\u{e4}", "hf_\0", "hf_\u{7f}"] {
-            let problem = bearer(wrong, "HF_TOKEN").unwrap_err().to_string();
+            let problem = bearer_header(wrong, "HF_TOKEN").unwrap_err().to_string();
             assert!(problem.contains("HF_TOKEN") && !problem.contains("hf_"), "{problem}");
         }
-        let shown = format!("{:?}", bearer("hf_abc", "X").unwrap());
+        let shown = format!("{:?}", bearer_header("hf_abc", "X").unwrap());
         assert!(!shown.contains("hf_abc"), "{shown}");
     }
 
     #[test]
-    fn a_range_is_read_as_the_standard_has_it() {
-        assert_eq!(content_range("bytes 5-9/10"), Some((5, Some(10))));
-        assert_eq!(content_range("bytes 5-9/*"), Some((5, None)));
+    fn content_range_follows_rfc_9110() {
+        assert_eq!(parse_content_range("bytes 5-9/10"), Some((5, Some(10))));
+        assert_eq!(parse_content_range("bytes 5-9/*"), Some((5, None)));
         for wrong in ["", "bytes", "bytes */10", "bytes 5/10", "items 5-9/10", "bytes -1-9/10", "bytes 5-9/x"]
         {
-            assert_eq!(content_range(wrong), None, "{wrong}");
+            assert_eq!(parse_content_range(wrong), None, "{wrong}");
         }
     }
 
     #[test]
-    fn only_a_sha256_is_taken_from_a_tag() {
+    fn etag_is_used_only_if_sha256() {
         let hash = "AB".repeat(32);
         let said = |tag: &str| {
             let mut headers = HeaderMap::new();
-            headers.insert(LINKED_TAG, tag.parse().unwrap());
+            headers.insert(LINKED_ETAG_HEADER, tag.parse().unwrap());
             headers.insert("content-length", "7".parse().unwrap());
-            announcement(&headers, StatusCode::FOUND)
+            parse_announced(&headers, StatusCode::FOUND)
         };
         assert_eq!(said(&format!("\"{hash}\"")).sha256, Some(hash.to_lowercase()));
         assert_eq!(said(&format!("W/\"{hash}\"")).sha256, Some(hash.to_lowercase()));

@@ -3,19 +3,19 @@
 
 use std::time::{Duration, Instant};
 
-use super::Bytes;
+use super::ByteSize;
 
 /// How patient a pull is; tiny in tests.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
+pub(super) struct FetchTimeouts {
     /// Until a connection stands. Without a network the next source should get its turn soon.
     pub(super) connect: Duration,
     /// Until the hub has answered the first question.
     pub(super) answer: Duration,
     /// Until the first or the next bytes of a file come.
-    pub(super) silence: Duration,
+    pub(super) idle: Duration,
     /// Before an interrupted transfer is taken up again, the first time; doubled each time after.
-    pub(super) pause: Duration,
+    pub(super) retry_delay: Duration,
     /// Until a package client has told its version.
     pub(super) probe: Duration,
     /// The time in which [`Patience::bytes`] must come from a hub.
@@ -26,13 +26,13 @@ pub(super) struct Patience {
     pub(super) bytes: u64,
 }
 
-impl Default for Patience {
+impl Default for FetchTimeouts {
     fn default() -> Self {
-        Patience {
+        FetchTimeouts {
             connect: Duration::from_secs(4),
             answer: Duration::from_secs(8),
-            silence: Duration::from_secs(30),
-            pause: Duration::from_millis(200),
+            idle: Duration::from_secs(30),
+            retry_delay: Duration::from_millis(200),
             probe: Duration::from_secs(20),
             window: Duration::from_secs(60),
             client_window: Duration::from_secs(180),
@@ -43,7 +43,7 @@ impl Default for Patience {
 
 /// Watches that a transfer makes progress.
 #[derive(Debug)]
-pub(super) struct Stall {
+pub(super) struct StallDetector {
     window: Duration,
     bytes: u64,
     /// When the current window began, and with how many bytes.
@@ -51,19 +51,19 @@ pub(super) struct Stall {
     done: u64,
 }
 
-impl Stall {
-    pub(super) fn new(window: Duration, bytes: u64, now: Instant, done: u64) -> Stall {
-        Stall { window, bytes, start: now, done }
+impl StallDetector {
+    pub(super) fn new(window: Duration, bytes: u64, now: Instant, done: u64) -> StallDetector {
+        StallDetector { window, bytes, start: now, done }
     }
 
     /// Says that `done` bytes are there; a message if too few came in the last window.
-    pub(super) fn check(&mut self, now: Instant, done: u64) -> Result<(), String> {
+    pub(super) fn check_progress(&mut self, now: Instant, done: u64) -> Result<(), String> {
         // A transfer that begins again counts from there.
         self.done = self.done.min(done);
         if done - self.done >= self.bytes {
             (self.start, self.done) = (now, done);
         } else if now.saturating_duration_since(self.start) >= self.window {
-            let (came, seconds) = (Bytes(done - self.done), self.window.as_secs_f64());
+            let (came, seconds) = (ByteSize(done - self.done), self.window.as_secs_f64());
             return Err(format!("only {came} came in {seconds:.0} s"));
         }
         Ok(())
@@ -75,24 +75,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_steady_transfer_goes_on_and_a_drip_does_not() {
+    fn stall_detector_allows_steady_and_stops_slow_transfer() {
         let start = Instant::now();
         let at = |seconds: u64| start + Duration::from_secs(seconds);
-        let mut steady = Stall::new(Duration::from_secs(60), 1000, start, 0);
+        let mut steady = StallDetector::new(Duration::from_secs(60), 1000, start, 0);
         for minute in 1..100 {
-            assert_eq!(steady.check(at(minute * 59), minute * 1000), Ok(()));
+            assert_eq!(steady.check_progress(at(minute * 59), minute * 1000), Ok(()));
         }
-        let mut drip = Stall::new(Duration::from_secs(60), 1000, start, 5);
-        assert_eq!(drip.check(at(59), 900), Ok(()));
-        assert_eq!(drip.check(at(60), 901), Err("only 896 B came in 60 s".to_owned()));
+        let mut drip = StallDetector::new(Duration::from_secs(60), 1000, start, 5);
+        assert_eq!(drip.check_progress(at(59), 900), Ok(()));
+        assert_eq!(drip.check_progress(at(60), 901), Err("only 896 B came in 60 s".to_owned()));
     }
 
     #[test]
-    fn beginning_again_is_not_progress() {
+    fn restarted_transfer_is_not_progress() {
         let start = Instant::now();
-        let mut stall = Stall::new(Duration::from_secs(60), 1000, start, 900);
-        assert_eq!(stall.check(start + Duration::from_secs(30), 0), Ok(()));
-        assert_eq!(stall.check(start + Duration::from_secs(50), 900), Ok(()));
-        assert!(stall.check(start + Duration::from_secs(61), 950).is_err());
+        let mut stall = StallDetector::new(Duration::from_secs(60), 1000, start, 900);
+        assert_eq!(stall.check_progress(start + Duration::from_secs(30), 0), Ok(()));
+        assert_eq!(stall.check_progress(start + Duration::from_secs(50), 900), Ok(()));
+        assert!(stall.check_progress(start + Duration::from_secs(61), 950).is_err());
     }
 }

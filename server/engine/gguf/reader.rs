@@ -6,8 +6,8 @@ use std::path::Path;
 use candle_core::quantized::GgmlDType;
 
 use super::blocks::dtype_from_id;
-use super::words::{bad, shown};
-use super::{FETCH_AGAIN, LIST, List, STRING, Value};
+use super::words::{model_error, sanitize_word};
+use super::{LIST_TYPE, ListSpan, MetadataValue, PULL_AGAIN_REMEDY, STRING_TYPE};
 use crate::EngineError;
 
 /// GGUF allows arrays of arrays; no known file nests deeper than one.
@@ -15,10 +15,10 @@ const MAX_NESTING: usize = 4;
 /// ggml's own limit.
 const MAX_DIMENSIONS: u32 = 4;
 /// Elements of a list; the largest known vocabularies and their merges have half a million.
-const MAX_LIST: u64 = 1 << 22;
+const MAX_LIST_LEN: u64 = 1 << 22;
 
 /// What the head says of a tensor.
-pub(super) struct TensorHead {
+pub(super) struct TensorHeader {
     pub(super) name: String,
     pub(super) dtype: GgmlDType,
     pub(super) shape: Vec<usize>,
@@ -28,7 +28,7 @@ pub(super) struct TensorHead {
 }
 
 /// Reads from the first bytes of a file.
-pub(super) struct Reader<'a> {
+pub(super) struct GgufReader<'a> {
     path: &'a Path,
     /// The bytes that were read so far.
     bytes: &'a [u8],
@@ -36,16 +36,16 @@ pub(super) struct Reader<'a> {
     file_len: u64,
     at: usize,
     /// Whether an error was none of the file's: more of it has to be read.
-    wants_more: bool,
+    needs_more: bool,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> GgufReader<'a> {
     pub(super) fn new(path: &'a Path, bytes: &'a [u8], file_len: u64) -> Self {
-        Self { path, bytes, file_len, at: 0, wants_more: false }
+        Self { path, bytes, file_len, at: 0, needs_more: false }
     }
 
     /// One that goes on at a place that was read before.
-    pub(super) fn at(path: &'a Path, bytes: &'a [u8], at: usize) -> Self {
+    pub(super) fn at_offset(path: &'a Path, bytes: &'a [u8], at: usize) -> Self {
         Self { at, ..Self::new(path, bytes, bytes.len() as u64) }
     }
 
@@ -55,21 +55,21 @@ impl<'a> Reader<'a> {
     }
 
     /// Where it is.
-    pub(super) fn place(&self) -> u64 {
+    pub(super) fn position(&self) -> u64 {
         self.at as u64
     }
 
     /// Whether the last error came only of too few bytes having been read.
-    pub(super) fn wants_more(&self) -> bool {
-        self.wants_more
+    pub(super) fn needs_more(&self) -> bool {
+        self.needs_more
     }
 
-    fn left(&self) -> u64 {
+    fn remaining_bytes(&self) -> u64 {
         self.file_len.saturating_sub(self.at as u64)
     }
 
-    fn bad(&self, field: &str, problem: impl AsRef<str>) -> EngineError {
-        bad(self.path, field, problem, FETCH_AGAIN)
+    fn field_error(&self, field: &str, problem: impl AsRef<str>) -> EngineError {
+        model_error(self.path, field, problem, PULL_AGAIN_REMEDY)
     }
 
     /// Refuses a count whose entries cannot fit into what is left of the file.
@@ -79,147 +79,160 @@ impl<'a> Reader<'a> {
         smallest_entry: u64,
         field: &str,
     ) -> Result<(), EngineError> {
-        if count > self.left() / smallest_entry {
-            let problem =
-                format!("says {count} entries, but only {} bytes of the file are left", self.left());
-            return Err(self.bad(field, problem));
+        if count > self.remaining_bytes() / smallest_entry {
+            let problem = format!(
+                "says {count} entries, but only {} bytes of the file are left",
+                self.remaining_bytes()
+            );
+            return Err(self.field_error(field, problem));
         }
         Ok(())
     }
 
-    pub(super) fn take(&mut self, len: u64, field: &str) -> Result<&'a [u8], EngineError> {
-        if len > self.left() {
-            let problem = format!("the file ends here: {len} bytes are needed, {} are left", self.left());
-            return Err(self.bad(field, problem));
+    pub(super) fn read_bytes(&mut self, len: u64, field: &str) -> Result<&'a [u8], EngineError> {
+        if len > self.remaining_bytes() {
+            let problem =
+                format!("the file ends here: {len} bytes are needed, {} are left", self.remaining_bytes());
+            return Err(self.field_error(field, problem));
         }
         let bytes = usize::try_from(len).ok().and_then(|len| self.bytes[self.at..].get(..len));
         let Some(bytes) = bytes else {
-            self.wants_more = true;
-            return Err(self.bad(field, "the head of the file is longer than that of any model"));
+            self.needs_more = true;
+            return Err(self.field_error(field, "the head of the file is longer than that of any model"));
         };
         self.at += bytes.len();
         Ok(bytes)
     }
 
-    fn array<const N: usize>(&mut self, field: &str) -> Result<[u8; N], EngineError> {
+    fn read_array<const N: usize>(&mut self, field: &str) -> Result<[u8; N], EngineError> {
         let mut out = [0; N];
-        out.copy_from_slice(self.take(N as u64, field)?);
+        out.copy_from_slice(self.read_bytes(N as u64, field)?);
         Ok(out)
     }
 
-    pub(super) fn u32(&mut self, field: &str) -> Result<u32, EngineError> {
-        Ok(u32::from_le_bytes(self.array(field)?))
+    pub(super) fn read_u32(&mut self, field: &str) -> Result<u32, EngineError> {
+        Ok(u32::from_le_bytes(self.read_array(field)?))
     }
 
-    pub(super) fn u64(&mut self, field: &str) -> Result<u64, EngineError> {
-        Ok(u64::from_le_bytes(self.array(field)?))
+    pub(super) fn read_u64(&mut self, field: &str) -> Result<u64, EngineError> {
+        Ok(u64::from_le_bytes(self.read_array(field)?))
     }
 
-    pub(super) fn raw_string(&mut self, field: &str) -> Result<&'a [u8], EngineError> {
-        let len = self.u64(field)?;
-        self.take(len, field)
+    pub(super) fn read_raw_string(&mut self, field: &str) -> Result<&'a [u8], EngineError> {
+        let len = self.read_u64(field)?;
+        self.read_bytes(len, field)
     }
 
-    pub(super) fn string(&mut self, field: &str) -> Result<String, EngineError> {
-        Ok(String::from_utf8_lossy(self.raw_string(field)?).into_owned())
+    pub(super) fn read_string(&mut self, field: &str) -> Result<String, EngineError> {
+        Ok(String::from_utf8_lossy(self.read_raw_string(field)?).into_owned())
     }
 
     /// Reads a list's head and walks over its elements.
-    pub(super) fn list(&mut self, key: &str, depth: usize) -> Result<List, EngineError> {
+    pub(super) fn read_list(&mut self, key: &str, depth: usize) -> Result<ListSpan, EngineError> {
         if depth == MAX_NESTING {
-            return Err(self.bad(key, "lists are nested too deeply"));
+            return Err(self.field_error(key, "lists are nested too deeply"));
         }
-        let kind = self.u32(key)?;
-        let count = self.u64(key)?;
+        let kind = self.read_u32(key)?;
+        let count = self.read_u64(key)?;
         let size = match kind {
             0 | 1 | 7 => 1,
             2 | 3 => 2,
             4..=6 => 4,
-            LIST => 12,
-            STRING | 10..=12 => 8,
-            _ => return Err(self.bad(key, format!("has elements of the unknown type {kind}"))),
+            LIST_TYPE => 12,
+            STRING_TYPE | 10..=12 => 8,
+            _ => return Err(self.field_error(key, format!("has elements of the unknown type {kind}"))),
         };
         self.check_count(count, size, key)?;
-        if count > MAX_LIST {
-            return Err(self.bad(key, format!("is a list of {count}, more than {MAX_LIST} are never needed")));
+        if count > MAX_LIST_LEN {
+            return Err(self.field_error(
+                key,
+                format!("is a list of {count}, more than {MAX_LIST_LEN} are never needed"),
+            ));
         }
         let start = self.at;
         for _ in 0..count {
             match kind {
-                STRING => {
-                    self.raw_string(key)?;
+                STRING_TYPE => {
+                    self.read_raw_string(key)?;
                 }
-                LIST => {
-                    self.list(key, depth + 1)?;
+                LIST_TYPE => {
+                    self.read_list(key, depth + 1)?;
                 }
                 _ => {
                     // All of them at once; `count * size` was compared with what is left.
-                    self.take(count * size, key)?;
+                    self.read_bytes(count * size, key)?;
                     break;
                 }
             }
         }
-        Ok(List { kind, count: count as usize, start })
+        Ok(ListSpan { kind, count: count as usize, start })
     }
 
     /// `gguf_metadata_value_type` of the specification.
-    pub(super) fn value(&mut self, kind: u32, key: &str, depth: usize) -> Result<Value, EngineError> {
+    pub(super) fn read_value(
+        &mut self,
+        kind: u32,
+        key: &str,
+        depth: usize,
+    ) -> Result<MetadataValue, EngineError> {
         Ok(match kind {
-            0 => Value::Unsigned(u64::from(u8::from_le_bytes(self.array(key)?))),
-            1 => Value::Signed(i64::from(i8::from_le_bytes(self.array(key)?))),
-            2 => Value::Unsigned(u64::from(u16::from_le_bytes(self.array(key)?))),
-            3 => Value::Signed(i64::from(i16::from_le_bytes(self.array(key)?))),
-            4 => Value::Unsigned(u64::from(self.u32(key)?)),
-            5 => Value::Signed(i64::from(i32::from_le_bytes(self.array(key)?))),
-            6 => Value::Float(f64::from(f32::from_le_bytes(self.array(key)?))),
-            7 => Value::Bool(self.array::<1>(key)?[0] != 0),
-            STRING => Value::String(self.string(key)?),
-            LIST => {
-                let List { kind, count, start } = self.list(key, depth)?;
-                let mut inner = Reader { at: start, wants_more: false, ..*self };
-                let values = (0..count).map(|_| inner.value(kind, key, depth + 1));
-                Value::Array(values.collect::<Result<_, _>>()?)
+            0 => MetadataValue::Unsigned(u64::from(u8::from_le_bytes(self.read_array(key)?))),
+            1 => MetadataValue::Signed(i64::from(i8::from_le_bytes(self.read_array(key)?))),
+            2 => MetadataValue::Unsigned(u64::from(u16::from_le_bytes(self.read_array(key)?))),
+            3 => MetadataValue::Signed(i64::from(i16::from_le_bytes(self.read_array(key)?))),
+            4 => MetadataValue::Unsigned(u64::from(self.read_u32(key)?)),
+            5 => MetadataValue::Signed(i64::from(i32::from_le_bytes(self.read_array(key)?))),
+            6 => MetadataValue::Float(f64::from(f32::from_le_bytes(self.read_array(key)?))),
+            7 => MetadataValue::Bool(self.read_array::<1>(key)?[0] != 0),
+            STRING_TYPE => MetadataValue::String(self.read_string(key)?),
+            LIST_TYPE => {
+                let ListSpan { kind, count, start } = self.read_list(key, depth)?;
+                let mut inner = GgufReader { at: start, needs_more: false, ..*self };
+                let values = (0..count).map(|_| inner.read_value(kind, key, depth + 1));
+                MetadataValue::Array(values.collect::<Result<_, _>>()?)
             }
-            10 => Value::Unsigned(self.u64(key)?),
-            11 => Value::Signed(i64::from_le_bytes(self.array(key)?)),
-            12 => Value::Float(f64::from_le_bytes(self.array(key)?)),
-            _ => return Err(self.bad(key, format!("has the unknown type {kind}"))),
+            10 => MetadataValue::Unsigned(self.read_u64(key)?),
+            11 => MetadataValue::Signed(i64::from_le_bytes(self.read_array(key)?)),
+            12 => MetadataValue::Float(f64::from_le_bytes(self.read_array(key)?)),
+            _ => return Err(self.field_error(key, format!("has the unknown type {kind}"))),
         })
     }
 
-    pub(super) fn tensor_head(&mut self) -> Result<TensorHead, EngineError> {
-        let name = self.string("tensor name")?;
-        let dimensions = self.u32(&name)?;
+    pub(super) fn read_tensor_header(&mut self) -> Result<TensorHeader, EngineError> {
+        let name = self.read_string("tensor name")?;
+        let dimensions = self.read_u32(&name)?;
         if dimensions > MAX_DIMENSIONS {
-            return Err(
-                self.bad(&name, format!("has {dimensions} dimensions, at most {MAX_DIMENSIONS} are allowed"))
-            );
+            return Err(self.field_error(
+                &name,
+                format!("has {dimensions} dimensions, at most {MAX_DIMENSIONS} are allowed"),
+            ));
         }
         let mut shape = Vec::new();
         let mut elements = 1_u64;
         for _ in 0..dimensions {
-            let n = self.u64(&name)?;
-            elements = elements.checked_mul(n).ok_or_else(|| self.bad(&name, "its size overflows"))?;
-            shape.push(usize::try_from(n).map_err(|_| self.bad(&name, "its size overflows"))?);
+            let n = self.read_u64(&name)?;
+            elements =
+                elements.checked_mul(n).ok_or_else(|| self.field_error(&name, "its size overflows"))?;
+            shape.push(usize::try_from(n).map_err(|_| self.field_error(&name, "its size overflows"))?);
         }
         shape.reverse();
-        let dtype = self.u32(&name)?;
-        let offset = self.u64(&name)?;
+        let dtype = self.read_u32(&name)?;
+        let offset = self.read_u64(&name)?;
         let Some(dtype) = dtype_from_id(dtype) else {
             let problem = format!("is stored in the ggml type {dtype}, which taper cannot read");
             let remedy = "use a Q4_0, Q4_K_M, Q5_K_M, Q6_K, Q8_0, F16 or BF16 file of the model";
-            return Err(bad(self.path, &name, problem, remedy));
+            return Err(model_error(self.path, &name, problem, remedy));
         };
         let block = dtype.block_size() as u64;
         let row = shape.last().copied().unwrap_or(1) as u64;
         if elements == 0 || !row.is_multiple_of(block) {
             let problem =
                 format!("has the shape {shape:?}, which {dtype:?} blocks of {block} values cannot store");
-            return Err(self.bad(&name, problem));
+            return Err(self.field_error(&name, problem));
         }
         let len = (elements / block).checked_mul(dtype.type_size() as u64);
-        let len = len.ok_or_else(|| self.bad(&name, "its size overflows"))?;
-        Ok(TensorHead { name, dtype, shape, offset, len })
+        let len = len.ok_or_else(|| self.field_error(&name, "its size overflows"))?;
+        Ok(TensorHeader { name, dtype, shape, offset, len })
     }
 }
 
@@ -227,9 +240,9 @@ impl<'a> Reader<'a> {
 ///
 /// # Errors
 /// One reaches beyond the end of the file, or two share bytes: then a small file would ask for any amount of memory.
-pub(super) fn places(
+pub(super) fn locate_tensors(
     path: &Path,
-    heads: &[TensorHead],
+    heads: &[TensorHeader],
     data_start: u64,
     file_len: u64,
 ) -> Result<Vec<(u64, usize)>, EngineError> {
@@ -239,7 +252,7 @@ pub(super) fn places(
         let end = start.and_then(|start| start.checked_add(head.len)).filter(|&end| end <= file_len);
         let (Some(start), Some(_), Ok(len)) = (start, end, usize::try_from(head.len)) else {
             let problem = format!("needs {} bytes at {}, the file has {file_len}", head.len, head.offset);
-            return Err(bad(path, &head.name, problem, FETCH_AGAIN));
+            return Err(model_error(path, &head.name, problem, PULL_AGAIN_REMEDY));
         };
         places.push((start, len));
     }
@@ -248,8 +261,8 @@ pub(super) fn places(
     for pair in order.windows(2) {
         let ((start, len), (next, _)) = (places[pair[0]], places[pair[1]]);
         if start + len as u64 > next {
-            let problem = format!("lies on the same bytes as {}", shown(&heads[pair[0]].name));
-            return Err(bad(path, &heads[pair[1]].name, problem, FETCH_AGAIN));
+            let problem = format!("lies on the same bytes as {}", sanitize_word(&heads[pair[0]].name));
+            return Err(model_error(path, &heads[pair[1]].name, problem, PULL_AGAIN_REMEDY));
         }
     }
     Ok(places)

@@ -11,25 +11,25 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::NOT_A_MODEL;
-use super::words::bad;
+use super::NOT_A_MODEL_REMEDY;
+use super::words::model_error;
 use crate::EngineError;
 
 /// Bytes of known length that can be read at any place, by several threads.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(super) struct ByteSource {
     len: u64,
-    bytes: Bytes,
+    bytes: SourceBytes,
 }
 
 #[derive(Debug)]
-enum Bytes {
+enum SourceBytes {
     /// With the time of its last change when it was opened.
     File(File, Option<SystemTime>),
     Memory(Vec<u8>),
 }
 
-impl Source {
+impl ByteSource {
     /// Opens a plain file.
     pub(super) fn open(path: &Path) -> Result<Self, EngineError> {
         let read = |source| EngineError::Read { path: path.to_owned(), source };
@@ -38,11 +38,11 @@ impl Source {
         let file = File::open(path).map_err(read)?;
         let metadata = file.metadata().map_err(read)?;
         check_kind(path, &metadata)?;
-        Ok(Self { len: metadata.len(), bytes: Bytes::File(file, metadata.modified().ok()) })
+        Ok(Self { len: metadata.len(), bytes: SourceBytes::File(file, metadata.modified().ok()) })
     }
 
-    pub(super) fn memory(bytes: Vec<u8>) -> Self {
-        Self { len: bytes.len() as u64, bytes: Bytes::Memory(bytes) }
+    pub(super) fn from_memory(bytes: Vec<u8>) -> Self {
+        Self { len: bytes.len() as u64, bytes: SourceBytes::Memory(bytes) }
     }
 
     /// How many there were when it was opened.
@@ -53,8 +53,8 @@ impl Source {
     /// Fills `out` with the bytes from `at` on.
     pub(super) fn read(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
         match &self.bytes {
-            Bytes::File(file, _) => read_at(file, at, out),
-            Bytes::Memory(bytes) => {
+            SourceBytes::File(file, _) => read_at(file, at, out),
+            SourceBytes::Memory(bytes) => {
                 let start = usize::try_from(at).ok();
                 let from = start.and_then(|start| bytes.get(start..start.checked_add(out.len())?));
                 out.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
@@ -66,19 +66,19 @@ impl Source {
     /// Whether it is still as long, and as old, as when it was opened.
     pub(super) fn is_unchanged(&self) -> bool {
         match &self.bytes {
-            Bytes::File(file, modified) => {
+            SourceBytes::File(file, modified) => {
                 let now = file.metadata().ok();
                 now.is_some_and(|now| now.len() == self.len && now.modified().ok() == *modified)
             }
-            Bytes::Memory(_) => true,
+            SourceBytes::Memory(_) => true,
         }
     }
 }
 
 fn check_kind(path: &Path, metadata: &fs::Metadata) -> Result<(), EngineError> {
     match () {
-        () if metadata.is_dir() => Err(bad(path, "file", "is a folder", NOT_A_MODEL)),
-        () if !metadata.is_file() => Err(bad(path, "file", "is no plain file", NOT_A_MODEL)),
+        () if metadata.is_dir() => Err(model_error(path, "file", "is a folder", NOT_A_MODEL_REMEDY)),
+        () if !metadata.is_file() => Err(model_error(path, "file", "is no plain file", NOT_A_MODEL_REMEDY)),
         () => Ok(()),
     }
 }
@@ -107,45 +107,47 @@ fn read_at(file: &File, mut at: u64, mut out: &mut [u8]) -> io::Result<()> {
 
 /// The bytes of a tensor, or of the beginning of one.
 #[derive(Debug, Clone, Copy)]
-pub struct Stored<'a>(Place<'a>);
+pub struct TensorData<'a>(DataLocation<'a>);
 
 #[derive(Debug, Clone, Copy)]
-enum Place<'a> {
+enum DataLocation<'a> {
     Memory(&'a [u8]),
-    Source { source: &'a Source, start: u64, len: usize },
+    Source { source: &'a ByteSource, start: u64, len: usize },
 }
 
-impl<'a> From<&'a [u8]> for Stored<'a> {
+impl<'a> From<&'a [u8]> for TensorData<'a> {
     fn from(bytes: &'a [u8]) -> Self {
-        Self(Place::Memory(bytes))
+        Self(DataLocation::Memory(bytes))
     }
 }
 
-impl<'a> From<&'a Vec<u8>> for Stored<'a> {
+impl<'a> From<&'a Vec<u8>> for TensorData<'a> {
     fn from(bytes: &'a Vec<u8>) -> Self {
-        Self(Place::Memory(bytes))
+        Self(DataLocation::Memory(bytes))
     }
 }
 
-impl<'a> Stored<'a> {
-    pub(super) fn of(source: &'a Source, start: u64, len: usize) -> Self {
-        Self(Place::Source { source, start, len })
+impl<'a> TensorData<'a> {
+    pub(super) fn from_source(source: &'a ByteSource, start: u64, len: usize) -> Self {
+        Self(DataLocation::Source { source, start, len })
     }
 
     /// How many.
     #[expect(clippy::len_without_is_empty, reason = "no tensor is")]
     pub fn len(&self) -> usize {
         match self.0 {
-            Place::Memory(bytes) => bytes.len(),
-            Place::Source { len, .. } => len,
+            DataLocation::Memory(bytes) => bytes.len(),
+            DataLocation::Source { len, .. } => len,
         }
     }
 
     /// The first `len` of them, or all if they are fewer.
-    pub fn first(&self, len: usize) -> Self {
+    pub fn prefix(&self, len: usize) -> Self {
         Self(match self.0 {
-            Place::Memory(bytes) => Place::Memory(&bytes[..len.min(bytes.len())]),
-            Place::Source { source, start, len: all } => Place::Source { source, start, len: len.min(all) },
+            DataLocation::Memory(bytes) => DataLocation::Memory(&bytes[..len.min(bytes.len())]),
+            DataLocation::Source { source, start, len: all } => {
+                DataLocation::Source { source, start, len: len.min(all) }
+            }
         })
     }
 
@@ -156,10 +158,10 @@ impl<'a> Stored<'a> {
     pub fn read(&self, range: Range<usize>) -> io::Result<Cow<'a, [u8]>> {
         debug_assert!(range.start <= range.end && range.end <= self.len());
         match self.0 {
-            Place::Memory(bytes) => {
+            DataLocation::Memory(bytes) => {
                 bytes.get(range).map(Cow::Borrowed).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
             }
-            Place::Source { source, start, .. } => {
+            DataLocation::Source { source, start, .. } => {
                 let mut out = Vec::new();
                 out.try_reserve_exact(range.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
                 out.resize(range.len(), 0);
@@ -173,7 +175,7 @@ impl<'a> Stored<'a> {
     ///
     /// # Errors
     /// As [`Stored::read`].
-    pub fn all(&self) -> io::Result<Cow<'a, [u8]>> {
+    pub fn read_all(&self) -> io::Result<Cow<'a, [u8]>> {
         self.read(0..self.len())
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 
-use super::{DEFAULT_ALIGNMENT, Value};
+use super::{DEFAULT_ALIGNMENT, MetadataValue};
 use crate::tokens::tiny;
 
 /// A GGUF file (version 3, little endian) in the making.
@@ -20,12 +20,12 @@ use crate::tokens::tiny;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug, Clone, Default)]
-pub struct Writer {
-    metadata: Vec<(String, Value)>,
+pub struct GgufWriter {
+    metadata: Vec<(String, MetadataValue)>,
     tensors: Vec<(String, GgmlDType, Vec<usize>, Vec<u8>)>,
 }
 
-impl Writer {
+impl GgufWriter {
     /// A file without metadata and tensors.
     pub fn new() -> Self {
         Self::default()
@@ -35,21 +35,21 @@ impl Writer {
     ///
     /// Stored as converters do: whole numbers as `u32`/`i32` where they fit, else `u64`/`i64`; floats as `f32`.
     /// A list takes the type of its first element (an empty one: `u32`), so its elements must be of one kind.
-    pub fn metadata(mut self, key: &str, value: Value) -> Self {
+    pub fn with_metadata(mut self, key: &str, value: MetadataValue) -> Self {
         self.metadata.retain(|(other, _)| other != key);
         self.metadata.push((key.to_owned(), value));
         self
     }
 
     /// Removes the metadata value under this key.
-    pub fn without(mut self, key: &str) -> Self {
+    pub fn without_metadata(mut self, key: &str) -> Self {
         self.metadata.retain(|(other, _)| other != key);
         self
     }
 
     /// Adds a tensor, or replaces the one of this name. `shape` has the outermost dimension first (as
     /// [`super::TensorView::shape`]); `bytes` are the stored blocks and are not checked.
-    pub fn tensor(mut self, name: &str, dtype: GgmlDType, shape: &[usize], bytes: Vec<u8>) -> Self {
+    pub fn with_tensor(mut self, name: &str, dtype: GgmlDType, shape: &[usize], bytes: Vec<u8>) -> Self {
         self.tensors.retain(|(other, ..)| other != name);
         self.tensors.push((name.to_owned(), dtype, shape.to_vec(), bytes));
         self
@@ -62,21 +62,21 @@ impl Writer {
     }
 
     /// The whole file.
-    pub fn bytes(&self) -> Vec<u8> {
+    pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::new();
         out.extend_from_slice(&super::MAGIC);
         out.extend_from_slice(&3_u32.to_le_bytes());
         out.extend_from_slice(&(self.tensors.len() as u64).to_le_bytes());
         out.extend_from_slice(&(self.metadata.len() as u64).to_le_bytes());
         for (key, value) in &self.metadata {
-            put_string(&mut out, key);
-            let kind = kind(value);
+            write_string(&mut out, key);
+            let kind = value_type(value);
             out.extend_from_slice(&kind.to_le_bytes());
-            put_value(&mut out, kind, value);
+            write_value(&mut out, kind, value);
         }
         let mut offset = 0;
         for (name, dtype, shape, bytes) in &self.tensors {
-            put_string(&mut out, name);
+            write_string(&mut out, name);
             out.extend_from_slice(&(shape.len() as u32).to_le_bytes());
             for &n in shape.iter().rev() {
                 out.extend_from_slice(&(n as u64).to_le_bytes());
@@ -97,56 +97,59 @@ impl Writer {
     /// # Errors
     /// Those of the file system.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        fs::write(path, self.bytes())
+        fs::write(path, self.to_bytes())
     }
 
     /// Adds `tokenizer.ggml.*` of a tiny byte-level vocabulary with Qwen's special tokens (the one of
     /// [`crate::Tokens::bytes_only`]).
-    pub fn byte_level_tokenizer(self) -> Self {
-        let (tokens, types, merges) = tiny::vocabulary();
+    pub fn with_byte_level_tokenizer(self) -> Self {
+        let (tokens, types, merges) = tiny::byte_level_vocabulary();
         let id = |name: &str| {
-            Value::Unsigned(tokens.iter().position(|token| token == name).unwrap_or_default() as u64)
+            MetadataValue::Unsigned(tokens.iter().position(|token| token == name).unwrap_or_default() as u64)
         };
         let end = id("<|endoftext|>");
-        self.metadata("tokenizer.ggml.model", Value::String("gpt2".into()))
-            .metadata("tokenizer.ggml.pre", Value::String("qwen2".into()))
-            .metadata("tokenizer.ggml.bos_token_id", end.clone())
-            .metadata("tokenizer.ggml.eos_token_id", id("<|im_end|>"))
-            .metadata("tokenizer.ggml.padding_token_id", end)
-            .metadata("tokenizer.ggml.add_bos_token", Value::Bool(false))
-            .metadata("tokenizer.ggml.tokens", strings(tokens))
-            .metadata(
+        self.with_metadata("tokenizer.ggml.model", MetadataValue::String("gpt2".into()))
+            .with_metadata("tokenizer.ggml.pre", MetadataValue::String("qwen2".into()))
+            .with_metadata("tokenizer.ggml.bos_token_id", end.clone())
+            .with_metadata("tokenizer.ggml.eos_token_id", id("<|im_end|>"))
+            .with_metadata("tokenizer.ggml.padding_token_id", end)
+            .with_metadata("tokenizer.ggml.add_bos_token", MetadataValue::Bool(false))
+            .with_metadata("tokenizer.ggml.tokens", string_array(tokens))
+            .with_metadata(
                 "tokenizer.ggml.token_type",
-                Value::Array(types.into_iter().map(Value::Signed).collect()),
+                MetadataValue::Array(types.into_iter().map(MetadataValue::Signed).collect()),
             )
-            .metadata("tokenizer.ggml.merges", strings(merges))
+            .with_metadata("tokenizer.ggml.merges", string_array(merges))
     }
 
     /// Adds `tokenizer.ggml.*` of a tiny SentencePiece vocabulary with CodeLlama's special tokens.
-    pub fn sentencepiece_tokenizer(self) -> Self {
-        let (tokens, types, scores) = tiny::sentencepiece();
-        self.metadata("tokenizer.ggml.model", Value::String("llama".into()))
-            .metadata("tokenizer.ggml.pre", Value::String("default".into()))
-            .metadata("tokenizer.ggml.unknown_token_id", Value::Unsigned(0))
-            .metadata("tokenizer.ggml.bos_token_id", Value::Unsigned(1))
-            .metadata("tokenizer.ggml.eos_token_id", Value::Unsigned(2))
-            .metadata("tokenizer.ggml.add_bos_token", Value::Bool(true))
-            .metadata("tokenizer.ggml.tokens", strings(tokens))
-            .metadata("tokenizer.ggml.scores", Value::Array(scores.into_iter().map(Value::Float).collect()))
-            .metadata(
+    pub fn with_sentencepiece_tokenizer(self) -> Self {
+        let (tokens, types, scores) = tiny::sentencepiece_vocabulary();
+        self.with_metadata("tokenizer.ggml.model", MetadataValue::String("llama".into()))
+            .with_metadata("tokenizer.ggml.pre", MetadataValue::String("default".into()))
+            .with_metadata("tokenizer.ggml.unknown_token_id", MetadataValue::Unsigned(0))
+            .with_metadata("tokenizer.ggml.bos_token_id", MetadataValue::Unsigned(1))
+            .with_metadata("tokenizer.ggml.eos_token_id", MetadataValue::Unsigned(2))
+            .with_metadata("tokenizer.ggml.add_bos_token", MetadataValue::Bool(true))
+            .with_metadata("tokenizer.ggml.tokens", string_array(tokens))
+            .with_metadata(
+                "tokenizer.ggml.scores",
+                MetadataValue::Array(scores.into_iter().map(MetadataValue::Float).collect()),
+            )
+            .with_metadata(
                 "tokenizer.ggml.token_type",
-                Value::Array(types.into_iter().map(Value::Signed).collect()),
+                MetadataValue::Array(types.into_iter().map(MetadataValue::Signed).collect()),
             )
     }
 }
 
-fn strings(texts: Vec<String>) -> Value {
-    Value::Array(texts.into_iter().map(Value::String).collect())
+fn string_array(texts: Vec<String>) -> MetadataValue {
+    MetadataValue::Array(texts.into_iter().map(MetadataValue::String).collect())
 }
 
 /// Sizes of a model with random weights.
 #[derive(Debug, Clone)]
-pub struct Dims {
+pub struct ModelDims {
     /// Transformer blocks.
     pub layers: usize,
     /// Width of the residual stream.
@@ -168,7 +171,7 @@ pub struct Dims {
     pub output: Option<GgmlDType>,
 }
 
-impl Default for Dims {
+impl Default for ModelDims {
     /// Two layers of width 64, `f32`, head tied to the embedding: the fastest that has every part.
     fn default() -> Self {
         Self {
@@ -185,7 +188,7 @@ impl Default for Dims {
     }
 }
 
-impl Dims {
+impl ModelDims {
     /// The default sizes with all matrices in `dtype`; wide enough for K-quants where `dtype` is one.
     pub fn stored_as(dtype: GgmlDType) -> Self {
         let wide = dtype.block_size() > 32;
@@ -204,81 +207,88 @@ impl Dims {
 ///
 /// # Errors
 /// candle refuses a dtype for these dimensions.
-pub fn random_qwen2(seed: u64, dims: &Dims) -> candle_core::Result<Writer> {
-    let (tokens, ..) = tiny::vocabulary();
-    let writer = head("qwen2", dims).byte_level_tokenizer();
-    weights(writer, seed, dims, tokens.len(), true)
+pub fn random_qwen2(seed: u64, dims: &ModelDims) -> candle_core::Result<GgufWriter> {
+    let (tokens, ..) = tiny::byte_level_vocabulary();
+    let writer = model_header("qwen2", dims).with_byte_level_tokenizer();
+    add_random_weights(writer, seed, dims, tokens.len(), true)
 }
 
 /// A model of the llama family (no biases; tiny SentencePiece vocabulary) with random weights.
 ///
 /// # Errors
 /// candle refuses a dtype for these dimensions.
-pub fn random_llama(seed: u64, dims: &Dims) -> candle_core::Result<Writer> {
-    let (tokens, ..) = tiny::sentencepiece();
-    let writer = head("llama", dims)
-        .sentencepiece_tokenizer()
-        .metadata("llama.rope.dimension_count", Value::Unsigned((dims.hidden / dims.heads) as u64))
-        .metadata("llama.vocab_size", Value::Unsigned(tokens.len() as u64));
-    weights(writer, seed, dims, tokens.len(), false)
+pub fn random_llama(seed: u64, dims: &ModelDims) -> candle_core::Result<GgufWriter> {
+    let (tokens, ..) = tiny::sentencepiece_vocabulary();
+    let writer = model_header("llama", dims)
+        .with_sentencepiece_tokenizer()
+        .with_metadata(
+            "llama.rope.dimension_count",
+            MetadataValue::Unsigned((dims.hidden / dims.heads) as u64),
+        )
+        .with_metadata("llama.vocab_size", MetadataValue::Unsigned(tokens.len() as u64));
+    add_random_weights(writer, seed, dims, tokens.len(), false)
 }
 
 /// A model of the qwen3 family (queries and keys are normed, no biases) with random weights.
 ///
 /// # Errors
 /// candle refuses a dtype for these dimensions.
-pub fn random_qwen3(seed: u64, dims: &Dims) -> candle_core::Result<Writer> {
-    let (tokens, ..) = tiny::vocabulary();
-    let writer = head("qwen3", dims).byte_level_tokenizer();
-    let mut writer = weights(writer, seed, dims, tokens.len(), false)?;
-    let mut random = Random(seed ^ 0x0003);
+pub fn random_qwen3(seed: u64, dims: &ModelDims) -> candle_core::Result<GgufWriter> {
+    let (tokens, ..) = tiny::byte_level_vocabulary();
+    let writer = model_header("qwen3", dims).with_byte_level_tokenizer();
+    let mut writer = add_random_weights(writer, seed, dims, tokens.len(), false)?;
+    let mut random = SplitMix64(seed ^ 0x0003);
     let width = dims.hidden / dims.heads;
     for (layer, part) in (0..dims.layers).flat_map(|layer| ["q", "k"].map(|part| (layer, part))) {
-        let bytes = (0..width).flat_map(|_| (1.0 + 0.4 * random.signed()).to_le_bytes()).collect();
-        writer =
-            writer.tensor(&format!("blk.{layer}.attn_{part}_norm.weight"), GgmlDType::F32, &[width], bytes);
+        let bytes = (0..width).flat_map(|_| (1.0 + 0.4 * random.next_signed()).to_le_bytes()).collect();
+        writer = writer.with_tensor(
+            &format!("blk.{layer}.attn_{part}_norm.weight"),
+            GgmlDType::F32,
+            &[width],
+            bytes,
+        );
     }
     Ok(writer)
 }
 
-fn head(family: &str, dims: &Dims) -> Writer {
-    let number = |n: usize| Value::Unsigned(n as u64);
-    Writer::new()
-        .metadata("general.architecture", Value::String(family.into()))
-        .metadata("general.name", Value::String(format!("random {family}")))
-        .metadata(&format!("{family}.block_count"), number(dims.layers))
-        .metadata(&format!("{family}.context_length"), number(dims.context))
-        .metadata(&format!("{family}.embedding_length"), number(dims.hidden))
-        .metadata(&format!("{family}.feed_forward_length"), number(dims.intermediate))
-        .metadata(&format!("{family}.attention.head_count"), number(dims.heads))
-        .metadata(&format!("{family}.attention.head_count_kv"), number(dims.kv_heads))
-        .metadata(&format!("{family}.attention.layer_norm_rms_epsilon"), Value::Float(1e-6))
-        .metadata(&format!("{family}.rope.freq_base"), Value::Float(10_000.0))
+fn model_header(family: &str, dims: &ModelDims) -> GgufWriter {
+    let number = |n: usize| MetadataValue::Unsigned(n as u64);
+    GgufWriter::new()
+        .with_metadata("general.architecture", MetadataValue::String(family.into()))
+        .with_metadata("general.name", MetadataValue::String(format!("random {family}")))
+        .with_metadata(&format!("{family}.block_count"), number(dims.layers))
+        .with_metadata(&format!("{family}.context_length"), number(dims.context))
+        .with_metadata(&format!("{family}.embedding_length"), number(dims.hidden))
+        .with_metadata(&format!("{family}.feed_forward_length"), number(dims.intermediate))
+        .with_metadata(&format!("{family}.attention.head_count"), number(dims.heads))
+        .with_metadata(&format!("{family}.attention.head_count_kv"), number(dims.kv_heads))
+        .with_metadata(&format!("{family}.attention.layer_norm_rms_epsilon"), MetadataValue::Float(1e-6))
+        .with_metadata(&format!("{family}.rope.freq_base"), MetadataValue::Float(10_000.0))
 }
 
 /// Uniform random weights of such a spread that every layer keeps the size of what flows through it.
-fn weights(
-    mut writer: Writer,
+fn add_random_weights(
+    mut writer: GgufWriter,
     seed: u64,
-    dims: &Dims,
+    dims: &ModelDims,
     vocabulary: usize,
     biases: bool,
-) -> candle_core::Result<Writer> {
-    let mut random = Random(seed);
+) -> candle_core::Result<GgufWriter> {
+    let mut random = SplitMix64(seed);
     let mut stored = dims.weights.iter().copied().cycle();
     let mut matrix =
-        |writer: Writer, name: &str, rows: usize, columns: usize, dtype: Option<GgmlDType>, gain: f32| {
+        |writer: GgufWriter, name: &str, rows: usize, columns: usize, dtype: Option<GgmlDType>, gain: f32| {
             let dtype = dtype.or_else(|| stored.next()).unwrap_or(GgmlDType::F32);
             let spread = gain * (3.0 / columns as f32).sqrt();
-            let values: Vec<f32> = (0..rows * columns).map(|_| random.signed() * spread).collect();
+            let values: Vec<f32> = (0..rows * columns).map(|_| random.next_signed() * spread).collect();
             let tensor = Tensor::from_vec(values, (rows, columns), &Device::Cpu)?;
             let bytes = QTensor::quantize(&tensor, dtype)?.data()?.into_owned();
-            candle_core::Result::Ok(writer.tensor(name, dtype, &[rows, columns], bytes))
+            candle_core::Result::Ok(writer.with_tensor(name, dtype, &[rows, columns], bytes))
         };
-    let mut other = Random(seed ^ 0x5eed);
-    let mut vector = |writer: Writer, name: &str, len: usize, middle: f32| {
-        let bytes = (0..len).flat_map(|_| (middle + 0.2 * other.signed()).to_le_bytes()).collect();
-        writer.tensor(name, GgmlDType::F32, &[len], bytes)
+    let mut other = SplitMix64(seed ^ 0x5eed);
+    let mut vector = |writer: GgufWriter, name: &str, len: usize, middle: f32| {
+        let bytes = (0..len).flat_map(|_| (middle + 0.2 * other.next_signed()).to_le_bytes()).collect();
+        writer.with_tensor(name, GgmlDType::F32, &[len], bytes)
     };
     let (hidden, kv) = (dims.hidden, dims.hidden / dims.heads * dims.kv_heads);
     // Embeddings of unit variance: spread * sqrt(columns).
@@ -307,9 +317,9 @@ fn weights(
 }
 
 /// SplitMix64 (Steele, Lea, Flood 2014): files must not change with a library's version.
-struct Random(u64);
+struct SplitMix64(u64);
 
-impl Random {
+impl SplitMix64 {
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -319,45 +329,45 @@ impl Random {
     }
 
     /// Uniform in -1 to 1.
-    fn signed(&mut self) -> f32 {
+    fn next_signed(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
     }
 }
 
-fn put_string(out: &mut Vec<u8>, text: &str) {
+fn write_string(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(&(text.len() as u64).to_le_bytes());
     out.extend_from_slice(text.as_bytes());
 }
 
 /// `gguf_metadata_value_type` that a value is stored as.
-fn kind(value: &Value) -> u32 {
+fn value_type(value: &MetadataValue) -> u32 {
     match value {
-        Value::Unsigned(n) if u32::try_from(*n).is_ok() => 4,
-        Value::Unsigned(_) => 10,
-        Value::Signed(n) if i32::try_from(*n).is_ok() => 5,
-        Value::Signed(_) => 11,
-        Value::Float(_) => 6,
-        Value::Bool(_) => 7,
-        Value::String(_) => 8,
-        Value::Array(_) => 9,
+        MetadataValue::Unsigned(n) if u32::try_from(*n).is_ok() => 4,
+        MetadataValue::Unsigned(_) => 10,
+        MetadataValue::Signed(n) if i32::try_from(*n).is_ok() => 5,
+        MetadataValue::Signed(_) => 11,
+        MetadataValue::Float(_) => 6,
+        MetadataValue::Bool(_) => 7,
+        MetadataValue::String(_) => 8,
+        MetadataValue::Array(_) => 9,
     }
 }
 
-fn put_value(out: &mut Vec<u8>, kind: u32, value: &Value) {
+fn write_value(out: &mut Vec<u8>, kind: u32, value: &MetadataValue) {
     match (kind, value) {
-        (4, Value::Unsigned(n)) => out.extend_from_slice(&(*n as u32).to_le_bytes()),
-        (_, Value::Unsigned(n)) => out.extend_from_slice(&n.to_le_bytes()),
-        (5, Value::Signed(n)) => out.extend_from_slice(&(*n as i32).to_le_bytes()),
-        (_, Value::Signed(n)) => out.extend_from_slice(&n.to_le_bytes()),
-        (_, Value::Float(x)) => out.extend_from_slice(&(*x as f32).to_le_bytes()),
-        (_, Value::Bool(value)) => out.push(u8::from(*value)),
-        (_, Value::String(text)) => put_string(out, text),
-        (_, Value::Array(values)) => {
-            let kind = values.first().map_or(4, self::kind);
+        (4, MetadataValue::Unsigned(n)) => out.extend_from_slice(&(*n as u32).to_le_bytes()),
+        (_, MetadataValue::Unsigned(n)) => out.extend_from_slice(&n.to_le_bytes()),
+        (5, MetadataValue::Signed(n)) => out.extend_from_slice(&(*n as i32).to_le_bytes()),
+        (_, MetadataValue::Signed(n)) => out.extend_from_slice(&n.to_le_bytes()),
+        (_, MetadataValue::Float(x)) => out.extend_from_slice(&(*x as f32).to_le_bytes()),
+        (_, MetadataValue::Bool(value)) => out.push(u8::from(*value)),
+        (_, MetadataValue::String(text)) => write_string(out, text),
+        (_, MetadataValue::Array(values)) => {
+            let kind = values.first().map_or(4, value_type);
             out.extend_from_slice(&kind.to_le_bytes());
             out.extend_from_slice(&(values.len() as u64).to_le_bytes());
             for value in values {
-                put_value(out, kind, value);
+                write_value(out, kind, value);
             }
         }
     }
@@ -391,29 +401,39 @@ mod tests {
     use crate::gguf::Gguf;
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn written_gguf_is_read_back() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.gguf");
-        let writer = Writer::new()
-            .metadata("a", Value::Unsigned(7))
-            .metadata("b", Value::Signed(-7))
-            .metadata("c", Value::Unsigned(1 << 40))
-            .metadata("d", Value::Float(0.5))
-            .metadata("e", strings(vec!["x".into(), "é".into()]))
-            .metadata("f", Value::Array(vec![Value::Array(vec![Value::Bool(true)]), Value::Array(vec![])]))
-            .tensor("t", GgmlDType::F32, &[2, 3], (0..24).collect())
-            .tensor("u", GgmlDType::F16, &[1], vec![1, 2]);
+        let writer = GgufWriter::new()
+            .with_metadata("a", MetadataValue::Unsigned(7))
+            .with_metadata("b", MetadataValue::Signed(-7))
+            .with_metadata("c", MetadataValue::Unsigned(1 << 40))
+            .with_metadata("d", MetadataValue::Float(0.5))
+            .with_metadata("e", string_array(vec!["x".into(), "é".into()]))
+            .with_metadata(
+                "f",
+                MetadataValue::Array(vec![
+                    MetadataValue::Array(vec![MetadataValue::Bool(true)]),
+                    MetadataValue::Array(vec![]),
+                ]),
+            )
+            .with_tensor("t", GgmlDType::F32, &[2, 3], (0..24).collect())
+            .with_tensor("u", GgmlDType::F16, &[1], vec![1, 2]);
         writer.write(&path).unwrap();
         let gguf = Gguf::open(&path).unwrap();
-        assert_eq!(gguf.usize("a").unwrap(), Some(7));
-        assert_eq!(gguf.get("b"), Some(&Value::Signed(-7)));
-        assert_eq!(gguf.usize("c").unwrap(), Some(1 << 40));
-        assert_eq!(gguf.float("d").unwrap(), Some(0.5));
-        assert_eq!(gguf.texts("e").unwrap(), Some(vec!["x".as_bytes(), "é".as_bytes()]));
-        assert!(gguf.numbers("e").is_err() && gguf.numbers("f").is_err() && gguf.texts("a").is_err());
-        let t = gguf.need_tensor("t", &[2, 3]).unwrap();
-        assert_eq!(*t.data.all().unwrap(), (0..24).collect::<Vec<u8>>());
-        assert_eq!(*gguf.need_tensor("u", &[1]).unwrap().data.all().unwrap(), [1, 2]);
+        assert_eq!(gguf.get_usize("a").unwrap(), Some(7));
+        assert_eq!(gguf.get("b"), Some(&MetadataValue::Signed(-7)));
+        assert_eq!(gguf.get_usize("c").unwrap(), Some(1 << 40));
+        assert_eq!(gguf.get_float("d").unwrap(), Some(0.5));
+        assert_eq!(gguf.get_strings("e").unwrap(), Some(vec!["x".as_bytes(), "é".as_bytes()]));
+        assert!(
+            gguf.get_numbers("e").is_err()
+                && gguf.get_numbers("f").is_err()
+                && gguf.get_strings("a").is_err()
+        );
+        let t = gguf.require_tensor("t", &[2, 3]).unwrap();
+        assert_eq!(*t.data.read_all().unwrap(), (0..24).collect::<Vec<u8>>());
+        assert_eq!(*gguf.require_tensor("u", &[1]).unwrap().data.read_all().unwrap(), [1, 2]);
     }
 
     #[test]
@@ -422,15 +442,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.gguf");
         for dtype in [F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2K, Q3K, Q4K, Q5K, Q6K] {
-            let dims = Dims { output: Some(Q8_0), ..Dims::stored_as(dtype) };
+            let dims = ModelDims { output: Some(Q8_0), ..ModelDims::stored_as(dtype) };
             for writer in [random_qwen2(1, &dims).unwrap(), random_llama(1, &dims).unwrap()] {
                 writer.write(&path).unwrap();
                 let gguf = Gguf::open(&path).unwrap();
                 assert!(gguf.tensor("blk.1.ffn_down.weight").is_some_and(|t| t.dtype == dtype));
             }
         }
-        let dims = Dims::default();
-        assert_eq!(random_qwen2(3, &dims).unwrap().bytes(), random_qwen2(3, &dims).unwrap().bytes());
-        assert_ne!(random_qwen2(3, &dims).unwrap().bytes(), random_qwen2(4, &dims).unwrap().bytes());
+        let dims = ModelDims::default();
+        assert_eq!(random_qwen2(3, &dims).unwrap().to_bytes(), random_qwen2(3, &dims).unwrap().to_bytes());
+        assert_ne!(random_qwen2(3, &dims).unwrap().to_bytes(), random_qwen2(4, &dims).unwrap().to_bytes());
     }
 }

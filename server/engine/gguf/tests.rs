@@ -6,24 +6,24 @@
 use std::fs::{self, File};
 use std::ops::ControlFlow;
 
-use super::testing::{Dims, Writer, random_llama, random_qwen2};
+use super::testing::{GgufWriter, ModelDims, random_llama, random_qwen2};
 use super::*;
 use crate::local::{DeviceChoice, Kernel, KernelChoice, Local, Options};
-use crate::{Engine, Limits, Prompt};
+use crate::{Engine, GenerationLimits, Prompt};
 
-fn of(bytes: Vec<u8>) -> Result<Gguf, EngineError> {
+fn parse_bytes(bytes: Vec<u8>) -> Result<Gguf, EngineError> {
     Gguf::from_bytes(Path::new("a model"), bytes)
 }
 
 #[track_caller]
-fn refused(bytes: Vec<u8>, field: &str, problem: &str) {
-    let error = of(bytes).unwrap_err();
+fn assert_refused(bytes: Vec<u8>, field: &str, problem: &str) {
+    let error = parse_bytes(bytes).unwrap_err();
     assert!(matches!(&error, EngineError::Model { field: named, .. } if named == field), "{error}");
     assert!(error.to_string().contains(problem), "{error}");
 }
 
 /// A head by hand: metadata as they are written, and for each tensor name, values of `f32`, offset.
-fn head(metadata: &[(&str, &[u8])], tensors: &[(&str, u64, u64)], data: usize) -> Vec<u8> {
+fn header_bytes(metadata: &[(&str, &[u8])], tensors: &[(&str, u64, u64)], data: usize) -> Vec<u8> {
     let mut out = b"GGUF\x03\0\0\0".to_vec();
     out.extend((tensors.len() as u64).to_le_bytes());
     out.extend((metadata.len() as u64).to_le_bytes());
@@ -48,41 +48,47 @@ fn head(metadata: &[(&str, &[u8])], tensors: &[(&str, u64, u64)], data: usize) -
 
 #[test]
 fn tensors_that_share_bytes_are_refused() {
-    assert_eq!(of(head(&[], &[("a", 8, 0), ("b", 8, 32)], 64)).unwrap().tensor_bytes(), 64);
-    assert_eq!(of(head(&[], &[("b", 8, 32), ("a", 8, 0)], 64)).unwrap().tensor_bytes(), 64);
-    refused(head(&[], &[("a", 16, 0), ("b", 16, 0)], 64), "b", "the same bytes as a");
-    refused(head(&[], &[("a", 9, 0), ("b", 7, 32)], 64), "b", "the same bytes as a");
-    refused(head(&[], &[("a", 1, 60), ("b", 16, 0)], 64), "a", "the same bytes as b");
+    assert_eq!(parse_bytes(header_bytes(&[], &[("a", 8, 0), ("b", 8, 32)], 64)).unwrap().tensor_bytes(), 64);
+    assert_eq!(parse_bytes(header_bytes(&[], &[("b", 8, 32), ("a", 8, 0)], 64)).unwrap().tensor_bytes(), 64);
+    assert_refused(header_bytes(&[], &[("a", 16, 0), ("b", 16, 0)], 64), "b", "the same bytes as a");
+    assert_refused(header_bytes(&[], &[("a", 9, 0), ("b", 7, 32)], 64), "b", "the same bytes as a");
+    assert_refused(header_bytes(&[], &[("a", 1, 60), ("b", 16, 0)], 64), "a", "the same bytes as b");
     // A small file that asks for any amount of memory.
     let many: Vec<(String, u64, u64)> = (0..6000).map(|at| (format!("t{at}"), 1 << 18, 0)).collect();
     let many: Vec<_> = many.iter().map(|(name, values, at)| (name.as_str(), *values, *at)).collect();
-    assert!(of(head(&[], &many, 1 << 20)).unwrap_err().to_string().contains("the same bytes as"));
+    assert!(
+        parse_bytes(header_bytes(&[], &many, 1 << 20)).unwrap_err().to_string().contains("the same bytes as")
+    );
     // One inside another that begins before it, with a third between them in the order of the file.
-    refused(head(&[], &[("a", 16, 0), ("b", 2, 8), ("c", 2, 56)], 64), "b", "the same bytes as a");
+    assert_refused(
+        header_bytes(&[], &[("a", 16, 0), ("b", 2, 8), ("c", 2, 56)], 64),
+        "b",
+        "the same bytes as a",
+    );
 }
 
 #[test]
-fn what_reaches_beyond_the_file_is_refused() {
-    refused(head(&[], &[("a", 17, 0)], 64), "a", "needs 68 bytes at 0");
-    refused(head(&[], &[("a", 1, 64)], 64), "a", "at 64");
+fn tensors_beyond_end_of_file_are_refused() {
+    assert_refused(header_bytes(&[], &[("a", 17, 0)], 64), "a", "needs 68 bytes at 0");
+    assert_refused(header_bytes(&[], &[("a", 1, 64)], 64), "a", "at 64");
     for offset in [u64::MAX, u64::MAX - 3, 1 << 63, u64::MAX - 64] {
-        refused(head(&[], &[("a", 8, offset)], 64), "a", "needs 32 bytes");
+        assert_refused(header_bytes(&[], &[("a", 8, offset)], 64), "a", "needs 32 bytes");
     }
-    refused(head(&[], &[("a", u64::MAX / 2, 0)], 64), "a", "overflows");
+    assert_refused(header_bytes(&[], &[("a", u64::MAX / 2, 0)], 64), "a", "overflows");
 }
 
 #[test]
-fn names_that_are_there_twice_are_refused() {
+fn duplicate_names_are_refused() {
     let one = [4, 0, 0, 0, 1, 0, 0, 0];
-    refused(head(&[("x", &one), ("x", &one)], &[], 0), "x", "twice");
+    assert_refused(header_bytes(&[("x", &one), ("x", &one)], &[], 0), "x", "twice");
     let list = [9, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    refused(head(&[("x", &one), ("x", &list)], &[], 0), "x", "twice");
-    refused(head(&[("x", &list), ("x", &one)], &[], 0), "x", "twice");
-    refused(head(&[], &[("a", 8, 0), ("a", 8, 32)], 64), "a", "twice");
+    assert_refused(header_bytes(&[("x", &one), ("x", &list)], &[], 0), "x", "twice");
+    assert_refused(header_bytes(&[("x", &list), ("x", &one)], &[], 0), "x", "twice");
+    assert_refused(header_bytes(&[], &[("a", 8, 0), ("a", 8, 32)], 64), "a", "twice");
 }
 
 #[test]
-fn counts_that_no_model_has_are_refused_before_anything_is_allocated() {
+fn implausible_counts_are_refused_before_allocation() {
     let counts = |tensors: u64, metadata: u64, len: usize| {
         let mut bytes = b"GGUF\x03\0\0\0".to_vec();
         bytes.extend(tensors.to_le_bytes());
@@ -90,85 +96,88 @@ fn counts_that_no_model_has_are_refused_before_anything_is_allocated() {
         bytes.resize(len, 0);
         bytes
     };
-    refused(counts(u64::MAX, 0, 1000), "tensor_count", "entries, but only");
-    refused(counts(0, u64::MAX, 1000), "metadata_kv_count", "entries, but only");
-    refused(counts(100_000, 0, 4 << 20), "tensor_count", "at most");
-    refused(counts(0, 100_000, 4 << 20), "metadata_kv_count", "at most");
+    assert_refused(counts(u64::MAX, 0, 1000), "tensor_count", "entries, but only");
+    assert_refused(counts(0, u64::MAX, 1000), "metadata_kv_count", "entries, but only");
+    assert_refused(counts(100_000, 0, 4 << 20), "tensor_count", "at most");
+    assert_refused(counts(0, 100_000, 4 << 20), "metadata_kv_count", "at most");
     // A list of five million bytes, which are there.
     let mut list = [9_u32.to_le_bytes(), 0_u32.to_le_bytes()].concat();
     list.extend(5_000_000_u64.to_le_bytes());
     list.resize(16 + 5_000_000, 0);
-    refused(head(&[("x", &list)], &[], 0), "x", "never needed");
+    assert_refused(header_bytes(&[("x", &list)], &[], 0), "x", "never needed");
     // A string that would fill the head.
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.gguf");
     let mut string = 8_u32.to_le_bytes().to_vec();
     string.extend((200_u64 << 20).to_le_bytes());
-    fs::write(&path, head(&[("x", &string)], &[], 0)).unwrap();
+    fs::write(&path, header_bytes(&[("x", &string)], &[], 0)).unwrap();
     File::options().write(true).open(&path).unwrap().set_len(300 << 20).unwrap();
     let error = Gguf::open(&path).unwrap_err().to_string();
     assert!(error.contains("longer than that of any model"), "{error}");
 }
 
 #[test]
-fn a_head_longer_than_what_is_read_at_first_is_read_whole() {
-    let texts: Vec<Value> = (0..200_000).map(|at| Value::String(format!("token number {at}"))).collect();
-    let writer = Writer::new()
-        .metadata("texts", Value::Array(texts))
-        .metadata("last", Value::Unsigned(7))
-        .tensor("t", GgmlDType::F32, &[2], vec![1; 8]);
+fn header_longer_than_initial_read_is_parsed() {
+    let texts: Vec<MetadataValue> =
+        (0..200_000).map(|at| MetadataValue::String(format!("token number {at}"))).collect();
+    let writer = GgufWriter::new()
+        .with_metadata("texts", MetadataValue::Array(texts))
+        .with_metadata("last", MetadataValue::Unsigned(7))
+        .with_tensor("t", GgmlDType::F32, &[2], vec![1; 8]);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.gguf");
     writer.write(&path).unwrap();
     let gguf = Gguf::open(&path).unwrap();
-    assert!(gguf.head.len() > 2 * FIRST_READ);
-    assert_eq!(gguf.texts("texts").unwrap().unwrap()[199_999], b"token number 199999");
-    assert_eq!(gguf.usize("last").unwrap(), Some(7));
-    assert_eq!(*gguf.tensor("t").unwrap().data.all().unwrap(), [1; 8]);
+    assert!(gguf.header.len() > 2 * INITIAL_READ_BYTES);
+    assert_eq!(gguf.get_strings("texts").unwrap().unwrap()[199_999], b"token number 199999");
+    assert_eq!(gguf.get_usize("last").unwrap(), Some(7));
+    assert_eq!(*gguf.tensor("t").unwrap().data.read_all().unwrap(), [1; 8]);
 }
 
 #[test]
-fn no_word_of_a_file_reaches_a_terminal_as_it_is() {
+fn text_from_file_is_sanitized_in_messages() {
     let evil = format!("\x1b]0;owned\x07\x1b[31m\u{202e}{}\r\n", "x".repeat(1 << 20));
     let check = |text: &str| {
         assert!(text.len() < 2000, "{} bytes", text.len());
         assert!(text.chars().all(|c| !c.is_control() && c != '\u{202e}'), "{text:?}");
     };
-    let text = || Value::String(evil.clone());
-    let dims = Dims::default();
+    let text = || MetadataValue::String(evil.clone());
+    let dims = ModelDims::default();
     let model = || random_qwen2(1, &dims).unwrap();
-    let engine = |writer: Writer| {
+    let engine = |writer: GgufWriter| {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.gguf");
         writer.write(&path).unwrap();
         Local::open(&path, &Options { device: DeviceChoice::Cpu, context: 64, ..Options::default() })
     };
-    let about = engine(model().metadata("general.name", text())).unwrap().about().clone();
+    let about = engine(model().with_metadata("general.name", text())).unwrap().engine_info().clone();
     check(&about.model);
     assert!(about.model.starts_with("]0;owned[31mxxx") && about.model.chars().count() < 130);
-    let nameless = engine(model().metadata("general.name", Value::String("\x1b\u{200b}\n".into()))).unwrap();
-    assert_eq!(nameless.about().model, "model");
+    let nameless =
+        engine(model().with_metadata("general.name", MetadataValue::String("\x1b\u{200b}\n".into())))
+            .unwrap();
+    assert_eq!(nameless.engine_info().model, "model");
     let wrong = [
-        model().metadata("general.architecture", text()),
-        model().metadata("tokenizer.ggml.model", text()),
-        model().metadata("qwen2.rope.scaling.type", text()),
-        model().metadata("general.alignment", text()),
-        model().metadata("qwen2.block_count", text()),
-        model().metadata("tokenizer.ggml.merges", Value::Array(vec![text()])),
-        model().tensor(&evil, GgmlDType::F32, &[1], vec![0; 4]),
-        random_llama(1, &dims).unwrap().metadata("tokenizer.ggml.scores", text()),
+        model().with_metadata("general.architecture", text()),
+        model().with_metadata("tokenizer.ggml.model", text()),
+        model().with_metadata("qwen2.rope.scaling.type", text()),
+        model().with_metadata("general.alignment", text()),
+        model().with_metadata("qwen2.block_count", text()),
+        model().with_metadata("tokenizer.ggml.merges", MetadataValue::Array(vec![text()])),
+        model().with_tensor(&evil, GgmlDType::F32, &[1], vec![0; 4]),
+        random_llama(1, &dims).unwrap().with_metadata("tokenizer.ggml.scores", text()),
     ];
     for writer in wrong {
         check(&engine(writer).unwrap_err().to_string());
     }
-    let bytes = head(&[(&evil, &[99, 0, 0, 0])], &[], 0);
-    check(&of(bytes).unwrap_err().to_string());
-    let bytes = head(&[], &[(&evil, 8, 0), (&evil[1..], 8, 0)], 64);
-    check(&of(bytes).unwrap_err().to_string());
+    let bytes = header_bytes(&[(&evil, &[99, 0, 0, 0])], &[], 0);
+    check(&parse_bytes(bytes).unwrap_err().to_string());
+    let bytes = header_bytes(&[], &[(&evil, 8, 0), (&evil[1..], 8, 0)], 64);
+    check(&parse_bytes(bytes).unwrap_err().to_string());
 }
 
 #[test]
-fn what_is_no_plain_file_is_refused_and_not_waited_for() {
+fn folders_pipes_and_devices_are_refused_without_blocking() {
     let folder = tempfile::tempdir().unwrap();
     let error = Gguf::open(folder.path()).unwrap_err().to_string();
     assert!(error.contains("is a folder"), "{error}");
@@ -187,35 +196,36 @@ fn what_is_no_plain_file_is_refused_and_not_waited_for() {
 }
 
 /// A file of a model, and how to open it; what is done to the file may happen at any moment.
-struct Written {
+struct ModelFixture {
     path: PathBuf,
     _folder: tempfile::TempDir,
 }
 
-impl Written {
+impl ModelFixture {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.gguf");
-        let dims = Dims { layers: 3, output: Some(GgmlDType::Q8_0), ..Dims::stored_as(GgmlDType::Q4_0) };
+        let dims =
+            ModelDims { layers: 3, output: Some(GgmlDType::Q8_0), ..ModelDims::stored_as(GgmlDType::Q4_0) };
         random_qwen2(1, &dims).unwrap().write(&path).unwrap();
         Self { path, _folder: folder }
     }
 
-    fn cut(&self, len: u64) {
+    fn truncate(&self, len: u64) {
         File::options().write(true).open(&self.path).unwrap().set_len(len).unwrap();
     }
 }
 
 #[test]
-fn a_file_that_is_cut_short_while_it_loads_is_an_error() {
-    use crate::local::{CandleDecoder, Config, CpuDecoder};
-    let whole = fs::metadata(Written::new().path).unwrap().len();
+fn file_truncated_while_loading_is_error() {
+    use crate::local::{CandleDecoder, CpuDecoder, ModelConfig};
+    let whole = fs::metadata(ModelFixture::new().path).unwrap().len();
     for len in [0, 100, 5000, whole / 2, whole - 1] {
-        let written = Written::new();
+        let written = ModelFixture::new();
         let gguf = Gguf::open(&written.path).unwrap();
-        let config = Config::from_gguf(&gguf).unwrap();
+        let config = ModelConfig::from_gguf(&gguf).unwrap();
         // Behind the head, in front of the tensors.
-        written.cut(len);
+        written.truncate(len);
         let own = CpuDecoder::new(&gguf, &config, 64, Kernel::Portable, 2).unwrap_err().to_string();
         let candle = CandleDecoder::load(&gguf, &config, 64, &candle_core::Device::Cpu);
         for error in [own, candle.unwrap_err().to_string()] {
@@ -228,8 +238,8 @@ fn a_file_that_is_cut_short_while_it_loads_is_an_error() {
 }
 
 #[test]
-fn a_file_that_is_written_over_while_it_loads_is_an_error() {
-    let written = Written::new();
+fn file_overwritten_while_loading_is_error() {
+    let written = ModelFixture::new();
     let gguf = Gguf::open(&written.path).unwrap();
     assert!(gguf.check_unchanged().is_ok());
     let file = File::options().write(true).open(&written.path).unwrap();
@@ -240,23 +250,24 @@ fn a_file_that_is_written_over_while_it_loads_is_an_error() {
     .unwrap();
     assert!(gguf.check_unchanged().is_err());
     // One that is put in its place is another file.
-    let other = Written::new();
+    let other = ModelFixture::new();
     let gguf = Gguf::open(&other.path).unwrap();
     fs::rename(&written.path, &other.path).unwrap();
     assert!(gguf.check_unchanged().is_ok());
 }
 
 #[test]
-fn what_happens_to_the_file_of_a_loaded_model_does_not_matter() {
+fn loaded_model_is_independent_of_its_file() {
     for kernel in [KernelChoice::Own(Kernel::Portable), KernelChoice::Candle] {
-        let written = Written::new();
+        let written = ModelFixture::new();
         let options = Options { device: DeviceChoice::Cpu, kernel, context: 256, ..Options::default() };
         let mut engine = Local::open(&written.path, &options).unwrap();
-        let prompt = Prompt { tokens: (0..90).collect(), forced: b"ret".to_vec(), ..Prompt::default() };
-        let limits = Limits { max_tokens: 9, ..Limits::default() };
+        let prompt =
+            Prompt { tokens: (0..90).collect(), healing_bytes: b"ret".to_vec(), ..Prompt::default() };
+        let limits = GenerationLimits { max_tokens: 9, ..GenerationLimits::default() };
         let mut generate = |watch: &mut dyn FnMut()| {
             engine.clear();
-            let mut watch = |_: crate::Said<'_>| {
+            let mut watch = |_: crate::PartialOutput<'_>| {
                 watch();
                 ControlFlow::Continue(())
             };
@@ -267,7 +278,7 @@ fn what_happens_to_the_file_of_a_loaded_model_does_not_matter() {
         // Shorter at each look, then nothing, then something else, then gone.
         let cut = generate(&mut || {
             len /= 2;
-            written.cut(len);
+            written.truncate(len);
         });
         fs::write(&written.path, vec![0xff; 1 << 20]).unwrap();
         let other = generate(&mut || ());
@@ -277,12 +288,12 @@ fn what_happens_to_the_file_of_a_loaded_model_does_not_matter() {
 }
 
 #[test]
-fn a_damaged_file_is_said_to_be_damaged_whatever_runs_it() {
+fn damaged_file_is_reported_by_every_kernel() {
     // Bytes. Of a few, none may be part of a number that is none.
-    const DAMAGED: usize = 12 << 10;
-    let dims = Dims { output: Some(GgmlDType::Q8_0), ..Dims::stored_as(GgmlDType::Q4_0) };
-    let good = random_qwen2(1, &dims).unwrap().bytes();
-    let weights = of(good.clone()).unwrap().tensor_bytes() as usize;
+    const DAMAGED_BYTES: usize = 12 << 10;
+    let dims = ModelDims { output: Some(GgmlDType::Q8_0), ..ModelDims::stored_as(GgmlDType::Q4_0) };
+    let good = random_qwen2(1, &dims).unwrap().to_bytes();
+    let weights = parse_bytes(good.clone()).unwrap().tensor_bytes() as usize;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.gguf");
     let mut random = fastrand::Rng::with_seed(3);
@@ -291,8 +302,8 @@ fn a_damaged_file_is_said_to_be_damaged_whatever_runs_it() {
         // A piece of the file is another one's, as after a disk's fault, wherever it is.
         for _ in 0..8 {
             let mut bytes = good.clone();
-            let at = bytes.len() - weights + random.usize(..weights - DAMAGED);
-            bytes[at..at + DAMAGED].iter_mut().for_each(|byte| *byte = random.u8(..));
+            let at = bytes.len() - weights + random.usize(..weights - DAMAGED_BYTES);
+            bytes[at..at + DAMAGED_BYTES].iter_mut().for_each(|byte| *byte = random.u8(..));
             fs::write(&path, &bytes).unwrap();
             let options = Options { device: DeviceChoice::Cpu, kernel, context: 64, ..Options::default() };
             let error = Local::open(&path, &options).unwrap_err().to_string();
@@ -305,17 +316,17 @@ fn a_damaged_file_is_said_to_be_damaged_whatever_runs_it() {
 /// Small models of every family, and their vocabularies alone, as what the fuzzer begins with. Written anew where
 /// `UPDATE_EXPECT` is set.
 #[test]
-fn the_fuzzers_seeds_are_models_that_can_be_read() {
+fn fuzz_seeds_are_current_and_readable() {
     use super::testing::random_qwen3;
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus");
-    let dims = |dtype| Dims {
+    let dims = |dtype| ModelDims {
         layers: 1,
         hidden: 32,
         heads: 2,
         kv_heads: 1,
         intermediate: 32,
         context: 64,
-        ..Dims::stored_as(dtype)
+        ..ModelDims::stored_as(dtype)
     };
     let qwen2 = |dtype| random_qwen2(1, &dims(dtype)).unwrap();
     let seeds = [
@@ -323,8 +334,8 @@ fn the_fuzzers_seeds_are_models_that_can_be_read() {
         ("gguf/qwen2-f16", qwen2(GgmlDType::F16)),
         ("gguf/qwen3-q8_0", random_qwen3(1, &dims(GgmlDType::Q8_0)).unwrap()),
         ("gguf/llama-q5_1", random_llama(1, &dims(GgmlDType::Q5_1)).unwrap()),
-        ("tokenizer/merges", Writer::new().byte_level_tokenizer()),
-        ("tokenizer/scores", Writer::new().sentencepiece_tokenizer()),
+        ("tokenizer/merges", GgufWriter::new().with_byte_level_tokenizer()),
+        ("tokenizer/scores", GgufWriter::new().with_sentencepiece_tokenizer()),
     ];
     for (name, writer) in seeds {
         let path = folder.join(name);
@@ -333,7 +344,7 @@ fn the_fuzzers_seeds_are_models_that_can_be_read() {
             writer.write(&path).unwrap();
         }
         let bytes = fs::read(&path).unwrap();
-        assert!(bytes == writer.bytes(), "{name} is an old one: run this test with UPDATE_EXPECT=1");
-        crate::Tokens::from_gguf(&of(bytes).unwrap()).unwrap();
+        assert!(bytes == writer.to_bytes(), "{name} is an old one: run this test with UPDATE_EXPECT=1");
+        crate::Tokenizer::from_gguf(&parse_bytes(bytes).unwrap()).unwrap();
     }
 }

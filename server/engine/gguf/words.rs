@@ -6,16 +6,16 @@ use std::path::Path;
 use crate::EngineError;
 
 /// Characters of a word from a file that are shown at most, and of a sentence about it.
-const WORD: usize = 120;
-const SENTENCE: usize = 480;
+const MAX_WORD_CHARS: usize = 120;
+const MAX_SENTENCE_CHARS: usize = 480;
 
 /// `text` as it may be shown: on one line, without control characters and those that turn or hide what is beside them,
 /// and not longer than a line.
-pub(crate) fn shown(text: &str) -> String {
-    plain(text, WORD).trim().to_owned()
+pub(crate) fn sanitize_word(text: &str) -> String {
+    sanitize_text(text, MAX_WORD_CHARS).trim().to_owned()
 }
 
-fn plain(text: &str, longest: usize) -> String {
+fn sanitize_text(text: &str, longest: usize) -> String {
     let mut chars = text.chars().filter_map(|c| match c {
         '\t' | '\n' | '\r' => Some(' '),
         // Soft hyphens, marks of direction, joiners, line and paragraph separators, the mark of byte order, tags.
@@ -38,11 +38,11 @@ fn plain(text: &str, longest: usize) -> String {
 }
 
 /// An error about a model file; what of `field` and `problem` comes from the file is made fit to be shown.
-pub(crate) fn bad(path: &Path, field: &str, problem: impl AsRef<str>, remedy: &str) -> EngineError {
+pub(crate) fn model_error(path: &Path, field: &str, problem: impl AsRef<str>, remedy: &str) -> EngineError {
     EngineError::Model {
         path: path.to_owned(),
-        field: shown(field),
-        problem: plain(problem.as_ref(), SENTENCE),
+        field: sanitize_word(field),
+        problem: sanitize_text(problem.as_ref(), MAX_SENTENCE_CHARS),
         remedy: remedy.to_owned(),
     }
 }
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_shown_is_one_short_line_that_no_terminal_obeys() {
+    fn displayed_text_is_one_short_plain_line() {
         for (text, plain) in [
             ("Qwen2.5 Coder 0.5B", "Qwen2.5 Coder 0.5B"),
             ("\x1b[31mred\x1b]0;title\x07", "[31mred]0;title"),
@@ -62,11 +62,11 @@ mod tests {
             ("Größe 大きさ 🕯", "Größe 大きさ 🕯"),
             ("\u{1b}", ""),
         ] {
-            assert_eq!(shown(text), plain);
+            assert_eq!(sanitize_word(text), plain);
         }
-        let long = shown(&"é".repeat(100_000));
-        assert_eq!((long.chars().count(), long.ends_with('…')), (WORD + 1, true));
-        let error = bad(Path::new("m"), "a\x1b[2J", "b\x1b\n".repeat(10_000), "c").to_string();
+        let long = sanitize_word(&"é".repeat(100_000));
+        assert_eq!((long.chars().count(), long.ends_with('…')), (MAX_WORD_CHARS + 1, true));
+        let error = model_error(Path::new("m"), "a\x1b[2J", "b\x1b\n".repeat(10_000), "c").to_string();
         assert!(error.len() < 1000 && error.chars().all(|c| !c.is_control()), "{error}");
     }
 }

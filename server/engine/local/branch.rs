@@ -9,223 +9,237 @@ use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
-use super::heal::Heal;
-use super::sample::Choice;
-use super::sequences::BRANCHES;
-use super::{Ask, Local, Next, choose};
+use super::heal::TokenHealing;
+use super::sample::TokenChoice;
+use super::sequences::MAX_BRANCHES;
+use super::{Local, LogitsRequest, NextToken, pick_token};
 use crate::tokens::Utf8Stream;
-use crate::{Branch, Branching, EngineError, Generation, Growth, Piece, Prompt, Stop, TokenId, Tokens};
+use crate::{
+    BranchControl, BranchLimits, BranchOutput, EngineError, Generation, Prompt, ScoredToken, StopReason,
+    TokenId, Tokenizer,
+};
 
 /// The last generation, as far as branches need it.
 #[derive(Debug)]
-pub(super) struct Last {
+pub(super) struct LastGeneration {
     prompt: Vec<TokenId>,
-    forced: Vec<u8>,
-    choices: Vec<Choice>,
-    pieces: Vec<Piece>,
+    healing_bytes: Vec<u8>,
+    choices: Vec<TokenChoice>,
+    pieces: Vec<ScoredToken>,
 }
 
 /// Where a branch begins: instead of the choice of this number stands this token.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Fork {
-    at: usize,
+struct ForkPoint {
+    choice_index: usize,
     token: TokenId,
     probability: f32,
 }
 
 /// A branch that grows.
-struct Growing {
+struct ActiveBranch {
     number: usize,
     generation: Generation,
     /// The decoder's sequence.
     sequence: usize,
-    heal: Heal,
+    heal: TokenHealing,
     stream: Utf8Stream,
     /// The last token, which is chosen but not evaluated.
     token: TokenId,
     /// Tokens evaluated.
-    held: usize,
+    evaluated: usize,
 }
 
-impl Last {
-    pub(super) fn new(prompt: &Prompt, choices: Vec<Choice>, pieces: &[Piece]) -> Self {
-        let Prompt { tokens, forced, .. } = prompt;
-        Self { prompt: tokens.clone(), forced: forced.clone(), choices, pieces: pieces.to_vec() }
+impl LastGeneration {
+    pub(super) fn new(prompt: &Prompt, choices: Vec<TokenChoice>, pieces: &[ScoredToken]) -> Self {
+        let Prompt { tokens, healing_bytes: forced, .. } = prompt;
+        Self { prompt: tokens.clone(), healing_bytes: forced.clone(), choices, pieces: pieces.to_vec() }
     }
 
     /// The first uncertain token's runner-up, then the likeliest of all others.
-    fn forks(&self, tokens: &Tokens, limits: &Branching) -> Vec<Fork> {
+    fn fork_points(&self, tokens: &Tokenizer, limits: &BranchLimits) -> Vec<ForkPoint> {
         let mut forks = Vec::new();
         // What is said from each token on.
         let mut rest: Vec<u8> =
-            self.choices.iter().flat_map(|choice| tokens.bytes(choice.token)).copied().collect();
+            self.choices.iter().flat_map(|choice| tokens.token_bytes(choice.token)).copied().collect();
         let mut before = 0;
         for (at, choice) in self.choices.iter().enumerate() {
-            if before >= limits.within.max(1) {
+            if before >= limits.within_bytes.max(1) {
                 break;
             }
-            for &(token, probability) in choice.rivals.iter().flatten() {
-                let bytes = tokens.bytes(token);
+            for &(token, probability) in choice.runner_ups.iter().flatten() {
+                let bytes = tokens.token_bytes(token);
                 // The same text in other tokens is no other text; neither is a part of it.
-                if !tokens.ends(token) && !rest.starts_with(bytes) {
-                    forks.push(Fork { at, token, probability });
+                if !tokens.is_stop_token(token) && !rest.starts_with(bytes) {
+                    forks.push(ForkPoint { choice_index: at, token, probability });
                 }
             }
-            rest.drain(..tokens.bytes(choice.token).len());
+            rest.drain(..tokens.token_bytes(choice.token).len());
             before = self.pieces.get(at).map_or(before, |piece| piece.end);
         }
         if let [_, others @ ..] = &mut forks[..] {
             others.sort_by(|a, b| b.probability.partial_cmp(&a.probability).unwrap_or(Ordering::Equal));
         }
-        forks.truncate(limits.most);
+        forks.truncate(limits.max_branches);
         forks
     }
 }
 
 impl Local {
     /// Grows the branches of the last generation; see [`crate::Engine::branch`].
-    pub(super) fn grow(
+    pub(super) fn decode_branches(
         &mut self,
-        limits: &Branching,
-        watch: &mut dyn FnMut(&Branch<'_>) -> Growth,
+        limits: &BranchLimits,
+        watch: &mut dyn FnMut(&BranchOutput<'_>) -> BranchControl,
     ) -> Result<(), EngineError> {
-        let Some(last) = self.last.take() else { return Ok(()) };
-        let mut forks: VecDeque<(usize, Fork)> =
-            last.forks(&self.tokens, limits).into_iter().enumerate().collect();
-        let together = if self.sequences.forks() {
-            BRANCHES
+        let Some(last) = self.last_generation.take() else { return Ok(()) };
+        let mut forks: VecDeque<(usize, ForkPoint)> =
+            last.fork_points(&self.tokens, limits).into_iter().enumerate().collect();
+        let together = if self.sequences.can_branch() {
+            MAX_BRANCHES
         } else {
             // A later fork needs what an earlier one cuts off.
-            forks.make_contiguous().sort_by_key(|(_, fork)| std::cmp::Reverse(fork.at));
+            forks.make_contiguous().sort_by_key(|(_, fork)| std::cmp::Reverse(fork.choice_index));
             1
         };
         let mut grown = Ok(ControlFlow::Continue(()));
         while !forks.is_empty() && matches!(grown, Ok(ControlFlow::Continue(()))) {
             let some = forks.drain(..forks.len().min(together)).collect();
-            grown = self.grow_together(&last, some, limits, watch);
+            grown = self.decode_concurrently(&last, some, limits, watch);
         }
-        self.last = Some(last);
+        self.last_generation = Some(last);
         grown.map(|_| ())
     }
 
     /// Grows as many branches as there are sequences for.
-    fn grow_together(
+    fn decode_concurrently(
         &mut self,
-        last: &Last,
-        forks: Vec<(usize, Fork)>,
-        limits: &Branching,
-        watch: &mut dyn FnMut(&Branch<'_>) -> Growth,
+        last: &LastGeneration,
+        forks: Vec<(usize, ForkPoint)>,
+        limits: &BranchLimits,
+        watch: &mut dyn FnMut(&BranchOutput<'_>) -> BranchControl,
     ) -> Result<ControlFlow<()>, EngineError> {
         let mut growing = Vec::new();
         for (place, (number, fork)) in forks.into_iter().enumerate() {
-            let Some(branch) = self.begin(last, place, number, fork) else { continue };
-            match watch(&branch.told(false)) {
-                Growth::On => growing.push(branch),
-                Growth::Enough => {}
-                Growth::Stop => return Ok(ControlFlow::Break(())),
+            let Some(branch) = self.start_branch(last, place, number, fork) else { continue };
+            match watch(&branch.as_branch(false)) {
+                BranchControl::Continue => growing.push(branch),
+                BranchControl::Finish => {}
+                BranchControl::Abort => return Ok(ControlFlow::Break(())),
             }
         }
         loop {
             let (over, on): (Vec<_>, Vec<_>) =
-                growing.into_iter().partition(|branch| self.is_over(branch, limits));
-            if over.iter().any(|branch| watch(&branch.told(true)) == Growth::Stop) {
+                growing.into_iter().partition(|branch| self.is_finished(branch, limits));
+            if over.iter().any(|branch| watch(&branch.as_branch(true)) == BranchControl::Abort) {
                 return Ok(ControlFlow::Break(()));
             }
             if on.is_empty() {
                 return Ok(ControlFlow::Continue(()));
             }
             let began = self.clock.now();
-            let Some(chosen) = self.step(&on, watch)? else { return Ok(ControlFlow::Break(())) };
-            let time = self.clock.since(began);
+            let Some(chosen) = self.decode_step(&on, watch)? else { return Ok(ControlFlow::Break(())) };
+            let time = self.clock.elapsed_since(began);
             growing = Vec::new();
             for (mut branch, next) in on.into_iter().zip(chosen) {
-                branch.held += 1;
+                branch.evaluated += 1;
                 branch.generation.decode += time;
                 let ended = match next {
-                    Next::Broken => return Err(self.broken()),
-                    Next::Nothing => {
-                        branch.generation.stop = Stop::EndOfText;
+                    NextToken::InvalidLogits => return Err(self.invalid_logits_error()),
+                    NextToken::EndOfText => {
+                        branch.generation.stop = StopReason::EndOfText;
                         true
                     }
-                    Next::Token(choice) => {
-                        branch.push(&self.tokens, choice.token, choice.probability);
+                    NextToken::Token(choice) => {
+                        branch.push_token(&self.tokens, choice.token, choice.probability);
                         false
                     }
                 };
-                match watch(&branch.told(ended)) {
-                    Growth::On if !ended => growing.push(branch),
-                    Growth::On | Growth::Enough => {}
-                    Growth::Stop => return Ok(ControlFlow::Break(())),
+                match watch(&branch.as_branch(ended)) {
+                    BranchControl::Continue if !ended => growing.push(branch),
+                    BranchControl::Continue | BranchControl::Finish => {}
+                    BranchControl::Abort => return Ok(ControlFlow::Break(())),
                 }
             }
         }
     }
 
     /// Evaluates the last token of each branch, and chooses the next ones; `None` if `watch` broke it off.
-    fn step(
+    fn decode_step(
         &mut self,
-        growing: &[Growing],
-        watch: &mut dyn FnMut(&Branch<'_>) -> Growth,
-    ) -> Result<Option<Vec<Next>>, EngineError> {
-        let ask = |heal: &Heal| {
-            if heal.is_done() { Ask::Greatest } else { Ask::Among(heal.allowed(&self.tokens).collect()) }
+        growing: &[ActiveBranch],
+        watch: &mut dyn FnMut(&BranchOutput<'_>) -> BranchControl,
+    ) -> Result<Option<Vec<NextToken>>, EngineError> {
+        let ask = |heal: &TokenHealing| {
+            if heal.is_done() {
+                LogitsRequest::Argmax
+            } else {
+                LogitsRequest::Subset(heal.allowed_tokens(&self.tokens).collect())
+            }
         };
-        let asks: Vec<Ask> = growing.iter().map(|branch| ask(&branch.heal)).collect();
+        let asks: Vec<LogitsRequest> = growing.iter().map(|branch| ask(&branch.heal)).collect();
         let rows: Vec<(usize, TokenId)> =
             growing.iter().map(|branch| (branch.sequence, branch.token)).collect();
-        let mut look = || match growing.first().map(|branch| watch(&branch.told(false))) {
-            Some(Growth::Stop) => ControlFlow::Break(()),
+        let mut look = || match growing.first().map(|branch| watch(&branch.as_branch(false))) {
+            Some(BranchControl::Abort) => ControlFlow::Break(()),
             _ => ControlFlow::Continue(()),
         };
-        self.decoder.ask(asks.clone());
-        let ControlFlow::Continue(logits) = self.decoder.advance_each(&rows, &mut look)? else {
+        self.decoder.set_logits_requests(asks.clone());
+        let ControlFlow::Continue(logits) = self.decoder.forward_sequences(&rows, &mut look)? else {
             return Ok(None);
         };
         let width = (logits.len() / rows.len().max(1)).max(1);
-        let chosen = logits.chunks_exact(width).zip(&asks).map(|(row, ask)| choose(&self.tokens, row, ask));
+        let chosen =
+            logits.chunks_exact(width).zip(&asks).map(|(row, ask)| pick_token(&self.tokens, row, ask));
         Ok(Some(chosen.collect()))
     }
 
     /// Whether nothing more can be said in a branch.
-    fn is_over(&self, branch: &Growing, limits: &Branching) -> bool {
-        branch.generation.pieces.len() >= limits.max_tokens || branch.held >= self.decoder.capacity()
+    fn is_finished(&self, branch: &ActiveBranch, limits: &BranchLimits) -> bool {
+        branch.generation.tokens.len() >= limits.max_tokens || branch.evaluated >= self.decoder.capacity()
     }
 
     /// The beginning of a branch, up to its own first token; `None` if the text before it is not in the cache.
-    fn begin(&mut self, last: &Last, place: usize, number: usize, fork: Fork) -> Option<Growing> {
-        let Fork { at, token, probability } = fork;
+    fn start_branch(
+        &mut self,
+        last: &LastGeneration,
+        place: usize,
+        number: usize,
+        fork: ForkPoint,
+    ) -> Option<ActiveBranch> {
+        let ForkPoint { choice_index: at, token, probability } = fork;
         let said = last.choices.get(..at)?;
         let held = last.prompt.len() + at;
         let holds = {
-            let cached = self.sequences.tokens();
+            let cached = self.sequences.current_tokens();
             let before = last.prompt.iter().copied().chain(said.iter().map(|choice| choice.token));
             cached.len() >= held && self.decoder.len() >= held && before.eq(cached[..held].iter().copied())
         };
         if !holds {
             return None;
         }
-        let sequence = self.sequences.branch(self.decoder.as_mut(), place, held);
-        let generation = Generation { reused: held, ..Generation::nothing(Stop::Limit) };
-        let heal = Heal::new(&last.forced);
+        let sequence = self.sequences.create_branch(self.decoder.as_mut(), place, held);
+        let generation = Generation { reused: held, ..Generation::empty(StopReason::Limit) };
+        let heal = TokenHealing::new(&last.healing_bytes);
         let stream = Utf8Stream::new();
-        let mut branch = Growing { number, generation, sequence, heal, stream, token, held };
+        let mut branch = ActiveBranch { number, generation, sequence, heal, stream, token, evaluated: held };
         for choice in said {
-            branch.push(&self.tokens, choice.token, choice.probability);
+            branch.push_token(&self.tokens, choice.token, choice.probability);
         }
-        branch.push(&self.tokens, token, probability);
+        branch.push_token(&self.tokens, token, probability);
         Some(branch)
     }
 }
 
-impl Growing {
-    fn told(&self, ended: bool) -> Branch<'_> {
-        Branch { number: self.number, generation: &self.generation, ended }
+impl ActiveBranch {
+    fn as_branch(&self, ended: bool) -> BranchOutput<'_> {
+        BranchOutput { number: self.number, generation: &self.generation, finished: ended }
     }
 
-    fn push(&mut self, tokens: &Tokens, token: TokenId, probability: f32) {
-        self.stream.push(self.heal.advance(tokens.bytes(token)), &mut self.generation.text);
+    fn push_token(&mut self, tokens: &Tokenizer, token: TokenId, probability: f32) {
+        self.stream.push(self.heal.consume_token(tokens.token_bytes(token)), &mut self.generation.text);
         let end = self.generation.text.len();
-        self.generation.pieces.push(Piece { end, probability });
+        self.generation.tokens.push(ScoredToken { end, probability });
         self.token = token;
     }
 }

@@ -5,13 +5,13 @@ use candle_core::{DType, Device, Result, Tensor};
 
 /// Keys and values of every layer, `[kv_heads, capacity, head_dim]` each; the first `len` positions are valid.
 #[derive(Debug)]
-pub(super) struct KvCache {
+pub(super) struct CandleKvCache {
     layers: Vec<(Tensor, Tensor)>,
     len: usize,
     capacity: usize,
 }
 
-impl KvCache {
+impl CandleKvCache {
     /// Allocates the cache. The pages of a CPU's are not touched before positions are written.
     ///
     /// # Errors
@@ -48,21 +48,21 @@ impl KvCache {
 
     /// Writes keys and values, `[kv_heads, n, head_dim]`, behind the valid positions of `layer`. They become valid by
     /// [`KvCache::grow`], once all layers have theirs; a call that fails between leaves nothing behind.
-    pub(super) fn write(&self, layer: usize, keys: &Tensor, values: &Tensor) -> Result<()> {
-        let (k, v) = self.layer(layer)?;
+    pub(super) fn write_layer(&self, layer: usize, keys: &Tensor, values: &Tensor) -> Result<()> {
+        let (k, v) = self.layer_tensors(layer)?;
         k.slice_set(keys, 1, self.len)?;
         v.slice_set(values, 1, self.len)
     }
 
     /// The first `len` keys and values of `layer`, written ones beyond the valid ones included:
     /// `[kv_heads, len, head_dim]`, a view.
-    pub(super) fn view(&self, layer: usize, len: usize) -> Result<(Tensor, Tensor)> {
-        let (k, v) = self.layer(layer)?;
+    pub(super) fn layer_view(&self, layer: usize, len: usize) -> Result<(Tensor, Tensor)> {
+        let (k, v) = self.layer_tensors(layer)?;
         Ok((k.narrow(1, 0, len)?, v.narrow(1, 0, len)?))
     }
 
     /// Makes `n` more written positions valid.
-    pub(super) fn grow(&mut self, n: usize) {
+    pub(super) fn commit_positions(&mut self, n: usize) {
         self.len = (self.len + n).min(self.capacity);
     }
 
@@ -71,7 +71,7 @@ impl KvCache {
         self.len = self.len.min(len);
     }
 
-    fn layer(&self, layer: usize) -> Result<&(Tensor, Tensor)> {
+    fn layer_tensors(&self, layer: usize) -> Result<&(Tensor, Tensor)> {
         self.layers
             .get(layer)
             .ok_or_else(|| candle_core::Error::msg(format!("the KV cache has no layer {layer}")))

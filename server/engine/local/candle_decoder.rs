@@ -16,23 +16,23 @@ use candle_core::{D, Device, Module, Result as CandleResult, Tensor};
 use candle_nn::ops::{rms_norm, silu, softmax_last_dim};
 use candle_nn::rotary_emb::{rope, rope_i};
 
-use super::cache::KvCache;
+use super::cache::CandleKvCache;
 use super::config::RopeStyle;
-use super::weights::{Block, Projection, Weights};
-use super::{Batch, Config, Decoder};
+use super::weights::{CandleBlock, CandleWeights, LinearProjection};
+use super::{Batch, Decoder, ModelConfig};
 use crate::gguf::Gguf;
 use crate::{EngineError, TokenId, threads};
 
 /// Values of the attention matrix that are computed at once, `[heads, rows, positions]`: 64 MiB. More rows are split.
-const ATTENTION_VALUES: usize = 1 << 24;
+const MAX_ATTENTION_VALUES: usize = 1 << 24;
 
 /// The decoder: quantized weights, KV cache, and the tables of the rotation.
 #[derive(Debug)]
 pub struct CandleDecoder {
-    config: Config,
+    config: ModelConfig,
     device: Device,
-    weights: Weights,
-    cache: KvCache,
+    weights: CandleWeights,
+    cache: CandleKvCache,
     /// Of each position's angles, `[capacity, rope.dim / 2]`.
     cos: Tensor,
     sin: Tensor,
@@ -45,20 +45,25 @@ impl CandleDecoder {
     ///
     /// # Errors
     /// A tensor is missing or misshapen, or the device has no room.
-    pub fn load(gguf: &Gguf, config: &Config, capacity: usize, device: &Device) -> Result<Self, EngineError> {
-        threads::for_candle()?;
-        let weights = Weights::load(gguf, config, device)?;
+    pub fn load(
+        gguf: &Gguf,
+        config: &ModelConfig,
+        capacity: usize,
+        device: &Device,
+    ) -> Result<Self, EngineError> {
+        threads::start_candle_threads()?;
+        let weights = CandleWeights::load(gguf, config, device)?;
         let failed = |source| device_error(device, source);
-        let cache = KvCache::new(config.blocks, config.kv_heads, capacity, config.head_dim, device)
+        let cache = CandleKvCache::new(config.blocks, config.kv_heads, capacity, config.head_dim, device)
             .map_err(failed)?;
-        let (cos, sin) = angles(config, capacity, device).map_err(failed)?;
+        let (cos, sin) = rope_tables(config, capacity, device).map_err(failed)?;
         let (config, device) = (config.clone(), device.clone());
         Ok(Self { config, device, weights, cache, cos, sin, logits: Vec::new() })
     }
 
     /// Evaluates `tokens` behind the valid positions and returns the logits of the last `rows`.
     /// `look` breaks it off between blocks.
-    fn evaluate(
+    fn evaluate_tokens(
         &self,
         tokens: &[TokenId],
         rows: usize,
@@ -70,7 +75,7 @@ impl CandleDecoder {
         for (index, block) in self.weights.blocks.iter().enumerate() {
             // Behind the last block's keys and values only the rows whose logits are asked for matter.
             let keep = if index == last { rows } else { tokens.len() };
-            x = self.block(index, block, &x, keep)?;
+            x = self.forward_block(index, block, &x, keep)?;
             if look().is_break() {
                 return Ok(ControlFlow::Break(()));
             }
@@ -84,16 +89,22 @@ impl CandleDecoder {
     }
 
     /// One block over `x`, `[n, embedding]`; the result has the last `keep` rows.
-    fn block(&self, index: usize, block: &Block, x: &Tensor, keep: usize) -> CandleResult<Tensor> {
+    fn forward_block(
+        &self,
+        index: usize,
+        block: &CandleBlock,
+        x: &Tensor,
+        keep: usize,
+    ) -> CandleResult<Tensor> {
         let (config, epsilon) = (&self.config, self.config.norm_epsilon);
         let n = x.dim(0)?;
         let normed = rms_norm(x, &block.attn_norm, epsilon)?;
         let (query_norm, key_norm) = block.qk_norm.as_ref().map(|(q, k)| (q, k)).unzip();
 
-        let keys = self.heads(&block.key, &normed, config.kv_heads, key_norm)?;
-        let keys = self.rotate(&keys, self.cache.len())?;
-        let values = self.heads(&block.value, &normed, config.kv_heads, None)?;
-        self.cache.write(index, &keys, &values)?;
+        let keys = self.project_heads(&block.key, &normed, config.kv_heads, key_norm)?;
+        let keys = self.apply_rope(&keys, self.cache.len())?;
+        let values = self.project_heads(&block.value, &normed, config.kv_heads, None)?;
+        self.cache.write_layer(index, &keys, &values)?;
         let x = x.narrow(0, n - keep, keep)?;
         if keep == 0 {
             return Ok(x);
@@ -101,9 +112,9 @@ impl CandleDecoder {
 
         let first = self.cache.len() + n - keep;
         let queries =
-            self.heads(&block.query, &normed.narrow(0, n - keep, keep)?, config.heads, query_norm)?;
-        let queries = self.rotate(&queries, first)?;
-        let attended = self.attention(index, &queries, first)?;
+            self.project_heads(&block.query, &normed.narrow(0, n - keep, keep)?, config.heads, query_norm)?;
+        let queries = self.apply_rope(&queries, first)?;
+        let attended = self.attend_in_chunks(index, &queries, first)?;
         let x = (x + block.attn_output.forward(&attended)?)?;
 
         let normed = rms_norm(&x, &block.ffn_norm, epsilon)?;
@@ -112,9 +123,9 @@ impl CandleDecoder {
     }
 
     /// Projects `x`, `[n, embedding]`, and splits it into heads: `[heads, n, head_dim]`, contiguous.
-    fn heads(
+    fn project_heads(
         &self,
-        projection: &Projection,
+        projection: &LinearProjection,
         x: &Tensor,
         heads: usize,
         norm: Option<&Tensor>,
@@ -132,7 +143,7 @@ impl CandleDecoder {
     }
 
     /// Turns `x`, `[heads, n, head_dim]`, by the angles of the positions from `first` on.
-    fn rotate(&self, x: &Tensor, first: usize) -> CandleResult<Tensor> {
+    fn apply_rope(&self, x: &Tensor, first: usize) -> CandleResult<Tensor> {
         let config = &self.config;
         let (_, n, head_dim) = x.dims3()?;
         let (cos, sin) = (self.cos.narrow(0, first, n)?, self.sin.narrow(0, first, n)?);
@@ -153,24 +164,24 @@ impl CandleDecoder {
 
     /// Causal attention of `queries`, `[heads, n, head_dim]`, at the positions from `first` on, over the cache of
     /// layer `index`: `[n, heads * head_dim]`.
-    fn attention(&self, index: usize, queries: &Tensor, first: usize) -> CandleResult<Tensor> {
+    fn attend_in_chunks(&self, index: usize, queries: &Tensor, first: usize) -> CandleResult<Tensor> {
         let (heads, n, _) = queries.dims3()?;
-        let step = (ATTENTION_VALUES / (heads * (first + n))).clamp(1, n);
+        let step = (MAX_ATTENTION_VALUES / (heads * (first + n))).clamp(1, n);
         if step == n {
-            return self.attention_rows(index, queries, first);
+            return self.attend_rows(index, queries, first);
         }
         let parts = (0..n).step_by(step).map(|row| {
             let rows = queries.narrow(1, row, step.min(n - row))?.contiguous()?;
-            self.attention_rows(index, &rows, first + row)
+            self.attend_rows(index, &rows, first + row)
         });
         Tensor::cat(&parts.collect::<CandleResult<Vec<_>>>()?, 0)
     }
 
-    fn attention_rows(&self, index: usize, queries: &Tensor, first: usize) -> CandleResult<Tensor> {
+    fn attend_rows(&self, index: usize, queries: &Tensor, first: usize) -> CandleResult<Tensor> {
         let (heads, n, head_dim) = queries.dims3()?;
         let kv_heads = self.config.kv_heads;
         let seen = first + n;
-        let (keys, values) = self.cache.view(index, seen)?;
+        let (keys, values) = self.cache.layer_view(index, seen)?;
         // The heads that share a key head lie next to each other, so they are more rows of one product: keys
         // and values are never repeated.
         let rows = heads / kv_heads * n;
@@ -187,14 +198,14 @@ impl CandleDecoder {
 }
 
 impl Decoder for CandleDecoder {
-    fn advance(
+    fn forward_batch(
         &mut self,
         batch: &Batch<'_>,
         look: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<ControlFlow<(), &[f32]>, EngineError> {
         let tokens = batch.tokens;
         self.logits.clear();
-        if batch.moved.is_some() {
+        if batch.suffix_shift.is_some() {
             return Err(device_error(&self.device, candle_core::Error::msg("this decoder moves nothing")));
         }
         if tokens.is_empty() {
@@ -204,12 +215,12 @@ impl Decoder for CandleDecoder {
         if tokens.len() > context - self.cache.len() {
             return Err(EngineError::PromptTooLong { tokens: self.cache.len() + tokens.len(), context });
         }
-        let rows = batch.rows.min(tokens.len());
+        let rows = batch.logit_rows.min(tokens.len());
         let result =
-            self.evaluate(tokens, rows, look).map_err(|source| device_error(&self.device, source))?;
+            self.evaluate_tokens(tokens, rows, look).map_err(|source| device_error(&self.device, source))?;
         let ControlFlow::Continue(logits) = result else { return Ok(ControlFlow::Break(())) };
         self.logits = logits;
-        self.cache.grow(tokens.len());
+        self.cache.commit_positions(tokens.len());
         Ok(ControlFlow::Continue(&self.logits))
     }
 
@@ -228,7 +239,7 @@ impl Decoder for CandleDecoder {
 
 /// Cosines and sines of every position's angles, `[capacity, rope.dim / 2]`. In `f32` throughout, as in training: a
 /// rounding that a model was trained with is part of it.
-fn angles(config: &Config, capacity: usize, device: &Device) -> CandleResult<(Tensor, Tensor)> {
+fn rope_tables(config: &ModelConfig, capacity: usize, device: &Device) -> CandleResult<(Tensor, Tensor)> {
     let frequencies = &config.rope.frequencies;
     let table = |f: fn(f32) -> f32| {
         let angles = (0..capacity).flat_map(|position| frequencies.iter().map(move |&w| position as f32 * w));

@@ -5,9 +5,9 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 /// A clock; in tests one whose steps are drawn from a seed, so that no run depends on the machine's speed.
-pub(super) struct Clock(Box<dyn Fn() -> Instant + Send>);
+pub(super) struct EngineClock(Box<dyn Fn() -> Instant + Send>);
 
-impl Clock {
+impl EngineClock {
     /// The system's.
     pub(super) fn system() -> Self {
         Self(Box::new(Instant::now))
@@ -29,12 +29,12 @@ impl Clock {
         (self.0)()
     }
 
-    pub(super) fn since(&self, earlier: Instant) -> Duration {
+    pub(super) fn elapsed_since(&self, earlier: Instant) -> Duration {
         self.now().saturating_duration_since(earlier)
     }
 }
 
-impl fmt::Debug for Clock {
+impl fmt::Debug for EngineClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Clock")
     }

@@ -7,15 +7,15 @@ use crate::{EngineError, TokenId};
 
 /// What the logits of a position are asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Ask {
+pub enum LogitsRequest {
     /// Every one of them.
     #[default]
     All,
     /// The greatest one: it is exact, and so are all that are near it; the others are estimates that are smaller. The
     /// probability of the greatest is right within two hundredths.
-    Greatest,
+    Argmax,
     /// Those of these tokens are exact; the others are undefined.
-    Among(Vec<TokenId>),
+    Subset(Vec<TokenId>),
 }
 
 /// Tokens to append to a sequence.
@@ -24,31 +24,31 @@ pub struct Batch<'a> {
     /// The tokens that are evaluated.
     pub tokens: &'a [TokenId],
     /// Logits are wanted for the last so many of them.
-    pub rows: usize,
+    pub logit_rows: usize,
     /// What comes between them without being evaluated.
-    pub moved: Option<Moved>,
+    pub suffix_shift: Option<SuffixShift>,
 }
 
 /// Positions of another sequence that are moved into this one: values as they are, keys turned to the new positions.
 #[derive(Debug, Clone)]
-pub struct Moved {
+pub struct SuffixShift {
     /// Tokens of the batch in front of them.
-    pub behind: usize,
+    pub insert_after: usize,
     /// The other sequence.
-    pub from: usize,
+    pub source: usize,
     /// Which of its positions.
     pub rows: Range<usize>,
 }
 
 /// Tokens behind the end of a sequence that an interrupted [`Decoder::advance`] has begun to evaluate.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Begun {
+pub struct ResumableWork {
     /// How many.
     pub tokens: usize,
     /// How much of the work on them is done, in tokens: at most as many as they are.
     pub work: f32,
     /// How much was done on others, which is given up for these.
-    pub lost: f32,
+    pub discarded: f32,
 }
 
 /// A decoder-only transformer: weights, and the KV caches of one or several sequences, which can be cut.
@@ -63,7 +63,7 @@ pub trait Decoder: Send {
     /// # Errors
     /// The tokens do not fit into [`Decoder::capacity`], or the device failed; the cache then keeps
     /// only what was there before the call.
-    fn advance(
+    fn forward_batch(
         &mut self,
         batch: &Batch<'_>,
         look: &mut dyn FnMut() -> ControlFlow<()>,
@@ -74,8 +74,8 @@ pub trait Decoder: Send {
     /// # Errors
     /// See [`Decoder::advance`].
     fn forward(&mut self, tokens: &[TokenId], rows: usize) -> Result<&[f32], EngineError> {
-        let batch = Batch { tokens, rows, moved: None };
-        match self.advance(&batch, &mut || ControlFlow::Continue(()))? {
+        let batch = Batch { tokens, logit_rows: rows, suffix_shift: None };
+        match self.forward_batch(&batch, &mut || ControlFlow::Continue(()))? {
             ControlFlow::Continue(logits) => Ok(logits),
             ControlFlow::Break(()) => Ok(&[]),
         }
@@ -87,28 +87,28 @@ pub trait Decoder: Send {
     ///
     /// # Errors
     /// See [`Decoder::advance`].
-    fn advance_each(
+    fn forward_sequences(
         &mut self,
         rows: &[(usize, TokenId)],
         look: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<ControlFlow<(), &[f32]>, EngineError> {
         let tokens: Vec<TokenId> = rows.iter().map(|row| row.1).collect();
         debug_assert!(tokens.len() <= 1, "tokens of several sequences for a decoder with one");
-        self.advance(&Batch { tokens: &tokens, rows: tokens.len(), moved: None }, look)
+        self.forward_batch(&Batch { tokens: &tokens, logit_rows: tokens.len(), suffix_shift: None }, look)
     }
 
     /// Says what the rows of the next [`Decoder::advance`] are asked for; those that are not named are asked for all
     /// logits. A decoder may do more than it is asked for, but the result for a row never depends on the other rows.
-    fn ask(&mut self, _asks: Vec<Ask>) {}
+    fn set_logits_requests(&mut self, _asks: Vec<LogitsRequest>) {}
 
     /// What of `tokens`, if a batch for a sequence began with them now, an interrupted call has left. Tokens of a batch
     /// behind [`Batch::moved`] are never among them.
-    fn begun(&self, _sequence: usize, _tokens: &[TokenId]) -> Begun {
-        Begun::default()
+    fn resumable_work(&self, _sequence: usize, _tokens: &[TokenId]) -> ResumableWork {
+        ResumableWork::default()
     }
 
     /// Whether it ever keeps something of an interrupted call.
-    fn resumes(&self) -> bool {
+    fn can_resume(&self) -> bool {
         false
     }
 
@@ -128,7 +128,7 @@ pub trait Decoder: Send {
 
     /// Whether a position's logits are the same bits however many tokens are evaluated in the same call. Only then
     /// does a batch that verifies guesses choose what single tokens would have chosen.
-    fn batch_invariant(&self) -> bool {
+    fn is_batch_invariant(&self) -> bool {
         false
     }
 
@@ -137,24 +137,24 @@ pub trait Decoder: Send {
 
     /// Asks for so many sequences, numbered from 0; returns how many there are. A decoder with one knows nothing of
     /// the methods below, nor of [`Batch::moved`].
-    fn hold(&mut self, _sequences: usize) -> usize {
+    fn resize_sequences(&mut self, _sequences: usize) -> usize {
         1
     }
 
     /// Selects a sequence.
-    fn select(&mut self, _sequence: usize) {}
+    fn select_sequence(&mut self, _sequence: usize) {}
 
     /// Makes sequence `to` the positions `rows` of sequence `from`. If these do not begin at 0, they can only be
     /// moved out of it.
-    fn fork(&mut self, _from: usize, _to: usize, _rows: Range<usize>) {}
+    fn fork_sequence(&mut self, _from: usize, _to: usize, _rows: Range<usize>) {}
 
     /// Bytes that all sequences take.
-    fn held_bytes(&self) -> usize {
+    fn kv_bytes(&self) -> usize {
         0
     }
 
     /// Bytes that so many tokens more may take.
-    fn bytes_of(&self, _tokens: usize) -> usize {
+    fn kv_bytes_for(&self, _tokens: usize) -> usize {
         0
     }
 }

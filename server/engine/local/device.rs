@@ -25,7 +25,7 @@ pub enum DeviceChoice {
 
 /// An opened device.
 #[derive(Debug, Clone)]
-pub struct Chosen {
+pub struct ChosenDevice {
     /// The device.
     pub device: Device,
     /// Its name and the reason, e.g. `CPU: this build has no GPU support`.
@@ -67,53 +67,53 @@ impl fmt::Display for DeviceChoice {
 /// # Errors
 /// A GPU was asked for by name and is not there or not in this build. [`DeviceChoice::Auto`] never fails: it falls
 /// back to the CPU and says why.
-pub fn choose(choice: DeviceChoice) -> Result<Chosen, EngineError> {
+pub fn choose_device(choice: DeviceChoice) -> Result<ChosenDevice, EngineError> {
     match choice {
-        DeviceChoice::Cpu => Ok(cpu("asked for")),
+        DeviceChoice::Cpu => Ok(cpu_device("asked for")),
         DeviceChoice::Cuda => {
-            let device = cuda().map_err(|problem| missing("CUDA", "cuda", &problem))?;
-            Ok(Chosen { device, why: "CUDA: asked for".to_owned() })
+            let device = open_cuda().map_err(|problem| missing_device_error("CUDA", "cuda", &problem))?;
+            Ok(ChosenDevice { device, why: "CUDA: asked for".to_owned() })
         }
         DeviceChoice::Metal => {
-            let device = metal().map_err(|problem| missing("Metal", "metal", &problem))?;
-            Ok(Chosen { device, why: "Metal: asked for".to_owned() })
+            let device = open_metal().map_err(|problem| missing_device_error("Metal", "metal", &problem))?;
+            Ok(ChosenDevice { device, why: "Metal: asked for".to_owned() })
         }
-        DeviceChoice::Auto if cfg!(feature = "cuda") => Ok(match cuda() {
+        DeviceChoice::Auto if cfg!(feature = "cuda") => Ok(match open_cuda() {
             Ok(device) => {
-                Chosen { device, why: "CUDA: this build supports it and a GPU is there".to_owned() }
+                ChosenDevice { device, why: "CUDA: this build supports it and a GPU is there".to_owned() }
             }
-            Err(problem) => cpu(&format!("CUDA does not work here: {problem}")),
+            Err(problem) => cpu_device(&format!("CUDA does not work here: {problem}")),
         }),
-        DeviceChoice::Auto if cfg!(feature = "metal") => Ok(match metal() {
+        DeviceChoice::Auto if cfg!(feature = "metal") => Ok(match open_metal() {
             Ok(device) => {
-                Chosen { device, why: "Metal: this build supports it and a GPU is there".to_owned() }
+                ChosenDevice { device, why: "Metal: this build supports it and a GPU is there".to_owned() }
             }
-            Err(problem) => cpu(&format!("Metal does not work here: {problem}")),
+            Err(problem) => cpu_device(&format!("Metal does not work here: {problem}")),
         }),
-        DeviceChoice::Auto => Ok(cpu("this build has no GPU support")),
+        DeviceChoice::Auto => Ok(cpu_device("this build has no GPU support")),
     }
 }
 
-fn cpu(why: &str) -> Chosen {
-    Chosen { device: Device::Cpu, why: format!("CPU: {why}") }
+fn cpu_device(why: &str) -> ChosenDevice {
+    ChosenDevice { device: Device::Cpu, why: format!("CPU: {why}") }
 }
 
-fn cuda() -> Result<Device, String> {
+fn open_cuda() -> Result<Device, String> {
     if !cfg!(feature = "cuda") {
         return Err("this build has no CUDA support (build with `--features cuda`)".to_owned());
     }
-    open(|| Device::new_cuda(0))
+    open_guarded(|| Device::new_cuda(0))
 }
 
-fn metal() -> Result<Device, String> {
+fn open_metal() -> Result<Device, String> {
     if !cfg!(feature = "metal") {
         return Err("this build has no Metal support (build with `--features metal`)".to_owned());
     }
-    open(|| Device::new_metal(0))
+    open_guarded(|| Device::new_metal(0))
 }
 
 /// The drivers' bindings panic where a library or a device is missing; that is an answer here, too.
-fn open(new: impl FnOnce() -> candle_core::Result<Device>) -> Result<Device, String> {
+fn open_guarded(new: impl FnOnce() -> candle_core::Result<Device>) -> Result<Device, String> {
     match catch_unwind(AssertUnwindSafe(new)) {
         Ok(Ok(device)) => Ok(device),
         // The first line; the rest is a backtrace where one is recorded.
@@ -122,7 +122,7 @@ fn open(new: impl FnOnce() -> candle_core::Result<Device>) -> Result<Device, Str
     }
 }
 
-fn missing(device: &str, word: &str, problem: &str) -> EngineError {
+fn missing_device_error(device: &str, word: &str, problem: &str) -> EngineError {
     EngineError::Device {
         device: device.to_owned(),
         source: format!("{problem}; choose another device than {word:?}, or \"auto\"").into(),
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_round_trip_and_others_are_named() {
+    fn device_names_round_trip_and_unknown_are_refused() {
         for choice in [DeviceChoice::Auto, DeviceChoice::Cpu, DeviceChoice::Cuda, DeviceChoice::Metal] {
             assert_eq!(choice.to_string().parse(), Ok(choice));
         }
@@ -145,11 +145,11 @@ mod tests {
     }
 
     #[test]
-    fn the_cpu_is_always_there_and_says_why() {
-        let chosen = choose(DeviceChoice::Cpu).unwrap();
+    fn cpu_device_is_available_with_reason() {
+        let chosen = choose_device(DeviceChoice::Cpu).unwrap();
         assert!(chosen.device.is_cpu());
         assert_eq!(chosen.why, "CPU: asked for");
-        let auto = choose(DeviceChoice::Auto).unwrap();
+        let auto = choose_device(DeviceChoice::Auto).unwrap();
         assert!(auto.why.contains(": "), "{}", auto.why);
         if !cfg!(any(feature = "cuda", feature = "metal")) {
             assert_eq!(auto.why, "CPU: this build has no GPU support");
@@ -157,13 +157,13 @@ mod tests {
     }
 
     #[test]
-    fn a_gpu_that_is_asked_for_and_not_in_the_build_is_an_error_with_a_remedy() {
+    fn gpu_missing_from_build_is_error_with_remedy() {
         if !cfg!(feature = "cuda") {
-            let error = choose(DeviceChoice::Cuda).unwrap_err().to_string();
+            let error = choose_device(DeviceChoice::Cuda).unwrap_err().to_string();
             assert!(error.contains("--features cuda") && error.contains("auto"), "{error}");
         }
         if !cfg!(feature = "metal") {
-            let error = choose(DeviceChoice::Metal).unwrap_err().to_string();
+            let error = choose_device(DeviceChoice::Metal).unwrap_err().to_string();
             assert!(error.contains("--features metal") && error.contains("auto"), "{error}");
         }
     }

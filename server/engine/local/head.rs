@@ -20,91 +20,94 @@
 
 use std::borrow::Cow;
 
-use crate::local::Ask;
+use crate::local::LogitsRequest;
 use crate::local::kernels::activations::Activations;
-use crate::local::kernels::form::coarse_error;
-use crate::local::kernels::pack::{GROUP, Packed};
-use crate::local::linear::{Compute, Linear, Target};
+use crate::local::kernels::form::screening_error;
+use crate::local::kernels::pack::{GROUP_ROWS, PackedMatrix};
+use crate::local::linear::{ComputeContext, LinearLayer, ProductTarget};
 
 /// Spreads by which the part left out may be wrong.
-const MARGIN: f32 = 12.0;
+const SCREEN_MARGIN: f32 = 12.0;
 
 /// The output matrix, and what its screening needs.
 #[derive(Debug)]
-pub(in crate::local) struct Head {
-    linear: Linear,
+pub(in crate::local) struct LmHead {
+    linear: LinearLayer,
     /// For each group of rows [`MARGIN`] spreads for activations of length 1; none: nothing is screened.
     margins: Option<Vec<f32>>,
     /// `[groups, rows]`: the greatest screened logit.
-    greatest: Vec<f32>,
+    screened_max: Vec<f32>,
     /// Groups of weight rows, and rows of activations, that have to be exact.
-    wanted: Vec<(usize, usize)>,
+    exact_rows: Vec<(usize, usize)>,
 }
 
-impl Head {
+impl LmHead {
     /// Takes the matrix `[vocabulary, width]`.
-    pub(in crate::local) fn new(linear: Linear) -> Self {
+    pub(in crate::local) fn new(linear: LinearLayer) -> Self {
         let weight = &linear.weight;
         // What rounding adds is far below a hundredth.
-        let margins = coarse_error(weight.format()).filter(|_| linear.bias.is_none()).map(|spread| {
-            (0..weight.groups()).map(|group| 1.01 * MARGIN * spread * weight.greatest_scale(group)).collect()
+        let margins = screening_error(weight.format()).filter(|_| linear.bias.is_none()).map(|spread| {
+            (0..weight.group_count())
+                .map(|group| 1.01 * SCREEN_MARGIN * spread * weight.greatest_scale(group))
+                .collect()
         });
-        Self { linear, margins, greatest: Vec::new(), wanted: Vec::new() }
+        Self { linear, margins, screened_max: Vec::new(), exact_rows: Vec::new() }
     }
 
     /// The matrix.
-    pub(in crate::local) fn weight(&self) -> &Packed {
+    pub(in crate::local) fn weight(&self) -> &PackedMatrix {
         &self.linear.weight
     }
 
     /// Bytes of weights that a token reads whose greatest logit is asked for, but for the few rows that come close.
     pub(in crate::local) fn streamed_bytes(&self) -> usize {
-        if self.margins.is_some() { self.weight().upper_bytes() } else { self.weight().bytes() }
+        if self.margins.is_some() { self.weight().upper_bytes() } else { self.weight().byte_len() }
     }
 
     /// The logits of the rows of `x`, as they are asked for; rows without a question are asked for all. `out` is
     /// `[rows, vocabulary]`.
-    pub(in crate::local) fn logits(
+    pub(in crate::local) fn compute_logits(
         &mut self,
-        compute: &Compute,
+        compute: &ComputeContext,
         x: &Activations,
-        asks: &[Ask],
+        asks: &[LogitsRequest],
         out: &mut [f32],
     ) {
-        let Self { linear, margins, greatest, wanted } = self;
-        let (rows, groups) = (x.rows(), linear.weight.groups());
-        let ask = |row: usize| match asks.get(row).unwrap_or(&Ask::All) {
+        let Self { linear, margins, screened_max: greatest, exact_rows: wanted } = self;
+        let (rows, groups) = (x.rows(), linear.weight.group_count());
+        let ask = |row: usize| match asks.get(row).unwrap_or(&LogitsRequest::All) {
             // Without screening the greatest one is found among all.
-            Ask::Greatest if margins.is_none() => Cow::Owned(Ask::All),
+            LogitsRequest::Argmax if margins.is_none() => Cow::Owned(LogitsRequest::All),
             ask => Cow::Borrowed(ask),
         };
         // Activations that lie in a form for products of many rows fit no other kernel.
-        if x.is_halved() || (0..rows).all(|row| *ask(row) == Ask::All) {
-            compute.multiply(x, &mut [Target { linear, out, add: false }]);
+        if x.has_bf16_rows() || (0..rows).all(|row| *ask(row) == LogitsRequest::All) {
+            compute.multiply_targets(x, &mut [ProductTarget { linear, out, add: false }]);
             return;
         }
         wanted.clear();
         let mut screened = Vec::new();
         for row in 0..rows {
             match &*ask(row) {
-                Ask::All => wanted.extend((0..groups).map(|group| (group, row))),
-                Ask::Greatest => screened.push(row),
-                Ask::Among(tokens) => {
-                    let asked = tokens.iter().map(|&token| token as usize / GROUP);
+                LogitsRequest::All => wanted.extend((0..groups).map(|group| (group, row))),
+                LogitsRequest::Argmax => screened.push(row),
+                LogitsRequest::Subset(tokens) => {
+                    let asked = tokens.iter().map(|&token| token as usize / GROUP_ROWS);
                     wanted.extend(asked.filter(|&group| group < groups).map(|group| (group, row)));
                 }
             }
         }
         if let Some(margins) = margins.as_ref().filter(|_| !screened.is_empty()) {
             greatest.resize(groups * rows, 0.0);
-            compute.coarse(x, &linear.weight, out, greatest);
+            compute.screen_rows(x, &linear.weight, out, greatest);
             // The exact values of the groups that screen best are the ones to beat.
             let best: Vec<(usize, usize)> =
-                screened.iter().map(|&row| (best(greatest, rows, row), row)).collect();
-            exact(compute, x, linear, &mut best.clone(), out);
+                screened.iter().map(|&row| (best_group(greatest, rows, row), row)).collect();
+            compute_exact(compute, x, linear, &mut best.clone(), out);
             for (group, row) in best {
                 let logits = &out[row * linear.weight.rows()..(row + 1) * linear.weight.rows()];
-                let reached = most(&logits[group * GROUP..logits.len().min((group + 1) * GROUP)]);
+                let reached =
+                    greatest_value(&logits[group * GROUP_ROWS..logits.len().min((group + 1) * GROUP_ROWS)]);
                 let length = x.row(row).iter().map(|x| x * x).sum::<f32>().sqrt();
                 // Also where nothing is a number: then everything is computed, and found to be none.
                 let near = |group: usize, margin: f32| {
@@ -115,17 +118,17 @@ impl Head {
                 wanted.extend(near.map(|(group, _)| (group, row)));
             }
         }
-        exact(compute, x, linear, wanted, out);
+        compute_exact(compute, x, linear, wanted, out);
     }
 }
 
 /// The greatest number of some; minus infinity if there is none.
-fn most(values: &[f32]) -> f32 {
+fn greatest_value(values: &[f32]) -> f32 {
     values.iter().fold(f32::NEG_INFINITY, |most, &value| if value > most { value } else { most })
 }
 
 /// The group of weight rows that screens best for a row of activations.
-fn best(greatest: &[f32], rows: usize, row: usize) -> usize {
+fn best_group(greatest: &[f32], rows: usize, row: usize) -> usize {
     let values = greatest.iter().skip(row).step_by(rows).enumerate();
     values
         .fold(
@@ -136,10 +139,10 @@ fn best(greatest: &[f32], rows: usize, row: usize) -> usize {
 }
 
 /// Computes what is wanted, in any order, perhaps named twice.
-fn exact(
-    compute: &Compute,
+fn compute_exact(
+    compute: &ComputeContext,
     x: &Activations,
-    linear: &Linear,
+    linear: &LinearLayer,
     wanted: &mut Vec<(usize, usize)>,
     out: &mut [f32],
 ) {

@@ -5,29 +5,29 @@
 //! off the prompt, and the first tokens decoded must spell it: each is a piece of what is left, or spells all
 //! that is left and goes on. (The idea is that of "token healing" in Microsoft's guidance.)
 
-use crate::tokens::{TokenId, Tokens};
+use crate::tokens::{TokenId, Tokenizer};
 
 /// The forced bytes that are still to be spelled. Bytes, not characters: a token may end inside one.
 #[derive(Debug, Clone, Default)]
-pub struct Heal {
-    forced: Vec<u8>,
-    done: usize,
+pub struct TokenHealing {
+    healing_bytes: Vec<u8>,
+    consumed: usize,
 }
 
-impl Heal {
+impl TokenHealing {
     /// Forces these bytes; none: nothing is constrained.
     pub fn new(forced: &[u8]) -> Self {
-        Self { forced: forced.to_vec(), done: 0 }
+        Self { healing_bytes: forced.to_vec(), consumed: 0 }
     }
 
     /// Whether all is spelled and every token is allowed.
     pub fn is_done(&self) -> bool {
-        self.done == self.forced.len()
+        self.consumed == self.healing_bytes.len()
     }
 
     /// What is still to be spelled.
-    pub fn rest(&self) -> &[u8] {
-        &self.forced[self.done..]
+    pub fn remaining_bytes(&self) -> &[u8] {
+        &self.healing_bytes[self.consumed..]
     }
 
     /// The tokens that may come next: those that spell a beginning of the rest, the shortest first, then
@@ -35,26 +35,26 @@ impl Heal {
     ///
     /// Meaningful only while not [`Heal::is_done`]: then it is every ordinary token. It is empty only if the
     /// vocabulary has no token at all for the next byte.
-    pub fn allowed<'a>(&self, tokens: &'a Tokens) -> impl Iterator<Item = TokenId> + use<'a> {
-        let rest = self.rest();
-        let pieces: Vec<TokenId> = (1..rest.len().min(tokens.longest() + 1))
+    pub fn allowed_tokens<'a>(&self, tokens: &'a Tokenizer) -> impl Iterator<Item = TokenId> + use<'a> {
+        let rest = self.remaining_bytes();
+        let pieces: Vec<TokenId> = (1..rest.len().min(tokens.longest_token_len() + 1))
             .filter_map(|len| tokens.spelling(&rest[..len]))
             .collect();
-        pieces.into_iter().chain(tokens.starting_with(rest))
+        pieces.into_iter().chain(tokens.tokens_with_prefix(rest))
     }
 
     /// Whether one token may come next.
-    pub fn allows(&self, tokens: &Tokens, id: TokenId) -> bool {
-        let (rest, bytes) = (self.rest(), tokens.bytes(id));
+    pub fn allows_token(&self, tokens: &Tokenizer, id: TokenId) -> bool {
+        let (rest, bytes) = (self.remaining_bytes(), tokens.token_bytes(id));
         rest.is_empty() || !bytes.is_empty() && (rest.starts_with(bytes) || bytes.starts_with(rest))
     }
 
     /// Takes the bytes of an allowed token and returns those that reach beyond the forced text: the first
     /// bytes of the completion.
-    pub fn advance<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
-        let within = bytes.len().min(self.forced.len() - self.done);
-        debug_assert_eq!(self.rest()[..within], bytes[..within], "the token was not allowed");
-        self.done += within;
+    pub fn consume_token<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
+        let within = bytes.len().min(self.healing_bytes.len() - self.consumed);
+        debug_assert_eq!(self.remaining_bytes()[..within], bytes[..within], "the token was not allowed");
+        self.consumed += within;
         &bytes[within..]
     }
 }
@@ -64,13 +64,13 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
     use crate::gguf::Gguf;
-    use crate::gguf::testing::Writer;
+    use crate::gguf::testing::GgufWriter;
 
-    fn vocabularies() -> [Tokens; 2] {
+    fn test_vocabularies() -> [Tokenizer; 2] {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.gguf");
-        Writer::new().sentencepiece_tokenizer().write(&path).unwrap();
-        [Tokens::bytes_only(), Tokens::from_gguf(&Gguf::open(&path).unwrap()).unwrap()]
+        GgufWriter::new().with_sentencepiece_tokenizer().write(&path).unwrap();
+        [Tokenizer::bytes_only(), Tokenizer::from_gguf(&Gguf::open(&path).unwrap()).unwrap()]
     }
 
     fn random_bytes(random: &mut fastrand::Rng) -> Vec<u8> {
@@ -84,12 +84,12 @@ mod tests {
     }
 
     #[test]
-    fn allowed_is_what_a_search_over_the_vocabulary_allows() {
+    fn allowed_tokens_match_vocabulary_scan() {
         let mut random = fastrand::Rng::with_seed(1);
-        for tokens in vocabularies() {
+        for tokens in test_vocabularies() {
             for _ in 0..300 {
-                let heal = Heal::new(&random_bytes(&mut random));
-                let mut listed: Vec<TokenId> = heal.allowed(&tokens).collect();
+                let heal = TokenHealing::new(&random_bytes(&mut random));
+                let mut listed: Vec<TokenId> = heal.allowed_tokens(&tokens).collect();
                 let count = listed.len();
                 listed.sort_unstable();
                 listed.dedup();
@@ -98,27 +98,33 @@ mod tests {
                 for id in 0..tokens.len() as TokenId {
                     let is_listed = listed.binary_search(&id).is_ok();
                     // Of several tokens with the same bytes, one is enough.
-                    let twin = tokens.spelling(tokens.bytes(id)).is_some_and(|twin| listed.contains(&twin));
-                    assert_eq!(is_listed || twin, heal.allows(&tokens, id), "{id} after {:?}", heal.rest());
+                    let twin =
+                        tokens.spelling(tokens.token_bytes(id)).is_some_and(|twin| listed.contains(&twin));
+                    assert_eq!(
+                        is_listed || twin,
+                        heal.allows_token(&tokens, id),
+                        "{id} after {:?}",
+                        heal.remaining_bytes()
+                    );
                 }
             }
         }
     }
 
     #[test]
-    fn whatever_is_chosen_the_output_begins_with_the_forced_bytes() {
+    fn healed_random_output_starts_with_forced_bytes() {
         let mut random = fastrand::Rng::with_seed(2);
-        for tokens in vocabularies() {
+        for tokens in test_vocabularies() {
             for _ in 0..5_000 {
                 let forced = random_bytes(&mut random);
-                let mut heal = Heal::new(&forced);
+                let mut heal = TokenHealing::new(&forced);
                 let (mut all, mut beyond) = (Vec::new(), Vec::new());
                 while !heal.is_done() {
                     assert!(beyond.is_empty());
-                    let allowed: Vec<TokenId> = heal.allowed(&tokens).collect();
-                    let bytes = tokens.bytes(allowed[random.usize(..allowed.len())]);
+                    let allowed: Vec<TokenId> = heal.allowed_tokens(&tokens).collect();
+                    let bytes = tokens.token_bytes(allowed[random.usize(..allowed.len())]);
                     all.extend_from_slice(bytes);
-                    beyond.extend_from_slice(heal.advance(bytes));
+                    beyond.extend_from_slice(heal.consume_token(bytes));
                 }
                 assert!(all.starts_with(&forced), "{forced:x?} {all:x?}");
                 assert_eq!(all[forced.len()..], beyond);
@@ -128,40 +134,49 @@ mod tests {
 
     /// Every way to cut a text into prompt and forced bytes, and every path through the allowed tokens.
     #[test]
-    fn all_paths_spell_the_forced_bytes() {
-        fn walk(tokens: &Tokens, heal: &Heal, forced: &[u8], so_far: &mut Vec<u8>, paths: &mut usize) {
+    fn every_allowed_path_spells_forced_bytes() {
+        fn walk_paths(
+            tokens: &Tokenizer,
+            heal: &TokenHealing,
+            forced: &[u8],
+            so_far: &mut Vec<u8>,
+            paths: &mut usize,
+        ) {
             if heal.is_done() {
                 assert!(so_far.starts_with(forced));
                 *paths += 1;
                 return;
             }
-            for id in heal.allowed(tokens) {
+            for id in heal.allowed_tokens(tokens) {
                 let (mut next, len) = (heal.clone(), so_far.len());
-                next.advance(tokens.bytes(id));
-                so_far.extend_from_slice(tokens.bytes(id));
-                walk(tokens, &next, forced, so_far, paths);
+                next.consume_token(tokens.token_bytes(id));
+                so_far.extend_from_slice(tokens.token_bytes(id));
+                walk_paths(tokens, &next, forced, so_far, paths);
                 so_far.truncate(len);
             }
         }
-        for tokens in vocabularies() {
+        for tokens in test_vocabularies() {
             let text = "é return".as_bytes();
             for cut in 0..text.len() {
                 let mut paths = 0;
                 let forced = &text[cut..];
-                walk(&tokens, &Heal::new(forced), forced, &mut Vec::new(), &mut paths);
+                walk_paths(&tokens, &TokenHealing::new(forced), forced, &mut Vec::new(), &mut paths);
                 assert!(paths > 0);
             }
         }
     }
 
     #[test]
-    fn the_token_that_completes_may_reach_beyond() {
-        let tokens = Tokens::bytes_only();
-        let mut heal = Heal::new(b" ret");
+    fn last_healing_token_may_exceed_forced_bytes() {
+        let tokens = Tokenizer::bytes_only();
+        let mut heal = TokenHealing::new(b" ret");
         let whole = tokens.spelling(b" return").unwrap();
-        assert!(heal.allowed(&tokens).any(|id| id == whole));
-        assert_eq!(heal.advance(tokens.bytes(whole)), b"urn");
-        assert!(heal.is_done() && heal.rest().is_empty());
-        assert!(heal.allows(&tokens, tokens.id("<|endoftext|>").unwrap()), "then everything is allowed");
+        assert!(heal.allowed_tokens(&tokens).any(|id| id == whole));
+        assert_eq!(heal.consume_token(tokens.token_bytes(whole)), b"urn");
+        assert!(heal.is_done() && heal.remaining_bytes().is_empty());
+        assert!(
+            heal.allows_token(&tokens, tokens.special_id("<|endoftext|>").unwrap()),
+            "then everything is allowed"
+        );
     }
 }

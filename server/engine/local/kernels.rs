@@ -49,7 +49,7 @@ pub enum Kernel {
 }
 
 /// Rows that share one pass over the weights without unpacking them to memory first; more rows take the tiled product.
-pub(super) const THIN_ROWS: usize = 8;
+pub(super) const GEMV_MAX_ROWS: usize = 8;
 
 impl Kernel {
     /// All kernels, the best one last.
@@ -67,7 +67,7 @@ impl Kernel {
     }
 
     /// The name for people.
-    pub fn title(self) -> &'static str {
+    pub fn display_name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
             Self::Avx2 => "AVX2",
@@ -78,7 +78,7 @@ impl Kernel {
     }
 
     /// What this processor, its system or this build lacks to run it.
-    pub fn lacks(self) -> Vec<&'static str> {
+    pub fn missing_features(self) -> Vec<&'static str> {
         let mut lacks = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
@@ -99,7 +99,7 @@ impl Kernel {
                 need!("avx512f" "avx512bw" "avx512vl" "avx512vnni");
             }
             if self == Self::Amx {
-                lacks.extend(amx::lacks());
+                lacks.extend(amx::missing_features());
             }
         }
         #[cfg(not(target_arch = "x86_64"))]
@@ -111,14 +111,14 @@ impl Kernel {
 
     /// Whether this processor and this build can run it.
     pub fn is_available(self) -> bool {
-        self.lacks().is_empty()
+        self.missing_features().is_empty()
     }
 
     /// Those that this processor and this build can run, the best one last. The tests may be run as if there was none
     /// better than the one that `TAPER_TEST_KERNEL` names.
-    pub(super) fn available() -> impl DoubleEndedIterator<Item = Self> {
+    pub(super) fn available_kernels() -> impl DoubleEndedIterator<Item = Self> {
         #[cfg(test)]
-        let most = tests::best_to_test();
+        let most = tests::testable_kernel_count();
         #[cfg(not(test))]
         let most = Self::ALL.len();
         Self::ALL.into_iter().take(most).filter(|kernel| kernel.is_available())
@@ -126,13 +126,13 @@ impl Kernel {
 
     /// The best kernel whose products have the same bits however many rows there are.
     #[cfg(test)]
-    pub(super) fn exact() -> Self {
-        Self::available().rfind(|&kernel| kernel != Self::Amx).unwrap_or(Self::Portable)
+    pub(super) fn best_exact() -> Self {
+        Self::available_kernels().rfind(|&kernel| kernel != Self::Amx).unwrap_or(Self::Portable)
     }
 
     /// The best kernel that this processor has.
-    pub fn best() -> Self {
-        Self::available().next_back().unwrap_or(Self::Portable)
+    pub fn best_available() -> Self {
+        Self::available_kernels().next_back().unwrap_or(Self::Portable)
     }
 
     /// The kernel `asked` for by name, or the best one (`None`, an empty name, or `auto`), and why, as a phrase
@@ -140,10 +140,10 @@ impl Kernel {
     ///
     /// # Errors
     /// The name is unknown, or this processor cannot run that kernel.
-    pub fn choose(asked: Option<&str>) -> Result<(Self, String), EngineError> {
+    pub fn choose_by_name(asked: Option<&str>) -> Result<(Self, String), EngineError> {
         let Some(name) = asked.filter(|name| !name.is_empty() && *name != "auto") else {
-            let best = Self::best();
-            return Ok((best, format!("{}: the best that this processor has", best.title())));
+            let best = Self::best_available();
+            return Ok((best, format!("{}: the best that this processor has", best.display_name())));
         };
         let refuse = |problem: String| EngineError::Device {
             device: format!("kernel {name:?}"),
@@ -154,33 +154,33 @@ impl Kernel {
             return Err(refuse(format!("there is no such kernel; the CPU kernels are {names}")));
         };
         if !kernel.is_available() {
-            let best = Self::best();
+            let best = Self::best_available();
             return Err(refuse(format!(
                 "this machine cannot run {}: missing are {}; remove the setting, or ask for {}",
-                kernel.title(),
-                kernel.lacks().join(", "),
+                kernel.display_name(),
+                kernel.missing_features().join(", "),
                 best.name()
             )));
         }
-        Ok((kernel, format!("{}: asked for by name", kernel.title())))
+        Ok((kernel, format!("{}: asked for by name", kernel.display_name())))
     }
 
     /// The functions of this kernel; the portable ones if the processor cannot run it, so the result is always
     /// safe to call.
-    pub(super) fn entries(self) -> &'static Entries {
+    pub(super) fn kernel_table(self) -> &'static Entries {
         if !self.is_available() {
-            return &portable::ENTRIES;
+            return &portable::KERNEL_TABLE;
         }
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => &avx2::AVX2,
+            Self::Avx2 => &avx2::AVX2_TABLE,
             #[cfg(target_arch = "x86_64")]
-            Self::AvxVnni => &avx2::AVX_VNNI,
+            Self::AvxVnni => &avx2::AVX_VNNI_TABLE,
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512Vnni => &avx512::ENTRIES,
+            Self::Avx512Vnni => &avx512::KERNEL_TABLE,
             #[cfg(target_arch = "x86_64")]
-            Self::Amx => &amx::ENTRIES,
-            _ => &portable::ENTRIES,
+            Self::Amx => &amx::KERNEL_TABLE,
+            _ => &portable::KERNEL_TABLE,
         }
     }
 }
@@ -212,33 +212,33 @@ pub(super) struct Entries {
     /// See [`elementwise::softmax`].
     pub(super) softmax: unsafe fn(&[f32]) -> (f32, f32),
     /// What serves products of many rows instead of the above.
-    pub(super) many: Option<Many>,
+    pub(super) many: Option<TileGemm>,
 }
 
 impl Entries {
     /// What serves products of that many rows instead of `panel`, `wide_groups`, `wide` and `quantize`: it takes halves,
     /// in panels of [`activations::TILE_ROWS`].
-    pub(super) fn many(&self, rows: usize) -> Option<&Many> {
-        self.many.as_ref().filter(|many| rows >= many.from)
+    pub(super) fn tile_gemm(&self, rows: usize) -> Option<&TileGemm> {
+        self.many.as_ref().filter(|many| rows >= many.min_rows)
     }
 }
 
 /// A kernel for products of many rows only: see [`Entries`].
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "AMX alone is one"))]
 #[derive(Debug)]
-pub(super) struct Many {
+pub(super) struct TileGemm {
     /// Rows from which on it is used.
-    pub(super) from: usize,
-    pub(super) wide_groups: usize,
-    pub(super) wide: unsafe fn(&product::Wide<'_>, &mut product::Tile),
+    pub(super) min_rows: usize,
+    pub(super) gemm_groups: usize,
+    pub(super) gemm: unsafe fn(&product::Wide<'_>, &mut product::Tile),
     /// See [`activations::halve`].
-    pub(super) halve: unsafe fn(&[f32], &mut activations::Slot<'_>),
+    pub(super) to_bf16: unsafe fn(&[f32], &mut activations::Slot<'_>),
 }
 
 /// See [`elementwise::softmax`]; on the best kernel that this processor has.
-pub(super) fn softmax(x: &[f32]) -> (f32, f32) {
+pub(super) fn best_softmax(x: &[f32]) -> (f32, f32) {
     // SAFETY: the entries are those of an instruction set that is there.
-    unsafe { (Kernel::best().entries().softmax)(x) }
+    unsafe { (Kernel::best_available().kernel_table().softmax)(x) }
 }
 
 /// The functions of one instruction set: the generic bodies, compiled with its features.
@@ -354,9 +354,9 @@ mod tests {
     use super::*;
 
     /// How many of all kernels the tests may use: all, or those up to the one that `TAPER_TEST_KERNEL` names.
-    pub(super) fn best_to_test() -> usize {
-        static MOST: OnceLock<usize> = OnceLock::new();
-        *MOST.get_or_init(|| {
+    pub(super) fn testable_kernel_count() -> usize {
+        static KERNEL_LIMIT: OnceLock<usize> = OnceLock::new();
+        *KERNEL_LIMIT.get_or_init(|| {
             let Ok(name) = std::env::var("TAPER_TEST_KERNEL") else { return Kernel::ALL.len() };
             let at = Kernel::ALL.iter().position(|kernel| kernel.name() == name);
             let at = at.filter(|&at| Kernel::ALL[at].is_available());
@@ -367,43 +367,43 @@ mod tests {
     /// For the output of CI: what was tested there, and what was not.
     #[test]
     #[expect(clippy::print_stderr, reason = "this is what it is for")]
-    fn which_kernels_this_machine_tests_and_which_it_cannot_run() {
-        let tested: Vec<_> = Kernel::available().map(Kernel::name).collect();
-        let lack = |kernel: Kernel| match kernel.lacks()[..] {
+    fn tested_and_untested_kernels_are_reported() {
+        let tested: Vec<_> = Kernel::available_kernels().map(Kernel::name).collect();
+        let lack = |kernel: Kernel| match kernel.missing_features()[..] {
             [] => format!("{} (left out by TAPER_TEST_KERNEL)", kernel.name()),
-            _ => format!("{} (no {})", kernel.name(), kernel.lacks().join(", ")),
+            _ => format!("{} (no {})", kernel.name(), kernel.missing_features().join(", ")),
         };
         let others = Kernel::ALL.into_iter().filter(|kernel| !tested.contains(&kernel.name()));
         let others: Vec<_> = others.map(lack).collect();
         let others = if others.is_empty() { "none".to_owned() } else { others.join("; ") };
         eprintln!("kernels that this machine tests: {}; NOT TESTED: {others}", tested.join(", "));
         assert_eq!(tested[0], "portable");
-        assert_eq!(tested.last(), Some(&Kernel::best().name()));
+        assert_eq!(tested.last(), Some(&Kernel::best_available().name()));
     }
 
     #[test]
-    fn the_best_kernel_runs_unless_another_is_asked_for() {
+    fn best_kernel_is_the_default_choice() {
         for nothing in [None, Some(""), Some("auto")] {
-            let (kernel, why) = Kernel::choose(nothing).unwrap();
-            assert!(kernel == Kernel::best() && why.contains("best"), "{why}");
+            let (kernel, why) = Kernel::choose_by_name(nothing).unwrap();
+            assert!(kernel == Kernel::best_available() && why.contains("best"), "{why}");
         }
-        let (kernel, why) = Kernel::choose(Some("portable")).unwrap();
+        let (kernel, why) = Kernel::choose_by_name(Some("portable")).unwrap();
         assert_eq!((kernel, why.as_str()), (Kernel::Portable, "portable: asked for by name"));
     }
 
     #[test]
-    fn unknown_and_missing_kernels_are_named_with_a_remedy() {
-        let error = Kernel::choose(Some("mmx")).unwrap_err().to_string();
+    fn unknown_or_unavailable_kernel_error_has_remedy() {
+        let error = Kernel::choose_by_name(Some("mmx")).unwrap_err().to_string();
         assert_eq!(
             error,
             "kernel \"mmx\": there is no such kernel; the CPU kernels are portable, avx2, avx-vnni, avx512-vnni, amx"
         );
         for kernel in Kernel::ALL {
-            match Kernel::choose(Some(kernel.name())) {
+            match Kernel::choose_by_name(Some(kernel.name())) {
                 Ok((chosen, _)) => assert!(chosen == kernel && kernel.is_available()),
                 Err(error) => {
                     assert!(!kernel.is_available());
-                    assert!(error.to_string().contains(Kernel::best().name()), "{error}");
+                    assert!(error.to_string().contains(Kernel::best_available().name()), "{error}");
                 }
             }
         }

@@ -5,31 +5,31 @@ use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::local::kernels::activations::{Activations, Slot, TILE_ROWS, width};
+use crate::local::kernels::activations::{Activations, Slot, TILE_ROWS, padded_width};
 use crate::local::kernels::attention::{Attend, Scratch};
-use crate::local::kernels::pack::{GROUP, Packed};
-use crate::local::kernels::product::{Out, Thin, Tile};
-use crate::local::kernels::{Entries, Kernel, Many, THIN_ROWS};
-use crate::local::pool::{Chunks, Pool};
+use crate::local::kernels::pack::{GROUP_ROWS, PackedMatrix};
+use crate::local::kernels::product::{ProductOutput, Thin, Tile};
+use crate::local::kernels::{Entries, GEMV_MAX_ROWS, Kernel, TileGemm};
+use crate::local::pool::{DisjointChunks, ThreadPool};
 
 /// Weights that a thread reads before it asks for the next piece of a thin product: enough to forget the asking,
 /// little enough that the last pieces end together.
 const PIECE_BYTES: usize = 32 << 10;
 
 /// Pieces of a product of many rows that each thread gets at least, where it has as many.
-const PIECES: usize = 3;
+const MIN_PIECES_PER_THREAD: usize = 3;
 
 /// `y = W x + b`.
 #[derive(Debug)]
-pub(in crate::local) struct Linear {
-    pub(in crate::local) weight: Packed,
+pub(in crate::local) struct LinearLayer {
+    pub(in crate::local) weight: PackedMatrix,
     pub(in crate::local) bias: Option<Vec<f32>>,
 }
 
 /// One of several products of the same activations.
 #[derive(Debug)]
-pub(in crate::local) struct Target<'a> {
-    pub(in crate::local) linear: &'a Linear,
+pub(in crate::local) struct ProductTarget<'a> {
+    pub(in crate::local) linear: &'a LinearLayer,
     /// `[rows of the activations, rows of the weights]`.
     pub(in crate::local) out: &'a mut [f32],
     /// Whether to add to what is there.
@@ -37,28 +37,28 @@ pub(in crate::local) struct Target<'a> {
 }
 
 /// A pointer that the pieces of a job share.
-struct Shared(*mut f32);
+struct ProductOutPtr(*mut f32);
 // SAFETY: the pieces write to disjoint places behind it.
-unsafe impl Sync for Shared {}
+unsafe impl Sync for ProductOutPtr {}
 
 /// Threads and the kernel they run.
 #[derive(Debug)]
-pub(in crate::local) struct Compute {
-    pub(in crate::local) pool: Pool,
-    entries: &'static Entries,
+pub(in crate::local) struct ComputeContext {
+    pub(in crate::local) pool: ThreadPool,
+    kernel_table: &'static Entries,
     /// Whether what is prepared from now on has the same bits however many rows there are.
     exact: AtomicBool,
 }
 
-impl Compute {
-    pub(in crate::local) fn new(kernel: Kernel, pool: Pool) -> Self {
-        Self { pool, entries: kernel.entries(), exact: AtomicBool::new(false) }
+impl ComputeContext {
+    pub(in crate::local) fn new(kernel: Kernel, pool: ThreadPool) -> Self {
+        Self { pool, kernel_table: kernel.kernel_table(), exact: AtomicBool::new(false) }
     }
 
     /// With a kernel that is none of those offered.
     #[cfg(test)]
-    pub(in crate::local) fn with(entries: &'static Entries, pool: Pool) -> Self {
-        Self { pool, entries, exact: AtomicBool::new(false) }
+    pub(in crate::local) fn with_table(entries: &'static Entries, pool: ThreadPool) -> Self {
+        Self { pool, kernel_table: entries, exact: AtomicBool::new(false) }
     }
 
     /// Whether the products of what is prepared from now on shall have the same bits however many rows there are.
@@ -67,49 +67,49 @@ impl Compute {
     }
 
     /// The kernel for products of that many rows, if they have one, and activations a form, of their own.
-    fn many(&self, rows: usize) -> Option<&Many> {
-        self.entries.many(rows).filter(|_| !self.exact.load(Ordering::Relaxed))
+    fn tile_gemm(&self, rows: usize) -> Option<&TileGemm> {
+        self.kernel_table.tile_gemm(rows).filter(|_| !self.exact.load(Ordering::Relaxed))
     }
 
     /// Whether there is such a kernel.
-    pub(in crate::local) fn has_many(&self, rows: usize) -> bool {
-        self.many(rows).is_some()
+    pub(in crate::local) fn uses_tile_gemm(&self, rows: usize) -> bool {
+        self.tile_gemm(rows).is_some()
     }
 
     /// Fills the activations: `fill(row, values)` for each row, then quantizes them.
-    pub(in crate::local) fn prepare(
+    pub(in crate::local) fn prepare_rows(
         &self,
         x: &mut Activations,
         rows: usize,
         columns: usize,
         fill: impl Fn(usize, &mut [f32]) + Sync,
     ) {
-        let many = self.many(rows);
-        let panel = if many.is_some() { TILE_ROWS } else { self.entries.panel };
-        let quantize = many.map_or(self.entries.quantize, |many| many.halve);
-        let buffers = x.shape(rows, columns, panel, many.is_some());
+        let many = self.tile_gemm(rows);
+        let panel = if many.is_some() { TILE_ROWS } else { self.kernel_table.panel };
+        let quantize = many.map_or(self.kernel_table.quantize, |many| many.to_bf16);
+        let buffers = x.reshape_for(rows, columns, panel, many.is_some());
         let units = columns / 32;
-        let floats = Chunks::new(buffers.floats, panel * columns);
-        let halves = Chunks::new(buffers.halves, panel * units);
-        let codes = Chunks::new(buffers.codes, panel * units * 32);
-        let scales = Chunks::new(buffers.scales, panel * units);
-        let sums = Chunks::new(buffers.sums, panel * units * 3);
-        let sized_sums = Chunks::new(buffers.sized_sums, panel * units);
-        self.pool.run(rows.div_ceil(panel), |index, _| {
+        let floats = DisjointChunks::new(buffers.floats, panel * columns);
+        let halves = DisjointChunks::new(buffers.bf16, panel * units);
+        let codes = DisjointChunks::new(buffers.codes, panel * units * 32);
+        let scales = DisjointChunks::new(buffers.scales, panel * units);
+        let sums = DisjointChunks::new(buffers.sums, panel * units * 3);
+        let sized_sums = DisjointChunks::new(buffers.scaled_sums, panel * units);
+        self.pool.run_pieces(rows.div_ceil(panel), |index, _| {
             let here = panel.min(rows - index * panel);
-            let width = width(here);
+            let width = padded_width(here);
             // SAFETY: each panel is one piece, which runs once.
             let (floats, mut slot) = unsafe {
                 let slot = if many.is_some() {
-                    Slot { width: panel, halves: halves.get(index), ..Slot::default() }
+                    Slot { width: panel, bf16: halves.get(index), ..Slot::default() }
                 } else {
                     Slot {
                         width,
-                        halves: &mut [],
+                        bf16: &mut [],
                         codes: &mut codes.get(index)[..width * units * 32],
                         scales: &mut scales.get(index)[..width * units],
                         sums: &mut sums.get(index)[..width * units * 3],
-                        sized_sums: &mut sized_sums.get(index)[..width * units],
+                        scaled_sums: &mut sized_sums.get(index)[..width * units],
                     }
                 };
                 (floats.get(index), slot)
@@ -125,7 +125,7 @@ impl Compute {
     }
 
     /// Computes all targets, in parallel.
-    pub(in crate::local) fn multiply(&self, x: &Activations, targets: &mut [Target<'_>]) {
+    pub(in crate::local) fn multiply_targets(&self, x: &Activations, targets: &mut [ProductTarget<'_>]) {
         let _ = self.multiply_while(x, targets, &mut || ControlFlow::Continue(()));
     }
 
@@ -134,13 +134,13 @@ impl Compute {
     pub(in crate::local) fn multiply_while(
         &self,
         x: &Activations,
-        targets: &mut [Target<'_>],
+        targets: &mut [ProductTarget<'_>],
         look: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        let thin = x.rows() <= THIN_ROWS;
-        let many = self.entries.many.as_ref().filter(|_| x.is_halved());
-        let wide_groups = many.map_or(self.entries.wide_groups, |many| many.wide_groups);
-        let wide = many.map_or(self.entries.wide, |many| many.wide);
+        let thin = x.rows() <= GEMV_MAX_ROWS;
+        let many = self.kernel_table.many.as_ref().filter(|_| x.has_bf16_rows());
+        let wide_groups = many.map_or(self.kernel_table.wide_groups, |many| many.gemm_groups);
+        let wide = many.map_or(self.kernel_table.wide, |many| many.gemm);
         // Per target: its pieces, groups of a piece, where it goes.
         let plan: Vec<_> = targets
             .iter_mut()
@@ -148,16 +148,24 @@ impl Compute {
                 let weight = &target.linear.weight;
                 assert_eq!(weight.columns(), x.columns(), "a product of matrices that do not fit");
                 assert!(target.out.len() >= x.rows() * weight.rows(), "the output is too short");
-                let quantized = weight.format().quantized().is_some();
+                let quantized = weight.format().quantization().is_some();
                 let per_piece = if thin || !quantized {
                     (PIECE_BYTES / weight.group_bytes()).max(1)
                 } else {
                     // Even, as groups are multiplied two at a time, and enough pieces for all threads to end together.
-                    let shared_out = weight.groups() / (PIECES * self.pool.threads()) / 2 * 2;
+                    let shared_out =
+                        weight.group_count() / (MIN_PIECES_PER_THREAD * self.pool.thread_count()) / 2 * 2;
                     shared_out.clamp(wide_groups.min(2), wide_groups)
                 };
-                let out = Shared(target.out.as_mut_ptr());
-                (weight.groups().div_ceil(per_piece), per_piece, out, target.linear, target.add, quantized)
+                let out = ProductOutPtr(target.out.as_mut_ptr());
+                (
+                    weight.group_count().div_ceil(per_piece),
+                    per_piece,
+                    out,
+                    target.linear,
+                    target.add,
+                    quantized,
+                )
             })
             .collect();
         let pieces = plan.iter().map(|plan| plan.0).sum();
@@ -168,17 +176,21 @@ impl Compute {
                     continue;
                 }
                 let weight = &linear.weight;
-                let groups = piece * per_piece..weight.groups().min((piece + 1) * per_piece);
-                let out =
-                    Out { start: out.0, stride: weight.rows(), bias: linear.bias.as_deref(), add: *add };
+                let groups = piece * per_piece..weight.group_count().min((piece + 1) * per_piece);
+                let out = ProductOutput {
+                    start: out.0,
+                    stride: weight.rows(),
+                    bias: linear.bias.as_deref(),
+                    add: *add,
+                };
                 let args = Thin { weight, groups, x, out };
                 // SAFETY: the instruction set is there; the output was checked above, and each piece writes its
                 // own groups' columns only.
                 unsafe {
                     if !quantized {
-                        (self.entries.dense)(&args);
+                        (self.kernel_table.dense)(&args);
                     } else if thin {
-                        (self.entries.thin)(&args);
+                        (self.kernel_table.thin)(&args);
                     } else {
                         TILE.with_borrow_mut(|tile| wide(&args, tile));
                     }
@@ -191,32 +203,32 @@ impl Compute {
     /// The coarse product of weights in two planes with all rows of `x`: `out` is `[rows of x, rows of the weights]`.
     /// `greatest` is `[groups of the weights, rows of x]`: the greatest of the 16 values of a group, of those that are
     /// numbers; minus infinity if none is.
-    pub(in crate::local) fn coarse(
+    pub(in crate::local) fn screen_rows(
         &self,
         x: &Activations,
-        weight: &Packed,
+        weight: &PackedMatrix,
         out: &mut [f32],
         greatest: &mut [f32],
     ) {
         let (rows, width) = (x.rows(), weight.rows());
-        assert!(out.len() >= rows * width && greatest.len() >= rows * weight.groups(), "too short");
+        assert!(out.len() >= rows * width && greatest.len() >= rows * weight.group_count(), "too short");
         assert!(weight.format().lower_bits() > 0, "the weights lie in one plane");
-        let per_piece = (PIECE_BYTES * weight.groups() / weight.upper_bytes()).max(1);
-        let out = &Shared(out.as_mut_ptr());
-        let greatest = Chunks::new(greatest, per_piece * rows);
+        let per_piece = (PIECE_BYTES * weight.group_count() / weight.upper_bytes()).max(1);
+        let out = &ProductOutPtr(out.as_mut_ptr());
+        let greatest = DisjointChunks::new(greatest, per_piece * rows);
         let wanted = &mut || ControlFlow::Continue(());
-        let _ = self.pool.run_in_order(weight.groups().div_ceil(per_piece), wanted, |piece, _| {
-            let groups = piece * per_piece..weight.groups().min((piece + 1) * per_piece);
-            let to = Out { start: out.0, stride: width, bias: None, add: false };
+        let _ = self.pool.run_in_order(weight.group_count().div_ceil(per_piece), wanted, |piece, _| {
+            let groups = piece * per_piece..weight.group_count().min((piece + 1) * per_piece);
+            let to = ProductOutput { start: out.0, stride: width, bias: None, add: false };
             let args = Thin { weight, groups: groups.clone(), x, out: to };
             // SAFETY: the instruction set is there; `out` was checked above, and each piece writes and reads its own
             // groups' columns only, and its own part of `greatest`, once.
             unsafe {
-                (self.entries.coarse)(&args);
+                (self.kernel_table.coarse)(&args);
                 for (group, greatest) in groups.zip(greatest.get(piece).chunks_exact_mut(rows)) {
-                    let first = group * GROUP;
+                    let first = group * GROUP_ROWS;
                     for (row, greatest) in greatest.iter_mut().enumerate() {
-                        let lanes = GROUP.min(width - first);
+                        let lanes = GROUP_ROWS.min(width - first);
                         let values = std::slice::from_raw_parts(out.0.add(row * width + first), lanes);
                         *greatest = values.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
                     }
@@ -231,7 +243,7 @@ impl Compute {
     pub(in crate::local) fn multiply_groups(
         &self,
         x: &Activations,
-        linear: &Linear,
+        linear: &LinearLayer,
         groups: &[usize],
         wanted: impl Fn(usize, usize) -> bool + Sync,
         out: &mut [f32],
@@ -240,19 +252,21 @@ impl Compute {
         let (rows, width) = (x.rows(), weight.rows());
         assert!(out.len() >= rows * width, "the output is too short");
         assert!(
-            groups.is_sorted_by(|a, b| a < b) && groups.last().is_none_or(|&last| last < weight.groups())
+            groups.is_sorted_by(|a, b| a < b)
+                && groups.last().is_none_or(|&last| last < weight.group_count())
         );
-        let quantized = weight.format().quantized().is_some();
+        let quantized = weight.format().quantization().is_some();
         let per_piece = (PIECE_BYTES / weight.group_bytes()).max(1);
-        let out = &Shared(out.as_mut_ptr());
-        self.pool.run(groups.len().div_ceil(per_piece), |piece, _| {
+        let out = &ProductOutPtr(out.as_mut_ptr());
+        self.pool.run_pieces(groups.len().div_ceil(per_piece), |piece, _| {
             let mut kept = Vec::new();
             for index in piece * per_piece..groups.len().min((piece + 1) * per_piece) {
                 let group = groups[index];
-                let to = Out { start: out.0, stride: width, bias: linear.bias.as_deref(), add: false };
+                let to =
+                    ProductOutput { start: out.0, stride: width, bias: linear.bias.as_deref(), add: false };
                 let args = Thin { weight, groups: group..group + 1, x, out: to };
-                let first = group * GROUP;
-                let lanes = GROUP.min(width - first);
+                let first = group * GROUP_ROWS;
+                let lanes = GROUP_ROWS.min(width - first);
                 // SAFETY: the instruction set is there; `out` was checked above; each group comes once, and its
                 // columns are read and written here only.
                 unsafe {
@@ -263,9 +277,9 @@ impl Compute {
                         kept.extend_from_slice(place(row));
                     }
                     if quantized {
-                        (self.entries.thin)(&args);
+                        (self.kernel_table.thin)(&args);
                     } else {
-                        (self.entries.dense)(&args);
+                        (self.kernel_table.dense)(&args);
                     }
                     let unwanted = (0..rows).filter(|&row| !wanted(index, row));
                     for (row, kept) in unwanted.zip(kept.chunks_exact(lanes)) {
@@ -280,21 +294,21 @@ impl Compute {
     ///
     /// # Safety
     /// See [`Attend`].
-    pub(in crate::local) unsafe fn attend(&self, args: &Attend<'_>) {
+    pub(in crate::local) unsafe fn attend_tile(&self, args: &Attend<'_>) {
         // SAFETY: the instruction set is there; the rest is the caller's promise.
-        SCRATCH.with_borrow_mut(|scratch| unsafe { (self.entries.attend)(args, scratch) });
+        SCRATCH.with_borrow_mut(|scratch| unsafe { (self.kernel_table.attend)(args, scratch) });
     }
 
     /// See `elementwise::norm`.
-    pub(in crate::local) fn norm(&self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+    pub(in crate::local) fn rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
         // SAFETY: the instruction set is there.
-        unsafe { (self.entries.norm)(x, weight, epsilon, out) }
+        unsafe { (self.kernel_table.norm)(x, weight, epsilon, out) }
     }
 
     /// See `elementwise::gate`.
-    pub(in crate::local) fn gate(&self, gate: &[f32], up: &[f32], out: &mut [f32]) {
+    pub(in crate::local) fn apply_swiglu(&self, gate: &[f32], up: &[f32], out: &mut [f32]) {
         // SAFETY: the instruction set is there.
-        unsafe { (self.entries.gate)(gate, up, out) }
+        unsafe { (self.kernel_table.gate)(gate, up, out) }
     }
 }
 
@@ -315,7 +329,7 @@ mod tests {
     use crate::local::kernels::amx_tests;
     use crate::local::real_model;
 
-    const QUANTIZED: [GgmlDType; 8] = [
+    const QUANTIZED_DTYPES: [GgmlDType; 8] = [
         GgmlDType::Q4_0,
         GgmlDType::Q4_1,
         GgmlDType::Q5_0,
@@ -325,14 +339,17 @@ mod tests {
         GgmlDType::Q5K,
         GgmlDType::Q6K,
     ];
-    const FLOATS: [GgmlDType; 3] = [GgmlDType::F32, GgmlDType::F16, GgmlDType::BF16];
+    const FLOAT_DTYPES: [GgmlDType; 3] = [GgmlDType::F32, GgmlDType::F16, GgmlDType::BF16];
 
     /// Every kernel of this machine, and that of AMX without AMX.
-    fn computes() -> Vec<(&'static str, Compute)> {
-        let kernels = Kernel::available();
+    fn all_computes() -> Vec<(&'static str, ComputeContext)> {
+        let kernels = Kernel::available_kernels();
         let mut computes: Vec<_> =
-            kernels.map(|kernel| (kernel.name(), Compute::new(kernel, Pool::new(2)))).collect();
-        computes.push(("amx on the model", Compute::with(&amx_tests::ON_MODEL, Pool::new(2))));
+            kernels.map(|kernel| (kernel.name(), ComputeContext::new(kernel, ThreadPool::new(2)))).collect();
+        computes.push((
+            "amx on the model",
+            ComputeContext::with_table(&amx_tests::TILE_MODEL_TABLE, ThreadPool::new(2)),
+        ));
         computes
     }
 
@@ -346,30 +363,30 @@ mod tests {
     }
 
     /// A stored matrix and the values that candle reads from it.
-    fn stored(dtype: GgmlDType, values: &[f32], rows: usize, columns: usize) -> (Vec<u8>, Vec<f32>) {
+    fn quantize_matrix(dtype: GgmlDType, values: &[f32], rows: usize, columns: usize) -> (Vec<u8>, Vec<f32>) {
         let tensor = Tensor::from_slice(values, (rows, columns), &Device::Cpu).unwrap();
         let tensor = QTensor::quantize(&tensor, dtype).unwrap();
         let bytes = tensor.data().unwrap().to_vec();
-        (bytes, dequantized(&tensor))
+        (bytes, dequantize_tensor(&tensor))
     }
 
-    fn dequantized(tensor: &QTensor) -> Vec<f32> {
+    fn dequantize_tensor(tensor: &QTensor) -> Vec<f32> {
         tensor.dequantize(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap()
     }
 
-    fn product(compute: &Compute, linear: &Linear, x: &[f32], columns: usize) -> Vec<f32> {
+    fn multiply_rows(compute: &ComputeContext, linear: &LinearLayer, x: &[f32], columns: usize) -> Vec<f32> {
         let rows = x.len() / columns;
         let mut activations = Activations::default();
-        compute.prepare(&mut activations, rows, columns, |row, out| {
+        compute.prepare_rows(&mut activations, rows, columns, |row, out| {
             out.copy_from_slice(&x[row * columns..(row + 1) * columns]);
         });
         let mut out = vec![f32::NAN; rows * linear.weight.rows()];
-        compute.multiply(&activations, &mut [Target { linear, out: &mut out, add: false }]);
+        compute.multiply_targets(&activations, &mut [ProductTarget { linear, out: &mut out, add: false }]);
         out
     }
 
     /// The error, as a part of what the lengths of the vectors allow: root of the summed squares of both.
-    fn error(ours: &[f32], weights: &[f32], x: &[f32], columns: usize) -> f64 {
+    fn relative_error(ours: &[f32], weights: &[f32], x: &[f32], columns: usize) -> f64 {
         let rows = weights.len() / columns;
         let (mut wrong, mut all) = (0.0, 0.0);
         for (x, ours) in x.chunks(columns).zip(ours.chunks(rows)) {
@@ -384,19 +401,19 @@ mod tests {
     }
 
     #[test]
-    fn packed_rows_are_the_files_values() {
+    fn packed_rows_dequantize_to_file_values() {
         let mut random = fastrand::Rng::with_seed(1);
-        let compute = Compute::new(Kernel::Portable, Pool::new(2));
-        for dtype in QUANTIZED.into_iter().chain(FLOATS) {
+        let compute = ComputeContext::new(Kernel::Portable, ThreadPool::new(2));
+        for dtype in QUANTIZED_DTYPES.into_iter().chain(FLOAT_DTYPES) {
             let columns = dtype.block_size().max(32) * 3;
             for rows in [1, 15, 16, 37] {
                 let values = random_values(&mut random, rows * columns);
-                let (data, expected) = stored(dtype, &values, rows, columns);
+                let (data, expected) = quantize_matrix(dtype, &values, rows, columns);
                 let view = TensorView { dtype, shape: vec![rows, columns], data: (&data).into() };
-                let packed = Packed::new(&view, &compute.pool).unwrap();
+                let packed = PackedMatrix::new(&view, &compute.pool).unwrap();
                 let mut row_values = vec![0.0; columns];
                 for row in 0..rows {
-                    packed.row(row, &mut row_values);
+                    packed.dequantize_row(row, &mut row_values);
                     assert_eq!(
                         row_values,
                         expected[row * columns..(row + 1) * columns],
@@ -404,7 +421,7 @@ mod tests {
                     );
                 }
                 assert!(
-                    packed.bytes() as f64
+                    packed.byte_len() as f64
                         <= 1.04 * (rows.next_multiple_of(16) * data.len() / rows) as f64 + 64.0 * 3.0
                 );
             }
@@ -412,11 +429,11 @@ mod tests {
     }
 
     #[test]
-    fn random_bytes_are_values_too() {
+    fn random_bytes_dequantize_like_candle() {
         // Every code and scale that a file can hold, not only those that a quantizer writes.
         let mut random = fastrand::Rng::with_seed(2);
         let (rows, columns) = (19, 512);
-        for dtype in QUANTIZED {
+        for dtype in QUANTIZED_DTYPES {
             let size = rows * columns / dtype.block_size() * dtype.type_size();
             let mut data: Vec<u8> = (0..size).map(|_| random.u8(..)).collect();
             // Scales stay finite and of a size: the exponents of the half floats are set.
@@ -436,47 +453,47 @@ mod tests {
                         .unwrap();
                 QTensor::new(storage, (rows, columns)).unwrap()
             };
-            let weights = dequantized(&tensor);
+            let weights = dequantize_tensor(&tensor);
             let view = TensorView { dtype, shape: vec![rows, columns], data: (&data).into() };
             let x = random_values(&mut random, 21 * columns);
             let mut first: Option<Vec<f32>> = None;
-            for (kernel, compute) in computes() {
-                let weight = Packed::new(&view, &compute.pool).unwrap();
-                let ours = product(&compute, &Linear { weight, bias: None }, &x, columns);
-                let error = error(&ours, &weights, &x, columns);
+            for (kernel, compute) in all_computes() {
+                let weight = PackedMatrix::new(&view, &compute.pool).unwrap();
+                let ours = multiply_rows(&compute, &LinearLayer { weight, bias: None }, &x, columns);
+                let error = relative_error(&ours, &weights, &x, columns);
                 assert!(error < 1e-2, "{dtype:?} {kernel:?}: {error}");
-                let equal = compute.has_many(21) || *first.get_or_insert_with(|| ours.clone()) == ours;
+                let equal = compute.uses_tile_gemm(21) || *first.get_or_insert_with(|| ours.clone()) == ours;
                 assert!(equal, "{dtype:?} {kernel:?}");
             }
         }
     }
 
     #[test]
-    fn products_are_close_to_the_floats_and_equal_among_kernels_of_the_same_form() {
+    fn products_are_close_to_f32_and_bitwise_equal() {
         let mut random = fastrand::Rng::with_seed(3);
-        let computes = computes();
-        for dtype in QUANTIZED.into_iter().chain(FLOATS) {
+        let computes = all_computes();
+        for dtype in QUANTIZED_DTYPES.into_iter().chain(FLOAT_DTYPES) {
             for rows in [1, 16, 50, 129] {
                 let columns = dtype.block_size().max(32) * random.usize(1..5);
                 let values = random_values(&mut random, rows * columns);
-                let (data, weights) = stored(dtype, &values, rows, columns);
+                let (data, weights) = quantize_matrix(dtype, &values, rows, columns);
                 let view = TensorView { dtype, shape: vec![rows, columns], data: (&data).into() };
                 let bias = random.bool().then(|| random_values(&mut random, rows));
                 for count in [1, 2, 3, 5, 8, 9, 16, 21] {
                     let x = random_values(&mut random, count * columns);
                     let mut first: Option<Vec<f32>> = None;
                     for (kernel, compute) in &computes {
-                        let weight = Packed::new(&view, &compute.pool).unwrap();
-                        let linear = Linear { weight, bias: bias.clone() };
-                        let mut ours = product(compute, &linear, &x, columns);
+                        let weight = PackedMatrix::new(&view, &compute.pool).unwrap();
+                        let linear = LinearLayer { weight, bias: bias.clone() };
+                        let mut ours = multiply_rows(compute, &linear, &x, columns);
                         // Floats have one form.
-                        if !compute.has_many(count) || FLOATS.contains(&dtype) {
+                        if !compute.uses_tile_gemm(count) || FLOAT_DTYPES.contains(&dtype) {
                             assert!(
                                 *first.get_or_insert_with(|| ours.clone()) == ours,
                                 "{dtype:?} {kernel:?}, {count} times {rows} x {columns}"
                             );
                             // A row's products do not depend on how many there are.
-                            let last = product(compute, &linear, &x[(count - 1) * columns..], columns);
+                            let last = multiply_rows(compute, &linear, &x[(count - 1) * columns..], columns);
                             assert!(last == ours[(count - 1) * rows..], "{dtype:?} {kernel:?}, row {count}");
                         }
                         if let Some(bias) = &bias {
@@ -484,8 +501,8 @@ mod tests {
                                 row.iter_mut().zip(bias).for_each(|(value, bias)| *value -= bias);
                             }
                         }
-                        let limit = if FLOATS.contains(&dtype) { 1e-6 } else { 1e-2 };
-                        let error = error(&ours, &weights, &x, columns);
+                        let limit = if FLOAT_DTYPES.contains(&dtype) { 1e-6 } else { 1e-2 };
+                        let error = relative_error(&ours, &weights, &x, columns);
                         assert!(
                             error < limit,
                             "{dtype:?} {kernel:?}, {count} times {rows} x {columns}: {error}"
@@ -497,27 +514,29 @@ mod tests {
     }
 
     #[test]
-    fn tiles_are_closer_to_the_floats_than_int8_and_all_give_the_same_bits() {
+    fn amx_products_are_closer_to_f32_than_int8() {
         let mut random = fastrand::Rng::with_seed(6);
-        let portable = Compute::new(Kernel::Portable, Pool::new(2));
-        let tiles: Vec<_> = computes().into_iter().filter(|(name, _)| name.starts_with("amx")).collect();
+        let portable = ComputeContext::new(Kernel::Portable, ThreadPool::new(2));
+        let tiles: Vec<_> = all_computes().into_iter().filter(|(name, _)| name.starts_with("amx")).collect();
         // All widths of the last panel, one panel and an odd number of them, whole and broken chunks of units, and
         // more groups than one piece.
-        for dtype in QUANTIZED {
+        for dtype in QUANTIZED_DTYPES {
             for (count, units) in [(16, 1), (17, 33), (18, 3), (20, 40), (27, 5), (32, 8), (64, 2), (79, 16)]
             {
                 let columns = (units * 32_usize).next_multiple_of(dtype.block_size());
                 let rows = random.usize(1..150);
                 let values = random_values(&mut random, rows * columns);
-                let (data, weights) = stored(dtype, &values, rows, columns);
+                let (data, weights) = quantize_matrix(dtype, &values, rows, columns);
                 let view = TensorView { dtype, shape: vec![rows, columns], data: (&data).into() };
-                let linear = Linear { weight: Packed::new(&view, &portable.pool).unwrap(), bias: None };
+                let linear =
+                    LinearLayer { weight: PackedMatrix::new(&view, &portable.pool).unwrap(), bias: None };
                 let x = random_values(&mut random, count * columns);
-                let int8 = error(&product(&portable, &linear, &x, columns), &weights, &x, columns);
+                let int8 =
+                    relative_error(&multiply_rows(&portable, &linear, &x, columns), &weights, &x, columns);
                 let mut first: Option<Vec<f32>> = None;
                 for (name, compute) in &tiles {
-                    let ours = product(compute, &linear, &x, columns);
-                    let error = error(&ours, &weights, &x, columns);
+                    let ours = multiply_rows(compute, &linear, &x, columns);
+                    let error = relative_error(&ours, &weights, &x, columns);
                     let what = format!("{dtype:?} {name}, {count} times {rows} x {columns}");
                     assert!(error < 0.7 * int8, "{what}: {error}, int8 {int8}");
                     assert!(*first.get_or_insert_with(|| ours.clone()) == ours, "{what}");
@@ -527,32 +546,33 @@ mod tests {
     }
 
     #[test]
-    fn several_targets_share_activations_and_may_add() {
+    fn product_targets_share_activations_and_accumulate() {
         let mut random = fastrand::Rng::with_seed(4);
         let columns = 96;
-        for (_, compute) in computes() {
+        for (_, compute) in all_computes() {
             for count in [1, 20] {
                 let x = random_values(&mut random, count * columns);
                 let linear = |rows: usize, dtype, random: &mut fastrand::Rng| {
-                    let (data, _) = stored(dtype, &random_values(random, rows * columns), rows, columns);
+                    let (data, _) =
+                        quantize_matrix(dtype, &random_values(random, rows * columns), rows, columns);
                     let view = TensorView { dtype, shape: vec![rows, columns], data: (&data).into() };
-                    Linear { weight: Packed::new(&view, &compute.pool).unwrap(), bias: None }
+                    LinearLayer { weight: PackedMatrix::new(&view, &compute.pool).unwrap(), bias: None }
                 };
                 let one = linear(40, GgmlDType::Q5_0, &mut random);
                 let two = linear(17, GgmlDType::F16, &mut random);
                 let (alone_one, alone_two) =
-                    (product(&compute, &one, &x, columns), product(&compute, &two, &x, columns));
+                    (multiply_rows(&compute, &one, &x, columns), multiply_rows(&compute, &two, &x, columns));
                 let mut activations = Activations::default();
-                compute.prepare(&mut activations, count, columns, |row, out| {
+                compute.prepare_rows(&mut activations, count, columns, |row, out| {
                     out.copy_from_slice(&x[row * columns..(row + 1) * columns]);
                 });
                 let mut out_one = vec![1.5; count * 40];
                 let mut out_two = vec![f32::NAN; count * 17];
-                compute.multiply(
+                compute.multiply_targets(
                     &activations,
                     &mut [
-                        Target { linear: &one, out: &mut out_one, add: true },
-                        Target { linear: &two, out: &mut out_two, add: false },
+                        ProductTarget { linear: &one, out: &mut out_one, add: true },
+                        ProductTarget { linear: &two, out: &mut out_two, add: false },
                     ],
                 );
                 assert!(out_one.iter().zip(&alone_one).all(|(sum, alone)| *sum == 1.5 + alone));
@@ -562,28 +582,30 @@ mod tests {
     }
 
     #[test]
-    fn the_real_models_tensors_multiply_as_their_floats() {
+    fn real_model_tensors_multiply_like_f32() {
         let Some(path) = real_model::path() else { return };
         let gguf = Gguf::open(&path).unwrap();
         let mut random = fastrand::Rng::with_seed(5);
-        let compute = Compute::new(Kernel::best(), Pool::new(2));
+        let compute = ComputeContext::new(Kernel::best_available(), ThreadPool::new(2));
         for part in ["attn_q", "attn_v", "attn_output", "ffn_gate", "ffn_down"] {
             for block in [0, 7, 23] {
                 let view = gguf.tensor(&format!("blk.{block}.{part}.weight")).unwrap();
                 let (rows, columns) = (view.shape[0].min(160), view.shape[1]);
                 let bytes = rows * columns / view.dtype.block_size() * view.dtype.type_size();
-                let data = view.data.first(bytes);
+                let data = view.data.prefix(bytes);
                 let view = TensorView { dtype: view.dtype, shape: vec![rows, columns], data };
                 let storage = candle_core::quantized::QStorage::from_data(
-                    view.data.all().unwrap().into_owned().into(),
+                    view.data.read_all().unwrap().into_owned().into(),
                     &Device::Cpu,
                     view.dtype,
                 )
                 .unwrap();
-                let weights = dequantized(&QTensor::new(storage, (rows, columns)).unwrap());
+                let weights = dequantize_tensor(&QTensor::new(storage, (rows, columns)).unwrap());
                 let x = random_values(&mut random, 12 * columns);
-                let linear = Linear { weight: Packed::new(&view, &compute.pool).unwrap(), bias: None };
-                let error = error(&product(&compute, &linear, &x, columns), &weights, &x, columns);
+                let linear =
+                    LinearLayer { weight: PackedMatrix::new(&view, &compute.pool).unwrap(), bias: None };
+                let error =
+                    relative_error(&multiply_rows(&compute, &linear, &x, columns), &weights, &x, columns);
                 assert!(error < 1e-2, "{part} of block {block}, {:?}: {error}", view.dtype);
             }
         }

@@ -12,38 +12,38 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::tokens::{FimIds, TokenId, Tokens};
+use crate::tokens::{FimTokens, TokenId, Tokenizer};
 
 /// Generations that are remembered.
-const GENERATIONS: usize = 8;
+const MAX_GENERATIONS: usize = 8;
 /// Bytes before the output by which a remembered generation is recognised.
-const BEFORE: usize = 128;
+const CONTEXT_BYTES: usize = 128;
 /// Bytes of them that must agree, where there are as many.
-const AGREE: usize = 64;
+const MATCH_BYTES: usize = 64;
 /// Fewer than these say nothing, unless they are all that stands before the output.
-const AGREE_LEAST: usize = 8;
+const MIN_MATCH_BYTES: usize = 8;
 /// Tokens of a match beyond which a longer one is no better.
-const LONGEST: usize = 16;
+const MAX_MATCH_TOKENS: usize = 16;
 /// Weight of the newest token in the odds.
-const NEWEST_ODDS: f32 = 0.04;
+const ODDS_WEIGHT: f32 = 0.04;
 /// Weight of the newest measurement of a batch.
-const NEWEST_COST: f32 = 0.2;
+const COST_WEIGHT: f32 = 0.2;
 /// A measurement beyond this multiple of the average was disturbed, and counts as this much.
-const DISTURBED: f32 = 1.5;
+const OUTLIER_FACTOR: f32 = 1.5;
 /// What a further row is thought to take, as a part of what the first takes, before it was measured. Too
 /// little rather than too much: what is chosen is measured, what is never chosen is never corrected.
-const FURTHER_ROW: f32 = 0.06;
+const EXTRA_ROW_COST: f32 = 0.06;
 /// How fast the average of a size that is not used returns to that guess.
-const FORGET: f32 = 0.02;
+const COST_DECAY: f32 = 0.02;
 
 /// Sizes of batches whose time is averaged; others count as the next larger one.
-const SIZES: [usize; 10] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32];
+const BATCH_SIZES: [usize; 10] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32];
 /// Tokens that a draft has at most.
-pub(super) const DRAFT: usize = SIZES[SIZES.len() - 1] - 1;
+pub(super) const MAX_DRAFT_TOKENS: usize = BATCH_SIZES[BATCH_SIZES.len() - 1] - 1;
 
 /// Where a draft comes from; the longer the match, the better the odds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
+enum DraftSource {
     /// A remembered generation.
     Generation,
     /// An earlier occurrence of as many last tokens.
@@ -51,11 +51,11 @@ enum Source {
 }
 
 /// Odds that a token of a draft is right, before anything was seen: from the sources in [`Source::class`]'s order.
-const ODDS: [f32; 6] = [0.9, 0.25, 0.4, 0.55, 0.7, 0.85];
+const INITIAL_ODDS: [f32; 6] = [0.9, 0.25, 0.4, 0.55, 0.7, 0.85];
 
-impl Source {
+impl DraftSource {
     /// The index into the odds.
-    fn class(self) -> usize {
+    fn odds_index(self) -> usize {
         match self {
             Self::Generation => 0,
             Self::Match(1) => 1,
@@ -69,7 +69,7 @@ impl Source {
 
 /// What speculation did since the model was loaded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Speculation {
+pub struct SpeculationStats {
     /// Batches that chose tokens.
     pub steps: u64,
     /// Tokens that they chose.
@@ -82,110 +82,111 @@ pub struct Speculation {
 
 /// The drafts for one sequence.
 #[derive(Debug, Default)]
-pub(super) struct Lookup {
+pub(super) struct PromptLookup {
     /// What is searched: remembered outputs, what the prompt holds behind the cursor, what it holds before it, and
     /// the output so far.
     text: Vec<TokenId>,
     /// Where the output begins in it.
-    output: usize,
+    output_start: usize,
     /// The bytes before the output, at most [`BEFORE`].
-    before: Vec<u8>,
+    context_before: Vec<u8>,
     /// Remembered, the most recent last.
-    generations: VecDeque<Past>,
+    generations: VecDeque<PastGeneration>,
     draft: Vec<TokenId>,
-    source: Option<Source>,
-    odds: Odds,
-    costs: Costs,
-    done: Speculation,
+    source: Option<DraftSource>,
+    odds: AcceptanceOdds,
+    costs: BatchCosts,
+    stats: SpeculationStats,
     /// Tests verify drafts of any length, whatever they cost.
     #[cfg(test)]
-    pub(super) always: Option<usize>,
+    pub(super) fixed_draft_len: Option<usize>,
 }
 
 /// A remembered generation.
 #[derive(Debug)]
-struct Past {
+struct PastGeneration {
     tokens: Vec<TokenId>,
     /// The bytes before the output, and its own.
     bytes: Vec<u8>,
     /// Where each token begins in them.
     starts: Vec<usize>,
-    stand: Stand,
+    alignment: Alignment,
 }
 
 /// Where the generation in progress stands in a remembered one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stand {
+enum Alignment {
     /// All bytes up to here agree.
     At(usize),
     /// All bytes agree, and the one in progress has gone further.
-    Beyond,
+    Exceeded,
     /// It is another text.
-    Elsewhere,
+    Diverged,
 }
 
-impl Lookup {
+impl PromptLookup {
     /// Begins a generation behind `prompt`, with `forced` to be spelt first.
-    pub(super) fn begin(&mut self, tokens: &Tokens, prompt: &[TokenId], forced: &[u8]) {
-        let seam = seam(tokens.fim(), prompt);
+    pub(super) fn begin_generation(&mut self, tokens: &Tokenizer, prompt: &[TokenId], forced: &[u8]) {
+        let seam = cursor_boundary(tokens.fim_tokens(), prompt);
         self.text.clear();
         for past in &self.generations {
             self.text.extend_from_slice(&past.tokens);
         }
         self.text.extend_from_slice(&prompt[seam..]);
         self.text.extend_from_slice(&prompt[..seam]);
-        self.output = self.text.len();
+        self.output_start = self.text.len();
 
         // A special token ends the text before the cursor; it spells nothing anyway.
         let near = prompt[..seam].iter().rev().take_while(|&&token| !tokens.is_special(token));
         let mut parts: Vec<&[u8]> = Vec::new();
         let mut len = 0;
         for &token in near {
-            if len >= BEFORE {
+            if len >= CONTEXT_BYTES {
                 break;
             }
-            let bytes = tokens.bytes(token);
+            let bytes = tokens.token_bytes(token);
             len += bytes.len();
             parts.push(bytes);
         }
         parts.reverse();
-        self.before = parts.concat();
-        self.before.drain(..len.saturating_sub(BEFORE));
+        self.context_before = parts.concat();
+        self.context_before.drain(..len.saturating_sub(CONTEXT_BYTES));
         for past in &mut self.generations {
-            past.find(&self.before, forced);
+            past.align_to(&self.context_before, forced);
         }
         self.draft.clear();
         self.source = None;
     }
 
     /// The output has grown by `token`, which spells `bytes`.
-    pub(super) fn push(&mut self, token: TokenId, bytes: &[u8]) {
+    pub(super) fn push_token(&mut self, token: TokenId, bytes: &[u8]) {
         self.text.push(token);
         for past in &mut self.generations {
-            past.advance(bytes);
+            past.advance_alignment(bytes);
         }
     }
 
     /// The generation has ended: remembers what was said.
-    pub(super) fn end(&mut self, tokens: &Tokens) {
-        let output = &self.text[self.output..];
+    pub(super) fn end_generation(&mut self, tokens: &Tokenizer) {
+        let output = &self.text[self.output_start..];
         if output.is_empty() {
             return;
         }
         // One that this one repeats and continues has nothing to add; one that goes further makes this one superfluous.
-        self.generations
-            .retain(|past| past.stand != Stand::Beyond && past.stand != Stand::At(past.bytes.len()));
-        let longer = self.generations.iter().rposition(|past| matches!(past.stand, Stand::At(_)));
+        self.generations.retain(|past| {
+            past.alignment != Alignment::Exceeded && past.alignment != Alignment::At(past.bytes.len())
+        });
+        let longer = self.generations.iter().rposition(|past| matches!(past.alignment, Alignment::At(_)));
         let past = longer.and_then(|at| self.generations.remove(at)).unwrap_or_else(|| {
-            let mut bytes = self.before.clone();
+            let mut bytes = self.context_before.clone();
             let mut starts = Vec::with_capacity(output.len());
             for &token in output {
                 starts.push(bytes.len());
-                bytes.extend_from_slice(tokens.bytes(token));
+                bytes.extend_from_slice(tokens.token_bytes(token));
             }
-            Past { tokens: output.to_vec(), bytes, starts, stand: Stand::Elsewhere }
+            PastGeneration { tokens: output.to_vec(), bytes, starts, alignment: Alignment::Diverged }
         });
-        if self.generations.len() == GENERATIONS {
+        if self.generations.len() == MAX_GENERATIONS {
             self.generations.pop_front();
         }
         self.generations.push_back(past);
@@ -200,42 +201,45 @@ impl Lookup {
     }
 
     /// Guesses what comes next, `forced` first; see [`Lookup::take`].
-    pub(super) fn guess(&mut self, tokens: &Tokens, forced: &[u8]) {
+    pub(super) fn build_draft(&mut self, tokens: &Tokenizer, forced: &[u8]) {
         self.draft.clear();
         self.source = None;
-        let generation =
-            self.generations.iter().rev().find_map(|past| past.rest().filter(|rest| !rest.is_empty()));
+        let generation = self
+            .generations
+            .iter()
+            .rev()
+            .find_map(|past| past.remaining_tokens().filter(|rest| !rest.is_empty()));
         if let Some(rest) = generation {
-            self.draft.extend_from_slice(&rest[..rest.len().min(DRAFT)]);
-            self.source = Some(Source::Generation);
-        } else if let Some((at, len)) =
-            longest_match(&self.text, |next| !tokens.ends(next) && agrees(tokens.bytes(next), forced))
-        {
+            self.draft.extend_from_slice(&rest[..rest.len().min(MAX_DRAFT_TOKENS)]);
+            self.source = Some(DraftSource::Generation);
+        } else if let Some((at, len)) = longest_match(&self.text, |next| {
+            !tokens.is_stop_token(next) && is_prefix_compatible(tokens.token_bytes(next), forced)
+        }) {
             // Behind the end of the text comes the draft itself: a text that repeats itself goes on to do so.
-            for i in at..at + DRAFT {
+            for i in at..at + MAX_DRAFT_TOKENS {
                 let token = self.text.get(i).copied().unwrap_or_else(|| self.draft[i - self.text.len()]);
                 self.draft.push(token);
             }
-            self.source = Some(Source::Match(len));
+            self.source = Some(DraftSource::Match(len));
         }
-        let end = self.draft.iter().position(|&token| tokens.ends(token));
-        self.draft.truncate(end.unwrap_or(DRAFT));
+        let end = self.draft.iter().position(|&token| tokens.is_stop_token(token));
+        self.draft.truncate(end.unwrap_or(MAX_DRAFT_TOKENS));
     }
 
     /// What of the guess pays to be verified: at most `most` tokens in one batch behind `count` others, which
     /// are evaluated in any case. `count` is 1 while decoding, any number at the end of a prompt.
-    pub(super) fn take(&self, count: usize, most: usize) -> &[TokenId] {
+    pub(super) fn draft_worth_verifying(&self, count: usize, most: usize) -> &[TokenId] {
         let most = most.min(self.draft.len());
         #[cfg(test)]
-        if let Some(always) = self.always {
+        if let Some(always) = self.fixed_draft_len {
             return &self.draft[..always.min(most)];
         }
         let Some(source) = self.source else { return &[] };
-        &self.draft[..best_length(self.odds.of(source), &self.costs, count, most)]
+        &self.draft[..best_length(self.odds.acceptance_rate(source), &self.costs, count, most)]
     }
 
     /// A batch with `drafted` tokens of the guess chose `chosen`, and then perhaps the end of the text.
-    pub(super) fn judge(
+    pub(super) fn record_outcome(
         &mut self,
         drafted: usize,
         chosen: impl ExactSizeIterator<Item = TokenId>,
@@ -246,69 +250,69 @@ impl Lookup {
         let right = self.draft.iter().zip(chosen).take_while(|(guess, token)| *guess == token).count();
         let wrong = right < self.draft.len() && (right < count || ended);
         if let Some(source) = self.source {
-            self.odds.note(source, right, wrong);
+            self.odds.record_draft(source, right, wrong);
         }
-        self.done.steps += 1;
-        self.done.tokens += count as u64;
-        self.done.drafted += drafted as u64;
-        self.done.accepted += drafted.min(right) as u64;
+        self.stats.steps += 1;
+        self.stats.tokens += count as u64;
+        self.stats.drafted += drafted as u64;
+        self.stats.accepted += drafted.min(right) as u64;
     }
 
     /// A batch of `rows` tokens took `time`.
-    pub(super) fn note_batch(&mut self, rows: usize, time: Duration) {
-        self.costs.note(rows, time.as_secs_f32());
+    pub(super) fn record_batch(&mut self, rows: usize, time: Duration) {
+        self.costs.record_time(rows, time.as_secs_f32());
     }
 
     /// What was done so far.
-    pub(super) fn done(&self) -> Speculation {
-        self.done
+    pub(super) fn stats(&self) -> SpeculationStats {
+        self.stats
     }
 }
 
-impl Past {
+impl PastGeneration {
     /// Finds the place in this generation that a text which ends in `before` stands at, `forced` being next.
-    fn find(&mut self, before: &[u8], forced: &[u8]) {
+    fn align_to(&mut self, before: &[u8], forced: &[u8]) {
         let own = self.starts.first().copied().unwrap_or(0);
         let mut best: Option<(usize, usize)> = None;
         for at in 0..=self.bytes.len() {
             let same = self.bytes[..at].iter().rev().zip(before.iter().rev());
             let same = same.take_while(|(a, b)| a == b).count();
-            let enough = same >= at.min(before.len()).min(AGREE);
-            let telling = same >= AGREE_LEAST || at == before.len();
+            let enough = same >= at.min(before.len()).min(MATCH_BYTES);
+            let telling = same >= MIN_MATCH_BYTES || at == before.len();
             // Of equals the one next to the place where this generation began.
             let better = best.is_none_or(|(most, place)| {
                 same > most || (same == most && at.abs_diff(own) < place.abs_diff(own))
             });
-            if enough && telling && better && agrees(&self.bytes[at..], forced) {
+            if enough && telling && better && is_prefix_compatible(&self.bytes[at..], forced) {
                 best = Some((same, at));
             }
         }
-        self.stand = best.map_or(Stand::Elsewhere, |(_, at)| Stand::At(at));
+        self.alignment = best.map_or(Alignment::Diverged, |(_, at)| Alignment::At(at));
     }
 
-    fn advance(&mut self, bytes: &[u8]) {
-        if let Stand::At(at) = self.stand {
+    fn advance_alignment(&mut self, bytes: &[u8]) {
+        if let Alignment::At(at) = self.alignment {
             let rest = &self.bytes[at..];
-            self.stand = if rest.starts_with(bytes) {
-                Stand::At(at + bytes.len())
+            self.alignment = if rest.starts_with(bytes) {
+                Alignment::At(at + bytes.len())
             } else if bytes.starts_with(rest) {
-                Stand::Beyond
+                Alignment::Exceeded
             } else {
-                Stand::Elsewhere
+                Alignment::Diverged
             };
         }
     }
 
     /// The tokens that follow, if the place is between two tokens.
-    fn rest(&self) -> Option<&[TokenId]> {
-        let Stand::At(at) = self.stand else { return None };
+    fn remaining_tokens(&self) -> Option<&[TokenId]> {
+        let Alignment::At(at) = self.alignment else { return None };
         self.starts.binary_search(&at).ok().map(|index| &self.tokens[index..])
     }
 }
 
 /// Where the text that the output continues ends in the prompt. Behind a middle token that is the end of the prefix,
 /// which stands before the suffix or directly before the middle token, by the order of the parts.
-fn seam(fim: FimIds, prompt: &[TokenId]) -> usize {
+fn cursor_boundary(fim: FimTokens, prompt: &[TokenId]) -> usize {
     let len = prompt.len();
     if fim.middle.is_none() || prompt.last().copied() != fim.middle {
         return len;
@@ -321,7 +325,7 @@ fn seam(fim: FimIds, prompt: &[TokenId]) -> usize {
 }
 
 /// Whether one of the two begins with the other.
-fn agrees(bytes: &[u8], forced: &[u8]) -> bool {
+fn is_prefix_compatible(bytes: &[u8], forced: &[u8]) -> bool {
     let len = bytes.len().min(forced.len());
     bytes[..len] == forced[..len]
 }
@@ -335,10 +339,10 @@ fn longest_match(text: &[TokenId], fits: impl Fn(TokenId) -> bool) -> Option<(us
     while let Some(at) = earlier[..end].iter().rposition(|&token| token == last) {
         end = at;
         let same = earlier[..at].iter().rev().zip(earlier.iter().rev());
-        let len = 1 + same.take(LONGEST - 1).take_while(|(a, b)| a == b).count();
+        let len = 1 + same.take(MAX_MATCH_TOKENS - 1).take_while(|(a, b)| a == b).count();
         if best.is_none_or(|(_, most)| len > most) && fits(text[at + 1]) {
             best = Some((at + 1, len));
-            if len == LONGEST {
+            if len == MAX_MATCH_TOKENS {
                 break;
             }
         }
@@ -350,7 +354,7 @@ fn longest_match(text: &[TokenId], fits: impl Fn(TokenId) -> bool) -> Option<(us
 ///
 /// While decoding, the length with the most tokens for the time, counting the one that every batch gives. At
 /// the end of a prompt, the length that saves most of the time that decoding would take, less what it adds here.
-fn best_length(odds: f32, costs: &Costs, count: usize, most: usize) -> usize {
+fn best_length(odds: f32, costs: &BatchCosts, count: usize, most: usize) -> usize {
     // Tokens that a draft of each length gives on the average, those of no draft first.
     let gains = std::iter::successors(Some((0.0, 1.0)), |(sum, chance)| {
         let chance: f32 = chance * odds;
@@ -358,7 +362,7 @@ fn best_length(odds: f32, costs: &Costs, count: usize, most: usize) -> usize {
     });
     let gains = gains.map(|(sum, _)| sum).enumerate();
     // Tokens for the time. Of equals the shortest.
-    let rate = |drafted: usize, gain: f32| (1.0 + gain) / costs.of(1 + drafted);
+    let rate = |drafted: usize, gain: f32| (1.0 + gain) / costs.batch_cost(1 + drafted);
     let fastest = |most: usize| {
         gains
             .clone()
@@ -369,79 +373,81 @@ fn best_length(odds: f32, costs: &Costs, count: usize, most: usize) -> usize {
     if count == 1 {
         return fastest(most).0;
     }
-    let (_, rate) = fastest(DRAFT);
-    let alone = costs.of(count);
-    let saved = |(drafted, gain)| (drafted, gain / rate - (costs.of(count + drafted) - alone));
+    let (_, rate) = fastest(MAX_DRAFT_TOKENS);
+    let alone = costs.batch_cost(count);
+    let saved = |(drafted, gain)| (drafted, gain / rate - (costs.batch_cost(count + drafted) - alone));
     let lengths = gains.clone().take(1 + most).map(saved);
     lengths.fold((0, 0.0), |best, new| if new.1 > best.1 { new } else { best }).0
 }
 
 /// How often a token of a draft is right, by [`Source::class`].
 #[derive(Debug)]
-struct Odds([f32; ODDS.len()]);
+struct AcceptanceOdds([f32; INITIAL_ODDS.len()]);
 
-impl Default for Odds {
+impl Default for AcceptanceOdds {
     fn default() -> Self {
-        Self(ODDS)
+        Self(INITIAL_ODDS)
     }
 }
 
-impl Odds {
-    fn of(&self, source: Source) -> f32 {
-        self.0[source.class()]
+impl AcceptanceOdds {
+    fn acceptance_rate(&self, source: DraftSource) -> f32 {
+        self.0[source.odds_index()]
     }
 
     /// Of a draft `right` tokens were right, and perhaps the next one was `wrong`.
-    fn note(&mut self, source: Source, right: usize, wrong: bool) {
-        let odds = &mut self.0[source.class()];
+    fn record_draft(&mut self, source: DraftSource, right: usize, wrong: bool) {
+        let odds = &mut self.0[source.odds_index()];
         for _ in 0..right {
-            *odds += NEWEST_ODDS * (1.0 - *odds);
+            *odds += ODDS_WEIGHT * (1.0 - *odds);
         }
         if wrong {
-            *odds -= NEWEST_ODDS * *odds;
+            *odds -= ODDS_WEIGHT * *odds;
         }
     }
 }
 
 /// What a batch takes, by its size: seconds for each of [`SIZES`], none where nothing was measured.
 #[derive(Debug, Default)]
-struct Costs([Option<f32>; SIZES.len()]);
+struct BatchCosts([Option<f32>; BATCH_SIZES.len()]);
 
-impl Costs {
-    fn size(rows: usize) -> usize {
-        SIZES.partition_point(|&size| size < rows)
+impl BatchCosts {
+    fn size_index(rows: usize) -> usize {
+        BATCH_SIZES.partition_point(|&size| size < rows)
     }
 
     /// A guess from another size's time.
-    fn scaled(time: f32, from: usize, to: usize) -> f32 {
-        let rows = |rows: usize| 1.0 + FURTHER_ROW * (rows as f32 - 1.0);
+    fn scale_time(time: f32, from: usize, to: usize) -> f32 {
+        let rows = |rows: usize| 1.0 + EXTRA_ROW_COST * (rows as f32 - 1.0);
         time * rows(to) / rows(from)
     }
 
     /// Seconds; if nothing was measured at all, in units of one row's time.
-    fn of(&self, rows: usize) -> f32 {
-        let size = Self::size(rows);
+    fn batch_cost(&self, rows: usize) -> f32 {
+        let size = Self::size_index(rows);
         if let Some(time) = self.0.get(size).copied().flatten() {
             return time;
         }
-        let known = |size: usize| self.0[size].map(|time| Self::scaled(time, SIZES[size], rows));
-        let below = (0..size.min(SIZES.len())).rev().find_map(known);
-        below.or_else(|| (size..SIZES.len()).find_map(known)).unwrap_or_else(|| Self::scaled(1.0, 1, rows))
+        let known = |size: usize| self.0[size].map(|time| Self::scale_time(time, BATCH_SIZES[size], rows));
+        let below = (0..size.min(BATCH_SIZES.len())).rev().find_map(known);
+        below
+            .or_else(|| (size..BATCH_SIZES.len()).find_map(known))
+            .unwrap_or_else(|| Self::scale_time(1.0, 1, rows))
     }
 
-    fn note(&mut self, rows: usize, time: f32) {
-        let size = Self::size(rows);
+    fn record_time(&mut self, rows: usize, time: f32) {
+        let size = Self::size_index(rows);
         let Some(known) = self.0.get_mut(size) else { return };
         let time = match *known {
             None => time,
-            Some(known) => known + NEWEST_COST * (time.min(DISTURBED * known) - known),
+            Some(known) => known + COST_WEIGHT * (time.min(OUTLIER_FACTOR * known) - known),
         };
         *known = Some(time);
         for (other, known) in self.0.iter_mut().enumerate().filter(|(other, _)| *other != size) {
             if let Some(known) = known {
-                let guess = Self::scaled(time, SIZES[size], SIZES[other]);
+                let guess = Self::scale_time(time, BATCH_SIZES[size], BATCH_SIZES[other]);
                 // Only downwards: what looks cheap is tried and measured soon enough.
-                *known += FORGET * (guess - *known).min(0.0);
+                *known += COST_DECAY * (guess - *known).min(0.0);
             }
         }
     }

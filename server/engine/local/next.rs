@@ -1,42 +1,50 @@
 //! From logits to the next token, as far as the forced text allows a choice.
 //! It knows nothing of devices or KV caches.
 
-use super::heal::Heal;
-use super::sample::{self, Choice};
-use super::{Ask, TokenId, Tokens};
+use super::heal::TokenHealing;
+use super::sample::{self, TokenChoice};
+use super::{LogitsRequest, TokenId, Tokenizer};
 
 /// What follows the evaluated tokens.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Next {
+pub(super) enum NextToken {
     /// This token.
-    Token(Choice),
+    Token(TokenChoice),
     /// The end of the text.
-    Nothing,
+    EndOfText,
     /// The logits are no numbers.
-    Broken,
+    InvalidLogits,
 }
 
-impl Next {
-    pub(super) fn token(&self) -> Option<TokenId> {
+impl NextToken {
+    pub(super) fn token_id(&self) -> Option<TokenId> {
         if let Self::Token(choice) = self { Some(choice.token) } else { None }
     }
 }
 
 /// What is asked for behind the evaluated tokens and behind each token of the draft, as `heal` allows.
-pub(super) fn asks(tokens: &Tokens, heal: &Heal, draft: &[TokenId]) -> Vec<Ask> {
+pub(super) fn logits_requests(
+    tokens: &Tokenizer,
+    heal: &TokenHealing,
+    draft: &[TokenId],
+) -> Vec<LogitsRequest> {
     let mut heal = heal.clone();
     let mut asks = Vec::with_capacity(1 + draft.len());
     let mut draft = draft.iter();
     loop {
-        asks.push(if heal.is_done() { Ask::Greatest } else { Ask::Among(heal.allowed(tokens).collect()) });
+        asks.push(if heal.is_done() {
+            LogitsRequest::Argmax
+        } else {
+            LogitsRequest::Subset(heal.allowed_tokens(tokens).collect())
+        });
         match draft.next() {
-            Some(&token) if heal.allows(tokens, token) => {
-                heal.advance(tokens.bytes(token));
+            Some(&token) if heal.allows_token(tokens, token) => {
+                heal.consume_token(tokens.token_bytes(token));
             }
             // It will not be chosen, so nothing behind it counts.
             Some(_) => {
-                asks.extend(draft.map(|_| Ask::Among(Vec::new())));
-                asks.push(Ask::Among(Vec::new()));
+                asks.extend(draft.map(|_| LogitsRequest::Subset(Vec::new())));
+                asks.push(LogitsRequest::Subset(Vec::new()));
                 return asks;
             }
             None => return asks,
@@ -45,16 +53,16 @@ pub(super) fn asks(tokens: &Tokens, heal: &Heal, draft: &[TokenId]) -> Vec<Ask> 
 }
 
 /// The likeliest token among those that are asked for.
-pub(super) fn choose(tokens: &Tokens, logits: &[f32], ask: &Ask) -> Next {
+pub(super) fn pick_token(tokens: &Tokenizer, logits: &[f32], ask: &LogitsRequest) -> NextToken {
     let choice = match ask {
-        Ask::All | Ask::Greatest => sample::greedy(logits),
+        LogitsRequest::All | LogitsRequest::Argmax => sample::greedy_choice(logits),
         // A vocabulary without a token for the next byte: nothing can be said behind it.
-        Ask::Among(allowed) if allowed.is_empty() => return Next::Nothing,
-        Ask::Among(allowed) => sample::greedy_among(logits, allowed),
+        LogitsRequest::Subset(allowed) if allowed.is_empty() => return NextToken::EndOfText,
+        LogitsRequest::Subset(allowed) => sample::greedy_among(logits, allowed),
     };
     match choice {
-        None => Next::Broken,
-        Some(choice) if tokens.ends(choice.token) => Next::Nothing,
-        Some(choice) => Next::Token(choice),
+        None => NextToken::InvalidLogits,
+        Some(choice) if tokens.is_stop_token(choice.token) => NextToken::EndOfText,
+        Some(choice) => NextToken::Token(choice),
     }
 }

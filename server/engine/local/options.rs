@@ -56,7 +56,7 @@ impl FromStr for KernelChoice {
         match name {
             "auto" => Ok(Self::Auto),
             "candle" => Ok(Self::Candle),
-            name => Ok(Self::Own(Kernel::choose(Some(name))?.0)),
+            name => Ok(Self::Own(Kernel::choose_by_name(Some(name))?.0)),
         }
     }
 }

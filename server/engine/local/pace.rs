@@ -3,46 +3,50 @@
 
 use std::time::Duration;
 
-use crate::Rates;
+use crate::ThroughputEstimate;
 
 /// What one chunk of a prompt may take where the decoder keeps nothing of one that is broken off: so much work is lost.
-const LOST: Duration = Duration::from_millis(100);
+const DISCARDED_CHUNK_TIME: Duration = Duration::from_millis(100);
 /// The same where it goes on with the layer in which it was broken off ([`Decoder::resumes`](super::Decoder::resumes)):
 /// one of some twenty-four layers is lost, and more only if the next prompt does not begin with the same tokens. That
 /// layer takes less than 10 ms: nobody waits for longer where it is one that is not given up.
-const KEPT: Duration = Duration::from_millis(200);
+const RESUMABLE_CHUNK_TIME: Duration = Duration::from_millis(200);
 /// Fewer tokens cost hardly less: the weights are read once either way, and up to eight rows by the slower product.
-const SMALLEST: usize = 16;
+const MIN_CHUNK_TOKENS: usize = 16;
 /// More tokens gain hardly more, and their activations need room.
-const LARGEST: usize = 512;
+const MAX_CHUNK_TOKENS: usize = 512;
 /// Weight of the newest measurement.
-const NEWEST: f32 = 0.3;
+const MEASUREMENT_WEIGHT: f32 = 0.3;
 
 /// `chunk` of `left` tokens, or all of them where fewer than [`SMALLEST`] would be left behind. Those would cost as much as
 /// that many, and where products of few rows have other bits than those of many (AMX), what a prompt gives would depend
 /// on how fast it was read.
-pub(super) fn none_left_over(chunk: usize, left: usize) -> usize {
-    if left.saturating_sub(chunk) < SMALLEST { left } else { chunk }
+pub(super) fn absorb_remainder(chunk: usize, left: usize) -> usize {
+    if left.saturating_sub(chunk) < MIN_CHUNK_TOKENS { left } else { chunk }
 }
 
 /// Running averages.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
+pub(super) struct Throughput {
     /// What one chunk may take.
-    chunk: Duration,
-    rates: Rates,
+    chunk_time: Duration,
+    rates: ThroughputEstimate,
     /// Tokens that a decoding step chose, and the seconds that it took.
-    step: (f32, f32),
+    decode_step: (f32, f32),
 }
 
-impl Pace {
+impl Throughput {
     /// Of a decoder that goes on with an interrupted chunk, or begins it anew.
     pub(super) fn new(resumes: bool) -> Self {
-        Self { chunk: if resumes { KEPT } else { LOST }, rates: Rates::default(), step: (0.0, 0.0) }
+        Self {
+            chunk_time: if resumes { RESUMABLE_CHUNK_TIME } else { DISCARDED_CHUNK_TIME },
+            rates: ThroughputEstimate::default(),
+            decode_step: (0.0, 0.0),
+        }
     }
 
     /// The averages, tokens per second; 0 where nothing was measured.
-    pub(super) fn rates(&self) -> Rates {
+    pub(super) fn token_rates(&self) -> ThroughputEstimate {
         self.rates
     }
 
@@ -53,36 +57,36 @@ impl Pace {
     /// with them; else the weights are read once more for few tokens, and those that are begun go alone.
     ///
     /// A few are never left behind: see [`none_left_over`].
-    pub(super) fn chunk(&self, begun: usize, left: usize) -> usize {
-        let most =
-            ((self.rates.prefill * self.chunk.as_secs_f32()).round() as usize).clamp(SMALLEST, LARGEST);
+    pub(super) fn chunk_tokens(&self, begun: usize, left: usize) -> usize {
+        let most = ((self.rates.prefill * self.chunk_time.as_secs_f32()).round() as usize)
+            .clamp(MIN_CHUNK_TOKENS, MAX_CHUNK_TOKENS);
         let chunk = if left > most && 2 * begun >= most { begun } else { most.max(begun) };
-        none_left_over(chunk, left)
+        absorb_remainder(chunk, left)
     }
 
     /// A chunk of `tokens` was worked on for `time`, of which so much, in tokens, was done: less than all where it was
     /// interrupted, or goes on from where it was. The few tokens of a keystroke say nothing about the speed of a long
     /// prompt.
-    pub(super) fn note_prefill(&mut self, tokens: usize, work: f32, time: Duration) {
+    pub(super) fn record_prefill(&mut self, tokens: usize, work: f32, time: Duration) {
         let rate = &mut self.rates.prefill;
-        if work <= 0.0 || (tokens < SMALLEST && *rate != 0.0) {
+        if work <= 0.0 || (tokens < MIN_CHUNK_TOKENS && *rate != 0.0) {
             return;
         }
         let new = work / time.as_secs_f32().max(1e-6);
         let part = (work / tokens as f32).min(1.0);
-        *rate = if *rate == 0.0 { new } else { *rate + NEWEST * part * (new - *rate) };
+        *rate = if *rate == 0.0 { new } else { *rate + MEASUREMENT_WEIGHT * part * (new - *rate) };
     }
 
     /// A decoding step that chose `tokens` took `time`.
-    pub(super) fn note_decode(&mut self, tokens: usize, time: Duration) {
+    pub(super) fn record_decode(&mut self, tokens: usize, time: Duration) {
         // Averages of both, not of their ratio: a step that was lucky is no rate.
         let (tokens, time) = (tokens as f32, time.as_secs_f32().max(1e-6));
-        let step = &mut self.step;
+        let step = &mut self.decode_step;
         if *step == (0.0, 0.0) {
             *step = (tokens, time);
         } else {
-            step.0 += NEWEST * (tokens - step.0);
-            step.1 += NEWEST * (time - step.1);
+            step.0 += MEASUREMENT_WEIGHT * (tokens - step.0);
+            step.1 += MEASUREMENT_WEIGHT * (time - step.1);
         }
         self.rates.decode = step.0 / step.1;
     }
@@ -93,93 +97,97 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chunks_start_small_and_grow_to_the_time_they_may_take() {
-        let mut pace = Pace::new(false);
-        assert_eq!(pace.chunk(0, usize::MAX), SMALLEST);
+    fn chunk_size_grows_to_the_time_budget() {
+        let mut pace = Throughput::new(false);
+        assert_eq!(pace.chunk_tokens(0, usize::MAX), MIN_CHUNK_TOKENS);
         for _ in 0..20 {
-            let tokens = pace.chunk(0, usize::MAX);
-            pace.note_prefill(tokens, tokens as f32, Duration::from_millis(tokens as u64));
+            let tokens = pace.chunk_tokens(0, usize::MAX);
+            pace.record_prefill(tokens, tokens as f32, Duration::from_millis(tokens as u64));
         }
-        assert_eq!(pace.chunk(0, usize::MAX), 100, "1,000 tokens a second for 100 ms");
-        let resumed = Pace { chunk: KEPT, ..pace };
-        assert_eq!(resumed.chunk(0, usize::MAX), 200, "more where little is lost");
+        assert_eq!(pace.chunk_tokens(0, usize::MAX), 100, "1,000 tokens a second for 100 ms");
+        let resumed = Throughput { chunk_time: RESUMABLE_CHUNK_TIME, ..pace };
+        assert_eq!(resumed.chunk_tokens(0, usize::MAX), 200, "more where little is lost");
         for _ in 0..20 {
-            pace.note_prefill(100, 100.0, Duration::from_micros(1));
+            pace.record_prefill(100, 100.0, Duration::from_micros(1));
         }
-        assert_eq!(pace.chunk(0, usize::MAX), LARGEST);
+        assert_eq!(pace.chunk_tokens(0, usize::MAX), MAX_CHUNK_TOKENS);
         for _ in 0..40 {
-            pace.note_prefill(16, 16.0, Duration::from_secs(16));
+            pace.record_prefill(16, 16.0, Duration::from_secs(16));
         }
-        assert_eq!(pace.chunk(0, usize::MAX), SMALLEST);
+        assert_eq!(pace.chunk_tokens(0, usize::MAX), MIN_CHUNK_TOKENS);
     }
 
     #[test]
-    fn a_device_with_a_fixed_cost_per_call_gets_large_chunks() {
-        let mut pace = Pace::new(false);
+    fn fixed_call_cost_leads_to_large_chunks() {
+        let mut pace = Throughput::new(false);
         for _ in 0..40 {
-            let tokens = pace.chunk(0, usize::MAX);
-            pace.note_prefill(tokens, tokens as f32, Duration::from_micros(10_000 + 20 * tokens as u64));
+            let tokens = pace.chunk_tokens(0, usize::MAX);
+            pace.record_prefill(tokens, tokens as f32, Duration::from_micros(10_000 + 20 * tokens as u64));
         }
-        assert_eq!(pace.chunk(0, usize::MAX), LARGEST);
+        assert_eq!(pace.chunk_tokens(0, usize::MAX), MAX_CHUNK_TOKENS);
     }
 
     #[test]
-    fn what_is_begun_is_in_the_next_chunk_and_takes_few_others_along() {
-        let mut pace = Pace::new(false);
-        pace.note_prefill(300, 300.0, Duration::from_secs(1));
-        assert_eq!(pace.chunk(0, 500), 30);
-        assert_eq!(pace.chunk(25, 500), 25, "the others wait for a chunk of their own");
-        assert_eq!(pace.chunk(25, 29), 29, "unless these are all");
-        assert_eq!(pace.chunk(5, 500), 30);
-        assert_eq!(pace.chunk(60, 500), 60, "nothing of it is left behind");
-        assert_eq!(pace.chunk(60, 60), 60);
+    fn next_chunk_contains_all_resumable_tokens() {
+        let mut pace = Throughput::new(false);
+        pace.record_prefill(300, 300.0, Duration::from_secs(1));
+        assert_eq!(pace.chunk_tokens(0, 500), 30);
+        assert_eq!(pace.chunk_tokens(25, 500), 25, "the others wait for a chunk of their own");
+        assert_eq!(pace.chunk_tokens(25, 29), 29, "unless these are all");
+        assert_eq!(pace.chunk_tokens(5, 500), 30);
+        assert_eq!(pace.chunk_tokens(60, 500), 60, "nothing of it is left behind");
+        assert_eq!(pace.chunk_tokens(60, 60), 60);
     }
 
     #[test]
-    fn few_tokens_are_never_left_behind() {
-        let mut pace = Pace::new(false);
+    fn chunk_never_leaves_a_small_remainder() {
+        let mut pace = Throughput::new(false);
         for rate in 0..60 {
             pace.rates.prefill = rate as f32 * 100.0;
             for begun in [0, 1, 20, 300] {
                 for all in begun.max(1)..700 {
-                    let chunk = pace.chunk(begun, all);
-                    assert!(begun <= chunk && chunk <= all && (1..LARGEST + SMALLEST).contains(&chunk));
+                    let chunk = pace.chunk_tokens(begun, all);
                     assert!(
-                        chunk == all || all - chunk >= SMALLEST,
+                        begun <= chunk
+                            && chunk <= all
+                            && (1..MAX_CHUNK_TOKENS + MIN_CHUNK_TOKENS).contains(&chunk)
+                    );
+                    assert!(
+                        chunk == all || all - chunk >= MIN_CHUNK_TOKENS,
                         "{chunk} of {all}, {begun} begun, {rate}"
                     );
-                    assert!(chunk >= SMALLEST.min(all), "{chunk} of {all}, {begun} begun, {rate}");
+                    assert!(chunk >= MIN_CHUNK_TOKENS.min(all), "{chunk} of {all}, {begun} begun, {rate}");
                 }
             }
         }
     }
 
     #[test]
-    fn a_part_of_a_chunk_counts_for_what_it_is() {
-        let mut pace = Pace::new(false);
-        pace.note_prefill(100, 25.0, Duration::from_millis(25));
-        assert!((pace.rates().prefill - 1000.0).abs() < 1.0, "{:?}", pace.rates());
+    fn partial_chunk_is_weighted_by_its_work() {
+        let mut pace = Throughput::new(false);
+        pace.record_prefill(100, 25.0, Duration::from_millis(25));
+        assert!((pace.token_rates().prefill - 1000.0).abs() < 1.0, "{:?}", pace.token_rates());
         let (mut whole, mut part) = (pace, pace);
-        whole.note_prefill(100, 100.0, Duration::from_secs(1));
-        part.note_prefill(100, 10.0, Duration::from_millis(100));
-        let (whole, part) = (whole.rates().prefill, part.rates().prefill);
+        whole.record_prefill(100, 100.0, Duration::from_secs(1));
+        part.record_prefill(100, 10.0, Duration::from_millis(100));
+        let (whole, part) = (whole.token_rates().prefill, part.token_rates().prefill);
         assert!(whole < part && part < 1000.0 && whole > 100.0, "{whole} {part}");
-        pace.note_prefill(100, -3.0, Duration::from_millis(25));
-        pace.note_prefill(100, 0.0, Duration::from_millis(25));
-        assert!((pace.rates().prefill - 1000.0).abs() < 1.0, "{:?}", pace.rates());
+        pace.record_prefill(100, -3.0, Duration::from_millis(25));
+        pace.record_prefill(100, 0.0, Duration::from_millis(25));
+        assert!((pace.token_rates().prefill - 1000.0).abs() < 1.0, "{:?}", pace.token_rates());
     }
 
     #[test]
-    fn a_keystrokes_few_tokens_do_not_slow_the_average() {
-        let mut pace = Pace::new(false);
-        pace.note_prefill(100, 100.0, Duration::from_millis(100));
-        pace.note_prefill(2, 2.0, Duration::from_millis(30));
-        assert!((pace.rates().prefill - 1000.0).abs() < 1.0, "{:?}", pace.rates());
-        pace.note_decode(1, Duration::from_millis(50));
-        assert!((pace.rates().decode - 20.0).abs() < 0.1);
-        pace.note_decode(3, Duration::from_millis(50));
-        assert!((pace.rates().decode - 32.0).abs() < 0.1, "1.6 tokens on the average");
-        pace.note_decode(1, Duration::ZERO);
-        assert!(pace.rates().decode.is_finite());
+    fn short_prefill_does_not_lower_throughput() {
+        let mut pace = Throughput::new(false);
+        pace.record_prefill(100, 100.0, Duration::from_millis(100));
+        pace.record_prefill(2, 2.0, Duration::from_millis(30));
+        assert!((pace.token_rates().prefill - 1000.0).abs() < 1.0, "{:?}", pace.token_rates());
+        pace.record_decode(1, Duration::from_millis(50));
+        assert!((pace.token_rates().decode - 20.0).abs() < 0.1);
+        pace.record_decode(3, Duration::from_millis(50));
+        assert!((pace.token_rates().decode - 32.0).abs() < 0.1, "1.6 tokens on the average");
+        pace.record_decode(1, Duration::ZERO);
+        assert!(pace.token_rates().decode.is_finite());
     }
 }

@@ -29,66 +29,66 @@ use hand_over::{HandOver, PIECE_MASK};
 
 /// Threads that a pool has at most: far more than any processor has use for, and few enough that a slip of the finger
 /// does not bring the machine to a halt.
-pub(crate) const MOST_THREADS: usize = 512;
+pub(crate) const MAX_THREADS: usize = 512;
 
 /// A fixed number of threads, the caller's among them.
 #[derive(Debug)]
-pub struct Pool {
-    workers: Workers,
+pub struct ThreadPool {
+    workers: WorkerThreads,
     /// As many as `workers` and the caller together; started when they are first needed.
-    background: OnceLock<Workers>,
+    background: OnceLock<WorkerThreads>,
     /// Whether jobs are left to them.
     in_background: AtomicBool,
     /// Held while a job runs: one at a time.
     running: Mutex<()>,
-    spawn: Spawn,
+    spawn: SpawnThread,
     /// In place of threads.
     #[cfg(test)]
-    script: Option<script::Script>,
+    script: Option<script::PoolScript>,
 }
 
 /// Starts a thread.
-type Spawn = fn(thread::Builder, Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>>;
+type SpawnThread = fn(thread::Builder, Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>>;
 
-fn spawn(builder: thread::Builder, life: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> {
+fn spawn_thread(builder: thread::Builder, life: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> {
     builder.spawn(life)
 }
 
 /// Threads that serve the same jobs.
 #[derive(Debug)]
-struct Workers {
+struct WorkerThreads {
     shared: Arc<HandOver>,
     threads: Vec<JoinHandle<()>>,
 }
 
 /// What one piece runs: the piece's number, and the number of the thread (0 is the caller).
-type Work<'a> = &'a (dyn Fn(usize, usize) + Sync);
+type PieceWork<'a> = &'a (dyn Fn(usize, usize) + Sync);
 
 /// Asked between pieces whether the job is still wanted.
-type Look<'a> = &'a mut dyn FnMut() -> ControlFlow<()>;
+type CancelPoll<'a> = &'a mut dyn FnMut() -> ControlFlow<()>;
 
 /// A job on the caller's stack.
-struct Job<'a> {
-    work: Work<'a>,
+struct PoolJob<'a> {
+    work: PieceWork<'a>,
     /// Set when nobody wants the pieces that were not begun yet.
-    given_up: AtomicBool,
+    cancelled: AtomicBool,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-impl<'a> Job<'a> {
-    fn new(work: Work<'a>) -> Self {
-        Self { work, given_up: AtomicBool::new(false), panic: Mutex::new(None) }
+impl<'a> PoolJob<'a> {
+    fn new(work: PieceWork<'a>) -> Self {
+        Self { work, cancelled: AtomicBool::new(false), panic: Mutex::new(None) }
     }
 
     /// Whether it is wanted; it is given up where it is not, or where `look` panics: other threads may be at its pieces,
     /// so that goes on once they are done, as a piece's panic does.
-    fn look(&self, look: Look<'_>) -> ControlFlow<()> {
+    fn poll_cancel(&self, look: CancelPoll<'_>) -> ControlFlow<()> {
         let flow = catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(|panic| {
             *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
             ControlFlow::Break(())
         });
         if flow.is_break() {
-            self.given_up.store(true, Ordering::Relaxed);
+            self.cancelled.store(true, Ordering::Relaxed);
         }
         flow
     }
@@ -100,24 +100,24 @@ impl<'a> Job<'a> {
 /// `job` is one that [`Pool::run_while`] has published, and waits for.
 unsafe fn run_piece(job: *const (), piece: usize, thread: usize) {
     // SAFETY: the caller's promise: the job lives.
-    let job: &Job<'_> = unsafe { &*job.cast() };
-    if !job.given_up.load(Ordering::Relaxed)
+    let job: &PoolJob<'_> = unsafe { &*job.cast() };
+    if !job.cancelled.load(Ordering::Relaxed)
         && let Err(panic) = catch_unwind(AssertUnwindSafe(|| (job.work)(piece, thread)))
     {
         *job.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
     }
 }
 
-impl Pool {
+impl ThreadPool {
     /// A pool of `threads` threads, the caller included: `threads - 1` are started. Fewer if the system refuses, and 512
     /// at most: [`Pool::threads`] says how many.
     pub fn new(threads: usize) -> Self {
-        Self::start(threads, spawn)
+        Self::start_with(threads, spawn_thread)
     }
 
-    fn start(threads: usize, spawn: Spawn) -> Self {
+    fn start_with(threads: usize, spawn: SpawnThread) -> Self {
         Self {
-            workers: Workers::start(1..threads.min(MOST_THREADS), false, spawn),
+            workers: WorkerThreads::start_threads(1..threads.min(MAX_THREADS), false, spawn),
             background: OnceLock::new(),
             in_background: AtomicBool::new(false),
             running: Mutex::new(()),
@@ -130,21 +130,21 @@ impl Pool {
     /// A pool that plays `threads` threads on the caller's; what they do is drawn from `seed`. See [`script`].
     #[cfg(test)]
     pub(super) fn scripted(threads: usize, seed: u64) -> Self {
-        Self { script: Some(script::Script::new(threads, seed)), ..Self::new(1) }
+        Self { script: Some(script::PoolScript::new(threads, seed)), ..Self::new(1) }
     }
 
     /// The physical cores that this process may use; the default number of threads. A second thread on the same
     /// core shares its multipliers and its path to memory, so it brings nothing here.
-    pub fn default_threads() -> usize {
+    pub fn default_thread_count() -> usize {
         let allowed = thread::available_parallelism().map_or(1, usize::from);
         num_cpus::get_physical().clamp(1, allowed)
     }
 
     /// Threads that work on a job, the caller included.
-    pub fn threads(&self) -> usize {
+    pub fn thread_count(&self) -> usize {
         #[cfg(test)]
         if let Some(script) = &self.script {
-            return script.threads();
+            return script.thread_count();
         }
         self.workers.threads.len() + 1
     }
@@ -161,16 +161,16 @@ impl Pool {
     pub fn run_in_order(
         &self,
         pieces: usize,
-        look: Look<'_>,
+        look: CancelPoll<'_>,
         work: impl Fn(usize, usize) + Sync,
     ) -> ControlFlow<()> {
-        let threads = self.threads();
+        let threads = self.thread_count();
         let end = |run: usize| pieces * (run + 1) / threads;
-        let next = |run: usize| Cursor(AtomicUsize::new(pieces * run / threads));
-        let next: Vec<Cursor> = (0..threads).map(next).collect();
+        let next = |run: usize| PieceCursor(AtomicUsize::new(pieces * run / threads));
+        let next: Vec<PieceCursor> = (0..threads).map(next).collect();
         self.run_while(pieces, look, |_, thread| {
             for run in (thread..threads).chain(0..thread) {
-                let Cursor(next) = &next[run];
+                let PieceCursor(next) = &next[run];
                 let piece = next.fetch_add(1, Ordering::Relaxed);
                 // As many claims as pieces: each finds one, in one of the runs.
                 if piece < end(run) {
@@ -181,8 +181,8 @@ impl Pool {
         })
     }
 
-    fn background(&self) -> &Workers {
-        self.background.get_or_init(|| Workers::start(0..self.threads(), true, self.spawn))
+    fn background_workers(&self) -> &WorkerThreads {
+        self.background.get_or_init(|| WorkerThreads::start_threads(0..self.thread_count(), true, self.spawn))
     }
 
     /// Runs `work(piece, thread)` once for every piece below `pieces`, on all threads, and returns when all are
@@ -190,7 +190,7 @@ impl Pool {
     ///
     /// # Panics
     /// With the panic of a piece, after all others are done.
-    pub fn run(&self, pieces: usize, work: impl Fn(usize, usize) + Sync) {
+    pub fn run_pieces(&self, pieces: usize, work: impl Fn(usize, usize) + Sync) {
         let _ = self.run_while(pieces, &mut || ControlFlow::Continue(()), work);
     }
 
@@ -203,13 +203,13 @@ impl Pool {
     pub fn run_while(
         &self,
         pieces: usize,
-        look: Look<'_>,
+        look: CancelPoll<'_>,
         work: impl Fn(usize, usize) + Sync,
     ) -> ControlFlow<()> {
         let background = self.in_background.load(Ordering::Relaxed);
         #[cfg(test)]
         if let Some(script) = self.script.as_ref().filter(|_| pieces > 1) {
-            return script.play(pieces, background, look, &work);
+            return script.play_job(pieces, background, look, &work);
         }
         let alone = pieces <= 1 || pieces as u64 >= PIECE_MASK || (self.workers.is_empty() && !background);
         let running = if alone { None } else { self.running.try_lock().ok() };
@@ -219,14 +219,14 @@ impl Pool {
                 look()
             });
         };
-        let job = Job::new(&work);
-        let background = background.then(|| self.background()).filter(|workers| !workers.is_empty());
+        let job = PoolJob::new(&work);
+        let background = background.then(|| self.background_workers()).filter(|workers| !workers.is_empty());
         let shared = &background.unwrap_or(&self.workers).shared;
         shared.publish(ptr::from_ref(&job).cast(), pieces);
         let mut flow = ControlFlow::Continue(());
         let mut look = || {
             if flow.is_continue() {
-                flow = job.look(look);
+                flow = job.poll_cancel(look);
             }
         };
         if background.is_none() {
@@ -248,11 +248,11 @@ impl Pool {
 
 /// The next piece of a run; in a cache line of its own, since each thread writes mostly its own.
 #[repr(align(64))]
-struct Cursor(AtomicUsize);
+struct PieceCursor(AtomicUsize);
 
-impl Workers {
+impl WorkerThreads {
     /// Threads with these numbers, at the caller's priority or for the background.
-    fn start(numbers: Range<usize>, in_background: bool, spawn: Spawn) -> Self {
+    fn start_threads(numbers: Range<usize>, in_background: bool, spawn: SpawnThread) -> Self {
         let shared = Arc::new(HandOver::new());
         let asked = numbers.len();
         let start = |number: usize| {
@@ -286,7 +286,7 @@ impl Workers {
     }
 }
 
-impl Drop for Workers {
+impl Drop for WorkerThreads {
     fn drop(&mut self) {
         self.shared.stop();
         for worker in self.threads.drain(..) {
@@ -298,7 +298,7 @@ impl Drop for Workers {
 
 /// A slice that the pieces of a job share, each its own part.
 #[derive(Debug)]
-pub struct Chunks<'a, T> {
+pub struct DisjointChunks<'a, T> {
     start: *mut T,
     len: usize,
     chunk: usize,
@@ -306,9 +306,9 @@ pub struct Chunks<'a, T> {
 }
 
 // SAFETY: it hands out disjoint parts of a slice, each to one thread at a time (the promise of `get`'s caller).
-unsafe impl<T: Send> Sync for Chunks<'_, T> {}
+unsafe impl<T: Send> Sync for DisjointChunks<'_, T> {}
 
-impl<'a, T> Chunks<'a, T> {
+impl<'a, T> DisjointChunks<'a, T> {
     /// Parts of `chunk` values, the last one perhaps shorter.
     pub fn new(slice: &'a mut [T], chunk: usize) -> Self {
         Self { start: slice.as_mut_ptr(), len: slice.len(), chunk, slice: PhantomData }

@@ -32,18 +32,18 @@ mod sync {
 }
 
 /// On the caller's stack, as the pool's jobs are; loom notices if a place is read or written by two at once.
-struct Job(Vec<UnsafeCell<usize>>);
+struct ModelJob(Vec<UnsafeCell<usize>>);
 
-fn run(job: *const (), piece: usize) {
+fn run_piece(job: *const (), piece: usize) {
     // SAFETY: published by `jobs`, which waits for every piece.
-    let Job(places) = unsafe { &*job.cast::<Job>() };
+    let ModelJob(places) = unsafe { &*job.cast::<ModelJob>() };
     // SAFETY: each piece is run once, and has a place of its own; the model is there to show it.
     places[piece].with_mut(|place| unsafe { *place += piece + 1 });
 }
 
 /// Hands jobs of so many pieces each to `workers` threads, one after the other, then ends them. In each order a thread is
 /// interrupted where it need not be so many times at most; `LOOM_MAX_PREEMPTIONS` asks for more of them, and for hours.
-fn jobs(workers: usize, preemptions: usize, sizes: &'static [usize], background: bool) {
+fn check_jobs(workers: usize, preemptions: usize, sizes: &'static [usize], background: bool) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = model.preemption_bound.or(Some(preemptions));
     model.check(move || {
@@ -51,16 +51,16 @@ fn jobs(workers: usize, preemptions: usize, sizes: &'static [usize], background:
         let workers: Vec<_> = (0..workers)
             .map(|_| {
                 let shared = Arc::clone(&shared);
-                thread::spawn(move || shared.serve(&run))
+                thread::spawn(move || shared.serve(&run_piece))
             })
             .collect();
         for &pieces in sizes {
-            let job = Job((0..pieces).map(|_| UnsafeCell::new(0)).collect());
+            let job = ModelJob((0..pieces).map(|_| UnsafeCell::new(0)).collect());
             shared.publish((&raw const job).cast(), pieces);
             if background {
                 shared.wait(pieces, Some(&mut || ()));
             } else {
-                shared.help(&run, &mut || ());
+                shared.help(&run_piece, &mut || ());
                 shared.wait(pieces, None);
             }
             for (piece, place) in job.0.iter().enumerate() {
@@ -76,21 +76,21 @@ fn jobs(workers: usize, preemptions: usize, sizes: &'static [usize], background:
 }
 
 #[test]
-fn one_thread_and_the_caller_share_two_jobs() {
-    jobs(1, 2, &[2, 2], false);
+fn loom_one_worker_and_caller_share_two_jobs() {
+    check_jobs(1, 2, &[2, 2], false);
 }
 
 #[test]
-fn two_threads_and_the_caller_share_a_job() {
-    jobs(2, 1, &[2, 1], false);
+fn loom_two_workers_and_caller_share_a_job() {
+    check_jobs(2, 1, &[2, 1], false);
 }
 
 #[test]
-fn a_thread_works_in_the_background_while_the_caller_sleeps() {
-    jobs(1, 2, &[2, 1], true);
+fn loom_worker_runs_while_caller_sleeps() {
+    check_jobs(1, 2, &[2, 1], true);
 }
 
 #[test]
-fn two_threads_work_in_the_background() {
-    jobs(2, 1, &[2, 1], true);
+fn loom_two_workers_run_in_background() {
+    check_jobs(2, 1, &[2, 1], true);
 }

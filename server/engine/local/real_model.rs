@@ -4,7 +4,7 @@
 pub(crate) use crate::testing::real_model as path;
 
 /// More than 200 tokens of code.
-pub(crate) const CODE: &str = r#"
+pub(crate) const SAMPLE_CODE: &str = r#"
 import argparse
 import json
 from pathlib import Path

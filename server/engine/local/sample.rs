@@ -2,60 +2,63 @@
 //! It knows nothing of why some tokens are not allowed, or of what a token spells.
 
 use crate::TokenId;
-use crate::local::kernels::softmax;
+use crate::local::kernels::best_softmax;
 
 /// The chosen token.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Choice {
+pub(super) struct TokenChoice {
     /// Its id.
     pub(super) token: TokenId,
     /// Its probability among the allowed tokens, 0 to 1: softmax of the logits at temperature 1.
     pub(super) probability: f32,
     /// The next likeliest, if they come close.
-    pub(super) rivals: Rivals,
+    pub(super) runner_ups: RunnerUps,
 }
 
 /// The second and the third token with their probabilities, those that have at least [`RIVAL`].
-pub(super) type Rivals = [Option<(TokenId, f32)>; 2];
+pub(super) type RunnerUps = [Option<(TokenId, f32)>; 2];
 
 /// A token less probable than this is no rival of the likeliest.
-pub(super) const RIVAL: f32 = 0.05;
+pub(super) const MIN_RUNNER_UP: f32 = 0.05;
 
 /// The likeliest token of all. `logits` is `[vocabulary]`.
 ///
 /// None if no logit is a number (weights that are broken in a way that only shows in the result). Of equal
 /// logits the lowest id wins, so the choice does not depend on the order of evaluation.
-pub(super) fn greedy(logits: &[f32]) -> Option<Choice> {
-    let (most, sum) = softmax(logits);
+pub(super) fn greedy_choice(logits: &[f32]) -> Option<TokenChoice> {
+    let (most, sum) = best_softmax(logits);
     let token = logits.iter().position(|&logit| logit == most)?;
-    let choice = |token| Choice::of(token, most, sum, || (0_u32..).zip(logits.iter().copied()));
+    let choice =
+        |token| TokenChoice::with_runner_ups(token, most, sum, || (0_u32..).zip(logits.iter().copied()));
     most.is_finite().then(|| choice(token as TokenId))
 }
 
 /// The likeliest of the `allowed` tokens. `logits` is `[vocabulary]`; ids outside of it are passed over.
-pub(super) fn greedy_among(logits: &[f32], allowed: &[TokenId]) -> Option<Choice> {
+pub(super) fn greedy_among(logits: &[f32], allowed: &[TokenId]) -> Option<TokenChoice> {
     let logit = |token: TokenId| logits.get(token as usize).copied().unwrap_or(f32::NAN);
     let values: Vec<f32> = allowed.iter().map(|&token| logit(token)).collect();
-    let (most, sum) = softmax(&values);
+    let (most, sum) = best_softmax(&values);
     let token = allowed.iter().copied().filter(|&token| logit(token) == most).min()?;
-    let choice = || Choice::of(token, most, sum, || allowed.iter().copied().zip(values.iter().copied()));
+    let choice = || {
+        TokenChoice::with_runner_ups(token, most, sum, || allowed.iter().copied().zip(values.iter().copied()))
+    };
     most.is_finite().then(choice)
 }
 
-impl Choice {
+impl TokenChoice {
     /// The choice of `token`, whose logit is `most`, among `logits`, the exponentials of whose distances to it add up
     /// to `sum`.
-    fn of<I: Iterator<Item = (TokenId, f32)>>(
+    fn with_runner_ups<I: Iterator<Item = (TokenId, f32)>>(
         token: TokenId,
         most: f32,
         sum: f32,
         logits: impl Fn() -> I,
     ) -> Self {
         let probability = 1.0 / sum.max(1.0);
-        let mut rivals = Rivals::default();
+        let mut rivals = RunnerUps::default();
         // Most tokens are sure, and cost no second look at a hundred thousand logits.
-        if probability <= 1.0 - RIVAL {
-            let least = most + (RIVAL / probability).ln();
+        if probability <= 1.0 - MIN_RUNNER_UP {
+            let least = most + (MIN_RUNNER_UP / probability).ln();
             for (other, logit) in logits().filter(|&(other, logit)| logit >= least && other != token) {
                 let new = (other, (logit - most).exp() * probability);
                 let [second, third] = &mut rivals;
@@ -70,27 +73,27 @@ impl Choice {
                 }
             }
         }
-        Self { token, probability, rivals }
+        Self { token, probability, runner_ups: rivals }
     }
 }
 
 /// How likely each token is, of all or of some: the softmax of the logits at temperature 1.
 #[derive(Debug, Clone)]
-pub struct Distribution<'a> {
+pub struct TokenDistribution<'a> {
     logits: &'a [f32],
     /// Those that have a probability, sorted; `None`: all.
     allowed: Option<Vec<TokenId>>,
-    greatest: Choice,
+    greatest: TokenChoice,
 }
 
-impl<'a> Distribution<'a> {
+impl<'a> TokenDistribution<'a> {
     /// Over the whole vocabulary. `logits` is `[vocabulary]`; `None` if none of them is a number.
-    pub fn of(logits: &'a [f32]) -> Option<Self> {
-        Some(Self { logits, allowed: None, greatest: greedy(logits)? })
+    pub fn from_logits(logits: &'a [f32]) -> Option<Self> {
+        Some(Self { logits, allowed: None, greatest: greedy_choice(logits)? })
     }
 
     /// Over these tokens alone; `None` if there is none among them that has a logit.
-    pub fn among(&self, allowed: impl IntoIterator<Item = TokenId>) -> Option<Self> {
+    pub fn restricted_to(&self, allowed: impl IntoIterator<Item = TokenId>) -> Option<Self> {
         let mut allowed: Vec<TokenId> = allowed.into_iter().collect();
         allowed.sort_unstable();
         let greatest = greedy_among(self.logits, &allowed)?;
@@ -98,13 +101,13 @@ impl<'a> Distribution<'a> {
     }
 
     /// The likeliest token; of equals the lowest id.
-    pub fn greatest(&self) -> TokenId {
+    pub fn most_likely(&self) -> TokenId {
         self.greatest.token
     }
 
     /// The probability of a token, 0 to 1.
     pub fn probability(&self, token: TokenId) -> f32 {
-        let Choice { token: greatest, probability, .. } = self.greatest;
+        let TokenChoice { token: greatest, probability, .. } = self.greatest;
         let logit = |token: TokenId| self.logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
         let may_be = self.allowed.as_ref().is_none_or(|allowed| allowed.binary_search(&token).is_ok());
         // What is no number is never said; `max` passes over it.
@@ -119,49 +122,49 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_distribution_adds_up_to_one_over_what_is_allowed() {
+    fn distribution_sums_to_one_over_allowed_tokens() {
         let mut random = fastrand::Rng::with_seed(5);
         for _ in 0..200 {
             let mut logits: Vec<f32> = (0..50).map(|_| 20.0 * random.f32() - 10.0).collect();
             (logits[7], logits[9]) = (f32::NAN, f32::NEG_INFINITY);
-            let all = Distribution::of(&logits).unwrap();
+            let all = TokenDistribution::from_logits(&logits).unwrap();
             // In no order, and with ids that do not exist.
             let allowed: Vec<TokenId> = (0..60).rev().filter(|_| random.bool()).collect();
-            let Some(some) = all.among(allowed.iter().copied()) else { continue };
-            let sum = |it: &Distribution<'_>| (0..70).map(|token| it.probability(token)).sum::<f32>();
+            let Some(some) = all.restricted_to(allowed.iter().copied()) else { continue };
+            let sum = |it: &TokenDistribution<'_>| (0..70).map(|token| it.probability(token)).sum::<f32>();
             assert!((sum(&all) - 1.0).abs() < 1e-4 && (sum(&some) - 1.0).abs() < 1e-4);
             for token in 0..70 {
                 let expected = if allowed.contains(&token) { all.probability(token) } else { 0.0 };
                 let of_allowed: f32 = allowed.iter().map(|&it| all.probability(it)).sum();
                 assert!((some.probability(token) * of_allowed - expected).abs() < 1e-4, "{token}");
-                assert!(some.probability(token) <= some.probability(some.greatest()));
+                assert!(some.probability(token) <= some.probability(some.most_likely()));
             }
         }
-        assert!(Distribution::of(&[f32::NAN]).is_none());
-        assert!(Distribution::of(&[0.0]).unwrap().among([7]).is_none());
+        assert!(TokenDistribution::from_logits(&[f32::NAN]).is_none());
+        assert!(TokenDistribution::from_logits(&[0.0]).unwrap().restricted_to([7]).is_none());
     }
 
     #[test]
-    fn the_greatest_logit_wins_with_its_softmax() {
-        let choice = greedy(&[0.0, 2.0_f32.ln(), 0.0]).unwrap();
+    fn greedy_choice_has_its_softmax_probability() {
+        let choice = greedy_choice(&[0.0, 2.0_f32.ln(), 0.0]).unwrap();
         assert_eq!(choice.token, 1);
         assert!((choice.probability - 0.5).abs() < 1e-6, "{choice:?}");
     }
 
     #[test]
-    fn probability_counts_allowed_tokens_only() {
+    fn probability_is_normalized_over_allowed_tokens() {
         let logits = [9.0, 1.0, 1.0, 0.0];
         let choice = greedy_among(&logits, &[2, 1]).unwrap();
         assert_eq!(choice.token, 1, "of equals the lowest id, whatever the order");
         assert!((choice.probability - 0.5).abs() < 1e-6, "{choice:?}");
         assert_eq!(
             greedy_among(&logits, &[3]).unwrap(),
-            Choice { token: 3, probability: 1.0, rivals: [None; 2] }
+            TokenChoice { token: 3, probability: 1.0, runner_ups: [None; 2] }
         );
     }
 
     #[test]
-    fn rivals_are_the_next_likeliest_that_come_close() {
+    fn runner_ups_are_next_most_likely_tokens() {
         let mut random = fastrand::Rng::with_seed(3);
         let mut seen = [0; 3];
         for _ in 0..2000 {
@@ -172,7 +175,8 @@ mod tests {
             for among in [None, Some(&allowed)] {
                 let all: Vec<TokenId> = (0..20).collect();
                 let mut order = among.unwrap_or(&all).clone();
-                let Some(choice) = among.map_or_else(|| greedy(&logits), |it| greedy_among(&logits, it))
+                let Some(choice) =
+                    among.map_or_else(|| greedy_choice(&logits), |it| greedy_among(&logits, it))
                 else {
                     assert!(order.is_empty());
                     continue;
@@ -181,16 +185,16 @@ mod tests {
                 let sum: f32 = order.iter().map(|&it| logits[it as usize].exp()).sum();
                 let probability = |token: TokenId| logits[token as usize].exp() / sum;
                 assert_eq!(choice.token, order[0]);
-                let close = choice.rivals.iter().flatten().count();
+                let close = choice.runner_ups.iter().flatten().count();
                 seen[close] += 1;
-                for (rank, rival) in choice.rivals.iter().enumerate() {
+                for (rank, rival) in choice.runner_ups.iter().enumerate() {
                     let expected = order.get(rank + 1).map(|&token| (token, probability(token)));
                     match (rival, expected) {
                         (Some(rival), Some(expected)) => {
                             assert_eq!(rival.0, expected.0);
                             assert!((rival.1 - expected.1).abs() < 1e-4, "{rival:?} {expected:?}");
                         }
-                        (None, expected) => assert!(expected.is_none_or(|it| it.1 < RIVAL + 1e-4)),
+                        (None, expected) => assert!(expected.is_none_or(|it| it.1 < MIN_RUNNER_UP + 1e-4)),
                         (Some(rival), None) => panic!("{rival:?} is no token of these"),
                     }
                 }
@@ -200,15 +204,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_or_no_token_is_never_chosen() {
+    fn nan_and_unknown_tokens_are_never_chosen() {
         assert_eq!(
-            greedy(&[f32::NAN, -1.0, f32::NEG_INFINITY]).unwrap(),
-            Choice { token: 1, probability: 1.0, rivals: [None; 2] }
+            greedy_choice(&[f32::NAN, -1.0, f32::NEG_INFINITY]).unwrap(),
+            TokenChoice { token: 1, probability: 1.0, runner_ups: [None; 2] }
         );
-        assert_eq!(greedy(&[f32::NAN, f32::NAN]), None);
-        assert_eq!(greedy(&[f32::NEG_INFINITY]), None);
-        assert_eq!(greedy(&[f32::INFINITY, 0.0]), None);
-        assert_eq!(greedy(&[]), None);
+        assert_eq!(greedy_choice(&[f32::NAN, f32::NAN]), None);
+        assert_eq!(greedy_choice(&[f32::NEG_INFINITY]), None);
+        assert_eq!(greedy_choice(&[f32::INFINITY, 0.0]), None);
+        assert_eq!(greedy_choice(&[]), None);
         assert_eq!(greedy_among(&[1.0], &[7]), None);
         assert_eq!(greedy_among(&[1.0], &[]), None);
     }

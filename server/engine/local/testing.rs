@@ -8,7 +8,7 @@ pub(super) fn argmax(logits: &[f32]) -> usize {
 }
 
 /// Greatest difference over the greatest value.
-pub(super) fn difference(ours: &[f32], theirs: &[f32]) -> f32 {
+pub(super) fn relative_difference(ours: &[f32], theirs: &[f32]) -> f32 {
     assert_eq!(ours.len(), theirs.len());
     assert!(ours.iter().all(|x| x.is_finite()));
     let most = theirs.iter().fold(0.0_f32, |most, x| most.max(x.abs()));

@@ -8,11 +8,11 @@ use std::io;
 use std::path::Path;
 
 /// The record's file, in taper's data folder.
-const FILE: &str = "measured.tsv";
+const RECORD_FILE: &str = "measured.tsv";
 
 /// How fast a model ran on this machine.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Measured {
+pub struct MeasuredSpeed {
     /// The model's name in the table.
     pub model: String,
     /// What it ran on: device and kernels. A record of other kernels says nothing about these.
@@ -27,17 +27,17 @@ pub struct Measured {
 
 /// Reads the record in `folder`, oldest first. Lines that make no sense are left out, a missing file is an
 /// empty record: the worst that can follow is the smallest model.
-pub fn read(folder: &Path) -> Vec<Measured> {
-    let text = fs::read_to_string(folder.join(FILE)).unwrap_or_default();
-    text.lines().filter_map(parse).collect()
+pub fn read_record(folder: &Path) -> Vec<MeasuredSpeed> {
+    let text = fs::read_to_string(folder.join(RECORD_FILE)).unwrap_or_default();
+    text.lines().filter_map(parse_line).collect()
 }
 
 /// Adds `new` to the record in `folder`, in the place of an earlier one of the same model.
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn write(folder: &Path, new: &Measured) -> io::Result<()> {
-    let mut all = read(folder);
+pub fn write_record(folder: &Path, new: &MeasuredSpeed) -> io::Result<()> {
+    let mut all = read_record(folder);
     all.retain(|old| old.model != new.model);
     all.push(new.clone());
     let field = |text: &str| text.replace(['\t', '\n', '\r'], " ");
@@ -48,16 +48,16 @@ pub fn write(folder: &Path, new: &Measured) -> io::Result<()> {
     }
     fs::create_dir_all(folder)?;
     // Written beside and renamed, so that a reader never sees half a record.
-    let beside = folder.join(format!("{FILE}.{}", std::process::id()));
+    let beside = folder.join(format!("{RECORD_FILE}.{}", std::process::id()));
     fs::write(&beside, text)?;
-    fs::rename(&beside, folder.join(FILE))
+    fs::rename(&beside, folder.join(RECORD_FILE))
 }
 
 /// One line of the record.
-fn parse(line: &str) -> Option<Measured> {
+fn parse_line(line: &str) -> Option<MeasuredSpeed> {
     let [model, kernel, prefill, decode, date] = line.split('\t').collect::<Vec<_>>().try_into().ok()?;
     let speed = |text: &str| text.parse::<f64>().ok().filter(|s| s.is_finite() && *s > 0.0);
-    Some(Measured {
+    Some(MeasuredSpeed {
         model: model.into(),
         kernel: kernel.into(),
         prefill_tps: speed(prefill)?,
@@ -73,21 +73,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_is_read_back_and_replaced_by_model() {
+    fn measured_speed_is_replaced_by_model() {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("not/there/yet");
-        assert_eq!(read(&data), []);
-        let first = Measured {
+        assert_eq!(read_record(&data), []);
+        let first = MeasuredSpeed {
             model: "a".into(),
             kernel: "AVX2,\tportable".into(),
             prefill_tps: 218.0,
             decode_tps: 33.1,
             date: "2026-11-22".into(),
         };
-        write(&data, &first).unwrap();
-        write(&data, &Measured { model: "b".into(), ..first.clone() }).unwrap();
-        write(&data, &Measured { decode_tps: 40.0, ..first }).unwrap();
-        let all = read(&data);
+        write_record(&data, &first).unwrap();
+        write_record(&data, &MeasuredSpeed { model: "b".into(), ..first.clone() }).unwrap();
+        write_record(&data, &MeasuredSpeed { decode_tps: 40.0, ..first }).unwrap();
+        let all = read_record(&data);
         assert_eq!(all.iter().map(|m| m.model.as_str()).collect::<Vec<_>>(), ["b", "a"]);
         assert_eq!((all[0].decode_tps, all[1].decode_tps), (33.1, 40.0));
         assert_eq!(all[1].kernel, "AVX2, portable");
@@ -95,12 +95,15 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_left_out() {
+    fn malformed_record_lines_are_skipped() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join(FILE), "a\tk\t1\t0\td\nb\tk\tNaN\t1\td\nc\tk\t1\nd\tk\t1.5\t2\td\n\n")
-            .unwrap();
-        assert_eq!(read(folder.path()).iter().map(|m| m.model.as_str()).collect::<Vec<_>>(), ["d"]);
-        fs::write(folder.path().join(FILE), [0xff, 0xfe]).unwrap();
-        assert_eq!(read(folder.path()), []);
+        fs::write(
+            folder.path().join(RECORD_FILE),
+            "a\tk\t1\t0\td\nb\tk\tNaN\t1\td\nc\tk\t1\nd\tk\t1.5\t2\td\n\n",
+        )
+        .unwrap();
+        assert_eq!(read_record(folder.path()).iter().map(|m| m.model.as_str()).collect::<Vec<_>>(), ["d"]);
+        fs::write(folder.path().join(RECORD_FILE), [0xff, 0xfe]).unwrap();
+        assert_eq!(read_record(folder.path()), []);
     }
 }

@@ -5,16 +5,16 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Action, Rule, Scripted, UNLIKELY};
+use super::{BRANCH_PROBABILITY, ScriptAction, ScriptRule, ScriptedEngine};
 use crate::EngineError;
-use crate::gguf::bad;
+use crate::gguf::model_error;
 
-const FORMAT: &str = "a script has lines `when TEXT` or `otherwise`, each followed by `answer TEXT` (and `or TEXT` or `or-with P TEXT` for \
+const SCRIPT_FORMAT: &str = "a script has lines `when TEXT` or `otherwise`, each followed by `answer TEXT` (and `or TEXT` or `or-with P TEXT` for \
      other ways to say it), `fail TEXT`, or `panic`, and `prefill-ms N`, `decode-ms N`, `probability P`, `context N`, \
      `panic-at-the-end`; \
      write `\\n` for a line end";
 
-impl Scripted {
+impl ScriptedEngine {
     /// Reads a script file: UTF-8, one statement a line, `#` begins a comment line.
     ///
     /// ```text
@@ -53,7 +53,8 @@ impl Scripted {
         let mut waiting: Option<String> = None;
         for (number, line) in script.lines().enumerate() {
             let line = line.trim_start();
-            let wrong = |problem: &str| bad(path, &format!("line {}", number + 1), problem, FORMAT);
+            let wrong =
+                |problem: &str| model_error(path, &format!("line {}", number + 1), problem, SCRIPT_FORMAT);
             let (word, text) = line.split_once(' ').unwrap_or((line, ""));
             let text = unescape(text);
             if word.is_empty() || word.starts_with('#') {
@@ -67,17 +68,17 @@ impl Scripted {
                     continue;
                 }
                 "panic-at-the-end" => {
-                    this.panics_at_the_end = true;
+                    this.panics_on_drop = true;
                     continue;
                 }
                 "prefill-ms" => {
                     this.prefill_delay =
-                        milliseconds(&text).ok_or_else(|| wrong("is no number of milliseconds"))?;
+                        parse_milliseconds(&text).ok_or_else(|| wrong("is no number of milliseconds"))?;
                     continue;
                 }
                 "decode-ms" => {
                     this.decode_delay =
-                        milliseconds(&text).ok_or_else(|| wrong("is no number of milliseconds"))?;
+                        parse_milliseconds(&text).ok_or_else(|| wrong("is no number of milliseconds"))?;
                     continue;
                 }
                 "context" => {
@@ -85,47 +86,52 @@ impl Scripted {
                     continue;
                 }
                 "probability" => {
-                    this.probability = probability(&text).ok_or_else(|| wrong(NO_PROBABILITY))?;
+                    this.probability =
+                        parse_probability(&text).ok_or_else(|| wrong(NO_PROBABILITY_PROBLEM))?;
                     continue;
                 }
                 "or" | "or-with"
                     if waiting.is_none()
-                        && let Some(Rule { action: Action::Answer(_), others, .. }) =
-                            this.rules.last_mut() =>
+                        && let Some(ScriptRule {
+                            action: ScriptAction::Answer(_),
+                            alternatives: others,
+                            ..
+                        }) = this.rules.last_mut() =>
                 {
                     others.push(if word == "or" {
-                        (text, UNLIKELY)
+                        (text, BRANCH_PROBABILITY)
                     } else {
-                        let (number, text) = text.split_once(' ').ok_or_else(|| wrong(NO_PROBABILITY))?;
-                        let own = probability(number).ok_or_else(|| wrong(NO_PROBABILITY))?;
+                        let (number, text) =
+                            text.split_once(' ').ok_or_else(|| wrong(NO_PROBABILITY_PROBLEM))?;
+                        let own = parse_probability(number).ok_or_else(|| wrong(NO_PROBABILITY_PROBLEM))?;
                         (text.to_owned(), own)
                     });
                     continue;
                 }
                 "or" | "or-with" => return Err(wrong("no `answer` stands before it")),
-                "answer" => Action::Answer(text),
-                "fail" => Action::Fail(text),
-                "panic" => Action::Panic,
+                "answer" => ScriptAction::Answer(text),
+                "fail" => ScriptAction::Fail(text),
+                "panic" => ScriptAction::Panic,
                 _ => return Err(wrong("is no statement")),
             };
             let contains =
                 waiting.take().ok_or_else(|| wrong("no `when` or `otherwise` stands before it"))?;
-            this.rules.push(Rule::new(&contains, action));
+            this.rules.push(ScriptRule::new(&contains, action));
         }
         if waiting.is_some() {
-            return Err(bad(path, "the last line", "the rule says nothing to do", FORMAT));
+            return Err(model_error(path, "the last line", "the rule says nothing to do", SCRIPT_FORMAT));
         }
         Ok(this)
     }
 }
 
-const NO_PROBABILITY: &str = "has no probability from 0 to 1";
+const NO_PROBABILITY_PROBLEM: &str = "has no probability from 0 to 1";
 
-fn probability(text: &str) -> Option<f32> {
+fn parse_probability(text: &str) -> Option<f32> {
     text.trim().parse().ok().filter(|it| (0.0..=1.0).contains(it))
 }
 
-fn milliseconds(text: &str) -> Option<Duration> {
+fn parse_milliseconds(text: &str) -> Option<Duration> {
     let number: f64 = text.trim().parse().ok()?;
     Duration::try_from_secs_f64(number / 1000.0).ok()
 }

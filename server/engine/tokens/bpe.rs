@@ -10,38 +10,38 @@ use std::hash::{BuildHasherDefault, Hasher};
 use super::TokenId;
 
 /// Pieces longer than this are merged through a heap: the plain scan is quadratic.
-const SCAN: usize = 96;
-const NEVER: u32 = u32::MAX;
+const MAX_SCAN_LEN: usize = 96;
+const NO_RANK: u32 = u32::MAX;
 
 // How often a merge was looked up on this thread: the work that a text takes, whatever the machine's speed.
 #[cfg(test)]
-thread_local! { pub(super) static ASKED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) } }
+thread_local! { pub(super) static LOOKUP_COUNT: std::cell::Cell<usize> = const { std::cell::Cell::new(0) } }
 
 /// Which pairs of tokens merge into which.
 #[derive(Debug, Default)]
-pub(crate) struct Merges {
+pub(crate) struct MergeTable {
     pairs: HashMap<u64, (u32, TokenId), BuildHasherDefault<PairHasher>>,
 }
 
-impl Merges {
+impl MergeTable {
     pub(crate) fn with_capacity(pairs: usize) -> Self {
         Self { pairs: HashMap::with_capacity_and_hasher(pairs, BuildHasherDefault::default()) }
     }
 
     /// Adds the pair of the next rank; the first of two alike stays.
     pub(crate) fn insert(&mut self, left: TokenId, right: TokenId, rank: u32, whole: TokenId) {
-        self.pairs.entry(key(left, right)).or_insert((rank, whole));
+        self.pairs.entry(pair_key(left, right)).or_insert((rank, whole));
     }
 
-    fn rank(&self, left: TokenId, right: TokenId) -> (u32, TokenId) {
+    fn lookup_pair(&self, left: TokenId, right: TokenId) -> (u32, TokenId) {
         #[cfg(test)]
-        ASKED.set(ASKED.get() + 1);
-        self.pairs.get(&key(left, right)).copied().unwrap_or((NEVER, 0))
+        LOOKUP_COUNT.set(LOOKUP_COUNT.get() + 1);
+        self.pairs.get(&pair_key(left, right)).copied().unwrap_or((NO_RANK, 0))
     }
 
     /// Merges `symbols`, the tokens of a piece's single bytes, and appends the result to `out`.
-    pub(crate) fn merge(&self, symbols: &mut Vec<TokenId>, out: &mut Vec<TokenId>) {
-        if symbols.len() <= SCAN {
+    pub(crate) fn merge_symbols(&self, symbols: &mut Vec<TokenId>, out: &mut Vec<TokenId>) {
+        if symbols.len() <= MAX_SCAN_LEN {
             self.merge_by_scan(symbols);
             out.extend_from_slice(symbols);
         } else {
@@ -51,9 +51,9 @@ impl Merges {
 
     fn merge_by_scan(&self, symbols: &mut Vec<TokenId>) {
         // The rank of each symbol with the one behind it.
-        let mut ranks = [(NEVER, 0); SCAN];
+        let mut ranks = [(NO_RANK, 0); MAX_SCAN_LEN];
         for i in 1..symbols.len() {
-            ranks[i - 1] = self.rank(symbols[i - 1], symbols[i]);
+            ranks[i - 1] = self.lookup_pair(symbols[i - 1], symbols[i]);
         }
         while symbols.len() > 1 {
             let pairs = symbols.len() - 1;
@@ -64,31 +64,31 @@ impl Merges {
                 }
             }
             let (rank, whole) = ranks[best];
-            if rank == NEVER {
+            if rank == NO_RANK {
                 return;
             }
             symbols[best] = whole;
             symbols.remove(best + 1);
             ranks.copy_within(best + 1..pairs, best);
             if best > 0 {
-                ranks[best - 1] = self.rank(symbols[best - 1], whole);
+                ranks[best - 1] = self.lookup_pair(symbols[best - 1], whole);
             }
             if best + 1 < symbols.len() {
-                ranks[best] = self.rank(whole, symbols[best + 1]);
+                ranks[best] = self.lookup_pair(whole, symbols[best + 1]);
             }
         }
     }
 
     fn merge_by_heap(&self, symbols: &mut [TokenId], out: &mut Vec<TokenId>) {
         // A linked list over the symbols; a symbol that was merged into its left neighbour is GONE.
-        const GONE: u32 = u32::MAX;
+        const MERGED: u32 = u32::MAX;
         let len = symbols.len();
         let mut next: Vec<u32> = (1..=len as u32).collect();
         let mut previous: Vec<u32> = (0..len as u32).map(|i| i.wrapping_sub(1)).collect();
         let mut heap = BinaryHeap::new();
         let push = |heap: &mut BinaryHeap<_>, symbols: &[TokenId], left: usize, right: usize| {
-            let (rank, whole) = self.rank(symbols[left], symbols[right]);
-            if rank != NEVER {
+            let (rank, whole) = self.lookup_pair(symbols[left], symbols[right]);
+            if rank != NO_RANK {
                 heap.push(Reverse((rank, left as u32, right as u32, whole)));
             }
         };
@@ -98,29 +98,29 @@ impl Merges {
         while let Some(Reverse((rank, left, right, whole))) = heap.pop() {
             let (l, r) = (left as usize, right as usize);
             // Stale where either side has changed since.
-            if symbols[l] == GONE || symbols[r] == GONE || next[l] != right {
+            if symbols[l] == MERGED || symbols[r] == MERGED || next[l] != right {
                 continue;
             }
-            if self.rank(symbols[l], symbols[r]) != (rank, whole) {
+            if self.lookup_pair(symbols[l], symbols[r]) != (rank, whole) {
                 continue;
             }
             symbols[l] = whole;
-            symbols[r] = GONE;
+            symbols[r] = MERGED;
             let after = next[r];
             next[l] = after;
             if (after as usize) < len {
                 previous[after as usize] = left;
                 push(&mut heap, symbols, l, after as usize);
             }
-            if previous[l] != GONE {
+            if previous[l] != MERGED {
                 push(&mut heap, symbols, previous[l] as usize, l);
             }
         }
-        out.extend(symbols.iter().filter(|&&symbol| symbol != GONE));
+        out.extend(symbols.iter().filter(|&&symbol| symbol != MERGED));
     }
 }
 
-fn key(left: TokenId, right: TokenId) -> u64 {
+fn pair_key(left: TokenId, right: TokenId) -> u64 {
     u64::from(left) << 32 | u64::from(right)
 }
 
@@ -154,13 +154,14 @@ mod tests {
         // Random merges over four symbols, nested.
         let mut random = fastrand::Rng::with_seed(3);
         for _ in 0..200 {
-            let mut merges = Merges::default();
+            let mut merges = MergeTable::default();
             for rank in 0..random.u32(1..60) {
                 let tokens = 4 + rank;
                 merges.insert(random.u32(..tokens), random.u32(..tokens), rank, tokens);
             }
             for _ in 0..20 {
-                let symbols: Vec<u32> = (0..random.usize(0..=SCAN)).map(|_| random.u32(..4)).collect();
+                let symbols: Vec<u32> =
+                    (0..random.usize(0..=MAX_SCAN_LEN)).map(|_| random.u32(..4)).collect();
                 let mut scanned = symbols.clone();
                 merges.merge_by_scan(&mut scanned);
                 let mut heaped = Vec::new();

@@ -1,11 +1,11 @@
 //! Which tokens of a vocabulary have a meaning of their own: those of fill-in-the-middle prompts, beginnings and ends.
 //! It knows nothing of how text is encoded.
 
-use super::{Raw, TokenId};
+use super::{RawVocabulary, TokenId};
 
 /// The tokens of fill-in-the-middle prompts, as far as the vocabulary has them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct FimIds {
+pub struct FimTokens {
     /// Opens the text before the cursor.
     pub prefix: Option<TokenId>,
     /// Opens the text after the cursor.
@@ -23,7 +23,7 @@ pub struct FimIds {
 /// Names under which the tokens of [`FimIds`] are known, the role's metadata keys first. Sources: the
 /// `tokenizer.json` of Qwen2.5-Coder, StarCoder 1 and 2, SmolLM, SantaCoder, Granite, CodeLlama, DeepSeek-Coder,
 /// CodeGemma, Codestral, Mellum, CodeGeeX.
-const PREFIX: Role = Role {
+const PREFIX_ROLE: TokenRole = TokenRole {
     keys: &["tokenizer.ggml.fim_pre_token_id", "tokenizer.ggml.prefix_token_id"],
     names: &[
         "<|fim_prefix|>",
@@ -36,7 +36,7 @@ const PREFIX: Role = Role {
         "<|code_prefix|>",
     ],
 };
-const SUFFIX: Role = Role {
+const SUFFIX_ROLE: TokenRole = TokenRole {
     keys: &["tokenizer.ggml.fim_suf_token_id", "tokenizer.ggml.suffix_token_id"],
     names: &[
         "<|fim_suffix|>",
@@ -49,7 +49,7 @@ const SUFFIX: Role = Role {
         "<|code_suffix|>",
     ],
 };
-const MIDDLE: Role = Role {
+const MIDDLE_ROLE: TokenRole = TokenRole {
     keys: &["tokenizer.ggml.fim_mid_token_id", "tokenizer.ggml.middle_token_id"],
     names: &[
         "<|fim_middle|>",
@@ -62,24 +62,26 @@ const MIDDLE: Role = Role {
         "<|code_middle|>",
     ],
 };
-const PAD: Role =
-    Role { keys: &["tokenizer.ggml.fim_pad_token_id"], names: &["<|fim_pad|>", "<fim_pad>", "<fim-pad>"] };
-const REPOSITORY: Role = Role {
+const PAD_ROLE: TokenRole = TokenRole {
+    keys: &["tokenizer.ggml.fim_pad_token_id"],
+    names: &["<|fim_pad|>", "<fim_pad>", "<fim-pad>"],
+};
+const REPOSITORY_ROLE: TokenRole = TokenRole {
     keys: &["tokenizer.ggml.fim_rep_token_id"],
     names: &["<|repo_name|>", "<|fim_repo|>", "<repo_name>", "<reponame>", "<fim_repo>"],
 };
-const FILE: Role = Role {
+const FILE_ROLE: TokenRole = TokenRole {
     keys: &["tokenizer.ggml.fim_sep_token_id"],
     names: &["<|file_sep|>", "<|file_separator|>", "<file_sep>", "<|fim_sep|>", "<filename>"],
 };
 /// Tokens after which nothing belongs to the completion.
-const END: Role = Role {
+const END_ROLE: TokenRole = TokenRole {
     keys: &[
         "tokenizer.ggml.eos_token_id",
         "tokenizer.ggml.eot_token_id",
         "tokenizer.ggml.eom_token_id",
-        BOS,
-        PADDING,
+        BOS_KEY,
+        PADDING_KEY,
     ],
     names: &[
         "<|endoftext|>",
@@ -103,32 +105,33 @@ const END: Role = Role {
     ],
 };
 
-const ROLES: [&Role; 7] = [&PREFIX, &SUFFIX, &MIDDLE, &PAD, &REPOSITORY, &FILE, &END];
+const ROLES: [&TokenRole; 7] =
+    [&PREFIX_ROLE, &SUFFIX_ROLE, &MIDDLE_ROLE, &PAD_ROLE, &REPOSITORY_ROLE, &FILE_ROLE, &END_ROLE];
 
-const BOS: &str = "tokenizer.ggml.bos_token_id";
-const PADDING: &str = "tokenizer.ggml.padding_token_id";
+const BOS_KEY: &str = "tokenizer.ggml.bos_token_id";
+const PADDING_KEY: &str = "tokenizer.ggml.padding_token_id";
 
 /// The metadata keys under which files name such tokens.
-pub(super) fn keys() -> impl Iterator<Item = &'static str> {
+pub(super) fn metadata_keys() -> impl Iterator<Item = &'static str> {
     ROLES.iter().flat_map(|role| role.keys).copied()
 }
 
 /// A meaning that tokens have: metadata keys that name them, and their usual texts.
-struct Role {
+struct TokenRole {
     keys: &'static [&'static str],
     names: &'static [&'static str],
 }
 
 /// Which tokens have a meaning of their own.
-pub(super) struct Roles {
-    pub(super) fim: FimIds,
+pub(super) struct SpecialTokens {
+    pub(super) fim: FimTokens,
     pub(super) bos: Option<TokenId>,
     /// Tokens that spell nothing even where the file says so; sorted.
     pub(super) special: Vec<TokenId>,
 }
 
-impl Roles {
-    pub(super) fn of(raw: &Raw<'_>) -> Self {
+impl SpecialTokens {
+    pub(super) fn from_raw(raw: &RawVocabulary<'_>) -> Self {
         let mut names: Vec<&[u8]> =
             ROLES.iter().flat_map(|role| role.names).map(|name| name.as_bytes()).collect();
         names.sort_unstable();
@@ -145,23 +148,24 @@ impl Roles {
         let by_key = |key: &str| raw.ids.iter().find(|(other, _)| *other == key).map(|&(_, id)| id);
         let by_name =
             |name: &&str| named.iter().find(|(text, _)| *text == name.as_bytes()).map(|&(_, id)| id);
-        let find = |role: &Role| {
+        let find = |role: &TokenRole| {
             role.keys.iter().find_map(|key| by_key(key)).or_else(|| role.names.iter().find_map(by_name))
         };
         // For BOS and padding, files that have none name any token.
-        let keyed = raw.ids.iter().filter(|(key, _)| *key != BOS && *key != PADDING).map(|&(_, id)| id);
+        let keyed =
+            raw.ids.iter().filter(|(key, _)| *key != BOS_KEY && *key != PADDING_KEY).map(|&(_, id)| id);
         let mut special: Vec<TokenId> = keyed.chain(named.iter().map(|&(_, id)| id)).collect();
         special.sort_unstable();
         Self {
-            fim: FimIds {
-                prefix: find(&PREFIX),
-                suffix: find(&SUFFIX),
-                middle: find(&MIDDLE),
-                pad: find(&PAD),
-                repository: find(&REPOSITORY),
-                file: find(&FILE),
+            fim: FimTokens {
+                prefix: find(&PREFIX_ROLE),
+                suffix: find(&SUFFIX_ROLE),
+                middle: find(&MIDDLE_ROLE),
+                pad: find(&PAD_ROLE),
+                repository: find(&REPOSITORY_ROLE),
+                file: find(&FILE_ROLE),
             },
-            bos: by_key(BOS),
+            bos: by_key(BOS_KEY),
             special,
         }
     }

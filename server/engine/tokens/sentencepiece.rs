@@ -10,43 +10,43 @@ use std::collections::BinaryHeap;
 use super::TokenId;
 
 /// Looks up what is needed of a vocabulary.
-pub(crate) trait Pieces {
+pub(crate) trait PieceLookup {
     /// The normal token with this spelling, and its score.
-    fn piece(&self, bytes: &[u8]) -> Option<(TokenId, f32)>;
+    fn find_piece(&self, bytes: &[u8]) -> Option<(TokenId, f32)>;
     /// The token that stands for one byte.
-    fn byte(&self, byte: u8) -> Option<TokenId>;
+    fn fallback_byte_token(&self, byte: u8) -> Option<TokenId>;
 }
 
 /// Two neighbours, from `left` to `end`, that are a token together.
-struct Candidate {
+struct MergeCandidate {
     score: f32,
     left: usize,
     right: usize,
     end: usize,
 }
 
-impl Ord for Candidate {
+impl Ord for MergeCandidate {
     fn cmp(&self, other: &Self) -> Ordering {
         self.score.total_cmp(&other.score).then_with(|| other.left.cmp(&self.left))
     }
 }
 
-impl PartialOrd for Candidate {
+impl PartialOrd for MergeCandidate {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for Candidate {
+impl PartialEq for MergeCandidate {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other) == Ordering::Equal
     }
 }
 
-impl Eq for Candidate {}
+impl Eq for MergeCandidate {}
 
 /// Appends the tokens of `text` to `out`.
-pub(crate) fn encode(pieces: &dyn Pieces, text: &str, out: &mut Vec<TokenId>) {
+pub(crate) fn encode_text(pieces: &dyn PieceLookup, text: &str, out: &mut Vec<TokenId>) {
     // A symbol is known by the offset of its first byte; `end` there is 0 once it is part of its left neighbour.
     let bytes = text.as_bytes();
     let mut end = vec![0; bytes.len()];
@@ -58,9 +58,9 @@ pub(crate) fn encode(pieces: &dyn Pieces, text: &str, out: &mut Vec<TokenId>) {
         last = start;
     }
     let mut heap = BinaryHeap::new();
-    let push = |heap: &mut BinaryHeap<Candidate>, left: usize, right: usize, end: usize| {
-        if let Some((_, score)) = pieces.piece(&bytes[left..end]) {
-            heap.push(Candidate { score, left, right, end });
+    let push = |heap: &mut BinaryHeap<MergeCandidate>, left: usize, right: usize, end: usize| {
+        if let Some((_, score)) = pieces.find_piece(&bytes[left..end]) {
+            heap.push(MergeCandidate { score, left, right, end });
         }
     };
     let mut start = 0;
@@ -68,7 +68,7 @@ pub(crate) fn encode(pieces: &dyn Pieces, text: &str, out: &mut Vec<TokenId>) {
         push(&mut heap, start, end[start], end[end[start]]);
         start = end[start];
     }
-    while let Some(Candidate { left, right, end: whole, .. }) = heap.pop() {
+    while let Some(MergeCandidate { left, right, end: whole, .. }) = heap.pop() {
         // Stale where either side has changed since.
         if end[left] != right || end[right] != whole {
             continue;
@@ -86,9 +86,9 @@ pub(crate) fn encode(pieces: &dyn Pieces, text: &str, out: &mut Vec<TokenId>) {
     let mut start = 0;
     while start < bytes.len() {
         let symbol = &bytes[start..end[start]];
-        match pieces.piece(symbol) {
+        match pieces.find_piece(symbol) {
             Some((id, _)) => out.push(id),
-            None => out.extend(symbol.iter().filter_map(|&byte| pieces.byte(byte))),
+            None => out.extend(symbol.iter().filter_map(|&byte| pieces.fallback_byte_token(byte))),
         }
         start = end[start];
     }

@@ -13,7 +13,7 @@ pub(super) fn byte_to_char(byte: u8) -> char {
 }
 
 /// The inverse of [`byte_to_char`], by the character's number.
-pub(super) fn spelled_bytes() -> [Option<u8>; 0x144] {
+pub(super) fn char_to_byte_table() -> [Option<u8>; 0x144] {
     let mut bytes = [None; 0x144];
     for byte in 0..=255 {
         bytes[byte_to_char(byte) as usize] = Some(byte);
@@ -22,7 +22,7 @@ pub(super) fn spelled_bytes() -> [Option<u8>; 0x144] {
 }
 
 /// Appends what a token in GPT-2's spelling stands for; false if it is not in that spelling.
-pub(super) fn push_spelled(out: &mut Vec<u8>, text: &[u8], spelled: &[Option<u8>; 0x144]) -> bool {
+pub(super) fn push_unspelled(out: &mut Vec<u8>, text: &[u8], spelled: &[Option<u8>; 0x144]) -> bool {
     let Ok(text) = std::str::from_utf8(text) else { return false };
     for char in text.chars() {
         let Some(&Some(byte)) = spelled.get(char as usize) else { return false };
@@ -46,7 +46,7 @@ pub(super) fn push_with_blanks(out: &mut Vec<u8>, text: &[u8]) {
 }
 
 /// The byte of a token like `<0x0A>`.
-pub(super) fn byte_token(text: &[u8]) -> Option<u8> {
+pub(super) fn parse_byte_token(text: &[u8]) -> Option<u8> {
     let digits = text.strip_prefix(b"<0x")?.strip_suffix(b">")?;
     let digits = std::str::from_utf8(digits).ok().filter(|digits| digits.len() == 2)?;
     u8::from_str_radix(digits, 16).ok()

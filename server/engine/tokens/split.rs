@@ -9,25 +9,25 @@ use regex::Regex;
 
 /// How a vocabulary's text is cut: each stage cuts the pieces of the one before.
 #[derive(Debug)]
-pub(crate) struct Split {
-    stages: Vec<Stage>,
+pub(crate) struct PreTokenizer {
+    stages: Vec<SplitStage>,
     /// A piece that is a token as a whole is taken without merging.
-    pub(crate) whole_first: bool,
+    pub(crate) prefer_whole_tokens: bool,
     /// Whether texts begin with the BOS token when the file does not say so.
-    pub(crate) bos: bool,
+    pub(crate) adds_bos: bool,
     /// Whether the name is one that is known.
-    pub(crate) known: bool,
+    pub(crate) is_known: bool,
 }
 
 #[derive(Debug)]
-struct Stage {
+struct SplitStage {
     regex: Regex,
-    blanks: Blanks,
+    blanks: BlankRule,
 }
 
 /// What happens to a match of blanks alone that has text behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Blanks {
+enum BlankRule {
     /// It stays whole.
     Whole,
     /// `\s+(?!\S)`: it leaves its last blank.
@@ -36,17 +36,17 @@ enum Blanks {
     LeaveLastInLine,
 }
 
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+";
+const GPT2_PATTERN: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+";
 const CONTRACTIONS: &str = r"'(?:[sS]|[tT]|[rR][eE]|[vV][eE]|[mM]|[lL][lL]|[dD])";
-const CJK: &str = r"[\x{4E00}-\x{9FA5}\x{0800}-\x{4E00}\x{AC00}-\x{D7FF}]+";
+const CJK_PATTERN: &str = r"[\x{4E00}-\x{9FA5}\x{0800}-\x{4E00}\x{AC00}-\x{D7FF}]+";
 
-impl Split {
+impl PreTokenizer {
     /// The pre-tokenizer of this name; GPT-2's if the name is unknown or there is none.
     ///
     /// # Errors
     /// An expression does not compile, which the tests rule out.
-    pub(crate) fn named(name: &str) -> Result<Self, regex::Error> {
-        use Blanks::{LeaveLast, LeaveLastInLine, Whole};
+    pub(crate) fn from_name(name: &str) -> Result<Self, regex::Error> {
+        use BlankRule::{LeaveLast, LeaveLastInLine, Whole};
         let llama3 = |digits: &str| {
             format!(
                 r"{CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+"
@@ -63,7 +63,7 @@ impl Split {
         let mut whole_first = false;
         let mut bos = false;
         let mut known = true;
-        let stages: Vec<(String, Blanks)> = match name {
+        let stages: Vec<(String, BlankRule)> = match name {
             "qwen2" | "deepseek-r1-qwen" | "kormo" | "stablelm2" | "hunyuan" | "megrez" => {
                 vec![(llama3(r"\p{N}"), LeaveLastInLine)]
             }
@@ -94,13 +94,13 @@ impl Split {
                 vec![(cased(r"\p{N}{1,3}", &format!("(?:{CONTRACTIONS})?")), LeaveLastInLine)]
             }
             "starcoder" | "refact" | "command-r" | "smollm" | "codeshell" | "exaone" | "minerva-7b" => {
-                vec![(r"\p{N}".to_owned(), Whole), (GPT2.to_owned(), LeaveLast)]
+                vec![(r"\p{N}".to_owned(), Whole), (GPT2_PATTERN.to_owned(), LeaveLast)]
             }
             "deepseek-coder" => vec![
                 (r"[\r\n]".to_owned(), Whole),
                 (r"\s?\p{L}+".to_owned(), Whole),
                 (r"\s?\p{P}+".to_owned(), Whole),
-                (CJK.to_owned(), Whole),
+                (CJK_PATTERN.to_owned(), Whole),
                 (r"\p{N}".to_owned(), Whole),
             ],
             "deepseek-llm" => vec![
@@ -108,7 +108,7 @@ impl Split {
                 (r"\s?\p{LC}+".to_owned(), Whole),
                 (r"\s?[!-/:-~！-／：-～‘-‟　-。]+".to_owned(), Whole),
                 (r"\s+$".to_owned(), Whole),
-                (CJK.to_owned(), Whole),
+                (CJK_PATTERN.to_owned(), Whole),
                 (r"\p{N}+".to_owned(), Whole),
             ],
             "deepseek-v3" | "hunyuan-dense" => vec![
@@ -122,7 +122,7 @@ impl Split {
             ],
             "default" => vec![
                 (r"[\p{P}$+<=>^~|]+".to_owned(), Whole),
-                (GPT2.to_owned(), LeaveLast),
+                (GPT2_PATTERN.to_owned(), LeaveLast),
                 (r"\p{N}+".to_owned(), Whole),
                 (r"[0-9][0-9][0-9]".to_owned(), Whole),
             ],
@@ -131,23 +131,23 @@ impl Split {
                     name,
                     "gpt-2" | "gpt2" | "phi-2" | "mellum" | "mpt" | "olmo" | "jais" | "trillion" | "gigachat"
                 );
-                vec![(GPT2.to_owned(), LeaveLast)]
+                vec![(GPT2_PATTERN.to_owned(), LeaveLast)]
             }
         };
         let stages = stages
             .into_iter()
-            .map(|(pattern, blanks)| Ok(Stage { regex: Regex::new(&pattern)?, blanks }))
+            .map(|(pattern, blanks)| Ok(SplitStage { regex: Regex::new(&pattern)?, blanks }))
             .collect::<Result<_, regex::Error>>()?;
-        Ok(Self { stages, whole_first, bos, known })
+        Ok(Self { stages, prefer_whole_tokens: whole_first, adds_bos: bos, is_known: known })
     }
 
     /// Calls `each` with the pieces of `text`, in order; together they are the text.
-    pub(crate) fn pieces<'t>(&self, text: &'t str, each: &mut dyn FnMut(&'t str)) {
-        cut(&self.stages, text, each);
+    pub(crate) fn split_text<'t>(&self, text: &'t str, each: &mut dyn FnMut(&'t str)) {
+        split_by_stages(&self.stages, text, each);
     }
 }
 
-fn cut<'t>(stages: &[Stage], text: &'t str, each: &mut dyn FnMut(&'t str)) {
+fn split_by_stages<'t>(stages: &[SplitStage], text: &'t str, each: &mut dyn FnMut(&'t str)) {
     let Some((stage, rest)) = stages.split_first() else {
         if !text.is_empty() {
             each(text);
@@ -158,25 +158,25 @@ fn cut<'t>(stages: &[Stage], text: &'t str, each: &mut dyn FnMut(&'t str)) {
     while at < text.len() {
         let Some(found) = stage.regex.find_at(text, at) else { break };
         let (start, mut end) = (found.start(), found.end());
-        if stage.blanks != Blanks::Whole && end < text.len() {
-            end -= given_back(found.as_str(), stage.blanks);
+        if stage.blanks != BlankRule::Whole && end < text.len() {
+            end -= trailing_blank_len(found.as_str(), stage.blanks);
         }
         // A pattern that matches nothing would never advance.
         if end == start {
             break;
         }
-        cut(rest, &text[at..start], each);
-        cut(rest, &text[start..end], each);
+        split_by_stages(rest, &text[at..start], each);
+        split_by_stages(rest, &text[start..end], each);
         at = end;
     }
-    cut(rest, &text[at..], each);
+    split_by_stages(rest, &text[at..], each);
 }
 
 /// Bytes of the last blank of a match of two or more blanks; 0 where it keeps it.
-fn given_back(piece: &str, blanks: Blanks) -> usize {
+fn trailing_blank_len(piece: &str, blanks: BlankRule) -> usize {
     let mut chars = piece.chars();
     let Some(last) = chars.next_back().filter(|c| c.is_whitespace()) else { return 0 };
-    if blanks == Blanks::LeaveLastInLine && matches!(last, '\r' | '\n') {
+    if blanks == BlankRule::LeaveLastInLine && matches!(last, '\r' | '\n') {
         return 0;
     }
     // Only a match of blanks alone ends in a blank that is no line end.
@@ -188,13 +188,13 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
 
-    fn pieces(name: &str, text: &str) -> Vec<String> {
+    fn split_pieces(name: &str, text: &str) -> Vec<String> {
         let mut out = Vec::new();
-        Split::named(name).unwrap().pieces(text, &mut |piece| out.push(piece.to_owned()));
+        PreTokenizer::from_name(name).unwrap().split_text(text, &mut |piece| out.push(piece.to_owned()));
         out
     }
 
-    const NAMES: [&str; 24] = [
+    const PRE_TOKENIZER_NAMES: [&str; 24] = [
         "qwen2",
         "qwen35",
         "llama-bpe",
@@ -224,29 +224,29 @@ mod tests {
     #[test]
     fn every_name_compiles_and_loses_nothing() {
         let text = "fn main() {\r\n\t\tlet naïve = \"数字 १२३ 🙂\";   // it's 12345\n\n\n    x  \n  }   ";
-        for name in NAMES {
-            assert_eq!(pieces(name, text).concat(), text, "{name}");
-            assert_eq!(Split::named(name).unwrap().known, !name.contains("nobody"));
+        for name in PRE_TOKENIZER_NAMES {
+            assert_eq!(split_pieces(name, text).concat(), text, "{name}");
+            assert_eq!(PreTokenizer::from_name(name).unwrap().is_known, !name.contains("nobody"));
         }
     }
 
     #[test]
-    fn a_run_of_blanks_leaves_its_last_to_the_word() {
+    fn last_blank_of_run_joins_next_word() {
         for name in ["qwen2", "gpt-2", "llama-bpe"] {
-            assert_eq!(pieces(name, "a   b"), ["a", "  ", " b"], "{name}");
-            assert_eq!(pieces(name, "a   "), ["a", "   "], "{name}");
+            assert_eq!(split_pieces(name, "a   b"), ["a", "  ", " b"], "{name}");
+            assert_eq!(split_pieces(name, "a   "), ["a", "   "], "{name}");
         }
-        assert_eq!(pieces("qwen2", "a;\n\n    b"), ["a", ";\n\n", "   ", " b"]);
-        assert_eq!(pieces("qwen2", "a \n b"), ["a", " \n", " b"]);
-        assert_eq!(pieces("gpt-2", "a \n b"), ["a", " \n", " b"]);
-        assert_eq!(pieces("gpt-2", "a\n\nb"), ["a", "\n", "\n", "b"]);
+        assert_eq!(split_pieces("qwen2", "a;\n\n    b"), ["a", ";\n\n", "   ", " b"]);
+        assert_eq!(split_pieces("qwen2", "a \n b"), ["a", " \n", " b"]);
+        assert_eq!(split_pieces("gpt-2", "a \n b"), ["a", " \n", " b"]);
+        assert_eq!(split_pieces("gpt-2", "a\n\nb"), ["a", "\n", "\n", "b"]);
     }
 
     #[test]
     fn digits_are_grouped_as_trained() {
-        assert_eq!(pieces("qwen2", "1234"), ["1", "2", "3", "4"]);
-        assert_eq!(pieces("llama-bpe", "1234"), ["123", "4"]);
-        assert_eq!(pieces("smollm", "x  12"), ["x", "  ", "1", "2"]);
-        assert_eq!(pieces("gpt-2", "x 12"), ["x", " 12"]);
+        assert_eq!(split_pieces("qwen2", "1234"), ["1", "2", "3", "4"]);
+        assert_eq!(split_pieces("llama-bpe", "1234"), ["123", "4"]);
+        assert_eq!(split_pieces("smollm", "x  12"), ["x", "  ", "1", "2"]);
+        assert_eq!(split_pieces("gpt-2", "x 12"), ["x", " 12"]);
     }
 }

@@ -9,7 +9,7 @@
 #[derive(Debug, Clone, Default)]
 pub struct Utf8Stream {
     /// The beginning of a character: at most three bytes.
-    kept: Vec<u8>,
+    pending: Vec<u8>,
 }
 
 impl Utf8Stream {
@@ -20,19 +20,19 @@ impl Utf8Stream {
 
     /// Appends to `text` what is complete once `bytes` have come.
     pub fn push(&mut self, bytes: &[u8], text: &mut String) {
-        self.kept.extend_from_slice(bytes);
+        self.pending.extend_from_slice(bytes);
         let mut from = 0;
         loop {
-            match std::str::from_utf8(&self.kept[from..]) {
+            match std::str::from_utf8(&self.pending[from..]) {
                 Ok(rest) => {
                     text.push_str(rest);
-                    from = self.kept.len();
+                    from = self.pending.len();
                     break;
                 }
                 Err(error) => {
                     let valid = from + error.valid_up_to();
                     // The bytes before `valid_up_to` are UTF-8, so nothing is replaced here.
-                    text.push_str(&String::from_utf8_lossy(&self.kept[from..valid]));
+                    text.push_str(&String::from_utf8_lossy(&self.pending[from..valid]));
                     from = valid;
                     let Some(invalid) = error.error_len() else { break };
                     text.push(char::REPLACEMENT_CHARACTER);
@@ -40,7 +40,7 @@ impl Utf8Stream {
                 }
             }
         }
-        self.kept.drain(..from);
+        self.pending.drain(..from);
     }
 }
 
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_cut_of_any_bytes_gives_what_the_whole_gives() {
+    fn utf8_stream_is_independent_of_chunk_boundaries() {
         let mut random = fastrand::Rng::with_seed(1);
         let samples = ["", "a", "é", "数", "🙂", "\u{feff}", "e\u{301}", "\n"];
         for _ in 0..20_000 {
@@ -69,7 +69,7 @@ mod tests {
                 stream.push(&bytes[at..next], &mut text);
                 at = next;
             }
-            if !stream.kept.is_empty() {
+            if !stream.pending.is_empty() {
                 assert!(whole.ends_with(char::REPLACEMENT_CHARACTER));
                 whole.pop();
             }
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_character_waits_for_its_last_byte() {
+    fn incomplete_character_is_held_back() {
         let (mut stream, mut text) = (Utf8Stream::new(), String::new());
         for (i, &byte) in "🙂!".as_bytes().iter().enumerate() {
             stream.push(&[byte], &mut text);

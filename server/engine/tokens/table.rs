@@ -1,21 +1,21 @@
 //! Tokens by their bytes, while a vocabulary is read.
 //! It knows nothing of files.
 
-use super::{Kind, NONE, TokenId, Tokens};
+use super::{NO_TOKEN, TokenId, TokenType, Tokenizer};
 
 /// A hash table over the ordinary tokens' bytes, while the merges are read: three look-ups for each of them.
-pub(super) struct Spellings {
+pub(super) struct SpellingTable {
     slots: Vec<TokenId>,
 }
 
-impl Spellings {
-    pub(super) fn of(tokens: &Tokens) -> Self {
-        let mut this = Self { slots: vec![NONE; (2 * tokens.len()).next_power_of_two()] };
-        for kind in [Kind::Normal, Kind::User, Kind::Byte] {
+impl SpellingTable {
+    pub(super) fn from_tokenizer(tokens: &Tokenizer) -> Self {
+        let mut this = Self { slots: vec![NO_TOKEN; (2 * tokens.len()).next_power_of_two()] };
+        for kind in [TokenType::Normal, TokenType::User, TokenType::Byte] {
             for id in 0..tokens.len() as TokenId {
-                if tokens.kind(id) == kind {
-                    let slot = this.slot(tokens, tokens.text(id));
-                    if this.slots[slot] == NONE {
+                if tokens.token_type(id) == kind {
+                    let slot = this.find_slot(tokens, tokens.stored_bytes(id));
+                    if this.slots[slot] == NO_TOKEN {
                         this.slots[slot] = id;
                     }
                 }
@@ -24,12 +24,12 @@ impl Spellings {
         this
     }
 
-    pub(super) fn find(&self, tokens: &Tokens, bytes: &[u8]) -> Option<TokenId> {
-        Some(self.slots[self.slot(tokens, bytes)]).filter(|&id| id != NONE)
+    pub(super) fn find(&self, tokens: &Tokenizer, bytes: &[u8]) -> Option<TokenId> {
+        Some(self.slots[self.find_slot(tokens, bytes)]).filter(|&id| id != NO_TOKEN)
     }
 
     /// The slot that holds these bytes, or the free one where they belong. At least half of the slots are free.
-    fn slot(&self, tokens: &Tokens, bytes: &[u8]) -> usize {
+    fn find_slot(&self, tokens: &Tokenizer, bytes: &[u8]) -> usize {
         let mut hash = 0_u64;
         for chunk in bytes.chunks(8) {
             let mut word = [0; 8];
@@ -39,7 +39,7 @@ impl Spellings {
         }
         let mask = self.slots.len() - 1;
         let mut slot = hash as usize & mask;
-        while self.slots[slot] != NONE && tokens.text(self.slots[slot]) != bytes {
+        while self.slots[slot] != NO_TOKEN && tokens.stored_bytes(self.slots[slot]) != bytes {
             slot = (slot + 1) & mask;
         }
         slot

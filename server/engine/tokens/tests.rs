@@ -10,10 +10,10 @@ use tokenizers::pre_tokenizers::split::{Split as SplitBy, SplitPattern};
 use tokenizers::tokenizer::SplitDelimiterBehavior;
 
 use super::*;
-use crate::gguf::Value;
-use crate::gguf::testing::{Dims, Writer, random_llama, random_qwen2};
+use crate::gguf::MetadataValue;
+use crate::gguf::testing::{GgufWriter, ModelDims, random_llama, random_qwen2};
 
-fn written(writer: &Writer) -> Gguf {
+fn write_and_open(writer: &GgufWriter) -> Gguf {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.gguf");
     writer.write(&path).unwrap();
@@ -21,28 +21,28 @@ fn written(writer: &Writer) -> Gguf {
     Gguf::open(&path).unwrap()
 }
 
-fn load(writer: &Writer) -> Result<Tokens, EngineError> {
-    Tokens::from_gguf(&written(writer))
+fn load_tokenizer(writer: &GgufWriter) -> Result<Tokenizer, EngineError> {
+    Tokenizer::from_gguf(&write_and_open(writer))
 }
 
-fn spelled(tokens: &Tokens, ids: &[TokenId]) -> Vec<u8> {
-    ids.iter().flat_map(|&id| tokens.bytes(id)).copied().collect()
+fn concat_token_bytes(tokens: &Tokenizer, ids: &[TokenId]) -> Vec<u8> {
+    ids.iter().flat_map(|&id| tokens.token_bytes(id)).copied().collect()
 }
 
 /// The real model, where there is one.
-fn real() -> Option<Gguf> {
+fn open_real_model() -> Option<Gguf> {
     let path = crate::testing::real_model()?;
     Some(Gguf::open(&path).unwrap())
 }
 
-const SOURCES: [&str; 4] = [
+const SAMPLE_SOURCES: [&str; 4] = [
     include_str!("../tokens.rs"),
     include_str!("../gguf.rs"),
     include_str!("../lib.rs"),
     include_str!("../Cargo.toml"),
 ];
 
-const HARD: [&str; 14] = [
+const HARD_TEXTS: [&str; 14] = [
     "",
     " ",
     "\n",
@@ -70,12 +70,12 @@ fn random_text(random: &mut fastrand::Rng) -> String {
 }
 
 /// The same vocabulary in the `tokenizers` library, with the patterns as published, lookaheads and all.
-fn reference(gguf: &Gguf) -> tokenizers::Tokenizer {
+fn reference_tokenizer(gguf: &Gguf) -> tokenizers::Tokenizer {
     const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
     const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
     const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
     const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?((?=[\p{L}])([^a-z]))*((?=[\p{L}])([^A-Z]))+|[^\r\n\p{L}\p{N}]?((?=[\p{L}])([^a-z]))+((?=[\p{L}])([^A-Z]))*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-    let pre = gguf.str("tokenizer.ggml.pre").unwrap();
+    let pre = gguf.get_str("tokenizer.ggml.pre").unwrap();
     let patterns: &[&str] = match pre {
         "qwen2" => &[QWEN2],
         "llama-bpe" => &[LLAMA3],
@@ -85,10 +85,10 @@ fn reference(gguf: &Gguf) -> tokenizers::Tokenizer {
         _ => &[GPT2],
     };
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    let tokens = gguf.texts(TOKENS).unwrap().unwrap();
+    let tokens = gguf.get_strings(TOKENS_KEY).unwrap().unwrap();
     let vocabulary: HashMap<String, u32> =
         tokens.iter().enumerate().map(|(id, token)| (text(token), id as u32)).collect();
-    let merges = gguf.texts(MERGES).unwrap().unwrap();
+    let merges = gguf.get_strings(MERGES_KEY).unwrap().unwrap();
     let pair = |&merge: &&[u8]| {
         let merge = text(merge);
         let (left, right) = merge.split_once(' ').unwrap();
@@ -110,187 +110,214 @@ fn reference(gguf: &Gguf) -> tokenizers::Tokenizer {
     tokenizer
 }
 
-fn agrees(tokens: &Tokens, reference: &tokenizers::Tokenizer, text: &str) {
+fn assert_agrees(tokens: &Tokenizer, reference: &tokenizers::Tokenizer, text: &str) {
     let expected = reference.encode_fast(text, false).unwrap();
     assert_eq!(tokens.encode(text), expected.get_ids(), "{text:?}");
 }
 
 #[test]
-fn byte_level_agrees_with_the_library_for_every_pre_tokenizer() {
+fn byte_level_agrees_with_tokenizers_library() {
     let mut random = fastrand::Rng::with_seed(7);
     for pre in ["qwen2", "llama-bpe", "tekken", "smollm", "deepseek-coder", "gpt-2"] {
-        let name = Value::String(pre.into());
-        let gguf = written(&Writer::new().byte_level_tokenizer().metadata("tokenizer.ggml.pre", name));
-        let (tokens, reference) = (Tokens::from_gguf(&gguf).unwrap(), reference(&gguf));
-        for text in HARD {
-            agrees(&tokens, &reference, text);
+        let name = MetadataValue::String(pre.into());
+        let gguf = write_and_open(
+            &GgufWriter::new().with_byte_level_tokenizer().with_metadata("tokenizer.ggml.pre", name),
+        );
+        let (tokens, reference) = (Tokenizer::from_gguf(&gguf).unwrap(), reference_tokenizer(&gguf));
+        for text in HARD_TEXTS {
+            assert_agrees(&tokens, &reference, text);
         }
         for _ in 0..2_000 {
-            agrees(&tokens, &reference, &random_text(&mut random));
+            assert_agrees(&tokens, &reference, &random_text(&mut random));
         }
     }
 }
 
 #[test]
-fn the_real_vocabulary_agrees_with_the_library_and_round_trips() {
-    let Some(gguf) = real() else { return };
-    let tokens = Tokens::from_gguf(&gguf).unwrap();
-    let reference = reference(&gguf);
+fn real_vocabulary_agrees_with_tokenizers_library() {
+    let Some(gguf) = open_real_model() else { return };
+    let tokens = Tokenizer::from_gguf(&gguf).unwrap();
+    let reference = reference_tokenizer(&gguf);
     let mut random = fastrand::Rng::with_seed(8);
-    for text in SOURCES.into_iter().chain(HARD) {
-        agrees(&tokens, &reference, text);
+    for text in SAMPLE_SOURCES.into_iter().chain(HARD_TEXTS) {
+        assert_agrees(&tokens, &reference, text);
         let ids = tokens.encode(text);
-        assert_eq!(spelled(&tokens, &ids), text.as_bytes());
+        assert_eq!(concat_token_bytes(&tokens, &ids), text.as_bytes());
         assert!(ids.iter().all(|&id| !tokens.is_special(id)));
         let (mut stream, mut out) = (Utf8Stream::new(), String::new());
         for &id in &ids {
-            stream.push(tokens.bytes(id), &mut out);
+            stream.push(tokens.token_bytes(id), &mut out);
         }
         assert_eq!(out, text);
     }
     for _ in 0..2_000 {
-        agrees(&tokens, &reference, &random_text(&mut random));
+        assert_agrees(&tokens, &reference, &random_text(&mut random));
     }
 }
 
 #[test]
-fn an_index_finds_what_a_search_finds() {
-    let sentencepiece = load(&Writer::new().sentencepiece_tokenizer()).unwrap();
+fn vocabulary_index_agrees_with_linear_search() {
+    let sentencepiece = load_tokenizer(&GgufWriter::new().with_sentencepiece_tokenizer()).unwrap();
     let mut random = fastrand::Rng::with_seed(9);
-    for tokens in [Tokens::bytes_only(), sentencepiece] {
+    for tokens in [Tokenizer::bytes_only(), sentencepiece] {
         let all: Vec<TokenId> = (0..tokens.len() as TokenId).collect();
         let mut prefixes = vec![Vec::new(), vec![0], vec![255], vec![255, 255], b"return x".to_vec()];
         for _ in 0..500 {
-            let bytes = tokens.bytes(random.u32(..tokens.len() as u32));
+            let bytes = tokens.token_bytes(random.u32(..tokens.len() as u32));
             prefixes.push(bytes[..random.usize(..=bytes.len())].to_vec());
         }
         for prefix in prefixes {
-            let mut found: Vec<TokenId> = tokens.starting_with(&prefix).collect();
+            let mut found: Vec<TokenId> = tokens.tokens_with_prefix(&prefix).collect();
             found.sort_unstable();
-            let begins = |id: &TokenId| !tokens.is_special(*id) && tokens.bytes(*id).starts_with(&prefix);
+            let begins =
+                |id: &TokenId| !tokens.is_special(*id) && tokens.token_bytes(*id).starts_with(&prefix);
             let expected: Vec<TokenId> = all.iter().copied().filter(begins).collect();
             assert_eq!(found, expected, "{prefix:x?}");
-            let exact = all.iter().any(|&id| !prefix.is_empty() && tokens.bytes(id) == prefix);
+            let exact = all.iter().any(|&id| !prefix.is_empty() && tokens.token_bytes(id) == prefix);
             assert_eq!(tokens.spelling(&prefix).is_some(), exact);
         }
     }
 }
 
 #[test]
-fn special_tokens_are_never_read_from_text() {
-    let tokens = Tokens::bytes_only();
-    assert_eq!(tokens.len(), tiny::vocabulary().0.len());
-    let middle = tokens.id("<|fim_middle|>").unwrap();
+fn special_tokens_are_never_encoded_from_text() {
+    let tokens = Tokenizer::bytes_only();
+    assert_eq!(tokens.len(), tiny::byte_level_vocabulary().0.len());
+    let middle = tokens.special_id("<|fim_middle|>").unwrap();
     let ids = tokens.encode("a<|fim_middle|>b");
     assert!(!ids.contains(&middle));
-    assert_eq!(spelled(&tokens, &ids), b"a<|fim_middle|>b");
-    assert!(tokens.is_special(middle) && tokens.ends(middle) && tokens.bytes(middle).is_empty());
-    assert_eq!(tokens.id("return"), None);
-    let fim = tokens.fim();
+    assert_eq!(concat_token_bytes(&tokens, &ids), b"a<|fim_middle|>b");
+    assert!(
+        tokens.is_special(middle) && tokens.is_stop_token(middle) && tokens.token_bytes(middle).is_empty()
+    );
+    assert_eq!(tokens.special_id("return"), None);
+    let fim = tokens.fim_tokens();
     assert_eq!(fim.middle, Some(middle));
-    assert_eq!((fim.prefix, fim.suffix), (tokens.id("<|fim_prefix|>"), tokens.id("<|fim_suffix|>")));
-    assert_eq!((fim.repository, fim.file), (tokens.id("<|repo_name|>"), tokens.id("<|file_sep|>")));
+    assert_eq!(
+        (fim.prefix, fim.suffix),
+        (tokens.special_id("<|fim_prefix|>"), tokens.special_id("<|fim_suffix|>"))
+    );
+    assert_eq!(
+        (fim.repository, fim.file),
+        (tokens.special_id("<|repo_name|>"), tokens.special_id("<|file_sep|>"))
+    );
     assert!(fim.prefix.is_some() && fim.pad.is_some() && fim.repository.is_some() && fim.file.is_some());
     assert_eq!(tokens.render(&[middle, ids[0]]), "<|fim_middle|>a");
     assert_eq!(tokens.bos(), None);
-    assert!(tokens.is_special(TokenId::MAX) && tokens.bytes(TokenId::MAX).is_empty());
+    assert!(tokens.is_special(TokenId::MAX) && tokens.token_bytes(TokenId::MAX).is_empty());
 }
 
 #[test]
-fn a_normal_token_that_looks_special_stays_text() {
-    let (mut tokens, mut types, mut merges) = tiny::vocabulary();
+fn normal_token_with_special_name_stays_text() {
+    let (mut tokens, mut types, mut merges) = tiny::byte_level_vocabulary();
     tokens.extend(["</".to_owned(), "s>".to_owned(), "</s>".to_owned()]);
     types.extend([1, 1, 1]);
     merges.extend(["< /".to_owned(), "s >".to_owned(), "</ s>".to_owned()]);
-    let tokens = load(&with_vocabulary(tokens, types, merges)).unwrap();
+    let tokens = load_tokenizer(&with_vocabulary(tokens, types, merges)).unwrap();
     let id = tokens.len() as TokenId - 1;
-    assert_eq!((tokens.bytes(id), tokens.is_special(id)), (b"</s>".as_slice(), false));
+    assert_eq!((tokens.token_bytes(id), tokens.is_special(id)), (b"</s>".as_slice(), false));
 }
 
 #[test]
-fn metadata_name_the_fim_tokens_before_their_texts_do() {
-    let writer = Writer::new().byte_level_tokenizer();
-    let pad = Tokens::bytes_only().id("[PAD1]").unwrap();
-    let tokens =
-        load(&writer.metadata("tokenizer.ggml.fim_mid_token_id", Value::Unsigned(u64::from(pad)))).unwrap();
-    assert_eq!(tokens.fim().middle, Some(pad));
-    assert_eq!(tokens.fim().prefix, tokens.id("<|fim_prefix|>"));
+fn fim_metadata_keys_override_token_names() {
+    let writer = GgufWriter::new().with_byte_level_tokenizer();
+    let pad = Tokenizer::bytes_only().special_id("[PAD1]").unwrap();
+    let tokens = load_tokenizer(
+        &writer.with_metadata("tokenizer.ggml.fim_mid_token_id", MetadataValue::Unsigned(u64::from(pad))),
+    )
+    .unwrap();
+    assert_eq!(tokens.fim_tokens().middle, Some(pad));
+    assert_eq!(tokens.fim_tokens().prefix, tokens.special_id("<|fim_prefix|>"));
 }
 
-fn with_vocabulary(tokens: Vec<String>, types: Vec<i64>, merges: Vec<String>) -> Writer {
-    let strings = |list: Vec<String>| Value::Array(list.into_iter().map(Value::String).collect());
-    Writer::new()
-        .byte_level_tokenizer()
-        .metadata(TOKENS, strings(tokens))
-        .metadata(TYPES, Value::Array(types.into_iter().map(Value::Signed).collect()))
-        .metadata(MERGES, strings(merges))
+fn with_vocabulary(tokens: Vec<String>, types: Vec<i64>, merges: Vec<String>) -> GgufWriter {
+    let strings =
+        |list: Vec<String>| MetadataValue::Array(list.into_iter().map(MetadataValue::String).collect());
+    GgufWriter::new()
+        .with_byte_level_tokenizer()
+        .with_metadata(TOKENS_KEY, strings(tokens))
+        .with_metadata(
+            TYPES_KEY,
+            MetadataValue::Array(types.into_iter().map(MetadataValue::Signed).collect()),
+        )
+        .with_metadata(MERGES_KEY, strings(merges))
 }
 
 #[test]
 fn sentencepiece_round_trips_and_merges_by_score() {
-    let tokens = load(&Writer::new().sentencepiece_tokenizer()).unwrap();
+    let tokens = load_tokenizer(&GgufWriter::new().with_sentencepiece_tokenizer()).unwrap();
     assert!(tokens.bos().is_some());
-    assert_eq!(tokens.bos(), tokens.id("<s>"));
-    let fim = tokens.fim();
-    assert_eq!(fim.prefix, tokens.id("▁<PRE>"));
+    assert_eq!(tokens.bos(), tokens.special_id("<s>"));
+    let fim = tokens.fim_tokens();
+    assert_eq!(fim.prefix, tokens.special_id("▁<PRE>"));
     assert!(fim.prefix.is_some() && fim.suffix.is_some() && fim.middle.is_some());
-    assert!(tokens.ends(tokens.id("▁<EOT>").unwrap()) && tokens.ends(tokens.id("</s>").unwrap()));
+    assert!(
+        tokens.is_stop_token(tokens.special_id("▁<EOT>").unwrap())
+            && tokens.is_stop_token(tokens.special_id("</s>").unwrap())
+    );
     let mut random = fastrand::Rng::with_seed(10);
     let texts = (0..500).map(|_| random_text(&mut random));
-    for text in texts.chain(HARD.map(str::to_owned)).chain(["literal ▁ stays".to_owned()]) {
+    for text in texts.chain(HARD_TEXTS.map(str::to_owned)).chain(["literal ▁ stays".to_owned()]) {
         let ids = tokens.encode(&text);
-        assert_eq!(String::from_utf8(spelled(&tokens, &ids)).unwrap(), text);
+        assert_eq!(String::from_utf8(concat_token_bytes(&tokens, &ids)).unwrap(), text);
         assert!(ids.iter().all(|&id| !tokens.is_special(id)));
     }
     let pieces = |text: &str| -> Vec<String> {
         let ids = tokens.encode(text);
-        ids.iter().map(|&id| String::from_utf8_lossy(tokens.bytes(id)).into_owned()).collect()
+        ids.iter().map(|&id| String::from_utf8_lossy(tokens.token_bytes(id)).into_owned()).collect()
     };
     assert_eq!(pieces("self return"), ["self", " return"]);
     assert_eq!(pieces("    int"), ["    ", "int"]);
 }
 
 #[test]
-fn runs_of_blanks_that_the_family_added_are_taken_first() {
-    let (mut tokens, mut types, merges) = tiny::vocabulary();
+fn user_defined_blank_runs_are_encoded_first() {
+    let (mut tokens, mut types, merges) = tiny::byte_level_vocabulary();
     tokens.push("        ".to_owned());
     types.push(4);
-    let tokens = load(&with_vocabulary(tokens, types, merges)).unwrap();
+    let tokens = load_tokenizer(&with_vocabulary(tokens, types, merges)).unwrap();
     let run = tokens.len() as TokenId - 1;
-    assert_eq!(tokens.bytes(run), b"        ");
+    assert_eq!(tokens.token_bytes(run), b"        ");
     let ids = tokens.encode("x          y");
     assert_eq!(ids[1], run);
-    assert_eq!(spelled(&tokens, &ids), b"x          y");
+    assert_eq!(concat_token_bytes(&tokens, &ids), b"x          y");
 }
 
 #[test]
-fn wrong_metadata_name_their_field() {
-    let good = Writer::new().byte_level_tokenizer();
-    let list = |values: &[&str]| Value::Array(values.iter().map(|&v| Value::String(v.into())).collect());
-    let id = Value::Unsigned;
+fn metadata_errors_name_their_field() {
+    let good = GgufWriter::new().with_byte_level_tokenizer();
+    let list = |values: &[&str]| {
+        MetadataValue::Array(values.iter().map(|&v| MetadataValue::String(v.into())).collect())
+    };
+    let id = MetadataValue::Unsigned;
     let (model, eos) = ("tokenizer.ggml.model", "tokenizer.ggml.eos_token_id");
-    let with = |field: &str, value: Value| good.clone().metadata(field, value);
+    let with = |field: &str, value: MetadataValue| good.clone().with_metadata(field, value);
     let cases = [
-        (good.clone().without(model), model),
-        (with(model, Value::String("bert".into())), model),
-        (good.clone().without(TOKENS), TOKENS),
-        (with(TOKENS, list(&[])), TOKENS),
-        (with(TOKENS, id(3)), TOKENS),
-        (with(TOKENS, Value::Array(vec![id(3)])), TOKENS),
-        (good.clone().without(MERGES), MERGES),
-        (with(MERGES, list(&["a nothing"])), MERGES),
-        (with(MERGES, list(&["ab"])), MERGES),
-        (with(MERGES, list(&["q q"])), MERGES),
-        (with(TYPES, Value::Array(vec![Value::Signed(1)])), TYPES),
-        (with(TYPES, list(&["1"])), TYPES),
+        (good.clone().without_metadata(model), model),
+        (with(model, MetadataValue::String("bert".into())), model),
+        (good.clone().without_metadata(TOKENS_KEY), TOKENS_KEY),
+        (with(TOKENS_KEY, list(&[])), TOKENS_KEY),
+        (with(TOKENS_KEY, id(3)), TOKENS_KEY),
+        (with(TOKENS_KEY, MetadataValue::Array(vec![id(3)])), TOKENS_KEY),
+        (good.clone().without_metadata(MERGES_KEY), MERGES_KEY),
+        (with(MERGES_KEY, list(&["a nothing"])), MERGES_KEY),
+        (with(MERGES_KEY, list(&["ab"])), MERGES_KEY),
+        (with(MERGES_KEY, list(&["q q"])), MERGES_KEY),
+        (with(TYPES_KEY, MetadataValue::Array(vec![MetadataValue::Signed(1)])), TYPES_KEY),
+        (with(TYPES_KEY, list(&["1"])), TYPES_KEY),
         (with(eos, id(1_000_000)), eos),
-        (with(eos, Value::Signed(-5)), eos),
-        (Writer::new().sentencepiece_tokenizer().without(SCORES), SCORES),
-        (Writer::new().sentencepiece_tokenizer().metadata(SCORES, Value::Array(vec![])), SCORES),
+        (with(eos, MetadataValue::Signed(-5)), eos),
+        (GgufWriter::new().with_sentencepiece_tokenizer().without_metadata(SCORES_KEY), SCORES_KEY),
+        (
+            GgufWriter::new()
+                .with_sentencepiece_tokenizer()
+                .with_metadata(SCORES_KEY, MetadataValue::Array(vec![])),
+            SCORES_KEY,
+        ),
     ];
-    assert!(load(&good).is_ok());
+    assert!(load_tokenizer(&good).is_ok());
     for (writer, field) in cases {
-        let message = load(&writer).unwrap_err().to_string();
+        let message = load_tokenizer(&writer).unwrap_err().to_string();
         assert!(message.contains(field) && message.contains("taper"), "{message}");
     }
 }
@@ -299,13 +326,14 @@ fn wrong_metadata_name_their_field() {
 fn no_corruption_of_a_file_panics() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.gguf");
-    let dims = Dims { layers: 1, hidden: 32, heads: 2, kv_heads: 1, intermediate: 32, ..Dims::default() };
+    let dims =
+        ModelDims { layers: 1, hidden: 32, heads: 2, kv_heads: 1, intermediate: 32, ..ModelDims::default() };
     let mut random = fastrand::Rng::with_seed(11);
     let (mut refused, mut read) = (0, 0);
     for writer in [random_qwen2(1, &dims).unwrap(), random_llama(1, &dims).unwrap()] {
-        let good = writer.bytes();
+        let good = writer.to_bytes();
         // Only the head can be wrong; the weights behind it are any bytes.
-        let gguf = written(&writer);
+        let gguf = write_and_open(&writer);
         let weights = gguf.tensor_bytes() as usize;
         let head = good.len() - weights;
         for _ in 0..5_000 {
@@ -326,7 +354,7 @@ fn no_corruption_of_a_file_panics() {
                 bytes.truncate(random.usize(..bytes.len()));
             }
             std::fs::write(&path, &bytes).unwrap();
-            match Gguf::open(&path).and_then(|gguf| Tokens::from_gguf(&gguf)) {
+            match Gguf::open(&path).and_then(|gguf| Tokenizer::from_gguf(&gguf)) {
                 Ok(tokens) => {
                     read += 1;
                     tokens.encode("fn x() -> é { return 1 }\n");
@@ -343,17 +371,17 @@ fn no_corruption_of_a_file_panics() {
 
 /// Work stays in proportion to the text, also for the texts on which the plain algorithms are quadratic.
 #[test]
-fn long_lines_take_work_in_proportion() {
-    let sentencepiece = load(&Writer::new().sentencepiece_tokenizer()).unwrap();
-    for tokens in [Tokens::bytes_only(), sentencepiece] {
+fn encoding_long_lines_is_linear() {
+    let sentencepiece = load_tokenizer(&GgufWriter::new().with_sentencepiece_tokenizer()).unwrap();
+    for tokens in [Tokenizer::bytes_only(), sentencepiece] {
         for part in ["a", " ", "\n", "return", "x=1;", "(", "数", "a1 "] {
             let text = part.repeat(400_000 / part.len());
-            let before = bpe::ASKED.get();
+            let before = bpe::LOOKUP_COUNT.get();
             let ids = tokens.encode(&text);
-            let asked = bpe::ASKED.get() - before;
-            assert_eq!(spelled(&tokens, &ids), text.as_bytes());
+            let asked = bpe::LOOKUP_COUNT.get() - before;
+            assert_eq!(concat_token_bytes(&tokens, &ids), text.as_bytes());
             assert!(asked < 12 * text.len(), "{part:?}: {asked} of {} bytes", text.len());
         }
-        assert!(bpe::ASKED.get() > 1000);
+        assert!(bpe::LOOKUP_COUNT.get() > 1000);
     }
 }

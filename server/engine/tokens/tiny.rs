@@ -5,7 +5,7 @@ use super::spelling::byte_to_char;
 
 /// Pairs that merge, in rank order, in GPT-2's printable spelling (`Ġ` is a blank, `Ċ` a line feed).
 /// Common in code, and nested, so that one word can be spelled in several ways.
-const MERGES: [(&str, &str); 36] = [
+const MERGE_PAIRS: [(&str, &str); 36] = [
     ("Ġ", "Ġ"),
     ("ĠĠ", "ĠĠ"),
     ("r", "e"),
@@ -45,7 +45,7 @@ const MERGES: [(&str, &str); 36] = [
 ];
 
 /// Special tokens, named as Qwen2.5-Coder names them.
-pub(crate) const SPECIALS: [&str; 11] = [
+pub(crate) const SPECIAL_NAMES: [&str; 11] = [
     "<|endoftext|>",
     "<|im_start|>",
     "<|im_end|>",
@@ -60,11 +60,11 @@ pub(crate) const SPECIALS: [&str; 11] = [
 ];
 
 /// Tokens, their types (`llama_token_type`: 1 normal, 3 control) and merges, as `tokenizer.ggml.*` has them.
-pub(crate) fn vocabulary() -> (Vec<String>, Vec<i64>, Vec<String>) {
+pub(crate) fn byte_level_vocabulary() -> (Vec<String>, Vec<i64>, Vec<String>) {
     let mut tokens: Vec<String> = (0..=255).map(|byte| byte_to_char(byte).to_string()).collect();
     let mut merges = Vec::new();
     // A merge stands behind those that it is made of, so the table's order is kept but for the late ones.
-    let mut waiting: Vec<(&str, &str)> = MERGES.to_vec();
+    let mut waiting: Vec<(&str, &str)> = MERGE_PAIRS.to_vec();
     while !waiting.is_empty() {
         let before = waiting.len();
         waiting.retain(|(left, right)| {
@@ -80,7 +80,7 @@ pub(crate) fn vocabulary() -> (Vec<String>, Vec<i64>, Vec<String>) {
         }
     }
     let mut types = vec![1; tokens.len()];
-    for special in SPECIALS {
+    for special in SPECIAL_NAMES {
         tokens.push(special.to_owned());
         types.push(3);
     }
@@ -89,7 +89,7 @@ pub(crate) fn vocabulary() -> (Vec<String>, Vec<i64>, Vec<String>) {
 
 /// A SentencePiece vocabulary in CodeLlama's manner: tokens, types (2 unknown, 3 control, 6 byte), scores.
 #[cfg(any(test, feature = "test-support"))]
-pub(crate) fn sentencepiece() -> (Vec<String>, Vec<i64>, Vec<f64>) {
+pub(crate) fn sentencepiece_vocabulary() -> (Vec<String>, Vec<i64>, Vec<f64>) {
     let mut tokens = vec!["<unk>".to_owned(), "<s>".to_owned(), "</s>".to_owned()];
     let mut types = vec![2, 3, 3];
     let mut scores = vec![0.0; 3];

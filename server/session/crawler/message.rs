@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::context::crawl::Found;
-use crate::context::pieces::File;
+use crate::context::crawl::CrawledFile;
+use crate::context::pieces::ChunkedFile;
 
 /// Bytes of a message: a file of the largest size that is cut makes a tenth of it.
 const MAX_MESSAGE_BYTES: u32 = 32 << 20;
@@ -23,7 +23,7 @@ pub(super) enum CrawlRequest {
     /// [`super::Crawler::walk`]
     Walk { root: PathBuf, near: Vec<String>, time: Duration },
     /// [`super::Crawler::cut`]
-    Cut { root: PathBuf, found: Found },
+    Cut { root: PathBuf, found: CrawledFile },
     /// [`super::Crawler::cut_text`]
     CutText { path: String, language: String, text: String },
 }
@@ -34,9 +34,9 @@ pub(super) enum CrawlResponse {
     /// It begins, and is of this version.
     Ready(String),
     /// The files of a walk.
-    Walked(Vec<Found>),
+    Walked(Vec<CrawledFile>),
     /// A file, if it is of use.
-    Cut(Option<File>),
+    Cut(Option<ChunkedFile>),
 }
 
 pub(super) fn write_message(output: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn messages_arrive_as_they_were_sent_and_nothing_else_does() {
         let python = taper_grammars::by_id("python").unwrap();
-        let file = File::new(
+        let file = ChunkedFile::new(
             "a/b.py",
             python,
             "class A:\n    def f(self): pass\n    def g(self): pass\n",
@@ -82,8 +82,8 @@ mod tests {
         let CrawlResponse::Cut(Some(received)) = read_message(&mut pipe.as_slice()).unwrap() else {
             panic!("no file")
         };
-        assert_eq!(CrawlResponse::Cut(received.received("a/b.py", python)), sent);
-        let found = Found { path: "ä.py".to_owned(), bytes: u64::MAX, modified: Some(i64::MIN) };
+        assert_eq!(CrawlResponse::Cut(received.validate_received("a/b.py", python)), sent);
+        let found = CrawledFile { path: "ä.py".to_owned(), bytes: u64::MAX, modified: Some(i64::MIN) };
         let sent = CrawlRequest::Cut { root: "/w".into(), found };
         let mut pipe = Vec::new();
         write_message(&mut pipe, &sent).unwrap();
@@ -100,7 +100,7 @@ mod tests {
         let python = taper_grammars::by_id("python").unwrap();
         let text = "def f(): pass\n";
         let mut pipe = Vec::new();
-        let file = File::new("a.py", python, text, &mut || false);
+        let file = ChunkedFile::new("a.py", python, text, &mut || false);
         write_message(&mut pipe, &CrawlResponse::Cut(file)).unwrap();
         let at = pipe.windows(text.len()).position(|it| it == text.as_bytes()).unwrap();
         // One byte of text less is announced: the rest is read as something else, or as ranges that do not fit.
@@ -109,7 +109,7 @@ mod tests {
             broken[place] = byte;
             if let Ok(CrawlResponse::Cut(Some(file))) = read_message::<CrawlResponse>(&mut broken.as_slice())
             {
-                assert!(file.received("b.py", python).is_none());
+                assert!(file.validate_received("b.py", python).is_none());
             }
         }
     }

@@ -15,8 +15,8 @@ use tracing::{debug, warn};
 
 use super::FileCrawler;
 use super::message::{self, CrawlRequest, CrawlResponse, VERSION};
-use crate::context::crawl::{self, Found, Limits};
-use crate::context::pieces::File;
+use crate::context::crawl::{self, CrawlLimits, CrawledFile};
+use crate::context::pieces::ChunkedFile;
 use crate::session::document::deadline_after;
 
 /// How long the process may take for one request, beyond what a walk takes by its own clock: it has low priority.
@@ -100,12 +100,12 @@ impl ChildProcess {
 }
 
 impl FileCrawler for ChildProcess {
-    fn walk(&mut self, root: &Path, near: &[String], time: Duration) -> Option<Vec<Found>> {
+    fn walk(&mut self, root: &Path, near: &[String], time: Duration) -> Option<Vec<CrawledFile>> {
         let request = CrawlRequest::Walk { root: root.to_owned(), near: near.to_vec(), time };
         match self.send_request(request, time + self.request) {
             Ok(CrawlResponse::Walked(found)) => Some(found),
             Err(CrawlFailure::Unavailable) => {
-                Some(crawl::files(root, near, Limits::USUAL, &mut deadline_after(time)))
+                Some(crawl::find_files(root, near, CrawlLimits::DEFAULT, &mut deadline_after(time)))
             }
             Ok(_) | Err(CrawlFailure::Ended) => {
                 warn!("a walk through the project failed; what was known before stays");
@@ -114,13 +114,13 @@ impl FileCrawler for ChildProcess {
         }
     }
 
-    fn cut(&mut self, root: &Path, found: &Found) -> Option<File> {
+    fn cut(&mut self, root: &Path, found: &CrawledFile) -> Option<ChunkedFile> {
         let request = CrawlRequest::Cut { root: root.to_owned(), found: found.clone() };
         match self.send_request(request, self.request) {
             Ok(CrawlResponse::Cut(file)) => {
-                file?.received(&found.path, crawl::language(Path::new(&found.path))?)
+                file?.validate_received(&found.path, crawl::indexable_language(Path::new(&found.path))?)
             }
-            Err(CrawlFailure::Unavailable) => crawl::cut_without_outlines(root, found),
+            Err(CrawlFailure::Unavailable) => crawl::chunk_without_outlines(root, found),
             Ok(_) | Err(CrawlFailure::Ended) => {
                 warn!(path = found.path, "a file cannot be cut into pieces, and is left out");
                 None
@@ -128,12 +128,12 @@ impl FileCrawler for ChildProcess {
         }
     }
 
-    fn cut_text(&mut self, path: &str, language: &'static Language, text: &str) -> Option<File> {
+    fn cut_text(&mut self, path: &str, language: &'static Language, text: &str) -> Option<ChunkedFile> {
         let (name, request) = (language.name.to_owned(), self.request);
         let asked = CrawlRequest::CutText { path: path.to_owned(), language: name, text: text.to_owned() };
         match self.send_request(asked, request) {
-            Ok(CrawlResponse::Cut(file)) => file?.received(path, language),
-            Err(CrawlFailure::Unavailable) => File::without_outlines(path, language, text),
+            Ok(CrawlResponse::Cut(file)) => file?.validate_received(path, language),
+            Err(CrawlFailure::Unavailable) => ChunkedFile::without_outlines(path, language, text),
             Ok(_) | Err(CrawlFailure::Ended) => {
                 warn!(path, "a document cannot be cut into pieces, and is left out");
                 None
@@ -248,7 +248,7 @@ mod tests {
             for _ in 0..2 {
                 let found = apart.walk(folder.path(), &[], Duration::from_secs(60)).unwrap();
                 assert_eq!(found.len(), 1, "{program}");
-                let whole = crawl::cut(folder.path(), &found[0], &mut || false).unwrap();
+                let whole = crawl::chunk_file(folder.path(), &found[0], &mut || false).unwrap();
                 let file = apart.cut(folder.path(), &found[0]).unwrap();
                 assert!(file.text() == whole.text() && file != whole, "{program}");
             }
@@ -269,7 +269,7 @@ mod tests {
         let brief = Duration::from_millis(50);
         let mut apart =
             ChildProcess { start: Duration::from_secs(60), request: brief, ..apart(&folder, &says) };
-        let found = Found { path: "a.py".to_owned(), bytes: 8, modified: None };
+        let found = CrawledFile { path: "a.py".to_owned(), bytes: 8, modified: None };
         for _ in 0..MAX_FAILURES {
             assert_eq!(apart.cut(folder.path(), &found), None);
         }

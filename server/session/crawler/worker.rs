@@ -23,7 +23,7 @@ pub fn serve_crawl(
     gone: impl FnOnce() + Send + 'static,
 ) -> io::Result<()> {
     background::lower_priority();
-    background::confine(MEMORY_LIMIT);
+    background::limit_process_memory(MEMORY_LIMIT);
     let (sender, requests) = crossbeam_channel::bounded(1);
     thread::Builder::new().name("requests".to_owned()).spawn(move || {
         while let Ok(request) = message::read_message::<CrawlRequest>(&mut input) {

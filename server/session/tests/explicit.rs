@@ -5,7 +5,7 @@ use super::*;
 
 #[test]
 fn an_explicit_question_is_answered_when_it_is_complete_also_after_the_latency_budget() {
-    let mut stage = Stage::within(Duration::ZERO, Idle::Off, false);
+    let mut stage = Stage::within(Duration::ZERO, IdleSetting::Off, false);
     assert_eq!(answer(stage.ask()), CompletionResponse::Empty);
     let person = stage.ask_as(URI, 4, Trigger::Invoked, false);
     stage.begins("x = ");
@@ -25,7 +25,7 @@ fn an_explicit_question_is_answered_when_it_is_complete_also_after_the_latency_b
 
 #[test]
 fn an_explicit_question_of_a_client_that_refreshes_is_answered_early() {
-    let stage = Stage::within(Duration::ZERO, Idle::Off, true);
+    let stage = Stage::within(Duration::ZERO, IdleSetting::Off, true);
     let person = stage.ask_as(URI, 4, Trigger::Invoked, false);
     stage.begins("x = ");
     stage.says("fo", true);

@@ -4,34 +4,34 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use taper_grammars::literals::{self, Escape, Kind, Literal, Tag};
-use taper_grammars::{Blocks, Language};
+use taper_grammars::literals::{self, DelimiterTag, EscapeStyle, LiteralKind, LiteralSyntax};
+use taper_grammars::{BlockStyle, Language};
 
-use super::Inside;
-use crate::text::lines::is_word;
+use super::LexicalContext;
+use crate::text::lines::is_word_char;
 
 /// A literal that is open.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Open {
-    pub(super) kind: Kind,
+pub(super) struct OpenLiteral {
+    pub(super) kind: LiteralKind,
     /// What opened it.
     pub(super) opening: String,
     /// What closes it; empty where the end of the line does.
     pub(super) close: String,
-    pub(super) lines: bool,
-    pub(super) escape: Escape,
+    pub(super) multiline: bool,
+    pub(super) escape: EscapeStyle,
     pub(super) nests: bool,
     /// Where what it holds begins, in the text that was read.
-    pub(super) inner: usize,
+    pub(super) content_start: usize,
     /// What stood before it on its line.
-    pub(super) line: String,
+    pub(super) line_before: String,
     /// Literals of its kind inside of it.
     depth: usize,
 }
 
 /// Where markup is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Markup {
+enum MarkupState {
     /// The language has none.
     No,
     /// Between tags.
@@ -44,81 +44,82 @@ enum Markup {
 
 /// A reader in the middle of a text.
 #[derive(Debug, Clone)]
-pub(super) struct Reader {
-    literals: Rc<[Literal]>,
+pub(super) struct LiteralReader {
+    literals: Rc<[LiteralSyntax]>,
     comment: &'static str,
     is_rust: bool,
     /// A quote without a partner on its line is taken for no string.
-    careful: bool,
-    markup: Markup,
-    open: Option<Open>,
+    needs_closing_quote: bool,
+    markup: MarkupState,
+    open: Option<OpenLiteral>,
     /// The line so far, for what may begin a comment or a string only there.
     line: String,
     /// Bytes that were read.
-    read: usize,
+    bytes_read: usize,
     /// Whether the last step closed the literal, and not the end of its line.
     closed: bool,
 }
 
-impl Reader {
+impl LiteralReader {
     pub(super) fn new(language: Option<&'static Language>) -> Self {
-        let is_markup = language.is_some_and(|it| it.blocks == Blocks::Tags);
+        let is_markup = language.is_some_and(|it| it.blocks == BlockStyle::Tags);
         Self {
-            literals: language.map_or_else(literals::unknown, Language::literals).into(),
+            literals: language.map_or_else(literals::unknown_language_literals, Language::literals).into(),
             comment: language.map_or("", |it| it.line_comment),
             is_rust: language.is_some_and(|it| it.name == "rust"),
-            careful: language.is_none_or(|it| it.grammar.is_some()),
-            markup: if is_markup { Markup::Content } else { Markup::No },
+            needs_closing_quote: language.is_none_or(|it| it.grammar.is_some()),
+            markup: if is_markup { MarkupState::Content } else { MarkupState::No },
             open: None,
             line: String::new(),
-            read: 0,
+            bytes_read: 0,
             closed: false,
         }
     }
 
-    pub(super) fn open(&self) -> Option<&Open> {
+    pub(super) fn open_literal(&self) -> Option<&OpenLiteral> {
         self.open.as_ref()
     }
 
-    pub(super) fn inside(&self) -> Inside {
+    pub(super) fn lexical_context(&self) -> LexicalContext {
         match self.open.as_ref().map(|open| open.kind) {
-            None => Inside::Code,
-            Some(Kind::Text) => Inside::Text,
-            Some(Kind::Comment) => Inside::Comment,
+            None => LexicalContext::Code,
+            Some(LiteralKind::Text) => LexicalContext::Text,
+            Some(LiteralKind::Comment) => LexicalContext::Comment,
         }
     }
 
     /// Whether the open string documents what stands around it: a long one that begins its line.
     pub(super) fn is_documentation(&self) -> bool {
         self.open.as_ref().is_some_and(|open| {
-            let prefix = open.line.trim_start().trim_start_matches("@doc").trim_start_matches("@moduledoc");
-            open.opening.len() == 3 && open.lines && prefix.trim().len() <= 1
+            let prefix =
+                open.line_before.trim_start().trim_start_matches("@doc").trim_start_matches("@moduledoc");
+            open.opening.len() == 3 && open.multiline && prefix.trim().len() <= 1
         })
     }
 
     /// Reads on.
-    pub(super) fn read(&mut self, text: &str) {
+    pub(super) fn read_text(&mut self, text: &str) {
         let mut at = 0;
         while at < text.len() {
-            at = self.step(text, at);
+            at = self.read_step(text, at);
         }
     }
 
     /// Reads a text that begins with a literal and ends in it; where in it the literal's own text begins.
-    pub(super) fn read_literal(&mut self, kind: Kind, text: &str) -> usize {
-        self.careful = false;
+    pub(super) fn read_literal(&mut self, kind: LiteralKind, text: &str) -> usize {
+        self.needs_closing_quote = false;
         let start = text.trim_start();
-        if self.markup == Markup::Content
+        if self.markup == MarkupState::Content
             && !["<!", "<%", "{"].iter().any(|comment| start.starts_with(comment))
         {
-            self.markup = Markup::Tag(false);
+            self.markup = MarkupState::Tag(false);
         }
         let mut at = 0;
         let mut begun = None;
         let prefix =
             |c: char| c.is_ascii_alphabetic() || c.is_whitespace() || matches!(c, '@' | '$' | '#' | '%');
         while at < text.len() {
-            let open = self.step(text, at);
+            let open = self.read_step(text, at);
             if begun.is_none()
                 && let Some(literal) = self.open.clone().filter(|_| text[..at].chars().all(prefix))
             {
@@ -140,18 +141,18 @@ impl Reader {
                     _ => "",
                 };
                 self.open = None;
-                self.begin(kind, String::new(), close.to_owned(), None);
+                self.begin_literal(kind, String::new(), close.to_owned(), None);
                 text.len().min(close.len())
             }
         }
     }
 
     /// Reads on up to the end of the open literal; where what closes it stands.
-    pub(super) fn closing(&mut self, text: &str) -> Option<Range<usize>> {
+    pub(super) fn read_to_closer(&mut self, text: &str) -> Option<Range<usize>> {
         let mut at = 0;
         while at < text.len() {
             self.open.as_ref()?;
-            let next = self.step(text, at);
+            let next = self.read_step(text, at);
             if self.open.is_none() {
                 return self.closed.then_some(at..next);
             }
@@ -161,10 +162,10 @@ impl Reader {
     }
 
     /// Reads what stands at `at`; where to go on.
-    fn step(&mut self, text: &str, at: usize) -> usize {
+    fn read_step(&mut self, text: &str, at: usize) -> usize {
         let rest = &text[at..];
         self.closed = false;
-        let len = if self.open.is_some() { self.within(rest) } else { self.code(rest) };
+        let len = if self.open.is_some() { self.read_in_literal(rest) } else { self.read_code(rest) };
         match text[at..at + len].rfind('\n') {
             Some(end) => {
                 self.line.clear();
@@ -172,22 +173,22 @@ impl Reader {
             }
             None => self.line.push_str(&text[at..at + len]),
         }
-        self.read += len;
+        self.bytes_read += len;
         at + len
     }
 
     /// Length of what stands at the beginning of `rest`, in the open literal.
-    fn within(&mut self, rest: &str) -> usize {
+    fn read_in_literal(&mut self, rest: &str) -> usize {
         let first = rest.chars().next().map_or(1, char::len_utf8);
         let Some(open) = &mut self.open else { return first };
-        if open.escape == Escape::Backslash && rest.starts_with('\\') {
+        if open.escape == EscapeStyle::Backslash && rest.starts_with('\\') {
             let next = rest[1..].chars().next();
             // A line that goes on behind a backslash is one line.
             return 1 + next.map_or(0, char::len_utf8);
         }
         if !open.close.is_empty() && rest.starts_with(open.close.as_str()) {
             let len = open.close.len();
-            if open.escape == Escape::Doubled && rest[len..].starts_with(open.close.as_str()) {
+            if open.escape == EscapeStyle::Doubled && rest[len..].starts_with(open.close.as_str()) {
                 return 2 * len;
             }
             if open.depth > 0 {
@@ -201,61 +202,68 @@ impl Reader {
             open.depth += 1;
             return open.opening.len();
         }
-        if !open.lines && rest.starts_with('\n') {
+        if !open.multiline && rest.starts_with('\n') {
             self.open = None;
         }
         first
     }
 
     /// The same in code: opens what begins there.
-    fn code(&mut self, rest: &str) -> usize {
+    fn read_code(&mut self, rest: &str) -> usize {
         let first = rest.chars().next().unwrap_or('\0');
         if self.is_rust && first == '\'' {
-            return character(rest);
+            return char_literal_len(rest);
         }
-        let in_markup = matches!(self.markup, Markup::Content | Markup::Tag(_));
+        let in_markup = matches!(self.markup, MarkupState::Content | MarkupState::Tag(_));
         if !in_markup
             && !self.comment.is_empty()
             && rest.starts_with(self.comment)
             && self.may_begin_comment()
         {
-            return self.begin(Kind::Comment, self.comment.to_owned(), String::new(), None);
+            return self.begin_literal(LiteralKind::Comment, self.comment.to_owned(), String::new(), None);
         }
         let literals = Rc::clone(&self.literals);
         for literal in literals.iter() {
             let allowed = match self.markup {
-                Markup::Content => {
-                    literal.kind == Kind::Comment && literal.open != "/*" || literal.open.len() > 3
+                MarkupState::Content => {
+                    literal.kind == LiteralKind::Comment && literal.open != "/*" || literal.open.len() > 3
                 }
-                Markup::Tag(_) => literal.kind == Kind::Text && literal.open.len() == 1,
-                Markup::No | Markup::Script => true,
+                MarkupState::Tag(_) => literal.kind == LiteralKind::Text && literal.open.len() == 1,
+                MarkupState::No | MarkupState::Script => true,
             };
-            let behind_word =
-                literal.open.starts_with(is_word) && self.line.ends_with(|c| is_word(c) && c != 'b');
+            let behind_word = literal.open.starts_with(is_word_char)
+                && self.line.ends_with(|c| is_word_char(c) && c != 'b');
             if !allowed || behind_word {
                 continue;
             }
-            let Some((opening, close)) = delimiters(literal, rest) else { continue };
-            let quote = literal.open.len() == 1 && literal.lines && literal.open != "`";
-            let lines = literal.lines && !(quote && self.careful && self.markup == Markup::No);
-            let literal = Literal { lines, ..*literal };
-            return self.begin(literal.kind, opening, close, Some(&literal));
+            let Some((opening, close)) = match_delimiters(literal, rest) else { continue };
+            let quote = literal.open.len() == 1 && literal.multiline && literal.open != "`";
+            let lines =
+                literal.multiline && !(quote && self.needs_closing_quote && self.markup == MarkupState::No);
+            let literal = LiteralSyntax { multiline: lines, ..*literal };
+            return self.begin_literal(literal.kind, opening, close, Some(&literal));
         }
-        self.mark(rest, first);
+        self.track_markup(rest, first);
         first.len_utf8()
     }
 
-    fn begin(&mut self, kind: Kind, opening: String, close: String, literal: Option<&Literal>) -> usize {
+    fn begin_literal(
+        &mut self,
+        kind: LiteralKind,
+        opening: String,
+        close: String,
+        literal: Option<&LiteralSyntax>,
+    ) -> usize {
         let len = opening.len();
-        self.open = Some(Open {
+        self.open = Some(OpenLiteral {
             kind,
             opening,
             close,
-            lines: literal.is_some_and(|it| it.lines),
-            escape: literal.map_or(Escape::None, |it| it.escape),
+            multiline: literal.is_some_and(|it| it.multiline),
+            escape: literal.map_or(EscapeStyle::None, |it| it.escape),
             nests: literal.is_some_and(|it| it.nests),
-            inner: self.read + len,
-            line: self.line.clone(),
+            content_start: self.bytes_read + len,
+            line_before: self.line.clone(),
             depth: 0,
         });
         len
@@ -274,20 +282,20 @@ impl Reader {
     }
 
     /// Follows the tags of markup.
-    fn mark(&mut self, rest: &str, first: char) {
+    fn track_markup(&mut self, rest: &str, first: char) {
         self.markup = match (self.markup, first) {
-            (Markup::Content, '<') if rest[1..].starts_with(|c: char| c.is_alphabetic() || c == '/') => {
-                Markup::Tag(["<script", "<style"].iter().any(|tag| rest.starts_with(tag)))
+            (MarkupState::Content, '<') if rest[1..].starts_with(|c: char| c.is_alphabetic() || c == '/') => {
+                MarkupState::Tag(["<script", "<style"].iter().any(|tag| rest.starts_with(tag)))
             }
-            (Markup::Tag(script), '>') => {
+            (MarkupState::Tag(script), '>') => {
                 if script {
-                    Markup::Script
+                    MarkupState::Script
                 } else {
-                    Markup::Content
+                    MarkupState::Content
                 }
             }
-            (Markup::Script, '<') if rest.starts_with("</script") || rest.starts_with("</style") => {
-                Markup::Tag(false)
+            (MarkupState::Script, '<') if rest.starts_with("</script") || rest.starts_with("</style") => {
+                MarkupState::Tag(false)
             }
             (markup, _) => markup,
         };
@@ -295,12 +303,12 @@ impl Reader {
 }
 
 /// What opens and what closes a literal that begins at the beginning of `rest`.
-fn delimiters(literal: &Literal, rest: &str) -> Option<(String, String)> {
+fn match_delimiters(literal: &LiteralSyntax, rest: &str) -> Option<(String, String)> {
     let behind = rest.strip_prefix(literal.open)?;
     let tag = match literal.tag {
-        Tag::None => "",
-        Tag::Run(sign) => &behind[..behind.len() - behind.trim_start_matches(sign).len()],
-        Tag::Word => &behind[..behind.len() - behind.trim_start_matches(is_word).len()],
+        DelimiterTag::None => "",
+        DelimiterTag::Run(sign) => &behind[..behind.len() - behind.trim_start_matches(sign).len()],
+        DelimiterTag::Word => &behind[..behind.len() - behind.trim_start_matches(is_word_char).len()],
     };
     behind[tag.len()..].starts_with(literal.open_end).then(|| {
         let opening = [literal.open, tag, literal.open_end].concat();
@@ -309,7 +317,7 @@ fn delimiters(literal: &Literal, rest: &str) -> Option<(String, String)> {
 }
 
 /// Length of a character's literal, or of the quote of a lifetime.
-fn character(rest: &str) -> usize {
+fn char_literal_len(rest: &str) -> usize {
     let mut chars = rest.char_indices().skip(1);
     match chars.next() {
         Some((_, '\\')) => {

@@ -1,17 +1,17 @@
 //! What was typed is nearly what a suggestion says: other blanks, another quote, brackets that the editor closed.
 //! It knows nothing of documents or caches, and of languages no more than that strings stand in quotes.
 
-use crate::suggest::place::opener;
-use crate::text::lines::is_word;
+use crate::suggest::place::opening_bracket;
+use crate::text::lines::is_word_char;
 
 /// How often what was typed may differ.
-const DIFFERENCES: usize = 3;
+const MAX_DIFFERENCES: usize = 3;
 /// Bytes that an editor puts behind the cursor at most: closers, and a line of its own for one of them.
-const CLOSED: usize = 64;
+const MAX_CLOSED_BYTES: usize = 64;
 
 /// What is left of `text` once `typed` stands there, if that says the same but for a few blanks and the style of its
 /// quotes; in the style of what was typed. `None` also if nothing is left.
-pub(crate) fn rest(text: &str, typed: &str) -> Option<String> {
+pub(crate) fn lenient_match(text: &str, typed: &str) -> Option<String> {
     let (mut ours, mut theirs) = (text.chars().peekable(), typed.chars().peekable());
     let mut differences = 0;
     let mut before = None;
@@ -22,7 +22,7 @@ pub(crate) fn rest(text: &str, typed: &str) -> Option<String> {
     while let Some(&their) = theirs.peek() {
         let &our = ours.peek()?;
         let in_string = open.is_some();
-        let next_to = |c: Option<char>| c.is_some_and(is_word);
+        let next_to = |c: Option<char>| c.is_some_and(is_word_char);
         if our == their || (is_quote(our) && is_quote(their) && open.is_none_or(|open| open == (our, their)))
         {
             if our != their && open.is_none() {
@@ -39,7 +39,7 @@ pub(crate) fn rest(text: &str, typed: &str) -> Option<String> {
                 None if is_quote(our) => open = Some((our, their)),
                 _ => {}
             }
-            tight &= !is_word(our);
+            tight &= !is_word_char(our);
             on_start = our == '\n' || (on_start && matches!(our, ' ' | '\t'));
             before = Some(our);
             ours.next();
@@ -57,12 +57,12 @@ pub(crate) fn rest(text: &str, typed: &str) -> Option<String> {
                 return None;
             }
             tight = true;
-        } else if their == ' ' && !(next_to(before) && is_word(our)) {
+        } else if their == ' ' && !(next_to(before) && is_word_char(our)) {
             theirs.next();
         } else {
             return None;
         }
-        if differences > DIFFERENCES {
+        if differences > MAX_DIFFERENCES {
             return None;
         }
     }
@@ -82,19 +82,19 @@ pub(crate) fn rest(text: &str, typed: &str) -> Option<String> {
         }
         rest.replace_range(end..=end, theirs.encode_utf8(&mut [0; 4]));
     }
-    (!rest.trim().is_empty() && differences <= DIFFERENCES).then_some(rest)
+    (!rest.trim().is_empty() && differences <= MAX_DIFFERENCES).then_some(rest)
 }
 
 /// What stands between the cursor and the text that was behind it before, if that is nothing but closers and blanks;
 /// `is_former` knows that text.
-pub(super) fn closed(after: &str, is_former: impl Fn(&str) -> bool) -> Option<&str> {
+pub(super) fn editor_closed_text(after: &str, is_former: impl Fn(&str) -> bool) -> Option<&str> {
     let mut end = 0;
     loop {
         if is_former(&after[end..]) {
             return Some(&after[..end]);
         }
         let next = after[end..].chars().next()?;
-        if !(next.is_whitespace() || is_closer(next) || is_quote(next)) || end >= CLOSED {
+        if !(next.is_whitespace() || is_closer(next) || is_quote(next)) || end >= MAX_CLOSED_BYTES {
             return None;
         }
         end += next.len_utf8();
@@ -103,13 +103,13 @@ pub(super) fn closed(after: &str, is_former: impl Fn(&str) -> bool) -> Option<&s
 
 /// The part of `rest`, which follows what was typed, up to what the editor has `closed` already behind the cursor;
 /// `None` if it would not close the same there, or if nothing is left.
-pub(super) fn inside(typed: &str, rest: &str, closed: &str) -> Option<String> {
+pub(super) fn remainder_inside(typed: &str, rest: &str, closed: &str) -> Option<String> {
     let first = closed.trim_start();
-    let end = closer_at(typed, rest, first.chars().next()?)?;
+    let end = find_closer(typed, rest, first.chars().next()?)?;
     // All the others must come behind it as well.
     let (mut typed, mut left) = (typed.to_owned(), rest);
     for closer in first.chars().filter(|c| !c.is_whitespace()) {
-        let (said, behind) = left.split_at(closer_at(&typed, left, closer)? + 1);
+        let (said, behind) = left.split_at(find_closer(&typed, left, closer)? + 1);
         typed += said;
         left = behind;
     }
@@ -120,14 +120,14 @@ pub(super) fn inside(typed: &str, rest: &str, closed: &str) -> Option<String> {
 }
 
 /// Where `rest` closes what is open at the end of `typed`, if that is what `closer` closes.
-fn closer_at(typed: &str, rest: &str, closer: char) -> Option<usize> {
-    let (open, quote) = unclosed(typed);
+fn find_closer(typed: &str, rest: &str, closer: char) -> Option<usize> {
+    let (open, quote) = open_delimiters(typed);
     if is_quote(closer) {
         let escaped = |at: usize| rest[..at].ends_with('\\');
         let mut quotes = rest.match_indices(closer).map(|(at, _)| at);
         return quotes.find(|&at| !escaped(at)).filter(|_| quote == Some(closer));
     }
-    if quote.is_some() || open.last() != Some(&opener(closer)) {
+    if quote.is_some() || open.last() != Some(&opening_bracket(closer)) {
         return None;
     }
     let mut deeper = Vec::new();
@@ -137,29 +137,29 @@ fn closer_at(typed: &str, rest: &str, closer: char) -> Option<usize> {
         if quote.is_none() && is_closer(c) {
             match deeper.pop() {
                 None => return (c == closer).then_some(at),
-                Some(open) if open == opener(c) => {}
+                Some(open) if open == opening_bracket(c) => {}
                 Some(_) => return None,
             }
         }
-        step(c, &mut deeper, &mut quote, &mut escaped);
+        track_delimiters(c, &mut deeper, &mut quote, &mut escaped);
     }
     None
 }
 
 /// The brackets that a text leaves open, and the quote of the string that it ends in.
-fn unclosed(text: &str) -> (Vec<char>, Option<char>) {
+fn open_delimiters(text: &str) -> (Vec<char>, Option<char>) {
     let (mut open, mut quote, mut escaped) = (Vec::new(), None, false);
     for c in text.chars() {
-        if quote.is_none() && is_closer(c) && open.last() == Some(&opener(c)) {
+        if quote.is_none() && is_closer(c) && open.last() == Some(&opening_bracket(c)) {
             open.pop();
         }
-        step(c, &mut open, &mut quote, &mut escaped);
+        track_delimiters(c, &mut open, &mut quote, &mut escaped);
     }
     (open, quote)
 }
 
 /// Takes in what a character opens, and where strings begin and end.
-fn step(c: char, open: &mut Vec<char>, quote: &mut Option<char>, escaped: &mut bool) {
+fn track_delimiters(c: char, open: &mut Vec<char>, quote: &mut Option<char>, escaped: &mut bool) {
     match *quote {
         Some(_) if *escaped => *escaped = false,
         Some(_) if c == '\\' => *escaped = true,
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_quote_and_a_blank_may_differ() {
+    fn lenient_match_allows_other_quotes_and_blanks() {
         for (text, typed, left) in [
             ("print(\"hello\", x)", "print('", Some("hello', x)")),
             ("print(\"hello\", x)", "print('hel", Some("lo', x)")),
@@ -210,12 +210,12 @@ mod tests {
             ("f(a)", "f(a) ", None),
             ("a, b, c, d, e, f", "a,b,c,d,e", None),
         ] {
-            assert_eq!(rest(text, typed).as_deref(), left, "{text} {typed}");
+            assert_eq!(lenient_match(text, typed).as_deref(), left, "{text} {typed}");
         }
     }
 
     #[test]
-    fn what_the_editor_closed_is_not_closed_again() {
+    fn editor_closed_delimiters_are_not_repeated() {
         for (text, typed, after, left) in [
             ("foo(a, b)", "foo(", ")", Some("a, b")),
             ("foo(a, b) + 1", "foo(a", ")", Some(", b")),
@@ -236,18 +236,22 @@ mod tests {
             ("foo(a)", "foo(", "))", None),
             ("foo(a)", "foo(", "\"", None),
         ] {
-            assert_eq!(inside(typed, &text[typed.len()..], after).as_deref(), left, "{text} {typed}▮{after}");
+            assert_eq!(
+                remainder_inside(typed, &text[typed.len()..], after).as_deref(),
+                left,
+                "{text} {typed}▮{after}"
+            );
         }
     }
 
     #[test]
-    fn what_was_closed_is_what_stands_before_the_former_text() {
+    fn editor_closed_text_ends_at_former_text() {
         let former = |after: &str| after == ";\n)";
-        assert_eq!(closed(");\n)", former), Some(")"));
-        assert_eq!(closed("\n}\"];\n)", former), Some("\n}\"]"));
-        assert_eq!(closed(";\n)", former), Some(""));
+        assert_eq!(editor_closed_text(");\n)", former), Some(")"));
+        assert_eq!(editor_closed_text("\n}\"];\n)", former), Some("\n}\"]"));
+        assert_eq!(editor_closed_text(";\n)", former), Some(""));
         for other in ["x;\n)", "", ")", &")".repeat(200)] {
-            assert_eq!(closed(other, former), None, "{other}");
+            assert_eq!(editor_closed_text(other, former), None, "{other}");
         }
     }
 }

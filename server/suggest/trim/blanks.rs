@@ -1,21 +1,21 @@
 //! Blanks of an answer's lines: none trail, and lines are indented as the file's are.
 //! It knows nothing of where a text is cut.
 
-use super::super::enclosure::Inside;
-use super::super::place::Place;
+use super::super::enclosure::LexicalContext;
+use super::super::place::CursorContext;
 
 /// `text` without blanks at the ends of its lines, but for the last one, which may go on, and but for those that mean
 /// something: in strings, and two of them in Markdown.
-pub(super) fn without_trailing(place: &Place<'_>, text: &str) -> String {
+pub(super) fn without_trailing_blanks(place: &CursorContext<'_>, text: &str) -> String {
     if ![" \n", "\t\n"].iter().any(|end| text.contains(end)) {
         return text.to_owned();
     }
     let markdown = place.language.is_some_and(|it| it.name == "markdown");
-    let ends = place.literal.line_ends(text);
+    let ends = place.literal.line_end_contexts(text);
     let mut out = String::with_capacity(text.len());
     for (number, line) in text.split_inclusive('\n').enumerate() {
         let bare = line.trim_end_matches(['\n', ' ', '\t']);
-        let means = ends.get(number) == Some(&Inside::Text)
+        let means = ends.get(number) == Some(&LexicalContext::Text)
             || markdown && !bare.trim().is_empty() && line.ends_with("  \n");
         if means || !line.ends_with('\n') {
             out.push_str(line);
@@ -28,30 +28,32 @@ pub(super) fn without_trailing(place: &Place<'_>, text: &str) -> String {
 }
 
 /// `text` with its lines indented by what the file's are indented by: tabs or spaces.
-pub(super) fn in_style(place: &Place<'_>, text: &str) -> String {
-    let Some(style) = text.contains('\n').then(|| Style::of(place)).flatten() else { return text.to_owned() };
-    let other = if style == Style::Tabs { ' ' } else { '\t' };
+pub(super) fn in_indent_style(place: &CursorContext<'_>, text: &str) -> String {
+    let Some(style) = text.contains('\n').then(|| IndentStyle::detect_style(place)).flatten() else {
+        return text.to_owned();
+    };
+    let other = if style == IndentStyle::Tabs { ' ' } else { '\t' };
     let blanks = |line: &str| line.len() - line.trim_start_matches(other).len();
     let lines = || text.split('\n').skip(1).filter(|line| !line.trim().is_empty());
     let least = lines().map(blanks).filter(|&width| width > 0).min();
     let Some(least) = least else { return text.to_owned() };
     // Spaces are read in the steps in which they come.
     let step = [4, 2].into_iter().find(|step| lines().all(|line| blanks(line) % step == 0));
-    let step = if style == Style::Tabs { step.filter(|&step| step <= least) } else { Some(1) };
+    let step = if style == IndentStyle::Tabs { step.filter(|&step| step <= least) } else { Some(1) };
     let Some(step) = step else { return text.to_owned() };
-    let step = if style == Style::Tabs { step.min(least) } else { step };
-    let ends = place.literal.line_ends(text);
+    let step = if style == IndentStyle::Tabs { step.min(least) } else { step };
+    let ends = place.literal.line_end_contexts(text);
     let mut out = Vec::new();
     for (number, line) in text.split('\n').enumerate() {
         let width = blanks(line);
-        let literal = number.checked_sub(1).and_then(|above| ends.get(above)) == Some(&Inside::Text);
+        let literal = number.checked_sub(1).and_then(|above| ends.get(above)) == Some(&LexicalContext::Text);
         if number == 0 || width == 0 || literal {
             out.push(line.to_owned());
             continue;
         }
         let indentation = match style {
-            Style::Tabs => "\t".repeat(width / step),
-            Style::Spaces(step) => " ".repeat(width * step),
+            IndentStyle::Tabs => "\t".repeat(width / step),
+            IndentStyle::Spaces(step) => " ".repeat(width * step),
         };
         out.push(indentation + &line[width..]);
     }
@@ -60,15 +62,15 @@ pub(super) fn in_style(place: &Place<'_>, text: &str) -> String {
 
 /// What lines are indented by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Style {
+enum IndentStyle {
     Tabs,
     /// So many for a step.
     Spaces(usize),
 }
 
-impl Style {
+impl IndentStyle {
     /// That of the lines around a place; `None` where there are both, or none.
-    fn of(place: &Place<'_>) -> Option<Self> {
+    fn detect_style(place: &CursorContext<'_>) -> Option<Self> {
         let (mut tabs, mut spaces, mut step) = (0, 0, usize::MAX);
         for line in place.before.lines().chain(place.after.lines()) {
             if line.starts_with('\t') {

@@ -1,11 +1,11 @@
 //! Ends that are half of something: of an escape, of an entity, of a character, of an operator.
 //! It knows nothing of words and lines: those are cut elsewhere.
 
-use taper_grammars::Blocks;
+use taper_grammars::BlockStyle;
 
-use super::super::enclosure::Inside;
-use super::super::place::Place;
-use crate::text::lines::is_word;
+use super::super::enclosure::LexicalContext;
+use super::super::place::CursorContext;
+use crate::text::lines::is_word_char;
 
 /// Signs of which operators are made.
 pub(super) fn is_operator(c: char) -> bool {
@@ -34,20 +34,21 @@ pub(super) fn is_operator(c: char) -> bool {
 }
 
 /// `text` without a beginning of something at its end. `whole`: nothing more would have come.
-pub(super) fn without<'t>(place: &Place<'_>, text: &'t str, whole: bool) -> &'t str {
+pub(super) fn without_incomplete_end<'t>(place: &CursorContext<'_>, text: &'t str, whole: bool) -> &'t str {
     // Joins what follows to what stands before.
     let text = text.trim_end_matches('\u{200d}');
-    let in_text = place.literal.after(text) == Inside::Text;
+    let in_text = place.literal.context_after(text) == LexicalContext::Text;
     let text = if in_text { without_half_escape(text) } else { text };
-    let markup = place.blocks() == Blocks::Tags || place.language.is_some_and(|it| it.name == "markdown");
+    let markup =
+        place.block_style() == BlockStyle::Tags || place.language.is_some_and(|it| it.name == "markdown");
     if whole {
         return text;
     }
     let text = if markup { without_half_entity(text) } else { text };
-    let in_prose = place.literal.after(text) != Inside::Code;
+    let in_prose = place.literal.context_after(text) != LexicalContext::Code;
     // `you'` of `you're`.
-    match text.strip_suffix(['\'', '’']).filter(|word| in_prose && word.ends_with(is_word)) {
-        Some(word) => word.trim_end_matches(is_word).trim_end(),
+    match text.strip_suffix(['\'', '’']).filter(|word| in_prose && word.ends_with(is_word_char)) {
+        Some(word) => word.trim_end_matches(is_word_char).trim_end(),
         None => text,
     }
 }
@@ -86,7 +87,7 @@ fn last_escape(text: &str) -> Option<usize> {
 
 /// Removes `&am`, `&#12`.
 fn without_half_entity(text: &str) -> &str {
-    let head = text.trim_end_matches(is_word);
+    let head = text.trim_end_matches(is_word_char);
     let head = head.strip_suffix('#').unwrap_or(head);
     head.strip_suffix('&').unwrap_or(text)
 }

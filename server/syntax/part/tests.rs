@@ -6,15 +6,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::super::parse::tests::same;
+use super::super::parse::tests::trees_match;
 use super::super::{Scope, Syntax};
 use super::*;
 
 /// So little that files of usual length are long.
-const SMALL: Reach = Reach { whole: 12 << 10 };
+const SMALL_REGION: RegionSize = RegionSize { whole_limit: 12 << 10 };
 
 /// Bits of syntax, as they are typed.
-const PIECES: &[&str] = &[
+const TYPED_FRAGMENTS: &[&str] = &[
     "a",
     " ",
     "\n",
@@ -39,14 +39,14 @@ const PIECES: &[&str] = &[
 /// something that surrounds them all.
 fn long_texts() -> Vec<(&'static str, &'static Language, Rope)> {
     let mut paths = Vec::new();
-    files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("server"), &mut paths);
+    collect_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("server"), &mut paths);
     paths.sort();
     let rust = taper_grammars::by_id("rust").unwrap();
     let mut texts: Vec<_> = paths
         .iter()
         .filter(|path| path.extension().is_some_and(|it| it == "rs"))
         .filter_map(|path| fs::read_to_string(path).ok())
-        .filter(|text| text.len() > SMALL.whole)
+        .filter(|text| text.len() > SMALL_REGION.whole_limit)
         .map(|text| ("rust", rust, Rope::from(text)))
         .collect();
     assert!(texts.len() > 10, "the sources were not found");
@@ -83,29 +83,36 @@ fn long_texts() -> Vec<(&'static str, &'static Language, Rope)> {
 
 /// How many answers were compared, and the places where they differed, by question.
 #[derive(Default)]
-struct Tally {
+struct RegionComparison {
     asked: usize,
     none: usize,
     wrong: BTreeMap<&'static str, Vec<String>>,
 }
 
-impl Tally {
+impl RegionComparison {
     /// Asks at random places of a text, of its part and of the whole.
-    fn ask(&mut self, name: &str, language: &'static Language, text: &Rope, reach: Reach, places: usize) {
-        if text.len_bytes() <= reach.whole {
+    fn compare_places(
+        &mut self,
+        name: &str,
+        language: &'static Language,
+        text: &Rope,
+        reach: RegionSize,
+        places: usize,
+    ) {
+        if text.len_bytes() <= reach.whole_limit {
             return;
         }
         let whole = Syntax::parse(text, language, &mut || false).unwrap();
         let mut random = fastrand::Rng::with_seed(text.len_bytes() as u64);
         for _ in 0..places {
-            let offset = lines::floor(text, random.usize(..=text.len_bytes()));
+            let offset = lines::floor_char_boundary(text, random.usize(..=text.len_bytes()));
             let offset = if random.bool() { lines::line_end(text, offset) } else { offset };
             self.asked += 1;
-            let Some(part) = Syntax::around(text, language, offset, reach, &mut || false) else {
+            let Some(part) = Syntax::parse_around(text, language, offset, reach, &mut || false) else {
                 self.none += 1;
                 continue;
             };
-            assert!(part.serves(text, offset, reach));
+            assert!(part.covers(text, offset, reach));
             let of = |syntax| Scope::new(text, language, Some(syntax), offset);
             let (whole, part) = (of(&whole), of(&part));
             let mut compare = |question, same: bool| {
@@ -114,14 +121,14 @@ impl Tally {
                     self.wrong.entry(question).or_default().push(format!("{name}:{line}"));
                 }
             };
-            compare("string", whole.in_string() == part.in_string());
-            compare("comment", whole.in_comment() == part.in_comment());
-            compare("empty block", whole.in_empty_block() == part.in_empty_block());
+            compare("string", whole.is_in_string() == part.is_in_string());
+            compare("comment", whole.is_in_comment() == part.is_in_comment());
+            compare("empty block", whole.is_in_empty_block() == part.is_in_empty_block());
             // What is larger than the part is found, but for its ends.
             let alike = |whole: Option<Range<usize>>, part: Option<Range<usize>>| match (whole, part) {
                 (Some(whole), Some(part)) => {
                     whole == part
-                        || whole.len() >= reach.whole / 9
+                        || whole.len() >= reach.whole_limit / 9
                             && whole.start <= part.start
                             && part.end <= whole.end
                 }
@@ -132,7 +139,7 @@ impl Tally {
         }
     }
 
-    fn share(&self, question: &str) -> f64 {
+    fn wrong_share(&self, question: &str) -> f64 {
         self.wrong.get(question).map_or(0, Vec::len) as f64 / self.asked.max(1) as f64
     }
 
@@ -140,17 +147,17 @@ impl Tally {
         let mut out = format!("{} places, {} without a tree", self.asked, self.none);
         for (question, places) in &self.wrong {
             let some: Vec<_> = places.iter().step_by(places.len().div_ceil(6)).collect();
-            out += &format!("; {question} {:.2} % ({some:?})", self.share(question) * 100.0);
+            out += &format!("; {question} {:.2} % ({some:?})", self.wrong_share(question) * 100.0);
         }
         out
     }
 }
 
-fn files(folder: &Path, out: &mut Vec<PathBuf>) {
+fn collect_files(folder: &Path, out: &mut Vec<PathBuf>) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for path in entries.flatten().map(|entry| entry.path()) {
         if path.is_dir() {
-            files(&path, out);
+            collect_files(&path, out);
         } else if path.metadata().is_ok_and(|it| it.len() < 2_000_000) {
             out.push(path);
         }
@@ -158,30 +165,30 @@ fn files(folder: &Path, out: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn a_part_answers_as_the_whole_text_does() {
-    let mut tally = Tally::default();
+fn region_answers_like_the_whole_text() {
+    let mut tally = RegionComparison::default();
     for (name, language, text) in long_texts() {
-        tally.ask(name, language, &text, SMALL, 40);
+        tally.compare_places(name, language, &text, SMALL_REGION, 40);
     }
     eprintln!("{}", tally.describe());
     assert!(tally.asked > 1_000 && tally.none == 0, "{}", tally.describe());
     for (question, most) in
         [("string", 0.005), ("comment", 0.005), ("empty block", 0.005), ("block", 0.01), ("definition", 0.01)]
     {
-        assert!(tally.share(question) <= most, "{}", tally.describe());
+        assert!(tally.wrong_share(question) <= most, "{}", tally.describe());
     }
 }
 
 /// Random edits, most of them near the place: brought up to date, a part is what a fresh parse of the same
 /// bytes is, as long as the code is sound.
 #[test]
-fn a_part_follows_edits() {
+fn region_follows_edits() {
     let (mut steps, mut differ, mut torn) = (0, 0, 0);
     for (seed, (name, language, text)) in long_texts().into_iter().enumerate() {
         let mut random = fastrand::Rng::with_seed(seed as u64);
         let mut text = text;
-        let mut place = lines::floor(&text, text.len_bytes() / 2);
-        let mut syntax = Syntax::around(&text, language, place, SMALL, &mut || false).unwrap();
+        let mut place = lines::floor_char_boundary(&text, text.len_bytes() / 2);
+        let mut syntax = Syntax::parse_around(&text, language, place, SMALL_REGION, &mut || false).unwrap();
         let mut undo: Vec<Edit> = Vec::new();
         for step in 0..60 {
             let at = format!("{name}, seed {seed}, step {step}");
@@ -190,28 +197,33 @@ fn a_part_follows_edits() {
             } else {
                 let near = random.u8(..4) != 0;
                 let start = if near { place + random.usize(..200) } else { random.usize(..text.len_bytes()) };
-                let start = lines::floor(&text, start);
-                let end = lines::floor(&text, start + if random.bool() { random.usize(..40) } else { 0 });
-                let new = (0..random.usize(..3)).map(|_| PIECES[random.usize(..PIECES.len())]).collect();
+                let start = lines::floor_char_boundary(&text, start);
+                let end = lines::floor_char_boundary(
+                    &text,
+                    start + if random.bool() { random.usize(..40) } else { 0 },
+                );
+                let new = (0..random.usize(..3))
+                    .map(|_| TYPED_FRAGMENTS[random.usize(..TYPED_FRAGMENTS.len())])
+                    .collect();
                 let edit = Edit { range: start..end.max(start), text: new };
                 let gone = lines::slice(&text, edit.range.clone());
                 undo.push(Edit { range: start..edit.new_end(), text: gone });
                 edit
             };
             edit.apply(&mut text).unwrap();
-            syntax.edited(&edit);
-            place = lines::floor(&text, edit.moved(place));
-            if !syntax.serves(&text, place, SMALL) {
+            syntax.apply_edit(&edit);
+            place = lines::floor_char_boundary(&text, edit.map_offset(place));
+            if !syntax.covers(&text, place, SMALL_REGION) {
                 torn += 1;
-                syntax = Syntax::around(&text, language, place, SMALL, &mut || false).unwrap();
+                syntax = Syntax::parse_around(&text, language, place, SMALL_REGION, &mut || false).unwrap();
                 continue;
             }
             assert!(syntax.reparse(&text, &mut || false), "{at}");
             let mut fresh = syntax.clone();
             let ranges = syntax.tree.included_ranges();
-            fresh.tree = super::super::parse::tests::fresh_part(&text, language, &ranges);
+            fresh.tree = super::super::parse::tests::parse_fresh_ranges(&text, language, &ranges);
             steps += 1;
-            if !same(&syntax.tree, &fresh.tree) {
+            if !trees_match(&syntax.tree, &fresh.tree) {
                 assert!(fresh.tree.root_node().has_error(), "{at}: the fresh tree is sound");
                 assert!(syntax.tree.root_node().has_error(), "{at}: the old tree is sound");
                 differ += 1;
@@ -222,7 +234,7 @@ fn a_part_follows_edits() {
 }
 
 #[test]
-fn the_lines_around_a_part_are_taken_along() {
+fn region_includes_enclosing_opening_and_closing_lines() {
     let body = |indent: &str| format!("{indent}void f() {{\n{indent}    g();\n{indent}}}\n\n").repeat(600);
     let text = format!(
         "import a;\n\nclass A\n    extends B\n{{\n    int x;\n\n{}}}\n\nclass C {{}}\n",
@@ -230,29 +242,29 @@ fn the_lines_around_a_part_are_taken_along() {
     );
     let rope = Rope::from_str(&text);
     let language = taper_grammars::by_id("java").unwrap();
-    let syntax = Syntax::around(&rope, language, text.len() / 2, SMALL, &mut || false).unwrap();
+    let syntax = Syntax::parse_around(&rope, language, text.len() / 2, SMALL_REGION, &mut || false).unwrap();
     assert!(!syntax.tree.root_node().has_error(), "{}", syntax.tree.root_node().to_sexp());
     let ranges = syntax.tree.included_ranges();
     let cut: Vec<_> = ranges.iter().map(|it| &text[it.start_byte..it.end_byte]).collect();
     assert_eq!((cut.len(), cut[0], cut[2]), (3, "class A\n    extends B\n{\n", "}\n"));
-    assert!(cut[1].starts_with("    void f() {\n") && cut[1].len() < SMALL.whole * 2);
+    assert!(cut[1].starts_with("    void f() {\n") && cut[1].len() < SMALL_REGION.whole_limit * 2);
     let class = syntax.tree.root_node().child(0).unwrap();
     assert_eq!(class.kind(), "class_declaration");
     assert_eq!(class.byte_range(), text.find("class A").unwrap()..text.find("}\n\nclass C").unwrap() + 1);
     let php = format!("<?php\n\n{}", "function f() {\n    return 1;\n}\n\n".repeat(600));
     let rope = Rope::from_str(&php);
     let language = taper_grammars::by_id("php").unwrap();
-    let syntax = Syntax::around(&rope, language, php.len() / 2, SMALL, &mut || false).unwrap();
+    let syntax = Syntax::parse_around(&rope, language, php.len() / 2, SMALL_REGION, &mut || false).unwrap();
     assert!(!syntax.tree.root_node().has_error() && syntax.tree.included_ranges().len() == 2);
 }
 
 #[test]
-fn a_line_of_a_megabyte_has_no_tree_and_its_neighbours_do() {
+fn megabyte_line_has_no_tree_but_neighbours_do() {
     let long = "f(1);".repeat(200_000);
     let short = "function f() {\n  return 1;\n}\n\n".repeat(1_000);
     let text = Rope::from_str(&format!("{short}{long}\n{short}"));
     let language = taper_grammars::by_id("javascript").unwrap();
-    let around = |offset| Syntax::around(&text, language, offset, SMALL, &mut || false);
+    let around = |offset| Syntax::parse_around(&text, language, offset, SMALL_REGION, &mut || false);
     assert!(around(short.len() + 500_000).is_none());
     for offset in [0, short.len() - 40, short.len() + long.len() + 40, text.len_bytes()] {
         let syntax = around(offset).unwrap();
@@ -263,27 +275,27 @@ fn a_line_of_a_megabyte_has_no_tree_and_its_neighbours_do() {
 
 /// Over folders of one's own code: `TAPER_TEST_CODE=a:b cargo test … --nocapture`.
 #[test]
-fn other_code_answers_alike() {
+fn external_code_regions_answer_like_whole_text() {
     let Some(folders) = std::env::var_os("TAPER_TEST_CODE") else { return };
     let reach = match std::env::var_os("TAPER_TEST_REACH").is_some() {
-        true => Reach::USUAL,
-        false => SMALL,
+        true => RegionSize::DEFAULT,
+        false => SMALL_REGION,
     };
     let mut paths = Vec::new();
-    std::env::split_paths(&folders).for_each(|folder| files(&folder, &mut paths));
+    std::env::split_paths(&folders).for_each(|folder| collect_files(&folder, &mut paths));
     fastrand::Rng::with_seed(1).shuffle(&mut paths);
-    let mut tallies: BTreeMap<&str, (usize, Tally)> = BTreeMap::new();
+    let mut tallies: BTreeMap<&str, (usize, RegionComparison)> = BTreeMap::new();
     for path in paths {
         let Some(language) = taper_grammars::by_path(&path).filter(|it| it.grammar.is_some()) else {
             continue;
         };
         let Ok(text) = fs::read_to_string(&path) else { continue };
         let (files, tally) = tallies.entry(language.name).or_default();
-        if text.len() <= reach.whole || *files >= 40 {
+        if text.len() <= reach.whole_limit || *files >= 40 {
             continue;
         }
         *files += 1;
-        tally.ask(&path.to_string_lossy(), language, &Rope::from_str(&text), reach, 12);
+        tally.compare_places(&path.to_string_lossy(), language, &Rope::from_str(&text), reach, 12);
     }
     for (name, (files, tally)) in tallies.iter().filter(|(_, (files, _))| *files > 0) {
         eprintln!("{name}: {files} files, {}", tally.describe());

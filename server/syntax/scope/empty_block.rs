@@ -1,14 +1,14 @@
 //! Whether a place asks for a block: one was opened before it and has no body yet.
 //! It knows nothing of how a block would be suggested.
 
-use taper_grammars::Blocks;
+use taper_grammars::BlockStyle;
 use tree_sitter::Node;
 
-use super::{LINE, REACH, Scope, ends_with_word, is, starts_with_word};
+use super::{MAX_LINE_BYTES, MAX_SCAN_BYTES, Scope, ends_with_word, is_kind, starts_with_word};
 use crate::text::lines;
 
 /// Elements of HTML that have no end tag.
-const VOID: &[&str] =
+const VOID_ELEMENTS: &[&str] =
     &["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"];
 
 impl<'a> Scope<'a> {
@@ -17,35 +17,35 @@ impl<'a> Scope<'a> {
     ///
     /// Also true if the block is not closed yet; then a body is what follows indented deeper.
     #[must_use]
-    pub fn in_empty_block(&self) -> bool {
+    pub fn is_in_empty_block(&self) -> bool {
         let here = self.line_before(self.offset);
         let rest = self.rest_of_line();
-        let Some((end, body)) = self.significant_before() else { return false };
+        let Some((end, body)) = self.last_code_before() else { return false };
         let same_line = lines::line_start(self.text, end) == lines::line_start(self.text, self.offset);
         if !same_line && !here.trim().is_empty() {
             return false;
         }
         let opener = match self.language.blocks {
-            Blocks::Indentation => rest.trim().is_empty() && self.colon_opens(end),
-            Blocks::Braces => self.brace_opens(end),
-            Blocks::Keywords => {
-                (body == Some('{') || rest.trim().is_empty()) && self.words_open(end, same_line)
+            BlockStyle::Indentation => rest.trim().is_empty() && self.colon_opens_block(end),
+            BlockStyle::Braces => self.brace_opens_block(end),
+            BlockStyle::Keywords => {
+                (body == Some('{') || rest.trim().is_empty()) && self.keyword_opens_block(end, same_line)
             }
-            Blocks::Tags => self.tag_opens(end),
-            Blocks::None => false,
+            BlockStyle::Tags => self.tag_opens_block(end),
+            BlockStyle::None => false,
         };
-        opener && self.nothing_follows(end)
+        opener && self.is_body_missing(end)
     }
 
     /// Nothing deeper follows the opening that ends at `end`: the block has no body behind the place.
-    fn nothing_follows(&self, end: usize) -> bool {
+    fn is_body_missing(&self, end: usize) -> bool {
         let rest = self.rest_of_line();
         let closes = |text: &str| {
             let text = text.trim_start();
             match self.language.blocks {
-                Blocks::Braces => text.starts_with('}'),
-                Blocks::Tags => text.starts_with("</"),
-                Blocks::Keywords => {
+                BlockStyle::Braces => text.starts_with('}'),
+                BlockStyle::Tags => text.starts_with("</"),
+                BlockStyle::Keywords => {
                     text.starts_with('}')
                         || [
                             "end", "fi", "done", "esac", "else", "elsif", "elseif", "elif", "when", "rescue",
@@ -54,23 +54,23 @@ impl<'a> Scope<'a> {
                         .iter()
                         .any(|word| starts_with_word(text, word))
                 }
-                Blocks::Indentation | Blocks::None => false,
+                BlockStyle::Indentation | BlockStyle::None => false,
             }
         };
         if !rest.trim().is_empty() {
             // `{ } else {`, `<p></p>`: only what closes the block, or only closers of what is around it.
             return closes(&rest) || rest.trim().chars().all(|c| ")]};,".contains(c));
         }
-        let (depth, _) = self.indentation(end);
-        let mut at = lines::next_line(self.text, self.offset);
-        let most = self.text.len_bytes().min(self.offset + REACH);
+        let (depth, _) = self.line_indentation(end);
+        let mut at = lines::next_line_start(self.text, self.offset);
+        let most = self.text.len_bytes().min(self.offset + MAX_SCAN_BYTES);
         while at < most {
-            let (width, blank) = self.indentation(at);
+            let (width, blank) = self.line_indentation(at);
             if !blank {
-                let line = lines::after(self.text, at, LINE);
+                let line = lines::text_after(self.text, at, MAX_LINE_BYTES);
                 return closes(&line) || width <= depth;
             }
-            let next = lines::next_line(self.text, at);
+            let next = lines::next_line_start(self.text, at);
             if next <= at {
                 break;
             }
@@ -81,18 +81,18 @@ impl<'a> Scope<'a> {
 
     /// The smallest node whose last byte is the one before `end`, if it is a token of its own.
     fn token_before(&self, end: usize) -> Option<Node<'a>> {
-        let node = self.around(end).next()?;
+        let node = self.nodes_around(end).next()?;
         (node.end_byte() == end && node.child_count() == 0).then_some(node)
     }
 
     /// Whether the byte before `end` is in a string or comment.
-    fn is_quoted(&self, end: usize) -> bool {
+    fn is_in_literal(&self, end: usize) -> bool {
         let place = Self { offset: end, ..*self };
-        place.in_string() || place.in_comment()
+        place.is_in_string() || place.is_in_comment()
     }
 
-    fn colon_opens(&self, end: usize) -> bool {
-        if lines::char_before(self.text, end) != Some(':') || self.is_quoted(end) {
+    fn colon_opens_block(&self, end: usize) -> bool {
+        if lines::char_before(self.text, end) != Some(':') || self.is_in_literal(end) {
             return false;
         }
         let sound =
@@ -118,8 +118,8 @@ impl<'a> Scope<'a> {
         self.language.opening_words.contains(&word) && balance == 0 || line.starts_with(')') && balance < 0
     }
 
-    fn brace_opens(&self, end: usize) -> bool {
-        if lines::char_before(self.text, end) != Some('{') || self.is_quoted(end) {
+    fn brace_opens_block(&self, end: usize) -> bool {
+        if lines::char_before(self.text, end) != Some('{') || self.is_in_literal(end) {
             return false;
         }
         let kinds = &self.language.kinds;
@@ -128,8 +128,8 @@ impl<'a> Scope<'a> {
         }
         let fresh = self.syntax.is_some_and(|syntax| !syntax.is_stale());
         if let Some(parent) = self.token_before(end).and_then(|brace| brace.parent()).filter(|_| fresh) {
-            if is(parent, kinds.blocks)
-                || is(
+            if is_kind(parent, kinds.blocks)
+                || is_kind(
                     parent,
                     &[
                         "interface_type",
@@ -163,8 +163,8 @@ impl<'a> Scope<'a> {
         !value
     }
 
-    fn words_open(&self, end: usize, same_line: bool) -> bool {
-        if self.is_quoted(end) {
+    fn keyword_opens_block(&self, end: usize, same_line: bool) -> bool {
+        if self.is_in_literal(end) {
             return false;
         }
         let line = self.line_before(end);
@@ -193,13 +193,15 @@ impl<'a> Scope<'a> {
         first && whole && !closed
     }
 
-    fn tag_opens(&self, end: usize) -> bool {
+    fn tag_opens_block(&self, end: usize) -> bool {
         if lines::char_before(self.text, end) != Some('>') {
             return false;
         }
-        let text = lines::before(self.text, end, LINE);
+        let text = lines::text_before(self.text, end, MAX_LINE_BYTES);
         let Some(tag) = text.rfind('<').map(|at| &text[at + 1..]) else { return false };
         let name = tag.split(|c: char| !c.is_alphanumeric() && c != '-').next().unwrap_or_default();
-        !name.is_empty() && !tag.ends_with("/>") && !VOID.iter().any(|void| void.eq_ignore_ascii_case(name))
+        !name.is_empty()
+            && !tag.ends_with("/>")
+            && !VOID_ELEMENTS.iter().any(|void| void.eq_ignore_ascii_case(name))
     }
 }

@@ -8,13 +8,13 @@ use tree_sitter::Tree;
 /// How many places of a tree are broken: nodes that tree-sitter could not fit in, and tokens that it had to
 /// invent. Costs as much as the broken parts are large.
 #[must_use]
-pub fn faults(tree: &Tree) -> usize {
-    faults_in(tree, 0..usize::MAX)
+pub fn fault_count(tree: &Tree) -> usize {
+    fault_count_in(tree, 0..usize::MAX)
 }
 
 /// [`faults`] that touch a range of bytes; its ends count as touched.
 #[must_use]
-pub fn faults_in(tree: &Tree, range: Range<usize>) -> usize {
+pub fn fault_count_in(tree: &Tree, range: Range<usize>) -> usize {
     let (mut cursor, mut count) = (tree.walk(), 0);
     // Not recursive: a few kilobytes of `(` nest deeper than a thread's stack.
     'nodes: loop {

@@ -8,7 +8,7 @@
 
 use super::*;
 
-struct Fixture {
+struct ScopeFixture {
     text: Rope,
     language: &'static Language,
     syntax: Option<Syntax>,
@@ -16,36 +16,38 @@ struct Fixture {
 }
 
 /// A text with its cursor at `▮`.
-fn fixture(name: &str, marked: &str) -> Fixture {
+fn parse_fixture(name: &str, marked: &str) -> ScopeFixture {
     let offset = marked.find('▮').unwrap();
     let text = Rope::from_str(&marked.replace('▮', ""));
     let language = taper_grammars::by_id(name).unwrap();
     let syntax = Syntax::parse(&text, language, &mut || false);
-    Fixture { text, language, syntax, offset }
+    ScopeFixture { text, language, syntax, offset }
 }
 
-impl Fixture {
-    fn place(&self) -> Scope<'_> {
+impl ScopeFixture {
+    fn scope_at_cursor(&self) -> Scope<'_> {
         Scope::new(&self.text, self.language, self.syntax.as_ref(), self.offset)
     }
     fn without_tree(&self) -> Scope<'_> {
-        Scope { syntax: None, ..self.place() }
+        Scope { syntax: None, ..self.scope_at_cursor() }
     }
-    fn cut(&self, range: Option<Range<usize>>) -> Option<String> {
+    fn slice_range(&self, range: Option<Range<usize>>) -> Option<String> {
         range.map(|range| lines::slice(&self.text, range))
     }
 }
 
-fn check(question: impl Fn(&Scope) -> bool, cases: &[(&str, bool, &str)]) {
-    let wrong = cases.iter().filter(|(name, yes, marked)| question(&fixture(name, marked).place()) != *yes);
+fn check_cases(question: impl Fn(&Scope) -> bool, cases: &[(&str, bool, &str)]) {
+    let wrong = cases
+        .iter()
+        .filter(|(name, yes, marked)| question(&parse_fixture(name, marked).scope_at_cursor()) != *yes);
     let wrong: Vec<_> = wrong.collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]
-fn strings_are_known_whole_and_while_typed() {
-    check(
-        |place| place.in_string(),
+fn strings_are_detected_complete_and_unfinished() {
+    check_cases(
+        |place| place.is_in_string(),
         &[
             ("python", true, "x = \"a▮b\"\n"),
             ("python", true, "x = \"▮\"\n"),
@@ -84,9 +86,9 @@ fn strings_are_known_whole_and_while_typed() {
 }
 
 #[test]
-fn comments_are_known_whole_and_while_typed() {
-    check(
-        |place| place.in_comment(),
+fn comments_are_detected_complete_and_unfinished() {
+    check_cases(
+        |place| place.is_in_comment(),
         &[
             ("python", true, "x = 1  # why▮\n"),
             ("python", true, "# ▮"),
@@ -113,7 +115,7 @@ fn comments_are_known_whole_and_while_typed() {
 }
 
 #[test]
-fn an_empty_block_asks_for_a_body() {
+fn empty_block_is_detected() {
     let cases = [
         ("python", true, "def f(x):▮\n"),
         ("python", true, "def f(x):\n    ▮\n"),
@@ -210,17 +212,17 @@ fn an_empty_block_asks_for_a_body() {
         ("kotlin", true, "fun f(): Int {\n    ▮\n}\n"),
         ("kotlin", false, "fun f(): Int {\n    return 1▮\n}\n"),
     ];
-    check(|place| place.in_empty_block(), &cases);
+    check_cases(|place| place.is_in_empty_block(), &cases);
     // Without a tree the text alone mostly knows as well.
     let missed = cases.iter().filter(|(name, expected, marked)| {
-        fixture(name, marked).without_tree().in_empty_block() != *expected
+        parse_fixture(name, marked).without_tree().is_in_empty_block() != *expected
     });
     let missed: Vec<_> = missed.map(|(name, _, marked)| (name, marked)).collect();
     assert!(missed.len() <= 3, "{missed:#?}");
 }
 
 #[test]
-fn the_block_around_a_place_is_found() {
+fn enclosing_block_is_found() {
     for (name, marked, expected) in [
         ("python", "def f():\n    a\n    b▮\n", Some("a\n    b")),
         ("python", "def f():\n    a\n    ▮\n", Some("a")),
@@ -240,16 +242,16 @@ fn the_block_around_a_place_is_found() {
         ("ruby", "def f\n  a▮\nend\n", Some("a")),
         ("html", "<p>a▮</p>\n", Some("<p>a</p>")),
     ] {
-        let fixture = fixture(name, marked);
-        let found = fixture.cut(fixture.place().enclosing_block());
+        let fixture = parse_fixture(name, marked);
+        let found = fixture.slice_range(fixture.scope_at_cursor().enclosing_block());
         assert_eq!(found.as_deref(), expected, "{name}: {marked}");
     }
-    let broken = fixture("rust", "fn f() {\n    let a = (b▮\n");
-    assert_eq!(broken.place().enclosing_block().map(|range| range.start), Some(7));
+    let broken = parse_fixture("rust", "fn f() {\n    let a = (b▮\n");
+    assert_eq!(broken.scope_at_cursor().enclosing_block().map(|range| range.start), Some(7));
 }
 
 #[test]
-fn the_definition_around_a_place_is_found() {
+fn enclosing_definition_is_found() {
     for (name, marked, expected) in [
         ("python", "class A:\n    def f(self):\n        a▮\n", Some("def f(self):\n        a")),
         (
@@ -267,41 +269,42 @@ fn the_definition_around_a_place_is_found() {
         ("ruby", "class A\n  def f\n    a▮\n  end\nend\n", Some("def f\n    a\n  end")),
         ("c", "int a▮;\n", None),
     ] {
-        let fixture = fixture(name, marked);
-        let found = fixture.cut(fixture.place().enclosing_definition());
+        let fixture = parse_fixture(name, marked);
+        let found = fixture.slice_range(fixture.scope_at_cursor().enclosing_definition());
         assert_eq!(found.as_deref(), expected, "{name}: {marked}");
     }
 }
 
 #[test]
-fn faults_are_counted_where_they_are() {
-    let of = |text: &str| fixture("rust", &format!("▮{text}")).syntax.unwrap().tree;
-    assert_eq!(faults(&of("fn f() { a(); }\n")), 0);
-    assert_eq!(faults(&of("fn f() { a() b }\n")), 1);
-    assert!(faults(&of("fn f() { a( }\n")) >= 1);
+fn faults_are_counted_in_range() {
+    let of = |text: &str| parse_fixture("rust", &format!("▮{text}")).syntax.unwrap().tree;
+    assert_eq!(fault_count(&of("fn f() { a(); }\n")), 0);
+    assert_eq!(fault_count(&of("fn f() { a() b }\n")), 1);
+    assert!(fault_count(&of("fn f() { a( }\n")) >= 1);
     let tree = of("fn f() { a() b; }\nfn g() {}\nfn h() { c() d; }\n");
-    assert_eq!(faults(&tree), 2);
-    assert_eq!(faults_in(&tree, 0..18), 1);
-    assert_eq!(faults_in(&tree, 18..28), 0);
-    assert_eq!(faults_in(&tree, 28..1_000), 1);
+    assert_eq!(fault_count(&tree), 2);
+    assert_eq!(fault_count_in(&tree, 0..18), 1);
+    assert_eq!(fault_count_in(&tree, 18..28), 0);
+    assert_eq!(fault_count_in(&tree, 28..1_000), 1);
     // A token that is missing counts as well.
     let tree = of("fn f() { let a = 1 }\n");
-    assert!(faults(&tree) >= 1, "{}", tree.root_node().to_sexp());
+    assert!(fault_count(&tree) >= 1, "{}", tree.root_node().to_sexp());
 }
 
 #[test]
-fn deep_nesting_ends_no_thread() {
+fn deep_nesting_does_not_overflow_the_stack() {
     for (name, text) in [("json", "[".repeat(50_000)), ("javascript", format!("{}a", "(".repeat(50_000)))] {
-        let fixture = fixture(name, &format!("{text}▮"));
-        let place = fixture.place();
-        let _ = (place.in_string(), place.in_comment(), place.in_empty_block(), place.enclosing_block());
-        assert!(fixture.syntax.as_ref().is_none_or(|syntax| faults(&syntax.tree) > 0));
+        let fixture = parse_fixture(name, &format!("{text}▮"));
+        let place = fixture.scope_at_cursor();
+        let _ =
+            (place.is_in_string(), place.is_in_comment(), place.is_in_empty_block(), place.enclosing_block());
+        assert!(fixture.syntax.as_ref().is_none_or(|syntax| fault_count(&syntax.tree) > 0));
     }
 }
 
 /// No place of any text may panic, whatever the tree.
 #[test]
-fn every_place_can_be_asked() {
+fn every_offset_can_be_queried_without_panic() {
     let pieces = [
         "def f():\n",
         "fn f() {",
@@ -357,7 +360,7 @@ fn every_place_can_be_asked() {
                 for syntax in [syntax.as_ref(), None] {
                     let place = Scope::new(&text, language, syntax, offset);
                     let len = plain.len();
-                    let _ = (place.in_string(), place.in_comment(), place.in_empty_block());
+                    let _ = (place.is_in_string(), place.is_in_comment(), place.is_in_empty_block());
                     for range in [place.enclosing_block(), place.enclosing_definition()].into_iter().flatten()
                     {
                         assert!(range.start <= range.end && range.end <= len, "seed {seed} {name} {offset}");

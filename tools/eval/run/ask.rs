@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Instant, UNIX_EPOCH};
 
 use anyhow::Result;
-use taper_engine::{Engine, Tokens};
+use taper_engine::{Engine, Tokenizer};
 
 use super::likelihood;
 use super::workspaces::Workspaces;
@@ -14,9 +14,9 @@ use crate::answers::{Answer, Greedy};
 use crate::llama::{self, Llama, LlamaError};
 use crate::tasks::{OtherFile, Task};
 use taper::context::Snippet;
-use taper::prompt::{self, Budget, template::Order, template::Profile};
+use taper::prompt::{self, Budget, template::Profile, template::SegmentOrder};
 use taper::suggest::{self, Options, Snapshot, Suggestion, Trigger, candidates, confidence};
-use taper::syntax::{Reach, Syntax};
+use taper::syntax::{RegionSize, Syntax};
 use taper::text::Rope;
 
 /// What llama.vim asks for and sends unless it is told otherwise (`n_predict`, `n_prefix` and `n_suffix` of
@@ -30,8 +30,9 @@ pub(super) fn snapshot(task: &Task, options: &Options) -> Snapshot {
         taper_grammars::by_path(Path::new(&task.path)).or_else(|| taper_grammars::by_id(&task.language));
     let text = Rope::from_str(&format!("{}{}", task.prefix, task.suffix));
     Snapshot {
-        syntax: language
-            .and_then(|it| Syntax::around(&text, it, task.prefix.len(), Reach::USUAL, &mut || false)),
+        syntax: language.and_then(|it| {
+            Syntax::parse_around(&text, it, task.prefix.len(), RegionSize::DEFAULT, &mut || false)
+        }),
         text,
         language,
         path: task.path.clone(),
@@ -42,7 +43,7 @@ pub(super) fn snapshot(task: &Task, options: &Options) -> Snapshot {
         options: options.clone(),
         // The first is the nearest there.
         snippets: task.context.iter().rev().map(snippet).collect(),
-        snippets_before: Default::default(),
+        previous_snippets: Default::default(),
     }
 }
 
@@ -64,7 +65,7 @@ pub(super) struct Taper<'e> {
 
 impl<'e> Taper<'e> {
     pub(super) fn new(engine: &'e mut dyn Engine, profile: Profile, options: Options) -> Self {
-        let about = engine.about();
+        let about = engine.engine_info();
         let configuration = format!(
             "{} ({} bytes); {}; {}; {}; build {}",
             about.model,
@@ -118,14 +119,20 @@ impl<'e> Taper<'e> {
             Some(first) => {
                 let watch = &mut |_: &[Suggestion]| ControlFlow::Continue(());
                 let (most, profile) = (self.candidates - 1, &self.profile);
-                let others =
-                    candidates::others(most, &snapshot, profile, self.engine, (first, &work), watch)?;
+                let others = candidates::find_alternatives(
+                    most,
+                    &snapshot,
+                    profile,
+                    self.engine,
+                    (first, &work),
+                    watch,
+                )?;
                 Some(others.into_iter().map(|it| it.text).collect())
             }
         };
-        let sure = suggestion.as_ref().and_then(|it| confidence::of(&work, &it.text));
+        let sure = suggestion.as_ref().and_then(|it| confidence::shown_confidence(&work, &it.text));
         let replaces = |it: &Suggestion| (snapshot.cursor - it.range.start, it.range.end - snapshot.cursor);
-        let greedy = work.passed_over.map(|it| Greedy {
+        let greedy = work.rejected_greedy.map(|it| Greedy {
             replaces: (0, 0),
             shown: None,
             raw: it.raw,
@@ -152,8 +159,13 @@ impl<'e> Taper<'e> {
     /// [`ask_next`](Self::ask_next).
     pub(super) fn likelihood(&mut self, task: &Task) -> Result<Answer> {
         let snapshot = self.snapshot(task);
-        let budget = suggest::budget(&self.options, &self.profile);
-        let (prompt, _) = prompt::build(&self.profile, self.engine.tokens(), snapshot.whole().file(), budget);
+        let budget = suggest::prompt_budget(&self.options, &self.profile);
+        let (prompt, _) = prompt::build_prompt(
+            &self.profile,
+            self.engine.tokenizer(),
+            snapshot.joined_document().prompt_file(),
+            budget,
+        );
         let started = Instant::now();
         let likelihood = match likelihood::line(task) {
             Some((line, ends)) => likelihood::of(self.engine, &prompt, line, ends)?,
@@ -180,7 +192,7 @@ impl<'e> Taper<'e> {
 
 fn window(options: &Options, profile: &Profile) -> String {
     let Options { max_lines, max_tokens, extent, eagerness, .. } = options;
-    let Budget { prefix, suffix, snippets, .. } = suggest::budget(options, profile);
+    let Budget { prefix, suffix, snippets, .. } = suggest::prompt_budget(options, profile);
     format!(
         "{snippets} + {prefix} + {suffix} tokens, {max_tokens} out, {max_lines} lines, {extent:?}, \
          eagerness {eagerness:?}"
@@ -206,7 +218,7 @@ pub(super) enum Baseline {
 impl Baseline {
     /// The ways that a model's format allows.
     pub(super) fn of(profile: &Profile) -> Vec<Self> {
-        let bare = profile.template.as_ref().is_some_and(|it| it.template.order == Order::PrefixFirst);
+        let bare = profile.template.as_ref().is_some_and(|it| it.template.order == SegmentOrder::PrefixFirst);
         if bare { vec![Self::Infill, Self::Bare] } else { vec![Self::Infill] }
     }
 
@@ -218,8 +230,8 @@ impl Baseline {
     }
 
     pub(super) fn configuration(self, engine: &dyn Engine, profile: &Profile, options: &Options) -> String {
-        let about = engine.about();
-        let Budget { prefix, suffix, snippets, .. } = suggest::budget(options, profile);
+        let about = engine.engine_info();
+        let Budget { prefix, suffix, snippets, .. } = suggest::prompt_budget(options, profile);
         let window = match self {
             Self::Infill => {
                 let others = if snippets > 0 { ", other files" } else { "" };
@@ -238,7 +250,7 @@ impl Baseline {
         server: &Llama,
         task: &Task,
         profile: &Profile,
-        tokens: &Tokens,
+        tokens: &Tokenizer,
         options: &Options,
     ) -> Result<Answer, LlamaError> {
         let extent = llama::Extent { tokens: LLAMA_TOKENS, one_line: task.one_line() };
@@ -246,8 +258,8 @@ impl Baseline {
         let answer = match (self, &profile.template) {
             (Self::Bare, Some(it)) => {
                 let snapshot = snapshot(task, options);
-                let (whole, budget) = (snapshot.whole(), suggest::budget(options, profile));
-                let (_, window) = prompt::build(profile, tokens, whole.file(), budget);
+                let (whole, budget) = (snapshot.joined_document(), suggest::prompt_budget(options, profile));
+                let (_, window) = prompt::build_prompt(profile, tokens, whole.prompt_file(), budget);
                 let it = it.template;
                 let parts = [it.prefix, &window.prefix, it.suffix, &window.suffix, it.middle];
                 server.complete(&parts.concat(), extent)?
@@ -255,8 +267,11 @@ impl Baseline {
             _ => {
                 let (before, behind) = lines_around(&task.prefix, &task.suffix, LLAMA_LINES);
                 // What our own prompt has of other files, its own `context` only.
-                let others =
-                    task.context.iter().rev().filter(|_| suggest::budget(options, profile).snippets > 0);
+                let others = task
+                    .context
+                    .iter()
+                    .rev()
+                    .filter(|_| suggest::prompt_budget(options, profile).snippets > 0);
                 let others: Vec<_> = others.map(|it| (it.path.as_str(), it.text.as_str())).collect();
                 server.infill(before, behind, &others, extent)?
             }

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use taper_engine::Piece;
+use taper_engine::ScoredToken;
 
 use super::Scored;
 use super::interval::{self, Estimate};
@@ -36,7 +36,7 @@ const BINS: usize = 10;
 /// The suggestions whose engine told probabilities.
 pub(super) fn points(scored: &[Scored<'_>], calibration: Calibration) -> Vec<Point> {
     let point = |it: &Scored<'_>| {
-        let Confidence { mean, min, all } = first_line(&it.answer)?;
+        let Confidence { mean, min, product: all } = first_line(&it.answer)?;
         Some(Point {
             mean: f64::from(it.answer.mean_probability?),
             min: f64::from(it.answer.min_probability?),
@@ -56,10 +56,10 @@ pub(super) fn lines(scored: &[Scored<'_>]) -> Vec<(Confidence, bool)> {
 
 fn first_line(answer: &Answer) -> Option<Confidence> {
     let shown = answer.shown.as_deref()?;
-    let line = &shown[..eagerness::first_line(shown)];
-    let pieces: Vec<Piece> =
-        answer.pieces.iter().map(|&(end, probability)| Piece { end, probability }).collect();
-    confidence::of_pieces(&pieces, confidence::extent(&answer.raw, line))
+    let line = &shown[..eagerness::first_line_end(shown)];
+    let pieces: Vec<ScoredToken> =
+        answer.pieces.iter().map(|&(end, probability)| ScoredToken { end, probability }).collect();
+    confidence::prefix_confidence(&pieces, confidence::shown_byte_len(&answer.raw, line))
 }
 
 /// Suggestions by tenths of their probability: how many, how sure, and the share that is exact; by `line`, the share

@@ -23,20 +23,20 @@ pub(super) fn print(
     out: &mut dyn Write,
 ) -> Result<()> {
     let snapshot = ask::snapshot(task, &options);
-    let (prompt, _) = prompt::build(
+    let (prompt, _) = prompt::build_prompt(
         &profile,
-        engine.tokens(),
-        snapshot.whole().file(),
-        suggest::budget(&options, &profile),
+        engine.tokenizer(),
+        snapshot.joined_document().prompt_file(),
+        suggest::prompt_budget(&options, &profile),
     );
     let (suggestion, work) =
         suggest::suggest(&snapshot, &profile, engine, &mut |_| ControlFlow::Continue(()))?;
 
     writeln!(out, "── {} · {} · {} · {} ──", task.id, task.set, task.kind, task.language)?;
     writeln!(out, "── prompt: {}; {} tokens ──", profile.describe(), prompt.tokens.len())?;
-    writeln!(out, "{}", engine.tokens().render(&prompt.tokens))?;
-    if !prompt.forced.is_empty() {
-        writeln!(out, "── forced: {:?} ──", String::from_utf8_lossy(&prompt.forced))?;
+    writeln!(out, "{}", engine.tokenizer().render(&prompt.tokens))?;
+    if !prompt.healing_bytes.is_empty() {
+        writeln!(out, "── forced: {:?} ──", String::from_utf8_lossy(&prompt.healing_bytes))?;
     }
     writeln!(out, "── raw answer: {} tokens, with their probabilities ──\n{}", work.pieces.len(), work.raw)?;
     let mut start = 0;
@@ -45,14 +45,14 @@ pub(super) fn print(
         write!(out, "{text:?} {:.2}  ", piece.probability)?;
         start = piece.end;
     }
-    if let Some(greedy) = &work.passed_over {
+    if let Some(greedy) = &work.rejected_greedy {
         write!(out, "\n── in place of what greedy decoding says ──\n{}", greedy.raw)?;
     }
     writeln!(out, "\n── cuts ──")?;
-    for cut in &work.cuts {
-        writeln!(out, "{}: {:?}", cut.rule, cut.left)?;
+    for cut in &work.trim_steps {
+        writeln!(out, "{}: {:?}", cut.rule, cut.remaining)?;
     }
-    if work.cuts.is_empty() {
+    if work.trim_steps.is_empty() {
         writeln!(out, "none")?;
     }
     writeln!(out, "── result: {} ──", work.reason)?;
@@ -60,7 +60,7 @@ pub(super) fn print(
         Some(it) => writeln!(out, "{:?}", it.text)?,
         None => writeln!(out, "nothing")?,
     }
-    if let Some(it) = suggestion.as_ref().and_then(|it| confidence::of(&work, &it.text)) {
+    if let Some(it) = suggestion.as_ref().and_then(|it| confidence::shown_confidence(&work, &it.text)) {
         writeln!(out, "probability: mean {:.2}, lowest {:.2}", it.mean, it.min)?;
     }
     writeln!(out, "── expected ──\n{:?}", task.expected)?;

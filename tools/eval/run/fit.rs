@@ -18,7 +18,7 @@ pub(super) fn calibration(lines: &[(Confidence, bool)]) -> Option<Calibration> {
         return None;
     }
     let features: Vec<[f64; 3]> =
-        lines.iter().map(|(it, _)| [it.mean, it.min, it.all].map(f64::from)).collect();
+        lines.iter().map(|(it, _)| [it.mean, it.min, it.product].map(f64::from)).collect();
     let n = lines.len() as f64;
     let mean = [0, 1, 2].map(|of| features.iter().map(|it| it[of]).sum::<f64>() / n);
     let spread = [0, 1, 2].map(|of| {
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     fn line(mean: f32, min: f32, right: bool) -> (Confidence, bool) {
-        (Confidence { mean, min, all: min }, right)
+        (Confidence { mean, min, product: min }, right)
     }
 
     #[test]

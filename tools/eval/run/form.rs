@@ -6,9 +6,9 @@ use std::str::FromStr;
 use clap::ValueEnum;
 use taper_engine::Engine;
 
-use taper::prompt::template::{Form, Layout, Profile};
+use taper::prompt::template::{Profile, PromptForm, PromptLayout};
 use taper::suggest::eagerness::Eagerness;
-use taper::suggest::{Extent, Options};
+use taper::suggest::{ExtentSetting, Options};
 
 /// What to change of the model's row and of the default settings.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -46,7 +46,7 @@ pub(super) struct FormArgs {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct LayoutArg(Layout);
+struct LayoutArg(PromptLayout);
 
 impl FromStr for LayoutArg {
     type Err = String;
@@ -54,8 +54,8 @@ impl FromStr for LayoutArg {
     fn from_str(text: &str) -> Result<Self, String> {
         let lines = text.strip_prefix("anchored:").and_then(|lines| lines.parse().ok());
         match (text, lines) {
-            ("plain", _) => Ok(Self(Layout::Plain)),
-            (_, Some(lines)) => Ok(Self(Layout::Anchored { lines })),
+            ("plain", _) => Ok(Self(PromptLayout::Plain)),
+            (_, Some(lines)) => Ok(Self(PromptLayout::Anchored { lines })),
             _ => Err("write `plain`, or `anchored:` and a number of lines".to_owned()),
         }
     }
@@ -80,9 +80,9 @@ enum EagernessArg {
 impl FormArgs {
     /// The loaded model's profile with these changes.
     pub(super) fn profile(&self, engine: &dyn Engine) -> Profile {
-        let mut profile = Profile::of(engine.about(), engine.tokens());
-        let Form { layout, heal, header, suffix, snippets } = profile.form;
-        profile.form = Form {
+        let mut profile = Profile::for_model(engine.engine_info(), engine.tokenizer());
+        let PromptForm { layout, heal, header, suffix, snippets } = profile.form;
+        profile.form = PromptForm {
             layout: self.layout.map_or(layout, |it| it.0),
             heal: self.heal.unwrap_or(heal),
             header: self.header.unwrap_or(header),
@@ -100,9 +100,9 @@ impl FormArgs {
             max_tokens: self.max_tokens.unwrap_or(default.max_tokens),
             extent: match self.suggest {
                 None => default.extent,
-                Some(ExtentArg::Line) => Extent::Line,
-                Some(ExtentArg::Auto) => Extent::Auto,
-                Some(ExtentArg::Block) => Extent::Block,
+                Some(ExtentArg::Line) => ExtentSetting::Line,
+                Some(ExtentArg::Auto) => ExtentSetting::Auto,
+                Some(ExtentArg::Block) => ExtentSetting::Block,
             },
             eagerness: match self.eagerness {
                 EagernessArg::Low => Eagerness::Low,
@@ -124,8 +124,8 @@ mod tests {
     #[test]
     fn layouts_are_read() {
         let read = |text: &str| text.parse::<LayoutArg>().map(|it| it.0);
-        assert_eq!(read("plain"), Ok(Layout::Plain));
-        assert_eq!(read("anchored:10"), Ok(Layout::Anchored { lines: 10 }));
+        assert_eq!(read("plain"), Ok(PromptLayout::Plain));
+        assert_eq!(read("anchored:10"), Ok(PromptLayout::Anchored { lines: 10 }));
         for wrong in ["", "anchored", "anchored:", "anchored:-1", "plain:3"] {
             assert!(read(wrong).is_err_and(|it| it.contains("anchored:")), "{wrong}");
         }

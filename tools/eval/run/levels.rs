@@ -5,7 +5,10 @@ use std::io::{self, Write};
 use std::ops::ControlFlow;
 
 use anyhow::Result;
-use taper_engine::{About, Engine, EngineError, Generation, Limits, Piece, Prompt, Said, Stop, Tokens};
+use taper_engine::{
+    Engine, EngineError, EngineInfo, Generation, GenerationLimits, PartialOutput, Prompt, ScoredToken,
+    StopReason, Tokenizer,
+};
 
 use super::Scored;
 use super::ask;
@@ -97,32 +100,32 @@ struct Again<'e> {
 }
 
 impl Engine for Again<'_> {
-    fn tokens(&self) -> &Tokens {
-        self.engine.tokens()
+    fn tokenizer(&self) -> &Tokenizer {
+        self.engine.tokenizer()
     }
 
-    fn about(&self) -> &About {
-        self.engine.about()
+    fn engine_info(&self) -> &EngineInfo {
+        self.engine.engine_info()
     }
 
     fn generate(
         &mut self,
         _: &Prompt,
-        limits: &Limits,
-        watch: &mut dyn FnMut(Said<'_>) -> ControlFlow<()>,
+        limits: &GenerationLimits,
+        watch: &mut dyn FnMut(PartialOutput<'_>) -> ControlFlow<()>,
     ) -> Result<Generation, EngineError> {
         let Answer { raw, pieces, .. } = self.answer;
-        let mut generation = Generation::nothing(Stop::EndOfText);
+        let mut generation = Generation::empty(StopReason::EndOfText);
         for &(end, probability) in pieces {
             generation.text = raw.get(..end).unwrap_or(raw).to_owned();
-            generation.pieces.push(Piece { end, probability });
-            if watch(generation.said()).is_break() {
-                generation.stop = Stop::Watch;
+            generation.tokens.push(ScoredToken { end, probability });
+            if watch(generation.partial_output()).is_break() {
+                generation.stop = StopReason::Interrupted;
                 return Ok(generation);
             }
         }
         if pieces.len() >= limits.max_tokens {
-            generation.stop = Stop::Limit;
+            generation.stop = StopReason::Limit;
         }
         Ok(generation)
     }
@@ -133,7 +136,7 @@ impl Engine for Again<'_> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use taper_engine::scripted::Scripted;
+    use taper_engine::scripted::ScriptedEngine;
 
     use super::*;
     use crate::tasks::Task;
@@ -159,8 +162,8 @@ mod tests {
             scored(&task, "foo(1)\n", 0.5),
             scored(&task, "bar(1)\n", 0.1),
         ];
-        let mut engine: Box<dyn Engine> = Box::new(Scripted::new());
-        let profile = Profile::of(engine.about(), engine.tokens());
+        let mut engine: Box<dyn Engine> = Box::new(ScriptedEngine::new());
+        let profile = Profile::for_model(engine.engine_info(), engine.tokenizer());
         let levels = of(&all, &profile, &Options::default(), engine.as_mut()).unwrap();
         assert_eq!(levels.map(|it| (it.shown, it.exact, it.saved)), [(3, 2, 10), (1, 1, 5), (1, 1, 5)]);
         let mut text = Vec::new();

@@ -4,8 +4,8 @@
 //! A share of exact answers tells two forms of a prompt apart only over hundreds of tasks, for each says yes or no. The
 //! probability says how near it was, and costs the reading of the prompt alone.
 
-use taper_engine::local::heal::Heal;
-use taper_engine::{Distribution, Engine, EngineError, Prompt, TokenId, Tokens};
+use taper_engine::local::heal::TokenHealing;
+use taper_engine::{Engine, EngineError, Prompt, TokenDistribution, TokenId, Tokenizer};
 
 use crate::answers::Likelihood;
 use crate::tasks::Task;
@@ -30,9 +30,9 @@ pub(super) fn of(
     ends: bool,
 ) -> Result<Option<Likelihood>, EngineError> {
     // The prompt is cut between characters.
-    let forced = String::from_utf8_lossy(&prompt.forced);
-    let answer = engine.tokens().encode(&format!("{forced}{line}"));
-    let mut judge = Judge::new(engine.tokens(), &prompt.forced, &answer, ends);
+    let forced = String::from_utf8_lossy(&prompt.healing_bytes);
+    let answer = engine.tokenizer().encode(&format!("{forced}{line}"));
+    let mut judge = Judge::new(engine.tokenizer(), &prompt.healing_bytes, &answer, ends);
     engine.score(prompt, &answer, &mut |row| judge.look(row))?;
     Ok(judge.judgement())
 }
@@ -62,21 +62,21 @@ struct End {
 }
 
 impl<'a> Judge<'a> {
-    fn new(tokens: &Tokens, forced: &[u8], answer: &'a [TokenId], must_end: bool) -> Self {
-        let mut heal = Heal::new(forced);
+    fn new(tokens: &Tokenizer, forced: &[u8], answer: &'a [TokenId], must_end: bool) -> Self {
+        let mut heal = TokenHealing::new(forced);
         let mut allowed = Vec::with_capacity(answer.len());
         for &token in answer {
-            allowed.push((!heal.is_done()).then(|| heal.allowed(tokens).collect()));
-            if heal.allows(tokens, token) {
-                heal.advance(tokens.bytes(token));
+            allowed.push((!heal.is_done()).then(|| heal.allowed_tokens(tokens).collect()));
+            if heal.allows_token(tokens, token) {
+                heal.consume_token(tokens.token_bytes(token));
             }
         }
         let end = answer.last().filter(|_| must_end).map(|&last| {
-            let last = tokens.bytes(last);
-            let with = |&token: &TokenId| breaks(&tokens.bytes(token)[last.len()..]);
-            let behind = |&token: &TokenId| tokens.ends(token) || breaks(tokens.bytes(token));
+            let last = tokens.token_bytes(last);
+            let with = |&token: &TokenId| breaks(&tokens.token_bytes(token)[last.len()..]);
+            let behind = |&token: &TokenId| tokens.is_stop_token(token) || breaks(tokens.token_bytes(token));
             End {
-                with: tokens.starting_with(last).filter(with).collect(),
+                with: tokens.tokens_with_prefix(last).filter(with).collect(),
                 behind: (0..tokens.len() as TokenId).filter(behind).collect(),
             }
         });
@@ -84,7 +84,7 @@ impl<'a> Judge<'a> {
     }
 
     /// Takes the next distribution: that before a token of the answer, or the one behind the last.
-    fn look(&mut self, row: &Distribution<'_>) {
+    fn look(&mut self, row: &TokenDistribution<'_>) {
         let at = self.seen;
         self.seen += 1;
         let Some(&token) = self.answer.get(at) else {
@@ -95,7 +95,7 @@ impl<'a> Judge<'a> {
             }
             return;
         };
-        let among = self.allowed[at].as_ref().and_then(|allowed| row.among(allowed.iter().copied()));
+        let among = self.allowed[at].as_ref().and_then(|allowed| row.restricted_to(allowed.iter().copied()));
         let row = among.as_ref().unwrap_or(row);
         let itself = any(row, &[token]);
         match &self.end {
@@ -116,9 +116,9 @@ impl<'a> Judge<'a> {
 }
 
 /// The probability that it is one of these, and whether the likeliest is.
-fn any(row: &Distribution<'_>, tokens: &[TokenId]) -> (f64, bool) {
+fn any(row: &TokenDistribution<'_>, tokens: &[TokenId]) -> (f64, bool) {
     let sum = tokens.iter().map(|&token| f64::from(row.probability(token))).sum();
-    (sum, tokens.contains(&row.greatest()))
+    (sum, tokens.contains(&row.most_likely()))
 }
 
 /// Whether bytes begin with a line break, but for blanks.
@@ -132,23 +132,23 @@ mod tests {
     use super::*;
 
     /// Logits with these probabilities; the rest share what is left.
-    fn row(tokens: &Tokens, some: &[(&str, f64)]) -> Vec<f32> {
+    fn row(tokens: &Tokenizer, some: &[(&str, f64)]) -> Vec<f32> {
         let left = (1.0 - some.iter().map(|it| it.1).sum::<f64>()) / (tokens.len() - some.len()) as f64;
         let mut row = vec![left.ln() as f32; tokens.len()];
         for (text, probability) in some {
-            let token = tokens.id(text).or_else(|| tokens.spelling(text.as_bytes())).unwrap();
+            let token = tokens.special_id(text).or_else(|| tokens.spelling(text.as_bytes())).unwrap();
             row[token as usize] = probability.ln() as f32;
         }
         row
     }
 
     fn told(forced: &str, line: &str, rows: &[&[(&str, f64)]], ends: bool) -> (f64, bool) {
-        let tokens = Tokens::bytes_only();
+        let tokens = Tokenizer::bytes_only();
         let rows: Vec<Vec<f32>> = rows.iter().map(|some| row(&tokens, some)).collect();
         let answer = tokens.encode(&format!("{forced}{line}"));
         let mut judge = Judge::new(&tokens, forced.as_bytes(), &answer, ends);
         for row in &rows {
-            judge.look(&Distribution::of(row).unwrap());
+            judge.look(&TokenDistribution::from_logits(row).unwrap());
         }
         let it = judge.judgement().unwrap();
         (it.log.exp(), it.greedy)
@@ -162,8 +162,8 @@ mod tests {
         let (a, b) = ([("a", 0.5), ("b", 0.3)], [("b", 0.8)]);
         near(told("", "ab", &[&a, &b, &[("\n", 0.4), ("c", 0.5)]], false), 0.4, true);
         // Those that end the text, and other line breaks, have their share of what is left.
-        let tokens = Tokens::bytes_only();
-        let ends = |&it: &TokenId| tokens.ends(it) || breaks(tokens.bytes(it));
+        let tokens = Tokenizer::bytes_only();
+        let ends = |&it: &TokenId| tokens.is_stop_token(it) || breaks(tokens.token_bytes(it));
         let ends = (0..tokens.len() as TokenId).filter(ends).count() as f64 - 1.0;
         let of = |left: f64, named: f64| left * ends / (tokens.len() as f64 - named);
         near(told("", "ab", &[&a, &b, &[("\n", 0.4), ("c", 0.5)]], true), 0.4 * (0.4 + of(0.1, 2.0)), false);
@@ -175,8 +175,8 @@ mod tests {
     fn what_was_forced_costs_nothing() {
         let (p, greedy) = told("a", "b", &[&[("a", 0.01), ("x", 0.9)], &[("b", 0.8)], &[]], false);
         // But for what the other tokens have that begin with it.
-        let tokens = Tokens::bytes_only();
-        let others = (tokens.starting_with(b"a").len() - 1) as f64 * 0.09 / (tokens.len() - 2) as f64;
+        let tokens = Tokenizer::bytes_only();
+        let others = (tokens.tokens_with_prefix(b"a").len() - 1) as f64 * 0.09 / (tokens.len() - 2) as f64;
         assert!((p - 0.8 * 0.01 / (0.01 + others)).abs() < 1e-5 && greedy, "{p}");
     }
 

@@ -8,9 +8,9 @@ use rapidfuzz::fuzz;
 use crate::answers::Answer;
 use crate::tasks::Task;
 use taper::suggest::confidence;
-use taper::suggest::place::Place;
+use taper::suggest::place::CursorContext;
 use taper::syntax::{Syntax, scope};
-use taper::text::lines::is_word;
+use taper::text::lines::is_word_char;
 use taper::text::{Edit, Rope};
 
 /// The scores of one answer. Where there is nothing to judge, `None`.
@@ -106,7 +106,7 @@ fn saved(text: &str, expected: &str) -> usize {
         ours.next();
         theirs.next();
         same += 1;
-        let goes_on = |next: Option<&char>| is_word(a) && next.copied().is_some_and(is_word);
+        let goes_on = |next: Option<&char>| is_word_char(a) && next.copied().is_some_and(is_word_char);
         if !goes_on(ours.peek()) && !goes_on(theirs.peek()) {
             whole_words = same;
         }
@@ -119,7 +119,7 @@ fn saved(text: &str, expected: &str) -> usize {
 fn parses(task: &Task, answer: &Answer) -> Option<bool> {
     let language =
         taper_grammars::by_path(Path::new(&task.path)).or_else(|| taper_grammars::by_id(&task.language))?;
-    let faults = |text: &Rope| Some(scope::faults(&Syntax::parse(text, language, &mut || false)?.tree));
+    let faults = |text: &Rope| Some(scope::fault_count(&Syntax::parse(text, language, &mut || false)?.tree));
     let hole = Rope::from_str(&format!("{}{}", task.prefix, task.suffix));
     let (before, behind) = replaced(task, answer);
     let cursor = task.prefix.len();
@@ -138,16 +138,16 @@ fn parses(task: &Task, answer: &Answer) -> Option<bool> {
 /// Whether the text says again what stands behind the cursor: the rest of its line at the end, or the next line.
 fn repeats(task: &Task, text: &str) -> bool {
     let language = taper_grammars::by_path(Path::new(&task.path));
-    let place = Place::new(&task.prefix, &task.suffix, language);
+    let place = CursorContext::new(&task.prefix, &task.suffix, language);
     let rest = place.line_after.trim();
-    if rest.chars().any(is_word) {
+    if rest.chars().any(is_word_char) {
         if text.trim_end().ends_with(rest) {
             return true;
         }
-    } else if let Some(&closer) = place.brackets(text).unopened.last()
+    } else if let Some(&closer) = place.bracket_balance(text).unopened.last()
         && !rest.is_empty()
         && rest.starts_with(text[closer..].trim_end())
-        && place.brackets(&task.expected).unopened.is_empty()
+        && place.bracket_balance(&task.expected).unopened.is_empty()
     {
         return true;
     }
@@ -155,7 +155,7 @@ fn repeats(task: &Task, text: &str) -> bool {
         return false;
     }
     // A line of brackets alone, or one that the expected text has as well, says nothing.
-    let told = |line: &&str| line.chars().filter(|c| is_word(*c)).count() >= 3;
+    let told = |line: &&str| line.chars().filter(|c| is_word_char(*c)).count() >= 3;
     let Some(below) = place.line_below().map(str::trim).filter(told) else { return false };
     let has = |text: &str| {
         let first = text.lines().next().unwrap_or("");
@@ -168,15 +168,15 @@ fn repeats(task: &Task, text: &str) -> bool {
 /// Whether the last word is cut: what was written, or what stands behind the cursor, goes on with it.
 fn half_word(task: &Task, answer: &Answer, text: &str) -> bool {
     let shown = text.trim_end();
-    if !shown.ends_with(is_word) {
+    if !shown.ends_with(is_word_char) {
         return false;
     }
-    if shown.len() == text.len() && task.suffix.starts_with(is_word) {
+    if shown.len() == text.len() && task.suffix.starts_with(is_word_char) {
         return true;
     }
-    let end = confidence::extent(&answer.raw, shown);
+    let end = confidence::shown_byte_len(&answer.raw, shown);
     match answer.raw[end..].chars().next() {
-        Some(next) => is_word(next),
+        Some(next) => is_word_char(next),
         // Out of tokens in the middle of a word.
         None => answer.reason == "limit",
     }

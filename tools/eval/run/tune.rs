@@ -15,7 +15,7 @@ use super::workspaces::Workspaces;
 use super::{Kept, likelihood, scored};
 use crate::tasks::Task;
 use taper::cli::terminal::EscapedWriter;
-use taper::prompt::template::{Form, Layout, Profile};
+use taper::prompt::template::{Profile, PromptForm, PromptLayout};
 use taper::suggest::Options;
 
 /// Anchor distances that are tried, in lines.
@@ -37,7 +37,7 @@ pub(super) enum By {
 
 /// One form, and how it did.
 struct Trial {
-    form: Form,
+    form: PromptForm,
     by: By,
     scores: Vec<Outcome>,
     /// Tokens in a prompt, on average.
@@ -92,7 +92,7 @@ pub(super) fn run(
 ) -> Result<()> {
     let options = args.options();
     // An answer has room for so many tokens; a longer line might not fit into the context behind the longest prompt.
-    let fits = |line: &str| engine.tokens().encode(line).len() <= options.max_tokens;
+    let fits = |line: &str| engine.tokenizer().encode(line).len() <= options.max_tokens;
     let told = |task: &&Task| match by {
         By::Exact => true,
         By::Likelihood => likelihood::line(task).is_some_and(|(line, _)| fits(line)),
@@ -105,7 +105,7 @@ pub(super) fn run(
         );
     }
     let profile = args.profile(engine);
-    let model = engine.about().model.clone();
+    let model = engine.engine_info().model.clone();
     let present = profile.form;
     super::say(&format!("{} tasks, {model}, now asked as: {}", tasks.len(), profile.describe()));
 
@@ -113,18 +113,19 @@ pub(super) fn run(
     let mut tuning =
         Tuning { tasks: &tasks, by, profile, options, engine, workspaces, kept, trials: Vec::new() };
     let anchored = tuning.profile.template.is_some();
-    let anchors = ANCHORS.map(|lines| Layout::Anchored { lines });
-    let layouts = [Layout::Plain].into_iter().chain(anchors.into_iter().filter(|_| anchored));
-    let healed = layouts.flat_map(|layout| [false, true].map(|heal| Form { layout, heal, ..present }));
+    let anchors = ANCHORS.map(|lines| PromptLayout::Anchored { lines });
+    let layouts = [PromptLayout::Plain].into_iter().chain(anchors.into_iter().filter(|_| anchored));
+    let healed = layouts.flat_map(|layout| [false, true].map(|heal| PromptForm { layout, heal, ..present }));
     tuning.attempt([present].into_iter().chain(healed))?;
     let form = tuning.best();
-    tuning.attempt([Form { header: !form.header, ..form }])?;
+    tuning.attempt([PromptForm { header: !form.header, ..form }])?;
     let form = tuning.best();
     // A model without fill-in tokens sees no suffix.
-    tuning.attempt(SUFFIXES.into_iter().filter(|_| anchored).map(|suffix| Form { suffix, ..form }))?;
+    tuning.attempt(SUFFIXES.into_iter().filter(|_| anchored).map(|suffix| PromptForm { suffix, ..form }))?;
     let form = tuning.best();
-    let others = others && tuning.profile.snippets().is_some();
-    tuning.attempt(SNIPPETS.into_iter().filter(|_| others).map(|snippets| Form { snippets, ..form }))?;
+    let others = others && tuning.profile.snippet_tokens().is_some();
+    tuning
+        .attempt(SNIPPETS.into_iter().filter(|_| others).map(|snippets| PromptForm { snippets, ..form }))?;
     Ok(report(&model, &tuning.trials, &mut EscapedWriter::new(&mut io::stdout().lock()))?)
 }
 
@@ -141,13 +142,13 @@ struct Tuning<'a> {
 }
 
 impl Tuning<'_> {
-    fn best(&self) -> Form {
+    fn best(&self) -> PromptForm {
         self.trials[best(&self.trials)].form
     }
 
     /// Asks every task in each of these forms that was not tried before. Forms of one task follow each other: most of
     /// what they show the model is the same text, which is read once.
-    fn attempt(&mut self, forms: impl IntoIterator<Item = Form>) -> Result<()> {
+    fn attempt(&mut self, forms: impl IntoIterator<Item = PromptForm>) -> Result<()> {
         let mut new: Vec<Trial> = Vec::new();
         for form in forms {
             if self.trials.iter().chain(&new).all(|it| it.form != form) {
@@ -268,10 +269,10 @@ fn difference(trial: &Trial, best: &Trial) -> Option<Estimate> {
     interval::mean(&differences)
 }
 
-fn told(form: Form) -> String {
+fn told(form: PromptForm) -> String {
     let layout = match form.layout {
-        Layout::Plain => "plain".to_owned(),
-        Layout::Anchored { lines } => format!("anchored {lines}"),
+        PromptLayout::Plain => "plain".to_owned(),
+        PromptLayout::Anchored { lines } => format!("anchored {lines}"),
     };
     let heal = if form.heal { "healed" } else { "not healed" };
     let header = if form.header { "header" } else { "no header" };
@@ -293,10 +294,10 @@ fn row(model: &str, best: &Trial) -> String {
         .filter(|word| !word.is_empty() && !stored(word))
         .map(|word| format!("{word:?}"))
         .collect();
-    let Form { layout, heal, header, suffix, snippets } = best.form;
+    let PromptForm { layout, heal, header, suffix, snippets } = best.form;
     let layout = match layout {
-        Layout::Plain => "Layout::Plain".to_owned(),
-        Layout::Anchored { lines } => format!("Layout::Anchored {{ lines: {lines} }}"),
+        PromptLayout::Plain => "Layout::Plain".to_owned(),
+        PromptLayout::Anchored { lines } => format!("Layout::Anchored {{ lines: {lines} }}"),
     };
     let measured = match best.by {
         By::Exact => {
@@ -331,8 +332,13 @@ mod tests {
             Outcome { exact: right, similarity, probability: right / 2.0, log: right - 2.0 }
         };
         let scores = (0..20).map(outcome).collect();
-        let form =
-            Form { layout: Layout::Anchored { lines }, heal: true, header: false, suffix: 128, snippets: 0 };
+        let form = PromptForm {
+            layout: PromptLayout::Anchored { lines },
+            heal: true,
+            header: false,
+            suffix: 128,
+            snippets: 0,
+        };
         Trial { form, by: By::Exact, scores, read: 600.0 }
     }
 

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use crate::tasks::{self, Task};
-use taper::context::crawl::{self, Limits};
-use taper::context::{Index, Place, Snippet};
+use taper::context::crawl::{self, CrawlLimits};
+use taper::context::{Index, Query, Snippet};
 use taper::suggest::Snapshot;
 
 /// A folder with a project in each of its folders; a task's path begins with its project's.
@@ -26,8 +26,13 @@ impl Workspaces {
         let Some((project, path)) = tasks::project(&task.path) else { return Vec::new() };
         let Some(language) = snapshot.language else { return Vec::new() };
         let index = self.known.entry(project.to_owned()).or_insert_with(|| {
-            crawl::index(&self.folder.join(project), &[path.to_owned()], Limits::USUAL, &mut || false)
+            crawl::build_index(
+                &self.folder.join(project),
+                &[path.to_owned()],
+                CrawlLimits::DEFAULT,
+                &mut || false,
+            )
         });
-        index.find(Place { text: &snapshot.text, cursor: snapshot.cursor, path, language }, bytes)
+        index.find_snippets(Query { text: &snapshot.text, cursor: snapshot.cursor, path, language }, bytes)
     }
 }

@@ -7,7 +7,7 @@ use super::super::{line_end, line_start};
 
 /// What stands between a name and its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Link {
+pub(super) enum NameValueLink {
     /// `=`, `:`, `=>`, `:=`, `==`, `||`, and whatever else gives or compares.
     Operator,
     /// `: ` where nothing is quoted.
@@ -23,28 +23,28 @@ pub(super) enum Link {
 }
 
 /// What a line says of all names on it.
-pub(super) struct Line {
+pub(super) struct LineContext {
     pub(super) range: Range<usize>,
     pub(super) has_quote: bool,
     pub(super) is_comment: bool,
 }
 
-impl Line {
-    pub(super) fn at(bytes: &[u8], at: usize) -> Self {
+impl LineContext {
+    pub(super) fn at_offset(bytes: &[u8], at: usize) -> Self {
         let (start, end) = (line_start(bytes, at), line_end(bytes, at));
         let line = &bytes[start..end];
         let has_quote =
             line.iter().any(|it| matches!(it, b'"' | b'\'' | b'`')) || line.windows(2).any(|it| it == b"[[");
-        Self { range: start..end, has_quote, is_comment: is_comment(line) }
+        Self { range: start..end, has_quote, is_comment: is_comment_line(line) }
     }
 }
 
-pub(super) fn blanks(bytes: &[u8]) -> usize {
+pub(super) fn blank_len(bytes: &[u8]) -> usize {
     bytes.iter().take_while(|&&it| it == b' ' || it == b'\t').count()
 }
 
 /// An operator that gives a value, or compares with one, at the beginning of `rest`, which stands at `at`.
-pub(super) fn operator(rest: &[u8], at: usize) -> Option<(Link, usize)> {
+pub(super) fn parse_operator(rest: &[u8], at: usize) -> Option<(NameValueLink, usize)> {
     const OPERATORS: [&[u8]; 24] = [
         b"===", b"!==", b"||=", b"??=", b"//=", b"==", b"!=", b"=>", b":=", b":-", b"||", b"??", b"?:",
         b"?=", b"+=", b"~=", b".=", b"<-", b"<<", b"or ", b"eq ", b"!:", b"=", b":",
@@ -54,7 +54,11 @@ pub(super) fn operator(rest: &[u8], at: usize) -> Option<(Link, usize)> {
         return None;
     }
     let operator = OPERATORS.iter().find(|it| rest.starts_with(it))?;
-    let link = if operator.ends_with(b":") && operator.len() < 3 { Link::Colon } else { Link::Operator };
+    let link = if operator.ends_with(b":") && operator.len() < 3 {
+        NameValueLink::Colon
+    } else {
+        NameValueLink::Operator
+    };
     Some((link, at + operator.len()))
 }
 
@@ -76,7 +80,7 @@ pub(super) fn open_quote(before: &[u8]) -> Option<u8> {
     open
 }
 
-pub(super) fn is_comment(before: &[u8]) -> bool {
+pub(super) fn is_comment_line(before: &[u8]) -> bool {
     let line = before.trim_ascii_start();
     [&b"#"[..], b"//", b"*", b"/*", b"--", b";", b"<!--", b"%", b"REM ", b"\"\"\"", b"'''"]
         .iter()
@@ -85,7 +89,7 @@ pub(super) fn is_comment(before: &[u8]) -> bool {
 }
 
 /// Whether a line sets a variable of the environment.
-pub(super) fn is_variable(before: &[u8], name: &[u8]) -> bool {
+pub(super) fn sets_variable(before: &[u8], name: &[u8]) -> bool {
     let before = before.trim_ascii();
     let sets =
         [&b"export"[..], b"set", b"ENV", b"ARG", b"setx", b"env", b"-e", b"--env", b"--build-arg", b"RUN"];

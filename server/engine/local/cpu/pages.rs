@@ -14,18 +14,18 @@ use std::sync::Arc;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use super::layer::to_halves;
-use crate::local::config::{Config, Rope, RopeStyle};
-use crate::local::kernels::attention::{BLOCK, DIM, KEYS};
-use crate::local::pool::Pool;
+use super::layer::round_to_f16;
+use crate::local::config::{ModelConfig, RopeConfig, RopeStyle};
+use crate::local::kernels::attention::{BLOCK_KEYS, HEAD_ALIGNMENT, PAGE_KEYS};
+use crate::local::pool::ThreadPool;
 
 /// Half floats, see [`Layout`]. Always finite: what lies behind a sequence's end is multiplied by zero.
-type Page = Arc<Vec<u16>>;
+type KvPage = Arc<Vec<u16>>;
 
 /// Where things lie in a page: for each layer and key head the keys, `[KEYS / BLOCK, padded head_dim, BLOCK]`, then
 /// the values, `[KEYS, padded head_dim]`.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Layout {
+pub(super) struct PageLayout {
     layers: usize,
     kv_heads: usize,
     head_dim: usize,
@@ -33,94 +33,94 @@ pub(super) struct Layout {
     dim: usize,
 }
 
-impl Layout {
-    fn new(config: &Config) -> Self {
-        let Config { blocks, kv_heads, head_dim, .. } = *config;
-        Self { layers: blocks, kv_heads, head_dim, dim: head_dim.next_multiple_of(DIM) }
+impl PageLayout {
+    fn new(config: &ModelConfig) -> Self {
+        let ModelConfig { blocks, kv_heads, head_dim, .. } = *config;
+        Self { layers: blocks, kv_heads, head_dim, dim: head_dim.next_multiple_of(HEAD_ALIGNMENT) }
     }
 
     /// Values in a page.
-    fn page(&self) -> usize {
-        self.layers * self.kv_heads * 2 * KEYS * self.dim
+    fn page_len(&self) -> usize {
+        self.layers * self.kv_heads * 2 * PAGE_KEYS * self.dim
     }
 
     /// Where a head's keys begin.
-    pub(super) fn keys(&self, layer: usize, kv_head: usize) -> usize {
-        (layer * self.kv_heads + kv_head) * 2 * KEYS * self.dim
+    pub(super) fn keys_offset(&self, layer: usize, kv_head: usize) -> usize {
+        (layer * self.kv_heads + kv_head) * 2 * PAGE_KEYS * self.dim
     }
 
     /// Where a head's values begin.
-    pub(super) fn values(&self, layer: usize, kv_head: usize) -> usize {
-        self.keys(layer, kv_head) + KEYS * self.dim
+    pub(super) fn values_offset(&self, layer: usize, kv_head: usize) -> usize {
+        self.keys_offset(layer, kv_head) + PAGE_KEYS * self.dim
     }
 }
 
 /// The positions below `len` are valid. What was forked without its beginning has empty pages there.
 #[derive(Debug, Clone, Default)]
-struct Sequence {
-    pages: Vec<Page>,
+struct SequencePages {
+    pages: Vec<KvPage>,
     len: usize,
 }
 
 /// All sequences of a decoder.
-pub(super) struct Pages {
-    layout: Layout,
-    sequences: Vec<Sequence>,
+pub(super) struct PagedKv {
+    layout: PageLayout,
+    sequences: Vec<SequencePages>,
 }
 
-impl fmt::Debug for Pages {
+impl fmt::Debug for PagedKv {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lens: Vec<usize> = self.sequences.iter().map(|it| it.len).collect();
         f.debug_struct("Pages").field("layout", &self.layout).field("lens", &lens).finish()
     }
 }
 
-impl Pages {
+impl PagedKv {
     /// One empty sequence.
-    pub(super) fn new(config: &Config) -> Self {
-        Self { layout: Layout::new(config), sequences: vec![Sequence::default()] }
+    pub(super) fn new(config: &ModelConfig) -> Self {
+        Self { layout: PageLayout::new(config), sequences: vec![SequencePages::default()] }
     }
 
     /// Where things lie in a page.
-    pub(super) fn layout(&self) -> Layout {
+    pub(super) fn layout(&self) -> PageLayout {
         self.layout
     }
 
     /// Makes so many sequences; new ones are empty.
-    pub(super) fn resize(&mut self, sequences: usize) {
-        self.sequences.resize(sequences, Sequence::default());
+    pub(super) fn resize_sequences(&mut self, sequences: usize) {
+        self.sequences.resize(sequences, SequencePages::default());
     }
 
     /// How many sequences there are.
-    pub(super) fn count(&self) -> usize {
+    pub(super) fn sequence_count(&self) -> usize {
         self.sequences.len()
     }
 
     /// Valid positions of a sequence.
-    pub(super) fn len(&self, sequence: usize) -> usize {
+    pub(super) fn sequence_len(&self, sequence: usize) -> usize {
         self.sequences[sequence].len
     }
 
     /// Says how many positions are valid, after they were written.
     pub(super) fn set_len(&mut self, sequence: usize, len: usize) {
         self.sequences[sequence].len = len;
-        self.trim(sequence, 0);
+        self.trim_pages(sequence, 0);
     }
 
     /// Lets go of the pages that neither the valid positions need nor the first `end`.
-    pub(super) fn trim(&mut self, sequence: usize, end: usize) {
-        let Sequence { pages, len } = &mut self.sequences[sequence];
-        pages.truncate(end.max(*len).div_ceil(KEYS));
+    pub(super) fn trim_pages(&mut self, sequence: usize, end: usize) {
+        let SequencePages { pages, len } = &mut self.sequences[sequence];
+        pages.truncate(end.max(*len).div_ceil(PAGE_KEYS));
     }
 
     /// Keeps the first `len` positions, and the pages that they need.
-    pub(super) fn truncate(&mut self, sequence: usize, len: usize) {
+    pub(super) fn truncate_sequence(&mut self, sequence: usize, len: usize) {
         let len = len.min(self.sequences[sequence].len);
         self.set_len(sequence, len);
     }
 
     /// Bytes of all pages, shared ones counted once.
-    pub(super) fn bytes(&self) -> usize {
+    pub(super) fn total_bytes(&self) -> usize {
         let mut pages: Vec<*const u16> = self
             .sequences
             .iter()
@@ -135,68 +135,69 @@ impl Pages {
 
     /// Bytes of a page.
     pub(super) fn page_bytes(&self) -> usize {
-        self.layout.page() * size_of::<u16>()
+        self.layout.page_len() * size_of::<u16>()
     }
 
     /// Makes sequence `to` the positions `rows` of sequence `from`. It shares the pages.
-    pub(super) fn fork(&mut self, from: usize, to: usize, rows: Range<usize>) {
+    pub(super) fn fork_sequence(&mut self, from: usize, to: usize, rows: Range<usize>) {
         let source = &self.sequences[from];
         let rows = rows.start.min(source.len)..rows.end.min(source.len);
-        let absent = Page::default();
-        let pages = source.pages[..rows.end.div_ceil(KEYS)].iter().enumerate();
+        let absent = KvPage::default();
+        let pages = source.pages[..rows.end.div_ceil(PAGE_KEYS)].iter().enumerate();
         let pages =
-            pages.map(|(i, page)| if i < rows.start / KEYS { &absent } else { page }).cloned().collect();
-        self.sequences[to] = Sequence { pages, len: rows.end };
+            pages.map(|(i, page)| if i < rows.start / PAGE_KEYS { &absent } else { page }).cloned().collect();
+        self.sequences[to] = SequencePages { pages, len: rows.end };
     }
 
     /// Gives the sequence pages of its own for the positions from its end to `end`.
-    pub(super) fn reserve(&mut self, sequence: usize, end: usize) {
-        let Sequence { pages, len } = &mut self.sequences[sequence];
-        let count = end.div_ceil(KEYS);
-        let fresh = || Page::new(vec![0; self.layout.page()]);
+    pub(super) fn reserve_pages(&mut self, sequence: usize, end: usize) {
+        let SequencePages { pages, len } = &mut self.sequences[sequence];
+        let count = end.div_ceil(PAGE_KEYS);
+        let fresh = || KvPage::new(vec![0; self.layout.page_len()]);
         pages.resize_with(count.max(pages.len()), fresh);
-        for (i, page) in pages.iter_mut().enumerate().take(count).skip(*len / KEYS) {
+        for (i, page) in pages.iter_mut().enumerate().take(count).skip(*len / PAGE_KEYS) {
             if Arc::get_mut(page).is_some_and(|page| !page.is_empty()) {
                 continue;
             }
             // Nothing valid is in a page that begins at the end or behind it.
-            *page = if i * KEYS >= *len || page.is_empty() { fresh() } else { Page::new(page.to_vec()) };
+            *page =
+                if i * PAGE_KEYS >= *len || page.is_empty() { fresh() } else { KvPage::new(page.to_vec()) };
         }
     }
 
     /// The pages of a sequence, for attention.
-    pub(super) fn view(&self, sequence: usize) -> Vec<&[u16]> {
+    pub(super) fn page_slices(&self, sequence: usize) -> Vec<&[u16]> {
         self.sequences[sequence].pages.iter().map(|page| page.as_slice()).collect()
     }
 
     /// The pages of a sequence from its end on, to be written by several threads.
-    pub(super) fn writer(&mut self, sequence: usize) -> Writer<'_> {
-        let Sequence { pages, len } = &mut self.sequences[sequence];
-        let first = *len / KEYS;
-        let start = |(i, page): (usize, &mut Page)| {
+    pub(super) fn page_writer(&mut self, sequence: usize) -> PageWriter<'_> {
+        let SequencePages { pages, len } = &mut self.sequences[sequence];
+        let first = *len / PAGE_KEYS;
+        let start = |(i, page): (usize, &mut KvPage)| {
             // Shared pages stay as they are.
             let own = if i < first { None } else { Arc::get_mut(page) };
             own.map_or(ptr::null_mut(), Vec::as_mut_ptr)
         };
         let pages = pages.iter_mut().enumerate().map(start).collect();
-        Writer { pages, layout: self.layout, borrow: PhantomData }
+        PageWriter { pages, layout: self.layout, borrow: PhantomData }
     }
 
     /// Writes the positions `rows` of sequence `from` to sequence `to` from `at` on, behind its end, where pages are
     /// reserved: the values as they are, the keys turned from where they were to where they come.
-    pub(super) fn shift(
+    pub(super) fn shift_suffix(
         &mut self,
         from: usize,
         rows: Range<usize>,
         to: usize,
         at: usize,
-        rope: &Rope,
-        pool: &Pool,
+        rope: &RopeConfig,
+        pool: &ThreadPool,
     ) {
         let layout = self.layout;
         // Clones of the list, not of the pages.
         let source = self.sequences[from].pages.clone();
-        let target = self.writer(to);
+        let target = self.page_writer(to);
         let turn: Vec<(f32, f32)> = {
             let distance = at as f32 - rows.start as f32;
             rope.frequencies.iter().map(|frequency| (distance * frequency).sin_cos()).collect()
@@ -204,9 +205,9 @@ impl Pages {
         let stays = at == rows.start;
         let pairs = if stays { 0 } else { rope.dim / 2 };
         let len = rows.len();
-        pool.run(layout.layers * layout.kv_heads, |piece, _| {
+        pool.run_pieces(layout.layers * layout.kv_heads, |piece, _| {
             let (layer, kv_head) = (piece / layout.kv_heads, piece % layout.kv_heads);
-            let place = Place { layout, layer, kv_head };
+            let place = HeadSlot { layout, layer, kv_head };
             let mut halves = [vec![f16::ZERO; len], vec![f16::ZERO; len]];
             let mut floats = [vec![0.0_f32; len], vec![0.0_f32; len]];
             for (pair, (sine, cosine)) in turn.iter().enumerate().take(pairs) {
@@ -215,7 +216,7 @@ impl Pages {
                     RopeStyle::Interleaved => [2 * pair, 2 * pair + 1],
                 };
                 for ((dim, halves), floats) in dims.iter().zip(&mut halves).zip(&mut floats) {
-                    place.gather(&source, rows.start, *dim, halves);
+                    place.gather_keys(&source, rows.start, *dim, halves);
                     halves.convert_to_f32_slice(floats);
                 }
                 let [low, high] = &mut floats;
@@ -223,47 +224,47 @@ impl Pages {
                     (*low, *high) = (*low * cosine - *high * sine, *low * sine + *high * cosine);
                 }
                 for ((dim, halves), floats) in dims.iter().zip(&mut halves).zip(&mut floats) {
-                    to_halves(floats, halves);
+                    round_to_f16(floats, halves);
                     // SAFETY: this piece alone writes to this layer and head.
-                    unsafe { place.scatter(&target, at, *dim, halves) };
+                    unsafe { place.scatter_keys(&target, at, *dim, halves) };
                 }
             }
             for dim in 2 * pairs..layout.head_dim {
-                place.gather(&source, rows.start, dim, &mut halves[0]);
+                place.gather_keys(&source, rows.start, dim, &mut halves[0]);
                 // SAFETY: as above.
-                unsafe { place.scatter(&target, at, dim, &halves[0]) };
+                unsafe { place.scatter_keys(&target, at, dim, &halves[0]) };
             }
             for row in 0..len {
                 let (old, new) = (rows.start + row, at + row);
-                let start = layout.values(layer, kv_head) + old % KEYS * layout.dim;
-                let value = &source[old / KEYS][start..start + layout.dim];
+                let start = layout.values_offset(layer, kv_head) + old % PAGE_KEYS * layout.dim;
+                let value = &source[old / PAGE_KEYS][start..start + layout.dim];
                 // SAFETY: as above.
-                let values = unsafe { target.values(layer, kv_head, new / BLOCK) };
-                values[new % BLOCK * layout.dim..][..layout.dim].copy_from_slice(value);
+                let values = unsafe { target.block_values(layer, kv_head, new / BLOCK_KEYS) };
+                values[new % BLOCK_KEYS * layout.dim..][..layout.dim].copy_from_slice(value);
             }
         });
     }
 }
 
 /// One layer and key head.
-struct Place {
-    layout: Layout,
+struct HeadSlot {
+    layout: PageLayout,
     layer: usize,
     kv_head: usize,
 }
 
-impl Place {
+impl HeadSlot {
     /// Reads one dimension of the keys at the positions from `first` on.
-    fn gather(&self, source: &[Page], first: usize, dim: usize, halves: &mut [f16]) {
-        let keys = self.layout.keys(self.layer, self.kv_head);
+    fn gather_keys(&self, source: &[KvPage], first: usize, dim: usize, halves: &mut [f16]) {
+        let keys = self.layout.keys_offset(self.layer, self.kv_head);
         let mut position = first;
         let mut rest = halves;
         while !rest.is_empty() {
-            let lane = position % BLOCK;
-            let (now, later) = rest.split_at_mut(rest.len().min(BLOCK - lane));
-            let block = position % KEYS / BLOCK * BLOCK * self.layout.dim;
-            let start = keys + block + dim * BLOCK + lane;
-            for (half, &bits) in now.iter_mut().zip(&source[position / KEYS][start..]) {
+            let lane = position % BLOCK_KEYS;
+            let (now, later) = rest.split_at_mut(rest.len().min(BLOCK_KEYS - lane));
+            let block = position % PAGE_KEYS / BLOCK_KEYS * BLOCK_KEYS * self.layout.dim;
+            let start = keys + block + dim * BLOCK_KEYS + lane;
+            for (half, &bits) in now.iter_mut().zip(&source[position / PAGE_KEYS][start..]) {
                 *half = f16::from_bits(bits);
             }
             position += now.len();
@@ -275,15 +276,15 @@ impl Place {
     ///
     /// # Safety
     /// Nobody else uses this layer's and head's keys of the target.
-    unsafe fn scatter(&self, target: &Writer<'_>, first: usize, dim: usize, halves: &[f16]) {
+    unsafe fn scatter_keys(&self, target: &PageWriter<'_>, first: usize, dim: usize, halves: &[f16]) {
         let mut position = first;
         let mut rest = halves;
         while !rest.is_empty() {
-            let lane = position % BLOCK;
-            let (now, later) = rest.split_at(rest.len().min(BLOCK - lane));
+            let lane = position % BLOCK_KEYS;
+            let (now, later) = rest.split_at(rest.len().min(BLOCK_KEYS - lane));
             // SAFETY: the caller's promise.
-            let keys = unsafe { target.keys(self.layer, self.kv_head, position / BLOCK) };
-            for (bits, half) in keys[dim * BLOCK + lane..].iter_mut().zip(now) {
+            let keys = unsafe { target.block_keys(self.layer, self.kv_head, position / BLOCK_KEYS) };
+            for (bits, half) in keys[dim * BLOCK_KEYS + lane..].iter_mut().zip(now) {
                 *bits = half.to_bits();
             }
             position += now.len();
@@ -293,26 +294,26 @@ impl Place {
 }
 
 /// The pages of one sequence, for several threads that each write to places of their own.
-pub(super) struct Writer<'a> {
+pub(super) struct PageWriter<'a> {
     /// Null where nothing may be written.
     pages: Vec<*mut u16>,
-    layout: Layout,
+    layout: PageLayout,
     borrow: PhantomData<&'a mut [u16]>,
 }
 
 // SAFETY: it hands out disjoint parts, each to one thread at a time (the promise of the callers of its methods).
-unsafe impl Sync for Writer<'_> {}
+unsafe impl Sync for PageWriter<'_> {}
 
-impl Writer<'_> {
+impl PageWriter<'_> {
     /// A head's keys of a block of [`BLOCK`] positions, counted from the sequence's beginning:
     /// `[padded head_dim, BLOCK]`.
     ///
     /// # Safety
     /// While they are used, nobody else asks for the same ones.
     #[expect(clippy::mut_from_ref, reason = "the parts are disjoint, see Safety")]
-    pub(super) unsafe fn keys(&self, layer: usize, kv_head: usize, block: usize) -> &mut [u16] {
+    pub(super) unsafe fn block_keys(&self, layer: usize, kv_head: usize, block: usize) -> &mut [u16] {
         // SAFETY: the caller's promise.
-        unsafe { self.block(self.layout.keys(layer, kv_head), block) }
+        unsafe { self.block_slice(self.layout.keys_offset(layer, kv_head), block) }
     }
 
     /// A head's values of a block: `[BLOCK, padded head_dim]`.
@@ -320,19 +321,19 @@ impl Writer<'_> {
     /// # Safety
     /// While they are used, nobody else asks for the same ones.
     #[expect(clippy::mut_from_ref, reason = "the parts are disjoint, see Safety")]
-    pub(super) unsafe fn values(&self, layer: usize, kv_head: usize, block: usize) -> &mut [u16] {
+    pub(super) unsafe fn block_values(&self, layer: usize, kv_head: usize, block: usize) -> &mut [u16] {
         // SAFETY: the caller's promise.
-        unsafe { self.block(self.layout.values(layer, kv_head), block) }
+        unsafe { self.block_slice(self.layout.values_offset(layer, kv_head), block) }
     }
 
     /// # Safety
     /// While it is used, nobody else asks for the same one.
     #[expect(clippy::mut_from_ref, reason = "the parts are disjoint, see Safety")]
-    unsafe fn block(&self, head: usize, block: usize) -> &mut [u16] {
-        let len = BLOCK * self.layout.dim;
-        let start = head + block % (KEYS / BLOCK) * len;
-        let page = self.pages[block / (KEYS / BLOCK)];
-        assert!(!page.is_null() && start + len <= self.layout.page(), "a page that is not to be written");
+    unsafe fn block_slice(&self, head: usize, block: usize) -> &mut [u16] {
+        let len = BLOCK_KEYS * self.layout.dim;
+        let start = head + block % (PAGE_KEYS / BLOCK_KEYS) * len;
+        let page = self.pages[block / (PAGE_KEYS / BLOCK_KEYS)];
+        assert!(!page.is_null() && start + len <= self.layout.page_len(), "a page that is not to be written");
         // SAFETY: inside the page, which is borrowed mutably and of this sequence alone; the place has one user.
         unsafe { slice::from_raw_parts_mut(page.add(start), len) }
     }

@@ -5,29 +5,29 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use crate::TokenId;
-use crate::local::Begun;
+use crate::local::ResumableWork;
 
 /// Interrupted batches that are kept, each of another sequence: what somebody waits for and what is read ahead for
 /// nobody yet interrupt each other, and neither should begin anew.
-const KEPT: usize = 2;
+const MAX_INTERRUPTED: usize = 2;
 
 /// Tokens of a batch that have passed the same layers.
 #[derive(Debug)]
-pub(super) struct Group {
+pub(super) struct TokenGroup {
     /// Which of the batch's.
     pub(super) rows: Range<usize>,
     /// How many layers; the keys and values of these are in the pages.
-    pub(super) passed: usize,
+    pub(super) layers_passed: usize,
     /// The residual stream behind them, `[rows, embedding]`.
     pub(super) stream: Vec<f32>,
     /// Whether the next layer is passed once it is begun: the first one, because who has passed none has nothing that is
     /// worth keeping, and one that was given up before. So interruptions that follow each other sooner than a layer takes
     /// cannot hold it up for ever.
-    pub(super) passes: bool,
+    pub(super) must_finish_layer: bool,
 }
 
-impl Group {
-    fn cut(&mut self, end: usize) {
+impl TokenGroup {
+    fn truncate_rows(&mut self, end: usize) {
         let width = self.stream.len() / self.rows.len().max(1);
         self.rows.end = self.rows.end.min(end);
         self.stream.truncate(self.rows.len() * width);
@@ -37,47 +37,52 @@ impl Group {
 /// How far a batch is. In each layer a token reads what all tokens before it have left there, so none is ever ahead of
 /// an earlier one: the first tokens of a batch are as far whatever stands behind them.
 #[derive(Debug, Default)]
-pub(super) struct Progress {
+pub(super) struct BatchProgress {
     /// So many tokens have passed all layers.
     finished: usize,
     /// Those behind them, in order; each group has passed fewer layers than the one before it.
-    groups: Vec<Group>,
+    groups: Vec<TokenGroup>,
 }
 
-impl Progress {
+impl BatchProgress {
     /// Tokens that have passed all layers.
-    pub(super) fn finished(&self) -> usize {
+    pub(super) fn finished_tokens(&self) -> usize {
         self.finished
     }
 
     /// Tokens that have been begun.
-    pub(super) fn begun(&self) -> usize {
+    pub(super) fn started_tokens(&self) -> usize {
         self.groups.last().map_or(self.finished, |group| group.rows.end)
     }
 
     /// Adds tokens that have passed no layer, with their embeddings.
-    pub(super) fn begin(&mut self, stream: Vec<f32>, tokens: usize) {
-        let start = self.begun();
-        self.groups.push(Group { rows: start..start + tokens, passed: 0, stream, passes: true });
+    pub(super) fn start_tokens(&mut self, stream: Vec<f32>, tokens: usize) {
+        let start = self.started_tokens();
+        self.groups.push(TokenGroup {
+            rows: start..start + tokens,
+            layers_passed: 0,
+            stream,
+            must_finish_layer: true,
+        });
     }
 
     /// The group that is to go on, and up to which layer: until it is where the group before it is, so that both go on
     /// together. Once it is there, this is the two as one.
-    pub(super) fn lowest(&mut self, layers: usize) -> Option<(&mut Group, usize)> {
+    pub(super) fn least_advanced(&mut self, layers: usize) -> Option<(&mut TokenGroup, usize)> {
         while let [.., before, last] = &mut self.groups[..]
-            && before.passed == last.passed
+            && before.layers_passed == last.layers_passed
         {
             before.rows.end = last.rows.end;
             before.stream.append(&mut last.stream);
-            before.passes |= last.passes;
+            before.must_finish_layer |= last.must_finish_layer;
             self.groups.pop();
         }
-        let until = self.groups.iter().nth_back(1).map_or(layers, |before| before.passed);
+        let until = self.groups.iter().nth_back(1).map_or(layers, |before| before.layers_passed);
         self.groups.last_mut().map(|last| (last, until))
     }
 
     /// All tokens up to those of `rest` have passed all layers.
-    pub(super) fn finish(&mut self, rest: Group) {
+    pub(super) fn mark_finished(&mut self, rest: TokenGroup) {
         self.finished = rest.rows.start;
         self.groups.clear();
         if !rest.rows.is_empty() {
@@ -86,25 +91,25 @@ impl Progress {
     }
 
     /// All tokens that were begun have passed all layers.
-    pub(super) fn finish_all(&mut self) {
-        self.finished = self.begun();
+    pub(super) fn mark_all_finished(&mut self) {
+        self.finished = self.started_tokens();
         self.groups.clear();
     }
 
     /// Keeps the first `tokens`.
-    pub(super) fn cut(&mut self, tokens: usize) {
+    pub(super) fn truncate_tokens(&mut self, tokens: usize) {
         self.finished = self.finished.min(tokens);
         self.groups.retain(|group| group.rows.start < tokens);
         if let Some(last) = self.groups.last_mut() {
-            last.cut(tokens);
+            last.truncate_rows(tokens);
         }
     }
 
     /// How much of the work on the first `tokens` is done, in tokens.
-    fn work(&self, tokens: usize, layers: usize) -> f32 {
+    fn work_done(&self, tokens: usize, layers: usize) -> f32 {
         let groups = self.groups.iter().map(|group| {
             let rows = group.rows.end.min(tokens).saturating_sub(group.rows.start);
-            rows as f32 * group.passed as f32 / layers.max(1) as f32
+            rows as f32 * group.layers_passed as f32 / layers.max(1) as f32
         });
         self.finished.min(tokens) as f32 + groups.sum::<f32>()
     }
@@ -112,14 +117,14 @@ impl Progress {
 
 /// An interrupted batch behind the end of a sequence.
 #[derive(Debug)]
-struct Batch {
+struct InterruptedBatch {
     sequence: usize,
     tokens: Vec<TokenId>,
-    progress: Progress,
+    progress: BatchProgress,
 }
 
-impl Batch {
-    fn common(&self, tokens: &[TokenId]) -> usize {
+impl InterruptedBatch {
+    fn common_prefix_len(&self, tokens: &[TokenId]) -> usize {
         self.tokens.iter().zip(tokens).take_while(|(a, b)| a == b).count()
     }
 }
@@ -127,47 +132,52 @@ impl Batch {
 /// Interrupted batches, the oldest first. Each stands behind the end of its sequence and lives until tokens of the
 /// sequence are cut off, or it gets others.
 #[derive(Debug, Default)]
-pub(super) struct Suspended {
-    batches: VecDeque<Batch>,
+pub(super) struct InterruptedBatches {
+    batches: VecDeque<InterruptedBatch>,
 }
 
-impl Suspended {
+impl InterruptedBatches {
     /// What is begun of `tokens` behind the end of a sequence.
-    pub(super) fn begun(&self, sequence: usize, tokens: &[TokenId], layers: usize) -> Begun {
+    pub(super) fn resumable_work(&self, sequence: usize, tokens: &[TokenId], layers: usize) -> ResumableWork {
         let Some(batch) = self.batches.iter().find(|it| it.sequence == sequence) else {
-            return Begun::default();
+            return ResumableWork::default();
         };
-        let tokens = batch.common(tokens);
-        let work = |tokens| batch.progress.work(tokens, layers);
-        Begun { tokens, work: work(tokens), lost: work(batch.tokens.len()) - work(tokens) }
+        let tokens = batch.common_prefix_len(tokens);
+        let work = |tokens| batch.progress.work_done(tokens, layers);
+        ResumableWork { tokens, work: work(tokens), discarded: work(batch.tokens.len()) - work(tokens) }
     }
 
     /// Takes what is begun of `tokens` behind the end of a sequence; what else was begun there is forgotten.
-    pub(super) fn take(&mut self, sequence: usize, tokens: &[TokenId]) -> Progress {
-        let Some(mut batch) = self.forget(sequence) else { return Progress::default() };
-        batch.progress.cut(batch.common(tokens));
+    pub(super) fn take_progress(&mut self, sequence: usize, tokens: &[TokenId]) -> BatchProgress {
+        let Some(mut batch) = self.remove_sequence(sequence) else { return BatchProgress::default() };
+        batch.progress.truncate_tokens(batch.common_prefix_len(tokens));
         batch.progress
     }
 
     /// Keeps how far the first of `tokens` are behind the end of a sequence. Returns the sequence whose batch is
     /// forgotten for it.
-    pub(super) fn keep(&mut self, sequence: usize, tokens: &[TokenId], progress: Progress) -> Option<usize> {
-        self.forget(sequence);
-        if progress.begun() == 0 {
+    pub(super) fn store_progress(
+        &mut self,
+        sequence: usize,
+        tokens: &[TokenId],
+        progress: BatchProgress,
+    ) -> Option<usize> {
+        self.remove_sequence(sequence);
+        if progress.started_tokens() == 0 {
             return None;
         }
-        let oldest = if self.batches.len() == KEPT { self.batches.pop_front() } else { None };
-        let tokens = tokens[..progress.begun()].to_vec();
-        self.batches.push_back(Batch { sequence, tokens, progress });
+        let oldest = if self.batches.len() == MAX_INTERRUPTED { self.batches.pop_front() } else { None };
+        let tokens = tokens[..progress.started_tokens()].to_vec();
+        self.batches.push_back(InterruptedBatch { sequence, tokens, progress });
         oldest.map(|it| it.sequence)
     }
 
     /// Forgets what is begun behind the end of a sequence.
-    pub(super) fn drop_of(&mut self, sequence: usize) {
-        self.forget(sequence);
+    pub(super) fn discard_sequence(&mut self, sequence: usize) {
+        self.remove_sequence(sequence);
     }
 
-    fn forget(&mut self, sequence: usize) -> Option<Batch> {
+    fn remove_sequence(&mut self, sequence: usize) -> Option<InterruptedBatch> {
         let at = self.batches.iter().position(|it| it.sequence == sequence)?;
         self.batches.remove(at)
     }
@@ -179,43 +189,46 @@ mod tests {
     use super::*;
 
     /// Two values a token: the token, and the layers that it has passed.
-    fn group(rows: Range<usize>, passed: usize) -> Group {
+    fn token_group(rows: Range<usize>, passed: usize) -> TokenGroup {
         let stream = rows.clone().flat_map(|row| [row as f32, passed as f32]).collect();
-        Group { rows, passed, stream, passes: false }
+        TokenGroup { rows, layers_passed: passed, stream, must_finish_layer: false }
     }
 
-    fn progress() -> Progress {
-        Progress { finished: 3, groups: vec![group(3..7, 6), group(7..8, 2), group(8..12, 1)] }
+    fn sample_progress() -> BatchProgress {
+        BatchProgress {
+            finished: 3,
+            groups: vec![token_group(3..7, 6), token_group(7..8, 2), token_group(8..12, 1)],
+        }
     }
 
     #[test]
-    fn later_tokens_catch_up_and_go_on_with_the_earlier_ones() {
-        let mut progress = progress();
+    fn later_token_group_catches_up_and_merges() {
+        let mut progress = sample_progress();
         for (rows, until) in [(8..12, 2), (7..12, 6), (3..12, 8)] {
-            let (group, to) = progress.lowest(8).unwrap();
+            let (group, to) = progress.least_advanced(8).unwrap();
             assert_eq!((group.rows.clone(), to), (rows.clone(), until));
             let first: Vec<f32> = group.stream.iter().copied().step_by(2).collect();
             assert_eq!(first, rows.map(|row| row as f32).collect::<Vec<_>>());
-            group.passed = to;
+            group.layers_passed = to;
         }
-        progress.finish(group(10..12, 7));
-        assert_eq!((progress.finished(), progress.begun()), (10, 12));
-        progress.begin(vec![0.0; 6], 3);
-        assert_eq!(progress.lowest(8).unwrap().0.rows, 12..15);
-        progress.finish_all();
-        assert!(progress.lowest(8).is_none());
-        assert_eq!((progress.finished(), progress.begun()), (15, 15));
+        progress.mark_finished(token_group(10..12, 7));
+        assert_eq!((progress.finished_tokens(), progress.started_tokens()), (10, 12));
+        progress.start_tokens(vec![0.0; 6], 3);
+        assert_eq!(progress.least_advanced(8).unwrap().0.rows, 12..15);
+        progress.mark_all_finished();
+        assert!(progress.least_advanced(8).is_none());
+        assert_eq!((progress.finished_tokens(), progress.started_tokens()), (15, 15));
     }
 
     #[test]
-    fn what_is_cut_off_is_no_work_done() {
+    fn truncated_tokens_do_not_count_as_work() {
         for tokens in 0..14 {
             let expected = [8, 8, 8, 6, 6, 6, 6, 2, 1, 1, 1, 1].iter().take(tokens).sum::<i32>() as f32 / 8.0;
-            assert_eq!(progress().work(tokens, 8), expected);
-            let mut cut = progress();
-            cut.cut(tokens);
-            assert_eq!((cut.begun(), cut.finished()), (tokens.min(12), tokens.min(3)));
-            assert_eq!(cut.work(99, 8), expected);
+            assert_eq!(sample_progress().work_done(tokens, 8), expected);
+            let mut cut = sample_progress();
+            cut.truncate_tokens(tokens);
+            assert_eq!((cut.started_tokens(), cut.finished_tokens()), (tokens.min(12), tokens.min(3)));
+            assert_eq!(cut.work_done(99, 8), expected);
             for group in &cut.groups {
                 assert!(group.stream.len() == 2 * group.rows.len() && !group.rows.is_empty());
             }
@@ -223,20 +236,23 @@ mod tests {
     }
 
     #[test]
-    fn few_batches_are_kept_and_one_of_a_sequence() {
+    fn interrupted_batches_are_limited_to_one_per_sequence() {
         let tokens: Vec<TokenId> = (0..12).collect();
-        let mut suspended = Suspended::default();
-        assert_eq!(suspended.keep(0, &tokens, Progress::default()), None);
-        assert_eq!(suspended.begun(0, &tokens, 8), Begun::default());
+        let mut suspended = InterruptedBatches::default();
+        assert_eq!(suspended.store_progress(0, &tokens, BatchProgress::default()), None);
+        assert_eq!(suspended.resumable_work(0, &tokens, 8), ResumableWork::default());
         for (sequence, forgotten) in [(0, None), (1, None), (1, None), (2, Some(0)), (1, None), (3, Some(2))]
         {
-            assert_eq!(suspended.keep(sequence, &tokens, progress()), forgotten);
-            assert_eq!(suspended.begun(sequence, &tokens, 8).tokens, 12);
+            assert_eq!(suspended.store_progress(sequence, &tokens, sample_progress()), forgotten);
+            assert_eq!(suspended.resumable_work(sequence, &tokens, 8).tokens, 12);
         }
-        assert_eq!(suspended.begun(1, &[0, 1, 2, 3, 99], 8), Begun { tokens: 4, work: 3.75, lost: 3.0 });
-        assert_eq!(suspended.take(1, &[0, 1, 99]).begun(), 2);
-        assert_eq!(suspended.take(1, &tokens).begun(), 0, "it was taken");
-        suspended.drop_of(3);
+        assert_eq!(
+            suspended.resumable_work(1, &[0, 1, 2, 3, 99], 8),
+            ResumableWork { tokens: 4, work: 3.75, discarded: 3.0 }
+        );
+        assert_eq!(suspended.take_progress(1, &[0, 1, 99]).started_tokens(), 2);
+        assert_eq!(suspended.take_progress(1, &tokens).started_tokens(), 0, "it was taken");
+        suspended.discard_sequence(3);
         assert!(suspended.batches.is_empty());
     }
 }

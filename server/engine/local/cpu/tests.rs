@@ -7,10 +7,10 @@ use candle_core::Device;
 use candle_core::quantized::GgmlDType;
 
 use super::*;
-use crate::Tokens;
-use crate::gguf::testing::{Dims, Writer, random_llama, random_qwen2};
-use crate::local::testing::{argmax, difference};
-use crate::local::{CandleDecoder, Moved, real_model};
+use crate::Tokenizer;
+use crate::gguf::testing::{GgufWriter, ModelDims, random_llama, random_qwen2};
+use crate::local::testing::{argmax, relative_difference};
+use crate::local::{CandleDecoder, SuffixShift, real_model};
 
 const DTYPES: [GgmlDType; 11] = [
     GgmlDType::F32,
@@ -26,45 +26,45 @@ const DTYPES: [GgmlDType; 11] = [
     GgmlDType::Q6K,
 ];
 
-fn kernels() -> impl Iterator<Item = Kernel> {
-    Kernel::available()
+fn available_kernels() -> impl Iterator<Item = Kernel> {
+    Kernel::available_kernels()
 }
 
 /// Those whose bits do not depend on the number of rows.
 fn exact_kernels() -> impl Iterator<Item = Kernel> {
-    kernels().filter(|&kernel| kernel != Kernel::Amx)
+    available_kernels().filter(|&kernel| kernel != Kernel::Amx)
 }
 
-fn open(writer: &Writer) -> (tempfile::TempDir, Gguf, Config) {
+fn open_model(writer: &GgufWriter) -> (tempfile::TempDir, Gguf, ModelConfig) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.gguf");
     writer.write(&path).unwrap();
     let gguf = Gguf::open(&path).unwrap();
-    let config = Config::from_gguf(&gguf).unwrap();
+    let config = ModelConfig::from_gguf(&gguf).unwrap();
     (folder, gguf, config)
 }
 
-fn random_tokens(random: &mut fastrand::Rng, config: &Config, len: usize) -> Vec<TokenId> {
+fn random_tokens(random: &mut fastrand::Rng, config: &ModelConfig, len: usize) -> Vec<TokenId> {
     (0..len).map(|_| random.u32(..config.vocabulary as u32)).collect()
 }
 
 #[test]
-fn tiny_models_agree_with_candle_and_all_kernels_bit_for_bit() {
+fn tiny_models_match_candle_and_kernels_match_bitwise() {
     let mut random = fastrand::Rng::with_seed(5);
     for dtype in DTYPES {
         for tied in [false, true] {
             let output = (!tied).then_some(GgmlDType::Q8_0);
-            let dims = Dims { output, ..Dims::stored_as(dtype) };
+            let dims = ModelDims { output, ..ModelDims::stored_as(dtype) };
             for (family, writer) in [("qwen2", random_qwen2(9, &dims)), ("llama", random_llama(9, &dims))] {
-                let (_folder, gguf, config) = open(&writer.unwrap());
+                let (_folder, gguf, config) = open_model(&writer.unwrap());
                 let tokens = random_tokens(&mut random, &config, 70);
                 let mut candle = CandleDecoder::load(&gguf, &config, 128, &Device::Cpu).unwrap();
                 let theirs = candle.forward(&tokens, 20).unwrap();
                 let mut first: Option<Vec<f32>> = None;
-                for kernel in kernels() {
+                for kernel in available_kernels() {
                     let mut decoder = CpuDecoder::new(&gguf, &config, 128, kernel, 2).unwrap();
                     let ours = decoder.forward(&tokens, 20).unwrap().to_vec();
-                    let difference = difference(&ours, theirs);
+                    let difference = relative_difference(&ours, theirs);
                     // Both round activations to 8 bits, candle's K-quants in blocks of 256.
                     assert!(difference < 5e-2, "{family} {dtype:?} {kernel:?}: {difference}");
                     if kernel != Kernel::Amx {
@@ -82,22 +82,22 @@ fn tiny_models_agree_with_candle_and_all_kernels_bit_for_bit() {
 }
 
 #[test]
-fn heads_of_an_odd_width_and_odd_groups_agree_with_candle() {
+fn odd_head_widths_and_groups_match_candle() {
     let mut random = fastrand::Rng::with_seed(8);
     // Heads of 24 and 8 values, three and one query heads for each key head.
     for (hidden, heads, kv_heads) in [(288, 12, 4), (96, 12, 12), (160, 5, 1)] {
-        let dims = Dims { hidden, heads, kv_heads, ..Dims::stored_as(GgmlDType::Q8_0) };
+        let dims = ModelDims { hidden, heads, kv_heads, ..ModelDims::stored_as(GgmlDType::Q8_0) };
         for writer in [random_qwen2(4, &dims), random_llama(4, &dims)] {
-            let (_folder, gguf, config) = open(&writer.unwrap());
+            let (_folder, gguf, config) = open_model(&writer.unwrap());
             // More than one tile of keys.
             let tokens = random_tokens(&mut random, &config, 150);
             let mut candle = CandleDecoder::load(&gguf, &config, 200, &Device::Cpu).unwrap();
             let theirs = candle.forward(&tokens, 90).unwrap();
             let mut first: Option<Vec<f32>> = None;
-            for kernel in kernels() {
+            for kernel in available_kernels() {
                 let mut decoder = CpuDecoder::new(&gguf, &config, 200, kernel, 2).unwrap();
                 let ours = decoder.forward(&tokens, 90).unwrap().to_vec();
-                let difference = difference(&ours, theirs);
+                let difference = relative_difference(&ours, theirs);
                 assert!(difference < 3e-2, "{hidden} {kernel:?}: {difference}");
                 let first = first.get_or_insert_with(|| ours.clone());
                 assert!(kernel == Kernel::Amx || *first == ours, "{hidden} {kernel:?}");
@@ -107,11 +107,11 @@ fn heads_of_an_odd_width_and_odd_groups_agree_with_candle() {
 }
 
 #[test]
-fn the_split_into_calls_does_not_matter() {
+fn logits_do_not_depend_on_batch_splits() {
     let mut random = fastrand::Rng::with_seed(6);
     for dtype in [GgmlDType::Q5_0, GgmlDType::Q4K, GgmlDType::Q6K, GgmlDType::F16] {
-        let dims = Dims { output: Some(GgmlDType::Q8_0), context: 600, ..Dims::stored_as(dtype) };
-        let (_folder, gguf, config) = open(&random_qwen2(3, &dims).unwrap());
+        let dims = ModelDims { output: Some(GgmlDType::Q8_0), context: 600, ..ModelDims::stored_as(dtype) };
+        let (_folder, gguf, config) = open_model(&random_qwen2(3, &dims).unwrap());
         let tokens = random_tokens(&mut random, &config, 500);
         for kernel in exact_kernels() {
             let mut decoder = CpuDecoder::new(&gguf, &config, 600, kernel, 2).unwrap();
@@ -136,10 +136,10 @@ fn the_split_into_calls_does_not_matter() {
 }
 
 /// Appends a batch and breaks it off at the look with this number; the logits, and how many looks there were.
-fn advance(decoder: &mut CpuDecoder, batch: &Batch<'_>, at: usize) -> (Option<Vec<f32>>, usize) {
+fn forward_and_break(decoder: &mut CpuDecoder, batch: &Batch<'_>, at: usize) -> (Option<Vec<f32>>, usize) {
     let mut looks = 0;
     let held = decoder.len();
-    let flow = decoder.advance(batch, &mut || {
+    let flow = decoder.forward_batch(batch, &mut || {
         looks += 1;
         if looks == at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
@@ -147,37 +147,37 @@ fn advance(decoder: &mut CpuDecoder, batch: &Batch<'_>, at: usize) -> (Option<Ve
         ControlFlow::Continue(logits) => Some(logits.to_vec()),
         ControlFlow::Break(()) => None,
     };
-    let moved = batch.moved.as_ref().map_or(0, |moved| moved.rows.len());
+    let moved = batch.suffix_shift.as_ref().map_or(0, |moved| moved.rows.len());
     let new = if logits.is_some() { batch.tokens.len() + moved } else { 0 };
     assert_eq!(decoder.len(), held + new);
     (logits, looks)
 }
 
 #[test]
-fn what_was_interrupted_goes_on_as_if_it_was_not() {
+fn interrupted_batch_resumes_with_identical_logits() {
     const SEQUENCES: usize = 4;
     let mut random = fastrand::Rng::with_seed(7);
     for dtype in [GgmlDType::F32, GgmlDType::Q5_0, GgmlDType::Q6K] {
-        let dims = Dims { layers: 5, context: 1024, ..Dims::stored_as(dtype) };
+        let dims = ModelDims { layers: 5, context: 1024, ..ModelDims::stored_as(dtype) };
         for (writer, kernel) in [random_qwen2(2, &dims), random_llama(2, &dims)]
             .into_iter()
             .flat_map(|writer| exact_kernels().map(move |kernel| (writer.as_ref().unwrap().clone(), kernel)))
         {
-            let (_folder, gguf, config) = open(&writer);
+            let (_folder, gguf, config) = open_model(&writer);
             // Where it is broken off is drawn from a seed, for one to four threads of any speed.
-            let pool = Pool::scripted(1 + random.usize(..4), random.u64(..));
-            let mut decoder = CpuDecoder::on(&gguf, &config, 800, kernel, pool).unwrap();
+            let pool = ThreadPool::scripted(1 + random.usize(..4), random.u64(..));
+            let mut decoder = CpuDecoder::with_pool(&gguf, &config, 800, kernel, pool).unwrap();
             let mut fresh = CpuDecoder::new(&gguf, &config, 800, kernel, 2).unwrap();
-            assert_eq!(decoder.hold(SEQUENCES), SEQUENCES);
+            assert_eq!(decoder.resize_sequences(SEQUENCES), SEQUENCES);
             let mut fresh_held: Vec<TokenId> = Vec::new();
             let mut held = vec![Vec::new(); SEQUENCES];
             let mut last: Vec<Vec<TokenId>> = vec![Vec::new(); SEQUENCES];
             // More than pass the layers together.
-            let (longest, rounds) = if kernel == Kernel::exact() { (300, 100) } else { (30, 40) };
+            let (longest, rounds) = if kernel == Kernel::best_exact() { (300, 100) } else { (30, 40) };
             let (mut broken, mut begun, mut compared) = (0, 0, 0);
             for _ in 0..rounds {
                 let at = random.usize(..SEQUENCES);
-                decoder.select(at);
+                decoder.select_sequence(at);
                 match random.u8(..12) {
                     0 => {
                         let len = random.usize(..=held[at].len());
@@ -187,7 +187,7 @@ fn what_was_interrupted_goes_on_as_if_it_was_not() {
                     1 => {
                         let to = random.usize(..SEQUENCES);
                         let len = random.usize(..=held[at].len());
-                        decoder.fork(at, to, 0..len);
+                        decoder.fork_sequence(at, to, 0..len);
                         held[to] = held[at][..len].to_vec();
                     }
                     _ => {}
@@ -205,15 +205,15 @@ fn what_was_interrupted_goes_on_as_if_it_was_not() {
                     held[at].clear();
                 }
                 let rows = random.usize(..=tokens.len().min(3));
-                let was = decoder.begun(at, &tokens);
+                let was = decoder.resumable_work(at, &tokens);
                 assert!(was.work <= was.tokens as f32 && was.tokens <= tokens.len());
                 begun += was.tokens;
                 // Behind each of the five layers is one look at least, whoever does the work; more are inside them.
                 let stop = [random.usize(1..=5), random.usize(1..40), usize::MAX][random.usize(..3)];
-                let batch = Batch { tokens: &tokens, rows, moved: None };
-                match advance(&mut decoder, &batch, stop).0 {
+                let batch = Batch { tokens: &tokens, logit_rows: rows, suffix_shift: None };
+                match forward_and_break(&mut decoder, &batch, stop).0 {
                     None => {
-                        let now = decoder.begun(at, &tokens);
+                        let now = decoder.resumable_work(at, &tokens);
                         // Rows that were finished pass the last layer again.
                         let least = was.work - rows as f32;
                         assert!(now.tokens > 0 && now.work > 0.0 && now.work >= least, "{was:?} {now:?}");
@@ -222,8 +222,8 @@ fn what_was_interrupted_goes_on_as_if_it_was_not() {
                     }
                     Some(logits) => {
                         // No tokens are no reason to forget others.
-                        let left = if tokens.is_empty() { was } else { Begun::default() };
-                        assert_eq!(decoder.begun(at, &tokens), left);
+                        let left = if tokens.is_empty() { was } else { ResumableWork::default() };
+                        assert_eq!(decoder.resumable_work(at, &tokens), left);
                         held[at].extend(tokens);
                         // Never interrupted, and with one sequence.
                         let same = fresh_held.iter().zip(&held[at]).take_while(|(a, b)| a == b).count();
@@ -242,28 +242,31 @@ fn what_was_interrupted_goes_on_as_if_it_was_not() {
 }
 
 #[test]
-fn an_empty_batch_leaves_what_was_interrupted_before() {
-    let (_folder, gguf, config) = open(&random_qwen2(2, &Dims::default()).unwrap());
-    let mut decoder = CpuDecoder::new(&gguf, &config, 400, Kernel::exact(), 1).unwrap();
+fn empty_batch_keeps_resumable_work() {
+    let (_folder, gguf, config) = open_model(&random_qwen2(2, &ModelDims::default()).unwrap());
+    let mut decoder = CpuDecoder::new(&gguf, &config, 400, Kernel::best_exact(), 1).unwrap();
     let tokens = random_tokens(&mut fastrand::Rng::with_seed(1), &config, 60);
-    let batch = |tokens| Batch { tokens, rows: 1, moved: None };
-    assert_eq!(advance(&mut decoder, &batch(&tokens), 1), (None, 1));
-    let was = decoder.begun(0, &tokens);
+    let batch = |tokens| Batch { tokens, logit_rows: 1, suffix_shift: None };
+    assert_eq!(forward_and_break(&mut decoder, &batch(&tokens), 1), (None, 1));
+    let was = decoder.resumable_work(0, &tokens);
     assert_eq!(was.tokens, 60);
-    assert_eq!(advance(&mut decoder, &batch(&[]), usize::MAX), (Some(Vec::new()), 0));
-    assert_eq!(decoder.begun(0, &tokens), was);
-    assert_eq!(decoder.begun(0, &[]), Begun { lost: was.work, ..Begun::default() });
+    assert_eq!(forward_and_break(&mut decoder, &batch(&[]), usize::MAX), (Some(Vec::new()), 0));
+    assert_eq!(decoder.resumable_work(0, &tokens), was);
+    assert_eq!(
+        decoder.resumable_work(0, &[]),
+        ResumableWork { discarded: was.work, ..ResumableWork::default() }
+    );
 }
 
 #[test]
-fn however_often_it_is_interrupted_no_layer_is_passed_twice() {
-    let dims = Dims { layers: 6, ..Dims::default() };
-    let (_folder, gguf, config) = open(&random_qwen2(2, &dims).unwrap());
+fn repeated_interruption_runs_each_layer_once() {
+    let dims = ModelDims { layers: 6, ..ModelDims::default() };
+    let (_folder, gguf, config) = open_model(&random_qwen2(2, &dims).unwrap());
     let tokens = random_tokens(&mut fastrand::Rng::with_seed(1), &config, 300);
     // On one thread every piece is followed by a look, so their number is always the same.
-    let open = || CpuDecoder::new(&gguf, &config, 400, Kernel::exact(), 1).unwrap();
-    let batch = Batch { tokens: &tokens, rows: 0, moved: None };
-    let uninterrupted = advance(&mut open(), &batch, usize::MAX).1;
+    let open = || CpuDecoder::new(&gguf, &config, 400, Kernel::best_exact(), 1).unwrap();
+    let batch = Batch { tokens: &tokens, logit_rows: 0, suffix_shift: None };
+    let uninterrupted = forward_and_break(&mut open(), &batch, usize::MAX).1;
     // 256 tokens, then 44: at least so many are in a layer of the first.
     let layer = uninterrupted.div_ceil(6);
     for looks in (1..8).chain([layer - 1, layer, layer + 1, 3 * layer]) {
@@ -271,12 +274,12 @@ fn however_often_it_is_interrupted_no_layer_is_passed_twice() {
         let (mut all, mut work, mut tries) = (0, 0.0, 0);
         let mut held_up = false;
         loop {
-            let (done, here) = advance(&mut decoder, &batch, looks);
+            let (done, here) = forward_and_break(&mut decoder, &batch, looks);
             (all, tries) = (all + here, tries + 1);
             if done.is_some() {
                 break;
             }
-            let now = decoder.begun(0, &tokens).work;
+            let now = decoder.resumable_work(0, &tokens).work;
             assert!(now > work || (now == work && !held_up), "{now} after {work}");
             held_up = now == work;
             work = now;
@@ -285,75 +288,76 @@ fn however_often_it_is_interrupted_no_layer_is_passed_twice() {
         assert!(all < uninterrupted + tries * layer, "{looks}: {all} of {uninterrupted}, {tries} tries");
         // Two more, and logits: they catch up, all but the last layer, which is for both.
         decoder.truncate(290);
-        let batch = |tokens| Batch { tokens, rows: 1, moved: None };
-        assert_eq!(advance(&mut decoder, &batch(&tokens[290..296]), 4), (None, 4));
-        let (logits, looks) = advance(&mut decoder, &batch(&tokens[290..298]), usize::MAX);
+        let batch = |tokens| Batch { tokens, logit_rows: 1, suffix_shift: None };
+        assert_eq!(forward_and_break(&mut decoder, &batch(&tokens[290..296]), 4), (None, 4));
+        let (logits, looks) = forward_and_break(&mut decoder, &batch(&tokens[290..298]), usize::MAX);
         assert_eq!(looks, 4 + 2 + 1);
-        let mut fresh = CpuDecoder::new(&gguf, &config, 400, Kernel::exact(), 2).unwrap();
+        let mut fresh = CpuDecoder::new(&gguf, &config, 400, Kernel::best_exact(), 2).unwrap();
         assert_eq!(logits.unwrap(), fresh.forward(&tokens[..298], 1).unwrap());
     }
 }
 
 #[test]
-fn a_layer_that_is_broken_off_begins_anew() {
-    let dims = Dims { layers: 3, ..Dims::default() };
-    let (_folder, gguf, config) = open(&random_qwen2(2, &dims).unwrap());
+fn interrupted_layer_restarts_from_its_input() {
+    let dims = ModelDims { layers: 3, ..ModelDims::default() };
+    let (_folder, gguf, config) = open_model(&random_qwen2(2, &dims).unwrap());
     let tokens = random_tokens(&mut fastrand::Rng::with_seed(1), &config, 60);
-    let batch = Batch { tokens: &tokens, rows: 2, moved: None };
-    let mut threaded = CpuDecoder::new(&gguf, &config, 400, Kernel::exact(), 2).unwrap();
-    let expected = advance(&mut threaded, &batch, usize::MAX).0;
+    let batch = Batch { tokens: &tokens, logit_rows: 2, suffix_shift: None };
+    let mut threaded = CpuDecoder::new(&gguf, &config, 400, Kernel::best_exact(), 2).unwrap();
+    let expected = forward_and_break(&mut threaded, &batch, usize::MAX).0;
     for seed in 0..8 {
         for background in [false, true] {
             let open = || {
-                let pool = Pool::scripted(1 + seed as usize % 4, seed);
-                let mut decoder = CpuDecoder::on(&gguf, &config, 400, Kernel::exact(), pool).unwrap();
+                let pool = ThreadPool::scripted(1 + seed as usize % 4, seed);
+                let mut decoder =
+                    CpuDecoder::with_pool(&gguf, &config, 400, Kernel::best_exact(), pool).unwrap();
                 decoder.set_background(background);
                 decoder
             };
-            let (whole, looks) = advance(&mut open(), &batch, usize::MAX);
+            let (whole, looks) = forward_and_break(&mut open(), &batch, usize::MAX);
             assert_eq!(whole, expected);
             for at in 1..=looks {
                 let mut decoder = open();
-                assert_eq!(advance(&mut decoder, &batch, at), (None, at));
-                let begun = decoder.begun(0, &tokens);
+                assert_eq!(forward_and_break(&mut decoder, &batch, at), (None, at));
+                let begun = decoder.resumable_work(0, &tokens);
                 assert!(decoder.is_empty() && begun.tokens == 60 && begun.work >= 20.0, "at {at}: {begun:?}");
-                assert_eq!(advance(&mut decoder, &batch, usize::MAX).0, expected, "at {at}");
+                assert_eq!(forward_and_break(&mut decoder, &batch, usize::MAX).0, expected, "at {at}");
             }
         }
     }
 }
 
 #[test]
-fn what_is_in_front_of_a_moved_segment_goes_on() {
+fn tokens_before_a_shifted_suffix_are_resumable() {
     let mut random = fastrand::Rng::with_seed(4);
-    let dims = Dims { layers: 4, ..Dims::default() };
+    let dims = ModelDims { layers: 4, ..ModelDims::default() };
     for writer in [random_qwen2(6, &dims).unwrap(), random_llama(6, &dims).unwrap()] {
-        let (_folder, gguf, config) = open(&writer);
-        let pool = Pool::scripted(2, random.u64(..));
-        let mut ours = CpuDecoder::on(&gguf, &config, 400, Kernel::exact(), pool).unwrap();
-        let mut theirs = CpuDecoder::new(&gguf, &config, 400, Kernel::exact(), 2).unwrap();
+        let (_folder, gguf, config) = open_model(&writer);
+        let pool = ThreadPool::scripted(2, random.u64(..));
+        let mut ours = CpuDecoder::with_pool(&gguf, &config, 400, Kernel::best_exact(), pool).unwrap();
+        let mut theirs = CpuDecoder::new(&gguf, &config, 400, Kernel::best_exact(), 2).unwrap();
         let beginning = random_tokens(&mut random, &config, 150);
         for decoder in [&mut ours, &mut theirs] {
-            decoder.hold(2);
+            decoder.resize_sequences(2);
             decoder.forward(&beginning, 0).unwrap();
-            decoder.fork(0, 1, 110..150);
+            decoder.fork_sequence(0, 1, 110..150);
             decoder.truncate(90);
         }
         let (mut tokens, mut begun) = (random_tokens(&mut random, &config, 40), 0);
         for round in 0..60 {
             // The text in front grows, other tokens stand behind; sometimes nothing is moved.
             let behind = random.usize(..=tokens.len());
-            let moved = Moved { behind, from: 1, rows: 110..random.usize(111..=150) };
+            let moved = SuffixShift { insert_after: behind, source: 1, rows: 110..random.usize(111..=150) };
             let moved = Some(moved).filter(|_| random.u8(..4) > 0);
-            let batch = Batch { tokens: &tokens, rows: 1, moved };
+            let batch = Batch { tokens: &tokens, logit_rows: 1, suffix_shift: moved };
             let stop = if round % 3 == 2 { usize::MAX } else { random.usize(1..6) };
-            begun += ours.begun(0, &tokens[..behind]).tokens;
-            if let Some(logits) = advance(&mut ours, &batch, stop).0 {
-                assert_eq!(Some(logits), advance(&mut theirs, &batch, usize::MAX).0);
+            begun += ours.resumable_work(0, &tokens[..behind]).tokens;
+            if let Some(logits) = forward_and_break(&mut ours, &batch, stop).0 {
+                assert_eq!(Some(logits), forward_and_break(&mut theirs, &batch, usize::MAX).0);
                 ours.truncate(90);
                 theirs.truncate(90);
-            } else if batch.moved.is_some() {
-                assert!(ours.begun(0, &tokens).tokens <= behind);
+            } else if batch.suffix_shift.is_some() {
+                assert!(ours.resumable_work(0, &tokens).tokens <= behind);
             }
             let keep = random.usize(10..=tokens.len().min(30));
             tokens.truncate(keep);
@@ -364,30 +368,30 @@ fn what_is_in_front_of_a_moved_segment_goes_on() {
 }
 
 #[test]
-fn pages_of_what_is_forgotten_are_given_back() {
-    let (_folder, gguf, config) = open(&random_qwen2(2, &Dims::default()).unwrap());
-    let mut decoder = CpuDecoder::new(&gguf, &config, 400, Kernel::best(), 2).unwrap();
+fn pages_of_discarded_batches_are_freed() {
+    let (_folder, gguf, config) = open_model(&random_qwen2(2, &ModelDims::default()).unwrap());
+    let mut decoder = CpuDecoder::new(&gguf, &config, 400, Kernel::best_available(), 2).unwrap();
     let tokens = random_tokens(&mut fastrand::Rng::with_seed(1), &config, 300);
-    decoder.hold(8);
+    decoder.resize_sequences(8);
     for sequence in 0..8 {
-        decoder.select(sequence);
-        let batch = Batch { tokens: &tokens, rows: 0, moved: None };
-        assert_eq!(advance(&mut decoder, &batch, 1), (None, 1));
+        decoder.select_sequence(sequence);
+        let batch = Batch { tokens: &tokens, logit_rows: 0, suffix_shift: None };
+        assert_eq!(forward_and_break(&mut decoder, &batch, 1), (None, 1));
     }
     // Two are kept, of 256 tokens each.
-    assert_eq!(decoder.held_bytes(), 2 * decoder.bytes_of(256));
+    assert_eq!(decoder.kv_bytes(), 2 * decoder.kv_bytes_for(256));
     decoder.forward(&tokens[..10], 0).unwrap();
-    assert_eq!(decoder.held_bytes(), decoder.bytes_of(256) + decoder.bytes_of(10));
+    assert_eq!(decoder.kv_bytes(), decoder.kv_bytes_for(256) + decoder.kv_bytes_for(10));
     for sequence in 0..8 {
-        decoder.fork(sequence, sequence, 0..0);
+        decoder.fork_sequence(sequence, sequence, 0..0);
     }
-    assert_eq!((decoder.held_bytes(), decoder.begun(6, &tokens)), (0, Begun::default()));
+    assert_eq!((decoder.kv_bytes(), decoder.resumable_work(6, &tokens)), (0, ResumableWork::default()));
 }
 
 #[test]
-fn what_does_not_fit_is_refused_and_nothing_is_lost() {
-    let (_folder, gguf, config) = open(&random_qwen2(1, &Dims::default()).unwrap());
-    let mut decoder = CpuDecoder::new(&gguf, &config, 10, Kernel::best(), 2).unwrap();
+fn oversized_batch_is_refused_and_state_kept() {
+    let (_folder, gguf, config) = open_model(&random_qwen2(1, &ModelDims::default()).unwrap());
+    let mut decoder = CpuDecoder::new(&gguf, &config, 10, Kernel::best_available(), 2).unwrap();
     let expected = decoder.forward(&[1, 2, 3], 1).unwrap().to_vec();
     let too_long = decoder.forward(&[1; 8], 1).unwrap_err();
     assert!(matches!(too_long, EngineError::PromptTooLong { tokens: 11, context: 10 }));
@@ -401,27 +405,29 @@ fn what_does_not_fit_is_refused_and_nothing_is_lost() {
 }
 
 #[test]
-fn formats_without_kernels_are_named() {
-    let (_folder, gguf, config) = open(&random_qwen2(1, &Dims::stored_as(GgmlDType::Q3K)).unwrap());
-    let error = CpuDecoder::new(&gguf, &config, 10, Kernel::best(), 1).unwrap_err().to_string();
+fn unsupported_format_error_names_the_format() {
+    let (_folder, gguf, config) =
+        open_model(&random_qwen2(1, &ModelDims::stored_as(GgmlDType::Q3K)).unwrap());
+    let error = CpuDecoder::new(&gguf, &config, 10, Kernel::best_available(), 1).unwrap_err().to_string();
     assert!(error.contains("Q3K") && error.contains("choose another file"), "{error}");
 }
 
 #[test]
-fn the_real_model_agrees_with_candle() {
+fn real_model_matches_candle_decoder() {
     let Some(path) = real_model::path() else { return };
     let gguf = Gguf::open(&path).unwrap();
-    let config = Config::from_gguf(&gguf).unwrap();
-    let mut tokens = Tokens::from_gguf(&gguf).unwrap().encode(real_model::CODE);
+    let config = ModelConfig::from_gguf(&gguf).unwrap();
+    let mut tokens = Tokenizer::from_gguf(&gguf).unwrap().encode(real_model::SAMPLE_CODE);
     tokens.truncate(200);
     let rows = tokens.len();
     let mut candle = CandleDecoder::load(&gguf, &config, 512, &Device::Cpu).unwrap();
     let theirs = candle.forward(&tokens, rows).unwrap().to_vec();
     drop(candle);
-    let mut decoder = CpuDecoder::new(&gguf, &config, 512, Kernel::exact(), 2).unwrap();
+    let mut decoder = CpuDecoder::new(&gguf, &config, 512, Kernel::best_exact(), 2).unwrap();
     let ours = decoder.forward(&tokens, rows).unwrap().to_vec();
     let pairs = ours.chunks(config.vocabulary).zip(theirs.chunks(config.vocabulary));
-    let differences: Vec<f32> = pairs.clone().map(|(ours, theirs)| difference(ours, theirs)).collect();
+    let differences: Vec<f32> =
+        pairs.clone().map(|(ours, theirs)| relative_difference(ours, theirs)).collect();
     let same = pairs.filter(|(ours, theirs)| argmax(ours) == argmax(theirs)).count();
     let mean = differences.iter().sum::<f32>() / rows as f32;
     let worst = differences.iter().copied().fold(0.0, f32::max);
@@ -440,23 +446,23 @@ fn the_real_model_agrees_with_candle() {
     // behind each, however fast the threads are.
     decoder.truncate(120);
     for end in [130, 131, 150, 199, 200] {
-        let batch = Batch { tokens: &tokens[120..end], rows: 1, moved: None };
-        assert_eq!(advance(&mut decoder, &batch, 12), (None, 12));
+        let batch = Batch { tokens: &tokens[120..end], logit_rows: 1, suffix_shift: None };
+        assert_eq!(forward_and_break(&mut decoder, &batch, 12), (None, 12));
     }
-    let batch = Batch { tokens: &tokens[120..], rows: 1, moved: None };
-    let (again, _) = advance(&mut decoder, &batch, usize::MAX);
+    let batch = Batch { tokens: &tokens[120..], logit_rows: 1, suffix_shift: None };
+    let (again, _) = forward_and_break(&mut decoder, &batch, usize::MAX);
     assert!(again.unwrap() == ours[(rows - 1) * config.vocabulary..]);
 }
 
 /// What tiles of bfloat16 change in a prompt, and that they change nothing in what is decoded behind it.
 #[test]
-fn the_real_models_prompt_in_tiles_is_near_and_drafts_are_verified_exactly() {
-    let Some(path) = real_model::path().filter(|_| Kernel::best() == Kernel::Amx) else { return };
+fn real_model_amx_prefill_is_close_verification_exact() {
+    let Some(path) = real_model::path().filter(|_| Kernel::best_available() == Kernel::Amx) else { return };
     let gguf = Gguf::open(&path).unwrap();
-    let config = Config::from_gguf(&gguf).unwrap();
-    let mut tokens = Tokens::from_gguf(&gguf).unwrap().encode(real_model::CODE);
+    let config = ModelConfig::from_gguf(&gguf).unwrap();
+    let mut tokens = Tokenizer::from_gguf(&gguf).unwrap().encode(real_model::SAMPLE_CODE);
     tokens.truncate(200);
-    let mut exact = CpuDecoder::new(&gguf, &config, 512, Kernel::exact(), 2).unwrap();
+    let mut exact = CpuDecoder::new(&gguf, &config, 512, Kernel::best_exact(), 2).unwrap();
     let mut tiles = CpuDecoder::new(&gguf, &config, 512, Kernel::Amx, 2).unwrap();
     let (mut differences, mut same) = (Vec::new(), 0);
     for end in (40..=200).step_by(4) {
@@ -464,7 +470,7 @@ fn the_real_models_prompt_in_tiles_is_near_and_drafts_are_verified_exactly() {
         tiles.truncate(0);
         let theirs = exact.forward(&tokens[..end], 1).unwrap().to_vec();
         let ours = tiles.forward(&tokens[..end], 1).unwrap().to_vec();
-        differences.push(difference(&ours, &theirs));
+        differences.push(relative_difference(&ours, &theirs));
         same += usize::from(argmax(&ours) == argmax(&theirs));
     }
     let mean = differences.iter().sum::<f32>() / differences.len() as f32;

@@ -8,17 +8,17 @@ use candle_core::{Device, Tensor};
 use super::*;
 use crate::gguf::{Gguf, TensorView};
 use crate::local::kernels::Kernel;
-use crate::local::pool::Pool;
-use crate::local::{Config, CpuDecoder, Decoder, real_model, sample};
-use crate::{TokenId, Tokens};
+use crate::local::pool::ThreadPool;
+use crate::local::{CpuDecoder, Decoder, ModelConfig, real_model, sample};
+use crate::{TokenId, Tokenizer};
 
-const PLANES: [GgmlDType; 2] = [GgmlDType::Q8_0, GgmlDType::Q6K];
+const TWO_PLANE_DTYPES: [GgmlDType; 2] = [GgmlDType::Q8_0, GgmlDType::Q6K];
 
-fn computes() -> Vec<Compute> {
-    let kernels = Kernel::available();
+fn exact_computes() -> Vec<ComputeContext> {
+    let kernels = Kernel::available_kernels();
     // Logits of several rows are asked for where drafts are verified.
     let exact = |kernel| {
-        let compute = Compute::new(kernel, Pool::new(2));
+        let compute = ComputeContext::new(kernel, ThreadPool::new(2));
         compute.set_exact(true);
         compute
     };
@@ -30,58 +30,66 @@ fn random_values(random: &mut fastrand::Rng, len: usize) -> Vec<f32> {
     (0..len).map(|_| (0..6).map(|_| random.f32() - 0.5).sum::<f32>()).collect()
 }
 
-fn stored(dtype: GgmlDType, values: &[f32], shape: &[usize]) -> Vec<u8> {
+fn quantize_bytes(dtype: GgmlDType, values: &[f32], shape: &[usize]) -> Vec<u8> {
     let tensor = Tensor::from_slice(values, shape, &Device::Cpu).unwrap();
     QTensor::quantize(&tensor, dtype).unwrap().data().unwrap().to_vec()
 }
 
-fn linear(weight: Packed) -> Linear {
-    Linear { weight, bias: None }
+fn unbiased_linear(weight: PackedMatrix) -> LinearLayer {
+    LinearLayer { weight, bias: None }
 }
 
-fn prepared(compute: &Compute, x: &[f32], columns: usize) -> Activations {
+fn prepare_activations(compute: &ComputeContext, x: &[f32], columns: usize) -> Activations {
     let mut activations = Activations::default();
-    compute.prepare(&mut activations, x.len() / columns, columns, |row, out| {
+    compute.prepare_rows(&mut activations, x.len() / columns, columns, |row, out| {
         out.copy_from_slice(&x[row * columns..(row + 1) * columns]);
     });
     activations
 }
 
-fn full(compute: &Compute, linear: &Linear, x: &Activations) -> Vec<f32> {
+fn full_logits(compute: &ComputeContext, linear: &LinearLayer, x: &Activations) -> Vec<f32> {
     let mut out = vec![f32::NAN; x.rows() * linear.weight.rows()];
-    compute.multiply(x, &mut [Target { linear, out: &mut out, add: false }]);
+    compute.multiply_targets(x, &mut [ProductTarget { linear, out: &mut out, add: false }]);
     out
 }
 
-fn asked(head: &mut Head, compute: &Compute, x: &Activations, asks: &[Ask]) -> Vec<f32> {
+fn requested_logits(
+    head: &mut LmHead,
+    compute: &ComputeContext,
+    x: &Activations,
+    asks: &[LogitsRequest],
+) -> Vec<f32> {
     let mut out = vec![f32::NAN; x.rows() * head.weight().rows()];
-    head.logits(compute, x, asks, &mut out);
+    head.compute_logits(compute, x, asks, &mut out);
     out
 }
 
 #[test]
-fn two_planes_are_the_same_weights() {
+fn two_plane_packing_keeps_the_weights() {
     let mut random = fastrand::Rng::with_seed(1);
-    for dtype in PLANES {
+    for dtype in TWO_PLANE_DTYPES {
         for rows in [1, 16, 37, 100] {
             let columns = 256 * random.usize(1..4);
-            let data = stored(dtype, &random_values(&mut random, rows * columns), &[rows, columns]);
+            let data = quantize_bytes(dtype, &random_values(&mut random, rows * columns), &[rows, columns]);
             let view = TensorView { dtype, shape: vec![rows, columns], data: (&data).into() };
             for count in [1, 2, 3, 8, 13, 33] {
                 let x = random_values(&mut random, count * columns);
-                for compute in computes() {
-                    let one = linear(Packed::new(&view, &compute.pool).unwrap());
-                    let two = linear(Packed::in_planes(&view, &compute.pool).unwrap());
+                for compute in exact_computes() {
+                    let one = unbiased_linear(PackedMatrix::new(&view, &compute.pool).unwrap());
+                    let two = unbiased_linear(PackedMatrix::new_in_planes(&view, &compute.pool).unwrap());
                     assert!(
-                        two.weight.bytes() == one.weight.bytes()
+                        two.weight.byte_len() == one.weight.byte_len()
                             && two.weight.format() != one.weight.format()
                     );
                     let (mut row_one, mut row_two) = (vec![0.0; columns], vec![0.0; columns]);
-                    one.weight.row(rows - 1, &mut row_one);
-                    two.weight.row(rows - 1, &mut row_two);
+                    one.weight.dequantize_row(rows - 1, &mut row_one);
+                    two.weight.dequantize_row(rows - 1, &mut row_two);
                     assert_eq!(row_one, row_two);
-                    let x = prepared(&compute, &x, columns);
-                    assert!(full(&compute, &one, &x) == full(&compute, &two, &x), "{dtype:?} {count} {rows}");
+                    let x = prepare_activations(&compute, &x, columns);
+                    assert!(
+                        full_logits(&compute, &one, &x) == full_logits(&compute, &two, &x),
+                        "{dtype:?} {count} {rows}"
+                    );
                 }
             }
         }
@@ -89,47 +97,54 @@ fn two_planes_are_the_same_weights() {
 }
 
 #[test]
-fn what_is_asked_for_is_exact_and_the_rest_is_near() {
+fn requested_logits_are_exact_others_are_close() {
     let mut random = fastrand::Rng::with_seed(2);
     for dtype in [GgmlDType::Q8_0, GgmlDType::Q6K, GgmlDType::Q5K, GgmlDType::F16] {
         for vocabulary in [5, 64, 999] {
             let columns = 256 * random.usize(1..4);
-            let data =
-                stored(dtype, &random_values(&mut random, vocabulary * columns), &[vocabulary, columns]);
+            let data = quantize_bytes(
+                dtype,
+                &random_values(&mut random, vocabulary * columns),
+                &[vocabulary, columns],
+            );
             let view = TensorView { dtype, shape: vec![vocabulary, columns], data: (&data).into() };
             for count in [1, 2, 3, 4, 7, 18] {
                 let x = random_values(&mut random, count * columns);
-                let asks: Vec<Ask> = (0..count)
+                let asks: Vec<LogitsRequest> = (0..count)
                     .map(|_| match random.u8(..4) {
-                        0 => Ask::All,
-                        1 => Ask::Among(
+                        0 => LogitsRequest::All,
+                        1 => LogitsRequest::Subset(
                             (0..random.usize(..9)).map(|_| random.u32(..vocabulary as u32 + 9)).collect(),
                         ),
-                        _ => Ask::Greatest,
+                        _ => LogitsRequest::Argmax,
                     })
                     .collect();
                 let mut first: Option<Vec<f32>> = None;
-                for compute in computes() {
-                    let mut head = Head::new(linear(Packed::in_planes(&view, &compute.pool).unwrap()));
-                    assert_eq!(head.margins.is_some(), PLANES.contains(&dtype));
-                    let activations = prepared(&compute, &x, columns);
-                    let all = full(&compute, &head.linear, &activations);
-                    let ours = asked(&mut head, &compute, &activations, &asks);
+                for compute in exact_computes() {
+                    let mut head = LmHead::new(unbiased_linear(
+                        PackedMatrix::new_in_planes(&view, &compute.pool).unwrap(),
+                    ));
+                    assert_eq!(head.margins.is_some(), TWO_PLANE_DTYPES.contains(&dtype));
+                    let activations = prepare_activations(&compute, &x, columns);
+                    let all = full_logits(&compute, &head.linear, &activations);
+                    let ours = requested_logits(&mut head, &compute, &activations, &asks);
                     for (row, ask) in asks.iter().enumerate() {
                         let (all, ours) =
                             (&all[row * vocabulary..][..vocabulary], &ours[row * vocabulary..][..vocabulary]);
                         match ask {
-                            Ask::All => assert_eq!(all, ours),
-                            Ask::Among(tokens) => {
+                            LogitsRequest::All => assert_eq!(all, ours),
+                            LogitsRequest::Subset(tokens) => {
                                 for &token in tokens.iter().filter(|&&token| (token as usize) < vocabulary) {
                                     assert_eq!(all[token as usize], ours[token as usize]);
                                 }
                             }
-                            Ask::Greatest => {
-                                let (exact, near) =
-                                    (sample::greedy(all).unwrap(), sample::greedy(ours).unwrap());
+                            LogitsRequest::Argmax => {
+                                let (exact, near) = (
+                                    sample::greedy_choice(all).unwrap(),
+                                    sample::greedy_choice(ours).unwrap(),
+                                );
                                 assert_eq!(exact.token, near.token);
-                                assert_eq!(most(all), most(ours));
+                                assert_eq!(greatest_value(all), greatest_value(ours));
                                 // A row of the weights and of the activations have lengths of about sqrt(columns / 2).
                                 let far =
                                     all.iter().zip(ours).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -137,13 +152,14 @@ fn what_is_asked_for_is_exact_and_the_rest_is_near() {
                             }
                         }
                         // The row alone, and on every kernel: the same bits.
-                        let alone = prepared(&compute, &x[row * columns..(row + 1) * columns], columns);
-                        let alone = asked(&mut head, &compute, &alone, std::slice::from_ref(ask));
-                        if !matches!(ask, Ask::Among(_)) {
+                        let alone =
+                            prepare_activations(&compute, &x[row * columns..(row + 1) * columns], columns);
+                        let alone = requested_logits(&mut head, &compute, &alone, std::slice::from_ref(ask));
+                        if !matches!(ask, LogitsRequest::Subset(_)) {
                             assert!(alone == ours, "{dtype:?}, row {row} of {count}, {ask:?}");
                         }
                     }
-                    if !asks.iter().any(|ask| matches!(ask, Ask::Among(_))) {
+                    if !asks.iter().any(|ask| matches!(ask, LogitsRequest::Subset(_))) {
                         assert!(*first.get_or_insert_with(|| ours.clone()) == ours);
                     }
                 }
@@ -153,48 +169,62 @@ fn what_is_asked_for_is_exact_and_the_rest_is_near() {
 }
 
 #[test]
-fn little_is_computed_twice() {
+fn screening_recomputes_few_rows_exactly() {
     // One row of the weights stands out: its group is all that is exact.
     let (vocabulary, columns) = (4096, 256);
     let mut random = fastrand::Rng::with_seed(3);
     let mut values = random_values(&mut random, vocabulary * columns);
     let x = random_values(&mut random, columns);
     values[1234 * columns..1235 * columns].copy_from_slice(&x);
-    let data = stored(GgmlDType::Q8_0, &values, &[vocabulary, columns]);
+    let data = quantize_bytes(GgmlDType::Q8_0, &values, &[vocabulary, columns]);
     let view = TensorView { dtype: GgmlDType::Q8_0, shape: vec![vocabulary, columns], data: (&data).into() };
-    let compute = Compute::new(Kernel::best(), Pool::new(2));
-    let mut head = Head::new(linear(Packed::in_planes(&view, &compute.pool).unwrap()));
-    asked(&mut head, &compute, &prepared(&compute, &x, columns), &[Ask::Greatest]);
-    assert_eq!(head.wanted, [(1234 / GROUP, 0)]);
-    assert!(head.streamed_bytes() * 100 < head.weight().bytes() * 55);
+    let compute = ComputeContext::new(Kernel::best_available(), ThreadPool::new(2));
+    let mut head = LmHead::new(unbiased_linear(PackedMatrix::new_in_planes(&view, &compute.pool).unwrap()));
+    requested_logits(
+        &mut head,
+        &compute,
+        &prepare_activations(&compute, &x, columns),
+        &[LogitsRequest::Argmax],
+    );
+    assert_eq!(head.exact_rows, [(1234 / GROUP_ROWS, 0)]);
+    assert!(head.streamed_bytes() * 100 < head.weight().byte_len() * 55);
 }
 
 #[test]
-fn what_is_no_number_stays_none() {
+fn nan_logits_are_never_chosen_by_head() {
     let (vocabulary, columns) = (64, 64);
-    let data = stored(GgmlDType::Q8_0, &vec![1.0; vocabulary * columns], &[vocabulary, columns]);
+    let data = quantize_bytes(GgmlDType::Q8_0, &vec![1.0; vocabulary * columns], &[vocabulary, columns]);
     let view = TensorView { dtype: GgmlDType::Q8_0, shape: vec![vocabulary, columns], data: (&data).into() };
-    for compute in computes() {
-        let mut head = Head::new(linear(Packed::in_planes(&view, &compute.pool).unwrap()));
-        let x = prepared(&compute, &vec![f32::NAN; columns], columns);
-        assert_eq!(sample::greedy(&asked(&mut head, &compute, &x, &[Ask::Greatest])), None);
-        let zero = prepared(&compute, &vec![0.0; columns], columns);
-        assert_eq!(sample::greedy(&asked(&mut head, &compute, &zero, &[Ask::Greatest])).unwrap().token, 0);
+    for compute in exact_computes() {
+        let mut head =
+            LmHead::new(unbiased_linear(PackedMatrix::new_in_planes(&view, &compute.pool).unwrap()));
+        let x = prepare_activations(&compute, &vec![f32::NAN; columns], columns);
+        assert_eq!(
+            sample::greedy_choice(&requested_logits(&mut head, &compute, &x, &[LogitsRequest::Argmax])),
+            None
+        );
+        let zero = prepare_activations(&compute, &vec![0.0; columns], columns);
+        assert_eq!(
+            sample::greedy_choice(&requested_logits(&mut head, &compute, &zero, &[LogitsRequest::Argmax]))
+                .unwrap()
+                .token,
+            0
+        );
     }
 }
 
 /// Over so many positions of real text the choice is the full product's, and so is its probability, nearly. More of
 /// them by `TAPER_TEST_POSITIONS`.
 #[test]
-fn the_real_model_chooses_as_the_full_head_does() {
+fn real_model_screened_choice_matches_full_head() {
     let Some(path) = real_model::path() else { return };
     let asked = std::env::var("TAPER_TEST_POSITIONS").ok().and_then(|positions| positions.parse().ok());
     let positions: usize = asked.unwrap_or(300);
     let gguf = Gguf::open(&path).unwrap();
-    let config = Config::from_gguf(&gguf).unwrap();
-    let tokens = Tokens::from_gguf(&gguf).unwrap();
+    let config = ModelConfig::from_gguf(&gguf).unwrap();
+    let tokens = Tokenizer::from_gguf(&gguf).unwrap();
     let texts = [
-        real_model::CODE,
+        real_model::SAMPLE_CODE,
         include_str!("../../gguf.rs"),
         include_str!("../../../suggest.rs"),
         include_str!("../../../../README.md"),
@@ -203,7 +233,9 @@ fn the_real_model_chooses_as_the_full_head_does() {
         include_str!("../../tokens.rs"),
         include_str!("../../fetch.rs"),
     ];
-    let mut decoder = CpuDecoder::new(&gguf, &config, 1024, Kernel::best(), Pool::default_threads()).unwrap();
+    let mut decoder =
+        CpuDecoder::new(&gguf, &config, 1024, Kernel::best_available(), ThreadPool::default_thread_count())
+            .unwrap();
     let (mut seen, mut worst, mut wrong, mut near) = (0, 0.0_f32, 0, 0);
     // Short texts first, then pieces of the long ones.
     'all: for text in texts {
@@ -214,11 +246,12 @@ fn the_real_model_chooses_as_the_full_head_does() {
                 let at = decoder.len();
                 let exact = decoder.forward(chunk, chunk.len()).unwrap().to_vec();
                 decoder.truncate(at);
-                decoder.ask(vec![Ask::Greatest; chunk.len()]);
+                decoder.set_logits_requests(vec![LogitsRequest::Argmax; chunk.len()]);
                 let screened = decoder.forward(chunk, chunk.len()).unwrap();
                 let rows = exact.chunks(config.vocabulary).zip(screened.chunks(config.vocabulary));
                 for (exact, screened) in rows {
-                    let (theirs, ours) = (sample::greedy(exact).unwrap(), sample::greedy(screened).unwrap());
+                    let (theirs, ours) =
+                        (sample::greedy_choice(exact).unwrap(), sample::greedy_choice(screened).unwrap());
                     wrong += usize::from(ours.token != theirs.token);
                     worst = worst.max((ours.probability - theirs.probability).abs());
                     near += exact.iter().zip(screened).filter(|(a, b)| a == b).count();

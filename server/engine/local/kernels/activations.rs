@@ -4,11 +4,11 @@
 //! The method is that of ggml's `Q8_1` (`quantize_row_q8_1`): scale `max |x| / 127`, codes rounded to nearest,
 //! and the codes' sums for the formats with an offset or a minimum; the scale stays a 32-bit float.
 
-use super::pack::UNIT;
-use super::product::Line;
+use super::pack::UNIT_COLUMNS;
+use super::product::CacheLine;
 
 /// The values of a unit and row as bfloat16.
-pub(in crate::local) type Halves = Line<u16, UNIT>;
+pub(in crate::local) type Bf16Unit = CacheLine<u16, UNIT_COLUMNS>;
 /// Rows of a panel of halves: those of a tile.
 pub(in crate::local) const TILE_ROWS: usize = 16;
 
@@ -21,9 +21,9 @@ pub(in crate::local) struct Activations {
     /// `[rows, columns]`.
     pub(in crate::local) floats: Vec<f32>,
     /// Whether the rows are `halves`, and not quantized.
-    halved: bool,
+    is_bf16: bool,
     /// For each panel `[units, TILE_ROWS]`.
-    halves: Vec<Halves>,
+    bf16: Vec<Bf16Unit>,
     /// For each panel `[columns / 4, width, 4]`.
     codes: Vec<i8>,
     /// For each panel `[units, width]`.
@@ -31,7 +31,7 @@ pub(in crate::local) struct Activations {
     /// For each panel `[units, 3, width]`: minus the sum of a unit's codes, of its first and its second half.
     sums: Vec<i32>,
     /// For each panel `[units, width]`: scale times sum of codes.
-    sized_sums: Vec<f32>,
+    scaled_sums: Vec<f32>,
 }
 
 /// One panel to be written: halves, or the rest.
@@ -39,11 +39,11 @@ pub(in crate::local) struct Activations {
 pub(in crate::local) struct Slot<'a> {
     /// Rows that a kernel takes, the padding included.
     pub(in crate::local) width: usize,
-    pub(in crate::local) halves: &'a mut [Halves],
+    pub(in crate::local) bf16: &'a mut [Bf16Unit],
     pub(in crate::local) codes: &'a mut [i8],
     pub(in crate::local) scales: &'a mut [f32],
     pub(in crate::local) sums: &'a mut [i32],
-    pub(in crate::local) sized_sums: &'a mut [f32],
+    pub(in crate::local) scaled_sums: &'a mut [f32],
 }
 
 /// One panel to be read: see [`Activations`] for the shapes.
@@ -55,35 +55,35 @@ pub(in crate::local) struct Panel<'a> {
     pub(in crate::local) rows: usize,
     /// Rows that the kernel takes: `rows` rounded up to a power of two.
     pub(in crate::local) width: usize,
-    pub(in crate::local) halves: &'a [Halves],
+    pub(in crate::local) bf16: &'a [Bf16Unit],
     pub(in crate::local) codes: &'a [i8],
     pub(in crate::local) scales: &'a [f32],
     pub(in crate::local) sums: &'a [i32],
-    pub(in crate::local) sized_sums: &'a [f32],
+    pub(in crate::local) scaled_sums: &'a [f32],
 }
 
 /// The slices of all panels, to be split among threads.
 #[derive(Debug)]
-pub(in crate::local) struct Buffers<'a> {
+pub(in crate::local) struct PanelBuffers<'a> {
     pub(in crate::local) floats: &'a mut [f32],
-    pub(in crate::local) halves: &'a mut [Halves],
+    pub(in crate::local) bf16: &'a mut [Bf16Unit],
     pub(in crate::local) codes: &'a mut [i8],
     pub(in crate::local) scales: &'a mut [f32],
     pub(in crate::local) sums: &'a mut [i32],
-    pub(in crate::local) sized_sums: &'a mut [f32],
+    pub(in crate::local) scaled_sums: &'a mut [f32],
 }
 
 impl Activations {
     /// Makes room for `rows` rows in panels of `panel`, `halved` or quantized; what was there is lost.
-    pub(in crate::local) fn shape(
+    pub(in crate::local) fn reshape_for(
         &mut self,
         rows: usize,
         columns: usize,
         panel: usize,
         halved: bool,
-    ) -> Buffers<'_> {
-        (self.rows, self.columns, self.panel, self.halved) = (rows, columns, panel, halved);
-        let units = columns / UNIT;
+    ) -> PanelBuffers<'_> {
+        (self.rows, self.columns, self.panel, self.is_bf16) = (rows, columns, panel, halved);
+        let units = columns / UNIT_COLUMNS;
         let padded = rows.next_multiple_of(panel);
         let quantized = if halved { 0 } else { padded * units };
         let halves = if halved { padded * units } else { 0 };
@@ -91,17 +91,17 @@ impl Activations {
         let grow = |vec: &mut Vec<f32>, len: usize| vec.resize(vec.len().max(len), 0.0);
         grow(&mut self.floats, rows * columns);
         grow(&mut self.scales, quantized);
-        grow(&mut self.sized_sums, quantized);
-        self.halves.resize(self.halves.len().max(halves), Line([0; UNIT]));
-        self.codes.resize(self.codes.len().max(quantized * UNIT), 0);
+        grow(&mut self.scaled_sums, quantized);
+        self.bf16.resize(self.bf16.len().max(halves), CacheLine([0; UNIT_COLUMNS]));
+        self.codes.resize(self.codes.len().max(quantized * UNIT_COLUMNS), 0);
         self.sums.resize(self.sums.len().max(quantized * 3), 0);
-        Buffers {
+        PanelBuffers {
             floats: &mut self.floats[..rows * columns],
-            halves: &mut self.halves[..halves],
-            codes: &mut self.codes[..quantized * UNIT],
+            bf16: &mut self.bf16[..halves],
+            codes: &mut self.codes[..quantized * UNIT_COLUMNS],
             scales: &mut self.scales[..quantized],
             sums: &mut self.sums[..quantized * 3],
-            sized_sums: &mut self.sized_sums[..quantized],
+            scaled_sums: &mut self.scaled_sums[..quantized],
         }
     }
 
@@ -116,8 +116,8 @@ impl Activations {
     }
 
     /// Whether the rows are halves.
-    pub(in crate::local) fn is_halved(&self) -> bool {
-        self.halved
+    pub(in crate::local) fn has_bf16_rows(&self) -> bool {
+        self.is_bf16
     }
 
     /// Number of panels.
@@ -134,32 +134,32 @@ impl Activations {
     pub(in crate::local) fn panel(&self, index: usize) -> Panel<'_> {
         let first = index * self.panel;
         let rows = self.panel.min(self.rows - first);
-        let width = width(rows);
-        let units = self.columns / UNIT;
-        if self.halved {
-            let halves = &self.halves[first * units..][..self.panel * units];
-            return Panel { first, rows, width: self.panel, halves, ..Panel::default() };
+        let width = padded_width(rows);
+        let units = self.columns / UNIT_COLUMNS;
+        if self.is_bf16 {
+            let halves = &self.bf16[first * units..][..self.panel * units];
+            return Panel { first, rows, width: self.panel, bf16: halves, ..Panel::default() };
         }
         Panel {
             first,
             rows,
             width,
-            halves: &[],
-            codes: &self.codes[first * units * UNIT..][..width * units * UNIT],
+            bf16: &[],
+            codes: &self.codes[first * units * UNIT_COLUMNS..][..width * units * UNIT_COLUMNS],
             scales: &self.scales[first * units..][..width * units],
             sums: &self.sums[first * units * 3..][..width * units * 3],
-            sized_sums: &self.sized_sums[first * units..][..width * units],
+            scaled_sums: &self.scaled_sums[first * units..][..width * units],
         }
     }
 }
 
 /// Rows of a panel with the padding that its kernel wants.
-pub(in crate::local) fn width(rows: usize) -> usize {
+pub(in crate::local) fn padded_width(rows: usize) -> usize {
     rows.next_power_of_two()
 }
 
 /// Adding this to a float below 2^22 leaves the nearest integer in the lowest bits.
-const ROUND: f32 = 12_582_912.0;
+const ROUNDING_OFFSET: f32 = 12_582_912.0;
 
 /// Quantizes the rows of one panel: `floats` is `[rows, columns]`, `rows` at most the slot's width; the rest is
 /// padded with zero scales.
@@ -167,11 +167,11 @@ const ROUND: f32 = 12_582_912.0;
 pub(in crate::local) fn quantize(floats: &[f32], slot: &mut Slot<'_>) {
     let width = slot.width;
     let units = slot.scales.len() / width;
-    let columns = units * UNIT;
+    let columns = units * UNIT_COLUMNS;
     slot.scales.fill(0.0);
-    slot.sized_sums.fill(0.0);
+    slot.scaled_sums.fill(0.0);
     for (row, floats) in floats.chunks_exact(columns).enumerate() {
-        let (floats, _) = floats.as_chunks::<UNIT>();
+        let (floats, _) = floats.as_chunks::<UNIT_COLUMNS>();
         for (unit, floats) in floats.iter().enumerate() {
             // Without their sign, floats are ordered as their bits are; a NaN comes out largest and spreads.
             let mut largest = 0_u32;
@@ -183,10 +183,12 @@ pub(in crate::local) fn quantize(floats: &[f32], slot: &mut Slot<'_>) {
             let (scale, inverse) =
                 if largest < 1e-30 { (0.0, 0.0) } else { (largest / 127.0, 127.0 / largest) };
             // Loops rather than `map`, which may stay a call without the instruction set.
-            let mut wide = [0_i32; UNIT];
-            let mut codes = [0_i8; UNIT];
-            for i in 0..UNIT {
-                wide[i] = (floats[i] * inverse + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+            let mut wide = [0_i32; UNIT_COLUMNS];
+            let mut codes = [0_i8; UNIT_COLUMNS];
+            for i in 0..UNIT_COLUMNS {
+                wide[i] = (floats[i] * inverse + ROUNDING_OFFSET)
+                    .to_bits()
+                    .wrapping_sub(ROUNDING_OFFSET.to_bits()) as i32;
                 codes[i] = wide[i] as i8;
             }
             let mut halves = [0_i32; 2];
@@ -195,7 +197,7 @@ pub(in crate::local) fn quantize(floats: &[f32], slot: &mut Slot<'_>) {
                 halves[0] = halves[0].wrapping_add(wide[i]);
                 halves[1] = halves[1].wrapping_add(wide[16 + i]);
             }
-            let to = &mut slot.codes[unit * UNIT * width..(unit + 1) * UNIT * width];
+            let to = &mut slot.codes[unit * UNIT_COLUMNS * width..(unit + 1) * UNIT_COLUMNS * width];
             let (to, _) = to.as_chunks_mut::<4>();
             let (steps, _) = codes.as_chunks::<4>();
             for (to, codes) in to[row..].iter_mut().step_by(width).zip(steps) {
@@ -203,7 +205,7 @@ pub(in crate::local) fn quantize(floats: &[f32], slot: &mut Slot<'_>) {
             }
             let sum = halves[0].wrapping_add(halves[1]);
             slot.scales[unit * width + row] = scale;
-            slot.sized_sums[unit * width + row] = scale * sum as f32;
+            slot.scaled_sums[unit * width + row] = scale * sum as f32;
             let sums = &mut slot.sums[unit * 3 * width..(unit + 1) * 3 * width];
             sums[row] = sum.wrapping_neg();
             sums[width + row] = halves[0].wrapping_neg();
@@ -216,27 +218,27 @@ pub(in crate::local) fn quantize(floats: &[f32], slot: &mut Slot<'_>) {
 /// padded with zeros.
 #[inline(always)]
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "AMX alone takes them"))]
-pub(in crate::local) fn halve(floats: &[f32], slot: &mut Slot<'_>) {
-    let columns = slot.halves.len() / TILE_ROWS * UNIT;
+pub(in crate::local) fn panel_to_bf16(floats: &[f32], slot: &mut Slot<'_>) {
+    let columns = slot.bf16.len() / TILE_ROWS * UNIT_COLUMNS;
     for row in 0..TILE_ROWS {
-        let to = slot.halves[row..].iter_mut().step_by(TILE_ROWS);
+        let to = slot.bf16[row..].iter_mut().step_by(TILE_ROWS);
         match floats.get(row * columns..(row + 1) * columns) {
             Some(floats) => {
-                let (floats, _) = floats.as_chunks::<UNIT>();
-                for (Line(to), floats) in to.zip(floats) {
-                    for i in 0..UNIT {
-                        to[i] = half(floats[i]);
+                let (floats, _) = floats.as_chunks::<UNIT_COLUMNS>();
+                for (CacheLine(to), floats) in to.zip(floats) {
+                    for i in 0..UNIT_COLUMNS {
+                        to[i] = to_bf16(floats[i]);
                     }
                 }
             }
-            None => to.for_each(|to| *to = Line([0; UNIT])),
+            None => to.for_each(|to| *to = CacheLine([0; UNIT_COLUMNS])),
         }
     }
 }
 
 /// The nearest bfloat16, the one away from zero of two; of a NaN a NaN.
 #[inline(always)]
-pub(super) fn half(x: f32) -> u16 {
+pub(super) fn to_bf16(x: f32) -> u16 {
     let bits = x.to_bits();
     let rounded = (bits.wrapping_add(0x8000) >> 16) as u16;
     if bits & 0x7fff_ffff > 0x7f80_0000 { 0x7fc0 } else { rounded }

@@ -27,11 +27,11 @@
 use std::ops::Range;
 
 use super::activations::TILE_ROWS as ROWS;
-use super::form::{Form, codes, factors};
+use super::form::{Form, load_codes, load_factors};
 use super::isa::Isa;
-use super::pack::{GROUP, Scales, UNIT};
-use super::product::{AHEAD, Line, Tile, Wide, emit};
-use tiles::{Shapes, Tiles};
+use super::pack::{GROUP_ROWS, Scales, UNIT_COLUMNS};
+use super::product::{CacheLine, PREFETCH_BYTES, Tile, Wide, write_products};
+use tiles::{TileRegisters, TileShapes};
 
 #[cfg(test)]
 mod model;
@@ -44,31 +44,31 @@ mod tiles;
 #[cfg(target_arch = "x86_64")]
 mod entries;
 #[cfg(target_arch = "x86_64")]
-pub(super) use {entries::ENTRIES, support::lacks};
+pub(super) use {entries::KERNEL_TABLE, support::missing_features};
 
 /// Groups of weight rows of a piece at most: an even number. Each piece reads all activations, which may not fit into the
 /// second-level cache: with a fourth of it, the 1.5B's prefill was 5 % slower.
-const GROUPS: usize = 16;
+const MAX_GROUPS: usize = 16;
 /// Units that are unpacked and multiplied with all panels before the next ones: those of two groups are 16 KiB, those of
 /// all 128.
-const CHUNK: usize = 8;
+const CHUNK_UNITS: usize = 8;
 /// Lines of a unit of 16 rows: a kilobyte, what a tile holds.
-const LINES: usize = 16;
+const UNIT_LINES: usize = 16;
 
 /// What unpacking needs of its instruction set beside [`Isa`]. One vector holds a group.
-trait Unpack: Isa {
+trait Bf16Unpack: Isa {
     /// Writes code times `scale` plus `offset` for the four columns of 16 weight rows that `codes` has, rounded to
     /// bfloat16: two lines, `[columns / 2][weight row][2]`.
     ///
     /// # Safety
     /// As for all methods of [`Isa`].
-    unsafe fn unpack(to: *mut u16, codes: Self::Bytes, scale: Self::Floats, offset: Self::Floats);
+    unsafe fn unpack_bf16(to: *mut u16, codes: Self::Bytes, scale: Self::Floats, offset: Self::Floats);
 }
 
 /// The tiles in use, which are released when it goes.
-struct InUse<T: Tiles>(T);
+struct TilesInUse<T: TileRegisters>(T);
 
-impl<T: Tiles> Drop for InUse<T> {
+impl<T: TileRegisters> Drop for TilesInUse<T> {
     fn drop(&mut self) {
         // SAFETY: whoever made it promised that the tiles are there.
         unsafe { self.0.release() }
@@ -80,23 +80,28 @@ impl<T: Tiles> Drop for InUse<T> {
 /// # Safety
 /// `I` and the tiles are there; see `product::Thin`.
 #[inline(always)]
-unsafe fn multiply<I: Unpack, F: Form, T: Tiles>(args: &Wide<'_>, tile: &mut Tile, tiles: T) {
-    const { assert!(I::PARTS == 1 && GROUPS.is_multiple_of(2)) };
+unsafe fn multiply_piece<I: Bf16Unpack, F: Form, T: TileRegisters>(
+    args: &Wide<'_>,
+    tile: &mut Tile,
+    tiles: T,
+) {
+    const { assert!(I::PARTS == 1 && MAX_GROUPS.is_multiple_of(2)) };
     assert_eq!(args.weight.columns(), args.x.columns(), "a product of matrices that do not fit");
-    let units = args.weight.columns() / UNIT;
+    let units = args.weight.columns() / UNIT_COLUMNS;
     let (groups, panels) = (args.groups.len(), args.x.panels());
-    assert!(groups <= GROUPS);
+    assert!(groups <= MAX_GROUPS);
     // Only ever grown: what is read was written before.
-    tile.halves.resize(tile.halves.len().max(GROUPS * CHUNK * LINES), Line([0; UNIT]));
-    tile.sums.resize(tile.sums.len().max(panels * GROUPS * ROWS), Line([0.0; GROUP]));
+    tile.bf16
+        .resize(tile.bf16.len().max(MAX_GROUPS * CHUNK_UNITS * UNIT_LINES), CacheLine([0; UNIT_COLUMNS]));
+    tile.sums.resize(tile.sums.len().max(panels * MAX_GROUPS * ROWS), CacheLine([0.0; GROUP_ROWS]));
     // SAFETY: the caller's promise; all shapes are whole tiles.
     unsafe {
-        let mut tiles = InUse(tiles);
-        tiles.0.configure(&Shapes::new([(ROWS, 64); tiles::TILES]));
-        for first in (0..units).step_by(CHUNK) {
-            let chunk = first..units.min(first + CHUNK);
+        let mut tiles = TilesInUse(tiles);
+        tiles.0.configure(&TileShapes::new([(ROWS, 64); tiles::TILE_COUNT]));
+        for first in (0..units).step_by(CHUNK_UNITS) {
+            let chunk = first..units.min(first + CHUNK_UNITS);
             for group in 0..groups {
-                unpack::<I, F>(args, group, chunk.clone(), tile);
+                unpack_units::<I, F>(args, group, chunk.clone(), tile);
             }
             for group in (0..groups).step_by(2) {
                 for panel in (0..panels).step_by(2) {
@@ -113,16 +118,16 @@ unsafe fn multiply<I: Unpack, F: Form, T: Tiles>(args: &Wide<'_>, tile: &mut Til
         for index in 0..panels {
             let panel = &args.x.panel(index);
             for group in 0..groups {
-                let (sums, _) = tile.sums[sums_at(index, group)..].as_chunks::<ROWS>();
-                emit(args, args.groups.start + group, panel, &sums[0]);
+                let (sums, _) = tile.sums[sums_offset(index, group)..].as_chunks::<ROWS>();
+                write_products(args, args.groups.start + group, panel, &sums[0]);
             }
         }
     }
 }
 
 /// Where the sums of a panel and a group lie.
-const fn sums_at(panel: usize, group: usize) -> usize {
-    (panel * GROUPS + group) * ROWS
+const fn sums_offset(panel: usize, group: usize) -> usize {
+    (panel * MAX_GROUPS + group) * ROWS
 }
 
 /// Unpacks some units of a group: `[unit][columns / 2][weight row][2]`.
@@ -130,19 +135,24 @@ const fn sums_at(panel: usize, group: usize) -> usize {
 /// # Safety
 /// The instruction set is there; the group and the units are; the tile has room.
 #[inline(always)]
-unsafe fn unpack<I: Unpack, F: Form>(args: &Wide<'_>, group: usize, units: Range<usize>, tile: &mut Tile) {
-    let (codes_bytes, scale_bytes) = args.weight.group(args.groups.start + group);
-    let lower_bytes = args.weight.lower(args.groups.start + group);
-    let to = tile.halves[group * CHUNK * LINES..].as_mut_ptr().cast::<u16>();
+unsafe fn unpack_units<I: Bf16Unpack, F: Form>(
+    args: &Wide<'_>,
+    group: usize,
+    units: Range<usize>,
+    tile: &mut Tile,
+) {
+    let (codes_bytes, scale_bytes) = args.weight.group_data(args.groups.start + group);
+    let lower_bytes = args.weight.lower_plane(args.groups.start + group);
+    let to = tile.bf16[group * CHUNK_UNITS * UNIT_LINES..].as_mut_ptr().cast::<u16>();
     for (index, unit) in units.enumerate() {
         // SAFETY: places inside the group as `Packed` states, and inside the tile.
         unsafe {
             let from = codes_bytes.as_ptr().add(unit * 64 * F::UPPER as usize);
             let lower = lower_bytes.as_ptr().wrapping_add(unit * 64 * F::LOWER as usize);
             for line in 0..F::UPPER as usize {
-                I::prefetch(from.wrapping_add(AHEAD + 64 * line));
+                I::prefetch(from.wrapping_add(PREFETCH_BYTES + 64 * line));
             }
-            let (scale, other) = factors::<I, F>(scale_bytes.as_ptr(), unit, 0);
+            let (scale, other) = load_factors::<I, F>(scale_bytes.as_ptr(), unit, 0);
             let zero = I::splat(-((1_u32 << (F::BITS - 1)) as f32));
             // Scale and offset of the unit's first and second half.
             let [first, second] = match F::SCALES {
@@ -150,11 +160,11 @@ unsafe fn unpack<I: Unpack, F: Form>(args: &Wide<'_>, group: usize, units: Range
                 Scales::Min | Scales::SuperMin => [(scale, other); 2],
                 Scales::SuperHalves => [(scale, I::mul(scale, zero)), (other, I::mul(other, zero))],
             };
-            let to = to.add(index * LINES * UNIT);
+            let to = to.add(index * UNIT_LINES * UNIT_COLUMNS);
             for step in 0..4 {
-                let (low, high) = codes::<I, F>(from, lower, step);
-                I::unpack(to.add(2 * UNIT * step), low, first.0, first.1);
-                I::unpack(to.add(2 * UNIT * (step + 4)), high, second.0, second.1);
+                let (low, high) = load_codes::<I, F>(from, lower, step);
+                I::unpack_bf16(to.add(2 * UNIT_COLUMNS * step), low, first.0, first.1);
+                I::unpack_bf16(to.add(2 * UNIT_COLUMNS * (step + 4)), high, second.0, second.1);
             }
         }
     }
@@ -166,7 +176,7 @@ unsafe fn unpack<I: Unpack, F: Form>(args: &Wide<'_>, group: usize, units: Range
 /// # Safety
 /// The panels, groups and units are there, and the tiles, whose shapes are whole.
 #[inline(always)]
-unsafe fn multiply_chunk<T: Tiles, const P: usize, const G: usize>(
+unsafe fn multiply_chunk<T: TileRegisters, const P: usize, const G: usize>(
     args: &Wide<'_>,
     tile: &mut Tile,
     panel: usize,
@@ -174,20 +184,20 @@ unsafe fn multiply_chunk<T: Tiles, const P: usize, const G: usize>(
     units: Range<usize>,
     tiles: &mut T,
 ) {
-    let whole = args.weight.columns() / UNIT;
+    let whole = args.weight.columns() / UNIT_COLUMNS;
     let x = [panel, panel + P - 1].map(|panel| {
-        let halves = args.x.panel(panel).halves;
-        assert_eq!(halves.len(), whole * LINES);
+        let halves = args.x.panel(panel).bf16;
+        assert_eq!(halves.len(), whole * UNIT_LINES);
         halves.as_ptr().cast::<u8>()
     });
     let weights = [group, group + G - 1].map(|group| {
-        let halves = &tile.halves[group * CHUNK * LINES..][..CHUNK * LINES];
+        let halves = &tile.bf16[group * CHUNK_UNITS * UNIT_LINES..][..CHUNK_UNITS * UNIT_LINES];
         halves.as_ptr().cast::<u8>()
     });
     let mut sums = |panel_of: usize, group_of: usize| {
-        tile.sums[sums_at(panel + panel_of, group + group_of)..][..ROWS].as_mut_ptr().cast::<u8>()
+        tile.sums[sums_offset(panel + panel_of, group + group_of)..][..ROWS].as_mut_ptr().cast::<u8>()
     };
-    const KILOBYTE: usize = LINES * 64;
+    const TILE_BYTES: usize = UNIT_LINES * 64;
     // SAFETY: the caller's promise, and the lengths just checked.
     unsafe {
         /// Does `$what` with the tile of each panel and group that are there.
@@ -217,15 +227,15 @@ unsafe fn multiply_chunk<T: Tiles, const P: usize, const G: usize>(
             each!(load, 64);
         }
         for (index, unit) in units.enumerate() {
-            tiles.load::<4>(x[0].add(unit * KILOBYTE), 64);
-            tiles.load::<6>(weights[0].add(index * KILOBYTE), 64);
+            tiles.load::<4>(x[0].add(unit * TILE_BYTES), 64);
+            tiles.load::<6>(weights[0].add(index * TILE_BYTES), 64);
             tiles.dot::<0, 4, 6>();
             if G == 2 {
-                tiles.load::<7>(weights[1].add(index * KILOBYTE), 64);
+                tiles.load::<7>(weights[1].add(index * TILE_BYTES), 64);
                 tiles.dot::<1, 4, 7>();
             }
             if P == 2 {
-                tiles.load::<5>(x[1].add(unit * KILOBYTE), 64);
+                tiles.load::<5>(x[1].add(unit * TILE_BYTES), 64);
                 tiles.dot::<2, 5, 6>();
             }
             if P == 2 && G == 2 {

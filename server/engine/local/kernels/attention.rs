@@ -11,13 +11,13 @@ use super::elementwise::{self, exp};
 use super::isa::Isa;
 
 /// Keys that are scored before the running maximum is updated: a page of the cache.
-pub(in crate::local) const KEYS: usize = 64;
+pub(in crate::local) const PAGE_KEYS: usize = 64;
 /// Keys that lie interleaved in the cache.
-pub(in crate::local) const BLOCK: usize = 16;
+pub(in crate::local) const BLOCK_KEYS: usize = 16;
 /// Query rows that share a pass over the keys at most.
-pub(in crate::local) const ROWS: usize = 8;
+pub(in crate::local) const MAX_QUERY_ROWS: usize = 8;
 /// The width of a head in the cache is a multiple of it.
-pub(in crate::local) const DIM: usize = 16;
+pub(in crate::local) const HEAD_ALIGNMENT: usize = 16;
 
 /// Some query rows of one key head. Row `i` is query head `kv_head * group + i % group` of token `i / group`.
 ///
@@ -73,7 +73,7 @@ pub(super) unsafe fn attend<I: Isa>(args: &Attend<'_>, scratch: &mut Scratch) {
             1 => attend_rows::<I, 1>(args, scratch),
             2 => attend_rows::<I, 2>(args, scratch),
             3..=4 => attend_rows::<I, 4>(args, scratch),
-            _ => attend_rows::<I, ROWS>(args, scratch),
+            _ => attend_rows::<I, MAX_QUERY_ROWS>(args, scratch),
         }
     }
 }
@@ -82,7 +82,7 @@ pub(super) unsafe fn attend<I: Isa>(args: &Attend<'_>, scratch: &mut Scratch) {
 /// As [`attend`]; `args.rows` is at most `R`.
 #[inline(always)]
 unsafe fn attend_rows<I: Isa, const R: usize>(args: &Attend<'_>, scratch: &mut Scratch) {
-    let dim = args.head_dim.next_multiple_of(DIM);
+    let dim = args.head_dim.next_multiple_of(HEAD_ALIGNMENT);
     let token = |row: usize| (args.first + row) / args.group;
     let start = |row: usize| {
         token(row) * args.stride
@@ -91,9 +91,9 @@ unsafe fn attend_rows<I: Isa, const R: usize>(args: &Attend<'_>, scratch: &mut S
     // Padded rows see as much as the last one and are not written.
     let visible: [usize; R] = std::array::from_fn(|row| args.visible + token(row.min(args.rows - 1)));
     let longest = visible[R - 1];
-    let tiles = longest.div_ceil(KEYS);
+    let tiles = longest.div_ceil(PAGE_KEYS);
     let pages = &args.pages[..tiles];
-    let page_end = args.keys.max(args.values) + KEYS * dim;
+    let page_end = args.keys.max(args.values) + PAGE_KEYS * dim;
     assert!(args.rows <= R && pages.iter().all(|page| page.len() >= page_end));
 
     let scale = 1.0 / (args.head_dim as f32).sqrt();
@@ -111,47 +111,47 @@ unsafe fn attend_rows<I: Isa, const R: usize>(args: &Attend<'_>, scratch: &mut S
     let sums = scratch.sums.as_mut_ptr();
     let mut maximum = [f32::NEG_INFINITY; R];
     let mut total = [0.0_f32; R];
-    let mut weights = [[0.0_f32; KEYS]; R];
+    let mut weights = [[0.0_f32; PAGE_KEYS]; R];
 
     for (tile, page) in pages.iter().enumerate() {
-        let first = tile * KEYS;
-        let here = KEYS.min(longest - first);
+        let first = tile * PAGE_KEYS;
+        let here = PAGE_KEYS.min(longest - first);
         // SAFETY: keys and values lie inside the page, as asserted; queries and sums have `dim * R` values.
         unsafe {
-            for block in 0..here.div_ceil(BLOCK) {
-                let keys = page.as_ptr().add(args.keys + block * BLOCK * dim);
+            for block in 0..here.div_ceil(BLOCK_KEYS) {
+                let keys = page.as_ptr().add(args.keys + block * BLOCK_KEYS * dim);
                 for part in 0..I::PARTS {
                     let keys = keys.add(part * I::LANES);
                     let mut scores = [I::splat(0.0); R];
                     for i in 0..args.head_dim {
-                        let key = I::load_f16(keys.add(i * BLOCK));
+                        let key = I::load_f16(keys.add(i * BLOCK_KEYS));
                         for (row, score) in scores.iter_mut().enumerate() {
                             *score = I::mul_add(key, I::splat(*queries.add(i * R + row)), *score);
                         }
                     }
                     for (weights, score) in weights.iter_mut().zip(scores) {
-                        I::store_f32(weights.as_mut_ptr().add(block * BLOCK + part * I::LANES), score);
+                        I::store_f32(weights.as_mut_ptr().add(block * BLOCK_KEYS + part * I::LANES), score);
                     }
                 }
             }
         }
         for row in 0..R {
             let weights = &mut weights[row];
-            let seen = visible[row].saturating_sub(first).min(KEYS);
+            let seen = visible[row].saturating_sub(first).min(PAGE_KEYS);
             weights[seen..].fill(f32::NEG_INFINITY);
             if seen == 0 {
                 weights.fill(0.0);
                 continue;
             }
-            let mut largest = [f32::NEG_INFINITY; BLOCK];
-            let (parts, _) = weights.as_chunks_mut::<BLOCK>();
+            let mut largest = [f32::NEG_INFINITY; BLOCK_KEYS];
+            let (parts, _) = weights.as_chunks_mut::<BLOCK_KEYS>();
             for part in parts.iter() {
                 for (largest, &weight) in largest.iter_mut().zip(part) {
                     *largest = if weight > *largest { weight } else { *largest };
                 }
             }
-            let largest = elementwise::largest(&largest).max(maximum[row]);
-            let mut sum = [0.0_f32; BLOCK];
+            let largest = elementwise::largest_lane(&largest).max(maximum[row]);
+            let mut sum = [0.0_f32; BLOCK_KEYS];
             for part in parts.iter_mut() {
                 for (sum, weight) in sum.iter_mut().zip(part) {
                     *weight = exp(*weight - largest);
@@ -159,7 +159,7 @@ unsafe fn attend_rows<I: Isa, const R: usize>(args: &Attend<'_>, scratch: &mut S
                 }
             }
             let shrink = exp(maximum[row] - largest);
-            total[row] = total[row] * shrink + elementwise::sum(&sum);
+            total[row] = total[row] * shrink + elementwise::sum_lanes(&sum);
             maximum[row] = largest;
             if shrink != 1.0 {
                 for value in &mut scratch.sums[row * dim..(row + 1) * dim] {

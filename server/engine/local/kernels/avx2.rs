@@ -14,8 +14,8 @@ pub(super) struct Avx2;
 #[derive(Clone, Copy)]
 pub(super) struct AvxVnni;
 
-pub(super) static AVX2: Entries = entries!(Avx2, ["avx2,fma,f16c"], 4, 1);
-pub(super) static AVX_VNNI: Entries = entries!(AvxVnni, ["avx2,fma,f16c,avxvnni"], 4, 2);
+pub(super) static AVX2_TABLE: Entries = entries!(Avx2, ["avx2,fma,f16c"], 4, 1);
+pub(super) static AVX_VNNI_TABLE: Entries = entries!(AvxVnni, ["avx2,fma,f16c,avxvnni"], 4, 2);
 
 /// What the two have in common; the argument holds what differs.
 macro_rules! vectors_of_256_bits {

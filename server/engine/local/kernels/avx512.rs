@@ -10,7 +10,7 @@ use super::{Entries, entries};
 #[derive(Clone, Copy)]
 pub(super) struct Avx512;
 
-pub(super) static ENTRIES: Entries =
+pub(super) static KERNEL_TABLE: Entries =
     entries!(Avx512, ["avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni"], 8, 2);
 
 // Every method: the caller promises the instruction set and valid pointers (see `Isa`).

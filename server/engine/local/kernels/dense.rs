@@ -3,8 +3,8 @@
 
 use super::activations::Panel;
 use super::isa::Isa;
-use super::pack::{Format, GROUP};
-use super::product::{Dense, Line, emit};
+use super::pack::{Format, GROUP_ROWS};
+use super::product::{CacheLine, Dense, write_products};
 
 /// Float weights times float activations, in 32-bit floats: four sums for the columns modulo four, then added.
 ///
@@ -36,15 +36,15 @@ pub(super) unsafe fn dense<I: Isa>(args: &Dense<'_>) {
 #[inline(always)]
 unsafe fn dense_rows<I: Isa, const R: usize>(args: &Dense<'_>, group: usize, first: usize) {
     let columns = args.weight.columns();
-    let (weights, _) = args.weight.group(group);
+    let (weights, _) = args.weight.group_data(group);
     let rows: [&[f32]; R] = std::array::from_fn(|row| args.x.row(first + row));
-    let mut out = [Line([0.0_f32; GROUP]); R];
+    let mut out = [CacheLine([0.0_f32; GROUP_ROWS]); R];
     // SAFETY: a group has 16 values for each column, a row of activations one.
     unsafe {
         for part in 0..I::PARTS {
             let mut sums = [[I::splat(0.0); 4]; R];
             let mut add = |column: usize, chain: usize| {
-                let at = column * GROUP + part * I::LANES;
+                let at = column * GROUP_ROWS + part * I::LANES;
                 let weight = match args.weight.format() {
                     Format::F16 => I::load_f16(weights.as_ptr().cast::<u16>().add(at)),
                     Format::Bf16 => I::load_bf16(weights.as_ptr().cast::<u16>().add(at)),
@@ -70,6 +70,6 @@ unsafe fn dense_rows<I: Isa, const R: usize>(args: &Dense<'_>, group: usize, fir
             }
         }
         let panel = Panel { first, rows: R, width: R, ..Panel::default() };
-        emit(args, group, &panel, &out);
+        write_products(args, group, &panel, &out);
     }
 }

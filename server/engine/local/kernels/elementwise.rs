@@ -2,17 +2,17 @@
 //! It knows nothing of weights' formats or of threads. Bodies are inlined into functions with more features.
 
 /// Lanes of the partial sums, the same for every instruction set, so that sums are equal.
-const LANES: usize = 16;
+const SUM_LANES: usize = 16;
 
 /// `e^x` within 2 units in the last place, without a branch, so that loops of it become vector code; exactly 0
 /// below -87. The polynomial is that of Cephes' `expf`.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     // Adding it leaves the nearest integer in the lowest bits.
-    const ROUND: f32 = 12_582_912.0;
+    const ROUNDING_OFFSET: f32 = 12_582_912.0;
     let clamped = x.clamp(-87.0, 88.0);
-    let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
-    let n = shifted - ROUND;
+    let shifted = clamped * std::f32::consts::LOG2_E + ROUNDING_OFFSET;
+    let n = shifted - ROUNDING_OFFSET;
     // ln 2 in two parts, the first exact in few bits.
     let r = clamped - n * 0.693_359_4 - n * -2.121_944_4e-4;
     let mut y = 1.987_569_1e-4;
@@ -22,14 +22,14 @@ pub(super) fn exp(x: f32) -> f32 {
     y = y * r + 1.666_666_5e-1;
     y = y * r + 0.5;
     y = y * (r * r) + r + 1.0;
-    let power = (shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127)) << 23;
+    let power = (shifted.to_bits().wrapping_sub(ROUNDING_OFFSET.to_bits()).wrapping_add(127)) << 23;
     let result = y * f32::from_bits(power);
     if x < -87.0 { 0.0 } else { result }
 }
 
 /// The sum of the lanes, in the order of a tree: the same for every instruction set.
 #[inline(always)]
-pub(super) fn sum(x: &[f32; LANES]) -> f32 {
+pub(super) fn sum_lanes(x: &[f32; SUM_LANES]) -> f32 {
     let mut eight = [0.0; 8];
     for i in 0..8 {
         eight[i] = x[i] + x[i + 8];
@@ -43,7 +43,7 @@ pub(super) fn sum(x: &[f32; LANES]) -> f32 {
 
 /// The largest lane that is a number.
 #[inline(always)]
-pub(super) fn largest(x: &[f32; LANES]) -> f32 {
+pub(super) fn largest_lane(x: &[f32; SUM_LANES]) -> f32 {
     let larger = |a: f32, b: f32| if a > b { a } else { b };
     let mut eight = [0.0; 8];
     for i in 0..8 {
@@ -59,14 +59,14 @@ pub(super) fn largest(x: &[f32; LANES]) -> f32 {
 /// RMS norm (<https://arxiv.org/abs/1910.07467>): `x / sqrt(mean(x²) + epsilon) * weight`.
 #[inline(always)]
 pub(in crate::local) fn norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
-    let mut squares = [0.0_f32; LANES];
-    let (whole, rest) = x.as_chunks::<LANES>();
+    let mut squares = [0.0_f32; SUM_LANES];
+    let (whole, rest) = x.as_chunks::<SUM_LANES>();
     for x in whole {
         for (square, x) in squares.iter_mut().zip(x) {
             *square += x * x;
         }
     }
-    let sum = sum(&squares) + rest.iter().map(|x| x * x).sum::<f32>();
+    let sum = sum_lanes(&squares) + rest.iter().map(|x| x * x).sum::<f32>();
     let scale = 1.0 / (sum / x.len() as f32 + epsilon).sqrt();
     for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
         *out = x * scale * weight;
@@ -85,26 +85,26 @@ pub(in crate::local) fn gate(gate: &[f32], up: &[f32], out: &mut [f32]) {
 /// there are none.
 #[inline(always)]
 pub(super) fn softmax(x: &[f32]) -> (f32, f32) {
-    let (whole, rest) = x.as_chunks::<LANES>();
-    let mut most = [f32::NEG_INFINITY; LANES];
+    let (whole, rest) = x.as_chunks::<SUM_LANES>();
+    let mut most = [f32::NEG_INFINITY; SUM_LANES];
     for x in whole {
         for (most, &x) in most.iter_mut().zip(x) {
             *most = if x > *most { x } else { *most };
         }
     }
-    let most = rest.iter().fold(largest(&most), |most, &x| if x > most { x } else { most });
+    let most = rest.iter().fold(largest_lane(&most), |most, &x| if x > most { x } else { most });
     // What is no number compares as false.
     let weight = |x: f32| {
         let weight = exp(x - most);
         if weight > 0.0 { weight } else { 0.0 }
     };
-    let mut sums = [0.0_f32; LANES];
+    let mut sums = [0.0_f32; SUM_LANES];
     for x in whole {
         for (sum, &x) in sums.iter_mut().zip(x) {
             *sum += weight(x);
         }
     }
-    (most, sum(&sums) + rest.iter().map(|&x| weight(x)).sum::<f32>())
+    (most, sum_lanes(&sums) + rest.iter().map(|&x| weight(x)).sum::<f32>())
 }
 
 #[cfg(test)]
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exp_is_close_and_vanishes() {
+    fn exp_is_accurate_and_underflows_to_zero() {
         let mut x = -87.0_f32;
         while x < 88.0 {
             let (ours, theirs) = (f64::from(exp(x)), f64::from(x).exp());
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn softmax_of_any_length_passes_over_what_is_no_number() {
+    fn softmax_of_any_length_skips_nan() {
         let mut random = fastrand::Rng::with_seed(1);
         for len in [0, 1, 15, 16, 17, 1000] {
             let mut x: Vec<f32> = (0..len).map(|_| 40.0 * random.f32() - 20.0).collect();
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn norm_of_an_odd_length() {
+    fn rms_norm_handles_odd_length() {
         let x: Vec<f32> = (0..35).map(|i| i as f32 - 7.0).collect();
         let weight: Vec<f32> = (0..35).map(|i| 1.0 + i as f32 / 10.0).collect();
         let mut out = vec![0.0; 35];

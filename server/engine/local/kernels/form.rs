@@ -51,7 +51,7 @@ forms! {
 
 /// What the coarse kernel leaves out of a product, as a part of the weights' scale: the spread (standard deviation)
 /// of one code's lower bits, and the code steps that its result counts in. None if the format has one plane only.
-pub(in crate::local) fn coarse_error(format: Format) -> Option<f32> {
+pub(in crate::local) fn screening_error(format: Format) -> Option<f32> {
     // The spread of a number that is any of 0 to n - 1: sqrt((n^2 - 1) / 12).
     let steps = match format.lower_bits() {
         0 => return None,
@@ -112,7 +112,7 @@ pub(super) use with_form;
 
 /// Something to be done for the weights' form.
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for AMX alone"))]
-pub(in crate::local) trait ForForm {
+pub(in crate::local) trait FormatJob {
     /// Does it.
     ///
     /// # Safety
@@ -126,7 +126,7 @@ pub(in crate::local) trait ForForm {
 /// As `job` says.
 #[inline(always)]
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for AMX alone"))]
-pub(super) unsafe fn for_form(format: Format, job: impl ForForm) {
+pub(super) unsafe fn run_for_format(format: Format, job: impl FormatJob) {
     // SAFETY: the caller's promise.
     with_form!(format, F => unsafe { job.run::<F>() });
 }
@@ -146,7 +146,7 @@ const fn offset_shift<I: Isa, F: Form>() -> Option<u32> {
 /// # Safety
 /// `unit` is a unit's first byte plus the part's place in a step, `lower` the same in the second plane, if there is one.
 #[inline(always)]
-pub(super) unsafe fn codes<I: Isa, F: Form>(
+pub(super) unsafe fn load_codes<I: Isa, F: Form>(
     unit: *const u8,
     lower: *const u8,
     step: usize,
@@ -192,7 +192,7 @@ pub(super) unsafe fn codes<I: Isa, F: Form>(
 /// # Safety
 /// `scales` is the first byte of a group's scales, which has that unit.
 #[inline(always)]
-pub(super) unsafe fn factors<I: Isa, F: Form>(
+pub(super) unsafe fn load_factors<I: Isa, F: Form>(
     scales: *const u8,
     unit: usize,
     part: usize,
@@ -200,8 +200,8 @@ pub(super) unsafe fn factors<I: Isa, F: Form>(
     let lane = part * I::LANES;
     // SAFETY: the caller's promise; see `Scales` for the places.
     unsafe {
-        let own = scales.add(F::SCALES.unit_at(unit));
-        let shared = scales.add(F::SCALES.super_at(unit));
+        let own = scales.add(F::SCALES.unit_offset(unit));
+        let shared = scales.add(F::SCALES.super_offset(unit));
         let half = |from: *const u8| I::load_f16(from.cast::<u16>().add(lane));
         match F::SCALES {
             Scales::Plain => {
@@ -226,7 +226,7 @@ pub(super) unsafe fn factors<I: Isa, F: Form>(
 /// # Safety
 /// `sums` has that value.
 #[inline(always)]
-pub(super) unsafe fn start<I: Isa, F: Form>(sums: *const i32) -> I::Ints {
+pub(super) unsafe fn initial_sums<I: Isa, F: Form>(sums: *const i32) -> I::Ints {
     static ZERO: i32 = 0;
     // SAFETY: the caller's promise.
     unsafe {

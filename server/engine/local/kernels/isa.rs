@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sixteen_bits_hold_what_is_summed_before_a_flush() {
+    fn int16_sums_do_not_overflow_before_flush() {
         for bits in [4, 5, 6] {
             let largest = ((1_i64 << bits) - 1) * 127 * 2 * flush_after(bits) as i64;
             assert!(largest <= i64::from(i16::MAX), "{bits} bits: {largest}");

@@ -34,16 +34,16 @@ use candle_core::quantized::GgmlDType;
 use half::{bf16, f16};
 use memmap2::MmapMut;
 
-use crate::gguf::{TensorView, are_numbers};
-use crate::local::pool::{Chunks, Pool};
-use interleave::{Places, pack_floats, pack_group};
+use crate::gguf::{TensorView, are_finite};
+use crate::local::pool::{DisjointChunks, ThreadPool};
+use interleave::{GroupBuffers, pack_floats, pack_group};
 
 mod interleave;
 
 /// Rows of a group.
-pub(in crate::local) const GROUP: usize = 16;
+pub(in crate::local) const GROUP_ROWS: usize = 16;
 /// Columns of a unit.
-pub(in crate::local) const UNIT: usize = 32;
+pub(in crate::local) const UNIT_COLUMNS: usize = 32;
 
 /// How the values of a packed matrix are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +82,7 @@ pub(in crate::local) enum Scales {
 
 impl Scales {
     /// Bytes for eight units.
-    const fn bytes(self) -> usize {
+    const fn bytes_per_eight_units(self) -> usize {
         match self {
             Self::Plain => 8 * 32,
             Self::Min => 8 * 64,
@@ -92,7 +92,7 @@ impl Scales {
     }
 
     /// Where the bytes of unit `unit` alone begin.
-    pub(in crate::local) const fn unit_at(self, unit: usize) -> usize {
+    pub(in crate::local) const fn unit_offset(self, unit: usize) -> usize {
         match self {
             Self::Plain => unit * 32,
             Self::Min => unit * 64,
@@ -102,7 +102,7 @@ impl Scales {
     }
 
     /// Where the half floats that eight units share begin.
-    pub(in crate::local) const fn super_at(self, unit: usize) -> usize {
+    pub(in crate::local) const fn super_offset(self, unit: usize) -> usize {
         match self {
             Self::Plain | Self::Min => 0,
             Self::SuperMin => unit / 8 * 320,
@@ -112,7 +112,7 @@ impl Scales {
 }
 
 impl Format {
-    fn of(dtype: GgmlDType) -> Option<Self> {
+    fn from_ggml(dtype: GgmlDType) -> Option<Self> {
         Some(match dtype {
             GgmlDType::Q4_0 => Self::Q4_0,
             GgmlDType::Q4_1 => Self::Q4_1,
@@ -130,7 +130,7 @@ impl Format {
     }
 
     /// Bits of a code and the form of the scales; none if the values are plain floats.
-    pub(in crate::local) fn quantized(self) -> Option<(u32, Scales)> {
+    pub(in crate::local) fn quantization(self) -> Option<(u32, Scales)> {
         Some(match self {
             Self::Q4_0 => (4, Scales::Plain),
             Self::Q4_1 => (4, Scales::Min),
@@ -146,7 +146,7 @@ impl Format {
     }
 
     /// The same values in two planes, if there is such a form.
-    fn in_planes(self) -> Self {
+    fn with_two_planes(self) -> Self {
         match self {
             Self::Q8_0 => Self::Q8Planes,
             Self::Q6K => Self::Q6KPlanes,
@@ -164,7 +164,7 @@ impl Format {
     }
 
     /// Columns and bytes of a block in the file.
-    fn block(self) -> (usize, usize) {
+    fn block_size(self) -> (usize, usize) {
         match self {
             Self::Q4_0 => (32, 18),
             Self::Q4_1 => (32, 20),
@@ -182,7 +182,7 @@ impl Format {
 
 /// A matrix `[rows, columns]` of weights, packed.
 #[derive(Debug)]
-pub(in crate::local) struct Packed {
+pub(in crate::local) struct PackedMatrix {
     format: Format,
     rows: usize,
     columns: usize,
@@ -190,7 +190,7 @@ pub(in crate::local) struct Packed {
     stride: usize,
     /// Where a group's codes begin, behind its scales: both are read from the first unit on, and reading ahead in the
     /// codes of one group brings the scales of the next.
-    codes_at: usize,
+    codes_offset: usize,
     /// Bytes of a group in the second plane; 0 if there is none.
     lower_stride: usize,
     /// The groups; the rows that are missing in the last one are zeros. Then the second plane.
@@ -199,43 +199,46 @@ pub(in crate::local) struct Packed {
 
 /// Why a tensor was not packed.
 #[derive(Debug)]
-pub(in crate::local) enum Unpacked {
+pub(in crate::local) enum PackError {
     /// It is no matrix, or in a format without kernels: a phrase that says so.
-    Form(String),
+    UnsupportedFormat(String),
     /// Memory is short: a phrase.
-    NoRoom(String),
+    OutOfMemory(String),
     /// Its bytes could not be read.
     Read(io::Error),
     /// Some of its values are infinite, or no numbers.
-    NoNumbers,
+    InvalidValues,
 }
 
-impl Packed {
+impl PackedMatrix {
     /// Packs a stored matrix, in parallel, piece by piece as it is read.
     ///
     /// # Errors
     /// See [`Unpacked`].
-    pub(in crate::local) fn new(view: &TensorView<'_>, pool: &Pool) -> Result<Self, Unpacked> {
-        Self::pack(view, pool, false)
+    pub(in crate::local) fn new(view: &TensorView<'_>, pool: &ThreadPool) -> Result<Self, PackError> {
+        Self::pack_tensor(view, pool, false)
     }
 
     /// The same, in two planes where there is such a form.
     ///
     /// # Errors
     /// As [`Packed::new`].
-    pub(in crate::local) fn in_planes(view: &TensorView<'_>, pool: &Pool) -> Result<Self, Unpacked> {
-        Self::pack(view, pool, true)
+    pub(in crate::local) fn new_in_planes(
+        view: &TensorView<'_>,
+        pool: &ThreadPool,
+    ) -> Result<Self, PackError> {
+        Self::pack_tensor(view, pool, true)
     }
 
-    fn pack(view: &TensorView<'_>, pool: &Pool, planes: bool) -> Result<Self, Unpacked> {
-        let form = |problem: String| Err(Unpacked::Form(problem));
+    fn pack_tensor(view: &TensorView<'_>, pool: &ThreadPool, planes: bool) -> Result<Self, PackError> {
+        let form = |problem: String| Err(PackError::UnsupportedFormat(problem));
         let &[rows, columns] = &view.shape[..] else {
             return form(format!("has the shape {:?}, a matrix is needed", view.shape));
         };
-        let Some(format) = Format::of(view.dtype) else {
+        let Some(format) = Format::from_ggml(view.dtype) else {
             return form(format!("is stored as {:?}, for which there is no CPU kernel", view.dtype));
         };
-        let (block, block_bytes) = format.block();
+        let (block, block_bytes) = format.block_size();
         if rows == 0
             || columns == 0
             || columns % block != 0
@@ -248,48 +251,48 @@ impl Packed {
                 view.dtype
             ));
         }
-        let format = if planes { format.in_planes() } else { format };
-        let units = columns / UNIT;
+        let format = if planes { format.with_two_planes() } else { format };
+        let units = columns / UNIT_COLUMNS;
         let lower_stride = units * 64 * format.lower_bits() as usize;
-        let (codes_at, stride) = match format.quantized() {
+        let (codes_at, stride) = match format.quantization() {
             Some((bits, scales)) => {
                 let codes = units * 64 * (bits - format.lower_bits()) as usize;
                 // Whole cache lines, so that all codes are aligned.
-                let codes_at = (units * scales.bytes()).div_ceil(8).next_multiple_of(64);
+                let codes_at = (units * scales.bytes_per_eight_units()).div_ceil(8).next_multiple_of(64);
                 (codes_at, codes_at + codes)
             }
-            None => (0, columns * GROUP * block_bytes),
+            None => (0, columns * GROUP_ROWS * block_bytes),
         };
-        let groups = rows.div_ceil(GROUP);
+        let groups = rows.div_ceil(GROUP_ROWS);
         let mut data = MmapMut::map_anon(groups * (stride + lower_stride))
-            .map_err(|error| Unpacked::NoRoom(format!("finds no room in memory: {error}")))?;
+            .map_err(|error| PackError::OutOfMemory(format!("finds no room in memory: {error}")))?;
         // Large pages spare the address translation, which streaming would wait for; without them it is slower only.
         #[cfg(target_os = "linux")]
         let _ = data.advise(memmap2::Advice::HugePage);
 
         let row_bytes = columns / block * block_bytes;
         let (upper, lower) = data.split_at_mut(groups * stride);
-        let (upper, lower) = (Chunks::new(upper, stride), Chunks::new(lower, lower_stride));
+        let (upper, lower) = (DisjointChunks::new(upper, stride), DisjointChunks::new(lower, lower_stride));
         let failed = OnceLock::new();
-        pool.run(groups, |group, _| {
+        pool.run_pieces(groups, |group, _| {
             if failed.get().is_some() {
                 return;
             }
             // SAFETY: each group is one piece, and each piece runs once.
             let (out, lower) = unsafe { (upper.get(group), lower.get(group)) };
-            let first = group * GROUP;
-            let last = rows.min(first + GROUP);
+            let first = group * GROUP_ROWS;
+            let last = rows.min(first + GROUP_ROWS);
             let source = match view.data.read(first * row_bytes..last * row_bytes) {
-                Ok(source) if are_numbers(view.dtype, &source) => source,
+                Ok(source) if are_finite(view.dtype, &source) => source,
                 // The first failure is told; others may follow it at once.
-                Ok(_) => return failed.set(Unpacked::NoNumbers).unwrap_or_default(),
-                Err(error) => return failed.set(Unpacked::Read(error)).unwrap_or_default(),
+                Ok(_) => return failed.set(PackError::InvalidValues).unwrap_or_default(),
+                Err(error) => return failed.set(PackError::Read(error)).unwrap_or_default(),
             };
             let source = &source[..];
-            match format.quantized() {
+            match format.quantization() {
                 Some((bits, scales)) => {
                     let (scales_bytes, codes) = out.split_at_mut(codes_at);
-                    let mut to = Places { codes, scales: scales_bytes, lower };
+                    let mut to = GroupBuffers { codes, scales: scales_bytes, lower };
                     pack_group(format, bits, scales, source, row_bytes, &mut to);
                 }
                 None => pack_floats(source, row_bytes, block_bytes, out),
@@ -298,7 +301,7 @@ impl Packed {
         if let Some(failed) = failed.into_inner() {
             return Err(failed);
         }
-        Ok(Self { format, rows, columns, stride, codes_at, lower_stride, data })
+        Ok(Self { format, rows, columns, stride, codes_offset: codes_at, lower_stride, data })
     }
 
     /// How the values are stored.
@@ -317,8 +320,8 @@ impl Packed {
     }
 
     /// Groups of 16 rows, the last one perhaps padded.
-    pub(in crate::local) fn groups(&self) -> usize {
-        self.rows.div_ceil(GROUP)
+    pub(in crate::local) fn group_count(&self) -> usize {
+        self.rows.div_ceil(GROUP_ROWS)
     }
 
     /// Bytes of a group.
@@ -328,20 +331,20 @@ impl Packed {
 
     /// Bytes that a product with the first plane reads; all of them if there is one only.
     pub(in crate::local) fn upper_bytes(&self) -> usize {
-        self.groups() * self.stride
+        self.group_count() * self.stride
     }
 
     /// Bytes in memory.
-    pub(in crate::local) fn bytes(&self) -> usize {
+    pub(in crate::local) fn byte_len(&self) -> usize {
         self.data.len()
     }
 
     /// A group's codes and scales, or its floats (then the second is empty).
-    pub(in crate::local) fn group(&self, group: usize) -> (&[u8], &[u8]) {
+    pub(in crate::local) fn group_data(&self, group: usize) -> (&[u8], &[u8]) {
         let group = &self.data[group * self.stride..(group + 1) * self.stride];
-        match self.format.quantized() {
+        match self.format.quantization() {
             Some(_) => {
-                let (scales, codes) = group.split_at(self.codes_at);
+                let (scales, codes) = group.split_at(self.codes_offset);
                 (codes, scales)
             }
             None => (group, &[]),
@@ -349,35 +352,35 @@ impl Packed {
     }
 
     /// A group's codes in the second plane; empty if there is none.
-    pub(in crate::local) fn lower(&self, group: usize) -> &[u8] {
+    pub(in crate::local) fn lower_plane(&self, group: usize) -> &[u8] {
         &self.data[self.upper_bytes() + group * self.lower_stride..][..self.lower_stride]
     }
 
     /// The greatest scale of a group without its sign: what a code's last bit is worth at most.
     pub(in crate::local) fn greatest_scale(&self, group: usize) -> f32 {
-        let Some((_, form)) = self.format.quantized() else { return 0.0 };
-        let (_, scales) = self.group(group);
-        let units = self.columns / UNIT;
+        let Some((_, form)) = self.format.quantization() else { return 0.0 };
+        let (_, scales) = self.group_data(group);
+        let units = self.columns / UNIT_COLUMNS;
         if form == Scales::Plain {
             // Without their sign, half floats are ordered as their bits are.
-            let (halves, _) = scales[..form.unit_at(units)].as_chunks::<2>();
+            let (halves, _) = scales[..form.unit_offset(units)].as_chunks::<2>();
             let greatest = halves.iter().map(|&half| u16::from_le_bytes(half) & 0x7fff).max();
             return f16::from_bits(greatest.unwrap_or(0)).to_f32();
         }
-        let lanes = (0..units).flat_map(|unit| (0..GROUP).map(move |lane| (unit, lane)));
-        let each = lanes.flat_map(|(unit, lane)| scale_of(scales, form, unit, lane).0);
+        let lanes = (0..units).flat_map(|unit| (0..GROUP_ROWS).map(move |lane| (unit, lane)));
+        let each = lanes.flat_map(|(unit, lane)| unit_scales(scales, form, unit, lane).0);
         each.fold(0.0, |greatest, scale| scale.abs().max(greatest))
     }
 
     /// The values of one row, exactly as the file's format defines them.
-    pub(in crate::local) fn row(&self, row: usize, out: &mut [f32]) {
-        let (codes, scales) = self.group(row / GROUP);
-        let lane = row % GROUP;
-        let Some((bits, form)) = self.format.quantized() else {
+    pub(in crate::local) fn dequantize_row(&self, row: usize, out: &mut [f32]) {
+        let (codes, scales) = self.group_data(row / GROUP_ROWS);
+        let lane = row % GROUP_ROWS;
+        let Some((bits, form)) = self.format.quantization() else {
             for (column, out) in out.iter_mut().enumerate() {
-                let at = column * GROUP + lane;
+                let at = column * GROUP_ROWS + lane;
                 *out = match self.format {
-                    Format::F16 => half(codes, 2 * at),
+                    Format::F16 => read_f16(codes, 2 * at),
                     Format::Bf16 => bf16::from_le_bytes([codes[2 * at], codes[2 * at + 1]]).to_f32(),
                     _ => f32::from_le_bytes([
                         codes[4 * at],
@@ -390,17 +393,18 @@ impl Packed {
             return;
         };
         let offset = f32::from(1_u8 << (bits - 1));
-        let lower = self.lower(row / GROUP);
+        let lower = self.lower_plane(row / GROUP_ROWS);
         let lower_bits = self.format.lower_bits();
-        for (unit, out) in out.chunks_exact_mut(UNIT).enumerate() {
-            let (scale, add) = scale_of(scales, form, unit, lane);
+        for (unit, out) in out.chunks_exact_mut(UNIT_COLUMNS).enumerate() {
+            let (scale, add) = unit_scales(scales, form, unit, lane);
             let upper_bits = bits - lower_bits;
             let codes = &codes[unit * 64 * upper_bits as usize..][..64 * upper_bits as usize];
             let lower = &lower[unit * 64 * lower_bits as usize..][..64 * lower_bits as usize];
             for (column, out) in out.iter_mut().enumerate() {
                 let (step, at) = (column / 4, 4 * lane + column % 4);
                 let code = f32::from(
-                    code(codes, upper_bits, step, at) << lower_bits | lower_part(lower, lower_bits, step, at),
+                    unpack_code(codes, upper_bits, step, at) << lower_bits
+                        | unpack_lower_bits(lower, lower_bits, step, at),
                 );
                 let scale = scale[column / 16];
                 *out = match add {
@@ -414,19 +418,19 @@ impl Packed {
 
 /// The scales of the two halves of a unit of one row, and what is added to code times scale if the codes have no
 /// offset.
-fn scale_of(scales: &[u8], form: Scales, unit: usize, lane: usize) -> ([f32; 2], Option<f32>) {
-    let at = form.unit_at(unit);
-    let shared = form.super_at(unit);
+fn unit_scales(scales: &[u8], form: Scales, unit: usize, lane: usize) -> ([f32; 2], Option<f32>) {
+    let at = form.unit_offset(unit);
+    let shared = form.super_offset(unit);
     match form {
-        Scales::Plain => ([half(scales, at + 2 * lane); 2], None),
-        Scales::Min => ([half(scales, at + 2 * lane); 2], Some(half(scales, at + 32 + 2 * lane))),
+        Scales::Plain => ([read_f16(scales, at + 2 * lane); 2], None),
+        Scales::Min => ([read_f16(scales, at + 2 * lane); 2], Some(read_f16(scales, at + 32 + 2 * lane))),
         Scales::SuperMin => {
-            let scale = half(scales, shared + 2 * lane) * f32::from(scales[at + lane]);
-            let min = half(scales, shared + 32 + 2 * lane) * f32::from(scales[at + 16 + lane]);
+            let scale = read_f16(scales, shared + 2 * lane) * f32::from(scales[at + lane]);
+            let min = read_f16(scales, shared + 32 + 2 * lane) * f32::from(scales[at + 16 + lane]);
             ([scale; 2], Some(min))
         }
         Scales::SuperHalves => {
-            let d = half(scales, shared + 2 * lane);
+            let d = read_f16(scales, shared + 2 * lane);
             let scale = |i: usize| d * f32::from(scales[at + 16 * i + lane] as i8);
             ([scale(0), scale(1)], None)
         }
@@ -434,7 +438,7 @@ fn scale_of(scales: &[u8], form: Scales, unit: usize, lane: usize) -> ([f32; 2],
 }
 
 /// The code at byte `at` of step `step`.
-fn code(unit: &[u8], bits: u32, step: usize, at: usize) -> u8 {
+fn unpack_code(unit: &[u8], bits: u32, step: usize, at: usize) -> u8 {
     if bits == 8 {
         return unit[64 * step + at];
     }
@@ -447,7 +451,7 @@ fn code(unit: &[u8], bits: u32, step: usize, at: usize) -> u8 {
 }
 
 /// The lower bits of the code at byte `at` of step `step`, from the second plane; 0 if there is none.
-fn lower_part(unit: &[u8], bits: u32, step: usize, at: usize) -> u8 {
+fn unpack_lower_bits(unit: &[u8], bits: u32, step: usize, at: usize) -> u8 {
     match bits {
         4 => unit[64 * (step % 4) + at] >> (step / 4 * 4) & 0x0f,
         2 => unit[64 * (step / 4) + at] >> (2 * (step % 4)) & 3,
@@ -455,6 +459,6 @@ fn lower_part(unit: &[u8], bits: u32, step: usize, at: usize) -> u8 {
     }
 }
 
-fn half(bytes: &[u8], at: usize) -> f32 {
+fn read_f16(bytes: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
 }

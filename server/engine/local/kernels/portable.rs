@@ -10,15 +10,15 @@ use super::{Entries, entries};
 #[derive(Clone, Copy)]
 pub(super) struct Portable;
 
-pub(super) static ENTRIES: Entries = entries!(Portable, [], 4, 1);
+pub(super) static KERNEL_TABLE: Entries = entries!(Portable, [], 4, 1);
 
 #[inline(always)]
-fn each<const N: usize, A: Copy, B>(a: [A; N], f: impl Fn(A) -> B) -> [B; N] {
+fn map_lanes<const N: usize, A: Copy, B>(a: [A; N], f: impl Fn(A) -> B) -> [B; N] {
     a.map(f)
 }
 
 #[inline(always)]
-fn both<const N: usize, A: Copy, B: Copy, C>(a: [A; N], b: [B; N], f: impl Fn(A, B) -> C) -> [C; N] {
+fn zip_lanes<const N: usize, A: Copy, B: Copy, C>(a: [A; N], b: [B; N], f: impl Fn(A, B) -> C) -> [C; N] {
     std::array::from_fn(|i| f(a[i], b[i]))
 }
 
@@ -27,7 +27,7 @@ fn both<const N: usize, A: Copy, B: Copy, C>(a: [A; N], b: [B; N], f: impl Fn(A,
 /// # Safety
 /// They are there; no alignment is needed.
 #[inline(always)]
-unsafe fn read<const N: usize, T: Copy>(from: *const T) -> [T; N] {
+unsafe fn read_lanes<const N: usize, T: Copy>(from: *const T) -> [T; N] {
     // SAFETY: the caller's promise.
     unsafe { from.cast::<[T; N]>().read_unaligned() }
 }
@@ -45,7 +45,7 @@ impl Isa for Portable {
     #[inline(always)]
     unsafe fn load(from: *const u8) -> [u8; 64] {
         // SAFETY: the caller's promise.
-        unsafe { read(from) }
+        unsafe { read_lanes(from) }
     }
 
     #[inline(always)]
@@ -64,17 +64,17 @@ impl Isa for Portable {
 
     #[inline(always)]
     unsafe fn low(bytes: [u8; 64]) -> [u8; 64] {
-        each(bytes, |byte| byte & 0x0f)
+        map_lanes(bytes, |byte| byte & 0x0f)
     }
 
     #[inline(always)]
     unsafe fn high(bytes: [u8; 64]) -> [u8; 64] {
-        each(bytes, |byte| byte >> 4)
+        map_lanes(bytes, |byte| byte >> 4)
     }
 
     #[inline(always)]
     unsafe fn merge(base: [u8; 64], bits: [u8; 64], up: u32, down: u32, mask: u8) -> [u8; 64] {
-        both(base, bits, |base, bits| base | (bits << up >> down) & mask)
+        zip_lanes(base, bits, |base, bits| base | (bits << up >> down) & mask)
     }
 
     #[inline(always)]
@@ -89,7 +89,7 @@ impl Isa for Portable {
     #[inline(always)]
     unsafe fn dot(ints: &mut [i32; 16], (): &mut (), codes: [u8; 64], x: *const u8, _bits: u32) {
         // SAFETY: the caller's promise.
-        let x: [i8; 4] = unsafe { read(x.cast()) };
+        let x: [i8; 4] = unsafe { read_lanes(x.cast()) };
         for (lane, sum) in ints.iter_mut().enumerate() {
             for (i, &x) in x.iter().enumerate() {
                 *sum += i32::from(codes[4 * lane + i]) * i32::from(x);
@@ -102,12 +102,12 @@ impl Isa for Portable {
 
     #[inline(always)]
     unsafe fn add_ints(a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
-        both(a, b, |a, b| a + b)
+        zip_lanes(a, b, |a, b| a + b)
     }
 
     #[inline(always)]
     unsafe fn floats(ints: [i32; 16]) -> [f32; 16] {
-        each(ints, |int| int as f32)
+        map_lanes(ints, |int| int as f32)
     }
 
     #[inline(always)]
@@ -118,7 +118,7 @@ impl Isa for Portable {
     #[inline(always)]
     unsafe fn load_f32(from: *const f32) -> [f32; 16] {
         // SAFETY: the caller's promise.
-        unsafe { read(from) }
+        unsafe { read_lanes(from) }
     }
 
     #[inline(always)]
@@ -130,35 +130,35 @@ impl Isa for Portable {
     #[inline(always)]
     unsafe fn load_f16(from: *const u16) -> [f32; 16] {
         // SAFETY: the caller's promise.
-        each(unsafe { read(from) }, |bits| f16::from_bits(bits).to_f32())
+        map_lanes(unsafe { read_lanes(from) }, |bits| f16::from_bits(bits).to_f32())
     }
 
     #[inline(always)]
     unsafe fn load_bf16(from: *const u16) -> [f32; 16] {
         // SAFETY: the caller's promise.
-        each(unsafe { read(from) }, |bits| bf16::from_bits(bits).to_f32())
+        map_lanes(unsafe { read_lanes(from) }, |bits| bf16::from_bits(bits).to_f32())
     }
 
     #[inline(always)]
     unsafe fn load_u8(from: *const u8) -> [f32; 16] {
         // SAFETY: the caller's promise.
-        each(unsafe { read(from) }, |byte: u8| f32::from(byte))
+        map_lanes(unsafe { read_lanes(from) }, |byte: u8| f32::from(byte))
     }
 
     #[inline(always)]
     unsafe fn load_i8(from: *const u8) -> [f32; 16] {
         // SAFETY: the caller's promise.
-        each(unsafe { read(from) }, |byte: u8| f32::from(byte as i8))
+        map_lanes(unsafe { read_lanes(from) }, |byte: u8| f32::from(byte as i8))
     }
 
     #[inline(always)]
     unsafe fn add(a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
-        both(a, b, |a, b| a + b)
+        zip_lanes(a, b, |a, b| a + b)
     }
 
     #[inline(always)]
     unsafe fn mul(a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
-        both(a, b, |a, b| a * b)
+        zip_lanes(a, b, |a, b| a * b)
     }
 
     #[inline(always)]

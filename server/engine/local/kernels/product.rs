@@ -13,18 +13,18 @@
 
 use std::ops::Range;
 
-use super::activations::{Activations, Halves, Panel};
-use super::form::{Form, Q6KCoarse, Q8Coarse, codes, factors, start, with_form};
+use super::activations::{Activations, Bf16Unit, Panel};
+use super::form::{Form, Q6KCoarse, Q8Coarse, initial_sums, load_codes, load_factors, with_form};
 use super::isa::{Isa, flush_after};
-use super::pack::{Format, GROUP, Packed, Scales, UNIT};
+use super::pack::{Format, GROUP_ROWS, PackedMatrix, Scales, UNIT_COLUMNS};
 
 /// Bytes by which the thin kernel asks for weights ahead of their use: the processor's own prefetching stops at
 /// page borders and starts anew behind them. So far ahead that memory has answered by then at its full rate.
-pub(super) const AHEAD: usize = 8192;
+pub(super) const PREFETCH_BYTES: usize = 8192;
 
 /// Where products go.
 #[derive(Debug)]
-pub(in crate::local) struct Out<'a> {
+pub(in crate::local) struct ProductOutput<'a> {
     /// Row 0, column 0 of a row-major matrix, whose rows the activations' rows are.
     pub(in crate::local) start: *mut f32,
     /// Values from one row to the next.
@@ -41,10 +41,10 @@ pub(in crate::local) struct Out<'a> {
 /// `out` is valid for every activation row and weight row of `groups`, and nobody else uses these places.
 #[derive(Debug)]
 pub(in crate::local) struct Thin<'a> {
-    pub(in crate::local) weight: &'a Packed,
+    pub(in crate::local) weight: &'a PackedMatrix,
     pub(in crate::local) groups: Range<usize>,
     pub(in crate::local) x: &'a Activations,
-    pub(in crate::local) out: Out<'a>,
+    pub(in crate::local) out: ProductOutput<'a>,
 }
 
 /// A piece of a product with many rows; the same promises as for [`Thin`]. At most [`super::Entries::wide_groups`]
@@ -59,16 +59,16 @@ pub(in crate::local) type Dense<'a> = Thin<'a>;
 /// `sums` are the tile registers' (see `amx`).
 #[derive(Debug, Default)]
 pub(in crate::local) struct Tile {
-    pub(super) codes: Vec<Line<u8, 64>>,
-    pub(super) scales: Vec<Line<f32, GROUP>>,
-    pub(super) halves: Vec<Halves>,
-    pub(super) sums: Vec<Line<f32, GROUP>>,
+    pub(super) codes: Vec<CacheLine<u8, 64>>,
+    pub(super) scales: Vec<CacheLine<f32, GROUP_ROWS>>,
+    pub(super) bf16: Vec<Bf16Unit>,
+    pub(super) sums: Vec<CacheLine<f32, GROUP_ROWS>>,
 }
 
 /// A cache line. Vectors that straddle two lines take two loads.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
-pub(in crate::local) struct Line<T, const N: usize>(pub(super) [T; N]);
+pub(in crate::local) struct CacheLine<T, const N: usize>(pub(super) [T; N]);
 
 /// The thin kernel of one instruction set, for a form and a number of rows.
 pub(in crate::local) trait ThinRows {
@@ -172,7 +172,7 @@ pub(super) unsafe fn dispatch_wide<T: WideRows, const P: usize>(args: &Wide<'_>,
 /// # Safety
 /// The pointers are valid.
 #[inline(always)]
-pub(super) unsafe fn finish<I: Isa>(
+pub(super) unsafe fn accumulate_unit<I: Isa>(
     sum: I::Floats,
     ints: I::Ints,
     scale: I::Floats,
@@ -187,23 +187,23 @@ pub(super) unsafe fn finish<I: Isa>(
 /// # Safety
 /// See [`Thin`].
 #[inline(always)]
-pub(super) unsafe fn emit<const R: usize>(
+pub(super) unsafe fn write_products<const R: usize>(
     args: &Thin<'_>,
     group: usize,
     panel: &Panel<'_>,
-    sums: &[Line<f32, GROUP>; R],
+    sums: &[CacheLine<f32, GROUP_ROWS>; R],
 ) {
-    let first = group * GROUP;
-    let lanes = GROUP.min(args.weight.rows() - first);
+    let first = group * GROUP_ROWS;
+    let lanes = GROUP_ROWS.min(args.weight.rows() - first);
     let out = &args.out;
-    for (row, Line(sums)) in sums.iter().enumerate().take(panel.rows) {
+    for (row, CacheLine(sums)) in sums.iter().enumerate().take(panel.rows) {
         // SAFETY: the caller's promise: a row of activations, and weight rows of this group that are there.
         let to = unsafe {
             std::slice::from_raw_parts_mut(out.start.add((panel.first + row) * out.stride + first), lanes)
         };
-        if lanes == GROUP && out.bias.is_none() {
+        if lanes == GROUP_ROWS && out.bias.is_none() {
             // By far the most; a fixed length is a few vector instructions.
-            let to: &mut [f32; GROUP] = match to.try_into() {
+            let to: &mut [f32; GROUP_ROWS] = match to.try_into() {
                 Ok(to) => to,
                 Err(_) => continue,
             };
@@ -226,7 +226,7 @@ pub(super) unsafe fn emit<const R: usize>(
             for (to, sum) in to.iter_mut().zip(&sums) {
                 *to += sum;
             }
-        } else if lanes == GROUP {
+        } else if lanes == GROUP_ROWS {
             to.copy_from_slice(&sums);
         } else {
             to.copy_from_slice(&sums[..lanes]);
@@ -240,19 +240,19 @@ pub(super) unsafe fn emit<const R: usize>(
 /// The instruction set is there, the panel is `R` wide, and see [`Thin`].
 #[inline(always)]
 pub(super) unsafe fn thin<I: Isa, F: Form, const R: usize>(args: &Thin<'_>, group: usize, panel: &Panel<'_>) {
-    let units = args.weight.columns() / UNIT;
-    let (codes_bytes, scale_bytes) = args.weight.group(group);
-    let lower_bytes = args.weight.lower(group);
+    let units = args.weight.columns() / UNIT_COLUMNS;
+    let (codes_bytes, scale_bytes) = args.weight.group_data(group);
+    let lower_bytes = args.weight.lower_plane(group);
     let halves = matches!(F::SCALES, Scales::SuperHalves);
-    assert!(panel.codes.len() == R * units * UNIT && panel.scales.len() == R * units);
+    assert!(panel.codes.len() == R * units * UNIT_COLUMNS && panel.scales.len() == R * units);
     let (x, x_scales) = (panel.codes.as_ptr().cast::<u8>(), panel.scales.as_ptr());
-    let (x_sums, x_sized) = (panel.sums.as_ptr(), panel.sized_sums.as_ptr());
-    let mut out = [Line([0.0_f32; GROUP]); R];
+    let (x_sums, x_sized) = (panel.sums.as_ptr(), panel.scaled_sums.as_ptr());
+    let mut out = [CacheLine([0.0_f32; GROUP_ROWS]); R];
     // Reading ahead by units leaves out what the next group has in front of its codes.
     let (next_scales, scales_step) = (codes_bytes.as_ptr_range().end, scale_bytes.len().div_ceil(units));
     if group == args.groups.start && panel.first == 0 {
         // Nobody has read ahead for a piece's first group.
-        for line in (0..AHEAD + scale_bytes.len()).step_by(64) {
+        for line in (0..PREFETCH_BYTES + scale_bytes.len()).step_by(64) {
             // SAFETY: a hint, which cannot fault.
             unsafe { I::prefetch(scale_bytes.as_ptr().wrapping_add(line)) };
         }
@@ -261,18 +261,18 @@ pub(super) unsafe fn thin<I: Isa, F: Form, const R: usize>(args: &Thin<'_>, grou
     unsafe {
         let mut sums = [[I::splat(0.0); R]; 2];
         for unit in 0..units {
-            I::prefetch(next_scales.wrapping_add(AHEAD + unit * scales_step));
-            let x = x.add(unit * UNIT * R);
+            I::prefetch(next_scales.wrapping_add(PREFETCH_BYTES + unit * scales_step));
+            let x = x.add(unit * UNIT_COLUMNS * R);
             let x_scales = x_scales.add(unit * R);
             let x_sums = x_sums.add(unit * 3 * R);
             let x_sized = x_sized.add(unit * R);
             let unit_codes = codes_bytes.as_ptr().add(unit * 64 * F::UPPER as usize);
             let unit_lower = lower_bytes.as_ptr().add(unit * 64 * F::LOWER as usize);
             for line in 0..F::UPPER as usize {
-                I::prefetch(unit_codes.wrapping_add(AHEAD + 64 * line));
+                I::prefetch(unit_codes.wrapping_add(PREFETCH_BYTES + 64 * line));
             }
             for line in 0..F::LOWER as usize {
-                I::prefetch(unit_lower.wrapping_add(AHEAD + 64 * line));
+                I::prefetch(unit_lower.wrapping_add(PREFETCH_BYTES + 64 * line));
             }
             for part in 0..I::PARTS {
                 let place = part * 4 * I::LANES;
@@ -282,15 +282,15 @@ pub(super) unsafe fn thin<I: Isa, F: Form, const R: usize>(args: &Thin<'_>, grou
                 let mut ints = [[I::ints(&raw const ZERO, 0); R]; 2];
                 for row in 0..R {
                     if halves {
-                        ints[0][row] = start::<I, F>(x_sums.add(R + row));
-                        ints[1][row] = start::<I, F>(x_sums.add(2 * R + row));
+                        ints[0][row] = initial_sums::<I, F>(x_sums.add(R + row));
+                        ints[1][row] = initial_sums::<I, F>(x_sums.add(2 * R + row));
                     } else {
-                        ints[0][row] = start::<I, F>(x_sums.add(row));
+                        ints[0][row] = initial_sums::<I, F>(x_sums.add(row));
                     }
                 }
                 let mut narrow = [[I::narrow(); R]; 2];
                 for step in 0..4 {
-                    let (low, high) = codes::<I, F>(unit_codes, unit_lower, step);
+                    let (low, high) = load_codes::<I, F>(unit_codes, unit_lower, step);
                     for row in 0..R {
                         let at = |step: usize| x.add((step * R + row) * 4);
                         I::dot(&mut ints[0][row], &mut narrow[0][row], low, at(step), F::BITS);
@@ -307,17 +307,17 @@ pub(super) unsafe fn thin<I: Isa, F: Form, const R: usize>(args: &Thin<'_>, grou
                         ints[0][row] = I::add_ints(ints[0][row], ints[1][row]);
                     }
                 }
-                let (scale, other) = factors::<I, F>(scale_bytes.as_ptr(), unit, part);
+                let (scale, other) = load_factors::<I, F>(scale_bytes.as_ptr(), unit, part);
                 for row in 0..R {
                     let sum = &mut sums[part][row];
-                    *sum = finish::<I>(*sum, ints[0][row], scale, x_scales.add(row));
+                    *sum = accumulate_unit::<I>(*sum, ints[0][row], scale, x_scales.add(row));
                     match F::SCALES {
                         Scales::Plain => {}
                         Scales::Min | Scales::SuperMin => {
                             *sum = I::mul_add(other, I::splat(*x_sized.add(row)), *sum);
                         }
                         Scales::SuperHalves => {
-                            *sum = finish::<I>(*sum, ints[1][row], other, x_scales.add(row));
+                            *sum = accumulate_unit::<I>(*sum, ints[1][row], other, x_scales.add(row));
                         }
                     }
                 }
@@ -334,6 +334,6 @@ pub(super) unsafe fn thin<I: Isa, F: Form, const R: usize>(args: &Thin<'_>, grou
                 I::store_f32(out[row].0.as_mut_ptr().add(part * I::LANES), sum);
             }
         }
-        emit(args, group, panel, &out);
+        write_products(args, group, panel, &out);
     }
 }

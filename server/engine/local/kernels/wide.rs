@@ -4,13 +4,13 @@
 #![expect(clippy::needless_range_loop, reason = "several arrays are indexed by row, vector and part at once")]
 
 use super::activations::Panel;
-use super::form::{Form, codes, factors, start};
+use super::form::{Form, initial_sums, load_codes, load_factors};
 use super::isa::{Isa, flush_after};
-use super::pack::{GROUP, Scales, UNIT};
-use super::product::{AHEAD, Line, Tile, Wide, emit, finish};
+use super::pack::{GROUP_ROWS, Scales, UNIT_COLUMNS};
+use super::product::{CacheLine, PREFETCH_BYTES, Tile, Wide, accumulate_unit, write_products};
 
 /// Groups that the wide kernel works on at once at most.
-const MAX_WIDE: usize = 4;
+const MAX_GEMM_GROUPS: usize = 4;
 
 /// Unpacks the groups into the tile.
 ///
@@ -18,26 +18,26 @@ const MAX_WIDE: usize = 4;
 /// The instruction set is there.
 #[inline(always)]
 pub(super) unsafe fn expand<I: Isa, F: Form>(args: &Wide<'_>, tile: &mut Tile) {
-    let units = args.weight.columns() / UNIT;
+    let units = args.weight.columns() / UNIT_COLUMNS;
     let groups = args.groups.len();
     // Eight bits in one plane are used where they lie.
     if F::UPPER != 8 && tile.codes.len() < groups * units * 8 {
-        tile.codes.resize(groups * units * 8, Line([0; 64]));
+        tile.codes.resize(groups * units * 8, CacheLine([0; 64]));
     }
     if tile.scales.len() < groups * units * 2 {
-        tile.scales.resize(groups * units * 2, Line([0.0; GROUP]));
+        tile.scales.resize(groups * units * 2, CacheLine([0.0; GROUP_ROWS]));
     }
     for (index, group) in args.groups.clone().enumerate() {
-        let (codes_bytes, scale_bytes) = args.weight.group(group);
-        let lower_bytes = args.weight.lower(group);
+        let (codes_bytes, scale_bytes) = args.weight.group_data(group);
+        let lower_bytes = args.weight.lower_plane(group);
         // SAFETY: places inside the group as `Packed` states, and inside the tile as just made sure.
         unsafe {
             let to_codes = tile.codes.as_mut_ptr().cast::<u8>();
-            let to_scales = tile.scales.as_mut_ptr().cast::<f32>().add(index * units * 2 * GROUP);
+            let to_scales = tile.scales.as_mut_ptr().cast::<f32>().add(index * units * 2 * GROUP_ROWS);
             for unit in 0..units {
                 for line in 0..F::UPPER as usize {
                     let line = (unit * F::UPPER as usize + line) * 64;
-                    I::prefetch(codes_bytes.as_ptr().wrapping_add(AHEAD + line));
+                    I::prefetch(codes_bytes.as_ptr().wrapping_add(PREFETCH_BYTES + line));
                 }
                 for part in 0..I::PARTS {
                     if F::UPPER != 8 {
@@ -46,15 +46,15 @@ pub(super) unsafe fn expand<I: Isa, F: Form>(args: &Wide<'_>, tile: &mut Tile) {
                         let lower = lower_bytes.as_ptr().wrapping_add(unit * 64 * F::LOWER as usize + place);
                         let to = to_codes.add((index * units + unit) * 512 + place);
                         for step in 0..4 {
-                            let (low, high) = codes::<I, F>(from, lower, step);
+                            let (low, high) = load_codes::<I, F>(from, lower, step);
                             I::store(to.add(64 * step), low);
                             I::store(to.add(64 * (step + 4)), high);
                         }
                     }
-                    let (scale, other) = factors::<I, F>(scale_bytes.as_ptr(), unit, part);
-                    let to = to_scales.add(unit * 2 * GROUP + part * I::LANES);
+                    let (scale, other) = load_factors::<I, F>(scale_bytes.as_ptr(), unit, part);
+                    let to = to_scales.add(unit * 2 * GROUP_ROWS + part * I::LANES);
                     I::store_f32(to, scale);
-                    I::store_f32(to.add(GROUP), other);
+                    I::store_f32(to.add(GROUP_ROWS), other);
                 }
             }
         }
@@ -71,13 +71,13 @@ pub(super) unsafe fn wide<I: Isa, F: Form, const R: usize, const V: usize>(
     tile: &Tile,
     panel: &Panel<'_>,
 ) {
-    let units = args.weight.columns() / UNIT;
+    let units = args.weight.columns() / UNIT_COLUMNS;
     let groups = args.groups.len();
     let halves = matches!(F::SCALES, Scales::SuperHalves);
-    assert!(panel.codes.len() == R * units * UNIT && panel.scales.len() == R * units);
+    assert!(panel.codes.len() == R * units * UNIT_COLUMNS && panel.scales.len() == R * units);
     assert!(F::UPPER == 8 || tile.codes.len() >= groups * units * 8);
     assert!(tile.scales.len() >= groups * units * 2);
-    let mut out = [[Line([0.0_f32; GROUP]); R]; MAX_WIDE];
+    let mut out = [[CacheLine([0.0_f32; GROUP_ROWS]); R]; MAX_GEMM_GROUPS];
     // SAFETY: the slices have the lengths just checked, and those that `Packed` and `Activations` state.
     unsafe {
         for first in (0..groups * I::PARTS).step_by(V) {
@@ -88,26 +88,26 @@ pub(super) unsafe fn wide<I: Isa, F: Form, const R: usize, const V: usize>(
                 let vector = (first + v).min(groups * I::PARTS - 1);
                 let (index, part) = (vector / I::PARTS, vector % I::PARTS);
                 let codes = if F::UPPER == 8 {
-                    args.weight.group(args.groups.start + index).0.as_ptr()
+                    args.weight.group_data(args.groups.start + index).0.as_ptr()
                 } else {
                     tile.codes.as_ptr().cast::<u8>().add(index * units * 512)
                 };
                 codes_at[v] = codes.add(part * 4 * I::LANES);
                 scales_at[v] =
-                    tile.scales.as_ptr().cast::<f32>().add(index * units * 2 * GROUP + part * I::LANES);
+                    tile.scales.as_ptr().cast::<f32>().add(index * units * 2 * GROUP_ROWS + part * I::LANES);
             }
             let mut sums = [[I::splat(0.0); V]; R];
             for unit in 0..units {
-                let x = panel.codes.as_ptr().cast::<u8>().add(unit * UNIT * R);
+                let x = panel.codes.as_ptr().cast::<u8>().add(unit * UNIT_COLUMNS * R);
                 let x_scales = panel.scales.as_ptr().add(unit * R);
                 let x_sums = panel.sums.as_ptr().add(unit * 3 * R);
-                let x_sized = panel.sized_sums.as_ptr().add(unit * R);
+                let x_sized = panel.scaled_sums.as_ptr().add(unit * R);
                 let (rounds, steps) = if halves { (2, 4) } else { (1, 8) };
                 for round in 0..rounds {
                     let x_sums = x_sums.add(if halves { (1 + round) * R } else { 0 });
-                    let mut ints = [[start::<I, F>(x_sums); V]; R];
+                    let mut ints = [[initial_sums::<I, F>(x_sums); V]; R];
                     for row in 1..R {
-                        ints[row] = [start::<I, F>(x_sums.add(row)); V];
+                        ints[row] = [initial_sums::<I, F>(x_sums.add(row)); V];
                     }
                     let mut narrow = [[I::narrow(); V]; R];
                     for step in 0..steps {
@@ -127,14 +127,14 @@ pub(super) unsafe fn wide<I: Isa, F: Form, const R: usize, const V: usize>(
                         }
                     }
                     for v in 0..V {
-                        let from = scales_at[v].add(unit * 2 * GROUP);
-                        let scale = I::load_f32(from.add(round * GROUP));
+                        let from = scales_at[v].add(unit * 2 * GROUP_ROWS);
+                        let scale = I::load_f32(from.add(round * GROUP_ROWS));
                         for row in 0..R {
                             let sum = &mut sums[row][v];
-                            *sum = finish::<I>(*sum, ints[row][v], scale, x_scales.add(row));
+                            *sum = accumulate_unit::<I>(*sum, ints[row][v], scale, x_scales.add(row));
                         }
                         if matches!(F::SCALES, Scales::Min | Scales::SuperMin) {
-                            let min = I::load_f32(from.add(GROUP));
+                            let min = I::load_f32(from.add(GROUP_ROWS));
                             for row in 0..R {
                                 sums[row][v] = I::mul_add(min, I::splat(*x_sized.add(row)), sums[row][v]);
                             }
@@ -153,7 +153,7 @@ pub(super) unsafe fn wide<I: Isa, F: Form, const R: usize, const V: usize>(
             }
         }
         for (index, out) in out.iter().enumerate().take(groups) {
-            emit(args, args.groups.start + index, panel, out);
+            write_products(args, args.groups.start + index, panel, out);
         }
     }
 }

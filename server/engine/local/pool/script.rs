@@ -8,30 +8,30 @@
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
 
-use super::Look;
+use super::CancelPoll;
 
 #[derive(Debug)]
-pub(super) struct Script {
+pub(super) struct PoolScript {
     threads: usize,
     random: Mutex<fastrand::Rng>,
 }
 
-impl Script {
+impl PoolScript {
     /// That of a pool of so many threads, the caller included.
     pub(super) fn new(threads: usize, seed: u64) -> Self {
         Self { threads, random: Mutex::new(fastrand::Rng::with_seed(seed)) }
     }
 
-    pub(super) fn threads(&self) -> usize {
+    pub(super) fn thread_count(&self) -> usize {
         self.threads
     }
 
     /// Plays a job; see [`super::Pool::run_while`].
-    pub(super) fn play(
+    pub(super) fn play_job(
         &self,
         pieces: usize,
         background: bool,
-        look: Look<'_>,
+        look: CancelPoll<'_>,
         work: &dyn Fn(usize, usize),
     ) -> ControlFlow<()> {
         // Of its own: a piece may run jobs.

@@ -6,9 +6,9 @@ pub(super) use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a thread looks for work, or for the end of the others' work, before it sleeps.
-const SPIN: Duration = Duration::from_micros(60);
+const SPIN_TIME: Duration = Duration::from_micros(60);
 /// How often a caller who leaves a job to the background looks whether it is still wanted.
-const LOOK: Duration = Duration::from_millis(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Whether `ready` came true within [`SPIN`].
 pub(super) fn spin_until(ready: impl Fn() -> bool) -> bool {
@@ -21,7 +21,7 @@ pub(super) fn spin_until(ready: impl Fn() -> bool) -> bool {
             std::hint::spin_loop();
         }
         let start = *start.get_or_insert_with(Instant::now);
-        if start.elapsed() > SPIN {
+        if start.elapsed() > SPIN_TIME {
             return false;
         }
     }
@@ -29,7 +29,7 @@ pub(super) fn spin_until(ready: impl Fn() -> bool) -> bool {
 
 /// Sleeps until it is notified, or for [`LOOK`].
 pub(super) fn wait_a_moment<'a>(condition: &Condvar, guard: MutexGuard<'a, ()>) -> MutexGuard<'a, ()> {
-    match condition.wait_timeout(guard, LOOK) {
+    match condition.wait_timeout(guard, POLL_INTERVAL) {
         Ok((guard, _)) => guard,
         Err(poisoned) => poisoned.into_inner().0,
     }

@@ -5,12 +5,12 @@
 use super::*;
 
 #[test]
-fn every_piece_runs_once() {
+fn pool_runs_every_piece_once() {
     for threads in [1, 2, 3, 5] {
-        let pool = Pool::new(threads);
+        let pool = ThreadPool::new(threads);
         for pieces in [0, 1, 2, 7, 100, 1000] {
             let counts: Vec<_> = (0..pieces).map(|_| AtomicUsize::new(0)).collect();
-            pool.run(pieces, |piece, thread| {
+            pool.run_pieces(pieces, |piece, thread| {
                 assert!(thread < threads);
                 counts[piece].fetch_add(1, Ordering::Relaxed);
             });
@@ -20,9 +20,9 @@ fn every_piece_runs_once() {
 }
 
 #[test]
-fn in_order_every_piece_runs_once_and_a_thread_takes_what_lies_beside() {
+fn run_in_order_visits_each_piece_once_contiguously() {
     for threads in [1, 2, 3, 5] {
-        let pool = Pool::new(threads);
+        let pool = ThreadPool::new(threads);
         for pieces in [0, 1, 2, 3, 7, 100, 1000] {
             let counts: Vec<_> = (0..pieces).map(|_| AtomicUsize::new(0)).collect();
             let taken: Vec<_> = (0..threads).map(|_| Mutex::new(Vec::new())).collect();
@@ -44,11 +44,11 @@ fn in_order_every_piece_runs_once_and_a_thread_takes_what_lies_beside() {
 }
 
 #[test]
-fn many_small_jobs_neither_lose_nor_repeat_pieces() {
-    let pool = Pool::new(4);
+fn small_jobs_neither_lose_nor_repeat_pieces() {
+    let pool = ThreadPool::new(4);
     let total = AtomicUsize::new(0);
     for job in 0..20_000 {
-        pool.run(1 + job % 9, |piece, _| {
+        pool.run_pieces(1 + job % 9, |piece, _| {
             total.fetch_add(piece + 1, Ordering::Relaxed);
         });
     }
@@ -57,31 +57,31 @@ fn many_small_jobs_neither_lose_nor_repeat_pieces() {
 }
 
 #[test]
-fn a_panic_reaches_the_caller_and_the_pool_goes_on() {
-    let pool = Pool::new(3);
+fn piece_panic_reaches_caller_and_pool_stays_usable() {
+    let pool = ThreadPool::new(3);
     let ran = AtomicUsize::new(0);
     let result = catch_unwind(AssertUnwindSafe(|| {
-        pool.run(50, |piece, _| {
+        pool.run_pieces(50, |piece, _| {
             ran.fetch_add(1, Ordering::Relaxed);
             assert!(piece != 17, "piece 17");
         });
     }));
     assert!(result.is_err());
     assert_eq!(ran.load(Ordering::Relaxed), 50);
-    pool.run(10, |_, _| {
+    pool.run_pieces(10, |_, _| {
         ran.fetch_add(1, Ordering::Relaxed);
     });
     assert_eq!(ran.into_inner(), 60);
 }
 
 #[test]
-fn background_work_is_done_by_threads_of_low_priority() {
-    let pool = Pool::new(2);
+fn background_work_runs_on_low_priority_threads() {
+    let pool = ThreadPool::new(2);
     for background in [false, true, true, false] {
         pool.set_background(background);
         let (ran, own) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let caller = thread::current().id();
-        pool.run(500, |_, thread| {
+        pool.run_pieces(500, |_, thread| {
             assert!(thread < 2);
             ran.fetch_add(1, Ordering::Relaxed);
             if thread::current().id() == caller {
@@ -99,9 +99,9 @@ fn background_work_is_done_by_threads_of_low_priority() {
 }
 
 #[test]
-fn what_nobody_wants_any_more_is_given_up() {
+fn cancelled_job_starts_no_further_pieces() {
     for (threads, background) in [(1, false), (2, false), (4, false), (1, true), (2, true)] {
-        let pool = Pool::new(threads);
+        let pool = ThreadPool::new(threads);
         pool.set_background(background);
         for wanted in [1, 3, usize::MAX] {
             let (began, mut looks) = (AtomicUsize::new(0), 0);
@@ -135,7 +135,7 @@ fn what_nobody_wants_any_more_is_given_up() {
         }
         // The pool is as good as before.
         let ran = AtomicUsize::new(0);
-        pool.run(100, |_, _| {
+        pool.run_pieces(100, |_, _| {
             ran.fetch_add(1, Ordering::Relaxed);
         });
         assert_eq!(ran.into_inner(), 100);
@@ -143,9 +143,9 @@ fn what_nobody_wants_any_more_is_given_up() {
 }
 
 #[test]
-fn a_panic_of_a_look_reaches_the_caller_once_nobody_is_at_the_job() {
+fn poll_panic_reaches_caller_after_pieces_finish() {
     for background in [false, true] {
-        let pool = Pool::new(3);
+        let pool = ThreadPool::new(3);
         pool.set_background(background);
         let (looked, working) = (AtomicBool::new(false), AtomicUsize::new(0));
         let result = catch_unwind(AssertUnwindSafe(|| {
@@ -164,7 +164,7 @@ fn a_panic_of_a_look_reaches_the_caller_once_nobody_is_at_the_job() {
         assert_eq!(result.unwrap_err().downcast_ref(), Some(&"no more"));
         assert_eq!(working.into_inner(), 0);
         let ran = AtomicUsize::new(0);
-        pool.run(10, |_, _| {
+        pool.run_pieces(10, |_, _| {
             ran.fetch_add(1, Ordering::Relaxed);
         });
         assert_eq!(ran.into_inner(), 10);
@@ -172,20 +172,20 @@ fn a_panic_of_a_look_reaches_the_caller_once_nobody_is_at_the_job() {
 }
 
 #[test]
-fn a_panic_in_the_background_reaches_the_caller() {
-    let pool = Pool::new(2);
+fn background_piece_panic_reaches_the_caller() {
+    let pool = ThreadPool::new(2);
     pool.set_background(true);
-    let result = catch_unwind(AssertUnwindSafe(|| pool.run(50, |piece, _| assert!(piece != 17))));
+    let result = catch_unwind(AssertUnwindSafe(|| pool.run_pieces(50, |piece, _| assert!(piece != 17))));
     assert!(result.is_err());
-    pool.run(10, |_, _| {});
+    pool.run_pieces(10, |_, _| {});
 }
 
 #[test]
-fn a_job_inside_a_piece_runs_on_its_thread() {
-    let pool = Pool::new(2);
+fn nested_job_runs_on_the_piece_thread() {
+    let pool = ThreadPool::new(2);
     let ran = AtomicUsize::new(0);
-    pool.run(4, |_, _| {
-        pool.run(5, |_, _| {
+    pool.run_pieces(4, |_, _| {
+        pool.run_pieces(5, |_, _| {
             ran.fetch_add(1, Ordering::Relaxed);
         });
     });
@@ -193,8 +193,8 @@ fn a_job_inside_a_piece_runs_on_its_thread() {
 }
 
 #[test]
-fn sleepers_wake() {
-    let pool = Pool::new(2);
+fn sleeping_workers_wake_for_new_jobs() {
+    let pool = ThreadPool::new(2);
     let shared = Arc::clone(&pool.workers.shared);
     for _ in 0..3 {
         while shared.sleepers() == 0 {
@@ -202,7 +202,7 @@ fn sleepers_wake() {
         }
         // Both pieces wait for each other, so both threads must take one.
         let barrier = std::sync::Barrier::new(2);
-        pool.run(2, |_, _| {
+        pool.run_pieces(2, |_, _| {
             barrier.wait();
         });
     }
@@ -212,22 +212,22 @@ fn sleepers_wake() {
 }
 
 #[test]
-fn where_the_system_refuses_threads_those_that_there_are_do_the_work() {
+fn refused_threads_leave_work_to_started_ones() {
     use std::cell::Cell;
     thread_local! { static LEFT: Cell<usize> = const { Cell::new(0) } }
-    fn few(builder: thread::Builder, life: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> {
+    fn spawn_few(builder: thread::Builder, life: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> {
         match LEFT.get().checked_sub(1) {
             Some(left) => {
                 LEFT.set(left);
-                spawn(builder, life)
+                spawn_thread(builder, life)
             }
             None => Err(io::Error::from(io::ErrorKind::WouldBlock)),
         }
     }
     for (left, threads) in [(0, 1), (1, 2), (3, 4), (9, 5)] {
         LEFT.set(left);
-        let pool = Pool::start(5, few);
-        assert_eq!(pool.threads(), threads);
+        let pool = ThreadPool::start_with(5, spawn_few);
+        assert_eq!(pool.thread_count(), threads);
         // Of those for the background there may be none at all.
         for (background, left) in [(false, 0), (true, left), (true, 0), (false, 0)] {
             LEFT.set(left);
@@ -245,21 +245,21 @@ fn where_the_system_refuses_threads_those_that_there_are_do_the_work() {
 }
 
 #[test]
-fn no_number_of_threads_brings_the_machine_to_a_halt() {
-    fn none(_: thread::Builder, _: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> {
+fn thread_count_is_capped() {
+    fn spawn_idle(_: thread::Builder, _: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> {
         thread::Builder::new().spawn(|| ())
     }
-    assert_eq!(Pool::start(100_000, none).threads(), MOST_THREADS);
-    assert_eq!(Pool::start(usize::MAX, none).threads(), MOST_THREADS);
-    assert_eq!(Pool::start(0, none).threads(), 1);
+    assert_eq!(ThreadPool::start_with(100_000, spawn_idle).thread_count(), MAX_THREADS);
+    assert_eq!(ThreadPool::start_with(usize::MAX, spawn_idle).thread_count(), MAX_THREADS);
+    assert_eq!(ThreadPool::start_with(0, spawn_idle).thread_count(), 1);
 }
 
 #[test]
-fn a_scripted_pool_runs_every_piece_once_and_breaks_off_at_the_same_piece_each_time() {
+fn scripted_pool_is_deterministic_and_runs_pieces_once() {
     for seed in 0..200 {
         let threads = 1 + seed as usize % 4;
         let run = || {
-            let pool = Pool::scripted(threads, seed);
+            let pool = ThreadPool::scripted(threads, seed);
             let mut breaks = Vec::new();
             for (job, background) in [false, true, false, true].into_iter().enumerate() {
                 pool.set_background(background);

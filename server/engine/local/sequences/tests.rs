@@ -5,21 +5,21 @@
 
 use std::ops::ControlFlow;
 
-use crate::gguf::Value;
-use crate::gguf::testing::{Dims, Writer, random_llama, random_qwen2, random_qwen3};
+use crate::gguf::MetadataValue;
+use crate::gguf::testing::{GgufWriter, ModelDims, random_llama, random_qwen2, random_qwen3};
 use crate::local::Local;
-use crate::local::tests::{ordinary, pair, repetitive};
-use crate::{Engine, Generation, Limits, Prompt, Stop, TokenId};
+use crate::local::tests::{ordinary_tokens, plain_and_speculating, repetitive_tokens};
+use crate::{Engine, Generation, GenerationLimits, Prompt, StopReason, TokenId};
 
 /// Models to try moved suffixes with: both ways to rotate, part of a head rotated, queries and keys normed.
-fn rotating() -> Vec<Writer> {
-    let dims = Dims::default();
-    let half = Value::Unsigned((dims.hidden / dims.heads / 2) as u64);
+fn rope_variants() -> Vec<GgufWriter> {
+    let dims = ModelDims::default();
+    let half = MetadataValue::Unsigned((dims.hidden / dims.heads / 2) as u64);
     let qwen2 = random_qwen2(3, &dims).unwrap();
     let llama = random_llama(3, &dims).unwrap();
     vec![
-        qwen2.clone().metadata("qwen2.rope.dimension_count", half.clone()),
-        llama.clone().metadata("llama.rope.dimension_count", half),
+        qwen2.clone().with_metadata("qwen2.rope.dimension_count", half.clone()),
+        llama.clone().with_metadata("llama.rope.dimension_count", half),
         qwen2,
         llama,
         random_qwen3(3, &dims).unwrap(),
@@ -28,22 +28,22 @@ fn rotating() -> Vec<Writer> {
 
 /// A file of tokens with a cursor, as a prompt of the form prefix, suffix, middle, tail.
 #[derive(Clone)]
-struct Document {
+struct TokenDocument {
     prefix: Vec<TokenId>,
     suffix: Vec<TokenId>,
     /// Behind the middle token.
     tail: Vec<TokenId>,
 }
 
-impl Document {
-    fn random(engine: &Local, random: &mut fastrand::Rng) -> Self {
+impl TokenDocument {
+    fn random_document(engine: &Local, random: &mut fastrand::Rng) -> Self {
         let lens = [random.usize(1..150), random.usize(0..90), random.usize(0..20)];
-        let [prefix, suffix, tail] = lens.map(|len| ordinary(engine, random, len));
+        let [prefix, suffix, tail] = lens.map(|len| ordinary_tokens(engine, random, len));
         Self { prefix, suffix, tail }
     }
 
-    fn prompt(&self, engine: &Local) -> Prompt {
-        let fim = engine.tokens.fim();
+    fn to_prompt(&self, engine: &Local) -> Prompt {
+        let fim = engine.tokens.fim_tokens();
         let mut tokens: Vec<TokenId> = fim.prefix.into_iter().chain(self.prefix.iter().copied()).collect();
         tokens.extend(fim.suffix);
         let start = tokens.len();
@@ -51,12 +51,12 @@ impl Document {
         let suffix = start..tokens.len();
         tokens.extend(fim.middle);
         tokens.extend_from_slice(&self.tail);
-        Prompt { tokens, forced: Vec::new(), suffix }
+        Prompt { tokens, healing_bytes: Vec::new(), suffix }
     }
 
-    fn edit(&mut self, engine: &Local, random: &mut fastrand::Rng) {
+    fn edit_randomly(&mut self, engine: &Local, random: &mut fastrand::Rng) {
         let some = random.usize(1..8);
-        let new = ordinary(engine, random, some);
+        let new = ordinary_tokens(engine, random, some);
         let text = if random.u8(..5) == 0 { &mut self.tail } else { &mut self.prefix };
         match random.u8(..10) {
             0..5 => text.extend(new),
@@ -81,7 +81,12 @@ impl Document {
     }
 }
 
-fn ask(engine: &mut Local, prompt: &Prompt, limits: Limits, looks: usize) -> Generation {
+fn generate_and_break(
+    engine: &mut Local,
+    prompt: &Prompt,
+    limits: GenerationLimits,
+    looks: usize,
+) -> Generation {
     let mut left = looks;
     let mut generation = engine
         .generate(prompt, &limits, &mut |_| {
@@ -89,39 +94,39 @@ fn ask(engine: &mut Local, prompt: &Prompt, limits: Limits, looks: usize) -> Gen
             if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })
         .unwrap();
-    assert_eq!(engine.sequences.tokens().len(), engine.decoder.len());
+    assert_eq!(engine.sequences.current_tokens().len(), engine.decoder.len());
     (generation.prefill, generation.decode) = Default::default();
     generation
 }
 
-fn visit(engine: &mut Local, document: &Document, limits: Limits) -> Generation {
-    let prompt = document.prompt(engine);
-    ask(engine, &prompt, limits, usize::MAX)
+fn generate_at(engine: &mut Local, document: &TokenDocument, limits: GenerationLimits) -> Generation {
+    let prompt = document.to_prompt(engine);
+    generate_and_break(engine, &prompt, limits, usize::MAX)
 }
 
 #[test]
-fn whatever_was_asked_before_an_exact_answer_is_a_fresh_one() {
+fn exact_generation_is_independent_of_earlier_prompts() {
     let mut random = fastrand::Rng::with_seed(12);
-    for (seed, writer) in rotating().iter().enumerate() {
-        let (mut fresh, others) = pair(writer, 512);
-        for mut engine in [pair(writer, 512).0].into_iter().chain(others) {
+    for (seed, writer) in rope_variants().iter().enumerate() {
+        let (mut fresh, others) = plain_and_speculating(writer, 512);
+        for mut engine in [plain_and_speculating(writer, 512).0].into_iter().chain(others) {
             // Little memory at times: sequences are given up.
             if seed % 2 == 0 {
-                engine.sequences.hold_at_most(engine.decoder.bytes_of(900));
+                engine.sequences.set_byte_limit(engine.decoder.kv_bytes_for(900));
             }
-            let mut documents: Vec<Document> =
-                (0..4).map(|_| Document::random(&engine, &mut random)).collect();
+            let mut documents: Vec<TokenDocument> =
+                (0..4).map(|_| TokenDocument::random_document(&engine, &mut random)).collect();
             let (mut moved, mut evaluated, mut total) = (0, 0, 0);
             for _ in 0..60 {
                 let at = random.usize(..documents.len());
                 let document = &mut documents[at];
                 for _ in 0..random.usize(..3) {
-                    document.edit(&engine, &mut random);
+                    document.edit_randomly(&engine, &mut random);
                 }
                 if random.u8(..20) == 0 {
-                    *document = Document::random(&engine, &mut random);
+                    *document = TokenDocument::random_document(&engine, &mut random);
                 }
-                let mut prompt = document.prompt(&engine);
+                let mut prompt = document.to_prompt(&engine);
                 if random.u8(..10) == 0 {
                     // A window of its own, or the beginning of the whole one.
                     let cut = random.usize(..prompt.tokens.len());
@@ -129,17 +134,21 @@ fn whatever_was_asked_before_an_exact_answer_is_a_fresh_one() {
                     prompt.suffix = 0..0;
                 }
                 let stale = [0, 0, 8, 40][random.usize(..4)];
-                let limits = Limits { max_tokens: random.usize(..6), stale, ..Limits::default() };
+                let limits = GenerationLimits {
+                    max_tokens: random.usize(..6),
+                    max_stale_tokens: stale,
+                    ..GenerationLimits::default()
+                };
                 let looks = if random.u8(..4) == 0 { random.usize(1..12) } else { usize::MAX };
-                let unread = engine.unread(&prompt, &limits);
+                let unread = engine.uncached_token_count(&prompt, &limits);
                 // What interrupted questions have left is no work any more, but its end is still to come.
-                let starts = engine.sequences.starts(engine.decoder.as_ref(), &prompt, &limits, false);
-                let begun = starts.map(|start| start.begun).max().unwrap();
-                let ours = ask(&mut engine, &prompt, limits, looks);
+                let starts = engine.sequences.prompt_starts(engine.decoder.as_ref(), &prompt, &limits, false);
+                let begun = starts.map(|start| start.resumable).max().unwrap();
+                let ours = generate_and_break(&mut engine, &prompt, limits, looks);
                 if looks == usize::MAX {
                     assert_eq!(ours.reused + ours.evaluated, prompt.tokens.len());
                     assert!(ours.evaluated - unread <= 1 + begun, "{unread} announced: {ours:?}");
-                    let exact = engine.unread(&prompt, &Limits::default());
+                    let exact = engine.uncached_token_count(&prompt, &GenerationLimits::default());
                     moved += usize::from(exact > 0 && stale > 0);
                     evaluated += ours.evaluated;
                     total += prompt.tokens.len();
@@ -148,11 +157,12 @@ fn whatever_was_asked_before_an_exact_answer_is_a_fresh_one() {
                 if stale == 0 && looks < usize::MAX || stale > 0 && random.bool() {
                     continue;
                 }
-                let limits = Limits { max_tokens: 5, stale: 0, ..Limits::default() };
-                let ours = ask(&mut engine, &prompt, limits, usize::MAX);
+                let limits =
+                    GenerationLimits { max_tokens: 5, max_stale_tokens: 0, ..GenerationLimits::default() };
+                let ours = generate_and_break(&mut engine, &prompt, limits, usize::MAX);
                 fresh.clear();
-                let theirs = ask(&mut fresh, &prompt, limits, usize::MAX);
-                assert_eq!((ours.text, ours.stop, ours.pieces), (theirs.text, theirs.stop, theirs.pieces));
+                let theirs = generate_and_break(&mut fresh, &prompt, limits, usize::MAX);
+                assert_eq!((ours.text, ours.stop, ours.tokens), (theirs.text, theirs.stop, theirs.tokens));
             }
             assert!(moved > 0 && evaluated * 4 < total * 3, "{moved} moved; {evaluated} of {total}");
         }
@@ -160,72 +170,74 @@ fn whatever_was_asked_before_an_exact_answer_is_a_fresh_one() {
 }
 
 #[test]
-fn questions_that_interrupt_each_other_lose_nothing_that_they_share() {
+fn mutually_interrupting_prompts_keep_shared_prefix_work() {
     let mut random = fastrand::Rng::with_seed(18);
-    let dims = Dims { layers: 8, ..Dims::default() };
+    let dims = ModelDims { layers: 8, ..ModelDims::default() };
     for writer in [random_qwen2(4, &dims).unwrap(), random_llama(4, &dims).unwrap()] {
-        let (mut fresh, others) = pair(&writer, 512);
+        let (mut fresh, others) = plain_and_speculating(&writer, 512);
         for mut engine in others {
             for round in 0..6 {
-                let mut document = Document::random(&engine, &mut random);
-                document.prefix = ordinary(&engine, &mut random, 200);
-                let elsewhere = Document::random(&engine, &mut random);
-                let limits = Limits { max_tokens: random.usize(1..6), ..Limits::default() };
-                let read = Limits { background: true, ..Limits::default() };
+                let mut document = TokenDocument::random_document(&engine, &mut random);
+                document.prefix = ordinary_tokens(&engine, &mut random, 200);
+                let elsewhere = TokenDocument::random_document(&engine, &mut random);
+                let limits =
+                    GenerationLimits { max_tokens: random.usize(1..6), ..GenerationLimits::default() };
+                let read = GenerationLimits { background: true, ..GenerationLimits::default() };
                 let mut before = usize::MAX;
                 // Each question is broken off inside the first layer or after a few by the next, which has more text.
                 let looks = random.usize(2..60);
                 for _ in 0..400 {
                     if round % 2 == 0 {
-                        let prompt = elsewhere.prompt(&engine);
-                        ask(&mut engine, &prompt, read, 2);
+                        let prompt = elsewhere.to_prompt(&engine);
+                        generate_and_break(&mut engine, &prompt, read, 2);
                     }
-                    let mut beginning = document.prompt(&engine);
+                    let mut beginning = document.to_prompt(&engine);
                     beginning.tokens.truncate(200);
                     beginning.suffix = 0..0;
-                    let left = engine.unread(&beginning, &read);
+                    let left = engine.uncached_token_count(&beginning, &read);
                     assert!(left <= before, "{left} of the text are left, it was {before}");
                     before = left;
-                    let prompt = document.prompt(&engine);
-                    if ask(&mut engine, &prompt, limits, looks).stop != Stop::Watch {
+                    let prompt = document.to_prompt(&engine);
+                    if generate_and_break(&mut engine, &prompt, limits, looks).stop != StopReason::Interrupted
+                    {
                         break;
                     }
-                    document.prefix.extend(ordinary(&engine, &mut random, 1));
+                    document.prefix.extend(ordinary_tokens(&engine, &mut random, 1));
                     document.prefix.truncate(220);
                 }
                 assert!(before < 100, "{before}");
-                let prompt = document.prompt(&engine);
-                let ours = ask(&mut engine, &prompt, limits, usize::MAX);
+                let prompt = document.to_prompt(&engine);
+                let ours = generate_and_break(&mut engine, &prompt, limits, usize::MAX);
                 fresh.clear();
-                let theirs = ask(&mut fresh, &prompt, limits, usize::MAX);
-                assert_eq!((ours.text, ours.stop, ours.pieces), (theirs.text, theirs.stop, theirs.pieces));
-                let prompt = elsewhere.prompt(&engine);
-                let ours = ask(&mut engine, &prompt, limits, usize::MAX);
+                let theirs = generate_and_break(&mut fresh, &prompt, limits, usize::MAX);
+                assert_eq!((ours.text, ours.stop, ours.tokens), (theirs.text, theirs.stop, theirs.tokens));
+                let prompt = elsewhere.to_prompt(&engine);
+                let ours = generate_and_break(&mut engine, &prompt, limits, usize::MAX);
                 fresh.clear();
-                let theirs = ask(&mut fresh, &prompt, limits, usize::MAX);
-                assert_eq!((ours.text, ours.stop, ours.pieces), (theirs.text, theirs.stop, theirs.pieces));
+                let theirs = generate_and_break(&mut fresh, &prompt, limits, usize::MAX);
+                assert_eq!((ours.text, ours.stop, ours.tokens), (theirs.text, theirs.stop, theirs.tokens));
             }
         }
     }
 }
 
 #[test]
-fn a_moved_suffix_is_the_one_that_was_evaluated_at_its_new_place() {
+fn shifted_suffix_does_not_accumulate_rounding() {
     let mut random = fastrand::Rng::with_seed(13);
-    for writer in rotating() {
-        let (mut engine, _) = pair(&writer, 512);
-        let mut document = Document::random(&engine, &mut random);
-        document.suffix = ordinary(&engine, &mut random, 50);
-        let limits = Limits { max_tokens: 1, stale: 100, ..Limits::default() };
-        visit(&mut engine, &document, limits);
+    for writer in rope_variants() {
+        let (mut engine, _) = plain_and_speculating(&writer, 512);
+        let mut document = TokenDocument::random_document(&engine, &mut random);
+        document.suffix = ordinary_tokens(&engine, &mut random, 50);
+        let limits = GenerationLimits { max_tokens: 1, max_stale_tokens: 100, ..GenerationLimits::default() };
+        generate_at(&mut engine, &document, limits);
         let begun = document.prefix.len();
         for _ in 0..60 {
             let some = random.usize(1..3);
-            document.prefix.extend(ordinary(&engine, &mut random, some));
-            let prompt = document.prompt(&engine);
+            document.prefix.extend(ordinary_tokens(&engine, &mut random, some));
+            let prompt = document.to_prompt(&engine);
             let typed = document.prefix.len() - begun;
-            let unread = engine.unread(&prompt, &limits);
-            let generation = ask(&mut engine, &prompt, limits, usize::MAX);
+            let unread = engine.uncached_token_count(&prompt, &limits);
+            let generation = generate_and_break(&mut engine, &prompt, limits, usize::MAX);
             assert_eq!(unread, generation.evaluated);
             if typed > 100 {
                 assert!(generation.evaluated > 50, "{typed}: {generation:?}");
@@ -234,54 +246,55 @@ fn a_moved_suffix_is_the_one_that_was_evaluated_at_its_new_place() {
             // What was typed, the suffix token, the middle token and what is behind it.
             assert_eq!(generation.evaluated, some + 2 + document.tail.len(), "{typed}");
             // Moved once or in many steps is the same to the bit: nothing adds up.
-            let tokens = engine.sequences.tokens().to_vec();
+            let tokens = engine.sequences.current_tokens().to_vec();
             let held = engine.decoder.len();
-            let again = ask(&mut engine, &prompt, limits, usize::MAX);
-            assert_eq!((tokens.len(), held), (engine.sequences.tokens().len(), engine.decoder.len()));
-            let (mut other, _) = pair(&writer, 512);
+            let again = generate_and_break(&mut engine, &prompt, limits, usize::MAX);
+            assert_eq!((tokens.len(), held), (engine.sequences.current_tokens().len(), engine.decoder.len()));
+            let (mut other, _) = plain_and_speculating(&writer, 512);
             let mut first = document.clone();
             first.prefix.truncate(begun);
-            visit(&mut other, &first, limits);
-            let once = ask(&mut other, &prompt, limits, usize::MAX);
-            assert_eq!(once.pieces, generation.pieces);
-            assert_eq!(again.pieces, generation.pieces);
+            generate_at(&mut other, &first, limits);
+            let once = generate_and_break(&mut other, &prompt, limits, usize::MAX);
+            assert_eq!(once.tokens, generation.tokens);
+            assert_eq!(again.tokens, generation.tokens);
         }
         // And read again where nothing stale is allowed.
-        let prompt = document.prompt(&engine);
-        let exact = Limits { max_tokens: 1, stale: 0, ..Limits::default() };
-        let ours = ask(&mut engine, &prompt, exact, usize::MAX);
+        let prompt = document.to_prompt(&engine);
+        let exact = GenerationLimits { max_tokens: 1, max_stale_tokens: 0, ..GenerationLimits::default() };
+        let ours = generate_and_break(&mut engine, &prompt, exact, usize::MAX);
         engine.clear();
-        assert_eq!(ours.pieces, ask(&mut engine, &prompt, exact, usize::MAX).pieces);
+        assert_eq!(ours.tokens, generate_and_break(&mut engine, &prompt, exact, usize::MAX).tokens);
     }
 }
 
 #[test]
-fn moving_says_nearly_what_reading_says() {
+fn shifted_suffix_is_close_to_fresh_prefill() {
     // The first layer's keys and values depend on the token and its position alone: with one layer, a moved suffix
     // differs from a fresh one by rounding only.
     let mut random = fastrand::Rng::with_seed(14);
-    let dims = Dims { layers: 1, ..Dims::default() };
+    let dims = ModelDims { layers: 1, ..ModelDims::default() };
     for writer in [random_qwen2(5, &dims).unwrap(), random_llama(5, &dims).unwrap()] {
-        let (mut engine, _) = pair(&writer, 512);
+        let (mut engine, _) = plain_and_speculating(&writer, 512);
         for back in [false, true] {
             engine.clear();
-            let mut document = Document::random(&engine, &mut random);
-            document.prefix = ordinary(&engine, &mut random, 90);
-            document.suffix = ordinary(&engine, &mut random, 70);
-            let other = Document {
+            let mut document = TokenDocument::random_document(&engine, &mut random);
+            document.prefix = ordinary_tokens(&engine, &mut random, 90);
+            document.suffix = ordinary_tokens(&engine, &mut random, 70);
+            let other = TokenDocument {
                 prefix: [&document.prefix[..], &document.tail, &document.suffix[..30]].concat(),
                 ..document.clone()
             };
             let (first, second) = if back { (other, document) } else { (document, other) };
-            let limits = Limits { max_tokens: 1, stale: 200, ..Limits::default() };
-            visit(&mut engine, &first, limits);
-            let prompt = second.prompt(&engine);
-            let moved = ask(&mut engine, &prompt, limits, usize::MAX);
+            let limits =
+                GenerationLimits { max_tokens: 1, max_stale_tokens: 200, ..GenerationLimits::default() };
+            generate_at(&mut engine, &first, limits);
+            let prompt = second.to_prompt(&engine);
+            let moved = generate_and_break(&mut engine, &prompt, limits, usize::MAX);
             assert!(moved.reused > 70, "{moved:?}");
             engine.clear();
-            let read = ask(&mut engine, &prompt, limits, usize::MAX);
+            let read = generate_and_break(&mut engine, &prompt, limits, usize::MAX);
             assert_eq!(moved.text, read.text);
-            for (a, b) in moved.pieces.iter().zip(&read.pieces) {
+            for (a, b) in moved.tokens.iter().zip(&read.tokens) {
                 assert!((a.probability - b.probability).abs() < 0.02 * b.probability, "{a:?} {b:?}");
             }
         }
@@ -289,103 +302,108 @@ fn moving_says_nearly_what_reading_says() {
 }
 
 #[test]
-fn speculation_behind_a_moved_suffix_says_what_one_by_one_says() {
+fn speculation_after_shifted_suffix_matches_plain_decoding() {
     let mut random = fastrand::Rng::with_seed(15);
     let text = "return self.values[0].name";
-    for writer in rotating() {
-        let (mut plain, mut others) = pair(&writer, 512);
+    for writer in rope_variants() {
+        let (mut plain, mut others) = plain_and_speculating(&writer, 512);
         for _ in 0..8 {
-            let document = Document {
-                prefix: repetitive(&plain, &mut random, 80),
-                suffix: repetitive(&plain, &mut random, 40),
+            let document = TokenDocument {
+                prefix: repetitive_tokens(&plain, &mut random, 80),
+                suffix: repetitive_tokens(&plain, &mut random, 40),
                 tail: Vec::new(),
             };
             // The text is typed, two characters at a time, and the rest of it is what is to be said.
             for at in (0..text.len() - 8).step_by(2) {
                 let mut typed = document.clone();
                 typed.prefix.extend(plain.tokens.encode(&text[..at]));
-                let mut prompt = typed.prompt(&plain);
-                prompt.forced = text.as_bytes()[at..].to_vec();
-                let limits = Limits { max_tokens: 24, stale: 60, ..Limits::default() };
-                let expected = ask(&mut plain, &prompt, limits, usize::MAX);
+                let mut prompt = typed.to_prompt(&plain);
+                prompt.healing_bytes = text.as_bytes()[at..].to_vec();
+                let limits =
+                    GenerationLimits { max_tokens: 24, max_stale_tokens: 60, ..GenerationLimits::default() };
+                let expected = generate_and_break(&mut plain, &prompt, limits, usize::MAX);
                 assert!(at == 0 || expected.reused > 120, "{expected:?}");
                 for other in &mut others {
-                    assert_eq!(ask(other, &prompt, limits, usize::MAX), expected);
-                    assert_eq!(other.sequences.tokens(), plain.sequences.tokens());
+                    assert_eq!(generate_and_break(other, &prompt, limits, usize::MAX), expected);
+                    assert_eq!(other.sequences.current_tokens(), plain.sequences.current_tokens());
                 }
             }
         }
-        let done = others[0].speculation();
+        let done = others[0].speculation_stats();
         assert!(done.tokens > 500 && done.accepted > 50, "{done:?}");
     }
 }
 
 #[test]
-fn other_places_have_sequences_of_their_own() {
+fn distant_places_get_their_own_sequences() {
     let mut random = fastrand::Rng::with_seed(16);
-    let (mut engine, _) = pair(&random_qwen2(1, &Dims::default()).unwrap(), 512);
-    let read = Limits { max_tokens: 1, stale: 0, ..Limits::default() };
-    let documents: Vec<Document> = (0..5)
-        .map(|_| Document {
-            prefix: ordinary(&engine, &mut random, 150),
-            suffix: ordinary(&engine, &mut random, 40),
+    let (mut engine, _) = plain_and_speculating(&random_qwen2(1, &ModelDims::default()).unwrap(), 512);
+    let read = GenerationLimits { max_tokens: 1, max_stale_tokens: 0, ..GenerationLimits::default() };
+    let documents: Vec<TokenDocument> = (0..5)
+        .map(|_| TokenDocument {
+            prefix: ordinary_tokens(&engine, &mut random, 150),
+            suffix: ordinary_tokens(&engine, &mut random, 40),
             tail: Vec::new(),
         })
         .collect();
     for document in &documents {
-        visit(&mut engine, document, read);
+        generate_at(&mut engine, document, read);
     }
     // Another place in the last one, above; an answer that was computed ahead.
     let mut above = documents[4].clone();
     above.suffix = [above.prefix.split_off(100), above.suffix].concat();
-    let first = visit(&mut engine, &above, read);
+    let first = generate_at(&mut engine, &above, read);
     assert_eq!(first.reused, 101, "the beginning is shared");
     let mut ahead = documents[4].clone();
-    ahead.prefix.extend(ordinary(&engine, &mut random, 30));
-    visit(&mut engine, &ahead, read);
+    ahead.prefix.extend(ordinary_tokens(&engine, &mut random, 30));
+    generate_at(&mut engine, &ahead, read);
     for document in documents.iter().chain([&above, &ahead]) {
-        assert_eq!(engine.unread(&document.prompt(&engine), &read), 0, "all are resident");
+        assert_eq!(engine.uncached_token_count(&document.to_prompt(&engine), &read), 0, "all are resident");
     }
     // Typing stays where it is: nothing is crowded out by it.
     let mut typed = documents[4].clone();
     for _ in 0..60 {
-        typed.prefix.extend(ordinary(&engine, &mut random, 2));
-        visit(&mut engine, &typed, read);
+        typed.prefix.extend(ordinary_tokens(&engine, &mut random, 2));
+        generate_at(&mut engine, &typed, read);
     }
     for document in documents[..4].iter().chain([&above, &ahead]) {
-        assert_eq!(engine.unread(&document.prompt(&engine), &read), 0);
+        assert_eq!(engine.uncached_token_count(&document.to_prompt(&engine), &read), 0);
     }
     // Nor are other documents by jumps in one document.
     for _ in 0..20 {
         let mut jump = documents[4].clone();
         jump.prefix.truncate(random.usize(70..130));
-        jump.prefix.extend(ordinary(&engine, &mut random, 20));
-        visit(&mut engine, &jump, read);
+        jump.prefix.extend(ordinary_tokens(&engine, &mut random, 20));
+        generate_at(&mut engine, &jump, read);
     }
     for document in &documents[..4] {
-        assert_eq!(engine.unread(&document.prompt(&engine), &read), 0);
+        assert_eq!(engine.uncached_token_count(&document.to_prompt(&engine), &read), 0);
     }
 }
 
 #[test]
-fn memory_stays_within_its_bounds_and_is_given_back() {
+fn kv_memory_stays_bounded_and_is_freed() {
     let mut random = fastrand::Rng::with_seed(17);
-    let (mut engine, _) = pair(&random_llama(1, &Dims::default()).unwrap(), 512);
-    let page = engine.decoder.bytes_of(1);
-    engine.sequences.hold_at_most(20 * page);
-    assert_eq!(engine.decoder.held_bytes(), 0, "nothing is held before it is used");
+    let (mut engine, _) = plain_and_speculating(&random_llama(1, &ModelDims::default()).unwrap(), 512);
+    let page = engine.decoder.kv_bytes_for(1);
+    engine.sequences.set_byte_limit(20 * page);
+    assert_eq!(engine.decoder.kv_bytes(), 0, "nothing is held before it is used");
     let mut most = 0;
     for _ in 0..200 {
-        let document = Document::random(&engine, &mut random);
-        let limits = Limits { max_tokens: random.usize(..4), stale: 30, ..Limits::default() };
+        let document = TokenDocument::random_document(&engine, &mut random);
+        let limits = GenerationLimits {
+            max_tokens: random.usize(..4),
+            max_stale_tokens: 30,
+            ..GenerationLimits::default()
+        };
         let mut document = document;
         for _ in 0..random.usize(1..4) {
-            visit(&mut engine, &document, limits);
-            document.edit(&engine, &mut random);
+            generate_at(&mut engine, &document, limits);
+            document.edit_randomly(&engine, &mut random);
         }
-        most = most.max(engine.decoder.held_bytes());
+        most = most.max(engine.decoder.kv_bytes());
     }
     assert!((15 * page..=24 * page).contains(&most), "{most} bytes in pages of {page}");
     engine.clear();
-    assert_eq!(engine.decoder.held_bytes(), 0);
+    assert_eq!(engine.decoder.kv_bytes(), 0);
 }

@@ -3,23 +3,28 @@
 
 use std::arch::x86_64::*;
 
-use super::tiles::Silicon;
-use super::{GROUPS, ROWS, Unpack, multiply};
-use crate::local::kernels::activations::{Slot, halve};
+use super::tiles::HardwareTiles;
+use super::{Bf16Unpack, MAX_GROUPS, ROWS, multiply_piece};
+use crate::local::kernels::activations::{Slot, panel_to_bf16};
 use crate::local::kernels::avx512::{self, Avx512};
-use crate::local::kernels::form::{ForForm, Form, for_form};
+use crate::local::kernels::form::{Form, FormatJob, run_for_format};
 use crate::local::kernels::product::{Tile, Wide};
-use crate::local::kernels::{Entries, Many};
+use crate::local::kernels::{Entries, TileGemm};
 
-pub(in crate::local::kernels) static ENTRIES: Entries = Entries {
-    many: Some(Many { from: ROWS, wide_groups: GROUPS, wide, halve: halve_rows }),
-    ..avx512::ENTRIES
+pub(in crate::local::kernels) static KERNEL_TABLE: Entries = Entries {
+    many: Some(TileGemm {
+        min_rows: ROWS,
+        gemm_groups: MAX_GROUPS,
+        gemm: gemm_on_tiles,
+        to_bf16: rows_to_bf16,
+    }),
+    ..avx512::KERNEL_TABLE
 };
 
 // The caller promises the instruction set and valid pointers (see `Isa`).
-impl Unpack for Avx512 {
+impl Bf16Unpack for Avx512 {
     #[inline(always)]
-    unsafe fn unpack(to: *mut u16, codes: __m512i, scale: __m512, offset: __m512) {
+    unsafe fn unpack_bf16(to: *mut u16, codes: __m512i, scale: __m512, offset: __m512) {
         // SAFETY: the caller's promise.
         unsafe {
             let byte = _mm512_set1_epi32(0xff);
@@ -46,25 +51,25 @@ impl Unpack for Avx512 {
 }
 
 /// A piece whose form is still to be told.
-struct Piece<'a, 'b> {
+struct AmxPiece<'a, 'b> {
     args: &'a Wide<'b>,
     tile: &'a mut Tile,
 }
 
-impl ForForm for Piece<'_, '_> {
+impl FormatJob for AmxPiece<'_, '_> {
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
     unsafe fn run<F: Form>(self) {
         // SAFETY: the caller's promise.
-        unsafe { multiply::<Avx512, F, Silicon>(self.args, self.tile, Silicon) }
+        unsafe { multiply_piece::<Avx512, F, HardwareTiles>(self.args, self.tile, HardwareTiles) }
     }
 }
 
-unsafe fn wide(args: &Wide<'_>, tile: &mut Tile) {
+unsafe fn gemm_on_tiles(args: &Wide<'_>, tile: &mut Tile) {
     // SAFETY: the caller's promise.
-    unsafe { for_form(args.weight.format(), Piece { args, tile }) }
+    unsafe { run_for_format(args.weight.format(), AmxPiece { args, tile }) }
 }
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn halve_rows(rows: &[f32], slot: &mut Slot<'_>) {
-    halve(rows, slot);
+unsafe fn rows_to_bf16(rows: &[f32], slot: &mut Slot<'_>) {
+    panel_to_bf16(rows, slot);
 }

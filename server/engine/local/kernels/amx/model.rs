@@ -1,31 +1,31 @@
 //! The tile registers in plain Rust: what the tests run the kernel on where there are none.
 //! It knows nothing of the kernel; it panics where a processor would raise an exception.
 
-use super::tiles::{ROW_BYTES, Shapes, TILES, Tiles};
+use super::tiles::{TILE_COUNT, TILE_ROW_BYTES, TileRegisters, TileShapes};
 
 /// Rows of a tile at most.
-const MAX_ROWS: usize = 16;
+const MAX_TILE_ROWS: usize = 16;
 
 /// All tiles of a thread, and their shapes once they have any.
 #[derive(Debug)]
-pub(super) struct Model {
-    shapes: Option<Shapes>,
-    tiles: [[[u8; ROW_BYTES]; MAX_ROWS]; TILES],
+pub(super) struct TileModel {
+    shapes: Option<TileShapes>,
+    tiles: [[[u8; TILE_ROW_BYTES]; MAX_TILE_ROWS]; TILE_COUNT],
 }
 
-impl Model {
+impl TileModel {
     pub(super) fn new() -> Self {
-        Self { shapes: None, tiles: [[[0; ROW_BYTES]; MAX_ROWS]; TILES] }
+        Self { shapes: None, tiles: [[[0; TILE_ROW_BYTES]; MAX_TILE_ROWS]; TILE_COUNT] }
     }
 
     /// `LDTILECFG`: the checks that raise #GP, then all tiles are zeroed.
-    pub(super) fn configure(&mut self, shapes: Shapes) {
+    pub(super) fn configure(&mut self, shapes: TileShapes) {
         let bytes = shapes.0;
         let reserved = bytes[2..16].iter().chain(&bytes[32..48]).chain(&bytes[56..64]);
         assert!(bytes[0] == 1 && bytes[1] == 0 && reserved.into_iter().all(|&byte| byte == 0), "{shapes:?}");
-        for tile in 0..TILES {
-            let (rows, row_bytes) = shapes.of(tile);
-            assert!(rows <= MAX_ROWS && row_bytes <= ROW_BYTES, "{shapes:?}");
+        for tile in 0..TILE_COUNT {
+            let (rows, row_bytes) = shapes.tile_shape(tile);
+            assert!(rows <= MAX_TILE_ROWS && row_bytes <= TILE_ROW_BYTES, "{shapes:?}");
             // Either both are zero or none.
             assert_eq!(rows == 0, row_bytes == 0, "{shapes:?}");
         }
@@ -33,17 +33,17 @@ impl Model {
     }
 
     /// A tile's rows and bytes a row; the tile must be one that can be used.
-    fn shape(&self, tile: usize) -> (usize, usize) {
+    fn tile_shape(&self, tile: usize) -> (usize, usize) {
         let Some(shapes) = self.shapes else { panic!("tiles are used before they are configured") };
-        let (rows, row_bytes) = shapes.of(tile);
+        let (rows, row_bytes) = shapes.tile_shape(tile);
         assert!(rows > 0 && row_bytes > 0, "tile {tile} has no shape");
         (rows, row_bytes)
     }
 
     /// `TILEZERO`.
     pub(super) fn zero(&mut self, tile: usize) {
-        self.shape(tile);
-        self.tiles[tile] = [[0; ROW_BYTES]; MAX_ROWS];
+        self.tile_shape(tile);
+        self.tiles[tile] = [[0; TILE_ROW_BYTES]; MAX_TILE_ROWS];
     }
 
     /// `TILELOADD`: what is outside the shape becomes zero.
@@ -51,7 +51,7 @@ impl Model {
     /// # Safety
     /// The rows can be read.
     pub(super) unsafe fn load(&mut self, tile: usize, from: *const u8, stride: usize) {
-        let (rows, row_bytes) = self.shape(tile);
+        let (rows, row_bytes) = self.tile_shape(tile);
         self.zero(tile);
         for (row, bytes) in self.tiles[tile].iter_mut().enumerate().take(rows) {
             // SAFETY: the caller's promise.
@@ -65,7 +65,7 @@ impl Model {
     /// # Safety
     /// The rows can be written.
     pub(super) unsafe fn store(&self, tile: usize, to: *mut u8, stride: usize) {
-        let (rows, row_bytes) = self.shape(tile);
+        let (rows, row_bytes) = self.tile_shape(tile);
         for (row, bytes) in self.tiles[tile].iter().enumerate().take(rows) {
             // SAFETY: the caller's promise.
             let to = unsafe { std::slice::from_raw_parts_mut(to.wrapping_add(row * stride), row_bytes) };
@@ -77,7 +77,7 @@ impl Model {
     pub(super) fn dot(&mut self, c: usize, a: usize, b: usize) {
         assert!(c != a && c != b && a != b, "tiles {c}, {a}, {b} are not three");
         let ((rows, row_bytes), (a_rows, a_bytes), (b_rows, b_bytes)) =
-            (self.shape(c), self.shape(a), self.shape(b));
+            (self.tile_shape(c), self.tile_shape(a), self.tile_shape(b));
         assert!(row_bytes % 4 == 0 && a_bytes % 4 == 0 && b_bytes % 4 == 0);
         assert!(a_rows == rows && b_bytes == row_bytes && a_bytes / 4 == b_rows, "tiles {c}, {a}, {b}");
         // Denormal numbers are zeros, before and after.
@@ -112,8 +112,8 @@ impl Model {
     }
 }
 
-impl Tiles for Model {
-    unsafe fn configure(&mut self, shapes: &Shapes) {
+impl TileRegisters for TileModel {
+    unsafe fn configure(&mut self, shapes: &TileShapes) {
         self.configure(*shapes);
     }
 

@@ -8,10 +8,10 @@ use std::sync::OnceLock;
 
 /// What is missing for tiles, as phrases; empty where they can be used. Asks the system for its permission, which
 /// then holds for all threads of the process, once.
-pub(in crate::local::kernels) fn lacks() -> &'static [&'static str] {
-    static LACKS: OnceLock<Vec<&'static str>> = OnceLock::new();
-    LACKS.get_or_init(|| {
-        let mut lacks = in_processor();
+pub(in crate::local::kernels) fn missing_features() -> &'static [&'static str] {
+    static MISSING_FEATURES: OnceLock<Vec<&'static str>> = OnceLock::new();
+    MISSING_FEATURES.get_or_init(|| {
+        let mut lacks = missing_in_processor();
         if lacks.is_empty() && !permitted() {
             lacks.push("the system's permission to use tiles");
         }
@@ -25,7 +25,7 @@ fn cpuid(leaf: u32, part: u32) -> std::arch::x86_64::CpuidResult {
 }
 
 /// What the processor, or the system's set-up of it, lacks.
-fn in_processor() -> Vec<&'static str> {
+fn missing_in_processor() -> Vec<&'static str> {
     if !cfg!(target_os = "linux") {
         return vec!["Linux, the one system where tiles are asked for"];
     }
@@ -74,14 +74,14 @@ unsafe fn enabled_states() -> u64 {
 /// the memory in which it saves the thread's registers; threads that do not touch tiles pay nothing.
 #[cfg(target_os = "linux")]
 fn permitted() -> bool {
-    const GET: libc::c_long = 0x1022;
-    const REQUEST: libc::c_long = 0x1023;
+    const GET_PERMISSION: libc::c_long = 0x1022;
+    const REQUEST_PERMISSION: libc::c_long = 0x1023;
     const TILE_DATA: libc::c_long = 18;
     let mut granted = 0_u64;
     // SAFETY: the first call takes a number, the second writes one u64 to a place that is there.
     unsafe {
-        libc::syscall(libc::SYS_arch_prctl, REQUEST, TILE_DATA) == 0
-            && libc::syscall(libc::SYS_arch_prctl, GET, &raw mut granted) == 0
+        libc::syscall(libc::SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0
+            && libc::syscall(libc::SYS_arch_prctl, GET_PERMISSION, &raw mut granted) == 0
             && granted >> TILE_DATA & 1 == 1
     }
 }

@@ -7,22 +7,22 @@
 use std::fmt;
 
 /// Bytes of a tile's row at most.
-pub(super) const ROW_BYTES: usize = 64;
+pub(super) const TILE_ROW_BYTES: usize = 64;
 /// Tile registers.
-pub(super) const TILES: usize = 8;
+pub(super) const TILE_COUNT: usize = 8;
 
 /// The shapes of the eight tiles, in the memory form that `ldtilecfg` reads.
 #[repr(C, align(64))]
 #[derive(Clone, Copy)]
-pub(super) struct Shapes(pub(super) [u8; 64]);
+pub(super) struct TileShapes(pub(super) [u8; 64]);
 
-impl Shapes {
+impl TileShapes {
     /// Palette 1 with these rows (at most 16) and bytes a row (at most 64, a multiple of four) for each tile.
-    pub(super) fn new(shapes: [(usize, usize); TILES]) -> Self {
+    pub(super) fn new(shapes: [(usize, usize); TILE_COUNT]) -> Self {
         let mut bytes = [0; 64];
         bytes[0] = 1;
         for (tile, (rows, row_bytes)) in shapes.into_iter().enumerate() {
-            debug_assert!(rows <= 16 && row_bytes <= ROW_BYTES && row_bytes % 4 == 0);
+            debug_assert!(rows <= 16 && row_bytes <= TILE_ROW_BYTES && row_bytes % 4 == 0);
             // Bytes 16 to 47: sixteen-bit bytes a row; bytes 48 to 63: rows.
             bytes[16 + 2 * tile] = row_bytes as u8;
             bytes[48 + tile] = rows as u8;
@@ -32,13 +32,13 @@ impl Shapes {
 
     /// Rows of a tile, and bytes of each.
     #[cfg(test)]
-    pub(super) fn of(&self, tile: usize) -> (usize, usize) {
+    pub(super) fn tile_shape(&self, tile: usize) -> (usize, usize) {
         let row_bytes = u16::from_le_bytes([self.0[16 + 2 * tile], self.0[17 + 2 * tile]]);
         (usize::from(self.0[48 + tile]), usize::from(row_bytes))
     }
 }
 
-impl fmt::Debug for Shapes {
+impl fmt::Debug for TileShapes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Shapes").field(&&self.0[..]).finish()
     }
@@ -49,9 +49,9 @@ impl fmt::Debug for Shapes {
 /// # Safety of the methods
 /// The implementation can run here ([`Silicon`] where [`super::support`] lacks nothing), tiles are used in the
 /// shapes last configured, and pointers are valid for what these shapes read or write; no alignment is needed.
-pub(super) trait Tiles {
+pub(super) trait TileRegisters {
     /// Gives all tiles their shapes and zeros them.
-    unsafe fn configure(&mut self, shapes: &Shapes);
+    unsafe fn configure(&mut self, shapes: &TileShapes);
     /// Zeros in tile `T`.
     unsafe fn zero<const T: u8>(&mut self);
     /// Loads tile `T`: row `r` from `from + r * stride`.
@@ -69,16 +69,16 @@ pub(super) trait Tiles {
 /// The processor's own tiles, those of the thread that runs.
 #[cfg(target_arch = "x86_64")]
 #[derive(Debug)]
-pub(super) struct Silicon;
+pub(super) struct HardwareTiles;
 
 // No block claims `nomem`, `readonly` or `pure`: each may touch memory as far as the compiler knows, so what was
 // written before (the shapes above all) is in memory when it runs, what it stores is read afterwards, and blocks
 // stay in their order, which is all that ties the tiles' contents together. Every address is that of a pointer
 // operand, hence exposed. The compiler itself never uses tiles.
 #[cfg(target_arch = "x86_64")]
-impl Tiles for Silicon {
+impl TileRegisters for HardwareTiles {
     #[inline(always)]
-    unsafe fn configure(&mut self, shapes: &Shapes) {
+    unsafe fn configure(&mut self, shapes: &TileShapes) {
         // SAFETY: reads 64 bytes, which are a valid configuration; the caller promises the instruction.
         unsafe {
             std::arch::asm!("ldtilecfg [{}]", in(reg) shapes, options(nostack, preserves_flags));

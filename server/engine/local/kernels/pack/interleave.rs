@@ -1,20 +1,20 @@
 //! Brings the blocks of up to 16 rows, as a file has them, into the order of a packed group.
 //! It knows nothing of where the rows come from, or of what a code is worth.
 
-use super::{Format, GROUP, Scales, UNIT};
+use super::{Format, GROUP_ROWS, Scales, UNIT_COLUMNS};
 
 /// Packs up to 16 rows of floats of `size` bytes: those of a column side by side.
 pub(super) fn pack_floats(source: &[u8], row_bytes: usize, size: usize, out: &mut [u8]) {
     for (lane, row) in source.chunks_exact(row_bytes).enumerate() {
         for (column, value) in row.chunks_exact(size).enumerate() {
-            let at = (column * GROUP + lane) * size;
+            let at = (column * GROUP_ROWS + lane) * size;
             out[at..at + size].copy_from_slice(value);
         }
     }
 }
 
 /// Where a packed group goes.
-pub(super) struct Places<'a> {
+pub(super) struct GroupBuffers<'a> {
     pub(super) codes: &'a mut [u8],
     pub(super) scales: &'a mut [u8],
     /// The second plane; empty if there is none.
@@ -28,16 +28,16 @@ pub(super) fn pack_group(
     form: Scales,
     source: &[u8],
     row_bytes: usize,
-    to: &mut Places<'_>,
+    to: &mut GroupBuffers<'_>,
 ) {
-    let (block, block_bytes) = format.block();
+    let (block, block_bytes) = format.block_size();
     let lower_bits = format.lower_bits();
     let (upper_bytes, lower_bytes) = (64 * (bits - lower_bits) as usize, 64 * lower_bits as usize);
     // Codes that a missing row has; its scales are zero, so any code would do.
-    let mut unit_codes = [[0_u8; UNIT]; GROUP];
+    let mut unit_codes = [[0_u8; UNIT_COLUMNS]; GROUP_ROWS];
     for (unit, out) in to.codes.chunks_exact_mut(upper_bytes).enumerate() {
         for (lane, row) in source.chunks_exact(row_bytes).enumerate() {
-            let start = unit * UNIT / block * block_bytes;
+            let start = unit * UNIT_COLUMNS / block * block_bytes;
             let block = &row[start..start + block_bytes];
             read_codes(format, block, unit % 8, &mut unit_codes[lane]);
             write_scales(form, format, block, unit, lane, to.scales);
@@ -46,15 +46,19 @@ pub(super) fn pack_group(
         match lower_bits {
             0 => interleave(bits, &unit_codes, out),
             _ => {
-                nibbles(&unit_codes, lower_bits, out);
-                if lower_bits == 4 { nibbles(&unit_codes, 0, lower) } else { pairs(&unit_codes, 0, lower) }
+                write_nibbles(&unit_codes, lower_bits, out);
+                if lower_bits == 4 {
+                    write_nibbles(&unit_codes, 0, lower);
+                } else {
+                    write_bit_pairs(&unit_codes, 0, lower);
+                }
             }
         }
     }
 }
 
 /// The codes of one unit of one row. `sub` is the unit's place in a block of 256.
-fn read_codes(format: Format, block: &[u8], sub: usize, out: &mut [u8; UNIT]) {
+fn read_codes(format: Format, block: &[u8], sub: usize, out: &mut [u8; UNIT_COLUMNS]) {
     let (low, high) = out.split_at_mut(16);
     let mut nibbles = |packed: &[u8]| {
         for i in 0..16 {
@@ -107,8 +111,8 @@ fn read_codes(format: Format, block: &[u8], sub: usize, out: &mut [u8; UNIT]) {
 
 /// Copies the scales of one unit of one row to their places.
 fn write_scales(form: Scales, format: Format, block: &[u8], unit: usize, lane: usize, scales: &mut [u8]) {
-    let at = form.unit_at(unit);
-    let shared = form.super_at(unit);
+    let at = form.unit_offset(unit);
+    let shared = form.super_offset(unit);
     let sub = unit % 8;
     match form {
         Scales::Plain => scales[at + 2 * lane..][..2].copy_from_slice(&block[..2]),
@@ -147,57 +151,58 @@ fn write_scales(form: Scales, format: Format, block: &[u8], unit: usize, lane: u
 }
 
 /// The four codes of one step of one row, as a word.
-fn word(codes: &[u8; UNIT], step: usize) -> u32 {
+fn step_word(codes: &[u8; UNIT_COLUMNS], step: usize) -> u32 {
     let codes = &codes[4 * step..4 * step + 4];
     u32::from_le_bytes([codes[0], codes[1], codes[2], codes[3]])
 }
 
 /// Writes a word of step `at`.
-fn put(steps: &mut [[u8; 64]], at: usize, lane: usize, word: u32) {
+fn write_word(steps: &mut [[u8; 64]], at: usize, lane: usize, word: u32) {
     steps[at][4 * lane..4 * lane + 4].copy_from_slice(&word.to_le_bytes());
 }
 
 /// Four bits of each code, those from bit `from` on: steps 0 to 3 in the low nibbles, 4 to 7 in the high ones.
-fn nibbles(codes: &[[u8; UNIT]; GROUP], from: u32, out: &mut [u8]) {
+fn write_nibbles(codes: &[[u8; UNIT_COLUMNS]; GROUP_ROWS], from: u32, out: &mut [u8]) {
     let (steps, _) = out.as_chunks_mut::<64>();
     for (lane, codes) in codes.iter().enumerate() {
         for step in 0..4 {
-            let (low, high) = (word(codes, step) >> from, word(codes, step + 4) >> from);
-            put(steps, step, lane, low & 0x0f0f_0f0f | (high & 0x0f0f_0f0f) << 4);
+            let (low, high) = (step_word(codes, step) >> from, step_word(codes, step + 4) >> from);
+            write_word(steps, step, lane, low & 0x0f0f_0f0f | (high & 0x0f0f_0f0f) << 4);
         }
     }
 }
 
 /// Two bits of each code, those from bit `from` on: four steps to a byte.
-fn pairs(codes: &[[u8; UNIT]; GROUP], from: u32, out: &mut [u8]) {
+fn write_bit_pairs(codes: &[[u8; UNIT_COLUMNS]; GROUP_ROWS], from: u32, out: &mut [u8]) {
     let (steps, _) = out.as_chunks_mut::<64>();
     for (lane, codes) in codes.iter().enumerate() {
         for half in 0..2 {
-            let bits = (0..4).map(|step| (word(codes, 4 * half + step) >> from & 0x0303_0303) << (2 * step));
-            put(steps, half, lane, bits.fold(0, |all, bits| all | bits));
+            let bits =
+                (0..4).map(|step| (step_word(codes, 4 * half + step) >> from & 0x0303_0303) << (2 * step));
+            write_word(steps, half, lane, bits.fold(0, |all, bits| all | bits));
         }
     }
 }
 
 /// Writes a unit's codes in the order of the first table of [`pack`](super).
-fn interleave(bits: u32, codes: &[[u8; UNIT]; GROUP], out: &mut [u8]) {
+fn interleave(bits: u32, codes: &[[u8; UNIT_COLUMNS]; GROUP_ROWS], out: &mut [u8]) {
     if bits != 8 {
-        nibbles(codes, 0, out);
+        write_nibbles(codes, 0, out);
     }
     match bits {
         5 => {
             let (steps, _) = out.as_chunks_mut::<64>();
             for (lane, codes) in codes.iter().enumerate() {
-                let bits = (0..8).map(|step| (word(codes, step) >> 4 & 0x0101_0101) << step);
-                put(steps, 4, lane, bits.fold(0, |all, bits| all | bits));
+                let bits = (0..8).map(|step| (step_word(codes, step) >> 4 & 0x0101_0101) << step);
+                write_word(steps, 4, lane, bits.fold(0, |all, bits| all | bits));
             }
         }
-        6 => pairs(codes, 4, &mut out[256..]),
+        6 => write_bit_pairs(codes, 4, &mut out[256..]),
         8 => {
             let (steps, _) = out.as_chunks_mut::<64>();
             for (lane, codes) in codes.iter().enumerate() {
                 for step in 0..8 {
-                    put(steps, step, lane, word(codes, step));
+                    write_word(steps, step, lane, step_word(codes, step));
                 }
             }
         }
