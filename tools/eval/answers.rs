@@ -63,7 +63,7 @@ pub struct Answer {
     pub replaces: (usize, usize),
     /// What the model wrote.
     pub raw: String,
-    /// What greedy decoding says, where that is another text because this one is worth more.
+    /// What greedy decoding says, where nothing of that could be shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub greedy: Option<Greedy>,
     /// The rule that ended it, or why nothing was shown.
