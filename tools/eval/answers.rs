@@ -63,7 +63,7 @@ pub struct Answer {
     pub replaces: (usize, usize),
     /// What the model wrote.
     pub raw: String,
-    /// What greedy decoding says, where that is another text because this one is worth more.
+    /// What greedy decoding says, where nothing of that could be shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub greedy: Option<Greedy>,
     /// The rule that ended it, or why nothing was shown.
@@ -87,7 +87,7 @@ pub struct Answer {
     pub likelihood: Option<Likelihood>,
 }
 
-/// What would have been shown without the search for a better line.
+/// What would have been shown without alternatives.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Greedy {
     /// See [`Answer::shown`].
@@ -96,12 +96,12 @@ pub struct Greedy {
     pub replaces: (usize, usize),
     /// See [`Answer::raw`].
     pub raw: String,
-    /// See [`Answer::decoded`]; without what was decoded for the better line.
+    /// See [`Answer::decoded`]; without what was decoded for alternatives.
     pub decoded: usize,
 }
 
 impl Answer {
-    /// The answer without the search for a better line.
+    /// The answer without alternatives.
     pub fn without_search(&self) -> Self {
         let Some(Greedy { shown, replaces, raw, decoded }) = self.greedy.clone() else { return self.clone() };
         // Neither the tests nor the probabilities were of that text.

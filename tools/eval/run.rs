@@ -72,7 +72,8 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=candidates::MAX_SUGGESTIONS as i64),
           conflicts_with_all = ["curve", "tune", "explain"])]
     candidates: Option<u8>,
-    /// Also score what greedy decoding says by itself, without the search for a better line.
+    /// Also score what greedy decoding says by itself, without the alternatives that are looked for where nothing of it
+    /// can be shown.
     #[arg(long, conflicts_with_all = ["candidates", "curve", "tune", "explain"])]
     greedy: bool,
     /// Run the tests of tasks that have some: generated code, in a process without network and with limits.
