@@ -32,7 +32,7 @@ const CODE: usize = 3000;
 /// Code with the repetitions that code has.
 const SOURCES: [&str; 3] = [
     include_str!("../server/engine/gguf.rs"),
-    include_str!("../server/engine/models.rs"),
+    include_str!("../server/engine/catalog.rs"),
     include_str!("../server/engine/fetch/wheels.rs"),
 ];
 

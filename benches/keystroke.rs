@@ -15,10 +15,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use taper::context::crawl::{self, CrawlLimits};
-use taper::context::{Index, Query, Snippet};
+use taper::completion::{self, Options, Snapshot, Trigger};
 use taper::prompt::{self, template::Profile};
-use taper::suggest::{self, Options, Snapshot, Trigger};
+use taper::retrieval::crawl::{self, CrawlLimits};
+use taper::retrieval::{Index, Query, Snippet};
 use taper::syntax::{RegionSize, Syntax};
 use taper::text::{Edit, Encoding, Rope, position};
 use taper_engine::gguf::Gguf;
@@ -312,7 +312,7 @@ fn typing(
             previous_snippets: Default::default(),
         };
         let taken = Instant::now();
-        let budget = suggest::prompt_budget(&snapshot.options, profile);
+        let budget = completion::prompt_budget(&snapshot.options, profile);
         let (prompt, _) =
             prompt::build_prompt(profile, tokens, snapshot.joined_document().prompt_file(), budget);
         let built = Instant::now();

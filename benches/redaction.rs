@@ -10,7 +10,7 @@ use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use taper::context::redact::{BareWords, redact};
+use taper::retrieval::redact::{BareWords, redact};
 
 const SIZE: usize = 100_000;
 const ROUNDS: usize = 31;

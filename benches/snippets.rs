@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use taper::context::crawl::{self, CrawlLimits};
-use taper::context::{Index, Query};
+use taper::retrieval::crawl::{self, CrawlLimits};
+use taper::retrieval::{Index, Query};
 use taper::text::Rope;
 use taper_eval::tasks::{self, Task};
 

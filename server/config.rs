@@ -11,14 +11,14 @@ use etcetera::BaseStrategy;
 use serde_json::{Map, Value};
 use taper_grammars::Language;
 
-use crate::context::excluded_files::ExcludedFiles;
-use crate::suggest::Options;
+use crate::completion::Options;
+use crate::retrieval::excluded_files::ExcludedFiles;
 use crate::text::plain_file::{self, Links};
 
-mod keys;
+mod options;
 
-use keys::OPTION_SPECS;
-pub use keys::{OptionSpec, option_specs};
+use options::OPTION_SPECS;
+pub use options::{OptionSpec, option_specs};
 
 /// Bytes of the largest configuration file that is read.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
@@ -279,7 +279,7 @@ fn apply_option(settings: &mut Settings, name: &str, value: &Value) -> Option<St
 
 /// Sets an option to a value; says what is wrong with the value if that cannot be.
 fn set_option(settings: &mut Settings, key: &OptionSpec, name: &str, value: &Value) -> Result<(), String> {
-    if let Some(problem) = keys::machine_limit_problem(key.name, value) {
+    if let Some(problem) = options::machine_limit_problem(key.name, value) {
         return Err(problem);
     }
     if (key.set)(settings, value).is_some() {

@@ -25,17 +25,17 @@
 //! [`context::Index`] when they have changed.
 
 pub mod cli;
-pub mod protocol;
+pub mod lsp;
 
 pub mod config;
 pub mod session;
 
-pub mod suggest;
+pub mod completion;
 pub mod usage;
 
 pub mod prompt;
 
-pub mod context;
+pub mod retrieval;
 
 pub mod syntax;
 

@@ -11,7 +11,7 @@ pub mod calibration;
 pub mod template;
 pub mod window;
 
-use crate::context::Snippet;
+use crate::retrieval::Snippet;
 use crate::text::Rope;
 use crate::text::lines::is_word_char;
 use template::{PathForm, Profile, PromptLayout, ResolvedTemplate, SegmentOrder};

@@ -6,22 +6,22 @@
 //! when its time is up, when a newer one takes its place, or when its document changes, and by nobody's
 //! forgetting, because a [`Reply`] that is dropped answers "nothing".
 
-mod asking;
-mod candidates;
-mod completer;
+mod alternatives;
 pub mod crawler;
 mod document;
 mod event;
-mod excluded;
+mod exclusions;
 mod explain;
-mod follow;
+mod in_flight;
 mod mailbox;
 mod notebook;
-mod pause;
-mod reply;
-mod supervised;
+mod pauses;
+mod requests;
+mod response;
+mod supervisor;
 mod trace;
-mod workspace;
+mod worker;
+mod workspace_index;
 
 use std::collections::HashMap;
 use std::io;
@@ -34,30 +34,30 @@ use crossbeam_channel::{Receiver as Events, RecvTimeoutError, Sender};
 use taper_engine::EngineInfo;
 use tracing::{debug, error, info, warn};
 
+use crate::completion::cache::CompletionCache;
+use crate::completion::{Snapshot, Suggestion};
 use crate::config::{EngineSettings, Settings};
-use crate::context::Index;
-use crate::suggest::reuse::CompletionCache;
-use crate::suggest::{Snapshot, Suggestion};
+use crate::retrieval::Index;
 use crate::text::{Encoding, Rope, position};
 use crate::usage::tracker::{UsageRecorder, UsageTracker};
 
-pub use completer::{EngineSource, LoadAttempt, LoadProgress};
 pub use document::{OpenedDocument, TextChange};
 pub use event::{ArrivedRequest, Event, Improvement, Notice};
 pub use explain::{Explanation, Explanations};
 pub use notebook::{NotebookCell, NotebookChange};
-pub use pause::{PauseScope, Pauses};
-pub use reply::{CompletionItem, CompletionRequest, CompletionResponse, Responder, ResponseReceiver};
-pub use supervised::{ThreadSupervisor, thread_error};
+pub use pauses::{PauseScope, Pauses};
+pub use response::{CompletionItem, CompletionRequest, CompletionResponse, Responder, ResponseReceiver};
+pub use supervisor::{ThreadSupervisor, thread_error};
 pub use trace::{TraceEvent, WorkSummary};
-pub use workspace::DocumentLocation;
+pub use worker::{EngineSource, LoadAttempt, LoadProgress};
+pub use workspace_index::DocumentLocation;
 
-use completer::{InferenceWorker, Job};
 use crawler::CrawlMode;
 use document::Document;
 use mailbox::Mailbox;
 use notebook::Notebooks;
-use workspace::WorkspaceIndex;
+use worker::{InferenceWorker, Job};
+use workspace_index::WorkspaceIndex;
 
 /// Events that may wait for the session before the sender has to: enough for any burst of typing.
 const EVENT_QUEUE_LEN: usize = 1024;

@@ -2,11 +2,11 @@
 //! It knows nothing of lines and columns, of editors, or of prompts.
 
 pub mod parse;
-mod part;
+mod region;
 pub mod scope;
 #[cfg(test)]
 mod tests;
 
 pub use parse::Syntax;
-pub use part::RegionSize;
+pub use region::RegionSize;
 pub use scope::Scope;

@@ -8,8 +8,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
+use taper::completion::{self, Options, Snapshot, Trigger};
 use taper::prompt::template::Profile;
-use taper::suggest::{self, Options, Snapshot, Trigger};
 use taper::syntax::Syntax;
 use taper::text::Rope;
 use taper_engine::Engine;
@@ -108,7 +108,7 @@ fn suggested(case: &Case) -> (Option<String>, String) {
     let mut profile = Profile::for_model(engine.engine_info(), engine.tokenizer());
     // So the script says all of the answer, and nothing of what stands before the cursor.
     profile.form.heal = false;
-    let said = suggest::suggest(&snapshot, &profile, engine.as_mut(), &mut |_| ControlFlow::Continue(()));
+    let said = completion::suggest(&snapshot, &profile, engine.as_mut(), &mut |_| ControlFlow::Continue(()));
     let shown = said.unwrap().0;
     if let Some(it) = &shown {
         assert_eq!(it.range, snapshot.cursor..snapshot.cursor, "{}", case.name);

@@ -9,8 +9,8 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
+use taper_engine::catalog::{CatalogModel, FALLBACK_MODEL, MODELS, ModelSource, find_model};
 use taper_engine::fetch::{ModelStore, PullOptions, PullPhase};
-use taper_engine::models::{CatalogModel, FALLBACK_MODEL, MODELS, ModelSource, find_model};
 
 use crate::fake_hub::{Behaviour, Hub};
 

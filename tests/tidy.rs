@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 /// Floors of the root package's modules; a file may name its own floor and lower ones.
 const FLOORS: &[(&str, u8)] = &[
     ("cli", 8),
-    ("protocol", 7),
+    ("lsp", 7),
     ("session", 6),
     ("config", 6),
-    ("suggest", 5),
+    ("completion", 5),
     ("usage", 5),
     ("prompt", 4),
-    ("context", 3),
+    ("retrieval", 3),
     ("syntax", 2),
     ("text", 1),
 ];
@@ -107,7 +107,7 @@ fn place_faults(path: &str, text: &str) -> Vec<String> {
     let engine = path.starts_with("server/engine");
     // Programs of our own that are not installed.
     let tool = path.starts_with("tools/");
-    let border = path.starts_with("server/protocol")
+    let border = path.starts_with("server/lsp")
         || path.starts_with("server/config")
         || path == "server/usage/store.rs"
         || tool;
@@ -125,13 +125,13 @@ fn place_faults(path: &str, text: &str) -> Vec<String> {
             fault("candle outside the engine");
         }
         if !border && !test && !engine && line.contains("serde_json") {
-            fault("JSON outside protocol, config and usage/store");
+            fault("JSON outside lsp, config and usage/store");
         }
-        if !path.starts_with("server/protocol")
+        if !path.starts_with("server/lsp")
             && !test
             && (line.contains("tower_lsp") || line.contains("ls_types"))
         {
-            fault("LSP outside protocol");
+            fault("LSP outside lsp");
         }
         if !engine && !tool && !test && line.contains("reqwest") {
             fault("a connection outside the engine");
@@ -230,7 +230,7 @@ fn the_checks_see_what_they_should() {
     assert_eq!(seen(place_faults("server/text.rs", "use candle_core::Tensor;\n")), 1);
     assert_eq!(seen(place_faults("server/session.rs", "let v = serde_json::json!({});\n")), 1);
     assert_eq!(seen(place_faults("server/session.rs", "use tower_lsp::Client;\n")), 1);
-    assert_eq!(seen(place_faults("server/protocol.rs", "reqwest::get(address);\n")), 1);
+    assert_eq!(seen(place_faults("server/lsp.rs", "reqwest::get(address);\n")), 1);
     assert_eq!(seen(place_faults("server/cli.rs", "Command::new(\"sh\");\n")), 1);
     assert_eq!(
         seen(place_faults("tools/eval/run.rs", "Command::new(\"sh\"); serde_json::to_value(1);\n")),

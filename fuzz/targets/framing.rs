@@ -4,8 +4,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use taper::protocol::framing::Framer;
-use taper::protocol::incoming::Incoming;
+use taper::lsp::framing::Framer;
+use taper::lsp::incoming::Incoming;
 
 /// Methods and errors that come out of a stream in pieces.
 fn run<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<String> {

@@ -12,15 +12,15 @@ use taper_engine::Engine;
 
 use super::load::{self, ModelArgs};
 use super::terminal::{EscapedWriter, escape_controls};
-use crate::config;
-use crate::context::Query;
-use crate::context::crawl;
-use crate::context::redact::{BareWords, REDACTED, redact};
-use crate::prompt::{self, template::Profile};
-use crate::session::crawler::{self, CrawlMode};
-use crate::suggest::{
-    self, CompletionWork, ExtentSetting, Options, Snapshot, Suggestion, Trigger, candidates,
+use crate::completion::{
+    self, CompletionWork, ExtentSetting, Options, Snapshot, Suggestion, Trigger, alternatives,
 };
+use crate::config;
+use crate::prompt::{self, template::Profile};
+use crate::retrieval::Query;
+use crate::retrieval::crawl;
+use crate::retrieval::redact::{BareWords, REDACTED, redact};
+use crate::session::crawler::{self, CrawlMode};
 use crate::syntax::{RegionSize, Syntax};
 use crate::text::plain_file::{self, Links};
 use crate::text::{Encoding, Position, Rope, position};
@@ -38,7 +38,7 @@ pub struct Args {
     #[arg(long)]
     plain: bool,
     /// Suggestions to print at most, the best first: 1 to 3.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=candidates::MAX_SUGGESTIONS as i64))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=alternatives::MAX_SUGGESTIONS as i64))]
     candidates: u8,
     /// Lines that the suggestion has at most.
     #[arg(long, value_name = "N", value_parser = |text: &str| config::parse_option_number("max-lines", text))]
@@ -114,7 +114,7 @@ pub fn run(args: &Args) -> Result<()> {
         previous_snippets: Default::default(),
     };
     let profile = Profile::for_model(engine.engine_info(), engine.tokenizer());
-    let bytes = suggest::snippet_bytes(&snapshot.options, &profile);
+    let bytes = completion::snippet_bytes(&snapshot.options, &profile);
     if bytes > 0
         && let Some((root, inside)) = find_workspace(&path)
         && let Some(language) = language
@@ -126,13 +126,13 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let asked = Instant::now();
     let (suggestion, work) =
-        suggest::suggest(&snapshot, &profile, engine.as_mut(), &mut |_| ControlFlow::Continue(()))?;
+        completion::suggest(&snapshot, &profile, engine.as_mut(), &mut |_| ControlFlow::Continue(()))?;
     let took = asked.elapsed();
     let others = match &suggestion {
         Some(first) => {
             let most = usize::from(args.candidates) - 1;
             let engine = engine.as_mut();
-            candidates::find_alternatives(most, &snapshot, &profile, engine, (first, &work), &mut |_| {
+            alternatives::find_alternatives(most, &snapshot, &profile, engine, (first, &work), &mut |_| {
                 ControlFlow::Continue(())
             })?
         }
@@ -262,7 +262,7 @@ fn print_explanation(
         profile,
         engine.tokenizer(),
         snapshot.joined_document().prompt_file(),
-        suggest::prompt_budget(&snapshot.options, profile),
+        completion::prompt_budget(&snapshot.options, profile),
     );
     // What is said of a prompt is shown to others: it has no secrets, those of its own file neither.
     let bare = snapshot.language.map_or(BareWords::Values, BareWords::for_language);

@@ -9,9 +9,9 @@ use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use taper_engine::catalog::{self, CatalogModel, MeasuredSpeed, measured};
 use taper_engine::fetch::{self, ByteSize, FetchError, FileIntegrity, ModelReference, ModelStore};
 use taper_engine::local::{self, Local};
-use taper_engine::models::{self, CatalogModel, MeasuredSpeed, measured};
 use taper_engine::{Engine, GenerationLimits, Prompt};
 
 use super::load::{self, ModelArgs};
@@ -148,7 +148,8 @@ fn measure_speed(engine: &mut dyn Engine, prompt_tokens: usize, answer_tokens: u
 /// What the measurements mean for a person who types.
 fn speed_verdict(name: &str, measured: &[MeasuredSpeed]) -> Vec<String> {
     let mut lines = Vec::new();
-    if let Some(time) = models::find_model(name).and_then(|model| models::keystroke_latency(model, measured))
+    if let Some(time) =
+        catalog::find_model(name).and_then(|model| catalog::keystroke_latency(model, measured))
     {
         let ms = time.as_secs_f64() * 1e3;
         let verdict = if time <= LATENCY_BUDGET { "within" } else { "beyond" };
@@ -157,7 +158,7 @@ fn speed_verdict(name: &str, measured: &[MeasuredSpeed]) -> Vec<String> {
             LATENCY_BUDGET.as_millis()
         ));
     }
-    let best = models::default_model(measured, LATENCY_BUDGET);
+    let best = catalog::default_model(measured, LATENCY_BUDGET);
     let why = if best.name == name { "it stays the default here" } else { "the default here from now on" };
     lines.push(format!("the largest model that answers in time on this machine: {} ({why})", best.name));
     lines

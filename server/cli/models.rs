@@ -4,8 +4,8 @@
 use std::io::{self, Write as _};
 
 use anyhow::Context as _;
+use taper_engine::catalog::{CatalogModel, MODELS};
 use taper_engine::fetch::{ByteSize, ModelStore};
-use taper_engine::models::{CatalogModel, MODELS};
 
 use super::{pull, terminal};
 
@@ -75,7 +75,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use taper_engine::models::find_model;
+    use taper_engine::catalog::find_model;
 
     #[test]
     fn what_is_here_is_shown_with_its_file() {

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
+use taper_engine::catalog::{self, CatalogModel};
 use taper_engine::fetch::{
     self, ByteSize, FetchError, FileIntegrity, ModelReference, ModelStore, PullOptions, PullPhase,
     PullProgress,
 };
-use taper_engine::models::{self, CatalogModel};
 
 use super::terminal::{escape_controls, escape_message};
 
@@ -115,8 +115,8 @@ fn find_or_fetch(
 /// # Errors
 /// There is no home folder to find the measurements in.
 pub fn default_model() -> anyhow::Result<&'static CatalogModel> {
-    let measured = models::measured::read_record(&fetch::data_folder()?);
-    Ok(models::default_model(&measured, LATENCY_BUDGET))
+    let measured = catalog::measured::read_record(&fetch::data_folder()?);
+    Ok(catalog::default_model(&measured, LATENCY_BUDGET))
 }
 
 /// The latency budget that the default model has to meet.

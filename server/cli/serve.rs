@@ -11,7 +11,7 @@ use taper_engine::fetch::{self, ModelReference, ModelStore, PullPhase, PullProgr
 use super::load::{self, ModelArgs};
 use super::{log, pull};
 use crate::config::{self, ConfigLayer, ConfigLayers, EngineSettings};
-use crate::protocol::{self, ExitOutcome, ServeOptions};
+use crate::lsp::{self, ExitOutcome, ServeOptions};
 use crate::session::crawler::{self, CrawlMode};
 use crate::session::{EngineSource, LoadAttempt, LoadProgress};
 
@@ -72,7 +72,7 @@ fn serve_editor(args: Args) -> anyhow::Result<ExitOutcome> {
     };
     // Without a name it cannot be started, and files are read without a parser.
     let crawling = CrawlMode::Apart(crawler::current_program().unwrap_or_default());
-    protocol::serve(ServeOptions { layers, source, crawling, problems }).context("cannot start serving")
+    lsp::serve(ServeOptions { layers, source, crawling, problems }).context("cannot start serving")
 }
 
 /// The options that the command line sets.

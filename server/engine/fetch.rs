@@ -16,22 +16,22 @@ use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy as _;
 
-use crate::models::{CatalogModel, ModelSource};
+use crate::catalog::{CatalogModel, ModelSource};
 
-mod address;
-mod check;
-mod client;
+mod endpoint;
 mod error;
 mod hub;
+mod integrity;
+mod model_reference;
+mod package_client;
 mod stall;
-mod wanted;
 mod wheels;
 
-pub use check::FileIntegrity;
 use error::AttemptError;
 pub use error::{FetchError, FileDamage, SourceError, SourceFailure};
+pub use integrity::FileIntegrity;
+pub use model_reference::{ModelReference, check_kind, parse_model_reference, resolve_relative_to};
 use stall::FetchTimeouts;
-pub use wanted::{ModelReference, check_kind, parse_model_reference, resolve_relative_to};
 
 /// How far a pull is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +82,7 @@ pub struct PullOptions {
 pub fn data_folder() -> Result<PathBuf, FetchError> {
     match std::env::var_os("TAPER_HOME").filter(|home| !home.is_empty()) {
         // Who starts a program in an editor's settings writes `~` where no shell replaces it.
-        Some(home) => Ok(home.to_str().map_or_else(|| PathBuf::from(&home), wanted::expand_path)),
+        Some(home) => Ok(home.to_str().map_or_else(|| PathBuf::from(&home), model_reference::expand_path)),
         None => {
             Ok(etcetera::choose_base_strategy().map_err(|_| FetchError::NoHome)?.data_dir().join("taper"))
         }

@@ -14,17 +14,17 @@ use crate::EngineError;
 
 mod blocks;
 mod reader;
+mod sanitize;
 mod source;
 #[doc(hidden)]
 #[cfg(any(test, feature = "test-support"))]
 pub mod testing;
-mod words;
 
 pub(crate) use blocks::{are_finite, half_float_offsets};
 use reader::GgufReader;
+pub(crate) use sanitize::{model_error, sanitize_word};
 use source::ByteSource;
 pub use source::TensorData;
-pub(crate) use words::{model_error, sanitize_word};
 
 /// An open model file: its head is in memory, its tensors are read from the file when they are asked for.
 #[derive(Debug)]

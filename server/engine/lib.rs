@@ -9,25 +9,25 @@ use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::time::Duration;
 
-pub mod background;
+pub mod catalog;
 pub mod fetch;
 pub mod gguf;
 pub mod local;
 mod memory;
-pub mod models;
+pub mod priority;
 #[cfg(any(test, feature = "scripted"))]
 pub mod scripted;
 #[doc(hidden)]
 #[cfg(any(test, feature = "test-support"))]
 pub mod testing;
 mod threads;
-pub mod tokens;
+pub mod tokenizer;
 
 mod error;
 
 pub use error::EngineError;
 pub use local::TokenDistribution;
-pub use tokens::{TokenId, Tokenizer};
+pub use tokenizer::{TokenId, Tokenizer};
 
 /// Whether this build has the scripted engine.
 pub const HAS_SCRIPTED: bool = cfg!(any(test, feature = "scripted"));

@@ -8,42 +8,42 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use crate::gguf::{Gguf, PULL_AGAIN_REMEDY, sanitize_word};
-use crate::tokens::Utf8Stream;
+use crate::tokenizer::Utf8Stream;
 use crate::{
     BranchControl, BranchLimits, BranchOutput, Engine, EngineError, EngineInfo, Generation, GenerationLimits,
     PartialOutput, Prompt, ScoredToken, StopReason, ThroughputEstimate, TokenId, Tokenizer,
 };
 
-mod branch;
-mod cache;
+mod branches;
+mod cached_sequences;
 mod candle_decoder;
+mod candle_kv_cache;
+mod candle_weights;
 mod clock;
 pub mod config;
 pub mod cpu;
 mod decoder;
 pub mod device;
-mod head;
-pub mod heal;
+mod kernel_selection;
 pub mod kernels;
-mod linear;
-mod lookup;
+mod lm_head;
 mod machine;
-mod next;
+mod matmul;
+mod memory_check;
+mod next_token;
 mod options;
-mod pace;
 pub mod pool;
 #[cfg(test)]
 mod pool_model;
+mod prompt_lookup;
 #[cfg(test)]
 pub(crate) mod real_model;
-mod room;
-mod sample;
-mod score;
-mod sequences;
+mod sampling;
+mod scoring;
 #[cfg(test)]
 mod testing;
-mod trial;
-mod weights;
+mod throughput;
+pub mod token_healing;
 
 pub use candle_decoder::CandleDecoder;
 pub use config::ModelConfig;
@@ -51,20 +51,20 @@ pub use cpu::CpuDecoder;
 pub use decoder::{Batch, Decoder, LogitsRequest, ResumableWork, SuffixShift};
 pub use device::DeviceChoice;
 pub use kernels::Kernel;
-pub use lookup::SpeculationStats;
 pub use options::{KernelChoice, Options};
-pub use sample::TokenDistribution;
+pub use prompt_lookup::SpeculationStats;
+pub use sampling::TokenDistribution;
 
+use cached_sequences::{CachedSequences, PlannedShift, PromptStart};
 use clock::EngineClock;
 use device::ChosenDevice;
-use heal::TokenHealing;
-use lookup::PromptLookup;
 use machine::HostMachine;
-use next::{NextToken, logits_requests, pick_token};
-use pace::Throughput;
+use memory_check::WeightStorage;
+use next_token::{NextToken, logits_requests, pick_token};
 use pool::ThreadPool;
-use room::WeightStorage;
-use sequences::{CachedSequences, PlannedShift, PromptStart};
+use prompt_lookup::PromptLookup;
+use throughput::Throughput;
+use token_healing::TokenHealing;
 
 /// A model file, resident on a device.
 pub struct Local {
@@ -82,7 +82,7 @@ pub struct Local {
     /// What the last batch chose, one behind the other, and was not taken yet.
     pending_tokens: VecDeque<NextToken>,
     /// What the last generation chose, for other ways to say it.
-    last_generation: Option<branch::LastGeneration>,
+    last_generation: Option<branches::LastGeneration>,
 }
 
 impl fmt::Debug for Local {
@@ -336,7 +336,7 @@ impl Local {
             lookup.end_generation(&self.tokens);
         }
         generation.decode = self.clock.elapsed_since(started);
-        self.last_generation = Some(branch::LastGeneration::new(prompt, choices, &generation.tokens));
+        self.last_generation = Some(branches::LastGeneration::new(prompt, choices, &generation.tokens));
         Ok(generation)
     }
 
@@ -428,7 +428,7 @@ fn load_decoder(
     options: &Options,
     machine: &HostMachine,
 ) -> Result<(Box<dyn Decoder>, String), EngineError> {
-    let check = |held| room::check_memory(gguf, config, capacity, held, &machine.memory);
+    let check = |held| memory_check::check_memory(gguf, config, capacity, held, &machine.memory);
     let candle = |why: &str| -> Result<(Box<dyn Decoder>, String), EngineError> {
         check(if device.is_cpu() { WeightStorage::Tensors } else { WeightStorage::OnDevice })?;
         let decoder = CandleDecoder::load(gguf, config, capacity, device)?;
@@ -445,7 +445,7 @@ fn load_decoder(
     };
     check(WeightStorage::Packed)?;
     let asked_threads = options.threads.map_or_else(ThreadPool::default_thread_count, NonZeroUsize::get);
-    let (kernel, why) = trial::choose_kernel(gguf, asked, asked_threads)?;
+    let (kernel, why) = kernel_selection::choose_kernel(gguf, asked, asked_threads)?;
     match CpuDecoder::with_pool(gguf, config, capacity, kernel, (machine.pool)(asked_threads)) {
         Ok(decoder) => {
             let threads = decoder.thread_count();

@@ -7,14 +7,14 @@
 use std::ops::{ControlFlow, Range};
 use std::time::{Duration, Instant};
 
-use crate::local::heal::TokenHealing;
-use crate::tokens::{TokenId, Tokenizer, Utf8Stream};
+use crate::local::token_healing::TokenHealing;
+use crate::tokenizer::{TokenId, Tokenizer, Utf8Stream};
 use crate::{
     BranchControl, BranchLimits, BranchOutput, Engine, EngineError, EngineInfo, Generation, GenerationLimits,
     PartialOutput, Prompt, ScoredToken, StopReason, ThroughputEstimate,
 };
 
-mod file;
+mod script_file;
 
 /// Tokens between two calls of `watch` while the prompt is read.
 const PREFILL_CHUNK_TOKENS: usize = 64;

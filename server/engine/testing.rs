@@ -3,8 +3,8 @@
 
 use std::path::PathBuf;
 
+use crate::catalog;
 use crate::fetch::{self, ModelStore, PullOptions};
-use crate::models;
 
 /// The file of the smallest default model: the one that `TAPER_TEST_MODEL` names, else the store's, fetched if it
 /// is not there. `None`, said loudly, if it cannot be had; in CI that is a failure.
@@ -18,7 +18,7 @@ pub fn real_model() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("TAPER_TEST_MODEL") {
         return Some(path.into());
     }
-    let model = models::find_model(models::FALLBACK_MODEL)?;
+    let model = catalog::find_model(catalog::FALLBACK_MODEL)?;
     let found = ModelStore::open()
         .and_then(|store| fetch::ensure_downloaded(&store, model, &PullOptions::default(), &mut |_| {}));
     match found {

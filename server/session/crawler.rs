@@ -18,9 +18,9 @@ use std::time::Duration;
 
 use taper_grammars::Language;
 
-use crate::context::Index;
-use crate::context::crawl::{self, CrawlLimits, CrawledFile};
-use crate::context::pieces::ChunkedFile;
+use crate::retrieval::Index;
+use crate::retrieval::chunks::ChunkedFile;
+use crate::retrieval::crawl::{self, CrawlLimits, CrawledFile};
 use crate::session::document::deadline_after;
 
 pub use worker::serve_crawl;

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use taper_grammars::Language;
 use tracing::debug;
 
-use crate::context::excluded_files::ExclusionReason;
-use crate::context::{Index, Query, Snippet};
 use crate::prompt::BYTES_PER_TOKEN;
-use crate::session::workspace::DocumentLocation;
+use crate::retrieval::excluded_files::ExclusionReason;
+use crate::retrieval::{Index, Query, Snippet};
+use crate::session::workspace_index::DocumentLocation;
 use crate::syntax::{RegionSize, Syntax};
 use crate::text::{Edit, Encoding, Position, Rope, position};
 use crate::usage::outcome::ShownSuggestion;

@@ -13,9 +13,9 @@ use super::{
     CompletionRequest, DocumentLocation, Explanations, LoadProgress, NotebookChange, OpenedDocument,
     PauseScope, Pauses, Responder, TextChange, TraceEvent,
 };
+use crate::completion::{CompletionWork, Snapshot, Suggestion, Trigger};
 use crate::config::Settings;
-use crate::context::Index;
-use crate::suggest::{CompletionWork, Snapshot, Suggestion, Trigger};
+use crate::retrieval::Index;
 use crate::text::Position;
 
 /// What happens to a session: closed on purpose.

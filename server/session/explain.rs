@@ -1,8 +1,8 @@
 //! How the last answers came about, for the person who asks.
 //! It knows nothing of how that is put into words.
 
-use crate::context::redact::{BareWords, redact};
-use crate::suggest::{CompletionWork, Snapshot, Suggestion};
+use crate::completion::{CompletionWork, Snapshot, Suggestion};
+use crate::retrieval::redact::{BareWords, redact};
 
 /// How an answer came about.
 #[derive(Debug, Clone, PartialEq)]

@@ -6,9 +6,9 @@
 
 use std::collections::HashMap;
 
+use crate::completion::Snapshot;
+use crate::completion::cache::CompletionCache;
 use crate::session::{Document, SessionState};
-use crate::suggest::Snapshot;
-use crate::suggest::reuse::CompletionCache;
 use crate::text::{Rope, lines};
 
 /// Bytes of preceding text, the nearest; more than fit into a prompt.

@@ -11,7 +11,7 @@ use taper_engine::{
 };
 
 use super::*;
-use crate::suggest::{IdleSetting, Trigger};
+use crate::completion::{IdleSetting, Trigger};
 use crate::text::Position;
 
 mod explicit;

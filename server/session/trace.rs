@@ -1,7 +1,7 @@
 //! Steps of a session's work, for programs that follow it: tests, and tools that replay typing.
 //! It knows nothing of how they are written. People read the log; no program does.
 
-use crate::suggest::CompletionWork;
+use crate::completion::CompletionWork;
 
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use std::ops::{ControlFlow, Range};
 use taper_grammars::Language;
 use tree_sitter::{InputEdit, ParseOptions, ParseState, Parser, Point, Tree};
 
-use super::part::{ParsedRegion, RegionSize};
+use super::region::{ParsedRegion, RegionSize};
 use crate::text::{Edit, Rope};
 
 thread_local! {

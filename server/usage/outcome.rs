@@ -3,8 +3,8 @@
 
 use std::ops::Range;
 
-use crate::suggest::Suggestion;
-use crate::suggest::reuse::{self, nearly};
+use crate::completion::Suggestion;
+use crate::completion::cache::{self, lenient};
 use crate::text::lines::is_word_char;
 use crate::text::{Edit, Rope};
 
@@ -71,7 +71,7 @@ impl ShownSuggestion {
         let continues = self.outcome.is_none()
             && !self.is_complete()
             && self.range.start == range.start
-            && (self.unedited || reuse::is_compatible(&rests[0], &self.offered[0].rest));
+            && (self.unedited || cache::is_compatible(&rests[0], &self.offered[0].rest));
         if continues {
             (self.range, self.offered, self.unedited) = (range, offered_texts(&self.consumed, rests), true);
         }
@@ -134,7 +134,7 @@ impl ShownSuggestion {
         let start = self.consumed.len();
         let consumed = self.consumed.clone() + text;
         let exact = |it: &OfferedText| it.rest.strip_prefix(text).map(str::to_owned);
-        let near = |it: &OfferedText| nearly::lenient_match(&it.whole, &consumed).filter(|_| !at_once);
+        let near = |it: &OfferedText| lenient::lenient_match(&it.whole, &consumed).filter(|_| !at_once);
         let mut rests: Vec<_> = self.offered.iter().map(exact).collect();
         if rests.iter().all(Option::is_none) {
             rests = self.offered.iter().map(near).collect();

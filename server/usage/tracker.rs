@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::suggest::Suggestion;
+use crate::completion::Suggestion;
 use crate::text::Rope;
 use crate::usage::outcome::ShownSuggestion;
 use crate::usage::stats::{UsageEvent, UsageRecord};

@@ -15,9 +15,9 @@ use crate::llama::Llama;
 use crate::tasks::{self, Task};
 use taper::cli::load::{self, ModelArgs};
 use taper::cli::terminal::EscapedWriter;
+use taper::completion::alternatives;
 use taper::prompt::calibration::Calibration;
 use taper::prompt::template::Profile;
-use taper::suggest::candidates;
 
 mod ask;
 mod check;
@@ -69,7 +69,7 @@ pub struct Args {
     #[arg(long, requires = "out")]
     curve: bool,
     /// Ask as a person does, for up to N suggestions, and also say how often any of them is the expected text.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=candidates::MAX_SUGGESTIONS as i64),
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=alternatives::MAX_SUGGESTIONS as i64),
           conflicts_with_all = ["curve", "tune", "explain"])]
     candidates: Option<u8>,
     /// Also score what greedy decoding says by itself, without the alternatives that are looked for where nothing of it

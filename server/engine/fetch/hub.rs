@@ -16,13 +16,13 @@ use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Client, Method, Response, StatusCode};
 use url::Url;
 
-use super::address::{self, HubEndpoint};
+use super::endpoint::{self, HubEndpoint};
 use super::stall::{FetchTimeouts, StallDetector};
 use super::{
     AttemptError, ByteSize, ModelStore, PullOptions, PullPhase, PullProgress, SourceError, is_sha256,
-    read_small_text, wanted,
+    model_reference, read_small_text,
 };
-use crate::models::CatalogModel;
+use crate::catalog::CatalogModel;
 
 /// How often an interrupted transfer is taken up again while no bytes come.
 const MAX_RETRIES: u32 = 5;
@@ -106,17 +106,17 @@ pub(super) fn offline_variable() -> Option<&'static str> {
 /// The hub's folder on this machine: `HF_HOME`, else `huggingface` among the user's caches.
 fn home_folder() -> PathBuf {
     if let Some(home) = env_variable("HF_HOME") {
-        return wanted::expand_path(&home);
+        return model_reference::expand_path(&home);
     }
-    let caches =
-        env_variable("XDG_CACHE_HOME").map_or_else(|| wanted::expand_path("~/.cache"), PathBuf::from);
+    let caches = env_variable("XDG_CACHE_HOME")
+        .map_or_else(|| model_reference::expand_path("~/.cache"), PathBuf::from);
     caches.join("huggingface")
 }
 
 /// The hub's cache on this machine: `HF_HUB_CACHE`, else `hub` in its folder.
 pub(super) fn cache_folder() -> PathBuf {
     let named = env_variable("HF_HUB_CACHE").or_else(|| env_variable("HUGGINGFACE_HUB_CACHE"));
-    named.map_or_else(|| home_folder().join("hub"), |named| wanted::expand_path(&named))
+    named.map_or_else(|| home_folder().join("hub"), |named| model_reference::expand_path(&named))
 }
 
 /// An environment variable that says something.
@@ -134,7 +134,8 @@ fn read_token() -> Result<Option<HeaderValue>, SourceError> {
         Some(token) => ("HF_TOKEN".to_owned(), token),
         None => {
             let file = env_variable("HF_TOKEN_PATH");
-            let file = file.map_or_else(|| home_folder().join("token"), |file| wanted::expand_path(&file));
+            let file =
+                file.map_or_else(|| home_folder().join("token"), |file| model_reference::expand_path(&file));
             let Some(token) = read_small_text(&file, MAX_TOKEN_FILE_BYTES) else { return Ok(None) };
             (file.display().to_string(), token)
         }
@@ -255,7 +256,7 @@ impl HubTransfer<'_> {
     /// Sends one request. The token goes to the hub's own origin only.
     async fn send_request(&self, method: Method, url: &Url, from: u64) -> Result<Response, SourceError> {
         let client =
-            if address::is_local_address(url) { &self.clients.loopback } else { &self.clients.external };
+            if endpoint::is_local_address(url) { &self.clients.loopback } else { &self.clients.external };
         let patience = &self.store.timeouts;
         let limit = if method == Method::HEAD { patience.answer } else { patience.idle };
         let mut request = client.request(method, url.clone()).header(header::ACCEPT_ENCODING, "identity");
@@ -280,7 +281,7 @@ impl HubTransfer<'_> {
             let answer = self.send_request(Method::HEAD, &url, 0).await?;
             // A renamed repository answers with a path of its own; that answer says nothing of the file.
             if answer.status().is_redirection() && !answer.headers().contains_key(LINKED_ETAG_HEADER) {
-                let to = address::resolve_redirect(
+                let to = endpoint::resolve_redirect(
                     &url,
                     header_text(answer.headers(), header::LOCATION.as_str()),
                 )?;
@@ -321,7 +322,7 @@ impl HubTransfer<'_> {
             if !answer.status().is_redirection() {
                 return Ok(answer);
             }
-            url = address::resolve_redirect(&url, header_text(answer.headers(), header::LOCATION.as_str()))?;
+            url = endpoint::resolve_redirect(&url, header_text(answer.headers(), header::LOCATION.as_str()))?;
         }
         Err(SourceError::InvalidData(format!("it redirects more than {MAX_REDIRECTS} times")))
     }

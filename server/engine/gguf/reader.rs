@@ -6,7 +6,7 @@ use std::path::Path;
 use candle_core::quantized::GgmlDType;
 
 use super::blocks::dtype_from_id;
-use super::words::{model_error, sanitize_word};
+use super::sanitize::{model_error, sanitize_word};
 use super::{LIST_TYPE, ListSpan, MetadataValue, PULL_AGAIN_REMEDY, STRING_TYPE};
 use crate::EngineError;
 

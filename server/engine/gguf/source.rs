@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::NOT_A_MODEL_REMEDY;
-use super::words::model_error;
+use super::sanitize::model_error;
 use crate::EngineError;
 
 /// Bytes of known length that can be read at any place, by several threads.

@@ -9,7 +9,7 @@ use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 
 use super::{DEFAULT_ALIGNMENT, MetadataValue};
-use crate::tokens::tiny;
+use crate::tokenizer::tiny;
 
 /// A GGUF file (version 3, little endian) in the making.
 ///

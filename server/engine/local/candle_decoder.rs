@@ -16,9 +16,9 @@ use candle_core::{D, Device, Module, Result as CandleResult, Tensor};
 use candle_nn::ops::{rms_norm, silu, softmax_last_dim};
 use candle_nn::rotary_emb::{rope, rope_i};
 
-use super::cache::CandleKvCache;
+use super::candle_kv_cache::CandleKvCache;
+use super::candle_weights::{CandleBlock, CandleWeights, LinearProjection};
 use super::config::RopeStyle;
-use super::weights::{CandleBlock, CandleWeights, LinearProjection};
 use super::{Batch, Decoder, ModelConfig};
 use crate::gguf::Gguf;
 use crate::{EngineError, TokenId, threads};

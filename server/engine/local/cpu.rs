@@ -8,24 +8,24 @@ use std::ops::{ControlFlow, Range};
 
 use crate::gguf::Gguf;
 use crate::local::config::ModelConfig;
-use crate::local::head::LmHead;
 use crate::local::kernels::attention::PAGE_KEYS;
 use crate::local::kernels::pack::PackedMatrix;
 use crate::local::kernels::{GEMV_MAX_ROWS, Kernel};
-use crate::local::linear::{ComputeContext, LinearLayer};
+use crate::local::lm_head::LmHead;
+use crate::local::matmul::{ComputeContext, LinearLayer};
 use crate::local::pool::{DisjointChunks, ThreadPool};
-use crate::local::{Batch, Decoder, LogitsRequest, ResumableWork, pace};
+use crate::local::{Batch, Decoder, LogitsRequest, ResumableWork, throughput};
 use crate::{EngineError, TokenId};
 
+mod interrupted;
 mod layer;
-mod load;
-mod pages;
-mod suspended;
+mod paged_kv;
+mod weight_loader;
 
+use interrupted::{BatchProgress, InterruptedBatches, TokenGroup};
 use layer::{LayerContext, LayerWeights, LayerWorkspace, TokenRun, resize_buffer};
-use load::WeightLoader;
-use pages::PagedKv;
-use suspended::{BatchProgress, InterruptedBatches, TokenGroup};
+use paged_kv::PagedKv;
+use weight_loader::WeightLoader;
 
 /// Tokens that pass through the layers together: enough to use unpacked weights often, few enough that what
 /// lies between two layers stays in the cache. A few more where else these would be left over.
@@ -293,7 +293,7 @@ impl Decoder for CpuDecoder {
         let mut written = 0;
         let mut start = progress.finished_tokens();
         while start < tokens.len() {
-            let chunk = start..start + pace::absorb_remainder(CHUNK_TOKENS, tokens.len() - start);
+            let chunk = start..start + throughput::absorb_remainder(CHUNK_TOKENS, tokens.len() - start);
             start = chunk.end;
             // Positions of this chunk whose logits are asked for: those among the last `rows` of all.
             let left = tokens.len() - chunk.end;

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use crate::background;
+use crate::priority;
 
 mod hand_over;
 #[cfg(test)]
@@ -260,7 +260,7 @@ impl WorkerThreads {
             let kind = if in_background { "background" } else { "kernel" };
             let life = move || {
                 if in_background {
-                    background::lower_priority();
+                    priority::lower_priority();
                 }
                 // SAFETY: only `run_while` publishes jobs here, and it waits for every piece.
                 shared.serve(&|job, piece| unsafe { run_piece(job, piece, number) });

@@ -362,7 +362,7 @@ pub(super) fn plain_and_speculating(writer: &GgufWriter, context: usize) -> (Loc
     };
     (
         open(false, None),
-        [Some(lookup::MAX_DRAFT_TOKENS), Some(3), None].map(|always| open(true, always)).into(),
+        [Some(prompt_lookup::MAX_DRAFT_TOKENS), Some(3), None].map(|always| open(true, always)).into(),
     )
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::context::crawl::CrawledFile;
-use crate::context::pieces::ChunkedFile;
+use crate::retrieval::chunks::ChunkedFile;
+use crate::retrieval::crawl::CrawledFile;
 
 /// Bytes of a message: a file of the largest size that is cut makes a tenth of it.
 const MAX_MESSAGE_BYTES: u32 = 32 << 20;

@@ -15,8 +15,8 @@ use tracing::{debug, warn};
 
 use super::FileCrawler;
 use super::message::{self, CrawlRequest, CrawlResponse, VERSION};
-use crate::context::crawl::{self, CrawlLimits, CrawledFile};
-use crate::context::pieces::ChunkedFile;
+use crate::retrieval::chunks::ChunkedFile;
+use crate::retrieval::crawl::{self, CrawlLimits, CrawledFile};
 use crate::session::document::deadline_after;
 
 /// How long the process may take for one request, beyond what a walk takes by its own clock: it has low priority.

@@ -4,7 +4,7 @@
 use std::io::{self, Read, Write};
 use std::thread;
 
-use taper_engine::background;
+use taper_engine::priority;
 
 use super::message::{self, CrawlRequest, CrawlResponse, VERSION};
 use super::{FileCrawler, InProcess};
@@ -22,8 +22,8 @@ pub fn serve_crawl(
     mut output: impl Write,
     gone: impl FnOnce() + Send + 'static,
 ) -> io::Result<()> {
-    background::lower_priority();
-    background::limit_process_memory(MEMORY_LIMIT);
+    priority::lower_priority();
+    priority::limit_process_memory(MEMORY_LIMIT);
     let (sender, requests) = crossbeam_channel::bounded(1);
     thread::Builder::new().name("requests".to_owned()).spawn(move || {
         while let Ok(request) = message::read_message::<CrawlRequest>(&mut input) {

@@ -13,9 +13,9 @@ use super::workspaces::Workspaces;
 use crate::answers::{Answer, Greedy};
 use crate::llama::{self, Llama, LlamaError};
 use crate::tasks::{OtherFile, Task};
-use taper::context::Snippet;
+use taper::completion::{self, Options, Snapshot, Suggestion, Trigger, alternatives, confidence};
 use taper::prompt::{self, Budget, template::Profile, template::SegmentOrder};
-use taper::suggest::{self, Options, Snapshot, Suggestion, Trigger, candidates, confidence};
+use taper::retrieval::Snippet;
 use taper::syntax::{RegionSize, Syntax};
 use taper::text::Rope;
 
@@ -111,7 +111,7 @@ impl<'e> Taper<'e> {
         }
         let started = Instant::now();
         let (suggestion, work) =
-            suggest::suggest(&snapshot, &self.profile, self.engine, &mut |_| ControlFlow::Continue(()))?;
+            completion::suggest(&snapshot, &self.profile, self.engine, &mut |_| ControlFlow::Continue(()))?;
         let seconds = started.elapsed().as_secs_f64();
         let others = match &suggestion {
             _ if self.candidates < 2 => None,
@@ -119,7 +119,7 @@ impl<'e> Taper<'e> {
             Some(first) => {
                 let watch = &mut |_: &[Suggestion]| ControlFlow::Continue(());
                 let (most, profile) = (self.candidates - 1, &self.profile);
-                let others = candidates::find_alternatives(
+                let others = alternatives::find_alternatives(
                     most,
                     &snapshot,
                     profile,
@@ -159,7 +159,7 @@ impl<'e> Taper<'e> {
     /// [`ask_next`](Self::ask_next).
     pub(super) fn likelihood(&mut self, task: &Task) -> Result<Answer> {
         let snapshot = self.snapshot(task);
-        let budget = suggest::prompt_budget(&self.options, &self.profile);
+        let budget = completion::prompt_budget(&self.options, &self.profile);
         let (prompt, _) = prompt::build_prompt(
             &self.profile,
             self.engine.tokenizer(),
@@ -183,7 +183,7 @@ impl<'e> Taper<'e> {
     fn snapshot(&mut self, task: &Task) -> Snapshot {
         let mut snapshot = snapshot(task, &self.options);
         if let Some(workspaces) = &mut self.workspaces {
-            let bytes = suggest::snippet_bytes(&self.options, &self.profile);
+            let bytes = completion::snippet_bytes(&self.options, &self.profile);
             snapshot.snippets = workspaces.find(task, &snapshot, bytes).into();
         }
         snapshot
@@ -192,7 +192,7 @@ impl<'e> Taper<'e> {
 
 fn window(options: &Options, profile: &Profile) -> String {
     let Options { max_lines, max_tokens, extent, eagerness, .. } = options;
-    let Budget { prefix, suffix, snippets, .. } = suggest::prompt_budget(options, profile);
+    let Budget { prefix, suffix, snippets, .. } = completion::prompt_budget(options, profile);
     format!(
         "{snippets} + {prefix} + {suffix} tokens, {max_tokens} out, {max_lines} lines, {extent:?}, \
          eagerness {eagerness:?}"
@@ -231,7 +231,7 @@ impl Baseline {
 
     pub(super) fn configuration(self, engine: &dyn Engine, profile: &Profile, options: &Options) -> String {
         let about = engine.engine_info();
-        let Budget { prefix, suffix, snippets, .. } = suggest::prompt_budget(options, profile);
+        let Budget { prefix, suffix, snippets, .. } = completion::prompt_budget(options, profile);
         let window = match self {
             Self::Infill => {
                 let others = if snippets > 0 { ", other files" } else { "" };
@@ -258,7 +258,8 @@ impl Baseline {
         let answer = match (self, &profile.template) {
             (Self::Bare, Some(it)) => {
                 let snapshot = snapshot(task, options);
-                let (whole, budget) = (snapshot.joined_document(), suggest::prompt_budget(options, profile));
+                let (whole, budget) =
+                    (snapshot.joined_document(), completion::prompt_budget(options, profile));
                 let (_, window) = prompt::build_prompt(profile, tokens, whole.prompt_file(), budget);
                 let it = it.template;
                 let parts = [it.prefix, &window.prefix, it.suffix, &window.suffix, it.middle];
@@ -271,7 +272,7 @@ impl Baseline {
                     .context
                     .iter()
                     .rev()
-                    .filter(|_| suggest::prompt_budget(options, profile).snippets > 0);
+                    .filter(|_| completion::prompt_budget(options, profile).snippets > 0);
                 let others: Vec<_> = others.map(|it| (it.path.as_str(), it.text.as_str())).collect();
                 server.infill(before, behind, &others, extent)?
             }

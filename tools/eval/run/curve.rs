@@ -9,9 +9,9 @@ use taper_engine::ScoredToken;
 use super::Scored;
 use super::interval::{self, Estimate};
 use crate::answers::Answer;
+use taper::completion::confidence::{self, Confidence};
+use taper::completion::confidence_filter;
 use taper::prompt::calibration::Calibration;
-use taper::suggest::confidence::{self, Confidence};
-use taper::suggest::eagerness;
 
 /// One suggestion that our own path showed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -56,7 +56,7 @@ pub(super) fn lines(scored: &[Scored<'_>]) -> Vec<(Confidence, bool)> {
 
 fn first_line(answer: &Answer) -> Option<Confidence> {
     let shown = answer.shown.as_deref()?;
-    let line = &shown[..eagerness::first_line_end(shown)];
+    let line = &shown[..confidence_filter::first_line_end(shown)];
     let pieces: Vec<ScoredToken> =
         answer.pieces.iter().map(|&(end, probability)| ScoredToken { end, probability }).collect();
     confidence::prefix_confidence(&pieces, confidence::shown_byte_len(&answer.raw, line))

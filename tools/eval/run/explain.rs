@@ -11,8 +11,8 @@ use super::ask;
 use super::score::Score;
 use crate::answers::Answer;
 use crate::tasks::Task;
+use taper::completion::{self, Options, confidence};
 use taper::prompt::{self, template::Profile};
-use taper::suggest::{self, Options, confidence};
 
 /// Asks the task and prints everything.
 pub(super) fn print(
@@ -27,10 +27,10 @@ pub(super) fn print(
         &profile,
         engine.tokenizer(),
         snapshot.joined_document().prompt_file(),
-        suggest::prompt_budget(&options, &profile),
+        completion::prompt_budget(&options, &profile),
     );
     let (suggestion, work) =
-        suggest::suggest(&snapshot, &profile, engine, &mut |_| ControlFlow::Continue(()))?;
+        completion::suggest(&snapshot, &profile, engine, &mut |_| ControlFlow::Continue(()))?;
 
     writeln!(out, "── {} · {} · {} · {} ──", task.id, task.set, task.kind, task.language)?;
     writeln!(out, "── prompt: {}; {} tokens ──", profile.describe(), prompt.tokens.len())?;

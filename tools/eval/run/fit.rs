@@ -1,8 +1,8 @@
 //! The logistic fit that makes a model's row of server/prompt/calibration.rs from answered tasks.
 //! It knows nothing of thresholds.
 
+use taper::completion::confidence::Confidence;
 use taper::prompt::calibration::Calibration;
-use taper::suggest::confidence::Confidence;
 
 /// Steps of gradient descent: many more change the third digit.
 const STEPS: usize = 20_000;

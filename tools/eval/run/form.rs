@@ -6,9 +6,9 @@ use std::str::FromStr;
 use clap::ValueEnum;
 use taper_engine::Engine;
 
+use taper::completion::confidence_filter::Eagerness;
+use taper::completion::{ExtentSetting, Options};
 use taper::prompt::template::{Profile, PromptForm, PromptLayout};
-use taper::suggest::eagerness::Eagerness;
-use taper::suggest::{ExtentSetting, Options};
 
 /// What to change of the model's row and of the default settings.
 #[derive(Debug, Clone, Default, clap::Args)]

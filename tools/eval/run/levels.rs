@@ -15,9 +15,9 @@ use super::ask;
 use super::interval::{self, Estimate};
 use super::score::Score;
 use crate::answers::Answer;
+use taper::completion::confidence_filter::Eagerness;
+use taper::completion::{self, Options};
 use taper::prompt::template::Profile;
-use taper::suggest::eagerness::Eagerness;
-use taper::suggest::{self, Options};
 
 /// All of them, with their names.
 const LEVELS: [(&str, Eagerness); 3] =
@@ -52,7 +52,7 @@ pub(super) fn of(
             let snapshot = ask::snapshot(task, &Options { eagerness, ..options.clone() });
             let mut again = Again { engine: &mut *engine, answer };
             let (suggestion, work) =
-                suggest::suggest(&snapshot, profile, &mut again, &mut |_| ControlFlow::Continue(()))?;
+                completion::suggest(&snapshot, profile, &mut again, &mut |_| ControlFlow::Continue(()))?;
             let Some(suggestion) = suggestion else { continue };
             let replaces = (snapshot.cursor - suggestion.range.start, suggestion.range.end - snapshot.cursor);
             let shown = Some(suggestion.text);

@@ -4,7 +4,7 @@
 //! A share of exact answers tells two forms of a prompt apart only over hundreds of tasks, for each says yes or no. The
 //! probability says how near it was, and costs the reading of the prompt alone.
 
-use taper_engine::local::heal::TokenHealing;
+use taper_engine::local::token_healing::TokenHealing;
 use taper_engine::{Engine, EngineError, Prompt, TokenDistribution, TokenId, Tokenizer};
 
 use crate::answers::Likelihood;

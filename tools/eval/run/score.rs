@@ -7,8 +7,8 @@ use rapidfuzz::fuzz;
 
 use crate::answers::Answer;
 use crate::tasks::Task;
-use taper::suggest::confidence;
-use taper::suggest::place::CursorContext;
+use taper::completion::confidence;
+use taper::completion::cursor::CursorContext;
 use taper::syntax::{Syntax, scope};
 use taper::text::lines::is_word_char;
 use taper::text::{Edit, Rope};

@@ -15,8 +15,8 @@ use super::workspaces::Workspaces;
 use super::{Kept, likelihood, scored};
 use crate::tasks::Task;
 use taper::cli::terminal::EscapedWriter;
+use taper::completion::Options;
 use taper::prompt::template::{Profile, PromptForm, PromptLayout};
-use taper::suggest::Options;
 
 /// Anchor distances that are tried, in lines.
 const ANCHORS: [usize; 3] = [4, 10, 20];

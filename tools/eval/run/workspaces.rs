@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use crate::tasks::{self, Task};
-use taper::context::crawl::{self, CrawlLimits};
-use taper::context::{Index, Query, Snippet};
-use taper::suggest::Snapshot;
+use taper::completion::Snapshot;
+use taper::retrieval::crawl::{self, CrawlLimits};
+use taper::retrieval::{Index, Query, Snippet};
 
 /// A folder with a project in each of its folders; a task's path begins with its project's.
 pub(super) struct Workspaces {

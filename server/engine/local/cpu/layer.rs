@@ -6,11 +6,11 @@ use std::ops::{ControlFlow, Range};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use super::pages::PagedKv;
+use super::paged_kv::PagedKv;
 use crate::local::config::{ModelConfig, RopeStyle};
 use crate::local::kernels::activations::Activations;
 use crate::local::kernels::attention::{Attend, BLOCK_KEYS, HEAD_ALIGNMENT, MAX_QUERY_ROWS};
-use crate::local::linear::{ComputeContext, LinearLayer, ProductTarget};
+use crate::local::matmul::{ComputeContext, LinearLayer, ProductTarget};
 use crate::local::pool::DisjointChunks;
 
 /// One layer.

@@ -1,0 +1,553 @@
+//! From a snapshot of a document to a suggestion: the whole path as one readable function.
+//! It knows nothing of LSP, threads, clocks or tensors: the caller's `watch` says when to end.
+
+use std::borrow::Cow;
+use std::mem;
+use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
+use std::time::Duration;
+
+use taper_engine::{Engine, EngineError, Generation, GenerationLimits, Prompt, ScoredToken, StopReason};
+use taper_grammars::Language;
+
+pub mod alternatives;
+pub mod cache;
+pub mod confidence;
+pub mod confidence_filter;
+pub mod cursor;
+mod fallback;
+pub mod next_actions;
+pub mod prompt_choice;
+pub mod stop;
+pub mod trigger;
+pub mod trim;
+
+mod block_depth;
+mod chatter;
+mod enclosing_literal;
+mod lexer;
+mod post_processor;
+mod suffix_overlap;
+mod validate;
+
+use crate::prompt::{
+    self,
+    template::Profile,
+    window::{self, PromptWindow},
+};
+use crate::retrieval::Snippet;
+use crate::syntax::Syntax;
+use crate::text::{Edit, Rope};
+use confidence_filter::{ConfidenceFilter, Eagerness};
+use cursor::CursorContext;
+use enclosing_literal::EnclosingLiteral;
+use fallback::{FallbackResult, FallbackSuggestion};
+use post_processor::{FinishedOutput, PostProcessor};
+use prompt_choice::PromptChoice;
+
+/// Bytes before and after the cursor that the rules look at: the statement, its block, and what would be said again.
+const RULE_WINDOW_BYTES: (usize, usize) = (6144, 1536);
+
+/// Everything that a question is about, at one moment: cheap to take, never changed.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// The document.
+    pub text: Rope,
+    /// Its tree, if its language has a grammar and the parse was in time.
+    pub syntax: Option<Syntax>,
+    /// Its language; `None` for one that taper does not know.
+    pub language: Option<&'static Language>,
+    /// The path that the model is shown: relative to the workspace, with `/`.
+    pub path: String,
+    /// The cursor, a byte offset into `text` at a character boundary.
+    pub cursor: usize,
+    /// Text that the prompt has before the document, as if both were one file: the earlier cells of a notebook. It ends with
+    /// a line end. Suggestions are trimmed and checked in the document alone.
+    pub preceding: Option<Rope>,
+    /// The item that is selected in the editor's completion popup, which a suggestion may only extend.
+    pub selected: Option<SelectedItem>,
+    /// Whether a person asked, or a keystroke.
+    pub trigger: Trigger,
+    /// How to suggest.
+    pub options: Options,
+    /// Pieces of the project's other files that may help here, the best last.
+    pub snippets: Arc<[Snippet]>,
+    /// What helped before these were found: what was read with it may still be gone on with.
+    pub previous_snippets: Arc<[Snippet]>,
+}
+
+/// The selected item of a completion popup (LSP `selectedCompletionInfo`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SelectedItem {
+    /// Bytes that the item would replace.
+    pub range: Range<usize>,
+    /// What it would put there.
+    pub text: String,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trigger {
+    /// A person, explicitly.
+    Invoked,
+    /// The editor, because of a keystroke or a cursor movement.
+    Automatic,
+}
+
+/// How to suggest; the settings of this floor and of the prompt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Lines that a suggestion has at most.
+    pub max_lines: usize,
+    /// Tokens that are decoded at most.
+    pub max_tokens: usize,
+    /// One line, a block, or what the place asks for.
+    pub extent: ExtentSetting,
+    /// How sure the model must be.
+    pub eagerness: Eagerness,
+    /// Tokens of this file before the cursor that the model sees at most.
+    pub prefix_tokens: usize,
+    /// Tokens of this file after the cursor that the model sees at most; `None`: what is best for the model.
+    pub suffix_tokens: Option<usize>,
+    /// Tokens of other files that the model sees at most; `None`: what is best for the model.
+    pub snippet_tokens: Option<usize>,
+    /// What is worked on while nobody waits for an answer.
+    pub idle: IdleSetting,
+}
+
+/// What is worked on while nobody waits for an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum IdleSetting {
+    /// Nothing: the work ends with the deadline.
+    Off,
+    /// What the deadline cut is finished, the window that is best is read where another one was at hand, and what is likely
+    /// to be asked for next is answered: see [`ahead::next`].
+    Modest,
+    /// Also the suggestion on a new line behind the shown one.
+    Full,
+}
+
+/// How much to suggest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExtentSetting {
+    /// Always one line.
+    Line,
+    /// A line or a block, by the place.
+    Auto,
+    /// Always up to the end of the block.
+    Block,
+}
+
+impl Options {
+    /// Lines that a suggestion has at most, wherever it stands.
+    fn line_limit(&self) -> usize {
+        if self.extent == ExtentSetting::Line { 1 } else { self.max_lines }
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max_lines: 12,
+            max_tokens: 96,
+            extent: ExtentSetting::Auto,
+            eagerness: Eagerness::Medium,
+            prefix_tokens: 2048,
+            suffix_tokens: None,
+            snippet_tokens: None,
+            idle: IdleSetting::Modest,
+        }
+    }
+}
+
+/// What to show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suggestion {
+    /// Bytes of the document that the suggestion replaces: empty at the cursor, unless it extends a
+    /// selected popup item or replaces closers to the right.
+    pub range: Range<usize>,
+    /// The text, with the line ends of the file.
+    pub text: String,
+}
+
+/// The work behind an answer, for logs, `complete` and benches.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct CompletionWork {
+    /// Tokens in the prompt.
+    pub prompt_tokens: usize,
+    /// Whether the prompt is shorter than the settings allow, because time was.
+    pub short: bool,
+    /// Whether the prompt begins and is split where it was some lines ago, because that one was read already.
+    pub older: bool,
+    /// Prompt tokens evaluated for this answer.
+    pub evaluated: usize,
+    /// Tokens decoded greedily.
+    pub decoded: usize,
+    /// Time spent on the prompt, seconds.
+    pub prefill_seconds: f64,
+    /// Time spent on decoding these, seconds.
+    pub decode_seconds: f64,
+    /// The raw text of the model, before trimming.
+    pub raw: String,
+    /// Why nothing is suggested, or which rule cut the text: for `--explain` and logs.
+    pub reason: &'static str,
+    /// The decoded tokens of `raw`, with their probabilities.
+    pub pieces: Vec<ScoredToken>,
+    /// Each step from `raw` to what is shown that took something away, in order.
+    pub trim_steps: Vec<TrimStep>,
+    /// Tokens decoded beside these, in search of an alternative.
+    pub searched: usize,
+    /// Whether that was ended before its end.
+    pub search_ended: bool,
+    /// The greedy answer, where nothing of it can be shown and an alternative is.
+    pub rejected_greedy: Option<RejectedOutput>,
+}
+
+/// The greedy answer where an alternative is shown.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RejectedOutput {
+    /// The text.
+    pub raw: String,
+    /// Its tokens.
+    pub pieces: Vec<ScoredToken>,
+}
+
+/// One step from the raw answer to what is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrimStep {
+    /// The rule.
+    pub rule: &'static str,
+    /// What it left.
+    pub remaining: String,
+}
+
+/// How far an answer is, while it is worked on.
+#[derive(Debug, Clone, Copy)]
+pub struct CompletionProgress<'a> {
+    /// What the model has said so far, as it would be typed: line breaks are `\n`, blanks that stand before the
+    /// cursor are not said again. The last word may be half. Empty while the prompt is read.
+    pub text: &'a str,
+    /// What could be shown now if time were up: it ends at a complete word.
+    pub draft: Option<&'a Suggestion>,
+    /// What was to be done before there is a text.
+    pub prefill: PrefillEstimate,
+    /// Whether the model has ended, nothing of its answer can be shown, and an alternative is looked for: `Break` ends that
+    /// and nothing else.
+    pub seeking_fallback: bool,
+}
+
+/// The reading of a prompt.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct PrefillEstimate {
+    /// Tokens that were in no KV cache when it began.
+    pub unread: usize,
+    /// Tokens at the end of the prompt that one with more text before the cursor does not share: what was read of
+    /// them serves this prompt alone.
+    pub unshared: usize,
+    /// Tokens a second that the engine reads, lately; 0 where nothing was measured.
+    pub rate: f32,
+}
+
+/// Asks the model and trims the answer. `watch` is called after every prefill chunk and token.
+///
+/// # Errors
+/// The engine failed; see [`Engine::generate`].
+pub fn suggest(
+    snapshot: &Snapshot,
+    profile: &Profile,
+    engine: &mut dyn Engine,
+    watch: &mut dyn FnMut(&CompletionProgress<'_>) -> ControlFlow<()>,
+) -> Result<(Option<Suggestion>, CompletionWork), EngineError> {
+    suggest_within(None, snapshot, profile, engine, watch)
+}
+
+/// [`suggest`] where reading the prompt may take `time_to_read`: the engine continues a prompt that it has read where there is
+/// one, and where it could not read the whole window in that time, it reads a shorter one. The end of the time itself is
+/// `watch`'s business.
+///
+/// # Errors
+/// The engine failed; see [`Engine::generate`].
+pub fn suggest_within(
+    time_to_read: Option<Duration>,
+    snapshot: &Snapshot,
+    profile: &Profile,
+    engine: &mut dyn Engine,
+    watch: &mut dyn FnMut(&CompletionProgress<'_>) -> ControlFlow<()>,
+) -> Result<(Option<Suggestion>, CompletionWork), EngineError> {
+    if let Some(selected) = &snapshot.selected {
+        return extend_selected(time_to_read, snapshot, selected, profile, engine, watch);
+    }
+    let options = &snapshot.options;
+    let around = rule_window(snapshot);
+    let place = cursor_context(&around, snapshot);
+    let extent = match trigger::decide_extent(snapshot, &place) {
+        Ok(extent) => extent,
+        Err(reason) => return Ok((None, CompletionWork { reason, ..CompletionWork::default() })),
+    };
+    let (prompt, _) = prompt::build_prompt(
+        profile,
+        engine.tokenizer(),
+        snapshot.joined_document().prompt_file(),
+        prompt_budget(options, profile),
+    );
+    let PromptChoice { prompt, short, older, stale } = match time_to_read {
+        Some(left) => prompt_choice::choose_prompt(left, snapshot, profile, engine, prompt),
+        None => PromptChoice { prompt, ..PromptChoice::default() },
+    };
+
+    // What the forced text costs in tokens comes on top of what the answer may have.
+    let limits = GenerationLimits {
+        max_tokens: options.max_tokens + prompt.healing_bytes.len(),
+        max_stale_tokens: stale,
+        background: false,
+    };
+    let rate = engine.throughput().prefill;
+    let reading = PrefillEstimate {
+        unread: engine.uncached_token_count(&prompt, &limits),
+        unshared: unshared_tokens(&prompt),
+        rate,
+    };
+    let rules = PostProcessor {
+        snapshot,
+        place: &place,
+        extent,
+        confidence_filter: ConfidenceFilter::for_snapshot(snapshot, profile),
+    };
+    let mut end = None;
+    // A line that is complete is another matter, though it reads the same.
+    let mut drafted = (String::new(), 0);
+    let mut draft = None;
+    let mut interrupted = false;
+    let mut looked = None;
+    let mut typed = String::new();
+    let generation = engine.generate(&prompt, &limits, &mut |said| {
+        let text = said.text;
+        // The text only grows: the same again is a look in the middle of a token's work.
+        if looked.replace(text.len()) != Some(text.len()) {
+            end = rules.find_end(said, false);
+            if end.is_some() {
+                return ControlFlow::Break(());
+            }
+            let text = rules.without_lead(text);
+            if let Some(part) = trim::trim_output(&place, text, false) {
+                let part = (part, text.matches('\n').count());
+                if part != drafted {
+                    draft = rules.draft_suggestion(said, &part.0);
+                    drafted = part;
+                }
+            }
+            typed = trim::as_typed(&place, text);
+        }
+        let flow = watch(&CompletionProgress {
+            text: &typed,
+            draft: draft.as_ref(),
+            prefill: reading,
+            seeking_fallback: false,
+        });
+        interrupted = flow.is_break();
+        flow
+    })?;
+
+    let mut work = CompletionWork {
+        prompt_tokens: prompt.tokens.len(),
+        short,
+        older,
+        evaluated: generation.evaluated,
+        decoded: generation.tokens.len(),
+        prefill_seconds: generation.prefill.as_secs_f64(),
+        decode_seconds: generation.decode.as_secs_f64(),
+        ..CompletionWork::default()
+    };
+    let whole = end.is_some() || generation.stop == StopReason::EndOfText;
+    let end = end.or_else(|| whole.then(|| rules.find_end(generation.partial_output(), true))?);
+    let mut said = FinishedOutput { generation, end, whole };
+    let mut shown = draft;
+    if !interrupted {
+        (shown, work.trim_steps) = rules.finish_suggestion(&said);
+    }
+    if !interrupted && shown.is_none() && !is_unsure(&work.trim_steps) {
+        let typed =
+            |ended: &FinishedOutput| trim::as_typed(&place, rules.without_lead(&ended.generation.text));
+        let greedy = typed(&said);
+        let FallbackResult { best, decoded, interrupted } =
+            fallback::search_fallback(&rules, engine, &said, limits.max_tokens, &mut |best| {
+                let text = best.map(|it| typed(&it.output));
+                let draft = best.map(|it| &it.shown);
+                watch(&CompletionProgress {
+                    text: text.as_ref().unwrap_or(&greedy),
+                    draft,
+                    prefill: reading,
+                    seeking_fallback: true,
+                })
+            })?;
+        (work.searched, work.search_ended) = (decoded, interrupted);
+        if let Some(FallbackSuggestion { output: ended, shown: alternative, trim_steps: cuts, .. }) = best {
+            let Generation { text: raw, tokens: pieces, .. } = mem::replace(&mut said, ended).generation;
+            work.rejected_greedy = Some(RejectedOutput { raw, pieces });
+            (shown, work.trim_steps) = (Some(alternative), cuts);
+        }
+    }
+    work.reason = match (&shown, said.end) {
+        (None, _) if is_unsure(&work.trim_steps) => confidence_filter::UNSURE_RULE,
+        (_, Some(end)) => end.rule,
+        (Some(_), None) if interrupted => "interrupted",
+        (Some(_), None) => "the model ended",
+        (None, None) => "nothing of the answer fits",
+    };
+    Generation { text: work.raw, tokens: work.pieces, .. } = said.generation;
+    Ok((shown, work))
+}
+
+/// Whether the last thing that was taken away was not sure enough.
+fn is_unsure(cuts: &[TrimStep]) -> bool {
+    cuts.last().is_some_and(|cut| cut.rule == confidence_filter::UNSURE_RULE)
+}
+
+impl Snapshot {
+    /// The document with the text that precedes it.
+    pub fn joined_document(&self) -> JoinedDocument<'_> {
+        let Some(preceding) = &self.preceding else {
+            return JoinedDocument { snapshot: self, text: Cow::Borrowed(&self.text), cursor: self.cursor };
+        };
+        let mut text = preceding.clone();
+        text.append(self.text.clone());
+        JoinedDocument { snapshot: self, text: Cow::Owned(text), cursor: preceding.len_bytes() + self.cursor }
+    }
+
+    /// Whether what precedes the document is the same in both.
+    pub(crate) fn has_same_preceding(&self, other: &Self) -> bool {
+        match (&self.preceding, &other.preceding) {
+            (None, None) => true,
+            (Some(a), Some(b)) => a.is_instance(b) || a == b,
+            _ => false,
+        }
+    }
+}
+
+/// A document with the text that precedes it.
+#[derive(Debug)]
+pub struct JoinedDocument<'a> {
+    snapshot: &'a Snapshot,
+    text: Cow<'a, Rope>,
+    cursor: usize,
+}
+
+impl JoinedDocument<'_> {
+    /// The file, for a prompt.
+    pub fn prompt_file(&self) -> prompt::PromptFile<'_> {
+        let Snapshot { path, language, snippets, .. } = self.snapshot;
+        prompt::PromptFile { text: &self.text, cursor: self.cursor, path, language: *language, snippets }
+    }
+}
+
+/// What the options leave for each part of the prompt.
+pub fn prompt_budget(options: &Options, profile: &Profile) -> prompt::Budget {
+    prompt::Budget {
+        prefix: options.prefix_tokens,
+        suffix: options.suffix_tokens.unwrap_or(profile.form.suffix),
+        snippets: profile.snippet_tokens().map_or(0, |best| options.snippet_tokens.unwrap_or(best)),
+        output: options.max_tokens,
+    }
+}
+
+/// Bytes of other files that are worth looking for: what the model may see of them.
+pub fn snippet_bytes(options: &Options, profile: &Profile) -> usize {
+    prompt_budget(options, profile).snippets * prompt::BYTES_PER_TOKEN
+}
+
+/// The text that the rules look at, however little of it the model is shown.
+fn rule_window(snapshot: &Snapshot) -> PromptWindow {
+    window::window_at(&snapshot.text, snapshot.cursor, RULE_WINDOW_BYTES.0, RULE_WINDOW_BYTES.1)
+}
+
+/// The place in the text [`around`] the cursor.
+fn cursor_context<'w>(around: &'w PromptWindow, snapshot: &Snapshot) -> CursorContext<'w> {
+    let mut place = CursorContext::in_code(&around.prefix, &around.suffix, snapshot.language);
+    place.literal = EnclosingLiteral::at_cursor(snapshot, &place);
+    place
+}
+
+/// [`Reading::own`]: what follows the text before the cursor, where anything does; else the last token, whose
+/// logits are needed.
+fn unshared_tokens(prompt: &Prompt) -> usize {
+    let Prompt { tokens, suffix, .. } = prompt;
+    // Only the middle token stands behind the suffix, unless text before the cursor does.
+    let follows = !suffix.is_empty() && tokens.len() - suffix.end <= 1;
+    if follows { tokens.len() - suffix.start + 1 } else { 1 }
+}
+
+/// Answers as if the popup's selected item were accepted already, and puts that item in front of the answer.
+fn extend_selected(
+    time_to_read: Option<Duration>,
+    snapshot: &Snapshot,
+    selected: &SelectedItem,
+    profile: &Profile,
+    engine: &mut dyn Engine,
+    watch: &mut dyn FnMut(&CompletionProgress<'_>) -> ControlFlow<()>,
+) -> Result<(Option<Suggestion>, CompletionWork), EngineError> {
+    let edit = Edit { range: selected.range.clone(), text: selected.text.clone() };
+    let mut accepted = Snapshot { selected: None, syntax: None, ..snapshot.clone() };
+    if edit.apply(&mut accepted.text).is_err() {
+        return Ok((
+            None,
+            CompletionWork { reason: "the selected item does not fit the text", ..CompletionWork::default() },
+        ));
+    }
+    accepted.cursor = selected.range.start + selected.text.len();
+    let extend = |suggestion: Suggestion| Suggestion {
+        range: selected.range.clone(),
+        text: format!("{}{}", selected.text, suggestion.text),
+    };
+    let mut watch = |progress: &CompletionProgress<'_>| {
+        let draft = progress.draft.cloned().map(extend);
+        watch(&CompletionProgress { draft: draft.as_ref(), ..*progress })
+    };
+    let (suggestion, work) = suggest_within(time_to_read, &accepted, profile, engine, &mut watch)?;
+    Ok((suggestion.map(extend), work))
+}
+
+#[cfg(test)]
+mod fixture {
+    use super::*;
+
+    /// A snapshot of a marked text, `▮` at the cursor, parsed if its path's language has a grammar.
+    pub(super) fn snapshot(path: &str, marked: &str) -> Snapshot {
+        let (before, after) = marked.split_once('▮').unwrap_or((marked, ""));
+        let language = taper_grammars::by_path(path.as_ref());
+        let text = Rope::from_str(&format!("{before}{after}"));
+        Snapshot {
+            syntax: language.and_then(|it| Syntax::parse(&text, it, &mut || false)),
+            text,
+            language,
+            path: path.to_owned(),
+            cursor: before.len(),
+            preceding: None,
+            selected: None,
+            trigger: Trigger::Automatic,
+            options: Options::default(),
+            snippets: Arc::default(),
+            previous_snippets: Arc::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use taper_engine::scripted::ScriptedEngine;
+
+    use super::*;
+
+    #[test]
+    fn suffix_hidden_from_model_is_not_repeated() {
+        let place = fixture::snapshot("x.py", "def f(a):\n    x = 1\n    ▮\n    y = compute(a, 2)\n");
+        for suffix_tokens in [Some(0), Some(1), None] {
+            let mut engine: Box<dyn Engine> =
+                Box::new(ScriptedEngine::new().answer_with(|_| "y = compute(a, 2)\n".to_owned()));
+            let profile = Profile::for_model(engine.engine_info(), engine.tokenizer());
+            let options = Options { suffix_tokens, ..Options::default() };
+            let place = Snapshot { options, ..place.clone() };
+            let shown = suggest(&place, &profile, engine.as_mut(), &mut |_| ControlFlow::Continue(()));
+            assert_eq!(shown.map(|it| it.0).ok(), Some(None), "{suffix_tokens:?}");
+        }
+    }
+}

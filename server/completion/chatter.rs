@@ -1,0 +1,223 @@
+//! What a model says that is not meant to be typed: fences, sentences about the code, tokens of a chat, an echo.
+//! It knows nothing of which model speaks.
+
+use taper_grammars::BlockStyle;
+
+use super::cursor::CursorContext;
+use super::enclosing_literal::LexicalContext;
+use super::stop::StopPoint;
+use crate::text::lines::is_word_char;
+
+/// Languages in which a fence is as good as code.
+const FENCE_LANGUAGES: &[&str] = &["markdown", "restructuredtext", "julia"];
+/// How a sentence about code begins.
+const CHAT_SENTENCE_STARTS: &[&str] = &[
+    "here is ",
+    "here's ",
+    "here are ",
+    "sure,",
+    "sure!",
+    "sure.",
+    "certainly",
+    "of course",
+    "absolutely!",
+    "the following code",
+    "the code above",
+    "the above code",
+    "the completed ",
+    "this code ",
+    "this function ",
+    "this implementation ",
+    "in this example",
+    "in this code",
+    "to complete the ",
+    "to solve this",
+    "to implement this",
+    "you can use the following",
+    "explanation:",
+    "note that ",
+    "let me ",
+    "i have ",
+    "i've ",
+    "i'll ",
+    "i will ",
+    "i'm sorry",
+    "as an ai",
+    "please note",
+    "please provide",
+];
+/// Words of a sentence that is about code even where sentences stand in a file.
+const CODE_NOUNS: &[&str] =
+    &["code", "snippet", "function", "implementation", "completion", "html", "markup"];
+/// Tokens by which models tell turns and parts apart, where they stand without `<|` and `|>`.
+const CONTROL_TOKENS: &[&str] = &[
+    "<fim_prefix>",
+    "<fim_suffix>",
+    "<fim_middle>",
+    "<fim_pad>",
+    "<fim-prefix>",
+    "<fim-suffix>",
+    "<fim-middle>",
+    "<file_sep>",
+    "<filename>",
+    "<repo_name>",
+    "<reponame>",
+    "<gh_stars>",
+    "<issue_start>",
+    "<jupyter_code>",
+    "<jupyter_output>",
+    "<empty_output>",
+    "<PRE>",
+    "<SUF>",
+    "<MID>",
+    "<EOT>",
+    "▁<EOT>",
+    "[INST]",
+    "[/INST]",
+    "<<SYS>>",
+    "<start_of_turn>",
+    "<end_of_turn>",
+    "<eos>",
+    "<bos>",
+    "<think>",
+    "</think>",
+];
+/// Bytes of such a token at most.
+const MAX_CONTROL_TOKEN_BYTES: usize = 40;
+/// Letters and digits that an answer must share with what stands before the cursor to be an echo of it.
+const MIN_ECHO_CHARS: usize = 6;
+
+/// Bytes at the start of an answer that are not meant to be typed, though what follows is: the first line of a fence, the
+/// comment sign or the beginning of the line once more.
+pub(super) fn lead_len(place: &CursorContext<'_>, text: &str) -> usize {
+    let start = text.len() - text.trim_start().len();
+    let said = &text[start..];
+    if is_fence(said) && !may_be_fenced(place, place.literal.lexical_context()) {
+        return text
+            .find('\n')
+            .filter(|&end| end > start)
+            .map_or_else(|| said.find('\n').map_or(text.len(), |end| start + end + 1), |end| end + 1);
+    }
+    if text[..start].contains('\n') {
+        return 0;
+    }
+    let before = place.line_before.trim();
+    let blank = place.line_before.ends_with([' ', '\t']);
+    // Behind the sign comes a blank, unless one stands there.
+    let behind = |sign: &str| {
+        let rest = said.strip_prefix(sign)?;
+        let blanks = rest.len() - rest.trim_start_matches(' ').len();
+        let end = rest.is_empty() || blanks > 0 || rest.starts_with('\n');
+        end.then(|| text.len() - rest.len() + if blank { blanks } else { 0 })
+    };
+    if is_line_marker(place, before)
+        && let Some(lead) = behind(before)
+    {
+        return lead;
+    }
+    let telling = before.chars().filter(|c| is_word_char(*c)).count() >= MIN_ECHO_CHARS;
+    match said.strip_prefix(before) {
+        Some(rest) if telling && !rest.starts_with(is_word_char) => {
+            text.len() - if blank { rest.trim_start_matches(' ').len() } else { rest.len() }
+        }
+        _ => 0,
+    }
+}
+
+/// Whether the cursor's line has nothing but the sign that begins a line of a comment, of a session or of a list.
+fn is_line_marker(place: &CursorContext<'_>, before: &str) -> bool {
+    let Some(language) = place.language else { return false };
+    let line = !language.line_comment.is_empty()
+        && before
+            .strip_prefix(language.line_comment)
+            .is_some_and(|rest| matches!(rest, "" | "/" | "!" | "-" | ";"));
+    let star = before == "*" && place.literal.lexical_context() == LexicalContext::Comment;
+    let list = matches!(before, "-" | "*" | "+" | ">") && language.name == "markdown";
+    line || star || list || before == ">>>"
+}
+
+/// Where an answer begins to speak of what it has said.
+pub(super) fn find_chatter(place: &CursorContext<'_>, text: &str) -> Option<StopPoint> {
+    if let Some(keep) = find_control_token(place, text) {
+        return Some(StopPoint { keep, rule: "a token of a chat" });
+    }
+    if !text.contains("```") && !text.contains("~~~") && !text.lines().any(is_about_code) {
+        return None;
+    }
+    let ends = place.literal.line_end_contexts(text);
+    let mut start = 0;
+    for (number, line) in text.split_inclusive('\n').enumerate() {
+        let inside = match number.checked_sub(1) {
+            Some(before) => ends.get(before).copied().unwrap_or(LexicalContext::Code),
+            None => place.literal.lexical_context(),
+        };
+        // A line comment ends with its line.
+        let inside = if number > 0
+            && inside == LexicalContext::Comment
+            && !place.literal.is_multiline_after(&text[..start])
+        {
+            LexicalContext::Code
+        } else {
+            inside
+        };
+        if !may_be_fenced(place, inside) {
+            let fence = line.find("```").or_else(|| is_fence(line.trim_start()).then_some(0));
+            if let Some(at) =
+                fence.filter(|&at| place.literal.context_after(&text[..start + at]) == LexicalContext::Code)
+            {
+                return Some(StopPoint { keep: start + at, rule: "a fence" });
+            }
+        }
+        let begins = number > 0 || place.is_in_indentation();
+        if inside == LexicalContext::Code && begins && is_chat_sentence(place, line) {
+            return Some(StopPoint { keep: start, rule: "a sentence about the code" });
+        }
+        start += line.len();
+    }
+    None
+}
+
+fn may_be_fenced(place: &CursorContext<'_>, inside: LexicalContext) -> bool {
+    inside != LexicalContext::Code || place.language.is_none_or(|it| FENCE_LANGUAGES.contains(&it.name))
+}
+
+fn is_fence(line: &str) -> bool {
+    line.starts_with("```") || line.starts_with("~~~")
+}
+
+fn is_about_code(line: &str) -> bool {
+    let line = line.trim_start().to_lowercase();
+    CHAT_SENTENCE_STARTS.iter().any(|start| line.starts_with(start))
+}
+
+/// Whether a line of an answer is a sentence about it, and nothing that the file would have.
+fn is_chat_sentence(place: &CursorContext<'_>, line: &str) -> bool {
+    let Some(language) = place.language.filter(|_| is_about_code(line)) else { return false };
+    let line = line.trim().to_lowercase();
+    let words = line.split_whitespace().count() > 2 || line.ends_with(':');
+    let signs = line.contains(['=', ';', '{', '}', '|']) || line.contains("()");
+    let is_text = matches!(language.blocks, BlockStyle::Tags)
+        || matches!(language.name, "markdown" | "latex" | "restructuredtext" | "yaml" | "ini");
+    let of_code = CODE_NOUNS.iter().any(|word| line.split(|c| !is_word_char(c)).any(|it| it == *word));
+    words && !signs && (!is_text || of_code && line.ends_with(':'))
+}
+
+/// Where the first token of a chat stands in a text, if the file has none like it.
+fn find_control_token(place: &CursorContext<'_>, text: &str) -> Option<usize> {
+    let known = |token: &str| place.before.contains(token) || place.after.contains(token);
+    let named = CONTROL_TOKENS.iter().filter(|token| !known(token)).filter_map(|token| text.find(*token));
+    let ends = [("<|", "|>"), ("<｜", "｜>")];
+    let barred = ends.iter().filter(|(open, _)| !known(open)).filter_map(|(open, close)| {
+        text.match_indices(open).find_map(|(at, _)| {
+            let inner = text[at + open.len()..].split(close).next()?;
+            let is_name = |c: char| is_word_char(c) || matches!(c, '▁' | '-' | ' ');
+            let closed = text[at + open.len() + inner.len()..].starts_with(close);
+            (closed
+                && !inner.is_empty()
+                && inner.len() <= MAX_CONTROL_TOKEN_BYTES
+                && inner.chars().all(is_name))
+            .then_some(at)
+        })
+    });
+    named.chain(barred).min()
+}

@@ -1,0 +1,323 @@
+//! How sure the model must be of what is shown, and where a doubtful suggestion is cut.
+//! It knows nothing of why a text ends elsewhere: it makes shorter what trimming left.
+
+use taper_engine::PartialOutput;
+
+use super::cursor::CursorContext;
+use super::{Snapshot, Suggestion, Trigger, confidence, validate};
+use crate::prompt::{calibration::Calibration, template::Profile};
+use crate::text::lines::is_word_char;
+
+/// How readily a suggestion is shown that nobody asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Eagerness {
+    /// Only what is probably right.
+    Low,
+    /// Not what is hardly ever right.
+    Medium,
+    /// All that the rules leave.
+    High,
+}
+
+/// What a suggestion must reach, by calibrated probabilities to be exactly right.
+#[derive(Debug, Clone, Copy)]
+struct ConfidenceThresholds {
+    /// Least probability of a line that is shown to its end.
+    line: f32,
+    /// Or so many characters of it that are right by the model's own account, though its end is doubtful: who takes
+    /// it word by word is served.
+    expected_chars: f32,
+    /// Least probability of the beginning of a line whose rest is doubtful, or not known yet. It is higher: so what
+    /// was shown of a growing line is not taken back when the line is complete.
+    line_start: f32,
+}
+
+impl Eagerness {
+    /// From the coverage curve in `benches/quality`.
+    fn thresholds(self) -> Option<ConfidenceThresholds> {
+        match self {
+            Self::Low => Some(ConfidenceThresholds { line: 0.30, expected_chars: 20.0, line_start: 0.50 }),
+            Self::Medium => Some(ConfidenceThresholds { line: 0.06, expected_chars: 10.0, line_start: 0.25 }),
+            Self::High => None,
+        }
+    }
+}
+
+/// Visible characters that the beginning of a line must have to be worth showing where its rest is known to be
+/// doubtful. While a line grows, less is shown.
+const MIN_LINE_START_CHARS: usize = 5;
+/// Beginnings that are parsed, the longest first, before nothing is shown.
+const MAX_FIT_ATTEMPTS: usize = 4;
+
+/// The rule under which a text is cut or left away.
+pub(super) const UNSURE_RULE: &str = "the model is unsure";
+
+/// What a suggestion must reach.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ConfidenceFilter {
+    calibration: Calibration,
+    thresholds: ConfidenceThresholds,
+}
+
+impl ConfidenceFilter {
+    /// `None` where everything is shown: a person asked, or wants it so.
+    pub(super) fn for_snapshot(snapshot: &Snapshot, profile: &Profile) -> Option<Self> {
+        let thresholds = snapshot.options.eagerness.thresholds()?;
+        let calibration = profile.calibration;
+        (snapshot.trigger == Trigger::Automatic).then_some(Self { calibration, thresholds })
+    }
+
+    /// [`check::fitting`] for as much of `text` as is sure enough: all of it, or fewer lines, or the beginning of the
+    /// first. `said` is where the text was cut from; `whole` says that it ended by itself.
+    pub(super) fn fit_confident_part(
+        self,
+        snapshot: &Snapshot,
+        place: &CursorContext<'_>,
+        said: PartialOutput<'_>,
+        (text, whole): (&str, bool),
+        note: &mut dyn FnMut(&'static str, &str),
+    ) -> Option<Suggestion> {
+        if said.tokens.is_empty() {
+            // An engine that tells no probabilities is believed.
+            return validate::fit_to_document(snapshot, place, text, note);
+        }
+        let first = first_line_end(text);
+        let line_whole = whole || is_line_complete(said, &text[..first]);
+        if line_whole && self.is_line_confident(said, &text[..first]) {
+            let sure = self.confident_len(said, text, first);
+            if sure < text.len() {
+                // Without its end a block may be worse than with a doubtful one.
+                if let Some(fits) = validate::fit_to_document(snapshot, place, &text[..sure], &mut |_, _| {})
+                {
+                    note(UNSURE_RULE, &fits.text);
+                    return Some(fits);
+                }
+            }
+            return validate::fit_to_document(snapshot, place, text, note);
+        }
+        let head = self
+            .confident_line_starts(
+                place,
+                said,
+                &text[..first],
+                if line_whole { MIN_LINE_START_CHARS } else { 1 },
+            )
+            .take(MAX_FIT_ATTEMPTS)
+            .find_map(|head| validate::fit_to_document(snapshot, place, head, &mut |_, _| {}));
+        note(UNSURE_RULE, head.as_ref().map_or("", |it| &it.text));
+        head
+    }
+
+    /// Whether the first line is complete and too doubtful to be shown to its end: then no more is needed.
+    pub(super) fn doubtful_line_end(self, said: PartialOutput<'_>) -> Option<usize> {
+        let first = first_line_end(said.text);
+        let complete = first < said.text.len();
+        (complete && !self.is_line_confident(said, &said.text[..first])).then_some(first)
+    }
+
+    /// Whether a first line is shown to its end.
+    fn is_line_confident(self, said: PartialOutput<'_>, line: &str) -> bool {
+        let extent = confidence::shown_byte_len(said.text, line);
+        self.is_confident(said, 0, line, self.thresholds.line)
+            || confidence::expected_correct_chars(said, extent) >= self.thresholds.expected_chars
+    }
+
+    /// Bytes of `text` up to the end of the last line before a doubtful one; the first line ends at `first`.
+    fn confident_len(self, said: PartialOutput<'_>, text: &str, first: usize) -> usize {
+        let mut sure = first;
+        for (at, _) in text.match_indices('\n').skip_while(|&(at, _)| at <= first).chain([(text.len(), "")]) {
+            if text[sure..at].trim().is_empty() {
+                continue;
+            }
+            if !self.is_confident(said, sure, &text[..at], self.thresholds.line) {
+                break;
+            }
+            sure = at;
+        }
+        sure
+    }
+
+    /// Beginnings of a line that are sure enough, the longest first: each ends where a token of the language does,
+    /// outside of brackets that it opens itself, and has `least` visible characters.
+    fn confident_line_starts<'t>(
+        self,
+        place: &CursorContext<'_>,
+        said: PartialOutput<'_>,
+        line: &'t str,
+        least: usize,
+    ) -> impl Iterator<Item = &'t str> {
+        cut_positions(line).into_iter().rev().map(|at| &line[..at]).filter(move |head| {
+            head.chars().filter(|c| !c.is_whitespace()).count() >= least
+                && place.bracket_balance(head).open.is_empty()
+                && self.is_confident(said, 0, head, self.thresholds.line_start)
+        })
+    }
+
+    /// Whether what `text` has behind its first `from` bytes is as probable as `least`.
+    fn is_confident(self, said: PartialOutput<'_>, from: usize, text: &str, least: f32) -> bool {
+        let range =
+            confidence::shown_byte_len(said.text, &text[..from])..confidence::shown_byte_len(said.text, text);
+        confidence::range_confidence(said.tokens, range)
+            .is_none_or(|it| self.calibration.probability(it.mean, it.min, it.product) >= least)
+    }
+}
+
+/// Where the first line of `text` with something on it ends, in bytes.
+pub fn first_line_end(text: &str) -> usize {
+    let begins = text.len() - text.trim_start().len();
+    text[begins..].find('\n').map_or(text.len(), |at| begins + at)
+}
+
+/// Whether a line break follows what `line` was cut from.
+fn is_line_complete(said: PartialOutput<'_>, line: &str) -> bool {
+    let rest = &said.text[confidence::shown_byte_len(said.text, line)..];
+    rest.trim_start_matches([' ', '\t']).starts_with(['\n', '\r'])
+}
+
+/// Where a line can be cut: behind words, closing brackets, commas and semicolons. It never ends in half a word.
+fn cut_positions(line: &str) -> Vec<usize> {
+    let mut out = Vec::new();
+    let mut chars = line.char_indices().peekable();
+    while let Some((at, c)) = chars.next() {
+        let next = chars.peek().map(|&(_, next)| next);
+        let ends_word = is_word_char(c) && next.is_none_or(|next| !is_word_char(next));
+        if ends_word || matches!(c, ')' | ']' | '}' | ',' | ';') {
+            out.push(at + c.len_utf8());
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+
+    use taper_engine::scripted::ScriptedEngine;
+    use taper_engine::{Engine, ScoredToken};
+
+    use super::*;
+    use crate::completion::{Options, fixture, suggest};
+
+    /// The probability is that of all tokens.
+    const PRODUCT_CALIBRATION: Calibration = Calibration { bias: -4.0, mean: 0.0, min: 0.0, all: 8.0 };
+
+    /// What is shown of an answer, given as tokens with their probabilities, where a line must be half sure and a
+    /// beginning three quarters.
+    fn filter_tokens(path: &str, marked: &str, tokens: &[(&str, f32)], whole: bool) -> Option<String> {
+        let (before, after) = marked.split_once('▮').unwrap_or((marked, ""));
+        let snapshot = fixture::snapshot(path, marked);
+        let place = CursorContext::new(before, after, snapshot.language);
+        let mut text = String::new();
+        let mut pieces = Vec::new();
+        for (token, probability) in tokens {
+            text += token;
+            pieces.push(ScoredToken { end: text.len(), probability: *probability });
+        }
+        let thresholds = ConfidenceThresholds { line: 0.5, expected_chars: 100.0, line_start: 0.75 };
+        let bar = ConfidenceFilter { calibration: PRODUCT_CALIBRATION, thresholds };
+        let said = PartialOutput { text: &text, tokens: &pieces };
+        let trimmed = crate::completion::trim::trim_output(&place, &text, whole)?;
+        bar.fit_confident_part(&snapshot, &place, said, (&trimmed, whole), &mut |_, _| {}).map(|it| it.text)
+    }
+
+    #[test]
+    fn confident_line_is_shown_and_doubtful_one_dropped() {
+        assert_eq!(
+            filter_tokens("x.py", "x = ▮\n", &[("foo", 0.9), ("(a)", 0.9)], true).as_deref(),
+            Some("foo(a)")
+        );
+        assert_eq!(filter_tokens("x.py", "x = ▮\n", &[("foo", 0.6), ("(a)", 0.6)], true), None);
+    }
+
+    #[test]
+    fn doubtful_line_end_is_cut_at_boundary() {
+        let it = |tokens: &[(&str, f32)]| filter_tokens("x.py", "x = ▮\n", tokens, true);
+        assert_eq!(it(&[("total", 0.9), (" + foo", 0.2)]).as_deref(), Some("total"));
+        let long = format!("{}(a)", "long".repeat(30));
+        assert_eq!(it(&[(&long, 0.9), (" + foo", 0.2)]), Some(format!("{long} + foo")), "worth it anyway");
+        assert_eq!(
+            it(&[("foo(a)", 0.9), (".ba", 0.9), ("r", 0.1)]).as_deref(),
+            Some("foo(a)"),
+            "no half word"
+        );
+        assert_eq!(it(&[("foo(a,", 0.9), (" b)", 0.2)]), None, "the bracket would stay open");
+        assert_eq!(it(&[("x", 0.9), (" + foo", 0.2)]), None, "too short to be worth it");
+        // Behind the cursor the bracket is closed already.
+        let closed = filter_tokens("x.py", "f(▮)\n", &[("first,", 0.9), (" b", 0.2)], true);
+        assert_eq!(closed.as_deref(), Some("first,"));
+    }
+
+    #[test]
+    fn growing_line_is_never_taken_back() {
+        let tokens = [("total", 0.8), (" + foo", 0.8)];
+        assert_eq!(filter_tokens("x.py", "x = ▮\n", &tokens[..1], true).as_deref(), Some("total"));
+        for many in 1..=2 {
+            let part = filter_tokens("x.py", "x = ▮\n", &tokens[..many], false);
+            let all = filter_tokens("x.py", "x = ▮\n", &tokens, true).unwrap_or_default();
+            assert!(all.starts_with(&part.unwrap_or_default()), "{many}");
+        }
+        assert_eq!(filter_tokens("x.py", "x = ▮\n", &[("total ", 0.6)], false), None);
+    }
+
+    #[test]
+    fn lines_after_a_doubtful_line_are_dropped() {
+        let python = [("x = 1", 0.9), ("\n    y = 2", 0.9), ("\n    z = 3", 0.3), ("\n    w = 4", 0.9)];
+        let it = filter_tokens("x.py", "def f():\n    ▮\n", &python, true);
+        assert_eq!(it.as_deref(), Some("x = 1\n    y = 2"));
+        // A block that could not stand without its end is shown with it.
+        let rust = [("if x {", 0.9), ("\n        y();", 0.3), ("\n    }", 0.9)];
+        let it = filter_tokens("x.rs", "fn f() {\n    ▮\n}\n", &rust, true);
+        assert_eq!(it.as_deref(), Some("if x {\n        y();\n    }"));
+    }
+
+    #[test]
+    fn thresholds_skip_invoked_requests_and_high_eagerness() {
+        let ask = |probability: f32, trigger: Trigger, eagerness: Eagerness| {
+            let engine = ScriptedEngine::new().answer_with(|_| "call(this)\n".to_owned());
+            let mut engine: Box<dyn Engine> = Box::new(engine.with_probability(probability));
+            let profile = Profile::for_model(engine.engine_info(), engine.tokenizer());
+            let options = Options { eagerness, ..Options::default() };
+            let place = Snapshot { trigger, options, ..fixture::snapshot("x.py", "x = ▮\n") };
+            let mut drafts = 0;
+            let (shown, work) = suggest(&place, &profile, engine.as_mut(), &mut |progress| {
+                drafts += usize::from(progress.draft.is_some());
+                ControlFlow::Continue(())
+            })
+            .unwrap_or_default();
+            (shown.is_some(), drafts > 0, work.reason)
+        };
+        assert_eq!(ask(1.0, Trigger::Automatic, Eagerness::Medium), (true, true, "end of the line"));
+        assert_eq!(ask(0.2, Trigger::Automatic, Eagerness::Medium), (false, false, UNSURE_RULE));
+        assert!(ask(0.2, Trigger::Automatic, Eagerness::High).0);
+        assert!(ask(0.2, Trigger::Invoked, Eagerness::Low).0);
+    }
+
+    #[test]
+    fn without_probabilities_everything_is_shown() {
+        let snapshot = fixture::snapshot("x.py", "x = ▮\n");
+        let place = CursorContext::new("x = ", "\n", snapshot.language);
+        let bar = ConfidenceFilter {
+            calibration: PRODUCT_CALIBRATION,
+            thresholds: ConfidenceThresholds { line: 0.9, expected_chars: 100.0, line_start: 0.9 },
+        };
+        let said = PartialOutput { text: "foo", tokens: &[] };
+        let it = bar.fit_confident_part(&snapshot, &place, said, ("foo", true), &mut |_, _| {});
+        assert_eq!(it.map(|it| it.text).as_deref(), Some("foo"));
+    }
+
+    #[test]
+    fn higher_eagerness_lowers_thresholds() {
+        let [low, medium] = [Eagerness::Low, Eagerness::Medium]
+            .map(|it| it.thresholds().map_or((0.0, 0.0), |it| (it.line, it.line_start)));
+        assert!(low.0 > medium.0 && low.1 > medium.1 && Eagerness::High.thresholds().is_none());
+        // Otherwise a growing line would be taken back.
+        assert!(low.1 >= low.0 && medium.1 >= medium.0);
+    }
+
+    #[test]
+    fn cut_positions_follow_words_closers_and_commas() {
+        let line = "foo.bar(a, b) + größe";
+        let cut: Vec<&str> = cut_positions(line).into_iter().map(|at| &line[..at]).collect();
+        assert_eq!(cut, ["foo", "foo.bar", "foo.bar(a", "foo.bar(a,", "foo.bar(a, b", "foo.bar(a, b)", line]);
+    }
+}

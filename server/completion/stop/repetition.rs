@@ -1,0 +1,206 @@
+//! Answers that go on and on: a list that does not end, the same words again and again, one line like the other.
+//! It knows nothing of the place but how its language quotes, nor of what the words mean.
+//!
+//! A text is read as words, numbers, strings and signs. What repeats is a run of them; two numbers are alike, and so
+//! are two strings, and two names that differ in their numbers. How often is too often was chosen by real code: of
+//! 240,000 lines of packages published in 2026 (the tasks that `benches/quality` draws from) the rules for one line
+//! would cut five, and 19 places have so many lines that are alike.
+
+use super::super::cursor::{CursorContext, indentation_width};
+use super::super::lexer::{CodeToken, CodeTokenKind, is_digit, lex_line, with_folded_numbers};
+use super::StopPoint;
+
+/// Words, numbers, strings and signs of a phrase or an item at most.
+const MAX_PHRASE_TOKENS: usize = 24;
+/// How often the same phrase may come in a row.
+const MAX_SAME_PHRASES: usize = 5;
+/// Words and signs that all its occurrences must have, so that a short one may come more often.
+const MIN_SAME_TOKENS: usize = 16;
+/// How many items of a list may be alike on one line.
+const MAX_ALIKE_ITEMS: usize = 16;
+/// How many items with a name or a word may count up on one line: `x1, x2`, `case 1: case 2:`.
+const MAX_COUNTING_ITEMS: usize = 8;
+/// Lines after which a pattern may begin anew.
+const MAX_GROUP_LINES: usize = 3;
+/// How many lines, or groups of them, may be alike.
+const MAX_ALIKE_GROUPS: usize = 5;
+/// What is left of a run: enough to say what was meant, and the rest comes when it is asked for.
+const KEPT_REPETITIONS: usize = 3;
+
+/// The end of an answer that says the same, or items that are alike, too often within a line.
+pub(super) fn find_run_in_line(place: &CursorContext<'_>, text: &str) -> Option<StopPoint> {
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        let mut tokens = lex_line(place, line.trim_end_matches(['\n', '\r']), start);
+        start += line.len();
+        // The last one may go on.
+        if !line.ends_with(['\n', ' ']) {
+            tokens.pop();
+        }
+        if let Some(end) = find_first_run(&tokens) {
+            return Some(end);
+        }
+        if let Some(at) = find_data(place, line) {
+            return Some(StopPoint { keep: start - line.len() + at, rule: "data that nobody types" });
+        }
+    }
+    None
+}
+
+/// Letters and digits without a blank that are data rather than a name: so many of any kind, of hexadecimal ones, of the
+/// same one.
+const MIN_DATA_CHARS: (usize, usize, usize) = (72, 48, 32);
+/// So many of them tell whether the file has them already.
+const DATA_PROBE_CHARS: usize = 16;
+
+/// Where data begins on a line that no model can know: base64, a key, a hash, a row of digits. What the file says
+/// elsewhere may be said again.
+fn find_data(place: &CursorContext<'_>, line: &str) -> Option<usize> {
+    let is_data = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=');
+    let mut at = 0;
+    for run in line.split_inclusive(|c| !is_data(c)) {
+        let text = run.trim_end_matches(|c| !is_data(c));
+        let same = text.as_bytes().windows(2).filter(|pair| pair[0] == pair[1]).count() + 1 == text.len();
+        let digits = text.chars().any(is_digit);
+        let hex = digits && text.chars().all(|c| c.is_ascii_hexdigit());
+        let kind = |byte: u8| (byte.is_ascii_digit(), byte.is_ascii_uppercase());
+        let changes = text.as_bytes().windows(2).filter(|pair| kind(pair[0]) != kind(pair[1])).count();
+        let mixed = digits && 4 * changes >= text.len();
+        let (any, of_hex, of_same) = MIN_DATA_CHARS;
+        let too_long = text.len() >= any && mixed || text.len() >= of_hex && hex;
+        let is_word = text.chars().any(|c| c.is_ascii_alphanumeric());
+        if (too_long || text.len() >= of_same && same && is_word)
+            && !(place.before.contains(&text[..DATA_PROBE_CHARS])
+                || place.after.contains(&text[..DATA_PROBE_CHARS]))
+        {
+            return Some(at);
+        }
+        at += run.len();
+    }
+    None
+}
+
+/// Whether the last items of so many tokens count up, or down, beside a word.
+fn is_counting_up(tokens: &[CodeToken<'_>], length: usize) -> bool {
+    let item = &tokens[tokens.len() - length..];
+    let words = item.iter().any(|token| token.kind == CodeTokenKind::Word);
+    let value = |offset: usize, ago: usize| tokens[tokens.len() - length * (ago + 1) + offset].last_number();
+    let counts = |offset: usize| {
+        let values: Option<Vec<u32>> = (0..MAX_COUNTING_ITEMS).map(|ago| value(offset, ago)).collect();
+        values.is_some_and(|values| {
+            let steps = values.windows(2).map(|pair| i64::from(pair[0]) - i64::from(pair[1]));
+            let mut steps: Vec<i64> = steps.collect();
+            steps.dedup();
+            steps.len() == 1 && steps[0] != 0
+        })
+    };
+    words && tokens.len() >= length * MAX_COUNTING_ITEMS && (0..length).any(counts)
+}
+
+/// The run that is too long first, from left to right.
+fn find_first_run(tokens: &[CodeToken<'_>]) -> Option<StopPoint> {
+    // For each length of a phrase: how many tokens up to this one are as the one that stands so many before it.
+    let mut same = [0_usize; MAX_PHRASE_TOKENS + 1];
+    let mut alike = [0_usize; MAX_PHRASE_TOKENS + 1];
+    for (at, token) in tokens.iter().enumerate() {
+        for length in 1..=MAX_PHRASE_TOKENS.min(at) {
+            let before = &tokens[at - length];
+            same[length] = if token.is_same(before) { same[length] + 1 } else { 0 };
+            alike[length] = if token.is_alike(before) { alike[length] + 1 } else { 0 };
+            let phrase = &tokens[at + 1 - length..=at];
+            let says = |kind: &[CodeTokenKind]| phrase.iter().any(|token| kind.contains(&token.kind));
+            let is_list = alike[length] >= length * (MAX_ALIKE_ITEMS - 1)
+                && says(&[CodeTokenKind::Number, CodeTokenKind::String]);
+            let counts_up = || {
+                alike[length] >= length * (MAX_COUNTING_ITEMS - 1) && is_counting_up(&tokens[..=at], length)
+            };
+            let often = MAX_SAME_PHRASES.max(MIN_SAME_TOKENS.div_ceil(length));
+            let (count, rule) = if same[length] >= length * (often - 1) && says(&[CodeTokenKind::Word]) {
+                (same[length], "the same phrase again and again")
+            } else if is_list || counts_up() {
+                (alike[length], "a list that does not end")
+            } else {
+                continue;
+            };
+            let first = at + 1 - count - length;
+            return Some(StopPoint {
+                keep: kept_len(&tokens[first..first + KEPT_REPETITIONS * length]),
+                rule,
+            });
+        }
+    }
+    None
+}
+
+/// Where these tokens end, without what only leads to more of them.
+fn kept_len(run: &[CodeToken<'_>]) -> usize {
+    let leads = |token: &&CodeToken<'_>| match token.kind {
+        CodeTokenKind::Symbol => !matches!(token.text, ")" | "]" | "}"),
+        CodeTokenKind::Word => matches!(token.text, "and" | "or"),
+        CodeTokenKind::Number | CodeTokenKind::String => false,
+    };
+    let last = run.iter().rfind(|token| !leads(token));
+    last.map_or(0, |token| token.start + token.text.len())
+}
+
+/// The complete lines of an answer that are not blank, as they come.
+#[derive(Debug, Default)]
+pub(super) struct LineHistory<'t> {
+    lines: Vec<TokenizedLine<'t>>,
+    /// For each number of lines in a group: how many lines are like the one that stands so many before them.
+    alike: [usize; MAX_GROUP_LINES + 1],
+}
+
+#[derive(Debug)]
+struct TokenizedLine<'t> {
+    /// Where it ends in the answer, its line break included.
+    end: usize,
+    indentation: usize,
+    tokens: Vec<CodeToken<'t>>,
+}
+
+impl<'t> LineHistory<'t> {
+    /// Adds a line that ends at `end` in the answer; where to cut if it is one too many of its like.
+    pub(super) fn push(&mut self, place: &CursorContext<'_>, line: &'t str, end: usize) -> Option<StopPoint> {
+        let at = self.lines.len();
+        self.lines.push(TokenizedLine {
+            end,
+            indentation: indentation_width(line),
+            tokens: lex_line(place, line, 0),
+        });
+        for length in 1..=MAX_GROUP_LINES.min(at) {
+            let (line, before) = (&self.lines[at], &self.lines[at - length]);
+            self.alike[length] = if line.is_alike(before) { self.alike[length] + 1 } else { 0 };
+            let count = self.alike[length];
+            let group = &self.lines[at + 1 - length..=at];
+            if count >= length * (MAX_ALIKE_GROUPS - 1) && group.iter().any(TokenizedLine::has_counter) {
+                let first = at + 1 - count - length;
+                let keep = self.lines[first + KEPT_REPETITIONS * length - 1].end;
+                return Some(StopPoint { keep, rule: "lines that are all alike" });
+            }
+        }
+        None
+    }
+}
+
+impl TokenizedLine<'_> {
+    fn is_alike(&self, other: &Self) -> bool {
+        self.indentation == other.indentation
+            && self.tokens.len() == other.tokens.len()
+            && self.tokens.iter().zip(&other.tokens).all(|(a, b)| {
+                // Lists of names are written one a line, and each says something.
+                a.is_alike(b)
+                    && (a.kind != CodeTokenKind::String || a.is_short() == b.is_short())
+                    && (a.kind != CodeTokenKind::String
+                        || a.is_short()
+                        || with_folded_numbers(a.text).eq(with_folded_numbers(b.text)))
+            })
+    }
+
+    /// Whether it has something that may count up.
+    fn has_counter(&self) -> bool {
+        self.tokens.iter().any(|token| {
+            token.kind != CodeTokenKind::Symbol && (token.is_short() || token.text.contains(is_digit))
+        })
+    }
+}

@@ -1,0 +1,301 @@
+//! What of an answer is shown: cut at a place where it can stand, without what stands there already.
+//! It knows nothing of why the answer ended.
+
+mod incomplete;
+mod whitespace;
+
+use super::cursor::{CursorContext, indentation_width};
+use super::enclosing_literal::LexicalContext;
+use super::stop::without_whitespace;
+use super::suffix_overlap;
+use crate::text::lines::is_word_char;
+
+/// Letters and digits of a line that is hardly ever written twice with other blanks.
+const MIN_DISTINCTIVE_CHARS: usize = 8;
+
+/// An answer so far as it would be typed: nothing cut yet, but as to line breaks and blanks what is shown.
+pub fn as_typed(place: &CursorContext<'_>, text: &str) -> String {
+    let text = without_doubled_blanks(place, &text.replace("\r\n", "\n").replace('\r', "\n"));
+    whitespace::without_trailing_blanks(place, &text)
+}
+
+/// Cuts `text` to what can be shown, or `None` if nothing of it can.
+///
+/// `whole` says that the answer ended by itself; otherwise its last word may be half and goes.
+pub fn trim_output(place: &CursorContext<'_>, text: &str, whole: bool) -> Option<String> {
+    trim_noting_steps(place, text, whole, &mut |_, _| {})
+}
+
+/// [`trim`], which tells `note` of each rule that takes something away, and what it leaves.
+pub fn trim_noting_steps(
+    place: &CursorContext<'_>,
+    text: &str,
+    whole: bool,
+    note: &mut dyn FnMut(&'static str, &str),
+) -> Option<String> {
+    let mut text = text.replace("\r\n", "\n").replace('\r', "\n");
+    // A character that no editor can show, or the sign of a broken token: the answer ends before it.
+    if let Some(at) = text.find(|c: char| c == '\u{fffd}' || (c.is_control() && !matches!(c, '\n' | '\t'))) {
+        text.truncate(at);
+        note("a character that cannot be shown", &text);
+        return trim_noting_steps(place, &text, false, note);
+    }
+    if !whole {
+        let before = text.len();
+        cut_to_complete_part(&mut text);
+        if text.len() < before {
+            note("the last word or line may be half", &text);
+        }
+    }
+    let mut text = without_doubled_blanks(place, &text);
+    let mut step = |text: &mut String, rule: &'static str, left: &str| {
+        if left != text {
+            note(rule, left);
+            *text = left.to_owned();
+        }
+    };
+    // What closes the literal at the cursor may stand on a line of its own; the one behind the cursor then does, too.
+    let closed = place.literal.len_before_closer(&text, true).map_or(text.as_str(), |keep| &text[..keep]);
+    let closed = place.literal.without_partial_closer(closed).to_owned();
+    step(&mut text, "what closes the text stands behind the cursor", &closed);
+    let half = suffix_overlap::len_before_closing_half(place, &text, true)
+        .map_or(text.as_str(), |keep| &text[..keep])
+        .to_owned();
+    step(&mut text, "the other half stands behind the cursor", &half);
+    let alone = without_suffix_overlap(place, &text).to_owned();
+    let alone = suffix_overlap::without_repeated_suffix(place, &alone).to_owned();
+    step(&mut text, "what stands behind the cursor already", &alone);
+    let complete = incomplete::without_incomplete_end(place, &text, whole).to_owned();
+    step(&mut text, "the end is half of something", &complete);
+    let comma = without_trailing_comma(place, &text).to_owned();
+    step(&mut text, "nothing follows the comma", &comma);
+    let clean = whitespace::in_indent_style(place, &whitespace::without_trailing_blanks(place, &text));
+    let own_line = with_own_closing_line(place, &clean);
+    let text = own_line.as_deref().unwrap_or_else(|| clean.trim_end());
+    let next = place.line_after.chars().next();
+    if next.is_some_and(is_word_char) && text.ends_with(is_word_char) {
+        note("it would run into the word behind the cursor", "");
+        return None;
+    }
+    if text.trim().is_empty() {
+        return None;
+    }
+    if repeats_neighbour(place, text) {
+        note("it says what the line above or below says", "");
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+/// Whole lines if there are several, else whole words and operators: never half of either.
+fn cut_to_complete_part(text: &mut String) {
+    let lines = text.trim_start_matches('\n');
+    let lead = text.len() - lines.len();
+    match lines.rfind('\n') {
+        Some(at) if !lines[..at].trim().is_empty() => text.truncate(lead + at),
+        _ => {
+            let words = text.trim_end_matches(is_word_char);
+            let kept = if words.len() == text.len() {
+                text.trim_end_matches(incomplete::is_operator)
+            } else {
+                words
+            };
+            let kept = kept.trim_end().len();
+            text.truncate(kept);
+        }
+    }
+}
+
+/// A text of several lines whose last one is to be that of what closes the literal, right behind the cursor.
+fn with_own_closing_line(place: &CursorContext<'_>, text: &str) -> Option<String> {
+    let kept = text.trim_end();
+    let blanks = text[kept.len()..].rsplit_once('\n')?.1;
+    if !place.literal.is_closer_adjacent() || !kept.trim_start().contains('\n') && !kept.starts_with('\n') {
+        return None;
+    }
+    let there = place.line_after.len() - place.line_after.trim_start().len();
+    let blanks = &blanks[..blanks.len().saturating_sub(there)];
+    let last = kept.rsplit('\n').next().unwrap_or("");
+    // A string's end stands under its beginning; where nobody says how deep that is, it stays on the line.
+    let unknown = blanks.is_empty()
+        && place.literal.lexical_context() == LexicalContext::Text
+        && indentation_width(last) > 0;
+    (!unknown).then(|| format!("{kept}\n{blanks}"))
+}
+
+/// Removes a comma at the end where what closes the list follows, or, in a query, the next clause.
+fn without_trailing_comma<'t>(place: &CursorContext<'_>, text: &'t str) -> &'t str {
+    let Some(kept) = text.trim_end().strip_suffix(',').map(str::trim_end).filter(|it| !it.is_empty()) else {
+        return text;
+    };
+    if place.literal.context_after(text) != LexicalContext::Code {
+        return text;
+    }
+    let language = place.language.map_or("", |it| it.name);
+    let rest = place.line_after.trim_start();
+    let closer = |c: Option<char>| c.is_some_and(|c| matches!(c, ')' | ']' | '}'));
+    let clause =
+        place.after.trim_start().get(..5).is_some_and(|it| it.trim_end().eq_ignore_ascii_case("from"));
+    let ends = closer(rest.chars().next())
+        || language == "json" && closer(place.next_visible_char())
+        || language == "sql" && clause;
+    if ends { kept } else { text }
+}
+
+/// Models that do not see how the indentation was split into tokens write it twice, or begin too deep: then all
+/// of the answer's lines move back by as much.
+fn without_doubled_blanks(place: &CursorContext<'_>, text: &str) -> String {
+    let stripped = text.trim_start_matches([' ', '\t']);
+    if place.expects_member() && stripped.starts_with(is_word_char) {
+        return stripped.to_owned();
+    }
+    if !place.line_before.ends_with([' ', '\t']) || stripped.starts_with('\n') {
+        return text.to_owned();
+    }
+    let extra = &text[..text.len() - stripped.len()];
+    let deeper = format!("{}{extra}", place.line_before);
+    if extra.is_empty() || !place.is_in_indentation() {
+        return stripped.to_owned();
+    }
+    let mut lines = stripped.split('\n');
+    let mut out = lines.next().unwrap_or("").to_owned();
+    for line in lines {
+        out.push('\n');
+        // A line that is not indented as deep as the first one closes something, and stands where it should.
+        match line.strip_prefix(&deeper) {
+            Some(rest) => {
+                out.push_str(place.line_before);
+                out.push_str(rest);
+            }
+            None => out.push_str(line),
+        }
+    }
+    out
+}
+
+/// Removes the end of the text where it repeats the rest of the cursor's line.
+fn without_suffix_overlap<'t>(place: &CursorContext<'_>, text: &'t str) -> &'t str {
+    let rest = place.line_after.trim();
+    if rest.is_empty() {
+        return text;
+    }
+    // The whole rest of the line, or a part from its start that makes the brackets add up again.
+    if let Some(kept) = text.trim_end().strip_suffix(rest) {
+        let alone = place.bracket_balance(text).unopened.is_empty();
+        if !(alone && (is_punctuation(rest) || suffix_overlap::is_closing_word(place, rest))) {
+            return kept;
+        }
+    }
+    let unopened = place.bracket_balance(text).unopened;
+    let repeated = unopened.iter().find(|&&at| rest.starts_with(text[at..].trim_end()));
+    let kept = repeated.map_or(text, |&at| &text[..at]);
+    // A quote that stands there already.
+    if kept.len() == text.len()
+        && rest.starts_with(['"', '\'', '`'])
+        && place.literal.lexical_context() == LexicalContext::Code
+    {
+        let sign = &rest[..1];
+        let odd = text.matches(sign).count() % 2 == 1;
+        if odd && let Some(shorter) = text.trim_end().strip_suffix(sign) {
+            return shorter;
+        }
+    }
+    kept
+}
+
+fn is_punctuation(text: &str) -> bool {
+    !text.chars().any(is_word_char)
+}
+
+/// Whether the answer only says again what the lines around the cursor say.
+fn repeats_neighbour(place: &CursorContext<'_>, text: &str) -> bool {
+    if !place.line_after.trim().is_empty() {
+        return false;
+    }
+    let mut lines = text.lines().filter(|line| !line.trim().is_empty());
+    let Some(first) = lines.next() else { return true };
+    let line = if text.starts_with('\n') {
+        first.trim().to_owned()
+    } else {
+        format!("{}{first}", place.line_before).trim().to_owned()
+    };
+    if line.len() < 4 {
+        return false;
+    }
+    let same = |other: &str| {
+        let other = other.trim();
+        let telling = line.chars().filter(|c| is_word_char(*c)).count() >= MIN_DISTINCTIVE_CHARS;
+        other == line || telling && without_whitespace(other).eq(without_whitespace(&line))
+    };
+    let below = place.line_below().is_some_and(same);
+    let rest: Vec<&str> = lines.collect();
+    let above = rest.is_empty() && place.line_above().is_some_and(same);
+    below || above || !rest.is_empty() && repeats_lines_above(place, &line, &rest)
+}
+
+/// Whether several lines are those that stand right above, once more.
+fn repeats_lines_above(place: &CursorContext<'_>, first: &str, rest: &[&str]) -> bool {
+    let before = &place.before[..place.before.len() - place.line_before.len()];
+    let mut above = before.lines().rev().map(str::trim).filter(|line| !line.is_empty());
+    let said = [first].into_iter().chain(rest.iter().map(|line| line.trim()));
+    let said: Vec<&str> = said.collect();
+    said.iter().rev().all(|line| above.next() == Some(*line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trimmed(marked: &str, text: &str, whole: bool) -> Option<String> {
+        let (before, after) = marked.split_once('▮').unwrap_or((marked, ""));
+        trim_output(&CursorContext::new(before, after, taper_grammars::by_path("x.py".as_ref())), text, whole)
+    }
+
+    #[test]
+    fn trimmed_output_never_ends_inside_word() {
+        assert_eq!(trimmed("x = ▮\n", "foo.bar + ba", false).as_deref(), Some("foo.bar +"));
+        assert_eq!(trimmed("x = ▮\n", "foo", false), None);
+        assert_eq!(trimmed("x = ▮\n", "foo", true).as_deref(), Some("foo"));
+        assert_eq!(trimmed("def f():▮\n", "\n    a()\n    b", false).as_deref(), Some("\n    a()"));
+        assert_eq!(trimmed("▮bar\n", "foo", true), None);
+    }
+
+    #[test]
+    fn existing_text_is_not_repeated() {
+        assert_eq!(trimmed("f(▮)\n", "a, b)", true).as_deref(), Some("a, b"));
+        assert_eq!(trimmed("f(▮)\n", "g(a)", true).as_deref(), Some("g(a)"));
+        assert_eq!(trimmed("f(▮);\n", "a);", true).as_deref(), Some("a"));
+        assert_eq!(trimmed("x = \"▮\"\n", "hello\"", true).as_deref(), Some("hello"));
+        assert_eq!(trimmed("def f(▮: int) -> None:\n", "x: int) -> None:", true).as_deref(), Some("x"));
+        assert_eq!(trimmed("▮\nreturn total\n", "return total", true), None);
+        assert_eq!(trimmed("total += 1\n▮\n", "total += 1", true), None);
+    }
+
+    #[test]
+    fn blanks_are_not_doubled_and_do_not_trail() {
+        assert_eq!(trimmed("    ▮\n", "    return x  ", true).as_deref(), Some("return x"));
+        let deep = "  if x:\n          y()\n      z()\n    w()";
+        assert_eq!(trimmed("    ▮\n", deep, true).as_deref(), Some("if x:\n        y()\n    z()\n    w()"));
+        assert_eq!(trimmed("x = ▮\n", " 1", true).as_deref(), Some("1"));
+        assert_eq!(trimmed("x =▮\n", " 1\r\n", true).as_deref(), Some(" 1"));
+        assert_eq!(trimmed("x = ▮\n", "  \n", true), None);
+    }
+
+    #[test]
+    fn no_blank_between_a_dot_and_a_member() {
+        assert_eq!(trimmed("self.▮\n", " name = name", true).as_deref(), Some("name = name"));
+        assert_eq!(trimmed("x = y.▮\n", "\tz", true).as_deref(), Some("z"));
+        assert_eq!(trimmed("x = 1.▮\n", " + y", true).as_deref(), Some(" + y"));
+        assert_eq!(trimmed("x = 1.▮\n", " if y else 2", true).as_deref(), Some(" if y else 2"));
+        assert_eq!(
+            as_typed(&CursorContext::new("self.", "", taper_grammars::by_path("x.py".as_ref())), " a"),
+            "a"
+        );
+    }
+
+    #[test]
+    fn unprintable_character_ends_the_output() {
+        assert_eq!(trimmed("x = ▮\n", "foo(1) \u{fffd}bar", true).as_deref(), Some("foo(1)"));
+        assert_eq!(trimmed("x = ▮\n", "\u{0}", true), None);
+    }
+}

@@ -1,0 +1,144 @@
+//! The last look before a suggestion is shown: the file must not parse worse with it than without.
+//! It knows nothing of models: it repairs, cuts or drops text.
+
+use taper_grammars::BlockStyle;
+
+use super::cursor::CursorContext;
+use super::{Snapshot, Suggestion, block_depth};
+use crate::syntax::scope;
+use crate::text::{Edit, lines};
+
+/// The suggestion at the cursor that inserts `text`, or as much of it as leaves the tree no worse; `None` if
+/// nothing does. Line breaks become those of the file. `note` is told what a rule leaves of the text.
+pub(super) fn fit_to_document(
+    snapshot: &Snapshot,
+    place: &CursorContext<'_>,
+    text: &str,
+    note: &mut dyn FnMut(&'static str, &str),
+) -> Option<Suggestion> {
+    if block_depth::is_too_deep(place, text) {
+        note("it belongs to a block further out", "");
+        return None;
+    }
+    let mut candidate = text;
+    loop {
+        let shown = with_line_breaks(snapshot, candidate);
+        let rule = if ends_with_open_bracket(place, candidate) {
+            "the last line opens what nothing closes"
+        } else if parses_no_worse(snapshot, place, &shown) {
+            return Some(Suggestion { range: snapshot.cursor..snapshot.cursor, text: shown });
+        } else {
+            "the file would parse worse"
+        };
+        // Fewer lines may stand alone where all of them do not.
+        let shorter = candidate.trim_end().rsplit_once('\n').map_or("", |(lines, _)| lines.trim_end());
+        note(rule, shorter);
+        if shorter.trim().is_empty() {
+            return None;
+        }
+        candidate = shorter;
+    }
+}
+
+fn with_line_breaks(snapshot: &Snapshot, text: &str) -> String {
+    match lines::dominant_line_break(&snapshot.text) {
+        "\n" => text.to_owned(),
+        other => text.replace('\n', other),
+    }
+}
+
+/// Whether the last of several lines opens a bracket that is empty: what was to stand in it was cut away. Where the file
+/// parses, that would be seen; where it is broken already, nothing tells whose the closers behind the cursor are.
+fn ends_with_open_bracket(place: &CursorContext<'_>, text: &str) -> bool {
+    let Some((_, last)) = text.trim_end().rsplit_once('\n') else { return false };
+    let opens = place.without_comment(last).trim_end().ends_with(['(', '[', '{']);
+    opens && place.line_after.trim().is_empty() && !place.has_body_below(last)
+}
+
+/// Whether the document, or the part of a long one that has a tree, has no more faults with `text` at the cursor
+/// than without.
+///
+/// A line that opens a block is judged with a body: alone it can never be right, and a person who types it
+/// goes on with the body; unless deeper lines stand below, which are its body then.
+fn parses_no_worse(snapshot: &Snapshot, place: &CursorContext<'_>, text: &str) -> bool {
+    let Some(syntax) = snapshot.syntax.as_ref().filter(|it| !it.is_stale()) else { return true };
+    let before = scope::fault_count(&syntax.tree);
+    let faults_with = |text: &str| {
+        let edit = Edit::insert(snapshot.cursor, text);
+        let mut after = snapshot.text.clone();
+        edit.apply(&mut after).ok()?;
+        let parsed = syntax.with_edit(&edit, &after, &mut || false)?;
+        Some(scope::fault_count(&parsed.tree))
+    };
+    if faults_with(text).is_some_and(|after| after <= before) {
+        return true;
+    }
+    let last = text.rsplit('\n').next().unwrap_or(text);
+    let first_line = !text.contains('\n');
+    let line = if first_line { format!("{}{last}", place.line_before) } else { last.to_owned() };
+    if place.block_style() == BlockStyle::Indentation
+        && place.line_after.trim().is_empty()
+        && place.opens_block(&line)
+        && !place.has_body_below(&line)
+    {
+        let indent: String = line.chars().take_while(|c| matches!(c, ' ' | '\t')).collect();
+        let body = format!("{text}\n{indent}    pass");
+        return faults_with(&body).is_some_and(|after| after <= before);
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fit_text(path: &str, marked: &str, text: &str) -> Option<String> {
+        let (before, after) = marked.split_once('▮').unwrap_or((marked, ""));
+        let snapshot = crate::completion::fixture::snapshot(path, marked);
+        assert!(snapshot.syntax.is_some());
+        fit_to_document(
+            &snapshot,
+            &CursorContext::new(before, after, snapshot.language),
+            text,
+            &mut |_, _| {},
+        )
+        .map(|it| it.text)
+    }
+
+    #[test]
+    fn suggestion_that_parses_is_shown() {
+        assert_eq!(fit_text("x.py", "x = ▮\ny = 2\n", "foo(1)").as_deref(), Some("foo(1)"));
+        assert_eq!(fit_text("x.rs", "fn f() {\n    ▮\n}\n", "g(1);").as_deref(), Some("g(1);"));
+        assert_eq!(fit_text("x.py", "▮\n", "def f(x):").as_deref(), Some("def f(x):"), "judged with a body");
+        assert_eq!(fit_text("x.py", "if x▮\n", " > 1:").as_deref(), Some(" > 1:"));
+    }
+
+    #[test]
+    fn suggestion_that_breaks_the_parse_is_cut() {
+        assert_eq!(fit_text("x.py", "x = 1▮\ny = 2\n", " + (2"), None);
+        assert_eq!(fit_text("x.rs", "fn f() {\n    ▮\n}\n", "g(1);\n    if x {").as_deref(), Some("g(1);"));
+        assert_eq!(fit_text("x.js", "f(1)▮;\n", "} else {"), None);
+    }
+
+    #[test]
+    fn broken_file_may_stay_broken() {
+        assert_eq!(fit_text("x.py", "def f(:\nx = ▮\n", "1").as_deref(), Some("1"));
+    }
+
+    #[test]
+    fn dangling_opener_is_dropped_in_broken_file() {
+        let broken = "def f(x):\n    return g(\n        a.▮\n        x,\n    )\n)\n";
+        let it = fit_text("x.py", broken, "call(\n        x,\n        b.call(");
+        assert_eq!(it.as_deref(), Some("call(\n        x,"));
+        // What stands below is its body.
+        let body = "def f(x):\n    return g(\n        a.▮\n            x,\n        ))\n    )\n";
+        let it = fit_text("x.py", body, "call(\n        b.call(");
+        assert_eq!(it.as_deref(), Some("call(\n        b.call("));
+        assert_eq!(fit_text("x.js", "f(▮\n", "{").as_deref(), Some("{"), "one line is what was asked for");
+    }
+
+    #[test]
+    fn suggestion_uses_line_breaks_of_file() {
+        assert_eq!(fit_text("x.py", "a = 1\r\n▮\r\n", "b = 2\nc = 3").as_deref(), Some("b = 2\r\nc = 3"));
+    }
+}

@@ -1,0 +1,584 @@
+//! The vocabulary: encode, count, UTF-8-safe streaming decode, FIM ids.
+//! It knows nothing of tensors or prompts.
+//!
+//! Built from the `tokenizer.ggml.*` metadata of a GGUF file. Two kinds: byte-level BPE (`gpt2`) and SentencePiece
+//! (`llama`). Encoding is on the path of every keystroke and must never recognise a special token in a user's text,
+//! and loading is part of the start: so the encoders are our own, over one pool of bytes, and the `tokenizers`
+//! library is what the tests compare them with.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+
+use crate::gguf::{Gguf, PULL_AGAIN_REMEDY, model_error, sanitize_word};
+use crate::{EngineError, threads};
+
+mod bpe;
+mod fim_tokens;
+mod piece_lookup;
+mod pretokenize;
+mod sentencepiece;
+mod spelling;
+mod spelling_table;
+mod stream;
+pub(crate) mod tiny;
+
+pub use fim_tokens::FimTokens;
+pub use stream::Utf8Stream;
+
+use bpe::MergeTable;
+use fim_tokens::SpecialTokens;
+use pretokenize::PreTokenizer;
+use spelling::{char_to_byte_table, parse_byte_token, push_unspelled, push_with_blanks};
+use spelling_table::SpellingTable;
+
+/// Index of a token in the vocabulary.
+pub type TokenId = u32;
+
+const NO_TOKEN: TokenId = TokenId::MAX;
+
+/// A model's vocabulary.
+pub struct Tokenizer {
+    /// The bytes of all tokens, one behind the other; of special tokens, their names.
+    pool: Vec<u8>,
+    /// Where each token begins in `pool`, and where the last ends.
+    starts: Vec<u32>,
+    kinds: Vec<TokenType>,
+    index: VocabularyIndex,
+    /// The token of each single byte.
+    bytes: [TokenId; 256],
+    encoder: TokenEncoder,
+    bos: Option<TokenId>,
+    fim: FimTokens,
+}
+
+/// Ways to find tokens.
+#[derive(Default)]
+struct VocabularyIndex {
+    /// Ordinary tokens in the order of their bytes.
+    sorted: Vec<TokenId>,
+    /// Where in `sorted` the tokens with given first two bytes begin; see [`bucket`].
+    buckets: Vec<u32>,
+    /// Special tokens in the order of their names.
+    specials: Vec<TokenId>,
+    /// Runs of blanks that the family takes whole before anything else, the longest first.
+    blank_runs: Vec<TokenId>,
+    /// Length of the longest ordinary token.
+    longest: usize,
+}
+
+#[derive(Debug)]
+enum TokenEncoder {
+    Bpe { split: PreTokenizer, merges: MergeTable },
+    SentencePiece { scores: Vec<f32> },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum TokenType {
+    /// Spells text.
+    Normal,
+    /// Spells text, but the encoder does not choose it by itself.
+    User,
+    /// Stands for one byte that no other token spells.
+    Byte,
+    /// Control, unknown, unused: spells nothing.
+    Special,
+}
+
+/// A vocabulary as a file has it.
+struct RawVocabulary<'a> {
+    path: &'a Path,
+    sentencepiece: bool,
+    pre: &'a str,
+    tokens: Vec<&'a [u8]>,
+    /// `llama_token_type` of each token; empty: all normal.
+    types: Vec<f64>,
+    /// Empty for BPE.
+    scores: Vec<f64>,
+    /// Empty for SentencePiece.
+    merges: Vec<&'a [u8]>,
+    add_bos: Option<bool>,
+    /// The ids that metadata name, by their keys.
+    ids: Vec<(&'static str, TokenId)>,
+}
+
+const TOKENS_KEY: &str = "tokenizer.ggml.tokens";
+const MERGES_KEY: &str = "tokenizer.ggml.merges";
+const TYPES_KEY: &str = "tokenizer.ggml.token_type";
+const SCORES_KEY: &str = "tokenizer.ggml.scores";
+const OTHER_MODEL_REMEDY: &str = "choose a model that `taper models` lists";
+
+impl Tokenizer {
+    /// Reads the vocabulary of a model file.
+    ///
+    /// # Errors
+    /// The metadata are missing, contradict each other, or name a kind of vocabulary that is not known; the
+    /// message names the field.
+    pub fn from_gguf(gguf: &Gguf) -> Result<Self, EngineError> {
+        const MODEL_KEY: &str = "tokenizer.ggml.model";
+        let sentencepiece = match gguf.get_str(MODEL_KEY) {
+            Some("gpt2") => false,
+            Some("llama") => true,
+            Some(other) => {
+                let problem =
+                    format!("is {other:?}; byte-level BPE (gpt2) and SentencePiece (llama) are known");
+                return Err(gguf.field_error(MODEL_KEY, problem, OTHER_MODEL_REMEDY));
+            }
+            None => return Err(gguf.field_error(MODEL_KEY, "is missing", OTHER_MODEL_REMEDY)),
+        };
+        let missing = |field: &'static str| move || gguf.field_error(field, "is missing", PULL_AGAIN_REMEDY);
+        let tokens = gguf
+            .get_strings(TOKENS_KEY)?
+            .filter(|tokens| !tokens.is_empty())
+            .ok_or_else(missing(TOKENS_KEY))?;
+        let types = gguf.get_numbers(TYPES_KEY)?.unwrap_or_default();
+        let (scores, merges) = if sentencepiece {
+            (gguf.get_numbers(SCORES_KEY)?.ok_or_else(missing(SCORES_KEY))?, Vec::new())
+        } else {
+            (Vec::new(), gguf.get_strings(MERGES_KEY)?.ok_or_else(missing(MERGES_KEY))?)
+        };
+        let mut ids = Vec::new();
+        for key in fim_tokens::metadata_keys() {
+            let Some(id) = gguf.get_usize(key)? else { continue };
+            if id >= tokens.len() {
+                // Some converters write -1 as u32 for "none".
+                if id == u32::MAX as usize {
+                    continue;
+                }
+                let problem = format!("is {id}, but there are {} tokens", tokens.len());
+                return Err(gguf.field_error(key, problem, PULL_AGAIN_REMEDY));
+            }
+            ids.push((key, id as TokenId));
+        }
+        let pre = gguf.get_str("tokenizer.ggml.pre").unwrap_or("gpt-2");
+        Self::from_raw(&RawVocabulary {
+            path: gguf.path(),
+            sentencepiece,
+            pre,
+            tokens,
+            types,
+            scores,
+            merges,
+            add_bos: gguf.get_bool("tokenizer.ggml.add_bos_token"),
+            ids,
+        })
+    }
+
+    /// A tiny byte-level vocabulary without a file: 256 bytes, a few merges, Qwen's special tokens. For tests
+    /// and the scripted engine.
+    pub fn bytes_only() -> Self {
+        let (tokens, types, merges) = tiny::byte_level_vocabulary();
+        let raw = RawVocabulary {
+            path: Path::new("the built-in vocabulary"),
+            sentencepiece: false,
+            pre: "qwen2",
+            tokens: tokens.iter().map(String::as_bytes).collect(),
+            types: types.into_iter().map(|kind| kind as f64).collect(),
+            scores: Vec::new(),
+            merges: merges.iter().map(String::as_bytes).collect(),
+            add_bos: Some(false),
+            ids: Vec::new(),
+        };
+        // The tests show that the table is sound; an empty vocabulary is what a mistake in it would leave.
+        Self::from_raw(&raw).unwrap_or_else(|_| Self::empty())
+    }
+
+    fn empty() -> Self {
+        Self {
+            pool: Vec::new(),
+            starts: vec![0],
+            kinds: Vec::new(),
+            index: VocabularyIndex { buckets: vec![0; BUCKET_COUNT + 1], ..VocabularyIndex::default() },
+            bytes: [NO_TOKEN; 256],
+            encoder: TokenEncoder::SentencePiece { scores: Vec::new() },
+            bos: None,
+            fim: FimTokens::default(),
+        }
+    }
+
+    fn from_raw(raw: &RawVocabulary<'_>) -> Result<Self, EngineError> {
+        let count = raw.tokens.len();
+        let error = |field: &str, problem: String| model_error(raw.path, field, problem, PULL_AGAIN_REMEDY);
+        let bytes: usize = raw.tokens.iter().map(|token| token.len()).sum();
+        if count == 0 || count >= NO_TOKEN as usize || bytes >= u32::MAX as usize {
+            return Err(error(TOKENS_KEY, format!("has {count} tokens of {bytes} bytes")));
+        }
+        for (field, len, wanted) in [
+            (TYPES_KEY, raw.types.len(), !raw.types.is_empty()),
+            (SCORES_KEY, raw.scores.len(), raw.sentencepiece),
+        ] {
+            if wanted && len != count {
+                return Err(error(field, format!("has {len} entries for {count} tokens")));
+            }
+        }
+        let mut this = Self::empty();
+        this.pool.reserve_exact(bytes);
+        this.starts.reserve_exact(count);
+        let roles = SpecialTokens::from_raw(raw);
+        (this.fim, this.bos) = (roles.fim, roles.bos);
+        this.read_tokens(raw, &roles.special);
+        // Sorting and reading the merges take most of the time, and neither needs the other.
+        let (index, merges) = threads::run_both(|| this.build_index(), || this.read_merges(raw));
+        this.index = index;
+        this.index_byte_tokens();
+        // Every text of a program must have tokens, down to its last character.
+        let lacks = (b' '..=b'~').chain([b'\n']).find(|&byte| this.bytes[usize::from(byte)] == NO_TOKEN);
+        if let Some(byte) = lacks {
+            return Err(error(TOKENS_KEY, format!("has no token for the byte {byte:#04x}")));
+        }
+        if raw.sentencepiece {
+            let scores = raw.scores.iter().map(|&score| score as f32).collect();
+            this.encoder = TokenEncoder::SentencePiece { scores };
+            this.bos = this.bos.filter(|_| raw.add_bos.unwrap_or(true));
+        } else {
+            let split = PreTokenizer::from_name(raw.pre).map_err(|problem| {
+                model_error(
+                    raw.path,
+                    "tokenizer.ggml.pre",
+                    format!("{:?}: {problem}", raw.pre),
+                    OTHER_MODEL_REMEDY,
+                )
+            })?;
+            if !split.is_known {
+                tracing::warn!(
+                    "{}: the pre-tokenizer {:?} is not known; GPT-2's is taken, which may cost some quality",
+                    raw.path.display(),
+                    sanitize_word(raw.pre)
+                );
+            }
+            this.bos = this.bos.filter(|_| raw.add_bos.unwrap_or(split.adds_bos));
+            this.encoder = TokenEncoder::Bpe { split, merges: merges? };
+        }
+        Ok(this)
+    }
+
+    /// Fills `pool`, `starts` and `kinds`; the tokens `special` are that whatever the file says.
+    fn read_tokens(&mut self, raw: &RawVocabulary<'_>, special: &[TokenId]) {
+        let spelled = char_to_byte_table();
+        for (id, &text) in raw.tokens.iter().enumerate() {
+            // `llama_token_type`: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
+            let mut kind = match raw.types.get(id).map_or(1, |&kind| kind as i64) {
+                2 | 3 | 5 => TokenType::Special,
+                4 => TokenType::User,
+                6 => TokenType::Byte,
+                _ => TokenType::Normal,
+            };
+            if special.binary_search(&(id as TokenId)).is_ok() {
+                kind = TokenType::Special;
+            }
+            if raw.sentencepiece {
+                match (kind, parse_byte_token(text)) {
+                    // Old converters write all types as normal.
+                    (TokenType::Byte | TokenType::Normal, Some(byte)) => {
+                        kind = TokenType::Byte;
+                        self.pool.push(byte);
+                    }
+                    (TokenType::Special, _) => self.pool.extend_from_slice(text),
+                    _ => push_with_blanks(&mut self.pool, text),
+                }
+            } else {
+                let start = self.pool.len();
+                // Special and user-defined tokens are written as they are, all others in GPT-2's spelling.
+                let verbatim = matches!(kind, TokenType::Special | TokenType::User);
+                if verbatim || !push_unspelled(&mut self.pool, text, &spelled) {
+                    self.pool.truncate(start);
+                    self.pool.extend_from_slice(text);
+                    if kind != TokenType::Special {
+                        kind = TokenType::User;
+                    }
+                }
+            }
+            self.starts.push(self.pool.len() as u32);
+            // A token that spells nothing would never end.
+            let empty = self.token_range(id as TokenId).is_empty();
+            self.kinds.push(if empty { TokenType::Special } else { kind });
+        }
+    }
+
+    /// The ordinary tokens by their bytes, and the special ones by their names.
+    fn build_index(&self) -> VocabularyIndex {
+        let mut keyed: Vec<(u64, TokenId)> = Vec::with_capacity(self.len());
+        let (mut specials, mut runs) = (Vec::new(), Vec::new());
+        let mut longest = 0;
+        for id in 0..self.len() as TokenId {
+            let text = self.stored_bytes(id);
+            if self.token_type(id) == TokenType::Special {
+                specials.push(id);
+                continue;
+            }
+            if self.token_type(id) == TokenType::User
+                && text.len() > 1
+                && text.iter().all(u8::is_ascii_whitespace)
+            {
+                runs.push(id);
+            }
+            // The first eight bytes decide nearly every comparison without a look at the pool.
+            let mut head = [0; 8];
+            let len = text.len().min(8);
+            head[..len].copy_from_slice(&text[..len]);
+            longest = longest.max(text.len());
+            keyed.push((u64::from_be_bytes(head), id));
+        }
+        keyed.sort_unstable_by(|&(a, x), &(b, y)| {
+            let rest = || {
+                self.stored_bytes(x)
+                    .cmp(self.stored_bytes(y))
+                    .then_with(|| self.token_type(x).cmp(&self.token_type(y)))
+                    .then(x.cmp(&y))
+            };
+            a.cmp(&b).then_with(rest)
+        });
+        let sorted: Vec<TokenId> = keyed.into_iter().map(|(_, id)| id).collect();
+        let mut buckets = vec![0_u32; BUCKET_COUNT + 1];
+        for &id in &sorted {
+            buckets[bucket_index(self.stored_bytes(id)) + 1] += 1;
+        }
+        for i in 1..buckets.len() {
+            buckets[i] += buckets[i - 1];
+        }
+        specials.sort_by(|&x, &y| self.stored_bytes(x).cmp(self.stored_bytes(y)));
+        runs.sort_by_key(|&id| std::cmp::Reverse(self.stored_bytes(id).len()));
+        VocabularyIndex { sorted, buckets, specials, blank_runs: runs, longest }
+    }
+
+    fn index_byte_tokens(&mut self) {
+        for byte in 0..=255_u8 {
+            self.bytes[usize::from(byte)] = self.spelling(&[byte]).unwrap_or(NO_TOKEN);
+        }
+        if let Some(id) =
+            (0..self.kinds.len() as TokenId).find(|&id| self.kinds[id as usize] == TokenType::Byte)
+        {
+            // SentencePiece falls back to the byte tokens, not to letters that happen to be one byte long.
+            for id in id..self.kinds.len() as TokenId {
+                if self.token_type(id) == TokenType::Byte {
+                    self.bytes[usize::from(self.stored_bytes(id)[0])] = id;
+                }
+            }
+        }
+    }
+
+    fn read_merges(&self, raw: &RawVocabulary<'_>) -> Result<MergeTable, EngineError> {
+        let spelled = char_to_byte_table();
+        let mut merges = MergeTable::with_capacity(raw.merges.len());
+        let spellings = SpellingTable::from_tokenizer(self);
+        let mut whole = Vec::new();
+        let mut guess = 0;
+        for (rank, &text) in raw.merges.iter().enumerate() {
+            let unknown = || {
+                let problem = format!(
+                    "{:?} names a token that is not in the vocabulary",
+                    String::from_utf8_lossy(text)
+                );
+                model_error(raw.path, MERGES_KEY, problem, PULL_AGAIN_REMEDY)
+            };
+            // A side may be a blank itself in vocabularies that are not spelled: the first byte never separates.
+            let gap = text.iter().skip(1).position(|&byte| byte == b' ').ok_or_else(unknown)? + 1;
+            whole.clear();
+            if !push_unspelled(&mut whole, &text[..gap], &spelled) {
+                return Err(unknown());
+            }
+            let middle = whole.len();
+            if !push_unspelled(&mut whole, &text[gap + 1..], &spelled) {
+                return Err(unknown());
+            }
+            let find = |bytes: &[u8]| spellings.find(self, bytes).ok_or_else(unknown);
+            let (left, right) = (find(&whole[..middle])?, find(&whole[middle..])?);
+            // Most vocabularies are in the order of their merges.
+            guess = match self.kinds.get(guess as usize) {
+                Some(TokenType::Normal) if self.stored_bytes(guess) == whole => guess,
+                _ => find(&whole)?,
+            };
+            merges.insert(left, right, rank as u32, guess);
+            guess += 1;
+        }
+        Ok(merges)
+    }
+
+    /// Number of tokens, special ones included.
+    pub fn len(&self) -> usize {
+        self.kinds.len()
+    }
+
+    /// Whether there is no token.
+    pub fn is_empty(&self) -> bool {
+        self.kinds.is_empty()
+    }
+
+    /// The tokens of a plain text.
+    ///
+    /// Special tokens are never recognised: a text that contains `<|fim_middle|>` is encoded as those
+    /// characters. Nothing is added, no BOS and no leading blank, so the bytes of the tokens are the text.
+    /// (Exception: bytes for which a byte-level vocabulary has no token at all are left out; printable ASCII and line feeds
+    /// always have one.)
+    pub fn encode(&self, text: &str) -> Vec<TokenId> {
+        let mut out = Vec::with_capacity(text.len() / 3 + 1);
+        if self.index.blank_runs.is_empty() {
+            self.encode_segment(text, &mut out);
+            return out;
+        }
+        let bytes = text.as_bytes();
+        let (mut from, mut at) = (0, 0);
+        while at < bytes.len() {
+            let run = bytes[at].is_ascii_whitespace().then(|| {
+                let here = &bytes[at..];
+                self.index.blank_runs.iter().copied().find(|&id| here.starts_with(self.stored_bytes(id)))
+            });
+            match run.flatten() {
+                Some(id) => {
+                    self.encode_segment(&text[from..at], &mut out);
+                    out.push(id);
+                    at += self.stored_bytes(id).len();
+                    from = at;
+                }
+                None => at += 1,
+            }
+        }
+        self.encode_segment(&text[from..], &mut out);
+        out
+    }
+
+    fn encode_segment(&self, text: &str, out: &mut Vec<TokenId>) {
+        match &self.encoder {
+            TokenEncoder::Bpe { split, merges } => {
+                let mut symbols = Vec::new();
+                split.split_text(text, &mut |piece| {
+                    if split.prefer_whole_tokens
+                        && let Some(id) = self.spelling(piece.as_bytes())
+                        && self.token_type(id) == TokenType::Normal
+                    {
+                        out.push(id);
+                        return;
+                    }
+                    symbols.clear();
+                    let ids = piece.bytes().map(|byte| self.bytes[usize::from(byte)]);
+                    symbols.extend(ids.filter(|&id| id != NO_TOKEN));
+                    merges.merge_symbols(&mut symbols, out);
+                });
+            }
+            TokenEncoder::SentencePiece { .. } => sentencepiece::encode_text(self, text, out),
+        }
+    }
+
+    /// The bytes that a token spells; none for a special token, or for an id that is not in the vocabulary.
+    pub fn token_bytes(&self, id: TokenId) -> &[u8] {
+        match self.kinds.get(id as usize) {
+            None | Some(TokenType::Special) => &[],
+            Some(_) => self.stored_bytes(id),
+        }
+    }
+
+    /// The special token with exactly this name, e.g. `<|fim_prefix|>`.
+    pub fn special_id(&self, name: &str) -> Option<TokenId> {
+        let at = self.index.specials.partition_point(|&id| self.stored_bytes(id) < name.as_bytes());
+        self.index.specials.get(at).copied().filter(|&id| self.stored_bytes(id) == name.as_bytes())
+    }
+
+    /// Whether a token spells nothing: control, FIM, unknown and unused tokens. Ids that are not in the vocabulary count
+    /// as such.
+    pub fn is_special(&self, id: TokenId) -> bool {
+        self.kinds.get(id as usize).is_none_or(|&kind| kind == TokenType::Special)
+    }
+
+    /// Whether generation stops at this token: end of text or turn, FIM, repository, file separator, pad, and
+    /// every other special token, for no completion contains one.
+    pub fn is_stop_token(&self, id: TokenId) -> bool {
+        self.is_special(id)
+    }
+
+    /// The token that begins every prompt, if the model wants one.
+    pub fn bos(&self) -> Option<TokenId> {
+        self.bos
+    }
+
+    /// The tokens of fill-in-the-middle prompts: those that the file's metadata name, else those with one of
+    /// the usual names.
+    pub fn fim_tokens(&self) -> FimTokens {
+        self.fim
+    }
+
+    /// Length of the longest ordinary token, in bytes.
+    pub fn longest_token_len(&self) -> usize {
+        self.index.longest
+    }
+
+    /// All ordinary tokens whose bytes begin with `bytes`, in the order of their bytes.
+    pub fn tokens_with_prefix<'a>(
+        &'a self,
+        bytes: &[u8],
+    ) -> impl ExactSizeIterator<Item = TokenId> + use<'a> {
+        let range = self.bucket_range(bytes);
+        let within = &self.index.sorted[range];
+        let from = within.partition_point(|&id| self.stored_bytes(id) < bytes);
+        let len = within[from..].partition_point(|&id| self.stored_bytes(id).starts_with(bytes));
+        within[from..from + len].iter().copied()
+    }
+
+    /// The ordinary token with exactly these bytes; among several, one that encoding chooses.
+    pub fn spelling(&self, bytes: &[u8]) -> Option<TokenId> {
+        if bytes.is_empty() {
+            return None;
+        }
+        let at = bucket_index(bytes);
+        let within = &self.index.sorted[self.index.buckets[at] as usize..self.index.buckets[at + 1] as usize];
+        let at = within.partition_point(|&id| self.stored_bytes(id) < bytes);
+        within.get(at).copied().filter(|&id| self.stored_bytes(id) == bytes)
+    }
+
+    /// The text of tokens for people and scripts: special tokens as their names, bytes that are no UTF-8 replaced.
+    pub fn render(&self, ids: &[TokenId]) -> String {
+        let mut bytes = Vec::new();
+        for &id in ids {
+            if (id as usize) < self.len() {
+                bytes.extend_from_slice(self.stored_bytes(id));
+            }
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn token_range(&self, id: TokenId) -> Range<usize> {
+        self.starts[id as usize] as usize..self.starts[id as usize + 1] as usize
+    }
+
+    /// Bytes of an ordinary token, name of a special one.
+    fn stored_bytes(&self, id: TokenId) -> &[u8] {
+        &self.pool[self.token_range(id)]
+    }
+
+    fn token_type(&self, id: TokenId) -> TokenType {
+        self.kinds[id as usize]
+    }
+
+    /// The part of `sorted` that holds every token that begins with `bytes`.
+    fn bucket_range(&self, bytes: &[u8]) -> Range<usize> {
+        let (first, last) = match bytes {
+            [] => return 0..self.index.sorted.len(),
+            [first] => (bucket_index(&[*first]), bucket_index(&[*first, 255])),
+            more => (bucket_index(more), bucket_index(more)),
+        };
+        self.index.buckets[first] as usize..self.index.buckets[last + 1] as usize
+    }
+}
+
+impl fmt::Debug for Tokenizer {
+    /// Sizes and roles, not the vocabulary.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokens")
+            .field("len", &self.len())
+            .field("bos", &self.bos)
+            .field("fim", &self.fim)
+            .finish()
+    }
+}
+
+/// Buckets of [`bucket`].
+const BUCKET_COUNT: usize = 256 * 257;
+
+/// A number for the first two bytes of a spelling that grows with it; one byte alone comes before all pairs.
+fn bucket_index(bytes: &[u8]) -> usize {
+    let first = bytes.first().map_or(0, |&byte| usize::from(byte));
+    let second = bytes.get(1).map_or(0, |&byte| usize::from(byte) + 1);
+    first * 257 + second
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,239 @@
+//! Whether there still is somebody to serve: a thread that watches the editor's process, the pipe to it, and signals.
+//! It knows nothing of the protocol.
+//!
+//! It also sees to it that an end that has begun comes: whatever hangs then is not waited for.
+//!
+//! On Unix only. Elsewhere the end of the input says that the editor has gone, as it does here most of the time.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use std::{io, thread};
+
+use tracing::warn;
+
+use crate::lsp::shutdown::{EXIT_LIMIT, Shutdown};
+use crate::session::ThreadSupervisor;
+
+/// How often what cannot be waited for is looked at.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
+
+/// The editor's process, once it is known.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ClientMonitor {
+    process: Arc<OnceLock<ClientProcess>>,
+}
+
+/// The editor's process, and whether it was there when it was named.
+#[derive(Debug, Clone, Copy)]
+struct ClientProcess {
+    process: u32,
+    was_alive: bool,
+}
+
+impl ClientMonitor {
+    /// Starts to watch.
+    ///
+    /// # Errors
+    /// The system gives no more threads, or no pipe for signals.
+    pub(crate) fn start_monitor(supervisor: &ThreadSupervisor, ending: Arc<Shutdown>) -> io::Result<Self> {
+        let this = Self::default();
+        let mut watch = system::Watch::new(Arc::clone(&this.process))?;
+        supervisor.spawn("lifeline", move || {
+            loop {
+                match ending.overdue_for() {
+                    Some(due) if due > EXIT_LIMIT => terminate(&ending),
+                    Some(_) => thread::sleep(POLL_INTERVAL),
+                    None => {
+                        if let Some(reason) = watch.wait_for_end() {
+                            ending.begin_exit(reason);
+                        }
+                    }
+                }
+            }
+        })?;
+        Ok(this)
+    }
+
+    /// From now on the server ends with this process, named by `initialize`.
+    ///
+    /// One that is not alive to begin with ends it as well, as the protocol has it; unless the server's own parent is out of
+    /// sight, as in a container that an editor outside of it has started: then numbers of processes mean nothing here.
+    pub(crate) fn watch_process(&self, process: i64) {
+        let Some(process) =
+            i32::try_from(process).ok().and_then(|it| u32::try_from(it).ok()).filter(|it| *it > 0)
+        else {
+            return;
+        };
+        let was_alive = system::is_alive(process);
+        if !was_alive && system::parent_is_out_of_sight() {
+            warn!(
+                process,
+                "the editor's process is not in sight; the server ends when its standard input does"
+            );
+            return;
+        }
+        // An editor has one.
+        let _ = self.process.set(ClientProcess { process, was_alive });
+    }
+}
+
+#[expect(clippy::exit, reason = "the ordinary end has been waited for")]
+fn terminate(ending: &Shutdown) -> ! {
+    warn!("something hangs; the server ends all the same");
+    std::process::exit(ending.exit_outcome().exit_code().into())
+}
+
+#[cfg(unix)]
+mod system {
+    //! What Unix has to watch with. It knows nothing of who is told.
+
+    #[cfg(target_os = "linux")]
+    use std::fs;
+    use std::io::{self, ErrorKind, PipeReader, Read};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::process::parent_id;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::sync::{Arc, OnceLock};
+    use std::thread;
+
+    use mio::unix::SourceFd;
+    use mio::{Events, Interest, Poll, Token};
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+    use super::{ClientProcess, POLL_INTERVAL};
+    use crate::lsp::shutdown::EndReason;
+    use crate::lsp::writer::OUTPUT_CLOSED;
+
+    const DIED: &str = "its process has ended";
+    const NEVER: &str = "there is no process with the `processId` that it gave";
+
+    const SIGNAL: Token = Token(0);
+    const OUTPUT: Token = Token(1);
+
+    /// Everything that is watched.
+    pub(super) struct Watch {
+        process: Arc<OnceLock<ClientProcess>>,
+        /// This process's parent when it began.
+        parent: u32,
+        poll: Poll,
+        events: Events,
+        signalled: PipeReader,
+        signal: Arc<AtomicUsize>,
+    }
+
+    impl Watch {
+        pub(super) fn new(process: Arc<OnceLock<ClientProcess>>) -> io::Result<Self> {
+            // A pipe, for a server that works has no socket open.
+            let (signalled, write) = io::pipe()?;
+            let (signal, again) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+            for number in [SIGTERM, SIGINT, SIGHUP] {
+                // In this order: the first signal arms what the second one finds.
+                signal_hook::flag::register_conditional_shutdown(number, 128 + number, Arc::clone(&again))?;
+                signal_hook::flag::register(number, Arc::clone(&again))?;
+                signal_hook::flag::register_usize(
+                    number,
+                    Arc::clone(&signal),
+                    number.unsigned_abs() as usize,
+                )?;
+                signal_hook::low_level::pipe::register(number, write.try_clone()?)?;
+            }
+            let poll = Poll::new()?;
+            poll.registry().register(&mut SourceFd(&signalled.as_raw_fd()), SIGNAL, Interest::READABLE)?;
+            // A file cannot be waited for, and has no other end that could go.
+            let _ = poll.registry().register(
+                &mut SourceFd(&io::stdout().as_raw_fd()),
+                OUTPUT,
+                Interest::WRITABLE,
+            );
+            let events = Events::with_capacity(8);
+            Ok(Self { process, parent: parent_id(), poll, events, signalled, signal })
+        }
+
+        /// Waits for a reason to end, for a while.
+        pub(super) fn wait_for_end(&mut self) -> Option<EndReason> {
+            if let Some(reason) = self.check_process() {
+                return Some(reason);
+            }
+            if let Err(problem) = self.poll.poll(&mut self.events, Some(POLL_INTERVAL)) {
+                if problem.kind() != ErrorKind::Interrupted {
+                    thread::sleep(POLL_INTERVAL);
+                }
+                return None;
+            }
+            if self.events.iter().any(|event| event.token() == SIGNAL) {
+                // What the pipe says is only that there is a signal.
+                let _ = self.signalled.read(&mut [0; 64]);
+                let signal = self.signal.load(Ordering::Acquire);
+                return Some(EndReason::Signal(u8::try_from(signal).unwrap_or_default()));
+            }
+            let broken = |event: &mio::event::Event| event.is_error() || event.is_write_closed();
+            let is_broken = self.events.iter().any(|event| event.token() == OUTPUT && broken(event));
+            is_broken.then_some(EndReason::EditorGone(OUTPUT_CLOSED))
+        }
+
+        /// Looks after the process, once it is known.
+        fn check_process(&mut self) -> Option<EndReason> {
+            let ClientProcess { process, was_alive } = *self.process.get()?;
+            // Whoever has lost its parent is given another one.
+            let has_lost_it = process == self.parent && parent_id() != self.parent;
+            let gone = EndReason::EditorGone(if was_alive { DIED } else { NEVER });
+            (has_lost_it || !is_alive(process)).then_some(gone)
+        }
+    }
+
+    /// Whether there is a process with this number that has not ended.
+    #[cfg(target_os = "linux")]
+    pub(super) fn is_alive(process: u32) -> bool {
+        match fs::read_to_string(format!("/proc/{process}/stat")) {
+            // `12 (its name) Z …`: ended, but nobody has asked how. The name may hold anything.
+            Ok(line) => {
+                !line.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['Z', 'X']))
+            }
+            // A system that does not show itself shows no other either.
+            Err(problem) => problem.kind() != ErrorKind::NotFound || fs::metadata("/proc/self/stat").is_err(),
+        }
+    }
+
+    /// Elsewhere only the parent can be seen without more ado; an editor's server is its child most of the time.
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn is_alive(_: u32) -> bool {
+        true
+    }
+
+    /// Whether this process was started from outside of what it can see.
+    pub(super) fn parent_is_out_of_sight() -> bool {
+        parent_id() == 0
+    }
+}
+
+#[cfg(not(unix))]
+mod system {
+    //! Where there is nothing safe to watch with. It knows nothing of who is told.
+
+    use std::io;
+    use std::sync::{Arc, OnceLock};
+
+    use super::{ClientProcess, POLL_INTERVAL};
+    use crate::lsp::shutdown::EndReason;
+
+    pub(super) struct Watch;
+
+    impl Watch {
+        pub(super) fn new(_: Arc<OnceLock<ClientProcess>>) -> io::Result<Self> {
+            Ok(Self)
+        }
+
+        pub(super) fn wait(&mut self) -> Option<EndReason> {
+            std::thread::sleep(POLL_INTERVAL);
+            None
+        }
+    }
+
+    pub(super) fn is_alive(_: u32) -> bool {
+        true
+    }
+
+    pub(super) fn parent_is_out_of_sight() -> bool {
+        false
+    }
+}

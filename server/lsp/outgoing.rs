@@ -1,0 +1,123 @@
+//! What the user is told: messages, progress while the model loads, and the state for a status line.
+//! It knows nothing of why; it is told by the session, and never makes it wait.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{timeout, timeout_at};
+use tower_lsp::Client;
+use tower_lsp::ls_types::notification::Progress;
+use tower_lsp::ls_types::{
+    MessageType, ProgressParams, ProgressParamsValue, ProgressToken, WorkDoneProgress, WorkDoneProgressBegin,
+    WorkDoneProgressEnd, WorkDoneProgressReport,
+};
+
+use crate::lsp::convert::{self, TaperRefresh};
+use crate::lsp::service::ClientState;
+use crate::lsp::status::{StatusEvent, StatusLine, TaperStatus};
+use crate::lsp::trace::{self, TaperTrace};
+use crate::session::{LoadProgress, Notice};
+
+/// How long the editor may take to agree to progress before it is told without.
+const PROGRESS_LIMIT: Duration = Duration::from_secs(3);
+
+/// Tells the editor, once it is ready, until nobody has anything to tell any more.
+pub(crate) async fn send_notices(
+    client: Client,
+    mut news: UnboundedReceiver<StatusEvent>,
+    ready: Arc<ClientState>,
+) {
+    ready.initialized.notified().await;
+    let shows_status = ready.status.load(Ordering::Acquire);
+    let is_followed = ready.trace.load(Ordering::Acquire);
+    let mut status = StatusLine::default();
+    let mut bar =
+        ProgressBar { client, shown: None, begun: 0, refused: !ready.progress.load(Ordering::Acquire) };
+    loop {
+        if shows_status && let Some(due) = status.take_due(Instant::now()) {
+            bar.client.send_notification::<TaperStatus>(due).await;
+        }
+        let heard = match status.next_change().filter(|_| shows_status) {
+            Some(at) => timeout_at(at.into(), news.recv()).await,
+            None => Ok(news.recv().await),
+        };
+        let Ok(heard) = heard else { continue };
+        let Some(heard) = heard else { return };
+        status.record_event(&heard, Instant::now());
+        match heard {
+            StatusEvent::Session(Notice::Loading(loading)) => bar.show_progress(loading).await,
+            StatusEvent::Session(Notice::Loaded(about)) => {
+                bar.end_progress().await;
+                let message = format!("taper: {} is ready", about.model);
+                bar.client.log_message(MessageType::INFO, message).await;
+            }
+            StatusEvent::Session(Notice::Failed(_)) => bar.end_progress().await,
+            StatusEvent::Session(Notice::Problem(message)) => {
+                bar.client.show_message(MessageType::WARNING, message).await;
+            }
+            StatusEvent::Session(Notice::Refresh(place)) => {
+                bar.client.send_notification::<TaperRefresh>(convert::refresh_params(&place)).await;
+            }
+            StatusEvent::Session(Notice::Trace(event)) => {
+                if is_followed {
+                    bar.client.send_notification::<TaperTrace>(trace::trace_params(&event)).await;
+                }
+            }
+            StatusEvent::Session(Notice::Paused(_))
+            | StatusEvent::Enabled(_)
+            | StatusEvent::Asked
+            | StatusEvent::Answered => {}
+        }
+    }
+}
+
+/// The editor's progress bar.
+struct ProgressBar {
+    client: Client,
+    /// The one that is shown now.
+    shown: Option<ProgressToken>,
+    /// How many there have been: each has its own token.
+    begun: u32,
+    /// The editor does not show progress, or would not create one.
+    refused: bool,
+}
+
+impl ProgressBar {
+    async fn show_progress(&mut self, loading: LoadProgress) {
+        if self.refused {
+            return;
+        }
+        let LoadProgress { message, percent } = loading;
+        let (message, percentage, cancellable) =
+            (Some(message), percent.map(|percent| percent.min(100)), None);
+        if let Some(token) = &self.shown {
+            let report = WorkDoneProgressReport { cancellable, message, percentage };
+            self.send_progress(token.clone(), WorkDoneProgress::Report(report)).await;
+            return;
+        }
+        self.begun += 1;
+        let token = ProgressToken::String(format!("taper/model/{}", self.begun));
+        let created = timeout(PROGRESS_LIMIT, self.client.create_work_done_progress(token.clone())).await;
+        if !matches!(created, Ok(Ok(()))) {
+            self.refused = true;
+            return;
+        }
+        let title = "taper".to_owned();
+        let begin = WorkDoneProgressBegin { title, cancellable, message, percentage };
+        self.shown = Some(token.clone());
+        self.send_progress(token, WorkDoneProgress::Begin(begin)).await;
+    }
+
+    async fn end_progress(&mut self) {
+        if let Some(token) = self.shown.take() {
+            self.send_progress(token, WorkDoneProgress::End(WorkDoneProgressEnd { message: None })).await;
+        }
+    }
+
+    async fn send_progress(&self, token: ProgressToken, progress: WorkDoneProgress) {
+        let value = ProgressParamsValue::WorkDone(progress);
+        self.client.send_notification::<Progress>(ProgressParams { token, value }).await;
+    }
+}

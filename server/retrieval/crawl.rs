@@ -1,0 +1,282 @@
+//! The files of a workspace that are worth cutting: code that a person wrote and that git does not ignore.
+//! It knows nothing of what is looked for in them, or of threads.
+
+mod rules;
+
+use std::cmp::Reverse;
+use std::collections::VecDeque;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use serde::{Deserialize, Serialize};
+use taper_grammars::{BlockStyle, Language};
+
+use super::chunks::ChunkedFile;
+use super::excluded_files::ExcludedFiles;
+use super::index::Index;
+use crate::text::plain_file::{self, Links};
+use rules::{IgnoreRules, IgnoreVerdict, RuleReader};
+
+/// How much of a workspace is looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct CrawlLimits {
+    /// Entries of folders that are looked at.
+    pub entries: usize,
+    /// Entries of one folder: a huge one leaves something for the others.
+    pub folder_entries: usize,
+    /// How deep folders lie in each other.
+    pub depth: usize,
+    /// Files that are taken.
+    pub files: usize,
+    /// Bytes of a file.
+    pub file_bytes: u64,
+    /// Bytes of all files.
+    pub bytes: u64,
+}
+
+impl CrawlLimits {
+    /// What a laptop cuts in seconds and keeps in some tens of megabytes.
+    pub const DEFAULT: Self = Self {
+        entries: 50_000,
+        folder_entries: 10_000,
+        depth: 24,
+        files: 4000,
+        file_bytes: 256 << 10,
+        bytes: 8 << 20,
+    };
+}
+
+/// Folders that hold other people's code, or a program's output, also where git is not told to ignore them.
+const GENERATED_FOLDERS: &[&str] = &[
+    "node_modules",
+    "target",
+    "dist",
+    "build",
+    "out",
+    "vendor",
+    "third_party",
+    "site-packages",
+    "__pycache__",
+];
+
+/// Folders of version control: no rule makes them worth a look.
+const VERSION_CONTROL_FOLDERS: &[&str] = &[".git", ".hg", ".jj", ".svn"];
+
+/// A file that is worth cutting.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CrawledFile {
+    /// Its path, relative to the root, with `/`.
+    pub path: String,
+    /// Its bytes.
+    pub bytes: u64,
+    /// When it was changed last, if the system says: nanoseconds since 1970, which may be negative. Only good for being
+    /// compared.
+    pub modified: Option<i64>,
+}
+
+/// The files below `root`, those first that lie near to `near`: paths like [`Found::path`].
+///
+/// Empty where `root` is no place that one works in as a whole: the file system's root or a person's home. Folders are
+/// looked through level by level, so that of a tree with no end the top is known. Neither symbolic links nor other file
+/// systems are entered.
+pub fn find_files(
+    root: &Path,
+    near: &[String],
+    limits: CrawlLimits,
+    stop: &mut dyn FnMut() -> bool,
+) -> Vec<CrawledFile> {
+    let Ok(root) = fs::canonicalize(root) else { return Vec::new() };
+    if is_root_or_home(&root) {
+        return Vec::new();
+    }
+    let mut found = walk_folders(&root, limits, stop);
+    let nearness = |it: &CrawledFile| {
+        near.iter().map(|near| shared_folder_count(near, &it.path)).max().unwrap_or_default()
+    };
+    found.sort_by_cached_key(|it| (Reverse(nearness(it)), it.path.matches('/').count(), it.path.clone()));
+    let mut bytes = 0;
+    found.retain(|it| {
+        bytes += it.bytes;
+        bytes <= limits.bytes
+    });
+    found.truncate(limits.files);
+    found
+}
+
+/// A folder that is to be looked into.
+struct PendingFolder {
+    path: PathBuf,
+    depth: usize,
+    /// The rules of the folder around it.
+    rules: Arc<IgnoreRules>,
+}
+
+fn walk_folders(root: &Path, limits: CrawlLimits, stop: &mut dyn FnMut() -> bool) -> Vec<CrawledFile> {
+    let mut found = Vec::new();
+    let mut reader = RuleReader::new();
+    let Ok(rules) = IgnoreRules::above_root(root, &mut reader) else { return found };
+    let Some(system) = fs::metadata(root).ok().map(|about| file_system(&about)) else { return found };
+    let mut waiting = VecDeque::from([PendingFolder { path: root.to_owned(), depth: 0, rules }]);
+    let mut left = limits.entries;
+    while let Some(PendingFolder { path: folder, depth, rules }) = waiting.pop_front() {
+        if stop() {
+            break;
+        }
+        // Whatever it was when its own folder was read.
+        let about = fs::symlink_metadata(&folder).ok();
+        if !about.is_some_and(|about| about.is_dir() && file_system(&about) == system) {
+            continue;
+        }
+        let Ok(rules) = rules.for_subfolder(&folder, &mut reader) else { continue };
+        // A folder that cannot be read is passed over.
+        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        for entry in entries.take(limits.folder_entries).map_while(Result::ok) {
+            if left == 0 || stop() {
+                return found;
+            }
+            left -= 1;
+            let Ok(kind) = entry.file_type() else { continue };
+            let path = entry.path();
+            let Some(inside) = path.strip_prefix(root).ok().and_then(display_path) else { continue };
+            if !(kind.is_dir() || kind.is_file() && indexable_language(&path).is_some())
+                || is_skipped(&inside, kind.is_dir())
+            {
+                continue;
+            }
+            match rules.match_path(&path, kind.is_dir()) {
+                IgnoreVerdict::Ignored => continue,
+                IgnoreVerdict::Unmatched if entry.file_name().as_encoded_bytes().starts_with(b".") => {
+                    continue;
+                }
+                IgnoreVerdict::Unmatched | IgnoreVerdict::Whitelisted => {}
+            }
+            if kind.is_dir() {
+                if depth + 1 < limits.depth {
+                    waiting.push_back(PendingFolder { path, depth: depth + 1, rules: Arc::clone(&rules) });
+                }
+                continue;
+            }
+            let Ok(about) = entry.metadata() else { continue };
+            if about.len() <= limits.file_bytes {
+                found.push(CrawledFile {
+                    path: inside,
+                    bytes: about.len(),
+                    modified: modified_nanos(&about),
+                });
+            }
+        }
+    }
+    found
+}
+
+/// Whether a path, relative to the root, is passed over whatever the rules of the project say.
+fn is_skipped(inside: &str, is_folder: bool) -> bool {
+    let name = inside.rsplit('/').next().unwrap_or(inside);
+    if is_folder {
+        return GENERATED_FOLDERS.contains(&name) || VERSION_CONTROL_FOLDERS.contains(&name);
+    }
+    ExcludedFiles::default().exclusion_reason(Path::new(inside)).is_some()
+}
+
+/// Whether a project's own list, `.taperignore`, has a file on this disk.
+pub(super) fn is_excluded_by_project(root: Option<&Path>, file: &Path) -> bool {
+    rules::is_taperignored(root, file)
+}
+
+#[cfg(unix)]
+fn file_system(about: &fs::Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::dev(about)
+}
+
+/// Elsewhere another file system is entered through what counts as a symbolic link.
+#[cfg(not(unix))]
+fn file_system(_about: &fs::Metadata) -> u64 {
+    0
+}
+
+fn modified_nanos(about: &fs::Metadata) -> Option<i64> {
+    let modified = about.modified().ok()?;
+    let nanoseconds = |it: std::time::Duration| i64::try_from(it.as_nanos()).unwrap_or(i64::MAX);
+    Some(match modified.duration_since(UNIX_EPOCH) {
+        Ok(after) => nanoseconds(after),
+        Err(before) => -nanoseconds(before.duration()),
+    })
+}
+
+/// Reads a file below `root` and cuts it; `None` where it is no longer the plain file of moderate size that was found, is
+/// not UTF-8, or is of no use to others.
+pub fn chunk_file(
+    root: &Path,
+    found: &CrawledFile,
+    time_is_up: &mut dyn FnMut() -> bool,
+) -> Option<ChunkedFile> {
+    let (language, text) = read_source(root, found)?;
+    ChunkedFile::new(&found.path, language, &text, time_is_up)
+}
+
+/// As [`cut`], but without a parser: for where its C code must not run.
+pub fn chunk_without_outlines(root: &Path, found: &CrawledFile) -> Option<ChunkedFile> {
+    let (language, text) = read_source(root, found)?;
+    ChunkedFile::without_outlines(&found.path, language, &text)
+}
+
+fn read_source(root: &Path, found: &CrawledFile) -> Option<(&'static Language, String)> {
+    let path = root.join(&found.path);
+    let text = plain_file::read_text(&path, CrawlLimits::DEFAULT.file_bytes, Links::Refused).ok()?;
+    Some((indexable_language(&path)?, text))
+}
+
+/// The index of all files below `root`, made here and now, as far as it gets until `stop` says so.
+pub fn build_index(
+    root: &Path,
+    near: &[String],
+    limits: CrawlLimits,
+    stop: &mut dyn FnMut() -> bool,
+) -> Index {
+    let mut cut_files = Vec::new();
+    for found in find_files(root, near, limits, stop) {
+        if stop() {
+            break;
+        }
+        cut_files.extend(chunk_file(root, &found, stop).map(Arc::new));
+    }
+    Index::new(cut_files)
+}
+
+/// The language of a file whose code may help elsewhere.
+pub fn indexable_language(path: &Path) -> Option<&'static Language> {
+    let minified = path.file_name()?.to_str()?.contains(".min.");
+    taper_grammars::by_path(path).filter(|it| it.blocks != BlockStyle::None && !minified)
+}
+
+/// A path as it is shown, with `/`; `None` where it is not text, or has line breaks and the like in it.
+pub fn display_path(path: &Path) -> Option<String> {
+    let parts: Option<Vec<&str>> = path.components().map(|part| part.as_os_str().to_str()).collect();
+    Some(parts?.join("/")).filter(|shown| !shown.contains(char::is_control))
+}
+
+fn is_root_or_home(root: &Path) -> bool {
+    let is_root = |home: PathBuf| home == root || fs::canonicalize(home).is_ok_and(|home| home == root);
+    root.parent().is_none() || etcetera::home_dir().is_ok_and(is_root)
+}
+
+/// Folders that two paths begin with.
+fn shared_folder_count(a: &str, b: &str) -> usize {
+    let folders = |path: &str| path.matches('/').count();
+    let shared = a.split('/').zip(b.split('/')).take_while(|(a, b)| a == b).count();
+    shared.min(folders(a)).min(folders(b))
+}
+
+/// The workspace that a file belongs to where nobody says: the nearest folder above it that is a repository.
+pub fn repository_root(file: &Path) -> Option<PathBuf> {
+    file.ancestors()
+        .skip(1)
+        .find(|it| [".git", ".hg", ".jj"].iter().any(|mark| it.join(mark).exists()))
+        .map(Path::to_owned)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests;

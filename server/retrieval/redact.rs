@@ -1,0 +1,160 @@
+//! What must not go from one file into another: keys, tokens, passwords. A suggestion repeats what the model has seen.
+//! It knows nothing of where a text comes from.
+//!
+//! A text is redacted whole, before it is cut into pieces. Three ways lead to a secret: a [shape](rules) that says what it is,
+//! a [name](assignments) beside it, and that it looks [drawn by lot](drawn); [blocks] of many lines are a fourth. One pass over
+//! the text finds what may be one, by the words that each has; what it costs does not grow faster than the text.
+//!
+//! It errs on the side of taking too much out, but leaves words, sentences, paths and references: a snippet that calls
+//! everything redacted is of no use. `tests/redaction/` has both sides, for anyone to add to.
+
+mod assignments;
+mod blocks;
+mod high_entropy;
+mod names;
+mod rules;
+mod values;
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::LazyLock;
+
+use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, MatchKind};
+use taper_grammars::Language;
+
+use assignments::AssignmentScanner;
+pub use assignments::BareWords;
+use rules::SecretRule;
+
+/// How far along a line anything is looked for: on longer ones the work would grow faster than the text.
+const MAX_LINE_BYTES: usize = 1024;
+
+/// Where the line of a place begins, or what is looked at of it.
+fn line_start(bytes: &[u8], at: usize) -> usize {
+    let from = at.saturating_sub(MAX_LINE_BYTES);
+    bytes[from..at].iter().rposition(|&it| it == b'\n').map_or(from, |it| from + it + 1)
+}
+
+/// Where the line of a place ends, its line end included, or what is looked at of it.
+fn line_end(bytes: &[u8], at: usize) -> usize {
+    let to = bytes.len().min(at + MAX_LINE_BYTES);
+    bytes[at..to].iter().position(|&it| it == b'\n').map_or(to, |it| at + it + 1)
+}
+
+/// What stands in the place of a secret.
+pub const REDACTED: &str = "REDACTED";
+
+/// Languages in which a word without quotes is a value.
+const BARE_VALUE_LANGUAGES: &[&str] =
+    &["shellscript", "fish", "yaml", "toml", "dockerfile", "makefile", "cmake"];
+
+impl BareWords {
+    /// As it is in a language.
+    pub fn for_language(language: &Language) -> Self {
+        if BARE_VALUE_LANGUAGES.contains(&language.name) { Self::Values } else { Self::Names }
+    }
+}
+
+/// What a keyword leads to.
+#[derive(Debug, Clone, Copy)]
+enum KeywordTarget {
+    Rule(usize),
+    Name,
+    Block,
+}
+
+struct SecretScanner {
+    rules: Vec<SecretRule>,
+    keywords: AhoCorasick,
+    /// For each keyword.
+    targets: Vec<Vec<KeywordTarget>>,
+}
+
+static SECRET_SCANNER: LazyLock<Option<SecretScanner>> = LazyLock::new(SecretScanner::new);
+
+impl SecretScanner {
+    fn new() -> Option<Self> {
+        let rules = rules::load_rules().filter(|_| assignments::has_patterns())?;
+        let mut keywords: Vec<String> = Vec::new();
+        let mut leads: Vec<Vec<KeywordTarget>> = Vec::new();
+        let of_rules = rules.iter().enumerate().flat_map(|(at, rule)| {
+            rule.keywords.iter().map(move |keyword| (keyword.clone(), KeywordTarget::Rule(at)))
+        });
+        let names = names::NAME_PARTS.iter().map(|it| ((*it).to_owned(), KeywordTarget::Name));
+        let blocks = blocks::BLOCK_HEADS.iter().map(|it| ((*it).to_owned(), KeywordTarget::Block));
+        for (keyword, lead) in of_rules.chain(names).chain(blocks) {
+            match keywords.iter().position(|it| *it == keyword) {
+                Some(at) => leads[at].push(lead),
+                None => {
+                    keywords.push(keyword);
+                    leads.push(vec![lead]);
+                }
+            }
+        }
+        let keywords = AhoCorasickBuilder::new()
+            .ascii_case_insensitive(true)
+            .match_kind(MatchKind::Standard)
+            .kind(Some(AhoCorasickKind::DFA))
+            .build(&keywords)
+            .ok()?;
+        Some(Self { rules, keywords, targets: leads })
+    }
+
+    /// Where the secrets are, in no order; they may overlap.
+    fn find_secrets(&self, text: &str, bare: BareWords) -> Option<Vec<Range<usize>>> {
+        let mut found = Vec::new();
+        let mut assignments = AssignmentScanner::new(text, bare)?;
+        // How far each rule that looks around its keywords has looked, and to where blocks were.
+        let mut looked = vec![0; self.rules.len()];
+        let mut blocks = 0;
+        for hit in self.keywords.find_overlapping_iter(text) {
+            for lead in &self.targets[hit.pattern().as_usize()] {
+                match *lead {
+                    KeywordTarget::Rule(rule) => {
+                        self.rules[rule].find_matches(text, hit.start(), &mut looked[rule], &mut found)?;
+                    }
+                    KeywordTarget::Name => assignments.find_values(hit.start()..hit.end(), &mut found),
+                    KeywordTarget::Block if hit.start() < blocks => {}
+                    KeywordTarget::Block => blocks = blocks::find_block(text, hit.start(), &mut found),
+                }
+            }
+        }
+        high_entropy::find_high_entropy(text, &mut found);
+        Some(found)
+    }
+}
+
+/// The text without its secrets, with as many lines. `None` where nobody could look for them: then nothing of it may pass.
+pub fn redact(text: &str, bare: BareWords) -> Option<Cow<'_, str>> {
+    let mut found = SECRET_SCANNER.as_ref()?.find_secrets(text, bare)?;
+    found.retain(|range| !range.is_empty());
+    if found.is_empty() {
+        return Some(Cow::Borrowed(text));
+    }
+    found.sort_unstable_by_key(|range| (range.start, range.end));
+    let mut out = String::with_capacity(text.len());
+    let mut done: Option<usize> = None;
+    for Range { start, end } in found {
+        let from = match done {
+            Some(done) if end <= done => continue,
+            // What overlaps is one.
+            Some(done) if start <= done => done,
+            _ => {
+                out.push_str(text.get(done.unwrap_or(0)..start)?);
+                out.push_str(REDACTED);
+                start
+            }
+        };
+        let taken = text.get(from..end)?;
+        for (at, _) in taken.match_indices('\n') {
+            // A string that goes on behind a backslash still does.
+            out.push_str(if taken[..at].ends_with('\\') { "\\\n" } else { "\n" });
+        }
+        done = Some(end);
+    }
+    out.push_str(text.get(done.unwrap_or(0)..)?);
+    Some(Cow::Owned(out))
+}
+
+#[cfg(test)]
+mod tests;

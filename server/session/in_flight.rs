@@ -1,0 +1,403 @@
+//! What goes on though a newer question came: a generation that may still answer it, idle work that it confirms.
+//! It knows nothing of engines, or of how a suggestion is made.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::completion::next_actions::PriorResponse;
+use crate::completion::{CompletionProgress, IdleSetting, Snapshot, Suggestion, cache};
+use crate::session::mailbox::Mailbox;
+use crate::session::response::CompletionRequest;
+use crate::session::worker::Job;
+use crate::text::{Edit, Rope};
+
+/// So few prompt tokens take hardly longer than one: reading them to the end is never more than a token's loss.
+const FEW_TOKENS: usize = 8;
+
+/// A generation, and the newest question that it may answer: the one that it was begun for, or one that was typed on
+/// from there as it says.
+///
+/// A newer question leaves the mailbox only if it follows; otherwise the generation ends and the question is where it
+/// was. What follows and is disappointed later is handed back by [`Following::ended`].
+pub(crate) struct InFlight<'a> {
+    mailbox: &'a Mailbox<Job>,
+    uri: &'a str,
+    /// What the model was asked about.
+    place: &'a Snapshot,
+    /// The newest question; where it was answered from what was known, the work is ahead of it.
+    newest: Arc<CompletionRequest>,
+    /// Whether the newest question waits for this generation.
+    asked: bool,
+    /// Work ahead: the text and the cursor once what is shown is accepted.
+    accepted: Option<&'a AcceptedDocument>,
+    /// What was typed between `place` and the newest question.
+    typed: String,
+    began: Instant,
+    broken: bool,
+}
+
+/// A document once a suggestion is accepted.
+#[derive(Debug)]
+pub(crate) struct AcceptedDocument {
+    text: Rope,
+    cursor: usize,
+}
+
+impl AcceptedDocument {
+    /// `None` if the suggestion does not fit the document.
+    pub(crate) fn new(snapshot: &Snapshot, shown: &Suggestion) -> Option<Self> {
+        let edit = Edit { range: shown.range.clone(), text: shown.text.clone() };
+        let mut text = snapshot.text.clone();
+        edit.apply(&mut text).ok()?;
+        Some(Self { text, cursor: edit.new_end() })
+    }
+
+    /// Whether accepting another suggestion leads to the same place.
+    fn is_same(&self, snapshot: &Snapshot, shown: &Suggestion) -> bool {
+        let Some(other) = Self::new(snapshot, shown) else { return false };
+        let here = Snapshot { text: self.text.clone(), cursor: self.cursor, ..snapshot.clone() };
+        other.cursor == self.cursor && cache::typed_since(&here, &other.text).is_some_and(|it| it.is_empty())
+    }
+}
+
+/// Takes the letter that confirms what is worked on ahead of `question`: what is shown now was typed on from what was
+/// shown then. `question` is then the newer one.
+fn confirm_prefetch(
+    mailbox: &Mailbox<Job>,
+    accepted: &AcceptedDocument,
+    question: &mut Arc<CompletionRequest>,
+) -> bool {
+    let confirmed = mailbox.take_if(|job| match job {
+        Job::Prefetch(newer, PriorResponse::Shown(shown)) => {
+            newer.uri == question.uri && accepted.is_same(&newer.snapshot, shown)
+        }
+        _ => false,
+    });
+    if let Some(Job::Prefetch(newer, _)) = confirmed {
+        *question = newer;
+        return true;
+    }
+    false
+}
+
+impl<'a> InFlight<'a> {
+    /// A generation for `question`.
+    pub(crate) fn for_request(mailbox: &'a Mailbox<Job>, question: &'a Arc<CompletionRequest>) -> Self {
+        Self::new(mailbox, &question.uri, &question.snapshot, question, true, None)
+    }
+
+    /// A generation for `place`, which will be asked about once `accepted` is the document.
+    pub(crate) fn for_prefetch(
+        mailbox: &'a Mailbox<Job>,
+        idling: &'a IdleWork<'_>,
+        uri: &'a str,
+        place: &'a Snapshot,
+    ) -> Self {
+        Self::new(mailbox, uri, place, &idling.question, false, idling.accepted.as_ref())
+    }
+
+    fn new(
+        mailbox: &'a Mailbox<Job>,
+        uri: &'a str,
+        place: &'a Snapshot,
+        newest: &Arc<CompletionRequest>,
+        asked: bool,
+        accepted: Option<&'a AcceptedDocument>,
+    ) -> Self {
+        let (newest, typed, began) = (Arc::clone(newest), String::new(), Instant::now());
+        Self { mailbox, uri, place, newest, asked, accepted, typed, began, broken: false }
+    }
+
+    /// To be asked after every step: looks at what came meanwhile, and says whether to go on.
+    pub(crate) fn poll(&mut self, progress: &CompletionProgress<'_>) -> ControlFlow<()> {
+        let now = Instant::now();
+        let goes_on = (!self.mailbox.is_waiting() || self.retarget(progress, now))
+            && cache::is_compatible(progress.text, &self.typed.replace("\r\n", "\n"));
+        if goes_on && self.asked {
+            self.newest.set_draft(progress.draft.and_then(|draft| cache::remainder(draft, &self.typed)));
+            self.newest.respond_early(now);
+        }
+        // The deadline alone is no reason to end: what is finished after it serves the next keystroke.
+        let frugal = self.place.options.idle == IdleSetting::Off && now >= self.newest.deadline();
+        let ends = !goes_on || self.newest.is_unwanted(now) || frugal;
+        if progress.seeking_fallback {
+            // Who is shown something, or has typed into it, would be shown something else.
+            let shown = progress.draft.is_some() && !self.newest.is_open();
+            return control_flow(ends || self.asked && (shown || !self.typed.is_empty()));
+        }
+        self.broken = ends;
+        control_flow(ends)
+    }
+
+    /// Takes the newer letter if this goes on for it.
+    fn retarget(&mut self, progress: &CompletionProgress<'_>, now: Instant) -> bool {
+        let worth = !progress.text.is_empty() || self.is_nearly_read(progress, now);
+        let (uri, place) = (self.uri, self.place);
+        let mut typed = None;
+        let letter = self.mailbox.take_if(|job| match job {
+            Job::Complete(newer) if worth && newer.uri == uri => {
+                typed = cache::typed_between(place, &newer.snapshot)
+                    .filter(|typed| cache::is_compatible(progress.text, &typed.replace("\r\n", "\n")));
+                typed.is_some()
+            }
+            _ => false,
+        });
+        match (letter, typed, self.accepted) {
+            (Some(Job::Complete(newer)), Some(typed), _) => {
+                self.newest = newer;
+                self.typed = typed;
+                self.asked = true;
+                true
+            }
+            (_, _, Some(accepted)) if !self.asked => {
+                confirm_prefetch(self.mailbox, accepted, &mut self.newest)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the rest of the prompt is no more than the newer question's would have to read again: that shares what
+    /// was read of the text before the cursor, and nothing behind that.
+    fn is_nearly_read(&self, progress: &CompletionProgress<'_>, now: Instant) -> bool {
+        let reading = progress.prefill;
+        let read = (now - self.began).as_secs_f32() * reading.rate;
+        reading.unread as f32 - read <= reading.unshared.max(FEW_TOKENS) as f32
+    }
+
+    /// Whether this was ended before its end.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.broken
+    }
+
+    /// The newest question and what was typed up to it, once the generation has ended; the question is one that
+    /// waits for an answer if `asked`.
+    pub(crate) fn into_target(self) -> InFlightTarget {
+        InFlightTarget { question: self.newest, typed: self.typed, asked: self.asked }
+    }
+}
+
+/// What a `watch` says.
+pub(super) fn control_flow(is_over: bool) -> ControlFlow<()> {
+    if is_over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+}
+
+/// For whom a generation was, in the end.
+pub(crate) struct InFlightTarget {
+    /// The newest question.
+    pub(crate) question: Arc<CompletionRequest>,
+    /// What was typed since the place that the model was asked about.
+    pub(crate) typed: String,
+    /// Whether the question waits for the generation's result.
+    pub(crate) asked: bool,
+}
+
+/// Work for the questions that will come behind one that was answered.
+pub(crate) struct IdleWork<'a> {
+    mailbox: &'a Mailbox<Job>,
+    /// The newest question whose answer leads to `accepted`.
+    pub(crate) question: Arc<CompletionRequest>,
+    accepted: Option<AcceptedDocument>,
+}
+
+impl<'a> IdleWork<'a> {
+    /// Behind `question`, which was answered with `shown`.
+    pub(crate) fn new(
+        mailbox: &'a Mailbox<Job>,
+        question: Arc<CompletionRequest>,
+        answered: &PriorResponse,
+    ) -> Self {
+        let accepted = match answered {
+            PriorResponse::Shown(shown) => AcceptedDocument::new(&question.snapshot, shown),
+            PriorResponse::Empty | PriorResponse::Unrequested => None,
+        };
+        Self { mailbox, question, accepted }
+    }
+
+    /// Whether somebody waits, or the text has become another one.
+    pub(crate) fn is_over(&mut self) -> bool {
+        let somebody = self.mailbox.is_waiting()
+            && !self
+                .accepted
+                .as_ref()
+                .is_some_and(|accepted| confirm_prefetch(self.mailbox, accepted, &mut self.question));
+        somebody || self.question.is_unwanted(Instant::now())
+    }
+
+    /// Waits until nothing has come for so long; whether it is over instead.
+    pub(crate) fn wait_quiet(&mut self, pause: Duration) -> bool {
+        loop {
+            if !self.mailbox.wait(pause) {
+                return self.is_over();
+            }
+            if self.is_over() {
+                return true;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::completion::{Options, PrefillEstimate, Trigger};
+    use crate::session::response::{CompletionResponse, Responder, ResponseReceiver};
+    use crate::text::Encoding;
+
+    const LONG: Duration = Duration::from_secs(600);
+
+    fn question(before: &str, deadline: Instant) -> (Arc<CompletionRequest>, ResponseReceiver) {
+        let snapshot = Snapshot {
+            text: Rope::from(format!("{before}\n")),
+            syntax: None,
+            language: None,
+            path: "a".to_owned(),
+            cursor: before.len(),
+            preceding: None,
+            selected: None,
+            trigger: Trigger::Automatic,
+            options: Options::default(),
+            snippets: Arc::default(),
+            previous_snippets: Arc::default(),
+        };
+        let (reply, receiver) = Responder::new();
+        let question =
+            CompletionRequest::new("a".to_owned(), snapshot, Encoding::Utf8, deadline.into(), reply);
+        (Arc::new(question), receiver)
+    }
+
+    fn said<'a>(text: &'a str, draft: Option<&'a Suggestion>) -> CompletionProgress<'a> {
+        CompletionProgress { text, draft, prefill: PrefillEstimate::default(), seeking_fallback: false }
+    }
+
+    #[test]
+    fn the_newer_question_has_its_own_draft_at_its_deadline() {
+        let now = Instant::now();
+        let mailbox = Mailbox::default();
+        let (older, _) = question("x = ", now + LONG);
+        let (newer, mut receiver) = question("x = fo", now + LONG);
+        let draft = Suggestion { range: 4..4, text: "foo(a)".to_owned() };
+        let mut following = InFlight::for_request(&mailbox, &older);
+        mailbox.put(Job::Complete(Arc::clone(&newer)));
+        assert!(following.poll(&said("foo(a) + b", Some(&draft))).is_continue());
+        assert!(!mailbox.is_waiting());
+        // As the session does when its time is up.
+        newer.respond_with_draft();
+        let Some(CompletionResponse::Shown(shown)) = receiver.try_recv().unwrap() else {
+            panic!("nothing is shown")
+        };
+        assert_eq!((shown.text.as_str(), shown.range.start.character), ("o(a)", 6));
+        let newest = following.into_target();
+        assert!(newest.asked && newest.typed == "fo" && Arc::ptr_eq(&newest.question, &newer));
+    }
+
+    #[test]
+    fn a_carriage_return_is_typed_as_it_is_said() {
+        let mailbox = Mailbox::default();
+        let (older, _) = question("x {", Instant::now() + LONG);
+        let (newer, _receiver) = question("x {\r\n", Instant::now() + LONG);
+        let mut following = InFlight::for_request(&mailbox, &older);
+        mailbox.put(Job::Complete(newer));
+        assert!(following.poll(&said("\n    y", None)).is_continue());
+    }
+
+    #[test]
+    fn what_is_left_of_a_prompt_decides_whether_it_is_read_to_the_end() {
+        let reading = |unread, own, rate| PrefillEstimate { unread, unshared: own, rate };
+        for (reading, goes_on) in [
+            // Nearly nothing, however slow it is.
+            (reading(FEW_TOKENS, 1, 0.0), true),
+            // Much that a newer prompt begins with: it is read for that.
+            (reading(500, 1, 1.0), false),
+            (reading(500, 1, 0.0), false),
+            // All of it stands behind what is typed: broken off, it is lost.
+            (reading(120, 130, 1.0), true),
+            // Fast enough to be through.
+            (reading(500, 1, f32::INFINITY), true),
+        ] {
+            let mailbox = Mailbox::default();
+            let (older, _older) = question("x = ", Instant::now() + LONG);
+            let (newer, _newer) = question("x = f", Instant::now() + LONG);
+            let mut following = InFlight::for_request(&mailbox, &older);
+            mailbox.put(Job::Complete(newer));
+            let flow = following.poll(&CompletionProgress {
+                text: "",
+                draft: None,
+                prefill: reading,
+                seeking_fallback: false,
+            });
+            assert_eq!(flow.is_continue(), goes_on, "{reading:?}");
+            assert_eq!(mailbox.is_waiting(), !goes_on, "what is not followed stays where it was");
+        }
+    }
+
+    #[test]
+    fn where_nobody_waits_nothing_goes_on_beyond_the_deadline() {
+        for (idle, goes_on) in [(IdleSetting::Off, false), (IdleSetting::Modest, true)] {
+            let mailbox = Mailbox::default();
+            let (mut older, _older) = question("x = ", Instant::now());
+            Arc::get_mut(&mut older).unwrap().snapshot.options.idle = idle;
+            let mut following = InFlight::for_request(&mailbox, &older);
+            assert_eq!(following.poll(&said("foo", None)).is_continue(), goes_on);
+            assert_eq!(following.is_interrupted(), !goes_on);
+        }
+    }
+
+    #[test]
+    fn a_search_for_something_better_ends_with_the_answer_or_with_what_is_typed() {
+        let settled = |draft| CompletionProgress { seeking_fallback: true, ..said("foo(a)", draft) };
+        let draft = Suggestion { range: 4..4, text: "foo(a)".to_owned() };
+        let mailbox = Mailbox::default();
+        let (older, mut receiver) = question("x = ", Instant::now() + LONG);
+        let (newer, _newer) = question("x = fo", Instant::now() + LONG);
+        let (other, _other) = question("x = b", Instant::now() + LONG);
+        let mut following = InFlight::for_request(&mailbox, &older);
+        assert!(following.poll(&settled(Some(&draft))).is_continue());
+        mailbox.put(Job::Complete(newer));
+        assert!(following.poll(&settled(Some(&draft))).is_break());
+        assert!(!following.is_interrupted(), "what the model has said is the newer question's answer");
+        assert_eq!(following.into_target().typed, "fo");
+
+        let mut following = InFlight::for_request(&mailbox, &older);
+        mailbox.put(Job::Complete(other));
+        assert!(following.poll(&settled(Some(&draft))).is_break());
+        assert!(!following.is_interrupted() && mailbox.take().is_some(), "the other one waits");
+
+        let mut following = InFlight::for_request(&mailbox, &older);
+        assert!(following.poll(&settled(Some(&draft))).is_continue());
+        older.respond_with_draft();
+        assert!(following.poll(&settled(Some(&draft))).is_break());
+        assert!(!following.is_interrupted());
+        let Some(CompletionResponse::Shown(shown)) = receiver.try_recv().unwrap() else {
+            panic!("nothing is shown")
+        };
+        assert_eq!(shown.text, "foo(a)");
+        // Where nothing is shown, what is found later serves the next key.
+        let mut following = InFlight::for_request(&mailbox, &older);
+        assert!(following.poll(&settled(None)).is_continue());
+        // Nobody waits for what is answered ahead.
+        let idling = IdleWork::new(&mailbox, Arc::clone(&older), &PriorResponse::Shown(draft.clone()));
+        let mut following = InFlight::for_prefetch(&mailbox, &idling, "a", &older.snapshot);
+        assert!(following.poll(&settled(Some(&draft))).is_continue());
+    }
+
+    #[test]
+    fn idle_work_is_confirmed_by_what_leads_to_the_same_place_only() {
+        let shown = |at: usize, text: &str| Suggestion { range: at..at, text: text.to_owned() };
+        for (before, rest, confirmed) in
+            [("x = f", "oo", true), ("x = f", "o", false), ("y = f", "oo", false)]
+        {
+            let mailbox = Mailbox::default();
+            let (older, _older) = question("x = ", Instant::now());
+            let (newer, _newer) = question(before, Instant::now());
+            let mut idling = IdleWork::new(&mailbox, older, &PriorResponse::Shown(shown(4, "foo")));
+            assert!(!idling.is_over());
+            mailbox.put(Job::Prefetch(Arc::clone(&newer), PriorResponse::Shown(shown(5, rest))));
+            assert_eq!(idling.is_over(), !confirmed, "{before}{rest}");
+            assert_eq!(Arc::ptr_eq(&idling.question, &newer), confirmed);
+            newer.drop_work();
+            assert!(idling.is_over());
+        }
+    }
+}

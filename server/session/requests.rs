@@ -1,0 +1,332 @@
+//! What a question meets first: what is known already, what is worked on already, the completer's mailbox.
+//! It knows nothing of the completer's work, or of how documents change.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tracing::debug;
+
+use crate::completion::next_actions::PriorResponse;
+use crate::completion::{IdleSetting, SelectedItem, Snapshot, Suggestion, Trigger};
+use crate::session::document::Document;
+use crate::session::explain::Explanation;
+use crate::session::response::{CompletionRequest, Deadlines};
+use crate::session::worker::Job;
+use crate::session::workspace_index::DocumentLocation;
+use crate::session::{ArrivedRequest, LOAD_RETRY_DELAY, ModelState, SessionState};
+use crate::text::{Position, position};
+
+/// Documents of which more than the text is kept, at most: those that were used last.
+const KEPT_DOCUMENTS: usize = 24;
+
+impl SessionState {
+    /// What is at this place now; `None` where nothing is to be suggested.
+    fn take_snapshot(&mut self, uri: &str, cursor: Position, trigger: Trigger) -> Option<Snapshot> {
+        self.use_counter += 1;
+        self.activate_document(uri);
+        let wanted = self.snippet_tokens();
+        // Typing gets no candidates to be ranked.
+        let Some((document, _)) = self.documents.get_mut(uri) else {
+            self.report_unknown_document(uri, "a question");
+            return None;
+        };
+        document.last_used = self.use_counter;
+        let Document { language_id, language, .. } = document;
+        if !self.settings.enable
+            || self.settings.is_disabled(language_id, *language)
+            || self.pauses.is_paused(uri, language_id, *language)
+        {
+            return None;
+        }
+        if trigger == Trigger::Automatic && document.excluded.is_some() {
+            return None;
+        }
+        if let Some(why) = document.lost_reason() {
+            debug!(uri, why, "no suggestion: out of step");
+            return None;
+        }
+        let cursor = position::byte_offset(&document.text, cursor, self.encoding);
+        let preceding = self.notebooks.preceding_text(uri, &self.documents);
+        let (document, _) = self.documents.get_mut(uri)?;
+        let index = self.indexes.get(&document.root).filter(|_| wanted > 0 && document.excluded.is_none());
+        let (snippets, snippets_before) =
+            index.map_or_else(Default::default, |index| document.snippets(cursor, index, wanted));
+        Some(Snapshot {
+            cursor,
+            syntax: document.syntax(cursor).cloned(),
+            text: document.text.clone(),
+            language: document.language,
+            path: document.path.clone(),
+            preceding,
+            selected: None,
+            trigger,
+            options: self.settings.suggest.clone(),
+            snippets,
+            previous_snippets: snippets_before,
+        })
+    }
+
+    /// Tokens of other files that prompts may have.
+    fn snippet_tokens(&self) -> usize {
+        if !self.settings.other_files {
+            return 0;
+        }
+        let asked = self.settings.suggest.snippet_tokens;
+        self.best_snippets.map_or(0, |best| asked.unwrap_or(best))
+    }
+
+    /// Somebody works in a document: what was written in the one before is to be known there.
+    fn activate_document(&mut self, uri: &str) {
+        if self.active_document.as_deref() == Some(uri) {
+            return;
+        }
+        if let Some(before) = self.active_document.replace(uri.to_owned()) {
+            self.share_text(&before);
+        }
+        self.release_unused_documents();
+    }
+
+    /// Of documents that nobody has worked in for long, what can be made again is let go: editors open thousands.
+    pub(super) fn release_unused_documents(&mut self) {
+        let mut all: Vec<(u64, &String)> =
+            self.documents.iter().map(|(uri, (document, _))| (document.last_used, uri)).collect();
+        if all.len() <= KEPT_DOCUMENTS {
+            return;
+        }
+        all.sort_unstable_by_key(|&(used, _)| Reverse(used));
+        let unused: Vec<String> = all.into_iter().skip(KEPT_DOCUMENTS).map(|(_, uri)| uri.clone()).collect();
+        for uri in unused {
+            self.usage.close(&uri);
+            if let Some((document, cache)) = self.documents.get_mut(&uri) {
+                document.release_tree();
+                cache.clear();
+            }
+        }
+    }
+
+    /// Lets questions about other documents know a document's text.
+    pub(super) fn share_text(&mut self, uri: &str) {
+        if self.snippet_tokens() == 0 {
+            return;
+        }
+        let Some((document, _)) = self.documents.get_mut(uri) else { return };
+        if document.excluded.is_some() {
+            return;
+        }
+        if let (Some(language), Some(text)) = (document.language, document.take_unshared_text()) {
+            self.workspace.text(document.location(), language, text);
+        }
+    }
+
+    /// Looks through the code around a document that was opened.
+    pub(super) fn index_workspace_of(&mut self, uri: &str) {
+        self.share_text(uri);
+        let reads = self.snippet_tokens() > 0
+            && self.settings.suggest.idle != IdleSetting::Off
+            && !self.is_excluded(uri);
+        let Some((document, _)) = self.documents.get(uri).filter(|_| reads) else { return };
+        let DocumentLocation { root, path } = document.location();
+        if let Some(root) = root {
+            self.workspace.near(root, path);
+        }
+    }
+
+    /// Looks through the code around all documents: there is a use for it now, if there was none.
+    pub(super) fn index_all_workspaces(&mut self) {
+        let open: Vec<String> = self.documents.keys().cloned().collect();
+        for uri in open {
+            self.index_workspace_of(&uri);
+        }
+    }
+
+    /// Whether this is the first question where the last edit typed something.
+    fn is_first_after_typing(&mut self, uri: &str, cursor: Position) -> bool {
+        let Some((document, _)) = self.documents.get_mut(uri) else { return false };
+        let cursor = position::byte_offset(&document.text, cursor, self.encoding);
+        document.last_typed_end.take() == Some(cursor)
+    }
+
+    /// Reads what a question at this place would need, while nobody asks for anything.
+    pub(super) fn cursor_rested(&mut self, uri: String, cursor: Position) {
+        if let Some((document, _)) = self.documents.get(&uri) {
+            self.usage.move_cursor(&uri, position::byte_offset(&document.text, cursor, self.encoding));
+        }
+        if self.generating.is_some()
+            || self.model != ModelState::Ready
+            || self.settings.suggest.idle == IdleSetting::Off
+        {
+            return;
+        }
+        let Some(snapshot) = self.take_snapshot(&uri, cursor, Trigger::Automatic) else { return };
+        let question = Arc::new(CompletionRequest::unasked(uri, snapshot, self.encoding));
+        self.send_job(Arc::clone(&question), Job::Prefetch(question, PriorResponse::Unrequested));
+    }
+
+    pub(super) fn handle_request(&mut self, asked: ArrivedRequest) {
+        self.end_pending(&asked.uri, CompletionRequest::supersede);
+        self.usage.update(&asked.uri);
+        let ArrivedRequest { uri, position: cursor, selected, mut trigger, popup, arrived, reply } = asked;
+        if self.is_first_after_typing(&uri, cursor) && popup {
+            trigger = Trigger::Automatic;
+        }
+        if trigger == Trigger::Automatic && self.explain_exclusion(&uri) {
+            return;
+        }
+        let Some(mut snapshot) = self.take_snapshot(&uri, cursor, trigger) else { return };
+        snapshot.selected = selected.map(|(range, text)| {
+            let range = position::byte_range(&snapshot.text, range.start, range.end, self.encoding);
+            SelectedItem { range, text }
+        });
+        let Some((document, cache)) = self.documents.get_mut(&uri) else { return };
+        if self.settings.statistics {
+            let language = document.language.map_or(document.language_id.as_str(), |it| it.name);
+            self.usage.record_request(&uri, snapshot.cursor, language);
+        }
+        let mut reused = match snapshot.selected {
+            None => cache.get(&snapshot.text, snapshot.cursor),
+            Some(_) => None,
+        };
+        // A person wants to know what else there may be: what nobody has looked for yet is looked for now, if that can be.
+        let mut known = None;
+        let mut others = Vec::new();
+        if trigger == Trigger::Invoked
+            && let Some(first) = &reused
+        {
+            match cache.alternatives(&snapshot.text, snapshot.cursor, first) {
+                Some(looked_for) => others = looked_for,
+                None if self.model == ModelState::Ready => known = reused.take(),
+                None => {}
+            }
+        }
+        // A person who asks is worth another try.
+        let barren = reused.is_none()
+            && known.is_none()
+            && snapshot.selected.is_none()
+            && trigger == Trigger::Automatic
+            && cache.is_known_empty(&snapshot.text, snapshot.cursor);
+        let early = self.refreshes && known.is_none();
+        let early = early.then(|| arrived + self.settings.early_answer);
+        let usual = arrived + self.settings.latency_budget;
+        // If the first suggestion is known, only the alternatives are missing.
+        let patient = trigger == Trigger::Invoked && known.is_none();
+        let latest = if patient { usual.max(arrived + self.settings.explicit_budget) } else { usual };
+        let due = Deadlines { arrived, early, usual, latest };
+        // Editors ask again at the same place: what is worked on already is not begun anew.
+        if reused.is_none()
+            && let Some(working) =
+                self.generating.as_ref().filter(|working| working.is_same_request(&uri, &snapshot))
+        {
+            let working = Arc::clone(working);
+            working.reopen(due, reply);
+            self.usage.track_response(&working.uri, &working.response);
+            self.pending.push(working);
+            return;
+        }
+        let mut question = CompletionRequest::new(uri, snapshot, self.encoding, due, reply);
+        if let Some(known) = known {
+            question = question.with_known(known);
+        }
+        if popup {
+            question = question.for_popup();
+        }
+        question.set_alternatives(&others);
+        let question = Arc::new(question);
+        self.usage.track_response(&question.uri, &question.response);
+        if reused.is_some() || barren {
+            self.respond_from_cache(question, reused);
+            return;
+        }
+        match self.model {
+            ModelState::Ready => {}
+            ModelState::Loading => return,
+            ModelState::Failed(at) => {
+                if at.elapsed() >= LOAD_RETRY_DELAY {
+                    self.load_model(true);
+                }
+                return;
+            }
+        }
+        self.enqueue(question);
+    }
+
+    /// Answers a question with what is known, be it that there is nothing.
+    fn respond_from_cache(&mut self, question: Arc<CompletionRequest>, known: Option<Suggestion>) {
+        self.explanations.record(Explanation::new(&question.snapshot, known.as_ref(), None));
+        question.set_draft(known.clone());
+        question.respond(known.clone());
+        self.start_prefetch(question, known);
+    }
+
+    /// Gives a question to the completer, at once or after a pause in typing.
+    fn enqueue(&mut self, question: Arc<CompletionRequest>) {
+        self.pending.push(Arc::clone(&question));
+        if self.settings.debounce.is_zero() || question.snapshot.trigger == Trigger::Invoked {
+            if let Some((_, older)) = self.debouncing.take() {
+                older.supersede();
+            }
+            self.start_generation(question);
+        } else {
+            let until = Instant::now() + self.settings.debounce;
+            if let Some((_, older)) = self.debouncing.replace((until, question)) {
+                older.supersede();
+            }
+        }
+    }
+
+    /// Moves a popup's question to where the cursor is once something was typed there; it must be one of this text.
+    pub(super) fn rebase_request(&mut self, older: &CompletionRequest) {
+        let uri = &older.uri;
+        let document = self.documents.get(uri).map(|(document, _)| document);
+        let place = document.and_then(|document| {
+            let typed = older.typed_since(&document.text)?;
+            let cursor =
+                position::position_at(&document.text, older.snapshot.cursor + typed.len(), self.encoding);
+            Some((typed, cursor))
+        });
+        let snapshot = place.and_then(|(typed, cursor)| {
+            Some((typed, self.take_snapshot(uri, cursor, older.snapshot.trigger)?))
+        });
+        let Some((typed, snapshot)) = snapshot else {
+            older.supersede();
+            return;
+        };
+        let question = Arc::new(older.rebased(snapshot, &typed));
+        self.usage.track_response(&question.uri, &question.response);
+        let cache = self.documents.get_mut(uri).map(|(_, cache)| cache);
+        let Snapshot { text, cursor, .. } = &question.snapshot;
+        match cache.and_then(|cache| cache.get(text, *cursor)) {
+            None => self.enqueue(question),
+            known => self.respond_from_cache(question, known),
+        }
+    }
+
+    /// Gives a question to the completer; the one that it displaces is answered as superseded.
+    pub(super) fn start_generation(&mut self, question: Arc<CompletionRequest>) {
+        if self.model != ModelState::Ready {
+            question.respond(None);
+            return;
+        }
+        self.generating = Some(Arc::clone(&question));
+        self.send_job(Arc::clone(&question), Job::Complete(question));
+    }
+
+    /// Lets the completer work for what comes behind a question that was answered from what was known.
+    fn start_prefetch(&mut self, question: Arc<CompletionRequest>, shown: Option<Suggestion>) {
+        let is_idle_work =
+            question.snapshot.options.idle != IdleSetting::Off && !self.is_excluded(&question.uri);
+        if is_idle_work && self.model == ModelState::Ready {
+            self.send_job(Arc::clone(&question), Job::Prefetch(question, shown.into()));
+        }
+    }
+
+    fn send_job(&mut self, question: Arc<CompletionRequest>, job: Job) {
+        self.newest_work = Some(question);
+        if let Some(Job::Complete(older)) = self.mailbox.put(job) {
+            older.supersede();
+            if self.generating.as_ref().is_some_and(|working| Arc::ptr_eq(working, &older)) {
+                self.generating = None;
+            }
+        }
+    }
+}

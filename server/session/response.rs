@@ -1,0 +1,604 @@
+//! A question, and the one reply that it gets: whoever comes first answers, and dropping it unanswered answers
+//! "nothing".
+//! It knows nothing of engines, of deadlines kept, or of how an answer is written.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::channel::oneshot;
+
+use crate::completion::{Snapshot, Suggestion, cache};
+use crate::text::{Encoding, Position, Rope, lines, position};
+use crate::usage::tracker::{ResponseCell, TrackedResponse};
+
+/// What a question is answered with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CompletionResponse {
+    /// There is nothing to show.
+    Empty,
+    /// A newer question took this one's place, or the text has changed since.
+    Superseded,
+    /// This is to be shown.
+    Shown(Box<CompletionItem>),
+}
+
+/// A suggestion in the editor's own coordinates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompletionItem {
+    /// What the suggestion replaces: empty at the cursor, most of the time.
+    pub range: Range<Position>,
+    /// What stands there afterwards.
+    pub text: String,
+    /// What could stand there instead, the best first: for a person who asked.
+    pub others: Vec<String>,
+    /// The word that ends at the cursor, for editors that filter by it; empty if there is none.
+    pub word: String,
+    /// Where that word begins.
+    pub word_start: Position,
+    /// The language's name, or an empty string.
+    pub language: &'static str,
+}
+
+/// The right to send the one response to a request. Dropped unused, it sends [`Answer::Nothing`].
+#[derive(Debug)]
+pub struct Responder(Option<oneshot::Sender<CompletionResponse>>);
+
+/// Where the response arrives.
+pub type ResponseReceiver = oneshot::Receiver<CompletionResponse>;
+
+impl Responder {
+    /// A responder and the place where its response arrives. Dropping the receiver cancels the request.
+    pub fn new() -> (Self, ResponseReceiver) {
+        let (sender, receiver) = oneshot::channel();
+        (Self(Some(sender)), receiver)
+    }
+
+    /// Sends the response; false if the request was cancelled.
+    pub fn send(mut self, answer: CompletionResponse) -> bool {
+        self.0.take().is_some_and(|sender| sender.send(answer).is_ok())
+    }
+
+    /// Whether the request was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.as_ref().is_some_and(oneshot::Sender::is_canceled)
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        if let Some(sender) = self.0.take() {
+            // An error means that the request was cancelled, and answered by the receiver's owner.
+            let _ = sender.send(CompletionResponse::Empty);
+        }
+    }
+}
+
+/// A completion request, which does not change, with the slot for its response. The session, which keeps its deadline, and the
+/// inference worker share it; either may respond.
+#[derive(Debug)]
+pub struct CompletionRequest {
+    /// The document, as the editor names it.
+    pub(crate) uri: String,
+    /// The document and the cursor, at the moment of the request.
+    pub(crate) snapshot: Snapshot,
+    /// How the editor counts columns.
+    pub(crate) encoding: Encoding,
+    /// What was known before: it stays the first suggestion, whatever the model says now.
+    known: Option<Suggestion>,
+    /// See [`Question::is_in_popup`].
+    popup: bool,
+    /// Where the editor asked, and what was typed there since: see [`Question::moved_on`].
+    origin: Option<(Snapshot, String)>,
+    /// What was sent, until it is recorded.
+    pub(crate) response: ResponseCell,
+    slot: ResponseSlot,
+}
+
+/// Everything of a request that changes, behind one lock.
+#[derive(Debug)]
+struct ResponseSlot(Mutex<SlotState>);
+
+#[derive(Debug)]
+struct SlotState {
+    response: ResponseState,
+    due: Deadlines,
+    /// The best complete part so far; it may improve after the response.
+    draft: Option<Suggestion>,
+    /// Beside the best part, the best first.
+    alternatives: Vec<Suggestion>,
+    /// What was sent before the work was at its end.
+    sent_early: Option<Option<Suggestion>>,
+    /// The text is another one now: work on it is of no use.
+    is_dropped: bool,
+}
+
+#[derive(Debug)]
+enum ResponseState {
+    /// The response is still to be sent.
+    Open(Responder),
+    /// It was sent, or a [later request](Question::moved_on) has its responder.
+    Answered,
+}
+
+impl ResponseSlot {
+    fn new(due: Deadlines, response: ResponseState) -> Self {
+        Self(Mutex::new(SlotState {
+            response,
+            due,
+            draft: None,
+            alternatives: Vec::new(),
+            sent_early: None,
+            is_dropped: false,
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SlotState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SlotState {
+    /// Sends the response unless one was sent; whether it reached the editor.
+    fn send(&mut self, answer: CompletionResponse) -> bool {
+        match std::mem::replace(&mut self.response, ResponseState::Answered) {
+            ResponseState::Open(reply) => reply.send(answer),
+            ResponseState::Answered => false,
+        }
+    }
+
+    fn is_answered(&self) -> bool {
+        matches!(self.response, ResponseState::Answered)
+    }
+
+    fn is_cancelled(&self) -> bool {
+        matches!(&self.response, ResponseState::Open(reply) if reply.is_cancelled())
+    }
+}
+
+/// When the response leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Deadlines {
+    /// When the request arrived.
+    pub(crate) arrived: Instant,
+    /// From then on any complete part is sent at once, where the editor asks again for the rest.
+    pub(crate) early: Option<Instant>,
+    /// Then at the latest, once there is a complete suggestion: the response does not wait longer for alternatives.
+    pub(crate) usual: Instant,
+    /// Then at the latest, with the best complete part. Later for an explicit request than for an automatic one.
+    pub(crate) latest: Instant,
+}
+
+impl Deadlines {
+    /// For a request that moves along with typing: from now on it waits no longer than an automatic one.
+    fn typed_on(self, now: Instant) -> Self {
+        let usual = now + self.usual.saturating_duration_since(self.arrived);
+        Self { latest: self.latest.min(usual.max(self.usual)), ..self }
+    }
+}
+
+impl From<Instant> for Deadlines {
+    fn from(latest: Instant) -> Self {
+        Self { arrived: latest, early: None, usual: latest, latest }
+    }
+}
+
+impl CompletionRequest {
+    /// A request without a response yet.
+    pub(crate) fn new(
+        uri: String,
+        snapshot: Snapshot,
+        encoding: Encoding,
+        due: Deadlines,
+        reply: Responder,
+    ) -> Self {
+        Self::with_response(uri, snapshot, encoding, due, ResponseState::Open(reply))
+    }
+
+    /// A place that no request was about yet.
+    pub(crate) fn unasked(uri: String, snapshot: Snapshot, encoding: Encoding) -> Self {
+        Self::with_response(uri, snapshot, encoding, Instant::now().into(), ResponseState::Answered)
+    }
+
+    fn with_response(
+        uri: String,
+        snapshot: Snapshot,
+        encoding: Encoding,
+        due: Deadlines,
+        response: ResponseState,
+    ) -> Self {
+        let slot = ResponseSlot::new(due, response);
+        let response = Arc::default();
+        Self { uri, snapshot, encoding, known: None, popup: false, origin: None, response, slot }
+    }
+
+    /// This request for a popup, after what was typed since at its cursor: `snapshot` is there. It takes over the responder, and
+    /// responds in the place where the editor asked, with what was typed in front.
+    pub(crate) fn rebased(&self, snapshot: Snapshot, typed: &str) -> Self {
+        let mut state = self.slot.lock();
+        state.due = state.due.typed_on(Instant::now());
+        let (due, response) = (state.due, std::mem::replace(&mut state.response, ResponseState::Answered));
+        drop(state);
+        let origin = match &self.origin {
+            Some((asked, before)) => (asked.clone(), before.clone() + typed),
+            None => (self.snapshot.clone(), typed.to_owned()),
+        };
+        let moved = Self::with_response(self.uri.clone(), snapshot, self.encoding, due, response);
+        Self { popup: true, origin: Some(origin), ..moved }
+    }
+
+    /// What has been typed at its cursor, if nothing else was done on the way to `text`.
+    pub(crate) fn typed_since(&self, text: &Rope) -> Option<String> {
+        cache::typed_since(&self.snapshot, text)
+    }
+
+    /// This request, whose first suggestion is known: only alternatives are missing.
+    pub(crate) fn with_known(mut self, known: Suggestion) -> Self {
+        self.known = Some(known);
+        self
+    }
+
+    /// This request, for a popup.
+    pub(crate) fn for_popup(mut self) -> Self {
+        self.popup = true;
+        self
+    }
+
+    /// Whether the response goes to a popup, which is filtered by what is typed before it comes.
+    pub(crate) fn is_in_popup(&self) -> bool {
+        self.popup
+    }
+
+    /// The first suggestion, if the model's is `said`.
+    pub(crate) fn first_suggestion(&self, said: Option<Suggestion>) -> Option<Suggestion> {
+        self.known.clone().or(said)
+    }
+
+    /// Keeps what may be offered beside the first suggestion.
+    pub(crate) fn set_alternatives(&self, others: &[Suggestion]) {
+        self.slot.lock().alternatives = others.to_vec();
+    }
+
+    /// When the response leaves at the latest.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.slot.lock().due.latest
+    }
+
+    /// How long reading a prompt may take.
+    ///
+    /// A person waits longer than a key. Where the first part can be shown at once, the time is for the rest of the answer.
+    /// Where there is one response only, half of the time is for reading more of the file: by the speed that was measured,
+    /// so that there is an answer even if the machine is slower now.
+    pub(crate) fn time_to_read(&self, now: Instant, margin: Duration) -> Duration {
+        let left = |until: Instant| until.saturating_duration_since(now).saturating_sub(margin);
+        let Deadlines { early, usual, latest, .. } = self.slot.lock().due;
+        let usual = left(usual.min(latest));
+        if early.is_some() { usual } else { usual.max(left(latest) / 2) }
+    }
+
+    /// There is a complete suggestion: from now on only alternatives are waited for.
+    pub(crate) fn stop_waiting_for_alternatives(&self) {
+        let due = &mut self.slot.lock().due;
+        due.latest = due.latest.min(due.usual);
+    }
+
+    /// The same request, sent again while it is worked on: the response goes to the new one.
+    pub(crate) fn reopen(&self, due: Deadlines, reply: Responder) {
+        let mut state = self.slot.lock();
+        (state.due, state.response) = (due, ResponseState::Open(reply));
+    }
+
+    /// Whether `other` is the same request: nothing that its response depends on has changed.
+    pub(crate) fn is_same_request(&self, uri: &str, other: &Snapshot) -> bool {
+        let Snapshot { text, cursor, selected, trigger, options, .. } = &self.snapshot;
+        self.uri == uri
+            && text.is_instance(&other.text)
+            && self.snapshot.has_same_preceding(other)
+            && (cursor, selected, trigger, options)
+                == (&other.cursor, &other.selected, &other.trigger, &other.options)
+            && !self.is_unwanted(Instant::now())
+    }
+
+    /// Whether work on it may be of use for `text`: nothing but typing at its cursor has happened since, and it agrees with the
+    /// draft.
+    pub(crate) fn may_serve(&self, text: &Rope) -> bool {
+        let Some(typed) = self.typed_since(text) else { return false };
+        self.slot.lock().draft.as_ref().is_none_or(|draft| cache::is_compatible(&draft.text, &typed))
+    }
+
+    /// Keeps what could be shown now; a later `None` does not take it away.
+    pub(crate) fn set_draft(&self, suggestion: Option<Suggestion>) {
+        if suggestion.is_some() {
+            self.slot.lock().draft = self.first_suggestion(suggestion);
+        }
+    }
+
+    /// Responds with `suggestion`, unless there was a response; whether it reached the editor.
+    pub(crate) fn respond(&self, suggestion: Option<Suggestion>) -> bool {
+        self.respond_locked(&mut self.slot.lock(), suggestion)
+    }
+
+    fn respond_locked(&self, state: &mut SlotState, suggestion: Option<Suggestion>) -> bool {
+        if state.is_answered() {
+            return false;
+        }
+        let first = self.first_suggestion(suggestion);
+        let mut shown = first.clone().and_then(|suggestion| self.show(suggestion));
+        let mut others = Vec::new();
+        if let (Some(shown), Some(first)) = (&mut shown, &first) {
+            let all = state.alternatives.iter();
+            others = all.map(|it| it.text.clone()).filter(|it| *it != first.text).collect();
+            let typed = self.origin.as_ref().map_or("", |(_, typed)| typed);
+            shown.others = others.iter().map(|it| format!("{typed}{it}")).collect();
+        }
+        let first = first.filter(|_| shown.is_some());
+        let answer =
+            shown.map_or(CompletionResponse::Empty, |shown| CompletionResponse::Shown(Box::new(shown)));
+        // Held until the response is written: the edit that accepts the suggestion may come at once.
+        let mut response = self.response.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_sent = state.send(answer);
+        if was_sent {
+            let Snapshot { text, cursor, .. } = &self.snapshot;
+            *response = Some(TrackedResponse {
+                text: text.clone(),
+                cursor: *cursor,
+                shown: first,
+                alternatives: others,
+                latency: state.due.arrived.elapsed(),
+            });
+        }
+        was_sent
+    }
+
+    /// A suggestion in the coordinates of the editor, in the place where it asked.
+    fn show(&self, suggestion: Suggestion) -> Option<CompletionItem> {
+        let Some((asked, typed)) = &self.origin else {
+            return show(&self.snapshot, self.encoding, suggestion);
+        };
+        let Suggestion { range, text } = suggestion;
+        if range.start != self.snapshot.cursor {
+            return None;
+        }
+        let range = asked.cursor..asked.cursor + range.len();
+        show(asked, self.encoding, Suggestion { range, text: format!("{typed}{text}") })
+    }
+
+    /// Time is up: responds with the draft, unless there was a response. Work on it may go on.
+    pub(crate) fn respond_with_draft(&self) -> bool {
+        self.draft_response_locked(&mut self.slot.lock())
+    }
+
+    fn draft_response_locked(&self, state: &mut SlotState) -> bool {
+        let draft = state.draft.clone();
+        let was_sent = self.respond_locked(state, draft.clone());
+        if was_sent {
+            state.sent_early = Some(draft);
+        }
+        was_sent
+    }
+
+    /// Responds with the draft if there is one and the editor takes a part.
+    pub(crate) fn respond_early(&self, now: Instant) {
+        let mut state = self.slot.lock();
+        if state.due.early.is_some_and(|early| early <= now) && state.draft.is_some() {
+            self.draft_response_locked(&mut state);
+        }
+    }
+
+    /// The draft, if a part of it or nothing was sent before. Returned once.
+    pub(crate) fn take_improvement(&self) -> Option<Suggestion> {
+        let SlotState { draft, sent_early, .. } = &mut *self.slot.lock();
+        let has_improved = draft.is_some() && sent_early.as_ref().is_some_and(|sent| sent != draft);
+        if has_improved {
+            *sent_early = Some(draft.clone());
+        }
+        draft.clone().filter(|_| has_improved)
+    }
+
+    /// Responds that a newer request took its place, unless there was a response. Work on it may go on.
+    pub(crate) fn supersede(&self) {
+        self.slot.lock().send(CompletionResponse::Superseded);
+    }
+
+    /// Ends the work on it: the text is another one now.
+    pub(crate) fn drop_work(&self) {
+        self.slot.lock().is_dropped = true;
+    }
+
+    /// Responds with nothing, unless there was a response, and ends the work on it.
+    pub(crate) fn abandon(&self) {
+        let mut state = self.slot.lock();
+        state.is_dropped = true;
+        state.send(CompletionResponse::Empty);
+    }
+
+    /// Whether the editor waits for a response.
+    pub(crate) fn is_open(&self) -> bool {
+        let state = self.slot.lock();
+        !state.is_answered() && !state.is_cancelled()
+    }
+
+    /// Whether the editor cancelled it.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.slot.lock().is_cancelled()
+    }
+
+    /// Whether work on it is of no use.
+    ///
+    /// Editors cancel a request because the next key came, and ask again at once: what was cancelled is worked on
+    /// until its time is up, since it may serve the next request.
+    pub(crate) fn is_unwanted(&self, now: Instant) -> bool {
+        let state = self.slot.lock();
+        state.is_dropped || (state.is_cancelled() && now >= state.due.latest)
+    }
+}
+
+/// A suggestion in the coordinates of the editor; `None` if it does not lie inside the text.
+fn show(snapshot: &Snapshot, encoding: Encoding, suggestion: Suggestion) -> Option<CompletionItem> {
+    let text = &snapshot.text;
+    let Suggestion { range, text: new } = suggestion;
+    if new.is_empty() || range.start > range.end || range.end > text.len_bytes() {
+        return None;
+    }
+    let at = |offset| position::position_at(text, offset, encoding);
+    let word = word_before(text, snapshot.cursor);
+    Some(CompletionItem {
+        range: at(range.start)..at(range.end),
+        text: new,
+        others: Vec::new(),
+        word_start: at(snapshot.cursor - word.len()),
+        word,
+        language: snapshot.language.map_or("", |language| language.name),
+    })
+}
+
+/// Word characters that end at `cursor`, at most 256 of them.
+fn word_before(text: &Rope, cursor: usize) -> String {
+    let before = lines::text_before(text, cursor, 256);
+    let rest = before.trim_end_matches(|character: char| character.is_alphanumeric() || character == '_');
+    before[rest.len()..].to_owned()
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::completion::{Options, Trigger};
+
+    fn question(fixture: &str) -> (CompletionRequest, ResponseReceiver) {
+        let (before, after) = fixture.split_once('▮').unwrap();
+        let snapshot = Snapshot {
+            text: Rope::from(format!("{before}{after}")),
+            syntax: None,
+            language: None,
+            path: "a".to_owned(),
+            cursor: before.len(),
+            preceding: None,
+            selected: None,
+            trigger: Trigger::Automatic,
+            options: Options::default(),
+            snippets: Default::default(),
+            previous_snippets: Default::default(),
+        };
+        let (reply, receiver) = Responder::new();
+        (
+            CompletionRequest::new("a".to_owned(), snapshot, Encoding::Utf16, Instant::now().into(), reply),
+            receiver,
+        )
+    }
+
+    fn suggestion(range: Range<usize>, text: &str) -> Option<Suggestion> {
+        Some(Suggestion { range, text: text.to_owned() })
+    }
+
+    #[test]
+    fn the_first_answer_is_the_answer() {
+        let (question, mut receiver) = question("▮");
+        question.supersede();
+        assert!(!question.respond(suggestion(0..0, "x")));
+        assert!(!question.respond_with_draft());
+        assert_eq!(receiver.try_recv().unwrap(), Some(CompletionResponse::Superseded));
+        assert!(!question.is_unwanted(Instant::now()), "an answer given is no reason to end the work");
+    }
+
+    #[test]
+    fn a_question_that_is_dropped_answers_nothing() {
+        let (question, mut receiver) = question("▮");
+        drop(question);
+        assert_eq!(receiver.try_recv().unwrap(), Some(CompletionResponse::Empty));
+    }
+
+    #[test]
+    fn a_receiver_that_is_dropped_ends_the_work_at_the_deadline() {
+        let (question, receiver) = question("▮");
+        let (deadline, second) = (question.deadline(), Duration::from_secs(1));
+        assert!(question.is_open() && !question.is_unwanted(deadline + second));
+        drop(receiver);
+        assert!(!question.is_open() && question.is_cancelled());
+        assert!(question.is_unwanted(deadline) && !question.is_unwanted(deadline - second));
+        question.drop_work();
+        assert!(question.is_unwanted(deadline - second));
+    }
+
+    #[test]
+    fn what_was_foreseen_is_what_the_draft_may_say() {
+        let (question, _receiver) = question("a▮\n");
+        let foresaw = |text: &str| question.may_serve(&Rope::from(text));
+        assert!(foresaw("a\n") && foresaw("axyz\n") && !foresaw("\n") && !foresaw("bx\n"));
+        question.set_draft(suggestion(1..1, "xy"));
+        assert!(foresaw("axyz\n") && foresaw("ax\n") && !foresaw("ay\n"));
+    }
+
+    #[test]
+    fn at_the_deadline_the_best_complete_part_is_the_answer() {
+        let (question, mut receiver) = question("é😀 ab▮ c\n");
+        question.set_draft(suggestion(9..9, "x"));
+        question.set_draft(suggestion(9..9, "xy"));
+        question.set_draft(None);
+        assert!(question.respond_with_draft());
+        let Some(CompletionResponse::Shown(shown)) = receiver.try_recv().unwrap() else {
+            panic!("nothing is shown")
+        };
+        let at = |character| Position { line: 0, character };
+        assert_eq!(shown.text, "xy");
+        assert_eq!(shown.range, at(6)..at(6));
+        assert_eq!((shown.word.as_str(), shown.word_start), ("ab", at(4)));
+    }
+
+    #[test]
+    fn what_is_known_stays_first_and_the_others_stand_beside_it() {
+        let (question, mut receiver) = question("x = ▮\n");
+        let others = ["ab", "cd", "e"].map(|text| suggestion(4..4, text).unwrap());
+        let question = question.with_known(others[0].clone());
+        question.set_draft(suggestion(4..4, "c"));
+        question.set_alternatives(&others);
+        assert!(question.respond_with_draft());
+        let Some(CompletionResponse::Shown(shown)) = receiver.try_recv().unwrap() else {
+            panic!("nothing is shown")
+        };
+        assert_eq!((shown.text.as_str(), &shown.others[..]), ("ab", &["cd".to_owned(), "e".to_owned()][..]));
+    }
+
+    #[test]
+    fn a_suggestion_outside_of_the_text_is_not_shown() {
+        for range in [5..9, 9..9] {
+            let (question, mut receiver) = question("abcde▮");
+            question.respond(suggestion(range, "x"));
+            assert_eq!(receiver.try_recv().unwrap(), Some(CompletionResponse::Empty));
+        }
+    }
+
+    #[test]
+    fn an_explicit_question_has_more_time_until_it_is_complete_or_typed_on() {
+        let (arrived, second) = (Instant::now(), Duration::from_secs(1));
+        let due = Deadlines { arrived, early: None, usual: arrived + second, latest: arrived + second * 10 };
+        let (question, _) = question("▮");
+        let (reply, _receiver) = Responder::new();
+        question.reopen(due, reply);
+        let time = |at: u32| question.time_to_read(arrived + second * at, Duration::ZERO);
+        assert_eq!([0, 2].map(time), [second * 5, second * 4]);
+        assert_eq!(question.time_to_read(arrived, second), second * 9 / 2);
+        question.stop_waiting_for_alternatives();
+        assert_eq!(question.deadline(), arrived + second);
+        assert_eq!(time(0), second);
+        let (reply, _receiver) = Responder::new();
+        question.reopen(Deadlines { early: Some(arrived), ..due }, reply);
+        assert_eq!(time(0), second, "a part is shown as soon as it is there");
+        let typed = |at: u32| due.typed_on(arrived + second * at).latest - arrived;
+        assert_eq!([0, 3, 9, 20].map(typed), [1, 4, 10, 10].map(|it| second * it));
+    }
+
+    #[test]
+    fn asked_again_the_answer_goes_to_the_new_place() {
+        let (question, mut first) = question("▮");
+        assert!(question.is_same_request("a", &question.snapshot.clone()));
+        question.supersede();
+        let (reply, mut second) = Responder::new();
+        question.reopen(Instant::now().into(), reply);
+        assert!(question.respond(suggestion(0..0, "x")));
+        assert_eq!(first.try_recv().unwrap(), Some(CompletionResponse::Superseded));
+        assert!(matches!(second.try_recv().unwrap(), Some(CompletionResponse::Shown(_))));
+    }
+}

@@ -1,0 +1,532 @@
+//! The completer: the thread that owns the engine, loads it, and works on the newest question.
+//! It knows nothing of documents, of deadlines kept, or of who asks.
+
+use std::mem::Discriminant;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use taper_engine::{Engine, EngineError};
+use tracing::{debug, error, info, trace, warn};
+
+use crate::completion::next_actions::{PrefillDepth, PrefillState, PriorResponse};
+use crate::completion::{
+    CompletionWork, IdleSetting, Snapshot, Suggestion, cache, next_actions, suggest_within,
+};
+use crate::config::EngineSettings;
+use crate::prompt::template::Profile;
+use crate::session::in_flight::{IdleWork, InFlight, InFlightTarget, control_flow};
+use crate::session::mailbox::Mailbox;
+use crate::session::response::CompletionRequest;
+use crate::session::trace::{TraceEvent, WorkSummary};
+use crate::session::{Event, Notice};
+
+/// Time that an answer needs from the model to the editor.
+const RESPONSE_MARGIN: Duration = Duration::from_millis(10);
+/// Nobody accepts a suggestion sooner: until then the next keystroke is likelier.
+const PREFETCH_DELAY: Duration = Duration::from_millis(150);
+/// Places that were answered ahead and are not answered ahead again: as many as follow one place.
+const PREFETCHED_PLACES: usize = 2;
+
+/// How far the loading of a model is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadProgress {
+    /// What goes on, for a person.
+    pub message: String,
+    /// How much of it is done, 0 to 100, if that is known.
+    pub percent: Option<u32>,
+}
+
+/// One attempt to load an engine.
+pub struct LoadAttempt<'a> {
+    /// What is asked for.
+    pub settings: &'a EngineSettings,
+    /// Whether an attempt with the same settings failed before: then look again what is there, but do not
+    /// try once more to fetch it.
+    pub again: bool,
+    /// To be told how far it is.
+    pub report: &'a mut dyn FnMut(LoadProgress),
+}
+
+/// Where the engine comes from: called on the completer's thread, again after a failure and when the
+/// settings of the engine change.
+pub type EngineSource = Box<dyn FnMut(LoadAttempt<'_>) -> anyhow::Result<Box<dyn Engine>> + Send>;
+
+/// What the completer is asked to do.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// Load an engine in place of the present one.
+    Load { settings: EngineSettings, again: bool },
+    /// Work on a question.
+    Complete(Arc<CompletionRequest>),
+    /// Work for what comes behind a question that was answered so.
+    Prefetch(Arc<CompletionRequest>, PriorResponse),
+}
+
+/// A loaded engine.
+pub(super) struct LoadedModel {
+    pub(super) engine: Box<dyn Engine>,
+    pub(super) profile: Profile,
+}
+
+/// The completer's thread, until the mailbox is closed.
+pub(crate) struct InferenceWorker {
+    pub(crate) mailbox: Arc<Mailbox<Job>>,
+    pub(crate) source: EngineSource,
+    pub(crate) events: Sender<Event>,
+    /// Kinds of errors that the user has been told of.
+    reported_errors: Vec<Discriminant<EngineError>>,
+    panic_reported: bool,
+    /// The places that were last answered ahead, the oldest first, and from how much.
+    prefetched: Vec<(Snapshot, PrefillDepth)>,
+}
+
+impl InferenceWorker {
+    pub(crate) fn new(mailbox: Arc<Mailbox<Job>>, source: EngineSource, events: Sender<Event>) -> Self {
+        let (told, told_of_panic) = (Vec::new(), false);
+        Self {
+            mailbox,
+            source,
+            events,
+            reported_errors: told,
+            panic_reported: told_of_panic,
+            prefetched: Vec::new(),
+        }
+    }
+
+    pub(crate) fn run(mut self) {
+        let mut resident = None;
+        let mut next = None;
+        while let Some(job) = self.next_job(next.take()) {
+            next = match job {
+                Job::Load { settings, again } => {
+                    // First let go of the old one: two models may not fit into memory.
+                    drop(resident.take());
+                    self.prefetched.clear();
+                    resident = self.load_engine(&settings, again);
+                    None
+                }
+                Job::Complete(question) => match &mut resident {
+                    Some(resident) => self.complete(resident, question),
+                    None => {
+                        question.respond(None);
+                        self.end_work(&question, None, false);
+                        None
+                    }
+                },
+                Job::Prefetch(question, answered) => {
+                    resident.as_mut().and_then(|resident| self.work_while_idle(resident, question, &answered))
+                }
+            };
+        }
+    }
+
+    /// The next job: what waits comes before what one's own work led to. `None` once the mailbox is closed.
+    fn next_job(&self, own: Option<Job>) -> Option<Job> {
+        if !self.mailbox.is_waiting()
+            && let Some(job) = own
+        {
+            return Some(job);
+        }
+        if let Some(Job::Complete(older)) = own {
+            older.supersede();
+            self.end_work(&older, None, false);
+        }
+        self.mailbox.take()
+    }
+
+    fn load_engine(&mut self, settings: &EngineSettings, again: bool) -> Option<LoadedModel> {
+        let events = self.events.clone();
+        let mut report = |loading| {
+            let _ = events.send(Event::Notify(Notice::Loading(loading)));
+        };
+        let source = &mut self.source;
+        let loaded = catch_unwind(AssertUnwindSafe(|| {
+            let engine = source(LoadAttempt { settings, again, report: &mut report })?;
+            let profile = Profile::for_model(engine.engine_info(), engine.tokenizer());
+            anyhow::Ok(LoadedModel { engine, profile })
+        }));
+        let loaded = loaded.unwrap_or_else(|_| {
+            Err(anyhow::anyhow!("loading the model failed inside taper; `taper doctor` may say more"))
+        });
+        let (resident, outcome) = match loaded {
+            Ok(resident) => {
+                let about = resident.engine.engine_info();
+                info!(
+                    model = about.model,
+                    device = about.device,
+                    kernel = about.kernel,
+                    "the model is loaded"
+                );
+                let outcome = Ok((Box::new(about.clone()), resident.profile.snippet_tokens()));
+                (Some(resident), outcome)
+            }
+            Err(problem) => (None, Err(format_causes(&problem))),
+        };
+        let _ = self.events.send(Event::Loaded(outcome));
+        resident
+    }
+
+    fn complete(&mut self, resident: &mut LoadedModel, question: Arc<CompletionRequest>) -> Option<Job> {
+        let (now, deadline) = (Instant::now(), question.deadline());
+        let frugal = question.snapshot.options.idle == IdleSetting::Off;
+        if question.is_cancelled() || question.is_unwanted(now) || (frugal && now >= deadline) {
+            self.end_work(&question, None, false);
+            return None;
+        }
+        let time_to_read = question.time_to_read(now, RESPONSE_MARGIN);
+        let mailbox = Arc::clone(&self.mailbox);
+        let mut following = InFlight::for_request(&mailbox, &question);
+        let outcome = generate(resident, time_to_read, &question.snapshot, &mut following);
+        let ended_early = following.is_interrupted();
+        let newest = following.into_target();
+        let follower = Some(&newest.question).filter(|newest| !Arc::ptr_eq(newest, &question)).cloned();
+        match outcome {
+            Ok((suggestion, work)) => {
+                // Before the answer leaves: who asks how it came about has seen it.
+                self.report_work(&question, suggestion.as_ref(), &work);
+                let summary = WorkSummary::new(&work, ended_early);
+                log_work(&work, ended_early, follower.is_some(), "worked on a question");
+                if ended_early {
+                    question.set_draft(suggestion);
+                    question.respond_with_draft();
+                    self.end_work(&question, None, false);
+                    self.trace(TraceEvent::Completed(summary));
+                    return follower.map(Job::Complete);
+                }
+                let suggestion = self.find_alternatives(resident, &newest, suggestion, &work);
+                // A longer window may yield something where a short one did not.
+                let is_final = || {
+                    let LoadedModel { engine, profile } = &*resident;
+                    next_actions::is_longest_prompt(
+                        work.prompt_tokens,
+                        &question.snapshot,
+                        profile,
+                        engine.as_ref(),
+                    )
+                };
+                let looked = work.prompt_tokens > 0 && !work.search_ended;
+                let barren = suggestion.is_none() && looked && (!work.short || is_final());
+                // Kept before the answer leaves, so that the next keystroke finds it.
+                self.end_work(&question, suggestion.clone(), barren);
+                question.respond(suggestion.clone());
+                self.trace(TraceEvent::Completed(summary));
+                if Arc::ptr_eq(&newest.question, &question) {
+                    return prefetch_after(question, suggestion);
+                }
+                self.respond_newest(newest, suggestion)
+            }
+            Err(failure) => {
+                for question in [Some(question), follower].into_iter().flatten() {
+                    question.respond(None);
+                    self.end_work(&question, None, false);
+                }
+                self.report_failure(failure);
+                None
+            }
+        }
+    }
+
+    /// Answers the newest question that a generation was for with what is left of its result. What is to be done next:
+    /// work on the question itself if nothing is left, or what comes behind it.
+    fn respond_newest(&mut self, newest: InFlightTarget, suggestion: Option<Suggestion>) -> Option<Job> {
+        let InFlightTarget { question, typed, .. } = newest;
+        let rest = suggestion.as_ref().and_then(|it| cache::remainder(it, &typed));
+        if rest.is_none() && !typed.is_empty() {
+            return Some(Job::Complete(question));
+        }
+        question.set_draft(rest.clone());
+        question.respond(rest.clone());
+        self.end_work(&question, None, false);
+        prefetch_after(question, rest)
+    }
+
+    /// Works for the questions that will come, until one does or nothing is left to do. What is to be done next, if
+    /// it came to answer one.
+    fn work_while_idle(
+        &mut self,
+        resident: &mut LoadedModel,
+        question: Arc<CompletionRequest>,
+        answered: &PriorResponse,
+    ) -> Option<Job> {
+        let mailbox = Arc::clone(&self.mailbox);
+        let mut idling = IdleWork::new(&mailbox, Arc::clone(&question), answered);
+        // Where all takes long to read, what is made of less is there meanwhile.
+        for depth in [PrefillDepth::Partial, PrefillDepth::Full] {
+            let snapshot = &question.snapshot;
+            let read = self.run_unrequested(resident, |resident| {
+                let LoadedModel { engine, profile } = resident;
+                next_actions::prefill_ahead(depth, snapshot, profile, engine.as_mut(), &mut || {
+                    control_flow(idling.is_over())
+                })
+            });
+            match read {
+                Some(PrefillState::Cached | PrefillState::Partial) => {}
+                Some(PrefillState::Full) => self.trace(TraceEvent::WindowPrefilled),
+                Some(PrefillState::Interrupted) | None => return None,
+            }
+            if snapshot.selected.is_none() {
+                if idling.wait_quiet(PREFETCH_DELAY) {
+                    return None;
+                }
+                match self.prefetch_next(resident, &mut idling, snapshot, answered, depth) {
+                    PrefetchOutcome::Done => {}
+                    PrefetchOutcome::Over => return None,
+                    PrefetchOutcome::Asked(job) => return job,
+                }
+            }
+            if read != Some(PrefillState::Partial) {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Answers what may be asked next behind `snapshot`, which was answered so.
+    fn prefetch_next(
+        &mut self,
+        resident: &mut LoadedModel,
+        idling: &mut IdleWork<'_>,
+        snapshot: &Snapshot,
+        answered: &PriorResponse,
+        depth: PrefillDepth,
+    ) -> PrefetchOutcome {
+        for next in next_actions::likely_actions(snapshot, answered) {
+            let Some(place) = next_actions::apply_action(snapshot, next, &mut || idling.is_over()) else {
+                return PrefetchOutcome::Over;
+            };
+            let known = |(it, from): &(Snapshot, PrefillDepth)| {
+                *from >= depth
+                    && it.cursor == place.cursor
+                    && it.options == place.options
+                    && it.text == place.text
+            };
+            if self.prefetched.iter().any(known) {
+                continue;
+            }
+            self.trace(TraceEvent::PrefetchStarted);
+            let foresight = self.prefetch(resident, idling, place, depth);
+            if !matches!(foresight, PrefetchOutcome::Done) {
+                return foresight;
+            }
+        }
+        PrefetchOutcome::Done
+    }
+
+    /// Answers for a place where nobody asks yet; or somebody, meanwhile.
+    fn prefetch(
+        &mut self,
+        resident: &mut LoadedModel,
+        idling: &mut IdleWork<'_>,
+        place: Snapshot,
+        depth: PrefillDepth,
+    ) -> PrefetchOutcome {
+        let read = self.run_unrequested(resident, |resident| {
+            let LoadedModel { engine, profile } = resident;
+            next_actions::prefill_ahead(depth, &place, profile, engine.as_mut(), &mut || {
+                control_flow(idling.is_over())
+            })
+        });
+        if matches!(read, Some(PrefillState::Interrupted) | None) {
+            return PrefetchOutcome::Over;
+        }
+        let mailbox = Arc::clone(&self.mailbox);
+        let uri = idling.question.uri.clone();
+        let mut following = InFlight::for_prefetch(&mailbox, idling, &uri, &place);
+        let outcome = generate(resident, next_actions::QUICK_PREFILL_TIME, &place, &mut following);
+        let ended_early = following.is_interrupted();
+        let newest = following.into_target();
+        let asked = newest.asked;
+        let (suggestion, work) = match outcome {
+            Ok(it) => it,
+            Err(failure) if asked => {
+                newest.question.respond(None);
+                self.end_work(&newest.question, None, false);
+                self.report_failure(failure);
+                return PrefetchOutcome::Over;
+            }
+            // Nobody waits for this work: the next question tells, if it fails as well.
+            Err(failure) => {
+                debug!(?failure, "the engine failed while nobody waited");
+                return PrefetchOutcome::Over;
+            }
+        };
+        if ended_early {
+            log_work(&work, ended_early, asked, "stopped answering ahead");
+            return if asked {
+                PrefetchOutcome::Asked(Some(Job::Complete(newest.question)))
+            } else {
+                PrefetchOutcome::Over
+            };
+        }
+        if self.prefetched.len() == PREFETCHED_PLACES {
+            self.prefetched.remove(0);
+        }
+        let from = if read == Some(PrefillState::Partial) { depth } else { PrefillDepth::Full };
+        self.prefetched.push((place.clone(), from));
+        // More of the file may yield something where a part did not.
+        if work.prompt_tokens > 0 && (from == PrefillDepth::Full || suggestion.is_some()) {
+            let (snapshot, suggestion) = (Box::new(place), suggestion.clone());
+            let _ = self.events.send(Event::Prefetched { uri, snapshot, suggestion });
+        }
+        log_work(&work, ended_early, asked, "answered ahead");
+        self.trace(TraceEvent::Prefetched(WorkSummary::new(&work, ended_early)));
+        if asked {
+            return PrefetchOutcome::Asked(self.respond_newest(newest, suggestion));
+        }
+        idling.question = newest.question;
+        PrefetchOutcome::Done
+    }
+
+    /// Work of the engine that nobody waits for; `None` if it failed.
+    fn run_unrequested<T>(
+        &self,
+        resident: &mut LoadedModel,
+        work: impl FnOnce(&mut LoadedModel) -> Result<T, EngineError>,
+    ) -> Option<T> {
+        let done = run_guarded(resident, work);
+        // The next question tells, if it fails as well.
+        done.inspect_err(|failure| debug!(?failure, "the engine failed while nobody waited")).ok()
+    }
+
+    /// Says that a question is not worked on any more.
+    fn end_work(&self, question: &Arc<CompletionRequest>, suggestion: Option<Suggestion>, barren: bool) {
+        let _ = self.events.send(Event::WorkEnded {
+            question: Arc::clone(question),
+            suggestion,
+            is_known_empty: barren,
+        });
+    }
+
+    /// Says what the work on a question was.
+    fn report_work(
+        &self,
+        question: &Arc<CompletionRequest>,
+        suggestion: Option<&Suggestion>,
+        work: &CompletionWork,
+    ) {
+        let (question, suggestion, work) =
+            (Arc::clone(question), suggestion.cloned(), Box::new(work.clone()));
+        let _ = self.events.send(Event::Completed { question, suggestion, work });
+    }
+
+    /// Logs a failure, and shows the first of its kind to the user.
+    fn report_failure(&mut self, failure: EngineFailure) {
+        let problem = match failure {
+            EngineFailure::Told(problem) => problem,
+            EngineFailure::Panicked => {
+                if !std::mem::replace(&mut self.panic_reported, true) {
+                    self.notify_user(
+                        "taper failed inside while suggesting and goes on; its log says where.".to_owned(),
+                    );
+                }
+                return;
+            }
+        };
+        let kind = std::mem::discriminant(&problem);
+        if self.reported_errors.contains(&kind) {
+            debug!(%problem, "the engine failed again");
+            return;
+        }
+        self.reported_errors.push(kind);
+        warn!(%problem, "the engine failed");
+        self.notify_user(format!(
+            "taper cannot suggest: {problem}. `taper doctor` says what this machine can do."
+        ));
+    }
+
+    pub(super) fn trace(&self, event: TraceEvent) {
+        let _ = self.events.send(Event::Notify(Notice::Trace(event)));
+    }
+
+    fn notify_user(&self, message: String) {
+        let _ = self.events.send(Event::Notify(Notice::Problem(message)));
+    }
+}
+
+/// What is to be done behind a question that was answered so.
+fn prefetch_after(question: Arc<CompletionRequest>, suggestion: Option<Suggestion>) -> Option<Job> {
+    let goes_on = question.snapshot.options.idle != IdleSetting::Off && !question.is_cancelled();
+    goes_on.then(|| Job::Prefetch(question, suggestion.into()))
+}
+
+/// What became of work ahead.
+enum PrefetchOutcome {
+    /// It is done.
+    Done,
+    /// It was interrupted, or failed.
+    Over,
+    /// Somebody asked meanwhile; what is to be done next.
+    Asked(Option<Job>),
+}
+
+/// Why the engine gave nothing.
+#[derive(Debug)]
+pub(super) enum EngineFailure {
+    /// It says why.
+    Told(EngineError),
+    /// It panicked; its cache is cleared.
+    Panicked,
+}
+
+/// Lets the engine work. A panic costs its cache and nothing else.
+pub(super) fn run_guarded<T>(
+    resident: &mut LoadedModel,
+    work: impl FnOnce(&mut LoadedModel) -> Result<T, EngineError>,
+) -> Result<T, EngineFailure> {
+    match catch_unwind(AssertUnwindSafe(|| work(resident))) {
+        Ok(done) => done.map_err(EngineFailure::Told),
+        Err(_) => {
+            error!("the engine panicked; its cache is cleared, the answer was empty");
+            if catch_unwind(AssertUnwindSafe(|| resident.engine.clear())).is_err() {
+                error!("the engine panicked while it was cleared");
+            }
+            Err(EngineFailure::Panicked)
+        }
+    }
+}
+
+/// An error with its causes, each told once: many tell theirs themselves.
+fn format_causes(problem: &anyhow::Error) -> String {
+    let mut told = String::new();
+    for cause in problem.chain().map(ToString::to_string) {
+        if !told.contains(&cause) {
+            told.push_str(if told.is_empty() { "" } else { ": " });
+            told.push_str(&cause);
+        }
+    }
+    told
+}
+
+/// Asks the model about a place.
+fn generate(
+    resident: &mut LoadedModel,
+    time_to_read: Duration,
+    place: &Snapshot,
+    following: &mut InFlight<'_>,
+) -> Result<(Option<Suggestion>, CompletionWork), EngineFailure> {
+    run_guarded(resident, |LoadedModel { engine, profile }| {
+        suggest_within(Some(time_to_read), place, profile, engine.as_mut(), &mut |progress| {
+            following.poll(progress)
+        })
+    })
+}
+
+fn log_work(work: &CompletionWork, ended_early: bool, followed: bool, what: &str) {
+    debug!(
+        prompt_tokens = work.prompt_tokens,
+        short = work.short,
+        older = work.older,
+        evaluated = work.evaluated,
+        decoded = work.decoded,
+        searched = work.searched,
+        prefill_seconds = work.prefill_seconds,
+        decode_seconds = work.decode_seconds,
+        reason = work.reason,
+        ended_early,
+        followed,
+        "{what}"
+    );
+    trace!(raw = work.raw, "the model's text");
+}

@@ -1,0 +1,435 @@
+//! The code around the open documents: a thread of low priority that cuts the workspace's files and says when there is a new
+//! index of them.
+//! It knows nothing of questions. It reads files, and never writes one.
+//!
+//! What an open document holds counts before what lies on the disk. Files that did not change are not cut again.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use std::{io, mem};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
+use taper_engine::priority;
+use taper_grammars::Language;
+use tracing::error;
+
+use super::crawler::{CrawlMode, FileCrawler};
+use super::trace::TraceEvent;
+use super::{Event, Notice, ThreadSupervisor};
+use crate::retrieval::Index;
+use crate::retrieval::chunks::ChunkedFile;
+use crate::retrieval::crawl::{CrawlLimits, CrawledFile};
+use crate::retrieval::excluded_files::ExcludedFiles;
+use crate::text::Rope;
+
+/// How long a walk through a workspace is good for: documents that are opened later lead to another one.
+const WALK_MAX_AGE: Duration = Duration::from_secs(120);
+/// How long a walk may take; what was not reached by then is not known.
+const WALK_LIMIT: Duration = Duration::from_secs(20);
+/// While files are cut, there is a new index this often; and when documents change, at most this often.
+const PUBLISH_INTERVAL: Duration = Duration::from_secs(2);
+const CHANGE_INTERVAL: Duration = Duration::from_millis(200);
+/// Documents that a walk keeps near: those that were opened last.
+const NEAR_PATHS: usize = 32;
+/// After so long without work the memory that it took is given back, and after longer the crawl rests.
+const RELEASE_DELAY: Duration = Duration::from_secs(1);
+const REST_DELAY: Duration = Duration::from_secs(60);
+
+/// What a document is in its workspace.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct DocumentLocation {
+    /// The workspace's folder, if the document is a file in one.
+    pub root: Option<PathBuf>,
+    /// The path in it, with `/`; of another document its name.
+    pub path: String,
+}
+
+/// What is to be done: of each document only the last word counts, so that however far behind the thread is, nothing is
+/// lost and no more waits than there are documents.
+#[derive(Default)]
+struct PendingUpdates {
+    /// Documents that were opened in a workspace, the last one last.
+    near: HashMap<PathBuf, Vec<String>>,
+    /// The workspace in which a document was opened last.
+    newest: Option<PathBuf>,
+    /// Workspaces whose last document was closed.
+    left: HashSet<PathBuf>,
+    /// Files that are never read, and that their lists may say something new.
+    excluded: Option<ExcludedFiles>,
+    /// What documents hold now; `None`: they are closed.
+    documents: HashMap<DocumentLocation, Option<(&'static Language, Rope)>>,
+}
+
+/// The thread, to give work to. Dropped, it ends.
+pub(super) struct WorkspaceIndex {
+    wishes: Arc<Mutex<PendingUpdates>>,
+    /// Full when there are wishes that the thread may not have seen.
+    wake: Sender<()>,
+}
+
+impl WorkspaceIndex {
+    /// Starts it. It sends [`Event::Indexed`].
+    ///
+    /// # Errors
+    /// The system gives no more threads.
+    pub(super) fn start(
+        events: Sender<Event>,
+        crawling: CrawlMode,
+        supervisor: &ThreadSupervisor,
+    ) -> io::Result<Self> {
+        let (wake, woken) = crossbeam_channel::bounded(1);
+        let wishes = Arc::default();
+        let given = Arc::clone(&wishes);
+        supervisor.spawn("workspace", move || {
+            priority::lower_priority();
+            Indexer::new(given, events, crawling.start()).run(&woken);
+        })?;
+        Ok(Self { wishes, wake })
+    }
+
+    /// A document of a workspace was opened: the workspace's files are read, unless they were lately.
+    pub(super) fn near(&self, root: PathBuf, path: String) {
+        self.wish(|wishes| wishes.near(root, path));
+    }
+
+    /// A document has this text.
+    pub(super) fn text(&self, at: DocumentLocation, language: &'static Language, text: Rope) {
+        self.wish(|wishes| drop(wishes.documents.insert(at, Some((language, text)))));
+    }
+
+    /// A document is closed, the last one of its workspace or not: from now on the disk counts again, and without a
+    /// workspace nothing of it is left.
+    pub(super) fn gone(&self, at: DocumentLocation, is_last: bool) {
+        self.wish(|wishes| wishes.gone(at, is_last));
+    }
+
+    /// These files are never read, nor what the projects' own lists have now.
+    pub(super) fn exclude(&self, excluded: ExcludedFiles) {
+        self.wish(|wishes| wishes.excluded = Some(excluded));
+    }
+
+    fn wish(&self, add: impl FnOnce(&mut PendingUpdates)) {
+        add(&mut self.wishes.lock().unwrap_or_else(PoisonError::into_inner));
+        match self.wake.try_send(()) {
+            // Ended, nothing is known of other files.
+            Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(())) => {}
+        }
+    }
+}
+
+impl PendingUpdates {
+    fn near(&mut self, root: PathBuf, path: String) {
+        self.left.remove(&root);
+        self.newest = Some(root.clone());
+        remember(self.near.entry(root).or_default(), path);
+    }
+
+    fn gone(&mut self, at: DocumentLocation, is_last: bool) {
+        if let Some(root) = at.root.as_ref().filter(|_| is_last) {
+            self.near.remove(root);
+            self.left.insert(root.clone());
+        }
+        self.documents.insert(at, None);
+    }
+}
+
+/// Puts a path last, of no more than [`NEAR`].
+fn remember(near: &mut Vec<String>, path: String) {
+    near.retain(|it| *it != path);
+    near.push(path);
+    near.drain(..near.len().saturating_sub(NEAR_PATHS));
+}
+
+/// A file, as it was when it was cut.
+struct IndexedFile {
+    /// How it lay on the disk, its size and its time; `None` for a document's text.
+    as_found: Option<(u64, Option<i64>)>,
+    /// `None` where it is of no use to others.
+    file: Option<Arc<ChunkedFile>>,
+}
+
+/// What is known of a workspace.
+struct WalkedFolder {
+    /// When it was walked through last.
+    at: Instant,
+    /// Documents that were opened.
+    near: Vec<String>,
+}
+
+struct Indexer {
+    wishes: Arc<Mutex<PendingUpdates>>,
+    events: Sender<Event>,
+    crawler: Box<dyn FileCrawler>,
+    files: HashMap<DocumentLocation, IndexedFile>,
+    walked: HashMap<PathBuf, WalkedFolder>,
+    /// The workspace in which a document was opened last, and those without open documents.
+    newest: Option<PathBuf>,
+    left: HashSet<PathBuf>,
+    /// Files that are never read.
+    excluded: ExcludedFiles,
+    /// Files that are to be cut.
+    waiting: VecDeque<(PathBuf, CrawledFile)>,
+    /// The workspaces whose index is no longer true.
+    changed: HashSet<Option<PathBuf>>,
+    /// When the last index was made.
+    published: Instant,
+    /// What is still to be done once there is no work, and when that was.
+    worked: Instant,
+    after: AfterWork,
+}
+
+/// What is done once there is no work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AfterWork {
+    Release,
+    Rest,
+    Nothing,
+}
+
+impl Indexer {
+    fn new(wishes: Arc<Mutex<PendingUpdates>>, events: Sender<Event>, crawler: Box<dyn FileCrawler>) -> Self {
+        let (files, walked, newest, left, waiting, changed) = Default::default();
+        let (published, worked, after) = (Instant::now(), Instant::now(), AfterWork::Nothing);
+        Self {
+            wishes,
+            events,
+            crawler,
+            files,
+            walked,
+            newest,
+            left,
+            excluded: ExcludedFiles::default(),
+            waiting,
+            changed,
+            published,
+            worked,
+            after,
+        }
+    }
+
+    fn run(mut self, woken: &Receiver<()>) {
+        loop {
+            let wake = match self.next(Instant::now()) {
+                Some(at) => woken.recv_deadline(at),
+                None => woken.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            if wake == Err(RecvTimeoutError::Disconnected) {
+                return;
+            }
+            self.step(Instant::now());
+        }
+    }
+
+    /// When there is something to do, if nobody wishes for anything.
+    fn next(&self, now: Instant) -> Option<Instant> {
+        let has_wishes = !self.waiting.is_empty() || !self.wishes().documents.is_empty();
+        let settled = match self.after {
+            AfterWork::Release => Some(self.worked + RELEASE_DELAY),
+            AfterWork::Rest => Some(self.worked + REST_DELAY),
+            AfterWork::Nothing => None,
+        };
+        [has_wishes.then_some(now), self.publishes_at(), settled].into_iter().flatten().min()
+    }
+
+    /// When the indexes that are no longer true are to be made anew.
+    fn publishes_at(&self) -> Option<Instant> {
+        let pause = if self.waiting.is_empty() { CHANGE_INTERVAL } else { PUBLISH_INTERVAL };
+        (!self.changed.is_empty()).then(|| self.published + pause)
+    }
+
+    fn wishes(&self) -> std::sync::MutexGuard<'_, PendingUpdates> {
+        self.wishes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does the most urgent part of the work: a document's text, a file, an index.
+    fn step(&mut self, now: Instant) {
+        let mut wishes = self.wishes();
+        let (near, left) = (mem::take(&mut wishes.near), mem::take(&mut wishes.left));
+        let newest = wishes.newest.take();
+        let excluded = wishes.excluded.take();
+        let closed: Vec<DocumentLocation> =
+            wishes.documents.extract_if(|_, text| text.is_none()).map(|(at, _)| at).collect();
+        let open = wishes.documents.keys().next().cloned();
+        let open = open.and_then(|at| wishes.documents.remove_entry(&at));
+        drop(wishes);
+        let is_work = !(near.is_empty() && left.is_empty() && closed.is_empty() && open.is_none());
+        if is_work || !self.waiting.is_empty() || !self.changed.is_empty() {
+            (self.worked, self.after) = (now, AfterWork::Release);
+        }
+        if let Some(excluded) = excluded {
+            self.guarded(|it| it.exclude(excluded));
+        }
+        if is_work {
+            self.guarded(|it| it.arrange(near, newest, left));
+            self.guarded(|it| it.close(closed));
+        }
+        match (open, self.waiting.is_empty()) {
+            (Some((at, Some((language, text)))), _) => self.guarded(|it| it.take(at, language, &text)),
+            (_, false) => {
+                if let Some((root, found)) = self.waiting.pop_front() {
+                    self.guarded(|it| it.cut(&root, &found));
+                }
+            }
+            _ => {}
+        }
+        if self.publishes_at().is_some_and(|at| at <= now) {
+            self.guarded(Self::publish);
+            self.published = Instant::now();
+        }
+        match self.after {
+            AfterWork::Release if now >= self.worked + RELEASE_DELAY => {
+                priority::release_memory();
+                self.trace(TraceEvent::MemoryReleased);
+                self.after = AfterWork::Rest;
+            }
+            AfterWork::Rest if now >= self.worked + REST_DELAY => {
+                self.crawler.rest();
+                self.after = AfterWork::Nothing;
+            }
+            _ => {}
+        }
+    }
+
+    /// A panic costs the file that it is about, and nothing else.
+    fn guarded(&mut self, work: impl FnOnce(&mut Self)) {
+        if catch_unwind(AssertUnwindSafe(|| work(self))).is_err() {
+            error!("looking through the workspace panicked; it goes on with the next file");
+        }
+    }
+
+    /// Takes note of where documents were opened, and where none is open any more.
+    fn arrange(
+        &mut self,
+        near: HashMap<PathBuf, Vec<String>>,
+        newest: Option<PathBuf>,
+        left: HashSet<PathBuf>,
+    ) {
+        self.newest = newest.or(self.newest.take());
+        self.left.extend(left);
+        for (root, paths) in near {
+            self.left.remove(&root);
+            let known = self.walked.get_mut(&root).map(|it| (mem::take(&mut it.near), it.at));
+            let (mut all, at) = known.map_or_else(Default::default, |(near, at)| (near, Some(at)));
+            paths.into_iter().for_each(|path| remember(&mut all, path));
+            match (at.filter(|at| at.elapsed() < WALK_MAX_AGE), self.walked.get_mut(&root)) {
+                (Some(_), Some(walked)) => walked.near = all,
+                _ => self.walk(root, all),
+            }
+        }
+        // Who closes one file and opens the next finds the workspace as it was; of others nothing is kept.
+        let newest = self.newest.clone();
+        let forgotten: Vec<PathBuf> = self.left.extract_if(|root| newest.as_ref() != Some(root)).collect();
+        for root in forgotten {
+            self.walked.remove(&root);
+            self.waiting.retain(|(other, _)| *other != root);
+            self.files.retain(|at, _| at.root.as_ref() != Some(&root));
+            self.changed.insert(Some(root));
+        }
+    }
+
+    /// Looks again which files may be read.
+    fn exclude(&mut self, excluded: ExcludedFiles) {
+        self.excluded = excluded;
+        let walked: Vec<PathBuf> = self.walked.keys().cloned().collect();
+        for root in walked {
+            if let Some(walked) = self.walked.get_mut(&root) {
+                let near = mem::take(&mut walked.near);
+                self.walk(root, near);
+            }
+        }
+    }
+
+    /// Documents are closed.
+    fn close(&mut self, closed: Vec<DocumentLocation>) {
+        let mut again = HashSet::new();
+        for at in closed {
+            if self.files.remove(&at).is_some() {
+                again.extend(at.root.clone());
+                self.changed.insert(at.root);
+            }
+        }
+        // What is read of a workspace, and what git ignores of it, a walk knows.
+        for root in again {
+            if let Some(walked) = self.walked.get_mut(&root) {
+                let near = mem::take(&mut walked.near);
+                self.walk(root, near);
+            }
+        }
+    }
+
+    /// A document has this text.
+    fn take(&mut self, at: DocumentLocation, language: &'static Language, text: &Rope) {
+        let file = (text.len_bytes() as u64 <= CrawlLimits::DEFAULT.file_bytes)
+            .then(|| self.crawler.cut_text(&at.path, language, &text.to_string()))
+            .flatten();
+        if file.is_none() {
+            self.trace(TraceEvent::DocumentNotIndexed { path: at.path.clone() });
+        }
+        self.changed.insert(at.root.clone());
+        self.files.insert(at, IndexedFile { as_found: None, file: file.map(Arc::new) });
+    }
+
+    /// Finds out which files of a workspace there are, which of them have to be cut, and which have gone.
+    fn walk(&mut self, root: PathBuf, near: Vec<String>) {
+        let found = self.crawler.walk(&root, &near, WALK_LIMIT);
+        self.walked.insert(root.clone(), WalkedFolder { at: Instant::now(), near });
+        let Some(mut found) = found else { return };
+        found.retain(|it| self.excluded.exclusion_reason(Path::new(&it.path)).is_none());
+        self.trace(TraceEvent::WorkspaceWalked { files: found.len() });
+        let at = |it: &CrawledFile| DocumentLocation { root: Some(root.clone()), path: it.path.clone() };
+        let mut still: HashMap<DocumentLocation, IndexedFile> = HashMap::new();
+        self.waiting.retain(|(other, _)| *other != root);
+        for it in found {
+            let at = at(&it);
+            match self.files.remove(&at) {
+                Some(cut) if cut.as_found.is_none_or(|was| was == (it.bytes, it.modified)) => {
+                    still.insert(at, cut);
+                }
+                _ => self.waiting.push_back((root.clone(), it)),
+            }
+        }
+        // What was not found again is gone, unless a document holds it, or it is another workspace's.
+        let count = self.files.len();
+        self.files.retain(|at, cut| at.root.as_ref() != Some(&root) || cut.as_found.is_none());
+        if self.files.len() < count {
+            self.changed.insert(Some(root));
+        }
+        self.files.extend(still);
+    }
+
+    fn cut(&mut self, root: &Path, found: &CrawledFile) {
+        let at = DocumentLocation { root: Some(root.to_owned()), path: found.path.clone() };
+        if self.files.get(&at).is_some_and(|cut| cut.as_found.is_none()) {
+            return;
+        }
+        let file = self.crawler.cut(root, found).map(Arc::new);
+        self.changed.insert(at.root.clone());
+        self.files.insert(at, IndexedFile { as_found: Some((found.bytes, found.modified)), file });
+    }
+
+    fn trace(&self, event: TraceEvent) {
+        let _ = self.events.send(Event::Notify(Notice::Trace(event)));
+    }
+
+    /// Makes the indexes anew that are no longer true.
+    fn publish(&mut self) {
+        for root in mem::take(&mut self.changed) {
+            let files = self.files.iter().filter(|(at, _)| at.root == root);
+            let mut files: Vec<Arc<ChunkedFile>> = files.filter_map(|(_, cut)| cut.file.clone()).collect();
+            // The same files yield the same index, in whatever order they came.
+            files.sort_by(|a, b| a.path.cmp(&b.path));
+            let index = Arc::new(Index::new(files));
+            let (files, waiting) = (index.files().len(), self.waiting.len());
+            // An error means that the session has ended, and so will this thread.
+            let _ = self.events.send(Event::Indexed { root, index });
+            self.trace(TraceEvent::WorkspaceIndexed { files, waiting });
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests;
