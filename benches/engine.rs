@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use taper_engine::gguf::Gguf;
 use taper_engine::local::cpu::CpuDecoder;
 use taper_engine::local::kernels::Kernel;
-use taper_engine::local::pool::ThreadPool;
+use taper_engine::local::thread_pool::ThreadPool;
 use taper_engine::local::{
     Batch, Decoder, DeviceChoice, KernelChoice, Local, LogitsRequest, ModelConfig, Options, SuffixShift,
 };

@@ -4,20 +4,20 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use taper::lsp::framing::Framer;
-use taper::lsp::incoming::Incoming;
+use taper::lsp::framing::MessageFramer;
+use taper::lsp::incoming::IncomingMessage;
 
 /// Methods and errors that come out of a stream in pieces.
 fn run<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
-    let mut framer = Framer::default();
+    let mut framer = MessageFramer::default();
     let mut out = Vec::new();
     for piece in pieces {
-        framer.feed(piece, &mut |message| {
+        framer.feed_bytes(piece, &mut |message| {
             out.push(match message {
-                Incoming::Request(request) => format!("{} {:?}", request.method(), request.id()),
-                Incoming::Response(response) => format!("{response:?}"),
-                Incoming::Changed(changed) => format!("{changed:?}"),
-                Incoming::Malformed(response) => format!("{response:?}"),
+                IncomingMessage::Request(request) => format!("{} {:?}", request.method(), request.id()),
+                IncomingMessage::Response(response) => format!("{response:?}"),
+                IncomingMessage::Changed(changed) => format!("{changed:?}"),
+                IncomingMessage::Malformed(response) => format!("{response:?}"),
             });
         });
     }

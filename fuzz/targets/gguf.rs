@@ -6,10 +6,10 @@ use std::path::Path;
 
 use candle_core::quantized::GgmlDType;
 use libfuzzer_sys::fuzz_target;
-use taper_engine::Tokens;
+use taper_engine::Tokenizer;
 use taper_engine::gguf::Gguf;
-use taper_engine::local::device::{self, DeviceChoice};
-use taper_engine::local::{CandleDecoder, Config, CpuDecoder, Decoder, Kernel};
+use taper_engine::local::device::{DeviceChoice, choose_device};
+use taper_engine::local::{CandleDecoder, ModelConfig, CpuDecoder, Decoder, Kernel};
 
 /// Whether a debug assertion of candle's would end the run: it wants an even number of these blocks in a row, though its code
 /// does not need that, and a release build does not ask.
@@ -23,22 +23,22 @@ fuzz_target!(|bytes: &[u8]| {
     let (mut total, mut is_for_candle) = (0, true);
     for name in gguf.tensor_names() {
         if let Some(tensor) = gguf.tensor(name) {
-            total += tensor.data.all().map_or(0, |bytes| bytes.len());
+            total += tensor.data.read_all().map_or(0, |bytes| bytes.len());
             is_for_candle &= !is_asserted(tensor.dtype, &tensor.shape);
         }
     }
     assert!(total <= bytes.len(), "more tensors than file");
-    let Ok(config) = Config::from_gguf(&gguf) else { return };
-    let _ = Tokens::from_gguf(&gguf);
+    let Ok(config) = ModelConfig::from_gguf(&gguf) else { return };
+    let _ = Tokenizer::from_gguf(&gguf);
     let tokens = [0, 1.min(config.vocabulary as u32 - 1), 0];
-    if let Ok(mut decoder) = CpuDecoder::new(&gguf, &config, 8, Kernel::best(), 1) {
+    if let Ok(mut decoder) = CpuDecoder::new(&gguf, &config, 8, Kernel::best_available(), 1) {
         let _ = decoder.forward(&tokens, 2);
     }
     if !is_for_candle {
         return;
     }
-    let Ok(cpu) = device::choose(DeviceChoice::Cpu) else { return };
-    if let Ok(mut decoder) = CandleDecoder::load(&gguf, &config, config.capacity(8), &cpu.device) {
+    let Ok(cpu) = choose_device(DeviceChoice::Cpu) else { return };
+    if let Ok(mut decoder) = CandleDecoder::load(&gguf, &config, config.context_capacity(8), &cpu.device) {
         let _ = decoder.forward(&tokens, 2);
     }
 });

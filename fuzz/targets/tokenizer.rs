@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use taper_engine::Tokens;
+use taper_engine::Tokenizer;
 use taper_engine::gguf::Gguf;
 
 /// Bytes at the end of the input that are the text as well.
@@ -13,14 +13,14 @@ const TEXT: usize = 300;
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(gguf) = Gguf::from_bytes(Path::new("fuzzed"), bytes.to_vec()) else { return };
-    let Ok(tokens) = Tokens::from_gguf(&gguf) else { return };
+    let Ok(tokens) = Tokenizer::from_gguf(&gguf) else { return };
     let tail = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(TEXT)..]).into_owned();
     for text in ["fn x() -> é { return 1 }\n\n\t  数字 <|fim_prefix|> a's", &tail] {
         let ids = tokens.encode(text);
         for &id in &ids {
             assert!((id as usize) < tokens.len());
             assert!(!tokens.is_special(id), "{text:?} is no special token");
-            assert!(!tokens.bytes(id).is_empty());
+            assert!(!tokens.token_bytes(id).is_empty());
         }
     }
 });

@@ -32,9 +32,6 @@ mod matmul;
 mod memory_check;
 mod next_token;
 mod options;
-pub mod pool;
-#[cfg(test)]
-mod pool_model;
 mod prompt_lookup;
 #[cfg(test)]
 pub(crate) mod real_model;
@@ -42,6 +39,9 @@ mod sampling;
 mod scoring;
 #[cfg(test)]
 mod testing;
+pub mod thread_pool;
+#[cfg(test)]
+mod thread_pool_model;
 mod throughput;
 pub mod token_healing;
 
@@ -61,8 +61,8 @@ use device::ChosenDevice;
 use machine::HostMachine;
 use memory_check::WeightStorage;
 use next_token::{NextToken, logits_requests, pick_token};
-use pool::ThreadPool;
 use prompt_lookup::PromptLookup;
+use thread_pool::ThreadPool;
 use throughput::Throughput;
 use token_healing::TokenHealing;
 

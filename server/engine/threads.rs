@@ -50,7 +50,7 @@ pub(crate) fn start_candle_threads() -> Result<(), EngineError> {
 fn rayon_thread_count() -> usize {
     let asked = std::env::var("RAYON_NUM_THREADS").ok().and_then(|threads| threads.parse().ok());
     let asked = asked.filter(|&threads: &usize| threads > 0);
-    let most = crate::local::pool::MAX_THREADS;
+    let most = crate::local::thread_pool::MAX_THREADS;
     asked.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)).min(most)
 }
 

@@ -13,7 +13,7 @@ use crate::local::kernels::pack::PackedMatrix;
 use crate::local::kernels::{GEMV_MAX_ROWS, Kernel};
 use crate::local::lm_head::LmHead;
 use crate::local::matmul::{ComputeContext, LinearLayer};
-use crate::local::pool::{DisjointChunks, ThreadPool};
+use crate::local::thread_pool::{DisjointChunks, ThreadPool};
 use crate::local::{Batch, Decoder, LogitsRequest, ResumableWork, throughput};
 use crate::{EngineError, TokenId};
 

@@ -11,7 +11,7 @@ use crate::local::kernels::Kernel;
 use crate::local::kernels::activations::Activations;
 use crate::local::kernels::pack::PackedMatrix;
 use crate::local::matmul::{ComputeContext, LinearLayer, ProductTarget};
-use crate::local::pool::ThreadPool;
+use crate::local::thread_pool::ThreadPool;
 
 /// The kernel `asked` for, or the fastest of those whose products are right here, and why, as a phrase for `taper
 /// doctor`. A few milliseconds; with AMX some more.
@@ -303,7 +303,7 @@ impl RandomNumbers {
 mod tests {
     use super::*;
     use crate::gguf::testing::{ModelDims, random_qwen2};
-    use crate::local::kernels::{Entries, TileGemm, activations, amx_tests, product};
+    use crate::local::kernels::{KernelTable, TileGemm, activations, amx_tests, gemv};
 
     /// Knows all answers, and notes the questions.
     struct FakeProbe {
@@ -375,15 +375,15 @@ mod tests {
 
     #[test]
     fn product_check_rejects_wrong_kernels() {
-        unsafe fn no_gemm(_: &product::Wide<'_>, _: &mut product::Tile) {}
-        unsafe fn no_gemv(_: &product::Thin<'_>) {}
-        unsafe fn no_bf16(_: &[f32], _: &mut activations::Slot<'_>) {}
+        unsafe fn no_gemm(_: &gemv::GemmArgs<'_>, _: &mut gemv::UnpackedTile) {}
+        unsafe fn no_gemv(_: &gemv::GemvArgs<'_>) {}
+        unsafe fn no_bf16(_: &[f32], _: &mut activations::PanelMut<'_>) {}
         /// Wrong in tiles alone: what checks few rows only would not see.
-        static NO_TILES: Entries = Entries {
-            many: Some(TileGemm { min_rows: 16, gemm_groups: 4, gemm: no_gemm, to_bf16: no_bf16 }),
+        static NO_TILES: KernelTable = KernelTable {
+            tile_gemm: Some(TileGemm { min_rows: 16, gemm_groups: 4, gemm: no_gemm, to_bf16: no_bf16 }),
             ..amx_tests::PORTABLE_TABLE
         };
-        static NO_GEMV: Entries = Entries { thin: no_gemv, ..amx_tests::PORTABLE_TABLE };
+        static NO_GEMV: KernelTable = KernelTable { gemv: no_gemv, ..amx_tests::PORTABLE_TABLE };
 
         let samples = ProductSamples::new();
         assert_eq!(samples.0.len(), 16);

@@ -26,12 +26,12 @@ mod avx2;
 mod avx512;
 mod dense;
 pub(super) mod elementwise;
-pub(super) mod form;
+mod gemm;
+pub(super) mod gemv;
 mod isa;
 pub(super) mod pack;
 mod portable;
-pub(super) mod product;
-mod wide;
+pub(super) mod quant_format;
 
 /// The instruction set that the CPU decoder runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,7 +167,7 @@ impl Kernel {
 
     /// The functions of this kernel; the portable ones if the processor cannot run it, so the result is always
     /// safe to call.
-    pub(super) fn kernel_table(self) -> &'static Entries {
+    pub(super) fn kernel_table(self) -> &'static KernelTable {
         if !self.is_available() {
             return &portable::KERNEL_TABLE;
         }
@@ -188,23 +188,23 @@ impl Kernel {
 /// What a kernel consists of. All functions are unsafe for two reasons: they need their instruction set, which
 /// [`Kernel::entries`] has checked, and they take the pointers that their argument types describe.
 #[derive(Debug)]
-pub(super) struct Entries {
+pub(super) struct KernelTable {
     /// Activation rows that one pass over the weights serves.
     pub(super) panel: usize,
     /// Groups of weight rows that the tiled product works on at once.
-    pub(super) wide_groups: usize,
-    /// See [`product::thin`].
-    pub(super) thin: unsafe fn(&product::Thin<'_>),
-    /// See [`product::dispatch_coarse`].
-    pub(super) coarse: unsafe fn(&product::Thin<'_>),
-    /// See [`wide::wide`].
-    pub(super) wide: unsafe fn(&product::Wide<'_>, &mut product::Tile),
+    pub(super) gemm_groups: usize,
+    /// See [`gemv::gemv`].
+    pub(super) gemv: unsafe fn(&gemv::GemvArgs<'_>),
+    /// See [`gemv::dispatch_screen`].
+    pub(super) screen: unsafe fn(&gemv::GemvArgs<'_>),
+    /// See [`gemm::gemm`].
+    pub(super) gemm: unsafe fn(&gemv::GemmArgs<'_>, &mut gemv::UnpackedTile),
     /// See [`dense::dense`].
-    pub(super) dense: unsafe fn(&product::Dense<'_>),
+    pub(super) dense: unsafe fn(&gemv::DenseArgs<'_>),
     /// See [`attention::attend`].
-    pub(super) attend: unsafe fn(&attention::Attend<'_>, &mut attention::Scratch),
+    pub(super) attend: unsafe fn(&attention::AttentionArgs<'_>, &mut attention::AttentionScratch),
     /// See [`activations::quantize`].
-    pub(super) quantize: unsafe fn(&[f32], &mut activations::Slot<'_>),
+    pub(super) quantize: unsafe fn(&[f32], &mut activations::PanelMut<'_>),
     /// See [`elementwise::norm`].
     pub(super) norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
     /// See [`elementwise::gate`].
@@ -212,27 +212,27 @@ pub(super) struct Entries {
     /// See [`elementwise::softmax`].
     pub(super) softmax: unsafe fn(&[f32]) -> (f32, f32),
     /// What serves products of many rows instead of the above.
-    pub(super) many: Option<TileGemm>,
+    pub(super) tile_gemm: Option<TileGemm>,
 }
 
-impl Entries {
-    /// What serves products of that many rows instead of `panel`, `wide_groups`, `wide` and `quantize`: it takes halves,
+impl KernelTable {
+    /// What serves products of that many rows instead of `panel`, `gemm_groups`, `gemm` and `quantize`: it takes halves,
     /// in panels of [`activations::TILE_ROWS`].
     pub(super) fn tile_gemm(&self, rows: usize) -> Option<&TileGemm> {
-        self.many.as_ref().filter(|many| rows >= many.min_rows)
+        self.tile_gemm.as_ref().filter(|tile_gemm| rows >= tile_gemm.min_rows)
     }
 }
 
-/// A kernel for products of many rows only: see [`Entries`].
+/// A kernel for products of many rows only: see [`KernelTable`].
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "AMX alone is one"))]
 #[derive(Debug)]
 pub(super) struct TileGemm {
     /// Rows from which on it is used.
     pub(super) min_rows: usize,
     pub(super) gemm_groups: usize,
-    pub(super) gemm: unsafe fn(&product::Wide<'_>, &mut product::Tile),
+    pub(super) gemm: unsafe fn(&gemv::GemmArgs<'_>, &mut gemv::UnpackedTile),
     /// See [`activations::halve`].
-    pub(super) to_bf16: unsafe fn(&[f32], &mut activations::Slot<'_>),
+    pub(super) to_bf16: unsafe fn(&[f32], &mut activations::PanelMut<'_>),
 }
 
 /// See [`elementwise::softmax`]; on the best kernel that this processor has.
@@ -242,73 +242,73 @@ pub(super) fn best_softmax(x: &[f32]) -> (f32, f32) {
 }
 
 /// The functions of one instruction set: the generic bodies, compiled with its features.
-macro_rules! entries {
+macro_rules! kernel_table {
     ($isa:ty, [$($features:literal)?], $panel:literal, $vectors:literal) => {{
-        use $crate::local::kernels::{Entries, activations, attention, dense, elementwise, form, isa::Isa, product, wide};
+        use $crate::local::kernels::{KernelTable, activations, attention, dense, elementwise, quant_format, isa::Isa, gemv, gemm};
 
-        struct ThinRows;
-        impl product::ThinRows for ThinRows {
+        struct GemvRows;
+        impl gemv::GemvKernel for GemvRows {
             $(#[target_feature(enable = $features)])?
-            unsafe fn run<F: form::Form, const R: usize>(
-                args: &product::Thin<'_>,
+            unsafe fn run<F: quant_format::QuantFormat, const R: usize>(
+                args: &gemv::GemvArgs<'_>,
                 group: usize,
-                panel: &activations::Panel<'_>,
+                panel: &activations::PanelRef<'_>,
             ) {
                 // SAFETY: the caller's promise.
-                unsafe { product::thin::<$isa, F, R>(args, group, panel) }
+                unsafe { gemv::gemv::<$isa, F, R>(args, group, panel) }
             }
         }
 
         $(#[target_feature(enable = $features)])?
-        unsafe fn thin(args: &product::Thin<'_>) {
+        unsafe fn gemv(args: &gemv::GemvArgs<'_>) {
             // SAFETY: the caller's promise.
-            unsafe { product::dispatch_thin::<ThinRows, $panel>(args) }
+            unsafe { gemv::dispatch_gemv::<GemvRows, $panel>(args) }
         }
 
         $(#[target_feature(enable = $features)])?
-        unsafe fn coarse(args: &product::Thin<'_>) {
+        unsafe fn screen(args: &gemv::GemvArgs<'_>) {
             // SAFETY: the caller's promise.
-            unsafe { product::dispatch_coarse::<ThinRows, $panel>(args) }
+            unsafe { gemv::dispatch_screen::<GemvRows, $panel>(args) }
         }
 
         $(#[target_feature(enable = $features)])?
-        unsafe fn wide(args: &product::Wide<'_>, tile: &mut product::Tile) {
+        unsafe fn gemm(args: &gemv::GemmArgs<'_>, tile: &mut gemv::UnpackedTile) {
             struct Rows;
-            impl product::WideRows for Rows {
+            impl gemv::GemmKernel for Rows {
                 $(#[target_feature(enable = $features)])?
-                unsafe fn expand<F: form::Form>(args: &product::Wide<'_>, tile: &mut product::Tile) {
+                unsafe fn expand<F: quant_format::QuantFormat>(args: &gemv::GemmArgs<'_>, tile: &mut gemv::UnpackedTile) {
                     // SAFETY: the caller's promise.
-                    unsafe { wide::expand::<$isa, F>(args, tile) }
+                    unsafe { gemm::expand::<$isa, F>(args, tile) }
                 }
 
                 $(#[target_feature(enable = $features)])?
-                unsafe fn run<F: form::Form, const R: usize>(
-                    args: &product::Wide<'_>,
-                    tile: &product::Tile,
-                    panel: &activations::Panel<'_>,
+                unsafe fn run<F: quant_format::QuantFormat, const R: usize>(
+                    args: &gemv::GemmArgs<'_>,
+                    tile: &gemv::UnpackedTile,
+                    panel: &activations::PanelRef<'_>,
                 ) {
                     // SAFETY: the caller's promise.
-                    unsafe { wide::wide::<$isa, F, R, $vectors>(args, tile, panel) }
+                    unsafe { gemm::gemm::<$isa, F, R, $vectors>(args, tile, panel) }
                 }
             }
             // SAFETY: the caller's promise.
-            unsafe { product::dispatch_wide::<Rows, $panel>(args, tile) }
+            unsafe { gemv::dispatch_gemm::<Rows, $panel>(args, tile) }
         }
 
         $(#[target_feature(enable = $features)])?
-        unsafe fn dense(args: &product::Dense<'_>) {
+        unsafe fn dense(args: &gemv::DenseArgs<'_>) {
             // SAFETY: the caller's promise.
             unsafe { dense::dense::<$isa>(args) }
         }
 
         $(#[target_feature(enable = $features)])?
-        unsafe fn attend(args: &attention::Attend<'_>, scratch: &mut attention::Scratch) {
+        unsafe fn attend(args: &attention::AttentionArgs<'_>, scratch: &mut attention::AttentionScratch) {
             // SAFETY: the caller's promise.
             unsafe { attention::attend::<$isa>(args, scratch) }
         }
 
         $(#[target_feature(enable = $features)])?
-        unsafe fn quantize(row: &[f32], slot: &mut activations::Slot<'_>) {
+        unsafe fn quantize(row: &[f32], slot: &mut activations::PanelMut<'_>) {
             activations::quantize(row, slot);
         }
 
@@ -327,23 +327,23 @@ macro_rules! entries {
             elementwise::softmax(x)
         }
 
-        Entries {
+        KernelTable {
             panel: $panel,
-            wide_groups: if $vectors > <$isa>::PARTS { $vectors / <$isa>::PARTS } else { 1 },
-            thin,
-            coarse,
-            wide,
+            gemm_groups: if $vectors > <$isa>::PARTS { $vectors / <$isa>::PARTS } else { 1 },
+            gemv,
+            screen,
+            gemm,
             dense,
             attend,
             quantize,
             norm,
             gate,
             softmax,
-            many: None,
+            tile_gemm: None,
         }
     }};
 }
-use entries;
+use kernel_table;
 
 #[cfg(test)]
 mod tests {

@@ -7,7 +7,7 @@
 //! as random, `s`, the greatest scale of the row's group, and the length of the activations: `s * scale * |x|`. The
 //! exact logit of the row that screens best is then computed, and every row that comes within [`MARGIN`] spreads
 //! of it is computed exactly, too. Wherever the greatest logit was within that margin, it is found, and its value is
-//! that of the full product, bit for bit.
+//! that of the full gemv, bit for bit.
 //!
 //! How safe that is: lower bits are bounded, so for independent ones Hoeffding's inequality holds whatever the
 //! activations: beyond `k` spreads lies at most `exp(-2 k² s² / range²)`, with range 15 and s 4.61 (or 3 and 1.118)
@@ -22,8 +22,8 @@ use std::borrow::Cow;
 
 use crate::local::LogitsRequest;
 use crate::local::kernels::activations::Activations;
-use crate::local::kernels::form::screening_error;
 use crate::local::kernels::pack::{GROUP_ROWS, PackedMatrix};
+use crate::local::kernels::quant_format::screening_error;
 use crate::local::matmul::{ComputeContext, LinearLayer, ProductTarget};
 
 /// Spreads by which the part left out may be wrong.

@@ -2,7 +2,7 @@
 //! It knows nothing of models.
 
 use super::clock::EngineClock;
-use super::pool::ThreadPool;
+use super::thread_pool::ThreadPool;
 use crate::memory::MemoryProbe;
 
 /// The machine.

@@ -5,14 +5,14 @@ use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::local::kernels::activations::{Activations, Slot, TILE_ROWS, padded_width};
-use crate::local::kernels::attention::{Attend, Scratch};
+use crate::local::kernels::activations::{Activations, PanelMut, TILE_ROWS, padded_width};
+use crate::local::kernels::attention::{AttentionArgs, AttentionScratch};
+use crate::local::kernels::gemv::{GemvArgs, ProductOutput, UnpackedTile};
 use crate::local::kernels::pack::{GROUP_ROWS, PackedMatrix};
-use crate::local::kernels::product::{ProductOutput, Thin, Tile};
-use crate::local::kernels::{Entries, GEMV_MAX_ROWS, Kernel, TileGemm};
-use crate::local::pool::{DisjointChunks, ThreadPool};
+use crate::local::kernels::{GEMV_MAX_ROWS, Kernel, KernelTable, TileGemm};
+use crate::local::thread_pool::{DisjointChunks, ThreadPool};
 
-/// Weights that a thread reads before it asks for the next piece of a thin product: enough to forget the asking,
+/// Weights that a thread reads before it asks for the next piece of a gemv product: enough to forget the asking,
 /// little enough that the last pieces end together.
 const PIECE_BYTES: usize = 32 << 10;
 
@@ -45,7 +45,7 @@ unsafe impl Sync for ProductOutPtr {}
 #[derive(Debug)]
 pub(in crate::local) struct ComputeContext {
     pub(in crate::local) pool: ThreadPool,
-    kernel_table: &'static Entries,
+    kernel_table: &'static KernelTable,
     /// Whether what is prepared from now on has the same bits however many rows there are.
     exact: AtomicBool,
 }
@@ -57,7 +57,7 @@ impl ComputeContext {
 
     /// With a kernel that is none of those offered.
     #[cfg(test)]
-    pub(in crate::local) fn with_table(entries: &'static Entries, pool: ThreadPool) -> Self {
+    pub(in crate::local) fn with_table(entries: &'static KernelTable, pool: ThreadPool) -> Self {
         Self { pool, kernel_table: entries, exact: AtomicBool::new(false) }
     }
 
@@ -84,10 +84,10 @@ impl ComputeContext {
         columns: usize,
         fill: impl Fn(usize, &mut [f32]) + Sync,
     ) {
-        let many = self.tile_gemm(rows);
-        let panel = if many.is_some() { TILE_ROWS } else { self.kernel_table.panel };
-        let quantize = many.map_or(self.kernel_table.quantize, |many| many.to_bf16);
-        let buffers = x.reshape_for(rows, columns, panel, many.is_some());
+        let tile_gemm = self.tile_gemm(rows);
+        let panel = if tile_gemm.is_some() { TILE_ROWS } else { self.kernel_table.panel };
+        let quantize = tile_gemm.map_or(self.kernel_table.quantize, |tile_gemm| tile_gemm.to_bf16);
+        let buffers = x.reshape_for(rows, columns, panel, tile_gemm.is_some());
         let units = columns / 32;
         let floats = DisjointChunks::new(buffers.floats, panel * columns);
         let halves = DisjointChunks::new(buffers.bf16, panel * units);
@@ -100,10 +100,10 @@ impl ComputeContext {
             let width = padded_width(here);
             // SAFETY: each panel is one piece, which runs once.
             let (floats, mut slot) = unsafe {
-                let slot = if many.is_some() {
-                    Slot { width: panel, bf16: halves.get(index), ..Slot::default() }
+                let slot = if tile_gemm.is_some() {
+                    PanelMut { width: panel, bf16: halves.get(index), ..PanelMut::default() }
                 } else {
-                    Slot {
+                    PanelMut {
                         width,
                         bf16: &mut [],
                         codes: &mut codes.get(index)[..width * units * 32],
@@ -137,10 +137,10 @@ impl ComputeContext {
         targets: &mut [ProductTarget<'_>],
         look: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        let thin = x.rows() <= GEMV_MAX_ROWS;
-        let many = self.kernel_table.many.as_ref().filter(|_| x.has_bf16_rows());
-        let wide_groups = many.map_or(self.kernel_table.wide_groups, |many| many.gemm_groups);
-        let wide = many.map_or(self.kernel_table.wide, |many| many.gemm);
+        let is_gemv = x.rows() <= GEMV_MAX_ROWS;
+        let tile_gemm = self.kernel_table.tile_gemm.as_ref().filter(|_| x.has_bf16_rows());
+        let gemm_groups = tile_gemm.map_or(self.kernel_table.gemm_groups, |tile_gemm| tile_gemm.gemm_groups);
+        let gemm = tile_gemm.map_or(self.kernel_table.gemm, |tile_gemm| tile_gemm.gemm);
         // Per target: its pieces, groups of a piece, where it goes.
         let plan: Vec<_> = targets
             .iter_mut()
@@ -149,13 +149,13 @@ impl ComputeContext {
                 assert_eq!(weight.columns(), x.columns(), "a product of matrices that do not fit");
                 assert!(target.out.len() >= x.rows() * weight.rows(), "the output is too short");
                 let quantized = weight.format().quantization().is_some();
-                let per_piece = if thin || !quantized {
+                let per_piece = if is_gemv || !quantized {
                     (PIECE_BYTES / weight.group_bytes()).max(1)
                 } else {
                     // Even, as groups are multiplied two at a time, and enough pieces for all threads to end together.
                     let shared_out =
                         weight.group_count() / (MIN_PIECES_PER_THREAD * self.pool.thread_count()) / 2 * 2;
-                    shared_out.clamp(wide_groups.min(2), wide_groups)
+                    shared_out.clamp(gemm_groups.min(2), gemm_groups)
                 };
                 let out = ProductOutPtr(target.out.as_mut_ptr());
                 (
@@ -183,16 +183,16 @@ impl ComputeContext {
                     bias: linear.bias.as_deref(),
                     add: *add,
                 };
-                let args = Thin { weight, groups, x, out };
+                let args = GemvArgs { weight, groups, x, out };
                 // SAFETY: the instruction set is there; the output was checked above, and each piece writes its
                 // own groups' columns only.
                 unsafe {
                     if !quantized {
                         (self.kernel_table.dense)(&args);
-                    } else if thin {
-                        (self.kernel_table.thin)(&args);
+                    } else if is_gemv {
+                        (self.kernel_table.gemv)(&args);
                     } else {
-                        TILE.with_borrow_mut(|tile| wide(&args, tile));
+                        TILE.with_borrow_mut(|tile| gemm(&args, tile));
                     }
                 }
                 return;
@@ -200,7 +200,7 @@ impl ComputeContext {
         })
     }
 
-    /// The coarse product of weights in two planes with all rows of `x`: `out` is `[rows of x, rows of the weights]`.
+    /// The screen product of weights in two planes with all rows of `x`: `out` is `[rows of x, rows of the weights]`.
     /// `greatest` is `[groups of the weights, rows of x]`: the greatest of the 16 values of a group, of those that are
     /// numbers; minus infinity if none is.
     pub(in crate::local) fn screen_rows(
@@ -220,11 +220,11 @@ impl ComputeContext {
         let _ = self.pool.run_in_order(weight.group_count().div_ceil(per_piece), wanted, |piece, _| {
             let groups = piece * per_piece..weight.group_count().min((piece + 1) * per_piece);
             let to = ProductOutput { start: out.0, stride: width, bias: None, add: false };
-            let args = Thin { weight, groups: groups.clone(), x, out: to };
+            let args = GemvArgs { weight, groups: groups.clone(), x, out: to };
             // SAFETY: the instruction set is there; `out` was checked above, and each piece writes and reads its own
             // groups' columns only, and its own part of `greatest`, once.
             unsafe {
-                (self.kernel_table.coarse)(&args);
+                (self.kernel_table.screen)(&args);
                 for (group, greatest) in groups.zip(greatest.get(piece).chunks_exact_mut(rows)) {
                     let first = group * GROUP_ROWS;
                     for (row, greatest) in greatest.iter_mut().enumerate() {
@@ -264,7 +264,7 @@ impl ComputeContext {
                 let group = groups[index];
                 let to =
                     ProductOutput { start: out.0, stride: width, bias: linear.bias.as_deref(), add: false };
-                let args = Thin { weight, groups: group..group + 1, x, out: to };
+                let args = GemvArgs { weight, groups: group..group + 1, x, out: to };
                 let first = group * GROUP_ROWS;
                 let lanes = GROUP_ROWS.min(width - first);
                 // SAFETY: the instruction set is there; `out` was checked above; each group comes once, and its
@@ -277,7 +277,7 @@ impl ComputeContext {
                         kept.extend_from_slice(place(row));
                     }
                     if quantized {
-                        (self.kernel_table.thin)(&args);
+                        (self.kernel_table.gemv)(&args);
                     } else {
                         (self.kernel_table.dense)(&args);
                     }
@@ -293,8 +293,8 @@ impl ComputeContext {
     /// Runs one attention tile.
     ///
     /// # Safety
-    /// See [`Attend`].
-    pub(in crate::local) unsafe fn attend_tile(&self, args: &Attend<'_>) {
+    /// See [`AttentionArgs`].
+    pub(in crate::local) unsafe fn attend_tile(&self, args: &AttentionArgs<'_>) {
         // SAFETY: the instruction set is there; the rest is the caller's promise.
         SCRATCH.with_borrow_mut(|scratch| unsafe { (self.kernel_table.attend)(args, scratch) });
     }
@@ -313,8 +313,8 @@ impl ComputeContext {
 }
 
 thread_local! {
-    static TILE: RefCell<Tile> = RefCell::default();
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
+    static TILE: RefCell<UnpackedTile> = RefCell::default();
+    static SCRATCH: RefCell<AttentionScratch> = RefCell::default();
 }
 
 #[cfg(test)]
@@ -436,7 +436,7 @@ mod tests {
         for dtype in QUANTIZED_DTYPES {
             let size = rows * columns / dtype.block_size() * dtype.type_size();
             let mut data: Vec<u8> = (0..size).map(|_| random.u8(..)).collect();
-            // Scales stay finite and of a size: the exponents of the half floats are set.
+            // ScaleLayout stay finite and of a size: the exponents of the half floats are set.
             let halves: &[usize] = match dtype {
                 GgmlDType::Q6K => &[208],
                 GgmlDType::Q4_0 | GgmlDType::Q5_0 | GgmlDType::Q8_0 => &[0],

@@ -30,7 +30,7 @@ fn needed_bytes(gguf: &Gguf, config: &ModelConfig, capacity: usize, held: Weight
     let views = || gguf.tensor_names().filter_map(|name| Some((name, gguf.tensor(name)?)));
     let floats = |dtype| matches!(dtype, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16);
     let (weights, keys) = match held {
-        // Scales of K-quants are packed a little less tightly.
+        // ScaleLayout of K-quants are packed a little less tightly.
         WeightStorage::Packed => (gguf.tensor_bytes() / 100 * 104, keys * 2),
         WeightStorage::Tensors => {
             let sizes = views().map(|(_, view)| {

@@ -9,9 +9,9 @@ use half::slice::HalfFloatSliceExt;
 use super::paged_kv::PagedKv;
 use crate::local::config::{ModelConfig, RopeStyle};
 use crate::local::kernels::activations::Activations;
-use crate::local::kernels::attention::{Attend, BLOCK_KEYS, HEAD_ALIGNMENT, MAX_QUERY_ROWS};
+use crate::local::kernels::attention::{AttentionArgs, BLOCK_KEYS, HEAD_ALIGNMENT, MAX_QUERY_ROWS};
 use crate::local::matmul::{ComputeContext, LinearLayer, ProductTarget};
-use crate::local::pool::DisjointChunks;
+use crate::local::thread_pool::DisjointChunks;
 
 /// One layer.
 #[derive(Debug)]
@@ -259,7 +259,7 @@ impl LayerContext<'_> {
             // The last tokens see the most keys: long pieces first, so that the pieces end together.
             let ((run, pages, tile), kv_head) = (tiles[tiles.len() - 1 - piece / kv_heads], piece % kv_heads);
             let values = run.tokens.start * width..run.tokens.end * width;
-            let args = Attend {
+            let args = AttentionArgs {
                 // SAFETY: inside the output, which has the shape of the queries.
                 out: unsafe { out.0.add(values.start) },
                 queries: &queries[values],

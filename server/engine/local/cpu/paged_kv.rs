@@ -17,7 +17,7 @@ use half::slice::HalfFloatSliceExt;
 use super::layer::round_to_f16;
 use crate::local::config::{ModelConfig, RopeConfig, RopeStyle};
 use crate::local::kernels::attention::{BLOCK_KEYS, HEAD_ALIGNMENT, PAGE_KEYS};
-use crate::local::pool::ThreadPool;
+use crate::local::thread_pool::ThreadPool;
 
 /// Half floats, see [`Layout`]. Always finite: what lies behind a sequence's end is multiplied by zero.
 type KvPage = Arc<Vec<u16>>;

@@ -5,7 +5,7 @@ use crate::EngineError;
 use crate::gguf::{Gguf, NOT_FINITE_PROBLEM, PULL_AGAIN_REMEDY, TensorView};
 use crate::local::kernels::pack::{PackError, PackedMatrix};
 use crate::local::matmul::LinearLayer;
-use crate::local::pool::ThreadPool;
+use crate::local::thread_pool::ThreadPool;
 
 const UNSUPPORTED_FORMAT_REMEDY: &str =
     "choose another file of the model (Q4_K_M, Q5_K_M, Q6_K, Q8_0, F16), or the kernel \"candle\"";

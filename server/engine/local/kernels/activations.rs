@@ -4,8 +4,8 @@
 //! The method is that of ggml's `Q8_1` (`quantize_row_q8_1`): scale `max |x| / 127`, codes rounded to nearest,
 //! and the codes' sums for the formats with an offset or a minimum; the scale stays a 32-bit float.
 
+use super::gemv::CacheLine;
 use super::pack::UNIT_COLUMNS;
-use super::product::CacheLine;
 
 /// The values of a unit and row as bfloat16.
 pub(in crate::local) type Bf16Unit = CacheLine<u16, UNIT_COLUMNS>;
@@ -36,7 +36,7 @@ pub(in crate::local) struct Activations {
 
 /// One panel to be written: halves, or the rest.
 #[derive(Debug, Default)]
-pub(in crate::local) struct Slot<'a> {
+pub(in crate::local) struct PanelMut<'a> {
     /// Rows that a kernel takes, the padding included.
     pub(in crate::local) width: usize,
     pub(in crate::local) bf16: &'a mut [Bf16Unit],
@@ -48,7 +48,7 @@ pub(in crate::local) struct Slot<'a> {
 
 /// One panel to be read: see [`Activations`] for the shapes.
 #[derive(Debug, Default, Clone, Copy)]
-pub(in crate::local) struct Panel<'a> {
+pub(in crate::local) struct PanelRef<'a> {
     /// The first row in the matrix.
     pub(in crate::local) first: usize,
     /// Rows that are there.
@@ -131,16 +131,16 @@ impl Activations {
     }
 
     /// A panel.
-    pub(in crate::local) fn panel(&self, index: usize) -> Panel<'_> {
+    pub(in crate::local) fn panel(&self, index: usize) -> PanelRef<'_> {
         let first = index * self.panel;
         let rows = self.panel.min(self.rows - first);
         let width = padded_width(rows);
         let units = self.columns / UNIT_COLUMNS;
         if self.is_bf16 {
             let halves = &self.bf16[first * units..][..self.panel * units];
-            return Panel { first, rows, width: self.panel, bf16: halves, ..Panel::default() };
+            return PanelRef { first, rows, width: self.panel, bf16: halves, ..PanelRef::default() };
         }
-        Panel {
+        PanelRef {
             first,
             rows,
             width,
@@ -164,7 +164,7 @@ const ROUNDING_OFFSET: f32 = 12_582_912.0;
 /// Quantizes the rows of one panel: `floats` is `[rows, columns]`, `rows` at most the slot's width; the rest is
 /// padded with zero scales.
 #[inline(always)]
-pub(in crate::local) fn quantize(floats: &[f32], slot: &mut Slot<'_>) {
+pub(in crate::local) fn quantize(floats: &[f32], slot: &mut PanelMut<'_>) {
     let width = slot.width;
     let units = slot.scales.len() / width;
     let columns = units * UNIT_COLUMNS;
@@ -183,19 +183,19 @@ pub(in crate::local) fn quantize(floats: &[f32], slot: &mut Slot<'_>) {
             let (scale, inverse) =
                 if largest < 1e-30 { (0.0, 0.0) } else { (largest / 127.0, 127.0 / largest) };
             // Loops rather than `map`, which may stay a call without the instruction set.
-            let mut wide = [0_i32; UNIT_COLUMNS];
+            let mut rounded = [0_i32; UNIT_COLUMNS];
             let mut codes = [0_i8; UNIT_COLUMNS];
             for i in 0..UNIT_COLUMNS {
-                wide[i] = (floats[i] * inverse + ROUNDING_OFFSET)
+                rounded[i] = (floats[i] * inverse + ROUNDING_OFFSET)
                     .to_bits()
                     .wrapping_sub(ROUNDING_OFFSET.to_bits()) as i32;
-                codes[i] = wide[i] as i8;
+                codes[i] = rounded[i] as i8;
             }
             let mut halves = [0_i32; 2];
             for i in 0..16 {
                 // Of weights that give no number these are any bits, and the scale is NaN.
-                halves[0] = halves[0].wrapping_add(wide[i]);
-                halves[1] = halves[1].wrapping_add(wide[16 + i]);
+                halves[0] = halves[0].wrapping_add(rounded[i]);
+                halves[1] = halves[1].wrapping_add(rounded[16 + i]);
             }
             let to = &mut slot.codes[unit * UNIT_COLUMNS * width..(unit + 1) * UNIT_COLUMNS * width];
             let (to, _) = to.as_chunks_mut::<4>();
@@ -218,7 +218,7 @@ pub(in crate::local) fn quantize(floats: &[f32], slot: &mut Slot<'_>) {
 /// padded with zeros.
 #[inline(always)]
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "AMX alone takes them"))]
-pub(in crate::local) fn panel_to_bf16(floats: &[f32], slot: &mut Slot<'_>) {
+pub(in crate::local) fn panel_to_bf16(floats: &[f32], slot: &mut PanelMut<'_>) {
     let columns = slot.bf16.len() / TILE_ROWS * UNIT_COLUMNS;
     for row in 0..TILE_ROWS {
         let to = slot.bf16[row..].iter_mut().step_by(TILE_ROWS);

@@ -27,24 +27,24 @@
 use std::ops::Range;
 
 use super::activations::TILE_ROWS as ROWS;
-use super::form::{Form, load_codes, load_factors};
+use super::gemv::{CacheLine, GemmArgs, PREFETCH_BYTES, UnpackedTile, write_products};
 use super::isa::Isa;
-use super::pack::{GROUP_ROWS, Scales, UNIT_COLUMNS};
-use super::product::{CacheLine, PREFETCH_BYTES, Tile, Wide, write_products};
+use super::pack::{GROUP_ROWS, ScaleLayout, UNIT_COLUMNS};
+use super::quant_format::{QuantFormat, load_codes, load_factors};
 use tiles::{TileRegisters, TileShapes};
 
-#[cfg(test)]
-mod model;
 #[cfg(target_arch = "x86_64")]
 mod support;
 #[cfg(test)]
 pub(in crate::local) mod tests;
+#[cfg(test)]
+mod tile_model;
 mod tiles;
 
 #[cfg(target_arch = "x86_64")]
-mod entries;
+mod kernel_table;
 #[cfg(target_arch = "x86_64")]
-pub(super) use {entries::KERNEL_TABLE, support::missing_features};
+pub(super) use {kernel_table::KERNEL_TABLE, support::missing_features};
 
 /// Groups of weight rows of a piece at most: an even number. Each piece reads all activations, which may not fit into the
 /// second-level cache: with a fourth of it, the 1.5B's prefill was 5 % slower.
@@ -75,14 +75,14 @@ impl<T: TileRegisters> Drop for TilesInUse<T> {
     }
 }
 
-/// A piece of a product, on tiles.
+/// A piece of a gemv, on tiles.
 ///
 /// # Safety
-/// `I` and the tiles are there; see `product::Thin`.
+/// `I` and the tiles are there; see `gemv::GemvArgs`.
 #[inline(always)]
-unsafe fn multiply_piece<I: Bf16Unpack, F: Form, T: TileRegisters>(
-    args: &Wide<'_>,
-    tile: &mut Tile,
+unsafe fn multiply_piece<I: Bf16Unpack, F: QuantFormat, T: TileRegisters>(
+    args: &GemmArgs<'_>,
+    tile: &mut UnpackedTile,
     tiles: T,
 ) {
     const { assert!(I::PARTS == 1 && MAX_GROUPS.is_multiple_of(2)) };
@@ -135,11 +135,11 @@ const fn sums_offset(panel: usize, group: usize) -> usize {
 /// # Safety
 /// The instruction set is there; the group and the units are; the tile has room.
 #[inline(always)]
-unsafe fn unpack_units<I: Bf16Unpack, F: Form>(
-    args: &Wide<'_>,
+unsafe fn unpack_units<I: Bf16Unpack, F: QuantFormat>(
+    args: &GemmArgs<'_>,
     group: usize,
     units: Range<usize>,
-    tile: &mut Tile,
+    tile: &mut UnpackedTile,
 ) {
     let (codes_bytes, scale_bytes) = args.weight.group_data(args.groups.start + group);
     let lower_bytes = args.weight.lower_plane(args.groups.start + group);
@@ -147,18 +147,18 @@ unsafe fn unpack_units<I: Bf16Unpack, F: Form>(
     for (index, unit) in units.enumerate() {
         // SAFETY: places inside the group as `Packed` states, and inside the tile.
         unsafe {
-            let from = codes_bytes.as_ptr().add(unit * 64 * F::UPPER as usize);
-            let lower = lower_bytes.as_ptr().wrapping_add(unit * 64 * F::LOWER as usize);
-            for line in 0..F::UPPER as usize {
+            let from = codes_bytes.as_ptr().add(unit * 64 * F::UPPER_BITS as usize);
+            let lower = lower_bytes.as_ptr().wrapping_add(unit * 64 * F::LOWER_BITS as usize);
+            for line in 0..F::UPPER_BITS as usize {
                 I::prefetch(from.wrapping_add(PREFETCH_BYTES + 64 * line));
             }
             let (scale, other) = load_factors::<I, F>(scale_bytes.as_ptr(), unit, 0);
             let zero = I::splat(-((1_u32 << (F::BITS - 1)) as f32));
             // Scale and offset of the unit's first and second half.
             let [first, second] = match F::SCALES {
-                Scales::Plain => [(scale, I::mul(scale, zero)); 2],
-                Scales::Min | Scales::SuperMin => [(scale, other); 2],
-                Scales::SuperHalves => [(scale, I::mul(scale, zero)), (other, I::mul(other, zero))],
+                ScaleLayout::Plain => [(scale, I::mul(scale, zero)); 2],
+                ScaleLayout::Min | ScaleLayout::SuperMin => [(scale, other); 2],
+                ScaleLayout::SuperHalves => [(scale, I::mul(scale, zero)), (other, I::mul(other, zero))],
             };
             let to = to.add(index * UNIT_LINES * UNIT_COLUMNS);
             for step in 0..4 {
@@ -177,8 +177,8 @@ unsafe fn unpack_units<I: Bf16Unpack, F: Form>(
 /// The panels, groups and units are there, and the tiles, whose shapes are whole.
 #[inline(always)]
 unsafe fn multiply_chunk<T: TileRegisters, const P: usize, const G: usize>(
-    args: &Wide<'_>,
-    tile: &mut Tile,
+    args: &GemmArgs<'_>,
+    tile: &mut UnpackedTile,
     panel: usize,
     group: usize,
     units: Range<usize>,

@@ -24,7 +24,7 @@ pub(in crate::local) const HEAD_ALIGNMENT: usize = 16;
 /// # Safety of its use
 /// `out` is valid like `queries`, and nobody else uses the rows' places.
 #[derive(Debug)]
-pub(in crate::local) struct Attend<'a> {
+pub(in crate::local) struct AttentionArgs<'a> {
     /// `[tokens, heads * head_dim]`, rotated.
     pub(in crate::local) queries: &'a [f32],
     /// The same shape.
@@ -53,7 +53,7 @@ pub(in crate::local) struct Attend<'a> {
 
 /// Working memory of one thread.
 #[derive(Debug, Default)]
-pub(in crate::local) struct Scratch {
+pub(in crate::local) struct AttentionScratch {
     /// `[padded head_dim, rows]`.
     queries: Vec<f32>,
     /// `[rows, padded head_dim]`.
@@ -63,9 +63,9 @@ pub(in crate::local) struct Scratch {
 /// Computes the rows.
 ///
 /// # Safety
-/// The instruction set is there, and see [`Attend`].
+/// The instruction set is there, and see [`AttentionArgs`].
 #[inline(always)]
-pub(super) unsafe fn attend<I: Isa>(args: &Attend<'_>, scratch: &mut Scratch) {
+pub(super) unsafe fn attend<I: Isa>(args: &AttentionArgs<'_>, scratch: &mut AttentionScratch) {
     // SAFETY: the caller's promise.
     unsafe {
         match args.rows {
@@ -81,7 +81,7 @@ pub(super) unsafe fn attend<I: Isa>(args: &Attend<'_>, scratch: &mut Scratch) {
 /// # Safety
 /// As [`attend`]; `args.rows` is at most `R`.
 #[inline(always)]
-unsafe fn attend_rows<I: Isa, const R: usize>(args: &Attend<'_>, scratch: &mut Scratch) {
+unsafe fn attend_rows<I: Isa, const R: usize>(args: &AttentionArgs<'_>, scratch: &mut AttentionScratch) {
     let dim = args.head_dim.next_multiple_of(HEAD_ALIGNMENT);
     let token = |row: usize| (args.first + row) / args.group;
     let start = |row: usize| {

@@ -4,7 +4,7 @@
 use std::arch::x86_64::*;
 
 use super::isa::Isa;
-use super::{Entries, entries};
+use super::{KernelTable, kernel_table};
 
 /// Vectors of 256 bits; products of bytes are summed up in 16 bits first.
 #[derive(Clone, Copy)]
@@ -14,8 +14,8 @@ pub(super) struct Avx2;
 #[derive(Clone, Copy)]
 pub(super) struct AvxVnni;
 
-pub(super) static AVX2_TABLE: Entries = entries!(Avx2, ["avx2,fma,f16c"], 4, 1);
-pub(super) static AVX_VNNI_TABLE: Entries = entries!(AvxVnni, ["avx2,fma,f16c,avxvnni"], 4, 2);
+pub(super) static AVX2_TABLE: KernelTable = kernel_table!(Avx2, ["avx2,fma,f16c"], 4, 1);
+pub(super) static AVX_VNNI_TABLE: KernelTable = kernel_table!(AvxVnni, ["avx2,fma,f16c,avxvnni"], 4, 2);
 
 /// What the two have in common; the argument holds what differs.
 macro_rules! vectors_of_256_bits {

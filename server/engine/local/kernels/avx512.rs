@@ -4,14 +4,14 @@
 use std::arch::x86_64::*;
 
 use super::isa::Isa;
-use super::{Entries, entries};
+use super::{KernelTable, kernel_table};
 
 /// Vectors of 512 bits.
 #[derive(Clone, Copy)]
 pub(super) struct Avx512;
 
-pub(super) static KERNEL_TABLE: Entries =
-    entries!(Avx512, ["avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni"], 8, 2);
+pub(super) static KERNEL_TABLE: KernelTable =
+    kernel_table!(Avx512, ["avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni"], 8, 2);
 
 // Every method: the caller promises the instruction set and valid pointers (see `Isa`).
 impl Isa for Avx512 {

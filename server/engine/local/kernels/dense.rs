@@ -1,17 +1,17 @@
 //! Products with weights that are floats.
 //! It knows nothing of threads or of what the products mean.
 
-use super::activations::Panel;
+use super::activations::PanelRef;
+use super::gemv::{CacheLine, DenseArgs, write_products};
 use super::isa::Isa;
-use super::pack::{Format, GROUP_ROWS};
-use super::product::{CacheLine, Dense, write_products};
+use super::pack::{GROUP_ROWS, PackedFormat};
 
 /// Float weights times float activations, in 32-bit floats: four sums for the columns modulo four, then added.
 ///
 /// # Safety
-/// The instruction set is there, and see [`Thin`](super::product::Thin).
+/// The instruction set is there, and see [`GemvArgs`](super::gemv::GemvArgs).
 #[inline(always)]
-pub(super) unsafe fn dense<I: Isa>(args: &Dense<'_>) {
+pub(super) unsafe fn dense<I: Isa>(args: &DenseArgs<'_>) {
     assert_eq!(args.weight.columns(), args.x.columns(), "a product of matrices that do not fit");
     for group in args.groups.clone() {
         let mut row = 0;
@@ -34,7 +34,7 @@ pub(super) unsafe fn dense<I: Isa>(args: &Dense<'_>) {
 /// # Safety
 /// As [`dense`]; `first + R` rows are there.
 #[inline(always)]
-unsafe fn dense_rows<I: Isa, const R: usize>(args: &Dense<'_>, group: usize, first: usize) {
+unsafe fn dense_rows<I: Isa, const R: usize>(args: &DenseArgs<'_>, group: usize, first: usize) {
     let columns = args.weight.columns();
     let (weights, _) = args.weight.group_data(group);
     let rows: [&[f32]; R] = std::array::from_fn(|row| args.x.row(first + row));
@@ -46,8 +46,8 @@ unsafe fn dense_rows<I: Isa, const R: usize>(args: &Dense<'_>, group: usize, fir
             let mut add = |column: usize, chain: usize| {
                 let at = column * GROUP_ROWS + part * I::LANES;
                 let weight = match args.weight.format() {
-                    Format::F16 => I::load_f16(weights.as_ptr().cast::<u16>().add(at)),
-                    Format::Bf16 => I::load_bf16(weights.as_ptr().cast::<u16>().add(at)),
+                    PackedFormat::F16 => I::load_f16(weights.as_ptr().cast::<u16>().add(at)),
+                    PackedFormat::Bf16 => I::load_bf16(weights.as_ptr().cast::<u16>().add(at)),
                     _ => I::load_f32(weights.as_ptr().cast::<f32>().add(at)),
                 };
                 for (sums, row) in sums.iter_mut().zip(&rows) {
@@ -69,7 +69,7 @@ unsafe fn dense_rows<I: Isa, const R: usize>(args: &Dense<'_>, group: usize, fir
                 I::store_f32(out.0.as_mut_ptr().add(part * I::LANES), sum);
             }
         }
-        let panel = Panel { first, rows: R, width: R, ..Panel::default() };
+        let panel = PanelRef { first, rows: R, width: R, ..PanelRef::default() };
         write_products(args, group, &panel, &out);
     }
 }

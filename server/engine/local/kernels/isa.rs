@@ -30,7 +30,7 @@ pub(super) trait Isa: Copy + 'static {
     /// `4 * LANES` bytes.
     unsafe fn load(from: *const u8) -> Self::Bytes;
     /// Asks for the cache line at `from`, which may lie anywhere, into the second-level cache. Measured on Zen 4, with a
-    /// model of the thin kernel: into the first level, so far ahead, streaming the weights reached three fifths of this
+    /// model of the gemv kernel: into the first level, so far ahead, streaming the weights reached three fifths of this
     /// rate on one core.
     unsafe fn prefetch(from: *const u8);
     /// Zeros.

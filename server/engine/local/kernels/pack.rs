@@ -13,7 +13,7 @@
 //! | 8 | 8 × 64 bytes |
 //!
 //! Codes are unsigned, with the file's own offset of half their range (for `Q8_0` 128 is added). All units of a group come first, then its scales
-//! (see [`Scales`]). A group's size is that of the file's blocks, plus 3 % for `Q4_K` and `Q5_K`, whose 6-bit scales
+//! (see [`ScaleLayout`]). A group's size is that of the file's blocks, plus 3 % for `Q4_K` and `Q5_K`, whose 6-bit scales
 //! are stored in bytes.
 //!
 //! `Q8_0` and `Q6_K` can also be packed in two *planes*, so that a product with the upper four bits of the codes alone
@@ -35,7 +35,7 @@ use half::{bf16, f16};
 use memmap2::MmapMut;
 
 use crate::gguf::{TensorView, are_finite};
-use crate::local::pool::{DisjointChunks, ThreadPool};
+use crate::local::thread_pool::{DisjointChunks, ThreadPool};
 use interleave::{GroupBuffers, pack_floats, pack_group};
 
 mod interleave;
@@ -47,7 +47,7 @@ pub(in crate::local) const UNIT_COLUMNS: usize = 32;
 
 /// How the values of a packed matrix are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::local) enum Format {
+pub(in crate::local) enum PackedFormat {
     Q4_0,
     Q4_1,
     Q5_0,
@@ -67,7 +67,7 @@ pub(in crate::local) enum Format {
 
 /// How a group's scales are stored behind its codes. Half floats are the file's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::local) enum Scales {
+pub(in crate::local) enum ScaleLayout {
     /// For each unit 16 half floats `d`; a value is `d * (code - offset)`.
     Plain,
     /// For each unit 16 half floats `d` and 16 `m`; a value is `d * code + m`.
@@ -80,7 +80,7 @@ pub(in crate::local) enum Scales {
     SuperHalves,
 }
 
-impl Scales {
+impl ScaleLayout {
     /// Bytes for eight units.
     const fn bytes_per_eight_units(self) -> usize {
         match self {
@@ -111,7 +111,7 @@ impl Scales {
     }
 }
 
-impl Format {
+impl PackedFormat {
     fn from_ggml(dtype: GgmlDType) -> Option<Self> {
         Some(match dtype {
             GgmlDType::Q4_0 => Self::Q4_0,
@@ -130,17 +130,17 @@ impl Format {
     }
 
     /// Bits of a code and the form of the scales; none if the values are plain floats.
-    pub(in crate::local) fn quantization(self) -> Option<(u32, Scales)> {
+    pub(in crate::local) fn quantization(self) -> Option<(u32, ScaleLayout)> {
         Some(match self {
-            Self::Q4_0 => (4, Scales::Plain),
-            Self::Q4_1 => (4, Scales::Min),
-            Self::Q5_0 => (5, Scales::Plain),
-            Self::Q5_1 => (5, Scales::Min),
-            Self::Q8_0 => (8, Scales::Plain),
-            Self::Q4K => (4, Scales::SuperMin),
-            Self::Q5K => (5, Scales::SuperMin),
-            Self::Q8Planes => (8, Scales::Plain),
-            Self::Q6K | Self::Q6KPlanes => (6, Scales::SuperHalves),
+            Self::Q4_0 => (4, ScaleLayout::Plain),
+            Self::Q4_1 => (4, ScaleLayout::Min),
+            Self::Q5_0 => (5, ScaleLayout::Plain),
+            Self::Q5_1 => (5, ScaleLayout::Min),
+            Self::Q8_0 => (8, ScaleLayout::Plain),
+            Self::Q4K => (4, ScaleLayout::SuperMin),
+            Self::Q5K => (5, ScaleLayout::SuperMin),
+            Self::Q8Planes => (8, ScaleLayout::Plain),
+            Self::Q6K | Self::Q6KPlanes => (6, ScaleLayout::SuperHalves),
             Self::F16 | Self::Bf16 | Self::F32 => return None,
         })
     }
@@ -183,7 +183,7 @@ impl Format {
 /// A matrix `[rows, columns]` of weights, packed.
 #[derive(Debug)]
 pub(in crate::local) struct PackedMatrix {
-    format: Format,
+    format: PackedFormat,
     rows: usize,
     columns: usize,
     /// Bytes of a group, without those in the second plane.
@@ -235,7 +235,7 @@ impl PackedMatrix {
         let &[rows, columns] = &view.shape[..] else {
             return form(format!("has the shape {:?}, a matrix is needed", view.shape));
         };
-        let Some(format) = Format::from_ggml(view.dtype) else {
+        let Some(format) = PackedFormat::from_ggml(view.dtype) else {
             return form(format!("is stored as {:?}, for which there is no CPU kernel", view.dtype));
         };
         let (block, block_bytes) = format.block_size();
@@ -305,7 +305,7 @@ impl PackedMatrix {
     }
 
     /// How the values are stored.
-    pub(in crate::local) fn format(&self) -> Format {
+    pub(in crate::local) fn format(&self) -> PackedFormat {
         self.format
     }
 
@@ -361,7 +361,7 @@ impl PackedMatrix {
         let Some((_, form)) = self.format.quantization() else { return 0.0 };
         let (_, scales) = self.group_data(group);
         let units = self.columns / UNIT_COLUMNS;
-        if form == Scales::Plain {
+        if form == ScaleLayout::Plain {
             // Without their sign, half floats are ordered as their bits are.
             let (halves, _) = scales[..form.unit_offset(units)].as_chunks::<2>();
             let greatest = halves.iter().map(|&half| u16::from_le_bytes(half) & 0x7fff).max();
@@ -380,8 +380,8 @@ impl PackedMatrix {
             for (column, out) in out.iter_mut().enumerate() {
                 let at = column * GROUP_ROWS + lane;
                 *out = match self.format {
-                    Format::F16 => read_f16(codes, 2 * at),
-                    Format::Bf16 => bf16::from_le_bytes([codes[2 * at], codes[2 * at + 1]]).to_f32(),
+                    PackedFormat::F16 => read_f16(codes, 2 * at),
+                    PackedFormat::Bf16 => bf16::from_le_bytes([codes[2 * at], codes[2 * at + 1]]).to_f32(),
                     _ => f32::from_le_bytes([
                         codes[4 * at],
                         codes[4 * at + 1],
@@ -418,18 +418,20 @@ impl PackedMatrix {
 
 /// The scales of the two halves of a unit of one row, and what is added to code times scale if the codes have no
 /// offset.
-fn unit_scales(scales: &[u8], form: Scales, unit: usize, lane: usize) -> ([f32; 2], Option<f32>) {
+fn unit_scales(scales: &[u8], form: ScaleLayout, unit: usize, lane: usize) -> ([f32; 2], Option<f32>) {
     let at = form.unit_offset(unit);
     let shared = form.super_offset(unit);
     match form {
-        Scales::Plain => ([read_f16(scales, at + 2 * lane); 2], None),
-        Scales::Min => ([read_f16(scales, at + 2 * lane); 2], Some(read_f16(scales, at + 32 + 2 * lane))),
-        Scales::SuperMin => {
+        ScaleLayout::Plain => ([read_f16(scales, at + 2 * lane); 2], None),
+        ScaleLayout::Min => {
+            ([read_f16(scales, at + 2 * lane); 2], Some(read_f16(scales, at + 32 + 2 * lane)))
+        }
+        ScaleLayout::SuperMin => {
             let scale = read_f16(scales, shared + 2 * lane) * f32::from(scales[at + lane]);
             let min = read_f16(scales, shared + 32 + 2 * lane) * f32::from(scales[at + 16 + lane]);
             ([scale; 2], Some(min))
         }
-        Scales::SuperHalves => {
+        ScaleLayout::SuperHalves => {
             let d = read_f16(scales, shared + 2 * lane);
             let scale = |i: usize| d * f32::from(scales[at + 16 * i + lane] as i8);
             ([scale(0), scale(1)], None)

@@ -4,13 +4,13 @@
 use half::{bf16, f16};
 
 use super::isa::Isa;
-use super::{Entries, entries};
+use super::{KernelTable, kernel_table};
 
 /// Arrays of 16 lanes, which the compiler turns into what the target has.
 #[derive(Clone, Copy)]
 pub(super) struct Portable;
 
-pub(super) static KERNEL_TABLE: Entries = entries!(Portable, [], 4, 1);
+pub(super) static KERNEL_TABLE: KernelTable = kernel_table!(Portable, [], 4, 1);
 
 #[inline(always)]
 fn map_lanes<const N: usize, A: Copy, B>(a: [A; N], f: impl Fn(A) -> B) -> [B; N] {

@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor};
 use super::*;
 use crate::gguf::{Gguf, TensorView};
 use crate::local::kernels::Kernel;
-use crate::local::pool::ThreadPool;
+use crate::local::thread_pool::ThreadPool;
 use crate::local::{CpuDecoder, Decoder, ModelConfig, real_model, sampling};
 use crate::{TokenId, Tokenizer};
 

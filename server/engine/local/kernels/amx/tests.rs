@@ -1,14 +1,14 @@
 //! The kernel on the model of the tiles.
 //! It knows nothing of layers: that products are right is tested there, with those of all other kernels.
 
-use super::model::TileModel;
+use super::tile_model::TileModel;
 use super::tiles::TileShapes;
 use super::{Bf16Unpack, MAX_GROUPS, ROWS, multiply_piece};
-use crate::local::kernels::activations::{Slot, panel_to_bf16, to_bf16};
-use crate::local::kernels::form::{Form, FormatJob, run_for_format};
+use crate::local::kernels::activations::{PanelMut, panel_to_bf16, to_bf16};
+use crate::local::kernels::gemv::{GemmArgs, UnpackedTile};
 use crate::local::kernels::portable::{self, Portable};
-use crate::local::kernels::product::{Tile, Wide};
-use crate::local::kernels::{Entries, TileGemm};
+use crate::local::kernels::quant_format::{FormatJob, QuantFormat, run_for_format};
+use crate::local::kernels::{KernelTable, TileGemm};
 
 // The caller promises valid pointers (see `Isa`).
 impl Bf16Unpack for Portable {
@@ -24,31 +24,32 @@ impl Bf16Unpack for Portable {
 }
 
 struct ModelPiece<'a, 'b> {
-    args: &'a Wide<'b>,
-    tile: &'a mut Tile,
+    args: &'a GemmArgs<'b>,
+    tile: &'a mut UnpackedTile,
 }
 
 impl FormatJob for ModelPiece<'_, '_> {
-    unsafe fn run<F: Form>(self) {
+    unsafe fn run<F: QuantFormat>(self) {
         // SAFETY: the caller's promise.
         unsafe { multiply_piece::<Portable, F, TileModel>(self.args, self.tile, TileModel::new()) }
     }
 }
 
 /// The plain kernel as a constant, for entries that differ from it.
-pub(in crate::local) const PORTABLE_TABLE: Entries = Entries { many: None, ..portable::KERNEL_TABLE };
+pub(in crate::local) const PORTABLE_TABLE: KernelTable =
+    KernelTable { tile_gemm: None, ..portable::KERNEL_TABLE };
 
 /// The kernel on the model of the tiles, scaled by plain Rust.
-pub(in crate::local) static TILE_MODEL_TABLE: Entries = Entries {
-    many: Some(TileGemm { min_rows: ROWS, gemm_groups: MAX_GROUPS, gemm: wide, to_bf16: rows_to_bf16 }),
+pub(in crate::local) static TILE_MODEL_TABLE: KernelTable = KernelTable {
+    tile_gemm: Some(TileGemm { min_rows: ROWS, gemm_groups: MAX_GROUPS, gemm, to_bf16: rows_to_bf16 }),
     ..portable::KERNEL_TABLE
 };
 
-unsafe fn rows_to_bf16(rows: &[f32], slot: &mut Slot<'_>) {
+unsafe fn rows_to_bf16(rows: &[f32], slot: &mut PanelMut<'_>) {
     panel_to_bf16(rows, slot);
 }
 
-unsafe fn wide(args: &Wide<'_>, tile: &mut Tile) {
+unsafe fn gemm(args: &GemmArgs<'_>, tile: &mut UnpackedTile) {
     // SAFETY: the caller's promise.
     unsafe { run_for_format(args.weight.format(), ModelPiece { args, tile }) }
 }

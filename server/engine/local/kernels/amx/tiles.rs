@@ -8,7 +8,7 @@ use std::fmt;
 
 /// Bytes of a tile's row at most.
 pub(super) const TILE_ROW_BYTES: usize = 64;
-/// Tile registers.
+/// UnpackedTile registers.
 pub(super) const TILE_COUNT: usize = 8;
 
 /// The shapes of the eight tiles, in the memory form that `ldtilecfg` reads.

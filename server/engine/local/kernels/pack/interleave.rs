@@ -1,7 +1,7 @@
 //! Brings the blocks of up to 16 rows, as a file has them, into the order of a packed group.
 //! It knows nothing of where the rows come from, or of what a code is worth.
 
-use super::{Format, GROUP_ROWS, Scales, UNIT_COLUMNS};
+use super::{GROUP_ROWS, PackedFormat, ScaleLayout, UNIT_COLUMNS};
 
 /// Packs up to 16 rows of floats of `size` bytes: those of a column side by side.
 pub(super) fn pack_floats(source: &[u8], row_bytes: usize, size: usize, out: &mut [u8]) {
@@ -23,9 +23,9 @@ pub(super) struct GroupBuffers<'a> {
 
 /// Packs up to 16 rows of quantized blocks.
 pub(super) fn pack_group(
-    format: Format,
+    format: PackedFormat,
     bits: u32,
-    form: Scales,
+    form: ScaleLayout,
     source: &[u8],
     row_bytes: usize,
     to: &mut GroupBuffers<'_>,
@@ -58,7 +58,7 @@ pub(super) fn pack_group(
 }
 
 /// The codes of one unit of one row. `sub` is the unit's place in a block of 256.
-fn read_codes(format: Format, block: &[u8], sub: usize, out: &mut [u8; UNIT_COLUMNS]) {
+fn read_codes(format: PackedFormat, block: &[u8], sub: usize, out: &mut [u8; UNIT_COLUMNS]) {
     let (low, high) = out.split_at_mut(16);
     let mut nibbles = |packed: &[u8]| {
         for i in 0..16 {
@@ -67,37 +67,37 @@ fn read_codes(format: Format, block: &[u8], sub: usize, out: &mut [u8; UNIT_COLU
         }
     };
     match format {
-        Format::Q4_0 => nibbles(&block[2..18]),
-        Format::Q4_1 => nibbles(&block[4..20]),
-        Format::Q5_0 | Format::Q5_1 => {
-            let at = if format == Format::Q5_0 { 2 } else { 4 };
+        PackedFormat::Q4_0 => nibbles(&block[2..18]),
+        PackedFormat::Q4_1 => nibbles(&block[4..20]),
+        PackedFormat::Q5_0 | PackedFormat::Q5_1 => {
+            let at = if format == PackedFormat::Q5_0 { 2 } else { 4 };
             nibbles(&block[at + 4..at + 20]);
             let fifth = u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
             for (i, out) in out.iter_mut().enumerate() {
                 *out |= ((fifth >> i & 1) as u8) << 4;
             }
         }
-        Format::Q8_0 | Format::Q8Planes => {
+        PackedFormat::Q8_0 | PackedFormat::Q8Planes => {
             for (out, &code) in out.iter_mut().zip(&block[2..34]) {
                 // Adding 128 turns the signed code into an unsigned one.
                 *out = code ^ 0x80;
             }
         }
-        Format::Q4K => {
+        PackedFormat::Q4K => {
             let packed = &block[16 + sub / 2 * 32..][..32];
             let shift = sub % 2 * 4;
             for (out, &byte) in out.iter_mut().zip(packed) {
                 *out = byte >> shift & 0x0f;
             }
         }
-        Format::Q5K => {
+        PackedFormat::Q5K => {
             let packed = &block[48 + sub / 2 * 32..][..32];
             let shift = sub % 2 * 4;
             for ((out, &byte), &fifth) in out.iter_mut().zip(packed).zip(&block[16..48]) {
                 *out = byte >> shift & 0x0f | (fifth >> sub & 1) << 4;
             }
         }
-        Format::Q6K | Format::Q6KPlanes => {
+        PackedFormat::Q6K | PackedFormat::Q6KPlanes => {
             let part = sub % 4;
             let low = &block[sub / 4 * 64 + part % 2 * 32..][..32];
             let high = &block[128 + sub / 4 * 32..][..32];
@@ -105,22 +105,29 @@ fn read_codes(format: Format, block: &[u8], sub: usize, out: &mut [u8; UNIT_COLU
                 *out = low >> (part / 2 * 4) & 0x0f | (high >> (2 * part) & 3) << 4;
             }
         }
-        Format::F16 | Format::Bf16 | Format::F32 => {}
+        PackedFormat::F16 | PackedFormat::Bf16 | PackedFormat::F32 => {}
     }
 }
 
 /// Copies the scales of one unit of one row to their places.
-fn write_scales(form: Scales, format: Format, block: &[u8], unit: usize, lane: usize, scales: &mut [u8]) {
+fn write_scales(
+    form: ScaleLayout,
+    format: PackedFormat,
+    block: &[u8],
+    unit: usize,
+    lane: usize,
+    scales: &mut [u8],
+) {
     let at = form.unit_offset(unit);
     let shared = form.super_offset(unit);
     let sub = unit % 8;
     match form {
-        Scales::Plain => scales[at + 2 * lane..][..2].copy_from_slice(&block[..2]),
-        Scales::Min => {
+        ScaleLayout::Plain => scales[at + 2 * lane..][..2].copy_from_slice(&block[..2]),
+        ScaleLayout::Min => {
             scales[at + 2 * lane..][..2].copy_from_slice(&block[..2]);
             scales[at + 32 + 2 * lane..][..2].copy_from_slice(&block[2..4]);
         }
-        Scales::SuperMin => {
+        ScaleLayout::SuperMin => {
             // `get_scale_min_k4`: eight scales and eight minimums of six bits in twelve bytes.
             let packed = &block[4..16];
             let (scale, min) = if sub < 4 {
@@ -139,8 +146,8 @@ fn write_scales(form: Scales, format: Format, block: &[u8], unit: usize, lane: u
                 scales[shared + 32 + 2 * lane..][..2].copy_from_slice(&[block[2], block[3] ^ 0x80]);
             }
         }
-        Scales::SuperHalves => {
-            debug_assert!(matches!(format, Format::Q6K | Format::Q6KPlanes));
+        ScaleLayout::SuperHalves => {
+            debug_assert!(matches!(format, PackedFormat::Q6K | PackedFormat::Q6KPlanes));
             scales[at + lane] = block[192 + 2 * sub];
             scales[at + 16 + lane] = block[192 + 2 * sub + 1];
             if sub == 0 {

@@ -20,12 +20,12 @@ use std::thread::{self, JoinHandle};
 
 use crate::priority;
 
-mod hand_over;
+mod job_handoff;
 #[cfg(test)]
 mod script;
 mod sync;
 
-use hand_over::{HandOver, PIECE_MASK};
+use job_handoff::{JobHandoff, PIECE_MASK};
 
 /// Threads that a pool has at most: far more than any processor has use for, and few enough that a slip of the finger
 /// does not bring the machine to a halt.
@@ -57,7 +57,7 @@ fn spawn_thread(builder: thread::Builder, life: Box<dyn FnOnce() + Send>) -> io:
 /// Threads that serve the same jobs.
 #[derive(Debug)]
 struct WorkerThreads {
-    shared: Arc<HandOver>,
+    shared: Arc<JobHandoff>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -253,7 +253,7 @@ struct PieceCursor(AtomicUsize);
 impl WorkerThreads {
     /// Threads with these numbers, at the caller's priority or for the background.
     fn start_threads(numbers: Range<usize>, in_background: bool, spawn: SpawnThread) -> Self {
-        let shared = Arc::new(HandOver::new());
+        let shared = Arc::new(JobHandoff::new());
         let asked = numbers.len();
         let start = |number: usize| {
             let shared = Arc::clone(&shared);

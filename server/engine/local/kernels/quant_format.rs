@@ -2,37 +2,37 @@
 //! It knows nothing of activations' rows, of groups, or of where products go.
 
 use super::isa::Isa;
-use super::pack::{Format, Scales};
+use super::pack::{PackedFormat, ScaleLayout};
 
 /// A storage form as a type, so that kernels are compiled for each.
-pub(in crate::local) trait Form {
+pub(in crate::local) trait QuantFormat {
     /// Bits of a code.
     const BITS: u32;
     /// How scales are stored.
-    const SCALES: Scales;
+    const SCALES: ScaleLayout;
     /// Bits of a code that lie in the second plane.
-    const LOWER: u32;
+    const LOWER_BITS: u32;
     /// In 1/32, the code that stands for zero where only a code's upper bits are read; none: all are read.
-    const COARSE: Option<i32>;
+    const SCREEN_ZERO: Option<i32>;
     /// Bits of a code in the first plane: lines of 64 bytes that a unit has there.
-    const UPPER: u32 = Self::BITS - Self::LOWER;
+    const UPPER_BITS: u32 = Self::BITS - Self::LOWER_BITS;
 }
 
-macro_rules! forms {
-    ($($name:ident $bits:literal $scales:ident $lower:literal $coarse:expr;)*) => {
+macro_rules! quant_formats {
+    ($($name:ident $bits:literal $scales:ident $lower:literal $screen:expr;)*) => {
         $(
             #[derive(Debug)]
             pub(super) struct $name;
-            impl Form for $name {
+            impl QuantFormat for $name {
                 const BITS: u32 = $bits;
-                const SCALES: Scales = Scales::$scales;
-                const LOWER: u32 = $lower;
-                const COARSE: Option<i32> = $coarse;
+                const SCALES: ScaleLayout = ScaleLayout::$scales;
+                const LOWER_BITS: u32 = $lower;
+                const SCREEN_ZERO: Option<i32> = $screen;
             }
         )*
     };
 }
-forms! {
+quant_formats! {
     Q4_0 4 Plain 0 None;
     Q4_1 4 Min 0 None;
     Q5_0 5 Plain 0 None;
@@ -44,14 +44,14 @@ forms! {
     Q8Planes 8 Plain 4 None;
     Q6KPlanes 6 SuperHalves 2 None;
     // 128 / 16 less the average of four lower bits, 7.5 / 16.
-    Q8Coarse 4 Plain 0 Some(256 - 15);
+    Q8Screen 4 Plain 0 Some(256 - 15);
     // 32 / 4 less the average of two lower bits, 1.5 / 4.
-    Q6KCoarse 4 SuperHalves 0 Some(256 - 12);
+    Q6KScreen 4 SuperHalves 0 Some(256 - 12);
 }
 
-/// What the coarse kernel leaves out of a product, as a part of the weights' scale: the spread (standard deviation)
+/// What the screen kernel leaves out of a gemv, as a part of the weights' scale: the spread (standard deviation)
 /// of one code's lower bits, and the code steps that its result counts in. None if the format has one plane only.
-pub(in crate::local) fn screening_error(format: Format) -> Option<f32> {
+pub(in crate::local) fn screening_error(format: PackedFormat) -> Option<f32> {
     // The spread of a number that is any of 0 to n - 1: sqrt((n^2 - 1) / 12).
     let steps = match format.lower_bits() {
         0 => return None,
@@ -61,54 +61,54 @@ pub(in crate::local) fn screening_error(format: Format) -> Option<f32> {
 }
 
 /// Runs `$body` with `$form` standing for the weights' form. Floats are handled elsewhere.
-macro_rules! with_form {
+macro_rules! with_quant_format {
     ($format:expr, $form:ident => $body:expr) => {
         match $format {
-            Format::Q4_0 => {
-                type $form = $crate::local::kernels::form::Q4_0;
+            PackedFormat::Q4_0 => {
+                type $form = $crate::local::kernels::quant_format::Q4_0;
                 $body
             }
-            Format::Q4_1 => {
-                type $form = $crate::local::kernels::form::Q4_1;
+            PackedFormat::Q4_1 => {
+                type $form = $crate::local::kernels::quant_format::Q4_1;
                 $body
             }
-            Format::Q5_0 => {
-                type $form = $crate::local::kernels::form::Q5_0;
+            PackedFormat::Q5_0 => {
+                type $form = $crate::local::kernels::quant_format::Q5_0;
                 $body
             }
-            Format::Q5_1 => {
-                type $form = $crate::local::kernels::form::Q5_1;
+            PackedFormat::Q5_1 => {
+                type $form = $crate::local::kernels::quant_format::Q5_1;
                 $body
             }
-            Format::Q8_0 => {
-                type $form = $crate::local::kernels::form::Q8_0;
+            PackedFormat::Q8_0 => {
+                type $form = $crate::local::kernels::quant_format::Q8_0;
                 $body
             }
-            Format::Q4K => {
-                type $form = $crate::local::kernels::form::Q4K;
+            PackedFormat::Q4K => {
+                type $form = $crate::local::kernels::quant_format::Q4K;
                 $body
             }
-            Format::Q5K => {
-                type $form = $crate::local::kernels::form::Q5K;
+            PackedFormat::Q5K => {
+                type $form = $crate::local::kernels::quant_format::Q5K;
                 $body
             }
-            Format::Q6K => {
-                type $form = $crate::local::kernels::form::Q6K;
+            PackedFormat::Q6K => {
+                type $form = $crate::local::kernels::quant_format::Q6K;
                 $body
             }
-            Format::Q8Planes => {
-                type $form = $crate::local::kernels::form::Q8Planes;
+            PackedFormat::Q8Planes => {
+                type $form = $crate::local::kernels::quant_format::Q8Planes;
                 $body
             }
-            Format::Q6KPlanes => {
-                type $form = $crate::local::kernels::form::Q6KPlanes;
+            PackedFormat::Q6KPlanes => {
+                type $form = $crate::local::kernels::quant_format::Q6KPlanes;
                 $body
             }
-            Format::F16 | Format::Bf16 | Format::F32 => {}
+            PackedFormat::F16 | PackedFormat::Bf16 | PackedFormat::F32 => {}
         }
     };
 }
-pub(super) use with_form;
+pub(super) use with_quant_format;
 
 /// Something to be done for the weights' form.
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for AMX alone"))]
@@ -117,7 +117,7 @@ pub(in crate::local) trait FormatJob {
     ///
     /// # Safety
     /// As the implementation says.
-    unsafe fn run<F: Form>(self);
+    unsafe fn run<F: QuantFormat>(self);
 }
 
 /// Does it for the form of `format`; nothing for floats.
@@ -126,18 +126,18 @@ pub(in crate::local) trait FormatJob {
 /// As `job` says.
 #[inline(always)]
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for AMX alone"))]
-pub(super) unsafe fn run_for_format(format: Format, job: impl FormatJob) {
+pub(super) unsafe fn run_for_format(format: PackedFormat, job: impl FormatJob) {
     // SAFETY: the caller's promise.
-    with_form!(format, F => unsafe { job.run::<F>() });
+    with_quant_format!(format, F => unsafe { job.run::<F>() });
 }
 
 /// By how much a code is shifted up by its format: the shift that makes a sum of activations that offset.
 #[inline(always)]
-const fn offset_shift<I: Isa, F: Form>() -> Option<u32> {
+const fn offset_shift<I: Isa, F: QuantFormat>() -> Option<u32> {
     match F::SCALES {
-        Scales::Min | Scales::SuperMin => None,
-        Scales::Plain | Scales::SuperHalves if F::BITS == 8 && I::SIGNED_BYTES => None,
-        Scales::Plain | Scales::SuperHalves => Some(F::BITS - 1),
+        ScaleLayout::Min | ScaleLayout::SuperMin => None,
+        ScaleLayout::Plain | ScaleLayout::SuperHalves if F::BITS == 8 && I::SIGNED_BYTES => None,
+        ScaleLayout::Plain | ScaleLayout::SuperHalves => Some(F::BITS - 1),
     }
 }
 
@@ -146,20 +146,20 @@ const fn offset_shift<I: Isa, F: Form>() -> Option<u32> {
 /// # Safety
 /// `unit` is a unit's first byte plus the part's place in a step, `lower` the same in the second plane, if there is one.
 #[inline(always)]
-pub(super) unsafe fn load_codes<I: Isa, F: Form>(
+pub(super) unsafe fn load_codes<I: Isa, F: QuantFormat>(
     unit: *const u8,
     lower: *const u8,
     step: usize,
 ) -> (I::Bytes, I::Bytes) {
-    // SAFETY: the caller's promise; a unit has 64 * UPPER bytes, and 64 * LOWER in the second plane.
+    // SAFETY: the caller's promise; a unit has 64 * UPPER_BITS bytes, and 64 * LOWER_BITS in the second plane.
     unsafe {
         let at = |index: usize| I::load(unit.add(64 * index));
         let shift = |from: usize| if from < 4 { (4 - from as u32, 0) } else { (0, from as u32 - 4) };
-        if F::LOWER == 4 {
+        if F::LOWER_BITS == 4 {
             let (upper, lower) = (at(step), I::load(lower.add(64 * step)));
             return (I::merge(I::low(lower), upper, 4, 0, 0xf0), I::merge(I::high(lower), upper, 0, 0, 0xf0));
         }
-        if F::LOWER == 2 {
+        if F::LOWER_BITS == 2 {
             let (upper, down) = (at(step), 2 * step as u32);
             let (first, second) = (I::load(lower), I::load(lower.add(64)));
             let zero = I::zero();
@@ -192,28 +192,28 @@ pub(super) unsafe fn load_codes<I: Isa, F: Form>(
 /// # Safety
 /// `scales` is the first byte of a group's scales, which has that unit.
 #[inline(always)]
-pub(super) unsafe fn load_factors<I: Isa, F: Form>(
+pub(super) unsafe fn load_factors<I: Isa, F: QuantFormat>(
     scales: *const u8,
     unit: usize,
     part: usize,
 ) -> (I::Floats, I::Floats) {
     let lane = part * I::LANES;
-    // SAFETY: the caller's promise; see `Scales` for the places.
+    // SAFETY: the caller's promise; see `ScaleLayout` for the places.
     unsafe {
         let own = scales.add(F::SCALES.unit_offset(unit));
         let shared = scales.add(F::SCALES.super_offset(unit));
         let half = |from: *const u8| I::load_f16(from.cast::<u16>().add(lane));
         match F::SCALES {
-            Scales::Plain => {
+            ScaleLayout::Plain => {
                 let scale = half(own);
                 (scale, scale)
             }
-            Scales::Min => (half(own), half(own.add(32))),
-            Scales::SuperMin => (
+            ScaleLayout::Min => (half(own), half(own.add(32))),
+            ScaleLayout::SuperMin => (
                 I::mul(half(shared), I::load_u8(own.add(lane))),
                 I::mul(half(shared.add(32)), I::load_u8(own.add(16 + lane))),
             ),
-            Scales::SuperHalves => {
+            ScaleLayout::SuperHalves => {
                 let d = half(shared);
                 (I::mul(d, I::load_i8(own.add(lane))), I::mul(d, I::load_i8(own.add(16 + lane))))
             }
@@ -226,11 +226,11 @@ pub(super) unsafe fn load_factors<I: Isa, F: Form>(
 /// # Safety
 /// `sums` has that value.
 #[inline(always)]
-pub(super) unsafe fn initial_sums<I: Isa, F: Form>(sums: *const i32) -> I::Ints {
+pub(super) unsafe fn initial_sums<I: Isa, F: QuantFormat>(sums: *const i32) -> I::Ints {
     static ZERO: i32 = 0;
     // SAFETY: the caller's promise.
     unsafe {
-        if let Some(zero) = F::COARSE {
+        if let Some(zero) = F::SCREEN_ZERO {
             let start = (*sums * zero) >> 5;
             return I::ints(&raw const start, 0);
         }

@@ -1,15 +1,15 @@
-//! The wide kernel: groups of weight rows unpacked into a tile in the cache, then multiplied with all panels.
+//! The gemm kernel: groups of weight rows unpacked into a tile in the cache, then multiplied with all panels.
 //! It knows nothing of threads or of what the products mean.
 
 #![expect(clippy::needless_range_loop, reason = "several arrays are indexed by row, vector and part at once")]
 
-use super::activations::Panel;
-use super::form::{Form, initial_sums, load_codes, load_factors};
+use super::activations::PanelRef;
+use super::gemv::{CacheLine, GemmArgs, PREFETCH_BYTES, UnpackedTile, accumulate_unit, write_products};
 use super::isa::{Isa, flush_after};
-use super::pack::{GROUP_ROWS, Scales, UNIT_COLUMNS};
-use super::product::{CacheLine, PREFETCH_BYTES, Tile, Wide, accumulate_unit, write_products};
+use super::pack::{GROUP_ROWS, ScaleLayout, UNIT_COLUMNS};
+use super::quant_format::{QuantFormat, initial_sums, load_codes, load_factors};
 
-/// Groups that the wide kernel works on at once at most.
+/// Groups that the gemm kernel works on at once at most.
 const MAX_GEMM_GROUPS: usize = 4;
 
 /// Unpacks the groups into the tile.
@@ -17,11 +17,11 @@ const MAX_GEMM_GROUPS: usize = 4;
 /// # Safety
 /// The instruction set is there.
 #[inline(always)]
-pub(super) unsafe fn expand<I: Isa, F: Form>(args: &Wide<'_>, tile: &mut Tile) {
+pub(super) unsafe fn expand<I: Isa, F: QuantFormat>(args: &GemmArgs<'_>, tile: &mut UnpackedTile) {
     let units = args.weight.columns() / UNIT_COLUMNS;
     let groups = args.groups.len();
     // Eight bits in one plane are used where they lie.
-    if F::UPPER != 8 && tile.codes.len() < groups * units * 8 {
+    if F::UPPER_BITS != 8 && tile.codes.len() < groups * units * 8 {
         tile.codes.resize(groups * units * 8, CacheLine([0; 64]));
     }
     if tile.scales.len() < groups * units * 2 {
@@ -35,15 +35,16 @@ pub(super) unsafe fn expand<I: Isa, F: Form>(args: &Wide<'_>, tile: &mut Tile) {
             let to_codes = tile.codes.as_mut_ptr().cast::<u8>();
             let to_scales = tile.scales.as_mut_ptr().cast::<f32>().add(index * units * 2 * GROUP_ROWS);
             for unit in 0..units {
-                for line in 0..F::UPPER as usize {
-                    let line = (unit * F::UPPER as usize + line) * 64;
+                for line in 0..F::UPPER_BITS as usize {
+                    let line = (unit * F::UPPER_BITS as usize + line) * 64;
                     I::prefetch(codes_bytes.as_ptr().wrapping_add(PREFETCH_BYTES + line));
                 }
                 for part in 0..I::PARTS {
-                    if F::UPPER != 8 {
+                    if F::UPPER_BITS != 8 {
                         let place = part * 4 * I::LANES;
-                        let from = codes_bytes.as_ptr().add(unit * 64 * F::UPPER as usize + place);
-                        let lower = lower_bytes.as_ptr().wrapping_add(unit * 64 * F::LOWER as usize + place);
+                        let from = codes_bytes.as_ptr().add(unit * 64 * F::UPPER_BITS as usize + place);
+                        let lower =
+                            lower_bytes.as_ptr().wrapping_add(unit * 64 * F::LOWER_BITS as usize + place);
                         let to = to_codes.add((index * units + unit) * 512 + place);
                         for step in 0..4 {
                             let (low, high) = load_codes::<I, F>(from, lower, step);
@@ -64,18 +65,18 @@ pub(super) unsafe fn expand<I: Isa, F: Form>(args: &Wide<'_>, tile: &mut Tile) {
 /// The tile's groups times one panel of `R` rows, `V` vectors of weights at once.
 ///
 /// # Safety
-/// The instruction set is there, the tile was filled by [`expand`], the panel is `R` wide, and see [`Thin`](super::product::Thin).
+/// The instruction set is there, the tile was filled by [`expand`], the panel is `R` gemm, and see [`GemvArgs`](super::gemv::GemvArgs).
 #[inline(always)]
-pub(super) unsafe fn wide<I: Isa, F: Form, const R: usize, const V: usize>(
-    args: &Wide<'_>,
-    tile: &Tile,
-    panel: &Panel<'_>,
+pub(super) unsafe fn gemm<I: Isa, F: QuantFormat, const R: usize, const V: usize>(
+    args: &GemmArgs<'_>,
+    tile: &UnpackedTile,
+    panel: &PanelRef<'_>,
 ) {
     let units = args.weight.columns() / UNIT_COLUMNS;
     let groups = args.groups.len();
-    let halves = matches!(F::SCALES, Scales::SuperHalves);
+    let halves = matches!(F::SCALES, ScaleLayout::SuperHalves);
     assert!(panel.codes.len() == R * units * UNIT_COLUMNS && panel.scales.len() == R * units);
-    assert!(F::UPPER == 8 || tile.codes.len() >= groups * units * 8);
+    assert!(F::UPPER_BITS == 8 || tile.codes.len() >= groups * units * 8);
     assert!(tile.scales.len() >= groups * units * 2);
     let mut out = [[CacheLine([0.0_f32; GROUP_ROWS]); R]; MAX_GEMM_GROUPS];
     // SAFETY: the slices have the lengths just checked, and those that `Packed` and `Activations` state.
@@ -87,7 +88,7 @@ pub(super) unsafe fn wide<I: Isa, F: Form, const R: usize, const V: usize>(
                 // An odd group at the end is computed twice and written once.
                 let vector = (first + v).min(groups * I::PARTS - 1);
                 let (index, part) = (vector / I::PARTS, vector % I::PARTS);
-                let codes = if F::UPPER == 8 {
+                let codes = if F::UPPER_BITS == 8 {
                     args.weight.group_data(args.groups.start + index).0.as_ptr()
                 } else {
                     tile.codes.as_ptr().cast::<u8>().add(index * units * 512)
@@ -133,7 +134,7 @@ pub(super) unsafe fn wide<I: Isa, F: Form, const R: usize, const V: usize>(
                             let sum = &mut sums[row][v];
                             *sum = accumulate_unit::<I>(*sum, ints[row][v], scale, x_scales.add(row));
                         }
-                        if matches!(F::SCALES, Scales::Min | Scales::SuperMin) {
+                        if matches!(F::SCALES, ScaleLayout::Min | ScaleLayout::SuperMin) {
                             let min = I::load_f32(from.add(GROUP_ROWS));
                             for row in 0..R {
                                 sums[row][v] = I::mul_add(min, I::splat(*x_sized.add(row)), sums[row][v]);

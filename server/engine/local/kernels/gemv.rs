@@ -1,24 +1,26 @@
-//! The matrix kernels: packed weights times rows of activations. Here are what they share, the choice among them, and *thin*.
+//! The matrix kernels: packed weights times rows of activations. Here are what they share, the choice among them, and *gemv*.
 //! It knows nothing of threads or of what the products mean; the instruction set is a type parameter.
 //!
-//! Two kernels for quantized weights. *Thin* (few rows: decode, verification of drafts) unpacks codes in registers,
-//! uses them for all rows of a panel, and is bound by reading the weights from memory. *Wide* (prefill) unpacks
+//! Two kernels for quantized weights. *GemvArgs* (few rows: decode, verification of drafts) unpacks codes in registers,
+//! uses them for all rows of a panel, and is bound by reading the weights from memory. *GemmArgs* (prefill) unpacks
 //! two groups of weight rows into a tile in the cache once and multiplies it with all panels, and is bound by
 //! the dot-product instructions. Both add up the units in the same order with the same operations.
 //!
-//! *Coarse* is the thin kernel with the first plane of weights in two planes: it takes the lower bits of a code for
-//! their average, and reads half of the bytes (see [`super::form::coarse_error`]).
+//! *Coarse* is the gemv kernel with the first plane of weights in two planes: it takes the lower bits of a code for
+//! their average, and reads half of the bytes (see [`super::quant_format::coarse_error`]).
 
 #![expect(clippy::needless_range_loop, reason = "several arrays are indexed by row, vector and part at once")]
 
 use std::ops::Range;
 
-use super::activations::{Activations, Bf16Unit, Panel};
-use super::form::{Form, Q6KCoarse, Q8Coarse, initial_sums, load_codes, load_factors, with_form};
+use super::activations::{Activations, Bf16Unit, PanelRef};
 use super::isa::{Isa, flush_after};
-use super::pack::{Format, GROUP_ROWS, PackedMatrix, Scales, UNIT_COLUMNS};
+use super::pack::{GROUP_ROWS, PackedFormat, PackedMatrix, ScaleLayout, UNIT_COLUMNS};
+use super::quant_format::{
+    Q6KScreen, Q8Screen, QuantFormat, initial_sums, load_codes, load_factors, with_quant_format,
+};
 
-/// Bytes by which the thin kernel asks for weights ahead of their use: the processor's own prefetching stops at
+/// Bytes by which the gemv kernel asks for weights ahead of their use: the processor's own prefetching stops at
 /// page borders and starts anew behind them. So far ahead that memory has answered by then at its full rate.
 pub(super) const PREFETCH_BYTES: usize = 8192;
 
@@ -40,25 +42,25 @@ pub(in crate::local) struct ProductOutput<'a> {
 /// # Safety of its use
 /// `out` is valid for every activation row and weight row of `groups`, and nobody else uses these places.
 #[derive(Debug)]
-pub(in crate::local) struct Thin<'a> {
+pub(in crate::local) struct GemvArgs<'a> {
     pub(in crate::local) weight: &'a PackedMatrix,
     pub(in crate::local) groups: Range<usize>,
     pub(in crate::local) x: &'a Activations,
     pub(in crate::local) out: ProductOutput<'a>,
 }
 
-/// A piece of a product with many rows; the same promises as for [`Thin`]. At most [`super::Entries::wide_groups`]
+/// A piece of a product with many rows; the same promises as for [`GemvArgs`]. At most [`super::KernelTable::gemm_groups`]
 /// groups.
-pub(in crate::local) type Wide<'a> = Thin<'a>;
+pub(in crate::local) type GemmArgs<'a> = GemvArgs<'a>;
 
-/// A piece of a product with weights that are floats; the same promises as for [`Thin`].
-pub(in crate::local) type Dense<'a> = Thin<'a>;
+/// A piece of a product with weights that are floats; the same promises as for [`GemvArgs`].
+pub(in crate::local) type DenseArgs<'a> = GemvArgs<'a>;
 
 /// Unpacked weights: codes as bytes (8 steps of 64 bytes a unit) and scales as floats (two times 16 a unit: the
 /// scale and the minimum, or the scales of both halves), group behind group. One for each thread, reused. `halves` and
 /// `sums` are the tile registers' (see `amx`).
 #[derive(Debug, Default)]
-pub(in crate::local) struct Tile {
+pub(in crate::local) struct UnpackedTile {
     pub(super) codes: Vec<CacheLine<u8, 64>>,
     pub(super) scales: Vec<CacheLine<f32, GROUP_ROWS>>,
     pub(super) bf16: Vec<Bf16Unit>,
@@ -70,42 +72,46 @@ pub(in crate::local) struct Tile {
 #[repr(C, align(64))]
 pub(in crate::local) struct CacheLine<T, const N: usize>(pub(super) [T; N]);
 
-/// The thin kernel of one instruction set, for a form and a number of rows.
-pub(in crate::local) trait ThinRows {
+/// The gemv kernel of one instruction set, for a form and a number of rows.
+pub(in crate::local) trait GemvKernel {
     /// One group and one panel.
     ///
     /// # Safety
-    /// The instruction set is there, the panel is `R` wide, and see [`Thin`].
-    unsafe fn run<F: Form, const R: usize>(args: &Thin<'_>, group: usize, panel: &Panel<'_>);
+    /// The instruction set is there, the panel is `R` gemm, and see [`GemvArgs`].
+    unsafe fn run<F: QuantFormat, const R: usize>(args: &GemvArgs<'_>, group: usize, panel: &PanelRef<'_>);
 }
 
-/// The wide kernel of one instruction set.
-pub(in crate::local) trait WideRows {
+/// The gemm kernel of one instruction set.
+pub(in crate::local) trait GemmKernel {
     /// Unpacks the groups into the tile.
     ///
     /// # Safety
     /// The instruction set is there.
-    unsafe fn expand<F: Form>(args: &Wide<'_>, tile: &mut Tile);
+    unsafe fn expand<F: QuantFormat>(args: &GemmArgs<'_>, tile: &mut UnpackedTile);
 
     /// One panel.
     ///
     /// # Safety
-    /// The instruction set is there, the tile was filled by `expand`, the panel is `R` wide, and see [`Thin`].
-    unsafe fn run<F: Form, const R: usize>(args: &Wide<'_>, tile: &Tile, panel: &Panel<'_>);
+    /// The instruction set is there, the tile was filled by `expand`, the panel is `R` gemm, and see [`GemvArgs`].
+    unsafe fn run<F: QuantFormat, const R: usize>(
+        args: &GemmArgs<'_>,
+        tile: &UnpackedTile,
+        panel: &PanelRef<'_>,
+    );
 }
 
-/// Chooses the thin kernel for each panel.
+/// Chooses the gemv kernel for each panel.
 ///
 /// # Safety
-/// The instruction set is there, and see [`Thin`].
+/// The instruction set is there, and see [`GemvArgs`].
 #[inline(always)]
-pub(super) unsafe fn dispatch_thin<T: ThinRows, const P: usize>(args: &Thin<'_>) {
+pub(super) unsafe fn dispatch_gemv<T: GemvKernel, const P: usize>(args: &GemvArgs<'_>) {
     assert_eq!(args.weight.columns(), args.x.columns(), "a product of matrices that do not fit");
     for group in args.groups.clone() {
         for panel in 0..args.x.panels() {
             let panel = &args.x.panel(panel);
             // SAFETY: the caller's promise; the width is the panel's.
-            with_form!(args.weight.format(), F => unsafe {
+            with_quant_format!(args.weight.format(), F => unsafe {
                 match panel.width {
                     1 => T::run::<F, 1>(args, group, panel),
                     2 => T::run::<F, 2>(args, group, panel),
@@ -117,12 +123,12 @@ pub(super) unsafe fn dispatch_thin<T: ThinRows, const P: usize>(args: &Thin<'_>)
     }
 }
 
-/// Chooses the coarse kernel for each panel; does nothing for weights in one plane.
+/// Chooses the screen kernel for each panel; does nothing for weights in one plane.
 ///
 /// # Safety
-/// The instruction set is there, and see [`Thin`].
+/// The instruction set is there, and see [`GemvArgs`].
 #[inline(always)]
-pub(super) unsafe fn dispatch_coarse<T: ThinRows, const P: usize>(args: &Thin<'_>) {
+pub(super) unsafe fn dispatch_screen<T: GemvKernel, const P: usize>(args: &GemvArgs<'_>) {
     assert_eq!(args.weight.columns(), args.x.columns(), "a product of matrices that do not fit");
     for group in args.groups.clone() {
         for panel in 0..args.x.panels() {
@@ -130,14 +136,14 @@ pub(super) unsafe fn dispatch_coarse<T: ThinRows, const P: usize>(args: &Thin<'_
             // SAFETY: the caller's promise; the width is the panel's.
             unsafe {
                 match (args.weight.format(), panel.width) {
-                    (Format::Q8Planes, 1) => T::run::<Q8Coarse, 1>(args, group, panel),
-                    (Format::Q8Planes, 2) => T::run::<Q8Coarse, 2>(args, group, panel),
-                    (Format::Q8Planes, 4) => T::run::<Q8Coarse, 4>(args, group, panel),
-                    (Format::Q8Planes, _) => T::run::<Q8Coarse, P>(args, group, panel),
-                    (Format::Q6KPlanes, 1) => T::run::<Q6KCoarse, 1>(args, group, panel),
-                    (Format::Q6KPlanes, 2) => T::run::<Q6KCoarse, 2>(args, group, panel),
-                    (Format::Q6KPlanes, 4) => T::run::<Q6KCoarse, 4>(args, group, panel),
-                    (Format::Q6KPlanes, _) => T::run::<Q6KCoarse, P>(args, group, panel),
+                    (PackedFormat::Q8Planes, 1) => T::run::<Q8Screen, 1>(args, group, panel),
+                    (PackedFormat::Q8Planes, 2) => T::run::<Q8Screen, 2>(args, group, panel),
+                    (PackedFormat::Q8Planes, 4) => T::run::<Q8Screen, 4>(args, group, panel),
+                    (PackedFormat::Q8Planes, _) => T::run::<Q8Screen, P>(args, group, panel),
+                    (PackedFormat::Q6KPlanes, 1) => T::run::<Q6KScreen, 1>(args, group, panel),
+                    (PackedFormat::Q6KPlanes, 2) => T::run::<Q6KScreen, 2>(args, group, panel),
+                    (PackedFormat::Q6KPlanes, 4) => T::run::<Q6KScreen, 4>(args, group, panel),
+                    (PackedFormat::Q6KPlanes, _) => T::run::<Q6KScreen, P>(args, group, panel),
                     _ => {}
                 }
             }
@@ -145,15 +151,18 @@ pub(super) unsafe fn dispatch_coarse<T: ThinRows, const P: usize>(args: &Thin<'_
     }
 }
 
-/// Unpacks the groups, then chooses the wide kernel for each panel.
+/// Unpacks the groups, then chooses the gemm kernel for each panel.
 ///
 /// # Safety
-/// The instruction set is there, and see [`Thin`].
+/// The instruction set is there, and see [`GemvArgs`].
 #[inline(always)]
-pub(super) unsafe fn dispatch_wide<T: WideRows, const P: usize>(args: &Wide<'_>, tile: &mut Tile) {
+pub(super) unsafe fn dispatch_gemm<T: GemmKernel, const P: usize>(
+    args: &GemmArgs<'_>,
+    tile: &mut UnpackedTile,
+) {
     assert_eq!(args.weight.columns(), args.x.columns(), "a product of matrices that do not fit");
     // SAFETY: the caller's promise; the width is the panel's.
-    with_form!(args.weight.format(), F => unsafe {
+    with_quant_format!(args.weight.format(), F => unsafe {
         T::expand::<F>(args, tile);
         for panel in 0..args.x.panels() {
             let panel = &args.x.panel(panel);
@@ -185,12 +194,12 @@ pub(super) unsafe fn accumulate_unit<I: Isa>(
 /// Writes the products of one group with the rows of a panel.
 ///
 /// # Safety
-/// See [`Thin`].
+/// See [`GemvArgs`].
 #[inline(always)]
 pub(super) unsafe fn write_products<const R: usize>(
-    args: &Thin<'_>,
+    args: &GemvArgs<'_>,
     group: usize,
-    panel: &Panel<'_>,
+    panel: &PanelRef<'_>,
     sums: &[CacheLine<f32, GROUP_ROWS>; R],
 ) {
     let first = group * GROUP_ROWS;
@@ -237,13 +246,17 @@ pub(super) unsafe fn write_products<const R: usize>(
 /// One group times one panel of `R` rows, unpacking in registers.
 ///
 /// # Safety
-/// The instruction set is there, the panel is `R` wide, and see [`Thin`].
+/// The instruction set is there, the panel is `R` gemm, and see [`GemvArgs`].
 #[inline(always)]
-pub(super) unsafe fn thin<I: Isa, F: Form, const R: usize>(args: &Thin<'_>, group: usize, panel: &Panel<'_>) {
+pub(super) unsafe fn gemv<I: Isa, F: QuantFormat, const R: usize>(
+    args: &GemvArgs<'_>,
+    group: usize,
+    panel: &PanelRef<'_>,
+) {
     let units = args.weight.columns() / UNIT_COLUMNS;
     let (codes_bytes, scale_bytes) = args.weight.group_data(group);
     let lower_bytes = args.weight.lower_plane(group);
-    let halves = matches!(F::SCALES, Scales::SuperHalves);
+    let halves = matches!(F::SCALES, ScaleLayout::SuperHalves);
     assert!(panel.codes.len() == R * units * UNIT_COLUMNS && panel.scales.len() == R * units);
     let (x, x_scales) = (panel.codes.as_ptr().cast::<u8>(), panel.scales.as_ptr());
     let (x_sums, x_sized) = (panel.sums.as_ptr(), panel.scaled_sums.as_ptr());
@@ -266,12 +279,12 @@ pub(super) unsafe fn thin<I: Isa, F: Form, const R: usize>(args: &Thin<'_>, grou
             let x_scales = x_scales.add(unit * R);
             let x_sums = x_sums.add(unit * 3 * R);
             let x_sized = x_sized.add(unit * R);
-            let unit_codes = codes_bytes.as_ptr().add(unit * 64 * F::UPPER as usize);
-            let unit_lower = lower_bytes.as_ptr().add(unit * 64 * F::LOWER as usize);
-            for line in 0..F::UPPER as usize {
+            let unit_codes = codes_bytes.as_ptr().add(unit * 64 * F::UPPER_BITS as usize);
+            let unit_lower = lower_bytes.as_ptr().add(unit * 64 * F::LOWER_BITS as usize);
+            for line in 0..F::UPPER_BITS as usize {
                 I::prefetch(unit_codes.wrapping_add(PREFETCH_BYTES + 64 * line));
             }
-            for line in 0..F::LOWER as usize {
+            for line in 0..F::LOWER_BITS as usize {
                 I::prefetch(unit_lower.wrapping_add(PREFETCH_BYTES + 64 * line));
             }
             for part in 0..I::PARTS {
@@ -312,11 +325,11 @@ pub(super) unsafe fn thin<I: Isa, F: Form, const R: usize>(args: &Thin<'_>, grou
                     let sum = &mut sums[part][row];
                     *sum = accumulate_unit::<I>(*sum, ints[0][row], scale, x_scales.add(row));
                     match F::SCALES {
-                        Scales::Plain => {}
-                        Scales::Min | Scales::SuperMin => {
+                        ScaleLayout::Plain => {}
+                        ScaleLayout::Min | ScaleLayout::SuperMin => {
                             *sum = I::mul_add(other, I::splat(*x_sized.add(row)), *sum);
                         }
-                        Scales::SuperHalves => {
+                        ScaleLayout::SuperHalves => {
                             *sum = accumulate_unit::<I>(*sum, ints[1][row], other, x_scales.add(row));
                         }
                     }
@@ -326,7 +339,7 @@ pub(super) unsafe fn thin<I: Isa, F: Form, const R: usize>(args: &Thin<'_>, grou
         for part in 0..I::PARTS {
             for row in 0..R {
                 let mut sum = sums[part][row];
-                if F::COARSE.is_some() {
+                if F::SCREEN_ZERO.is_some() {
                     // An upper code counts as many of the file's steps as its lower bits have values.
                     let steps = 1_u32 << args.weight.format().lower_bits();
                     sum = I::mul(sum, I::splat(steps as f32));

@@ -8,7 +8,7 @@ use std::ptr;
 
 use super::sync::{
     AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, PoisonError, fence,
-    spin_until, wait_a_moment,
+    spin_until, wait_briefly,
 };
 
 /// Bits of the ticket that number the pieces; the rest numbers the jobs.
@@ -21,7 +21,7 @@ pub(super) const PIECE_MASK: u64 = (1 << PIECE_BITS) - 1;
 /// Where one side writes and then reads what the other writes before it reads (a job is published, is anybody asleep?
 /// I am asleep, is there a job?), a fence stands between the two, so that at least one of them sees the other.
 #[derive(Debug)]
-pub(super) struct HandOver {
+pub(super) struct JobHandoff {
     /// Job number and next unclaimed piece. A piece number of `PIECE_MASK` means: closed, being replaced.
     ticket: AtomicU64,
     job: AtomicPtr<()>,
@@ -35,7 +35,7 @@ pub(super) struct HandOver {
     work_done: Condvar,
 }
 
-impl HandOver {
+impl JobHandoff {
     pub(super) fn new() -> Self {
         Self {
             ticket: AtomicU64::new(0),
@@ -62,7 +62,7 @@ impl HandOver {
         self.ticket.store(number << PIECE_BITS, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         if self.sleepers.load(Ordering::SeqCst) > 0 {
-            let _guard = unpoisoned(self.lock.lock());
+            let _guard = ignore_poison(self.lock.lock());
             self.work_came.notify_all();
         }
     }
@@ -74,7 +74,7 @@ impl HandOver {
     }
 
     /// Claims pieces until none is left: `run(job, piece)` for each, and a look behind it. The job is the one that was
-    /// published, and its caller does not come back from [`HandOver::wait`] before `run` has.
+    /// published, and its caller does not come back from [`JobHandoff::wait`] before `run` has.
     pub(super) fn help(&self, run: &dyn Fn(*const (), usize), look: &mut dyn FnMut()) {
         loop {
             let ticket = self.ticket.load(Ordering::Acquire);
@@ -97,7 +97,7 @@ impl HandOver {
             if self.done.fetch_add(1, Ordering::SeqCst) + 1 == pieces {
                 fence(Ordering::SeqCst);
                 if self.caller_sleeps.load(Ordering::SeqCst) {
-                    let _guard = unpoisoned(self.lock.lock());
+                    let _guard = ignore_poison(self.lock.lock());
                     self.work_done.notify_all();
                 }
             }
@@ -111,24 +111,24 @@ impl HandOver {
         if spin_until(done) {
             return;
         }
-        let mut guard = unpoisoned(self.lock.lock());
+        let mut guard = ignore_poison(self.lock.lock());
         self.caller_sleeps.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         while !done() {
             let Some(look) = &mut look else {
-                guard = unpoisoned(self.work_done.wait(guard));
+                guard = ignore_poison(self.work_done.wait(guard));
                 continue;
             };
-            guard = wait_a_moment(&self.work_done, guard);
+            guard = wait_briefly(&self.work_done, guard);
             // Without the lock, which the last thread needs to say that all is done.
             drop(guard);
             look();
-            guard = unpoisoned(self.lock.lock());
+            guard = ignore_poison(self.lock.lock());
         }
         self.caller_sleeps.store(false, Ordering::SeqCst);
     }
 
-    /// A thread's life: it helps with every job, and sleeps between them, until [`HandOver::stop`].
+    /// A thread's life: it helps with every job, and sleeps between them, until [`JobHandoff::stop`].
     pub(super) fn serve(&self, run: &dyn Fn(*const (), usize)) {
         let stopped = || self.stop.load(Ordering::SeqCst);
         loop {
@@ -139,11 +139,11 @@ impl HandOver {
                 }
                 continue;
             }
-            let mut guard = unpoisoned(self.lock.lock());
+            let mut guard = ignore_poison(self.lock.lock());
             self.sleepers.fetch_add(1, Ordering::SeqCst);
             fence(Ordering::SeqCst);
             while !self.has_work() && !stopped() {
-                guard = unpoisoned(self.work_came.wait(guard));
+                guard = ignore_poison(self.work_came.wait(guard));
             }
             self.sleepers.fetch_sub(1, Ordering::SeqCst);
         }
@@ -152,7 +152,7 @@ impl HandOver {
     /// Ends all threads that serve, once they have nothing to do.
     pub(super) fn stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
-        let _guard = unpoisoned(self.lock.lock());
+        let _guard = ignore_poison(self.lock.lock());
         self.work_came.notify_all();
     }
 
@@ -165,6 +165,8 @@ impl HandOver {
 }
 
 /// No lock here guards data that a panic could leave half-written.
-fn unpoisoned<'a, T>(result: Result<MutexGuard<'a, T>, PoisonError<MutexGuard<'a, T>>>) -> MutexGuard<'a, T> {
+fn ignore_poison<'a, T>(
+    result: Result<MutexGuard<'a, T>, PoisonError<MutexGuard<'a, T>>>,
+) -> MutexGuard<'a, T> {
     result.unwrap_or_else(PoisonError::into_inner)
 }

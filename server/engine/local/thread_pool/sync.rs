@@ -28,7 +28,7 @@ pub(super) fn spin_until(ready: impl Fn() -> bool) -> bool {
 }
 
 /// Sleeps until it is notified, or for [`LOOK`].
-pub(super) fn wait_a_moment<'a>(condition: &Condvar, guard: MutexGuard<'a, ()>) -> MutexGuard<'a, ()> {
+pub(super) fn wait_briefly<'a>(condition: &Condvar, guard: MutexGuard<'a, ()>) -> MutexGuard<'a, ()> {
     match condition.wait_timeout(guard, POLL_INTERVAL) {
         Ok((guard, _)) => guard,
         Err(poisoned) => poisoned.into_inner().0,

@@ -11,11 +11,11 @@ use std::sync::Arc;
 use loom::cell::UnsafeCell;
 use loom::thread;
 
-use hand_over::HandOver;
+use job_handoff::JobHandoff;
 
-#[path = "pool/hand_over.rs"]
+#[path = "thread_pool/job_handoff.rs"]
 #[expect(clippy::duplicate_mod, reason = "the pool's own source, with other atomics")]
-mod hand_over;
+mod job_handoff;
 
 mod sync {
     pub(super) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
@@ -26,7 +26,7 @@ mod sync {
         ready()
     }
 
-    pub(super) fn wait_a_moment<'a>(condition: &Condvar, guard: MutexGuard<'a, ()>) -> MutexGuard<'a, ()> {
+    pub(super) fn wait_briefly<'a>(condition: &Condvar, guard: MutexGuard<'a, ()>) -> MutexGuard<'a, ()> {
         condition.wait(guard).unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -47,7 +47,7 @@ fn check_jobs(workers: usize, preemptions: usize, sizes: &'static [usize], backg
     let mut model = loom::model::Builder::new();
     model.preemption_bound = model.preemption_bound.or(Some(preemptions));
     model.check(move || {
-        let shared = Arc::new(HandOver::new());
+        let shared = Arc::new(JobHandoff::new());
         let workers: Vec<_> = (0..workers)
             .map(|_| {
                 let shared = Arc::clone(&shared);

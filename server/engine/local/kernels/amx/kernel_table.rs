@@ -5,14 +5,14 @@ use std::arch::x86_64::*;
 
 use super::tiles::HardwareTiles;
 use super::{Bf16Unpack, MAX_GROUPS, ROWS, multiply_piece};
-use crate::local::kernels::activations::{Slot, panel_to_bf16};
+use crate::local::kernels::activations::{PanelMut, panel_to_bf16};
 use crate::local::kernels::avx512::{self, Avx512};
-use crate::local::kernels::form::{Form, FormatJob, run_for_format};
-use crate::local::kernels::product::{Tile, Wide};
-use crate::local::kernels::{Entries, TileGemm};
+use crate::local::kernels::gemv::{GemmArgs, UnpackedTile};
+use crate::local::kernels::quant_format::{FormatJob, QuantFormat, run_for_format};
+use crate::local::kernels::{KernelTable, TileGemm};
 
-pub(in crate::local::kernels) static KERNEL_TABLE: Entries = Entries {
-    many: Some(TileGemm {
+pub(in crate::local::kernels) static KERNEL_TABLE: KernelTable = KernelTable {
+    tile_gemm: Some(TileGemm {
         min_rows: ROWS,
         gemm_groups: MAX_GROUPS,
         gemm: gemm_on_tiles,
@@ -52,24 +52,24 @@ impl Bf16Unpack for Avx512 {
 
 /// A piece whose form is still to be told.
 struct AmxPiece<'a, 'b> {
-    args: &'a Wide<'b>,
-    tile: &'a mut Tile,
+    args: &'a GemmArgs<'b>,
+    tile: &'a mut UnpackedTile,
 }
 
 impl FormatJob for AmxPiece<'_, '_> {
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
-    unsafe fn run<F: Form>(self) {
+    unsafe fn run<F: QuantFormat>(self) {
         // SAFETY: the caller's promise.
         unsafe { multiply_piece::<Avx512, F, HardwareTiles>(self.args, self.tile, HardwareTiles) }
     }
 }
 
-unsafe fn gemm_on_tiles(args: &Wide<'_>, tile: &mut Tile) {
+unsafe fn gemm_on_tiles(args: &GemmArgs<'_>, tile: &mut UnpackedTile) {
     // SAFETY: the caller's promise.
     unsafe { run_for_format(args.weight.format(), AmxPiece { args, tile }) }
 }
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn rows_to_bf16(rows: &[f32], slot: &mut Slot<'_>) {
+unsafe fn rows_to_bf16(rows: &[f32], slot: &mut PanelMut<'_>) {
     panel_to_bf16(rows, slot);
 }
