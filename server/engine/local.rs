@@ -436,7 +436,7 @@ fn load_decoder(
     };
     let asked = match options.kernel {
         _ if !device.is_cpu() => return candle("made for this device"),
-        KernelChoice::Candle => return candle("asked for by name"),
+        KernelChoice::Candle => return candle("selected by name"),
         KernelChoice::Auto if !cfg!(target_arch = "x86_64") => {
             return candle("the fastest on this kind of processor");
         }

@@ -1,8 +1,7 @@
 //! The decoder on our own kernels: packed weights, half-precision KV caches, all threads of a pool.
-//! It knows nothing of prompts, of sampling, or of devices other than the CPU.
 //!
-//! The logits of a position are the same bits however the tokens before it were split into calls, and whatever
-//! else was in the cache behind them: see [`kernels`](crate::local::kernels).
+//! The logits of a position have the same bits no matter how the tokens before it were split into calls, and no matter
+//! what follows them in the cache: see [`kernels`](crate::local::kernels).
 
 use std::ops::{ControlFlow, Range};
 
@@ -27,26 +26,26 @@ use layer::{LayerContext, LayerWeights, LayerWorkspace, TokenRun, resize_buffer}
 use paged_kv::PagedKv;
 use weight_loader::WeightLoader;
 
-/// Tokens that pass through the layers together: enough to use unpacked weights often, few enough that what
-/// lies between two layers stays in the cache. A few more where else these would be left over.
+/// Tokens that pass through the layers together: enough to reuse unpacked weights often, few enough that the
+/// activations between two layers stay in the cache. A chunk grows a little rather than leave a small remainder.
 const CHUNK_TOKENS: usize = 256;
 
-/// A decoder of the llama family with its weights and sequences.
+/// A decoder of the Llama family with its weights and sequences.
 #[derive(Debug)]
 pub struct CpuDecoder {
     config: ModelConfig,
     compute: ComputeContext,
     blocks: Vec<LayerWeights>,
-    /// None if it is the output head.
+    /// `None` if the output head serves as the embedding.
     embedding: Option<PackedMatrix>,
     output_norm: Vec<f32>,
     lm_head: LmHead,
-    /// What the rows of the next call are for.
+    /// The logits requested for the rows of the next call.
     logits_requests: Vec<LogitsRequest>,
     paged_kv: PagedKv,
-    /// What of interrupted calls is behind the ends of sequences.
+    /// Unfinished work of interrupted calls, after the ends of sequences.
     interrupted: InterruptedBatches,
-    /// The sequence that is selected.
+    /// The selected sequence.
     current_sequence: usize,
     capacity: usize,
     workspace: LayerWorkspace,
@@ -68,7 +67,7 @@ impl CpuDecoder {
         Self::with_pool(gguf, config, capacity, kernel, ThreadPool::new(threads))
     }
 
-    /// The same on threads that are there already.
+    /// The same with an existing pool.
     pub(super) fn with_pool(
         gguf: &Gguf,
         config: &ModelConfig,
@@ -126,7 +125,7 @@ impl CpuDecoder {
         })
     }
 
-    /// Threads that work, the caller's included.
+    /// Number of threads, including the caller's.
     pub fn thread_count(&self) -> usize {
         self.compute.pool.thread_count()
     }
@@ -143,16 +142,16 @@ impl CpuDecoder {
             + self.embedding.as_ref().map_or(0, PackedMatrix::byte_len)) as u64
     }
 
-    /// Bytes of the packed weights that one decoded token reads if only its greatest logit is asked for: all but the
-    /// embedding table and what the head's screening spares.
+    /// Bytes of the packed weights that one decoded token reads if only its greatest logit is requested: all except the
+    /// embedding table and what the head's screening saves.
     pub fn streamed_bytes(&self) -> u64 {
         let spared = self.lm_head.weight().byte_len() - self.lm_head.streamed_bytes();
         self.weight_bytes() - (spared + self.embedding.as_ref().map_or(0, PackedMatrix::byte_len)) as u64
     }
 
-    /// Takes the first `end` tokens of a batch through the layers, from where they are; about [`CHUNK`] of them are not
-    /// finished. Leaves the stream of the last `rows` in the work space; these stay unfinished, before the last
-    /// layer, because their logits can only come from there.
+    /// Takes the first `end` tokens of a batch through the remaining layers; about [`CHUNK_TOKENS`] of them are
+    /// unfinished. Leaves the stream of the last `rows` in the workspace; these stay unfinished, before the last layer,
+    /// because only that layer can produce their logits.
     fn run_layers(
         &mut self,
         tokens: &[TokenId],
@@ -172,7 +171,7 @@ impl CpuDecoder {
             let mut stream = vec![0.0; new.len() * width];
             let places = DisjointChunks::new(&mut stream, width);
             compute.pool.run_pieces(new.len(), |row, _| {
-                // SAFETY: each row is one piece, which runs once.
+                // SAFETY: each row is one piece, and each piece runs once.
                 table.dequantize_row(new[row] as usize, unsafe { places.get(row) });
             });
             progress.start_tokens(stream, new.len());
@@ -183,17 +182,17 @@ impl CpuDecoder {
             work.compute_angles(&config.rope.frequencies, &runs);
             for (index, block) in blocks.iter().enumerate().take(until).skip(group.layers_passed) {
                 let mut layer = LayerContext { config, compute, paged_kv: pages, index };
-                // Behind the last layer's keys and values only the asked positions matter.
+                // After the last layer's keys and values, only the requested positions matter.
                 let is_last = index + 1 == blocks.len();
                 let keep = if is_last { rows } else { count };
                 work.layer_input.clone_from(&group.stream);
                 std::mem::swap(&mut work.stream, &mut group.stream);
-                // A layer of few tokens is over before a look inside it were worth its while.
+                // A layer of few tokens ends too soon for polling inside it to pay off.
                 let is_passed = group.must_finish_layer || count <= GEMV_MAX_ROWS;
                 let inside: &mut dyn FnMut() -> _ =
                     if is_passed { &mut || ControlFlow::Continue(()) } else { &mut *look };
                 if block.run_layer(&mut layer, work, &runs, count, keep, inside).is_break() {
-                    // The layer begins anew. What it has left in the pages is written again before it is read.
+                    // The layer restarts. Its output in the pages is overwritten before it is read.
                     std::mem::swap(&mut work.layer_input, &mut group.stream);
                     group.must_finish_layer = true;
                     return ControlFlow::Break(());
@@ -217,7 +216,7 @@ impl CpuDecoder {
         ControlFlow::Continue(())
     }
 
-    /// The logits of the last chunk's last `rows`, to row `written` of all.
+    /// Computes the logits of the last chunk's last `rows`, into row `written` of the result.
     fn project_logits(
         &mut self,
         rows: usize,
@@ -236,7 +235,7 @@ impl CpuDecoder {
         look()
     }
 
-    /// Keeps how far the first of `tokens` are, for the next batch of this sequence.
+    /// Stores the progress of `tokens`, for the next batch of this sequence.
     fn store_interrupted(&mut self, tokens: &[TokenId], mut progress: BatchProgress) {
         progress.truncate_tokens(tokens.len());
         let Self { paged_kv: pages, interrupted: suspended, current_sequence: current, .. } = self;
@@ -266,7 +265,7 @@ impl Decoder for CpuDecoder {
             return Err(token_out_of_range(*token, vocabulary));
         }
         let rows = batch.logit_rows.min(tokens.len());
-        // Drafts are verified by what one token at a time gives; a prompt is only read.
+        // Drafts are verified with the results of decoding one token at a time; a prompt is only read.
         self.compute.set_exact(rows > 1);
         resize_buffer(&mut self.logits, rows * vocabulary);
         if tokens.is_empty() && moved == 0 {
@@ -276,14 +275,14 @@ impl Decoder for CpuDecoder {
         let sequence = self.current_sequence;
         let mut runs = vec![TokenRun { tokens: 0..tokens.len(), sequence, position: base }];
         if let Some(moved) = &batch.suffix_shift {
-            let behind = moved.insert_after.min(tokens.len());
-            let at = base + behind;
+            let before = moved.insert_after.min(tokens.len());
+            let at = base + before;
             let Self { config, compute, paged_kv: pages, current_sequence: current, .. } = self;
             pages.shift_suffix(moved.source, moved.rows.clone(), *current, at, &config.rope, &compute.pool);
-            runs[0].tokens.end = behind;
-            runs.push(TokenRun { tokens: behind..tokens.len(), sequence, position: at + moved.rows.len() });
+            runs[0].tokens.end = before;
+            runs.push(TokenRun { tokens: before..tokens.len(), sequence, position: at + moved.rows.len() });
         }
-        // What is in front of a moved segment does not depend on it.
+        // Tokens before a shifted segment do not depend on it.
         let first = runs[0].tokens.end;
         let mut progress = self.interrupted.take_progress(self.current_sequence, &tokens[..first]);
         if progress.finished_tokens() > tokens.len() - rows {
@@ -295,7 +294,7 @@ impl Decoder for CpuDecoder {
         while start < tokens.len() {
             let chunk = start..start + throughput::absorb_remainder(CHUNK_TOKENS, tokens.len() - start);
             start = chunk.end;
-            // Positions of this chunk whose logits are asked for: those among the last `rows` of all.
+            // Requested positions in this chunk: those among the last `rows` of the batch.
             let left = tokens.len() - chunk.end;
             let here = rows.saturating_sub(left).min(chunk.len()).min(rows - written);
             let mut flow = self.run_layers(tokens, &runs, chunk.end, here, &mut progress, look);

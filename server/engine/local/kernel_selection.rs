@@ -425,6 +425,6 @@ mod tests {
             ),
         }
         let (kernel, why) = choose_kernel(&gguf, Some(Kernel::Portable), 2).unwrap();
-        assert_eq!((kernel, why.as_str()), (Kernel::Portable, "portable: asked for by name"));
+        assert_eq!((kernel, why.as_str()), (Kernel::Portable, "portable: selected by name"));
     }
 }

@@ -1,16 +1,14 @@
 //! Products of packed weights with rows of activations, and attention: one source, several instruction sets.
-//! It knows nothing of layers, of threads, or of files other than the blocks their tensors are stored in.
 //!
-//! Reading order: [`pack`] (how weights lie in memory), [`activations`] (how rows are quantized), [`product`]
-//! (the two matrix kernels), `amx` (the one for many rows in tiles), [`attention`], [`elementwise`]; [`isa`] is what
-//! an instruction set must offer.
+//! Reading order: [`pack`] (how weights are stored in memory), [`activations`] (how rows are quantized), [`gemv`] and
+//! [`gemm`] (the two matrix kernels), `amx` (the tile kernel for many rows), [`attention`], [`elementwise`]; [`isa`] is
+//! what an instruction set must offer.
 //!
-//! All kernels but AMX do the same operations in the same order, so their results are equal bit for bit: with each
-//! other, and whatever the number of rows evaluated at once. Cached, speculative and chunked runs therefore
-//! give exactly what a fresh run gives. AMX does the same for fewer than 16 rows, and wherever drafts are verified,
-//! so that speculation changes nothing. Prompts of 16 and more tokens it multiplies in bfloat16: closer to the exact
-//! products than the other kernels are, but not with the same bits; there a cached run may differ from a fresh one by
-//! what rounding does.
+//! All kernels but AMX do the same operations in the same order. Their results are equal bit for bit, with each other
+//! and for any number of rows evaluated at once. Cached, speculative and chunked runs therefore give exactly what a
+//! fresh run gives. AMX does the same for fewer than 16 rows and wherever drafts are verified, so speculation changes
+//! nothing. It multiplies prompts of 16 and more tokens in bfloat16: closer to the exact products than the other
+//! kernels, but not with the same bits. There a cached run may differ from a fresh one by rounding.
 
 use crate::EngineError;
 
@@ -55,7 +53,7 @@ impl Kernel {
     /// All kernels, the best one last.
     pub const ALL: [Self; 5] = [Self::Portable, Self::Avx2, Self::AvxVnni, Self::Avx512Vnni, Self::Amx];
 
-    /// The name by which it is asked for.
+    /// The name in settings.
     pub fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
@@ -114,8 +112,8 @@ impl Kernel {
         self.missing_features().is_empty()
     }
 
-    /// Those that this processor and this build can run, the best one last. The tests may be run as if there was none
-    /// better than the one that `TAPER_TEST_KERNEL` names.
+    /// The kernels that this processor and this build can run, the best one last. `TAPER_TEST_KERNEL` limits the tests
+    /// to the named kernel and those before it.
     pub(super) fn available_kernels() -> impl DoubleEndedIterator<Item = Self> {
         #[cfg(test)]
         let most = tests::testable_kernel_count();
@@ -124,7 +122,7 @@ impl Kernel {
         Self::ALL.into_iter().take(most).filter(|kernel| kernel.is_available())
     }
 
-    /// The best kernel whose products have the same bits however many rows there are.
+    /// The best kernel whose products have the same bits for any number of rows.
     #[cfg(test)]
     pub(super) fn best_exact() -> Self {
         Self::available_kernels().rfind(|&kernel| kernel != Self::Amx).unwrap_or(Self::Portable)
@@ -135,8 +133,8 @@ impl Kernel {
         Self::available_kernels().next_back().unwrap_or(Self::Portable)
     }
 
-    /// The kernel `asked` for by name, or the best one (`None`, an empty name, or `auto`), and why, as a phrase
-    /// for `taper doctor`.
+    /// The kernel named `asked`, or the best one (`None`, an empty name, or `auto`), and the reason, as a phrase for
+    /// `taper doctor`.
     ///
     /// # Errors
     /// The name is unknown, or this processor cannot run that kernel.
@@ -151,18 +149,18 @@ impl Kernel {
         };
         let Some(kernel) = Self::ALL.into_iter().find(|kernel| kernel.name() == name) else {
             let names = Self::ALL.map(Self::name).join(", ");
-            return Err(refuse(format!("there is no such kernel; the CPU kernels are {names}")));
+            return Err(refuse(format!("unknown kernel; the CPU kernels are {names}")));
         };
         if !kernel.is_available() {
             let best = Self::best_available();
             return Err(refuse(format!(
-                "this machine cannot run {}: missing are {}; remove the setting, or ask for {}",
+                "this machine cannot run {}: it lacks {}; remove the setting or choose {}",
                 kernel.display_name(),
                 kernel.missing_features().join(", "),
                 best.name()
             )));
         }
-        Ok((kernel, format!("{}: asked for by name", kernel.display_name())))
+        Ok((kernel, format!("{}: selected by name", kernel.display_name())))
     }
 
     /// The functions of this kernel; the portable ones if the processor cannot run it, so the result is always
@@ -185,8 +183,8 @@ impl Kernel {
     }
 }
 
-/// What a kernel consists of. All functions are unsafe for two reasons: they need their instruction set, which
-/// [`Kernel::entries`] has checked, and they take the pointers that their argument types describe.
+/// The functions of a kernel. All are unsafe for two reasons: they need their instruction set, which
+/// [`Kernel::kernel_table`] has checked, and they take the pointers that their argument types describe.
 #[derive(Debug)]
 pub(super) struct KernelTable {
     /// Activation rows that one pass over the weights serves.
@@ -211,13 +209,13 @@ pub(super) struct KernelTable {
     pub(super) gate: unsafe fn(&[f32], &[f32], &mut [f32]),
     /// See [`elementwise::softmax`].
     pub(super) softmax: unsafe fn(&[f32]) -> (f32, f32),
-    /// What serves products of many rows instead of the above.
+    /// The kernel for products of many rows, if there is one.
     pub(super) tile_gemm: Option<TileGemm>,
 }
 
 impl KernelTable {
-    /// What serves products of that many rows instead of `panel`, `gemm_groups`, `gemm` and `quantize`: it takes halves,
-    /// in panels of [`activations::TILE_ROWS`].
+    /// The kernel that replaces `panel`, `gemm_groups`, `gemm` and `quantize` for products of `rows` rows: it takes
+    /// bfloat16, in panels of [`activations::TILE_ROWS`].
     pub(super) fn tile_gemm(&self, rows: usize) -> Option<&TileGemm> {
         self.tile_gemm.as_ref().filter(|tile_gemm| rows >= tile_gemm.min_rows)
     }
@@ -227,17 +225,17 @@ impl KernelTable {
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "AMX alone is one"))]
 #[derive(Debug)]
 pub(super) struct TileGemm {
-    /// Rows from which on it is used.
+    /// The smallest number of rows that it is used for.
     pub(super) min_rows: usize,
     pub(super) gemm_groups: usize,
     pub(super) gemm: unsafe fn(&gemv::GemmArgs<'_>, &mut gemv::UnpackedTile),
-    /// See [`activations::halve`].
+    /// See [`activations::panel_to_bf16`].
     pub(super) to_bf16: unsafe fn(&[f32], &mut activations::PanelMut<'_>),
 }
 
-/// See [`elementwise::softmax`]; on the best kernel that this processor has.
+/// See [`elementwise::softmax`]; runs on the best kernel of this processor.
 pub(super) fn best_softmax(x: &[f32]) -> (f32, f32) {
-    // SAFETY: the entries are those of an instruction set that is there.
+    // SAFETY: the table is that of an available instruction set.
     unsafe { (Kernel::best_available().kernel_table().softmax)(x) }
 }
 
@@ -254,20 +252,20 @@ macro_rules! kernel_table {
                 group: usize,
                 panel: &activations::PanelRef<'_>,
             ) {
-                // SAFETY: the caller's promise.
+                // SAFETY: by the caller's contract.
                 unsafe { gemv::gemv::<$isa, F, R>(args, group, panel) }
             }
         }
 
         $(#[target_feature(enable = $features)])?
         unsafe fn gemv(args: &gemv::GemvArgs<'_>) {
-            // SAFETY: the caller's promise.
+            // SAFETY: by the caller's contract.
             unsafe { gemv::dispatch_gemv::<GemvRows, $panel>(args) }
         }
 
         $(#[target_feature(enable = $features)])?
         unsafe fn screen(args: &gemv::GemvArgs<'_>) {
-            // SAFETY: the caller's promise.
+            // SAFETY: by the caller's contract.
             unsafe { gemv::dispatch_screen::<GemvRows, $panel>(args) }
         }
 
@@ -277,7 +275,7 @@ macro_rules! kernel_table {
             impl gemv::GemmKernel for Rows {
                 $(#[target_feature(enable = $features)])?
                 unsafe fn expand<F: quant_format::QuantFormat>(args: &gemv::GemmArgs<'_>, tile: &mut gemv::UnpackedTile) {
-                    // SAFETY: the caller's promise.
+                    // SAFETY: by the caller's contract.
                     unsafe { gemm::expand::<$isa, F>(args, tile) }
                 }
 
@@ -287,23 +285,23 @@ macro_rules! kernel_table {
                     tile: &gemv::UnpackedTile,
                     panel: &activations::PanelRef<'_>,
                 ) {
-                    // SAFETY: the caller's promise.
+                    // SAFETY: by the caller's contract.
                     unsafe { gemm::gemm::<$isa, F, R, $vectors>(args, tile, panel) }
                 }
             }
-            // SAFETY: the caller's promise.
+            // SAFETY: by the caller's contract.
             unsafe { gemv::dispatch_gemm::<Rows, $panel>(args, tile) }
         }
 
         $(#[target_feature(enable = $features)])?
         unsafe fn dense(args: &gemv::DenseArgs<'_>) {
-            // SAFETY: the caller's promise.
+            // SAFETY: by the caller's contract.
             unsafe { dense::dense::<$isa>(args) }
         }
 
         $(#[target_feature(enable = $features)])?
         unsafe fn attend(args: &attention::AttentionArgs<'_>, scratch: &mut attention::AttentionScratch) {
-            // SAFETY: the caller's promise.
+            // SAFETY: by the caller's contract.
             unsafe { attention::attend::<$isa>(args, scratch) }
         }
 
@@ -353,7 +351,7 @@ mod tests {
 
     use super::*;
 
-    /// How many of all kernels the tests may use: all, or those up to the one that `TAPER_TEST_KERNEL` names.
+    /// The number of kernels that the tests may use: all, or those up to the one that `TAPER_TEST_KERNEL` names.
     pub(super) fn testable_kernel_count() -> usize {
         static KERNEL_LIMIT: OnceLock<usize> = OnceLock::new();
         *KERNEL_LIMIT.get_or_init(|| {
@@ -364,7 +362,7 @@ mod tests {
         })
     }
 
-    /// For the output of CI: what was tested there, and what was not.
+    /// Prints the tested and the untested kernels for the output of CI.
     #[test]
     #[expect(clippy::print_stderr, reason = "this is what it is for")]
     fn tested_and_untested_kernels_are_reported() {
@@ -388,7 +386,7 @@ mod tests {
             assert!(kernel == Kernel::best_available() && why.contains("best"), "{why}");
         }
         let (kernel, why) = Kernel::choose_by_name(Some("portable")).unwrap();
-        assert_eq!((kernel, why.as_str()), (Kernel::Portable, "portable: asked for by name"));
+        assert_eq!((kernel, why.as_str()), (Kernel::Portable, "portable: selected by name"));
     }
 
     #[test]
@@ -396,7 +394,7 @@ mod tests {
         let error = Kernel::choose_by_name(Some("mmx")).unwrap_err().to_string();
         assert_eq!(
             error,
-            "kernel \"mmx\": there is no such kernel; the CPU kernels are portable, avx2, avx-vnni, avx512-vnni, amx"
+            "kernel \"mmx\": unknown kernel; the CPU kernels are portable, avx2, avx-vnni, avx512-vnni, amx"
         );
         for kernel in Kernel::ALL {
             match Kernel::choose_by_name(Some(kernel.name())) {

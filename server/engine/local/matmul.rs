@@ -1,5 +1,4 @@
-//! Linear layers on the CPU: packed weights, and their products shared out among the pool's threads.
-//! It knows nothing of what the layers mean.
+//! Linear layers on the CPU: packed weights, and their products split among the pool's threads.
 
 use std::cell::RefCell;
 use std::ops::ControlFlow;
@@ -12,11 +11,11 @@ use crate::local::kernels::pack::{GROUP_ROWS, PackedMatrix};
 use crate::local::kernels::{GEMV_MAX_ROWS, Kernel, KernelTable, TileGemm};
 use crate::local::thread_pool::{DisjointChunks, ThreadPool};
 
-/// Weights that a thread reads before it asks for the next piece of a gemv product: enough to forget the asking,
-/// little enough that the last pieces end together.
+/// Bytes of weights that a thread reads before it claims the next piece of a gemv: enough to hide the cost of
+/// claiming, few enough that all threads finish together.
 const PIECE_BYTES: usize = 32 << 10;
 
-/// Pieces of a product of many rows that each thread gets at least, where it has as many.
+/// Minimum number of pieces per thread of a product of many rows, if there are as many.
 const MIN_PIECES_PER_THREAD: usize = 3;
 
 /// `y = W x + b`.
@@ -26,19 +25,19 @@ pub(in crate::local) struct LinearLayer {
     pub(in crate::local) bias: Option<Vec<f32>>,
 }
 
-/// One of several products of the same activations.
+/// One of several products with the same activations.
 #[derive(Debug)]
 pub(in crate::local) struct ProductTarget<'a> {
     pub(in crate::local) linear: &'a LinearLayer,
     /// `[rows of the activations, rows of the weights]`.
     pub(in crate::local) out: &'a mut [f32],
-    /// Whether to add to what is there.
+    /// Whether to add to the present contents.
     pub(in crate::local) add: bool,
 }
 
 /// A pointer that the pieces of a job share.
 struct ProductOutPtr(*mut f32);
-// SAFETY: the pieces write to disjoint places behind it.
+// SAFETY: the pieces write to disjoint ranges of it.
 unsafe impl Sync for ProductOutPtr {}
 
 /// Threads and the kernel they run.
@@ -46,7 +45,7 @@ unsafe impl Sync for ProductOutPtr {}
 pub(in crate::local) struct ComputeContext {
     pub(in crate::local) pool: ThreadPool,
     kernel_table: &'static KernelTable,
-    /// Whether what is prepared from now on has the same bits however many rows there are.
+    /// Whether rows prepared from now on give the same bits for any number of rows.
     exact: AtomicBool,
 }
 
@@ -55,18 +54,18 @@ impl ComputeContext {
         Self { pool, kernel_table: kernel.kernel_table(), exact: AtomicBool::new(false) }
     }
 
-    /// With a kernel that is none of those offered.
+    /// With a kernel outside [`Kernel::ALL`].
     #[cfg(test)]
     pub(in crate::local) fn with_table(entries: &'static KernelTable, pool: ThreadPool) -> Self {
         Self { pool, kernel_table: entries, exact: AtomicBool::new(false) }
     }
 
-    /// Whether the products of what is prepared from now on shall have the same bits however many rows there are.
+    /// Sets whether rows prepared from now on give the same bits for any number of rows.
     pub(in crate::local) fn set_exact(&self, exact: bool) {
         self.exact.store(exact, Ordering::Relaxed);
     }
 
-    /// The kernel for products of that many rows, if they have one, and activations a form, of their own.
+    /// The tile kernel for products of `rows` rows, if there is one; it has its own format of activations.
     fn tile_gemm(&self, rows: usize) -> Option<&TileGemm> {
         self.kernel_table.tile_gemm(rows).filter(|_| !self.exact.load(Ordering::Relaxed))
     }
@@ -98,7 +97,7 @@ impl ComputeContext {
         self.pool.run_pieces(rows.div_ceil(panel), |index, _| {
             let here = panel.min(rows - index * panel);
             let width = padded_width(here);
-            // SAFETY: each panel is one piece, which runs once.
+            // SAFETY: each panel is one piece, and each piece runs once.
             let (floats, mut slot) = unsafe {
                 let slot = if tile_gemm.is_some() {
                     PanelMut { width: panel, bf16: halves.get(index), ..PanelMut::default() }
@@ -118,7 +117,7 @@ impl ComputeContext {
                 fill(index * panel + row, floats);
             }
             if columns.is_multiple_of(32) {
-                // SAFETY: `entries` are those of an instruction set that is there.
+                // SAFETY: `quantize` belongs to an available instruction set.
                 unsafe { quantize(floats, &mut slot) };
             }
         });
@@ -129,8 +128,8 @@ impl ComputeContext {
         let _ = self.multiply_while(x, targets, &mut || ControlFlow::Continue(()));
     }
 
-    /// Computes all targets, in parallel, as long as `look`, which is called every few milliseconds, does not break: what is
-    /// in them then is not known.
+    /// Computes all targets in parallel until `look`, which is called every few milliseconds, breaks; after a break
+    /// their contents are unspecified.
     pub(in crate::local) fn multiply_while(
         &self,
         x: &Activations,
@@ -141,7 +140,7 @@ impl ComputeContext {
         let tile_gemm = self.kernel_table.tile_gemm.as_ref().filter(|_| x.has_bf16_rows());
         let gemm_groups = tile_gemm.map_or(self.kernel_table.gemm_groups, |tile_gemm| tile_gemm.gemm_groups);
         let gemm = tile_gemm.map_or(self.kernel_table.gemm, |tile_gemm| tile_gemm.gemm);
-        // Per target: its pieces, groups of a piece, where it goes.
+        // Per target: its pieces, the groups of a piece, and its destination.
         let plan: Vec<_> = targets
             .iter_mut()
             .map(|target| {
@@ -152,7 +151,8 @@ impl ComputeContext {
                 let per_piece = if is_gemv || !quantized {
                     (PIECE_BYTES / weight.group_bytes()).max(1)
                 } else {
-                    // Even, as groups are multiplied two at a time, and enough pieces for all threads to end together.
+                    // Even, because groups are multiplied two at a time; enough pieces for all threads to finish
+                    // together.
                     let shared_out =
                         weight.group_count() / (MIN_PIECES_PER_THREAD * self.pool.thread_count()) / 2 * 2;
                     shared_out.clamp(gemm_groups.min(2), gemm_groups)
@@ -184,8 +184,8 @@ impl ComputeContext {
                     add: *add,
                 };
                 let args = GemvArgs { weight, groups, x, out };
-                // SAFETY: the instruction set is there; the output was checked above, and each piece writes its
-                // own groups' columns only.
+                // SAFETY: the instruction set is available; the output was checked above, and each piece writes only
+                // its own groups' columns.
                 unsafe {
                     if !quantized {
                         (self.kernel_table.dense)(&args);
@@ -201,8 +201,8 @@ impl ComputeContext {
     }
 
     /// The screen product of weights in two planes with all rows of `x`: `out` is `[rows of x, rows of the weights]`.
-    /// `greatest` is `[groups of the weights, rows of x]`: the greatest of the 16 values of a group, of those that are
-    /// numbers; minus infinity if none is.
+    /// `greatest` is `[groups of the weights, rows of x]`: the greatest of the 16 values of a group, ignoring NaN;
+    /// minus infinity if all are NaN.
     pub(in crate::local) fn screen_rows(
         &self,
         x: &Activations,
@@ -221,8 +221,8 @@ impl ComputeContext {
             let groups = piece * per_piece..weight.group_count().min((piece + 1) * per_piece);
             let to = ProductOutput { start: out.0, stride: width, bias: None, add: false };
             let args = GemvArgs { weight, groups: groups.clone(), x, out: to };
-            // SAFETY: the instruction set is there; `out` was checked above, and each piece writes and reads its own
-            // groups' columns only, and its own part of `greatest`, once.
+            // SAFETY: the instruction set is available; `out` was checked above, and each piece accesses only its own
+            // groups' columns and its own part of `greatest`, once.
             unsafe {
                 (self.kernel_table.screen)(&args);
                 for (group, greatest) in groups.zip(greatest.get(piece).chunks_exact_mut(rows)) {
@@ -237,9 +237,9 @@ impl ComputeContext {
         });
     }
 
-    /// Exact products of some groups of weight rows, in rising order: `out`, `[rows of x, rows of the weights]`, gets
-    /// them for those rows of `x` for which `wanted(index of the group in the list, row)` holds, and keeps what it has
-    /// elsewhere.
+    /// Exact products of some groups of weight rows, in ascending order. Writes them to `out`,
+    /// `[rows of x, rows of the weights]`, for each row of `x` with `wanted(index of the group in the list, row)`;
+    /// other values stay.
     pub(in crate::local) fn multiply_groups(
         &self,
         x: &Activations,
@@ -267,8 +267,8 @@ impl ComputeContext {
                 let args = GemvArgs { weight, groups: group..group + 1, x, out: to };
                 let first = group * GROUP_ROWS;
                 let lanes = GROUP_ROWS.min(width - first);
-                // SAFETY: the instruction set is there; `out` was checked above; each group comes once, and its
-                // columns are read and written here only.
+                // SAFETY: the instruction set is available; `out` was checked above; each group occurs once, and only
+                // this piece accesses its columns.
                 unsafe {
                     let place =
                         |row: usize| std::slice::from_raw_parts_mut(out.0.add(row * width + first), lanes);
@@ -295,19 +295,19 @@ impl ComputeContext {
     /// # Safety
     /// See [`AttentionArgs`].
     pub(in crate::local) unsafe fn attend_tile(&self, args: &AttentionArgs<'_>) {
-        // SAFETY: the instruction set is there; the rest is the caller's promise.
+        // SAFETY: the instruction set is available; the rest is the caller's contract.
         SCRATCH.with_borrow_mut(|scratch| unsafe { (self.kernel_table.attend)(args, scratch) });
     }
 
     /// See `elementwise::norm`.
     pub(in crate::local) fn rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
-        // SAFETY: the instruction set is there.
+        // SAFETY: the instruction set is available.
         unsafe { (self.kernel_table.norm)(x, weight, epsilon, out) }
     }
 
     /// See `elementwise::gate`.
     pub(in crate::local) fn apply_swiglu(&self, gate: &[f32], up: &[f32], out: &mut [f32]) {
-        // SAFETY: the instruction set is there.
+        // SAFETY: the instruction set is available.
         unsafe { (self.kernel_table.gate)(gate, up, out) }
     }
 }
@@ -341,7 +341,7 @@ mod tests {
     ];
     const FLOAT_DTYPES: [GgmlDType; 3] = [GgmlDType::F32, GgmlDType::F16, GgmlDType::BF16];
 
-    /// Every kernel of this machine, and that of AMX without AMX.
+    /// Every kernel of this machine, and the AMX kernel on the tile model.
     fn all_computes() -> Vec<(&'static str, ComputeContext)> {
         let kernels = Kernel::available_kernels();
         let mut computes: Vec<_> =
@@ -353,7 +353,7 @@ mod tests {
         computes
     }
 
-    /// Uneven values, as weights have them: some far from the rest.
+    /// Uneven values like those of weights, with some outliers.
     fn random_values(random: &mut fastrand::Rng, len: usize) -> Vec<f32> {
         let value = |random: &mut fastrand::Rng| {
             let x = (0..4).map(|_| random.f32() - 0.5).sum::<f32>();
@@ -385,7 +385,7 @@ mod tests {
         out
     }
 
-    /// The error, as a part of what the lengths of the vectors allow: root of the summed squares of both.
+    /// The error relative to the product of both vectors' norms: root of the summed squares of both.
     fn relative_error(ours: &[f32], weights: &[f32], x: &[f32], columns: usize) -> f64 {
         let rows = weights.len() / columns;
         let (mut wrong, mut all) = (0.0, 0.0);
@@ -436,7 +436,7 @@ mod tests {
         for dtype in QUANTIZED_DTYPES {
             let size = rows * columns / dtype.block_size() * dtype.type_size();
             let mut data: Vec<u8> = (0..size).map(|_| random.u8(..)).collect();
-            // ScaleLayout stay finite and of a size: the exponents of the half floats are set.
+            // Scales stay finite and of similar size: the exponents of the half floats are set.
             let halves: &[usize] = match dtype {
                 GgmlDType::Q6K => &[208],
                 GgmlDType::Q4_0 | GgmlDType::Q5_0 | GgmlDType::Q8_0 => &[0],
@@ -486,13 +486,13 @@ mod tests {
                         let weight = PackedMatrix::new(&view, &compute.pool).unwrap();
                         let linear = LinearLayer { weight, bias: bias.clone() };
                         let mut ours = multiply_rows(compute, &linear, &x, columns);
-                        // Floats have one form.
+                        // Floats have only one format.
                         if !compute.uses_tile_gemm(count) || FLOAT_DTYPES.contains(&dtype) {
                             assert!(
                                 *first.get_or_insert_with(|| ours.clone()) == ours,
                                 "{dtype:?} {kernel:?}, {count} times {rows} x {columns}"
                             );
-                            // A row's products do not depend on how many there are.
+                            // A row's products do not depend on the number of rows.
                             let last = multiply_rows(compute, &linear, &x[(count - 1) * columns..], columns);
                             assert!(last == ours[(count - 1) * rows..], "{dtype:?} {kernel:?}, row {count}");
                         }
@@ -518,7 +518,7 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(6);
         let portable = ComputeContext::new(Kernel::Portable, ThreadPool::new(2));
         let tiles: Vec<_> = all_computes().into_iter().filter(|(name, _)| name.starts_with("amx")).collect();
-        // All widths of the last panel, one panel and an odd number of them, whole and broken chunks of units, and
+        // All widths of the last panel, one panel and an odd number of panels, whole and partial chunks of units, and
         // more groups than one piece.
         for dtype in QUANTIZED_DTYPES {
             for (count, units) in [(16, 1), (17, 33), (18, 3), (20, 40), (27, 5), (32, 8), (64, 2), (79, 16)]

@@ -1,11 +1,10 @@
-//! A few threads that share the pieces of one calculation, and sleep between calculations.
-//! It knows nothing of what is calculated.
+//! Threads that share the pieces of one calculation and sleep between calculations.
 //!
-//! Pieces are claimed one at a time, so a thread that loses its core to a compiler delays at most the piece
-//! that it holds; a thread that has not woken up yet delays nothing. Waiting threads spin for some tens of
+//! Pieces are claimed one at a time, so a thread that loses its core to another process delays at most the piece
+//! that it holds, and a thread that has not woken up yet delays nothing. Waiting threads spin for some tens of
 //! microseconds (the gap between two layers of a forward pass) and then sleep: an idle pool costs nothing.
-//! Work that nobody waits for has threads of its own at low priority, because a thread that lowered its priority
-//! may not raise it again.
+//! Background work has its own threads at low priority, because a thread that lowered its priority may not raise it
+//! again.
 
 use std::any::Any;
 use std::io;
@@ -27,22 +26,22 @@ mod sync;
 
 use job_handoff::{JobHandoff, PIECE_MASK};
 
-/// Threads that a pool has at most: far more than any processor has use for, and few enough that a slip of the finger
-/// does not bring the machine to a halt.
+/// Maximum number of threads in a pool: far more than any processor has use for, but few enough that a typo does not
+/// freeze the machine.
 pub(crate) const MAX_THREADS: usize = 512;
 
-/// A fixed number of threads, the caller's among them.
+/// A fixed number of threads, including the caller's.
 #[derive(Debug)]
 pub struct ThreadPool {
     workers: WorkerThreads,
-    /// As many as `workers` and the caller together; started when they are first needed.
+    /// As many threads as `workers` and the caller together; started on first use.
     background: OnceLock<WorkerThreads>,
-    /// Whether jobs are left to them.
+    /// Whether jobs run in the background.
     in_background: AtomicBool,
     /// Held while a job runs: one at a time.
     running: Mutex<()>,
     spawn: SpawnThread,
-    /// In place of threads.
+    /// Replaces the threads.
     #[cfg(test)]
     script: Option<script::PoolScript>,
 }
@@ -61,16 +60,16 @@ struct WorkerThreads {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What one piece runs: the piece's number, and the number of the thread (0 is the caller).
+/// The work of one piece: takes the piece's number and the number of the thread (0 is the caller).
 type PieceWork<'a> = &'a (dyn Fn(usize, usize) + Sync);
 
-/// Asked between pieces whether the job is still wanted.
+/// Polled between pieces; breaks if the job is no longer wanted.
 type CancelPoll<'a> = &'a mut dyn FnMut() -> ControlFlow<()>;
 
 /// A job on the caller's stack.
 struct PoolJob<'a> {
     work: PieceWork<'a>,
-    /// Set when nobody wants the pieces that were not begun yet.
+    /// Set when the remaining pieces are no longer wanted.
     cancelled: AtomicBool,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
@@ -80,8 +79,8 @@ impl<'a> PoolJob<'a> {
         Self { work, cancelled: AtomicBool::new(false), panic: Mutex::new(None) }
     }
 
-    /// Whether it is wanted; it is given up where it is not, or where `look` panics: other threads may be at its pieces,
-    /// so that goes on once they are done, as a piece's panic does.
+    /// Calls `look`, and cancels the job if it breaks or panics. Other threads may still be running pieces, so the
+    /// panic resumes after they are done, as a piece's panic does.
     fn poll_cancel(&self, look: CancelPoll<'_>) -> ControlFlow<()> {
         let flow = catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(|panic| {
             *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
@@ -94,12 +93,12 @@ impl<'a> PoolJob<'a> {
     }
 }
 
-/// Runs one piece of a job on a thread, unless the job is given up.
+/// Runs one piece of a job on a thread, unless the job is cancelled.
 ///
 /// # Safety
-/// `job` is one that [`Pool::run_while`] has published, and waits for.
+/// [`ThreadPool::run_while`] has published `job` and waits for it.
 unsafe fn run_piece(job: *const (), piece: usize, thread: usize) {
-    // SAFETY: the caller's promise: the job lives.
+    // SAFETY: by the caller's contract, the job is alive.
     let job: &PoolJob<'_> = unsafe { &*job.cast() };
     if !job.cancelled.load(Ordering::Relaxed)
         && let Err(panic) = catch_unwind(AssertUnwindSafe(|| (job.work)(piece, thread)))
@@ -109,8 +108,8 @@ unsafe fn run_piece(job: *const (), piece: usize, thread: usize) {
 }
 
 impl ThreadPool {
-    /// A pool of `threads` threads, the caller included: `threads - 1` are started. Fewer if the system refuses, and 512
-    /// at most: [`Pool::threads`] says how many.
+    /// A pool of `threads` threads including the caller: starts `threads - 1`. Starts fewer if the system refuses, and
+    /// 512 at most; see [`ThreadPool::thread_count`].
     pub fn new(threads: usize) -> Self {
         Self::start_with(threads, spawn_thread)
     }
@@ -127,14 +126,14 @@ impl ThreadPool {
         }
     }
 
-    /// A pool that plays `threads` threads on the caller's; what they do is drawn from `seed`. See [`script`].
+    /// A pool that simulates `threads` threads on the caller's; `seed` determines their schedule. See [`script`].
     #[cfg(test)]
     pub(super) fn scripted(threads: usize, seed: u64) -> Self {
         Self { script: Some(script::PoolScript::new(threads, seed)), ..Self::new(1) }
     }
 
-    /// The physical cores that this process may use; the default number of threads. A second thread on the same
-    /// core shares its multipliers and its path to memory, so it brings nothing here.
+    /// The number of physical cores that this process may use; the default number of threads. A second thread on the
+    /// same core shares its multipliers and its path to memory, so it brings nothing here.
     pub fn default_thread_count() -> usize {
         let allowed = thread::available_parallelism().map_or(1, usize::from);
         num_cpus::get_physical().clamp(1, allowed)
@@ -149,15 +148,13 @@ impl ThreadPool {
         self.workers.threads.len() + 1
     }
 
-    /// Whether the jobs from now on run at low priority, on threads other than the caller's, who waits asleep.
+    /// Sets whether subsequent jobs run at low priority on other threads, while the caller sleeps.
     pub fn set_background(&self, background: bool) {
         self.in_background.store(background, Ordering::Relaxed);
     }
 
-    /// As [`Pool::run`], with pieces that lie beside each other: each thread goes through a run of its own, as long as
-    /// there is one, so that what it asks memory for ahead of a piece is what it reads next.
-    ///
-    /// `look` is that of [`Pool::run_while`].
+    /// As [`ThreadPool::run_while`], for pieces that are adjacent in memory: each thread takes a contiguous range (and
+    /// steals from others when done), so its prefetches hit.
     pub fn run_in_order(
         &self,
         pieces: usize,
@@ -172,7 +169,7 @@ impl ThreadPool {
             for run in (thread..threads).chain(0..thread) {
                 let PieceCursor(next) = &next[run];
                 let piece = next.fetch_add(1, Ordering::Relaxed);
-                // As many claims as pieces: each finds one, in one of the runs.
+                // There are as many claims as pieces: each finds one in some range.
                 if piece < end(run) {
                     work(piece, thread);
                     return;
@@ -186,7 +183,7 @@ impl ThreadPool {
     }
 
     /// Runs `work(piece, thread)` once for every piece below `pieces`, on all threads, and returns when all are
-    /// done. Called from inside a piece, or while another job runs, it works on the caller's thread alone.
+    /// done. If called from inside a piece, or while another job runs, it uses the caller's thread only.
     ///
     /// # Panics
     /// With the panic of a piece, after all others are done.
@@ -194,12 +191,12 @@ impl ThreadPool {
         let _ = self.run_while(pieces, &mut || ControlFlow::Continue(()), work);
     }
 
-    /// As [`Pool::run`], as long as the result is wanted: `look` is called on the caller's thread between its pieces, or
-    /// every two milliseconds while the job is in the background. Once it breaks, it is not called again, and no further
-    /// pieces are begun: which of them ran is not known then.
+    /// As [`ThreadPool::run_pieces`], as long as the result is wanted. `look` is called on the caller's thread between
+    /// its pieces, or every two milliseconds while the job is in the background. Once it breaks, it is not called
+    /// again, and no further pieces start; then it is unknown which pieces ran.
     ///
     /// # Panics
-    /// As [`Pool::run`], and with the panic of `look`.
+    /// As [`ThreadPool::run_pieces`], and with the panic of `look`.
     pub fn run_while(
         &self,
         pieces: usize,
@@ -230,14 +227,14 @@ impl ThreadPool {
             }
         };
         if background.is_none() {
-            // SAFETY: what is handed over is published just here, and `wait` waits for every piece.
+            // SAFETY: the job was published just above, and `wait` waits for every piece.
             shared.help(&|job, piece| unsafe { run_piece(job, piece, 0) }, &mut look);
             shared.wait(pieces, None);
         } else {
             shared.wait(pieces, Some(&mut look));
         }
         let panic = job.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // Released before the panic goes on, lest it be poisoned.
+        // Released before the panic resumes, so that it is not poisoned.
         drop(running);
         if let Some(panic) = panic {
             resume_unwind(panic);
@@ -246,15 +243,15 @@ impl ThreadPool {
     }
 }
 
-/// The next piece of a run; in a cache line of its own, since each thread writes mostly its own.
+/// The next piece of a range, in its own cache line, because each thread mostly writes its own.
 #[repr(align(64))]
 struct PieceCursor(AtomicUsize);
 
 impl WorkerThreads {
-    /// Threads with these numbers, at the caller's priority or for the background.
+    /// Starts threads with these numbers, at the caller's priority or for the background.
     fn start_threads(numbers: Range<usize>, in_background: bool, spawn: SpawnThread) -> Self {
         let shared = Arc::new(JobHandoff::new());
-        let asked = numbers.len();
+        let requested = numbers.len();
         let start = |number: usize| {
             let shared = Arc::clone(&shared);
             let kind = if in_background { "background" } else { "kernel" };
@@ -271,8 +268,8 @@ impl WorkerThreads {
             Ok(worker) => Some(worker),
             Err(error) => {
                 tracing::warn!(
-                    "only {started} of {asked} more threads could be started ({error}): answers take longer; \
-                     raise the limit of threads, or ask for fewer"
+                    "started only {started} of {requested} more threads ({error}), completions take longer: \
+                     raise the thread limit or configure fewer threads"
                 );
                 None
             }
@@ -290,13 +287,13 @@ impl Drop for WorkerThreads {
     fn drop(&mut self) {
         self.shared.stop();
         for worker in self.threads.drain(..) {
-            // A worker cannot panic: pieces are caught.
+            // A worker cannot panic: panics of pieces are caught.
             let _ = worker.join();
         }
     }
 }
 
-/// A slice that the pieces of a job share, each its own part.
+/// A slice that the pieces of a job share, one part each.
 #[derive(Debug)]
 pub struct DisjointChunks<'a, T> {
     start: *mut T,
@@ -305,24 +302,24 @@ pub struct DisjointChunks<'a, T> {
     slice: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: it hands out disjoint parts of a slice, each to one thread at a time (the promise of `get`'s caller).
+// SAFETY: hands out disjoint parts of a slice, each to one thread at a time (the contract of `get`).
 unsafe impl<T: Send> Sync for DisjointChunks<'_, T> {}
 
 impl<'a, T> DisjointChunks<'a, T> {
-    /// Parts of `chunk` values, the last one perhaps shorter.
+    /// Parts of `chunk` values; the last one may be shorter.
     pub fn new(slice: &'a mut [T], chunk: usize) -> Self {
         Self { start: slice.as_mut_ptr(), len: slice.len(), chunk, slice: PhantomData }
     }
 
-    /// Part `index`; empty behind the end.
+    /// Part `index`; empty past the end.
     ///
     /// # Safety
-    /// While the part is used, nobody else asks for the same one.
+    /// While the part is in use, `get` is not called again with the same index.
     #[expect(clippy::mut_from_ref, reason = "the parts are disjoint, see Safety")]
     pub unsafe fn get(&self, index: usize) -> &mut [T] {
         let start = index.saturating_mul(self.chunk).min(self.len);
         let len = self.chunk.min(self.len - start);
-        // SAFETY: inside the slice; disjoint from other indices' parts, and this index has one user.
+        // SAFETY: inside the slice; disjoint from the parts of other indices, and this index has one user.
         unsafe { slice::from_raw_parts_mut(self.start.add(start), len) }
     }
 }

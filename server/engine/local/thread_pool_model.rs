@@ -1,10 +1,8 @@
-//! The pool's hand-over in every order that its steps may have, under a memory model as weak as C++'s: a model for
-//! loom (<https://docs.rs/loom>), which runs each test again and again until all orders were tried.
-//! It knows nothing of real threads: it compiles the same source with loom's atomics and locks.
+//! A model of the pool's hand-off for loom (<https://docs.rs/loom>): runs each test with every possible order of steps,
+//! under a memory model as weak as C++'s. It compiles the pool's own source with loom's atomics and locks.
 //!
-//! loom finds a job or a piece that is lost or done twice, a thread that sleeps on, and what is read while it is
-//! written. It does not know how long anything takes, so nobody spins here, and who waits for a moment waits until
-//! notified.
+//! loom finds jobs or pieces that are lost or run twice, threads that never wake, and data races. It has no notion of
+//! time, so nothing spins here, and a brief wait lasts until it is notified.
 
 use std::sync::Arc;
 
@@ -31,18 +29,18 @@ mod sync {
     }
 }
 
-/// On the caller's stack, as the pool's jobs are; loom notices if a place is read or written by two at once.
+/// A job on the caller's stack, like the pool's; loom notices a slot that two threads access at once.
 struct ModelJob(Vec<UnsafeCell<usize>>);
 
 fn run_piece(job: *const (), piece: usize) {
-    // SAFETY: published by `jobs`, which waits for every piece.
+    // SAFETY: published by `check_jobs`, which waits for every piece.
     let ModelJob(places) = unsafe { &*job.cast::<ModelJob>() };
-    // SAFETY: each piece is run once, and has a place of its own; the model is there to show it.
+    // SAFETY: each piece runs once and has its own slot; the model exists to verify that.
     places[piece].with_mut(|place| unsafe { *place += piece + 1 });
 }
 
-/// Hands jobs of so many pieces each to `workers` threads, one after the other, then ends them. In each order a thread is
-/// interrupted where it need not be so many times at most; `LOOM_MAX_PREEMPTIONS` asks for more of them, and for hours.
+/// Hands jobs of `sizes` pieces to `workers` threads, one after the other, then ends the threads. Explores orders with
+/// at most `preemptions` preemptions; `LOOM_MAX_PREEMPTIONS` raises that limit, and the run takes hours.
 fn check_jobs(workers: usize, preemptions: usize, sizes: &'static [usize], background: bool) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = model.preemption_bound.or(Some(preemptions));
@@ -64,7 +62,7 @@ fn check_jobs(workers: usize, preemptions: usize, sizes: &'static [usize], backg
                 shared.wait(pieces, None);
             }
             for (piece, place) in job.0.iter().enumerate() {
-                // SAFETY: nobody is at the job any more.
+                // SAFETY: no thread works on the job any more.
                 place.with(|place| assert_eq!(unsafe { *place }, piece + 1));
             }
         }

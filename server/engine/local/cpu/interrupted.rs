@@ -1,5 +1,4 @@
-//! Batches that were interrupted, kept so that the next one goes on with the layer that they were in.
-//! It knows nothing of weights, or of the keys and values that they have left in the pages.
+//! Interrupted batches, kept so that the next batch can continue with the layer that they were in.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -7,22 +6,21 @@ use std::ops::Range;
 use crate::TokenId;
 use crate::local::ResumableWork;
 
-/// Interrupted batches that are kept, each of another sequence: what somebody waits for and what is read ahead for
-/// nobody yet interrupt each other, and neither should begin anew.
+/// Interrupted batches to keep, each of a different sequence: a request and a prefetch interrupt each other, and
+/// neither should restart.
 const MAX_INTERRUPTED: usize = 2;
 
 /// Tokens of a batch that have passed the same layers.
 #[derive(Debug)]
 pub(super) struct TokenGroup {
-    /// Which of the batch's.
+    /// Their rows in the batch.
     pub(super) rows: Range<usize>,
-    /// How many layers; the keys and values of these are in the pages.
+    /// Number of layers passed; their keys and values are in the pages.
     pub(super) layers_passed: usize,
-    /// The residual stream behind them, `[rows, embedding]`.
+    /// The residual stream after these layers, `[rows, embedding]`.
     pub(super) stream: Vec<f32>,
-    /// Whether the next layer is passed once it is begun: the first one, because who has passed none has nothing that is
-    /// worth keeping, and one that was given up before. So interruptions that follow each other sooner than a layer takes
-    /// cannot hold it up for ever.
+    /// If set, the next layer runs to completion before interruption is checked. Set for the first layer (nothing to
+    /// resume yet) and for a layer that was interrupted before, so that frequent interruptions cannot starve it.
     pub(super) must_finish_layer: bool,
 }
 
@@ -34,13 +32,13 @@ impl TokenGroup {
     }
 }
 
-/// How far a batch is. In each layer a token reads what all tokens before it have left there, so none is ever ahead of
-/// an earlier one: the first tokens of a batch are as far whatever stands behind them.
+/// Progress of a batch. In each layer a token reads the output of all tokens before it, so none is ever ahead of an
+/// earlier one. The progress of the first tokens does not depend on the tokens after them.
 #[derive(Debug, Default)]
 pub(super) struct BatchProgress {
-    /// So many tokens have passed all layers.
+    /// Tokens that have passed all layers.
     finished: usize,
-    /// Those behind them, in order; each group has passed fewer layers than the one before it.
+    /// The tokens after them, in order; each group has passed fewer layers than the one before it.
     groups: Vec<TokenGroup>,
 }
 
@@ -50,7 +48,7 @@ impl BatchProgress {
         self.finished
     }
 
-    /// Tokens that have been begun.
+    /// Tokens that have been started.
     pub(super) fn started_tokens(&self) -> usize {
         self.groups.last().map_or(self.finished, |group| group.rows.end)
     }
@@ -66,8 +64,8 @@ impl BatchProgress {
         });
     }
 
-    /// The group that is to go on, and up to which layer: until it is where the group before it is, so that both go on
-    /// together. Once it is there, this is the two as one.
+    /// The group to continue with, and the layer to stop at: where the previous group is, so that both continue
+    /// together. Merges groups that have passed the same layers.
     pub(super) fn least_advanced(&mut self, layers: usize) -> Option<(&mut TokenGroup, usize)> {
         while let [.., before, last] = &mut self.groups[..]
             && before.layers_passed == last.layers_passed
@@ -81,7 +79,7 @@ impl BatchProgress {
         self.groups.last_mut().map(|last| (last, until))
     }
 
-    /// All tokens up to those of `rest` have passed all layers.
+    /// Records that all tokens before those of `rest` have passed all layers.
     pub(super) fn mark_finished(&mut self, rest: TokenGroup) {
         self.finished = rest.rows.start;
         self.groups.clear();
@@ -90,7 +88,7 @@ impl BatchProgress {
         }
     }
 
-    /// All tokens that were begun have passed all layers.
+    /// Records that all started tokens have passed all layers.
     pub(super) fn mark_all_finished(&mut self) {
         self.finished = self.started_tokens();
         self.groups.clear();
@@ -115,7 +113,7 @@ impl BatchProgress {
     }
 }
 
-/// An interrupted batch behind the end of a sequence.
+/// An interrupted batch after the end of a sequence.
 #[derive(Debug)]
 struct InterruptedBatch {
     sequence: usize,
@@ -129,15 +127,15 @@ impl InterruptedBatch {
     }
 }
 
-/// Interrupted batches, the oldest first. Each stands behind the end of its sequence and lives until tokens of the
-/// sequence are cut off, or it gets others.
+/// Interrupted batches, oldest first. Each starts at the end of its sequence and lives until the sequence is truncated
+/// or gets other tokens.
 #[derive(Debug, Default)]
 pub(super) struct InterruptedBatches {
     batches: VecDeque<InterruptedBatch>,
 }
 
 impl InterruptedBatches {
-    /// What is begun of `tokens` behind the end of a sequence.
+    /// The resumable work on `tokens` after the end of a sequence.
     pub(super) fn resumable_work(&self, sequence: usize, tokens: &[TokenId], layers: usize) -> ResumableWork {
         let Some(batch) = self.batches.iter().find(|it| it.sequence == sequence) else {
             return ResumableWork::default();
@@ -147,15 +145,15 @@ impl InterruptedBatches {
         ResumableWork { tokens, work: work(tokens), discarded: work(batch.tokens.len()) - work(tokens) }
     }
 
-    /// Takes what is begun of `tokens` behind the end of a sequence; what else was begun there is forgotten.
+    /// Takes the progress on `tokens` after the end of a sequence and discards other progress there.
     pub(super) fn take_progress(&mut self, sequence: usize, tokens: &[TokenId]) -> BatchProgress {
         let Some(mut batch) = self.remove_sequence(sequence) else { return BatchProgress::default() };
         batch.progress.truncate_tokens(batch.common_prefix_len(tokens));
         batch.progress
     }
 
-    /// Keeps how far the first of `tokens` are behind the end of a sequence. Returns the sequence whose batch is
-    /// forgotten for it.
+    /// Stores the progress of `tokens` after the end of a sequence. Returns the sequence whose batch was discarded to
+    /// make room.
     pub(super) fn store_progress(
         &mut self,
         sequence: usize,
@@ -172,7 +170,7 @@ impl InterruptedBatches {
         oldest.map(|it| it.sequence)
     }
 
-    /// Forgets what is begun behind the end of a sequence.
+    /// Discards the progress after the end of a sequence.
     pub(super) fn discard_sequence(&mut self, sequence: usize) {
         self.remove_sequence(sequence);
     }
@@ -188,7 +186,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
     use super::*;
 
-    /// Two values a token: the token, and the layers that it has passed.
+    /// Two values per token: the token, and its number of passed layers.
     fn token_group(rows: Range<usize>, passed: usize) -> TokenGroup {
         let stream = rows.clone().flat_map(|row| [row as f32, passed as f32]).collect();
         TokenGroup { rows, layers_passed: passed, stream, must_finish_layer: false }

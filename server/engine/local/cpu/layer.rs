@@ -1,5 +1,4 @@
-//! One layer of the transformer: what lies between two of them, and what it leaves in the pages.
-//! It knows nothing of calls, of what is suspended between them, or of logits.
+//! One layer of the transformer: its workspace, and the keys and values that it writes to the pages.
 
 use std::ops::{ControlFlow, Range};
 
@@ -29,15 +28,15 @@ pub(super) struct LayerWeights {
     pub(super) down: LinearLayer,
 }
 
-/// Tokens of a batch at consecutive positions. A batch has one such run, or two with a moved segment between them, or
+/// Tokens of a batch at consecutive positions. A batch has one such run, or two with a shifted segment between them, or
 /// one for each of several sequences.
 #[derive(Debug, Clone)]
 pub(super) struct TokenRun {
-    /// Which of the batch's tokens.
+    /// The range of the batch's tokens.
     pub(super) tokens: Range<usize>,
-    /// The sequence that they belong to; tokens of several are in runs of their own, one behind the other.
+    /// Their sequence; tokens of several sequences are in separate consecutive runs.
     pub(super) sequence: usize,
-    /// Where the first of them stands in the sequence.
+    /// The position of the first token in the sequence.
     pub(super) position: usize,
 }
 
@@ -46,7 +45,7 @@ impl TokenRun {
         self.position + self.tokens.len()
     }
 
-    /// What of it lies inside `tokens`, counted from their start.
+    /// The part of the run inside `tokens`, counted from their start.
     pub(super) fn intersect_tokens(&self, tokens: &Range<usize>) -> Self {
         let start = self.tokens.start.clamp(tokens.start, tokens.end);
         let end = self.tokens.end.clamp(start, tokens.end);
@@ -55,13 +54,13 @@ impl TokenRun {
     }
 }
 
-/// What lies between the layers, for about [`CHUNK`](super::CHUNK) tokens.
+/// Buffers between the layers, for about [`CHUNK_TOKENS`](super::CHUNK_TOKENS) tokens.
 #[derive(Debug, Default)]
 pub(super) struct LayerWorkspace {
     pub(super) activations: Activations,
     /// The residual stream, `[tokens, embedding]`.
     pub(super) stream: Vec<f32>,
-    /// What it was in front of the layer.
+    /// The residual stream before the layer.
     pub(super) layer_input: Vec<f32>,
     query: Vec<f32>,
     key: Vec<f32>,
@@ -74,19 +73,20 @@ pub(super) struct LayerWorkspace {
     sines: Vec<f32>,
 }
 
-/// What a layer works on.
+/// The context of a layer's run.
 pub(super) struct LayerContext<'a> {
     pub(super) config: &'a ModelConfig,
     pub(super) compute: &'a ComputeContext,
     pub(super) paged_kv: &'a mut PagedKv,
-    /// Which layer it is.
+    /// The layer's index.
     pub(super) index: usize,
 }
 
 impl LayerWeights {
-    /// Writes the keys and values of `count` tokens; the stream of the last `keep` of them is what is left of it.
+    /// Runs the layer on `count` tokens and writes their keys and values; only the last `keep` of them remain in the
+    /// stream.
     ///
-    /// `look` is called every few milliseconds; if it breaks, the stream and what is in the pages of these tokens are
+    /// `look` is called every few milliseconds; if it breaks, the stream and the page contents of these tokens are
     /// undefined.
     pub(super) fn run_layer(
         &self,
@@ -207,7 +207,7 @@ impl LayerWeights {
                 turn(key, key_norm);
                 let value = &new_values[token * kv_width..(token + 1) * kv_width];
                 for kv_head in 0..kv_heads {
-                    // SAFETY: as above: this block's places of each key head.
+                    // SAFETY: as above: this block's slots of each key head.
                     let (keys, values) = unsafe {
                         (cache.block_keys(index, kv_head, block), cache.block_values(index, kv_head, block))
                     };
@@ -229,7 +229,7 @@ impl LayerWeights {
 }
 
 impl LayerContext<'_> {
-    /// Attention of the `count` tokens of `runs` over the cache; `look` is that of [`Block::run`].
+    /// Attention of the `count` tokens of `runs` over the cache; `look` is that of [`LayerWeights::run_layer`].
     fn attend_runs(
         &self,
         work: &mut LayerWorkspace,
@@ -256,7 +256,7 @@ impl LayerContext<'_> {
             })
             .collect();
         compute.pool.run_while(kv_heads * tiles.len(), look, |piece, _| {
-            // The last tokens see the most keys: long pieces first, so that the pieces end together.
+            // The last tokens see the most keys: long pieces go first, so that all threads finish together.
             let ((run, pages, tile), kv_head) = (tiles[tiles.len() - 1 - piece / kv_heads], piece % kv_heads);
             let values = run.tokens.start * width..run.tokens.end * width;
             let args = AttentionArgs {
@@ -282,7 +282,7 @@ impl LayerContext<'_> {
 
 /// A pointer that the pieces of a job share.
 struct AttentionOutPtr(*mut f32);
-// SAFETY: the pieces write to disjoint places behind it.
+// SAFETY: the pieces write to disjoint ranges of it.
 unsafe impl Sync for AttentionOutPtr {}
 
 impl LayerWorkspace {
@@ -319,7 +319,7 @@ pub(super) fn rotate_pairs(style: RopeStyle, head: &mut [f32], cosines: &[f32], 
     }
 }
 
-/// Rounds to half precision; what is too large becomes the largest half float, so that the cache stays finite.
+/// Rounds to half precision; values out of range become the largest half float, so that the cache stays finite.
 pub(super) fn round_to_f16(values: &mut [f32], halves: &mut [f16]) {
     for value in values.iter_mut() {
         *value = value.clamp(-65504.0, 65504.0);
@@ -328,6 +328,6 @@ pub(super) fn round_to_f16(values: &mut [f32], halves: &mut [f16]) {
 }
 
 pub(super) fn resize_buffer(vec: &mut Vec<f32>, len: usize) {
-    // The old contents are not wanted, and are not cleared either: every value is written before it is read.
+    // The old contents are not cleared: every value is written before it is read.
     vec.resize(len, 0.0);
 }

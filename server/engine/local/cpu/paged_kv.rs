@@ -1,8 +1,7 @@
-//! KV caches of several sequences, in pages that sequences share as long as neither writes to them.
-//! It knows nothing of tokens, of weights, or of which sequence is worth its memory.
+//! KV caches of several sequences, in pages that sequences share until one of them writes.
 //!
 //! A page holds the keys and values of all layers for as many positions as attention takes at once. A sequence is
-//! a list of pages, so its memory is what it uses, a fork of it copies nothing, and dropping it frees its memory.
+//! a list of pages: its memory grows with its length, a fork copies nothing, and dropping it frees its memory.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -19,11 +18,11 @@ use crate::local::config::{ModelConfig, RopeConfig, RopeStyle};
 use crate::local::kernels::attention::{BLOCK_KEYS, HEAD_ALIGNMENT, PAGE_KEYS};
 use crate::local::thread_pool::ThreadPool;
 
-/// Half floats, see [`Layout`]. Always finite: what lies behind a sequence's end is multiplied by zero.
+/// Half floats, see [`PageLayout`]. Always finite: values after a sequence's end are multiplied by zero.
 type KvPage = Arc<Vec<u16>>;
 
-/// Where things lie in a page: for each layer and key head the keys, `[KEYS / BLOCK, padded head_dim, BLOCK]`, then
-/// the values, `[KEYS, padded head_dim]`.
+/// Offsets in a page: for each layer and key head the keys, `[PAGE_KEYS / BLOCK_KEYS, padded head_dim, BLOCK_KEYS]`,
+/// then the values, `[PAGE_KEYS, padded head_dim]`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PageLayout {
     layers: usize,
@@ -44,18 +43,18 @@ impl PageLayout {
         self.layers * self.kv_heads * 2 * PAGE_KEYS * self.dim
     }
 
-    /// Where a head's keys begin.
+    /// Offset of a head's keys.
     pub(super) fn keys_offset(&self, layer: usize, kv_head: usize) -> usize {
         (layer * self.kv_heads + kv_head) * 2 * PAGE_KEYS * self.dim
     }
 
-    /// Where a head's values begin.
+    /// Offset of a head's values.
     pub(super) fn values_offset(&self, layer: usize, kv_head: usize) -> usize {
         self.keys_offset(layer, kv_head) + PAGE_KEYS * self.dim
     }
 }
 
-/// The positions below `len` are valid. What was forked without its beginning has empty pages there.
+/// The positions below `len` are valid. A fork without its beginning has empty pages there.
 #[derive(Debug, Clone, Default)]
 struct SequencePages {
     pages: Vec<KvPage>,
@@ -81,17 +80,17 @@ impl PagedKv {
         Self { layout: PageLayout::new(config), sequences: vec![SequencePages::default()] }
     }
 
-    /// Where things lie in a page.
+    /// Offsets in a page.
     pub(super) fn layout(&self) -> PageLayout {
         self.layout
     }
 
-    /// Makes so many sequences; new ones are empty.
+    /// Sets the number of sequences; new ones are empty.
     pub(super) fn resize_sequences(&mut self, sequences: usize) {
         self.sequences.resize(sequences, SequencePages::default());
     }
 
-    /// How many sequences there are.
+    /// The number of sequences.
     pub(super) fn sequence_count(&self) -> usize {
         self.sequences.len()
     }
@@ -101,19 +100,19 @@ impl PagedKv {
         self.sequences[sequence].len
     }
 
-    /// Says how many positions are valid, after they were written.
+    /// Sets the number of valid positions, after they were written.
     pub(super) fn set_len(&mut self, sequence: usize, len: usize) {
         self.sequences[sequence].len = len;
         self.trim_pages(sequence, 0);
     }
 
-    /// Lets go of the pages that neither the valid positions need nor the first `end`.
+    /// Drops pages that neither the valid positions nor the first `end` need.
     pub(super) fn trim_pages(&mut self, sequence: usize, end: usize) {
         let SequencePages { pages, len } = &mut self.sequences[sequence];
         pages.truncate(end.max(*len).div_ceil(PAGE_KEYS));
     }
 
-    /// Keeps the first `len` positions, and the pages that they need.
+    /// Keeps the first `len` positions and their pages.
     pub(super) fn truncate_sequence(&mut self, sequence: usize, len: usize) {
         let len = len.min(self.sequences[sequence].len);
         self.set_len(sequence, len);
@@ -138,7 +137,7 @@ impl PagedKv {
         self.layout.page_len() * size_of::<u16>()
     }
 
-    /// Makes sequence `to` the positions `rows` of sequence `from`. It shares the pages.
+    /// Makes sequence `to` a copy of the positions `rows` of sequence `from`. They share the pages.
     pub(super) fn fork_sequence(&mut self, from: usize, to: usize, rows: Range<usize>) {
         let source = &self.sequences[from];
         let rows = rows.start.min(source.len)..rows.end.min(source.len);
@@ -149,7 +148,7 @@ impl PagedKv {
         self.sequences[to] = SequencePages { pages, len: rows.end };
     }
 
-    /// Gives the sequence pages of its own for the positions from its end to `end`.
+    /// Gives the sequence exclusive pages for the positions from its end to `end`.
     pub(super) fn reserve_pages(&mut self, sequence: usize, end: usize) {
         let SequencePages { pages, len } = &mut self.sequences[sequence];
         let count = end.div_ceil(PAGE_KEYS);
@@ -159,7 +158,7 @@ impl PagedKv {
             if Arc::get_mut(page).is_some_and(|page| !page.is_empty()) {
                 continue;
             }
-            // Nothing valid is in a page that begins at the end or behind it.
+            // A page that begins at or after the end holds nothing valid.
             *page =
                 if i * PAGE_KEYS >= *len || page.is_empty() { fresh() } else { KvPage::new(page.to_vec()) };
         }
@@ -170,7 +169,7 @@ impl PagedKv {
         self.sequences[sequence].pages.iter().map(|page| page.as_slice()).collect()
     }
 
-    /// The pages of a sequence from its end on, to be written by several threads.
+    /// The pages of a sequence from its end on, for writing by several threads.
     pub(super) fn page_writer(&mut self, sequence: usize) -> PageWriter<'_> {
         let SequencePages { pages, len } = &mut self.sequences[sequence];
         let first = *len / PAGE_KEYS;
@@ -183,8 +182,8 @@ impl PagedKv {
         PageWriter { pages, layout: self.layout, borrow: PhantomData }
     }
 
-    /// Writes the positions `rows` of sequence `from` to sequence `to` from `at` on, behind its end, where pages are
-    /// reserved: the values as they are, the keys turned from where they were to where they come.
+    /// Copies the positions `rows` of sequence `from` to sequence `to` from `at` on, after its end, where pages are
+    /// reserved. Values are copied unchanged; keys are rotated from their old to their new positions.
     pub(super) fn shift_suffix(
         &mut self,
         from: usize,
@@ -195,7 +194,7 @@ impl PagedKv {
         pool: &ThreadPool,
     ) {
         let layout = self.layout;
-        // Clones of the list, not of the pages.
+        // Clones the list, not the pages.
         let source = self.sequences[from].pages.clone();
         let target = self.page_writer(to);
         let turn: Vec<(f32, f32)> = {
@@ -225,7 +224,7 @@ impl PagedKv {
                 }
                 for ((dim, halves), floats) in dims.iter().zip(&mut halves).zip(&mut floats) {
                     round_to_f16(floats, halves);
-                    // SAFETY: this piece alone writes to this layer and head.
+                    // SAFETY: only this piece writes to this layer and head.
                     unsafe { place.scatter_keys(&target, at, *dim, halves) };
                 }
             }
@@ -275,14 +274,14 @@ impl HeadSlot {
     /// Writes one dimension of the keys at the positions from `first` on.
     ///
     /// # Safety
-    /// Nobody else uses this layer's and head's keys of the target.
+    /// Nothing else accesses this layer's and head's keys of the target.
     unsafe fn scatter_keys(&self, target: &PageWriter<'_>, first: usize, dim: usize, halves: &[f16]) {
         let mut position = first;
         let mut rest = halves;
         while !rest.is_empty() {
             let lane = position % BLOCK_KEYS;
             let (now, later) = rest.split_at(rest.len().min(BLOCK_KEYS - lane));
-            // SAFETY: the caller's promise.
+            // SAFETY: by the caller's contract.
             let keys = unsafe { target.block_keys(self.layer, self.kv_head, position / BLOCK_KEYS) };
             for (bits, half) in keys[dim * BLOCK_KEYS + lane..].iter_mut().zip(now) {
                 *bits = half.to_bits();
@@ -293,48 +292,48 @@ impl HeadSlot {
     }
 }
 
-/// The pages of one sequence, for several threads that each write to places of their own.
+/// The pages of one sequence, for several threads that each write to different slots.
 pub(super) struct PageWriter<'a> {
-    /// Null where nothing may be written.
+    /// Null where writing is not allowed.
     pages: Vec<*mut u16>,
     layout: PageLayout,
     borrow: PhantomData<&'a mut [u16]>,
 }
 
-// SAFETY: it hands out disjoint parts, each to one thread at a time (the promise of the callers of its methods).
+// SAFETY: hands out disjoint parts, each to one thread at a time (the contract of its methods).
 unsafe impl Sync for PageWriter<'_> {}
 
 impl PageWriter<'_> {
-    /// A head's keys of a block of [`BLOCK`] positions, counted from the sequence's beginning:
-    /// `[padded head_dim, BLOCK]`.
+    /// A head's keys of a block of [`BLOCK_KEYS`] positions, counted from the sequence's beginning:
+    /// `[padded head_dim, BLOCK_KEYS]`.
     ///
     /// # Safety
-    /// While they are used, nobody else asks for the same ones.
+    /// While they are in use, they are not requested again.
     #[expect(clippy::mut_from_ref, reason = "the parts are disjoint, see Safety")]
     pub(super) unsafe fn block_keys(&self, layer: usize, kv_head: usize, block: usize) -> &mut [u16] {
-        // SAFETY: the caller's promise.
+        // SAFETY: by the caller's contract.
         unsafe { self.block_slice(self.layout.keys_offset(layer, kv_head), block) }
     }
 
-    /// A head's values of a block: `[BLOCK, padded head_dim]`.
+    /// A head's values of a block: `[BLOCK_KEYS, padded head_dim]`.
     ///
     /// # Safety
-    /// While they are used, nobody else asks for the same ones.
+    /// While they are in use, they are not requested again.
     #[expect(clippy::mut_from_ref, reason = "the parts are disjoint, see Safety")]
     pub(super) unsafe fn block_values(&self, layer: usize, kv_head: usize, block: usize) -> &mut [u16] {
-        // SAFETY: the caller's promise.
+        // SAFETY: by the caller's contract.
         unsafe { self.block_slice(self.layout.values_offset(layer, kv_head), block) }
     }
 
     /// # Safety
-    /// While it is used, nobody else asks for the same one.
+    /// While the slice is in use, it is not requested again.
     #[expect(clippy::mut_from_ref, reason = "the parts are disjoint, see Safety")]
     unsafe fn block_slice(&self, head: usize, block: usize) -> &mut [u16] {
         let len = BLOCK_KEYS * self.layout.dim;
         let start = head + block % (PAGE_KEYS / BLOCK_KEYS) * len;
         let page = self.pages[block / (PAGE_KEYS / BLOCK_KEYS)];
         assert!(!page.is_null() && start + len <= self.layout.page_len(), "a page that is not to be written");
-        // SAFETY: inside the page, which is borrowed mutably and of this sequence alone; the place has one user.
+        // SAFETY: inside the page, which is borrowed mutably and belongs to this sequence only; the slice has one user.
         unsafe { slice::from_raw_parts_mut(page.add(start), len) }
     }
 }

@@ -1,5 +1,4 @@
-//! The CPU decoder against candle, against itself in other pieces, and all kernels against each other.
-//! It knows nothing of the engine around it.
+//! Tests that compare the CPU decoder with candle, with itself in other batches, and all kernels with each other.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -30,7 +29,7 @@ fn available_kernels() -> impl Iterator<Item = Kernel> {
     Kernel::available_kernels()
 }
 
-/// Those whose bits do not depend on the number of rows.
+/// The kernels whose bits do not depend on the number of rows.
 fn exact_kernels() -> impl Iterator<Item = Kernel> {
     available_kernels().filter(|&kernel| kernel != Kernel::Amx)
 }
@@ -65,7 +64,7 @@ fn tiny_models_match_candle_and_kernels_match_bitwise() {
                     let mut decoder = CpuDecoder::new(&gguf, &config, 128, kernel, 2).unwrap();
                     let ours = decoder.forward(&tokens, 20).unwrap().to_vec();
                     let difference = relative_difference(&ours, theirs);
-                    // Both round activations to 8 bits, candle's K-quants in blocks of 256.
+                    // Both round activations to 8 bits; candle's K-quants do so in blocks of 256.
                     assert!(difference < 5e-2, "{family} {dtype:?} {kernel:?}: {difference}");
                     if kernel != Kernel::Amx {
                         let first = first.get_or_insert_with(|| ours.clone());
@@ -118,7 +117,7 @@ fn logits_do_not_depend_on_batch_splits() {
             let whole = decoder.forward(&tokens, tokens.len()).unwrap().to_vec();
             let rounds = if kernel == Kernel::Portable { 1 } else { 6 };
             for _ in 0..rounds {
-                // Junk behind the cut must not be seen.
+                // Junk after the cut must not be visible.
                 let mut at = random.usize(..tokens.len());
                 decoder.truncate(at);
                 while at < tokens.len() {
@@ -135,7 +134,7 @@ fn logits_do_not_depend_on_batch_splits() {
     }
 }
 
-/// Appends a batch and breaks it off at the look with this number; the logits, and how many looks there were.
+/// Appends a batch and breaks at the poll with this number; returns the logits and the number of polls.
 fn forward_and_break(decoder: &mut CpuDecoder, batch: &Batch<'_>, at: usize) -> (Option<Vec<f32>>, usize) {
     let mut looks = 0;
     let held = decoder.len();
@@ -164,7 +163,7 @@ fn interrupted_batch_resumes_with_identical_logits() {
             .flat_map(|writer| exact_kernels().map(move |kernel| (writer.as_ref().unwrap().clone(), kernel)))
         {
             let (_folder, gguf, config) = open_model(&writer);
-            // Where it is broken off is drawn from a seed, for one to four threads of any speed.
+            // A seed determines where it breaks, for one to four threads of any speed.
             let pool = ThreadPool::scripted(1 + random.usize(..4), random.u64(..));
             let mut decoder = CpuDecoder::with_pool(&gguf, &config, 800, kernel, pool).unwrap();
             let mut fresh = CpuDecoder::new(&gguf, &config, 800, kernel, 2).unwrap();
@@ -172,7 +171,7 @@ fn interrupted_batch_resumes_with_identical_logits() {
             let mut fresh_held: Vec<TokenId> = Vec::new();
             let mut held = vec![Vec::new(); SEQUENCES];
             let mut last: Vec<Vec<TokenId>> = vec![Vec::new(); SEQUENCES];
-            // More than pass the layers together.
+            // More tokens than pass through the layers together.
             let (longest, rounds) = if kernel == Kernel::best_exact() { (300, 100) } else { (30, 40) };
             let (mut broken, mut begun, mut compared) = (0, 0, 0);
             for _ in 0..rounds {
@@ -192,7 +191,7 @@ fn interrupted_batch_resumes_with_identical_logits() {
                     }
                     _ => {}
                 }
-                // Again, or with another end, or something else.
+                // The same again, or with another end, or different tokens.
                 let mut tokens = last[at].clone();
                 if random.u8(..3) > 0 {
                     tokens.truncate(random.usize(..=tokens.len()));
@@ -208,20 +207,21 @@ fn interrupted_batch_resumes_with_identical_logits() {
                 let was = decoder.resumable_work(at, &tokens);
                 assert!(was.work <= was.tokens as f32 && was.tokens <= tokens.len());
                 begun += was.tokens;
-                // Behind each of the five layers is one look at least, whoever does the work; more are inside them.
+                // At least one poll follows each of the five layers, whichever thread does the work; more happen inside
+                // them.
                 let stop = [random.usize(1..=5), random.usize(1..40), usize::MAX][random.usize(..3)];
                 let batch = Batch { tokens: &tokens, logit_rows: rows, suffix_shift: None };
                 match forward_and_break(&mut decoder, &batch, stop).0 {
                     None => {
                         let now = decoder.resumable_work(at, &tokens);
-                        // Rows that were finished pass the last layer again.
+                        // Finished rows pass the last layer again.
                         let least = was.work - rows as f32;
                         assert!(now.tokens > 0 && now.work > 0.0 && now.work >= least, "{was:?} {now:?}");
                         broken += 1;
                         last[at] = tokens;
                     }
                     Some(logits) => {
-                        // No tokens are no reason to forget others.
+                        // An empty batch is no reason to discard progress.
                         let left = if tokens.is_empty() { was } else { ResumableWork::default() };
                         assert_eq!(decoder.resumable_work(at, &tokens), left);
                         held[at].extend(tokens);
@@ -263,11 +263,11 @@ fn repeated_interruption_runs_each_layer_once() {
     let dims = ModelDims { layers: 6, ..ModelDims::default() };
     let (_folder, gguf, config) = open_model(&random_qwen2(2, &dims).unwrap());
     let tokens = random_tokens(&mut fastrand::Rng::with_seed(1), &config, 300);
-    // On one thread every piece is followed by a look, so their number is always the same.
+    // On one thread a poll follows every piece, so their number is constant.
     let open = || CpuDecoder::new(&gguf, &config, 400, Kernel::best_exact(), 1).unwrap();
     let batch = Batch { tokens: &tokens, logit_rows: 0, suffix_shift: None };
     let uninterrupted = forward_and_break(&mut open(), &batch, usize::MAX).1;
-    // 256 tokens, then 44: at least so many are in a layer of the first.
+    // 256 tokens, then 44: the minimum number of polls in a layer of the first.
     let layer = uninterrupted.div_ceil(6);
     for looks in (1..8).chain([layer - 1, layer, layer + 1, 3 * layer]) {
         let mut decoder = open();
@@ -284,9 +284,9 @@ fn repeated_interruption_runs_each_layer_once() {
             held_up = now == work;
             work = now;
         }
-        // What was left of a layer at each try is done again; where it was done without looks, there are fewer.
+        // The remainder of a layer is repeated at each try; where it ran without polls, there are fewer.
         assert!(all < uninterrupted + tries * layer, "{looks}: {all} of {uninterrupted}, {tries} tries");
-        // Two more, and logits: they catch up, all but the last layer, which is for both.
+        // Two more tokens, and logits: they catch up except for the last layer, which both share.
         decoder.truncate(290);
         let batch = |tokens| Batch { tokens, logit_rows: 1, suffix_shift: None };
         assert_eq!(forward_and_break(&mut decoder, &batch(&tokens[290..296]), 4), (None, 4));
@@ -345,19 +345,19 @@ fn tokens_before_a_shifted_suffix_are_resumable() {
         }
         let (mut tokens, mut begun) = (random_tokens(&mut random, &config, 40), 0);
         for round in 0..60 {
-            // The text in front grows, other tokens stand behind; sometimes nothing is moved.
-            let behind = random.usize(..=tokens.len());
-            let moved = SuffixShift { insert_after: behind, source: 1, rows: 110..random.usize(111..=150) };
+            // The text before grows, other tokens follow; sometimes nothing is shifted.
+            let insert_after = random.usize(..=tokens.len());
+            let moved = SuffixShift { insert_after, source: 1, rows: 110..random.usize(111..=150) };
             let moved = Some(moved).filter(|_| random.u8(..4) > 0);
             let batch = Batch { tokens: &tokens, logit_rows: 1, suffix_shift: moved };
             let stop = if round % 3 == 2 { usize::MAX } else { random.usize(1..6) };
-            begun += ours.resumable_work(0, &tokens[..behind]).tokens;
+            begun += ours.resumable_work(0, &tokens[..insert_after]).tokens;
             if let Some(logits) = forward_and_break(&mut ours, &batch, stop).0 {
                 assert_eq!(Some(logits), forward_and_break(&mut theirs, &batch, usize::MAX).0);
                 ours.truncate(90);
                 theirs.truncate(90);
             } else if batch.suffix_shift.is_some() {
-                assert!(ours.resumable_work(0, &tokens).tokens <= behind);
+                assert!(ours.resumable_work(0, &tokens).tokens <= insert_after);
             }
             let keep = random.usize(10..=tokens.len().min(30));
             tokens.truncate(keep);
@@ -378,7 +378,7 @@ fn pages_of_discarded_batches_are_freed() {
         let batch = Batch { tokens: &tokens, logit_rows: 0, suffix_shift: None };
         assert_eq!(forward_and_break(&mut decoder, &batch, 1), (None, 1));
     }
-    // Two are kept, of 256 tokens each.
+    // Two batches are kept, of 256 tokens each.
     assert_eq!(decoder.kv_bytes(), 2 * decoder.kv_bytes_for(256));
     decoder.forward(&tokens[..10], 0).unwrap();
     assert_eq!(decoder.kv_bytes(), decoder.kv_bytes_for(256) + decoder.kv_bytes_for(10));
@@ -442,8 +442,8 @@ fn real_model_matches_candle_decoder() {
     let again = decoder.forward(&tokens[120..], 1).unwrap();
     assert!(again == &ours[(rows - 1) * config.vocabulary..]);
 
-    // Interrupted every few layers, each time with more of the text. Those that are new pass all 24 layers, with a look
-    // behind each, however fast the threads are.
+    // Interrupted every few layers, each time with more of the text. New tokens pass all 24 layers, with a poll after
+    // each, regardless of thread speed.
     decoder.truncate(120);
     for end in [130, 131, 150, 199, 200] {
         let batch = Batch { tokens: &tokens[120..end], logit_rows: 1, suffix_shift: None };
@@ -454,7 +454,7 @@ fn real_model_matches_candle_decoder() {
     assert!(again.unwrap() == ours[(rows - 1) * config.vocabulary..]);
 }
 
-/// What tiles of bfloat16 change in a prompt, and that they change nothing in what is decoded behind it.
+/// Tests what bfloat16 tiles change in a prompt, and that they change nothing in tokens decoded after it.
 #[test]
 fn real_model_amx_prefill_is_close_verification_exact() {
     let Some(path) = real_model::path().filter(|_| Kernel::best_available() == Kernel::Amx) else { return };
@@ -476,7 +476,7 @@ fn real_model_amx_prefill_is_close_verification_exact() {
     let mean = differences.iter().sum::<f32>() / differences.len() as f32;
     assert!(mean < 2e-2 && same + 1 >= differences.len(), "{mean}, {same} of {}", differences.len());
 
-    // Behind the same prompt, many rows at once say what one says at a time.
+    // After the same prompt, many rows at once give the same result as one at a time.
     tiles.truncate(100);
     let many = tiles.forward(&tokens[100..140], 40).unwrap().to_vec();
     tiles.truncate(100);

@@ -1,5 +1,4 @@
 //! Reads the tensors of a model file into packed weights.
-//! It knows nothing of what the layers compute.
 
 use crate::EngineError;
 use crate::gguf::{Gguf, NOT_FINITE_PROBLEM, PULL_AGAIN_REMEDY, TensorView};
@@ -59,7 +58,7 @@ impl WeightLoader<'_> {
         }
     }
 
-    /// A linear layer by the name of its part.
+    /// A linear layer by its name.
     pub(super) fn load_linear(
         &self,
         name: &str,

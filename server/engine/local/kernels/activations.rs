@@ -1,5 +1,4 @@
-//! Rows of activations as the products want them: floats, and int8 codes with a scale for each 32 of them, or bfloat16.
-//! It knows nothing of weights, layers, or threads.
+//! Rows of activations as the kernels take them: floats, and int8 codes with one scale per 32 values, or bfloat16.
 //!
 //! The method is that of ggml's `Q8_1` (`quantize_row_q8_1`): scale `max |x| / 127`, codes rounded to nearest,
 //! and the codes' sums for the formats with an offset or a minimum; the scale stays a 32-bit float.
@@ -9,10 +8,10 @@ use super::pack::UNIT_COLUMNS;
 
 /// The values of a unit and row as bfloat16.
 pub(in crate::local) type Bf16Unit = CacheLine<u16, UNIT_COLUMNS>;
-/// Rows of a panel of halves: those of a tile.
+/// Rows of a bfloat16 panel: those of a tile.
 pub(in crate::local) const TILE_ROWS: usize = 16;
 
-/// Some rows, quantized, in *panels* of up to [`Activations::panel_rows`] rows that a kernel takes at once.
+/// Rows of activations, quantized, in *panels* of a width that one kernel call takes.
 #[derive(Debug, Default)]
 pub(in crate::local) struct Activations {
     rows: usize,
@@ -20,7 +19,7 @@ pub(in crate::local) struct Activations {
     panel: usize,
     /// `[rows, columns]`.
     pub(in crate::local) floats: Vec<f32>,
-    /// Whether the rows are `halves`, and not quantized.
+    /// Whether the rows are in `bf16` instead of quantized.
     is_bf16: bool,
     /// For each panel `[units, TILE_ROWS]`.
     bf16: Vec<Bf16Unit>,
@@ -34,7 +33,7 @@ pub(in crate::local) struct Activations {
     scaled_sums: Vec<f32>,
 }
 
-/// One panel to be written: halves, or the rest.
+/// One panel to write: bfloat16, or the other buffers.
 #[derive(Debug, Default)]
 pub(in crate::local) struct PanelMut<'a> {
     /// Rows that a kernel takes, the padding included.
@@ -46,12 +45,12 @@ pub(in crate::local) struct PanelMut<'a> {
     pub(in crate::local) scaled_sums: &'a mut [f32],
 }
 
-/// One panel to be read: see [`Activations`] for the shapes.
+/// One panel to read: see [`Activations`] for the shapes.
 #[derive(Debug, Default, Clone, Copy)]
 pub(in crate::local) struct PanelRef<'a> {
     /// The first row in the matrix.
     pub(in crate::local) first: usize,
-    /// Rows that are there.
+    /// Valid rows.
     pub(in crate::local) rows: usize,
     /// Rows that the kernel takes: `rows` rounded up to a power of two.
     pub(in crate::local) width: usize,
@@ -74,7 +73,7 @@ pub(in crate::local) struct PanelBuffers<'a> {
 }
 
 impl Activations {
-    /// Makes room for `rows` rows in panels of `panel`, `halved` or quantized; what was there is lost.
+    /// Makes room for `rows` rows in panels of `panel`, as bfloat16 or quantized. Discards the contents.
     pub(in crate::local) fn reshape_for(
         &mut self,
         rows: usize,
@@ -87,7 +86,7 @@ impl Activations {
         let padded = rows.next_multiple_of(panel);
         let quantized = if halved { 0 } else { padded * units };
         let halves = if halved { padded * units } else { 0 };
-        // Only ever grown: lengths are checked by the kernels, contents are always written anew.
+        // Buffers only grow: the kernels check lengths, and contents are always overwritten.
         let grow = |vec: &mut Vec<f32>, len: usize| vec.resize(vec.len().max(len), 0.0);
         grow(&mut self.floats, rows * columns);
         grow(&mut self.scales, quantized);
@@ -115,7 +114,7 @@ impl Activations {
         self.columns
     }
 
-    /// Whether the rows are halves.
+    /// Whether the rows are bfloat16.
     pub(in crate::local) fn has_bf16_rows(&self) -> bool {
         self.is_bf16
     }
@@ -153,7 +152,7 @@ impl Activations {
     }
 }
 
-/// Rows of a panel with the padding that its kernel wants.
+/// Rows of a panel, including its kernel's padding.
 pub(in crate::local) fn padded_width(rows: usize) -> usize {
     rows.next_power_of_two()
 }
@@ -161,8 +160,8 @@ pub(in crate::local) fn padded_width(rows: usize) -> usize {
 /// Adding this to a float below 2^22 leaves the nearest integer in the lowest bits.
 const ROUNDING_OFFSET: f32 = 12_582_912.0;
 
-/// Quantizes the rows of one panel: `floats` is `[rows, columns]`, `rows` at most the slot's width; the rest is
-/// padded with zero scales.
+/// Quantizes the rows of one panel: `floats` is `[rows, columns]`, `rows` at most the slot's width. Pads the rest with
+/// zero scales.
 #[inline(always)]
 pub(in crate::local) fn quantize(floats: &[f32], slot: &mut PanelMut<'_>) {
     let width = slot.width;
@@ -173,13 +172,13 @@ pub(in crate::local) fn quantize(floats: &[f32], slot: &mut PanelMut<'_>) {
     for (row, floats) in floats.chunks_exact(columns).enumerate() {
         let (floats, _) = floats.as_chunks::<UNIT_COLUMNS>();
         for (unit, floats) in floats.iter().enumerate() {
-            // Without their sign, floats are ordered as their bits are; a NaN comes out largest and spreads.
+            // Without their sign, floats are ordered like their bits; a NaN is the largest and propagates.
             let mut largest = 0_u32;
             for x in floats {
                 largest = largest.max(x.to_bits() & 0x7fff_ffff);
             }
             let largest = f32::from_bits(largest);
-            // Below this the inverse would overflow, and the values mean nothing.
+            // Below this the inverse would overflow, and the values are negligible.
             let (scale, inverse) =
                 if largest < 1e-30 { (0.0, 0.0) } else { (largest / 127.0, 127.0 / largest) };
             // Loops rather than `map`, which may stay a call without the instruction set.
@@ -193,7 +192,7 @@ pub(in crate::local) fn quantize(floats: &[f32], slot: &mut PanelMut<'_>) {
             }
             let mut halves = [0_i32; 2];
             for i in 0..16 {
-                // Of weights that give no number these are any bits, and the scale is NaN.
+                // For weights that yield NaN these bits are arbitrary, and the scale is NaN.
                 halves[0] = halves[0].wrapping_add(rounded[i]);
                 halves[1] = halves[1].wrapping_add(rounded[16 + i]);
             }
@@ -214,8 +213,8 @@ pub(in crate::local) fn quantize(floats: &[f32], slot: &mut PanelMut<'_>) {
     }
 }
 
-/// Rounds the rows of one panel to bfloat16: `floats` is `[rows, columns]`, `rows` at most [`TILE_ROWS`]; the rest is
-/// padded with zeros.
+/// Rounds the rows of one panel to bfloat16: `floats` is `[rows, columns]`, `rows` at most [`TILE_ROWS`]. Pads the rest
+/// with zeros.
 #[inline(always)]
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "AMX alone takes them"))]
 pub(in crate::local) fn panel_to_bf16(floats: &[f32], slot: &mut PanelMut<'_>) {
@@ -236,7 +235,7 @@ pub(in crate::local) fn panel_to_bf16(floats: &[f32], slot: &mut PanelMut<'_>) {
     }
 }
 
-/// The nearest bfloat16, the one away from zero of two; of a NaN a NaN.
+/// Rounds to the nearest bfloat16, ties away from zero; a NaN stays a NaN.
 #[inline(always)]
 pub(super) fn to_bf16(x: f32) -> u16 {
     let bits = x.to_bits();

@@ -1,28 +1,27 @@
-//! AMX: products of many rows in tiles of bfloat16, what is left to do in AVX-512.
-//! It knows nothing of threads or of what the products mean.
+//! AMX: products of many rows in tiles of bfloat16; AVX-512 does the rest.
 //!
-//! Weights are unpacked to what they are, code times scale, and rounded to bfloat16, as activations are; a tile product
+//! Weights are unpacked to their values, code times scale, and rounded to bfloat16, as activations are. A tile product
 //! multiplies 16 activation rows with 16 weight rows over 32 columns, and its 256 sums stay in the tile as 32-bit
-//! floats over all columns. Int8 tiles are twice as fast by themselves, but their sums must be turned into floats,
-//! scaled and added each 32 columns, since that is how far a scale reaches: three vector operations for each 16 sums.
-//! Measured with the 1.5B on two cores, prefill was 1.2 to 1.3 x llama.cpp's that way, and is 2.8 x.
+//! floats over all columns. Int8 tiles are twice as fast by themselves, but a scale covers only 32 columns: after each
+//! of these, the sums must be converted to floats, scaled and added, with three vector operations per 16 sums. That
+//! more than halves the speed of prefill.
 //!
-//! A weight loses 0.1 % (2^-9 at most) by the rounding, an activation as much; int8 codes lose 0.7 % of an activation
-//! in the middle. So products are closer to those of exact arithmetic than the other kernels', but have not their
+//! Rounding loses 0.1 % (2^-9 at most) of a weight and as much of an activation; int8 codes lose 0.7 % of an average
+//! activation. So products are closer to those of exact arithmetic than the other kernels' are, but have different
 //! bits.
 //!
-//! | tiles | hold | rows | bytes a row |
+//! | tiles | contents | rows | bytes a row |
 //! |---|---|---|---|
 //! | 0 to 3 | sums, `[activation row][weight row]`, of two panels and two groups | 16 | 64 |
 //! | 4, 5 | activations of two panels, `[row][32 columns]` | 16 | 64 |
 //! | 6, 7 | weights of two groups, `[columns / 2][weight row][2]` | 16 | 64 |
 //!
-//! Four products share four loads, so that the multiplier is what is waited for. Weights of some units are unpacked,
-//! multiplied with all panels while they are in the cache, and their place is used again.
+//! Four products share four loads, so that the multiplier is the bottleneck. Some units of weights are unpacked and
+//! multiplied with all panels while they are in the cache; then their memory is reused.
 //!
-//! Each piece configures the tiles of its thread and releases them at its end: some hundred cycles in some hundred
-//! thousand. In between, a thread that is interrupted or loses its core has 8 KiB more saved and restored; afterwards
-//! nothing more than before, so the pool's idle threads cost the system nothing.
+//! Each piece configures the tiles of its thread and releases them at its end, which costs about a thousandth of the
+//! piece's time. In between, the system saves and restores 8 KiB more for a thread that is interrupted or loses its
+//! core. After the release it saves no more than before, so the pool's idle threads cost the system nothing.
 
 use std::ops::Range;
 
@@ -46,39 +45,39 @@ mod kernel_table;
 #[cfg(target_arch = "x86_64")]
 pub(super) use {kernel_table::KERNEL_TABLE, support::missing_features};
 
-/// Groups of weight rows of a piece at most: an even number. Each piece reads all activations, which may not fit into the
-/// second-level cache: with a fourth of it, the 1.5B's prefill was 5 % slower.
+/// Maximum number of groups of weight rows in a piece; even. Each piece reads all activations, which may not fit into
+/// the second-level cache: a fourth of this makes prefill slower.
 const MAX_GROUPS: usize = 16;
-/// Units that are unpacked and multiplied with all panels before the next ones: those of two groups are 16 KiB, those of
-/// all 128.
+/// Units that are unpacked and multiplied with all panels before the next ones. Those of two groups are 16 KiB, those
+/// of all groups 128.
 const CHUNK_UNITS: usize = 8;
-/// Lines of a unit of 16 rows: a kilobyte, what a tile holds.
+/// Lines of a unit of 16 rows: one kilobyte, which fills a tile.
 const UNIT_LINES: usize = 16;
 
-/// What unpacking needs of its instruction set beside [`Isa`]. One vector holds a group.
+/// What unpacking needs of its instruction set besides [`Isa`]. One vector holds a group.
 trait Bf16Unpack: Isa {
-    /// Writes code times `scale` plus `offset` for the four columns of 16 weight rows that `codes` has, rounded to
-    /// bfloat16: two lines, `[columns / 2][weight row][2]`.
+    /// Writes code times `scale` plus `offset` for the four columns of 16 weight rows in `codes`, rounded to bfloat16:
+    /// two lines, `[columns / 2][weight row][2]`.
     ///
     /// # Safety
     /// As for all methods of [`Isa`].
     unsafe fn unpack_bf16(to: *mut u16, codes: Self::Bytes, scale: Self::Floats, offset: Self::Floats);
 }
 
-/// The tiles in use, which are released when it goes.
+/// The tiles in use; released on drop.
 struct TilesInUse<T: TileRegisters>(T);
 
 impl<T: TileRegisters> Drop for TilesInUse<T> {
     fn drop(&mut self) {
-        // SAFETY: whoever made it promised that the tiles are there.
+        // SAFETY: the constructor's caller guarantees that tiles are available.
         unsafe { self.0.release() }
     }
 }
 
-/// A piece of a gemv, on tiles.
+/// Multiplies a piece of a gemm on tiles.
 ///
 /// # Safety
-/// `I` and the tiles are there; see `gemv::GemvArgs`.
+/// `I` and the tiles are available; see `gemv::GemvArgs`.
 #[inline(always)]
 unsafe fn multiply_piece<I: Bf16Unpack, F: QuantFormat, T: TileRegisters>(
     args: &GemmArgs<'_>,
@@ -90,11 +89,11 @@ unsafe fn multiply_piece<I: Bf16Unpack, F: QuantFormat, T: TileRegisters>(
     let units = args.weight.columns() / UNIT_COLUMNS;
     let (groups, panels) = (args.groups.len(), args.x.panels());
     assert!(groups <= MAX_GROUPS);
-    // Only ever grown: what is read was written before.
+    // The buffer only grows: everything read was written before.
     tile.bf16
         .resize(tile.bf16.len().max(MAX_GROUPS * CHUNK_UNITS * UNIT_LINES), CacheLine([0; UNIT_COLUMNS]));
     tile.sums.resize(tile.sums.len().max(panels * MAX_GROUPS * ROWS), CacheLine([0.0; GROUP_ROWS]));
-    // SAFETY: the caller's promise; all shapes are whole tiles.
+    // SAFETY: by the caller's contract; all shapes are whole tiles.
     unsafe {
         let mut tiles = TilesInUse(tiles);
         tiles.0.configure(&TileShapes::new([(ROWS, 64); tiles::TILE_COUNT]));
@@ -125,7 +124,7 @@ unsafe fn multiply_piece<I: Bf16Unpack, F: QuantFormat, T: TileRegisters>(
     }
 }
 
-/// Where the sums of a panel and a group lie.
+/// Offset of the sums of a panel and a group.
 const fn sums_offset(panel: usize, group: usize) -> usize {
     (panel * MAX_GROUPS + group) * ROWS
 }
@@ -133,7 +132,7 @@ const fn sums_offset(panel: usize, group: usize) -> usize {
 /// Unpacks some units of a group: `[unit][columns / 2][weight row][2]`.
 ///
 /// # Safety
-/// The instruction set is there; the group and the units are; the tile has room.
+/// The instruction set is available; the group and the units exist; the tile is large enough.
 #[inline(always)]
 unsafe fn unpack_units<I: Bf16Unpack, F: QuantFormat>(
     args: &GemmArgs<'_>,
@@ -145,7 +144,7 @@ unsafe fn unpack_units<I: Bf16Unpack, F: QuantFormat>(
     let lower_bytes = args.weight.lower_plane(args.groups.start + group);
     let to = tile.bf16[group * CHUNK_UNITS * UNIT_LINES..].as_mut_ptr().cast::<u16>();
     for (index, unit) in units.enumerate() {
-        // SAFETY: places inside the group as `Packed` states, and inside the tile.
+        // SAFETY: offsets are inside the group as `PackedMatrix` states, and inside the tile.
         unsafe {
             let from = codes_bytes.as_ptr().add(unit * 64 * F::UPPER_BITS as usize);
             let lower = lower_bytes.as_ptr().wrapping_add(unit * 64 * F::LOWER_BITS as usize);
@@ -170,11 +169,11 @@ unsafe fn unpack_units<I: Bf16Unpack, F: QuantFormat>(
     }
 }
 
-/// Adds the products of `P` panels with `G` groups over some units, which the tile has, to the sums; those of the first
-/// units start them.
+/// Adds the products of `P` panels with `G` groups over some units in the tile to the sums; the first units start the
+/// sums.
 ///
 /// # Safety
-/// The panels, groups and units are there, and the tiles, whose shapes are whole.
+/// The panels, groups, units and tiles exist, and the shapes are whole tiles.
 #[inline(always)]
 unsafe fn multiply_chunk<T: TileRegisters, const P: usize, const G: usize>(
     args: &GemmArgs<'_>,
@@ -198,9 +197,9 @@ unsafe fn multiply_chunk<T: TileRegisters, const P: usize, const G: usize>(
         tile.sums[sums_offset(panel + panel_of, group + group_of)..][..ROWS].as_mut_ptr().cast::<u8>()
     };
     const TILE_BYTES: usize = UNIT_LINES * 64;
-    // SAFETY: the caller's promise, and the lengths just checked.
+    // SAFETY: by the caller's contract, and the lengths just checked.
     unsafe {
-        /// Does `$what` with the tile of each panel and group that are there.
+        /// Runs `$what` with the tile of each existing panel and group.
         macro_rules! each {
             ($what:ident $(, $stride:literal)?) => {
                 each!($what 0, 0, 0 $(, $stride)?);

@@ -1,9 +1,8 @@
 //! Causal attention over a half-precision KV cache: scores, softmax and weighted sum in one pass over the keys.
-//! It knows nothing of layers, of rotation, or of threads; the instruction set is a type parameter.
 //!
-//! The softmax is taken online over tiles of [`KEYS`] keys that begin at multiples of it
-//! (<https://arxiv.org/abs/1805.02867>, the scheme of FlashAttention). What a row sees depends on its own
-//! position only: keys behind it weigh exactly zero, so a row's result does not depend on its neighbours.
+//! The softmax is computed online over tiles of [`PAGE_KEYS`] keys that begin at multiples of it
+//! (<https://arxiv.org/abs/1805.02867>, the scheme of FlashAttention). A row sees keys up to its own position only:
+//! later keys weigh exactly zero, so a row's result does not depend on its neighbours.
 
 #![expect(clippy::needless_range_loop, reason = "several arrays are indexed by row at once")]
 
@@ -14,15 +13,15 @@ use super::isa::Isa;
 pub(in crate::local) const PAGE_KEYS: usize = 64;
 /// Keys that lie interleaved in the cache.
 pub(in crate::local) const BLOCK_KEYS: usize = 16;
-/// Query rows that share a pass over the keys at most.
+/// Maximum number of query rows that share a pass over the keys.
 pub(in crate::local) const MAX_QUERY_ROWS: usize = 8;
-/// The width of a head in the cache is a multiple of it.
+/// The width of a head in the cache is a multiple of this.
 pub(in crate::local) const HEAD_ALIGNMENT: usize = 16;
 
-/// Some query rows of one key head. Row `i` is query head `kv_head * group + i % group` of token `i / group`.
+/// Query rows of one key head. Row `i` is query head `kv_head * group + i % group` of token `i / group`.
 ///
 /// # Safety of its use
-/// `out` is valid like `queries`, and nobody else uses the rows' places.
+/// `out` is valid for the same range as `queries`, and nothing else accesses the rows' values.
 #[derive(Debug)]
 pub(in crate::local) struct AttentionArgs<'a> {
     /// `[tokens, heads * head_dim]`, rotated.
@@ -39,19 +38,19 @@ pub(in crate::local) struct AttentionArgs<'a> {
     pub(in crate::local) kv_head: usize,
     /// First row.
     pub(in crate::local) first: usize,
-    /// Rows, at most [`ROWS`].
+    /// Rows, at most [`MAX_QUERY_ROWS`].
     pub(in crate::local) rows: usize,
     /// Keys that the first token sees, itself included; the next token sees one more.
     pub(in crate::local) visible: usize,
-    /// The cache: half floats of [`KEYS`] positions a page.
+    /// The cache: half floats of [`PAGE_KEYS`] positions per page.
     pub(in crate::local) pages: &'a [&'a [u16]],
-    /// Where the head's keys begin in a page: `[KEYS / BLOCK, padded head_dim, BLOCK]`.
+    /// Offset of the head's keys in a page: `[PAGE_KEYS / BLOCK_KEYS, padded head_dim, BLOCK_KEYS]`.
     pub(in crate::local) keys: usize,
-    /// Where the head's values begin in a page: `[KEYS, padded head_dim]`.
+    /// Offset of the head's values in a page: `[PAGE_KEYS, padded head_dim]`.
     pub(in crate::local) values: usize,
 }
 
-/// Working memory of one thread.
+/// Scratch memory of one thread.
 #[derive(Debug, Default)]
 pub(in crate::local) struct AttentionScratch {
     /// `[padded head_dim, rows]`.
@@ -60,13 +59,13 @@ pub(in crate::local) struct AttentionScratch {
     sums: Vec<f32>,
 }
 
-/// Computes the rows.
+/// Computes attention for the rows.
 ///
 /// # Safety
-/// The instruction set is there, and see [`AttentionArgs`].
+/// The instruction set is available, and see [`AttentionArgs`].
 #[inline(always)]
 pub(super) unsafe fn attend<I: Isa>(args: &AttentionArgs<'_>, scratch: &mut AttentionScratch) {
-    // SAFETY: the caller's promise.
+    // SAFETY: by the caller's contract.
     unsafe {
         match args.rows {
             0 => {}
@@ -88,7 +87,7 @@ unsafe fn attend_rows<I: Isa, const R: usize>(args: &AttentionArgs<'_>, scratch:
         token(row) * args.stride
             + (args.kv_head * args.group + (args.first + row) % args.group) * args.head_dim
     };
-    // Padded rows see as much as the last one and are not written.
+    // Padding rows see as much as the last one and are not written.
     let visible: [usize; R] = std::array::from_fn(|row| args.visible + token(row.min(args.rows - 1)));
     let longest = visible[R - 1];
     let tiles = longest.div_ceil(PAGE_KEYS);
@@ -116,7 +115,7 @@ unsafe fn attend_rows<I: Isa, const R: usize>(args: &AttentionArgs<'_>, scratch:
     for (tile, page) in pages.iter().enumerate() {
         let first = tile * PAGE_KEYS;
         let here = PAGE_KEYS.min(longest - first);
-        // SAFETY: keys and values lie inside the page, as asserted; queries and sums have `dim * R` values.
+        // SAFETY: keys and values are inside the page, as asserted; queries and sums have `dim * R` values.
         unsafe {
             for block in 0..here.div_ceil(BLOCK_KEYS) {
                 let keys = page.as_ptr().add(args.keys + block * BLOCK_KEYS * dim);
@@ -188,7 +187,7 @@ unsafe fn attend_rows<I: Isa, const R: usize>(args: &AttentionArgs<'_>, scratch:
         }
     }
     for row in 0..args.rows {
-        // SAFETY: the caller's promise: this row's places are valid and ours.
+        // SAFETY: by the caller's contract, this row's values are valid and exclusively ours.
         let out = unsafe { std::slice::from_raw_parts_mut(args.out.add(start(row)), args.head_dim) };
         let inverse = 1.0 / total[row];
         for (out, sum) in out.iter_mut().zip(&scratch.sums[row * dim..]) {

@@ -1,5 +1,4 @@
 //! AVX2, and AVX2 with the 256-bit int8 dot product: two vectors per group of 16 weight rows.
-//! It knows nothing of what the kernels compute.
 
 use std::arch::x86_64::*;
 
@@ -17,7 +16,7 @@ pub(super) struct AvxVnni;
 pub(super) static AVX2_TABLE: KernelTable = kernel_table!(Avx2, ["avx2,fma,f16c"], 4, 1);
 pub(super) static AVX_VNNI_TABLE: KernelTable = kernel_table!(AvxVnni, ["avx2,fma,f16c,avxvnni"], 4, 2);
 
-/// What the two have in common; the argument holds what differs.
+/// The shared methods; the argument holds the differing ones.
 macro_rules! vectors_of_256_bits {
     ($($different:tt)*) => {
         const PARTS: usize = 2;
@@ -29,7 +28,7 @@ macro_rules! vectors_of_256_bits {
 
         #[inline(always)]
         unsafe fn load(from: *const u8) -> __m256i {
-            // SAFETY: the caller's promise.
+            // SAFETY: by the caller's contract.
             unsafe { _mm256_loadu_si256(from.cast()) }
         }
 
@@ -41,31 +40,31 @@ macro_rules! vectors_of_256_bits {
 
         #[inline(always)]
         unsafe fn zero() -> __m256i {
-            // SAFETY: the caller's promise.
+            // SAFETY: by the caller's contract.
             unsafe { _mm256_setzero_si256() }
         }
 
         #[inline(always)]
         unsafe fn store(to: *mut u8, bytes: __m256i) {
-            // SAFETY: the caller's promise.
+            // SAFETY: by the caller's contract.
             unsafe { _mm256_storeu_si256(to.cast(), bytes) }
         }
 
         #[inline(always)]
         unsafe fn low(bytes: __m256i) -> __m256i {
-            // SAFETY: the caller's promise.
+            // SAFETY: by the caller's contract.
             unsafe { _mm256_and_si256(bytes, _mm256_set1_epi8(0x0f)) }
         }
 
         #[inline(always)]
         unsafe fn high(bytes: __m256i) -> __m256i {
-            // SAFETY: the caller's promise.
+            // SAFETY: by the caller's contract.
             unsafe { _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), _mm256_set1_epi8(0x0f)) }
         }
 
         #[inline(always)]
         unsafe fn merge(base: __m256i, bits: __m256i, up: u32, down: u32, mask: u8) -> __m256i {
-            // SAFETY: the caller's promise.
+            // SAFETY: by the caller's contract.
             unsafe {
                 let shifted = match (up, down) {
                     (1, _) => _mm256_slli_epi16::<1>(bits),
@@ -85,7 +84,7 @@ macro_rules! vectors_of_256_bits {
 
         #[inline(always)]
         unsafe fn ints(from: *const i32, shift: u32) -> __m256i {
-            // SAFETY: the caller's promise.
+            // SAFETY: by the caller's contract.
             unsafe {
                 let value = _mm256_set1_epi32(from.read_unaligned());
                 match shift {
@@ -100,43 +99,43 @@ macro_rules! vectors_of_256_bits {
 
         #[inline(always)]
         unsafe fn add_ints(a: __m256i, b: __m256i) -> __m256i {
-            // SAFETY: the caller's promise.
+            // SAFETY: by the caller's contract.
             unsafe { _mm256_add_epi32(a, b) }
         }
 
         #[inline(always)]
         unsafe fn floats(ints: __m256i) -> __m256 {
-            // SAFETY: the caller's promise.
+            // SAFETY: by the caller's contract.
             unsafe { _mm256_cvtepi32_ps(ints) }
         }
 
         #[inline(always)]
         unsafe fn splat(value: f32) -> __m256 {
-            // SAFETY: the caller's promise.
+            // SAFETY: by the caller's contract.
             unsafe { _mm256_set1_ps(value) }
         }
 
         #[inline(always)]
         unsafe fn load_f32(from: *const f32) -> __m256 {
-            // SAFETY: the caller's promise.
+            // SAFETY: by the caller's contract.
             unsafe { _mm256_loadu_ps(from) }
         }
 
         #[inline(always)]
         unsafe fn store_f32(to: *mut f32, value: __m256) {
-            // SAFETY: the caller's promise.
+            // SAFETY: by the caller's contract.
             unsafe { _mm256_storeu_ps(to, value) }
         }
 
         #[inline(always)]
         unsafe fn load_f16(from: *const u16) -> __m256 {
-            // SAFETY: the caller's promise.
+            // SAFETY: by the caller's contract.
             unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
         }
 
         #[inline(always)]
         unsafe fn load_bf16(from: *const u16) -> __m256 {
-            // SAFETY: the caller's promise.
+            // SAFETY: by the caller's contract.
             unsafe {
                 let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
                 _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
@@ -145,31 +144,31 @@ macro_rules! vectors_of_256_bits {
 
         #[inline(always)]
         unsafe fn load_u8(from: *const u8) -> __m256 {
-            // SAFETY: the caller's promise.
+            // SAFETY: by the caller's contract.
             unsafe { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast()))) }
         }
 
         #[inline(always)]
         unsafe fn load_i8(from: *const u8) -> __m256 {
-            // SAFETY: the caller's promise.
+            // SAFETY: by the caller's contract.
             unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()))) }
         }
 
         #[inline(always)]
         unsafe fn add(a: __m256, b: __m256) -> __m256 {
-            // SAFETY: the caller's promise.
+            // SAFETY: by the caller's contract.
             unsafe { _mm256_add_ps(a, b) }
         }
 
         #[inline(always)]
         unsafe fn mul(a: __m256, b: __m256) -> __m256 {
-            // SAFETY: the caller's promise.
+            // SAFETY: by the caller's contract.
             unsafe { _mm256_mul_ps(a, b) }
         }
 
         #[inline(always)]
         unsafe fn mul_add(a: __m256, b: __m256, c: __m256) -> __m256 {
-            // SAFETY: the caller's promise.
+            // SAFETY: by the caller's contract.
             unsafe { _mm256_fmadd_ps(a, b, c) }
         }
 
@@ -184,18 +183,18 @@ impl Isa for Avx2 {
 
         #[inline(always)]
         unsafe fn narrow() -> __m256i {
-            // SAFETY: the caller's promise.
+            // SAFETY: by the caller's contract.
             unsafe { _mm256_setzero_si256() }
         }
 
         #[inline(always)]
         unsafe fn dot(ints: &mut __m256i, narrow: &mut __m256i, codes: __m256i, x: *const u8, bits: u32) {
-            // SAFETY: the caller's promise.
+            // SAFETY: by the caller's contract.
             unsafe {
                 let x = _mm256_set1_epi32(x.cast::<i32>().read_unaligned());
                 if bits == 8 {
-                    // `maddubs` wants one side unsigned and would overflow with codes up to 255: the codes are
-                    // made signed, and their signs moved to the activations.
+                    // `maddubs` needs one unsigned operand and would overflow with codes up to 255. So the codes are
+                    // made signed, and their signs are moved to the activations.
                     let signed = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
                     let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(signed), _mm256_sign_epi8(x, signed));
                     *ints = _mm256_add_epi32(*ints, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
@@ -207,7 +206,7 @@ impl Isa for Avx2 {
 
         #[inline(always)]
         unsafe fn flush(ints: &mut __m256i, narrow: &mut __m256i, bits: u32) {
-            // SAFETY: the caller's promise.
+            // SAFETY: by the caller's contract.
             unsafe {
                 if bits != 8 {
                     *ints = _mm256_add_epi32(*ints, _mm256_madd_epi16(*narrow, _mm256_set1_epi16(1)));
@@ -228,7 +227,7 @@ impl Isa for AvxVnni {
 
         #[inline(always)]
         unsafe fn dot(ints: &mut __m256i, (): &mut (), codes: __m256i, x: *const u8, _bits: u32) {
-            // SAFETY: the caller's promise.
+            // SAFETY: by the caller's contract.
             unsafe {
                 let x = _mm256_set1_epi32(x.cast::<i32>().read_unaligned());
                 *ints = _mm256_dpbusd_avx_epi32(*ints, codes, x);

@@ -1,5 +1,4 @@
-//! Products with weights that are floats.
-//! It knows nothing of threads or of what the products mean.
+//! Products with float weights.
 
 use super::activations::PanelRef;
 use super::gemv::{CacheLine, DenseArgs, write_products};
@@ -9,7 +8,7 @@ use super::pack::{GROUP_ROWS, PackedFormat};
 /// Float weights times float activations, in 32-bit floats: four sums for the columns modulo four, then added.
 ///
 /// # Safety
-/// The instruction set is there, and see [`GemvArgs`](super::gemv::GemvArgs).
+/// The instruction set is available, and see [`GemvArgs`](super::gemv::GemvArgs).
 #[inline(always)]
 pub(super) unsafe fn dense<I: Isa>(args: &DenseArgs<'_>) {
     assert_eq!(args.weight.columns(), args.x.columns(), "a product of matrices that do not fit");
@@ -17,7 +16,7 @@ pub(super) unsafe fn dense<I: Isa>(args: &DenseArgs<'_>) {
         let mut row = 0;
         while row < args.x.rows() {
             let left = args.x.rows() - row;
-            // SAFETY: the caller's promise; as many rows are left as are taken.
+            // SAFETY: by the caller's contract; at least as many rows are left as are taken.
             unsafe {
                 if left >= 4 {
                     dense_rows::<I, 4>(args, group, row);
@@ -32,7 +31,7 @@ pub(super) unsafe fn dense<I: Isa>(args: &DenseArgs<'_>) {
 }
 
 /// # Safety
-/// As [`dense`]; `first + R` rows are there.
+/// As [`dense`]; the group has `first + R` rows.
 #[inline(always)]
 unsafe fn dense_rows<I: Isa, const R: usize>(args: &DenseArgs<'_>, group: usize, first: usize) {
     let columns = args.weight.columns();

@@ -1,5 +1,5 @@
-//! What is done value by value: norm, gate, rotation, and the exponential that the gate and attention need.
-//! It knows nothing of weights' formats or of threads. Bodies are inlined into functions with more features.
+//! Elementwise operations: norm, gate, rotation, and the exponential that the gate and attention need. Bodies are
+//! inlined into functions with more target features.
 
 /// Lanes of the partial sums, the same for every instruction set, so that sums are equal.
 const SUM_LANES: usize = 16;
@@ -8,12 +8,12 @@ const SUM_LANES: usize = 16;
 /// below -87. The polynomial is that of Cephes' `expf`.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
-    // Adding it leaves the nearest integer in the lowest bits.
+    // Adding this leaves the nearest integer in the lowest bits.
     const ROUNDING_OFFSET: f32 = 12_582_912.0;
     let clamped = x.clamp(-87.0, 88.0);
     let shifted = clamped * std::f32::consts::LOG2_E + ROUNDING_OFFSET;
     let n = shifted - ROUNDING_OFFSET;
-    // ln 2 in two parts, the first exact in few bits.
+    // ln 2 in two parts; the first is exact in few bits.
     let r = clamped - n * 0.693_359_4 - n * -2.121_944_4e-4;
     let mut y = 1.987_569_1e-4;
     y = y * r + 1.398_2e-3;
@@ -27,7 +27,7 @@ pub(super) fn exp(x: f32) -> f32 {
     if x < -87.0 { 0.0 } else { result }
 }
 
-/// The sum of the lanes, in the order of a tree: the same for every instruction set.
+/// The sum of the lanes, in tree order: the same for every instruction set.
 #[inline(always)]
 pub(super) fn sum_lanes(x: &[f32; SUM_LANES]) -> f32 {
     let mut eight = [0.0; 8];
@@ -41,7 +41,7 @@ pub(super) fn sum_lanes(x: &[f32; SUM_LANES]) -> f32 {
     (four[0] + four[2]) + (four[1] + four[3])
 }
 
-/// The largest lane that is a number.
+/// The largest lane that is not NaN.
 #[inline(always)]
 pub(super) fn largest_lane(x: &[f32; SUM_LANES]) -> f32 {
     let larger = |a: f32, b: f32| if a > b { a } else { b };
@@ -81,8 +81,7 @@ pub(in crate::local) fn gate(gate: &[f32], up: &[f32], out: &mut [f32]) {
     }
 }
 
-/// The greatest of the values and the sum of `e^(x - greatest)`, of those that are numbers; minus infinity and 0 if
-/// there are none.
+/// The greatest value and the sum of `e^(x - greatest)`, both ignoring NaN; minus infinity and 0 if nothing is left.
 #[inline(always)]
 pub(super) fn softmax(x: &[f32]) -> (f32, f32) {
     let (whole, rest) = x.as_chunks::<SUM_LANES>();
@@ -93,7 +92,7 @@ pub(super) fn softmax(x: &[f32]) -> (f32, f32) {
         }
     }
     let most = rest.iter().fold(largest_lane(&most), |most, &x| if x > most { x } else { most });
-    // What is no number compares as false.
+    // NaN compares as false.
     let weight = |x: f32| {
         let weight = exp(x - most);
         if weight > 0.0 { weight } else { 0.0 }

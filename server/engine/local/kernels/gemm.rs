@@ -1,5 +1,4 @@
 //! The gemm kernel: groups of weight rows unpacked into a tile in the cache, then multiplied with all panels.
-//! It knows nothing of threads or of what the products mean.
 
 #![expect(clippy::needless_range_loop, reason = "several arrays are indexed by row, vector and part at once")]
 
@@ -9,18 +8,18 @@ use super::isa::{Isa, flush_after};
 use super::pack::{GROUP_ROWS, ScaleLayout, UNIT_COLUMNS};
 use super::quant_format::{QuantFormat, initial_sums, load_codes, load_factors};
 
-/// Groups that the gemm kernel works on at once at most.
+/// Maximum number of groups that the gemm kernel works on at once.
 const MAX_GEMM_GROUPS: usize = 4;
 
 /// Unpacks the groups into the tile.
 ///
 /// # Safety
-/// The instruction set is there.
+/// The instruction set is available.
 #[inline(always)]
 pub(super) unsafe fn expand<I: Isa, F: QuantFormat>(args: &GemmArgs<'_>, tile: &mut UnpackedTile) {
     let units = args.weight.columns() / UNIT_COLUMNS;
     let groups = args.groups.len();
-    // Eight bits in one plane are used where they lie.
+    // Eight-bit codes in one plane are used in place.
     if F::UPPER_BITS != 8 && tile.codes.len() < groups * units * 8 {
         tile.codes.resize(groups * units * 8, CacheLine([0; 64]));
     }
@@ -30,7 +29,7 @@ pub(super) unsafe fn expand<I: Isa, F: QuantFormat>(args: &GemmArgs<'_>, tile: &
     for (index, group) in args.groups.clone().enumerate() {
         let (codes_bytes, scale_bytes) = args.weight.group_data(group);
         let lower_bytes = args.weight.lower_plane(group);
-        // SAFETY: places inside the group as `Packed` states, and inside the tile as just made sure.
+        // SAFETY: offsets are inside the group as `PackedMatrix` states, and inside the tile as resized above.
         unsafe {
             let to_codes = tile.codes.as_mut_ptr().cast::<u8>();
             let to_scales = tile.scales.as_mut_ptr().cast::<f32>().add(index * units * 2 * GROUP_ROWS);
@@ -62,10 +61,11 @@ pub(super) unsafe fn expand<I: Isa, F: QuantFormat>(args: &GemmArgs<'_>, tile: &
     }
 }
 
-/// The tile's groups times one panel of `R` rows, `V` vectors of weights at once.
+/// Multiplies the tile's groups with one panel of `R` rows, `V` vectors of weights at once.
 ///
 /// # Safety
-/// The instruction set is there, the tile was filled by [`expand`], the panel is `R` gemm, and see [`GemvArgs`](super::gemv::GemvArgs).
+/// The instruction set is available, the tile was filled by [`expand`], the panel is `R` rows wide, and see
+/// [`GemvArgs`](super::gemv::GemvArgs).
 #[inline(always)]
 pub(super) unsafe fn gemm<I: Isa, F: QuantFormat, const R: usize, const V: usize>(
     args: &GemmArgs<'_>,
@@ -79,7 +79,7 @@ pub(super) unsafe fn gemm<I: Isa, F: QuantFormat, const R: usize, const V: usize
     assert!(F::UPPER_BITS == 8 || tile.codes.len() >= groups * units * 8);
     assert!(tile.scales.len() >= groups * units * 2);
     let mut out = [[CacheLine([0.0_f32; GROUP_ROWS]); R]; MAX_GEMM_GROUPS];
-    // SAFETY: the slices have the lengths just checked, and those that `Packed` and `Activations` state.
+    // SAFETY: the slices have the lengths just checked, and those that `PackedMatrix` and `Activations` state.
     unsafe {
         for first in (0..groups * I::PARTS).step_by(V) {
             let mut codes_at = [std::ptr::null::<u8>(); V];

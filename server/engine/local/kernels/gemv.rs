@@ -1,13 +1,12 @@
-//! The matrix kernels: packed weights times rows of activations. Here are what they share, the choice among them, and *gemv*.
-//! It knows nothing of threads or of what the products mean; the instruction set is a type parameter.
+//! The matrix kernels, packed weights times rows of activations: their shared parts, their dispatch, and *gemv*.
 //!
-//! Two kernels for quantized weights. *GemvArgs* (few rows: decode, verification of drafts) unpacks codes in registers,
-//! uses them for all rows of a panel, and is bound by reading the weights from memory. *GemmArgs* (prefill) unpacks
-//! two groups of weight rows into a tile in the cache once and multiplies it with all panels, and is bound by
+//! There are two kernels for quantized weights. *Gemv* (few rows: decode, verification of drafts) unpacks codes in
+//! registers, uses them for all rows of a panel, and is bound by reading the weights from memory. *Gemm* (prefill)
+//! unpacks two groups of weight rows into a tile in the cache once, multiplies it with all panels, and is bound by
 //! the dot-product instructions. Both add up the units in the same order with the same operations.
 //!
-//! *Coarse* is the gemv kernel with the first plane of weights in two planes: it takes the lower bits of a code for
-//! their average, and reads half of the bytes (see [`super::quant_format::coarse_error`]).
+//! *Screen* is the gemv kernel with the first plane of weights in two planes: it replaces the lower bits of a code by
+//! their average, and reads half of the bytes (see [`super::quant_format::screening_error`]).
 
 #![expect(clippy::needless_range_loop, reason = "several arrays are indexed by row, vector and part at once")]
 
@@ -20,27 +19,27 @@ use super::quant_format::{
     Q6KScreen, Q8Screen, QuantFormat, initial_sums, load_codes, load_factors, with_quant_format,
 };
 
-/// Bytes by which the gemv kernel asks for weights ahead of their use: the processor's own prefetching stops at
-/// page borders and starts anew behind them. So far ahead that memory has answered by then at its full rate.
+/// How far ahead the gemv kernel prefetches weights, in bytes. The processor's own prefetching stops at page borders
+/// and restarts after them. This distance lets memory deliver at its full rate.
 pub(super) const PREFETCH_BYTES: usize = 8192;
 
-/// Where products go.
+/// Destination of products.
 #[derive(Debug)]
 pub(in crate::local) struct ProductOutput<'a> {
-    /// Row 0, column 0 of a row-major matrix, whose rows the activations' rows are.
+    /// Row 0, column 0 of a row-major matrix with one row per activation row.
     pub(in crate::local) start: *mut f32,
     /// Values from one row to the next.
     pub(in crate::local) stride: usize,
-    /// Added to every row, if there.
+    /// Added to every row, if present.
     pub(in crate::local) bias: Option<&'a [f32]>,
-    /// Whether to add to what is there.
+    /// Whether to add to the present contents.
     pub(in crate::local) add: bool,
 }
 
 /// A piece of a product with few activation rows.
 ///
 /// # Safety of its use
-/// `out` is valid for every activation row and weight row of `groups`, and nobody else uses these places.
+/// `out` is valid for every activation row and weight row of `groups`, and nothing else accesses these values.
 #[derive(Debug)]
 pub(in crate::local) struct GemvArgs<'a> {
     pub(in crate::local) weight: &'a PackedMatrix,
@@ -49,16 +48,16 @@ pub(in crate::local) struct GemvArgs<'a> {
     pub(in crate::local) out: ProductOutput<'a>,
 }
 
-/// A piece of a product with many rows; the same promises as for [`GemvArgs`]. At most [`super::KernelTable::gemm_groups`]
-/// groups.
+/// A piece of a product with many rows, with the same contract as [`GemvArgs`]. At most
+/// [`super::KernelTable::gemm_groups`] groups.
 pub(in crate::local) type GemmArgs<'a> = GemvArgs<'a>;
 
-/// A piece of a product with weights that are floats; the same promises as for [`GemvArgs`].
+/// A piece of a product with float weights, with the same contract as [`GemvArgs`].
 pub(in crate::local) type DenseArgs<'a> = GemvArgs<'a>;
 
-/// Unpacked weights: codes as bytes (8 steps of 64 bytes a unit) and scales as floats (two times 16 a unit: the
-/// scale and the minimum, or the scales of both halves), group behind group. One for each thread, reused. `halves` and
-/// `sums` are the tile registers' (see `amx`).
+/// Unpacked weights, group after group: codes as bytes (8 steps of 64 bytes per unit) and scales as floats (two times
+/// 16 per unit: the scale and the minimum, or the scales of both halves). One per thread, reused. `bf16` and `sums`
+/// belong to the tile registers (see `amx`).
 #[derive(Debug, Default)]
 pub(in crate::local) struct UnpackedTile {
     pub(super) codes: Vec<CacheLine<u8, 64>>,
@@ -72,12 +71,12 @@ pub(in crate::local) struct UnpackedTile {
 #[repr(C, align(64))]
 pub(in crate::local) struct CacheLine<T, const N: usize>(pub(super) [T; N]);
 
-/// The gemv kernel of one instruction set, for a form and a number of rows.
+/// The gemv kernel of one instruction set, for a format and a number of rows.
 pub(in crate::local) trait GemvKernel {
-    /// One group and one panel.
+    /// Multiplies one group with one panel.
     ///
     /// # Safety
-    /// The instruction set is there, the panel is `R` gemm, and see [`GemvArgs`].
+    /// The instruction set is available, the panel is `R` rows wide, and see [`GemvArgs`].
     unsafe fn run<F: QuantFormat, const R: usize>(args: &GemvArgs<'_>, group: usize, panel: &PanelRef<'_>);
 }
 
@@ -86,13 +85,14 @@ pub(in crate::local) trait GemmKernel {
     /// Unpacks the groups into the tile.
     ///
     /// # Safety
-    /// The instruction set is there.
+    /// The instruction set is available.
     unsafe fn expand<F: QuantFormat>(args: &GemmArgs<'_>, tile: &mut UnpackedTile);
 
-    /// One panel.
+    /// Multiplies the tile with one panel.
     ///
     /// # Safety
-    /// The instruction set is there, the tile was filled by `expand`, the panel is `R` gemm, and see [`GemvArgs`].
+    /// The instruction set is available, the tile was filled by `expand`, the panel is `R` rows wide, and see
+    /// [`GemvArgs`].
     unsafe fn run<F: QuantFormat, const R: usize>(
         args: &GemmArgs<'_>,
         tile: &UnpackedTile,
@@ -103,14 +103,14 @@ pub(in crate::local) trait GemmKernel {
 /// Chooses the gemv kernel for each panel.
 ///
 /// # Safety
-/// The instruction set is there, and see [`GemvArgs`].
+/// The instruction set is available, and see [`GemvArgs`].
 #[inline(always)]
 pub(super) unsafe fn dispatch_gemv<T: GemvKernel, const P: usize>(args: &GemvArgs<'_>) {
     assert_eq!(args.weight.columns(), args.x.columns(), "a product of matrices that do not fit");
     for group in args.groups.clone() {
         for panel in 0..args.x.panels() {
             let panel = &args.x.panel(panel);
-            // SAFETY: the caller's promise; the width is the panel's.
+            // SAFETY: by the caller's contract; the width is the panel's.
             with_quant_format!(args.weight.format(), F => unsafe {
                 match panel.width {
                     1 => T::run::<F, 1>(args, group, panel),
@@ -126,14 +126,14 @@ pub(super) unsafe fn dispatch_gemv<T: GemvKernel, const P: usize>(args: &GemvArg
 /// Chooses the screen kernel for each panel; does nothing for weights in one plane.
 ///
 /// # Safety
-/// The instruction set is there, and see [`GemvArgs`].
+/// The instruction set is available, and see [`GemvArgs`].
 #[inline(always)]
 pub(super) unsafe fn dispatch_screen<T: GemvKernel, const P: usize>(args: &GemvArgs<'_>) {
     assert_eq!(args.weight.columns(), args.x.columns(), "a product of matrices that do not fit");
     for group in args.groups.clone() {
         for panel in 0..args.x.panels() {
             let panel = &args.x.panel(panel);
-            // SAFETY: the caller's promise; the width is the panel's.
+            // SAFETY: by the caller's contract; the width is the panel's.
             unsafe {
                 match (args.weight.format(), panel.width) {
                     (PackedFormat::Q8Planes, 1) => T::run::<Q8Screen, 1>(args, group, panel),
@@ -154,14 +154,14 @@ pub(super) unsafe fn dispatch_screen<T: GemvKernel, const P: usize>(args: &GemvA
 /// Unpacks the groups, then chooses the gemm kernel for each panel.
 ///
 /// # Safety
-/// The instruction set is there, and see [`GemvArgs`].
+/// The instruction set is available, and see [`GemvArgs`].
 #[inline(always)]
 pub(super) unsafe fn dispatch_gemm<T: GemmKernel, const P: usize>(
     args: &GemmArgs<'_>,
     tile: &mut UnpackedTile,
 ) {
     assert_eq!(args.weight.columns(), args.x.columns(), "a product of matrices that do not fit");
-    // SAFETY: the caller's promise; the width is the panel's.
+    // SAFETY: by the caller's contract; the width is the panel's.
     with_quant_format!(args.weight.format(), F => unsafe {
         T::expand::<F>(args, tile);
         for panel in 0..args.x.panels() {
@@ -176,7 +176,7 @@ pub(super) unsafe fn dispatch_gemm<T: GemmKernel, const P: usize>(
     });
 }
 
-/// Adds a unit's (or half unit's) part to the sums of one row.
+/// Adds the contribution of a unit (or half unit) to the sums of one row.
 ///
 /// # Safety
 /// The pointers are valid.
@@ -187,7 +187,7 @@ pub(super) unsafe fn accumulate_unit<I: Isa>(
     scale: I::Floats,
     x_scale: *const f32,
 ) -> I::Floats {
-    // SAFETY: the caller's promise.
+    // SAFETY: by the caller's contract.
     unsafe { I::mul_add(I::floats(ints), I::mul(scale, I::splat(*x_scale)), sum) }
 }
 
@@ -206,12 +206,12 @@ pub(super) unsafe fn write_products<const R: usize>(
     let lanes = GROUP_ROWS.min(args.weight.rows() - first);
     let out = &args.out;
     for (row, CacheLine(sums)) in sums.iter().enumerate().take(panel.rows) {
-        // SAFETY: the caller's promise: a row of activations, and weight rows of this group that are there.
+        // SAFETY: by the caller's contract: a row of activations, and existing weight rows of this group.
         let to = unsafe {
             std::slice::from_raw_parts_mut(out.start.add((panel.first + row) * out.stride + first), lanes)
         };
         if lanes == GROUP_ROWS && out.bias.is_none() {
-            // By far the most; a fixed length is a few vector instructions.
+            // The common case; a fixed length compiles to a few vector instructions.
             let to: &mut [f32; GROUP_ROWS] = match to.try_into() {
                 Ok(to) => to,
                 Err(_) => continue,
@@ -243,10 +243,10 @@ pub(super) unsafe fn write_products<const R: usize>(
     }
 }
 
-/// One group times one panel of `R` rows, unpacking in registers.
+/// Multiplies one group with one panel of `R` rows, unpacking in registers.
 ///
 /// # Safety
-/// The instruction set is there, the panel is `R` gemm, and see [`GemvArgs`].
+/// The instruction set is available, the panel is `R` rows wide, and see [`GemvArgs`].
 #[inline(always)]
 pub(super) unsafe fn gemv<I: Isa, F: QuantFormat, const R: usize>(
     args: &GemvArgs<'_>,
@@ -261,16 +261,16 @@ pub(super) unsafe fn gemv<I: Isa, F: QuantFormat, const R: usize>(
     let (x, x_scales) = (panel.codes.as_ptr().cast::<u8>(), panel.scales.as_ptr());
     let (x_sums, x_sized) = (panel.sums.as_ptr(), panel.scaled_sums.as_ptr());
     let mut out = [CacheLine([0.0_f32; GROUP_ROWS]); R];
-    // Reading ahead by units leaves out what the next group has in front of its codes.
+    // Prefetching by units skips the scales that precede the next group's codes.
     let (next_scales, scales_step) = (codes_bytes.as_ptr_range().end, scale_bytes.len().div_ceil(units));
     if group == args.groups.start && panel.first == 0 {
-        // Nobody has read ahead for a piece's first group.
+        // The first group of a piece has not been prefetched.
         for line in (0..PREFETCH_BYTES + scale_bytes.len()).step_by(64) {
             // SAFETY: a hint, which cannot fault.
             unsafe { I::prefetch(scale_bytes.as_ptr().wrapping_add(line)) };
         }
     }
-    // SAFETY: the slices have the lengths that `Packed` and `Activations` state; all places below are inside.
+    // SAFETY: the slices have the lengths that `PackedMatrix` and `Activations` state; all offsets below are inside.
     unsafe {
         let mut sums = [[I::splat(0.0); R]; 2];
         for unit in 0..units {
@@ -290,7 +290,7 @@ pub(super) unsafe fn gemv<I: Isa, F: QuantFormat, const R: usize>(
             for part in 0..I::PARTS {
                 let place = part * 4 * I::LANES;
                 let (unit_codes, unit_lower) = (unit_codes.add(place), unit_lower.wrapping_add(place));
-                // Two accumulators, as each dot product waits for the one before it.
+                // Two accumulators, because each dot product waits for the previous one.
                 static ZERO: i32 = 0;
                 let mut ints = [[I::ints(&raw const ZERO, 0); R]; 2];
                 for row in 0..R {
@@ -308,7 +308,7 @@ pub(super) unsafe fn gemv<I: Isa, F: QuantFormat, const R: usize>(
                         let at = |step: usize| x.add((step * R + row) * 4);
                         I::dot(&mut ints[0][row], &mut narrow[0][row], low, at(step), F::BITS);
                         I::dot(&mut ints[1][row], &mut narrow[1][row], high, at(step + 4), F::BITS);
-                        // Four steps each are less than any limit but that of six bits.
+                        // Four steps each are below every limit except that of six bits.
                         if (step + 1) % flush_after(F::BITS).min(4) == 0 {
                             I::flush(&mut ints[0][row], &mut narrow[0][row], F::BITS);
                             I::flush(&mut ints[1][row], &mut narrow[1][row], F::BITS);
@@ -340,7 +340,7 @@ pub(super) unsafe fn gemv<I: Isa, F: QuantFormat, const R: usize>(
             for row in 0..R {
                 let mut sum = sums[part][row];
                 if F::SCREEN_ZERO.is_some() {
-                    // An upper code counts as many of the file's steps as its lower bits have values.
+                    // An upper code is worth as many of the file's steps as its lower bits have values.
                     let steps = 1_u32 << args.weight.format().lower_bits();
                     sum = I::mul(sum, I::splat(steps as f32));
                 }

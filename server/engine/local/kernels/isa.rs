@@ -1,37 +1,35 @@
-//! What an instruction set must offer for the kernels to be compiled for it.
-//! It knows nothing of how weights are stored or what the kernels compute.
+//! The operations that an instruction set must offer for the kernels to be compiled for it.
 
 /// Vectors of an instruction set. A *group* is 16 weight rows; a vector holds [`Isa::LANES`] of them, and
 /// [`Isa::PARTS`] vectors make the group.
 ///
-/// Every operation on floats is rounded as IEEE 754 says (`mul_add` once), so all sets give the same bits.
+/// Every operation on floats rounds as IEEE 754 specifies (`mul_add` once), so all sets give the same bits.
 ///
 /// # Safety of the methods
 /// They may be called only where the instruction set is available, and should be called only in functions that
-/// have its target features, into which they are inlined. Pointers are valid for what the method reads or
-/// writes and need no alignment.
+/// have its target features, into which they are inlined. Pointers are valid for the method's reads or writes and
+/// need no alignment.
 pub(super) trait Isa: Copy + 'static {
     /// Vectors per group of 16 rows.
     const PARTS: usize;
     /// Weight rows per vector.
     const LANES: usize;
-    /// Whether 8-bit codes are taken as signed numbers by [`Isa::dot`], so that their offset of 128 is gone.
+    /// Whether [`Isa::dot`] takes 8-bit codes as signed numbers, which removes their offset of 128.
     const SIGNED_BYTES: bool;
 
     /// Four codes for each lane.
     type Bytes: Copy;
     /// A 32-bit sum for each lane.
     type Ints: Copy;
-    /// What a set without 32-bit dot products sums up in before [`Isa::flush`].
+    /// The intermediate sums of a set without 32-bit dot products, until [`Isa::flush`].
     type Narrow: Copy;
     /// A float for each lane.
     type Floats: Copy;
 
     /// `4 * LANES` bytes.
     unsafe fn load(from: *const u8) -> Self::Bytes;
-    /// Asks for the cache line at `from`, which may lie anywhere, into the second-level cache. Measured on Zen 4, with a
-    /// model of the gemv kernel: into the first level, so far ahead, streaming the weights reached three fifths of this
-    /// rate on one core.
+    /// Prefetches the cache line at `from`, which may be any address, into the second-level cache. On Zen 4,
+    /// prefetching into the first level that far ahead streams the weights more slowly.
     unsafe fn prefetch(from: *const u8);
     /// Zeros.
     unsafe fn zero() -> Self::Bytes;
@@ -41,8 +39,8 @@ pub(super) trait Isa: Copy + 'static {
     unsafe fn low(bytes: Self::Bytes) -> Self::Bytes;
     /// The upper four bits of each byte.
     unsafe fn high(bytes: Self::Bytes) -> Self::Bytes;
-    /// `base | (bits << up >> down) & mask` for each byte, where the shifts may drag in the neighbour's bits,
-    /// which `mask` must remove; `up` or `down` is 0, both are constants after inlining, at most 4 and 6.
+    /// `base | (bits << up >> down) & mask` for each byte, where the shifts may bring in the neighbour's bits,
+    /// which `mask` must remove. `up` or `down` is 0; both are constants after inlining, at most 4 and 6.
     unsafe fn merge(base: Self::Bytes, bits: Self::Bytes, up: u32, down: u32, mask: u8) -> Self::Bytes;
 
     /// `*from << shift` in all lanes; `shift` is a constant after inlining.
@@ -58,7 +56,7 @@ pub(super) trait Isa: Copy + 'static {
         x: *const u8,
         bits: u32,
     );
-    /// Moves what `narrow` holds into `ints`. To be called after at most [`flush_after`] calls of [`Isa::dot`].
+    /// Moves the sums in `narrow` to `ints`. Must be called after at most [`flush_after`] calls of [`Isa::dot`].
     unsafe fn flush(ints: &mut Self::Ints, narrow: &mut Self::Narrow, bits: u32);
     /// Sum.
     unsafe fn add_ints(a: Self::Ints, b: Self::Ints) -> Self::Ints;

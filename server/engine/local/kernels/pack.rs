@@ -1,5 +1,4 @@
-//! Weights as the kernels stream them: groups of 16 rows interleaved, codes and scales exactly those of the file.
-//! It knows nothing of activations, layers, or where the tensors come from.
+//! Weights as the kernels stream them: groups of 16 rows interleaved, with exactly the file's codes and scales.
 //!
 //! A group holds 16 rows; its codes come in units of 32 columns. Inside a unit, four neighbouring columns of
 //! the 16 rows make 64 bytes (a *step*): `row * 4 + column % 4`, so one int8 dot-product instruction adds four
@@ -12,13 +11,13 @@
 //! | 6 | the same as 4, then 2 × 64 bytes: bits `2s` and `2s + 1` for steps 0 to 3, and for steps 4 to 7 |
 //! | 8 | 8 × 64 bytes |
 //!
-//! Codes are unsigned, with the file's own offset of half their range (for `Q8_0` 128 is added). All units of a group come first, then its scales
-//! (see [`ScaleLayout`]). A group's size is that of the file's blocks, plus 3 % for `Q4_K` and `Q5_K`, whose 6-bit scales
-//! are stored in bytes.
+//! Codes are unsigned, with the file's own offset of half their range (for `Q8_0` 128 is added). All units of a group
+//! come first, then its scales (see [`ScaleLayout`]). A group is as large as the file's blocks, plus 3 % for `Q4_K` and
+//! `Q5_K`, whose 6-bit scales are stored in bytes.
 //!
-//! `Q8_0` and `Q6_K` can also be packed in two *planes*, so that a product with the upper four bits of the codes alone
-//! streams nothing else: first all groups with those bits, stored like codes of 4 bits, and with the scales; behind
-//! the last of them all groups' lower bits, four of each code like codes of 4 bits, or two:
+//! `Q8_0` and `Q6_K` can also be packed in two *planes*, so that a product with only the upper four bits of the codes
+//! streams nothing else. The first plane has all groups with those bits, stored like 4-bit codes, and with the scales.
+//! The second plane follows with all groups' lower bits, four or two per code:
 //!
 //! | lower bits | stored |
 //! |---|---|
@@ -65,7 +64,7 @@ pub(in crate::local) enum PackedFormat {
     F32,
 }
 
-/// How a group's scales are stored behind its codes. Half floats are the file's own.
+/// How a group's scales are stored. Half floats are the file's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::local) enum ScaleLayout {
     /// For each unit 16 half floats `d`; a value is `d * (code - offset)`.
@@ -91,7 +90,7 @@ impl ScaleLayout {
         }
     }
 
-    /// Where the bytes of unit `unit` alone begin.
+    /// Offset of the bytes of unit `unit` alone.
     pub(in crate::local) const fn unit_offset(self, unit: usize) -> usize {
         match self {
             Self::Plain => unit * 32,
@@ -101,7 +100,7 @@ impl ScaleLayout {
         }
     }
 
-    /// Where the half floats that eight units share begin.
+    /// Offset of the half floats that eight units share.
     pub(in crate::local) const fn super_offset(self, unit: usize) -> usize {
         match self {
             Self::Plain | Self::Min => 0,
@@ -129,7 +128,7 @@ impl PackedFormat {
         })
     }
 
-    /// Bits of a code and the form of the scales; none if the values are plain floats.
+    /// Bits of a code and the layout of the scales; `None` for plain floats.
     pub(in crate::local) fn quantization(self) -> Option<(u32, ScaleLayout)> {
         Some(match self {
             Self::Q4_0 => (4, ScaleLayout::Plain),
@@ -145,7 +144,7 @@ impl PackedFormat {
         })
     }
 
-    /// The same values in two planes, if there is such a form.
+    /// The same format in two planes, if it exists.
     fn with_two_planes(self) -> Self {
         match self {
             Self::Q8_0 => Self::Q8Planes,
@@ -188,41 +187,41 @@ pub(in crate::local) struct PackedMatrix {
     columns: usize,
     /// Bytes of a group, without those in the second plane.
     stride: usize,
-    /// Where a group's codes begin, behind its scales: both are read from the first unit on, and reading ahead in the
-    /// codes of one group brings the scales of the next.
+    /// Offset of a group's codes, after its scales. Both are read from the first unit on, so prefetching past the codes
+    /// of one group brings in the scales of the next.
     codes_offset: usize,
     /// Bytes of a group in the second plane; 0 if there is none.
     lower_stride: usize,
-    /// The groups; the rows that are missing in the last one are zeros. Then the second plane.
+    /// The groups, then the second plane. Missing rows of the last group are zeros.
     data: MmapMut,
 }
 
 /// Why a tensor was not packed.
 #[derive(Debug)]
 pub(in crate::local) enum PackError {
-    /// It is no matrix, or in a format without kernels: a phrase that says so.
+    /// Not a matrix, or a format without kernels: a phrase with the problem.
     UnsupportedFormat(String),
-    /// Memory is short: a phrase.
+    /// Not enough memory: a phrase.
     OutOfMemory(String),
     /// Its bytes could not be read.
     Read(io::Error),
-    /// Some of its values are infinite, or no numbers.
+    /// Some of its values are infinite or NaN.
     InvalidValues,
 }
 
 impl PackedMatrix {
-    /// Packs a stored matrix, in parallel, piece by piece as it is read.
+    /// Packs a stored matrix in parallel, reading it piece by piece.
     ///
     /// # Errors
-    /// See [`Unpacked`].
+    /// See [`PackError`].
     pub(in crate::local) fn new(view: &TensorView<'_>, pool: &ThreadPool) -> Result<Self, PackError> {
         Self::pack_tensor(view, pool, false)
     }
 
-    /// The same, in two planes where there is such a form.
+    /// The same, in two planes if the format supports it.
     ///
     /// # Errors
-    /// As [`Packed::new`].
+    /// As [`PackedMatrix::new`].
     pub(in crate::local) fn new_in_planes(
         view: &TensorView<'_>,
         pool: &ThreadPool,
@@ -233,10 +232,10 @@ impl PackedMatrix {
     fn pack_tensor(view: &TensorView<'_>, pool: &ThreadPool, planes: bool) -> Result<Self, PackError> {
         let form = |problem: String| Err(PackError::UnsupportedFormat(problem));
         let &[rows, columns] = &view.shape[..] else {
-            return form(format!("has the shape {:?}, a matrix is needed", view.shape));
+            return form(format!("has the shape {:?}, expected a matrix", view.shape));
         };
         let Some(format) = PackedFormat::from_ggml(view.dtype) else {
-            return form(format!("is stored as {:?}, for which there is no CPU kernel", view.dtype));
+            return form(format!("is stored as {:?}, which has no CPU kernel", view.dtype));
         };
         let (block, block_bytes) = format.block_size();
         if rows == 0
@@ -265,8 +264,8 @@ impl PackedMatrix {
         };
         let groups = rows.div_ceil(GROUP_ROWS);
         let mut data = MmapMut::map_anon(groups * (stride + lower_stride))
-            .map_err(|error| PackError::OutOfMemory(format!("finds no room in memory: {error}")))?;
-        // Large pages spare the address translation, which streaming would wait for; without them it is slower only.
+            .map_err(|error| PackError::OutOfMemory(format!("does not fit into memory: {error}")))?;
+        // Large pages avoid stalls in address translation while streaming; without them it is only slower.
         #[cfg(target_os = "linux")]
         let _ = data.advise(memmap2::Advice::HugePage);
 
@@ -284,7 +283,7 @@ impl PackedMatrix {
             let last = rows.min(first + GROUP_ROWS);
             let source = match view.data.read(first * row_bytes..last * row_bytes) {
                 Ok(source) if are_finite(view.dtype, &source) => source,
-                // The first failure is told; others may follow it at once.
+                // The first failure is reported; others may follow at the same time.
                 Ok(_) => return failed.set(PackError::InvalidValues).unwrap_or_default(),
                 Err(error) => return failed.set(PackError::Read(error)).unwrap_or_default(),
             };
@@ -329,7 +328,7 @@ impl PackedMatrix {
         self.stride + self.lower_stride
     }
 
-    /// Bytes that a product with the first plane reads; all of them if there is one only.
+    /// Bytes that a product with the first plane reads; all of them if there is only one.
     pub(in crate::local) fn upper_bytes(&self) -> usize {
         self.group_count() * self.stride
     }
@@ -356,13 +355,13 @@ impl PackedMatrix {
         &self.data[self.upper_bytes() + group * self.lower_stride..][..self.lower_stride]
     }
 
-    /// The greatest scale of a group without its sign: what a code's last bit is worth at most.
+    /// The greatest absolute scale of a group: the most that a code's last bit is worth.
     pub(in crate::local) fn greatest_scale(&self, group: usize) -> f32 {
         let Some((_, form)) = self.format.quantization() else { return 0.0 };
         let (_, scales) = self.group_data(group);
         let units = self.columns / UNIT_COLUMNS;
         if form == ScaleLayout::Plain {
-            // Without their sign, half floats are ordered as their bits are.
+            // Without their sign, half floats are ordered like their bits.
             let (halves, _) = scales[..form.unit_offset(units)].as_chunks::<2>();
             let greatest = halves.iter().map(|&half| u16::from_le_bytes(half) & 0x7fff).max();
             return f16::from_bits(greatest.unwrap_or(0)).to_f32();
@@ -416,8 +415,7 @@ impl PackedMatrix {
     }
 }
 
-/// The scales of the two halves of a unit of one row, and what is added to code times scale if the codes have no
-/// offset.
+/// The scales of the two halves of a unit of one row, and the addend to code times scale if the codes have no offset.
 fn unit_scales(scales: &[u8], form: ScaleLayout, unit: usize, lane: usize) -> ([f32; 2], Option<f32>) {
     let at = form.unit_offset(unit);
     let shared = form.super_offset(unit);

@@ -1,12 +1,11 @@
-//! The kernels in plain Rust: the reference, and what runs where no better set is known.
-//! It knows nothing of any instruction set.
+//! The kernels in plain Rust: the reference, and the fallback without a supported instruction set.
 
 use half::{bf16, f16};
 
 use super::isa::Isa;
 use super::{KernelTable, kernel_table};
 
-/// Arrays of 16 lanes, which the compiler turns into what the target has.
+/// Arrays of 16 lanes, which the compiler maps to the target's vectors.
 #[derive(Clone, Copy)]
 pub(super) struct Portable;
 
@@ -25,10 +24,10 @@ fn zip_lanes<const N: usize, A: Copy, B: Copy, C>(a: [A; N], b: [B; N], f: impl 
 /// Reads `N` values.
 ///
 /// # Safety
-/// They are there; no alignment is needed.
+/// `N` values are readable; no alignment is needed.
 #[inline(always)]
 unsafe fn read_lanes<const N: usize, T: Copy>(from: *const T) -> [T; N] {
-    // SAFETY: the caller's promise.
+    // SAFETY: by the caller's contract.
     unsafe { from.cast::<[T; N]>().read_unaligned() }
 }
 
@@ -44,7 +43,7 @@ impl Isa for Portable {
 
     #[inline(always)]
     unsafe fn load(from: *const u8) -> [u8; 64] {
-        // SAFETY: the caller's promise.
+        // SAFETY: by the caller's contract.
         unsafe { read_lanes(from) }
     }
 
@@ -58,7 +57,7 @@ impl Isa for Portable {
 
     #[inline(always)]
     unsafe fn store(to: *mut u8, bytes: [u8; 64]) {
-        // SAFETY: the caller's promise.
+        // SAFETY: by the caller's contract.
         unsafe { to.cast::<[u8; 64]>().write_unaligned(bytes) }
     }
 
@@ -79,7 +78,7 @@ impl Isa for Portable {
 
     #[inline(always)]
     unsafe fn ints(from: *const i32, shift: u32) -> [i32; 16] {
-        // SAFETY: the caller's promise.
+        // SAFETY: by the caller's contract.
         [unsafe { from.read_unaligned() } << shift; 16]
     }
 
@@ -88,7 +87,7 @@ impl Isa for Portable {
 
     #[inline(always)]
     unsafe fn dot(ints: &mut [i32; 16], (): &mut (), codes: [u8; 64], x: *const u8, _bits: u32) {
-        // SAFETY: the caller's promise.
+        // SAFETY: by the caller's contract.
         let x: [i8; 4] = unsafe { read_lanes(x.cast()) };
         for (lane, sum) in ints.iter_mut().enumerate() {
             for (i, &x) in x.iter().enumerate() {
@@ -117,37 +116,37 @@ impl Isa for Portable {
 
     #[inline(always)]
     unsafe fn load_f32(from: *const f32) -> [f32; 16] {
-        // SAFETY: the caller's promise.
+        // SAFETY: by the caller's contract.
         unsafe { read_lanes(from) }
     }
 
     #[inline(always)]
     unsafe fn store_f32(to: *mut f32, value: [f32; 16]) {
-        // SAFETY: the caller's promise.
+        // SAFETY: by the caller's contract.
         unsafe { to.cast::<[f32; 16]>().write_unaligned(value) }
     }
 
     #[inline(always)]
     unsafe fn load_f16(from: *const u16) -> [f32; 16] {
-        // SAFETY: the caller's promise.
+        // SAFETY: by the caller's contract.
         map_lanes(unsafe { read_lanes(from) }, |bits| f16::from_bits(bits).to_f32())
     }
 
     #[inline(always)]
     unsafe fn load_bf16(from: *const u16) -> [f32; 16] {
-        // SAFETY: the caller's promise.
+        // SAFETY: by the caller's contract.
         map_lanes(unsafe { read_lanes(from) }, |bits| bf16::from_bits(bits).to_f32())
     }
 
     #[inline(always)]
     unsafe fn load_u8(from: *const u8) -> [f32; 16] {
-        // SAFETY: the caller's promise.
+        // SAFETY: by the caller's contract.
         map_lanes(unsafe { read_lanes(from) }, |byte: u8| f32::from(byte))
     }
 
     #[inline(always)]
     unsafe fn load_i8(from: *const u8) -> [f32; 16] {
-        // SAFETY: the caller's promise.
+        // SAFETY: by the caller's contract.
         map_lanes(unsafe { read_lanes(from) }, |byte: u8| f32::from(byte as i8))
     }
 

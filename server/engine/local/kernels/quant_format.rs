@@ -1,20 +1,19 @@
-//! Storage forms of quantized weights as types, and a unit's codes and factors in registers.
-//! It knows nothing of activations' rows, of groups, or of where products go.
+//! Quantization formats of weights as types, and loading a unit's codes and factors into registers.
 
 use super::isa::Isa;
 use super::pack::{PackedFormat, ScaleLayout};
 
-/// A storage form as a type, so that kernels are compiled for each.
+/// A quantization format as a type, so that kernels are compiled for each.
 pub(in crate::local) trait QuantFormat {
     /// Bits of a code.
     const BITS: u32;
     /// How scales are stored.
     const SCALES: ScaleLayout;
-    /// Bits of a code that lie in the second plane.
+    /// Bits of a code in the second plane.
     const LOWER_BITS: u32;
-    /// In 1/32, the code that stands for zero where only a code's upper bits are read; none: all are read.
+    /// In 1/32, the code that represents zero if only a code's upper bits are read; `None` if all are read.
     const SCREEN_ZERO: Option<i32>;
-    /// Bits of a code in the first plane: lines of 64 bytes that a unit has there.
+    /// Bits of a code in the first plane, which is also its number of 64-byte lines per unit.
     const UPPER_BITS: u32 = Self::BITS - Self::LOWER_BITS;
 }
 
@@ -43,16 +42,16 @@ quant_formats! {
     Q6K 6 SuperHalves 0 None;
     Q8Planes 8 Plain 4 None;
     Q6KPlanes 6 SuperHalves 2 None;
-    // 128 / 16 less the average of four lower bits, 7.5 / 16.
+    // 128 / 16 minus the average of four lower bits, 7.5 / 16.
     Q8Screen 4 Plain 0 Some(256 - 15);
-    // 32 / 4 less the average of two lower bits, 1.5 / 4.
+    // 32 / 4 minus the average of two lower bits, 1.5 / 4.
     Q6KScreen 4 SuperHalves 0 Some(256 - 12);
 }
 
-/// What the screen kernel leaves out of a gemv, as a part of the weights' scale: the spread (standard deviation)
-/// of one code's lower bits, and the code steps that its result counts in. None if the format has one plane only.
+/// The error of the screen kernel relative to gemv, in units of the weights' scale: the standard deviation of one
+/// code's lower bits, in the code steps of its result. `None` if the format has only one plane.
 pub(in crate::local) fn screening_error(format: PackedFormat) -> Option<f32> {
-    // The spread of a number that is any of 0 to n - 1: sqrt((n^2 - 1) / 12).
+    // The standard deviation of a uniform number from 0 to n - 1: sqrt((n^2 - 1) / 12).
     let steps = match format.lower_bits() {
         0 => return None,
         bits => (1_u32 << bits) as f32,
@@ -60,7 +59,7 @@ pub(in crate::local) fn screening_error(format: PackedFormat) -> Option<f32> {
     Some(((steps * steps - 1.0) / 12.0).sqrt())
 }
 
-/// Runs `$body` with `$form` standing for the weights' form. Floats are handled elsewhere.
+/// Runs `$body` with `$form` as the weights' format. Floats are handled elsewhere.
 macro_rules! with_quant_format {
     ($format:expr, $form:ident => $body:expr) => {
         match $format {
@@ -110,28 +109,28 @@ macro_rules! with_quant_format {
 }
 pub(super) use with_quant_format;
 
-/// Something to be done for the weights' form.
+/// An operation that is generic over the weights' format.
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for AMX alone"))]
 pub(in crate::local) trait FormatJob {
-    /// Does it.
+    /// Runs it.
     ///
     /// # Safety
-    /// As the implementation says.
+    /// As the implementation documents.
     unsafe fn run<F: QuantFormat>(self);
 }
 
-/// Does it for the form of `format`; nothing for floats.
+/// Runs `job` for the format `format`; does nothing for floats.
 ///
 /// # Safety
-/// As `job` says.
+/// As `job` documents.
 #[inline(always)]
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for AMX alone"))]
 pub(super) unsafe fn run_for_format(format: PackedFormat, job: impl FormatJob) {
-    // SAFETY: the caller's promise.
+    // SAFETY: by the caller's contract.
     with_quant_format!(format, F => unsafe { job.run::<F>() });
 }
 
-/// By how much a code is shifted up by its format: the shift that makes a sum of activations that offset.
+/// How far a format shifts its codes up: the shift that turns a sum of activations into that offset.
 #[inline(always)]
 const fn offset_shift<I: Isa, F: QuantFormat>() -> Option<u32> {
     match F::SCALES {
@@ -144,14 +143,15 @@ const fn offset_shift<I: Isa, F: QuantFormat>() -> Option<u32> {
 /// The codes of steps `step` (below 4) and `step + 4`.
 ///
 /// # Safety
-/// `unit` is a unit's first byte plus the part's place in a step, `lower` the same in the second plane, if there is one.
+/// `unit` is a unit's first byte plus the part's offset in a step, `lower` the same in the second plane, if there is
+/// one.
 #[inline(always)]
 pub(super) unsafe fn load_codes<I: Isa, F: QuantFormat>(
     unit: *const u8,
     lower: *const u8,
     step: usize,
 ) -> (I::Bytes, I::Bytes) {
-    // SAFETY: the caller's promise; a unit has 64 * UPPER_BITS bytes, and 64 * LOWER_BITS in the second plane.
+    // SAFETY: by the caller's contract; a unit has 64 * UPPER_BITS bytes, and 64 * LOWER_BITS in the second plane.
     unsafe {
         let at = |index: usize| I::load(unit.add(64 * index));
         let shift = |from: usize| if from < 4 { (4 - from as u32, 0) } else { (0, from as u32 - 4) };
@@ -190,7 +190,7 @@ pub(super) unsafe fn load_codes<I: Isa, F: QuantFormat>(
 /// for `Plain` both are the scale.
 ///
 /// # Safety
-/// `scales` is the first byte of a group's scales, which has that unit.
+/// `scales` is the first byte of the scales of a group that contains the unit.
 #[inline(always)]
 pub(super) unsafe fn load_factors<I: Isa, F: QuantFormat>(
     scales: *const u8,
@@ -198,7 +198,7 @@ pub(super) unsafe fn load_factors<I: Isa, F: QuantFormat>(
     part: usize,
 ) -> (I::Floats, I::Floats) {
     let lane = part * I::LANES;
-    // SAFETY: the caller's promise; see `ScaleLayout` for the places.
+    // SAFETY: by the caller's contract; see `ScaleLayout` for the offsets.
     unsafe {
         let own = scales.add(F::SCALES.unit_offset(unit));
         let shared = scales.add(F::SCALES.super_offset(unit));
@@ -224,11 +224,11 @@ pub(super) unsafe fn load_factors<I: Isa, F: QuantFormat>(
 /// The start of a unit's integer sums.
 ///
 /// # Safety
-/// `sums` has that value.
+/// `sums` is readable.
 #[inline(always)]
 pub(super) unsafe fn initial_sums<I: Isa, F: QuantFormat>(sums: *const i32) -> I::Ints {
     static ZERO: i32 = 0;
-    // SAFETY: the caller's promise.
+    // SAFETY: by the caller's contract.
     unsafe {
         if let Some(zero) = F::SCREEN_ZERO {
             let start = (*sums * zero) >> 5;

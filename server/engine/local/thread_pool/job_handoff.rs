@@ -1,8 +1,7 @@
-//! How the pieces of a job pass from the caller to the threads, and how their end passes back.
-//! It knows nothing of what a job is: a pointer that is followed elsewhere; nor of who starts the threads.
+//! How the pieces of a job pass from the caller to the threads, and how their completion passes back.
 //!
 //! This file is compiled twice: as a part of the pool, and, with other atomics and locks under the same names
-//! (`super::sync`), as the subject of the model in `pool_model`, which tries all orders of its steps.
+//! (`super::sync`), as the subject of the model in `thread_pool_model`, which tries all orders of its steps.
 
 use std::ptr;
 
@@ -11,18 +10,19 @@ use super::sync::{
     spin_until, wait_briefly,
 };
 
-/// Bits of the ticket that number the pieces; the rest numbers the jobs.
+/// Bits of the ticket that number the pieces; the other bits number the jobs.
 const PIECE_BITS: u32 = 24;
-/// More pieces than this no job may have.
+/// Exclusive limit on the pieces of a job.
 pub(super) const PIECE_MASK: u64 = (1 << PIECE_BITS) - 1;
 
-/// What the caller and the threads share.
+/// The state that the caller and the threads share.
 ///
-/// Where one side writes and then reads what the other writes before it reads (a job is published, is anybody asleep?
-/// I am asleep, is there a job?), a fence stands between the two, so that at least one of them sees the other.
+/// Each side writes, and then reads what the other side writes before it reads: a job is published, then sleepers are
+/// checked; a thread registers as a sleeper, then checks for a job. A fence between the two ensures that at least one
+/// side sees the other.
 #[derive(Debug)]
 pub(super) struct JobHandoff {
-    /// Job number and next unclaimed piece. A piece number of `PIECE_MASK` means: closed, being replaced.
+    /// Job number and next unclaimed piece. The piece number `PIECE_MASK` means: closed for replacement.
     ticket: AtomicU64,
     job: AtomicPtr<()>,
     pieces: AtomicUsize,
@@ -51,7 +51,7 @@ impl JobHandoff {
         }
     }
 
-    /// Offers a job of so many pieces to all threads. One at a time: the one before it is done.
+    /// Offers a job of `pieces` pieces to all threads. The previous job must be done.
     pub(super) fn publish(&self, job: *const (), pieces: usize) {
         let number = (self.ticket.load(Ordering::Relaxed) >> PIECE_BITS) + 1;
         // Closed first: a late thread that pairs the old ticket with the new fields must fail to claim.
@@ -73,8 +73,8 @@ impl JobHandoff {
         next != PIECE_MASK && (next as usize) < self.pieces.load(Ordering::Acquire)
     }
 
-    /// Claims pieces until none is left: `run(job, piece)` for each, and a look behind it. The job is the one that was
-    /// published, and its caller does not come back from [`JobHandoff::wait`] before `run` has.
+    /// Claims pieces until none is left, and calls `run(job, piece)` and then `look` for each. The job is the published
+    /// one, and its caller does not return from [`JobHandoff::wait`] before `run` returns.
     pub(super) fn help(&self, run: &dyn Fn(*const (), usize), look: &mut dyn FnMut()) {
         loop {
             let ticket = self.ticket.load(Ordering::Acquire);
@@ -105,7 +105,7 @@ impl JobHandoff {
         }
     }
 
-    /// The caller waits until every piece is done, with a look every few milliseconds.
+    /// Blocks the caller until every piece is done, calling `look` every few milliseconds.
     pub(super) fn wait(&self, pieces: usize, mut look: Option<&mut dyn FnMut()>) {
         let done = || self.done.load(Ordering::SeqCst) == pieces;
         if spin_until(done) {
@@ -120,7 +120,7 @@ impl JobHandoff {
                 continue;
             };
             guard = wait_briefly(&self.work_done, guard);
-            // Without the lock, which the last thread needs to say that all is done.
+            // Without the lock, which the last thread needs to signal completion.
             drop(guard);
             look();
             guard = ignore_poison(self.lock.lock());
@@ -128,7 +128,7 @@ impl JobHandoff {
         self.caller_sleeps.store(false, Ordering::SeqCst);
     }
 
-    /// A thread's life: it helps with every job, and sleeps between them, until [`JobHandoff::stop`].
+    /// A thread's main loop: helps with every job, and sleeps between jobs, until [`JobHandoff::stop`].
     pub(super) fn serve(&self, run: &dyn Fn(*const (), usize)) {
         let stopped = || self.stop.load(Ordering::SeqCst);
         loop {
@@ -149,14 +149,14 @@ impl JobHandoff {
         }
     }
 
-    /// Ends all threads that serve, once they have nothing to do.
+    /// Ends all serving threads once they are idle.
     pub(super) fn stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
         let _guard = ignore_poison(self.lock.lock());
         self.work_came.notify_all();
     }
 
-    /// Threads that sleep.
+    /// The number of sleeping threads.
     #[cfg(test)]
     #[allow(dead_code, reason = "the model does not ask")]
     pub(super) fn sleepers(&self) -> usize {

@@ -1,9 +1,8 @@
-//! A pool without threads, for tests: who takes which piece, and when the caller looks, is drawn from a seed.
-//! It knows nothing of what the pieces do.
+//! A pool without threads, for tests: a seed determines which thread takes each piece and when the caller polls.
 //!
-//! What is broken off in the middle depends on how fast the threads are, and on how often the caller comes to look. Here
-//! both are played on one thread: a job may fall to the caller, to the others, or to all in turn, as on machines of every
-//! speed, and comes out the same each time.
+//! Where a job is cancelled depends on the speed of the threads and on how often the caller polls. Here both are
+//! simulated on one thread: a job may run on the caller, on the others, or on all in turn, as on machines of any speed,
+//! and runs the same way each time.
 
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
@@ -17,7 +16,7 @@ pub(super) struct PoolScript {
 }
 
 impl PoolScript {
-    /// That of a pool of so many threads, the caller included.
+    /// A script for a pool of `threads` threads, including the caller.
     pub(super) fn new(threads: usize, seed: u64) -> Self {
         Self { threads, random: Mutex::new(fastrand::Rng::with_seed(seed)) }
     }
@@ -26,7 +25,7 @@ impl PoolScript {
         self.threads
     }
 
-    /// Plays a job; see [`super::Pool::run_while`].
+    /// Runs a job; see [`super::ThreadPool::run_while`].
     pub(super) fn play_job(
         &self,
         pieces: usize,
@@ -34,12 +33,12 @@ impl PoolScript {
         look: CancelPoll<'_>,
         work: &dyn Fn(usize, usize),
     ) -> ControlFlow<()> {
-        // Of its own: a piece may run jobs.
+        // A separate generator: a piece may run jobs.
         let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner).fork();
-        // Of sixteen pieces the caller takes so many, or looks so often.
+        // Of sixteen pieces, the caller takes `share`, or polls that often.
         let share = [0, 1, 16 / self.threads as u8, 15, 16][random.usize(..5)];
         let mut flow = ControlFlow::Continue(());
-        // Pieces that other threads are at when the caller breaks the job off.
+        // Pieces in progress on other threads when the caller cancels the job.
         let mut left = usize::MAX;
         for piece in 0..pieces {
             if left == 0 {

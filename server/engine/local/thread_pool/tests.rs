@@ -1,5 +1,5 @@
-//! Jobs on pools of several sizes: every piece once, panics, what nobody wants any more, threads that the system refuses.
-//! It knows nothing of what is calculated on them.
+//! Tests of jobs on pools of several sizes: every piece runs once, panics, cancelled jobs, threads that the system
+//! refuses.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 use super::*;
@@ -87,7 +87,7 @@ fn background_work_runs_on_low_priority_threads() {
             if thread::current().id() == caller {
                 own.fetch_add(1, Ordering::Relaxed);
             } else if background && cfg!(target_os = "linux") {
-                // proc(5): field 19 of `stat`, the 17th behind the name in brackets.
+                // proc(5): field 19 of `stat`, the 17th after the name in brackets.
                 let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
                 let niceness = stat.rsplit_once(") ").unwrap().1.split(' ').nth(16).unwrap();
                 assert!(niceness.parse::<i32>().unwrap() >= 9, "{stat}");
@@ -117,7 +117,7 @@ fn cancelled_job_starts_no_further_pieces() {
             let pieces = if wanted == usize::MAX { 200 } else { 100_000 };
             let flow = pool.run_while(pieces, &mut look, |_, thread| {
                 began.fetch_add(1, Ordering::Relaxed);
-                // Those that do not look wait for the break: so it comes before the last piece.
+                // Threads that do not poll wait for the break, so that it comes before the last piece.
                 let waits = (background || thread > 0) && wanted != usize::MAX;
                 while waits && !given_up.load(Ordering::SeqCst) {
                     thread::yield_now();
@@ -129,11 +129,11 @@ fn cancelled_job_starts_no_further_pieces() {
                 assert_eq!(began, pieces);
             } else {
                 assert!(flow.is_break());
-                assert_eq!(looks, wanted, "it does not look again");
+                assert_eq!(looks, wanted, "it does not poll again");
                 assert!(began < pieces, "{began} pieces, {threads} threads");
             }
         }
-        // The pool is as good as before.
+        // The pool stays usable.
         let ran = AtomicUsize::new(0);
         pool.run_pieces(100, |_, _| {
             ran.fetch_add(1, Ordering::Relaxed);
@@ -200,7 +200,7 @@ fn sleeping_workers_wake_for_new_jobs() {
         while shared.sleepers() == 0 {
             thread::yield_now();
         }
-        // Both pieces wait for each other, so both threads must take one.
+        // Both pieces wait for each other, so each must run on its own thread.
         let barrier = std::sync::Barrier::new(2);
         pool.run_pieces(2, |_, _| {
             barrier.wait();
@@ -228,7 +228,7 @@ fn refused_threads_leave_work_to_started_ones() {
         LEFT.set(left);
         let pool = ThreadPool::start_with(5, spawn_few);
         assert_eq!(pool.thread_count(), threads);
-        // Of those for the background there may be none at all.
+        // The background may have no threads at all.
         for (background, left) in [(false, 0), (true, left), (true, 0), (false, 0)] {
             LEFT.set(left);
             pool.set_background(background);

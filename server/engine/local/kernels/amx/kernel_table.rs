@@ -1,5 +1,4 @@
-//! The kernel on the processor's own tiles, with AVX-512 for unpacking and for products of few rows.
-//! It knows nothing of how tiles are used.
+//! The AMX kernel on hardware tiles, with AVX-512 for unpacking and for products of few rows.
 
 use std::arch::x86_64::*;
 
@@ -21,14 +20,14 @@ pub(in crate::local::kernels) static KERNEL_TABLE: KernelTable = KernelTable {
     ..avx512::KERNEL_TABLE
 };
 
-// The caller promises the instruction set and valid pointers (see `Isa`).
+// The caller guarantees the instruction set and valid pointers (see `Isa`).
 impl Bf16Unpack for Avx512 {
     #[inline(always)]
     unsafe fn unpack_bf16(to: *mut u16, codes: __m512i, scale: __m512, offset: __m512) {
-        // SAFETY: the caller's promise.
+        // SAFETY: by the caller's contract.
         unsafe {
             let byte = _mm512_set1_epi32(0xff);
-            // In the upper half, rounded; the lower half is to be cut off.
+            // The value is rounded in the upper half; the lower half must be cut off.
             let value = |code: __m512i| {
                 let value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(code), scale, offset);
                 _mm512_add_epi32(_mm512_castps_si512(value), _mm512_set1_epi32(0x8000))
@@ -50,7 +49,7 @@ impl Bf16Unpack for Avx512 {
     }
 }
 
-/// A piece whose form is still to be told.
+/// A piece whose format is still to be dispatched.
 struct AmxPiece<'a, 'b> {
     args: &'a GemmArgs<'b>,
     tile: &'a mut UnpackedTile,
@@ -59,13 +58,13 @@ struct AmxPiece<'a, 'b> {
 impl FormatJob for AmxPiece<'_, '_> {
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
     unsafe fn run<F: QuantFormat>(self) {
-        // SAFETY: the caller's promise.
+        // SAFETY: by the caller's contract.
         unsafe { multiply_piece::<Avx512, F, HardwareTiles>(self.args, self.tile, HardwareTiles) }
     }
 }
 
 unsafe fn gemm_on_tiles(args: &GemmArgs<'_>, tile: &mut UnpackedTile) {
-    // SAFETY: the caller's promise.
+    // SAFETY: by the caller's contract.
     unsafe { run_for_format(args.weight.format(), AmxPiece { args, tile }) }
 }
 

@@ -1,13 +1,12 @@
-//! Whether this processor has tiles of bfloat16 and the system lets this process use them.
-//! It knows nothing of what is done with them.
+//! Whether this processor has bfloat16 tiles and the system lets this process use them.
 //!
 //! Sources: Intel's Software Developer's Manual, volume 1, chapter "Programming with Intel AMX", and volume 2,
 //! `CPUID`; Linux, `Documentation/arch/x86/xstate.rst`.
 
 use std::sync::OnceLock;
 
-/// What is missing for tiles, as phrases; empty where they can be used. Asks the system for its permission, which
-/// then holds for all threads of the process, once.
+/// What is missing for tiles, as phrases; empty if they can be used. Requests the system's permission once, which then
+/// holds for all threads of the process.
 pub(in crate::local::kernels) fn missing_features() -> &'static [&'static str] {
     static MISSING_FEATURES: OnceLock<Vec<&'static str>> = OnceLock::new();
     MISSING_FEATURES.get_or_init(|| {
@@ -24,10 +23,10 @@ fn cpuid(leaf: u32, part: u32) -> std::arch::x86_64::CpuidResult {
     std::arch::x86_64::__cpuid_count(leaf, part)
 }
 
-/// What the processor, or the system's set-up of it, lacks.
+/// What the processor or its system configuration lacks.
 fn missing_in_processor() -> Vec<&'static str> {
     if !cfg!(target_os = "linux") {
-        return vec!["Linux, the one system where tiles are asked for"];
+        return vec!["Linux, the only system with support for tiles"];
     }
     let last_leaf = cpuid(0, 0).eax;
     let bit = |word: u32, bit: u32| word >> bit & 1 == 1;
@@ -42,9 +41,9 @@ fn missing_in_processor() -> Vec<&'static str> {
     if !lacks.is_empty() {
         return lacks;
     }
-    // The system has turned on XGETBV, and with it the tiles' configuration and data.
+    // The system has enabled XGETBV, and with it the tiles' configuration and data.
     let enabled = if bit(cpuid(1, 0).ecx, 27) {
-        // SAFETY: the bit just read says that the instruction is there.
+        // SAFETY: the bit just read shows that the instruction is available.
         unsafe { enabled_states() }
     } else {
         0
@@ -66,19 +65,19 @@ fn missing_in_processor() -> Vec<&'static str> {
 /// XGETBV is enabled.
 #[target_feature(enable = "xsave")]
 unsafe fn enabled_states() -> u64 {
-    // SAFETY: the caller's promise; register 0 always exists.
+    // SAFETY: by the caller's contract; register 0 always exists.
     unsafe { std::arch::x86_64::_xgetbv(0) }
 }
 
-/// Asks Linux for the use of tile data, and whether it was granted. The thread's first use makes the system enlarge
-/// the memory in which it saves the thread's registers; threads that do not touch tiles pay nothing.
+/// Requests the use of tile data from Linux and returns whether it was granted. The first use by a thread makes the
+/// system enlarge the thread's register save area; threads that do not touch tiles pay nothing.
 #[cfg(target_os = "linux")]
 fn permitted() -> bool {
     const GET_PERMISSION: libc::c_long = 0x1022;
     const REQUEST_PERMISSION: libc::c_long = 0x1023;
     const TILE_DATA: libc::c_long = 18;
     let mut granted = 0_u64;
-    // SAFETY: the first call takes a number, the second writes one u64 to a place that is there.
+    // SAFETY: the first call takes a number, the second writes one u64 to a valid location.
     unsafe {
         libc::syscall(libc::SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0
             && libc::syscall(libc::SYS_arch_prctl, GET_PERMISSION, &raw mut granted) == 0

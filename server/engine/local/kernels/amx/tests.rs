@@ -1,5 +1,5 @@
-//! The kernel on the model of the tiles.
-//! It knows nothing of layers: that products are right is tested there, with those of all other kernels.
+//! The AMX kernel on the model of the tiles. Its products are compared with those of all other kernels in the tests of
+//! `matmul`.
 
 use super::tile_model::TileModel;
 use super::tiles::TileShapes;
@@ -10,13 +10,13 @@ use crate::local::kernels::portable::{self, Portable};
 use crate::local::kernels::quant_format::{FormatJob, QuantFormat, run_for_format};
 use crate::local::kernels::{KernelTable, TileGemm};
 
-// The caller promises valid pointers (see `Isa`).
+// The caller guarantees valid pointers (see `Isa`).
 impl Bf16Unpack for Portable {
     unsafe fn unpack_bf16(to: *mut u16, codes: [u8; 64], scale: [f32; 16], offset: [f32; 16]) {
         for row in 0..16 {
             for column in 0..4 {
                 let value = f32::from(codes[4 * row + column]).mul_add(scale[row], offset[row]);
-                // SAFETY: the caller's promise.
+                // SAFETY: by the caller's contract.
                 unsafe { to.add(column / 2 * 32 + 2 * row + column % 2).write(to_bf16(value)) };
             }
         }
@@ -30,16 +30,16 @@ struct ModelPiece<'a, 'b> {
 
 impl FormatJob for ModelPiece<'_, '_> {
     unsafe fn run<F: QuantFormat>(self) {
-        // SAFETY: the caller's promise.
+        // SAFETY: by the caller's contract.
         unsafe { multiply_piece::<Portable, F, TileModel>(self.args, self.tile, TileModel::new()) }
     }
 }
 
-/// The plain kernel as a constant, for entries that differ from it.
+/// The portable kernel as a constant, for tables that differ from it.
 pub(in crate::local) const PORTABLE_TABLE: KernelTable =
     KernelTable { tile_gemm: None, ..portable::KERNEL_TABLE };
 
-/// The kernel on the model of the tiles, scaled by plain Rust.
+/// The AMX kernel on the model of the tiles, with plain Rust for the rest.
 pub(in crate::local) static TILE_MODEL_TABLE: KernelTable = KernelTable {
     tile_gemm: Some(TileGemm { min_rows: ROWS, gemm_groups: MAX_GROUPS, gemm, to_bf16: rows_to_bf16 }),
     ..portable::KERNEL_TABLE
@@ -50,7 +50,7 @@ unsafe fn rows_to_bf16(rows: &[f32], slot: &mut PanelMut<'_>) {
 }
 
 unsafe fn gemm(args: &GemmArgs<'_>, tile: &mut UnpackedTile) {
-    // SAFETY: the caller's promise.
+    // SAFETY: by the caller's contract.
     unsafe { run_for_format(args.weight.format(), ModelPiece { args, tile }) }
 }
 
@@ -64,7 +64,7 @@ fn tile_model_multiplies_matrices() {
         let mut numbers = |len| (0..len).map(|_| random.i32(-128..=128)).collect::<Vec<_>>();
         let (left, right) = (numbers(rows * depth), numbers(depth * columns));
         let halves: Vec<u16> = left.iter().map(|&number| to_bf16(number as f32)).collect();
-        // Two rows of the right matrix beside each other, as the instruction wants them.
+        // Two rows of the right matrix side by side, as the instruction expects them.
         let mut packed = vec![0_u16; depth * columns];
         for row in 0..depth {
             for column in 0..columns {

@@ -1,12 +1,12 @@
-//! The tile registers in plain Rust: what the tests run the kernel on where there are none.
-//! It knows nothing of the kernel; it panics where a processor would raise an exception.
+//! The tile registers in plain Rust, for testing the kernel on machines without them. It panics where a processor would
+//! raise an exception.
 
 use super::tiles::{TILE_COUNT, TILE_ROW_BYTES, TileRegisters, TileShapes};
 
-/// Rows of a tile at most.
+/// Maximum number of rows of a tile.
 const MAX_TILE_ROWS: usize = 16;
 
-/// All tiles of a thread, and their shapes once they have any.
+/// All tiles of a thread, and their shapes once configured.
 #[derive(Debug)]
 pub(super) struct TileModel {
     shapes: Option<TileShapes>,
@@ -26,13 +26,13 @@ impl TileModel {
         for tile in 0..TILE_COUNT {
             let (rows, row_bytes) = shapes.tile_shape(tile);
             assert!(rows <= MAX_TILE_ROWS && row_bytes <= TILE_ROW_BYTES, "{shapes:?}");
-            // Either both are zero or none.
+            // Both are zero or neither.
             assert_eq!(rows == 0, row_bytes == 0, "{shapes:?}");
         }
         *self = Self { shapes: Some(shapes), ..Self::new() };
     }
 
-    /// A tile's rows and bytes a row; the tile must be one that can be used.
+    /// A tile's rows and bytes per row; the tile must be usable.
     fn tile_shape(&self, tile: usize) -> (usize, usize) {
         let Some(shapes) = self.shapes else { panic!("tiles are used before they are configured") };
         let (rows, row_bytes) = shapes.tile_shape(tile);
@@ -46,15 +46,15 @@ impl TileModel {
         self.tiles[tile] = [[0; TILE_ROW_BYTES]; MAX_TILE_ROWS];
     }
 
-    /// `TILELOADD`: what is outside the shape becomes zero.
+    /// `TILELOADD`: everything outside the shape becomes zero.
     ///
     /// # Safety
-    /// The rows can be read.
+    /// The rows are readable.
     pub(super) unsafe fn load(&mut self, tile: usize, from: *const u8, stride: usize) {
         let (rows, row_bytes) = self.tile_shape(tile);
         self.zero(tile);
         for (row, bytes) in self.tiles[tile].iter_mut().enumerate().take(rows) {
-            // SAFETY: the caller's promise.
+            // SAFETY: by the caller's contract.
             let from = unsafe { std::slice::from_raw_parts(from.wrapping_add(row * stride), row_bytes) };
             bytes[..row_bytes].copy_from_slice(from);
         }
@@ -63,11 +63,11 @@ impl TileModel {
     /// `TILESTORED`.
     ///
     /// # Safety
-    /// The rows can be written.
+    /// The rows are writable.
     pub(super) unsafe fn store(&self, tile: usize, to: *mut u8, stride: usize) {
         let (rows, row_bytes) = self.tile_shape(tile);
         for (row, bytes) in self.tiles[tile].iter().enumerate().take(rows) {
-            // SAFETY: the caller's promise.
+            // SAFETY: by the caller's contract.
             let to = unsafe { std::slice::from_raw_parts_mut(to.wrapping_add(row * stride), row_bytes) };
             to.copy_from_slice(&bytes[..row_bytes]);
         }
@@ -80,7 +80,7 @@ impl TileModel {
             (self.tile_shape(c), self.tile_shape(a), self.tile_shape(b));
         assert!(row_bytes % 4 == 0 && a_bytes % 4 == 0 && b_bytes % 4 == 0);
         assert!(a_rows == rows && b_bytes == row_bytes && a_bytes / 4 == b_rows, "tiles {c}, {a}, {b}");
-        // Denormal numbers are zeros, before and after.
+        // Denormal numbers count as zero, in inputs and results.
         let flushed = |x: f32| if x.is_subnormal() { x.signum() * 0.0 } else { x };
         let half = |bytes: [u8; 2]| flushed(f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16));
         for m in 0..rows {
@@ -100,7 +100,7 @@ impl TileModel {
                 to.copy_from_slice(&sum.to_le_bytes());
             }
         }
-        // What is outside the shape becomes zero.
+        // Everything outside the shape becomes zero.
         for (row, bytes) in self.tiles[c].iter_mut().enumerate() {
             bytes[if row < rows { row_bytes } else { 0 }..].fill(0);
         }
@@ -122,7 +122,7 @@ impl TileRegisters for TileModel {
     }
 
     unsafe fn load<const T: u8>(&mut self, from: *const u8, stride: usize) {
-        // SAFETY: the caller's promise.
+        // SAFETY: by the caller's contract.
         unsafe { self.load(T.into(), from, stride) }
     }
 
@@ -131,7 +131,7 @@ impl TileRegisters for TileModel {
     }
 
     unsafe fn store<const T: u8>(&mut self, to: *mut u8, stride: usize) {
-        // SAFETY: the caller's promise.
+        // SAFETY: by the caller's contract.
         unsafe { Self::store(self, T.into(), to, stride) }
     }
 

@@ -1,9 +1,8 @@
-//! Brings the blocks of up to 16 rows, as a file has them, into the order of a packed group.
-//! It knows nothing of where the rows come from, or of what a code is worth.
+//! Reorders the blocks of up to 16 rows from the file's order into that of a packed group.
 
 use super::{GROUP_ROWS, PackedFormat, ScaleLayout, UNIT_COLUMNS};
 
-/// Packs up to 16 rows of floats of `size` bytes: those of a column side by side.
+/// Packs up to 16 rows of floats of `size` bytes: the values of a column side by side.
 pub(super) fn pack_floats(source: &[u8], row_bytes: usize, size: usize, out: &mut [u8]) {
     for (lane, row) in source.chunks_exact(row_bytes).enumerate() {
         for (column, value) in row.chunks_exact(size).enumerate() {
@@ -13,7 +12,7 @@ pub(super) fn pack_floats(source: &[u8], row_bytes: usize, size: usize, out: &mu
     }
 }
 
-/// Where a packed group goes.
+/// The destination of a packed group.
 pub(super) struct GroupBuffers<'a> {
     pub(super) codes: &'a mut [u8],
     pub(super) scales: &'a mut [u8],
@@ -33,7 +32,7 @@ pub(super) fn pack_group(
     let (block, block_bytes) = format.block_size();
     let lower_bits = format.lower_bits();
     let (upper_bytes, lower_bytes) = (64 * (bits - lower_bits) as usize, 64 * lower_bits as usize);
-    // Codes that a missing row has; its scales are zero, so any code would do.
+    // The codes of a missing row; its scales are zero, so any code would do.
     let mut unit_codes = [[0_u8; UNIT_COLUMNS]; GROUP_ROWS];
     for (unit, out) in to.codes.chunks_exact_mut(upper_bytes).enumerate() {
         for (lane, row) in source.chunks_exact(row_bytes).enumerate() {
@@ -58,6 +57,7 @@ pub(super) fn pack_group(
 }
 
 /// The codes of one unit of one row. `sub` is the unit's place in a block of 256.
+/// The codes of one unit of one row. `sub` is the unit's index in a block of 256.
 fn read_codes(format: PackedFormat, block: &[u8], sub: usize, out: &mut [u8; UNIT_COLUMNS]) {
     let (low, high) = out.split_at_mut(16);
     let mut nibbles = |packed: &[u8]| {
@@ -142,7 +142,7 @@ fn write_scales(
             scales[at + 16 + lane] = min;
             if sub == 0 {
                 scales[shared + 2 * lane..][..2].copy_from_slice(&block[..2]);
-                // The sign bit turned: minimums are subtracted in the file's format, added here.
+                // The sign bit flipped: minimums are subtracted in the file's format, added here.
                 scales[shared + 32 + 2 * lane..][..2].copy_from_slice(&[block[2], block[3] ^ 0x80]);
             }
         }
