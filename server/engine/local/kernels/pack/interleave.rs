@@ -56,7 +56,6 @@ pub(super) fn pack_group(
     }
 }
 
-/// The codes of one unit of one row. `sub` is the unit's place in a block of 256.
 /// The codes of one unit of one row. `sub` is the unit's index in a block of 256.
 fn read_codes(format: PackedFormat, block: &[u8], sub: usize, out: &mut [u8; UNIT_COLUMNS]) {
     let (low, high) = out.split_at_mut(16);
