@@ -1,5 +1,4 @@
-//! The engine that runs a model file in this process.
-//! It knows nothing of prompts' meaning: tokens in, tokens out.
+//! The engine that runs a model file in this process: tokens in, tokens out.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -66,22 +65,22 @@ use thread_pool::ThreadPool;
 use throughput::Throughput;
 use token_healing::TokenHealing;
 
-/// A model file, resident on a device.
+/// A model file loaded on a device.
 pub struct Local {
     tokens: Tokenizer,
     about: EngineInfo,
     decoder: Box<dyn Decoder>,
-    /// What the KV caches hold.
+    /// The contents of the KV caches.
     sequences: CachedSequences,
     throughput: Throughput,
     clock: EngineClock,
     /// The model file.
     path: PathBuf,
-    /// None: tokens are decoded one by one.
+    /// If `None`, tokens are decoded one by one.
     prompt_lookup: Option<PromptLookup>,
-    /// What the last batch chose, one behind the other, and was not taken yet.
+    /// Consecutive tokens that the last batch chose and that were not consumed yet.
     pending_tokens: VecDeque<NextToken>,
-    /// What the last generation chose, for other ways to say it.
+    /// The choices of the last generation, for decoding alternatives.
     last_generation: Option<branches::LastGeneration>,
 }
 
@@ -100,7 +99,7 @@ impl Local {
     /// Loads the model file at `path`.
     ///
     /// # Errors
-    /// The file is not a model that taper can run, the device that was asked for is not there, or memory is short.
+    /// The file is not a model that taper can run, the selected device is not available, or memory is short.
     pub fn open(path: &Path, options: &Options) -> Result<Self, EngineError> {
         Self::open_with_machine(path, options, HostMachine::current())
     }
@@ -141,17 +140,17 @@ impl Local {
         })
     }
 
-    /// What speculation has done since the file was opened; zeros where there is none.
+    /// Statistics of speculation since the file was opened; zeros without speculation.
     pub fn speculation_stats(&self) -> SpeculationStats {
         self.prompt_lookup.as_ref().map_or_else(SpeculationStats::default, PromptLookup::stats)
     }
 
-    /// Evaluates `tokens` behind the sequence in use, `shift` being moved in behind so many of them. With `heal`, also
-    /// chooses which tokens follow them, at most `most`: one, and in the same batch as many of a draft's as are
-    /// what would have been chosen.
+    /// Evaluates `tokens` after the current sequence, with `shift` inserted after the given number of them. With
+    /// `heal`, also chooses at most `most` tokens that follow: one, and in the same batch as many draft tokens as agree
+    /// with what decoding would have chosen.
     ///
-    /// The cache then holds all that was chosen but the last token. Tokens of a draft in the batch are returned; none
-    /// if `look` broke it off, and the cache is as before.
+    /// Afterwards the cache holds all chosen tokens except the last. Returns the number of draft tokens in the batch,
+    /// or `None` if `look` broke; then the cache is as before.
     fn evaluate_batch(
         &mut self,
         tokens: &[TokenId],
@@ -161,7 +160,7 @@ impl Local {
         look: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<Option<usize>, EngineError> {
         self.pending_tokens.clear();
-        let moved = shift.map(|(shift, behind)| self.sequences.suffix_shift(shift, behind));
+        let moved = shift.map(|(shift, insert_after)| self.sequences.suffix_shift(shift, insert_after));
         let Some(heal) = heal else {
             let batch = Batch { tokens, logit_rows: 0, suffix_shift: moved };
             if self.decoder.forward_batch(&batch, look)?.is_break() {
@@ -180,15 +179,15 @@ impl Local {
         let drafted = batch.len() - tokens.len();
         let draft = &batch[tokens.len()..];
         let base = self.decoder.len();
-        let asks = logits_requests(&self.tokens, heal, draft);
-        self.decoder.set_logits_requests(asks.clone());
+        let requests = logits_requests(&self.tokens, heal, draft);
+        self.decoder.set_logits_requests(requests.clone());
         let advance = Batch { tokens: &batch, logit_rows: 1 + drafted, suffix_shift: moved };
         let ControlFlow::Continue(logits) = self.decoder.forward_batch(&advance, look)? else {
             return Ok(None);
         };
         let rows = logits.chunks_exact((logits.len() / (1 + drafted)).max(1));
-        for (i, (logits, ask)) in rows.zip(&asks).enumerate() {
-            let next = pick_token(&self.tokens, logits, ask);
+        for (i, (logits, request)) in rows.zip(&requests).enumerate() {
+            let next = pick_token(&self.tokens, logits, request);
             self.pending_tokens.push_back(next);
             match next {
                 NextToken::Token(choice) if draft.get(i) == Some(&choice.token) => {}
@@ -201,19 +200,19 @@ impl Local {
         }
         self.sequences.append_tokens(&batch[..tokens.len() + right], shift);
         if let Some(lookup) = &mut self.prompt_lookup {
-            let said: Vec<TokenId> = self.pending_tokens.iter().filter_map(NextToken::token_id).collect();
+            let chosen: Vec<TokenId> = self.pending_tokens.iter().filter_map(NextToken::token_id).collect();
             let ended = self.pending_tokens.back() == Some(&NextToken::EndOfText);
-            lookup.record_outcome(drafted, said.iter().copied(), ended);
+            lookup.record_outcome(drafted, chosen.iter().copied(), ended);
         }
         Ok(Some(drafted))
     }
 
-    /// What an interrupted call has left of `tokens` behind the sequence in use.
+    /// The work on `tokens` that an interrupted call left after the current sequence.
     fn resumable_work(&self, tokens: &[TokenId]) -> ResumableWork {
         self.decoder.resumable_work(self.sequences.current_index(), tokens)
     }
 
-    /// Keeps the first `len` tokens of the sequence in use.
+    /// Keeps the first `len` tokens of the current sequence.
     fn truncate_sequence(&mut self, len: usize) {
         self.sequences.truncate_current(self.decoder.as_mut(), len);
     }
@@ -231,11 +230,11 @@ impl Local {
         let decodes = limits.max_tokens > 0 && !prompt.tokens.is_empty();
         let PromptStart { keep, shift, .. } =
             self.sequences.acquire(self.decoder.as_mut(), prompt, limits, decodes);
-        // What is evaluated: all behind what is kept, but for what is moved.
+        // To evaluate: everything after the kept prefix except the shifted suffix.
         let (todo, gap) = match &shift {
             Some(PlannedShift { prompt_range: place, .. }) => {
-                let (before, behind) = (&prompt.tokens[keep..place.start], &prompt.tokens[place.end..]);
-                ([before, behind].concat(), before.len())
+                let (before, after) = (&prompt.tokens[keep..place.start], &prompt.tokens[place.end..]);
+                ([before, after].concat(), before.len())
             }
             None => (prompt.tokens[keep..].to_vec(), usize::MAX),
         };
@@ -250,13 +249,13 @@ impl Local {
         while generation.evaluated < todo.len() {
             let done = generation.evaluated;
             let rest = &todo[done..];
-            // What an interrupted call has left of them ends before what is moved.
+            // Resumable work ends before the shifted suffix.
             let begun = self.resumable_work(&rest[..rest.len().min(gap - done.min(gap))]);
-            let (chunk, behind) = rest.split_at(self.throughput.chunk_tokens(begun.tokens, rest.len()));
+            let (chunk, remaining) = rest.split_at(self.throughput.chunk_tokens(begun.tokens, rest.len()));
             let shift = shift.as_ref().filter(|_| (done..done + chunk.len()).contains(&gap));
             let shift = shift.map(|shift| (shift, gap - done));
             let began = self.clock.now();
-            let heal = (decodes && behind.is_empty()).then_some(&heal);
+            let heal = (decodes && remaining.is_empty()).then_some(&heal);
             let drafted = self.evaluate_batch(chunk, shift, heal, limits.max_tokens, &mut || {
                 watch(PartialOutput::default())
             })?;
@@ -280,7 +279,7 @@ impl Local {
             generation.prefill = self.clock.elapsed_since(started);
             self.sequences.retain_suffix(self.decoder.as_mut(), prompt);
             if watch(PartialOutput::default()).is_break() {
-                // Tokens that were chosen already are as unsaid as if they came one by one.
+                // Chosen tokens count as not generated, as if they came one by one.
                 self.truncate_sequence(self.sequences.current_tokens().len().min(prompt.tokens.len()));
                 generation.stop = StopReason::Interrupted;
                 return Ok(generation);
@@ -308,19 +307,19 @@ impl Local {
             generation.tokens.push(ScoredToken { end, probability: choice.probability });
             choices.push(choice);
             generation.decode = self.clock.elapsed_since(started);
-            let said = generation.tokens.len();
+            let generated = generation.tokens.len();
             // The last token is chosen but not evaluated.
-            let held = prompt.tokens.len() + said - 1;
+            let held = prompt.tokens.len() + generated - 1;
             if watch(generation.partial_output()).is_break() {
                 self.truncate_sequence(held);
                 break StopReason::Interrupted;
             }
-            if said == limits.max_tokens || held == context {
+            if generated == limits.max_tokens || held == context {
                 break StopReason::Limit;
             }
             if self.pending_tokens.is_empty() {
                 let began = self.clock.now();
-                let most = limits.max_tokens - said;
+                let most = limits.max_tokens - generated;
                 let so_far = generation.partial_output();
                 let drafted =
                     self.evaluate_batch(&[choice.token], None, Some(&heal), most, &mut || watch(so_far))?;
@@ -340,7 +339,7 @@ impl Local {
         Ok(generation)
     }
 
-    /// Leaves nothing of a call that failed.
+    /// Clears everything after a failed call.
     fn clear_on_error<T>(&mut self, result: Result<T, EngineError>) -> Result<T, EngineError> {
         if result.is_err() {
             self.clear();
@@ -348,9 +347,9 @@ impl Local {
         result
     }
 
-    /// Kernels are tried before they are chosen, so it is the weights: numbers, each of them, that are none together.
+    /// Kernels are verified before selection, so the weights are at fault: each is finite, but their results are not.
     fn invalid_logits_error(&self) -> EngineError {
-        crate::gguf::model_error(&self.path, "what it says", "is not a number", PULL_AGAIN_REMEDY)
+        crate::gguf::model_error(&self.path, "its output", "is not a number", PULL_AGAIN_REMEDY)
     }
 }
 
@@ -392,11 +391,11 @@ impl Engine for Local {
         &mut self,
         prompt: &Prompt,
         answer: &[TokenId],
-        told: &mut dyn FnMut(&TokenDistribution<'_>),
+        on_row: &mut dyn FnMut(&TokenDistribution<'_>),
     ) -> Result<(), EngineError> {
         self.decoder.set_background(false);
         self.last_generation = None;
-        let result = self.score_tokens(prompt, answer, told);
+        let result = self.score_tokens(prompt, answer, on_row);
         self.clear_on_error(result)
     }
 
@@ -419,7 +418,7 @@ impl Engine for Local {
     }
 }
 
-/// The decoder for the device, and the kernels that it runs on with the reason, for `doctor`.
+/// The decoder for the device, with its kernels and the reason for them, for `doctor`.
 fn load_decoder(
     gguf: &Gguf,
     config: &ModelConfig,
@@ -434,8 +433,8 @@ fn load_decoder(
         let decoder = CandleDecoder::load(gguf, config, capacity, device)?;
         Ok((Box::new(decoder), format!("candle: {why}")))
     };
-    let asked = match options.kernel {
-        _ if !device.is_cpu() => return candle("made for this device"),
+    let requested = match options.kernel {
+        _ if !device.is_cpu() => return candle("required on this device"),
         KernelChoice::Candle => return candle("selected by name"),
         KernelChoice::Auto if !cfg!(target_arch = "x86_64") => {
             return candle("the fastest on this kind of processor");
@@ -444,22 +443,22 @@ fn load_decoder(
         KernelChoice::Own(kernel) => Some(kernel),
     };
     check(WeightStorage::Packed)?;
-    let asked_threads = options.threads.map_or_else(ThreadPool::default_thread_count, NonZeroUsize::get);
-    let (kernel, why) = kernel_selection::choose_kernel(gguf, asked, asked_threads)?;
-    match CpuDecoder::with_pool(gguf, config, capacity, kernel, (machine.pool)(asked_threads)) {
+    let requested_threads = options.threads.map_or_else(ThreadPool::default_thread_count, NonZeroUsize::get);
+    let (kernel, why) = kernel_selection::choose_kernel(gguf, requested, requested_threads)?;
+    match CpuDecoder::with_pool(gguf, config, capacity, kernel, (machine.pool)(requested_threads)) {
         Ok(decoder) => {
             let threads = decoder.thread_count();
             let plural = if threads == 1 { "thread" } else { "threads" };
-            let fewer = if threads < asked_threads {
-                format!(" of {asked_threads} asked for: more cannot be had")
+            let fewer = if threads < requested_threads {
+                format!(" of {requested_threads} requested: the system allows no more")
             } else {
                 String::new()
             };
             Ok((Box::new(decoder), format!("{why}; {threads} {plural}{fewer}")))
         }
-        // A format without kernels of ours runs all the same where candle has some.
+        // candle may support a format for which we have no kernels.
         Err(problem @ EngineError::Model { .. }) => {
-            candle(&format!("the own kernels cannot run this file ({problem})")).map_err(|_| problem)
+            candle(&format!("taper's own kernels cannot run this file ({problem})")).map_err(|_| problem)
         }
         Err(problem) => Err(problem),
     }

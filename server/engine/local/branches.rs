@@ -1,9 +1,8 @@
-//! Other ways to say what was just said: forks at the tokens of which the model was unsure, decoded together.
-//! It knows nothing of what is done with them.
+//! Alternatives to the last generation: forks at the tokens that the model was unsure of, decoded together.
 //!
-//! A branch shares the KV cache of the prompt and of the text before it. All of them advance by one token in one batch:
-//! on a CPU decoding waits for the weights, so a second row costs little beside the first. A decoder with a single
-//! sequence grows them one after the other, on what the first left of its cache.
+//! A branch shares the KV cache of the prompt and of the text before it. All branches advance by one token in one
+//! batch: on a CPU, decoding is bound by reading the weights, so a second row costs little beside the first. A decoder
+//! with a single sequence decodes them one after the other, on what the first left in its cache.
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
@@ -28,7 +27,7 @@ pub(super) struct LastGeneration {
     pieces: Vec<ScoredToken>,
 }
 
-/// Where a branch begins: instead of the choice of this number stands this token.
+/// The start of a branch: `token` replaces the choice `choice_index`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct ForkPoint {
     choice_index: usize,
@@ -36,7 +35,7 @@ struct ForkPoint {
     probability: f32,
 }
 
-/// A branch that grows.
+/// A branch in progress.
 struct ActiveBranch {
     number: usize,
     generation: Generation,
@@ -56,10 +55,10 @@ impl LastGeneration {
         Self { prompt: tokens.clone(), healing_bytes: forced.clone(), choices, pieces: pieces.to_vec() }
     }
 
-    /// The first uncertain token's runner-up, then the likeliest of all others.
+    /// The first uncertain token's runner-up, then the most probable of all others.
     fn fork_points(&self, tokens: &Tokenizer, limits: &BranchLimits) -> Vec<ForkPoint> {
         let mut forks = Vec::new();
-        // What is said from each token on.
+        // The generated text from each token on.
         let mut rest: Vec<u8> =
             self.choices.iter().flat_map(|choice| tokens.token_bytes(choice.token)).copied().collect();
         let mut before = 0;
@@ -69,7 +68,7 @@ impl LastGeneration {
             }
             for &(token, probability) in choice.runner_ups.iter().flatten() {
                 let bytes = tokens.token_bytes(token);
-                // The same text in other tokens is no other text; neither is a part of it.
+                // The same text in other tokens, or a prefix of it, is not an alternative.
                 if !tokens.is_stop_token(token) && !rest.starts_with(bytes) {
                     forks.push(ForkPoint { choice_index: at, token, probability });
                 }
@@ -86,7 +85,7 @@ impl LastGeneration {
 }
 
 impl Local {
-    /// Grows the branches of the last generation; see [`crate::Engine::branch`].
+    /// Decodes the branches of the last generation; see [`crate::Engine::branch`].
     pub(super) fn decode_branches(
         &mut self,
         limits: &BranchLimits,
@@ -170,31 +169,33 @@ impl Local {
         growing: &[ActiveBranch],
         watch: &mut dyn FnMut(&BranchOutput<'_>) -> BranchControl,
     ) -> Result<Option<Vec<NextToken>>, EngineError> {
-        let ask = |heal: &TokenHealing| {
+        let request = |heal: &TokenHealing| {
             if heal.is_done() {
                 LogitsRequest::Argmax
             } else {
                 LogitsRequest::Subset(heal.allowed_tokens(&self.tokens).collect())
             }
         };
-        let asks: Vec<LogitsRequest> = growing.iter().map(|branch| ask(&branch.heal)).collect();
+        let requests: Vec<LogitsRequest> = growing.iter().map(|branch| request(&branch.heal)).collect();
         let rows: Vec<(usize, TokenId)> =
             growing.iter().map(|branch| (branch.sequence, branch.token)).collect();
         let mut look = || match growing.first().map(|branch| watch(&branch.as_branch(false))) {
             Some(BranchControl::Abort) => ControlFlow::Break(()),
             _ => ControlFlow::Continue(()),
         };
-        self.decoder.set_logits_requests(asks.clone());
+        self.decoder.set_logits_requests(requests.clone());
         let ControlFlow::Continue(logits) = self.decoder.forward_sequences(&rows, &mut look)? else {
             return Ok(None);
         };
         let width = (logits.len() / rows.len().max(1)).max(1);
-        let chosen =
-            logits.chunks_exact(width).zip(&asks).map(|(row, ask)| pick_token(&self.tokens, row, ask));
+        let chosen = logits
+            .chunks_exact(width)
+            .zip(&requests)
+            .map(|(row, request)| pick_token(&self.tokens, row, request));
         Ok(Some(chosen.collect()))
     }
 
-    /// Whether nothing more can be said in a branch.
+    /// Whether a branch has reached its limit.
     fn is_finished(&self, branch: &ActiveBranch, limits: &BranchLimits) -> bool {
         branch.generation.tokens.len() >= limits.max_tokens || branch.evaluated >= self.decoder.capacity()
     }
@@ -208,11 +209,11 @@ impl Local {
         fork: ForkPoint,
     ) -> Option<ActiveBranch> {
         let ForkPoint { choice_index: at, token, probability } = fork;
-        let said = last.choices.get(..at)?;
+        let chosen = last.choices.get(..at)?;
         let held = last.prompt.len() + at;
         let holds = {
             let cached = self.sequences.current_tokens();
-            let before = last.prompt.iter().copied().chain(said.iter().map(|choice| choice.token));
+            let before = last.prompt.iter().copied().chain(chosen.iter().map(|choice| choice.token));
             cached.len() >= held && self.decoder.len() >= held && before.eq(cached[..held].iter().copied())
         };
         if !holds {
@@ -223,7 +224,7 @@ impl Local {
         let heal = TokenHealing::new(&last.healing_bytes);
         let stream = Utf8Stream::new();
         let mut branch = ActiveBranch { number, generation, sequence, heal, stream, token, evaluated: held };
-        for choice in said {
+        for choice in chosen {
             branch.push_token(&self.tokens, choice.token, choice.probability);
         }
         branch.push_token(&self.tokens, token, probability);

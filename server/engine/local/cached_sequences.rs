@@ -1,59 +1,58 @@
-//! The resident sequences: which one a prompt goes on from, what is copied, moved or given up for it.
-//! It knows nothing of logits, of tensors, or of what a prompt means.
+//! The cached sequences: which one a prompt continues, and what is copied, shifted or evicted for it.
 //!
 //! The rules:
-//! - A prompt goes on from the sequence that leaves least of it to evaluate.
-//! - It stays in that sequence if the text around its suffix changed by a keystroke's few tokens, or if nothing that was
-//!   read or begun there is given up. Else it gets a sequence of its own, which shares the common beginning: another place,
-//!   another document, a short window beside the whole one, an answer computed ahead leave each other alone.
-//! - For its own it takes an empty sequence, or the least recently used: of its own beginning, if that has
-//!   [`KIN`] of them already, else of all. So no document crowds out all others.
-//! - Beyond the bytes that may be held the least recently used are given up.
-//! - A suffix that was evaluated whole is remembered as it was. When the text in front of it has changed by no more
-//!   than [`Limits::stale`], it is moved instead of evaluated: always from what was remembered, so that neither
-//!   rounding nor staleness adds up. What lies behind a moved suffix is marked, and is found only by prompts that
-//!   allow as much.
+//! - A prompt continues the sequence that leaves the fewest tokens to evaluate.
+//! - The sequence is reused in place if the text around its suffix changed by no more than a keystroke, or if reuse
+//!   discards nothing. Otherwise it is forked, and the fork shares the common prefix. So another place, another
+//!   document, a short window beside the whole one, and a prefetched completion do not disturb each other.
+//! - A fork takes an empty sequence, or else evicts the least recently used: among those with the same prefix if there
+//!   are [`MAX_PER_PREFIX`] of them already, else among all. So no document evicts all others.
+//! - Above the memory limit, the least recently used sequences are evicted.
+//! - A fully evaluated suffix is retained. When the text before it has changed by no more than
+//!   [`GenerationLimits::max_stale_tokens`], it is shifted instead of evaluated: always from the retained original, so
+//!   that neither rounding nor staleness accumulates. Tokens after a shifted suffix are marked, and reused only by
+//!   prompts that allow as much staleness.
 
 use std::ops::Range;
 
 use super::{Decoder, ResumableWork, SuffixShift};
 use crate::{GenerationLimits, Prompt, TokenId};
 
-/// Sequences that are resident at most.
+/// Maximum number of resident sequences.
 const MAX_SEQUENCES: usize = 8;
-/// Sequences for branches of what was said in one of them: beside those that are resident.
+/// Sequences for branches of a generation, in addition to the resident ones.
 pub(super) const MAX_BRANCHES: usize = 2;
-/// Sequences with the same beginning at most.
+/// Maximum number of sequences with the same prefix.
 const MAX_PER_PREFIX: usize = 3;
-/// Tokens that make two beginnings the same: more than a header, which every window of a file has.
+/// Tokens that make two prefixes the same: more than the header that every window of a file has.
 const SHARED_PREFIX_TOKENS: usize = 64;
-/// Tokens that a keystroke changes at most: more is another place.
+/// Maximum number of tokens that a keystroke changes: more means another place.
 const KEYSTROKE_TOKENS: usize = 16;
-/// Tokens of a suffix that are worth moving at least.
+/// Minimum number of tokens of a suffix that is worth shifting.
 const MIN_SHIFT_TOKENS: usize = 8;
 
-/// What is resident, token for token; the decoder holds the same.
+/// The tokens of the resident sequences; the decoder holds their keys and values.
 #[derive(Debug)]
 pub(super) struct CachedSequences {
-    /// Sequence `i` of the decoder; its remembered suffix is sequence `i + slots.len()`.
+    /// Sequence `i` of the decoder; its retained suffix is sequence `i + cached.len()`.
     cached: Vec<CachedSequence>,
     current: usize,
     /// Counts prompts.
     prompt_count: u64,
-    /// Bytes that may be held.
+    /// Maximum number of bytes to hold.
     byte_limit: usize,
-    /// Whether the decoder can move suffixes.
+    /// Whether the decoder can shift suffixes.
     can_shift: bool,
 }
 
 #[derive(Debug, Default)]
 struct CachedSequence {
     tokens: Vec<TokenId>,
-    /// So many of them are what an empty cache would give; the others saw a suffix that was moved.
+    /// The first `exact` tokens have the same state as with an empty cache; the others attended to a shifted suffix.
     exact: usize,
-    /// By so many tokens the text in front of that suffix had changed; 0 if all are exact.
+    /// The number of changed tokens before that suffix; 0 if all are exact.
     staleness: usize,
-    /// The last prompt here, read or not, and where its suffix was.
+    /// The last prompt here, evaluated or not, and the range of its suffix.
     last_prompt: Vec<TokenId>,
     suffix: Range<usize>,
     retained: Option<RetainedSuffix>,
@@ -65,43 +64,43 @@ struct CachedSequence {
 struct RetainedSuffix {
     /// All tokens up to its end.
     tokens: Vec<TokenId>,
-    /// Where it begins.
+    /// Its start.
     start: usize,
 }
 
-/// How a prompt goes on from a sequence.
+/// How a prompt continues a sequence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PromptStart {
     /// The prompt's first tokens that are kept.
     pub(super) keep: usize,
-    /// What of the prompt is moved.
+    /// The shifted part of the prompt.
     pub(super) shift: Option<PlannedShift>,
-    /// Tokens behind what is kept that an interrupted evaluation has spared, the work on them counted.
+    /// Resumable work of an interrupted evaluation on the tokens after the kept ones, in tokens.
     resumable: usize,
-    /// Whether others that it has begun are given up.
+    /// Whether interrupted work on other tokens is discarded.
     discards_work: bool,
 }
 
-/// A remembered suffix, or its end, that is moved into a prompt.
+/// A retained suffix, or its end, that is shifted into a prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PlannedShift {
-    /// Where it stands in the prompt.
+    /// Its range in the prompt.
     pub(super) prompt_range: Range<usize>,
-    /// Where it stood when it was evaluated.
+    /// Its range when it was evaluated.
     source_rows: Range<usize>,
-    /// Tokens by which the text in front of it differs.
+    /// Number of tokens by which the text before it differs.
     changed: usize,
 }
 
 impl PromptStart {
-    /// The work that is left on a prompt of `len`, in tokens.
+    /// The remaining work on a prompt of `len` tokens, in tokens.
     fn remaining_work(&self, len: usize) -> usize {
         len - self.keep - self.resumable - self.shift.as_ref().map_or(0, |shift| shift.prompt_range.len())
     }
 }
 
 impl CachedSequence {
-    /// `begun` says what of some tokens behind its end an interrupted evaluation has spared.
+    /// `begun` returns the resumable work on given tokens after the sequence's end.
     fn plan_reuse(
         &self,
         prompt: &Prompt,
@@ -116,7 +115,7 @@ impl CachedSequence {
         let keep = if logits { same.min(tokens.len() - 1) } else { same };
         let shift = self.plan_shift(prompt, limits, keep);
         let until = shift.as_ref().map_or(tokens.len(), |shift| shift.prompt_range.start);
-        // Behind what is cut off nothing is left.
+        // After truncation nothing is resumable.
         let begun =
             if keep == self.tokens.len() { begun(&tokens[keep..until]) } else { ResumableWork::default() };
         PromptStart { keep, shift, resumable: begun.work as usize, discards_work: begun.discarded > 0.0 }
@@ -126,7 +125,7 @@ impl CachedSequence {
         let RetainedSuffix { tokens: old, start } = self.retained.as_ref()?;
         let suffix = prompt.suffix.clone();
         let text = prompt.tokens.get(suffix.clone())?;
-        // The token behind it is evaluated in the same batch.
+        // The token after it is evaluated in the same batch.
         if suffix.end >= prompt.tokens.len() {
             return None;
         }
@@ -141,7 +140,7 @@ impl CachedSequence {
         Some(PlannedShift { prompt_range: place, source_rows: rows, changed })
     }
 
-    /// Whether `prompt` is at the place where the last one here was, or gives up nothing of that one.
+    /// Whether `prompt` is at the place of the last one here, or discards nothing of it.
     fn is_same_place(&self, prompt: &Prompt, start: &PromptStart) -> bool {
         if self.last_prompt.len().min(self.tokens.len()) <= start.keep && !start.discards_work {
             return true;
@@ -165,7 +164,7 @@ impl CachedSequence {
 }
 
 impl CachedSequences {
-    /// As many sequences as the decoder can hold, within `bytes` of memory but for the one in use.
+    /// As many sequences as the decoder supports, within `bytes` of memory; the current sequence may exceed that.
     pub(super) fn new(decoder: &mut dyn Decoder, bytes: usize) -> Self {
         let all = 2 * MAX_SEQUENCES + MAX_BRANCHES;
         let moves = decoder.resize_sequences(all) == all;
@@ -179,12 +178,12 @@ impl CachedSequences {
         self.byte_limit = bytes;
     }
 
-    /// What the sequence in use holds.
+    /// The tokens of the current sequence.
     pub(super) fn current_tokens(&self) -> &[TokenId] {
         &self.cached[self.current].tokens
     }
 
-    /// The work that the prompt would be now, in tokens.
+    /// The remaining work on the prompt now, in tokens.
     pub(super) fn remaining_work(
         &self,
         decoder: &dyn Decoder,
@@ -198,7 +197,7 @@ impl CachedSequences {
             .unwrap_or(len)
     }
 
-    /// How the prompt would go on from each sequence.
+    /// How the prompt would continue each sequence.
     fn prompt_starts<'a>(
         &'a self,
         decoder: &'a dyn Decoder,
@@ -211,13 +210,13 @@ impl CachedSequences {
         })
     }
 
-    /// The sequence in use.
+    /// The index of the current sequence.
     pub(super) fn current_index(&self) -> usize {
         self.current
     }
 
-    /// Selects a sequence for the prompt and cuts it to what it shares with it. A prompt that is only read and is there
-    /// as a whole leaves what stands behind it.
+    /// Selects a sequence for the prompt and truncates it to the common prefix. A prompt without decoding that is fully
+    /// cached keeps the tokens after it.
     pub(super) fn acquire(
         &mut self,
         decoder: &mut dyn Decoder,
@@ -225,7 +224,7 @@ impl CachedSequences {
         limits: &GenerationLimits,
         logits: bool,
     ) -> PromptStart {
-        // Equal unless a panic was caught between the two and nobody called `clear`.
+        // Equal unless a panic was caught between the two updates and `clear` was not called.
         let held = decoder.len().min(self.current_tokens().len());
         self.truncate_current(decoder, held);
         self.prompt_count += 1;
@@ -233,7 +232,7 @@ impl CachedSequences {
         let starts = self.prompt_starts(decoder, prompt, limits, logits);
         let best = starts.enumerate().min_by_key(|(i, start)| {
             let slot = &self.cached[*i];
-            // Of equals the one that has this place already, then the one used last.
+            // On a tie, prefer the one that has this place already, then the most recently used.
             (start.remaining_work(len), !slot.is_same_place(prompt, start), u64::MAX - slot.last_used)
         });
         let Some((best, start)) = best else {
@@ -260,19 +259,19 @@ impl CachedSequences {
         start
     }
 
-    /// The sequence whose place a new one takes; `source` only if there is no other.
+    /// The sequence to replace by a new one; `source` only if there is no other.
     fn eviction_candidate(&self, source: usize, tokens: &[TokenId]) -> usize {
         let others = || (0..self.cached.len()).filter(|&i| i != source);
         let oldest = |among: &mut dyn Iterator<Item = usize>| among.min_by_key(|&i| self.cached[i].last_used);
-        let kin = |&i: &usize| common_prefix_len(&self.cached[i].tokens, tokens) >= SHARED_PREFIX_TOKENS;
-        let crowded = (0..self.cached.len()).filter(kin).count() >= MAX_PER_PREFIX;
-        let own = if crowded { oldest(&mut others().filter(kin)) } else { None };
+        let related = |&i: &usize| common_prefix_len(&self.cached[i].tokens, tokens) >= SHARED_PREFIX_TOKENS;
+        let crowded = (0..self.cached.len()).filter(related).count() >= MAX_PER_PREFIX;
+        let own = if crowded { oldest(&mut others().filter(related)) } else { None };
         own.or_else(|| oldest(&mut others().filter(|&i| self.cached[i].tokens.is_empty())))
             .or_else(|| oldest(&mut others()))
             .unwrap_or(source)
     }
 
-    /// Makes `to` the first `len` tokens of `from`.
+    /// Makes `to` a fork of the first `len` tokens of `from`.
     fn fork_into(&mut self, decoder: &mut dyn Decoder, from: usize, to: usize, len: usize) {
         decoder.fork_sequence(from, to, 0..len);
         let count = self.cached.len();
@@ -294,7 +293,7 @@ impl CachedSequences {
         self.current = to;
     }
 
-    /// Gives up what was used least recently until `tokens` more fit into the memory that may be held.
+    /// Evicts the least recently used sequences until `tokens` more fit into the memory limit.
     fn evict_until_fits(&mut self, decoder: &mut dyn Decoder, tokens: usize) {
         let need = decoder.kv_bytes_for(tokens);
         while decoder.kv_bytes() + need > self.byte_limit {
@@ -314,7 +313,7 @@ impl CachedSequences {
         }
     }
 
-    /// Remembers the prompt's suffix if it was evaluated as a whole.
+    /// Retains the prompt's suffix if it was evaluated as a whole.
     pub(super) fn retain_suffix(&mut self, decoder: &mut dyn Decoder, prompt: &Prompt) {
         let suffix = &prompt.suffix;
         let slot = &mut self.cached[self.current];
@@ -333,22 +332,22 @@ impl CachedSequences {
         decoder.fork_sequence(self.current, self.current + self.cached.len(), suffix.clone());
     }
 
-    /// Where the decoder finds what is moved, `behind` tokens of the batch in front of it.
-    pub(super) fn suffix_shift(&self, shift: &PlannedShift, behind: usize) -> SuffixShift {
+    /// The shift for the decoder, to insert after `insert_after` tokens of the batch.
+    pub(super) fn suffix_shift(&self, shift: &PlannedShift, insert_after: usize) -> SuffixShift {
         SuffixShift {
-            insert_after: behind,
+            insert_after,
             source: self.current + self.cached.len(),
             rows: shift.source_rows.clone(),
         }
     }
 
-    /// The decoder has appended `tokens`, `shift` behind so many of them.
+    /// Records that the decoder has appended `tokens`, with `shift` inserted after the given number of them.
     pub(super) fn append_tokens(&mut self, tokens: &[TokenId], shift: Option<(&PlannedShift, usize)>) {
         let slot = &mut self.cached[self.current];
         let all_exact = slot.exact == slot.tokens.len();
         let mut exact = usize::MAX;
-        if let Some((shift, behind)) = shift {
-            let (before, after) = tokens.split_at(behind);
+        if let Some((shift, insert_after)) = shift {
+            let (before, after) = tokens.split_at(insert_after);
             slot.tokens.extend_from_slice(before);
             if shift.changed > 0 {
                 exact = slot.tokens.len();
@@ -366,13 +365,13 @@ impl CachedSequences {
         }
     }
 
-    /// Keeps the first `len` tokens of the sequence in use.
+    /// Keeps the first `len` tokens of the current sequence.
     pub(super) fn truncate_current(&mut self, decoder: &mut dyn Decoder, len: usize) {
         decoder.truncate(len);
         self.cached[self.current].truncate_tokens(len);
     }
 
-    /// Forgets everything.
+    /// Removes all sequences.
     pub(super) fn clear(&mut self, decoder: &mut dyn Decoder) {
         for i in 0..self.cached.len() {
             if self.can_shift {
@@ -387,17 +386,17 @@ impl CachedSequences {
 
 mod branches;
 
-/// Tokens that both begin with.
+/// The length of the common prefix.
 fn common_prefix_len(a: &[TokenId], b: &[TokenId]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
-/// Tokens that both end with.
+/// The length of the common suffix.
 fn common_suffix_len(a: &[TokenId], b: &[TokenId]) -> usize {
     a.iter().rev().zip(b.iter().rev()).take_while(|(a, b)| a == b).count()
 }
 
-/// Tokens removed and added between `a` and `b`, all between the first and the last difference.
+/// Number of tokens removed and added between the first and the last difference of `a` and `b`.
 fn changed_tokens(a: &[TokenId], b: &[TokenId]) -> usize {
     let start = common_prefix_len(a, b);
     let (a, b) = (&a[start..], &b[start..]);

@@ -1,5 +1,4 @@
-//! The decoder over candle tensors: any device that candle knows, and the reference for our own kernels.
-//! It knows nothing of prompts, text, or which token is chosen.
+//! The decoder on candle tensors: any device that candle supports, and the reference for our own kernels.
 //!
 //! A pre-norm transformer with grouped-query attention: for each block
 //! `x += W_o · attention(rope(W_q n), rope(W_k n), W_v n)` with `n = rms_norm(x)`, then
@@ -7,8 +6,8 @@
 //! Sources: Llama (<https://arxiv.org/abs/2302.13971>), Qwen2.5 (<https://arxiv.org/abs/2412.15115>: biases on the
 //! query, key and value), Qwen3 (<https://arxiv.org/abs/2505.09388>: norms on queries and keys).
 //!
-//! What a call did that was broken off is lost: its result for a row may depend on the rows beside it, so it cannot go on
-//! with others than it began with.
+//! The work of an interrupted call is lost: its result for a row may depend on the neighbouring rows, so it cannot
+//! continue with other tokens than it began with.
 
 use std::ops::ControlFlow;
 
@@ -23,7 +22,7 @@ use super::{Batch, Decoder, ModelConfig};
 use crate::gguf::Gguf;
 use crate::{EngineError, TokenId, threads};
 
-/// Values of the attention matrix that are computed at once, `[heads, rows, positions]`: 64 MiB. More rows are split.
+/// Maximum values of the attention matrix computed at once, `[heads, rows, positions]`: 64 MiB. More rows are split.
 const MAX_ATTENTION_VALUES: usize = 1 << 24;
 
 /// The decoder: quantized weights, KV cache, and the tables of the rotation.
@@ -36,7 +35,7 @@ pub struct CandleDecoder {
     /// Of each position's angles, `[capacity, rope.dim / 2]`.
     cos: Tensor,
     sin: Tensor,
-    /// The last call's result; kept, as the caller reads it in place.
+    /// The last call's result; kept because the caller reads it in place.
     logits: Vec<f32>,
 }
 
@@ -44,7 +43,7 @@ impl CandleDecoder {
     /// Loads the tensors onto `device` and allocates a KV cache of `capacity` tokens.
     ///
     /// # Errors
-    /// A tensor is missing or misshapen, or the device has no room.
+    /// A tensor is missing or misshapen, or the device does not have enough memory.
     pub fn load(
         gguf: &Gguf,
         config: &ModelConfig,
@@ -61,8 +60,8 @@ impl CandleDecoder {
         Ok(Self { config, device, weights, cache, cos, sin, logits: Vec::new() })
     }
 
-    /// Evaluates `tokens` behind the valid positions and returns the logits of the last `rows`.
-    /// `look` breaks it off between blocks.
+    /// Evaluates `tokens` after the valid positions and returns the logits of the last `rows`. `look` can interrupt it
+    /// between blocks.
     fn evaluate_tokens(
         &self,
         tokens: &[TokenId],
@@ -73,7 +72,7 @@ impl CandleDecoder {
         let mut x = self.weights.embedding.embedding(&ids)?.to_device(&self.device)?;
         let last = self.weights.blocks.len() - 1;
         for (index, block) in self.weights.blocks.iter().enumerate() {
-            // Behind the last block's keys and values only the rows whose logits are asked for matter.
+            // After the last block's keys and values, only the rows with requested logits matter.
             let keep = if index == last { rows } else { tokens.len() };
             x = self.forward_block(index, block, &x, keep)?;
             if look().is_break() {
@@ -88,7 +87,7 @@ impl CandleDecoder {
         Ok(ControlFlow::Continue(logits))
     }
 
-    /// One block over `x`, `[n, embedding]`; the result has the last `keep` rows.
+    /// Runs one block on `x`, `[n, embedding]`; the result has the last `keep` rows.
     fn forward_block(
         &self,
         index: usize,
@@ -142,7 +141,7 @@ impl CandleDecoder {
         y.transpose(0, 1)?.contiguous()
     }
 
-    /// Turns `x`, `[heads, n, head_dim]`, by the angles of the positions from `first` on.
+    /// Rotates `x`, `[heads, n, head_dim]`, by the angles of the positions from `first` on.
     fn apply_rope(&self, x: &Tensor, first: usize) -> CandleResult<Tensor> {
         let config = &self.config;
         let (_, n, head_dim) = x.dims3()?;
@@ -182,7 +181,7 @@ impl CandleDecoder {
         let kv_heads = self.config.kv_heads;
         let seen = first + n;
         let (keys, values) = self.cache.layer_view(index, seen)?;
-        // The heads that share a key head lie next to each other, so they are more rows of one product: keys
+        // Query heads that share a key head are adjacent, so they are additional rows of one product: keys
         // and values are never repeated.
         let rows = heads / kv_heads * n;
         let queries = queries.reshape((kv_heads, rows, head_dim))?;
@@ -206,7 +205,10 @@ impl Decoder for CandleDecoder {
         let tokens = batch.tokens;
         self.logits.clear();
         if batch.suffix_shift.is_some() {
-            return Err(device_error(&self.device, candle_core::Error::msg("this decoder moves nothing")));
+            return Err(device_error(
+                &self.device,
+                candle_core::Error::msg("this decoder cannot shift suffixes"),
+            ));
         }
         if tokens.is_empty() {
             return Ok(ControlFlow::Continue(&[]));
@@ -248,7 +250,7 @@ fn rope_tables(config: &ModelConfig, capacity: usize, device: &Device) -> Candle
     Ok((table(f32::cos)?, table(f32::sin)?))
 }
 
-/// What is added to the scores of `n` rows at the positions from `first` on: nothing for a position up to the row's
+/// The mask to add to the scores of `n` rows at the positions from `first` on: zero for a position up to the row's
 /// own, minus infinity for a later one. `[n, first + n]`.
 fn causal_mask(n: usize, first: usize, device: &Device) -> CandleResult<Tensor> {
     let seen = first + n;

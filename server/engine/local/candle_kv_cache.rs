@@ -1,5 +1,4 @@
-//! The KV cache of the candle decoder: allocated once, appended to, cut.
-//! It knows nothing of tokens or attention.
+//! The KV cache of the candle decoder: allocated once, appended to, truncated.
 
 use candle_core::{DType, Device, Result, Tensor};
 
@@ -12,7 +11,7 @@ pub(super) struct CandleKvCache {
 }
 
 impl CandleKvCache {
-    /// Allocates the cache. The pages of a CPU's are not touched before positions are written.
+    /// Allocates the cache. On a CPU, pages are not touched before positions are written.
     ///
     /// # Errors
     /// There is not enough memory.
@@ -28,7 +27,7 @@ impl CandleKvCache {
             [2 * layers, kv_heads, capacity, head_dim].iter().try_fold(1_usize, |n, &m| n.checked_mul(m));
         let values = values.ok_or_else(too_much)?;
         if device.is_cpu() {
-            // An allocation that fails inside candle ends the process; this one reports.
+            // A failed allocation inside candle ends the process; this one returns an error.
             Vec::<f32>::new().try_reserve_exact(values).map_err(|_| too_much())?;
         }
         let zeros = || Tensor::zeros((kv_heads, capacity, head_dim), DType::F32, device);
@@ -36,25 +35,25 @@ impl CandleKvCache {
         Ok(Self { layers, len: 0, capacity })
     }
 
-    /// Positions that are valid.
+    /// Number of valid positions.
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    /// Positions that fit.
+    /// Maximum number of positions.
     pub(super) fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// Writes keys and values, `[kv_heads, n, head_dim]`, behind the valid positions of `layer`. They become valid by
-    /// [`KvCache::grow`], once all layers have theirs; a call that fails between leaves nothing behind.
+    /// Writes keys and values, `[kv_heads, n, head_dim]`, after the valid positions of `layer`. They become valid by
+    /// [`CandleKvCache::commit_positions`], once all layers have theirs; a call that fails in between leaves no trace.
     pub(super) fn write_layer(&self, layer: usize, keys: &Tensor, values: &Tensor) -> Result<()> {
         let (k, v) = self.layer_tensors(layer)?;
         k.slice_set(keys, 1, self.len)?;
         v.slice_set(values, 1, self.len)
     }
 
-    /// The first `len` keys and values of `layer`, written ones beyond the valid ones included:
+    /// The first `len` keys and values of `layer`, including written positions after the valid ones:
     /// `[kv_heads, len, head_dim]`, a view.
     pub(super) fn layer_view(&self, layer: usize, len: usize) -> Result<(Tensor, Tensor)> {
         let (k, v) = self.layer_tensors(layer)?;

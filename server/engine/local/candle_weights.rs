@@ -1,5 +1,4 @@
-//! The candle decoder's tensors, taken from a model file: each one's name, shape and place are checked here.
-//! It knows nothing of how a layer is computed.
+//! The candle decoder's tensors from a model file, with their names, shapes and devices checked.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -14,7 +13,7 @@ use crate::gguf::{Gguf, NOT_FINITE_PROBLEM, PULL_AGAIN_REMEDY, are_finite};
 /// All tensors of a decoder. Matrices stay quantized as stored; norms and biases are `f32`.
 #[derive(Debug)]
 pub(super) struct CandleWeights {
-    /// `[vocabulary, embedding]`, always in the CPU's memory: a few rows are read per call, and a GPU's memory is dear.
+    /// `[vocabulary, embedding]`, always in CPU memory: each call reads a few rows, and GPU memory is scarce.
     pub(super) embedding: Arc<QTensor>,
     pub(super) blocks: Vec<CandleBlock>,
     /// `[embedding]`
@@ -56,7 +55,7 @@ impl CandleWeights {
     /// Copies the tensors from the file to `device`.
     ///
     /// # Errors
-    /// A tensor is missing, has another shape than `config` says, or holds what are no numbers; or the device has no room.
+    /// A tensor is missing, has another shape than in `config`, or holds NaN or infinities; or the device lacks memory.
     pub(super) fn load(gguf: &Gguf, config: &ModelConfig, device: &Device) -> Result<Self, EngineError> {
         let load = TensorLoader { gguf, device };
         let table = [config.vocabulary, config.embedding];
@@ -142,7 +141,7 @@ impl TensorLoader<'_> {
     }
 }
 
-/// The stored blocks at an address that suits their widest field; candle asserts it. What was allocated lies at one.
+/// The stored blocks at an address aligned for their widest field, which candle asserts. Allocated memory is aligned.
 fn align_blocks(bytes: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
     if bytes.as_ptr().align_offset(align_of::<f32>()) == 0 { bytes } else { Cow::Owned(bytes.to_vec()) }
 }

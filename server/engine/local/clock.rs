@@ -1,19 +1,18 @@
-//! What time it is, for the averages that chunks and drafts are sized by.
-//! It knows nothing of what takes time.
+//! The clock for the averages that determine the sizes of chunks and drafts.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// A clock; in tests one whose steps are drawn from a seed, so that no run depends on the machine's speed.
+/// A clock. In tests a seed determines its steps, so that no run depends on the machine's speed.
 pub(super) struct EngineClock(Box<dyn Fn() -> Instant + Send>);
 
 impl EngineClock {
-    /// The system's.
+    /// The system's clock.
     pub(super) fn system() -> Self {
         Self(Box::new(Instant::now))
     }
 
-    /// One that moves on by up to some milliseconds at each question, as on machines of every speed.
+    /// A clock that advances by up to some milliseconds per reading, as on machines of any speed.
     #[cfg(test)]
     pub(super) fn scripted(seed: u64) -> Self {
         use std::cell::RefCell;

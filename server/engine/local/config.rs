@@ -1,8 +1,7 @@
-//! The shape of a decoder as the model file states it, every number checked before anything is built on it.
-//! It knows nothing of devices, of tensors' contents, or of how a layer is computed.
+//! The shape of a decoder from the model file's metadata, with every number checked before use.
 //!
-//! Keys: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, section "LLM". What a family adds to them
-//! follows llama.cpp's loader (`llama-model.cpp`), which wrote the files.
+//! Keys: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, section "LLM". The additions of each family
+//! follow llama.cpp's loader (`llama-model.cpp`), which wrote the files.
 
 use candle_core::quantized::GgmlDType;
 
@@ -14,7 +13,7 @@ use crate::gguf::{Gguf, PULL_AGAIN_REMEDY};
 /// Every number is at least 1 and small enough that the products of any two of them fit `usize`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
-    /// Which rules the block follows.
+    /// The family, which determines the rules of a block.
     pub family: ModelFamily,
     /// Layers (`block_count`).
     pub blocks: usize,
@@ -24,7 +23,7 @@ pub struct ModelConfig {
     pub feed_forward: usize,
     /// Query heads (`attention.head_count`).
     pub heads: usize,
-    /// Key and value heads (`attention.head_count_kv`); divides [`Config::heads`].
+    /// Key and value heads (`attention.head_count_kv`); divides [`ModelConfig::heads`].
     pub kv_heads: usize,
     /// Width of one head (`attention.key_length`); even.
     pub head_dim: usize,
@@ -48,7 +47,7 @@ pub struct ModelConfig {
 /// attention and a SwiGLU feed-forward layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ModelFamily {
-    /// `llama`: Llama, `SmolLM`, Mistral, DeepSeek-Coder 1, CodeLlama and the many that share the form.
+    /// `llama`: Llama, `SmolLM`, Mistral, DeepSeek-Coder 1, CodeLlama and the many that share the architecture.
     Llama,
     /// `qwen2`: Qwen 2 and 2.5.
     Qwen2,
@@ -64,7 +63,7 @@ pub struct RopeConfig {
     /// Values of each head that are rotated, from its start; even, at most the head's width.
     pub dim: usize,
     /// Radians per position for each pair, `[dim / 2]`: `base^(-2i / dim)`, divided by the linear scaling factor
-    /// and by the file's own factors (Llama 3), where it has them.
+    /// and by the file's own factors (Llama 3), if it has them.
     pub frequencies: Vec<f32>,
 }
 
@@ -117,15 +116,15 @@ impl ModelConfig {
     /// Reads and checks the shape.
     ///
     /// # Errors
-    /// The family is unknown, a number is missing, impossible or does not fit the others, or the file has
-    /// tensors that this decoder would have to leave out.
+    /// The family is unsupported, a number is missing, impossible or inconsistent with the others, or the file has
+    /// tensors that this decoder would ignore.
     pub fn from_gguf(gguf: &Gguf) -> Result<Self, EngineError> {
         let family = read_family(gguf)?;
         let arch = family.name();
         let key = |name: &str| format!("{arch}.{name}");
 
         if gguf.get_usize(&key("expert_count"))?.unwrap_or(0) > 0 {
-            let problem = "it is a mixture of experts, which taper does not compute";
+            let problem = "mixture-of-experts models are not supported";
             return Err(gguf.field_error(&key("expert_count"), problem, CHOOSE_ANOTHER_MODEL));
         }
         let blocks = read_required(gguf, &key("block_count"), MAX_BLOCKS)?;
@@ -152,8 +151,7 @@ impl ModelConfig {
         let value_length =
             read_optional(gguf, &key("attention.value_length"), MAX_HEAD_DIM)?.unwrap_or(head_dim);
         if value_length != head_dim {
-            let problem =
-                format!("is {value_length}, but a key has {head_dim} values; taper needs them equal");
+            let problem = format!("is {value_length}, but a key has {head_dim} values; they must be equal");
             return Err(gguf.field_error(&key("attention.value_length"), problem, CHOOSE_ANOTHER_MODEL));
         }
         let epsilon_key = key("attention.layer_norm_rms_epsilon");
@@ -168,7 +166,7 @@ impl ModelConfig {
             ));
         }
         let context = read_required(gguf, &key("context_length"), MAX_CONTEXT)?;
-        // Within the window a sliding-window model is an ordinary one.
+        // Within the window, a sliding-window model is an ordinary one.
         let window = gguf.get_usize(&key("attention.sliding_window"))?.filter(|&window| window > 0);
         let context = window.map_or(context, |window| context.min(window));
 
@@ -202,9 +200,9 @@ impl ModelConfig {
         self.kv_heads * self.head_dim
     }
 
-    /// Positions for which the KV cache is allocated: the `asked` ones, at most those that the model was trained for.
-    pub fn context_capacity(&self, asked: usize) -> usize {
-        self.context.min(asked).max(1)
+    /// Positions to allocate in the KV cache: `requested`, at most those that the model was trained for.
+    pub fn context_capacity(&self, requested: usize) -> usize {
+        self.context.min(requested).max(1)
     }
 }
 
@@ -215,7 +213,7 @@ fn read_family(gguf: &Gguf) -> Result<ModelFamily, EngineError> {
     };
     ModelFamily::from_name(name).ok_or_else(|| {
         let known: Vec<_> = ModelFamily::all_families().into_iter().map(ModelFamily::name).collect();
-        let problem = format!("the family {name:?} is unknown, taper reads {}", known.join(", "));
+        let problem = format!("unsupported model family {name:?} (supported: {})", known.join(", "));
         gguf.field_error(field, problem, CHOOSE_ANOTHER_MODEL)
     })
 }
@@ -262,7 +260,7 @@ fn read_rope(gguf: &Gguf, family: ModelFamily, head_dim: usize) -> Result<RopeCo
     if dim % 2 != 0 {
         return Err(gguf.field_error(
             &dim_key,
-            format!("is {dim}, an odd number has no pairs"),
+            format!("is {dim}, but an odd number has no pairs to rotate"),
             PULL_AGAIN_REMEDY,
         ));
     }
@@ -285,11 +283,11 @@ fn read_rope(gguf: &Gguf, family: ModelFamily, head_dim: usize) -> Result<RopeCo
     Ok(RopeConfig { style: family.rope_style(), dim, frequencies: frequencies.collect() })
 }
 
-/// The factor by which positions are squeezed (1: not at all).
+/// The factor by which positions are scaled down (1: not at all).
 fn read_linear_scale(gguf: &Gguf, arch: &str) -> Result<f64, EngineError> {
     let type_key = format!("{arch}.rope.scaling.type");
     let factor_key = format!("{arch}.rope.scaling.factor");
-    // What converters wrote before the specification had `rope.scaling.*`.
+    // Converters wrote this key before the specification had `rope.scaling.*`.
     let old_key = format!("{arch}.rope.scale_linear");
     let (key, factor) = match gguf.get_str(&type_key) {
         Some("none") => return Ok(1.0),
@@ -298,7 +296,7 @@ fn read_linear_scale(gguf: &Gguf, arch: &str) -> Result<f64, EngineError> {
             None => (&old_key, gguf.get_float(&old_key)?.unwrap_or(1.0)),
         },
         Some(other) => {
-            let problem = format!("positions are scaled by {other:?}, taper knows \"none\" and \"linear\"");
+            let problem = format!("unsupported position scaling {other:?} (supported: none, linear)");
             return Err(gguf.field_error(&type_key, problem, CHOOSE_ANOTHER_MODEL));
         }
     };
@@ -314,7 +312,7 @@ fn read_linear_scale(gguf: &Gguf, arch: &str) -> Result<f64, EngineError> {
     }
 }
 
-/// `rope_freqs.weight` of Llama 3: what each frequency is divided by.
+/// `rope_freqs.weight` of Llama 3: the divisor of each frequency.
 fn read_rope_factors(gguf: &Gguf, pairs: usize) -> Result<Option<Vec<f32>>, EngineError> {
     let name = "rope_freqs.weight";
     if gguf.tensor(name).is_none() {
@@ -340,7 +338,7 @@ fn read_rope_factors(gguf: &Gguf, pairs: usize) -> Result<Option<Vec<f32>>, Engi
     Ok(Some(values))
 }
 
-/// Refuses files with tensors that this decoder would leave out: its output would be wrong without a sign of it.
+/// Refuses files with tensors that this decoder would ignore: its output would be silently wrong.
 fn check_tensor_names(gguf: &Gguf, blocks: usize) -> Result<(), EngineError> {
     const GLOBAL_TENSORS: [&str; 4] =
         ["token_embd.weight", "output_norm.weight", "output.weight", "rope_freqs.weight"];
@@ -372,7 +370,7 @@ fn check_tensor_names(gguf: &Gguf, blocks: usize) -> Result<(), EngineError> {
         if !known {
             return Err(gguf.field_error(
                 name,
-                "the tensor has no place in the decoder that taper computes",
+                "the tensor is not supported by this decoder",
                 CHOOSE_ANOTHER_MODEL,
             ));
         }
@@ -541,7 +539,7 @@ mod tests {
             assert_refused(
                 &qwen2_writer().with_tensor(name, GgmlDType::F32, &[1], vec![0; 4]),
                 name,
-                "no place",
+                "not supported",
             );
         }
         assert_refused(

@@ -1,18 +1,17 @@
-//! What a decoder is: tokens into the KV caches of its sequences, logits out.
-//! It knows nothing of text, of which token is chosen, or of how the layers are computed.
+//! The decoder interface: takes tokens into the KV caches of its sequences and returns logits.
 
 use std::ops::{ControlFlow, Range};
 
 use crate::{EngineError, TokenId};
 
-/// What the logits of a position are asked for.
+/// The logits requested for a position.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum LogitsRequest {
-    /// Every one of them.
+    /// All of them.
     #[default]
     All,
-    /// The greatest one: it is exact, and so are all that are near it; the others are estimates that are smaller. The
-    /// probability of the greatest is right within two hundredths.
+    /// The greatest one: it is exact, and so are all close to it; the others are smaller estimates. The probability of
+    /// the greatest is accurate within two hundredths.
     Argmax,
     /// Those of these tokens are exact; the others are undefined.
     Subset(Vec<TokenId>),
@@ -21,58 +20,58 @@ pub enum LogitsRequest {
 /// Tokens to append to a sequence.
 #[derive(Debug, Clone, Default)]
 pub struct Batch<'a> {
-    /// The tokens that are evaluated.
+    /// The tokens to evaluate.
     pub tokens: &'a [TokenId],
-    /// Logits are wanted for the last so many of them.
+    /// The number of last tokens whose logits are wanted.
     pub logit_rows: usize,
-    /// What comes between them without being evaluated.
+    /// The segment that is inserted between them without evaluation.
     pub suffix_shift: Option<SuffixShift>,
 }
 
-/// Positions of another sequence that are moved into this one: values as they are, keys turned to the new positions.
+/// Positions of another sequence that are moved into this one: values unchanged, keys rotated to the new positions.
 #[derive(Debug, Clone)]
 pub struct SuffixShift {
-    /// Tokens of the batch in front of them.
+    /// Number of the batch's tokens before them.
     pub insert_after: usize,
-    /// The other sequence.
+    /// The source sequence.
     pub source: usize,
-    /// Which of its positions.
+    /// Their positions in it.
     pub rows: Range<usize>,
 }
 
-/// Tokens behind the end of a sequence that an interrupted [`Decoder::advance`] has begun to evaluate.
+/// Tokens after the end of a sequence that an interrupted [`Decoder::forward_batch`] has started to evaluate.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct ResumableWork {
-    /// How many.
+    /// Their number.
     pub tokens: usize,
-    /// How much of the work on them is done, in tokens: at most as many as they are.
+    /// The work done on them, in tokens: at most their number.
     pub work: f32,
-    /// How much was done on others, which is given up for these.
+    /// The work done on other tokens, which is discarded for these.
     pub discarded: f32,
 }
 
-/// A decoder-only transformer: weights, and the KV caches of one or several sequences, which can be cut.
+/// A decoder-only transformer: weights, and the KV caches of one or several sequences, which can be truncated.
 ///
 /// Two implementations: candle tensors (GPUs, and the reference on CPUs) and our own kernels (CPUs).
 pub trait Decoder: Send {
-    /// Appends a batch to the selected sequence and returns the logits that it asks for, `[rows, vocabulary]`
-    /// row-major. `look` is called every few milliseconds; if it breaks, the call ends with `Break` and the sequence is as
-    /// before. A decoder may keep what was done, layer by layer ([`Decoder::begun`]): the next batch of the same sequence
-    /// goes on from there as far as it begins with the same tokens, unless the sequence was cut meanwhile.
+    /// Appends a batch to the selected sequence and returns the requested logits, `[rows, vocabulary]` row-major.
+    /// `look` is called every few milliseconds; if it breaks, the call returns `Break` and the sequence is as before. A
+    /// decoder may keep completed layers ([`Decoder::resumable_work`]): the next batch of the same sequence continues
+    /// from there as far as it begins with the same tokens, unless the sequence was truncated in between.
     ///
     /// # Errors
     /// The tokens do not fit into [`Decoder::capacity`], or the device failed; the cache then keeps
-    /// only what was there before the call.
+    /// only what it held before the call.
     fn forward_batch(
         &mut self,
         batch: &Batch<'_>,
         look: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<ControlFlow<(), &[f32]>, EngineError>;
 
-    /// [`Decoder::advance`] without interruption: appends `tokens` and returns the logits of the last `rows`.
+    /// [`Decoder::forward_batch`] without interruption: appends `tokens` and returns the logits of the last `rows`.
     ///
     /// # Errors
-    /// See [`Decoder::advance`].
+    /// See [`Decoder::forward_batch`].
     fn forward(&mut self, tokens: &[TokenId], rows: usize) -> Result<&[f32], EngineError> {
         let batch = Batch { tokens, logit_rows: rows, suffix_shift: None };
         match self.forward_batch(&batch, &mut || ControlFlow::Continue(()))? {
@@ -81,12 +80,12 @@ pub trait Decoder: Send {
         }
     }
 
-    /// Appends one token to each of several sequences, all in one batch, and returns the logits behind each,
-    /// `[rows, vocabulary]` row-major. No sequence is named twice; `look` is that of [`Decoder::advance`], and the
+    /// Appends one token to each of several sequences, all in one batch, and returns the logits after each,
+    /// `[rows, vocabulary]` row-major. No sequence occurs twice; `look` is that of [`Decoder::forward_batch`], and the
     /// selection stays. A decoder with one sequence takes one row.
     ///
     /// # Errors
-    /// See [`Decoder::advance`].
+    /// See [`Decoder::forward_batch`].
     fn forward_sequences(
         &mut self,
         rows: &[(usize, TokenId)],
@@ -97,17 +96,17 @@ pub trait Decoder: Send {
         self.forward_batch(&Batch { tokens: &tokens, logit_rows: tokens.len(), suffix_shift: None }, look)
     }
 
-    /// Says what the rows of the next [`Decoder::advance`] are asked for; those that are not named are asked for all
-    /// logits. A decoder may do more than it is asked for, but the result for a row never depends on the other rows.
-    fn set_logits_requests(&mut self, _asks: Vec<LogitsRequest>) {}
+    /// Sets the logits requested for the rows of the next [`Decoder::forward_batch`]; rows without a request get all
+    /// logits. A decoder may compute more than requested, but the result for a row never depends on the other rows.
+    fn set_logits_requests(&mut self, _requests: Vec<LogitsRequest>) {}
 
-    /// What of `tokens`, if a batch for a sequence began with them now, an interrupted call has left. Tokens of a batch
-    /// behind [`Batch::moved`] are never among them.
+    /// The work that an interrupted call has left on `tokens`, if a batch for a sequence began with them now. It never
+    /// includes tokens of a batch after [`Batch::suffix_shift`].
     fn resumable_work(&self, _sequence: usize, _tokens: &[TokenId]) -> ResumableWork {
         ResumableWork::default()
     }
 
-    /// Whether it ever keeps something of an interrupted call.
+    /// Whether it ever keeps work of an interrupted call.
     fn can_resume(&self) -> bool {
         false
     }
@@ -126,17 +125,17 @@ pub trait Decoder: Send {
     /// Tokens that a sequence can hold.
     fn capacity(&self) -> usize;
 
-    /// Whether a position's logits are the same bits however many tokens are evaluated in the same call. Only then
-    /// does a batch that verifies guesses choose what single tokens would have chosen.
+    /// Whether a position's logits have the same bits for any number of tokens in the same call. Only then does a batch
+    /// that verifies drafts choose the same tokens as decoding one by one.
     fn is_batch_invariant(&self) -> bool {
         false
     }
 
-    /// Whether the calls from now on are work that nobody waits for, to be done at low priority.
+    /// Sets whether subsequent calls are background work, to run at low priority.
     fn set_background(&mut self, _background: bool) {}
 
-    /// Asks for so many sequences, numbered from 0; returns how many there are. A decoder with one knows nothing of
-    /// the methods below, nor of [`Batch::moved`].
+    /// Requests `sequences` sequences, numbered from 0; returns the available number. A decoder with one supports
+    /// neither the methods below nor [`Batch::suffix_shift`].
     fn resize_sequences(&mut self, _sequences: usize) -> usize {
         1
     }
@@ -144,16 +143,16 @@ pub trait Decoder: Send {
     /// Selects a sequence.
     fn select_sequence(&mut self, _sequence: usize) {}
 
-    /// Makes sequence `to` the positions `rows` of sequence `from`. If these do not begin at 0, they can only be
-    /// moved out of it.
+    /// Makes sequence `to` a copy of the positions `rows` of sequence `from`. If these do not begin at 0, they can only
+    /// be shifted out of it.
     fn fork_sequence(&mut self, _from: usize, _to: usize, _rows: Range<usize>) {}
 
-    /// Bytes that all sequences take.
+    /// Bytes of all sequences.
     fn kv_bytes(&self) -> usize {
         0
     }
 
-    /// Bytes that so many tokens more may take.
+    /// Maximum additional bytes for `tokens` more tokens.
     fn kv_bytes_for(&self, _tokens: usize) -> usize {
         0
     }

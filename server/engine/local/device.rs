@@ -1,5 +1,4 @@
-//! Which device the model runs on, and the sentence that says why.
-//! It knows nothing of models or kernels.
+//! The choice of the device that the model runs on, and the reason for it.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,13 +8,13 @@ use candle_core::Device;
 
 use crate::EngineError;
 
-/// What the user asked for.
+/// The user's choice of a device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// The best that is there: an NVIDIA GPU, an Apple GPU, the CPU.
+    /// The best available: an NVIDIA GPU, an Apple GPU, the CPU.
     #[default]
     Auto,
-    /// The CPU, also where a GPU is there.
+    /// The CPU, even if a GPU is available.
     Cpu,
     /// The first NVIDIA GPU.
     Cuda,
@@ -32,9 +31,9 @@ pub struct ChosenDevice {
     pub why: String,
 }
 
-/// What a user wrote for the device is none of the known words.
+/// The device name is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the device {0:?} is unknown: write auto, cpu, cuda or metal")]
+#[error("unknown device {0:?}: expected auto, cpu, cuda or metal")]
 pub struct UnknownDevice(String);
 
 impl FromStr for DeviceChoice {
@@ -62,32 +61,33 @@ impl fmt::Display for DeviceChoice {
     }
 }
 
-/// Opens the device that `choice` asks for.
+/// Opens the device for `choice`.
 ///
 /// # Errors
-/// A GPU was asked for by name and is not there or not in this build. [`DeviceChoice::Auto`] never fails: it falls
-/// back to the CPU and says why.
+/// A GPU was selected by name and is not available or not supported by this build. [`DeviceChoice::Auto`] never fails:
+/// it falls back to the CPU and reports the reason.
 pub fn choose_device(choice: DeviceChoice) -> Result<ChosenDevice, EngineError> {
     match choice {
-        DeviceChoice::Cpu => Ok(cpu_device("asked for")),
+        DeviceChoice::Cpu => Ok(cpu_device("selected by name")),
         DeviceChoice::Cuda => {
             let device = open_cuda().map_err(|problem| missing_device_error("CUDA", "cuda", &problem))?;
-            Ok(ChosenDevice { device, why: "CUDA: asked for".to_owned() })
+            Ok(ChosenDevice { device, why: "CUDA: selected by name".to_owned() })
         }
         DeviceChoice::Metal => {
             let device = open_metal().map_err(|problem| missing_device_error("Metal", "metal", &problem))?;
-            Ok(ChosenDevice { device, why: "Metal: asked for".to_owned() })
+            Ok(ChosenDevice { device, why: "Metal: selected by name".to_owned() })
         }
         DeviceChoice::Auto if cfg!(feature = "cuda") => Ok(match open_cuda() {
             Ok(device) => {
-                ChosenDevice { device, why: "CUDA: this build supports it and a GPU is there".to_owned() }
+                ChosenDevice { device, why: "CUDA: this build supports it and a GPU is available".to_owned() }
             }
             Err(problem) => cpu_device(&format!("CUDA does not work here: {problem}")),
         }),
         DeviceChoice::Auto if cfg!(feature = "metal") => Ok(match open_metal() {
-            Ok(device) => {
-                ChosenDevice { device, why: "Metal: this build supports it and a GPU is there".to_owned() }
-            }
+            Ok(device) => ChosenDevice {
+                device,
+                why: "Metal: this build supports it and a GPU is available".to_owned(),
+            },
             Err(problem) => cpu_device(&format!("Metal does not work here: {problem}")),
         }),
         DeviceChoice::Auto => Ok(cpu_device("this build has no GPU support")),
@@ -112,11 +112,11 @@ fn open_metal() -> Result<Device, String> {
     open_guarded(|| Device::new_metal(0))
 }
 
-/// The drivers' bindings panic where a library or a device is missing; that is an answer here, too.
+/// Calls `new`; a panic of the drivers' bindings, as for a missing library or device, counts as an error.
 fn open_guarded(new: impl FnOnce() -> candle_core::Result<Device>) -> Result<Device, String> {
     match catch_unwind(AssertUnwindSafe(new)) {
         Ok(Ok(device)) => Ok(device),
-        // The first line; the rest is a backtrace where one is recorded.
+        // The first line; the rest may be a backtrace.
         Ok(Err(error)) => Err(error.to_string().lines().next().unwrap_or_default().to_owned()),
         Err(_) => Err("the driver could not be loaded".to_owned()),
     }
@@ -148,7 +148,7 @@ mod tests {
     fn cpu_device_is_available_with_reason() {
         let chosen = choose_device(DeviceChoice::Cpu).unwrap();
         assert!(chosen.device.is_cpu());
-        assert_eq!(chosen.why, "CPU: asked for");
+        assert_eq!(chosen.why, "CPU: selected by name");
         let auto = choose_device(DeviceChoice::Auto).unwrap();
         assert!(auto.why.contains(": "), "{}", auto.why);
         if !cfg!(any(feature = "cuda", feature = "metal")) {

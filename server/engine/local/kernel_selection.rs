@@ -1,5 +1,4 @@
-//! Which kernel to trust with a model on this very machine: products are checked, and AMX races the next best.
-//! It knows nothing of layers; of the model it takes one matrix.
+//! Selects the kernel for a model on this machine: checks products, and benchmarks AMX against the next best kernel.
 
 use std::time::{Duration, Instant};
 
@@ -13,11 +12,11 @@ use crate::local::kernels::pack::PackedMatrix;
 use crate::local::matmul::{ComputeContext, LinearLayer, ProductTarget};
 use crate::local::thread_pool::ThreadPool;
 
-/// The kernel `asked` for, or the fastest of those whose products are right here, and why, as a phrase for `taper
-/// doctor`. A few milliseconds; with AMX some more.
+/// The kernel `asked` for, or the fastest one with correct products on this machine, and the reason, as a phrase for
+/// `taper doctor`. Takes a few milliseconds; with AMX some more.
 ///
 /// # Errors
-/// The kernel that was asked for is not there, or its products are wrong.
+/// The requested kernel is not available, or its products are wrong.
 pub(super) fn choose_kernel(
     gguf: &Gguf,
     asked: Option<Kernel>,
@@ -38,26 +37,26 @@ pub(super) fn choose_kernel(
     })
 }
 
-/// What a choice is made from.
+/// The checks that a selection is based on.
 trait KernelProbe {
-    /// Whether the kernel's products are those of the portable one, as far as they are meant to be.
+    /// Whether the kernel's products match those of the portable one, as far as they should.
     fn is_correct(&mut self, kernel: Kernel) -> bool;
-    /// Lets two kernels multiply the same.
+    /// Benchmarks two kernels on the same product.
     fn benchmark_pair(&mut self, kernels: [Kernel; 2]) -> Benchmark;
 }
 
-/// The end of a race.
+/// The result of a benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Benchmark {
-    /// The time that each took.
+    /// The time of each.
     Times([Duration; 2]),
     /// Their products differ.
     Mismatch,
-    /// The model has no matrix that they would multiply.
+    /// The model has no suitable matrix.
     NoMatrix,
 }
 
-/// The kernel for a model, of those available (the best one last), and why.
+/// The kernel for a model, from the available ones (the best one last), and the reason.
 fn select_kernel(mut available: Vec<Kernel>, judge: &mut dyn KernelProbe) -> (Kernel, String) {
     let mut wrong = None;
     let mut next = |judge: &mut dyn KernelProbe, wrong: &mut Option<Kernel>| {
@@ -71,7 +70,7 @@ fn select_kernel(mut available: Vec<Kernel>, judge: &mut dyn KernelProbe) -> (Ke
         Kernel::Portable
     };
     let mut best = next(judge, &mut wrong);
-    // The others are each faster than the one before wherever they exist; AMX has to show it.
+    // Each of the others is faster than the one before on every machine that has it; AMX must prove it.
     if best == Kernel::Amx {
         let other = next(judge, &mut wrong);
         match judge.benchmark_pair([best, other]) {
@@ -124,7 +123,7 @@ fn warn_wrong_products(kernel: Kernel) {
     );
 }
 
-/// The judge of a real model on the real machine.
+/// Checks a real model on the real machine.
 struct MachineProbe<'a> {
     gguf: &'a Gguf,
     threads: usize,
@@ -146,15 +145,15 @@ impl KernelProbe for MachineProbe<'_> {
     }
 }
 
-/// Rows of activations of the race.
+/// Rows of activations in the benchmark.
 const BENCHMARK_ROWS: usize = 64;
-/// Multiplications of a race's product at most: a millisecond or two.
+/// Maximum multiplications of a benchmark's product: a millisecond or two.
 const BENCHMARK_PRODUCTS: usize = 1 << 28;
-/// Each kernel's products, the first of which is not timed: it wakes the threads, and has the system make room for
-/// their tiles.
+/// Products per kernel. The first is not timed: it wakes the threads, and makes the system allocate memory for their
+/// tiles.
 const BENCHMARK_ROUNDS: usize = 4;
 
-/// The largest matrix of the model's first block, or some rows of it; none if it is not stored in whole numbers.
+/// The largest matrix of the model's first block, or some rows of it; `None` if it is not quantized.
 fn benchmark_matrix(gguf: &Gguf) -> Option<LinearLayer> {
     let views = gguf.tensor_names().filter(|name| name.starts_with("blk.0."));
     let views = views.filter_map(|name| gguf.tensor(name)).filter(|view| view.shape.len() == 2);
@@ -170,7 +169,7 @@ fn benchmark_matrix(gguf: &Gguf) -> Option<LinearLayer> {
     Some(LinearLayer { weight, bias: None })
 }
 
-/// The best time of each, in turns.
+/// The best time of each, taking turns.
 fn run_benchmark(computes: [ComputeContext; 2], linear: &LinearLayer) -> Benchmark {
     let columns = linear.weight.columns();
     let x = RandomNumbers(1).random_floats(BENCHMARK_ROWS * columns);
@@ -188,7 +187,7 @@ fn run_benchmark(computes: [ComputeContext; 2], linear: &LinearLayer) -> Benchma
     }
     let [ours, theirs] = &outs;
     match () {
-        // Where the matrix itself is none to multiply with, no kernel is to blame: the file is looked at elsewhere.
+        // If the matrix itself yields infinities or NaN, no kernel is to blame: the file is checked elsewhere.
         () if !theirs.iter().all(|value| value.is_finite()) => Benchmark::NoMatrix,
         () if is_close(ours, theirs) => Benchmark::Times(times),
         () => Benchmark::Mismatch,
@@ -213,15 +212,16 @@ fn same_bits(left: &[f32], right: &[f32]) -> bool {
     left.iter().zip(right).all(|(left, right)| left.to_bits() == right.to_bits())
 }
 
-/// Whether the values differ by no more than rounding to bfloat16 on one side and to int8 on the other allows: by a
-/// 32nd, as roots of summed squares. It is less than a hundredth; a single wrong value of a thousand is as much.
+/// Whether the values differ by no more than rounding to bfloat16 on one side and to int8 on the other allows. The
+/// limit is a relative 32nd, as roots of summed squares; typical errors are below a hundredth, and a single wrong value
+/// in a thousand reaches the limit.
 fn is_close(left: &[f32], right: &[f32]) -> bool {
     let square = |x: f32| f64::from(x) * f64::from(x);
     let differences: f64 = left.iter().zip(right).map(|(left, right)| square(left - right)).sum();
     differences * 1024.0 <= right.iter().map(|&x| square(x)).sum()
 }
 
-/// Small matrices in every form, with the portable kernel's products of one row and of many.
+/// Small matrices in every format, with the portable kernel's products of one row and of many.
 struct ProductSamples(Vec<ProductSample>);
 
 struct ProductSample {
@@ -232,7 +232,7 @@ struct ProductSample {
 
 impl ProductSamples {
     fn new() -> Self {
-        // Two groups of weight rows, the second not whole; panels, one of them not whole.
+        // Two groups of weight rows, the second incomplete; panels, one of them incomplete.
         const ROWS: usize = 20;
         const COLUMNS: usize = 512;
         const ROW_COUNTS: [usize; 2] = [1, 21];
@@ -255,7 +255,7 @@ impl ProductSamples {
                 let mut data: Vec<u8> = (0..size).map(|_| numbers.next() as u8).collect();
                 for block in data.chunks_mut(dtype.type_size()) {
                     for at in half_float_offsets(dtype) {
-                        // Any sign and fraction, an exponent of a sixteenth or less.
+                        // Any sign and fraction, with an exponent of at most a sixteenth.
                         block[at + 1] = 0x2c | block[at + 1] & 0x83;
                     }
                 }
@@ -271,7 +271,7 @@ impl ProductSamples {
         Self(samples)
     }
 
-    /// Whether these products are the same bits, or close where the kernel has another form for as many rows.
+    /// Whether these products have the same bits, or are close if the kernel has another format for that many rows.
     fn match_kernel(&self, compute: &ComputeContext) -> bool {
         self.0.iter().all(|ProductSample { linear, x, out }| {
             let mut ours = vec![f32::NAN; out.len()];
@@ -282,7 +282,7 @@ impl ProductSamples {
     }
 }
 
-/// Numbers without a pattern: G. Marsaglia, "Xorshift RNGs", 2003. The seed is not 0.
+/// A pseudorandom generator: G. Marsaglia, "Xorshift RNGs", 2003. The seed is not 0.
 struct RandomNumbers(u64);
 
 impl RandomNumbers {
@@ -305,7 +305,7 @@ mod tests {
     use crate::gguf::testing::{ModelDims, random_qwen2};
     use crate::local::kernels::{KernelTable, TileGemm, activations, amx_tests, gemv};
 
-    /// Knows all answers, and notes the questions.
+    /// Returns predetermined results and records the benchmarked kernels.
     struct FakeProbe {
         wrong: Vec<Kernel>,
         benchmark: Benchmark,
@@ -329,9 +329,9 @@ mod tests {
         wrong: &[Kernel],
         race: Benchmark,
     ) -> (Kernel, String, Option<[Kernel; 2]>) {
-        let mut told = FakeProbe { wrong: wrong.to_vec(), benchmark: race, benchmarked: None };
-        let (kernel, why) = select_kernel(available.to_vec(), &mut told);
-        (kernel, why, told.benchmarked)
+        let mut probe = FakeProbe { wrong: wrong.to_vec(), benchmark: race, benchmarked: None };
+        let (kernel, why) = select_kernel(available.to_vec(), &mut probe);
+        (kernel, why, probe.benchmarked)
     }
 
     #[test]
@@ -378,7 +378,7 @@ mod tests {
         unsafe fn no_gemm(_: &gemv::GemmArgs<'_>, _: &mut gemv::UnpackedTile) {}
         unsafe fn no_gemv(_: &gemv::GemvArgs<'_>) {}
         unsafe fn no_bf16(_: &[f32], _: &mut activations::PanelMut<'_>) {}
-        /// Wrong in tiles alone: what checks few rows only would not see.
+        /// Wrong only in tiles, which checks of few rows would not notice.
         static NO_TILES: KernelTable = KernelTable {
             tile_gemm: Some(TileGemm { min_rows: 16, gemm_groups: 4, gemm: no_gemm, to_bf16: no_bf16 }),
             ..amx_tests::PORTABLE_TABLE
@@ -414,7 +414,7 @@ mod tests {
                     panic!("no times");
                 };
                 assert!(times.iter().all(|time| *time < Duration::MAX));
-                // Whoever computes something else is found out even here.
+                // A kernel that computes something else is detected here, too.
                 let with = |entries| ComputeContext::with_table(entries, ThreadPool::new(1));
                 let pair = [with(&amx_tests::TILE_MODEL_TABLE), with(&amx_tests::PORTABLE_TABLE)];
                 assert!(matches!(run_benchmark(pair, &linear), Benchmark::Times(_)));

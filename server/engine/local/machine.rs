@@ -1,25 +1,24 @@
-//! What of the machine an engine uses: its memory, its clock, its threads; tests bring their own.
-//! It knows nothing of models.
+//! The machine resources that an engine uses: memory, clock, threads. Tests substitute their own.
 
 use super::clock::EngineClock;
 use super::thread_pool::ThreadPool;
 use crate::memory::MemoryProbe;
 
-/// The machine.
+/// Access to the machine.
 pub(super) struct HostMachine {
     pub(super) memory: MemoryProbe,
     pub(super) clock: EngineClock,
-    /// A pool of so many threads.
+    /// Creates a pool with this number of threads.
     pub(super) pool: Box<dyn Fn(usize) -> ThreadPool>,
 }
 
 impl HostMachine {
-    /// This one.
+    /// The actual machine.
     pub(super) fn current() -> Self {
         Self { memory: MemoryProbe::System, clock: EngineClock::system(), pool: Box::new(ThreadPool::new) }
     }
 
-    /// One on which whatever depends on speed is drawn from a seed.
+    /// A machine whose speed is determined by a seed.
     #[cfg(test)]
     pub(super) fn scripted(seed: u64) -> Self {
         let pool = Box::new(move |threads| ThreadPool::scripted(threads, seed));

@@ -1,5 +1,4 @@
-//! Whether a model fits into the memory that is available, asked before it is loaded.
-//! It knows nothing of how a model is loaded beyond how much of it stays in memory.
+//! Checks whether a model fits into the available memory before it is loaded.
 
 use candle_core::quantized::GgmlDType;
 
@@ -10,10 +9,10 @@ use crate::fetch::ByteSize;
 use crate::gguf::Gguf;
 use crate::memory::{AvailableMemory, MACHINE_PLACE, MemoryProbe};
 
-/// What there is beside weights and keys: what lies between the layers, tokens, the program.
+/// Memory besides weights and keys: activations, tokens, the program.
 const OVERHEAD_BYTES: u64 = 64 << 20;
 
-/// How a model will be held.
+/// How a model is held in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WeightStorage {
     /// Packed for our own kernels.
@@ -30,7 +29,7 @@ fn needed_bytes(gguf: &Gguf, config: &ModelConfig, capacity: usize, held: Weight
     let views = || gguf.tensor_names().filter_map(|name| Some((name, gguf.tensor(name)?)));
     let floats = |dtype| matches!(dtype, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16);
     let (weights, keys) = match held {
-        // ScaleLayout of K-quants are packed a little less tightly.
+        // Scales of K-quants are packed a little less tightly.
         WeightStorage::Packed => (gguf.tensor_bytes() / 100 * 104, keys * 2),
         WeightStorage::Tensors => {
             let sizes = views().map(|(_, view)| {
@@ -47,10 +46,10 @@ fn needed_bytes(gguf: &Gguf, config: &ModelConfig, capacity: usize, held: Weight
     weights + keys + OVERHEAD_BYTES
 }
 
-/// Refuses a model for which memory is too short.
+/// Refuses a model if memory is short.
 ///
 /// # Errors
-/// With both numbers, and what to do.
+/// With both sizes and a remedy.
 pub(super) fn check_memory(
     gguf: &Gguf,
     config: &ModelConfig,
@@ -71,7 +70,7 @@ pub(super) fn check_memory(
         Some(model) => {
             format!("{more}, or choose a smaller model, such as {} ({})", model.name, ByteSize(model.bytes))
         }
-        None => format!("{more}, or ask for less context"),
+        None => format!("{more}, or reduce the context"),
     };
     Err(EngineError::Memory { path: gguf.path().to_owned(), needed, available, place, remedy })
 }

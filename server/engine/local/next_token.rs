@@ -1,5 +1,4 @@
-//! From logits to the next token, as far as the forced text allows a choice.
-//! It knows nothing of devices or KV caches.
+//! Chooses the next token from logits, within the constraint of the healing bytes.
 
 use super::sampling::{self, TokenChoice};
 use super::token_healing::TokenHealing;
@@ -12,7 +11,7 @@ pub(super) enum NextToken {
     Token(TokenChoice),
     /// The end of the text.
     EndOfText,
-    /// The logits are no numbers.
+    /// The logits are NaN.
     InvalidLogits,
 }
 
@@ -22,17 +21,17 @@ impl NextToken {
     }
 }
 
-/// What is asked for behind the evaluated tokens and behind each token of the draft, as `heal` allows.
+/// The logits to request after the evaluated tokens and after each token of the draft, as `heal` allows.
 pub(super) fn logits_requests(
     tokens: &Tokenizer,
     heal: &TokenHealing,
     draft: &[TokenId],
 ) -> Vec<LogitsRequest> {
     let mut heal = heal.clone();
-    let mut asks = Vec::with_capacity(1 + draft.len());
+    let mut requests = Vec::with_capacity(1 + draft.len());
     let mut draft = draft.iter();
     loop {
-        asks.push(if heal.is_done() {
+        requests.push(if heal.is_done() {
             LogitsRequest::Argmax
         } else {
             LogitsRequest::Subset(heal.allowed_tokens(tokens).collect())
@@ -41,22 +40,22 @@ pub(super) fn logits_requests(
             Some(&token) if heal.allows_token(tokens, token) => {
                 heal.consume_token(tokens.token_bytes(token));
             }
-            // It will not be chosen, so nothing behind it counts.
+            // It will not be chosen, so nothing after it counts.
             Some(_) => {
-                asks.extend(draft.map(|_| LogitsRequest::Subset(Vec::new())));
-                asks.push(LogitsRequest::Subset(Vec::new()));
-                return asks;
+                requests.extend(draft.map(|_| LogitsRequest::Subset(Vec::new())));
+                requests.push(LogitsRequest::Subset(Vec::new()));
+                return requests;
             }
-            None => return asks,
+            None => return requests,
         }
     }
 }
 
-/// The likeliest token among those that are asked for.
-pub(super) fn pick_token(tokens: &Tokenizer, logits: &[f32], ask: &LogitsRequest) -> NextToken {
-    let choice = match ask {
+/// The most probable of the requested tokens.
+pub(super) fn pick_token(tokens: &Tokenizer, logits: &[f32], request: &LogitsRequest) -> NextToken {
+    let choice = match request {
         LogitsRequest::All | LogitsRequest::Argmax => sampling::greedy_choice(logits),
-        // A vocabulary without a token for the next byte: nothing can be said behind it.
+        // The vocabulary has no token for the next byte, so nothing can follow.
         LogitsRequest::Subset(allowed) if allowed.is_empty() => return NextToken::EndOfText,
         LogitsRequest::Subset(allowed) => sampling::greedy_among(logits, allowed),
     };

@@ -1,5 +1,4 @@
-//! How a model is to be run: what the caller may choose.
-//! It knows nothing of what the machine has.
+//! The caller's options for running a model.
 
 use std::num::NonZeroUsize;
 use std::str::FromStr;
@@ -7,20 +6,20 @@ use std::str::FromStr;
 use super::{DeviceChoice, Kernel};
 use crate::EngineError;
 
-/// How a model is to be run.
+/// Options for running a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// The device.
     pub device: DeviceChoice,
-    /// What multiplies on a CPU.
+    /// The kernels on a CPU.
     pub kernel: KernelChoice,
-    /// Threads on a CPU; none: as many as pay. candle's kernels take theirs from `RAYON_NUM_THREADS` instead.
+    /// Threads on a CPU; `None`: the useful maximum. candle's kernels use `RAYON_NUM_THREADS` instead.
     pub threads: Option<NonZeroUsize>,
-    /// Tokens that the KV cache shall hold, at most those that the model was trained for.
+    /// Tokens that the KV cache should hold, at most those that the model was trained for.
     pub context: usize,
-    /// Whether to guess tokens and verify several at once, where that cannot change the result: it is only faster.
+    /// Whether to draft tokens and verify several at once, where that cannot change the result but only the speed.
     pub speculate: bool,
-    /// Bytes that the KV caches of all resident sequences may take together; the one in use may take more.
+    /// Maximum bytes of the KV caches of all resident sequences together; the current one may exceed it.
     pub resident_bytes: usize,
 }
 
@@ -37,10 +36,10 @@ impl Default for Options {
     }
 }
 
-/// What multiplies on a CPU.
+/// The kernels on a CPU.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum KernelChoice {
-    /// The fastest that this processor has.
+    /// The fastest that this processor supports.
     #[default]
     Auto,
     /// One of our own.

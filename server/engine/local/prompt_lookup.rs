@@ -1,56 +1,56 @@
-//! Speculation without a second model: guesses the next tokens from what was read and said before.
-//! It knows nothing of logits: what it drafts is verified elsewhere, so a wrong guess costs time, never the result.
+//! Speculation without a second model: drafts the next tokens from the prompt and from earlier output. Drafts are
+//! verified elsewhere, so a wrong one costs time but never changes the result.
 //!
-//! Two sources. First the last generations: a keystroke that follows a suggestion, and a question that was
-//! cancelled and asked again, continue what was already said. Then the prompt and the output so far: what stood
-//! behind the longest earlier occurrence of the last tokens ("prompt lookup decoding",
+//! Drafts have two sources. First, the last generations: a keystroke that follows a suggestion, and a request that is
+//! repeated after cancellation, continue text that was already generated. Second, the prompt and the output so far:
+//! the text after the longest earlier occurrence of the last tokens ("prompt lookup decoding",
 //! <https://github.com/apoorvumang/prompt-lookup-decoding>; llama.cpp's `lookup` example does the same).
 //!
-//! How much of a draft is verified follows from two running averages: how often a draft's tokens were right, by
-//! source and length of the match, and what a batch of so many rows takes.
+//! Two running averages determine how much of a draft is verified: how often a draft's tokens were accepted, by
+//! source and length of the match, and the time of a batch by its number of rows.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::tokenizer::{FimTokens, TokenId, Tokenizer};
 
-/// Generations that are remembered.
+/// Number of generations to remember.
 const MAX_GENERATIONS: usize = 8;
 /// Bytes before the output by which a remembered generation is recognised.
 const CONTEXT_BYTES: usize = 128;
-/// Bytes of them that must agree, where there are as many.
+/// Number of these bytes that must match, if there are as many.
 const MATCH_BYTES: usize = 64;
-/// Fewer than these say nothing, unless they are all that stands before the output.
+/// Shorter matches are ignored, unless they are all of the text before the output.
 const MIN_MATCH_BYTES: usize = 8;
-/// Tokens of a match beyond which a longer one is no better.
+/// Length of a match in tokens beyond which a longer one is no better.
 const MAX_MATCH_TOKENS: usize = 16;
 /// Weight of the newest token in the odds.
 const ODDS_WEIGHT: f32 = 0.04;
 /// Weight of the newest measurement of a batch.
 const COST_WEIGHT: f32 = 0.2;
-/// A measurement beyond this multiple of the average was disturbed, and counts as this much.
+/// A measurement beyond this multiple of the average was disturbed and is clamped to it.
 const OUTLIER_FACTOR: f32 = 1.5;
-/// What a further row is thought to take, as a part of what the first takes, before it was measured. Too
-/// little rather than too much: what is chosen is measured, what is never chosen is never corrected.
+/// The assumed time of an additional row relative to the first, before it is measured. Too little rather than too
+/// much: chosen sizes get measured, sizes that are never chosen are never corrected.
 const EXTRA_ROW_COST: f32 = 0.06;
-/// How fast the average of a size that is not used returns to that guess.
+/// How fast the average of an unused size returns to that assumption.
 const COST_DECAY: f32 = 0.02;
 
-/// Sizes of batches whose time is averaged; others count as the next larger one.
+/// Batch sizes with an average time; others count as the next larger one.
 const BATCH_SIZES: [usize; 10] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32];
-/// Tokens that a draft has at most.
+/// Maximum number of tokens in a draft.
 pub(super) const MAX_DRAFT_TOKENS: usize = BATCH_SIZES[BATCH_SIZES.len() - 1] - 1;
 
-/// Where a draft comes from; the longer the match, the better the odds.
+/// The source of a draft; the longer the match, the better the odds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum DraftSource {
     /// A remembered generation.
     Generation,
-    /// An earlier occurrence of as many last tokens.
+    /// An earlier occurrence of this number of last tokens.
     Match(usize),
 }
 
-/// Odds that a token of a draft is right, before anything was seen: from the sources in [`Source::class`]'s order.
+/// Initial odds that a token of a draft is right, in the order of [`DraftSource::odds_index`].
 const INITIAL_ODDS: [f32; 6] = [0.9, 0.25, 0.4, 0.55, 0.7, 0.85];
 
 impl DraftSource {
@@ -67,37 +67,37 @@ impl DraftSource {
     }
 }
 
-/// What speculation did since the model was loaded.
+/// Statistics of speculation since the model was loaded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SpeculationStats {
     /// Batches that chose tokens.
     pub steps: u64,
-    /// Tokens that they chose.
+    /// Tokens chosen by these batches.
     pub tokens: u64,
     /// Draft tokens that were verified.
     pub drafted: u64,
-    /// Those of them that were right.
+    /// Verified draft tokens that were right.
     pub accepted: u64,
 }
 
 /// The drafts for one sequence.
 #[derive(Debug, Default)]
 pub(super) struct PromptLookup {
-    /// What is searched: remembered outputs, what the prompt holds behind the cursor, what it holds before it, and
-    /// the output so far.
+    /// The text to search: remembered outputs, the prompt after the cursor, the prompt before it, and the output so
+    /// far.
     text: Vec<TokenId>,
-    /// Where the output begins in it.
+    /// Start of the output in it.
     output_start: usize,
-    /// The bytes before the output, at most [`BEFORE`].
+    /// The bytes before the output, at most [`CONTEXT_BYTES`].
     context_before: Vec<u8>,
-    /// Remembered, the most recent last.
+    /// Remembered generations, the most recent last.
     generations: VecDeque<PastGeneration>,
     draft: Vec<TokenId>,
     source: Option<DraftSource>,
     odds: AcceptanceOdds,
     costs: BatchCosts,
     stats: SpeculationStats,
-    /// Tests verify drafts of any length, whatever they cost.
+    /// In tests, the length of all drafts regardless of cost.
     #[cfg(test)]
     pub(super) fixed_draft_len: Option<usize>,
 }
@@ -106,26 +106,26 @@ pub(super) struct PromptLookup {
 #[derive(Debug)]
 struct PastGeneration {
     tokens: Vec<TokenId>,
-    /// The bytes before the output, and its own.
+    /// The bytes before the output, then those of the output.
     bytes: Vec<u8>,
-    /// Where each token begins in them.
+    /// The start of each token in these bytes.
     starts: Vec<usize>,
     alignment: Alignment,
 }
 
-/// Where the generation in progress stands in a remembered one.
+/// The position of the generation in progress in a remembered one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Alignment {
     /// All bytes up to here agree.
     At(usize),
-    /// All bytes agree, and the one in progress has gone further.
+    /// All bytes agree, and the one in progress is longer.
     Exceeded,
-    /// It is another text.
+    /// The texts differ.
     Diverged,
 }
 
 impl PromptLookup {
-    /// Begins a generation behind `prompt`, with `forced` to be spelt first.
+    /// Starts a generation after `prompt`, which must spell `forced` first.
     pub(super) fn begin_generation(&mut self, tokens: &Tokenizer, prompt: &[TokenId], forced: &[u8]) {
         let seam = cursor_boundary(tokens.fim_tokens(), prompt);
         self.text.clear();
@@ -136,7 +136,7 @@ impl PromptLookup {
         self.text.extend_from_slice(&prompt[..seam]);
         self.output_start = self.text.len();
 
-        // A special token ends the text before the cursor; it spells nothing anyway.
+        // A special token ends the text before the cursor; it has no bytes anyway.
         let near = prompt[..seam].iter().rev().take_while(|&&token| !tokens.is_special(token));
         let mut parts: Vec<&[u8]> = Vec::new();
         let mut len = 0;
@@ -158,7 +158,7 @@ impl PromptLookup {
         self.source = None;
     }
 
-    /// The output has grown by `token`, which spells `bytes`.
+    /// Extends the output by `token`, which spells `bytes`.
     pub(super) fn push_token(&mut self, token: TokenId, bytes: &[u8]) {
         self.text.push(token);
         for past in &mut self.generations {
@@ -166,13 +166,13 @@ impl PromptLookup {
         }
     }
 
-    /// The generation has ended: remembers what was said.
+    /// Ends the generation and remembers its output.
     pub(super) fn end_generation(&mut self, tokens: &Tokenizer) {
         let output = &self.text[self.output_start..];
         if output.is_empty() {
             return;
         }
-        // One that this one repeats and continues has nothing to add; one that goes further makes this one superfluous.
+        // Remove generations that this one repeats and continues; a longer one that begins with this one replaces it.
         self.generations.retain(|past| {
             past.alignment != Alignment::Exceeded && past.alignment != Alignment::At(past.bytes.len())
         });
@@ -192,7 +192,7 @@ impl PromptLookup {
         self.generations.push_back(past);
     }
 
-    /// Forgets what was said; what was learnt of odds and costs stays.
+    /// Forgets all generations; learnt odds and costs stay.
     pub(super) fn clear(&mut self) {
         self.generations.clear();
         self.text.clear();
@@ -200,7 +200,7 @@ impl PromptLookup {
         self.source = None;
     }
 
-    /// Guesses what comes next, `forced` first; see [`Lookup::take`].
+    /// Drafts the next tokens, starting with `forced`; see [`PromptLookup::draft_worth_verifying`].
     pub(super) fn build_draft(&mut self, tokens: &Tokenizer, forced: &[u8]) {
         self.draft.clear();
         self.source = None;
@@ -215,7 +215,7 @@ impl PromptLookup {
         } else if let Some((at, len)) = longest_match(&self.text, |next| {
             !tokens.is_stop_token(next) && is_prefix_compatible(tokens.token_bytes(next), forced)
         }) {
-            // Behind the end of the text comes the draft itself: a text that repeats itself goes on to do so.
+            // After the end of the text comes the draft itself: repetition is assumed to continue.
             for i in at..at + MAX_DRAFT_TOKENS {
                 let token = self.text.get(i).copied().unwrap_or_else(|| self.draft[i - self.text.len()]);
                 self.draft.push(token);
@@ -226,7 +226,7 @@ impl PromptLookup {
         self.draft.truncate(end.unwrap_or(MAX_DRAFT_TOKENS));
     }
 
-    /// What of the guess pays to be verified: at most `most` tokens in one batch behind `count` others, which
+    /// The part of the draft that is worth verifying: at most `most` tokens in one batch after `count` others, which
     /// are evaluated in any case. `count` is 1 while decoding, any number at the end of a prompt.
     pub(super) fn draft_worth_verifying(&self, count: usize, most: usize) -> &[TokenId] {
         let most = most.min(self.draft.len());
@@ -238,7 +238,7 @@ impl PromptLookup {
         &self.draft[..best_length(self.odds.acceptance_rate(source), &self.costs, count, most)]
     }
 
-    /// A batch with `drafted` tokens of the guess chose `chosen`, and then perhaps the end of the text.
+    /// Records that a batch with `drafted` draft tokens chose `chosen`, and then perhaps the end of the text.
     pub(super) fn record_outcome(
         &mut self,
         drafted: usize,
@@ -246,7 +246,7 @@ impl PromptLookup {
         ended: bool,
     ) {
         let count = chosen.len();
-        // Beyond what was verified there is still the token that was chosen last.
+        // The last chosen token comes after the verified ones.
         let right = self.draft.iter().zip(chosen).take_while(|(guess, token)| *guess == token).count();
         let wrong = right < self.draft.len() && (right < count || ended);
         if let Some(source) = self.source {
@@ -258,19 +258,19 @@ impl PromptLookup {
         self.stats.accepted += drafted.min(right) as u64;
     }
 
-    /// A batch of `rows` tokens took `time`.
+    /// Records that a batch of `rows` tokens took `time`.
     pub(super) fn record_batch(&mut self, rows: usize, time: Duration) {
         self.costs.record_time(rows, time.as_secs_f32());
     }
 
-    /// What was done so far.
+    /// The statistics so far.
     pub(super) fn stats(&self) -> SpeculationStats {
         self.stats
     }
 }
 
 impl PastGeneration {
-    /// Finds the place in this generation that a text which ends in `before` stands at, `forced` being next.
+    /// Finds the position in this generation of a text that ends in `before`, with `forced` next.
     fn align_to(&mut self, before: &[u8], forced: &[u8]) {
         let own = self.starts.first().copied().unwrap_or(0);
         let mut best: Option<(usize, usize)> = None;
@@ -279,7 +279,7 @@ impl PastGeneration {
             let same = same.take_while(|(a, b)| a == b).count();
             let enough = same >= at.min(before.len()).min(MATCH_BYTES);
             let telling = same >= MIN_MATCH_BYTES || at == before.len();
-            // Of equals the one next to the place where this generation began.
+            // On a tie, the position closest to the start of this generation wins.
             let better = best.is_none_or(|(most, place)| {
                 same > most || (same == most && at.abs_diff(own) < place.abs_diff(own))
             });
@@ -303,15 +303,15 @@ impl PastGeneration {
         }
     }
 
-    /// The tokens that follow, if the place is between two tokens.
+    /// The tokens that follow, if the position is between two tokens.
     fn remaining_tokens(&self) -> Option<&[TokenId]> {
         let Alignment::At(at) = self.alignment else { return None };
         self.starts.binary_search(&at).ok().map(|index| &self.tokens[index..])
     }
 }
 
-/// Where the text that the output continues ends in the prompt. Behind a middle token that is the end of the prefix,
-/// which stands before the suffix or directly before the middle token, by the order of the parts.
+/// End of the text in the prompt that the output continues. After a middle token that is the end of the prefix, which
+/// comes before the suffix or directly before the middle token, depending on the order of the parts.
 fn cursor_boundary(fim: FimTokens, prompt: &[TokenId]) -> usize {
     let len = prompt.len();
     if fim.middle.is_none() || prompt.last().copied() != fim.middle {
@@ -324,14 +324,14 @@ fn cursor_boundary(fim: FimTokens, prompt: &[TokenId]) -> usize {
     }
 }
 
-/// Whether one of the two begins with the other.
+/// Whether either one is a prefix of the other.
 fn is_prefix_compatible(bytes: &[u8], forced: &[u8]) -> bool {
     let len = bytes.len().min(forced.len());
     bytes[..len] == forced[..len]
 }
 
-/// The longest earlier occurrence of the end of `text` that is followed by a token which `fits`, and of those the
-/// latest: where that token stands, and the length of the match.
+/// The longest earlier occurrence of the end of `text` that is followed by a token which `fits`, the latest on a tie:
+/// the index of that token, and the length of the match.
 fn longest_match(text: &[TokenId], fits: impl Fn(TokenId) -> bool) -> Option<(usize, usize)> {
     let (&last, earlier) = text.split_last()?;
     let mut best: Option<(usize, usize)> = None;
@@ -350,18 +350,18 @@ fn longest_match(text: &[TokenId], fits: impl Fn(TokenId) -> bool) -> Option<(us
     best
 }
 
-/// How many of `most` tokens to verify behind `count` others.
+/// How many of `most` tokens to verify after `count` others.
 ///
-/// While decoding, the length with the most tokens for the time, counting the one that every batch gives. At
-/// the end of a prompt, the length that saves most of the time that decoding would take, less what it adds here.
+/// While decoding, the length with the highest rate of tokens, including the one that every batch yields. At
+/// the end of a prompt, the length that saves most of the time of decoding, minus its cost here.
 fn best_length(odds: f32, costs: &BatchCosts, count: usize, most: usize) -> usize {
-    // Tokens that a draft of each length gives on the average, those of no draft first.
+    // Expected tokens from a draft of each length, starting with no draft.
     let gains = std::iter::successors(Some((0.0, 1.0)), |(sum, chance)| {
         let chance: f32 = chance * odds;
         Some((sum + chance, chance))
     });
     let gains = gains.map(|(sum, _)| sum).enumerate();
-    // Tokens for the time. Of equals the shortest.
+    // Tokens per time. The shortest wins a tie.
     let rate = |drafted: usize, gain: f32| (1.0 + gain) / costs.batch_cost(1 + drafted);
     let fastest = |most: usize| {
         gains
@@ -380,7 +380,7 @@ fn best_length(odds: f32, costs: &BatchCosts, count: usize, most: usize) -> usiz
     lengths.fold((0, 0.0), |best, new| if new.1 > best.1 { new } else { best }).0
 }
 
-/// How often a token of a draft is right, by [`Source::class`].
+/// How often a token of a draft is right, by [`DraftSource::odds_index`].
 #[derive(Debug)]
 struct AcceptanceOdds([f32; INITIAL_ODDS.len()]);
 
@@ -395,7 +395,7 @@ impl AcceptanceOdds {
         self.0[source.odds_index()]
     }
 
-    /// Of a draft `right` tokens were right, and perhaps the next one was `wrong`.
+    /// Records that `right` tokens of a draft were right, and perhaps the next one was `wrong`.
     fn record_draft(&mut self, source: DraftSource, right: usize, wrong: bool) {
         let odds = &mut self.0[source.odds_index()];
         for _ in 0..right {
@@ -407,7 +407,7 @@ impl AcceptanceOdds {
     }
 }
 
-/// What a batch takes, by its size: seconds for each of [`SIZES`], none where nothing was measured.
+/// Time of a batch by its size: seconds for each of [`BATCH_SIZES`], `None` if not measured.
 #[derive(Debug, Default)]
 struct BatchCosts([Option<f32>; BATCH_SIZES.len()]);
 
@@ -416,13 +416,13 @@ impl BatchCosts {
         BATCH_SIZES.partition_point(|&size| size < rows)
     }
 
-    /// A guess from another size's time.
+    /// An estimate from another size's time.
     fn scale_time(time: f32, from: usize, to: usize) -> f32 {
         let rows = |rows: usize| 1.0 + EXTRA_ROW_COST * (rows as f32 - 1.0);
         time * rows(to) / rows(from)
     }
 
-    /// Seconds; if nothing was measured at all, in units of one row's time.
+    /// Seconds; if nothing was measured, in units of one row's time.
     fn batch_cost(&self, rows: usize) -> f32 {
         let size = Self::size_index(rows);
         if let Some(time) = self.0.get(size).copied().flatten() {
@@ -446,7 +446,7 @@ impl BatchCosts {
         for (other, known) in self.0.iter_mut().enumerate().filter(|(other, _)| *other != size) {
             if let Some(known) = known {
                 let guess = Self::scale_time(time, BATCH_SIZES[size], BATCH_SIZES[other]);
-                // Only downwards: what looks cheap is tried and measured soon enough.
+                // Only downwards: sizes that look cheap are tried and measured soon enough.
                 *known += COST_DECAY * (guess - *known).min(0.0);
             }
         }

@@ -1,5 +1,4 @@
-//! The real model that some tests ask for, and a piece of code to read with it.
-//! It knows nothing of what is tested.
+//! The real model for some tests, and sample code as input.
 
 pub(crate) use crate::testing::real_model as path;
 

@@ -1,5 +1,4 @@
-//! The choice of the next token: the likeliest one among those that are allowed, and its probability.
-//! It knows nothing of why some tokens are not allowed, or of what a token spells.
+//! The choice of the next token: the most probable of the allowed tokens, and its probability.
 
 use crate::TokenId;
 use crate::local::kernels::best_softmax;
@@ -7,24 +6,24 @@ use crate::local::kernels::best_softmax;
 /// The chosen token.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct TokenChoice {
-    /// Its id.
+    /// Its ID.
     pub(super) token: TokenId,
     /// Its probability among the allowed tokens, 0 to 1: softmax of the logits at temperature 1.
     pub(super) probability: f32,
-    /// The next likeliest, if they come close.
+    /// The next most probable tokens, if they come close.
     pub(super) runner_ups: RunnerUps,
 }
 
-/// The second and the third token with their probabilities, those that have at least [`RIVAL`].
+/// The second and the third token with their probabilities, if these are at least [`MIN_RUNNER_UP`].
 pub(super) type RunnerUps = [Option<(TokenId, f32)>; 2];
 
-/// A token less probable than this is no rival of the likeliest.
+/// Minimum probability of a runner-up.
 pub(super) const MIN_RUNNER_UP: f32 = 0.05;
 
-/// The likeliest token of all. `logits` is `[vocabulary]`.
+/// The most probable token of all. `logits` is `[vocabulary]`.
 ///
-/// None if no logit is a number (weights that are broken in a way that only shows in the result). Of equal
-/// logits the lowest id wins, so the choice does not depend on the order of evaluation.
+/// `None` if all logits are NaN (weights that are broken in a way that only shows in the result). The lowest ID wins a
+/// tie, so the choice does not depend on the order of evaluation.
 pub(super) fn greedy_choice(logits: &[f32]) -> Option<TokenChoice> {
     let (most, sum) = best_softmax(logits);
     let token = logits.iter().position(|&logit| logit == most)?;
@@ -33,7 +32,7 @@ pub(super) fn greedy_choice(logits: &[f32]) -> Option<TokenChoice> {
     most.is_finite().then(|| choice(token as TokenId))
 }
 
-/// The likeliest of the `allowed` tokens. `logits` is `[vocabulary]`; ids outside of it are passed over.
+/// The most probable of the `allowed` tokens. `logits` is `[vocabulary]`; IDs outside of it are ignored.
 pub(super) fn greedy_among(logits: &[f32], allowed: &[TokenId]) -> Option<TokenChoice> {
     let logit = |token: TokenId| logits.get(token as usize).copied().unwrap_or(f32::NAN);
     let values: Vec<f32> = allowed.iter().map(|&token| logit(token)).collect();
@@ -46,8 +45,8 @@ pub(super) fn greedy_among(logits: &[f32], allowed: &[TokenId]) -> Option<TokenC
 }
 
 impl TokenChoice {
-    /// The choice of `token`, whose logit is `most`, among `logits`, the exponentials of whose distances to it add up
-    /// to `sum`.
+    /// The choice of `token`, whose logit is `most`, among `logits`; `sum` is the sum of the exponentials of their
+    /// differences to `most`.
     fn with_runner_ups<I: Iterator<Item = (TokenId, f32)>>(
         token: TokenId,
         most: f32,
@@ -56,13 +55,13 @@ impl TokenChoice {
     ) -> Self {
         let probability = 1.0 / sum.max(1.0);
         let mut rivals = RunnerUps::default();
-        // Most tokens are sure, and cost no second look at a hundred thousand logits.
+        // Most tokens are certain, and need no second pass over a hundred thousand logits.
         if probability <= 1.0 - MIN_RUNNER_UP {
             let least = most + (MIN_RUNNER_UP / probability).ln();
             for (other, logit) in logits().filter(|&(other, logit)| logit >= least && other != token) {
                 let new = (other, (logit - most).exp() * probability);
                 let [second, third] = &mut rivals;
-                // Of equals the lower id comes first.
+                // The lower ID wins a tie.
                 let before = |old: &Option<(TokenId, f32)>| {
                     old.is_none_or(|old| new.1 > old.1 || new.1 == old.1 && new.0 < old.0)
                 };
@@ -77,22 +76,22 @@ impl TokenChoice {
     }
 }
 
-/// How likely each token is, of all or of some: the softmax of the logits at temperature 1.
+/// The probabilities of all or some tokens: the softmax of the logits at temperature 1.
 #[derive(Debug, Clone)]
 pub struct TokenDistribution<'a> {
     logits: &'a [f32],
-    /// Those that have a probability, sorted; `None`: all.
+    /// Tokens that have a probability, sorted; `None`: all.
     allowed: Option<Vec<TokenId>>,
     greatest: TokenChoice,
 }
 
 impl<'a> TokenDistribution<'a> {
-    /// Over the whole vocabulary. `logits` is `[vocabulary]`; `None` if none of them is a number.
+    /// Over the whole vocabulary. `logits` is `[vocabulary]`; `None` if all are NaN.
     pub fn from_logits(logits: &'a [f32]) -> Option<Self> {
         Some(Self { logits, allowed: None, greatest: greedy_choice(logits)? })
     }
 
-    /// Over these tokens alone; `None` if there is none among them that has a logit.
+    /// Over these tokens only; `None` if none of them has a logit.
     pub fn restricted_to(&self, allowed: impl IntoIterator<Item = TokenId>) -> Option<Self> {
         let mut allowed: Vec<TokenId> = allowed.into_iter().collect();
         allowed.sort_unstable();
@@ -100,7 +99,7 @@ impl<'a> TokenDistribution<'a> {
         Some(Self { logits: self.logits, allowed: Some(allowed), greatest })
     }
 
-    /// The likeliest token; of equals the lowest id.
+    /// The most probable token; the lowest ID wins a tie.
     pub fn most_likely(&self) -> TokenId {
         self.greatest.token
     }
@@ -110,7 +109,7 @@ impl<'a> TokenDistribution<'a> {
         let TokenChoice { token: greatest, probability, .. } = self.greatest;
         let logit = |token: TokenId| self.logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
         let may_be = self.allowed.as_ref().is_none_or(|allowed| allowed.binary_search(&token).is_ok());
-        // What is no number is never said; `max` passes over it.
+        // NaN has probability 0; `max` ignores it.
         if may_be { ((logit(token) - logit(greatest)).exp() * probability).max(0.0) } else { 0.0 }
     }
 }
@@ -128,7 +127,7 @@ mod tests {
             let mut logits: Vec<f32> = (0..50).map(|_| 20.0 * random.f32() - 10.0).collect();
             (logits[7], logits[9]) = (f32::NAN, f32::NEG_INFINITY);
             let all = TokenDistribution::from_logits(&logits).unwrap();
-            // In no order, and with ids that do not exist.
+            // Unordered, and with IDs that do not exist.
             let allowed: Vec<TokenId> = (0..60).rev().filter(|_| random.bool()).collect();
             let Some(some) = all.restricted_to(allowed.iter().copied()) else { continue };
             let sum = |it: &TokenDistribution<'_>| (0..70).map(|token| it.probability(token)).sum::<f32>();

@@ -1,5 +1,4 @@
-//! Reads a text along behind a prompt, and tells how likely each of its tokens was.
-//! It knows nothing of how a token is chosen, or of what was forced.
+//! Computes the probability of each token of a text after a prompt.
 
 use std::ops::ControlFlow;
 
@@ -13,7 +12,7 @@ impl Local {
         &mut self,
         prompt: &Prompt,
         answer: &[TokenId],
-        told: &mut dyn FnMut(&TokenDistribution<'_>),
+        on_row: &mut dyn FnMut(&TokenDistribution<'_>),
     ) -> Result<(), EngineError> {
         let Some(held) = prompt.tokens.len().checked_sub(1) else { return Ok(()) };
         let (tokens, context) = (prompt.tokens.len() + answer.len(), self.decoder.capacity());
@@ -21,14 +20,14 @@ impl Local {
             return Err(EngineError::PromptTooLong { tokens, context });
         }
         self.run_prompt(prompt, &GenerationLimits::default(), &mut |_| ControlFlow::Continue(()))?;
-        // The token behind which the answer's first one stands is asked for logits only together with these.
+        // Requires the logits after the prompt's last token, so that one is evaluated together with these.
         self.truncate_sequence(held);
         let batch = [&prompt.tokens[held..], answer].concat();
         let logits = self.decoder.forward(&batch, batch.len())?;
         let mut whole = true;
         for row in logits.chunks_exact((logits.len() / batch.len()).max(1)) {
             match TokenDistribution::from_logits(row) {
-                Some(row) => told(&row),
+                Some(row) => on_row(&row),
                 None => whole = false,
             }
         }
@@ -45,7 +44,7 @@ mod tests {
     use crate::local::{Local, real_model};
     use crate::{Engine, EngineError, Generation, Prompt, TokenDistribution, TokenId};
 
-    /// What comes out for each position: the likeliest token and its probability.
+    /// For each position, the most probable token and its probability.
     fn score_positions(engine: &mut Local, prompt: &[TokenId], answer: &[TokenId]) -> Vec<(TokenId, f32)> {
         let prompt = Prompt { tokens: prompt.to_vec(), ..Prompt::default() };
         let mut rows = Vec::new();
@@ -57,11 +56,11 @@ mod tests {
         (row.most_likely(), row.probability(row.most_likely()))
     }
 
-    /// What was said was chosen by estimates of all that is far below the greatest logit.
-    fn assert_agrees(said: &Generation, answer: &[TokenId], rows: &[(TokenId, f32)]) {
+    /// Generation estimated all logits far below the greatest.
+    fn assert_agrees(generation: &Generation, answer: &[TokenId], rows: &[(TokenId, f32)]) {
         assert_eq!(rows.len(), answer.len() + 1);
-        assert!(answer.iter().zip(rows).all(|(&said, row)| said == row.0));
-        for (piece, &(_, probability)) in said.tokens.iter().zip(rows) {
+        assert!(answer.iter().zip(rows).all(|(&token, row)| token == row.0));
+        for (piece, &(_, probability)) in generation.tokens.iter().zip(rows) {
             assert!((piece.probability - probability).abs() < 0.02, "{piece:?} {probability}");
         }
     }
@@ -73,21 +72,21 @@ mod tests {
         for mut engine in [tiny_engine(7), write_and_open(&llama, 512)] {
             for len in [1, 2, 33, 90] {
                 let tokens = ordinary_tokens(&engine, &mut random, len);
-                let said = generate_text(&mut engine, &tokens, b"", 9);
+                let generation = generate_text(&mut engine, &tokens, b"", 9);
                 let answer = engine.sequences.current_tokens()[len..].to_vec();
                 for cached in [true, false] {
                     if !cached {
                         engine.clear();
                     }
                     let rows = score_positions(&mut engine, &tokens, &answer);
-                    assert_agrees(&said, &answer, &rows);
+                    assert_agrees(&generation, &answer, &rows);
                     assert_eq!(
                         (engine.sequences.current_tokens(), engine.decoder.len()),
                         (&tokens[..len - 1], len - 1)
                     );
                 }
-                // What it left is a cache like any other.
-                assert_eq!(generate_text(&mut engine, &tokens, b"", 9).text, said.text);
+                // The cache it leaves is an ordinary one.
+                assert_eq!(generate_text(&mut engine, &tokens, b"", 9).text, generation.text);
             }
             engine.score(&Prompt::default(), &[1], &mut |_| panic!("there is nothing to read")).unwrap();
             let long = Prompt { tokens: ordinary_tokens(&engine, &mut random, 510), ..Prompt::default() };
@@ -105,18 +104,18 @@ mod tests {
         let mut engine = open_engine(&model, 512).unwrap();
         let begin = real_model::SAMPLE_CODE.find("return sum").unwrap() + "return sum".len();
         let prompt = engine.tokens.encode(&real_model::SAMPLE_CODE[..begin]);
-        let said = generate_text(&mut engine, &prompt, b"", 12);
+        let generation = generate_text(&mut engine, &prompt, b"", 12);
         let answer = engine.sequences.current_tokens()[prompt.len()..].to_vec();
         let rows = score_positions(&mut engine, &prompt, &answer);
-        assert_agrees(&said, &answer, &rows);
+        assert_agrees(&generation, &answer, &rows);
         assert!(rows.iter().any(|row| row.1 > 0.5), "{rows:?}");
         let other = engine.tokens.encode("#!/usr/bin/env");
         let prompt = Prompt { tokens: prompt, ..Prompt::default() };
         let mut probabilities = Vec::new();
-        let mut told = |row: &TokenDistribution<'_>| {
+        let mut on_row = |row: &TokenDistribution<'_>| {
             probabilities.extend(other.get(probabilities.len()).map(|&token| row.probability(token)));
         };
-        engine.score(&prompt, &other, &mut told).unwrap();
+        engine.score(&prompt, &other, &mut on_row).unwrap();
         assert!(probabilities[0] < 0.01, "{probabilities:?}");
         assert!(
             probabilities[probabilities.len() - 1] > 0.5,

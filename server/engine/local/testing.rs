@@ -1,13 +1,12 @@
-//! How the tests compare logits with those of a reference.
-//! It knows nothing of where either come from.
+//! Comparison of logits with reference logits, for tests.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-/// The greatest of logits.
+/// The index of the greatest logit.
 pub(super) fn argmax(logits: &[f32]) -> usize {
     (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap()
 }
 
-/// Greatest difference over the greatest value.
+/// Greatest difference relative to the greatest value.
 pub(super) fn relative_difference(ours: &[f32], theirs: &[f32]) -> f32 {
     assert_eq!(ours.len(), theirs.len());
     assert!(ours.iter().all(|x| x.is_finite()));

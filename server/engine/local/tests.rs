@@ -1,5 +1,4 @@
-//! The engine with random models, and with a real one where there is one: cached, interrupted, forked, speculating.
-//! It knows nothing of prompts that mean something.
+//! Tests of the engine with random models, and with a real one if available: cached, interrupted, forked, speculating.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -17,7 +16,7 @@ pub(super) fn write_and_open(writer: &GgufWriter, context: usize) -> Local {
     open_scripted(&path, 1, &Options { context, ..Options::default() }).unwrap()
 }
 
-/// An engine whose looks, chunks and drafts are drawn from a seed, whatever the machine's speed.
+/// An engine whose polls, chunks and drafts are determined by a seed instead of the machine's speed.
 pub(super) fn open_scripted(path: &Path, seed: u64, options: &Options) -> Result<Local, EngineError> {
     let options = Options {
         device: DeviceChoice::Cpu,
@@ -84,7 +83,7 @@ fn cached_generation_matches_fresh_generation() {
             assert_eq!(ours.reused + ours.evaluated, tokens.len());
             reused += ours.reused;
             decoded += ours.tokens.len();
-            // The same engine with nothing in the cache.
+            // The same engine with an empty cache.
             cached.clear();
             let theirs = generate_text(&mut cached, &tokens, forced, max);
             assert_eq!((theirs.reused, theirs.evaluated), (0, tokens.len()));
@@ -118,7 +117,7 @@ fn cache_stays_valid_after_break_at_any_call() {
     let mut inside = 0;
     for at in 1..=texts.len() {
         engine.clear();
-        // What was measured before decides on the chunks, so the calls are counted anew each time.
+        // Earlier measurements determine the chunks, so the calls are counted again each time.
         let mut calls = 0;
         let broken = engine
             .generate(&prompt, &limits, &mut |_| {
@@ -151,7 +150,7 @@ fn healed_output_starts_with_forced_bytes() {
             let forced = &forced.as_bytes()[..random.usize(1..=forced.len())];
             let tokens = ordinary_tokens(&engine, &mut random, 20);
             let generation = generate_text(&mut engine, &tokens, forced, 24);
-            // The last token is chosen but not evaluated; it is among the decoded all the same.
+            // The last token is chosen but not evaluated; it still counts as decoded.
             let mut spelt: Vec<u8> = Vec::new();
             for &token in &engine.sequences.current_tokens()[tokens.len()..] {
                 spelt.extend_from_slice(engine.tokens.token_bytes(token));
@@ -239,7 +238,7 @@ fn engine_is_usable_after_panic_and_clear() {
         if at <= expected.tokens.len() {
             assert!(caught.is_err());
         }
-        // Also without `clear` the two never disagree.
+        // Even without `clear` the two never disagree.
         assert_eq!(engine.sequences.current_tokens().len(), engine.decoder.len());
         engine.clear();
         assert_eq!(
@@ -253,7 +252,7 @@ fn engine_is_usable_after_panic_and_clear() {
 fn weights_producing_nan_logits_are_an_error() {
     let dims = ModelDims::default();
     let writer = random_qwen2(1, &dims).unwrap();
-    // Numbers, each of them, but far too great.
+    // Each is finite, but far too great.
     let great = (0..dims.hidden).flat_map(|_| 3e38_f32.to_le_bytes()).collect();
     let broken = writer.with_tensor(
         "output_norm.weight",
@@ -281,8 +280,8 @@ fn about_and_rates_are_reported() {
     let mut engine = open_engine(&path, 512).unwrap();
     let about = engine.engine_info().clone();
     assert_eq!((about.model.as_str(), about.family.as_str()), ("random qwen2", "qwen2"));
-    assert_eq!(about.device, "CPU: asked for");
-    // AMX says how its race ended.
+    assert_eq!(about.device, "CPU: selected by name");
+    // AMX reports the result of its benchmark.
     let own = ["the best that this processor has; ", " here; "].iter().any(|why| about.kernel.contains(why));
     assert!(own || about.kernel.starts_with("candle: "), "{}", about.kernel);
     assert!(about.weight_bytes > 10_000);
@@ -317,7 +316,7 @@ fn truncated_real_file_fails_before_loading() {
         let mut file = File::create(&path).unwrap();
         file.write_all(&head[..bytes]).unwrap();
         file.set_len(len).unwrap();
-        // In the head: before anything is loaded.
+        // In the header: before anything is loaded.
         let error = Gguf::open(&path).unwrap_err().to_string();
         assert!(error.contains("taper pull"), "{error}");
         assert_eq!(open_engine(&path, 512).unwrap_err().to_string(), error);
@@ -327,7 +326,7 @@ fn truncated_real_file_fails_before_loading() {
 #[test]
 fn real_model_cached_run_matches_fresh_run() {
     let Some(model) = real_model::path() else { return };
-    // Where a cached run is the same as a fresh one to the bit.
+    // A kernel for which a cached run equals a fresh one bit for bit.
     let kernel = KernelChoice::Own(Kernel::best_exact());
     let options = Options { device: DeviceChoice::Cpu, kernel, context: 512, ..Options::default() };
     let mut engine = Local::open(&model, &options).unwrap();
@@ -343,8 +342,8 @@ fn real_model_cached_run_matches_fresh_run() {
     assert_eq!(text_stop_and_ends(&after), text_stop_and_ends(&expected));
 }
 
-/// The same file twice or more: plain, and with each way to speculate: drafts of up to so many tokens always,
-/// and as many as pay.
+/// The same file several times: plain, and with each kind of speculation: drafts of a fixed length, and of the length
+/// that pays off.
 pub(super) fn plain_and_speculating(writer: &GgufWriter, context: usize) -> (Local, Vec<Local>) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.gguf");
@@ -366,7 +365,7 @@ pub(super) fn plain_and_speculating(writer: &GgufWriter, context: usize) -> (Loc
     )
 }
 
-/// Reads the prompt, then generates and breaks at the text with this number: all that was seen.
+/// Evaluates the prompt, then generates and breaks at the text with this number; returns everything seen.
 fn generate_and_break(
     engine: &mut Local,
     prompt: &Prompt,
@@ -380,7 +379,7 @@ fn generate_and_break(
             prompt,
             &GenerationLimits { max_tokens, ..GenerationLimits::default() },
             &mut |PartialOutput { text, .. }| {
-                // The same text again may be a look inside a batch, of which there are more or fewer.
+                // A repeated text may be a poll inside a batch, and their number varies.
                 let new = texts.last().is_none_or(|last: &String| last != text);
                 if new {
                     texts.push(text.to_owned());
@@ -411,7 +410,7 @@ fn assert_same_output(
     expected.0
 }
 
-/// Code-like tokens in which much comes again.
+/// Code-like tokens with much repetition.
 pub(super) fn repetitive_tokens(engine: &Local, random: &mut fastrand::Rng, len: usize) -> Vec<TokenId> {
     let motifs: Vec<Vec<TokenId>> = (0..3)
         .map(|_| {
@@ -442,7 +441,7 @@ fn speculative_decoding_matches_plain_decoding() {
             let mut tokens: Vec<TokenId> = Vec::new();
             let mut last = Vec::new();
             for _ in 0..150 {
-                // Another place, or the same with some of what was said, or without its end.
+                // Another place, or the same with some of the output, or without its end.
                 match random.u8(..10) {
                     _ if tokens.len() > 110 || tokens.is_empty() => tokens.clear(),
                     0..3 => tokens.clear(),
@@ -456,7 +455,7 @@ fn speculative_decoding_matches_plain_decoding() {
                 let forced = match random.u8(..4) {
                     0 => ["r", "ret", "x", "    se"][random.usize(..4)].as_bytes().to_vec(),
                     1 => {
-                        // What was said, typed on.
+                        // The output, typed on.
                         let bytes: Vec<u8> =
                             last.iter().flat_map(|&token| plain.tokens.token_bytes(token)).copied().collect();
                         bytes[..random.usize(..=bytes.len().min(5))].to_vec()
@@ -467,7 +466,7 @@ fn speculative_decoding_matches_plain_decoding() {
                 let max = random.usize(1..28);
                 let at = if random.bool() { usize::MAX } else { random.usize(1..28) };
                 assert_same_output(&mut plain, &mut others, &prompt, max, at);
-                // Less than the prompt if it broke off inside the first batch.
+                // Less than the prompt if it broke inside the first batch.
                 last = plain.sequences.current_tokens().get(tokens.len()..).unwrap_or_default().to_vec();
             }
             for other in &others[..2] {
@@ -490,7 +489,7 @@ fn break_inside_speculative_batch_matches_plain_decoding() {
             let prompt = Prompt { tokens, healing_bytes: forced.as_bytes().to_vec(), ..Prompt::default() };
             let whole = assert_same_output(&mut plain, &mut others, &prompt, 40, usize::MAX);
             for at in 1.. {
-                // What was said whole is remembered, so all of it is one batch or two.
+                // Completed output is remembered, so all of it is one batch or two.
                 let broken = assert_same_output(&mut plain, &mut others, &prompt, 40, at);
                 if broken.stop != StopReason::Interrupted {
                     assert!(at > 2 && broken == whole);
@@ -550,7 +549,7 @@ fn candle_decoder_never_speculates() {
 #[test]
 fn real_model_speculation_matches_plain_decoding() {
     let Some(model) = real_model::path() else { return };
-    // The kernel that is chosen here reads prompts in tiles, perhaps: then both begin with nothing.
+    // The default kernel may evaluate prompts in tiles: then both start with an empty cache.
     for (kernel, fresh) in
         [(Kernel::best_exact(), false), (Kernel::best_available(), Kernel::best_available() == Kernel::Amx)]
     {
@@ -566,7 +565,7 @@ fn real_model_speculation_matches_plain_decoding() {
         let code = real_model::SAMPLE_CODE;
         for marker in ["self.bookings.append", "    def save", "parser.add_argument(\"--", "print(f\""] {
             let at = code.find(marker).unwrap();
-            // As if typed on: the answers are the same, and mostly known from the keystroke before.
+            // As if typed on: the completions are the same, and mostly known from the previous keystroke.
             for typed in [0, 3, 5, 9] {
                 let (before, forced) = code[..at + typed].split_at(at);
                 let prompt = Prompt {

@@ -1,26 +1,25 @@
-//! How fast the decoder is, and how many prompt tokens one chunk may have so that it can be interrupted in time.
-//! It knows nothing of clocks: it is told what took how long.
+//! Measures the decoder's speed, and sizes prompt chunks so that they can be interrupted in time.
 
 use std::time::Duration;
 
 use crate::ThroughputEstimate;
 
-/// What one chunk of a prompt may take where the decoder keeps nothing of one that is broken off: so much work is lost.
+/// Target time of a prompt chunk if the decoder keeps nothing of an interrupted one: this much work is lost.
 const DISCARDED_CHUNK_TIME: Duration = Duration::from_millis(100);
-/// The same where it goes on with the layer in which it was broken off ([`Decoder::resumes`](super::Decoder::resumes)):
-/// one of some twenty-four layers is lost, and more only if the next prompt does not begin with the same tokens. That
-/// layer takes less than 10 ms: nobody waits for longer where it is one that is not given up.
+/// The same if it resumes the interrupted layer ([`Decoder::can_resume`](super::Decoder::can_resume)): only that layer
+/// is lost, and more only if the next prompt does not begin with the same tokens. A layer takes less than 10 ms, which
+/// is also the longest wait for a layer that must finish.
 const RESUMABLE_CHUNK_TIME: Duration = Duration::from_millis(200);
 /// Fewer tokens cost hardly less: the weights are read once either way, and up to eight rows by the slower product.
 const MIN_CHUNK_TOKENS: usize = 16;
-/// More tokens gain hardly more, and their activations need room.
+/// More tokens gain hardly anything, and their activations need memory.
 const MAX_CHUNK_TOKENS: usize = 512;
 /// Weight of the newest measurement.
 const MEASUREMENT_WEIGHT: f32 = 0.3;
 
-/// `chunk` of `left` tokens, or all of them where fewer than [`SMALLEST`] would be left behind. Those would cost as much as
-/// that many, and where products of few rows have other bits than those of many (AMX), what a prompt gives would depend
-/// on how fast it was read.
+/// `chunk` of `left` tokens, or all of them if fewer than [`MIN_CHUNK_TOKENS`] would remain. Those would cost as much
+/// as a chunk of that size. And where products of few rows have other bits than those of many (AMX), the result of a
+/// prompt would depend on the speed of its evaluation.
 pub(super) fn absorb_remainder(chunk: usize, left: usize) -> usize {
     if left.saturating_sub(chunk) < MIN_CHUNK_TOKENS { left } else { chunk }
 }
@@ -28,15 +27,15 @@ pub(super) fn absorb_remainder(chunk: usize, left: usize) -> usize {
 /// Running averages.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Throughput {
-    /// What one chunk may take.
+    /// Target time of one chunk.
     chunk_time: Duration,
     rates: ThroughputEstimate,
-    /// Tokens that a decoding step chose, and the seconds that it took.
+    /// Tokens chosen by a decoding step, and its seconds.
     decode_step: (f32, f32),
 }
 
 impl Throughput {
-    /// Of a decoder that goes on with an interrupted chunk, or begins it anew.
+    /// For a decoder that resumes interrupted chunks, or restarts them.
     pub(super) fn new(resumes: bool) -> Self {
         Self {
             chunk_time: if resumes { RESUMABLE_CHUNK_TIME } else { DISCARDED_CHUNK_TIME },
@@ -45,18 +44,18 @@ impl Throughput {
         }
     }
 
-    /// The averages, tokens per second; 0 where nothing was measured.
+    /// The averages, in tokens per second; 0 if not measured.
     pub(super) fn token_rates(&self) -> ThroughputEstimate {
         self.rates
     }
 
-    /// Tokens that the next chunk of a prompt shall have, of which `left` are to be evaluated and the first `begun` are
-    /// on their way. It has these at least.
+    /// Number of tokens in the next chunk of a prompt with `left` tokens to evaluate, of which the first `begun` are
+    /// already started. It has at least these.
     ///
-    /// Others that join them pass the layers by themselves until they have caught up. That pays if all of the rest goes
-    /// with them; else the weights are read once more for few tokens, and those that are begun go alone.
+    /// New tokens join an interrupted chunk only if all remaining tokens fit: they must catch up layer by layer, which
+    /// means reading the weights again.
     ///
-    /// A few are never left behind: see [`none_left_over`].
+    /// A small remainder is absorbed: see [`absorb_remainder`].
     pub(super) fn chunk_tokens(&self, begun: usize, left: usize) -> usize {
         let most = ((self.rates.prefill * self.chunk_time.as_secs_f32()).round() as usize)
             .clamp(MIN_CHUNK_TOKENS, MAX_CHUNK_TOKENS);
@@ -64,9 +63,8 @@ impl Throughput {
         absorb_remainder(chunk, left)
     }
 
-    /// A chunk of `tokens` was worked on for `time`, of which so much, in tokens, was done: less than all where it was
-    /// interrupted, or goes on from where it was. The few tokens of a keystroke say nothing about the speed of a long
-    /// prompt.
+    /// Records that a chunk of `tokens` took `time` for `work`, in tokens: less than all if it was interrupted or
+    /// resumed. The few tokens of a keystroke are not representative for the speed of a long prompt.
     pub(super) fn record_prefill(&mut self, tokens: usize, work: f32, time: Duration) {
         let rate = &mut self.rates.prefill;
         if work <= 0.0 || (tokens < MIN_CHUNK_TOKENS && *rate != 0.0) {
@@ -77,9 +75,9 @@ impl Throughput {
         *rate = if *rate == 0.0 { new } else { *rate + MEASUREMENT_WEIGHT * part * (new - *rate) };
     }
 
-    /// A decoding step that chose `tokens` took `time`.
+    /// Records that a decoding step that chose `tokens` took `time`.
     pub(super) fn record_decode(&mut self, tokens: usize, time: Duration) {
-        // Averages of both, not of their ratio: a step that was lucky is no rate.
+        // Averages of both instead of their ratio: a single lucky step is not representative.
         let (tokens, time) = (tokens as f32, time.as_secs_f32().max(1e-6));
         let step = &mut self.decode_step;
         if *step == (0.0, 0.0) {
@@ -135,7 +133,7 @@ mod tests {
         assert_eq!(pace.chunk_tokens(25, 500), 25, "the others wait for a chunk of their own");
         assert_eq!(pace.chunk_tokens(25, 29), 29, "unless these are all");
         assert_eq!(pace.chunk_tokens(5, 500), 30);
-        assert_eq!(pace.chunk_tokens(60, 500), 60, "nothing of it is left behind");
+        assert_eq!(pace.chunk_tokens(60, 500), 60, "no remainder is left");
         assert_eq!(pace.chunk_tokens(60, 60), 60);
     }
 

@@ -1,13 +1,12 @@
-//! Token healing: decoding is constrained until the bytes that were cut back from the prompt stand there again.
-//! It knows nothing of logits or of how a token is chosen.
+//! Token healing: decoding is constrained until it has reproduced the bytes that were cut from the prompt.
 //!
-//! A text cut inside a token is a prompt that the model never saw in training. So the partial token is taken
-//! off the prompt, and the first tokens decoded must spell it: each is a piece of what is left, or spells all
-//! that is left and goes on. (The idea is that of "token healing" in Microsoft's guidance.)
+//! A text cut inside a token is a prompt that the model never saw in training. So the partial token is removed from the
+//! prompt, and the first decoded tokens must spell it: each spells a part of the rest, or all of it and more. (The idea
+//! is that of "token healing" in Microsoft's guidance.)
 
 use crate::tokenizer::{TokenId, Tokenizer};
 
-/// The forced bytes that are still to be spelled. Bytes, not characters: a token may end inside one.
+/// The forced bytes that remain to be spelled. Bytes, not characters: a token may end inside one.
 #[derive(Debug, Clone, Default)]
 pub struct TokenHealing {
     healing_bytes: Vec<u8>,
@@ -15,26 +14,26 @@ pub struct TokenHealing {
 }
 
 impl TokenHealing {
-    /// Forces these bytes; none: nothing is constrained.
+    /// Forces these bytes; if empty, nothing is constrained.
     pub fn new(forced: &[u8]) -> Self {
         Self { healing_bytes: forced.to_vec(), consumed: 0 }
     }
 
-    /// Whether all is spelled and every token is allowed.
+    /// Whether everything is spelled and every token is allowed.
     pub fn is_done(&self) -> bool {
         self.consumed == self.healing_bytes.len()
     }
 
-    /// What is still to be spelled.
+    /// The bytes that remain to be spelled.
     pub fn remaining_bytes(&self) -> &[u8] {
         &self.healing_bytes[self.consumed..]
     }
 
-    /// The tokens that may come next: those that spell a beginning of the rest, the shortest first, then
-    /// those that begin with all of it. Each comes once; none are special.
+    /// The tokens that may come next: those that spell a prefix of the rest, the shortest first, then
+    /// those that begin with all of it. Each occurs once; none are special.
     ///
-    /// Meaningful only while not [`Heal::is_done`]: then it is every ordinary token. It is empty only if the
-    /// vocabulary has no token at all for the next byte.
+    /// Meaningful only until [`TokenHealing::is_done`]: then every ordinary token is allowed. Empty only if the
+    /// vocabulary has no token for the next byte.
     pub fn allowed_tokens<'a>(&self, tokens: &'a Tokenizer) -> impl Iterator<Item = TokenId> + use<'a> {
         let rest = self.remaining_bytes();
         let pieces: Vec<TokenId> = (1..rest.len().min(tokens.longest_token_len() + 1))
@@ -49,8 +48,8 @@ impl TokenHealing {
         rest.is_empty() || !bytes.is_empty() && (rest.starts_with(bytes) || bytes.starts_with(rest))
     }
 
-    /// Takes the bytes of an allowed token and returns those that reach beyond the forced text: the first
-    /// bytes of the completion.
+    /// Takes the bytes of an allowed token and returns those after the forced text: the first bytes of the
+    /// completion.
     pub fn consume_token<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
         let within = bytes.len().min(self.healing_bytes.len() - self.consumed);
         debug_assert_eq!(self.remaining_bytes()[..within], bytes[..within], "the token was not allowed");
@@ -132,7 +131,7 @@ mod tests {
         }
     }
 
-    /// Every way to cut a text into prompt and forced bytes, and every path through the allowed tokens.
+    /// Every way to split a text into prompt and forced bytes, and every path through the allowed tokens.
     #[test]
     fn every_allowed_path_spells_forced_bytes() {
         fn walk_paths(

@@ -1,5 +1,5 @@
-//! Branches beside what a fresh engine says behind the same beginning, with random models and a real one.
-//! It knows nothing of prompts that mean something.
+//! Tests that compare branches with the output of a fresh engine after the same prefix, with random models and a real
+//! one.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -20,13 +20,13 @@ fn generate_text(engine: &mut Local, tokens: &[TokenId], forced: &[u8], max_toke
     engine.generate(&prompt, &limits, &mut |_| ControlFlow::Continue(())).unwrap()
 }
 
-/// All branches at their ends, in the order of their numbers.
+/// All finished branches, in the order of their numbers.
 fn finished_branches(engine: &mut Local, limits: &BranchLimits) -> Vec<Generation> {
     let mut ended = Vec::new();
     engine
         .branch(limits, &mut |branch| {
             if branch.finished {
-                // Times are nobody's business.
+                // Times are not compared.
                 let generation = Generation { decode: Duration::ZERO, ..branch.generation.clone() };
                 ended.push((branch.number, generation));
             }
@@ -37,7 +37,7 @@ fn finished_branches(engine: &mut Local, limits: &BranchLimits) -> Vec<Generatio
     ended.into_iter().map(|it| it.1).collect()
 }
 
-/// What must be the same bits: probabilities of the tokens behind the fork.
+/// Compared bit for bit: probabilities of the tokens after the fork.
 fn token_probabilities(pieces: &[ScoredToken]) -> Vec<f32> {
     pieces.iter().map(|piece| piece.probability).collect()
 }
@@ -62,13 +62,13 @@ fn branch_matches_fresh_engine_after_same_prefix() {
                     .as_ref()
                     .unwrap()
                     .fork_points(&engine.tokens, &UNLIMITED_BRANCHING);
-                let said: Vec<TokenId> =
+                let generated: Vec<TokenId> =
                     engine.last_generation.as_ref().unwrap().choices.iter().map(|it| it.token).collect();
                 let grown = finished_branches(&mut engine, &UNLIMITED_BRANCHING);
                 assert_eq!(engine.decoder.len(), engine.sequences.current_tokens().len());
                 if engine.sequences.can_branch() {
                     assert_eq!(grown.len(), forks.len());
-                    // Nothing of the branches is left, and nothing of the rest is gone.
+                    // Nothing of the branches is left, and nothing else is lost.
                     assert_eq!(
                         (engine.sequences.current_tokens(), engine.decoder.kv_bytes()),
                         (&held[..], bytes)
@@ -85,7 +85,7 @@ fn branch_matches_fresh_engine_after_same_prefix() {
                     }
                     let mut heal = TokenHealing::new(forced);
                     let mut beginning = tokens.clone();
-                    for &token in said[..fork.choice_index].iter().chain([&fork.token]) {
+                    for &token in generated[..fork.choice_index].iter().chain([&fork.token]) {
                         assert!(heal.allows_token(&engine.tokens, token));
                         heal.consume_token(engine.tokens.token_bytes(token));
                         beginning.push(token);
@@ -95,7 +95,7 @@ fn branch_matches_fresh_engine_after_same_prefix() {
                     let left = 12 - fork.choice_index - 1;
                     let expected = generate_text(&mut fresh, &beginning, heal.remaining_bytes(), left);
                     let own = &branch.tokens[fork.choice_index + 1..];
-                    // Without a token to choose the fresh one only reads.
+                    // Without a token to choose, the fresh engine only evaluates.
                     if left > 0 {
                         assert_eq!(token_probabilities(own), token_probabilities(&expected.tokens));
                         assert_eq!(branch.stop, expected.stop);
@@ -106,7 +106,7 @@ fn branch_matches_fresh_engine_after_same_prefix() {
                     );
                     assert_eq!(branch.tokens[fork.choice_index].probability, fork.probability);
                 }
-                // As if nothing had been.
+                // As if no branches had been decoded.
                 assert_eq!(generate_text(&mut engine, &tokens, forced, 12).text, first.text);
             }
         }
@@ -125,20 +125,20 @@ fn branch_control_ends_one_or_all_branches() {
         let whole = finished_branches(&mut engine, &UNLIMITED_BRANCHING);
         let [one, two] = &whole[..] else { continue };
         tried += 1;
-        // The first is enough at its third step; the second is as it would be anyway.
-        let mut told = Vec::new();
+        // The first is finished at its third step; the second is unaffected.
+        let mut finished = Vec::new();
         engine
             .branch(&UNLIMITED_BRANCHING, &mut |branch| {
                 if branch.finished {
-                    told.push((branch.number, branch.generation.text.clone()));
+                    finished.push((branch.number, branch.generation.text.clone()));
                 }
                 let enough = branch.number == 0 && branch.generation.tokens.len() > 2;
                 if enough { BranchControl::Finish } else { BranchControl::Continue }
             })
             .unwrap();
-        assert!(told.contains(&(1, two.text.clone())), "{told:?}");
-        assert!(told.iter().all(|it| it.0 == 1) || one.tokens.len() <= 2, "{told:?}");
-        // Stopped at any moment, nothing is left behind.
+        assert!(finished.contains(&(1, two.text.clone())), "{finished:?}");
+        assert!(finished.iter().all(|it| it.0 == 1) || one.tokens.len() <= 2, "{finished:?}");
+        // Aborting at any moment leaves nothing in the cache.
         for at in 1.. {
             let mut calls = 0;
             engine

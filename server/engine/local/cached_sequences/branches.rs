@@ -1,19 +1,18 @@
-//! Sequences that fork off behind a prompt for as long as several ways to go on are looked at.
-//! It knows nothing of which ways those are.
+//! Forked sequences for decoding several branches after a prompt.
 
 use super::{CachedSequences, MAX_BRANCHES};
 use crate::local::Decoder;
 
 impl CachedSequences {
-    /// Whether branches can stand beside the sequence in use, which then is as it was afterwards.
+    /// Whether branches can coexist with the current sequence, which then stays unchanged.
     pub(in crate::local) fn can_branch(&self) -> bool {
         self.can_shift
     }
 
-    /// Makes a branch of the first `len` tokens of the sequence in use; the number by which the decoder knows it. It
-    /// shares the pages, and takes those that it writes to: nothing resident is given up for it.
+    /// Forks a branch from the first `len` tokens of the current sequence; returns its number in the decoder. It shares
+    /// pages and copies those that it writes to; nothing resident is evicted for it.
     ///
-    /// Where there are no branches, it is the sequence in use that is cut.
+    /// If the decoder has no branches, truncates the current sequence.
     pub(in crate::local) fn create_branch(
         &mut self,
         decoder: &mut dyn Decoder,
@@ -29,7 +28,7 @@ impl CachedSequences {
         to
     }
 
-    /// Gives up all branches.
+    /// Removes all branches.
     pub(in crate::local) fn drop_branches(&mut self, decoder: &mut dyn Decoder) {
         if self.can_shift {
             for number in 0..MAX_BRANCHES {
@@ -37,7 +36,7 @@ impl CachedSequences {
                 decoder.fork_sequence(branch, branch, 0..0);
             }
         } else {
-            // What a branch wrote behind what is known of the sequence.
+            // A branch may have written past the known tokens of the sequence.
             let held = self.current_tokens().len().min(decoder.len());
             self.truncate_current(decoder, held);
         }

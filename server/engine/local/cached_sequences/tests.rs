@@ -1,5 +1,5 @@
-//! Random documents and edits through an engine with resident sequences and moved suffixes, beside a fresh one.
-//! It knows nothing of languages: its documents are random tokens.
+//! Tests that apply random edits to documents of random tokens, in an engine with cached sequences and shifted suffixes
+//! and in a fresh one.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -11,7 +11,7 @@ use crate::local::Local;
 use crate::local::tests::{ordinary_tokens, plain_and_speculating, repetitive_tokens};
 use crate::{Engine, Generation, GenerationLimits, Prompt, StopReason, TokenId};
 
-/// Models to try moved suffixes with: both ways to rotate, part of a head rotated, queries and keys normed.
+/// Models for testing shifted suffixes: both rotation styles, partly rotated heads, normed queries and keys.
 fn rope_variants() -> Vec<GgufWriter> {
     let dims = ModelDims::default();
     let half = MetadataValue::Unsigned((dims.hidden / dims.heads / 2) as u64);
@@ -31,7 +31,7 @@ fn rope_variants() -> Vec<GgufWriter> {
 struct TokenDocument {
     prefix: Vec<TokenId>,
     suffix: Vec<TokenId>,
-    /// Behind the middle token.
+    /// The tokens after the middle token.
     tail: Vec<TokenId>,
 }
 
@@ -66,7 +66,7 @@ impl TokenDocument {
                 text.splice(at..at, new);
             }
             8 => {
-                // As an editor closes brackets.
+                // Like an editor that closes brackets.
                 self.suffix.splice(0..0, new);
             }
             _ => {
@@ -110,7 +110,7 @@ fn exact_generation_is_independent_of_earlier_prompts() {
     for (seed, writer) in rope_variants().iter().enumerate() {
         let (mut fresh, others) = plain_and_speculating(writer, 512);
         for mut engine in [plain_and_speculating(writer, 512).0].into_iter().chain(others) {
-            // Little memory at times: sequences are given up.
+            // Little memory in some runs: sequences are evicted.
             if seed % 2 == 0 {
                 engine.sequences.set_byte_limit(engine.decoder.kv_bytes_for(900));
             }
@@ -128,7 +128,7 @@ fn exact_generation_is_independent_of_earlier_prompts() {
                 }
                 let mut prompt = document.to_prompt(&engine);
                 if random.u8(..10) == 0 {
-                    // A window of its own, or the beginning of the whole one.
+                    // A separate window, or the beginning of the whole one.
                     let cut = random.usize(..prompt.tokens.len());
                     prompt.tokens.truncate(cut.max(1));
                     prompt.suffix = 0..0;
@@ -141,7 +141,7 @@ fn exact_generation_is_independent_of_earlier_prompts() {
                 };
                 let looks = if random.u8(..4) == 0 { random.usize(1..12) } else { usize::MAX };
                 let unread = engine.uncached_token_count(&prompt, &limits);
-                // What interrupted questions have left is no work any more, but its end is still to come.
+                // Resumable tokens of interrupted requests cost no work, but their last layer is still to come.
                 let starts = engine.sequences.prompt_starts(engine.decoder.as_ref(), &prompt, &limits, false);
                 let begun = starts.map(|start| start.resumable).max().unwrap();
                 let ours = generate_and_break(&mut engine, &prompt, limits, looks);
@@ -153,7 +153,7 @@ fn exact_generation_is_independent_of_earlier_prompts() {
                     evaluated += ours.evaluated;
                     total += prompt.tokens.len();
                 }
-                // The same again and exactly, now and then: as an empty cache says it, to the last bit.
+                // Sometimes the same again, exactly: as an empty cache gives it, bit for bit.
                 if stale == 0 && looks < usize::MAX || stale > 0 && random.bool() {
                     continue;
                 }
@@ -184,7 +184,8 @@ fn mutually_interrupting_prompts_keep_shared_prefix_work() {
                     GenerationLimits { max_tokens: random.usize(1..6), ..GenerationLimits::default() };
                 let read = GenerationLimits { background: true, ..GenerationLimits::default() };
                 let mut before = usize::MAX;
-                // Each question is broken off inside the first layer or after a few by the next, which has more text.
+                // Each request is interrupted inside the first layer or after a few by the next one, which has more
+                // text.
                 let looks = random.usize(2..60);
                 for _ in 0..400 {
                     if round % 2 == 0 {
@@ -243,9 +244,9 @@ fn shifted_suffix_does_not_accumulate_rounding() {
                 assert!(generation.evaluated > 50, "{typed}: {generation:?}");
                 break;
             }
-            // What was typed, the suffix token, the middle token and what is behind it.
+            // The typed tokens, the suffix token, the middle token and the tail.
             assert_eq!(generation.evaluated, some + 2 + document.tail.len(), "{typed}");
-            // Moved once or in many steps is the same to the bit: nothing adds up.
+            // One shift or many give the same bits: nothing accumulates.
             let tokens = engine.sequences.current_tokens().to_vec();
             let held = engine.decoder.len();
             let again = generate_and_break(&mut engine, &prompt, limits, usize::MAX);
@@ -258,7 +259,7 @@ fn shifted_suffix_does_not_accumulate_rounding() {
             assert_eq!(once.tokens, generation.tokens);
             assert_eq!(again.tokens, generation.tokens);
         }
-        // And read again where nothing stale is allowed.
+        // And evaluated again if no staleness is allowed.
         let prompt = document.to_prompt(&engine);
         let exact = GenerationLimits { max_tokens: 1, max_stale_tokens: 0, ..GenerationLimits::default() };
         let ours = generate_and_break(&mut engine, &prompt, exact, usize::MAX);
@@ -269,8 +270,8 @@ fn shifted_suffix_does_not_accumulate_rounding() {
 
 #[test]
 fn shifted_suffix_is_close_to_fresh_prefill() {
-    // The first layer's keys and values depend on the token and its position alone: with one layer, a moved suffix
-    // differs from a fresh one by rounding only.
+    // The first layer's keys and values depend only on the token and its position: with one layer, a shifted suffix
+    // differs from a fresh one only by rounding.
     let mut random = fastrand::Rng::with_seed(14);
     let dims = ModelDims { layers: 1, ..ModelDims::default() };
     for writer in [random_qwen2(5, &dims).unwrap(), random_llama(5, &dims).unwrap()] {
@@ -313,7 +314,7 @@ fn speculation_after_shifted_suffix_matches_plain_decoding() {
                 suffix: repetitive_tokens(&plain, &mut random, 40),
                 tail: Vec::new(),
             };
-            // The text is typed, two characters at a time, and the rest of it is what is to be said.
+            // The text is typed two characters at a time, and the model should generate the rest of it.
             for at in (0..text.len() - 8).step_by(2) {
                 let mut typed = document.clone();
                 typed.prefix.extend(plain.tokens.encode(&text[..at]));
@@ -349,7 +350,7 @@ fn distant_places_get_their_own_sequences() {
     for document in &documents {
         generate_at(&mut engine, document, read);
     }
-    // Another place in the last one, above; an answer that was computed ahead.
+    // Another place in the last one, above; a prefetched completion.
     let mut above = documents[4].clone();
     above.suffix = [above.prefix.split_off(100), above.suffix].concat();
     let first = generate_at(&mut engine, &above, read);
@@ -360,7 +361,7 @@ fn distant_places_get_their_own_sequences() {
     for document in documents.iter().chain([&above, &ahead]) {
         assert_eq!(engine.uncached_token_count(&document.to_prompt(&engine), &read), 0, "all are resident");
     }
-    // Typing stays where it is: nothing is crowded out by it.
+    // Typing stays in place and evicts nothing.
     let mut typed = documents[4].clone();
     for _ in 0..60 {
         typed.prefix.extend(ordinary_tokens(&engine, &mut random, 2));
@@ -369,7 +370,7 @@ fn distant_places_get_their_own_sequences() {
     for document in documents[..4].iter().chain([&above, &ahead]) {
         assert_eq!(engine.uncached_token_count(&document.to_prompt(&engine), &read), 0);
     }
-    // Nor are other documents by jumps in one document.
+    // Jumps in one document do not evict other documents either.
     for _ in 0..20 {
         let mut jump = documents[4].clone();
         jump.prefix.truncate(random.usize(70..130));

@@ -1,5 +1,4 @@
-//! The candle decoder against candle's own models, against itself in other pieces, and on a real file.
-//! It knows nothing of our own kernels.
+//! Tests that compare the candle decoder with candle's own models, with itself in other batches, and on a real file.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::fs::File;
@@ -31,7 +30,7 @@ const DTYPES: [GgmlDType; 13] = [
     GgmlDType::Q6K,
 ];
 
-/// A written model and the folder that lives as long.
+/// A model file and its temporary folder.
 struct WrittenModel {
     path: PathBuf,
     _folder: tempfile::TempDir,
@@ -79,7 +78,7 @@ fn reference_logits(path: &Path, tokens: &[TokenId]) -> Vec<f32> {
     logits.unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// Two layers with a head of its own, every matrix in `dtype`.
+/// Two layers with a separate head, every matrix in `dtype`.
 fn quantized_dims(dtype: GgmlDType) -> ModelDims {
     ModelDims { output: Some(GgmlDType::Q8_0), ..ModelDims::stored_as(dtype) }
 }
@@ -116,7 +115,7 @@ fn tied_head_matches_candle_transformers() {
 #[test]
 fn chunked_prefill_matches_one_call() {
     let mut random = fastrand::Rng::with_seed(2);
-    // Stored as floats, so that only the order of sums differs; 8-bit activations would turn a last bit into a
+    // Stored as floats, so that only the order of sums differs; with 8-bit activations, a last bit would become a
     // hundredth.
     for dtype in [GgmlDType::F32, GgmlDType::F16] {
         let dims = ModelDims { output: Some(dtype), ..ModelDims::stored_as(dtype) };
@@ -265,7 +264,7 @@ fn misshapen_and_missing_tensors_are_errors() {
     let writer = random_qwen2(1, &dims).unwrap();
     open_decoder(&write_model(&writer).path, 64).unwrap();
     for name in names {
-        // Without its own head a file is a tied one.
+        // Without its own head, a file has a tied one.
         if name != "output.weight" {
             let error = open_decoder(&write_model(&writer.clone().without_tensor(name)).path, 64)
                 .unwrap_err()
@@ -290,7 +289,7 @@ fn kv_cache_larger_than_memory_is_an_error() {
     assert!(error.contains("KV cache of 4 tokens"), "{error}");
     let error = CandleKvCache::new(1 << 20, 1 << 10, 1 << 28, 1 << 8, &Device::Cpu).unwrap_err().to_string();
     assert!(error.contains("KV cache of 268435456 tokens"), "{error}");
-    // Within the asked context the same file is an ordinary one.
+    // With a smaller context, the same file loads.
     assert_eq!(open_decoder(&model.path, 16).unwrap().capacity(), 16);
 }
 
@@ -358,8 +357,8 @@ fn real_model_matches_candle_transformers() {
     assert!(relative < 1e-2, "{relative}");
     assert_eq!(argmax(&ours), argmax(&theirs));
 
-    // In pieces, cut in the middle and extended again. The matrices see activations rounded to 8 bits: one that
-    // falls to the other side by the order of a sum is as far from this result as candle's own model is from itself.
+    // In pieces, truncated in the middle and extended again. The matrices see activations rounded to 8 bits: one that
+    // rounds differently because of the order of a sum is as far from this result as candle's own model is from itself.
     decoder.truncate(150);
     decoder.forward(&tokens[150..163], 0).unwrap();
     let again = relative_difference(decoder.forward(&tokens[163..], 1).unwrap(), &ours);

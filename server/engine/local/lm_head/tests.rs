@@ -1,5 +1,4 @@
-//! The head against the full product: on random matrices, and on the real model over real text.
-//! It knows nothing of how the screening is made.
+//! Tests that compare the head with the full product, on random matrices and on the real model over real text.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use candle_core::quantized::{GgmlDType, QTensor};
@@ -16,7 +15,7 @@ const TWO_PLANE_DTYPES: [GgmlDType; 2] = [GgmlDType::Q8_0, GgmlDType::Q6K];
 
 fn exact_computes() -> Vec<ComputeContext> {
     let kernels = Kernel::available_kernels();
-    // Logits of several rows are asked for where drafts are verified.
+    // Logits of several rows are requested when drafts are verified.
     let exact = |kernel| {
         let compute = ComputeContext::new(kernel, ThreadPool::new(2));
         compute.set_exact(true);
@@ -25,7 +24,7 @@ fn exact_computes() -> Vec<ComputeContext> {
     kernels.map(exact).collect()
 }
 
-/// Near to a normal distribution.
+/// Values close to a normal distribution.
 fn random_values(random: &mut fastrand::Rng, len: usize) -> Vec<f32> {
     (0..len).map(|_| (0..6).map(|_| random.f32() - 0.5).sum::<f32>()).collect()
 }
@@ -57,10 +56,10 @@ fn requested_logits(
     head: &mut LmHead,
     compute: &ComputeContext,
     x: &Activations,
-    asks: &[LogitsRequest],
+    requests: &[LogitsRequest],
 ) -> Vec<f32> {
     let mut out = vec![f32::NAN; x.rows() * head.weight().rows()];
-    head.compute_logits(compute, x, asks, &mut out);
+    head.compute_logits(compute, x, requests, &mut out);
     out
 }
 
@@ -110,7 +109,7 @@ fn requested_logits_are_exact_others_are_close() {
             let view = TensorView { dtype, shape: vec![vocabulary, columns], data: (&data).into() };
             for count in [1, 2, 3, 4, 7, 18] {
                 let x = random_values(&mut random, count * columns);
-                let asks: Vec<LogitsRequest> = (0..count)
+                let requests: Vec<LogitsRequest> = (0..count)
                     .map(|_| match random.u8(..4) {
                         0 => LogitsRequest::All,
                         1 => LogitsRequest::Subset(
@@ -127,11 +126,11 @@ fn requested_logits_are_exact_others_are_close() {
                     assert_eq!(head.margins.is_some(), TWO_PLANE_DTYPES.contains(&dtype));
                     let activations = prepare_activations(&compute, &x, columns);
                     let all = full_logits(&compute, &head.linear, &activations);
-                    let ours = requested_logits(&mut head, &compute, &activations, &asks);
-                    for (row, ask) in asks.iter().enumerate() {
+                    let ours = requested_logits(&mut head, &compute, &activations, &requests);
+                    for (row, request) in requests.iter().enumerate() {
                         let (all, ours) =
                             (&all[row * vocabulary..][..vocabulary], &ours[row * vocabulary..][..vocabulary]);
-                        match ask {
+                        match request {
                             LogitsRequest::All => assert_eq!(all, ours),
                             LogitsRequest::Subset(tokens) => {
                                 for &token in tokens.iter().filter(|&&token| (token as usize) < vocabulary) {
@@ -145,7 +144,7 @@ fn requested_logits_are_exact_others_are_close() {
                                 );
                                 assert_eq!(exact.token, near.token);
                                 assert_eq!(greatest_value(all), greatest_value(ours));
-                                // A row of the weights and of the activations have lengths of about sqrt(columns / 2).
+                                // A row of the weights and of the activations have norms of about sqrt(columns / 2).
                                 let far =
                                     all.iter().zip(ours).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
                                 assert!(far < 0.5 * (columns as f32 / 2.0).sqrt(), "{dtype:?}: {far}");
@@ -154,12 +153,13 @@ fn requested_logits_are_exact_others_are_close() {
                         // The row alone, and on every kernel: the same bits.
                         let alone =
                             prepare_activations(&compute, &x[row * columns..(row + 1) * columns], columns);
-                        let alone = requested_logits(&mut head, &compute, &alone, std::slice::from_ref(ask));
-                        if !matches!(ask, LogitsRequest::Subset(_)) {
-                            assert!(alone == ours, "{dtype:?}, row {row} of {count}, {ask:?}");
+                        let alone =
+                            requested_logits(&mut head, &compute, &alone, std::slice::from_ref(request));
+                        if !matches!(request, LogitsRequest::Subset(_)) {
+                            assert!(alone == ours, "{dtype:?}, row {row} of {count}, {request:?}");
                         }
                     }
-                    if !asks.iter().any(|ask| matches!(ask, LogitsRequest::Subset(_))) {
+                    if !requests.iter().any(|request| matches!(request, LogitsRequest::Subset(_))) {
                         assert!(*first.get_or_insert_with(|| ours.clone()) == ours);
                     }
                 }
@@ -170,7 +170,7 @@ fn requested_logits_are_exact_others_are_close() {
 
 #[test]
 fn screening_recomputes_few_rows_exactly() {
-    // One row of the weights stands out: its group is all that is exact.
+    // One row of the weights stands out: only its group is exact.
     let (vocabulary, columns) = (4096, 256);
     let mut random = fastrand::Rng::with_seed(3);
     let mut values = random_values(&mut random, vocabulary * columns);
@@ -213,13 +213,13 @@ fn nan_logits_are_never_chosen_by_head() {
     }
 }
 
-/// Over so many positions of real text the choice is the full product's, and so is its probability, nearly. More of
-/// them by `TAPER_TEST_POSITIONS`.
+/// Over many positions of real text, the choice is the full product's, and its probability is close.
+/// `TAPER_TEST_POSITIONS` raises their number.
 #[test]
 fn real_model_screened_choice_matches_full_head() {
     let Some(path) = real_model::path() else { return };
-    let asked = std::env::var("TAPER_TEST_POSITIONS").ok().and_then(|positions| positions.parse().ok());
-    let positions: usize = asked.unwrap_or(300);
+    let requested = std::env::var("TAPER_TEST_POSITIONS").ok().and_then(|positions| positions.parse().ok());
+    let positions: usize = requested.unwrap_or(300);
     let gguf = Gguf::open(&path).unwrap();
     let config = ModelConfig::from_gguf(&gguf).unwrap();
     let tokens = Tokenizer::from_gguf(&gguf).unwrap();
@@ -237,7 +237,7 @@ fn real_model_screened_choice_matches_full_head() {
         CpuDecoder::new(&gguf, &config, 1024, Kernel::best_available(), ThreadPool::default_thread_count())
             .unwrap();
     let (mut seen, mut worst, mut wrong, mut near) = (0, 0.0_f32, 0, 0);
-    // Short texts first, then pieces of the long ones.
+    // Short texts first, then parts of the long ones.
     'all: for text in texts {
         let tokens: Vec<TokenId> = tokens.encode(text);
         for piece in tokens.chunks(960) {

@@ -1,22 +1,21 @@
-//! Drafts behind prompts that are read by people.
-//! It knows nothing of decoders.
+//! Tests of drafts after readable prompts.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use super::*;
 
-/// The drafts of a generation behind `prompt` and `forced` that has said `said` so far.
+/// The drafts of a generation after `prompt` and `forced` whose output so far is `output`.
 fn draft_after(
     lookup: &mut PromptLookup,
     tokens: &Tokenizer,
     prompt: &str,
     forced: &str,
-    said: &str,
+    output: &str,
 ) -> String {
     lookup.begin_generation(tokens, &tokens.encode(prompt), forced.as_bytes());
-    for token in tokens.encode(said) {
+    for token in tokens.encode(output) {
         lookup.push_token(token, tokens.token_bytes(token));
     }
-    let rest = forced.get(said.len()..).unwrap_or_default();
+    let rest = forced.get(output.len()..).unwrap_or_default();
     lookup.build_draft(tokens, rest.as_bytes());
     spell_tokens(tokens, &lookup.draft)
 }
@@ -26,15 +25,15 @@ fn spell_tokens(tokens: &Tokenizer, draft: &[TokenId]) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// A generation that says `said`.
+/// A generation whose output is `output`.
 fn remember_generation(
     lookup: &mut PromptLookup,
     tokens: &Tokenizer,
     prompt: &str,
     forced: &str,
-    said: &str,
+    output: &str,
 ) {
-    draft_after(lookup, tokens, prompt, forced, said);
+    draft_after(lookup, tokens, prompt, forced, output);
     lookup.end_generation(tokens);
 }
 
@@ -71,7 +70,7 @@ fn draft_continues_earlier_occurrence_of_last_tokens() {
     );
     assert_eq!(draft_after(&mut lookup, &tokens, "xyz", "", ""), "");
     assert!(lookup.draft_worth_verifying(1, 9).is_empty());
-    // What repeats itself is drafted as going on to, beyond its own end.
+    // Repetition is drafted as continuing beyond its own end.
     let run = draft_after(&mut lookup, &tokens, "0, 1, 0, 1, 0", "", "");
     assert!(run.starts_with(", 1, 0, 1, 0, 1, 0, 1,") && lookup.draft.len() == MAX_DRAFT_TOKENS, "{run}");
 }
@@ -120,18 +119,18 @@ fn draft_after_middle_token_continues_the_prefix() {
 fn typed_through_suggestion_is_drafted_to_its_end() {
     let tokens = Tokenizer::bytes_only();
     let code = "class Ledger:\n    def balance(self):\n        ";
-    let said = "return self.total() + 1";
-    for cut in 0..said.len() {
+    let output = "return self.total() + 1";
+    for cut in 0..output.len() {
         for back in 0..=cut.min(3) {
             let mut lookup = PromptLookup::default();
-            remember_generation(&mut lookup, &tokens, code, "", said);
-            let (typed, forced) = said[..cut].split_at(cut - back);
+            remember_generation(&mut lookup, &tokens, code, "", output);
+            let (typed, forced) = output[..cut].split_at(cut - back);
             let prompt = format!("{code}{typed}");
-            // The model repeats itself; at a token's begin the rest of what it said is the draft.
+            // The model repeats itself; at the start of a token the rest of its output is the draft.
             let mut so_far = String::new();
             let first = draft_after(&mut lookup, &tokens, &prompt, forced, "");
             let mut whole = first.clone();
-            for token in tokens.encode(&said[typed.len()..]) {
+            for token in tokens.encode(&output[typed.len()..]) {
                 if lookup.source == Some(DraftSource::Generation) {
                     break;
                 }
@@ -139,20 +138,20 @@ fn typed_through_suggestion_is_drafted_to_its_end() {
                 whole = so_far.clone() + &draft_after(&mut lookup, &tokens, &prompt, forced, &so_far);
             }
             if lookup.source == Some(DraftSource::Generation) {
-                assert_eq!(whole, said[typed.len()..], "{cut} {back}");
+                assert_eq!(whole, output[typed.len()..], "{cut} {back}");
             } else {
-                assert!(said.len() - cut < 4, "{cut} {back}: no draft");
+                assert!(output.len() - cut < 4, "{cut} {back}: no draft");
             }
         }
     }
     let mut lookup = PromptLookup::default();
-    remember_generation(&mut lookup, &tokens, code, "", said);
+    remember_generation(&mut lookup, &tokens, code, "", output);
     draft_after(&mut lookup, &tokens, code, "x", "");
     assert_ne!(lookup.source, Some(DraftSource::Generation), "something else is typed");
     draft_after(&mut lookup, &tokens, "fn main() {\n    let x = ", "", "");
     assert_ne!(lookup.source, Some(DraftSource::Generation), "another place");
     lookup.clear();
-    assert_ne!(draft_after(&mut lookup, &tokens, code, "", ""), said);
+    assert_ne!(draft_after(&mut lookup, &tokens, code, "", ""), output);
 }
 
 #[test]
@@ -160,9 +159,9 @@ fn past_generations_are_stored_once_each() {
     let tokens = Tokenizer::bytes_only();
     let mut lookup = PromptLookup::default();
     let code = "x = some_function(1, 2)\ny = ";
-    // Cancelled, asked again, cancelled later; then a short one again.
-    for said in ["ot", "other(", "other(3, 4)", "oth"] {
-        remember_generation(&mut lookup, &tokens, code, "", said);
+    // Cancelled, requested again, cancelled later; then a short one again.
+    for output in ["ot", "other(", "other(3, 4)", "oth"] {
+        remember_generation(&mut lookup, &tokens, code, "", output);
         assert_eq!(lookup.generations.len(), 1);
     }
     assert_eq!(draft_after(&mut lookup, &tokens, code, "", "o"), "ther(3, 4)");
@@ -189,7 +188,7 @@ fn draft_length_maximizes_tokens_per_second() {
     assert!((1..=3).contains(&best_length(0.3, &costs, 1, MAX_DRAFT_TOKENS)));
     assert_eq!(best_length(0.02, &costs, 1, MAX_DRAFT_TOKENS), 0);
     assert_eq!(best_length(0.95, &costs, 1, 0), 0);
-    // Behind the last three tokens of a prompt, the batch has room for five.
+    // After the last three tokens of a prompt, the batch has room for five.
     assert_eq!(best_length(0.9, &costs, 3, MAX_DRAFT_TOKENS), 5);
     assert_eq!(best_length(0.01, &costs, 3, MAX_DRAFT_TOKENS), 0);
     assert!(best_length(0.9, &costs, 400, MAX_DRAFT_TOKENS) > 3);
