@@ -1,5 +1,4 @@
-//! What ends an answer at a place, and what is shown of it.
-//! It knows nothing of the model: each rule is elsewhere, this is their order.
+//! Applies the rules to a model's output in order: where it ends, and the part that is shown.
 
 use taper_engine::{Generation, PartialOutput, ScoredToken};
 
@@ -9,39 +8,39 @@ use super::stop::{self, StopPoint};
 use super::trigger::Extent;
 use super::{Snapshot, Suggestion, TrimStep, chatter, trim, validate};
 
-/// The rules for one question.
+/// The rules for one request.
 pub(super) struct PostProcessor<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) place: &'a CursorContext<'a>,
     pub(super) extent: Extent,
-    /// How sure the model must be; `None`: it need not.
+    /// The required confidence; `None`: no requirement.
     pub(super) confidence_filter: Option<ConfidenceFilter>,
 }
 
-/// A text of the model, and where it ends.
+/// A model's output and its end.
 #[derive(Debug, Clone)]
 pub(super) struct FinishedOutput {
     pub(super) generation: Generation,
     /// The rule that ended it.
     pub(super) end: Option<StopPoint>,
-    /// Whether nothing more would have come: a rule or the model ended it.
+    /// Whether the output is complete: a rule or the model ended it.
     pub(super) whole: bool,
 }
 
 impl FinishedOutput {
-    /// What the rule that ended it has left.
+    /// The part that the rule which ended it kept.
     fn kept_text(&self) -> &str {
         &self.generation.text[..self.end.map_or(self.generation.text.len(), |end| end.keep)]
     }
 }
 
 impl PostProcessor<'_> {
-    /// A text of the model without what stands before all that is meant to be typed.
+    /// The output without a lead that is not meant to be inserted.
     pub(super) fn without_lead<'t>(&self, text: &'t str) -> &'t str {
         &text[chatter::lead_len(self.place, text)..]
     }
 
-    /// Where a text ends that is there so far; `whole`: no more of it will come.
+    /// The end of the output so far. `whole`: the output is complete.
     pub(super) fn find_end(&self, said: PartialOutput<'_>, whole: bool) -> Option<StopPoint> {
         let max_lines = self.snapshot.options.line_limit();
         with_lead_removed(said, said.text.len() - self.without_lead(said.text).len(), |said, lead| {
@@ -56,12 +55,12 @@ impl PostProcessor<'_> {
         })
     }
 
-    /// What could be shown of a text that is not whole yet; `trimmed` is left of it at complete words.
+    /// The suggestion for incomplete output; `trimmed` is its part up to a complete word.
     pub(super) fn draft_suggestion(&self, said: PartialOutput<'_>, trimmed: &str) -> Option<Suggestion> {
         self.fit_suggestion(said, trimmed, false, &mut |_, _| {})
     }
 
-    /// What is shown of a text, and what was taken away from it.
+    /// The suggestion for finished output, and the steps that trimmed it.
     pub(super) fn finish_suggestion(&self, ended: &FinishedOutput) -> (Option<Suggestion>, Vec<TrimStep>) {
         let mut cuts = Vec::new();
         let note =
@@ -97,7 +96,7 @@ impl PostProcessor<'_> {
     }
 }
 
-/// Does `with` what is left of a text behind its first `lead` bytes, with the tokens that it was made of.
+/// Calls `with` on the output after its first `lead` bytes and on its tokens.
 fn with_lead_removed<T>(
     said: PartialOutput<'_>,
     lead: usize,

@@ -1,5 +1,4 @@
-//! The file with this user's statistics, and the thread that adds to it, so that nothing waits for the disk.
-//! It knows nothing of suggestions or sessions.
+//! The file with this user's statistics, and the thread that adds to it, so that no other thread waits for the disk.
 //!
 //! `statistics.json` in taper's data folder is shared by all servers. It is only ever replaced as a whole, by a file
 //! that was written beside it, under the lock `statistics.lock`.
@@ -29,9 +28,9 @@ const ABOUT: &str =
     "what taper suggested and what became of it, in numbers; never sent; `taper stats` shows it";
 /// How long another server may hold the lock.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
-/// How often the lock is tried meanwhile.
+/// How often the lock is tried in that time.
 const LOCK_RETRY: Duration = Duration::from_millis(5);
-/// How often the worker saves at most.
+/// Minimum time between two saves of the worker.
 const SAVE_INTERVAL: Duration = Duration::from_secs(60);
 /// How long the last save may delay the end of the process.
 const EXIT_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -39,7 +38,7 @@ const EXIT_TIMEOUT: Duration = Duration::from_millis(1500);
 /// A problem with the file.
 #[derive(Debug, Error)]
 pub enum StatsFileError {
-    /// There is no folder for it.
+    /// There is no home folder for it.
     #[error("there is no home folder to keep statistics in; set TAPER_HOME to a folder")]
     NoHome,
     /// It cannot be read.
