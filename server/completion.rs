@@ -318,13 +318,13 @@ pub fn suggest_within(
     let mut drafted = (String::new(), 0);
     let mut draft = None;
     let mut interrupted = false;
-    let mut looked = None;
+    let mut seen_len = None;
     let mut typed = String::new();
-    let generation = engine.generate(&prompt, &limits, &mut |said| {
-        let text = said.text;
+    let generation = engine.generate(&prompt, &limits, &mut |output| {
+        let text = output.text;
         // The text only grows. An unchanged length means that the engine polls in the middle of a token.
-        if looked.replace(text.len()) != Some(text.len()) {
-            end = rules.find_end(said, false);
+        if seen_len.replace(text.len()) != Some(text.len()) {
+            end = rules.find_end(output, false);
             if end.is_some() {
                 return ControlFlow::Break(());
             }
@@ -332,7 +332,7 @@ pub fn suggest_within(
             if let Some(part) = trim::trim_output(&place, text, false) {
                 let part = (part, text.matches('\n').count());
                 if part != drafted {
-                    draft = rules.draft_suggestion(said, &part.0);
+                    draft = rules.draft_suggestion(output, &part.0);
                     drafted = part;
                 }
             }
@@ -360,17 +360,17 @@ pub fn suggest_within(
     };
     let whole = end.is_some() || generation.stop == StopReason::EndOfText;
     let end = end.or_else(|| whole.then(|| rules.find_end(generation.partial_output(), true))?);
-    let mut said = FinishedOutput { generation, end, whole };
+    let mut finished = FinishedOutput { generation, end, whole };
     let mut shown = draft;
     if !interrupted {
-        (shown, work.trim_steps) = rules.finish_suggestion(&said);
+        (shown, work.trim_steps) = rules.finish_suggestion(&finished);
     }
     if !interrupted && shown.is_none() && !is_unsure(&work.trim_steps) {
         let typed =
             |ended: &FinishedOutput| trim::as_typed(&place, rules.without_lead(&ended.generation.text));
-        let greedy = typed(&said);
+        let greedy = typed(&finished);
         let FallbackResult { best, decoded, interrupted } =
-            fallback::search_fallback(&rules, engine, &said, limits.max_tokens, &mut |best| {
+            fallback::search_fallback(&rules, engine, &finished, limits.max_tokens, &mut |best| {
                 let text = best.map(|it| typed(&it.output));
                 let draft = best.map(|it| &it.shown);
                 watch(&CompletionProgress {
@@ -382,19 +382,19 @@ pub fn suggest_within(
             })?;
         (work.searched, work.search_ended) = (decoded, interrupted);
         if let Some(FallbackSuggestion { output: ended, shown: alternative, trim_steps: cuts, .. }) = best {
-            let Generation { text: raw, tokens: pieces, .. } = mem::replace(&mut said, ended).generation;
+            let Generation { text: raw, tokens: pieces, .. } = mem::replace(&mut finished, ended).generation;
             work.rejected_greedy = Some(RejectedOutput { raw, pieces });
             (shown, work.trim_steps) = (Some(alternative), cuts);
         }
     }
-    work.reason = match (&shown, said.end) {
+    work.reason = match (&shown, finished.end) {
         (None, _) if is_unsure(&work.trim_steps) => confidence_filter::UNSURE_RULE,
         (_, Some(end)) => end.rule,
         (Some(_), None) if interrupted => "interrupted",
         (Some(_), None) => "the model ended",
         (None, None) => "nothing of the answer fits",
     };
-    Generation { text: work.raw, tokens: work.pieces, .. } = said.generation;
+    Generation { text: work.raw, tokens: work.pieces, .. } = finished.generation;
     Ok((shown, work))
 }
 

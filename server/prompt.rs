@@ -460,8 +460,11 @@ mod tests {
             text.push_str(&format!("line {n}\n"));
             let window = PromptWindow { prefix: text.clone(), suffix: String::new(), first_line: 0 };
             let at = anchor_offset(&window, n + 1, 10);
-            let behind = text[at..].matches('\n').count();
-            assert!(n < 10 || (10..10 + ANCHOR_STEP).contains(&behind), "line {n}: {behind} lines behind");
+            let lines_after = text[at..].matches('\n').count();
+            assert!(
+                n < 10 || (10..10 + ANCHOR_STEP).contains(&lines_after),
+                "line {n}: {lines_after} lines after the anchor"
+            );
             anchors.push(at);
         }
         anchors.dedup();
@@ -499,8 +502,8 @@ mod tests {
                         );
                     }
                 }
-                let (kept, asked) = (memo.file_texts.borrow().len(), 3 * 5 * 3);
-                assert!(kept < asked, "{kept} texts for {asked} questions");
+                let (kept, requests) = (memo.file_texts.borrow().len(), 3 * 5 * 3);
+                assert!(kept < requests, "{kept} texts for {requests} requests");
             }
         }
     }

@@ -75,11 +75,12 @@ pub fn find_alternatives(
     };
     let mut found: Vec<RankedAlternative> = Vec::new();
     let mut shown: Vec<Suggestion> = Vec::new();
-    let mut looked = [None; MAX_SUGGESTIONS];
+    let mut seen_lens = [None; MAX_SUGGESTIONS];
     engine.branch(&branching, &mut |branch| {
         let text = branch.generation.text.as_str();
         // An unchanged length means that the engine polls in the middle of a token.
-        let seen = looked.get_mut(branch.number).is_some_and(|it| it.replace(text.len()) == Some(text.len()));
+        let seen =
+            seen_lens.get_mut(branch.number).is_some_and(|it| it.replace(text.len()) == Some(text.len()));
         let whole = branch.finished && branch.generation.stop == StopReason::EndOfText;
         let end = if seen && !branch.finished {
             None
@@ -149,15 +150,15 @@ mod tests {
             suggest(&snapshot, &profile, engine.as_mut(), &mut |_| ControlFlow::Continue(())).unwrap();
         let first = first.unwrap();
         let mut left = calls;
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         let others =
             find_alternatives(most, &snapshot, &profile, engine.as_mut(), (&first, &work), &mut |complete| {
-                told = complete.to_vec();
+                reported = complete.to_vec();
                 left -= 1;
                 if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })
             .unwrap();
-        assert_eq!(told, others, "who watches knows all");
+        assert_eq!(reported, others, "watch reports every alternative");
         (first.text, others.into_iter().map(|it| it.text).collect())
     }
 

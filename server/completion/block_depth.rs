@@ -67,9 +67,8 @@ pub(super) fn is_too_deep(place: &CursorContext<'_>, text: &str) -> bool {
     }
     let by_lines = matches!(place.block_style(), BlockStyle::Indentation | BlockStyle::Keywords);
     if by_lines && let Some((_, before)) = CONTINUATIONS_OF.iter().find(|(it, _)| *it == word) {
-        let goes_on_with = above.line_at_depth(depth);
-        return goes_on_with
-            .is_none_or(|line| !line.split(|c| !is_word_char(c)).any(|it| before.contains(&it)));
+        let statement = above.line_at_depth(depth);
+        return statement.is_none_or(|line| !line.split(|c| !is_word_char(c)).any(|it| before.contains(&it)));
     }
     let is_label = matches!(word, "case" | "default")
         && (line.ends_with(':') || line.contains(": ") || line.contains("->"));
@@ -129,10 +128,10 @@ impl<'a> LinesAbove<'a> {
         let mut lines = self.0.iter().take_while(|line| indentation_width(line) >= depth);
         let Some(line) = lines.find(|line| indentation_width(line) == depth) else { return false };
         let word = first_word(line.trim());
-        let goes_on =
+        let continues =
             CONTINUATIONS_OF.iter().any(|(it, _)| *it == word) || matches!(word, "when" | "in" | "then");
         let inner = line.split(|c| !is_word_char(c)).any(|it| matches!(it, "do" | "case" | "if" | "begin"));
-        place.opens_block(line) || goes_on || inner
+        place.opens_block(line) || continues || inner
     }
 
     /// Whether the last line is at this depth and leaves its block unconditionally.
@@ -142,12 +141,12 @@ impl<'a> LinesAbove<'a> {
         let word = first_word(code);
         let conditional = [" if ", " unless ", " when "].iter().any(|word| code.contains(word));
         let python = place.block_style() == BlockStyle::Indentation;
-        let goes_on = code.ends_with(|c: char| {
+        let continues = code.ends_with(|c: char| {
             !is_word_char(c) && !matches!(c, ';' | ')' | ']' | '}' | '"' | '\'' | '`' | '?' | '!')
         });
         JUMP_STATEMENTS.contains(&word)
             && (python || !conditional)
-            && !goes_on
+            && !continues
             && place.bracket_balance(code).open.is_empty()
             && place.bracket_balance(code).unopened.is_empty()
     }

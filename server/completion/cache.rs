@@ -140,10 +140,10 @@ pub fn typed_since(older: &Snapshot, text: &Rope) -> Option<String> {
         .checked_sub(older.text.len_bytes())
         .filter(|&length| length <= MAX_SUGGESTION_BYTES)?;
     let cursor = older.cursor;
-    let behind = cursor + length;
-    if behind > text.len_bytes()
+    let end = cursor + length;
+    if end > text.len_bytes()
         || floor_char_boundary(text, cursor) != cursor
-        || floor_char_boundary(text, behind) != behind
+        || floor_char_boundary(text, end) != end
     {
         return None;
     }
@@ -155,17 +155,17 @@ pub fn typed_since(older: &Snapshot, text: &Rope) -> Option<String> {
         fits.then(|| text.byte_slice(range).to_string())
     };
     let same = slices(text, from..cursor) == slices(&older.text, from..cursor)
-        && slices(text, behind..to + length) == slices(&older.text, cursor..to);
-    same.then(|| text.byte_slice(cursor..behind).to_string())
+        && slices(text, end..to + length) == slices(&older.text, cursor..to);
+    same.then(|| text.byte_slice(cursor..end).to_string())
 }
 
 /// The text typed between two requests for one document, if a response to `older` may serve `newer`: nothing but
 /// typing at the cursor happened in between.
 pub fn typed_between(older: &Snapshot, newer: &Snapshot) -> Option<String> {
     // Text withheld from an automatic request is shown for an explicit one.
-    let asks = newer.trigger == Trigger::Invoked && older.trigger == Trigger::Automatic;
+    let becomes_explicit = newer.trigger == Trigger::Invoked && older.trigger == Trigger::Automatic;
     let selected = older.selected.is_some() || newer.selected.is_some();
-    if asks || selected || older.options != newer.options || !older.has_same_preceding(newer) {
+    if becomes_explicit || selected || older.options != newer.options || !older.has_same_preceding(newer) {
         return None;
     }
     typed_since(older, &newer.text).filter(|typed| older.cursor + typed.len() == newer.cursor)
@@ -180,8 +180,8 @@ pub fn remainder(suggestion: &Suggestion, typed: &str) -> Option<Suggestion> {
 }
 
 /// Whether `output`, which may continue, is or may become an extension of `typed`.
-pub fn is_compatible(said: &str, typed: &str) -> bool {
-    said.starts_with(typed) || typed.starts_with(said)
+pub fn is_compatible(output: &str, typed: &str) -> bool {
+    output.starts_with(typed) || typed.starts_with(output)
 }
 
 /// Inserts an entry in place of one for the same text, or of the oldest. The alternatives are kept if the suggestion
@@ -365,7 +365,7 @@ mod tests {
         let (text, cursor) = parse_fixture("let x▮\nend");
         assert!(!cache.is_known_empty(&text, cursor));
         cache.insert_empty(&text, cursor);
-        for (fixture, barren) in [
+        for (fixture, is_empty) in [
             ("let x▮\nend", true),
             ("let xy▮\nend", false),
             ("let ▮\nend", false),
@@ -374,7 +374,7 @@ mod tests {
             (" let x▮\nend", false),
         ] {
             let (text, cursor) = parse_fixture(fixture);
-            assert_eq!(cache.is_known_empty(&text, cursor), barren, "{fixture}");
+            assert_eq!(cache.is_known_empty(&text, cursor), is_empty, "{fixture}");
         }
         assert_eq!(get_at(&mut cache, "let x▮\nend"), None);
         cache.clear();
@@ -421,11 +421,15 @@ mod tests {
 
     #[test]
     fn remainder_drops_typed_prefix() {
-        let said = Suggestion { range: 3..4, text: "a, b)".into() };
-        assert_eq!(remainder(&said, "a,").unwrap(), Suggestion { range: 5..6, text: " b)".into() });
+        let suggestion = Suggestion { range: 3..4, text: "a, b)".into() };
+        assert_eq!(remainder(&suggestion, "a,").unwrap(), Suggestion { range: 5..6, text: " b)".into() });
         assert_eq!(
-            (remainder(&said, "a, b)"), remainder(&said, "b"), remainder(&said, "").as_ref()),
-            (None, None, Some(&said))
+            (
+                remainder(&suggestion, "a, b)"),
+                remainder(&suggestion, "b"),
+                remainder(&suggestion, "").as_ref()
+            ),
+            (None, None, Some(&suggestion))
         );
         assert!(
             is_compatible("", "x")
@@ -439,25 +443,30 @@ mod tests {
     fn cached_alternatives_shrink_while_typing() {
         let mut cache = CompletionCache::default();
         let (text, cursor) = parse_fixture("x = ▮\n");
-        let said = |text: &str| Suggestion { range: cursor..cursor, text: text.to_owned() };
-        let first = said("foo(a)");
+        let suggestion = |text: &str| Suggestion { range: cursor..cursor, text: text.to_owned() };
+        let first = suggestion("foo(a)");
         let others = |cache: &mut CompletionCache, fixture: &str| -> Option<Vec<String>> {
             let (text, cursor) = parse_fixture(fixture);
             let first = cache.get(&text, cursor)?;
             Some(cache.alternatives(&text, cursor, &first)?.into_iter().map(|it| it.text).collect())
         };
-        cache.set_alternatives(&text, cursor, &first, &[said("x")]);
+        cache.set_alternatives(&text, cursor, &first, &[suggestion("x")]);
         assert_eq!(others(&mut cache, "x = ▮\n"), None, "nothing is there");
         cache.insert(&text, cursor, &first);
-        assert_eq!(others(&mut cache, "x = ▮\n"), None, "nobody has looked");
-        cache.set_alternatives(&text, cursor, &first, &[said("fob"), said("bar"), said("fo")]);
+        assert_eq!(others(&mut cache, "x = ▮\n"), None, "alternatives were never decoded");
+        cache.set_alternatives(
+            &text,
+            cursor,
+            &first,
+            &[suggestion("fob"), suggestion("bar"), suggestion("fo")],
+        );
         assert_eq!(others(&mut cache, "x = ▮\n").unwrap(), ["fob", "bar", "fo"]);
         assert_eq!(others(&mut cache, "x = fo▮\n").unwrap(), ["b"]);
         assert_eq!(others(&mut cache, "x = foo▮\n").unwrap(), [""; 0]);
-        assert_eq!(others(&mut cache, "x = b▮\n"), None, "the first is no suggestion here");
+        assert_eq!(others(&mut cache, "x = b▮\n"), None, "the first does not fit here");
         cache.insert(&text, cursor, &first);
         assert_eq!(others(&mut cache, "x = ▮\n").unwrap().len(), 3, "the same again takes nothing away");
-        cache.insert(&text, cursor, &said("other"));
+        cache.insert(&text, cursor, &suggestion("other"));
         assert_eq!(others(&mut cache, "x = ▮\n"), None);
     }
 

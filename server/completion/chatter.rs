@@ -90,12 +90,12 @@ const MIN_ECHO_CHARS: usize = 6;
 /// or a repeated comment sign or line start.
 pub(super) fn lead_len(place: &CursorContext<'_>, text: &str) -> usize {
     let start = text.len() - text.trim_start().len();
-    let said = &text[start..];
-    if is_fence(said) && !may_be_fenced(place, place.literal.lexical_context()) {
+    let body = &text[start..];
+    if is_fence(body) && !may_be_fenced(place, place.literal.lexical_context()) {
         return text
             .find('\n')
             .filter(|&end| end > start)
-            .map_or_else(|| said.find('\n').map_or(text.len(), |end| start + end + 1), |end| end + 1);
+            .map_or_else(|| body.find('\n').map_or(text.len(), |end| start + end + 1), |end| end + 1);
     }
     if text[..start].contains('\n') {
         return 0;
@@ -103,20 +103,20 @@ pub(super) fn lead_len(place: &CursorContext<'_>, text: &str) -> usize {
     let before = place.line_before.trim();
     let blank = place.line_before.ends_with([' ', '\t']);
     // A blank follows the sign, unless there is one before the cursor.
-    let behind = |sign: &str| {
-        let rest = said.strip_prefix(sign)?;
+    let len_after = |sign: &str| {
+        let rest = body.strip_prefix(sign)?;
         let blanks = rest.len() - rest.trim_start_matches(' ').len();
         let end = rest.is_empty() || blanks > 0 || rest.starts_with('\n');
         end.then(|| text.len() - rest.len() + if blank { blanks } else { 0 })
     };
     if is_line_marker(place, before)
-        && let Some(lead) = behind(before)
+        && let Some(lead) = len_after(before)
     {
         return lead;
     }
-    let telling = before.chars().filter(|c| is_word_char(*c)).count() >= MIN_ECHO_CHARS;
-    match said.strip_prefix(before) {
-        Some(rest) if telling && !rest.starts_with(is_word_char) => {
+    let distinctive = before.chars().filter(|c| is_word_char(*c)).count() >= MIN_ECHO_CHARS;
+    match body.strip_prefix(before) {
+        Some(rest) if distinctive && !rest.starts_with(is_word_char) => {
             text.len() - if blank { rest.trim_start_matches(' ').len() } else { rest.len() }
         }
         _ => 0,

@@ -60,9 +60,9 @@ pub fn tokens_in_range(pieces: &[ScoredToken], range: Range<usize>) -> impl Iter
 
 /// The expected number of correct characters in the first `extent` bytes: each counts with the probability that all
 /// tokens up to it are right.
-pub fn expected_correct_chars(said: PartialOutput<'_>, extent: usize) -> f32 {
-    let right = |(bytes, all): (Range<usize>, f32)| all * char_count(said.text, bytes) as f32;
-    cumulative_probabilities(said.tokens, extent).map(right).sum()
+pub fn expected_correct_chars(output: PartialOutput<'_>, extent: usize) -> f32 {
+    let right = |(bytes, all): (Range<usize>, f32)| all * char_count(output.text, bytes) as f32;
+    cumulative_probabilities(output.tokens, extent).map(right).sum()
 }
 
 /// Each token that begins in the first `extent` bytes: its bytes, and the probability that all tokens up to it are
@@ -109,9 +109,9 @@ mod tests {
     fn expected_chars_use_cumulative_probability() {
         let pieces =
             [(0, 0.1), (2, 0.5), (6, 0.5)].map(|(end, probability)| ScoredToken { end, probability });
-        let said = PartialOutput { text: "oo(xä", tokens: &pieces };
-        assert_eq!(expected_correct_chars(said, 6), 1.0 + 0.75);
-        assert_eq!(expected_correct_chars(said, 2), 1.0);
+        let output = PartialOutput { text: "oo(xä", tokens: &pieces };
+        assert_eq!(expected_correct_chars(output, 6), 1.0 + 0.75);
+        assert_eq!(expected_correct_chars(output, 2), 1.0);
     }
 
     #[test]

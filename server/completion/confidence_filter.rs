@@ -72,18 +72,18 @@ impl ConfidenceFilter {
         self,
         snapshot: &Snapshot,
         place: &CursorContext<'_>,
-        said: PartialOutput<'_>,
+        output: PartialOutput<'_>,
         (text, whole): (&str, bool),
         note: &mut dyn FnMut(&'static str, &str),
     ) -> Option<Suggestion> {
-        if said.tokens.is_empty() {
+        if output.tokens.is_empty() {
             // Output without probabilities passes.
             return validate::fit_to_document(snapshot, place, text, note);
         }
         let first = first_line_end(text);
-        let line_whole = whole || is_line_complete(said, &text[..first]);
-        if line_whole && self.is_line_confident(said, &text[..first]) {
-            let sure = self.confident_len(said, text, first);
+        let line_whole = whole || is_line_complete(output, &text[..first]);
+        if line_whole && self.is_line_confident(output, &text[..first]) {
+            let sure = self.confident_len(output, text, first);
             if sure < text.len() {
                 // A block without its end may parse worse than one with a doubtful end.
                 if let Some(fits) = validate::fit_to_document(snapshot, place, &text[..sure], &mut |_, _| {})
@@ -97,7 +97,7 @@ impl ConfidenceFilter {
         let head = self
             .confident_line_starts(
                 place,
-                said,
+                output,
                 &text[..first],
                 if line_whole { MIN_LINE_START_CHARS } else { 1 },
             )
@@ -109,27 +109,27 @@ impl ConfidenceFilter {
 
     /// The end of the first line if it is complete and too doubtful to be shown to its end: no more output is needed
     /// then.
-    pub(super) fn doubtful_line_end(self, said: PartialOutput<'_>) -> Option<usize> {
-        let first = first_line_end(said.text);
-        let complete = first < said.text.len();
-        (complete && !self.is_line_confident(said, &said.text[..first])).then_some(first)
+    pub(super) fn doubtful_line_end(self, output: PartialOutput<'_>) -> Option<usize> {
+        let first = first_line_end(output.text);
+        let complete = first < output.text.len();
+        (complete && !self.is_line_confident(output, &output.text[..first])).then_some(first)
     }
 
     /// Whether a first line is shown to its end.
-    fn is_line_confident(self, said: PartialOutput<'_>, line: &str) -> bool {
-        let extent = confidence::shown_byte_len(said.text, line);
-        self.is_confident(said, 0, line, self.thresholds.line)
-            || confidence::expected_correct_chars(said, extent) >= self.thresholds.expected_chars
+    fn is_line_confident(self, output: PartialOutput<'_>, line: &str) -> bool {
+        let extent = confidence::shown_byte_len(output.text, line);
+        self.is_confident(output, 0, line, self.thresholds.line)
+            || confidence::expected_correct_chars(output, extent) >= self.thresholds.expected_chars
     }
 
     /// Bytes of `text` up to the end of the last line before a doubtful one. The first line ends at `first`.
-    fn confident_len(self, said: PartialOutput<'_>, text: &str, first: usize) -> usize {
+    fn confident_len(self, output: PartialOutput<'_>, text: &str, first: usize) -> usize {
         let mut sure = first;
         for (at, _) in text.match_indices('\n').skip_while(|&(at, _)| at <= first).chain([(text.len(), "")]) {
             if text[sure..at].trim().is_empty() {
                 continue;
             }
-            if !self.is_confident(said, sure, &text[..at], self.thresholds.line) {
+            if !self.is_confident(output, sure, &text[..at], self.thresholds.line) {
                 break;
             }
             sure = at;
@@ -142,22 +142,22 @@ impl ConfidenceFilter {
     fn confident_line_starts<'t>(
         self,
         place: &CursorContext<'_>,
-        said: PartialOutput<'_>,
+        output: PartialOutput<'_>,
         line: &'t str,
         least: usize,
     ) -> impl Iterator<Item = &'t str> {
         cut_positions(line).into_iter().rev().map(|at| &line[..at]).filter(move |head| {
             head.chars().filter(|c| !c.is_whitespace()).count() >= least
                 && place.bracket_balance(head).open.is_empty()
-                && self.is_confident(said, 0, head, self.thresholds.line_start)
+                && self.is_confident(output, 0, head, self.thresholds.line_start)
         })
     }
 
     /// Whether the part of `text` after its first `from` bytes has at least probability `least`.
-    fn is_confident(self, said: PartialOutput<'_>, from: usize, text: &str, least: f32) -> bool {
-        let range =
-            confidence::shown_byte_len(said.text, &text[..from])..confidence::shown_byte_len(said.text, text);
-        confidence::range_confidence(said.tokens, range)
+    fn is_confident(self, output: PartialOutput<'_>, from: usize, text: &str, least: f32) -> bool {
+        let range = confidence::shown_byte_len(output.text, &text[..from])
+            ..confidence::shown_byte_len(output.text, text);
+        confidence::range_confidence(output.tokens, range)
             .is_none_or(|it| self.calibration.probability(it.mean, it.min, it.product) >= least)
     }
 }
@@ -169,8 +169,8 @@ pub fn first_line_end(text: &str) -> usize {
 }
 
 /// Whether a line break follows `line` in the output that it was cut from.
-fn is_line_complete(said: PartialOutput<'_>, line: &str) -> bool {
-    let rest = &said.text[confidence::shown_byte_len(said.text, line)..];
+fn is_line_complete(output: PartialOutput<'_>, line: &str) -> bool {
+    let rest = &output.text[confidence::shown_byte_len(output.text, line)..];
     rest.trim_start_matches([' ', '\t']).starts_with(['\n', '\r'])
 }
 
@@ -216,9 +216,9 @@ mod tests {
         }
         let thresholds = ConfidenceThresholds { line: 0.5, expected_chars: 100.0, line_start: 0.75 };
         let bar = ConfidenceFilter { calibration: PRODUCT_CALIBRATION, thresholds };
-        let said = PartialOutput { text: &text, tokens: &pieces };
+        let output = PartialOutput { text: &text, tokens: &pieces };
         let trimmed = crate::completion::trim::trim_output(&place, &text, whole)?;
-        bar.fit_confident_part(&snapshot, &place, said, (&trimmed, whole), &mut |_, _| {}).map(|it| it.text)
+        bar.fit_confident_part(&snapshot, &place, output, (&trimmed, whole), &mut |_, _| {}).map(|it| it.text)
     }
 
     #[test]
@@ -301,8 +301,8 @@ mod tests {
             calibration: PRODUCT_CALIBRATION,
             thresholds: ConfidenceThresholds { line: 0.9, expected_chars: 100.0, line_start: 0.9 },
         };
-        let said = PartialOutput { text: "foo", tokens: &[] };
-        let it = bar.fit_confident_part(&snapshot, &place, said, ("foo", true), &mut |_, _| {});
+        let output = PartialOutput { text: "foo", tokens: &[] };
+        let it = bar.fit_confident_part(&snapshot, &place, output, ("foo", true), &mut |_, _| {});
         assert_eq!(it.map(|it| it.text).as_deref(), Some("foo"));
     }
 

@@ -91,12 +91,12 @@ impl EnclosingLiteral {
     }
 
     fn new(reader: LiteralReader, place: &CursorContext<'_>) -> Self {
-        let behind = reader
+        let position = reader
             .open_literal()
             .map_or(CloserPosition::Absent, |open| find_closer_position(open, &reader, place));
         let inner = reader.open_literal().and_then(|open| place.before.get(open.content_start..));
         let empty = inner.is_some_and(is_blank_literal);
-        Self { reader, closer: behind, empty }
+        Self { reader, closer: position, empty }
     }
 
     /// The lexical context of the cursor.

@@ -88,9 +88,9 @@ pub(super) fn prefill_ahead_within(
     if engine.uncached_token_count(&best, &stale(FRESH_SUFFIX_TOKENS)) <= KEYSTROKE_TOKENS {
         return Ok(PrefillState::Cached);
     }
-    let mut done = PrefillState::Cached;
+    let mut state = PrefillState::Cached;
     let mut read = |engine: &mut dyn Engine, prompt: &Prompt, old: usize| {
-        done = PrefillState::Full;
+        state = PrefillState::Full;
         engine
             .generate(prompt, &stale(old), &mut |_| watch())
             .map(|read| read.stop == StopReason::Interrupted)
@@ -124,7 +124,7 @@ pub(super) fn prefill_ahead_within(
     {
         return Ok(PrefillState::Interrupted);
     }
-    Ok(done)
+    Ok(state)
 }
 
 /// Whether [`prefill_ahead`] never prefills a prompt longer than `tokens` here.
@@ -163,7 +163,7 @@ impl From<Option<Suggestion>> for PriorResponse {
 /// suggestion; press Enter after a line that may be complete; or, if nothing was requested here yet, insert nothing
 /// (the next request will be here or one character further).
 pub fn likely_actions(snapshot: &Snapshot, answered: &PriorResponse) -> Vec<Suggestion> {
-    let unasked = match answered {
+    let unrequested = match answered {
         PriorResponse::Shown(shown) => {
             let mut next = vec![shown.clone()];
             if snapshot.options.idle == IdleSetting::Full {
@@ -179,10 +179,10 @@ pub fn likely_actions(snapshot: &Snapshot, answered: &PriorResponse) -> Vec<Sugg
     let around = rule_window(snapshot);
     let place = cursor_context(&around, snapshot);
     let mut next = Vec::new();
-    if may_be_complete(&place, unasked) {
+    if may_be_complete(&place, unrequested) {
         next.push(indented_line_break(snapshot, &place));
     }
-    if unasked {
+    if unrequested {
         next.push(String::new());
     }
     let cursor = snapshot.cursor;
@@ -191,13 +191,13 @@ pub fn likely_actions(snapshot: &Snapshot, answered: &PriorResponse) -> Vec<Sugg
 
 /// Whether the cursor is at the end of a line that may be complete. An `untyped` line is, unless it ends with a blank
 /// that more text will follow. While a line is typed, most words become longer or another word follows.
-fn may_be_complete(place: &CursorContext<'_>, found: bool) -> bool {
+fn may_be_complete(place: &CursorContext<'_>, untyped: bool) -> bool {
     if !place.line_after.trim().is_empty() || place.is_in_indentation() {
         return false;
     }
     let last = [')', ']', '}', ';', ':', '{', '(', '[', ',', '"', '\'', '`', '>'];
     place.line_before.trim_end().ends_with(last)
-        || found && !place.line_before.ends_with([' ', '\t'])
+        || untyped && !place.line_before.ends_with([' ', '\t'])
         || is_statement_complete(place)
 }
 
@@ -239,10 +239,10 @@ fn leaves_block(place: &CursorContext<'_>) -> bool {
 /// updated.
 pub fn apply_action(
     snapshot: &Snapshot,
-    done: Suggestion,
+    action: Suggestion,
     time_is_up: &mut dyn FnMut() -> bool,
 ) -> Option<Snapshot> {
-    let edit = Edit { range: done.range, text: done.text };
+    let edit = Edit { range: action.range, text: action.text };
     // Automatic, so that doubtful suggestions are withheld as for any automatic request.
     let trigger = Trigger::Automatic;
     let mut after = Snapshot { selected: None, syntax: None, trigger, ..snapshot.clone() };

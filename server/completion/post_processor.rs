@@ -41,13 +41,13 @@ impl PostProcessor<'_> {
     }
 
     /// The end of the output so far. `whole`: the output is complete.
-    pub(super) fn find_end(&self, said: PartialOutput<'_>, whole: bool) -> Option<StopPoint> {
+    pub(super) fn find_end(&self, output: PartialOutput<'_>, whole: bool) -> Option<StopPoint> {
         let max_lines = self.snapshot.options.line_limit();
-        with_lead_removed(said, said.text.len() - self.without_lead(said.text).len(), |said, lead| {
-            let end = stop::find_stop(self.place, self.extent, max_lines, said.text, whole);
+        with_lead_removed(output, output.text.len() - self.without_lead(output.text).len(), |output, lead| {
+            let end = stop::find_stop(self.place, self.extent, max_lines, output.text, whole);
             let end = end.or_else(|| {
                 Some(StopPoint {
-                    keep: self.confidence_filter?.doubtful_line_end(said)?,
+                    keep: self.confidence_filter?.doubtful_line_end(output)?,
                     rule: confidence_filter::UNSURE_RULE,
                 })
             })?;
@@ -56,8 +56,8 @@ impl PostProcessor<'_> {
     }
 
     /// The suggestion for incomplete output; `trimmed` is its part up to a complete word.
-    pub(super) fn draft_suggestion(&self, said: PartialOutput<'_>, trimmed: &str) -> Option<Suggestion> {
-        self.fit_suggestion(said, trimmed, false, &mut |_, _| {})
+    pub(super) fn draft_suggestion(&self, output: PartialOutput<'_>, trimmed: &str) -> Option<Suggestion> {
+        self.fit_suggestion(output, trimmed, false, &mut |_, _| {})
     }
 
     /// The suggestion for finished output, and the steps that trimmed it.
@@ -82,7 +82,7 @@ impl PostProcessor<'_> {
 
     fn fit_suggestion(
         &self,
-        said: PartialOutput<'_>,
+        output: PartialOutput<'_>,
         text: &str,
         whole: bool,
         note: &mut dyn FnMut(&'static str, &str),
@@ -90,23 +90,23 @@ impl PostProcessor<'_> {
         let Some(bar) = self.confidence_filter else {
             return validate::fit_to_document(self.snapshot, self.place, text, note);
         };
-        with_lead_removed(said, said.text.len() - self.without_lead(said.text).len(), |said, _| {
-            bar.fit_confident_part(self.snapshot, self.place, said, (text, whole), note)
+        with_lead_removed(output, output.text.len() - self.without_lead(output.text).len(), |output, _| {
+            bar.fit_confident_part(self.snapshot, self.place, output, (text, whole), note)
         })
     }
 }
 
 /// Calls `with` on the output after its first `lead` bytes and on its tokens.
 fn with_lead_removed<T>(
-    said: PartialOutput<'_>,
+    output: PartialOutput<'_>,
     lead: usize,
     with: impl FnOnce(PartialOutput<'_>, usize) -> T,
 ) -> T {
     if lead == 0 {
-        return with(said, 0);
+        return with(output, 0);
     }
-    let pieces = said.tokens.iter().filter(|piece| piece.end > lead);
+    let pieces = output.tokens.iter().filter(|piece| piece.end > lead);
     let pieces: Vec<ScoredToken> =
         pieces.map(|piece| ScoredToken { end: piece.end - lead, ..*piece }).collect();
-    with(PartialOutput { text: &said.text[lead..], tokens: &pieces }, lead)
+    with(PartialOutput { text: &output.text[lead..], tokens: &pieces }, lead)
 }

@@ -424,15 +424,15 @@ mod tests {
                 let mut evaluated: Vec<usize> = all.iter().map(|work| work.evaluated).collect();
                 evaluated.sort_unstable();
                 let at = |share: usize| evaluated[evaluated.len() * share / 100];
-                let told = format!("{layout:?} {pause}: {evaluated:?}");
+                let case = format!("{layout:?} {pause}: {evaluated:?}");
                 assert!(
                     at(50) <= 4 && at(95) <= KEYSTROKE_TOKENS && evaluated.last() <= Some(&KEYSTROKE_TOKENS),
-                    "{told}"
+                    "{case}"
                 );
-                assert!(all.iter().all(|work| !work.short), "{told}");
+                assert!(all.iter().all(|work| !work.short), "{case}");
                 assert!(
                     pause == 1 || layout == PromptLayout::Plain || all.iter().any(|work| work.older),
-                    "{told}"
+                    "{case}"
                 );
             }
         }

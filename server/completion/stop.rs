@@ -265,11 +265,15 @@ impl BlockExtent {
             }
             return if is_stray_closer(place, line) { LineVerdict::Outside } else { LineVerdict::Closes };
         }
-        let goes_on = word
+        let continues = word
             .split(|c: char| !c.is_alphanumeric())
             .next()
             .is_some_and(|it| CONTINUATION_WORDS.contains(&it));
-        if open || !self.opened || (self.own && goes_on) { LineVerdict::Inside } else { LineVerdict::Outside }
+        if open || !self.opened || (self.own && continues) {
+            LineVerdict::Inside
+        } else {
+            LineVerdict::Outside
+        }
     }
 }
 
@@ -381,7 +385,7 @@ mod tests {
         );
         assert_eq!(it.0.trim_end(), "x = 1\n        return x");
         let it = cut_answer("x.rs", "fn f() {▮", Extent::Block, "\n    a();\n}\n\nfn g() {}\n");
-        assert_eq!(it.0, "\n    a();\n}", "no closer behind the cursor: the answer's own is kept");
+        assert_eq!(it.0, "\n    a();\n}", "no closer after the cursor: the output's own is kept");
         let it = cut_answer("x.rb", "def f▮\n", Extent::Block, "\n  1\nend\n\ndef g\n");
         assert_eq!(it.0, "\n  1\nend");
         // The closer below is left over from a block whose head was deleted.
@@ -490,7 +494,7 @@ mod tests {
         assert_eq!((it.0.lines().count(), it.1), (4, alike));
         let two = lines(|it| format!("\n  case {it}:\n    return {it};"));
         let it = cut_answer("x.c", "switch (x) {▮\n", Extent::Block, &two);
-        assert_eq!((it.0.lines().count(), it.1), (7, alike), "two lines each, behind the cursor's");
+        assert_eq!((it.0.lines().count(), it.1), (7, alike), "two lines each, after the cursor's");
         let it = cut_answer("x.py", "x = [▮\n]\n", Extent::Block, &lines(|it| format!("\n    {it},")));
         assert_eq!((it.0.as_str(), it.1), ("\n    1,\n    2,\n    3,\n", alike));
         // Names are not numbers, and closers do not count.

@@ -135,7 +135,7 @@ fn closing_word(place: &CursorContext<'_>, line: &str, rest: &str, finished: boo
     let rest = rest.trim_start_matches([';', ' ']);
     let closing = CLOSING_WORDS
         .iter()
-        .find(|word| rest.strip_prefix(**word).is_some_and(|behind| !behind.starts_with(is_word_char)))?;
+        .find(|word| rest.strip_prefix(**word).is_some_and(|after| !after.starts_with(is_word_char)))?;
     let opens: &[&str] = match *closing {
         "fi" => &["if"],
         "done" => &["do"],
@@ -202,12 +202,12 @@ pub(super) fn without_repeated_suffix<'t>(place: &CursorContext<'_>, text: &'t s
         return text;
     }
     let line_start = text.rfind('\n').map_or(0, |at| at + 1);
-    let said = lexer::lex_line(place, &text[line_start..], line_start);
+    let tokens = lexer::lex_line(place, &text[line_start..], line_start);
     let there = lexer::lex_line(place, rest, 0);
-    let most = said.len().min(there.len()).min(MAX_REPEATED_TOKENS);
-    let same = |len: &usize| said[said.len() - len..].iter().zip(&there).all(|(a, b)| a.is_same(b));
+    let most = tokens.len().min(there.len()).min(MAX_REPEATED_TOKENS);
+    let same = |len: &usize| tokens[tokens.len() - len..].iter().zip(&there).all(|(a, b)| a.is_same(b));
     let Some(len) = (1..=most).rev().find(same) else { return text };
-    let repeated = &said[said.len() - len..];
+    let repeated = &tokens[tokens.len() - len..];
     if !is_real_repetition(place, text, repeated) {
         return text;
     }

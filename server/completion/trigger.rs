@@ -36,11 +36,11 @@ pub fn decide_extent(snapshot: &Snapshot, place: &CursorContext<'_>) -> Result<E
     if is_in_number(place) {
         return Err("the cursor stands inside a number");
     }
-    let unasked = snapshot.trigger == Trigger::Automatic;
-    if unasked && next.is_some_and(is_word_char) {
+    let automatic = snapshot.trigger == Trigger::Automatic;
+    if automatic && next.is_some_and(is_word_char) {
         return Err("a word begins behind the cursor");
     }
-    if unasked
+    if automatic
         && last.is_some_and(is_word_char)
         && place.without_comment(place.line_after).contains(is_word_char)
     {
@@ -54,7 +54,7 @@ pub fn decide_extent(snapshot: &Snapshot, place: &CursorContext<'_>) -> Result<E
         ExtentSetting::Block => Extent::Block,
         ExtentSetting::Auto => automatic_extent(snapshot, place),
     };
-    if unasked && plan == Extent::Line && is_statement_complete(place) {
+    if automatic && plan == Extent::Line && is_statement_complete(place) {
         return Err("the statement is complete");
     }
     Ok(plan)
@@ -180,7 +180,10 @@ mod tests {
         ];
         for (path, marked) in silent {
             assert!(extent_for_trigger(path, marked, Trigger::Automatic).is_err(), "{marked}");
-            assert!(extent_for_trigger(path, marked, Trigger::Invoked).is_ok(), "{marked}: a person asked");
+            assert!(
+                extent_for_trigger(path, marked, Trigger::Invoked).is_ok(),
+                "{marked}: an explicit request"
+            );
         }
         let open = [
             ("x.py", "foo(ba▮) # of all\n"),

@@ -223,8 +223,8 @@ fn repeats_neighbour(place: &CursorContext<'_>, text: &str) -> bool {
     }
     let same = |other: &str| {
         let other = other.trim();
-        let telling = line.chars().filter(|c| is_word_char(*c)).count() >= MIN_DISTINCTIVE_CHARS;
-        other == line || telling && without_whitespace(other).eq(without_whitespace(&line))
+        let distinctive = line.chars().filter(|c| is_word_char(*c)).count() >= MIN_DISTINCTIVE_CHARS;
+        other == line || distinctive && without_whitespace(other).eq(without_whitespace(&line))
     };
     let below = place.line_below().is_some_and(same);
     let rest: Vec<&str> = lines.collect();
@@ -236,9 +236,9 @@ fn repeats_neighbour(place: &CursorContext<'_>, text: &str) -> bool {
 fn repeats_lines_above(place: &CursorContext<'_>, first: &str, rest: &[&str]) -> bool {
     let before = &place.before[..place.before.len() - place.line_before.len()];
     let mut above = before.lines().rev().map(str::trim).filter(|line| !line.is_empty());
-    let said = [first].into_iter().chain(rest.iter().map(|line| line.trim()));
-    let said: Vec<&str> = said.collect();
-    said.iter().rev().all(|line| above.next() == Some(*line))
+    let lines = [first].into_iter().chain(rest.iter().map(|line| line.trim()));
+    let lines: Vec<&str> = lines.collect();
+    lines.iter().rev().all(|line| above.next() == Some(*line))
 }
 
 #[cfg(test)]

@@ -134,7 +134,7 @@ mod tests {
         let body = "def f(x):\n    return g(\n        a.▮\n            x,\n        ))\n    )\n";
         let it = fit_text("x.py", body, "call(\n        b.call(");
         assert_eq!(it.as_deref(), Some("call(\n        b.call("));
-        assert_eq!(fit_text("x.js", "f(▮\n", "{").as_deref(), Some("{"), "one line is what was asked for");
+        assert_eq!(fit_text("x.js", "f(▮\n", "{").as_deref(), Some("{"), "the request is for one line");
     }
 
     #[test]

@@ -274,10 +274,10 @@ impl Profile {
         let template = self.template.as_ref().map_or("prefix only (no FIM tokens)", |it| it.template.name);
         let layout = match self.form.layout {
             PromptLayout::Plain => "plain order".to_owned(),
-            PromptLayout::Anchored { lines } => format!("last {lines} lines behind the middle token"),
+            PromptLayout::Anchored { lines } => format!("last {lines} lines after the middle token"),
         };
         let heal = if self.form.heal { "token healing" } else { "no token healing" };
-        let header = if self.form.header { "the path told" } else { "no path" };
+        let header = if self.form.header { "with path" } else { "no path" };
         format!("{template}, {layout}, {heal}, {header}")
     }
 }

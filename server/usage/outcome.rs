@@ -17,7 +17,7 @@ pub enum Outcome {
     Accepted,
     /// A part was inserted at once, by word or by line, and the rest was not.
     PartiallyAccepted,
-    /// At least its first word was typed, exactly or leniently (see [`lenient`]), and no part was inserted at once.
+    /// At least its first word was typed, exactly or leniently (see `cache::lenient`), and no part was inserted at once.
     TypedThrough,
     /// None of these: something else was typed, the cursor moved, the document was closed.
     Dismissed,

@@ -110,9 +110,9 @@ pub(super) fn remainder_inside(typed: &str, rest: &str, closed: &str) -> Option<
     // All the other closers must follow as well.
     let (mut typed, mut left) = (typed.to_owned(), rest);
     for closer in first.chars().filter(|c| !c.is_whitespace()) {
-        let (said, behind) = left.split_at(find_closer(&typed, left, closer)? + 1);
-        typed += said;
-        left = behind;
+        let (closed_part, tail) = left.split_at(find_closer(&typed, left, closer)? + 1);
+        typed += closed_part;
+        left = tail;
     }
     let inner = &rest[..end];
     // The closer is already on a line of its own.

@@ -230,9 +230,9 @@ impl LiteralReader {
                 MarkupState::Tag(_) => literal.kind == LiteralKind::Text && literal.open.len() == 1,
                 MarkupState::No | MarkupState::Script => true,
             };
-            let behind_word = literal.open.starts_with(is_word_char)
+            let after_word = literal.open.starts_with(is_word_char)
                 && self.line.ends_with(|c| is_word_char(c) && c != 'b');
-            if !allowed || behind_word {
+            if !allowed || after_word {
                 continue;
             }
             let Some((opening, close)) = match_delimiters(literal, rest) else { continue };
@@ -303,13 +303,13 @@ impl LiteralReader {
 
 /// The opening and closing delimiter of a literal at the start of `rest`.
 fn match_delimiters(literal: &LiteralSyntax, rest: &str) -> Option<(String, String)> {
-    let behind = rest.strip_prefix(literal.open)?;
+    let after = rest.strip_prefix(literal.open)?;
     let tag = match literal.tag {
         DelimiterTag::None => "",
-        DelimiterTag::Run(sign) => &behind[..behind.len() - behind.trim_start_matches(sign).len()],
-        DelimiterTag::Word => &behind[..behind.len() - behind.trim_start_matches(is_word_char).len()],
+        DelimiterTag::Run(sign) => &after[..after.len() - after.trim_start_matches(sign).len()],
+        DelimiterTag::Word => &after[..after.len() - after.trim_start_matches(is_word_char).len()],
     };
-    behind[tag.len()..].starts_with(literal.open_end).then(|| {
+    after[tag.len()..].starts_with(literal.open_end).then(|| {
         let opening = [literal.open, tag, literal.open_end].concat();
         (opening, [literal.close, tag, literal.close_end].concat())
     })

@@ -106,14 +106,14 @@ fn find_first_run(tokens: &[CodeToken<'_>]) -> Option<StopPoint> {
             same[length] = if token.is_same(before) { same[length] + 1 } else { 0 };
             alike[length] = if token.is_alike(before) { alike[length] + 1 } else { 0 };
             let phrase = &tokens[at + 1 - length..=at];
-            let says = |kind: &[CodeTokenKind]| phrase.iter().any(|token| kind.contains(&token.kind));
+            let has = |kind: &[CodeTokenKind]| phrase.iter().any(|token| kind.contains(&token.kind));
             let is_list = alike[length] >= length * (MAX_ALIKE_ITEMS - 1)
-                && says(&[CodeTokenKind::Number, CodeTokenKind::String]);
+                && has(&[CodeTokenKind::Number, CodeTokenKind::String]);
             let counts_up = || {
                 alike[length] >= length * (MAX_COUNTING_ITEMS - 1) && is_counting_up(&tokens[..=at], length)
             };
             let often = MAX_SAME_PHRASES.max(MIN_SAME_TOKENS.div_ceil(length));
-            let (count, rule) = if same[length] >= length * (often - 1) && says(&[CodeTokenKind::Word]) {
+            let (count, rule) = if same[length] >= length * (often - 1) && has(&[CodeTokenKind::Word]) {
                 (same[length], "the same phrase again and again")
             } else if is_list || counts_up() {
                 (alike[length], "a list that does not end")
