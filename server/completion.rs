@@ -1,5 +1,5 @@
 //! From a snapshot of a document to a suggestion: the whole path as one readable function.
-//! It knows nothing of LSP, threads, clocks or tensors: the caller's `watch` says when to end.
+//! The caller's `watch` decides when to stop.
 
 use std::borrow::Cow;
 use std::mem;
@@ -45,85 +45,86 @@ use fallback::{FallbackResult, FallbackSuggestion};
 use post_processor::{FinishedOutput, PostProcessor};
 use prompt_choice::PromptChoice;
 
-/// Bytes before and after the cursor that the rules look at: the statement, its block, and what would be said again.
+/// Bytes before and after the cursor that the rules read: the statement, its block, and text that the output might
+/// repeat.
 const RULE_WINDOW_BYTES: (usize, usize) = (6144, 1536);
 
-/// Everything that a question is about, at one moment: cheap to take, never changed.
+/// Everything a request depends on, at one moment. Cheap to take, never changed.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     /// The document.
     pub text: Rope,
-    /// Its tree, if its language has a grammar and the parse was in time.
+    /// Its syntax tree, if the language has a grammar and the parse finished in time.
     pub syntax: Option<Syntax>,
-    /// Its language; `None` for one that taper does not know.
+    /// Its language; `None` if taper does not know it.
     pub language: Option<&'static Language>,
-    /// The path that the model is shown: relative to the workspace, with `/`.
+    /// The path shown to the model: relative to the workspace, with `/`.
     pub path: String,
     /// The cursor, a byte offset into `text` at a character boundary.
     pub cursor: usize,
-    /// Text that the prompt has before the document, as if both were one file: the earlier cells of a notebook. It ends with
-    /// a line end. Suggestions are trimmed and checked in the document alone.
+    /// Text that precedes the document in the prompt, as if both were one file: the earlier cells of a notebook. It
+    /// ends with a line break. Suggestions are trimmed and checked in the document alone.
     pub preceding: Option<Rope>,
-    /// The item that is selected in the editor's completion popup, which a suggestion may only extend.
+    /// The item selected in the editor's completion popup. A suggestion may only extend it.
     pub selected: Option<SelectedItem>,
-    /// Whether a person asked, or a keystroke.
+    /// What caused the request.
     pub trigger: Trigger,
     /// How to suggest.
     pub options: Options,
-    /// Pieces of the project's other files that may help here, the best last.
+    /// Chunks of the project's other files that may help here, the best last.
     pub snippets: Arc<[Snippet]>,
-    /// What helped before these were found: what was read with it may still be gone on with.
+    /// The snippets used before `snippets` were found: a prompt cached with them can still be continued.
     pub previous_snippets: Arc<[Snippet]>,
 }
 
 /// The selected item of a completion popup (LSP `selectedCompletionInfo`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SelectedItem {
-    /// Bytes that the item would replace.
+    /// Bytes that the item replaces.
     pub range: Range<usize>,
-    /// What it would put there.
+    /// The text it inserts.
     pub text: String,
 }
 
-/// Who asks.
+/// What caused a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trigger {
-    /// A person, explicitly.
+    /// The user, explicitly.
     Invoked,
     /// The editor, because of a keystroke or a cursor movement.
     Automatic,
 }
 
-/// How to suggest; the settings of this floor and of the prompt.
+/// How to suggest: the settings of this layer and of the prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// Lines that a suggestion has at most.
+    /// Maximum lines of a suggestion.
     pub max_lines: usize,
-    /// Tokens that are decoded at most.
+    /// Maximum decoded tokens.
     pub max_tokens: usize,
-    /// One line, a block, or what the place asks for.
+    /// One line, a block, or decided by the context.
     pub extent: ExtentSetting,
-    /// How sure the model must be.
+    /// How confident the model must be.
     pub eagerness: Eagerness,
-    /// Tokens of this file before the cursor that the model sees at most.
+    /// Maximum prompt tokens of this file before the cursor.
     pub prefix_tokens: usize,
-    /// Tokens of this file after the cursor that the model sees at most; `None`: what is best for the model.
+    /// Maximum prompt tokens of this file after the cursor; `None`: the model's default.
     pub suffix_tokens: Option<usize>,
-    /// Tokens of other files that the model sees at most; `None`: what is best for the model.
+    /// Maximum prompt tokens of other files; `None`: the model's default.
     pub snippet_tokens: Option<usize>,
-    /// What is worked on while nobody waits for an answer.
+    /// Work done while idle.
     pub idle: IdleSetting,
 }
 
-/// What is worked on while nobody waits for an answer.
+/// Work done while idle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum IdleSetting {
-    /// Nothing: the work ends with the deadline.
+    /// None: work ends with the deadline.
     Off,
-    /// What the deadline cut is finished, the window that is best is read where another one was at hand, and what is likely
-    /// to be asked for next is answered: see [`ahead::next`].
+    /// Finish interrupted work, prefill the best prompt window where a cached one was used instead, and prefetch
+    /// likely next completions: see [`next_actions::likely_actions`].
     Modest,
-    /// Also the suggestion on a new line behind the shown one.
+    /// Also prefetch the new line after the shown suggestion.
     Full,
 }
 
@@ -132,14 +133,14 @@ pub enum IdleSetting {
 pub enum ExtentSetting {
     /// Always one line.
     Line,
-    /// A line or a block, by the place.
+    /// A line or a block, depending on the context.
     Auto,
     /// Always up to the end of the block.
     Block,
 }
 
 impl Options {
-    /// Lines that a suggestion has at most, wherever it stands.
+    /// Maximum lines of a suggestion, anywhere.
     fn line_limit(&self) -> usize {
         if self.extent == ExtentSetting::Line { 1 } else { self.max_lines }
     }
@@ -160,50 +161,50 @@ impl Default for Options {
     }
 }
 
-/// What to show.
+/// The text to show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Suggestion {
-    /// Bytes of the document that the suggestion replaces: empty at the cursor, unless it extends a
-    /// selected popup item or replaces closers to the right.
+    /// Bytes of the document that the suggestion replaces: empty at the cursor, unless it extends a selected popup
+    /// item or replaces closers to the right.
     pub range: Range<usize>,
-    /// The text, with the line ends of the file.
+    /// The text, with the line breaks of the file.
     pub text: String,
 }
 
-/// The work behind an answer, for logs, `complete` and benches.
+/// The work done for a response, for logs, `complete` and benches.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct CompletionWork {
     /// Tokens in the prompt.
     pub prompt_tokens: usize,
-    /// Whether the prompt is shorter than the settings allow, because time was.
+    /// Whether time allowed only a prompt that is shorter than the settings permit.
     pub short: bool,
-    /// Whether the prompt begins and is split where it was some lines ago, because that one was read already.
+    /// Whether the prompt's window or anchor is that of some lines ago, because that prompt is cached.
     pub older: bool,
-    /// Prompt tokens evaluated for this answer.
+    /// Prompt tokens evaluated for this response.
     pub evaluated: usize,
     /// Tokens decoded greedily.
     pub decoded: usize,
-    /// Time spent on the prompt, seconds.
+    /// Prefill time, seconds.
     pub prefill_seconds: f64,
-    /// Time spent on decoding these, seconds.
+    /// Decode time of these tokens, seconds.
     pub decode_seconds: f64,
-    /// The raw text of the model, before trimming.
+    /// The model's raw output, before trimming.
     pub raw: String,
     /// Why nothing is suggested, or which rule cut the text: for `--explain` and logs.
     pub reason: &'static str,
     /// The decoded tokens of `raw`, with their probabilities.
     pub pieces: Vec<ScoredToken>,
-    /// Each step from `raw` to what is shown that took something away, in order.
+    /// Each step from `raw` to the shown text that removed something, in order.
     pub trim_steps: Vec<TrimStep>,
-    /// Tokens decoded beside these, in search of an alternative.
+    /// Tokens decoded in addition, in search of an alternative.
     pub searched: usize,
-    /// Whether that was ended before its end.
+    /// Whether that search was interrupted.
     pub search_ended: bool,
-    /// The greedy answer, where nothing of it can be shown and an alternative is.
+    /// The greedy output, if none of it can be shown and an alternative is.
     pub rejected_greedy: Option<RejectedOutput>,
 }
 
-/// The greedy answer where an alternative is shown.
+/// The greedy output that an alternative replaces.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RejectedOutput {
     /// The text.
@@ -212,43 +213,43 @@ pub struct RejectedOutput {
     pub pieces: Vec<ScoredToken>,
 }
 
-/// One step from the raw answer to what is shown.
+/// One step from the raw output to the shown text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrimStep {
     /// The rule.
     pub rule: &'static str,
-    /// What it left.
+    /// The text that it left.
     pub remaining: String,
 }
 
-/// How far an answer is, while it is worked on.
+/// The progress of a completion.
 #[derive(Debug, Clone, Copy)]
 pub struct CompletionProgress<'a> {
-    /// What the model has said so far, as it would be typed: line breaks are `\n`, blanks that stand before the
-    /// cursor are not said again. The last word may be half. Empty while the prompt is read.
+    /// The output so far, as it would be typed: line breaks are `\n`, and blanks already before the cursor are not
+    /// repeated. The last word may be incomplete. Empty during prefill.
     pub text: &'a str,
-    /// What could be shown now if time were up: it ends at a complete word.
+    /// The suggestion to show if time were up now. It ends at a complete word.
     pub draft: Option<&'a Suggestion>,
-    /// What was to be done before there is a text.
+    /// The prefill work before the first token.
     pub prefill: PrefillEstimate,
-    /// Whether the model has ended, nothing of its answer can be shown, and an alternative is looked for: `Break` ends that
-    /// and nothing else.
+    /// Whether the model has finished, none of its output can be shown, and an alternative is being decoded. `Break`
+    /// ends only that search.
     pub seeking_fallback: bool,
 }
 
-/// The reading of a prompt.
+/// The work of prefilling a prompt.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct PrefillEstimate {
-    /// Tokens that were in no KV cache when it began.
+    /// Tokens that were in no KV cache at the start.
     pub unread: usize,
-    /// Tokens at the end of the prompt that one with more text before the cursor does not share: what was read of
-    /// them serves this prompt alone.
+    /// Tokens at the end of the prompt that a prompt with more text before the cursor does not share: prefilling them
+    /// serves only this prompt.
     pub unshared: usize,
-    /// Tokens a second that the engine reads, lately; 0 where nothing was measured.
+    /// The engine's recent prefill speed in tokens per second; 0 without a measurement.
     pub rate: f32,
 }
 
-/// Asks the model and trims the answer. `watch` is called after every prefill chunk and token.
+/// Runs the model and trims its output. `watch` is called after every prefill chunk and token.
 ///
 /// # Errors
 /// The engine failed; see [`Engine::generate`].
@@ -261,9 +262,8 @@ pub fn suggest(
     suggest_within(None, snapshot, profile, engine, watch)
 }
 
-/// [`suggest`] where reading the prompt may take `time_to_read`: the engine continues a prompt that it has read where there is
-/// one, and where it could not read the whole window in that time, it reads a shorter one. The end of the time itself is
-/// `watch`'s business.
+/// [`suggest`] with a limited prefill time. The engine continues a cached prompt if there is one. If it cannot
+/// prefill the whole window within `time_to_read`, it uses a shorter one. `watch` enforces the deadline itself.
 ///
 /// # Errors
 /// The engine failed; see [`Engine::generate`].
@@ -295,7 +295,7 @@ pub fn suggest_within(
         None => PromptChoice { prompt, ..PromptChoice::default() },
     };
 
-    // What the forced text costs in tokens comes on top of what the answer may have.
+    // The tokens of the forced text come on top of the output's budget.
     let limits = GenerationLimits {
         max_tokens: options.max_tokens + prompt.healing_bytes.len(),
         max_stale_tokens: stale,
@@ -314,17 +314,17 @@ pub fn suggest_within(
         confidence_filter: ConfidenceFilter::for_snapshot(snapshot, profile),
     };
     let mut end = None;
-    // A line that is complete is another matter, though it reads the same.
+    // The line count distinguishes a complete line from an incomplete one with the same text.
     let mut drafted = (String::new(), 0);
     let mut draft = None;
     let mut interrupted = false;
-    let mut looked = None;
+    let mut seen_len = None;
     let mut typed = String::new();
-    let generation = engine.generate(&prompt, &limits, &mut |said| {
-        let text = said.text;
-        // The text only grows: the same again is a look in the middle of a token's work.
-        if looked.replace(text.len()) != Some(text.len()) {
-            end = rules.find_end(said, false);
+    let generation = engine.generate(&prompt, &limits, &mut |output| {
+        let text = output.text;
+        // The text only grows. An unchanged length means that the engine polls in the middle of a token.
+        if seen_len.replace(text.len()) != Some(text.len()) {
+            end = rules.find_end(output, false);
             if end.is_some() {
                 return ControlFlow::Break(());
             }
@@ -332,7 +332,7 @@ pub fn suggest_within(
             if let Some(part) = trim::trim_output(&place, text, false) {
                 let part = (part, text.matches('\n').count());
                 if part != drafted {
-                    draft = rules.draft_suggestion(said, &part.0);
+                    draft = rules.draft_suggestion(output, &part.0);
                     drafted = part;
                 }
             }
@@ -360,17 +360,17 @@ pub fn suggest_within(
     };
     let whole = end.is_some() || generation.stop == StopReason::EndOfText;
     let end = end.or_else(|| whole.then(|| rules.find_end(generation.partial_output(), true))?);
-    let mut said = FinishedOutput { generation, end, whole };
+    let mut finished = FinishedOutput { generation, end, whole };
     let mut shown = draft;
     if !interrupted {
-        (shown, work.trim_steps) = rules.finish_suggestion(&said);
+        (shown, work.trim_steps) = rules.finish_suggestion(&finished);
     }
     if !interrupted && shown.is_none() && !is_unsure(&work.trim_steps) {
         let typed =
             |ended: &FinishedOutput| trim::as_typed(&place, rules.without_lead(&ended.generation.text));
-        let greedy = typed(&said);
+        let greedy = typed(&finished);
         let FallbackResult { best, decoded, interrupted } =
-            fallback::search_fallback(&rules, engine, &said, limits.max_tokens, &mut |best| {
+            fallback::search_fallback(&rules, engine, &finished, limits.max_tokens, &mut |best| {
                 let text = best.map(|it| typed(&it.output));
                 let draft = best.map(|it| &it.shown);
                 watch(&CompletionProgress {
@@ -382,23 +382,23 @@ pub fn suggest_within(
             })?;
         (work.searched, work.search_ended) = (decoded, interrupted);
         if let Some(FallbackSuggestion { output: ended, shown: alternative, trim_steps: cuts, .. }) = best {
-            let Generation { text: raw, tokens: pieces, .. } = mem::replace(&mut said, ended).generation;
+            let Generation { text: raw, tokens: pieces, .. } = mem::replace(&mut finished, ended).generation;
             work.rejected_greedy = Some(RejectedOutput { raw, pieces });
             (shown, work.trim_steps) = (Some(alternative), cuts);
         }
     }
-    work.reason = match (&shown, said.end) {
+    work.reason = match (&shown, finished.end) {
         (None, _) if is_unsure(&work.trim_steps) => confidence_filter::UNSURE_RULE,
         (_, Some(end)) => end.rule,
         (Some(_), None) if interrupted => "interrupted",
         (Some(_), None) => "the model ended",
         (None, None) => "nothing of the answer fits",
     };
-    Generation { text: work.raw, tokens: work.pieces, .. } = said.generation;
+    Generation { text: work.raw, tokens: work.pieces, .. } = finished.generation;
     Ok((shown, work))
 }
 
-/// Whether the last thing that was taken away was not sure enough.
+/// Whether the last step removed text because of low confidence.
 fn is_unsure(cuts: &[TrimStep]) -> bool {
     cuts.last().is_some_and(|cut| cut.rule == confidence_filter::UNSURE_RULE)
 }
@@ -414,7 +414,7 @@ impl Snapshot {
         JoinedDocument { snapshot: self, text: Cow::Owned(text), cursor: preceding.len_bytes() + self.cursor }
     }
 
-    /// Whether what precedes the document is the same in both.
+    /// Whether the text that precedes the document is the same in both.
     pub(crate) fn has_same_preceding(&self, other: &Self) -> bool {
         match (&self.preceding, &other.preceding) {
             (None, None) => true,
@@ -433,14 +433,14 @@ pub struct JoinedDocument<'a> {
 }
 
 impl JoinedDocument<'_> {
-    /// The file, for a prompt.
+    /// The file, as input for a prompt.
     pub fn prompt_file(&self) -> prompt::PromptFile<'_> {
         let Snapshot { path, language, snippets, .. } = self.snapshot;
         prompt::PromptFile { text: &self.text, cursor: self.cursor, path, language: *language, snippets }
     }
 }
 
-/// What the options leave for each part of the prompt.
+/// The token budget of each part of the prompt.
 pub fn prompt_budget(options: &Options, profile: &Profile) -> prompt::Budget {
     prompt::Budget {
         prefix: options.prefix_tokens,
@@ -450,33 +450,33 @@ pub fn prompt_budget(options: &Options, profile: &Profile) -> prompt::Budget {
     }
 }
 
-/// Bytes of other files that are worth looking for: what the model may see of them.
+/// Bytes of other files worth retrieving: as many as fit into the prompt.
 pub fn snippet_bytes(options: &Options, profile: &Profile) -> usize {
     prompt_budget(options, profile).snippets * prompt::BYTES_PER_TOKEN
 }
 
-/// The text that the rules look at, however little of it the model is shown.
+/// The text that the rules read, independent of the prompt's window.
 fn rule_window(snapshot: &Snapshot) -> PromptWindow {
     window::window_at(&snapshot.text, snapshot.cursor, RULE_WINDOW_BYTES.0, RULE_WINDOW_BYTES.1)
 }
 
-/// The place in the text [`around`] the cursor.
+/// The cursor's context in the text `around` it.
 fn cursor_context<'w>(around: &'w PromptWindow, snapshot: &Snapshot) -> CursorContext<'w> {
     let mut place = CursorContext::in_code(&around.prefix, &around.suffix, snapshot.language);
     place.literal = EnclosingLiteral::at_cursor(snapshot, &place);
     place
 }
 
-/// [`Reading::own`]: what follows the text before the cursor, where anything does; else the last token, whose
-/// logits are needed.
+/// [`PrefillEstimate::unshared`]: the suffix segment and what follows it, if the suffix comes after the text before
+/// the cursor; otherwise the last token, whose logits are needed.
 fn unshared_tokens(prompt: &Prompt) -> usize {
     let Prompt { tokens, suffix, .. } = prompt;
-    // Only the middle token stands behind the suffix, unless text before the cursor does.
+    // Only the middle token follows the suffix, unless text before the cursor does.
     let follows = !suffix.is_empty() && tokens.len() - suffix.end <= 1;
     if follows { tokens.len() - suffix.start + 1 } else { 1 }
 }
 
-/// Answers as if the popup's selected item were accepted already, and puts that item in front of the answer.
+/// Suggests as if the popup's selected item were already accepted, and prepends that item.
 fn extend_selected(
     time_to_read: Option<Duration>,
     snapshot: &Snapshot,
@@ -510,7 +510,7 @@ fn extend_selected(
 mod fixture {
     use super::*;
 
-    /// A snapshot of a marked text, `▮` at the cursor, parsed if its path's language has a grammar.
+    /// A snapshot of a text marked with `▮` at the cursor, parsed if its language has a grammar.
     pub(super) fn snapshot(path: &str, marked: &str) -> Snapshot {
         let (before, after) = marked.split_once('▮').unwrap_or((marked, ""));
         let language = taper_grammars::by_path(path.as_ref());

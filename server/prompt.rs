@@ -1,5 +1,4 @@
-//! From a file and a cursor to the tokens a model is asked to continue.
-//! It knows nothing of what will come out.
+//! From a file and a cursor to the prompt tokens.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -17,51 +16,51 @@ use crate::text::lines::is_word_char;
 use template::{PathForm, Profile, PromptLayout, ResolvedTemplate, SegmentOrder};
 use window::PromptWindow;
 
-/// The file that the cursor stands in.
+/// The file that contains the cursor.
 #[derive(Debug, Clone, Copy)]
 pub struct PromptFile<'a> {
     /// Its text.
     pub text: &'a Rope,
     /// The cursor, in bytes.
     pub cursor: usize,
-    /// Its path as the model is shown it.
+    /// Its path, as shown to the model.
     pub path: &'a str,
     /// Its language, if taper knows it.
     pub language: Option<&'static Language>,
-    /// Pieces of the project's other files, the best last.
+    /// Chunks of the project's other files, the best last.
     pub snippets: &'a [Snippet],
 }
 
-/// Tokens to spend.
+/// Token budgets of the prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
-    /// On the text before the cursor.
+    /// For the text before the cursor.
     pub prefix: usize,
-    /// On the text after the cursor.
+    /// For the text after the cursor.
     pub suffix: usize,
-    /// On pieces of other files.
+    /// For chunks of other files.
     pub snippets: usize,
-    /// On the answer: kept free in the context.
+    /// For the output: kept free in the context.
     pub output: usize,
 }
 
-/// Bytes that a token of code has at least, on average. Code has 3 to 4; counting low keeps the window
-/// inside its budget without a second look in nearly every file.
+/// Lower bound of the average bytes per token of code, which has 3 to 4. A low estimate keeps the window inside its
+/// budget at the first attempt in nearly every file.
 pub const BYTES_PER_TOKEN: usize = 3;
 
-/// Tokens that the header may cost: a path longer than this is cut at the front.
+/// Maximum tokens of the header: a longer path is cut at the front.
 const MAX_HEADER_TOKENS: usize = 48;
 
-/// Bytes of a path that are used: its end.
+/// Maximum bytes of a path; its end is kept.
 const MAX_PATH_BYTES: usize = 1024;
 
 /// The anchor moves in steps of this many lines.
 const ANCHOR_STEP: usize = 8;
 
-/// The longest text that is cut back for token healing, in bytes: a word, or the blanks before it.
+/// Maximum bytes that token healing cuts back: a word, or the blanks before it.
 const MAX_HEAL_BYTES: usize = 128;
 
-/// Builds the prompt, and returns it with the window of text that it was made from.
+/// Builds the prompt and returns it with its window of text.
 pub fn build_prompt(
     profile: &Profile,
     tokens: &Tokenizer,
@@ -71,25 +70,25 @@ pub fn build_prompt(
     build_anchored_at(file.cursor, profile, tokens, file, budget, &EncodeCache::default())
 }
 
-/// Texts of one state of a file, and of snippets, that were encoded already: the prompts that may be made for a place are
-/// many, and most of their text is the same.
+/// Encoded texts of one state of a file, and of snippets. The candidate prompts for one cursor share most of their
+/// text.
 #[derive(Debug, Default)]
 pub struct EncodeCache {
     file_texts: EncodedTexts<Range<usize>>,
-    /// By where the snippet lies: it is borrowed for as long as the memo is in use.
+    /// Keyed by the snippet's address: it is borrowed for as long as the cache is in use.
     snippets: EncodedTexts<*const Snippet>,
 }
 
-/// What was encoded, by what names it.
+/// Encoded texts and their keys.
 type EncodedTexts<K> = RefCell<Vec<(K, Vec<TokenId>)>>;
 
 impl EncodeCache {
-    /// The tokens of `text`, which stands at `at` in the file, in bytes.
+    /// The tokens of `text`, which is at the byte range `at` of the file.
     fn encode_text(&self, tokens: &Tokenizer, text: &str, at: Range<usize>) -> Vec<TokenId> {
         get_or_encode(&self.file_texts, at, || tokens.encode(text))
     }
 
-    /// The tokens of a snippet with its path before it, but for the format's token.
+    /// The tokens of a snippet with its path before it, without the format's file token.
     fn encode_snippet(&self, tokens: &Tokenizer, snippet: &Snippet) -> Vec<TokenId> {
         get_or_encode(&self.snippets, snippet, || {
             tokens.encode(&format_snippet(&snippet.path, &snippet.text))
@@ -111,9 +110,9 @@ fn get_or_encode<K: PartialEq>(
     ids
 }
 
-/// [`build`], with the start of the window and the anchor where they were when the cursor stood at `earlier`, a byte
-/// offset before it: what was read then is the beginning of this prompt. It is longer by what lies between the two.
-/// `memo` is for this state of the file only.
+/// [`build_prompt`], with the window's start and the anchor computed for `earlier`, a byte offset before the cursor,
+/// so that the prefix cached for that cursor is reused. The prompt is longer by the text between the two. `memo` is
+/// valid for this state of the file only.
 pub fn build_anchored_at(
     earlier: usize,
     profile: &Profile,
@@ -135,11 +134,11 @@ pub fn build_anchored_at(
         let parts =
             PromptParts::new(profile, tokens, (&window, file.cursor), file.text.byte_to_line(earlier), memo);
         let all = parts.head.len() + parts.tail.len();
-        // About as many as there were at the earlier place: so the same windows are too large.
+        // An estimate of the token count at the earlier cursor, so that the same windows are too large as then.
         let bytes = window.prefix.len().max(1);
         let then = all * bytes.saturating_sub(since) / bytes;
-        // Text with more tokens than it should have (data, other scripts): a smaller window, in steps that do not depend
-        // on how many more, so that it does not change with every key.
+        // Text with more tokens per byte than expected (data, other scripts) gets a smaller window. The steps do not
+        // depend on the excess, so the window does not change with every key.
         if (then > prefix_room || all > room - suffix_room) && prefix_bytes > 64 {
             prefix_bytes = (prefix_bytes * 3 / 4).max(64);
             continue;
@@ -154,12 +153,12 @@ pub fn build_anchored_at(
     }
 }
 
-/// The three pieces of text as tokens, and what is forced behind them.
+/// The three parts of the text as tokens, and the bytes forced after them.
 struct PromptParts {
     /// In the prefix segment.
     head: Vec<TokenId>,
     suffix: Vec<TokenId>,
-    /// Behind the middle token.
+    /// After the middle token.
     tail: Vec<TokenId>,
     forced: Vec<u8>,
 }
@@ -173,7 +172,7 @@ impl PromptParts {
         memo: &EncodeCache,
     ) -> Self {
         let prefix = &window.prefix;
-        // A cursor inside a character is moved before it.
+        // A cursor inside a character moves to the character's start.
         let start = cursor.saturating_sub(prefix.len());
         let healed = if profile.form.heal { heal_offset(prefix) } else { prefix.len() };
         let anchor = match profile.form.layout {
@@ -228,8 +227,8 @@ impl PromptParts {
     }
 }
 
-/// The last of the snippets that fit into so many tokens, each behind the format's token for a file: in a format that has
-/// none there is no place for them.
+/// The last snippets that fit into `budget` tokens, each after the format's file token. A format without a file token
+/// gets none.
 fn encode_snippets(
     profile: &Profile,
     tokens: &Tokenizer,
@@ -242,7 +241,7 @@ fn encode_snippets(
     let mut fitting = Vec::new();
     for snippet in snippets.iter().rev() {
         let mut ids = memo.encode_snippet(tokens, snippet);
-        // The best one is worth having in part.
+        // The best snippet is included even if only a part of it fits.
         let mut bytes = left * BYTES_PER_TOKEN;
         while fitting.is_empty() && ids.len() >= left && bytes > 64 {
             let text = first_lines(&snippet.text, bytes);
@@ -260,12 +259,12 @@ fn encode_snippets(
     fitting.into_iter().rev().flat_map(|ids| [token].into_iter().chain(ids)).collect()
 }
 
-/// A snippet as it stands behind the format's token for a file.
+/// A snippet as it follows the format's file token.
 fn format_snippet(path: &str, text: &str) -> String {
     format!("{}\n{}\n", sanitized_path(path), text.trim_end())
 }
 
-/// The whole lines at the start of a text that have at most so many bytes together.
+/// The whole lines at the start of `text` that fit into `bytes`.
 fn first_lines(text: &str, bytes: usize) -> &str {
     let mut end = 0;
     for line in text.split_inclusive('\n') {
@@ -277,15 +276,15 @@ fn first_lines(text: &str, bytes: usize) -> &str {
     &text[..end]
 }
 
-/// A path as the model is shown it: a control character in a file name must not become a line of the prompt.
+/// A path as shown to the model: a control character in a file name must not start a new line of the prompt.
 fn sanitized_path(path: &str) -> String {
     let start = path.len().saturating_sub(MAX_PATH_BYTES);
     let end = path.char_indices().filter(|(at, _)| *at >= start).map(|(_, c)| c);
     end.filter(|c| !c.is_control()).collect()
 }
 
-/// The path and, where the path does not tell it, the language: behind the format's own token, or else as a
-/// comment line. A script's `#!` line stays the first.
+/// The path, with the language if the extension does not imply it: after the format's own token, or as a comment
+/// line. A script's `#!` line stays first.
 fn encode_header(
     profile: &Profile,
     tokens: &Tokenizer,
@@ -293,7 +292,7 @@ fn encode_header(
     window: &PromptWindow,
 ) -> Vec<TokenId> {
     let mut path = sanitized_path(file.path);
-    // The text is the code of cells, not the JSON of the notebook's file.
+    // The text is the code of the cells, not the JSON of the notebook file.
     if let Some(name) = path.strip_suffix(".ipynb")
         && let Some(extension) = file.language.and_then(|it| it.extensions.first())
     {
@@ -321,23 +320,23 @@ fn encode_header(
     token.into_iter().chain(ids).collect()
 }
 
-/// Where the prefix is cut back to for token healing: before the partial word and the blanks before it.
+/// The byte offset to which token healing cuts the prefix: before the partial word and the blanks before it.
 fn heal_offset(prefix: &str) -> usize {
     let word = prefix.trim_end_matches(is_word_char);
     let at = word.trim_end_matches([' ', '\t']).len();
-    // A very long word is data, not a name: its tokens stand.
+    // A very long word is data, not a name: its tokens stay.
     if prefix.len() - at <= MAX_HEAL_BYTES { at } else { prefix.len() }
 }
 
-/// Where the prefix is split for a cursor in `line`.
+/// The byte offset at which the prefix is split for a cursor in `line`.
 fn anchor_offset(window: &PromptWindow, line: usize, lines: usize) -> usize {
     let Some(line) = anchor_line(line, lines) else { return 0 };
     let starts = || [0].into_iter().chain(window.prefix.match_indices('\n').map(|(at, _)| at + 1));
     line.checked_sub(window.first_line).and_then(|at| starts().nth(at)).unwrap_or(0)
 }
 
-/// The line before which a prompt for a cursor in `line` is split: at least `lines` above it, chosen by number so that
-/// it stays put while the text grows.
+/// The line before which a prompt for a cursor in `line` is split: at least `lines` above it, and a multiple of the
+/// anchor step, so that it is stable while the text grows.
 fn anchor_line(line: usize, lines: usize) -> Option<usize> {
     Some(line.checked_sub(lines)? / ANCHOR_STEP * ANCHOR_STEP)
 }
@@ -354,7 +353,7 @@ mod tests {
 
     #[test]
     fn prompt_built_at_earlier_anchor_extends_earlier_prompt() {
-        // Of a vocabulary of bytes: the windows are made smaller for it.
+        // The vocabulary is bytes, so the windows shrink.
         let engine: Box<dyn Engine> = Box::new(ScriptedEngine::new());
         let mut profile = Profile::for_model(engine.engine_info(), engine.tokenizer());
         profile.form = PromptForm {
@@ -385,14 +384,14 @@ mod tests {
             let then = build(line, line);
             let shared =
                 |now: &[TokenId]| now.iter().zip(&then).take_while(|(a, b)| a == b).count() + 2 >= then.len();
-            // But for the last tokens, which what was typed may have joined.
+            // Except for the last tokens, which the typed text may have joined.
             assert!(shared(&build(line + 7, line)), "line {line}");
             moved += usize::from(!shared(&build(line + 7, line + 7)));
         }
         assert!(moved > 40, "{moved}");
     }
 
-    /// Tokens of a format that has one for a file.
+    /// The profile of a format with a file token.
     fn qwen_profile() -> (Box<dyn Engine>, Profile) {
         let engine: Box<dyn Engine> = Box::new(ScriptedEngine::new());
         let mut profile = Profile::for_model(engine.engine_info(), engine.tokenizer());
@@ -421,7 +420,7 @@ mod tests {
             "{}",
             rendered(&both, 100)
         );
-        // A token a byte.
+        // One token per byte.
         let best = "<|file_sep|>best\nbest 0\nbest 1\n<|file_sep|>own";
         assert!(rendered(&both, 25).starts_with(best), "{}", rendered(&both, 25));
         assert!(rendered(&both, 0).starts_with("<|file_sep|>own"));
@@ -461,8 +460,11 @@ mod tests {
             text.push_str(&format!("line {n}\n"));
             let window = PromptWindow { prefix: text.clone(), suffix: String::new(), first_line: 0 };
             let at = anchor_offset(&window, n + 1, 10);
-            let behind = text[at..].matches('\n').count();
-            assert!(n < 10 || (10..10 + ANCHOR_STEP).contains(&behind), "line {n}: {behind} lines behind");
+            let lines_after = text[at..].matches('\n').count();
+            assert!(
+                n < 10 || (10..10 + ANCHOR_STEP).contains(&lines_after),
+                "line {n}: {lines_after} lines after the anchor"
+            );
             anchors.push(at);
         }
         anchors.dedup();
@@ -500,8 +502,8 @@ mod tests {
                         );
                     }
                 }
-                let (kept, asked) = (memo.file_texts.borrow().len(), 3 * 5 * 3);
-                assert!(kept < asked, "{kept} texts for {asked} questions");
+                let (kept, requests) = (memo.file_texts.borrow().len(), 3 * 5 * 3);
+                assert!(kept < requests, "{kept} texts for {requests} requests");
             }
         }
     }

@@ -1,5 +1,5 @@
-//! Other suggestions for a place beside the first: what the model nearly said, trimmed and checked alike.
-//! It knows nothing of who asks, of threads or of clocks: the caller's `watch` says when to end.
+//! Alternatives to the first suggestion: other branches of the same prompt, trimmed and checked like the first.
+//! The caller's `watch` decides when to stop.
 
 use std::cmp::Ordering;
 use std::ops::ControlFlow;
@@ -13,23 +13,24 @@ use super::{
 };
 use crate::prompt::{self, template::Profile};
 
-/// Suggestions for one place at most, the first included.
+/// Maximum suggestions for one cursor, including the first.
 pub const MAX_SUGGESTIONS: usize = 3;
 
-/// A candidate and how well it stands.
+/// An alternative and its rank.
 struct RankedAlternative {
     suggestion: Suggestion,
-    /// 0 for what the engine says by itself, then the branches: the likeliest begins first, whichever is complete first.
+    /// 0 for the greedy output, then the branches in order of their first token's probability, whichever finishes
+    /// first.
     number: usize,
-    /// Mean logarithm of the shown tokens' probabilities.
+    /// Mean log probability of the shown tokens.
     mean: f32,
 }
 
-/// Up to `most` candidates beside `first`, which [`suggest`](super::suggest) just gave for the same snapshot with
-/// this `work`: the best first, no two alike.
+/// Up to `most` alternatives to `first`, which [`suggest`](super::suggest) just returned with `work` for the same
+/// snapshot: the best first, without duplicates.
 ///
-/// The engine goes on with what it has in its cache; the first is not made again. `watch` is called after every token
-/// with what is complete so far, in the order in which it would be shown; `Break` ends the search.
+/// The engine continues from its KV cache and does not decode the first again. `watch` is called after every token
+/// with the complete alternatives so far, in display order; `Break` ends the search.
 ///
 /// # Errors
 /// The engine failed; see [`Engine::branch`].
@@ -41,7 +42,7 @@ pub fn find_alternatives(
     (first, work): (&Suggestion, &CompletionWork),
     watch: &mut dyn FnMut(&[Suggestion]) -> ControlFlow<()>,
 ) -> Result<Vec<Suggestion>, EngineError> {
-    // What extends a popup's item was asked about another text.
+    // A suggestion that extends a popup's item was generated for another text.
     if most == 0 || snapshot.selected.is_some() {
         return Ok(Vec::new());
     }
@@ -49,7 +50,7 @@ pub fn find_alternatives(
     let around = rule_window(snapshot);
     let place = cursor_context(&around, snapshot);
     let Ok(extent) = trigger::decide_extent(snapshot, &place) else { return Ok(Vec::new()) };
-    // Who asks for more than one need not be told only what is sure.
+    // A request for several suggestions needs no confidence threshold.
     let rules = PostProcessor { snapshot, place: &place, extent, confidence_filter: None };
     let (prompt, _) = prompt::build_prompt(
         profile,
@@ -57,7 +58,7 @@ pub fn find_alternatives(
         snapshot.joined_document().prompt_file(),
         prompt_budget(options, profile),
     );
-    // The engine branches off what it says by itself.
+    // The engine branches off its greedy output.
     let within = match &work.rejected_greedy {
         Some(RejectedOutput { raw, .. }) => raw.len(),
         None => confidence::shown_byte_len(&work.raw, &first.text),
@@ -74,11 +75,12 @@ pub fn find_alternatives(
     };
     let mut found: Vec<RankedAlternative> = Vec::new();
     let mut shown: Vec<Suggestion> = Vec::new();
-    let mut looked = [None; MAX_SUGGESTIONS];
+    let mut seen_lens = [None; MAX_SUGGESTIONS];
     engine.branch(&branching, &mut |branch| {
         let text = branch.generation.text.as_str();
-        // The same again is a look in the middle of a token's work.
-        let seen = looked.get_mut(branch.number).is_some_and(|it| it.replace(text.len()) == Some(text.len()));
+        // An unchanged length means that the engine polls in the middle of a token.
+        let seen =
+            seen_lens.get_mut(branch.number).is_some_and(|it| it.replace(text.len()) == Some(text.len()));
         let whole = branch.finished && branch.generation.stop == StopReason::EndOfText;
         let end = if seen && !branch.finished {
             None
@@ -115,11 +117,10 @@ impl RankedAlternative {
     }
 }
 
-/// The mean logarithm of the probabilities of the tokens in the first `extent` bytes, but for those that only spell
-/// what was forced.
+/// The mean log probability of the tokens in the first `extent` bytes, without those that only spell the forced text.
 fn mean_log_probability(pieces: &[ScoredToken], extent: usize) -> f32 {
     let inside = confidence::tokens_in_range(pieces, 0..extent);
-    // So exact that of texts which are equally sure, whatever their length, none is surer.
+    // Summed in f64, so that equally confident texts of different lengths get equal means.
     let logs: Vec<f64> =
         inside.map(|piece| f64::from(piece.probability.max(f32::MIN_POSITIVE)).ln()).collect();
     (logs.iter().sum::<f64>() / logs.len().max(1) as f64) as f32
@@ -134,7 +135,7 @@ mod tests {
     use crate::completion::fixture::snapshot;
     use crate::completion::suggest;
 
-    /// The first suggestion, and the others after so many calls of `watch` at most.
+    /// The first suggestion, and the alternatives after at most `calls` calls of `watch`.
     fn suggest_all(
         engine: ScriptedEngine,
         path: &str,
@@ -149,15 +150,15 @@ mod tests {
             suggest(&snapshot, &profile, engine.as_mut(), &mut |_| ControlFlow::Continue(())).unwrap();
         let first = first.unwrap();
         let mut left = calls;
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         let others =
             find_alternatives(most, &snapshot, &profile, engine.as_mut(), (&first, &work), &mut |complete| {
-                told = complete.to_vec();
+                reported = complete.to_vec();
                 left -= 1;
                 if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })
             .unwrap();
-        assert_eq!(told, others, "who watches knows all");
+        assert_eq!(reported, others, "watch reports every alternative");
         (first.text, others.into_iter().map(|it| it.text).collect())
     }
 
@@ -214,7 +215,7 @@ mod tests {
 
     #[test]
     fn interrupted_search_returns_only_complete_alternatives() {
-        // A token is a byte: the short one is complete after its line end, the long one is not yet.
+        // A token is one byte: the short one is complete after its line break, the long one is not yet.
         let engine =
             || ScriptedEngine::new().answer_when("x = ", "a\n").or_answer("b\n").or_answer("c + d + e + f\n");
         let counts: Vec<usize> = (1..30)

@@ -1,9 +1,9 @@
-//! Whether an answer would stand one block too deep: the editor kept the indentation, and what comes has to go back.
-//! It knows nothing of grammars: it reads the lines above.
+//! Detects output that is indented one block too deep: the editor kept the indentation, but the next line belongs to
+//! an outer block. Only the lines above are read, no syntax tree.
 //!
-//! Such an answer is not shown. Replacing the blanks before the cursor would be right in VS Code alone: Neovim hides what a
-//! range covers, popups filter by it, and a suggestion that begins before the cursor can neither be typed through nor be
-//! taken by words. Once the cursor is moved back, the same line is suggested in its place.
+//! Such output is not shown. Replacing the blanks before the cursor would work in VS Code alone: Neovim hides the
+//! text that a range covers, popups filter by it, and a suggestion that begins before the cursor can neither be typed
+//! through nor accepted word by word. Once the user moves the cursor back, the same line is suggested there.
 
 use taper_grammars::BlockStyle;
 
@@ -11,12 +11,11 @@ use super::cursor::{CursorContext, indentation_width, opening_bracket};
 use super::enclosing_literal::LexicalContext;
 use crate::text::lines::is_word_char;
 
-/// Statements behind which nothing comes in a block.
+/// Statements after which a block has no more statements.
 const JUMP_STATEMENTS: &[&str] = &["return", "break", "continue", "raise", "throw", "goto"];
-/// Statements that are hardly ever the last of a loop's body without a condition. In 1,319 loops of Python's library and of
-/// pip that a `return` follows or ends, it stands in the loop 24 times, and 22 of these loops have a `continue` or a `yield`.
+/// Statements that rarely end a loop body without a condition, unless the loop also has a `continue` or a `yield`.
 const LOOP_END_STATEMENTS: &[&str] = &["return", "break", "continue"];
-/// Words that go on with a statement whose block has ended, and how that statement may begin.
+/// Words that continue a statement after its block has ended, and how that statement may begin.
 const CONTINUATIONS_OF: &[(&str, &[&str])] = &[
     (
         "else",
@@ -35,14 +34,14 @@ const CONTINUATIONS_OF: &[(&str, &[&str])] = &[
 ];
 /// Words that close a block where brackets do not.
 const CLOSING_WORDS: &[&str] = &["end", "fi", "done", "esac"];
-/// How a line begins that may stand behind a statement that leaves its block.
+/// First words of lines that may follow a jump statement.
 const AFTER_JUMP_WORDS: &[&str] = &[
     "case", "default", "else", "elif", "elsif", "elseif", "except", "catch", "finally", "rescue", "ensure",
     "when", "in", "function", "class", "def", "fn", "func", "async", "endif", "end", "fi", "done", "esac",
     "until", "public", "private",
 ];
 
-/// Whether the first line of `text` stands too deep at a place.
+/// Whether the first line of `text` is indented too deep for the cursor's context.
 pub(super) fn is_too_deep(place: &CursorContext<'_>, text: &str) -> bool {
     let depth = indentation_width(place.line_before);
     if depth == 0
@@ -68,9 +67,8 @@ pub(super) fn is_too_deep(place: &CursorContext<'_>, text: &str) -> bool {
     }
     let by_lines = matches!(place.block_style(), BlockStyle::Indentation | BlockStyle::Keywords);
     if by_lines && let Some((_, before)) = CONTINUATIONS_OF.iter().find(|(it, _)| *it == word) {
-        let goes_on_with = above.line_at_depth(depth);
-        return goes_on_with
-            .is_none_or(|line| !line.split(|c| !is_word_char(c)).any(|it| before.contains(&it)));
+        let statement = above.line_at_depth(depth);
+        return statement.is_none_or(|line| !line.split(|c| !is_word_char(c)).any(|it| before.contains(&it)));
     }
     let is_label = matches!(word, "case" | "default")
         && (line.ends_with(':') || line.contains(": ") || line.contains("->"));
@@ -98,7 +96,7 @@ fn first_word(line: &str) -> &str {
     &line[..end]
 }
 
-/// Whether the bracket that `closer` closes was opened on a line that stands less deep than the cursor.
+/// Whether the bracket that `closer` closes was opened on a line with less indentation than the cursor.
 fn closes_outer_bracket(place: &CursorContext<'_>, closer: char, depth: usize) -> bool {
     let open = place.bracket_balance(place.before).open;
     let Some(&(at, bracket)) = open.last() else { return false };
@@ -106,7 +104,7 @@ fn closes_outer_bracket(place: &CursorContext<'_>, closer: char, depth: usize) -
     bracket == opening_bracket(closer) && indentation_width(&place.before[start..]) < depth
 }
 
-/// The lines above the cursor's that have code, the last first.
+/// The lines above the cursor's that contain code, the last first.
 struct LinesAbove<'a>(Vec<&'a str>);
 
 impl<'a> LinesAbove<'a> {
@@ -116,7 +114,7 @@ impl<'a> LinesAbove<'a> {
         Self(above.lines().rev().filter(code).collect())
     }
 
-    /// The last line that is so deep, if none that is less deep comes behind it.
+    /// The last line at this depth, unless a shallower line follows it.
     fn line_at_depth(&self, depth: usize) -> Option<&'a str> {
         self.0
             .iter()
@@ -130,30 +128,30 @@ impl<'a> LinesAbove<'a> {
         let mut lines = self.0.iter().take_while(|line| indentation_width(line) >= depth);
         let Some(line) = lines.find(|line| indentation_width(line) == depth) else { return false };
         let word = first_word(line.trim());
-        let goes_on =
+        let continues =
             CONTINUATIONS_OF.iter().any(|(it, _)| *it == word) || matches!(word, "when" | "in" | "then");
         let inner = line.split(|c| !is_word_char(c)).any(|it| matches!(it, "do" | "case" | "if" | "begin"));
-        place.opens_block(line) || goes_on || inner
+        place.opens_block(line) || continues || inner
     }
 
-    /// Whether the last line stands at this depth and leaves its block, whatever may come.
+    /// Whether the last line is at this depth and leaves its block unconditionally.
     fn leaves_block_at(&self, place: &CursorContext<'_>, depth: usize) -> bool {
         let Some(line) = self.0.first().filter(|line| indentation_width(line) == depth) else { return false };
         let code = place.without_comment(line).trim();
         let word = first_word(code);
         let conditional = [" if ", " unless ", " when "].iter().any(|word| code.contains(word));
         let python = place.block_style() == BlockStyle::Indentation;
-        let goes_on = code.ends_with(|c: char| {
+        let continues = code.ends_with(|c: char| {
             !is_word_char(c) && !matches!(c, ';' | ')' | ']' | '}' | '"' | '\'' | '`' | '?' | '!')
         });
         JUMP_STATEMENTS.contains(&word)
             && (python || !conditional)
-            && !goes_on
+            && !continues
             && place.bracket_balance(code).open.is_empty()
             && place.bracket_balance(code).unopened.is_empty()
     }
 
-    /// Whether the block at this depth has a statement and is the body of a loop that nothing leaves early.
+    /// Whether the block at this depth is the non-empty body of a loop without an early exit.
     fn is_loop_body_end(&self, place: &CursorContext<'_>, depth: usize) -> bool {
         let body: Vec<&str> =
             self.0.iter().copied().take_while(|line| indentation_width(line) >= depth).collect();
@@ -165,7 +163,7 @@ impl<'a> LinesAbove<'a> {
         matches!(first_word(head), "for" | "while") && place.opens_block(head) && !body.is_empty() && !early
     }
 
-    /// Whether the first line that is less deep begins with one of these words.
+    /// Whether the first shallower line begins with one of these words.
     fn is_under_head(&self, depth: usize, words: &[&str]) -> bool {
         let head = self.0.iter().find(|line| indentation_width(line) < depth);
         head.is_some_and(|line| words.contains(&first_word(line.trim())))

@@ -1,5 +1,4 @@
-//! Suggestions that were made before and still fit: typed through, asked again, or come back to by undo.
-//! It knows nothing of models, documents or time.
+//! Remembered suggestions that still fit: typed through, requested again, or restored by undo.
 
 pub(crate) mod lenient;
 
@@ -16,11 +15,11 @@ const MAX_CACHE_ENTRIES: usize = 64;
 const BEFORE_BYTES: usize = 4096;
 /// Bytes of the text after the replaced range that must agree.
 const AFTER_BYTES: usize = 1024;
-/// Bytes of a suggestion that is kept.
+/// Maximum bytes of a cached suggestion.
 const MAX_SUGGESTION_BYTES: usize = 8192;
 
-/// The suggestions of one document, newest last, and the places that have none. Bounded: twice 64 entries of a few
-/// kilobytes.
+/// The suggestions of one document, newest last, and the positions known to have none. Bounded: twice 64 entries of a
+/// few kilobytes.
 #[derive(Debug, Default)]
 pub struct CompletionCache {
     entries: VecDeque<CacheEntry>,
@@ -30,25 +29,25 @@ pub struct CompletionCache {
 
 #[derive(Debug)]
 struct CacheEntry {
-    /// Up to [`BEFORE`] bytes that end where the suggestion begins.
+    /// Up to [`BEFORE_BYTES`] bytes that end where the suggestion begins.
     before: String,
-    /// Whether they are all there is.
+    /// Whether `before` reaches the start of the document.
     at_start: bool,
-    /// What the suggestion replaces.
+    /// The text that the suggestion replaces.
     replaced: String,
-    /// Up to [`AFTER`] bytes that begin where the replaced range ends.
+    /// Up to [`AFTER_BYTES`] bytes that begin where the replaced range ends.
     after: String,
-    /// Whether they are all there is.
+    /// Whether `after` reaches the end of the document.
     at_end: bool,
-    /// What it puts there.
+    /// The text it inserts.
     text: String,
-    /// What else it might; none: nobody has looked.
+    /// The alternatives to `text`; `None` if they were never decoded.
     alternatives: Option<Vec<String>>,
 }
 
 impl CompletionCache {
-    /// A suggestion that was made for this place, or for one from which the user has typed on as suggested, or nearly:
-    /// in another style, and with an editor that closes brackets. What is left of it, if anything is.
+    /// The remainder of a suggestion for this position, or for an earlier one from which the user has typed along:
+    /// exactly, in another style, or with brackets that the editor closed. `None` if nothing remains.
     pub fn get(&mut self, text: &Rope, cursor: usize) -> Option<Suggestion> {
         let place = CacheKey::at_cursor(text, cursor)?;
         let mut found = self.entries.iter().enumerate().rev();
@@ -60,16 +59,16 @@ impl CompletionCache {
             let mut found = self.entries.iter().enumerate().rev();
             found.find_map(|(index, entry)| Some((index, entry.lenient_remainder(&place)?, cursor..cursor)))
         })?;
-        // Used entries live longest.
+        // Keeps used entries longest.
         let entry = self.entries.remove(index)?;
         self.entries.push_back(entry);
         Some(Suggestion { range, text })
     }
 
-    /// Keeps a suggestion that was made for `cursor` in `text`.
+    /// Caches a suggestion for `cursor` in `text`.
     pub fn insert(&mut self, text: &Rope, cursor: usize, suggestion: &Suggestion) {
         let range = &suggestion.range;
-        // A suggestion that extends a popup's item replaces text before the cursor: it belongs to that popup.
+        // A suggestion that extends a popup's item replaces text before the cursor: it is valid for that popup only.
         if range.start != cursor || range.end < cursor || range.end > text.len_bytes() {
             return;
         }
@@ -79,7 +78,7 @@ impl CompletionCache {
         insert_entry(&mut self.entries, CacheEntry::new(text, cursor, suggestion));
     }
 
-    /// Keeps what else might be suggested where `first` is, which must have been put.
+    /// Caches the alternatives to `first`, which must have been inserted.
     pub fn set_alternatives(
         &mut self,
         text: &Rope,
@@ -96,8 +95,8 @@ impl CompletionCache {
         }
     }
 
-    /// What else might be suggested where [`Cache::get`] gives `first`, as far as it begins with what was typed since;
-    /// `None` if nobody has looked.
+    /// The alternatives where [`CompletionCache::get`] returns `first`, as far as they begin with the text typed
+    /// since; `None` if they were never decoded.
     pub fn alternatives(&self, text: &Rope, cursor: usize, first: &Suggestion) -> Option<Vec<Suggestion>> {
         let place = CacheKey::at_cursor(text, cursor)?;
         let (entry, typed) = self.entries.iter().rev().find_map(|entry| {
@@ -109,14 +108,14 @@ impl CompletionCache {
         Some(others.map(|rest| Suggestion { range: first.range.clone(), text: rest.to_owned() }).collect())
     }
 
-    /// Whether the model was asked for this place and nothing came out.
+    /// Whether the model ran for this position and produced nothing to show.
     pub fn is_known_empty(&self, text: &Rope, cursor: usize) -> bool {
         !self.empty_entries.is_empty()
             && CacheKey::at_cursor(text, cursor)
                 .is_some_and(|place| self.empty_entries.iter().any(|entry| entry.matches_key(&place, 0)))
     }
 
-    /// Keeps that nothing came out for `cursor` in `text`.
+    /// Caches that there is nothing to show for `cursor` in `text`.
     pub fn insert_empty(&mut self, text: &Rope, cursor: usize) {
         let nothing = Suggestion { range: cursor..cursor, text: String::new() };
         if cursor <= text.len_bytes() {
@@ -124,27 +123,27 @@ impl CompletionCache {
         }
     }
 
-    /// Forgets everything: the settings or the model changed.
+    /// Clears the cache: the settings or the model changed.
     pub fn clear(&mut self) {
         self.entries.clear();
         self.empty_entries.clear();
     }
 }
 
-/// What has been typed at the cursor of `older`, if nothing else was done on the way to `text`: empty if nothing was
-/// done at all. The cursor then stands behind it.
+/// The text typed at the cursor of `older`, if `text` has no other change; empty if there is no change at all. The
+/// cursor is then after the typed text.
 ///
-/// Far from the cursor only the length is compared, as in a [`Cache`].
+/// Far from the cursor only the length is compared, as in a [`CompletionCache`].
 pub fn typed_since(older: &Snapshot, text: &Rope) -> Option<String> {
     let length = text
         .len_bytes()
         .checked_sub(older.text.len_bytes())
         .filter(|&length| length <= MAX_SUGGESTION_BYTES)?;
     let cursor = older.cursor;
-    let behind = cursor + length;
-    if behind > text.len_bytes()
+    let end = cursor + length;
+    if end > text.len_bytes()
         || floor_char_boundary(text, cursor) != cursor
-        || floor_char_boundary(text, behind) != behind
+        || floor_char_boundary(text, end) != end
     {
         return None;
     }
@@ -156,36 +155,37 @@ pub fn typed_since(older: &Snapshot, text: &Rope) -> Option<String> {
         fits.then(|| text.byte_slice(range).to_string())
     };
     let same = slices(text, from..cursor) == slices(&older.text, from..cursor)
-        && slices(text, behind..to + length) == slices(&older.text, cursor..to);
-    same.then(|| text.byte_slice(cursor..behind).to_string())
+        && slices(text, end..to + length) == slices(&older.text, cursor..to);
+    same.then(|| text.byte_slice(cursor..end).to_string())
 }
 
-/// What was typed between two questions about one document, if an answer to `older` may answer `newer`: nothing but
-/// typing at the cursor lies between them.
+/// The text typed between two requests for one document, if a response to `older` may serve `newer`: nothing but
+/// typing at the cursor happened in between.
 pub fn typed_between(older: &Snapshot, newer: &Snapshot) -> Option<String> {
-    // What is held back from who did not ask is shown to who does.
-    let asks = newer.trigger == Trigger::Invoked && older.trigger == Trigger::Automatic;
+    // Text withheld from an automatic request is shown for an explicit one.
+    let becomes_explicit = newer.trigger == Trigger::Invoked && older.trigger == Trigger::Automatic;
     let selected = older.selected.is_some() || newer.selected.is_some();
-    if asks || selected || older.options != newer.options || !older.has_same_preceding(newer) {
+    if becomes_explicit || selected || older.options != newer.options || !older.has_same_preceding(newer) {
         return None;
     }
     typed_since(older, &newer.text).filter(|typed| older.cursor + typed.len() == newer.cursor)
 }
 
-/// What is left of a suggestion once `typed` was typed of it; `None` if that is nothing, or it said something else.
+/// The remainder of a suggestion once `typed` was typed; `None` if nothing remains, or the suggestion begins
+/// differently.
 pub fn remainder(suggestion: &Suggestion, typed: &str) -> Option<Suggestion> {
     let text = suggestion.text.strip_prefix(typed).filter(|rest| !rest.is_empty())?.to_owned();
     let Range { start, end } = suggestion.range;
     Some(Suggestion { range: start + typed.len()..end + typed.len(), text })
 }
 
-/// Whether `said`, which goes on, may come to say what was typed.
-pub fn is_compatible(said: &str, typed: &str) -> bool {
-    said.starts_with(typed) || typed.starts_with(said)
+/// Whether `output`, which may continue, is or may become an extension of `typed`.
+pub fn is_compatible(output: &str, typed: &str) -> bool {
+    output.starts_with(typed) || typed.starts_with(output)
 }
 
-/// Puts an entry in place of one for the same text, or of the oldest. What else might be suggested is still known if
-/// the suggestion is the same.
+/// Inserts an entry in place of one for the same text, or of the oldest. The alternatives are kept if the suggestion
+/// is the same.
 fn insert_entry(entries: &mut VecDeque<CacheEntry>, mut new: CacheEntry) {
     entries.retain_mut(|old| {
         let same = (&old.before, &old.replaced, &old.after) == (&new.before, &new.replaced, &new.after);
@@ -213,16 +213,16 @@ impl CacheEntry {
         Self { before, at_start, replaced, after, at_end, text, alternatives: others }
     }
 
-    /// How many bytes of the suggestion stand before the cursor already, if it fits and some are left: of the
-    /// lengths that may have been typed the longest, which leaves the least to guess.
+    /// Bytes of the suggestion that are already before the cursor, if it fits and has a remainder. Of several
+    /// possible lengths the longest, which leaves the least to guess.
     fn typed_len(&self, place: &CacheKey) -> Option<usize> {
         (0..self.text.len())
             .rev()
             .find(|&typed| self.text.is_char_boundary(typed) && self.matches_key(place, typed))
     }
 
-    /// What is left where the place is the entry's, but for what the editor closed behind the cursor, or for the style
-    /// in which the suggestion was typed.
+    /// The remainder if the position differs from the entry's only by text that the editor closed after the cursor,
+    /// or by the style in which the suggestion was typed.
     fn lenient_remainder(&self, place: &CacheKey) -> Option<String> {
         if !self.replaced.is_empty() {
             return None;
@@ -241,9 +241,9 @@ impl CacheEntry {
         if closed.is_empty() { Some(rest) } else { lenient::remainder_inside(typed, &rest, closed) }
     }
 
-    /// Whether the place is the entry's, with the first `typed` bytes of the suggestion before the cursor.
+    /// Whether the position is the entry's, with the first `typed` bytes of the suggestion before the cursor.
     fn matches_key(&self, place: &CacheKey, typed: usize) -> bool {
-        // Everything from the cursor on must be as it was.
+        // Everything from the cursor on must be unchanged.
         let same_after = place.after.strip_prefix(self.replaced.as_str()).is_some_and(|after| {
             after.starts_with(&self.after)
                 && (!self.at_end || (place.at_end && after.len() == self.after.len()))
@@ -256,7 +256,7 @@ impl CacheEntry {
     }
 }
 
-/// The text around a cursor, as far as an entry can ask for it.
+/// The text around a cursor, as much as an entry compares.
 struct CacheKey {
     before: String,
     at_start: bool,
@@ -270,7 +270,7 @@ impl CacheKey {
             return None;
         }
         let from = floor_char_boundary(text, cursor.saturating_sub(BEFORE_BYTES + MAX_SUGGESTION_BYTES));
-        // The replaced bytes stand here too; they are few.
+        // The few replaced bytes are included too.
         let to =
             floor_char_boundary(text, (cursor + AFTER_BYTES + MAX_SUGGESTION_BYTES).min(text.len_bytes()));
         let slice = |range: Range<usize>| text.byte_slice(range).to_string();
@@ -365,7 +365,7 @@ mod tests {
         let (text, cursor) = parse_fixture("let x▮\nend");
         assert!(!cache.is_known_empty(&text, cursor));
         cache.insert_empty(&text, cursor);
-        for (fixture, barren) in [
+        for (fixture, is_empty) in [
             ("let x▮\nend", true),
             ("let xy▮\nend", false),
             ("let ▮\nend", false),
@@ -374,7 +374,7 @@ mod tests {
             (" let x▮\nend", false),
         ] {
             let (text, cursor) = parse_fixture(fixture);
-            assert_eq!(cache.is_known_empty(&text, cursor), barren, "{fixture}");
+            assert_eq!(cache.is_known_empty(&text, cursor), is_empty, "{fixture}");
         }
         assert_eq!(get_at(&mut cache, "let x▮\nend"), None);
         cache.clear();
@@ -415,17 +415,21 @@ mod tests {
         let person = Snapshot { trigger: Trigger::Invoked, ..snapshot_at("ab▮") };
         assert_eq!(typed_between(&snapshot_at("a▮"), &person), None, "something may be held back");
         assert_eq!(typed_between(&person, &snapshot_at("abc▮")).as_deref(), Some("c"));
-        // Without a second cursor it is taken to stand behind what came.
+        // Without a second cursor, it is assumed to be after the inserted text.
         assert_eq!(typed_since(&snapshot_at("a▮b"), &snapshot_at("axy▮b").text).as_deref(), Some("xy"));
     }
 
     #[test]
     fn remainder_drops_typed_prefix() {
-        let said = Suggestion { range: 3..4, text: "a, b)".into() };
-        assert_eq!(remainder(&said, "a,").unwrap(), Suggestion { range: 5..6, text: " b)".into() });
+        let suggestion = Suggestion { range: 3..4, text: "a, b)".into() };
+        assert_eq!(remainder(&suggestion, "a,").unwrap(), Suggestion { range: 5..6, text: " b)".into() });
         assert_eq!(
-            (remainder(&said, "a, b)"), remainder(&said, "b"), remainder(&said, "").as_ref()),
-            (None, None, Some(&said))
+            (
+                remainder(&suggestion, "a, b)"),
+                remainder(&suggestion, "b"),
+                remainder(&suggestion, "").as_ref()
+            ),
+            (None, None, Some(&suggestion))
         );
         assert!(
             is_compatible("", "x")
@@ -439,25 +443,30 @@ mod tests {
     fn cached_alternatives_shrink_while_typing() {
         let mut cache = CompletionCache::default();
         let (text, cursor) = parse_fixture("x = ▮\n");
-        let said = |text: &str| Suggestion { range: cursor..cursor, text: text.to_owned() };
-        let first = said("foo(a)");
+        let suggestion = |text: &str| Suggestion { range: cursor..cursor, text: text.to_owned() };
+        let first = suggestion("foo(a)");
         let others = |cache: &mut CompletionCache, fixture: &str| -> Option<Vec<String>> {
             let (text, cursor) = parse_fixture(fixture);
             let first = cache.get(&text, cursor)?;
             Some(cache.alternatives(&text, cursor, &first)?.into_iter().map(|it| it.text).collect())
         };
-        cache.set_alternatives(&text, cursor, &first, &[said("x")]);
+        cache.set_alternatives(&text, cursor, &first, &[suggestion("x")]);
         assert_eq!(others(&mut cache, "x = ▮\n"), None, "nothing is there");
         cache.insert(&text, cursor, &first);
-        assert_eq!(others(&mut cache, "x = ▮\n"), None, "nobody has looked");
-        cache.set_alternatives(&text, cursor, &first, &[said("fob"), said("bar"), said("fo")]);
+        assert_eq!(others(&mut cache, "x = ▮\n"), None, "alternatives were never decoded");
+        cache.set_alternatives(
+            &text,
+            cursor,
+            &first,
+            &[suggestion("fob"), suggestion("bar"), suggestion("fo")],
+        );
         assert_eq!(others(&mut cache, "x = ▮\n").unwrap(), ["fob", "bar", "fo"]);
         assert_eq!(others(&mut cache, "x = fo▮\n").unwrap(), ["b"]);
         assert_eq!(others(&mut cache, "x = foo▮\n").unwrap(), [""; 0]);
-        assert_eq!(others(&mut cache, "x = b▮\n"), None, "the first is no suggestion here");
+        assert_eq!(others(&mut cache, "x = b▮\n"), None, "the first does not fit here");
         cache.insert(&text, cursor, &first);
         assert_eq!(others(&mut cache, "x = ▮\n").unwrap().len(), 3, "the same again takes nothing away");
-        cache.insert(&text, cursor, &said("other"));
+        cache.insert(&text, cursor, &suggestion("other"));
         assert_eq!(others(&mut cache, "x = ▮\n"), None);
     }
 
@@ -497,7 +506,7 @@ mod tests {
         ] {
             assert_eq!(get_at(&mut cache, fixture).as_deref(), left, "{fixture}");
         }
-        // Accepted, each leaves the file as the suggestion would have.
+        // If accepted, each leaves the file as the suggestion would have.
         for fixture in ["x = foo(▮);\n", "x = foo(\"▮\");\n", "x = foo(\"a\", [▮]);\n"] {
             let (mut text, cursor) = parse_fixture(fixture);
             let suggestion = cache.get(&text, cursor).unwrap();

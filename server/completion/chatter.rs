@@ -1,5 +1,4 @@
-//! What a model says that is not meant to be typed: fences, sentences about the code, tokens of a chat, an echo.
-//! It knows nothing of which model speaks.
+//! Model output that is not meant to be inserted: fences, sentences about the code, chat tokens, an echo of the line.
 
 use taper_grammars::BlockStyle;
 
@@ -8,7 +7,7 @@ use super::enclosing_literal::LexicalContext;
 use super::stop::StopPoint;
 use crate::text::lines::is_word_char;
 
-/// Languages in which a fence is as good as code.
+/// Languages in which a fence may be part of the file.
 const FENCE_LANGUAGES: &[&str] = &["markdown", "restructuredtext", "julia"];
 /// How a sentence about code begins.
 const CHAT_SENTENCE_STARTS: &[&str] = &[
@@ -46,10 +45,10 @@ const CHAT_SENTENCE_STARTS: &[&str] = &[
     "please note",
     "please provide",
 ];
-/// Words of a sentence that is about code even where sentences stand in a file.
+/// Words that mark a sentence as being about code even in files that contain prose.
 const CODE_NOUNS: &[&str] =
     &["code", "snippet", "function", "implementation", "completion", "html", "markup"];
-/// Tokens by which models tell turns and parts apart, where they stand without `<|` and `|>`.
+/// Tokens by which models separate turns and parts, those without `<|` and `|>`.
 const CONTROL_TOKENS: &[&str] = &[
     "<fim_prefix>",
     "<fim_suffix>",
@@ -82,49 +81,49 @@ const CONTROL_TOKENS: &[&str] = &[
     "<think>",
     "</think>",
 ];
-/// Bytes of such a token at most.
+/// Maximum bytes of such a token.
 const MAX_CONTROL_TOKEN_BYTES: usize = 40;
-/// Letters and digits that an answer must share with what stands before the cursor to be an echo of it.
+/// Minimum letters and digits that the output must share with the text before the cursor to count as an echo.
 const MIN_ECHO_CHARS: usize = 6;
 
-/// Bytes at the start of an answer that are not meant to be typed, though what follows is: the first line of a fence, the
-/// comment sign or the beginning of the line once more.
+/// Bytes at the start of the output that are not meant to be inserted, though the rest is: the first line of a fence,
+/// or a repeated comment sign or line start.
 pub(super) fn lead_len(place: &CursorContext<'_>, text: &str) -> usize {
     let start = text.len() - text.trim_start().len();
-    let said = &text[start..];
-    if is_fence(said) && !may_be_fenced(place, place.literal.lexical_context()) {
+    let body = &text[start..];
+    if is_fence(body) && !may_be_fenced(place, place.literal.lexical_context()) {
         return text
             .find('\n')
             .filter(|&end| end > start)
-            .map_or_else(|| said.find('\n').map_or(text.len(), |end| start + end + 1), |end| end + 1);
+            .map_or_else(|| body.find('\n').map_or(text.len(), |end| start + end + 1), |end| end + 1);
     }
     if text[..start].contains('\n') {
         return 0;
     }
     let before = place.line_before.trim();
     let blank = place.line_before.ends_with([' ', '\t']);
-    // Behind the sign comes a blank, unless one stands there.
-    let behind = |sign: &str| {
-        let rest = said.strip_prefix(sign)?;
+    // A blank follows the sign, unless there is one before the cursor.
+    let len_after = |sign: &str| {
+        let rest = body.strip_prefix(sign)?;
         let blanks = rest.len() - rest.trim_start_matches(' ').len();
         let end = rest.is_empty() || blanks > 0 || rest.starts_with('\n');
         end.then(|| text.len() - rest.len() + if blank { blanks } else { 0 })
     };
     if is_line_marker(place, before)
-        && let Some(lead) = behind(before)
+        && let Some(lead) = len_after(before)
     {
         return lead;
     }
-    let telling = before.chars().filter(|c| is_word_char(*c)).count() >= MIN_ECHO_CHARS;
-    match said.strip_prefix(before) {
-        Some(rest) if telling && !rest.starts_with(is_word_char) => {
+    let distinctive = before.chars().filter(|c| is_word_char(*c)).count() >= MIN_ECHO_CHARS;
+    match body.strip_prefix(before) {
+        Some(rest) if distinctive && !rest.starts_with(is_word_char) => {
             text.len() - if blank { rest.trim_start_matches(' ').len() } else { rest.len() }
         }
         _ => 0,
     }
 }
 
-/// Whether the cursor's line has nothing but the sign that begins a line of a comment, of a session or of a list.
+/// Whether the cursor's line has only the sign that begins a line of a comment, of a session or of a list.
 fn is_line_marker(place: &CursorContext<'_>, before: &str) -> bool {
     let Some(language) = place.language else { return false };
     let line = !language.line_comment.is_empty()
@@ -136,7 +135,7 @@ fn is_line_marker(place: &CursorContext<'_>, before: &str) -> bool {
     line || star || list || before == ">>>"
 }
 
-/// Where an answer begins to speak of what it has said.
+/// The position at which the output starts to comment on itself.
 pub(super) fn find_chatter(place: &CursorContext<'_>, text: &str) -> Option<StopPoint> {
     if let Some(keep) = find_control_token(place, text) {
         return Some(StopPoint { keep, rule: "a token of a chat" });
@@ -190,7 +189,7 @@ fn is_about_code(line: &str) -> bool {
     CHAT_SENTENCE_STARTS.iter().any(|start| line.starts_with(start))
 }
 
-/// Whether a line of an answer is a sentence about it, and nothing that the file would have.
+/// Whether a line of the output is a sentence about it that the file would not contain.
 fn is_chat_sentence(place: &CursorContext<'_>, line: &str) -> bool {
     let Some(language) = place.language.filter(|_| is_about_code(line)) else { return false };
     let line = line.trim().to_lowercase();
@@ -202,7 +201,7 @@ fn is_chat_sentence(place: &CursorContext<'_>, line: &str) -> bool {
     words && !signs && (!is_text || of_code && line.ends_with(':'))
 }
 
-/// Where the first token of a chat stands in a text, if the file has none like it.
+/// The position of the first chat token in a text, if the file has none like it.
 fn find_control_token(place: &CursorContext<'_>, text: &str) -> Option<usize> {
     let known = |token: &str| place.before.contains(token) || place.after.contains(token);
     let named = CONTROL_TOKENS.iter().filter(|token| !known(token)).filter_map(|token| text.find(*token));

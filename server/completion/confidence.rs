@@ -1,5 +1,4 @@
-//! How sure the model was of what is shown, from the probabilities of its tokens.
-//! It knows nothing of thresholds: what to do with a doubtful suggestion is decided elsewhere.
+//! The model's confidence in the shown text, from its token probabilities. The thresholds are elsewhere.
 
 use std::ops::Range;
 
@@ -7,21 +6,21 @@ use taper_engine::{PartialOutput, ScoredToken};
 
 use super::CompletionWork;
 
-/// Probabilities of the tokens that a text was made of, 0 to 1.
+/// Probabilities of the tokens that a text consists of, 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Confidence {
     /// Their arithmetic mean.
     pub mean: f32,
     /// The lowest.
     pub min: f32,
-    /// Their product: by the model's own account, the probability that all of them are right.
+    /// Their product: the model's own probability that all of them are right.
     pub product: f32,
 }
 
-/// The confidence in `shown`, which was cut from the raw answer of `work`; `None` if the engine told no
+/// The confidence in `shown`, which was cut from the raw output of `work`; `None` if the engine reported no
 /// probabilities, or nothing is shown.
 ///
-/// What trimming takes away in front and inside is blanks only; so the tokens are found by counting the others.
+/// Trimming at the front and inside removes only blanks, so the tokens are found by counting the other characters.
 pub fn shown_confidence(work: &CompletionWork, shown: &str) -> Option<Confidence> {
     prefix_confidence(&work.pieces, shown_byte_len(&work.raw, shown))
 }
@@ -34,13 +33,13 @@ pub fn shown_byte_len(raw: &str, shown: &str) -> usize {
     places.nth(last).map_or(raw.len(), |(at, c)| at + c.len_utf8())
 }
 
-/// The confidence in the first `extent` bytes. A token that reaches beyond them counts; one that only spells what
-/// was forced does not.
+/// The confidence in the first `extent` bytes. A token that extends past them counts; one that only spells the forced
+/// text does not.
 pub fn prefix_confidence(pieces: &[ScoredToken], extent: usize) -> Option<Confidence> {
     range_confidence(pieces, 0..extent)
 }
 
-/// The confidence in a range of bytes, by the tokens that have any of them.
+/// The confidence in a range of bytes, from the tokens that overlap it.
 pub fn range_confidence(pieces: &[ScoredToken], range: Range<usize>) -> Option<Confidence> {
     let (mut sum, mut count, mut min, mut all) = (0.0, 0, f32::INFINITY, 1.0);
     for piece in tokens_in_range(pieces, range) {
@@ -52,22 +51,22 @@ pub fn range_confidence(pieces: &[ScoredToken], range: Range<usize>) -> Option<C
     (count > 0).then(|| Confidence { mean: sum / count as f32, min, product: all })
 }
 
-/// The tokens that have any of the bytes in `range`.
+/// The tokens that overlap `range`.
 pub fn tokens_in_range(pieces: &[ScoredToken], range: Range<usize>) -> impl Iterator<Item = &ScoredToken> {
     let starts = [0].into_iter().chain(pieces.iter().map(|piece| piece.end));
     let begun = pieces.iter().zip(starts).take_while(move |(_, start)| *start < range.end);
     begun.map(|(piece, _)| piece).filter(move |piece| piece.end > range.start)
 }
 
-/// How many of the characters in the first `extent` bytes are right, by the model's own account: each counts with the
-/// probability that all tokens up to it are.
-pub fn expected_correct_chars(said: PartialOutput<'_>, extent: usize) -> f32 {
-    let right = |(bytes, all): (Range<usize>, f32)| all * char_count(said.text, bytes) as f32;
-    cumulative_probabilities(said.tokens, extent).map(right).sum()
+/// The expected number of correct characters in the first `extent` bytes: each counts with the probability that all
+/// tokens up to it are right.
+pub fn expected_correct_chars(output: PartialOutput<'_>, extent: usize) -> f32 {
+    let right = |(bytes, all): (Range<usize>, f32)| all * char_count(output.text, bytes) as f32;
+    cumulative_probabilities(output.tokens, extent).map(right).sum()
 }
 
-/// Each token that begins in the first `extent` bytes: its bytes, and the probability that all tokens up to it are right.
-/// Those that only spell what was forced have no bytes and do not count.
+/// Each token that begins in the first `extent` bytes: its bytes, and the probability that all tokens up to it are
+/// right. Tokens that only spell the forced text have no bytes and do not count.
 pub fn cumulative_probabilities(
     pieces: &[ScoredToken],
     extent: usize,
@@ -81,7 +80,7 @@ pub fn cumulative_probabilities(
     })
 }
 
-/// How many there are in these bytes.
+/// The number of characters in these bytes.
 pub fn char_count(text: &str, bytes: Range<usize>) -> usize {
     text.get(bytes).map_or(0, |it| it.chars().count())
 }
@@ -110,9 +109,9 @@ mod tests {
     fn expected_chars_use_cumulative_probability() {
         let pieces =
             [(0, 0.1), (2, 0.5), (6, 0.5)].map(|(end, probability)| ScoredToken { end, probability });
-        let said = PartialOutput { text: "oo(xä", tokens: &pieces };
-        assert_eq!(expected_correct_chars(said, 6), 1.0 + 0.75);
-        assert_eq!(expected_correct_chars(said, 2), 1.0);
+        let output = PartialOutput { text: "oo(xä", tokens: &pieces };
+        assert_eq!(expected_correct_chars(output, 6), 1.0 + 0.75);
+        assert_eq!(expected_correct_chars(output, 2), 1.0);
     }
 
     #[test]

@@ -1,5 +1,4 @@
-//! How sure the model must be of what is shown, and where a doubtful suggestion is cut.
-//! It knows nothing of why a text ends elsewhere: it makes shorter what trimming left.
+//! The confidence required of a suggestion, and where a doubtful one is cut.
 
 use taper_engine::PartialOutput;
 
@@ -8,27 +7,27 @@ use super::{Snapshot, Suggestion, Trigger, confidence, validate};
 use crate::prompt::{calibration::Calibration, template::Profile};
 use crate::text::lines::is_word_char;
 
-/// How readily a suggestion is shown that nobody asked for.
+/// How readily suggestions are shown on automatic requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Eagerness {
-    /// Only what is probably right.
+    /// Only suggestions that are probably right.
     Low,
-    /// Not what is hardly ever right.
+    /// All but suggestions that are hardly ever right.
     Medium,
-    /// All that the rules leave.
+    /// Every suggestion that passes the rules.
     High,
 }
 
-/// What a suggestion must reach, by calibrated probabilities to be exactly right.
+/// What a suggestion must reach: calibrated probabilities of being exactly right.
 #[derive(Debug, Clone, Copy)]
 struct ConfidenceThresholds {
-    /// Least probability of a line that is shown to its end.
+    /// Minimum probability of a line that is shown to its end.
     line: f32,
-    /// Or so many characters of it that are right by the model's own account, though its end is doubtful: who takes
-    /// it word by word is served.
+    /// Or the minimum expected number of correct characters in it, even if its end is doubtful: this serves
+    /// word-by-word acceptance.
     expected_chars: f32,
-    /// Least probability of the beginning of a line whose rest is doubtful, or not known yet. It is higher: so what
-    /// was shown of a growing line is not taken back when the line is complete.
+    /// Minimum probability of the start of a line whose rest is doubtful or not known yet. It is higher, so that the
+    /// shown start of a growing line is not taken back when the line is complete.
     line_start: f32,
 }
 
@@ -43,16 +42,16 @@ impl Eagerness {
     }
 }
 
-/// Visible characters that the beginning of a line must have to be worth showing where its rest is known to be
-/// doubtful. While a line grows, less is shown.
+/// Minimum visible characters of a line's start if its rest is known to be doubtful. While a line grows, fewer
+/// suffice.
 const MIN_LINE_START_CHARS: usize = 5;
-/// Beginnings that are parsed, the longest first, before nothing is shown.
+/// Maximum line starts that are parsed, the longest first, before nothing is shown.
 const MAX_FIT_ATTEMPTS: usize = 4;
 
-/// The rule under which a text is cut or left away.
+/// The rule that cuts or drops a text.
 pub(super) const UNSURE_RULE: &str = "the model is unsure";
 
-/// What a suggestion must reach.
+/// The thresholds for one request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ConfidenceFilter {
     calibration: Calibration,
@@ -60,33 +59,33 @@ pub(super) struct ConfidenceFilter {
 }
 
 impl ConfidenceFilter {
-    /// `None` where everything is shown: a person asked, or wants it so.
+    /// `None` if everything is shown: an explicit request, or the user's setting.
     pub(super) fn for_snapshot(snapshot: &Snapshot, profile: &Profile) -> Option<Self> {
         let thresholds = snapshot.options.eagerness.thresholds()?;
         let calibration = profile.calibration;
         (snapshot.trigger == Trigger::Automatic).then_some(Self { calibration, thresholds })
     }
 
-    /// [`check::fitting`] for as much of `text` as is sure enough: all of it, or fewer lines, or the beginning of the
-    /// first. `said` is where the text was cut from; `whole` says that it ended by itself.
+    /// [`validate::fit_to_document`] for the confident part of `text`: all of it, fewer lines, or the start of the
+    /// first line. `text` was cut from `output`; `whole`: the output ended by itself.
     pub(super) fn fit_confident_part(
         self,
         snapshot: &Snapshot,
         place: &CursorContext<'_>,
-        said: PartialOutput<'_>,
+        output: PartialOutput<'_>,
         (text, whole): (&str, bool),
         note: &mut dyn FnMut(&'static str, &str),
     ) -> Option<Suggestion> {
-        if said.tokens.is_empty() {
-            // An engine that tells no probabilities is believed.
+        if output.tokens.is_empty() {
+            // Output without probabilities passes.
             return validate::fit_to_document(snapshot, place, text, note);
         }
         let first = first_line_end(text);
-        let line_whole = whole || is_line_complete(said, &text[..first]);
-        if line_whole && self.is_line_confident(said, &text[..first]) {
-            let sure = self.confident_len(said, text, first);
+        let line_whole = whole || is_line_complete(output, &text[..first]);
+        if line_whole && self.is_line_confident(output, &text[..first]) {
+            let sure = self.confident_len(output, text, first);
             if sure < text.len() {
-                // Without its end a block may be worse than with a doubtful one.
+                // A block without its end may parse worse than one with a doubtful end.
                 if let Some(fits) = validate::fit_to_document(snapshot, place, &text[..sure], &mut |_, _| {})
                 {
                     note(UNSURE_RULE, &fits.text);
@@ -98,7 +97,7 @@ impl ConfidenceFilter {
         let head = self
             .confident_line_starts(
                 place,
-                said,
+                output,
                 &text[..first],
                 if line_whole { MIN_LINE_START_CHARS } else { 1 },
             )
@@ -108,28 +107,29 @@ impl ConfidenceFilter {
         head
     }
 
-    /// Whether the first line is complete and too doubtful to be shown to its end: then no more is needed.
-    pub(super) fn doubtful_line_end(self, said: PartialOutput<'_>) -> Option<usize> {
-        let first = first_line_end(said.text);
-        let complete = first < said.text.len();
-        (complete && !self.is_line_confident(said, &said.text[..first])).then_some(first)
+    /// The end of the first line if it is complete and too doubtful to be shown to its end: no more output is needed
+    /// then.
+    pub(super) fn doubtful_line_end(self, output: PartialOutput<'_>) -> Option<usize> {
+        let first = first_line_end(output.text);
+        let complete = first < output.text.len();
+        (complete && !self.is_line_confident(output, &output.text[..first])).then_some(first)
     }
 
     /// Whether a first line is shown to its end.
-    fn is_line_confident(self, said: PartialOutput<'_>, line: &str) -> bool {
-        let extent = confidence::shown_byte_len(said.text, line);
-        self.is_confident(said, 0, line, self.thresholds.line)
-            || confidence::expected_correct_chars(said, extent) >= self.thresholds.expected_chars
+    fn is_line_confident(self, output: PartialOutput<'_>, line: &str) -> bool {
+        let extent = confidence::shown_byte_len(output.text, line);
+        self.is_confident(output, 0, line, self.thresholds.line)
+            || confidence::expected_correct_chars(output, extent) >= self.thresholds.expected_chars
     }
 
-    /// Bytes of `text` up to the end of the last line before a doubtful one; the first line ends at `first`.
-    fn confident_len(self, said: PartialOutput<'_>, text: &str, first: usize) -> usize {
+    /// Bytes of `text` up to the end of the last line before a doubtful one. The first line ends at `first`.
+    fn confident_len(self, output: PartialOutput<'_>, text: &str, first: usize) -> usize {
         let mut sure = first;
         for (at, _) in text.match_indices('\n').skip_while(|&(at, _)| at <= first).chain([(text.len(), "")]) {
             if text[sure..at].trim().is_empty() {
                 continue;
             }
-            if !self.is_confident(said, sure, &text[..at], self.thresholds.line) {
+            if !self.is_confident(output, sure, &text[..at], self.thresholds.line) {
                 break;
             }
             sure = at;
@@ -137,44 +137,45 @@ impl ConfidenceFilter {
         sure
     }
 
-    /// Beginnings of a line that are sure enough, the longest first: each ends where a token of the language does,
-    /// outside of brackets that it opens itself, and has `least` visible characters.
+    /// The confident starts of a line, the longest first. Each ends at a token boundary of the language, outside of
+    /// brackets that it opens itself, and has at least `least` visible characters.
     fn confident_line_starts<'t>(
         self,
         place: &CursorContext<'_>,
-        said: PartialOutput<'_>,
+        output: PartialOutput<'_>,
         line: &'t str,
         least: usize,
     ) -> impl Iterator<Item = &'t str> {
         cut_positions(line).into_iter().rev().map(|at| &line[..at]).filter(move |head| {
             head.chars().filter(|c| !c.is_whitespace()).count() >= least
                 && place.bracket_balance(head).open.is_empty()
-                && self.is_confident(said, 0, head, self.thresholds.line_start)
+                && self.is_confident(output, 0, head, self.thresholds.line_start)
         })
     }
 
-    /// Whether what `text` has behind its first `from` bytes is as probable as `least`.
-    fn is_confident(self, said: PartialOutput<'_>, from: usize, text: &str, least: f32) -> bool {
-        let range =
-            confidence::shown_byte_len(said.text, &text[..from])..confidence::shown_byte_len(said.text, text);
-        confidence::range_confidence(said.tokens, range)
+    /// Whether the part of `text` after its first `from` bytes has at least probability `least`.
+    fn is_confident(self, output: PartialOutput<'_>, from: usize, text: &str, least: f32) -> bool {
+        let range = confidence::shown_byte_len(output.text, &text[..from])
+            ..confidence::shown_byte_len(output.text, text);
+        confidence::range_confidence(output.tokens, range)
             .is_none_or(|it| self.calibration.probability(it.mean, it.min, it.product) >= least)
     }
 }
 
-/// Where the first line of `text` with something on it ends, in bytes.
+/// The end of the first non-blank line of `text`, in bytes.
 pub fn first_line_end(text: &str) -> usize {
     let begins = text.len() - text.trim_start().len();
     text[begins..].find('\n').map_or(text.len(), |at| begins + at)
 }
 
-/// Whether a line break follows what `line` was cut from.
-fn is_line_complete(said: PartialOutput<'_>, line: &str) -> bool {
-    let rest = &said.text[confidence::shown_byte_len(said.text, line)..];
+/// Whether a line break follows `line` in the output that it was cut from.
+fn is_line_complete(output: PartialOutput<'_>, line: &str) -> bool {
+    let rest = &output.text[confidence::shown_byte_len(output.text, line)..];
     rest.trim_start_matches([' ', '\t']).starts_with(['\n', '\r'])
 }
 
-/// Where a line can be cut: behind words, closing brackets, commas and semicolons. It never ends in half a word.
+/// The positions at which a line can be cut: after words, closing brackets, commas and semicolons, never inside a
+/// word.
 fn cut_positions(line: &str) -> Vec<usize> {
     let mut out = Vec::new();
     let mut chars = line.char_indices().peekable();
@@ -201,8 +202,8 @@ mod tests {
     /// The probability is that of all tokens.
     const PRODUCT_CALIBRATION: Calibration = Calibration { bias: -4.0, mean: 0.0, min: 0.0, all: 8.0 };
 
-    /// What is shown of an answer, given as tokens with their probabilities, where a line must be half sure and a
-    /// beginning three quarters.
+    /// The shown part of an output, given as tokens with probabilities. The thresholds are 0.5 for a line and 0.75
+    /// for a line start.
     fn filter_tokens(path: &str, marked: &str, tokens: &[(&str, f32)], whole: bool) -> Option<String> {
         let (before, after) = marked.split_once('▮').unwrap_or((marked, ""));
         let snapshot = fixture::snapshot(path, marked);
@@ -215,9 +216,9 @@ mod tests {
         }
         let thresholds = ConfidenceThresholds { line: 0.5, expected_chars: 100.0, line_start: 0.75 };
         let bar = ConfidenceFilter { calibration: PRODUCT_CALIBRATION, thresholds };
-        let said = PartialOutput { text: &text, tokens: &pieces };
+        let output = PartialOutput { text: &text, tokens: &pieces };
         let trimmed = crate::completion::trim::trim_output(&place, &text, whole)?;
-        bar.fit_confident_part(&snapshot, &place, said, (&trimmed, whole), &mut |_, _| {}).map(|it| it.text)
+        bar.fit_confident_part(&snapshot, &place, output, (&trimmed, whole), &mut |_, _| {}).map(|it| it.text)
     }
 
     #[test]
@@ -242,7 +243,7 @@ mod tests {
         );
         assert_eq!(it(&[("foo(a,", 0.9), (" b)", 0.2)]), None, "the bracket would stay open");
         assert_eq!(it(&[("x", 0.9), (" + foo", 0.2)]), None, "too short to be worth it");
-        // Behind the cursor the bracket is closed already.
+        // After the cursor the bracket is already closed.
         let closed = filter_tokens("x.py", "f(▮)\n", &[("first,", 0.9), (" b", 0.2)], true);
         assert_eq!(closed.as_deref(), Some("first,"));
     }
@@ -264,7 +265,7 @@ mod tests {
         let python = [("x = 1", 0.9), ("\n    y = 2", 0.9), ("\n    z = 3", 0.3), ("\n    w = 4", 0.9)];
         let it = filter_tokens("x.py", "def f():\n    ▮\n", &python, true);
         assert_eq!(it.as_deref(), Some("x = 1\n    y = 2"));
-        // A block that could not stand without its end is shown with it.
+        // A block that does not parse without its end is shown with it.
         let rust = [("if x {", 0.9), ("\n        y();", 0.3), ("\n    }", 0.9)];
         let it = filter_tokens("x.rs", "fn f() {\n    ▮\n}\n", &rust, true);
         assert_eq!(it.as_deref(), Some("if x {\n        y();\n    }"));
@@ -300,8 +301,8 @@ mod tests {
             calibration: PRODUCT_CALIBRATION,
             thresholds: ConfidenceThresholds { line: 0.9, expected_chars: 100.0, line_start: 0.9 },
         };
-        let said = PartialOutput { text: "foo", tokens: &[] };
-        let it = bar.fit_confident_part(&snapshot, &place, said, ("foo", true), &mut |_, _| {});
+        let output = PartialOutput { text: "foo", tokens: &[] };
+        let it = bar.fit_confident_part(&snapshot, &place, output, ("foo", true), &mut |_, _| {});
         assert_eq!(it.map(|it| it.text).as_deref(), Some("foo"));
     }
 

@@ -1,20 +1,19 @@
-//! The text around a cursor, read once: its line, its indentation, its brackets.
-//! It knows nothing of the model's answer.
+//! The text around a cursor, scanned once: its line, its indentation, its brackets.
 
 use taper_grammars::{BlockStyle, Language};
 
 use super::enclosing_literal::{EnclosingLiteral, LexicalContext};
 use crate::text::lines::is_word_char;
 
-/// Languages with blocks in which a blank behind a dot is as good as none, or better.
+/// Languages with blocks in which a blank after a dot is as good as none, or better.
 const SPACED_DOT_LANGUAGES: &[&str] = &["shellscript", "fish", "php", "perl", "erlang"];
 
-/// What stands around the cursor.
+/// The text around the cursor.
 #[derive(Debug, Clone)]
 pub struct CursorContext<'a> {
-    /// Text before the cursor, as far as the window goes.
+    /// Text before the cursor, within the window.
     pub before: &'a str,
-    /// Text after the cursor, as far as the window goes.
+    /// Text after the cursor, within the window.
     pub after: &'a str,
     /// The cursor's line up to the cursor.
     pub line_before: &'a str,
@@ -22,19 +21,19 @@ pub struct CursorContext<'a> {
     pub line_after: &'a str,
     /// The language, if taper knows it.
     pub language: Option<&'static Language>,
-    /// The string or comment that the cursor stands in, if any.
+    /// The string or comment that contains the cursor, if any.
     pub(super) literal: EnclosingLiteral,
 }
 
 impl<'a> CursorContext<'a> {
-    /// Reads the place between `before` and `after`, both from where they begin: no tree is asked.
+    /// Reads the context between `before` and `after` from the start of `before`, without a syntax tree.
     pub fn new(before: &'a str, after: &'a str, language: Option<&'static Language>) -> Self {
         let mut place = Self::in_code(before, after, language);
         place.literal = EnclosingLiteral::from_text(&place);
         place
     }
 
-    /// The same, taken for a place in code.
+    /// The same, assuming that the cursor is in code.
     pub(super) fn in_code(before: &'a str, after: &'a str, language: Option<&'static Language>) -> Self {
         let line_start = before.rfind(['\n', '\r']).map_or(0, |at| at + 1);
         let line_end = after.find(['\n', '\r']).unwrap_or(after.len());
@@ -49,7 +48,7 @@ impl<'a> CursorContext<'a> {
         }
     }
 
-    /// Whether nothing but blanks stands before the cursor on its line.
+    /// Whether only blanks precede the cursor on its line.
     pub fn is_in_indentation(&self) -> bool {
         self.line_before.trim().is_empty()
     }
@@ -65,12 +64,12 @@ impl<'a> CursorContext<'a> {
         self.after[self.line_after.len()..].lines().find(|line| !line.trim().is_empty())
     }
 
-    /// Whether the lines below the cursor stand deeper than `opener`, as the body of what it opens would.
+    /// Whether the lines below the cursor are indented deeper than `opener`, as the body of its block would be.
     pub fn has_body_below(&self, opener: &str) -> bool {
         self.line_below().is_some_and(|below| indentation_width(below) > indentation_width(opener))
     }
 
-    /// The first character after the cursor that is no white space.
+    /// The first character after the cursor that is not white space.
     pub fn next_visible_char(&self) -> Option<char> {
         self.after.chars().find(|c| !c.is_whitespace())
     }
@@ -80,11 +79,11 @@ impl<'a> CursorContext<'a> {
         self.language.map_or(BlockStyle::None, |it| it.blocks)
     }
 
-    /// Whether the cursor stands behind the dot of something whose member comes next, without a blank between.
+    /// Whether the cursor is directly after a dot that is followed by a member.
     pub fn expects_member(&self) -> bool {
         let Some(owner) = self.line_before.strip_suffix('.') else { return false };
         let word = &owner[owner.trim_end_matches(is_word_char).len()..];
-        // Not behind a number's dot or a range's, nor where a dot ends a sentence or joins two functions.
+        // Not after the dot of a number or a range, nor where a dot ends a sentence or composes functions.
         let owns = owner.ends_with([')', ']', '}', '?', '!', '"', '\''])
             || word.starts_with(|c: char| !c.is_ascii_digit());
         let code =
@@ -93,7 +92,7 @@ impl<'a> CursorContext<'a> {
         owns && code && !other && self.literal.lexical_context() == LexicalContext::Code
     }
 
-    /// Whether `line` ends by opening a block.
+    /// Whether the end of `line` opens a block.
     pub fn opens_block(&self, line: &str) -> bool {
         let code = self.without_comment(line).trim_end();
         if code.ends_with(['{', '(', '[']) {
@@ -106,7 +105,7 @@ impl<'a> CursorContext<'a> {
         }
     }
 
-    /// `line` without a comment at its end; a comment sign behind a quote is taken for a part of a string.
+    /// `line` without a comment at its end. A comment sign after a quote counts as part of a string.
     pub(super) fn without_comment<'t>(&self, line: &'t str) -> &'t str {
         let sign = self.language.map_or("", |it| it.line_comment);
         match line.find(sign) {
@@ -115,12 +114,12 @@ impl<'a> CursorContext<'a> {
         }
     }
 
-    /// Brackets of `text`, read as if it stood at the cursor.
+    /// The brackets of `text`, read as if it were at the cursor.
     pub fn bracket_balance(&self, text: &str) -> BracketBalance {
         BracketBalance::scan_brackets(text, self.is_rust())
     }
 
-    /// Whether a single quote is more often a lifetime than the beginning of a text.
+    /// Whether a single quote is more often a lifetime than the start of a string.
     pub(super) fn is_rust(&self) -> bool {
         self.language.is_some_and(|it| it.name == "rust")
     }
@@ -142,15 +141,15 @@ fn opens_by_keyword(language: &Language, code: &str) -> bool {
 /// How the brackets of a text add up.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BracketBalance {
-    /// Openers that are not closed in the text and where they stand, in order.
+    /// Openers that are not closed in the text, with their byte offsets, in order.
     pub open: Vec<(usize, char)>,
     /// Byte offsets of closers whose openers are not in the text, in order.
     pub unopened: Vec<usize>,
 }
 
 impl BracketBalance {
-    /// Reads code approximately: strings in quotes on one line are passed over; in Rust a single quote is
-    /// more often a lifetime.
+    /// Reads code approximately: quoted strings on one line are skipped; in Rust a single quote is more often a
+    /// lifetime.
     fn scan_brackets(text: &str, rust: bool) -> Self {
         let mut out = Self::default();
         let mut chars = text.char_indices().peekable();
@@ -188,7 +187,7 @@ pub fn opening_bracket(closer: char) -> char {
     }
 }
 
-/// Length of the string behind an opening quote, without its closing one; `None` if it does not end on the line.
+/// Length of the string after an opening quote, without its closing one; `None` if it does not end on the line.
 pub(super) fn quoted_len(rest: &str, quote: char, rust: bool) -> Option<usize> {
     let mut escaped = false;
     for (count, (at, c)) in rest.char_indices().enumerate() {

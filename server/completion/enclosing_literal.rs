@@ -1,5 +1,5 @@
-//! The string or comment that the cursor stands in, what closes it, and whether that stands behind the cursor already.
-//! It knows nothing of models: it reads text, and a tree where there is one.
+//! The string or comment that contains the cursor, its closer, and whether the closer is already after the cursor.
+//! Reads the syntax tree if there is one, otherwise the text.
 
 mod reader;
 
@@ -14,12 +14,12 @@ use crate::syntax::scope::{Scope, TreeLiteral};
 use crate::text::lines::{self, is_word_char};
 use reader::{LiteralReader, OpenLiteral};
 
-/// Bytes of a literal before the cursor that are read; of a longer one only the beginning is.
+/// Maximum bytes of a literal before the cursor that are read; only the start of a longer one is.
 const MAX_LITERAL_BYTES: usize = 16 << 10;
-/// Bytes that an opening delimiter may have.
+/// Maximum bytes of an opening delimiter.
 const MAX_OPENING_BYTES: usize = 64;
 
-/// What a place in a text is part of.
+/// The lexical context of a position in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LexicalContext {
     /// Neither a string nor a comment.
@@ -30,42 +30,42 @@ pub(super) enum LexicalContext {
     Comment,
 }
 
-/// Whether and where what closes the literal at the cursor stands.
+/// Whether and where the closer of the cursor's literal is present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CloserPosition {
     /// Nowhere.
     Absent,
-    /// So many bytes of its end, directly behind the cursor.
+    /// The last *n* bytes of it, directly after the cursor.
     Partial(usize),
-    /// Behind the cursor, with nothing but blanks between.
+    /// After the cursor, with only blanks in between.
     Adjacent,
     /// Further on.
     Later,
 }
 
-/// The literal that the cursor stands in, if it stands in one.
+/// The literal that contains the cursor, if any.
 #[derive(Debug, Clone)]
 pub(super) struct EnclosingLiteral {
     reader: LiteralReader,
     closer: CloserPosition,
-    /// Whether nothing but blanks stands between its opening and the cursor.
+    /// Whether only blanks are between its opening and the cursor.
     empty: bool,
 }
 
 impl EnclosingLiteral {
-    /// None.
+    /// No literal.
     pub(super) fn outside_literal(language: Option<&'static Language>) -> Self {
         Self { reader: LiteralReader::new(language), closer: CloserPosition::Absent, empty: false }
     }
 
-    /// Reads the text before a place from the beginning of its window.
+    /// Reads the text before the cursor from the start of its window.
     pub(super) fn from_text(place: &CursorContext<'_>) -> Self {
         let mut reader = LiteralReader::new(place.language);
         reader.read_text(place.before);
         Self::new(reader, place)
     }
 
-    /// The same, where a tree may tell where the literal begins.
+    /// The same, but a syntax tree may give the start of the literal.
     pub(super) fn at_cursor(snapshot: &Snapshot, place: &CursorContext<'_>) -> Self {
         let Some(language) = snapshot.language else { return Self::from_text(place) };
         let scope = Scope::new(&snapshot.text, language, snapshot.syntax.as_ref(), snapshot.cursor);
@@ -80,7 +80,7 @@ impl EnclosingLiteral {
         } else {
             snapshot.cursor
         };
-        // What begins a line may be part of the opening: `\n=begin`.
+        // The line break before a literal may be part of its opening: `\n=begin`.
         let break_before = start > 0 && lines::char_before(&snapshot.text, start) == Some('\n');
         let mut text = if break_before { "\n".to_owned() } else { String::new() };
         text += &lines::slice(&snapshot.text, start..end);
@@ -91,39 +91,39 @@ impl EnclosingLiteral {
     }
 
     fn new(reader: LiteralReader, place: &CursorContext<'_>) -> Self {
-        let behind = reader
+        let position = reader
             .open_literal()
             .map_or(CloserPosition::Absent, |open| find_closer_position(open, &reader, place));
         let inner = reader.open_literal().and_then(|open| place.before.get(open.content_start..));
         let empty = inner.is_some_and(is_blank_literal);
-        Self { reader, closer: behind, empty }
+        Self { reader, closer: position, empty }
     }
 
-    /// What the cursor stands in.
+    /// The lexical context of the cursor.
     pub(super) fn lexical_context(&self) -> LexicalContext {
         self.reader.lexical_context()
     }
 
-    /// Whether what closes the literal stands right behind the cursor, on its line.
+    /// Whether the closer of the literal directly follows the cursor, on its line.
     pub(super) fn is_closer_adjacent(&self) -> bool {
         self.closer == CloserPosition::Adjacent
     }
 
-    /// Whether more than one line is asked for: the editor closed a literal that may have several and has no text yet.
+    /// Whether more than one line is expected: the editor closed a literal that may span lines and is still empty.
     pub(super) fn expects_lines(&self) -> bool {
         self.is_closer_adjacent()
             && self.empty
             && self.reader.open_literal().is_some_and(|open| open.multiline)
     }
 
-    /// How much of an answer stands before what would close the literal a second time; `None` if it does not. `finished`
-    /// says that no more comes.
+    /// Bytes of the output before text that would close the literal a second time; `None` if there is none.
+    /// `finished`: the output is complete.
     pub(super) fn len_before_closer(&self, text: &str, finished: bool) -> Option<usize> {
         if self.closer == CloserPosition::Absent {
             return None;
         }
         let Range { start, end } = self.reader.clone().read_to_closer(text)?;
-        // A quote that is followed by another one does not close.
+        // A doubled quote does not close.
         if self.reader.open_literal()?.escape == EscapeStyle::Doubled && end == text.len() && !finished {
             return None;
         }
@@ -133,7 +133,7 @@ impl EnclosingLiteral {
         })
     }
 
-    /// `text` without the beginning of what closes the literal at its end, where the whole stands behind the cursor.
+    /// `text` without a partial closer at its end, if the whole closer is already after the cursor.
     pub(super) fn without_partial_closer<'t>(&self, text: &'t str) -> &'t str {
         let Some(close) = self.reader.open_literal().map(|open| open.close.as_str()) else { return text };
         if self.closer != CloserPosition::Adjacent || close.len() < 2 || close.starts_with('\n') {
@@ -143,21 +143,22 @@ impl EnclosingLiteral {
         halves.into_iter().find_map(|half| text.strip_suffix(half)).map_or(text, str::trim_end)
     }
 
-    /// What the end of `text` is part of, once it stands at the cursor.
+    /// The lexical context of the end of `text`, once inserted at the cursor.
     pub(super) fn context_after(&self, text: &str) -> LexicalContext {
         let mut reader = self.reader.clone();
         reader.read_text(text);
         reader.lexical_context()
     }
 
-    /// Whether the end of `text` is part of a literal that may go on in the next line.
+    /// Whether `text` ends in a literal that may continue on the next line.
     pub(super) fn is_multiline_after(&self, text: &str) -> bool {
         let mut reader = self.reader.clone();
         reader.read_text(text);
         reader.open_literal().is_some_and(|open| open.multiline)
     }
 
-    /// For each line of `text` that another one follows, what its end is part of; a documentation string is a comment.
+    /// The lexical context at the end of each line of `text` except the last. A documentation string counts as a
+    /// comment.
     pub(super) fn line_end_contexts(&self, text: &str) -> Vec<LexicalContext> {
         let mut reader = self.reader.clone();
         let mut all = Vec::new();
@@ -174,12 +175,12 @@ impl EnclosingLiteral {
     }
 }
 
-/// Whether a literal has nothing yet but the rest of its opening: `/**`.
+/// Whether a literal contains only the rest of its opening: `/**`.
 fn is_blank_literal(inner: &str) -> bool {
     inner.trim_start_matches(['*', '!']).trim().is_empty()
 }
 
-/// Where what closes `open` stands behind a place.
+/// The position of the closer of `open` after the cursor.
 fn find_closer_position(
     open: &OpenLiteral,
     reader: &LiteralReader,
@@ -196,7 +197,7 @@ fn find_closer_position(
     if is_closed_later(open, reader, place) {
         return CloserPosition::Later;
     }
-    // The longest end of it that stands there.
+    // The longest end of the closer that is already there.
     let parts = (1..close.len()).filter_map(|from| close.get(from..));
     parts
         .into_iter()
@@ -204,7 +205,7 @@ fn find_closer_position(
         .map_or(CloserPosition::Absent, |it| CloserPosition::Partial(it.len()))
 }
 
-/// Whether the literal is closed further on, and not by what opens the next one.
+/// Whether the literal is closed further on, and not by the opener of the next one.
 fn is_closed_later(open: &OpenLiteral, reader: &LiteralReader, place: &CursorContext<'_>) -> bool {
     let mut later = reader.clone();
     let Some(Range { start, end }) = later.read_to_closer(place.after) else { return false };
@@ -213,12 +214,12 @@ fn is_closed_later(open: &OpenLiteral, reader: &LiteralReader, place: &CursorCon
         return open.nests || !between.contains(open.opening.as_str());
     }
     if !between.contains('\n') {
-        // What follows on the line must be as good as code: else the quote opens the next string.
+        // The rest of the line must read as code: otherwise the quote opens the next string.
         let line = after.split(['\n', '\r']).next().unwrap_or("");
         later.read_text(line);
         return !after.starts_with(is_word_char) && later.lexical_context() != LexicalContext::Text;
     }
-    // Behind a string that is still to be closed comes code that stands less deep than its opening line.
+    // After a string that is not closed yet comes code that is indented less than its opening line.
     let depth = indentation_width(open.line_before.as_str());
     let inner = between.split('\n').skip(1);
     let shallow = |line: &str| !line.trim().is_empty() && indentation_width(line) < depth;

@@ -1,9 +1,8 @@
-//! A suggestion where nothing of the greedy answer can be shown, most often because it repeats the text below.
-//! It knows nothing of clocks or of who asks: the caller's `watch` ends it.
+//! Finds a suggestion if none of the greedy output can be shown, most often because it repeats the text below.
 //!
-//! Where the model was unsure, its runners-up are decoded too. Of those that can be shown, the one with the most characters
-//! that are right by the model's own account is taken: each character counts with the probability that all tokens up to it are
-//! right.
+//! Where the model was uncertain, its runners-up are decoded too. Of those that can be shown, the one with the most
+//! expected correct characters wins: each character counts with the probability that all tokens up to it are right.
+//! The caller's `watch` ends the search.
 
 use std::mem;
 use std::ops::ControlFlow;
@@ -13,9 +12,9 @@ use taper_engine::{BranchControl, BranchLimits, BranchOutput, Engine, EngineErro
 use super::post_processor::{FinishedOutput, PostProcessor};
 use super::{Suggestion, TrimStep, confidence, confidence_filter};
 
-/// Runners-up that are decoded at most.
+/// Maximum decoded runners-up.
 const MAX_BRANCHES: usize = 2;
-/// Characters that may still come in a line: what these could be worth at most keeps a branch alive.
+/// Characters that may still follow on a line: their maximum worth keeps a branch alive.
 const MAX_REMAINING_CHARS: f32 = 30.0;
 
 /// An alternative that can be shown.
@@ -23,24 +22,24 @@ const MAX_REMAINING_CHARS: f32 = 30.0;
 pub(super) struct FallbackSuggestion {
     pub(super) output: FinishedOutput,
     pub(super) shown: Suggestion,
-    /// What was taken away from it.
+    /// The steps that trimmed it.
     pub(super) trim_steps: Vec<TrimStep>,
     expected_chars: f32,
 }
 
-/// What came of the search.
+/// The result of the search.
 #[derive(Debug, Default)]
 pub(super) struct FallbackResult {
     /// The best alternative, if one can be shown.
     pub(super) best: Option<FallbackSuggestion>,
-    /// Tokens that were decoded.
+    /// Decoded tokens.
     pub(super) decoded: usize,
-    /// Whether `watch` ended it.
+    /// Whether `watch` ended the search.
     pub(super) interrupted: bool,
 }
 
-/// Looks for an alternative to the engine's last generation, `greedy`, of which nothing can be shown. A text has `max_tokens` at
-/// most. `watch` is asked all the while, with the best one so far.
+/// Searches for an alternative to the engine's last generation, `greedy`, none of which can be shown. A branch has at
+/// most `max_tokens`. `watch` is called throughout, with the best alternative so far.
 ///
 /// # Errors
 /// The engine failed; see [`Engine::branch`].
@@ -57,7 +56,7 @@ pub(super) fn search_fallback(
     if watch(None).is_break() {
         return Ok(FallbackResult { interrupted: true, ..FallbackResult::default() });
     }
-    // Where the line ends it may go on instead.
+    // The position of the line break counts too: the line may continue there instead.
     let within = confidence_filter::first_line_end(&greedy.generation.text) + 1;
     let branching = BranchLimits { max_branches: MAX_BRANCHES, within_bytes: within, max_tokens };
     let mut search = FallbackSearch { rules, seen: [0; MAX_BRANCHES], outcome: FallbackResult::default() };
@@ -70,19 +69,19 @@ pub(super) fn search_fallback(
 
 struct FallbackSearch<'a> {
     rules: &'a PostProcessor<'a>,
-    /// Of each branch, the tokens that were there at the last look.
+    /// Token count of each branch at the last call.
     seen: [usize; MAX_BRANCHES],
     outcome: FallbackResult,
 }
 
 impl FallbackSearch<'_> {
-    /// Takes what has come of a branch, and says whether more of it is wanted.
+    /// Processes a branch's new tokens and returns whether to continue it.
     fn inspect_branch(&mut self, branch: &BranchOutput<'_>) -> BranchControl {
         let generation = branch.generation;
         let count = generation.tokens.len();
         let before = self.seen.get_mut(branch.number).map_or(0, |it| mem::replace(it, count));
         if before == count && !branch.finished {
-            // A look in the middle of a token's work.
+            // The engine polls in the middle of a token.
             return BranchControl::Continue;
         }
         if before > 0 {
@@ -110,7 +109,7 @@ impl FallbackSearch<'_> {
         BranchControl::Finish
     }
 
-    /// Whether the cursor's line would begin with half of the line below or more.
+    /// Whether the cursor's line would begin with at least half of the line below.
     fn repeats_line_below(&self, shown: &Suggestion) -> bool {
         let place = self.rules.place;
         let Some(below) = place.line_below().map(str::trim) else { return false };
@@ -121,14 +120,14 @@ impl FallbackSearch<'_> {
     }
 }
 
-/// The first line of a text that has something on it, as far as it is there.
+/// The value of a text's first non-blank line, as far as it is generated.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct LineWorth {
-    /// Characters that are right by the model's own account.
+    /// Expected number of correct characters.
     expected_chars: f32,
-    /// Probability that all of its tokens are.
+    /// Probability that all of its tokens are right.
     probability: f32,
-    /// Where it ends, in bytes of the text.
+    /// The end of the line, in bytes of the text.
     end: usize,
 }
 
@@ -156,7 +155,7 @@ mod tests {
     use crate::completion::{CompletionWork, Options, Snapshot, fixture, suggest_within};
     use crate::prompt::template::Profile;
 
-    /// What is shown, and the work; `watch` is told what is there while alternatives are decoded.
+    /// The shown text, and the work. `watch` receives the draft while alternatives are decoded.
     fn suggest_watched(
         (path, marked): (&str, &str),
         engine: ScriptedEngine,
@@ -216,10 +215,10 @@ mod tests {
             None,
             "the line below with another value"
         );
-        // What is hardly ever right is still not suggested by itself.
+        // A text that is hardly ever right is still not suggested automatically.
         let (text, work) = suggest_text("x.js", MARKED_CALL, repeating_engine(), Eagerness::Low);
         assert_eq!((text, work.rejected_greedy), (None, None));
-        // The line might have gone on where it ended.
+        // The line might have continued where it ended.
         let engine =
             ScriptedEngine::new().with_probability(0.9).answer_when("x ", "=\n").or_answer_with("= b\n", 0.5);
         let (text, _) = suggest_text("x.js", "const x ▮\n", engine, Eagerness::High);
@@ -284,11 +283,11 @@ mod tests {
         check(&line[..0], 0.0, 1.0, 0);
         check(&line[..1], 0.5, 0.5, 1);
         check(&line[..2], 1.0, 0.25, 3);
-        // Of the token with the line break what stands before it.
+        // Of the token with the line break, only the text before the break counts.
         check(&line[..3], 1.125, 0.125, 4);
         check(&line, 1.125, 0.125, 4);
         check(&[("", 0.1), ("ö", 0.5), ("\n", 0.1)], 0.5, 0.5, 2);
-        // A line without anything on it is not the first.
+        // A blank line is not the first line.
         check(&[("\n", 0.5), ("  a", 0.5), ("\n", 0.5)], 1.25, 0.25, 4);
     }
 }

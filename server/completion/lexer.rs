@@ -1,10 +1,9 @@
-//! Words, numbers, strings and signs of a line of code, in any language.
-//! It knows nothing of what they mean.
+//! Splits a line of code into words, numbers, strings and symbols, in any language.
 
 use super::cursor::{CursorContext, quoted_len};
 use crate::text::lines::is_word_char;
 
-/// A piece of a line, and where it stands in the text.
+/// A token of a line, and its byte offset in the text.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CodeToken<'t> {
     pub(super) kind: CodeTokenKind,
@@ -35,19 +34,19 @@ impl CodeToken<'_> {
             }
     }
 
-    /// Where it ends in the text.
+    /// Its end in the text.
     pub(super) fn end_offset(&self) -> usize {
         self.start + self.text.len()
     }
 
-    /// The last number that it says.
+    /// The last number that it contains.
     pub(super) fn last_number(&self) -> Option<u32> {
         let head = self.text.trim_end_matches(|c| !is_digit(c));
         let digits = &head[head.trim_end_matches(is_digit).len()..];
         digits.parse().ok()
     }
 
-    /// Whether it is a string of a letter or two.
+    /// Whether it is a string of one or two characters.
     pub(super) fn is_short(&self) -> bool {
         self.kind == CodeTokenKind::String && self.text.chars().count() <= 4
     }
@@ -57,7 +56,7 @@ pub(super) fn is_digit(c: char) -> bool {
     c.is_ascii_digit()
 }
 
-/// The text with a `0` for each row of digits.
+/// The text with each run of digits replaced by `0`.
 pub(super) fn with_folded_numbers(text: &str) -> impl Iterator<Item = char> {
     let mut digit = false;
     text.chars().filter_map(move |c| {
@@ -67,7 +66,7 @@ pub(super) fn with_folded_numbers(text: &str) -> impl Iterator<Item = char> {
     })
 }
 
-/// Reads a line that begins at `start` in the text. A quote that is not closed yet is a sign.
+/// Lexes a line that begins at `start` in the text. A quote that is not closed yet is a symbol.
 pub(super) fn lex_line<'t>(place: &CursorContext<'_>, line: &'t str, start: usize) -> Vec<CodeToken<'t>> {
     let rust = place.is_rust();
     let mut tokens = Vec::new();

@@ -1,5 +1,5 @@
-//! Work for the time when nobody waits: reading what a short window left out, and answering before being asked.
-//! It knows nothing of threads or clocks: the caller's `watch` says when somebody waits again.
+//! Work while idle: prefilling the context that a short window left out, and the user's likely next actions.
+//! The caller's `watch` reports when a request arrives.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -14,48 +14,49 @@ use super::{IdleSetting, Snapshot, Suggestion, Trigger, cursor_context, prompt_b
 use crate::prompt::{self, template::Profile};
 use crate::text::{Edit, lines};
 
-/// Tokens that may have been typed in front of a suffix before it is read again: that it has not seen so few makes no
-/// difference to speak of.
+/// Tokens that may be typed before a suffix without prefilling the suffix again: missing so few makes no notable
+/// difference.
 const FRESH_SUFFIX_TOKENS: usize = 8;
 
-/// A window that can be read in this time comes first: a question should not wait for longer.
+/// A window that can be prefilled in this time comes first, so that a request does not wait for longer.
 pub const QUICK_PREFILL_TIME: Duration = Duration::from_millis(200);
 
-/// What became of a reading.
+/// The result of a prefill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PrefillState {
-    /// There was nothing to read, or so little that a question can.
+    /// Nothing to prefill, or so little that a request can do it.
     Cached,
-    /// What is read soon is in the cache; more is to be read.
+    /// The part that prefills quickly is in the cache; more remains.
     Partial,
-    /// All that is to be read is in the cache now.
+    /// Everything is in the cache.
     Full,
-    /// `watch` ended it; what was read is in the cache.
+    /// `watch` ended the prefill; the prefilled part is in the cache.
     Interrupted,
 }
 
-/// A window that can be read in this time comes next, where the whole one takes longer: until that one is read, answers
-/// come from this one.
+/// A window that can be prefilled in this time comes next if the whole one takes longer. Requests use it until the
+/// whole one is ready.
 const PARTIAL_PREFILL_TIME: Duration = Duration::from_millis(1500);
 
-/// What the whole window may take to be read. A machine that needs longer reads a shorter one at each new place: else its
-/// fans would run for longer than somebody stays there.
+/// Maximum time to prefill the whole window. A slower machine uses a shorter window at each new position: otherwise
+/// it would compute for longer than the user stays there.
 fn full_window_time(idle: IdleSetting) -> Duration {
     Duration::from_secs(if idle == IdleSetting::Full { 30 } else { 8 })
 }
 
-/// How much is read.
+/// How much to prefill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PrefillDepth {
-    /// What is read in a second or two.
+    /// As much as takes a second or two.
     Partial,
-    /// All that is to be read.
+    /// Everything.
     Full,
 }
 
-/// Reads the prompt that is best for `snapshot` into the engine's cache: the whole window, or the longest that this
-/// engine reads in reasonable time, and a suffix that has seen what stands before it. Where that takes long, first shorter
-/// ones that a question meanwhile can be answered from; no more than these with [`Depth::Soon`].
+/// Prefills the best prompt for `snapshot` into the engine's cache: the whole window, or the longest that this engine
+/// prefills in reasonable time, with a suffix that has seen the text before it. If that takes long, shorter windows
+/// come first, so that a request in the meantime can be answered from them. [`PrefillDepth::Partial`] stops after
+/// those.
 ///
 /// # Errors
 /// The engine failed; see [`Engine::generate`].
@@ -69,7 +70,7 @@ pub fn prefill_ahead(
     prefill_ahead_within((depth, full_window_time(snapshot.options.idle)), snapshot, profile, engine, watch)
 }
 
-/// [`read`], with what the whole window may take.
+/// [`prefill_ahead`] with a maximum time for the whole window.
 pub(super) fn prefill_ahead_within(
     (depth, time): (PrefillDepth, Duration),
     snapshot: &Snapshot,
@@ -87,15 +88,15 @@ pub(super) fn prefill_ahead_within(
     if engine.uncached_token_count(&best, &stale(FRESH_SUFFIX_TOKENS)) <= KEYSTROKE_TOKENS {
         return Ok(PrefillState::Cached);
     }
-    let mut done = PrefillState::Cached;
+    let mut state = PrefillState::Cached;
     let mut read = |engine: &mut dyn Engine, prompt: &Prompt, old: usize| {
-        done = PrefillState::Full;
+        state = PrefillState::Full;
         engine
             .generate(prompt, &stale(old), &mut |_| watch())
             .map(|read| read.stop == StopReason::Interrupted)
     };
     let first = prompt_choice::choose_prompt(QUICK_PREFILL_TIME, snapshot, profile, engine, best.clone());
-    // However little it is: until something was read, nobody knows how much can be.
+    // Prefill even a little: the speed is unknown until something was measured.
     let unmeasured = engine.throughput().prefill <= 0.0;
     if first.short
         && (unmeasured || engine.uncached_token_count(&first.prompt, &stale(first.stale)) > KEYSTROKE_TOKENS)
@@ -103,7 +104,7 @@ pub(super) fn prefill_ahead_within(
     {
         return Ok(PrefillState::Interrupted);
     }
-    // Only now, for what was read first may be the first that tells how fast this goes.
+    // Computed only now, because the first prefill may be the first speed measurement.
     let longest = prompt_choice::longest_prompt(time, snapshot, profile, engine, best.clone());
     if engine.uncached_token_count(&longest, &stale(0)) as f32
         > engine.throughput().prefill * PARTIAL_PREFILL_TIME.as_secs_f32()
@@ -123,10 +124,10 @@ pub(super) fn prefill_ahead_within(
     {
         return Ok(PrefillState::Interrupted);
     }
-    Ok(done)
+    Ok(state)
 }
 
-/// Whether no more of the file than a prompt of so many tokens has is ever read here by [`read`].
+/// Whether [`prefill_ahead`] never prefills a prompt longer than `tokens` here.
 pub fn is_longest_prompt(tokens: usize, snapshot: &Snapshot, profile: &Profile, engine: &dyn Engine) -> bool {
     if snapshot.options.idle == IdleSetting::Off {
         return true;
@@ -141,14 +142,14 @@ pub fn is_longest_prompt(tokens: usize, snapshot: &Snapshot, profile: &Profile, 
     prompt_choice::longest_prompt(time, snapshot, profile, engine, best).tokens.len() <= tokens
 }
 
-/// What a place was answered with, behind which work goes on.
+/// The response after which idle work continues.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PriorResponse {
-    /// This is shown.
+    /// This suggestion is shown.
     Shown(Suggestion),
     /// Nothing is shown.
     Empty,
-    /// Nobody has asked there: the cursor came, and rests.
+    /// No request was made there: the cursor moved there and rests.
     Unrequested,
 }
 
@@ -158,15 +159,15 @@ impl From<Option<Suggestion>> for PriorResponse {
     }
 }
 
-/// What may be done next at `snapshot`, as what it puts there, the likeliest first: taking what is shown, which is worth
-/// the most; Enter at the end of a line that may be complete; and, where nobody has asked yet, nothing: the next
-/// question is about this very place, or a letter of its answer further.
+/// The user's likely next actions at `snapshot`, as the text each would insert, most likely first: accept the shown
+/// suggestion; press Enter after a line that may be complete; or, if nothing was requested here yet, insert nothing
+/// (the next request will be here or one character further).
 pub fn likely_actions(snapshot: &Snapshot, answered: &PriorResponse) -> Vec<Suggestion> {
-    let unasked = match answered {
+    let unrequested = match answered {
         PriorResponse::Shown(shown) => {
             let mut next = vec![shown.clone()];
             if snapshot.options.idle == IdleSetting::Full {
-                // The model chooses the indentation: what an editor puts there is the beginning of it.
+                // The model chooses the indentation: the text that an editor inserts there is a prefix of it.
                 let text = format!("{}{}", shown.text, lines::dominant_line_break(&snapshot.text));
                 next.push(Suggestion { range: shown.range.clone(), text });
             }
@@ -178,31 +179,31 @@ pub fn likely_actions(snapshot: &Snapshot, answered: &PriorResponse) -> Vec<Sugg
     let around = rule_window(snapshot);
     let place = cursor_context(&around, snapshot);
     let mut next = Vec::new();
-    if may_be_complete(&place, unasked) {
+    if may_be_complete(&place, unrequested) {
         next.push(indented_line_break(snapshot, &place));
     }
-    if unasked {
+    if unrequested {
         next.push(String::new());
     }
     let cursor = snapshot.cursor;
     next.into_iter().map(|text| Suggestion { range: cursor..cursor, text }).collect()
 }
 
-/// Whether the cursor stands at the end of a line that may end there. One that was `found` does, but for a blank behind
-/// which more is to come; while a line is typed, most words become longer, or another follows.
-fn may_be_complete(place: &CursorContext<'_>, found: bool) -> bool {
+/// Whether the cursor is at the end of a line that may be complete. An `untyped` line is, unless it ends with a blank
+/// that more text will follow. While a line is typed, most words become longer or another word follows.
+fn may_be_complete(place: &CursorContext<'_>, untyped: bool) -> bool {
     if !place.line_after.trim().is_empty() || place.is_in_indentation() {
         return false;
     }
     let last = [')', ']', '}', ';', ':', '{', '(', '[', ',', '"', '\'', '`', '>'];
     place.line_before.trim_end().ends_with(last)
-        || found && !place.line_before.ends_with([' ', '\t'])
+        || untyped && !place.line_before.ends_with([' ', '\t'])
         || is_statement_complete(place)
 }
 
-/// What Enter puts at the end of a line: a line break, and the indentation that editors give the next line. That is the
-/// line's own; behind one that opens a block that of what stands in it, or a step more; and, where blocks are told by
-/// indentation, behind a statement that leaves its block that of the block's head.
+/// The text that Enter inserts at the end of a line: a line break, and the indentation that editors give the next
+/// line. That is the line's own indentation; after a line that opens a block, the existing body's, or one level more;
+/// and in indentation-based languages, after `return`, `raise`, `pass`, `break` or `continue`, the block header's.
 fn indented_line_break(snapshot: &Snapshot, place: &CursorContext<'_>) -> String {
     let blanks = |line: &str| line[..line.len() - line.trim_start_matches([' ', '\t']).len()].to_owned();
     let line = place.line_before;
@@ -219,7 +220,7 @@ fn indented_line_break(snapshot: &Snapshot, place: &CursorContext<'_>) -> String
     format!("{}{indentation}", lines::dominant_line_break(&snapshot.text))
 }
 
-/// By how much the text last became deeper; `above` is its lines, the last first.
+/// The text's last increase in indentation; `above` is its lines, the last first.
 fn last_indent_step<'t>(above: impl Iterator<Item = &'t str>, blanks: impl Fn(&str) -> String) -> String {
     let above: Vec<&str> = above.collect();
     let mut steps = above.windows(2).filter(|pair| indentation_width(pair[0]) > indentation_width(pair[1]));
@@ -234,14 +235,15 @@ fn leaves_block(place: &CursorContext<'_>) -> bool {
         && matches!(first, "return" | "raise" | "pass" | "break" | "continue")
 }
 
-/// The document once `done` is done; `None` if that does not fit it, or if time was up before the tree was brought up to it.
+/// The document after `action`; `None` if the action does not fit it, or if time was up before the syntax tree was
+/// updated.
 pub fn apply_action(
     snapshot: &Snapshot,
-    done: Suggestion,
+    action: Suggestion,
     time_is_up: &mut dyn FnMut() -> bool,
 ) -> Option<Snapshot> {
-    let edit = Edit { range: done.range, text: done.text };
-    // Nobody asks there, so nothing doubtful is kept for who comes there.
+    let edit = Edit { range: action.range, text: action.text };
+    // Automatic, so that doubtful suggestions are withheld as for any automatic request.
     let trigger = Trigger::Automatic;
     let mut after = Snapshot { selected: None, syntax: None, trigger, ..snapshot.clone() };
     edit.apply(&mut after.text).ok()?;

@@ -1,5 +1,4 @@
-//! What ends an answer at a place, and what is shown of it.
-//! It knows nothing of the model: each rule is elsewhere, this is their order.
+//! Applies the rules to a model's output in order: where it ends, and the part that is shown.
 
 use taper_engine::{Generation, PartialOutput, ScoredToken};
 
@@ -9,46 +8,46 @@ use super::stop::{self, StopPoint};
 use super::trigger::Extent;
 use super::{Snapshot, Suggestion, TrimStep, chatter, trim, validate};
 
-/// The rules for one question.
+/// The rules for one request.
 pub(super) struct PostProcessor<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) place: &'a CursorContext<'a>,
     pub(super) extent: Extent,
-    /// How sure the model must be; `None`: it need not.
+    /// The required confidence; `None`: no requirement.
     pub(super) confidence_filter: Option<ConfidenceFilter>,
 }
 
-/// A text of the model, and where it ends.
+/// A model's output and its end.
 #[derive(Debug, Clone)]
 pub(super) struct FinishedOutput {
     pub(super) generation: Generation,
     /// The rule that ended it.
     pub(super) end: Option<StopPoint>,
-    /// Whether nothing more would have come: a rule or the model ended it.
+    /// Whether the output is complete: a rule or the model ended it.
     pub(super) whole: bool,
 }
 
 impl FinishedOutput {
-    /// What the rule that ended it has left.
+    /// The part that the rule which ended it kept.
     fn kept_text(&self) -> &str {
         &self.generation.text[..self.end.map_or(self.generation.text.len(), |end| end.keep)]
     }
 }
 
 impl PostProcessor<'_> {
-    /// A text of the model without what stands before all that is meant to be typed.
+    /// The output without a lead that is not meant to be inserted.
     pub(super) fn without_lead<'t>(&self, text: &'t str) -> &'t str {
         &text[chatter::lead_len(self.place, text)..]
     }
 
-    /// Where a text ends that is there so far; `whole`: no more of it will come.
-    pub(super) fn find_end(&self, said: PartialOutput<'_>, whole: bool) -> Option<StopPoint> {
+    /// The end of the output so far. `whole`: the output is complete.
+    pub(super) fn find_end(&self, output: PartialOutput<'_>, whole: bool) -> Option<StopPoint> {
         let max_lines = self.snapshot.options.line_limit();
-        with_lead_removed(said, said.text.len() - self.without_lead(said.text).len(), |said, lead| {
-            let end = stop::find_stop(self.place, self.extent, max_lines, said.text, whole);
+        with_lead_removed(output, output.text.len() - self.without_lead(output.text).len(), |output, lead| {
+            let end = stop::find_stop(self.place, self.extent, max_lines, output.text, whole);
             let end = end.or_else(|| {
                 Some(StopPoint {
-                    keep: self.confidence_filter?.doubtful_line_end(said)?,
+                    keep: self.confidence_filter?.doubtful_line_end(output)?,
                     rule: confidence_filter::UNSURE_RULE,
                 })
             })?;
@@ -56,12 +55,12 @@ impl PostProcessor<'_> {
         })
     }
 
-    /// What could be shown of a text that is not whole yet; `trimmed` is left of it at complete words.
-    pub(super) fn draft_suggestion(&self, said: PartialOutput<'_>, trimmed: &str) -> Option<Suggestion> {
-        self.fit_suggestion(said, trimmed, false, &mut |_, _| {})
+    /// The suggestion for incomplete output; `trimmed` is its part up to a complete word.
+    pub(super) fn draft_suggestion(&self, output: PartialOutput<'_>, trimmed: &str) -> Option<Suggestion> {
+        self.fit_suggestion(output, trimmed, false, &mut |_, _| {})
     }
 
-    /// What is shown of a text, and what was taken away from it.
+    /// The suggestion for finished output, and the steps that trimmed it.
     pub(super) fn finish_suggestion(&self, ended: &FinishedOutput) -> (Option<Suggestion>, Vec<TrimStep>) {
         let mut cuts = Vec::new();
         let note =
@@ -83,7 +82,7 @@ impl PostProcessor<'_> {
 
     fn fit_suggestion(
         &self,
-        said: PartialOutput<'_>,
+        output: PartialOutput<'_>,
         text: &str,
         whole: bool,
         note: &mut dyn FnMut(&'static str, &str),
@@ -91,23 +90,23 @@ impl PostProcessor<'_> {
         let Some(bar) = self.confidence_filter else {
             return validate::fit_to_document(self.snapshot, self.place, text, note);
         };
-        with_lead_removed(said, said.text.len() - self.without_lead(said.text).len(), |said, _| {
-            bar.fit_confident_part(self.snapshot, self.place, said, (text, whole), note)
+        with_lead_removed(output, output.text.len() - self.without_lead(output.text).len(), |output, _| {
+            bar.fit_confident_part(self.snapshot, self.place, output, (text, whole), note)
         })
     }
 }
 
-/// Does `with` what is left of a text behind its first `lead` bytes, with the tokens that it was made of.
+/// Calls `with` on the output after its first `lead` bytes and on its tokens.
 fn with_lead_removed<T>(
-    said: PartialOutput<'_>,
+    output: PartialOutput<'_>,
     lead: usize,
     with: impl FnOnce(PartialOutput<'_>, usize) -> T,
 ) -> T {
     if lead == 0 {
-        return with(said, 0);
+        return with(output, 0);
     }
-    let pieces = said.tokens.iter().filter(|piece| piece.end > lead);
+    let pieces = output.tokens.iter().filter(|piece| piece.end > lead);
     let pieces: Vec<ScoredToken> =
         pieces.map(|piece| ScoredToken { end: piece.end - lead, ..*piece }).collect();
-    with(PartialOutput { text: &said.text[lead..], tokens: &pieces }, lead)
+    with(PartialOutput { text: &output.text[lead..], tokens: &pieces }, lead)
 }

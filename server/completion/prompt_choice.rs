@@ -1,5 +1,5 @@
-//! Which prompt an answer comes from: the best one where there is time to read it, else one that is read already.
-//! It knows nothing of clocks: it is told the time that is left.
+//! Chooses the prompt for a request: the best one if there is time to prefill it, otherwise a cached one.
+//! The caller passes the remaining time.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -9,45 +9,45 @@ use taper_engine::{Engine, GenerationLimits, Prompt};
 use super::{JoinedDocument, Snapshot, prompt_budget};
 use crate::prompt::{self, BYTES_PER_TOKEN, Budget, EncodeCache, PromptFile, template::Profile};
 
-/// The shortest window, tokens before and after the cursor: less gives answers that are not worth having. The window
+/// The shortest window, in tokens before and after the cursor: a shorter one gives useless suggestions. The window
 /// keeps at least half of it, because its start moves in steps.
 const MIN_WINDOW_TOKENS: (usize, usize) = (160, 40);
-/// Decoded tokens that make a short answer.
+/// Decoded tokens of a short suggestion.
 const SHORT_ANSWER_TOKENS: f32 = 12.0;
-/// A prompt of which at most one in so many tokens is new is warm.
+/// A prompt is warm if at most one token in this many is new.
 const WARM_DIVISOR: usize = 4;
-/// So few new tokens are a keystroke's, however short the prompt.
+/// At most this many new tokens are a keystroke's, however short the prompt.
 pub(super) const KEYSTROKE_TOKENS: usize = 32;
-/// A suffix that has not seen so many tokens typed before it is used nevertheless. With the 1.5B, 325 of 400 tasks were
-/// answered as by a fresh run after 32 tokens, 104 exactly against 110; after 64, 267 and 100 (`benches/split_cache.rs`).
+/// A suffix is still used if at most this many tokens were typed before it since its prefill. More cost accuracy
+/// (`benches/split_cache.rs`).
 const SUFFIX_STALENESS: usize = 32;
-/// So many where reading the suffix again would make a keystroke wait. It is read again while nobody does.
+/// The limit if prefilling the suffix again would make a keystroke wait. It is prefilled again while idle.
 const MAX_SUFFIX_STALENESS: usize = 128;
-/// How many lines above the cursor's a prompt may have been read whose beginning is gone on with. One step of the
-/// anchor is eight lines.
+/// Lines above the cursor's at which a prompt may have been built whose prefix is continued. One step of the anchor
+/// is eight lines.
 const ANCHOR_LINES_BACK: [usize; 6] = [0, 1, 2, 4, 8, 16];
 
-/// A prompt, and how it compares with the best one.
+/// A prompt, and how it differs from the best one.
 #[derive(Debug, Default)]
 pub(super) struct PromptChoice {
     pub(super) prompt: Prompt,
     /// It has less of the file.
     pub(super) short: bool,
-    /// It begins, or is split, where it was some lines ago.
+    /// Its window or anchor is that of some lines ago.
     pub(super) older: bool,
-    /// For [`Limits::stale`].
+    /// For [`GenerationLimits::max_stale_tokens`].
     pub(super) stale: usize,
 }
 
-/// Chooses the prompt for an answer within `left`: `best`, or one that makes do with less to read.
+/// Chooses the prompt for a response within `left`: `best`, or a cheaper one.
 ///
-/// The best prompt moves with the cursor: every few lines its window begins elsewhere, its anchor stands elsewhere, or
-/// its suffix should see what was typed. No keystroke is to wait for that. So first of all a prompt of which all but a
-/// keystroke's few tokens is in the cache is gone on with: the best, or as it was some lines ago, or with a shorter
-/// window; then the same with a suffix that is overdue. Where nothing is as warm, one that is mostly read, and where
-/// nothing is, the longest that can be read in time, or else what has the least to read.
+/// The best prompt moves with the cursor: every few lines its window or its anchor moves, or its suffix should see
+/// the typed text. No keystroke may wait for that. Candidates, in order of preference: (1) cached except for a
+/// keystroke's tokens (the best prompt, one anchored a few lines up, or a shorter window); (2) the same with a staler
+/// suffix; (3) mostly cached and finishable in time; (4) the longest that can be prefilled in time; (5) the one with
+/// the fewest tokens left.
 ///
-/// What was left out is read while nobody waits ([`super::ahead::read`]).
+/// The rest is prefilled while idle ([`super::next_actions::prefill_ahead`]).
 pub(super) fn choose_prompt(
     left: Duration,
     snapshot: &Snapshot,
@@ -78,7 +78,7 @@ pub(super) fn choose_prompt(
     }
 
     let rates = engine.throughput();
-    // A decoder too slow for a short answer is no reason to read nothing: then half of the time is for reading.
+    // Even if the decoder is too slow for a short suggestion, half of the time is for the prefill.
     let answer = (SHORT_ANSWER_TOKENS / rates.decode).min(left.as_secs_f32() / 2.0);
     let in_time = |tokens: usize| tokens as f32 / rates.prefill + answer <= left.as_secs_f32();
     let fresh: Vec<usize> = all.iter().map(|it| new(&it.prompt, SUFFIX_STALENESS)).collect();
@@ -100,8 +100,8 @@ pub(super) fn choose_prompt(
     PromptChoice { stale, ..all.swap_remove(at) }
 }
 
-/// The longest prompt that is read in `time` from its first token to its last, at the speed that the engine lately had:
-/// `best`, or one of a shorter window; the shortest where none is, or nothing was measured.
+/// The longest prompt that can be prefilled entirely in `time` at the engine's recent speed: `best`, or one with a
+/// shorter window; the shortest if none can, or without a measurement.
 pub(super) fn longest_prompt(
     time: Duration,
     snapshot: &Snapshot,
@@ -122,8 +122,8 @@ pub(super) fn longest_prompt(
     longest
 }
 
-/// All prompts but the best one, the best first: the whole window as it was some lines ago, then with what other files said
-/// before, then shorter ones, as they are and as they were. Some may be alike.
+/// All candidates except the best one, in order of preference: the whole window as it was some lines ago, then with
+/// the previous snippets, then shorter windows, now and as they were. Some may be equal.
 fn cheaper_prompts<'a>(
     file: &'a JoinedDocument<'_>,
     profile: &'a Profile,
@@ -131,12 +131,12 @@ fn cheaper_prompts<'a>(
 ) -> impl Iterator<Item = PromptChoice> + 'a {
     let (snapshot, now) = (file.snapshot, file.prompt_file());
     let (text, cursor, whole) = (now.text, now.cursor, prompt_budget(&snapshot.options, profile));
-    // With what other files said before, where that has changed.
+    // The previous snippets, if they differ.
     let before = Some(PromptFile { snippets: &snapshot.previous_snippets, ..now });
     let before = before.filter(|it| !it.snippets.is_empty() && it.snippets != now.snippets);
     let files = [Some(now), before].into_iter().flatten();
     let line = text.byte_to_line(cursor);
-    // The prompt also has the text between the two places: at most another window, even on a line of megabytes.
+    // The prompt also contains the text between the two cursors: at most another window, even on a line of megabytes.
     let farthest = cursor.saturating_sub(whole.prefix * BYTES_PER_TOKEN);
     let ago =
         ANCHOR_LINES_BACK.iter().filter_map(move |ago| Some(text.line_to_byte(line.checked_sub(*ago)?)));
@@ -157,7 +157,7 @@ fn cheaper_prompts<'a>(
     })
 }
 
-/// The budgets below `whole`, in big steps, the best first: rather nothing of other files than less of its own.
+/// The budgets below `whole`, in big steps, the best first: other files are dropped before text of the own file.
 fn smaller_budgets(whole: Budget) -> impl Iterator<Item = Budget> {
     let (prefix, suffix) = MIN_WINDOW_TOKENS;
     let halves = std::iter::successors(Some(whole), |it| {
@@ -186,13 +186,13 @@ mod tests {
 
     const TIME_LEFT: Duration = Duration::from_millis(200);
 
-    /// 5,000 prompt tokens and 1,000 decoded ones a second, a token a byte.
+    /// 5,000 prompt tokens and 1,000 decoded tokens per second; one token per byte.
     fn engine() -> (Box<dyn Engine>, Profile) {
         let (prefill, decode) = (Duration::from_micros(200), Duration::from_millis(1));
         profiled_engine(ScriptedEngine::new().prefill_delay(prefill).decode_delay(decode))
     }
 
-    /// Every prompt is read in time.
+    /// Every prompt is prefilled in time.
     fn fast_engine() -> (Box<dyn Engine>, Profile) {
         profiled_engine(ScriptedEngine::new())
     }
@@ -224,7 +224,7 @@ mod tests {
             preceding: None,
             selected: None,
             trigger: Trigger::Automatic,
-            // Of a vocabulary of bytes these are many windows' worth.
+            // With a vocabulary of bytes these are many windows' worth.
             options: Options { prefix_tokens: 1600, suffix_tokens: Some(400), ..Options::default() },
             snippets: Default::default(),
             previous_snippets: Default::default(),
@@ -259,10 +259,10 @@ mod tests {
         let place = snapshot();
         let (suggestion, work) = suggest_at(Some(TIME_LEFT), &place, &mut it);
         assert_eq!(suggestion.unwrap().text, "call()");
-        // 200 ms are 1,000 tokens of the prompt, less twelve decoded ones'.
+        // In 200 ms, 1,000 tokens of the prompt less the time of twelve decoded tokens.
         assert!(work.short && (400..=940).contains(&work.prompt_tokens), "{work:?}");
 
-        // Typed on at once: the same short window, and hardly anything to read.
+        // Typing continues at once: the same short window, and hardly anything to prefill.
         let place = type_text(&place, "s");
         let (_, work) = suggest_at(Some(TIME_LEFT), &place, &mut it);
         assert!(work.short && work.evaluated <= 4, "{work:?}");
@@ -278,7 +278,7 @@ mod tests {
     fn slow_engine_prefills_and_reuses_shorter_window() {
         let mut it = engine();
         let place = snapshot();
-        // 1,000 tokens of about 2,000, once it is known how fast they are read.
+        // 1,000 tokens of about 2,000, once the speed is measured.
         let time = Duration::from_millis(200);
         let on = &mut || ControlFlow::Continue(());
         assert_eq!(
@@ -299,7 +299,7 @@ mod tests {
         assert!(!work.short && work.evaluated <= 4, "{work:?}");
         assert!(next_actions::is_longest_prompt(work.prompt_tokens, &place, &it.1, it.0.as_ref()));
 
-        // At a hundred tokens a second the whole window is never read; where nothing is read ahead, no more ever is.
+        // At a hundred tokens a second the whole window is never prefilled; without idle work, no more ever is.
         let (slow, profile) = profiled_engine(ScriptedEngine::new().prefill_delay(Duration::from_millis(10)));
         let is_longest = |tokens, place: &Snapshot| {
             next_actions::is_longest_prompt(tokens, place, &profile, slow.as_ref())
@@ -341,7 +341,7 @@ mod tests {
             let longest = cheaper_prompts(&place.joined_document(), &profile, engine.as_ref())
                 .map(|it| it.prompt.tokens.len())
                 .max();
-            // A token a byte.
+            // One token per byte.
             let window = place.options.prefix_tokens * BYTES_PER_TOKEN;
             assert!(longest.is_some_and(|it| it > 0 && it <= 2 * window), "{longest:?}");
         }
@@ -392,7 +392,8 @@ mod tests {
         assert_eq!(prefill_at(&place, &mut it), PrefillState::Full);
     }
 
-    /// Types `text`, a question a character, and reads while nobody waits before every so manyth; what each cost.
+    /// Types `text` with a request per character, and prefills while idle before every `pause`-th; returns the cost
+    /// of each.
     fn type_keys(
         mut place: Snapshot,
         text: &str,
@@ -423,15 +424,15 @@ mod tests {
                 let mut evaluated: Vec<usize> = all.iter().map(|work| work.evaluated).collect();
                 evaluated.sort_unstable();
                 let at = |share: usize| evaluated[evaluated.len() * share / 100];
-                let told = format!("{layout:?} {pause}: {evaluated:?}");
+                let case = format!("{layout:?} {pause}: {evaluated:?}");
                 assert!(
                     at(50) <= 4 && at(95) <= KEYSTROKE_TOKENS && evaluated.last() <= Some(&KEYSTROKE_TOKENS),
-                    "{told}"
+                    "{case}"
                 );
-                assert!(all.iter().all(|work| !work.short), "{told}");
+                assert!(all.iter().all(|work| !work.short), "{case}");
                 assert!(
                     pause == 1 || layout == PromptLayout::Plain || all.iter().any(|work| work.older),
-                    "{told}"
+                    "{case}"
                 );
             }
         }
@@ -505,7 +506,7 @@ mod tests {
         });
         assert_eq!(done.unwrap(), PrefillState::Interrupted);
         let (_, work) = suggest_at(Some(TIME_LEFT), &place, &mut it);
-        // Two looks or more a step of 50 tokens.
+        // At least two polls per step of 50 tokens.
         assert!((50..=200).contains(&(work.prompt_tokens - work.evaluated)), "{work:?}");
     }
 

@@ -1,5 +1,4 @@
-//! Rules that end an answer while it is decoded, so that nothing is decoded for the bin.
-//! It knows nothing of tokens or time: it reads the text so far.
+//! Rules that end the output while it is decoded, so that no token is decoded in vain.
 
 mod definition;
 mod repetition;
@@ -11,17 +10,17 @@ use crate::text::lines::is_word_char;
 use definition::DefinitionTracker;
 use repetition::LineHistory;
 
-/// Where an answer ends.
+/// The end of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StopPoint {
-    /// Bytes of the text to keep.
+    /// Bytes of the output to keep.
     pub keep: usize,
     /// The rule, for logs.
     pub rule: &'static str,
 }
 
-/// Reads the text generated so far; `Some` once it is complete. `finished` says that no more will come, so
-/// that the last line counts as whole.
+/// Checks the text generated so far; `Some` once it is complete. `finished`: no more will come, so the last line
+/// counts as whole.
 pub fn find_stop(
     place: &CursorContext<'_>,
     plan: Extent,
@@ -72,7 +71,7 @@ fn find_prose_end(max_lines: usize, text: &str, finished: bool) -> Option<StopPo
     let mut seen: Vec<&str> = Vec::new();
     for (number, line) in text.split_inclusive('\n').enumerate() {
         let complete = line.ends_with('\n') || finished;
-        // The first is what the cursor's line has.
+        // The first is the rest of the cursor's line.
         if number > max_lines {
             return Some(StopPoint { keep: start, rule: "as many lines as allowed" });
         }
@@ -91,7 +90,7 @@ fn find_prose_end(max_lines: usize, text: &str, finished: bool) -> Option<StopPo
     None
 }
 
-/// A closer that the text did not open and that already stands behind the cursor.
+/// A closer that the text did not open and that already follows the cursor.
 fn find_suffix_closer(place: &CursorContext<'_>, text: &str) -> Option<StopPoint> {
     let next = place.next_visible_char().filter(|c| matches!(c, ')' | ']' | '}'))?;
     let at = *place.bracket_balance(text).unopened.first()?;
@@ -102,7 +101,7 @@ fn find_suffix_closer(place: &CursorContext<'_>, text: &str) -> Option<StopPoint
     Some(StopPoint { keep: at, rule: "the closer stands behind the cursor" })
 }
 
-/// Whether the next closer behind the cursor, which is a `closer`, closes the innermost bracket before it.
+/// Whether the next closer after the cursor, which is a `closer`, closes the innermost bracket before it.
 fn is_closed_after(place: &CursorContext<'_>, closer: char) -> bool {
     let fits = |open: &&(usize, char)| open.1 == opening_bracket(closer);
     let rest = place.bracket_balance(place.line_after);
@@ -112,7 +111,7 @@ fn is_closed_after(place: &CursorContext<'_>, closer: char) -> bool {
         let needed = place.bracket_balance(place.line_before).open.iter().filter(fits).count();
         return there >= needed;
     }
-    // On a later line it belongs to the line that is indented alike.
+    // On a later line it belongs to the line with the same indentation.
     let Some(&(open, _)) = place.bracket_balance(place.before).open.iter().rfind(fits) else { return true };
     let start = place.before[..open].rfind('\n').map_or(0, |at| at + 1);
     let later = place.after[place.line_after.len()..].lines().find(|line| !line.trim().is_empty());
@@ -151,7 +150,7 @@ fn find_block_end(
             continue;
         }
         blanks = 0;
-        // The first line goes on where the cursor stands; only the others have an indentation of their own.
+        // The first line continues the cursor's line; only the others have their own indentation.
         if number > 0 {
             match extent.judge_line(place, &text[..start], body, complete) {
                 LineVerdict::Inside => {}
@@ -183,11 +182,11 @@ fn find_block_end(
 
 /// Letters and digits of a line that is hardly ever written twice.
 const MIN_DISTINCTIVE_CHARS: usize = 8;
-/// What a body often ends with and the code behind it does again.
+/// Statements that often end a body and that the code after it repeats.
 const FINAL_STATEMENTS: &[&str] = &["return", "break", "continue", "raise", "throw", "pass", "yield", "goto"];
 
-/// Whether a line of the answer is the one that stands below the cursor, perhaps at another depth: a model that opens a block
-/// of its own goes on in it with what stands behind it.
+/// Whether a line of the output equals the line below the cursor, perhaps at another depth: a model that opens its
+/// own block often continues in it with the code that follows.
 fn repeats_below(below: &str, line: &str, first: bool) -> bool {
     if below == line {
         return !first || line.trim().len() > 3;
@@ -204,13 +203,13 @@ pub(super) fn without_whitespace(line: &str) -> impl Iterator<Item = char> {
     line.chars().filter(|c| !c.is_whitespace())
 }
 
-/// Which lines of an answer belong to its block.
+/// Decides which lines of the output belong to its block.
 struct BlockExtent {
-    /// Indentation of the line that holds the block together.
+    /// Indentation of the line that the block depends on.
     base: usize,
-    /// Whether that line opens the block, so that its lines stand deeper; otherwise they stand beside it.
+    /// Whether that line opens the block, so that the block's lines are deeper; otherwise they have the same depth.
     opened: bool,
-    /// Whether the opener is part of the answer or of the cursor's line, so that its closer is, too.
+    /// Whether the opener is part of the output or of the cursor's line, so that its closer is, too.
     own: bool,
 }
 
@@ -219,7 +218,7 @@ enum LineVerdict {
     /// The last line of the block.
     Closes,
     Outside,
-    /// More of the line must be seen.
+    /// More of the line is needed.
     Undecided,
 }
 
@@ -235,7 +234,7 @@ impl BlockExtent {
         }
         let first = format!("{}{}", place.line_before, text.lines().next().unwrap_or(""));
         let base = indentation_width(if place.is_in_indentation() { &first } else { place.line_before });
-        // What the cursor's line opened, its first line may close: `fn f() {▮ 1 }`.
+        // The output's first line may close what the cursor's line opened: `fn f() {▮ 1 }`.
         let opened = opens_block_or_bracket(place, &first)
             || (plan == Extent::Block && opens_block_or_bracket(place, place.line_before));
         Self { base, opened, own: true }
@@ -266,15 +265,19 @@ impl BlockExtent {
             }
             return if is_stray_closer(place, line) { LineVerdict::Outside } else { LineVerdict::Closes };
         }
-        let goes_on = word
+        let continues = word
             .split(|c: char| !c.is_alphanumeric())
             .next()
             .is_some_and(|it| CONTINUATION_WORDS.contains(&it));
-        if open || !self.opened || (self.own && goes_on) { LineVerdict::Inside } else { LineVerdict::Outside }
+        if open || !self.opened || (self.own && continues) {
+            LineVerdict::Inside
+        } else {
+            LineVerdict::Outside
+        }
     }
 }
 
-/// Words that go on with the statement whose block just ended.
+/// Words that continue the statement whose block just ended.
 const CONTINUATION_WORDS: &[&str] =
     &["else", "elif", "elsif", "elseif", "except", "finally", "catch", "rescue", "ensure", "when"];
 
@@ -285,7 +288,7 @@ fn is_closer(line: &str) -> bool {
     line.starts_with(['}', ')', ']']) || line.starts_with("</") || CLOSING_WORDS.contains(&line)
 }
 
-/// Whether a line that is still being written may turn out to be a closer, or may open another block behind one.
+/// Whether an incomplete line may become a closer, or may open another block after one.
 fn may_become_closer(start: &str) -> bool {
     start.starts_with(['}', ')', ']', '<'])
         || CLOSING_WORDS
@@ -294,8 +297,8 @@ fn may_become_closer(start: &str) -> bool {
             .any(|word| word.starts_with(start) || start.starts_with(word))
 }
 
-/// Whether `line`, which closes what the answer opened, stands below the cursor already and closes nothing there: somebody took
-/// away, or writes anew, what it belongs to.
+/// Whether `line`, which closes a block of the output, already exists below the cursor and closes nothing there: the
+/// user deleted its opener, or is rewriting it.
 fn is_stray_closer(place: &CursorContext<'_>, line: &str) -> bool {
     let same = place.line_below().is_some_and(|below| below.trim() == line.trim());
     let closer = line.trim().chars().next().filter(|c| matches!(c, ')' | ']' | '}'));
@@ -313,7 +316,7 @@ fn is_closer_below(place: &CursorContext<'_>, line: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// The answer as it is cut, fed a character at a time, as a stream would.
+    /// The output as it is cut, fed one character at a time, like a stream.
     fn cut_answer(path: &str, marked: &str, plan: Extent, answer: &str) -> (String, &'static str) {
         let (before, after) = marked.split_once('▮').unwrap_or((marked, ""));
         let place = CursorContext::new(before, after, taper_grammars::by_path(path.as_ref()));
@@ -382,15 +385,15 @@ mod tests {
         );
         assert_eq!(it.0.trim_end(), "x = 1\n        return x");
         let it = cut_answer("x.rs", "fn f() {▮", Extent::Block, "\n    a();\n}\n\nfn g() {}\n");
-        assert_eq!(it.0, "\n    a();\n}", "no closer behind the cursor: the answer's own is kept");
+        assert_eq!(it.0, "\n    a();\n}", "no closer after the cursor: the output's own is kept");
         let it = cut_answer("x.rb", "def f▮\n", Extent::Block, "\n  1\nend\n\ndef g\n");
         assert_eq!(it.0, "\n  1\nend");
-        // The closer below is what is left of a block whose head went.
+        // The closer below is left over from a block whose head was deleted.
         let left = "class A {\n    f(x) {\n        ▮\n        }\n        g();\n    }\n}\n";
         let answer = "if (x) {\n            y();\n        }\n        z();\n";
         let it = cut_answer("x.ts", left, Extent::Line, answer);
         assert_eq!((it.0.trim_end(), it.1), ("if (x) {\n            y();", "the block is over"));
-        // There it is that of a block whose lines stand no deeper.
+        // There it belongs to a block whose lines are not indented.
         let flat = "namespace a {\n▮\n}\n";
         let it = cut_answer("x.cpp", flat, Extent::Line, "int f() {\n    return 1;\n}\nint g();\n");
         assert_eq!((it.0.as_str(), it.1), ("int f() {\n    return 1;\n}", "the block is closed"));
@@ -443,7 +446,7 @@ mod tests {
                 );
             }
         }
-        // Lists that do end, as they stand in real code.
+        // Finite lists, from real code.
         let identity = "1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 1]";
         for answer in [identity, "\"get\", \"put\", \"post\", \"patch\", \"head\", \"delete\"]", "b - a]"] {
             assert_eq!(cut_answer("x.py", "x = [▮\n", Extent::Line, answer).0, answer);
@@ -491,10 +494,10 @@ mod tests {
         assert_eq!((it.0.lines().count(), it.1), (4, alike));
         let two = lines(|it| format!("\n  case {it}:\n    return {it};"));
         let it = cut_answer("x.c", "switch (x) {▮\n", Extent::Block, &two);
-        assert_eq!((it.0.lines().count(), it.1), (7, alike), "two lines each, behind the cursor's");
+        assert_eq!((it.0.lines().count(), it.1), (7, alike), "two lines each, after the cursor's");
         let it = cut_answer("x.py", "x = [▮\n]\n", Extent::Block, &lines(|it| format!("\n    {it},")));
         assert_eq!((it.0.as_str(), it.1), ("\n    1,\n    2,\n    3,\n", alike));
-        // Names are no numbers, and closers count nothing.
+        // Names are not numbers, and closers do not count.
         let names =
             "\n    \"get\",\n    \"put\",\n    \"head\",\n    \"post\",\n    \"patch\",\n    \"trace\",\n";
         assert_eq!(cut_answer("x.py", "x = [▮\n]\n", Extent::Block, names).0, names);
@@ -510,7 +513,7 @@ mod tests {
             // A body on the line that opens it.
             ("x.rs", "fn f() {▮", Extent::Block, " 1 }\nfn g() { 2 }\n", " 1 }"),
             ("x.py", "def f():▮\n", Extent::Block, " return 1\ndef g():\n    return 2\n", " return 1"),
-            // At top level, where no line above holds the block together.
+            // At top level, where the block depends on no line above.
             ("x.py", "x = 1\n▮", Extent::Block, python, "def f():\n    return 1"),
             ("x.py", "▮", Extent::Block, &format!("# One.\n{python}"), "# One.\ndef f():\n    return 1"),
             (
@@ -528,7 +531,7 @@ mod tests {
                 "x: int\n\n    def f(self):\n        pass\n\n    def g(self):\n",
                 "x: int\n\n    def f(self):\n        pass",
             ),
-            // Of languages without a grammar, and of one that nobody knows.
+            // Languages without a grammar, and an unknown one.
             (
                 "x.zig",
                 "▮",
@@ -554,7 +557,7 @@ mod tests {
             let it = cut_answer(path, marked, plan, answer);
             assert_eq!(it.0.trim_end(), kept, "{path} {marked}");
         }
-        // Heads without bodies are a list, and a definition inside of another is a part of it.
+        // Heads without bodies are a list, and a nested definition is part of the outer one.
         for (path, marked, answer) in [
             ("x.rs", "trait A {▮\n", "\n    fn f();\n    fn g();\n}"),
             ("x.py", "def f():▮\n", "\n    def g():\n        pass\n    return g"),

@@ -1,5 +1,5 @@
-//! What stands behind the cursor on its line and an answer says again: the other half of a pair, or words.
-//! It knows nothing of models, and of strings and comments no more than that they are looked at elsewhere.
+//! Detects output that repeats the rest of the cursor's line: the other half of a pair, or words. Strings and
+//! comments are handled elsewhere.
 
 use taper_grammars::BlockStyle;
 
@@ -8,7 +8,7 @@ use super::enclosing_literal::LexicalContext;
 use super::lexer::{self, CodeToken, CodeTokenKind};
 use crate::text::lines::is_word_char;
 
-/// Languages in which `<` and `>` stand around types.
+/// Languages with `<` and `>` around types.
 const GENERIC_LANGUAGES: &[&str] = &[
     "rust",
     "typescript",
@@ -24,23 +24,23 @@ const GENERIC_LANGUAGES: &[&str] = &[
     "groovy",
     "v",
 ];
-/// Languages in whose code tags stand.
+/// Languages whose code contains tags.
 const TAG_LANGUAGES: &[&str] = &["javascript", "javascriptreact", "typescriptreact", "php", "markdown"];
-/// What opens and closes code in a page, and pages in code.
+/// Delimiters of code in a page, and of pages in code.
 const TEMPLATE_DELIMITERS: &[(&str, &str)] =
     &[("{%", "%}"), ("{{", "}}"), ("<%", "%>"), ("<?", "?>"), ("{#", "#}"), ("[%", "%]"), ("[[", "]]")];
 /// Words that close what a word opened.
 const CLOSING_WORDS: &[&str] = &["end", "fi", "done", "esac"];
-/// Words that open what `end` closes, wherever on a line they stand.
+/// Words that open what `end` closes, anywhere on a line.
 const OPENING_WORDS: &[&str] =
     &["if", "unless", "case", "do", "def", "function", "begin", "while", "until", "for", "fn"];
-/// Those behind which a `do` opens nothing more.
+/// Words after which a `do` opens no further block.
 const LOOP_WORDS: &[&str] = &["while", "until", "for"];
-/// Tokens of the rest of the line that an answer may say again at its end.
+/// Maximum tokens of the rest of the line that the output's end may repeat.
 const MAX_REPEATED_TOKENS: usize = 16;
 
-/// How much of an answer stands before the other half of a pair that the cursor's line opened before the cursor and that is
-/// closed behind it; `None` if it does not say that half. `finished` says that no more comes.
+/// Bytes of the output before the other half of a pair that is opened before the cursor and closed after it, on the
+/// cursor's line; `None` if the output does not contain that half. `finished`: the output is complete.
 pub(super) fn len_before_closing_half(
     place: &CursorContext<'_>,
     text: &str,
@@ -85,7 +85,7 @@ fn closing_angle(place: &CursorContext<'_>, line: &str, rest: &str) -> Option<us
         return None;
     }
     let open = unmatched_angles(place.line_before, is_tag).1;
-    // What more is open than is closed behind the cursor, the answer has to close.
+    // The output must close those that are open but not closed after the cursor.
     let own = open.saturating_sub(rest.len() - rest.trim_start_matches('>').len());
     if rest.starts_with("/>") {
         return (is_tag && open > 0).then(|| line.find("/>"))?;
@@ -93,8 +93,8 @@ fn closing_angle(place: &CursorContext<'_>, line: &str, rest: &str) -> Option<us
     (open > 0).then(|| unmatched_angles(line, is_tag).0.get(own).copied())?
 }
 
-/// Where each `>` stands that closes no `<` of the text, and how many `<` are open at its end. Behind a blank it is
-/// an operator, unless it may end a tag.
+/// The positions of each `>` that closes no `<` of the text, and the number of `<` open at its end. After a blank,
+/// `>` is an operator, unless it may end a tag.
 fn unmatched_angles(text: &str, is_tag: bool) -> (Vec<usize>, usize) {
     let (mut open, mut unopened) = (0, Vec::new());
     let bytes = text.as_bytes();
@@ -127,7 +127,7 @@ fn closing_template(place: &CursorContext<'_>, line: &str, rest: &str) -> Option
     })
 }
 
-/// `if x; then y▮; fi`: a word that closes.
+/// `if x; then y▮; fi`: a closing word.
 fn closing_word(place: &CursorContext<'_>, line: &str, rest: &str, finished: bool) -> Option<usize> {
     if place.block_style() != BlockStyle::Keywords {
         return None;
@@ -135,7 +135,7 @@ fn closing_word(place: &CursorContext<'_>, line: &str, rest: &str, finished: boo
     let rest = rest.trim_start_matches([';', ' ']);
     let closing = CLOSING_WORDS
         .iter()
-        .find(|word| rest.strip_prefix(**word).is_some_and(|behind| !behind.starts_with(is_word_char)))?;
+        .find(|word| rest.strip_prefix(**word).is_some_and(|after| !after.starts_with(is_word_char)))?;
     let opens: &[&str] = match *closing {
         "fi" => &["if"],
         "done" => &["do"],
@@ -158,7 +158,7 @@ fn closing_word(place: &CursorContext<'_>, line: &str, rest: &str, finished: boo
     None
 }
 
-/// Whether `rest` begins with a word that closes a block: such are counted.
+/// Whether `rest` begins with a word that closes a block: those are counted.
 pub(super) fn is_closing_word(place: &CursorContext<'_>, rest: &str) -> bool {
     let word = rest.split(|c| !is_word_char(c)).next().unwrap_or("");
     place.block_style() == BlockStyle::Keywords && CLOSING_WORDS.contains(&word)
@@ -194,20 +194,20 @@ fn closing_tag(place: &CursorContext<'_>, text: &str, rest: &str) -> Option<usiz
     None
 }
 
-/// `text` without the words and signs at its end that the rest of the line begins with. Closing brackets alone are no
-/// reason: they are counted elsewhere.
+/// `text` without the tokens at its end that the rest of the line begins with. Closing brackets alone do not qualify:
+/// they are counted elsewhere.
 pub(super) fn without_repeated_suffix<'t>(place: &CursorContext<'_>, text: &'t str) -> &'t str {
     let rest = place.line_after.trim();
     if rest.is_empty() {
         return text;
     }
     let line_start = text.rfind('\n').map_or(0, |at| at + 1);
-    let said = lexer::lex_line(place, &text[line_start..], line_start);
+    let tokens = lexer::lex_line(place, &text[line_start..], line_start);
     let there = lexer::lex_line(place, rest, 0);
-    let most = said.len().min(there.len()).min(MAX_REPEATED_TOKENS);
-    let same = |len: &usize| said[said.len() - len..].iter().zip(&there).all(|(a, b)| a.is_same(b));
+    let most = tokens.len().min(there.len()).min(MAX_REPEATED_TOKENS);
+    let same = |len: &usize| tokens[tokens.len() - len..].iter().zip(&there).all(|(a, b)| a.is_same(b));
     let Some(len) = (1..=most).rev().find(same) else { return text };
-    let repeated = &said[said.len() - len..];
+    let repeated = &tokens[tokens.len() - len..];
     if !is_real_repetition(place, text, repeated) {
         return text;
     }
@@ -222,14 +222,14 @@ fn is_real_repetition(place: &CursorContext<'_>, text: &str, repeated: &[CodeTok
     let opener = |token: &CodeToken<'_>| {
         token.kind == CodeTokenKind::Symbol && matches!(token.text, "(" | "[" | "{" | "<")
     };
-    // A bracket of the answer's own is closed by the answer.
+    // The output's own bracket needs its closer.
     let own = repeated.iter().any(bracket) && place.bracket_balance(text).unopened.is_empty();
-    // Words that close are counted, too.
+    // Closing words are counted, too.
     let word = place.block_style() == BlockStyle::Keywords
         && repeated.iter().any(|it| CLOSING_WORDS.contains(&it.text));
     let quote =
         |token: &CodeToken<'_>| token.kind == CodeTokenKind::Symbol && matches!(token.text, "\"" | "'" | "`");
-    // Half of an operator is no repetition: `==` before `= x`.
+    // Half of an operator is not a repetition: `==` before `= x`.
     let sign = |c: char| c.is_ascii_punctuation() && !matches!(c, '(' | ')' | '[' | ']' | '{' | '}' | '_');
     let first = &repeated[0];
     let half = first.kind == CodeTokenKind::Symbol && text[..first.start].ends_with(sign);

@@ -1,5 +1,4 @@
-//! Whether to suggest at a place at all, and how much.
-//! It knows nothing of the model or its answer.
+//! Decides whether to suggest at a position at all, and how much.
 
 use taper_grammars::BlockStyle;
 
@@ -12,19 +11,19 @@ use crate::text::lines::is_word_char;
 /// How much to suggest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
-    /// The rest of the line; it grows to a block where the line opens one.
+    /// The rest of the line. It grows to a block if the line opens one.
     Line,
     /// Lines up to the end of the block.
     Block,
 }
 
-/// Bytes of a line from which on it is data or minified code rather than something a person writes.
+/// A longer line is data or minified code rather than handwritten.
 const MAX_LINE_BYTES: usize = 1500;
 
-/// Decides, or says why there is nothing to suggest.
+/// Decides the extent of the suggestion.
 ///
 /// # Errors
-/// The reason for silence, as a short sentence.
+/// The reason to suggest nothing, as a short sentence.
 pub fn decide_extent(snapshot: &Snapshot, place: &CursorContext<'_>) -> Result<Extent, &'static str> {
     if place.line_before.len() + place.line_after.len() > MAX_LINE_BYTES {
         return Err("the line is too long to be written by hand");
@@ -37,11 +36,11 @@ pub fn decide_extent(snapshot: &Snapshot, place: &CursorContext<'_>) -> Result<E
     if is_in_number(place) {
         return Err("the cursor stands inside a number");
     }
-    let unasked = snapshot.trigger == Trigger::Automatic;
-    if unasked && next.is_some_and(is_word_char) {
+    let automatic = snapshot.trigger == Trigger::Automatic;
+    if automatic && next.is_some_and(is_word_char) {
         return Err("a word begins behind the cursor");
     }
-    if unasked
+    if automatic
         && last.is_some_and(is_word_char)
         && place.without_comment(place.line_after).contains(is_word_char)
     {
@@ -55,13 +54,13 @@ pub fn decide_extent(snapshot: &Snapshot, place: &CursorContext<'_>) -> Result<E
         ExtentSetting::Block => Extent::Block,
         ExtentSetting::Auto => automatic_extent(snapshot, place),
     };
-    if unasked && plan == Extent::Line && is_statement_complete(place) {
+    if automatic && plan == Extent::Line && is_statement_complete(place) {
         return Err("the statement is complete");
     }
     Ok(plan)
 }
 
-/// Whether digits stand on both sides of the cursor, with no more than a number's own sign between them.
+/// Whether digits are on both sides of the cursor, separated at most by a decimal point.
 fn is_in_number(place: &CursorContext<'_>) -> bool {
     let (before, after) = (place.line_before, place.line_after);
     let digit = |c: char| c.is_ascii_digit();
@@ -73,11 +72,10 @@ fn is_in_number(place: &CursorContext<'_>) -> bool {
     pointed || number(before) && after.strip_prefix('.').is_some_and(|it| it.starts_with(digit))
 }
 
-/// Whether the cursor stands at the end of a line that can hardly go on.
+/// Whether the cursor is at the end of a line that is very unlikely to continue.
 ///
-/// Not behind a closing bracket or a quote, though a statement may be complete there: of 5,395 places behind a `)` in
-/// Python code where the line so far parses alone, 994 were followed by more of it. There the model may say that the
-/// line ends.
+/// Not after a closing bracket or a quote, though the statement may be complete there: such a line often continues.
+/// There the model decides whether the line ends.
 pub(super) fn is_statement_complete(place: &CursorContext<'_>) -> bool {
     if !place.line_after.trim().is_empty() {
         return false;
@@ -93,7 +91,7 @@ pub(super) fn is_statement_complete(place: &CursorContext<'_>) -> bool {
     }
 }
 
-/// A block where one was opened and is still empty, else a line.
+/// A block if one was opened and is still empty, otherwise a line.
 fn automatic_extent(snapshot: &Snapshot, place: &CursorContext<'_>) -> Extent {
     if place.literal.lexical_context() != LexicalContext::Code {
         return Extent::Line;
@@ -107,7 +105,7 @@ fn automatic_extent(snapshot: &Snapshot, place: &CursorContext<'_>) -> Extent {
             scope::Scope::new(&snapshot.text, language, snapshot.syntax.as_ref(), snapshot.cursor)
                 .is_in_empty_block()
         }
-        // Of a language that nobody knows, brackets at the end of a line are still to be seen.
+        // In an unknown language, a bracket at the end of a line still opens a block.
         None => {
             let opener = if place.is_in_indentation() { place.line_above() } else { Some(place.line_before) };
             opener.is_some_and(|line| place.opens_block(line) && !place.has_body_below(line))
@@ -116,8 +114,8 @@ fn automatic_extent(snapshot: &Snapshot, place: &CursorContext<'_>) -> Extent {
     if empty || is_in_empty_brackets(place) { Extent::Block } else { Extent::Line }
 }
 
-/// Whether the cursor stands alone between the lines of a bracket and of what closes it: a list of parameters, of a
-/// type's members, of items, which is no block to a grammar.
+/// Whether the cursor is alone between the lines of an opening and a closing bracket: a list of parameters, of a
+/// type's members, of items, which a grammar does not treat as a block.
 fn is_in_empty_brackets(place: &CursorContext<'_>) -> bool {
     let (Some(above), Some(below)) = (place.line_above(), place.line_below()) else { return false };
     let open = place.without_comment(above).trim_end().chars().next_back();
@@ -182,7 +180,10 @@ mod tests {
         ];
         for (path, marked) in silent {
             assert!(extent_for_trigger(path, marked, Trigger::Automatic).is_err(), "{marked}");
-            assert!(extent_for_trigger(path, marked, Trigger::Invoked).is_ok(), "{marked}: a person asked");
+            assert!(
+                extent_for_trigger(path, marked, Trigger::Invoked).is_ok(),
+                "{marked}: an explicit request"
+            );
         }
         let open = [
             ("x.py", "foo(ba▮) # of all\n"),

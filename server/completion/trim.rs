@@ -1,5 +1,4 @@
-//! What of an answer is shown: cut at a place where it can stand, without what stands there already.
-//! It knows nothing of why the answer ended.
+//! Trims output to the part that is shown: cut at a valid end, without text that already exists around the cursor.
 
 mod incomplete;
 mod whitespace;
@@ -13,20 +12,20 @@ use crate::text::lines::is_word_char;
 /// Letters and digits of a line that is hardly ever written twice with other blanks.
 const MIN_DISTINCTIVE_CHARS: usize = 8;
 
-/// An answer so far as it would be typed: nothing cut yet, but as to line breaks and blanks what is shown.
+/// The output so far as it would be typed: not cut yet, but with the line breaks and blanks of the shown text.
 pub fn as_typed(place: &CursorContext<'_>, text: &str) -> String {
     let text = without_doubled_blanks(place, &text.replace("\r\n", "\n").replace('\r', "\n"));
     whitespace::without_trailing_blanks(place, &text)
 }
 
-/// Cuts `text` to what can be shown, or `None` if nothing of it can.
+/// Cuts `text` to the part that can be shown; `None` if there is none.
 ///
-/// `whole` says that the answer ended by itself; otherwise its last word may be half and goes.
+/// `whole`: the output ended by itself. Otherwise its last word may be incomplete and is removed.
 pub fn trim_output(place: &CursorContext<'_>, text: &str, whole: bool) -> Option<String> {
     trim_noting_steps(place, text, whole, &mut |_, _| {})
 }
 
-/// [`trim`], which tells `note` of each rule that takes something away, and what it leaves.
+/// [`trim_output`], which calls `note` for each rule that removes something, with the remaining text.
 pub fn trim_noting_steps(
     place: &CursorContext<'_>,
     text: &str,
@@ -34,7 +33,7 @@ pub fn trim_noting_steps(
     note: &mut dyn FnMut(&'static str, &str),
 ) -> Option<String> {
     let mut text = text.replace("\r\n", "\n").replace('\r', "\n");
-    // A character that no editor can show, or the sign of a broken token: the answer ends before it.
+    // A character that no editor can display, or the mark of a broken token: the output ends before it.
     if let Some(at) = text.find(|c: char| c == '\u{fffd}' || (c.is_control() && !matches!(c, '\n' | '\t'))) {
         text.truncate(at);
         note("a character that cannot be shown", &text);
@@ -54,7 +53,7 @@ pub fn trim_noting_steps(
             *text = left.to_owned();
         }
     };
-    // What closes the literal at the cursor may stand on a line of its own; the one behind the cursor then does, too.
+    // The closer of the cursor's literal may be on its own line in the output; the one after the cursor then is, too.
     let closed = place.literal.len_before_closer(&text, true).map_or(text.as_str(), |keep| &text[..keep]);
     let closed = place.literal.without_partial_closer(closed).to_owned();
     step(&mut text, "what closes the text stands behind the cursor", &closed);
@@ -87,7 +86,7 @@ pub fn trim_noting_steps(
     Some(text.to_owned())
 }
 
-/// Whole lines if there are several, else whole words and operators: never half of either.
+/// Whole lines if there are several, otherwise whole words and operators.
 fn cut_to_complete_part(text: &mut String) {
     let lines = text.trim_start_matches('\n');
     let lead = text.len() - lines.len();
@@ -106,7 +105,7 @@ fn cut_to_complete_part(text: &mut String) {
     }
 }
 
-/// A text of several lines whose last one is to be that of what closes the literal, right behind the cursor.
+/// A text of several lines whose last line is to be that of the literal's closer, which directly follows the cursor.
 fn with_own_closing_line(place: &CursorContext<'_>, text: &str) -> Option<String> {
     let kept = text.trim_end();
     let blanks = text[kept.len()..].rsplit_once('\n')?.1;
@@ -116,14 +115,14 @@ fn with_own_closing_line(place: &CursorContext<'_>, text: &str) -> Option<String
     let there = place.line_after.len() - place.line_after.trim_start().len();
     let blanks = &blanks[..blanks.len().saturating_sub(there)];
     let last = kept.rsplit('\n').next().unwrap_or("");
-    // A string's end stands under its beginning; where nobody says how deep that is, it stays on the line.
+    // The end of a string aligns with its start. If nothing gives that indentation, the closer stays on the line.
     let unknown = blanks.is_empty()
         && place.literal.lexical_context() == LexicalContext::Text
         && indentation_width(last) > 0;
     (!unknown).then(|| format!("{kept}\n{blanks}"))
 }
 
-/// Removes a comma at the end where what closes the list follows, or, in a query, the next clause.
+/// Removes a comma at the end if the closer of the list follows, or, in a query, the next clause.
 fn without_trailing_comma<'t>(place: &CursorContext<'_>, text: &'t str) -> &'t str {
     let Some(kept) = text.trim_end().strip_suffix(',').map(str::trim_end).filter(|it| !it.is_empty()) else {
         return text;
@@ -142,8 +141,8 @@ fn without_trailing_comma<'t>(place: &CursorContext<'_>, text: &'t str) -> &'t s
     if ends { kept } else { text }
 }
 
-/// Models that do not see how the indentation was split into tokens write it twice, or begin too deep: then all
-/// of the answer's lines move back by as much.
+/// Models that do not see how the indentation was split into tokens write it twice, or begin too deep: then all lines
+/// of the output are shifted back by the same amount.
 fn without_doubled_blanks(place: &CursorContext<'_>, text: &str) -> String {
     let stripped = text.trim_start_matches([' ', '\t']);
     if place.expects_member() && stripped.starts_with(is_word_char) {
@@ -161,7 +160,7 @@ fn without_doubled_blanks(place: &CursorContext<'_>, text: &str) -> String {
     let mut out = lines.next().unwrap_or("").to_owned();
     for line in lines {
         out.push('\n');
-        // A line that is not indented as deep as the first one closes something, and stands where it should.
+        // A line with less indentation than the first one closes something and is already correct.
         match line.strip_prefix(&deeper) {
             Some(rest) => {
                 out.push_str(place.line_before);
@@ -179,7 +178,7 @@ fn without_suffix_overlap<'t>(place: &CursorContext<'_>, text: &'t str) -> &'t s
     if rest.is_empty() {
         return text;
     }
-    // The whole rest of the line, or a part from its start that makes the brackets add up again.
+    // The whole rest of the line, or a part from its start that balances the brackets again.
     if let Some(kept) = text.trim_end().strip_suffix(rest) {
         let alone = place.bracket_balance(text).unopened.is_empty();
         if !(alone && (is_punctuation(rest) || suffix_overlap::is_closing_word(place, rest))) {
@@ -189,7 +188,7 @@ fn without_suffix_overlap<'t>(place: &CursorContext<'_>, text: &'t str) -> &'t s
     let unopened = place.bracket_balance(text).unopened;
     let repeated = unopened.iter().find(|&&at| rest.starts_with(text[at..].trim_end()));
     let kept = repeated.map_or(text, |&at| &text[..at]);
-    // A quote that stands there already.
+    // A quote that is already there.
     if kept.len() == text.len()
         && rest.starts_with(['"', '\'', '`'])
         && place.literal.lexical_context() == LexicalContext::Code
@@ -207,7 +206,7 @@ fn is_punctuation(text: &str) -> bool {
     !text.chars().any(is_word_char)
 }
 
-/// Whether the answer only says again what the lines around the cursor say.
+/// Whether the output only repeats the lines around the cursor.
 fn repeats_neighbour(place: &CursorContext<'_>, text: &str) -> bool {
     if !place.line_after.trim().is_empty() {
         return false;
@@ -224,8 +223,8 @@ fn repeats_neighbour(place: &CursorContext<'_>, text: &str) -> bool {
     }
     let same = |other: &str| {
         let other = other.trim();
-        let telling = line.chars().filter(|c| is_word_char(*c)).count() >= MIN_DISTINCTIVE_CHARS;
-        other == line || telling && without_whitespace(other).eq(without_whitespace(&line))
+        let distinctive = line.chars().filter(|c| is_word_char(*c)).count() >= MIN_DISTINCTIVE_CHARS;
+        other == line || distinctive && without_whitespace(other).eq(without_whitespace(&line))
     };
     let below = place.line_below().is_some_and(same);
     let rest: Vec<&str> = lines.collect();
@@ -233,13 +232,13 @@ fn repeats_neighbour(place: &CursorContext<'_>, text: &str) -> bool {
     below || above || !rest.is_empty() && repeats_lines_above(place, &line, &rest)
 }
 
-/// Whether several lines are those that stand right above, once more.
+/// Whether several lines repeat those directly above.
 fn repeats_lines_above(place: &CursorContext<'_>, first: &str, rest: &[&str]) -> bool {
     let before = &place.before[..place.before.len() - place.line_before.len()];
     let mut above = before.lines().rev().map(str::trim).filter(|line| !line.is_empty());
-    let said = [first].into_iter().chain(rest.iter().map(|line| line.trim()));
-    let said: Vec<&str> = said.collect();
-    said.iter().rev().all(|line| above.next() == Some(*line))
+    let lines = [first].into_iter().chain(rest.iter().map(|line| line.trim()));
+    let lines: Vec<&str> = lines.collect();
+    lines.iter().rev().all(|line| above.next() == Some(*line))
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! The last look before a suggestion is shown: the file must not parse worse with it than without.
-//! It knows nothing of models: it repairs, cuts or drops text.
+//! The last check before a suggestion is shown: the file must not parse worse with it than without. Repairs, cuts or
+//! drops the text.
 
 use taper_grammars::BlockStyle;
 
@@ -8,8 +8,8 @@ use super::{Snapshot, Suggestion, block_depth};
 use crate::syntax::scope;
 use crate::text::{Edit, lines};
 
-/// The suggestion at the cursor that inserts `text`, or as much of it as leaves the tree no worse; `None` if
-/// nothing does. Line breaks become those of the file. `note` is told what a rule leaves of the text.
+/// The suggestion that inserts `text` at the cursor, or as much of it as leaves the syntax tree no worse; `None` if
+/// no part does. Line breaks become those of the file. `note` receives the text that each rule left.
 pub(super) fn fit_to_document(
     snapshot: &Snapshot,
     place: &CursorContext<'_>,
@@ -30,7 +30,7 @@ pub(super) fn fit_to_document(
         } else {
             "the file would parse worse"
         };
-        // Fewer lines may stand alone where all of them do not.
+        // Fewer lines may parse even if all of them do not.
         let shorter = candidate.trim_end().rsplit_once('\n').map_or("", |(lines, _)| lines.trim_end());
         note(rule, shorter);
         if shorter.trim().is_empty() {
@@ -47,19 +47,19 @@ fn with_line_breaks(snapshot: &Snapshot, text: &str) -> String {
     }
 }
 
-/// Whether the last of several lines opens a bracket that is empty: what was to stand in it was cut away. Where the file
-/// parses, that would be seen; where it is broken already, nothing tells whose the closers behind the cursor are.
+/// Whether the last of several lines opens a bracket that is empty: its content was cut away. In a file that parses,
+/// the parser would detect that; in a broken file nothing shows to which opener the closers after the cursor belong.
 fn ends_with_open_bracket(place: &CursorContext<'_>, text: &str) -> bool {
     let Some((_, last)) = text.trim_end().rsplit_once('\n') else { return false };
     let opens = place.without_comment(last).trim_end().ends_with(['(', '[', '{']);
     opens && place.line_after.trim().is_empty() && !place.has_body_below(last)
 }
 
-/// Whether the document, or the part of a long one that has a tree, has no more faults with `text` at the cursor
-/// than without.
+/// Whether the document, or the parsed region of a long one, has no more faults with `text` at the cursor than
+/// without.
 ///
-/// A line that opens a block is judged with a body: alone it can never be right, and a person who types it
-/// goes on with the body; unless deeper lines stand below, which are its body then.
+/// A line that opens a block is checked with a body, because it can never parse alone and the user continues with the
+/// body. Deeper lines below count as its body.
 fn parses_no_worse(snapshot: &Snapshot, place: &CursorContext<'_>, text: &str) -> bool {
     let Some(syntax) = snapshot.syntax.as_ref().filter(|it| !it.is_stale()) else { return true };
     let before = scope::fault_count(&syntax.tree);
@@ -130,11 +130,11 @@ mod tests {
         let broken = "def f(x):\n    return g(\n        a.▮\n        x,\n    )\n)\n";
         let it = fit_text("x.py", broken, "call(\n        x,\n        b.call(");
         assert_eq!(it.as_deref(), Some("call(\n        x,"));
-        // What stands below is its body.
+        // The lines below are its body.
         let body = "def f(x):\n    return g(\n        a.▮\n            x,\n        ))\n    )\n";
         let it = fit_text("x.py", body, "call(\n        b.call(");
         assert_eq!(it.as_deref(), Some("call(\n        b.call("));
-        assert_eq!(fit_text("x.js", "f(▮\n", "{").as_deref(), Some("{"), "one line is what was asked for");
+        assert_eq!(fit_text("x.js", "f(▮\n", "{").as_deref(), Some("{"), "the request is for one line");
     }
 
     #[test]

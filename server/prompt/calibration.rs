@@ -1,14 +1,13 @@
-//! How far a model's token probabilities can be believed: a row per measured model.
-//! It knows nothing of texts or thresholds: numbers in, a probability out.
+//! Calibration of token probabilities: one row per measured model.
 
 /// A logistic fit: from the probabilities of a line's tokens to the probability that the line is exactly right.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Calibration {
-    /// What is added to the weighted sum.
+    /// The constant term.
     pub bias: f32,
     /// Weight of the arithmetic mean.
     pub mean: f32,
-    /// Weight of the lowest one.
+    /// Weight of the minimum.
     pub min: f32,
     /// Weight of the product.
     pub all: f32,
@@ -20,18 +19,17 @@ struct CalibrationRow {
     calibration: Calibration,
 }
 
-/// Fitted on `real_*` tasks with `taper-eval run --curve`, which proposes a row; the first row that fits counts.
+/// Fitted on `real_*` tasks with `taper-eval run --curve`, which proposes a row. The first matching row wins.
 static CALIBRATION_ROWS: &[CalibrationRow] = &[
-    // Qwen2.5-Coder-1.5B-Instruct Q4_K_M, 187 suggestions (`benches/quality/real-1.5b-reliability.csv`); its base model,
-    // which is not measured, borrows it.
+    // Qwen2.5-Coder-1.5B-Instruct Q4_K_M (`benches/quality/real-1.5b-reliability.csv`). Its base model is not
+    // measured and uses this row.
     CalibrationRow {
         words: &["coder", "1.5b"],
         calibration: Calibration { bias: -5.90, mean: 3.81, min: 0.0, all: 5.06 },
     },
 ];
 
-/// Qwen2.5-Coder-0.5B-Instruct Q4_K_M, 342 suggestions (`benches/quality/real-0.5b-reliability.csv`); for models
-/// without a row as well.
+/// Qwen2.5-Coder-0.5B-Instruct Q4_K_M (`benches/quality/real-0.5b-reliability.csv`), also for models without a row.
 const DEFAULT_CALIBRATION: Calibration = Calibration { bias: -6.93, mean: 3.85, min: 1.44, all: 3.37 };
 
 impl Calibration {
@@ -42,7 +40,7 @@ impl Calibration {
     }
 
     /// The probability, 0 to 1, that a text is exactly right, from its tokens' probabilities: their mean, the lowest,
-    /// and their product. More of any never gives less.
+    /// and their product. It does not decrease when any of them increases.
     pub fn probability(&self, mean: f32, min: f32, all: f32) -> f32 {
         let sum = self.bias + self.mean * mean + self.min * min + self.all * all;
         1.0 / (1.0 + (-sum).exp())

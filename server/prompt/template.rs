@@ -1,5 +1,4 @@
-//! Fill-in-the-middle formats: a row per format, and how each known model is best asked.
-//! It knows nothing of files.
+//! Fill-in-the-middle formats, one row per format, and the best prompt form of each known model.
 
 use taper_engine::{EngineInfo, TokenId, Tokenizer};
 
@@ -10,17 +9,17 @@ use super::calibration::Calibration;
 pub struct Template {
     /// The name of the format.
     pub name: &'static str,
-    /// Stands before the text before the cursor.
+    /// The token before the text before the cursor.
     pub prefix: &'static str,
-    /// Stands before the text after the cursor.
+    /// The token before the text after the cursor.
     pub suffix: &'static str,
-    /// Stands before the answer; empty where the answer simply follows.
+    /// The token before the output; empty if the output follows directly.
     pub middle: &'static str,
     /// Which segment comes first.
     pub order: SegmentOrder,
-    /// Where the path is told.
+    /// How the path is given.
     pub path: PathForm,
-    /// A word of the model's name that tells the row from another one with the same tokens.
+    /// A word of the model's name that distinguishes the row from another one with the same tokens.
     pub model_name_part: Option<&'static str>,
 }
 
@@ -36,19 +35,19 @@ pub enum SegmentOrder {
 /// How a format names the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathForm {
-    /// A special token, the path, a line break, before the segments.
+    /// A special token, the path and a line break, before the segments.
     Token(&'static str),
     /// The same, as the first line of the prefix segment.
     InPrefix(&'static str),
-    /// No token for it: a comment line at the head of the prefix.
+    /// No token: a comment line at the start of the prefix.
     Comment,
 }
 
-/// The formats in the order in which they are tried: the first whose tokens the vocabulary really has.
+/// The formats in the order in which they are tried: the first whose tokens are all in the vocabulary wins.
 ///
-/// Sources: the model cards and technical reports of Qwen2.5-Coder (arXiv 2409.12186), StarCoder2
-/// (arXiv 2402.19173), Code Llama (arXiv 2308.12950), DeepSeek-Coder (arXiv 2401.14196), CodeGemma
-/// (arXiv 2406.11409), Codestral, Granite Code (arXiv 2405.04324) and Mellum.
+/// Sources: the model cards and technical reports of Qwen2.5-Coder (arXiv 2409.12186), StarCoder2 (arXiv 2402.19173),
+/// Code Llama (arXiv 2308.12950), DeepSeek-Coder (arXiv 2401.14196), CodeGemma (arXiv 2406.11409), Codestral, Granite
+/// Code (arXiv 2405.04324) and Mellum.
 pub static TEMPLATES: &[Template] = &[
     Template {
         name: "qwen",
@@ -151,30 +150,30 @@ pub static TEMPLATES: &[Template] = &[
     },
 ];
 
-/// How a model is asked: which text stands where. A measured property of the model, not of its format.
+/// The prompt form of a model: the order and amount of text. A measured property of the model, not of its format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PromptForm {
-    /// Which text stands where.
+    /// The order of the text.
     pub layout: PromptLayout,
     /// Whether the partial word before the cursor is cut back and forced (token healing).
     pub heal: bool,
-    /// Whether the path and the language are told.
+    /// Whether the prompt has the path and the language.
     pub header: bool,
-    /// Tokens after the cursor that it sees at most, where the user has not said.
+    /// Maximum tokens after the cursor, unless the user sets it.
     pub suffix: usize,
-    /// Tokens of the project's other files that it sees at most, where the user has not said.
+    /// Maximum tokens of the project's other files, unless the user sets it.
     pub snippets: usize,
 }
 
-/// Which text stands where.
+/// The order of the text in the prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PromptLayout {
     /// All text before the cursor in the prefix segment.
     Plain,
-    /// The last lines before the cursor behind the middle token, at least this many; they grow while the
-    /// user types, so that everything before them stays in the KV cache.
+    /// The last lines before the cursor after the middle token, at least `lines`. They grow while the user types, so
+    /// that everything before them stays in the KV cache.
     Anchored {
-        /// Lines behind the middle token, the cursor's own not counted.
+        /// Lines after the middle token, not counting the cursor's own.
         lines: usize,
     },
 }
@@ -185,12 +184,11 @@ struct FormRow {
     form: PromptForm,
 }
 
-/// Measured on the `real_*_word` tasks in four languages; the first row that fits counts.
+/// Measured on the `real_*_word` tasks in four languages. The first matching row wins.
 static MEASURED_FORMS: &[FormRow] = &[
-    // The official 0.5B instruct file was quantized twice and lost much of its fill-in training: as a plain
-    // continuer it answers 48 % of the tasks exactly, against 20 % in the plain layout. More lines, and a suffix of 64 to
-    // 400 tokens, are as good within the noise (`benches/quality/tune-0.5b.txt`). Other files do not help it: of 128 tasks it
-    // answers 43 exactly with 512 tokens of them, 42 without, as many lost as won (`benches/quality/README.md`).
+    // The official 0.5B instruct file was quantized twice and lost much of its fill-in training: continuing the last
+    // lines after the middle token is much more accurate than the plain layout. More lines, or another suffix length,
+    // make no difference (`benches/quality/tune-0.5b.txt`). Other files do not help it (`benches/quality/README.md`).
     FormRow {
         words: &["qwen2.5-coder", "0.5b", "instruct"],
         form: PromptForm {
@@ -203,29 +201,27 @@ static MEASURED_FORMS: &[FormRow] = &[
     },
 ];
 
-/// For models whose fill-in training is intact, as Qwen2.5-Coder-1.5B: 56 % exact, 44 to 50 % otherwise. They make use of what
-/// stands behind the cursor: of 24 tasks (`real_*_rest` and `_line`) it answers 12 exactly with 1,280 and 400 tokens, 8 with 2,048
-/// and 128, though that is more to read; llama.cpp's `/infill` 10. Other files: of 23 tasks that name something of another file,
-/// 9 exactly with its definition in the prompt, 7 without, none lost; of 12 with what we find ourselves, 5 and 5.
+/// For models whose fill-in training is intact, such as Qwen2.5-Coder-1.5B. They benefit from the text after the
+/// cursor, and from definitions in other files (`benches/quality/README.md`).
 const DEFAULT_FORM: PromptForm =
     PromptForm { layout: PromptLayout::Plain, heal: false, header: true, suffix: 400, snippets: 512 };
 
-/// Without FIM tokens there is only the text before the cursor to continue.
+/// Without FIM tokens the model can only continue the text before the cursor.
 const PREFIX_ONLY_FORM: PromptForm =
     PromptForm { layout: PromptLayout::Plain, heal: true, header: true, suffix: 0, snippets: 0 };
 
-/// How one loaded model is asked: chosen once, when the model is loaded.
+/// The prompt format and form of one loaded model, chosen once at load.
 #[derive(Debug, Clone)]
 pub struct Profile {
     /// The format and its token ids; `None` for a model without FIM tokens, which sees only the prefix.
     pub template: Option<ResolvedTemplate>,
     /// The layout.
     pub form: PromptForm,
-    /// How far its probabilities can be believed.
+    /// How to turn its token probabilities into the probability of a correct line.
     pub calibration: Calibration,
-    /// The token that every prompt begins with, if the model wants one.
+    /// The token that begins every prompt, if the model needs one.
     pub bos: Option<TokenId>,
-    /// Tokens that the engine's context holds.
+    /// The engine's context size in tokens.
     pub context: usize,
 }
 
@@ -245,10 +241,10 @@ pub struct ResolvedTemplate {
 }
 
 impl Profile {
-    /// The profile for a loaded model: its template follows the tokens that the file really has, its form
-    /// the measured row of the model.
+    /// The profile of a loaded model: the template follows from the tokens in its vocabulary, the form from the
+    /// model's measured row.
     pub fn for_model(about: &EngineInfo, tokens: &Tokenizer) -> Self {
-        // Files spell their names with blanks (`Qwen2.5 Coder 0.5B Instruct`), the table with hyphens.
+        // Model files spell names with blanks (`Qwen2.5 Coder 0.5B Instruct`), the table with hyphens.
         let name = about.model.to_lowercase().replace([' ', '_'], "-");
         let template = TEMPLATES
             .iter()
@@ -261,13 +257,14 @@ impl Profile {
         Self { template, form, calibration, bos: tokens.bos(), context: about.context }
     }
 
-    /// The token that stands before each file in a prompt of several, if the format has one and the model was trained so.
+    /// The token before each file in a prompt of several files, if the format has one and the model was trained with
+    /// it.
     pub fn file_token(&self) -> Option<TokenId> {
         let it = self.template.as_ref()?;
         it.path.filter(|_| matches!(it.template.path, PathForm::Token(_)))
     }
 
-    /// Tokens of other files that are best for the model; `None` in a format that has no place for them.
+    /// The model's default token budget for other files; `None` if the format has no place for them.
     pub fn snippet_tokens(&self) -> Option<usize> {
         self.file_token().map(|_| self.form.snippets)
     }
@@ -277,10 +274,10 @@ impl Profile {
         let template = self.template.as_ref().map_or("prefix only (no FIM tokens)", |it| it.template.name);
         let layout = match self.form.layout {
             PromptLayout::Plain => "plain order".to_owned(),
-            PromptLayout::Anchored { lines } => format!("last {lines} lines behind the middle token"),
+            PromptLayout::Anchored { lines } => format!("last {lines} lines after the middle token"),
         };
         let heal = if self.form.heal { "token healing" } else { "no token healing" };
-        let header = if self.form.header { "the path told" } else { "no path" };
+        let header = if self.form.header { "with path" } else { "no path" };
         format!("{template}, {layout}, {heal}, {header}")
     }
 }

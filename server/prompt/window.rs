@@ -1,5 +1,4 @@
-//! What of this file the model sees: the text around the cursor, cut at places that stay put while typing.
-//! It knows nothing of other files or of formats.
+//! The text around the cursor that the prompt contains, cut at positions that are stable while the user types.
 
 use crate::text::Rope;
 use crate::text::lines::floor_char_boundary;
@@ -7,17 +6,16 @@ use crate::text::lines::floor_char_boundary;
 /// The text around a cursor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptWindow {
-    /// Text before the cursor, from a line start where lines are of a sane length.
+    /// Text before the cursor, from the start of a line unless the line is too long.
     pub prefix: String,
-    /// Text after the cursor, to the end of a line where lines are of a sane length.
+    /// Text after the cursor, to the end of a line unless the line is too long.
     pub suffix: String,
-    /// Line number of the prefix's first line: with it, places inside the prefix can be chosen so that
-    /// they stay put while the user types.
+    /// Line number of the prefix's first line. With it, positions inside the prefix can be chosen so that they are
+    /// stable while the user types.
     pub first_line: usize,
 }
 
-/// The start moves in steps of this many lines, so that it stays put over many keystrokes and the KV cache
-/// with it.
+/// The start moves in steps of this many lines, so that it and the KV cache stay valid over many keystrokes.
 const START_STEP_LINES: usize = 32;
 
 /// Takes at most `before` bytes before and `after` bytes after the byte offset `cursor`.
@@ -25,7 +23,7 @@ pub fn window_at(text: &Rope, cursor: usize, before: usize, after: usize) -> Pro
     window_anchored_at(cursor, text, cursor, before, after)
 }
 
-/// [`take`], from where it began when the cursor stood at `earlier`, at or before it.
+/// [`window_at`], with the start computed for `earlier`, a cursor at or before this one.
 pub fn window_anchored_at(
     earlier: usize,
     text: &Rope,

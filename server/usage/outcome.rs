@@ -1,5 +1,4 @@
-//! What happens to a shown suggestion, derived from the edits, so that it is known in every editor.
-//! It knows nothing of documents, editors or time.
+//! The outcome of a shown suggestion, derived from the edits, so that it is known in every editor.
 
 use std::ops::Range;
 
@@ -18,7 +17,7 @@ pub enum Outcome {
     Accepted,
     /// A part was inserted at once, by word or by line, and the rest was not.
     PartiallyAccepted,
-    /// At least its first word was typed, exactly or nearly (see [`nearly`]), and no part was inserted at once.
+    /// At least its first word was typed, exactly or leniently (see `cache::lenient`), and no part was inserted at once.
     TypedThrough,
     /// None of these: something else was typed, the cursor moved, the document was closed.
     Dismissed,
@@ -126,7 +125,7 @@ impl ShownSuggestion {
         }
     }
 
-    /// Moves behind `text` if the rest begins with it, or nearly and it was typed.
+    /// Consumes `text` if the rest begins with it, or if it was typed and matches leniently.
     fn consume(&mut self, text: &str, at_once: bool) -> bool {
         if self.is_complete() {
             return false;
@@ -270,7 +269,7 @@ mod tests {
     }
 
     impl Fixture {
-        /// The suggestion replaces so many bytes before and behind the cursor.
+        /// The suggestion replaces `replaced` bytes before and after the cursor.
         fn new(fixture: &str, replaced: [usize; 2], shown: &str, alternatives: &[&str]) -> Self {
             let (before, after) = fixture.split_once('▮').unwrap();
             let (text, cursor) = (Rope::from(format!("{before}{after}")), before.len());

@@ -1,5 +1,4 @@
 //! Counts of requests and suggestions, by day, language and model. They merge by addition.
-//! It knows nothing of where they are stored, or of what was suggested.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -53,8 +52,8 @@ pub struct UsageRecord {
     pub event: UsageEvent,
 }
 
-/// Response times: their number by class, whose first time in microseconds is the key. Eight classes to a doubling, so
-/// a percentile is off by a sixteenth at most.
+/// Response times: counts by class, keyed by the class's lowest time in microseconds. There are eight classes per
+/// doubling, so the error of a percentile is at most one sixteenth.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct LatencyHistogram(BTreeMap<u64, u64>);

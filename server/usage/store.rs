@@ -1,5 +1,4 @@
-//! The file with this user's statistics, and the thread that adds to it, so that nothing waits for the disk.
-//! It knows nothing of suggestions or sessions.
+//! The file with this user's statistics, and the thread that adds to it, so that no other thread waits for the disk.
 //!
 //! `statistics.json` in taper's data folder is shared by all servers. It is only ever replaced as a whole, by a file
 //! that was written beside it, under the lock `statistics.lock`.
@@ -25,13 +24,12 @@ use crate::usage::stats::{UsageEvent, UsageHistory, UsageRecord, UsageStats};
 /// The version of the file's format.
 const VERSION: u64 = 1;
 /// Written into the file, for people who find it.
-const ABOUT: &str =
-    "what taper suggested and what became of it, in numbers; never sent; `taper stats` shows it";
+const ABOUT: &str = "counts of taper's suggestions and their outcomes; never sent; shown by `taper stats`";
 /// How long another server may hold the lock.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
-/// How often the lock is tried meanwhile.
+/// How often the lock is tried in that time.
 const LOCK_RETRY: Duration = Duration::from_millis(5);
-/// How often the worker saves at most.
+/// Minimum time between two saves of the worker.
 const SAVE_INTERVAL: Duration = Duration::from_secs(60);
 /// How long the last save may delay the end of the process.
 const EXIT_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -39,14 +37,14 @@ const EXIT_TIMEOUT: Duration = Duration::from_millis(1500);
 /// A problem with the file.
 #[derive(Debug, Error)]
 pub enum StatsFileError {
-    /// There is no folder for it.
-    #[error("there is no home folder to keep statistics in; set TAPER_HOME to a folder")]
+    /// There is no home folder for it.
+    #[error("no home folder for statistics; set TAPER_HOME to a folder")]
     NoHome,
     /// It cannot be read.
     #[error("cannot read the statistics in {}: {}", .0.display(), .1)]
     Read(PathBuf, io::Error),
     /// It cannot be written.
-    #[error("cannot keep statistics in {}: {}; make room or make it writable, or set `statistics = false`", .0.display(), .1)]
+    #[error("cannot write statistics to {}: {}; free disk space, make it writable, or set `statistics = false`", .0.display(), .1)]
     Write(PathBuf, io::Error),
     /// Another server held the lock for too long.
     #[error("the statistics in {} are locked by another process", .0.display())]
@@ -55,7 +53,7 @@ pub enum StatsFileError {
     #[error("{} was written by a newer version of taper; update taper, or move the file away", .0.display())]
     Newer(PathBuf),
     /// Its content is something else.
-    #[error("{} does not hold statistics of taper; the next server sets it aside", .0.display())]
+    #[error("{} is not a taper statistics file; the next server renames it", .0.display())]
     Damaged(PathBuf),
 }
 
@@ -276,7 +274,7 @@ impl StatsWorker {
         match file.add(&self.unsaved, local_date()) {
             Ok(aside) => {
                 if let Some(aside) = aside {
-                    warn!(aside = %aside.display(), "the file of statistics was damaged and has been renamed");
+                    warn!(aside = %aside.display(), "damaged statistics file renamed");
                 }
                 self.unsaved = UsageHistory::default();
             }

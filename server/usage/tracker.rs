@@ -1,5 +1,4 @@
-//! Follows the suggestion that is shown in each document, and records what happens, never with which text or where.
-//! It knows nothing of sessions, or of how counts are stored.
+//! Tracks the suggestion that is shown in each document, and records outcomes, never text or position.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,13 +9,13 @@ use crate::text::Rope;
 use crate::usage::outcome::ShownSuggestion;
 use crate::usage::stats::{UsageEvent, UsageRecord};
 
-/// Characters of an editor's name for a language that is counted under it.
+/// Maximum characters of an editor's language name that is counted.
 const LANGUAGE_LENGTH: usize = 32;
 
-/// Takes what is to be counted. Must not block.
+/// Receives the records to count. Must not block.
 pub type UsageRecorder = Box<dyn FnMut(UsageRecord) + Send>;
 
-/// What the editor was answered.
+/// The response that the editor received.
 #[derive(Debug)]
 pub struct TrackedResponse {
     /// The text for which the request was made.
@@ -25,7 +24,7 @@ pub struct TrackedResponse {
     pub cursor: usize,
     /// The suggestion, if there is one.
     pub shown: Option<Suggestion>,
-    /// Texts that are offered in its place.
+    /// The alternatives to it.
     pub alternatives: Vec<String>,
     /// From the request to its response.
     pub latency: Duration,
@@ -36,16 +35,16 @@ pub type ResponseCell = Arc<Mutex<Option<TrackedResponse>>>;
 
 struct TrackedDocument {
     language: Arc<str>,
-    /// Of the last request. It is looked up when the next thing happens in the document.
+    /// The response to the last request. It is checked when the next event in the document occurs.
     response: ResponseCell,
     /// The shown suggestion and its model.
     shown: Option<(ShownSuggestion, Arc<str>)>,
 }
 
-/// Follows what is shown in all documents.
+/// Tracks the shown suggestions of all documents.
 pub struct UsageTracker {
     documents: HashMap<String, TrackedDocument>,
-    /// The name of the model that answers.
+    /// The name of the model in use.
     model: Option<Arc<str>>,
     last_edited: String,
     recorder: UsageRecorder,
@@ -59,7 +58,7 @@ impl UsageTracker {
 
     /// Counts requests under this model from now on.
     pub fn set_model(&mut self, name: &str) {
-        // Of a path only the file's name is stored.
+        // Of a path only the file name is stored.
         let name = name.rsplit(['/', '\\']).next().unwrap_or_default();
         self.model = Some(name.into());
     }
@@ -79,7 +78,7 @@ impl UsageTracker {
         (self.recorder)(UsageRecord { language, model, event: UsageEvent::Requested });
     }
 
-    /// What will be in `response` is shown.
+    /// Tracks the suggestion that `response` will contain.
     pub fn track_response(&mut self, uri: &str, response: &ResponseCell) {
         if let Some(document) = self.documents.get_mut(uri) {
             document.response = Arc::clone(response);
@@ -117,7 +116,7 @@ impl UsageTracker {
         self.uris().iter().for_each(|uri| self.update(uri));
     }
 
-    /// The suggestion that is shown in a document, to follow its edits. A pending response is outdated by them.
+    /// The suggestion that is shown in a document, to apply its edits. They invalidate a pending response.
     pub fn begin_edit(&mut self, uri: &str) -> Option<&mut ShownSuggestion> {
         self.update(uri);
         uri.clone_into(&mut self.last_edited);
@@ -188,7 +187,7 @@ fn record_outcome(
     }
 }
 
-/// A language is counted under its name only if that looks like one.
+/// The language's name, or `other` if it does not look like a language name.
 fn language_name(name: &str) -> &str {
     let plain = |it: char| it.is_ascii_alphanumeric() || matches!(it, '-' | '_' | '+' | '#');
     if name.is_empty() || name.len() > LANGUAGE_LENGTH || !name.chars().all(plain) { "other" } else { name }

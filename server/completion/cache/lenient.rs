@@ -1,22 +1,23 @@
-//! What was typed is nearly what a suggestion says: other blanks, another quote, brackets that the editor closed.
-//! It knows nothing of documents or caches, and of languages no more than that strings stand in quotes.
+//! Matches typed text that differs slightly from a suggestion: other blanks, other quotes, brackets that the editor
+//! closed.
+//! The only language knowledge is that strings have quotes.
 
 use crate::completion::cursor::opening_bracket;
 use crate::text::lines::is_word_char;
 
-/// How often what was typed may differ.
+/// Maximum differences between the suggestion and the typed text.
 const MAX_DIFFERENCES: usize = 3;
-/// Bytes that an editor puts behind the cursor at most: closers, and a line of its own for one of them.
+/// Maximum bytes that an editor inserts after the cursor: closers, and a line of its own for one of them.
 const MAX_CLOSED_BYTES: usize = 64;
 
-/// What is left of `text` once `typed` stands there, if that says the same but for a few blanks and the style of its
-/// quotes; in the style of what was typed. `None` also if nothing is left.
+/// The remainder of `text` after `typed`, if the two differ only in a few blanks and the style of quotes. It has the
+/// style of the typed text. `None` also if nothing remains.
 pub(crate) fn lenient_match(text: &str, typed: &str) -> Option<String> {
     let (mut ours, mut theirs) = (text.chars().peekable(), typed.chars().peekable());
     let mut differences = 0;
     let mut before = None;
     let mut on_start = false;
-    // The quotes of the string that is open, in the text and as it was typed.
+    // The quotes of the open string, in the suggestion and in the typed text.
     let mut open: Option<(char, char)> = None;
     let mut tight = false;
     while let Some(&their) = theirs.peek() {
@@ -29,7 +30,7 @@ pub(crate) fn lenient_match(text: &str, typed: &str) -> Option<String> {
                 differences += 1;
             }
             match open {
-                // A quote that the string cannot have in the other style.
+                // A quote that the string cannot contain in the other style.
                 Some((ours, theirs))
                     if ours != theirs && our == their && (our == ours || our == theirs || our == '\\') =>
                 {
@@ -47,7 +48,7 @@ pub(crate) fn lenient_match(text: &str, typed: &str) -> Option<String> {
             continue;
         }
         differences += 1;
-        // A blank matters in a string, as indentation, and between two words.
+        // A blank is significant in a string, in indentation, and between two words.
         if in_string || on_start {
             return None;
         }
@@ -67,11 +68,11 @@ pub(crate) fn lenient_match(text: &str, typed: &str) -> Option<String> {
         }
     }
     let mut rest: String = ours.collect();
-    // Who leaves no blank before a sign leaves none behind it.
+    // A user who leaves no blank before an operator leaves none after it.
     if tight && rest.starts_with(' ') {
         rest.remove(0);
     }
-    // Nor does it begin with a second blank.
+    // The remainder does not begin with a second blank either.
     if typed.ends_with(' ') && before != Some(' ') && rest.starts_with(' ') {
         rest.remove(0);
     }
@@ -85,8 +86,8 @@ pub(crate) fn lenient_match(text: &str, typed: &str) -> Option<String> {
     (!rest.trim().is_empty() && differences <= MAX_DIFFERENCES).then_some(rest)
 }
 
-/// What stands between the cursor and the text that was behind it before, if that is nothing but closers and blanks;
-/// `is_former` knows that text.
+/// The text between the cursor and the text that used to follow it, if it is only closers and blanks. `is_former`
+/// recognises the former text.
 pub(super) fn editor_closed_text(after: &str, is_former: impl Fn(&str) -> bool) -> Option<&str> {
     let mut end = 0;
     loop {
@@ -101,25 +102,25 @@ pub(super) fn editor_closed_text(after: &str, is_former: impl Fn(&str) -> bool) 
     }
 }
 
-/// The part of `rest`, which follows what was typed, up to what the editor has `closed` already behind the cursor;
-/// `None` if it would not close the same there, or if nothing is left.
+/// The part of `rest`, which follows `typed`, up to the closer that the editor has already inserted after the cursor;
+/// `None` if `rest` would not close the same bracket or quote there, or if nothing remains.
 pub(super) fn remainder_inside(typed: &str, rest: &str, closed: &str) -> Option<String> {
     let first = closed.trim_start();
     let end = find_closer(typed, rest, first.chars().next()?)?;
-    // All the others must come behind it as well.
+    // All the other closers must follow as well.
     let (mut typed, mut left) = (typed.to_owned(), rest);
     for closer in first.chars().filter(|c| !c.is_whitespace()) {
-        let (said, behind) = left.split_at(find_closer(&typed, left, closer)? + 1);
-        typed += said;
-        left = behind;
+        let (closed_part, tail) = left.split_at(find_closer(&typed, left, closer)? + 1);
+        typed += closed_part;
+        left = tail;
     }
     let inner = &rest[..end];
-    // The closer stands on a line of its own already.
+    // The closer is already on a line of its own.
     let inner = if first.len() < closed.len() { inner.trim_end() } else { inner };
     (!inner.trim().is_empty()).then(|| inner.to_owned())
 }
 
-/// Where `rest` closes what is open at the end of `typed`, if that is what `closer` closes.
+/// The position at which `rest` closes what is open at the end of `typed`, if `closer` closes it.
 fn find_closer(typed: &str, rest: &str, closer: char) -> Option<usize> {
     let (open, quote) = open_delimiters(typed);
     if is_quote(closer) {
@@ -146,7 +147,7 @@ fn find_closer(typed: &str, rest: &str, closer: char) -> Option<usize> {
     None
 }
 
-/// The brackets that a text leaves open, and the quote of the string that it ends in.
+/// The brackets that a text leaves open, and the quote of the string in which it ends.
 fn open_delimiters(text: &str) -> (Vec<char>, Option<char>) {
     let (mut open, mut quote, mut escaped) = (Vec::new(), None, false);
     for c in text.chars() {
@@ -158,7 +159,7 @@ fn open_delimiters(text: &str) -> (Vec<char>, Option<char>) {
     (open, quote)
 }
 
-/// Takes in what a character opens, and where strings begin and end.
+/// Records the brackets that a character opens, and where strings begin and end.
 fn track_delimiters(c: char, open: &mut Vec<char>, quote: &mut Option<char>, escaped: &mut bool) {
     match *quote {
         Some(_) if *escaped => *escaped = false,
@@ -228,7 +229,7 @@ mod tests {
             ("print(\"a\")", "print(\"", "\"", Some("a")),
             (" {\n    y();\n}", " {", "}", Some("\n    y();\n")),
             (" {\n    y();\n}", " {\n    ", "\n}", Some("y();")),
-            // Nothing is left, it is another bracket, or it closes nothing.
+            // Nothing remains, the bracket is another one, or it closes nothing.
             ("foo()", "foo(", ")", None),
             ("foo[a]", "foo[", ")", None),
             ("foo(a", "foo(", ")", None),

@@ -1,5 +1,4 @@
-//! Reads code for its strings and comments alone, a piece at a time.
-//! It knows nothing of where the text comes from, and of languages what their literals look like.
+//! Reads code for its strings and comments only, incrementally.
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -14,29 +13,29 @@ use crate::text::lines::is_word_char;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct OpenLiteral {
     pub(super) kind: LiteralKind,
-    /// What opened it.
+    /// Its opening delimiter.
     pub(super) opening: String,
-    /// What closes it; empty where the end of the line does.
+    /// Its closing delimiter; empty if the end of the line closes it.
     pub(super) close: String,
     pub(super) multiline: bool,
     pub(super) escape: EscapeStyle,
     pub(super) nests: bool,
-    /// Where what it holds begins, in the text that was read.
+    /// The start of its content, in the text read so far.
     pub(super) content_start: usize,
-    /// What stood before it on its line.
+    /// The text before it on its line.
     pub(super) line_before: String,
-    /// Literals of its kind inside of it.
+    /// Nested literals of its kind inside it.
     depth: usize,
 }
 
-/// Where markup is read.
+/// The state within markup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum MarkupState {
-    /// The language has none.
+    /// The language has no markup.
     No,
     /// Between tags.
     Content,
-    /// In a tag; whether the tag begins a script or a style.
+    /// In a tag; `true` if the tag begins a script or a style.
     Tag(bool),
     /// In a script or a style.
     Script,
@@ -48,15 +47,15 @@ pub(super) struct LiteralReader {
     literals: Rc<[LiteralSyntax]>,
     comment: &'static str,
     is_rust: bool,
-    /// A quote without a partner on its line is taken for no string.
+    /// A quote without a partner on its line is not a string.
     needs_closing_quote: bool,
     markup: MarkupState,
     open: Option<OpenLiteral>,
-    /// The line so far, for what may begin a comment or a string only there.
+    /// The line so far, for delimiters that are valid only at some positions of a line.
     line: String,
     /// Bytes that were read.
     bytes_read: usize,
-    /// Whether the last step closed the literal, and not the end of its line.
+    /// Whether the last step closed the literal by its closer, not by the end of its line.
     closed: bool,
 }
 
@@ -88,7 +87,7 @@ impl LiteralReader {
         }
     }
 
-    /// Whether the open string documents what stands around it: a long one that begins its line.
+    /// Whether the open string is documentation: a multi-line one that begins its line.
     pub(super) fn is_documentation(&self) -> bool {
         self.open.as_ref().is_some_and(|open| {
             let prefix =
@@ -97,7 +96,7 @@ impl LiteralReader {
         })
     }
 
-    /// Reads on.
+    /// Continues reading.
     pub(super) fn read_text(&mut self, text: &str) {
         let mut at = 0;
         while at < text.len() {
@@ -105,7 +104,7 @@ impl LiteralReader {
         }
     }
 
-    /// Reads a text that begins with a literal and ends in it; where in it the literal's own text begins.
+    /// Reads a text that begins with a literal and ends inside it. Returns the offset of the literal's content.
     pub(super) fn read_literal(&mut self, kind: LiteralKind, text: &str) -> usize {
         self.needs_closing_quote = false;
         let start = text.trim_start();
@@ -129,12 +128,12 @@ impl LiteralReader {
         }
         match begun {
             Some((open, at)) => {
-                // The tree knows better where it ends.
+                // The tree knows better where the literal ends.
                 self.open.get_or_insert(open);
                 at
             }
             None => {
-                // One that is in no table: a regular expression, a here document.
+                // A literal that is in no table: a regular expression, a here document.
                 let close = match start.chars().next() {
                     Some('<') => ">",
                     Some('/') => "/",
@@ -147,7 +146,7 @@ impl LiteralReader {
         }
     }
 
-    /// Reads on up to the end of the open literal; where what closes it stands.
+    /// Continues up to the end of the open literal and returns the range of its closer.
     pub(super) fn read_to_closer(&mut self, text: &str) -> Option<Range<usize>> {
         let mut at = 0;
         while at < text.len() {
@@ -161,7 +160,7 @@ impl LiteralReader {
         None
     }
 
-    /// Reads what stands at `at`; where to go on.
+    /// Reads one step at `at` and returns where to continue.
     fn read_step(&mut self, text: &str, at: usize) -> usize {
         let rest = &text[at..];
         self.closed = false;
@@ -177,13 +176,13 @@ impl LiteralReader {
         at + len
     }
 
-    /// Length of what stands at the beginning of `rest`, in the open literal.
+    /// Length of the next step at the start of `rest`, inside the open literal.
     fn read_in_literal(&mut self, rest: &str) -> usize {
         let first = rest.chars().next().map_or(1, char::len_utf8);
         let Some(open) = &mut self.open else { return first };
         if open.escape == EscapeStyle::Backslash && rest.starts_with('\\') {
             let next = rest[1..].chars().next();
-            // A line that goes on behind a backslash is one line.
+            // A line continued by a backslash is one line.
             return 1 + next.map_or(0, char::len_utf8);
         }
         if !open.close.is_empty() && rest.starts_with(open.close.as_str()) {
@@ -208,7 +207,7 @@ impl LiteralReader {
         first
     }
 
-    /// The same in code: opens what begins there.
+    /// The same in code: opens a literal that begins there.
     fn read_code(&mut self, rest: &str) -> usize {
         let first = rest.chars().next().unwrap_or('\0');
         if self.is_rust && first == '\'' {
@@ -231,9 +230,9 @@ impl LiteralReader {
                 MarkupState::Tag(_) => literal.kind == LiteralKind::Text && literal.open.len() == 1,
                 MarkupState::No | MarkupState::Script => true,
             };
-            let behind_word = literal.open.starts_with(is_word_char)
+            let after_word = literal.open.starts_with(is_word_char)
                 && self.line.ends_with(|c| is_word_char(c) && c != 'b');
-            if !allowed || behind_word {
+            if !allowed || after_word {
                 continue;
             }
             let Some((opening, close)) = match_delimiters(literal, rest) else { continue };
@@ -269,7 +268,7 @@ impl LiteralReader {
         len
     }
 
-    /// A `#` begins a comment at the start of a word only, and a `%` not behind a backslash.
+    /// A `#` begins a comment only at the start of a word, and a `%` not after a backslash.
     fn may_begin_comment(&self) -> bool {
         match self.comment {
             "#" | ";" | "\"" | "!" => self.line.is_empty() || self.line.ends_with(char::is_whitespace),
@@ -281,7 +280,7 @@ impl LiteralReader {
         }
     }
 
-    /// Follows the tags of markup.
+    /// Tracks the tags of markup.
     fn track_markup(&mut self, rest: &str, first: char) {
         self.markup = match (self.markup, first) {
             (MarkupState::Content, '<') if rest[1..].starts_with(|c: char| c.is_alphabetic() || c == '/') => {
@@ -302,21 +301,21 @@ impl LiteralReader {
     }
 }
 
-/// What opens and what closes a literal that begins at the beginning of `rest`.
+/// The opening and closing delimiter of a literal at the start of `rest`.
 fn match_delimiters(literal: &LiteralSyntax, rest: &str) -> Option<(String, String)> {
-    let behind = rest.strip_prefix(literal.open)?;
+    let after = rest.strip_prefix(literal.open)?;
     let tag = match literal.tag {
         DelimiterTag::None => "",
-        DelimiterTag::Run(sign) => &behind[..behind.len() - behind.trim_start_matches(sign).len()],
-        DelimiterTag::Word => &behind[..behind.len() - behind.trim_start_matches(is_word_char).len()],
+        DelimiterTag::Run(sign) => &after[..after.len() - after.trim_start_matches(sign).len()],
+        DelimiterTag::Word => &after[..after.len() - after.trim_start_matches(is_word_char).len()],
     };
-    behind[tag.len()..].starts_with(literal.open_end).then(|| {
+    after[tag.len()..].starts_with(literal.open_end).then(|| {
         let opening = [literal.open, tag, literal.open_end].concat();
         (opening, [literal.close, tag, literal.close_end].concat())
     })
 }
 
-/// Length of a character's literal, or of the quote of a lifetime.
+/// Length of a character literal, or of the quote of a lifetime.
 fn char_literal_len(rest: &str) -> usize {
     let mut chars = rest.char_indices().skip(1);
     match chars.next() {

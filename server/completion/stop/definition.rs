@@ -1,5 +1,5 @@
-//! Where an answer begins a second definition behind its first: that one was not asked for.
-//! It knows nothing of grammars: it reads the first words of lines, in any language.
+//! Finds the start of a second definition in the output, where the suggestion should end. Reads the first words of
+//! lines, in any language.
 
 use super::super::cursor::{CursorContext, indentation_width};
 use super::opens_block_or_bracket;
@@ -27,7 +27,7 @@ const DEFINING_WORDS: &[&str] = &[
     "trait",
 ];
 
-/// Words that may stand before these.
+/// Words that may precede these.
 const MODIFIER_WORDS: &[&str] = &[
     "abstract",
     "async",
@@ -52,23 +52,23 @@ const MODIFIER_WORDS: &[&str] = &[
     "virtual",
 ];
 
-/// Words that look like a function's name before a bracket and are none.
+/// Words that look like a function's name before a bracket but are not.
 const CONTROL_WORDS: &[&str] = &[
     "catch", "do", "elif", "else", "for", "foreach", "if", "match", "return", "switch", "try", "until",
     "using", "when", "while", "with",
 ];
 
-/// The definitions of an answer, a line at a time.
+/// The definitions of the output, fed line by line.
 #[derive(Debug, Default)]
 pub(super) struct DefinitionTracker {
     /// Indentation of the first one that has a body.
     first: Option<usize>,
-    /// Where the comments and attributes begin that belong to what comes next, and how deep they stand.
+    /// The start and the indentation of the comments and attributes that belong to the next definition.
     head: Option<(usize, usize)>,
 }
 
 impl DefinitionTracker {
-    /// Reads a line, `start` bytes into the answer; how much of the answer to keep if a second definition begins on it.
+    /// Reads a line, `start` bytes into the output. Returns the bytes to keep if a second definition begins on it.
     /// Not for blank lines.
     pub(super) fn find_second(
         &mut self,
@@ -98,7 +98,7 @@ impl DefinitionTracker {
     }
 }
 
-/// Whether a line is a comment or an attribute: such belong to what stands below.
+/// Whether a line is a comment or an attribute, which belongs to the code below.
 fn is_definition_lead(place: &CursorContext<'_>, code: &str) -> bool {
     let comment = place.language.map_or("//", |it| it.line_comment);
     (!comment.is_empty() && code.starts_with(comment))
@@ -107,14 +107,14 @@ fn is_definition_lead(place: &CursorContext<'_>, code: &str) -> bool {
         || code.starts_with("/*")
 }
 
-/// Whether a line begins with a defining word, and something to be defined behind it.
+/// Whether a line begins with a defining word that something follows.
 fn begins_with_defining_word(code: &str) -> bool {
     let mut words = code.split_whitespace();
     let word = words.find(|word| !MODIFIER_WORDS.contains(&word.split('(').next().unwrap_or(word)));
     word.is_some_and(|word| DEFINING_WORDS.contains(&word)) && words.next().is_some()
 }
 
-/// Whether a line reads like the head of a function without such a word: `int f(int x) {`, `const f = (x) => {`.
+/// Whether a line looks like the head of a function without such a word: `int f(int x) {`, `const f = (x) => {`.
 fn looks_like_function_head(code: &str) -> bool {
     let Some(head) = code.strip_suffix('{').map(str::trim_end) else { return false };
     if let Some(arrow) = head.strip_suffix("=>") {

@@ -1,39 +1,37 @@
-//! Answers that go on and on: a list that does not end, the same words again and again, one line like the other.
-//! It knows nothing of the place but how its language quotes, nor of what the words mean.
+//! Detects repetitive output: endless lists, repeated phrases, similar lines.
 //!
-//! A text is read as words, numbers, strings and signs. What repeats is a run of them; two numbers are alike, and so
-//! are two strings, and two names that differ in their numbers. How often is too often was chosen by real code: of
-//! 240,000 lines of packages published in 2026 (the tasks that `benches/quality` draws from) the rules for one line
-//! would cut five, and 19 places have so many lines that are alike.
+//! A text is lexed into words, numbers, strings and symbols. A repetition is a run of these tokens. Any two numbers
+//! are similar, and so are any two strings, and two names that differ only in their numbers. The limits were chosen
+//! so that they hardly ever cut real code (the tasks of `benches/quality`).
 
 use super::super::cursor::{CursorContext, indentation_width};
 use super::super::lexer::{CodeToken, CodeTokenKind, is_digit, lex_line, with_folded_numbers};
 use super::StopPoint;
 
-/// Words, numbers, strings and signs of a phrase or an item at most.
+/// Maximum tokens of a phrase or an item.
 const MAX_PHRASE_TOKENS: usize = 24;
-/// How often the same phrase may come in a row.
+/// How often a phrase may repeat in a row.
 const MAX_SAME_PHRASES: usize = 5;
-/// Words and signs that all its occurrences must have, so that a short one may come more often.
+/// Minimum tokens of all its occurrences together, so that a short phrase may repeat more often.
 const MIN_SAME_TOKENS: usize = 16;
-/// How many items of a list may be alike on one line.
+/// How many items of a list on one line may be similar.
 const MAX_ALIKE_ITEMS: usize = 16;
 /// How many items with a name or a word may count up on one line: `x1, x2`, `case 1: case 2:`.
 const MAX_COUNTING_ITEMS: usize = 8;
-/// Lines after which a pattern may begin anew.
+/// Maximum lines of a repeated group.
 const MAX_GROUP_LINES: usize = 3;
-/// How many lines, or groups of them, may be alike.
+/// How many lines, or groups of lines, may be similar.
 const MAX_ALIKE_GROUPS: usize = 5;
-/// What is left of a run: enough to say what was meant, and the rest comes when it is asked for.
+/// Repetitions that are kept: enough to show the pattern, and the next request can continue it.
 const KEPT_REPETITIONS: usize = 3;
 
-/// The end of an answer that says the same, or items that are alike, too often within a line.
+/// The end of output that repeats a phrase, or similar items, too often within a line.
 pub(super) fn find_run_in_line(place: &CursorContext<'_>, text: &str) -> Option<StopPoint> {
     let mut start = 0;
     for line in text.split_inclusive('\n') {
         let mut tokens = lex_line(place, line.trim_end_matches(['\n', '\r']), start);
         start += line.len();
-        // The last one may go on.
+        // The last token may be incomplete.
         if !line.ends_with(['\n', ' ']) {
             tokens.pop();
         }
@@ -47,14 +45,14 @@ pub(super) fn find_run_in_line(place: &CursorContext<'_>, text: &str) -> Option<
     None
 }
 
-/// Letters and digits without a blank that are data rather than a name: so many of any kind, of hexadecimal ones, of the
-/// same one.
+/// Letters and digits without a blank that are data rather than a name: the minimum length of any kind, of
+/// hexadecimal digits, and of one repeated character.
 const MIN_DATA_CHARS: (usize, usize, usize) = (72, 48, 32);
-/// So many of them tell whether the file has them already.
+/// The file already contains the data if it contains this many of its first characters.
 const DATA_PROBE_CHARS: usize = 16;
 
-/// Where data begins on a line that no model can know: base64, a key, a hash, a row of digits. What the file says
-/// elsewhere may be said again.
+/// The start of data on a line that no model can know: base64, a key, a hash, a run of digits. Data that occurs
+/// elsewhere in the file may be repeated.
 fn find_data(place: &CursorContext<'_>, line: &str) -> Option<usize> {
     let is_data = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=');
     let mut at = 0;
@@ -80,7 +78,7 @@ fn find_data(place: &CursorContext<'_>, line: &str) -> Option<usize> {
     None
 }
 
-/// Whether the last items of so many tokens count up, or down, beside a word.
+/// Whether the last items of `length` tokens count up or down, next to a word.
 fn is_counting_up(tokens: &[CodeToken<'_>], length: usize) -> bool {
     let item = &tokens[tokens.len() - length..];
     let words = item.iter().any(|token| token.kind == CodeTokenKind::Word);
@@ -97,9 +95,9 @@ fn is_counting_up(tokens: &[CodeToken<'_>], length: usize) -> bool {
     words && tokens.len() >= length * MAX_COUNTING_ITEMS && (0..length).any(counts)
 }
 
-/// The run that is too long first, from left to right.
+/// The first run that becomes too long, from left to right.
 fn find_first_run(tokens: &[CodeToken<'_>]) -> Option<StopPoint> {
-    // For each length of a phrase: how many tokens up to this one are as the one that stands so many before it.
+    // For each phrase length: how many tokens up to this one equal the token that many positions earlier.
     let mut same = [0_usize; MAX_PHRASE_TOKENS + 1];
     let mut alike = [0_usize; MAX_PHRASE_TOKENS + 1];
     for (at, token) in tokens.iter().enumerate() {
@@ -108,14 +106,14 @@ fn find_first_run(tokens: &[CodeToken<'_>]) -> Option<StopPoint> {
             same[length] = if token.is_same(before) { same[length] + 1 } else { 0 };
             alike[length] = if token.is_alike(before) { alike[length] + 1 } else { 0 };
             let phrase = &tokens[at + 1 - length..=at];
-            let says = |kind: &[CodeTokenKind]| phrase.iter().any(|token| kind.contains(&token.kind));
+            let has = |kind: &[CodeTokenKind]| phrase.iter().any(|token| kind.contains(&token.kind));
             let is_list = alike[length] >= length * (MAX_ALIKE_ITEMS - 1)
-                && says(&[CodeTokenKind::Number, CodeTokenKind::String]);
+                && has(&[CodeTokenKind::Number, CodeTokenKind::String]);
             let counts_up = || {
                 alike[length] >= length * (MAX_COUNTING_ITEMS - 1) && is_counting_up(&tokens[..=at], length)
             };
             let often = MAX_SAME_PHRASES.max(MIN_SAME_TOKENS.div_ceil(length));
-            let (count, rule) = if same[length] >= length * (often - 1) && says(&[CodeTokenKind::Word]) {
+            let (count, rule) = if same[length] >= length * (often - 1) && has(&[CodeTokenKind::Word]) {
                 (same[length], "the same phrase again and again")
             } else if is_list || counts_up() {
                 (alike[length], "a list that does not end")
@@ -132,7 +130,7 @@ fn find_first_run(tokens: &[CodeToken<'_>]) -> Option<StopPoint> {
     None
 }
 
-/// Where these tokens end, without what only leads to more of them.
+/// The end of these tokens, without those that only lead to more.
 fn kept_len(run: &[CodeToken<'_>]) -> usize {
     let leads = |token: &&CodeToken<'_>| match token.kind {
         CodeTokenKind::Symbol => !matches!(token.text, ")" | "]" | "}"),
@@ -143,24 +141,24 @@ fn kept_len(run: &[CodeToken<'_>]) -> usize {
     last.map_or(0, |token| token.start + token.text.len())
 }
 
-/// The complete lines of an answer that are not blank, as they come.
+/// The complete non-blank lines of the output, added one by one.
 #[derive(Debug, Default)]
 pub(super) struct LineHistory<'t> {
     lines: Vec<TokenizedLine<'t>>,
-    /// For each number of lines in a group: how many lines are like the one that stands so many before them.
+    /// For each group size: how many lines are similar to the line that many lines earlier.
     alike: [usize; MAX_GROUP_LINES + 1],
 }
 
 #[derive(Debug)]
 struct TokenizedLine<'t> {
-    /// Where it ends in the answer, its line break included.
+    /// Its end in the output, including its line break.
     end: usize,
     indentation: usize,
     tokens: Vec<CodeToken<'t>>,
 }
 
 impl<'t> LineHistory<'t> {
-    /// Adds a line that ends at `end` in the answer; where to cut if it is one too many of its like.
+    /// Adds a line that ends at `end` in the output. Returns the cut if it is one similar line too many.
     pub(super) fn push(&mut self, place: &CursorContext<'_>, line: &'t str, end: usize) -> Option<StopPoint> {
         let at = self.lines.len();
         self.lines.push(TokenizedLine {
@@ -188,7 +186,7 @@ impl TokenizedLine<'_> {
         self.indentation == other.indentation
             && self.tokens.len() == other.tokens.len()
             && self.tokens.iter().zip(&other.tokens).all(|(a, b)| {
-                // Lists of names are written one a line, and each says something.
+                // Lists of names have one name per line, and each is information.
                 a.is_alike(b)
                     && (a.kind != CodeTokenKind::String || a.is_short() == b.is_short())
                     && (a.kind != CodeTokenKind::String
@@ -197,7 +195,7 @@ impl TokenizedLine<'_> {
             })
     }
 
-    /// Whether it has something that may count up.
+    /// Whether it has a token that may count up.
     fn has_counter(&self) -> bool {
         self.tokens.iter().any(|token| {
             token.kind != CodeTokenKind::Symbol && (token.is_short() || token.text.contains(is_digit))

@@ -1,5 +1,4 @@
-//! Ends that are half of something: of an escape, of an entity, of a character, of an operator.
-//! It knows nothing of words and lines: those are cut elsewhere.
+//! Removes incomplete ends: of an escape, of an entity, of a character, of an operator.
 
 use taper_grammars::BlockStyle;
 
@@ -7,7 +6,7 @@ use super::super::cursor::CursorContext;
 use super::super::enclosing_literal::LexicalContext;
 use crate::text::lines::is_word_char;
 
-/// Signs of which operators are made.
+/// Characters of operators.
 pub(super) fn is_operator(c: char) -> bool {
     matches!(
         c,
@@ -33,9 +32,9 @@ pub(super) fn is_operator(c: char) -> bool {
     )
 }
 
-/// `text` without a beginning of something at its end. `whole`: nothing more would have come.
+/// `text` without an incomplete end. `whole`: the output is complete.
 pub(super) fn without_incomplete_end<'t>(place: &CursorContext<'_>, text: &'t str, whole: bool) -> &'t str {
-    // Joins what follows to what stands before.
+    // A joiner connects the following character to the preceding one.
     let text = text.trim_end_matches('\u{200d}');
     let in_text = place.literal.context_after(text) == LexicalContext::Text;
     let text = if in_text { without_half_escape(text) } else { text };
@@ -53,7 +52,7 @@ pub(super) fn without_incomplete_end<'t>(place: &CursorContext<'_>, text: &'t st
     }
 }
 
-/// Removes an escape that needs more than stands there: a backslash, `\x4`, `\u{1f`, the first half of a pair.
+/// Removes an incomplete escape: a backslash, `\x4`, `\u{1f`, the first half of a surrogate pair.
 fn without_half_escape(text: &str) -> &str {
     let Some(at) = last_escape(text) else { return text };
     let escape = &text[at + 1..];
@@ -75,7 +74,7 @@ fn without_half_escape(text: &str) -> &str {
     if half { &text[..at] } else { text }
 }
 
-/// Where the last backslash stands that is not escaped itself.
+/// The position of the last backslash that is not escaped itself.
 fn last_escape(text: &str) -> Option<usize> {
     let at = text.rfind('\\')?;
     let run = text[..=at].len() - text[..=at].trim_end_matches('\\').len();

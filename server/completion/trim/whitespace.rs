@@ -1,11 +1,10 @@
-//! Blanks of an answer's lines: none trail, and lines are indented as the file's are.
-//! It knows nothing of where a text is cut.
+//! White space of the output's lines: removes trailing blanks and applies the file's indentation style.
 
 use super::super::cursor::CursorContext;
 use super::super::enclosing_literal::LexicalContext;
 
-/// `text` without blanks at the ends of its lines, but for the last one, which may go on, and but for those that mean
-/// something: in strings, and two of them in Markdown.
+/// `text` without blanks at the ends of its lines, except on the last line, which may continue, and where blanks are
+/// significant: in strings, and two of them in Markdown.
 pub(super) fn without_trailing_blanks(place: &CursorContext<'_>, text: &str) -> String {
     if ![" \n", "\t\n"].iter().any(|end| text.contains(end)) {
         return text.to_owned();
@@ -27,7 +26,7 @@ pub(super) fn without_trailing_blanks(place: &CursorContext<'_>, text: &str) -> 
     out
 }
 
-/// `text` with its lines indented by what the file's are indented by: tabs or spaces.
+/// `text` with its lines indented in the file's style: tabs or spaces.
 pub(super) fn in_indent_style(place: &CursorContext<'_>, text: &str) -> String {
     let Some(style) = text.contains('\n').then(|| IndentStyle::detect_style(place)).flatten() else {
         return text.to_owned();
@@ -37,7 +36,7 @@ pub(super) fn in_indent_style(place: &CursorContext<'_>, text: &str) -> String {
     let lines = || text.split('\n').skip(1).filter(|line| !line.trim().is_empty());
     let least = lines().map(blanks).filter(|&width| width > 0).min();
     let Some(least) = least else { return text.to_owned() };
-    // Spaces are read in the steps in which they come.
+    // Spaces are converted by the width of their levels.
     let step = [4, 2].into_iter().find(|step| lines().all(|line| blanks(line) % step == 0));
     let step = if style == IndentStyle::Tabs { step.filter(|&step| step <= least) } else { Some(1) };
     let Some(step) = step else { return text.to_owned() };
@@ -60,16 +59,16 @@ pub(super) fn in_indent_style(place: &CursorContext<'_>, text: &str) -> String {
     out.join("\n")
 }
 
-/// What lines are indented by.
+/// The unit of indentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum IndentStyle {
     Tabs,
-    /// So many for a step.
+    /// The number of spaces per level.
     Spaces(usize),
 }
 
 impl IndentStyle {
-    /// That of the lines around a place; `None` where there are both, or none.
+    /// The style of the lines around the cursor; `None` if they have both, or none.
     fn detect_style(place: &CursorContext<'_>) -> Option<Self> {
         let (mut tabs, mut spaces, mut step) = (0, 0, usize::MAX);
         for line in place.before.lines().chain(place.after.lines()) {
