@@ -227,7 +227,7 @@ fn a_thread_that_panics_is_told_and_ends_the_server_with_a_failure_and_its_count
     assert_eq!(status.code(), Some(1));
     assert_eq!(stored_counts(home.path())["today"]["shown"], 1);
     let log = client.log();
-    assert!(log.contains("scripted.rs:") && log.contains("completer"), "{log}");
+    assert!(log.contains("scripted.rs:") && log.contains("inference"), "{log}");
 }
 
 #[test]
