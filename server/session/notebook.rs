@@ -1,7 +1,7 @@
 //! Notebooks: the order of their cells, and the text that precedes a cell as if the notebook were one file.
 //!
-//! The preceding text has the earlier code cells in the same language. Markdown and other languages are left out. So are
-//! later cells: they are often older attempts, and a prompt that ends with the cell does not change when they do.
+//! The preceding text has the earlier code cells in the same language. Markdown and other languages are left out. So
+//! are later cells: they are often older attempts, and a prompt that ends with the cell does not change when they do.
 
 use std::collections::HashMap;
 
