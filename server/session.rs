@@ -228,22 +228,22 @@ impl SessionState {
 
     /// When something is due without an event.
     fn next_wakeup(&self) -> Option<Instant> {
-        let deadlines = self.pending.iter().map(|question| question.deadline());
+        let deadlines = self.pending.iter().map(|request| request.deadline());
         deadlines.chain(self.debouncing.iter().map(|(at, _)| *at)).min()
     }
 
     /// Handles what is due.
     fn expire_due(&mut self, now: Instant) {
-        self.pending.retain(|question| {
-            if question.is_open() && question.deadline() <= now {
-                question.respond_with_draft();
+        self.pending.retain(|request| {
+            if request.is_open() && request.deadline() <= now {
+                request.respond_with_draft();
             }
-            question.is_open()
+            request.is_open()
         });
         if self.debouncing.as_ref().is_some_and(|(at, _)| *at <= now)
-            && let Some((_, question)) = self.debouncing.take()
+            && let Some((_, request)) = self.debouncing.take()
         {
-            self.start_generation(question);
+            self.start_generation(request);
         }
     }
 
@@ -408,9 +408,9 @@ impl SessionState {
     }
 
     /// Makes the editor repeat a request whose response was sent before the work ended, if there is an improvement.
-    fn notify_improvement(&mut self, question: &CompletionRequest) {
-        let Some(improved) = question.take_improvement().filter(|_| self.refreshes) else { return };
-        let CompletionRequest { uri, snapshot, .. } = question;
+    fn notify_improvement(&mut self, request: &CompletionRequest) {
+        let Some(improved) = request.take_improvement().filter(|_| self.refreshes) else { return };
+        let CompletionRequest { uri, snapshot, .. } = request;
         let Some((document, cache)) = self.documents.get_mut(uri) else { return };
         // Only what is in the cache: a repeated request that started new work would lead to another one.
         if document.text.is_instance(&snapshot.text)
@@ -424,11 +424,11 @@ impl SessionState {
 
     /// Ends every pending request for a document.
     fn end_pending(&mut self, uri: &str, end: impl Fn(&CompletionRequest)) {
-        self.debouncing.take_if(|(_, question)| question.uri == uri);
-        self.pending.retain(|question| {
-            let concerned = question.uri == uri;
+        self.debouncing.take_if(|(_, request)| request.uri == uri);
+        self.pending.retain(|request| {
+            let concerned = request.uri == uri;
             if concerned {
-                end(question);
+                end(request);
             }
             !concerned
         });
@@ -466,8 +466,8 @@ impl SessionState {
         let kept = |it: &CompletionRequest| it.uri == uri && it.is_open() && fits(it);
         let moving: Vec<_> = self.pending.extract_if(.., |it| kept(it)).collect();
         self.end_pending(uri, CompletionRequest::supersede);
-        for question in moving {
-            self.rebase_request(&question);
+        for request in moving {
+            self.rebase_request(&request);
         }
     }
 
@@ -519,8 +519,8 @@ impl SessionState {
     fn load_model(&mut self, again: bool) {
         self.model = ModelState::Loading;
         let settings: EngineSettings = self.settings.engine.clone();
-        if let Some(Job::Complete(question)) = self.mailbox.put(Job::Load { settings, again }) {
-            question.respond(None);
+        if let Some(Job::Complete(request)) = self.mailbox.put(Job::Load { settings, again }) {
+            request.respond(None);
         }
     }
 

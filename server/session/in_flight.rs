@@ -62,40 +62,40 @@ impl AcceptedDocument {
     }
 }
 
-/// Takes the job that confirms a prefetch for `question`: the user typed on into the shown suggestion, and now sees
-/// the rest of it. `question` is then the newer request.
+/// Takes the job that confirms a prefetch for `request`: the user typed on into the shown suggestion, and now sees
+/// the rest of it. `request` is then the newer request.
 fn confirm_prefetch(
     mailbox: &Mailbox<Job>,
     accepted: &AcceptedDocument,
-    question: &mut Arc<CompletionRequest>,
+    request: &mut Arc<CompletionRequest>,
 ) -> bool {
     let confirmed = mailbox.take_if(|job| match job {
         Job::Prefetch(newer, PriorResponse::Shown(shown)) => {
-            newer.uri == question.uri && accepted.is_same(&newer.snapshot, shown)
+            newer.uri == request.uri && accepted.is_same(&newer.snapshot, shown)
         }
         _ => false,
     });
     if let Some(Job::Prefetch(newer, _)) = confirmed {
-        *question = newer;
+        *request = newer;
         return true;
     }
     false
 }
 
 impl<'a> InFlight<'a> {
-    /// A generation for `question`.
-    pub(crate) fn for_request(mailbox: &'a Mailbox<Job>, question: &'a Arc<CompletionRequest>) -> Self {
-        Self::new(mailbox, &question.uri, &question.snapshot, question, true, None)
+    /// A generation for `request`.
+    pub(crate) fn for_request(mailbox: &'a Mailbox<Job>, request: &'a Arc<CompletionRequest>) -> Self {
+        Self::new(mailbox, &request.uri, &request.snapshot, request, true, None)
     }
 
     /// A generation for `place`, which will be requested once `accepted` is the document.
     pub(crate) fn for_prefetch(
         mailbox: &'a Mailbox<Job>,
-        idling: &'a IdleWork<'_>,
+        idle_work: &'a IdleWork<'_>,
         uri: &'a str,
         place: &'a Snapshot,
     ) -> Self {
-        Self::new(mailbox, uri, place, &idling.question, false, idling.accepted.as_ref())
+        Self::new(mailbox, uri, place, &idle_work.question, false, idle_work.accepted.as_ref())
     }
 
     fn new(
@@ -202,17 +202,17 @@ pub(crate) struct IdleWork<'a> {
 }
 
 impl<'a> IdleWork<'a> {
-    /// Idle work after `question`, which was answered with `answered`.
+    /// Idle work after `request`, which was answered with `answered`.
     pub(crate) fn new(
         mailbox: &'a Mailbox<Job>,
-        question: Arc<CompletionRequest>,
+        request: Arc<CompletionRequest>,
         answered: &PriorResponse,
     ) -> Self {
         let accepted = match answered {
-            PriorResponse::Shown(shown) => AcceptedDocument::new(&question.snapshot, shown),
+            PriorResponse::Shown(shown) => AcceptedDocument::new(&request.snapshot, shown),
             PriorResponse::Empty | PriorResponse::Unrequested => None,
         };
-        Self { mailbox, question, accepted }
+        Self { mailbox, question: request, accepted }
     }
 
     /// Whether a request waits, or the text has changed.

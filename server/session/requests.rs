@@ -158,8 +158,8 @@ impl SessionState {
             return;
         }
         let Some(snapshot) = self.take_snapshot(&uri, cursor, Trigger::Automatic) else { return };
-        let question = Arc::new(CompletionRequest::unasked(uri, snapshot, self.encoding));
-        self.send_job(Arc::clone(&question), Job::Prefetch(question, PriorResponse::Unrequested));
+        let request = Arc::new(CompletionRequest::unasked(uri, snapshot, self.encoding));
+        self.send_job(Arc::clone(&request), Job::Prefetch(request, PriorResponse::Unrequested));
     }
 
     pub(super) fn handle_request(&mut self, asked: ArrivedRequest) {
@@ -222,18 +222,18 @@ impl SessionState {
             self.pending.push(working);
             return;
         }
-        let mut question = CompletionRequest::new(uri, snapshot, self.encoding, due, reply);
+        let mut request = CompletionRequest::new(uri, snapshot, self.encoding, due, reply);
         if let Some(known) = known {
-            question = question.with_known(known);
+            request = request.with_known(known);
         }
         if popup {
-            question = question.for_popup();
+            request = request.for_popup();
         }
-        question.set_alternatives(&others);
-        let question = Arc::new(question);
-        self.usage.track_response(&question.uri, &question.response);
+        request.set_alternatives(&others);
+        let request = Arc::new(request);
+        self.usage.track_response(&request.uri, &request.response);
         if reused.is_some() || is_known_empty {
-            self.respond_from_cache(question, reused);
+            self.respond_from_cache(request, reused);
             return;
         }
         match self.model {
@@ -246,28 +246,28 @@ impl SessionState {
                 return;
             }
         }
-        self.enqueue(question);
+        self.enqueue(request);
     }
 
     /// Responds with the cached suggestion, or with none.
-    fn respond_from_cache(&mut self, question: Arc<CompletionRequest>, known: Option<Suggestion>) {
-        self.explanations.record(Explanation::new(&question.snapshot, known.as_ref(), None));
-        question.set_draft(known.clone());
-        question.respond(known.clone());
-        self.start_prefetch(question, known);
+    fn respond_from_cache(&mut self, request: Arc<CompletionRequest>, known: Option<Suggestion>) {
+        self.explanations.record(Explanation::new(&request.snapshot, known.as_ref(), None));
+        request.set_draft(known.clone());
+        request.respond(known.clone());
+        self.start_prefetch(request, known);
     }
 
     /// Passes a request to the worker, at once or after a pause in typing.
-    fn enqueue(&mut self, question: Arc<CompletionRequest>) {
-        self.pending.push(Arc::clone(&question));
-        if self.settings.debounce.is_zero() || question.snapshot.trigger == Trigger::Invoked {
+    fn enqueue(&mut self, request: Arc<CompletionRequest>) {
+        self.pending.push(Arc::clone(&request));
+        if self.settings.debounce.is_zero() || request.snapshot.trigger == Trigger::Invoked {
             if let Some((_, older)) = self.debouncing.take() {
                 older.supersede();
             }
-            self.start_generation(question);
+            self.start_generation(request);
         } else {
             let until = Instant::now() + self.settings.debounce;
-            if let Some((_, older)) = self.debouncing.replace((until, question)) {
+            if let Some((_, older)) = self.debouncing.replace((until, request)) {
                 older.supersede();
             }
         }
@@ -290,37 +290,37 @@ impl SessionState {
             older.supersede();
             return;
         };
-        let question = Arc::new(older.rebased(snapshot, &typed));
-        self.usage.track_response(&question.uri, &question.response);
+        let request = Arc::new(older.rebased(snapshot, &typed));
+        self.usage.track_response(&request.uri, &request.response);
         let cache = self.documents.get_mut(uri).map(|(_, cache)| cache);
-        let Snapshot { text, cursor, .. } = &question.snapshot;
+        let Snapshot { text, cursor, .. } = &request.snapshot;
         match cache.and_then(|cache| cache.get(text, *cursor)) {
-            None => self.enqueue(question),
-            known => self.respond_from_cache(question, known),
+            None => self.enqueue(request),
+            known => self.respond_from_cache(request, known),
         }
     }
 
     /// Passes a request to the worker; the one that it displaces is superseded.
-    pub(super) fn start_generation(&mut self, question: Arc<CompletionRequest>) {
+    pub(super) fn start_generation(&mut self, request: Arc<CompletionRequest>) {
         if self.model != ModelState::Ready {
-            question.respond(None);
+            request.respond(None);
             return;
         }
-        self.generating = Some(Arc::clone(&question));
-        self.send_job(Arc::clone(&question), Job::Complete(question));
+        self.generating = Some(Arc::clone(&request));
+        self.send_job(Arc::clone(&request), Job::Complete(request));
     }
 
     /// Lets the worker prefetch what follows a request that was answered from the cache.
-    fn start_prefetch(&mut self, question: Arc<CompletionRequest>, shown: Option<Suggestion>) {
+    fn start_prefetch(&mut self, request: Arc<CompletionRequest>, shown: Option<Suggestion>) {
         let is_idle_work =
-            question.snapshot.options.idle != IdleSetting::Off && !self.is_excluded(&question.uri);
+            request.snapshot.options.idle != IdleSetting::Off && !self.is_excluded(&request.uri);
         if is_idle_work && self.model == ModelState::Ready {
-            self.send_job(Arc::clone(&question), Job::Prefetch(question, shown.into()));
+            self.send_job(Arc::clone(&request), Job::Prefetch(request, shown.into()));
         }
     }
 
-    fn send_job(&mut self, question: Arc<CompletionRequest>, job: Job) {
-        self.newest_work = Some(question);
+    fn send_job(&mut self, request: Arc<CompletionRequest>, job: Job) {
+        self.newest_work = Some(request);
         if let Some(Job::Complete(older)) = self.mailbox.put(job) {
             older.supersede();
             if self.generating.as_ref().is_some_and(|working| Arc::ptr_eq(working, &older)) {

@@ -219,7 +219,7 @@ impl CompletionRequest {
         let (due, response) = (state.due, std::mem::replace(&mut state.response, ResponseState::Answered));
         drop(state);
         let origin = match &self.origin {
-            Some((asked, before)) => (asked.clone(), before.clone() + typed),
+            Some((original, before)) => (original.clone(), before.clone() + typed),
             None => (self.snapshot.clone(), typed.to_owned()),
         };
         let moved = Self::with_response(self.uri.clone(), snapshot, self.encoding, due, response);
@@ -248,9 +248,9 @@ impl CompletionRequest {
         self.popup
     }
 
-    /// The first suggestion, if the model's is `said`.
-    pub(crate) fn first_suggestion(&self, said: Option<Suggestion>) -> Option<Suggestion> {
-        self.known.clone().or(said)
+    /// The first suggestion, if the model's is `generated`.
+    pub(crate) fn first_suggestion(&self, generated: Option<Suggestion>) -> Option<Suggestion> {
+        self.known.clone().or(generated)
     }
 
     /// Stores the alternatives to the first suggestion.
@@ -351,15 +351,15 @@ impl CompletionRequest {
 
     /// A suggestion in the editor's coordinates, relative to the original cursor.
     fn show(&self, suggestion: Suggestion) -> Option<CompletionItem> {
-        let Some((asked, typed)) = &self.origin else {
+        let Some((original, typed)) = &self.origin else {
             return show(&self.snapshot, self.encoding, suggestion);
         };
         let Suggestion { range, text } = suggestion;
         if range.start != self.snapshot.cursor {
             return None;
         }
-        let range = asked.cursor..asked.cursor + range.len();
-        show(asked, self.encoding, Suggestion { range, text: format!("{typed}{text}") })
+        let range = original.cursor..original.cursor + range.len();
+        show(original, self.encoding, Suggestion { range, text: format!("{typed}{text}") })
     }
 
     /// The deadline has passed: responds with the draft, unless there was a response. The work may continue.

@@ -88,27 +88,27 @@ impl InferenceWorker {
     }
 
     pub(crate) fn run(mut self) {
-        let mut resident = None;
+        let mut model = None;
         let mut next = None;
         while let Some(job) = self.next_job(next.take()) {
             next = match job {
                 Job::Load { settings, again } => {
                     // First drop the old one: two models may not fit into memory.
-                    drop(resident.take());
+                    drop(model.take());
                     self.prefetched.clear();
-                    resident = self.load_engine(&settings, again);
+                    model = self.load_engine(&settings, again);
                     None
                 }
-                Job::Complete(question) => match &mut resident {
-                    Some(resident) => self.complete(resident, question),
+                Job::Complete(request) => match &mut model {
+                    Some(model) => self.complete(model, request),
                     None => {
-                        question.respond(None);
-                        self.end_work(&question, None, false);
+                        request.respond(None);
+                        self.end_work(&request, None, false);
                         None
                     }
                 },
-                Job::Prefetch(question, answered) => {
-                    resident.as_mut().and_then(|resident| self.work_while_idle(resident, question, &answered))
+                Job::Prefetch(request, answered) => {
+                    model.as_mut().and_then(|model| self.work_while_idle(model, request, &answered))
                 }
             };
         }
@@ -142,58 +142,58 @@ impl InferenceWorker {
         let loaded = loaded.unwrap_or_else(|_| {
             Err(anyhow::anyhow!("loading the model failed inside taper; `taper doctor` may show why"))
         });
-        let (resident, outcome) = match loaded {
-            Ok(resident) => {
-                let about = resident.engine.engine_info();
+        let (model, outcome) = match loaded {
+            Ok(model) => {
+                let about = model.engine.engine_info();
                 info!(
                     model = about.model,
                     device = about.device,
                     kernel = about.kernel,
                     "the model is loaded"
                 );
-                let outcome = Ok((Box::new(about.clone()), resident.profile.snippet_tokens()));
-                (Some(resident), outcome)
+                let outcome = Ok((Box::new(about.clone()), model.profile.snippet_tokens()));
+                (Some(model), outcome)
             }
             Err(problem) => (None, Err(format_causes(&problem))),
         };
         let _ = self.events.send(Event::Loaded(outcome));
-        resident
+        model
     }
 
-    fn complete(&mut self, resident: &mut LoadedModel, question: Arc<CompletionRequest>) -> Option<Job> {
-        let (now, deadline) = (Instant::now(), question.deadline());
-        let frugal = question.snapshot.options.idle == IdleSetting::Off;
-        if question.is_cancelled() || question.is_unwanted(now) || (frugal && now >= deadline) {
-            self.end_work(&question, None, false);
+    fn complete(&mut self, model: &mut LoadedModel, request: Arc<CompletionRequest>) -> Option<Job> {
+        let (now, deadline) = (Instant::now(), request.deadline());
+        let frugal = request.snapshot.options.idle == IdleSetting::Off;
+        if request.is_cancelled() || request.is_unwanted(now) || (frugal && now >= deadline) {
+            self.end_work(&request, None, false);
             return None;
         }
-        let time_to_read = question.time_to_read(now, RESPONSE_MARGIN);
+        let time_to_read = request.time_to_read(now, RESPONSE_MARGIN);
         let mailbox = Arc::clone(&self.mailbox);
-        let mut following = InFlight::for_request(&mailbox, &question);
-        let outcome = generate(resident, time_to_read, &question.snapshot, &mut following);
-        let ended_early = following.is_interrupted();
-        let newest = following.into_target();
-        let follower = Some(&newest.question).filter(|newest| !Arc::ptr_eq(newest, &question)).cloned();
+        let mut in_flight = InFlight::for_request(&mailbox, &request);
+        let outcome = generate(model, time_to_read, &request.snapshot, &mut in_flight);
+        let ended_early = in_flight.is_interrupted();
+        let newest = in_flight.into_target();
+        let follower = Some(&newest.question).filter(|newest| !Arc::ptr_eq(newest, &request)).cloned();
         match outcome {
             Ok((suggestion, work)) => {
                 // Before the response is sent: a client that asks for an explanation has seen it.
-                self.report_work(&question, suggestion.as_ref(), &work);
+                self.report_work(&request, suggestion.as_ref(), &work);
                 let summary = WorkSummary::new(&work, ended_early);
                 log_work(&work, ended_early, follower.is_some(), "completion finished");
                 if ended_early {
-                    question.set_draft(suggestion);
-                    question.respond_with_draft();
-                    self.end_work(&question, None, false);
+                    request.set_draft(suggestion);
+                    request.respond_with_draft();
+                    self.end_work(&request, None, false);
                     self.trace(TraceEvent::Completed(summary));
                     return follower.map(Job::Complete);
                 }
-                let suggestion = self.find_alternatives(resident, &newest, suggestion, &work);
+                let suggestion = self.find_alternatives(model, &newest, suggestion, &work);
                 // A longer window may yield something where a short one did not.
                 let is_final = || {
-                    let LoadedModel { engine, profile } = &*resident;
+                    let LoadedModel { engine, profile } = &*model;
                     next_actions::is_longest_prompt(
                         work.prompt_tokens,
-                        &question.snapshot,
+                        &request.snapshot,
                         profile,
                         engine.as_ref(),
                     )
@@ -201,18 +201,18 @@ impl InferenceWorker {
                 let looked = work.prompt_tokens > 0 && !work.search_ended;
                 let is_known_empty = suggestion.is_none() && looked && (!work.short || is_final());
                 // Cached before the response is sent, so that the next keystroke finds it.
-                self.end_work(&question, suggestion.clone(), is_known_empty);
-                question.respond(suggestion.clone());
+                self.end_work(&request, suggestion.clone(), is_known_empty);
+                request.respond(suggestion.clone());
                 self.trace(TraceEvent::Completed(summary));
-                if Arc::ptr_eq(&newest.question, &question) {
-                    return prefetch_after(question, suggestion);
+                if Arc::ptr_eq(&newest.question, &request) {
+                    return prefetch_after(request, suggestion);
                 }
                 self.respond_newest(newest, suggestion)
             }
             Err(failure) => {
-                for question in [Some(question), follower].into_iter().flatten() {
-                    question.respond(None);
-                    self.end_work(&question, None, false);
+                for request in [Some(request), follower].into_iter().flatten() {
+                    request.respond(None);
+                    self.end_work(&request, None, false);
                 }
                 self.report_failure(failure);
                 None
@@ -223,34 +223,34 @@ impl InferenceWorker {
     /// Responds to the newest request of a generation with the remainder of its result. Returns the next job: the
     /// request itself if nothing remains, or a prefetch after it.
     fn respond_newest(&mut self, newest: InFlightTarget, suggestion: Option<Suggestion>) -> Option<Job> {
-        let InFlightTarget { question, typed, .. } = newest;
+        let InFlightTarget { question: request, typed, .. } = newest;
         let rest = suggestion.as_ref().and_then(|it| cache::remainder(it, &typed));
         if rest.is_none() && !typed.is_empty() {
-            return Some(Job::Complete(question));
+            return Some(Job::Complete(request));
         }
-        question.set_draft(rest.clone());
-        question.respond(rest.clone());
-        self.end_work(&question, None, false);
-        prefetch_after(question, rest)
+        request.set_draft(rest.clone());
+        request.respond(rest.clone());
+        self.end_work(&request, None, false);
+        prefetch_after(request, rest)
     }
 
     /// Prefetches for future requests until one arrives or nothing is left to do. Returns the next job if a request
     /// was answered meanwhile.
     fn work_while_idle(
         &mut self,
-        resident: &mut LoadedModel,
-        question: Arc<CompletionRequest>,
+        model: &mut LoadedModel,
+        request: Arc<CompletionRequest>,
         answered: &PriorResponse,
     ) -> Option<Job> {
         let mailbox = Arc::clone(&self.mailbox);
-        let mut idling = IdleWork::new(&mailbox, Arc::clone(&question), answered);
+        let mut idle_work = IdleWork::new(&mailbox, Arc::clone(&request), answered);
         // If the full prompt takes long to prefill, the result of a partial one is available meanwhile.
         for depth in [PrefillDepth::Partial, PrefillDepth::Full] {
-            let snapshot = &question.snapshot;
-            let read = self.run_unrequested(resident, |resident| {
-                let LoadedModel { engine, profile } = resident;
+            let snapshot = &request.snapshot;
+            let read = self.run_unrequested(model, |model| {
+                let LoadedModel { engine, profile } = model;
                 next_actions::prefill_ahead(depth, snapshot, profile, engine.as_mut(), &mut || {
-                    control_flow(idling.is_over())
+                    control_flow(idle_work.is_over())
                 })
             });
             match read {
@@ -259,10 +259,10 @@ impl InferenceWorker {
                 Some(PrefillState::Interrupted) | None => return None,
             }
             if snapshot.selected.is_none() {
-                if idling.wait_quiet(PREFETCH_DELAY) {
+                if idle_work.wait_quiet(PREFETCH_DELAY) {
                     return None;
                 }
-                match self.prefetch_next(resident, &mut idling, snapshot, answered, depth) {
+                match self.prefetch_next(model, &mut idle_work, snapshot, answered, depth) {
                     PrefetchOutcome::Done => {}
                     PrefetchOutcome::Over => return None,
                     PrefetchOutcome::Asked(job) => return job,
@@ -278,14 +278,14 @@ impl InferenceWorker {
     /// Prefetches the likely requests after `snapshot`, which was answered with `answered`.
     fn prefetch_next(
         &mut self,
-        resident: &mut LoadedModel,
-        idling: &mut IdleWork<'_>,
+        model: &mut LoadedModel,
+        idle_work: &mut IdleWork<'_>,
         snapshot: &Snapshot,
         answered: &PriorResponse,
         depth: PrefillDepth,
     ) -> PrefetchOutcome {
         for next in next_actions::likely_actions(snapshot, answered) {
-            let Some(place) = next_actions::apply_action(snapshot, next, &mut || idling.is_over()) else {
+            let Some(place) = next_actions::apply_action(snapshot, next, &mut || idle_work.is_over()) else {
                 return PrefetchOutcome::Over;
             };
             let known = |(it, from): &(Snapshot, PrefillDepth)| {
@@ -298,9 +298,9 @@ impl InferenceWorker {
                 continue;
             }
             self.trace(TraceEvent::PrefetchStarted);
-            let foresight = self.prefetch(resident, idling, place, depth);
-            if !matches!(foresight, PrefetchOutcome::Done) {
-                return foresight;
+            let outcome = self.prefetch(model, idle_work, place, depth);
+            if !matches!(outcome, PrefetchOutcome::Done) {
+                return outcome;
             }
         }
         PrefetchOutcome::Done
@@ -309,26 +309,26 @@ impl InferenceWorker {
     /// Completes at a cursor that was not requested yet; a request may arrive meanwhile.
     fn prefetch(
         &mut self,
-        resident: &mut LoadedModel,
-        idling: &mut IdleWork<'_>,
+        model: &mut LoadedModel,
+        idle_work: &mut IdleWork<'_>,
         place: Snapshot,
         depth: PrefillDepth,
     ) -> PrefetchOutcome {
-        let read = self.run_unrequested(resident, |resident| {
-            let LoadedModel { engine, profile } = resident;
+        let read = self.run_unrequested(model, |model| {
+            let LoadedModel { engine, profile } = model;
             next_actions::prefill_ahead(depth, &place, profile, engine.as_mut(), &mut || {
-                control_flow(idling.is_over())
+                control_flow(idle_work.is_over())
             })
         });
         if matches!(read, Some(PrefillState::Interrupted) | None) {
             return PrefetchOutcome::Over;
         }
         let mailbox = Arc::clone(&self.mailbox);
-        let uri = idling.question.uri.clone();
-        let mut following = InFlight::for_prefetch(&mailbox, idling, &uri, &place);
-        let outcome = generate(resident, next_actions::QUICK_PREFILL_TIME, &place, &mut following);
-        let ended_early = following.is_interrupted();
-        let newest = following.into_target();
+        let uri = idle_work.question.uri.clone();
+        let mut in_flight = InFlight::for_prefetch(&mailbox, idle_work, &uri, &place);
+        let outcome = generate(model, next_actions::QUICK_PREFILL_TIME, &place, &mut in_flight);
+        let ended_early = in_flight.is_interrupted();
+        let newest = in_flight.into_target();
         let asked = newest.asked;
         let (suggestion, work) = match outcome {
             Ok(it) => it,
@@ -367,17 +367,17 @@ impl InferenceWorker {
         if asked {
             return PrefetchOutcome::Asked(self.respond_newest(newest, suggestion));
         }
-        idling.question = newest.question;
+        idle_work.question = newest.question;
         PrefetchOutcome::Done
     }
 
     /// Runs idle work of the engine; `None` if it failed.
     fn run_unrequested<T>(
         &self,
-        resident: &mut LoadedModel,
+        model: &mut LoadedModel,
         work: impl FnOnce(&mut LoadedModel) -> Result<T, EngineError>,
     ) -> Option<T> {
-        let done = run_guarded(resident, work);
+        let done = run_guarded(model, work);
         // If the next request fails as well, that is reported.
         done.inspect_err(|failure| debug!(?failure, "the engine failed during idle work")).ok()
     }
@@ -385,24 +385,23 @@ impl InferenceWorker {
     /// Reports that the work on a request has ended.
     fn end_work(
         &self,
-        question: &Arc<CompletionRequest>,
+        request: &Arc<CompletionRequest>,
         suggestion: Option<Suggestion>,
         is_known_empty: bool,
     ) {
         let _ =
-            self.events.send(Event::WorkEnded { question: Arc::clone(question), suggestion, is_known_empty });
+            self.events.send(Event::WorkEnded { question: Arc::clone(request), suggestion, is_known_empty });
     }
 
     /// Reports the work on a request.
     fn report_work(
         &self,
-        question: &Arc<CompletionRequest>,
+        request: &Arc<CompletionRequest>,
         suggestion: Option<&Suggestion>,
         work: &CompletionWork,
     ) {
-        let (question, suggestion, work) =
-            (Arc::clone(question), suggestion.cloned(), Box::new(work.clone()));
-        let _ = self.events.send(Event::Completed { question, suggestion, work });
+        let (request, suggestion, work) = (Arc::clone(request), suggestion.cloned(), Box::new(work.clone()));
+        let _ = self.events.send(Event::Completed { question: request, suggestion, work });
     }
 
     /// Logs a failure, and reports the first of its kind to the user.
@@ -440,9 +439,9 @@ impl InferenceWorker {
 }
 
 /// The job that follows a request that was answered with `suggestion`.
-fn prefetch_after(question: Arc<CompletionRequest>, suggestion: Option<Suggestion>) -> Option<Job> {
-    let continues = question.snapshot.options.idle != IdleSetting::Off && !question.is_cancelled();
-    continues.then(|| Job::Prefetch(question, suggestion.into()))
+fn prefetch_after(request: Arc<CompletionRequest>, suggestion: Option<Suggestion>) -> Option<Job> {
+    let continues = request.snapshot.options.idle != IdleSetting::Off && !request.is_cancelled();
+    continues.then(|| Job::Prefetch(request, suggestion.into()))
 }
 
 /// The result of a prefetch.
@@ -466,14 +465,14 @@ pub(super) enum EngineFailure {
 
 /// Runs the engine. A panic costs only its cache.
 pub(super) fn run_guarded<T>(
-    resident: &mut LoadedModel,
+    model: &mut LoadedModel,
     work: impl FnOnce(&mut LoadedModel) -> Result<T, EngineError>,
 ) -> Result<T, EngineFailure> {
-    match catch_unwind(AssertUnwindSafe(|| work(resident))) {
+    match catch_unwind(AssertUnwindSafe(|| work(model))) {
         Ok(done) => done.map_err(EngineFailure::Told),
         Err(_) => {
             error!("the engine panicked; its cache is cleared, the response was empty");
-            if catch_unwind(AssertUnwindSafe(|| resident.engine.clear())).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| model.engine.clear())).is_err() {
                 error!("the engine panicked while it was cleared");
             }
             Err(EngineFailure::Panicked)
@@ -495,14 +494,14 @@ fn format_causes(problem: &anyhow::Error) -> String {
 
 /// Runs the model at a cursor.
 fn generate(
-    resident: &mut LoadedModel,
+    model: &mut LoadedModel,
     time_to_read: Duration,
     place: &Snapshot,
-    following: &mut InFlight<'_>,
+    in_flight: &mut InFlight<'_>,
 ) -> Result<(Option<Suggestion>, CompletionWork), EngineFailure> {
-    run_guarded(resident, |LoadedModel { engine, profile }| {
+    run_guarded(model, |LoadedModel { engine, profile }| {
         suggest_within(Some(time_to_read), place, profile, engine.as_mut(), &mut |progress| {
-            following.poll(progress)
+            in_flight.poll(progress)
         })
     })
 }
