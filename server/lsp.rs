@@ -1,12 +1,12 @@
-//! LSP in and out: the only place with LSP types and JSON.
-//! It keeps no state, and knows nothing of what the documents contain.
+//! The LSP server: the only place with LSP types and JSON. The path of a message:
 //!
-//! The way of a message: [`input`] (a thread) has it framed ([`framing`]) and parsed ([`incoming`]), [`transport`] hands it
-//! to the [`front`], that to the session in arrival order or to tower-lsp, [`messages`], [`notebooks`] and [`commands`] read
-//! and write it, [`uri`] says which documents it is about;
-//! [`notices`] goes the other way, with the [`status`] for a status line, and [`output`] writes. The [`lifeline`] watches
-//! whether there still is an editor, and [`ending`] is how it all ends; [`options`] are what the editor sets, and
-//! [`request_metrics`] count requests.
+//! - [`reader`] reads the standard input on a thread of its own.
+//! - [`framing`] splits the bytes into messages, [`incoming`] parses them.
+//! - [`transport`] passes them in arrival order to the [`service`], which passes them to the session or to tower-lsp.
+//! - [`convert`], [`notebooks`] and [`commands`] read and write messages; [`uri`] maps URIs to documents.
+//! - [`outgoing`] sends notices and the [`status`] for a status line; [`writer`] writes to the standard output.
+//! - [`client_monitor`] watches the client, [`shutdown`] ends the process.
+//! - [`configuration`] holds the client's options, [`request_metrics`] counts requests.
 
 mod client_monitor;
 mod commands;
@@ -47,28 +47,28 @@ pub use shutdown::ExitOutcome;
 use shutdown::{EndReason, Shutdown};
 use writer::MessageOutput;
 
-/// How long the last messages may take to be written.
+/// Time limit for writing the last messages.
 const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 
-/// What serving needs to begin.
+/// What the server needs to start.
 pub struct ServeOptions {
-    /// Options from the configuration file and the command line; the editor's come on top.
+    /// Options from the configuration file and the command line; the editor's have precedence.
     pub layers: ConfigLayers,
     /// Where the engine comes from.
     pub source: EngineSource,
-    /// Where the project's files are looked through.
+    /// Where the project's files are crawled.
     pub crawling: CrawlMode,
-    /// What went wrong before there was an editor to tell, for instance an unreadable configuration.
+    /// Problems found before a client was connected, for instance an unreadable configuration.
     pub problems: Vec<String>,
 }
 
-/// Serves one editor on the standard input and output until it says `exit`, its end of a pipe closes, its process or this one
-/// is to end, or a part of the server fails.
+/// Serves one editor on the standard input and output until it sends `exit`, closes a pipe, or ends; until this
+/// process gets a signal; or until a part of the server fails.
 ///
 /// Threads may still run when this returns, for instance with a generation: they end with the process.
 ///
 /// # Errors
-/// The system gives no more threads.
+/// The system cannot start another thread.
 pub fn serve(serving: ServeOptions) -> io::Result<ExitOutcome> {
     let ServeOptions { layers, source, crawling, problems } = serving;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
@@ -82,7 +82,7 @@ pub fn serve(serving: ServeOptions) -> io::Result<ExitOutcome> {
     let lifeline = ClientMonitor::start_monitor(&supervisor, Arc::clone(&ending))?;
     let session = Arc::new(OnceLock::new());
     let ready = Arc::new(ClientState::default());
-    let (news, told) = mpsc::unbounded_channel();
+    let (news, status_events) = mpsc::unbounded_channel();
     let options = Arc::new(ClientOptions::new(layers, Arc::clone(&session), news.clone()));
     let (worker, stats, stats_finished) = StatsWorker::new(StatsFile::open());
     supervisor.spawn("statistics", move || worker.run())?;
@@ -122,7 +122,7 @@ pub fn serve(serving: ServeOptions) -> io::Result<ExitOutcome> {
             if let Some(client) = client {
                 futures::join!(
                     configuration::pull(client.clone(), options),
-                    outgoing::send_notices(client, told, ready)
+                    outgoing::send_notices(client, status_events, ready)
                 );
             }
             futures::future::pending::<()>().await;
@@ -134,15 +134,15 @@ pub fn serve(serving: ServeOptions) -> io::Result<ExitOutcome> {
         }
     };
     if runtime.block_on(AssertUnwindSafe(served).catch_unwind()).is_err() {
-        ending.begin_exit(EndReason::Failed("front"));
+        ending.begin_exit(EndReason::Failed("service"));
     }
-    // What still blocks, a write that nobody reads for instance, is not waited for.
+    // A blocked write, for instance, is not waited for.
     runtime.shutdown_background();
     written.wait_written(&output, FLUSH_LIMIT);
     if let Some(session) = session.get() {
         session.stop();
     }
-    // The last counts may never come, where a thread hangs or has failed: those until now are saved first.
+    // If a thread hangs or has failed, the last counts may never arrive: save the present ones first.
     stats.save();
     drop(stats);
     stats_finished.wait();

@@ -1,10 +1,9 @@
-//! The session: one thread owns the documents, one owns the engine, a mailbox of one slot between them.
-//! It knows nothing of LSP, JSON or tensors.
+//! The session: one thread owns the documents, one owns the engine, and a mailbox of one slot connects them.
 //!
-//! Everything that happens is one [`Event`], handled one at a time and in the order of arrival, so that no lock is
-//! held across work. A question is answered exactly once: by the completer when it is finished, by this thread
-//! when its time is up, when a newer one takes its place, or when its document changes, and by nobody's
-//! forgetting, because a [`Reply`] that is dropped answers "nothing".
+//! Everything that happens is one [`Event`]. Events are handled one at a time, in the order of arrival, so that no
+//! lock is held across work. Every request gets exactly one response: from the worker when generation finishes, or
+//! from this thread when the deadline passes, a newer request supersedes it, or the document changes. Dropping a
+//! [`Responder`] sends an empty response, so none can be forgotten.
 
 mod alternatives;
 pub mod crawler;
@@ -59,33 +58,33 @@ use notebook::Notebooks;
 use worker::{InferenceWorker, Job};
 use workspace_index::WorkspaceIndex;
 
-/// Events that may wait for the session before the sender has to: enough for any burst of typing.
+/// Events that may wait for the session before `send` blocks: enough for any burst of typing.
 const EVENT_QUEUE_LEN: usize = 1024;
 
-/// How long after a failure to load the next question may try again.
+/// Time after a failed load until the next request may try again.
 const LOAD_RETRY_DELAY: Duration = Duration::from_secs(3);
 
-/// What a session needs to begin.
+/// What a session needs to start.
 pub struct SessionStart {
     /// How the editor counts columns.
     pub encoding: Encoding,
-    /// Whether the editor asks again when told [`Notice::Grown`].
+    /// Whether the editor sends a request again after [`Notice::Refresh`].
     pub refreshes: bool,
-    /// How to behave.
+    /// The settings.
     pub settings: Settings,
     /// Where the engine comes from.
     pub source: EngineSource,
-    /// Where the project's files are looked through.
+    /// Where the project's files are crawled.
     pub crawling: CrawlMode,
-    /// Who tells the user. Must not block.
+    /// Reports to the user. Must not block.
     pub notices: Box<dyn FnMut(Notice) + Send>,
-    /// Takes what is to be counted. Dropped when the session ends.
+    /// Records the usage statistics. Dropped when the session ends.
     pub usage_recorder: UsageRecorder,
-    /// Who is told when one of the threads fails: nothing works without it.
+    /// Reports a failed thread: without its threads nothing works.
     pub supervisor: ThreadSupervisor,
 }
 
-/// A running session. Dropped, it ends; a generation that runs is not waited for.
+/// A running session. Dropping it ends it without waiting for a running generation.
 #[derive(Debug)]
 pub struct Session {
     events: Sender<Event>,
@@ -95,7 +94,7 @@ impl Session {
     /// Starts the two threads and the loading of the engine.
     ///
     /// # Errors
-    /// The system gives no more threads.
+    /// The system cannot start another thread.
     pub fn start(start: SessionStart) -> io::Result<Self> {
         let SessionStart {
             encoding,
@@ -109,10 +108,10 @@ impl Session {
         } = start;
         let (events, receiver) = crossbeam_channel::bounded(EVENT_QUEUE_LEN);
         let mailbox = Arc::new(Mailbox::default());
-        let completer = InferenceWorker::new(Arc::clone(&mailbox), source, events.clone());
+        let worker = InferenceWorker::new(Arc::clone(&mailbox), source, events.clone());
         let workspace = WorkspaceIndex::start(events.clone(), crawling, &supervisor)?;
         workspace.exclude(settings.excluded_files.clone());
-        supervisor.spawn("completer", || completer.run())?;
+        supervisor.spawn("inference", || worker.run())?;
         mailbox.put(Job::Load { settings: settings.engine.clone(), again: false });
         let state = SessionState {
             encoding,
@@ -141,15 +140,15 @@ impl Session {
         Ok(Self { events })
     }
 
-    /// Hands an event over. Waits only if more than a thousand are waiting already.
+    /// Queues an event. Blocks only if the queue is full.
     pub fn send(&self, event: Event) {
-        // An error means that the session has ended; a question in the event answers itself when dropped.
+        // An error means that the session has ended; dropping the event sends an empty response to its request.
         let _ = self.events.send(event);
     }
 
-    /// Ends it soon; does not wait for that.
+    /// Ends the session soon, without waiting for it.
     pub fn stop(&self) {
-        // With so much to do that there is no room, it ends with the process.
+        // If the queue is full, the session ends with the process.
         let _ = self.events.try_send(Event::Stop);
     }
 }
@@ -160,50 +159,50 @@ impl Drop for Session {
     }
 }
 
-/// Whether there is an engine to ask.
+/// Whether a model is loaded.
 #[derive(Debug, PartialEq, Eq)]
 enum ModelState {
-    /// The completer is busy loading; questions are answered at once, with nothing.
+    /// The worker is loading; requests get an empty response at once.
     Loading,
-    /// Questions go to the completer.
+    /// Requests go to the worker.
     Ready,
     /// The last attempt failed at this time.
     Failed(Instant),
 }
 
-/// What the session's thread owns.
+/// State owned by the session thread.
 struct SessionState {
     encoding: Encoding,
-    /// Whether the editor asks again when more is known.
+    /// Whether the editor repeats a request when there is an improvement.
     refreshes: bool,
     settings: Settings,
     documents: HashMap<String, (Document, CompletionCache)>,
-    /// Counts questions and openings, to tell which document was used last.
+    /// Counts requests and openings, to find the document used last.
     use_counter: u64,
-    /// Questions whose answer is still to be given.
+    /// Requests without a response.
     pending: Vec<Arc<CompletionRequest>>,
-    /// A question that waits for a pause in typing, and until when.
+    /// A request that waits for a pause in typing, and until when.
     debouncing: Option<(Instant, Arc<CompletionRequest>)>,
-    /// The question that the completer has, or has in its mailbox.
+    /// The request that the worker has, or that is in its mailbox.
     generating: Option<Arc<CompletionRequest>>,
-    /// The last question that the completer was told of: what it does while nobody waits is about this one.
+    /// The last request that the worker got: its idle work is about this one.
     newest_work: Option<Arc<CompletionRequest>>,
     model: ModelState,
     mailbox: Arc<Mailbox<Job>>,
     notices: Box<dyn FnMut(Notice) + Send>,
-    /// The last problem with loading that the user was told of: the same one is not told twice.
+    /// The last loading problem that was reported to the user, so that it is reported once.
     last_reported_problem: Option<String>,
     pauses: Pauses,
-    /// How the last answers came about.
+    /// How the last responses came about.
     explanations: Explanations,
     /// What is shown, and what happens to it.
     usage: UsageTracker,
-    /// Tokens of other files that are best for the model, if it has a place for any.
+    /// Number of tokens of other files that is best for the model, if its prompt has room for any.
     best_snippets: Option<usize>,
-    /// Who looks through the code around the documents, and what was made of each workspace last.
+    /// Indexes the code around the documents; the last index of each workspace follows.
     workspace: WorkspaceIndex,
     indexes: HashMap<Option<PathBuf>, Arc<Index>>,
-    /// The document that was asked about last: its text is of use to others once another one is.
+    /// The document of the last request: its text is shared with others once another one becomes active.
     active_document: Option<String>,
     /// Which documents are cells of which notebook.
     notebooks: Notebooks,
@@ -227,28 +226,28 @@ impl SessionState {
         self.usage.close_all();
     }
 
-    /// When something is due though nothing happens.
+    /// When something is due without an event.
     fn next_wakeup(&self) -> Option<Instant> {
-        let deadlines = self.pending.iter().map(|question| question.deadline());
+        let deadlines = self.pending.iter().map(|request| request.deadline());
         deadlines.chain(self.debouncing.iter().map(|(at, _)| *at)).min()
     }
 
-    /// Does what is due.
+    /// Handles what is due.
     fn expire_due(&mut self, now: Instant) {
-        self.pending.retain(|question| {
-            if question.is_open() && question.deadline() <= now {
-                question.respond_with_draft();
+        self.pending.retain(|request| {
+            if request.is_open() && request.deadline() <= now {
+                request.respond_with_draft();
             }
-            question.is_open()
+            request.is_open()
         });
         if self.debouncing.as_ref().is_some_and(|(at, _)| *at <= now)
-            && let Some((_, question)) = self.debouncing.take()
+            && let Some((_, request)) = self.debouncing.take()
         {
-            self.start_generation(question);
+            self.start_generation(request);
         }
     }
 
-    /// Handles an event; a panic costs the document that it is about, and nothing else.
+    /// Handles an event; a panic costs only the document that it is about.
     fn handle_guarded(&mut self, event: Event) {
         let uri = match &event {
             Event::Opened(OpenedDocument { uri, .. })
@@ -275,7 +274,7 @@ impl SessionState {
             | Event::Stop => None,
         };
         if catch_unwind(AssertUnwindSafe(|| self.handle_event(event))).is_err() {
-            error!(?uri, "the session panicked");
+            error!(?uri, "panic while handling an event");
             if let Some((document, cache)) = uri.and_then(|uri| self.documents.get_mut(&uri)) {
                 document.mark_lost("an error inside taper");
                 cache.clear();
@@ -333,14 +332,14 @@ impl SessionState {
             Event::Accepted => self.usage.confirm_acceptance(),
             Event::FlushUsage(reply) => {
                 self.usage.update_all();
-                // An error means that whoever asked has gone.
+                // An error means that the caller has gone.
                 let _ = reply.send(());
             }
             Event::Paused { scope, paused } => {
                 self.pauses.set_paused(scope, paused);
                 (self.notices)(Notice::Paused(self.pauses.clone()));
             }
-            // An error means that whoever asked has gone.
+            // An error means that the caller has gone.
             Event::Explain(reply) => drop(reply.send(self.explanations.without_secrets())),
             Event::Requested(asked) => self.handle_request(asked),
             Event::CursorRested { uri, position } => self.cursor_rested(uri, position),
@@ -352,14 +351,14 @@ impl SessionState {
                 ));
             }
             Event::Loaded(outcome) => self.model_loaded(outcome),
-            Event::WorkEnded { question, suggestion, is_known_empty: barren } => {
+            Event::WorkEnded { question, suggestion, is_known_empty } => {
                 if self.generating.as_ref().is_some_and(|working| Arc::ptr_eq(working, &question)) {
                     self.generating = None;
                 }
-                // Asked again just when the completer had finished it, it has a new place to be answered at.
+                // If the request was repeated just when the worker had finished it, it has a new responder.
                 question.set_draft(suggestion.clone());
                 question.respond_with_draft();
-                if (suggestion.is_some() || barren) && question.snapshot.selected.is_none() {
+                if (suggestion.is_some() || is_known_empty) && question.snapshot.selected.is_none() {
                     self.remember_suggestion(&question.uri, &question.snapshot, suggestion.as_ref());
                 }
                 self.notify_improvement(&question);
@@ -368,7 +367,7 @@ impl SessionState {
                 self.remember_suggestion(&uri, &snapshot, suggestion.as_ref());
             }
             Event::AlternativesFound { question, first, others } => {
-                // The first is kept already: it was foreseen.
+                // The first is in the cache already: it was prefetched.
                 let CompletionRequest { uri, snapshot, .. } = &*question;
                 if snapshot.options == self.settings.suggest
                     && let Some((_, cache)) = self.documents.get_mut(uri)
@@ -383,21 +382,21 @@ impl SessionState {
         }
     }
 
-    /// Says that a document is out of step.
+    /// Reports that a document is out of sync.
     fn report_lost_document(&mut self, uri: &str, reason: &'static str) {
-        warn!(uri, reason, "out of step; no suggestions until the text arrives whole");
+        warn!(uri, reason, "document out of sync; no suggestions until its full text arrives");
         (self.notices)(Notice::Trace(TraceEvent::DocumentLost { uri: uri.to_owned(), reason }));
     }
 
-    /// Says that a message was about no open document.
+    /// Reports that a message was about a document that is not open.
     fn report_unknown_document(&mut self, uri: &str, message: &str) {
-        warn!(uri, "{message} of a document that is not open");
+        warn!(uri, "{message} for a document that is not open");
         (self.notices)(Notice::Trace(TraceEvent::UnknownDocument { uri: uri.to_owned() }));
     }
 
-    /// Keeps what came out for a place, be it nothing.
+    /// Caches the suggestion for a cursor, or that there is none.
     fn remember_suggestion(&mut self, uri: &str, snapshot: &Snapshot, suggestion: Option<&Suggestion>) {
-        // Made before the settings changed, it may be what they now forbid.
+        // It was made before the settings changed: they may forbid it now.
         if snapshot.options != self.settings.suggest || !self.is_context_current(uri, snapshot) {
             return;
         }
@@ -408,14 +407,14 @@ impl SessionState {
         }
     }
 
-    /// Has the editor ask again where it was answered before the end of the work, and more came out.
-    fn notify_improvement(&mut self, question: &CompletionRequest) {
-        let Some(grown) = question.take_improvement().filter(|_| self.refreshes) else { return };
-        let CompletionRequest { uri, snapshot, .. } = question;
+    /// Makes the editor repeat a request whose response was sent before the work ended, if there is an improvement.
+    fn notify_improvement(&mut self, request: &CompletionRequest) {
+        let Some(improved) = request.take_improvement().filter(|_| self.refreshes) else { return };
+        let CompletionRequest { uri, snapshot, .. } = request;
         let Some((document, cache)) = self.documents.get_mut(uri) else { return };
-        // Only what is at hand: a question that led to new work would lead to the next one.
+        // Only what is in the cache: a repeated request that started new work would lead to another one.
         if document.text.is_instance(&snapshot.text)
-            && cache.get(&snapshot.text, snapshot.cursor) == Some(grown)
+            && cache.get(&snapshot.text, snapshot.cursor) == Some(improved)
         {
             let position = position::position_at(&snapshot.text, snapshot.cursor, self.encoding);
             let (uri, version) = (uri.clone(), document.version);
@@ -423,13 +422,13 @@ impl SessionState {
         }
     }
 
-    /// Ends, for the editor, every question about a document.
+    /// Ends every pending request for a document.
     fn end_pending(&mut self, uri: &str, end: impl Fn(&CompletionRequest)) {
-        self.debouncing.take_if(|(_, question)| question.uri == uri);
-        self.pending.retain(|question| {
-            let concerned = question.uri == uri;
+        self.debouncing.take_if(|(_, request)| request.uri == uri);
+        self.pending.retain(|request| {
+            let concerned = request.uri == uri;
             if concerned {
-                end(question);
+                end(request);
             }
             !concerned
         });
@@ -446,7 +445,7 @@ impl SessionState {
         let (is_lost, text) = (document.lost_reason(), document.text.clone());
         match (was_lost, is_lost) {
             (None, Some(reason)) => self.report_lost_document(uri, reason),
-            (Some(_), None) => info!(uri, "in step again"),
+            (Some(_), None) => info!(uri, "document resynchronised"),
             _ => {}
         }
         let text = is_lost.is_none().then_some(text);
@@ -457,28 +456,29 @@ impl SessionState {
             self.usage.update(uri);
         }
         self.drop_stale_work(uri, text.clone());
-        // An answer now would be placed by the text before the change, and editors that show whatever comes
-        // would show it in the wrong place. The work goes on where it may be the next answer, typed through.
-        // A popup is filtered by what is typed meanwhile, and who waits for one (Helix) does not ask for the next
-        // before this one is there: its question moves on as long as what is typed may be the answer's beginning.
+        // A response now would be placed by the text before the change, and editors that show whatever arrives
+        // would show it in the wrong place. The work continues if it may still be the next response, typed through.
+        // Popups filter by what is typed meanwhile, and Helix does not send the next request until this one is
+        // answered. So a popup request is rebased onto the new cursor while the typed text may still be a prefix of
+        // the result.
         let fits =
             |it: &CompletionRequest| it.is_in_popup() && text.as_ref().is_some_and(|text| it.may_serve(text));
         let kept = |it: &CompletionRequest| it.uri == uri && it.is_open() && fits(it);
         let moving: Vec<_> = self.pending.extract_if(.., |it| kept(it)).collect();
         self.end_pending(uri, CompletionRequest::supersede);
-        for question in moving {
-            self.rebase_request(&question);
+        for request in moving {
+            self.rebase_request(&request);
         }
     }
 
-    /// A document is in another folder of the workspace, or in none any more.
+    /// Handles a document that moved to another workspace folder, or out of all of them.
     fn relocate_document(&mut self, uri: &str, location: DocumentLocation) {
         let Some((document, cache)) = self.documents.get_mut(uri) else { return };
         let before = document.location();
         if !document.relocate(location) {
             return;
         }
-        // What was suggested knew other files.
+        // The suggestions were made with other files.
         cache.clear();
         let is_last = !self.documents.values().any(|(other, _)| other.root == before.root);
         self.workspace.gone(before, is_last);
@@ -486,11 +486,11 @@ impl SessionState {
         self.index_workspace_of(uri);
     }
 
-    /// Ends the work on a document that was closed, or whose text has become one that nobody foresaw.
+    /// Drops the work on a document that was closed, or whose new text does not fit it.
     fn drop_stale_work(&mut self, uri: &str, text: Option<Rope>) {
-        let foreseen =
+        let may_serve =
             |it: &CompletionRequest| it.uri != uri || text.as_ref().is_some_and(|text| it.may_serve(text));
-        if let Some(latest) = self.newest_work.take_if(|latest| !foreseen(latest)) {
+        if let Some(latest) = self.newest_work.take_if(|latest| !may_serve(latest)) {
             latest.drop_work();
         }
     }
@@ -519,8 +519,8 @@ impl SessionState {
     fn load_model(&mut self, again: bool) {
         self.model = ModelState::Loading;
         let settings: EngineSettings = self.settings.engine.clone();
-        if let Some(Job::Complete(question)) = self.mailbox.put(Job::Load { settings, again }) {
-            question.respond(None);
+        if let Some(Job::Complete(request)) = self.mailbox.put(Job::Load { settings, again }) {
+            request.respond(None);
         }
     }
 
@@ -540,7 +540,7 @@ impl SessionState {
                 self.model = ModelState::Failed(Instant::now());
                 (self.notices)(Notice::Failed(problem.clone()));
                 if self.last_reported_problem.as_ref() != Some(&problem) {
-                    error!(problem, "no model");
+                    error!(problem, "the model could not be loaded");
                     (self.notices)(Notice::Problem(format!("taper cannot suggest yet: {problem}")));
                     self.last_reported_problem = Some(problem);
                 }

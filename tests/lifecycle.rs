@@ -172,7 +172,7 @@ fn the_server_ends_when_nobody_reads_what_it_says() {
     server.stdout = None;
     let (status, log) = server.ended(NOTICED);
     assert_eq!(status.code(), Some(1), "{log}");
-    assert!(log.contains("nobody reads the standard output"), "{log}");
+    assert!(log.contains("the standard output is closed"), "{log}");
 
     // A socket, as Node gives its children.
     let (ours, theirs) = UnixStream::pair().unwrap();
@@ -221,13 +221,13 @@ fn a_thread_that_panics_is_told_and_ends_the_server_with_a_failure_and_its_count
     let mut client = that_has_shown(&script, home.path());
     // The engine is loaded anew; letting go of the old one panics.
     client.notify("workspace/didChangeConfiguration", json!({ "settings": { "taper": { "threads": 1 } } }));
-    let told = client.notice("window/showMessage", "completer failed inside");
+    let told = client.notice("window/showMessage", "in the inference thread");
     assert_eq!(told["params"]["type"], 1, "an error");
     let (status, _) = client.ended();
     assert_eq!(status.code(), Some(1));
     assert_eq!(stored_counts(home.path())["today"]["shown"], 1);
     let log = client.log();
-    assert!(log.contains("scripted.rs:") && log.contains("completer"), "{log}");
+    assert!(log.contains("scripted.rs:") && log.contains("inference"), "{log}");
 }
 
 #[test]
@@ -242,7 +242,7 @@ fn panics_reach_the_log_file_with_their_place_and_without_code() {
     );
     client.open(URI, "python", "secret");
     assert_eq!(client.inline(URI, 0, 6), "");
-    client.notice("window/showMessage", "failed inside");
+    client.notice("window/showMessage", "failed internally");
     client.quit();
     let log = fs::read_to_string(&path).unwrap();
     assert!(log.starts_with("before\n") && log.contains("panic") && log.contains("scripted.rs:"), "{log}");

@@ -409,7 +409,7 @@ fn a_panic_of_the_engine_costs_one_answer() {
     client.open(URI, "python", "boom\nfine\n");
     assert_eq!(client.inline(URI, 0, 4), "");
     assert_eq!(client.inline(URI, 1, 4), "ly");
-    client.notice("window/showMessage", "failed inside");
+    client.notice("window/showMessage", "failed internally");
     assert_eq!(client.inline(URI, 0, 4), "");
     assert_eq!(client.inline(URI, 1, 4), "ly");
     client.quit();

@@ -1,9 +1,8 @@
-//! Whether there still is somebody to serve: a thread that watches the editor's process, the pipe to it, and signals.
-//! It knows nothing of the protocol.
+//! Watches the client on a thread: the editor's process, the pipe to it, and signals.
 //!
-//! It also sees to it that an end that has begun comes: whatever hangs then is not waited for.
+//! It also enforces the time limit of the exit: whatever hangs then is not waited for.
 //!
-//! On Unix only. Elsewhere the end of the input says that the editor has gone, as it does here most of the time.
+//! On Unix only. Elsewhere the end of the input shows that the editor has gone, as it usually does here.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -14,7 +13,7 @@ use tracing::warn;
 use crate::lsp::shutdown::{EXIT_LIMIT, Shutdown};
 use crate::session::ThreadSupervisor;
 
-/// How often what cannot be waited for is looked at.
+/// Interval of checks for what cannot be waited for.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The editor's process, once it is known.
@@ -23,7 +22,7 @@ pub(crate) struct ClientMonitor {
     process: Arc<OnceLock<ClientProcess>>,
 }
 
-/// The editor's process, and whether it was there when it was named.
+/// The editor's process, and whether it was alive when it was named.
 #[derive(Debug, Clone, Copy)]
 struct ClientProcess {
     process: u32,
@@ -31,14 +30,14 @@ struct ClientProcess {
 }
 
 impl ClientMonitor {
-    /// Starts to watch.
+    /// Starts the thread.
     ///
     /// # Errors
-    /// The system gives no more threads, or no pipe for signals.
+    /// The system cannot start another thread, or has no pipe for signals.
     pub(crate) fn start_monitor(supervisor: &ThreadSupervisor, ending: Arc<Shutdown>) -> io::Result<Self> {
         let this = Self::default();
         let mut watch = system::Watch::new(Arc::clone(&this.process))?;
-        supervisor.spawn("lifeline", move || {
+        supervisor.spawn("client-monitor", move || {
             loop {
                 match ending.overdue_for() {
                     Some(due) if due > EXIT_LIMIT => terminate(&ending),
@@ -54,10 +53,11 @@ impl ClientMonitor {
         Ok(this)
     }
 
-    /// From now on the server ends with this process, named by `initialize`.
+    /// From now on the server exits with this process, named by `initialize`.
     ///
-    /// One that is not alive to begin with ends it as well, as the protocol has it; unless the server's own parent is out of
-    /// sight, as in a container that an editor outside of it has started: then numbers of processes mean nothing here.
+    /// A process that is dead from the start ends the server as well, as the protocol demands; unless the server's
+    /// own parent is invisible, as in a container that an editor outside of it has started: process ids mean
+    /// nothing there.
     pub(crate) fn watch_process(&self, process: i64) {
         let Some(process) =
             i32::try_from(process).ok().and_then(|it| u32::try_from(it).ok()).filter(|it| *it > 0)
@@ -68,24 +68,24 @@ impl ClientMonitor {
         if !was_alive && system::parent_is_out_of_sight() {
             warn!(
                 process,
-                "the editor's process is not in sight; the server ends when its standard input does"
+                "the editor's process is not visible; the server exits when its standard input ends"
             );
             return;
         }
-        // An editor has one.
+        // A client has one process.
         let _ = self.process.set(ClientProcess { process, was_alive });
     }
 }
 
-#[expect(clippy::exit, reason = "the ordinary end has been waited for")]
+#[expect(clippy::exit, reason = "the ordinary exit has been waited for")]
 fn terminate(ending: &Shutdown) -> ! {
-    warn!("something hangs; the server ends all the same");
+    warn!("a thread hangs; the server exits without it");
     std::process::exit(ending.exit_outcome().exit_code().into())
 }
 
 #[cfg(unix)]
 mod system {
-    //! What Unix has to watch with. It knows nothing of who is told.
+    //! What Unix offers to watch the client.
 
     #[cfg(target_os = "linux")]
     use std::fs;
@@ -105,7 +105,7 @@ mod system {
     use crate::lsp::writer::OUTPUT_CLOSED;
 
     const DIED: &str = "its process has ended";
-    const NEVER: &str = "there is no process with the `processId` that it gave";
+    const NEVER: &str = "there is no process with its `processId`";
 
     const SIGNAL: Token = Token(0);
     const OUTPUT: Token = Token(1);
@@ -113,7 +113,7 @@ mod system {
     /// Everything that is watched.
     pub(super) struct Watch {
         process: Arc<OnceLock<ClientProcess>>,
-        /// This process's parent when it began.
+        /// This process's parent at the start.
         parent: u32,
         poll: Poll,
         events: Events,
@@ -123,11 +123,11 @@ mod system {
 
     impl Watch {
         pub(super) fn new(process: Arc<OnceLock<ClientProcess>>) -> io::Result<Self> {
-            // A pipe, for a server that works has no socket open.
+            // A pipe, because a running server must not have an open socket.
             let (signalled, write) = io::pipe()?;
             let (signal, again) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
             for number in [SIGTERM, SIGINT, SIGHUP] {
-                // In this order: the first signal arms what the second one finds.
+                // In this order: the first signal sets the flag that the second one finds.
                 signal_hook::flag::register_conditional_shutdown(number, 128 + number, Arc::clone(&again))?;
                 signal_hook::flag::register(number, Arc::clone(&again))?;
                 signal_hook::flag::register_usize(
@@ -139,7 +139,7 @@ mod system {
             }
             let poll = Poll::new()?;
             poll.registry().register(&mut SourceFd(&signalled.as_raw_fd()), SIGNAL, Interest::READABLE)?;
-            // A file cannot be waited for, and has no other end that could go.
+            // A file cannot be polled, and has no other end that could close.
             let _ = poll.registry().register(
                 &mut SourceFd(&io::stdout().as_raw_fd()),
                 OUTPUT,
@@ -149,7 +149,7 @@ mod system {
             Ok(Self { process, parent: parent_id(), poll, events, signalled, signal })
         }
 
-        /// Waits for a reason to end, for a while.
+        /// Waits for a reason to exit, for a while.
         pub(super) fn wait_for_end(&mut self) -> Option<EndReason> {
             if let Some(reason) = self.check_process() {
                 return Some(reason);
@@ -161,7 +161,7 @@ mod system {
                 return None;
             }
             if self.events.iter().any(|event| event.token() == SIGNAL) {
-                // What the pipe says is only that there is a signal.
+                // The pipe only shows that there was a signal.
                 let _ = self.signalled.read(&mut [0; 64]);
                 let signal = self.signal.load(Ordering::Acquire);
                 return Some(EndReason::Signal(u8::try_from(signal).unwrap_or_default()));
@@ -171,36 +171,36 @@ mod system {
             is_broken.then_some(EndReason::EditorGone(OUTPUT_CLOSED))
         }
 
-        /// Looks after the process, once it is known.
+        /// Checks the process, once it is known.
         fn check_process(&mut self) -> Option<EndReason> {
             let ClientProcess { process, was_alive } = *self.process.get()?;
-            // Whoever has lost its parent is given another one.
+            // A process that loses its parent is given another one.
             let has_lost_it = process == self.parent && parent_id() != self.parent;
             let gone = EndReason::EditorGone(if was_alive { DIED } else { NEVER });
             (has_lost_it || !is_alive(process)).then_some(gone)
         }
     }
 
-    /// Whether there is a process with this number that has not ended.
+    /// Whether there is a process with this id that has not ended.
     #[cfg(target_os = "linux")]
     pub(super) fn is_alive(process: u32) -> bool {
         match fs::read_to_string(format!("/proc/{process}/stat")) {
-            // `12 (its name) Z …`: ended, but nobody has asked how. The name may hold anything.
+            // `12 (its name) Z …`: ended, but not yet reaped. The name may contain anything.
             Ok(line) => {
                 !line.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['Z', 'X']))
             }
-            // A system that does not show itself shows no other either.
+            // A system without a visible own process shows no other either.
             Err(problem) => problem.kind() != ErrorKind::NotFound || fs::metadata("/proc/self/stat").is_err(),
         }
     }
 
-    /// Elsewhere only the parent can be seen without more ado; an editor's server is its child most of the time.
+    /// Elsewhere only the parent can be checked easily; an editor's server is usually its child.
     #[cfg(not(target_os = "linux"))]
     pub(super) fn is_alive(_: u32) -> bool {
         true
     }
 
-    /// Whether this process was started from outside of what it can see.
+    /// Whether this process was started from outside of its process namespace.
     pub(super) fn parent_is_out_of_sight() -> bool {
         parent_id() == 0
     }
@@ -208,7 +208,7 @@ mod system {
 
 #[cfg(not(unix))]
 mod system {
-    //! Where there is nothing safe to watch with. It knows nothing of who is told.
+    //! Systems without a safe way to watch the client.
 
     use std::io;
     use std::sync::{Arc, OnceLock};

@@ -1,13 +1,12 @@
-//! `workspace/executeCommand`: what an editor's menu can ask for, read, and the answers written.
-//! It knows nothing of menus, and keeps nothing.
+//! `workspace/executeCommand`: the commands that editors offer, and their results.
 //!
 //! | command | argument | result |
 //! |---|---|---|
 //! | `taper.pause`, `taper.resume` | `{ scope: "everywhere" \| "language" \| "document", language?, uri? }`; none: everywhere | null |
 //! | `taper.statistics` | | counts and times since the start, `today` and `allTime`, those by language and model |
-//! | `taper.explainLast` | | how the last suggestion came about, and the silence since, each or null |
-//! | `taper.models` | | the known models, and which are here |
-//! | `taper.accepted` | | null; editors run it when a suggestion is taken |
+//! | `taper.explainLast` | | how the last suggestion, and the last empty response since, came about, each or null |
+//! | `taper.models` | | the known models, and which are on this machine |
+//! | `taper.accepted` | | null; editors run it when a suggestion is accepted |
 
 use serde_json::{Value, json};
 use taper_engine::catalog::MODELS;
@@ -15,7 +14,7 @@ use taper_engine::fetch::ModelStore;
 
 use crate::session::{Explanation, Explanations, PauseScope};
 
-/// What is advertised.
+/// The advertised commands.
 pub(crate) const COMMAND_NAMES: [&str; 6] = [
     "taper.pause",
     "taper.resume",
@@ -25,10 +24,10 @@ pub(crate) const COMMAND_NAMES: [&str; 6] = [
     ACCEPTED_COMMAND,
 ];
 
-/// Run by the editor when a suggestion is taken.
+/// Run by the editor when a suggestion is accepted.
 pub(crate) const ACCEPTED_COMMAND: &str = "taper.accepted";
 
-/// A command as a request states it.
+/// A requested command.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ExecuteCommand {
     /// Pause (true) or resume.
@@ -43,7 +42,7 @@ impl ExecuteCommand {
     /// Reads the params of `workspace/executeCommand`.
     ///
     /// # Errors
-    /// A message that says what is wrong.
+    /// The message names the invalid part.
     pub(crate) fn parse_params(params: &Value) -> Result<Self, String> {
         let name = params.get("command").and_then(Value::as_str).unwrap_or_default();
         Ok(match name {
@@ -55,24 +54,24 @@ impl ExecuteCommand {
             "taper.explainLast" => Self::ExplainLast,
             "taper.models" => Self::Models,
             ACCEPTED_COMMAND => Self::Accepted,
-            _ => return Err(format!("unknown command `{name}`; there are {}", COMMAND_NAMES.join(", "))),
+            _ => return Err(format!("unknown command `{name}`; known: {}", COMMAND_NAMES.join(", "))),
         })
     }
 }
 
 fn parse_scope(argument: &Value) -> Result<PauseScope, String> {
     let text = |name: &str| argument.get(name).and_then(Value::as_str).map(str::to_owned);
-    let missing = |name: &str| format!("a scope of this kind needs `{name}`");
+    let missing = |name: &str| format!("this scope requires `{name}`");
     match text("scope").as_deref() {
         None if argument.is_null() => Ok(PauseScope::Everywhere),
         Some("everywhere") => Ok(PauseScope::Everywhere),
         Some("language") => Ok(PauseScope::Language(text("language").ok_or_else(|| missing("language"))?)),
         Some("document") => Ok(PauseScope::Document(text("uri").ok_or_else(|| missing("uri"))?)),
-        _ => Err("`scope` should be \"everywhere\", \"language\" or \"document\"".to_owned()),
+        _ => Err("`scope` must be \"everywhere\", \"language\" or \"document\"".to_owned()),
     }
 }
 
-/// The answer to `taper.explainLast`.
+/// The result of `taper.explainLast`.
 pub(crate) fn explanations_json(Explanations { suggestion, silence }: Explanations) -> Value {
     json!({ "suggestion": suggestion.map(explanation_json), "silence": silence.map(explanation_json) })
 }
@@ -94,10 +93,10 @@ fn explanation_json(Explanation { path, language, text, work }: Explanation) -> 
     written
 }
 
-/// The answer to `taper.models`.
+/// The result of `taper.models`.
 ///
 /// # Errors
-/// There is no folder to look into; the message says so.
+/// There is no model folder; the message has the reason.
 pub(crate) fn models_json() -> Result<Value, String> {
     let store = ModelStore::open().map_err(|problem| problem.to_string())?;
     let written = MODELS.iter().map(|model| {

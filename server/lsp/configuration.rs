@@ -1,5 +1,4 @@
-//! The options that one editor's server has, from all places, and what is told of mistakes in them.
-//! It knows nothing of what an option does.
+//! The merged options of one client, and reports of mistakes in them.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -15,23 +14,23 @@ use crate::config::{ConfigLayer, ConfigLayers, Settings};
 use crate::lsp::status::StatusEvent;
 use crate::session::{Event, Notice, Session};
 
-/// Problems that are told at most: an editor that sends other mistakes all the time has made its point.
+/// Maximum number of reported problems, in case an editor keeps sending new mistakes.
 const MAX_REPORTED_PROBLEMS: usize = 1000;
 
-/// The options, shared by those who hear of changes.
+/// The options, shared by the service and the task that pulls the editor's settings.
 #[derive(Debug)]
 pub(crate) struct ClientOptions {
     inner: Mutex<OptionsState>,
     session: Arc<OnceLock<Session>>,
     news: UnboundedSender<StatusEvent>,
-    /// Signalled when the editor is to be asked what is set.
+    /// Signalled when the editor must be asked for its settings.
     pub(crate) ask: Notify,
 }
 
 #[derive(Debug)]
 struct OptionsState {
     layers: ConfigLayers,
-    /// Problems that were told: an editor sends the same options again and again.
+    /// Problems that were reported: an editor sends the same options again and again.
     told: HashSet<String>,
 }
 
@@ -45,7 +44,7 @@ impl ClientOptions {
         Self { inner, session, news, ask: Notify::new() }
     }
 
-    /// What the editor says in `initialize`: the settings to begin with. `problems` are told as well.
+    /// The initial settings, with the editor's options from `initialize`. `problems` are reported as well.
     pub(crate) fn initial_settings(&self, options: Value, mut problems: Vec<String>) -> Settings {
         let inner = &mut *self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         match ConfigLayer::from_editor("initializationOptions", options) {
@@ -55,7 +54,7 @@ impl ClientOptions {
         self.merged_settings(inner, problems)
     }
 
-    /// What the editor says later: the session hears of it.
+    /// Applies options that the editor sends later, and sends the settings to the session.
     pub(crate) fn change_settings(&self, options: Value) {
         let inner = &mut *self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let mut problems = Vec::new();
@@ -69,7 +68,7 @@ impl ClientOptions {
         }
     }
 
-    /// The settings from all places. Tells of problems, each once.
+    /// The settings from all layers. Reports each problem once.
     fn merged_settings(&self, inner: &mut OptionsState, problems: Vec<String>) -> Settings {
         let (settings, more) = inner.layers.resolve_settings();
         for problem in problems.into_iter().chain(more) {
@@ -78,13 +77,13 @@ impl ClientOptions {
                 let _ = self.news.send(Notice::Problem(problem).into());
             }
         }
-        // An error means that nobody is told any more.
+        // An error means that the receiver has gone.
         let _ = self.news.send(StatusEvent::Enabled(settings.enable));
         settings
     }
 }
 
-/// Asks the editor for its section `taper` whenever that is signalled. An editor without one keeps what it sent.
+/// Requests the editor's section `taper` after each signal. An editor without one keeps the options that it sent.
 pub(crate) async fn pull(client: Client, options: Arc<ClientOptions>) {
     loop {
         options.ask.notified().await;
@@ -95,7 +94,7 @@ pub(crate) async fn pull(client: Client, options: Arc<ClientOptions>) {
                     options.change_settings(answer);
                 }
             }
-            Err(problem) => debug!(%problem, "the editor does not say what is set"),
+            Err(problem) => debug!(%problem, "the editor did not return its settings"),
         }
     }
 }

@@ -1,9 +1,8 @@
-//! The messages that taper reads and writes, leniently read: what an editor sends slightly wrong still counts.
-//! It knows nothing of how they arrive or of what is done with them.
+//! The messages that taper reads and writes, parsed leniently: slightly wrong messages of an editor are still accepted.
 //!
-//! Own types where tower-lsp's are stricter than editors are: its URIs refuse paths with brackets, its positions
-//! refuse negative numbers, and a notification that it refuses is lost without a word, which for a change of a
-//! document means wrong text from then on.
+//! Own types are used where tower-lsp's are stricter than editors are: its URIs refuse paths with brackets, its
+//! positions refuse negative numbers, and it drops a refused notification silently; a lost document change makes
+//! the text wrong from then on.
 
 use std::ops::Range;
 
@@ -16,10 +15,10 @@ use crate::lsp::uri::{WorkspaceFolders, uri_path};
 use crate::session::{CompletionItem, Improvement, TextChange};
 use crate::text::{Encoding, Position};
 
-/// The notification that the cursor rests somewhere without a key.
+/// The notification that the cursor rests somewhere without a keystroke.
 pub(crate) const CURSOR_METHOD: &str = "taper/cursor";
 
-/// The notification that a place is to be asked about again. The params: `textDocument.uri`, `position`, `version`.
+/// The notification that a request should be repeated. The params: `textDocument.uri`, `position`, `version`.
 pub(crate) enum TaperRefresh {}
 
 impl Notification for TaperRefresh {
@@ -27,32 +26,32 @@ impl Notification for TaperRefresh {
     const METHOD: &'static str = "taper/refresh";
 }
 
-/// The params of [`Refresh`].
+/// The params of [`TaperRefresh`].
 pub(crate) fn refresh_params(grown: &Improvement) -> Value {
     let Improvement { uri, position, version } = grown;
     json!({ "textDocument": { "uri": uri }, "position": position_json(*position), "version": version })
 }
 
-/// What the client says of itself in `initialize`.
+/// The client's features, as sent in `initialize`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ClientFeatures {
-    /// How it will count columns: what is answered as `positionEncoding`.
+    /// How it counts columns: the `positionEncoding` of the result.
     pub(crate) encoding: Encoding,
-    /// Its process, if it says so: without that one there is nobody to serve.
+    /// Its process id, if it sends one: the server ends with that process.
     pub(crate) process: Option<i64>,
-    /// Whether it asks for inline completions.
+    /// Whether it requests inline completions.
     pub(crate) inline: bool,
     /// Whether it shows progress that the server begins.
     pub(crate) progress: bool,
-    /// Whether it can be asked what is set.
+    /// Whether it can be asked for its settings.
     pub(crate) configuration: bool,
     /// Whether it shows the state of the server.
     pub(crate) status: bool,
-    /// Whether it asks again when more is known than was answered.
+    /// Whether it repeats a request when there is an improvement.
     pub(crate) refresh: bool,
     /// Whether it follows the steps of the work.
     pub(crate) trace: bool,
-    /// Whether it runs a suggestion's command when that is taken, and wants to have it counted.
+    /// Whether it runs a suggestion's command when the suggestion is accepted, so that it is counted.
     pub(crate) accepted: bool,
     /// Whether it synchronizes notebooks.
     pub(crate) notebooks: bool,
@@ -63,7 +62,7 @@ pub(crate) struct ClientFeatures {
 }
 
 impl ClientFeatures {
-    /// Reads the params of `initialize`. Whatever is missing has the protocol's default.
+    /// Reads the params of `initialize`. Missing parts have the protocol's default.
     pub(crate) fn parse_initialize(params: &Value) -> Self {
         let offered = params.pointer("/capabilities/general/positionEncodings").and_then(Value::as_array);
         let encoding = offered.into_iter().flatten().filter_map(|name| match name.as_str()? {
@@ -101,7 +100,7 @@ impl ClientFeatures {
     }
 }
 
-/// The answer to `initialize`.
+/// The result of `initialize`.
 pub(crate) fn initialize_result(greeting: &ClientFeatures) -> Value {
     let encoding = match greeting.encoding {
         Encoding::Utf8 => "utf-8",
@@ -159,7 +158,7 @@ impl TextDocumentItem {
     }
 }
 
-/// Reads a list of `TextDocumentContentChangeEvent`; `None` if any of them cannot be read.
+/// Reads a list of `TextDocumentContentChangeEvent`; `None` if any of them is invalid.
 pub(crate) fn parse_changes(list: Option<&mut Value>) -> Option<Vec<TextChange>> {
     let Value::Array(changes) = list?.take() else { return None };
     let read = |mut change: Value| {
@@ -185,7 +184,7 @@ pub(crate) fn changed_folders(params: &Value) -> (Vec<String>, Vec<String>) {
     (paths("added"), paths("removed"))
 }
 
-/// A question as a request states it.
+/// The params of a completion request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CompletionParams {
     pub(crate) uri: String,
@@ -200,7 +199,8 @@ impl CompletionParams {
         let selected = params.pointer("/context/selectedCompletionInfo").and_then(|info| {
             Some((parse_range(info.get("range")?)?, info.get("text")?.as_str()?.to_owned()))
         });
-        // Inline, 1 is a person's. Of a popup, editors say 1 for a word that is being typed as well; 2 and 3 are typing.
+        // In an inline request, 1 is an explicit request. In a popup request, editors also send 1 while a word is
+        // typed; 2 and 3 are typing.
         let trigger = match params.pointer("/context/triggerKind").and_then(Value::as_i64) {
             Some(1) => Trigger::Invoked,
             _ => Trigger::Automatic,
@@ -210,7 +210,7 @@ impl CompletionParams {
     }
 }
 
-/// The document and the place that a notification is about.
+/// The document and the position of a notification.
 pub(crate) fn document_position(params: &Value) -> Option<(String, Position)> {
     Some((document_uri(params)?, parse_position(params.get("position")?)?))
 }
@@ -227,17 +227,17 @@ fn parse_range(value: &Value) -> Option<Range<Position>> {
     Some(parse_position(value.get("start")?)?..parse_position(value.get("end")?)?)
 }
 
-/// A number as one that a position can have: negative ones are 0, huge ones the largest.
+/// Clamps a number to the range of a position: negative numbers become 0, huge ones the largest.
 fn clamp_number(value: &Value) -> Option<u32> {
     let number = value.as_number()?;
     if let Some(number) = number.as_u64() {
         return Some(u32::try_from(number).unwrap_or(u32::MAX));
     }
-    // `as` saturates: what is below 0 becomes 0, what is above the largest becomes that.
+    // `as` saturates at both ends.
     number.as_f64().map(|number| number as u32)
 }
 
-/// The result of `textDocument/inlineCompletion`. With `tells`, the editor is to tell when it is taken.
+/// The result of `textDocument/inlineCompletion`. With `tells`, the editor runs a command when an item is accepted.
 pub(crate) fn inline_result(shown: Option<&CompletionItem>, tells: bool) -> Value {
     let mut items: Vec<Value> = shown.into_iter().flat_map(inline_items).collect();
     if tells {
@@ -249,13 +249,13 @@ pub(crate) fn inline_result(shown: Option<&CompletionItem>, tells: bool) -> Valu
     json!({ "items": items })
 }
 
-/// What is shown, and what could be instead.
+/// The shown text and its alternatives.
 fn item_texts(shown: &CompletionItem) -> impl Iterator<Item = &String> {
     [&shown.text].into_iter().chain(&shown.others)
 }
 
-/// Items, each with the new text only and an explicit range, empty at the cursor most of the time: the one form that
-/// editors agree on. Line ends are `\n` whatever the file's are: VS Code and Neovim turn them into the document's, and
+/// Items, each with the new text only and an explicit range, usually empty at the cursor: the one form that editors
+/// agree on. Line ends are `\n` whatever the file's are: VS Code and Neovim convert them to the document's, and
 /// Neovim would show and insert the `\r` of a `\r\n`.
 fn inline_items(shown: &CompletionItem) -> impl Iterator<Item = Value> {
     item_texts(shown).map(|text| {
@@ -264,19 +264,19 @@ fn inline_items(shown: &CompletionItem) -> impl Iterator<Item = Value> {
     })
 }
 
-/// The result of `textDocument/completion`. Incomplete, so that the editor asks again at each key.
+/// The result of `textDocument/completion`. Incomplete, so that the editor sends a request at each key.
 pub(crate) fn popup_result(shown: Option<&CompletionItem>) -> Value {
     let items: Vec<Value> = shown.into_iter().flat_map(popup_items).collect();
     json!({ "isIncomplete": true, "items": items })
 }
 
-/// Popup items: first line as the label, everything as its edit, and a filter that the typed word is part of.
+/// Popup items: the first line as the label, the whole text as the edit, and a filter that contains the typed word.
 /// Kind `Text`: as `Snippet` it would be expanded.
 fn popup_items(shown: &CompletionItem) -> impl Iterator<Item = Value> {
     item_texts(shown).enumerate().map(|(rank, text)| popup_item(shown, rank, text))
 }
 
-/// One of them. The editor sorts by the rank and selects the first.
+/// One popup item. The editor sorts by the rank and selects the first.
 fn popup_item(shown: &CompletionItem, rank: usize, text: &str) -> Value {
     let mut lines = text.lines();
     let first = lines.next().unwrap_or_default();

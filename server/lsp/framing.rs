@@ -1,21 +1,21 @@
-//! Messages out of a stream of bytes: framed, bounded in size, and in step again after anything malformed.
-//! It knows nothing of what the messages mean.
+//! Splits a byte stream into messages, limits their size, and resynchronises after malformed input.
 //!
-//! A body ends where its JSON ends, whatever length its header claims: what follows is the next header. Where the JSON does
-//! not end in time, a line like a header's ends it, for a raw line break cannot be part of a string. So a wrong length
-//! costs its own message at most. A malformed message is reported once, and everything up to the next header goes.
+//! A body ends where its JSON ends, whatever length its header claims; the next header follows. If the JSON does
+//! not end in time, a line that looks like a header ends it, because a raw line break cannot be part of a string.
+//! So a wrong length costs at most its own message. A malformed message is reported once, and everything up to the
+//! next header is skipped.
 
 use memchr::{memchr, memchr2, memrchr};
 use tower_lsp::jsonrpc::{ErrorCode, Id};
 
 use crate::lsp::incoming::{self, IncomingMessage, JsonComplexity};
 
-/// Bytes of a message at most; a longer one is answered with an error and skipped. A document of 50 MB has its
-/// place in it, however much of it has to be escaped.
+/// Maximum bytes of a message; a longer one is answered with an error and skipped. A document of 50 MB fits,
+/// however much of it has to be escaped.
 const MAX_MESSAGE_BYTES: usize = 384 << 20;
-/// Bytes of a header at most.
+/// Maximum bytes of a header.
 const MAX_HEADER_BYTES: usize = 4096;
-/// What a header must have in it, compared without regard to case.
+/// The field that a header must contain, compared without regard to case.
 const LENGTH_FIELD: &[u8] = b"content-length:";
 /// The other field that a header may begin with.
 const TYPE_FIELD: &[u8] = b"content-type:";
@@ -32,38 +32,38 @@ enum FramerState {
     /// A header is next.
     #[default]
     Header,
-    /// A body of so many bytes is next.
+    /// A body of this many bytes is next.
     Body(usize, BodyProgress),
-    /// The body's JSON has ended, so many bytes before its claimed length: blanks, or the next header already. Whether an
-    /// error was reported.
+    /// The body's JSON ended `left` bytes before its claimed length: blanks or the next header follow. `reported`:
+    /// an error was already reported.
     Tail { left: usize, reported: bool },
-    /// Out of step: everything up to the next header line goes. The error has been reported.
+    /// Out of sync: everything up to the next header line is skipped. The error has been reported.
     Lost,
 }
 
-/// How far a body has been looked through.
+/// How far a body has been scanned.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct BodyProgress {
     json: JsonScanner,
     /// No header line ends in the first `seen` bytes.
     seen: usize,
-    /// Where the line began that is not at its end there.
+    /// Start of the line that is incomplete at `seen`.
     line: usize,
 }
 
-/// Where in a JSON text the first `at` bytes end.
+/// State of the scan after the first `at` bytes of a JSON text.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct JsonScanner {
     at: usize,
     depth: usize,
     in_string: bool,
     complexity: JsonComplexity,
-    /// The text begins with something else than a brace or a bracket: its end cannot be told.
+    /// The text does not begin with a brace or a bracket, so its end cannot be determined.
     is_scalar: bool,
 }
 
 impl JsonScanner {
-    /// Goes on to the end of `text`, or to where the value ends.
+    /// Continues to the end of `text`, or to the end of the value.
     fn scan_value(&mut self, text: &[u8]) -> Option<usize> {
         while let Some(&byte) = text.get(self.at) {
             if self.in_string {
@@ -75,7 +75,7 @@ impl JsonScanner {
                 if text[self.at] == b'"' {
                     self.in_string = false;
                 } else if self.at + 1 == text.len() {
-                    // What is escaped is still to come.
+                    // The escaped character has not arrived yet.
                     return None;
                 } else {
                     self.at += 1;
@@ -124,23 +124,23 @@ impl MessageFramer {
         }
         self.buffer.drain(..consumed);
         if self.buffer.is_empty() && self.buffer.capacity() > 1 << 20 {
-            // A large document went through: do not keep its size for good.
+            // A large document went through: do not keep its capacity.
             self.buffer = Vec::new();
         }
     }
 
-    /// Bytes that wait for more.
+    /// Bytes that wait for more input.
     pub fn buffered_len(&self) -> usize {
         self.buffer.len()
     }
 
-    /// One step at `from`: the bytes that it used up, or `None` if it needs more. A step that uses none changes
-    /// the state.
+    /// Performs one step at `from`. Returns the bytes that it used up, or `None` if it needs more. A step that uses
+    /// none changes the state.
     fn parse_step(&mut self, from: usize, emit: &mut dyn FnMut(IncomingMessage)) -> Option<usize> {
         let rest = &self.buffer[from..];
         match self.state {
             FramerState::Header => {
-                // Blank lines between messages do no harm.
+                // Blank lines between messages are harmless.
                 let blank = rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
                 if blank > 0 {
                     return Some(blank);
@@ -150,8 +150,8 @@ impl MessageFramer {
                     HeaderParse::Wrong(problem) => {
                         emit(framing_error(problem));
                         self.state = FramerState::Lost;
-                        // A header that follows a message that was too long is the next one. One at the very start is
-                        // what was wrong here, and must not be found again.
+                        // After a message that was too long, a header that follows is the next one. A header at the
+                        // very start is the faulty one and must not be found again.
                         let next = find_length_field(rest, 0, 0).filter(|at| *at > 0);
                         let line = || memchr(b'\n', rest).map_or(0, |at| at + 1);
                         Some(next.unwrap_or_else(line))
@@ -189,7 +189,7 @@ impl MessageFramer {
                     return None;
                 }
                 let window = &window[..cut.unwrap_or(length)];
-                // It has no end, or is a scalar: malformed in any case.
+                // The body has no end, or is a scalar: malformed in either case.
                 if let Some(message) = incoming::parse_message(window, body.json.complexity) {
                     emit(message);
                 }
@@ -207,13 +207,13 @@ impl MessageFramer {
                     self.state = FramerState::Tail { left: left - blank, reported };
                     return Some(blank);
                 }
-                // The next header may reach beyond what was claimed.
+                // The next header may extend beyond the claimed length.
                 if begins_header(rest)? {
                     self.state = FramerState::Header;
                     return Some(0);
                 }
                 if !reported {
-                    emit(framing_error("the message goes on after its end"));
+                    emit(framing_error("the message continues after its end"));
                 }
                 self.state = FramerState::Lost;
                 Some(0)
@@ -223,7 +223,7 @@ impl MessageFramer {
                     self.state = FramerState::Header;
                     return Some(at);
                 }
-                // Keep the last line: a header may have begun in it.
+                // Keep the last line: it may contain the beginning of a header.
                 let line = line_start(rest).max(rest.len().saturating_sub(MAX_HEADER_BYTES));
                 (line > 0).then_some(line)
             }
@@ -231,12 +231,12 @@ impl MessageFramer {
     }
 }
 
-/// The error in place of what cannot be framed.
+/// The error that replaces a message that cannot be framed.
 fn framing_error(problem: &'static str) -> IncomingMessage {
     incoming::invalid_request(Id::Null, ErrorCode::ParseError, problem)
 }
 
-/// Whether a header begins with these bytes; `None` if more are needed to tell.
+/// Whether a header begins with these bytes; `None` if more are needed to decide.
 fn begins_header(bytes: &[u8]) -> Option<bool> {
     let mut is_short = false;
     for name in [LENGTH_FIELD, TYPE_FIELD] {
@@ -251,7 +251,7 @@ fn begins_header(bytes: &[u8]) -> Option<bool> {
     (!is_short).then_some(false)
 }
 
-/// How many bytes at the end of a body that has no end may be the beginning of the next `Content-Length: 12`.
+/// Number of bytes at the end of an unterminated body that may be the beginning of the next `Content-Length: 12`.
 fn partial_header_len(body: &[u8]) -> usize {
     let digits = body.iter().rev().take_while(|byte| byte.is_ascii_digit() || **byte == b'\r').count();
     let named = body[..body.len() - digits].trim_ascii_end();
@@ -266,13 +266,13 @@ fn partial_header_len(body: &[u8]) -> usize {
     (1..LENGTH_FIELD.len()).rev().find(begun).unwrap_or(0)
 }
 
-/// Where the last line of `bytes` begins.
+/// Start of the last line of `bytes`.
 fn line_start(bytes: &[u8]) -> usize {
     memrchr(b'\n', bytes).map_or(0, |at| at + 1)
 }
 
-/// Where the first `Content-Length: 12` begins that ends a line. Looks for line ends from `seen` on; the line that
-/// `seen` is in began at `line`.
+/// Start of the first `Content-Length: 12` that ends a line. Searches line ends from `seen` on; the line that
+/// contains `seen` began at `line`.
 fn find_length_field(bytes: &[u8], line: usize, seen: usize) -> Option<usize> {
     let (mut start, mut from) = (line, seen);
     while let Some(end) = memchr(b'\n', &bytes[from..]).map(|at| from + at) {
@@ -331,7 +331,7 @@ fn parse_header(bytes: &[u8]) -> HeaderParse {
     }
 }
 
-/// A number of digits only; one that is too large for the machine is the largest.
+/// Parses digits only; a number that is too large for the machine becomes the largest.
 fn parse_length(digits: &[u8]) -> Option<usize> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;

@@ -1,10 +1,8 @@
-//! The body of a message as what it is: a request, a response, or a change of a document; parsed once, into no more than
-//! a bounded tree.
-//! It knows nothing of how bodies are framed, or of what is done with a request.
+//! Parses a message body once, into a request, a response, or a document change, with a tree of bounded size.
 //!
-//! A tree of JSON takes up to eighty times the memory of its text. So the members that say what a message is are read
-//! first, without a tree; then the one that is needed is parsed, unless it is too complex. The changes of a document may
-//! be many: they are read into their own type.
+//! A JSON tree takes up to eighty times the memory of its text. So the members that identify a message are read
+//! first, without a tree; then the required one is parsed, unless it is too complex. A document may have many
+//! changes: they are read into their own type.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,15 +16,15 @@ use tracing::warn;
 use crate::session::TextChange;
 use crate::text::Position;
 
-/// What a tree may take in memory, as [`Complexity`] estimates it: the settings of an editor take a megabyte or two, a
-/// list of 50,000 changed files some 50.
+/// Maximum memory of a tree, as [`JsonComplexity`] estimates it: the settings of an editor take a megabyte or two,
+/// a list of 50,000 changed files some 50.
 const MAX_TREE_BYTES: usize = 96 << 20;
-/// An object that is not empty: a node of a B-tree, and the name of its member.
+/// A non-empty object: a node of a B-tree, and the name of its member.
 const OBJECT_BYTES: usize = 700;
-/// A value in a list that has grown, or in an object that has a node already.
+/// A value in a list that has grown, or in an object that already has a node.
 const VALUE_BYTES: usize = 96;
 
-/// How much there is in a body, counted without parsing it.
+/// Size of a body, counted without parsing it.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct JsonComplexity {
     /// Opening braces.
@@ -36,7 +34,7 @@ pub(crate) struct JsonComplexity {
 }
 
 impl JsonComplexity {
-    /// Whether a tree of it is too large to be made.
+    /// Whether its tree would be too large.
     fn is_excessive(self) -> bool {
         self.objects.saturating_mul(OBJECT_BYTES).saturating_add(self.values.saturating_mul(VALUE_BYTES))
             > MAX_TREE_BYTES
@@ -48,11 +46,11 @@ impl JsonComplexity {
 pub enum IncomingMessage {
     /// A request or a notification.
     Request(Request),
-    /// The response to a request of the server's.
+    /// The response to one of the server's requests.
     Response(Response),
     /// A document has changed.
     Changed(DocumentChange),
-    /// None of them; whoever sent it gets this error.
+    /// None of them; the sender gets this error.
     Malformed(Response),
 }
 
@@ -61,13 +59,13 @@ pub enum IncomingMessage {
 pub struct DocumentChange {
     /// The document.
     pub uri: String,
-    /// Its version after the changes, if the editor counts.
+    /// Its version after the changes, if the client sends one.
     pub version: Option<i64>,
-    /// The changes, in order; `None` if any of them cannot be understood.
+    /// The changes, in order; `None` if any of them is invalid.
     pub changes: Option<Vec<TextChange>>,
 }
 
-/// The members that say what a message is.
+/// The members that identify a message.
 #[derive(Deserialize)]
 struct MessageHead<'a> {
     #[serde(default)]
@@ -82,24 +80,24 @@ struct MessageHead<'a> {
     error: Option<IgnoredAny>,
 }
 
-/// A method's name, or something that is none.
+/// A method's name; `None` if the member is not a string.
 struct MethodName<'a>(Option<Cow<'a, str>>);
 
-/// A member that is there, be it null.
+/// A member that is present, even if it is null.
 fn deserialize_present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
 
-/// A value without a tree.
+/// A JSON value without a tree.
 #[derive(Debug, Default, Clone, PartialEq)]
 enum JsonScalar {
     #[default]
     Null,
     Integer(i64),
     Text(String),
-    /// A fraction, a truth value, a list, an object.
+    /// A fraction, a boolean, a list, an object.
     Other,
 }
 
@@ -173,7 +171,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for MethodName<'a> {
     }
 }
 
-/// Only the params, as whatever is wanted.
+/// Only the params, as the required type.
 #[derive(Deserialize)]
 #[serde(bound = "T: DeserializeOwned")]
 struct WithParams<T> {
@@ -185,7 +183,7 @@ fn absent_params<T>() -> Option<T> {
     None
 }
 
-/// Only what a response may hold.
+/// Only the members of a response.
 #[derive(Deserialize)]
 struct ResponseOutcome {
     #[serde(default)]
@@ -194,13 +192,13 @@ struct ResponseOutcome {
     error: Value,
 }
 
-/// Reads a body. `None` where there is nobody to tell that it is malformed.
+/// Parses a body. Returns `None` if it is malformed and there is no sender to report that to.
 pub(crate) fn parse_message(body: &[u8], complexity: JsonComplexity) -> Option<IncomingMessage> {
     let Ok(text) = std::str::from_utf8(body) else {
         return Some(invalid_request(Id::Null, ErrorCode::ParseError, "the message is not UTF-8"));
     };
     let head = match serde_json::from_str::<MessageHead<'_>>(text) {
-        // A list would do as well for serde, its elements in the order of the members.
+        // Serde would also accept a list with its elements in the order of the members.
         Ok(head) if text.trim_start().starts_with('{') => head,
         Err(problem) if !problem.is_data() => {
             return Some(invalid_request(Id::Null, ErrorCode::ParseError, "the message is not JSON"));
@@ -233,11 +231,11 @@ pub(crate) fn parse_message(body: &[u8], complexity: JsonComplexity) -> Option<I
         return parse_did_change(text).map(IncomingMessage::Changed);
     }
     if complexity.is_excessive() {
-        warn!(method = &*method, bytes = text.len(), "a message is too complex to be read; it is ignored");
+        warn!(method = &*method, bytes = text.len(), "ignored a message that is too complex");
         return id.map(|id| invalid_request(id, ErrorCode::InvalidRequest, "the message is too complex"));
     }
     let Some(WithParams { params }) = parse_json::<WithParams<Value>>(text) else {
-        warn!(method = &*method, bytes = text.len(), "a message is not valid JSON; it is ignored");
+        warn!(method = &*method, bytes = text.len(), "ignored a message that is not valid JSON");
         let id = id.unwrap_or_default();
         return Some(invalid_request(id, ErrorCode::ParseError, "the message is not JSON"));
     };
@@ -251,15 +249,15 @@ pub(crate) fn parse_message(body: &[u8], complexity: JsonComplexity) -> Option<I
     Some(IncomingMessage::Request(request.finish()))
 }
 
-/// An error as the response to what is no request.
+/// An error as the response to an invalid request.
 pub(crate) fn invalid_request(id: Id, code: ErrorCode, message: &'static str) -> IncomingMessage {
     IncomingMessage::Malformed(Response::from_error(id, Error { code, message: message.into(), data: None }))
 }
 
-/// A response of the editor's. One that cannot be read is an error to whoever waits for it.
+/// Parses a response of the client. An unreadable one becomes an error for its receiver.
 fn parse_response(text: &str, id: Option<Id>, complexity: JsonComplexity) -> Option<IncomingMessage> {
     let Some(id) = id.filter(|id| *id != Id::Null) else {
-        warn!("a malformed response from the editor is ignored");
+        warn!("ignored a malformed response from the client");
         return None;
     };
     let outcome = if complexity.is_excessive() { None } else { parse_json::<ResponseOutcome>(text) };
@@ -277,12 +275,12 @@ fn unreadable_response() -> Error {
     Error { code: ErrorCode::InternalError, message: "the response cannot be read".into(), data: None }
 }
 
-/// Parses JSON, with surrogates that stand alone replaced: editors in JavaScript send them where a text has them.
+/// Parses JSON, with lone surrogates replaced: editors in JavaScript send them where a text contains them.
 fn parse_json<T: DeserializeOwned>(text: &str) -> Option<T> {
     serde_json::from_str(text).ok().or_else(|| serde_json::from_str(&without_lone_surrogates(text)?).ok())
 }
 
-/// Every `\ud800` without its other half as `\ufffd`, which counts as many columns; `None` if there is none.
+/// Replaces every lone `\ud800` by `\ufffd`, which counts as the same number of columns; `None` if there is none.
 fn without_lone_surrogates(text: &str) -> Option<String> {
     let unit = |at: usize| {
         let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;
@@ -298,14 +296,14 @@ fn without_lone_surrogates(text: &str) -> Option<String> {
                 copied = found + 6;
                 copied
             }
-            // The escaped character may be a backslash. What is no valid escape is no valid JSON either.
+            // The escaped character may be a backslash. An invalid escape makes the JSON invalid as well.
             _ => found + 1 + text[found + 1..].chars().next().map_or(0, char::len_utf8),
         };
     }
     (copied > 0).then(|| out + &text[copied..])
 }
 
-/// The params of `textDocument/didChange`. `None` without a document to speak of.
+/// Parses the params of `textDocument/didChange`. Returns `None` if they name no document.
 fn parse_did_change(text: &str) -> Option<DocumentChange> {
     if let Some(WithParams { params: Some(params) }) = parse_json::<WithParams<ChangeParams>>(text) {
         let ChangeParams { text_document: VersionedDocument { uri, version }, content_changes } = params;
@@ -313,11 +311,11 @@ fn parse_did_change(text: &str) -> Option<DocumentChange> {
         let changes = content_changes.into_iter().map(TextChange::from).collect();
         return Some(DocumentChange { uri, version, changes: Some(changes) });
     }
-    // Something is wrong with the changes: the document's name may still be right.
+    // The changes are invalid, but the document's name may be right.
     let Some(WithParams { params: Some(DocumentName { text_document: VersionedDocument { uri, .. } }) }) =
         parse_json(text)
     else {
-        warn!("`textDocument/didChange` without a document is ignored");
+        warn!("ignored a `textDocument/didChange` without a document");
         return None;
     };
     Some(DocumentChange { uri, version: None, changes: None })
@@ -368,7 +366,7 @@ impl From<JsonChange> for TextChange {
     }
 }
 
-/// A number as a position can have it: negative ones are 0, huge ones the largest.
+/// A number in a position: negative numbers become 0, huge ones the largest.
 struct ClampedNumber(u32);
 
 impl<'de> Deserialize<'de> for ClampedNumber {
@@ -390,7 +388,7 @@ impl<'de> Deserialize<'de> for ClampedNumber {
             }
 
             fn visit_f64<E>(self, number: f64) -> Result<ClampedNumber, E> {
-                // `as` saturates: what is below 0 becomes 0, what is above the largest becomes that.
+                // `as` saturates at both ends.
                 Ok(ClampedNumber(number as u32))
             }
         }

@@ -1,8 +1,7 @@
-//! `notebookDocument/…`: reads the messages about notebooks and their cells as events for the session.
-//! It knows nothing of what the session does with the order of cells.
+//! `notebookDocument/…`: converts the messages about notebooks and their cells to session events.
 //!
-//! A client without these messages opens each cell as a text document. If the cell's URI names its notebook, the session is
-//! told that too.
+//! A client without these messages opens each cell as a text document. If the cell's URI names its notebook, the
+//! session gets that event too.
 
 use serde_json::Value;
 use tracing::warn;
@@ -51,7 +50,7 @@ impl OpenFiles {
         Event::Opened(OpenedDocument { uri, path, root, file, language_id, version, text })
     }
 
-    /// The events that tell where each document is after the workspace's folders have changed.
+    /// The events with each document's location after the workspace's folders have changed.
     pub(crate) fn relocation_events(&self, folders: &WorkspaceFolders) -> Vec<Event> {
         let event = |uri: &str| {
             let (root, path) = folders.locate_document(uri);
@@ -60,8 +59,8 @@ impl OpenFiles {
         self.documents.names().map(event).collect()
     }
 
-    /// The events for a notification about a notebook; `None` for any other notification. An unreadable part costs the order
-    /// of the cells, or the text of one cell, and nothing else.
+    /// The events for a notification about a notebook; `None` for any other notification. An invalid part costs
+    /// only the order of the cells, or the text of one cell.
     pub(crate) fn notebook_events(
         &mut self,
         method: &str,
@@ -72,7 +71,7 @@ impl OpenFiles {
         let mut events = Vec::new();
         let Some(uri) = params.pointer("/notebookDocument/uri").and_then(Value::as_str).map(str::to_owned)
         else {
-            warn!("`{method}` without a notebook's URI");
+            warn!("ignored `{method}` without a notebook's URI");
             return Some(events);
         };
         match what {
@@ -110,7 +109,7 @@ impl OpenFiles {
             self.close_cells(structure.get("didClose"), events);
             self.open_cells(structure.get_mut("didOpen"), folders, events);
             let change = self.splice_cells(structure.get("array")).unwrap_or_else(|| {
-                warn!(uri, "a change of a notebook could not be understood; its cells are taken for files of their own");
+                warn!(uri, "invalid notebook change; its cells are now treated as separate files");
                 NotebookChange::Closed
             });
             events.push(Event::Notebook { uri: uri.to_owned(), change });
@@ -121,7 +120,7 @@ impl OpenFiles {
         for change in cells.get_mut("textContent").and_then(Value::as_array_mut).into_iter().flatten() {
             let uri = change.pointer("/document/uri").and_then(Value::as_str).map(str::to_owned);
             let Some(uri) = uri.map(|uri| self.documents.canonical_name(uri)) else {
-                warn!("a change of a notebook's cell without a URI");
+                warn!("ignored a change of a notebook cell without a URI");
                 continue;
             };
             let version = change.pointer("/document/version").and_then(Value::as_i64);
@@ -142,7 +141,7 @@ impl OpenFiles {
         Some(NotebookChange::Spliced { at: number("start")?, deleted: number("deleteCount")?, cells })
     }
 
-    /// `None` if any cell cannot be read.
+    /// `None` if any cell is invalid.
     fn parse_cells(&self, cells: Option<&Value>) -> Option<Vec<NotebookCell>> {
         let read = |cell: &Value| {
             let uri = cell.get("document")?.as_str()?.to_owned();
@@ -161,7 +160,7 @@ impl OpenFiles {
         for document in documents.and_then(Value::as_array_mut).into_iter().flatten() {
             match TextDocumentItem::take_from(document) {
                 Some(document) => events.push(self.open_event(document, folders)),
-                None => warn!("a notebook's cell without a URI or a text"),
+                None => warn!("ignored a notebook cell without a URI or a text"),
             }
         }
     }

@@ -1,5 +1,5 @@
-//! What the user is told: messages, progress while the model loads, and the state for a status line.
-//! It knows nothing of why; it is told by the session, and never makes it wait.
+//! Reports to the user: messages, progress while the model loads, and the state for a status line. The session
+//! never waits for it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,10 +20,10 @@ use crate::lsp::status::{StatusEvent, StatusLine, TaperStatus};
 use crate::lsp::trace::{self, TaperTrace};
 use crate::session::{LoadProgress, Notice};
 
-/// How long the editor may take to agree to progress before it is told without.
+/// Time limit for the editor to create a progress bar; after that no progress is shown.
 const PROGRESS_LIMIT: Duration = Duration::from_secs(3);
 
-/// Tells the editor, once it is ready, until nobody has anything to tell any more.
+/// Sends notices to the editor, once it is ready, until all senders have gone.
 pub(crate) async fn send_notices(
     client: Client,
     mut news: UnboundedReceiver<StatusEvent>,
@@ -39,14 +39,14 @@ pub(crate) async fn send_notices(
         if shows_status && let Some(due) = status.take_due(Instant::now()) {
             bar.client.send_notification::<TaperStatus>(due).await;
         }
-        let heard = match status.next_change().filter(|_| shows_status) {
+        let received = match status.next_change().filter(|_| shows_status) {
             Some(at) => timeout_at(at.into(), news.recv()).await,
             None => Ok(news.recv().await),
         };
-        let Ok(heard) = heard else { continue };
-        let Some(heard) = heard else { return };
-        status.record_event(&heard, Instant::now());
-        match heard {
+        let Ok(received) = received else { continue };
+        let Some(event) = received else { return };
+        status.record_event(&event, Instant::now());
+        match event {
             StatusEvent::Session(Notice::Loading(loading)) => bar.show_progress(loading).await,
             StatusEvent::Session(Notice::Loaded(about)) => {
                 bar.end_progress().await;
@@ -76,11 +76,11 @@ pub(crate) async fn send_notices(
 /// The editor's progress bar.
 struct ProgressBar {
     client: Client,
-    /// The one that is shown now.
+    /// The token of the bar that is shown now.
     shown: Option<ProgressToken>,
-    /// How many there have been: each has its own token.
+    /// Number of bars so far: each has its own token.
     begun: u32,
-    /// The editor does not show progress, or would not create one.
+    /// The editor does not show progress, or did not create a bar.
     refused: bool,
 }
 

@@ -1,5 +1,4 @@
-//! The standard input as the protocol uses it: a thread that reads, frames and parses messages.
-//! It knows nothing of what the messages mean.
+//! The standard input: a thread that reads, frames and parses messages.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -17,7 +16,7 @@ const INPUT_QUEUE_LEN: usize = 64;
 /// Starts a thread that reads `stream` to its end.
 ///
 /// # Errors
-/// The system gives no more threads.
+/// The system cannot start another thread.
 pub(crate) fn start_reader(
     mut stream: impl Read + Send + 'static,
     supervisor: &ThreadSupervisor,
@@ -31,7 +30,7 @@ pub(crate) fn start_reader(
             match stream.read(&mut piece) {
                 Ok(0) => break,
                 Ok(length) => framer.feed_bytes(&piece[..length], &mut |message| {
-                    // An error means that nobody reads any more; the next read ends this, or the process does.
+                    // An error means that the receiver has gone; the next read ends this, or the process does.
                     let _ = sender.blocking_send(message);
                 }),
                 Err(problem) if problem.kind() == io::ErrorKind::Interrupted => {}

@@ -1,5 +1,4 @@
-//! Counts one request since the server's start, and tells the status line while it is open.
-//! It knows nothing of what the request is about.
+//! Counts one request since the server's start, and reports it to the status line while it is open.
 
 use std::time::Instant;
 
@@ -10,7 +9,7 @@ use crate::session::CompletionResponse;
 use crate::usage::stats::UsageEvent;
 use crate::usage::store::StatsHandle;
 
-/// An open request. Dropped without an answer, it counts as cancelled.
+/// An open request. Dropped without a response, it counts as cancelled.
 #[derive(Debug)]
 pub(crate) struct RequestMetrics {
     stats: StatsHandle,
@@ -28,7 +27,7 @@ impl RequestMetrics {
         Self { stats, news, arrived, answered: false }
     }
 
-    /// Counts its answer.
+    /// Counts its response.
     pub(crate) fn record_answer(mut self, answer: &CompletionResponse) {
         self.answered = true;
         let latency = self.arrived.elapsed();
@@ -61,7 +60,7 @@ mod tests {
     #[test]
     fn request_dropped_without_answer_counts_as_cancelled() {
         let (worker, stats, _finished) = StatsWorker::new(Err(StatsFileError::NoHome));
-        let (news, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let (news, mut events) = tokio::sync::mpsc::unbounded_channel();
         let begin = || RequestMetrics::begin(stats.clone(), news.clone(), Instant::now());
         drop(begin());
         begin().record_answer(&CompletionResponse::Empty);
@@ -73,8 +72,8 @@ mod tests {
             ["asked", "cancelled", "empty", "superseded", "shown"].map(|name| report[name].as_u64());
         assert_eq!(counted, [3, 1, 1, 1, 0].map(Some));
         for _ in 0..3 {
-            assert_eq!(told.try_recv(), Ok(StatusEvent::Asked));
-            assert_eq!(told.try_recv(), Ok(StatusEvent::Answered));
+            assert_eq!(events.try_recv(), Ok(StatusEvent::Asked));
+            assert_eq!(events.try_recv(), Ok(StatusEvent::Answered));
         }
     }
 }

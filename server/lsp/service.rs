@@ -1,12 +1,11 @@
-//! The service in front of tower-lsp's: arrival order, the editor's own words, and the end of the process.
-//! It knows nothing of what the session does with what it is handed.
+//! The service in front of tower-lsp's: arrival order, client-specific messages, and the end of the process.
 //!
-//! What tower-lsp does not do by itself, and editors need:
-//! - Handlers run in a few slots, notifications and cancellations too. Here every call is polled once as it
-//!   arrives, so that whatever a handler does before it first waits happens in arrival order, slots or not;
-//!   notifications of documents do not reach the slots at all.
+//! It adds what tower-lsp lacks:
+//! - tower-lsp runs handlers in a few slots, notifications and cancellations too. Here every call is polled once as
+//!   it arrives, so that whatever a handler does before its first wait happens in arrival order, slots or not;
+//!   notifications of documents do not use the slots at all.
 //! - A panic in a handler leaves a process that answers nothing. Here it becomes an error for that request.
-//! - `exit` leaves the process waiting for its input. Here it ends it.
+//! - `exit` leaves the process waiting for its input. Here it ends the process.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,14 +43,14 @@ use crate::usage::outcome::Outcome;
 use crate::usage::stats::UsageEvent;
 use crate::usage::store::StatsHandle;
 
-/// The method under which `textDocument/completion` goes to tower-lsp, whose own would refuse its URIs.
+/// The method that passes `textDocument/completion` to tower-lsp, whose own handler would refuse its URIs.
 pub(crate) const POPUP_METHOD: &str = "$/taper/completion";
-/// The method under which `workspace/executeCommand` goes to tower-lsp, whose own refuses `arguments: null`.
+/// The method that passes `workspace/executeCommand` to tower-lsp, whose own handler refuses `arguments: null`.
 pub(crate) const COMMAND_METHOD: &str = "$/taper/command";
 /// The request for inline completions.
 pub(crate) const INLINE_METHOD: &str = "textDocument/inlineCompletion";
 
-/// What handlers share: the session, once there is one.
+/// Shared by the handlers: the session, once it has started.
 pub(crate) struct Backend {
     session: Arc<OnceLock<Session>>,
     ready: Arc<ClientState>,
@@ -71,7 +70,7 @@ impl Backend {
         Self { session, ready, news, open, stats }
     }
 
-    /// Hands a question over. Nothing is awaited before: questions and changes stay in arrival order.
+    /// Sends a request to the session. Nothing is awaited before: requests and changes stay in arrival order.
     fn enqueue_request(&self, params: &Value, popup: bool) -> Result<(ResponseReceiver, RequestMetrics)> {
         let arrived = Instant::now();
         let inquiry = CompletionParams::read(params)
@@ -113,7 +112,7 @@ impl Backend {
         let answer = receiver.await.unwrap_or(CompletionResponse::Empty);
         metrics.record_answer(&answer);
         let answer = match answer {
-            // Editors drop the answer to a question that they asked anew; Helix logs an error all the same.
+            // Editors drop the response to a superseded request; Helix would log an error.
             CompletionResponse::Superseded => CompletionResponse::Empty,
             answer => answer,
         };
@@ -133,7 +132,7 @@ impl Backend {
                 self.send(Event::Paused { scope, paused });
             }
             ExecuteCommand::Accepted => {
-                // How much it was is known only from the edits.
+                // The accepted length is known only from the edits.
                 let (outcome, characters) = (Outcome::Accepted, 0);
                 self.stats.record_since_start(UsageEvent::Finished { outcome, characters });
                 self.send(Event::Accepted);
@@ -186,14 +185,14 @@ fn response_result(
     match answer {
         CompletionResponse::Shown(shown) => Ok(write(Some(&shown))),
         CompletionResponse::Empty => Ok(write(None)),
-        // The one error that editors swallow without a word.
+        // The one error that editors ignore silently.
         CompletionResponse::Superseded => Err(Error::new(ErrorCode::RequestCancelled)),
     }
 }
 
 impl LanguageServer for Backend {
     async fn initialize(&self, _: InitializeParams) -> Result<InitializeResult> {
-        // The front has read the params and writes the result; tower-lsp only takes note of the state.
+        // The service has read the params and writes the result; tower-lsp only updates its state.
         Ok(InitializeResult::default())
     }
 
@@ -202,32 +201,32 @@ impl LanguageServer for Backend {
     }
 }
 
-/// What the front needs to begin.
+/// What the service needs to start.
 pub(crate) struct ServiceStart {
     /// Options from the file and the command line.
     pub(crate) options: Arc<ClientOptions>,
     /// Where the engine comes from.
     pub(crate) source: EngineSource,
-    /// Where the project's files are looked through.
+    /// Where the project's files are crawled.
     pub(crate) crawling: CrawlMode,
-    /// Counts what happens.
+    /// Records the statistics.
     pub(crate) stats: StatsHandle,
-    /// What went wrong before there was an editor to tell.
+    /// Problems found before a client was connected.
     pub(crate) problems: Vec<String>,
     /// The open documents; shared with the handlers.
     pub(crate) open: Arc<Mutex<OpenFiles>>,
-    /// Who watches the editor's process.
+    /// Watches the editor's process.
     pub(crate) lifeline: ClientMonitor,
-    /// Who is told when a thread fails.
+    /// Reports a failed thread.
     pub(crate) supervisor: ThreadSupervisor,
 }
 
-/// The service in front.
+/// The service in front of tower-lsp.
 pub(crate) struct OrderedService {
     inner: LspService<Backend>,
     session: Arc<OnceLock<Session>>,
     ending: Arc<Shutdown>,
-    /// Taken when the session begins.
+    /// Taken when the session starts.
     source: Option<(EngineSource, CrawlMode)>,
     stats: StatsHandle,
     options: Arc<ClientOptions>,
@@ -237,7 +236,7 @@ pub(crate) struct OrderedService {
     greeting: Option<ClientFeatures>,
     news: mpsc::UnboundedSender<StatusEvent>,
     open: Arc<Mutex<OpenFiles>>,
-    /// Signalled when the editor is ready for notices; whether it shows progress.
+    /// Signalled when the editor is ready for notices, with its features.
     ready: Arc<ClientState>,
 }
 
@@ -252,7 +251,7 @@ pub(crate) struct ClientState {
     pub(crate) status: AtomicBool,
     /// Whether it follows the steps of the work.
     pub(crate) trace: AtomicBool,
-    /// Whether it runs a suggestion's command when that is taken.
+    /// Whether it runs a suggestion's command when the suggestion is accepted.
     pub(crate) accepted: AtomicBool,
 }
 
@@ -287,7 +286,7 @@ impl OrderedService {
         }
     }
 
-    /// Reads what the editor says of itself, starts the session, and gives the answer to `initialize`.
+    /// Reads the client's features, starts the session, and returns the result of `initialize`.
     fn initialize_session(&mut self, params: &Value) -> Result<Value> {
         let greeting = ClientFeatures::parse_initialize(params);
         self.ready.progress.store(greeting.progress, Ordering::Release);
@@ -311,10 +310,10 @@ impl OrderedService {
                 supervisor: self.supervisor.clone(),
             };
             let session = Session::start(start).map_err(|problem| {
-                error!(%problem, "the session cannot be started");
+                error!(%problem, "cannot start the session");
                 self.ending.begin_exit(EndReason::NotStarted);
                 let mut error = Error::internal_error();
-                error.message = format!("taper cannot serve: {problem}").into();
+                error.message = format!("taper cannot start: {problem}").into();
                 error
             })?;
             // Set once: `source` can be taken once.
@@ -333,14 +332,14 @@ impl OrderedService {
         }
     }
 
-    /// Handles a notification here and now; false if it is not for the session.
+    /// Handles a notification immediately; false if it is not for the session.
     fn handle_notification(&mut self, method: &str, params: &mut Value) -> bool {
         let Some(greeting) = &mut self.greeting else { return false };
         let mut open = lock_documents(&self.open);
         let uri = |params: &Value| {
             let uri = convert::document_uri(params);
             if uri.is_none() {
-                warn!("`{method}` without a URI");
+                warn!("ignored `{method}` without a URI");
             }
             uri
         };
@@ -349,7 +348,7 @@ impl OrderedService {
             "textDocument/didOpen" => {
                 match params.get_mut("textDocument").and_then(TextDocumentItem::take_from) {
                     Some(document) => events = open.open_document(document, &greeting.folders),
-                    None => warn!("`didOpen` without a URI or a text"),
+                    None => warn!("ignored `didOpen` without a URI or a text"),
                 }
             }
             "textDocument/didSave" => {
@@ -361,7 +360,7 @@ impl OrderedService {
                     let uri = open.documents.canonical_name_for_request(uri);
                     events.push(Event::CursorRested { uri, position });
                 }
-                None => warn!("`{method}` without a URI or a position"),
+                None => warn!("ignored `{method}` without a URI or a position"),
             },
             "textDocument/didClose" => {
                 let uri = uri(params).map(|uri| open.documents.close(uri));
@@ -375,7 +374,7 @@ impl OrderedService {
             }
             "workspace/didChangeConfiguration" => {
                 match params.get_mut("settings").map_or(Value::Null, Value::take) {
-                    // Such an editor says that something has changed, and is to be asked what.
+                    // This editor only signals that something has changed, and must be asked for its settings.
                     Value::Null if greeting.configuration => self.options.ask.notify_one(),
                     settings => self.options.change_settings(settings),
                 }
@@ -391,7 +390,7 @@ impl OrderedService {
         true
     }
 
-    /// Hands a change of a document to the session.
+    /// Passes a document change to the session.
     pub(crate) fn document_changed(&self, changed: DocumentChange) {
         if self.greeting.is_none() {
             return;
@@ -404,7 +403,7 @@ impl OrderedService {
         });
     }
 
-    /// Hands a call to tower-lsp and polls it once.
+    /// Passes a call to tower-lsp and polls it once.
     fn forward_call(&mut self, method: &str, id: Option<Id>, params: Option<Value>) -> ServiceFuture {
         let mut request = Request::build(method.to_owned());
         if let Some(id) = id.clone() {
@@ -417,7 +416,7 @@ impl OrderedService {
         let mut future = future
             .map(move |outcome| {
                 outcome.unwrap_or_else(|_| {
-                    error!("a handler panicked");
+                    error!("panic in a handler");
                     Ok(id.map(|id| Response::from_error(id, Error::internal_error())))
                 })
             })
@@ -434,7 +433,7 @@ impl OrderedService {
             ("initialize", Some(id)) => {
                 let params = params.unwrap_or_default();
                 let begun = match self.greeting {
-                    // A second one: tower-lsp has the error for it.
+                    // A second `initialize`: tower-lsp returns the error for it.
                     Some(_) => Ok(Value::Null),
                     None => self.initialize_session(&params),
                 };
@@ -495,7 +494,7 @@ impl Service<Request> for OrderedService {
         let id = request.id().cloned();
         let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| self.dispatch_message(request)));
         outcome.unwrap_or_else(|_| {
-            error!("the front panicked");
+            error!("panic in the service");
             ready(Ok(id.map(|id| Response::from_error(id, Error::internal_error())))).boxed()
         })
     }

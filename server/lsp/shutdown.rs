@@ -1,8 +1,7 @@
-//! How the process ends: why, with which exit code, and what the user is told.
-//! It knows nothing of who finds the reason.
+//! How the process ends: the reason, the exit code, and the message to the user.
 //!
-//! The first reason counts. Whatever it is, the counts are saved and the process ends, by [`LIMIT`] at the latest: an
-//! editor starts a server again that has ended, and not one that answers nothing.
+//! The first reason counts. In any case the counts are saved and the process ends, within [`EXIT_LIMIT`]: an editor
+//! restarts a server that has ended, but not one that hangs.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,9 +13,9 @@ use tracing::{error, info, warn};
 
 use crate::lsp::writer::MessageOutput;
 
-/// How long what is still to be answered and written may take after `exit` or the end of the input.
+/// Time after `exit` or the end of the input for the remaining responses.
 const DRAIN_GRACE: Duration = Duration::from_millis(800);
-/// How long after the reason the process may still run.
+/// Time limit of the process after the reason.
 pub(crate) const EXIT_LIMIT: Duration = Duration::from_secs(6);
 
 /// How serving ended.
@@ -24,33 +23,33 @@ pub(crate) const EXIT_LIMIT: Duration = Duration::from_secs(6);
 pub enum ExitOutcome {
     /// By `exit` after `shutdown`, or because the input ended.
     Orderly,
-    /// By `exit` without `shutdown`, without an editor, or by a fault: the process is to report a failure.
+    /// By `exit` without `shutdown`, without an editor, or by an internal error: the process must report a failure.
     Abrupt,
-    /// By this signal: the process is to report that.
+    /// By this signal, which the process must report.
     Signal(u8),
 }
 
 /// Why the process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EndReason {
-    /// The editor says so.
+    /// The editor sent `exit`.
     Exit,
     /// The editor closed the pipe.
     InputEnded,
-    /// There is no editor any more, as this shows.
+    /// The editor has gone, with the evidence.
     EditorGone(&'static str),
-    /// Somebody wants it to end, by this signal.
+    /// The process received this signal.
     Signal(u8),
-    /// This part of the server has failed, and nothing works without it.
+    /// This essential part of the server has failed.
     Failed(&'static str),
-    /// Something could not be started; the editor has been told what.
+    /// Something could not be started; the editor has the error.
     NotStarted,
 }
 
-/// How the process is to end, shared by all who may find out.
+/// The state of the shutdown, shared by everything that may start it.
 #[derive(Debug)]
 pub(crate) struct Shutdown {
-    /// `shutdown` was asked for.
+    /// `shutdown` was requested.
     shut_down: AtomicBool,
     reason: OnceLock<(EndReason, Instant)>,
     over: Notify,
@@ -62,50 +61,51 @@ impl Shutdown {
         Self { shut_down: AtomicBool::new(false), reason: OnceLock::new(), over: Notify::new(), output }
     }
 
-    /// The editor has asked for `shutdown`: ending will be in order.
+    /// The editor requested `shutdown`: the end will be orderly.
     pub(crate) fn request_shutdown(&self) {
         self.shut_down.store(true, Ordering::Release);
     }
 
-    /// Begins the end, unless it has begun.
+    /// Starts the exit, unless it was started before.
     pub(crate) fn begin_exit(&self, reason: EndReason) {
         if self.reason.set((reason, Instant::now())).is_err() {
             return;
         }
         match reason {
             EndReason::Exit | EndReason::InputEnded | EndReason::NotStarted => {}
-            EndReason::EditorGone(how) => warn!(how, "there is no editor any more; the server ends"),
-            EndReason::Signal(signal) => info!(signal, "the server ends by a signal"),
+            EndReason::EditorGone(how) => warn!(how, "the editor has gone; the server exits"),
+            EndReason::Signal(signal) => info!(signal, "the server exits on a signal"),
             EndReason::Failed(part) => {
                 error!(
                     part,
-                    "a part of the server has failed; the server ends, so that the editor starts it again"
+                    "a part of the server has failed; the server exits, so that the editor restarts it"
                 );
                 let message = format!(
-                    "taper: its {part} failed inside; the server ends, and the editor can start it again. The log says where."
+                    "taper: internal error in the {part} thread; the server exits, and the editor can restart \
+                     it. See the log."
                 );
-                // 1 is an error.
+                // Type 1 is an error.
                 self.output.try_notify("window/showMessage", json!({ "type": 1, "message": message }));
             }
         }
         self.over.notify_one();
     }
 
-    /// For how long the end has been due.
+    /// Time since the exit was started.
     pub(crate) fn overdue_for(&self) -> Option<Duration> {
         self.reason.get().map(|(_, since)| since.elapsed())
     }
 
-    /// Waits until nothing is to be answered any more.
+    /// Waits until the exit was started and the remaining responses had time.
     pub(crate) async fn over(&self) {
         self.over.notified().await;
-        // Whoever sends a signal does not wait for answers.
+        // The sender of a signal does not wait for responses.
         if !matches!(self.reason.get(), Some((EndReason::Signal(_), _))) {
             tokio::time::sleep(DRAIN_GRACE).await;
         }
     }
 
-    /// What to report.
+    /// How the process must report its end.
     pub(crate) fn exit_outcome(&self) -> ExitOutcome {
         match self.reason.get() {
             None | Some((EndReason::InputEnded, _)) => ExitOutcome::Orderly,
@@ -123,12 +123,12 @@ impl Shutdown {
 }
 
 impl ExitOutcome {
-    /// The exit code that says so.
+    /// The exit code of the outcome.
     pub fn exit_code(self) -> u8 {
         match self {
             Self::Orderly => 0,
             Self::Abrupt => 1,
-            // As shells have it.
+            // By the convention of shells.
             Self::Signal(signal) => 128 | signal,
         }
     }

@@ -1,5 +1,4 @@
-//! The state that an editor's status line shows: `taper/status`, sent to editors that announce they show it.
-//! It knows nothing of why things happen; it is told, and says what that amounts to.
+//! The state that an editor's status line shows: `taper/status`, sent to editors that announce that they show it.
 //!
 //! An editor announces `capabilities.experimental.taper.status: true`. The params: `state` (`loading`, `ready`,
 //! `thinking`, `paused` or `error`), `message`, `percent` while it is known, `model`, `device` and `kernel` once there
@@ -13,7 +12,7 @@ use tower_lsp::ls_types::notification::Notification;
 
 use crate::session::{LoadProgress, Notice, Pauses};
 
-/// A question is worth a word once it has been open for so long: most are answered before anyone could read it.
+/// A request counts as `thinking` once it has been open for this time: most get a response before it would be noticed.
 const THINKING_DELAY: Duration = Duration::from_millis(100);
 
 /// The notification.
@@ -24,16 +23,16 @@ impl Notification for TaperStatus {
     const METHOD: &'static str = "taper/status";
 }
 
-/// What happened, for those who tell the editor.
+/// An event for the status line.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum StatusEvent {
-    /// The session says so.
+    /// A notice of the session.
     Session(Notice),
     /// The settings allow suggestions, or forbid them.
     Enabled(bool),
-    /// A question arrived.
+    /// A request arrived.
     Asked,
-    /// A question was answered, or given up.
+    /// A request was answered or cancelled.
     Answered,
 }
 
@@ -50,17 +49,17 @@ enum ModelPhase {
     Failed(String),
 }
 
-/// What the editor's status line is to say.
+/// The state of the editor's status line.
 #[derive(Debug)]
 pub(crate) struct StatusLine {
     phase: ModelPhase,
     enabled: bool,
     pauses: Pauses,
-    /// Questions without an answer.
+    /// Number of open requests.
     open: usize,
-    /// Since when there are any.
+    /// Since when there are open requests.
     since: Option<Instant>,
-    /// What was sent last.
+    /// The params that were sent last.
     sent: Value,
 }
 
@@ -73,7 +72,7 @@ impl Default for StatusLine {
 }
 
 impl StatusLine {
-    /// Takes note of what happened at `now`.
+    /// Records an event at `now`.
     pub(crate) fn record_event(&mut self, news: &StatusEvent, now: Instant) {
         match news {
             StatusEvent::Session(Notice::Loading(loading)) => {
@@ -97,7 +96,7 @@ impl StatusLine {
         }
     }
 
-    /// When the state changes though nothing happens.
+    /// When the state changes without an event.
     pub(crate) fn next_change(&self) -> Option<Instant> {
         let thinking = self.sent.get("state").is_some_and(|state| state == "thinking");
         self.since
@@ -105,7 +104,7 @@ impl StatusLine {
             .map(|since| since + THINKING_DELAY)
     }
 
-    /// What to send at `now`: `None` if the editor knows it.
+    /// The params to send at `now`; `None` if they were sent already.
     pub(crate) fn take_due(&mut self, now: Instant) -> Option<Value> {
         let written = self.params_json(now);
         if written == self.sent {
@@ -179,7 +178,7 @@ mod tests {
         assert_eq!((status.take_due(start), status.next_change()), (None, Some(start + THINKING_DELAY)));
         let late = start + THINKING_DELAY;
         assert_eq!(status.take_due(late).unwrap()["state"], "thinking");
-        assert_eq!(status.next_change(), None, "it is known");
+        assert_eq!(status.next_change(), None, "it was sent");
         status.record_event(&StatusEvent::Answered, late);
         assert_eq!(status.take_due(late), None, "one is still open");
         status.record_event(&StatusEvent::Answered, late);

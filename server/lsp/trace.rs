@@ -1,13 +1,12 @@
-//! `taper/trace`: the steps of the server's work, for programs that follow it. A client asks for it with
+//! `taper/trace`: the steps of the server's work, for programs that follow it. A client requests it with
 //! `capabilities.experimental.taper.trace: true`.
-//! It knows nothing of what the steps mean.
 
 use serde_json::{Value, json};
 use tower_lsp::ls_types::notification::Notification;
 
 use crate::session::{TraceEvent, WorkSummary};
 
-/// The notification. Its params: `event`, and what belongs to that.
+/// The notification. Its params: `event`, and the fields of that event.
 pub(crate) enum TaperTrace {}
 
 impl Notification for TaperTrace {

@@ -1,7 +1,7 @@
-//! Between the pipes and the service: messages in, in the order of arrival; responses and requests of our own out.
-//! It knows nothing of what any of them is about.
+//! Connects the pipes and the service: passes messages in arrival order, and sends responses and the server's own
+//! requests.
 //!
-//! What tower-lsp's own server does, with messages that are parsed already.
+//! It replaces tower-lsp's own server, for messages that are already parsed.
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use futures::{SinkExt, future};
@@ -14,10 +14,10 @@ use crate::lsp::incoming::IncomingMessage;
 use crate::lsp::service::OrderedService;
 use crate::lsp::writer::MessageOutput;
 
-/// Requests that may be open at once. With the newest winning in each document, editors have one or two.
+/// Maximum number of open requests. As the newest wins in each document, editors have one or two.
 const MAX_OPEN_REQUESTS: usize = 256;
 
-/// Serves until the messages end or the editor says `exit`, and every request has its response.
+/// Serves until the messages end or the editor sends `exit`, and every request has its response.
 pub(crate) async fn serve(
     mut front: OrderedService,
     socket: ClientSocket,
@@ -45,7 +45,7 @@ pub(crate) async fn serve(
                     has_messages = request.method() != "exit";
                     open.push(front.call(request));
                 }
-                // An error means that nobody waits for it.
+                // An error means that the receiver has gone.
                 Some(IncomingMessage::Response(response)) => drop(responses.send(response).await),
                 Some(IncomingMessage::Changed(changed)) => front.document_changed(changed),
                 Some(IncomingMessage::Malformed(response)) => output.send(&response).await,

@@ -1,5 +1,4 @@
 //! URIs of documents: the path in one, its place in the workspace, and which URIs name the same document.
-//! It knows nothing of messages or of documents' texts.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -84,8 +83,8 @@ fn normalize_path(path: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// Decodes escapes such as `%20`. Invalid escapes stay as they are; escapes of the characters in `kept` stay, with their digits
-/// in upper case.
+/// Decodes escapes such as `%20`. Invalid escapes stay as they are; escapes of the characters in `kept` stay, with
+/// their digits in upper case.
 fn percent_decode(text: &[u8], kept: &[u8]) -> Vec<u8> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|it| u8::try_from(it).ok());
     let mut bytes = Vec::with_capacity(text.len());
@@ -130,7 +129,8 @@ pub(crate) fn uri_path(uri: &str) -> String {
     String::from_utf8(percent_decode(path.as_bytes(), b"")).unwrap_or_else(|_| path.to_owned())
 }
 
-/// A file's URI without query and fragment. Some editors do not escape a `#` in the name of a folder: that starts no fragment.
+/// A file's URI without query and fragment. Some editors do not escape a `#` in the name of a folder: that starts no
+/// fragment.
 fn without_fragment(uri: &str) -> &str {
     match uri.find(['?', '#']) {
         Some(at) if !uri[at..].contains('/') => &uri[..at],
@@ -239,7 +239,8 @@ impl WorkspaceFolders {
     /// A document's workspace folder, if it is a file in one, and the path that the model is shown for it: relative to
     /// that folder, else its name.
     ///
-    /// Symbolic links are resolved if the file is then inside a folder: a file has one path, however the client reached it.
+    /// Symbolic links are resolved if the file is then inside a folder: a file has one path, however the client
+    /// reached it.
     pub(crate) fn locate_document(&self, uri: &str) -> (Option<PathBuf>, String) {
         let path = uri_path(uri);
         let file = file_path(uri);
@@ -257,11 +258,12 @@ impl WorkspaceFolders {
     }
 }
 
-/// The open documents by name. A document's name is the URI that it was opened with; the session knows no other.
+/// The open documents by name. A document's name is the URI that it was opened with; the session uses only names.
 ///
-/// Clients spell the URI of one document in several ways, and reach one file by several paths. A URI in a message names the
-/// document that was opened with exactly this URI, else one whose URI means the same, else one that is the same file. Two
-/// documents that are open under different URIs stay two, because the client has a text for each.
+/// Clients spell the URI of one document in several ways, and reach one file by several paths. A URI in a message
+/// names the document that was opened with exactly this URI, else one whose URI means the same, else one that is
+/// the same file. Two documents that are open under different URIs stay two, because the client has a text for
+/// each.
 #[derive(Debug, Default)]
 pub(crate) struct OpenDocuments {
     all: HashMap<String, DocumentEntry>,
@@ -313,7 +315,7 @@ impl OpenDocuments {
         latest(&|it| it.meaning == meaning).or_else(same_file).unwrap_or(uri)
     }
 
-    /// [`Self::name`] for a request. Later notifications about the document use this URI.
+    /// [`Self::canonical_name`] for a request. Later notifications about the document use this URI.
     pub(crate) fn canonical_name_for_request(&mut self, uri: String) -> String {
         let name = self.canonical_name(uri.clone());
         if let Some(opened) = self.all.get_mut(&name) {
@@ -420,7 +422,7 @@ mod tests {
         assert_eq!(name(&open, "file:///w/a b.py"), "file:///w/a b.py", "none is open");
         open.open("file:///w/a%20b.py".to_owned());
         assert_eq!(name(&open, "file:///w/a b.py"), "file:///w/a%20b.py");
-        // Two texts, if the editor says so.
+        // Two texts, if the editor opens both.
         open.open("file:///w/a b.py".to_owned());
         assert_eq!(name(&open, "file:///w/a b.py"), "file:///w/a b.py");
         assert_eq!(name(&open, "file:///w/a%20b.py"), "file:///w/a%20b.py");

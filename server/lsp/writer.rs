@@ -1,7 +1,6 @@
-//! The standard output as the protocol uses it: a thread that frames messages and writes them.
-//! It knows nothing of what the messages mean.
+//! The standard output: a thread that frames messages and writes them.
 //!
-//! Whoever writes does not wait, unless the editor has stopped reading long ago. That it has gone shows here first.
+//! Senders do not wait unless the editor stopped reading long ago. If the editor has gone, that shows here first.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -16,34 +15,34 @@ use tracing::{debug, warn};
 use crate::lsp::shutdown::{EndReason, Shutdown};
 use crate::session::ThreadSupervisor;
 
-/// Messages that may wait to be written before those who write have to wait: as many as a client sends requests before it
-/// reads the first response.
+/// Messages that may wait to be written before senders wait: as many as a client sends requests before it reads the
+/// first response.
 const OUTPUT_QUEUE_LEN: usize = 8192;
 
-/// How it shows that the editor has gone.
-pub(crate) const OUTPUT_CLOSED: &str = "nobody reads the standard output any more";
+/// The evidence that the editor has gone.
+pub(crate) const OUTPUT_CLOSED: &str = "the standard output is closed";
 
 /// Where messages go.
 #[derive(Debug, Clone)]
 pub(crate) struct MessageOutput {
-    /// `None`: there will be no more.
+    /// `None`: there are no more messages.
     messages: mpsc::Sender<Option<Vec<u8>>>,
 }
 
-/// What is to be written, until a thread does.
+/// Queued messages, until the thread starts.
 #[derive(Debug)]
 pub(crate) struct UnwrittenMessages {
     messages: mpsc::Receiver<Option<Vec<u8>>>,
 }
 
-/// Tells when everything is written.
+/// Signals that everything is written.
 #[derive(Debug)]
 pub(crate) struct WriterDone(Receiver<()>);
 
 impl WriterDone {
-    /// Waits until everything is written that there is now, `patience` at most.
+    /// Waits until all queued messages are written, at most for `patience`.
     pub(crate) fn wait_written(&self, output: &MessageOutput, patience: Duration) {
-        // With no room even for this, nobody reads.
+        // If there is no room even for this, the output is not read.
         if output.messages.try_send(None).is_err()
             || self.0.recv_timeout(patience) == Err(RecvTimeoutError::Timeout)
         {
@@ -53,21 +52,21 @@ impl WriterDone {
 }
 
 impl MessageOutput {
-    /// Somewhere to write to, before anything is written.
+    /// A queue for messages, before the thread starts.
     pub(crate) fn new() -> (Self, UnwrittenMessages) {
         let (sender, messages) = mpsc::channel(OUTPUT_QUEUE_LEN);
         (Self { messages: sender }, UnwrittenMessages { messages })
     }
 
-    /// Writes a message. Waits if very many are waiting already.
+    /// Queues a message. Waits if the queue is full.
     pub(crate) async fn send(&self, message: &impl Serialize) {
         if let Some(framed) = frame_message(message) {
-            // An error means that nobody reads any more: the process ends.
+            // An error means that the output is no longer read: the process ends.
             let _ = self.messages.send(Some(framed)).await;
         }
     }
 
-    /// Writes a notification, if there is room for it.
+    /// Queues a notification, if there is room for it.
     pub(crate) fn try_notify(&self, method: &str, params: Value) {
         if let Some(framed) = frame_message(&json!({ "jsonrpc": "2.0", "method": method, "params": params }))
         {
@@ -78,7 +77,7 @@ impl MessageOutput {
 
 fn frame_message(message: &impl Serialize) -> Option<Vec<u8>> {
     let body = serde_json::to_vec(message);
-    let body = body.inspect_err(|problem| warn!(%problem, "a message cannot be written")).ok()?;
+    let body = body.inspect_err(|problem| warn!(%problem, "a message could not be serialized")).ok()?;
     let mut framed = format!("Content-Length: {}\r\n\r\n", body.len()).into_bytes();
     framed.extend_from_slice(&body);
     Some(framed)
@@ -88,7 +87,7 @@ impl UnwrittenMessages {
     /// Starts a thread that writes to `stream`.
     ///
     /// # Errors
-    /// The system gives no more threads.
+    /// The system cannot start another thread.
     pub(crate) fn start_writer(
         mut self,
         mut stream: impl Write + Send + 'static,

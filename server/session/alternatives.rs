@@ -1,5 +1,4 @@
-//! For a person who asks: what else may be suggested, looked for while there is time and nobody asks anew.
-//! It knows nothing of how candidates are made, or of how they are shown.
+//! Searches for alternatives for an explicit request, while there is time and no newer request.
 
 use std::slice;
 use std::time::Instant;
@@ -14,45 +13,45 @@ use crate::session::trace::TraceEvent;
 use crate::session::worker::{InferenceWorker, LoadedModel, run_guarded};
 
 impl InferenceWorker {
-    /// Looks for candidates beside what the model just said for a question, if that is a person's, and keeps them for
-    /// the answer and for the next question. Returns what is to be shown first.
+    /// Searches for alternatives to the model's suggestion for an explicit request, and keeps them for its response
+    /// and for the next request. Returns the first suggestion.
     ///
-    /// The first is complete. It is shown with the others that are complete after `latency-budget-ms` at the latest. A newer
-    /// question ends this.
+    /// The first suggestion is complete. It is shown with the alternatives that are complete within
+    /// `latency-budget-ms`. A newer request ends the search.
     pub(super) fn find_alternatives(
         &self,
-        resident: &mut LoadedModel,
+        loaded: &mut LoadedModel,
         newest: &InFlightTarget,
-        said: Option<Suggestion>,
+        suggestion: Option<Suggestion>,
         work: &CompletionWork,
     ) -> Option<Suggestion> {
-        // What was typed meanwhile makes it another place.
+        // After typing, the cursor is another one.
         if !newest.typed.is_empty() {
-            return said;
+            return suggestion;
         }
-        let question = &newest.question;
-        let snapshot = &question.snapshot;
-        let first = question.first_suggestion(said.clone());
-        let asked = snapshot.trigger == Trigger::Invoked && snapshot.selected.is_none() && question.is_open();
-        let Some(model) = said.as_ref().filter(|_| asked) else { return first };
+        let request = &newest.question;
+        let snapshot = &request.snapshot;
+        let first = request.first_suggestion(suggestion.clone());
+        let asked = snapshot.trigger == Trigger::Invoked && snapshot.selected.is_none() && request.is_open();
+        let Some(model) = suggestion.as_ref().filter(|_| asked) else { return first };
         let others = |found: &[Suggestion]| -> Vec<Suggestion> {
-            // What the model says now, if something else was known before.
+            // The model's suggestion comes first, if another one was known before.
             let all = slice::from_ref(model).iter().chain(found).filter(|&it| Some(it) != first.as_ref());
             all.take(alternatives::MAX_SUGGESTIONS - 1).cloned().collect()
         };
-        question.set_draft(first.clone());
-        question.set_alternatives(&others(&[]));
-        question.stop_waiting_for_alternatives();
-        // The next key finds the first, whatever becomes of the others.
+        request.set_draft(first.clone());
+        request.set_alternatives(&others(&[]));
+        request.stop_waiting_for_alternatives();
+        // The next key finds the first suggestion, whatever happens to the alternatives.
         let _ = self.events.send(Event::Prefetched {
-            uri: question.uri.clone(),
+            uri: request.uri.clone(),
             snapshot: Box::new(snapshot.clone()),
             suggestion: first.clone(),
         });
         self.trace(TraceEvent::AlternativesStarted);
         let frugal = snapshot.options.idle == IdleSetting::Off;
-        let mut broken = false;
-        let found = run_guarded(resident, |LoadedModel { engine, profile }| {
+        let mut interrupted = false;
+        let found = run_guarded(loaded, |LoadedModel { engine, profile }| {
             let engine: &mut dyn Engine = engine.as_mut();
             alternatives::find_alternatives(
                 alternatives::MAX_SUGGESTIONS - 1,
@@ -61,28 +60,28 @@ impl InferenceWorker {
                 engine,
                 (model, work),
                 &mut |found| {
-                    question.set_alternatives(&others(found));
+                    request.set_alternatives(&others(found));
                     let now = Instant::now();
-                    broken = self.mailbox.is_waiting()
-                        || question.is_unwanted(now)
-                        || (frugal && now >= question.deadline());
-                    control_flow(broken)
+                    interrupted = self.mailbox.is_waiting()
+                        || request.is_unwanted(now)
+                        || (frugal && now >= request.deadline());
+                    control_flow(interrupted)
                 },
             )
         });
         match found {
             Ok(found) => {
                 let count = found.len();
-                question.set_alternatives(&others(&found));
-                // What was broken off is looked for again.
-                if !broken && let Some(first) = &first {
-                    let (question, first, others) = (question.clone(), first.clone(), others(&found));
-                    let _ = self.events.send(Event::AlternativesFound { question, first, others });
+                request.set_alternatives(&others(&found));
+                // An interrupted search is repeated.
+                if !interrupted && let Some(first) = &first {
+                    let (request, first, others) = (request.clone(), first.clone(), others(&found));
+                    let _ = self.events.send(Event::AlternativesFound { question: request, first, others });
                 }
-                self.trace(TraceEvent::AlternativesFinished { count, interrupted: broken });
+                self.trace(TraceEvent::AlternativesFinished { count, interrupted });
             }
-            // The first is an answer; the next question tells, if it fails as well.
-            Err(failure) => debug!(?failure, "the engine failed while it looked for other candidates"),
+            // The first suggestion is the response; if the next request fails as well, that is reported.
+            Err(failure) => debug!(?failure, "the engine failed while searching alternatives"),
         }
         first
     }

@@ -1,12 +1,11 @@
-//! Who looks through other people's files: walks, reads, parses, cuts.
-//! It knows nothing of when that is done, or of what becomes of the pieces.
+//! Crawls project files: walks, reads, parses, cuts into chunks.
 //!
-//! A project's files may be anything, and grammars are C code, so that one of them could end whoever parses it. An editor's
-//! server therefore has [a process of its own](process) for it: taper itself, started with `crawl`, with low priority and
-//! little memory. What kills that process, or takes it too long, costs one file. The alternative, to parse no file that is
-//! not open, would lose the outlines, which are a good part of what makes other files worth their place in a prompt; and a
-//! parser is not the only thing that may go wrong there: a file on a network that hangs, an expression that is too dear, too
-//! much memory. Where there can be no such process, files are read here, and cut without a parser.
+//! A project's files may be anything, and grammars are C code, so one file could crash the process that parses it.
+//! The editor's server therefore uses [a process of its own](process) for it: taper itself, started with `crawl`,
+//! with low priority and little memory. A file that crashes that process, or takes too long, costs only itself. Not
+//! parsing unopened files would lose the outlines, which are a good part of what makes other files worth their
+//! tokens in a prompt. And a parser is not the only thing that may fail there: a file on a network that hangs, an
+//! expensive expression, too much memory. Without such a process, files are read here, and cut without a parser.
 
 mod message;
 mod process;
@@ -25,30 +24,29 @@ use crate::session::document::deadline_after;
 
 pub use worker::serve_crawl;
 
-/// How long a file may take to be parsed; one that takes longer has no outlines.
+/// Time limit for parsing a file; one that takes longer has no outlines.
 const FILE_PARSE_LIMIT: Duration = Duration::from_millis(500);
 /// Where the crawl runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CrawlMode {
-    /// In this process: for tests and measurements, whose files are their own.
+    /// In this process: for tests and measurements on their own files.
     Here,
-    /// In a process of its own: this program, which is taper.
+    /// In a process of its own, started from this program, which is taper.
     Apart(PathBuf),
 }
 
 /// The crawl.
 pub(super) trait FileCrawler: Send {
-    /// The files below a folder, as far as they are found in this time, those near to `near` first; `None` where that
-    /// failed.
+    /// The files below a folder that are found in this time, those near to `near` first; `None` on failure.
     fn walk(&mut self, root: &Path, near: &[String], time: Duration) -> Option<Vec<CrawledFile>>;
 
-    /// Reads and cuts a file; `None` where it is of no use, or that failed.
+    /// Reads and cuts a file; `None` if it is of no use, or on failure.
     fn cut(&mut self, root: &Path, found: &CrawledFile) -> Option<ChunkedFile>;
 
-    /// Cuts a document's text; `None` as for [`Crawler::cut`].
+    /// Cuts a document's text; `None` as for [`FileCrawler::cut`].
     fn cut_text(&mut self, path: &str, language: &'static Language, text: &str) -> Option<ChunkedFile>;
 
-    /// There is nothing to do, and will be nothing for a while.
+    /// Called when there is no work for a while.
     fn rest(&mut self);
 }
 
@@ -61,16 +59,17 @@ impl CrawlMode {
     }
 }
 
-/// The program that this is, for [`Crawling::Apart`]: also where it was replaced by a newer one since it began.
+/// The path of the running program, for [`CrawlMode::Apart`]; it works even if the file was replaced by a newer
+/// version.
 ///
 /// # Errors
-/// The system does not say.
+/// The system does not provide it.
 pub fn current_program() -> std::io::Result<PathBuf> {
     let itself = Path::new("/proc/self/exe");
     if cfg!(target_os = "linux") && itself.exists() { Ok(itself.to_owned()) } else { std::env::current_exe() }
 }
 
-/// The index of the files below `root`, those near to `near` first, as far as it gets in this time.
+/// The index of the files below `root`, those near to `near` first, as far as possible in this time.
 pub fn crawl_index(crawling: CrawlMode, root: &Path, near: &[String], time: Duration) -> Index {
     let mut time_is_up = deadline_after(time);
     let mut crawler = crawling.start();
@@ -79,7 +78,7 @@ pub fn crawl_index(crawling: CrawlMode, root: &Path, near: &[String], time: Dura
     Index::new(files.map(Arc::new).collect())
 }
 
-/// In this process, with parsers.
+/// The crawl in this process, with parsers.
 struct InProcess;
 
 impl FileCrawler for InProcess {

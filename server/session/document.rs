@@ -1,5 +1,4 @@
-//! One open document: its text, its tree, its version, and whether it is still in step with the editor.
-//! It knows nothing of questions, threads or engines.
+//! One open document: its text, its tree, its version, and whether it is still in sync with the editor.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -17,15 +16,15 @@ use crate::syntax::{RegionSize, Syntax};
 use crate::text::{Edit, Encoding, Position, Rope, position};
 use crate::usage::outcome::ShownSuggestion;
 
-/// How long a parse from nothing may take. In tests no tree depends on how busy the machine is.
+/// Time limit of a full parse. In tests no tree depends on how busy the machine is.
 const PARSE_LIMIT: Duration = Duration::from_millis(if cfg!(test) { 60_000 } else { 100 });
-/// How long bringing a tree up to date may take: a small part of an answer's budget.
+/// Time limit of reparsing a tree: a small part of a response's budget.
 const REPARSE_LIMIT: Duration = Duration::from_millis(if cfg!(test) { 60_000 } else { 20 });
-/// The [effort](Syntax::effort) of bringing a tree up to date beyond which less of the text is parsed from then on:
-/// about a millisecond. Most code takes a tenth of it; a list of numbers, one a line, takes more.
+/// The [effort](Syntax::parse_effort) of a reparse beyond which less of the text is parsed from then on: about a
+/// millisecond. Most code takes a tenth of it; a list of numbers, one per line, takes more.
 const MAX_REPARSE_EFFORT: usize = 30;
 
-/// What helps is looked for again when the cursor has moved so many lines.
+/// Snippets are searched again when the cursor has moved by this many lines.
 const SNIPPET_REFRESH_LINES: usize = 24;
 
 /// A document as the editor opens it.
@@ -41,7 +40,7 @@ pub struct OpenedDocument {
     pub file: Option<PathBuf>,
     /// The language, as the editor names it.
     pub language_id: String,
-    /// The version, if the editor counts.
+    /// The version, if the client sends one.
     pub version: Option<i64>,
     /// The whole text.
     pub text: String,
@@ -50,20 +49,20 @@ pub struct OpenedDocument {
 /// One change of a document. Positions refer to the text that the change before it left.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TextChange {
-    /// What is replaced; `None`: everything.
+    /// The replaced range; `None`: everything.
     pub range: Option<Range<Position>>,
-    /// What stands there afterwards.
+    /// The new text of the range.
     pub text: String,
 }
 
-/// What of other files helps in a document.
+/// The snippets of other files for a document.
 #[derive(Debug, Default)]
 struct FoundSnippets {
-    /// At this line, as far as the index of this number knew, for so many tokens. The index itself is not kept: it is that
-    /// of a whole project.
+    /// The line, the id of the index and the number of tokens they were found for. The index itself is not kept: it
+    /// covers a whole project.
     at: Option<(usize, u64, usize)>,
     snippets: Arc<[Snippet]>,
-    /// What was found before that: prompts with it may still be in the engine's cache.
+    /// The snippets found before: prompts with them may still be in the engine's cache.
     before: Arc<[Snippet]>,
 }
 
@@ -72,13 +71,13 @@ struct FoundSnippets {
 pub(crate) struct Document {
     pub(crate) path: String,
     pub(crate) language: Option<&'static Language>,
-    /// The language as the editor names it: what `disabled-languages` is compared with, beside taper's own name.
+    /// The language as the editor names it: `disabled-languages` is compared with it and with taper's own name.
     pub(crate) language_id: String,
     pub(crate) text: Rope,
     syntax: Option<Syntax>,
-    /// How much around the cursor is parsed.
+    /// Size of the region that is parsed around the cursor.
     reach: RegionSize,
-    /// A place where even little was not parsed in time: not tried again near it.
+    /// A position where even a small region was not parsed in time: not tried again near it.
     gave_up: Option<usize>,
     pub(crate) version: Option<i64>,
     /// Why the text can no longer be trusted; `None` while it can.
@@ -86,15 +85,15 @@ pub(crate) struct Document {
     pub(crate) root: Option<PathBuf>,
     /// The file on this machine, if the document is one.
     pub(crate) file: Option<PathBuf>,
-    /// Who says that nothing of it is for others, and nothing is suggested in it unasked.
+    /// Why its text is not shared with other documents, and nothing is suggested in it automatically.
     pub(crate) excluded: Option<ExclusionReason>,
-    /// The text that questions about other documents know.
+    /// The text that is shared with requests in other documents.
     shared_text: Option<Rope>,
-    /// What of other files helps here, as it was found last.
+    /// The snippets of other files that were found last.
     found: FoundSnippets,
-    /// When it was opened or asked about last, as the session counts.
+    /// When it was opened or requested last, by the session's counter.
     pub(crate) last_used: u64,
-    /// Where the last edit ends, if it typed something and nobody has asked since.
+    /// End of the last edit, if it typed something and no request followed.
     pub(crate) last_typed_end: Option<usize>,
 }
 
@@ -125,14 +124,14 @@ impl Document {
             last_used: 0,
             last_typed_end: None,
         };
-        // Where a long text is looked at shows only when it is typed in.
+        // Where the cursor is in a long text is not known before the first edit.
         if document.text.len_bytes() <= reach.whole_limit {
             document.parse(0);
         }
         document
     }
 
-    /// The tree around a place, if it is up to date.
+    /// The tree around a position, if it is up to date.
     pub(crate) fn syntax(&mut self, place: usize) -> Option<&Syntax> {
         if !self.syntax.as_ref().is_some_and(|syntax| syntax.covers(&self.text, place, self.reach)) {
             self.parse(place);
@@ -140,7 +139,7 @@ impl Document {
         self.syntax.as_ref().filter(|syntax| !syntax.is_stale())
     }
 
-    /// Why the document answers nothing until its text arrives whole.
+    /// Why nothing is suggested until the full text arrives.
     pub(crate) fn lost_reason(&self) -> Option<&'static str> {
         self.lost
     }
@@ -151,16 +150,15 @@ impl Document {
         self.syntax = None;
     }
 
-    /// Lets go what can be made of the text again.
+    /// Drops what can be rebuilt from the text.
     pub(crate) fn release_tree(&mut self) {
         self.syntax = None;
     }
 
-    /// Applies `changes` in order. The suggestion that is `shown` is told of each.
+    /// Applies `changes` in order, and passes each to the `shown` suggestion.
     ///
-    /// A version that goes backwards means that a change was lost or came twice: from then on the text is
-    /// not to be trusted, until a change brings it whole. Editors that send the same version always, or
-    /// none, are taken at their word.
+    /// A version that decreases means that a change was lost or arrived twice: from then on the text is not trusted
+    /// until a change replaces it completely. Editors that always send the same version, or none, are trusted.
     pub(crate) fn apply_changes(
         &mut self,
         version: Option<i64>,
@@ -168,7 +166,7 @@ impl Document {
         encoding: Encoding,
         mut shown: Option<&mut ShownSuggestion>,
     ) {
-        // What stands before a whole text need not be applied, in step or not.
+        // Changes before a full text need not be applied, in sync or not.
         let whole = changes.iter().rposition(|change| change.range.is_none());
         let backwards = matches!((self.version, version), (Some(before), Some(now)) if now < before);
         if backwards && whole.is_none() {
@@ -186,7 +184,7 @@ impl Document {
                     self.lost = None;
                     Edit::diff(&self.text, &change.text)
                 }
-                // A range that ends before it begins is repaired rather than refused, as other servers do.
+                // A range that ends before it begins is repaired rather than refused, as in other servers.
                 Some(Range { start, end }) => {
                     Edit { range: position::byte_range(&self.text, start, end, encoding), text: change.text }
                 }
@@ -204,29 +202,29 @@ impl Document {
         }
     }
 
-    /// Where it is, to whoever looks through its workspace.
+    /// Its location for the workspace index.
     pub(crate) fn location(&self) -> DocumentLocation {
         DocumentLocation { root: self.root.clone(), path: self.path.clone() }
     }
 
-    /// Gives the document another place in the workspace; false if it has this one.
+    /// Moves the document to another location in the workspace; false if it has this one.
     pub(crate) fn relocate(&mut self, location: DocumentLocation) -> bool {
         let is_new = self.location() != location;
         (self.root, self.path) = (location.root, location.path);
-        // Nothing of it is known at the new place.
+        // Its text was not shared for the new location.
         self.shared_text.take_if(|_| is_new);
         is_new
     }
 
-    /// The text, if it is one that questions about other documents do not know yet.
+    /// The text, if it was not shared with other documents yet.
     pub(crate) fn take_unshared_text(&mut self) -> Option<Rope> {
         let is_new =
             self.lost.is_none() && self.shared_text.as_ref().is_none_or(|seen| !seen.is_instance(&self.text));
         is_new.then(|| self.shared_text.insert(self.text.clone()).clone())
     }
 
-    /// What of other files helps at a place, and what was said to help before that: both stay the same while somebody types
-    /// there, for every change means that the model reads everything anew.
+    /// The snippets of other files for a cursor, and those found before. Both stay the same while the user types
+    /// there, because every change makes the model prefill the prompt again.
     pub(crate) fn snippets(
         &mut self,
         cursor: usize,
@@ -241,7 +239,12 @@ impl Document {
         if !self.found.at.as_ref().is_some_and(holds) {
             let place = Query { text: &self.text, cursor, path: &self.path, language };
             let now = index.find_snippets(place, tokens * BYTES_PER_TOKEN);
-            debug!(line, snippets = now.len(), files = index.files().len(), "looked into other files");
+            debug!(
+                line,
+                snippets = now.len(),
+                files = index.files().len(),
+                "searched other files for snippets"
+            );
             self.found.at = Some((line, index.index_id(), tokens));
             if now[..] != self.found.snippets[..] {
                 self.found.before = std::mem::replace(&mut self.found.snippets, now.into());
@@ -259,7 +262,7 @@ impl Document {
         }
     }
 
-    /// Brings the tree up to date with the text around a place, or leaves it for the next time.
+    /// Reparses the text around a position, or leaves that for the next time.
     fn update_tree(&mut self, place: usize) {
         if self.lost.is_some() {
             return;
@@ -275,7 +278,7 @@ impl Document {
         }
     }
 
-    /// Parses the text around a place from nothing.
+    /// Parses the text around a position without an old tree.
     fn parse(&mut self, place: usize) {
         self.syntax = None;
         let Some(language) = self.language.filter(|language| language.grammar.is_some()) else { return };
@@ -300,7 +303,7 @@ impl Document {
     }
 }
 
-/// Says when `budget` is spent.
+/// Returns a function that reports when `budget` is spent.
 pub(super) fn deadline_after(budget: Duration) -> impl FnMut() -> bool {
     let end = Instant::now() + budget;
     move || Instant::now() >= end
@@ -398,7 +401,7 @@ mod tests {
         for place in [0, middle, len] {
             assert_eq!(broken(&mut document, place), Some(false), "{place}");
         }
-        // The whole text sent anew, with a fault near the place.
+        // The whole text is sent again, with an error near the middle.
         let mut text = document.text.to_string();
         text.insert(middle, '(');
         document.apply_changes(
@@ -409,8 +412,8 @@ mod tests {
         );
         assert_eq!(document.text, text);
         assert_eq!(broken(&mut document, middle), Some(true));
-        assert_eq!(broken(&mut document, 0), Some(false), "far from it nothing is known of it");
-        // Ten thousand lines come and go.
+        assert_eq!(broken(&mut document, 0), Some(false), "the error is outside of the region");
+        // Ten thousand lines are pasted and deleted.
         let paste = function.repeat(2_500);
         document.apply_changes(Some(7), vec![change(at(0, 0), at(0, 0), &paste)], Encoding::Utf8, None);
         assert_eq!(broken(&mut document, paste.len()), Some(false));

@@ -1,5 +1,4 @@
-//! What happens to a session, and what it says of itself.
-//! It knows nothing of what is done about it.
+//! Events that the session handles, and notices that it sends.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -18,10 +17,10 @@ use crate::config::Settings;
 use crate::retrieval::Index;
 use crate::text::Position;
 
-/// What happens to a session: closed on purpose.
+/// An event for the session. The list is closed on purpose.
 #[derive(Debug)]
 pub enum Event {
-    /// The editor opened a document, or sent it anew.
+    /// The editor opened a document, or sent it again.
     Opened(OpenedDocument),
     /// The editor changed a document.
     Edited {
@@ -32,7 +31,7 @@ pub enum Event {
         /// The changes, in order.
         changes: Vec<TextChange>,
     },
-    /// A change of this document could not be understood: its text is not to be trusted.
+    /// A change of this document was invalid: its text cannot be trusted.
     DocumentLost {
         /// The document.
         uri: String,
@@ -63,16 +62,16 @@ pub enum Event {
     },
     /// The settings changed.
     Configured(Box<Settings>),
-    /// The editor asks for a suggestion.
+    /// The editor requests a suggestion.
     Requested(ArrivedRequest),
-    /// The cursor rests somewhere without a key: somebody may begin to type there.
+    /// The cursor rests somewhere without a keystroke: the user may begin to type there.
     CursorRested {
         /// The document.
         uri: String,
         /// The cursor.
         position: Position,
     },
-    /// The editor says that the user took what it showed last.
+    /// The editor reports that the user accepted the shown suggestion.
     Accepted,
     /// The counts are requested. Answered once all responses and outcomes until now are recorded.
     FlushUsage(oneshot::Sender<()>),
@@ -83,61 +82,61 @@ pub enum Event {
         /// Whether they are from now on.
         paused: bool,
     },
-    /// Somebody wants to know how the last answers came about.
+    /// The explanations of the last responses are requested.
     Explain(oneshot::Sender<Explanations>),
-    /// The engine is loaded, and how many tokens of other files are best for it, if it has a place for any; or it could not be
-    /// (why).
+    /// The engine is loaded, with the number of tokens of other files that is best for it, if its prompt has room
+    /// for any; or the reason why it could not be loaded.
     Loaded(Result<(Box<EngineInfo>, Option<usize>), String>),
-    /// The completer came to the end of its work on a question.
+    /// The worker finished its work on a request.
     Completed {
-        /// The question.
+        /// The request.
         question: Arc<CompletionRequest>,
-        /// What came out.
+        /// The result.
         suggestion: Option<Suggestion>,
         /// The work.
         work: Box<CompletionWork>,
     },
-    /// The completer does not work on a question any more.
+    /// The worker no longer works on a request.
     WorkEnded {
-        /// The question.
+        /// The request.
         question: Arc<CompletionRequest>,
-        /// What came out, if it came to the end.
+        /// The result, if it was finished.
         suggestion: Option<Suggestion>,
-        /// Whether it came to the end and would yield nothing again.
+        /// Whether it was finished and would yield nothing again.
         is_known_empty: bool,
     },
-    /// The completer found out what is to be suggested at a place where nobody has asked yet.
+    /// The worker prefetched the suggestion for a cursor that was not requested yet.
     Prefetched {
         /// The document.
         uri: String,
-        /// The place.
+        /// The text and the cursor.
         snapshot: Box<Snapshot>,
-        /// What came out.
+        /// The result.
         suggestion: Option<Suggestion>,
     },
-    /// The completer found out what else may be suggested at a place.
+    /// The worker found alternatives to a suggestion.
     AlternativesFound {
-        /// The question.
+        /// The request.
         question: Arc<CompletionRequest>,
-        /// What is suggested first.
+        /// The first suggestion.
         first: Suggestion,
         /// The others, the best first.
         others: Vec<Suggestion>,
     },
-    /// The code of a workspace was looked through, or that of the documents without one.
+    /// A workspace was indexed, or the documents outside of workspaces.
     Indexed {
         /// The workspace's folder.
         root: Option<PathBuf>,
-        /// All of it.
+        /// The whole index.
         index: Arc<Index>,
     },
-    /// Something that the user is to know.
+    /// A notice to pass on.
     Notify(Notice),
     /// The session ends.
     Stop,
 }
 
-/// A question as it arrives.
+/// A request as it arrives.
 #[derive(Debug)]
 pub struct ArrivedRequest {
     /// The document.
@@ -146,29 +145,29 @@ pub struct ArrivedRequest {
     pub position: Position,
     /// The item that is selected in the editor's popup.
     pub selected: Option<(Range<Position>, String)>,
-    /// Who asks.
+    /// What triggered it.
     pub trigger: Trigger,
-    /// Whether the answer goes into a popup. Editors say that a person asked when it is typing that opens one (as LSP
-    /// would have it): the first question behind what was typed counts as typing, whoever is said to ask.
+    /// Whether the response goes into a popup. Editors report an explicit request when typing opens a popup (as LSP
+    /// prescribes): so the first request after typing counts as automatic, whatever its trigger.
     pub popup: bool,
     /// When the message arrived: its deadline counts from here.
     pub arrived: Instant,
-    /// Where the answer goes.
+    /// Where the response goes.
     pub reply: Responder,
 }
 
-/// Something that the user is to know.
+/// Something to report to the user or the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
-    /// The model is on its way.
+    /// The model is loading.
     Loading(LoadProgress),
-    /// The model is there: whatever showed the loading can end.
+    /// The model is loaded: loading progress can end.
     Loaded(Box<EngineInfo>),
-    /// The model will not be there, and why: whatever showed the loading can end.
+    /// The model could not be loaded, and why: loading progress can end.
     Failed(String),
-    /// What is paused now.
+    /// The current pauses.
     Paused(Pauses),
-    /// More is known of what was asked here than was answered.
+    /// A better suggestion is available than the one that was sent.
     Refresh(Improvement),
     /// A step of the work, for programs that follow it.
     Trace(TraceEvent),
@@ -176,13 +175,13 @@ pub enum Notice {
     Problem(String),
 }
 
-/// A place that is to be asked about again.
+/// A cursor for which the request should be repeated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Improvement {
     /// The document.
     pub uri: String,
     /// The cursor.
     pub position: Position,
-    /// The document's version, if the editor counts.
+    /// The document's version, if the client sends one.
     pub version: Option<i64>,
 }

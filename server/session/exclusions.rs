@@ -1,5 +1,5 @@
-//! Open documents that are excluded: nothing is suggested in them unasked, and no other document knows of them.
-//! It knows nothing of which names those are.
+//! Excluded open documents: nothing is suggested in them automatically, and their text is not shared with other
+//! documents.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use super::{Document, SessionState};
 use crate::retrieval::excluded_files::{ExclusionReason, PROJECT_IGNORE_FILE};
 
 impl SessionState {
-    /// Finds out whether a document is excluded, and does not let others see it any more if it is.
+    /// Updates whether a document is excluded, and stops sharing it if it is.
     pub(super) fn update_exclusion(&mut self, uri: &str) {
         let Some((document, cache)) = self.documents.get_mut(uri) else { return };
         let lists = &self.settings.excluded_files;
@@ -35,7 +35,7 @@ impl SessionState {
         }
     }
 
-    /// The same of all documents: the lists may have changed.
+    /// Updates all documents: the lists may have changed.
     pub(super) fn update_all_exclusions(&mut self) {
         let open: Vec<String> = self.documents.keys().cloned().collect();
         for uri in open {
@@ -43,7 +43,8 @@ impl SessionState {
         }
     }
 
-    /// A document was opened, saved or closed: where it is one of a project's lists, that says something new.
+    /// Called when a document was opened, saved or closed: if it is one of a project's lists, its rules may have
+    /// changed.
     pub(super) fn reload_exclusions(&mut self, uri: &str) {
         if uri.ends_with(PROJECT_IGNORE_FILE) {
             self.update_all_exclusions();
@@ -56,7 +57,7 @@ impl SessionState {
         self.documents.get(uri).is_some_and(|(document, _)| document.excluded.is_some())
     }
 
-    /// Says why nothing is suggested in a document unasked, if nothing is.
+    /// Explains why nothing is suggested in a document automatically; returns whether it is excluded.
     pub(super) fn explain_exclusion(&mut self, uri: &str) -> bool {
         let Some((document, excluded)) =
             self.documents.get(uri).and_then(|(document, _)| Some((document, document.excluded?)))

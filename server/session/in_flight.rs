@@ -1,5 +1,5 @@
-//! What goes on though a newer question came: a generation that may still answer it, idle work that it confirms.
-//! It knows nothing of engines, or of how a suggestion is made.
+//! Work that continues after a newer request arrives: a generation that may still serve it, or idle work that it
+//! confirms.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -12,32 +12,33 @@ use crate::session::response::CompletionRequest;
 use crate::session::worker::Job;
 use crate::text::{Edit, Rope};
 
-/// So few prompt tokens take hardly longer than one: reading them to the end is never more than a token's loss.
+/// A remainder this small is always prefilled: these prompt tokens hardly take longer than one.
 const FEW_TOKENS: usize = 8;
 
-/// A generation, and the newest question that it may answer: the one that it was begun for, or one that was typed on
-/// from there as it says.
+/// A generation, and the newest request that it may serve: the one it was started for, or a later one whose typed
+/// text agrees with the output.
 ///
-/// A newer question leaves the mailbox only if it follows; otherwise the generation ends and the question is where it
-/// was. What follows and is disappointed later is handed back by [`Following::ended`].
+/// A newer request is taken from the mailbox only if it is compatible with the output; otherwise the generation
+/// stops and the request stays queued. A request that was taken and later diverges is returned by
+/// [`InFlight::into_target`].
 pub(crate) struct InFlight<'a> {
     mailbox: &'a Mailbox<Job>,
     uri: &'a str,
-    /// What the model was asked about.
+    /// The snapshot that the model completes.
     place: &'a Snapshot,
-    /// The newest question; where it was answered from what was known, the work is ahead of it.
+    /// The newest request. If it was answered from the cache, the generation is a prefetch for its successor.
     newest: Arc<CompletionRequest>,
-    /// Whether the newest question waits for this generation.
+    /// Whether the newest request waits for this generation.
     asked: bool,
-    /// Work ahead: the text and the cursor once what is shown is accepted.
+    /// For a prefetch: the text and the cursor once the shown suggestion is accepted.
     accepted: Option<&'a AcceptedDocument>,
-    /// What was typed between `place` and the newest question.
+    /// The text typed between `place` and the newest request.
     typed: String,
     began: Instant,
     broken: bool,
 }
 
-/// A document once a suggestion is accepted.
+/// A document after a suggestion is accepted.
 #[derive(Debug)]
 pub(crate) struct AcceptedDocument {
     text: Rope,
@@ -53,7 +54,7 @@ impl AcceptedDocument {
         Some(Self { text, cursor: edit.new_end() })
     }
 
-    /// Whether accepting another suggestion leads to the same place.
+    /// Whether accepting another suggestion leads to the same text and cursor.
     fn is_same(&self, snapshot: &Snapshot, shown: &Suggestion) -> bool {
         let Some(other) = Self::new(snapshot, shown) else { return false };
         let here = Snapshot { text: self.text.clone(), cursor: self.cursor, ..snapshot.clone() };
@@ -61,40 +62,40 @@ impl AcceptedDocument {
     }
 }
 
-/// Takes the letter that confirms what is worked on ahead of `question`: what is shown now was typed on from what was
-/// shown then. `question` is then the newer one.
+/// Takes the job that confirms a prefetch for `request`: the user typed on into the shown suggestion, and now sees
+/// the rest of it. `request` is then the newer request.
 fn confirm_prefetch(
     mailbox: &Mailbox<Job>,
     accepted: &AcceptedDocument,
-    question: &mut Arc<CompletionRequest>,
+    request: &mut Arc<CompletionRequest>,
 ) -> bool {
     let confirmed = mailbox.take_if(|job| match job {
         Job::Prefetch(newer, PriorResponse::Shown(shown)) => {
-            newer.uri == question.uri && accepted.is_same(&newer.snapshot, shown)
+            newer.uri == request.uri && accepted.is_same(&newer.snapshot, shown)
         }
         _ => false,
     });
     if let Some(Job::Prefetch(newer, _)) = confirmed {
-        *question = newer;
+        *request = newer;
         return true;
     }
     false
 }
 
 impl<'a> InFlight<'a> {
-    /// A generation for `question`.
-    pub(crate) fn for_request(mailbox: &'a Mailbox<Job>, question: &'a Arc<CompletionRequest>) -> Self {
-        Self::new(mailbox, &question.uri, &question.snapshot, question, true, None)
+    /// A generation for `request`.
+    pub(crate) fn for_request(mailbox: &'a Mailbox<Job>, request: &'a Arc<CompletionRequest>) -> Self {
+        Self::new(mailbox, &request.uri, &request.snapshot, request, true, None)
     }
 
-    /// A generation for `place`, which will be asked about once `accepted` is the document.
+    /// A generation for `place`, which will be requested once `accepted` is the document.
     pub(crate) fn for_prefetch(
         mailbox: &'a Mailbox<Job>,
-        idling: &'a IdleWork<'_>,
+        idle_work: &'a IdleWork<'_>,
         uri: &'a str,
         place: &'a Snapshot,
     ) -> Self {
-        Self::new(mailbox, uri, place, &idling.question, false, idling.accepted.as_ref())
+        Self::new(mailbox, uri, place, &idle_work.question, false, idle_work.accepted.as_ref())
     }
 
     fn new(
@@ -109,20 +110,20 @@ impl<'a> InFlight<'a> {
         Self { mailbox, uri, place, newest, asked, accepted, typed, began, broken: false }
     }
 
-    /// To be asked after every step: looks at what came meanwhile, and says whether to go on.
+    /// Called after every step: checks the mailbox, and returns whether to continue.
     pub(crate) fn poll(&mut self, progress: &CompletionProgress<'_>) -> ControlFlow<()> {
         let now = Instant::now();
-        let goes_on = (!self.mailbox.is_waiting() || self.retarget(progress, now))
+        let continues = (!self.mailbox.is_waiting() || self.retarget(progress, now))
             && cache::is_compatible(progress.text, &self.typed.replace("\r\n", "\n"));
-        if goes_on && self.asked {
+        if continues && self.asked {
             self.newest.set_draft(progress.draft.and_then(|draft| cache::remainder(draft, &self.typed)));
             self.newest.respond_early(now);
         }
-        // The deadline alone is no reason to end: what is finished after it serves the next keystroke.
+        // The deadline alone does not end the work: a result that is finished later serves the next keystroke.
         let frugal = self.place.options.idle == IdleSetting::Off && now >= self.newest.deadline();
-        let ends = !goes_on || self.newest.is_unwanted(now) || frugal;
+        let ends = !continues || self.newest.is_unwanted(now) || frugal;
         if progress.seeking_fallback {
-            // Who is shown something, or has typed into it, would be shown something else.
+            // If a suggestion is shown, or the user has typed into it, a different one must not replace it.
             let shown = progress.draft.is_some() && !self.newest.is_open();
             return control_flow(ends || self.asked && (shown || !self.typed.is_empty()));
         }
@@ -130,7 +131,7 @@ impl<'a> InFlight<'a> {
         control_flow(ends)
     }
 
-    /// Takes the newer letter if this goes on for it.
+    /// Takes the newer job if this generation can serve it.
     fn retarget(&mut self, progress: &CompletionProgress<'_>, now: Instant) -> bool {
         let worth = !progress.text.is_empty() || self.is_nearly_read(progress, now);
         let (uri, place) = (self.uri, self.place);
@@ -157,74 +158,74 @@ impl<'a> InFlight<'a> {
         }
     }
 
-    /// Whether the rest of the prompt is no more than the newer question's would have to read again: that shares what
-    /// was read of the text before the cursor, and nothing behind that.
+    /// Whether the rest of the prompt is no more than the newer request would have to prefill again: that shares
+    /// the prefilled text before the cursor, and nothing after it.
     fn is_nearly_read(&self, progress: &CompletionProgress<'_>, now: Instant) -> bool {
         let reading = progress.prefill;
         let read = (now - self.began).as_secs_f32() * reading.rate;
         reading.unread as f32 - read <= reading.unshared.max(FEW_TOKENS) as f32
     }
 
-    /// Whether this was ended before its end.
+    /// Whether this was stopped before its end.
     pub(crate) fn is_interrupted(&self) -> bool {
         self.broken
     }
 
-    /// The newest question and what was typed up to it, once the generation has ended; the question is one that
-    /// waits for an answer if `asked`.
+    /// The newest request and the text typed up to it, once the generation has ended; with `asked`, the request
+    /// waits for a response.
     pub(crate) fn into_target(self) -> InFlightTarget {
         InFlightTarget { question: self.newest, typed: self.typed, asked: self.asked }
     }
 }
 
-/// What a `watch` says.
+/// The result of a `watch` callback.
 pub(super) fn control_flow(is_over: bool) -> ControlFlow<()> {
     if is_over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
-/// For whom a generation was, in the end.
+/// The request that a generation served in the end.
 pub(crate) struct InFlightTarget {
-    /// The newest question.
+    /// The newest request.
     pub(crate) question: Arc<CompletionRequest>,
-    /// What was typed since the place that the model was asked about.
+    /// The text typed since the snapshot that the model completed.
     pub(crate) typed: String,
-    /// Whether the question waits for the generation's result.
+    /// Whether the request waits for the generation's result.
     pub(crate) asked: bool,
 }
 
-/// Work for the questions that will come behind one that was answered.
+/// Work for the requests that will follow one that was answered.
 pub(crate) struct IdleWork<'a> {
     mailbox: &'a Mailbox<Job>,
-    /// The newest question whose answer leads to `accepted`.
+    /// The newest request whose response leads to `accepted`.
     pub(crate) question: Arc<CompletionRequest>,
     accepted: Option<AcceptedDocument>,
 }
 
 impl<'a> IdleWork<'a> {
-    /// Behind `question`, which was answered with `shown`.
+    /// Idle work after `request`, which was answered with `answered`.
     pub(crate) fn new(
         mailbox: &'a Mailbox<Job>,
-        question: Arc<CompletionRequest>,
+        request: Arc<CompletionRequest>,
         answered: &PriorResponse,
     ) -> Self {
         let accepted = match answered {
-            PriorResponse::Shown(shown) => AcceptedDocument::new(&question.snapshot, shown),
+            PriorResponse::Shown(shown) => AcceptedDocument::new(&request.snapshot, shown),
             PriorResponse::Empty | PriorResponse::Unrequested => None,
         };
-        Self { mailbox, question, accepted }
+        Self { mailbox, question: request, accepted }
     }
 
-    /// Whether somebody waits, or the text has become another one.
+    /// Whether a request waits, or the text has changed.
     pub(crate) fn is_over(&mut self) -> bool {
-        let somebody = self.mailbox.is_waiting()
+        let has_job = self.mailbox.is_waiting()
             && !self
                 .accepted
                 .as_ref()
                 .is_some_and(|accepted| confirm_prefetch(self.mailbox, accepted, &mut self.question));
-        somebody || self.question.is_unwanted(Instant::now())
+        has_job || self.question.is_unwanted(Instant::now())
     }
 
-    /// Waits until nothing has come for so long; whether it is over instead.
+    /// Waits until nothing has arrived for `pause`; returns whether the idle work is over instead.
     pub(crate) fn wait_quiet(&mut self, pause: Duration) -> bool {
         loop {
             if !self.mailbox.wait(pause) {
@@ -282,7 +283,7 @@ mod tests {
         mailbox.put(Job::Complete(Arc::clone(&newer)));
         assert!(following.poll(&said("foo(a) + b", Some(&draft))).is_continue());
         assert!(!mailbox.is_waiting());
-        // As the session does when its time is up.
+        // As the session does at the deadline.
         newer.respond_with_draft();
         let Some(CompletionResponse::Shown(shown)) = receiver.try_recv().unwrap() else {
             panic!("nothing is shown")
@@ -308,12 +309,12 @@ mod tests {
         for (reading, goes_on) in [
             // Nearly nothing, however slow it is.
             (reading(FEW_TOKENS, 1, 0.0), true),
-            // Much that a newer prompt begins with: it is read for that.
+            // Much that a newer prompt shares: it is prefilled for that.
             (reading(500, 1, 1.0), false),
             (reading(500, 1, 0.0), false),
-            // All of it stands behind what is typed: broken off, it is lost.
+            // All of it is after the typed text: if interrupted, it is lost.
             (reading(120, 130, 1.0), true),
-            // Fast enough to be through.
+            // Fast enough to finish.
             (reading(500, 1, f32::INFINITY), true),
         ] {
             let mailbox = Mailbox::default();
@@ -328,7 +329,7 @@ mod tests {
                 seeking_fallback: false,
             });
             assert_eq!(flow.is_continue(), goes_on, "{reading:?}");
-            assert_eq!(mailbox.is_waiting(), !goes_on, "what is not followed stays where it was");
+            assert_eq!(mailbox.is_waiting(), !goes_on, "an incompatible request stays queued");
         }
     }
 
@@ -356,13 +357,13 @@ mod tests {
         assert!(following.poll(&settled(Some(&draft))).is_continue());
         mailbox.put(Job::Complete(newer));
         assert!(following.poll(&settled(Some(&draft))).is_break());
-        assert!(!following.is_interrupted(), "what the model has said is the newer question's answer");
+        assert!(!following.is_interrupted(), "the output serves the newer request");
         assert_eq!(following.into_target().typed, "fo");
 
         let mut following = InFlight::for_request(&mailbox, &older);
         mailbox.put(Job::Complete(other));
         assert!(following.poll(&settled(Some(&draft))).is_break());
-        assert!(!following.is_interrupted() && mailbox.take().is_some(), "the other one waits");
+        assert!(!following.is_interrupted() && mailbox.take().is_some(), "the other one stays queued");
 
         let mut following = InFlight::for_request(&mailbox, &older);
         assert!(following.poll(&settled(Some(&draft))).is_continue());
@@ -373,10 +374,10 @@ mod tests {
             panic!("nothing is shown")
         };
         assert_eq!(shown.text, "foo(a)");
-        // Where nothing is shown, what is found later serves the next key.
+        // If nothing is shown, a later find serves the next key.
         let mut following = InFlight::for_request(&mailbox, &older);
         assert!(following.poll(&settled(None)).is_continue());
-        // Nobody waits for what is answered ahead.
+        // No request waits for a prefetch.
         let idling = IdleWork::new(&mailbox, Arc::clone(&older), &PriorResponse::Shown(draft.clone()));
         let mut following = InFlight::for_prefetch(&mailbox, &idling, "a", &older.snapshot);
         assert!(following.poll(&settled(Some(&draft))).is_continue());

@@ -1,5 +1,4 @@
-//! A mailbox of one slot: the newest letter wins, and `put` hands back the one that it displaced.
-//! It knows nothing of what is in the letters.
+//! A mailbox of one slot: the newest letter wins, and `put` returns the one that it displaced.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,7 +9,7 @@ use std::time::Duration;
 pub(crate) struct Mailbox<T> {
     slot: Mutex<MailboxSlot<T>>,
     changed: Condvar,
-    /// Whether there is something to take: read after every token, so without the lock.
+    /// Whether a letter waits: read after every token, so without the lock.
     waiting: AtomicBool,
 }
 
@@ -36,7 +35,7 @@ impl<T> Mailbox<T> {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts `letter` into the slot and returns the one that nobody took, or `letter` itself once closed.
+    /// Puts `letter` into the slot and returns the one that was not taken, or `letter` itself once closed.
     pub(crate) fn put(&self, letter: T) -> Option<T> {
         let mut slot = self.slot();
         if slot.closed {
@@ -63,7 +62,7 @@ impl<T> Mailbox<T> {
         }
     }
 
-    /// Takes the letter that waits if it `fits`; who puts meanwhile waits, so that must not take long.
+    /// Takes the waiting letter if it `fits`; that must not take long, because `put` waits meanwhile.
     pub(crate) fn take_if(&self, fits: impl FnOnce(&T) -> bool) -> Option<T> {
         let mut slot = self.slot();
         if slot.closed || !slot.letter.as_ref().is_some_and(fits) {
@@ -73,12 +72,12 @@ impl<T> Mailbox<T> {
         slot.letter.take()
     }
 
-    /// Whether a letter waits, or the mailbox is closed: whatever runs meanwhile should end.
+    /// Whether a letter waits, or the mailbox is closed: running work should end.
     pub(crate) fn is_waiting(&self) -> bool {
         self.waiting.load(Ordering::Acquire)
     }
 
-    /// Waits until [`is_waiting`](Self::is_waiting), `pause` at most; says whether it is.
+    /// Waits until [`is_waiting`](Self::is_waiting), at most for `pause`; returns whether it is.
     pub(crate) fn wait(&self, pause: Duration) -> bool {
         let slot = self.slot();
         let nothing = |slot: &mut MailboxSlot<T>| slot.letter.is_none() && !slot.closed;

@@ -1,8 +1,7 @@
 //! Notebooks: the order of their cells, and the text that precedes a cell as if the notebook were one file.
-//! It knows nothing of messages or prompts.
 //!
-//! The preceding text has the earlier code cells in the same language. Markdown and other languages are left out. So are
-//! later cells: they are often older attempts, and a prompt that ends with the cell does not change when they do.
+//! The preceding text has the earlier code cells in the same language. Markdown and other languages are left out. So
+//! are later cells: they are often older attempts, and a prompt that ends with the cell does not change when they do.
 
 use std::collections::HashMap;
 
@@ -221,7 +220,7 @@ impl SessionState {
         }
     }
 
-    /// Forgets the suggestions of a cell, which were made after another text.
+    /// Clears the suggestions of a cell, which were made after another text.
     fn clear_caches_after(&mut self, uri: &str) {
         if let Some((_, cache)) = self.documents.get_mut(uri) {
             cache.clear();
@@ -293,7 +292,7 @@ mod tests {
             [("a", ""), ("b", ""), ("c", "a = 1\n"), ("d", ""), ("f", "a = 1\nc = 3\n"), ("i", "g\n")]
         {
             assert_eq!(before(&mut notebooks, uri, &documents), expected, "{uri}");
-            // Once more, from what is kept.
+            // Again, from the cache.
             assert_eq!(before(&mut notebooks, uri, &documents), expected, "{uri}");
         }
         notebooks.change("n", NotebookChange::Kinds(vec![NotebookCell { is_code: false, ..cell("a") }]));
@@ -315,7 +314,7 @@ mod tests {
                 let deleted = random.usize(..=3.min(plain.len() - at));
                 let gone: Vec<String> = plain.drain(at..at + deleted).collect();
                 let free: Vec<&String> = all.iter().filter(|it| !plain.contains(it)).collect();
-                // What went may come again: a cell that changes its language, or moves.
+                // A removed cell may come back: one that changes its language, or moves.
                 let new: Vec<String> =
                     free.iter().filter(|_| random.u8(..8) == 0).map(|&it| it.clone()).collect();
                 plain.splice(at..at, new.clone());
@@ -346,12 +345,12 @@ mod tests {
         notebooks.joined = None;
         notebooks.remove_cell("a");
         assert_eq!(before(&mut notebooks, "c", &documents), "b\n");
-        // Where the order is told, it counts.
+        // An explicit order has precedence.
         notebooks.change("m", NotebookChange::Opened(["c", "b"].map(cell).to_vec()));
         assert_eq!(before(&mut notebooks, "b", &documents), "c\n");
         assert!(notebooks.cells("n").is_empty());
         notebooks.remove_cell("c");
-        assert_eq!(notebooks.cells("m").len(), 2, "its cells go when it says so");
+        assert_eq!(notebooks.cells("m").len(), 2, "only the notebook removes its cells");
     }
 
     #[test]

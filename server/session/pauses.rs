@@ -1,11 +1,10 @@
 //! Where suggestions are paused until further notice: everywhere, in languages, in documents.
-//! It knows nothing of settings, which last longer, or of who asked for the pause.
 
 use std::collections::BTreeSet;
 
 use taper_grammars::Language;
 
-/// How far a pause reaches.
+/// The scope of a pause.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PauseScope {
     /// Every document.
@@ -16,19 +15,19 @@ pub enum PauseScope {
     Document(String),
 }
 
-/// What is paused now.
+/// The current pauses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pauses {
-    /// Every document is.
+    /// Whether every document is paused.
     pub everywhere: bool,
-    /// Languages that are.
+    /// Paused languages.
     pub languages: BTreeSet<String>,
-    /// Documents that are.
+    /// Paused documents.
     pub documents: BTreeSet<String>,
 }
 
 impl Pauses {
-    /// Pauses or resumes. What is resumed everywhere is paused nowhere.
+    /// Pauses or resumes. Resuming everywhere ends all pauses.
     pub(crate) fn set_paused(&mut self, scope: PauseScope, paused: bool) {
         let (names, name) = match scope {
             PauseScope::Everywhere => {

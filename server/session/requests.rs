@@ -1,5 +1,4 @@
-//! What a question meets first: what is known already, what is worked on already, the completer's mailbox.
-//! It knows nothing of the completer's work, or of how documents change.
+//! The first steps of a request: the cache, the generation in flight, the worker's mailbox.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -17,18 +16,18 @@ use crate::session::workspace_index::DocumentLocation;
 use crate::session::{ArrivedRequest, LOAD_RETRY_DELAY, ModelState, SessionState};
 use crate::text::{Position, position};
 
-/// Documents of which more than the text is kept, at most: those that were used last.
+/// Maximum number of documents whose trees and caches are kept: those used last.
 const KEPT_DOCUMENTS: usize = 24;
 
 impl SessionState {
-    /// What is at this place now; `None` where nothing is to be suggested.
+    /// A snapshot at this cursor; `None` if nothing is to be suggested there.
     fn take_snapshot(&mut self, uri: &str, cursor: Position, trigger: Trigger) -> Option<Snapshot> {
         self.use_counter += 1;
         self.activate_document(uri);
         let wanted = self.snippet_tokens();
-        // Typing gets no candidates to be ranked.
+        // Automatic requests get no snippets to be ranked.
         let Some((document, _)) = self.documents.get_mut(uri) else {
-            self.report_unknown_document(uri, "a question");
+            self.report_unknown_document(uri, "a request");
             return None;
         };
         document.last_used = self.use_counter;
@@ -43,7 +42,7 @@ impl SessionState {
             return None;
         }
         if let Some(why) = document.lost_reason() {
-            debug!(uri, why, "no suggestion: out of step");
+            debug!(uri, why, "no suggestion: document out of sync");
             return None;
         }
         let cursor = position::byte_offset(&document.text, cursor, self.encoding);
@@ -67,7 +66,7 @@ impl SessionState {
         })
     }
 
-    /// Tokens of other files that prompts may have.
+    /// Number of tokens of other files that prompts may contain.
     fn snippet_tokens(&self) -> usize {
         if !self.settings.other_files {
             return 0;
@@ -76,7 +75,7 @@ impl SessionState {
         self.best_snippets.map_or(0, |best| asked.unwrap_or(best))
     }
 
-    /// Somebody works in a document: what was written in the one before is to be known there.
+    /// Called when the user works in a document: the text of the previous one is shared with it.
     fn activate_document(&mut self, uri: &str) {
         if self.active_document.as_deref() == Some(uri) {
             return;
@@ -87,7 +86,7 @@ impl SessionState {
         self.release_unused_documents();
     }
 
-    /// Of documents that nobody has worked in for long, what can be made again is let go: editors open thousands.
+    /// Releases what can be rebuilt for documents that were not used recently: editors open thousands.
     pub(super) fn release_unused_documents(&mut self) {
         let mut all: Vec<(u64, &String)> =
             self.documents.iter().map(|(uri, (document, _))| (document.last_used, uri)).collect();
@@ -105,7 +104,7 @@ impl SessionState {
         }
     }
 
-    /// Lets questions about other documents know a document's text.
+    /// Shares a document's text with requests in other documents.
     pub(super) fn share_text(&mut self, uri: &str) {
         if self.snippet_tokens() == 0 {
             return;
@@ -119,7 +118,7 @@ impl SessionState {
         }
     }
 
-    /// Looks through the code around a document that was opened.
+    /// Indexes the code around a document that was opened.
     pub(super) fn index_workspace_of(&mut self, uri: &str) {
         self.share_text(uri);
         let reads = self.snippet_tokens() > 0
@@ -132,7 +131,7 @@ impl SessionState {
         }
     }
 
-    /// Looks through the code around all documents: there is a use for it now, if there was none.
+    /// Indexes the code around all documents, for which there may have been no use before.
     pub(super) fn index_all_workspaces(&mut self) {
         let open: Vec<String> = self.documents.keys().cloned().collect();
         for uri in open {
@@ -140,14 +139,14 @@ impl SessionState {
         }
     }
 
-    /// Whether this is the first question where the last edit typed something.
+    /// Whether this is the first request at the end of the last typed edit.
     fn is_first_after_typing(&mut self, uri: &str, cursor: Position) -> bool {
         let Some((document, _)) = self.documents.get_mut(uri) else { return false };
         let cursor = position::byte_offset(&document.text, cursor, self.encoding);
         document.last_typed_end.take() == Some(cursor)
     }
 
-    /// Reads what a question at this place would need, while nobody asks for anything.
+    /// Prefills the prompt of a request at this cursor while idle.
     pub(super) fn cursor_rested(&mut self, uri: String, cursor: Position) {
         if let Some((document, _)) = self.documents.get(&uri) {
             self.usage.move_cursor(&uri, position::byte_offset(&document.text, cursor, self.encoding));
@@ -159,8 +158,8 @@ impl SessionState {
             return;
         }
         let Some(snapshot) = self.take_snapshot(&uri, cursor, Trigger::Automatic) else { return };
-        let question = Arc::new(CompletionRequest::unasked(uri, snapshot, self.encoding));
-        self.send_job(Arc::clone(&question), Job::Prefetch(question, PriorResponse::Unrequested));
+        let request = Arc::new(CompletionRequest::unasked(uri, snapshot, self.encoding));
+        self.send_job(Arc::clone(&request), Job::Prefetch(request, PriorResponse::Unrequested));
     }
 
     pub(super) fn handle_request(&mut self, asked: ArrivedRequest) {
@@ -187,7 +186,7 @@ impl SessionState {
             None => cache.get(&snapshot.text, snapshot.cursor),
             Some(_) => None,
         };
-        // A person wants to know what else there may be: what nobody has looked for yet is looked for now, if that can be.
+        // An explicit request wants alternatives: those that were not searched yet are searched now, if possible.
         let mut known = None;
         let mut others = Vec::new();
         if trigger == Trigger::Invoked
@@ -199,8 +198,8 @@ impl SessionState {
                 None => {}
             }
         }
-        // A person who asks is worth another try.
-        let barren = reused.is_none()
+        // An explicit request is worth another try.
+        let is_known_empty = reused.is_none()
             && known.is_none()
             && snapshot.selected.is_none()
             && trigger == Trigger::Automatic
@@ -212,7 +211,7 @@ impl SessionState {
         let patient = trigger == Trigger::Invoked && known.is_none();
         let latest = if patient { usual.max(arrived + self.settings.explicit_budget) } else { usual };
         let due = Deadlines { arrived, early, usual, latest };
-        // Editors ask again at the same place: what is worked on already is not begun anew.
+        // Editors repeat requests at the same cursor: work in flight is not restarted.
         if reused.is_none()
             && let Some(working) =
                 self.generating.as_ref().filter(|working| working.is_same_request(&uri, &snapshot))
@@ -223,18 +222,18 @@ impl SessionState {
             self.pending.push(working);
             return;
         }
-        let mut question = CompletionRequest::new(uri, snapshot, self.encoding, due, reply);
+        let mut request = CompletionRequest::new(uri, snapshot, self.encoding, due, reply);
         if let Some(known) = known {
-            question = question.with_known(known);
+            request = request.with_known(known);
         }
         if popup {
-            question = question.for_popup();
+            request = request.for_popup();
         }
-        question.set_alternatives(&others);
-        let question = Arc::new(question);
-        self.usage.track_response(&question.uri, &question.response);
-        if reused.is_some() || barren {
-            self.respond_from_cache(question, reused);
+        request.set_alternatives(&others);
+        let request = Arc::new(request);
+        self.usage.track_response(&request.uri, &request.response);
+        if reused.is_some() || is_known_empty {
+            self.respond_from_cache(request, reused);
             return;
         }
         match self.model {
@@ -247,34 +246,34 @@ impl SessionState {
                 return;
             }
         }
-        self.enqueue(question);
+        self.enqueue(request);
     }
 
-    /// Answers a question with what is known, be it that there is nothing.
-    fn respond_from_cache(&mut self, question: Arc<CompletionRequest>, known: Option<Suggestion>) {
-        self.explanations.record(Explanation::new(&question.snapshot, known.as_ref(), None));
-        question.set_draft(known.clone());
-        question.respond(known.clone());
-        self.start_prefetch(question, known);
+    /// Responds with the cached suggestion, or with none.
+    fn respond_from_cache(&mut self, request: Arc<CompletionRequest>, known: Option<Suggestion>) {
+        self.explanations.record(Explanation::new(&request.snapshot, known.as_ref(), None));
+        request.set_draft(known.clone());
+        request.respond(known.clone());
+        self.start_prefetch(request, known);
     }
 
-    /// Gives a question to the completer, at once or after a pause in typing.
-    fn enqueue(&mut self, question: Arc<CompletionRequest>) {
-        self.pending.push(Arc::clone(&question));
-        if self.settings.debounce.is_zero() || question.snapshot.trigger == Trigger::Invoked {
+    /// Passes a request to the worker, at once or after a pause in typing.
+    fn enqueue(&mut self, request: Arc<CompletionRequest>) {
+        self.pending.push(Arc::clone(&request));
+        if self.settings.debounce.is_zero() || request.snapshot.trigger == Trigger::Invoked {
             if let Some((_, older)) = self.debouncing.take() {
                 older.supersede();
             }
-            self.start_generation(question);
+            self.start_generation(request);
         } else {
             let until = Instant::now() + self.settings.debounce;
-            if let Some((_, older)) = self.debouncing.replace((until, question)) {
+            if let Some((_, older)) = self.debouncing.replace((until, request)) {
                 older.supersede();
             }
         }
     }
 
-    /// Moves a popup's question to where the cursor is once something was typed there; it must be one of this text.
+    /// Rebases a popup request, which must fit the current text, onto the new cursor after typing.
     pub(super) fn rebase_request(&mut self, older: &CompletionRequest) {
         let uri = &older.uri;
         let document = self.documents.get(uri).map(|(document, _)| document);
@@ -291,37 +290,37 @@ impl SessionState {
             older.supersede();
             return;
         };
-        let question = Arc::new(older.rebased(snapshot, &typed));
-        self.usage.track_response(&question.uri, &question.response);
+        let request = Arc::new(older.rebased(snapshot, &typed));
+        self.usage.track_response(&request.uri, &request.response);
         let cache = self.documents.get_mut(uri).map(|(_, cache)| cache);
-        let Snapshot { text, cursor, .. } = &question.snapshot;
+        let Snapshot { text, cursor, .. } = &request.snapshot;
         match cache.and_then(|cache| cache.get(text, *cursor)) {
-            None => self.enqueue(question),
-            known => self.respond_from_cache(question, known),
+            None => self.enqueue(request),
+            known => self.respond_from_cache(request, known),
         }
     }
 
-    /// Gives a question to the completer; the one that it displaces is answered as superseded.
-    pub(super) fn start_generation(&mut self, question: Arc<CompletionRequest>) {
+    /// Passes a request to the worker; the one that it displaces is superseded.
+    pub(super) fn start_generation(&mut self, request: Arc<CompletionRequest>) {
         if self.model != ModelState::Ready {
-            question.respond(None);
+            request.respond(None);
             return;
         }
-        self.generating = Some(Arc::clone(&question));
-        self.send_job(Arc::clone(&question), Job::Complete(question));
+        self.generating = Some(Arc::clone(&request));
+        self.send_job(Arc::clone(&request), Job::Complete(request));
     }
 
-    /// Lets the completer work for what comes behind a question that was answered from what was known.
-    fn start_prefetch(&mut self, question: Arc<CompletionRequest>, shown: Option<Suggestion>) {
+    /// Lets the worker prefetch what follows a request that was answered from the cache.
+    fn start_prefetch(&mut self, request: Arc<CompletionRequest>, shown: Option<Suggestion>) {
         let is_idle_work =
-            question.snapshot.options.idle != IdleSetting::Off && !self.is_excluded(&question.uri);
+            request.snapshot.options.idle != IdleSetting::Off && !self.is_excluded(&request.uri);
         if is_idle_work && self.model == ModelState::Ready {
-            self.send_job(Arc::clone(&question), Job::Prefetch(question, shown.into()));
+            self.send_job(Arc::clone(&request), Job::Prefetch(request, shown.into()));
         }
     }
 
-    fn send_job(&mut self, question: Arc<CompletionRequest>, job: Job) {
-        self.newest_work = Some(question);
+    fn send_job(&mut self, request: Arc<CompletionRequest>, job: Job) {
+        self.newest_work = Some(request);
         if let Some(Job::Complete(older)) = self.mailbox.put(job) {
             older.supersede();
             if self.generating.as_ref().is_some_and(|working| Arc::ptr_eq(working, &older)) {

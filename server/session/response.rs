@@ -1,6 +1,5 @@
-//! A question, and the one reply that it gets: whoever comes first answers, and dropping it unanswered answers
-//! "nothing".
-//! It knows nothing of engines, of deadlines kept, or of how an answer is written.
+//! A completion request and the slot for its response: the first response is sent, and dropping an open request
+//! sends an empty one.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,25 +11,25 @@ use crate::completion::{Snapshot, Suggestion, cache};
 use crate::text::{Encoding, Position, Rope, lines, position};
 use crate::usage::tracker::{ResponseCell, TrackedResponse};
 
-/// What a question is answered with.
+/// The response to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CompletionResponse {
     /// There is nothing to show.
     Empty,
-    /// A newer question took this one's place, or the text has changed since.
+    /// A newer request superseded this one, or the text has changed since.
     Superseded,
     /// This is to be shown.
     Shown(Box<CompletionItem>),
 }
 
-/// A suggestion in the editor's own coordinates.
+/// A suggestion in the editor's coordinates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CompletionItem {
-    /// What the suggestion replaces: empty at the cursor, most of the time.
+    /// The replaced range: usually empty, at the cursor.
     pub range: Range<Position>,
-    /// What stands there afterwards.
+    /// The new text of the range.
     pub text: String,
-    /// What could stand there instead, the best first: for a person who asked.
+    /// Alternatives to the text, the best first: for an explicit request.
     pub others: Vec<String>,
     /// The word that ends at the cursor, for editors that filter by it; empty if there is none.
     pub word: String,
@@ -40,7 +39,7 @@ pub struct CompletionItem {
     pub language: &'static str,
 }
 
-/// The right to send the one response to a request. Dropped unused, it sends [`Answer::Nothing`].
+/// The right to send the one response to a request. Dropped unused, it sends [`CompletionResponse::Empty`].
 #[derive(Debug)]
 pub struct Responder(Option<oneshot::Sender<CompletionResponse>>);
 
@@ -48,7 +47,7 @@ pub struct Responder(Option<oneshot::Sender<CompletionResponse>>);
 pub type ResponseReceiver = oneshot::Receiver<CompletionResponse>;
 
 impl Responder {
-    /// A responder and the place where its response arrives. Dropping the receiver cancels the request.
+    /// A responder and the receiver of its response. Dropping the receiver cancels the request.
     pub fn new() -> (Self, ResponseReceiver) {
         let (sender, receiver) = oneshot::channel();
         (Self(Some(sender)), receiver)
@@ -68,14 +67,14 @@ impl Responder {
 impl Drop for Responder {
     fn drop(&mut self) {
         if let Some(sender) = self.0.take() {
-            // An error means that the request was cancelled, and answered by the receiver's owner.
+            // An error means that the request was cancelled; the receiver's owner has answered it.
             let _ = sender.send(CompletionResponse::Empty);
         }
     }
 }
 
-/// A completion request, which does not change, with the slot for its response. The session, which keeps its deadline, and the
-/// inference worker share it; either may respond.
+/// A completion request, which does not change, with the slot for its response. The session, which enforces its
+/// deadline, and the inference worker share it; either may respond.
 #[derive(Debug)]
 pub struct CompletionRequest {
     /// The document, as the editor names it.
@@ -84,18 +83,18 @@ pub struct CompletionRequest {
     pub(crate) snapshot: Snapshot,
     /// How the editor counts columns.
     pub(crate) encoding: Encoding,
-    /// What was known before: it stays the first suggestion, whatever the model says now.
+    /// The suggestion that was known before: it stays the first one, whatever the model generates.
     known: Option<Suggestion>,
-    /// See [`Question::is_in_popup`].
+    /// See [`CompletionRequest::is_in_popup`].
     popup: bool,
-    /// Where the editor asked, and what was typed there since: see [`Question::moved_on`].
+    /// The editor's own snapshot, and what was typed since: see [`CompletionRequest::rebased`].
     origin: Option<(Snapshot, String)>,
-    /// What was sent, until it is recorded.
+    /// The sent response, until it is recorded.
     pub(crate) response: ResponseCell,
     slot: ResponseSlot,
 }
 
-/// Everything of a request that changes, behind one lock.
+/// The mutable state of a request, protected by one lock.
 #[derive(Debug)]
 struct ResponseSlot(Mutex<SlotState>);
 
@@ -105,11 +104,11 @@ struct SlotState {
     due: Deadlines,
     /// The best complete part so far; it may improve after the response.
     draft: Option<Suggestion>,
-    /// Beside the best part, the best first.
+    /// The alternatives to the draft, the best first.
     alternatives: Vec<Suggestion>,
-    /// What was sent before the work was at its end.
+    /// The suggestion of a response that was sent before the work ended.
     sent_early: Option<Option<Suggestion>>,
-    /// The text is another one now: work on it is of no use.
+    /// The text has changed: the work is of no use.
     is_dropped: bool,
 }
 
@@ -117,7 +116,7 @@ struct SlotState {
 enum ResponseState {
     /// The response is still to be sent.
     Open(Responder),
-    /// It was sent, or a [later request](Question::moved_on) has its responder.
+    /// It was sent, or a [later request](CompletionRequest::rebased) has its responder.
     Answered,
 }
 
@@ -139,7 +138,7 @@ impl ResponseSlot {
 }
 
 impl SlotState {
-    /// Sends the response unless one was sent; whether it reached the editor.
+    /// Sends the response unless one was sent; returns whether it reached the editor.
     fn send(&mut self, answer: CompletionResponse) -> bool {
         match std::mem::replace(&mut self.response, ResponseState::Answered) {
             ResponseState::Open(reply) => reply.send(answer),
@@ -156,21 +155,21 @@ impl SlotState {
     }
 }
 
-/// When the response leaves.
+/// When the response is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Deadlines {
     /// When the request arrived.
     pub(crate) arrived: Instant,
-    /// From then on any complete part is sent at once, where the editor asks again for the rest.
+    /// From then on any complete part is sent at once, if the editor repeats the request for the rest.
     pub(crate) early: Option<Instant>,
-    /// Then at the latest, once there is a complete suggestion: the response does not wait longer for alternatives.
+    /// The latest time once there is a complete suggestion: the response does not wait longer for alternatives.
     pub(crate) usual: Instant,
-    /// Then at the latest, with the best complete part. Later for an explicit request than for an automatic one.
+    /// The latest time for the best complete part. Later for an explicit request than for an automatic one.
     pub(crate) latest: Instant,
 }
 
 impl Deadlines {
-    /// For a request that moves along with typing: from now on it waits no longer than an automatic one.
+    /// For a request that is rebased after typing: from now on it waits no longer than an automatic one.
     fn typed_on(self, now: Instant) -> Self {
         let usual = now + self.usual.saturating_duration_since(self.arrived);
         Self { latest: self.latest.min(usual.max(self.usual)), ..self }
@@ -195,7 +194,7 @@ impl CompletionRequest {
         Self::with_response(uri, snapshot, encoding, due, ResponseState::Open(reply))
     }
 
-    /// A place that no request was about yet.
+    /// A request that no client sent, for work at a cursor where none was made yet.
     pub(crate) fn unasked(uri: String, snapshot: Snapshot, encoding: Encoding) -> Self {
         Self::with_response(uri, snapshot, encoding, Instant::now().into(), ResponseState::Answered)
     }
@@ -212,27 +211,27 @@ impl CompletionRequest {
         Self { uri, snapshot, encoding, known: None, popup: false, origin: None, response, slot }
     }
 
-    /// This request for a popup, after what was typed since at its cursor: `snapshot` is there. It takes over the responder, and
-    /// responds in the place where the editor asked, with what was typed in front.
+    /// Rebases this popup request onto `snapshot`, after `typed` was typed at its cursor. The new request takes
+    /// over the responder; its response is placed at the editor's original cursor, with `typed` in front.
     pub(crate) fn rebased(&self, snapshot: Snapshot, typed: &str) -> Self {
         let mut state = self.slot.lock();
         state.due = state.due.typed_on(Instant::now());
         let (due, response) = (state.due, std::mem::replace(&mut state.response, ResponseState::Answered));
         drop(state);
         let origin = match &self.origin {
-            Some((asked, before)) => (asked.clone(), before.clone() + typed),
+            Some((original, before)) => (original.clone(), before.clone() + typed),
             None => (self.snapshot.clone(), typed.to_owned()),
         };
         let moved = Self::with_response(self.uri.clone(), snapshot, self.encoding, due, response);
         Self { popup: true, origin: Some(origin), ..moved }
     }
 
-    /// What has been typed at its cursor, if nothing else was done on the way to `text`.
+    /// The text typed at its cursor, if nothing else was changed on the way to `text`.
     pub(crate) fn typed_since(&self, text: &Rope) -> Option<String> {
         cache::typed_since(&self.snapshot, text)
     }
 
-    /// This request, whose first suggestion is known: only alternatives are missing.
+    /// This request, with its first suggestion known: only alternatives are missing.
     pub(crate) fn with_known(mut self, known: Suggestion) -> Self {
         self.known = Some(known);
         self
@@ -244,31 +243,31 @@ impl CompletionRequest {
         self
     }
 
-    /// Whether the response goes to a popup, which is filtered by what is typed before it comes.
+    /// Whether the response goes to a popup, which is filtered by what is typed before it arrives.
     pub(crate) fn is_in_popup(&self) -> bool {
         self.popup
     }
 
-    /// The first suggestion, if the model's is `said`.
-    pub(crate) fn first_suggestion(&self, said: Option<Suggestion>) -> Option<Suggestion> {
-        self.known.clone().or(said)
+    /// The first suggestion, if the model's is `generated`.
+    pub(crate) fn first_suggestion(&self, generated: Option<Suggestion>) -> Option<Suggestion> {
+        self.known.clone().or(generated)
     }
 
-    /// Keeps what may be offered beside the first suggestion.
+    /// Stores the alternatives to the first suggestion.
     pub(crate) fn set_alternatives(&self, others: &[Suggestion]) {
         self.slot.lock().alternatives = others.to_vec();
     }
 
-    /// When the response leaves at the latest.
+    /// The latest time of the response.
     pub(crate) fn deadline(&self) -> Instant {
         self.slot.lock().due.latest
     }
 
-    /// How long reading a prompt may take.
+    /// How long prefilling a prompt may take.
     ///
-    /// A person waits longer than a key. Where the first part can be shown at once, the time is for the rest of the answer.
-    /// Where there is one response only, half of the time is for reading more of the file: by the speed that was measured,
-    /// so that there is an answer even if the machine is slower now.
+    /// An explicit request may take longer than an automatic one. If the first part can be shown at once, the time
+    /// is for the rest of the suggestion. If there is only one response, half of the time is for prefilling more of
+    /// the file, by the measured speed, so that there is a response even if the machine is slower now.
     pub(crate) fn time_to_read(&self, now: Instant, margin: Duration) -> Duration {
         let left = |until: Instant| until.saturating_duration_since(now).saturating_sub(margin);
         let Deadlines { early, usual, latest, .. } = self.slot.lock().due;
@@ -276,13 +275,13 @@ impl CompletionRequest {
         if early.is_some() { usual } else { usual.max(left(latest) / 2) }
     }
 
-    /// There is a complete suggestion: from now on only alternatives are waited for.
+    /// Called once there is a complete suggestion: from now on only alternatives are waited for.
     pub(crate) fn stop_waiting_for_alternatives(&self) {
         let due = &mut self.slot.lock().due;
         due.latest = due.latest.min(due.usual);
     }
 
-    /// The same request, sent again while it is worked on: the response goes to the new one.
+    /// Reopens this request when the client repeats it during the work: the response goes to the new one.
     pub(crate) fn reopen(&self, due: Deadlines, reply: Responder) {
         let mut state = self.slot.lock();
         (state.due, state.response) = (due, ResponseState::Open(reply));
@@ -299,21 +298,21 @@ impl CompletionRequest {
             && !self.is_unwanted(Instant::now())
     }
 
-    /// Whether work on it may be of use for `text`: nothing but typing at its cursor has happened since, and it agrees with the
-    /// draft.
+    /// Whether work on it may be of use for `text`: since then, text was only typed at its cursor, and it agrees
+    /// with the draft.
     pub(crate) fn may_serve(&self, text: &Rope) -> bool {
         let Some(typed) = self.typed_since(text) else { return false };
         self.slot.lock().draft.as_ref().is_none_or(|draft| cache::is_compatible(&draft.text, &typed))
     }
 
-    /// Keeps what could be shown now; a later `None` does not take it away.
+    /// Stores what could be shown now; a later `None` does not remove it.
     pub(crate) fn set_draft(&self, suggestion: Option<Suggestion>) {
         if suggestion.is_some() {
             self.slot.lock().draft = self.first_suggestion(suggestion);
         }
     }
 
-    /// Responds with `suggestion`, unless there was a response; whether it reached the editor.
+    /// Responds with `suggestion`, unless there was a response; returns whether it reached the editor.
     pub(crate) fn respond(&self, suggestion: Option<Suggestion>) -> bool {
         self.respond_locked(&mut self.slot.lock(), suggestion)
     }
@@ -334,7 +333,7 @@ impl CompletionRequest {
         let first = first.filter(|_| shown.is_some());
         let answer =
             shown.map_or(CompletionResponse::Empty, |shown| CompletionResponse::Shown(Box::new(shown)));
-        // Held until the response is written: the edit that accepts the suggestion may come at once.
+        // Held until the response is written: the edit that accepts the suggestion may arrive at once.
         let mut response = self.response.lock().unwrap_or_else(PoisonError::into_inner);
         let was_sent = state.send(answer);
         if was_sent {
@@ -350,20 +349,20 @@ impl CompletionRequest {
         was_sent
     }
 
-    /// A suggestion in the coordinates of the editor, in the place where it asked.
+    /// A suggestion in the editor's coordinates, relative to the original cursor.
     fn show(&self, suggestion: Suggestion) -> Option<CompletionItem> {
-        let Some((asked, typed)) = &self.origin else {
+        let Some((original, typed)) = &self.origin else {
             return show(&self.snapshot, self.encoding, suggestion);
         };
         let Suggestion { range, text } = suggestion;
         if range.start != self.snapshot.cursor {
             return None;
         }
-        let range = asked.cursor..asked.cursor + range.len();
-        show(asked, self.encoding, Suggestion { range, text: format!("{typed}{text}") })
+        let range = original.cursor..original.cursor + range.len();
+        show(original, self.encoding, Suggestion { range, text: format!("{typed}{text}") })
     }
 
-    /// Time is up: responds with the draft, unless there was a response. Work on it may go on.
+    /// The deadline has passed: responds with the draft, unless there was a response. The work may continue.
     pub(crate) fn respond_with_draft(&self) -> bool {
         self.draft_response_locked(&mut self.slot.lock())
     }
@@ -377,7 +376,7 @@ impl CompletionRequest {
         was_sent
     }
 
-    /// Responds with the draft if there is one and the editor takes a part.
+    /// Responds with the draft if there is one and the editor accepts a partial suggestion.
     pub(crate) fn respond_early(&self, now: Instant) {
         let mut state = self.slot.lock();
         if state.due.early.is_some_and(|early| early <= now) && state.draft.is_some() {
@@ -385,7 +384,7 @@ impl CompletionRequest {
         }
     }
 
-    /// The draft, if a part of it or nothing was sent before. Returned once.
+    /// The draft, if only a part of it or nothing was sent before. Returned once.
     pub(crate) fn take_improvement(&self) -> Option<Suggestion> {
         let SlotState { draft, sent_early, .. } = &mut *self.slot.lock();
         let has_improved = draft.is_some() && sent_early.as_ref().is_some_and(|sent| sent != draft);
@@ -395,17 +394,17 @@ impl CompletionRequest {
         draft.clone().filter(|_| has_improved)
     }
 
-    /// Responds that a newer request took its place, unless there was a response. Work on it may go on.
+    /// Responds that a newer request superseded it, unless there was a response. The work may continue.
     pub(crate) fn supersede(&self) {
         self.slot.lock().send(CompletionResponse::Superseded);
     }
 
-    /// Ends the work on it: the text is another one now.
+    /// Ends the work: the text has changed.
     pub(crate) fn drop_work(&self) {
         self.slot.lock().is_dropped = true;
     }
 
-    /// Responds with nothing, unless there was a response, and ends the work on it.
+    /// Responds with nothing, unless there was a response, and ends the work.
     pub(crate) fn abandon(&self) {
         let mut state = self.slot.lock();
         state.is_dropped = true;
@@ -425,15 +424,15 @@ impl CompletionRequest {
 
     /// Whether work on it is of no use.
     ///
-    /// Editors cancel a request because the next key came, and ask again at once: what was cancelled is worked on
-    /// until its time is up, since it may serve the next request.
+    /// Editors cancel on the next key and ask again immediately, so cancelled work continues until its deadline: it
+    /// may serve the next request.
     pub(crate) fn is_unwanted(&self, now: Instant) -> bool {
         let state = self.slot.lock();
         state.is_dropped || (state.is_cancelled() && now >= state.due.latest)
     }
 }
 
-/// A suggestion in the coordinates of the editor; `None` if it does not lie inside the text.
+/// A suggestion in the editor's coordinates; `None` if its range is outside the text.
 fn show(snapshot: &Snapshot, encoding: Encoding, suggestion: Suggestion) -> Option<CompletionItem> {
     let text = &snapshot.text;
     let Suggestion { range, text: new } = suggestion;
@@ -500,7 +499,7 @@ mod tests {
         assert!(!question.respond(suggestion(0..0, "x")));
         assert!(!question.respond_with_draft());
         assert_eq!(receiver.try_recv().unwrap(), Some(CompletionResponse::Superseded));
-        assert!(!question.is_unwanted(Instant::now()), "an answer given is no reason to end the work");
+        assert!(!question.is_unwanted(Instant::now()), "a response does not end the work");
     }
 
     #[test]
@@ -525,10 +524,10 @@ mod tests {
     #[test]
     fn what_was_foreseen_is_what_the_draft_may_say() {
         let (question, _receiver) = question("a▮\n");
-        let foresaw = |text: &str| question.may_serve(&Rope::from(text));
-        assert!(foresaw("a\n") && foresaw("axyz\n") && !foresaw("\n") && !foresaw("bx\n"));
+        let may_serve = |text: &str| question.may_serve(&Rope::from(text));
+        assert!(may_serve("a\n") && may_serve("axyz\n") && !may_serve("\n") && !may_serve("bx\n"));
         question.set_draft(suggestion(1..1, "xy"));
-        assert!(foresaw("axyz\n") && foresaw("ax\n") && !foresaw("ay\n"));
+        assert!(may_serve("axyz\n") && may_serve("ax\n") && !may_serve("ay\n"));
     }
 
     #[test]
@@ -585,7 +584,7 @@ mod tests {
         assert_eq!(time(0), second);
         let (reply, _receiver) = Responder::new();
         question.reopen(Deadlines { early: Some(arrived), ..due }, reply);
-        assert_eq!(time(0), second, "a part is shown as soon as it is there");
+        assert_eq!(time(0), second, "a part is shown as soon as it is complete");
         let typed = |at: u32| due.typed_on(arrived + second * at).latest - arrived;
         assert_eq!([0, 3, 9, 20].map(typed), [1, 4, 10, 10].map(|it| second * it));
     }

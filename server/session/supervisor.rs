@@ -1,14 +1,13 @@
-//! Threads that must not end unnoticed: whoever supervises them is told when one panics.
-//! It knows nothing of what the threads do, or of what is done about it.
+//! Starts threads whose panics must not go unnoticed, and reports each panic.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::{fmt, io, thread};
 
-/// Told the name of the thread.
+/// Receives the name of the thread.
 type PanicAlarm = dyn Fn(&'static str) + Send + Sync;
 
-/// Starts threads, and says when one panics.
+/// Starts threads, and reports when one panics.
 #[derive(Clone)]
 pub struct ThreadSupervisor {
     alarm: Arc<PanicAlarm>,
@@ -29,7 +28,7 @@ impl ThreadSupervisor {
     /// Starts a thread.
     ///
     /// # Errors
-    /// The system gives no more threads; the message says what to do about it.
+    /// The system cannot start another thread; the message has the remedy.
     pub fn spawn(&self, name: &'static str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let alarm = Arc::clone(&self.alarm);
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
@@ -44,7 +43,7 @@ impl ThreadSupervisor {
 /// Why a thread could not be started, and the remedy.
 pub fn thread_error(name: &str, problem: &io::Error) -> io::Error {
     io::Error::other(format!(
-        "the system gives no thread for the {name} ({problem}); allow more processes and threads (`ulimit -u`, a container's \
+        "cannot start the {name} thread ({problem}); allow more processes and threads (`ulimit -u`, a container's \
          `pids.max`)"
     ))
 }
@@ -60,7 +59,7 @@ mod tests {
     use crate::session::{Session, SessionStart};
     use crate::text::Encoding;
 
-    /// Panics where it is dropped.
+    /// Panics when it is dropped.
     struct Bomb;
 
     impl Drop for Bomb {
@@ -76,7 +75,7 @@ mod tests {
         supervisor.spawn("quiet", || ()).unwrap();
         supervisor.spawn("loud", || panic!("on purpose")).unwrap();
         drop(supervisor);
-        // Once both have ended there is nobody left to report anything.
+        // Once both have ended, every report was sent.
         assert_eq!(alarms.iter().collect::<Vec<_>>(), ["loud"]);
     }
 
@@ -89,7 +88,7 @@ mod tests {
             refreshes: false,
             settings: Settings::default(),
             source: Box::new(|_| Err(anyhow::anyhow!("there is none"))),
-            // It goes with the session's thread.
+            // Dropped with the session's thread.
             notices: Box::new(move |_| {
                 let _held = &bomb;
             }),
@@ -105,6 +104,6 @@ mod tests {
     #[test]
     fn no_thread_is_a_sentence_with_a_remedy() {
         let text = thread_error("session", &io::Error::from(io::ErrorKind::WouldBlock)).to_string();
-        assert!(text.contains("the session (") && text.contains("pids.max"), "{text}");
+        assert!(text.contains("the session thread (") && text.contains("pids.max"), "{text}");
     }
 }

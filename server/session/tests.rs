@@ -1,5 +1,4 @@
-//! What happens between keystrokes, with an engine that says a word when it is told to: no test waits for time to pass.
-//! It knows nothing of the protocol or of a model.
+//! Tests of the session between keystrokes, with an engine that generates on demand: no test waits for time to pass.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::ops::ControlFlow;
@@ -18,27 +17,27 @@ mod explicit;
 
 const URI: &str = "file:///a";
 const OTHER: &str = "file:///b";
-/// How long anything that must come may take, on a busy machine too.
+/// Time limit for anything that must happen, on a busy machine too.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What the engine is to do next.
+/// What the engine does next.
 enum Order {
-    /// Say this, and ask whether to go on.
+    /// Generate this, and call `watch`.
     Say(&'static str),
     /// End the text here.
     End,
 }
 
-/// What the engine does.
+/// What the engine did.
 #[derive(Debug, PartialEq, Eq)]
 enum Doing {
-    /// It was given this before the cursor.
+    /// It started with this text before the cursor.
     Begins(String),
-    /// It was told to go on, or not.
+    /// `watch` returned whether to continue.
     GoesOn(bool),
 }
 
-/// An engine whose cache holds everything already.
+/// An engine that reports the whole prompt as cached.
 struct Puppet {
     tokens: Tokenizer,
     about: EngineInfo,
@@ -98,23 +97,23 @@ struct Stage {
     orders: mpsc::Sender<Order>,
     doing: mpsc::Receiver<Doing>,
     notices: mpsc::Receiver<Notice>,
-    /// Where the cursor stands in the first document.
+    /// The cursor in the first document.
     cursor: u32,
     version: i64,
 }
 
 impl Stage {
-    /// The first document is `x = ` and a line end, the cursor before that.
+    /// The first document is `x = ` and a line end, with the cursor before it.
     fn new(idle: IdleSetting) -> Self {
         Self::with(idle, false)
     }
 
-    /// The same, with an editor that `refreshes` what it shows, and is answered with whatever there is at once.
+    /// With an editor that `refreshes` its suggestion, and gets the first part at once.
     fn with(idle: IdleSetting, refreshes: bool) -> Self {
         Self::within(PATIENCE, idle, refreshes)
     }
 
-    /// The same, where a key's question may take no longer than `latency_budget`.
+    /// With a `latency_budget` for automatic requests.
     fn within(latency_budget: Duration, idle: IdleSetting, refreshes: bool) -> Self {
         let (orders, to_do) = mpsc::channel();
         let (does, doing) = mpsc::channel();
@@ -158,7 +157,7 @@ impl Stage {
         stage
     }
 
-    /// Lets the session come to the end of what it was sent.
+    /// Waits until the session has handled all events.
     fn settle(&self) {
         self.session.send(Event::Notify(Notice::Problem("settled".to_owned())));
         let settled = Notice::Problem("settled".to_owned());
@@ -169,7 +168,7 @@ impl Stage {
         self.ask_as(uri, character, Trigger::Automatic, false)
     }
 
-    /// A question for a popup at the cursor, which editors say that a person asks, as LSP would have it.
+    /// A popup request at the cursor, which editors report as explicit, as LSP prescribes.
     fn ask_for_popup(&self) -> ResponseReceiver {
         self.ask_as(URI, self.cursor, Trigger::Invoked, true)
     }
@@ -193,7 +192,7 @@ impl Stage {
         receiver
     }
 
-    /// With `foo` shown behind the document's `x = `.
+    /// With `foo` shown after the document's `x = `.
     fn showing_foo(idle: IdleSetting) -> Self {
         let stage = Self::new(idle);
         let first = stage.ask();
@@ -204,7 +203,7 @@ impl Stage {
         stage
     }
 
-    /// Behind `x = f()`, where nothing is shown.
+    /// After `x = f()`, where nothing is shown.
     fn behind_a_call() -> Self {
         let mut stage = Self::new(IdleSetting::Modest);
         let first = stage.press("f()");
@@ -214,7 +213,7 @@ impl Stage {
         stage
     }
 
-    /// A question at the cursor.
+    /// A request at the cursor.
     fn ask(&self) -> ResponseReceiver {
         self.ask_at(URI, self.cursor)
     }
@@ -230,7 +229,7 @@ impl Stage {
         self.settle();
     }
 
-    /// Deletes so many characters before the cursor.
+    /// Deletes `count` characters before the cursor.
     fn remove(&mut self, count: u32) {
         let at = |character: u32| Position { line: 0, character };
         self.version += 1;
@@ -246,20 +245,20 @@ impl Stage {
         self.settle();
     }
 
-    /// The cursor comes to rest there.
+    /// The cursor comes to rest.
     fn look(&self) {
         let position = Position { line: 0, character: self.cursor };
         self.session.send(Event::CursorRested { uri: URI.to_owned(), position });
         self.settle();
     }
 
-    /// Presses Enter at the cursor, and asks on the new line.
+    /// Presses Enter at the cursor, and sends a request on the new line.
     fn press_enter(&mut self) -> ResponseReceiver {
         self.change(self.cursor, "\n");
         self.ask_on(URI, Position { line: 1, character: 0 }, Trigger::Automatic, false)
     }
 
-    /// Types at the cursor and asks there.
+    /// Types at the cursor and sends a request there.
     fn press(&mut self, text: &str) -> ResponseReceiver {
         self.change(self.cursor, text);
         self.cursor += u32::try_from(text.len()).unwrap();
@@ -276,7 +275,7 @@ impl Stage {
         self.does(Doing::Begins(before.to_owned()));
     }
 
-    /// Has the engine say `text`; whether it is to go on.
+    /// Makes the engine generate `text`; `goes_on`: whether it is to continue.
     #[track_caller]
     fn says(&self, text: &'static str, goes_on: bool) {
         self.orders.send(Order::Say(text)).unwrap();
@@ -288,7 +287,7 @@ impl Stage {
     }
 }
 
-/// The answer, once it comes: what it shows.
+/// The response, once it arrives.
 fn answer(receiver: ResponseReceiver) -> CompletionResponse {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(receiver).unwrap()
@@ -313,7 +312,7 @@ fn a_generation_that_agrees_answers_the_newest_of_several_keys() {
     stage.says("(a, ", true);
     let third = stage.press("oo");
     stage.says("b", true);
-    // More than was said so far.
+    // More than was generated so far.
     let fourth = stage.press("(a, b) +");
     stage.says(") ", true);
     stage.says("+ 1", true);
@@ -333,7 +332,7 @@ fn an_editor_that_refreshes_is_shown_a_part_and_told_when_there_is_more() {
     stage.says("fo", true);
     stage.says("o(a, ", true);
     shows(first, "foo(a,");
-    // The next key is answered with a part as well, and the work goes on for it.
+    // The next key also gets a part, and the work continues for it.
     let second = stage.press("f");
     stage.says("b", true);
     shows(second, "oo(a,");
@@ -344,7 +343,7 @@ fn an_editor_that_refreshes_is_shown_a_part_and_told_when_there_is_more() {
     assert_eq!(grown, Notice::Refresh(Improvement { uri: URI.to_owned(), position, version: Some(2) }));
     let again = stage.ask();
     shows(again, "oo(a, b) + 1");
-    assert!(stage.notices.try_recv().is_err(), "told once");
+    assert!(stage.notices.try_recv().is_err(), "refreshed once");
 }
 
 #[test]
@@ -358,7 +357,7 @@ fn an_editor_is_not_told_of_more_where_the_text_is_another_one_or_all_was_shown(
     stage.says("b)", true);
     stage.ends();
     stage.cursor += 1;
-    // Once the engine works for another document, the session has been told.
+    // Once the engine works for another document, the session has handled the result.
     let other = stage.ask_at(OTHER, 4);
     stage.begins("x = ");
     // From the cache, whole.
@@ -388,7 +387,7 @@ fn a_generation_that_disagrees_ends_at_once_and_the_question_is_worked_on() {
 
 #[test]
 fn a_popups_question_moves_on_with_what_is_typed() {
-    // What is being written agrees: it goes on, and is shown where the editor asked, which filters it.
+    // The output agrees with the typed text: it continues, and is placed at the editor's original cursor.
     let mut stage = Stage::new(IdleSetting::Modest);
     let asked = stage.ask_for_popup();
     stage.begins("x = ");
@@ -399,7 +398,7 @@ fn a_popups_question_moves_on_with_what_is_typed() {
     stage.ends();
     shows(asked, "foo(a, b)");
 
-    // Nothing could be shown yet, and what is written turns out to be something else: the model is asked anew.
+    // Nothing could be shown yet, and the output diverges: the model is run again.
     let mut stage = Stage::new(IdleSetting::Modest);
     let asked = stage.ask_for_popup();
     stage.begins("x = ");
@@ -410,7 +409,7 @@ fn a_popups_question_moves_on_with_what_is_typed() {
     stage.ends();
     shows(asked, "bar()");
 
-    // What could have been shown is not what is typed: nothing is.
+    // The draft does not agree with the typed text: nothing is shown.
     let mut stage = Stage::new(IdleSetting::Modest);
     let asked = stage.ask_for_popup();
     stage.begins("x = ");
@@ -429,14 +428,14 @@ fn the_first_question_for_a_popup_behind_typing_is_the_typings_and_the_next_one_
     stage.says("oo(a)", true);
     stage.ends();
     shows(first, "oo(a)");
-    // A person is told what else there may be: the engine is asked again.
+    // An explicit request wants alternatives: the engine is run again.
     let _second = stage.ask_for_popup();
     stage.begins("x = f");
 }
 
 #[test]
 fn what_is_followed_and_disappoints_is_worked_on() {
-    // It says something else than what was typed beyond it; or it ends there.
+    // The output diverges from the text typed beyond it, or ends there.
     for more in [Some("x"), None] {
         let mut stage = Stage::new(IdleSetting::Modest);
         let _first = stage.ask();
@@ -483,7 +482,7 @@ fn only_typing_at_the_cursor_is_followed() {
     stage.says("foo", false);
     stage.begins("x = ");
     stage.says("foo", true);
-    // The same text, but the cursor stands elsewhere.
+    // The same text, but another cursor.
     let second = stage.ask_at(OTHER, 3);
     stage.says("(", false);
     stage.begins("x =");
@@ -544,11 +543,11 @@ fn accepted_what_was_begun_ahead_answers_and_more_is_begun() {
     stage.says(")", true);
     stage.ends();
     shows(accepted, "(1)");
-    // And so on, when the answer came from what is known.
+    // The same when the response came from the cache.
     stage.begins("x = foo(1)");
     stage.says(" + 2", true);
     stage.ends();
-    // Once the engine works for another document, the session has been told.
+    // Once the engine works for another document, the session has handled the result.
     let other = stage.ask_at(OTHER, 4);
     stage.begins("x = ");
     stage.ends();
@@ -564,7 +563,7 @@ fn where_the_cursor_rests_the_answer_is_made_before_anyone_asks() {
     stage.look();
     stage.begins("x = ");
     stage.says("foo", true);
-    // The first letter asks for what is being made.
+    // The first letter requests the suggestion that is being prefetched.
     let first = stage.press("f");
     stage.says("(1)", true);
     stage.ends();
@@ -590,10 +589,10 @@ fn behind_what_was_accepted_and_is_complete_the_next_line_is_made() {
     stage.says("f()", true);
     stage.ends();
     shows(first, "f()");
-    // Nothing comes behind it.
+    // Nothing follows it.
     stage.begins("x = f()");
     stage.ends();
-    // Once the engine works for another document, the session has been told.
+    // Once the engine works for another document, the session has handled the result.
     let other = stage.ask_at(OTHER, 4);
     stage.begins("x = ");
     stage.ends();
@@ -626,7 +625,7 @@ fn typing_through_what_is_shown_leaves_the_work_ahead_alone() {
     let third = stage.press("o");
     shows(third, "o");
     stage.says(")", true);
-    // The last letter asks for what is being made.
+    // The last letter requests the suggestion that is being prefetched.
     let fourth = stage.press("o");
     stage.says(" + 2", true);
     stage.ends();
@@ -652,7 +651,7 @@ fn what_is_known_survives_partial_acceptance_undo_and_closed_brackets() {
     stage.says("foo(a, b)", true);
     stage.ends();
     shows(first, "foo(a, b)");
-    // A word is accepted; undone, all of it is there again.
+    // A word is accepted and undone: the whole suggestion is shown again.
     let rest = stage.press("foo");
     shows(rest, "(a, b)");
     stage.remove(3);
@@ -665,7 +664,7 @@ fn what_is_known_survives_partial_acceptance_undo_and_closed_brackets() {
     shows(stage.ask(), "a, b");
     let rest = stage.press("a,");
     shows(rest, " b");
-    // Another character asks anew.
+    // Another character runs the model again.
     let other = stage.press("c");
     stage.begins("x = foo(a,c");
     stage.ends();

@@ -1,5 +1,5 @@
-//! Steps of a session's work, for programs that follow it: tests, and tools that replay typing.
-//! It knows nothing of how they are written. People read the log; no program does.
+//! Steps of a session's work, for programs that follow it: tests, and tools that replay typing. The log is for
+//! people only.
 
 use crate::completion::CompletionWork;
 
@@ -19,9 +19,9 @@ pub enum TraceEvent {
     PrefetchStarted,
     /// That work is done.
     Prefetched(WorkSummary),
-    /// A person asked, and alternatives to the first suggestion are looked for.
+    /// Alternatives to the first suggestion of an explicit request are searched.
     AlternativesStarted,
-    /// That is over.
+    /// That search is over.
     AlternativesFinished {
         /// How many there are.
         count: usize,

@@ -1,5 +1,4 @@
-//! The completer: the thread that owns the engine, loads it, and works on the newest question.
-//! It knows nothing of documents, of deadlines kept, or of who asks.
+//! The inference worker: the thread that owns the engine, loads it, and works on the newest request.
 
 use std::mem::Discriminant;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,45 +21,45 @@ use crate::session::response::CompletionRequest;
 use crate::session::trace::{TraceEvent, WorkSummary};
 use crate::session::{Event, Notice};
 
-/// Time that an answer needs from the model to the editor.
+/// Time that a response needs from the model to the editor.
 const RESPONSE_MARGIN: Duration = Duration::from_millis(10);
-/// Nobody accepts a suggestion sooner: until then the next keystroke is likelier.
+/// No suggestion is accepted sooner: until then the next keystroke is more likely.
 const PREFETCH_DELAY: Duration = Duration::from_millis(150);
-/// Places that were answered ahead and are not answered ahead again: as many as follow one place.
+/// Number of prefetched snapshots that are not prefetched again: as many as follow one cursor.
 const PREFETCHED_PLACES: usize = 2;
 
-/// How far the loading of a model is.
+/// Progress of loading a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadProgress {
-    /// What goes on, for a person.
+    /// The current step, for a person.
     pub message: String,
-    /// How much of it is done, 0 to 100, if that is known.
+    /// The completed part, 0 to 100, if known.
     pub percent: Option<u32>,
 }
 
 /// One attempt to load an engine.
 pub struct LoadAttempt<'a> {
-    /// What is asked for.
+    /// The requested settings.
     pub settings: &'a EngineSettings,
-    /// Whether an attempt with the same settings failed before: then look again what is there, but do not
-    /// try once more to fetch it.
+    /// Whether an attempt with the same settings failed before: then check again what is present, but do not fetch
+    /// it again.
     pub again: bool,
-    /// To be told how far it is.
+    /// Receives the progress.
     pub report: &'a mut dyn FnMut(LoadProgress),
 }
 
-/// Where the engine comes from: called on the completer's thread, again after a failure and when the
-/// settings of the engine change.
+/// Where the engine comes from: called on the worker's thread, again after a failure and when the settings of the
+/// engine change.
 pub type EngineSource = Box<dyn FnMut(LoadAttempt<'_>) -> anyhow::Result<Box<dyn Engine>> + Send>;
 
-/// What the completer is asked to do.
+/// A job for the worker.
 #[derive(Debug)]
 pub(crate) enum Job {
     /// Load an engine in place of the present one.
     Load { settings: EngineSettings, again: bool },
-    /// Work on a question.
+    /// Work on a request.
     Complete(Arc<CompletionRequest>),
-    /// Work for what comes behind a question that was answered so.
+    /// Prefetch what follows a request that was answered this way.
     Prefetch(Arc<CompletionRequest>, PriorResponse),
 }
 
@@ -70,59 +69,52 @@ pub(super) struct LoadedModel {
     pub(super) profile: Profile,
 }
 
-/// The completer's thread, until the mailbox is closed.
+/// The inference worker, which runs until the mailbox is closed.
 pub(crate) struct InferenceWorker {
     pub(crate) mailbox: Arc<Mailbox<Job>>,
     pub(crate) source: EngineSource,
     pub(crate) events: Sender<Event>,
-    /// Kinds of errors that the user has been told of.
+    /// Kinds of errors that were reported to the user.
     reported_errors: Vec<Discriminant<EngineError>>,
     panic_reported: bool,
-    /// The places that were last answered ahead, the oldest first, and from how much.
+    /// The last prefetched snapshots, the oldest first, and the depth of their prompts.
     prefetched: Vec<(Snapshot, PrefillDepth)>,
 }
 
 impl InferenceWorker {
     pub(crate) fn new(mailbox: Arc<Mailbox<Job>>, source: EngineSource, events: Sender<Event>) -> Self {
-        let (told, told_of_panic) = (Vec::new(), false);
-        Self {
-            mailbox,
-            source,
-            events,
-            reported_errors: told,
-            panic_reported: told_of_panic,
-            prefetched: Vec::new(),
-        }
+        let (reported_errors, panic_reported) = (Vec::new(), false);
+        Self { mailbox, source, events, reported_errors, panic_reported, prefetched: Vec::new() }
     }
 
     pub(crate) fn run(mut self) {
-        let mut resident = None;
+        let mut model = None;
         let mut next = None;
         while let Some(job) = self.next_job(next.take()) {
             next = match job {
                 Job::Load { settings, again } => {
-                    // First let go of the old one: two models may not fit into memory.
-                    drop(resident.take());
+                    // First drop the old one: two models may not fit into memory.
+                    drop(model.take());
                     self.prefetched.clear();
-                    resident = self.load_engine(&settings, again);
+                    model = self.load_engine(&settings, again);
                     None
                 }
-                Job::Complete(question) => match &mut resident {
-                    Some(resident) => self.complete(resident, question),
+                Job::Complete(request) => match &mut model {
+                    Some(model) => self.complete(model, request),
                     None => {
-                        question.respond(None);
-                        self.end_work(&question, None, false);
+                        request.respond(None);
+                        self.end_work(&request, None, false);
                         None
                     }
                 },
-                Job::Prefetch(question, answered) => {
-                    resident.as_mut().and_then(|resident| self.work_while_idle(resident, question, &answered))
+                Job::Prefetch(request, answered) => {
+                    model.as_mut().and_then(|model| self.work_while_idle(model, request, &answered))
                 }
             };
         }
     }
 
-    /// The next job: what waits comes before what one's own work led to. `None` once the mailbox is closed.
+    /// The next job: a queued one comes before the worker's own. `None` once the mailbox is closed.
     fn next_job(&self, own: Option<Job>) -> Option<Job> {
         if !self.mailbox.is_waiting()
             && let Some(job) = own
@@ -148,79 +140,79 @@ impl InferenceWorker {
             anyhow::Ok(LoadedModel { engine, profile })
         }));
         let loaded = loaded.unwrap_or_else(|_| {
-            Err(anyhow::anyhow!("loading the model failed inside taper; `taper doctor` may say more"))
+            Err(anyhow::anyhow!("loading the model failed inside taper; `taper doctor` may show why"))
         });
-        let (resident, outcome) = match loaded {
-            Ok(resident) => {
-                let about = resident.engine.engine_info();
+        let (model, outcome) = match loaded {
+            Ok(model) => {
+                let about = model.engine.engine_info();
                 info!(
                     model = about.model,
                     device = about.device,
                     kernel = about.kernel,
                     "the model is loaded"
                 );
-                let outcome = Ok((Box::new(about.clone()), resident.profile.snippet_tokens()));
-                (Some(resident), outcome)
+                let outcome = Ok((Box::new(about.clone()), model.profile.snippet_tokens()));
+                (Some(model), outcome)
             }
             Err(problem) => (None, Err(format_causes(&problem))),
         };
         let _ = self.events.send(Event::Loaded(outcome));
-        resident
+        model
     }
 
-    fn complete(&mut self, resident: &mut LoadedModel, question: Arc<CompletionRequest>) -> Option<Job> {
-        let (now, deadline) = (Instant::now(), question.deadline());
-        let frugal = question.snapshot.options.idle == IdleSetting::Off;
-        if question.is_cancelled() || question.is_unwanted(now) || (frugal && now >= deadline) {
-            self.end_work(&question, None, false);
+    fn complete(&mut self, model: &mut LoadedModel, request: Arc<CompletionRequest>) -> Option<Job> {
+        let (now, deadline) = (Instant::now(), request.deadline());
+        let frugal = request.snapshot.options.idle == IdleSetting::Off;
+        if request.is_cancelled() || request.is_unwanted(now) || (frugal && now >= deadline) {
+            self.end_work(&request, None, false);
             return None;
         }
-        let time_to_read = question.time_to_read(now, RESPONSE_MARGIN);
+        let time_to_read = request.time_to_read(now, RESPONSE_MARGIN);
         let mailbox = Arc::clone(&self.mailbox);
-        let mut following = InFlight::for_request(&mailbox, &question);
-        let outcome = generate(resident, time_to_read, &question.snapshot, &mut following);
-        let ended_early = following.is_interrupted();
-        let newest = following.into_target();
-        let follower = Some(&newest.question).filter(|newest| !Arc::ptr_eq(newest, &question)).cloned();
+        let mut in_flight = InFlight::for_request(&mailbox, &request);
+        let outcome = generate(model, time_to_read, &request.snapshot, &mut in_flight);
+        let ended_early = in_flight.is_interrupted();
+        let newest = in_flight.into_target();
+        let follower = Some(&newest.question).filter(|newest| !Arc::ptr_eq(newest, &request)).cloned();
         match outcome {
             Ok((suggestion, work)) => {
-                // Before the answer leaves: who asks how it came about has seen it.
-                self.report_work(&question, suggestion.as_ref(), &work);
+                // Before the response is sent: a client that asks for an explanation has seen it.
+                self.report_work(&request, suggestion.as_ref(), &work);
                 let summary = WorkSummary::new(&work, ended_early);
-                log_work(&work, ended_early, follower.is_some(), "worked on a question");
+                log_work(&work, ended_early, follower.is_some(), "completion finished");
                 if ended_early {
-                    question.set_draft(suggestion);
-                    question.respond_with_draft();
-                    self.end_work(&question, None, false);
+                    request.set_draft(suggestion);
+                    request.respond_with_draft();
+                    self.end_work(&request, None, false);
                     self.trace(TraceEvent::Completed(summary));
                     return follower.map(Job::Complete);
                 }
-                let suggestion = self.find_alternatives(resident, &newest, suggestion, &work);
+                let suggestion = self.find_alternatives(model, &newest, suggestion, &work);
                 // A longer window may yield something where a short one did not.
                 let is_final = || {
-                    let LoadedModel { engine, profile } = &*resident;
+                    let LoadedModel { engine, profile } = &*model;
                     next_actions::is_longest_prompt(
                         work.prompt_tokens,
-                        &question.snapshot,
+                        &request.snapshot,
                         profile,
                         engine.as_ref(),
                     )
                 };
                 let looked = work.prompt_tokens > 0 && !work.search_ended;
-                let barren = suggestion.is_none() && looked && (!work.short || is_final());
-                // Kept before the answer leaves, so that the next keystroke finds it.
-                self.end_work(&question, suggestion.clone(), barren);
-                question.respond(suggestion.clone());
+                let is_known_empty = suggestion.is_none() && looked && (!work.short || is_final());
+                // Cached before the response is sent, so that the next keystroke finds it.
+                self.end_work(&request, suggestion.clone(), is_known_empty);
+                request.respond(suggestion.clone());
                 self.trace(TraceEvent::Completed(summary));
-                if Arc::ptr_eq(&newest.question, &question) {
-                    return prefetch_after(question, suggestion);
+                if Arc::ptr_eq(&newest.question, &request) {
+                    return prefetch_after(request, suggestion);
                 }
                 self.respond_newest(newest, suggestion)
             }
             Err(failure) => {
-                for question in [Some(question), follower].into_iter().flatten() {
-                    question.respond(None);
-                    self.end_work(&question, None, false);
+                for request in [Some(request), follower].into_iter().flatten() {
+                    request.respond(None);
+                    self.end_work(&request, None, false);
                 }
                 self.report_failure(failure);
                 None
@@ -228,37 +220,37 @@ impl InferenceWorker {
         }
     }
 
-    /// Answers the newest question that a generation was for with what is left of its result. What is to be done next:
-    /// work on the question itself if nothing is left, or what comes behind it.
+    /// Responds to the newest request of a generation with the remainder of its result. Returns the next job: the
+    /// request itself if nothing remains, or a prefetch after it.
     fn respond_newest(&mut self, newest: InFlightTarget, suggestion: Option<Suggestion>) -> Option<Job> {
-        let InFlightTarget { question, typed, .. } = newest;
+        let InFlightTarget { question: request, typed, .. } = newest;
         let rest = suggestion.as_ref().and_then(|it| cache::remainder(it, &typed));
         if rest.is_none() && !typed.is_empty() {
-            return Some(Job::Complete(question));
+            return Some(Job::Complete(request));
         }
-        question.set_draft(rest.clone());
-        question.respond(rest.clone());
-        self.end_work(&question, None, false);
-        prefetch_after(question, rest)
+        request.set_draft(rest.clone());
+        request.respond(rest.clone());
+        self.end_work(&request, None, false);
+        prefetch_after(request, rest)
     }
 
-    /// Works for the questions that will come, until one does or nothing is left to do. What is to be done next, if
-    /// it came to answer one.
+    /// Prefetches for future requests until one arrives or nothing is left to do. Returns the next job if a request
+    /// was answered meanwhile.
     fn work_while_idle(
         &mut self,
-        resident: &mut LoadedModel,
-        question: Arc<CompletionRequest>,
+        model: &mut LoadedModel,
+        request: Arc<CompletionRequest>,
         answered: &PriorResponse,
     ) -> Option<Job> {
         let mailbox = Arc::clone(&self.mailbox);
-        let mut idling = IdleWork::new(&mailbox, Arc::clone(&question), answered);
-        // Where all takes long to read, what is made of less is there meanwhile.
+        let mut idle_work = IdleWork::new(&mailbox, Arc::clone(&request), answered);
+        // If the full prompt takes long to prefill, the result of a partial one is available meanwhile.
         for depth in [PrefillDepth::Partial, PrefillDepth::Full] {
-            let snapshot = &question.snapshot;
-            let read = self.run_unrequested(resident, |resident| {
-                let LoadedModel { engine, profile } = resident;
+            let snapshot = &request.snapshot;
+            let read = self.run_unrequested(model, |model| {
+                let LoadedModel { engine, profile } = model;
                 next_actions::prefill_ahead(depth, snapshot, profile, engine.as_mut(), &mut || {
-                    control_flow(idling.is_over())
+                    control_flow(idle_work.is_over())
                 })
             });
             match read {
@@ -267,10 +259,10 @@ impl InferenceWorker {
                 Some(PrefillState::Interrupted) | None => return None,
             }
             if snapshot.selected.is_none() {
-                if idling.wait_quiet(PREFETCH_DELAY) {
+                if idle_work.wait_quiet(PREFETCH_DELAY) {
                     return None;
                 }
-                match self.prefetch_next(resident, &mut idling, snapshot, answered, depth) {
+                match self.prefetch_next(model, &mut idle_work, snapshot, answered, depth) {
                     PrefetchOutcome::Done => {}
                     PrefetchOutcome::Over => return None,
                     PrefetchOutcome::Asked(job) => return job,
@@ -283,17 +275,17 @@ impl InferenceWorker {
         None
     }
 
-    /// Answers what may be asked next behind `snapshot`, which was answered so.
+    /// Prefetches the likely requests after `snapshot`, which was answered with `answered`.
     fn prefetch_next(
         &mut self,
-        resident: &mut LoadedModel,
-        idling: &mut IdleWork<'_>,
+        model: &mut LoadedModel,
+        idle_work: &mut IdleWork<'_>,
         snapshot: &Snapshot,
         answered: &PriorResponse,
         depth: PrefillDepth,
     ) -> PrefetchOutcome {
         for next in next_actions::likely_actions(snapshot, answered) {
-            let Some(place) = next_actions::apply_action(snapshot, next, &mut || idling.is_over()) else {
+            let Some(place) = next_actions::apply_action(snapshot, next, &mut || idle_work.is_over()) else {
                 return PrefetchOutcome::Over;
             };
             let known = |(it, from): &(Snapshot, PrefillDepth)| {
@@ -306,37 +298,37 @@ impl InferenceWorker {
                 continue;
             }
             self.trace(TraceEvent::PrefetchStarted);
-            let foresight = self.prefetch(resident, idling, place, depth);
-            if !matches!(foresight, PrefetchOutcome::Done) {
-                return foresight;
+            let outcome = self.prefetch(model, idle_work, place, depth);
+            if !matches!(outcome, PrefetchOutcome::Done) {
+                return outcome;
             }
         }
         PrefetchOutcome::Done
     }
 
-    /// Answers for a place where nobody asks yet; or somebody, meanwhile.
+    /// Completes at a cursor that was not requested yet; a request may arrive meanwhile.
     fn prefetch(
         &mut self,
-        resident: &mut LoadedModel,
-        idling: &mut IdleWork<'_>,
+        model: &mut LoadedModel,
+        idle_work: &mut IdleWork<'_>,
         place: Snapshot,
         depth: PrefillDepth,
     ) -> PrefetchOutcome {
-        let read = self.run_unrequested(resident, |resident| {
-            let LoadedModel { engine, profile } = resident;
+        let read = self.run_unrequested(model, |model| {
+            let LoadedModel { engine, profile } = model;
             next_actions::prefill_ahead(depth, &place, profile, engine.as_mut(), &mut || {
-                control_flow(idling.is_over())
+                control_flow(idle_work.is_over())
             })
         });
         if matches!(read, Some(PrefillState::Interrupted) | None) {
             return PrefetchOutcome::Over;
         }
         let mailbox = Arc::clone(&self.mailbox);
-        let uri = idling.question.uri.clone();
-        let mut following = InFlight::for_prefetch(&mailbox, idling, &uri, &place);
-        let outcome = generate(resident, next_actions::QUICK_PREFILL_TIME, &place, &mut following);
-        let ended_early = following.is_interrupted();
-        let newest = following.into_target();
+        let uri = idle_work.question.uri.clone();
+        let mut in_flight = InFlight::for_prefetch(&mailbox, idle_work, &uri, &place);
+        let outcome = generate(model, next_actions::QUICK_PREFILL_TIME, &place, &mut in_flight);
+        let ended_early = in_flight.is_interrupted();
+        let newest = in_flight.into_target();
         let asked = newest.asked;
         let (suggestion, work) = match outcome {
             Ok(it) => it,
@@ -346,14 +338,14 @@ impl InferenceWorker {
                 self.report_failure(failure);
                 return PrefetchOutcome::Over;
             }
-            // Nobody waits for this work: the next question tells, if it fails as well.
+            // No request waits for this work: if the next one fails as well, that is reported.
             Err(failure) => {
-                debug!(?failure, "the engine failed while nobody waited");
+                debug!(?failure, "the engine failed during idle work");
                 return PrefetchOutcome::Over;
             }
         };
         if ended_early {
-            log_work(&work, ended_early, asked, "stopped answering ahead");
+            log_work(&work, ended_early, asked, "prefetch interrupted");
             return if asked {
                 PrefetchOutcome::Asked(Some(Job::Complete(newest.question)))
             } else {
@@ -370,55 +362,56 @@ impl InferenceWorker {
             let (snapshot, suggestion) = (Box::new(place), suggestion.clone());
             let _ = self.events.send(Event::Prefetched { uri, snapshot, suggestion });
         }
-        log_work(&work, ended_early, asked, "answered ahead");
+        log_work(&work, ended_early, asked, "prefetch finished");
         self.trace(TraceEvent::Prefetched(WorkSummary::new(&work, ended_early)));
         if asked {
             return PrefetchOutcome::Asked(self.respond_newest(newest, suggestion));
         }
-        idling.question = newest.question;
+        idle_work.question = newest.question;
         PrefetchOutcome::Done
     }
 
-    /// Work of the engine that nobody waits for; `None` if it failed.
+    /// Runs idle work of the engine; `None` if it failed.
     fn run_unrequested<T>(
         &self,
-        resident: &mut LoadedModel,
+        model: &mut LoadedModel,
         work: impl FnOnce(&mut LoadedModel) -> Result<T, EngineError>,
     ) -> Option<T> {
-        let done = run_guarded(resident, work);
-        // The next question tells, if it fails as well.
-        done.inspect_err(|failure| debug!(?failure, "the engine failed while nobody waited")).ok()
+        let done = run_guarded(model, work);
+        // If the next request fails as well, that is reported.
+        done.inspect_err(|failure| debug!(?failure, "the engine failed during idle work")).ok()
     }
 
-    /// Says that a question is not worked on any more.
-    fn end_work(&self, question: &Arc<CompletionRequest>, suggestion: Option<Suggestion>, barren: bool) {
-        let _ = self.events.send(Event::WorkEnded {
-            question: Arc::clone(question),
-            suggestion,
-            is_known_empty: barren,
-        });
+    /// Reports that the work on a request has ended.
+    fn end_work(
+        &self,
+        request: &Arc<CompletionRequest>,
+        suggestion: Option<Suggestion>,
+        is_known_empty: bool,
+    ) {
+        let _ =
+            self.events.send(Event::WorkEnded { question: Arc::clone(request), suggestion, is_known_empty });
     }
 
-    /// Says what the work on a question was.
+    /// Reports the work on a request.
     fn report_work(
         &self,
-        question: &Arc<CompletionRequest>,
+        request: &Arc<CompletionRequest>,
         suggestion: Option<&Suggestion>,
         work: &CompletionWork,
     ) {
-        let (question, suggestion, work) =
-            (Arc::clone(question), suggestion.cloned(), Box::new(work.clone()));
-        let _ = self.events.send(Event::Completed { question, suggestion, work });
+        let (request, suggestion, work) = (Arc::clone(request), suggestion.cloned(), Box::new(work.clone()));
+        let _ = self.events.send(Event::Completed { question: request, suggestion, work });
     }
 
-    /// Logs a failure, and shows the first of its kind to the user.
+    /// Logs a failure, and reports the first of its kind to the user.
     fn report_failure(&mut self, failure: EngineFailure) {
         let problem = match failure {
             EngineFailure::Told(problem) => problem,
             EngineFailure::Panicked => {
                 if !std::mem::replace(&mut self.panic_reported, true) {
                     self.notify_user(
-                        "taper failed inside while suggesting and goes on; its log says where.".to_owned(),
+                        "taper failed internally while suggesting and continues; see its log.".to_owned(),
                     );
                 }
                 return;
@@ -432,7 +425,7 @@ impl InferenceWorker {
         self.reported_errors.push(kind);
         warn!(%problem, "the engine failed");
         self.notify_user(format!(
-            "taper cannot suggest: {problem}. `taper doctor` says what this machine can do."
+            "taper cannot suggest: {problem}. Run `taper doctor` to check this machine."
         ));
     }
 
@@ -445,41 +438,41 @@ impl InferenceWorker {
     }
 }
 
-/// What is to be done behind a question that was answered so.
-fn prefetch_after(question: Arc<CompletionRequest>, suggestion: Option<Suggestion>) -> Option<Job> {
-    let goes_on = question.snapshot.options.idle != IdleSetting::Off && !question.is_cancelled();
-    goes_on.then(|| Job::Prefetch(question, suggestion.into()))
+/// The job that follows a request that was answered with `suggestion`.
+fn prefetch_after(request: Arc<CompletionRequest>, suggestion: Option<Suggestion>) -> Option<Job> {
+    let continues = request.snapshot.options.idle != IdleSetting::Off && !request.is_cancelled();
+    continues.then(|| Job::Prefetch(request, suggestion.into()))
 }
 
-/// What became of work ahead.
+/// The result of a prefetch.
 enum PrefetchOutcome {
     /// It is done.
     Done,
     /// It was interrupted, or failed.
     Over,
-    /// Somebody asked meanwhile; what is to be done next.
+    /// A request arrived meanwhile; the next job.
     Asked(Option<Job>),
 }
 
-/// Why the engine gave nothing.
+/// Why the engine returned nothing.
 #[derive(Debug)]
 pub(super) enum EngineFailure {
-    /// It says why.
+    /// It returned an error.
     Told(EngineError),
     /// It panicked; its cache is cleared.
     Panicked,
 }
 
-/// Lets the engine work. A panic costs its cache and nothing else.
+/// Runs the engine. A panic costs only its cache.
 pub(super) fn run_guarded<T>(
-    resident: &mut LoadedModel,
+    model: &mut LoadedModel,
     work: impl FnOnce(&mut LoadedModel) -> Result<T, EngineError>,
 ) -> Result<T, EngineFailure> {
-    match catch_unwind(AssertUnwindSafe(|| work(resident))) {
+    match catch_unwind(AssertUnwindSafe(|| work(model))) {
         Ok(done) => done.map_err(EngineFailure::Told),
         Err(_) => {
-            error!("the engine panicked; its cache is cleared, the answer was empty");
-            if catch_unwind(AssertUnwindSafe(|| resident.engine.clear())).is_err() {
+            error!("the engine panicked; its cache is cleared, the response was empty");
+            if catch_unwind(AssertUnwindSafe(|| model.engine.clear())).is_err() {
                 error!("the engine panicked while it was cleared");
             }
             Err(EngineFailure::Panicked)
@@ -487,28 +480,28 @@ pub(super) fn run_guarded<T>(
     }
 }
 
-/// An error with its causes, each told once: many tell theirs themselves.
+/// An error with its causes, each once: many repeat theirs themselves.
 fn format_causes(problem: &anyhow::Error) -> String {
-    let mut told = String::new();
+    let mut message = String::new();
     for cause in problem.chain().map(ToString::to_string) {
-        if !told.contains(&cause) {
-            told.push_str(if told.is_empty() { "" } else { ": " });
-            told.push_str(&cause);
+        if !message.contains(&cause) {
+            message.push_str(if message.is_empty() { "" } else { ": " });
+            message.push_str(&cause);
         }
     }
-    told
+    message
 }
 
-/// Asks the model about a place.
+/// Runs the model at a cursor.
 fn generate(
-    resident: &mut LoadedModel,
+    model: &mut LoadedModel,
     time_to_read: Duration,
     place: &Snapshot,
-    following: &mut InFlight<'_>,
+    in_flight: &mut InFlight<'_>,
 ) -> Result<(Option<Suggestion>, CompletionWork), EngineFailure> {
-    run_guarded(resident, |LoadedModel { engine, profile }| {
+    run_guarded(model, |LoadedModel { engine, profile }| {
         suggest_within(Some(time_to_read), place, profile, engine.as_mut(), &mut |progress| {
-            following.poll(progress)
+            in_flight.poll(progress)
         })
     })
 }

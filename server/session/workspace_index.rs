@@ -1,8 +1,7 @@
-//! The code around the open documents: a thread of low priority that cuts the workspace's files and says when there is a new
-//! index of them.
-//! It knows nothing of questions. It reads files, and never writes one.
+//! The index of the code around the open documents: a low-priority thread cuts the workspace's files into chunks
+//! and publishes each new index. It reads files, and never writes one.
 //!
-//! What an open document holds counts before what lies on the disk. Files that did not change are not cut again.
+//! The text of an open document has precedence over the file on disk. Unchanged files are not cut again.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,30 +24,30 @@ use crate::retrieval::crawl::{CrawlLimits, CrawledFile};
 use crate::retrieval::excluded_files::ExcludedFiles;
 use crate::text::Rope;
 
-/// How long a walk through a workspace is good for: documents that are opened later lead to another one.
+/// How long a walk through a workspace is valid: documents that are opened later cause another one.
 const WALK_MAX_AGE: Duration = Duration::from_secs(120);
-/// How long a walk may take; what was not reached by then is not known.
+/// Time limit of a walk; files that were not reached by then are not indexed.
 const WALK_LIMIT: Duration = Duration::from_secs(20);
-/// While files are cut, there is a new index this often; and when documents change, at most this often.
+/// While files are cut, a new index is published this often; when documents change, at most this often.
 const PUBLISH_INTERVAL: Duration = Duration::from_secs(2);
 const CHANGE_INTERVAL: Duration = Duration::from_millis(200);
-/// Documents that a walk keeps near: those that were opened last.
+/// Number of last opened documents whose neighbourhood a walk prefers.
 const NEAR_PATHS: usize = 32;
-/// After so long without work the memory that it took is given back, and after longer the crawl rests.
+/// After this time without work its memory is released, and after a longer one the crawl process is ended.
 const RELEASE_DELAY: Duration = Duration::from_secs(1);
 const REST_DELAY: Duration = Duration::from_secs(60);
 
-/// What a document is in its workspace.
+/// The location of a document in its workspace.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DocumentLocation {
     /// The workspace's folder, if the document is a file in one.
     pub root: Option<PathBuf>,
-    /// The path in it, with `/`; of another document its name.
+    /// The path in it, with `/`; for another document its name.
     pub path: String,
 }
 
-/// What is to be done: of each document only the last word counts, so that however far behind the thread is, nothing is
-/// lost and no more waits than there are documents.
+/// Pending updates. Only the last update of each document is kept: however late the thread is, nothing is lost, and
+/// the queue is limited by the number of documents.
 #[derive(Default)]
 struct PendingUpdates {
     /// Documents that were opened in a workspace, the last one last.
@@ -57,24 +56,24 @@ struct PendingUpdates {
     newest: Option<PathBuf>,
     /// Workspaces whose last document was closed.
     left: HashSet<PathBuf>,
-    /// Files that are never read, and that their lists may say something new.
+    /// Files that are never read; their lists may have changed.
     excluded: Option<ExcludedFiles>,
-    /// What documents hold now; `None`: they are closed.
+    /// The texts of documents; `None`: they are closed.
     documents: HashMap<DocumentLocation, Option<(&'static Language, Rope)>>,
 }
 
-/// The thread, to give work to. Dropped, it ends.
+/// A handle to the thread. Dropping it ends the thread.
 pub(super) struct WorkspaceIndex {
     wishes: Arc<Mutex<PendingUpdates>>,
-    /// Full when there are wishes that the thread may not have seen.
+    /// Full when there are updates that the thread may not have seen.
     wake: Sender<()>,
 }
 
 impl WorkspaceIndex {
-    /// Starts it. It sends [`Event::Indexed`].
+    /// Starts the thread, which sends [`Event::Indexed`].
     ///
     /// # Errors
-    /// The system gives no more threads.
+    /// The system cannot start another thread.
     pub(super) fn start(
         events: Sender<Event>,
         crawling: CrawlMode,
@@ -90,7 +89,7 @@ impl WorkspaceIndex {
         Ok(Self { wishes, wake })
     }
 
-    /// A document of a workspace was opened: the workspace's files are read, unless they were lately.
+    /// A document of a workspace was opened: the workspace's files are read, unless they were recently.
     pub(super) fn near(&self, root: PathBuf, path: String) {
         self.wish(|wishes| wishes.near(root, path));
     }
@@ -100,13 +99,13 @@ impl WorkspaceIndex {
         self.wish(|wishes| drop(wishes.documents.insert(at, Some((language, text)))));
     }
 
-    /// A document is closed, the last one of its workspace or not: from now on the disk counts again, and without a
-    /// workspace nothing of it is left.
+    /// A document was closed; `is_last`: the last one of its workspace. From now on the file on disk is used again,
+    /// and a document without a workspace is dropped.
     pub(super) fn gone(&self, at: DocumentLocation, is_last: bool) {
         self.wish(|wishes| wishes.gone(at, is_last));
     }
 
-    /// These files are never read, nor what the projects' own lists have now.
+    /// Sets the files that are never read; the projects' own lists are read again.
     pub(super) fn exclude(&self, excluded: ExcludedFiles) {
         self.wish(|wishes| wishes.excluded = Some(excluded));
     }
@@ -114,7 +113,7 @@ impl WorkspaceIndex {
     fn wish(&self, add: impl FnOnce(&mut PendingUpdates)) {
         add(&mut self.wishes.lock().unwrap_or_else(PoisonError::into_inner));
         match self.wake.try_send(()) {
-            // Ended, nothing is known of other files.
+            // If the thread has ended, other files are not used.
             Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(())) => {}
         }
     }
@@ -136,7 +135,7 @@ impl PendingUpdates {
     }
 }
 
-/// Puts a path last, of no more than [`NEAR`].
+/// Moves a path to the end, and keeps at most [`NEAR_PATHS`].
 fn remember(near: &mut Vec<String>, path: String) {
     near.retain(|it| *it != path);
     near.push(path);
@@ -145,13 +144,13 @@ fn remember(near: &mut Vec<String>, path: String) {
 
 /// A file, as it was when it was cut.
 struct IndexedFile {
-    /// How it lay on the disk, its size and its time; `None` for a document's text.
+    /// Its size and its time on disk; `None` for a document's text.
     as_found: Option<(u64, Option<i64>)>,
-    /// `None` where it is of no use to others.
+    /// `None` if it is of no use to others.
     file: Option<Arc<ChunkedFile>>,
 }
 
-/// What is known of a workspace.
+/// A workspace folder that was walked through.
 struct WalkedFolder {
     /// When it was walked through last.
     at: Instant,
@@ -165,23 +164,23 @@ struct Indexer {
     crawler: Box<dyn FileCrawler>,
     files: HashMap<DocumentLocation, IndexedFile>,
     walked: HashMap<PathBuf, WalkedFolder>,
-    /// The workspace in which a document was opened last, and those without open documents.
+    /// The workspace in which a document was opened last, and the workspaces without open documents.
     newest: Option<PathBuf>,
     left: HashSet<PathBuf>,
     /// Files that are never read.
     excluded: ExcludedFiles,
-    /// Files that are to be cut.
+    /// Files that are still to be cut.
     waiting: VecDeque<(PathBuf, CrawledFile)>,
-    /// The workspaces whose index is no longer true.
+    /// The workspaces whose index is out of date.
     changed: HashSet<Option<PathBuf>>,
-    /// When the last index was made.
+    /// When the last index was published.
     published: Instant,
-    /// What is still to be done once there is no work, and when that was.
+    /// When there was work last, and what is done after it.
     worked: Instant,
     after: AfterWork,
 }
 
-/// What is done once there is no work.
+/// Steps that are done once there is no work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AfterWork {
     Release,
@@ -223,7 +222,7 @@ impl Indexer {
         }
     }
 
-    /// When there is something to do, if nobody wishes for anything.
+    /// When there is something to do without a new update.
     fn next(&self, now: Instant) -> Option<Instant> {
         let has_wishes = !self.waiting.is_empty() || !self.wishes().documents.is_empty();
         let settled = match self.after {
@@ -234,7 +233,7 @@ impl Indexer {
         [has_wishes.then_some(now), self.publishes_at(), settled].into_iter().flatten().min()
     }
 
-    /// When the indexes that are no longer true are to be made anew.
+    /// When the outdated indexes are published again.
     fn publishes_at(&self) -> Option<Instant> {
         let pause = if self.waiting.is_empty() { CHANGE_INTERVAL } else { PUBLISH_INTERVAL };
         (!self.changed.is_empty()).then(|| self.published + pause)
@@ -293,14 +292,14 @@ impl Indexer {
         }
     }
 
-    /// A panic costs the file that it is about, and nothing else.
+    /// Runs `work`; a panic costs only the file that it is about.
     fn guarded(&mut self, work: impl FnOnce(&mut Self)) {
         if catch_unwind(AssertUnwindSafe(|| work(self))).is_err() {
-            error!("looking through the workspace panicked; it goes on with the next file");
+            error!("panic while indexing the workspace; continuing with the next file");
         }
     }
 
-    /// Takes note of where documents were opened, and where none is open any more.
+    /// Records where documents were opened, and which workspaces have none left.
     fn arrange(
         &mut self,
         near: HashMap<PathBuf, Vec<String>>,
@@ -319,7 +318,7 @@ impl Indexer {
                 _ => self.walk(root, all),
             }
         }
-        // Who closes one file and opens the next finds the workspace as it was; of others nothing is kept.
+        // The workspace used last is kept, so that closing one file and opening the next finds it; others are dropped.
         let newest = self.newest.clone();
         let forgotten: Vec<PathBuf> = self.left.extract_if(|root| newest.as_ref() != Some(root)).collect();
         for root in forgotten {
@@ -330,7 +329,7 @@ impl Indexer {
         }
     }
 
-    /// Looks again which files may be read.
+    /// Walks again to find the files that may be read.
     fn exclude(&mut self, excluded: ExcludedFiles) {
         self.excluded = excluded;
         let walked: Vec<PathBuf> = self.walked.keys().cloned().collect();
@@ -342,7 +341,7 @@ impl Indexer {
         }
     }
 
-    /// Documents are closed.
+    /// Handles closed documents.
     fn close(&mut self, closed: Vec<DocumentLocation>) {
         let mut again = HashSet::new();
         for at in closed {
@@ -351,7 +350,7 @@ impl Indexer {
                 self.changed.insert(at.root);
             }
         }
-        // What is read of a workspace, and what git ignores of it, a walk knows.
+        // Whether a file of a workspace is read, and not ignored by git, is decided by a walk.
         for root in again {
             if let Some(walked) = self.walked.get_mut(&root) {
                 let near = mem::take(&mut walked.near);
@@ -360,7 +359,7 @@ impl Indexer {
         }
     }
 
-    /// A document has this text.
+    /// Cuts a document's text.
     fn take(&mut self, at: DocumentLocation, language: &'static Language, text: &Rope) {
         let file = (text.len_bytes() as u64 <= CrawlLimits::DEFAULT.file_bytes)
             .then(|| self.crawler.cut_text(&at.path, language, &text.to_string()))
@@ -372,7 +371,7 @@ impl Indexer {
         self.files.insert(at, IndexedFile { as_found: None, file: file.map(Arc::new) });
     }
 
-    /// Finds out which files of a workspace there are, which of them have to be cut, and which have gone.
+    /// Finds the files of a workspace, those that have to be cut, and those that were removed.
     fn walk(&mut self, root: PathBuf, near: Vec<String>) {
         let found = self.crawler.walk(&root, &near, WALK_LIMIT);
         self.walked.insert(root.clone(), WalkedFolder { at: Instant::now(), near });
@@ -391,7 +390,7 @@ impl Indexer {
                 _ => self.waiting.push_back((root.clone(), it)),
             }
         }
-        // What was not found again is gone, unless a document holds it, or it is another workspace's.
+        // A file that was not found again was removed, unless it is an open document or in another workspace.
         let count = self.files.len();
         self.files.retain(|at, cut| at.root.as_ref() != Some(&root) || cut.as_found.is_none());
         if self.files.len() < count {
@@ -414,12 +413,12 @@ impl Indexer {
         let _ = self.events.send(Event::Notify(Notice::Trace(event)));
     }
 
-    /// Makes the indexes anew that are no longer true.
+    /// Publishes the outdated indexes.
     fn publish(&mut self) {
         for root in mem::take(&mut self.changed) {
             let files = self.files.iter().filter(|(at, _)| at.root == root);
             let mut files: Vec<Arc<ChunkedFile>> = files.filter_map(|(_, cut)| cut.file.clone()).collect();
-            // The same files yield the same index, in whatever order they came.
+            // The same files yield the same index, in any order.
             files.sort_by(|a, b| a.path.cmp(&b.path));
             let index = Arc::new(Index::new(files));
             let (files, waiting) = (index.files().len(), self.waiting.len());

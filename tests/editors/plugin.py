@@ -514,7 +514,7 @@ def in_step(bench):
     log = editor.lua("return require('taper.server').log()") if editor.plugin else bench.log
     if os.path.exists(log):
         with open(log, encoding="utf-8") as file:
-            wrong = [line for line in file if "not open" in line or "out of step" in line]
+            wrong = [line for line in file if "not open" in line or "out of sync" in line]
         if wrong:
             raise Failed("the server's log has\n" + "".join(wrong))
 

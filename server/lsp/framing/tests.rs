@@ -1,10 +1,9 @@
-//! What comes out of streams that are right, wrong, and cut anywhere.
-//! It knows nothing of what is done with it.
+//! Tests of framing: streams that are right, wrong, and cut anywhere.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use super::*;
 
-/// What comes out for `stream`, cut into pieces of `size` bytes: methods, and errors as `!code`.
+/// The messages of `stream`, cut into pieces of `size` bytes: methods, and errors as `!code`.
 fn run(stream: &[u8], size: usize) -> Vec<String> {
     let mut framer = MessageFramer::default();
     let mut out = Vec::new();
@@ -156,8 +155,7 @@ fn endless_garbage_and_huge_lengths_are_not_kept() {
     assert_eq!(emitted, 2);
 }
 
-/// Whatever is done to a stream: nothing panics, the pieces make no difference, and messages that come after 4 KB of
-/// nothing pass.
+/// For any mutation of a stream: nothing panics, the pieces make no difference, and the intact messages after it pass.
 #[test]
 fn mutated_streams_yield_the_same_whatever_the_pieces_and_end_in_step() {
     let mut random = fastrand::Rng::with_seed(19);
@@ -189,7 +187,7 @@ fn mutated_streams_yield_the_same_whatever_the_pieces_and_end_in_step() {
             }
             stream.push(b' ');
         }
-        // Only what claims to be huge may swallow this: then the next line like a header's ends it.
+        // Only a huge claimed length may swallow this: then the next line that looks like a header ends it.
         stream.extend(b"\n\n");
         stream.extend(message("last").bytes());
         stream.extend(message("last").bytes());

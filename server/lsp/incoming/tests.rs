@@ -1,12 +1,11 @@
-//! What bodies are read as, from ordinary ones to those that are made to hurt.
-//! It knows nothing of framing.
+//! Tests of parsing: ordinary and hostile bodies.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use serde_json::json;
 
 use super::*;
 
-/// Read with next to nothing in it, as far as its complexity says.
+/// Parses a body whose complexity is given as zero.
 fn read_simple(body: &str) -> Option<IncomingMessage> {
     parse_message(body.as_bytes(), JsonComplexity::default())
 }
@@ -101,7 +100,7 @@ fn a_message_that_is_too_complex_is_refused_and_a_notification_dropped() {
     assert!(read(r#"{"jsonrpc":"2.0","method":"m","params":{}}"#).is_none());
     let answered = read(r#"{"jsonrpc":"2.0","id":3,"result":{}}"#);
     assert!(matches!(answered, Some(IncomingMessage::Response(response)) if response.is_error()));
-    // The changes of a document make no tree.
+    // The changes of a document are not parsed into a tree.
     let body = r#"{"jsonrpc":"2.0","method":"textDocument/didChange","params":{"textDocument":{"uri":"a"},"contentChanges":[]}}"#;
     assert!(matches!(read(body), Some(IncomingMessage::Changed(DocumentChange { changes: Some(_), .. }))));
 }

@@ -1,5 +1,5 @@
-//! What the server and its crawl say to each other, and how it stands in a pipe: four bytes of length, then the message.
-//! It knows nothing of processes.
+//! The messages between the server and its crawl process, and their format in a pipe: four bytes of length, then
+//! the message.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::PathBuf;
@@ -11,27 +11,27 @@ use serde::{Deserialize, Serialize};
 use crate::retrieval::chunks::ChunkedFile;
 use crate::retrieval::crawl::CrawledFile;
 
-/// Bytes of a message: a file of the largest size that is cut makes a tenth of it.
+/// Maximum bytes of a message: a file of the largest size takes a tenth of it.
 const MAX_MESSAGE_BYTES: u32 = 32 << 20;
 
-/// What the two say that they are: both come from one program, unless it was replaced in between.
+/// The version that both must have: both come from one program, unless it was replaced in between.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What is to be done.
+/// A request to the crawl process.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum CrawlRequest {
-    /// [`super::Crawler::walk`]
+    /// [`super::FileCrawler::walk`]
     Walk { root: PathBuf, near: Vec<String>, time: Duration },
-    /// [`super::Crawler::cut`]
+    /// [`super::FileCrawler::cut`]
     Cut { root: PathBuf, found: CrawledFile },
-    /// [`super::Crawler::cut_text`]
+    /// [`super::FileCrawler::cut_text`]
     CutText { path: String, language: String, text: String },
 }
 
-/// What came out. The first message, which nobody asked for, is `Ready`.
+/// A response. The first message, sent without a request, is `Ready`.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum CrawlResponse {
-    /// It begins, and is of this version.
+    /// The process is running this version.
     Ready(String),
     /// The files of a walk.
     Walked(Vec<CrawledFile>),
@@ -56,7 +56,7 @@ pub(super) fn read_message<T: DeserializeOwned>(input: &mut impl Read) -> io::Re
     if length > MAX_MESSAGE_BYTES {
         return Err(ErrorKind::InvalidData.into());
     }
-    // Grown as it comes, and not as it is announced.
+    // Allocated as bytes arrive, not by the announced length.
     let mut bytes = Vec::new();
     input.take(length.into()).read_to_end(&mut bytes)?;
     postcard::from_bytes(&bytes).map_err(|_| ErrorKind::InvalidData.into())
@@ -103,7 +103,8 @@ mod tests {
         let file = ChunkedFile::new("a.py", python, text, &mut || false);
         write_message(&mut pipe, &CrawlResponse::Cut(file)).unwrap();
         let at = pipe.windows(text.len()).position(|it| it == text.as_bytes()).unwrap();
-        // One byte of text less is announced: the rest is read as something else, or as ranges that do not fit.
+        // The text's length is announced as one byte less: the rest is read as another field, or as ranges that do
+        // not fit.
         for (place, byte) in [(at - 1, 3), (at + text.len(), 9), (at + text.len() + 2, 200)] {
             let mut broken = pipe.clone();
             broken[place] = byte;

@@ -1,6 +1,5 @@
-//! The process that looks through other people's files, from outside: started when there is work, watched, ended, and
-//! started again, but not for ever.
-//! It knows nothing of what is asked of it.
+//! The crawl process from outside: started when there is work, watched, ended, and started again a limited number
+//! of times.
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,18 +18,18 @@ use crate::retrieval::chunks::ChunkedFile;
 use crate::retrieval::crawl::{self, CrawlLimits, CrawledFile};
 use crate::session::document::deadline_after;
 
-/// How long the process may take for one request, beyond what a walk takes by its own clock: it has low priority.
+/// Time limit of one request, beyond what a walk takes by its own clock: the process has low priority.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
-/// It is started again at most so often in this time; then its work is done here, without parsers.
+/// The process is started again at most this often in this window; then files are read here, without parsers.
 const MAX_FAILURES: usize = 8;
 const FAILURE_WINDOW: Duration = Duration::from_secs(600);
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CrawlFailure {
     /// There is no process now.
     Unavailable,
-    /// There was one, and this request ended it.
+    /// The process ended during this request.
     Ended,
 }
 
@@ -38,9 +37,9 @@ enum CrawlFailure {
 pub(super) struct ChildProcess {
     program: PathBuf,
     running: Option<RunningChild>,
-    /// When it ended of itself, or could not be started.
+    /// When it ended by itself, or could not be started.
     failures: VecDeque<Instant>,
-    /// How long it may take to begin, and for a request.
+    /// Time limits for its start, and for a request.
     start: Duration,
     request: Duration,
 }
@@ -61,7 +60,7 @@ impl ChildProcess {
         request: CrawlRequest,
         limit: Duration,
     ) -> Result<CrawlResponse, CrawlFailure> {
-        // No fault of this request's.
+        // Not this request's failure.
         if self.running.take_if(RunningChild::has_ended).is_some() {
             self.count_failure();
         }
@@ -73,7 +72,7 @@ impl ChildProcess {
             match RunningChild::start(&self.program, self.start) {
                 Ok(running) => self.running = Some(running),
                 Err(problem) => {
-                    debug!(%problem, "no process for the project's files");
+                    debug!(%problem, "the crawl process could not be started");
                     self.count_failure();
                     return Err(CrawlFailure::Unavailable);
                 }
@@ -92,7 +91,7 @@ impl ChildProcess {
         if self.failures.len() == MAX_FAILURES {
             let minutes = FAILURE_WINDOW.as_secs() / 60;
             warn!(
-                "the process that reads the project's files has failed {MAX_FAILURES} times; for {minutes} minutes they are \
+                "the crawl process has failed {MAX_FAILURES} times; for {minutes} minutes project files are \
                  read without parsing them"
             );
         }
@@ -108,7 +107,7 @@ impl FileCrawler for ChildProcess {
                 Some(crawl::find_files(root, near, CrawlLimits::DEFAULT, &mut deadline_after(time)))
             }
             Ok(_) | Err(CrawlFailure::Ended) => {
-                warn!("a walk through the project failed; what was known before stays");
+                warn!("a walk through the project failed; the previous index is kept");
                 None
             }
         }
@@ -122,7 +121,7 @@ impl FileCrawler for ChildProcess {
             }
             Err(CrawlFailure::Unavailable) => crawl::chunk_without_outlines(root, found),
             Ok(_) | Err(CrawlFailure::Ended) => {
-                warn!(path = found.path, "a file cannot be cut into pieces, and is left out");
+                warn!(path = found.path, "a file cannot be cut into chunks, and is left out");
                 None
             }
         }
@@ -130,12 +129,12 @@ impl FileCrawler for ChildProcess {
 
     fn cut_text(&mut self, path: &str, language: &'static Language, text: &str) -> Option<ChunkedFile> {
         let (name, request) = (language.name.to_owned(), self.request);
-        let asked = CrawlRequest::CutText { path: path.to_owned(), language: name, text: text.to_owned() };
-        match self.send_request(asked, request) {
+        let cut = CrawlRequest::CutText { path: path.to_owned(), language: name, text: text.to_owned() };
+        match self.send_request(cut, request) {
             Ok(CrawlResponse::Cut(file)) => file?.validate_received(path, language),
             Err(CrawlFailure::Unavailable) => ChunkedFile::without_outlines(path, language, text),
             Ok(_) | Err(CrawlFailure::Ended) => {
-                warn!(path, "a document cannot be cut into pieces, and is left out");
+                warn!(path, "a document cannot be cut into chunks, and is left out");
                 None
             }
         }
@@ -146,11 +145,11 @@ impl FileCrawler for ChildProcess {
     }
 }
 
-/// The process. Dropped, it ends.
+/// The process. Dropping it ends it.
 struct RunningChild {
     requests: Sender<CrawlRequest>,
     responses: Receiver<CrawlResponse>,
-    /// Its number, to be ended; and who sees it off, which may take a while where it waits for a disk.
+    /// The process, to be killed; and the thread that waits for its end, which may take a while if it waits for a disk.
     child: Option<Child>,
     remains: Sender<Child>,
 }
@@ -158,11 +157,11 @@ struct RunningChild {
 impl RunningChild {
     fn start(program: &Path, limit: Duration) -> io::Result<Self> {
         let mut command = Command::new(program);
-        // What a dying process says may hold code.
+        // The error output of a crashing process may contain code.
         command.arg("crawl").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         #[cfg(unix)]
         std::os::unix::process::CommandExt::arg0(&mut command, "taper");
-        // Without a console window of its own.
+        // Without a console window.
         #[cfg(windows)]
         std::os::windows::process::CommandExt::creation_flags(&mut command, 0x0800_0000);
         let mut child = command.spawn()?;
@@ -172,7 +171,7 @@ impl RunningChild {
         let pipes = child.stdin.take().zip(child.stdout.take());
         let it = Self { requests, responses, child: Some(child), remains };
         let (mut input, mut output) = pipes.ok_or(io::ErrorKind::BrokenPipe)?;
-        // A thread of its own: pipes cannot be waited for with a limit.
+        // Read on a thread of its own, because reading a pipe has no timeout.
         thread::Builder::new().name("crawl".to_owned()).spawn(move || {
             let mut answer = || Some(sender.send(message::read_message(&mut output).ok()?));
             if answer().is_some_and(|sent| sent.is_ok()) {
@@ -187,12 +186,12 @@ impl RunningChild {
             drop((sender, input, output));
             if let Ok(mut child) = ended.recv() {
                 let status = child.wait().ok();
-                debug!(?status, "the process for the project's files has ended");
+                debug!(?status, "the crawl process has ended");
             }
         })?;
         match it.responses.recv_timeout(limit) {
             Ok(CrawlResponse::Ready(version)) if version == VERSION => Ok(it),
-            Ok(_) => Err(io::Error::other("it is not this version of taper")),
+            Ok(_) => Err(io::Error::other("the crawl process is not this version of taper")),
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         }
     }
@@ -210,7 +209,7 @@ impl RunningChild {
 impl Drop for RunningChild {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            // An error means that it has ended already.
+            // An error means that it has already ended.
             let _ = child.kill();
             if let Err(unsent) = self.remains.send(child) {
                 let _ = unsent.into_inner().try_wait();
@@ -228,7 +227,7 @@ mod tests {
 
     use super::*;
 
-    /// A crawl by a program that is none.
+    /// A crawl with a program that does not work.
     fn apart(folder: &tempfile::TempDir, program: &str) -> ChildProcess {
         let path = folder.path().join("program");
         fs::write(&path, format!("#!/bin/sh\n{program}\n")).unwrap();
@@ -273,7 +272,7 @@ mod tests {
         for _ in 0..MAX_FAILURES {
             assert_eq!(apart.cut(folder.path(), &found), None);
         }
-        assert!(apart.cut(folder.path(), &found).is_some(), "now it is read here");
+        assert!(apart.cut(folder.path(), &found).is_some(), "after too many failures the file is read here");
         assert!(apart.running.is_none());
     }
 }

@@ -1,5 +1,4 @@
-//! The process that looks through other people's files, from inside.
-//! It knows nothing of what the files are for, and ends with whoever started it.
+//! The crawl process from inside. It ends with the process that started it.
 
 use std::io::{self, Read, Write};
 use std::thread;
@@ -9,14 +8,14 @@ use taper_engine::priority;
 use super::message::{self, CrawlRequest, CrawlResponse, VERSION};
 use super::{FileCrawler, InProcess};
 
-/// Addresses that the process may use: a third of it is taken before it does anything.
+/// Maximum address space of the process: a third of it is taken at the start.
 const MEMORY_LIMIT: u64 = 768 << 20;
 
-/// Does what the server on the other end of the pipes asks for, until that closes them: then `gone` is called, on another
-/// thread, whatever is being done.
+/// Handles the requests of the server at the other end of the pipes, until it closes them: then `gone` is called,
+/// on another thread, whatever is in progress.
 ///
 /// # Errors
-/// The system gives no thread, or nobody reads the answers.
+/// The system cannot start a thread, or the output is closed.
 pub fn serve_crawl(
     mut input: impl Read + Send + 'static,
     mut output: impl Write,

@@ -1,5 +1,4 @@
-//! Explicit questions, which have more time than automatic ones.
-//! It knows nothing of the protocol or of a model.
+//! Explicit requests, which have more time than automatic ones.
 
 use super::*;
 

@@ -1,18 +1,17 @@
-//! Tests of the code around the open documents.
-//! They know nothing of processes: files are cut here.
+//! Tests of the index of the code around the open documents. Files are cut in this process.
 
 use std::fs;
 
 use super::*;
 
-/// How long anything that must come may take, on a busy machine too.
+/// Time limit for anything that must happen, on a busy machine too.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn paths(index: &Index) -> Vec<String> {
     index.files().iter().map(|file| file.path.clone()).collect()
 }
 
-/// The next index in which `is_so`.
+/// Waits for the next index with `is_so`.
 fn until_indexed(events: &Receiver<Event>, is_so: impl Fn(&Index) -> bool) -> Arc<Index> {
     loop {
         match events.recv_timeout(PATIENCE).unwrap() {
@@ -47,7 +46,7 @@ fn a_workspace_is_read_and_what_is_open_counts_before_the_disk() {
     workspace.gone(at.clone(), false);
     until_indexed(&events, |index| bytes(index) == 20);
 
-    // Open, it is known, though git ignores it; closed, it is not read.
+    // While open it is indexed, though git ignores it; once closed, it is not read.
     let ignored = DocumentLocation { root: at.root.clone(), path: "ignored.py".to_owned() };
     workspace.text(ignored.clone(), python(), Rope::from("def mine(): pass\n"));
     until_indexed(&events, |index| index.files().len() == 3);
@@ -61,7 +60,7 @@ fn a_workspace_is_read_and_what_is_open_counts_before_the_disk() {
     until_indexed(&events, |index| index.files().is_empty());
 }
 
-/// A thread's work without the thread.
+/// The indexer without its thread.
 struct Stage {
     folder: tempfile::TempDir,
     cutter: Indexer,
@@ -96,9 +95,9 @@ impl Stage {
         self.cutter.wishes().documents.insert(at, Some((python(), Rope::from(text))));
     }
 
-    /// The paths in the indexes that come of everything that is to be done by this time, in order.
+    /// The paths in the indexes that result from all work that is due by this time, in order.
     fn work(&mut self, by: Instant) -> Vec<Vec<String>> {
-        // Woken.
+        // The wake-up.
         self.cutter.step(by);
         while self.cutter.next(by).is_some_and(|at| at <= by) && self.cutter.after != AfterWork::Rest {
             self.cutter.step(by);
@@ -134,7 +133,7 @@ fn a_later_walk_cuts_what_changed_and_forgets_what_went() {
         fs::remove_file(root.join("b.py")).unwrap();
     });
     assert_eq!((again, all), (vec!["a.py".to_owned()], vec!["a.py".to_owned(), "c.py".to_owned()]));
-    // What an editor holds is not read from the disk, and stays when the file goes.
+    // The text of an open document is not read from the disk, and stays when the file is deleted.
     let at = || DocumentLocation { root: Some(root.clone()), path: "c.py".to_owned() };
     let (again, all) = walk(&|cutter| {
         cutter.take(at(), python(), &Rope::from("def three(): pass\n"));
@@ -188,7 +187,7 @@ fn of_workspaces_without_an_open_document_the_last_one_is_kept() {
     stage.cutter.wishes().gone(at, true);
     later += PUBLISH_INTERVAL;
     stage.work(later);
-    assert_eq!(stage.cutter.files.len(), 2, "who closes one file may open the next");
+    assert_eq!(stage.cutter.files.len(), 2, "another file of the workspace may be opened next");
     let other = tempfile::tempdir().unwrap();
     stage.cutter.wishes().near(other.path().to_owned(), "x.py".to_owned());
     later += PUBLISH_INTERVAL;
