@@ -111,15 +111,15 @@ pub fn main() -> ExitCode {
 /// Prints an error with its causes on one line, without repetitions.
 #[expect(clippy::print_stderr, reason = "a command's error is printed for its user")]
 pub fn print_error(program: &str, error: &anyhow::Error) {
-    let mut told = String::new();
+    let mut message = String::new();
     for cause in error.chain() {
         let text = cause.to_string();
-        if !told.contains(&text) {
-            if !told.is_empty() {
-                told.push_str(": ");
+        if !message.contains(&text) {
+            if !message.is_empty() {
+                message.push_str(": ");
             }
-            told.push_str(&text);
+            message.push_str(&text);
         }
     }
-    eprintln!("{program}: {}", terminal::escape_controls(&told));
+    eprintln!("{program}: {}", terminal::escape_controls(&message));
 }

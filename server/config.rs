@@ -533,7 +533,7 @@ mod tests {
         ] {
             assert_eq!(read(foreign.clone()), (Settings::default(), Vec::new()), "{foreign:.300}");
         }
-        for (ours, told) in [
+        for (ours, expected) in [
             (json!({ "latencyBudget": 5, "python": {} }), "did you mean `latency-budget-ms`?"),
             (json!({ "maxLines": "many", "python": {} }), "`maxLines` must be"),
             (json!({ "taper": { "zzzzz": 1 }, "python": {} }), "unknown option `zzzzz`"),
@@ -541,7 +541,7 @@ mod tests {
             (json!({ "taper.zzzzz": 1, "python.zzzz": 1 }), "unknown option `zzzzz`"),
         ] {
             let (_, messages) = read(ours.clone());
-            assert!(messages.len() == 1 && messages[0].contains(told), "{ours}: {messages:?}");
+            assert!(messages.len() == 1 && messages[0].contains(expected), "{ours}: {messages:?}");
         }
         assert_eq!(read(json!({ "taper.max-lines": 3, "max-lines": 5 })).0.suggest.max_lines, 3);
         assert_eq!(read(json!({ "max-lines": 5, "gopls": { "taper": 1 } })).0.suggest.max_lines, 5);

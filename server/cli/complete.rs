@@ -123,10 +123,10 @@ pub fn run(args: &Args) -> Result<()> {
         let place = Query { text: &snapshot.text, cursor, path: &inside, language };
         snapshot.snippets = index.find_snippets(place, bytes).into();
     }
-    let asked = Instant::now();
+    let requested = Instant::now();
     let (suggestion, work) =
         completion::suggest(&snapshot, &profile, engine.as_mut(), &mut |_| ControlFlow::Continue(()))?;
-    let took = asked.elapsed();
+    let took = requested.elapsed();
     let others = match &suggestion {
         Some(first) => {
             let most = usize::from(args.candidates) - 1;
@@ -137,7 +137,7 @@ pub fn run(args: &Args) -> Result<()> {
         }
         None => Vec::new(),
     };
-    let all_took = asked.elapsed();
+    let all_took = requested.elapsed();
 
     let mut out = io::stdout().lock();
     let written = if args.plain {
@@ -265,18 +265,18 @@ fn print_explanation(
     );
     // Users share explanations, so secrets are redacted, including those of the file itself.
     let bare = snapshot.language.map_or(BareWords::Values, BareWords::for_language);
-    let told = |text: &str| redact(text, bare).unwrap_or_default().into_owned();
+    let redacted = |text: &str| redact(text, bare).unwrap_or_default().into_owned();
     let rendered = engine.tokenizer().render(&prompt.tokens);
-    writeln!(out, "── prompt ({}) ──\n{}", profile.describe(), told(&rendered))?;
+    writeln!(out, "── prompt ({}) ──\n{}", profile.describe(), redacted(&rendered))?;
     // A few characters at the cursor do not reveal whether they are part of a secret; the text around them does.
     let text = snapshot.text.to_string();
     let line = text.as_bytes().iter().take(snapshot.cursor).filter(|&&byte| byte == b'\n').count();
-    let is_plain = told(&text).split('\n').nth(line) == text.split('\n').nth(line);
+    let is_plain = redacted(&text).split('\n').nth(line) == text.split('\n').nth(line);
     let forced = if is_plain { String::from_utf8_lossy(&prompt.healing_bytes) } else { REDACTED.into() };
     writeln!(out, "── forced ──\n{forced:?}")?;
-    writeln!(out, "── raw answer ──\n{}\n── ended by: {} ──", told(&work.raw), work.reason)?;
+    writeln!(out, "── raw answer ──\n{}\n── ended by: {} ──", redacted(&work.raw), work.reason)?;
     if let Some(greedy) = &work.rejected_greedy {
-        writeln!(out, "── rejected result of greedy decoding ──\n{}", told(&greedy.raw))?;
+        writeln!(out, "── rejected result of greedy decoding ──\n{}", redacted(&greedy.raw))?;
     }
     Ok(())
 }

@@ -39,16 +39,16 @@ const ANSWER_TOKENS: usize = 32;
 /// The model is unavailable or cannot be read; what was found before is printed nevertheless.
 pub fn run(args: &Args) -> Result<()> {
     let mut out = io::stdout().lock();
-    let mut say = |what: &str, text: &str| writeln!(out, "{what:<10} {}", escape_controls(text));
+    let mut report = |what: &str, text: &str| writeln!(out, "{what:<10} {}", escape_controls(text));
 
-    say(
+    report(
         "taper",
         &format!("{}, {} {}", env!("CARGO_PKG_VERSION"), std::env::consts::OS, std::env::consts::ARCH),
     )?;
-    say("machine", &machine_description())?;
+    report("machine", &machine_description())?;
     let store = ModelStore::open()?;
-    say("models", &store.folder().display().to_string())?;
-    say("config", &config_line())?;
+    report("models", &store.folder().display().to_string())?;
+    report("config", &config_line())?;
 
     let settings = args.model.engine_settings();
     let known: std::result::Result<&'static CatalogModel, PathBuf> =
@@ -65,9 +65,9 @@ pub fn run(args: &Args) -> Result<()> {
         }
     };
     let size = fs::metadata(&path).with_context(|| format!("cannot read {}", path.display()))?.len();
-    say("model", &format!("{name}, {}, {}", ByteSize(size), path.display()))?;
+    report("model", &format!("{name}, {}, {}", ByteSize(size), path.display()))?;
     if let Some(content) = content {
-        say("content", content)?;
+        report("content", content)?;
     }
     fetch::check_kind(&path)?;
 
@@ -78,14 +78,14 @@ pub fn run(args: &Args) -> Result<()> {
     let mut engine = Local::open(&path, &options)?;
     let loaded = started.elapsed();
     let about = engine.engine_info().clone();
-    say("family", &format!("{}, {} tokens of context", about.family, about.context))?;
-    say("device", &about.device)?;
-    say("kernel", &about.kernel)?;
-    say("prompt", &Profile::for_model(&about, engine.tokenizer()).describe())?;
-    say("load", &format!("{:.2} s", loaded.as_secs_f64()))?;
+    report("family", &format!("{}, {} tokens of context", about.family, about.context))?;
+    report("device", &about.device)?;
+    report("kernel", &about.kernel)?;
+    report("prompt", &Profile::for_model(&about, engine.tokenizer()).describe())?;
+    report("load", &format!("{:.2} s", loaded.as_secs_f64()))?;
 
     let (prefill, decode) = measure_speed(&mut engine, PROMPT_TOKENS, ANSWER_TOKENS)?;
-    say("speed", &format!("reads {prefill:.0} tokens/s, writes {decode:.1} tokens/s"))?;
+    report("speed", &format!("reads {prefill:.0} tokens/s, writes {decode:.1} tokens/s"))?;
     if known.is_ok() {
         let record = MeasuredSpeed {
             model: name.clone(),
@@ -97,10 +97,10 @@ pub fn run(args: &Args) -> Result<()> {
         let folder = fetch::data_folder()?;
         // A measurement that cannot be recorded is still worth showing.
         if let Err(error) = measured::write_record(&folder, &record) {
-            say("record", &format!("could not be written to {}: {error}", folder.display()))?;
+            report("record", &format!("could not be written to {}: {error}", folder.display()))?;
         }
         for line in speed_verdict(&name, &measured::read_record(&folder)) {
-            say("", &line)?;
+            report("", &line)?;
         }
     }
     Ok(())

@@ -157,19 +157,19 @@ impl Chunk {
     /// `None` without any terms. The file's name is a term of each of its chunks: code that names the file is likely to
     /// need it.
     fn new(stem: &str, text: &str, defines: Vec<Term>, extent: ChunkContent) -> Option<Self> {
-        let mut said = Vec::new();
-        terms::for_each_term(text, |it| said.push(it.term));
-        if said.is_empty() {
+        let mut all_terms = Vec::new();
+        terms::for_each_term(text, |it| all_terms.push(it.term));
+        if all_terms.is_empty() {
             return None;
         }
-        terms::for_each_term(stem, |it| said.push(it.term));
-        said.sort_unstable();
-        let words = said.chunk_by(|a, b| a == b);
+        terms::for_each_term(stem, |it| all_terms.push(it.term));
+        all_terms.sort_unstable();
+        let words = all_terms.chunk_by(|a, b| a == b);
         let words = words.map(|same| (same[0], u8::try_from(same.len()).unwrap_or(u8::MAX))).collect();
         Some(Self {
             content: extent,
             terms: words,
-            term_count: u32::try_from(said.len()).unwrap_or(u32::MAX),
+            term_count: u32::try_from(all_terms.len()).unwrap_or(u32::MAX),
             defined_terms: defines.into(),
         })
     }

@@ -133,14 +133,15 @@ impl Index {
         static NEXT_INDEX_ID: AtomicU64 = AtomicU64::new(1);
         let number = NEXT_INDEX_ID.fetch_add(1, Ordering::Relaxed);
         let pieces = || files.iter().flat_map(|file| &file.chunks);
-        let said = PostingLists::new(pieces().flat_map(|piece| piece.terms.iter().map(|&(word, _)| word)));
+        let term_postings =
+            PostingLists::new(pieces().flat_map(|piece| piece.terms.iter().map(|&(word, _)| word)));
         let defined = PostingLists::new(pieces().flat_map(|piece| piece.defined_terms.iter().copied()));
-        let (times, entries) = (vec![0; said.chunks.len()], Vec::with_capacity(pieces().count()));
+        let (times, entries) = (vec![0; term_postings.chunks.len()], Vec::with_capacity(pieces().count()));
         let mut it = Self {
             number,
             files,
             chunks: entries,
-            term_postings: said,
+            term_postings,
             term_counts: times,
             definition_postings: defined,
         };
@@ -192,17 +193,19 @@ impl Index {
 
     /// The best chunks of other files for a query, at most `bytes` together, the best last.
     pub fn find_snippets(&self, place: Query<'_>, bytes: usize) -> Vec<Snippet> {
-        let asked = WeightedQuery::new(place);
+        let query = WeightedQuery::new(place);
         let mut scores = vec![0.0; self.chunks.len()];
         let all = self.chunks.len();
-        for (word, weight) in &asked.terms {
-            let said = self.term_postings.chunk_range(*word);
-            if said.is_empty() || said.len() > (all / COMMON_TERM_DIVISOR).max(20) {
+        for (word, weight) in &query.terms {
+            let postings = self.term_postings.chunk_range(*word);
+            if postings.is_empty() || postings.len() > (all / COMMON_TERM_DIVISOR).max(20) {
                 continue;
             }
-            let (n, all) = (said.len() as f32, all as f32);
+            let (n, all) = (postings.len() as f32, all as f32);
             let weight = weight * (1.0 + (all - n + 0.5) / (n + 0.5)).ln();
-            for (&at, &times) in self.term_postings.chunks[said.clone()].iter().zip(&self.term_counts[said]) {
+            for (&at, &times) in
+                self.term_postings.chunks[postings.clone()].iter().zip(&self.term_counts[postings])
+            {
                 let times = f32::from(times);
                 scores[at as usize] +=
                     weight * times * (K1 + 1.0) / (times + self.chunks[at as usize].length_norm);
@@ -216,8 +219,8 @@ impl Index {
             .files
             .iter()
             .map(|it| {
-                let other = it.family == asked.family && it.path != place.path;
-                if other { asked.location_factor(it) } else { 0.0 }
+                let other = it.family == query.family && it.path != place.path;
+                if other { query.location_factor(it) } else { 0.0 }
             })
             .collect();
         let mut ranked: Vec<(f32, u32)> = Vec::new();
@@ -233,14 +236,14 @@ impl Index {
             ranked.truncate(MAX_CANDIDATES);
         }
         ranked.sort_unstable_by(better);
-        self.fit_snippets(&ranked, &asked, bytes)
+        self.fit_snippets(&ranked, &query, bytes)
     }
 
     /// The best chunks that fit and add something new; adjacent chunks of a file are merged.
-    fn fit_snippets(&self, ranked: &[(f32, u32)], asked: &WeightedQuery<'_>, bytes: usize) -> Vec<Snippet> {
+    fn fit_snippets(&self, ranked: &[(f32, u32)], query: &WeightedQuery<'_>, bytes: usize) -> Vec<Snippet> {
         let mut left = bytes;
         let mut taken: Vec<u32> = Vec::new();
-        let mut seen: HashSet<&str> = informative_lines(&asked.surrounding_text).collect();
+        let mut seen: HashSet<&str> = informative_lines(&query.surrounding_text).collect();
         let mut worth = 0.0;
         for &(score, at) in ranked {
             if score < worth {
@@ -303,27 +306,27 @@ impl<'a> WeightedQuery<'a> {
                 .to_string()
         };
         let before = piece(cursor.saturating_sub(SURROUNDING_BYTES.0), cursor);
-        let behind = piece(cursor, cursor + SURROUNDING_BYTES.1);
+        let after = piece(cursor, cursor + SURROUNDING_BYTES.1);
         // An incomplete word at the cursor is not a term.
         let whole = before.trim_end_matches(lines::is_word_char);
         let mut words: HashMap<Term, f32> = HashMap::new();
         let mut note = |line: &str, weight: f32| {
-            terms::for_each_term(line, |said| {
-                let weight = if said.is_identifier { weight } else { weight * IDENTIFIER_PART_WEIGHT };
-                let known = words.entry(said.term).or_default();
+            terms::for_each_term(line, |occurrence| {
+                let weight = if occurrence.is_identifier { weight } else { weight * IDENTIFIER_PART_WEIGHT };
+                let known = words.entry(occurrence.term).or_default();
                 *known = known.max(weight);
             });
         };
         for (line, at) in whole.rsplit('\n').zip(0u16..) {
             note(line, (-f32::from(at) / HALF_LIFE_LINES.0).exp2());
         }
-        for (line, at) in behind.split('\n').zip(0u16..) {
+        for (line, at) in after.split('\n').zip(0u16..) {
             note(line, AFTER_CURSOR_WEIGHT * (-f32::from(at) / HALF_LIFE_LINES.1).exp2());
         }
         let mut imported = HashSet::new();
         for line in piece(0, IMPORT_BYTES).lines().filter(|line| is_import_line(line)) {
-            terms::for_each_term(line, |said| {
-                imported.insert(said.term);
+            terms::for_each_term(line, |occurrence| {
+                imported.insert(occurrence.term);
             });
         }
         let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
@@ -332,7 +335,7 @@ impl<'a> WeightedQuery<'a> {
             terms: words,
             imported,
             folder,
-            surrounding_text: before + &behind,
+            surrounding_text: before + &after,
         }
     }
 
@@ -385,8 +388,8 @@ mod tests {
     }
 
     fn find_marked(index: &Index, path: &str, marked: &str, bytes: usize) -> Vec<Snippet> {
-        let (before, behind) = marked.split_once('▮').unwrap();
-        let text = Rope::from(format!("{before}{behind}"));
+        let (before, after) = marked.split_once('▮').unwrap();
+        let text = Rope::from(format!("{before}{after}"));
         let language = taper_grammars::by_path(Path::new(path)).unwrap();
         index.find_snippets(Query { text: &text, cursor: before.len(), path, language }, bytes)
     }

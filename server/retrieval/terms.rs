@@ -95,12 +95,12 @@ mod tests {
 
     #[test]
     fn identifier_part_equals_term_of_same_name() {
-        let said = |text: &str| {
+        let terms_of = |text: &str| {
             let mut all = Vec::new();
-            for_each_term(text, |said| all.push(said));
+            for_each_term(text, |occurrence| all.push(occurrence));
             all
         };
-        let group = said("self._taskGroup.x(12, 0xff)");
+        let group = terms_of("self._taskGroup.x(12, 0xff)");
         assert_eq!(
             group.iter().filter(|it| it.is_identifier).count(),
             2,
@@ -112,7 +112,7 @@ mod tests {
                 "{name}"
             );
         }
-        assert!(said("x").is_empty() && said("").is_empty());
-        assert_eq!(said("task_group")[0].term, term_hash("__task_group__"));
+        assert!(terms_of("x").is_empty() && terms_of("").is_empty());
+        assert_eq!(terms_of("task_group")[0].term, term_hash("__task_group__"));
     }
 }

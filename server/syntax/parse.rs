@@ -187,9 +187,9 @@ fn parse_ranges(
                 None => &[],
             }
         };
-        let mut asked = 0;
+        let mut polls = 0;
         let mut progress = |_: &ParseState| {
-            asked += 1;
+            polls += 1;
             match time_is_up() {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),
@@ -199,7 +199,7 @@ fn parse_ranges(
         let tree = parser.parse_with_options(&mut read, old, Some(options));
         // Otherwise the next parse would continue with this text.
         parser.reset();
-        Some((tree?, asked))
+        Some((tree?, polls))
     })
 }
 

@@ -93,13 +93,13 @@ impl ParsedRegion {
                 distant.or_else(|| view.best_border(lowest..here + 1, ideal))?
             }
         };
-        let behind = reach.bytes_after();
-        let (end, after) = match offset + behind + behind / 2 {
+        let bytes_after = reach.bytes_after();
+        let (end, after) = match offset + bytes_after + bytes_after / 2 {
             highest if highest >= len => (len, None),
             highest => {
-                let (next, ideal) = (lines::next_line_start(text, offset), offset + behind);
+                let (next, ideal) = (lines::next_line_start(text, offset), offset + bytes_after);
                 let distant =
-                    view.best_border(lines::next_line_start(text, offset + behind / 2)..highest, ideal);
+                    view.best_border(lines::next_line_start(text, offset + bytes_after / 2)..highest, ideal);
                 let end = distant.or_else(|| view.best_border(next..highest, ideal))?;
                 (end.start, Some(end))
             }
@@ -122,7 +122,7 @@ impl ParsedRegion {
         };
         let keep_end = match core.end {
             end if end == len => usize::MAX,
-            end => end - (behind / 4).min((end - offset) / 2),
+            end => end - (bytes_after / 4).min((end - offset) / 2),
         };
         Some(Self { ranges, initial_len: core.len(), core, covered: keep_start..keep_end })
     }
@@ -238,23 +238,23 @@ impl RegionFinder<'_> {
     /// The lines before `start` that a core beginning there needs: those under which it is indented, outermost first.
     fn opening_lines(&self, start: LineHead) -> Vec<Range<usize>> {
         let mut found: Vec<Range<usize>> = Vec::new();
-        let (mut level, mut goes_on, mut before) = (start.width, false, start.start);
+        let (mut level, mut continues, mut before) = (start.width, false, start.start);
         let least = before.saturating_sub(MAX_SEARCH_BYTES);
-        'blocks: while before > least && (level > 0 || goes_on) {
+        'blocks: while before > least && (level > 0 || continues) {
             let from = lines::line_start(self.text, before.saturating_sub(SEARCH_STEP_BYTES));
             for line in self.scan_lines(from..before).into_iter().rev() {
-                let around = line.width < level || goes_on && line.width == level;
+                let around = line.width < level || continues && line.width == level;
                 if line.first == 0 || !around || self.has_unreliable_indent(line) {
                     continue;
                 }
                 level = line.width;
-                goes_on = self.is_continuation(line);
+                continues = self.is_continuation(line);
                 // Of many `case`s the nearest are enough, but their common opening line is needed.
-                if found.len() < MAX_OUTLINE_LINES || !goes_on {
+                if found.len() < MAX_OUTLINE_LINES || !continues {
                     let limit = found.last().map_or(start.start, |last| last.start);
                     found.push(line.start..self.head_end(line, limit));
                 }
-                if level == 0 && !goes_on {
+                if level == 0 && !continues {
                     break 'blocks;
                 }
             }

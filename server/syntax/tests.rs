@@ -292,12 +292,12 @@ fn run_in_child_processes(task: &str) {
             .env(TASK_VARIABLE, format!("{task} {}", language.name))
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        let last: Vec<&str> = said.lines().rev().take(12).collect();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let last: Vec<&str> = stderr.lines().rev().take(12).collect();
         let last: Vec<&str> = last.into_iter().rev().collect();
         assert!(output.status.success(), "{task}, {}: {}\n{}", language.name, output.status, last.join("\n"));
         // It completed its task.
-        assert!(said.contains("all done"), "{said}");
+        assert!(stderr.contains("all done"), "{stderr}");
     }
 }
 
@@ -327,13 +327,13 @@ fn child() {
     let task = env::var(TASK_VARIABLE).unwrap();
     let mut words = task.split(' ');
     let (kind, language) = (words.next().unwrap(), taper_grammars::by_id(words.next().unwrap()).unwrap());
-    let say = |what: &str| writeln!(stderr(), "{what}").unwrap();
+    let report = |what: &str| writeln!(stderr(), "{what}").unwrap();
     if kind == "hostile" {
         for (name, text) in hostile_texts() {
-            say(&name);
+            report(&name);
             type_hostile_text(language, &text);
         }
-        return say("all done");
+        return report("all done");
     }
     let pieces = parse_fragments();
     let seconds = env::var(SECONDS_VARIABLE).ok().map(|it| Duration::from_secs(it.parse().unwrap()));
@@ -353,11 +353,11 @@ fn child() {
         if seconds.is_some_and(|most| begun.elapsed() > most) {
             break;
         }
-        say(&format!("seed {seed}"));
+        report(&format!("seed {seed}"));
         match kind {
             "soup" => type_random_text(language, seed, &pieces),
             _ => type_repeated_text(language, seed, &pieces),
         }
     }
-    say("all done");
+    report("all done");
 }

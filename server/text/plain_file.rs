@@ -147,9 +147,9 @@ mod tests {
         assert_eq!(read(&path("to_plain"), 100, Links::Followed).unwrap(), b"x");
         // Its reported size is zero.
         if cfg!(target_os = "linux") {
-            let says = Path::new("/proc/self/maps");
-            assert_eq!(fs::metadata(says).unwrap().len(), 0);
-            assert_eq!(read_error(says, 10, Links::Followed), "it is larger than 10 bytes");
+            let proc_file = Path::new("/proc/self/maps");
+            assert_eq!(fs::metadata(proc_file).unwrap().len(), 0);
+            assert_eq!(read_error(proc_file, 10, Links::Followed), "it is larger than 10 bytes");
         }
     }
 }

@@ -206,7 +206,7 @@ mod tests {
             0,
         )
         .unwrap();
-        for (path, told) in [
+        for (path, expected) in [
             (folder.path().to_owned(), "a folder"),
             (at("link"), "a link"),
             (at("dangling"), "a link"),
@@ -217,7 +217,7 @@ mod tests {
             (PathBuf::new(), ""),
         ] {
             let problem = LogFile::open_log_file(&path).unwrap_err().to_string();
-            assert!(problem.contains(told), "{}: {problem}", path.display());
+            assert!(problem.contains(expected), "{}: {problem}", path.display());
         }
     }
 }

@@ -175,10 +175,10 @@ fn walk_stops_on_request_and_at_limits() {
     let all: Vec<(String, String)> = many.iter().map(files_of).collect();
     let all: Vec<(&str, &str)> = all.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
     let folder = make_workspace(&all);
-    let mut asked = 0;
+    let mut polls = 0;
     let mut stop = || {
-        asked += 1;
-        asked > 20
+        polls += 1;
+        polls > 20
     };
     let found = find_files(folder.path(), &[], CrawlLimits::DEFAULT, &mut stop);
     assert!(!found.is_empty() && found.len() < 20, "{}", found.len());

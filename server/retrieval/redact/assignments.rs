@@ -153,11 +153,11 @@ impl<'a> AssignmentScanner<'a> {
         let is_element = byte == b'>' || byte == b'<';
         // `NAME=value`, and an operator at the line's end.
         let is_variable = byte == b'=' && next == after && !matches!(get(next + 1), b'=' | b'>' | b' ');
-        let goes_on = || {
+        let continues = || {
             self.bytes[next..range.end].trim_ascii_end().ends_with(b"=")
                 || get(range.end.saturating_sub(2)) == b'('
         };
-        is_flag || is_element || is_variable || ends || goes_on() || self.is_in_triple_quotes(hit)
+        is_flag || is_element || is_variable || ends || continues() || self.is_in_triple_quotes(hit)
     }
 
     /// The end of what closes the name: its quote, a bracket.
@@ -253,10 +253,10 @@ impl<'a> AssignmentScanner<'a> {
                     .take(12)
                     .take_while(|it| it.is_ascii_alphanumeric())
                     .count();
-                let behind = next + index + 2;
-                let behind = behind + blank_len(&self.bytes[behind.min(self.bytes.len())..]);
+                let value_at = next + index + 2;
+                let value_at = value_at + blank_len(&self.bytes[value_at.min(self.bytes.len())..]);
                 return (self.bytes.get(next + index + 1) == Some(&b']'))
-                    .then(|| parse_operator(rest(behind), behind))
+                    .then(|| parse_operator(rest(value_at), value_at))
                     .flatten();
             }
             b',' if quoted => {
@@ -270,16 +270,16 @@ impl<'a> AssignmentScanner<'a> {
             b'(' if !quoted => return Some((NameValueLink::Call, next + 1)),
             b'>' if quoted => return Some((NameValueLink::Element, next + 1)),
             b'<' if rest(next).starts_with(b"<const>") => {
-                let behind = next + 7 + blank_len(rest(next + 7));
-                return parse_operator(rest(behind), behind);
+                let value_at = next + 7 + blank_len(rest(next + 7));
+                return parse_operator(rest(value_at), value_at);
             }
             // `string Password { get; set; } = `.
             b'{' if !quoted => {
                 let end =
                     next + self.bytes[next..].iter().take(60).position(|&it| it == b'}' || it == b'\n')?;
-                let behind = end + 1 + blank_len(&self.bytes[(end + 1).min(self.bytes.len())..]);
-                let gives = self.bytes[end] == b'}' && self.bytes.get(behind) == Some(&b'=');
-                return gives.then_some((NameValueLink::Operator, behind + 1));
+                let value_at = end + 1 + blank_len(&self.bytes[(end + 1).min(self.bytes.len())..]);
+                let gives = self.bytes[end] == b'}' && self.bytes.get(value_at) == Some(&b'=');
+                return gives.then_some((NameValueLink::Operator, value_at + 1));
             }
             _ => {}
         }
@@ -395,20 +395,20 @@ impl<'a> AssignmentScanner<'a> {
         let mut at = at;
         for _ in 0..100 {
             let Some((close, start)) = self.parse_quote(at) else { return };
-            let (end, behind) = self.string_end(start, &close);
+            let (end, string_end) = self.string_end(start, &close);
             let count = found.len();
             self.add_if_secret(start..end, need, found);
             if found.len() == count {
                 return;
             }
             // `"a" + "b"`, and strings on consecutive lines.
-            let rest = &self.bytes[behind..self.bytes.len().min(behind + 120)];
+            let rest = &self.bytes[string_end..self.bytes.len().min(string_end + 120)];
             let Some(next) = rest.iter().position(|it| matches!(it, b'"' | b'\'' | b'`')) else { return };
             let letters = rest[..next].iter().rev().take(2).take_while(|it| b"rbufRBUF".contains(it)).count();
             if self.bare == BareWords::Values || !self.patterns.joined.is_match(&rest[..next - letters]) {
                 return;
             }
-            at = behind + next - letters;
+            at = string_end + next - letters;
             let Some((close, start)) = self.parse_quote(at) else { return };
             let (_, after) = self.string_end(start, &close);
             // The next key of a table.
@@ -462,8 +462,8 @@ impl<'a> AssignmentScanner<'a> {
             }
             // Anything other than strings is not a list of values.
             let Some((quote, start)) = self.parse_quote(here) else { return };
-            let (end, behind) = self.string_end(start, &quote);
-            if self.bytes[behind..line_end(self.bytes, behind)]
+            let (end, string_end) = self.string_end(start, &quote);
+            if self.bytes[string_end..line_end(self.bytes, string_end)]
                 .trim_ascii_start()
                 .first()
                 .is_some_and(|it| matches!(it, b':' | b'='))
@@ -471,7 +471,7 @@ impl<'a> AssignmentScanner<'a> {
                 return;
             }
             self.add_if_secret(start..end, need, found);
-            here = behind.max(here + 1);
+            here = string_end.max(here + 1);
         }
     }
 

@@ -111,14 +111,14 @@ impl NameClassifier {
 
 /// How strictly the value of this name must look like a secret; `None` if the name is not a secret's.
 fn strictness_for_words(all: &[&str]) -> Option<ValueStrictness> {
-    let mut said = all;
-    while let [rest @ .., last] = said
+    let mut words = all;
+    while let [rest @ .., last] = words
         && !rest.is_empty()
         && (TRAILING_WORDS.contains(last) || last.bytes().all(|it| it.is_ascii_digit()))
     {
-        said = rest;
+        words = rest;
     }
-    let [rest @ .., last] = said else { return None };
+    let [rest @ .., last] = words else { return None };
     let last = last.trim_end_matches(|it: char| it.is_ascii_digit());
     let among = |list: &[&str]| rest.iter().any(|word| list.contains(word));
     if PASSWORD_WORDS.contains(&last)

@@ -134,8 +134,8 @@ pub(super) fn repeats_name(name: &str, value: &str) -> bool {
             .flat_map(char::to_lowercase)
             .collect::<String>()
     };
-    let said = plain(value);
-    said.len() > 7 && is_wordy(value) && plain(name).contains(&said)
+    let plain_value = plain(value);
+    plain_value.len() > 7 && is_wordy(value) && plain(name).contains(&plain_value)
 }
 
 /// `xxxx`, `****`, `....`, `0000`: one character repeated, whatever the separators.

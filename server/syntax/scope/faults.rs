@@ -18,8 +18,8 @@ pub fn fault_count_in(tree: &Tree, range: Range<usize>) -> usize {
     // Not recursive: a few kilobytes of `(` nest deeper than a thread's stack allows.
     'nodes: loop {
         let node = cursor.node();
-        let behind = node.start_byte() > range.end;
-        if !behind && node.end_byte() >= range.start && node.has_error() {
+        let is_past = node.start_byte() > range.end;
+        if !is_past && node.end_byte() >= range.start && node.has_error() {
             count += usize::from(node.is_error() || node.is_missing());
             let descended = match range.start.checked_sub(1) {
                 Some(byte) => cursor.goto_first_child_for_byte(byte).is_some(),
@@ -29,7 +29,7 @@ pub fn fault_count_in(tree: &Tree, range: Range<usize>) -> usize {
                 continue;
             }
         }
-        if !behind && cursor.goto_next_sibling() {
+        if !is_past && cursor.goto_next_sibling() {
             continue;
         }
         while cursor.goto_parent() {
