@@ -20,7 +20,7 @@ const PASSWORD_WORDS: &[&str] = &[
     "userpass", "dbpass", "密码", "密碼", "口令", "パスワード", "пароль", "비밀번호", "mnemonic", "mnemonics",
 ];
 
-/// Words that make a key one that opens something.
+/// Words that make a key a secret.
 #[rustfmt::skip]
 const SECRET_KEY_WORDS: &[&str] = &[
     "api", "apis", "secret", "private", "access", "auth", "encryption", "encrypt", "decryption", "decrypt",
