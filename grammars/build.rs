@@ -1,4 +1,4 @@
-//! Compiles the scanners of our own. It knows nothing of what they scan.
+//! Compiles taper's own scanners.
 
 fn main() {
     println!("cargo:rerun-if-changed=scanners");

@@ -1,5 +1,4 @@
 //! The languages that taper knows: one table, with a tree-sitter grammar where one is shipped.
-//! It knows nothing of documents, of trees that were parsed, or of suggestions.
 
 mod scanners;
 mod table;
@@ -17,7 +16,7 @@ pub struct Language {
     pub name: &'static str,
     /// Other identifiers that editors send for it.
     pub aliases: &'static [&'static str],
-    /// File extensions without the dot; compared without regard to case. May contain dots: `d.ts`.
+    /// File extensions without the dot, case-insensitive. May contain dots: `d.ts`.
     pub extensions: &'static [&'static str],
     /// Whole file names, e.g. `Makefile`; compared exactly.
     pub file_names: &'static [&'static str],
@@ -25,40 +24,40 @@ pub struct Language {
     pub line_comment: &'static str,
     /// What begins and ends a comment over several lines, if the language has one.
     pub block_comment: Option<(&'static str, &'static str)>,
-    /// Quotes that open and close a string on one line. Only such as are no other syntax: a Rust `'` may
-    /// be a lifetime and is left out.
+    /// Quotes that open and close a string on one line. Only those without another meaning: a Rust `'` may begin a
+    /// lifetime and is left out.
     pub quotes: &'static [char],
     /// How blocks are marked.
     pub blocks: BlockStyle,
-    /// Words that open a block when they stand *first* on a line: `def`, `while`.
+    /// Words that open a block when they come *first* on a line: `def`, `while`.
     pub opening_words: &'static [&'static str],
-    /// Words that open a block when they stand *last* on a line: `do`, `then`.
+    /// Words that open a block when they come *last* on a line: `do`, `then`.
     pub opening_ends: &'static [&'static str],
-    /// What has to stand before any code: `<?php`; mostly nothing.
+    /// What has to come before any code: `<?php`; empty for most languages.
     pub opening_tag: &'static str,
     /// The tree-sitter grammar, if taper ships one.
     pub grammar: Option<fn() -> tree_sitter::Language>,
-    /// What the grammar calls things; empty without a grammar.
+    /// The names of its node kinds; empty without a grammar.
     pub kinds: NodeKinds,
 }
 
-/// Names of tree-sitter nodes by what they are to us. A test checks each against its grammar.
+/// Names of tree-sitter nodes by their role. A test checks each against its grammar.
 #[derive(Debug, Clone, Copy)]
 pub struct NodeKinds {
     /// String and character literals, quotes included.
     pub strings: &'static [&'static str],
-    /// Code inside of strings: `${…}`.
+    /// Code inside strings: `${…}`.
     pub interpolations: &'static [&'static str],
     /// Comments.
     pub comments: &'static [&'static str],
     /// Bodies of functions, loops, branches, classes and the like.
     pub blocks: &'static [&'static str],
-    /// What has a name and a body: functions, methods, classes, modules.
+    /// Nodes with a name and a body: functions, methods, classes, modules.
     pub definitions: &'static [&'static str],
 }
 
 impl NodeKinds {
-    /// Nothing: a language without a grammar.
+    /// The kinds of a language without a grammar.
     pub const NONE: Self =
         Self { strings: &[], interpolations: &[], comments: &[], blocks: &[], definitions: &[] };
 }
@@ -74,11 +73,11 @@ pub enum BlockStyle {
     Keywords,
     /// Between tags: HTML.
     Tags,
-    /// Nothing is known.
+    /// Unknown.
     None,
 }
 
-/// The language that an editor names: by [`Language::name`] or alias, without regard to case.
+/// The language of an editor's identifier: by [`Language::name`] or alias, case-insensitive.
 #[must_use]
 pub fn by_id(language_id: &str) -> Option<&'static Language> {
     let is = |name: &&str| name.eq_ignore_ascii_case(language_id);
@@ -95,7 +94,7 @@ pub fn by_path(path: &Path) -> Option<&'static Language> {
     if let Some(row) = LANGUAGES.iter().find(|row| row.file_names.contains(&name)) {
         return Some(row);
     }
-    // `a.d.ts`: first `d.ts`, then `ts`. A leading dot is no extension.
+    // `a.d.ts`: first `d.ts`, then `ts`. A leading dot does not start an extension.
     name.char_indices().skip(1).filter(|&(_, c)| c == '.').find_map(|(at, _)| {
         let extension = &name[at + 1..];
         LANGUAGES.iter().find(|row| row.extensions.iter().any(|e| e.eq_ignore_ascii_case(extension)))

@@ -1,9 +1,9 @@
-//! How each language writes what is no code: strings and comments, by what opens and what closes them.
-//! It knows nothing of trees: it serves where a language has no grammar, and text that no tree has seen.
+//! The syntax of strings and comments in each language, by their delimiters. Used for languages without a grammar, and
+//! for text that is not in a tree.
 
 use crate::Language;
 
-/// What text inside of a literal is.
+/// The kind of a literal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LiteralKind {
     /// A string or a character.
@@ -12,12 +12,12 @@ pub enum LiteralKind {
     Comment,
 }
 
-/// How the closing delimiter is written inside of a literal without closing it.
+/// How the closing delimiter is written inside a literal without closing it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EscapeStyle {
     /// It cannot be.
     None,
-    /// Behind a backslash.
+    /// After a backslash.
     Backslash,
     /// Twice.
     Doubled,
@@ -34,27 +34,27 @@ pub enum DelimiterTag {
     Word,
 }
 
-/// One way to write a string or a comment. With a [`Tag`], the opening is `open`, the tag, `open_end`, and the closing is
-/// `close`, the tag, `close_end`; without one, the ends are empty.
+/// One syntax of a string or a comment. With a [`DelimiterTag`], the opening is `open`, the tag, `open_end`, and the
+/// closing is `close`, the tag, `close_end`; without one, the ends are empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LiteralSyntax {
     /// What it is.
     pub kind: LiteralKind,
     /// Begins it.
     pub open: &'static str,
-    /// What is repeated.
+    /// The repeated part.
     pub tag: DelimiterTag,
-    /// Behind the tag.
+    /// After the tag.
     pub open_end: &'static str,
     /// Begins what closes it.
     pub close: &'static str,
-    /// Behind the tag.
+    /// After the tag.
     pub close_end: &'static str,
-    /// Whether it may run over several lines.
+    /// Whether it may span several lines.
     pub multiline: bool,
     /// How its closing delimiter is escaped.
     pub escape: EscapeStyle,
-    /// Whether one may stand inside of another.
+    /// Whether one may be nested in another.
     pub nests: bool,
 }
 
@@ -83,17 +83,17 @@ const fn single_line_string(quote: &'static str) -> LiteralSyntax {
     string_literal(quote, quote, false, EscapeStyle::Backslash)
 }
 
-/// A string over several lines, with backslashes.
+/// A multi-line string, with backslashes.
 const fn multi_line_string(quote: &'static str) -> LiteralSyntax {
     string_literal(quote, quote, true, EscapeStyle::Backslash)
 }
 
-/// A string over several lines in which nothing is escaped.
+/// A multi-line string without escapes.
 const fn raw_string(open: &'static str, close: &'static str) -> LiteralSyntax {
     string_literal(open, close, true, EscapeStyle::None)
 }
 
-/// A string over several lines in which a quote is written twice.
+/// A multi-line string in which a quote is escaped by doubling it.
 const fn doubled_quote_string(open: &'static str, close: &'static str) -> LiteralSyntax {
     string_literal(open, close, true, EscapeStyle::Doubled)
 }
@@ -121,7 +121,8 @@ const C_COMMENT: LiteralSyntax = comment_literal("/*", "*/", false);
 const NESTED_C_COMMENT: LiteralSyntax = comment_literal("/*", "*/", true);
 const MARKUP_COMMENT: LiteralSyntax = comment_literal("<!--", "-->", false);
 
-/// Of languages that stand in no row: comments as the language's own row has them, its quotes on one line.
+/// The literals of some languages. A language without a row here has the comments of its table row, and its quotes on
+/// one line.
 const LITERAL_ROWS: &[(&[&str], &[LiteralSyntax])] = &[
     (&["python"], &[multi_line_string("\"\"\""), multi_line_string("'''"), DOUBLE_QUOTED, SINGLE_QUOTED]),
     (
@@ -327,7 +328,7 @@ const LITERAL_ROWS: &[(&[&str], &[LiteralSyntax])] = &[
     (&["latex"], &[string_literal("$", "$", false, EscapeStyle::Backslash)]),
 ];
 
-/// Comments of template languages, which stand in files of any language: Jinja and its like, ERB, Handlebars.
+/// Comments of template languages, which occur in files of any language: Jinja and the like, ERB, Handlebars.
 const TEMPLATE_COMMENTS: &[LiteralSyntax] = &[
     comment_literal("{#", "#}", false),
     comment_literal("<%#", "%>", false),
@@ -336,14 +337,14 @@ const TEMPLATE_COMMENTS: &[LiteralSyntax] = &[
     comment_literal("{{!", "}}", false),
     comment_literal("@*", "*@", false),
 ];
-/// Languages in whose files these are looked for.
+/// Languages whose files may contain these.
 const TEMPLATE_LANGUAGES: &[&str] = &["html", "xml", "vue", "svelte", "astro", "markdown"];
 
-/// Languages of a Lisp's kind, Go's and others have none of their own.
+/// The literals for the quotes of a language's table row.
 const QUOTE_LITERALS: &[(char, LiteralSyntax)] =
     &[('"', DOUBLE_QUOTED), ('\'', SINGLE_QUOTED), ('`', raw_string("`", "`"))];
 
-/// What may stand in a file of a language that nobody knows.
+/// The literals that are assumed for an unknown language.
 #[must_use]
 pub fn unknown_language_literals() -> Vec<LiteralSyntax> {
     let known = [MARKUP_COMMENT, C_COMMENT, multi_line_string("\"\"\""), DOUBLE_QUOTED, SINGLE_QUOTED];
@@ -351,7 +352,8 @@ pub fn unknown_language_literals() -> Vec<LiteralSyntax> {
 }
 
 impl Language {
-    /// The ways to write strings and comments over several lines, the longest openings first where one begins another.
+    /// The syntaxes of strings and comments over several lines, the longest openings first where one is a prefix of
+    /// another.
     #[must_use]
     pub fn literals(&self) -> Vec<LiteralSyntax> {
         let row = LITERAL_ROWS.iter().find(|(names, _)| names.contains(&self.name));
@@ -392,7 +394,7 @@ mod tests {
     fn block_comment_is_among_literals() {
         for row in LANGUAGES {
             let Some((open, close)) = row.block_comment else { continue };
-            // Lua's has a tag.
+            // Lua's comment has a tag.
             let open = open.trim_end_matches('[');
             let found = row.literals().iter().any(|it| {
                 it.kind == LiteralKind::Comment && it.open.starts_with(open) && close.starts_with(it.close)

@@ -1,6 +1,5 @@
-//! Grammars with a scanner of our own, where that of the grammar's crate can end the process.
-//! The tables of a grammar stay those of its crate; `scanners/README.md` says what was changed and why.
-//! It knows nothing of the languages themselves.
+//! Grammars with a scanner of taper's own, where the scanner of the grammar's crate can end the process. The tables of
+//! a grammar stay those of its crate; `scanners/README.md` lists the changes and the reasons.
 
 use std::sync::LazyLock;
 
@@ -15,14 +14,14 @@ unsafe extern "C" {
     fn hardened_ruby() -> *const ();
 }
 
-/// A grammar that is made once, whichever thread asks first.
+/// A grammar that is made once, by the first thread that needs it.
 macro_rules! hardened {
     ($name:ident, $function:ident) => {
         pub(crate) fn $name() -> Language {
             static LANGUAGE: LazyLock<Language> = LazyLock::new(|| {
-                // SAFETY: the function returns a grammar that tree-sitter generated, as its crate's own does: a
-                // copy that lives for ever and differs in the scanner's five functions, which have the same
-                // signatures. The lock lets one thread alone call it.
+                // SAFETY: the function returns a grammar that tree-sitter generated, as its crate's own does: a copy
+                // that lives for ever and differs only in the scanner's five functions, which have the same signatures.
+                // The lock lets only one thread call it.
                 Language::new(unsafe { LanguageFn::from_raw($function) })
             });
             LANGUAGE.clone()

@@ -1,11 +1,10 @@
 //! The rows of the language table.
-//! It knows nothing of how a row is found.
 
 mod kinds;
 
 use crate::{BlockStyle, Language, NodeKinds, scanners};
 
-/// What a row has that says nothing: no grammar, no comments, no blocks.
+/// The empty row: no grammar, no comments, no blocks.
 const EMPTY_LANGUAGE: Language = Language {
     name: "",
     aliases: &[],
@@ -33,7 +32,7 @@ const BRACE_LANGUAGE: Language = Language {
 /// Line comments with `#`.
 const HASH_COMMENT_LANGUAGE: Language = Language { line_comment: "#", ..EMPTY_LANGUAGE };
 
-/// Every language that taper knows. One without a row still gets suggestions, without a tree.
+/// Every language that taper knows. Others also get suggestions, but without a tree.
 pub const LANGUAGES: &[Language] = &[
     Language {
         name: "python",
@@ -229,7 +228,7 @@ pub const LANGUAGES: &[Language] = &[
         kinds: kinds::PHP,
         ..BRACE_LANGUAGE
     },
-    // From here on: no grammar, only how comments and blocks look.
+    // From here on without a grammar: only the syntax of comments and blocks.
     Language { name: "scss", aliases: &["sass", "less"], extensions: &["scss", "less"], ..BRACE_LANGUAGE },
     Language { name: "kotlin", aliases: &["kt"], extensions: &["kt", "kts"], ..BRACE_LANGUAGE },
     Language { name: "swift", extensions: &["swift"], quotes: &['"'], ..BRACE_LANGUAGE },

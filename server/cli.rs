@@ -1,5 +1,4 @@
-//! The command line: arguments in, exit code out. One file a command.
-//! It knows nothing of how the work is done: each command calls the floors below.
+//! The command line: arguments in, exit code out. One file per command.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -24,14 +23,14 @@ pub mod terminal;
     name = "taper",
     version,
     about,
-    after_help = "Without a command, and with an editor on the other end of its pipe, taper serves LSP.\n\n\
+    after_help = "Without a command, taper serves LSP if its input is not a terminal.\n\n\
                   Example: taper complete src/main.rs:12:5"
 )]
 pub struct Arguments {
     /// What to do.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// Serve LSP over stdin and stdout, as editors ask for it.
+    /// Serve LSP over stdin and stdout; editors add this option.
     #[arg(long)]
     pub stdio: bool,
 }
@@ -41,23 +40,23 @@ pub struct Arguments {
 pub enum Command {
     /// Serve an editor over stdin and stdout (LSP).
     Serve(Box<serve::Args>),
-    /// Suggest at one place of a file, and print it there.
+    /// Print a completion for a position in a file.
     Complete(Box<complete::Args>),
-    /// Bring a model to this machine.
+    /// Download a model.
     Pull(pull::Args),
-    /// List the models that taper knows, and which are here.
+    /// List known and installed models.
     Models(models::Args),
-    /// Look at this machine, its models and its speed.
+    /// Check this machine, its models and its speed.
     Doctor(Box<doctor::Args>),
-    /// Show what was suggested and what became of it.
+    /// Show usage statistics.
     Stats(stats::Args),
-    /// Where `taper bench` went.
+    /// Reports where `taper bench` moved.
     #[command(hide = true, disable_help_flag = true)]
     Bench(moved::Args),
-    /// Where `taper eval` went.
+    /// Reports where `taper eval` moved.
     #[command(hide = true, disable_help_flag = true)]
     Eval(moved::Args),
-    /// Look through a project's files for a server, which starts this by itself.
+    /// Index a project's files for a server, which starts this itself.
     #[command(hide = true)]
     Crawl,
     /// Print a completion script for a shell.
@@ -70,7 +69,7 @@ pub enum Command {
     },
 }
 
-/// Parses the arguments, runs the command, prints its error. Exit codes: 0 done, 1 it failed, 2 wrong usage.
+/// Parses the arguments, runs the command, prints its error. Exit codes: 0 success, 1 failure, 2 wrong usage.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
@@ -88,14 +87,14 @@ pub fn main() -> ExitCode {
             Ok(())
         }
         None if arguments.stdio || !std::io::stdin().is_terminal() => {
-            // Parsed, so that the environment counts as it does for `taper serve`.
+            // Parsed, so that environment variables apply as in `taper serve`.
             return match Arguments::parse_from(["taper", "serve"]).command {
                 Some(Command::Serve(args)) => serve::run(*args),
                 _ => ExitCode::from(2),
             };
         }
         None => {
-            // A person at a terminal: show what there is.
+            // A user at a terminal: print the help.
             let _ = Arguments::command().print_help();
             return ExitCode::from(2);
         }
@@ -109,18 +108,18 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Prints an error of this program with its causes on one line, each told once.
-#[expect(clippy::print_stderr, reason = "this is where a command's error meets its user")]
+/// Prints an error with its causes on one line, without repetitions.
+#[expect(clippy::print_stderr, reason = "a command's error is printed for its user")]
 pub fn print_error(program: &str, error: &anyhow::Error) {
-    let mut told = String::new();
+    let mut message = String::new();
     for cause in error.chain() {
         let text = cause.to_string();
-        if !told.contains(&text) {
-            if !told.is_empty() {
-                told.push_str(": ");
+        if !message.contains(&text) {
+            if !message.is_empty() {
+                message.push_str(": ");
             }
-            told.push_str(&text);
+            message.push_str(&text);
         }
     }
-    eprintln!("{program}: {}", terminal::escape_controls(&told));
+    eprintln!("{program}: {}", terminal::escape_controls(&message));
 }

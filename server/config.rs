@@ -1,8 +1,7 @@
-//! Options as a user writes them become settings as the program uses them.
-//! It knows nothing of who asks or of the editor they come from.
+//! Configuration: turns options as users write them into settings as the program uses them.
 //!
-//! One table, [`keys`], is the source of every option: its name, type, default and description, and how it is set.
-//! A wrong option never costs the right ones: it yields a message that names the key, and the rest applies.
+//! One table, [`option_specs`], is the source of every option: its name, type, default and description, and how it is
+//! set. A wrong option yields a message that names it, and all others still apply.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,26 +22,26 @@ pub use options::{OptionSpec, option_specs};
 /// Bytes of the largest configuration file that is read.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
-/// How the program behaves.
+/// The effective settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Whether anything is suggested.
     pub enable: bool,
-    /// Languages in which nothing is suggested.
+    /// Languages without suggestions.
     pub disabled_languages: Vec<String>,
-    /// From the arrival of a question to its answer, at most.
+    /// Maximum time from the arrival of a request to its response.
     pub latency_budget: Duration,
-    /// The same for an explicit question, if that is longer.
+    /// The same for an explicit request, if that is longer.
     pub explicit_budget: Duration,
-    /// From the arrival of a question to an answer with a part, where the editor comes back for the rest.
+    /// Time from the arrival of a request to an early response with a part, for editors that request the rest later.
     pub early_answer: Duration,
-    /// How long typing must pause before a question reaches the model.
+    /// How long typing must pause before a request reaches the model.
     pub debounce: Duration,
-    /// Whether what becomes of suggestions is counted.
+    /// Whether the outcomes of suggestions are counted.
     pub statistics: bool,
     /// Whether the project's other files are read.
     pub other_files: bool,
-    /// Files of which nothing is read for others, and in which nothing is suggested unasked.
+    /// Files that are not read for other files, and that get suggestions only on request.
     pub excluded_files: ExcludedFiles,
     /// How to suggest.
     pub suggest: Options,
@@ -50,22 +49,22 @@ pub struct Settings {
     pub engine: EngineSettings,
 }
 
-/// Which model, and how it runs. A change means that it is loaded anew.
+/// Which model, and how it runs. A change reloads the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineSettings {
-    /// A known model's name or the path of a file; `None`: what this machine can answer with in time.
+    /// A known model's name or the path of a file; `None`: the default for this machine.
     pub model: Option<String>,
-    /// Threads that compute; 0: as many as there are cores.
+    /// Number of compute threads; 0: one for each core.
     pub threads: usize,
-    /// Tokens that fit into the context; 0: as many as the prompt's settings need.
+    /// Size of the context in tokens; 0: as large as the prompt's settings need.
     pub context: usize,
-    /// Bytes of the KV caches that are kept, at most, but for the one in use.
+    /// Maximum bytes of the kept KV caches, apart from the one in use.
     pub cache_bytes: usize,
     /// Where the model runs: `auto`, `cpu`, `cuda`, `metal`.
     pub device: Option<String>,
-    /// Which kernels run it; `None`: the best that the processor has.
+    /// Which kernels run it; `None`: the best that the processor supports.
     pub kernel: Option<String>,
-    /// Whether fetching a model is forbidden.
+    /// Whether downloading a model is forbidden.
     pub offline: bool,
 }
 
@@ -102,7 +101,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Whether nothing is to be suggested in a language, by the editor's name for it or by taper's.
+    /// Whether suggestions are off in a language, by the editor's name for it or by taper's.
     pub fn is_disabled(&self, language_id: &str, language: Option<&Language>) -> bool {
         let names = [Some(language_id), language.map(|language| language.name)];
         self.disabled_languages
@@ -111,41 +110,42 @@ impl Settings {
     }
 }
 
-/// What was written, and where, lowest first. Settings are always made anew from all of it, so that an option
-/// taken back in one place falls back to the next.
+/// The options of each source, lowest precedence first. Settings are always resolved from all of them, so that an
+/// option removed from one source falls back to the next.
 #[derive(Debug, Clone, Default)]
 pub struct ConfigLayers {
     /// The configuration file.
     pub file: ConfigLayer,
-    /// What the editor sent when it began.
+    /// The editor's initialization options.
     pub initialization: ConfigLayer,
-    /// What the editor sent last.
+    /// The editor's latest configuration.
     pub editor: ConfigLayer,
     /// The command line.
     pub arguments: ConfigLayer,
 }
 
-/// The options of one place.
+/// The options of one source.
 #[derive(Debug, Clone, Default)]
 pub struct ConfigLayer {
-    /// Where they were written, for messages.
+    /// The name of the source, for messages.
     pub origin: String,
     options: Map<String, Value>,
-    /// Whether options of other servers may stand between them: what is not known is no mistake then, unless it looks like one.
+    /// Whether the object may also hold options of other servers. Unknown names are then no error, unless one looks
+    /// like a mistyped option.
     is_shared: bool,
 }
 
 impl ConfigLayer {
-    /// No options yet; see [`Layer::with`].
+    /// No options yet; see [`ConfigLayer::with_option`].
     pub fn empty(origin: impl Into<String>) -> Self {
         Self { origin: origin.into(), options: Map::new(), is_shared: false }
     }
 
-    /// The options in `value`: an object, or one with a section `taper`. `null` is no options, and so is an empty list,
-    /// which is what an empty table is to Lua.
+    /// The options in `value`: an object, or one with a section `taper`. `null` means no options, and so does an empty
+    /// list, which is Lua's empty table.
     ///
     /// # Errors
-    /// A message that says that it is not an object.
+    /// It is not an object; the message is for the user.
     pub fn new(origin: impl Into<String>, value: Value) -> Result<Self, String> {
         let origin = origin.into();
         match value {
@@ -154,20 +154,20 @@ impl ConfigLayer {
                 Some(section @ Value::Object(_)) => Self::new(origin, section),
                 Some(section) if is_unset(&section) => Ok(Self::empty(origin)),
                 Some(other) => Err(format!(
-                    "{origin}: `taper` should be a table of options, not {}",
+                    "{origin}: `taper` must be a table of options, not {}",
                     value_excerpt(&other)
                 )),
                 None => Ok(Self { origin, options, is_shared: false }),
             },
-            _ => Err(format!("{origin}: the options should be a table, `key: value`; they are ignored")),
+            _ => Err(format!("{origin}: the options must be a table, `key: value`; they are ignored")),
         }
     }
 
-    /// The same for what an editor sends, which may hold the options of other servers as well: in sections, or with names like
-    /// `taper.enable`.
+    /// The same for an editor's configuration, which may also hold the options of other servers: in sections, or with
+    /// names like `taper.enable`.
     ///
     /// # Errors
-    /// A message that says that it is not an object.
+    /// It is not an object; the message is for the user.
     pub fn from_editor(origin: impl Into<String>, value: Value) -> Result<Self, String> {
         let is_ours = value.get("taper").is_some();
         let mut this = Self::new(origin, value)?;
@@ -192,10 +192,10 @@ impl ConfigLayer {
         self
     }
 
-    /// Reads a configuration file. One that is not there is no options, unless it was asked for by name.
+    /// Reads a configuration file. A missing file means no options, unless it was named explicitly.
     ///
     /// # Errors
-    /// A message that names the file and the remedy: it cannot be read, is not UTF-8, or is not TOML.
+    /// A message that names the file and the remedy: it cannot be read, is not UTF-8, or is not valid TOML.
     pub fn read(path: &Path, asked_for: bool) -> Result<Self, String> {
         let origin = path.display().to_string();
         let bytes = match plain_file::read(path, MAX_CONFIG_BYTES, Links::Followed) {
@@ -210,17 +210,17 @@ impl ConfigLayer {
         let text = String::from_utf8(bytes)
             .map_err(|_| format!("the configuration {origin} is not UTF-8; the defaults are used"))?;
         let table: toml::Table = toml::from_str(&text).map_err(|problem| {
-            // Without the excerpt that the error prints: one line fits into a message box.
+            // Without the excerpt in the error's text: one line fits into a message box.
             let line =
                 problem.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
             format!(
-                "the configuration {origin} is not TOML: line {line}: {}; the defaults are used",
+                "the configuration {origin} is not valid TOML: line {line}: {}; the defaults are used",
                 problem.message()
             )
         })?;
         let value = serde_json::to_value(table).map_err(|problem| format!("{origin}: {problem}"))?;
         let mut layer = Self::new(origin, value)?;
-        // Where an editor starts its servers says nothing to who writes a file.
+        // A relative path is meant relative to the file, not to the folder in which an editor starts the server.
         if let Some(Value::String(model)) = layer.options.get_mut("model")
             && let Some(folder) = std::path::absolute(path).ok().as_deref().and_then(Path::parent)
             && let Some(beside) = taper_engine::fetch::resolve_relative_to(model, folder)
@@ -231,20 +231,20 @@ impl ConfigLayer {
     }
 }
 
-/// Where the configuration file lies on this platform, if there is a home.
+/// The path of the configuration file on this platform, if there is a home folder.
 pub fn config_path() -> Option<PathBuf> {
     let strategy = etcetera::choose_base_strategy().ok()?;
     Some(strategy.config_dir().join("taper").join("config.toml"))
 }
 
 impl ConfigLayers {
-    /// Settings from all places, and a message for each option that could not be used.
+    /// Resolves the settings from all layers, with a message for each option that could not be used.
     pub fn resolve_settings(&self) -> (Settings, Vec<String>) {
         let mut settings = Settings::default();
         let mut messages = Vec::new();
         for layer in [&self.file, &self.initialization, &self.editor, &self.arguments] {
             for (name, value) in &layer.options {
-                // No option of ours is a table.
+                // None of taper's options is a table.
                 if layer.is_shared && (value.is_object() || !is_likely_option(name)) {
                     continue;
                 }
@@ -257,7 +257,7 @@ impl ConfigLayers {
     }
 }
 
-/// Sets one option; a message if that cannot be.
+/// Sets one option; returns a message if it cannot be set.
 fn apply_option(settings: &mut Settings, name: &str, value: &Value) -> Option<String> {
     let kebab = to_kebab_case(name);
     let Some(key) = OPTION_SPECS.iter().find(|key| key.name == kebab) else {
@@ -270,14 +270,14 @@ fn apply_option(settings: &mut Settings, name: &str, value: &Value) -> Option<St
         };
         return Some(format!("unknown option `{name}`; {hint}"));
     };
-    // Editors send null for what is not set.
+    // Editors send null for unset options.
     if value.is_null() {
         return None;
     }
-    set_option(settings, key, name, value).err().map(|problem| format!("{problem}; it keeps its value"))
+    set_option(settings, key, name, value).err().map(|problem| format!("{problem}; it is ignored"))
 }
 
-/// Sets an option to a value; says what is wrong with the value if that cannot be.
+/// Sets an option to a value; the error describes what is wrong with the value.
 fn set_option(settings: &mut Settings, key: &OptionSpec, name: &str, value: &Value) -> Result<(), String> {
     if let Some(problem) = options::machine_limit_problem(key.name, value) {
         return Err(problem);
@@ -286,13 +286,13 @@ fn set_option(settings: &mut Settings, key: &OptionSpec, name: &str, value: &Val
         return Ok(());
     }
     let written = value_excerpt(value);
-    Err(format!("`{name}` should be {}, not {written}", key.expected))
+    Err(format!("`{name}` must be {}, not {written}", key.expected))
 }
 
-/// A number that the command line gives for an option: within the same bounds as everywhere.
+/// Parses an option's number from the command line, within the option's bounds.
 ///
 /// # Errors
-/// It is none, or beyond the bounds; the message names them.
+/// It is not a number, or out of bounds; the message names them.
 pub fn parse_option_number(name: &'static str, text: &str) -> Result<usize, String> {
     let key = OPTION_SPECS.iter().find(|key| key.name == name).ok_or("there is no such option")?;
     let value = text.trim().parse::<u64>().map_or_else(|_| Value::from(text), Value::from);
@@ -300,7 +300,7 @@ pub fn parse_option_number(name: &'static str, text: &str) -> Result<usize, Stri
     value.as_u64().and_then(|number| usize::try_from(number).ok()).ok_or_else(|| key.expected.to_owned())
 }
 
-/// Bytes of a name or a value that are shown at most.
+/// Maximum bytes of a name or a value in a message.
 const MAX_EXCERPT_BYTES: usize = 60;
 
 /// A value as written, or the beginning of it.
@@ -329,7 +329,7 @@ fn nearest_option(kebab: &str) -> Option<&'static str> {
     (distance <= 1 + kebab.len() / 3).then_some(nearest)
 }
 
-/// Whether a name is that of an option, or meant to be.
+/// Whether a name is an option's, or close to one.
 fn is_likely_option(name: &str) -> bool {
     name.len() <= MAX_EXCERPT_BYTES && nearest_option(&to_kebab_case(name)).is_some()
 }
@@ -368,7 +368,7 @@ mod tests {
             let mut settings = Settings::default();
             let value: Value = serde_json::from_str(key.default).unwrap();
             assert_eq!((key.set)(&mut settings, &value), Some(()), "{}", key.name);
-            assert_eq!(settings, Settings::default(), "{}: the default written is another", key.name);
+            assert_eq!(settings, Settings::default(), "{}: the written default differs", key.name);
         }
         let mut names: Vec<_> = option_specs().iter().map(|key| key.name).collect();
         names.sort_unstable();
@@ -384,7 +384,7 @@ mod tests {
             assert!(page.contains(&row), "missing in docs/configuration.md:\n{row}");
             // The README shows some of them.
             for shown in readme.lines().filter(|line| line.starts_with(&format!("| `{name}` |"))) {
-                assert_eq!(shown, row, "README.md has another row");
+                assert_eq!(shown, row, "README.md has a different row");
             }
         }
     }
@@ -414,7 +414,7 @@ mod tests {
         }
         let (_, messages) = settings_from_editor(json!({ "threads": 1024 }));
         for message in messages {
-            assert!(message.contains("at most") && message.ends_with("it keeps its value"), "{message}");
+            assert!(message.contains("at most") && message.ends_with("it is ignored"), "{message}");
         }
     }
 
@@ -434,7 +434,7 @@ mod tests {
             ("threads", "100000"),
         ] {
             let problem = parse_option_number(name, wrong).unwrap_err();
-            assert!(problem.contains(name) && problem.contains("should be a whole number from"), "{problem}");
+            assert!(problem.contains(name) && problem.contains("must be a whole number from"), "{problem}");
         }
     }
 
@@ -456,7 +456,7 @@ mod tests {
         }
     }
 
-    /// A file that is shared with other programs: what is not taper's is no mistake.
+    /// In a file shared with other programs, foreign options are not errors.
     #[test]
     fn foreign_tables_beside_taper_table_are_ignored() {
         let folder = tempfile::tempdir().unwrap();
@@ -533,15 +533,15 @@ mod tests {
         ] {
             assert_eq!(read(foreign.clone()), (Settings::default(), Vec::new()), "{foreign:.300}");
         }
-        for (ours, told) in [
+        for (ours, expected) in [
             (json!({ "latencyBudget": 5, "python": {} }), "did you mean `latency-budget-ms`?"),
-            (json!({ "maxLines": "many", "python": {} }), "`maxLines` should be"),
+            (json!({ "maxLines": "many", "python": {} }), "`maxLines` must be"),
             (json!({ "taper": { "zzzzz": 1 }, "python": {} }), "unknown option `zzzzz`"),
-            (json!({ "taper": { "suggest": {} } }), "`suggest` should be"),
+            (json!({ "taper": { "suggest": {} } }), "`suggest` must be"),
             (json!({ "taper.zzzzz": 1, "python.zzzz": 1 }), "unknown option `zzzzz`"),
         ] {
             let (_, messages) = read(ours.clone());
-            assert!(messages.len() == 1 && messages[0].contains(told), "{ours}: {messages:?}");
+            assert!(messages.len() == 1 && messages[0].contains(expected), "{ours}: {messages:?}");
         }
         assert_eq!(read(json!({ "taper.max-lines": 3, "max-lines": 5 })).0.suggest.max_lines, 3);
         assert_eq!(read(json!({ "max-lines": 5, "gopls": { "taper": 1 } })).0.suggest.max_lines, 5);
@@ -551,16 +551,16 @@ mod tests {
     fn unusable_config_file_is_named_in_message() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.toml");
-        assert!(ConfigLayer::read(&path, false).is_ok(), "no file is no options");
+        assert!(ConfigLayer::read(&path, false).is_ok(), "a missing file means no options");
         assert!(
             ConfigLayer::read(&path, true).unwrap_err().contains("config.toml"),
-            "but not if it was asked for"
+            "but not if it was named explicitly"
         );
         fs::write(&path, b"max-lines = \xff").unwrap();
         assert!(ConfigLayer::read(&path, false).unwrap_err().contains("is not UTF-8"));
         fs::write(&path, "enable = true\nmax-lines = = 3").unwrap();
         let message = ConfigLayer::read(&path, false).unwrap_err();
-        assert!(message.contains("is not TOML: line 2"), "{message}");
+        assert!(message.contains("is not valid TOML: line 2"), "{message}");
         assert!(ConfigLayer::read(folder.path(), false).unwrap_err().contains("cannot read"), "a folder");
         fs::write(&path, "max-lines = 3\ndisabled-languages = [\"Markdown\"]\n").unwrap();
         let file = ConfigLayer::read(&path, false).unwrap();

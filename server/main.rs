@@ -1,5 +1,4 @@
-//! The `taper` program.
-//! It knows nothing: everything is in the library's `cli`.
+//! The `taper` program; everything is in the library's `cli`.
 
 use std::process::ExitCode;
 

@@ -1,9 +1,8 @@
-//! Which other code of the project helps at a place: pieces of its other files, found by the words that they share with it.
-//! It cannot fail, and knows nothing of prompts, tokens, threads or clocks.
+//! Retrieval: finds chunks of the project's other files that share terms with the code at the cursor. It cannot fail.
 //!
-//! A project's files are [cut into pieces](pieces) and kept in an [`Index`] that is never changed, only made anew, so that
-//! whoever asks holds no lock. [`Index::find`] ranks the pieces for a [`Place`]; what it returns is stable text for many
-//! keystrokes, and it is the session's business to ask seldom.
+//! A project's files are [cut into chunks](chunks) and kept in an immutable [`Index`]. A change makes a new index, so a
+//! reader holds no lock. [`Index::find_snippets`] ranks the chunks for a [`Query`]. The text it returns stays the same
+//! for many keystrokes, and the session queries it seldom.
 
 pub mod chunks;
 pub mod crawl;
@@ -15,11 +14,11 @@ mod terms;
 
 pub use index::{Index, Query};
 
-/// A piece of another file, as the model is shown it.
+/// A chunk of another file, as the model sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snippet {
     /// The file's path, relative to the workspace, with `/`.
     pub path: String,
-    /// Whole lines of it, or the heads of what it defines.
+    /// Whole lines of the file, or the heads of its definitions.
     pub text: String,
 }

@@ -1,5 +1,4 @@
-//! The tree of a document: incremental parsing and questions about a place, all in bytes.
-//! It knows nothing of lines and columns, of editors, or of prompts.
+//! The syntax tree of a document: incremental parsing, and queries about a position, all in bytes.
 
 pub mod parse;
 mod region;

@@ -1,6 +1,5 @@
-//! The text of a document: rope, positions in three encodings, and the one way to change it; and the one way to read a
-//! file that somebody else may have prepared.
-//! It knows nothing of languages, trees or the protocol.
+//! The text of a document: the rope, positions in three encodings, and edits, the only way to change it. Also safe
+//! reading of files that may be hostile.
 
 pub mod edit;
 pub mod lines;

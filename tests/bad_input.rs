@@ -260,7 +260,7 @@ fn an_unreadable_configuration_is_told_and_the_defaults_serve() {
     let engine = script.written();
     let path = script.folder().join("config.toml");
     for (content, told) in [
-        (&b"enable = = true\n"[..], "is not TOML"),
+        (&b"enable = = true\n"[..], "is not valid TOML"),
         (b"enable = \"\xff\"\n", "is not UTF-8"),
         (b"max-lines = \"many\"\nlatency-budget = 5\ndebounce-ms = 1\n", "max-lines"),
     ] {
@@ -287,7 +287,7 @@ fn an_unknown_option_is_told_once_with_the_nearest_known_one() {
         json!({ "latencyBudget": 5, "enable": "yes" }),
     );
     client.notice("window/showMessage", "did you mean `latency-budget-ms`?");
-    client.notice("window/showMessage", "`enable` should be true or false");
+    client.notice("window/showMessage", "`enable` must be true or false");
     let settings = json!({ "settings": { "taper": { "maxline": 5 } } });
     client.notify("workspace/didChangeConfiguration", settings.clone());
     client.notice("window/showMessage", "did you mean `max-lines`?");

@@ -111,8 +111,8 @@ fn complete_refuses_what_is_no_place() {
     let refused = |place: &str| refusal(&["complete", place, "--engine", &engine]);
     assert!(refused(&path).contains("PATH:LINE:COLUMN"));
     assert!(refused(&format!("{path}:0:1")).contains("from 1"));
-    assert!(refused(&format!("{path}:9:1")).contains("no place 9:1"));
-    assert!(refused(&format!("{path}:1:99")).contains("no place 1:99"));
+    assert!(refused(&format!("{path}:9:1")).contains("position 9:1 is outside"));
+    assert!(refused(&format!("{path}:1:99")).contains("position 1:99 is outside"));
     assert!(refused(&format!("{latin}:1:1")).contains("not UTF-8"));
     assert!(refused("nowhere.py:1:1").contains("cannot read nowhere.py"));
     assert!(refused(&format!("{}:1:1", folder.path().display())).contains("cannot read"));

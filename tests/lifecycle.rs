@@ -358,7 +358,7 @@ fn settings_of_other_servers_raise_no_warning() {
             let wrong = json!({ "settings": { "python": {}, "taper": { "enable": "perhaps" } } });
             client.notify("workspace/didChangeConfiguration", wrong);
         }
-        client.notice("window/showMessage", "`enable` should be true or false");
+        client.notice("window/showMessage", "`enable` must be true or false");
         assert_eq!(client.inline(URI, 0, 1), "y");
         assert_eq!(shown(&client), 0, "once: {:?}", client.notices);
         client.quit();

@@ -194,7 +194,7 @@ fn a_begun_model_is_listed_and_its_size_is_told() {
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join(format!("{}.part", model.file)), [7; 1000]).unwrap();
     let listed = text(&scene.taper(&["models"]).output().unwrap().stdout);
-    let begun = |line: &str| line.starts_with(&format!("{} ", model.name)) && line.contains("begun");
+    let begun = |line: &str| line.starts_with(&format!("{} ", model.name)) && line.contains("incomplete");
     assert!(listed.lines().any(begun), "{listed}");
     // The hub has not got it, and there is no client.
     let output = scene.taper(&["pull", model.name]).env("PATH", "/nonexistent").output().unwrap();
@@ -334,7 +334,7 @@ fn a_model_without_a_pinned_hash_is_said_to_be_so() {
     let path = scene.zeros(model);
     let output = scene.taper(&["pull", model.name, "--offline"]).output().unwrap();
     assert_eq!(text(&output.stdout).trim_end(), path.to_str().unwrap());
-    assert!(text(&output.stderr).contains("taper knows no hash of it"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("taper has no hash for it"), "{}", text(&output.stderr));
     let listed = text(&scene.taper(&["models", "--here"]).output().unwrap().stdout);
     assert!(listed.contains(model.file) && listed.contains("unpinned"), "{listed}");
     // It is no model, but that is for its reader to say.

@@ -139,7 +139,7 @@ fn files_of_secrets_get_nothing_unasked_and_say_why() {
         assert_eq!(project.typing(name, 17), "", "{name}");
         let explained = project.explained();
         let reason = explained["silence"]["work"]["reason"].as_str().unwrap_or_default();
-        assert!(reason.contains("nothing is suggested unasked"), "{name}: {explained}");
+        assert!(reason.contains("suggestions only on request"), "{name}: {explained}");
         assert!(project.asking(name, 17).to_string().contains('y'), "{name}: asked, it is answered");
     }
     project.open("env.py", "weigh_a_parcel = \n");

@@ -118,7 +118,7 @@ fn statistics_count_outcomes_of_suggestions() {
         assert!(!text.contains("secret"), "no code, no names: {text}");
     }
     let said = stats(home.path(), &[]);
-    for text in ["all time", "python", "scripted", "question to answer", "accepted, the last 14 days"] {
+    for text in ["all time", "python", "scripted", "response time", "accepted, the last 14 days"] {
         assert!(said.contains(text), "{text}: {said}");
     }
 

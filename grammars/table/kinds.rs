@@ -1,5 +1,4 @@
-//! What each grammar calls strings, comments, blocks and definitions.
-//! It knows nothing of the rest of a row.
+//! Each grammar's names for strings, comments, blocks and definitions.
 
 use crate::NodeKinds;
 

@@ -1,5 +1,4 @@
-//! `taper complete PATH:LINE:COLUMN`: one suggestion, printed where it would stand.
-//! It knows nothing of LSP: it calls the floors below as a test would.
+//! `taper complete PATH:LINE:COLUMN`: prints a suggestion in its place in the file.
 
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
@@ -31,22 +30,22 @@ use crate::text::{Encoding, Position, Rope, position};
     after_help = "Examples:\n  taper complete src/main.rs:12:5\n  taper complete --plain --model qwen2.5-coder-1.5b app.py:80:1"
 )]
 pub struct Args {
-    /// Where: a file, a line and a column, both from 1; the column counts characters.
+    /// Position: a file, a line and a column, both counted from 1; the column counts characters.
     #[arg(value_name = "PATH:LINE:COLUMN")]
     place: String,
-    /// Print only the text that would be inserted; of several, a NUL stands between two.
+    /// Print only the inserted text; separate several with NUL.
     #[arg(long)]
     plain: bool,
-    /// Suggestions to print at most, the best first: 1 to 3.
+    /// Maximum number of suggestions, the best first: 1 to 3.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=alternatives::MAX_SUGGESTIONS as i64))]
     candidates: u8,
-    /// Lines that the suggestion has at most.
+    /// Maximum number of lines.
     #[arg(long, value_name = "N", value_parser = |text: &str| config::parse_option_number("max-lines", text))]
     max_lines: Option<usize>,
-    /// Always one line.
+    /// Suggest one line only.
     #[arg(long)]
     line: bool,
-    /// Print the prompt, the raw answer and the rule that cut it.
+    /// Print the prompt, the raw output and the rule that cut it.
     #[arg(long)]
     explain: bool,
     #[command(flatten)]
@@ -55,18 +54,18 @@ pub struct Args {
 
 /// Lines of the file shown above and below the suggestion.
 const CONTEXT_LINES: usize = 4;
-/// Bytes of the largest file that is read.
+/// Maximum bytes of the file.
 const MAX_FILE_BYTES: u64 = 64 << 20;
-/// The longest parse that is waited for.
+/// Time limit of the parse.
 const PARSE_BUDGET: Duration = Duration::from_secs(2);
 
-/// The longest walk through the files around that is waited for.
+/// Time limit of the crawl of the workspace.
 const WALK_BUDGET: Duration = Duration::from_secs(2);
 
 /// Runs the command.
 ///
 /// # Errors
-/// The place is not one, the file cannot be read, the model cannot be had.
+/// The position is invalid, the file cannot be read, or the model is unavailable.
 pub fn run(args: &Args) -> Result<()> {
     let (path, line, column) = parse_place(&args.place)?;
     let bytes = plain_file::read(&path, MAX_FILE_BYTES, Links::Followed)
@@ -80,7 +79,7 @@ pub fn run(args: &Args) -> Result<()> {
     if position::position_at(&text, cursor, Encoding::Utf32) != place {
         let lines = text.len_lines();
         bail!(
-            "{} has no place {line}:{column}: it has {lines} lines, and the column must be on its line",
+            "position {line}:{column} is outside {}: it has {lines} lines, and the column must be on its line",
             path.display()
         );
     }
@@ -124,10 +123,10 @@ pub fn run(args: &Args) -> Result<()> {
         let place = Query { text: &snapshot.text, cursor, path: &inside, language };
         snapshot.snippets = index.find_snippets(place, bytes).into();
     }
-    let asked = Instant::now();
+    let requested = Instant::now();
     let (suggestion, work) =
         completion::suggest(&snapshot, &profile, engine.as_mut(), &mut |_| ControlFlow::Continue(()))?;
-    let took = asked.elapsed();
+    let took = requested.elapsed();
     let others = match &suggestion {
         Some(first) => {
             let most = usize::from(args.candidates) - 1;
@@ -138,13 +137,13 @@ pub fn run(args: &Args) -> Result<()> {
         }
         None => Vec::new(),
     };
-    let all_took = asked.elapsed();
+    let all_took = requested.elapsed();
 
     let mut out = io::stdout().lock();
     let written = if args.plain {
         let texts: Vec<&str> = suggestion.iter().chain(&others).map(|it| it.text.as_str()).collect();
         let text = texts.join("\0");
-        // A program gets the text as it is, a person what it looks like.
+        // A program gets the exact text, a terminal the escaped one.
         if out.is_terminal() { write!(out, "{}", escape_controls(&text)) } else { write!(out, "{text}") }
     } else {
         print_suggestion(&mut out, &snapshot, suggestion.as_ref())
@@ -175,7 +174,7 @@ pub fn run(args: &Args) -> Result<()> {
                 _ => writeln!(out, "all candidates in {:.0} ms", all_took.as_secs_f64() * 1e3),
             })
     };
-    // A reader that has seen enough (`| head`) is no error.
+    // A reader that stops early (`| head`) is not an error.
     match written {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => Ok(other?),
@@ -193,7 +192,7 @@ fn parse_place(place: &str) -> Result<(PathBuf, u32, u32)> {
             Ok((path, line, column))
         }
         _ => bail!(
-            "`{place}` is no place: write PATH:LINE:COLUMN with both numbers from 1, e.g. src/main.rs:12:5"
+            "invalid position `{place}`: expected PATH:LINE:COLUMN, counted from 1, as in src/main.rs:12:5"
         ),
     }
 }
@@ -209,8 +208,8 @@ fn shown_path(path: &Path) -> String {
     parts.join("/")
 }
 
-/// The repository that a file belongs to, else the folder that the command runs in if the file is below it, and the file's
-/// path there, with `/`.
+/// The repository of a file, else the working directory if the file is below it; and the file's path relative to it,
+/// with `/`.
 fn find_workspace(path: &Path) -> Option<(PathBuf, String)> {
     let whole = path.canonicalize().ok()?;
     let here = || std::env::current_dir().ok()?.canonicalize().ok();
@@ -237,7 +236,7 @@ fn print_suggestion(
     let before = shown(text.line_to_byte(first)..snapshot.cursor);
     let after = shown(snapshot.cursor..end);
     let inserted = match suggestion {
-        // Colour per line, so that line numbers stay plain.
+        // Color each line, so that line numbers stay plain.
         Some(it) => {
             let lines: Vec<_> =
                 escape_controls(&it.text).lines().map(|line| format!("{on}{line}{off}")).collect();
@@ -264,20 +263,20 @@ fn print_explanation(
         snapshot.joined_document().prompt_file(),
         completion::prompt_budget(&snapshot.options, profile),
     );
-    // What is said of a prompt is shown to others: it has no secrets, those of its own file neither.
+    // Users share explanations, so secrets are redacted, including those of the file itself.
     let bare = snapshot.language.map_or(BareWords::Values, BareWords::for_language);
-    let told = |text: &str| redact(text, bare).unwrap_or_default().into_owned();
+    let redacted = |text: &str| redact(text, bare).unwrap_or_default().into_owned();
     let rendered = engine.tokenizer().render(&prompt.tokens);
-    writeln!(out, "── prompt ({}) ──\n{}", profile.describe(), told(&rendered))?;
-    // Of a secret at the cursor a few characters show nothing: whether they are some, the text around them shows.
+    writeln!(out, "── prompt ({}) ──\n{}", profile.describe(), redacted(&rendered))?;
+    // A few characters at the cursor do not reveal whether they are part of a secret; the text around them does.
     let text = snapshot.text.to_string();
     let line = text.as_bytes().iter().take(snapshot.cursor).filter(|&&byte| byte == b'\n').count();
-    let is_plain = told(&text).split('\n').nth(line) == text.split('\n').nth(line);
+    let is_plain = redacted(&text).split('\n').nth(line) == text.split('\n').nth(line);
     let forced = if is_plain { String::from_utf8_lossy(&prompt.healing_bytes) } else { REDACTED.into() };
     writeln!(out, "── forced ──\n{forced:?}")?;
-    writeln!(out, "── raw answer ──\n{}\n── ended by: {} ──", told(&work.raw), work.reason)?;
+    writeln!(out, "── raw answer ──\n{}\n── ended by: {} ──", redacted(&work.raw), work.reason)?;
     if let Some(greedy) = &work.rejected_greedy {
-        writeln!(out, "── in place of what greedy decoding says ──\n{}", told(&greedy.raw))?;
+        writeln!(out, "── rejected result of greedy decoding ──\n{}", redacted(&greedy.raw))?;
     }
     Ok(())
 }

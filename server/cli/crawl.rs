@@ -1,5 +1,4 @@
-//! `taper crawl`, which nobody types: the process that the server has look through a project's files.
-//! It knows nothing of what is asked of it.
+//! `taper crawl`, an internal command: the process that indexes a project's files for the server.
 
 use std::io;
 use std::process::exit;
@@ -9,8 +8,8 @@ use crate::session::crawler;
 /// Runs until the server closes the pipe.
 ///
 /// # Errors
-/// The system gives no thread, or nobody reads what came out.
-#[expect(clippy::exit, reason = "whoever asked has gone: nothing that is being done is of use")]
+/// The system refuses a thread, or the output is closed.
+#[expect(clippy::exit, reason = "the server is gone, so the work is of no use")]
 pub fn run() -> anyhow::Result<()> {
     Ok(crawler::serve_crawl(io::stdin(), io::stdout().lock(), || exit(0))?)
 }

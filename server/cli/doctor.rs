@@ -1,5 +1,4 @@
-//! `taper doctor`: what this machine is, which model runs on it and how, how fast, and what to do about it.
-//! It knows nothing of editors beyond the name of the command that they start.
+//! `taper doctor`: checks this machine, the model, its kernel and its speed.
 
 use std::fs;
 use std::io::{self, Write};
@@ -24,32 +23,32 @@ use crate::usage::store::local_date;
 /// Arguments of `taper doctor`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  taper doctor\n  taper doctor --model qwen2.5-coder-1.5b\n\n\
-                  What it measures is kept, and decides which model is the default on this machine.")]
+                  The measured speed is recorded and decides which model is the default on this machine.")]
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
 }
 
-/// Prompt tokens and answer tokens of the measurement: as in an editor, cold, then a short answer.
+/// Prompt tokens and generated tokens of the measurement: a cold prompt, then a short suggestion, as in an editor.
 const PROMPT_TOKENS: usize = 256;
 const ANSWER_TOKENS: usize = 32;
 
 /// Runs the command.
 ///
 /// # Errors
-/// The model cannot be had or read; what was found out before is printed all the same.
+/// The model is unavailable or cannot be read; what was found before is printed nevertheless.
 pub fn run(args: &Args) -> Result<()> {
     let mut out = io::stdout().lock();
-    let mut say = |what: &str, text: &str| writeln!(out, "{what:<10} {}", escape_controls(text));
+    let mut report = |what: &str, text: &str| writeln!(out, "{what:<10} {}", escape_controls(text));
 
-    say(
+    report(
         "taper",
         &format!("{}, {} {}", env!("CARGO_PKG_VERSION"), std::env::consts::OS, std::env::consts::ARCH),
     )?;
-    say("machine", &machine_description())?;
+    report("machine", &machine_description())?;
     let store = ModelStore::open()?;
-    say("models", &store.folder().display().to_string())?;
-    say("config", &config_line())?;
+    report("models", &store.folder().display().to_string())?;
+    report("config", &config_line())?;
 
     let settings = args.model.engine_settings();
     let known: std::result::Result<&'static CatalogModel, PathBuf> =
@@ -66,9 +65,9 @@ pub fn run(args: &Args) -> Result<()> {
         }
     };
     let size = fs::metadata(&path).with_context(|| format!("cannot read {}", path.display()))?.len();
-    say("model", &format!("{name}, {}, {}", ByteSize(size), path.display()))?;
+    report("model", &format!("{name}, {}, {}", ByteSize(size), path.display()))?;
     if let Some(content) = content {
-        say("content", content)?;
+        report("content", content)?;
     }
     fetch::check_kind(&path)?;
 
@@ -79,14 +78,14 @@ pub fn run(args: &Args) -> Result<()> {
     let mut engine = Local::open(&path, &options)?;
     let loaded = started.elapsed();
     let about = engine.engine_info().clone();
-    say("family", &format!("{}, {} tokens of context", about.family, about.context))?;
-    say("device", &about.device)?;
-    say("kernel", &about.kernel)?;
-    say("prompt", &Profile::for_model(&about, engine.tokenizer()).describe())?;
-    say("load", &format!("{:.2} s", loaded.as_secs_f64()))?;
+    report("family", &format!("{}, {} tokens of context", about.family, about.context))?;
+    report("device", &about.device)?;
+    report("kernel", &about.kernel)?;
+    report("prompt", &Profile::for_model(&about, engine.tokenizer()).describe())?;
+    report("load", &format!("{:.2} s", loaded.as_secs_f64()))?;
 
     let (prefill, decode) = measure_speed(&mut engine, PROMPT_TOKENS, ANSWER_TOKENS)?;
-    say("speed", &format!("reads {prefill:.0} tokens/s, writes {decode:.1} tokens/s"))?;
+    report("speed", &format!("reads {prefill:.0} tokens/s, writes {decode:.1} tokens/s"))?;
     if known.is_ok() {
         let record = MeasuredSpeed {
             model: name.clone(),
@@ -96,42 +95,42 @@ pub fn run(args: &Args) -> Result<()> {
             date: local_date().to_string(),
         };
         let folder = fetch::data_folder()?;
-        // A measurement that cannot be kept is still worth showing.
+        // A measurement that cannot be recorded is still worth showing.
         if let Err(error) = measured::write_record(&folder, &record) {
-            say("record", &format!("could not be written to {}: {error}", folder.display()))?;
+            report("record", &format!("could not be written to {}: {error}", folder.display()))?;
         }
         for line in speed_verdict(&name, &measured::read_record(&folder)) {
-            say("", &line)?;
+            report("", &line)?;
         }
     }
     Ok(())
 }
 
-/// The file of a known model, fetched if it is not here, and what is known of its content.
+/// The file of a known model, downloaded if it is missing, and the state of its content.
 ///
 /// # Errors
-/// It is damaged, or not here and cannot be fetched.
+/// It is damaged, or missing and cannot be downloaded.
 fn checked_model_file(
     store: &ModelStore,
     model: &'static CatalogModel,
     offline: bool,
 ) -> Result<(PathBuf, &'static str)> {
     match store.check_integrity(model, &mut |_| ())? {
-        FileIntegrity::Verified(path) => Ok((path, "whole: its sha256 is what it should be")),
+        FileIntegrity::Verified(path) => Ok((path, "verified: its sha256 matches")),
         FileIntegrity::Unpinned(path) => {
-            Ok((path, "unpinned: its size is about right, and taper knows no hash to check more by"))
+            Ok((path, "unpinned: its size is about right, and taper has no hash for it"))
         }
         FileIntegrity::Damaged(path, damage) => {
             Err(FetchError::Damaged { name: model.name, path, damage }.into())
         }
         FileIntegrity::Absent => {
             let path = pull::model_file(Some(model.name), offline)?;
-            Ok((path, "just fetched, and checked"))
+            Ok((path, "just downloaded and verified"))
         }
     }
 }
 
-/// Reading and writing speed on a fixed text, tokens a second.
+/// Prefill and decode speed on a fixed text, in tokens per second.
 fn measure_speed(engine: &mut dyn Engine, prompt_tokens: usize, answer_tokens: usize) -> Result<(f64, f64)> {
     let code = "fn add(left: usize, right: usize) -> usize {\n    left + right\n}\n\n".repeat(prompt_tokens);
     engine.clear();
@@ -145,22 +144,22 @@ fn measure_speed(engine: &mut dyn Engine, prompt_tokens: usize, answer_tokens: u
     Ok((rate(generation.evaluated, generation.prefill), rate(generation.tokens.len(), generation.decode)))
 }
 
-/// What the measurements mean for a person who types.
+/// The meaning of the measurements for the user.
 fn speed_verdict(name: &str, measured: &[MeasuredSpeed]) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(time) =
         catalog::find_model(name).and_then(|model| catalog::keystroke_latency(model, measured))
     {
         let ms = time.as_secs_f64() * 1e3;
-        let verdict = if time <= LATENCY_BUDGET { "within" } else { "beyond" };
+        let verdict = if time <= LATENCY_BUDGET { "within" } else { "above" };
         lines.push(format!(
-            "a keystroke takes about {ms:.0} ms (8 tokens read, 12 written): {verdict} {} ms",
+            "estimated response time: {ms:.0} ms (8 tokens read, 12 written), {verdict} the target of {} ms",
             LATENCY_BUDGET.as_millis()
         ));
     }
     let best = catalog::default_model(measured, LATENCY_BUDGET);
-    let why = if best.name == name { "it stays the default here" } else { "the default here from now on" };
-    lines.push(format!("the largest model that answers in time on this machine: {} ({why})", best.name));
+    let why = if best.name == name { "the one just measured" } else { "not the one just measured" };
+    lines.push(format!("default model on this machine: {} ({why})", best.name));
     lines
 }
 

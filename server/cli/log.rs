@@ -1,5 +1,4 @@
-//! The log of a server: what is logged, where to, and that panics are.
-//! It knows nothing of what is served.
+//! The log of a server: its filter, its destination, and the logging of panics.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -14,16 +13,16 @@ mod file;
 
 use file::LogFile;
 
-/// What is logged unless something else is asked for.
+/// The default filter.
 const DEFAULT_FILTER: &str = "warn,taper=info";
 
-/// A `--log` argument, empty or a list of levels (`warn`) and of levels of parts of the program (`taper=debug`). The log
-/// itself would take a mistyped level for the name of a part, and log nothing but that.
+/// Checks a `--log` argument: empty, or a list of levels (`warn`) and of levels of modules (`taper=debug`). The log
+/// itself would take a mistyped level for a module's name, and log only that module.
 pub(super) fn parse_filter(text: &str) -> Result<String, String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let wrong = |part: &str| {
         format!(
-            "`{part}` is no level: write off, error, warn, info, debug or trace, or levels of parts as taper=debug"
+            "invalid log level `{part}`: use off, error, warn, info, debug or trace, or levels of modules as taper=debug"
         )
     };
     let is_level = |level: &str| LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level));
@@ -36,7 +35,7 @@ pub(super) fn parse_filter(text: &str) -> Result<String, String> {
     EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|_| wrong(text))
 }
 
-/// Starts the log, and what could not be done as it was asked for. stdout is the protocol's, so it goes to a file or stderr.
+/// Starts the log, in a file or on stderr, since stdout belongs to the protocol. Returns the problems.
 pub(super) fn start_logging(filter: Option<String>, file: Option<&Path>) -> Vec<String> {
     let mut problems = Vec::new();
     let filter = filter.filter(|filter| !filter.trim().is_empty());
@@ -50,7 +49,7 @@ pub(super) fn start_logging(filter: Option<String>, file: Option<&Path>) -> Vec<
         }
     });
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
-    // An error means that a log has been started already.
+    // An error means that a log was already started.
     let _ = match file {
         Some(file) => log.with_writer(Mutex::new(file)).try_init(),
         None => log.with_writer(io::stderr).try_init(),
@@ -59,12 +58,12 @@ pub(super) fn start_logging(filter: Option<String>, file: Option<&Path>) -> Vec<
     problems
 }
 
-/// Logs a panic. What it says may quote code, a string that was cut in the wrong place for instance, unless it was written
-/// as it is.
+/// Logs a panic. A formatted message may quote code, for instance a string that was cut in the wrong place, so only a
+/// literal message is logged above the level trace.
 fn log_panic(location: Option<&panic::Location<'_>>, payload: &(dyn Any + Send)) {
     let thread = thread::current();
-    let thread = thread.name().unwrap_or("a thread without a name");
-    let location = location.map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+    let thread = thread.name().unwrap_or("an unnamed thread");
+    let location = location.map_or_else(|| "an unknown location".to_owned(), ToString::to_string);
     let message = payload.downcast_ref::<&'static str>().copied();
     error!(thread, location, message, "panic");
     if let Some(message) = payload.downcast_ref::<String>() {

@@ -1,5 +1,4 @@
-//! `taper models`: what is known, what is here, where, how large.
-//! It knows nothing of how models are fetched or run.
+//! `taper models`: lists known and installed models.
 
 use std::io::{self, Write as _};
 
@@ -9,15 +8,15 @@ use taper_engine::fetch::{ByteSize, ModelStore};
 
 use super::{pull, terminal};
 
-/// List the models: known ones, those on this machine, where and how large they are.
+/// List known and installed models, with their files and sizes.
 #[derive(Debug, Clone, Copy, clap::Args)]
 #[command(after_help = "Examples:
-  taper models            every known model, the ones on this machine marked
-  taper models --here     only those on this machine, with their files
+  taper models            every known model; installed ones are marked
+  taper models --here     only installed models, with their files
 
-Any other GGUF file of a family that taper reads can be used by its path: taper complete --model FILE …")]
+Any other GGUF file of a supported family can be used by its path: taper complete --model FILE …")]
 pub struct Args {
-    /// Only the models on this machine
+    /// List only installed models
     #[arg(long)]
     here: bool,
 }
@@ -25,17 +24,17 @@ pub struct Args {
 /// Runs the command.
 ///
 /// # Errors
-/// There is no home folder to look into, or stdout is closed.
+/// There is no home folder, or stdout is closed.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let store = ModelStore::open()?;
     let text = model_list(&store, pull::default_model()?, args.here);
     io::stdout().write_all(terminal::escape_controls(&text).as_bytes()).context("cannot write to stdout")
 }
 
-/// The list as text: a line a model, under it the file where it is here.
+/// The list as text: one line per model, then its file if it is installed.
 fn model_list(store: &ModelStore, default: &CatalogModel, only_here: bool) -> String {
     let width = MODELS.iter().map(|model| model.name.len()).max().unwrap_or(0);
-    let mut text = format!("models lie in {}\n\n", store.folder().display());
+    let mut text = format!("models are stored in {}\n\n", store.folder().display());
     let mut shown = 0;
     for model in MODELS {
         let path = store.find_file(model);
@@ -48,7 +47,7 @@ fn model_list(store: &ModelStore, default: &CatalogModel, only_here: bool) -> St
         let state = match &path {
             Some(_) => "here",
             None if store.folder().join(model.file).is_file() => "damaged: wrong size",
-            None if store.partial_len(model) > 0 => "begun",
+            None if store.partial_len(model) > 0 => "incomplete",
             None => "-",
         };
         let default = if model.name == default.name { " (default)" } else { "" };
@@ -56,14 +55,14 @@ fn model_list(store: &ModelStore, default: &CatalogModel, only_here: bool) -> St
         text += &format!("{name:width$}  {:7}  {size:>9}  {licence:13}  {state}{default}\n", model.family);
         text += &format!("{:width$}  {}\n", "", model.note);
         if model.sha256.is_none() {
-            text += &format!("{:width$}  unpinned: taper knows no hash of it, the hub's own is taken\n", "");
+            text += &format!("{:width$}  unpinned: taper has no hash for it and uses the hub's\n", "");
         }
         if let Some(path) = path {
             text += &format!("{:width$}  {}\n", "", path.display());
         }
     }
     if shown == 0 {
-        text += "none yet: `taper pull` brings the default model\n";
+        text += "none yet: `taper pull` downloads the default model\n";
     }
     text
 }
@@ -83,18 +82,19 @@ mod tests {
         let store = ModelStore::with_folders(folder.path().join("models"), folder.path().join("cache"));
         let default = find_model("qwen2.5-coder-0.5b").unwrap();
         assert!(
-            model_list(&store, default, true).ends_with("none yet: `taper pull` brings the default model\n")
+            model_list(&store, default, true)
+                .ends_with("none yet: `taper pull` downloads the default model\n")
         );
 
         let here = find_model("qwen2.5-coder-3b").unwrap();
         fs::create_dir_all(store.folder()).unwrap();
-        // Its size is what is looked at; the disk gives no room to zeros that nobody wrote.
+        // Only the size is checked; the file is sparse.
         fs::File::create(store.folder().join(here.file)).unwrap().set_len(here.bytes).unwrap();
         fs::write(store.folder().join(find_model("qwen2.5-coder-7b").unwrap().file), [0; 2000]).unwrap();
         fs::write(store.folder().join(format!("{}.part", default.file)), "begun").unwrap();
         let all = model_list(&store, default, false);
         let line = |name: &str| all.lines().find(|l| l.split(' ').next() == Some(name)).unwrap().to_owned();
-        assert!(line("qwen2.5-coder-0.5b").ends_with("491.4 MB  Apache-2.0     begun (default)"));
+        assert!(line("qwen2.5-coder-0.5b").ends_with("491.4 MB  Apache-2.0     incomplete (default)"));
         assert!(line("qwen2.5-coder-3b").ends_with("2.10 GB  Qwen-Research  here"));
         assert!(line("qwen2.5-coder-7b").ends_with("damaged: wrong size"));
         let unpinned = MODELS.iter().filter(|model| model.sha256.is_none()).count();

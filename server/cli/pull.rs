@@ -1,5 +1,4 @@
-//! `taper pull`: brings a model to this machine. Also the progress display of every command that does so.
-//! It knows nothing of how a file is fetched and verified.
+//! `taper pull`: downloads a model. Also the progress display of every command that does so.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -15,22 +14,22 @@ use taper_engine::fetch::{
 
 use super::terminal::{escape_controls, escape_message};
 
-/// Bring a model to this machine.
+/// Download a model.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   taper pull                        the default model
   taper pull qwen2.5-coder-1.5b     another one; `taper models` lists them
 
-A file that is here already is checked, and fetched again if it is damaged.
-An interrupted pull goes on where it ended. HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE are honoured;
-models lie in TAPER_HOME, or in taper's folder among your data.")]
+An installed file is verified, and downloaded again if it is damaged.
+Interrupted downloads are resumed. HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE are honoured.
+`taper models` prints the folder of the models; TAPER_HOME moves it.")]
 pub struct Args {
-    /// The model's name; without one, the default for this machine
+    /// The model's name [default: the default model of this machine]
     name: Option<String>,
-    /// Do not use the network: only say whether the model is here
+    /// Do not use the network: only check whether the model is installed
     #[arg(long)]
     offline: bool,
-    /// Fetch the file even if it is here
+    /// Download the file even if it is installed
     #[arg(long, conflicts_with = "offline")]
     force: bool,
 }
@@ -38,27 +37,27 @@ pub struct Args {
 /// Runs the command.
 ///
 /// # Errors
-/// The model is unknown, cannot be read by this version, or cannot be fetched; the message says what to do.
+/// The model is unknown, cannot be read by this version, or cannot be downloaded; the message contains the remedy.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let Args { name, offline, force } = args;
     let store = ModelStore::open()?;
     let model = match name.as_deref().map(fetch::parse_model_reference).transpose()? {
         Some(ModelReference::Known(model)) => model,
         Some(ModelReference::File(path)) => {
-            bail!("{} is a path; what can be pulled are the models that `taper models` lists", path.display())
+            bail!("{} is a path; only the models that `taper models` lists can be downloaded", path.display())
         }
         None => default_model()?,
     };
     let options = PullOptions { offline, force, ..PullOptions::default() };
     let path = verified_model_file(&store, model, &options)?;
     let mut out = io::stdout();
-    // A program gets the path as it is, a person what it looks like.
+    // A program gets the exact path, a terminal the escaped one.
     let path = path.display().to_string();
     let path = if out.is_terminal() { escape_controls(&path) } else { path.as_str().into() };
     writeln!(out, "{path}").context("cannot write to stdout")
 }
 
-/// The model's file, checked from its first byte to its last; fetched if it is not here, or not what it should be.
+/// The model's file, fully verified; downloaded if it is missing or wrong.
 fn verified_model_file(
     store: &ModelStore,
     model: &'static CatalogModel,
@@ -85,7 +84,7 @@ fn find_or_fetch(
         FileIntegrity::Verified(path) => Ok(path),
         FileIntegrity::Unpinned(path) => {
             display.print_line(&format!(
-                "{name} is here, but cannot be checked: taper knows no hash of it (`taper pull --force {name}` fetches \
+                "{name} is here, but cannot be checked: taper has no hash for it (`taper pull --force {name}` fetches \
                  it again)"
             ));
             Ok(path)
@@ -110,10 +109,10 @@ fn find_or_fetch(
     }
 }
 
-/// The default model of this machine, by what `taper doctor` measured on it.
+/// The default model of this machine, according to the speeds that `taper doctor` measured.
 ///
 /// # Errors
-/// There is no home folder to find the measurements in.
+/// There is no home folder with the measurements.
 pub fn default_model() -> anyhow::Result<&'static CatalogModel> {
     let measured = catalog::measured::read_record(&fetch::data_folder()?);
     Ok(catalog::default_model(&measured, LATENCY_BUDGET))
@@ -122,11 +121,11 @@ pub fn default_model() -> anyhow::Result<&'static CatalogModel> {
 /// The latency budget that the default model has to meet.
 pub(super) const LATENCY_BUDGET: Duration = Duration::from_millis(300);
 
-/// The file to use for a `--model` argument, or for the default model without one: pulled with a progress
-/// display on stderr if it is not here.
+/// The file for a `--model` argument, or of the default model without one: downloaded with a progress display on stderr
+/// if it is missing.
 ///
 /// # Errors
-/// The model is unknown, or it is not here and cannot be fetched.
+/// The model is unknown, or it is missing and cannot be downloaded.
 pub fn model_file(model: Option<&str>, offline: bool) -> anyhow::Result<PathBuf> {
     let model = match model.map(fetch::parse_model_reference).transpose()? {
         Some(ModelReference::File(path)) => return Ok(path),
@@ -136,7 +135,7 @@ pub fn model_file(model: Option<&str>, offline: bool) -> anyhow::Result<PathBuf>
     pull_model(&ModelStore::open()?, model, &PullOptions { offline, ..PullOptions::default() })
 }
 
-/// Pulls `model` if it is not here (or if `options` say so), telling the user on stderr what goes on.
+/// Downloads `model` if it is missing (or if `options` force it), with progress on stderr.
 fn pull_model(
     store: &ModelStore,
     model: &'static CatalogModel,
@@ -148,18 +147,18 @@ fn pull_model(
     Ok(path?)
 }
 
-/// Progress of a pull on stderr: a bar on a terminal, a line now and then elsewhere. Silent while there is
-/// nothing to tell, so a model that is here costs no line.
+/// Progress of a download on stderr: a bar on a terminal, otherwise an occasional line. An installed model prints
+/// nothing.
 struct PullDisplay {
-    /// What is said before anything else; taken once it was.
+    /// The message before anything else, until it is printed.
     opening: Option<String>,
     /// The bar, on a terminal.
     bar: Option<ProgressBar>,
-    /// The phase shown last.
+    /// The last shown phase.
     phase: Option<PullPhase>,
-    /// Where and when the phase began, for the speed.
+    /// Position and time of the phase's start, for the speed.
     start: (u64, Instant),
-    /// Tenths of the phase that were told, off a terminal.
+    /// Tenths of the phase that were printed, if not on a terminal.
     told: u64,
 }
 
@@ -185,13 +184,13 @@ impl PullDisplay {
     }
 
     fn show_progress(&mut self, progress: &PullProgress) {
-        // What is here and only looked at is not fetched.
+        // Verifying an installed file is not a download.
         if progress.phase != PullPhase::Verify
             && let Some(opening) = self.opening.take()
         {
             self.print_line(&opening);
         }
-        // Parts are loaded and unpacked in turn: the two are one bar.
+        // Parts are downloaded and unpacked in turn: both phases share one bar.
         let loads =
             |phase: &Option<PullPhase>| matches!(phase, Some(PullPhase::Download | PullPhase::Unpack));
         let next = Some(progress.phase.clone());
@@ -201,19 +200,19 @@ impl PullDisplay {
             self.begin_phase(progress);
         }
         let Some(bar) = &self.bar else { return self.print_tenths(progress) };
-        // A part that was loaded is counted again while it is unzipped: the bar waits for it.
+        // A downloaded part is counted again while it is unpacked: the bar does not go back.
         bar.set_position(progress.done.max(bar.position()));
         if matches!(progress.phase, PullPhase::Download | PullPhase::Unpack) {
             bar.set_message(if progress.phase == PullPhase::Unpack { "unzipping" } else { "loading" });
         }
     }
 
-    /// A phase begins.
+    /// Starts a phase.
     fn begin_phase(&mut self, progress: &PullProgress) {
         self.start = (progress.done, Instant::now());
         self.told = 0;
         let line = match &progress.phase {
-            PullPhase::Wait => Some("another process is fetching it: waiting for that".to_owned()),
+            PullPhase::Wait => Some("waiting for another process that downloads it".to_owned()),
             PullPhase::Connect(source) => Some(format!("trying: {source}")),
             PullPhase::Download | PullPhase::Unpack | PullPhase::Verify => None,
         };
@@ -227,12 +226,12 @@ impl PullDisplay {
             bar.set_message("checking");
             bar.set_length(progress.total);
             bar.set_position(progress.done);
-            // What an earlier pull brought says nothing about the speed of this one.
+            // The part of an earlier download does not count for this one's speed.
             bar.reset_eta();
         }
     }
 
-    /// Off a terminal: a line for every tenth.
+    /// If not on a terminal: one line per tenth.
     fn print_tenths(&mut self, progress: &PullProgress) {
         if progress.total == 0 || !matches!(progress.phase, PullPhase::Download | PullPhase::Unpack) {
             return;
@@ -265,7 +264,7 @@ impl PullDisplay {
     fn print_line(&self, line: &str) {
         match &self.bar {
             Some(bar) => bar.println(escape_controls(line)),
-            // A closed stderr is no reason to end a download.
+            // A closed stderr does not end a download.
             None => drop(writeln!(io::stderr(), "{}", escape_controls(line))),
         }
     }
@@ -277,7 +276,7 @@ impl PullDisplay {
     }
 }
 
-/// A bar of this shape; indicatif checks shapes only when it runs.
+/// A progress bar of this shape; indicatif checks shapes only at run time.
 fn bar_style(shape: &str) -> ProgressStyle {
     ProgressStyle::with_template(shape).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
 }

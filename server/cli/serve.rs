@@ -1,5 +1,4 @@
-//! `taper serve`: serves an editor over stdin and stdout.
-//! It knows nothing of the protocol: it gathers what was configured and where the engine comes from.
+//! `taper serve`: serves an editor over stdin and stdout. It gathers the configuration and the source of the engine.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,28 +18,28 @@ use crate::session::{EngineSource, LoadAttempt, LoadProgress};
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(after_help = "Example, for an editor's configuration: taper serve --stdio
 
-Options come from the configuration file, then from the editor, then from here; the later wins.")]
+Options come from the configuration file, the editor and the command line; the later wins.")]
 pub struct Args {
-    /// Speak over stdin and stdout: the default, and what editors add.
+    /// Serve over stdin and stdout: the default; editors add this option.
     #[arg(long)]
     stdio: bool,
     /// Which model, and how it runs.
     #[command(flatten)]
     model: ModelArgs,
-    /// The configuration file, in place of `taper/config.toml` in the platform's folder.
+    /// Configuration file to use instead of `taper/config.toml` in the platform's configuration folder.
     #[arg(long, value_name = "PATH")]
     config: Option<PathBuf>,
-    /// What is logged to stderr: off, error, warn, info, debug or trace, which alone logs code; or levels of parts, as
+    /// Log level: off, error, warn, info, debug or trace (only trace logs code); or levels of modules, as in
     /// warn,taper::session=debug
     #[arg(long, value_name = "LEVEL", env = "TAPER_LOG", value_parser = log::parse_filter)]
     log: Option<String>,
-    /// Log to this file, in place of stderr. It is readable by its owner alone; beyond 10 MB it is renamed to PATH.old
+    /// Log to this file instead of stderr. Only its owner can read it; beyond 10 MB it is renamed to PATH.old
     #[arg(long, value_name = "PATH")]
     log_file: Option<PathBuf>,
 }
 
-/// Serves until the editor says `exit`, closes a pipe or has gone. The exit code is 1 if it said so without `shutdown` or a
-/// part of the server has failed, and 128 and the signal's number after a signal.
+/// Serves until the editor sends `exit`, closes a pipe or exits. The exit code is 1 after an `exit` without `shutdown`
+/// or a failure of a part of the server, and 128 plus the signal's number after a signal.
 pub fn run(args: Args) -> ExitCode {
     match serve_editor(args) {
         Ok(end) => ExitCode::from(end.exit_code()),
@@ -70,14 +69,14 @@ fn serve_editor(args: Args) -> anyhow::Result<ExitOutcome> {
         Some(script) => Box::new(move |_| load::scripted(&script)),
         None => Box::new(model_source),
     };
-    // Without a name it cannot be started, and files are read without a parser.
+    // If the program's path is unknown, the crawler cannot be started, and files are read without a parser.
     let crawling = CrawlMode::Apart(crawler::current_program().unwrap_or_default());
     lsp::serve(ServeOptions { layers, source, crawling, problems }).context("cannot start serving")
 }
 
 /// The options that the command line sets.
 fn command_line_options(model: &ModelArgs) -> ConfigLayer {
-    // The memory for KV caches has no option there.
+    // The memory for KV caches has no command-line option.
     let EngineSettings { model, threads, context, cache_bytes: _, device, kernel, offline } =
         model.engine_settings();
     let mut layer = ConfigLayer::empty("the command line");
@@ -94,7 +93,7 @@ fn command_line_options(model: &ModelArgs) -> ConfigLayer {
     if offline { layer.with_option("offline", true) } else { layer }
 }
 
-/// The model that the settings ask for: found, or fetched in the first attempt, and opened.
+/// The model of the settings: found, or downloaded in the first attempt, and opened.
 fn model_source(attempt: LoadAttempt<'_>) -> anyhow::Result<Box<dyn Engine>> {
     let LoadAttempt { settings, again, report } = attempt;
     let wanted = match &settings.model {
@@ -104,8 +103,8 @@ fn model_source(attempt: LoadAttempt<'_>) -> anyhow::Result<Box<dyn Engine>> {
     let path = match wanted {
         ModelReference::File(path) => path,
         ModelReference::Known(model) => {
-            // A second attempt only looks whether the file has come meanwhile: a network that was not there
-            // is not asked again at every pause in typing.
+            // A second attempt only looks for the file: an unreachable network is not tried again at every pause in
+            // typing.
             let options =
                 fetch::PullOptions { offline: settings.offline || again, ..fetch::PullOptions::default() };
             let mut last = None;
@@ -124,15 +123,15 @@ fn model_source(attempt: LoadAttempt<'_>) -> anyhow::Result<Box<dyn Engine>> {
     Ok(Box::new(load::open_model(&path, settings)?))
 }
 
-/// How far a pull is, in whole percents, so that an editor is told a hundred times and not a million.
+/// The progress of a download, in whole percents, so that an editor gets a hundred notifications and not a million.
 fn load_progress(model: &str, progress: &PullProgress) -> LoadProgress {
     let percent = (progress.total > 0).then(|| {
         let percent = progress.done.min(progress.total).saturating_mul(100) / progress.total;
         u32::try_from(percent).unwrap_or(100)
     });
     let message = match &progress.phase {
-        PullPhase::Wait => format!("{model}: another process fetches it"),
-        PullPhase::Connect(source) => format!("{model}: asking {source}"),
+        PullPhase::Wait => format!("{model}: waiting for another process that downloads it"),
+        PullPhase::Connect(source) => format!("{model}: connecting to {source}"),
         PullPhase::Download => format!("{model}: downloading"),
         PullPhase::Unpack => format!("{model}: unpacking"),
         PullPhase::Verify => format!("{model}: verifying"),

@@ -1,5 +1,4 @@
-//! `taper stats`: what was suggested and what happened to it, today and all time.
-//! It knows nothing of how that is counted.
+//! `taper stats`: prints the usage statistics of today and of all time.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -12,21 +11,21 @@ use super::terminal;
 use crate::usage::stats::{LatencyHistogram, UsageHistory, UsageStats};
 use crate::usage::store::{StatsFile, format_history, local_date};
 
-/// Characters of a full bar.
+/// Width of a full bar, in characters.
 const BAR: usize = 30;
-/// Days of the plot.
+/// Number of days in the plot.
 const DAYS: u64 = 14;
 
-/// Show what was suggested and what became of it, today and all time: counted on this machine, sent nowhere.
+/// Show usage statistics, today and all time: counted on this machine, sent nowhere.
 #[derive(Debug, Clone, Copy, clap::Args)]
 #[command(after_help = "Examples:
   taper stats           tables by language and model, latencies, plots
   taper stats --json    the same counts for programs
 
-accepted: all that was left was taken; partly: a word or a line of it was; typed along: at least its first word was
-typed as suggested; dismissed: none of that. A server adds its counts once a minute and when it ends.
+accepted: all that was left was accepted; partly: a word or a line was accepted; typed: at least the first word was
+typed as suggested; dismissed: none of these. A server adds its counts once a minute and when it ends.
 
-`statistics = false` in the configuration switches the counting off.")]
+`statistics = false` in the configuration switches counting off.")]
 pub struct Args {
     /// Print JSON
     #[arg(long)]
@@ -49,10 +48,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 fn format_page(history: &UsageHistory, today: NaiveDate, file: &str) -> String {
-    let off = "`statistics = false` in the configuration switches the counting off.";
+    let off = "`statistics = false` in the configuration switches counting off.";
     if history.is_empty() {
         return format!(
-            "Nothing was counted yet. Servers count what they suggest and what becomes of it, and add that to\n\
+            "Nothing was counted yet. Servers count suggestions and their outcomes, and add the counts to\n\
              {file}\n\
              once a minute and when they end: numbers only, never code, and nothing is sent.\n{off}\n"
         );
@@ -61,10 +60,10 @@ fn format_page(history: &UsageHistory, today: NaiveDate, file: &str) -> String {
     text += &format_table(&format!("all time, since {}", history.since().unwrap_or("?")), history, None);
     text += &plot_latencies(&history.total(None).latency);
     text += &plot_days(history, today);
-    text + &format!("\nOnly in {file}, numbers only; delete it to forget.\n{off}\n")
+    text + &format!("\nThe counts are only in {file}; delete it to reset them.\n{off}\n")
 }
 
-/// A table of a day, or of all days.
+/// The table of a day, or of all days.
 fn format_table(title: &str, history: &UsageHistory, day: Option<NaiveDate>) -> String {
     let total = history.total(day);
     if total == UsageStats::default() {
@@ -73,7 +72,7 @@ fn format_table(title: &str, history: &UsageHistory, day: Option<NaiveDate>) -> 
     let percentile = |percent| total.latency.percentile(percent).map(format_milliseconds);
     let latencies = match (percentile(50), percentile(95), percentile(99)) {
         (Some(p50), Some(p95), Some(p99)) => {
-            format!("  question to answer: p50 {p50}, p95 {p95}, p99 {p99}\n")
+            format!("  response time: p50 {p50}, p95 {p95}, p99 {p99}\n")
         }
         _ => String::new(),
     };
@@ -86,7 +85,7 @@ fn format_table(title: &str, history: &UsageHistory, day: Option<NaiveDate>) -> 
     let width = names.map(|name| name.chars().count()).max().unwrap_or(0).max(8);
     let mut text = format!(
         "{title}\n  {:width$} {:>8} {:>8} {:>9} {:>6} {:>7} {:>7} {:>10} {:>11}\n",
-        "", "asked", "shown", "accepted", "rate", "partly", "typed", "dismissed", "characters",
+        "", "requests", "shown", "accepted", "rate", "partly", "typed", "dismissed", "characters",
     );
     for (heading, rows) in groups {
         text += heading;
@@ -112,7 +111,7 @@ fn format_milliseconds(time: f64) -> String {
     if time < 10.0 { format!("{time:.1} ms") } else { format!("{time:.0} ms") }
 }
 
-/// How long responses took, a bar for each doubling.
+/// The plot of response times, one bar per doubling.
 fn plot_latencies(latency: &LatencyHistogram) -> String {
     let mut bars = vec![("below 1 ms".to_owned(), latency.count_between(0, 1))];
     bars.extend(
@@ -125,10 +124,10 @@ fn plot_latencies(latency: &LatencyHistogram) -> String {
     let (Some(first), Some(last)) = (bars.iter().position(used), bars.iter().rposition(used)) else {
         return String::new();
     };
-    format!("question to answer, all time\n{}", plot_bars(&bars[first..=last]))
+    format!("response time, all time\n{}", plot_bars(&bars[first..=last]))
 }
 
-/// Accepted suggestions, a bar a day.
+/// The plot of accepted suggestions, one bar per day.
 fn plot_days(history: &UsageHistory, today: NaiveDate) -> String {
     let days = (0..DAYS).rev().filter_map(|ago| today.checked_sub_days(Days::new(ago)));
     let bars: Vec<_> =
@@ -139,7 +138,7 @@ fn plot_days(history: &UsageHistory, today: NaiveDate) -> String {
     format!("\naccepted, the last {DAYS} days\n{}", plot_bars(&bars))
 }
 
-/// Bars in eighths of a character. A count above 0 has at least one.
+/// Bars in eighths of a character. A count above 0 shows at least one.
 fn plot_bars(bars: &[(String, u64)]) -> String {
     let most = bars.iter().map(|(_, count)| *count).max().unwrap_or(0).max(1);
     let line = |(name, count): &(String, u64)| {
@@ -185,26 +184,26 @@ mod tests {
         }
         expect![[r#"
             today, 2026-01-02
-                                  asked    shown  accepted   rate  partly   typed  dismissed  characters
+                               requests    shown  accepted   rate  partly   typed  dismissed  characters
               all                     4        4         1   25 %       1       1          1          24
               by language
               python                  2        2         1   50 %       1       0          0          24
               rust                    2        2         0    0 %       0       1          1           0
               by model
               Small Coder 0.5B        4        4         1   25 %       1       1          1          24
-              question to answer: p50 43 ms, p95 623 ms, p99 623 ms
+              response time: p50 43 ms, p95 623 ms, p99 623 ms
 
             all time, since 2026-01-01
-                                  asked    shown  accepted   rate  partly   typed  dismissed  characters
+                               requests    shown  accepted   rate  partly   typed  dismissed  characters
               all                     5        5         2   40 %       1       1          1          36
               by language
               python                  3        3         2   67 %       1       0          0          36
               rust                    2        2         0    0 %       0       1          1           0
               by model
               Small Coder 0.5B        5        5         2   40 %       1       1          1          36
-              question to answer: p50 43 ms, p95 623 ms, p99 623 ms
+              response time: p50 43 ms, p95 623 ms, p99 623 ms
 
-            question to answer, all time
+            response time, all time
                     1 to 2 ms ███████████████                1
                     2 to 4 ms                                0
                     4 to 8 ms                                0
@@ -232,8 +231,8 @@ mod tests {
                         01-01 ██████████████████████████████ 1
                         01-02 ██████████████████████████████ 1
 
-            Only in /there/statistics.json, numbers only; delete it to forget.
-            `statistics = false` in the configuration switches the counting off.
+            The counts are only in /there/statistics.json; delete it to reset them.
+            `statistics = false` in the configuration switches counting off.
         "#]]
         .assert_eq(&format_page(&history, "2026-01-02".parse().unwrap(), "/there/statistics.json"));
     }

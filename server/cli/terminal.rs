@@ -1,12 +1,11 @@
-//! What is printed for a person: no text of a file, a model or a network can steer the terminal.
-//! It knows nothing of what is printed.
+//! Escapes output for terminals: no text of a file, a model or a network can control the terminal.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Write};
 
-/// A text in which characters that steer a terminal are spelled out: `\u{1b}` in place of an escape. Tabs and line ends
-/// stay. Beside the control characters these are the ones that turn the direction of what follows.
+/// The text with characters that control a terminal escaped: `\u{1b}` instead of an escape. Tabs and line ends stay.
+/// Besides the control characters, those that change the direction of text are escaped.
 pub fn escape_controls(text: &str) -> Cow<'_, str> {
     if !text.contains(is_control) {
         return Cow::Borrowed(text);
@@ -14,7 +13,7 @@ pub fn escape_controls(text: &str) -> Cow<'_, str> {
     let mut out = String::with_capacity(text.len() + 16);
     let mut characters = text.chars().peekable();
     while let Some(character) = characters.next() {
-        // A carriage return alone writes over what stands there; before a line feed it is a line end.
+        // A carriage return alone overwrites the line; before a line feed it is a line end.
         let line_end = character == '\r' && characters.peek() == Some(&'\n');
         if is_control(character) && !line_end {
             out.extend(character.escape_unicode());
@@ -25,7 +24,7 @@ pub fn escape_controls(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// The same, in a message.
+/// The same for a value in a message.
 pub fn escape_message(thing: impl fmt::Display) -> String {
     escape_controls(&thing.to_string()).into_owned()
 }
@@ -36,10 +35,10 @@ fn is_control(c: char) -> bool {
         || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
-/// Writes lines through [`plain`]; pass what takes escapes of our own past it.
+/// Writes lines through [`escape_controls`]; taper's own escape sequences must bypass it.
 pub struct EscapedWriter<'a> {
     out: &'a mut dyn Write,
-    /// The beginning of a character that was not written to its end.
+    /// The beginning of an incomplete character.
     held: Vec<u8>,
 }
 
@@ -55,11 +54,11 @@ impl Write for EscapedWriter<'_> {
         self.held.extend_from_slice(bytes);
         let whole = match std::str::from_utf8(&self.held) {
             Ok(_) => self.held.len(),
-            // What is no UTF-8 at all is replaced below; what ends within a character waits for the rest.
+            // Invalid UTF-8 is replaced below; an incomplete character waits for the rest.
             Err(error) if error.error_len().is_some() => self.held.len(),
             Err(error) => error.valid_up_to(),
         };
-        // So does a carriage return: a line feed may follow.
+        // A carriage return also waits: a line feed may follow.
         let whole = whole - usize::from(self.held[..whole].ends_with(b"\r"));
         let text: Vec<u8> = self.held.drain(..whole).collect();
         self.out.write_all(escape_controls(&String::from_utf8_lossy(&text)).as_bytes())?;

@@ -1,5 +1,4 @@
-//! The table of options: what each is called, what it must be, what it does, and how it is set.
-//! It knows nothing of where they were written.
+//! The table of options: the name, expected value, default and description of each, and how it is set.
 
 use std::time::Duration;
 
@@ -10,10 +9,10 @@ use crate::completion::confidence_filter::Eagerness;
 use crate::completion::{ExtentSetting, IdleSetting};
 use crate::retrieval::excluded_files::ExcludedFiles;
 
-/// One option: what a page of documentation says of it, and how it is set.
+/// One option: its documentation, and how it is set.
 #[derive(Debug)]
 pub struct OptionSpec {
-    /// As written in the file. Editors may write it in camelCase.
+    /// The name in the configuration file. Editors may write it in camelCase.
     pub name: &'static str,
     /// What a value must be.
     pub expected: &'static str,
@@ -25,7 +24,7 @@ pub struct OptionSpec {
     pub(super) set: fn(&mut Settings, &Value) -> Option<()>,
 }
 
-/// Every option there is, in the order of the documentation.
+/// All options, in the order of the documentation.
 pub fn option_specs() -> &'static [OptionSpec] {
     OPTION_SPECS
 }
@@ -310,9 +309,10 @@ pub(super) const OPTION_SPECS: &[OptionSpec] = &[
     },
 ];
 
-/// What is wrong with a value that only another machine could use.
+/// What is wrong with a value that is valid only on another machine.
 pub(super) fn machine_limit_problem(name: &str, value: &Value) -> Option<String> {
-    /// Threads for each core, and threads that are allowed anywhere: beyond that they only wait for each other.
+    /// Maximum threads for each core, and a maximum that is allowed on any machine: more would only wait for each
+    /// other.
     const THREADS_PER_CORE: u64 = 4;
     const MIN_THREAD_LIMIT: u64 = 16;
     let threads = value.as_u64().filter(|&threads| name == "threads" && threads <= 1024)?;
@@ -320,7 +320,7 @@ pub(super) fn machine_limit_problem(name: &str, value: &Value) -> Option<String>
     let most = (cores * THREADS_PER_CORE).max(MIN_THREAD_LIMIT);
     (threads > most).then(|| {
         let machine = if cores == 1 { "one core".to_owned() } else { format!("{cores} cores") };
-        format!("`threads` should be at most {most} on this machine, which has {machine}, not {threads}")
+        format!("`threads` must be at most {most} on this machine, which has {machine}, not {threads}")
     })
 }
 
@@ -332,7 +332,7 @@ fn parse_size(value: &Value, range: std::ops::RangeInclusive<u64>) -> Option<usi
     usize::try_from(parse_number(value, range)?).ok()
 }
 
-/// A string, in which `auto` and nothing mean "choose".
+/// A string; `auto` and an empty one mean automatic.
 fn parse_auto_string(value: &Value) -> Option<Option<String>> {
     let value = value.as_str()?;
     Some((!value.is_empty() && value != "auto").then(|| value.to_owned()))

@@ -1,5 +1,4 @@
-//! A file cut into pieces that can be shown alone: windows of some lines, and outlines of what is defined in it.
-//! It knows nothing of other files or of what is looked for.
+//! Cuts a file into chunks that can be shown alone: windows of a few lines, and outlines of its definitions.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -13,43 +12,43 @@ use super::terms::{self, Term};
 use crate::syntax::Syntax;
 use crate::text::Rope;
 
-/// Lines of a window: it ends at the first blank line after so many, and at so many anyway.
+/// Lines of a window: it ends at the first blank line after the first number, and always at the second.
 const WINDOW_LINES: (usize, usize) = (4, 8);
-/// A file with a longer line is data, or was made by a program; in bytes.
+/// A file with a line longer than this, in bytes, is data or generated.
 const MAX_LINE_BYTES: usize = 1000;
-/// An outline has at most so many heads, each of at most so many bytes: the rest is another outline.
+/// Maximum number of heads in an outline, and of bytes in a head; more heads start another outline.
 const MAX_OUTLINE_HEADS: usize = 24;
 const MAX_HEAD_BYTES: usize = 240;
-/// Definitions nested deeper than this are nobody else's business.
+/// Definitions nested deeper than this are left out.
 const MAX_DEFINITION_DEPTH: usize = 12;
 
-/// A file of the project, cut.
+/// A file of the project, cut into chunks.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChunkedFile {
     /// Its path, relative to the workspace, with `/`.
     pub path: String,
-    /// Languages that are used together have the same name here.
+    /// The name shared by languages that are used together.
     #[serde(skip)]
     pub(super) family: &'static str,
-    /// The file's name without extension, or its folder's where that says nothing.
+    /// The file's name without extension, or its folder's name if that one is generic.
     pub(super) stem: Term,
     text: Box<str>,
     pub(super) chunks: Vec<Chunk>,
 }
 
-/// A piece of a file.
+/// A chunk of a file.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Chunk {
     pub(super) content: ChunkContent,
-    /// Its words, sorted, and how often each is said.
+    /// Its terms, sorted, with their counts.
     pub(super) terms: Box<[(Term, u8)]>,
-    /// Words that it says in all.
+    /// Total number of term occurrences.
     pub(super) term_count: u32,
-    /// Names of what is defined in it.
+    /// Names defined in it.
     pub(super) defined_terms: Box<[Term]>,
 }
 
-/// Which text a piece is.
+/// The text of a chunk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum ChunkContent {
     /// Bytes of the file: whole lines.
@@ -58,7 +57,7 @@ pub(super) enum ChunkContent {
     Outline(Box<str>),
 }
 
-/// The name that languages which are used together share: they are shown to each other.
+/// The name shared by languages that are used together; their files may be snippets for each other.
 pub fn language_family(language: &Language) -> &'static str {
     match language.name {
         "javascript" | "javascriptreact" | "typescript" | "typescriptreact" => "javascript",
@@ -68,9 +67,9 @@ pub fn language_family(language: &Language) -> &'static str {
 }
 
 impl ChunkedFile {
-    /// Cuts a file; `None` where it is of no use to others: data, or a program's output.
+    /// Cuts a file; `None` if it is of no use to other files: data or generated.
     ///
-    /// `time_is_up` is asked while it is parsed; a file that takes too long has no outlines.
+    /// `time_is_up` is polled during parsing; a file that takes too long has no outlines.
     pub fn new(
         path: &str,
         language: &'static Language,
@@ -85,7 +84,7 @@ impl ChunkedFile {
         Some(Self::from_definitions(path, language, &text, &definitions))
     }
 
-    /// As [`File::new`], but nothing is parsed: no C code runs.
+    /// As [`ChunkedFile::new`], but nothing is parsed: no C code runs.
     pub fn without_outlines(path: &str, language: &'static Language, text: &str) -> Option<Self> {
         Some(Self::from_definitions(path, language, &redact_usable(language, text)?, &[]))
     }
@@ -122,7 +121,7 @@ impl ChunkedFile {
         }
     }
 
-    /// A file that another process cut, if it is one: what is kept of it here is what it says to be.
+    /// A file that another process cut, if it is valid and has this path; its language family is determined here.
     pub fn validate_received(self, path: &str, language: &'static Language) -> Option<Self> {
         let is_within = |extent: &ChunkContent| match extent {
             ChunkContent::Lines(range) => self.text.get(range.clone()).is_some(),
@@ -132,7 +131,7 @@ impl ChunkedFile {
         is_sound.then(|| Self { family: language_family(language), ..self })
     }
 
-    /// The text of a piece.
+    /// The text of a chunk.
     pub(super) fn chunk_text<'a>(&'a self, extent: &'a ChunkContent) -> &'a str {
         match extent {
             ChunkContent::Lines(range) => &self.text[range.clone()],
@@ -140,13 +139,13 @@ impl ChunkedFile {
         }
     }
 
-    /// The file's text, without its secrets.
+    /// The file's redacted text.
     pub fn text(&self) -> &str {
         &self.text
     }
 }
 
-/// The text without its secrets; `None` where it is of no use to others.
+/// The redacted text; `None` if the file is of no use to others.
 fn redact_usable<'a>(language: &Language, text: &'a str) -> Option<Cow<'a, str>> {
     if language.blocks == BlockStyle::None || text.lines().any(|line| line.len() > MAX_LINE_BYTES) {
         return None;
@@ -155,21 +154,22 @@ fn redact_usable<'a>(language: &Language, text: &'a str) -> Option<Cow<'a, str>>
 }
 
 impl Chunk {
-    /// `None` without any words. The file's name is a word of each of its pieces: who names it asks for them.
+    /// `None` without any terms. The file's name is a term of each of its chunks: code that names the file is likely to
+    /// need it.
     fn new(stem: &str, text: &str, defines: Vec<Term>, extent: ChunkContent) -> Option<Self> {
-        let mut said = Vec::new();
-        terms::for_each_term(text, |it| said.push(it.term));
-        if said.is_empty() {
+        let mut all_terms = Vec::new();
+        terms::for_each_term(text, |it| all_terms.push(it.term));
+        if all_terms.is_empty() {
             return None;
         }
-        terms::for_each_term(stem, |it| said.push(it.term));
-        said.sort_unstable();
-        let words = said.chunk_by(|a, b| a == b);
+        terms::for_each_term(stem, |it| all_terms.push(it.term));
+        all_terms.sort_unstable();
+        let words = all_terms.chunk_by(|a, b| a == b);
         let words = words.map(|same| (same[0], u8::try_from(same.len()).unwrap_or(u8::MAX))).collect();
         Some(Self {
             content: extent,
             terms: words,
-            term_count: u32::try_from(said.len()).unwrap_or(u32::MAX),
+            term_count: u32::try_from(all_terms.len()).unwrap_or(u32::MAX),
             defined_terms: defines.into(),
         })
     }
@@ -211,13 +211,13 @@ fn split_windows(text: &str) -> Vec<Range<usize>> {
     out
 }
 
-/// Something with a name.
+/// A definition with a name.
 #[derive(Debug)]
 struct NamedDefinition {
     name: Term,
-    /// Where it begins, in bytes.
+    /// Its start, in bytes.
     start: usize,
-    /// Its first lines as one, up to its body, indented as in the file.
+    /// Its first lines joined into one, up to its body, indented as in the file.
     head: String,
     /// The definition around it.
     parent: Option<usize>,
@@ -256,7 +256,7 @@ fn definition_head(node: Node<'_>, language: &Language, text: &str) -> String {
     let body =
         node.child_by_field_name("body").filter(block).or_else(|| node.children(&mut cursor).find(block));
     let line = text[..node.start_byte()].rfind('\n').map_or(0, |at| at + 1);
-    // `export`, `pub` or a decorator stand before it, on its line.
+    // `export`, `pub` or a decorator come before it, on its line.
     let end = body.map_or(node.end_byte(), |body| body.start_byte()).max(node.start_byte());
     let whole = &text[line..end];
     let indent = &whole[..whole.len() - whole.trim_start().len()];
@@ -272,10 +272,10 @@ fn definition_head(node: Node<'_>, language: &Language, text: &str) -> String {
     format!("{}{words}", indent.trim_start_matches('\n'))
 }
 
-/// The heads of what stands directly in each definition, behind its own; and those at the top of the file.
+/// For each definition its head and the heads of its direct members; and the heads at the top of the file.
 fn build_outlines(definitions: &[NamedDefinition], language: &Language) -> Vec<(String, Vec<Term>)> {
     let mut out = Vec::new();
-    // What stands at the top, and then what stands in each.
+    // First the members of the file itself, then those of each definition.
     let mut inside_of: Vec<Vec<&NamedDefinition>> = vec![Vec::new(); definitions.len() + 1];
     for it in definitions {
         inside_of[it.parent.map_or(0, |parent| parent + 1)].push(it);

@@ -1,5 +1,4 @@
-//! The files of a workspace that are worth cutting: code that a person wrote and that git does not ignore.
-//! It knows nothing of what is looked for in them, or of threads.
+//! Finds the files of a workspace that are worth indexing: code that a person wrote and that git does not ignore.
 
 mod rules;
 
@@ -19,25 +18,25 @@ use super::index::Index;
 use crate::text::plain_file::{self, Links};
 use rules::{IgnoreRules, IgnoreVerdict, RuleReader};
 
-/// How much of a workspace is looked at.
+/// Limits of a crawl.
 #[derive(Debug, Clone, Copy)]
 pub struct CrawlLimits {
-    /// Entries of folders that are looked at.
+    /// Maximum number of folder entries.
     pub entries: usize,
-    /// Entries of one folder: a huge one leaves something for the others.
+    /// Maximum entries of one folder, so that a huge one leaves some for the others.
     pub folder_entries: usize,
-    /// How deep folders lie in each other.
+    /// Maximum depth of nested folders.
     pub depth: usize,
-    /// Files that are taken.
+    /// Maximum number of files.
     pub files: usize,
-    /// Bytes of a file.
+    /// Maximum bytes of a file.
     pub file_bytes: u64,
-    /// Bytes of all files.
+    /// Maximum bytes of all files together.
     pub bytes: u64,
 }
 
 impl CrawlLimits {
-    /// What a laptop cuts in seconds and keeps in some tens of megabytes.
+    /// What a laptop can chunk in seconds and keep in some tens of megabytes.
     pub const DEFAULT: Self = Self {
         entries: 50_000,
         folder_entries: 10_000,
@@ -48,7 +47,7 @@ impl CrawlLimits {
     };
 }
 
-/// Folders that hold other people's code, or a program's output, also where git is not told to ignore them.
+/// Folders of third-party or generated code, skipped even if git does not ignore them.
 const GENERATED_FOLDERS: &[&str] = &[
     "node_modules",
     "target",
@@ -61,26 +60,24 @@ const GENERATED_FOLDERS: &[&str] = &[
     "__pycache__",
 ];
 
-/// Folders of version control: no rule makes them worth a look.
+/// Folders of version control: skipped whatever the rules are.
 const VERSION_CONTROL_FOLDERS: &[&str] = &[".git", ".hg", ".jj", ".svn"];
 
-/// A file that is worth cutting.
+/// A file that is worth indexing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CrawledFile {
     /// Its path, relative to the root, with `/`.
     pub path: String,
     /// Its bytes.
     pub bytes: u64,
-    /// When it was changed last, if the system says: nanoseconds since 1970, which may be negative. Only good for being
-    /// compared.
+    /// Time of the last change, if known: nanoseconds since 1970, which may be negative. Only for comparisons.
     pub modified: Option<i64>,
 }
 
-/// The files below `root`, those first that lie near to `near`: paths like [`Found::path`].
+/// The files below `root`, those near `near` first: paths like [`CrawledFile::path`].
 ///
-/// Empty where `root` is no place that one works in as a whole: the file system's root or a person's home. Folders are
-/// looked through level by level, so that of a tree with no end the top is known. Neither symbolic links nor other file
-/// systems are entered.
+/// Empty if `root` is the file system's root or a home folder, which are not projects. Folders are visited level by
+/// level, so that the top of an endless tree is covered. Symbolic links and other file systems are not entered.
 pub fn find_files(
     root: &Path,
     near: &[String],
@@ -105,11 +102,11 @@ pub fn find_files(
     found
 }
 
-/// A folder that is to be looked into.
+/// A folder to visit.
 struct PendingFolder {
     path: PathBuf,
     depth: usize,
-    /// The rules of the folder around it.
+    /// The rules of its parent folder.
     rules: Arc<IgnoreRules>,
 }
 
@@ -124,13 +121,13 @@ fn walk_folders(root: &Path, limits: CrawlLimits, stop: &mut dyn FnMut() -> bool
         if stop() {
             break;
         }
-        // Whatever it was when its own folder was read.
+        // It may have been replaced since its parent was read.
         let about = fs::symlink_metadata(&folder).ok();
         if !about.is_some_and(|about| about.is_dir() && file_system(&about) == system) {
             continue;
         }
         let Ok(rules) = rules.for_subfolder(&folder, &mut reader) else { continue };
-        // A folder that cannot be read is passed over.
+        // An unreadable folder is skipped.
         let Ok(entries) = fs::read_dir(&folder) else { continue };
         for entry in entries.take(limits.folder_entries).map_while(Result::ok) {
             if left == 0 || stop() {
@@ -171,7 +168,7 @@ fn walk_folders(root: &Path, limits: CrawlLimits, stop: &mut dyn FnMut() -> bool
     found
 }
 
-/// Whether a path, relative to the root, is passed over whatever the rules of the project say.
+/// Whether a path, relative to the root, is skipped whatever the project's rules are.
 fn is_skipped(inside: &str, is_folder: bool) -> bool {
     let name = inside.rsplit('/').next().unwrap_or(inside);
     if is_folder {
@@ -180,7 +177,7 @@ fn is_skipped(inside: &str, is_folder: bool) -> bool {
     ExcludedFiles::default().exclusion_reason(Path::new(inside)).is_some()
 }
 
-/// Whether a project's own list, `.taperignore`, has a file on this disk.
+/// Whether a project's own list, `.taperignore`, excludes a file on this disk.
 pub(super) fn is_excluded_by_project(root: Option<&Path>, file: &Path) -> bool {
     rules::is_taperignored(root, file)
 }
@@ -190,7 +187,7 @@ fn file_system(about: &fs::Metadata) -> u64 {
     std::os::unix::fs::MetadataExt::dev(about)
 }
 
-/// Elsewhere another file system is entered through what counts as a symbolic link.
+/// On other systems another file system is entered through something that counts as a symbolic link.
 #[cfg(not(unix))]
 fn file_system(_about: &fs::Metadata) -> u64 {
     0
@@ -205,8 +202,8 @@ fn modified_nanos(about: &fs::Metadata) -> Option<i64> {
     })
 }
 
-/// Reads a file below `root` and cuts it; `None` where it is no longer the plain file of moderate size that was found, is
-/// not UTF-8, or is of no use to others.
+/// Reads a file below `root` and cuts it into chunks. `None` if it is no longer the plain file of moderate size that
+/// was found, is not UTF-8, or is of no use to other files.
 pub fn chunk_file(
     root: &Path,
     found: &CrawledFile,
@@ -216,7 +213,7 @@ pub fn chunk_file(
     ChunkedFile::new(&found.path, language, &text, time_is_up)
 }
 
-/// As [`cut`], but without a parser: for where its C code must not run.
+/// As [`chunk_file`], but without a parser: for processes in which its C code must not run.
 pub fn chunk_without_outlines(root: &Path, found: &CrawledFile) -> Option<ChunkedFile> {
     let (language, text) = read_source(root, found)?;
     ChunkedFile::without_outlines(&found.path, language, &text)
@@ -228,7 +225,7 @@ fn read_source(root: &Path, found: &CrawledFile) -> Option<(&'static Language, S
     Some((indexable_language(&path)?, text))
 }
 
-/// The index of all files below `root`, made here and now, as far as it gets until `stop` says so.
+/// Builds the index of all files below `root` in this process, until done or `stop` returns true.
 pub fn build_index(
     root: &Path,
     near: &[String],
@@ -245,13 +242,13 @@ pub fn build_index(
     Index::new(cut_files)
 }
 
-/// The language of a file whose code may help elsewhere.
+/// The language of a file, if its code may help in other files.
 pub fn indexable_language(path: &Path) -> Option<&'static Language> {
     let minified = path.file_name()?.to_str()?.contains(".min.");
     taper_grammars::by_path(path).filter(|it| it.blocks != BlockStyle::None && !minified)
 }
 
-/// A path as it is shown, with `/`; `None` where it is not text, or has line breaks and the like in it.
+/// A path for display, with `/`; `None` if it is not text or contains control characters such as line breaks.
 pub fn display_path(path: &Path) -> Option<String> {
     let parts: Option<Vec<&str>> = path.components().map(|part| part.as_os_str().to_str()).collect();
     Some(parts?.join("/")).filter(|shown| !shown.contains(char::is_control))
@@ -262,14 +259,14 @@ fn is_root_or_home(root: &Path) -> bool {
     root.parent().is_none() || etcetera::home_dir().is_ok_and(is_root)
 }
 
-/// Folders that two paths begin with.
+/// Number of folders that two paths have in common at their start.
 fn shared_folder_count(a: &str, b: &str) -> usize {
     let folders = |path: &str| path.matches('/').count();
     let shared = a.split('/').zip(b.split('/')).take_while(|(a, b)| a == b).count();
     shared.min(folders(a)).min(folders(b))
 }
 
-/// The workspace that a file belongs to where nobody says: the nearest folder above it that is a repository.
+/// The workspace of a file if the client names none: the nearest repository above it.
 pub fn repository_root(file: &Path) -> Option<PathBuf> {
     file.ancestors()
         .skip(1)

@@ -1,10 +1,9 @@
-//! Files that nothing is read of for other files, and in which nothing is suggested unasked: keys, certificates, files of
-//! secrets, and what a person or a project adds to them.
-//! It knows nothing of who asks.
+//! Excluded files: their content is never retrieved for other files, and automatic requests in them get no suggestions.
+//! These are keys, certificates, files of secrets, and what the user or the project adds.
 //!
-//! The list is in `excluded_files.txt`. The option `excluded-files` and the `.taperignore` files of a project, in the syntax of
-//! `.gitignore`, only add to it: each is matched on its own, so that a `!` lifts what the same list says, and nothing else.
-//! A `.taperignore` that cannot be read, because it is no plain file or too long, excludes its whole folder.
+//! The list is in `excluded_files.txt`. The option `excluded-files` and the `.taperignore` files of a project, in the
+//! syntax of `.gitignore`, only add to it. Each list is matched on its own, so a `!` only lifts patterns of its own
+//! list. A `.taperignore` that cannot be read, because it is not a plain file or too long, excludes its whole folder.
 
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, LazyLock};
@@ -13,10 +12,10 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use super::crawl;
 
-/// The name of a project's own lists.
+/// The file name of a project's own lists.
 pub const PROJECT_IGNORE_FILE: &str = ".taperignore";
 
-/// The list that always holds: patterns of files, which are matched with the file's own path only, and of folders.
+/// The built-in list: patterns of files, which are matched with the file's own path only, and of folders.
 static BUILT_IN_PATTERNS: LazyLock<Option<(Gitignore, Gitignore)>> = LazyLock::new(|| {
     let is_folder = |line: &&str| line.ends_with('/');
     let lines = || include_str!("excluded_files.txt").lines().filter(|line| !line.starts_with('#'));
@@ -26,10 +25,10 @@ static BUILT_IN_PATTERNS: LazyLock<Option<(Gitignore, Gitignore)>> = LazyLock::n
     ))
 });
 
-/// Who says that a file is excluded.
+/// Which list excludes a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExclusionReason {
-    /// The list that always holds.
+    /// The built-in list.
     BuiltIn,
     /// The option `excluded-files`.
     Option,
@@ -38,17 +37,17 @@ pub enum ExclusionReason {
 }
 
 impl ExclusionReason {
-    /// Why nothing is suggested, for a person.
+    /// A message for the user on why nothing is suggested.
     pub fn user_message(self) -> &'static str {
         match self {
-            Self::BuiltIn => "files with this name may hold secrets: nothing is suggested unasked",
-            Self::Option => "the option `excluded-files` has it: nothing is suggested unasked",
-            Self::Project => "the project's `.taperignore` has it: nothing is suggested unasked",
+            Self::BuiltIn => "files with this name may hold secrets: suggestions only on request",
+            Self::Option => "the option `excluded-files` excludes this file: suggestions only on request",
+            Self::Project => "the project's `.taperignore` excludes this file: suggestions only on request",
         }
     }
 }
 
-/// The lists that hold everywhere: the built-in one, and the option's.
+/// The lists that apply everywhere: the built-in one, and the option's.
 #[derive(Debug, Clone, Default)]
 pub struct ExcludedFiles {
     patterns: Vec<String>,
@@ -64,10 +63,10 @@ impl PartialEq for ExcludedFiles {
 impl Eq for ExcludedFiles {}
 
 impl ExcludedFiles {
-    /// With what a person adds.
+    /// The built-in list and the user's patterns.
     ///
     /// # Errors
-    /// The first pattern that is none.
+    /// The first invalid pattern.
     pub fn new(patterns: Vec<String>) -> Result<Self, String> {
         if patterns.is_empty() {
             return Ok(Self::default());
@@ -84,7 +83,7 @@ impl ExcludedFiles {
                 files.matched(&path, false).is_ignore()
                     || folders.matched_path_or_any_parents(&path, false).is_ignore()
             }
-            // Without a list nothing may pass; a test sees to it that there is one.
+            // Without a list every file is excluded; a test checks that there is one.
             None => true,
         };
         if built_in {
@@ -96,7 +95,7 @@ impl ExcludedFiles {
             .map(|_| ExclusionReason::Option)
     }
 
-    /// Whether a file on this disk is excluded: by its own path, or by the one that it is a link to. `root` is the folder of
+    /// Whether a file on this disk is excluded: by its own path, or by the target of a link. `root` is the folder of
     /// its project.
     pub fn exclusion_reason_on_disk(&self, root: Option<&Path>, path: &Path) -> Option<ExclusionReason> {
         let target = resolve_links(path);
@@ -116,17 +115,19 @@ impl ExcludedFiles {
     }
 }
 
-/// A matcher of patterns without regard to case.
+/// A case-insensitive matcher of patterns.
 fn build_matcher<'a>(patterns: impl Iterator<Item = &'a str>) -> Result<Gitignore, String> {
     let mut builder = GitignoreBuilder::new("");
     builder.case_insensitive(true).map_err(|problem| problem.to_string())?;
     for pattern in patterns {
-        builder.add_line(None, pattern).map_err(|problem| format!("`{pattern}` is no pattern: {problem}"))?;
+        builder
+            .add_line(None, pattern)
+            .map_err(|problem| format!("invalid pattern `{pattern}`: {problem}"))?;
     }
     builder.build().map_err(|problem| problem.to_string())
 }
 
-/// The path without what it begins at, and without `.` and `..`: matchers know of no root.
+/// The path without its root, `.` and `..`: matchers take relative paths.
 fn relative_path(path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for part in path.components() {
@@ -139,7 +140,7 @@ fn relative_path(path: &Path) -> PathBuf {
     out
 }
 
-/// Where a path leads to, also if the file itself is not there yet.
+/// The path with links resolved, also if the file itself does not exist yet.
 fn resolve_links(path: &Path) -> PathBuf {
     let parent = || Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?));
     path.canonicalize().ok().or_else(parent).unwrap_or_else(|| path.to_owned())

@@ -1,9 +1,9 @@
-//! All pieces of a project's files, and which of them help at a place: ranked by the words that both say.
-//! It knows nothing of how files come here, or of how much of an answer is used.
+//! The index of all chunks of a project, and the ranking of chunks by the terms that they share with the cursor's
+//! surroundings.
 //!
 //! The ranking is BM25 (Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond", 2009, section
-//! 3.2; `k1` = 1.2, `b` = 0.75) with words for terms, where a word of the place counts the more the nearer it stands to the
-//! cursor, and identifiers count more than their parts.
+//! 3.2; `k1` = 1.2, `b` = 0.75). A query term counts more the nearer it is to the cursor, and identifiers count more
+//! than their parts.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -17,67 +17,67 @@ use super::chunks::{Chunk, ChunkContent, ChunkedFile, language_family};
 use super::terms::{self, Term};
 use crate::text::{Rope, lines};
 
-// These and the following were chosen by `benches/snippets.rs`, on 922 tasks in 61 projects: with them the snippets say
-// 39 % of the names that an answer needs and its own file does not say, in 1,536 bytes; with a half-life of eight lines, less
-// weight behind the cursor and windows of up to fourteen lines it was 26 %.
+// These and the following constants were chosen by `benches/snippets.rs`: with them, in 1,536 bytes, the snippets
+// contain the largest share of the names that the expected code needs and that are not in its own file.
 const K1: f32 = 1.2;
 const B: f32 = 0.75;
 
-/// Bytes before and behind the cursor that say what is needed.
+/// Bytes before and after the cursor from which query terms are taken.
 const SURROUNDING_BYTES: (usize, usize) = (3072, 512);
-/// Bytes at the start of the file that its imports stand in.
+/// Bytes at the start of the file in which imports are looked for.
 const IMPORT_BYTES: usize = 4096;
-/// A word counts half when it stands so many lines further from the cursor.
+/// Half-life of a term's weight, in lines from the cursor.
 const HALF_LIFE_LINES: (f32, f32) = (3.0, 3.0);
-/// What a word behind the cursor, and a part of an identifier, counts.
+/// Weight of a term after the cursor, and of a part of an identifier.
 const AFTER_CURSOR_WEIGHT: f32 = 0.7;
 const IDENTIFIER_PART_WEIGHT: f32 = 0.4;
-/// What it adds that a piece defines a name which is said.
+/// Score bonus for a chunk that defines an identifier used near the cursor.
 const DEFINITION_WEIGHT: f32 = 1.5;
-/// What it multiplies that a piece's file is imported, or lies in the same folder.
+/// Factors for a chunk whose file is imported, or is in the same folder.
 const IMPORTED_FACTOR: f32 = 1.2;
 const SAME_FOLDER_FACTOR: f32 = 1.2;
-/// A piece counts less by this power of its length: two short ones say more than a long one.
+/// The score is divided by this power of the chunk's length: two short chunks are worth more than one long one.
 const LENGTH_EXPONENT: f32 = 0.3;
-/// Bytes that a piece costs beside its text.
+/// Bytes that a chunk costs in addition to its text.
 const PATH_COST_BYTES: f32 = 40.0;
-/// A word in more than one in so many pieces tells nothing.
+/// A term that is in more than one chunk out of this many is ignored.
 const COMMON_TERM_DIVISOR: usize = 8;
-/// Pieces that are looked at in order of their scores.
+/// Maximum number of chunks that are considered, in order of score.
 const MAX_CANDIDATES: usize = 400;
-/// A piece with less than this share of the best one's score is left out.
+/// A chunk with less than this share of the best score is left out.
 const MIN_SCORE_SHARE: f32 = 0.35;
-/// Of a piece that says mostly what stands around the cursor already, nothing new is learnt: this share of its lines.
+/// A chunk is left out if more than this share of its lines is already around the cursor.
 const MAX_KNOWN_SHARE: f32 = 0.5;
 
-/// The place that is asked about.
+/// The position for which chunks are searched.
 #[derive(Debug, Clone, Copy)]
 pub struct Query<'a> {
     /// The file's text.
     pub text: &'a Rope,
     /// The cursor, in bytes.
     pub cursor: usize,
-    /// The file's path, as [`File::path`]: its own pieces are no help.
+    /// The file's path, as [`ChunkedFile::path`]: its own chunks are excluded.
     pub path: &'a str,
     /// Its language.
     pub language: &'static Language,
 }
 
-/// All pieces of a project. Never changed; made anew when a file changes.
+/// All chunks of a project. Immutable; a change of a file makes a new index.
 #[derive(Debug, Default)]
 pub struct Index {
-    /// Which index this is, of all that this process made.
+    /// The number of this index among all that this process made.
     number: u64,
     files: Vec<Arc<ChunkedFile>>,
     chunks: Vec<ChunkEntry>,
-    /// Which pieces say a word, and how often.
+    /// The chunks that contain each term, and how often.
     term_postings: PostingLists,
     term_counts: Vec<u8>,
-    /// Which pieces define a name.
+    /// The chunks that define each name.
     definition_postings: PostingLists,
 }
 
-/// The pieces of each word, those of all words in one list: made and let go quickly, though there are millions.
+/// The chunks of each term. All terms share one list, so that it is allocated and freed quickly although it has
+/// millions of entries.
 #[derive(Debug, Default)]
 struct PostingLists {
     ranges: HashMap<Term, Range<u32>>,
@@ -85,7 +85,7 @@ struct PostingLists {
 }
 
 impl PostingLists {
-    /// With room for what has these words.
+    /// Reserves space for the chunks that have these terms.
     fn new(words: impl Iterator<Item = Term>) -> Self {
         let mut ranges: HashMap<Term, Range<u32>> = HashMap::new();
         for word in words {
@@ -100,7 +100,7 @@ impl PostingLists {
         Self { ranges, chunks: vec![0; all as usize] }
     }
 
-    /// Adds a piece to a word; where it stands.
+    /// Adds a chunk to a term; returns its position in the list.
     fn add_chunk(&mut self, word: Term, piece: u32) -> usize {
         let range = self.ranges.entry(word).or_default();
         let at = range.end as usize;
@@ -109,38 +109,39 @@ impl PostingLists {
         at
     }
 
-    /// Where the pieces of a word stand.
+    /// The range of a term's chunks in the list.
     fn chunk_range(&self, word: Term) -> Range<usize> {
         self.ranges.get(&word).map_or(0..0, |it| it.start as usize..it.end as usize)
     }
 }
 
-/// A piece, as the ranking looks at it.
+/// A chunk, as the ranking sees it.
 #[derive(Debug)]
 struct ChunkEntry {
-    /// In which file it is, and the how-manyth there.
+    /// The file's index, and the chunk's index in it.
     file: u32,
     chunk: u32,
     /// BM25's `k1 (1 - b + b l)`, with `l` its length relative to the average.
     length_norm: f32,
-    /// What its score is multiplied by for what it costs.
+    /// Factor of its score that accounts for its cost.
     cost_factor: f32,
 }
 
 impl Index {
-    /// The index of these files.
+    /// Builds the index of these files.
     pub fn new(files: Vec<Arc<ChunkedFile>>) -> Self {
         static NEXT_INDEX_ID: AtomicU64 = AtomicU64::new(1);
         let number = NEXT_INDEX_ID.fetch_add(1, Ordering::Relaxed);
         let pieces = || files.iter().flat_map(|file| &file.chunks);
-        let said = PostingLists::new(pieces().flat_map(|piece| piece.terms.iter().map(|&(word, _)| word)));
+        let term_postings =
+            PostingLists::new(pieces().flat_map(|piece| piece.terms.iter().map(|&(word, _)| word)));
         let defined = PostingLists::new(pieces().flat_map(|piece| piece.defined_terms.iter().copied()));
-        let (times, entries) = (vec![0; said.chunks.len()], Vec::with_capacity(pieces().count()));
+        let (times, entries) = (vec![0; term_postings.chunks.len()], Vec::with_capacity(pieces().count()));
         let mut it = Self {
             number,
             files,
             chunks: entries,
-            term_postings: said,
+            term_postings,
             term_counts: times,
             definition_postings: defined,
         };
@@ -174,12 +175,12 @@ impl Index {
         it
     }
 
-    /// A number that no other index of this process has: whoever remembers it need not keep the index.
+    /// An id that no other index of this process has. Remembering it does not keep the index alive.
     pub fn index_id(&self) -> u64 {
         self.number
     }
 
-    /// Files in it.
+    /// The indexed files.
     pub fn files(&self) -> &[Arc<ChunkedFile>] {
         &self.files
     }
@@ -190,19 +191,21 @@ impl Index {
         (file, &file.chunks[number as usize])
     }
 
-    /// The pieces of other files that help most at a place, of at most so many bytes together, the best last.
+    /// The best chunks of other files for a query, at most `bytes` together, the best last.
     pub fn find_snippets(&self, place: Query<'_>, bytes: usize) -> Vec<Snippet> {
-        let asked = WeightedQuery::new(place);
+        let query = WeightedQuery::new(place);
         let mut scores = vec![0.0; self.chunks.len()];
         let all = self.chunks.len();
-        for (word, weight) in &asked.terms {
-            let said = self.term_postings.chunk_range(*word);
-            if said.is_empty() || said.len() > (all / COMMON_TERM_DIVISOR).max(20) {
+        for (word, weight) in &query.terms {
+            let postings = self.term_postings.chunk_range(*word);
+            if postings.is_empty() || postings.len() > (all / COMMON_TERM_DIVISOR).max(20) {
                 continue;
             }
-            let (n, all) = (said.len() as f32, all as f32);
+            let (n, all) = (postings.len() as f32, all as f32);
             let weight = weight * (1.0 + (all - n + 0.5) / (n + 0.5)).ln();
-            for (&at, &times) in self.term_postings.chunks[said.clone()].iter().zip(&self.term_counts[said]) {
+            for (&at, &times) in
+                self.term_postings.chunks[postings.clone()].iter().zip(&self.term_counts[postings])
+            {
                 let times = f32::from(times);
                 scores[at as usize] +=
                     weight * times * (K1 + 1.0) / (times + self.chunks[at as usize].length_norm);
@@ -211,13 +214,13 @@ impl Index {
                 scores[at as usize] += weight * DEFINITION_WEIGHT;
             }
         }
-        // What its own file says, and what other languages say, is no help.
+        // Chunks of the query's own file and of other languages are excluded.
         let nearness: Vec<f32> = self
             .files
             .iter()
             .map(|it| {
-                let other = it.family == asked.family && it.path != place.path;
-                if other { asked.location_factor(it) } else { 0.0 }
+                let other = it.family == query.family && it.path != place.path;
+                if other { query.location_factor(it) } else { 0.0 }
             })
             .collect();
         let mut ranked: Vec<(f32, u32)> = Vec::new();
@@ -233,14 +236,14 @@ impl Index {
             ranked.truncate(MAX_CANDIDATES);
         }
         ranked.sort_unstable_by(better);
-        self.fit_snippets(&ranked, &asked, bytes)
+        self.fit_snippets(&ranked, &query, bytes)
     }
 
-    /// The best that fit and say something new; neighbours in a file as one.
-    fn fit_snippets(&self, ranked: &[(f32, u32)], asked: &WeightedQuery<'_>, bytes: usize) -> Vec<Snippet> {
+    /// The best chunks that fit and add something new; adjacent chunks of a file are merged.
+    fn fit_snippets(&self, ranked: &[(f32, u32)], query: &WeightedQuery<'_>, bytes: usize) -> Vec<Snippet> {
         let mut left = bytes;
         let mut taken: Vec<u32> = Vec::new();
-        let mut seen: HashSet<&str> = informative_lines(&asked.surrounding_text).collect();
+        let mut seen: HashSet<&str> = informative_lines(&query.surrounding_text).collect();
         let mut worth = 0.0;
         for &(score, at) in ranked {
             if score < worth {
@@ -261,7 +264,7 @@ impl Index {
         }
         let mut out: Vec<Snippet> = Vec::new();
         while let Some(last) = taken.pop() {
-            // A window goes on where the one behind it in the file is taken too.
+            // A window is merged with the next one in its file if that is taken too.
             let mut run = vec![last];
             while let Some(at) = taken.iter().position(|&it| self.is_adjacent(it, run[0])) {
                 run.insert(0, taken.remove(at));
@@ -277,7 +280,7 @@ impl Index {
         out
     }
 
-    /// Whether the window `next` stands right behind `before`.
+    /// Whether the window `next` directly follows `before`.
     fn is_adjacent(&self, before: u32, next: u32) -> bool {
         let (a, b) = (&self.chunks[before as usize], &self.chunks[next as usize]);
         let lines = |at| matches!(self.chunk_at(at).1.content, ChunkContent::Lines(_));
@@ -285,7 +288,7 @@ impl Index {
     }
 }
 
-/// What a place says.
+/// A query with its terms weighted.
 struct WeightedQuery<'a> {
     family: &'static str,
     terms: HashMap<Term, f32>,
@@ -303,27 +306,27 @@ impl<'a> WeightedQuery<'a> {
                 .to_string()
         };
         let before = piece(cursor.saturating_sub(SURROUNDING_BYTES.0), cursor);
-        let behind = piece(cursor, cursor + SURROUNDING_BYTES.1);
-        // Half a word is none.
+        let after = piece(cursor, cursor + SURROUNDING_BYTES.1);
+        // An incomplete word at the cursor is not a term.
         let whole = before.trim_end_matches(lines::is_word_char);
         let mut words: HashMap<Term, f32> = HashMap::new();
         let mut note = |line: &str, weight: f32| {
-            terms::for_each_term(line, |said| {
-                let weight = if said.is_identifier { weight } else { weight * IDENTIFIER_PART_WEIGHT };
-                let known = words.entry(said.term).or_default();
+            terms::for_each_term(line, |occurrence| {
+                let weight = if occurrence.is_identifier { weight } else { weight * IDENTIFIER_PART_WEIGHT };
+                let known = words.entry(occurrence.term).or_default();
                 *known = known.max(weight);
             });
         };
         for (line, at) in whole.rsplit('\n').zip(0u16..) {
             note(line, (-f32::from(at) / HALF_LIFE_LINES.0).exp2());
         }
-        for (line, at) in behind.split('\n').zip(0u16..) {
+        for (line, at) in after.split('\n').zip(0u16..) {
             note(line, AFTER_CURSOR_WEIGHT * (-f32::from(at) / HALF_LIFE_LINES.1).exp2());
         }
         let mut imported = HashSet::new();
         for line in piece(0, IMPORT_BYTES).lines().filter(|line| is_import_line(line)) {
-            terms::for_each_term(line, |said| {
-                imported.insert(said.term);
+            terms::for_each_term(line, |occurrence| {
+                imported.insert(occurrence.term);
             });
         }
         let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
@@ -332,11 +335,11 @@ impl<'a> WeightedQuery<'a> {
             terms: words,
             imported,
             folder,
-            surrounding_text: before + &behind,
+            surrounding_text: before + &after,
         }
     }
 
-    /// What a file's pieces are worth because of where it is.
+    /// The factor of a file's chunks that depends on the file's location.
     fn location_factor(&self, file: &ChunkedFile) -> f32 {
         let folder = file.path.rsplit_once('/').map_or("", |(folder, _)| folder);
         let imported = if self.imported.contains(&file.stem) { IMPORTED_FACTOR } else { 1.0 };
@@ -344,7 +347,7 @@ impl<'a> WeightedQuery<'a> {
     }
 }
 
-/// Whether a line brings another file's names here, in one of the ways that languages have.
+/// Whether a line imports another file, in the syntax of any of the languages.
 fn is_import_line(line: &str) -> bool {
     let line = line.trim_start();
     ["import ", "from ", "use ", "pub use ", "mod ", "pub mod ", "#include", "using ", "export "]
@@ -355,7 +358,7 @@ fn is_import_line(line: &str) -> bool {
         || line.contains(" from \"")
 }
 
-/// The lines of a text that say something.
+/// The lines of a text that are long enough to count.
 fn informative_lines(text: &str) -> impl Iterator<Item = &str> {
     text.lines().map(str::trim).filter(|line| line.len() > 6)
 }
@@ -385,8 +388,8 @@ mod tests {
     }
 
     fn find_marked(index: &Index, path: &str, marked: &str, bytes: usize) -> Vec<Snippet> {
-        let (before, behind) = marked.split_once('▮').unwrap();
-        let text = Rope::from(format!("{before}{behind}"));
+        let (before, after) = marked.split_once('▮').unwrap();
+        let text = Rope::from(format!("{before}{after}"));
         let language = taper_grammars::by_path(Path::new(path)).unwrap();
         index.find_snippets(Query { text: &text, cursor: before.len(), path, language }, bytes)
     }

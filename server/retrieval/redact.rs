@@ -1,12 +1,12 @@
-//! What must not go from one file into another: keys, tokens, passwords. A suggestion repeats what the model has seen.
-//! It knows nothing of where a text comes from.
+//! Redaction: removes keys, tokens and passwords from text before it is shown to the model, because a suggestion may
+//! repeat what the model has seen.
 //!
-//! A text is redacted whole, before it is cut into pieces. Three ways lead to a secret: a [shape](rules) that says what it is,
-//! a [name](assignments) beside it, and that it looks [drawn by lot](drawn); [blocks] of many lines are a fourth. One pass over
-//! the text finds what may be one, by the words that each has; what it costs does not grow faster than the text.
+//! A text is redacted as a whole, before it is cut into chunks. There are four detectors: [rules] for secrets with a
+//! known shape, [assignments] to a name that is secret, [high-entropy strings](high_entropy), and multi-line [blocks].
+//! One pass finds the candidates by their keywords; the cost is linear in the length of the text.
 //!
-//! It errs on the side of taking too much out, but leaves words, sentences, paths and references: a snippet that calls
-//! everything redacted is of no use. `tests/redaction/` has both sides, for anyone to add to.
+//! When in doubt it removes too much, but it keeps words, sentences, paths and references: a snippet that is redacted
+//! everywhere is of no use. `tests/redaction/` has cases of both sides, for anyone to extend.
 
 mod assignments;
 mod blocks;
@@ -26,36 +26,36 @@ use assignments::AssignmentScanner;
 pub use assignments::BareWords;
 use rules::SecretRule;
 
-/// How far along a line anything is looked for: on longer ones the work would grow faster than the text.
+/// Maximum bytes of a line that are searched; on longer ones the work would grow faster than the text.
 const MAX_LINE_BYTES: usize = 1024;
 
-/// Where the line of a place begins, or what is looked at of it.
+/// The start of the line of `at`, or of its searched part.
 fn line_start(bytes: &[u8], at: usize) -> usize {
     let from = at.saturating_sub(MAX_LINE_BYTES);
     bytes[from..at].iter().rposition(|&it| it == b'\n').map_or(from, |it| from + it + 1)
 }
 
-/// Where the line of a place ends, its line end included, or what is looked at of it.
+/// The end of the line of `at`, its line break included, or of its searched part.
 fn line_end(bytes: &[u8], at: usize) -> usize {
     let to = bytes.len().min(at + MAX_LINE_BYTES);
     bytes[at..to].iter().position(|&it| it == b'\n').map_or(to, |it| at + it + 1)
 }
 
-/// What stands in the place of a secret.
+/// The replacement of a secret.
 pub const REDACTED: &str = "REDACTED";
 
-/// Languages in which a word without quotes is a value.
+/// Languages in which an unquoted word is a value.
 const BARE_VALUE_LANGUAGES: &[&str] =
     &["shellscript", "fish", "yaml", "toml", "dockerfile", "makefile", "cmake"];
 
 impl BareWords {
-    /// As it is in a language.
+    /// The setting for a language.
     pub fn for_language(language: &Language) -> Self {
         if BARE_VALUE_LANGUAGES.contains(&language.name) { Self::Values } else { Self::Names }
     }
 }
 
-/// What a keyword leads to.
+/// What to do at a keyword.
 #[derive(Debug, Clone, Copy)]
 enum KeywordTarget {
     Rule(usize),
@@ -66,7 +66,7 @@ enum KeywordTarget {
 struct SecretScanner {
     rules: Vec<SecretRule>,
     keywords: AhoCorasick,
-    /// For each keyword.
+    /// The targets of each keyword.
     targets: Vec<Vec<KeywordTarget>>,
 }
 
@@ -100,11 +100,11 @@ impl SecretScanner {
         Some(Self { rules, keywords, targets: leads })
     }
 
-    /// Where the secrets are, in no order; they may overlap.
+    /// The ranges of the secrets, unordered; they may overlap.
     fn find_secrets(&self, text: &str, bare: BareWords) -> Option<Vec<Range<usize>>> {
         let mut found = Vec::new();
         let mut assignments = AssignmentScanner::new(text, bare)?;
-        // How far each rule that looks around its keywords has looked, and to where blocks were.
+        // How far each rule that searches around its keywords has searched, and the end of the last block.
         let mut looked = vec![0; self.rules.len()];
         let mut blocks = 0;
         for hit in self.keywords.find_overlapping_iter(text) {
@@ -124,7 +124,8 @@ impl SecretScanner {
     }
 }
 
-/// The text without its secrets, with as many lines. `None` where nobody could look for them: then nothing of it may pass.
+/// The redacted text, with the same number of lines. `None` if the detectors are unavailable: then none of the text may
+/// be used.
 pub fn redact(text: &str, bare: BareWords) -> Option<Cow<'_, str>> {
     let mut found = SECRET_SCANNER.as_ref()?.find_secrets(text, bare)?;
     found.retain(|range| !range.is_empty());
@@ -137,7 +138,7 @@ pub fn redact(text: &str, bare: BareWords) -> Option<Cow<'_, str>> {
     for Range { start, end } in found {
         let from = match done {
             Some(done) if end <= done => continue,
-            // What overlaps is one.
+            // Merge overlapping ranges.
             Some(done) if start <= done => done,
             _ => {
                 out.push_str(text.get(done.unwrap_or(0)..start)?);
@@ -147,7 +148,7 @@ pub fn redact(text: &str, bare: BareWords) -> Option<Cow<'_, str>> {
         };
         let taken = text.get(from..end)?;
         for (at, _) in taken.match_indices('\n') {
-            // A string that goes on behind a backslash still does.
+            // Keep a backslash that continues a string on the next line.
             out.push_str(if taken[..at].ends_with('\\') { "\\\n" } else { "\n" });
         }
         done = Some(end);

@@ -1,26 +1,25 @@
-//! The words of code: its identifiers, and the words that those are made of.
-//! It knows nothing of languages, and so keywords are words too: that they stand everywhere says how little they tell.
+//! Terms of code: its identifiers and the words that these are made of. Keywords are terms too: they are so frequent
+//! that their weight is low.
 
 use crate::text::lines::is_word_char;
 
-/// A word, as 32 bits of its hash: two words that share them are mistaken for each other once in millions, which costs a
-/// place in a ranking.
+/// A term, as 32 bits of its hash. Collisions are one in millions and cost only a place in the ranking.
 pub(super) type Term = u32;
 
 /// Longer ones are data.
 const MAX_IDENTIFIER_BYTES: usize = 64;
 
-/// One occurrence of a word.
+/// One occurrence of a term.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TermOccurrence {
-    /// The word, without regard to case.
+    /// The term, case-insensitive.
     pub(super) term: Term,
-    /// Whether it is an identifier, and not only a part of one.
+    /// Whether it is a whole identifier, not only a part of one.
     pub(super) is_identifier: bool,
 }
 
-/// Calls `found` for each identifier in `text` and for each part of one with several (`TaskGroup`, `task_group`), in
-/// order.
+/// Calls `found` for each identifier in `text`, and for each part of an identifier with several (`TaskGroup`,
+/// `task_group`), in order.
 pub(super) fn for_each_term(text: &str, mut found: impl FnMut(TermOccurrence)) {
     for name in split_identifiers(text) {
         let mut parts = identifier_parts(name).peekable();
@@ -53,7 +52,7 @@ pub(super) fn term_hash(name: &str) -> Term {
     })
 }
 
-/// What an identifier is made of: `parseHTTPHeader` of `parse`, `HTTP` and `Header`.
+/// The parts of an identifier: `parse`, `HTTP` and `Header` of `parseHTTPHeader`.
 fn identifier_parts(name: &str) -> impl Iterator<Item = &str> {
     name.split('_').filter(|part| !part.is_empty()).flat_map(|part| {
         let starts = part.char_indices().zip(part.chars().skip(1).map(Some).chain([None])).scan(
@@ -96,12 +95,12 @@ mod tests {
 
     #[test]
     fn identifier_part_equals_term_of_same_name() {
-        let said = |text: &str| {
+        let terms_of = |text: &str| {
             let mut all = Vec::new();
-            for_each_term(text, |said| all.push(said));
+            for_each_term(text, |occurrence| all.push(occurrence));
             all
         };
-        let group = said("self._taskGroup.x(12, 0xff)");
+        let group = terms_of("self._taskGroup.x(12, 0xff)");
         assert_eq!(
             group.iter().filter(|it| it.is_identifier).count(),
             2,
@@ -113,7 +112,7 @@ mod tests {
                 "{name}"
             );
         }
-        assert!(said("x").is_empty() && said("").is_empty());
-        assert_eq!(said("task_group")[0].term, term_hash("__task_group__"));
+        assert!(terms_of("x").is_empty() && terms_of("").is_empty());
+        assert_eq!(terms_of("task_group")[0].term, term_hash("__task_group__"));
     }
 }

@@ -1,15 +1,14 @@
-//! Incremental parsing from rope chunks, within a budget of time.
-//! It knows nothing of what the tree is asked, and reads no clock: the caller says when time is up.
+//! Incremental parsing from rope chunks, within a time budget. It reads no clock: the caller decides when time is up.
 //!
-//! Everything is in bytes. The points that tree-sitter wants with an edit are zero: it reuses no node that an
-//! edit changed, so they reach no later tree. Tried: over 28,800 random edits in shell, Python, C and Java, true
-//! points gave a tree other than a fresh parse exactly as often as none did.
+//! Everything is in bytes. The points that tree-sitter takes with an edit are zero: it does not reuse nodes that an
+//! edit changed, so the points reach no later tree. Random edits in shell, Python, C and Java confirm this: true points
+//! gave a tree other than a fresh parse exactly as often as zeros did.
 //!
-//! A reparse costs far less than a parse, but still in proportion to the siblings of what was edited, at every
-//! level up to the top of the file. tree-sitter keeps a list as a binary tree of hidden nodes, and the grammar
-//! is ambiguous there (the list may go on in two ways), so that these nodes are marked as fragile and are never
-//! reused: every sibling is shifted anew, and the hidden nodes are made and freed anew. Hence a long text is
-//! parsed in part only, around a place; and hence the budget.
+//! A reparse costs far less than a parse, but still in proportion to the number of siblings of the edited node, at
+//! every level up to the top of the file. tree-sitter keeps a list as a binary tree of hidden nodes. The grammar is
+//! ambiguous there (the list may continue in two ways), so these nodes are marked as fragile and never reused: every
+//! sibling is shifted again, and the hidden nodes are made and freed again. Hence only a region of a long text is
+//! parsed; and hence the budget.
 
 use std::cell::RefCell;
 use std::ops::{ControlFlow, Range};
@@ -21,31 +20,31 @@ use super::region::{ParsedRegion, RegionSize};
 use crate::text::{Edit, Rope};
 
 thread_local! {
-    /// One parser a thread: it keeps its buffers from parse to parse. Nothing else is remembered in it; the
-    /// language is set, and an abandoned parse forgotten, on every call.
+    /// One parser per thread: it keeps its buffers from parse to parse. It holds no other state; every call sets the
+    /// language and drops an abandoned parse.
     static PARSER: RefCell<Parser> = RefCell::new(Parser::new());
 }
 
-/// The tree of one document, or of a part of it around a place. Cheap to clone.
+/// The tree of a document, or of a region of it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Syntax {
     /// The language the tree is in.
     pub language: &'static Language,
-    /// The tree; ask it in bytes, those of the whole document.
+    /// The tree; its offsets are bytes of the whole document.
     pub tree: Tree,
     stale: bool,
-    /// What the tree covers; `None`: everything.
+    /// The region that the tree covers; `None`: everything.
     region: Option<ParsedRegion>,
-    /// Whether no reparse can make the tree fit again: an edit went over the border of its part.
+    /// Whether no reparse can fix the tree: an edit crossed the border of its region.
     is_region_broken: bool,
     effort: usize,
 }
 
 impl Syntax {
-    /// Parses a text from its chunks, without copying it. `time_is_up` is called every few microseconds.
+    /// Parses a text from its chunks, without copying it. `time_is_up` is polled every few microseconds.
     ///
-    /// `None` if the language has no grammar or time was up before the end: the document works without a
-    /// tree, and may be parsed again later.
+    /// `None` if the language has no grammar or time was up before the end. The document then works without a tree, and
+    /// may be parsed again later.
     #[must_use]
     pub fn parse(
         text: &Rope,
@@ -56,10 +55,10 @@ impl Syntax {
         Some(Self { language, tree, stale: false, region: None, is_region_broken: false, effort })
     }
 
-    /// Parses what of a text lies around a place, as far as `reach`: all of a short text. The tree's offsets are
+    /// Parses the region of a text around a position, of size `reach`, or all of a short text. The tree's offsets are
     /// those of the whole text.
     ///
-    /// `None` also where the place stands on a line longer than `reach`, as in minified files.
+    /// Also `None` if the position is on a line longer than `reach`, as in minified files.
     #[must_use]
     pub fn parse_around(
         text: &Rope,
@@ -87,27 +86,27 @@ impl Syntax {
         Some(Self { language, tree, stale: false, region: Some(part), is_region_broken: false, effort })
     }
 
-    /// Whether the tree can be brought up to date for a place in `text`: it covers the place and enough around
-    /// it, and not far more than `reach`.
+    /// Whether the tree can be brought up to date for a position in `text`: it covers the position and enough around
+    /// it, and is not far larger than `reach`.
     #[must_use]
     pub fn covers(&self, text: &Rope, offset: usize, reach: RegionSize) -> bool {
         let fits = match &self.region {
             Some(part) => part.covers(offset),
-            // A text that grows beyond the reach line by line is not cut at once.
+            // A text that grows beyond the limit line by line is not reduced to a region at once.
             None => text.len_bytes() <= reach.whole_limit + reach.whole_limit / 4,
         };
         fits && !self.is_region_broken
     }
 
-    /// What the last parse cost, in hundreds of the parser's steps, each well below a microsecond.
+    /// The cost of the last parse, in hundreds of the parser's steps, each well below a microsecond.
     #[must_use]
     pub fn parse_effort(&self) -> usize {
         self.effort
     }
 
-    /// Tells the tree of an edit that was applied to its text, so that its bytes fit the text again.
+    /// Applies an edit of the text to the tree, so that its bytes fit the text again.
     ///
-    /// The tree is stale until [`Syntax::reparse`] succeeds. Several edits may be told before one reparse.
+    /// The tree is stale until [`Syntax::reparse`] succeeds. Several edits may be applied before one reparse.
     pub fn apply_edit(&mut self, edit: &Edit) {
         // `Edit::apply` refuses a reversed range; tree-sitter would not.
         let old_end_byte = edit.range.end.max(edit.range.start);
@@ -123,15 +122,15 @@ impl Syntax {
         self.is_region_broken |= self.region.as_mut().is_some_and(|part| !part.apply_edit(edit));
     }
 
-    /// Brings the tree up to `text`, the text after all edits told, by parsing what they touched.
+    /// Brings the tree up to date with `text`, the text after all applied edits, by parsing what they touched.
     ///
-    /// False if time was up first: the old tree stays, moved by the edits but [stale](Self::is_stale), and
-    /// the next call parses from there.
+    /// False if time was up first: the old tree stays, moved by the edits but [stale](Self::is_stale), and the next
+    /// call continues from it.
     pub fn reparse(&mut self, text: &Rope, time_is_up: &mut dyn FnMut() -> bool) -> bool {
         if !self.stale {
             return true;
         }
-        // The tree's own ranges have moved with the edits.
+        // The tree's ranges have moved with the edits.
         let mut ranges = self.region.as_ref().map(|_| self.tree.included_ranges()).unwrap_or_default();
         if let Some(first) = ranges.first_mut()
             && self.region.as_ref().is_some_and(ParsedRegion::starts_text)
@@ -150,8 +149,7 @@ impl Syntax {
         }
     }
 
-    /// What the tree would be after one more edit, which makes the text `after`; the tree itself stays. `None`
-    /// if time was up.
+    /// The tree after one more edit that makes the text `after`; `self` is unchanged. `None` if time was up.
     #[must_use]
     pub fn with_edit(&self, edit: &Edit, after: &Rope, time_is_up: &mut dyn FnMut() -> bool) -> Option<Self> {
         let mut next = self.clone();
@@ -159,14 +157,14 @@ impl Syntax {
         next.reparse(after, time_is_up).then_some(next)
     }
 
-    /// Whether edits were told that no parse has seen yet: places fit the text, kinds of nodes may not.
+    /// Whether edits were applied that no parse has seen yet: offsets fit the text, node kinds may not.
     #[must_use]
     pub fn is_stale(&self) -> bool {
         self.stale
     }
 }
 
-/// Parses `ranges` of a text, or all of it if there are none. Also says how often `time_is_up` was asked.
+/// Parses `ranges` of a text, or all of it if there are none. Also returns how often `time_is_up` was polled.
 fn parse_ranges(
     text: &Rope,
     language: &'static Language,
@@ -179,7 +177,7 @@ fn parse_ranges(
         return None;
     }
     PARSER.with(|parser| {
-        // In use only if `time_is_up` parses, which then gets no tree.
+        // Already borrowed only if `time_is_up` itself parses; that call then gets no tree.
         let mut parser = parser.try_borrow_mut().ok()?;
         parser.set_language(&grammar).ok()?;
         parser.set_included_ranges(ranges).ok()?;
@@ -189,9 +187,9 @@ fn parse_ranges(
                 None => &[],
             }
         };
-        let mut asked = 0;
+        let mut polls = 0;
         let mut progress = |_: &ParseState| {
-            asked += 1;
+            polls += 1;
             match time_is_up() {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),
@@ -199,9 +197,9 @@ fn parse_ranges(
         };
         let options = ParseOptions::new().progress_callback(&mut progress);
         let tree = parser.parse_with_options(&mut read, old, Some(options));
-        // Else the next parse would go on with this text.
+        // Otherwise the next parse would continue with this text.
         parser.reset();
-        Some((tree?, asked))
+        Some((tree?, polls))
     })
 }
 
@@ -214,7 +212,7 @@ pub(super) mod tests {
     use super::*;
     use crate::text::lines;
 
-    /// Real enough code of each language; edits break it and put it right again.
+    /// Realistic code of each language; edits break it and repair it.
     const SAMPLE_SOURCES: &[(&str, &str)] = &[
         ("python", include_str!("../../tests/fixtures/syntax/sample.py")),
         ("rust", include_str!("../../tests/fixtures/syntax/sample.rs")),
@@ -229,7 +227,7 @@ pub(super) mod tests {
         ("json", include_str!("../../tests/fixtures/syntax/sample.json")),
     ];
 
-    /// What is typed: bits of syntax, breaks, wide characters.
+    /// Typed text: fragments of syntax, line breaks, wide characters.
     const TYPED_FRAGMENTS: &[&str] = &[
         "a",
         "x1",
@@ -338,8 +336,8 @@ pub(super) mod tests {
         }
     }
 
-    /// Edits a text at random, then takes every edit back. After each step the incremental tree is compared
-    /// with a fresh one. Returns steps, and how many trees of broken code differed.
+    /// Edits a text at random, then undoes every edit. After each step the incremental tree is compared with a fresh
+    /// one. Returns the number of steps, and of different trees of broken code.
     fn edit_and_compare(name: &str, source: &str, seed: u64, edits: usize) -> (usize, usize) {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut text = Rope::from_str(source);
@@ -352,8 +350,8 @@ pub(super) mod tests {
             let fresh = parse_fresh(text, name);
             steps += 1;
             if !trees_match(&syntax.tree, &fresh.tree) {
-                // tree-sitter's recovery depends on what it could reuse, so trees of broken code may
-                // differ. Those of sound code never do.
+                // tree-sitter's recovery depends on what it could reuse, so trees of broken code may differ. Those of
+                // valid code never do.
                 let at = format!("{name}, seed {seed}, step {steps}");
                 assert!(fresh.tree.root_node().has_error(), "{at}: the fresh tree is sound\n{text}");
                 assert!(syntax.tree.root_node().has_error(), "{at}: the old tree is sound\n{text}");
@@ -387,7 +385,7 @@ pub(super) mod tests {
                 (all, broken) = (all + steps, broken + differ);
             }
         }
-        // As measured: 3 in 1,000, nearly all in Python and the shell.
+        // The measured share is well below this; nearly all cases are in Python and the shell.
         assert!(broken * 100 < all, "{broken} of {all} trees of broken code differ from a fresh parse");
     }
 
@@ -405,7 +403,7 @@ pub(super) mod tests {
                 undo.push(Edit { range: edit.range.start..edit.new_end(), text: gone });
                 edit.apply(&mut text).unwrap();
                 syntax.apply_edit(&edit);
-                // A parse that is out of time at once changes nothing.
+                // A parse without any time changes nothing.
                 assert!(!syntax.reparse(&text, &mut || true));
                 assert!(syntax.is_stale());
             }
@@ -436,7 +434,7 @@ pub(super) mod tests {
                 left > limit
             };
             assert!(Syntax::parse(&text, test_language("rust"), &mut out).is_none());
-            // The parser that gave up serves other texts, and the same one, as if nothing had been.
+            // After giving up, the parser works for other texts, and for the same one.
             let other = Rope::from_str("[1, 2]");
             assert!(!parse_fresh(&other, "json").tree.root_node().has_error());
             assert!(trees_match(&parse_fresh(&text, "rust").tree, &whole.tree));
@@ -461,7 +459,7 @@ pub(super) mod tests {
         {
             let text = Rope::from_str(text);
             for (name, _) in SAMPLE_SOURCES {
-                // Whatever comes of it, it ends; deep nesting may run into the limit on time.
+                // Whatever the result, it ends; deep nesting may reach the time limit.
                 let mut calls = 0;
                 let _ = Syntax::parse(&text, test_language(name), &mut || {
                     calls += 1;

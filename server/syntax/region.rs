@@ -1,10 +1,10 @@
-//! Which part of a long text is parsed: around a place, with the lines that open and close what is around it.
-//! It knows nothing of trees or of what they are asked.
+//! The region of a long text that is parsed: lines around a position, with the lines that open and close what is around
+//! them.
 //!
-//! A part is whole lines, its core, between two lines that are indented the least nearby. Before the core stand
-//! the lines that it is indented under, as far away as they may be (`class A {`), behind it those that close
-//! them, so that it parses as if everything else around it were not there. That is a guess, from indentation alone,
-//! and a core that begins within a string is guessed wrong: hence it begins far from the place.
+//! A region's core is whole lines between two lines with the least indentation nearby. Before the core come the lines
+//! under which it is indented, however far away (`class A {`), and after it the lines that close them, so that the
+//! region parses as if the rest of the text did not exist. The outline is guessed from indentation alone, and a core
+//! that begins within a string is guessed wrong; hence it begins far from the position.
 
 use std::ops::Range;
 
@@ -12,38 +12,38 @@ use taper_grammars::{BlockStyle, Language};
 
 use crate::text::{Edit, Rope, lines};
 
-/// How far the lines that open and close what is around the core are looked for, in bytes each way.
+/// Maximum distance in bytes, each way, within which opening and closing lines are searched.
 const MAX_SEARCH_BYTES: usize = 8 << 20;
-/// Bytes that are looked through at a time for them.
+/// Bytes searched for them at a time.
 const SEARCH_STEP_BYTES: usize = 64 << 10;
-/// How many lines the head of a block may have: `fn f<T>()` / `where` / `{`.
+/// Maximum number of lines in the head of a block: `fn f<T>()` / `where` / `{`.
 const MAX_HEAD_LINES: usize = 8;
-/// How much of a line is looked at.
+/// Bytes of a line that are examined.
 const MAX_LINE_BYTES: usize = 256;
-/// How many lines of opening and closing a part takes along at most.
+/// Maximum number of opening and closing lines of a region.
 const MAX_OUTLINE_LINES: usize = 64;
-/// Words that go on with a block rather than begin one.
+/// Words that continue a block rather than begin one.
 const CONTINUATION_WORDS: &[&str] = &[
     "else", "elif", "elsif", "elseif", "except", "finally", "catch", "rescue", "ensure", "when", "in",
     "case", "default", "where", "#else", "#elif", "#endif",
 ];
-/// Words that close a block in languages of [`Blocks::Keywords`].
+/// Words that close a block in languages of [`BlockStyle::Keywords`].
 const CLOSING_WORDS: &[&str] = &["end", "fi", "done", "esac"];
 
 /// How much of a text is parsed, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RegionSize {
-    /// A text up to this long is parsed whole. Of a longer one, about a third as much before the place, give or take
-    /// half of that, and again a third of that behind it: while code is typed it is broken up to the end of what
-    /// is parsed, and that is what a keystroke costs.
+    /// A text up to this long is parsed whole. Longer ones are parsed from about a third of this before the position
+    /// (plus or minus half of that) to a ninth after it. Code being typed usually leaves everything up to the end of
+    /// the region broken, and reparsing it is a keystroke's cost.
     pub whole_limit: usize,
 }
 
 impl RegionSize {
-    /// The usual reach: a parse takes a few milliseconds, bringing it up to date far less.
+    /// The usual size: a parse takes a few milliseconds, a reparse far less.
     pub const DEFAULT: Self = Self { whole_limit: 24 << 10 };
 
-    /// Half of it, but for the least that is of use.
+    /// Half of it; `None` if that is too small to be useful.
     #[must_use]
     pub fn halved(self) -> Option<Self> {
         (self.whole_limit >= 12 << 10).then_some(Self { whole_limit: self.whole_limit / 2 })
@@ -61,18 +61,18 @@ impl RegionSize {
 /// The bytes of a text that its tree covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ParsedRegion {
-    /// What is parsed as if nothing stood between, in order.
+    /// The parsed ranges, in order, as if nothing was between them.
     pub(super) ranges: Vec<Range<usize>>,
-    /// The range that surrounds the place.
+    /// The range around the position.
     core: Range<usize>,
-    /// The places that it serves.
+    /// The positions that it serves.
     covered: Range<usize>,
-    /// The core when it was chosen.
+    /// The length of the core when it was chosen.
     initial_len: usize,
 }
 
 impl ParsedRegion {
-    /// The part around a place. `None` if the place stands on a line far longer than code has.
+    /// The region around a position. `None` if the position is on a line far longer than lines of code are.
     pub(super) fn around_offset(
         text: &Rope,
         language: &Language,
@@ -93,13 +93,13 @@ impl ParsedRegion {
                 distant.or_else(|| view.best_border(lowest..here + 1, ideal))?
             }
         };
-        let behind = reach.bytes_after();
-        let (end, after) = match offset + behind + behind / 2 {
+        let bytes_after = reach.bytes_after();
+        let (end, after) = match offset + bytes_after + bytes_after / 2 {
             highest if highest >= len => (len, None),
             highest => {
-                let (next, ideal) = (lines::next_line_start(text, offset), offset + behind);
+                let (next, ideal) = (lines::next_line_start(text, offset), offset + bytes_after);
                 let distant =
-                    view.best_border(lines::next_line_start(text, offset + behind / 2)..highest, ideal);
+                    view.best_border(lines::next_line_start(text, offset + bytes_after / 2)..highest, ideal);
                 let end = distant.or_else(|| view.best_border(next..highest, ideal))?;
                 (end.start, Some(end))
             }
@@ -115,19 +115,19 @@ impl ParsedRegion {
             }
             joined
         });
-        // The place may move this far towards a border.
+        // The position may move this far towards a border.
         let keep_start = match core.start {
             0 => 0,
             start => start + (before / 4).min((offset - start) / 2),
         };
         let keep_end = match core.end {
             end if end == len => usize::MAX,
-            end => end - (behind / 4).min((end - offset) / 2),
+            end => end - (bytes_after / 4).min((end - offset) / 2),
         };
         Some(Self { ranges, initial_len: core.len(), core, covered: keep_start..keep_end })
     }
 
-    /// Moves along with an edit. False if the part is no longer one: its border was touched.
+    /// Moves the region with an edit. False if it became invalid because the edit touched its border.
     pub(super) fn apply_edit(&mut self, edit: &Edit) -> bool {
         let Range { start, end } = edit.range;
         let touches = |border: usize| start <= border && border <= end;
@@ -141,21 +141,21 @@ impl ParsedRegion {
             _ if place > start => edit.new_end(),
             _ => place,
         };
-        // What is typed at the very start or end of the text is part of it.
+        // Text typed at the very start or end of the document is part of the region.
         let first = self.starts_text();
         let from_start = |place: usize| if first && place == self.core.start { 0 } else { moved(place) };
         self.covered = from_start(self.covered.start)..moved(self.covered.end);
         self.core = from_start(self.core.start)..moved(self.core.end);
-        // Pasted into, it is too long; cut down, there is more to see.
+        // After a paste it may be too long; after a deletion it may cover too little.
         self.core.len() < self.initial_len * 2 && self.core.len() > self.initial_len / 4
     }
 
-    /// Whether nothing stands before the part.
+    /// Whether nothing is before the region.
     pub(super) fn starts_text(&self) -> bool {
         self.core.start == 0
     }
 
-    /// Whether the part serves a place.
+    /// Whether the region serves a position.
     pub(super) fn covers(&self, offset: usize) -> bool {
         self.covered.start <= offset && offset <= self.covered.end
     }
@@ -166,7 +166,7 @@ impl ParsedRegion {
 struct LineHead {
     /// Its first byte.
     start: usize,
-    /// How far it is indented.
+    /// The width of its indentation.
     width: usize,
     /// The first byte that is not blank; 0 on a blank line.
     first: u8,
@@ -178,7 +178,7 @@ struct RegionFinder<'a> {
 }
 
 impl RegionFinder<'_> {
-    /// The lines that start within a range, which starts where one does.
+    /// The lines that start within a range, which starts at a line start.
     fn scan_lines(&self, range: Range<usize>) -> Vec<LineHead> {
         let mut found = Vec::new();
         let Some((mut chunks, mut at, ..)) = self.text.get_chunks_at_byte(range.start) else { return found };
@@ -215,7 +215,7 @@ impl RegionFinder<'_> {
         found
     }
 
-    /// The line in a range that is the best border: indented the least, behind a blank line, near `ideal`.
+    /// The line in a range that is the best border: least indentation, after a blank line, near `ideal`.
     fn best_border(&self, range: Range<usize>, ideal: usize) -> Option<LineHead> {
         if range.start >= range.end {
             return None;
@@ -235,27 +235,26 @@ impl RegionFinder<'_> {
         best.map(|(_, line)| line)
     }
 
-    /// What stands before `start` that a core beginning there needs: the lines it is indented under, outermost
-    /// first.
+    /// The lines before `start` that a core beginning there needs: those under which it is indented, outermost first.
     fn opening_lines(&self, start: LineHead) -> Vec<Range<usize>> {
         let mut found: Vec<Range<usize>> = Vec::new();
-        let (mut level, mut goes_on, mut before) = (start.width, false, start.start);
+        let (mut level, mut continues, mut before) = (start.width, false, start.start);
         let least = before.saturating_sub(MAX_SEARCH_BYTES);
-        'blocks: while before > least && (level > 0 || goes_on) {
+        'blocks: while before > least && (level > 0 || continues) {
             let from = lines::line_start(self.text, before.saturating_sub(SEARCH_STEP_BYTES));
             for line in self.scan_lines(from..before).into_iter().rev() {
-                let around = line.width < level || goes_on && line.width == level;
+                let around = line.width < level || continues && line.width == level;
                 if line.first == 0 || !around || self.has_unreliable_indent(line) {
                     continue;
                 }
                 level = line.width;
-                goes_on = self.is_continuation(line);
-                // Of many `case`s the nearest do; what begins them all is needed.
-                if found.len() < MAX_OUTLINE_LINES || !goes_on {
+                continues = self.is_continuation(line);
+                // Of many `case`s the nearest are enough, but their common opening line is needed.
+                if found.len() < MAX_OUTLINE_LINES || !continues {
                     let limit = found.last().map_or(start.start, |last| last.start);
                     found.push(line.start..self.head_end(line, limit));
                 }
-                if level == 0 && !goes_on {
+                if level == 0 && !continues {
                     break 'blocks;
                 }
             }
@@ -275,7 +274,7 @@ impl RegionFinder<'_> {
         found
     }
 
-    /// What stands behind `end` that closes what is open before it, innermost first.
+    /// The lines after `end` that close what is open before it, innermost first.
     fn closing_lines(&self, end: LineHead) -> Vec<Range<usize>> {
         let mut found: Vec<Range<usize>> = Vec::new();
         let (mut level, mut from) = (end.width, end.start);
@@ -317,7 +316,7 @@ impl RegionFinder<'_> {
         code
     }
 
-    /// The first word or sign of a line.
+    /// Whether a line starts with one of these words.
     fn starts_with_any(&self, line: LineHead, words: &[&str]) -> bool {
         let text = lines::text_after(self.text, line.start, line.width + 16);
         let text = text.trim_start();
@@ -335,12 +334,12 @@ impl RegionFinder<'_> {
         }
     }
 
-    /// Whether a line goes on with what began on a line above of the same depth.
+    /// Whether a line continues what began on an earlier line of the same depth.
     fn is_continuation(&self, line: LineHead) -> bool {
         self.is_closing_line(line) || line.first == b'{' || self.starts_with_any(line, CONTINUATION_WORDS)
     }
 
-    /// Whether a line's depth says nothing: comments, what is for the preprocessor, labels.
+    /// Whether a line's indentation is meaningless: comments, preprocessor directives, labels.
     fn has_unreliable_indent(&self, line: LineHead) -> bool {
         let comment = self.language.line_comment;
         let text = lines::text_after(self.text, line.start, line.width + MAX_LINE_BYTES);
@@ -350,12 +349,12 @@ impl RegionFinder<'_> {
             || self.language.block_comment.is_some_and(|(open, _)| text.starts_with(open))
     }
 
-    /// Whether a line of code leaves something open.
+    /// Whether a line of code ends with something that it opens.
     fn ends_with_opener(&self, code: &str) -> bool {
         code.ends_with(['{', '(', '[', ':', '>', '|'])
     }
 
-    /// Where the head of a block ends that begins on a line: behind the line that opens it, before `limit`.
+    /// The end of a block's head that begins on a line: after the line that opens the block, before `limit`.
     fn head_end(&self, line: LineHead, limit: usize) -> usize {
         let first = lines::next_line_start(self.text, line.start).min(limit);
         if !matches!(self.language.blocks, BlockStyle::Braces | BlockStyle::Indentation) {
@@ -366,7 +365,7 @@ impl RegionFinder<'_> {
             if self.ends_with_opener(&self.line_code(start..end)) {
                 return end;
             }
-            // Up to the next line of the outline: `class A` / `extends B` / `{`.
+            // Stop at the next line of the outline: `class A` / `extends B` / `{`.
             if end >= limit {
                 return limit;
             }

@@ -1,8 +1,8 @@
-//! Questions about a place in the tree: in a string, a comment, an empty block; how broken is it.
-//! It knows nothing of suggestions.
+//! Queries about a position in the tree: whether it is in a string, a comment or an empty block, and how broken the
+//! code is.
 //!
-//! Code is broken while it is typed. So every question that a broken tree cannot answer falls back on the
-//! text of the line, and [`Scope`] also answers without any tree. Offsets are bytes, clamped into the text.
+//! Code is often broken while it is typed. A query that a broken tree cannot answer falls back on the text of the line,
+//! and [`Scope`] also works without a tree. Offsets are bytes, clamped into the text.
 
 mod empty_block;
 mod faults;
@@ -17,17 +17,17 @@ pub use faults::{fault_count, fault_count_in};
 use super::Syntax;
 use crate::text::{Rope, lines};
 
-/// How far back and ahead the text is looked at, in bytes.
+/// How far back and ahead the text is scanned, in bytes.
 const MAX_SCAN_BYTES: usize = 8 << 10;
-/// How much of a line is looked at, in bytes: minified files have lines of a megabyte.
+/// How much of a line is scanned, in bytes: minified files have lines of a megabyte.
 const MAX_LINE_BYTES: usize = 2 << 10;
 
-/// What a tree says of a place: the string or the comment that text typed there becomes part of.
+/// The string or comment in the tree that text typed at a position becomes part of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TreeLiteral {
     /// There is no tree, or it is broken here.
     Unknown,
-    /// None.
+    /// Neither: it is code.
     Code,
     /// The string that begins at this byte.
     Text(usize),
@@ -35,7 +35,7 @@ pub enum TreeLiteral {
     Comment(usize),
 }
 
-/// One place of a document, to be asked about.
+/// A position in a document, for queries.
 #[derive(Debug, Clone, Copy)]
 pub struct Scope<'a> {
     /// The text.
@@ -44,12 +44,12 @@ pub struct Scope<'a> {
     pub language: &'static Language,
     /// Its tree, if there is one.
     pub syntax: Option<&'a Syntax>,
-    /// The byte offset asked about.
+    /// The byte offset of the queries.
     pub offset: usize,
 }
 
 impl<'a> Scope<'a> {
-    /// A place; `offset` is clamped into the text.
+    /// Creates a scope; `offset` is clamped into the text.
     #[must_use]
     pub fn new(
         text: &'a Rope,
@@ -60,7 +60,7 @@ impl<'a> Scope<'a> {
         Self { text, language, syntax, offset: lines::floor_char_boundary(text, offset) }
     }
 
-    /// Whether text typed here would become part of a string. Code within a string, `${…}`, is not.
+    /// Whether text typed here would become part of a string. Code within a string, `${…}`, does not count.
     #[must_use]
     pub fn is_in_string(&self) -> bool {
         for node in self.nodes_around(self.offset) {
@@ -111,7 +111,7 @@ impl<'a> Scope<'a> {
             if is_kind(node, kinds.interpolations) && inside {
                 return TreeLiteral::Code;
             }
-            // A script in a page, which its grammar does not look into.
+            // A script in a page, which the page's grammar does not parse.
             if node.kind() == "raw_text" {
                 return TreeLiteral::Unknown;
             }
@@ -119,8 +119,8 @@ impl<'a> Scope<'a> {
         if self.is_broken_here() { TreeLiteral::Unknown } else { TreeLiteral::Code }
     }
 
-    /// The smallest block around the place: the bytes of its node, braces included where it has them. In
-    /// broken code, from an opening brace without a partner up to the end of the broken part.
+    /// The smallest block around the position: the bytes of its node, braces included where it has them. In broken
+    /// code, from an opening brace without a partner to the end of the broken node.
     #[must_use]
     pub fn enclosing_block(&self) -> Option<Range<usize>> {
         if self.language.blocks == BlockStyle::Indentation {
@@ -129,7 +129,7 @@ impl<'a> Scope<'a> {
         let braces = |node: Node| node.child(0).is_some_and(|first| !first.is_named());
         for node in self.nodes_around(self.offset) {
             let range = node.byte_range();
-            // The outer side of a brace is outside; a block without delimiters ends where its last line does.
+            // The outer side of a brace is outside; a block without delimiters ends with its last line.
             let inside = if braces(node) {
                 range.start < self.offset && (self.offset < range.end || has_missing_end(node))
             } else {
@@ -148,7 +148,7 @@ impl<'a> Scope<'a> {
         None
     }
 
-    /// The smallest function, class or other definition around the place: the bytes of its node.
+    /// The smallest function, class or other definition around the position: the bytes of its node.
     #[must_use]
     pub fn enclosing_definition(&self) -> Option<Range<usize>> {
         let offset = match self.language.blocks {
@@ -166,7 +166,7 @@ impl<'a> Scope<'a> {
 
     /// The nodes around the byte before `offset`, from the smallest to the root.
     fn nodes_around(&self, offset: usize) -> impl Iterator<Item = Node<'a>> + use<'a> {
-        // From the root down once: asking each node for its parent starts at the root every time.
+        // From the root down once: looking up each node's parent starts at the root every time.
         let mut path = Vec::new();
         if let Some(syntax) = self.syntax {
             let byte = offset.saturating_sub(1);
@@ -179,7 +179,7 @@ impl<'a> Scope<'a> {
         path.into_iter().rev()
     }
 
-    /// Whether the tree has nothing certain to say here: there is none, or it is broken on this line.
+    /// Whether the tree is unreliable here: there is none, or it is broken on this line.
     fn is_broken_here(&self) -> bool {
         self.syntax.is_none_or(|syntax| {
             let line = lines::line_start(self.text, self.offset)..lines::line_end(self.text, self.offset);
@@ -203,7 +203,8 @@ impl<'a> Scope<'a> {
         !closed && !text.ends_with(['\n', '\r'])
     }
 
-    /// What the text of the line up to the place says, for broken code. Knows no strings over several lines.
+    /// The state at the position according to the text of its line, for broken code. Multi-line strings are not
+    /// recognised.
     fn line_state(&self) -> LineState {
         let line = self.line_before(self.offset);
         let comment = self.language.line_comment;
@@ -227,7 +228,7 @@ impl<'a> Scope<'a> {
         if open.is_some() { LineState::String } else { LineState::Code }
     }
 
-    /// The line of `offset` up to it, or its last bytes if it is long.
+    /// The line of `offset` up to it, or its last bytes if the line is long.
     fn line_before(&self, offset: usize) -> String {
         let start = lines::line_start(self.text, offset);
         lines::slice(self.text, start.max(offset.saturating_sub(MAX_LINE_BYTES))..offset)
@@ -238,7 +239,7 @@ impl<'a> Scope<'a> {
         lines::slice(self.text, self.offset..end.min(self.offset + MAX_LINE_BYTES))
     }
 
-    /// The indentation of the line of `offset`, and whether there is anything else on it.
+    /// The indentation of the line of `offset`, and whether the line has other text.
     fn line_indentation(&self, offset: usize) -> (usize, bool) {
         let start = lines::line_start(self.text, offset);
         let line =
@@ -248,8 +249,8 @@ impl<'a> Scope<'a> {
         (width, line.trim().is_empty())
     }
 
-    /// Where the code before the place ends, with its last character: white space, comments and a docstring
-    /// are passed over, within [`REACH`].
+    /// The end of the code before the position, with its last character. Skips white space, comments and a docstring,
+    /// within [`MAX_SCAN_BYTES`].
     fn last_code_before(&self) -> Option<(usize, Option<char>)> {
         let mut end = self.offset;
         let least = end.saturating_sub(MAX_SCAN_BYTES);
@@ -290,11 +291,11 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// Indented blocks: the one that a line at this depth belongs to.
+    /// For indentation-based languages: the block that a line at this depth belongs to.
     fn enclosing_indented_block(&self) -> Option<Range<usize>> {
         let line = self.line_before(self.offset);
         let blank = line.trim().is_empty();
-        // On a blank line, the cursor's column decides to which of the blocks above it belongs.
+        // On a blank line, the cursor's column decides which of the blocks above it belongs to.
         let (anchor, column) = if blank {
             let width = line.chars().map(|c| if c == '\t' { 8 } else { 1 }).sum();
             (self.last_code_before()?.0, width)
@@ -307,7 +308,7 @@ impl<'a> Scope<'a> {
             .map(|node| node.byte_range())
     }
 
-    /// The last `{` among the children of a broken node before the place that no `}` closes.
+    /// The last `{` before the position, among the children of a broken node, that no `}` closes.
     fn unclosed_brace(&self, node: Node) -> Option<usize> {
         let mut cursor = node.walk();
         let mut open = Vec::new();
@@ -343,7 +344,7 @@ fn has_missing_end(node: Node) -> bool {
     last.is_some_and(|last| last.is_missing())
 }
 
-/// A shell's `#` begins a comment at the start of a word only.
+/// In a shell, `#` begins a comment only at the start of a word.
 fn begins_comment(comment: &str, before: &str) -> bool {
     comment != "#" || before.is_empty() || before.ends_with(char::is_whitespace)
 }

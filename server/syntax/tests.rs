@@ -1,7 +1,7 @@
-//! Hostile texts against every grammar, in a process of their own: none ends it, takes long or takes much memory.
-//! It knows nothing of what the trees should be.
+//! Hostile texts against every grammar, in a process of their own: none may end it, take long or take much memory.
 //!
-//! `TAPER_SOUP=SECONDS cargo test --release -p taper --lib syntax::tests` tries new texts for so long in each grammar.
+//! `TAPER_SOUP=SECONDS cargo test --release -p taper --lib syntax::tests` tries new texts in each grammar for that
+//! long.
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::io::{Write, stderr};
@@ -19,23 +19,23 @@ use repetition::expanded;
 #[path = "../../tests/repetition.rs"]
 mod repetition;
 
-/// What a child process is to do: `soup python 7`.
+/// The task of a child process: `soup python 7`.
 const TASK_VARIABLE: &str = "TAPER_SOUP_TASK";
-/// How long each grammar is tried, in seconds.
+/// Seconds for each grammar.
 const SECONDS_VARIABLE: &str = "TAPER_SOUP";
-/// Texts a grammar without that.
+/// Number of texts per grammar without that.
 const ROUNDS_PER_GRAMMAR: u64 = 6;
-/// One in so many of the pieces that are tried alone, without that.
+/// Without that, one out of this many fragments is tried alone.
 const SINGLE_FRAGMENT_STRIDE: usize = 6;
-/// How much more memory a text may take.
+/// Maximum memory that a text may add.
 const MAX_MEMORY_BYTES: u64 = 300 << 20;
-/// How much of a processor's time one parse may take.
+/// Maximum processor time of one parse.
 const MAX_PROCESSOR_TIME: Duration = Duration::from_secs(3);
-/// When a parse is given up, as the session gives one up.
+/// The time limit of a parse, as in the session.
 const PARSE_LIMIT: Duration = Duration::from_millis(100);
 const REPARSE_LIMIT: Duration = Duration::from_millis(20);
 
-/// Bits of syntax of all languages: alone, doubled and repeated they open what is never closed.
+/// Fragments of syntax of all languages. Alone, doubled and repeated they open what is never closed.
 const SYNTAX_FRAGMENTS: &str = "A< ( [ { < a?b: a? if( f( -> x=> (x)=> <a␣ <a> ! * & - + ~ \" ' ` \"${ `${ ${ $( (A) (A)( A. \
     a.b( a, a= a: @ @a( # #if↵ new␣A< fn( |x| a::< a:: ↵ if␣a:↵ a[ a{ {a: {a:[ case␣a: for( while( do␣ else␣ return␣ \
     << <<a↵ <<\" <<~' <<-` /* // ; 1 1. -a typeof␣ await␣ async␣ yield␣ lambda: lambda␣a: not␣ f'{ f\"{ f'''{ {{ }} %( \
@@ -47,7 +47,7 @@ const SYNTAX_FRAGMENTS: &str = "A< ( [ { < a?b: a? if( f( -> x=> (x)=> <a␣ <a>
     begin␣ unless␣ ->{ ->( &. &:a __attribute__(( #define␣A\\↵ a(b)c( int(* int␣a( void(* R\"( R\"abc( $\" @\" $@\" $$\"\"\" \
     \"\"\" ''' <script> <style> </a> <p> <!-- --> {␣a␣} a;↵ a␣b ⏎ \u{0} \u{b} \u{85} \u{a0} \u{2028} \u{feff} é ß İ ｅ 字 \u{f02a2} \u{1f600} \u{10ffff}";
 
-/// The pieces, blanks and ends of lines put in.
+/// The fragments, with blanks and line ends put in.
 fn parse_fragments() -> Vec<String> {
     let plain = |piece: &str| piece.replace('␣', " ").replace('↵', "\n").replace('⏎', "\r\n");
     SYNTAX_FRAGMENTS.split_ascii_whitespace().map(plain).collect()
@@ -76,7 +76,7 @@ fn random_character(random: &mut fastrand::Rng) -> char {
     }
 }
 
-/// What is typed next.
+/// The next typed text.
 fn random_input(random: &mut fastrand::Rng, pieces: &[String]) -> String {
     let piece = |random: &mut fastrand::Rng| pieces[random.usize(..pieces.len())].clone();
     match random.u8(..16) {
@@ -136,7 +136,7 @@ impl TypedDocument {
                 }
                 _ => typing.syntax = typing.parse_around(place),
             }
-            // What a request asks of the tree.
+            // The queries that a request makes.
             let scope = Scope::new(&typing.text, typing.language, typing.syntax.as_ref(), place);
             let _ = (
                 scope.is_in_string(),
@@ -150,7 +150,7 @@ impl TypedDocument {
         });
     }
 
-    /// Does something with the tree and looks at what it took.
+    /// Runs an operation on the tree and checks its cost.
     fn run_measured(&mut self, work: impl FnOnce(&mut Self)) {
         let before = processor_time();
         work(self);
@@ -174,13 +174,13 @@ fn process_memory(field: &str) -> u64 {
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).map_or(0, |kb: u64| kb << 10)
 }
 
-/// What this thread had of a processor, where Linux says so.
+/// This thread's processor time, if Linux reports it.
 fn processor_time() -> Option<Duration> {
     let stat = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     Some(Duration::from_nanos(stat.split(' ').next()?.parse().ok()?))
 }
 
-/// Types at random, deletes, jumps, and takes some of it back.
+/// Types at random, deletes, jumps, and undoes some of it.
 fn type_random_text(language: &'static Language, seed: u64, pieces: &[String]) {
     let random = &mut fastrand::Rng::with_seed(seed);
     let reach = if random.bool() { RegionSize::DEFAULT } else { RegionSize { whole_limit: 600 } };
@@ -206,7 +206,7 @@ fn type_random_text(language: &'static Language, seed: u64, pieces: &[String]) {
             _ => {
                 let text = random_input(random, pieces);
                 let start = place;
-                // Most of it key by key.
+                // Mostly key by key.
                 let keys =
                     if text.len() < 60 { text.chars().map(String::from).collect() } else { vec![text] };
                 for key in keys {
@@ -232,7 +232,7 @@ fn type_random_text(language: &'static Language, seed: u64, pieces: &[String]) {
     }
 }
 
-/// Up to 24 KB of the same few pieces over and over, whole; then a key at its end and one in its middle.
+/// Up to 24 KB of the same few fragments repeated, parsed whole; then a key at the end and one in the middle.
 fn type_repeated_text(language: &'static Language, seed: u64, pieces: &[String]) {
     let random = &mut fastrand::Rng::with_seed(seed);
     let piece: String = match pieces.get(usize::try_from(seed).unwrap()) {
@@ -263,7 +263,7 @@ fn hostile_texts() -> Vec<(String, String)> {
     found
 }
 
-/// Types a text key by key, of a long one its last keys, deletes them, and reads it whole once more.
+/// Types a text key by key (only the last keys of a long one), deletes them, and parses it whole once more.
 fn type_hostile_text(language: &'static Language, text: &str) {
     let keys = match text.len() {
         0..500 => text.len(),
@@ -292,12 +292,12 @@ fn run_in_child_processes(task: &str) {
             .env(TASK_VARIABLE, format!("{task} {}", language.name))
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        let last: Vec<&str> = said.lines().rev().take(12).collect();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let last: Vec<&str> = stderr.lines().rev().take(12).collect();
         let last: Vec<&str> = last.into_iter().rev().collect();
         assert!(output.status.success(), "{task}, {}: {}\n{}", language.name, output.status, last.join("\n"));
-        // It did what it was to do.
-        assert!(said.contains("all done"), "{said}");
+        // It completed its task.
+        assert!(stderr.contains("all done"), "{stderr}");
     }
 }
 
@@ -327,13 +327,13 @@ fn child() {
     let task = env::var(TASK_VARIABLE).unwrap();
     let mut words = task.split(' ');
     let (kind, language) = (words.next().unwrap(), taper_grammars::by_id(words.next().unwrap()).unwrap());
-    let say = |what: &str| writeln!(stderr(), "{what}").unwrap();
+    let report = |what: &str| writeln!(stderr(), "{what}").unwrap();
     if kind == "hostile" {
         for (name, text) in hostile_texts() {
-            say(&name);
+            report(&name);
             type_hostile_text(language, &text);
         }
-        return say("all done");
+        return report("all done");
     }
     let pieces = parse_fragments();
     let seconds = env::var(SECONDS_VARIABLE).ok().map(|it| Duration::from_secs(it.parse().unwrap()));
@@ -342,7 +342,7 @@ fn child() {
     let seeds: Vec<u64> = match (kind, seconds) {
         ("soup", None) => (0..ROUNDS_PER_GRAMMAR).collect(),
         ("soup", Some(_)) => (new..new + 1_000_000).collect(),
-        // Other pieces for each grammar.
+        // Other fragments for each grammar.
         (_, None) => (language.name.len() % SINGLE_FRAGMENT_STRIDE..pieces.len())
             .step_by(SINGLE_FRAGMENT_STRIDE)
             .map(|n| n as u64)
@@ -353,11 +353,11 @@ fn child() {
         if seconds.is_some_and(|most| begun.elapsed() > most) {
             break;
         }
-        say(&format!("seed {seed}"));
+        report(&format!("seed {seed}"));
         match kind {
             "soup" => type_random_text(language, seed, &pieces),
             _ => type_repeated_text(language, seed, &pieces),
         }
     }
-    say("all done");
+    report("all done");
 }

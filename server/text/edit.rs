@@ -1,5 +1,4 @@
-//! An edit: bytes that go and text that comes. The one way to change a document.
-//! It knows nothing of positions or trees.
+//! An edit replaces a range of bytes by a text. It is the only way to change a document.
 
 use std::ops::Range;
 
@@ -13,11 +12,11 @@ use super::lines;
 pub struct Edit {
     /// Byte offsets into the text before the edit.
     pub range: Range<usize>,
-    /// What stands there afterwards.
+    /// The text that replaces them.
     pub text: String,
 }
 
-/// An edit that does not fit its document. The document is left as it was.
+/// The error of an edit that does not fit its document, which is left unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum TextError {
     /// The range ends before it starts.
@@ -25,7 +24,7 @@ pub enum TextError {
     Reversed {
         /// First byte.
         start: usize,
-        /// One behind the last byte.
+        /// One past the last byte.
         end: usize,
     },
     /// The range reaches beyond the document.
@@ -35,7 +34,7 @@ pub enum TextError {
     OutOfRange {
         /// First byte.
         start: usize,
-        /// One behind the last byte.
+        /// One past the last byte.
         end: usize,
         /// Bytes in the document.
         len: usize,
@@ -51,7 +50,7 @@ pub enum TextError {
 }
 
 impl Edit {
-    /// An edit that puts `text` in the place of everything.
+    /// An edit that replaces everything by `text`.
     #[must_use]
     pub fn replace_all(before: &Rope, text: String) -> Self {
         Self { range: 0..before.len_bytes(), text }
@@ -63,8 +62,8 @@ impl Edit {
         Self { range: offset..offset, text: text.into() }
     }
 
-    /// The smallest edit that makes `after` of a text: what both begin and end with stays. For editors that
-    /// send the whole text with every change.
+    /// The smallest edit that turns a text into `after`: their common start and end stay. For editors that send the
+    /// whole text with every change.
     #[must_use]
     pub fn diff(before: &Rope, after: &str) -> Self {
         let common = |a: &[u8], b: &[u8]| a.iter().zip(b).take_while(|(a, b)| a == b).count();
@@ -81,7 +80,7 @@ impl Edit {
         while !after.is_char_boundary(start) {
             start -= 1;
         }
-        // What is left of both, from the end.
+        // The rest of both, compared from the end.
         let most = (before.len_bytes() - start).min(after.len() - start);
         let mut kept = 0;
         let mut chunks = before.chunks_at_byte(before.len_bytes()).0;
@@ -103,14 +102,14 @@ impl Edit {
         Self { range: start..before.len_bytes() - (after.len() - end), text: after[start..end].to_owned() }
     }
 
-    /// The byte offset behind the new text, in the document after the edit.
+    /// The byte offset after the new text, in the document after the edit.
     #[must_use]
     pub fn new_end(&self) -> usize {
         self.range.start + self.text.len()
     }
 
-    /// Where a byte offset of the document before the edit lies after it. What lay in the replaced range,
-    /// and what lay at its end, comes to stand behind the new text.
+    /// Maps a byte offset of the document before the edit to the document after it. Offsets in the replaced range and
+    /// at its end map to the end of the new text.
     #[must_use]
     pub fn map_offset(&self, offset: usize) -> usize {
         if offset < self.range.start {
@@ -141,7 +140,7 @@ impl Edit {
         Ok(())
     }
 
-    /// Changes `text`. Costs O(log n + bytes that go and come).
+    /// Changes `text`. Costs O(log n + bytes removed and inserted).
     ///
     /// # Errors
     /// As [`Edit::check`]; `text` is then unchanged.

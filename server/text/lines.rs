@@ -1,13 +1,13 @@
-//! Lines and characters around a byte offset of a rope.
-//! It knows nothing of columns or encodings. No function here panics: offsets are clamped and snapped.
+//! Lines and characters around a byte offset of a rope. No function here panics: offsets are clamped and snapped to
+//! character boundaries.
 //!
-//! A line ends at `\n`, `\r\n` or `\r`, as in LSP and nothing else.
+//! A line ends at `\n`, `\r\n` or `\r` only, as in LSP.
 
 use std::ops::Range;
 
 use ropey::Rope;
 
-/// How many bytes [`line_break`] looks at.
+/// How many bytes [`dominant_line_break`] examines.
 const SAMPLE_BYTES: usize = 64 << 10;
 
 /// Whether a character is part of a name.
@@ -36,7 +36,7 @@ pub fn line_end(text: &Rope, offset: usize) -> usize {
     nth_line_end(text, text.byte_to_line(offset.min(text.len_bytes())))
 }
 
-/// Where the next line starts: behind the line break; the end of the text if there is none.
+/// Where the next line starts, after the line break; the end of the text if there is none.
 #[must_use]
 pub fn next_line_start(text: &Rope, offset: usize) -> usize {
     let line = text.byte_to_line(offset.min(text.len_bytes()));
@@ -90,14 +90,14 @@ pub fn text_before(text: &Rope, offset: usize, max_bytes: usize) -> String {
     slice(text, start..end)
 }
 
-/// At most `max_bytes` of text behind `offset`, whole characters.
+/// At most `max_bytes` of text after `offset`, whole characters.
 #[must_use]
 pub fn text_after(text: &Rope, offset: usize, max_bytes: usize) -> String {
     let start = floor_char_boundary(text, offset);
     slice(text, start..start.saturating_add(max_bytes))
 }
 
-/// The line break of the file: what most of its first lines end with; `"\n"` when undecided.
+/// The line break that most of the file's first lines end with; `"\n"` when undecided.
 #[must_use]
 pub fn dominant_line_break(text: &Rope) -> &'static str {
     let (mut crlf, mut lf, mut seen, mut last) = (0usize, 0usize, 0usize, 0u8);
@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(of(4), (4, 7, 8));
         assert_eq!(of(7), (4, 7, 8));
         assert_eq!(of(8), (8, 9, 10));
-        assert_eq!(of(10), (10, 14, 14)); // U+2028 ends no line
+        assert_eq!(of(10), (10, 14, 14)); // U+2028 does not end a line
         assert_eq!(of(usize::MAX), (10, 14, 14));
         let empty = Rope::new();
         assert_eq!((line_start(&empty, 9), line_end(&empty, 9), next_line_start(&empty, 9)), (0, 0, 0));

@@ -1,9 +1,8 @@
-//! Reads files that somebody else may have prepared: only plain ones, and never more than a limit.
-//! It knows nothing of what stands in them.
+//! Reads files that may be hostile: only plain files, and never more than a limit.
 //!
-//! A FIFO blocks whoever opens it, a device may never end, and opening some devices has effects of its own. So what a path
-//! leads to is looked at before it is opened, and again after: between the two it may have been replaced. Nothing here
-//! waits for a writer.
+//! A FIFO blocks its reader, a device may never end, and opening some devices has side effects. So the path's target is
+//! checked before it is opened, and again afterwards, since it may have been replaced in between. Nothing here waits
+//! for a writer.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -12,22 +11,22 @@ use std::path::Path;
 /// Why a file was not read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// A folder, a device, a FIFO, a socket, or a link where none is followed.
+    /// A folder, a device, a FIFO, a socket, or a link if links are refused.
     #[error("it is not a plain file")]
     NotPlain,
     /// It has more bytes than the limit.
     #[error("it is larger than {0} bytes")]
     TooLarge(u64),
-    /// Not UTF-8, where text is asked for.
+    /// Not UTF-8, for a text.
     #[error("it is not UTF-8 text")]
     NotText,
-    /// The system refuses.
+    /// The system reports an error.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
 impl ReadError {
-    /// Whether there is nothing under this path.
+    /// Whether nothing exists at this path.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Io(problem) if problem.kind() == io::ErrorKind::NotFound)
     }
@@ -36,16 +35,16 @@ impl ReadError {
 /// Whether the last part of a path may be a symbolic link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Links {
-    /// To a plain file, it is one.
+    /// A link to a plain file counts as one.
     Followed,
-    /// It is not a plain file.
+    /// A link does not count as a plain file.
     Refused,
 }
 
 /// The bytes of a plain file of at most `limit` bytes.
 ///
 /// # Errors
-/// It is not there, not plain, larger, or cannot be read.
+/// It does not exist, is not plain, is larger, or cannot be read.
 pub fn read(path: &Path, limit: u64, links: Links) -> Result<Vec<u8>, ReadError> {
     let about = match links {
         Links::Followed => fs::metadata(path)?,
@@ -55,7 +54,7 @@ pub fn read(path: &Path, limit: u64, links: Links) -> Result<Vec<u8>, ReadError>
     let file = open(path, links)?;
     let about = file.metadata()?;
     check_plain_file(&about, limit)?;
-    // What a file says of its size need not be true (`/proc`), and it may grow while it is read.
+    // The reported size may be wrong (`/proc`), and the file may grow while it is read.
     let mut bytes = Vec::with_capacity(usize::try_from(about.len()).unwrap_or_default());
     file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
@@ -146,11 +145,11 @@ mod tests {
         }
         assert!(read(&path("loop"), 100, Links::Followed).is_err());
         assert_eq!(read(&path("to_plain"), 100, Links::Followed).unwrap(), b"x");
-        // It says that it is empty.
+        // Its reported size is zero.
         if cfg!(target_os = "linux") {
-            let says = Path::new("/proc/self/maps");
-            assert_eq!(fs::metadata(says).unwrap().len(), 0);
-            assert_eq!(read_error(says, 10, Links::Followed), "it is larger than 10 bytes");
+            let proc_file = Path::new("/proc/self/maps");
+            assert_eq!(fs::metadata(proc_file).unwrap().len(), 0);
+            assert_eq!(read_error(proc_file, 10, Links::Followed), "it is larger than 10 bytes");
         }
     }
 }

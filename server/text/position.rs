@@ -1,5 +1,4 @@
-//! Line and column to byte offset and back, in UTF-8, UTF-16 and UTF-32.
-//! It knows nothing of who counts in which encoding.
+//! Converts line and column to byte offset and back, in UTF-8, UTF-16 and UTF-32.
 //!
 //! The rules are those of LSP 3.18, "Position": a line beyond the last is the end of the text, a column
 //! beyond the end of its line is the end of that line, before its line break. A column within a character
@@ -23,7 +22,7 @@ pub enum Encoding {
     Utf8,
 }
 
-/// A place as an editor names it: both numbers from 0, the column in the negotiated [`Encoding`].
+/// A position as an editor sends it: both numbers from 0, the column in the negotiated [`Encoding`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     /// Line, ended by `\n`, `\r\n` or `\r`.
@@ -75,7 +74,7 @@ pub fn position_at(text: &Rope, offset: usize, encoding: Encoding) -> Position {
     Position { line: narrow(line), character: narrow(column) }
 }
 
-/// The bytes between two positions; swapped ends are put right.
+/// The bytes between two positions, in either order.
 #[must_use]
 pub fn byte_range(text: &Rope, start: Position, end: Position, encoding: Encoding) -> Range<usize> {
     let (a, b) = (byte_offset(text, start, encoding), byte_offset(text, end, encoding));
@@ -89,8 +88,8 @@ mod tests {
 
     const ENCODINGS: [Encoding; 3] = [Encoding::Utf8, Encoding::Utf16, Encoding::Utf32];
 
-    /// What random texts are made of: each kind of break, widths of one to four bytes, marks that combine,
-    /// and characters that end a line elsewhere but not here.
+    /// Fragments of random texts: each kind of break, widths of one to four bytes, combining marks, and characters that
+    /// end a line elsewhere but not here.
     const TEXT_FRAGMENTS: &[&str] = &[
         "a",
         "b",
@@ -120,7 +119,7 @@ mod tests {
         "0123456789abcdef",
     ];
 
-    /// Start and end (before the break) of every line, by the letter of the specification.
+    /// Start and end (before the break) of every line, exactly as the specification defines them.
     fn plain_lines(text: &str) -> Vec<(usize, usize)> {
         let (bytes, mut lines, mut start, mut at) = (text.as_bytes(), Vec::new(), 0, 0);
         while at < bytes.len() {
@@ -147,7 +146,7 @@ mod tests {
         }
     }
 
-    /// [`offset`] over a plain string, character by character.
+    /// [`byte_offset`] over a plain string, character by character.
     fn plain_offset(text: &str, position: Position, encoding: Encoding) -> usize {
         let Some(&(start, end)) = plain_lines(text).get(position.line as usize) else { return text.len() };
         let (mut at, mut left) = (start, position.character as usize);
@@ -176,7 +175,7 @@ mod tests {
         Position { line, character }
     }
 
-    /// 120,000 edits whose ends are positions in every encoding, against a plain `String`.
+    /// 120,000 edits whose ends are positions in every encoding, compared with a plain `String`.
     #[test]
     fn random_edits_agree_with_a_plain_string() {
         for seed in 0..60 {
@@ -263,7 +262,7 @@ mod tests {
             assert_eq!(at(u32::MAX, u32::MAX, encoding), 15);
             assert_eq!(byte_offset(&Rope::new(), Position { line: 0, character: 7 }, encoding), 0);
         }
-        // Inside of the emoji.
+        // Inside the emoji.
         assert_eq!([2, 3, 4, 5].map(|c| at(0, c, Encoding::Utf8)), [1, 1, 1, 5]);
         assert_eq!([1, 2, 3].map(|c| at(0, c, Encoding::Utf16)), [1, 1, 5]);
         assert_eq!([1, 2, 3].map(|c| at(0, c, Encoding::Utf32)), [1, 5, 6]);

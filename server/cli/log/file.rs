@@ -1,17 +1,16 @@
-//! A file to log to: private, bounded, and shared by all servers that are told to log there.
-//! It knows nothing of what is logged.
+//! A log file: private, bounded, and shared by all servers that log to it.
 //!
-//! Each line is one append, so that lines of several processes never mix. Whoever finds the file too long renames it under a
-//! lock on it and begins a new one; the others find that out when they write to the old one next.
+//! Each line is one append, so that lines of several processes never mix. A process that finds the file too long
+//! renames it under a lock and starts a new one; the others notice at their next write to the old one.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// Bytes of the file at most, but for the last line.
+/// Maximum bytes of the file, apart from the last line.
 const MAX_LOG_BYTES: u64 = 10 << 20;
 
-/// The file.
+/// An open log file.
 #[derive(Debug)]
 pub(super) struct LogFile {
     path: PathBuf,
@@ -23,25 +22,25 @@ impl LogFile {
     /// Opens or creates the file.
     ///
     /// # Errors
-    /// There is something else than a plain file, it cannot be made private, or the system refuses.
+    /// The path is not a plain file, the file cannot be made private, or the system reports an error.
     pub(super) fn open_log_file(path: &Path) -> io::Result<Self> {
         Ok(Self { path: path.to_owned(), file: open(path)?, limit: MAX_LOG_BYTES })
     }
 
-    /// Puts a file that is too long aside, unless another process just has.
+    /// Renames a file that is too long, unless another process just did.
     fn rotate_if_full(&mut self) -> io::Result<()> {
         match self.file.try_lock() {
-            // Another process is at it: until it is done, this one goes on with the old file.
+            // Another process is rotating it: until it is done, continue with the old file.
             Err(TryLockError::WouldBlock) => return Ok(()),
-            // Without locks, two servers that do this in the same moment may lose an older file.
+            // Without locks, two servers that rotate at the same moment may lose an older file.
             Ok(()) | Err(TryLockError::Error(_)) => {}
         }
         let is_current = fs::symlink_metadata(&self.path).is_ok_and(|it| it.len() > self.limit);
         if is_current && fs::rename(&self.path, rotated_path(&self.path)).is_err() {
-            // It must not grow for ever: what cannot be kept is given up.
+            // It must not grow without limit: what cannot be kept is dropped.
             self.file.set_len(0)?;
         }
-        // With the file that it is on, the lock goes.
+        // Dropping the old file releases its lock.
         self.file = open(&self.path)?;
         Ok(())
     }
@@ -50,7 +49,7 @@ impl LogFile {
 impl Write for LogFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.file.metadata().is_ok_and(|it| it.len() > self.limit) {
-            // In the worst case the old one goes on.
+            // If this fails, the old file is used further.
             let _ = self.rotate_if_full();
         }
         self.file.write(line)
@@ -61,7 +60,7 @@ impl Write for LogFile {
     }
 }
 
-/// Where the older part of a log is kept.
+/// The path of the older part of a log.
 fn rotated_path(path: &Path) -> PathBuf {
     let mut older = path.as_os_str().to_owned();
     older.push(".old");
@@ -79,7 +78,7 @@ fn open(path: &Path) -> io::Result<File> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt;
-        // A link or a pipe that has come meanwhile is neither followed nor waited for.
+        // A link or a pipe that appeared since the check is neither followed nor waited for.
         let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
         options.mode(0o600).custom_flags(flags.bits().cast_signed());
     }
@@ -92,22 +91,22 @@ fn open(path: &Path) -> io::Result<File> {
         let mode = found.permissions().mode();
         if mode & 0o077 != 0 {
             file.set_permissions(fs::Permissions::from_mode(mode & 0o700)).map_err(|problem| {
-                io::Error::other(format!("others can read it, and that cannot be changed ({problem})"))
+                io::Error::other(format!("others can read it, and its mode cannot be changed ({problem})"))
             })?;
         }
     }
     Ok(file)
 }
 
-/// Only a plain file can be logged to.
+/// Refuses everything but a plain file.
 fn check_plain_file(found: &fs::Metadata) -> io::Result<()> {
     let what = match found.file_type() {
         kind if kind.is_file() => return Ok(()),
         kind if kind.is_dir() => "a folder",
         kind if kind.is_symlink() => "a link",
-        _ => "no plain file, but a pipe or a device",
+        _ => "a pipe or a device",
     };
-    Err(io::Error::other(format!("it is {what}; name a file, which may be a new one")))
+    Err(io::Error::other(format!("it is {what}; name a plain file or a new one")))
 }
 
 #[cfg(test)]
@@ -130,7 +129,7 @@ mod tests {
         let (new, old) =
             (fs::read_to_string(&path).unwrap(), fs::read_to_string(rotated_path(&path)).unwrap());
         assert!(new.len() <= 1010 && (1000..=1010).contains(&old.len()), "{} {}", new.len(), old.len());
-        assert!(new.ends_with("000000999\n"), "the newest is there: {new}");
+        assert!(new.ends_with("000000999\n"), "the newest line is present: {new}");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 
@@ -138,7 +137,7 @@ mod tests {
     fn several_writers_lose_and_mix_no_lines() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        // As each process has it: opened on its own.
+        // Opened separately, as by each process.
         let mut logs: Vec<LogFile> =
             (0..4).map(|_| LogFile { limit: 40_000, ..LogFile::open_log_file(&path).unwrap() }).collect();
         std::thread::scope(|scope| {
@@ -150,7 +149,7 @@ mod tests {
                 });
             }
         });
-        // 76 KB in two files of 40 KB at least.
+        // 76 KB in two files of at least 40 KB.
         let all = [rotated_path(&path), path].map(|path| fs::read_to_string(path).unwrap()).concat();
         let mut lines: Vec<&str> = all.lines().collect();
         lines.sort_unstable();
@@ -207,7 +206,7 @@ mod tests {
             0,
         )
         .unwrap();
-        for (path, told) in [
+        for (path, expected) in [
             (folder.path().to_owned(), "a folder"),
             (at("link"), "a link"),
             (at("dangling"), "a link"),
@@ -218,7 +217,7 @@ mod tests {
             (PathBuf::new(), ""),
         ] {
             let problem = LogFile::open_log_file(&path).unwrap_err().to_string();
-            assert!(problem.contains(told), "{}: {problem}", path.display());
+            assert!(problem.contains(expected), "{}: {problem}", path.display());
         }
     }
 }

@@ -1,9 +1,8 @@
-//! What git and other tools are told to ignore, folder by folder: `.gitignore`, `.ignore`, `.git/info/exclude` and git's
-//! own list for this user; and `.taperignore`, which only adds to what is excluded: nothing lifts what one says. The matching is the `ignore` crate's; the files are read here, for a repository may hold
-//! anything under these names.
-//! It knows nothing of which files are of use.
+//! Ignore rules, folder by folder: `.gitignore`, `.ignore`, `.git/info/exclude` and git's own list for this user; and
+//! `.taperignore`, which only adds exclusions that nothing lifts. The `ignore` crate does the matching. The files are
+//! read here, because a repository may hold anything under these names.
 //!
-//! A folder whose rules cannot be known is not looked into: what is ignored there may be private.
+//! A folder whose rules cannot be read is not entered: what is ignored there may be private.
 
 use std::path::{Component, Path, PathBuf, Prefix};
 use std::sync::Arc;
@@ -14,33 +13,34 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use crate::retrieval::excluded_files::PROJECT_IGNORE_FILE;
 use crate::text::plain_file::{self, Links};
 
-/// Bytes of a file with rules: those of the largest projects have a tenth of it.
+/// Maximum bytes of a rule file; those of the largest projects have a tenth of it.
 const MAX_RULE_FILE_BYTES: u64 = 64 << 10;
-/// Bytes of all files with rules that one walk reads.
+/// Maximum bytes of all rule files of one crawl.
 const MAX_RULE_BYTES: usize = 1 << 20;
-/// Bytes of one pattern: paths are hardly longer.
+/// Maximum bytes of one pattern; paths are hardly longer.
 const MAX_PATTERN_BYTES: usize = 512;
-/// Wildcards, sets and alternatives in one pattern: each makes the matching dearer.
+/// Maximum number of wildcards, sets and alternatives in one pattern: each makes matching more expensive.
 const MAX_WILDCARDS: usize = 32;
-/// Patterns that one walk has to compile, each to some ten kilobytes; names and endings are looked up.
+/// Maximum number of patterns that one crawl compiles, each to some ten kilobytes; names and file extensions are looked
+/// up instead.
 const MAX_COMPILED_PATTERNS: usize = 4000;
-/// Bytes of the file that says where a repository's data lies.
+/// Maximum bytes of the file that names the repository's data folder.
 const MAX_GITDIR_BYTES: u64 = 8 << 10;
-/// Bytes of git's configuration for this user.
+/// Maximum bytes of git's configuration for this user.
 const MAX_GIT_CONFIG_BYTES: u64 = 1 << 20;
 
-/// Why a folder is not looked into.
+/// The reason why a folder is not entered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct UnreadableRules;
 
-/// What is said of a path.
+/// The verdict of the rules on a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum IgnoreVerdict {
     /// It is ignored.
     Ignored,
-    /// It is expressly not.
+    /// It is explicitly not ignored.
     Whitelisted,
-    /// Nothing.
+    /// No rule matches.
     Unmatched,
 }
 
@@ -54,15 +54,15 @@ pub(super) struct IgnoreRules {
     git: Gitignore,
     /// `info/exclude` of a repository.
     exclude: Gitignore,
-    /// Git's list for this user, where nothing is above.
+    /// Git's list for this user, at the topmost folder.
     user: Gitignore,
     /// `.taperignore`.
     taper: Gitignore,
-    /// A repository begins here: what git is told above does not concern it.
+    /// A repository begins here: git's rules above do not apply to it.
     is_repository: bool,
 }
 
-/// Reads rules: no more of them than one walk may.
+/// Reads rules within the limits of one crawl.
 #[derive(Debug)]
 pub(super) struct RuleReader {
     bytes_left: usize,
@@ -74,12 +74,12 @@ impl RuleReader {
         Self { bytes_left: MAX_RULE_BYTES, compiled_patterns_left: MAX_COMPILED_PATTERNS }
     }
 
-    /// The rules in a file whose patterns are relative to `folder`; none where there is no such file.
+    /// The rules in a file whose patterns are relative to `folder`; empty if there is no such file.
     pub(super) fn read_rules(&mut self, path: &Path, folder: &Path) -> Result<Gitignore, UnreadableRules> {
         self.read_rule_file(path, folder, false)
     }
 
-    /// The same of a `.taperignore`, which a name in other letters does not get round.
+    /// The same for a `.taperignore`, which is matched case-insensitively.
     fn read_taperignore(&mut self, folder: &Path) -> Result<Gitignore, UnreadableRules> {
         self.read_rule_file(&folder.join(PROJECT_IGNORE_FILE), folder, true)
     }
@@ -96,7 +96,7 @@ impl RuleReader {
             Err(_) => return Err(UnreadableRules),
         };
         self.bytes_left = self.bytes_left.checked_sub(bytes.len()).ok_or(UnreadableRules)?;
-        // What is not UTF-8 matches no path that is: only those are taken.
+        // A line that is not UTF-8 matches no UTF-8 path, and only such paths are taken.
         let text = String::from_utf8_lossy(&bytes);
         let mut rules = GitignoreBuilder::new(folder);
         rules.case_insensitive(any_case).map_err(|_| UnreadableRules)?;
@@ -109,14 +109,14 @@ impl RuleReader {
                 self.compiled_patterns_left =
                     self.compiled_patterns_left.checked_sub(1).ok_or(UnreadableRules)?;
             }
-            // A pattern that is none is passed over, as git does.
+            // An invalid pattern is skipped, as in git.
             let _ = rules.add_line(None, line);
         }
         rules.build().map_err(|_| UnreadableRules)
     }
 }
 
-/// Whether a pattern is more than a name, an ending, or everything inside a folder.
+/// Whether a pattern is more than a name, a file extension, or everything inside a folder.
 fn needs_compilation(line: &str) -> bool {
     let line = line.trim_end();
     let line = line.strip_prefix("**/").unwrap_or(line);
@@ -126,8 +126,8 @@ fn needs_compilation(line: &str) -> bool {
 }
 
 impl IgnoreRules {
-    /// What holds in `root` before anything that it holds itself: the rules of the folders above, up to the repository's
-    /// first, and the user's own.
+    /// The rules that apply to `root` before its own: those of the folders above, up to the top of the repository, and
+    /// the user's.
     pub(super) fn above_root(root: &Path, reader: &mut RuleReader) -> Result<Arc<Self>, UnreadableRules> {
         let user = match user_excludes_path() {
             Some(path) => reader.read_rules(&path, root)?,
@@ -158,7 +158,7 @@ impl IgnoreRules {
             .try_fold(Arc::new(outermost), |rules, folder| rules.for_subfolder(folder, reader))
     }
 
-    /// What holds in a folder that lies directly in this one.
+    /// The rules of a direct subfolder.
     pub(super) fn for_subfolder(
         self: &Arc<Self>,
         folder: &Path,
@@ -179,8 +179,8 @@ impl IgnoreRules {
         Ok(Arc::new(Self { parent: above, ignore, git, exclude, user, taper, is_repository }))
     }
 
-    /// What is said of a path in this folder. The nearest rule of a kind counts; `.ignore` before `.gitignore`, that before
-    /// `info/exclude`, and the user's own last.
+    /// The verdict on a path in this folder. The nearest rule of a kind wins; `.ignore` comes before `.gitignore`, that
+    /// before `info/exclude`, and the user's list last.
     pub(super) fn match_path(&self, path: &Path, is_folder: bool) -> IgnoreVerdict {
         let (mut ignore, mut git, mut exclude, mut user) =
             (Match::None, Match::None, Match::None, Match::None);
@@ -207,8 +207,8 @@ impl IgnoreRules {
     }
 }
 
-/// Whether a `.taperignore` has a file: one beside it, or above it in its project, or above that in its repository. One that
-/// cannot be known has everything.
+/// Whether a `.taperignore` excludes a file: one in its folder or above it in its project, or above that in its
+/// repository. One that cannot be read excludes everything.
 pub(super) fn is_taperignored(root: Option<&Path>, file: &Path) -> bool {
     let mut reader = RuleReader::new();
     let mut within = root;
@@ -234,12 +234,12 @@ fn is_repository(folder: &Path) -> bool {
     [".git", ".jj"].iter().any(|mark| folder.join(mark).symlink_metadata().is_ok())
 }
 
-/// Where a repository's data lies: a worktree's or a submodule's `.git` is a file that says so.
+/// The repository's data folder: a worktree's or a submodule's `.git` is a file that names it.
 fn git_data_folder(folder: &Path) -> Result<PathBuf, UnreadableRules> {
     let git = folder.join(".git");
     let pointer = match plain_file::read_text(&git, MAX_GITDIR_BYTES, Links::Followed) {
         Ok(pointer) => pointer,
-        // A folder; or nothing, as in a repository that is not git's.
+        // A folder; or absent, as in a repository of another tool than git.
         Err(_) if git.is_dir() || !git.exists() => return Ok(git),
         Err(_) => return Err(UnreadableRules),
     };
@@ -254,7 +254,7 @@ fn git_data_folder(folder: &Path) -> Result<PathBuf, UnreadableRules> {
     }
 }
 
-/// A path that a file names, relative to `folder`; never one on another machine, which would be spoken to.
+/// A path in a file, relative to `folder`. Never a path on another machine, which would be contacted.
 fn resolve_local_path(folder: &Path, path: &str) -> Result<PathBuf, UnreadableRules> {
     let path = folder.join(path.trim());
     let is_remote = path.components().next().is_some_and(|first| match first {
@@ -264,7 +264,7 @@ fn resolve_local_path(folder: &Path, path: &str) -> Result<PathBuf, UnreadableRu
     if is_remote { Err(UnreadableRules) } else { Ok(path) }
 }
 
-/// Git's list of what this user never wants to see: `core.excludesFile`, else `git/ignore` in the configuration's folder.
+/// Git's ignore list for this user: `core.excludesFile`, else `git/ignore` in the configuration folder.
 fn user_excludes_path() -> Option<PathBuf> {
     let home = etcetera::home_dir().ok();
     let configuration = std::env::var_os("XDG_CONFIG_HOME").filter(|it| !it.is_empty()).map(PathBuf::from);
@@ -286,7 +286,7 @@ fn user_excludes_path() -> Option<PathBuf> {
 
 /// The value of `excludesFile` in git's configuration.
 fn parse_excludes_file(configuration: &str) -> Option<String> {
-    // The last one counts.
+    // The last one wins.
     configuration.lines().rev().find_map(|line| {
         let (key, value) = line.split_once('=')?;
         let value = value.trim().trim_matches('"').trim();

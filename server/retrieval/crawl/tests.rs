@@ -1,5 +1,4 @@
-//! Tests of the walk: what is found, and that nothing which lies under the name of a file or of rules does harm.
-//! They know nothing of what becomes of the files.
+//! Tests of the crawl: which files are found, and that nothing named like a file or a rule file does harm.
 
 use super::*;
 
@@ -58,7 +57,7 @@ fn repository_root_is_found_above_file() {
     assert_eq!(shared_folder_count("a.py", "a.py"), 0);
 }
 
-/// The paths found under rules, which are files too.
+/// The paths found with rule files, which are themselves files of the workspace.
 fn find_with_rules(rules: &[(&str, &str)], files: &[&str]) -> Vec<String> {
     let files: Vec<(&str, &str)> = files.iter().map(|&it| (it, "x")).chain(rules.iter().copied()).collect();
     let folder = make_workspace(&files);
@@ -176,10 +175,10 @@ fn walk_stops_on_request_and_at_limits() {
     let all: Vec<(String, String)> = many.iter().map(files_of).collect();
     let all: Vec<(&str, &str)> = all.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
     let folder = make_workspace(&all);
-    let mut asked = 0;
+    let mut polls = 0;
     let mut stop = || {
-        asked += 1;
-        asked > 20
+        polls += 1;
+        polls > 20
     };
     let found = find_files(folder.path(), &[], CrawlLimits::DEFAULT, &mut stop);
     assert!(!found.is_empty() && found.len() < 20, "{}", found.len());
@@ -249,7 +248,7 @@ mod unix {
         assert_eq!(
             found_paths(folder.path(), &[], CrawlLimits::DEFAULT),
             ["a.py"],
-            "a link to plain rules is one"
+            "a link to a plain rule file is followed"
         );
     }
 

@@ -1,5 +1,4 @@
-//! Values beside a name that says that they are secret, in the forms in which languages and configurations write that.
-//! It knows nothing of which names those are, or of what a secret looks like.
+//! Detects values that are assigned to a secret name, in the syntaxes of programming languages and configuration files.
 
 mod line;
 
@@ -14,20 +13,20 @@ use line::{
     LineContext, NameValueLink, blank_len, is_comment_line, open_quote, parse_operator, sets_variable,
 };
 
-/// Whether words without quotes are values, as in a shell's script, or names, as in code.
+/// Whether unquoted words are values, as in a shell script, or names, as in code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BareWords {
     /// They are values.
     Values,
-    /// They are names, but in strings and comments.
+    /// They are names, except in strings and comments.
     Names,
 }
 
-/// Bytes of a name, at most; of a value; and of what stands between them.
+/// Maximum bytes of a name, of a value, and of the text between them.
 const MAX_NAME_BYTES: usize = 80;
 const MAX_VALUE_BYTES: usize = 4096;
 
-// What may stand behind a name, beside operators.
+// What may follow a name, besides operators.
 const PAIR_PATTERN: &str = concat!(
     r#"^["']?(?:[ \t]+[\w-]{1,20}=["'][^"'\n]{0,60}["']){0,4}[ \t]*[,;]?\s{0,40}(?:-[ \t]+)?\\*["']?(?:default_)?[vV]alue\\*["']?[ \t]*(?:=>|[:=])[ \t]*"#,
     r"|^</(?:key|name|string|Name|Key)>\s*<(?:string|value|Value)>",
@@ -74,25 +73,25 @@ struct AssignmentPatterns {
     joined: Regex,
 }
 
-/// Whether there is anything to look with.
+/// Whether the patterns are available.
 pub(super) fn has_patterns() -> bool {
     ASSIGNMENT_PATTERNS.is_some()
 }
 
-/// Looks for values beside names, in one text.
+/// Finds values assigned to secret names, in one text.
 pub(super) struct AssignmentScanner<'a> {
     text: &'a str,
     bytes: &'a [u8],
     bare: BareWords,
     patterns: &'static AssignmentPatterns,
-    /// Where the name that was looked at last ends.
+    /// The end of the last examined name.
     seen_end: usize,
-    /// The line that was looked at last.
+    /// The last examined line.
     line: LineContext,
     names: names::NameClassifier,
-    /// The name whose values are looked at.
+    /// The name whose values are examined.
     name: Range<usize>,
-    /// Where strings of many lines begin and end, once that is asked.
+    /// The delimiters of multi-line strings, computed on demand.
     triples: Option<Vec<usize>>,
 }
 
@@ -114,7 +113,7 @@ impl<'a> AssignmentScanner<'a> {
         })
     }
 
-    /// Adds the values beside the name of which a part stands at `hit`.
+    /// Adds the values assigned to the name that contains `hit`.
     pub(super) fn find_values(&mut self, hit: Range<usize>, found: &mut Vec<Range<usize>>) {
         if hit.end <= self.seen_end {
             return;
@@ -134,7 +133,7 @@ impl<'a> AssignmentScanner<'a> {
         self.scan_values(link, at, start, need, plural, found);
     }
 
-    /// Whether anything about the line says that a value may follow: most names are rid of here.
+    /// Whether the line suggests that a value may follow. This filters out most names.
     fn may_assign(&mut self, hit: usize, end: usize, after: usize, next: usize) -> bool {
         let get = |at: usize| self.bytes.get(at).copied().unwrap_or(b'\n');
         let byte = get(next);
@@ -154,14 +153,14 @@ impl<'a> AssignmentScanner<'a> {
         let is_element = byte == b'>' || byte == b'<';
         // `NAME=value`, and an operator at the line's end.
         let is_variable = byte == b'=' && next == after && !matches!(get(next + 1), b'=' | b'>' | b' ');
-        let goes_on = || {
+        let continues = || {
             self.bytes[next..range.end].trim_ascii_end().ends_with(b"=")
                 || get(range.end.saturating_sub(2)) == b'('
         };
-        is_flag || is_element || is_variable || ends || goes_on() || self.is_in_triple_quotes(hit)
+        is_flag || is_element || is_variable || ends || continues() || self.is_in_triple_quotes(hit)
     }
 
-    /// Where what closes the name ends: its quote, a bracket.
+    /// The end of what closes the name: its quote, a bracket.
     fn closing_end(&self, end: usize) -> usize {
         let escapes = self.bytes[end..].iter().take_while(|&&it| it == b'\\').count();
         let at = end + escapes;
@@ -206,7 +205,7 @@ impl<'a> AssignmentScanner<'a> {
         self.text[start..end].starts_with("--")
     }
 
-    /// What stands between the name and its value, and where that begins.
+    /// The link between the name and its value, and where the value begins.
     fn find_link(
         &self,
         start: usize,
@@ -254,10 +253,10 @@ impl<'a> AssignmentScanner<'a> {
                     .take(12)
                     .take_while(|it| it.is_ascii_alphanumeric())
                     .count();
-                let behind = next + index + 2;
-                let behind = behind + blank_len(&self.bytes[behind.min(self.bytes.len())..]);
+                let value_at = next + index + 2;
+                let value_at = value_at + blank_len(&self.bytes[value_at.min(self.bytes.len())..]);
                 return (self.bytes.get(next + index + 1) == Some(&b']'))
-                    .then(|| parse_operator(rest(behind), behind))
+                    .then(|| parse_operator(rest(value_at), value_at))
                     .flatten();
             }
             b',' if quoted => {
@@ -271,16 +270,16 @@ impl<'a> AssignmentScanner<'a> {
             b'(' if !quoted => return Some((NameValueLink::Call, next + 1)),
             b'>' if quoted => return Some((NameValueLink::Element, next + 1)),
             b'<' if rest(next).starts_with(b"<const>") => {
-                let behind = next + 7 + blank_len(rest(next + 7));
-                return parse_operator(rest(behind), behind);
+                let value_at = next + 7 + blank_len(rest(next + 7));
+                return parse_operator(rest(value_at), value_at);
             }
             // `string Password { get; set; } = `.
             b'{' if !quoted => {
                 let end =
                     next + self.bytes[next..].iter().take(60).position(|&it| it == b'}' || it == b'\n')?;
-                let behind = end + 1 + blank_len(&self.bytes[(end + 1).min(self.bytes.len())..]);
-                let gives = self.bytes[end] == b'}' && self.bytes.get(behind) == Some(&b'=');
-                return gives.then_some((NameValueLink::Operator, behind + 1));
+                let value_at = end + 1 + blank_len(&self.bytes[(end + 1).min(self.bytes.len())..]);
+                let gives = self.bytes[end] == b'}' && self.bytes.get(value_at) == Some(&b'=');
+                return gives.then_some((NameValueLink::Operator, value_at + 1));
             }
             _ => {}
         }
@@ -307,7 +306,7 @@ impl<'a> AssignmentScanner<'a> {
         let mut at = at;
         let blank = |bytes: &[u8]| bytes.iter().take_while(|it| it.is_ascii_whitespace()).count();
         let next = at + blank(&self.bytes[at..self.bytes.len().min(at + 200)]);
-        // On another line only what is quoted is the name's.
+        // On another line only a quoted value belongs to the name.
         let same_line = !self.bytes[at..next].contains(&b'\n');
         let need = match link {
             NameValueLink::Call => need.max(ValueStrictness::Mixed),
@@ -347,7 +346,7 @@ impl<'a> AssignmentScanner<'a> {
         }
         let open = self.open_quote_at(at);
         if let Some((close, _)) = self.parse_quote(at) {
-            // The end of a string that speaks of it is no beginning of another.
+            // The end of a string that mentions the name is not the start of another string.
             if open != Some(close[0]) {
                 self.scan_string(at, need, found);
             }
@@ -368,12 +367,12 @@ impl<'a> AssignmentScanner<'a> {
         self.scan_bare_value(link, at, name, need, same_line, found);
     }
 
-    /// Whether a string begins here, with the letters that some languages put before it.
+    /// Whether a string begins here, with the prefix letters of some languages.
     fn is_quote_start(&self, at: usize) -> bool {
         self.parse_quote(at).is_some()
     }
 
-    /// The string's quote and where its content begins.
+    /// The string's quote and the start of its content.
     fn parse_quote(&self, at: usize) -> Option<(Vec<u8>, usize)> {
         let rest = self.bytes.get(at..)?;
         if rest.starts_with(b"[[") {
@@ -391,35 +390,35 @@ impl<'a> AssignmentScanner<'a> {
         Some((close, at + start + if triple { 3 } else { 1 }))
     }
 
-    /// Judges a string, and what is joined to it.
+    /// Judges a string and the strings concatenated to it.
     fn scan_string(&self, at: usize, need: ValueStrictness, found: &mut Vec<Range<usize>>) {
         let mut at = at;
         for _ in 0..100 {
             let Some((close, start)) = self.parse_quote(at) else { return };
-            let (end, behind) = self.string_end(start, &close);
+            let (end, string_end) = self.string_end(start, &close);
             let count = found.len();
             self.add_if_secret(start..end, need, found);
             if found.len() == count {
                 return;
             }
-            // `"a" + "b"`, and strings that stand below each other.
-            let rest = &self.bytes[behind..self.bytes.len().min(behind + 120)];
+            // `"a" + "b"`, and strings on consecutive lines.
+            let rest = &self.bytes[string_end..self.bytes.len().min(string_end + 120)];
             let Some(next) = rest.iter().position(|it| matches!(it, b'"' | b'\'' | b'`')) else { return };
             let letters = rest[..next].iter().rev().take(2).take_while(|it| b"rbufRBUF".contains(it)).count();
             if self.bare == BareWords::Values || !self.patterns.joined.is_match(&rest[..next - letters]) {
                 return;
             }
-            at = behind + next - letters;
+            at = string_end + next - letters;
             let Some((close, start)) = self.parse_quote(at) else { return };
             let (_, after) = self.string_end(start, &close);
-            // The next name of a table.
+            // The next key of a table.
             if self.bytes[after..line_end(self.bytes, after)].trim_ascii_start().starts_with(b":") {
                 return;
             }
         }
     }
 
-    /// Where a string's content ends, and where the string does.
+    /// The end of a string's content, and the end of the string.
     fn string_end(&self, start: usize, close: &[u8]) -> (usize, usize) {
         let many_lines = close.len() > 2 || close == b"]]" || close == b"`";
         let limit = self.bytes.len().min(start + MAX_VALUE_BYTES);
@@ -440,7 +439,7 @@ impl<'a> AssignmentScanner<'a> {
         (end, end)
     }
 
-    /// The quote of the string that is open at a place, as far as its line tells.
+    /// The quote of the string that is open at a position, judged by its line only.
     fn open_quote_at(&self, at: usize) -> Option<u8> {
         let line = line_start(self.bytes, at);
         open_quote(&self.bytes[line..at])
@@ -461,10 +460,10 @@ impl<'a> AssignmentScanner<'a> {
                 here += 1;
                 continue;
             }
-            // Anything else than strings is no list of values.
+            // Anything other than strings is not a list of values.
             let Some((quote, start)) = self.parse_quote(here) else { return };
-            let (end, behind) = self.string_end(start, &quote);
-            if self.bytes[behind..line_end(self.bytes, behind)]
+            let (end, string_end) = self.string_end(start, &quote);
+            if self.bytes[string_end..line_end(self.bytes, string_end)]
                 .trim_ascii_start()
                 .first()
                 .is_some_and(|it| matches!(it, b':' | b'='))
@@ -472,11 +471,11 @@ impl<'a> AssignmentScanner<'a> {
                 return;
             }
             self.add_if_secret(start..end, need, found);
-            here = behind.max(here + 1);
+            here = string_end.max(here + 1);
         }
     }
 
-    /// A value without quotes.
+    /// Judges an unquoted value.
     fn scan_bare_value(
         &mut self,
         link: NameValueLink,
@@ -501,7 +500,7 @@ impl<'a> AssignmentScanner<'a> {
             _ if in_string => need,
             _ if values => need,
             _ if in_comment => need.max(ValueStrictness::Mixed),
-            // `export NAME=value` in a text that is code otherwise.
+            // `export NAME=value` in other code.
             _ if !spaced
                 && link == NameValueLink::Operator
                 && sets_variable(before, &self.bytes[name..at]) =>
@@ -539,7 +538,7 @@ impl<'a> AssignmentScanner<'a> {
         }
         let value = self.text[at..end].trim_end();
         let starts = value.as_bytes().first().copied().unwrap_or(b' ');
-        // What a shell or YAML makes of it is no value; what is called is none either.
+        // A shell expansion, a YAML reference or a call is not a literal value.
         let refers = matches!(starts, b'$' | b'{' | b'[' | b'(' | b'<' | b'%' | b'`') && !in_string
             || matches!(starts, b'*' | b'&' | b'!') && to_end
             || starts == b'-' && link == NameValueLink::Flag
@@ -549,7 +548,7 @@ impl<'a> AssignmentScanner<'a> {
         }
     }
 
-    /// The lines below a name in YAML, as far as they stand further in.
+    /// The lines below a name in YAML that are indented deeper.
     fn scan_indented(
         &self,
         line: usize,
@@ -572,7 +571,7 @@ impl<'a> AssignmentScanner<'a> {
             }
             let from = start + inner;
             start += line.len();
-            // A table below the name is another matter.
+            // A table below the name is not a value of it.
             let names = content.windows(2).any(|it| it == b": ") || content.ends_with(b":");
             let item = content.strip_prefix(b"- ").map_or(0, |it| content.len() - it.len());
             if !content.is_empty() && !names && self.text.is_char_boundary(from + content.len()) {
@@ -581,7 +580,7 @@ impl<'a> AssignmentScanner<'a> {
         }
     }
 
-    /// Whether it stands in a string of many lines.
+    /// Whether it is in a multi-line string.
     fn is_in_triple_quotes(&mut self, at: usize) -> bool {
         let text = self.text;
         let triples = self.triples.get_or_insert_with(|| {
@@ -605,7 +604,7 @@ impl<'a> AssignmentScanner<'a> {
             found.push(range);
             return;
         }
-        // `Bearer …`, `name=…; other=…`: what was not drawn by lot stays.
+        // `Bearer …`, `name=…; other=…`: parts that do not look random stay.
         let mut at = range.start;
         for piece in text.split_inclusive(separates) {
             let value = piece.trim_end_matches(separates);

@@ -1,11 +1,10 @@
-//! Secrets of many lines: private keys with their heads, PuTTY's, Ansible's vaults, the data of Kubernetes' secrets.
-//! It knows nothing of names that say that one value is secret.
+//! Detects multi-line secrets: private keys with headers, PuTTY keys, Ansible vaults, the data of Kubernetes secrets.
 //!
-//! Only the lines' contents are taken out: as many lines stay, and a key in a string stays a string.
+//! Only the lines' contents are removed: the number of lines stays, and a key in a string stays a string.
 
 use std::ops::Range;
 
-/// What such a block begins with, in lower case.
+/// The beginnings of such blocks, in lower case.
 pub(super) const BLOCK_HEADS: &[&str] = &[
     "-----begin",
     "---- begin",
@@ -16,10 +15,10 @@ pub(super) const BLOCK_HEADS: &[&str] = &[
     "\"kind\": \"secret",
 ];
 
-/// Bytes of a block, at most.
+/// Maximum bytes of a block.
 const MAX_BLOCK_BYTES: usize = 32 << 10;
 
-/// Adds the secrets of the block whose head begins at `at`. Where the next one may begin.
+/// Adds the secrets of the block whose head begins at `at`. Returns where the next one may begin.
 pub(super) fn find_block(text: &str, at: usize, found: &mut Vec<Range<usize>>) -> usize {
     let rest = &text[at..];
     let line_end = |from: usize| {
@@ -34,7 +33,7 @@ pub(super) fn find_block(text: &str, at: usize, found: &mut Vec<Range<usize>>) -
         let Some(kind) = head.find("PRIVATE KEY").or_else(|| head.find("ENCRYPTED PRIVATE")) else {
             return at;
         };
-        // `-----BEGIN PRIVATE KEY-----`: what comes behind the dashes.
+        // `-----BEGIN PRIVATE KEY-----`: the text after the dashes.
         let Some(dashes) = head[kind..].find("----") else { return at };
         let body = at + kind + dashes;
         let body = body + text[body..].bytes().take_while(|&it| it == b'-').count();
@@ -64,7 +63,7 @@ fn truncated_str(text: &str, most: usize) -> &str {
     &text[..end]
 }
 
-/// The lines of a key: all of base64 up to its foot; without a foot, as far as lines look like it.
+/// The lines of a key: all base64 up to its footer; without a footer, as long as lines look like base64.
 fn scan_key(text: &str, body: usize, foot: Option<usize>, found: &mut Vec<Range<usize>>) -> usize {
     let bytes = text.as_bytes();
     let end = foot.unwrap_or_else(|| text.len().min(body + MAX_BLOCK_BYTES));
@@ -76,7 +75,7 @@ fn scan_key(text: &str, body: usize, foot: Option<usize>, found: &mut Vec<Range<
         let (mut at, mut other) = (line, 0);
         while at < next {
             match bytes[at] {
-                // `\n` in a string, however often the string was written into another.
+                // `\n` in a string, at any level of escaping.
                 b'\\' => {
                     at += bytes[at..next].iter().take_while(|&&it| it == b'\\').count() + 1;
                 }
@@ -96,7 +95,7 @@ fn scan_key(text: &str, body: usize, foot: Option<usize>, found: &mut Vec<Range<
         }
         let longest = runs.iter().map(Range::len).max().unwrap_or(0);
         let header = |it: &Range<usize>| bytes.get(it.end) == Some(&b':') || bytes.get(it.end) == Some(&b'-');
-        // Between head and foot a short line is the key's last; elsewhere it is code.
+        // Between header and footer a short line is the key's last; elsewhere it is code.
         let is_body =
             if foot.is_some() { runs.len() == 1 || longest >= 16 } else { longest >= 16 && other == 0 };
         if is_body {
@@ -109,7 +108,7 @@ fn scan_key(text: &str, body: usize, foot: Option<usize>, found: &mut Vec<Range<
     line
 }
 
-/// The values below `data:` and `stringData:` of the document whose kind is said at `at`.
+/// The values below `data:` and `stringData:` of the document whose kind is at `at`.
 fn scan_kubernetes_secret(text: &str, at: usize, found: &mut Vec<Range<usize>>) -> usize {
     let kind = truncated_str(&text[at..], 100).lines().next().unwrap_or("").to_ascii_lowercase();
     if !kind.trim_end().trim_end_matches(['"', '\'', ',']).ends_with("secret") {

@@ -1,18 +1,18 @@
-//! Long strings that look drawn by lot, whatever they are called: keys that no rule knows.
-//! It knows nothing of what stands around a string but its own line and the ones beside it.
+//! Detects long random strings, whatever their name is: keys that no rule covers. It looks only at a string's own line
+//! and the adjacent ones.
 //!
-//! Ordinary code has such strings too: hashes, which are hexadecimal; data in base64, which say what they are once decoded, or
-//! go on over lines; alphabets. They stay.
+//! Ordinary code has such strings too, and they stay: hexadecimal hashes, base64 data that decodes to text or a file
+//! header or continues over lines, and alphabets.
 
 use std::ops::Range;
 
 use super::values::{decode_base64, is_sequential, is_wordy, shannon_entropy};
 use super::{line_end, line_start};
 
-/// Lengths of what may be a key.
+/// Lengths of a possible key.
 const KEY_LENGTHS: std::ops::RangeInclusive<usize> = 20..=128;
 
-/// What in front of a string says that everybody may know it.
+/// Words before a string that mark it as public.
 const PUBLIC_MARKERS: &[&str] = &[
     "hash",
     "sha",
@@ -41,7 +41,7 @@ const PUBLIC_MARKERS: &[&str] = &[
     "ssh-",
 ];
 
-/// How files that are written in base64 begin.
+/// Magic numbers of files that are often encoded in base64.
 const FILE_MAGIC: &[&[u8]] = &[
     b"\x89PNG",
     b"GIF8",
@@ -64,7 +64,7 @@ const FILE_MAGIC: &[&[u8]] = &[
     b"\x00\x00\x00",
 ];
 
-/// Adds the ranges of such strings.
+/// Adds the ranges of high-entropy strings.
 pub(super) fn find_high_entropy(text: &str, found: &mut Vec<Range<usize>>) {
     let bytes = text.as_bytes();
     let mut at = 0;
@@ -116,7 +116,7 @@ fn is_high_entropy(value: &str) -> bool {
     if hexadecimal || !(several_kinds || one_case) {
         return false;
     }
-    // The three parts of a signed token; else a name or an address.
+    // Two dots separate the three parts of a signed token; otherwise it is a name or an address.
     let dots = count(|&it| it == b'.');
     if dots > 0 && (dots != 2 || body.len() < 40) || body.starts_with('/') || body.contains("//") {
         return false;
@@ -136,14 +136,14 @@ fn is_high_entropy(value: &str) -> bool {
         && !is_encoded_data(value)
 }
 
-/// Whether it says text, or how a file begins, in base64.
+/// Whether it is base64 of text, or of the beginning of a file.
 fn is_encoded_data(value: &str) -> bool {
     let Some(bytes) = decode_base64(value) else { return false };
     let text = bytes.iter().filter(|it| matches!(it, b' '..=b'~' | b'\n' | b'\r' | b'\t')).count();
     text * 100 >= bytes.len() * 90 || FILE_MAGIC.iter().any(|magic| bytes.starts_with(magic))
 }
 
-/// Whether the string is called something that everybody may know, or is a line of many.
+/// Whether the string's name marks it as public, or it is one line of many.
 fn is_public_value(text: &str, start: usize, end: usize) -> bool {
     let bytes = text.as_bytes();
     let line = line_start(bytes, start);
@@ -155,7 +155,7 @@ fn is_public_value(text: &str, start: usize, end: usize) -> bool {
     let after = line_end(bytes, end);
     let next = line_end(bytes, after);
     let previous = line_start(bytes, line.saturating_sub(1));
-    // A line of data has no name.
+    // A line of data has no name of its own.
     let is_like_it = |line: &[u8]| {
         let longest = line.split(|&it| !IS_KEY_BYTE[usize::from(it)]).map(<[u8]>::len).max().unwrap_or(0);
         end - start >= 40 && longest >= 40 && longest * 5 >= line.trim_ascii().len() * 4

@@ -1,9 +1,8 @@
-//! Which names say that the value beside them is secret.
-//! It knows nothing of values.
+//! Classifies names: which names are those of secrets.
 
 use super::values::ValueStrictness;
 
-/// What a name is searched for by: a part of every name that [`need`] knows.
+/// Keywords of names: every name that [`NameClassifier`] knows contains one.
 #[rustfmt::skip]
 pub(super) const NAME_PARTS: &[&str] = &[
     "pass", "pwd", "secret", "token", "key", "cred", "auth", "mnemonic", "seed", "salt", "cookie", "sess",
@@ -21,7 +20,7 @@ const PASSWORD_WORDS: &[&str] = &[
     "userpass", "dbpass", "密码", "密碼", "口令", "パスワード", "пароль", "비밀번호", "mnemonic", "mnemonics",
 ];
 
-/// Words that make a key one that opens something.
+/// Words that make a key a secret.
 #[rustfmt::skip]
 const SECRET_KEY_WORDS: &[&str] = &[
     "api", "apis", "secret", "private", "access", "auth", "encryption", "encrypt", "decryption", "decrypt",
@@ -29,7 +28,7 @@ const SECRET_KEY_WORDS: &[&str] = &[
     "deploy", "subscription", "priv", "psk", "preshared", "wpa", "webhook", "integration", "ssh", "rsa",
     "gpg", "pgp", "tls", "ssl", "bearer", "oauth",
 ];
-/// Words that may do so: the value has to look like one.
+/// Words that may do so: the value has to look like a secret.
 #[rustfmt::skip]
 const POSSIBLE_KEY_WORDS: &[&str] = &[
     "account", "storage", "master", "session", "service", "app", "application", "host", "license", "licence",
@@ -38,11 +37,11 @@ const POSSIBLE_KEY_WORDS: &[&str] = &[
     "openai", "anthropic", "aws", "azure", "gcp", "google", "github", "twilio", "sendgrid", "mailgun",
     "datadog", "dd", "sentry", "algolia", "maps", "unlock", "symmetric",
 ];
-/// Words that make a key one that everybody may know.
+/// Words that make a key public.
 const PUBLIC_KEY_WORDS: &[&str] =
     &["public", "pub", "publishable", "foreign", "primary", "sort", "partition", "cache", "hot"];
 
-/// Words that make a token more than a word of a language.
+/// Words that make a token a credential and not a token of a language.
 #[rustfmt::skip]
 const SECRET_TOKEN_WORDS: &[&str] = &[
     "auth", "authentication", "authorization", "access", "refresh", "api", "bearer", "session", "oauth",
@@ -56,7 +55,7 @@ const SECRET_TOKEN_WORDS: &[&str] = &[
     "terraform", "tfe", "ngrok", "fly", "vercel", "netlify", "supabase", "railway", "render",
 ];
 
-/// Whose a password is: `user_pass`, but not `render_pass`.
+/// Owners of passwords: `user_pass`, but not `render_pass`.
 #[rustfmt::skip]
 const PASSWORD_OWNERS: &[&str] = &[
     "user", "db", "database", "smtp", "mail", "email", "mysql", "pg", "postgres", "sql", "redis", "mongo",
@@ -66,7 +65,7 @@ const PASSWORD_OWNERS: &[&str] = &[
     "client", "test", "default",
 ];
 
-/// What is said behind the word that matters.
+/// Words that may follow the decisive word.
 #[rustfmt::skip]
 const TRAILING_WORDS: &[&str] = &[
     "prod", "production", "dev", "development", "test", "tests", "testing", "staging", "stage", "live",
@@ -76,11 +75,11 @@ const TRAILING_WORDS: &[&str] = &[
     "real", "env", "var", "literal", "const", "v1", "v2", "v3", "content",
 ];
 
-/// What of a secret is told by its hash.
+/// Words for the hash of a secret.
 const HASH_WORDS: &[&str] =
     &["hash", "hashed", "digest", "salt", "encrypted", "enc", "crypt", "md5", "sha1", "sha256", "sha512"];
 
-/// Judges names; keeps its memory from one to the next.
+/// Classifies names; reuses its buffers.
 #[derive(Debug, Default)]
 pub(super) struct NameClassifier {
     lower: String,
@@ -88,16 +87,16 @@ pub(super) struct NameClassifier {
 }
 
 impl NameClassifier {
-    /// What the value beside this name must be like to be taken out; `None` where the name says nothing.
+    /// How strictly the value of this name must look like a secret; `None` if the name is not a secret's.
     pub(super) fn required_strictness(&mut self, name: &str) -> Option<ValueStrictness> {
-        // `config.api.key`: what stands before a dot says something of a word that says little.
+        // `config.api.key`: the words before a dot qualify an ambiguous word.
         let own = name.rsplit('.').next().unwrap_or(name);
         let says_little = ["key", "keys", "pass"].iter().any(|it| own.eq_ignore_ascii_case(it));
         split_words(if says_little { name } else { own }, &mut self.lower, &mut self.ends);
         let mut all = [""; 16];
         let mut count = 0;
         let mut start = 0;
-        // Of a very long name, the last words.
+        // Only the last words of a very long name count.
         let skipped = self.ends.len().saturating_sub(all.len());
         for (at, &end) in self.ends.iter().enumerate() {
             if at >= skipped {
@@ -110,16 +109,16 @@ impl NameClassifier {
     }
 }
 
-/// What the value beside this name must be like to be taken out; `None` where the name says nothing.
+/// How strictly the value of this name must look like a secret; `None` if the name is not a secret's.
 fn strictness_for_words(all: &[&str]) -> Option<ValueStrictness> {
-    let mut said = all;
-    while let [rest @ .., last] = said
+    let mut words = all;
+    while let [rest @ .., last] = words
         && !rest.is_empty()
         && (TRAILING_WORDS.contains(last) || last.bytes().all(|it| it.is_ascii_digit()))
     {
-        said = rest;
+        words = rest;
     }
-    let [rest @ .., last] = said else { return None };
+    let [rest @ .., last] = words else { return None };
     let last = last.trim_end_matches(|it: char| it.is_ascii_digit());
     let among = |list: &[&str]| rest.iter().any(|word| list.contains(word));
     if PASSWORD_WORDS.contains(&last)
@@ -174,7 +173,7 @@ fn strictness_for_words(all: &[&str]) -> Option<ValueStrictness> {
     }
 }
 
-/// Whether a name is one of several values.
+/// Whether a name is plural.
 pub(super) fn is_plural_name(name: &str) -> bool {
     name.trim_end_matches(|it: char| !it.is_alphanumeric()).ends_with(['s', 'S'])
 }
@@ -187,7 +186,7 @@ pub(super) fn name_words(name: &str) -> Vec<String> {
     starts.zip(&ends).map(|(start, &end)| lower[start..end].to_owned()).collect()
 }
 
-/// The words of a name, one behind the other, and where each ends.
+/// The words of a name, concatenated, and where each ends.
 fn split_words(name: &str, lower: &mut String, ends: &mut Vec<usize>) {
     lower.clear();
     ends.clear();

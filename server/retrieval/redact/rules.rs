@@ -1,5 +1,4 @@
-//! Shapes of secrets as data: expressions that are tried where one of their keywords stands.
-//! It knows nothing of what a name says about the value beside it.
+//! Rules for secrets with a known shape, as data: expressions that are tried around their keywords.
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -9,21 +8,21 @@ use serde::Deserialize;
 
 use super::values::{self, ValueStrictness};
 
-/// The rules of gitleaks, and our own.
+/// The rules of gitleaks, and taper's own.
 const RULE_TABLES: [&str; 2] = [include_str!("gitleaks.toml"), include_str!("rules.toml")];
 
-/// Bytes from a keyword on that an expression sees, where its rule does not say.
+/// Bytes from a keyword on that an expression sees, unless its rule has its own limit.
 const LOOKAHEAD_BYTES: usize = 1024;
-/// Bytes that a rule which looks around its keywords looks at twice.
+/// Overlap in bytes between two searches of a rule that searches around its keywords.
 const OVERLAP_BYTES: usize = 256;
-/// Bytes that it looks at at once, at least.
+/// Minimum bytes of one such search.
 const STEP_BYTES: usize = 2048;
 
 /// One row of a table.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SecretRule {
-    /// For messages of tests, and whoever reads the table.
+    /// For test messages and readers of the table.
     #[cfg_attr(not(test), expect(dead_code, reason = "tests name the rule"))]
     pub(super) id: String,
     pub(super) keywords: Vec<String>,
@@ -38,7 +37,7 @@ pub(super) struct SecretRule {
     compiled: OnceLock<Option<Regex>>,
 }
 
-/// What else must hold of what was found.
+/// An additional check of a match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum MatchCheck {
@@ -54,7 +53,7 @@ struct RuleTable {
     rules: Vec<SecretRule>,
 }
 
-/// All rules, as far as they can be read: a test sees to it that all can.
+/// All rules that can be read; a test checks that all can.
 pub(super) fn load_rules() -> Option<Vec<SecretRule>> {
     let mut rules = Vec::new();
     for table in RULE_TABLES {
@@ -64,7 +63,7 @@ pub(super) fn load_rules() -> Option<Vec<SecretRule>> {
 }
 
 impl SecretRule {
-    /// The expression, compiled when it is needed first: most never are.
+    /// The expression, compiled on first use: most are never needed.
     pub(super) fn compiled_regex(&self) -> Option<&Regex> {
         let compile = || {
             let written =
@@ -78,7 +77,7 @@ impl SecretRule {
         self.back > 0 || self.ahead.is_some()
     }
 
-    /// Adds the secrets at a keyword that begins at `at`; `looked` is how far this rule has looked in this text.
+    /// Adds the secrets at a keyword that begins at `at`; `looked` is how far this rule has searched in this text.
     ///
     /// `None` where the expression cannot be compiled.
     pub(super) fn find_matches(
@@ -95,12 +94,12 @@ impl SecretRule {
         let mut end = bytes.len().min(at + self.ahead.unwrap_or(LOOKAHEAD_BYTES));
         let mut start = at - self.back.min(at);
         if self.searches_around() {
-            // What was looked at is not looked at again, but for what may have been cut off there.
+            // Skip what was searched before, except for a match that may have been cut off there.
             start = start.max(looked.saturating_sub(OVERLAP_BYTES)).min(at);
             if end <= *looked {
                 return Some(());
             }
-            // Far enough that the next keywords, which may stand close to each other, lead to nothing new.
+            // Far enough that the next keywords, which may be close to each other, need no new search.
             end = bytes.len().min(end + STEP_BYTES);
             *looked = end;
         }

@@ -1,5 +1,5 @@
-//! Both sides of redaction: what must go, and what must stay to the byte, as tables that anyone can add to.
-//! It knows nothing of how secrets are found.
+//! Tests of redaction: secrets that must be removed, and text that must stay to the byte, as tables that anyone can
+//! extend.
 
 use super::*;
 
@@ -17,7 +17,7 @@ fn parse_cases(table: &str) -> Vec<(&str, BareWords, &str)> {
     cases.collect()
 }
 
-/// The text of a case as it would stand in a file, what must be left of it, and its secrets.
+/// The text of a case as it would be in a file, the expected result, and its secrets.
 fn parse_marked(case: &str) -> (String, String, Vec<String>) {
     let (mut text, mut left, mut secrets) = (String::new(), String::new(), Vec::new());
     for (at, part) in case.split(['«', '»']).enumerate() {
@@ -53,7 +53,7 @@ fn secrets_of_every_kind_are_redacted_exactly() {
 
 #[test]
 fn secrets_are_redacted_at_any_position_in_file() {
-    // Beside each other, and at the file's two ends: no case hides the next one.
+    // Next to each other, and at both ends of the file: no case hides the next one.
     for bare in [BareWords::Names, BareWords::Values] {
         let all: Vec<_> = parse_cases(SECRET_CASES).into_iter().filter(|(_, it, _)| *it == bare).collect();
         for (first, second) in all.iter().zip(all.iter().skip(1)) {
@@ -111,7 +111,7 @@ fn every_redaction_rule_compiles_and_has_keywords() {
     let rules = rules::load_rules().unwrap_or_default();
     assert!(rules.len() > 250, "{}", rules.len());
     for rule in &rules {
-        assert!(rule.compiled_regex().is_some(), "{}: the expression is none", rule.id);
+        assert!(rule.compiled_regex().is_some(), "{}: the expression is invalid", rule.id);
         assert!(!rule.keywords.is_empty(), "{}: no keyword", rule.id);
         for keyword in &rule.keywords {
             assert_eq!(*keyword, keyword.to_lowercase(), "{}", rule.id);
@@ -121,7 +121,7 @@ fn every_redaction_rule_compiles_and_has_keywords() {
 
 #[test]
 fn redacting_hostile_text_keeps_line_count() {
-    // What each way looks for, again and again, and characters of several bytes at every limit.
+    // The trigger of each detector, repeated, with multi-byte characters at every limit.
     for piece in [
         "password = \"",
         "token: ",

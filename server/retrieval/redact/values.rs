@@ -1,5 +1,5 @@
-//! Whether a value may be a secret, or is a word, a sentence, a path, a reference to where the secret is kept.
-//! It knows nothing of names: what a value must be like is said by whoever asks.
+//! Judges values: whether a value may be a secret, or is a word, a sentence, a path or a reference to the secret's
+//! location.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -8,20 +8,20 @@ use regex::Regex;
 
 use super::names;
 
-/// What a value must be like to be taken for a secret.
+/// How strictly a value must look like a secret to be taken for one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum ValueStrictness {
-    /// Of a password: anything that is no word about passwords, no sentence and no reference.
+    /// For a password: anything but a word about passwords, a sentence or a reference.
     Password,
-    /// Of a key or a token: the same, but not very short.
+    /// For a key or a token: the same, but not very short.
     Plain,
-    /// In a comment, or where a word would be as likely: more than letters.
+    /// In a comment, or where a word is equally likely: must contain more than letters.
     Mixed,
-    /// Of a name that says little: it must look as if drawn by lot.
+    /// For an ambiguous name: the value must look random.
     Random,
 }
 
-/// Words for secrets, and for what one is told about them: names, not values.
+/// Words for secrets and for descriptions of them: names, not values.
 #[rustfmt::skip]
 const SECRET_NOUNS: &[&str] = &[
     "password", "passwords", "passwd", "passwort", "passphrase", "pass", "pwd", "secret", "secrets", "token",
@@ -33,7 +33,7 @@ const SECRET_NOUNS: &[&str] = &[
     "field", "form", "label", "bearer", "basic", "digest", "include", "omit", "origin", "same", "email",
     "username", "redacted", "masked", "prompt", "empty", "unset", "missing", "invalid", "unknown",
 ];
-/// Words beside these in a name.
+/// Words that occur with these in a name.
 #[rustfmt::skip]
 const NAME_MODIFIERS: &[&str] = &[
     "user", "db", "database", "access", "refresh", "client", "api", "id", "name", "header", "csrf", "xsrf",
@@ -46,14 +46,14 @@ const NAME_MODIFIERS: &[&str] = &[
     "meter", "icon", "visible", "toggle", "show", "hide", "change", "forgot", "forgotten", "update", "create",
     "delete", "verify",
 ];
-/// Words of a value that is to be replaced.
+/// Words of a placeholder value.
 #[rustfmt::skip]
 const PLACEHOLDER_WORDS: &[&str] = &[
     "your", "yours", "placeholder", "example", "changeme", "change", "replace", "replaceme", "insert", "todo",
     "fixme", "dummy", "fake", "here", "redacted", "removed", "fill", "enter", "put", "paste", "goes", "xxx",
     "xxxx", "foo", "bar", "baz", "lorem",
 ];
-/// Words that make a sentence.
+/// Words that mark a sentence.
 #[rustfmt::skip]
 const SENTENCE_WORDS: &[&str] = &[
     "the", "a", "an", "is", "are", "was", "your", "you", "enter", "please", "must", "not", "for", "of", "to",
@@ -62,7 +62,7 @@ const SENTENCE_WORDS: &[&str] = &[
     "votre", "su", "tu", "ihr", "dein", "bitte", "new", "current", "invalid", "wrong", "incorrect", "missing",
     "required", "forgot", "reset", "confirm", "show", "hide", "change", "in", "on",
 ];
-/// Letters with digits that are words.
+/// Words that contain digits.
 #[rustfmt::skip]
 const TECHNICAL_WORDS: &[&str] = &[
     "sha1", "sha224", "sha256", "sha384", "sha512", "md5", "base64", "base32", "base16", "base58", "utf8",
@@ -81,7 +81,7 @@ static REFERENCE_PATTERN: LazyLock<Option<Regex>> = LazyLock::new(|| {
     .ok()
 });
 
-/// A whole value that says where the secret is.
+/// A whole value that names the secret's location.
 static WHOLE_REFERENCE_PATTERN: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(concat!(
         r"^(?:\$[A-Za-z_]\w*|\$env:\w+|\$\d|:[a-z_]\w*|\?|@\w+@|%[A-Z_]\w*%|<[^>]*>|\[[^\]]*\]|&lt;.*",
@@ -92,13 +92,13 @@ static WHOLE_REFERENCE_PATTERN: LazyLock<Option<Regex>> = LazyLock::new(|| {
     .ok()
 });
 
-/// Whether a value may be a secret that is kept under a name with this need.
+/// Whether a value may be a secret, at this strictness.
 pub(super) fn is_secret(value: &str, need: ValueStrictness) -> bool {
     let value = value.trim();
     let rest = without_references(value);
     let is_rest = rest.len() < value.len();
     let rest = rest.trim();
-    // What stands beside a reference is mostly more of the same.
+    // Text next to a reference is mostly part of it.
     let need = if is_rest { ValueStrictness::Random } else { need };
     let length = rest.chars().count();
     if length < 3 || is_reference(rest) || is_filler(rest) {
@@ -115,7 +115,7 @@ pub(super) fn is_secret(value: &str, need: ValueStrictness) -> bool {
 }
 
 fn without_references(value: &str) -> Cow<'_, str> {
-    // Without the expression, nothing is taken for a reference.
+    // Without the expression, no value counts as a reference.
     REFERENCE_PATTERN.as_ref().map_or(Cow::Borrowed(value), |it| it.replace_all(value, ""))
 }
 
@@ -125,7 +125,7 @@ fn is_reference(value: &str) -> bool {
     matches && (value.contains("://") || is_wordy(value) || !value.starts_with(['/', '~']))
 }
 
-/// Whether a value only repeats the name that it is given to, as the tables of names do.
+/// Whether a value only repeats its name, as in tables of names.
 pub(super) fn repeats_name(name: &str, value: &str) -> bool {
     let plain = |it: &str| {
         it.replace("\\0", "")
@@ -134,11 +134,11 @@ pub(super) fn repeats_name(name: &str, value: &str) -> bool {
             .flat_map(char::to_lowercase)
             .collect::<String>()
     };
-    let said = plain(value);
-    said.len() > 7 && is_wordy(value) && plain(name).contains(&said)
+    let plain_value = plain(value);
+    plain_value.len() > 7 && is_wordy(value) && plain(name).contains(&plain_value)
 }
 
-/// `xxxx`, `****`, `....`, `0000`: one character again and again, whatever stands between.
+/// `xxxx`, `****`, `....`, `0000`: one character repeated, whatever the separators.
 fn is_filler(value: &str) -> bool {
     let mut characters = value.chars().filter(|it| !matches!(it, '-' | '_' | ' ' | '.'));
     match characters.next() {
@@ -147,12 +147,12 @@ fn is_filler(value: &str) -> bool {
     }
 }
 
-/// Whether a value is a word about secrets, a sentence, or something to be replaced.
+/// Whether a value is a word about secrets, a sentence, or a placeholder.
 fn is_descriptive(value: &str) -> bool {
     if value.contains(char::is_whitespace) {
         return is_sentence(value);
     }
-    // Words of a script without blanks between them.
+    // Words of a script that is written without spaces.
     if value.chars().all(|it| !it.is_ascii() && (it.is_alphabetic() || it == 'ー')) {
         return true;
     }
@@ -161,7 +161,7 @@ fn is_descriptive(value: &str) -> bool {
     let counted = |word: &str| word.len() <= 3 && word.bytes().all(|it| it.is_ascii_digit());
     let about = words.iter().all(|it| is(SECRET_NOUNS, it) || is(NAME_MODIFIERS, it) || counted(it))
         && words.iter().any(|it| is(SECRET_NOUNS, it));
-    // `password1` is one, `min:8` is none.
+    // `password1` is a password, `min:8` is not.
     let about = about
         && !value.chars().any(|it| matches!(it, '!' | '@' | '#' | '$' | '%' | '^' | '&' | '*' | '~' | '+'));
     let stands_for = is_wordy(value) && words.iter().any(|it| is(PLACEHOLDER_WORDS, it));
@@ -194,14 +194,14 @@ fn is_mixed(value: &str) -> bool {
         && (has(char::is_ascii_digit) || value.chars().any(|it| symbols(&it)))
 }
 
-/// `my-secret-token`: nobody's name for anything else.
+/// `my-secret-token`: only ever the name of a secret.
 fn is_secret_name(value: &str) -> bool {
     let words = names::name_words(value);
     let is_one_name = value.bytes().all(|it| it.is_ascii_alphanumeric() || matches!(it, b'-' | b'_'));
     is_one_name && words.len() > 2 && words.iter().any(|it| it == "secret") && !is_descriptive(value)
 }
 
-/// Whether it looks as if drawn by lot: no words, or digits and letters in no order.
+/// Whether it looks random: no words, or digits and letters in no order.
 pub(super) fn is_random(value: &str) -> bool {
     let value = value.trim_end_matches('=');
     if value.len() < 8 || value.contains("://") {
@@ -213,14 +213,14 @@ pub(super) fn is_random(value: &str) -> bool {
     !is_wordy(value) && !is_sequential(value)
 }
 
-/// Whether the characters stand in their order: an alphabet, a row of the keyboard's digits.
+/// Whether the characters are sequential: an alphabet, the digits of a keyboard row.
 pub(super) fn is_sequential(value: &str) -> bool {
     let bytes = value.as_bytes();
     let next = bytes.windows(2).filter(|pair| pair[1] == pair[0].wrapping_add(1)).count();
     next * 4 > bytes.len() * 3
 }
 
-/// Whether all of it is words: of letters, with a number behind them at most.
+/// Whether it consists of words only: letters, optionally followed by a number.
 pub(super) fn is_wordy(value: &str) -> bool {
     value.split(|it: char| !it.is_alphanumeric()).filter(|it| !it.is_empty()).all(is_plain_word)
 }
@@ -268,14 +268,14 @@ fn is_plain_word(word: &str) -> bool {
     }
     let uppers = letters.bytes().filter(u8::is_ascii_uppercase).count();
     if uppers == letters.len() || uppers == 0 {
-        // Nobody writes longer words in one.
+        // Longer words do not occur.
         return letters.len() <= 20;
     }
-    // Of several words, each has some letters.
+    // If there are several words, each has some letters.
     letters.len() >= names::name_words(letters).len() * 3
 }
 
-/// Shannon's entropy, in bits a byte.
+/// Shannon entropy, in bits per byte.
 pub(super) fn shannon_entropy(value: &str) -> f32 {
     let mut counts = [0u32; 256];
     for byte in value.bytes() {
@@ -299,7 +299,7 @@ pub(super) fn is_basic_auth(value: &str) -> bool {
     })
 }
 
-/// What it says in base64, also without the filling and in the alphabet for addresses.
+/// The decoded base64, with or without padding, also in the URL-safe alphabet.
 pub(super) fn decode_base64(value: &str) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(value.len() * 3 / 4);
     let (mut bits, mut held) = (0u32, 0);

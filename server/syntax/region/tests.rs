@@ -1,5 +1,4 @@
-//! What a part of a text answers, beside what the whole text does.
-//! It knows nothing of sessions.
+//! Compares the results of queries on a region with those on the whole text.
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test may")]
 
 use std::collections::BTreeMap;
@@ -10,10 +9,10 @@ use super::super::parse::tests::trees_match;
 use super::super::{Scope, Syntax};
 use super::*;
 
-/// So little that files of usual length are long.
+/// A limit so small that files of usual length are long.
 const SMALL_REGION: RegionSize = RegionSize { whole_limit: 12 << 10 };
 
-/// Bits of syntax, as they are typed.
+/// Fragments of syntax, as they are typed.
 const TYPED_FRAGMENTS: &[&str] = &[
     "a",
     " ",
@@ -35,8 +34,8 @@ const TYPED_FRAGMENTS: &[&str] = &[
     "def f():\n",
 ];
 
-/// Long texts of each kind: this crate's own sources, and fixtures over and over, as they are and indented under
-/// something that surrounds them all.
+/// Long texts of each kind: this crate's own sources, and repeated fixtures, as they are and indented inside a block
+/// that surrounds them all.
 fn long_texts() -> Vec<(&'static str, &'static Language, Rope)> {
     let mut paths = Vec::new();
     collect_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("server"), &mut paths);
@@ -81,7 +80,7 @@ fn long_texts() -> Vec<(&'static str, &'static Language, Rope)> {
     texts
 }
 
-/// How many answers were compared, and the places where they differed, by question.
+/// The number of compared results, and the differing positions by query.
 #[derive(Default)]
 struct RegionComparison {
     asked: usize,
@@ -90,7 +89,7 @@ struct RegionComparison {
 }
 
 impl RegionComparison {
-    /// Asks at random places of a text, of its part and of the whole.
+    /// Queries random positions of a text, in its region and in the whole.
     fn compare_places(
         &mut self,
         name: &str,
@@ -124,7 +123,7 @@ impl RegionComparison {
             compare("string", whole.is_in_string() == part.is_in_string());
             compare("comment", whole.is_in_comment() == part.is_in_comment());
             compare("empty block", whole.is_in_empty_block() == part.is_in_empty_block());
-            // What is larger than the part is found, but for its ends.
+            // A block larger than the region is found, except for its ends.
             let alike = |whole: Option<Range<usize>>, part: Option<Range<usize>>| match (whole, part) {
                 (Some(whole), Some(part)) => {
                     whole == part
@@ -179,8 +178,8 @@ fn region_answers_like_the_whole_text() {
     }
 }
 
-/// Random edits, most of them near the place: brought up to date, a part is what a fresh parse of the same
-/// bytes is, as long as the code is sound.
+/// Random edits, most of them near the position: a region brought up to date equals a fresh parse of the same bytes, as
+/// long as the code is valid.
 #[test]
 fn region_follows_edits() {
     let (mut steps, mut differ, mut torn) = (0, 0, 0);
@@ -273,7 +272,7 @@ fn megabyte_line_has_no_tree_but_neighbours_do() {
     }
 }
 
-/// Over folders of one's own code: `TAPER_TEST_CODE=a:b cargo test … --nocapture`.
+/// For folders of your own code: `TAPER_TEST_CODE=a:b cargo test … --nocapture`.
 #[test]
 fn external_code_regions_answer_like_whole_text() {
     let Some(folders) = std::env::var_os("TAPER_TEST_CODE") else { return };

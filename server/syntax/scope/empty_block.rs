@@ -1,5 +1,4 @@
-//! Whether a place asks for a block: one was opened before it and has no body yet.
-//! It knows nothing of how a block would be suggested.
+//! Detects an empty block: one that was opened before the position and has no body yet.
 
 use taper_grammars::BlockStyle;
 use tree_sitter::Node;
@@ -12,10 +11,10 @@ const VOID_ELEMENTS: &[&str] =
     &["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"];
 
 impl<'a> Scope<'a> {
-    /// Whether the place lies behind the opening of a block that has no body yet, be it on the same line or
-    /// on a line below: a block is wanted here, not a line. Comments, and a Python docstring, are no body.
+    /// Whether the position is after the opening of a block that has no body yet, on the same line or on a line below:
+    /// here a block should be suggested, not a line. Comments, and a Python docstring, do not count as a body.
     ///
-    /// Also true if the block is not closed yet; then a body is what follows indented deeper.
+    /// Also true if the block is not closed yet; then its body is what follows with deeper indentation.
     #[must_use]
     pub fn is_in_empty_block(&self) -> bool {
         let here = self.line_before(self.offset);
@@ -37,7 +36,7 @@ impl<'a> Scope<'a> {
         opener && self.is_body_missing(end)
     }
 
-    /// Nothing deeper follows the opening that ends at `end`: the block has no body behind the place.
+    /// Whether nothing deeper follows the opening that ends at `end`: the block has no body after the position.
     fn is_body_missing(&self, end: usize) -> bool {
         let rest = self.rest_of_line();
         let closes = |text: &str| {
@@ -58,7 +57,7 @@ impl<'a> Scope<'a> {
             }
         };
         if !rest.trim().is_empty() {
-            // `{ } else {`, `<p></p>`: only what closes the block, or only closers of what is around it.
+            // `{ } else {`, `<p></p>`: the rest may only close the block, or the blocks around it.
             return closes(&rest) || rest.trim().chars().all(|c| ")]};,".contains(c));
         }
         let (depth, _) = self.line_indentation(end);
@@ -149,7 +148,7 @@ impl<'a> Scope<'a> {
         // `a = {`, `f({`, `[{`, `return {`, `key: {` open values.
         let before = self.line_before(end - 1);
         let before = before.trim_end();
-        // `case 1: {` is the one colon before a block.
+        // `case 1: {` has the only kind of colon that precedes a block.
         let head = before.trim_start();
         if before.ends_with(':') && ["case", "default"].iter().any(|word| starts_with_word(head, word))
             || head == "default:"
@@ -187,7 +186,7 @@ impl<'a> Scope<'a> {
             return true;
         }
         let first = self.language.opening_words.iter().any(|word| starts_with_word(line, word));
-        // On the line itself the head may still be in the making: `def na▮`. One with an argument list is done.
+        // On the line itself the head may be incomplete: `def na▮`. One with an argument list is complete.
         let whole = !same_line || line.ends_with(')');
         let closed = ends_with_word(line, "end") || line.contains(") = ") || line.contains(" = ");
         first && whole && !closed

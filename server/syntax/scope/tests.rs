@@ -1,5 +1,4 @@
-//! Answers at marked places of small programs, whole and broken.
-//! It knows nothing of parts of long texts.
+//! Tests of queries at marked positions of small programs, whole and broken.
 #![expect(
     clippy::unwrap_used,
     clippy::redundant_closure_for_method_calls,
@@ -213,7 +212,7 @@ fn empty_block_is_detected() {
         ("kotlin", false, "fun f(): Int {\n    return 1▮\n}\n"),
     ];
     check_cases(|place| place.is_in_empty_block(), &cases);
-    // Without a tree the text alone mostly knows as well.
+    // Without a tree the text alone mostly gives the same result.
     let missed = cases.iter().filter(|(name, expected, marked)| {
         parse_fixture(name, marked).without_tree().is_in_empty_block() != *expected
     });
@@ -302,7 +301,7 @@ fn deep_nesting_does_not_overflow_the_stack() {
     }
 }
 
-/// No place of any text may panic, whatever the tree.
+/// No position of any text may panic, whatever the tree.
 #[test]
 fn every_offset_can_be_queried_without_panic() {
     let pieces = [

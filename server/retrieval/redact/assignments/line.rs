@@ -1,20 +1,20 @@
-//! What a line says of a place on it: whether a string is open there, whether it is a comment, which operator follows.
-//! It knows nothing of names or values.
+//! The context of a position on its line: whether a string is open there, whether it is in a comment, which operator
+//! follows.
 
 use std::ops::Range;
 
 use super::super::{line_end, line_start};
 
-/// What stands between a name and its value.
+/// The link between a name and its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NameValueLink {
-    /// `=`, `:`, `=>`, `:=`, `==`, `||`, and whatever else gives or compares.
+    /// `=`, `:`, `=>`, `:=`, `==`, `||`, and other assignments and comparisons.
     Operator,
-    /// `: ` where nothing is quoted.
+    /// `: ` without quotes.
     Colon,
     /// `name(`, `("name", `.
     Call,
-    /// Nothing but blanks.
+    /// Only blanks.
     Blank,
     /// `--name value`.
     Flag,
@@ -22,7 +22,7 @@ pub(super) enum NameValueLink {
     Element,
 }
 
-/// What a line says of all names on it.
+/// The context that all names on a line share.
 pub(super) struct LineContext {
     pub(super) range: Range<usize>,
     pub(super) has_quote: bool,
@@ -43,13 +43,13 @@ pub(super) fn blank_len(bytes: &[u8]) -> usize {
     bytes.iter().take_while(|&&it| it == b' ' || it == b'\t').count()
 }
 
-/// An operator that gives a value, or compares with one, at the beginning of `rest`, which stands at `at`.
+/// An operator of assignment or comparison at the start of `rest`, which is at `at`.
 pub(super) fn parse_operator(rest: &[u8], at: usize) -> Option<(NameValueLink, usize)> {
     const OPERATORS: [&[u8]; 24] = [
         b"===", b"!==", b"||=", b"??=", b"//=", b"==", b"!=", b"=>", b":=", b":-", b"||", b"??", b"?:",
         b"?=", b"+=", b"~=", b".=", b"<-", b"<<", b"or ", b"eq ", b"!:", b"=", b":",
     ];
-    // A match of a pattern, and `token::Kind`.
+    // A pattern match, and `token::Kind`.
     if rest.starts_with(b"=~") || rest.starts_with(b"::") {
         return None;
     }
@@ -62,7 +62,7 @@ pub(super) fn parse_operator(rest: &[u8], at: usize) -> Option<(NameValueLink, u
     Some((link, at + operator.len()))
 }
 
-/// The quote of the string that is open at the end of a line's beginning.
+/// The quote of the string that is open at the end of `before`.
 pub(super) fn open_quote(before: &[u8]) -> Option<u8> {
     let mut open = None;
     let mut at = 0;
@@ -88,7 +88,7 @@ pub(super) fn is_comment_line(before: &[u8]) -> bool {
         || [&b" # "[..], b" // ", b" -- "].iter().any(|mark| before.windows(mark.len()).any(|it| it == *mark))
 }
 
-/// Whether a line sets a variable of the environment.
+/// Whether a line sets an environment variable.
 pub(super) fn sets_variable(before: &[u8], name: &[u8]) -> bool {
     let before = before.trim_ascii();
     let sets =
