@@ -223,7 +223,7 @@ mod system {
             Ok(Self)
         }
 
-        pub(super) fn wait(&mut self) -> Option<EndReason> {
+        pub(super) fn wait_for_end(&mut self) -> Option<EndReason> {
             std::thread::sleep(POLL_INTERVAL);
             None
         }

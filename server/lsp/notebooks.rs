@@ -212,7 +212,7 @@ mod tests {
             [
                 "open a:1 python",
                 "open a:2 python",
-                "Opened([Cell { uri: \"a:1\", is_code: true }, Cell { uri: \"a:2\", is_code: false }])",
+                "Opened([NotebookCell { uri: \"a:1\", is_code: true }, NotebookCell { uri: \"a:2\", is_code: false }])",
             ]
         );
         let change = |cells: Value| json!({ "notebookDocument": { "uri": "file:///a%20b.ipynb" }, "change": { "cells": cells } });
@@ -233,7 +233,7 @@ mod tests {
             [
                 "close a:1",
                 "open a:1 python",
-                "Spliced { at: 0, deleted: 1, cells: [Cell { uri: \"a:1\", is_code: true }] }",
+                "Spliced { at: 0, deleted: 1, cells: [NotebookCell { uri: \"a:1\", is_code: true }] }",
                 "edit a:2 y",
                 "lose a:2",
             ]
@@ -241,7 +241,7 @@ mod tests {
         let kinds = change(json!({ "data": [cell("a:2", 2)] }));
         assert_eq!(
             told(&mut open, "notebookDocument/didChange", kinds),
-            ["Kinds([Cell { uri: \"a:2\", is_code: true }])"]
+            ["Kinds([NotebookCell { uri: \"a:2\", is_code: true }])"]
         );
         for wrong in [json!({}), json!({ "array": { "start": -1, "deleteCount": 0 } }), json!(7)] {
             let wrong = change(json!({ "structure": wrong }));

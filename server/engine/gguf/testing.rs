@@ -14,8 +14,8 @@ use crate::tokenizer::tiny;
 /// A GGUF file (version 3, little endian) in the making.
 ///
 /// ```no_run
-/// use taper_engine::gguf::{Value, testing::Writer};
-/// let writer = Writer::new().metadata("general.architecture", Value::String("qwen2".into()));
+/// use taper_engine::gguf::{MetadataValue, testing::GgufWriter};
+/// let writer = GgufWriter::new().metadata("general.architecture", MetadataValue::String("qwen2".into()));
 /// writer.write("model.gguf".as_ref())?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
