@@ -50,7 +50,7 @@ pub trait Engine: Send {
     /// The model's vocabulary: encode, count, decode, special tokens.
     fn tokenizer(&self) -> &Tokenizer;
 
-    /// What is loaded and where it runs, for `doctor` and the status line.
+    /// The loaded model and where it runs, for `doctor` and the status line.
     fn engine_info(&self) -> &EngineInfo;
 
     /// Continues `prompt` greedily until a stop token, `limits`, or `watch` ends it.

@@ -1,7 +1,7 @@
 //! A fake engine for tests and benches: it responds from a script, at a chosen speed.
 //!
 //! It implements the whole contract of [`Engine`]: healing bytes, limits, `watch`, stop reasons, a cache of a few
-//! sequences that survives an interrupted prompt and shifts suffixes. It can also fail or panic if a script says so,
+//! sequences that survives an interrupted prompt and shifts suffixes. It can also fail or panic if a script asks it to,
 //! to test its callers.
 
 use std::ops::{ControlFlow, Range};
