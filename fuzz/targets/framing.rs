@@ -1,13 +1,12 @@
-//! Streams of bytes as an editor may send them, cut anywhere: nothing panics, the cuts make no difference, and whatever came
-//! before, a good message is understood in the end.
-//! It knows nothing of what is done with the messages.
+//! Fuzzes message framing with arbitrary byte streams, split anywhere: nothing panics, the splits make no difference,
+//! and a valid message at the end is understood whatever precedes it.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use taper::lsp::framing::MessageFramer;
 use taper::lsp::incoming::IncomingMessage;
 
-/// Methods and errors that come out of a stream in pieces.
+/// The methods and errors parsed from a stream that arrives in pieces.
 fn run<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
     let mut framer = MessageFramer::default();
     let mut out = Vec::new();

@@ -1,5 +1,5 @@
-//! A model file of any bytes: head, metadata, tensors, and what both decoders make of those that pass for a model.
-//! It knows nothing of what a good file is.
+//! Fuzzes the GGUF reader with arbitrary bytes: header, metadata, tensors, and both decoders if the file passes for a
+//! model.
 #![no_main]
 
 use std::path::Path;
@@ -11,8 +11,8 @@ use taper_engine::gguf::Gguf;
 use taper_engine::local::device::{DeviceChoice, choose_device};
 use taper_engine::local::{CandleDecoder, ModelConfig, CpuDecoder, Decoder, Kernel};
 
-/// Whether a debug assertion of candle's would end the run: it wants an even number of these blocks in a row, though its code
-/// does not need that, and a release build does not ask.
+/// Whether a debug assertion in candle would end the run. It requires an even number of these blocks per row, although
+/// candle's code does not need that and a release build does not check it.
 fn is_asserted(dtype: GgmlDType, shape: &[usize]) -> bool {
     let columns = shape.last().copied().unwrap_or(0);
     matches!(dtype, GgmlDType::Q4_1 | GgmlDType::Q5_0 | GgmlDType::Q5_1) && columns % 64 != 0

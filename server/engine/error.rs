@@ -1,5 +1,4 @@
-//! What can go wrong with a model: each message names the file, field or device, and the remedy.
-//! It knows nothing of how the message reaches a user.
+//! Errors of the engine: each message names the file, field or device, and the remedy.
 
 use std::io;
 use std::path::PathBuf;
@@ -14,44 +13,44 @@ pub enum EngineError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said. The message says it already, so it is no source to be said once more.
+        /// The system's error. The message includes it, so it is not also an error source.
         r#source: io::Error,
     },
-    /// The model file is not what it should be.
+    /// The model file is invalid or not supported.
     #[error("{path} is not a usable model: {field}: {problem}; {remedy}", path = path.display())]
     Model {
         /// The file.
         path: PathBuf,
-        /// The field or tensor that is wrong.
+        /// The invalid field or tensor.
         field: String,
         /// What is wrong with it.
         problem: String,
         /// What the user can do.
         remedy: String,
     },
-    /// Memory is too short for the model.
+    /// There is not enough memory for the model.
     #[error(
-        "{path} needs about {needed} of memory, and {available} are free {place}: {remedy}",
+        "{path} needs about {needed} of memory, but {available} are free {place}: {remedy}",
         path = path.display(), needed = ByteSize(*needed), available = ByteSize(*available)
     )]
     Memory {
         /// The model file.
         path: PathBuf,
-        /// Bytes that it takes.
+        /// Bytes that the model needs.
         needed: u64,
-        /// Bytes that may still be used.
+        /// Bytes that are available.
         available: u64,
-        /// What says so.
+        /// What limits them.
         place: String,
         /// What the user can do.
         remedy: String,
     },
-    /// The prompt does not fit.
+    /// The prompt does not fit into the context.
     #[error("the prompt has {tokens} tokens, the context holds {context}")]
     PromptTooLong {
         /// Tokens in the prompt.
         tokens: usize,
-        /// Tokens the context holds.
+        /// Context length in tokens.
         context: usize,
     },
     /// The device failed.
@@ -59,7 +58,7 @@ pub enum EngineError {
     Device {
         /// The device.
         device: String,
-        /// What it said; the message says it already.
+        /// The device's error; the message includes it.
         r#source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A model could not be found or fetched.

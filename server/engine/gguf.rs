@@ -1,8 +1,7 @@
-//! The GGUF container: metadata and tensors of a model file, read and checked before anything is believed.
-//! It knows nothing of what the metadata mean: families, tokenizers and layers are read elsewhere.
+//! The GGUF container: reads the metadata and tensors of a model file and validates them before use.
 //!
 //! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, versions 2 and 3, little endian.
-//! No allocation is made by a number from the file before that number was compared with the bytes left.
+//! A number from the file is compared with the remaining bytes before it sizes an allocation.
 
 use std::collections::HashMap;
 use std::io;
@@ -26,25 +25,25 @@ pub(crate) use sanitize::{model_error, sanitize_word};
 use source::ByteSource;
 pub use source::TensorData;
 
-/// An open model file: its head is in memory, its tensors are read from the file when they are asked for.
+/// An open model file: its header is in memory, its tensors are read from the file on demand.
 #[derive(Debug)]
 pub struct Gguf {
     path: PathBuf,
     source: ByteSource,
-    /// The bytes in front of the tensors.
+    /// The bytes before the tensors.
     header: Vec<u8>,
     metadata: HashMap<String, MetadataValue>,
     lists: HashMap<String, ListSpan>,
     tensors: HashMap<String, TensorInfo>,
 }
 
-/// Where a list lies. Lists stay in the file: a vocabulary has hundreds of thousands of entries.
+/// The location of a list. Lists stay in the file: a vocabulary has hundreds of thousands of entries.
 #[derive(Debug, Clone, Copy)]
 struct ListSpan {
     /// `gguf_metadata_value_type` of the elements.
     kind: u32,
     count: usize,
-    /// Offset of the first element; all of them were walked over when the file was opened.
+    /// Offset of the first element. All elements were validated when the file was opened.
     start: usize,
 }
 
@@ -59,7 +58,7 @@ pub enum MetadataValue {
     Float(f64),
     /// A truth value.
     Bool(bool),
-    /// A string; bytes that are not UTF-8 are replaced, as vocabularies of old converters contain them.
+    /// A string. Invalid UTF-8, which vocabularies of old converters contain, is replaced.
     String(String),
     /// A list of any of these.
     Array(Vec<MetadataValue>),
@@ -73,7 +72,7 @@ struct TensorInfo {
     len: usize,
 }
 
-/// A tensor as it lies in the file.
+/// A tensor as stored in the file.
 #[derive(Debug, Clone)]
 pub struct TensorView<'a> {
     /// How the values are stored.
@@ -90,30 +89,30 @@ const DEFAULT_ALIGNMENT: u64 = 32;
 const STRING_TYPE: u32 = 8;
 /// `gguf_metadata_value_type` of a list.
 const LIST_TYPE: u32 = 9;
-/// Bytes that the head of a file has at most: the largest known, with vocabularies of 260,000 tokens and their merges,
-/// have 16 MB.
+/// Maximum size of a file's header, in bytes. The largest known headers, with vocabularies of 260,000 tokens and their
+/// merges, have 16 MB.
 const MAX_HEADER_BYTES: usize = 128 << 20;
-/// Bytes of the head that are read at first; four times as many wherever these are too few.
+/// Bytes of the header that are read first; each further attempt reads four times as many.
 const INITIAL_READ_BYTES: usize = 1 << 20;
-/// Values, and tensors, that a file has at most: models have less than a hundred and some thousands.
+/// Maximum number of metadata values, and of tensors: models have fewer than a hundred and a few thousand.
 const MAX_ENTRIES: u64 = 1 << 16;
 
 pub(crate) const PULL_AGAIN_REMEDY: &str =
     "the file is damaged or incomplete: delete it and run `taper pull` again";
-/// What is wrong with a tensor whose values are infinite, or no numbers: no model has any.
-pub(crate) const NOT_FINITE_PROBLEM: &str = "holds values that are no numbers";
+/// The problem reported for a tensor with infinite or NaN values, which no valid model has.
+pub(crate) const NOT_FINITE_PROBLEM: &str = "contains NaN or infinite values";
 const NOT_A_MODEL_REMEDY: &str = "name a GGUF file, or a model that `taper models` lists";
 
 impl Gguf {
-    /// Reads the head of the file at `path`.
+    /// Reads the header of the file at `path`.
     ///
     /// # Errors
-    /// The file cannot be read, is not GGUF, is truncated, or names impossible sizes.
+    /// The file cannot be read, is not GGUF, is truncated, or contains impossible sizes.
     pub fn open(path: &Path) -> Result<Self, EngineError> {
         Self::from_source(path, ByteSource::open(path)?)
     }
 
-    /// The same of a file's bytes, which are called `path` in errors.
+    /// Reads the header from a file's bytes; errors name them `path`.
     ///
     /// # Errors
     /// As [`Gguf::open`].
@@ -124,7 +123,7 @@ impl Gguf {
 
     fn from_source(path: &Path, source: ByteSource) -> Result<Self, EngineError> {
         if source.len() < 24 {
-            let problem = format!("is {} bytes long, too short for a GGUF head", source.len());
+            let problem = format!("is {} bytes long, too short for a GGUF header", source.len());
             return Err(model_error(path, "file", problem, NOT_A_MODEL_REMEDY));
         }
         let mut size = INITIAL_READ_BYTES;
@@ -155,30 +154,30 @@ impl Gguf {
         }
     }
 
-    /// Where the file lies.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Bytes of the whole file.
+    /// Size of the whole file, in bytes.
     pub fn file_len(&self) -> u64 {
         self.source.len()
     }
 
-    /// Bytes of all tensors.
+    /// Size of all tensors, in bytes.
     pub fn tensor_bytes(&self) -> u64 {
         self.tensors.values().map(|info| info.len as u64).sum()
     }
 
-    /// Says whether the file is still the one that was opened, as far as its length and time of change tell.
+    /// Checks by length and modification time that the file has not changed since it was opened.
     ///
     /// # Errors
-    /// Somebody has written to it: what was read of it is a mixture of two files.
+    /// Another process has written to the file: the bytes read so far are a mixture of two files.
     pub fn check_unchanged(&self) -> Result<(), EngineError> {
         if self.source.is_unchanged() {
             return Ok(());
         }
-        let remedy = "load it again once nobody writes to it any more";
+        let remedy = "load it again when no other program is writing to it";
         Err(self.field_error("file", "was changed while it was read", remedy))
     }
 
@@ -190,7 +189,7 @@ impl Gguf {
     /// An integer that fits `usize`, if the file has it.
     ///
     /// # Errors
-    /// The value is there but is no such number.
+    /// The value exists but is not such a number.
     pub fn get_usize(&self, key: &str) -> Result<Option<usize>, EngineError> {
         let n = match self.get(key) {
             None => return Ok(None),
@@ -205,7 +204,7 @@ impl Gguf {
     /// A float, if the file has it.
     ///
     /// # Errors
-    /// The value is there but is no finite number.
+    /// The value exists but is not a finite number.
     pub fn get_float(&self, key: &str) -> Result<Option<f64>, EngineError> {
         match self.get(key) {
             None => Ok(None),
@@ -230,10 +229,10 @@ impl Gguf {
         }
     }
 
-    /// The bytes of a list of strings, as they lie in the file, if there is one under this key.
+    /// The bytes of a list of strings as stored in the file, if there is one under this key.
     ///
     /// # Errors
-    /// There is a value, but it is no list of strings.
+    /// The value exists but is not a list of strings.
     pub fn get_strings(&self, key: &str) -> Result<Option<Vec<&[u8]>>, EngineError> {
         let Some(list) = self.find_list(key, "strings")? else { return Ok(None) };
         if list.count > 0 && list.kind != STRING_TYPE {
@@ -246,7 +245,7 @@ impl Gguf {
     /// A list of numbers of any kind, if there is one under this key.
     ///
     /// # Errors
-    /// There is a value, but it is no list of finite numbers.
+    /// The value exists but is not a list of finite numbers.
     pub fn get_numbers(&self, key: &str) -> Result<Option<Vec<f64>>, EngineError> {
         let Some(list) = self.find_list(key, "numbers")? else { return Ok(None) };
         let mut reader = GgufReader::at_offset(&self.path, &self.header, list.start);
@@ -273,7 +272,7 @@ impl Gguf {
         }
     }
 
-    /// Names of all tensors, in no order.
+    /// Names of all tensors, in arbitrary order.
     pub fn tensor_names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
@@ -288,16 +287,16 @@ impl Gguf {
         })
     }
 
-    /// A tensor that must be there, in this shape (outermost dimension first).
+    /// A tensor that must exist with this shape (outermost dimension first).
     ///
     /// # Errors
-    /// It is missing or of another shape.
+    /// The tensor is missing or has another shape.
     pub fn require_tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>, EngineError> {
         let view = self
             .tensor(name)
             .ok_or_else(|| self.field_error(name, "the tensor is missing", PULL_AGAIN_REMEDY))?;
         if view.shape != shape {
-            let problem = format!("has the shape {:?}, the metadata ask for {shape:?}", view.shape);
+            let problem = format!("has the shape {:?}, the metadata require {shape:?}", view.shape);
             return Err(self.field_error(name, problem, PULL_AGAIN_REMEDY));
         }
         Ok(view)
@@ -308,7 +307,7 @@ impl Gguf {
         model_error(&self.path, field, problem, remedy)
     }
 
-    /// What to say where the bytes of a tensor could not be read.
+    /// The error for a tensor whose bytes could not be read.
     pub(crate) fn tensor_read_error(&self, name: &str, error: io::Error) -> EngineError {
         read_error(&self.path, name, error)
     }
@@ -323,7 +322,7 @@ fn read_error(path: &Path, field: &str, source: io::Error) -> EngineError {
     }
 }
 
-/// What the head of a file says.
+/// The parsed header of a file.
 struct ParsedHeader {
     metadata: HashMap<String, MetadataValue>,
     lists: HashMap<String, ListSpan>,
@@ -342,7 +341,7 @@ impl ParsedHeader {
         }
         let version = reader.read_u32("version")?;
         if !(2..=3).contains(&version) {
-            let problem = format!("{version} (2 and 3 are known; a big-endian file looks like this, too)");
+            let problem = format!("{version} (2 and 3 are supported, in little endian only)");
             return Err(model_error(path, "version", problem, NOT_A_MODEL_REMEDY));
         }
         let tensor_count = reader.read_u64("tensor_count")?;
@@ -357,12 +356,12 @@ impl ParsedHeader {
                 return Err(model_error(
                     path,
                     field,
-                    format!("is {count}, at most {MAX_ENTRIES} are known"),
+                    format!("is {count}, at most {MAX_ENTRIES} are supported"),
                     PULL_AGAIN_REMEDY,
                 ));
             }
         }
-        let twice = |name: &str| model_error(path, name, "is there twice", PULL_AGAIN_REMEDY);
+        let twice = |name: &str| model_error(path, name, "occurs twice", PULL_AGAIN_REMEDY);
 
         let mut metadata = HashMap::new();
         let mut lists = HashMap::new();

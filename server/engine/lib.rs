@@ -1,9 +1,8 @@
 //! The engine: a resident language model that continues a prompt, with its files, tokens and tensors.
-//! It knows nothing of editors, of the user's files, or of programming languages.
 //!
-//! Reading order: this page ([`Engine`], [`Prompt`], [`Limits`], [`Generation`]), then [`tokens`],
-//! [`models`] and [`fetch`] (which model, where it lies), [`local`] (the decoder). The feature
-//! `scripted` adds an engine that answers from a script, `test-support` a writer of GGUF files.
+//! Reading order: this page ([`Engine`], [`Prompt`], [`GenerationLimits`], [`Generation`]), then [`tokenizer`],
+//! [`catalog`] and [`fetch`] (which models exist and where their files are), [`local`] (the decoder). The feature
+//! `scripted` adds an engine that responds from a script, `test-support` a writer of GGUF files.
 
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
@@ -32,10 +31,10 @@ pub use tokenizer::{TokenId, Tokenizer};
 /// Whether this build has the scripted engine.
 pub const HAS_SCRIPTED: bool = cfg!(any(test, feature = "scripted"));
 
-/// The engine that answers from the script at this path; `None` in a build without the feature `scripted`.
+/// The engine that responds from the script at this path; `None` in a build without the feature `scripted`.
 ///
 /// # Errors
-/// The script cannot be read, or a line is no statement.
+/// The script cannot be read, or a line is not a statement.
 pub fn scripted_engine(path: &Path) -> Option<Result<Box<dyn Engine>, EngineError>> {
     #[cfg(any(test, feature = "scripted"))]
     return Some(scripted::ScriptedEngine::from_file(path).map(|engine| Box::new(engine) as Box<dyn Engine>));
@@ -46,25 +45,24 @@ pub fn scripted_engine(path: &Path) -> Option<Result<Box<dyn Engine>, EngineErro
     }
 }
 
-/// A model that continues prompts. One owner, one generation at a time.
+/// A model that continues prompts. It has one owner and runs one generation at a time.
 pub trait Engine: Send {
     /// The model's vocabulary: encode, count, decode, special tokens.
     fn tokenizer(&self) -> &Tokenizer;
 
-    /// What is loaded and where it runs, for `doctor` and the status line.
+    /// The loaded model and where it runs, for `doctor` and the status line.
     fn engine_info(&self) -> &EngineInfo;
 
     /// Continues `prompt` greedily until a stop token, `limits`, or `watch` ends it.
     ///
-    /// `watch` is called after every prefill chunk (with what is said so far, so an empty text at first) and
-    /// after every token, with the whole text generated so far *behind* [`Prompt::forced`]: what would be
-    /// inserted at the cursor. The text is always valid UTF-8 and never ends inside a character. In between it
-    /// is called with the same again, every few milliseconds: to look whether to go on, so it should be
-    /// cheap then. `Break` ends the generation with [`Stop::Watch`]; the work done before stays in the KV cache and
-    /// serves the next prompt that begins with the same tokens. So does what was done on the chunk in work, where the
-    /// engine can go on from the middle of it; else that is given up.
+    /// `watch` is called after every prefill chunk (with an empty text before the first token) and after every
+    /// token, with all text generated so far *after* [`Prompt::healing_bytes`], which is the text to insert at the
+    /// cursor. The text is always valid UTF-8 and never ends inside a character. `watch` is also polled every few
+    /// milliseconds with unchanged text, so it must be cheap. `Break` ends the generation with
+    /// [`StopReason::Interrupted`]; completed work stays in the KV cache for the next prompt that begins with the same
+    /// tokens, including a half-evaluated chunk if the engine can resume one.
     ///
-    /// `limits.max_tokens == 0` only reads the prompt (used while idle).
+    /// `limits.max_tokens == 0` only prefills the prompt (used while idle).
     ///
     /// # Errors
     /// The prompt is longer than the context, or the device failed. The cache is then empty, and the
@@ -76,16 +74,16 @@ pub trait Engine: Send {
         watch: &mut dyn FnMut(PartialOutput<'_>) -> ControlFlow<()>,
     ) -> Result<Generation, EngineError>;
 
-    /// Says the last generation's text in other ways: the first begins alike up to the first token that the model was
-    /// unsure of and goes on with the runner-up, the others at the next likeliest of all runners-up. Each keeps what
-    /// bound the generation: the forced bytes, the stop tokens. What was read and said before is not evaluated again,
-    /// and the cache is afterwards as it was.
+    /// Decodes alternatives to the last generation. The first branch forks at the first uncertain token and takes its
+    /// runner-up; the others fork at the most probable remaining runners-up. Each branch obeys the constraints of the
+    /// generation: healing bytes and stop tokens. Tokens evaluated before are not evaluated again, and the cache is
+    /// unchanged afterwards.
     ///
-    /// `watch` is told of each branch after each of its tokens, of one that has ended once more, and in between of any,
-    /// unchanged, to look whether to go on.
+    /// `watch` is called with each branch after each of its tokens, and once more when it has ended. In between it is
+    /// polled with an unchanged branch.
     ///
-    /// Nothing happens where the model was sure, where its last generation is not in the cache any more, and in
-    /// engines that cannot do it.
+    /// Nothing happens if the model was certain, if its last generation is no longer in the cache, or if the engine
+    /// does not support branches.
     ///
     /// # Errors
     /// The device failed. The cache is then empty, and the engine can be used again.
@@ -97,140 +95,140 @@ pub trait Engine: Send {
         Ok(())
     }
 
-    /// Reads `prompt` and then `answer` as if it had been generated, and tells `told` how likely each token is behind the
-    /// prompt and behind each of the answer's tokens. [`Prompt::forced`] is not looked at. What the cache holds of the
-    /// prompt is used, and what is read of it stays, but for its last token.
+    /// Evaluates `prompt` and then `answer` as if it had been generated, and calls `watch` with the token distribution
+    /// after the prompt and after each of the answer's tokens. [`Prompt::healing_bytes`] is ignored. Cached tokens of
+    /// the prompt are reused, and the evaluated prompt stays in the cache except for its last token.
     ///
-    /// Nothing happens in engines without probabilities, nor for an empty prompt.
+    /// Nothing happens in engines without probabilities, or for an empty prompt.
     ///
     /// # Errors
-    /// The two are longer than the context, or the device failed. The cache is then empty, and the engine can be used
-    /// again.
+    /// Prompt and answer are longer than the context, or the device failed. The cache is then empty, and the engine can
+    /// be used again.
     fn score(
         &mut self,
         _prompt: &Prompt,
         _answer: &[TokenId],
-        _told: &mut dyn FnMut(&TokenDistribution<'_>),
+        _watch: &mut dyn FnMut(&TokenDistribution<'_>),
     ) -> Result<(), EngineError> {
         Ok(())
     }
 
-    /// Forgets every cached state. Called after a panic was caught while generating.
+    /// Clears all cached state. Called after a panic was caught during generation.
     fn clear(&mut self);
 
-    /// How many of the prompt's tokens would be evaluated now, the others being in a KV cache. Those whose evaluation
-    /// was interrupted count for what is left of it.
+    /// Number of the prompt's tokens that would be evaluated now because they are not in a KV cache. Tokens whose
+    /// evaluation was interrupted count in proportion to the remaining work.
     fn uncached_token_count(&self, prompt: &Prompt, _limits: &GenerationLimits) -> usize {
         prompt.tokens.len()
     }
 
-    /// How fast the engine has been lately; zeros where nothing was measured.
+    /// The engine's recent speed; zeros if nothing was measured.
     fn throughput(&self) -> ThroughputEstimate {
         ThroughputEstimate::default()
     }
 }
 
-/// What to continue: tokens, and the bytes the continuation must begin with.
+/// The input of a generation: tokens, and the bytes that the continuation must begin with.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Prompt {
     /// Token ids to evaluate, in order, special tokens included.
     pub tokens: Vec<TokenId>,
-    /// Token healing: bytes that were cut back from the end of the text before the cursor. Decoding is
+    /// Token healing: bytes that were removed from the end of the text before the cursor. Decoding is
     /// constrained so that the output's bytes begin with these; they may span several tokens, and the
-    /// token that completes them may reach beyond them. Empty: no healing.
+    /// token that completes them may extend past them. Empty: no healing.
     pub healing_bytes: Vec<u8>,
-    /// Which of `tokens` are the text after the cursor, if text before the cursor is inserted in front of them
-    /// while the user types: a movable segment of the KV cache, see [`Limits::stale`]. Empty: none. At least one
-    /// token follows it.
+    /// The range of `tokens` with the text after the cursor, if text before the cursor is inserted in front of it
+    /// while the user types: a movable segment of the KV cache, see [`GenerationLimits::max_stale_tokens`]. Empty:
+    /// none. At least one token follows it.
     pub suffix: Range<usize>,
 }
 
-/// When to end at the latest, and how exact to be.
+/// Limits of a generation, and how exact it must be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct GenerationLimits {
-    /// Tokens to decode at most, those that spell [`Prompt::forced`] included.
+    /// Maximum tokens to decode, including those that spell [`Prompt::healing_bytes`].
     pub max_tokens: usize,
-    /// Tokens by which the text in front of [`Prompt::suffix`] may have changed since the suffix was evaluated,
-    /// removed and added ones counted, for its keys and values to be moved to their new positions instead of being
-    /// evaluated again. Where the suffix itself has changed at its beginning, the rest of it is moved, and the
-    /// change counts as well. 0: the answer is what an empty cache would give.
+    /// Maximum number of tokens, removed and added, by which the text before [`Prompt::suffix`] may have changed since
+    /// the suffix was evaluated, for its keys and values to be moved to their new positions instead of being evaluated
+    /// again. If the beginning of the suffix itself has changed, the rest of it is moved, and the change counts as
+    /// well. 0: the result is the same as with an empty cache.
     pub max_stale_tokens: usize,
-    /// Whether nobody waits for this: it is then worked on at low priority, where the engine and the system can.
+    /// Whether no client waits for the result: the work then runs at low priority, if engine and system support it.
     pub background: bool,
 }
 
-/// What was generated so far.
+/// The output generated so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PartialOutput<'a> {
     /// See [`Generation::text`].
     pub text: &'a str,
-    /// See [`Generation::pieces`].
+    /// See [`Generation::tokens`].
     pub tokens: &'a [ScoredToken],
 }
 
-/// How a text is to be said in other ways.
+/// Limits of the branches of a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BranchLimits {
-    /// Branches at most.
+    /// Maximum number of branches.
     pub max_branches: usize,
-    /// Bytes of the last generation's text: what the model was unsure of behind them is no matter.
+    /// Branches fork only within this many bytes of the last generation's text.
     pub within_bytes: usize,
-    /// Tokens of a branch at most, those that it shares with the last generation included.
+    /// Maximum tokens of a branch, including those that it shares with the last generation.
     pub max_tokens: usize,
 }
 
-/// One other way to say a text, while it comes.
+/// The partial output of one branch.
 #[derive(Debug, Clone, Copy)]
 pub struct BranchOutput<'a> {
-    /// Which one, from 0.
+    /// Index of the branch, from 0.
     pub number: usize,
-    /// All of it, from its beginning on; times and prompt tokens are those of the branch alone. Its `stop` counts once
-    /// it has ended.
+    /// The whole branch from its beginning; times and prompt tokens are those of the branch alone. Its `stop` is valid
+    /// after it has ended.
     pub generation: &'a Generation,
-    /// Whether it has ended.
+    /// Whether the branch has ended.
     pub finished: bool,
 }
 
-/// How to go on with a branch.
+/// How to proceed with a branch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BranchControl {
-    /// With more of it.
+    /// Decode more of it.
     Continue,
-    /// Without it: it is as long as it need be.
+    /// End this branch: it is long enough.
     Finish,
-    /// Not at all, nor with any other.
+    /// End all branches.
     Abort,
 }
 
-/// What came out.
+/// The result of a generation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Generation {
-    /// The text behind [`Prompt::forced`].
+    /// The text after [`Prompt::healing_bytes`].
     pub text: String,
     /// Why it ended.
     pub stop: StopReason,
-    /// Each decoded token: the bytes of `text` that were there after it, and its probability under the
-    /// model among the tokens that were allowed.
+    /// Each decoded token: the length of `text` after it, and its probability under the model among the allowed
+    /// tokens.
     pub tokens: Vec<ScoredToken>,
     /// Prompt tokens found in the KV cache.
     pub reused: usize,
-    /// Prompt tokens whose evaluation came to its end now, also where an interrupted call had begun it. What that did
-    /// counts for neither: `reused` and this are all tokens of the prompt once it is read.
+    /// Prompt tokens whose evaluation was completed by this call, even if an interrupted call had begun it. `reused`
+    /// and `evaluated` add up to all tokens of the prompt when its prefill is complete.
     pub evaluated: usize,
-    /// Time spent on the prompt.
+    /// Time spent on prefill.
     pub prefill: Duration,
     /// Time spent on decoding.
     pub decode: Duration,
 }
 
 impl Generation {
-    /// One in which nothing was done.
+    /// A generation in which nothing was done.
     pub fn empty(stop: StopReason) -> Self {
         let (text, pieces, time) = (String::new(), Vec::new(), Duration::ZERO);
         Self { text, stop, tokens: pieces, reused: 0, evaluated: 0, prefill: time, decode: time }
     }
 
-    /// What is there so far.
+    /// The output so far.
     pub fn partial_output(&self) -> PartialOutput<'_> {
         PartialOutput { text: &self.text, tokens: &self.tokens }
     }
@@ -239,13 +237,13 @@ impl Generation {
 /// One decoded token.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ScoredToken {
-    /// Length of the generated text in bytes once this token is part of it.
+    /// Length of the generated text in bytes, up to and including this token.
     pub end: usize,
     /// Probability of the token, 0 to 1.
     pub probability: f32,
 }
 
-/// Running averages of an engine's speed, recent work counting more.
+/// Running averages of an engine's speed, weighted towards recent work.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct ThroughputEstimate {
     /// Prompt tokens evaluated per second.
@@ -257,27 +255,27 @@ pub struct ThroughputEstimate {
 /// Why a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
-    /// The model said so: an end-of-text, FIM or file-separator token.
+    /// The model generated an end-of-text, FIM or file-separator token.
     EndOfText,
-    /// [`Limits::max_tokens`] or the end of the context.
+    /// [`GenerationLimits::max_tokens`] or the end of the context.
     Limit,
     /// `watch` returned `Break`.
     Interrupted,
 }
 
-/// What an engine is and where it runs.
+/// The model of an engine and where it runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EngineInfo {
-    /// The model's name as the file gives it (`general.name`), else the file's own name.
+    /// The model's name from the file's metadata (`general.name`), else the file name.
     pub model: String,
-    /// The family as the file names it (`general.architecture`), e.g. `qwen2`.
+    /// The family from the file's metadata (`general.architecture`), e.g. `qwen2`.
     pub family: String,
     /// The device and why it was chosen, e.g. `CPU: no GPU feature in this build`.
     pub device: String,
-    /// The kernels that run on it and why, e.g. `AVX-512 VNNI: best that this processor has`.
+    /// The kernels and why they were chosen, e.g. `AVX-512 VNNI: best that this processor has`.
     pub kernel: String,
     /// Weights of the model as stored, bytes.
     pub weight_bytes: u64,
-    /// Tokens that fit into the context (KV cache capacity).
+    /// Context length in tokens (KV cache capacity).
     pub context: usize,
 }

@@ -1,39 +1,38 @@
-//! How much memory this process may still use, and whether that is enough.
-//! It knows nothing of models: it is told how much is needed.
+//! Determines how much memory this process may still use.
 //!
-//! Linux says so in files: `/proc/meminfo` (`MemAvailable`: what can be had without swapping), the control groups that
-//! the process is in and all above them (`memory.max` and `memory.high` of version 2, `memory.limit_in_bytes` of version
-//! 1; what a group has cached of files is given back when it is needed), and `/proc/self/limits`. Other systems are
-//! asked through `sysinfo`. Where nothing is said, nothing is refused.
+//! Linux reports it in files: `/proc/meminfo` (`MemAvailable`: available without swapping), the control groups of the
+//! process and all their ancestors (`memory.max` and `memory.high` of version 2, `memory.limit_in_bytes` of version 1;
+//! a group's cached file pages are reclaimed on demand), and `/proc/self/limits`. Other systems are queried through
+//! `sysinfo`. If nothing is reported, nothing is refused.
 //!
 //! Sources: proc(5), <https://docs.kernel.org/admin-guide/cgroup-v2.html>, cgroups(7).
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Who says so where it is no limit.
+/// The place if the machine's memory is the bound and not a limit.
 pub(crate) const MACHINE_PLACE: &str = "in this machine";
 
-/// What may still be used, and what says so.
+/// The memory that may still be used, and what bounds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AvailableMemory {
     pub(crate) bytes: u64,
-    /// Who says so, for people: `in this machine`, `in the control group /x`.
+    /// What bounds it, for messages: `in this machine`, `in the control group /x`.
     pub(crate) place: String,
 }
 
-/// Where it is read.
+/// Where the available memory is read.
 #[derive(Debug, Clone)]
 pub(crate) enum MemoryProbe {
     /// This machine.
     System,
-    /// A folder that stands for `/`; tests write one.
+    /// A folder that represents `/`; tests write one.
     #[cfg_attr(not(test), expect(dead_code, reason = "only tests have one"))]
     Root(PathBuf),
 }
 
 impl MemoryProbe {
-    /// The least of all that limits this process; none where nothing is known.
+    /// The smallest of all bounds on this process; `None` if nothing is known.
     pub(crate) fn available_memory(&self) -> Option<AvailableMemory> {
         match self {
             Self::System if cfg!(target_os = "linux") => read_from_root(Path::new("/")),
@@ -48,7 +47,7 @@ fn system() -> Option<AvailableMemory> {
     use sysinfo::{MemoryRefreshKind, RefreshKind, System};
     let asked = RefreshKind::nothing().with_memory(MemoryRefreshKind::everything());
     let system = System::new_with_specifics(asked);
-    // 0 where it is not known.
+    // 0 if it is not known.
     let bytes = Some(system_memory.available_memory()).filter(|&bytes| bytes > 0)?;
     Some(AvailableMemory {
         bytes: bytes.saturating_add(system_memory.free_swap()),
@@ -76,7 +75,7 @@ fn parse_kilobytes(text: &str, key: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// What the control groups of this process, and those above them, leave it.
+/// The memory left by the control groups of this process and their ancestors.
 fn cgroup_limits(root: &Path, swap: u64) -> Vec<AvailableMemory> {
     let own = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let mut found = Vec::new();
@@ -88,7 +87,7 @@ fn cgroup_limits(root: &Path, swap: u64) -> Vec<AvailableMemory> {
         };
         let base = root.join("sys/fs/cgroup");
         let (base, read): (_, fn(&Path, u64) -> Option<u64>) = match controllers {
-            // Beside version 1 it is mounted one level down.
+            // Next to version 1, version 2 is mounted one level down.
             "" if base.join("unified").is_dir() => (base.join("unified"), cgroup_v2_available),
             "" => (base, cgroup_v2_available),
             _ if controllers.split(',').any(|it| it == "memory") => {
@@ -96,8 +95,8 @@ fn cgroup_limits(root: &Path, swap: u64) -> Vec<AvailableMemory> {
             }
             _ => continue,
         };
-        // In a container that sees its own group as the topmost, the path is `/`; one that names folders which are not
-        // there is that of another view, and only the topmost can be seen.
+        // In a container that sees its own group as the root, the path is `/`. A path to folders that do not exist
+        // belongs to another view, and only the root is visible.
         let mut path = PathBuf::from(path.trim_start_matches('/'));
         if path.components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
             path = PathBuf::new();
@@ -119,7 +118,7 @@ fn read_number(path: &Path) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// What a group of version 2 has left.
+/// The memory left in a group of version 2.
 fn cgroup_v2_available(group: &Path, swap: u64) -> Option<u64> {
     let limits = ["memory.max", "memory.high"].map(|name| read_number(&group.join(name)));
     let limit = limits.into_iter().flatten().min()?;
@@ -138,7 +137,8 @@ fn cgroup_v2_available(group: &Path, swap: u64) -> Option<u64> {
     Some(limit.saturating_sub(used.saturating_sub(given_back)).saturating_add(swap))
 }
 
-/// The same of version 1, where groups count those below them only if they are hierarchical, as all are by now.
+/// The memory left in a group of version 1, where groups include their descendants only if they are hierarchical, as
+/// all are by now.
 fn cgroup_v1_available(group: &Path, _swap: u64) -> Option<u64> {
     let limit = read_number(&group.join("memory.limit_in_bytes"))?;
     let used = read_number(&group.join("memory.usage_in_bytes")).unwrap_or(0);
@@ -148,12 +148,12 @@ fn cgroup_v1_available(group: &Path, _swap: u64) -> Option<u64> {
     Some(limit.saturating_sub(used.saturating_sub(given_back)))
 }
 
-/// A line `key value`.
+/// The value of a line `key value`.
 fn stat_value(stat: &str, key: &str) -> Option<u64> {
     stat.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
-/// What the limits of this process's address space and data (setrlimit(2)) leave it.
+/// The memory left by the limits of this process's address space and data (setrlimit(2)).
 fn process_limits(root: &Path) -> Vec<AvailableMemory> {
     let limits = fs::read_to_string(root.join("proc/self/limits")).unwrap_or_default();
     let status = fs::read_to_string(root.join("proc/self/status")).unwrap_or_default();

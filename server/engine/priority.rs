@@ -1,13 +1,12 @@
-//! Threads and processes that do what nobody waits for: their priority, their limits, and the memory that they leave.
-//! It knows nothing of what they do.
+//! Background threads and processes: their priority, their limits, and the release of freed memory.
 
 use thread_priority::{Error, ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 
-/// Of 100: niceness 9, so a compiler beside it gets seven times as much of a core.
+/// Out of 100: niceness 9, so a concurrent compiler gets seven times as much of a core.
 const BACKGROUND_PRIORITY: u8 = 25;
 
-/// Lowers the calling thread's priority for good: a thread may not raise it again. Where the system refuses, it stays as it
-/// is, and the log says so.
+/// Lowers the calling thread's priority permanently: a thread may not raise it again. If the system refuses, the
+/// priority stays unchanged, which is logged.
 pub fn lower_priority() {
     let low = ThreadPriorityValue::try_from(BACKGROUND_PRIORITY).map(ThreadPriority::Crossplatform);
     let low = low.map_err(|_| Error::Priority("out of range"));
@@ -16,8 +15,8 @@ pub fn lower_priority() {
     }
 }
 
-/// Limits this whole process, for good: so many bytes of addresses, and no core dump when it dies of it. Where the system
-/// has no such limits, nothing happens.
+/// Limits this whole process permanently: `bytes` of address space, and no core dump if it exceeds them. On systems
+/// without such limits, nothing happens.
 pub fn limit_process_memory(bytes: u64) {
     #[cfg(unix)]
     for (resource, most) in [(libc::RLIMIT_AS, bytes), (libc::RLIMIT_CORE, 0)] {
@@ -25,18 +24,18 @@ pub fn limit_process_memory(bytes: u64) {
         let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
         // SAFETY: the call reads one `rlimit`, which lives until it returns.
         if unsafe { libc::setrlimit(resource, &raw const limit) } != 0 {
-            tracing::debug!("a limit of a background process is not set");
+            tracing::debug!("could not set a limit of a background process");
         }
     }
     #[cfg(not(unix))]
     let _ = bytes;
 }
 
-/// Gives memory that was freed back to the system. glibc keeps what lies between pieces that are still in use, which after
-/// many documents is nearly all of it; other allocators give it back by themselves.
+/// Returns freed memory to the system. glibc keeps freed memory between blocks that are still in use, which after many
+/// documents is nearly all of it; other allocators return it by themselves.
 pub fn release_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: it may be called at any time, from any thread; it locks what it looks at.
+    // SAFETY: `malloc_trim` may be called at any time, from any thread; it locks what it accesses.
     unsafe {
         libc::malloc_trim(0);
     }

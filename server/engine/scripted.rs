@@ -1,8 +1,8 @@
-//! A fake engine for tests and benches: it answers from a script, at a chosen speed.
-//! It knows nothing of tensors.
+//! A fake engine for tests and benches: it responds from a script, at a chosen speed.
 //!
-//! It keeps the whole contract of [`Engine`]: forced bytes, limits, `watch`, stop reasons, a cache of a few sequences
-//! that survives an interrupted prompt and moves suffixes. It can also fail or panic where a script says so, for tests of what is around it.
+//! It implements the whole contract of [`Engine`]: healing bytes, limits, `watch`, stop reasons, a cache of a few
+//! sequences that survives an interrupted prompt and shifts suffixes. It can also fail or panic if a script asks it to,
+//! to test its callers.
 
 use std::ops::{ControlFlow, Range};
 use std::time::{Duration, Instant};
@@ -16,25 +16,25 @@ use crate::{
 
 mod script_file;
 
-/// Tokens between two calls of `watch` while the prompt is read.
+/// Prompt tokens between two calls of `watch` during prefill.
 const PREFILL_CHUNK_TOKENS: usize = 64;
-/// Sequences that are held.
+/// Maximum number of cached sequences.
 const MAX_SEQUENCES: usize = 4;
-/// A sequence whose end is cut by no more than this is not worth keeping beside the new one.
+/// A sequence that loses no more tokens than this at its end is not kept next to the new one.
 const MAX_DISCARDED_TOKENS: usize = 32;
-/// Probability of each token of another way to say an answer, where none is given.
+/// Probability of each token of an alternative answer, if none is given.
 const BRANCH_PROBABILITY: f32 = 0.1;
 /// `watch` is called at least this often while a delay passes.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// From the prompt's text to the answer.
+/// Maps the prompt's text to the answer.
 type AnswerFn = dyn Fn(&str) -> String + Send;
 
-/// An engine that answers from a script.
+/// An engine that responds from a script.
 ///
-/// The first rule whose text occurs in the prompt decides; the prompt is matched as text, with special tokens as their names
-/// (`<|fim_middle|>`). Without a rule that fits, the function given to [`Scripted::answering`] is asked; without
-/// one, the answer is empty.
+/// The first rule whose text occurs in the prompt decides; the prompt is matched as text, with special tokens as their
+/// names (`<|fim_middle|>`). If no rule matches, the function given to [`ScriptedEngine::answer_with`] is called;
+/// without one, the answer is empty.
 pub struct ScriptedEngine {
     tokenizer: Tokenizer,
     about: EngineInfo,
@@ -43,20 +43,20 @@ pub struct ScriptedEngine {
     prefill_delay: Duration,
     decode_delay: Duration,
     probability: f32,
-    /// The most recently used last.
+    /// Most recently used last.
     sequences: Vec<ScriptedSequence>,
     last_generation: Option<ScriptedGeneration>,
-    /// Whether it panics when it is dropped: what no guard around its work catches.
+    /// Whether the engine panics when it is dropped, where no guard around its work catches the panic.
     panics_on_drop: bool,
 }
 
 impl Drop for ScriptedEngine {
     fn drop(&mut self) {
-        assert!(!self.panics_on_drop || std::thread::panicking(), "the script says so");
+        assert!(!self.panics_on_drop || std::thread::panicking(), "the script requests a panic on drop");
     }
 }
 
-/// What was generated last.
+/// The last generation.
 #[derive(Debug)]
 struct ScriptedGeneration {
     /// The prompt's text.
@@ -65,24 +65,24 @@ struct ScriptedGeneration {
     text: String,
 }
 
-/// What a real engine would hold of one sequence.
+/// The part of one sequence that a real engine would hold in its KV cache.
 #[derive(Debug, Clone, Default)]
 struct ScriptedSequence {
     tokens: Vec<TokenId>,
-    /// The segment that can be moved.
+    /// The segment that can be shifted.
     suffix: Range<usize>,
-    /// Tokens that changed in front of it since it was evaluated.
+    /// Tokens that changed before the segment since it was evaluated.
     stale_tokens: usize,
 }
 
-/// How much of a prompt a sequence saves.
+/// The part of a prompt that a cached sequence saves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct ScriptedCacheHit {
-    /// Tokens at the beginning.
+    /// Shared tokens at the beginning.
     prefix_len: usize,
-    /// The suffix is moved, and will then have missed so many tokens.
+    /// If the suffix is shifted: the number of changed tokens that it will then have missed.
     moved_stale_tokens: Option<usize>,
-    /// Tokens that are left to evaluate.
+    /// Tokens left to evaluate.
     uncached: usize,
 }
 
@@ -100,7 +100,7 @@ impl ScriptedSequence {
         if segments.is_none_or(|(old, new)| old.is_empty() || old != new) {
             return plain;
         }
-        // The token before the segment, which says where the text before the cursor ends, is always evaluated.
+        // The token before the segment, which marks the end of the text before the cursor, is always evaluated.
         let beginning = same.min(from.start.min(to.start).saturating_sub(1));
         let missed = self.stale_tokens + from.start.max(to.start) - 1 - beginning;
         let unread = to.start - beginning + tokens.len() - to.end;
@@ -115,7 +115,7 @@ impl ScriptedSequence {
 struct ScriptRule {
     contains: String,
     action: ScriptAction,
-    /// Other ways to say the answer, with the probability of each of their own tokens.
+    /// Alternative answers, with the probability of each of their own tokens.
     alternatives: Vec<(String, f32)>,
 }
 
@@ -145,7 +145,7 @@ impl std::fmt::Debug for ScriptedEngine {
 }
 
 impl ScriptedEngine {
-    /// An engine that answers nothing, at once, with the vocabulary of [`Tokens::bytes_only`].
+    /// An engine with an immediate, empty answer and the vocabulary of [`Tokenizer::bytes_only`].
     pub fn new() -> Self {
         let about = EngineInfo {
             model: "scripted".to_owned(),
@@ -169,18 +169,18 @@ impl ScriptedEngine {
         }
     }
 
-    /// Answers `answer` where the prompt contains `contains`. Rules are tried in the order they were added.
+    /// Answers `answer` if the prompt contains `contains`. Rules are tried in the order they were added.
     pub fn answer_when(mut self, contains: &str, answer: &str) -> Self {
         self.rules.push(ScriptRule::new(contains, ScriptAction::Answer(answer.to_owned())));
         self
     }
 
-    /// Another way to say the answer of the rule that was added last, and not a likely one.
+    /// Adds an alternative, improbable answer to the rule that was added last.
     pub fn or_answer(self, answer: &str) -> Self {
         self.or_answer_with(answer, BRANCH_PROBABILITY)
     }
 
-    /// [`or`](Self::or), with this probability of each token behind those that it shares with the answer.
+    /// [`or_answer`](Self::or_answer), with this probability of each token after those that it shares with the answer.
     pub fn or_answer_with(mut self, answer: &str, probability: f32) -> Self {
         if let Some(rule) = self.rules.last_mut() {
             rule.alternatives.push((answer.to_owned(), probability));
@@ -188,19 +188,19 @@ impl ScriptedEngine {
         self
     }
 
-    /// Asks `answer` where no rule fits; it is given the prompt's text.
+    /// Calls `answer` with the prompt's text if no rule matches.
     pub fn answer_with(mut self, answer: impl Fn(&str) -> String + Send + 'static) -> Self {
         self.answer = Some(Box::new(answer));
         self
     }
 
-    /// Spends this time on each prompt token that is not in the cache.
+    /// Takes this time for each prompt token that is not in the cache.
     pub fn prefill_delay(mut self, each: Duration) -> Self {
         self.prefill_delay = each;
         self
     }
 
-    /// Spends this time on each decoded token.
+    /// Takes this time for each decoded token.
     pub fn decode_delay(mut self, each: Duration) -> Self {
         self.decode_delay = each;
         self
@@ -212,13 +212,13 @@ impl ScriptedEngine {
         self
     }
 
-    /// Holds at most this many tokens.
+    /// Sets the context length to `tokens`.
     pub fn with_context(mut self, tokens: usize) -> Self {
         self.about.context = tokens;
         self
     }
 
-    /// Speaks another vocabulary, e.g. a real model's.
+    /// Uses another vocabulary, e.g. a real model's.
     pub fn with_tokenizer(mut self, tokens: Tokenizer) -> Self {
         self.tokenizer = tokens;
         self
@@ -232,7 +232,7 @@ impl ScriptedEngine {
         }
     }
 
-    /// The sequence that saves the most, if any does.
+    /// The cached sequence that saves the most, if any saves anything.
     fn best_cache_hit(&self, prompt: &Prompt, stale: usize) -> Option<(usize, ScriptedCacheHit)> {
         let savings = self.sequences.iter().enumerate().map(|(at, held)| (at, held.cache_hit(prompt, stale)));
         savings
@@ -240,7 +240,8 @@ impl ScriptedEngine {
             .filter(|(_, saving)| saving.uncached < prompt.tokens.len())
     }
 
-    /// Takes out the sequence to go on with, cut to what the prompt shares with it; and that.
+    /// Takes the sequence to continue out of the cache, truncated to the part that the prompt shares with it, and
+    /// returns it with its cache hit.
     fn take_sequence(
         &mut self,
         prompt: &Prompt,
@@ -250,7 +251,7 @@ impl ScriptedEngine {
             ScriptedCacheHit { prefix_len: 0, moved_stale_tokens: None, uncached: prompt.tokens.len() };
         let (at, mut saving) =
             self.best_cache_hit(prompt, limits.max_stale_tokens).unwrap_or((usize::MAX, none));
-        // As in a real engine, the last token is evaluated where something is to follow: its logits are needed.
+        // As in a real engine, the last token is evaluated if tokens are to be decoded: its logits are needed.
         if limits.max_tokens > 0 && saving.uncached == 0 && !prompt.tokens.is_empty() {
             saving = ScriptedCacheHit {
                 prefix_len: saving.prefix_len.min(prompt.tokens.len() - 1),
@@ -282,7 +283,7 @@ impl ScriptedEngine {
         }
     }
 
-    /// The tokens of an answer that begins with `forced`, whose bytes may end inside a character.
+    /// The tokens of an answer that begins with `forced`; these bytes may end inside a character.
     fn spell_answer(&self, forced: &[u8], answer: &str) -> Vec<TokenId> {
         let mut bytes = answer.as_bytes().to_vec();
         if !bytes.starts_with(forced) {
@@ -298,7 +299,7 @@ impl ScriptedEngine {
 }
 
 impl ScriptedEngine {
-    /// Evaluates what is left of the prompt behind `held`, and answers.
+    /// Evaluates the rest of the prompt after `held`, and answers.
     fn evaluate_and_answer(
         &self,
         held: &mut ScriptedSequence,
@@ -314,7 +315,7 @@ impl ScriptedEngine {
             reused: prompt.tokens.len() - saving.uncached,
             ..Generation::empty(StopReason::Interrupted)
         };
-        // A suffix that is moved comes between what is evaluated before and behind it.
+        // A shifted suffix lies between the parts that are evaluated before and after it.
         let suffix = prompt.suffix.clone();
         let parts = match saving.moved_stale_tokens {
             Some(_) => [saving.prefix_len..suffix.start, suffix.end..prompt.tokens.len()],
@@ -386,17 +387,17 @@ impl ScriptedEngine {
     }
 }
 
-/// A branch on its way.
+/// A branch that is being decoded.
 struct ScriptedBranch {
     number: usize,
     generation: Generation,
     heal: TokenHealing,
     stream: Utf8Stream,
-    /// Tokens to come.
+    /// Remaining tokens.
     remaining: Vec<TokenId>,
-    /// Tokens that it shares with the first answer.
+    /// Tokens shared with the first answer.
     shared: usize,
-    /// Probability of each of the others.
+    /// Probability of each of the other tokens.
     probability: f32,
 }
 
@@ -407,7 +408,7 @@ impl ScriptedBranch {
 }
 
 impl ScriptedEngine {
-    /// The branches of what was said last that differ from it soon enough, nothing said of them yet.
+    /// The branches that differ from the last generation within the limit; none of their tokens is decoded yet.
     fn start_branches(&self, last: &ScriptedGeneration, limits: &BranchLimits) -> Vec<ScriptedBranch> {
         let rule = self.rules.iter().find(|rule| last.prompt.contains(&rule.contains));
         let others = rule.into_iter().flat_map(|rule| &rule.alternatives);
@@ -465,11 +466,11 @@ impl Engine for ScriptedEngine {
         let (mut held, saving) = self.take_sequence(prompt, limits);
         let result = self.evaluate_and_answer(&mut held, saving, prompt, &text, limits, watch);
         if limits.max_tokens > 0 {
-            let said = result.as_ref().ok().filter(|it| !it.tokens.is_empty()).map(|it| it.text.clone());
-            self.last_generation = said.map(|said| ScriptedGeneration {
+            let output = result.as_ref().ok().filter(|it| !it.tokens.is_empty()).map(|it| it.text.clone());
+            self.last_generation = output.map(|output| ScriptedGeneration {
                 prompt: text,
                 healing_bytes: prompt.healing_bytes.clone(),
-                text: said,
+                text: output,
             });
         }
         match &result {
@@ -479,7 +480,7 @@ impl Engine for ScriptedEngine {
         result
     }
 
-    /// Says what the script has behind `or`: of all that begin otherwise in time, a token of each at once.
+    /// Decodes the script's `or` answers that differ early enough, one token of each per step.
     fn branch(
         &mut self,
         limits: &BranchLimits,
@@ -491,14 +492,14 @@ impl Engine for ScriptedEngine {
         let mut steps = 0;
         while !growing.is_empty() {
             let shared = growing.iter().map(|it| it.shared).min().unwrap_or_default();
-            // What they share with the first answer was said already.
+            // Tokens shared with the first answer were decoded already.
             if steps >= shared {
-                let told = &growing[0];
-                let mut look = |_: PartialOutput<'_>| match watch(&told.branch_output(false)) {
+                let first = &growing[0];
+                let mut poll = |_: PartialOutput<'_>| match watch(&first.branch_output(false)) {
                     BranchControl::Abort => ControlFlow::Break(()),
                     BranchControl::Continue | BranchControl::Finish => ControlFlow::Continue(()),
                 };
-                if wait_polling(self.decode_delay, PartialOutput::default(), &mut look).is_break() {
+                if wait_polling(self.decode_delay, PartialOutput::default(), &mut poll).is_break() {
                     return Ok(());
                 }
             }
@@ -545,17 +546,17 @@ impl Engine for ScriptedEngine {
             .map_or(prompt.tokens.len(), |(_, saving)| saving.uncached)
     }
 
-    /// What the script says, known before anything was measured: without delays, without bounds.
+    /// The script's speed, known before anything was measured: infinite without delays.
     fn throughput(&self) -> ThroughputEstimate {
         let rate = |delay: Duration| 1.0 / delay.as_secs_f32();
         ThroughputEstimate { prefill: rate(self.prefill_delay), decode: rate(self.decode_delay) }
     }
 }
 
-/// Lets `delay` pass, asking `watch` all the while.
+/// Waits for `delay`, polling `watch`.
 fn wait_polling(
     delay: Duration,
-    said: PartialOutput<'_>,
+    output: PartialOutput<'_>,
     watch: &mut dyn FnMut(PartialOutput<'_>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
     let start = Instant::now();
@@ -565,7 +566,7 @@ fn wait_polling(
             return ControlFlow::Continue(());
         }
         std::thread::sleep(left.min(POLL_INTERVAL));
-        watch(said)?;
+        watch(output)?;
     }
 }
 

@@ -1,18 +1,17 @@
-//! The real model for tests, here and in the packages above: found, or fetched like a user's.
-//! It knows nothing of what is tested.
+//! The real model for tests, here and in the packages above: found locally, or fetched as for a user.
 
 use std::path::PathBuf;
 
 use crate::catalog;
 use crate::fetch::{self, ModelStore, PullOptions};
 
-/// The file of the smallest default model: the one that `TAPER_TEST_MODEL` names, else the store's, fetched if it
-/// is not there. `None`, said loudly, if it cannot be had; in CI that is a failure.
+/// The file of the smallest default model: the path in `TAPER_TEST_MODEL`, else the store's file, fetched if it is
+/// missing. `None`, with a message on stderr, if it is not available; in CI that is a failure.
 ///
 /// # Panics
-/// In CI (the variable `CI` is set), if the model cannot be had.
+/// In CI (the variable `CI` is set), if the model is not available.
 #[must_use]
-#[expect(clippy::print_stderr, reason = "a test that is passed over says so")]
+#[expect(clippy::print_stderr, reason = "a skipped test is reported")]
 #[expect(clippy::panic, reason = "only tests call this")]
 pub fn real_model() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("TAPER_TEST_MODEL") {
@@ -25,7 +24,7 @@ pub fn real_model() -> Option<PathBuf> {
         Ok(path) => Some(path),
         Err(problem) if std::env::var_os("CI").is_some() => panic!("no real model to test with: {problem}"),
         Err(problem) => {
-            eprintln!("PASSED OVER, for want of the real model: {problem}");
+            eprintln!("SKIPPED, because the real model is not available: {problem}");
             None
         }
     }

@@ -1,8 +1,7 @@
-//! Threads beside the pool's own: work for two, and those that candle starts by itself.
-//! It knows nothing of what they do.
+//! Threads outside the thread pool: two tasks in parallel, and the threads that candle would start by itself.
 //!
-//! A process may have few threads left (`pids.max`, `ulimit -u`). rayon and candle end in a panic where the system
-//! refuses one, so theirs are started here, and there are as many as it allows.
+//! A process may have few threads left (`pids.max`, `ulimit -u`). rayon and candle panic if the system refuses a
+//! thread, so their threads are started here, as many as the system allows.
 
 use std::panic::resume_unwind;
 use std::sync::{OnceLock, mpsc};
@@ -10,7 +9,7 @@ use std::thread;
 
 use crate::EngineError;
 
-/// Runs both at once where the system allows another thread, else one after the other.
+/// Runs both in parallel if the system allows another thread, else one after the other.
 pub(crate) fn run_both<A: Send, B>(first: impl Fn() -> A + Sync, second: impl FnOnce() -> B) -> (A, B) {
     thread::scope(|scope| {
         let started = thread::Builder::new().name("helper".to_owned()).spawn_scoped(scope, &first);
@@ -23,7 +22,7 @@ pub(crate) fn run_both<A: Send, B>(first: impl Fn() -> A + Sync, second: impl Fn
     })
 }
 
-/// Sees to it that candle has threads: rayon's, which it multiplies with, and on ARM those of its own.
+/// Ensures that candle has threads: rayon's, which it uses for matrix products, and on ARM its own.
 ///
 /// # Errors
 /// The system allows none, or on ARM fewer than candle will start.
@@ -31,7 +30,7 @@ pub(crate) fn start_candle_threads() -> Result<(), EngineError> {
     static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
     let started = STARTED.get_or_init(|| {
         if cfg!(target_arch = "aarch64") {
-            // Started with one that is refused, candle's own would work on memory that is given back.
+            // If one of candle's own threads could not start, the others would work on freed memory.
             let own = candle_core::utils::get_num_threads();
             if spawn_waiting_threads(own).len() < own {
                 return Err(format!("{own} threads are needed; set RAYON_NUM_THREADS to fewer"));
@@ -46,29 +45,29 @@ pub(crate) fn start_candle_threads() -> Result<(), EngineError> {
     })
 }
 
-/// As many as rayon would start by itself.
+/// The number of threads that rayon would start by itself.
 fn rayon_thread_count() -> usize {
-    let asked = std::env::var("RAYON_NUM_THREADS").ok().and_then(|threads| threads.parse().ok());
-    let asked = asked.filter(|&threads: &usize| threads > 0);
+    let requested = std::env::var("RAYON_NUM_THREADS").ok().and_then(|threads| threads.parse().ok());
+    let requested = requested.filter(|&threads: &usize| threads > 0);
     let most = crate::local::thread_pool::MAX_THREADS;
-    asked.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)).min(most)
+    requested.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)).min(most)
 }
 
-/// Threads that wait for what they shall be, as many as the system allows of those asked for.
+/// Starts up to `threads` threads, as many as the system allows; each waits for the work that it will run.
 fn spawn_waiting_threads(threads: usize) -> Vec<mpsc::Sender<rayon::ThreadBuilder>> {
     let start = |number: usize| {
         let (send, receive) = mpsc::channel::<rayon::ThreadBuilder>();
-        let life = move || {
-            if let Ok(life) = receive.recv() {
-                life.run();
+        let body = move || {
+            if let Ok(body) = receive.recv() {
+                body.run();
             }
         };
-        thread::Builder::new().name(format!("rayon-{number}")).spawn(life).ok().map(|_| send)
+        thread::Builder::new().name(format!("rayon-{number}")).spawn(body).ok().map(|_| send)
     };
     (0..threads).map_while(start).collect()
 }
 
-/// Gives rayon its global pool, with as many of so many threads as there can be.
+/// Initialises rayon's global pool with up to `threads` threads, as many as the system allows.
 fn init_rayon_pool(threads: usize) -> Result<(), String> {
     let mut waiting = spawn_waiting_threads(threads);
     if waiting.is_empty() {
@@ -76,7 +75,7 @@ fn init_rayon_pool(threads: usize) -> Result<(), String> {
     }
     if waiting.len() < threads {
         tracing::warn!(
-            "only {} of {threads} threads could be started: answers take longer; raise the limit of threads",
+            "only {} of {threads} threads could be started: responses take longer; raise the limit of threads",
             waiting.len()
         );
     }
@@ -85,7 +84,7 @@ fn init_rayon_pool(threads: usize) -> Result<(), String> {
         let gone = || std::io::Error::from(std::io::ErrorKind::WouldBlock);
         waiting.pop().ok_or_else(gone)?.send(thread).map_err(|_| gone())
     });
-    // Whoever came first has started it already.
+    // This fails if the pool was started before.
     let _ = builder.build_global();
     Ok(())
 }

@@ -1,10 +1,9 @@
-//! The vocabulary: encode, count, UTF-8-safe streaming decode, FIM ids.
-//! It knows nothing of tensors or prompts.
+//! The tokenizer: encoding, counting, UTF-8-safe streaming decoding, FIM ids.
 //!
 //! Built from the `tokenizer.ggml.*` metadata of a GGUF file. Two kinds: byte-level BPE (`gpt2`) and SentencePiece
 //! (`llama`). Encoding is on the path of every keystroke and must never recognise a special token in a user's text,
-//! and loading is part of the start: so the encoders are our own, over one pool of bytes, and the `tokenizers`
-//! library is what the tests compare them with.
+//! and loading is part of the startup time. So the encoders are our own, over one pool of bytes; the tests compare them
+//! with the `tokenizers` library.
 
 use std::fmt;
 use std::ops::Range;
@@ -39,9 +38,9 @@ const NO_TOKEN: TokenId = TokenId::MAX;
 
 /// A model's vocabulary.
 pub struct Tokenizer {
-    /// The bytes of all tokens, one behind the other; of special tokens, their names.
+    /// The bytes of all tokens, concatenated; for special tokens, their names.
     pool: Vec<u8>,
-    /// Where each token begins in `pool`, and where the last ends.
+    /// The start of each token in `pool`, and the end of the last.
     starts: Vec<u32>,
     kinds: Vec<TokenType>,
     index: VocabularyIndex,
@@ -52,16 +51,16 @@ pub struct Tokenizer {
     fim: FimTokens,
 }
 
-/// Ways to find tokens.
+/// Indexes for finding tokens.
 #[derive(Default)]
 struct VocabularyIndex {
-    /// Ordinary tokens in the order of their bytes.
+    /// Ordinary tokens sorted by their bytes.
     sorted: Vec<TokenId>,
-    /// Where in `sorted` the tokens with given first two bytes begin; see [`bucket`].
+    /// Where in `sorted` the tokens with given first two bytes begin; see [`bucket_index`].
     buckets: Vec<u32>,
-    /// Special tokens in the order of their names.
+    /// Special tokens sorted by name.
     specials: Vec<TokenId>,
-    /// Runs of blanks that the family takes whole before anything else, the longest first.
+    /// Runs of blanks that the family encodes as one token before anything else, longest first.
     blank_runs: Vec<TokenId>,
     /// Length of the longest ordinary token.
     longest: usize,
@@ -79,13 +78,13 @@ enum TokenType {
     Normal,
     /// Spells text, but the encoder does not choose it by itself.
     User,
-    /// Stands for one byte that no other token spells.
+    /// Represents one byte that no other token spells.
     Byte,
     /// Control, unknown, unused: spells nothing.
     Special,
 }
 
-/// A vocabulary as a file has it.
+/// A vocabulary as stored in a file.
 struct RawVocabulary<'a> {
     path: &'a Path,
     sentencepiece: bool,
@@ -98,7 +97,7 @@ struct RawVocabulary<'a> {
     /// Empty for SentencePiece.
     merges: Vec<&'a [u8]>,
     add_bos: Option<bool>,
-    /// The ids that metadata name, by their keys.
+    /// The ids in the metadata, by key.
     ids: Vec<(&'static str, TokenId)>,
 }
 
@@ -112,8 +111,8 @@ impl Tokenizer {
     /// Reads the vocabulary of a model file.
     ///
     /// # Errors
-    /// The metadata are missing, contradict each other, or name a kind of vocabulary that is not known; the
-    /// message names the field.
+    /// The metadata are missing, contradict each other, or name an unsupported kind of vocabulary; the message
+    /// names the field.
     pub fn from_gguf(gguf: &Gguf) -> Result<Self, EngineError> {
         const MODEL_KEY: &str = "tokenizer.ggml.model";
         let sentencepiece = match gguf.get_str(MODEL_KEY) {
@@ -121,7 +120,7 @@ impl Tokenizer {
             Some("llama") => true,
             Some(other) => {
                 let problem =
-                    format!("is {other:?}; byte-level BPE (gpt2) and SentencePiece (llama) are known");
+                    format!("is {other:?}; byte-level BPE (gpt2) and SentencePiece (llama) are supported");
                 return Err(gguf.field_error(MODEL_KEY, problem, OTHER_MODEL_REMEDY));
             }
             None => return Err(gguf.field_error(MODEL_KEY, "is missing", OTHER_MODEL_REMEDY)),
@@ -179,7 +178,7 @@ impl Tokenizer {
             add_bos: Some(false),
             ids: Vec::new(),
         };
-        // The tests show that the table is sound; an empty vocabulary is what a mistake in it would leave.
+        // The tests verify that the table is valid; an error in it would result in an empty vocabulary.
         Self::from_raw(&raw).unwrap_or_else(|_| Self::empty())
     }
 
@@ -217,11 +216,11 @@ impl Tokenizer {
         let roles = SpecialTokens::from_raw(raw);
         (this.fim, this.bos) = (roles.fim, roles.bos);
         this.read_tokens(raw, &roles.special);
-        // Sorting and reading the merges take most of the time, and neither needs the other.
+        // Sorting and reading the merges take most of the time and are independent.
         let (index, merges) = threads::run_both(|| this.build_index(), || this.read_merges(raw));
         this.index = index;
         this.index_byte_tokens();
-        // Every text of a program must have tokens, down to its last character.
+        // Every character of source code must have a token.
         let lacks = (b' '..=b'~').chain([b'\n']).find(|&byte| this.bytes[usize::from(byte)] == NO_TOKEN);
         if let Some(byte) = lacks {
             return Err(error(TOKENS_KEY, format!("has no token for the byte {byte:#04x}")));
@@ -241,7 +240,7 @@ impl Tokenizer {
             })?;
             if !split.is_known {
                 tracing::warn!(
-                    "{}: the pre-tokenizer {:?} is not known; GPT-2's is taken, which may cost some quality",
+                    "{}: unknown pre-tokenizer {:?}; using GPT-2's, which may reduce quality",
                     raw.path.display(),
                     sanitize_word(raw.pre)
                 );
@@ -252,7 +251,7 @@ impl Tokenizer {
         Ok(this)
     }
 
-    /// Fills `pool`, `starts` and `kinds`; the tokens `special` are that whatever the file says.
+    /// Fills `pool`, `starts` and `kinds`. The tokens in `special` are special regardless of their type in the file.
     fn read_tokens(&mut self, raw: &RawVocabulary<'_>, special: &[TokenId]) {
         let spelled = char_to_byte_table();
         for (id, &text) in raw.tokens.iter().enumerate() {
@@ -278,7 +277,7 @@ impl Tokenizer {
                 }
             } else {
                 let start = self.pool.len();
-                // Special and user-defined tokens are written as they are, all others in GPT-2's spelling.
+                // Special and user-defined tokens are stored verbatim, all others in GPT-2's spelling.
                 let verbatim = matches!(kind, TokenType::Special | TokenType::User);
                 if verbatim || !push_unspelled(&mut self.pool, text, &spelled) {
                     self.pool.truncate(start);
@@ -289,13 +288,13 @@ impl Tokenizer {
                 }
             }
             self.starts.push(self.pool.len() as u32);
-            // A token that spells nothing would never end.
+            // Generating tokens that spell nothing would never end.
             let empty = self.token_range(id as TokenId).is_empty();
             self.kinds.push(if empty { TokenType::Special } else { kind });
         }
     }
 
-    /// The ordinary tokens by their bytes, and the special ones by their names.
+    /// Indexes the ordinary tokens by their bytes, and the special ones by their names.
     fn build_index(&self) -> VocabularyIndex {
         let mut keyed: Vec<(u64, TokenId)> = Vec::with_capacity(self.len());
         let (mut specials, mut runs) = (Vec::new(), Vec::new());
@@ -312,7 +311,7 @@ impl Tokenizer {
             {
                 runs.push(id);
             }
-            // The first eight bytes decide nearly every comparison without a look at the pool.
+            // The first eight bytes decide nearly every comparison without access to the pool.
             let mut head = [0; 8];
             let len = text.len().min(8);
             head[..len].copy_from_slice(&text[..len]);
@@ -371,7 +370,7 @@ impl Tokenizer {
                 );
                 model_error(raw.path, MERGES_KEY, problem, PULL_AGAIN_REMEDY)
             };
-            // A side may be a blank itself in vocabularies that are not spelled: the first byte never separates.
+            // In vocabularies without GPT-2's spelling a side may itself be a blank: the first byte never separates.
             let gap = text.iter().skip(1).position(|&byte| byte == b' ').ok_or_else(unknown)? + 1;
             whole.clear();
             if !push_unspelled(&mut whole, &text[..gap], &spelled) {
@@ -399,16 +398,16 @@ impl Tokenizer {
         self.kinds.len()
     }
 
-    /// Whether there is no token.
+    /// Whether the vocabulary is empty.
     pub fn is_empty(&self) -> bool {
         self.kinds.is_empty()
     }
 
-    /// The tokens of a plain text.
+    /// Encodes plain text.
     ///
     /// Special tokens are never recognised: a text that contains `<|fim_middle|>` is encoded as those
     /// characters. Nothing is added, no BOS and no leading blank, so the bytes of the tokens are the text.
-    /// (Exception: bytes for which a byte-level vocabulary has no token at all are left out; printable ASCII and line feeds
+    /// (Exception: bytes for which a byte-level vocabulary has no token are omitted; printable ASCII and line feeds
     /// always have one.)
     pub fn encode(&self, text: &str) -> Vec<TokenId> {
         let mut out = Vec::with_capacity(text.len() / 3 + 1);
@@ -459,7 +458,7 @@ impl Tokenizer {
         }
     }
 
-    /// The bytes that a token spells; none for a special token, or for an id that is not in the vocabulary.
+    /// The bytes that a token spells; empty for a special token, or for an id that is not in the vocabulary.
     pub fn token_bytes(&self, id: TokenId) -> &[u8] {
         match self.kinds.get(id as usize) {
             None | Some(TokenType::Special) => &[],
@@ -473,25 +472,24 @@ impl Tokenizer {
         self.index.specials.get(at).copied().filter(|&id| self.stored_bytes(id) == name.as_bytes())
     }
 
-    /// Whether a token spells nothing: control, FIM, unknown and unused tokens. Ids that are not in the vocabulary count
-    /// as such.
+    /// Whether a token spells nothing: control, FIM, unknown and unused tokens, and ids that are not in the vocabulary.
     pub fn is_special(&self, id: TokenId) -> bool {
         self.kinds.get(id as usize).is_none_or(|&kind| kind == TokenType::Special)
     }
 
     /// Whether generation stops at this token: end of text or turn, FIM, repository, file separator, pad, and
-    /// every other special token, for no completion contains one.
+    /// every other special token, because completions never contain one.
     pub fn is_stop_token(&self, id: TokenId) -> bool {
         self.is_special(id)
     }
 
-    /// The token that begins every prompt, if the model wants one.
+    /// The token that begins every prompt, if the model requires one.
     pub fn bos(&self) -> Option<TokenId> {
         self.bos
     }
 
-    /// The tokens of fill-in-the-middle prompts: those that the file's metadata name, else those with one of
-    /// the usual names.
+    /// The tokens of fill-in-the-middle prompts: those given in the file's metadata, else those with one of the
+    /// usual names.
     pub fn fim_tokens(&self) -> FimTokens {
         self.fim
     }
@@ -501,7 +499,7 @@ impl Tokenizer {
         self.index.longest
     }
 
-    /// All ordinary tokens whose bytes begin with `bytes`, in the order of their bytes.
+    /// All ordinary tokens whose bytes begin with `bytes`, sorted by their bytes.
     pub fn tokens_with_prefix<'a>(
         &'a self,
         bytes: &[u8],
@@ -513,7 +511,7 @@ impl Tokenizer {
         within[from..from + len].iter().copied()
     }
 
-    /// The ordinary token with exactly these bytes; among several, one that encoding chooses.
+    /// The ordinary token with exactly these bytes; among several, one that the encoder produces.
     pub fn spelling(&self, bytes: &[u8]) -> Option<TokenId> {
         if bytes.is_empty() {
             return None;
@@ -524,7 +522,7 @@ impl Tokenizer {
         within.get(at).copied().filter(|&id| self.stored_bytes(id) == bytes)
     }
 
-    /// The text of tokens for people and scripts: special tokens as their names, bytes that are no UTF-8 replaced.
+    /// The text of tokens for display and scripts: special tokens by name, invalid UTF-8 replaced.
     pub fn render(&self, ids: &[TokenId]) -> String {
         let mut bytes = Vec::new();
         for &id in ids {
@@ -539,7 +537,7 @@ impl Tokenizer {
         self.starts[id as usize] as usize..self.starts[id as usize + 1] as usize
     }
 
-    /// Bytes of an ordinary token, name of a special one.
+    /// The bytes of an ordinary token, or the name of a special one.
     fn stored_bytes(&self, id: TokenId) -> &[u8] {
         &self.pool[self.token_range(id)]
     }
@@ -548,7 +546,7 @@ impl Tokenizer {
         self.kinds[id as usize]
     }
 
-    /// The part of `sorted` that holds every token that begins with `bytes`.
+    /// A range of `sorted` that contains every token that begins with `bytes`.
     fn bucket_range(&self, bytes: &[u8]) -> Range<usize> {
         let (first, last) = match bytes {
             [] => return 0..self.index.sorted.len(),
@@ -570,10 +568,10 @@ impl fmt::Debug for Tokenizer {
     }
 }
 
-/// Buckets of [`bucket`].
+/// Number of buckets, see [`bucket_index`].
 const BUCKET_COUNT: usize = 256 * 257;
 
-/// A number for the first two bytes of a spelling that grows with it; one byte alone comes before all pairs.
+/// The bucket of a spelling's first two bytes, in the order of the spellings; a single byte precedes all its pairs.
 fn bucket_index(bytes: &[u8]) -> usize {
     let first = bytes.first().map_or(0, |&byte| usize::from(byte));
     let second = bytes.get(1).map_or(0, |&byte| usize::from(byte) + 1);

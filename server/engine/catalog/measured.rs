@@ -1,7 +1,6 @@
-//! The record of how fast models ran on this machine, which the choice of the default model goes by.
-//! It knows nothing of how they were measured, nor of which to choose.
+//! The record of measured model speeds on this machine, used to choose the default model.
 //!
-//! One line a model in `measured.tsv`: model, kernel, prefill and decode in tokens a second, date.
+//! `measured.tsv` has one line per model: model, kernel, prefill and decode in tokens per second, date.
 
 use std::fs;
 use std::io;
@@ -10,29 +9,29 @@ use std::path::Path;
 /// The record's file, in taper's data folder.
 const RECORD_FILE: &str = "measured.tsv";
 
-/// How fast a model ran on this machine.
+/// The measured speed of a model on this machine.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MeasuredSpeed {
-    /// The model's name in the table.
+    /// The model's name in the catalog.
     pub model: String,
-    /// What it ran on: device and kernels. A record of other kernels says nothing about these.
+    /// The device and kernels. A record of other kernels does not apply to these.
     pub kernel: String,
-    /// Prompt tokens a second.
+    /// Prompt tokens per second.
     pub prefill_tps: f64,
-    /// Generated tokens a second.
+    /// Generated tokens per second.
     pub decode_tps: f64,
     /// The day, `2026-11-22`.
     pub date: String,
 }
 
-/// Reads the record in `folder`, oldest first. Lines that make no sense are left out, a missing file is an
-/// empty record: the worst that can follow is the smallest model.
+/// Reads the record in `folder`, oldest first. Invalid lines are skipped, and a missing file is an empty record: in
+/// the worst case the smallest model is chosen.
 pub fn read_record(folder: &Path) -> Vec<MeasuredSpeed> {
     let text = fs::read_to_string(folder.join(RECORD_FILE)).unwrap_or_default();
     text.lines().filter_map(parse_line).collect()
 }
 
-/// Adds `new` to the record in `folder`, in the place of an earlier one of the same model.
+/// Adds `new` to the record in `folder`, replacing an earlier line of the same model.
 ///
 /// # Errors
 /// The file cannot be written.
@@ -47,13 +46,13 @@ pub fn write_record(folder: &Path, new: &MeasuredSpeed) -> io::Result<()> {
         text += &format!("{model}\t{kernel}\t{:.1}\t{:.1}\t{date}\n", m.prefill_tps, m.decode_tps);
     }
     fs::create_dir_all(folder)?;
-    // Written beside and renamed, so that a reader never sees half a record.
-    let beside = folder.join(format!("{RECORD_FILE}.{}", std::process::id()));
-    fs::write(&beside, text)?;
-    fs::rename(&beside, folder.join(RECORD_FILE))
+    // Written to a temporary file and renamed, so that a reader never sees a partial record.
+    let temporary = folder.join(format!("{RECORD_FILE}.{}", std::process::id()));
+    fs::write(&temporary, text)?;
+    fs::rename(&temporary, folder.join(RECORD_FILE))
 }
 
-/// One line of the record.
+/// Parses one line of the record.
 fn parse_line(line: &str) -> Option<MeasuredSpeed> {
     let [model, kernel, prefill, decode, date] = line.split('\t').collect::<Vec<_>>().try_into().ok()?;
     let speed = |text: &str| text.parse::<f64>().ok().filter(|s| s.is_finite() && *s > 0.0);

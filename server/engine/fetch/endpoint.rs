@@ -1,5 +1,4 @@
-//! Which addresses a download may use, and which of them may see the user's token.
-//! It knows nothing of models and files, and opens no connection.
+//! Decides which addresses a download may use, and which of them receive the user's token. Opens no connections.
 
 use url::{Host, Url};
 
@@ -8,31 +7,32 @@ use super::SourceError;
 /// The hub's own address, used unless `HF_ENDPOINT` names another.
 const DEFAULT_HUB_URL: &str = "https://huggingface.co";
 
-/// Where the hub is: the one origin (scheme, host and port) that gets the user's token.
+/// The hub's address: the only origin (scheme, host and port) that receives the user's token.
 #[derive(Debug, Clone)]
 pub(super) struct HubEndpoint(Url);
 
 impl HubEndpoint {
-    /// The address in `HF_ENDPOINT`, the hub's own without one.
+    /// Parses the address in `HF_ENDPOINT`; `None` or a blank text is the hub's own address.
     ///
-    /// Whatever is wrong with it, the address is not repeated in the message: it may hold a password.
+    /// Error messages never contain the address, because it may contain a password.
     pub(super) fn parse(text: Option<&str>) -> Result<HubEndpoint, SourceError> {
         let text = text.map(str::trim).filter(|text| !text.is_empty()).unwrap_or(DEFAULT_HUB_URL);
         let refused = |why: &str| SourceError::Disabled(format!("HF_ENDPOINT {why}"));
-        let url = Url::parse(text).map_err(|_| refused("is no address such as https://huggingface.co"))?;
+        let url =
+            Url::parse(text).map_err(|_| refused("is not an address such as https://huggingface.co"))?;
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-            return Err(refused("is no address such as https://huggingface.co"));
+            return Err(refused("is not an address such as https://huggingface.co"));
         }
         if has_credentials(&url) {
-            return Err(refused("holds a name or a password; put a token into HF_TOKEN instead"));
+            return Err(refused("contains a name or a password; put a token into HF_TOKEN instead"));
         }
         if url.query().is_some() || url.fragment().is_some() {
-            return Err(refused("has a part behind `?` or `#`, which an address of a hub has not"));
+            return Err(refused("has a part after `?` or `#`; remove it"));
         }
         if url.scheme() == "http" && !is_local_address(&url) {
             return Err(refused(
-                "is a plain http address, which anybody on the way can read and change: write https \
-                 (http is for this machine only)",
+                "is a plain http address, which anyone on the network can read and change: use https \
+                 (http is allowed for this machine only)",
             ));
         }
         Ok(HubEndpoint(url))
@@ -42,7 +42,7 @@ impl HubEndpoint {
     pub(super) fn file_url(&self, repository: &str, revision: &str, file: &str) -> Result<Url, SourceError> {
         let mut url = self.0.clone();
         let mut path = url.path_segments_mut().map_err(|()| {
-            SourceError::Disabled("HF_ENDPOINT is no address such as https://huggingface.co".into())
+            SourceError::Disabled("HF_ENDPOINT is not an address such as https://huggingface.co".into())
         })?;
         path.pop_if_empty()
             .extend(repository.split('/'))
@@ -58,13 +58,13 @@ impl HubEndpoint {
     }
 }
 
-/// Where a redirect from `from` leads.
+/// The target of a redirect from `from`.
 ///
-/// Never away from encryption, never from elsewhere to this machine, never with a password in the address.
+/// Refused: from an encrypted to an unencrypted address, from elsewhere to this machine, to an address with a password.
 pub(super) fn resolve_redirect(from: &Url, location: Option<&str>) -> Result<Url, SourceError> {
     let refused = |why: &str| SourceError::InvalidData(format!("{} redirects {why}", display_origin(from)));
-    let location = location.ok_or_else(|| refused("without saying where to"))?;
-    let mut to = from.join(location).map_err(|_| refused("to something that is no address"))?;
+    let location = location.ok_or_else(|| refused("without a location"))?;
+    let mut to = from.join(location).map_err(|_| refused("to an invalid address"))?;
     to.set_fragment(None);
     if has_credentials(&to) {
         return Err(refused("to an address with a name or a password, which is not followed"));
@@ -76,13 +76,13 @@ pub(super) fn resolve_redirect(from: &Url, location: Option<&str>) -> Result<Url
         "https" => Ok(to),
         "http" if from.scheme() == "http" && is_local_address(&to) => Ok(to),
         "http" => {
-            Err(refused(&format!("to {}, which is not encrypted, and is not followed", display_origin(&to))))
+            Err(refused(&format!("to {}, which is not encrypted and not followed", display_origin(&to))))
         }
-        _ => Err(refused("to something that is no web address")),
+        _ => Err(refused("to something that is not a web address")),
     }
 }
 
-/// Whether the address is one of this machine itself: 127.0.0.0/8, `::1` or `localhost`.
+/// Whether the address is this machine itself: 127.0.0.0/8, `::1` or `localhost`.
 pub(super) fn is_local_address(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
@@ -92,7 +92,7 @@ pub(super) fn is_local_address(url: &Url) -> bool {
     }
 }
 
-/// An address as messages show it: without path and query, which may be signed.
+/// An address for messages: without path and query, which may be signed.
 pub(super) fn display_origin(url: &Url) -> String {
     url.origin().ascii_serialization()
 }
@@ -234,7 +234,7 @@ mod tests {
         assert_eq!(to(here, "https://cdn.example/b").unwrap(), "https://cdn.example/b");
         assert!(to(here, "http://cdn.example/b").is_err());
         assert!(resolve_redirect(&parse_url(far), None).is_err());
-        // What a signed address says stays out of messages.
+        // Signatures in addresses do not appear in messages.
         let problem = to("https://cdn.example/f?signature=secret", "http://x.example/?y=secret").unwrap_err();
         assert!(!problem.contains("secret") && problem.contains("http://x.example"), "{problem}");
     }

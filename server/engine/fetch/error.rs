@@ -1,5 +1,4 @@
-//! What can go wrong while a model is found or fetched: each message names the file or source, and the remedy.
-//! It knows nothing of how the message reaches a user.
+//! Errors of finding or fetching a model: each message names the file or source, and the remedy.
 
 use std::fmt;
 use std::io;
@@ -10,18 +9,19 @@ use super::ByteSize;
 /// A model could not be found or fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// No row has this name, and it is no path to a file either.
+    /// The name is neither a known model nor a path to a file.
     #[error(
-        "no model is called `{name}`{}; `taper models` lists the known ones, and a path to a GGUF file will do too",
+        "unknown model `{name}`{}; choose one that `taper models` lists, or give the path of a GGUF file",
         nearest.map(|n| format!(" (did you mean `{n}`?)")).unwrap_or_default()
     )]
     UnknownModel {
-        /// What was asked for.
+        /// The requested name.
         name: String,
         /// The known name nearest to it.
         nearest: Option<&'static str>,
     },
-    /// It is not here and may not be fetched. The remedy comes first: some editors cut a message to one line.
+    /// The model is not on this machine and may not be fetched. The remedy comes first: some editors truncate a
+    /// message to one line.
     #[error(
         "run `taper pull {name}` once with a connection, or name a GGUF file with --model: \
          the model is not in {folder}, and fetching is forbidden (offline)",
@@ -30,12 +30,12 @@ pub enum FetchError {
     Offline {
         /// The model.
         name: &'static str,
-        /// Where it was looked for.
+        /// The folder that was searched.
         folder: PathBuf,
     },
     /// Every source failed.
     #[error(
-        "the model {name} could not be fetched:{}\nrun `taper pull {name}` again to go on where this ended, \
+        "the model {name} could not be fetched:{}\nrun `taper pull {name}` again to resume, \
          or put the file into {folder} as {file}",
         failures.iter().map(|f| format!("\n  {f}")).collect::<String>(),
         folder = folder.display()
@@ -45,9 +45,9 @@ pub enum FetchError {
         name: &'static str,
         /// The file's name.
         file: &'static str,
-        /// Where it belongs.
+        /// The folder that the file belongs in.
         folder: PathBuf,
-        /// What went wrong at each source, in the order tried.
+        /// The failure of each source, in the order tried.
         failures: Vec<SourceFailure>,
     },
     /// The disk is full, or would be.
@@ -58,63 +58,63 @@ pub enum FetchError {
         free = ByteSize(*free)
     )]
     NoSpace {
-        /// The folder that the file belongs into.
+        /// The folder that the file belongs in.
         folder: PathBuf,
-        /// Bytes that are still missing.
+        /// Bytes that are still needed.
         needed: u64,
-        /// Bytes that are free there.
+        /// Bytes that are free in the folder.
         free: u64,
     },
-    /// There is no folder to keep models in.
+    /// There is no folder for models.
     #[error("there is no home folder to keep models in; set TAPER_HOME to a folder")]
     NoHome,
-    /// The file that is here is not what it should be, and may not be fetched again.
+    /// The file on this machine is damaged, and may not be fetched again.
     #[error("{path} is damaged: {damage}; `taper pull {name}` fetches it again", path = path.display())]
     Damaged {
         /// The model.
         name: &'static str,
         /// The file.
         path: PathBuf,
-        /// How that is known.
+        /// The detected damage.
         damage: FileDamage,
     },
-    /// What was written in place of a model is no path that leads to one.
+    /// The text given as a model is not a path to one.
     #[error("`{text}` cannot be used as a model: {problem}")]
     InvalidModelPath {
-        /// As it was written, or the path that it leads to.
+        /// The text as given, or the path it resolves to.
         text: String,
-        /// What is wrong, and what to do.
+        /// The problem and the remedy.
         problem: String,
     },
     /// A file or folder on this machine cannot be used.
     #[error("cannot {what} {path}: {source}", path = path.display())]
     Io {
-        /// What was tried, e.g. `write`.
+        /// The attempted operation, e.g. `write`.
         what: &'static str,
-        /// With which file.
+        /// The file or folder.
         path: PathBuf,
-        /// What the system said. The message says it already, so it is no source to be said once more.
+        /// The system's error. The message includes it, so it is not also an error source.
         r#source: io::Error,
     },
 }
 
-/// How a model's file differs from what it should be.
+/// How a model's file differs from the expected one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FileDamage {
-    /// Its size is another one.
+    /// Its size differs.
     Size {
-        /// What it should be.
+        /// The expected size.
         expected: u64,
-        /// Whether that is exact, or as the hub rounds it.
+        /// Whether the expected size is exact, or rounded by the hub.
         exact: bool,
-        /// What it is.
+        /// The actual size.
         found: u64,
     },
-    /// Its content is another one.
+    /// Its content differs.
     Hash {
-        /// The sha256 that it should have.
+        /// The expected sha256.
         expected: String,
-        /// The sha256 that it has.
+        /// The actual sha256.
         found: String,
     },
 }
@@ -133,12 +133,12 @@ impl fmt::Display for FileDamage {
     }
 }
 
-/// One source, and what was wrong with it.
+/// One source and the cause of its failure.
 #[derive(Debug)]
 pub struct SourceFailure {
     /// The source, e.g. `Hugging Face hub, owner/name`.
     pub source: String,
-    /// What was wrong.
+    /// The cause.
     pub cause: SourceError,
 }
 
@@ -148,37 +148,37 @@ impl fmt::Display for SourceFailure {
     }
 }
 
-/// What can be wrong with a source.
+/// The cause of a source's failure.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// It does not answer, or ended in the middle.
+    /// The source does not respond, or the transfer was interrupted.
     #[error("{0}")]
     Unreachable(String),
-    /// It answers, but has not got the file.
+    /// The source responds, but does not have the file.
     #[error("{0}")]
     Missing(String),
-    /// It is switched off.
+    /// The source is disabled.
     #[error("{0}")]
     Disabled(String),
-    /// What it has is not what the table says.
-    #[error("its file has the sha256 {found} instead of {expected} and was thrown away")]
+    /// The source's file is not the expected one.
+    #[error("its file has the sha256 {found} instead of {expected} and was discarded")]
     Hash {
         /// The pinned or announced hash.
         expected: String,
-        /// The hash of what came.
+        /// The hash of the received file.
         found: String,
     },
-    /// It sends something that cannot be what was asked for.
+    /// The source sends data that cannot be the requested file.
     #[error("{0}")]
     InvalidData(String),
 }
 
-/// How an attempt at one source ends without a file.
+/// Why an attempt with one source failed.
 #[derive(Debug)]
 pub(super) enum AttemptError {
-    /// The source is to blame; the next one may do better.
+    /// The cause is the source; the next one may succeed.
     Source(SourceError),
-    /// This machine is; no other source would help.
+    /// The cause is this machine; no other source would help.
     Local(FetchError),
 }
 

@@ -1,9 +1,8 @@
-//! A file from the Hugging Face hub, or a mirror of it, going on where an earlier download ended.
-//! It knows nothing of the table of models beyond the row that it is given.
+//! Downloads a file from the Hugging Face hub or a mirror, resuming an earlier download.
 //!
-//! What the hub's own client does not promise is why this is one of our own: the user's token goes to the hub's
-//! origin and nowhere else, redirects stay encrypted ([`address`](super::address)), size and hash are known before
-//! the first byte, and no more than that is ever written.
+//! This client exists because the hub's own client does not guarantee the following: the user's token is sent to the
+//! hub's origin only, redirects stay encrypted ([`endpoint`]), size and hash are known before the first byte, and no
+//! more bytes than that are ever written.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -24,18 +23,18 @@ use super::{
 };
 use crate::catalog::CatalogModel;
 
-/// How often an interrupted transfer is taken up again while no bytes come.
+/// Maximum retries of an interrupted transfer while no bytes arrive.
 const MAX_RETRIES: u32 = 5;
-/// How often a transfer may begin again from the start.
+/// Maximum restarts of a transfer from the beginning.
 const MAX_RESTARTS: u32 = 3;
-/// Redirects that are followed for one request.
+/// Maximum redirects followed for one request.
 const MAX_REDIRECTS: u32 = 8;
-/// The largest file that is read as a token.
+/// Maximum size of a token file.
 const MAX_TOKEN_FILE_BYTES: u64 = 4096;
 
-/// Downloads `file` of `repository` behind what `part` already holds, and returns the sha256 that it must have.
+/// Appends the missing bytes of the file `from` to `part`, and returns the sha256 that the file must have.
 ///
-/// Runs its own thread with its own async runtime, so it may be called from anywhere, also from inside
+/// Runs its own thread with its own async runtime, so it may be called from anywhere, even from inside
 /// another runtime.
 pub(super) fn download_file(
     store: &ModelStore,
@@ -52,7 +51,7 @@ pub(super) fn download_file(
     download_from_endpoint(store, model, from, part, named.as_deref(), read_token()?, watch)
 }
 
-/// The same with the endpoint and the token at hand.
+/// As [`download_file`], with explicit endpoint and token.
 pub(super) fn download_from_endpoint(
     store: &ModelStore,
     model: &CatalogModel,
@@ -84,7 +83,7 @@ pub(super) fn download_from_endpoint(
     })
 }
 
-/// Where on the hub a file lies.
+/// The location of a file on the hub.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct HubFile<'a> {
     /// `owner/name`.
@@ -95,7 +94,7 @@ pub(super) struct HubFile<'a> {
     pub(super) file: &'a str,
 }
 
-/// The variable that forbids the network, if one does: read as huggingface_hub reads them.
+/// The variable that forbids network access, if any, interpreted as by huggingface_hub.
 pub(super) fn offline_variable() -> Option<&'static str> {
     ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"].into_iter().find(|name| {
         let value = std::env::var(name).unwrap_or_default();
@@ -119,13 +118,13 @@ pub(super) fn cache_folder() -> PathBuf {
     named.map_or_else(|| home_folder().join("hub"), |named| model_reference::expand_path(&named))
 }
 
-/// An environment variable that says something.
+/// An environment variable that is not blank.
 fn env_variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.trim().is_empty())
 }
 
-/// The user's token as a header, looked for where huggingface_hub looks: `HF_TOKEN`, the file that `HF_TOKEN_PATH`
-/// names, `token` in the hub's folder.
+/// The user's token as a header, from the same places as in huggingface_hub: `HF_TOKEN`, the file in `HF_TOKEN_PATH`,
+/// `token` in the hub's folder.
 fn read_token() -> Result<Option<HeaderValue>, SourceError> {
     if env_variable("HF_HUB_DISABLE_IMPLICIT_TOKEN").is_some() {
         return Ok(None);
@@ -143,14 +142,16 @@ fn read_token() -> Result<Option<HeaderValue>, SourceError> {
     bearer_header(&token, &origin)
 }
 
-/// The token as a header's value. `origin` is for the message; the token is in none.
+/// The token as a header's value. `origin` is for the error message, which never contains the token.
 pub(super) fn bearer_header(token: &str, origin: &str) -> Result<Option<HeaderValue>, SourceError> {
     let token = token.trim();
     if token.is_empty() {
         return Ok(None);
     }
     let wrong = || {
-        SourceError::Disabled(format!("what is in {origin} is no token: it has blanks or other characters"))
+        SourceError::Disabled(format!(
+            "the token in {origin} is invalid: it has blanks or special characters"
+        ))
     };
     if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(wrong());
@@ -160,20 +161,20 @@ pub(super) fn bearer_header(token: &str, origin: &str) -> Result<Option<HeaderVa
     Ok(Some(value))
 }
 
-/// What the hub says of a file.
+/// The hub's metadata of a file.
 #[derive(Debug, Default)]
 struct AnnouncedFile {
     /// Its size in bytes.
     bytes: Option<u64>,
-    /// Its sha256, which the hub keeps for every large file.
+    /// Its sha256, which the hub has for every large file.
     sha256: Option<String>,
 }
 
-/// The HTTP clients: neither follows a redirect by itself.
+/// The HTTP clients; neither follows redirects by itself.
 struct HttpClients {
-    /// For this machine, past any proxy: a request in plain http would show a proxy the token.
+    /// For this machine, without proxies: a plain http request would reveal the token to a proxy.
     loopback: Client,
-    /// For everything else: encrypted only, through the proxies that the environment names.
+    /// For everything else: encrypted only, through the proxies set in the environment.
     external: Client,
 }
 
@@ -186,7 +187,7 @@ impl HttpClients {
                 .referer(false)
                 .user_agent(USER_AGENT)
         };
-        // Whatever the machine's tables say, `localhost` is this machine.
+        // `localhost` is this machine, regardless of the machine's hosts file.
         let here = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()];
         let here = builder()
             .no_proxy()
@@ -213,7 +214,7 @@ impl HubTransfer<'_> {
         let HubFile { repository, revision, file } = self.from;
         let mut address = self.endpoint.file_url(repository, revision, file)?;
         let announced = match self.fetch_announced(&address).await {
-            // A mirror may have but the newest revision. What comes from there still has to have the pinned hash.
+            // A mirror may have only the newest revision. Its file must still have the pinned hash.
             Err(SourceError::Missing(_)) if revision != "main" && self.model.sha256.is_some() => {
                 address = self.endpoint.file_url(repository, "main", file)?;
                 self.fetch_announced(&address).await?
@@ -230,9 +231,7 @@ impl HubTransfer<'_> {
             (_, Some(pinned)) => pinned.to_owned(),
             (Some(found), None) => found,
             (None, None) => {
-                return Err(
-                    SourceError::InvalidData("it does not say which sha256 the file has".into()).into()
-                );
+                return Err(SourceError::InvalidData("it does not announce the file's sha256".into()).into());
             }
         };
         let bytes = if self.model.exact { Some(self.model.bytes) } else { announced.bytes };
@@ -240,7 +239,7 @@ impl HubTransfer<'_> {
         Ok(sha256)
     }
 
-    /// Checks a size that the source names against the table's.
+    /// Checks a size announced by the source against the catalog's.
     fn check_size(&self, bytes: u64) -> Result<(), SourceError> {
         if self.model.accepts_size(bytes) {
             return Ok(());
@@ -253,7 +252,7 @@ impl HubTransfer<'_> {
         )))
     }
 
-    /// Sends one request. The token goes to the hub's own origin only.
+    /// Sends one request. The token is sent to the hub's own origin only.
     async fn send_request(&self, method: Method, url: &Url, from: u64) -> Result<Response, SourceError> {
         let client =
             if endpoint::is_local_address(url) { &self.clients.loopback } else { &self.clients.external };
@@ -269,24 +268,24 @@ impl HubTransfer<'_> {
             request = request.header(header::RANGE, format!("bytes={from}-"));
         }
         let answer = tokio::time::timeout(limit, request.send()).await;
-        let silent = |_| SourceError::Unreachable(format!("no answer within {} s", limit.as_secs_f64()));
+        let silent = |_| SourceError::Unreachable(format!("no response within {} s", limit.as_secs_f64()));
         answer.map_err(silent)?.map_err(unreachable_error)
     }
 
-    /// Asks for the file's size and hash: a HEAD request on its address, answered by the hub itself
-    /// (`x-linked-size`, `x-linked-etag`) before it sends the reader on to where large files lie.
+    /// Requests the file's size and hash: a HEAD request to its address, to which the hub itself responds
+    /// (`x-linked-size`, `x-linked-etag`) before it redirects to the storage of large files.
     async fn fetch_announced(&self, address: &Url) -> Result<AnnouncedFile, SourceError> {
         let mut url = address.clone();
         for _ in 0..=MAX_REDIRECTS {
             let answer = self.send_request(Method::HEAD, &url, 0).await?;
-            // A renamed repository answers with a path of its own; that answer says nothing of the file.
+            // A renamed repository redirects to its new path; that response has no metadata of the file.
             if answer.status().is_redirection() && !answer.headers().contains_key(LINKED_ETAG_HEADER) {
                 let to = endpoint::resolve_redirect(
                     &url,
                     header_text(answer.headers(), header::LOCATION.as_str()),
                 )?;
                 if !self.endpoint.is_same_origin(&to) {
-                    // Where the hub keeps its files only the files themselves are asked for.
+                    // The hub's file storage is only asked for the files themselves.
                     return Ok(AnnouncedFile::default());
                 }
                 url = to;
@@ -297,15 +296,15 @@ impl HubTransfer<'_> {
             }
             return Ok(parse_announced(answer.headers(), answer.status()));
         }
-        Err(SourceError::InvalidData("it sends the question round in circles".into()))
+        Err(SourceError::InvalidData("its redirects form a loop".into()))
     }
 
-    /// An answer that is no file.
+    /// Returns an error if the response is not a success.
     fn check_status(&self, status: StatusCode) -> Result<(), SourceError> {
         if status.is_success() {
             return Ok(());
         }
-        let what = format!("it answers {status} for {}", self.from.file);
+        let what = format!("it returned {status} for {}", self.from.file);
         Err(match status.as_u16() {
             401 | 403 => SourceError::Missing(format!("{what}; a token in HF_TOKEN may be needed")),
             408 | 429 => SourceError::Unreachable(what),
@@ -314,7 +313,7 @@ impl HubTransfer<'_> {
         })
     }
 
-    /// Asks for the file from the byte `from` on, where the hub sends to.
+    /// Requests the file from the byte offset `from`, following redirects.
     async fn open_stream(&self, address: &Url, from: u64) -> Result<Response, SourceError> {
         let mut url = address.clone();
         for _ in 0..=MAX_REDIRECTS {
@@ -327,7 +326,7 @@ impl HubTransfer<'_> {
         Err(SourceError::InvalidData(format!("it redirects more than {MAX_REDIRECTS} times")))
     }
 
-    /// Brings `part` to `bytes` bytes, or to what the source says where that is not known yet.
+    /// Extends `part` to `bytes` bytes, or to the source's size if `bytes` is not known yet.
     async fn transfer_file(&self, address: &Url, bytes: Option<u64>) -> Result<(), AttemptError> {
         let most = bytes.unwrap_or(self.model.max_bytes());
         let (out, done) = self.store.open_partial(self.part, most)?;
@@ -347,7 +346,7 @@ impl HubTransfer<'_> {
                 Err(AttemptError::Source(SourceError::Unreachable(cause))) => cause,
                 Err(trouble) => return Err(trouble),
             };
-            // As long as bytes keep coming, an interruption is only that.
+            // Retries only count while no bytes arrive.
             tries = if stretch.done > before { 0 } else { tries + 1 };
             let slow = stretch.stall.check_progress(Instant::now(), stretch.done).is_err();
             if tries >= MAX_RETRIES || stretch.restarts > MAX_RESTARTS || slow {
@@ -359,13 +358,13 @@ impl HubTransfer<'_> {
         }
     }
 
-    /// One request for all that is missing, written as it comes.
+    /// Requests all missing bytes, and writes them as they arrive.
     async fn transfer_rest(&self, address: &Url, stretch: &mut TransferState) -> Result<(), AttemptError> {
         let mut answer = self.open_stream(address, stretch.done).await?;
         let headers = answer.headers();
         if headers.get(header::CONTENT_ENCODING).is_some_and(|how| how != "identity") {
             return Err(SourceError::InvalidData(
-                "it sends the file compressed, which was not asked for".into(),
+                "it sends the file compressed, which was not requested".into(),
             )
             .into());
         }
@@ -374,17 +373,17 @@ impl HubTransfer<'_> {
                 let range =
                     header_text(headers, header::CONTENT_RANGE.as_str()).and_then(parse_content_range);
                 let Some((_, whole)) = range.filter(|(from, _)| *from == stretch.done) else {
-                    return self.fail_and_restart(stretch, "it sends another part than was asked for");
+                    return self.fail_and_restart(stretch, "it sends another range than requested");
                 };
                 whole
             }
-            // Nothing lies behind what is here already, so that is no beginning of the file.
+            // The source's file ends before the partial file does, so the partial file is not a prefix of it.
             StatusCode::RANGE_NOT_SATISFIABLE if stretch.done > 0 => {
-                return self.fail_and_restart(stretch, "its file is shorter than what is here already");
+                return self.fail_and_restart(stretch, "its file is shorter than the partial download");
             }
             status => {
                 self.check_status(status)?;
-                // The server sends all of it where a part was asked for: from the start, then.
+                // The server ignores the requested range and sends the whole file.
                 if stretch.done > 0 {
                     self.restart(stretch)?;
                 }
@@ -403,7 +402,7 @@ impl HubTransfer<'_> {
             (None, Some(whole)) => whole,
             (None, None) => {
                 return Err(SourceError::InvalidData(format!(
-                    "it does not say how large {} is",
+                    "it does not announce the size of {}",
                     self.from.file
                 ))
                 .into());
@@ -411,7 +410,7 @@ impl HubTransfer<'_> {
         };
         stretch.bytes = Some(bytes);
         let silence = self.store.timeouts.idle;
-        let silent = |_| SourceError::Unreachable(format!("nothing came for {} s", silence.as_secs_f64()));
+        let silent = |_| SourceError::Unreachable(format!("no data for {} s", silence.as_secs_f64()));
         while let Some(chunk) =
             tokio::time::timeout(silence, answer.chunk()).await.map_err(silent)?.map_err(unreachable_error)?
         {
@@ -430,13 +429,13 @@ impl HubTransfer<'_> {
         Ok(())
     }
 
-    /// Throws away what is here, and has the request tried once more.
+    /// Discards the partial file, and has the request retried.
     fn fail_and_restart(&self, stretch: &mut TransferState, why: &str) -> Result<(), AttemptError> {
         self.restart(stretch)?;
         Err(SourceError::Unreachable(why.into()).into())
     }
 
-    /// Throws away what is here.
+    /// Discards the partial file.
     fn restart(&self, stretch: &mut TransferState) -> Result<(), AttemptError> {
         stretch.out.set_len(0).map_err(|e| self.store.io_error("cut", self.part, e))?;
         stretch.done = 0;
@@ -445,25 +444,25 @@ impl HubTransfer<'_> {
     }
 
     fn report_progress(&self, done: u64, total: u64) {
-        // Nobody listens any more only if the caller is gone, and then nobody wants to know.
+        // Sending fails only if the caller is gone, and then the progress does not matter.
         let _ = self.progress.send(PullProgress { phase: PullPhase::Download, done, total });
     }
 }
 
-/// A transfer that is going on, over all its requests.
+/// The state of a transfer across all its requests.
 struct TransferState {
     out: File,
-    /// Bytes that are in the file.
+    /// Current size of the file, in bytes.
     done: u64,
-    /// Bytes that it will have, once that is known.
+    /// Final size of the file, if it is known.
     bytes: Option<u64>,
     restarts: u32,
     stall: StallDetector,
 }
 
-/// How taper introduces itself.
+/// The `User-Agent` header.
 const USER_AGENT: &str = concat!("taper/", env!("CARGO_PKG_VERSION"));
-/// The hub's headers for a file that lies elsewhere.
+/// The hub's headers for a file that is stored elsewhere.
 const LINKED_ETAG_HEADER: &str = "x-linked-etag";
 const LINKED_SIZE_HEADER: &str = "x-linked-size";
 
@@ -472,7 +471,7 @@ fn header_text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// Size and hash out of the headers of a HEAD answer. The length of a redirect is no size of a file.
+/// Size and hash from the headers of a HEAD response. The length of a redirect is not the file's size.
 fn parse_announced(headers: &HeaderMap, status: StatusCode) -> AnnouncedFile {
     let length = || header_text(headers, "content-length").filter(|_| status.is_success());
     let bytes = header_text(headers, LINKED_SIZE_HEADER).or_else(length).and_then(|bytes| bytes.parse().ok());
@@ -482,7 +481,7 @@ fn parse_announced(headers: &HeaderMap, status: StatusCode) -> AnnouncedFile {
     AnnouncedFile { bytes, sha256: Some(tag).filter(|tag| is_sha256(tag)) }
 }
 
-/// First byte and whole size out of `bytes FIRST-LAST/SIZE` (RFC 9110, section 14.4).
+/// First byte and whole size from `bytes FIRST-LAST/SIZE` (RFC 9110, section 14.4).
 fn parse_content_range(text: &str) -> Option<(u64, Option<u64>)> {
     let (range, size) = text.strip_prefix("bytes ")?.split_once('/')?;
     let (first, _last) = range.split_once('-')?;
@@ -490,21 +489,21 @@ fn parse_content_range(text: &str) -> Option<(u64, Option<u64>)> {
     Some((first.parse().ok()?, size))
 }
 
-/// What `reqwest` says went wrong, without the address: it may be signed.
+/// The error of `reqwest`, without the address, which may be signed.
 fn unreachable_error(error: reqwest::Error) -> SourceError {
     SourceError::Unreachable(error_chain(&error.without_url()))
 }
 
-/// An error with everything below it, each said once.
+/// An error with all its sources, without repetitions.
 fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
-    let mut below = error.source();
-    while let Some(error) = below {
+    let mut source = error.source();
+    while let Some(error) = source {
         let more = error.to_string();
         if !text.contains(&more) {
             text = format!("{text}: {more}");
         }
-        below = error.source();
+        source = error.source();
     }
     text
 }
@@ -540,17 +539,17 @@ mod tests {
     #[test]
     fn etag_is_used_only_if_sha256() {
         let hash = "AB".repeat(32);
-        let said = |tag: &str| {
+        let announced = |tag: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(LINKED_ETAG_HEADER, tag.parse().unwrap());
             headers.insert("content-length", "7".parse().unwrap());
             parse_announced(&headers, StatusCode::FOUND)
         };
-        assert_eq!(said(&format!("\"{hash}\"")).sha256, Some(hash.to_lowercase()));
-        assert_eq!(said(&format!("W/\"{hash}\"")).sha256, Some(hash.to_lowercase()));
-        assert_eq!(said(&hash).bytes, None);
+        assert_eq!(announced(&format!("\"{hash}\"")).sha256, Some(hash.to_lowercase()));
+        assert_eq!(announced(&format!("W/\"{hash}\"")).sha256, Some(hash.to_lowercase()));
+        assert_eq!(announced(&hash).bytes, None);
         for wrong in ["", "\"abc\"", "../../../etc/passwd", &"g".repeat(64), &"a".repeat(65)] {
-            assert_eq!(said(wrong).sha256, None, "{wrong}");
+            assert_eq!(announced(wrong).sha256, None, "{wrong}");
         }
     }
 }

@@ -1,5 +1,4 @@
-//! Whether a model's file is what it should be: its size and its sha256.
-//! It knows nothing of where a file comes from, nor of what is inside it.
+//! Checks a model file's size and sha256.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
@@ -12,21 +11,21 @@ use super::{
 };
 use crate::catalog::CatalogModel;
 
-/// What is here of a model.
+/// The state of a model's file on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FileIntegrity {
-    /// Nothing, or only the beginning of it.
+    /// There is no file, or only an unfinished download.
     Absent,
-    /// The file, with the sha256 that it should have: the table's, or the one that the hub announced for it.
+    /// The file has the expected sha256: the catalog's, or the one that the hub announced.
     Verified(PathBuf),
-    /// The file, of about the right size; nobody knows the sha256 that it should have.
+    /// The file has about the right size; its expected sha256 is unknown.
     Unpinned(PathBuf),
-    /// A file that is not what it should be.
+    /// The file has the wrong size or sha256.
     Damaged(PathBuf, FileDamage),
 }
 
 impl ModelStore {
-    /// Looks at the model's file, all of it: for a large one that takes a while, which `watch` is told of.
+    /// Checks the whole file of the model. That takes a while for a large file; `watch` receives the progress.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -55,8 +54,8 @@ impl ModelStore {
         Ok(FileIntegrity::Damaged(path, FileDamage::Hash { expected, found }))
     }
 
-    /// The sha256 that the file should have, if anybody knows: the table, what was kept when it was pulled, or the name
-    /// that the Hugging Face cache gave it.
+    /// The file's expected sha256, if it is known: from the catalog, from the record written when the file was pulled,
+    /// or from the file's name in the Hugging Face cache.
     fn expected_sha256(&self, model: &CatalogModel, path: &Path) -> Option<String> {
         if let Some(pinned) = model.sha256 {
             return Some(pinned.to_owned());
@@ -69,14 +68,14 @@ impl ModelStore {
         Some(name).filter(|name| is_sha256(name))
     }
 
-    /// Where the hash is kept that the hub announced for a model that the table has none for.
+    /// The path of the recorded hash that the hub announced for a model without a hash in the catalog.
     pub(super) fn hash_path(&self, model: &CatalogModel) -> PathBuf {
         self.folder.join(format!("{}.sha256", model.file))
     }
 
-    /// Puts a file safely onto the disk.
+    /// Flushes a file to disk.
     pub(super) fn sync_to_disk(&self, path: &Path) -> Result<(), FetchError> {
-        // Some systems refuse that to a reader.
+        // Some systems refuse to sync a file that is open read-only.
         let file = OpenOptions::new().read(true).write(true).open(path);
         file.and_then(|file| file.sync_all()).map_err(|source| self.write_error(path, 0, source))
     }
@@ -95,7 +94,7 @@ impl ModelStore {
         let mut done = 0;
         loop {
             watch(PullProgress { phase: PullPhase::Verify, done, total });
-            // A file that grows meanwhile is not read without end.
+            // A file that grows meanwhile is not read endlessly.
             let want = usize::try_from(total - done).unwrap_or(usize::MAX).min(buffer.len());
             let read = match file.read(&mut buffer[..want]) {
                 Ok(0) => return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),

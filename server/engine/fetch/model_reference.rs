@@ -1,5 +1,4 @@
-//! What a user writes in place of a model: a known name, or the path of a file in any of its spellings.
-//! It knows nothing of what is inside a GGUF file; it tells files apart that are none at all.
+//! Parses a user's model argument: a known name, or a file path in any of its spellings.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -13,25 +12,25 @@ use url::Url;
 use super::FetchError;
 use crate::catalog::{self, CatalogModel};
 
-/// What a `--model` argument or the `model` setting means.
+/// The meaning of a `--model` argument or the `model` setting.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ModelReference {
-    /// A row of the table.
+    /// A model in the catalog.
     Known(&'static CatalogModel),
-    /// A file of the user's.
+    /// A file of the user.
     File(PathBuf),
 }
 
-/// Reads a `--model` argument or setting: a known name, else a path to a file.
+/// Parses a `--model` argument or setting: a known name, else a path to a file.
 ///
-/// A path may begin with `~`, hold variables (`$HOME`, `${HOME}`, `%USERPROFILE%`), or be a `file:` address. A file that
-/// is really called so comes first. A relative path begins in the folder in which the program was started; see
-/// [`beside`] for a configuration file's.
+/// A path may begin with `~`, contain variables (`$HOME`, `${HOME}`, `%USERPROFILE%`), or be a `file:` address. An
+/// existing file with the literal name takes precedence. A relative path is relative to the folder in which the program
+/// was started; see [`resolve_relative_to`] for paths in a configuration file.
 ///
 /// # Errors
-/// It is no known name, and neither does it look like a path nor name a file; or a variable in it is not set, or it is
-/// an address of something that is no file here. Whether a path leads to a readable model is for [`check_kind`] and the
-/// reader of the file to say.
+/// The text is not a known name, does not look like a path and does not name a file; or a variable in it is not set; or
+/// it is an address of something other than a local file. [`check_kind`] and the reader of the file check whether a
+/// path leads to a readable model.
 pub fn parse_model_reference(text: &str) -> Result<ModelReference, FetchError> {
     if let Some(model) = catalog::find_model(text) {
         return Ok(ModelReference::Known(model));
@@ -43,8 +42,7 @@ pub fn parse_model_reference(text: &str) -> Result<ModelReference, FetchError> {
     Err(FetchError::UnknownModel { name, nearest: catalog::nearest_name(text) })
 }
 
-/// The same model for somebody in another folder: a relative path in a file in `folder` begins there. `None` where
-/// nothing changes.
+/// Resolves a relative path from a file in `folder` against that folder. `None` if the text does not change.
 pub fn resolve_relative_to(text: &str, folder: &Path) -> Option<String> {
     let plain = catalog::find_model(text).is_none()
         && looks_like_path(text)
@@ -55,7 +53,7 @@ pub fn resolve_relative_to(text: &str, folder: &Path) -> Option<String> {
     plain.then(|| folder.join(text).to_string_lossy().into_owned())
 }
 
-/// The path that `text` names, if it is one.
+/// The path in `text`, if it is one.
 fn parse_path(
     text: &str,
     variable: &dyn Fn(&str) -> Option<OsString>,
@@ -65,7 +63,7 @@ fn parse_path(
         Err(FetchError::InvalidModelPath { text, problem })
     };
     if text.contains('\0') {
-        return refused("it holds a NUL, which no path does".into());
+        return refused("it contains a NUL byte, which a path cannot".into());
     }
     let literal = Path::new(text);
     if !text.is_empty() && fs::symlink_metadata(literal).is_ok() {
@@ -76,7 +74,7 @@ fn parse_path(
             let path = Url::parse(text).ok().and_then(|url| url.to_file_path().ok());
             return match path {
                 Some(path) => Ok(Some(path)),
-                None => refused("write file:///, then the whole path of a file on this machine".into()),
+                None => refused("write file:/// followed by the full path of a file on this machine".into()),
             };
         }
         Some(scheme) => {
@@ -93,18 +91,18 @@ fn parse_path(
     }
 }
 
-/// A path of an environment variable, with `~` and variables in it replaced as far as they are known.
+/// A path from an environment variable, with `~` and known variables replaced.
 pub(super) fn expand_path(text: &str) -> PathBuf {
     PathBuf::from(expand_variables(text, &env_variable).unwrap_or(Cow::Borrowed(text)).into_owned())
 }
 
-/// Whether a text that names no file is meant as a path all the same.
+/// Whether a text that does not name an existing file is still meant as a path.
 fn looks_like_path(text: &str) -> bool {
     let gguf = |path: &Path| path.extension().is_some_and(|it| it.eq_ignore_ascii_case("gguf"));
     text.contains(std::path::is_separator) || gguf(Path::new(text))
 }
 
-/// The scheme of an address: `file:…`, or anything of two letters and more before `://` (one is a drive).
+/// The scheme of an address: `file:…`, or two or more letters before `://` (a single letter is a drive).
 fn url_scheme(text: &str) -> Option<&str> {
     let (scheme, rest) = text.split_once(':')?;
     let is_scheme = scheme.len() >= 2
@@ -116,7 +114,7 @@ fn url_scheme(text: &str) -> Option<&str> {
     (is_scheme && rest.starts_with("//")).then_some(scheme)
 }
 
-/// An environment variable, or the user's folder for the two names that it has.
+/// An environment variable, or the user's home folder for its two names.
 fn env_variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty()).or_else(|| match name {
         "HOME" | "USERPROFILE" => etcetera::choose_base_strategy().ok().map(|it| it.home_dir().into()),
@@ -124,8 +122,8 @@ fn env_variable(name: &str) -> Option<OsString> {
     })
 }
 
-/// Replaces `~` at the beginning, and `$NAME`, `${NAME}` and `%NAME%` anywhere. What is no variable's name stays; so does
-/// `%NAME%` where there is no such variable, as a file's name may hold percent signs.
+/// Replaces `~` at the beginning, and `$NAME`, `${NAME}` and `%NAME%` anywhere. Text that is not a variable name stays;
+/// so does `%NAME%` if that variable is not set, because a file name may contain percent signs.
 fn expand_variables<'a>(
     text: &'a str,
     variable: &dyn Fn(&str) -> Option<OsString>,
@@ -133,7 +131,7 @@ fn expand_variables<'a>(
     let value = |name: &str| -> Result<Option<String>, String> {
         match variable(name).map(OsString::into_string) {
             Some(Ok(value)) => Ok(Some(value)),
-            Some(Err(_)) => Err(format!("what the variable {name} holds is not UTF-8")),
+            Some(Err(_)) => Err(format!("the variable {name} is not UTF-8")),
             None => Ok(None),
         }
     };
@@ -141,14 +139,14 @@ fn expand_variables<'a>(
     let mut rest = text;
     let mut changed = false;
     let mut backslashes = false;
-    if let Some(behind) = text.strip_prefix('~') {
-        if !behind.is_empty() && !behind.starts_with(is_separator) {
-            if behind.contains(is_separator) {
+    if let Some(tail) = text.strip_prefix('~') {
+        if !tail.is_empty() && !tail.starts_with(is_separator) {
+            if tail.contains(is_separator) {
                 return Err("folders of other users are not looked up; write the whole path".into());
             }
         } else if let Some(home) = value("HOME")? {
             out.push_str(&home);
-            (rest, changed) = (behind, true);
+            (rest, changed) = (tail, true);
         } else {
             return Err("there is no home folder; write the whole path".into());
         }
@@ -156,13 +154,13 @@ fn expand_variables<'a>(
     while let Some(at) = rest.find(['$', '%']) {
         let (before, from) = rest.split_at(at);
         out.push_str(before);
-        let (name, behind, required) = if let Some(inner) = from.strip_prefix("${") {
-            inner.split_once('}').map_or(("", from, false), |(name, behind)| (name, behind, true))
+        let (name, tail, required) = if let Some(inner) = from.strip_prefix("${") {
+            inner.split_once('}').map_or(("", from, false), |(name, tail)| (name, tail, true))
         } else if let Some(inner) = from.strip_prefix('$') {
             let end = inner.find(|c: char| !is_name_char(c)).unwrap_or(inner.len());
             (&inner[..end], &inner[end..], true)
         } else {
-            from[1..].split_once('%').map_or(("", from, false), |(name, behind)| (name, behind, false))
+            from[1..].split_once('%').map_or(("", from, false), |(name, tail)| (name, tail, false))
         };
         let named = name.starts_with(|c: char| is_name_char(c) && !c.is_ascii_digit())
             && name.chars().all(is_name_char);
@@ -170,7 +168,7 @@ fn expand_variables<'a>(
             Some(value) => {
                 out.push_str(&value);
                 backslashes |= from.starts_with('%');
-                (rest, changed) = (behind, true);
+                (rest, changed) = (tail, true);
             }
             None if named && required => return Err(format!("the variable {name} is not set")),
             None => {
@@ -183,7 +181,7 @@ fn expand_variables<'a>(
         return Ok(Cow::Borrowed(text));
     }
     out.push_str(rest);
-    // Who writes %NAME% writes backslashes too.
+    // Paths with %NAME% are usually written with backslashes.
     if backslashes && !cfg!(windows) {
         out = out.replace('\\', "/");
     }
@@ -198,17 +196,17 @@ fn is_separator(c: char) -> bool {
     c == '/' || c == '\\' && cfg!(windows)
 }
 
-/// Says what a path leads to if that is plainly no GGUF file: a folder, a device, nothing, an archive. Reads a few bytes of
-/// a plain file at most, so nothing can make it wait.
+/// Refuses a path that obviously does not lead to a GGUF file: a folder, a device, an archive, another format. Reads at
+/// most a few bytes of a plain file, so it cannot block.
 ///
 /// # Errors
-/// It is one of these; the message says which, and what to do.
+/// The path leads to one of these; the message names it and the remedy.
 pub fn check_kind(path: &Path) -> Result<(), FetchError> {
     let refused = |problem: &str| {
         Err(FetchError::InvalidModelPath { text: path.display().to_string(), problem: problem.to_owned() })
     };
     let Ok(found) = fs::metadata(path) else {
-        // The reader of the file says it best.
+        // The reader of the file reports a better error.
         return Ok(());
     };
     if found.is_dir() {
@@ -229,23 +227,21 @@ pub fn check_kind(path: &Path) -> Result<(), FetchError> {
     let begins = |what: &[u8]| start.starts_with(what);
     if begins(b"PK\x03\x04") || begins(b"PK\x05\x06") {
         return refused(
-            "it is a zip archive (a wheel, or a PyTorch checkpoint) and no GGUF file; \
+            "it is a zip archive (a wheel or a PyTorch checkpoint), not a GGUF file; \
              `taper pull` unpacks the models that it knows",
         );
     }
     if begins(&[0x1f, 0x8b]) || begins(b"\x28\xb5\x2f\xfd") || begins(b"\xfd7zXZ") || begins(b"BZh") {
-        return refused("it is compressed; unpack it, and give the path of the GGUF file");
+        return refused("it is compressed; unpack it and give the path of the GGUF file");
     }
     if begins(b"version https://git-lfs") {
         return refused("it only points to a file in Git LFS; fetch the file itself with `git lfs pull`");
     }
     if text.trim_start().starts_with("<!doctype") || text.trim_start().starts_with("<html") {
-        return refused("it is a web page and no model: that happens where a download asks to log in first");
+        return refused("it is a web page, not a model: the download probably requires a login");
     }
     if start.get(8..10).is_some_and(|it| it == b"{\"") && start[4..8] == [0; 4] {
-        return refused(
-            "it is a safetensors file; taper reads GGUF, into which llama.cpp's tools convert it",
-        );
+        return refused("it is a safetensors file; convert it to GGUF with llama.cpp's tools");
     }
     if [&b"lmgg"[..], b"fmgg", b"tjgg"].iter().any(|old| begins(old)) {
         return refused("it is in a format from before GGUF; download the model as GGUF");
@@ -253,7 +249,7 @@ pub fn check_kind(path: &Path) -> Result<(), FetchError> {
     Ok(())
 }
 
-/// The GGUF file in a folder, as a hint, if there is just one.
+/// A hint about the GGUF files in a folder.
 fn describe_contained_models(folder: &Path) -> String {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().take(1000);
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
@@ -382,7 +378,7 @@ mod tests {
         assert!(problem("page.gguf", b"\n<!DOCTYPE html><html>").contains("web page"));
         assert!(problem("a.safetensors", b"\x40\0\0\0\0\0\0\0{\"a\":{}}").contains("safetensors"));
         assert!(problem("old.bin", b"tjgg\x03\0\0\0").contains("before GGUF"));
-        // What only its reader can judge is left to it.
+        // Other files are left to the reader.
         for (name, bytes) in
             [("empty.gguf", &b""[..]), ("text.gguf", b"a text"), ("m.gguf", b"GGUF\x03\0\0\0")]
         {

@@ -1,10 +1,9 @@
-//! Runs the machine's package client: it sees no secrets, it dies with taper, and what it says is cut and cleaned.
-//! It knows nothing of packages and wheels.
+//! Runs the machine's package client: it sees no secrets, dies with taper, and its output is truncated and sanitized.
 //!
-//! The client runs below a small shell program in a process group of its own. A second process of that group holds the
-//! other end of a pipe to taper: when taper lets go of it (the work is done, was given up, or taper was killed), the
-//! whole group is killed, children of the client included. That needs no signal handler here and works on every Unix.
-//! On Windows the client alone is ended, and only while taper lives.
+//! The client runs under a small shell program in its own process group. A second process of that group holds the
+//! other end of a pipe to taper. When taper closes the pipe (the work is done or abandoned, or taper was killed), the
+//! whole group is killed, including children of the client. That needs no signal handler here and works on every Unix.
+//! On Windows only the client itself is killed, and only while taper is running.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead as _, BufReader, Read};
@@ -24,12 +23,12 @@ exec 3<&- </dev/null
 wait "$client"
 "#;
 
-/// Bytes of one line that are kept.
+/// Maximum bytes kept of one line.
 const MAX_LINE_BYTES: usize = 2000;
-/// How long the end of what a client says is waited for once it has ended.
+/// How long to wait for the rest of a client's stderr after it has ended.
 const STDERR_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a client said on stderr.
+/// The relevant parts of a client's stderr.
 #[derive(Debug, Default, Clone)]
 pub(super) struct ClientStderr {
     /// The last line that begins with `ERROR`.
@@ -38,12 +37,12 @@ pub(super) struct ClientStderr {
     last_line: String,
     /// Whether a disk was full.
     pub(super) disk_full: bool,
-    /// Whether it tried something again, as it does without a network.
+    /// Whether the client retried something, as it does without a network.
     pub(super) retried: bool,
 }
 
 impl ClientStderr {
-    /// The line that says most, without control characters.
+    /// The most informative line, without control characters.
     pub(super) fn failure_reason(&self) -> &str {
         let line = self.last_error.as_deref().unwrap_or(&self.last_line);
         if line.is_empty() { "it gives no reason" } else { line }
@@ -64,43 +63,43 @@ impl ClientStderr {
     }
 }
 
-/// A running client; dropping it ends it, and all that it started.
+/// A running client; dropping it kills the client and all its children.
 pub(super) struct PackageClient {
     child: Child,
     stderr_receiver: Receiver<ClientStderr>,
 }
 
 impl PackageClient {
-    /// Starts `command` in `folder`, which is absolute, with its temporary files in `temporary`.
+    /// Starts `command` in `folder`, an absolute path, with its temporary files in `temporary`.
     pub(super) fn start(command: &[OsString], folder: &Path, temporary: &Path) -> io::Result<PackageClient> {
         let mut call = guarded_command(command)?;
         call.env_clear().envs(std::env::vars_os().filter(|(name, _)| is_allowed_variable(name)));
         call.envs(["TMPDIR", "TEMP", "TMP"].map(|variable| (variable, temporary)));
         call.current_dir(folder).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = call.spawn()?;
-        let (send, said) = mpsc::channel();
+        let (send, receive) = mpsc::channel();
         if let Some(errors) = child.stderr.take() {
             std::thread::Builder::new().name("taper-client".into()).spawn(move || {
-                // Who started the client may have given up.
+                // The receiver may be gone.
                 let _ = send.send(read_stderr(errors));
             })?;
         }
-        Ok(PackageClient { child, stderr_receiver: said })
+        Ok(PackageClient { child, stderr_receiver: receive })
     }
 
-    /// Whether it has ended, and how.
+    /// The exit status, if the client has ended.
     pub(super) fn exit_status(&mut self) -> io::Result<Option<ExitStatus>> {
         self.child.try_wait()
     }
 
-    /// Ends it, if it has not ended, and returns what it said.
+    /// Kills the client if it is still running, and returns its stderr.
     pub(super) fn finish(mut self) -> ClientStderr {
         self.kill_group();
         self.stderr_receiver.recv_timeout(STDERR_TIMEOUT).unwrap_or_default()
     }
 
     fn kill_group(&mut self) {
-        // The guard sees that and kills the group.
+        // The guard notices the closed pipe and kills the group.
         drop(self.child.stdin.take());
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -130,14 +129,14 @@ fn guarded(command: &[OsString]) -> io::Result<Command> {
     Ok(call)
 }
 
-/// Whether the guard's exit code means that there is no such program, or that it may not be run.
+/// Whether the guard's exit code means that the program does not exist or is not executable.
 pub(super) fn could_not_run(status: ExitStatus) -> bool {
     cfg!(unix) && matches!(status.code(), Some(126 | 127))
 }
 
-/// Reads to the end, a line at a time, however long that is; keeps a few lines.
+/// Reads to the end, line by line, lines of any length; keeps a few lines.
 fn read_stderr(from: impl Read) -> ClientStderr {
-    let mut said = ClientStderr::default();
+    let mut stderr = ClientStderr::default();
     let mut reader = BufReader::new(from);
     let mut line = Vec::new();
     loop {
@@ -147,8 +146,8 @@ fn read_stderr(from: impl Read) -> ClientStderr {
             Err(_) => &[],
         };
         if buffer.is_empty() {
-            said.push_line(&line);
-            return said;
+            stderr.push_line(&line);
+            return stderr;
         }
         let end = buffer.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
         let part = &buffer[..end.unwrap_or(buffer.len())];
@@ -156,17 +155,17 @@ fn read_stderr(from: impl Read) -> ClientStderr {
         let used = end.map_or(buffer.len(), |end| end + 1);
         reader.consume(used);
         if end.is_some() {
-            said.push_line(&line);
+            stderr.push_line(&line);
             line.clear();
         }
     }
 }
 
-/// Whether a package client needs a variable: where things are, how the network is reached, what it is told to do. All
-/// others, and what looks like a secret among these, it does not see. `PYTHONPATH` is not among them: a project may set
-/// it, and a project's code is not to be run.
+/// Whether a package client may see a variable: locations, network access, the client's own configuration. It sees no
+/// others, and none that look like secrets. `PYTHONPATH` is excluded: a project may set it, and a project's code must
+/// not run.
 fn is_allowed_variable(name: &OsStr) -> bool {
-    /// Names, in capitals.
+    /// Names, in upper case.
     const ALLOWED_VARIABLES: &[&str] = &[
         "PATH",
         "HOME",
@@ -210,10 +209,10 @@ fn is_allowed_variable(name: &OsStr) -> bool {
         "HOMEDRIVE",
         "HOMEPATH",
     ];
-    /// Beginnings of names, in capitals.
+    /// Prefixes of names, in upper case.
     const ALLOWED_PREFIXES: [&str; 8] =
         ["LC_", "XDG_", "PIP_", "PYENV_", "CONDA_", "ASDF_", "MISE_", "PROGRAMFILES"];
-    /// What no name holds that is passed on for its family.
+    /// Markers that exclude a name that an allowed prefix would pass on.
     const SECRET_MARKERS: [&str; 7] = ["TOKEN", "SECRET", "PASSW", "CREDENTIAL", "_KEY_", "APIKEY", "AUTH"];
     let Some(name) = name.to_str().map(str::to_ascii_uppercase) else { return false };
     let secret = SECRET_MARKERS.iter().any(|secret| name.contains(secret))
@@ -282,13 +281,13 @@ mod tests {
 
     #[test]
     fn client_stderr_is_truncated_and_sanitized() {
-        let said = read_stderr(&b"Retrying\x1b[31m\nERROR: \x1b]0;title\x07 bad\r\x9b\n\n"[..]);
-        assert_eq!(said.failure_reason(), "ERROR:  ]0;title  bad");
-        assert!(said.retried && !said.disk_full);
+        let stderr = read_stderr(&b"Retrying\x1b[31m\nERROR: \x1b]0;title\x07 bad\r\x9b\n\n"[..]);
+        assert_eq!(stderr.failure_reason(), "ERROR:  ]0;title  bad");
+        assert!(stderr.retried && !stderr.disk_full);
         let mut endless = vec![b'x'; 10 << 20];
         endless.extend(b"\nERROR: No space left on device");
-        let said = read_stderr(&endless[..]);
-        assert!(said.disk_full && said.failure_reason().starts_with("ERROR"));
+        let stderr = read_stderr(&endless[..]);
+        assert!(stderr.disk_full && stderr.failure_reason().starts_with("ERROR"));
         assert_eq!(read_stderr(&vec![b'y'; 10 << 20][..]).failure_reason().len(), 300);
         assert_eq!(read_stderr(&b""[..]).failure_reason(), "it gives no reason");
     }
@@ -312,7 +311,7 @@ mod tests {
             }
         }
 
-        /// The number that a script has written, once it has.
+        /// Waits for the process id that a script writes.
         fn read_pid(path: &Path) -> u32 {
             loop {
                 let text = fs::read_to_string(path).unwrap_or_default();
@@ -323,7 +322,7 @@ mod tests {
             }
         }
 
-        /// Waits until no process with this number is left but as a zombie, which whoever inherits it takes away.
+        /// Waits until the process has ended; a zombie counts as ended, because its new parent reaps it.
         fn wait_until_gone(process: u32) {
             let alive = || {
                 let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
@@ -369,7 +368,7 @@ mod tests {
             let mut running = start_script("sleep 1000 & echo $! > one", folder.path());
             let child = read_pid(&folder.path().join("one"));
             assert!(wait_for_exit(&mut running).success());
-            // Its last words are not waited for until the child would end.
+            // `finish` does not wait for stderr until the child would end.
             let _ = running.finish();
             wait_until_gone(child);
         }

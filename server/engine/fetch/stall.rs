@@ -1,28 +1,27 @@
-//! How long a source is waited for, and how slow it may be.
-//! It knows nothing of where the bytes come from.
+//! Timeouts for sources, and detection of stalled transfers.
 
 use std::time::{Duration, Instant};
 
 use super::ByteSize;
 
-/// How patient a pull is; tiny in tests.
+/// The timeouts of a pull; tiny in tests.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FetchTimeouts {
-    /// Until a connection stands. Without a network the next source should get its turn soon.
+    /// Until a connection is established. Without a network the next source should be tried soon.
     pub(super) connect: Duration,
-    /// Until the hub has answered the first question.
+    /// Until the hub has responded to the first request.
     pub(super) answer: Duration,
-    /// Until the first or the next bytes of a file come.
+    /// Until the first or the next bytes of a file arrive.
     pub(super) idle: Duration,
-    /// Before an interrupted transfer is taken up again, the first time; doubled each time after.
+    /// Before the first retry of an interrupted transfer; doubled for each further retry.
     pub(super) retry_delay: Duration,
-    /// Until a package client has told its version.
+    /// Until a package client has reported its version.
     pub(super) probe: Duration,
-    /// The time in which [`Patience::bytes`] must come from a hub.
+    /// The time in which [`FetchTimeouts::bytes`] must arrive from a hub.
     pub(super) window: Duration,
-    /// The same from a package client, which also asks an index, and tries again by itself.
+    /// The same for a package client, which also queries an index and retries by itself.
     pub(super) client_window: Duration,
-    /// Bytes that must come in that time, at least.
+    /// Minimum number of bytes that must arrive in a window.
     pub(super) bytes: u64,
 }
 
@@ -41,12 +40,12 @@ impl Default for FetchTimeouts {
     }
 }
 
-/// Watches that a transfer makes progress.
+/// Checks that a transfer makes progress.
 #[derive(Debug)]
 pub(super) struct StallDetector {
     window: Duration,
     bytes: u64,
-    /// When the current window began, and with how many bytes.
+    /// The start of the current window, and the number of bytes at that time.
     start: Instant,
     done: u64,
 }
@@ -56,15 +55,15 @@ impl StallDetector {
         StallDetector { window, bytes, start: now, done }
     }
 
-    /// Says that `done` bytes are there; a message if too few came in the last window.
+    /// Records that `done` bytes have arrived; returns a message if too few arrived in the last window.
     pub(super) fn check_progress(&mut self, now: Instant, done: u64) -> Result<(), String> {
-        // A transfer that begins again counts from there.
+        // A restarted transfer counts from its new position.
         self.done = self.done.min(done);
         if done - self.done >= self.bytes {
             (self.start, self.done) = (now, done);
         } else if now.saturating_duration_since(self.start) >= self.window {
-            let (came, seconds) = (ByteSize(done - self.done), self.window.as_secs_f64());
-            return Err(format!("only {came} came in {seconds:.0} s"));
+            let (received, seconds) = (ByteSize(done - self.done), self.window.as_secs_f64());
+            return Err(format!("only {received} received in {seconds:.0} s"));
         }
         Ok(())
     }
@@ -84,7 +83,7 @@ mod tests {
         }
         let mut drip = StallDetector::new(Duration::from_secs(60), 1000, start, 5);
         assert_eq!(drip.check_progress(at(59), 900), Ok(()));
-        assert_eq!(drip.check_progress(at(60), 901), Err("only 896 B came in 60 s".to_owned()));
+        assert_eq!(drip.check_progress(at(60), 901), Err("only 896 B received in 60 s".to_owned()));
     }
 
     #[test]

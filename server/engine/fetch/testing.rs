@@ -1,12 +1,11 @@
-//! For tests: makes wheels.
-//! It knows nothing of how they are read.
+//! Builds wheels for tests.
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
 use std::io::Write as _;
 
 use flate2::Crc;
 
-/// A zip file with one entry, made by hand: APPNOTE.TXT sections 4.3.7, 4.3.12 and 4.3.16.
+/// A handmade zip file with one entry: APPNOTE.TXT sections 4.3.7, 4.3.12 and 4.3.16.
 pub(super) fn build_wheel(name: &str, data: &[u8], deflate: bool) -> Vec<u8> {
     let mut crc = Crc::new();
     crc.update(data);

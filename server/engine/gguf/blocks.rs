@@ -1,5 +1,4 @@
-//! The blocks that values are stored in: which ids the formats have, and whether what is stored are numbers.
-//! It knows nothing of tensors' names or shapes.
+//! Block formats of tensors: their ids, and a check that the stored values are finite.
 //!
 //! Formats: `ggml-common.h` and `ggml.h` of <https://github.com/ggml-org/ggml>.
 
@@ -25,7 +24,7 @@ pub(super) fn dtype_from_id(id: u32) -> Option<GgmlDType> {
     })
 }
 
-/// Where a block has half-precision floats: all else in it are whole numbers, any of which is right.
+/// Offsets of the half-precision floats in a block. The rest of a block is integers, of which every value is valid.
 pub(crate) fn half_float_offsets(dtype: GgmlDType) -> &'static [usize] {
     match dtype {
         GgmlDType::Q4_0 | GgmlDType::Q5_0 | GgmlDType::Q8_0 => &[0],
@@ -37,10 +36,10 @@ pub(crate) fn half_float_offsets(dtype: GgmlDType) -> &'static [usize] {
     }
 }
 
-/// Whether all values in these whole blocks are finite numbers. In a file that was damaged on its way or on its disk
-/// some are not, nearly always: of random half floats every thirty-second is none.
+/// Whether all values in these complete blocks are finite. A file damaged in transfer or on disk almost always has some
+/// that are not: one in 32 random half floats is not finite.
 pub(crate) fn are_finite(dtype: GgmlDType, blocks: &[u8]) -> bool {
-    // The exponent of what is infinite or no number has all bits set, and nothing else has.
+    // Exactly the infinite and NaN values have all exponent bits set.
     let half = |bytes: [u8; 2]| bytes[1] & 0x7c != 0x7c;
     match dtype {
         GgmlDType::F32 => blocks.as_chunks::<4>().0.iter().all(|it| f32::from_le_bytes(*it).is_finite()),
@@ -104,7 +103,7 @@ mod tests {
                     }
                 }
             }
-            // All else in a block may be anything.
+            // The other bytes of a block may have any value.
             if dtype.block_size() > 1 {
                 let mut blocks = blocks;
                 for (at, byte) in blocks.iter_mut().enumerate() {

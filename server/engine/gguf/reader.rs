@@ -1,5 +1,4 @@
-//! Reads the head of a model file: numbers, strings, lists, and where the tensors lie, none of it believed.
-//! It knows nothing of what the keys mean.
+//! Reads the header of a model file (numbers, strings, lists, tensor locations) and trusts none of it.
 
 use std::path::Path;
 
@@ -10,19 +9,19 @@ use super::sanitize::{model_error, sanitize_word};
 use super::{LIST_TYPE, ListSpan, MetadataValue, PULL_AGAIN_REMEDY, STRING_TYPE};
 use crate::EngineError;
 
-/// GGUF allows arrays of arrays; no known file nests deeper than one.
+/// GGUF allows arrays of arrays; no known file nests deeper than one level.
 const MAX_NESTING: usize = 4;
 /// ggml's own limit.
 const MAX_DIMENSIONS: u32 = 4;
-/// Elements of a list; the largest known vocabularies and their merges have half a million.
+/// Maximum elements of a list; the largest known vocabularies and their merges have half a million.
 const MAX_LIST_LEN: u64 = 1 << 22;
 
-/// What the head says of a tensor.
+/// A tensor's entry in the header.
 pub(super) struct TensorHeader {
     pub(super) name: String,
     pub(super) dtype: GgmlDType,
     pub(super) shape: Vec<usize>,
-    /// From where the data begin.
+    /// Relative to the start of the tensor data.
     pub(super) offset: u64,
     pub(super) len: u64,
 }
@@ -30,12 +29,12 @@ pub(super) struct TensorHeader {
 /// Reads from the first bytes of a file.
 pub(super) struct GgufReader<'a> {
     path: &'a Path,
-    /// The bytes that were read so far.
+    /// The bytes read so far.
     bytes: &'a [u8],
-    /// Bytes of the whole file.
+    /// Size of the whole file, in bytes.
     file_len: u64,
     at: usize,
-    /// Whether an error was none of the file's: more of it has to be read.
+    /// Whether the error is only that more of the file has to be read.
     needs_more: bool,
 }
 
@@ -44,22 +43,22 @@ impl<'a> GgufReader<'a> {
         Self { path, bytes, file_len, at: 0, needs_more: false }
     }
 
-    /// One that goes on at a place that was read before.
+    /// A reader positioned at an offset that was read before.
     pub(super) fn at_offset(path: &'a Path, bytes: &'a [u8], at: usize) -> Self {
         Self { at, ..Self::new(path, bytes, bytes.len() as u64) }
     }
 
-    /// Bytes of the whole file.
+    /// Size of the whole file, in bytes.
     pub(super) fn file_len(&self) -> u64 {
         self.file_len
     }
 
-    /// Where it is.
+    /// The current offset.
     pub(super) fn position(&self) -> u64 {
         self.at as u64
     }
 
-    /// Whether the last error came only of too few bytes having been read.
+    /// Whether the only cause of the last error was that too few bytes had been read.
     pub(super) fn needs_more(&self) -> bool {
         self.needs_more
     }
@@ -72,7 +71,7 @@ impl<'a> GgufReader<'a> {
         model_error(self.path, field, problem, PULL_AGAIN_REMEDY)
     }
 
-    /// Refuses a count whose entries cannot fit into what is left of the file.
+    /// Refuses a count whose entries cannot fit into the rest of the file.
     pub(super) fn check_count(
         &self,
         count: u64,
@@ -98,7 +97,7 @@ impl<'a> GgufReader<'a> {
         let bytes = usize::try_from(len).ok().and_then(|len| self.bytes[self.at..].get(..len));
         let Some(bytes) = bytes else {
             self.needs_more = true;
-            return Err(self.field_error(field, "the head of the file is longer than that of any model"));
+            return Err(self.field_error(field, "the header of the file is longer than that of any model"));
         };
         self.at += bytes.len();
         Ok(bytes)
@@ -127,7 +126,7 @@ impl<'a> GgufReader<'a> {
         Ok(String::from_utf8_lossy(self.read_raw_string(field)?).into_owned())
     }
 
-    /// Reads a list's head and walks over its elements.
+    /// Reads a list's header and walks over its elements.
     pub(super) fn read_list(&mut self, key: &str, depth: usize) -> Result<ListSpan, EngineError> {
         if depth == MAX_NESTING {
             return Err(self.field_error(key, "lists are nested too deeply"));
@@ -146,7 +145,7 @@ impl<'a> GgufReader<'a> {
         if count > MAX_LIST_LEN {
             return Err(self.field_error(
                 key,
-                format!("is a list of {count}, more than {MAX_LIST_LEN} are never needed"),
+                format!("is a list of {count} elements, at most {MAX_LIST_LEN} are allowed"),
             ));
         }
         let start = self.at;
@@ -159,7 +158,7 @@ impl<'a> GgufReader<'a> {
                     self.read_list(key, depth + 1)?;
                 }
                 _ => {
-                    // All of them at once; `count * size` was compared with what is left.
+                    // All at once: `count * size` was compared with the remaining bytes.
                     self.read_bytes(count * size, key)?;
                     break;
                 }
@@ -168,7 +167,7 @@ impl<'a> GgufReader<'a> {
         Ok(ListSpan { kind, count: count as usize, start })
     }
 
-    /// `gguf_metadata_value_type` of the specification.
+    /// Reads a value; `kind` is the specification's `gguf_metadata_value_type`.
     pub(super) fn read_value(
         &mut self,
         kind: u32,
@@ -236,10 +235,11 @@ impl<'a> GgufReader<'a> {
     }
 }
 
-/// Where each tensor lies in the file: `(start, length)`, in the order of the heads.
+/// The location of each tensor in the file: `(start, length)`, in the order of `heads`.
 ///
 /// # Errors
-/// One reaches beyond the end of the file, or two share bytes: then a small file would ask for any amount of memory.
+/// A tensor extends past the end of the file, or two share bytes, with which a small file could demand any amount of
+/// memory.
 pub(super) fn locate_tensors(
     path: &Path,
     heads: &[TensorHeader],
@@ -261,7 +261,7 @@ pub(super) fn locate_tensors(
     for pair in order.windows(2) {
         let ((start, len), (next, _)) = (places[pair[0]], places[pair[1]]);
         if start + len as u64 > next {
-            let problem = format!("lies on the same bytes as {}", sanitize_word(&heads[pair[0]].name));
+            let problem = format!("occupies the same bytes as {}", sanitize_word(&heads[pair[0]].name));
             return Err(model_error(path, &heads[pair[1]].name, problem, PULL_AGAIN_REMEDY));
         }
     }

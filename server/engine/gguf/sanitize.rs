@@ -1,16 +1,15 @@
-//! Words from a model file that people get to see: short, and without anything that a terminal would obey.
-//! It knows nothing of which words there are.
+//! Sanitizes words from a model file for display: short, and without terminal control sequences.
 
 use std::path::Path;
 
 use crate::EngineError;
 
-/// Characters of a word from a file that are shown at most, and of a sentence about it.
+/// Maximum characters shown of a word from a file, and of a sentence about it.
 const MAX_WORD_CHARS: usize = 120;
 const MAX_SENTENCE_CHARS: usize = 480;
 
-/// `text` as it may be shown: on one line, without control characters and those that turn or hide what is beside them,
-/// and not longer than a line.
+/// `text` made safe to display: at most one line, without control characters and without characters that reorder or
+/// hide their neighbours.
 pub(crate) fn sanitize_word(text: &str) -> String {
     sanitize_text(text, MAX_WORD_CHARS).trim().to_owned()
 }
@@ -18,7 +17,7 @@ pub(crate) fn sanitize_word(text: &str) -> String {
 fn sanitize_text(text: &str, longest: usize) -> String {
     let mut chars = text.chars().filter_map(|c| match c {
         '\t' | '\n' | '\r' => Some(' '),
-        // Soft hyphens, marks of direction, joiners, line and paragraph separators, the mark of byte order, tags.
+        // Soft hyphens, direction marks, joiners, line and paragraph separators, the byte order mark, tags.
         '\u{ad}'
         | '\u{61c}'
         | '\u{180e}'
@@ -37,7 +36,7 @@ fn sanitize_text(text: &str, longest: usize) -> String {
     plain
 }
 
-/// An error about a model file; what of `field` and `problem` comes from the file is made fit to be shown.
+/// An error about a model file; `field` and `problem` may contain text from the file and are sanitized.
 pub(crate) fn model_error(path: &Path, field: &str, problem: impl AsRef<str>, remedy: &str) -> EngineError {
     EngineError::Model {
         path: path.to_owned(),

@@ -1,8 +1,7 @@
-//! Where a model file's bytes come from: read when they are wanted, and an error where they are not there any more.
-//! It knows nothing of what they mean.
+//! Reads the bytes of a model file on demand, with an error if they no longer exist.
 //!
-//! Nothing is mapped. A map of a file that another process cuts short while it is read ends this process (SIGBUS); a
-//! read ends with an error. Nor is anything of the file needed once the tensors are packed.
+//! Nothing is memory-mapped. If another process truncates a mapped file, reading it kills this process (SIGBUS); a
+//! plain read returns an error. The file is not needed after the tensors are packed.
 
 use std::borrow::Cow;
 use std::fs::{self, File};
@@ -15,7 +14,7 @@ use super::NOT_A_MODEL_REMEDY;
 use super::sanitize::model_error;
 use crate::EngineError;
 
-/// Bytes of known length that can be read at any place, by several threads.
+/// Bytes of known length that several threads can read at any offset.
 #[derive(Debug)]
 pub(super) struct ByteSource {
     len: u64,
@@ -24,7 +23,7 @@ pub(super) struct ByteSource {
 
 #[derive(Debug)]
 enum SourceBytes {
-    /// With the time of its last change when it was opened.
+    /// With its modification time when it was opened.
     File(File, Option<SystemTime>),
     Memory(Vec<u8>),
 }
@@ -33,7 +32,7 @@ impl ByteSource {
     /// Opens a plain file.
     pub(super) fn open(path: &Path) -> Result<Self, EngineError> {
         let read = |source| EngineError::Read { path: path.to_owned(), source };
-        // Before it is opened: to open a pipe is to wait for who writes to it.
+        // Checked before the file is opened: opening a pipe waits for a writer.
         check_kind(path, &fs::metadata(path).map_err(read)?)?;
         let file = File::open(path).map_err(read)?;
         let metadata = file.metadata().map_err(read)?;
@@ -45,12 +44,12 @@ impl ByteSource {
         Self { len: bytes.len() as u64, bytes: SourceBytes::Memory(bytes) }
     }
 
-    /// How many there were when it was opened.
+    /// Number of bytes when the source was opened.
     pub(super) fn len(&self) -> u64 {
         self.len
     }
 
-    /// Fills `out` with the bytes from `at` on.
+    /// Fills `out` with the bytes from offset `at`.
     pub(super) fn read(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
         match &self.bytes {
             SourceBytes::File(file, _) => read_at(file, at, out),
@@ -63,7 +62,7 @@ impl ByteSource {
         }
     }
 
-    /// Whether it is still as long, and as old, as when it was opened.
+    /// Whether length and modification time are the same as when the source was opened.
     pub(super) fn is_unchanged(&self) -> bool {
         match &self.bytes {
             SourceBytes::File(file, modified) => {
@@ -78,7 +77,9 @@ impl ByteSource {
 fn check_kind(path: &Path, metadata: &fs::Metadata) -> Result<(), EngineError> {
     match () {
         () if metadata.is_dir() => Err(model_error(path, "file", "is a folder", NOT_A_MODEL_REMEDY)),
-        () if !metadata.is_file() => Err(model_error(path, "file", "is no plain file", NOT_A_MODEL_REMEDY)),
+        () if !metadata.is_file() => {
+            Err(model_error(path, "file", "is not a plain file", NOT_A_MODEL_REMEDY))
+        }
         () => Ok(()),
     }
 }
@@ -105,7 +106,7 @@ fn read_at(file: &File, mut at: u64, mut out: &mut [u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// The bytes of a tensor, or of the beginning of one.
+/// The bytes of a tensor, or a prefix of them.
 #[derive(Debug, Clone, Copy)]
 pub struct TensorData<'a>(DataLocation<'a>);
 
@@ -132,8 +133,8 @@ impl<'a> TensorData<'a> {
         Self(DataLocation::Source { source, start, len })
     }
 
-    /// How many.
-    #[expect(clippy::len_without_is_empty, reason = "no tensor is")]
+    /// Number of bytes.
+    #[expect(clippy::len_without_is_empty, reason = "no tensor is empty")]
     pub fn len(&self) -> usize {
         match self.0 {
             DataLocation::Memory(bytes) => bytes.len(),
@@ -141,7 +142,7 @@ impl<'a> TensorData<'a> {
         }
     }
 
-    /// The first `len` of them, or all if they are fewer.
+    /// The first `len` bytes, or all if there are fewer.
     pub fn prefix(&self, len: usize) -> Self {
         Self(match self.0 {
             DataLocation::Memory(bytes) => DataLocation::Memory(&bytes[..len.min(bytes.len())]),
@@ -151,10 +152,10 @@ impl<'a> TensorData<'a> {
         })
     }
 
-    /// Some of them, which must be there.
+    /// Reads the bytes in `range`, which must be within the tensor.
     ///
     /// # Errors
-    /// The file has become shorter, or its device fails; or memory is short.
+    /// The file has become shorter, its device fails, or memory is short.
     pub fn read(&self, range: Range<usize>) -> io::Result<Cow<'a, [u8]>> {
         debug_assert!(range.start <= range.end && range.end <= self.len());
         match self.0 {
@@ -171,10 +172,10 @@ impl<'a> TensorData<'a> {
         }
     }
 
-    /// All of them.
+    /// Reads all bytes.
     ///
     /// # Errors
-    /// As [`Stored::read`].
+    /// As [`TensorData::read`].
     pub fn read_all(&self) -> io::Result<Cow<'a, [u8]>> {
         self.read(0..self.len())
     }

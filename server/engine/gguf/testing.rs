@@ -1,5 +1,4 @@
 //! Writes small GGUF files for tests: any metadata and tensors, and whole models with random weights.
-//! It knows nothing of the tests that use it, and nothing that serves a user calls it.
 
 use std::fs;
 use std::io;
@@ -11,11 +10,12 @@ use candle_core::{Device, Tensor};
 use super::{DEFAULT_ALIGNMENT, MetadataValue};
 use crate::tokenizer::tiny;
 
-/// A GGUF file (version 3, little endian) in the making.
+/// A builder of GGUF files (version 3, little endian).
 ///
 /// ```no_run
 /// use taper_engine::gguf::{MetadataValue, testing::GgufWriter};
-/// let writer = GgufWriter::new().metadata("general.architecture", MetadataValue::String("qwen2".into()));
+/// let writer =
+///     GgufWriter::new().with_metadata("general.architecture", MetadataValue::String("qwen2".into()));
 /// writer.write("model.gguf".as_ref())?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
@@ -33,8 +33,8 @@ impl GgufWriter {
 
     /// Adds a metadata value, or replaces the one under this key.
     ///
-    /// Stored as converters do: whole numbers as `u32`/`i32` where they fit, else `u64`/`i64`; floats as `f32`.
-    /// A list takes the type of its first element (an empty one: `u32`), so its elements must be of one kind.
+    /// Stored as converters do: integers as `u32`/`i32` where they fit, else `u64`/`i64`; floats as `f32`.
+    /// A list takes the type of its first element (`u32` if empty), so its elements must be of one kind.
     pub fn with_metadata(mut self, key: &str, value: MetadataValue) -> Self {
         self.metadata.retain(|(other, _)| other != key);
         self.metadata.push((key.to_owned(), value));
@@ -95,13 +95,13 @@ impl GgufWriter {
     /// Writes the file.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// File system errors.
     pub fn write(&self, path: &Path) -> io::Result<()> {
         fs::write(path, self.to_bytes())
     }
 
-    /// Adds `tokenizer.ggml.*` of a tiny byte-level vocabulary with Qwen's special tokens (the one of
-    /// [`crate::Tokens::bytes_only`]).
+    /// Adds `tokenizer.ggml.*` of a tiny byte-level vocabulary with Qwen's special tokens (that of
+    /// [`crate::Tokenizer::bytes_only`]).
     pub fn with_byte_level_tokenizer(self) -> Self {
         let (tokens, types, merges) = tiny::byte_level_vocabulary();
         let id = |name: &str| {
@@ -158,21 +158,21 @@ pub struct ModelDims {
     pub heads: usize,
     /// Key and value heads; divides `heads`.
     pub kv_heads: usize,
-    /// Width between the feed-forward matrices.
+    /// Inner width of the feed-forward network.
     pub intermediate: usize,
-    /// `context_length` that the file names.
+    /// The file's `context_length`.
     pub context: usize,
-    /// How the matrices are stored, taken in turn: one element for all alike, several for a mix. The
-    /// blocks (32 values, K-quants 256) must divide `hidden` and `intermediate`.
+    /// Formats of the matrices, used in turn: one element for a uniform file, several for a mix. The
+    /// block size (32 values, K-quants 256) must divide `hidden` and `intermediate`.
     pub weights: Vec<GgmlDType>,
-    /// How the embedding table is stored.
+    /// Format of the embedding table.
     pub embedding: GgmlDType,
-    /// How the output head is stored; `None`: it is the embedding table.
+    /// Format of the output head; `None`: it is tied to the embedding table.
     pub output: Option<GgmlDType>,
 }
 
 impl Default for ModelDims {
-    /// Two layers of width 64, `f32`, head tied to the embedding: the fastest that has every part.
+    /// Two layers of width 64, `f32`, head tied to the embedding: the fastest model that has every part.
     fn default() -> Self {
         Self {
             layers: 2,
@@ -189,7 +189,7 @@ impl Default for ModelDims {
 }
 
 impl ModelDims {
-    /// The default sizes with all matrices in `dtype`; wide enough for K-quants where `dtype` is one.
+    /// The default sizes with all matrices in `dtype`; wider if `dtype` is a K-quant.
     pub fn stored_as(dtype: GgmlDType) -> Self {
         let wide = dtype.block_size() > 32;
         Self {
@@ -266,7 +266,7 @@ fn model_header(family: &str, dims: &ModelDims) -> GgufWriter {
         .with_metadata(&format!("{family}.rope.freq_base"), MetadataValue::Float(10_000.0))
 }
 
-/// Uniform random weights of such a spread that every layer keeps the size of what flows through it.
+/// Uniform random weights, scaled so that every layer preserves the magnitude of its activations.
 fn add_random_weights(
     mut writer: GgufWriter,
     seed: u64,
@@ -316,7 +316,7 @@ fn add_random_weights(
     Ok(writer)
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): files must not change with a library's version.
+/// SplitMix64 (Steele, Lea, Flood 2014), used so that files do not change with a library's version.
 struct SplitMix64(u64);
 
 impl SplitMix64 {
@@ -328,7 +328,7 @@ impl SplitMix64 {
         z ^ (z >> 31)
     }
 
-    /// Uniform in -1 to 1.
+    /// Uniform in [-1, 1).
     fn next_signed(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
     }
@@ -339,7 +339,7 @@ fn write_string(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
 }
 
-/// `gguf_metadata_value_type` that a value is stored as.
+/// The `gguf_metadata_value_type` of a value.
 fn value_type(value: &MetadataValue) -> u32 {
     match value {
         MetadataValue::Unsigned(n) if u32::try_from(*n).is_ok() => 4,

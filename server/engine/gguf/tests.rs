@@ -1,5 +1,4 @@
-//! Files that lie about what they hold, and files that change while they are read.
-//! It knows nothing of models but the smallest one.
+//! Tests of corrupt files, and of files that change while they are read.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -22,7 +21,7 @@ fn assert_refused(bytes: Vec<u8>, field: &str, problem: &str) {
     assert!(error.to_string().contains(problem), "{error}");
 }
 
-/// A head by hand: metadata as they are written, and for each tensor name, values of `f32`, offset.
+/// A handmade header: the metadata as stored, and for each tensor its name, number of `f32` values and offset.
 fn header_bytes(metadata: &[(&str, &[u8])], tensors: &[(&str, u64, u64)], data: usize) -> Vec<u8> {
     let mut out = b"GGUF\x03\0\0\0".to_vec();
     out.extend((tensors.len() as u64).to_le_bytes());
@@ -53,13 +52,13 @@ fn tensors_that_share_bytes_are_refused() {
     assert_refused(header_bytes(&[], &[("a", 16, 0), ("b", 16, 0)], 64), "b", "the same bytes as a");
     assert_refused(header_bytes(&[], &[("a", 9, 0), ("b", 7, 32)], 64), "b", "the same bytes as a");
     assert_refused(header_bytes(&[], &[("a", 1, 60), ("b", 16, 0)], 64), "a", "the same bytes as b");
-    // A small file that asks for any amount of memory.
+    // A small file that demands a huge amount of memory.
     let many: Vec<(String, u64, u64)> = (0..6000).map(|at| (format!("t{at}"), 1 << 18, 0)).collect();
     let many: Vec<_> = many.iter().map(|(name, values, at)| (name.as_str(), *values, *at)).collect();
     assert!(
         parse_bytes(header_bytes(&[], &many, 1 << 20)).unwrap_err().to_string().contains("the same bytes as")
     );
-    // One inside another that begins before it, with a third between them in the order of the file.
+    // One tensor inside another that begins before it, with a third between them in file order.
     assert_refused(
         header_bytes(&[], &[("a", 16, 0), ("b", 2, 8), ("c", 2, 56)], 64),
         "b",
@@ -100,12 +99,12 @@ fn implausible_counts_are_refused_before_allocation() {
     assert_refused(counts(0, u64::MAX, 1000), "metadata_kv_count", "entries, but only");
     assert_refused(counts(100_000, 0, 4 << 20), "tensor_count", "at most");
     assert_refused(counts(0, 100_000, 4 << 20), "metadata_kv_count", "at most");
-    // A list of five million bytes, which are there.
+    // A list of five million bytes that are all in the file.
     let mut list = [9_u32.to_le_bytes(), 0_u32.to_le_bytes()].concat();
     list.extend(5_000_000_u64.to_le_bytes());
     list.resize(16 + 5_000_000, 0);
-    assert_refused(header_bytes(&[("x", &list)], &[], 0), "x", "never needed");
-    // A string that would fill the head.
+    assert_refused(header_bytes(&[("x", &list)], &[], 0), "x", "elements, at most");
+    // A string longer than any header.
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.gguf");
     let mut string = 8_u32.to_le_bytes().to_vec();
@@ -190,12 +189,12 @@ fn folders_pipes_and_devices_are_refused_without_blocking() {
         std::os::unix::fs::symlink(&pipe, &link).unwrap();
         for path in [&pipe, &link, Path::new("/dev/zero"), Path::new("/dev/null")] {
             let error = Gguf::open(path).unwrap_err().to_string();
-            assert!(error.contains("is no plain file"), "{error}");
+            assert!(error.contains("is not a plain file"), "{error}");
         }
     }
 }
 
-/// A file of a model, and how to open it; what is done to the file may happen at any moment.
+/// A model file that a test can change at any moment.
 struct ModelFixture {
     path: PathBuf,
     _folder: tempfile::TempDir,
@@ -224,7 +223,7 @@ fn file_truncated_while_loading_is_error() {
         let written = ModelFixture::new();
         let gguf = Gguf::open(&written.path).unwrap();
         let config = ModelConfig::from_gguf(&gguf).unwrap();
-        // Behind the head, in front of the tensors.
+        // After the header was read, before the tensors are.
         written.truncate(len);
         let own = CpuDecoder::new(&gguf, &config, 64, Kernel::Portable, 2).unwrap_err().to_string();
         let candle = CandleDecoder::load(&gguf, &config, 64, &candle_core::Device::Cpu);
@@ -243,13 +242,13 @@ fn file_overwritten_while_loading_is_error() {
     let gguf = Gguf::open(&written.path).unwrap();
     assert!(gguf.check_unchanged().is_ok());
     let file = File::options().write(true).open(&written.path).unwrap();
-    // As long as before, and a minute newer.
+    // The same length, and a minute newer.
     file.set_modified(
         fs::metadata(&written.path).unwrap().modified().unwrap() + std::time::Duration::from_secs(60),
     )
     .unwrap();
     assert!(gguf.check_unchanged().is_err());
-    // One that is put in its place is another file.
+    // A file renamed over it is another file; the open one is unchanged.
     let other = ModelFixture::new();
     let gguf = Gguf::open(&other.path).unwrap();
     fs::rename(&written.path, &other.path).unwrap();
@@ -275,7 +274,7 @@ fn loaded_model_is_independent_of_its_file() {
         };
         let expected = generate(&mut || ());
         let mut len = fs::metadata(&written.path).unwrap().len();
-        // Shorter at each look, then nothing, then something else, then gone.
+        // The file shrinks at each callback, is then overwritten, then deleted.
         let cut = generate(&mut || {
             len /= 2;
             written.truncate(len);
@@ -289,7 +288,7 @@ fn loaded_model_is_independent_of_its_file() {
 
 #[test]
 fn damaged_file_is_reported_by_every_kernel() {
-    // Bytes. Of a few, none may be part of a number that is none.
+    // Enough that some damaged bytes make a float that is not finite.
     const DAMAGED_BYTES: usize = 12 << 10;
     let dims = ModelDims { output: Some(GgmlDType::Q8_0), ..ModelDims::stored_as(GgmlDType::Q4_0) };
     let good = random_qwen2(1, &dims).unwrap().to_bytes();
@@ -299,7 +298,7 @@ fn damaged_file_is_reported_by_every_kernel() {
     let mut random = fastrand::Rng::with_seed(3);
     let kernels = Kernel::ALL.into_iter().filter(|kernel| kernel.is_available()).map(KernelChoice::Own);
     for kernel in kernels.chain([KernelChoice::Auto, KernelChoice::Candle]) {
-        // A piece of the file is another one's, as after a disk's fault, wherever it is.
+        // A random part of the file has wrong content, as after a disk fault.
         for _ in 0..8 {
             let mut bytes = good.clone();
             let at = bytes.len() - weights + random.usize(..weights - DAMAGED_BYTES);
@@ -308,13 +307,12 @@ fn damaged_file_is_reported_by_every_kernel() {
             let options = Options { device: DeviceChoice::Cpu, kernel, context: 64, ..Options::default() };
             let error = Local::open(&path, &options).unwrap_err().to_string();
             assert!(error.contains("model.gguf") && error.contains("the file is damaged"), "{error}");
-            assert!(error.contains("no numbers") && error.contains("taper pull"), "{error}");
+            assert!(error.contains("NaN or infinite") && error.contains("taper pull"), "{error}");
         }
     }
 }
 
-/// Small models of every family, and their vocabularies alone, as what the fuzzer begins with. Written anew where
-/// `UPDATE_EXPECT` is set.
+/// The fuzzer's seeds: small models of every family, and their vocabularies alone. Rewritten if `UPDATE_EXPECT` is set.
 #[test]
 fn fuzz_seeds_are_current_and_readable() {
     use super::testing::random_qwen3;
@@ -344,7 +342,7 @@ fn fuzz_seeds_are_current_and_readable() {
             writer.write(&path).unwrap();
         }
         let bytes = fs::read(&path).unwrap();
-        assert!(bytes == writer.to_bytes(), "{name} is an old one: run this test with UPDATE_EXPECT=1");
+        assert!(bytes == writer.to_bytes(), "{name} is outdated: run this test with UPDATE_EXPECT=1");
         crate::Tokenizer::from_gguf(&parse_bytes(bytes).unwrap()).unwrap();
     }
 }

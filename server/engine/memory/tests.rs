@@ -1,5 +1,4 @@
-//! Machines, control groups and limits of all kinds, as folders of files.
-//! It knows nothing of the machine that it runs on, but for one test.
+//! Tests of machines, control groups and limits of all kinds, built as folders of files.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -7,7 +6,7 @@ use super::*;
 
 const GB: u64 = 1 << 30;
 
-/// A folder that stands for `/`.
+/// A folder that represents `/`.
 struct FakeRoot(tempfile::TempDir);
 
 impl FakeRoot {
@@ -60,18 +59,18 @@ fn smallest_limit_of_nested_cgroups_counts() {
     root()
         .with_group(own, &[("memory.max", "1073741824\n"), ("memory.current", "73741824\n")])
         .assert_available(1_000_000_000, "in the control group /user.slice/app.scope");
-    // The limit of a group above holds as well.
+    // The limit of an ancestor applies as well.
     root()
         .with_group(own, &[("memory.max", "4294967296\n"), ("memory.current", "0\n")])
         .with_group(parent, &[("memory.max", "2147483648\n"), ("memory.current", "1073741824\n")])
         .assert_available(GB, "in the control group /user.slice");
     root().with_group("", &[("memory.max", "1000\n")]).assert_available(1000, "in the control group /");
-    // What is cached of files is given back.
+    // Cached file pages are reclaimed.
     let stat = "anon 100\nfile 900\ninactive_file 500\nactive_file 300\nslab_reclaimable 50\n";
     root()
         .with_group(own, &[("memory.max", "2000\n"), ("memory.current", "1000\n"), ("memory.stat", stat)])
         .assert_available(1850, "in the control group /user.slice/app.scope");
-    // Above `high` a group is slowed down until it stands still.
+    // Above `high` a group is throttled to a standstill.
     root()
         .with_group(own, &[("memory.max", "max\n"), ("memory.high", "3000\n"), ("memory.current", "1000\n")])
         .assert_available(2000, "in the control group /user.slice/app.scope");
@@ -85,7 +84,7 @@ fn smallest_limit_of_nested_cgroups_counts() {
         .with_group(own, &files)
         .with_group(own, &swap)
         .assert_available(1500, "in the control group /user.slice/app.scope");
-    // More is used than is allowed.
+    // More memory is used than allowed.
     let over = [("memory.max", "1000\n"), ("memory.current", "5000\n")];
     root().with_group(own, &over).assert_available(0, "in the control group /user.slice/app.scope");
 }
@@ -103,7 +102,7 @@ fn cgroup_v1_limits_count() {
     root()
         .with_group("memory/docker/abc", &limited)
         .assert_available(650, "in the control group /docker/abc");
-    // In the container itself the group is mounted at the top, whatever its path says.
+    // In the container itself the group is mounted at the root, regardless of its path.
     root().with_group("memory", &limited).assert_available(650, "in the control group /");
     // Both versions at once.
     let second = [("memory.max", "300\n"), ("memory.current", "100\n")];

@@ -1,5 +1,4 @@
-//! Scripts in files, for tests of whole processes.
-//! It knows nothing of how a script is played.
+//! Reads scripts from files, for tests of whole processes.
 
 use std::fs;
 use std::path::Path;
@@ -10,12 +9,12 @@ use crate::EngineError;
 use crate::gguf::model_error;
 
 const SCRIPT_FORMAT: &str = "a script has lines `when TEXT` or `otherwise`, each followed by `answer TEXT` (and `or TEXT` or `or-with P TEXT` for \
-     other ways to say it), `fail TEXT`, or `panic`, and `prefill-ms N`, `decode-ms N`, `probability P`, `context N`, \
+     alternatives), `fail TEXT`, or `panic`, and `prefill-ms N`, `decode-ms N`, `probability P`, `context N`, \
      `panic-at-the-end`; \
      write `\\n` for a line end";
 
 impl ScriptedEngine {
-    /// Reads a script file: UTF-8, one statement a line, `#` begins a comment line.
+    /// Reads a script file: UTF-8, one statement per line, `#` begins a comment line.
     ///
     /// ```text
     /// # milliseconds for each prompt token and each decoded token; fractions are allowed
@@ -25,12 +24,12 @@ impl ScriptedEngine {
     /// probability 0.9
     /// # tokens that fit into the context
     /// context 4096
-    /// # if the prompt contains this text; the first rule that fits decides
+    /// # if the prompt contains this text; the first rule that matches decides
     /// when def add(
     /// answer a, b):\n    return a + b\n
-    /// # other ways to say it, the likeliest first and none of them likely: branches of the generation
+    /// # alternatives, most probable first and none of them probable: branches of the generation
     /// or x, y):\n    return x + y\n
-    /// # with this probability of each token behind those that it shares with the answer
+    /// # with this probability of each token after those that it shares with the answer
     /// or-with 0.5 *terms):\n    return sum(terms)\n
     /// when fail here
     /// fail the device is gone
@@ -38,14 +37,14 @@ impl ScriptedEngine {
     /// panic
     /// otherwise
     /// answer pass
-    /// # when the engine is let go of
+    /// # when the engine is dropped
     /// panic-at-the-end
     /// ```
     ///
-    /// In texts `\n`, `\r`, `\t`, `\\` and `\s` (a blank, where it would end the line) are escapes.
+    /// In texts `\n`, `\r`, `\t`, `\\` and `\s` (a blank at the end of a line) are escapes.
     ///
     /// # Errors
-    /// The file cannot be read, or a line is no statement; the message names the line.
+    /// The file cannot be read, or a line is not a statement; the message names the line.
     pub fn from_file(path: &Path) -> Result<Self, EngineError> {
         let script =
             fs::read_to_string(path).map_err(|source| EngineError::Read { path: path.to_owned(), source })?;
@@ -63,7 +62,7 @@ impl ScriptedEngine {
             let action = match word {
                 "when" | "otherwise" => {
                     if waiting.replace(text).is_some() {
-                        return Err(wrong("the rule before it says nothing to do"));
+                        return Err(wrong("the rule before it has no action"));
                     }
                     continue;
                 }
@@ -73,16 +72,17 @@ impl ScriptedEngine {
                 }
                 "prefill-ms" => {
                     this.prefill_delay =
-                        parse_milliseconds(&text).ok_or_else(|| wrong("is no number of milliseconds"))?;
+                        parse_milliseconds(&text).ok_or_else(|| wrong("is not a number of milliseconds"))?;
                     continue;
                 }
                 "decode-ms" => {
                     this.decode_delay =
-                        parse_milliseconds(&text).ok_or_else(|| wrong("is no number of milliseconds"))?;
+                        parse_milliseconds(&text).ok_or_else(|| wrong("is not a number of milliseconds"))?;
                     continue;
                 }
                 "context" => {
-                    this.about.context = text.trim().parse().map_err(|_| wrong("is no number of tokens"))?;
+                    this.about.context =
+                        text.trim().parse().map_err(|_| wrong("is not a number of tokens"))?;
                     continue;
                 }
                 "probability" => {
@@ -108,24 +108,24 @@ impl ScriptedEngine {
                     });
                     continue;
                 }
-                "or" | "or-with" => return Err(wrong("no `answer` stands before it")),
+                "or" | "or-with" => return Err(wrong("there is no `answer` before it")),
                 "answer" => ScriptAction::Answer(text),
                 "fail" => ScriptAction::Fail(text),
                 "panic" => ScriptAction::Panic,
-                _ => return Err(wrong("is no statement")),
+                _ => return Err(wrong("is not a statement")),
             };
             let contains =
-                waiting.take().ok_or_else(|| wrong("no `when` or `otherwise` stands before it"))?;
+                waiting.take().ok_or_else(|| wrong("there is no `when` or `otherwise` before it"))?;
             this.rules.push(ScriptRule::new(&contains, action));
         }
         if waiting.is_some() {
-            return Err(model_error(path, "the last line", "the rule says nothing to do", SCRIPT_FORMAT));
+            return Err(model_error(path, "the last line", "the rule has no action", SCRIPT_FORMAT));
         }
         Ok(this)
     }
 }
 
-const NO_PROBABILITY_PROBLEM: &str = "has no probability from 0 to 1";
+const NO_PROBABILITY_PROBLEM: &str = "needs a probability from 0 to 1";
 
 fn parse_probability(text: &str) -> Option<f32> {
     text.trim().parse().ok().filter(|it| (0.0..=1.0).contains(it))

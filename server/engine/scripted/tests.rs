@@ -1,5 +1,4 @@
 //! Tests of the scripted engine.
-//! They know nothing of what uses it.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 use std::fs;
 
@@ -111,7 +110,7 @@ fn several_sequences_are_cached() {
         engine.uncached_token_count(prompt, &GenerationLimits::default())
     };
     assert_eq!(prompts.each_ref().map(|prompt| unread(&engine, prompt)), [101, 0, 0, 0, 0]);
-    // Typed on, a sequence is gone on with: no other one goes for it.
+    // A longer prompt continues its sequence: no other sequence is evicted.
     let longer = of(&engine, "b", 120);
     assert_eq!(generate_unwatched(&mut engine, &longer, &MANY_TOKENS).reused, 200);
     assert_eq!(prompts.each_ref().map(|prompt| unread(&engine, prompt)), [101, 1, 0, 0, 0]);
@@ -140,7 +139,7 @@ fn suffix_is_shifted_until_max_stale_tokens() {
         assert_eq!(engine.uncached_token_count(&prompt, &stale(8)), evaluated, "{typed}");
         assert_eq!(generate_unwatched(&mut engine, &prompt, &stale(8)).evaluated, evaluated, "{typed}");
     }
-    // Exactly as from an empty cache: what missed something is read again.
+    // Exact, as with an empty cache: stale tokens are evaluated again.
     let prompt = of(&engine, 120);
     generate_unwatched(&mut engine, &prompt, &stale(8));
     assert_eq!(engine.uncached_token_count(&prompt, &stale(0)), 51);

@@ -1,5 +1,4 @@
 //! Byte-pair encoding of one piece of text: the pair of lowest rank merges first, the leftmost among equals.
-//! It knows nothing of pre-tokenization or of special tokens.
 //!
 //! Sennrich, Haddow, Birch 2016, over bytes as in GPT-2. Checked against the `tokenizers` library in the tests.
 
@@ -9,15 +8,15 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use super::TokenId;
 
-/// Pieces longer than this are merged through a heap: the plain scan is quadratic.
+/// Pieces longer than this are merged with a heap: the plain scan is quadratic.
 const MAX_SCAN_LEN: usize = 96;
 const NO_RANK: u32 = u32::MAX;
 
-// How often a merge was looked up on this thread: the work that a text takes, whatever the machine's speed.
+// Number of merge lookups on this thread: a measure of work that does not depend on the machine's speed.
 #[cfg(test)]
 thread_local! { pub(super) static LOOKUP_COUNT: std::cell::Cell<usize> = const { std::cell::Cell::new(0) } }
 
-/// Which pairs of tokens merge into which.
+/// The merge rules: which token each pair merges into.
 #[derive(Debug, Default)]
 pub(crate) struct MergeTable {
     pairs: HashMap<u64, (u32, TokenId), BuildHasherDefault<PairHasher>>,
@@ -28,7 +27,7 @@ impl MergeTable {
         Self { pairs: HashMap::with_capacity_and_hasher(pairs, BuildHasherDefault::default()) }
     }
 
-    /// Adds the pair of the next rank; the first of two alike stays.
+    /// Adds the pair of the next rank; a duplicate of an earlier pair is ignored.
     pub(crate) fn insert(&mut self, left: TokenId, right: TokenId, rank: u32, whole: TokenId) {
         self.pairs.entry(pair_key(left, right)).or_insert((rank, whole));
     }
@@ -50,7 +49,7 @@ impl MergeTable {
     }
 
     fn merge_by_scan(&self, symbols: &mut Vec<TokenId>) {
-        // The rank of each symbol with the one behind it.
+        // The rank of each symbol with its successor.
         let mut ranks = [(NO_RANK, 0); MAX_SCAN_LEN];
         for i in 1..symbols.len() {
             ranks[i - 1] = self.lookup_pair(symbols[i - 1], symbols[i]);
@@ -80,7 +79,7 @@ impl MergeTable {
     }
 
     fn merge_by_heap(&self, symbols: &mut [TokenId], out: &mut Vec<TokenId>) {
-        // A linked list over the symbols; a symbol that was merged into its left neighbour is GONE.
+        // A linked list over the symbols; a symbol that was merged into its left neighbour is MERGED.
         const MERGED: u32 = u32::MAX;
         let len = symbols.len();
         let mut next: Vec<u32> = (1..=len as u32).collect();

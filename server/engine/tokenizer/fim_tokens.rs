@@ -1,26 +1,25 @@
-//! Which tokens of a vocabulary have a meaning of their own: those of fill-in-the-middle prompts, beginnings and ends.
-//! It knows nothing of how text is encoded.
+//! Finds the special tokens of a vocabulary: those of fill-in-the-middle prompts, begin and end tokens.
 
 use super::{RawVocabulary, TokenId};
 
-/// The tokens of fill-in-the-middle prompts, as far as the vocabulary has them.
+/// The tokens of fill-in-the-middle prompts; `None` where the vocabulary has none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FimTokens {
     /// Opens the text before the cursor.
     pub prefix: Option<TokenId>,
     /// Opens the text after the cursor.
     pub suffix: Option<TokenId>,
-    /// Opens what the model writes.
+    /// Opens the text that the model generates.
     pub middle: Option<TokenId>,
-    /// Fills batches while training; ends a middle.
+    /// Pads batches in training; ends a middle.
     pub pad: Option<TokenId>,
-    /// Opens a repository's name.
+    /// Precedes a repository's name.
     pub repository: Option<TokenId>,
-    /// Separates files, or opens a file's name.
+    /// Separates files, or precedes a file's name.
     pub file: Option<TokenId>,
 }
 
-/// Names under which the tokens of [`FimIds`] are known, the role's metadata keys first. Sources: the
+/// Metadata keys and usual names of the tokens of [`FimTokens`]; the keys take precedence. Sources: the
 /// `tokenizer.json` of Qwen2.5-Coder, StarCoder 1 and 2, SmolLM, SantaCoder, Granite, CodeLlama, DeepSeek-Coder,
 /// CodeGemma, Codestral, Mellum, CodeGeeX.
 const PREFIX_ROLE: TokenRole = TokenRole {
@@ -111,22 +110,22 @@ const ROLES: [&TokenRole; 7] =
 const BOS_KEY: &str = "tokenizer.ggml.bos_token_id";
 const PADDING_KEY: &str = "tokenizer.ggml.padding_token_id";
 
-/// The metadata keys under which files name such tokens.
+/// The metadata keys of such tokens.
 pub(super) fn metadata_keys() -> impl Iterator<Item = &'static str> {
     ROLES.iter().flat_map(|role| role.keys).copied()
 }
 
-/// A meaning that tokens have: metadata keys that name them, and their usual texts.
+/// A role of special tokens: their metadata keys and their usual names.
 struct TokenRole {
     keys: &'static [&'static str],
     names: &'static [&'static str],
 }
 
-/// Which tokens have a meaning of their own.
+/// The special tokens of a vocabulary.
 pub(super) struct SpecialTokens {
     pub(super) fim: FimTokens,
     pub(super) bos: Option<TokenId>,
-    /// Tokens that spell nothing even where the file says so; sorted.
+    /// Tokens that spell nothing, regardless of their type in the file; sorted.
     pub(super) special: Vec<TokenId>,
 }
 
@@ -135,8 +134,8 @@ impl SpecialTokens {
         let mut names: Vec<&[u8]> =
             ROLES.iter().flat_map(|role| role.names).map(|name| name.as_bytes()).collect();
         names.sort_unstable();
-        // A normal token of such a text is a text, e.g. `</s>` where the end has another name. But types are
-        // missing in old files, and CodeLlama's are said to be normal.
+        // A normal token with such a name is text, e.g. `</s>` where the end token has another name. But old files lack
+        // types, and CodeLlama's special tokens are typed as normal.
         let text_too = raw.types.is_empty() || raw.sentencepiece;
         let is_named = |&(id, text): &(usize, &&[u8])| {
             matches!(text.first(), Some(b'<' | b'[' | 0xe2))
@@ -151,7 +150,7 @@ impl SpecialTokens {
         let find = |role: &TokenRole| {
             role.keys.iter().find_map(|key| by_key(key)).or_else(|| role.names.iter().find_map(by_name))
         };
-        // For BOS and padding, files that have none name any token.
+        // Files without a BOS or padding token set these keys to an arbitrary token.
         let keyed =
             raw.ids.iter().filter(|(key, _)| *key != BOS_KEY && *key != PADDING_KEY).map(|&(_, id)| id);
         let mut special: Vec<TokenId> = keyed.chain(named.iter().map(|&(_, id)| id)).collect();

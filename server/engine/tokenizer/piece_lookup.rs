@@ -1,5 +1,4 @@
-//! The vocabulary as SentencePiece's encoder looks into it.
-//! It knows nothing of how its pieces are merged.
+//! The vocabulary's lookups for SentencePiece's encoder.
 
 use super::sentencepiece::PieceLookup;
 use super::{NO_TOKEN, TokenEncoder, TokenId, TokenType, Tokenizer};

@@ -1,21 +1,20 @@
-//! Pre-tokenization: cuts text into the pieces that byte-pair merges never cross, as each family trained it.
-//! It knows nothing of vocabularies.
+//! Pre-tokenization: splits text into the pieces that byte-pair merges never cross, as each family was trained.
 //!
 //! The patterns are those of the families' own `tokenizer.json`, under the names that converters write into
-//! `tokenizer.ggml.pre`. All of them end in `\s+(?!\S)|\s+`: a run of blanks leaves its last one to the word
-//! behind it. The lookahead is done by hand here, which keeps the expressions regular and the time linear.
+//! `tokenizer.ggml.pre`. All of them end in `\s+(?!\S)|\s+`: a run of blanks leaves its last one to the next word.
+//! The lookahead is implemented by hand, which keeps the expressions regular and the time linear.
 
 use regex::Regex;
 
-/// How a vocabulary's text is cut: each stage cuts the pieces of the one before.
+/// How text is split for a vocabulary: each stage splits the pieces of the previous one.
 #[derive(Debug)]
 pub(crate) struct PreTokenizer {
     stages: Vec<SplitStage>,
-    /// A piece that is a token as a whole is taken without merging.
+    /// A piece that is itself a token is taken without merging.
     pub(crate) prefer_whole_tokens: bool,
-    /// Whether texts begin with the BOS token when the file does not say so.
+    /// Whether texts begin with the BOS token if the file does not specify it.
     pub(crate) adds_bos: bool,
-    /// Whether the name is one that is known.
+    /// Whether the name is known.
     pub(crate) is_known: bool,
 }
 
@@ -25,14 +24,14 @@ struct SplitStage {
     blanks: BlankRule,
 }
 
-/// What happens to a match of blanks alone that has text behind it.
+/// The treatment of a match that is only blanks and is followed by text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BlankRule {
     /// It stays whole.
     Whole,
     /// `\s+(?!\S)`: it leaves its last blank.
     LeaveLast,
-    /// The same, unless it ends a line: then `\s*[\r\n]+` took it.
+    /// The same, unless it ends a line: then `\s*[\r\n]+` matched it.
     LeaveLastInLine,
 }
 
@@ -53,11 +52,11 @@ impl PreTokenizer {
             )
         };
         // `upper` and `lower` share the letters without case, as in the original's lookaheads.
-        let cased = |digits: &str, behind: &str| {
+        let cased = |digits: &str, tail: &str| {
             let (upper, lower) = (r"[\p{L}--[a-z]]", r"[\p{L}--[A-Z]]");
             let lead = r"[^\r\n\p{L}\p{N}]?";
             format!(
-                r"{lead}{upper}*{lower}+{behind}|{lead}{upper}+{lower}*{behind}|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|\s*[\r\n]+|\s+"
+                r"{lead}{upper}*{lower}+{tail}|{lead}{upper}+{lower}*{tail}|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|\s*[\r\n]+|\s+"
             )
         };
         let mut whole_first = false;
@@ -141,7 +140,7 @@ impl PreTokenizer {
         Ok(Self { stages, prefer_whole_tokens: whole_first, adds_bos: bos, is_known: known })
     }
 
-    /// Calls `each` with the pieces of `text`, in order; together they are the text.
+    /// Calls `each` with the pieces of `text`, in order; concatenated, they are the text.
     pub(crate) fn split_text<'t>(&self, text: &'t str, each: &mut dyn FnMut(&'t str)) {
         split_by_stages(&self.stages, text, each);
     }
@@ -161,7 +160,7 @@ fn split_by_stages<'t>(stages: &[SplitStage], text: &'t str, each: &mut dyn FnMu
         if stage.blanks != BlankRule::Whole && end < text.len() {
             end -= trailing_blank_len(found.as_str(), stage.blanks);
         }
-        // A pattern that matches nothing would never advance.
+        // An empty match would never advance.
         if end == start {
             break;
         }
@@ -172,14 +171,14 @@ fn split_by_stages<'t>(stages: &[SplitStage], text: &'t str, each: &mut dyn FnMu
     split_by_stages(rest, &text[at..], each);
 }
 
-/// Bytes of the last blank of a match of two or more blanks; 0 where it keeps it.
+/// Length in bytes of the last blank of a match of two or more blanks; 0 if the match keeps it.
 fn trailing_blank_len(piece: &str, blanks: BlankRule) -> usize {
     let mut chars = piece.chars();
     let Some(last) = chars.next_back().filter(|c| c.is_whitespace()) else { return 0 };
     if blanks == BlankRule::LeaveLastInLine && matches!(last, '\r' | '\n') {
         return 0;
     }
-    // Only a match of blanks alone ends in a blank that is no line end.
+    // Only a match of blanks alone ends in a blank other than a line end.
     if chars.as_str().is_empty() { 0 } else { last.len_utf8() }
 }
 

@@ -1,23 +1,22 @@
 //! SentencePiece's byte-pair encoding: the neighbours whose joint spelling scores highest merge first.
-//! It knows nothing of files: tokens are looked up through the vocabulary that calls it.
 //!
-//! Kudo, Richardson 2018 (`bpe_model.cc`): no pre-tokenization, ties go to the leftmost pair, and what has no
-//! token falls back to its bytes.
+//! Kudo, Richardson 2018 (`bpe_model.cc`): no pre-tokenization, ties go to the leftmost pair, and a symbol without
+//! a token falls back to its bytes.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 use super::TokenId;
 
-/// Looks up what is needed of a vocabulary.
+/// The lookups that the encoder needs from a vocabulary.
 pub(crate) trait PieceLookup {
     /// The normal token with this spelling, and its score.
     fn find_piece(&self, bytes: &[u8]) -> Option<(TokenId, f32)>;
-    /// The token that stands for one byte.
+    /// The token of a single byte.
     fn fallback_byte_token(&self, byte: u8) -> Option<TokenId>;
 }
 
-/// Two neighbours, from `left` to `end`, that are a token together.
+/// Two neighbours, from `left` to `end`, that form a token together.
 struct MergeCandidate {
     score: f32,
     left: usize,
@@ -47,7 +46,7 @@ impl Eq for MergeCandidate {}
 
 /// Appends the tokens of `text` to `out`.
 pub(crate) fn encode_text(pieces: &dyn PieceLookup, text: &str, out: &mut Vec<TokenId>) {
-    // A symbol is known by the offset of its first byte; `end` there is 0 once it is part of its left neighbour.
+    // A symbol is identified by the offset of its first byte; `end` there is 0 after a merge into its left neighbour.
     let bytes = text.as_bytes();
     let mut end = vec![0; bytes.len()];
     let mut previous = vec![usize::MAX; bytes.len()];

@@ -1,8 +1,7 @@
-//! How model files spell the bytes of a token.
-//! It knows nothing of ids.
+//! The spellings of token bytes in model files.
 
-/// GPT-2's printable spelling of a byte (`bytes_to_unicode` of its `encoder.py`): printable Latin-1 stands
-/// for itself, the 68 others are moved to U+0100 and up.
+/// GPT-2's printable spelling of a byte (`bytes_to_unicode` of its `encoder.py`): printable Latin-1 represents
+/// itself, the 68 others are moved to U+0100 and up.
 pub(super) fn byte_to_char(byte: u8) -> char {
     let printable = |b: u8| matches!(b, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
     if printable(byte) {
@@ -12,7 +11,7 @@ pub(super) fn byte_to_char(byte: u8) -> char {
     char::from_u32(0x100 + moved).unwrap_or(char::REPLACEMENT_CHARACTER)
 }
 
-/// The inverse of [`byte_to_char`], by the character's number.
+/// The inverse of [`byte_to_char`], indexed by code point.
 pub(super) fn char_to_byte_table() -> [Option<u8>; 0x144] {
     let mut bytes = [None; 0x144];
     for byte in 0..=255 {
@@ -21,7 +20,7 @@ pub(super) fn char_to_byte_table() -> [Option<u8>; 0x144] {
     bytes
 }
 
-/// Appends what a token in GPT-2's spelling stands for; false if it is not in that spelling.
+/// Appends the bytes of a token in GPT-2's spelling; returns false if it is not in that spelling.
 pub(super) fn push_unspelled(out: &mut Vec<u8>, text: &[u8], spelled: &[Option<u8>; 0x144]) -> bool {
     let Ok(text) = std::str::from_utf8(text) else { return false };
     for char in text.chars() {

@@ -1,9 +1,8 @@
-//! Tokens by their bytes, while a vocabulary is read.
-//! It knows nothing of files.
+//! Finds tokens by their bytes while a vocabulary is loaded.
 
 use super::{NO_TOKEN, TokenId, TokenType, Tokenizer};
 
-/// A hash table over the ordinary tokens' bytes, while the merges are read: three look-ups for each of them.
+/// A hash table over the ordinary tokens' bytes, used while the merges are read: three lookups per merge.
 pub(super) struct SpellingTable {
     slots: Vec<TokenId>,
 }
@@ -28,7 +27,7 @@ impl SpellingTable {
         Some(self.slots[self.find_slot(tokens, bytes)]).filter(|&id| id != NO_TOKEN)
     }
 
-    /// The slot that holds these bytes, or the free one where they belong. At least half of the slots are free.
+    /// The slot with these bytes, or the free slot where they belong. At least half of the slots are free.
     fn find_slot(&self, tokens: &Tokenizer, bytes: &[u8]) -> usize {
         let mut hash = 0_u64;
         for chunk in bytes.chunks(8) {

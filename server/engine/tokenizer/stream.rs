@@ -1,11 +1,10 @@
-//! Text from tokens as they come: only whole UTF-8 characters leave, the rest waits for its bytes.
-//! It knows nothing of vocabularies.
+//! Decodes a stream of tokens to text: emits complete UTF-8 characters and buffers incomplete ones.
 
 /// Joins the bytes of tokens to text.
 ///
 /// A token may end inside a character: those bytes are kept until the next token completes them. A sequence
-/// that no further byte can make valid becomes one U+FFFD, as in `String::from_utf8_lossy`. What is still
-/// incomplete at the end is dropped with the stream.
+/// that no further byte can make valid becomes one U+FFFD, as in `String::from_utf8_lossy`. A character that is
+/// still incomplete at the end is dropped with the stream.
 #[derive(Debug, Clone, Default)]
 pub struct Utf8Stream {
     /// The beginning of a character: at most three bytes.
@@ -18,7 +17,7 @@ impl Utf8Stream {
         Self::default()
     }
 
-    /// Appends to `text` what is complete once `bytes` have come.
+    /// Appends to `text` the characters that `bytes` complete.
     pub fn push(&mut self, bytes: &[u8], text: &mut String) {
         self.pending.extend_from_slice(bytes);
         let mut from = 0;

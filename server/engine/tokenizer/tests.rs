@@ -1,5 +1,4 @@
-//! The tokenizer against the library that the models were made with, and in corners that it must survive.
-//! It knows nothing of models.
+//! Compares the tokenizer with the library that the models were made with, and tests edge cases.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 use std::collections::HashMap;
 
@@ -17,7 +16,7 @@ fn write_and_open(writer: &GgufWriter) -> Gguf {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.gguf");
     writer.write(&path).unwrap();
-    // The map outlives the folder.
+    // The open file outlives the folder.
     Gguf::open(&path).unwrap()
 }
 
@@ -29,7 +28,7 @@ fn concat_token_bytes(tokens: &Tokenizer, ids: &[TokenId]) -> Vec<u8> {
     ids.iter().flat_map(|&id| tokens.token_bytes(id)).copied().collect()
 }
 
-/// The real model, where there is one.
+/// The real model, if there is one.
 fn open_real_model() -> Option<Gguf> {
     let path = crate::testing::real_model()?;
     Some(Gguf::open(&path).unwrap())
@@ -59,7 +58,7 @@ const HARD_TEXTS: [&str; 14] = [
     "0x1F 1_000_000 3.14e-10 a1b2",
 ];
 
-/// Text of the kind that breaks tokenizers: blanks, line ends, scripts, quotes and digits at random.
+/// Text of the kind that breaks tokenizers: random blanks, line ends, scripts, quotes and digits.
 fn random_text(random: &mut fastrand::Rng) -> String {
     let parts = [
         " ", " ", "\n", "\r\n", "\t", "a", "Z", "ret", "urn", "return", "self", "def ", "1", "23", "'s",
@@ -69,7 +68,7 @@ fn random_text(random: &mut fastrand::Rng) -> String {
     (0..random.usize(0..40)).map(|_| parts[random.usize(..parts.len())]).collect()
 }
 
-/// The same vocabulary in the `tokenizers` library, with the patterns as published, lookaheads and all.
+/// The same vocabulary in the `tokenizers` library, with the published patterns, including lookaheads.
 fn reference_tokenizer(gguf: &Gguf) -> tokenizers::Tokenizer {
     const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
     const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -332,7 +331,7 @@ fn no_corruption_of_a_file_panics() {
     let (mut refused, mut read) = (0, 0);
     for writer in [random_qwen2(1, &dims).unwrap(), random_llama(1, &dims).unwrap()] {
         let good = writer.to_bytes();
-        // Only the head can be wrong; the weights behind it are any bytes.
+        // Only the header can be invalid; the weights after it are arbitrary bytes.
         let gguf = write_and_open(&writer);
         let weights = gguf.tensor_bytes() as usize;
         let head = good.len() - weights;
@@ -369,7 +368,7 @@ fn no_corruption_of_a_file_panics() {
     assert!(refused > 500 && read > 500, "{refused} refused, {read} read");
 }
 
-/// Work stays in proportion to the text, also for the texts on which the plain algorithms are quadratic.
+/// Work is proportional to the text's length, even for texts on which the plain algorithms are quadratic.
 #[test]
 fn encoding_long_lines_is_linear() {
     let sentencepiece = load_tokenizer(&GgufWriter::new().with_sentencepiece_tokenizer()).unwrap();
@@ -378,9 +377,9 @@ fn encoding_long_lines_is_linear() {
             let text = part.repeat(400_000 / part.len());
             let before = bpe::LOOKUP_COUNT.get();
             let ids = tokens.encode(&text);
-            let asked = bpe::LOOKUP_COUNT.get() - before;
+            let lookups = bpe::LOOKUP_COUNT.get() - before;
             assert_eq!(concat_token_bytes(&tokens, &ids), text.as_bytes());
-            assert!(asked < 12 * text.len(), "{part:?}: {asked} of {} bytes", text.len());
+            assert!(lookups < 12 * text.len(), "{part:?}: {lookups} lookups for {} bytes", text.len());
         }
         assert!(bpe::LOOKUP_COUNT.get() > 1000);
     }

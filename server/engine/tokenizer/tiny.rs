@@ -1,5 +1,5 @@
-//! A vocabulary of a few hundred tokens that needs no file: every byte, some common merges, Qwen's special tokens.
-//! It knows nothing of how it is used: tests and the scripted engine build [`super::Tokens`] from it.
+//! A built-in vocabulary of a few hundred tokens: every byte, some common merges, Qwen's special tokens. Tests and the
+//! scripted engine build a [`super::Tokenizer`] from it.
 
 use super::spelling::byte_to_char;
 
@@ -59,11 +59,11 @@ pub(crate) const SPECIAL_NAMES: [&str; 11] = [
     "[PAD2]",
 ];
 
-/// Tokens, their types (`llama_token_type`: 1 normal, 3 control) and merges, as `tokenizer.ggml.*` has them.
+/// Tokens, their types (`llama_token_type`: 1 normal, 3 control) and merges, as in `tokenizer.ggml.*`.
 pub(crate) fn byte_level_vocabulary() -> (Vec<String>, Vec<i64>, Vec<String>) {
     let mut tokens: Vec<String> = (0..=255).map(|byte| byte_to_char(byte).to_string()).collect();
     let mut merges = Vec::new();
-    // A merge stands behind those that it is made of, so the table's order is kept but for the late ones.
+    // A merge must come after those that it is made of: the table's order is kept, but premature entries are deferred.
     let mut waiting: Vec<(&str, &str)> = MERGE_PAIRS.to_vec();
     while !waiting.is_empty() {
         let before = waiting.len();
@@ -87,7 +87,7 @@ pub(crate) fn byte_level_vocabulary() -> (Vec<String>, Vec<i64>, Vec<String>) {
     (tokens, types, merges)
 }
 
-/// A SentencePiece vocabulary in CodeLlama's manner: tokens, types (2 unknown, 3 control, 6 byte), scores.
+/// A SentencePiece vocabulary in the style of CodeLlama: tokens, types (2 unknown, 3 control, 6 byte), scores.
 #[cfg(any(test, feature = "test-support"))]
 pub(crate) fn sentencepiece_vocabulary() -> (Vec<String>, Vec<i64>, Vec<f64>) {
     let mut tokens = vec!["<unk>".to_owned(), "<s>".to_owned(), "</s>".to_owned()];

