@@ -41,8 +41,8 @@ fn content() -> Vec<u8> {
 /// Set in processes that pull.
 const PULLING: &str = "TAPER_TEST_PULLS";
 
-/// Pulls the small model and reports progress on stderr in a process that [`PullScenario::pulls`] starts; otherwise does
-/// nothing.
+/// Pulls the small model and reports progress on stderr in a process that [`PullScenario::pulls`] starts; otherwise
+/// does nothing.
 #[test]
 fn pull_child_process() {
     if std::env::var_os(PULLING).is_none() {

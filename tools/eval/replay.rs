@@ -1,5 +1,4 @@
-//! `taper-eval replay`: types the answers of completion tasks at a server of this very build, over pipes.
-//! It knows nothing of the insides of the server: it sees what an editor sees, its log, and its memory.
+//! `taper-eval replay`: types the answers of completion tasks at a server of the same build, over pipes.
 
 use std::collections::HashMap;
 use std::fs;
@@ -32,56 +31,56 @@ A task is a JSON object a line: `id`, `language`, `path`, `prefix`, `suffix`, `e
 pub struct Args {
     /// The tasks.
     tasks: PathBuf,
-    /// Type only so many of them, spread over the file.
+    /// Type only N of them, spread over the file.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Which pauses: the same number gives the same.
+    /// Seed of the pauses: the same seed gives the same pauses.
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
     /// The median pause between two keys in a word, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 130)]
     pause_ms: u32,
-    /// The median time that somebody looks at a file before the first key, in milliseconds; without it, eight pauses: as
-    /// if each task were typed at a place where the cursor has just come.
+    /// The median pause before the first key of a file, in milliseconds; by default eight pauses, as if the cursor had
+    /// just been moved there.
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(0..=600_000))]
     look_ms: Option<u32>,
-    /// What is in time, and what the server is told to answer within, in milliseconds.
+    /// The server's latency budget, in milliseconds; later responses are not in time.
     #[arg(long, value_name = "MS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(10..=60_000))]
     budget_ms: u32,
-    /// How readily the server suggests: low, medium or high; without it, what it does by default.
+    /// How readily the server suggests: low, medium or high; by default, its own default.
     #[arg(long, value_name = "EAGERNESS", value_parser = ["low", "medium", "high"])]
     eagerness: Option<String>,
-    /// Wait for each answer before the next key: what is suggested to somebody who waits.
+    /// Wait for each response before the next key: what a patient user sees.
     #[arg(long)]
     patient: bool,
-    /// Behave as an editor without taper's plugin: it does not ask again when more is known, and does not say where the
-    /// cursor is before something is typed.
+    /// Behave as an editor without taper's plugin: do not request again on a refresh, and do not report the cursor
+    /// before the first key.
     #[arg(long)]
     plain: bool,
-    /// Let the server read the other files of the tasks' projects, each in a folder of this one; without it, there are none.
+    /// Let the server index the other files of the tasks' projects, each in a folder of this one; by default there are
+    /// none.
     #[arg(long, value_name = "FOLDER")]
     workspaces: Option<PathBuf>,
-    /// Type the tasks again and again with other pauses until so many minutes are over, and say each minute how much
-    /// memory the server has.
+    /// Repeat the tasks with other pauses for N minutes, and report the server's memory each minute.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=10_000))]
     minutes: Option<u32>,
-    /// Write what became of each key to this file.
+    /// Write the result of each key to this file.
     #[arg(long, value_name = "PATH")]
     csv: Option<PathBuf>,
-    /// Write keys and pauses to this file, so that another program can be typed at alike, and end.
+    /// Write keys and pauses to this file, for another program to replay, and exit.
     #[arg(long, value_name = "PATH")]
     dump_trace: Option<PathBuf>,
     #[command(flatten)]
     model: ModelArgs,
 }
 
-/// How long the model may take to load; it may have to be fetched first.
+/// Timeout of loading the model, which may be downloaded first.
 const LOAD: Duration = Duration::from_secs(1800);
-/// How long an answer is waited for by who waits.
+/// Timeout of a response with `--patient`.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long an editor waits until it says where the cursor rests.
+/// Delay before an editor reports an idle cursor.
 const LOOKED: Duration = Duration::from_millis(100);
-/// The shortest rest of a line that is worth a key to accept.
+/// The shortest rest of a line that is worth accepting with a key.
 const WORTH_ACCEPTING: usize = 3;
 
 /// Runs the command.
@@ -111,7 +110,7 @@ pub fn run(args: &Args) -> Result<()> {
 
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let budget = Duration::from_millis(u64::from(args.budget_ms));
-    // Who waits for each answer waits for the whole of it.
+    // With `--patient`, wait for the whole response.
     let plain = args.plain || args.patient;
     let (folder, mut folders) = match &args.workspaces {
         Some(folder) => {
@@ -145,7 +144,7 @@ pub fn run(args: &Args) -> Result<()> {
     typing.memory.look(typing.editor.pid());
     let (mut count, mut expected) = (0, 0);
     let mut round = traces;
-    // At least once; another round is begun while there is time.
+    // At least once; then repeated while there is time.
     'typing: loop {
         for trace in &round {
             if count >= limit && typing.memory.minutes() >= args.minutes.unwrap_or(0) {
@@ -153,7 +152,7 @@ pub fn run(args: &Args) -> Result<()> {
             }
             typing.task(trace)?;
             count += 1;
-            // Line breaks are pressed: no suggestion takes them away.
+            // Line breaks are always pressed: no suggestion replaces them.
             expected += trace.keys.iter().filter(|key| !typist::breaks(&key.text)).count();
         }
         round = typed();
@@ -185,7 +184,7 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// What the server is started with.
+/// The server's arguments.
 fn arguments(model: &ModelArgs) -> Vec<String> {
     let ModelArgs { model, device, kernel, threads, context, offline, engine } = model;
     let mut arguments: Vec<String> = ["serve", "--stdio", "--log", "warn"].map(str::to_owned).to_vec();
@@ -208,23 +207,23 @@ fn arguments(model: &ModelArgs) -> Vec<String> {
     arguments
 }
 
-/// Shows what the server tells the user.
+/// Prints a message of the server to the user.
 #[expect(clippy::print_stderr, reason = "stdout is the table's")]
 fn warn(message: &str) {
     eprintln!("taper says: {message}");
 }
 
-/// Memory of a process in bytes, where the system says so: `VmRSS:` what it has, `VmHWM:` the most it has had.
+/// Memory of a process in bytes, where the system reports it: `VmRSS:` now, `VmHWM:` peak.
 fn memory(pid: u32, which: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(which))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
 }
 
-/// What the server's memory was.
+/// Samples of the server's memory.
 struct Memory {
     began: Instant,
-    /// At the beginning, after each minute, and at the end; bytes, where the system says so.
+    /// At the beginning, after each minute, and at the end; bytes, where the system reports it.
     resident: Vec<Option<u64>>,
 }
 
@@ -240,7 +239,7 @@ impl Memory {
         u32::try_from(self.began.elapsed().as_secs() / 60).unwrap_or(u32::MAX)
     }
 
-    /// To be called often: notes what there is once a minute.
+    /// Samples once a minute; to be called often.
     fn look_if_due(&mut self, pid: u32) {
         if self.minutes() as usize >= self.resident.len() {
             self.look(pid);
@@ -252,31 +251,31 @@ impl Memory {
     }
 }
 
-/// The text that the fingers have still to type in this line.
+/// The text that remains to be typed in this line.
 fn rest_of_line(keys: &[Key]) -> String {
     keys.iter().map(|key| key.text.as_str()).take_while(|key| !typist::breaks(key)).collect()
 }
 
-/// What somebody who has pressed a key waits for.
+/// The newest request and its suggestion.
 #[derive(Default)]
 struct Waiting<'a> {
-    /// The newest question.
+    /// The id of the newest request.
     id: Option<i64>,
-    /// What it is about: the document, its version, the cursor.
+    /// Its document, version and cursor.
     place: Option<(&'a str, i64, Position)>,
-    /// What is shown.
+    /// The shown suggestion.
     shown: Option<String>,
 }
 
-/// Somebody who types.
+/// The state of a replay.
 struct Typing {
     editor: Editor,
-    /// Where the tasks' paths begin.
+    /// The folder that the tasks' paths are relative to.
     folder: String,
     patient: bool,
     plain: bool,
     keystrokes: Vec<Keystroke>,
-    /// Questions without an answer, as places in `keystrokes`; and when they were asked.
+    /// Requests without a response: their index in `keystrokes`, and when they were sent.
     open: HashMap<i64, (usize, Instant)>,
     memory: Memory,
 }
@@ -347,7 +346,7 @@ impl Typing {
         Ok(self.editor.close(&uri)?)
     }
 
-    /// Listens until `end`; by who waits, until there is an answer, too. When more is known, asks again.
+    /// Handles events until `end`; with `patient`, until there is a response, too. Requests again on a refresh.
     fn rest(&mut self, end: Instant, waiting: &mut Waiting<'_>) -> Result<()> {
         loop {
             let waits = self.patient && waiting.id.is_some_and(|id| self.open.contains_key(&id));
@@ -377,7 +376,7 @@ impl Typing {
         }
     }
 
-    /// Waits for what has not been answered yet.
+    /// Waits for outstanding responses.
     fn drain(&mut self) -> Result<()> {
         let end = Instant::now() + Duration::from_secs(5);
         while !self.open.is_empty() {
@@ -403,7 +402,7 @@ impl Typing {
         };
     }
 
-    /// Counts work for the newest key: it may have been asked for by the one before.
+    /// Counts work for the newest key, although the previous one may have requested it.
     fn count_work(&mut self, evaluated: u64, decoded: u64) {
         if let Some(keystroke) = self.keystrokes.last_mut() {
             keystroke.evaluated += evaluated;

@@ -1,5 +1,5 @@
-//! `taper-eval run`: completion tasks through the whole suggestion path, scored, beside llama.cpp where one is there.
-//! It knows nothing of LSP: it calls `suggest` directly, as `complete` does.
+//! `taper-eval run`: scores completion tasks through the whole completion path, optionally with llama.cpp as a
+//! baseline. It calls the library directly, as `complete` does.
 
 use std::collections::HashMap;
 use std::fs;
@@ -54,36 +54,35 @@ pub struct Args {
     /// Files of tasks.
     #[arg(required = true, value_name = "TASKS.jsonl")]
     tasks: Vec<PathBuf>,
-    /// Only so many tasks of each set, kind and language.
+    /// Only N tasks of each set, kind and language.
     #[arg(long, value_name = "N")]
     sample: Option<usize>,
-    /// Which ones: the same number draws the same, and a larger sample contains a smaller one.
+    /// Seed of the sample: the same seed draws the same tasks, and a larger sample contains a smaller one.
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
-    /// Keep everything in this folder: answers.jsonl, scores.csv (a line per set and language), tasks.csv (a line
+    /// Keep the results in this folder: answers.jsonl, scores.csv (one line per set and language), tasks.csv (one line
     /// per task).
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
-    /// Also write there how far probabilities can be believed: reliability.csv, coverage.csv, curve.svg, and what
-    /// each eagerness shows of the answers, eagerness.csv; and say the model's row for server/prompt/calibration.rs.
+    /// Also write the calibration of probabilities there, reliability.csv, coverage.csv, curve.svg, and the scores of
+    /// each eagerness, eagerness.csv; and propose the model's row for server/prompt/calibration.rs.
     #[arg(long, requires = "out")]
     curve: bool,
-    /// Ask as a person does, for up to N suggestions, and also say how often any of them is the expected text.
+    /// Request up to N suggestions explicitly, and also score whether any of them is the expected text.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=alternatives::MAX_SUGGESTIONS as i64),
           conflicts_with_all = ["curve", "tune", "explain"])]
     candidates: Option<u8>,
-    /// Also score what greedy decoding says by itself, without the alternatives that are looked for where nothing of it
-    /// can be shown.
+    /// Also score greedy decoding by itself, without the alternatives that replace it if nothing of it can be shown.
     #[arg(long, conflicts_with_all = ["candidates", "curve", "tune", "explain"])]
     greedy: bool,
     /// Run the tests of tasks that have some: generated code, in a process without network and with limits.
     #[arg(long)]
     run_tests: bool,
-    /// Ask a llama.cpp server, serving the same weights, the same: `/infill`, and a bare prompt to `/completion`.
+    /// Also ask a llama.cpp server with the same weights: `/infill`, and a bare prompt to `/completion`.
     #[arg(long, value_name = "URL")]
     against_llama: Option<String>,
-    /// In which of these ways it is asked; without it, in all that the model's format allows.
-    // Where `--against-llama` is ruled out, clap does not ask for it: these are its conflicts, as with `--by` below.
+    /// Use only these ways to ask it; by default, all that the model's format allows.
+    // If `--against-llama` is excluded, clap does not require it: these are its conflicts, as with `--by` below.
     #[arg(long, value_name = "HOW", value_enum, value_delimiter = ',', requires = "against_llama")]
     #[arg(conflicts_with_all = ["tune", "check", "explain"])]
     baseline: Vec<ask::Baseline>,
@@ -93,16 +92,16 @@ pub struct Args {
     /// Compare the forms of a prompt with this model, and propose its row for server/prompt/template.rs.
     #[arg(long, value_name = "NAME|PATH", conflicts_with_all = ["model", "check", "against_llama", "run_tests"])]
     tune: Option<String>,
-    /// By what forms are compared: by what they answer, or by how likely the model finds the expected line. For that nothing
-    /// is decoded, and a task says more than yes or no.
+    /// Compare forms by their answers, or by the likelihood of the expected line. That needs no decoding and gives more
+    /// than one bit per task.
     #[arg(long, value_name = "BY", value_enum, default_value_t, requires = "tune")]
     #[arg(conflicts_with_all = ["model", "check", "against_llama", "run_tests"])]
     by: tune::By,
-    /// Fail if a score falls below this table's, which an earlier run wrote, by more than its noise.
+    /// Fail if a score falls below this table of an earlier run by more than its noise.
     #[arg(long, value_name = "SCORES.csv", conflicts_with_all = ["against_llama"])]
     check: Option<PathBuf>,
-    /// Look for what helps in the other files of the tasks' projects, each in a folder of this one, instead of in the
-    /// tasks' own `context`.
+    /// Retrieve from the other files of the tasks' projects, each in a folder of this one, instead of from the tasks'
+    /// own `context`.
     #[arg(long, value_name = "FOLDER")]
     workspaces: Option<PathBuf>,
     #[command(flatten)]
@@ -111,10 +110,10 @@ pub struct Args {
     model: ModelArgs,
 }
 
-/// The name of what our own greedy decoding says by itself.
+/// The system name of our own greedy decoding.
 const GREEDY: &str = "greedy";
 
-/// A task, what was answered, and what that is worth.
+/// A task, its answer, and the scores.
 struct Scored<'t> {
     task: &'t Task,
     answer: Answer,
@@ -124,7 +123,7 @@ struct Scored<'t> {
 /// Runs the command.
 ///
 /// # Errors
-/// The tasks cannot be read, the model or the server cannot be had, a file cannot be written, or a score fell.
+/// The tasks cannot be read, the model or the server is not available, a file cannot be written, or a score fell.
 pub fn run(args: &Args) -> Result<()> {
     let mut tasks = Vec::new();
     for path in &args.tasks {
@@ -244,7 +243,7 @@ fn finish(args: &Args, scored: &[Scored<'_>], profile: &Profile, engine: &mut dy
     Ok(())
 }
 
-/// The answers of earlier runs, and the file that takes the new ones, if there is one.
+/// The answers of earlier runs, and the file for new ones, if there is one.
 #[derive(Default)]
 struct Kept {
     file: Option<Answers>,
@@ -277,7 +276,7 @@ fn key(task: &str, content: &str, configuration: &str) -> String {
     format!("{task}\n{content}\n{configuration}")
 }
 
-/// Answers to all tasks: those that are kept already, and the others by `ask`.
+/// Answers to all tasks: the kept ones, and the others by `ask`.
 fn ask_all<'t>(
     tasks: &'t [Task],
     kept: &mut Kept,
@@ -296,7 +295,7 @@ fn ask_all<'t>(
     Ok(all)
 }
 
-/// The answer to one task: the one that is kept already, or by `ask`.
+/// The answer to one task: the kept one, or by `ask`.
 fn scored<'t>(
     task: &'t Task,
     kept: &mut Kept,
@@ -321,7 +320,7 @@ fn scored<'t>(
     };
     if run_tests && answer.passed.is_none() {
         answer.passed = match answer.shown {
-            // What is not shown cannot be right, and needs no process to say so.
+            // A suggestion that is not shown cannot be right, which needs no process.
             None => runner::can_test(task).then_some(false),
             Some(_) => runner::passes(task, score::inserted(task, &answer))?,
         };
@@ -332,7 +331,7 @@ fn scored<'t>(
     Ok(Scored { task, score: Score::of(task, &answer), answer })
 }
 
-/// Writes a file whole.
+/// Writes a file as a whole.
 fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     let written = || -> io::Result<()> {
         let mut file = io::BufWriter::new(fs::File::create(path)?);
@@ -342,7 +341,7 @@ fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Re
     written().with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// A reader that has seen enough (`| head`) is no error.
+/// A closed pipe (`| head`) is not an error.
 fn quiet(written: Result<()>) -> Result<()> {
     match written {
         Err(error)
@@ -356,7 +355,7 @@ fn quiet(written: Result<()>) -> Result<()> {
     }
 }
 
-/// Says what is done, beside the table.
+/// Prints progress to stderr.
 #[expect(clippy::print_stderr, reason = "stdout is for the table")]
 fn say(text: &str) {
     eprintln!("{text}");

@@ -1,5 +1,4 @@
-//! The editor of the replay, without a screen: what an editor sends while a person types, and what it hears.
-//! It knows nothing of what is typed and when, or of what an answer is worth.
+//! A headless editor for the replay: sends what an editor sends while a user types, and receives the server's messages.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,38 +10,38 @@ use taper::text::Position;
 
 use crate::lsp_client::{ClientError, LspClient, inline_params, insertion};
 
-/// How long the server may take to say hello and to say goodbye.
+/// Timeout of the server's start and end.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What the answer to a question is.
+/// The response to a completion request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// A suggestion.
     Text {
         /// The text of its first item.
         text: String,
-        /// Whether it only inserts, so that nothing of the document is replaced.
+        /// Whether it only inserts and replaces nothing in the document.
         inserts: bool,
     },
     /// No suggestion.
     Nothing,
-    /// An error instead; a cancelled or superseded question has one, too.
+    /// An error; also for a cancelled or superseded request.
     Refused,
 }
 
-/// What the server says.
+/// An event from the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Said {
-    /// The answer to the question with this number, and when it came.
+    /// The response to the request with this id, and its time of arrival.
     Answer {
-        /// What [`Editor::ask`] gave.
+        /// The id that [`Editor::ask`] returned.
         id: i64,
-        /// When the answer was read from the pipe.
+        /// When the response was read from the pipe.
         at: Instant,
-        /// The answer.
+        /// The response.
         outcome: Outcome,
     },
-    /// More is known of this place of this version of a document than was answered.
+    /// A better suggestion exists for this version of a document.
     Grown {
         /// The document.
         uri: String,
@@ -53,26 +52,26 @@ pub(super) enum Said {
     Ready,
     /// A message for the user.
     Problem(String),
-    /// The model's work for a request came to an end.
+    /// Work for a request ended.
     Completed {
-        /// Tokens that it read.
+        /// Prefilled tokens.
         evaluated: u64,
-        /// Tokens that it generated.
+        /// Decoded tokens.
         decoded: u64,
     },
 }
 
-/// How the server is started and what it is told.
+/// How to start the server, and its settings.
 pub(super) struct Start<'a> {
     /// The server's program.
     pub(super) program: &'a Path,
     /// Its arguments.
     pub(super) arguments: &'a [String],
-    /// What it is told to answer within.
+    /// The latency budget.
     pub(super) budget: Duration,
-    /// Whether this editor asks again when more is known.
+    /// Whether this editor requests again on `taper/refresh`.
     pub(super) refreshes: bool,
-    /// How readily to suggest, if not as by default.
+    /// The eagerness, if not the default.
     pub(super) eagerness: Option<&'a str>,
     /// The workspace's folders, as absolute paths.
     pub(super) folders: &'a [String],
@@ -84,10 +83,10 @@ pub(super) struct Editor {
 }
 
 impl Editor {
-    /// Starts the server and says hello.
+    /// Starts the server and initializes it.
     ///
     /// # Errors
-    /// It cannot be started, or does not answer.
+    /// It cannot be started, or does not respond.
     pub(super) fn start(start: &Start<'_>) -> Result<Self> {
         let mut editor =
             Self { client: LspClient::start(Command::new(start.program).args(start.arguments))? };
@@ -105,7 +104,7 @@ impl Editor {
                 "initializationOptions": {
                     "latency-budget-ms": milliseconds,
                     "eagerness": start.eagerness,
-                    // Nobody is there to take anything.
+                    // No user is there to accept anything.
                     "statistics": false,
                 },
             }),
@@ -167,7 +166,7 @@ impl Editor {
         self.client.notify("textDocument/didClose", json!({ "textDocument": { "uri": uri } }))
     }
 
-    /// Says that the cursor rests there without a key.
+    /// Reports that the cursor is idle at this position.
     ///
     /// # Errors
     /// The server has ended.
@@ -176,7 +175,7 @@ impl Editor {
         self.client.notify("taper/cursor", json!({ "textDocument": { "uri": uri }, "position": position }))
     }
 
-    /// Asks for an inline completion, as typing does; the number of the question.
+    /// Requests an inline completion, as typing does; returns the request's id.
     ///
     /// # Errors
     /// The server has ended.
@@ -184,7 +183,7 @@ impl Editor {
         self.client.request("textDocument/inlineCompletion", inline_params(uri, at.line, at.character))
     }
 
-    /// Says that the answer to a question is not wanted any more.
+    /// Cancels a request.
     ///
     /// # Errors
     /// The server has ended.
@@ -192,8 +191,7 @@ impl Editor {
         self.client.notify("$/cancelRequest", json!({ "id": id }))
     }
 
-    /// The next thing that the server says; `None` if it says nothing until `end`. What it asks of the editor is
-    /// agreed to.
+    /// The next event from the server; `None` if there is none until `end`. Requests of the server succeed.
     ///
     /// # Errors
     /// The server has ended.
@@ -211,10 +209,10 @@ impl Editor {
         Ok(None)
     }
 
-    /// `shutdown` and `exit`, and waits for the end of the process.
+    /// Sends `shutdown` and `exit`, and waits for the end of the process.
     ///
     /// # Errors
-    /// It does not end; it is killed then.
+    /// It does not end; then it is killed.
     pub(super) fn quit(mut self) -> Result<()> {
         let id = self.client.request("shutdown", Value::Null)?;
         self.wait_answer(id, "answer `shutdown`")?;
@@ -247,7 +245,7 @@ fn silent(what: &str, patience: Duration) -> Result<()> {
     bail!("the server did not {what} within {} s", patience.as_secs())
 }
 
-/// What a message says that is no request.
+/// The event in a message that is not a request.
 fn understood(message: &Value, at: Instant) -> Option<Said> {
     let text = |pointer: &str| message.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     match text("/method") {
@@ -273,10 +271,10 @@ fn understood(message: &Value, at: Instant) -> Option<Said> {
     }
 }
 
-/// The folder of a workspace that is on no disk.
+/// The folder of a workspace that does not exist on disk.
 pub(super) const NOWHERE: &str = "/replay";
 
-/// The URI of a document at this path below a folder, or of the folder where the path is empty.
+/// The URI of a document at this path in a folder, or of the folder if the path is empty.
 #[must_use]
 pub(super) fn uri(folder: &str, path: &str) -> String {
     let mut uri = "file://".to_owned();
@@ -296,7 +294,7 @@ fn outcome(message: &Value) -> Outcome {
     if message.get("error").is_some() {
         return Outcome::Refused;
     }
-    // A list of items, or an object that has one.
+    // A list of items, or an object that contains one.
     let item = message.pointer("/result/items/0").or_else(|| message.pointer("/result/0"));
     match item.and_then(|item| item.get("insertText")?.as_str()) {
         None | Some("") => Outcome::Nothing,

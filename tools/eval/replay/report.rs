@@ -1,41 +1,40 @@
-//! What became of the keys: a table for people, a line a key for programs.
-//! It knows nothing of servers.
+//! Reports the results of each key: a table for people, CSV with one line per key for programs.
 
 use std::io::{self, Write};
 use std::time::Duration;
 
-/// What a question was answered with.
+/// The response to a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// Never answered.
+    /// No response.
     #[default]
     None,
-    /// So many characters of text.
+    /// Text with this many characters.
     Text(usize),
     /// No suggestion.
     Empty,
-    /// The next key came first, and the server was told.
+    /// The next key came first and cancelled the request.
     Cancelled,
-    /// An error without such a reason.
+    /// An error for another reason.
     Failed,
 }
 
-/// One key, and the question that it led to.
+/// One key, and its request.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Keystroke {
     /// The task's name.
     pub(super) task: String,
-    /// Which of its keys; a key that accepts stands for several.
+    /// The index of the key; one that accepts counts for several.
     pub(super) at: usize,
     /// Characters that this key inserted by accepting; 0 if it was typed.
     pub(super) saved: usize,
-    /// The pause behind it.
+    /// The pause after it.
     pub(super) pause_ms: f64,
-    /// From the request to its answer.
+    /// From the request to its response.
     pub(super) answer_ms: Option<f64>,
-    /// Which answer.
+    /// The response.
     pub(super) answer: Answer,
-    /// The next key came before the answer.
+    /// The next key came before the response.
     pub(super) overtaken: bool,
     /// Prompt tokens that were evaluated until the next key.
     pub(super) evaluated: u64,
@@ -51,15 +50,15 @@ impl Keystroke {
     }
 }
 
-/// All of it.
+/// The results of a whole run.
 pub(super) struct Session<'a> {
     pub(super) tasks: usize,
     /// Characters that the tasks expect.
     pub(super) expected: usize,
     pub(super) budget: Duration,
-    /// The most memory that the server has had, in bytes.
+    /// Peak memory of the server, in bytes.
     pub(super) peak: Option<u64>,
-    /// Memory that it had at the beginning, after each minute, and at the end; empty if nobody asked.
+    /// Memory at the beginning, after each minute, and at the end; empty if not requested.
     pub(super) resident: &'a [Option<u64>],
     pub(super) keystrokes: &'a [Keystroke],
 }
@@ -105,8 +104,8 @@ pub(super) fn table(session: &Session<'_>, out: &mut impl Write) -> io::Result<(
             count(&|it| it.answer == Answer::None),
         ),
     )?;
-    // A cancelled question is answered soon after the next key, however long the answer would have taken: the first
-    // of these lines is what the editor sees, the second leaves out what took too long.
+    // A cancelled request is answered soon after the next key, however long the response would have taken: the first of
+    // these lines is what the editor sees, the second omits requests that took too long.
     let waits = |which: &dyn Fn(&Keystroke) -> bool| {
         spread(keystrokes.iter().filter(|it| which(it)).filter_map(|it| it.answer_ms))
     };
@@ -144,7 +143,7 @@ pub(super) fn table(session: &Session<'_>, out: &mut impl Write) -> io::Result<(
     Ok(())
 }
 
-/// Prints a line a key.
+/// Prints one line per key.
 pub(super) fn csv(keystrokes: &[Keystroke], out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "task,key,pause_ms,answer_ms,answer,overtaken,characters,saved,evaluated,decoded")?;
     for keystroke in keystrokes {
@@ -168,11 +167,11 @@ pub(super) fn csv(keystrokes: &[Keystroke], out: &mut impl Write) -> io::Result<
     Ok(())
 }
 
-/// Numbers in order.
+/// Numbers in ascending order.
 struct Quantiles(Vec<f64>);
 
 impl Quantiles {
-    /// The smallest number that at least this share of them does not exceed.
+    /// The smallest number that at least this share of the numbers does not exceed.
     fn at(&self, share: f64) -> Option<f64> {
         let rank = (self.0.len() as f64 * share).ceil() as usize;
         self.0.get(rank.saturating_sub(1)).copied()

@@ -1,15 +1,12 @@
-//! How a person types: a text in, keys and the pauses between them out.
-//! It knows nothing of servers, or of clocks.
+//! Models typing: a text in, keys and the pauses between them out.
 //!
 //! A pause is log-normal: `median * exp(0.45 z)` with `z` from the standard normal distribution, so that half of the
-//! pauses within words are shorter than the median and one in twenty is more than twice as long. Behind a word it is
-//! 1.6 times as long, before a line break and at the end 2 times, behind a line break 3 times; before the first key, the
-//! file is looked at for 8 times as long. No pause is shorter than 0.4 or longer than 20 medians. The same seed gives
-//! the same pauses.
+//! pauses within words are shorter than the median and one in twenty is more than twice as long. After a word it is 1.6
+//! times as long, before a line break and at the end 2 times, after a line break 3 times; before the first key, it is 8
+//! times as long. No pause is shorter than 0.4 or longer than 20 medians. The same seed gives the same pauses.
 //!
-//! A line break brings the indentation behind it, as editors do: nobody types it. Where the hole begins a line, that line
-//! is not there yet: the first key is the line break before it, pressed at the end of the line above, as it is when
-//! somebody writes a line below another.
+//! A line break inserts the indentation after it, as editors do. If the hole begins a line, that line does not exist
+//! yet: the first key is the line break before it, pressed at the end of the line above.
 
 use crate::tasks::{Key, Task, Trace};
 
@@ -21,15 +18,15 @@ const LOOK: f64 = 8.0;
 const SHORTEST: f64 = 0.4;
 const LONGEST: f64 = 20.0;
 
-/// A task as it is typed, with this median pause, and this median look at the file before the first key, in milliseconds:
-/// [`LOOK`] pauses if it is not given.
+/// Converts a task to keystrokes with this median pause and this median pause before the first key, in milliseconds;
+/// [`FIRST_LOOK`] pauses if that is not given.
 pub(super) fn typed(task: &Task, median: f64, look: Option<f64>, random: &mut fastrand::Rng) -> Trace {
     let (prefix, line_break) = task.prefix.split_at(end_of_line_above(&task.prefix));
     let mut texts = keys(line_break);
     texts.extend(keys(&task.expected));
     let mut pause = |median: f64, factor: f64| {
         let length = factor * (SPREAD * normal(random)).exp();
-        // To the microsecond: nobody needs more digits in a file.
+        // Rounded to microseconds to keep the file short.
         (median * length.clamp(SHORTEST, LONGEST) * 1e3).round() / 1e3
     };
     let look_ms = pause(look.map_or(median, |look| look / LOOK), LOOK);
@@ -48,14 +45,14 @@ pub(super) fn typed(task: &Task, median: f64, look: Option<f64>, random: &mut fa
     }
 }
 
-/// Where the line above ends, if nothing but blanks stands before the cursor on its own; else the cursor.
+/// The end of the line above if only blanks are before the cursor on its own line; else the cursor.
 fn end_of_line_above(prefix: &str) -> usize {
     let line_break = prefix.trim_end_matches([' ', '\t']);
     let above = line_break.strip_suffix('\n').map(|it| it.strip_suffix('\r').unwrap_or(it));
     above.map_or(prefix.len(), str::len)
 }
 
-/// Whether a key breaks the line.
+/// Whether a key inserts a line break.
 pub(super) fn breaks(key: &str) -> bool {
     key.starts_with(['\n', '\r'])
 }

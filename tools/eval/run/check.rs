@@ -1,28 +1,27 @@
-//! Scores beside those of an earlier run: which of them fell by more than noise.
-//! It knows nothing of tasks.
+//! Compares scores with those of an earlier run: which fell by more than noise.
 
 use anyhow::{Result, bail};
 
 use super::table::{Better, METRICS, Row};
 
-/// The share of tasks whose answer may be another one on another machine. Decoding is greedy, so the same build on
-/// the same kernel gives the same scores; other kernels round otherwise, and where two tokens are nearly as likely
-/// the other one wins. Taken high: benches/quality/README.md says what was measured.
+/// The share of tasks whose answer may differ on another machine. Decoding is greedy, so the same build on the same
+/// kernel gives the same scores; other kernels round differently, which can swap two tokens with nearly the same
+/// probability. An upper estimate: benches/quality/README.md has the measurement.
 const CHANGED: f64 = 0.05;
 
-/// Standard deviations that are still noise: a table has a hundred scores, and none of them should fall by chance.
+/// Standard deviations that count as noise: a table has a hundred scores, and none of them should fall by chance.
 const DEVIATIONS: f64 = 3.0;
 
-/// Rows of fewer tasks than this say nothing by themselves.
+/// Rows with fewer tasks are not significant.
 const FEWEST: usize = 16;
 
-/// How far a score over `tasks` tasks may be off for that reason alone: a changed answer moves it by `span` at most,
+/// The largest error of a score over `tasks` tasks for that reason alone: a changed answer moves it by at most `span`,
 /// up as often as down.
 fn noise(tasks: usize, span: f64) -> f64 {
     DEVIATIONS * (CHANGED / tasks as f64).sqrt() * span
 }
 
-/// The scores that fell by more than their noise, a line each; of rows with enough tasks.
+/// The scores that fell by more than their noise, one line each; of rows with enough tasks.
 ///
 /// # Errors
 /// The tables are not of the same tasks.
@@ -102,7 +101,7 @@ mod tests {
         assert_eq!(fell.len(), 2, "{fell:?}");
         assert!(fell[0].starts_with("exact of real_word rest-of-line rust: 0.4300, was 0.5000"), "{fell:?}");
         assert!(fell[1].starts_with("repeats of"), "{fell:?}");
-        // Two tasks of sixteen may change, three may not; of fifteen nothing is told.
+        // Two tasks of sixteen may change, three may not; fifteen are too few.
         assert_eq!(falls(&rows(16, 0.5, 0.0), &rows(16, 6.0 / 16.0, 0.0)).unwrap(), [""; 0]);
         assert_eq!(falls(&rows(16, 0.5, 0.0), &rows(16, 5.0 / 16.0, 0.0)).unwrap().len(), 1);
         assert_eq!(falls(&rows(15, 0.5, 0.0), &rows(15, 0.0, 0.0)).unwrap(), [""; 0]);

@@ -1,5 +1,4 @@
-//! How far the model's probabilities can be believed, and what silence below a threshold would cost and gain.
-//! It knows nothing of which threshold is taken.
+//! Calibration of the model's probabilities, and the cost and gain of suppressing suggestions below a threshold.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -25,7 +24,7 @@ pub(super) struct Point {
     saved: usize,
 }
 
-/// A number of a point or of a cover.
+/// A number of a point or of a coverage.
 type Measure<T> = fn(&T) -> f64;
 /// The measures of confidence.
 const MEASURES: [(&str, Measure<Point>); 3] =
@@ -33,7 +32,7 @@ const MEASURES: [(&str, Measure<Point>); 3] =
 /// Bins of the reliability table.
 const BINS: usize = 10;
 
-/// The suggestions whose engine told probabilities.
+/// The suggestions whose engine reported probabilities.
 pub(super) fn points(scored: &[Scored<'_>], calibration: Calibration) -> Vec<Point> {
     let point = |it: &Scored<'_>| {
         let Confidence { mean, min, product: all } = first_line(&it.answer)?;
@@ -49,7 +48,7 @@ pub(super) fn points(scored: &[Scored<'_>], calibration: Calibration) -> Vec<Poi
     scored.iter().filter_map(point).collect()
 }
 
-/// How sure the first lines were, and whether they were right.
+/// The confidence of the first lines, and whether they were right.
 pub(super) fn lines(scored: &[Scored<'_>]) -> Vec<(Confidence, bool)> {
     scored.iter().filter_map(|it| Some((first_line(&it.answer)?, it.score.exact_first))).collect()
 }
@@ -62,8 +61,8 @@ fn first_line(answer: &Answer) -> Option<Confidence> {
     confidence::prefix_confidence(&pieces, confidence::shown_byte_len(&answer.raw, line))
 }
 
-/// Suggestions by tenths of their probability: how many, how sure, and the share that is exact; by `line`, the share
-/// whose first line is.
+/// Suggestions by tenths of their probability: count, mean probability, and the share that is exact; by `line`, the
+/// share whose first line is exact.
 pub(super) fn reliability_csv(points: &[Point], out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "measure,from,to,suggestions,probability,exact,exact_low,exact_high")?;
     for (name, of) in MEASURES {
@@ -87,7 +86,7 @@ pub(super) fn reliability_csv(points: &[Point], out: &mut dyn Write) -> io::Resu
     Ok(())
 }
 
-/// What is left if only suggestions from a probability on are shown.
+/// The result of showing only suggestions with at least this probability.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Cover {
     threshold: f64,
@@ -95,7 +94,7 @@ struct Cover {
     coverage: f64,
     /// The share of those that is exact.
     precision: f64,
-    /// The share of the characters saved by all that these save.
+    /// Their share of the characters saved by all.
     saved: f64,
 }
 
@@ -115,7 +114,7 @@ fn covers(points: &[Point], of: fn(&Point) -> f64) -> Vec<Cover> {
             precision: exact as f64 / shown,
             saved: saved as f64 / all.max(1) as f64,
         };
-        // Of equal probabilities no threshold parts them.
+        // No threshold separates equal probabilities.
         if out.last().is_some_and(|last| last.threshold == cover.threshold) {
             out.pop();
         }
@@ -124,7 +123,7 @@ fn covers(points: &[Point], of: fn(&Point) -> f64) -> Vec<Cover> {
     out
 }
 
-/// Precision and characters saved over coverage, a line for each threshold that parts two suggestions.
+/// Precision and characters saved over coverage, one line for each threshold that separates two suggestions.
 pub(super) fn coverage_csv(points: &[Point], out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "measure,threshold,coverage,precision,saved")?;
     for (name, of) in MEASURES {
@@ -135,7 +134,7 @@ pub(super) fn coverage_csv(points: &[Point], out: &mut dyn Write) -> io::Result<
     Ok(())
 }
 
-/// The same as a picture.
+/// The same as a plot.
 pub(super) fn svg(points: &[Point], out: &mut dyn Write) -> io::Result<()> {
     const SIZE: f64 = 320.0;
     const LEFT: f64 = 48.0;

@@ -1,5 +1,4 @@
-//! One task, laid open: the prompt, the raw answer, each cut with its rule, the result.
-//! It knows nothing of other tasks.
+//! Explains one task: the prompt, the raw answer, each cut with its rule, the result.
 
 use std::io::Write;
 use std::ops::ControlFlow;

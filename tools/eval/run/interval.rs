@@ -1,5 +1,4 @@
-//! How far a measured share or mean can be believed.
-//! It knows nothing of what was measured.
+//! Confidence intervals of measured shares and means.
 
 /// A value with its 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -14,8 +13,8 @@ const Z: f64 = 1.959_964;
 /// Resamples of a bootstrap: the interval's ends then vary by about a tenth of its width.
 const RESAMPLES: usize = 1000;
 
-/// The share of `hits` in `of`, with Wilson's score interval (E. B. Wilson, JASA 22 (1927), 209-212); `None` of
-/// nothing.
+/// The share of `hits` in `of`, with Wilson's score interval (E. B. Wilson, JASA 22 (1927), 209-212); `None` if `of` is
+/// 0.
 pub(super) fn share(hits: usize, of: usize) -> Option<Estimate> {
     let n = of as f64;
     let value = hits as f64 / n;
@@ -29,7 +28,7 @@ pub(super) fn share(hits: usize, of: usize) -> Option<Estimate> {
 }
 
 /// The mean, with the percentile bootstrap's interval (B. Efron, Ann. Statist. 7 (1979), 1-26), always from the same
-/// resamples; `None` of nothing.
+/// resamples; `None` without values.
 pub(super) fn mean(values: &[f64]) -> Option<Estimate> {
     resampled(values.len(), |picked| picked.map(|at| values[at]).sum::<f64>() / values.len() as f64)
 }
@@ -42,7 +41,7 @@ pub(super) fn ratio(pairs: &[(f64, f64)]) -> Option<Estimate> {
     }
     resampled(pairs.len(), |picked| {
         let (a, b) = picked.fold((0.0, 0.0), |(a, b), at| (a + pairs[at].0, b + pairs[at].1));
-        // A resample in which the second has nothing: the ratio is as large as can be told.
+        // A resample in which the second sum is 0: the largest ratio.
         a / if b == 0.0 { second / pairs.len() as f64 } else { b }
     })
 }

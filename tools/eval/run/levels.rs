@@ -1,5 +1,5 @@
-//! What each eagerness shows of answers that were kept: the model's words again, through the path that cuts them.
-//! It knows nothing of models: nothing is computed twice.
+//! Scores each eagerness from kept answers: replays the model's output through post-processing, without running the
+//! model.
 
 use std::io::{self, Write};
 use std::ops::ControlFlow;
@@ -19,15 +19,15 @@ use taper::completion::confidence_filter::Eagerness;
 use taper::completion::{self, Options};
 use taper::prompt::template::Profile;
 
-/// All of them, with their names.
+/// All levels, with their names.
 const LEVELS: [(&str, Eagerness); 3] =
     [("high", Eagerness::High), ("medium", Eagerness::Medium), ("low", Eagerness::Low)];
 
-/// What one eagerness shows.
+/// The result of one eagerness.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Level {
     shown: usize,
-    /// First lines that are exactly right.
+    /// Exactly right first lines.
     exact: usize,
     /// Characters saved.
     saved: usize,
@@ -36,10 +36,10 @@ pub(super) struct Level {
     half_words: usize,
 }
 
-/// What each eagerness shows of the answers of our own path, in the order of [`LEVELS`].
+/// The result of each eagerness for the answers of our own path, in the order of [`LEVELS`].
 ///
 /// # Errors
-/// None that the kept answers did not have.
+/// Only errors that the kept answers had too.
 pub(super) fn of(
     scored: &[Scored<'_>],
     profile: &Profile,
@@ -70,7 +70,7 @@ pub(super) fn of(
     Ok(levels)
 }
 
-/// A line for each eagerness.
+/// One line per eagerness.
 pub(super) fn csv(levels: &[Level; LEVELS.len()], out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
@@ -93,7 +93,7 @@ pub(super) fn csv(levels: &[Level; LEVELS.len()], out: &mut dyn Write) -> io::Re
     Ok(())
 }
 
-/// The engine that was asked, saying what it said.
+/// An engine that replays the kept output of the original one.
 struct Again<'e> {
     engine: &'e mut dyn Engine,
     answer: &'e Answer,

@@ -1,8 +1,7 @@
-//! How likely a model is to say what a task expects: its own probability of the line, without decoding anything.
-//! It knows nothing of how a text is trimmed, or of what is shown.
+//! The likelihood of a task's expected line: the model's own probability of it, without decoding.
 //!
-//! A share of exact answers tells two forms of a prompt apart only over hundreds of tasks, for each says yes or no. The
-//! probability says how near it was, and costs the reading of the prompt alone.
+//! A share of exact answers separates two prompt forms only over hundreds of tasks, since each task gives one bit. The
+//! probability is graded and costs only prefill.
 
 use taper_engine::local::token_healing::TokenHealing;
 use taper_engine::{Engine, EngineError, Prompt, TokenDistribution, TokenId, Tokenizer};
@@ -10,7 +9,7 @@ use taper_engine::{Engine, EngineError, Prompt, TokenDistribution, TokenId, Toke
 use crate::answers::Likelihood;
 use crate::tasks::Task;
 
-/// The line that a task expects behind its cursor, if it expects one there, and whether it ends there too.
+/// The expected line after the cursor, if there is one, and whether it ends there too.
 pub(super) fn line(task: &Task) -> Option<(&str, bool)> {
     let line = task.expected.lines().next().map(str::trim_end).filter(|line| !line.is_empty())?;
     let rest = task.expected[line.len()..].trim_start_matches([' ', '\t']);
@@ -18,8 +17,8 @@ pub(super) fn line(task: &Task) -> Option<(&str, bool)> {
     Some((line, breaks(behind.as_bytes())))
 }
 
-/// The likelihood of `line` behind `prompt`, and of its end, if it `ends` there; what was forced counts as far as it can
-/// be said otherwise. `None` of an engine without probabilities.
+/// The likelihood of `line` after `prompt`, and of its end if it `ends`; the forced text counts only as far as other
+/// tokens allow it. `None` if the engine has no probabilities.
 ///
 /// # Errors
 /// See [`Engine::score`].
@@ -37,10 +36,10 @@ pub(super) fn of(
     Ok(judge.judgement())
 }
 
-/// Follows a line token by token.
+/// Scores a line token by token.
 struct Judge<'a> {
     answer: &'a [TokenId],
-    /// What may be said in place of each of its tokens; `None`: anything.
+    /// The tokens allowed in place of each; `None`: all.
     allowed: Vec<Option<Vec<TokenId>>>,
     /// How the line ends, if it must.
     end: Option<End>,
@@ -48,16 +47,16 @@ struct Judge<'a> {
     seen: usize,
     log: f64,
     greedy: bool,
-    /// The last token of a line that must end: its probability, that of such as end the line with it, and whether each is the
-    /// likeliest.
+    /// The last token of a line that must end: its probability, the probability of tokens that also end the line, and
+    /// whether each is the most likely.
     last: [(f64, bool); 2],
 }
 
 /// The tokens that end a line.
 struct End {
-    /// In place of its last one: `)` and a line break may be one token.
+    /// In place of the last one: `)` and a line break may be one token.
     with: Vec<TokenId>,
-    /// Behind it.
+    /// After it.
     behind: Vec<TokenId>,
 }
 
@@ -83,7 +82,7 @@ impl<'a> Judge<'a> {
         Self { answer, allowed, end, seen: 0, log: 0.0, greedy: true, last: [(0.0, false); 2] }
     }
 
-    /// Takes the next distribution: that before a token of the answer, or the one behind the last.
+    /// Takes the next distribution: before each token of the answer, and after the last.
     fn look(&mut self, row: &TokenDistribution<'_>) {
         let at = self.seen;
         self.seen += 1;
@@ -115,13 +114,13 @@ impl<'a> Judge<'a> {
     }
 }
 
-/// The probability that it is one of these, and whether the likeliest is.
+/// The total probability of these tokens, and whether the most likely is among them.
 fn any(row: &TokenDistribution<'_>, tokens: &[TokenId]) -> (f64, bool) {
     let sum = tokens.iter().map(|&token| f64::from(row.probability(token))).sum();
     (sum, tokens.contains(&row.most_likely()))
 }
 
-/// Whether bytes begin with a line break, but for blanks.
+/// Whether bytes begin with a line break, after optional blanks.
 fn breaks(bytes: &[u8]) -> bool {
     bytes.iter().find(|byte| !matches!(byte, b' ' | b'\t')).is_some_and(|byte| matches!(byte, b'\n' | b'\r'))
 }
@@ -131,7 +130,7 @@ fn breaks(bytes: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// Logits with these probabilities; the rest share what is left.
+    /// Logits with these probabilities; the other tokens share the rest.
     fn row(tokens: &Tokenizer, some: &[(&str, f64)]) -> Vec<f32> {
         let left = (1.0 - some.iter().map(|it| it.1).sum::<f64>()) / (tokens.len() - some.len()) as f64;
         let mut row = vec![left.ln() as f32; tokens.len()];
@@ -161,7 +160,7 @@ mod tests {
         };
         let (a, b) = ([("a", 0.5), ("b", 0.3)], [("b", 0.8)]);
         near(told("", "ab", &[&a, &b, &[("\n", 0.4), ("c", 0.5)]], false), 0.4, true);
-        // Those that end the text, and other line breaks, have their share of what is left.
+        // Other tokens that end the text, and other line breaks, share the rest.
         let tokens = Tokenizer::bytes_only();
         let ends = |&it: &TokenId| tokens.is_stop_token(it) || breaks(tokens.token_bytes(it));
         let ends = (0..tokens.len() as TokenId).filter(ends).count() as f64 - 1.0;
@@ -174,7 +173,7 @@ mod tests {
     #[test]
     fn what_was_forced_costs_nothing() {
         let (p, greedy) = told("a", "b", &[&[("a", 0.01), ("x", 0.9)], &[("b", 0.8)], &[]], false);
-        // But for what the other tokens have that begin with it.
+        // Except the share of other tokens that begin with it.
         let tokens = Tokenizer::bytes_only();
         let others = (tokens.tokens_with_prefix(b"a").len() - 1) as f64 * 0.09 / (tokens.len() - 2) as f64;
         assert!((p - 0.8 * 0.01 / (0.01 + others)).abs() < 1e-5 && greedy, "{p}");
@@ -190,7 +189,7 @@ mod tests {
         let task = |expected: &str| Task { expected: expected.to_owned(), ..Task::default() };
         assert_eq!(line(&task("f(x) \nnext")), Some(("f(x)", true)));
         assert_eq!((line(&task("\n    x")), line(&task(""))), (None, None));
-        // Behind the last expected line, what stands behind the cursor says whether it ends.
+        // After the last expected line, the text after the cursor decides whether it ends.
         for (expected, suffix, ends) in [
             ("x", "\ny", true),
             ("x ", "\r\n", true),

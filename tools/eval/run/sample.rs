@@ -1,11 +1,10 @@
-//! Which tasks are asked: the same ones every time, so many of each set, kind and language.
-//! It knows nothing of answers.
+//! Draws a reproducible sample of tasks: the same number of each set, kind and language.
 
 use std::collections::BTreeMap;
 
 use crate::tasks::Task;
 
-/// What is drawn from and shown alone: tasks of one set and kind in one language.
+/// The unit of sampling and reporting: tasks of one set and kind in one language.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Stratum {
     /// The set's name without its language: `real_python_word` is of `real_word`.
@@ -23,8 +22,8 @@ impl Stratum {
     }
 }
 
-/// At most `per` tasks of each stratum. Each task has its place in the draw from its own name and the seed, so that
-/// a larger sample contains a smaller one and other files change nothing.
+/// At most `per` tasks of each stratum. A task's rank depends on its name and the seed only, so that a larger sample
+/// contains a smaller one and other files change nothing.
 pub(super) fn draw(tasks: Vec<Task>, per: Option<usize>, seed: u64) -> Vec<Task> {
     let mut strata: BTreeMap<Stratum, Vec<Task>> = BTreeMap::new();
     for task in tasks {
@@ -39,7 +38,7 @@ pub(super) fn draw(tasks: Vec<Task>, per: Option<usize>, seed: u64) -> Vec<Task>
     drawn.collect()
 }
 
-/// A name for what a task asks, from its text.
+/// A hash of a task's text.
 pub(super) fn content(task: &Task) -> String {
     format!("{:016x}", hash(&[&task.path, &task.language, &task.prefix, &task.suffix, &task.expected]))
 }

@@ -1,5 +1,4 @@
-//! What an answer to a task is worth, in the field's terms and in a user's.
-//! It knows nothing of who answered.
+//! Scores an answer to a task, in the field's metrics and in a user's.
 
 use std::path::Path;
 
@@ -13,30 +12,30 @@ use taper::syntax::{Syntax, scope};
 use taper::text::lines::is_word_char;
 use taper::text::{Edit, Rope};
 
-/// The scores of one answer. Where there is nothing to judge, `None`.
+/// The scores of one answer; `None` if not applicable.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Score {
-    /// The stripped text is the expected one; of one-line kinds, the first line of it.
+    /// The stripped text is the expected one; of one-line kinds, its first line.
     pub(super) exact: bool,
-    /// It is, or one of the others that were shown is; where others were asked for.
+    /// The suggestion or an alternative is exact, if alternatives were requested.
     pub(super) exact_any: Option<bool>,
-    /// The first line of the stripped text is.
+    /// The first line of the stripped text is the expected one.
     pub(super) exact_first: bool,
-    /// Indel ratio of the stripped texts, 0 to 100; nothing shown is 0.
+    /// Indel ratio of the stripped texts, 0 to 100; 0 if nothing is shown.
     pub(super) similarity: f64,
     /// The tests passed.
     pub(super) passed: Option<bool>,
-    /// Characters that need not be typed, see [`saved`].
+    /// Characters that the user need not type, see [`saved`].
     pub(super) saved: usize,
-    /// Characters that were expected.
+    /// Expected characters.
     pub(super) expected: usize,
     /// Something was shown.
     pub(super) shown: bool,
-    /// Of what was shown: the file parses no worse once it is accepted.
+    /// Of shown suggestions: the file parses no worse with it.
     pub(super) parses: Option<bool>,
-    /// Of what was shown: it repeats what stands behind the cursor.
+    /// Of shown suggestions: it repeats the text after the cursor.
     pub(super) repeats: Option<bool>,
-    /// Of what was shown: it ends inside a word.
+    /// Of shown suggestions: it ends inside a word.
     pub(super) half_word: Option<bool>,
 }
 
@@ -65,7 +64,7 @@ impl Score {
     }
 }
 
-/// The text that an answer puts at the cursor, without what it only puts back.
+/// The text that an answer inserts at the cursor, without the replaced text that it restores.
 pub(super) fn inserted<'a>(task: &Task, answer: &'a Answer) -> &'a str {
     let text = answer.shown.as_deref().unwrap_or("");
     let (before, behind) = replaced(task, answer);
@@ -73,7 +72,7 @@ pub(super) fn inserted<'a>(task: &Task, answer: &'a Answer) -> &'a str {
     text.strip_suffix(behind).unwrap_or(text)
 }
 
-/// The texts before and behind the cursor that it replaces.
+/// The texts before and after the cursor that it replaces.
 fn replaced<'t>(task: &'t Task, answer: &Answer) -> (&'t str, &'t str) {
     let (before, behind) = answer.replaces;
     let start = task.prefix.len().saturating_sub(before);
@@ -93,7 +92,7 @@ fn similarity(a: &str, b: &str) -> f64 {
     fuzz::ratio(a.chars(), b.chars())
 }
 
-/// Characters of `expected` that somebody gets who takes the suggestion word by word as long as it is right, less the
+/// Characters of `expected` that a user gets by accepting the suggestion word by word as long as it is right, minus the
 /// key for that.
 fn saved(text: &str, expected: &str) -> usize {
     let mut same = 0;
@@ -114,8 +113,8 @@ fn saved(text: &str, expected: &str) -> usize {
     whole_words.max(1) - 1
 }
 
-/// Whether the file has no more ERROR and MISSING nodes with the suggestion than without it, or than with what was
-/// expected; parsed anew each time. `None` without a grammar.
+/// Whether the file has no more ERROR and MISSING nodes with the suggestion than without it, or than with the expected
+/// text; parsed from scratch each time. `None` without a grammar.
 fn parses(task: &Task, answer: &Answer) -> Option<bool> {
     let language =
         taper_grammars::by_path(Path::new(&task.path)).or_else(|| taper_grammars::by_id(&task.language))?;
@@ -135,7 +134,7 @@ fn parses(task: &Task, answer: &Answer) -> Option<bool> {
     Some(now <= faults(&truth)?)
 }
 
-/// Whether the text says again what stands behind the cursor: the rest of its line at the end, or the next line.
+/// Whether the text repeats what is after the cursor: the rest of its line at the end, or the next line.
 fn repeats(task: &Task, text: &str) -> bool {
     let language = taper_grammars::by_path(Path::new(&task.path));
     let place = CursorContext::new(&task.prefix, &task.suffix, language);
@@ -154,7 +153,7 @@ fn repeats(task: &Task, text: &str) -> bool {
     if !rest.is_empty() {
         return false;
     }
-    // A line of brackets alone, or one that the expected text has as well, says nothing.
+    // A line of brackets alone, or one that the expected text has as well, is no evidence.
     let told = |line: &&str| line.chars().filter(|c| is_word_char(*c)).count() >= 3;
     let Some(below) = place.line_below().map(str::trim).filter(told) else { return false };
     let has = |text: &str| {
@@ -165,7 +164,7 @@ fn repeats(task: &Task, text: &str) -> bool {
     has(text) && !has(&task.expected)
 }
 
-/// Whether the last word is cut: what was written, or what stands behind the cursor, goes on with it.
+/// Whether the last word is incomplete: the raw output or the text after the cursor continues it.
 fn half_word(task: &Task, answer: &Answer, text: &str) -> bool {
     let shown = text.trim_end();
     if !shown.ends_with(is_word_char) {

@@ -1,5 +1,4 @@
-//! Scores put together per set and language: for people, as CSV, and read back.
-//! It knows nothing of how an answer came about.
+//! Aggregates scores per set and language: prints them, and writes and reads CSV.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
@@ -18,15 +17,15 @@ pub(super) struct Metric {
     /// Its head in the printed table.
     head: &'static str,
     of: fn(&Scored<'_>) -> Option<f64>,
-    /// Yes or no for each task, so that it is printed in percent.
+    /// Yes or no for each task, so printed in percent.
     share: bool,
     /// Whether its interval is printed as well.
     wide: bool,
-    /// What a change means: up is better, down is better, or neither.
+    /// Whether a higher value is better, a lower one, or neither.
     pub(super) better: Better,
 }
 
-/// The good direction.
+/// The direction of improvement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Better {
     Up,
@@ -81,7 +80,7 @@ const fn metric(
     Metric { name, head, of, share, wide, better }
 }
 
-/// What stands for all languages, all kinds, all sets.
+/// The name for all languages, all kinds, all sets.
 const ALL: &str = "all";
 
 /// The scores of one system on one stratum, or on several together.
@@ -90,7 +89,7 @@ pub(super) struct Row {
     pub(super) system: String,
     pub(super) stratum: Stratum,
     pub(super) tasks: usize,
-    /// As many as there are [`METRICS`].
+    /// One value per [`METRICS`] entry.
     pub(super) values: Vec<Option<Estimate>>,
 }
 
@@ -102,7 +101,7 @@ impl Row {
     }
 }
 
-/// A row for each system and stratum, one for all languages of a set and kind, and one for everything.
+/// One row per system and stratum, one for all languages of a set and kind, and one for everything.
 pub(super) fn rows(scored: &[Scored<'_>]) -> Vec<Row> {
     let mut systems: Vec<&str> = Vec::new();
     let mut groups: BTreeMap<(Stratum, usize), Vec<&Scored<'_>>> = BTreeMap::new();
@@ -133,7 +132,7 @@ fn strata(it: &Scored<'_>) -> [Stratum; 3] {
 }
 
 impl Metric {
-    /// How far one task's value can be from another's.
+    /// The largest difference between two tasks' values.
     pub(super) fn span(&self) -> f64 {
         if self.name == "similarity" { 100.0 } else { 1.0 }
     }
@@ -162,9 +161,9 @@ impl Metric {
     }
 }
 
-/// Prints the table, and the comparison where several systems answered.
+/// Prints the table, and the comparison if several systems answered.
 pub(super) fn print(rows: &[Row], scored: &[Scored<'_>], out: &mut dyn Write) -> Result<()> {
-    // What was not asked for has no column.
+    // Metrics that were not requested have no column.
     let asked = |metric: &Metric| matches!(metric.name, "pass" | "exact_any" | "suggestions");
     let ran = |at: usize| !asked(&METRICS[at]) || rows.iter().any(|row| row.values[at].is_some());
     let columns: Vec<usize> = (0..METRICS.len()).filter(|&at| ran(at)).collect();
@@ -186,8 +185,8 @@ pub(super) fn print(rows: &[Row], scored: &[Scored<'_>], out: &mut dyn Write) ->
     Ok(())
 }
 
-/// How many times the better baseline's score ours is, over the same tasks; and that of our own greedy decoding, which is
-/// no baseline.
+/// Prints our scores as multiples of the better baseline's, over the same tasks, and of our own greedy decoding, which
+/// is not a baseline.
 fn beside(rows: &[Row], scored: &[Scored<'_>], out: &mut dyn Write) -> io::Result<()> {
     let Some(ours) = rows.first().map(|row| row.system.as_str()) else { return Ok(()) };
     let (greedy, others): (Vec<&Row>, Vec<&Row>) =
@@ -196,7 +195,7 @@ fn beside(rows: &[Row], scored: &[Scored<'_>], out: &mut dyn Write) -> io::Resul
     over("the better of the others", (ours, rows), &others, scored, out)
 }
 
-/// How many times the better one's score of `others` ours is; `name` is theirs.
+/// Prints our scores as multiples of the best of `others`, which the heading calls `name`.
 fn over(
     name: &str,
     (ours, rows): (&str, &[Row]),
@@ -244,7 +243,7 @@ fn pairs(scored: &[Scored<'_>], row: &Row, rival: &str, metric: &Metric) -> Vec<
     };
     let theirs = values(rival);
     let mut pairs: Vec<_> = values(&row.system).into_iter().collect();
-    // The same order each time, so that the same resamples are drawn.
+    // A fixed order, so that the resamples are the same.
     pairs.sort_by(|a, b| a.0.cmp(&b.0));
     pairs.into_iter().filter_map(|(key, ours)| Some((ours, *theirs.get(&key)?))).collect()
 }
@@ -271,10 +270,10 @@ pub(super) fn csv(rows: &[Row], out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads what [`csv`] wrote; columns that are no longer known are passed over.
+/// Reads what [`csv`] wrote; unknown columns are skipped.
 ///
 /// # Errors
-/// It is not such a table.
+/// The text is not such a table.
 pub(super) fn read_csv(text: &str) -> Result<Vec<Row>> {
     let mut lines = text.lines();
     let head: Vec<&str> = lines.next().unwrap_or("").split(',').collect();

@@ -1,5 +1,4 @@
-//! Which form of a prompt a model answers best: tried one after the other on the same tasks, and a row proposed.
-//! It knows nothing of the table of forms: the row is printed, and a person puts it there.
+//! Finds the prompt form that a model answers best: tries the forms on the same tasks and prints a row for the table.
 
 use std::io::{self, Write};
 
@@ -18,24 +17,24 @@ use taper::cli::terminal::EscapedWriter;
 use taper::completion::Options;
 use taper::prompt::template::{Profile, PromptForm, PromptLayout};
 
-/// Anchor distances that are tried, in lines.
+/// Anchor distances to try, in lines.
 const ANCHORS: [usize; 3] = [4, 10, 20];
-/// Suffix lengths that are tried, in tokens.
+/// Suffix lengths to try, in tokens.
 const SUFFIXES: [usize; 6] = [0, 64, 128, 256, 400, 800];
-/// Lengths of what other files say that are tried, in tokens, where there are some.
+/// Snippet lengths to try, in tokens, if there are other files.
 const SNIPPETS: [usize; 3] = [0, 512, 1024];
 
-/// By what forms are compared.
+/// The basis of comparing forms.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum By {
-    /// What they answer.
+    /// Their answers.
     #[default]
     Exact,
-    /// How likely the expected line is.
+    /// The likelihood of the expected line.
     Likelihood,
 }
 
-/// One form, and how it did.
+/// One form, and its results.
 struct Trial {
     form: PromptForm,
     by: By,
@@ -44,10 +43,10 @@ struct Trial {
     read: f64,
 }
 
-/// How a form did with a task.
+/// The result of a form on a task.
 #[derive(Debug, Clone, Copy, Default)]
 struct Outcome {
-    /// 1 if it is answered exactly, or greedy decoding would say the line; 0 if not.
+    /// 1 if the answer is exact, or greedy decoding would generate the line; 0 if not.
     exact: f64,
     /// 0 to 1.
     similarity: f64,
@@ -70,8 +69,8 @@ impl Trial {
         self.mean(|it| it.similarity)
     }
 
-    /// Exact matches decide; among equals the similarity, which never weighs as much as one task. Or the probability: a
-    /// sum of logarithms would be that of the few lines that nobody could guess.
+    /// Ranked by exact matches, then by similarity, which never outweighs one task; or by the probability: a sum of
+    /// logarithms would be dominated by the few unpredictable lines.
     fn rank(&self) -> f64 {
         match self.by {
             By::Exact => self.exact() + self.similarity() / (2 * self.scores.len()) as f64,
@@ -80,8 +79,8 @@ impl Trial {
     }
 }
 
-/// Layout and healing together first, for one changes what the other is worth; then, with the best of them, the
-/// header, then the suffix, and then what other files say.
+/// Tunes layout and healing together first, since one changes the value of the other; then, with the best of them, the
+/// header, then the suffix, and then the snippets.
 pub(super) fn run(
     tasks: &[Task],
     by: By,
@@ -91,7 +90,7 @@ pub(super) fn run(
     kept: &mut Kept,
 ) -> Result<()> {
     let options = args.options();
-    // An answer has room for so many tokens; a longer line might not fit into the context behind the longest prompt.
+    // An answer is limited to this many tokens; a longer line might not fit into the context after the longest prompt.
     let fits = |line: &str| engine.tokenizer().encode(line).len() <= options.max_tokens;
     let told = |task: &&Task| match by {
         By::Exact => true,
@@ -129,7 +128,7 @@ pub(super) fn run(
     Ok(report(&model, &tuning.trials, &mut EscapedWriter::new(&mut io::stdout().lock()))?)
 }
 
-/// What is tried on what, and how it did so far.
+/// Model, tasks and results so far.
 struct Tuning<'a> {
     tasks: &'a [Task],
     by: By,
@@ -147,7 +146,7 @@ impl Tuning<'_> {
     }
 
     /// Asks every task in each of these forms that was not tried before. Forms of one task follow each other: most of
-    /// what they show the model is the same text, which is read once.
+    /// their prompts is the same text, which is prefilled once.
     fn attempt(&mut self, forms: impl IntoIterator<Item = PromptForm>) -> Result<()> {
         let mut new: Vec<Trial> = Vec::new();
         for form in forms {
@@ -205,12 +204,12 @@ fn best(trials: &[Trial]) -> usize {
     (0..trials.len()).max_by(|&a, &b| trials[a].rank().total_cmp(&trials[b].rank())).unwrap_or(0)
 }
 
-/// The table, the best first, and the row. The first trial is the form that the model is asked in now.
+/// Prints the table, best first, and the row. The first trial is the model's present form.
 fn report(model: &str, trials: &[Trial], out: &mut dyn Write) -> io::Result<()> {
     let mut order: Vec<usize> = (0..trials.len()).collect();
     order.sort_by(|&a, &b| trials[b].rank().total_cmp(&trials[a].rank()));
     let best = &trials[order[0]];
-    // Greedy decoding would say the line, which is not yet what is shown of it.
+    // Greedy decoding would generate the line, which is not yet the visible part.
     let (first, second, points) = match best.by {
         By::Exact => ("exact %", "similarity", "exact, points to best"),
         By::Likelihood => ("greedy %", "probability, log", "probability, points to best"),
@@ -258,7 +257,7 @@ fn report(model: &str, trials: &[Trial], out: &mut dyn Write) -> io::Result<()> 
     Ok(())
 }
 
-/// Exact matches, or probabilities, less those of the best, per task, over the same tasks.
+/// Exact matches, or probabilities, minus those of the best, per task, over the same tasks.
 fn difference(trial: &Trial, best: &Trial) -> Option<Estimate> {
     let value = |it: &Outcome| match trial.by {
         By::Exact => it.exact,
@@ -280,7 +279,7 @@ fn told(form: PromptForm) -> String {
     format!("{layout}, {heal}, {header}, suffix {}{others}", form.suffix)
 }
 
-/// The row's text. Its words are the model's name without what tells only how it is stored.
+/// The row's text. Its words are the model's name without the words for its file format.
 fn row(model: &str, best: &Trial) -> String {
     let name = model.to_lowercase().replace([' ', '_'], "-");
     let stored = |word: &str| {

@@ -1,5 +1,4 @@
-//! `taper-eval run` as a person runs it: tables, files, going on after being killed, falls, a llama.cpp server beside it.
-//! It knows nothing of real models.
+//! `taper-eval run`, end to end: tables, files, resuming a killed run, regressions, a llama.cpp server as a baseline.
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
@@ -40,12 +39,12 @@ fn refusal(arguments: &[&str]) -> String {
     message
 }
 
-/// Sixteen tasks, each with a name of its own to be answered by.
+/// Sixteen tasks, each with its own function name for the script to match.
 fn tasks(folder: &Path) -> String {
     tasks_above(folder, "\n")
 }
 
-/// The same above this text.
+/// [`tasks`] with this text as the suffix.
 fn tasks_above(folder: &Path, suffix: &str) -> String {
     let task = |at: usize| {
         json!({
@@ -60,7 +59,7 @@ fn tasks_above(folder: &Path, suffix: &str) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// Right for the first so many of the tasks.
+/// A script that is right for the first `right` tasks.
 fn script(right: usize) -> Script {
     (0..16).fold(Script::new(), |script, at| {
         let answer = if at < right { "return a + b" } else { "return a - b" };
@@ -87,7 +86,7 @@ fn a_killed_run_goes_on_and_keeps_what_it_had() {
     }
     assert_eq!(lines(&kept.join("tasks.csv")).len(), 17);
 
-    // Killed in the middle of the sixth line. The engine has changed its mind since; five answers are kept.
+    // Killed in the middle of the sixth line. The engine answers differently now; five answers are kept.
     let answers = kept.join("answers.jsonl");
     let text = fs::read_to_string(&answers).unwrap();
     let sixth = text.match_indices('\n').nth(4).unwrap().0;
@@ -97,7 +96,7 @@ fn a_killed_run_goes_on_and_keeps_what_it_had() {
     assert!(row.contains(" 31.2 ("), "five of sixteen: {row}");
     assert_eq!(lines(&answers).len(), 16);
 
-    // Asked otherwise, all are asked anew.
+    // With another configuration, all are asked again.
     let all = table(&[&tasks, "--engine", &good.written(), "--out", out, "--max-lines", "3"]);
     assert!(all.contains("100.0 (81-100)"), "{all}");
     assert_eq!(lines(&answers).len(), 32);
@@ -176,7 +175,7 @@ fn what_cannot_be_measured_is_refused() {
     let engine = engine.written();
     let refused = |more: &[&str]| refusal(&[&[tasks.as_str(), "--engine", &engine], more].concat());
     assert!(refused(&["--against-llama", "localhost"]).contains("http://127.0.0.1:8080"));
-    // Nobody listens on a port that was just given back.
+    // No server listens on a port that was just released.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let silent = refused(&["--against-llama", &format!("http://127.0.0.1:{port}")]);
     assert!(silent.contains("llama-server"), "{silent}");
@@ -191,7 +190,7 @@ fn what_cannot_be_measured_is_refused() {
     assert_eq!(eval(&["--engine", &engine]).status.code(), Some(2));
 }
 
-/// A llama.cpp server that answers everything alike: an address, and a file that the questions are written to.
+/// A llama.cpp server that always returns the same; its address, and a file that records the requests.
 fn llama(folder: &Path) -> (String, PathBuf) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -260,7 +259,7 @@ fn llama_cpp_is_asked_in_the_way_that_was_chosen() {
     assert!(said.contains("llama /infill") && !said.contains("llama bare"), "{said}");
     let questions = lines(&record);
     assert!(questions.len() == 16 && questions.iter().all(|it| it.starts_with("POST /infill")));
-    // What greedy decoding says by itself is ours, and no baseline.
+    // Greedy decoding is our own and not a baseline.
     let both = table(&[&asked[..], &["--baseline", "infill", "--greedy"]].concat());
     let over = |others: &str| {
         let from = both.find(&format!("taper over {others} (")).unwrap_or_else(|| panic!("{others}: {both}"));
@@ -288,7 +287,7 @@ fn any_of_several_suggestions_may_be_right() {
     let all = table(&[&asked[..], &["--candidates", "3"]].concat());
     let row = all.lines().find(|line| line.starts_with("real_line")).unwrap();
     assert!(row.contains(" 0.0 (0-19)") && row.contains(" 50.0 (28-72)") && row.contains(" 1.5 "), "{all}");
-    // Who does not ask for several has neither the columns nor these answers.
+    // A run without alternatives has neither the columns nor these answers.
     assert!(!table(&asked).contains("any %"));
     assert_eq!(eval(&[&asked[..], &["--candidates", "4"]].concat()).status.code(), Some(2));
 }
@@ -317,7 +316,7 @@ fn gain_of_alternatives_to_unusable_greedy_answers_is_seen_in_one_run() {
     // The same answers serve both.
     assert_eq!(lines(&out.join("answers.jsonl")).len(), 16);
     assert!(!table(&asked).contains("greedy"));
-    // These would count the answers twice, or beside candidates that were found for another first one.
+    // These would count the answers twice, or mix them with alternatives to another first suggestion.
     for more in [&["--curve"][..], &["--candidates", "3"]] {
         assert_eq!(eval(&[&asked[..], &["--greedy"], more].concat()).status.code(), Some(2));
     }

@@ -1,5 +1,4 @@
-//! `taper-eval replay` with a scripted engine: what it counts.
-//! It knows nothing of speed: it waits for every answer, and all of them are in time.
+//! `taper-eval replay` with a scripted engine: what it counts. It waits for every response, so that all are in time.
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
@@ -27,9 +26,9 @@ fn tasks(folder: &Path) -> String {
                 "expected": expected, "kind": "line", "meta": {} })
     };
     let lines = [
-        // Accepted behind `re`: 11 characters.
+        // Accepted after `re`: 11 characters.
         task("one", "def add(a, b):\n    ", "return a + bc"),
-        // Suggested, but only two characters are left; then nothing.
+        // Suggested, but only two characters remain; then nothing.
         task("two", "ä = 1\n", "y=ab\n    z"),
     ];
     let path = folder.join("tasks.jsonl");
@@ -60,7 +59,7 @@ fn every_key_is_counted_and_what_fits_is_accepted() {
     // Enter, `r`, `e`, the rest; Enter, `y`, `=`, `a`, `b`, a line break with its indentation, `z`. Line breaks are not counted.
     assert!(line("tasks").contains("2, of 18 characters; 10 keys typed, 1 suggestions accepted"), "{shown}");
     assert!(line("requests").ends_with(" 11"), "{shown}");
-    // Behind `e`, behind `=`, and behind `a`, where the suggestion still fits.
+    // After `e`, after `=`, and after `a`, where the suggestion still fits.
     assert!(line("in time").contains(" 3 (27.3 %)"), "{shown}");
     assert!(line("the others").contains(" 0 with text later, 8 empty, 0 cancelled"), "{shown}");
     assert!(line("the others").contains(" 0 failed, 0 never answered"), "{shown}");
