@@ -21,7 +21,7 @@ pub enum AnswersError {
         cause: io::Error,
     },
     /// A line other than the last is not an answer.
-    #[error("{}:{line}: no answer of taper-eval: {cause}; remove the line, or name another folder", .path.display())]
+    #[error("{}:{line}: not an answer of taper-eval: {cause}; remove the line, or name another folder", .path.display())]
     Line {
         /// Which file.
         path: PathBuf,
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn killed_at_any_byte_it_goes_on_with_the_whole_lines() {
+    fn file_cut_at_any_byte_keeps_its_complete_lines() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("answers.jsonl");
         let answers: Vec<Answer> = (0..3)
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_something_else_is_named() {
+    fn foreign_line_is_reported() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("answers.jsonl");
         fs::write(&path, "{}\n").unwrap();

@@ -17,7 +17,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 #[derive(Debug, Error)]
 pub enum LlamaError {
     /// The address is invalid.
-    #[error("`{address}` is no address of a llama.cpp server; write for example http://127.0.0.1:8080")]
+    #[error("invalid llama.cpp address `{address}`; expected for example http://127.0.0.1:8080")]
     Address {
         /// As it was given.
         address: String,
@@ -134,27 +134,27 @@ impl Llama {
     }
 
     fn ask(&self, path: &'static str, text: Value, extent: Extent) -> Result<Completion, LlamaError> {
-        let mut question = text;
-        question["n_predict"] = extent.tokens.into();
-        question["temperature"] = json!(0.0);
-        question["cache_prompt"] = true.into();
-        question["stream"] = false.into();
+        let mut request_body = text;
+        request_body["n_predict"] = extent.tokens.into();
+        request_body["temperature"] = json!(0.0);
+        request_body["cache_prompt"] = true.into();
+        request_body["stream"] = false.into();
         if extent.one_line {
-            question["stop"] = json!(["\n"]);
-            let answer = self.ask_patiently(path, &question)?;
+            request_body["stop"] = json!(["\n"]);
+            let answer = self.ask_patiently(path, &request_body)?;
             if !answer.content.trim().is_empty() || answer.stop_type != "word" {
                 return Ok(answer);
             }
             // The text begins with a line break; the line that counts comes after it.
-            question["stop"] = json!([]);
+            request_body["stop"] = json!([]);
         }
-        self.ask_patiently(path, &question)
+        self.ask_patiently(path, &request_body)
     }
 
-    fn ask_patiently(&self, path: &'static str, question: &Value) -> Result<Completion, LlamaError> {
+    fn ask_patiently(&self, path: &'static str, request_body: &Value) -> Result<Completion, LlamaError> {
         let started = Instant::now();
         loop {
-            match self.ask_once(path, question) {
+            match self.ask_once(path, request_body) {
                 Err(LlamaError::Refused { status: 503, .. }) if started.elapsed() < LOADING => {
                     std::thread::sleep(AGAIN);
                 }
@@ -163,16 +163,16 @@ impl Llama {
         }
     }
 
-    fn ask_once(&self, path: &'static str, question: &Value) -> Result<Completion, LlamaError> {
-        let asked = async {
+    fn ask_once(&self, path: &'static str, request_body: &Value) -> Result<Completion, LlamaError> {
+        let response = async {
             let request = self.http.post(format!("{}{path}", self.address));
-            let request = request.header("content-type", "application/json").body(question.to_string());
+            let request = request.header("content-type", "application/json").body(request_body.to_string());
             let answer = request.send().await?;
             let status = answer.status().as_u16();
             Ok((status, answer.text().await?))
         };
-        let (status, text) = self.runtime.block_on(asked).map_err(|error: reqwest::Error| {
-            LlamaError::Unreachable { address: self.address.clone(), cause: innermost(&error) }
+        let (status, text) = self.runtime.block_on(response).map_err(|error: reqwest::Error| {
+            LlamaError::Unreachable { address: self.address.clone(), cause: innermost_cause(&error) }
         })?;
         let refused = |text: &str| LlamaError::Refused {
             address: self.address.clone(),
@@ -188,7 +188,7 @@ impl Llama {
 }
 
 /// The innermost cause: the outer "error sending request" has no information.
-fn innermost(error: &dyn std::error::Error) -> String {
+fn innermost_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {
         cause = inner;

@@ -22,7 +22,7 @@ pub enum ClientError {
         cause: io::Error,
     },
     /// The process ended, or closed its pipes.
-    #[error("the server ended while it was needed; its stderr says why")]
+    #[error("the server ended unexpectedly; see its stderr")]
     Ended,
 }
 

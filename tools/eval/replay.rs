@@ -17,17 +17,17 @@ mod editor;
 mod report;
 mod typist;
 
-use editor::{Editor, Outcome, Said};
+use editor::{Editor, Outcome, ServerEvent};
 use report::{Answer, Keystroke};
 
 /// Arguments of `taper-eval replay`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: taper-eval replay tasks.jsonl --limit 20 --csv keys.csv
 
-A task is a JSON object a line: `id`, `language`, `path`, `prefix`, `suffix`, `expected`. Pauses are log-normal \
-                  around --pause-ms, longer behind a word (1.6 times) and at a line's end (2 and 3 times). A line \
-                  of its own is begun with Enter, at the end of the line above. A suggestion is accepted at the next key \
-                  when its first line is what is left of the line, and that is at least 3 characters.")]
+A task is one JSON object per line: `id`, `language`, `path`, `prefix`, `suffix`, `expected`. Pauses are log-normal \
+                  around --pause-ms, longer after a word (1.6 times) and at a line's end (2 and 3 times). A new \
+                  line begins with Enter at the end of the line above. A suggestion is accepted at the next key if its \
+                  first line is the rest of the line and has at least 3 characters.")]
 pub struct Args {
     /// The tasks.
     tasks: PathBuf,
@@ -79,7 +79,7 @@ const LOAD: Duration = Duration::from_secs(1800);
 /// Timeout of a response with `--patient`.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Delay before an editor reports an idle cursor.
-const LOOKED: Duration = Duration::from_millis(100);
+const CURSOR_IDLE: Duration = Duration::from_millis(100);
 /// The shortest rest of a line that is worth accepting with a key.
 const WORTH_ACCEPTING: usize = 3;
 
@@ -119,11 +119,11 @@ pub fn run(args: &Args) -> Result<()> {
             let projects = traces.iter().filter_map(|it| tasks::project(&it.path));
             (whole.to_owned(), projects.map(|(project, _)| format!("{whole}/{project}")).collect())
         }
-        None => (editor::NOWHERE.to_owned(), vec![editor::NOWHERE.to_owned()]),
+        None => (editor::VIRTUAL_FOLDER.to_owned(), vec![editor::VIRTUAL_FOLDER.to_owned()]),
     };
     folders.sort_unstable();
     folders.dedup();
-    let mut editor = Editor::start(&editor::Start {
+    let mut editor = Editor::start(&editor::StartOptions {
         program: &program,
         arguments: &arguments(&args.model),
         budget,
@@ -132,14 +132,14 @@ pub fn run(args: &Args) -> Result<()> {
         folders: &folders,
     })?;
     editor.wait_ready(LOAD)?;
-    let mut typing = Typing {
+    let mut typing = ReplayRun {
         editor,
         folder,
         patient: args.patient,
         plain,
         keystrokes: Vec::new(),
         open: HashMap::new(),
-        memory: Memory::default(),
+        memory: MemorySamples::default(),
     };
     typing.memory.look(typing.editor.pid());
     let (mut count, mut expected) = (0, 0);
@@ -157,10 +157,10 @@ pub fn run(args: &Args) -> Result<()> {
         }
         round = typed();
     }
-    typing.drain()?;
+    typing.wait_outstanding()?;
     let peak = memory(typing.editor.pid(), "VmHWM:");
     typing.memory.look(typing.editor.pid());
-    let Typing { editor, keystrokes, memory, .. } = typing;
+    let ReplayRun { editor, keystrokes, memory, .. } = typing;
     editor.quit()?;
 
     let mut out = io::stdout().lock();
@@ -209,8 +209,8 @@ fn arguments(model: &ModelArgs) -> Vec<String> {
 
 /// Prints a message of the server to the user.
 #[expect(clippy::print_stderr, reason = "stdout is the table's")]
-fn warn(message: &str) {
-    eprintln!("taper says: {message}");
+fn print_server_message(message: &str) {
+    eprintln!("taper: {message}");
 }
 
 /// Memory of a process in bytes, where the system reports it: `VmRSS:` now, `VmHWM:` peak.
@@ -221,32 +221,32 @@ fn memory(pid: u32, which: &str) -> Option<u64> {
 }
 
 /// Samples of the server's memory.
-struct Memory {
+struct MemorySamples {
     began: Instant,
     /// At the beginning, after each minute, and at the end; bytes, where the system reports it.
     resident: Vec<Option<u64>>,
 }
 
-impl Default for Memory {
+impl Default for MemorySamples {
     fn default() -> Self {
         Self { began: Instant::now(), resident: Vec::new() }
     }
 }
 
-impl Memory {
+impl MemorySamples {
     /// Whole minutes since the beginning.
     fn minutes(&self) -> u32 {
         u32::try_from(self.began.elapsed().as_secs() / 60).unwrap_or(u32::MAX)
     }
 
     /// Samples once a minute; to be called often.
-    fn look_if_due(&mut self, pid: u32) {
+    fn sample_if_due(&mut self, pid: u32) {
         if self.minutes() as usize >= self.resident.len() {
-            self.look(pid);
+            self.sample(pid);
         }
     }
 
-    fn look(&mut self, pid: u32) {
+    fn sample(&mut self, pid: u32) {
         self.resident.push(memory(pid, "VmRSS:"));
     }
 }
@@ -258,7 +258,7 @@ fn rest_of_line(keys: &[Key]) -> String {
 
 /// The newest request and its suggestion.
 #[derive(Default)]
-struct Waiting<'a> {
+struct LatestRequest<'a> {
     /// The id of the newest request.
     id: Option<i64>,
     /// Its document, version and cursor.
@@ -268,7 +268,7 @@ struct Waiting<'a> {
 }
 
 /// The state of a replay.
-struct Typing {
+struct ReplayRun {
     editor: Editor,
     /// The folder that the tasks' paths are relative to.
     folder: String,
@@ -277,10 +277,10 @@ struct Typing {
     keystrokes: Vec<Keystroke>,
     /// Requests without a response: their index in `keystrokes`, and when they were sent.
     open: HashMap<i64, (usize, Instant)>,
-    memory: Memory,
+    memory: MemorySamples,
 }
 
-impl Typing {
+impl ReplayRun {
     fn task(&mut self, trace: &Trace) -> Result<()> {
         let uri = editor::uri(&self.folder, &trace.path);
         let mut text = Rope::from_str(&format!("{}{}", trace.prefix, trace.suffix));
@@ -290,16 +290,19 @@ impl Typing {
         let opened = Instant::now();
         let at = position::position_at(&text, cursor, Encoding::Utf16);
         if !self.plain {
-            self.rest(opened + LOOKED.min(milliseconds(trace.look_ms)), &mut Waiting::default())?;
-            self.editor.look(&uri, at)?;
+            self.handle_events(
+                opened + CURSOR_IDLE.min(milliseconds(trace.look_ms)),
+                &mut LatestRequest::default(),
+            )?;
+            self.editor.notify_cursor(&uri, at)?;
         }
-        self.rest(opened + milliseconds(trace.look_ms), &mut Waiting::default())?;
+        self.handle_events(opened + milliseconds(trace.look_ms), &mut LatestRequest::default())?;
 
         let mut at = 0;
         let mut shown: Option<String> = None;
-        let mut asked: Option<i64> = None;
+        let mut request: Option<i64> = None;
         while let Some(key) = trace.keys.get(at) {
-            self.memory.look_if_due(self.editor.pid());
+            self.memory.sample_if_due(self.editor.pid());
             let rest = rest_of_line(&trace.keys[at..]);
             let length = rest.chars().count();
             let fits = shown.take().is_some_and(|it| it.lines().next() == Some(rest.as_str()));
@@ -317,7 +320,7 @@ impl Typing {
             cursor += inserted.len();
             let after = position::position_at(&text, cursor, Encoding::Utf16);
 
-            if let Some(id) = asked.filter(|id| self.open.contains_key(id)) {
+            if let Some(id) = request.filter(|id| self.open.contains_key(id)) {
                 self.editor.cancel(id)?;
             }
             self.editor.insert(&uri, version, before, &inserted)?;
@@ -331,58 +334,59 @@ impl Typing {
                 pause_ms,
                 ..Keystroke::default()
             });
-            asked = Some(id);
-            let mut waiting = Waiting { id: Some(id), place: Some((&uri, version, after)), shown: None };
-            self.rest(sent + milliseconds(pause_ms), &mut waiting)?;
+            request = Some(id);
+            let mut waiting =
+                LatestRequest { id: Some(id), place: Some((&uri, version, after)), shown: None };
+            self.handle_events(sent + milliseconds(pause_ms), &mut waiting)?;
             shown = waiting.shown;
             if let Some((place, _)) = self.open.get(&id) {
                 self.keystrokes[*place].overtaken = true;
             }
             at += keys;
         }
-        if let Some(id) = asked.filter(|id| self.open.contains_key(id)) {
+        if let Some(id) = request.filter(|id| self.open.contains_key(id)) {
             self.editor.cancel(id)?;
         }
         Ok(self.editor.close(&uri)?)
     }
 
     /// Handles events until `end`; with `patient`, until there is a response, too. Requests again on a refresh.
-    fn rest(&mut self, end: Instant, waiting: &mut Waiting<'_>) -> Result<()> {
+    fn handle_events(&mut self, end: Instant, waiting: &mut LatestRequest<'_>) -> Result<()> {
         loop {
             let waits = self.patient && waiting.id.is_some_and(|id| self.open.contains_key(&id));
             let until = if waits { end.max(Instant::now() + PATIENCE) } else { end };
-            match self.editor.hear(until)? {
-                None if waits => bail!("a question has had no answer for {} s", PATIENCE.as_secs()),
+            match self.editor.next_event(until)? {
+                None if waits => bail!("no response to a request for {} s", PATIENCE.as_secs()),
                 None => return Ok(()),
-                Some(Said::Answer { id, at, outcome }) => {
+                Some(ServerEvent::Answer { id, at, outcome }) => {
                     if Some(id) == waiting.id
                         && let Outcome::Text { text, inserts: true } = &outcome
                     {
                         waiting.shown = Some(text.clone());
                     }
-                    self.note(id, at, &outcome);
+                    self.record_outcome(id, at, &outcome);
                 }
-                Some(Said::Grown { uri, version }) => {
+                Some(ServerEvent::Refresh { uri, version }) => {
                     if let Some((its, at, place)) = waiting.place
                         && (its, at) == (uri.as_str(), version)
                     {
                         waiting.id = Some(self.editor.ask(its, place)?);
                     }
                 }
-                Some(Said::Completed { evaluated, decoded }) => self.count_work(evaluated, decoded),
-                Some(Said::Problem(message)) => warn(&message),
-                Some(Said::Ready) => {}
+                Some(ServerEvent::Completed { evaluated, decoded }) => self.count_work(evaluated, decoded),
+                Some(ServerEvent::Problem(message)) => print_server_message(&message),
+                Some(ServerEvent::Ready) => {}
             }
         }
     }
 
     /// Waits for outstanding responses.
-    fn drain(&mut self) -> Result<()> {
+    fn wait_outstanding(&mut self) -> Result<()> {
         let end = Instant::now() + Duration::from_secs(5);
         while !self.open.is_empty() {
-            match self.editor.hear(end)? {
-                Some(Said::Answer { id, at, outcome }) => self.note(id, at, &outcome),
-                Some(Said::Completed { evaluated, decoded }) => self.count_work(evaluated, decoded),
+            match self.editor.next_event(end)? {
+                Some(ServerEvent::Answer { id, at, outcome }) => self.record_outcome(id, at, &outcome),
+                Some(ServerEvent::Completed { evaluated, decoded }) => self.count_work(evaluated, decoded),
                 Some(_) => {}
                 None => break,
             }
@@ -390,10 +394,10 @@ impl Typing {
         Ok(())
     }
 
-    fn note(&mut self, id: i64, at: Instant, outcome: &Outcome) {
-        let Some((place, asked)) = self.open.remove(&id) else { return };
+    fn record_outcome(&mut self, id: i64, at: Instant, outcome: &Outcome) {
+        let Some((place, sent)) = self.open.remove(&id) else { return };
         let keystroke = &mut self.keystrokes[place];
-        keystroke.answer_ms = Some((at - asked).as_secs_f64() * 1e3);
+        keystroke.answer_ms = Some((at - sent).as_secs_f64() * 1e3);
         keystroke.answer = match outcome {
             Outcome::Text { text, .. } => Answer::Text(text.chars().count()),
             Outcome::Nothing => Answer::Empty,
@@ -420,15 +424,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_looked_at_once_a_minute() {
-        let mut memory = Memory::default();
+    fn memory_is_sampled_once_a_minute() {
+        let mut memory = MemorySamples::default();
         let pid = std::process::id();
         memory.look(pid);
-        memory.look_if_due(pid);
+        memory.sample_if_due(pid);
         assert_eq!((memory.minutes(), memory.resident.len()), (0, 1));
         if let Some(began) = memory.began.checked_sub(Duration::from_secs(125)) {
             memory.began = began;
-            (0..5).for_each(|_| memory.look_if_due(pid));
+            (0..5).for_each(|_| memory.sample_if_due(pid));
             assert_eq!((memory.minutes(), memory.resident.len()), (2, 3));
         }
     }

@@ -47,9 +47,9 @@ use workspaces::Workspaces;
   taper-eval run tasks/real_python_word.jsonl --explain ID
   taper-eval run tasks/real_*.jsonl --sample 5 --tune model.gguf
 
-A task is a JSON object a line: `id`, `set`, `language`, `kind`, `path`, `prefix`, `suffix`, `expected`, and, where a \
-                  completion can be tested, `tests`. With --out the answers are kept as they come: a run that was \
-                  ended goes on where it was, and what was asked otherwise, or of another build, is asked again.")]
+A task is one JSON object per line: `id`, `set`, `language`, `kind`, `path`, `prefix`, `suffix`, `expected`, and, where a \
+                  completion can be tested, `tests`. With --out the answers are kept as they arrive: a run that was \
+                  killed resumes, and a task is asked again if the configuration or the build changed.")]
 pub struct Args {
     /// Files of tasks.
     #[arg(required = true, value_name = "TASKS.jsonl")]
@@ -114,7 +114,7 @@ pub struct Args {
 const GREEDY: &str = "greedy";
 
 /// A task, its answer, and the scores.
-struct Scored<'t> {
+struct ScoredAnswer<'t> {
     task: &'t Task,
     answer: Answer,
     score: Score,
@@ -136,7 +136,7 @@ pub fn run(args: &Args) -> Result<()> {
         let mut engine = load::load_engine(&args.model)?;
         let profile = args.form.profile(engine.as_ref());
         let options = args.form.options();
-        return quiet(explain::print(
+        return ignore_broken_pipe(explain::print(
             task,
             profile,
             options,
@@ -159,7 +159,7 @@ pub fn run(args: &Args) -> Result<()> {
         None => args.model.clone(),
     };
     let mut engine = load::load_engine(&model)?;
-    let mut kept = Kept::open(args.out.as_deref())?;
+    let mut kept = AnswerStore::open(args.out.as_deref())?;
     let mut workspaces = args.workspaces.clone().map(Workspaces::new);
     if args.tune.is_some() {
         return tune::run(&tasks, args.by, &args.form, engine.as_mut(), workspaces.as_mut(), &mut kept);
@@ -174,7 +174,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut taper = Taper::new(engine.as_mut(), profile.clone(), args.form.options())
         .with_candidates(args.candidates.map(usize::from))
         .with_workspaces(workspaces.as_mut());
-    say(&format!("{} tasks; {}", tasks.len(), taper.configuration));
+    print_progress(&format!("{} tasks; {}", tasks.len(), taper.configuration));
     let mut scored =
         ask_all(&tasks, &mut kept, args.run_tests, &taper.configuration.clone(), "taper", |task| {
             taper.ask(task)
@@ -184,7 +184,14 @@ pub fn run(args: &Args) -> Result<()> {
         let plain: HashMap<&str, Answer> =
             scored.iter().map(|it| (it.task.id.as_str(), it.answer.without_search())).collect();
         let ask = |task: &Task| Ok(plain.get(task.id.as_str()).cloned().unwrap_or_default());
-        scored.extend(ask_all(&tasks, &mut Kept::default(), args.run_tests, &configuration, GREEDY, ask)?);
+        scored.extend(ask_all(
+            &tasks,
+            &mut AnswerStore::default(),
+            args.run_tests,
+            &configuration,
+            GREEDY,
+            ask,
+        )?);
     }
     if let Some(address) = &args.against_llama {
         let llama = Llama::new(address)?;
@@ -201,19 +208,24 @@ pub fn run(args: &Args) -> Result<()> {
             )?);
         }
     }
-    finish(args, &scored, &profile, engine.as_mut())
+    report_results(args, &scored, &profile, engine.as_mut())
 }
 
 /// Prints the table, writes the files, and checks the scores.
-fn finish(args: &Args, scored: &[Scored<'_>], profile: &Profile, engine: &mut dyn Engine) -> Result<()> {
+fn report_results(
+    args: &Args,
+    scored: &[ScoredAnswer<'_>],
+    profile: &Profile,
+    engine: &mut dyn Engine,
+) -> Result<()> {
     let rows = table::rows(scored);
-    quiet(table::print(&rows, scored, &mut EscapedWriter::new(&mut io::stdout().lock())))?;
+    ignore_broken_pipe(table::print(&rows, scored, &mut EscapedWriter::new(&mut io::stdout().lock())))?;
     if let Some(folder) = &args.out {
         write(&folder.join("scores.csv"), |out| table::csv(&rows, out))?;
         write(&folder.join("tasks.csv"), |out| table::tasks_csv(scored, out))?;
         if args.curve {
             if let Some(Calibration { bias, mean, min, all }) = fit::calibration(&curve::lines(scored)) {
-                say(&format!(
+                print_progress(&format!(
                     "this model's row for server/prompt/calibration.rs, from these tasks:\n    Calibration {{ bias: \
                      {bias:.2}, mean: {mean:.2}, min: {min:.2}, all: {all:.2} }}"
                 ));
@@ -229,7 +241,7 @@ fn finish(args: &Args, scored: &[Scored<'_>], profile: &Profile, engine: &mut dy
     if let Some(path) = &args.check {
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let former = table::read_csv(&text).with_context(|| path.display().to_string())?;
-        let falls = check::falls(&former, &rows)?;
+        let falls = check::regressions(&former, &rows)?;
         if !falls.is_empty() {
             bail!(
                 "{} fell by more than noise, compared with {}:\n  {}",
@@ -238,19 +250,19 @@ fn finish(args: &Args, scored: &[Scored<'_>], profile: &Profile, engine: &mut dy
                 falls.join("\n  ")
             );
         }
-        say(&format!("no score fell below {} by more than its noise", path.display()));
+        print_progress(&format!("no score fell below {} by more than its noise", path.display()));
     }
     Ok(())
 }
 
 /// The answers of earlier runs, and the file for new ones, if there is one.
 #[derive(Default)]
-struct Kept {
+struct AnswerStore {
     file: Option<Answers>,
     answers: HashMap<String, Answer>,
 }
 
-impl Kept {
+impl AnswerStore {
     fn open(folder: Option<&Path>) -> Result<Self> {
         let Some(folder) = folder else { return Ok(Self::default()) };
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -279,12 +291,12 @@ fn key(task: &str, content: &str, configuration: &str) -> String {
 /// Answers to all tasks: the kept ones, and the others by `ask`.
 fn ask_all<'t>(
     tasks: &'t [Task],
-    kept: &mut Kept,
+    kept: &mut AnswerStore,
     run_tests: bool,
     configuration: &str,
     system: &str,
     mut ask: impl FnMut(&Task) -> Result<Answer>,
-) -> Result<Vec<Scored<'t>>> {
+) -> Result<Vec<ScoredAnswer<'t>>> {
     let bar = ProgressBar::new(tasks.len() as u64).with_message(system.to_owned());
     let mut all = Vec::new();
     for task in tasks {
@@ -298,12 +310,12 @@ fn ask_all<'t>(
 /// The answer to one task: the kept one, or by `ask`.
 fn scored<'t>(
     task: &'t Task,
-    kept: &mut Kept,
+    kept: &mut AnswerStore,
     run_tests: bool,
     configuration: &str,
     system: &str,
     ask: impl FnOnce(&Task) -> Result<Answer>,
-) -> Result<Scored<'t>> {
+) -> Result<ScoredAnswer<'t>> {
     let mut answer = match kept.find(task, configuration) {
         Some(answer) => answer,
         None => {
@@ -328,7 +340,7 @@ fn scored<'t>(
             kept.keep(&answer)?;
         }
     }
-    Ok(Scored { task, score: Score::of(task, &answer), answer })
+    Ok(ScoredAnswer { task, score: Score::of(task, &answer), answer })
 }
 
 /// Writes a file as a whole.
@@ -342,7 +354,7 @@ fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Re
 }
 
 /// A closed pipe (`| head`) is not an error.
-fn quiet(written: Result<()>) -> Result<()> {
+fn ignore_broken_pipe(written: Result<()>) -> Result<()> {
     match written {
         Err(error)
             if error
@@ -357,6 +369,6 @@ fn quiet(written: Result<()>) -> Result<()> {
 
 /// Prints progress to stderr.
 #[expect(clippy::print_stderr, reason = "stdout is for the table")]
-fn say(text: &str) {
+fn print_progress(text: &str) {
     eprintln!("{text}");
 }

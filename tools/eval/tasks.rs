@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_begins_with_its_project() {
+    fn project_is_split_from_task_path() {
         assert_eq!(project("a/b/c.py"), Some(("a", "b/c.py")));
         assert_eq!(project("@s/a/b/c.js"), Some(("@s/a", "b/c.js")));
         assert_eq!(project("c.py"), None);

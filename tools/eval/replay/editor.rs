@@ -31,7 +31,7 @@ pub(super) enum Outcome {
 
 /// An event from the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Said {
+pub(super) enum ServerEvent {
     /// The response to the request with this id, and its time of arrival.
     Answer {
         /// The id that [`Editor::ask`] returned.
@@ -42,7 +42,7 @@ pub(super) enum Said {
         outcome: Outcome,
     },
     /// A better suggestion exists for this version of a document.
-    Grown {
+    Refresh {
         /// The document.
         uri: String,
         /// Its version.
@@ -62,7 +62,7 @@ pub(super) enum Said {
 }
 
 /// How to start the server, and its settings.
-pub(super) struct Start<'a> {
+pub(super) struct StartOptions<'a> {
     /// The server's program.
     pub(super) program: &'a Path,
     /// Its arguments.
@@ -87,7 +87,7 @@ impl Editor {
     ///
     /// # Errors
     /// It cannot be started, or does not respond.
-    pub(super) fn start(start: &Start<'_>) -> Result<Self> {
+    pub(super) fn start(start: &StartOptions<'_>) -> Result<Self> {
         let mut editor =
             Self { client: LspClient::start(Command::new(start.program).args(start.arguments))? };
         let milliseconds = u64::try_from(start.budget.as_millis()).unwrap_or(u64::MAX);
@@ -121,11 +121,13 @@ impl Editor {
     pub(super) fn wait_ready(&mut self, patience: Duration) -> Result<()> {
         let end = Instant::now() + patience;
         loop {
-            match self.hear(end)? {
-                Some(Said::Ready) => return Ok(()),
-                Some(Said::Problem(message)) => bail!("the server says: {message}"),
-                Some(Said::Answer { .. } | Said::Grown { .. } | Said::Completed { .. }) => {}
-                None => return silent("load the model", patience),
+            match self.next_event(end)? {
+                Some(ServerEvent::Ready) => return Ok(()),
+                Some(ServerEvent::Problem(message)) => bail!("message from the server: {message}"),
+                Some(
+                    ServerEvent::Answer { .. } | ServerEvent::Refresh { .. } | ServerEvent::Completed { .. },
+                ) => {}
+                None => return timeout_error("load the model", patience),
             }
         }
     }
@@ -170,7 +172,7 @@ impl Editor {
     ///
     /// # Errors
     /// The server has ended.
-    pub(super) fn look(&mut self, uri: &str, at: Position) -> Result<(), ClientError> {
+    pub(super) fn notify_cursor(&mut self, uri: &str, at: Position) -> Result<(), ClientError> {
         let position = json!({ "line": at.line, "character": at.character });
         self.client.notify("taper/cursor", json!({ "textDocument": { "uri": uri }, "position": position }))
     }
@@ -195,15 +197,15 @@ impl Editor {
     ///
     /// # Errors
     /// The server has ended.
-    pub(super) fn hear(&mut self, end: Instant) -> Result<Option<Said>, ClientError> {
+    pub(super) fn next_event(&mut self, end: Instant) -> Result<Option<ServerEvent>, ClientError> {
         while let Some(incoming) = self.client.receive(end)? {
             let message = &incoming.message;
             if let Some(id) = message.get("id")
                 && message.get("method").is_some()
             {
                 self.client.respond(id, &Value::Null)?;
-            } else if let Some(said) = understood(message, incoming.at) {
-                return Ok(Some(said));
+            } else if let Some(event) = parse_event(message, incoming.at) {
+                return Ok(Some(event));
             }
         }
         Ok(None)
@@ -223,7 +225,7 @@ impl Editor {
             // The pipes close when the process ends.
             match self.client.receive(end) {
                 Ok(Some(_)) => {}
-                Ok(None) => return silent("end", PATIENCE),
+                Ok(None) => return timeout_error("end", PATIENCE),
                 Err(_) => return Ok(()),
             }
         }
@@ -232,47 +234,47 @@ impl Editor {
     fn wait_answer(&mut self, wanted: i64, what: &str) -> Result<()> {
         let end = Instant::now() + PATIENCE;
         loop {
-            match self.hear(end)? {
-                Some(Said::Answer { id, .. }) if id == wanted => return Ok(()),
+            match self.next_event(end)? {
+                Some(ServerEvent::Answer { id, .. }) if id == wanted => return Ok(()),
                 Some(_) => {}
-                None => return silent(what, PATIENCE),
+                None => return timeout_error(what, PATIENCE),
             }
         }
     }
 }
 
-fn silent(what: &str, patience: Duration) -> Result<()> {
+fn timeout_error(what: &str, patience: Duration) -> Result<()> {
     bail!("the server did not {what} within {} s", patience.as_secs())
 }
 
 /// The event in a message that is not a request.
-fn understood(message: &Value, at: Instant) -> Option<Said> {
+fn parse_event(message: &Value, at: Instant) -> Option<ServerEvent> {
     let text = |pointer: &str| message.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     match text("/method") {
         "" => {
             let id = message.get("id").and_then(Value::as_i64)?;
-            Some(Said::Answer { id, at, outcome: outcome(message) })
+            Some(ServerEvent::Answer { id, at, outcome: parse_outcome(message) })
         }
         "taper/trace" => match text("/params/event") {
-            "modelLoaded" => Some(Said::Ready),
+            "modelLoaded" => Some(ServerEvent::Ready),
             "completed" => {
                 let number = |name| message.pointer(name).and_then(Value::as_u64).unwrap_or_default();
                 let (evaluated, decoded) = (number("/params/evaluated"), number("/params/decoded"));
-                Some(Said::Completed { evaluated, decoded })
+                Some(ServerEvent::Completed { evaluated, decoded })
             }
             _ => None,
         },
-        "taper/refresh" => Some(Said::Grown {
+        "taper/refresh" => Some(ServerEvent::Refresh {
             uri: text("/params/textDocument/uri").to_owned(),
             version: message.pointer("/params/version").and_then(Value::as_i64).unwrap_or_default(),
         }),
-        "window/showMessage" => Some(Said::Problem(text("/params/message").to_owned())),
+        "window/showMessage" => Some(ServerEvent::Problem(text("/params/message").to_owned())),
         _ => None,
     }
 }
 
 /// The folder of a workspace that does not exist on disk.
-pub(super) const NOWHERE: &str = "/replay";
+pub(super) const VIRTUAL_FOLDER: &str = "/replay";
 
 /// The URI of a document at this path in a folder, or of the folder if the path is empty.
 #[must_use]
@@ -290,7 +292,7 @@ pub(super) fn uri(folder: &str, path: &str) -> String {
     uri
 }
 
-fn outcome(message: &Value) -> Outcome {
+fn parse_outcome(message: &Value) -> Outcome {
     if message.get("error").is_some() {
         return Outcome::Refused;
     }
@@ -311,7 +313,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_told_apart() {
+    fn outcomes_are_distinguished() {
         let item = |end| {
             let at = |character| json!({ "line": 1, "character": character });
             json!({ "id": 1, "result": { "items": [
@@ -329,7 +331,7 @@ mod tests {
 
     #[test]
     fn uris_are_escaped() {
-        assert_eq!(uri(NOWHERE, "src/[id] ä.ts"), "file:///replay/src/%5Bid%5D%20%C3%A4.ts");
+        assert_eq!(uri(VIRTUAL_FOLDER, "src/[id] ä.ts"), "file:///replay/src/%5Bid%5D%20%C3%A4.ts");
         assert_eq!(uri("/w/@s", ""), "file:///w/%40s");
     }
 }

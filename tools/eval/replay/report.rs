@@ -201,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_quantile_is_one_of_the_numbers() {
+    fn quantile_is_one_of_the_numbers() {
         let numbers = quantiles((1..=100).rev().map(f64::from));
         assert_eq!(numbers.at(0.5), Some(50.0));
         assert_eq!(numbers.at(0.99), Some(99.0));
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_a_key() {
+    fn csv_has_one_line_per_key() {
         let keystroke = Keystroke {
             task: "a \"b\", c".to_owned(),
             at: 2,

@@ -72,7 +72,7 @@ impl<'e> Taper<'e> {
             profile.describe(),
             window(&options, &profile),
             about.kernel,
-            build(),
+            build_id(),
         );
         Self { engine, profile, options, candidates: 1, workspaces: None, configuration }
     }
@@ -198,7 +198,7 @@ fn window(options: &Options, profile: &Profile) -> String {
 }
 
 /// An id of this build: another one may answer differently.
-fn build() -> String {
+fn build_id() -> String {
     let about = std::env::current_exe().and_then(std::fs::metadata);
     let modified = about.as_ref().ok().and_then(|it| it.modified().ok()?.duration_since(UNIX_EPOCH).ok());
     format!("{}-{}", about.map_or(0, |it| it.len()), modified.map_or(0, |it| it.as_secs()))
@@ -299,7 +299,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_before_and_behind_the_cursors_own() {
+    fn lines_around_the_cursors_line() {
         let (prefix, suffix) = ("a\nb\nc\nd", "e\nf\n\ng\n");
         for (lines, expected) in [
             ((0, 0), ("d", "e")),

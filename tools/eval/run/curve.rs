@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use taper_engine::ScoredToken;
 
-use super::Scored;
+use super::ScoredAnswer;
 use super::interval::{self, Estimate};
 use crate::answers::Answer;
 use taper::completion::confidence::{self, Confidence};
@@ -33,8 +33,8 @@ const MEASURES: [(&str, Measure<Point>); 3] =
 const BINS: usize = 10;
 
 /// The suggestions whose engine reported probabilities.
-pub(super) fn points(scored: &[Scored<'_>], calibration: Calibration) -> Vec<Point> {
-    let point = |it: &Scored<'_>| {
+pub(super) fn points(scored: &[ScoredAnswer<'_>], calibration: Calibration) -> Vec<Point> {
+    let point = |it: &ScoredAnswer<'_>| {
         let Confidence { mean, min, product: all } = first_line(&it.answer)?;
         Some(Point {
             mean: f64::from(it.answer.mean_probability?),
@@ -49,7 +49,7 @@ pub(super) fn points(scored: &[Scored<'_>], calibration: Calibration) -> Vec<Poi
 }
 
 /// The confidence of the first lines, and whether they were right.
-pub(super) fn lines(scored: &[Scored<'_>]) -> Vec<(Confidence, bool)> {
+pub(super) fn lines(scored: &[ScoredAnswer<'_>]) -> Vec<(Confidence, bool)> {
     scored.iter().filter_map(|it| Some((first_line(&it.answer)?, it.score.exact_first))).collect()
 }
 
@@ -88,7 +88,7 @@ pub(super) fn reliability_csv(points: &[Point], out: &mut dyn Write) -> io::Resu
 
 /// The result of showing only suggestions with at least this probability.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Cover {
+struct Coverage {
     threshold: f64,
     /// The share of suggestions that is shown.
     coverage: f64,
@@ -98,17 +98,17 @@ struct Cover {
     saved: f64,
 }
 
-fn covers(points: &[Point], of: fn(&Point) -> f64) -> Vec<Cover> {
+fn coverages(points: &[Point], of: fn(&Point) -> f64) -> Vec<Coverage> {
     let mut sorted: Vec<&Point> = points.iter().collect();
     sorted.sort_by(|a, b| of(b).total_cmp(&of(a)));
     let all: usize = sorted.iter().map(|it| it.saved).sum();
     let (mut exact, mut saved) = (0, 0);
-    let mut out: Vec<Cover> = Vec::new();
+    let mut out: Vec<Coverage> = Vec::new();
     for (at, point) in sorted.iter().enumerate() {
         exact += usize::from(point.exact);
         saved += point.saved;
         let shown = (at + 1) as f64;
-        let cover = Cover {
+        let cover = Coverage {
             threshold: of(point),
             coverage: shown / sorted.len() as f64,
             precision: exact as f64 / shown,
@@ -127,7 +127,7 @@ fn covers(points: &[Point], of: fn(&Point) -> f64) -> Vec<Cover> {
 pub(super) fn coverage_csv(points: &[Point], out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "measure,threshold,coverage,precision,saved")?;
     for (name, of) in MEASURES {
-        for Cover { threshold, coverage, precision, saved } in covers(points, of) {
+        for Coverage { threshold, coverage, precision, saved } in coverages(points, of) {
             writeln!(out, "{name},{threshold:.4},{coverage:.4},{precision:.4},{saved:.4}")?;
         }
     }
@@ -175,12 +175,12 @@ pub(super) fn svg(points: &[Point], out: &mut dyn Write) -> io::Result<()> {
     let colours = [["#a8cbe3", "#ffd3a8"], ["#cfdbe3", "#f0dfcf"], ["#1f77b4", "#ff7f0e"]];
     let mut legend = TOP + 12.0;
     for ((name, of), colours) in MEASURES.into_iter().zip(colours) {
-        let covers = covers(points, of);
-        let values: [(&str, Measure<Cover>); 2] =
+        let coverages = coverages(points, of);
+        let values: [(&str, Measure<Coverage>); 2] =
             [("exact", |it| it.precision), ("characters saved", |it| it.saved)];
         for ((what, value), colour) in values.into_iter().zip(colours) {
             let mut path = String::new();
-            for cover in &covers {
+            for cover in &coverages {
                 let letter = if path.is_empty() { 'M' } else { 'L' };
                 let _ = write!(path, "{letter}{:.1} {:.1}", x(cover.coverage), y(value(cover)));
             }
@@ -210,15 +210,15 @@ mod tests {
     }
 
     #[test]
-    fn the_surest_are_shown_first() {
+    fn most_probable_suggestions_are_covered_first() {
         let points = [point(0.5, false, 0), point(0.95, true, 6), point(0.8, true, 3), point(0.5, true, 1)];
-        let covers = covers(&points, |it| it.mean);
-        let told: Vec<_> = covers.iter().map(|it| (it.coverage, it.precision, it.saved)).collect();
-        assert_eq!(told, [(0.25, 1.0, 0.6), (0.5, 1.0, 0.9), (1.0, 0.75, 1.0)]);
+        let coverages = coverages(&points, |it| it.mean);
+        let rows: Vec<_> = coverages.iter().map(|it| (it.coverage, it.precision, it.saved)).collect();
+        assert_eq!(rows, [(0.25, 1.0, 0.6), (0.5, 1.0, 0.9), (1.0, 0.75, 1.0)]);
     }
 
     #[test]
-    fn tenths_are_told_with_their_intervals() {
+    fn reliability_has_tenths_with_intervals() {
         let points = [point(1.0, true, 1), point(0.95, false, 1), point(0.31, false, 0)];
         let mut text = Vec::new();
         reliability_csv(&points, &mut text).unwrap();
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn the_picture_is_whole() {
+    fn svg_is_complete() {
         for points in [&[point(0.9, true, 2), point(0.2, false, 0)][..], &[]] {
             let mut text = Vec::new();
             svg(points, &mut text).unwrap();

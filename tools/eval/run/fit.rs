@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fit_has_the_shares_of_the_lines() {
+    fn fit_reproduces_shares_of_right_lines() {
         // Three in four sure lines are right, one in four unsure ones; the mean has no information.
         let mut lines = Vec::new();
         for at in 0..400 {
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_fitted_to_one_kind_of_line() {
+    fn lines_of_one_outcome_give_no_fit() {
         assert_eq!(calibration(&[]), None);
         assert_eq!(calibration(&[line(0.9, 0.9, true), line(0.1, 0.1, true)]), None);
     }

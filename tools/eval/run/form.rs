@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn layouts_are_read() {
+    fn layouts_are_parsed() {
         let read = |text: &str| text.parse::<LayoutArg>().map(|it| it.0);
         assert_eq!(read("plain"), Ok(PromptLayout::Plain));
         assert_eq!(read("anchored:10"), Ok(PromptLayout::Anchored { lines: 10 }));

@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wilsons_known_values() {
+    fn wilson_interval_matches_known_values() {
         // 8 of 10 and 0 of 10: the usual textbook values.
         let it = share(8, 10).unwrap();
         assert!((it.low - 0.4902).abs() < 1e-4 && (it.high - 0.9433).abs() < 1e-4, "{it:?}");
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bootstrap_is_near_the_normal_interval_and_always_the_same() {
+    fn bootstrap_is_near_normal_interval_and_deterministic() {
         let values: Vec<f64> = (0..400).map(|n| f64::from(n % 20)).collect();
         let it = mean(&values).unwrap();
         // The standard deviation of 0..20 is 5.766; 1.96 of it over the root of 400 is 0.565.
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ratio_of_pairs() {
+    fn ratio_of_pairs_has_interval() {
         let it = ratio(&[(2.0, 1.0); 9]).unwrap();
         assert_eq!((it.low, it.value, it.high), (2.0, 2.0, 2.0));
         assert_eq!(ratio(&[(1.0, 0.0)]), None);

@@ -10,7 +10,7 @@ use taper_engine::{
     StopReason, Tokenizer,
 };
 
-use super::Scored;
+use super::ScoredAnswer;
 use super::ask;
 use super::interval::{self, Estimate};
 use super::score::Score;
@@ -41,16 +41,16 @@ pub(super) struct Level {
 /// # Errors
 /// Only errors that the kept answers had too.
 pub(super) fn of(
-    scored: &[Scored<'_>],
+    scored: &[ScoredAnswer<'_>],
     profile: &Profile,
     options: &Options,
     engine: &mut dyn Engine,
 ) -> Result<[Level; LEVELS.len()]> {
     let mut levels = [Level::default(); LEVELS.len()];
-    for Scored { task, answer, .. } in scored.iter().filter(|it| it.answer.system == "taper") {
+    for ScoredAnswer { task, answer, .. } in scored.iter().filter(|it| it.answer.system == "taper") {
         for (level, (_, eagerness)) in levels.iter_mut().zip(LEVELS) {
             let snapshot = ask::snapshot(task, &Options { eagerness, ..options.clone() });
-            let mut again = Again { engine: &mut *engine, answer };
+            let mut again = ReplayEngine { engine: &mut *engine, answer };
             let (suggestion, work) =
                 completion::suggest(&snapshot, profile, &mut again, &mut |_| ControlFlow::Continue(()))?;
             let Some(suggestion) = suggestion else { continue };
@@ -94,12 +94,12 @@ pub(super) fn csv(levels: &[Level; LEVELS.len()], out: &mut dyn Write) -> io::Re
 }
 
 /// An engine that replays the kept output of the original one.
-struct Again<'e> {
+struct ReplayEngine<'e> {
     engine: &'e mut dyn Engine,
     answer: &'e Answer,
 }
 
-impl Engine for Again<'_> {
+impl Engine for ReplayEngine<'_> {
     fn tokenizer(&self) -> &Tokenizer {
         self.engine.tokenizer()
     }
@@ -141,14 +141,14 @@ mod tests {
     use super::*;
     use crate::tasks::Task;
 
-    fn scored<'t>(task: &'t Task, text: &str, probability: f32) -> Scored<'t> {
+    fn scored<'t>(task: &'t Task, text: &str, probability: f32) -> ScoredAnswer<'t> {
         let pieces = text.char_indices().map(|(at, c)| (at + c.len_utf8(), probability)).collect();
         let answer = Answer { system: "taper".to_owned(), raw: text.to_owned(), pieces, ..Answer::default() };
-        Scored { task, score: Score::default(), answer }
+        ScoredAnswer { task, score: Score::default(), answer }
     }
 
     #[test]
-    fn the_less_eager_shows_less_of_the_same_words() {
+    fn lower_eagerness_shows_less_of_the_same_output() {
         let task = Task {
             path: "x.py".into(),
             kind: "line".into(),

@@ -109,7 +109,7 @@ fn run(runner: &Runner, program: &str) -> Result<bool> {
     fs::write(path.join(runner.file), program)
         .and_then(|()| open_to_all(path))
         .with_context(|| format!("cannot write a test to {}", path.display()))?;
-    let status = fenced(path, runner.command, runner.limits_memory, fences()?)
+    let status = sandboxed(path, runner.command, runner.limits_memory, sandbox()?)
         .status()
         .context("cannot run `timeout`")?;
     Ok(status.success())
@@ -129,7 +129,7 @@ fn open_to_all(_: &Path) -> io::Result<()> {
 
 /// The sandbox's features on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Fences {
+struct Sandbox {
     /// Its own network without connections.
     no_network: bool,
     /// We are root, so privileges must be dropped.
@@ -137,17 +137,17 @@ struct Fences {
 }
 
 /// `sh -c command` inside the sandbox.
-fn fenced(folder: &Path, command: &str, limit_memory: bool, fences: Fences) -> Command {
+fn sandboxed(folder: &Path, command: &str, limit_memory: bool, sandbox: Sandbox) -> Command {
     let mut out = Command::new("timeout");
     out.args(["--signal=KILL", SECONDS]);
-    if fences.no_network {
+    if sandbox.no_network {
         out.args(["unshare", "--net", "--ipc", "--pid", "--fork", "--kill-child"]);
-        if !fences.root {
+        if !sandbox.root {
             out.args(["--user", "--map-current-user"]);
         }
         out.arg("--");
     }
-    if fences.root {
+    if sandbox.root {
         let (user, group) = (format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"));
         out.args(["setpriv", &user, &group, "--clear-groups", "--no-new-privs", "--"]);
     }
@@ -162,22 +162,22 @@ fn fenced(folder: &Path, command: &str, limit_memory: bool, fences: Fences) -> C
 }
 
 /// Determines the sandbox's features, once.
-fn fences() -> Result<Fences> {
-    static FENCES: OnceLock<Option<Fences>> = OnceLock::new();
-    let tried = FENCES.get_or_init(|| {
+fn sandbox() -> Result<Sandbox> {
+    static SANDBOX: OnceLock<Option<Sandbox>> = OnceLock::new();
+    let tried = SANDBOX.get_or_init(|| {
         let id = Command::new("id").arg("-u").output().ok()?;
         let root = id.stdout.trim_ascii() == b"0";
         let folder = std::env::temp_dir();
-        let stands = |fences: &Fences| {
-            fenced(&folder, "true", true, *fences).status().is_ok_and(|status| status.success())
+        let works = |sandbox: &Sandbox| {
+            sandboxed(&folder, "true", true, *sandbox).status().is_ok_and(|status| status.success())
         };
-        [true, false].map(|no_network| Fences { no_network, root }).into_iter().find(stands)
+        [true, false].map(|no_network| Sandbox { no_network, root }).into_iter().find(works)
     });
     match tried {
-        Some(fences) => Ok(*fences),
+        Some(sandbox) => Ok(*sandbox),
         None => bail!(
-            "generated code is run only behind fences, and these programs do not stand here: timeout (coreutils), \
-             setpriv and prlimit (util-linux); run without --run-tests"
+            "cannot sandbox generated code: install timeout (coreutils), setpriv and prlimit (util-linux), \
+             or run without --run-tests"
         ),
     }
 }
@@ -202,12 +202,12 @@ fn available(runner: &Runner) -> bool {
 /// # Errors
 /// They cannot be run.
 pub(super) fn ready() -> Result<()> {
-    let Fences { no_network, root } = fences()?;
+    let Sandbox { no_network, root } = sandbox()?;
     let here: Vec<&str> = RUNNERS.iter().filter(|it| available(it)).map(|it| it.name).collect();
-    let network = if no_network { "no network" } else { "WITH NETWORK, for want of `unshare --net`" };
-    let user = if root { "as a user without rights" } else { "as this user" };
-    super::say(&format!(
-        "tests run {user}, {network}, {SECONDS} s; for {} (others have no pass@1)",
+    let network = if no_network { "no network" } else { "WITH NETWORK, since `unshare --net` fails" };
+    let user = if root { "as an unprivileged user" } else { "as this user" };
+    super::print_progress(&format!(
+        "tests run {user}, {network}, {SECONDS} s; for {} (other languages have no pass@1)",
         here.join(", ")
     ));
     Ok(())
@@ -232,11 +232,11 @@ mod tests {
 
     /// `None` if the machine has no sandbox or no interpreter: then nothing runs.
     fn verdict(task: &Task, completion: &str) -> Option<bool> {
-        fences().is_ok().then(|| passes(task, completion).unwrap()).flatten()
+        sandbox().is_ok().then(|| passes(task, completion).unwrap()).flatten()
     }
 
     #[test]
-    fn right_passes_and_wrong_fails() {
+    fn right_completion_passes_and_wrong_fails() {
         let python = task("python", "line", "def f(x):\n    ▮\n", "assert f(2) == 4\n");
         assert_ne!(verdict(&python, "return x * 2\nnot looked at"), Some(false));
         assert_ne!(verdict(&python, "return x"), Some(true));
@@ -246,23 +246,23 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_runner_is_not_judged() {
+    fn tasks_without_runner_are_not_tested() {
         assert_eq!(passes(&task("cobol", "line", "▮", ""), "x").unwrap(), None);
         assert_eq!(passes(&Task::default(), "x").unwrap(), None);
     }
 
     #[test]
-    fn the_fences_stand() {
-        let Ok(fences) = fences() else { return };
+    fn sandbox_limits_are_enforced() {
+        let Ok(sandbox) = sandbox() else { return };
         let program = |body: &str| task("python", "block", "▮", body);
         let fails = |body: &str| assert_ne!(verdict(&program(body), ""), Some(true), "{body}");
         fails("x = bytearray(2 << 30)\n");
         fails("open('big', 'wb').write(b'x' * (100 << 20))\n");
         fails("import os; open('/etc/taper-eval-test', 'w')\n");
-        if fences.root {
+        if sandbox.root {
             fails("import os; assert os.getuid() == 0\n");
         }
-        if fences.no_network {
+        if sandbox.no_network {
             // Without a network even the loopback device is down.
             let dial = "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
                         s.connect(('127.0.0.1', 9))\ns.send(b'x')\n";

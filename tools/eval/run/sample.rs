@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_of_each_language_every_time_and_more_contains_fewer() {
+    fn sample_is_reproducible_and_larger_contains_smaller() {
         let all = || [tasks("rust", 40), tasks("python", 30)].concat();
         let five = draw(all(), Some(5), 1);
         assert_eq!(ids(&five).iter().filter(|id| id.starts_with("rust")).count(), 5);
@@ -84,14 +84,14 @@ mod tests {
     }
 
     #[test]
-    fn a_set_is_named_without_its_language() {
+    fn stratum_set_omits_the_language() {
         assert_eq!(Stratum::of(&tasks("python", 1)[0]).set, "real_word");
         let single = Task { set: "he_single".into(), language: "python".into(), ..Task::default() };
         assert_eq!(Stratum::of(&single).set, "he_single");
     }
 
     #[test]
-    fn a_changed_task_has_another_name() {
+    fn changed_task_has_a_different_hash() {
         let task = tasks("rust", 1).remove(0);
         let changed = Task { suffix: "x".into(), ..task.clone() };
         assert_ne!(content(&task), content(&changed));

@@ -67,16 +67,16 @@ impl Score {
 /// The text that an answer inserts at the cursor, without the replaced text that it restores.
 pub(super) fn inserted<'a>(task: &Task, answer: &'a Answer) -> &'a str {
     let text = answer.shown.as_deref().unwrap_or("");
-    let (before, behind) = replaced(task, answer);
+    let (before, after) = replaced(task, answer);
     let text = text.strip_prefix(before).unwrap_or(text);
-    text.strip_suffix(behind).unwrap_or(text)
+    text.strip_suffix(after).unwrap_or(text)
 }
 
 /// The texts before and after the cursor that it replaces.
 fn replaced<'t>(task: &'t Task, answer: &Answer) -> (&'t str, &'t str) {
-    let (before, behind) = answer.replaces;
+    let (before, after) = answer.replaces;
     let start = task.prefix.len().saturating_sub(before);
-    (task.prefix.get(start..).unwrap_or(""), task.suffix.get(..behind).unwrap_or(""))
+    (task.prefix.get(start..).unwrap_or(""), task.suffix.get(..after).unwrap_or(""))
 }
 
 fn stripped<'a>(task: &Task, text: &'a str) -> &'a str {
@@ -120,11 +120,11 @@ fn parses(task: &Task, answer: &Answer) -> Option<bool> {
         taper_grammars::by_path(Path::new(&task.path)).or_else(|| taper_grammars::by_id(&task.language))?;
     let faults = |text: &Rope| Some(scope::fault_count(&Syntax::parse(text, language, &mut || false)?.tree));
     let hole = Rope::from_str(&format!("{}{}", task.prefix, task.suffix));
-    let (before, behind) = replaced(task, answer);
+    let (before, after) = replaced(task, answer);
     let cursor = task.prefix.len();
     let mut accepted = hole.clone();
     let text = answer.shown.clone().unwrap_or_default();
-    let edit = Edit { range: cursor - before.len()..cursor + behind.len(), text };
+    let edit = Edit { range: cursor - before.len()..cursor + after.len(), text };
     edit.apply(&mut accepted).ok()?;
     let now = faults(&accepted)?;
     if now <= faults(&hole)? {
@@ -154,8 +154,8 @@ fn repeats(task: &Task, text: &str) -> bool {
         return false;
     }
     // A line of brackets alone, or one that the expected text has as well, is no evidence.
-    let told = |line: &&str| line.chars().filter(|c| is_word_char(*c)).count() >= 3;
-    let Some(below) = place.line_below().map(str::trim).filter(told) else { return false };
+    let significant = |line: &&str| line.chars().filter(|c| is_word_char(*c)).count() >= 3;
+    let Some(below) = place.line_below().map(str::trim).filter(significant) else { return false };
     let has = |text: &str| {
         let first = text.lines().next().unwrap_or("");
         let first = format!("{}{first}", place.line_before);
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn the_indel_ratio_has_the_fields_values() {
+    fn indel_ratio_matches_rapidfuzz() {
         // Values of Python's rapidfuzz.fuzz.ratio (and fuzzywuzzy's), over 100.
         for (a, b, value) in [
             ("this is a test", "this is a test!", 0.965_517),
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_words_that_are_right_are_saved() {
+    fn saved_counts_whole_right_words() {
         assert_eq!(saved("foo(bar)", "foo(bar)"), 7);
         assert_eq!(saved("foo(baz)", "foo(bar)"), 3);
         assert_eq!(saved("foo", "foobar"), 0);
@@ -241,14 +241,14 @@ mod tests {
     }
 
     #[test]
-    fn what_breaks_the_file_is_seen() {
+    fn broken_syntax_is_detected() {
         assert_eq!(scored("line", "x = ▮\n", "1", "2").parses, Some(true));
         assert_eq!(scored("line", "x = 1▮\n", " + 1", " + (2").parses, Some(false));
         assert_eq!(scored("line", "▮\n    y()\n", "if x:", "while x:").parses, Some(true));
     }
 
     #[test]
-    fn what_stands_there_already_is_seen() {
+    fn repeated_text_is_detected() {
         let repeats = |marked: &str, expected: &str, text: &str| {
             scored("line", marked, expected, text).repeats == Some(true)
         };
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn half_words_are_seen() {
+    fn half_words_are_detected() {
         let mut it = answer("foo");
         it.raw = "foobar".into();
         assert_eq!(Score::of(&task("line", "▮\n", "x"), &it).half_word, Some(true));
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn closers_that_are_put_back_are_not_inserted() {
+    fn restored_closers_are_not_counted_as_inserted() {
         let task = task("line", "f(▮)\n", "a");
         let it = Answer { replaces: (0, 1), ..answer("a)") };
         assert_eq!(inserted(&task, &it), "a");
@@ -283,13 +283,13 @@ mod tests {
     }
 
     #[test]
-    fn any_of_several_may_be_the_expected_one() {
+    fn exact_any_counts_alternatives() {
         let task = task("line", "x = ▮\n", "f(1)");
         let any = |others: Option<&[&str]>, shown: &str| {
             let others = others.map(|others| others.iter().map(|it| (*it).to_owned()).collect());
             Score::of(&task, &Answer { others, ..answer(shown) }).exact_any
         };
-        assert_eq!(any(None, "f(1)"), None, "nobody asked for others");
+        assert_eq!(any(None, "f(1)"), None, "no alternatives requested");
         assert_eq!(any(Some(&[]), "f(1)"), Some(true));
         assert_eq!(any(Some(&["f(2)", "f(1) "]), "g(1)"), Some(true));
         assert_eq!(any(Some(&["f(2)"]), "g(1)"), Some(false));

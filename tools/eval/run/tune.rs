@@ -92,21 +92,21 @@ pub(super) fn run(
     let options = args.options();
     // An answer is limited to this many tokens; a longer line might not fit into the context after the longest prompt.
     let fits = |line: &str| engine.tokenizer().encode(line).len() <= options.max_tokens;
-    let told = |task: &&Task| match by {
+    let usable = |task: &&Task| match by {
         By::Exact => true,
         By::Likelihood => likelihood::line(task).is_some_and(|(line, _)| fits(line)),
     };
-    let tasks: Vec<Task> = tasks.iter().filter(told).cloned().collect();
+    let tasks: Vec<Task> = tasks.iter().filter(usable).cloned().collect();
     if tasks.is_empty() {
         bail!(
-            "none of these tasks expects a line of up to {} tokens behind its cursor, whose likelihood could be told",
+            "none of these tasks expects a line of up to {} tokens after its cursor, so no likelihood can be measured",
             options.max_tokens
         );
     }
     let profile = args.profile(engine);
     let model = engine.engine_info().model.clone();
     let present = profile.form;
-    super::say(&format!("{} tasks, {model}, now asked as: {}", tasks.len(), profile.describe()));
+    super::print_progress(&format!("{} tasks, {model}, now asked with: {}", tasks.len(), profile.describe()));
 
     let others = workspaces.is_some() || tasks.iter().any(|task| !task.context.is_empty());
     let mut tuning =
@@ -115,16 +115,17 @@ pub(super) fn run(
     let anchors = ANCHORS.map(|lines| PromptLayout::Anchored { lines });
     let layouts = [PromptLayout::Plain].into_iter().chain(anchors.into_iter().filter(|_| anchored));
     let healed = layouts.flat_map(|layout| [false, true].map(|heal| PromptForm { layout, heal, ..present }));
-    tuning.attempt([present].into_iter().chain(healed))?;
+    tuning.try_forms([present].into_iter().chain(healed))?;
     let form = tuning.best();
-    tuning.attempt([PromptForm { header: !form.header, ..form }])?;
+    tuning.try_forms([PromptForm { header: !form.header, ..form }])?;
     let form = tuning.best();
     // A model without fill-in tokens sees no suffix.
-    tuning.attempt(SUFFIXES.into_iter().filter(|_| anchored).map(|suffix| PromptForm { suffix, ..form }))?;
+    tuning
+        .try_forms(SUFFIXES.into_iter().filter(|_| anchored).map(|suffix| PromptForm { suffix, ..form }))?;
     let form = tuning.best();
     let others = others && tuning.profile.snippet_tokens().is_some();
     tuning
-        .attempt(SNIPPETS.into_iter().filter(|_| others).map(|snippets| PromptForm { snippets, ..form }))?;
+        .try_forms(SNIPPETS.into_iter().filter(|_| others).map(|snippets| PromptForm { snippets, ..form }))?;
     Ok(report(&model, &tuning.trials, &mut EscapedWriter::new(&mut io::stdout().lock()))?)
 }
 
@@ -147,7 +148,7 @@ impl Tuning<'_> {
 
     /// Asks every task in each of these forms that was not tried before. Forms of one task follow each other: most of
     /// their prompts is the same text, which is prefilled once.
-    fn attempt(&mut self, forms: impl IntoIterator<Item = PromptForm>) -> Result<()> {
+    fn try_forms(&mut self, forms: impl IntoIterator<Item = PromptForm>) -> Result<()> {
         let mut new: Vec<Trial> = Vec::new();
         for form in forms {
             if self.trials.iter().chain(&new).all(|it| it.form != form) {
@@ -176,7 +177,7 @@ impl Tuning<'_> {
                 };
                 if self.by == By::Likelihood {
                     let Some(likely) = it.answer.likelihood else {
-                        bail!("this engine tells no probabilities: leave out `--by likelihood`");
+                        bail!("this engine reports no probabilities: leave out `--by likelihood`");
                     };
                     outcome.exact = f64::from(u8::from(likely.greedy));
                     (outcome.probability, outcome.log) = (likely.log.exp(), likely.log);
@@ -193,7 +194,7 @@ impl Tuning<'_> {
                 By::Exact => format!("{exact:.1} % exact, similarity {:.1}", 100.0 * trial.similarity()),
                 By::Likelihood => format!("{exact:.1} % greedy, probability {:.1} %", 100.0 * trial.rank()),
             };
-            super::say(&format!("{}: {scores}", told(trial.form)));
+            super::print_progress(&format!("{}: {scores}", describe(trial.form)));
         }
         self.trials.append(&mut new);
         Ok(())
@@ -236,7 +237,7 @@ fn report(model: &str, trials: &[Trial], out: &mut dyn Write) -> io::Result<()> 
         writeln!(
             out,
             "{:<66} {:>16} {second:>16} {:>27} {:>7.0}{}",
-            told(trial.form),
+            describe(trial.form),
             percent(exact, 0),
             if at == order[0] { "best".to_owned() } else { percent(behind, 1) },
             trial.read,
@@ -246,7 +247,7 @@ fn report(model: &str, trials: &[Trial], out: &mut dyn Write) -> io::Result<()> 
     writeln!(out, "\nFor FORMS in server/prompt/template.rs:\n\n{}", row(model, best))?;
     let now = &trials[0];
     if order[0] == 0 {
-        writeln!(out, "\nThe model is asked that way already.")?;
+        writeln!(out, "\nThis is already the form of the model.")?;
     } else if difference(now, best).is_none_or(|it| it.high >= 0.0) {
         writeln!(
             out,
@@ -268,7 +269,7 @@ fn difference(trial: &Trial, best: &Trial) -> Option<Estimate> {
     interval::mean(&differences)
 }
 
-fn told(form: PromptForm) -> String {
+fn describe(form: PromptForm) -> String {
     let layout = match form.layout {
         PromptLayout::Plain => "plain".to_owned(),
         PromptLayout::Anchored { lines } => format!("anchored {lines}"),
@@ -295,8 +296,8 @@ fn row(model: &str, best: &Trial) -> String {
         .collect();
     let PromptForm { layout, heal, header, suffix, snippets } = best.form;
     let layout = match layout {
-        PromptLayout::Plain => "Layout::Plain".to_owned(),
-        PromptLayout::Anchored { lines } => format!("Layout::Anchored {{ lines: {lines} }}"),
+        PromptLayout::Plain => "PromptLayout::Plain".to_owned(),
+        PromptLayout::Anchored { lines } => format!("PromptLayout::Anchored {{ lines: {lines} }}"),
     };
     let measured = match best.by {
         By::Exact => {
@@ -314,7 +315,7 @@ fn row(model: &str, best: &Trial) -> String {
     };
     format!(
         "    // {measured}.\n    FormRow {{\n        words: &[{}],\n        \
-         form: Form {{ layout: {layout}, heal: {heal}, header: {header}, suffix: {suffix}, snippets: {snippets} \
+         form: PromptForm {{ layout: {layout}, heal: {heal}, header: {header}, suffix: {suffix}, snippets: {snippets} \
          }},\n    }},",
         words.join(", ")
     )
@@ -347,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn probabilities_decide_where_they_are_asked_for() {
+    fn probabilities_decide_when_comparing_by_likelihood() {
         let trial = |lines, exact| Trial { by: By::Likelihood, ..trial(lines, exact, 0.0) };
         let mut text = Vec::new();
         report("x", &[trial(4, 5), trial(10, 12)], &mut text).unwrap();
@@ -360,13 +361,13 @@ mod tests {
     }
 
     #[test]
-    fn the_row_is_ready_to_be_put_in() {
+    fn row_is_valid_source_text() {
         let mut text = Vec::new();
         let name = "Qwen2.5 Coder 0.5B Instruct AWQ";
         report(name, &[trial(4, 2, 0.5), trial(10, 15, 0.5)], &mut text).unwrap();
         let text = String::from_utf8(text).unwrap();
         let row = "    FormRow {\n        words: &[\"qwen2.5\", \"coder\", \"0.5b\", \"instruct\"],\n        form: \
-                   Form { layout: Layout::Anchored { lines: 10 }, heal: true, header: false, suffix: 128, snippets: 0 },\n    },";
+                   PromptForm { layout: PromptLayout::Anchored { lines: 10 }, heal: true, header: false, suffix: 128, snippets: 0 },\n    },";
         assert!(text.contains(row), "{text}");
         assert!(text.contains("now") && !text.contains("as good"), "{text}");
         let mut text = Vec::new();
@@ -374,6 +375,6 @@ mod tests {
         assert!(String::from_utf8(text).unwrap().contains("within its noise"));
         let mut text = Vec::new();
         report(name, &[trial(4, 9, 0.5), trial(10, 8, 0.5)], &mut text).unwrap();
-        assert!(String::from_utf8(text).unwrap().contains("that way already"));
+        assert!(String::from_utf8(text).unwrap().contains("already the form"));
     }
 }

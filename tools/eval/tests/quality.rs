@@ -14,7 +14,7 @@ fn scores_of_kept_sample_do_not_fall() {
         .current_dir(kept)
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stdout));
-    assert!(said.contains("no score fell"), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}\n{}", String::from_utf8_lossy(&output.stdout));
+    assert!(stderr.contains("no score fell"), "{stderr}");
 }

@@ -37,7 +37,7 @@ fn tasks(folder: &Path) -> String {
 }
 
 #[test]
-fn every_key_is_counted_and_what_fits_is_accepted() {
+fn keys_are_counted_and_fitting_suggestions_accepted() {
     let script = Script::new().when("    re", "turn a + bc").when("y=", "ab");
     let csv = script.folder().join("keys.csv");
     let tasks = tasks(script.folder());
@@ -73,7 +73,7 @@ fn every_key_is_counted_and_what_fits_is_accepted() {
 }
 
 #[test]
-fn for_minutes_the_memory_is_told_and_every_task_is_typed() {
+fn minutes_option_reports_memory_and_types_all_tasks() {
     let script = Script::new().when("    re", "turn a + bc");
     let tasks = tasks(script.folder());
     let engine = script.written();
@@ -93,7 +93,7 @@ fn for_minutes_the_memory_is_told_and_every_task_is_typed() {
 }
 
 #[test]
-fn a_trace_can_be_written_for_another_program() {
+fn trace_is_written_for_another_program() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("trace.jsonl");
     let path = path.to_str().unwrap();
@@ -113,7 +113,7 @@ fn a_trace_can_be_written_for_another_program() {
 }
 
 #[test]
-fn what_is_no_task_is_named() {
+fn invalid_task_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tasks.jsonl");
     fs::write(&path, "\n{\"path\": \"a.py\"}\n").unwrap();
