@@ -66,7 +66,7 @@ pub(super) struct Session<'a> {
 /// Prints the table.
 pub(super) fn table(session: &Session<'_>, out: &mut impl Write) -> io::Result<()> {
     let Session { tasks, expected, budget, peak, resident, keystrokes } = session;
-    let mut say = |what: &str, text: String| writeln!(out, "{what:<19} {text}");
+    let mut print_line = |what: &str, text: String| writeln!(out, "{what:<19} {text}");
     let requests = keystrokes.len();
     let count =
         |which: &dyn Fn(&Keystroke) -> bool| keystrokes.iter().filter(|keystroke| which(keystroke)).count();
@@ -75,17 +75,17 @@ pub(super) fn table(session: &Session<'_>, out: &mut impl Write) -> io::Result<(
 
     let accepted = count(&|it| it.saved > 0);
     let pauses = keystrokes.iter().map(|it| it.pause_ms);
-    say(
+    print_line(
         "tasks",
         format!(
             "{tasks}, of {expected} characters; {} keys typed, {accepted} suggestions accepted",
             requests - accepted
         ),
     )?;
-    say("pauses", spread(pauses))?;
-    say("requests", requests.to_string())?;
+    print_line("pauses", spread(pauses))?;
+    print_line("requests", requests.to_string())?;
     let in_time = count(&|it| it.in_time(*budget));
-    say(
+    print_line(
         "in time with text",
         format!(
             "{in_time} ({:.1} %), within {} ms and before the next key",
@@ -93,7 +93,7 @@ pub(super) fn table(session: &Session<'_>, out: &mut impl Write) -> io::Result<(
             budget.as_millis()
         ),
     )?;
-    say(
+    print_line(
         "the others",
         format!(
             "{} with text later, {} empty, {} cancelled by the next key, {} failed, {} never answered",
@@ -109,17 +109,17 @@ pub(super) fn table(session: &Session<'_>, out: &mut impl Write) -> io::Result<(
     let waits = |which: &dyn Fn(&Keystroke) -> bool| {
         spread(keystrokes.iter().filter(|it| which(it)).filter_map(|it| it.answer_ms))
     };
-    say("request to answer", waits(&|_| true))?;
-    say("- not cancelled", waits(&|it| it.answer != Answer::Cancelled))?;
-    say("- with text", waits(&text))?;
+    print_line("request to answer", waits(&|_| true))?;
+    print_line("- not cancelled", waits(&|it| it.answer != Answer::Cancelled))?;
+    print_line("- with text", waits(&text))?;
     let saved = keystrokes.iter().map(|it| it.saved).sum();
-    say("characters saved", format!("{saved} of {expected} ({:.1} %)", share(saved, *expected)))?;
+    print_line("characters saved", format!("{saved} of {expected} ({:.1} %)", share(saved, *expected)))?;
     let evaluated = quantiles(keystrokes.iter().map(|it| it.evaluated as f64));
     let at = |share: f64| evaluated.at(share).unwrap_or(0.0);
     let mean = |which: fn(&Keystroke) -> u64| {
         keystrokes.iter().map(which).sum::<u64>() as f64 / requests.max(1) as f64
     };
-    say(
+    print_line(
         "tokens per key",
         format!(
             "prompt p50 {:.0}, p95 {:.0}, mean {:.1}; decoded mean {:.1}",
@@ -131,14 +131,14 @@ pub(super) fn table(session: &Session<'_>, out: &mut impl Write) -> io::Result<(
     )?;
     let megabytes =
         |bytes: &Option<u64>| bytes.map_or("not measured".to_owned(), |it| format!("{} MB", it / 1_000_000));
-    say("peak memory", megabytes(peak))?;
+    print_line("peak memory", megabytes(peak))?;
     for (minute, bytes) in resident.iter().enumerate() {
         let at = match minute {
             0 => "at the start".to_owned(),
             _ if minute + 1 == resident.len() => "at the end".to_owned(),
             _ => format!("after {minute} min"),
         };
-        say(if minute == 0 { "resident memory" } else { "-" }, format!("{at}: {}", megabytes(bytes)))?;
+        print_line(if minute == 0 { "resident memory" } else { "-" }, format!("{at}: {}", megabytes(bytes)))?;
     }
     Ok(())
 }

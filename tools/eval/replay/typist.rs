@@ -75,14 +75,14 @@ fn keys(text: &str) -> Vec<&str> {
     while let Some(first) = rest.chars().next() {
         let end = if breaks(rest) {
             let line_break = if rest.starts_with("\r\n") { 2 } else { 1 };
-            let behind = &rest[line_break..];
-            line_break + behind.len() - behind.trim_start_matches([' ', '\t']).len()
+            let following = &rest[line_break..];
+            line_break + following.len() - following.trim_start_matches([' ', '\t']).len()
         } else {
             first.len_utf8()
         };
-        let (key, behind) = rest.split_at(end);
+        let (key, following) = rest.split_at(end);
         keys.push(key);
-        rest = behind;
+        rest = following;
     }
     keys
 }

@@ -264,7 +264,7 @@ impl Baseline {
                 server.complete(&parts.concat(), extent)?
             }
             _ => {
-                let (before, behind) = lines_around(&task.prefix, &task.suffix, LLAMA_LINES);
+                let (before, after) = lines_around(&task.prefix, &task.suffix, LLAMA_LINES);
                 // The snippets of our own prompt, from its own `context` only.
                 let others = task
                     .context
@@ -272,7 +272,7 @@ impl Baseline {
                     .rev()
                     .filter(|_| completion::prompt_budget(options, profile).snippets > 0);
                 let others: Vec<_> = others.map(|it| (it.path.as_str(), it.text.as_str())).collect();
-                server.infill(before, behind, &others, extent)?
+                server.infill(before, after, &others, extent)?
             }
         };
         Ok(Answer {

@@ -220,7 +220,7 @@ fn report(model: &str, trials: &[Trial], out: &mut dyn Write) -> io::Result<()> 
         let trial = &trials[at];
         let hits = trial.scores.iter().filter(|it| it.exact > 0.5).count();
         let exact = interval::share(hits, trial.scores.len());
-        let behind = difference(trial, best);
+        let lag = difference(trial, best);
         let percent = |it: Option<Estimate>, digits: usize| match it {
             Some(it) => format!(
                 "{:.1} ({:.digits$} to {:.digits$})",
@@ -239,7 +239,7 @@ fn report(model: &str, trials: &[Trial], out: &mut dyn Write) -> io::Result<()> 
             "{:<66} {:>16} {second:>16} {:>27} {:>7.0}{}",
             describe(trial.form),
             percent(exact, 0),
-            if at == order[0] { "best".to_owned() } else { percent(behind, 1) },
+            if at == order[0] { "best".to_owned() } else { percent(lag, 1) },
             trial.read,
             if at == 0 { "  now" } else { "" },
         )?;
