@@ -141,7 +141,7 @@ pub fn run(args: &Args) -> Result<()> {
         open: HashMap::new(),
         memory: MemorySamples::default(),
     };
-    typing.memory.look(typing.editor.pid());
+    typing.memory.sample(typing.editor.pid());
     let (mut count, mut expected) = (0, 0);
     let mut round = traces;
     // At least once; then repeated while there is time.
@@ -159,7 +159,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     typing.wait_outstanding()?;
     let peak = memory(typing.editor.pid(), "VmHWM:");
-    typing.memory.look(typing.editor.pid());
+    typing.memory.sample(typing.editor.pid());
     let ReplayRun { editor, keystrokes, memory, .. } = typing;
     editor.quit()?;
 
@@ -427,7 +427,7 @@ mod tests {
     fn memory_is_sampled_once_a_minute() {
         let mut memory = MemorySamples::default();
         let pid = std::process::id();
-        memory.look(pid);
+        memory.sample(pid);
         memory.sample_if_due(pid);
         assert_eq!((memory.minutes(), memory.resident.len()), (0, 1));
         if let Some(began) = memory.began.checked_sub(Duration::from_secs(125)) {

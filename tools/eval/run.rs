@@ -241,13 +241,13 @@ fn report_results(
     if let Some(path) = &args.check {
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let former = table::read_csv(&text).with_context(|| path.display().to_string())?;
-        let falls = check::regressions(&former, &rows)?;
-        if !falls.is_empty() {
+        let regressions = check::regressions(&former, &rows)?;
+        if !regressions.is_empty() {
             bail!(
                 "{} fell by more than noise, compared with {}:\n  {}",
-                if falls.len() == 1 { "a score" } else { "scores" },
+                if regressions.len() == 1 { "a score" } else { "scores" },
                 path.display(),
-                falls.join("\n  ")
+                regressions.join("\n  ")
             );
         }
         print_progress(&format!("no score fell below {} by more than its noise", path.display()));

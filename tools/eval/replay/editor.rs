@@ -321,12 +321,12 @@ mod tests {
             ] } })
         };
         let text = |inserts| Outcome::Text { text: "a)".to_owned(), inserts };
-        assert_eq!(outcome(&item(2)), text(true));
-        assert_eq!(outcome(&item(3)), text(false));
-        assert_eq!(outcome(&json!({ "id": 1, "result": [{ "insertText": "a)" }] })), text(true));
-        assert_eq!(outcome(&json!({ "id": 1, "result": { "items": [] } })), Outcome::Nothing);
-        assert_eq!(outcome(&json!({ "id": 1, "result": null })), Outcome::Nothing);
-        assert_eq!(outcome(&json!({ "id": 1, "error": { "code": -32800 } })), Outcome::Refused);
+        assert_eq!(parse_outcome(&item(2)), text(true));
+        assert_eq!(parse_outcome(&item(3)), text(false));
+        assert_eq!(parse_outcome(&json!({ "id": 1, "result": [{ "insertText": "a)" }] })), text(true));
+        assert_eq!(parse_outcome(&json!({ "id": 1, "result": { "items": [] } })), Outcome::Nothing);
+        assert_eq!(parse_outcome(&json!({ "id": 1, "result": null })), Outcome::Nothing);
+        assert_eq!(parse_outcome(&json!({ "id": 1, "error": { "code": -32800 } })), Outcome::Refused);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::ask::Taper;
 use super::form::FormArgs;
 use super::interval::{self, Estimate};
 use super::workspaces::Workspaces;
-use super::{Kept, likelihood, scored};
+use super::{AnswerStore, likelihood, scored};
 use crate::tasks::Task;
 use taper::cli::terminal::EscapedWriter;
 use taper::completion::Options;
@@ -87,7 +87,7 @@ pub(super) fn run(
     args: &FormArgs,
     engine: &mut dyn Engine,
     workspaces: Option<&mut Workspaces>,
-    kept: &mut Kept,
+    kept: &mut AnswerStore,
 ) -> Result<()> {
     let options = args.options();
     // An answer is limited to this many tokens; a longer line might not fit into the context after the longest prompt.
@@ -137,7 +137,7 @@ struct Tuning<'a> {
     options: Options,
     engine: &'a mut dyn Engine,
     workspaces: Option<&'a mut Workspaces>,
-    kept: &'a mut Kept,
+    kept: &'a mut AnswerStore,
     trials: Vec<Trial>,
 }
 
