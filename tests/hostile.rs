@@ -229,7 +229,7 @@ fn crawler_process_is_restarted_and_dies_with_server() {
 }
 
 #[test]
-fn crawler_that_keeps_dying_is_not_restarted() {
+fn repeatedly_dying_crawler_is_bypassed() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().canonicalize().unwrap();
     let script = script();
