@@ -1,11 +1,10 @@
-//! Prefill and decode rates of the CPU decoder, by kernel: `cargo bench -p taper-engine --bench engine -- MODEL.gguf [KERNEL …]`.
-//! It knows nothing of text: the tokens are arbitrary, which costs the same as any others.
+//! Prefill and decode rates of the CPU decoder, by kernel: `cargo bench -p taper-engine --bench engine -- MODEL.gguf
+//! [KERNEL …]`. The tokens of prefill are arbitrary, since all cost the same.
 //!
-//! The model may also be named by `TAPER_TEST_MODEL`, threads by `TAPER_THREADS`. Without a model it says so and
-//! measures nothing. Decoding with and without speculation goes on with this repository's own sources, or with the
-//! `prefix`es of the tasks in the JSONL file that `TAPER_BENCH_TASKS` names. `TAPER_BENCH_ONLY` leaves out the rest: with
-//! `prefill` only that is measured, for a profile of it; with `rates` prefill and decoding, with `speculation` those and
-//! decoding behind code.
+//! `TAPER_TEST_MODEL` may also name the model, `TAPER_THREADS` the number of threads. Without a model nothing is
+//! measured. Decoding with and without speculation continues this repository's own sources, or the `prefix`es of the
+//! tasks in the JSONL file that `TAPER_BENCH_TASKS` names. `TAPER_BENCH_ONLY` limits the run: `prefill` measures only
+//! that, for a profile of it; `rates` prefill and decoding, `speculation` those and decoding after code.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is for people at a terminal")]
 
@@ -25,11 +24,11 @@ use taper_engine::{Engine, EngineError, GenerationLimits, Prompt};
 
 const PREFILL: usize = 512;
 const DECODE: usize = 64;
-/// Tasks of a file that are measured at most.
+/// Maximum tasks measured from a file.
 const TASKS: usize = 24;
 /// Bytes of code before the cursor.
 const CODE: usize = 3000;
-/// Code with the repetitions that code has.
+/// Code with typical repetitions.
 const SOURCES: [&str; 3] = [
     include_str!("../server/engine/gguf.rs"),
     include_str!("../server/engine/catalog.rs"),
@@ -44,15 +43,15 @@ fn main() -> Result<(), EngineError> {
         eprintln!("no model: name a GGUF file as argument or in TAPER_TEST_MODEL; nothing was measured");
         return Ok(());
     };
-    let asked: Vec<String> = arguments.collect();
-    let kernels: Vec<Kernel> = if asked.is_empty() {
+    let named: Vec<String> = arguments.collect();
+    let kernels: Vec<Kernel> = if named.is_empty() {
         // The portable kernel is a reference; it is measured only on demand.
         Kernel::ALL
             .into_iter()
             .filter(|&kernel| kernel != Kernel::Portable && kernel.is_available())
             .collect()
     } else {
-        asked
+        named
             .iter()
             .map(|name| Kernel::choose_by_name(Some(name)).map(|chosen| chosen.0))
             .collect::<Result<_, _>>()?
@@ -129,7 +128,7 @@ fn measure(model: &Path, kernel: Kernel, threads: usize, only: Option<&str>) -> 
     Ok(())
 }
 
-/// The same prompt read while nobody waits, in chunks of several lengths.
+/// Prefills the same prompt in the background, in chunks of several lengths.
 fn background(decoder: &mut CpuDecoder, tokens: &[u32], kernel: Kernel) -> Result<(), EngineError> {
     decoder.set_background(true);
     let mut report = String::new();
@@ -147,7 +146,7 @@ fn background(decoder: &mut CpuDecoder, tokens: &[u32], kernel: Kernel) -> Resul
     Ok(())
 }
 
-/// What a chunk of a prompt takes, the longest time between two looks in it, and moving a suffix.
+/// Measures a chunk of a prompt, the longest time between two interruption checks in it, and a suffix shift.
 fn chunks(decoder: &mut CpuDecoder, tokens: &[u32], kernel: Kernel) -> Result<(), EngineError> {
     let mut report = String::new();
     for rows in [1, 8, 16, 32, 64, 128, 256] {
@@ -161,7 +160,7 @@ fn chunks(decoder: &mut CpuDecoder, tokens: &[u32], kernel: Kernel) -> Result<()
                 last = Instant::now();
                 ControlFlow::Continue(())
             })?;
-            assert!(done.is_continue(), "nobody broke it off");
+            assert!(done.is_continue(), "never interrupted");
             whole = whole.min(start.elapsed());
         }
         let [whole, longest] = [whole, longest].map(|time| time.as_secs_f64() * 1e3);
@@ -179,7 +178,7 @@ fn chunks(decoder: &mut CpuDecoder, tokens: &[u32], kernel: Kernel) -> Result<()
             let start = Instant::now();
             let batch = Batch { tokens: &tokens[..4], logit_rows: 1, suffix_shift: moved };
             let done = decoder.forward_batch(&batch, &mut || ControlFlow::Continue(()))?;
-            assert!(done.is_continue(), "nobody broke it off");
+            assert!(done.is_continue(), "never interrupted");
             *time = start.elapsed().min(*time);
         }
     }
@@ -193,7 +192,7 @@ fn chunks(decoder: &mut CpuDecoder, tokens: &[u32], kernel: Kernel) -> Result<()
     Ok(())
 }
 
-/// Decodes behind real code, plain and with speculation in turn, and compares.
+/// Decodes after real code, plain and with speculation in turn, and compares.
 fn speculate(model: &Path, kernel: Kernel, threads: usize) -> Result<(), EngineError> {
     let open = |speculate| {
         let options = Options {
@@ -215,7 +214,7 @@ fn speculate(model: &Path, kernel: Kernel, threads: usize) -> Result<(), EngineE
             healing_bytes: Vec::new(),
             ..Prompt::default()
         };
-        let mut said: Vec<String> = Vec::new();
+        let mut texts: Vec<String> = Vec::new();
         for (i, engine) in engines.iter_mut().enumerate() {
             let mut go = |max_tokens| {
                 engine.generate(
@@ -224,15 +223,15 @@ fn speculate(model: &Path, kernel: Kernel, threads: usize) -> Result<(), EngineE
                     &mut |_| ControlFlow::Continue(()),
                 )
             };
-            // Only the last token of the prompt is read within the time.
+            // Only the last prompt token is decoded within the measured time.
             go(0)?;
             let start = Instant::now();
             let generation = go(DECODE)?;
             times[i] += start.elapsed();
             tokens[i] += generation.tokens.len();
-            said.push(generation.text);
+            texts.push(generation.text);
         }
-        differing += usize::from(said[0] != said[1]);
+        differing += usize::from(texts[0] != texts[1]);
     }
     let [plain, faster] = [0, 1].map(|i| tokens[i] as f64 / times[i].as_secs_f64());
     let done = engines[1].speculation_stats();
@@ -249,7 +248,7 @@ fn speculate(model: &Path, kernel: Kernel, threads: usize) -> Result<(), EngineE
     Ok(())
 }
 
-/// What stands before the cursor: in the tasks, or at lines of [`SOURCES`].
+/// The text before the cursor: of the tasks, or at lines of [`SOURCES`].
 fn codes() -> Vec<String> {
     let tasks = std::env::var("TAPER_BENCH_TASKS").ok().and_then(|path| std::fs::read_to_string(path).ok());
     let prefixes: Vec<String> = if let Some(tasks) = tasks {

@@ -1,9 +1,10 @@
-//! The path of a keystroke without the model: edit, parse, snapshot, prompt, in large files.
-//! It knows nothing of servers: it does what the session does, on one thread, and times each step.
+//! The path of a keystroke without the model: edit, parse, snapshot, prompt, in large files. It does on one thread what
+//! the session does, and times each step.
 //!
-//! `cargo bench --bench keystroke [-- --model PATH] [--whole] [--workspace FOLDER]`: with a model file, prompts are built
-//! with its vocabulary; without one, with the byte-level vocabulary of the scripted engine. `--whole` keeps the tree of the
-//! whole file, however long, to compare with. The other files are those of the folder, else of this project.
+//! `cargo bench --bench keystroke [-- --model PATH] [--whole] [--workspace FOLDER]`: with a model file, prompts are
+//! built with its vocabulary; without one, with the byte-level vocabulary of the scripted engine. `--whole` keeps the
+//! tree of the whole file for comparison, however long it is. The other files are those of the folder, by default of
+//! this project.
 #![expect(
     clippy::expect_used,
     clippy::print_stdout,
@@ -49,7 +50,7 @@ fn main() {
     println!("vocabulary: {} ({} tokens); {}", about.model, tokens.len(), profile.describe());
     let workspace = arguments.iter().skip_while(|it| *it != "--workspace").nth(1);
     let index = index(Path::new(workspace.map_or(".", String::as_str)));
-    let snippets: Arc<[Snippet]> = look(&index).into();
+    let snippets: Arc<[Snippet]> = retrieve_at_many_positions(&index).into();
     println!(
         "tree: {}; times in ms, steps at p95",
         if whole { "of the whole file" } else { "around the cursor" }
@@ -101,7 +102,7 @@ fn main() {
     );
 }
 
-/// The index of a folder, and what it costs.
+/// Indexes a folder and prints the cost.
 fn index(folder: &Path) -> Index {
     let before = resident();
     let start = Instant::now();
@@ -125,8 +126,8 @@ fn index(folder: &Path) -> Index {
     index
 }
 
-/// Looks into other files at many places of the largest of them, and says how long it takes; what helps at the last place.
-fn look(index: &Index) -> Vec<Snippet> {
+/// Retrieves at many positions of the largest file and prints the time; returns the snippets of the last position.
+fn retrieve_at_many_positions(index: &Index) -> Vec<Snippet> {
     let Some(file) = index.files().iter().max_by_key(|it| it.text().len()) else { return Vec::new() };
     let language = taper_grammars::by_path(Path::new(&file.path)).expect("it was cut");
     let text = Rope::from_str(file.text());
@@ -139,7 +140,7 @@ fn look(index: &Index) -> Vec<Snippet> {
     }
     times.sort();
     let ms = |share: usize| times[(times.len() - 1) * share / 100].as_secs_f64() * 1e3;
-    println!("looked into at 200 places: p50 {:.2} ms, p95 {:.2} ms, max {:.2} ms", ms(50), ms(95), ms(100));
+    println!("retrieval at 200 positions: p50 {:.2} ms, p95 {:.2} ms, max {:.2} ms", ms(50), ms(95), ms(100));
     found
 }
 
@@ -150,7 +151,7 @@ const JAVA: &str = "    long total(long[] values) {\n        long sum = 0;\n    
 const JSON: &str =
     "    {\n      \"id\": 17,\n      \"name\": \"a name\",\n      \"tags\": [\"a\", \"b\"]\n    },\n";
 
-/// A file of `lines` lines, of numbered pieces.
+/// A file of `lines` lines, of numbered chunks.
 fn pieces(lines: usize, piece: impl Fn(&mut String, usize)) -> String {
     let (mut text, mut n, mut counted) = (String::new(), 0, 0);
     let mut seen = 0;
@@ -237,8 +238,8 @@ fn tree(
     }
 }
 
-/// Does what a document does after a change: brings the tree up to date, or parses anew.
-fn follow(
+/// Updates the tree after a change as a document does, or parses from scratch.
+fn update_tree(
     syntax: &mut Option<Syntax>,
     text: &Rope,
     language: &'static Language,
@@ -270,7 +271,7 @@ fn typing(
 ) {
     let mut text = Rope::from_str(source);
     let mut reach = (!whole).then_some(RegionSize::DEFAULT);
-    // In the middle of the file, where a piece begins.
+    // In the middle of the file, at the beginning of a chunk.
     let middle = source.len() / 2;
     let first_word = typed.trim_start().split_inclusive([' ', '(']).next().unwrap_or(typed);
     let indent = &typed[..typed.len() - typed.trim_start().len()];
@@ -296,7 +297,7 @@ fn typing(
         }
         cursor += key.len_utf8();
         let edited = Instant::now();
-        follow(&mut syntax, &text, language, cursor, &mut reach);
+        update_tree(&mut syntax, &text, language, cursor, &mut reach);
         let parsed = Instant::now();
         let snapshot = Snapshot {
             text: text.clone(),
@@ -320,7 +321,7 @@ fn typing(
         times.push([edited - start, parsed - edited, taken - parsed, built - taken]);
     }
 
-    // The whole text sent anew with one character more; ten thousand lines pasted; and taken back.
+    // The whole text sent again with one more character; ten thousand lines pasted; and removed.
     let mut sent = text.to_string();
     sent.insert(cursor, ' ');
     let mut change = |make: &dyn Fn(&Rope) -> Edit| {
@@ -330,7 +331,7 @@ fn typing(
         if let Some(syntax) = &mut syntax {
             syntax.apply_edit(&edit);
         }
-        follow(&mut syntax, &text, language, edit.new_end(), &mut reach);
+        update_tree(&mut syntax, &text, language, edit.new_end(), &mut reach);
         start.elapsed()
     };
     let synced = change(&|text| Edit::diff(text, &sent));
@@ -367,7 +368,7 @@ fn typing(
     );
 }
 
-/// Bytes of memory that this process has in use; 0 where nobody says.
+/// Resident memory of this process in bytes; 0 where the system does not report it.
 fn resident() -> usize {
     let pages = std::fs::read_to_string("/proc/self/statm").ok();
     let pages = pages.and_then(|it| it.split(' ').nth(1)?.parse::<usize>().ok());

@@ -1,6 +1,4 @@
-//! What it costs to look for secrets, in milliseconds per 100 KB: in files, and in text that has something like a secret on
-//! every line.
-//! It knows nothing of which secrets are found: `tests/redaction` has those.
+//! The cost of finding secrets, in milliseconds per 100 KB: in files, and in text that has a near-secret on every line.
 //!
 //! `cargo bench --bench redaction -- [FILE...]`; without files, this package's own sources.
 #![expect(clippy::print_stdout, reason = "a bench prints what it measured")]

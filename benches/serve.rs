@@ -1,5 +1,4 @@
-//! A real server over real pipes, typed at: start to first suggestion, request to answer, resident memory.
-//! It knows nothing of the insides.
+//! A real server over real pipes, with typing: start to first suggestion, request to response, resident memory.
 //!
 //! `cargo bench --bench serve [-- --model PATH] [--pause MS]`
 #![expect(
@@ -18,10 +17,10 @@ use taper::text::{Edit, Encoding, Rope, position};
 use taper_eval::lsp_client::{LspClient, inline_params, insertion};
 
 const STARTS: usize = 5;
-/// How long a response may take, on a busy machine too.
+/// Timeout of a response, also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What is typed at the cursors of the fixtures, line breaks and indentation included.
+/// The text typed at the cursors of the fixtures, line breaks and indentation included.
 const TYPED: &[(&str, &str, &str)] = &[
     ("ledger.py", "python", "if booking.amount:\n                    total += booking.amount"),
     ("stack.rs", "rust", "self.items.push(item);\n        debug_assert!(self.items.len() <= self.limit);"),
@@ -72,7 +71,7 @@ fn main() {
             let (suggestion, took) = ask(&mut client, &uri, &text, cursor);
             answers.push(took);
             shown += usize::from(!suggestion.is_empty());
-            // A person's pause between two keys, the answer's time included.
+            // A person's pause between two keys, including the response time.
             sleep(pause.saturating_sub(took));
         }
         memory.push(resident(client.pid()));
@@ -93,7 +92,7 @@ fn main() {
     println!("resident memory after typing: {} (the model's file: {size} MB)", memory.join(", "));
 }
 
-/// What is expected of the server all the time.
+/// Assumed throughout.
 const RUNS: &str = "the server runs";
 
 fn open(model: &str, fixture: &str, language: &str) -> (LspClient, Rope, usize, String) {
@@ -118,7 +117,7 @@ fn open(model: &str, fixture: &str, language: &str) -> (LspClient, Rope, usize, 
     (client, text, before.len(), uri)
 }
 
-/// Waits for the response to a request; also when it came. The server's own requests are agreed to.
+/// Waits for the response to a request; returns it with its time of arrival. The server's own requests succeed.
 fn response(client: &mut LspClient, id: i64) -> (Value, Instant) {
     let end = Instant::now() + PATIENCE;
     loop {
@@ -131,7 +130,7 @@ fn response(client: &mut LspClient, id: i64) -> (Value, Instant) {
     }
 }
 
-/// `shutdown` and `exit`, and waits for the end of the process.
+/// Sends `shutdown` and `exit`, and waits for the end of the process.
 fn quit(mut client: LspClient) {
     let id = client.request("shutdown", Value::Null).expect(RUNS);
     response(&mut client, id);
@@ -141,12 +140,12 @@ fn quit(mut client: LspClient) {
 
 fn ask(client: &mut LspClient, uri: &str, text: &Rope, cursor: usize) -> (String, Duration) {
     let at = position::position_at(text, cursor, Encoding::Utf16);
-    let asked = Instant::now();
+    let sent = Instant::now();
     let params = inline_params(uri, at.line, at.character);
     let id = client.request("textDocument/inlineCompletion", params).expect(RUNS);
     let (answer, came) = response(client, id);
     let item: Option<&Value> = answer["result"]["items"].as_array().and_then(|items| items.first());
-    (item.and_then(|it| it["insertText"].as_str()).unwrap_or("").to_owned(), came - asked)
+    (item.and_then(|it| it["insertText"].as_str()).unwrap_or("").to_owned(), came - sent)
 }
 
 fn spread(times: &mut [Duration]) -> String {

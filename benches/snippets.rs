@@ -1,6 +1,5 @@
-//! How well other files are chosen from: of the names that an answer needs and its own file does not say, how many do the
-//! snippets say?
-//! It knows nothing of models: it takes seconds where `taper-eval run --workspaces` takes an hour, and says less.
+//! Recall of retrieval: the share of names in the expected text, absent from its own file, that the snippets contain. A
+//! fast proxy for `taper-eval run --workspaces`, without a model.
 //!
 //! `cargo bench --bench snippets -- FOLDER TASKS.jsonl...`, with the folder that `benches/quality/workspaces.py` fills.
 #![expect(
@@ -18,20 +17,20 @@ use taper::retrieval::{Index, Query};
 use taper::text::Rope;
 use taper_eval::tasks::{self, Task};
 
-/// Bytes of snippets: 512 tokens as the prompt counts them, and a half and twice as many.
+/// Bytes of snippets: 512 tokens by the prompt's estimate, and half and twice as many.
 const BYTES: [usize; 3] = [768, 1536, 3072];
-/// Bytes before and behind the cursor that the model sees: 2,048 and 128 tokens.
+/// Bytes before and after the cursor that the model sees: 2,048 and 128 tokens.
 const SEEN: (usize, usize) = (6144, 384);
 
-/// Of one set: names that only other files say, those of them that are in the project at all, and those that were found in
-/// so many bytes.
+/// Of one set: names that only other files contain, how many of them are in the project at all, and how many were found
+/// in this many bytes.
 #[derive(Default)]
 struct Counts {
     tasks: usize,
     needed: usize,
     exist: usize,
     found: [usize; BYTES.len()],
-    /// Bytes that were found at most.
+    /// The most bytes of snippets.
     bytes: usize,
     took: Duration,
 }
@@ -39,7 +38,7 @@ struct Counts {
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|it| it != "--bench").collect();
     let Some((folder, files)) = arguments.split_first().filter(|(_, files)| !files.is_empty()) else {
-        println!("skipped: say a folder of projects and files of tasks");
+        println!("skipped: name a folder of projects and files of tasks");
         return;
     };
     let mut indexes: HashMap<String, (Index, HashSet<String>)> = HashMap::new();
@@ -86,7 +85,7 @@ fn count(counts: &mut Counts, task: &Task, inside: &str, (index, all): &(Index, 
     let to = (0..=SEEN.1.min(task.suffix.len())).rev().find(|&at| task.suffix.is_char_boundary(at));
     let seen: HashSet<&str> =
         names(&task.prefix[from..]).chain(names(&task.suffix[..to.unwrap_or(0)])).collect();
-    // A word that is begun already is not the answer's alone.
+    // A word that has already begun is not part of the expected text alone.
     let begun = task.prefix.len() - task.prefix.trim_end_matches(is_word).len();
     let line = task.expected.lines().next().unwrap_or("");
     let whole = format!("{}{line}", &task.prefix[before - begun..]);
@@ -100,8 +99,8 @@ fn count(counts: &mut Counts, task: &Task, inside: &str, (index, all): &(Index, 
         let snippets =
             index.find_snippets(Query { text: &text, cursor: before, path: inside, language }, bytes);
         counts.took += start.elapsed();
-        let said: HashSet<&str> = snippets.iter().flat_map(|it| names(&it.text)).collect();
-        *found += needed.iter().filter(|it| said.contains(**it)).count();
+        let found_names: HashSet<&str> = snippets.iter().flat_map(|it| names(&it.text)).collect();
+        *found += needed.iter().filter(|it| found_names.contains(**it)).count();
         if bytes == BYTES[BYTES.len() - 1] {
             counts.bytes += snippets.iter().map(|it| it.text.len()).sum::<usize>();
         }

@@ -1,14 +1,13 @@
-//! How often a suffix that has not seen the last tokens typed gives the completion that a fresh one gives.
-//! It knows nothing of servers or of timing: it builds prompts and asks the engine.
+//! How often a suffix that has not seen the last tokens typed gives the same completion as a fresh one.
 //!
 //! `cargo bench --bench split_cache -- --model PATH [--limit N] [--minutes N] [--window PREFIX SUFFIX] [--out FILE.jsonl]
 //! TASKS.jsonl …`
 //!
-//! For each task and each `k`, the engine reads the prompt as it was `k` tokens earlier, then answers the prompt as it
-//! is with the suffix moved. In the anchored form the `k` tokens stood behind the middle token before, as if the
-//! anchor had moved over them. Compared: the first line of the answer, at most 32 tokens, as the model says it.
-//! With `--out` each task's comparison is kept as it comes, and what is kept already is not asked again: a run of many
-//! tasks may be done in pieces.
+//! For each task and each `k`, the engine prefills the prompt as it was `k` tokens earlier, then answers the present
+//! prompt with the suffix shifted. In the anchored form the `k` tokens came after the middle token before, as if the
+//! anchor had moved over them. The comparison is of the first line of the raw answer, at most 32 tokens. With `--out`
+//! each task's comparison is kept as it arrives, and kept ones are not asked again, so that a run of many tasks may be
+//! interrupted.
 #![expect(
     clippy::expect_used,
     clippy::print_stdout,
@@ -29,12 +28,12 @@ use taper_engine::local::{self, Local};
 use taper_engine::{Engine, GenerationLimits, PartialOutput, Prompt};
 use taper_eval::answers::Answers;
 
-/// Tokens typed since the suffix was read.
+/// Tokens typed since the suffix was prefilled.
 const TYPED: [usize; 4] = [64, 32, 16, 8];
 /// Tokens of an answer.
 const ANSWER: usize = 32;
 
-/// What one task gave.
+/// The result of one task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Compared {
     /// Model, form and window.
@@ -42,7 +41,8 @@ struct Compared {
     task: String,
     /// Whether the fresh answer is the expected one.
     exact: bool,
-    /// Whether the answers with a suffix that missed [`TYPED`] tokens are the fresh one, and whether the expected one.
+    /// Whether the answers with a suffix that missed [`TYPED`] tokens equal the fresh one, and whether they equal the
+    /// expected one.
     stale: [(bool, bool); TYPED.len()],
 }
 
@@ -110,14 +110,14 @@ fn main() {
     print(&all);
 }
 
-/// The tasks of all files in turn, so that the first few are of all kinds; in each file spread by a fixed step.
+/// The tasks of all files in turn, so that the first few are of all kinds; in each file in steps of a fixed size.
 fn spread(files: &[String]) -> Vec<Value> {
     let mut tasks: Vec<(usize, Value)> = Vec::new();
     for file in files {
         let text = fs::read_to_string(file).expect("the task file can be read");
         let lines: Vec<&str> = text.lines().collect();
         for (i, line) in lines.iter().enumerate() {
-            // 37 has no factor in common with the sets' sizes, or the order is of no importance.
+            // 37 has no common factor with the sets' sizes; otherwise the order does not matter.
             tasks.push((i * 37 % lines.len(), serde_json::from_str(line).expect("a task a line")));
         }
     }
@@ -125,7 +125,7 @@ fn spread(files: &[String]) -> Vec<Value> {
     tasks.into_iter().map(|(_, task)| task).collect()
 }
 
-/// The fresh answer, and those with a suffix that missed [`TYPED`] tokens; none if there is too little text.
+/// The fresh answer, and those with a suffix that missed [`TYPED`] tokens; `None` if there is too little text.
 fn run(
     task: &Value,
     profile: &Profile,
@@ -140,7 +140,7 @@ fn run(
     let file = PromptFile { text: &text, cursor: prefix.len(), path, language, snippets: &[] };
     let budget = Budget { prefix: window.0, suffix: window.1, snippets: 0, output: ANSWER };
     let (prompt, _) = prompt::build_prompt(profile, engine.tokenizer(), file, budget);
-    // The suffix token ends what stands in front of the suffix; some text stays before what was typed.
+    // The suffix token ends the part before the suffix; some text stays before the typed tokens.
     let front = prompt.suffix.start.checked_sub(1)?;
     if prompt.suffix.len() < 8 || front < TYPED[0] + 16 {
         return None;
@@ -153,11 +153,11 @@ fn run(
         let limits =
             GenerationLimits { max_tokens: ANSWER, max_stale_tokens: typed, ..GenerationLimits::default() };
         let unread = engine.uncached_token_count(&prompt, &limits);
-        let behind = prompt.tokens.len() - prompt.suffix.end;
-        assert!(unread <= typed + 1 + behind, "the suffix is moved: {unread}");
+        let after = prompt.tokens.len() - prompt.suffix.end;
+        assert!(unread <= typed + 1 + after, "the suffix is moved: {unread}");
         answer(engine, &prompt, limits)
     });
-    // Exact, so what an empty cache gives.
+    // Exact, so equal to the result of an empty cache.
     let fresh = answer(
         engine,
         &prompt,
@@ -179,7 +179,7 @@ fn earlier(prompt: &Prompt, front: usize, typed: usize, anchored: bool) -> Promp
     Prompt { tokens, healing_bytes: Vec::new(), suffix }
 }
 
-/// The first line that the model says.
+/// The first line of the model's output.
 fn answer(engine: &mut Local, prompt: &Prompt, mut limits: GenerationLimits) -> String {
     limits.max_tokens += prompt.healing_bytes.len();
     let generation = engine.generate(prompt, &limits, &mut |PartialOutput { text, .. }| {
@@ -193,13 +193,13 @@ fn line(text: &str) -> &str {
 }
 
 fn print(all: &[Compared]) {
-    let told = |n: usize| format!("{n} ({:.1} %)", 100.0 * n as f64 / all.len().max(1) as f64);
+    let percentage = |n: usize| format!("{n} ({:.1} %)", 100.0 * n as f64 / all.len().max(1) as f64);
     let fresh = all.iter().filter(|it| it.exact).count();
-    println!("\n{} tasks; exact match of a fresh run: {}", all.len(), told(fresh));
+    println!("\n{} tasks; exact match of a fresh run: {}", all.len(), percentage(fresh));
     println!("| tokens typed since | identical to fresh | exact match |\n|---|---|---|");
     for (at, typed) in TYPED.iter().enumerate().rev() {
         let identical = all.iter().filter(|it| it.stale[at].0).count();
         let exact = all.iter().filter(|it| it.stale[at].1).count();
-        println!("| {typed} | {} | {} |", told(identical), told(exact));
+        println!("| {typed} | {} | {} |", percentage(identical), percentage(exact));
     }
 }

@@ -1,5 +1,4 @@
-//! What an editor, a network or a user can get wrong while the server serves; none of it ends the service.
-//! It knows nothing of any model: the engine is scripted.
+//! Invalid input from an editor, a network or a user while the server runs: none of it ends the service.
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
@@ -20,7 +19,7 @@ fn ready(script: &Script) -> Client {
     Client::ready(&["--stdio", "--engine", &script.written()], Value::Null)
 }
 
-/// Whether the server still does its work.
+/// Asserts that the server still completes.
 #[track_caller]
 fn check_alive(client: &mut Client) {
     let uri = "file:///w/alive.py";
@@ -49,11 +48,11 @@ fn malformed_messages_are_answered_and_later_ones_served() {
         check_alive(&mut client);
         assert_eq!(client.nameless_error(), code, "{}", String::from_utf8_lossy(bad));
     }
-    // With an id that can be read, the error goes to it.
+    // An error goes to the request's id if that can be read.
     let (id, _) = client.prepare("x", Value::Null);
     client.raw(&frame(&json!({ "id": id, "method": "initialize" })));
     assert_eq!(client.answer(id)["error"]["code"], -32600);
-    // Deeply nested, as a whole and in what is not looked at.
+    // Deeply nested, as the whole message and in an ignored field.
     client.raw(format!("Content-Length: 200000\r\n\r\n{}", "[".repeat(200_000)).as_bytes());
     assert_eq!(client.nameless_error(), -32700);
     check_alive(&mut client);
@@ -61,7 +60,7 @@ fn malformed_messages_are_answered_and_later_ones_served() {
 }
 
 #[test]
-fn answers_that_nobody_asked_for_are_ignored() {
+fn unsolicited_responses_are_ignored() {
     let script = script();
     let mut client = ready(&script);
     client.raw(&frame(&json!({ "jsonrpc": "2.0", "id": 77, "result": {} })));
@@ -74,7 +73,7 @@ fn answers_that_nobody_asked_for_are_ignored() {
 }
 
 #[test]
-fn unknown_methods_and_params_of_the_wrong_kind() {
+fn unknown_methods_and_malformed_params_get_errors() {
     let script = script();
     let mut client = ready(&script);
     assert_eq!(client.ask("textDocument/hover", inline_params(URI, 0, 0))["error"]["code"], -32601);
@@ -110,8 +109,8 @@ fn positions_outside_of_the_document_are_clamped() {
     };
     let huge = [json!(u32::MAX), json!(u64::MAX), json!(1e300), json!(99)];
     for number in &huge {
-        assert_eq!(ask(number.clone(), json!(0)), "r", "behind the last line is the end");
-        assert_eq!(ask(json!(0), number.clone()), "y", "behind the end of a line is its end");
+        assert_eq!(ask(number.clone(), json!(0)), "r", "after the last line: the end");
+        assert_eq!(ask(json!(0), number.clone()), "y", "after the end of a line: its end");
     }
     for number in [json!(-1), json!(i64::MIN), json!(-1e300)] {
         assert_eq!(ask(number.clone(), json!(1)), "y");
@@ -138,7 +137,7 @@ fn edits_out_of_range_are_clamped_and_backward_ones_repaired() {
 }
 
 #[test]
-fn a_version_going_backwards_silences_a_document_until_its_text_arrives_whole() {
+fn decreasing_version_disables_document_until_full_text_arrives() {
     let script = script();
     let mut client = ready(&script);
     client.open(URI, "python", "");
@@ -156,7 +155,7 @@ fn a_version_going_backwards_silences_a_document_until_its_text_arrives_whole() 
 }
 
 #[test]
-fn a_change_that_cannot_be_read_silences_its_document_until_opened_anew() {
+fn malformed_change_disables_document_until_reopened() {
     let script = script();
     let mut client = ready(&script);
     client.open(URI, "python", "x");
@@ -169,7 +168,7 @@ fn a_change_that_cannot_be_read_silences_its_document_until_opened_anew() {
 }
 
 #[test]
-fn a_document_that_is_not_open_is_answered_empty_and_logged() {
+fn unopened_document_gets_empty_response_and_trace() {
     let script = script();
     let mut client = ready(&script);
     assert_eq!(client.inline("file:///w/never.py", 0, 0), "");
@@ -181,7 +180,7 @@ fn a_document_that_is_not_open_is_answered_empty_and_logged() {
 }
 
 #[test]
-fn names_that_are_no_strict_uris_work_all_the_same() {
+fn invalid_uris_are_accepted_as_document_names() {
     let script = script();
     let mut client = ready(&script);
     for uri in
@@ -194,7 +193,7 @@ fn names_that_are_no_strict_uris_work_all_the_same() {
 }
 
 #[test]
-fn a_document_of_50_megabytes_is_answered_in_time() {
+fn document_of_50_megabytes_is_answered_in_time() {
     let script = script();
     let options = json!({ "latency-budget-ms": 300 });
     let mut client = Client::ready(&["--stdio", "--engine", &script.written()], options);
@@ -203,16 +202,16 @@ fn a_document_of_50_megabytes_is_answered_in_time() {
     text.push('x');
     let last = u32::try_from(text.lines().count() - 1).unwrap();
     client.open("file:///w/large.py", "python", &text);
-    // The first question waits for the document to arrive and be taken in; it is answered, by then or with nothing.
+    // The first request waits until the document is loaded; its response may be empty.
     client.inline("file:///w/large.py", last, 1);
     for version in 2..6 {
         client.notify("textDocument/didChange", insertion("file:///w/large.py", version, 10, 0, "#"));
-        let asked = Instant::now();
+        let sent = Instant::now();
         let params = inline_params("file:///w/large.py", last, 1);
         let id = client.request("textDocument/inlineCompletion", params);
         let (answer, at) = client.timed_answer(id);
         assert!(answer["result"]["items"].is_array(), "{answer}");
-        assert!(at - asked < Duration::from_millis(700), "{:?}", at - asked);
+        assert!(at - sent < Duration::from_millis(700), "{:?}", at - sent);
     }
     let start = Instant::now();
     while client.inline("file:///w/large.py", last, 1) != "y" {
@@ -247,7 +246,7 @@ fn ten_thousand_requests_get_ten_thousand_answers() {
     client.quit();
 }
 
-/// Resident memory of a process, where the system says it.
+/// Resident memory of a process, where the system reports it.
 fn resident_kib(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -255,11 +254,11 @@ fn resident_kib(pid: u32) -> Option<u64> {
 }
 
 #[test]
-fn an_unreadable_configuration_is_told_and_the_defaults_serve() {
+fn unreadable_configuration_is_reported_and_defaults_apply() {
     let script = script();
     let engine = script.written();
     let path = script.folder().join("config.toml");
-    for (content, told) in [
+    for (content, message) in [
         (&b"enable = = true\n"[..], "is not valid TOML"),
         (b"enable = \"\xff\"\n", "is not UTF-8"),
         (b"max-lines = \"many\"\nlatency-budget = 5\ndebounce-ms = 1\n", "max-lines"),
@@ -267,7 +266,7 @@ fn an_unreadable_configuration_is_told_and_the_defaults_serve() {
         fs::write(&path, content).unwrap();
         let mut client =
             Client::ready(&["--stdio", "--engine", &engine, "--config", path.to_str().unwrap()], Value::Null);
-        client.notice("window/showMessage", told);
+        client.notice("window/showMessage", message);
         check_alive(&mut client);
         client.quit();
     }
@@ -280,7 +279,7 @@ fn an_unreadable_configuration_is_told_and_the_defaults_serve() {
 }
 
 #[test]
-fn an_unknown_option_is_told_once_with_the_nearest_known_one() {
+fn unknown_option_is_reported_once_with_nearest_match() {
     let script = script();
     let mut client = Client::ready(
         &["--stdio", "--engine", &script.written()],
@@ -302,13 +301,13 @@ fn an_unknown_option_is_told_once_with_the_nearest_known_one() {
 }
 
 #[test]
-fn an_editor_killed_mid_request_takes_the_server_with_it() {
+fn server_exits_when_editor_dies_mid_request() {
     let script = Script::new().when("slow", &"very ".repeat(90)).token_ms(500);
     let mut client =
         Client::ready(&["--stdio", "--engine", &script.written()], json!({ "latency-budget-ms": 60_000 }));
     client.open(URI, "python", "slow\n");
     client.request("textDocument/inlineCompletion", inline_params(URI, 0, 4));
-    // Half a message, and then nothing any more.
+    // Half a message, then end of input.
     client.raw(b"Content-Length: 500\r\n\r\n{\"jsonrpc\":\"2.0\",\"id\":99,\"met");
     client.hang_up();
     let (_, took) = client.ended();

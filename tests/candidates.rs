@@ -1,5 +1,4 @@
-//! Several suggestions for a person who asks, from end to end: which come, in which order, when, and once more.
-//! It knows nothing of any model but the last test's, which takes the real one.
+//! Alternatives for explicit requests, end to end: which ones, their order, deadlines and caching.
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::collections::HashSet;
@@ -19,7 +18,7 @@ fn ready(script: &Script, options: Value) -> Client {
     Client::ready(&["--stdio", "--engine", &script.written()], options)
 }
 
-/// Asks as a person does.
+/// Params of an explicit request.
 fn invoked(line: u32, character: u32) -> Value {
     let mut params = inline_params(URI, line, character);
     params["context"]["triggerKind"] = json!(1);
@@ -37,12 +36,12 @@ fn invoke(client: &mut Client, line: u32, character: u32) -> Vec<String> {
 }
 
 #[test]
-fn a_person_gets_three_and_typing_gets_the_first() {
+fn explicit_request_gets_three_suggestions_automatic_gets_one() {
     let script = Script::new().when("x = ", "f(a)\n").or("f(b)\n").or("  f(a)\n");
     let mut client = ready(&script, json!({ "idle-work": "off" }));
     client.open(URI, "python", "y = 1\nx = \n");
     assert_eq!(client.inline(URI, 1, 4), "f(a)");
-    // The third is the first once it is trimmed.
+    // After trimming, the third equals the first.
     assert_eq!(invoke(&mut client, 1, 4), ["f(a)", "f(b)"]);
     let answer = client.ask("textDocument/inlineCompletion", invoked(1, 4));
     let at = json!({ "line": 1, "character": 4 });
@@ -62,7 +61,7 @@ fn a_person_gets_three_and_typing_gets_the_first() {
 }
 
 #[test]
-fn what_was_found_is_kept_and_typed_through() {
+fn alternatives_are_cached_and_typed_through() {
     let script = Script::new().when("x = ", "fold(a)").or("fob(b)").or("bar");
     let mut client = ready(&script, json!({ "idle-work": "off" }));
     client.open(URI, "python", "x = \n");
@@ -78,7 +77,7 @@ fn what_was_found_is_kept_and_typed_through() {
 }
 
 #[test]
-fn a_popup_has_them_in_order() {
+fn popup_lists_alternatives_in_order() {
     let script = Script::new().when("def ad", "d(a, b):").or("just(a):").or("vance():");
     let mut client = Client::start(&["--stdio", "--engine", &script.written()]);
     client.initialize(json!({ "capabilities": {}, "initializationOptions": {} }));
@@ -90,7 +89,8 @@ fn a_popup_has_them_in_order() {
         "position": { "line": 0, "character": 6 },
         "context": { "triggerKind": 1 },
     });
-    // Editors say the same of a popup that typing opens: it gets one. The next time somebody asks there, it is a person.
+    // Editors send the same params for a popup that typing opens: it gets one suggestion. A second request at the same
+    // position counts as explicit.
     let result = client.ask("textDocument/completion", params.clone())["result"].clone();
     assert_eq!((&result["isIncomplete"], result["items"].as_array().unwrap().len()), (&json!(true), 1));
     let result = client.ask("textDocument/completion", params.clone())["result"].clone();
@@ -98,7 +98,7 @@ fn a_popup_has_them_in_order() {
     let labels: Vec<_> = items.iter().map(|item| (item["sortText"].clone(), item["label"].clone())).collect();
     let expected = [("0000", "add(a, b):"), ("0001", "adjust(a):"), ("0002", "advance():")];
     assert_eq!(labels, expected.map(|(rank, label)| (json!(rank), json!(label))));
-    // Typing gets one.
+    // An automatic request gets one.
     params["context"]["triggerKind"] = json!(3);
     let result = client.ask("textDocument/completion", params)["result"].clone();
     assert_eq!(result["items"].as_array().unwrap().len(), 1);
@@ -106,46 +106,46 @@ fn a_popup_has_them_in_order() {
 }
 
 #[test]
-fn at_the_deadline_what_is_complete_is_the_answer_and_the_rest_is_there_the_next_time() {
+fn alternatives_incomplete_at_deadline_are_cached_for_later() {
     let long = "c + d + e + f + g + h + i + j + k + l + m + n";
-    // The first takes no 100 ms, the second as long, the third a second.
+    // The first and the second take less than 100 ms each, the third a second.
     let script = Script::new().when("x = ", "aa\n").or("bb\n").or(long).token_ms(25);
     let mut client = ready(&script, json!({ "latency-budget-ms": 500 }));
     client.open(URI, "python", "x = \n");
-    let asked = Instant::now();
+    let sent = Instant::now();
     let id = client.request("textDocument/inlineCompletion", invoked(0, 4));
     let (answer, at) = client.timed_answer(id);
-    let took = at - asked;
+    let took = at - sent;
     assert!(took < Duration::from_millis(800), "the answer took {took:?}");
     let shown = texts(&answer);
-    // A machine that stops for a while may keep the second from being complete, never the first.
+    // On a machine that pauses, the second may be incomplete, never the first.
     assert!(shown[0] == "aa" && shown.len() <= 2 && shown.iter().all(|it| it != long), "{shown:?}");
     client.wait_trace("alternativesFinished", &json!({}));
-    let asked = Instant::now();
+    let sent = Instant::now();
     assert_eq!(invoke(&mut client, 0, 4), ["aa", "bb", long]);
-    assert!(asked.elapsed() < Duration::from_millis(400), "{:?}", asked.elapsed());
+    assert!(sent.elapsed() < Duration::from_millis(400), "{:?}", sent.elapsed());
     client.quit();
 }
 
 #[test]
-fn a_key_ends_the_search_and_finds_the_first() {
+fn keystroke_stops_alternatives_and_reuses_first_suggestion() {
     // The branches would take ten seconds.
     let script = Script::new().when("x = ", "ab").or(&"b + ".repeat(20)).token_ms(100);
     let mut client = ready(&script, json!({ "latency-budget-ms": 60_000 }));
     client.open(URI, "python", "x = \n");
     let first = client.request("textDocument/inlineCompletion", invoked(0, 4));
-    // The first is kept before the others are looked for.
+    // The first is cached before the alternatives are decoded.
     client.wait_trace("alternativesStarted", &json!({}));
     client.notify("textDocument/didChange", insertion(URI, 2, 0, 4, "a"));
-    let asked = Instant::now();
+    let sent = Instant::now();
     assert_eq!(client.inline(URI, 0, 5), "b");
-    assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
+    assert!(sent.elapsed() < Duration::from_secs(4), "{:?}", sent.elapsed());
     assert_eq!(client.answer(first)["error"]["code"], -32800);
     client.quit();
 }
 
 #[test]
-fn the_real_model_offers_candidates_that_differ_and_fit() {
+fn real_model_alternatives_differ_and_fit() {
     let Some(model) = taper_engine::testing::real_model() else { return };
     let marked = fs::read_to_string("tests/fixtures/real/stack.rs").unwrap();
     let whole = marked.replace('▮', "self.items.push(item);");
@@ -155,7 +155,7 @@ fn the_real_model_offers_candidates_that_differ_and_fit() {
     let faults =
         |text: &Rope| scope::fault_count(&Syntax::parse(text, language, &mut || false).unwrap().tree);
     let mut several = 0;
-    // Each line as if it ended here.
+    // Each line as if it were incomplete here.
     for beginning in
         ["limit: us", "Self { items: ", "fn push(&mut self, ", ">= self.", "self.items.pu", "Option<T> {"]
     {
@@ -165,7 +165,7 @@ fn the_real_model_offers_candidates_that_differ_and_fit() {
         let at = position::position_at(&text, cursor, Encoding::Utf16);
         client.open(URI, "rust", &text.to_string());
         let automatic = client.inline(URI, at.line, at.character);
-        // Opened anew, nothing is known of it.
+        // After reopening, nothing is cached.
         client.open(URI, "rust", &text.to_string());
         let all = invoke(&mut client, at.line, at.character);
         assert_eq!(all.first().map_or("", String::as_str), automatic);

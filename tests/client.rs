@@ -1,5 +1,4 @@
-//! A small editor: speaks LSP with the built program over real pipes, and insists on exactly one answer a request.
-//! It knows nothing of what the answers should be.
+//! A minimal editor: speaks LSP with the built program over real pipes and requires exactly one response per request.
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::collections::{HashMap, HashSet};
@@ -16,38 +15,38 @@ pub(crate) use taper_eval::lsp_client::{frame, inline_params, insertion, notific
 
 use crate::script::Script;
 
-/// How long anything that must come may take, on a busy machine too.
+/// Timeout for anything that must arrive, also on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A running server and what it has said so far. Dropped, it asserts that every request got its one answer.
+/// A running server and the messages received from it. When dropped, it asserts that every request got one response.
 pub(crate) struct Client {
     lsp: LspClient,
     waiting: HashSet<i64>,
     answers: HashMap<i64, (Value, Instant)>,
-    /// Answers to nothing: twice answered, or with an id that was never asked with.
+    /// Unexpected responses: duplicates, or with an unknown id.
     stray: Vec<Value>,
-    /// Errors without an id, as malformed messages get.
+    /// Errors without an id, as for malformed messages.
     pub(crate) nameless: Vec<Value>,
-    /// Notifications, oldest first, until waited for.
+    /// Notifications not yet waited for, oldest first.
     pub(crate) notices: Vec<Value>,
-    /// What `workspace/configuration` is answered with.
+    /// The response to `workspace/configuration`.
     pub(crate) configuration: Value,
     /// Parameters of `taper/trace`, oldest first.
     traces: Vec<Value>,
     barriers: usize,
     log: Arc<Mutex<String>>,
-    /// The thread that reads the log, until the server's end.
+    /// The thread that reads the log until the server ends.
     logger: Option<JoinHandle<()>>,
     allows_strays: bool,
 }
 
 impl Client {
-    /// Starts the server with these arguments. It finds no configuration and no models of this machine's user.
+    /// Starts the server with these arguments, without the user's configuration and models.
     pub(crate) fn start(arguments: &[&str]) -> Self {
         Self::start_with(arguments, &[])
     }
 
-    /// The same, with more environment.
+    /// [`start`](Self::start) with additional environment variables.
     pub(crate) fn start_with(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_taper"));
         command
@@ -85,7 +84,7 @@ impl Client {
         }
     }
 
-    /// Starts the server, says hello with these options, and waits until the model is there.
+    /// Starts the server, initializes it with these options, and waits until the model is loaded.
     pub(crate) fn ready(arguments: &[&str], options: Value) -> Self {
         let mut client = Self::start(arguments);
         client.hello(options);
@@ -93,7 +92,7 @@ impl Client {
         client
     }
 
-    /// `initialize` as an editor with inline completion and UTF-16 sends it, and `initialized`; the result.
+    /// Sends `initialize` as an editor with inline completion and UTF-16, then `initialized`; returns the result.
     pub(crate) fn hello(&mut self, options: Value) -> Value {
         self.initialize(json!({
             "processId": null,
@@ -106,8 +105,8 @@ impl Client {
         }))
     }
 
-    /// `initialize` with these params, and `initialized`; the result. Unless the options say otherwise, answers
-    /// may take long: only tests of deadlines are to depend on how busy the machine is.
+    /// Sends `initialize` with these params, then `initialized`; returns the result. Budgets are long unless the
+    /// options set them: only tests of deadlines may depend on the machine's load.
     pub(crate) fn initialize(&mut self, mut params: Value) -> Value {
         let options = &mut params["initializationOptions"];
         for budget in ["latency-budget-ms", "explicit-budget-ms"] {
@@ -115,7 +114,7 @@ impl Client {
                 options[budget] = json!(20_000);
             }
         }
-        // What the server does is followed.
+        // Tests follow the server by its traces.
         let capabilities = &mut params["capabilities"];
         capabilities["experimental"]["taper"]["trace"] = json!(true);
         let answer = self.ask("initialize", params);
@@ -124,19 +123,19 @@ impl Client {
         answer["result"].clone()
     }
 
-    /// Waits until the server says that the model is there.
+    /// Waits until the server reports that the model is loaded.
     pub(crate) fn wait_ready(&mut self) {
         self.wait_trace("modelLoaded", &json!({}));
     }
 
-    /// Sends a request; its id.
+    /// Sends a request; returns its id.
     pub(crate) fn request(&mut self, method: &str, params: Value) -> i64 {
         let (id, message) = self.prepare(method, params);
         self.raw(&message);
         id
     }
 
-    /// A request that is to be sent with [`Client::raw`], and its id.
+    /// A request to be sent with [`Client::raw`], and its id.
     pub(crate) fn prepare(&mut self, method: &str, params: Value) -> (i64, Vec<u8>) {
         let (id, message) = self.lsp.prepare(method, params);
         self.waiting.insert(id);
@@ -148,31 +147,31 @@ impl Client {
         self.lsp.notify(method, params).unwrap();
     }
 
-    /// Sends bytes as they are.
+    /// Sends raw bytes.
     pub(crate) fn raw(&mut self, bytes: &[u8]) {
         self.lsp.send(bytes).unwrap();
     }
 
-    /// Waits for the answer to a request.
+    /// Waits for the response to a request.
     #[track_caller]
     pub(crate) fn answer(&mut self, id: i64) -> Value {
         self.timed_answer(id).0
     }
 
-    /// Waits for the answer to a request; also when it came.
+    /// Waits for the response to a request; returns it with its time of arrival.
     #[track_caller]
     pub(crate) fn timed_answer(&mut self, id: i64) -> (Value, Instant) {
         self.until(&format!("the answer to request {id}"), |client| client.answers.remove(&id))
     }
 
-    /// Sends a request and waits for its answer.
+    /// Sends a request and waits for its response.
     #[track_caller]
     pub(crate) fn ask(&mut self, method: &str, params: Value) -> Value {
         let id = self.request(method, params);
         self.answer(id)
     }
 
-    /// Waits for a notification of this method whose params contain `text`, and takes it out.
+    /// Waits for a notification of this method whose params contain `text`, and removes it.
     #[track_caller]
     pub(crate) fn notice(&mut self, method: &str, text: &str) -> Value {
         self.until(&format!("{method} with {text:?}"), |client| {
@@ -183,7 +182,7 @@ impl Client {
         })
     }
 
-    /// Waits for an error without an id; its code.
+    /// Waits for an error without an id; returns its code.
     #[track_caller]
     pub(crate) fn nameless_error(&mut self) -> i64 {
         let error = self.until("an error without an id", |client| {
@@ -210,7 +209,7 @@ impl Client {
     fn sort(&mut self, Incoming { message, at }: Incoming) {
         match (message.get("method").is_some(), message.get("id").cloned()) {
             (true, Some(id)) => {
-                // A request of the server's: agreed to.
+                // Every request of the server succeeds.
                 let asks = message["method"] == "workspace/configuration";
                 let result = if asks { self.configuration.clone() } else { Value::Null };
                 self.notices.push(message);
@@ -246,19 +245,19 @@ impl Client {
         });
     }
 
-    /// Waits until an index of the workspace with this many files is complete.
+    /// Waits until the workspace index with this many files is complete.
     #[track_caller]
     pub(crate) fn wait_indexed(&mut self, files: usize) {
         self.wait_trace("workspaceIndexed", &json!({ "files": files, "waiting": 0 }));
     }
 
-    /// The events of this kind that the server has traced, up to everything that the session has done so far.
+    /// The traced events of this kind, after everything that the session has done so far.
     #[track_caller]
     pub(crate) fn traced(&mut self, event: &str) -> Vec<Value> {
         self.traced_of(&[event])
     }
 
-    /// The same of events of these kinds.
+    /// The traced events of these kinds, as [`traced`](Self::traced).
     #[track_caller]
     pub(crate) fn traced_of(&mut self, events: &[&str]) -> Vec<Value> {
         self.barriers += 1;
@@ -268,12 +267,12 @@ impl Client {
         self.traces.iter().filter(|it| events.iter().any(|event| it["event"] == *event)).cloned().collect()
     }
 
-    /// What the server has logged so far: all of it after its [end](Client::ended).
+    /// The server's log so far; complete after [`ended`](Client::ended).
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The process' id.
+    /// The process id.
     pub(crate) fn pid(&self) -> u32 {
         self.lsp.pid()
     }
@@ -283,12 +282,12 @@ impl Client {
         self.lsp.close_input();
     }
 
-    /// Waits until the server has ended; its exit status, and how long that took.
+    /// Waits until the server has ended; returns its exit status and the time taken.
     #[track_caller]
     pub(crate) fn ended(&mut self) -> (ExitStatus, Duration) {
         let start = Instant::now();
         loop {
-            // The pipe closes when the process ends: waiting for that is no sleep.
+            // The pipe closes when the process ends, so this does not sleep.
             match self.lsp.receive(Instant::now() + PATIENCE) {
                 Ok(Some(incoming)) if incoming.message.get("method").is_none() => self.sort(incoming),
                 Ok(Some(incoming)) => self.notices.push(incoming.message),
@@ -304,12 +303,12 @@ impl Client {
         (status, took)
     }
 
-    /// No answer is waited for any more: the server was not given the time.
+    /// Stops expecting responses: the server had no time to send them.
     pub(crate) fn forget_requests(&mut self) {
         self.waiting.clear();
     }
 
-    /// Responses that nobody waits for are right here: whatever was sent was damaged on purpose.
+    /// Allows unexpected responses, after input that was damaged on purpose.
     pub(crate) fn allow_strays(&mut self) {
         self.allows_strays = true;
     }
@@ -319,7 +318,7 @@ impl Client {
         self.lsp.open(uri, language, text).unwrap();
     }
 
-    /// Asks for an inline completion and waits for the answer: the text of its item, empty if there is none.
+    /// Requests an inline completion and waits for the response: the text of its item, empty if there is none.
     #[track_caller]
     pub(crate) fn inline(&mut self, uri: &str, line: u32, character: u32) -> String {
         let answer = self.ask("textDocument/inlineCompletion", inline_params(uri, line, character));
@@ -328,7 +327,7 @@ impl Client {
         items.first().map_or_else(String::new, |item| item["insertText"].as_str().unwrap().to_owned())
     }
 
-    /// `shutdown` and `exit`; the server must end with 0 at once.
+    /// Sends `shutdown` and `exit`; the server must end with 0 at once.
     #[track_caller]
     pub(crate) fn quit(mut self) {
         assert_eq!(self.ask("shutdown", Value::Null)["result"], Value::Null);
@@ -344,28 +343,29 @@ impl Drop for Client {
         if thread::panicking() {
             #[expect(clippy::print_stderr, reason = "a failing test shows why")]
             {
-                eprintln!("the server's log:\n{}", self.log());
+                let traces: Vec<String> = self.traces.iter().map(Value::to_string).collect();
+                eprintln!("traces:\n{}\nthe server's log:\n{}", traces.join("\n"), self.log());
             }
             return;
         }
-        // Whatever is still on its way counts.
+        // Messages still in transit count.
         let end = Instant::now() + PATIENCE;
         while !self.waiting.is_empty()
             && let Ok(Some(incoming)) = self.lsp.receive(end)
         {
             self.sort(incoming);
         }
-        assert!(self.waiting.is_empty(), "never answered: {:?}", self.waiting);
+        assert!(self.waiting.is_empty(), "requests without a response: {:?}", self.waiting);
         if self.allows_strays {
             return;
         }
-        assert!(self.stray.is_empty(), "answers to nothing: {:?}", self.stray);
-        assert!(self.nameless.is_empty(), "errors not waited for: {:?}", self.nameless);
+        assert!(self.stray.is_empty(), "unexpected responses: {:?}", self.stray);
+        assert!(self.nameless.is_empty(), "unexpected errors: {:?}", self.nameless);
     }
 }
 
 impl Script {
-    /// A server with this engine in a project, with room for other files in the prompt and the engine loaded.
+    /// Starts a server with this engine in a project, with a token budget for other files, and waits for the model.
     pub(crate) fn serve_in(&self, root: &Path) -> Client {
         let mut client = Client::start(&["--stdio", "--engine", &self.written()]);
         client.initialize(json!({

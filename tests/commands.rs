@@ -1,5 +1,4 @@
-//! The commands a person types: what they print, what they say of mistakes, how they end.
-//! It knows nothing of LSP beyond one greeting.
+//! The command line: output, error messages, exit codes.
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
@@ -25,21 +24,21 @@ fn out(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// The message of a command that failed as it should: exit code 1, nothing on stdout, no panic, one line.
+/// The message of a command that failed as expected: exit code 1, nothing on stdout, no panic, one line.
 #[track_caller]
-fn refusal(arguments: &[&str]) -> String {
+fn failure_message(arguments: &[&str]) -> String {
     let output = taper(arguments);
     let message = String::from_utf8(output.stderr.clone()).unwrap();
     assert_eq!(output.status.code(), Some(1), "{message}");
     assert_eq!(out(&output), "");
     assert!(message.starts_with("taper: ") && !message.contains("panicked"), "{message}");
-    assert_said_once(&message);
+    assert_no_repetition(&message);
     message
 }
 
-/// Nothing of a message is said twice, as a cause is that its effect's message has in it already.
+/// Asserts that a message repeats nothing, as it would if it included a cause that its own text already contains.
 #[track_caller]
-fn assert_said_once(message: &str) {
+fn assert_no_repetition(message: &str) {
     let mut parts: Vec<&str> =
         message.split([':', ';', '\n']).map(str::trim).filter(|it| it.len() > 10).collect();
     let all = parts.len();
@@ -48,9 +47,9 @@ fn assert_said_once(message: &str) {
     assert_eq!(parts.len(), all, "{message}");
 }
 
-/// The message of a command that was called in a wrong way: exit code 2.
+/// The message of a command with invalid usage: exit code 2.
 #[track_caller]
-fn misuse(arguments: &[&str]) -> String {
+fn usage_error(arguments: &[&str]) -> String {
     let output = taper(arguments);
     let message = String::from_utf8(output.stderr.clone()).unwrap();
     assert_eq!(output.status.code(), Some(2), "{message}");
@@ -65,7 +64,7 @@ fn file(folder: &Path, name: &str, bytes: &[u8]) -> String {
 }
 
 #[test]
-fn complete_shows_the_suggestion_in_its_place() {
+fn complete_prints_suggestion_at_cursor() {
     let folder = tempfile::tempdir().unwrap();
     let path = file(folder.path(), "a.py", "# ä\ndef add(a, b):\n    \n".as_bytes());
     let script = Script::new().when("def add(a, b):\n    ", "return a + b");
@@ -79,7 +78,7 @@ fn complete_shows_the_suggestion_in_its_place() {
 }
 
 #[test]
-fn complete_shows_as_many_candidates_as_are_wanted() {
+fn complete_prints_requested_number_of_alternatives() {
     let folder = tempfile::tempdir().unwrap();
     let path = file(folder.path(), "a.py", b"total = \n");
     let script = Script::new().when("total = ", "1").or("2").or("three()");
@@ -102,13 +101,13 @@ fn complete_shows_as_many_candidates_as_are_wanted() {
 }
 
 #[test]
-fn complete_refuses_what_is_no_place() {
+fn complete_rejects_invalid_position() {
     let folder = tempfile::tempdir().unwrap();
     let path = file(folder.path(), "a.py", b"x = 1\n");
     let latin = file(folder.path(), "latin.py", b"# gr\xfc\xdfe\n");
     let script = Script::new().when("x", "y");
     let engine = script.written();
-    let refused = |place: &str| refusal(&["complete", place, "--engine", &engine]);
+    let refused = |place: &str| failure_message(&["complete", place, "--engine", &engine]);
     assert!(refused(&path).contains("PATH:LINE:COLUMN"));
     assert!(refused(&format!("{path}:0:1")).contains("from 1"));
     assert!(refused(&format!("{path}:9:1")).contains("position 9:1 is outside"));
@@ -119,12 +118,12 @@ fn complete_refuses_what_is_no_place() {
 }
 
 #[test]
-fn a_bad_model_is_named_with_the_field_and_the_remedy() {
+fn bad_model_error_names_field_and_remedy() {
     let folder = tempfile::tempdir().unwrap();
     let source = file(folder.path(), "a.py", b"x = 1\n");
     let place = format!("{source}:1:1");
     let whole = random_qwen2(1, &ModelDims::default()).unwrap().to_bytes();
-    let refused = |model: &str| refusal(&["complete", &place, "--model", model]);
+    let refused = |model: &str| failure_message(&["complete", &place, "--model", model]);
 
     let text = refused(&file(folder.path(), "text.gguf", b"this is a text and no model at all"));
     assert!(text.contains("text.gguf") && text.contains("magic") && text.contains("taper models"), "{text}");
@@ -132,7 +131,7 @@ fn a_bad_model_is_named_with_the_field_and_the_remedy() {
     assert!(empty.contains("0 bytes"), "{empty}");
     let half = refused(&file(folder.path(), "half.gguf", &whole[..whole.len() / 2]));
     assert!(half.contains("half.gguf") && half.contains("taper pull"), "{half}");
-    // A count of tensors that no memory holds.
+    // A tensor count that exceeds any memory.
     let mut huge = whole;
     huge[8..16].copy_from_slice(&u64::MAX.to_le_bytes());
     let huge = refused(&file(folder.path(), "huge.gguf", &huge));
@@ -151,19 +150,19 @@ fn a_bad_model_is_named_with_the_field_and_the_remedy() {
     assert!(missing.contains("no/such/model.gguf"), "{missing}");
     let name = refused("qwen2.5-codr-0.5b");
     assert!(name.contains("did you mean `qwen2.5-coder-0.5b`?"), "{name}");
-    let offline = refusal(&["complete", &place, "--model", "qwen2.5-coder-0.5b", "--offline"]);
+    let offline = failure_message(&["complete", &place, "--model", "qwen2.5-coder-0.5b", "--offline"]);
     assert!(offline.contains("taper pull qwen2.5-coder-0.5b"), "{offline}");
 }
 
 #[test]
-fn bad_choices_name_the_good_ones() {
+fn invalid_choice_error_lists_valid_ones() {
     let folder = tempfile::tempdir().unwrap();
     let source = file(folder.path(), "a.py", b"x = 1\n");
     let model = file(folder.path(), "m.gguf", &random_qwen2(1, &ModelDims::default()).unwrap().to_bytes());
     let place = format!("{source}:1:1");
     let with = |flag: &'static str, value: &'static str| ["complete", &place, "--model", &model, flag, value];
-    assert!(misuse(&with("--device", "tpu")).contains("auto, cpu, cuda or metal"));
-    assert!(misuse(&with("--kernel", "fast")).contains("portable"));
+    assert!(usage_error(&with("--device", "tpu")).contains("auto, cpu, cuda or metal"));
+    assert!(usage_error(&with("--kernel", "fast")).contains("portable"));
     for (flag, wrong) in [
         ("--threads", "100000"),
         ("--threads", "1025"),
@@ -173,19 +172,19 @@ fn bad_choices_name_the_good_ones() {
         ("--max-lines", "1001"),
         ("--candidates", "4"),
     ] {
-        let message = misuse(&with(flag, wrong));
+        let message = usage_error(&with(flag, wrong));
         assert!(message.contains(flag) && message.contains(wrong), "{message}");
     }
     if !cfg!(any(feature = "cuda", feature = "metal")) {
-        assert!(refusal(&with("--device", "cuda")).to_lowercase().contains("cuda"));
+        assert!(failure_message(&with("--device", "cuda")).to_lowercase().contains("cuda"));
     }
-    misuse(&["complete", "--no-such-flag"]);
+    usage_error(&["complete", "--no-such-flag"]);
 }
 
 #[test]
-fn a_server_is_not_started_with_a_level_or_a_number_that_is_none() {
+fn server_rejects_invalid_log_levels_and_numbers() {
     for level in ["loud", "warn,loud", "taper=loud", "taper"] {
-        let message = misuse(&["serve", "--log", level]);
+        let message = usage_error(&["serve", "--log", level]);
         assert!(message.contains("off, error, warn, info, debug or trace"), "{message}");
         for arguments in [&["serve"][..], &["--stdio"]] {
             let mut command = Command::new(env!("CARGO_BIN_EXE_taper"));
@@ -195,18 +194,18 @@ fn a_server_is_not_started_with_a_level_or_a_number_that_is_none() {
             assert_eq!(out(&output), "");
         }
     }
-    assert!(misuse(&["serve", "--threads", "100000"]).contains("a whole number from 0 to 1024"));
-    assert!(misuse(&["serve", "--context", "x"]).contains("a whole number from"));
+    assert!(usage_error(&["serve", "--threads", "100000"]).contains("a whole number from 0 to 1024"));
+    assert!(usage_error(&["serve", "--context", "x"]).contains("a whole number from"));
     for level in ["", "warn", "DEBUG", "warn,taper::session=debug"] {
         let served = taper(&["serve", "--log", level]);
         assert_ne!(served.status.code(), Some(2), "{level}");
     }
 }
 
-/// Every place in which a model may be named understands every spelling of a path.
+/// Every option that names a model accepts every spelling of a path.
 #[cfg(unix)]
 #[test]
-fn every_spelling_of_a_path_names_a_model() {
+fn every_path_spelling_names_a_model() {
     let home = tempfile::tempdir().unwrap();
     let source = file(home.path(), "a.py", b"x = 1\n");
     file(home.path(), "m \u{e4}.gguf", b"this is a text and no model at all");
@@ -235,7 +234,7 @@ fn every_spelling_of_a_path_names_a_model() {
             assert!(message.contains(&whole) && message.contains("magic"), "{command:?}: {message}");
         }
     }
-    // The server's own two places: the file, and the editor's options.
+    // The server's own two options: the configuration file and the editor's settings.
     let served = |written: Option<&str>, options: serde_json::Value| {
         let path = config.join("config.toml");
         fs::write(&path, written.map_or(String::new(), |model| format!("model = {model:?}"))).unwrap();
@@ -258,31 +257,31 @@ fn every_spelling_of_a_path_names_a_model() {
         ] {
             stdin.write_all(&crate::client::frame(&message)).unwrap();
         }
-        let mut said = Vec::new();
+        let mut messages = Vec::new();
         let mut stdout = child.stdout.take().unwrap();
         let mut buffer = [0; 4096];
-        // Until the model is said to be none.
-        while !String::from_utf8_lossy(&said).contains("magic") {
+        // Until the model is reported as unusable.
+        while !String::from_utf8_lossy(&messages).contains("magic") {
             let read = std::io::Read::read(&mut stdout, &mut buffer).unwrap();
-            assert_ne!(read, 0, "{}", String::from_utf8_lossy(&said));
-            said.extend_from_slice(&buffer[..read]);
+            assert_ne!(read, 0, "{}", String::from_utf8_lossy(&messages));
+            messages.extend_from_slice(&buffer[..read]);
         }
         drop(stdin);
         child.wait().unwrap();
-        String::from_utf8_lossy(&said).into_owned()
+        String::from_utf8_lossy(&messages).into_owned()
     };
     for model in ["~/m \u{e4}.gguf", "$HOME/m \u{e4}.gguf", &file_address, "../../m \u{e4}.gguf"] {
-        let said = served(Some(model), serde_json::json!({}));
-        assert!(said.contains("m \u{e4}.gguf is not a usable model"), "{model}: {said}");
+        let messages = served(Some(model), serde_json::json!({}));
+        assert!(messages.contains("m \u{e4}.gguf is not a usable model"), "{model}: {messages}");
     }
     for model in ["~/m \u{e4}.gguf", "${HOME}/m \u{e4}.gguf", &file_address] {
-        let said = served(None, serde_json::json!({ "model": model }));
-        assert!(said.contains(&format!("{whole} is not a usable model")), "{model}: {said}");
+        let messages = served(None, serde_json::json!({ "model": model }));
+        assert!(messages.contains(&format!("{whole} is not a usable model")), "{model}: {messages}");
     }
 }
 
 #[test]
-fn what_is_printed_for_a_person_steers_no_terminal() {
+fn printed_text_has_no_terminal_escapes() {
     let folder = tempfile::tempdir().unwrap();
     let path = file(folder.path(), "a.py", "# \x1b]0;file\x07\u{9b}31m\ndef f():\n    \n".as_bytes());
     let script = Script::new().when("def f():\n    ", "y = '\x1b[31mred\u{202e}'");
@@ -308,7 +307,7 @@ fn what_is_printed_for_a_person_steers_no_terminal() {
 }
 
 #[test]
-fn an_explanation_shows_no_part_of_a_secret_at_the_cursor() {
+fn explanation_redacts_partial_secret_at_cursor() {
     let folder = tempfile::tempdir().unwrap();
     let path = file(folder.path(), "a.py", b"password = \"hunter2\"\nlimit = hunter2\n");
     let script = Script::new().when("hunter2", "x").when("hunter", "2");
@@ -333,7 +332,7 @@ fn every_command_has_help_with_an_example() {
 }
 
 #[test]
-fn commands_of_the_laboratory_say_where_they_went() {
+fn moved_commands_name_their_taper_eval_replacement() {
     for (arguments, now) in [
         (["eval", "--help"].as_slice(), "-p taper-eval -- run "),
         (&["eval", "tasks.jsonl", "--run-tests"], "-p taper-eval -- run "),
@@ -350,7 +349,7 @@ fn commands_of_the_laboratory_say_where_they_went() {
 }
 
 #[test]
-fn a_bare_taper_on_a_pipe_speaks_lsp() {
+fn taper_without_arguments_on_pipe_speaks_lsp() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_taper"))
         .env("XDG_CONFIG_HOME", "/nonexistent")
         .env("TAPER_HOME", "/dev/null/taper")

@@ -1,5 +1,4 @@
-//! What an editor's menu and status line need: the state as it changes, pauses, statistics, explanations, options.
-//! It knows nothing of any model: the engine is scripted.
+//! LSP commands for an editor's menu and status line: status, pauses, statistics, explanations, options.
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
 use serde_json::{Value, json};
@@ -9,7 +8,7 @@ use crate::script::Script;
 
 const URI: &str = "file:///w/src/a.py";
 
-/// A server that is told of this editor's abilities, and what it answered to `initialize`.
+/// Starts a server with these client capabilities; returns its `initialize` result too.
 fn started(script: &Script, experimental: Value, workspace: Value) -> (Client, Value) {
     let mut client = Client::start(&["--stdio", "--engine", &script.argument()]);
     let result = client.initialize(json!({
@@ -43,8 +42,8 @@ fn run(client: &mut Client, command: &str, argument: Value) -> Value {
 }
 
 #[test]
-fn the_state_is_told_as_it_changes() {
-    // Slow enough that a question is worth a word.
+fn status_is_sent_when_it_changes() {
+    // Slow enough to be reported as busy.
     let script = Script::new().when("x", "yyyyyyyy").token_ms(100);
     script.write();
     let mut client = with_status(&script);
@@ -53,15 +52,15 @@ fn the_state_is_told_as_it_changes() {
     assert!(!ready["model"].as_str().unwrap().is_empty(), "{ready}");
     assert_eq!(ready["paused"], json!({ "everywhere": false, "languages": [], "documents": [] }));
     client.open(URI, "python", "x\n");
-    let question = client.request("textDocument/inlineCompletion", inline_params(URI, 0, 1));
+    let request = client.request("textDocument/inlineCompletion", inline_params(URI, 0, 1));
     state(&mut client, "thinking");
     state(&mut client, "ready");
-    client.answer(question);
+    client.answer(request);
     client.quit();
 }
 
 #[test]
-fn an_editor_that_does_not_show_the_state_is_not_told() {
+fn status_is_not_sent_without_client_capability() {
     let script = Script::new().when("x", "y");
     script.write();
     let (mut client, _) = started(&script, Value::Null, Value::Null);
@@ -74,7 +73,7 @@ fn an_editor_that_does_not_show_the_state_is_not_told() {
 }
 
 #[test]
-fn a_missing_model_is_an_error_with_its_remedy_until_it_is_there() {
+fn missing_model_error_lasts_until_model_exists() {
     let script = Script::new().when("x", "y");
     let mut client = with_status(&script);
     let error = state(&mut client, "error");
@@ -83,11 +82,11 @@ fn a_missing_model_is_an_error_with_its_remedy_until_it_is_there() {
     client.notice("window/showMessage", "cannot suggest yet");
     script.write();
     client.open(URI, "python", "x\n");
-    // A question looks again, at most every few seconds.
-    let mut asked = 0;
+    // A request looks for the model again, at most every few seconds.
+    let mut requests = 0;
     while client.inline(URI, 0, 1) != "y" {
-        asked += 1;
-        assert!(asked < 1_000_000, "the model is not found");
+        requests += 1;
+        assert!(requests < 1_000_000, "the model is not found");
         std::thread::yield_now();
     }
     state(&mut client, "ready");
@@ -95,7 +94,7 @@ fn a_missing_model_is_an_error_with_its_remedy_until_it_is_there() {
 }
 
 #[test]
-fn pauses_cover_what_they_name_and_end() {
+fn pauses_apply_to_their_scope_until_resumed() {
     let script = Script::new().when("x", "y");
     script.write();
     let mut client = with_status(&script);
@@ -122,7 +121,7 @@ fn pauses_cover_what_they_name_and_end() {
 }
 
 #[test]
-fn commands_are_advertised_and_nonsense_is_refused() {
+fn commands_are_advertised_and_invalid_ones_rejected() {
     let script = Script::new();
     script.write();
     let (mut client, result) = started(&script, Value::Null, Value::Null);
@@ -140,7 +139,7 @@ fn commands_are_advertised_and_nonsense_is_refused() {
 }
 
 #[test]
-fn statistics_count_what_happened() {
+fn statistics_command_counts_outcomes() {
     let script = Script::new().when("x", "y");
     script.write();
     let mut client = with_status(&script);
@@ -161,7 +160,7 @@ fn statistics_count_what_happened() {
 }
 
 #[test]
-fn the_last_answer_is_explained() {
+fn explain_command_describes_last_response() {
     let script = Script::new().when("x", "y");
     script.write();
     let mut client = with_status(&script);
@@ -184,7 +183,7 @@ fn the_last_answer_is_explained() {
 }
 
 #[test]
-fn the_models_are_listed() {
+fn models_command_lists_models() {
     let script = Script::new();
     script.write();
     let mut client = with_status(&script);
@@ -197,7 +196,7 @@ fn the_models_are_listed() {
 }
 
 #[test]
-fn an_editor_that_can_be_asked_is_asked_what_is_set() {
+fn configuration_is_requested_from_capable_client() {
     let script = Script::new().when("x", "y");
     script.write();
     let (mut client, _) = started(&script, json!({ "status": true }), json!({ "configuration": true }));
@@ -212,7 +211,7 @@ fn an_editor_that_can_be_asked_is_asked_what_is_set() {
     client.notice("window/showMessage", "maxLines");
     state(&mut client, "ready");
     assert_eq!(client.inline(URI, 0, 1), "y");
-    // One that has nothing to say changes nothing.
+    // An empty result changes nothing.
     client.configuration = json!([null]);
     client.notify("workspace/didChangeConfiguration", json!({ "settings": null }));
     client.notice("workspace/configuration", "taper");

@@ -1,5 +1,4 @@
-//! Runs the cases of `completion/*.txt`: a place, what a model says there, and what is suggested.
-//! It knows nothing of rules: everything goes through the whole path, with a scripted engine in place of a model.
+//! Runs the cases of `completion/*.txt` through the whole completion path, with a scripted engine as the model.
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fmt::Write as _;
@@ -15,20 +14,20 @@ use taper::text::Rope;
 use taper_engine::Engine;
 use taper_engine::scripted::ScriptedEngine;
 
-/// One case; `completion/README.md` says how it is written.
+/// One case; `completion/README.md` describes the format.
 #[derive(Debug, Default)]
 struct Case {
-    /// Where it stands, and its title.
+    /// File and line, and its title.
     name: String,
     language: String,
     unasked: bool,
     place: String,
     says: String,
-    /// `None`: nothing.
+    /// `None`: no suggestion.
     shows: Option<String>,
 }
 
-/// A block's text: blanks at a line's end have signs, and empty lines at the block's end do not count.
+/// A block's text: signs become blanks, and empty lines at the block's end do not count.
 fn block(lines: &[&str]) -> String {
     let text = lines.join("\n");
     let signs = [('␠', " "), ('␉', "\t"), ('␍', "\r"), ('␀', "\0"), ('⏎', "")];
@@ -39,7 +38,7 @@ fn block(lines: &[&str]) -> String {
     text
 }
 
-/// The cases of a file; an error names the line.
+/// Parses the cases of a file; an error names the line.
 fn read(file: &str, text: &str) -> Result<Vec<Case>, String> {
     let mut cases = Vec::new();
     let lines: Vec<&str> = text.lines().collect();
@@ -60,7 +59,7 @@ fn read(file: &str, text: &str) -> Result<Vec<Case>, String> {
         };
         let shows = body.iter().position(|line| matches!(*line, "-- shows" | "-- nothing"));
         let Some(shows) = shows.filter(|&shows| shows > says) else {
-            return fault("no `-- shows` or `-- nothing` behind `-- says`");
+            return fault("no `-- shows` or `-- nothing` after `-- says`");
         };
         let shown = block(&body[shows + 1..]);
         let nothing = body[shows] == "-- nothing";
@@ -83,7 +82,7 @@ fn read(file: &str, text: &str) -> Result<Vec<Case>, String> {
     Ok(cases)
 }
 
-/// What is suggested, as it would stand in the text, and the document with it.
+/// The suggestion as it would be inserted, and the document with it.
 fn suggested(case: &Case) -> (Option<String>, String) {
     let language = taper_grammars::by_id(&case.language);
     assert!(language.is_some() || case.language == "unknown", "{}: no such language", case.name);
@@ -106,10 +105,11 @@ fn suggested(case: &Case) -> (Option<String>, String) {
     let says = case.says.clone();
     let mut engine: Box<dyn Engine> = Box::new(ScriptedEngine::new().answer_with(move |_| says.clone()));
     let mut profile = Profile::for_model(engine.engine_info(), engine.tokenizer());
-    // So the script says all of the answer, and nothing of what stands before the cursor.
+    // So the script has all of the answer, and none of the text before the cursor.
     profile.form.heal = false;
-    let said = completion::suggest(&snapshot, &profile, engine.as_mut(), &mut |_| ControlFlow::Continue(()));
-    let shown = said.unwrap().0;
+    let outcome =
+        completion::suggest(&snapshot, &profile, engine.as_mut(), &mut |_| ControlFlow::Continue(()));
+    let shown = outcome.unwrap().0;
     if let Some(it) = &shown {
         assert_eq!(it.range, snapshot.cursor..snapshot.cursor, "{}", case.name);
     }
@@ -118,7 +118,7 @@ fn suggested(case: &Case) -> (Option<String>, String) {
     (text, document)
 }
 
-/// A text with signs for what cannot be seen.
+/// A text with invisible characters replaced by signs.
 fn visible(text: Option<&str>) -> String {
     let Some(text) = text else { return "-- nothing".to_owned() };
     let lines = text.replace('\r', "␍").replace('\t', "␉");
@@ -130,7 +130,7 @@ fn visible(text: Option<&str>) -> String {
 }
 
 #[test]
-fn every_case_is_suggested_as_it_says() {
+fn every_case_suggests_its_expected_text() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/completion");
     let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|it| it.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|it| it == "txt"));
@@ -154,7 +154,7 @@ fn every_case_is_suggested_as_it_says() {
 }
 
 #[test]
-fn a_case_is_read_as_it_is_written() {
+fn case_file_is_parsed() {
     let text = "# why\n== python, unasked: title\nx = ▮\n\n-- says\n1␠\n⏎\n-- shows\n1\n\n== lua: b\n▮\n-- says\n-- nothing\n";
     let cases = read("a", text).unwrap();
     let it = &cases[0];

@@ -1,5 +1,4 @@
-//! Explicit requests, which have a budget of their own, from end to end.
-//! It knows nothing of any model: the engine is scripted.
+//! Explicit requests, which have their own budget, end to end.
 
 use serde_json::{Value, json};
 
@@ -9,7 +8,7 @@ use crate::script::Script;
 const URI: &str = "file:///w/src/a.py";
 const WHOLE: &str = "one + two + three + four + five + six + seven";
 
-/// A token takes 20 ms, and each letter is one.
+/// One token takes 20 ms, and each letter is a token.
 fn slow() -> Script {
     Script::new().when("total = ", WHOLE).token_ms(20)
 }
@@ -29,7 +28,7 @@ fn first(answer: &Value) -> String {
 }
 
 #[test]
-fn an_explicit_request_gets_the_whole_where_an_automatic_one_gets_a_part() {
+fn explicit_request_gets_full_text_automatic_gets_part() {
     let script = slow();
     let mut client = ready(&script, json!({ "latency-budget-ms": 100, "idle-work": "off" }));
     client.open(URI, "python", "total = \n");
@@ -40,7 +39,7 @@ fn an_explicit_request_gets_the_whole_where_an_automatic_one_gets_a_part() {
 }
 
 #[test]
-fn at_the_explicit_budget_the_best_complete_part_is_the_answer() {
+fn explicit_budget_expiry_returns_best_complete_part() {
     let script = slow();
     let options = json!({ "latency-budget-ms": 10, "explicit-budget-ms": 500, "idle-work": "off" });
     let mut client = ready(&script, options);
@@ -51,7 +50,7 @@ fn at_the_explicit_budget_the_best_complete_part_is_the_answer() {
 }
 
 #[test]
-fn an_explicit_budget_below_the_latency_budget_counts_as_the_latency_budget() {
+fn explicit_budget_is_at_least_the_latency_budget() {
     let script = slow();
     let options = json!({ "latency-budget-ms": 20_000, "explicit-budget-ms": 10 });
     let mut client = ready(&script, options);
@@ -61,7 +60,7 @@ fn an_explicit_budget_below_the_latency_budget_counts_as_the_latency_budget() {
 }
 
 #[test]
-fn an_explicit_popup_has_the_explicit_budget_too() {
+fn explicit_popup_uses_explicit_budget() {
     let script = slow();
     let mut client = Client::start(&["--stdio", "--engine", &script.written()]);
     let options = json!({ "latency-budget-ms": 100, "idle-work": "off" });
@@ -69,7 +68,7 @@ fn an_explicit_popup_has_the_explicit_budget_too() {
     client.wait_ready();
     client.open(URI, "python", "total =\n");
     client.notify("textDocument/didChange", insertion(URI, 2, 0, 7, " "));
-    // Said to be a person's, and it is the key's.
+    // Marked as explicit, but caused by the key.
     let params = invoked(URI, 0, 8);
     let key = client.ask("textDocument/completion", params.clone());
     let written = |answer: &Value| {
@@ -81,7 +80,7 @@ fn an_explicit_popup_has_the_explicit_budget_too() {
 }
 
 #[test]
-fn a_client_that_refreshes_gets_an_early_part_of_an_explicit_request() {
+fn refreshing_client_gets_early_part_of_explicit_request() {
     let script = slow();
     let mut client = Client::start(&["--stdio", "--engine", &script.written()]);
     client.initialize(json!({
@@ -102,7 +101,7 @@ fn a_client_that_refreshes_gets_an_early_part_of_an_explicit_request() {
 }
 
 #[test]
-fn an_explicit_request_is_not_debounced() {
+fn explicit_request_is_not_debounced() {
     let script = Script::new().when("total = ", "1");
     let mut client = ready(&script, json!({ "debounce-ms": 10_000 }));
     client.open(URI, "python", "total = \n");

@@ -1,8 +1,7 @@
-//! A small HTTP server on this machine that answers like the hub does; the engine's tests use it too.
-//! It knows nothing of the client.
+//! A small local HTTP server that mimics the model hub; the engine's tests use it too.
 //!
-//! `HEAD …/resolve/main/FILE` is answered with `x-linked-size`, `x-linked-etag` and a redirect; `GET` is
-//! redirected to `/blob/FILE`, which sends the bytes and understands ranges.
+//! `HEAD …/resolve/main/FILE` returns `x-linked-size`, `x-linked-etag` and a redirect; `GET` is redirected to
+//! `/blob/FILE`, which sends the bytes and supports ranges.
 
 #![expect(clippy::expect_used, reason = "a test may fail by panicking")]
 
@@ -13,51 +12,51 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// How the server behaves.
+/// Configuration of the server's behaviour.
 #[derive(Clone, Default)]
 pub(super) struct Behaviour {
     /// File name to content.
     pub(super) files: HashMap<String, Vec<u8>>,
-    /// The sha256 that it announces for each file.
+    /// The announced SHA-256 of each file.
     pub(super) hashes: HashMap<String, String>,
-    /// Break off every answer after so many bytes of content.
+    /// Close the connection after this many bytes of content.
     pub(super) break_after: Option<usize>,
-    /// Send the whole file whatever range is asked for.
+    /// Send the whole file and ignore the requested range.
     pub(super) no_ranges: bool,
-    /// Hold back every content after so many bytes until [`Hub::release`].
+    /// Pause every content after this many bytes until [`Hub::release`].
     pub(super) hold_after: Option<usize>,
-    /// Answer everything with this status.
+    /// Respond to everything with this status.
     pub(super) status: Option<u16>,
-    /// Refuse requests without this token.
+    /// Reject requests without this token.
     pub(super) token: Option<String>,
-    /// Send HEAD requests to another path first, as for a renamed repository.
+    /// Redirect HEAD requests to another path first, as for a renamed repository.
     pub(super) renamed: bool,
-    /// Where requests for a file are sent, in place of `/blob/`; the file's name goes behind it.
+    /// Redirect requests for a file here instead of `/blob/`; the file's name is appended.
     pub(super) sends_to: Option<String>,
-    /// Send on without a word of the file, as some mirrors do.
+    /// Redirect without the file's headers, as some mirrors do.
     pub(super) silent: bool,
-    /// The revisions that it has; any without one.
+    /// The existing revisions; all if empty.
     pub(super) revisions: Vec<String>,
-    /// Sizes that it announces in place of the right ones.
+    /// Announced sizes, in place of the right ones.
     pub(super) sizes: HashMap<String, u64>,
-    /// Lines that are added to the head of every content.
+    /// Additional header lines of every content.
     pub(super) lines: String,
-    /// Send each content only so far, and then nothing more.
+    /// Send this many bytes of each content, then nothing more.
     pub(super) silent_after: Option<usize>,
 }
 
-/// A request as it came.
+/// A received request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Seen {
     /// `HEAD` or `GET`.
     pub(super) method: String,
     /// Its path.
     pub(super) path: String,
-    /// The token that came with it.
+    /// The token in the request.
     pub(super) token: Option<String>,
 }
 
-/// A running server. It ends with the process.
+/// A running server, until the process ends.
 pub(super) struct Hub {
     /// Its address, for `HF_ENDPOINT`.
     pub(super) endpoint: String,
@@ -66,7 +65,7 @@ pub(super) struct Hub {
     pub(super) requests: Arc<Mutex<Vec<String>>>,
     /// Every request so far.
     pub(super) seen: Arc<Mutex<Vec<Seen>>>,
-    /// Contents that are held back right now.
+    /// The number of paused contents.
     held: Arc<AtomicUsize>,
 }
 
@@ -89,24 +88,24 @@ impl Hub {
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let connection = connection.clone();
-                // A client that goes away in the middle is part of the game.
+                // Clients may disconnect in the middle.
                 thread::spawn(move || drop(connection.answer(&stream)));
             }
         });
         hub
     }
 
-    /// Changes how it behaves, also for contents that are being sent.
+    /// Changes the behaviour, also for contents in transit.
     pub(super) fn change(&self, change: impl FnOnce(&mut Behaviour)) {
         change(&mut self.behaviour.lock().expect("no thread panicked"));
     }
 
-    /// Lets held contents go on, and holds none any more.
+    /// Resumes paused contents and pauses no more.
     pub(super) fn release(&self) {
         self.change(|b| b.hold_after = None);
     }
 
-    /// Waits until a content is held back.
+    /// Waits until a content is paused.
     pub(super) fn wait_until_held(&self) {
         while self.held.load(Ordering::SeqCst) == 0 {
             thread::sleep(std::time::Duration::from_millis(2));
@@ -114,7 +113,7 @@ impl Hub {
     }
 }
 
-/// What a connection shares with the hub.
+/// State shared by a connection and the hub.
 #[derive(Clone)]
 struct Connection {
     behaviour: Arc<Mutex<Behaviour>>,
@@ -184,7 +183,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends a content, or what is wanted of it.
+    /// Sends a content or the requested range of it.
     fn send(
         &self,
         stream: &TcpStream,
@@ -229,7 +228,7 @@ impl Connection {
                 return stream.shutdown(std::net::Shutdown::Both);
             }
             if b.silent_after.is_some_and(|after| sent >= after) {
-                // Until the client has had enough.
+                // Until the client disconnects.
                 let _ = std::io::Read::read(&mut &*stream, &mut [0; 1]);
                 return Ok(());
             }

@@ -1,6 +1,4 @@
-//! Projects that somebody else has prepared: whatever lies in them, the server answers, stays small, and ends when it is
-//! told to.
-//! It knows nothing of any model: the engine is scripted.
+//! Hostile projects: whatever they contain, the server answers, stays small, and ends when asked to.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
@@ -21,16 +19,16 @@ use crate::script::Script;
 
 const CODE: &str = "class Parcel:\n    def weigh(self, scale):\n        return scale.weigh(self)\n\n    def send(self, to):\n        to.take(self)\n";
 
-/// Memory that the server may have, in megabytes: an empty project takes a tenth of it.
-const MOST: u64 = 200;
+/// Memory limit of the server in megabytes, ten times what an empty project takes.
+const MEMORY_LIMIT_MB: u64 = 200;
 
 fn script() -> Script {
     Script::new().when("x", "y")
 }
 
-/// Opens a document in the project and waits until everything in it is known: so many files.
+/// Opens a document in the project and waits until this number of files is indexed.
 #[track_caller]
-fn look(client: &mut Client, root: &Path, files: usize) {
+fn open_and_wait_indexed(client: &mut Client, root: &Path, files: usize) {
     client.open(&format!("file://{}/open.py", root.display()), "python", "x\n");
     client.wait_indexed(files);
 }
@@ -39,17 +37,17 @@ fn look(client: &mut Client, root: &Path, files: usize) {
 fn check_alive(client: &mut Client, root: &Path) {
     assert_eq!(client.inline(&format!("file://{}/open.py", root.display()), 0, 1), "y");
     let resident = process::resident(client.pid());
-    assert!(resident < MOST, "{resident} MB");
+    assert!(resident < MEMORY_LIMIT_MB, "{resident} MB");
 }
 
 fn fifo(path: &Path) {
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
 }
 
-/// Something under this path that nobody should read.
-type Trap = (&'static str, fn(&Path));
+/// Creates a path that must not be read.
+type HostilePath = (&'static str, fn(&Path));
 
-const TRAPS: &[Trap] = &[
+const HOSTILE_PATHS: &[HostilePath] = &[
     ("zero", |path| symlink("/dev/zero", path).unwrap()),
     ("random", |path| symlink("/dev/urandom", path).unwrap()),
     ("input", |path| symlink("/dev/stdin", path).unwrap()),
@@ -68,11 +66,11 @@ const TRAPS: &[Trap] = &[
 ];
 
 #[test]
-fn rules_that_are_traps_cost_their_folder_and_nothing_else() {
+fn hostile_ignore_file_excludes_only_its_folder() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().canonicalize().unwrap();
     fs::write(root.join("good.py"), CODE).unwrap();
-    for (name, set) in TRAPS {
+    for (name, set) in HOSTILE_PATHS {
         for rules in [".gitignore", ".ignore", ".git/info/exclude"] {
             if *name == "folder" && rules != ".gitignore" {
                 continue;
@@ -86,22 +84,22 @@ fn rules_that_are_traps_cost_their_folder_and_nothing_else() {
     }
     let script = script();
     let mut client = script.serve_in(&root);
-    look(&mut client, &root, 2);
+    open_and_wait_indexed(&mut client, &root, 2);
     check_alive(&mut client, &root);
     client.quit();
 }
 
 #[test]
-fn a_trap_at_the_root_leaves_the_project_unread() {
-    for (name, set) in TRAPS {
+fn hostile_root_ignore_file_leaves_project_unindexed() {
+    for (name, set) in HOSTILE_PATHS {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
         fs::write(root.join("private.py"), CODE).unwrap();
         set(&root.join(".gitignore"));
         let script = script();
         let mut client = script.serve_in(&root);
-        // Only what is open.
-        look(&mut client, &root, 1);
+        // Only the open document.
+        open_and_wait_indexed(&mut client, &root, 1);
         check_alive(&mut client, &root);
         assert!(client.traced("workspaceIndexed").iter().all(|it| it["files"] != 2), "{name}");
         client.quit();
@@ -109,11 +107,11 @@ fn a_trap_at_the_root_leaves_the_project_unread() {
 }
 
 #[test]
-fn files_that_are_traps_are_passed_over() {
+fn hostile_files_are_skipped() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().canonicalize().unwrap();
     fs::write(root.join("good.py"), CODE).unwrap();
-    for (name, set) in TRAPS {
+    for (name, set) in HOSTILE_PATHS {
         set(&root.join(format!("{name}.py")));
     }
     let write = |name: &[u8], text: &str| {
@@ -129,7 +127,7 @@ fn files_that_are_traps_are_passed_over() {
     write(b"locked.py", CODE);
     write(b"locked/inside.py", CODE);
     fs::set_permissions(root.join("locked"), fs::Permissions::from_mode(0o000)).unwrap();
-    // Deeper than anything that is looked at, and round in a circle.
+    // Deeper than the crawler's limit, and circular links.
     let mut deep = root.join("deep");
     for _ in 0..200 {
         deep.push("d");
@@ -146,12 +144,12 @@ fn files_that_are_traps_are_passed_over() {
     client.wait_trace("workspaceIndexed", &json!({ "waiting": 0 }));
     check_alive(&mut client, &root);
     client.quit();
-    // Who is root may enter anything.
+    // Root may enter any folder.
     fs::set_permissions(root.join("locked"), fs::Permissions::from_mode(0o700)).unwrap();
 }
 
 #[test]
-fn code_that_is_hard_to_parse_costs_only_itself() {
+fn code_that_is_hard_to_parse_is_skipped() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().canonicalize().unwrap();
     fs::write(root.join("good.py"), CODE).unwrap();
@@ -164,7 +162,7 @@ fn code_that_is_hard_to_parse_costs_only_itself() {
         ("open.rs", "{(".repeat(60_000)),
         ("marks.ts", "<".repeat(200_000)),
     ] {
-        // Longer lines are data, and not parsed.
+        // Longer lines are data and not parsed.
         let broken = text
             .chars()
             .enumerate()
@@ -180,7 +178,7 @@ fn code_that_is_hard_to_parse_costs_only_itself() {
 }
 
 #[test]
-fn a_project_that_vanishes_changes_or_is_a_link_is_looked_at_as_it_is() {
+fn vanished_changed_or_linked_project_is_indexed() {
     let folder = tempfile::tempdir().unwrap();
     let real = folder.path().canonicalize().unwrap().join("real");
     fs::create_dir(&real).unwrap();
@@ -189,7 +187,7 @@ fn a_project_that_vanishes_changes_or_is_a_link_is_looked_at_as_it_is() {
     symlink(&real, &root).unwrap();
     let script = script();
     let mut client = script.serve_in(&root);
-    look(&mut client, &root, 2);
+    open_and_wait_indexed(&mut client, &root, 2);
     fs::remove_dir_all(&real).unwrap();
     check_alive(&mut client, &root);
     client.notify(
@@ -197,19 +195,19 @@ fn a_project_that_vanishes_changes_or_is_a_link_is_looked_at_as_it_is() {
         json!({ "textDocument": { "uri": format!("file://{}/open.py", root.display()) } }),
     );
     client.wait_indexed(0);
-    look(&mut client, &root, 1);
+    open_and_wait_indexed(&mut client, &root, 1);
     check_alive(&mut client, &root);
     client.quit();
 }
 
 #[test]
-fn the_process_that_reads_the_files_is_replaced_when_it_dies_and_dies_with_the_server() {
+fn crawler_process_is_restarted_and_dies_with_server() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().canonicalize().unwrap();
     fs::write(root.join("good.py"), CODE).unwrap();
     let script = script();
     let mut client = script.serve_in(&root);
-    look(&mut client, &root, 2);
+    open_and_wait_indexed(&mut client, &root, 2);
     let first = process::only_child(client.pid());
     process::kill(first);
     let uri = |name: &str| format!("file://{}/{name}.py", root.display());
@@ -217,26 +215,26 @@ fn the_process_that_reads_the_files_is_replaced_when_it_dies_and_dies_with_the_s
     client.wait_indexed(3);
     let second = process::only_child(client.pid());
     assert_ne!(first, second);
-    // What it hangs at is left out; what comes after is not.
+    // The files that it hangs on are left out, later ones are not.
     process::signal(second, "STOP");
     client.open(&uri("lost"), "python", CODE);
     client.wait_trace("documentNotIndexed", &json!({ "path": "lost.py" }));
     client.open(&uri("after"), "python", CODE);
     client.wait_indexed(4);
     let third = process::only_child(client.pid());
-    // The server is killed: nobody tells the other one.
+    // The server is killed and cannot stop the crawler.
     process::kill(client.pid());
     process::wait_ended(third);
     drop(client);
 }
 
 #[test]
-fn where_the_process_dies_again_and_again_files_are_read_without_it() {
+fn repeatedly_dying_crawler_is_bypassed() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().canonicalize().unwrap();
     let script = script();
     let mut client = script.serve_in(&root);
-    look(&mut client, &root, 1);
+    open_and_wait_indexed(&mut client, &root, 1);
     let uri = |name: usize| format!("file://{}/{name}.py", root.display());
     for n in 0..8 {
         process::kill(process::only_child(client.pid()));
@@ -251,7 +249,7 @@ fn where_the_process_dies_again_and_again_files_are_read_without_it() {
 }
 
 #[test]
-fn a_server_ends_at_once_though_its_files_are_being_read() {
+fn server_exits_at_once_while_indexing() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().canonicalize().unwrap();
     for n in 0..300 {

@@ -1,5 +1,5 @@
-//! Messages and documents that are made to hurt: too large, too deep, too many, out of order. The server stays, and stays small.
-//! It knows nothing of any model: the engine is scripted.
+//! Hostile messages and documents: too large, too deep, too many, out of order. The server keeps running and stays
+//! small.
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
@@ -26,7 +26,7 @@ fn check_alive(client: &mut Client) {
     assert_eq!(client.inline(uri, 0, 1), "y");
 }
 
-/// The most memory that a process has ever had, in megabytes, where the system says it.
+/// Peak memory of a process in megabytes, where the system reports it.
 fn peak_mb(client: &Client) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{}/status", client.pid())).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -38,7 +38,7 @@ fn framed(body: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_message_of_many_or_deep_values_takes_little_memory() {
+fn large_or_deep_message_takes_little_memory() {
     let script = script();
     let mut client = ready(&script);
     check_alive(&mut client);
@@ -58,7 +58,7 @@ fn a_message_of_many_or_deep_values_takes_little_memory() {
         format!("{}{}", "[".repeat(size / 2), "]".repeat(size / 2)),
         format!("{}0{}", r#"{"a":"#.repeat(size / 6), "}".repeat(size / 6)),
     ] {
-        // Each is refused where it is asked for; the others are dropped in the same place.
+        // Each is rejected where it is a request; the others are dropped in the same place.
         methods.push(("textDocument/inlineCompletion", true));
         for (method, request) in std::mem::take(&mut methods) {
             let (id, _) = client.prepare(method, Value::Null);
@@ -85,7 +85,7 @@ fn a_message_of_many_or_deep_values_takes_little_memory() {
 }
 
 #[test]
-fn a_hundred_thousand_changes_in_one_message_are_applied() {
+fn hundred_thousand_changes_in_one_message_are_applied() {
     let script = script();
     let mut client = ready(&script);
     client.open(URI, "none", "");
@@ -97,7 +97,7 @@ fn a_hundred_thousand_changes_in_one_message_are_applied() {
     changes.push(change("x"));
     let params = json!({ "textDocument": { "uri": URI, "version": 2 }, "contentChanges": changes });
     client.notify("textDocument/didChange", params);
-    assert_eq!(client.inline(URI, 0, 1), "", "what is typed goes on");
+    assert_eq!(client.inline(URI, 0, 1), "", "the word continues");
     client.notify("textDocument/didChange", insertion(URI, 3, 0, 1, "\n"));
     assert_eq!(client.inline(URI, 0, 1), "y");
     let peak = peak_mb(&client);
@@ -106,7 +106,7 @@ fn a_hundred_thousand_changes_in_one_message_are_applied() {
 }
 
 #[test]
-fn a_message_whose_length_is_wrong_does_not_take_the_next_one_with_it() {
+fn wrong_content_length_does_not_lose_next_message() {
     let script = script();
     let mut client = ready(&script);
     for off in [-20, -3, -1, 1, 2, 5, 17, 40] {
@@ -127,7 +127,7 @@ fn a_message_whose_length_is_wrong_does_not_take_the_next_one_with_it() {
 }
 
 #[test]
-fn surrogates_that_stand_alone_leave_the_document_in_step() {
+fn lone_surrogates_keep_document_in_sync() {
     let script = script();
     let mut client = ready(&script);
     client.raw(&framed(&format!(
@@ -142,7 +142,7 @@ fn surrogates_that_stand_alone_leave_the_document_in_step() {
 }
 
 #[test]
-fn a_hundred_thousand_requests_and_cancellations_at_once_are_all_answered() {
+fn hundred_thousand_requests_and_cancellations_are_all_answered() {
     let script = script();
     let mut client = ready(&script);
     client.open(URI, "python", "x\nq\n");
@@ -168,7 +168,7 @@ fn a_hundred_thousand_requests_and_cancellations_at_once_are_all_answered() {
 }
 
 #[test]
-fn documents_that_are_opened_and_closed_in_haste_give_their_memory_back() {
+fn rapidly_opened_and_closed_documents_release_memory() {
     let script = script();
     let mut client = ready(&script);
     let text = "value = \"0123456789 abcdefghijklmnopqrstuvwxyz\"\n".repeat(200_000);
@@ -183,8 +183,8 @@ fn documents_that_are_opened_and_closed_in_haste_give_their_memory_back() {
     client.quit();
 }
 
-/// Random edits with hostile texts and positions, in documents that are open or not, with requests and cancellations between
-/// them: every request has its response, and afterwards all is well.
+/// Random edits with hostile texts and positions, in open and unknown documents, interleaved with requests and
+/// cancellations: every request gets its response, and the server works afterwards.
 #[test]
 fn random_hostile_editing_is_survived() {
     let script = script();
@@ -267,7 +267,7 @@ fn random_hostile_editing_is_survived() {
     client.quit();
 }
 
-/// Messages with a few bytes changed: whatever is made of them, the server answers the next request.
+/// Messages with a few bytes changed: the server answers the next request, whatever it makes of them.
 #[test]
 fn mutated_messages_are_survived() {
     let script = script();
@@ -298,7 +298,7 @@ fn mutated_messages_are_survived() {
             }
         }
         client.raw(&message);
-        // `shutdown` and `exit` are too far away to be made by chance.
+        // `shutdown` and `exit` are too many bytes away to arise by chance.
         client.raw(b"\n\n");
     }
     let (id, message) = client.prepare("no/such", Value::Null);

@@ -1,5 +1,4 @@
-//! Texts that ended a parser, typed key by key into a running server: it still answers.
-//! It knows nothing of grammars.
+//! Texts that crashed a parser, typed key by key into a running server: it still answers.
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
@@ -11,7 +10,7 @@ use crate::client::Client;
 use crate::repetition::expanded;
 use crate::script::Script;
 
-/// The language of a text, by the first word of its name; the others are tried in each of these.
+/// The language of a text, by the first word of its name; texts without one are tried in each of these.
 const LANGUAGES: &[(&str, &str)] = &[
     ("bash", "shellscript"),
     ("ruby", "ruby"),
@@ -24,18 +23,18 @@ const LANGUAGES: &[(&str, &str)] = &[
     ("js", "javascript"),
 ];
 
-/// Where a text ends, with line ends as LSP counts them and columns in UTF-16.
+/// The end of a text: the line as LSP counts it, the column in UTF-16.
 fn end(text: &str) -> (usize, usize) {
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
     let line = text.rsplit('\n').next().unwrap_or_default();
     (text.matches('\n').count(), line.encode_utf16().count())
 }
 
-/// Opens a text without its last keys and types those, then deletes them.
+/// Opens a text without its last keys, types those, then deletes them.
 fn type_keys(client: &mut Client, uri: &str, language: &str, text: &str) {
     let first = text.char_indices().rev().nth(59).map_or(0, |(at, _)| at);
     client.open(uri, language, &text[..first]);
-    // Only the last lines are counted again.
+    // Only the last lines are recounted.
     let cut = text[..first].rfind('\n').map_or(0, |at| at + 1);
     let (lines_before, _) = end(&text[..cut]);
     let position = |at: usize| {

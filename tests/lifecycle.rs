@@ -1,5 +1,4 @@
-//! The server as a process: how it ends when the editor has gone, by signals, after a fault and without threads, and its log.
-//! It knows nothing of what is suggested.
+//! The server as a process: how it ends without an editor, by signals, after a panic and without threads; and its log.
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
@@ -21,10 +20,10 @@ use crate::script::Script;
 use crate::statistics::stored_counts;
 
 const URI: &str = "file:///w/a.py";
-/// Within this time the server must have noticed that there is no editor any more, on a busy machine.
-const NOTICED: Duration = Duration::from_secs(15);
+/// The server must notice within this time that the editor is gone, also on a busy machine.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A server whose pipes the test holds itself.
+/// A server whose pipes the test owns.
 struct Server {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -56,7 +55,7 @@ impl Server {
         self.stdin.as_mut().unwrap().write_all(&frame(message)).unwrap();
     }
 
-    /// The next message, or nothing once the server has ended.
+    /// The next message, or `None` once the server has ended.
     fn next(&mut self) -> Option<Value> {
         let stdout = self.stdout.as_mut().unwrap();
         let mut length = 0;
@@ -75,7 +74,7 @@ impl Server {
         Some(serde_json::from_slice(&body).unwrap())
     }
 
-    /// `initialize` by an editor with this process, and the response.
+    /// Sends `initialize` with this process id; returns the response.
     fn hello(&mut self, process: &Value) -> Value {
         let params =
             json!({ "processId": process, "capabilities": { "textDocument": { "inlineCompletion": {} } } });
@@ -88,7 +87,7 @@ impl Server {
         }
     }
 
-    /// How it ended, and its log. Its pipes stay as they are until then.
+    /// Waits for the end; returns the exit status and the log. The pipes stay as they are until then.
     #[track_caller]
     fn ended(mut self, limit: Duration) -> (ExitStatus, String) {
         let start = Instant::now();
@@ -115,13 +114,13 @@ fn kill(signal: &str, process: u32) {
     assert!(Command::new("kill").args([&signal, &process.to_string()]).status().unwrap().success());
 }
 
-/// A process that stands for the editor's.
+/// A process in the role of the editor.
 fn editor() -> Child {
     Command::new("sleep").arg("600").stdout(Stdio::null()).spawn().unwrap()
 }
 
 #[test]
-fn the_server_ends_when_the_editors_process_does_though_the_pipes_stay_open() {
+fn server_exits_with_editor_though_pipes_stay_open() {
     let script = Script::new();
     for shut_down in [false, true] {
         let mut editor = editor();
@@ -131,9 +130,9 @@ fn the_server_ends_when_the_editors_process_does_though_the_pipes_stay_open() {
             server.send(&json!({ "jsonrpc": "2.0", "id": 2, "method": "shutdown" }));
             while server.next().unwrap()["id"] != 2 {}
         }
-        // Without `wait`, it stays a zombie: dead all the same.
+        // Without `wait` it stays a zombie, which counts as dead.
         editor.kill().unwrap();
-        let (status, log) = server.ended(NOTICED);
+        let (status, log) = server.ended(EXIT_TIMEOUT);
         assert_eq!(status.code(), Some(if shut_down { 0 } else { 1 }), "{log}");
         assert!(log.contains("its process has ended"), "{log}");
         editor.wait().unwrap();
@@ -141,14 +140,14 @@ fn the_server_ends_when_the_editors_process_does_though_the_pipes_stay_open() {
 }
 
 #[test]
-fn a_process_id_that_never_was_ends_the_server_and_none_does_not() {
+fn unknown_process_id_ends_server_null_does_not() {
     let script = Script::new();
     let mut gone = Command::new("true").spawn().unwrap();
     gone.wait().unwrap();
     let mut server = Server::start(&mut command(&["--engine", &script.written()]));
-    // It is answered all the same.
+    // The request is answered first.
     assert!(server.hello(&json!(gone.id()))["result"]["capabilities"].is_object());
-    let (status, log) = server.ended(NOTICED);
+    let (status, log) = server.ended(EXIT_TIMEOUT);
     assert_eq!(status.code(), Some(1), "{log}");
     assert!(log.contains("processId"), "{log}");
     for none in
@@ -159,34 +158,34 @@ fn a_process_id_that_never_was_ends_the_server_and_none_does_not() {
         server.send(&json!({ "jsonrpc": "2.0", "id": 2, "method": "shutdown" }));
         while server.next().unwrap()["id"] != 2 {}
         server.send(&json!({ "jsonrpc": "2.0", "method": "exit" }));
-        let (status, log) = server.ended(NOTICED);
+        let (status, log) = server.ended(EXIT_TIMEOUT);
         assert!(status.success() && !log.contains("editor"), "{none}: {log}");
     }
 }
 
 #[test]
-fn the_server_ends_when_nobody_reads_what_it_says() {
+fn server_exits_when_its_output_is_closed() {
     let script = Script::new();
     let mut server = Server::start(&mut command(&["--engine", &script.written()]));
     server.hello(&Value::Null);
     server.stdout = None;
-    let (status, log) = server.ended(NOTICED);
+    let (status, log) = server.ended(EXIT_TIMEOUT);
     assert_eq!(status.code(), Some(1), "{log}");
     assert!(log.contains("the standard output is closed"), "{log}");
 
-    // A socket, as Node gives its children.
+    // A socket, as Node gives its child processes.
     let (ours, theirs) = UnixStream::pair().unwrap();
     let mut command = command(&["--engine", &script.written()]);
     let mut server = Server::start(command.stdout(std::os::fd::OwnedFd::from(theirs)));
     drop(command);
     server.send(&json!({ "jsonrpc": "2.0", "method": "$/nothing" }));
     drop(ours);
-    let (status, log) = server.ended(NOTICED);
+    let (status, log) = server.ended(EXIT_TIMEOUT);
     assert_eq!(status.code(), Some(1), "{log}");
 }
 
-/// A server that has shown one suggestion, and where it counts.
-fn that_has_shown(script: &Script, home: &Path) -> Client {
+/// A server that has shown one suggestion and keeps its statistics in this folder.
+fn start_with_shown_suggestion(script: &Script, home: &Path) -> Client {
     let arguments = ["--stdio", "--engine", &script.written()];
     let mut client = Client::start_with(&arguments, &[("TAPER_HOME", home.to_str().unwrap())]);
     client.hello(json!({}));
@@ -197,11 +196,11 @@ fn that_has_shown(script: &Script, home: &Path) -> Client {
 }
 
 #[test]
-fn signals_and_the_end_of_the_input_end_the_server_in_order_and_its_counts_are_saved() {
+fn signals_and_end_of_input_save_statistics() {
     let script = Script::new().when("x", "y");
     for (signal, code) in [(Some("TERM"), 143), (Some("INT"), 130), (Some("HUP"), 129), (None, 0)] {
         let home = tempfile::tempdir().unwrap();
-        let mut client = that_has_shown(&script, home.path());
+        let mut client = start_with_shown_suggestion(&script, home.path());
         match signal {
             Some(signal) => kill(signal, client.pid()),
             None => client.hang_up(),
@@ -215,14 +214,14 @@ fn signals_and_the_end_of_the_input_end_the_server_in_order_and_its_counts_are_s
 }
 
 #[test]
-fn a_thread_that_panics_is_told_and_ends_the_server_with_a_failure_and_its_counts_saved() {
+fn thread_panic_is_reported_and_statistics_are_saved() {
     let script = Script::new().when("x", "y").panics_at_the_end();
     let home = tempfile::tempdir().unwrap();
-    let mut client = that_has_shown(&script, home.path());
-    // The engine is loaded anew; letting go of the old one panics.
+    let mut client = start_with_shown_suggestion(&script, home.path());
+    // Reloading the engine drops the old one, which panics.
     client.notify("workspace/didChangeConfiguration", json!({ "settings": { "taper": { "threads": 1 } } }));
-    let told = client.notice("window/showMessage", "in the inference thread");
-    assert_eq!(told["params"]["type"], 1, "an error");
+    let notice = client.notice("window/showMessage", "in the inference thread");
+    assert_eq!(notice["params"]["type"], 1, "an error");
     let (status, _) = client.ended();
     assert_eq!(status.code(), Some(1));
     assert_eq!(stored_counts(home.path())["today"]["shown"], 1);
@@ -231,7 +230,7 @@ fn a_thread_that_panics_is_told_and_ends_the_server_with_a_failure_and_its_count
 }
 
 #[test]
-fn panics_reach_the_log_file_with_their_place_and_without_code() {
+fn panics_are_logged_with_location_without_code() {
     let script = Script::new().panics_at("secret");
     let path = script.folder().join("log");
     fs::write(&path, "before\n").unwrap();
@@ -251,12 +250,12 @@ fn panics_reach_the_log_file_with_their_place_and_without_code() {
 }
 
 #[test]
-fn a_log_file_that_cannot_be_is_told_in_words_and_the_server_serves() {
+fn unusable_log_file_is_reported_and_server_continues() {
     let script = Script::new().when("x", "y");
     let engine = script.written();
     let link = script.folder().join("link");
     std::os::unix::fs::symlink(script.path(), &link).unwrap();
-    for (path, told) in [
+    for (path, message) in [
         (script.folder(), "it is a folder"),
         (&link, "it is a link"),
         (Path::new("/dev/null"), "a device"),
@@ -264,24 +263,24 @@ fn a_log_file_that_cannot_be_is_told_in_words_and_the_server_serves() {
     ] {
         let mut client =
             Client::ready(&["--stdio", "--engine", &engine, "--log-file", path.to_str().unwrap()], json!({}));
-        client.notice("window/showMessage", told);
+        client.notice("window/showMessage", message);
         client.open(URI, "python", "x");
         assert_eq!(client.inline(URI, 0, 1), "y");
         client.quit();
     }
 }
 
-/// However few threads there may be: the server works, or says why not and ends with a failure.
+/// With any thread limit, the server works, or reports the reason and exits with a failure.
 #[cfg(target_os = "linux")]
 #[test]
-fn too_few_threads_are_a_sentence_and_a_failure() {
+fn thread_limit_failure_is_reported() {
     use std::os::unix::fs::MetadataExt;
     use std::os::unix::process::CommandExt;
     let script = Script::new();
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("taper");
     let mut unlike = 0;
-    // The limit is for a user, and root has none.
+    // The limit applies to a user, but not to root.
     let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
     if is_root {
         fs::copy(env!("CARGO_BIN_EXE_taper"), &program).unwrap();
@@ -313,7 +312,7 @@ fn too_few_threads_are_a_sentence_and_a_failure() {
             assert!(message.contains("pids.max"), "{threads}: {message}");
         }
         let (status, log) = server.ended(PATIENCE);
-        // A library of the engine's panics without threads; that is caught where models are loaded.
+        // One of the engine's libraries panics without threads; the model loader catches that.
         let panicked = log.lines().any(|line| line.contains("panic") && !line.contains("rayon-core"));
         assert!(!panicked, "{threads}: {log}");
         if !serves {
@@ -325,7 +324,7 @@ fn too_few_threads_are_a_sentence_and_a_failure() {
     assert!(unlike > 0, "no limit was too small");
 }
 
-/// Settings that are other servers' raise no warning, wherever they come; a mistake in ours does, once.
+/// Settings of other servers raise no warning, wherever they arrive; a mistake in ours does, once.
 #[test]
 fn settings_of_other_servers_raise_no_warning() {
     let script = Script::new().when("x", "y");
@@ -366,12 +365,12 @@ fn settings_of_other_servers_raise_no_warning() {
 }
 
 #[test]
-fn an_error_of_the_engine_tells_each_cause_once() {
+fn engine_error_reports_each_cause_once() {
     let script = Script::new();
     let mut client = Client::start(&["--stdio", "--engine", &script.argument()]);
     client.hello(json!({}));
-    let told = client.notice("window/showMessage", "cannot suggest yet");
-    let message = told["params"]["message"].as_str().unwrap();
+    let notice = client.notice("window/showMessage", "cannot suggest yet");
+    let message = notice["params"]["message"].as_str().unwrap();
     assert_eq!(message.matches("No such file").count(), 1, "{message}");
     client.quit();
 }

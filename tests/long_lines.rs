@@ -1,6 +1,5 @@
-//! Lines of megabytes and pastes of a hundred thousand lines, from end to end: nothing is lost, and what is written by hand is
-//! still answered.
-//! It knows nothing of any model, nor of how long anything takes: what a key costs is counted where prompts are chosen.
+//! Lines of megabytes and pastes of a hundred thousand lines, end to end: nothing is lost, and ordinary code is still
+//! completed.
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
 use serde_json::{Value, json};
@@ -18,7 +17,7 @@ fn ready() -> (Client, Script) {
 }
 
 #[test]
-fn on_a_line_of_megabytes_nothing_is_said_and_all_else_goes_on() {
+fn line_of_megabytes_gets_no_suggestion_others_do() {
     let (mut client, _script) = ready();
     let line = format!("x = [{}", "12, ".repeat(750_000));
     let end = u32::try_from(line.len()).unwrap();
@@ -41,7 +40,7 @@ fn on_a_line_of_megabytes_nothing_is_said_and_all_else_goes_on() {
 }
 
 #[test]
-fn a_line_of_twenty_megabytes_and_a_paste_of_a_hundred_thousand_lines_are_taken() {
+fn huge_line_and_huge_paste_are_accepted() {
     let (mut client, _script) = ready();
     let minified = "if(a){return b(c)}".repeat(20_000_000 / 18);
     client.open("file:///w/a.min.js", "javascript", &minified);

@@ -1,5 +1,4 @@
-//! The protocol from end to end: capabilities, answers, order, cancelling, deadlines, loading, ending.
-//! It knows nothing of any model: the engine is scripted.
+//! The protocol, end to end: capabilities, responses, order, cancellation, deadlines, loading, shutdown.
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
@@ -12,7 +11,7 @@ use crate::script::Script;
 
 const URI: &str = "file:///w/src/a.py";
 
-/// A server with a script, ready; the script goes with it.
+/// A server with a loaded script; the script is deleted with it.
 fn ready(script: &Script, options: Value) -> Client {
     Client::ready(&["--stdio", "--engine", &script.written()], options)
 }
@@ -46,7 +45,7 @@ fn vscode_gets_inline_completion_in_utf16_and_no_popup() {
 }
 
 #[test]
-fn helix_gets_a_popup_item_that_it_filters_and_inserts_well() {
+fn helix_filters_and_inserts_popup_item_correctly() {
     let (capabilities, mut client, _script) = recorded(include_str!("fixtures/initialize-hx.json"));
     assert_eq!(capabilities["inlineCompletionProvider"], true);
     assert!(
@@ -70,7 +69,7 @@ fn helix_gets_a_popup_item_that_it_filters_and_inserts_well() {
 }
 
 #[test]
-fn an_item_has_the_new_text_and_an_empty_range_at_the_cursor() {
+fn item_has_text_and_empty_range_at_cursor() {
     let script = Script::new().when("def ad", "d(a, b):");
     // `'😀é'; def ad`: the same cursor in each of the encodings.
     for (encodings, chosen, character) in [
@@ -94,7 +93,7 @@ fn an_item_has_the_new_text_and_an_empty_range_at_the_cursor() {
 }
 
 #[test]
-fn what_is_not_known_is_answered_empty() {
+fn prompt_without_suggestion_gets_empty_response() {
     let script = Script::new().when("x", "y");
     let mut client = ready(&script, Value::Null);
     client.open(URI, "python", "nothing fits here");
@@ -103,26 +102,26 @@ fn what_is_not_known_is_answered_empty() {
 }
 
 #[test]
-fn changes_and_questions_are_handled_in_the_order_of_arrival() {
+fn changes_and_requests_are_handled_in_arrival_order() {
     let script = Script::new().when("abcdefgh", "ijk").when("abcd", "wrong");
     let mut client = ready(&script, Value::Null);
     client.open(URI, "python", "");
-    let (mut burst, mut questions) = (Vec::new(), Vec::new());
+    let (mut burst, mut requests) = (Vec::new(), Vec::new());
     for (at, letter) in "abcdefgh".chars().enumerate() {
         let at = u32::try_from(at).unwrap();
         burst.extend(notification(
             "textDocument/didChange",
             insertion(URI, i64::from(at) + 2, 0, at, &letter.to_string()),
         ));
-        let (id, question) = client.prepare("textDocument/inlineCompletion", inline_params(URI, 0, at + 1));
-        burst.extend(question);
-        questions.push(id);
+        let (id, message) = client.prepare("textDocument/inlineCompletion", inline_params(URI, 0, at + 1));
+        burst.extend(message);
+        requests.push(id);
     }
     client.raw(&burst);
-    let last = questions.pop().unwrap();
+    let last = requests.pop().unwrap();
     assert_eq!(client.answer(last)["result"]["items"][0]["insertText"], "ijk");
-    for id in questions {
-        // Superseded, or answered before the next change came; never by a text that was not there yet.
+    for id in requests {
+        // Superseded, or answered before the next change arrived; never from a text that did not exist yet.
         let answer = client.answer(id);
         assert!(answer["error"]["code"] == -32800 || answer["result"]["items"].is_array(), "{answer}");
         assert_ne!(answer["result"]["items"][0]["insertText"], "ijk");
@@ -131,7 +130,7 @@ fn changes_and_questions_are_handled_in_the_order_of_arrival() {
 }
 
 #[test]
-fn the_newest_question_wins_and_the_older_one_is_superseded() {
+fn newer_request_supersedes_older_one() {
     let script = Script::new().when("slow", "a very long answer").when("quick", "b").token_ms(20);
     let mut client = ready(&script, json!({ "latency-budget-ms": 20_000 }));
     client.open(URI, "python", "slow\nquick\n");
@@ -143,7 +142,7 @@ fn the_newest_question_wins_and_the_older_one_is_superseded() {
 }
 
 #[test]
-fn a_superseded_popup_is_empty_and_no_error() {
+fn superseded_popup_is_empty_not_an_error() {
     let script = Script::new().when("slow", "a very long answer").token_ms(20);
     let mut client = Client::start(&["--stdio", "--engine", &script.written()]);
     client.initialize(json!({ "capabilities": {}, "processId": null, "initializationOptions": {} }));
@@ -158,7 +157,7 @@ fn a_superseded_popup_is_empty_and_no_error() {
 }
 
 #[test]
-fn a_change_of_the_text_supersedes_a_question_but_not_the_work_on_it() {
+fn text_change_supersedes_request_but_keeps_its_generation() {
     let script = Script::new().when("return ", "call(a, b)").token_ms(20);
     let mut client = ready(&script, json!({ "latency-budget-ms": 20_000 }));
     client.open(URI, "python", "return \n");
@@ -166,20 +165,20 @@ fn a_change_of_the_text_supersedes_a_question_but_not_the_work_on_it() {
     client.notify("textDocument/didChange", insertion(URI, 2, 0, 7, "ca"));
     assert_eq!(client.answer(first)["error"]["code"], -32800);
     client.wait_trace("completed", &json!({}));
-    // The script has nothing for this place: the answer is what is left of the one that was worked on.
+    // The script has no rule for this position: the response is the rest of the in-flight generation.
     assert_eq!(client.inline(URI, 0, 9), "ll(a, b)");
     client.quit();
 }
 
 #[test]
-fn a_cancelled_request_is_answered_so_and_frees_the_engine() {
+fn cancelled_request_gets_error_and_frees_engine() {
     let script = Script::new().when("slow", &"very ".repeat(90)).when("quick", "b").token_ms(500);
     let mut client = ready(&script, json!({ "latency-budget-ms": 60_000 }));
     client.open(URI, "python", "slow\nquick\n");
     let id = client.request("textDocument/inlineCompletion", inline_params(URI, 0, 4));
     client.notify("$/cancelRequest", json!({ "id": id }));
     assert_eq!(client.answer(id)["error"]["code"], -32800);
-    // Were the engine still busy with it, this would take its 45 seconds.
+    // If the engine were still busy with it, this would take its 45 seconds.
     let start = Instant::now();
     assert_eq!(client.inline(URI, 1, 5), "b");
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
@@ -188,30 +187,30 @@ fn a_cancelled_request_is_answered_so_and_frees_the_engine() {
 }
 
 #[test]
-fn the_deadline_is_kept_and_the_work_goes_on_for_the_next_keystroke() {
+fn generation_continues_after_deadline_for_next_keystroke() {
     let whole = "one + two + three + four + five + six + seven";
     let script = Script::new().when("total = ", whole).token_ms(12);
     let mut client = ready(&script, json!({ "latency-budget-ms": 150 }));
     client.open(URI, "python", "total = \n");
-    let asked = Instant::now();
+    let sent = Instant::now();
     let id = client.request("textDocument/inlineCompletion", inline_params(URI, 0, 8));
     let (answer, at) = client.timed_answer(id);
-    let took = at - asked;
+    let took = at - sent;
     assert!(took < Duration::from_millis(450), "the answer took {took:?}");
     let part = answer["result"]["items"][0]["insertText"].as_str().unwrap_or_default();
     assert!(part.len() < whole.len() && whole.starts_with(part), "{part:?}");
     client.wait_trace("completed", &json!({}));
-    let asked = Instant::now();
+    let sent = Instant::now();
     let id = client.request("textDocument/inlineCompletion", inline_params(URI, 0, 8));
     let (answer, at) = client.timed_answer(id);
     assert_eq!(answer["result"]["items"][0]["insertText"], whole);
-    let took = at - asked;
+    let took = at - sent;
     assert!(took < Duration::from_millis(450), "the answer took {took:?}");
     client.quit();
 }
 
 #[test]
-fn an_editor_that_refreshes_sees_a_part_early_and_the_rest_when_it_is_there() {
+fn refreshing_editor_gets_early_part_then_the_rest() {
     let whole = "one + two + three + four + five + six + seven";
     let script = Script::new().when("total = ", whole).token_ms(12);
     let mut client = Client::start(&["--stdio", "--engine", &script.written()]);
@@ -228,9 +227,9 @@ fn an_editor_that_refreshes_sees_a_part_early_and_the_rest_when_it_is_there() {
     client.open(URI, "python", "total = \n");
     let part = client.inline(URI, 0, 8);
     assert!(!part.is_empty() && part.len() < whole.len() && whole.starts_with(&part), "{part:?}");
-    let told = client.notice("taper/refresh", "");
+    let refresh = client.notice("taper/refresh", "");
     assert_eq!(
-        told["params"],
+        refresh["params"],
         json!({ "textDocument": { "uri": URI }, "position": { "line": 0, "character": 8 }, "version": 1 })
     );
     assert_eq!(client.inline(URI, 0, 8), whole);
@@ -240,7 +239,7 @@ fn an_editor_that_refreshes_sees_a_part_early_and_the_rest_when_it_is_there() {
 }
 
 #[test]
-fn where_the_cursor_rests_the_prompt_is_read_before_anyone_asks() {
+fn idle_cursor_prefills_prompt_before_request() {
     let script = Script::new().when("last = ", "1").prompt_token_ms(1.0);
     for (idle, read) in [("modest", true), ("off", false)] {
         let mut client = ready(&script, json!({ "idle-work": idle, "latency-budget-ms": 20_000 }));
@@ -262,10 +261,10 @@ fn where_the_cursor_rests_the_prompt_is_read_before_anyone_asks() {
 }
 
 #[test]
-fn asked_again_at_the_same_place_the_work_is_not_begun_anew() {
+fn repeated_request_continues_the_same_generation() {
     let whole = "one + two + three + four + five + six + seven";
     let script = Script::new().when("total = ", whole).token_ms(20);
-    // Questions in a row, none of which the engine can finish in its own time.
+    // Consecutive requests, none of which the engine can finish within its budget.
     let mut client = ready(&script, json!({ "latency-budget-ms": 150 }));
     client.open(URI, "python", "total = \n");
     let start = Instant::now();
@@ -278,7 +277,7 @@ fn asked_again_at_the_same_place_the_work_is_not_begun_anew() {
 }
 
 #[test]
-fn what_follows_a_suggestion_is_there_when_it_is_accepted() {
+fn completion_after_accepted_suggestion_is_prefetched() {
     let script = Script::new().when("total = one", " + two").when("total = ", "one");
     for (idle, known) in [("modest", true), ("off", false)] {
         let mut client = ready(&script, json!({ "idle-work": idle, "latency-budget-ms": 20_000 }));
@@ -289,15 +288,15 @@ fn what_follows_a_suggestion_is_there_when_it_is_accepted() {
         }
         client.notify("textDocument/didChange", insertion(URI, 2, 0, 8, "one"));
         assert_eq!(client.inline(URI, 0, 11), " + two");
-        let questions = if known { 1 } else { 2 };
-        client.wait_traces("completed", &json!({}), questions);
-        assert_eq!(client.traced("completed").len(), questions, "{idle}");
+        let requests = if known { 1 } else { 2 };
+        client.wait_traces("completed", &json!({}), requests);
+        assert_eq!(client.traced("completed").len(), requests, "{idle}");
         client.quit();
     }
 }
 
 #[test]
-fn full_idle_work_also_knows_the_next_line() {
+fn full_idle_work_prefetches_line_after_suggestion() {
     let script = Script::new().when("a = 1\n", "b = 2").when("a = ", "1");
     let mut client = ready(&script, json!({ "idle-work": "full" }));
     client.open(URI, "python", "a = \n");
@@ -310,7 +309,7 @@ fn full_idle_work_also_knows_the_next_line() {
 }
 
 #[test]
-fn the_next_line_is_there_before_enter_is_pressed() {
+fn next_line_is_prefetched_before_enter() {
     let script = Script::new().when("x = 1\n    ", "return x");
     for (idle, known) in [("modest", true), ("off", false)] {
         let mut client = ready(&script, json!({ "idle-work": idle, "latency-budget-ms": 20_000 }));
@@ -318,7 +317,7 @@ fn the_next_line_is_there_before_enter_is_pressed() {
         let position = json!({ "line": 1, "character": 9 });
         client.notify("taper/cursor", json!({ "textDocument": { "uri": URI }, "position": position }));
         if known {
-            // And what may stand behind the line.
+            // Also what may come after the line.
             client.wait_traces("prefetched", &json!({}), 2);
         }
         client.notify("textDocument/didChange", insertion(URI, 2, 1, 9, "\n    "));
@@ -332,7 +331,7 @@ fn the_next_line_is_there_before_enter_is_pressed() {
 }
 
 #[test]
-fn where_all_takes_long_to_read_what_comes_next_is_answered_before_and_again() {
+fn slow_window_prefetches_from_part_then_from_whole() {
     let script = Script::new().when("last = 1\n", "x = 2").prompt_token_ms(1.5);
     let mut client = ready(&script, json!({ "prefix-tokens": 1600, "suffix-tokens": 20 }));
     let lines: String = (0..300).map(|n| format!("v{n:03} = {n}\n")).collect();
@@ -340,7 +339,7 @@ fn where_all_takes_long_to_read_what_comes_next_is_answered_before_and_again() {
     let position = json!({ "line": 300, "character": 8 });
     client.notify("taper/cursor", json!({ "textDocument": { "uri": URI }, "position": position }));
     client.wait_trace("windowPrefilled", &json!({}));
-    // On the next line and behind this one, from a part of the file and from all of it.
+    // On the next line and after this one, from a part of the file and from all of it.
     client.wait_traces("prefetched", &json!({}), 4);
     let order: Vec<Value> = client.traced_of(&["prefetched", "windowPrefilled"]);
     let part = order.iter().take_while(|it| it["event"] == "prefetched").count();
@@ -349,8 +348,8 @@ fn where_all_takes_long_to_read_what_comes_next_is_answered_before_and_again() {
 }
 
 #[test]
-fn work_that_nobody_waits_for_never_delays_a_question() {
-    // Ahead: 20 seconds of work for what follows the first suggestion.
+fn prefetch_never_delays_a_request() {
+    // Prefetch: 20 seconds of work after the first suggestion.
     let script = Script::new()
         .when("slow = 1", &" + 1".repeat(50))
         .when("slow = ", "1")
@@ -361,19 +360,19 @@ fn work_that_nobody_waits_for_never_delays_a_question() {
     client.open(URI, "python", "slow = \nquick = \n");
     assert_eq!(client.inline(URI, 0, 7), "1");
     client.wait_trace("prefetchStarted", &json!({}));
-    let asked = Instant::now();
+    let sent = Instant::now();
     let id = client.request("textDocument/inlineCompletion", inline_params(URI, 1, 8));
     let (answer, at) = client.timed_answer(id);
     assert_eq!(answer["result"]["items"][0]["insertText"], "2");
-    let took = at - asked;
+    let took = at - sent;
     assert!(took < Duration::from_millis(1150), "the answer took {took:?}");
     assert!(client.traced("prefetched").is_empty());
     client.quit();
 }
 
 #[test]
-fn a_long_file_is_answered_in_time_and_read_whole_afterwards() {
-    // The whole window would take longer to read than the answer may.
+fn long_file_is_answered_then_fully_prefilled() {
+    // Prefilling the whole window would exceed the budget.
     let script = Script::new().when("last = ", "1").prompt_token_ms(3.0).token_ms(1);
     let options = json!({ "latency-budget-ms": 900, "prefix-tokens": 500, "suffix-tokens": 20 });
     let mut client = ready(&script, options);
@@ -386,7 +385,7 @@ fn a_long_file_is_answered_in_time_and_read_whole_afterwards() {
 }
 
 #[test]
-fn a_place_that_yields_nothing_is_not_asked_for_again_unless_by_a_person() {
+fn empty_position_is_retried_only_by_explicit_request() {
     let script = Script::new().when("x = ", "");
     let mut client = ready(&script, Value::Null);
     client.open(URI, "python", "x = \n");
@@ -403,7 +402,7 @@ fn a_place_that_yields_nothing_is_not_asked_for_again_unless_by_a_person() {
 }
 
 #[test]
-fn a_panic_of_the_engine_costs_one_answer() {
+fn engine_panic_loses_only_one_response() {
     let script = Script::new().panics_at("boom").when("fine", "ly");
     let mut client = ready(&script, Value::Null);
     client.open(URI, "python", "boom\nfine\n");
@@ -416,7 +415,7 @@ fn a_panic_of_the_engine_costs_one_answer() {
 }
 
 #[test]
-fn an_error_of_the_engine_is_told_once() {
+fn engine_error_is_reported_once() {
     let script = Script::new().fails_at("fail").when("fine", "ly");
     let mut client = ready(&script, Value::Null);
     client.open(URI, "python", "fail\nfine\n");
@@ -435,9 +434,9 @@ fn an_error_of_the_engine_is_told_once() {
 
 #[test]
 #[cfg(unix)]
-fn while_the_model_loads_questions_are_answered_empty_and_at_once() {
+fn requests_during_model_load_get_empty_responses_immediately() {
     let script = Script::new().when("x", "y");
-    // A pipe without a writer: the engine waits in its reading for as long as the test likes.
+    // A pipe without a writer: the engine blocks in its read for as long as the test needs.
     assert!(std::process::Command::new("mkfifo").arg(script.path()).status().unwrap().success());
     let mut client = Client::start(&["--stdio", "--engine", &script.argument()]);
     client.hello(json!({ "latency-budget-ms": 60_000 }));
@@ -451,7 +450,7 @@ fn while_the_model_loads_questions_are_answered_empty_and_at_once() {
 }
 
 #[test]
-fn a_missing_model_is_told_once_and_picked_up_when_it_comes() {
+fn missing_model_is_reported_once_and_loaded_later() {
     let script = Script::new().when("x", "y");
     let mut client = Client::start(&["--stdio", "--engine", &script.argument()]);
     client.hello(Value::Null);
@@ -472,7 +471,7 @@ fn a_missing_model_is_told_once_and_picked_up_when_it_comes() {
 }
 
 #[test]
-fn settings_of_the_editor_apply_when_they_change() {
+fn changed_editor_settings_apply() {
     let script = Script::new().when("x", "y");
     let mut client = ready(&script, json!({ "disabledLanguages": ["markdown"] }));
     client.open(URI, "python", "x\n");
@@ -490,7 +489,7 @@ fn settings_of_the_editor_apply_when_they_change() {
 }
 
 #[test]
-fn a_closed_document_is_forgotten_and_can_be_opened_anew() {
+fn closed_document_is_forgotten_and_can_be_reopened() {
     let script = Script::new().when("x", "y").when("z", "w");
     let mut client = ready(&script, Value::Null);
     client.open(URI, "python", "x\n");
@@ -504,7 +503,7 @@ fn a_closed_document_is_forgotten_and_can_be_opened_anew() {
 }
 
 #[test]
-fn nothing_is_answered_before_initialize_and_nothing_after_shutdown() {
+fn requests_before_initialize_and_after_shutdown_are_rejected() {
     let script = Script::new().when("x", "y");
     let mut client = Client::start(&["--stdio", "--engine", &script.written()]);
     let early = client.ask("textDocument/inlineCompletion", inline_params(URI, 0, 0));
@@ -533,7 +532,7 @@ fn exit_without_shutdown_is_a_failure() {
 }
 
 #[test]
-fn the_process_ends_with_its_input_though_a_generation_runs() {
+fn server_exits_at_end_of_input_during_generation() {
     let script = Script::new().when("slow", &"very ".repeat(90)).token_ms(500);
     let mut client = ready(&script, json!({ "latency-budget-ms": 60_000 }));
     client.open(URI, "python", "slow\n");
@@ -546,7 +545,7 @@ fn the_process_ends_with_its_input_though_a_generation_runs() {
 }
 
 #[test]
-fn what_was_asked_before_the_input_ended_is_still_answered() {
+fn requests_before_end_of_input_are_answered() {
     let script = Script::new().when("x", "y");
     let mut client = ready(&script, Value::Null);
     client.open(URI, "python", "x\n");

@@ -1,5 +1,4 @@
-//! One end-to-end binary: everything here runs the built program or looks at the tree of sources.
-//! It knows nothing of the insides.
+//! One end-to-end binary: every test here runs the built program or checks the source tree.
 
 mod bad_input;
 mod candidates;

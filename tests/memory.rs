@@ -1,6 +1,5 @@
-//! What a server takes, and what it gives back, over real pipes: many files edited in turn, many documents opened and
+//! Memory that a server takes and releases, over real pipes: many files edited in turn, many documents opened and
 //! closed.
-//! It knows nothing of any model: the engine is scripted.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
@@ -13,11 +12,11 @@ use crate::client::{Client, insertion};
 use crate::process;
 use crate::script::Script;
 
-/// Files of the project, and bytes of each: as much as is read of a project.
+/// Files of the project and bytes of each: the most that is read of a project.
 const FILES: usize = 64;
 const BYTES: usize = 124 << 10;
 
-/// Code as it is: names that others use, and names of its own.
+/// Realistic code: names that other files use, and its own.
 fn code(seed: usize, bytes: usize) -> String {
     let mut text = String::new();
     let mut n = 0;
@@ -35,9 +34,9 @@ fn code(seed: usize, bytes: usize) -> String {
     text
 }
 
-/// The memory of the server, in megabytes, when it has nothing to do.
+/// The memory of the idle server, in megabytes.
 #[track_caller]
-fn settled(client: &mut Client, limit: u64) -> u64 {
+fn idle_memory(client: &mut Client, limit: u64) -> u64 {
     let mut resident = 0;
     for _ in 0..5 {
         let before = client.traced("memoryReleased").len();
@@ -54,7 +53,7 @@ fn settled(client: &mut Client, limit: u64) -> u64 {
 }
 
 #[test]
-fn sixty_files_of_a_large_project_are_edited_in_turn_within_200_megabytes() {
+fn editing_sixty_files_stays_within_200_megabytes() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().canonicalize().unwrap();
     for n in 0..FILES {
@@ -67,7 +66,7 @@ fn sixty_files_of_a_large_project_are_edited_in_turn_within_200_megabytes() {
     for n in 0..60 {
         client.open(&uri(n), "python", &code(n, BYTES));
         if n == 0 {
-            // However long it takes, it gets on.
+            // No time limit as long as it progresses.
             let mut indexes = 0;
             let is_whole = |it: &Value| it["files"] == FILES && it["waiting"] == 0;
             while !client.traced("workspaceIndexed").iter().any(is_whole) {
@@ -78,25 +77,25 @@ fn sixty_files_of_a_large_project_are_edited_in_turn_within_200_megabytes() {
         let indexes = client.traced("workspaceIndexed").len();
         client.notify("textDocument/didChange", insertion(&uri(n), 2, 0, 0, "x\n"));
         assert_eq!(client.inline(&uri(n), 0, 1), "y");
-        // Asked about, the document before it is of use to others.
+        // After a request, the previous document is indexed for others.
         if n > 0 {
             client.wait_traces("workspaceIndexed", &json!({}), indexes + 1);
         }
     }
     let most = process::peak(client.pid());
-    let rests = settled(&mut client, 200);
+    let rests = idle_memory(&mut client, 200);
     assert!(most <= 200 && rests <= 200, "{most} MB at most, {rests} MB in the end");
     client.quit();
 }
 
 #[test]
-fn a_thousand_documents_opened_and_closed_give_their_memory_back() {
+fn thousand_opened_and_closed_documents_release_memory() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().canonicalize().unwrap();
     let script = Script::new().when("x", "y");
     let mut client = script.serve_in(&root);
     let uri = |n: usize| format!("file://{}/m{n}.py", root.display());
-    // As long as is parsed as a whole.
+    // The longest that is parsed as a whole.
     let text = code(1, 23 << 10);
     for n in 0..1000 {
         client.open(&uri(n), "python", &format!("x\n# {n}\n{text}"));
@@ -106,7 +105,7 @@ fn a_thousand_documents_opened_and_closed_give_their_memory_back() {
     for n in 0..1000 {
         client.notify("textDocument/didClose", json!({ "textDocument": { "uri": uri(n) } }));
     }
-    let closed = settled(&mut client, 150);
+    let closed = idle_memory(&mut client, 150);
     assert!(closed <= 150, "{closed} MB after, {open} MB with all of them open");
     client.quit();
 }

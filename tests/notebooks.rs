@@ -1,5 +1,4 @@
-//! Cells of notebooks from end to end: earlier cells of a language come before a cell, wherever they move.
-//! It knows nothing of any model: the engine is scripted, and what it says tells what it was shown.
+//! Notebook cells, end to end: earlier cells of the same language precede a cell in its prompt, wherever they move.
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
 use serde_json::{Value, json};
@@ -21,7 +20,7 @@ fn document(name: &str, language: &str, text: &str) -> Value {
     json!({ "uri": uri(name), "languageId": language, "version": 1, "text": text })
 }
 
-/// An editor that knows notebooks.
+/// An editor that supports notebooks.
 fn ready(script: &Script) -> Client {
     let mut client = Client::start(&["--stdio", "--engine", &script.written()]);
     let result = client.initialize(json!({
@@ -73,8 +72,8 @@ fn splice(start: usize, deleted: usize, cells: &[&str]) -> Value {
 }
 
 #[test]
-fn earlier_cells_come_before_this_one_and_react_to_edits_moves_and_deletion() {
-    // The first rule that fits decides.
+fn earlier_cells_in_prompt_follow_edits_moves_deletion() {
+    // The first matching rule decides.
     let script = Script::new()
         .when("a = 10\nb = 2\nx = ", "edited")
         .when("a = 1\nb = 2\nx = ", "both")
@@ -95,7 +94,7 @@ fn earlier_cells_come_before_this_one_and_react_to_edits_moves_and_deletion() {
     );
     let x = uri("x");
     assert_eq!(client.inline(&x, 0, 4), "both");
-    // What was known is not said again where something else stands before it.
+    // The cached suggestion is not reused if other text precedes it.
     let at = |character: u32| json!({ "line": 0, "character": character });
     let text = json!([{
         "document": { "uri": uri("a"), "version": 2 },
@@ -108,7 +107,7 @@ fn earlier_cells_come_before_this_one_and_react_to_edits_moves_and_deletion() {
         json!({ "textContent": [{ "document": { "uri": uri("a"), "version": 3 }, "changes": [{ "text": "a = 1" }] }] }),
     );
     assert_eq!(client.inline(&x, 0, 4), "both");
-    // The first cell moves behind the third.
+    // The first cell moves after the third.
     change(&mut client, json!({ "structure": { "array": splice(0, 1, &[]) } }));
     assert_eq!(client.inline(&x, 0, 4), "one");
     change(&mut client, json!({ "structure": { "array": splice(2, 0, &["a"]) } }));
@@ -120,7 +119,7 @@ fn earlier_cells_come_before_this_one_and_react_to_edits_moves_and_deletion() {
     change(&mut client, json!({ "structure": { "array": splice(0, 1, &[]) } }));
     change(&mut client, json!({ "structure": { "array": splice(3, 0, &["x"]) } }));
     assert_eq!(client.inline(&x, 0, 4), "swapped");
-    // One is deleted, and another one comes.
+    // One is deleted, another one inserted.
     let structure = json!({
         "array": splice(2, 1, &["c"]),
         "didClose": [{ "uri": uri("a") }],
@@ -148,7 +147,7 @@ fn earlier_cells_come_before_this_one_and_react_to_edits_moves_and_deletion() {
 }
 
 #[test]
-fn a_suggestion_in_a_cell_stands_where_the_cell_counts() {
+fn suggestion_range_is_relative_to_its_cell() {
     let script = Script::new().when("def ad", "d(a, b):\n    return a + b").when("add(", "1, 2)");
     let mut client = ready(&script);
     open(
@@ -158,13 +157,13 @@ fn a_suggestion_in_a_cell_stands_where_the_cell_counts() {
     let answer = client.ask("textDocument/inlineCompletion", inline_params(&uri("b"), 0, 11));
     let at = json!({ "line": 0, "character": 11 });
     assert_eq!(answer["result"]["items"][0]["range"], json!({ "start": at, "end": at }));
-    // What IPython alone understands keeps nothing from being suggested.
+    // IPython syntax does not prevent suggestions.
     assert_eq!(client.inline(&uri("c"), 0, 10), "1, 2)");
     client.quit();
 }
 
 #[test]
-fn an_empty_cell_goes_on_from_the_cells_before_it() {
+fn empty_cell_is_completed_from_earlier_cells() {
     let script = Script::new().when("import numpy as np\n", "x = np.array([1, 2])\n");
     let mut client = ready(&script);
     open(&mut client, &[("a", "python", "import numpy as np"), ("b", "python", "")]);
@@ -173,7 +172,7 @@ fn an_empty_cell_goes_on_from_the_cells_before_it() {
 }
 
 #[test]
-fn cells_that_are_opened_as_documents_are_put_in_the_order_of_their_names() {
+fn cells_opened_as_documents_are_ordered_by_name() {
     let script = Script::new()
         .when("a = 1\nb = 2\nx = ", "both")
         .when("b = 2\nx = ", "one")
@@ -198,7 +197,7 @@ fn cells_that_are_opened_as_documents_are_put_in_the_order_of_their_names() {
 }
 
 #[test]
-fn typing_in_a_cell_reads_the_cells_before_it_once() {
+fn typing_in_cell_prefills_earlier_cells_once() {
     let lines: String = (0..60).map(|n| format!("value_{n:03} = {n}\n")).collect();
     let script = Script::new().when("x = va", "lue_001 + 1").prompt_token_ms(0.1);
     let mut client = ready(&script);
@@ -220,7 +219,7 @@ fn typing_in_a_cell_reads_the_cells_before_it_once() {
 }
 
 #[test]
-fn what_no_editor_should_send_costs_the_order_and_no_more() {
+fn malformed_notebook_messages_lose_only_cell_order() {
     let script = Script::new().when("a = 1\nx = ", "both").when("x = ", "alone");
     let mut client = ready(&script);
     open(&mut client, &[("a", "python", "a = 1"), ("x", "python", "x = ")]);
@@ -246,7 +245,7 @@ fn what_no_editor_should_send_costs_the_order_and_no_more() {
         client.notify(method, params);
     }
     assert_eq!(client.inline(&x, 0, 4), "alone");
-    // A cell is in two places at once, and a notebook is opened anew.
+    // A cell is in two places at once, and a notebook is opened twice.
     change(&mut client, json!({ "structure": { "array": splice(0, 0, &["a", "x", "a"]) } }));
     client.inline(&x, 0, 4);
     open(&mut client, &[("a", "python", "a = 1"), ("x", "python", "x = ")]);

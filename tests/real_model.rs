@@ -1,5 +1,4 @@
-//! The real default model behind a real server, over real pipes: it answers in time, and what it says fits.
-//! It knows nothing of which words the model will choose.
+//! A real server with the default model, over real pipes: it answers in time, and its suggestions fit.
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
@@ -12,35 +11,35 @@ use taper::text::{Edit, Encoding, Rope, position};
 
 use crate::client::{Client, inline_params, insertion};
 
-/// The default latency budget, and what a busy machine may add between two processes.
+/// The default latency budget, and the overhead of two processes on a busy machine.
 const BUDGET: Duration = Duration::from_millis(300);
 const SLACK: Duration = Duration::from_millis(100);
-/// Where the machine itself stops for a while (it may be one of many on a host), one answer in so many may be
-/// later, but never so late.
+/// Shared hosts pause at times: one answer in `LATE_ONE_IN` may be later, but never later than `NEVER`.
 const LATE_ONE_IN: usize = 20;
 const NEVER: Duration = Duration::from_secs(3);
 
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// The text of the answer, with an empty range at the cursor, and how long it took.
+/// The text of the response, with an empty range at the cursor, and its latency.
 fn ask(client: &mut Client, uri: &str, text: &Rope, cursor: usize) -> (String, Duration) {
     let at = position::position_at(text, cursor, Encoding::Utf16);
-    let asked = Instant::now();
+    let sent = Instant::now();
     let id = client.request("textDocument/inlineCompletion", inline_params(uri, at.line, at.character));
     let (answer, came) = client.timed_answer(id);
     let Some(item) = answer["result"]["items"].as_array().and_then(|items| items.first()).cloned() else {
         assert_eq!(answer["error"], Value::Null, "{answer}");
-        return (String::new(), came - asked);
+        return (String::new(), came - sent);
     };
     let here = json!({ "line": at.line, "character": at.character });
     assert_eq!(item["range"], json!({ "start": here, "end": here }));
-    (item["insertText"].as_str().unwrap().to_owned(), came - asked)
+    (item["insertText"].as_str().unwrap().to_owned(), came - sent)
 }
 
-/// Types at the fixture's cursor; every answer must be in time, one at least must come, and all must fit.
-fn types_and_is_answered(fixture: &str, language: &str, typed: &str) {
+/// Types at the fixture's cursor: every response must be in time, at least one must have a suggestion, and all must
+/// fit.
+fn check_typing(fixture: &str, language: &str, typed: &str) {
     let Some(model) = taper_engine::testing::real_model() else { return };
-    // A user has one server: two at once would take each other's cores.
+    // Users run one server; two at once would compete for cores.
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let marked = fs::read_to_string(format!("tests/fixtures/real/{fixture}")).unwrap();
     let (before, after) = marked.split_once('▮').unwrap();
@@ -51,21 +50,21 @@ fn types_and_is_answered(fixture: &str, language: &str, typed: &str) {
     let mut client = Client::ready(&["--stdio", "--model", model.to_str().unwrap()], options);
     client.open(&uri, language, &text.to_string());
 
-    // Cold: the prompt is read beyond the deadline, each answer leaves in time all the same, and sooner or later
-    // the work of the earlier questions is the answer.
+    // Cold: prefill exceeds the deadline, every response is in time all the same, and eventually the work of earlier
+    // requests gives a suggestion.
     let mut times = Vec::new();
     let warm_up = Instant::now();
     loop {
         let (suggestion, took) = ask(&mut client, &uri, &text, cursor);
         times.push(took);
         if !suggestion.is_empty() {
-            fits(fixture, &text, cursor, &suggestion);
+            assert_fits(fixture, &text, cursor, &suggestion);
             break;
         }
         assert!(warm_up.elapsed() < Duration::from_secs(120), "nothing in two minutes");
     }
 
-    // Warm: every key is answered in time, and at most of them something is shown.
+    // Warm: every key is answered in time, and most keys show a suggestion.
     let mut shown = 0;
     for (version, key) in typed.chars().enumerate() {
         let at = position::position_at(&text, cursor, Encoding::Utf16);
@@ -76,7 +75,7 @@ fn types_and_is_answered(fixture: &str, language: &str, typed: &str) {
         let (suggestion, took) = ask(&mut client, &uri, &text, cursor);
         times.push(took);
         if !suggestion.is_empty() {
-            fits(fixture, &text, cursor, &suggestion);
+            assert_fits(fixture, &text, cursor, &suggestion);
             shown += 1;
         }
     }
@@ -87,7 +86,7 @@ fn types_and_is_answered(fixture: &str, language: &str, typed: &str) {
     client.quit();
 }
 
-/// Nothing leaves the machine: a server that works has no socket open, not even a local one.
+/// No data leaves the machine: a running server has no socket open, not even a local one.
 fn assert_no_socket(pid: u32) {
     let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else { return };
     let links = open.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
@@ -95,8 +94,8 @@ fn assert_no_socket(pid: u32) {
     assert!(sockets.is_empty(), "{sockets:?}");
 }
 
-/// The promise about what is shown: the file parses no worse, nothing trails, nothing stands there twice.
-fn fits(path: &str, text: &Rope, cursor: usize, suggestion: &str) {
+/// The suggestion breaks no syntax, leaves no trailing blanks and repeats no existing text.
+fn assert_fits(path: &str, text: &Rope, cursor: usize, suggestion: &str) {
     let language = taper_grammars::by_path(path.as_ref()).unwrap();
     let before = Syntax::parse(text, language, &mut || false).unwrap();
     let edit = Edit::insert(cursor, suggestion);
@@ -108,26 +107,26 @@ fn fits(path: &str, text: &Rope, cursor: usize, suggestion: &str) {
     assert!(!suggestion.ends_with([' ', '\t', '\n']), "{suggestion:?} trails");
     let below = text.byte_slice(cursor..).to_string();
     let below = below.lines().find(|line| line.trim().len() > 3).unwrap_or("").trim();
-    assert_ne!(suggestion.trim(), below, "what stands below is said again");
+    assert_ne!(suggestion.trim(), below, "the suggestion repeats the line below");
 }
 
 #[test]
-fn python() {
-    types_and_is_answered("ledger.py", "python", "total += booking.amo");
+fn python_typing_is_answered_in_time() {
+    check_typing("ledger.py", "python", "total += booking.amo");
 }
 
 #[test]
-fn rust() {
-    types_and_is_answered("stack.rs", "rust", "self.items.pu");
+fn rust_typing_is_answered_in_time() {
+    check_typing("stack.rs", "rust", "self.items.pu");
 }
 
 #[test]
-fn javascript() {
-    types_and_is_answered("cart.js", "javascript", "sum += item.pri");
+fn javascript_typing_is_answered_in_time() {
+    check_typing("cart.js", "javascript", "sum += item.pri");
 }
 
 #[test]
-fn a_model_file_deleted_while_serving_is_not_missed() {
+fn deleted_model_file_does_not_stop_serving() {
     let Some(model) = taper_engine::testing::real_model() else { return };
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().unwrap();
@@ -135,7 +134,7 @@ fn a_model_file_deleted_while_serving_is_not_missed() {
     if fs::hard_link(&model, &copy).is_err() {
         fs::copy(&model, &copy).unwrap();
     }
-    // No deadline: what counts here is that the answer comes.
+    // No deadline: only the response counts.
     let options = json!({ "latency-budget-ms": 60_000 });
     let mut client = Client::ready(&["--stdio", "--model", copy.to_str().unwrap()], options);
     fs::remove_file(&copy).unwrap();
@@ -146,9 +145,9 @@ fn a_model_file_deleted_while_serving_is_not_missed() {
     client.quit();
 }
 
-/// What only another file says, on the disk or as it is in the editor, is suggested.
+/// Text that only another file contains, on disk or unsaved in the editor, is suggested.
 #[test]
-fn the_other_files_of_the_workspace_are_known() {
+fn other_workspace_files_are_used() {
     let Some(model) = taper_engine::testing::real_model() else { return };
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().unwrap();
@@ -160,12 +159,12 @@ fn the_other_files_of_the_workspace_are_known() {
         "processId": null,
         "rootUri": format!("file://{root}"),
         "capabilities": { "textDocument": { "inlineCompletion": {} }, "window": { "workDoneProgress": true } },
-        // No deadline: what counts here is what comes.
+        // No deadline: only the suggestion counts.
         "initializationOptions": { "latency-budget-ms": 60_000, "eagerness": "high", "snippet-tokens": 512 },
     }));
     client.wait_ready();
     let uri = |name: &str| format!("file://{root}/{name}");
-    // What is suggested behind `shapes.weigh_` in a document where the cursor has rested for a while.
+    // The suggestion after `shapes.weigh_` in a document in which the cursor was idle for a while.
     let mut rested = 0;
     let mut suggested = |client: &mut Client, document: &str| {
         let text = Rope::from_str("import shapes\n\nbox = (2, 3, 4)\nweight = shapes.weigh_\n");

@@ -1,6 +1,5 @@
-//! Repetitions in the texts of `tests/fixtures/hostile`, whose README explains them: `⟦3×ab⟧` is `ababab`, `⟦3^ab⟧` is
-//! `ab ab  ab`.
-//! It knows nothing of who reads them: the tests of the grammars do, and those of the server.
+//! Expands repetitions in the texts of `tests/fixtures/hostile`, whose README explains them: `⟦3×ab⟧` is `ababab`,
+//! `⟦3^ab⟧` is `ab ab  ab`.
 #![expect(clippy::expect_used, reason = "a test may")]
 
 /// The text without repetition marks.

@@ -1,5 +1,4 @@
-//! Scripts for the scripted engine: what it answers where, and how slowly.
-//! It knows nothing of the protocol.
+//! Scripts for the scripted engine: its output by prompt, and its speed.
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
@@ -8,24 +7,24 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-/// A script in a folder of its own, which goes with it.
+/// A script in a temporary folder, which is deleted with it.
 pub(crate) struct Script {
     folder: TempDir,
     text: String,
 }
 
 impl Script {
-    /// A script that answers nothing, at once.
+    /// A script without rules or delays.
     pub(crate) fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap(), text: String::new() }
     }
 
-    /// Answers `answer` where the text before the cursor ends with `before`; the first that fits counts.
+    /// Generates `answer` if the text before the cursor ends with `before`; the first matching rule counts.
     pub(crate) fn when(self, before: &str, answer: &str) -> Self {
         self.rule(before, &format!("answer {}", escaped(answer)))
     }
 
-    /// Answers `answer` where the prompt has `text` anywhere.
+    /// Generates `answer` if the prompt contains `text`.
     pub(crate) fn shown(mut self, text: &str, answer: &str) -> Self {
         self.text += &format!("when {}\nanswer {}\n", escaped(text), escaped(answer));
         self
@@ -37,63 +36,63 @@ impl Script {
         self
     }
 
-    /// [`or`](Self::or), with this probability of each of its own tokens.
+    /// [`or`](Self::or), with this probability of each of its tokens.
     pub(crate) fn or_with(mut self, answer: &str, probability: f32) -> Self {
         self.text += &format!("or-with {probability} {}\n", escaped(answer));
         self
     }
 
-    /// Another way to say the answer before: what a model may say instead.
+    /// Adds an alternative to the last answer.
     pub(crate) fn or(mut self, answer: &str) -> Self {
         self.text += &format!("or {}\n", escaped(answer));
         self
     }
 
-    /// Panics where the text before the cursor ends with `before`.
+    /// Panics if the text before the cursor ends with `before`.
     pub(crate) fn panics_at(self, before: &str) -> Self {
         self.rule(before, "panic")
     }
 
-    /// Panics when the engine is let go of.
+    /// Panics when the engine is dropped.
     pub(crate) fn panics_at_the_end(mut self) -> Self {
         self.text += "panic-at-the-end\n";
         self
     }
 
-    /// Fails where the text before the cursor ends with `before`.
+    /// Fails if the text before the cursor ends with `before`.
     pub(crate) fn fails_at(self, before: &str) -> Self {
         self.rule(before, "fail it broke")
     }
 
-    /// The script's vocabulary has Qwen's tokens: the one for the suffix stands where the cursor is.
+    /// The script's vocabulary has Qwen's tokens: the suffix token marks the cursor.
     fn rule(mut self, before: &str, action: &str) -> Self {
         self.text += &format!("when {}<|fim_suffix|>\n{action}\n", escaped(before));
         self
     }
 
-    /// Takes so long for each token: a byte, mostly.
+    /// Delay per token (mostly a byte) in decode.
     pub(crate) fn token_ms(mut self, milliseconds: u32) -> Self {
         self.text += &format!("decode-ms {milliseconds}\n");
         self
     }
 
-    /// Takes so long for each token of a prompt.
+    /// Delay per prompt token.
     pub(crate) fn prompt_token_ms(mut self, milliseconds: f32) -> Self {
         self.text += &format!("prefill-ms {milliseconds}\n");
         self
     }
 
-    /// The folder that it lies in.
+    /// Its folder.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Where it lies once written.
+    /// Its path once written.
     pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("script")
     }
 
-    /// The argument that names it, written or not.
+    /// The `--engine` argument that names it, written or not.
     pub(crate) fn argument(&self) -> String {
         format!("scripted:{}", self.path().display())
     }
@@ -109,7 +108,7 @@ impl Script {
         pipe.write_all(self.text.as_bytes()).unwrap();
     }
 
-    /// Writes it; the argument that names it.
+    /// Writes it; returns the argument that names it.
     pub(crate) fn written(&self) -> String {
         self.write();
         self.argument()

@@ -1,5 +1,5 @@
-//! Secrets of a project: none of another file reaches a prompt, files of secrets are left alone, and nothing of them is said.
-//! It knows nothing of how secrets are found.
+//! Secrets of a project, end to end: none of another file reaches a prompt, secret files are excluded, and logs reveal
+//! neither.
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 
 use crate::client::{Client, inline_params};
 
-/// What must not be in any prompt; each is written in another file.
+/// Must not be in any prompt; each is written in another file.
 const SECRETS: [&str; 6] =
     ["hunter2ondisk", "hunter2inaneditor", "hunter2env", "hunter2key", "hunter2link", "hunter2list"];
 
-/// A scripted engine that says `leaked` where the prompt has a secret, `seen` where it has this text of another file.
+/// A scripted engine that outputs `leaked` if the prompt has a secret, `seen` if it has this text of another file.
 fn script(folder: &Path, text: &str) -> String {
     let mut script = String::new();
     for secret in SECRETS {
@@ -36,7 +36,7 @@ impl Project {
         Self::start_to_see("def weigh_a_parcel", files, options)
     }
 
-    /// With an engine that says `seen` where this text of another file is in the prompt.
+    /// With an engine that outputs `seen` if the prompt has this text of another file.
     fn start_to_see(text: &str, files: &[(&str, String)], options: Value) -> Self {
         let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         let root = folders[0].path().canonicalize().unwrap();
@@ -67,13 +67,13 @@ impl Project {
         self.client.open(&uri, "python", text);
     }
 
-    /// What typing at the end of a document of one line brings.
+    /// The suggestion of an automatic request at the end of a document of one line.
     fn typing(&mut self, name: &str, column: u32) -> String {
         let uri = self.uri(name);
         self.client.inline(&uri, 0, column)
     }
 
-    /// What the key that asks brings.
+    /// The result of an explicit request.
     fn asking(&mut self, name: &str, column: u32) -> Value {
         let mut params = inline_params(&self.uri(name), 0, column);
         params["context"]["triggerKind"] = json!(1);
@@ -87,9 +87,10 @@ impl Project {
 
     #[track_caller]
     fn end(self) {
-        let told = self.client.notices.iter().map(Value::to_string).collect::<String>() + &self.client.log();
+        let reported =
+            self.client.notices.iter().map(Value::to_string).collect::<String>() + &self.client.log();
         for secret in SECRETS {
-            assert!(!told.contains(secret), "{secret} is in a log or a notification");
+            assert!(!reported.contains(secret), "{secret} is in a log or a notification");
         }
         self.client.quit();
     }
@@ -106,7 +107,7 @@ fn secrets_of_other_files_reach_no_prompt_log_or_explanation() {
         ("secrets.json", "{ \"weigh_a_parcel\": \"hunter2key\" }\n".to_owned()),
         (".env", "weigh_a_parcel=hunter2env\n".to_owned()),
     ];
-    // The lines themselves are there, redacted.
+    // The lines themselves are in the prompt, redacted.
     for (line, calls) in
         [("password = \"REDACTED\"", "weigh_a_parcel"), ("scale:REDACTED@parcel", "ship_a_crate")]
     {
@@ -119,20 +120,20 @@ fn secrets_of_other_files_reach_no_prompt_log_or_explanation() {
             &code("ship_a_crate", "connect(\"postgres://scale:hunter2inaneditor@parcel/weigh\")"),
         );
         project.client.wait_indexed(3);
-        // Whatever the editor calls its language.
+        // Independent of the language that the editor names.
         project.open(".env", &code("weigh_it", "parcel = 'hunter2env'"));
         project.open("server.key", &code("weigh_it", "parcel = 'hunter2key'"));
         project.open("more.py", "x = 1\n");
         project.client.wait_indexed(4);
         assert_eq!(project.typing("open.py", u32::try_from(call.len()).unwrap()), "seen");
-        let told = project.explained().to_string();
-        assert!(SECRETS.iter().all(|secret| !told.contains(secret)), "{told}");
+        let explanation = project.explained().to_string();
+        assert!(SECRETS.iter().all(|secret| !explanation.contains(secret)), "{explanation}");
         project.end();
     }
 }
 
 #[test]
-fn files_of_secrets_get_nothing_unasked_and_say_why() {
+fn secret_files_get_no_automatic_suggestion_with_reason() {
     let mut project = Project::start(&[], json!({ "excluded-files": ["*.private.py"] }));
     for name in [".env", ".ENV.local", "id_rsa", "a.private.py", "%2Eenv.production", "secrets.yaml"] {
         project.open(name, "weigh_a_parcel = \n");
@@ -140,7 +141,10 @@ fn files_of_secrets_get_nothing_unasked_and_say_why() {
         let explained = project.explained();
         let reason = explained["silence"]["work"]["reason"].as_str().unwrap_or_default();
         assert!(reason.contains("suggestions only on request"), "{name}: {explained}");
-        assert!(project.asking(name, 17).to_string().contains('y'), "{name}: asked, it is answered");
+        assert!(
+            project.asking(name, 17).to_string().contains('y'),
+            "{name}: an explicit request is answered"
+        );
     }
     project.open("env.py", "weigh_a_parcel = \n");
     assert_eq!(project.typing("env.py", 17), "y");
@@ -148,7 +152,7 @@ fn files_of_secrets_get_nothing_unasked_and_say_why() {
 }
 
 #[test]
-fn a_project_adds_to_the_excluded_files_and_cannot_lift_them() {
+fn project_can_add_but_not_remove_exclusions() {
     let files = [
         (".taperignore", "/listed.py\n!.env\n".to_owned()),
         ("listed.py", code("weigh_it", "parcel = 'hunter2list'")),
@@ -164,7 +168,7 @@ fn a_project_adds_to_the_excluded_files_and_cannot_lift_them() {
     assert_eq!(project.typing(".env", 4), "");
     assert_eq!(project.typing("listed.py", 4), "");
     assert_eq!(project.typing("later.py", 4), "y");
-    // A list that changes holds at once, for what is open too.
+    // A changed list applies at once, also to open documents.
     fs::write(project.root.join(".taperignore"), "later.py\n").unwrap();
     let uri = project.uri(".taperignore");
     project.client.notify("textDocument/didSave", json!({ "textDocument": { "uri": uri } }));
@@ -175,7 +179,7 @@ fn a_project_adds_to_the_excluded_files_and_cannot_lift_them() {
 
 #[cfg(unix)]
 #[test]
-fn a_link_to_a_file_of_secrets_is_one() {
+fn link_to_secret_file_is_excluded() {
     let files =
         [(".env", code("weigh_it", "parcel = 'hunter2link'")), ("disk.py", code("weigh_a_parcel", "pass"))];
     let mut project = Project::start(&files, json!({}));

@@ -1,5 +1,4 @@
-//! One file under several URIs, and a project behind a symbolic link, from end to end.
-//! It knows nothing of any model: the engine is scripted.
+//! One file under several URIs, and a project at a symbolic link, end to end.
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
@@ -14,7 +13,7 @@ fn ready(script: &Script) -> Client {
 }
 
 #[test]
-fn a_document_is_one_however_its_uri_is_written() {
+fn equivalent_uris_name_the_same_document() {
     let script = Script::new().when("x = ab", "c").when("x = ", "1");
     for spellings in [
         &["file:///w/a%20b.py", "file:///w/a b.py", "file://localhost/w/a%20b.py", "file:/w/a%20b.py"][..],
@@ -33,12 +32,12 @@ fn a_document_is_one_however_its_uri_is_written() {
             client.open(opened, "python", "x = \n");
             assert_eq!(client.inline(other, 0, 4), "1", "{opened} {other}");
             client.notify("textDocument/didChange", insertion(third, 2, 0, 4, "ab"));
-            for asked in spellings {
-                assert_eq!(client.inline(asked, 0, 6), "c", "{opened} {asked}");
+            for requested in spellings {
+                assert_eq!(client.inline(requested, 0, 6), "c", "{opened} {requested}");
             }
             client.notify("textDocument/didClose", json!({ "textDocument": { "uri": other } }));
-            for asked in spellings {
-                assert_eq!(client.inline(asked, 0, 4), "", "{opened} {asked} is closed");
+            for requested in spellings {
+                assert_eq!(client.inline(requested, 0, 4), "", "{opened} {requested} is closed");
             }
         }
         client.quit();
@@ -46,7 +45,7 @@ fn a_document_is_one_however_its_uri_is_written() {
 }
 
 #[test]
-fn two_documents_that_an_editor_has_open_at_once_stay_two() {
+fn simultaneously_open_equivalent_uris_stay_separate() {
     let script = Script::new().when("x = ab", "c").when("y = ", "2").when("x = ", "1");
     let mut client = ready(&script);
     let (one, two) = ("file:///w/a%20b.py", "file:///w/a b.py");
@@ -55,13 +54,13 @@ fn two_documents_that_an_editor_has_open_at_once_stay_two() {
     client.notify("textDocument/didChange", insertion(one, 2, 0, 4, "ab"));
     assert_eq!((client.inline(one, 0, 6), client.inline(two, 0, 4)), ("c".to_owned(), "2".to_owned()));
     client.notify("textDocument/didClose", json!({ "textDocument": { "uri": one } }));
-    // What is left of the two is meant.
+    // The remaining one is meant.
     assert_eq!(client.inline(one, 0, 4), "2");
     client.quit();
 }
 
 #[test]
-fn another_scheme_is_another_document() {
+fn different_scheme_is_a_different_document() {
     let script = Script::new().when("x = ", "1");
     let mut client = ready(&script);
     client.open("file:///w/a.py", "python", "x = \n");
@@ -80,7 +79,7 @@ fn another_scheme_is_another_document() {
 }
 
 #[test]
-fn what_is_said_later_is_said_under_the_uri_that_asked() {
+fn later_notifications_use_the_uri_of_the_request() {
     let script = Script::new().when("total = ", "one + two + three + four + five").token_ms(12);
     let mut client = Client::start(&["--stdio", "--engine", &script.written()]);
     client.initialize(json!({
@@ -93,19 +92,19 @@ fn what_is_said_later_is_said_under_the_uri_that_asked() {
     }));
     client.wait_ready();
     client.open("file:///w/a%20b.py", "python", "total = \n");
-    let asked = "file:/w/a b.py";
-    assert_ne!(client.inline(asked, 0, 8), "");
-    assert_eq!(client.notice("taper/refresh", "")["params"]["textDocument"]["uri"], asked);
+    let requested = "file:/w/a b.py";
+    assert_ne!(client.inline(requested, 0, 8), "");
+    assert_eq!(client.notice("taper/refresh", "")["params"]["textDocument"]["uri"], requested);
     let scope = json!({ "scope": "document", "uri": "file://localhost/w/a b.py" });
     client.ask("workspace/executeCommand", json!({ "command": "taper.pause", "arguments": [scope] }));
     client.notice("taper/status", "file://localhost/w/a b.py");
-    assert_eq!(client.inline(asked, 0, 8), "");
+    assert_eq!(client.inline(requested, 0, 8), "");
     client.quit();
 }
 
-/// A project in `real`, which `link` leads to: `src/a.py`, `src/b.py`, and what git ignores.
+/// A project in `real` with a link to it, `link`: `src/a.py`, `src/b.py`, and an ignored file.
 #[cfg(unix)]
-fn linked() -> tempfile::TempDir {
+fn linked_project() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir_all(folder.path().join("real/src")).unwrap();
     fs::write(folder.path().join("real/.gitignore"), "ignored.py\n").unwrap();
@@ -118,14 +117,14 @@ fn linked() -> tempfile::TempDir {
 
 #[test]
 #[cfg(unix)]
-fn in_a_project_behind_a_link_other_files_are_known_and_a_file_is_no_other_to_itself() {
+fn linked_project_is_indexed_without_the_current_file() {
     let script = Script::new()
         .shown("on_the_disk", "itself")
         .shown("hidden", "ignored")
         .shown("def helper(first_name, last_name)", "other")
         .when("first_name = ", "none");
     for (root, opened) in [("link", "real"), ("real", "link"), ("link", "link")] {
-        let folder = linked();
+        let folder = linked_project();
         let at = |path: &str| format!("file://{}/{path}", folder.path().display());
         let mut client = Client::start(&["--stdio", "--engine", &script.written()]);
         client.initialize(json!({
@@ -148,10 +147,10 @@ fn in_a_project_behind_a_link_other_files_are_known_and_a_file_is_no_other_to_it
 
 #[test]
 #[cfg(unix)]
-fn a_folder_that_joins_later_is_read_and_a_file_outside_of_all_does_no_harm() {
+fn added_workspace_folder_is_indexed() {
     let script =
         Script::new().shown("def helper(first_name, last_name)", "other").when("first_name = ", "none");
-    let folder = linked();
+    let folder = linked_project();
     let at = |path: &str| format!("file://{}/{path}", folder.path().display());
     let mut client = Client::start(&["--stdio", "--engine", &script.written()]);
     client.initialize(json!({
@@ -171,12 +170,12 @@ fn a_folder_that_joins_later_is_read_and_a_file_outside_of_all_does_no_harm() {
         "workspace/didChangeWorkspaceFolders",
         json!({ "event": { "added": folders(&["link"]), "removed": folders(&["never"]) } }),
     );
-    // The document is open already: it belongs to the folder from now on.
+    // The document is open already and belongs to the folder from now on.
     client.wait_trace("workspaceWalked", &json!({}));
     client.wait_trace("workspaceIndexed", &json!({ "waiting": 0 }));
     let start = std::time::Instant::now();
     let mut version = 1;
-    // The index is there once the session has been told of it; each time the text is another, so that nothing is remembered.
+    // The index is usable once the session has received it; the text changes each time so that the cache has no entry.
     while client.inline(&uri, 0, 13) != "other" {
         assert!(start.elapsed() < crate::client::PATIENCE, "{}", client.log());
         version += 1;

@@ -1,5 +1,4 @@
 //! Outcomes of suggestions are counted on this machine: from typing over the file to `taper stats`.
-//! It knows nothing of any model: the engine is scripted.
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
@@ -13,7 +12,7 @@ use crate::script::Script;
 
 const URI: &str = "file:///w/secret_folder/secret_name.py";
 
-/// A server that keeps what it counts in a folder.
+/// A server that keeps its statistics in this folder.
 fn start_server(home: &Path, script: &Script, options: Value) -> Client {
     let arguments = ["--stdio", "--engine", &script.written()];
     let mut client = Client::start_with(&arguments, &[("TAPER_HOME", home.to_str().unwrap())]);
@@ -75,8 +74,8 @@ impl Typist {
 fn statistics_count_outcomes_of_suggestions() {
     let home = tempfile::tempdir().unwrap();
     let script = Script::new().when("x = ", "secret(a)").when("x = raise", " secret");
-    let said = stats(home.path(), &[]);
-    assert!(said.contains("Nothing was counted yet") && said.contains("statistics.json"), "{said}");
+    let printed = stats(home.path(), &[]);
+    assert!(printed.contains("Nothing was counted yet") && printed.contains("statistics.json"), "{printed}");
 
     let mut typist = Typist { client: start_server(home.path(), &script, json!({})), version: 0, column: 0 };
     // Typed through, shown again after each key, and accepted.
@@ -117,9 +116,9 @@ fn statistics_count_outcomes_of_suggestions() {
         let text = fs::read_to_string(entry.unwrap().path()).unwrap();
         assert!(!text.contains("secret"), "no code, no names: {text}");
     }
-    let said = stats(home.path(), &[]);
+    let printed = stats(home.path(), &[]);
     for text in ["all time", "python", "scripted", "response time", "accepted, the last 14 days"] {
-        assert!(said.contains(text), "{text}: {said}");
+        assert!(printed.contains(text), "{text}: {printed}");
     }
 
     // The next server adds to it.

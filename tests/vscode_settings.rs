@@ -1,7 +1,6 @@
-//! The settings that the VS Code extension offers are the server's own options: names, types, defaults, words.
-//! It knows nothing of what they do.
+//! The settings of the VS Code extension are the server's own options: names, types, defaults, texts.
 //!
-//! `UPDATE_EXPECT=1 cargo test --release --workspace vscode_settings` writes them into the extension's package.json.
+//! `UPDATE_EXPECT=1 cargo test --release --workspace vscode_settings` writes them to the extension's package.json.
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
@@ -10,9 +9,9 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 use taper::config::{OptionSpec, option_specs};
 
-/// Options that a project may set, by their scope in VS Code. Every other one is the user's own: it may name a file, a
-/// device or a model, which can mean a download.
-const OF_PROJECTS: &[(&str, &str)] = &[
+/// Options that a project may set, by their scope in VS Code. All others are the user's own: they may name a file, a
+/// device or a model, which can start a download.
+const PROJECT_SETTINGS: &[(&str, &str)] = &[
     ("enable", "language-overridable"),
     ("disabled-languages", "window"),
     ("suggest", "window"),
@@ -33,7 +32,7 @@ fn camel(name: &str) -> String {
     parts.fold(first, |camel, part| camel + &part[..1].to_uppercase() + &part[1..])
 }
 
-/// The JSON schema of what a value must be, as the option says it in words.
+/// The JSON schema of a value, from the option's description of it.
 fn schema(OptionSpec { name, expected, .. }: &OptionSpec) -> Vec<(&'static str, Value)> {
     if *expected == "true or false" {
         return vec![("type", json!("boolean"))];
@@ -58,12 +57,12 @@ fn schema(OptionSpec { name, expected, .. }: &OptionSpec) -> Vec<(&'static str, 
     panic!("{name}: no JSON schema is known for `{expected}`");
 }
 
-/// The options as the lines of package.json have them.
+/// The options as lines of package.json.
 fn properties() -> String {
     let mut written = Vec::new();
     for (order, key) in option_specs().iter().enumerate() {
         let scope =
-            OF_PROJECTS.iter().find(|(name, _)| *name == key.name).map_or("machine", |(_, scope)| scope);
+            PROJECT_SETTINGS.iter().find(|(name, _)| *name == key.name).map_or("machine", |(_, scope)| scope);
         let mut fields = schema(key);
         fields.push(("default", serde_json::from_str(key.default).unwrap()));
         fields.push(("scope", json!(scope)));
@@ -85,7 +84,7 @@ fn vscode_settings_are_the_servers_options() {
     let text = fs::read_to_string(manifest()).unwrap();
     let begin = "\"title\": \"Server options\",\n        \"properties\": ";
     let start = text.find(begin).unwrap() + begin.len();
-    // The end of the value: the line with the brace of the same indentation, or the empty value's own.
+    // The end of the value: the line with the brace of the same indentation, or that of the empty value.
     let length = match text[start..].strip_prefix("{}") {
         Some(_) => 2,
         None => text[start..].find("\n        }").unwrap() + "\n        }".len(),
@@ -97,8 +96,8 @@ fn vscode_settings_are_the_servers_options() {
 
 #[test]
 fn vscode_settings_that_a_project_may_set_exist() {
-    for (name, _) in OF_PROJECTS {
-        assert!(option_specs().iter().any(|key| key.name == *name), "{name} is no option");
+    for (name, _) in PROJECT_SETTINGS {
+        assert!(option_specs().iter().any(|key| key.name == *name), "{name} is not an option");
     }
 }
 

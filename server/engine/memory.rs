@@ -43,16 +43,13 @@ impl MemoryProbe {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn system() -> Option<AvailableMemory> {
+fn system_memory() -> Option<AvailableMemory> {
     use sysinfo::{MemoryRefreshKind, RefreshKind, System};
     let asked = RefreshKind::nothing().with_memory(MemoryRefreshKind::everything());
     let system = System::new_with_specifics(asked);
     // 0 if it is not known.
-    let bytes = Some(system_memory.available_memory()).filter(|&bytes| bytes > 0)?;
-    Some(AvailableMemory {
-        bytes: bytes.saturating_add(system_memory.free_swap()),
-        place: MACHINE_PLACE.to_owned(),
-    })
+    let bytes = Some(system.available_memory()).filter(|&bytes| bytes > 0)?;
+    Some(AvailableMemory { bytes: bytes.saturating_add(system.free_swap()), place: MACHINE_PLACE.to_owned() })
 }
 
 #[cfg(target_os = "linux")]

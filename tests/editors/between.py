@@ -1,10 +1,9 @@
-"""Stands between an editor and the server, and writes down what they say: for checks of what no screen shows.
-It knows nothing of what is suggested.
+"""A proxy between an editor and the server that records their messages, for checks of what no screen shows.
 
 usage: between.py LOG SERVER [ARGUMENT…]
 
-The log has a line of JSON a message: from ("editor" or "server"), at (seconds), method, and params or, for answers to
-questions about completion, asked, since (when it was), result.
+The log has one line of JSON per message: from ("editor" or "server"), at (seconds), method, and params or, for responses to
+completion requests, asked, since (when it was), result.
 """
 
 import json

@@ -1,5 +1,5 @@
-"""What server and plugin agree on beside the protocol: suggestions that grow, several of them, a cursor that rests.
-It knows nothing of how either does it: what they say is written down by between.py, what is shown is on the screen."""
+"""What server and plugin agree on beside the protocol: refreshes, alternatives, an idle cursor.
+between.py records the messages; the screen shows the rest."""
 
 import json
 import os
@@ -8,12 +8,12 @@ import time
 from plugin import TASK, begin, holds, shows, status
 from terminal import Failed, wait
 
-# The engine is slow enough that the long one is not there in time.
+# The engine is too slow for the long one within the budget.
 LONG = "return alpha + beta + gamma + delta + epsilon + zeta + eta + theta"
 SHORT = "hand_on(a)"
 GOALS = [LONG, SHORT]
 
-# Keeps what every frame showed: the cursor's line, and the ghost text.
+# Records every frame: the cursor's line and the ghost text.
 FILM = """
 local ghost = assert(loadstring(...))
 _G.film = {}
@@ -22,7 +22,7 @@ vim.api.nvim_set_decoration_provider(vim.api.nvim_create_namespace('film'), {
 })
 """
 
-# What the server sends when it knows more, for a place: column and version of the text can be made wrong.
+# A `taper/refresh` for a position; column and version can be made wrong.
 REFRESH = """
 local column, version = ...
 local client = vim.lsp.get_clients({ name = 'taper' })[1]
@@ -34,7 +34,7 @@ client.handlers['taper/refresh'](nil, params, { client_id = client.id, method = 
 
 
 def said(bench):
-    """What was said so far. The last line may be half written."""
+    """The messages so far. The last line may be incomplete."""
     if not os.path.exists(bench.said):
         return []
     with open(bench.said, encoding="utf-8") as file:
@@ -42,18 +42,18 @@ def said(bench):
 
 
 def questions(bench, kind):
-    """Where inline completion was asked for: by a person (1) or because of a key (2)."""
+    """The positions of inline completion requests: explicit (1) or automatic (2)."""
     asked = [one["params"] for one in said(bench) if one.get("method") == "textDocument/inlineCompletion"]
     return [one["position"] for one in asked if one["context"]["triggerKind"] == kind]
 
 
 def cursors(bench):
-    """Where the cursor was said to rest."""
+    """The reported positions of the idle cursor."""
     return [one["params"]["position"] for one in said(bench) if one.get("method") == "taper/cursor"]
 
 
 def settled(bench):
-    """Waits until nothing was said for so long that nothing more will be: longer than any answer and any wait takes here."""
+    """Waits until no message came for longer than any response or delay takes here."""
     start = time.time()
 
     def quiet():
@@ -64,7 +64,7 @@ def settled(bench):
 
 
 def grows(bench):
-    """Answered in time with a part, or with nothing; then the rest appears behind it, and nothing flickers."""
+    """A part or nothing is shown in time; then the rest appears after it without flicker."""
     from neovim import GHOST
 
     editor = bench.editor
@@ -91,7 +91,7 @@ def grows(bench):
 
 
 def grows_only_where_it_was_asked(bench):
-    """Elsewhere, in another text, dismissed, paused or in normal mode nobody asks again."""
+    """Elsewhere, in another text, dismissed, paused or in normal mode there is no new request."""
     editor = bench.editor
     begin(bench, "where.py", SHORT[:4])
     shows(bench, SHORT[4:])
@@ -124,8 +124,8 @@ def grows_only_where_it_was_asked(bench):
 
 
 def candidates(bench):
-    """The next and the one before: asked for once, gone round, kept while typed along, accepted. Of a single one nothing
-    is said."""
+    """Next and previous alternative: requested once, cycled, kept while typed through, accepted. A single one shows
+    no count."""
     editor = bench.editor
     begin(bench, "candidates.py", SHORT[:4])
     shows(bench, SHORT[4:])
@@ -136,7 +136,7 @@ def candidates(bench):
     wait(lambda: len(questions(bench, 1)) == asked + 1, 5, "a person's question")
 
     def answer():
-        # The last answer to such a question: one item or more, or the popup's list of them.
+        # The last response to such a request: one item or more, or the popup's list of them.
         answers = [one for one in said(bench) if one.get("asked", {}).get("context", {}).get("triggerKind") == 1]
         return answers[-1]["result"] if len(answers) > asked else None
 
@@ -159,7 +159,7 @@ def candidates(bench):
         raise Failed(f"something was said: {editor.messages()!r}")
     text = texts[1 % len(texts)]
     editor.terminal.type(text[0])
-    # Also once the question that comes with the key is answered.
+    # Also once the request of the key is answered.
     settled(bench)
     wait(lambda: editor.shown().startswith(text[1:]), 5, lambda: f"{text[1:]!r} to stay; shown is {editor.shown()!r}")
     editor.accept()
@@ -167,8 +167,8 @@ def candidates(bench):
 
 
 def cursor_rests(bench):
-    """Opened and jumped, the server hears where the cursor rests, once; typed, edited, selected or paused it does not.
-    On a line's last character, it rests behind it: there text would be appended."""
+    """After opening and jumping, the idle cursor is reported once; after typing, editing, selecting or pausing it is not.
+    On a line's last character, the position after it is reported: there text would be appended."""
     editor = bench.editor
     text = "".join(f"x{number} = {number}\n" for number in range(40))
     path = bench.put("rests.py", text)
@@ -213,11 +213,11 @@ def cursor_rests(bench):
 
 
 def asked_with_a_key(bench):
-    """A person who asks is shown the beginning as soon as it is there, the rest when it is, and has asked for the others."""
+    """An explicit request shows the beginning early, then the rest, and requests the alternatives."""
     from neovim import GHOST
 
     editor = bench.editor
-    # Neovim's own completion asks when it likes, so nothing can be asked for that it has not asked for already.
+    # Neovim's own completion sends requests by itself, so there is nothing that it has not requested already.
     if editor.name == "neovim-native":
         return
     editor.lua("require('taper.config').used.delay = 60000")

@@ -1,10 +1,10 @@
 """Drives real editors with the shipped configurations and the built server: types, accepts, saves, compares.
-It knows nothing of the server's insides: it sees what a user sees, and the files that a user would have.
+It uses the screen and the files as a user does.
 
 usage: drive.py --taper BINARY --tools FOLDER --out FOLDER [--model FILE] [--only PATTERN-OF-NAMES] [--editor NAME…]
 
 Needs the folder that get_editors.sh fills. `--model` adds the checks with a real model, which is the default one of
-0.5 B, as a file; without it only the scripted engine answers. One line per check, then `N passed, N failed`; the exit status says whether all passed.
+0.5 B, as a file; without it only the scripted engine answers. One line per check, then `N passed, N failed`; the exit status is 0 if all passed.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def split(fixture):
 
 
 def read(path):
-    """A file's bytes. Helix saves by moving files, so for a moment there is none."""
+    """A file's bytes. Helix saves by moving files, so the file is missing for a moment."""
     try:
         with open(path, "rb") as file:
             return file.read()
@@ -74,7 +74,7 @@ class Bench:
     def _server(self, goals, between):
         """A `taper` on the PATH, so that the shipped configuration runs unchanged: the built binary with an
         engine or a model named, models where the test says, no user configuration, its log kept; `between` the two
-        stands what writes down their talk."""
+        is the proxy that records their messages."""
         extra, models = ["--model", self.options.model or "auto"], os.environ.get("TAPER_HOME", "")
         if goals:
             script = os.path.join(self.folder, "script")
@@ -166,8 +166,8 @@ def alive(number):
 
 
 def write_script(goals, decode_ms=0):
-    """The scripted engine's file: behind every beginning of a goal, the rest of it is the answer. A goal of several texts
-    has the later ones as other ways to say it, where they begin alike."""
+    """The scripted engine's file: after every beginning of a goal, the rest of it is the output. Of a goal with several texts,
+    the later ones are alternatives where they begin alike."""
 
     def written(text):
         text = text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
@@ -193,7 +193,7 @@ class Report:
         if self.only and not re.search(self.only, name):
             return
         start = time.monotonic()
-        # A check that hangs, in a question to an editor that waits for a key, ends with its terminal.
+        # A check that hangs on an editor that waits for a key ends with its terminal.
         watchdog = threading.Timer(90, Terminal.close_all)
         watchdog.start()
         try:
@@ -241,7 +241,7 @@ SCRIPTED = [
 ]
 GOALS = sorted({typed + rest for _, _, _, typed, rest, _ in SCRIPTED}) + [plugin.SEVERAL]
 
-# file, fixture, what is typed, which is the beginning of a word (Helix asks at nothing else): the model says the rest
+# file, fixture, what is typed, which is the beginning of a word (Helix requests nothing else): the model generates the rest
 MODEL = [
     (
         "account.py",
@@ -276,7 +276,7 @@ def scripted_suggestion(bench, case):
     start = time.monotonic()
     if editor.name == "helix":
         label = rest.split("\n")[0].strip()
-        # Helix does not say when the server is ready, and a question before that is lost: ask again.
+        # Helix does not report when the server is ready, and earlier requests are lost: retry.
         for last in (False, False, False, True):
             try:
                 wait(lambda: label in editor.shown(), 3, lambda: f"{label!r} in the popup; Helix shows\n{editor.terminal.screen()}")
@@ -298,7 +298,7 @@ def scripted_suggestion(bench, case):
 
 
 def grown(editor):
-    """What is shown once that has not changed for a while: a suggestion grows when more of it is known."""
+    """The suggestion once it has not changed for a while: a refresh may extend it."""
     shown, since = editor.shown(), time.monotonic()
     while editor.name != "helix" and time.monotonic() - since < 0.7:
         time.sleep(0.05)
@@ -308,7 +308,7 @@ def grown(editor):
 
 
 def model_suggestion(bench, name, fixture, typed):
-    """Types, waits for what the model says, accepts it; nothing else in the file may have changed."""
+    """Types, waits for the model's suggestion, accepts it; nothing else in the file may have changed."""
     before, after = split(fixture)
     path = bench.put(name, before + after)
     editor = bench.editor
@@ -316,7 +316,7 @@ def model_suggestion(bench, name, fixture, typed):
     editor.terminal.type(typed)
     asked, start = 1, time.monotonic()
     while True:
-        # A server that still loads its model answers nothing, and so does one whose budget ran out: ask again.
+        # A server that is still loading its model, or whose budget ran out, suggests nothing: retry.
         try:
             wait(editor.shown, 1, "")
             break
@@ -349,7 +349,7 @@ def model_suggestion(bench, name, fixture, typed):
 
 
 def type_on(bench):
-    """Shown, then typed on along it and accepted at once, before the editor asks again: nothing is doubled."""
+    """Shown, typed through and accepted at once, before the editor's next request: nothing is doubled."""
     path = bench.put("on.py", "def add(a, b):\n    \n")
     editor = bench.editor
     editor.open(path, "def add(a, b):\n    ")
@@ -359,7 +359,7 @@ def type_on(bench):
     except Failed:
         editor.nudge()
         wait(editor.shown, 10, "a suggestion")
-    # Helix closes its popup at a blank, so a word it must be there.
+    # Helix closes its popup at a blank, so it must be a word there.
     editor.terminal.type("rn" if editor.name == "helix" else "rn a")
     editor.accept()
     bench.saved(path, "def add(a, b):\n    return a + b\n")
@@ -414,7 +414,7 @@ def killed(bench):
 
 
 def no_model(bench):
-    """No model is here: that is said, with the remedy, and typing goes on. Once `taper pull` brought one, it works."""
+    """No model: the editor shows a message with the remedy, and typing continues. After `taper pull`, suggestions appear."""
     editor, options = bench.editor, bench.options
     before, after = split(MODEL[0][1])
     path = bench.put("account.py", before + after)
@@ -440,7 +440,7 @@ def no_model(bench):
     if done.returncode:
         raise Failed(f"taper pull: {done.stderr}")
     for _ in range(60):
-        # The next question after three seconds looks again for the model.
+        # The next request after three seconds looks for the model again.
         editor.nudge()
         try:
             wait(editor.shown, 1, "")
@@ -556,7 +556,7 @@ def main():
     for editor in EDITORS:
         if options.editor and editor.name not in options.editor:
             continue
-        # Setting up an editor can fail as a whole; the other one is driven all the same.
+        # If the setup of one editor fails, the other one still runs.
         try:
             drive(editor, options, report)
         except Exception as error:  # pylint: disable=broad-except

@@ -1,5 +1,5 @@
-// Films VS Code: types real code with the real model, accepts, and keeps what the browser showed as one picture that moves.
-// It knows nothing of the server: every frame is one that stood on the screen, for as long as it stood there.
+// Films VS Code: types real code with the real model, accepts, and records the browser as an animated picture.
+// Every frame was on the screen, for the same time.
 //
 // usage: film.mjs --code FOLDER --vsix FILE --taper BINARY --out FOLDER --model FILE
 //   As vscode.mjs. Writes OUT/typing.png, an animated PNG, through film_png.py: PYTHON names a Python that has Pillow
@@ -29,7 +29,7 @@ const BEFORE =
 // \t accepts what is shown once something is, \n is Enter, < takes a level of indentation back.
 const SCRIPT = ["def with", "\t", "\n", "\n", "<", "<", "def __st", "\t"];
 const SIZE = { width: 760, height: 420 };
-// The window's frame is not what the film is about.
+// The window's frame is left out.
 const LOOK = {
   "editor.autoIndent": "full",
   "editor.cursorBlinking": "solid",
@@ -63,7 +63,7 @@ try {
   await editor.goTo(BEFORE, "\n");
   await editor.command("View: Toggle Primary Side Bar Visibility");
   await editor.focused();
-  // The model's first words, while nobody films.
+  // The model's first output, before filming.
   await editor.ask("d");
   await editor.press("Backspace");
   await editor.press("Escape");

@@ -1,5 +1,5 @@
-"""Films an editor: types real code with the real model, accepts, and draws what the terminal showed as an SVG that moves.
-It knows nothing of the server: every frame is one that stood on the screen, for as long as it stood there.
+"""Films an editor: types real code with the real model, accepts, and draws the terminal as an animated SVG.
+Every frame was on the screen, for the same time.
 
 usage: film.py --taper BINARY --tools FOLDER --out FOLDER --model FILE [--editor neovim|helix]
 
@@ -72,7 +72,7 @@ def main():
             while time.monotonic() < end:
                 shot()
 
-        # The model is read while nobody films.
+        # The model is loaded before filming.
         for _ in range(90):
             editor.terminal.type("d")
             watch(0.7)
@@ -90,7 +90,7 @@ def main():
                         shot()
                     if editor.shown():
                         break
-                    # A machine that is busy answers late, and an editor asks again only when something happens.
+                    # A busy machine answers late, and an editor sends a new request only on an event.
                     editor.nudge()
                 watch(1.1)
                 if editor.shown():

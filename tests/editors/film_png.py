@@ -1,5 +1,5 @@
-"""Puts the frames of a film, NUMBER-MILLISECONDS.png each, into one animated PNG: what did not change is not kept twice.
-It knows nothing of what is filmed. Needs Pillow.
+"""Puts the frames of a film, NUMBER-MILLISECONDS.png each, into one animated PNG: unchanged areas are stored once.
+Needs Pillow.
 
 usage: film_png.py FOLDER FILE
 """

@@ -1,5 +1,4 @@
-"""Helix in a terminal, with the shipped configuration; all it says is read off the screen.
-It knows nothing of what should be suggested."""
+"""Helix in a terminal, with the shipped configuration; its output is read from the screen."""
 
 import os
 import re
@@ -12,7 +11,7 @@ from terminal import Failed, Terminal, wait
 
 
 class Helix:
-    """Helix has no RPC and opens one file: one program a check."""
+    """Helix has no RPC and opens one file: one process per check."""
 
     name = "helix"
 
@@ -25,7 +24,7 @@ class Helix:
         self.path, self.terminal = None, None
 
     def open(self, path, before, first=None):
-        """Opens a file with the cursor behind `before`, in insert mode; `first` is called before any key."""
+        """Opens a file with the cursor after `before`, in insert mode; `first` is called before any key."""
         self.close()
         lines = before.split("\n")
         here = f"{path}:{len(lines)}:{len(lines[-1]) + 1}"
@@ -56,7 +55,7 @@ class Helix:
         return "\n".join(match[1] for match in found if match)
 
     def nudge(self):
-        """Makes Helix ask again: it asks when a character is typed."""
+        """Makes Helix send a new request, as it does for each typed character."""
         last = self.terminal.last
         self.terminal.press("BSpace")
         self.terminal.type(last)
@@ -81,18 +80,18 @@ class Helix:
         self.terminal.press("Enter")
 
     def complaints(self):
-        """What Helix's own log says about the server."""
+        """Entries of Helix's own log about the server."""
         path = os.path.join(self.folder, "cache", "helix", "helix.log")
         with open(path, encoding="utf-8") as file:
             lines = file.read().splitlines()
-        # Helix logs as errors what is none: the end of a server that it asked to end (`StreamClosed`, or `early eof`
-        # if an answer was on its way), and the answer to a question that a newer one has replaced (-32800).
+        # Helix logs as errors what is not one: the end of a server that it asked to end (`StreamClosed`, or `early eof`
+        # if an answer was on its way), and the response to a superseded request (-32800).
         expected = ("StreamClosed", "early eof", "-32800")
         mine = (line for line in lines if "taper" in line and not any(word in line for word in expected))
         return [line for line in mine if "[ERROR]" in line or "[WARN]" in line]
 
     def close(self):
-        """Leaves Helix as a user would, so that the server is told to stop."""
+        """Leaves Helix as a user would, so that the server is asked to stop."""
         if not self.terminal:
             return
         self.normal()
@@ -103,14 +102,14 @@ class Helix:
         self.terminal = None
 
     def kill(self):
-        """Ends Helix without a word to the server."""
+        """Kills Helix without a message to the server."""
         self.terminal.kill()
         self.terminal.ended("Helix")
         self.terminal.close()
         self.terminal = None
 
     def messages(self):
-        """What stands in the status line."""
+        """The text of the status line."""
         return self.terminal.screen().splitlines()[-1]
 
 
@@ -128,7 +127,7 @@ def begin(bench, name, label="return a + b"):
 
 
 def offers(bench, label):
-    """Waits until the popup has an item; Helix does not say when the server is ready, so asks again."""
+    """Waits until the popup has an item, with retries, since Helix does not report when the server is ready."""
     editor = bench.editor
     for _ in range(4):
         try:
@@ -192,7 +191,7 @@ def undone(bench, name):
 
 
 def killed_server(bench):
-    """The server dies: typing goes on, and `:lsp-restart` brings the suggestions back."""
+    """The server dies: typing continues, and `:lsp-restart` brings the suggestions back."""
     path = begin(bench, "dies.py")
     editor = bench.editor
     for number in bench.servers():

@@ -1,5 +1,4 @@
-"""A model hub on this machine with one file, for `taper pull`: the answers that the real one gives.
-It knows nothing of what the file is."""
+"""A model hub on this machine with one file, for `taper pull`: it responds as the real one does."""
 
 import hashlib
 import http.server

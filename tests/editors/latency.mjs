@@ -1,5 +1,5 @@
-// From a key to what is seen in VS Code: milliseconds from the last key, as the page hears of it, to the frame that has a
-// suggestion. It knows nothing of the server's insides.
+// From a key to the visible suggestion in VS Code: milliseconds from the last key event in the page to the frame that has
+// a suggestion.
 //
 // usage: latency.mjs --code FOLDER --vsix FILE --taper BINARY --out FOLDER [--model FILE] [--rounds N]
 //   Prints a line of the table that latency.py prints for the other editors: p50, p95, the longest, how many were shown,
@@ -26,7 +26,7 @@ const folder = fs.mkdtempSync(path.join(os.tmpdir(), "taper-latency-"));
 const said = path.join(given.out, "vscode-latency-said.log");
 fs.rmSync(said, { force: true });
 const goals = path.join(folder, "goals");
-// Only behind the last key, so that nothing is drawn before.
+// Only after the last key, so that nothing is drawn before.
 fs.writeFileSync(goals, `when ${TYPED}<|fim_suffix|>\nanswer rn a + b\n`);
 const server = shim(given, folder, "latency", given.model ? ["--model", given.model] : ["--engine", `scripted:${goals}`], said);
 const editor = await Editor.start(given, server, { width: 900, height: 480 }, (work) => {

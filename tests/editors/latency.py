@@ -1,11 +1,10 @@
-"""From a key to the text that it brings, as a terminal is told to draw it: p50 and p95 an editor.
-It knows nothing of the server's insides; the key goes into a pseudo-terminal, and the clock stops at the first byte of
-text in the suggestion's own colour that comes out of it.
+"""From a key to the text that it brings, as the terminal receives it: p50 and p95 per editor.
+The key goes into a pseudo-terminal, and the clock stops at the first byte of output in the suggestion's own colour.
 
 usage: latency.py --taper BINARY --tools FOLDER --out FOLDER [--model FILE] [--rounds N] [--editor NAME…]
 
-Prints one line of a Markdown table an editor: p50, p95 and the longest of all, how many were shown behind the key, how many
-stood there already (a popup that opened for the keys before it, whose time is not known), and p50 and p95 of the server's
+Prints one line of a Markdown table per editor: p50, p95 and the longest of all, how many were shown after the key, how many
+were already there (a popup that opened for the keys before it, whose time is not known), and p50 and p95 of the server's
 share, from its question to its answer as `between.py` hears them. Without `--model` the scripted engine
 answers at once, so that the time is the editor's own and the pipe's; with it the file's model does, to beginnings of
 lines that it has not seen: each is typed at once but for its last key. `latency.mjs` does the same in VS Code.
@@ -38,7 +37,7 @@ from terminal import Failed
 COLOUR, NUMBERS = "#a1b2c3", b"161;178;195"
 HIGHLIGHT = f"autocmd VimEnter,ColorScheme * hi ComplHint guifg={COLOUR} | hi TaperGhost guifg={COLOUR}"
 
-# What is typed before the key that counts, and that key: behind it the script has an answer, and before it none.
+# What is typed before the key that counts, and that key: the script has an output after it, but not before it.
 TYPED = "retu"
 
 
@@ -60,12 +59,12 @@ class Pty:
         os.write(self.master, text.encode())
 
     def read(self, seconds):
-        """What comes within so many seconds at most; empty if nothing does."""
+        """What comes within this many seconds; empty if nothing does."""
         ready, _, _ = select.select([self.master], [], [], seconds)
         return os.read(self.master, 1 << 16) if ready else b""
 
     def drain(self, quiet):
-        """Reads until nothing came for so many seconds; what came."""
+        """Reads until nothing came for this many seconds; returns the output."""
         came = b""
         while piece := self.read(quiet):
             came += piece
@@ -132,7 +131,7 @@ def lines_to_type(options):
 
 
 def share(path):
-    """Milliseconds of the answers that had text, from question to answer, as the pipe's ends hear them."""
+    """Milliseconds from request to response, of responses with text, as measured at the pipe."""
     with open(path, encoding="utf-8") as file:
         answers = [one for one in map(json.loads, file) if "asked" in one and one["result"]]
     return [1000 * (one["at"] - one["since"]) for one in answers if json.dumps(one["result"]).find("nsertText") > 0]
@@ -147,7 +146,7 @@ def measure(editor, options, advice=False):
     if os.path.exists(bench.said):
         os.remove(bench.said)
     if goals:
-        # Only behind the last key, so that nothing is drawn before.
+        # Only after the last key, so that nothing is drawn before.
         with open(os.path.join(bench.folder, "script"), "w", encoding="utf-8") as file:
             file.write(f"when {TYPED}<|fim_suffix|>\nanswer rn a + b\n")
     path = bench.put("keys.py", "# Notes.\n\n\n")
@@ -163,10 +162,10 @@ def measure(editor, options, advice=False):
             while True:
                 terminal.write(typed[:-1])
                 # With a model, the last key comes while it is at work, as it does while one types. Without, after a
-                # pause: what these keys brought has been drawn, and the editor has nothing left to ask.
+                # pause: what these keys brought has been drawn, and the editor has no request left to send.
                 early = NUMBERS in terminal.drain(0.05 if options.model else 0.35)
                 terminal.write(typed[-1])
-                # A popup that is open is only drawn anew where it changes.
+                # A popup that is open is redrawn only where it changes.
                 taken = terminal.until(NUMBERS, 0.3 if early else 1.5)
                 terminal.drain(0.1)
                 # Takes the line back: closes a popup, if there is one (else it would type a letter), and goes back key by key.

@@ -1,12 +1,12 @@
 """Neovim in a terminal, with the shipped plugin or the bare configuration; keys go through the terminal, questions
-over its RPC. It knows nothing of what should be suggested."""
+over its RPC."""
 
 import os
 import shutil
 
 from terminal import Failed, Terminal, wait
 
-# What either Neovim or the plugin shows at the cursor.
+# The ghost text of either Neovim or the plugin.
 GHOST = """
 local out = {}
 for name, space in pairs(vim.api.nvim_get_namespaces()) do
@@ -32,7 +32,7 @@ vim.opt.statusline = "%f%m %=%{{%v:lua.require'taper'.statusline()%}}"
 
 
 class Neovim:
-    """A running Neovim. Subclasses say which one, and how it is configured."""
+    """A running Neovim. Subclasses choose the version and the configuration."""
 
     name = "neovim"
     program = "nvim"
@@ -53,7 +53,7 @@ class Neovim:
         )
 
         def attach():
-            # The socket's file is there a moment before anyone listens.
+            # The socket's file exists a moment before Neovim listens.
             try:
                 return pynvim.attach("socket", path=socket)
             except OSError:
@@ -86,7 +86,7 @@ class Neovim:
         return self.rpc.exec_lua(code, *arguments)
 
     def open(self, path, before, first=None):
-        """Opens a file with the cursor behind `before`, in insert mode, the server attached; `first` is called before that."""
+        """Opens a file with the cursor after `before`, in insert mode, the server attached; `first` is called before that."""
         self.normal()
         self.rpc.command("edit! " + self.rpc.funcs.fnameescape(path))
         wait(self.attached, 60, lambda: "the server to start\n" + self.terminal.screen())
@@ -95,11 +95,11 @@ class Neovim:
         self.insert(before)
 
     def attached(self):
-        """Whether a server is there for this buffer."""
+        """Whether a server is attached to this buffer."""
         return self.lua("local c = vim.lsp.get_clients({ bufnr = 0, name = 'taper' })[1] return c ~= nil and c.initialized == true")
 
     def insert(self, before):
-        """Goes to insert mode behind `before`."""
+        """Goes to insert mode after `before`."""
         lines = before.split("\n")
         column = len(lines[-1].encode())
         self.rpc.current.window.cursor = (len(lines), column)
@@ -135,13 +135,13 @@ class Neovim:
         return "\n".join([lines[0]] + [line.expandtabs(8) for line in lines[1:]]) if own else text
 
     def nudge(self):
-        """Makes Neovim ask again: it asks only when the cursor moves."""
+        """Makes Neovim send a new request, as it does only when the cursor moves."""
         self.terminal.press("Left")
         self.terminal.press("Right")
 
     def accept(self):
         """Takes what is shown. The bare configuration does so a moment after the key; leaving insert mode before that
-        would call it off."""
+        would cancel it."""
         before = self.text()
         self.terminal.press("Tab")
         wait(lambda: self.text() != before, 5, lambda: f"{self.shown()!r} to be taken")
@@ -163,7 +163,7 @@ class Neovim:
         self.command("w")
 
     def complaints(self):
-        """What Neovim's own LSP log says about the session."""
+        """Entries of Neovim's own LSP log about the session."""
         path = self.lua("return vim.lsp.log and vim.lsp.log.get_filename and vim.lsp.log.get_filename() or vim.lsp.get_log_path()")
         if not os.path.exists(path):
             return []
@@ -171,14 +171,14 @@ class Neovim:
             return [line for line in file.read().splitlines() if line.startswith(("[ERROR]", "[WARN]"))]
 
     def close(self):
-        """Leaves Neovim as a user would, so that the server is told to stop."""
+        """Leaves Neovim as a user would, so that the server is asked to stop."""
         self.command("qa!")
         self.terminal.ended("Neovim")
         self.terminal.close()
         self.terminal = None
 
     def kill(self):
-        """Ends Neovim without a word to the server."""
+        """Kills Neovim without a message to the server."""
         self.rpc.exec_lua("vim.uv.kill(vim.uv.os_getpid(), 'sigkill')", async_=True)
         self.terminal.ended("Neovim")
         self.terminal.close()
@@ -192,7 +192,7 @@ class Bare(Neovim):
 
 
 class Native(Neovim):
-    """Neovim 0.12 where Neovim's own inline completion asks and shows the text."""
+    """Neovim 0.12 where Neovim's own inline completion sends requests and shows the text."""
 
     name = "neovim-native"
     setup = "{ native = true }"

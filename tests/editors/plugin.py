@@ -1,5 +1,5 @@
-"""What only the Neovim plugin does: words and lines, keys that fall through, pausing, status, a server that comes back.
-It knows nothing of how the plugin does it: keys go in, the buffer, the screen and the plugin's public functions tell."""
+"""What only the Neovim plugin does: words and lines, keys that fall through, pausing, status, a restarted server.
+It sends keys and reads the buffer, the screen and the plugin's public functions."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from terminal import Failed, wait
 
 TASK = "def add(a, b):\n    "
 REST = "rn a + b"
-# Three ways to go on behind the first four characters, the first one first.
+# Three continuations after the first four characters, best first.
 SEVERAL = ("hand_on(a)", "hand_in(b)", "hand_back(a, b)")
 
 
@@ -28,7 +28,7 @@ def shows(bench, text, seconds=10):
     editor = bench.editor
     text = editor.as_shown(text)
     if text and seconds >= 10:
-        # On a busy machine the one answer can be late, and Neovim asks again only when the cursor moves.
+        # On a busy machine the one answer can be late, and Neovim sends a new request only when the cursor moves.
         for _ in range(3):
             try:
                 return wait(lambda: editor.shown() == text, 3, "")
@@ -44,13 +44,13 @@ def holds(bench, text):
 
 
 def status(bench, text):
-    """Waits until the status line says `text`."""
+    """Waits until the status line has `text`."""
     line = lambda: bench.editor.lua("return vim.api.nvim_eval_statusline(require('taper').statusline(), {}).str")
     wait(lambda: line() == text, 10, lambda: f"the status {text!r}; it is {line()!r}")
 
 
 def words(bench):
-    """A word at a time, then a line at a time; what remains stays visible without a new question."""
+    """A word at a time, then a line at a time; the rest stays visible without a new request."""
     path = bench.put("words.py", "def show(n):\n    \n")
     editor = bench.editor
     editor.open(path, "def show(n):\n    ")
@@ -106,7 +106,7 @@ def burst(bench):
 
 
 def mended(bench):
-    """A mistake is mended with Backspace, and the suggestion is there again."""
+    """After a mistake is undone with Backspace, the suggestion is back."""
     path = begin(bench, "mended.py", "retux")
     editor = bench.editor
     editor.terminal.press("BSpace")
@@ -167,7 +167,7 @@ def settings(bench):
 
 
 def killed_server(bench):
-    """The server dies under the user's fingers: typing goes on, it comes back, and suggests."""
+    """The server dies under the user's fingers: typing continues, the server restarts, and suggests."""
     begin(bench, "dies.py")
     editor = bench.editor
     shows(bench, REST)
@@ -209,7 +209,7 @@ BEFORE = {
 }
 
 # Completion plugins map Tab at the first InsertEnter, over ours, and call what was there where they have no use for it. Neovim's
-# own mapping is taken away, as on a key that has none: so nothing stands between the plugin's key and itself.
+# own mapping is taken away, as on a key that has none: so nothing is between the plugin's key and itself.
 LATER = """
 pcall(vim.keymap.del, 'i', '<Tab>')
 local function menu(otherwise)
@@ -222,7 +222,7 @@ vim.api.nvim_create_autocmd('InsertEnter', {{ once = true, callback = function()
   {how}
 end }})
 """
-# How they do so, written anew after `keymap.fallback` and `keymap.solve` in nvim-cmp's lua/cmp/utils/keymap.lua (f2df31c), and
+# How they do so, rewritten after `keymap.fallback` and `keymap.solve` in nvim-cmp's lua/cmp/utils/keymap.lua (f2df31c), and
 # after `fallback.run_non_blink_keymap` in blink.cmp's lua/blink/cmp/keymap/fallback.lua (5a0a362): the first maps a name of its
 # own to what our function yields, the second types what it yields. Both leave it to be mapped again, as ours is.
 COMPLETION = {
@@ -243,8 +243,8 @@ def completion_plugins():
         yield what, LATER.format(how=how)
 
 
-# These plugins themselves, where a variable names the folder of a checkout, with Tab set up as their READMEs say; the word comes
-# from the buffer, or from a source that has one. Then the Lua that tells whether the menu is open.
+# These plugins themselves, where a variable names the folder of a checkout, with Tab set up as in their READMEs; the word comes
+# from the buffer, or from a source that has one. Then the Lua that checks whether the menu is open.
 MENUS = {
     "TAPER_NVIM_CMP": (
         "nvim-cmp",
@@ -278,7 +278,7 @@ require('blink.cmp').setup({
 
 
 def menus():
-    """Each plugin, what a configuration has for it before ours, None for one that is not at hand, and the question whether its
+    """Each plugin, what a configuration has for it before ours, None for one that is not installed, and the check whether its
     menu is open."""
     for variable, (what, setup, opened) in MENUS.items():
         folder = os.environ.get(variable)
@@ -286,7 +286,7 @@ def menus():
 
 
 def beside_menu(bench, what, opened):
-    """With the menu open the suggestion stands there too, and Tab is the menu's; with it closed Tab accepts; else it is a tab."""
+    """With the menu open the suggestion is shown too, and Tab is the menu's; with it closed Tab accepts; else it is a tab."""
     path = bench.put("menu.py", "return_value = 1\n\n\n\n")
     editor = bench.editor
     editor.rpc.command("set expandtab shiftwidth=4 softtabstop=4")
@@ -330,7 +330,7 @@ def shares_tab(bench):
     editor = bench.editor
     editor.rpc.command("set expandtab shiftwidth=4 softtabstop=4")
     editor.open(path, "")
-    # Handed on to itself, it would go round for ever, and Neovim would hear nothing any more.
+    # Handed on to itself, it would loop forever, and Neovim would hang.
     editor.terminal.press("Tab")
     editor.terminal.type(";")
     wait(lambda: "    ;" in editor.terminal.screen(), 5, lambda: "a tab and a semicolon on the screen, which is\n" + editor.terminal.screen())
@@ -402,7 +402,7 @@ def two_editors(bench, other):
 
 
 def health(bench):
-    """`:checkhealth taper` finds nothing wrong, and says what is there."""
+    """`:checkhealth taper` finds nothing wrong, and lists the setup."""
     editor = bench.editor
     editor.command("checkhealth taper")
     wait(lambda: "taper: keys" in editor.text(), 20, lambda: f"the report; there is {editor.text()!r}")
@@ -464,7 +464,7 @@ def status_of_server(bench):
 
 
 def several_candidates(bench):
-    """The server's three candidates one after another, each as it is in the server's script, round and back; the second is
+    """The server's three alternatives one after another, each as it is in the server's script, round and back; the second is
     accepted, and only that is in the file."""
     typed, rests = SEVERAL[0][:4], [text[4:] for text in SEVERAL]
     path = begin(bench, "several.py", typed)
@@ -483,7 +483,7 @@ def several_candidates(bench):
 
 
 def explained(bench):
-    """How the last suggestion came about, as the server says it."""
+    """The server's explanation of the last suggestion."""
     return bench.editor.lua(
         "local c = vim.lsp.get_clients({ name = 'taper' })[1]"
         " local ask = { 'workspace/executeCommand', { command = 'taper.explainLast' }, 5000, 0 }"
@@ -493,7 +493,7 @@ def explained(bench):
 
 
 def suggests(bench, path, language="python"):
-    """Where all was deleted the suggestion comes, for the document that is meant."""
+    """After everything was deleted, a suggestion for the right document appears."""
     editor = bench.editor
     editor.normal()
     editor.terminal.type("ggcGretu")
@@ -506,7 +506,7 @@ def suggests(bench, path, language="python"):
 
 
 def in_step(bench):
-    """One server, which was told of every document before it was told of a change in it."""
+    """One server, which gets `didOpen` of every document before a change in it."""
     editor = bench.editor
     count = editor.lua("return #vim.lsp.get_clients({ name = 'taper' })")
     if count != 1:
@@ -520,10 +520,10 @@ def in_step(bench):
 
 
 def unnamed(bench):
-    """Buffers without a name get suggestions, each its own, and go on when they get one."""
+    """Buffers without a name get suggestions, each its own, and still do after they get one."""
     editor = bench.editor
     if editor.name == "neovim-native":
-        # Neovim itself tells of them, of all under one URI.
+        # Neovim itself reports them, all under one URI.
         return
     editor.normal()
     editor.rpc.command("enew!")

@@ -1,5 +1,4 @@
-"""A terminal without a window: starts a program in tmux, sends keys, reads the screen, draws it as SVG.
-It knows nothing of editors or of taper."""
+"""A terminal without a window: starts a program in tmux, sends keys, reads the screen, draws it as SVG."""
 
 import html
 import itertools
@@ -11,11 +10,11 @@ import time
 
 
 class Failed(Exception):
-    """A check did not find what it waited for; the message says what."""
+    """A check did not find what it waited for; the message names it."""
 
 
 def wait(question, seconds, what):
-    """Asks until the answer is true and returns it; fails with `what` when the time is up."""
+    """Polls until the value is true and returns it; fails with `what` when the time is up."""
     end = time.monotonic() + seconds
     while True:
         answer = question()
@@ -84,7 +83,7 @@ class Terminal:
         wait(lambda: self._run(*dead).strip() == "1", 10, lambda: f"{name} to end; it shows\n{self.screen()}")
 
     def kill(self):
-        """Kills the program, which gets no chance to say goodbye."""
+        """Kills the program, which gets no chance to shut down."""
         os.kill(int(self._run("display-message", "-p", "#{pane_pid}")), signal.SIGKILL)
 
     def close(self):
@@ -127,7 +126,7 @@ def _colour(codes):
 
 
 def _styled(line, style):
-    """Cuts a line with escape sequences into (text, style) pieces; `style` goes on from line to line."""
+    """Cuts a line with escape sequences into (text, style) pieces; `style` continues from line to line."""
     for piece in re.split(r"(\x1b\[[0-9;:]*m|\x1b[()][A-Z0-9]|\x0e|\x0f)", line):
         found = re.fullmatch(r"\x1b\[([0-9;:]*)m", piece)
         if not found:
@@ -210,8 +209,8 @@ def svg(frame, columns, cursor):
 
 
 def film(frames, columns):
-    """Draws frames, each (seconds that it stands, frame, cursor), as an SVG that plays them again and again. A row that
-    stands still is drawn once."""
+    """Draws frames, each (duration in seconds, frame, cursor), as an SVG that loops. An unchanged
+    row is drawn once."""
     total = sum(seconds for seconds, _, _ in frames)
     starts, at = [], 0.0
     for seconds, _, _ in frames:

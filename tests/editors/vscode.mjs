@@ -1,5 +1,4 @@
 // Drives a real VS Code with the packaged extension and the built server: types, accepts, saves, compares.
-// It knows nothing of the server's insides.
 //
 // usage: vscode.mjs --code FOLDER --vsix FILE --taper BINARY --out FOLDER [--model FILE] [--only PATTERN-OF-NAMES]
 //   FOLDER for --code is the one that get_vscode.sh filled. `--model` adds the checks with a real model. One line per
@@ -16,7 +15,7 @@ import { virtual } from "./vscode_virtual.mjs";
 
 const names = ["code", "vsix", "taper", "out", "model", "only"];
 const { values: given } = parseArgs({ options: Object.fromEntries(names.map((name) => [name, { type: "string" }])) });
-// `--model auto` is no path.
+// `--model auto` is not a path.
 for (const name of ["code", "vsix", "taper", "out"]) given[name] = path.resolve(given[name]);
 if (given.model && given.model !== "auto") given.model = path.resolve(given.model);
 fs.mkdirSync(given.out, { recursive: true });
@@ -24,7 +23,7 @@ fs.mkdirSync(given.out, { recursive: true });
 const ADD = "def add(a, b):\n    ▮\n\n\nprint(add(1, 2))\n";
 const SUM = "return a + b";
 const LOOP = "for x in range(n):\n        print(x)";
-// name, file, fixture, typed, what is suggested then
+// name, file, fixture, typed text, expected suggestion
 const SUGGESTIONS = [
   ["end of line", "sum.py", ADD, "retu", "rn a + b"],
   ["several lines", "loop.py", "def show(n):\n    ▮\n", "for x in", " range(n):\n        print(x)"],
@@ -45,10 +44,10 @@ const FILES = {
   "lines.py": "def show(n):\n    ▮\n",
   "live.py": "def show(n):\n    ▮\n",
 };
-// Where the engine takes its time, the long one is not there within the latency budget.
+// With a slow engine, the long one exceeds the latency budget.
 const LONG = "return alpha + beta + gamma + delta + epsilon + zeta + eta + theta";
 const SHORT = "hand_on(a)";
-// Three ways to go on behind the first four characters, the first one first.
+// Three continuations after the first four characters, best first.
 const SEVERAL = ["hand_on(a)", "hand_in(b)", "hand_back(a, b)"];
 const GOALS = [SUM, LOOP, SEVERAL, "add(1, 2)", "print(größe)"];
 const MODEL = [
@@ -66,7 +65,7 @@ const MODEL = [
   ],
 ];
 
-// Beginnings of lines, for the time from a key to what is seen.
+// Beginnings of lines, for the time from a key to the visible suggestion.
 const BEGINNINGS = fs.readFileSync(path.join(import.meta.dirname, "beginnings.txt"), "utf8").trim().split("\n");
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "taper-vscode-bin-"));
@@ -122,13 +121,13 @@ async function with_suggestion(editor, file, typed, work, wanted) {
 async function scripted() {
   const goals = path.join(folder, "goals");
   script(goals, GOALS);
-  // Only behind the cell above.
+  // Only after the cell above.
   fs.writeFileSync(goals, `when ${SUM}\\nq = ab<|fim_suffix|>\nanswer ove(x)\n${fs.readFileSync(goals, "utf8")}`);
   const server = shim("script", ["--engine", `scripted:${goals}`]);
   const evil = trap(folder, "evil");
   const editor = await Editor.start(given, server, { width: 1000, height: 900 }, (work) => {
     put(work, Object.entries(FILES));
-    // A project that would like to have its own program run.
+    // A project that names its own program.
     fs.mkdirSync(path.join(work, ".vscode"));
     fs.writeFileSync(path.join(work, ".vscode/settings.json"), JSON.stringify({ "taper.serverPath": evil, "taper.serverArguments": ["--config", "x"] }));
     fs.writeFileSync(
@@ -260,7 +259,7 @@ async function scripted() {
       await editor.press("Control+S");
       const saved = () => fs.readFileSync(path.join(editor.work, "cells.ipynb"), "utf8");
       await until(() => saved().includes(SUM), 5000, () => `the cell to be saved; the file is ${saved()}`);
-      // The next cell of code goes on from it.
+      // The next code cell continues it.
       await editor.page.locator(".notebookOverlay .cell.code .view-lines").nth(1).click();
       await editor.ask("q = ab");
       await editor.picture("notebook-next-cell");
@@ -436,7 +435,7 @@ async function talk() {
     },
     { "security.workspace.trust.enabled": true, "security.workspace.trust.startupPrompt": "never" },
   );
-  // The last line may be half written.
+  // The last line may be incomplete.
   const messages = () => (fs.existsSync(said) ? fs.readFileSync(said, "utf8").split("\n").slice(0, -1).map((line) => JSON.parse(line)) : []);
   const questions = (kind) =>
     messages()
@@ -483,7 +482,7 @@ async function talk() {
       await settled();
       const frames = await editor.filmed();
       console.log(`   ${JSON.stringify(frames)}`);
-      // While the first answer is worked out, there is nothing yet.
+      // Until the first response, nothing is shown.
       const shown = frames.slice(frames.findIndex((frame) => frame !== ""));
       if (shown.some((frame, at) => at > 0 && !frame.startsWith(shown[at - 1]))) throw new Error(`it did not grow in place: ${JSON.stringify(shown)}`);
       if (!messages().slice(told).some(({ method }) => method === "taper/refresh")) throw new Error("the server told of nothing: this checked nothing");
@@ -575,7 +574,7 @@ function running(number) {
   }
 }
 
-// Once what is shown has not changed for a while: a suggestion grows when more of it is known.
+// Once the suggestion has not changed for a while: a refresh may extend it.
 async function grown(editor) {
   let shown = await editor.ghost();
   for (let since = Date.now(); Date.now() - since < 700; await new Promise((done) => setTimeout(done, 50))) {

@@ -1,5 +1,4 @@
-// One VS Code in one headless browser: what a person does with keyboard and mouse, and sees.
-// It knows nothing of what is tested.
+// One VS Code in one headless browser: keyboard and mouse input, and the visible state.
 
 import { spawn, spawnSync } from "node:child_process";
 import fs from "node:fs";
@@ -236,7 +235,7 @@ export class Editor {
   }
 
   /** Types, and waits for a suggestion; types the last key anew as long as there is none: neither the extension nor the
-   * model need be there yet. Milliseconds from the last key. With `again`, only types the last key anew. */
+   * model need be there yet. Milliseconds from the last key. With `again`, only types the last key again. */
   async ask(text, again = false) {
     if (again) await this.press("Backspace");
     await this.type(again ? text.at(-1) : text);

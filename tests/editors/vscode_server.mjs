@@ -1,12 +1,11 @@
-// What VS Code starts in place of `taper`: the built server with an engine, a model or a listener of the test's choice.
-// It knows nothing of VS Code.
+// Started by VS Code in place of `taper`: the built server with an engine, a model or a listener of the test's choice.
 
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 
 /** The scripted engine's file: behind every beginning of a goal, the rest of it is the answer. A goal of several texts has the
- * later ones as other ways to say it, where they begin alike. */
+ * later ones as alternatives, where they begin alike. */
 export function script(file, goals, decode = 0) {
   const written = (text) => text.replaceAll("\\", "\\\\").replaceAll("\n", "\\n").replace(/ $/, "\\s");
   const rules = goals.flatMap((texts) => {
@@ -38,7 +37,7 @@ export function untouched(file) {
 }
 
 /** A `taper` in `folder`, with an engine or a model named, run by the extension unchanged; it writes down its process' id. With
- * `between`, what it and the extension say is written there. */
+ * `between`, its messages and the extension's are recorded there. */
 export function shim(given, folder, name, extra, between) {
   const file = path.join(folder, name, "taper");
   fs.mkdirSync(path.dirname(file));

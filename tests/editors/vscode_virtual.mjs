@@ -1,5 +1,4 @@
-// Files that lie on no disk, as those of GitHub Repositories and Live Share: a small extension made here keeps them in memory.
-// It knows nothing of the server's insides.
+// Virtual files, like those of GitHub Repositories and Live Share: a small extension made here keeps them in memory.
 
 import fs from "node:fs";
 import path from "node:path";

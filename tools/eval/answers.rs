@@ -1,5 +1,4 @@
-//! The file that keeps what was answered to completion tasks: a JSON object a line, only ever appended to.
-//! It knows nothing of how an answer came about or what it is worth.
+//! The append-only file of answers to completion tasks: one JSON object per line.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -10,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// What goes wrong with the file.
+/// Errors of the answers file.
 #[derive(Debug, Error)]
 pub enum AnswersError {
     /// It cannot be read or written.
@@ -21,8 +20,8 @@ pub enum AnswersError {
         /// Why.
         cause: io::Error,
     },
-    /// A line that is not the last is no answer.
-    #[error("{}:{line}: no answer of taper-eval: {cause}; remove the line, or name another folder", .path.display())]
+    /// A line other than the last is not an answer.
+    #[error("{}:{line}: not an answer of taper-eval: {cause}; remove the line, or name another folder", .path.display())]
     Line {
         /// Which file.
         path: PathBuf,
@@ -33,61 +32,61 @@ pub enum AnswersError {
     },
 }
 
-/// How likely a model is to say the line that a task expects.
+/// The probability that a model generates the line that a task expects.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Likelihood {
-    /// Natural logarithm of the probability that the model, drawing its tokens by their probabilities, says this line and
-    /// ends it, in the tokens that the line is encoded to.
+    /// Natural logarithm of the probability that the model, when sampling, generates this line and ends it, in the
+    /// line's encoded tokens.
     pub log: f64,
-    /// Whether each of these tokens is the likeliest: greedy decoding says the line then.
+    /// Whether each of these tokens is the most likely: then greedy decoding generates the line.
     pub greedy: bool,
 }
 
-/// What was answered to one task, by one system.
+/// One system's answer to one task.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     /// The task's name.
     pub task: String,
-    /// A hash of the task's text, so that a task that was changed is asked again.
+    /// A hash of the task's text, so that a changed task is asked again.
     pub content: String,
-    /// Who answered.
+    /// The system.
     pub system: String,
-    /// How it was asked: everything that the answer depends on.
+    /// The configuration: everything that the answer depends on.
     pub configuration: String,
-    /// What was shown; `None` if nothing was.
+    /// The shown text; `None` if nothing was shown.
     pub shown: Option<String>,
-    /// What else was shown, the best first, where candidates were asked for.
+    /// The other suggestions, best first, if alternatives were requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub others: Option<Vec<String>>,
-    /// Bytes before and after the cursor that it replaces.
+    /// Bytes before and after the cursor that the answer replaces.
     pub replaces: (usize, usize),
-    /// What the model wrote.
+    /// The model's output.
     pub raw: String,
-    /// What greedy decoding says, where nothing of that could be shown.
+    /// The result of greedy decoding, if nothing of it could be shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub greedy: Option<Greedy>,
-    /// The rule that ended it, or why nothing was shown.
+    /// The rule that ended it, or the reason for showing nothing.
     pub reason: String,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
     /// Tokens decoded.
     pub decoded: usize,
-    /// From the question to the answer.
+    /// From the request to the response.
     pub seconds: f64,
-    /// Mean probability of the tokens that are shown, where the engine says.
+    /// Mean probability of the shown tokens, if the engine reports it.
     pub mean_probability: Option<f32>,
     /// The lowest of them.
     pub min_probability: Option<f32>,
-    /// Each decoded token: bytes of `raw` once it is part of it, and its probability.
+    /// For each decoded token: the bytes of `raw` up to its end, and its probability.
     pub pieces: Vec<(usize, f32)>,
     /// Whether the task's tests passed; `None` if they did not run.
     pub passed: Option<bool>,
-    /// How likely the expected line was, where that was asked for and nothing else.
+    /// The likelihood of the expected line, if only that was requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub likelihood: Option<Likelihood>,
 }
 
-/// What would have been shown without alternatives.
+/// The result without alternatives.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Greedy {
     /// See [`Answer::shown`].
@@ -96,7 +95,7 @@ pub struct Greedy {
     pub replaces: (usize, usize),
     /// See [`Answer::raw`].
     pub raw: String,
-    /// See [`Answer::decoded`]; without what was decoded for alternatives.
+    /// See [`Answer::decoded`]; without the tokens of alternatives.
     pub decoded: usize,
 }
 
@@ -104,7 +103,7 @@ impl Answer {
     /// The answer without alternatives.
     pub fn without_search(&self) -> Self {
         let Some(Greedy { shown, replaces, raw, decoded }) = self.greedy.clone() else { return self.clone() };
-        // Neither the tests nor the probabilities were of that text.
+        // The tests and the probabilities belong to another text.
         Self {
             shown,
             replaces,
@@ -129,11 +128,10 @@ pub struct Answers<T = Answer> {
 }
 
 impl<T: Serialize + DeserializeOwned> Answers<T> {
-    /// Opens or creates the file, and reads what is in it. What was being written when an earlier run was killed,
-    /// a last line without its end, is cut off.
+    /// Opens or creates the file and reads its lines. An incomplete last line, left by a killed run, is cut off.
     ///
     /// # Errors
-    /// It cannot be read or written, or a line of it is none of ours.
+    /// The file cannot be read or written, or a line is not a `T`.
     pub fn open(path: &Path) -> Result<(Self, Vec<T>), AnswersError> {
         let problem = |cause| AnswersError::File { path: path.to_owned(), cause };
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(problem)?;
@@ -141,7 +139,7 @@ impl<T: Serialize + DeserializeOwned> Answers<T> {
         file.read_to_end(&mut bytes).map_err(problem)?;
         let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
         if whole < bytes.len() {
-            // Not every system lets a file that is appended to be cut.
+            // Not every system can truncate a file that is open for appending.
             let cut = OpenOptions::new().write(true).open(path).map_err(problem)?;
             cut.set_len(whole as u64).map_err(problem)?;
         }
@@ -179,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn killed_at_any_byte_it_goes_on_with_the_whole_lines() {
+    fn file_cut_at_any_byte_keeps_its_complete_lines() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("answers.jsonl");
         let answers: Vec<Answer> = (0..3)
@@ -205,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_something_else_is_named() {
+    fn foreign_line_is_reported() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("answers.jsonl");
         fs::write(&path, "{}\n").unwrap();

@@ -1,9 +1,9 @@
-//! The laboratory: measures what the server suggests and how it answers a person who types. Not installed with it.
-//! It knows nothing of how the server works: it calls the library's public parts, or speaks LSP over pipes.
+//! The evaluation tool: measures the quality of suggestions and the latency for a user who types. It uses the library's
+//! public API or speaks LSP over pipes, and is not installed with the server.
 //!
-//! [`run`] scores completion tasks, beside llama.cpp ([`llama`]) if asked to; it runs generated code, in a sandbox.
-//! [`replay`] types tasks at a server. [`tasks`] reads their files, [`answers`] keeps what came out, and [`lsp_client`]
-//! is the client's end of a server's pipes, for the replay, the benches and the end-to-end tests.
+//! [`run`] scores completion tasks, optionally with llama.cpp as a baseline ([`llama`]), and runs generated code in a
+//! sandbox. [`replay`] types tasks at a server. [`tasks`] reads their files, [`answers`] keeps the results, and
+//! [`lsp_client`] is an LSP client for the replay, the benches and the end-to-end tests.
 
 pub mod answers;
 pub mod llama;

@@ -1,5 +1,4 @@
-//! A llama.cpp server, asked over HTTP, to be measured beside: its `/infill` and its `/completion`.
-//! It knows nothing of tasks or scores; no server of ours opens a connection through it.
+//! Client of a llama.cpp server over HTTP, as a baseline: its `/infill` and its `/completion`.
 
 use std::time::{Duration, Instant};
 
@@ -8,22 +7,22 @@ use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::runtime::Runtime;
 
-/// How long an answer may take: a slow machine with a long prompt.
+/// Timeout of a response: a slow machine with a long prompt.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// How long a server that is loading its model is waited for, and how often it is asked meanwhile.
+/// Timeout for a server that is loading its model, and the interval between retries.
 const LOADING: Duration = Duration::from_secs(120);
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// What goes wrong with such a server.
+/// Errors of a llama.cpp server.
 #[derive(Debug, Error)]
 pub enum LlamaError {
-    /// The address is not one that can be asked.
-    #[error("`{address}` is no address of a llama.cpp server; write for example http://127.0.0.1:8080")]
+    /// The address is invalid.
+    #[error("invalid llama.cpp address `{address}`; expected for example http://127.0.0.1:8080")]
     Address {
         /// As it was given.
         address: String,
     },
-    /// No connection, or none that lasts.
+    /// The connection failed or was closed.
     #[error("cannot ask the llama.cpp server at {address}: {cause}; is `llama-server` running there?")]
     Unreachable {
         /// Its address.
@@ -31,21 +30,21 @@ pub enum LlamaError {
         /// Why.
         cause: String,
     },
-    /// It answers something else.
+    /// The server returned an error.
     #[error("the llama.cpp server at {address} answers {status} to {path}: {text}")]
     Refused {
         /// Its address.
         address: String,
-        /// What was asked.
+        /// The requested path.
         path: &'static str,
         /// The HTTP status.
         status: u16,
-        /// The first of what it says.
+        /// The beginning of the response.
         text: String,
     },
 }
 
-/// What it answered.
+/// The server's response.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Completion {
     /// The text.
@@ -56,17 +55,17 @@ pub struct Completion {
     /// Tokens decoded.
     #[serde(default)]
     pub tokens_predicted: usize,
-    /// Why it ended: `eos`, `limit`, `word`.
+    /// The stop reason: `eos`, `limit`, `word`.
     #[serde(default)]
     pub stop_type: String,
 }
 
-/// How much is wanted.
+/// Limits of a completion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
     /// Tokens at most.
     pub tokens: usize,
-    /// Nothing behind the first line that has something on it.
+    /// Stop after the first line that is not blank.
     pub one_line: bool,
 }
 
@@ -78,10 +77,10 @@ pub struct Llama {
 }
 
 impl Llama {
-    /// A server at `http://host:port`. Nothing is asked yet.
+    /// A server at `http://host:port`. No request is sent yet.
     ///
     /// # Errors
-    /// The address is none.
+    /// The address is invalid.
     pub fn new(address: &str) -> Result<Self, LlamaError> {
         let wrong = || LlamaError::Address { address: address.to_owned() };
         let address = address.trim_end_matches('/').to_owned();
@@ -102,11 +101,11 @@ impl Llama {
         Ok(Self { address, http, runtime })
     }
 
-    /// Asks `/infill` as editors' plug-ins do: the lines before the cursor's as `input_prefix`, the cursor's own
-    /// up to the cursor as `prompt`, pieces of `others` (path and text) as `input_extra`. Greedy.
+    /// Requests `/infill` as editors' plug-ins do: the lines before the cursor's as `input_prefix`, the cursor's line
+    /// up to the cursor as `prompt`, chunks of `others` (path and text) as `input_extra`. Greedy.
     ///
     /// # Errors
-    /// The server cannot be asked, or has no model with fill-in-the-middle tokens.
+    /// The request failed, or the model has no fill-in-the-middle tokens.
     pub fn infill(
         &self,
         prefix: &str,
@@ -126,36 +125,36 @@ impl Llama {
         self.ask("/infill", text, extent)
     }
 
-    /// Asks `/completion` with a prompt whose special tokens are spelled out. Greedy.
+    /// Requests `/completion` with a prompt whose special tokens are spelled out. Greedy.
     ///
     /// # Errors
-    /// The server cannot be asked.
+    /// The request failed.
     pub fn complete(&self, prompt: &str, extent: Extent) -> Result<Completion, LlamaError> {
         self.ask("/completion", json!({ "prompt": prompt }), extent)
     }
 
     fn ask(&self, path: &'static str, text: Value, extent: Extent) -> Result<Completion, LlamaError> {
-        let mut question = text;
-        question["n_predict"] = extent.tokens.into();
-        question["temperature"] = json!(0.0);
-        question["cache_prompt"] = true.into();
-        question["stream"] = false.into();
+        let mut request_body = text;
+        request_body["n_predict"] = extent.tokens.into();
+        request_body["temperature"] = json!(0.0);
+        request_body["cache_prompt"] = true.into();
+        request_body["stream"] = false.into();
         if extent.one_line {
-            question["stop"] = json!(["\n"]);
-            let answer = self.ask_patiently(path, &question)?;
+            request_body["stop"] = json!(["\n"]);
+            let answer = self.ask_patiently(path, &request_body)?;
             if !answer.content.trim().is_empty() || answer.stop_type != "word" {
                 return Ok(answer);
             }
-            // It begins with a line break: the line that counts comes behind it.
-            question["stop"] = json!([]);
+            // The text begins with a line break; the line that counts comes after it.
+            request_body["stop"] = json!([]);
         }
-        self.ask_patiently(path, &question)
+        self.ask_patiently(path, &request_body)
     }
 
-    fn ask_patiently(&self, path: &'static str, question: &Value) -> Result<Completion, LlamaError> {
+    fn ask_patiently(&self, path: &'static str, request_body: &Value) -> Result<Completion, LlamaError> {
         let started = Instant::now();
         loop {
-            match self.ask_once(path, question) {
+            match self.ask_once(path, request_body) {
                 Err(LlamaError::Refused { status: 503, .. }) if started.elapsed() < LOADING => {
                     std::thread::sleep(AGAIN);
                 }
@@ -164,16 +163,16 @@ impl Llama {
         }
     }
 
-    fn ask_once(&self, path: &'static str, question: &Value) -> Result<Completion, LlamaError> {
-        let asked = async {
+    fn ask_once(&self, path: &'static str, request_body: &Value) -> Result<Completion, LlamaError> {
+        let response = async {
             let request = self.http.post(format!("{}{path}", self.address));
-            let request = request.header("content-type", "application/json").body(question.to_string());
+            let request = request.header("content-type", "application/json").body(request_body.to_string());
             let answer = request.send().await?;
             let status = answer.status().as_u16();
             Ok((status, answer.text().await?))
         };
-        let (status, text) = self.runtime.block_on(asked).map_err(|error: reqwest::Error| {
-            LlamaError::Unreachable { address: self.address.clone(), cause: innermost(&error) }
+        let (status, text) = self.runtime.block_on(response).map_err(|error: reqwest::Error| {
+            LlamaError::Unreachable { address: self.address.clone(), cause: innermost_cause(&error) }
         })?;
         let refused = |text: &str| LlamaError::Refused {
             address: self.address.clone(),
@@ -188,8 +187,8 @@ impl Llama {
     }
 }
 
-/// The cause that says most: "error sending request" says nothing.
-fn innermost(error: &dyn std::error::Error) -> String {
+/// The innermost cause: the outer "error sending request" has no information.
+fn innermost_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {
         cause = inner;

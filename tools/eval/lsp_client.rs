@@ -1,6 +1,5 @@
-//! A language client without a screen: it starts a server and speaks LSP with it over its pipes. The replay, the benches
-//! and the end-to-end tests stand on it.
-//! It knows nothing of what the messages mean.
+//! A headless LSP client: starts a server and speaks LSP with it over its pipes. The replay, the benches and the
+//! end-to-end tests use it.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStderr, ChildStdin, Command, ExitStatus, Stdio};
@@ -11,7 +10,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use serde_json::{Value, json};
 use thiserror::Error;
 
-/// What goes wrong between the two.
+/// Errors of the connection.
 #[derive(Debug, Error)]
 pub enum ClientError {
     /// The process cannot be started.
@@ -19,11 +18,11 @@ pub enum ClientError {
     Start {
         /// The program.
         program: String,
-        /// Why it does not start.
+        /// The cause.
         cause: io::Error,
     },
     /// The process ended, or closed its pipes.
-    #[error("the server ended while it was needed; its stderr says why")]
+    #[error("the server ended unexpectedly; see its stderr")]
     Ended,
 }
 
@@ -36,7 +35,7 @@ pub struct Incoming {
     pub at: Instant,
 }
 
-/// A running server and the client's end of its pipes. Dropped, it kills the server.
+/// A running server and the client's end of its pipes. Dropping it kills the server.
 #[derive(Debug)]
 pub struct LspClient {
     child: Child,
@@ -81,7 +80,7 @@ impl LspClient {
         (id, frame(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params })))
     }
 
-    /// Sends a request; its id.
+    /// Sends a request; returns its id.
     ///
     /// # Errors
     /// The server has ended.
@@ -116,7 +115,7 @@ impl LspClient {
         self.send(&frame(&json!({ "jsonrpc": "2.0", "id": id, "result": result })))
     }
 
-    /// Sends bytes as they are.
+    /// Sends raw bytes.
     ///
     /// # Errors
     /// The server has ended, or its input is closed.
@@ -150,7 +149,7 @@ impl LspClient {
     /// Waits for the end of the process.
     ///
     /// # Errors
-    /// The system cannot say.
+    /// The system cannot report the status.
     pub fn wait(&mut self) -> io::Result<ExitStatus> {
         self.child.wait()
     }
@@ -158,7 +157,7 @@ impl LspClient {
 
 impl Drop for LspClient {
     fn drop(&mut self) {
-        // Either fails only if the process has ended already.
+        // Either fails only if the process has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -197,7 +196,7 @@ pub fn insertion(uri: &str, version: i64, line: u32, character: u32, text: &str)
     })
 }
 
-/// Reads messages until the pipe closes or nobody wants them.
+/// Reads messages until the pipe closes or the receiver is dropped.
 fn listen(stdout: impl Read, sender: &Sender<Incoming>) {
     let mut stdout = BufReader::new(stdout);
     while let Some(message) = read_message(&mut stdout) {

@@ -1,5 +1,4 @@
-//! The `taper-eval` program: arguments in, exit code out.
-//! It knows nothing of what is measured: each command is a module of the library.
+//! The `taper-eval` program: parses arguments, returns an exit code.
 
 use std::process::ExitCode;
 
@@ -7,7 +6,7 @@ use clap::{Parser, Subcommand};
 use taper::cli;
 use taper_eval::{replay, run};
 
-/// Measures taper: how good its suggestions are, and what a person who types gets.
+/// Measure taper: the quality of its suggestions, and its latency for a user who types.
 #[derive(Debug, Parser)]
 #[command(name = "taper-eval", version)]
 struct Arguments {
@@ -17,19 +16,19 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Score what is suggested, on completion tasks.
+    /// Score suggestions on completion tasks.
     Run(Box<run::Args>),
     /// Type the answers of completion tasks at a real server, with a person's pauses.
     Replay(Box<replay::Args>),
     /// Serve, as `taper serve` does: the replay's server is of the same build as the replay.
     #[command(hide = true)]
     Serve(Box<cli::serve::Args>),
-    /// Look through a project's files for that server, which starts this by itself.
+    /// Read a project's files for that server, which starts this by itself.
     #[command(hide = true)]
     Crawl,
 }
 
-/// Runs the command and prints its error. Exit codes: 0 done, 1 it failed, 2 wrong usage.
+/// Runs the command and prints its error. Exit codes: 0 success, 1 failure, 2 invalid usage.
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run(args) => run::run(&args),

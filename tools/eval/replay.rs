@@ -1,5 +1,4 @@
-//! `taper-eval replay`: types the answers of completion tasks at a server of this very build, over pipes.
-//! It knows nothing of the insides of the server: it sees what an editor sees, its log, and its memory.
+//! `taper-eval replay`: types the answers of completion tasks at a server of the same build, over pipes.
 
 use std::collections::HashMap;
 use std::fs;
@@ -18,70 +17,70 @@ mod editor;
 mod report;
 mod typist;
 
-use editor::{Editor, Outcome, Said};
+use editor::{Editor, Outcome, ServerEvent};
 use report::{Answer, Keystroke};
 
 /// Arguments of `taper-eval replay`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: taper-eval replay tasks.jsonl --limit 20 --csv keys.csv
 
-A task is a JSON object a line: `id`, `language`, `path`, `prefix`, `suffix`, `expected`. Pauses are log-normal \
-                  around --pause-ms, longer behind a word (1.6 times) and at a line's end (2 and 3 times). A line \
-                  of its own is begun with Enter, at the end of the line above. A suggestion is accepted at the next key \
-                  when its first line is what is left of the line, and that is at least 3 characters.")]
+A task is one JSON object per line: `id`, `language`, `path`, `prefix`, `suffix`, `expected`. Pauses are log-normal \
+                  around --pause-ms, longer after a word (1.6 times) and at a line's end (2 and 3 times). A new \
+                  line begins with Enter at the end of the line above. A suggestion is accepted at the next key if its \
+                  first line is the rest of the line and has at least 3 characters.")]
 pub struct Args {
     /// The tasks.
     tasks: PathBuf,
-    /// Type only so many of them, spread over the file.
+    /// Type only N of them, spread over the file.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Which pauses: the same number gives the same.
+    /// Seed of the pauses: the same seed gives the same pauses.
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
     /// The median pause between two keys in a word, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 130)]
     pause_ms: u32,
-    /// The median time that somebody looks at a file before the first key, in milliseconds; without it, eight pauses: as
-    /// if each task were typed at a place where the cursor has just come.
+    /// The median pause before the first key of a file, in milliseconds; by default eight pauses, as if the cursor had
+    /// just been moved there.
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(0..=600_000))]
     look_ms: Option<u32>,
-    /// What is in time, and what the server is told to answer within, in milliseconds.
+    /// The server's latency budget, in milliseconds; later responses are not in time.
     #[arg(long, value_name = "MS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(10..=60_000))]
     budget_ms: u32,
-    /// How readily the server suggests: low, medium or high; without it, what it does by default.
+    /// How readily the server suggests: low, medium or high; by default, its own default.
     #[arg(long, value_name = "EAGERNESS", value_parser = ["low", "medium", "high"])]
     eagerness: Option<String>,
-    /// Wait for each answer before the next key: what is suggested to somebody who waits.
+    /// Wait for each response before the next key: what a patient user sees.
     #[arg(long)]
     patient: bool,
-    /// Behave as an editor without taper's plugin: it does not ask again when more is known, and does not say where the
-    /// cursor is before something is typed.
+    /// Behave as an editor without taper's plugin: do not request again on a refresh, and do not report the cursor
+    /// before the first key.
     #[arg(long)]
     plain: bool,
-    /// Let the server read the other files of the tasks' projects, each in a folder of this one; without it, there are none.
+    /// Let the server index the other files of the tasks' projects, each in a folder of this one; by default there are
+    /// none.
     #[arg(long, value_name = "FOLDER")]
     workspaces: Option<PathBuf>,
-    /// Type the tasks again and again with other pauses until so many minutes are over, and say each minute how much
-    /// memory the server has.
+    /// Repeat the tasks with other pauses for N minutes, and report the server's memory each minute.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=10_000))]
     minutes: Option<u32>,
-    /// Write what became of each key to this file.
+    /// Write the result of each key to this file.
     #[arg(long, value_name = "PATH")]
     csv: Option<PathBuf>,
-    /// Write keys and pauses to this file, so that another program can be typed at alike, and end.
+    /// Write keys and pauses to this file, for another program to replay, and exit.
     #[arg(long, value_name = "PATH")]
     dump_trace: Option<PathBuf>,
     #[command(flatten)]
     model: ModelArgs,
 }
 
-/// How long the model may take to load; it may have to be fetched first.
+/// Timeout of loading the model, which may be downloaded first.
 const LOAD: Duration = Duration::from_secs(1800);
-/// How long an answer is waited for by who waits.
+/// Timeout of a response with `--patient`.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long an editor waits until it says where the cursor rests.
-const LOOKED: Duration = Duration::from_millis(100);
-/// The shortest rest of a line that is worth a key to accept.
+/// Delay before an editor reports an idle cursor.
+const CURSOR_IDLE: Duration = Duration::from_millis(100);
+/// The shortest rest of a line that is worth accepting with a key.
 const WORTH_ACCEPTING: usize = 3;
 
 /// Runs the command.
@@ -111,7 +110,7 @@ pub fn run(args: &Args) -> Result<()> {
 
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let budget = Duration::from_millis(u64::from(args.budget_ms));
-    // Who waits for each answer waits for the whole of it.
+    // With `--patient`, wait for the whole response.
     let plain = args.plain || args.patient;
     let (folder, mut folders) = match &args.workspaces {
         Some(folder) => {
@@ -120,11 +119,11 @@ pub fn run(args: &Args) -> Result<()> {
             let projects = traces.iter().filter_map(|it| tasks::project(&it.path));
             (whole.to_owned(), projects.map(|(project, _)| format!("{whole}/{project}")).collect())
         }
-        None => (editor::NOWHERE.to_owned(), vec![editor::NOWHERE.to_owned()]),
+        None => (editor::VIRTUAL_FOLDER.to_owned(), vec![editor::VIRTUAL_FOLDER.to_owned()]),
     };
     folders.sort_unstable();
     folders.dedup();
-    let mut editor = Editor::start(&editor::Start {
+    let mut editor = Editor::start(&editor::StartOptions {
         program: &program,
         arguments: &arguments(&args.model),
         budget,
@@ -133,19 +132,19 @@ pub fn run(args: &Args) -> Result<()> {
         folders: &folders,
     })?;
     editor.wait_ready(LOAD)?;
-    let mut typing = Typing {
+    let mut typing = ReplayRun {
         editor,
         folder,
         patient: args.patient,
         plain,
         keystrokes: Vec::new(),
         open: HashMap::new(),
-        memory: Memory::default(),
+        memory: MemorySamples::default(),
     };
-    typing.memory.look(typing.editor.pid());
+    typing.memory.sample(typing.editor.pid());
     let (mut count, mut expected) = (0, 0);
     let mut round = traces;
-    // At least once; another round is begun while there is time.
+    // At least once; then repeated while there is time.
     'typing: loop {
         for trace in &round {
             if count >= limit && typing.memory.minutes() >= args.minutes.unwrap_or(0) {
@@ -153,15 +152,15 @@ pub fn run(args: &Args) -> Result<()> {
             }
             typing.task(trace)?;
             count += 1;
-            // Line breaks are pressed: no suggestion takes them away.
+            // Line breaks are always pressed: no suggestion replaces them.
             expected += trace.keys.iter().filter(|key| !typist::breaks(&key.text)).count();
         }
         round = typed();
     }
-    typing.drain()?;
+    typing.wait_outstanding()?;
     let peak = memory(typing.editor.pid(), "VmHWM:");
-    typing.memory.look(typing.editor.pid());
-    let Typing { editor, keystrokes, memory, .. } = typing;
+    typing.memory.sample(typing.editor.pid());
+    let ReplayRun { editor, keystrokes, memory, .. } = typing;
     editor.quit()?;
 
     let mut out = io::stdout().lock();
@@ -185,7 +184,7 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// What the server is started with.
+/// The server's arguments.
 fn arguments(model: &ModelArgs) -> Vec<String> {
     let ModelArgs { model, device, kernel, threads, context, offline, engine } = model;
     let mut arguments: Vec<String> = ["serve", "--stdio", "--log", "warn"].map(str::to_owned).to_vec();
@@ -208,80 +207,80 @@ fn arguments(model: &ModelArgs) -> Vec<String> {
     arguments
 }
 
-/// Shows what the server tells the user.
+/// Prints a message of the server to the user.
 #[expect(clippy::print_stderr, reason = "stdout is the table's")]
-fn warn(message: &str) {
-    eprintln!("taper says: {message}");
+fn print_server_message(message: &str) {
+    eprintln!("taper: {message}");
 }
 
-/// Memory of a process in bytes, where the system says so: `VmRSS:` what it has, `VmHWM:` the most it has had.
+/// Memory of a process in bytes, where the system reports it: `VmRSS:` now, `VmHWM:` peak.
 fn memory(pid: u32, which: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(which))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
 }
 
-/// What the server's memory was.
-struct Memory {
+/// Samples of the server's memory.
+struct MemorySamples {
     began: Instant,
-    /// At the beginning, after each minute, and at the end; bytes, where the system says so.
+    /// At the beginning, after each minute, and at the end; bytes, where the system reports it.
     resident: Vec<Option<u64>>,
 }
 
-impl Default for Memory {
+impl Default for MemorySamples {
     fn default() -> Self {
         Self { began: Instant::now(), resident: Vec::new() }
     }
 }
 
-impl Memory {
+impl MemorySamples {
     /// Whole minutes since the beginning.
     fn minutes(&self) -> u32 {
         u32::try_from(self.began.elapsed().as_secs() / 60).unwrap_or(u32::MAX)
     }
 
-    /// To be called often: notes what there is once a minute.
-    fn look_if_due(&mut self, pid: u32) {
+    /// Samples once a minute; to be called often.
+    fn sample_if_due(&mut self, pid: u32) {
         if self.minutes() as usize >= self.resident.len() {
-            self.look(pid);
+            self.sample(pid);
         }
     }
 
-    fn look(&mut self, pid: u32) {
+    fn sample(&mut self, pid: u32) {
         self.resident.push(memory(pid, "VmRSS:"));
     }
 }
 
-/// The text that the fingers have still to type in this line.
+/// The text that remains to be typed in this line.
 fn rest_of_line(keys: &[Key]) -> String {
     keys.iter().map(|key| key.text.as_str()).take_while(|key| !typist::breaks(key)).collect()
 }
 
-/// What somebody who has pressed a key waits for.
+/// The newest request and its suggestion.
 #[derive(Default)]
-struct Waiting<'a> {
-    /// The newest question.
+struct LatestRequest<'a> {
+    /// The id of the newest request.
     id: Option<i64>,
-    /// What it is about: the document, its version, the cursor.
+    /// Its document, version and cursor.
     place: Option<(&'a str, i64, Position)>,
-    /// What is shown.
+    /// The shown suggestion.
     shown: Option<String>,
 }
 
-/// Somebody who types.
-struct Typing {
+/// The state of a replay.
+struct ReplayRun {
     editor: Editor,
-    /// Where the tasks' paths begin.
+    /// The folder that the tasks' paths are relative to.
     folder: String,
     patient: bool,
     plain: bool,
     keystrokes: Vec<Keystroke>,
-    /// Questions without an answer, as places in `keystrokes`; and when they were asked.
+    /// Requests without a response: their index in `keystrokes`, and when they were sent.
     open: HashMap<i64, (usize, Instant)>,
-    memory: Memory,
+    memory: MemorySamples,
 }
 
-impl Typing {
+impl ReplayRun {
     fn task(&mut self, trace: &Trace) -> Result<()> {
         let uri = editor::uri(&self.folder, &trace.path);
         let mut text = Rope::from_str(&format!("{}{}", trace.prefix, trace.suffix));
@@ -291,16 +290,19 @@ impl Typing {
         let opened = Instant::now();
         let at = position::position_at(&text, cursor, Encoding::Utf16);
         if !self.plain {
-            self.rest(opened + LOOKED.min(milliseconds(trace.look_ms)), &mut Waiting::default())?;
-            self.editor.look(&uri, at)?;
+            self.handle_events(
+                opened + CURSOR_IDLE.min(milliseconds(trace.look_ms)),
+                &mut LatestRequest::default(),
+            )?;
+            self.editor.notify_cursor(&uri, at)?;
         }
-        self.rest(opened + milliseconds(trace.look_ms), &mut Waiting::default())?;
+        self.handle_events(opened + milliseconds(trace.look_ms), &mut LatestRequest::default())?;
 
         let mut at = 0;
         let mut shown: Option<String> = None;
-        let mut asked: Option<i64> = None;
+        let mut request: Option<i64> = None;
         while let Some(key) = trace.keys.get(at) {
-            self.memory.look_if_due(self.editor.pid());
+            self.memory.sample_if_due(self.editor.pid());
             let rest = rest_of_line(&trace.keys[at..]);
             let length = rest.chars().count();
             let fits = shown.take().is_some_and(|it| it.lines().next() == Some(rest.as_str()));
@@ -318,7 +320,7 @@ impl Typing {
             cursor += inserted.len();
             let after = position::position_at(&text, cursor, Encoding::Utf16);
 
-            if let Some(id) = asked.filter(|id| self.open.contains_key(id)) {
+            if let Some(id) = request.filter(|id| self.open.contains_key(id)) {
                 self.editor.cancel(id)?;
             }
             self.editor.insert(&uri, version, before, &inserted)?;
@@ -332,58 +334,59 @@ impl Typing {
                 pause_ms,
                 ..Keystroke::default()
             });
-            asked = Some(id);
-            let mut waiting = Waiting { id: Some(id), place: Some((&uri, version, after)), shown: None };
-            self.rest(sent + milliseconds(pause_ms), &mut waiting)?;
+            request = Some(id);
+            let mut waiting =
+                LatestRequest { id: Some(id), place: Some((&uri, version, after)), shown: None };
+            self.handle_events(sent + milliseconds(pause_ms), &mut waiting)?;
             shown = waiting.shown;
             if let Some((place, _)) = self.open.get(&id) {
                 self.keystrokes[*place].overtaken = true;
             }
             at += keys;
         }
-        if let Some(id) = asked.filter(|id| self.open.contains_key(id)) {
+        if let Some(id) = request.filter(|id| self.open.contains_key(id)) {
             self.editor.cancel(id)?;
         }
         Ok(self.editor.close(&uri)?)
     }
 
-    /// Listens until `end`; by who waits, until there is an answer, too. When more is known, asks again.
-    fn rest(&mut self, end: Instant, waiting: &mut Waiting<'_>) -> Result<()> {
+    /// Handles events until `end`; with `patient`, until there is a response, too. Requests again on a refresh.
+    fn handle_events(&mut self, end: Instant, waiting: &mut LatestRequest<'_>) -> Result<()> {
         loop {
             let waits = self.patient && waiting.id.is_some_and(|id| self.open.contains_key(&id));
             let until = if waits { end.max(Instant::now() + PATIENCE) } else { end };
-            match self.editor.hear(until)? {
-                None if waits => bail!("a question has had no answer for {} s", PATIENCE.as_secs()),
+            match self.editor.next_event(until)? {
+                None if waits => bail!("no response to a request for {} s", PATIENCE.as_secs()),
                 None => return Ok(()),
-                Some(Said::Answer { id, at, outcome }) => {
+                Some(ServerEvent::Answer { id, at, outcome }) => {
                     if Some(id) == waiting.id
                         && let Outcome::Text { text, inserts: true } = &outcome
                     {
                         waiting.shown = Some(text.clone());
                     }
-                    self.note(id, at, &outcome);
+                    self.record_outcome(id, at, &outcome);
                 }
-                Some(Said::Grown { uri, version }) => {
+                Some(ServerEvent::Refresh { uri, version }) => {
                     if let Some((its, at, place)) = waiting.place
                         && (its, at) == (uri.as_str(), version)
                     {
                         waiting.id = Some(self.editor.ask(its, place)?);
                     }
                 }
-                Some(Said::Completed { evaluated, decoded }) => self.count_work(evaluated, decoded),
-                Some(Said::Problem(message)) => warn(&message),
-                Some(Said::Ready) => {}
+                Some(ServerEvent::Completed { evaluated, decoded }) => self.count_work(evaluated, decoded),
+                Some(ServerEvent::Problem(message)) => print_server_message(&message),
+                Some(ServerEvent::Ready) => {}
             }
         }
     }
 
-    /// Waits for what has not been answered yet.
-    fn drain(&mut self) -> Result<()> {
+    /// Waits for outstanding responses.
+    fn wait_outstanding(&mut self) -> Result<()> {
         let end = Instant::now() + Duration::from_secs(5);
         while !self.open.is_empty() {
-            match self.editor.hear(end)? {
-                Some(Said::Answer { id, at, outcome }) => self.note(id, at, &outcome),
-                Some(Said::Completed { evaluated, decoded }) => self.count_work(evaluated, decoded),
+            match self.editor.next_event(end)? {
+                Some(ServerEvent::Answer { id, at, outcome }) => self.record_outcome(id, at, &outcome),
+                Some(ServerEvent::Completed { evaluated, decoded }) => self.count_work(evaluated, decoded),
                 Some(_) => {}
                 None => break,
             }
@@ -391,10 +394,10 @@ impl Typing {
         Ok(())
     }
 
-    fn note(&mut self, id: i64, at: Instant, outcome: &Outcome) {
-        let Some((place, asked)) = self.open.remove(&id) else { return };
+    fn record_outcome(&mut self, id: i64, at: Instant, outcome: &Outcome) {
+        let Some((place, sent)) = self.open.remove(&id) else { return };
         let keystroke = &mut self.keystrokes[place];
-        keystroke.answer_ms = Some((at - asked).as_secs_f64() * 1e3);
+        keystroke.answer_ms = Some((at - sent).as_secs_f64() * 1e3);
         keystroke.answer = match outcome {
             Outcome::Text { text, .. } => Answer::Text(text.chars().count()),
             Outcome::Nothing => Answer::Empty,
@@ -403,7 +406,7 @@ impl Typing {
         };
     }
 
-    /// Counts work for the newest key: it may have been asked for by the one before.
+    /// Counts work for the newest key, although the previous one may have requested it.
     fn count_work(&mut self, evaluated: u64, decoded: u64) {
         if let Some(keystroke) = self.keystrokes.last_mut() {
             keystroke.evaluated += evaluated;
@@ -421,15 +424,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_looked_at_once_a_minute() {
-        let mut memory = Memory::default();
+    fn memory_is_sampled_once_a_minute() {
+        let mut memory = MemorySamples::default();
         let pid = std::process::id();
-        memory.look(pid);
-        memory.look_if_due(pid);
+        memory.sample(pid);
+        memory.sample_if_due(pid);
         assert_eq!((memory.minutes(), memory.resident.len()), (0, 1));
         if let Some(began) = memory.began.checked_sub(Duration::from_secs(125)) {
             memory.began = began;
-            (0..5).for_each(|_| memory.look_if_due(pid));
+            (0..5).for_each(|_| memory.sample_if_due(pid));
             assert_eq!((memory.minutes(), memory.resident.len()), (2, 3));
         }
     }

@@ -1,5 +1,5 @@
-//! `taper-eval run`: completion tasks through the whole suggestion path, scored, beside llama.cpp where one is there.
-//! It knows nothing of LSP: it calls `suggest` directly, as `complete` does.
+//! `taper-eval run`: scores completion tasks through the whole completion path, optionally with llama.cpp as a
+//! baseline. It calls the library directly, as `complete` does.
 
 use std::collections::HashMap;
 use std::fs;
@@ -47,43 +47,42 @@ use workspaces::Workspaces;
   taper-eval run tasks/real_python_word.jsonl --explain ID
   taper-eval run tasks/real_*.jsonl --sample 5 --tune model.gguf
 
-A task is a JSON object a line: `id`, `set`, `language`, `kind`, `path`, `prefix`, `suffix`, `expected`, and, where a \
-                  completion can be tested, `tests`. With --out the answers are kept as they come: a run that was \
-                  ended goes on where it was, and what was asked otherwise, or of another build, is asked again.")]
+A task is one JSON object per line: `id`, `set`, `language`, `kind`, `path`, `prefix`, `suffix`, `expected`, and, where a \
+                  completion can be tested, `tests`. With --out the answers are kept as they arrive: a run that was \
+                  killed resumes, and a task is asked again if the configuration or the build changed.")]
 pub struct Args {
     /// Files of tasks.
     #[arg(required = true, value_name = "TASKS.jsonl")]
     tasks: Vec<PathBuf>,
-    /// Only so many tasks of each set, kind and language.
+    /// Only N tasks of each set, kind and language.
     #[arg(long, value_name = "N")]
     sample: Option<usize>,
-    /// Which ones: the same number draws the same, and a larger sample contains a smaller one.
+    /// Seed of the sample: the same seed draws the same tasks, and a larger sample contains a smaller one.
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
-    /// Keep everything in this folder: answers.jsonl, scores.csv (a line per set and language), tasks.csv (a line
+    /// Keep the results in this folder: answers.jsonl, scores.csv (one line per set and language), tasks.csv (one line
     /// per task).
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
-    /// Also write there how far probabilities can be believed: reliability.csv, coverage.csv, curve.svg, and what
-    /// each eagerness shows of the answers, eagerness.csv; and say the model's row for server/prompt/calibration.rs.
+    /// Also write the calibration of probabilities there, reliability.csv, coverage.csv, curve.svg, and the scores of
+    /// each eagerness, eagerness.csv; and propose the model's row for server/prompt/calibration.rs.
     #[arg(long, requires = "out")]
     curve: bool,
-    /// Ask as a person does, for up to N suggestions, and also say how often any of them is the expected text.
+    /// Request up to N suggestions explicitly, and also score whether any of them is the expected text.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=alternatives::MAX_SUGGESTIONS as i64),
           conflicts_with_all = ["curve", "tune", "explain"])]
     candidates: Option<u8>,
-    /// Also score what greedy decoding says by itself, without the alternatives that are looked for where nothing of it
-    /// can be shown.
+    /// Also score greedy decoding by itself, without the alternatives that replace it if nothing of it can be shown.
     #[arg(long, conflicts_with_all = ["candidates", "curve", "tune", "explain"])]
     greedy: bool,
     /// Run the tests of tasks that have some: generated code, in a process without network and with limits.
     #[arg(long)]
     run_tests: bool,
-    /// Ask a llama.cpp server, serving the same weights, the same: `/infill`, and a bare prompt to `/completion`.
+    /// Also ask a llama.cpp server with the same weights: `/infill`, and a bare prompt to `/completion`.
     #[arg(long, value_name = "URL")]
     against_llama: Option<String>,
-    /// In which of these ways it is asked; without it, in all that the model's format allows.
-    // Where `--against-llama` is ruled out, clap does not ask for it: these are its conflicts, as with `--by` below.
+    /// Use only these ways to ask it; by default, all that the model's format allows.
+    // If `--against-llama` is excluded, clap does not require it: these are its conflicts, as with `--by` below.
     #[arg(long, value_name = "HOW", value_enum, value_delimiter = ',', requires = "against_llama")]
     #[arg(conflicts_with_all = ["tune", "check", "explain"])]
     baseline: Vec<ask::Baseline>,
@@ -93,16 +92,16 @@ pub struct Args {
     /// Compare the forms of a prompt with this model, and propose its row for server/prompt/template.rs.
     #[arg(long, value_name = "NAME|PATH", conflicts_with_all = ["model", "check", "against_llama", "run_tests"])]
     tune: Option<String>,
-    /// By what forms are compared: by what they answer, or by how likely the model finds the expected line. For that nothing
-    /// is decoded, and a task says more than yes or no.
+    /// Compare forms by their answers, or by the likelihood of the expected line. That needs no decoding and gives more
+    /// than one bit per task.
     #[arg(long, value_name = "BY", value_enum, default_value_t, requires = "tune")]
     #[arg(conflicts_with_all = ["model", "check", "against_llama", "run_tests"])]
     by: tune::By,
-    /// Fail if a score falls below this table's, which an earlier run wrote, by more than its noise.
+    /// Fail if a score falls below this table of an earlier run by more than its noise.
     #[arg(long, value_name = "SCORES.csv", conflicts_with_all = ["against_llama"])]
     check: Option<PathBuf>,
-    /// Look for what helps in the other files of the tasks' projects, each in a folder of this one, instead of in the
-    /// tasks' own `context`.
+    /// Retrieve from the other files of the tasks' projects, each in a folder of this one, instead of from the tasks'
+    /// own `context`.
     #[arg(long, value_name = "FOLDER")]
     workspaces: Option<PathBuf>,
     #[command(flatten)]
@@ -111,11 +110,11 @@ pub struct Args {
     model: ModelArgs,
 }
 
-/// The name of what our own greedy decoding says by itself.
+/// The system name of our own greedy decoding.
 const GREEDY: &str = "greedy";
 
-/// A task, what was answered, and what that is worth.
-struct Scored<'t> {
+/// A task, its answer, and the scores.
+struct ScoredAnswer<'t> {
     task: &'t Task,
     answer: Answer,
     score: Score,
@@ -124,7 +123,7 @@ struct Scored<'t> {
 /// Runs the command.
 ///
 /// # Errors
-/// The tasks cannot be read, the model or the server cannot be had, a file cannot be written, or a score fell.
+/// The tasks cannot be read, the model or the server is not available, a file cannot be written, or a score fell.
 pub fn run(args: &Args) -> Result<()> {
     let mut tasks = Vec::new();
     for path in &args.tasks {
@@ -137,7 +136,7 @@ pub fn run(args: &Args) -> Result<()> {
         let mut engine = load::load_engine(&args.model)?;
         let profile = args.form.profile(engine.as_ref());
         let options = args.form.options();
-        return quiet(explain::print(
+        return ignore_broken_pipe(explain::print(
             task,
             profile,
             options,
@@ -160,7 +159,7 @@ pub fn run(args: &Args) -> Result<()> {
         None => args.model.clone(),
     };
     let mut engine = load::load_engine(&model)?;
-    let mut kept = Kept::open(args.out.as_deref())?;
+    let mut kept = AnswerStore::open(args.out.as_deref())?;
     let mut workspaces = args.workspaces.clone().map(Workspaces::new);
     if args.tune.is_some() {
         return tune::run(&tasks, args.by, &args.form, engine.as_mut(), workspaces.as_mut(), &mut kept);
@@ -175,7 +174,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut taper = Taper::new(engine.as_mut(), profile.clone(), args.form.options())
         .with_candidates(args.candidates.map(usize::from))
         .with_workspaces(workspaces.as_mut());
-    say(&format!("{} tasks; {}", tasks.len(), taper.configuration));
+    print_progress(&format!("{} tasks; {}", tasks.len(), taper.configuration));
     let mut scored =
         ask_all(&tasks, &mut kept, args.run_tests, &taper.configuration.clone(), "taper", |task| {
             taper.ask(task)
@@ -185,7 +184,14 @@ pub fn run(args: &Args) -> Result<()> {
         let plain: HashMap<&str, Answer> =
             scored.iter().map(|it| (it.task.id.as_str(), it.answer.without_search())).collect();
         let ask = |task: &Task| Ok(plain.get(task.id.as_str()).cloned().unwrap_or_default());
-        scored.extend(ask_all(&tasks, &mut Kept::default(), args.run_tests, &configuration, GREEDY, ask)?);
+        scored.extend(ask_all(
+            &tasks,
+            &mut AnswerStore::default(),
+            args.run_tests,
+            &configuration,
+            GREEDY,
+            ask,
+        )?);
     }
     if let Some(address) = &args.against_llama {
         let llama = Llama::new(address)?;
@@ -202,19 +208,24 @@ pub fn run(args: &Args) -> Result<()> {
             )?);
         }
     }
-    finish(args, &scored, &profile, engine.as_mut())
+    report_results(args, &scored, &profile, engine.as_mut())
 }
 
 /// Prints the table, writes the files, and checks the scores.
-fn finish(args: &Args, scored: &[Scored<'_>], profile: &Profile, engine: &mut dyn Engine) -> Result<()> {
+fn report_results(
+    args: &Args,
+    scored: &[ScoredAnswer<'_>],
+    profile: &Profile,
+    engine: &mut dyn Engine,
+) -> Result<()> {
     let rows = table::rows(scored);
-    quiet(table::print(&rows, scored, &mut EscapedWriter::new(&mut io::stdout().lock())))?;
+    ignore_broken_pipe(table::print(&rows, scored, &mut EscapedWriter::new(&mut io::stdout().lock())))?;
     if let Some(folder) = &args.out {
         write(&folder.join("scores.csv"), |out| table::csv(&rows, out))?;
         write(&folder.join("tasks.csv"), |out| table::tasks_csv(scored, out))?;
         if args.curve {
             if let Some(Calibration { bias, mean, min, all }) = fit::calibration(&curve::lines(scored)) {
-                say(&format!(
+                print_progress(&format!(
                     "this model's row for server/prompt/calibration.rs, from these tasks:\n    Calibration {{ bias: \
                      {bias:.2}, mean: {mean:.2}, min: {min:.2}, all: {all:.2} }}"
                 ));
@@ -230,28 +241,28 @@ fn finish(args: &Args, scored: &[Scored<'_>], profile: &Profile, engine: &mut dy
     if let Some(path) = &args.check {
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let former = table::read_csv(&text).with_context(|| path.display().to_string())?;
-        let falls = check::falls(&former, &rows)?;
-        if !falls.is_empty() {
+        let regressions = check::regressions(&former, &rows)?;
+        if !regressions.is_empty() {
             bail!(
                 "{} fell by more than noise, compared with {}:\n  {}",
-                if falls.len() == 1 { "a score" } else { "scores" },
+                if regressions.len() == 1 { "a score" } else { "scores" },
                 path.display(),
-                falls.join("\n  ")
+                regressions.join("\n  ")
             );
         }
-        say(&format!("no score fell below {} by more than its noise", path.display()));
+        print_progress(&format!("no score fell below {} by more than its noise", path.display()));
     }
     Ok(())
 }
 
-/// The answers of earlier runs, and the file that takes the new ones, if there is one.
+/// The answers of earlier runs, and the file for new ones, if there is one.
 #[derive(Default)]
-struct Kept {
+struct AnswerStore {
     file: Option<Answers>,
     answers: HashMap<String, Answer>,
 }
 
-impl Kept {
+impl AnswerStore {
     fn open(folder: Option<&Path>) -> Result<Self> {
         let Some(folder) = folder else { return Ok(Self::default()) };
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -277,15 +288,15 @@ fn key(task: &str, content: &str, configuration: &str) -> String {
     format!("{task}\n{content}\n{configuration}")
 }
 
-/// Answers to all tasks: those that are kept already, and the others by `ask`.
+/// Answers to all tasks: the kept ones, and the others by `ask`.
 fn ask_all<'t>(
     tasks: &'t [Task],
-    kept: &mut Kept,
+    kept: &mut AnswerStore,
     run_tests: bool,
     configuration: &str,
     system: &str,
     mut ask: impl FnMut(&Task) -> Result<Answer>,
-) -> Result<Vec<Scored<'t>>> {
+) -> Result<Vec<ScoredAnswer<'t>>> {
     let bar = ProgressBar::new(tasks.len() as u64).with_message(system.to_owned());
     let mut all = Vec::new();
     for task in tasks {
@@ -296,15 +307,15 @@ fn ask_all<'t>(
     Ok(all)
 }
 
-/// The answer to one task: the one that is kept already, or by `ask`.
+/// The answer to one task: the kept one, or by `ask`.
 fn scored<'t>(
     task: &'t Task,
-    kept: &mut Kept,
+    kept: &mut AnswerStore,
     run_tests: bool,
     configuration: &str,
     system: &str,
     ask: impl FnOnce(&Task) -> Result<Answer>,
-) -> Result<Scored<'t>> {
+) -> Result<ScoredAnswer<'t>> {
     let mut answer = match kept.find(task, configuration) {
         Some(answer) => answer,
         None => {
@@ -321,7 +332,7 @@ fn scored<'t>(
     };
     if run_tests && answer.passed.is_none() {
         answer.passed = match answer.shown {
-            // What is not shown cannot be right, and needs no process to say so.
+            // A suggestion that is not shown cannot be right, which needs no process.
             None => runner::can_test(task).then_some(false),
             Some(_) => runner::passes(task, score::inserted(task, &answer))?,
         };
@@ -329,10 +340,10 @@ fn scored<'t>(
             kept.keep(&answer)?;
         }
     }
-    Ok(Scored { task, score: Score::of(task, &answer), answer })
+    Ok(ScoredAnswer { task, score: Score::of(task, &answer), answer })
 }
 
-/// Writes a file whole.
+/// Writes a file as a whole.
 fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     let written = || -> io::Result<()> {
         let mut file = io::BufWriter::new(fs::File::create(path)?);
@@ -342,8 +353,8 @@ fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Re
     written().with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// A reader that has seen enough (`| head`) is no error.
-fn quiet(written: Result<()>) -> Result<()> {
+/// A closed pipe (`| head`) is not an error.
+fn ignore_broken_pipe(written: Result<()>) -> Result<()> {
     match written {
         Err(error)
             if error
@@ -356,8 +367,8 @@ fn quiet(written: Result<()>) -> Result<()> {
     }
 }
 
-/// Says what is done, beside the table.
+/// Prints progress to stderr.
 #[expect(clippy::print_stderr, reason = "stdout is for the table")]
-fn say(text: &str) {
+fn print_progress(text: &str) {
     eprintln!("{text}");
 }

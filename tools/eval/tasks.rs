@@ -1,5 +1,4 @@
-//! Files of completion tasks, read, and of typing traces, written: a JSON object a line.
-//! It knows nothing of how a task is typed or scored.
+//! Reads files of completion tasks and writes typing traces: one JSON object per line.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -8,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// What goes wrong with such files.
+/// Errors of these files.
 #[derive(Debug, Error)]
 pub enum TaskError {
     /// The file cannot be read.
@@ -19,7 +18,7 @@ pub enum TaskError {
         /// Why.
         cause: io::Error,
     },
-    /// A line is no task.
+    /// A line is not a task.
     #[error(
         "{}:{line}: no task: {cause}; a line is a JSON object with `path`, `prefix`, `suffix` and `expected`",
         .path.display()
@@ -42,7 +41,7 @@ pub enum TaskError {
     },
 }
 
-/// A file with a hole, and what stood in it.
+/// A file with a hole, and the text that was in the hole.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Task {
     /// Its name.
@@ -51,8 +50,8 @@ pub struct Task {
     /// The set that it belongs to.
     #[serde(default)]
     pub set: String,
-    /// What the hole is: `single-line`, `line`, `rest-of-line` and `xfile-rest` end at the line's end;
-    /// `multi-line`, `block` and `random-span` do not.
+    /// The kind of hole: `single-line`, `line`, `rest-of-line` and `xfile-rest` end at the line's end; `multi-line`,
+    /// `block` and `random-span` do not.
     #[serde(default)]
     pub kind: String,
     /// The language's LSP id.
@@ -62,44 +61,44 @@ pub struct Task {
     pub path: String,
     /// The text before the hole.
     pub prefix: String,
-    /// The text behind it.
+    /// The text after the hole.
     pub suffix: String,
-    /// What stood in it.
+    /// The text that was in the hole.
     pub expected: String,
-    /// How a completion is tested, where it can be.
+    /// How to test a completion, if possible.
     #[serde(default)]
     pub tests: Option<Tests>,
-    /// Other files that an editor could know.
+    /// Other files that an editor could have.
     #[serde(default)]
     pub context: Vec<OtherFile>,
 }
 
 impl Task {
-    /// Whether only the rest of one line is asked for.
+    /// Whether only the rest of one line is expected.
     pub fn one_line(&self) -> bool {
         matches!(self.kind.as_str(), "single-line" | "line" | "rest-of-line" | "xfile-rest")
     }
 }
 
-/// The project that a task's path begins with, and the path in it: of `@scope/name/a.js`, `@scope/name` and `a.js`.
+/// The project at the start of a task's path, and the path in it: of `@scope/name/a.js`, `@scope/name` and `a.js`.
 pub fn project(path: &str) -> Option<(&str, &str)> {
     let names = if path.starts_with('@') { 2 } else { 1 };
     let (at, _) = path.match_indices('/').nth(names - 1)?;
     Some((&path[..at], &path[at + 1..]))
 }
 
-/// How a completion is tested.
+/// How to test a completion.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Tests {
-    /// What runs it: `python`, `node`, `cpp`, `java`, `rust`; or `null`.
+    /// The runner: `python`, `node`, `cpp`, `java`, `rust`; or `null`.
     #[serde(default)]
     pub runner: Option<String>,
-    /// What stands behind prefix, completion and suffix, so that the program fails if the completion is wrong.
+    /// Code after prefix, completion and suffix that makes the program fail if the completion is wrong.
     #[serde(default)]
     pub after: String,
 }
 
-/// A file beside the one with the hole.
+/// Another file of the project.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct OtherFile {
     /// Its path in the workspace.
@@ -108,16 +107,16 @@ pub struct OtherFile {
     pub text: String,
 }
 
-/// One thing that fingers do.
+/// One keystroke.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Key {
-    /// What it inserts: a character, or a line break with the indentation behind it.
+    /// The inserted text: a character, or a line break with the indentation after it.
     pub text: String,
-    /// How long it is until the next one, in milliseconds.
+    /// The pause until the next one, in milliseconds.
     pub pause_ms: f64,
 }
 
-/// A task as it is typed.
+/// A task as a sequence of keystrokes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Trace {
     /// The task's name.
@@ -128,18 +127,18 @@ pub struct Trace {
     pub path: String,
     /// The text before the cursor.
     pub prefix: String,
-    /// The text behind it.
+    /// The text after the cursor.
     pub suffix: String,
-    /// How long the file is looked at before the first key, in milliseconds.
+    /// The pause between opening the file and the first key, in milliseconds.
     pub look_ms: f64,
-    /// The keys: they insert what is expected and, where that begins a line, the line break before it.
+    /// The keys: they insert the expected text and, if it begins a line, the line break before it.
     pub keys: Vec<Key>,
 }
 
-/// Reads the tasks of a file. Empty lines count for nothing.
+/// Reads the tasks of a file. Empty lines are skipped.
 ///
 /// # Errors
-/// It cannot be read, or a line is no task.
+/// The file cannot be read, or a line is not a task.
 pub fn read(path: &Path) -> Result<Vec<Task>, TaskError> {
     let text = fs::read_to_string(path).map_err(|cause| TaskError::Read { path: path.to_owned(), cause })?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
@@ -175,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_begins_with_its_project() {
+    fn project_is_split_from_task_path() {
         assert_eq!(project("a/b/c.py"), Some(("a", "b/c.py")));
         assert_eq!(project("@s/a/b/c.js"), Some(("@s/a", "b/c.js")));
         assert_eq!(project("c.py"), None);

@@ -122,7 +122,7 @@ fn guarded_command(command: &[OsString]) -> io::Result<Command> {
 }
 
 #[cfg(not(unix))]
-fn guarded(command: &[OsString]) -> io::Result<Command> {
+fn guarded_command(command: &[OsString]) -> io::Result<Command> {
     let (program, arguments) = command.split_first().ok_or(io::ErrorKind::NotFound)?;
     let mut call = Command::new(program);
     call.args(arguments).stdin(Stdio::null());

@@ -1,5 +1,4 @@
-//! The editor of the replay, without a screen: what an editor sends while a person types, and what it hears.
-//! It knows nothing of what is typed and when, or of what an answer is worth.
+//! A headless editor for the replay: sends what an editor sends while a user types, and receives the server's messages.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,39 +10,39 @@ use taper::text::Position;
 
 use crate::lsp_client::{ClientError, LspClient, inline_params, insertion};
 
-/// How long the server may take to say hello and to say goodbye.
+/// Timeout of the server's start and end.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What the answer to a question is.
+/// The response to a completion request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// A suggestion.
     Text {
         /// The text of its first item.
         text: String,
-        /// Whether it only inserts, so that nothing of the document is replaced.
+        /// Whether it only inserts and replaces nothing in the document.
         inserts: bool,
     },
     /// No suggestion.
     Nothing,
-    /// An error instead; a cancelled or superseded question has one, too.
+    /// An error; also for a cancelled or superseded request.
     Refused,
 }
 
-/// What the server says.
+/// An event from the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Said {
-    /// The answer to the question with this number, and when it came.
+pub(super) enum ServerEvent {
+    /// The response to the request with this id, and its time of arrival.
     Answer {
-        /// What [`Editor::ask`] gave.
+        /// The id that [`Editor::ask`] returned.
         id: i64,
-        /// When the answer was read from the pipe.
+        /// When the response was read from the pipe.
         at: Instant,
-        /// The answer.
+        /// The response.
         outcome: Outcome,
     },
-    /// More is known of this place of this version of a document than was answered.
-    Grown {
+    /// A better suggestion exists for this version of a document.
+    Refresh {
         /// The document.
         uri: String,
         /// Its version.
@@ -53,26 +52,26 @@ pub(super) enum Said {
     Ready,
     /// A message for the user.
     Problem(String),
-    /// The model's work for a request came to an end.
+    /// Work for a request ended.
     Completed {
-        /// Tokens that it read.
+        /// Prefilled tokens.
         evaluated: u64,
-        /// Tokens that it generated.
+        /// Decoded tokens.
         decoded: u64,
     },
 }
 
-/// How the server is started and what it is told.
-pub(super) struct Start<'a> {
+/// How to start the server, and its settings.
+pub(super) struct StartOptions<'a> {
     /// The server's program.
     pub(super) program: &'a Path,
     /// Its arguments.
     pub(super) arguments: &'a [String],
-    /// What it is told to answer within.
+    /// The latency budget.
     pub(super) budget: Duration,
-    /// Whether this editor asks again when more is known.
+    /// Whether this editor requests again on `taper/refresh`.
     pub(super) refreshes: bool,
-    /// How readily to suggest, if not as by default.
+    /// The eagerness, if not the default.
     pub(super) eagerness: Option<&'a str>,
     /// The workspace's folders, as absolute paths.
     pub(super) folders: &'a [String],
@@ -84,11 +83,11 @@ pub(super) struct Editor {
 }
 
 impl Editor {
-    /// Starts the server and says hello.
+    /// Starts the server and initializes it.
     ///
     /// # Errors
-    /// It cannot be started, or does not answer.
-    pub(super) fn start(start: &Start<'_>) -> Result<Self> {
+    /// It cannot be started, or does not respond.
+    pub(super) fn start(start: &StartOptions<'_>) -> Result<Self> {
         let mut editor =
             Self { client: LspClient::start(Command::new(start.program).args(start.arguments))? };
         let milliseconds = u64::try_from(start.budget.as_millis()).unwrap_or(u64::MAX);
@@ -105,7 +104,7 @@ impl Editor {
                 "initializationOptions": {
                     "latency-budget-ms": milliseconds,
                     "eagerness": start.eagerness,
-                    // Nobody is there to take anything.
+                    // No user is there to accept anything.
                     "statistics": false,
                 },
             }),
@@ -122,11 +121,13 @@ impl Editor {
     pub(super) fn wait_ready(&mut self, patience: Duration) -> Result<()> {
         let end = Instant::now() + patience;
         loop {
-            match self.hear(end)? {
-                Some(Said::Ready) => return Ok(()),
-                Some(Said::Problem(message)) => bail!("the server says: {message}"),
-                Some(Said::Answer { .. } | Said::Grown { .. } | Said::Completed { .. }) => {}
-                None => return silent("load the model", patience),
+            match self.next_event(end)? {
+                Some(ServerEvent::Ready) => return Ok(()),
+                Some(ServerEvent::Problem(message)) => bail!("message from the server: {message}"),
+                Some(
+                    ServerEvent::Answer { .. } | ServerEvent::Refresh { .. } | ServerEvent::Completed { .. },
+                ) => {}
+                None => return timeout_error("load the model", patience),
             }
         }
     }
@@ -167,16 +168,16 @@ impl Editor {
         self.client.notify("textDocument/didClose", json!({ "textDocument": { "uri": uri } }))
     }
 
-    /// Says that the cursor rests there without a key.
+    /// Reports that the cursor is idle at this position.
     ///
     /// # Errors
     /// The server has ended.
-    pub(super) fn look(&mut self, uri: &str, at: Position) -> Result<(), ClientError> {
+    pub(super) fn notify_cursor(&mut self, uri: &str, at: Position) -> Result<(), ClientError> {
         let position = json!({ "line": at.line, "character": at.character });
         self.client.notify("taper/cursor", json!({ "textDocument": { "uri": uri }, "position": position }))
     }
 
-    /// Asks for an inline completion, as typing does; the number of the question.
+    /// Requests an inline completion, as typing does; returns the request's id.
     ///
     /// # Errors
     /// The server has ended.
@@ -184,7 +185,7 @@ impl Editor {
         self.client.request("textDocument/inlineCompletion", inline_params(uri, at.line, at.character))
     }
 
-    /// Says that the answer to a question is not wanted any more.
+    /// Cancels a request.
     ///
     /// # Errors
     /// The server has ended.
@@ -192,29 +193,28 @@ impl Editor {
         self.client.notify("$/cancelRequest", json!({ "id": id }))
     }
 
-    /// The next thing that the server says; `None` if it says nothing until `end`. What it asks of the editor is
-    /// agreed to.
+    /// The next event from the server; `None` if there is none until `end`. Requests of the server succeed.
     ///
     /// # Errors
     /// The server has ended.
-    pub(super) fn hear(&mut self, end: Instant) -> Result<Option<Said>, ClientError> {
+    pub(super) fn next_event(&mut self, end: Instant) -> Result<Option<ServerEvent>, ClientError> {
         while let Some(incoming) = self.client.receive(end)? {
             let message = &incoming.message;
             if let Some(id) = message.get("id")
                 && message.get("method").is_some()
             {
                 self.client.respond(id, &Value::Null)?;
-            } else if let Some(said) = understood(message, incoming.at) {
-                return Ok(Some(said));
+            } else if let Some(event) = parse_event(message, incoming.at) {
+                return Ok(Some(event));
             }
         }
         Ok(None)
     }
 
-    /// `shutdown` and `exit`, and waits for the end of the process.
+    /// Sends `shutdown` and `exit`, and waits for the end of the process.
     ///
     /// # Errors
-    /// It does not end; it is killed then.
+    /// It does not end; then it is killed.
     pub(super) fn quit(mut self) -> Result<()> {
         let id = self.client.request("shutdown", Value::Null)?;
         self.wait_answer(id, "answer `shutdown`")?;
@@ -225,7 +225,7 @@ impl Editor {
             // The pipes close when the process ends.
             match self.client.receive(end) {
                 Ok(Some(_)) => {}
-                Ok(None) => return silent("end", PATIENCE),
+                Ok(None) => return timeout_error("end", PATIENCE),
                 Err(_) => return Ok(()),
             }
         }
@@ -234,49 +234,49 @@ impl Editor {
     fn wait_answer(&mut self, wanted: i64, what: &str) -> Result<()> {
         let end = Instant::now() + PATIENCE;
         loop {
-            match self.hear(end)? {
-                Some(Said::Answer { id, .. }) if id == wanted => return Ok(()),
+            match self.next_event(end)? {
+                Some(ServerEvent::Answer { id, .. }) if id == wanted => return Ok(()),
                 Some(_) => {}
-                None => return silent(what, PATIENCE),
+                None => return timeout_error(what, PATIENCE),
             }
         }
     }
 }
 
-fn silent(what: &str, patience: Duration) -> Result<()> {
+fn timeout_error(what: &str, patience: Duration) -> Result<()> {
     bail!("the server did not {what} within {} s", patience.as_secs())
 }
 
-/// What a message says that is no request.
-fn understood(message: &Value, at: Instant) -> Option<Said> {
+/// The event in a message that is not a request.
+fn parse_event(message: &Value, at: Instant) -> Option<ServerEvent> {
     let text = |pointer: &str| message.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     match text("/method") {
         "" => {
             let id = message.get("id").and_then(Value::as_i64)?;
-            Some(Said::Answer { id, at, outcome: outcome(message) })
+            Some(ServerEvent::Answer { id, at, outcome: parse_outcome(message) })
         }
         "taper/trace" => match text("/params/event") {
-            "modelLoaded" => Some(Said::Ready),
+            "modelLoaded" => Some(ServerEvent::Ready),
             "completed" => {
                 let number = |name| message.pointer(name).and_then(Value::as_u64).unwrap_or_default();
                 let (evaluated, decoded) = (number("/params/evaluated"), number("/params/decoded"));
-                Some(Said::Completed { evaluated, decoded })
+                Some(ServerEvent::Completed { evaluated, decoded })
             }
             _ => None,
         },
-        "taper/refresh" => Some(Said::Grown {
+        "taper/refresh" => Some(ServerEvent::Refresh {
             uri: text("/params/textDocument/uri").to_owned(),
             version: message.pointer("/params/version").and_then(Value::as_i64).unwrap_or_default(),
         }),
-        "window/showMessage" => Some(Said::Problem(text("/params/message").to_owned())),
+        "window/showMessage" => Some(ServerEvent::Problem(text("/params/message").to_owned())),
         _ => None,
     }
 }
 
-/// The folder of a workspace that is on no disk.
-pub(super) const NOWHERE: &str = "/replay";
+/// The folder of a workspace that does not exist on disk.
+pub(super) const VIRTUAL_FOLDER: &str = "/replay";
 
-/// The URI of a document at this path below a folder, or of the folder where the path is empty.
+/// The URI of a document at this path in a folder, or of the folder if the path is empty.
 #[must_use]
 pub(super) fn uri(folder: &str, path: &str) -> String {
     let mut uri = "file://".to_owned();
@@ -292,11 +292,11 @@ pub(super) fn uri(folder: &str, path: &str) -> String {
     uri
 }
 
-fn outcome(message: &Value) -> Outcome {
+fn parse_outcome(message: &Value) -> Outcome {
     if message.get("error").is_some() {
         return Outcome::Refused;
     }
-    // A list of items, or an object that has one.
+    // A list of items, or an object that contains one.
     let item = message.pointer("/result/items/0").or_else(|| message.pointer("/result/0"));
     match item.and_then(|item| item.get("insertText")?.as_str()) {
         None | Some("") => Outcome::Nothing,
@@ -313,7 +313,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_told_apart() {
+    fn outcomes_are_distinguished() {
         let item = |end| {
             let at = |character| json!({ "line": 1, "character": character });
             json!({ "id": 1, "result": { "items": [
@@ -321,17 +321,17 @@ mod tests {
             ] } })
         };
         let text = |inserts| Outcome::Text { text: "a)".to_owned(), inserts };
-        assert_eq!(outcome(&item(2)), text(true));
-        assert_eq!(outcome(&item(3)), text(false));
-        assert_eq!(outcome(&json!({ "id": 1, "result": [{ "insertText": "a)" }] })), text(true));
-        assert_eq!(outcome(&json!({ "id": 1, "result": { "items": [] } })), Outcome::Nothing);
-        assert_eq!(outcome(&json!({ "id": 1, "result": null })), Outcome::Nothing);
-        assert_eq!(outcome(&json!({ "id": 1, "error": { "code": -32800 } })), Outcome::Refused);
+        assert_eq!(parse_outcome(&item(2)), text(true));
+        assert_eq!(parse_outcome(&item(3)), text(false));
+        assert_eq!(parse_outcome(&json!({ "id": 1, "result": [{ "insertText": "a)" }] })), text(true));
+        assert_eq!(parse_outcome(&json!({ "id": 1, "result": { "items": [] } })), Outcome::Nothing);
+        assert_eq!(parse_outcome(&json!({ "id": 1, "result": null })), Outcome::Nothing);
+        assert_eq!(parse_outcome(&json!({ "id": 1, "error": { "code": -32800 } })), Outcome::Refused);
     }
 
     #[test]
     fn uris_are_escaped() {
-        assert_eq!(uri(NOWHERE, "src/[id] ä.ts"), "file:///replay/src/%5Bid%5D%20%C3%A4.ts");
+        assert_eq!(uri(VIRTUAL_FOLDER, "src/[id] ä.ts"), "file:///replay/src/%5Bid%5D%20%C3%A4.ts");
         assert_eq!(uri("/w/@s", ""), "file:///w/%40s");
     }
 }

@@ -1,41 +1,40 @@
-//! What became of the keys: a table for people, a line a key for programs.
-//! It knows nothing of servers.
+//! Reports the results of each key: a table for people, CSV with one line per key for programs.
 
 use std::io::{self, Write};
 use std::time::Duration;
 
-/// What a question was answered with.
+/// The response to a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// Never answered.
+    /// No response.
     #[default]
     None,
-    /// So many characters of text.
+    /// Text with this many characters.
     Text(usize),
     /// No suggestion.
     Empty,
-    /// The next key came first, and the server was told.
+    /// The next key came first and cancelled the request.
     Cancelled,
-    /// An error without such a reason.
+    /// An error for another reason.
     Failed,
 }
 
-/// One key, and the question that it led to.
+/// One key, and its request.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Keystroke {
     /// The task's name.
     pub(super) task: String,
-    /// Which of its keys; a key that accepts stands for several.
+    /// The index of the key; one that accepts counts for several.
     pub(super) at: usize,
     /// Characters that this key inserted by accepting; 0 if it was typed.
     pub(super) saved: usize,
-    /// The pause behind it.
+    /// The pause after it.
     pub(super) pause_ms: f64,
-    /// From the request to its answer.
+    /// From the request to its response.
     pub(super) answer_ms: Option<f64>,
-    /// Which answer.
+    /// The response.
     pub(super) answer: Answer,
-    /// The next key came before the answer.
+    /// The next key came before the response.
     pub(super) overtaken: bool,
     /// Prompt tokens that were evaluated until the next key.
     pub(super) evaluated: u64,
@@ -51,15 +50,15 @@ impl Keystroke {
     }
 }
 
-/// All of it.
+/// The results of a whole run.
 pub(super) struct Session<'a> {
     pub(super) tasks: usize,
     /// Characters that the tasks expect.
     pub(super) expected: usize,
     pub(super) budget: Duration,
-    /// The most memory that the server has had, in bytes.
+    /// Peak memory of the server, in bytes.
     pub(super) peak: Option<u64>,
-    /// Memory that it had at the beginning, after each minute, and at the end; empty if nobody asked.
+    /// Memory at the beginning, after each minute, and at the end; empty if not requested.
     pub(super) resident: &'a [Option<u64>],
     pub(super) keystrokes: &'a [Keystroke],
 }
@@ -67,7 +66,7 @@ pub(super) struct Session<'a> {
 /// Prints the table.
 pub(super) fn table(session: &Session<'_>, out: &mut impl Write) -> io::Result<()> {
     let Session { tasks, expected, budget, peak, resident, keystrokes } = session;
-    let mut say = |what: &str, text: String| writeln!(out, "{what:<19} {text}");
+    let mut print_line = |what: &str, text: String| writeln!(out, "{what:<19} {text}");
     let requests = keystrokes.len();
     let count =
         |which: &dyn Fn(&Keystroke) -> bool| keystrokes.iter().filter(|keystroke| which(keystroke)).count();
@@ -76,17 +75,17 @@ pub(super) fn table(session: &Session<'_>, out: &mut impl Write) -> io::Result<(
 
     let accepted = count(&|it| it.saved > 0);
     let pauses = keystrokes.iter().map(|it| it.pause_ms);
-    say(
+    print_line(
         "tasks",
         format!(
             "{tasks}, of {expected} characters; {} keys typed, {accepted} suggestions accepted",
             requests - accepted
         ),
     )?;
-    say("pauses", spread(pauses))?;
-    say("requests", requests.to_string())?;
+    print_line("pauses", spread(pauses))?;
+    print_line("requests", requests.to_string())?;
     let in_time = count(&|it| it.in_time(*budget));
-    say(
+    print_line(
         "in time with text",
         format!(
             "{in_time} ({:.1} %), within {} ms and before the next key",
@@ -94,7 +93,7 @@ pub(super) fn table(session: &Session<'_>, out: &mut impl Write) -> io::Result<(
             budget.as_millis()
         ),
     )?;
-    say(
+    print_line(
         "the others",
         format!(
             "{} with text later, {} empty, {} cancelled by the next key, {} failed, {} never answered",
@@ -105,22 +104,22 @@ pub(super) fn table(session: &Session<'_>, out: &mut impl Write) -> io::Result<(
             count(&|it| it.answer == Answer::None),
         ),
     )?;
-    // A cancelled question is answered soon after the next key, however long the answer would have taken: the first
-    // of these lines is what the editor sees, the second leaves out what took too long.
+    // A cancelled request is answered soon after the next key, however long the response would have taken: the first of
+    // these lines is what the editor sees, the second omits requests that took too long.
     let waits = |which: &dyn Fn(&Keystroke) -> bool| {
         spread(keystrokes.iter().filter(|it| which(it)).filter_map(|it| it.answer_ms))
     };
-    say("request to answer", waits(&|_| true))?;
-    say("- not cancelled", waits(&|it| it.answer != Answer::Cancelled))?;
-    say("- with text", waits(&text))?;
+    print_line("request to answer", waits(&|_| true))?;
+    print_line("- not cancelled", waits(&|it| it.answer != Answer::Cancelled))?;
+    print_line("- with text", waits(&text))?;
     let saved = keystrokes.iter().map(|it| it.saved).sum();
-    say("characters saved", format!("{saved} of {expected} ({:.1} %)", share(saved, *expected)))?;
+    print_line("characters saved", format!("{saved} of {expected} ({:.1} %)", share(saved, *expected)))?;
     let evaluated = quantiles(keystrokes.iter().map(|it| it.evaluated as f64));
     let at = |share: f64| evaluated.at(share).unwrap_or(0.0);
     let mean = |which: fn(&Keystroke) -> u64| {
         keystrokes.iter().map(which).sum::<u64>() as f64 / requests.max(1) as f64
     };
-    say(
+    print_line(
         "tokens per key",
         format!(
             "prompt p50 {:.0}, p95 {:.0}, mean {:.1}; decoded mean {:.1}",
@@ -132,19 +131,19 @@ pub(super) fn table(session: &Session<'_>, out: &mut impl Write) -> io::Result<(
     )?;
     let megabytes =
         |bytes: &Option<u64>| bytes.map_or("not measured".to_owned(), |it| format!("{} MB", it / 1_000_000));
-    say("peak memory", megabytes(peak))?;
+    print_line("peak memory", megabytes(peak))?;
     for (minute, bytes) in resident.iter().enumerate() {
         let at = match minute {
             0 => "at the start".to_owned(),
             _ if minute + 1 == resident.len() => "at the end".to_owned(),
             _ => format!("after {minute} min"),
         };
-        say(if minute == 0 { "resident memory" } else { "-" }, format!("{at}: {}", megabytes(bytes)))?;
+        print_line(if minute == 0 { "resident memory" } else { "-" }, format!("{at}: {}", megabytes(bytes)))?;
     }
     Ok(())
 }
 
-/// Prints a line a key.
+/// Prints one line per key.
 pub(super) fn csv(keystrokes: &[Keystroke], out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "task,key,pause_ms,answer_ms,answer,overtaken,characters,saved,evaluated,decoded")?;
     for keystroke in keystrokes {
@@ -168,11 +167,11 @@ pub(super) fn csv(keystrokes: &[Keystroke], out: &mut impl Write) -> io::Result<
     Ok(())
 }
 
-/// Numbers in order.
+/// Numbers in ascending order.
 struct Quantiles(Vec<f64>);
 
 impl Quantiles {
-    /// The smallest number that at least this share of them does not exceed.
+    /// The smallest number that at least this share of the numbers does not exceed.
     fn at(&self, share: f64) -> Option<f64> {
         let rank = (self.0.len() as f64 * share).ceil() as usize;
         self.0.get(rank.saturating_sub(1)).copied()
@@ -202,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_quantile_is_one_of_the_numbers() {
+    fn quantile_is_one_of_the_numbers() {
         let numbers = quantiles((1..=100).rev().map(f64::from));
         assert_eq!(numbers.at(0.5), Some(50.0));
         assert_eq!(numbers.at(0.99), Some(99.0));
@@ -227,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_a_key() {
+    fn csv_has_one_line_per_key() {
         let keystroke = Keystroke {
             task: "a \"b\", c".to_owned(),
             at: 2,

@@ -1,5 +1,4 @@
-//! A task, asked: of taper's own path, and of a llama.cpp server in the two ways it can be.
-//! It knows nothing of what an answer is worth.
+//! Asks a task: taper's own path, and a llama.cpp server in its two ways.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -19,12 +18,12 @@ use taper::retrieval::Snippet;
 use taper::syntax::{RegionSize, Syntax};
 use taper::text::Rope;
 
-/// What llama.vim asks for and sends unless it is told otherwise (`n_predict`, `n_prefix` and `n_suffix` of
-/// <https://github.com/ggml-org/llama.vim>): tokens at most, and lines before and behind the cursor's.
+/// The defaults of llama.vim (`n_predict`, `n_prefix` and `n_suffix` of <https://github.com/ggml-org/llama.vim>):
+/// maximum tokens, and lines before and after the cursor's.
 const LLAMA_TOKENS: usize = 128;
 const LLAMA_LINES: (usize, usize) = (256, 64);
 
-/// The moment of a task at which a suggestion is wanted.
+/// The snapshot of a task at its cursor.
 pub(super) fn snapshot(task: &Task, options: &Options) -> Snapshot {
     let language =
         taper_grammars::by_path(Path::new(&task.path)).or_else(|| taper_grammars::by_id(&task.language));
@@ -41,7 +40,7 @@ pub(super) fn snapshot(task: &Task, options: &Options) -> Snapshot {
         selected: None,
         trigger: Trigger::Automatic,
         options: options.clone(),
-        // The first is the nearest there.
+        // The first is the nearest.
         snippets: task.context.iter().rev().map(snippet).collect(),
         previous_snippets: Default::default(),
     }
@@ -56,7 +55,7 @@ pub(super) struct Taper<'e> {
     engine: &'e mut dyn Engine,
     profile: Profile,
     options: Options,
-    /// Suggestions for a task at most; with more than one it is asked as a person does.
+    /// Maximum suggestions per task; more than one makes the request explicit.
     candidates: usize,
     workspaces: Option<&'e mut Workspaces>,
     /// Everything that an answer depends on.
@@ -73,12 +72,12 @@ impl<'e> Taper<'e> {
             profile.describe(),
             window(&options, &profile),
             about.kernel,
-            build(),
+            build_id(),
         );
         Self { engine, profile, options, candidates: 1, workspaces: None, configuration }
     }
 
-    /// Asks as a person who wants up to so many suggestions.
+    /// Makes the requests explicit, for up to this many suggestions.
     pub(super) fn with_candidates(mut self, candidates: Option<usize>) -> Self {
         if let Some(candidates) = candidates {
             self.configuration += &format!("; asked for {candidates} candidates");
@@ -87,7 +86,7 @@ impl<'e> Taper<'e> {
         self
     }
 
-    /// With snippets of these projects in place of the tasks' own.
+    /// Uses snippets of these projects instead of the tasks' own.
     pub(super) fn with_workspaces(mut self, workspaces: Option<&'e mut Workspaces>) -> Self {
         if workspaces.is_some() {
             self.configuration += "; snippets of whole projects";
@@ -96,14 +95,14 @@ impl<'e> Taper<'e> {
         self
     }
 
-    /// Asks a task as if its file had just been opened, whatever was asked before.
+    /// Asks a task with an empty KV cache, as if its file had just been opened.
     pub(super) fn ask(&mut self, task: &Task) -> Result<Answer> {
         self.engine.clear();
         self.ask_next(task)
     }
 
-    /// [`ask`](Self::ask), with what the engine has read still read: sooner, and the same answer where the engine gives the same
-    /// numbers however a text was split, as ours on CPUs does.
+    /// [`ask`](Self::ask) with the KV cache kept: faster, and the same answer if the engine's results do not depend on
+    /// how a text was split into chunks, as on CPUs.
     pub(super) fn ask_next(&mut self, task: &Task) -> Result<Answer> {
         let mut snapshot = self.snapshot(task);
         if self.candidates > 1 {
@@ -155,8 +154,7 @@ impl<'e> Taper<'e> {
         })
     }
 
-    /// Asks for nothing, but for how likely the line is that the task expects; with what the engine has read, see
-    /// [`ask_next`](Self::ask_next).
+    /// Measures only the likelihood of the expected line, with the KV cache kept; see [`ask_next`](Self::ask_next).
     pub(super) fn likelihood(&mut self, task: &Task) -> Result<Answer> {
         let snapshot = self.snapshot(task);
         let budget = completion::prompt_budget(&self.options, &self.profile);
@@ -199,8 +197,8 @@ fn window(options: &Options, profile: &Profile) -> String {
     )
 }
 
-/// Which build this is: another one may answer otherwise.
-fn build() -> String {
+/// An id of this build: another one may answer differently.
+fn build_id() -> String {
     let about = std::env::current_exe().and_then(std::fs::metadata);
     let modified = about.as_ref().ok().and_then(|it| it.modified().ok()?.duration_since(UNIX_EPOCH).ok());
     format!("{}-{}", about.map_or(0, |it| it.len()), modified.map_or(0, |it| it.as_secs()))
@@ -211,7 +209,7 @@ fn build() -> String {
 pub(super) enum Baseline {
     /// `/infill`, which makes the prompt itself, with the text that llama.vim sends.
     Infill,
-    /// `/completion`, with the format's three tokens and nothing else around the text: the window of our own path.
+    /// `/completion`, with only the format's three tokens around the text: the window of our own path.
     Bare,
 }
 
@@ -243,8 +241,8 @@ impl Baseline {
         format!("{name}; {} ({} bytes); {window}, {LLAMA_TOKENS} out", about.model, about.weight_bytes)
     }
 
-    /// Everything that it answers counts as shown, as in an editor's plug-in that shows what comes; where only a line
-    /// is asked for, nothing is decoded behind it.
+    /// The whole answer counts as shown, as in an editor's plug-in without post-processing; if only a line is expected,
+    /// decoding stops after it.
     pub(super) fn ask(
         self,
         server: &Llama,
@@ -266,15 +264,15 @@ impl Baseline {
                 server.complete(&parts.concat(), extent)?
             }
             _ => {
-                let (before, behind) = lines_around(&task.prefix, &task.suffix, LLAMA_LINES);
-                // What our own prompt has of other files, its own `context` only.
+                let (before, after) = lines_around(&task.prefix, &task.suffix, LLAMA_LINES);
+                // The snippets of our own prompt, from its own `context` only.
                 let others = task
                     .context
                     .iter()
                     .rev()
                     .filter(|_| completion::prompt_budget(options, profile).snippets > 0);
                 let others: Vec<_> = others.map(|it| (it.path.as_str(), it.text.as_str())).collect();
-                server.infill(before, behind, &others, extent)?
+                server.infill(before, after, &others, extent)?
             }
         };
         Ok(Answer {
@@ -289,7 +287,7 @@ impl Baseline {
     }
 }
 
-/// The cursor's line with so many lines before and behind it.
+/// The cursor's line with `lines` before and after it.
 fn lines_around<'t>(prefix: &'t str, suffix: &'t str, lines: (usize, usize)) -> (&'t str, &'t str) {
     let start = prefix.rmatch_indices('\n').nth(lines.0).map_or(0, |(at, _)| at + 1);
     let end = suffix.match_indices('\n').nth(lines.1).map_or(suffix.len(), |(at, _)| at);
@@ -301,7 +299,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_before_and_behind_the_cursors_own() {
+    fn lines_around_the_cursors_line() {
         let (prefix, suffix) = ("a\nb\nc\nd", "e\nf\n\ng\n");
         for (lines, expected) in [
             ((0, 0), ("d", "e")),

@@ -1,37 +1,36 @@
-//! Scores beside those of an earlier run: which of them fell by more than noise.
-//! It knows nothing of tasks.
+//! Compares scores with those of an earlier run: which fell by more than noise.
 
 use anyhow::{Result, bail};
 
 use super::table::{Better, METRICS, Row};
 
-/// The share of tasks whose answer may be another one on another machine. Decoding is greedy, so the same build on
-/// the same kernel gives the same scores; other kernels round otherwise, and where two tokens are nearly as likely
-/// the other one wins. Taken high: benches/quality/README.md says what was measured.
+/// The share of tasks whose answer may differ on another machine. Decoding is greedy, so the same build on the same
+/// kernel gives the same scores; other kernels round differently, which can swap two tokens with nearly the same
+/// probability. An upper estimate: benches/quality/README.md has the measurement.
 const CHANGED: f64 = 0.05;
 
-/// Standard deviations that are still noise: a table has a hundred scores, and none of them should fall by chance.
+/// Standard deviations that count as noise: a table has a hundred scores, and none of them should fall by chance.
 const DEVIATIONS: f64 = 3.0;
 
-/// Rows of fewer tasks than this say nothing by themselves.
+/// Rows with fewer tasks are not significant.
 const FEWEST: usize = 16;
 
-/// How far a score over `tasks` tasks may be off for that reason alone: a changed answer moves it by `span` at most,
+/// The largest error of a score over `tasks` tasks for that reason alone: a changed answer moves it by at most `span`,
 /// up as often as down.
 fn noise(tasks: usize, span: f64) -> f64 {
     DEVIATIONS * (CHANGED / tasks as f64).sqrt() * span
 }
 
-/// The scores that fell by more than their noise, a line each; of rows with enough tasks.
+/// The scores that fell by more than their noise, one line each; of rows with enough tasks.
 ///
 /// # Errors
 /// The tables are not of the same tasks.
-pub(super) fn falls(former: &[Row], now: &[Row]) -> Result<Vec<String>> {
-    let mut falls = Vec::new();
+pub(super) fn regressions(former: &[Row], now: &[Row]) -> Result<Vec<String>> {
+    let mut regressions = Vec::new();
     for then in former {
         let Some(row) = now.iter().find(|row| row.system == then.system && row.stratum == then.stratum)
         else {
-            bail!("the former scores have a row `{}`, and none of these tasks is of it", then.name());
+            bail!("the earlier scores have a row `{}`, but no task belongs to it", then.name());
         };
         if row.tasks != then.tasks {
             bail!(
@@ -53,7 +52,7 @@ pub(super) fn falls(former: &[Row], now: &[Row]) -> Result<Vec<String>> {
             };
             let noise = noise(row.tasks, metric.span());
             if fall > noise {
-                falls.push(format!(
+                regressions.push(format!(
                     "{} of {}: {:.4}, was {:.4}; noise is {noise:.4}",
                     metric.name,
                     row.name(),
@@ -63,7 +62,7 @@ pub(super) fn falls(former: &[Row], now: &[Row]) -> Result<Vec<String>> {
             }
         }
     }
-    Ok(falls)
+    Ok(regressions)
 }
 
 #[cfg(test)]
@@ -94,25 +93,25 @@ mod tests {
     }
 
     #[test]
-    fn a_fall_is_named_and_noise_is_not() {
-        assert_eq!(falls(&rows(100, 0.5, 0.0), &rows(100, 0.5, 0.0)).unwrap(), [""; 0]);
-        assert_eq!(falls(&rows(100, 0.5, 0.0), &rows(100, 0.7, 0.0)).unwrap(), [""; 0], "it rose");
-        assert_eq!(falls(&rows(100, 0.5, 0.0), &rows(100, 0.44, 0.0)).unwrap(), [""; 0], "noise");
-        let fell = falls(&rows(100, 0.5, 0.0), &rows(100, 0.43, 0.1)).unwrap();
+    fn regression_is_reported_and_noise_is_not() {
+        assert_eq!(regressions(&rows(100, 0.5, 0.0), &rows(100, 0.5, 0.0)).unwrap(), [""; 0]);
+        assert_eq!(regressions(&rows(100, 0.5, 0.0), &rows(100, 0.7, 0.0)).unwrap(), [""; 0], "it rose");
+        assert_eq!(regressions(&rows(100, 0.5, 0.0), &rows(100, 0.44, 0.0)).unwrap(), [""; 0], "noise");
+        let fell = regressions(&rows(100, 0.5, 0.0), &rows(100, 0.43, 0.1)).unwrap();
         assert_eq!(fell.len(), 2, "{fell:?}");
         assert!(fell[0].starts_with("exact of real_word rest-of-line rust: 0.4300, was 0.5000"), "{fell:?}");
         assert!(fell[1].starts_with("repeats of"), "{fell:?}");
-        // Two tasks of sixteen may change, three may not; of fifteen nothing is told.
-        assert_eq!(falls(&rows(16, 0.5, 0.0), &rows(16, 6.0 / 16.0, 0.0)).unwrap(), [""; 0]);
-        assert_eq!(falls(&rows(16, 0.5, 0.0), &rows(16, 5.0 / 16.0, 0.0)).unwrap().len(), 1);
-        assert_eq!(falls(&rows(15, 0.5, 0.0), &rows(15, 0.0, 0.0)).unwrap(), [""; 0]);
+        // Two tasks of sixteen may change, three may not; fifteen are too few.
+        assert_eq!(regressions(&rows(16, 0.5, 0.0), &rows(16, 6.0 / 16.0, 0.0)).unwrap(), [""; 0]);
+        assert_eq!(regressions(&rows(16, 0.5, 0.0), &rows(16, 5.0 / 16.0, 0.0)).unwrap().len(), 1);
+        assert_eq!(regressions(&rows(15, 0.5, 0.0), &rows(15, 0.0, 0.0)).unwrap(), [""; 0]);
     }
 
     #[test]
-    fn other_tasks_are_not_compared() {
-        let message = falls(&rows(6, 0.5, 0.0), &rows(5, 0.5, 0.0)).unwrap_err().to_string();
+    fn different_tasks_are_rejected() {
+        let message = regressions(&rows(6, 0.5, 0.0), &rows(5, 0.5, 0.0)).unwrap_err().to_string();
         assert!(message.contains("5 tasks and had 6"), "{message}");
-        let message = falls(&rows(6, 0.5, 0.0), &[]).unwrap_err().to_string();
+        let message = regressions(&rows(6, 0.5, 0.0), &[]).unwrap_err().to_string();
         assert!(message.contains("real_word"), "{message}");
     }
 }

@@ -1,12 +1,11 @@
-//! How far the model's probabilities can be believed, and what silence below a threshold would cost and gain.
-//! It knows nothing of which threshold is taken.
+//! Calibration of the model's probabilities, and the cost and gain of suppressing suggestions below a threshold.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use taper_engine::ScoredToken;
 
-use super::Scored;
+use super::ScoredAnswer;
 use super::interval::{self, Estimate};
 use crate::answers::Answer;
 use taper::completion::confidence::{self, Confidence};
@@ -25,7 +24,7 @@ pub(super) struct Point {
     saved: usize,
 }
 
-/// A number of a point or of a cover.
+/// A number of a point or of a coverage.
 type Measure<T> = fn(&T) -> f64;
 /// The measures of confidence.
 const MEASURES: [(&str, Measure<Point>); 3] =
@@ -33,9 +32,9 @@ const MEASURES: [(&str, Measure<Point>); 3] =
 /// Bins of the reliability table.
 const BINS: usize = 10;
 
-/// The suggestions whose engine told probabilities.
-pub(super) fn points(scored: &[Scored<'_>], calibration: Calibration) -> Vec<Point> {
-    let point = |it: &Scored<'_>| {
+/// The suggestions whose engine reported probabilities.
+pub(super) fn points(scored: &[ScoredAnswer<'_>], calibration: Calibration) -> Vec<Point> {
+    let point = |it: &ScoredAnswer<'_>| {
         let Confidence { mean, min, product: all } = first_line(&it.answer)?;
         Some(Point {
             mean: f64::from(it.answer.mean_probability?),
@@ -49,8 +48,8 @@ pub(super) fn points(scored: &[Scored<'_>], calibration: Calibration) -> Vec<Poi
     scored.iter().filter_map(point).collect()
 }
 
-/// How sure the first lines were, and whether they were right.
-pub(super) fn lines(scored: &[Scored<'_>]) -> Vec<(Confidence, bool)> {
+/// The confidence of the first lines, and whether they were right.
+pub(super) fn lines(scored: &[ScoredAnswer<'_>]) -> Vec<(Confidence, bool)> {
     scored.iter().filter_map(|it| Some((first_line(&it.answer)?, it.score.exact_first))).collect()
 }
 
@@ -62,8 +61,8 @@ fn first_line(answer: &Answer) -> Option<Confidence> {
     confidence::prefix_confidence(&pieces, confidence::shown_byte_len(&answer.raw, line))
 }
 
-/// Suggestions by tenths of their probability: how many, how sure, and the share that is exact; by `line`, the share
-/// whose first line is.
+/// Suggestions by tenths of their probability: count, mean probability, and the share that is exact; by `line`, the
+/// share whose first line is exact.
 pub(super) fn reliability_csv(points: &[Point], out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "measure,from,to,suggestions,probability,exact,exact_low,exact_high")?;
     for (name, of) in MEASURES {
@@ -87,35 +86,35 @@ pub(super) fn reliability_csv(points: &[Point], out: &mut dyn Write) -> io::Resu
     Ok(())
 }
 
-/// What is left if only suggestions from a probability on are shown.
+/// The result of showing only suggestions with at least this probability.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Cover {
+struct Coverage {
     threshold: f64,
     /// The share of suggestions that is shown.
     coverage: f64,
     /// The share of those that is exact.
     precision: f64,
-    /// The share of the characters saved by all that these save.
+    /// Their share of the characters saved by all.
     saved: f64,
 }
 
-fn covers(points: &[Point], of: fn(&Point) -> f64) -> Vec<Cover> {
+fn coverages(points: &[Point], of: fn(&Point) -> f64) -> Vec<Coverage> {
     let mut sorted: Vec<&Point> = points.iter().collect();
     sorted.sort_by(|a, b| of(b).total_cmp(&of(a)));
     let all: usize = sorted.iter().map(|it| it.saved).sum();
     let (mut exact, mut saved) = (0, 0);
-    let mut out: Vec<Cover> = Vec::new();
+    let mut out: Vec<Coverage> = Vec::new();
     for (at, point) in sorted.iter().enumerate() {
         exact += usize::from(point.exact);
         saved += point.saved;
         let shown = (at + 1) as f64;
-        let cover = Cover {
+        let cover = Coverage {
             threshold: of(point),
             coverage: shown / sorted.len() as f64,
             precision: exact as f64 / shown,
             saved: saved as f64 / all.max(1) as f64,
         };
-        // Of equal probabilities no threshold parts them.
+        // No threshold separates equal probabilities.
         if out.last().is_some_and(|last| last.threshold == cover.threshold) {
             out.pop();
         }
@@ -124,18 +123,18 @@ fn covers(points: &[Point], of: fn(&Point) -> f64) -> Vec<Cover> {
     out
 }
 
-/// Precision and characters saved over coverage, a line for each threshold that parts two suggestions.
+/// Precision and characters saved over coverage, one line for each threshold that separates two suggestions.
 pub(super) fn coverage_csv(points: &[Point], out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "measure,threshold,coverage,precision,saved")?;
     for (name, of) in MEASURES {
-        for Cover { threshold, coverage, precision, saved } in covers(points, of) {
+        for Coverage { threshold, coverage, precision, saved } in coverages(points, of) {
             writeln!(out, "{name},{threshold:.4},{coverage:.4},{precision:.4},{saved:.4}")?;
         }
     }
     Ok(())
 }
 
-/// The same as a picture.
+/// The same as a plot.
 pub(super) fn svg(points: &[Point], out: &mut dyn Write) -> io::Result<()> {
     const SIZE: f64 = 320.0;
     const LEFT: f64 = 48.0;
@@ -176,12 +175,12 @@ pub(super) fn svg(points: &[Point], out: &mut dyn Write) -> io::Result<()> {
     let colours = [["#a8cbe3", "#ffd3a8"], ["#cfdbe3", "#f0dfcf"], ["#1f77b4", "#ff7f0e"]];
     let mut legend = TOP + 12.0;
     for ((name, of), colours) in MEASURES.into_iter().zip(colours) {
-        let covers = covers(points, of);
-        let values: [(&str, Measure<Cover>); 2] =
+        let coverages = coverages(points, of);
+        let values: [(&str, Measure<Coverage>); 2] =
             [("exact", |it| it.precision), ("characters saved", |it| it.saved)];
         for ((what, value), colour) in values.into_iter().zip(colours) {
             let mut path = String::new();
-            for cover in &covers {
+            for cover in &coverages {
                 let letter = if path.is_empty() { 'M' } else { 'L' };
                 let _ = write!(path, "{letter}{:.1} {:.1}", x(cover.coverage), y(value(cover)));
             }
@@ -211,15 +210,15 @@ mod tests {
     }
 
     #[test]
-    fn the_surest_are_shown_first() {
+    fn most_probable_suggestions_are_covered_first() {
         let points = [point(0.5, false, 0), point(0.95, true, 6), point(0.8, true, 3), point(0.5, true, 1)];
-        let covers = covers(&points, |it| it.mean);
-        let told: Vec<_> = covers.iter().map(|it| (it.coverage, it.precision, it.saved)).collect();
-        assert_eq!(told, [(0.25, 1.0, 0.6), (0.5, 1.0, 0.9), (1.0, 0.75, 1.0)]);
+        let coverages = coverages(&points, |it| it.mean);
+        let rows: Vec<_> = coverages.iter().map(|it| (it.coverage, it.precision, it.saved)).collect();
+        assert_eq!(rows, [(0.25, 1.0, 0.6), (0.5, 1.0, 0.9), (1.0, 0.75, 1.0)]);
     }
 
     #[test]
-    fn tenths_are_told_with_their_intervals() {
+    fn reliability_has_tenths_with_intervals() {
         let points = [point(1.0, true, 1), point(0.95, false, 1), point(0.31, false, 0)];
         let mut text = Vec::new();
         reliability_csv(&points, &mut text).unwrap();
@@ -230,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn the_picture_is_whole() {
+    fn svg_is_complete() {
         for points in [&[point(0.9, true, 2), point(0.2, false, 0)][..], &[]] {
             let mut text = Vec::new();
             svg(points, &mut text).unwrap();

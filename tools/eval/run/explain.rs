@@ -1,5 +1,4 @@
-//! One task, laid open: the prompt, the raw answer, each cut with its rule, the result.
-//! It knows nothing of other tasks.
+//! Explains one task: the prompt, the raw answer, each cut with its rule, the result.
 
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -46,7 +45,7 @@ pub(super) fn print(
         start = piece.end;
     }
     if let Some(greedy) = &work.rejected_greedy {
-        write!(out, "\n── in place of what greedy decoding says ──\n{}", greedy.raw)?;
+        write!(out, "\n── in place of greedy decoding ──\n{}", greedy.raw)?;
     }
     writeln!(out, "\n── cuts ──")?;
     for cut in &work.trim_steps {
@@ -79,13 +78,13 @@ pub(super) fn print(
         out,
         "exact {exact}, first line {exact_first}, similarity {similarity:.1}, {saved} of {expected} characters saved"
     )?;
-    let told = |value: Option<bool>| value.map_or("not judged", |it| if it { "yes" } else { "no" });
+    let verdict = |value: Option<bool>| value.map_or("not judged", |it| if it { "yes" } else { "no" });
     writeln!(
         out,
-        "parses no worse: {}; repeats what stands there: {}; ends in a word: {}",
-        told(parses),
-        told(repeats),
-        told(half_word)
+        "parses no worse: {}; repeats existing text: {}; ends in a word: {}",
+        verdict(parses),
+        verdict(repeats),
+        verdict(half_word)
     )?;
     Ok(())
 }

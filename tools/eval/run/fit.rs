@@ -1,5 +1,4 @@
 //! The logistic fit that makes a model's row of server/prompt/calibration.rs from answered tasks.
-//! It knows nothing of thresholds.
 
 use taper::completion::confidence::Confidence;
 use taper::prompt::calibration::Calibration;
@@ -7,11 +6,11 @@ use taper::prompt::calibration::Calibration;
 /// Steps of gradient descent: many more change the third digit.
 const STEPS: usize = 20_000;
 const RATE: f64 = 0.3;
-/// Pull of the weights towards nothing, over standardized features.
+/// L2 regularization of the weights, over standardized features.
 const RIDGE: f64 = 0.01;
 
-/// The row that fits `lines` best: how sure each was, and whether it was exactly right. Weights are never negative:
-/// what the model finds likelier is never held for less likely. `None` where all or no lines are right.
+/// The row that fits `lines` best, each a confidence and whether the line was exactly right. Weights are never
+/// negative, so that a higher probability never lowers the confidence. `None` if all or no lines are right.
 pub(super) fn calibration(lines: &[(Confidence, bool)]) -> Option<Calibration> {
     let right = lines.iter().filter(|it| it.1).count();
     if right == 0 || right == lines.len() {
@@ -56,8 +55,8 @@ mod tests {
     }
 
     #[test]
-    fn the_fit_has_the_shares_of_the_lines() {
-        // Of sure lines three in four are right, of unsure ones one in four; the mean tells nothing.
+    fn fit_reproduces_shares_of_right_lines() {
+        // Three in four sure lines are right, one in four unsure ones; the mean has no information.
         let mut lines = Vec::new();
         for at in 0..400 {
             lines.push(line(if at % 3 == 0 { 0.6 } else { 0.8 }, 0.9, at % 4 != 0));
@@ -66,13 +65,13 @@ mod tests {
         let Some(it) = calibration(&lines) else { panic!("some are right") };
         let sure = it.probability(0.8, 0.9, 0.9);
         let unsure = it.probability(0.8, 0.1, 0.1);
-        // The pull towards nothing takes a little.
+        // Regularization has a small effect.
         assert!((0.71..0.77).contains(&sure) && (0.23..0.29).contains(&unsure), "{sure} {unsure} {it:?}");
         assert!(it.mean < 0.3 && it.mean >= 0.0, "{it:?}");
     }
 
     #[test]
-    fn nothing_is_fitted_to_one_kind_of_line() {
+    fn lines_of_one_outcome_give_no_fit() {
         assert_eq!(calibration(&[]), None);
         assert_eq!(calibration(&[line(0.9, 0.9, true), line(0.1, 0.1, true)]), None);
     }

@@ -1,5 +1,4 @@
-//! How the model is asked and how much is suggested, as arguments: other than its measured row, where wanted.
-//! It knows nothing of tasks.
+//! Arguments that change how the model is asked and how much is suggested.
 
 use std::str::FromStr;
 
@@ -10,37 +9,37 @@ use taper::completion::confidence_filter::Eagerness;
 use taper::completion::{ExtentSetting, Options};
 use taper::prompt::template::{Profile, PromptForm, PromptLayout};
 
-/// What to change of the model's row and of the default settings.
+/// Changes to the model's row and to the default settings.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct FormArgs {
-    /// Which text stands where in the prompt: plain, or anchored:LINES behind the middle token.
+    /// The order of the prompt's parts: plain, or anchored:LINES after the middle token.
     #[arg(long, value_name = "LAYOUT")]
     layout: Option<LayoutArg>,
-    /// Whether the partial word before the cursor is healed.
+    /// Whether to heal the partial word before the cursor.
     #[arg(long, value_name = "BOOL")]
     heal: Option<bool>,
-    /// Whether the path is told.
+    /// Whether the prompt has the path.
     #[arg(long, value_name = "BOOL")]
     header: Option<bool>,
-    /// Tokens before the cursor at most.
+    /// Maximum tokens before the cursor.
     #[arg(long, value_name = "TOKENS")]
     prefix_tokens: Option<usize>,
-    /// Tokens after the cursor at most.
+    /// Maximum tokens after the cursor.
     #[arg(long, value_name = "TOKENS")]
     suffix_tokens: Option<usize>,
-    /// Tokens of other files at most.
+    /// Maximum tokens of other files.
     #[arg(long, value_name = "TOKENS")]
     snippet_tokens: Option<usize>,
-    /// Lines that a suggestion has at most.
+    /// Maximum lines of a suggestion.
     #[arg(long, value_name = "N")]
     max_lines: Option<usize>,
-    /// Tokens that are decoded at most.
+    /// Maximum decoded tokens.
     #[arg(long, value_name = "TOKENS")]
     max_tokens: Option<usize>,
     /// How much to suggest.
     #[arg(long, value_name = "EXTENT")]
     suggest: Option<ExtentArg>,
-    /// How sure the model must be of what is shown; `high` holds nothing back.
+    /// How confident the model must be to show a suggestion; `high` shows all.
     #[arg(long, value_name = "EAGERNESS", default_value = "high")]
     eagerness: EagernessArg,
 }
@@ -68,7 +67,7 @@ enum ExtentArg {
     Block,
 }
 
-/// [`Eagerness`], as it is written.
+/// [`Eagerness`] as an argument.
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
 enum EagernessArg {
     Low,
@@ -122,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn layouts_are_read() {
+    fn layouts_are_parsed() {
         let read = |text: &str| text.parse::<LayoutArg>().map(|it| it.0);
         assert_eq!(read("plain"), Ok(PromptLayout::Plain));
         assert_eq!(read("anchored:10"), Ok(PromptLayout::Anchored { lines: 10 }));

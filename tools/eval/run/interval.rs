@@ -1,5 +1,4 @@
-//! How far a measured share or mean can be believed.
-//! It knows nothing of what was measured.
+//! Confidence intervals of measured shares and means.
 
 /// A value with its 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -14,8 +13,8 @@ const Z: f64 = 1.959_964;
 /// Resamples of a bootstrap: the interval's ends then vary by about a tenth of its width.
 const RESAMPLES: usize = 1000;
 
-/// The share of `hits` in `of`, with Wilson's score interval (E. B. Wilson, JASA 22 (1927), 209-212); `None` of
-/// nothing.
+/// The share of `hits` in `of`, with Wilson's score interval (E. B. Wilson, JASA 22 (1927), 209-212); `None` if `of` is
+/// 0.
 pub(super) fn share(hits: usize, of: usize) -> Option<Estimate> {
     let n = of as f64;
     let value = hits as f64 / n;
@@ -29,7 +28,7 @@ pub(super) fn share(hits: usize, of: usize) -> Option<Estimate> {
 }
 
 /// The mean, with the percentile bootstrap's interval (B. Efron, Ann. Statist. 7 (1979), 1-26), always from the same
-/// resamples; `None` of nothing.
+/// resamples; `None` without values.
 pub(super) fn mean(values: &[f64]) -> Option<Estimate> {
     resampled(values.len(), |picked| picked.map(|at| values[at]).sum::<f64>() / values.len() as f64)
 }
@@ -42,7 +41,7 @@ pub(super) fn ratio(pairs: &[(f64, f64)]) -> Option<Estimate> {
     }
     resampled(pairs.len(), |picked| {
         let (a, b) = picked.fold((0.0, 0.0), |(a, b), at| (a + pairs[at].0, b + pairs[at].1));
-        // A resample in which the second has nothing: the ratio is as large as can be told.
+        // A resample in which the second sum is 0: the largest ratio.
         a / if b == 0.0 { second / pairs.len() as f64 } else { b }
     })
 }
@@ -66,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wilsons_known_values() {
+    fn wilson_interval_matches_known_values() {
         // 8 of 10 and 0 of 10: the usual textbook values.
         let it = share(8, 10).unwrap();
         assert!((it.low - 0.4902).abs() < 1e-4 && (it.high - 0.9433).abs() < 1e-4, "{it:?}");
@@ -76,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bootstrap_is_near_the_normal_interval_and_always_the_same() {
+    fn bootstrap_is_near_normal_interval_and_deterministic() {
         let values: Vec<f64> = (0..400).map(|n| f64::from(n % 20)).collect();
         let it = mean(&values).unwrap();
         // The standard deviation of 0..20 is 5.766; 1.96 of it over the root of 400 is 0.565.
@@ -89,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ratio_of_pairs() {
+    fn ratio_of_pairs_has_interval() {
         let it = ratio(&[(2.0, 1.0); 9]).unwrap();
         assert_eq!((it.low, it.value, it.high), (2.0, 2.0, 2.0));
         assert_eq!(ratio(&[(1.0, 0.0)]), None);

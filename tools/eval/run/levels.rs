@@ -1,5 +1,5 @@
-//! What each eagerness shows of answers that were kept: the model's words again, through the path that cuts them.
-//! It knows nothing of models: nothing is computed twice.
+//! Scores each eagerness from kept answers: replays the model's output through post-processing, without running the
+//! model.
 
 use std::io::{self, Write};
 use std::ops::ControlFlow;
@@ -10,7 +10,7 @@ use taper_engine::{
     StopReason, Tokenizer,
 };
 
-use super::Scored;
+use super::ScoredAnswer;
 use super::ask;
 use super::interval::{self, Estimate};
 use super::score::Score;
@@ -19,15 +19,15 @@ use taper::completion::confidence_filter::Eagerness;
 use taper::completion::{self, Options};
 use taper::prompt::template::Profile;
 
-/// All of them, with their names.
+/// All levels, with their names.
 const LEVELS: [(&str, Eagerness); 3] =
     [("high", Eagerness::High), ("medium", Eagerness::Medium), ("low", Eagerness::Low)];
 
-/// What one eagerness shows.
+/// The result of one eagerness.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Level {
     shown: usize,
-    /// First lines that are exactly right.
+    /// Exactly right first lines.
     exact: usize,
     /// Characters saved.
     saved: usize,
@@ -36,21 +36,21 @@ pub(super) struct Level {
     half_words: usize,
 }
 
-/// What each eagerness shows of the answers of our own path, in the order of [`LEVELS`].
+/// The result of each eagerness for the answers of our own path, in the order of [`LEVELS`].
 ///
 /// # Errors
-/// None that the kept answers did not have.
+/// Only errors that the kept answers had too.
 pub(super) fn of(
-    scored: &[Scored<'_>],
+    scored: &[ScoredAnswer<'_>],
     profile: &Profile,
     options: &Options,
     engine: &mut dyn Engine,
 ) -> Result<[Level; LEVELS.len()]> {
     let mut levels = [Level::default(); LEVELS.len()];
-    for Scored { task, answer, .. } in scored.iter().filter(|it| it.answer.system == "taper") {
+    for ScoredAnswer { task, answer, .. } in scored.iter().filter(|it| it.answer.system == "taper") {
         for (level, (_, eagerness)) in levels.iter_mut().zip(LEVELS) {
             let snapshot = ask::snapshot(task, &Options { eagerness, ..options.clone() });
-            let mut again = Again { engine: &mut *engine, answer };
+            let mut again = ReplayEngine { engine: &mut *engine, answer };
             let (suggestion, work) =
                 completion::suggest(&snapshot, profile, &mut again, &mut |_| ControlFlow::Continue(()))?;
             let Some(suggestion) = suggestion else { continue };
@@ -70,7 +70,7 @@ pub(super) fn of(
     Ok(levels)
 }
 
-/// A line for each eagerness.
+/// One line per eagerness.
 pub(super) fn csv(levels: &[Level; LEVELS.len()], out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
@@ -93,13 +93,13 @@ pub(super) fn csv(levels: &[Level; LEVELS.len()], out: &mut dyn Write) -> io::Re
     Ok(())
 }
 
-/// The engine that was asked, saying what it said.
-struct Again<'e> {
+/// An engine that replays the kept output of the original one.
+struct ReplayEngine<'e> {
     engine: &'e mut dyn Engine,
     answer: &'e Answer,
 }
 
-impl Engine for Again<'_> {
+impl Engine for ReplayEngine<'_> {
     fn tokenizer(&self) -> &Tokenizer {
         self.engine.tokenizer()
     }
@@ -141,14 +141,14 @@ mod tests {
     use super::*;
     use crate::tasks::Task;
 
-    fn scored<'t>(task: &'t Task, text: &str, probability: f32) -> Scored<'t> {
+    fn scored<'t>(task: &'t Task, text: &str, probability: f32) -> ScoredAnswer<'t> {
         let pieces = text.char_indices().map(|(at, c)| (at + c.len_utf8(), probability)).collect();
         let answer = Answer { system: "taper".to_owned(), raw: text.to_owned(), pieces, ..Answer::default() };
-        Scored { task, score: Score::default(), answer }
+        ScoredAnswer { task, score: Score::default(), answer }
     }
 
     #[test]
-    fn the_less_eager_shows_less_of_the_same_words() {
+    fn lower_eagerness_shows_less_of_the_same_output() {
         let task = Task {
             path: "x.py".into(),
             kind: "line".into(),

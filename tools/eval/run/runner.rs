@@ -1,10 +1,9 @@
-//! Tests of completions, run: generated code, so in a process without network, rights or much of anything.
-//! It knows nothing of models or scores.
+//! Runs the tests of completions: generated code, so in a sandboxed process without network or privileges.
 //!
-//! The fences are util-linux's and coreutils' programs: `timeout` (wall clock), `unshare` (no network, no other
-//! processes to be seen), `setpriv` (a user without rights, if we have any), `prlimit` (processor time, memory, file
-//! size, open files). What the process may still do is read what every user of the machine can read, and write to
-//! folders that every user can write to; where that is too much, run this in a container.
+//! The sandbox uses programs of util-linux and coreutils: `timeout` (wall clock), `unshare` (no network, no other
+//! processes visible), `setpriv` (an unprivileged user, if we are root), `prlimit` (processor time, memory, file size,
+//! open files). The process can still read what every user of the machine can read, and write to folders that every
+//! user can write to; if that is too much, run this in a container.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -25,19 +24,20 @@ const MEMORY: &str = "--as=1073741824";
 const FILE: &str = "--fsize=67108864";
 /// Open files.
 const FILES: &str = "--nofile=64";
-/// The user without rights.
+/// The unprivileged user.
 const NOBODY: &str = "65534";
-/// Where interpreters and compilers are looked for; nothing of our own environment is passed on.
+/// The search path for interpreters and compilers; nothing of our own environment is passed on.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
-/// How a language's program is run: its file, and the commands, `sh` syntax, in its folder.
+/// How to run a language's program: its file, and the commands, in `sh` syntax, in its folder.
 struct Runner {
     name: &'static str,
     file: &'static str,
-    /// What stands before the program.
+    /// Code before the program.
     before: &'static str,
     command: &'static str,
-    /// The limit of the address space fits: a virtual machine that reserves more than it uses has its own.
+    /// Whether to limit the address space: not for virtual machines that reserve more than they use, which have their
+    /// own limit.
     limits_memory: bool,
 }
 
@@ -52,7 +52,7 @@ static RUNNERS: &[Runner] = &[
     Runner {
         name: "node",
         file: "main.js",
-        // node's own only prints.
+        // Node's own assert only prints.
         before: "console.assert = (ok, ...said) => { if (!ok) throw new Error(said.join(' ')); };\n",
         command: "exec node --max-old-space-size=512 main.js",
         limits_memory: false,
@@ -83,11 +83,11 @@ pub(super) fn can_test(task: &Task) -> bool {
     runner(task).is_some_and(available)
 }
 
-/// Whether the task's program passes with `completion` in its hole: of one-line kinds, with its first line. `None`
-/// if it has no tests, or no runner here.
+/// Whether the task's program passes with `completion` in its hole; of one-line kinds, with its first line. `None` if
+/// the task has no tests or this machine no runner.
 ///
 /// # Errors
-/// The folder for the program cannot be made, or the fences cannot be started.
+/// The folder for the program cannot be created, or the sandbox cannot be started.
 pub(super) fn passes(task: &Task, completion: &str) -> Result<Option<bool>> {
     let (Some(tests), Some(runner)) = (&task.tests, runner(task)) else { return Ok(None) };
     if !available(runner) {
@@ -98,7 +98,7 @@ pub(super) fn passes(task: &Task, completion: &str) -> Result<Option<bool>> {
     run(runner, &program).map(Some)
 }
 
-/// The first line that has something on it, with the blanks before it.
+/// The first line that is not blank, with its indentation.
 fn line(completion: &str) -> &str {
     completion.lines().find(|line| !line.trim().is_empty()).unwrap_or("")
 }
@@ -109,13 +109,13 @@ fn run(runner: &Runner, program: &str) -> Result<bool> {
     fs::write(path.join(runner.file), program)
         .and_then(|()| open_to_all(path))
         .with_context(|| format!("cannot write a test to {}", path.display()))?;
-    let status = fenced(path, runner.command, runner.limits_memory, fences()?)
+    let status = sandboxed(path, runner.command, runner.limits_memory, sandbox()?)
         .status()
         .context("cannot run `timeout`")?;
     Ok(status.success())
 }
 
-/// Lets the user without rights write into the folder.
+/// Allows the unprivileged user to write to the folder.
 #[cfg(unix)]
 fn open_to_all(folder: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
@@ -127,27 +127,27 @@ fn open_to_all(_: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Which fences stand on this machine.
+/// The sandbox's features on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Fences {
-    /// A network of its own, without a way out.
+struct Sandbox {
+    /// Its own network without connections.
     no_network: bool,
-    /// We have rights, so they must be given up.
+    /// We are root, so privileges must be dropped.
     root: bool,
 }
 
-/// `sh -c command` inside the fences.
-fn fenced(folder: &Path, command: &str, limit_memory: bool, fences: Fences) -> Command {
+/// `sh -c command` inside the sandbox.
+fn sandboxed(folder: &Path, command: &str, limit_memory: bool, sandbox: Sandbox) -> Command {
     let mut out = Command::new("timeout");
     out.args(["--signal=KILL", SECONDS]);
-    if fences.no_network {
+    if sandbox.no_network {
         out.args(["unshare", "--net", "--ipc", "--pid", "--fork", "--kill-child"]);
-        if !fences.root {
+        if !sandbox.root {
             out.args(["--user", "--map-current-user"]);
         }
         out.arg("--");
     }
-    if fences.root {
+    if sandbox.root {
         let (user, group) = (format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"));
         out.args(["setpriv", &user, &group, "--clear-groups", "--no-new-privs", "--"]);
     }
@@ -161,28 +161,28 @@ fn fenced(folder: &Path, command: &str, limit_memory: bool, fences: Fences) -> C
     out
 }
 
-/// Finds out once which fences stand.
-fn fences() -> Result<Fences> {
-    static FENCES: OnceLock<Option<Fences>> = OnceLock::new();
-    let tried = FENCES.get_or_init(|| {
+/// Determines the sandbox's features, once.
+fn sandbox() -> Result<Sandbox> {
+    static SANDBOX: OnceLock<Option<Sandbox>> = OnceLock::new();
+    let tried = SANDBOX.get_or_init(|| {
         let id = Command::new("id").arg("-u").output().ok()?;
         let root = id.stdout.trim_ascii() == b"0";
         let folder = std::env::temp_dir();
-        let stands = |fences: &Fences| {
-            fenced(&folder, "true", true, *fences).status().is_ok_and(|status| status.success())
+        let works = |sandbox: &Sandbox| {
+            sandboxed(&folder, "true", true, *sandbox).status().is_ok_and(|status| status.success())
         };
-        [true, false].map(|no_network| Fences { no_network, root }).into_iter().find(stands)
+        [true, false].map(|no_network| Sandbox { no_network, root }).into_iter().find(works)
     });
     match tried {
-        Some(fences) => Ok(*fences),
+        Some(sandbox) => Ok(*sandbox),
         None => bail!(
-            "generated code is run only behind fences, and these programs do not stand here: timeout (coreutils), \
-             setpriv and prlimit (util-linux); run without --run-tests"
+            "cannot sandbox generated code: install timeout (coreutils), setpriv and prlimit (util-linux), \
+             or run without --run-tests"
         ),
     }
 }
 
-/// Whether a runner's programs are there, found out once.
+/// Whether a runner's programs are installed, determined once.
 fn available(runner: &Runner) -> bool {
     static AVAILABLE: OnceLock<Vec<&'static str>> = OnceLock::new();
     let names = AVAILABLE.get_or_init(|| {
@@ -197,17 +197,17 @@ fn available(runner: &Runner) -> bool {
     names.contains(&runner.name)
 }
 
-/// Makes sure that tests can be run, and says how they will be.
+/// Checks that tests can be run, and prints how.
 ///
 /// # Errors
-/// They cannot.
+/// They cannot be run.
 pub(super) fn ready() -> Result<()> {
-    let Fences { no_network, root } = fences()?;
+    let Sandbox { no_network, root } = sandbox()?;
     let here: Vec<&str> = RUNNERS.iter().filter(|it| available(it)).map(|it| it.name).collect();
-    let network = if no_network { "no network" } else { "WITH NETWORK, for want of `unshare --net`" };
-    let user = if root { "as a user without rights" } else { "as this user" };
-    super::say(&format!(
-        "tests run {user}, {network}, {SECONDS} s; for {} (others have no pass@1)",
+    let network = if no_network { "no network" } else { "WITH NETWORK, since `unshare --net` fails" };
+    let user = if root { "as an unprivileged user" } else { "as this user" };
+    super::print_progress(&format!(
+        "tests run {user}, {network}, {SECONDS} s; for {} (other languages have no pass@1)",
         here.join(", ")
     ));
     Ok(())
@@ -230,13 +230,13 @@ mod tests {
         }
     }
 
-    /// `None` where the machine has no fences or no interpreter: then nothing runs, which is the point.
+    /// `None` if the machine has no sandbox or no interpreter: then nothing runs.
     fn verdict(task: &Task, completion: &str) -> Option<bool> {
-        fences().is_ok().then(|| passes(task, completion).unwrap()).flatten()
+        sandbox().is_ok().then(|| passes(task, completion).unwrap()).flatten()
     }
 
     #[test]
-    fn right_passes_and_wrong_fails() {
+    fn right_completion_passes_and_wrong_fails() {
         let python = task("python", "line", "def f(x):\n    ▮\n", "assert f(2) == 4\n");
         assert_ne!(verdict(&python, "return x * 2\nnot looked at"), Some(false));
         assert_ne!(verdict(&python, "return x"), Some(true));
@@ -246,24 +246,24 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_runner_is_not_judged() {
+    fn tasks_without_runner_are_not_tested() {
         assert_eq!(passes(&task("cobol", "line", "▮", ""), "x").unwrap(), None);
         assert_eq!(passes(&Task::default(), "x").unwrap(), None);
     }
 
     #[test]
-    fn the_fences_stand() {
-        let Ok(fences) = fences() else { return };
+    fn sandbox_limits_are_enforced() {
+        let Ok(sandbox) = sandbox() else { return };
         let program = |body: &str| task("python", "block", "▮", body);
         let fails = |body: &str| assert_ne!(verdict(&program(body), ""), Some(true), "{body}");
         fails("x = bytearray(2 << 30)\n");
         fails("open('big', 'wb').write(b'x' * (100 << 20))\n");
         fails("import os; open('/etc/taper-eval-test', 'w')\n");
-        if fences.root {
+        if sandbox.root {
             fails("import os; assert os.getuid() == 0\n");
         }
-        if fences.no_network {
-            // Without its network even the loopback device is down.
+        if sandbox.no_network {
+            // Without a network even the loopback device is down.
             let dial = "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
                         s.connect(('127.0.0.1', 9))\ns.send(b'x')\n";
             fails(dial);

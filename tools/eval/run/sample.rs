@@ -1,11 +1,10 @@
-//! Which tasks are asked: the same ones every time, so many of each set, kind and language.
-//! It knows nothing of answers.
+//! Draws a reproducible sample of tasks: the same number of each set, kind and language.
 
 use std::collections::BTreeMap;
 
 use crate::tasks::Task;
 
-/// What is drawn from and shown alone: tasks of one set and kind in one language.
+/// The unit of sampling and reporting: tasks of one set and kind in one language.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Stratum {
     /// The set's name without its language: `real_python_word` is of `real_word`.
@@ -23,8 +22,8 @@ impl Stratum {
     }
 }
 
-/// At most `per` tasks of each stratum. Each task has its place in the draw from its own name and the seed, so that
-/// a larger sample contains a smaller one and other files change nothing.
+/// At most `per` tasks of each stratum. A task's rank depends on its name and the seed only, so that a larger sample
+/// contains a smaller one and other files change nothing.
 pub(super) fn draw(tasks: Vec<Task>, per: Option<usize>, seed: u64) -> Vec<Task> {
     let mut strata: BTreeMap<Stratum, Vec<Task>> = BTreeMap::new();
     for task in tasks {
@@ -39,7 +38,7 @@ pub(super) fn draw(tasks: Vec<Task>, per: Option<usize>, seed: u64) -> Vec<Task>
     drawn.collect()
 }
 
-/// A name for what a task asks, from its text.
+/// A hash of a task's text.
 pub(super) fn content(task: &Task) -> String {
     format!("{:016x}", hash(&[&task.path, &task.language, &task.prefix, &task.suffix, &task.expected]))
 }
@@ -70,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_of_each_language_every_time_and_more_contains_fewer() {
+    fn sample_is_reproducible_and_larger_contains_smaller() {
         let all = || [tasks("rust", 40), tasks("python", 30)].concat();
         let five = draw(all(), Some(5), 1);
         assert_eq!(ids(&five).iter().filter(|id| id.starts_with("rust")).count(), 5);
@@ -85,14 +84,14 @@ mod tests {
     }
 
     #[test]
-    fn a_set_is_named_without_its_language() {
+    fn stratum_set_omits_the_language() {
         assert_eq!(Stratum::of(&tasks("python", 1)[0]).set, "real_word");
         let single = Task { set: "he_single".into(), language: "python".into(), ..Task::default() };
         assert_eq!(Stratum::of(&single).set, "he_single");
     }
 
     #[test]
-    fn a_changed_task_has_another_name() {
+    fn changed_task_has_a_different_hash() {
         let task = tasks("rust", 1).remove(0);
         let changed = Task { suffix: "x".into(), ..task.clone() };
         assert_ne!(content(&task), content(&changed));

@@ -1,5 +1,4 @@
-//! What an answer to a task is worth, in the field's terms and in a user's.
-//! It knows nothing of who answered.
+//! Scores an answer to a task, in the field's metrics and in a user's.
 
 use std::path::Path;
 
@@ -13,30 +12,30 @@ use taper::syntax::{Syntax, scope};
 use taper::text::lines::is_word_char;
 use taper::text::{Edit, Rope};
 
-/// The scores of one answer. Where there is nothing to judge, `None`.
+/// The scores of one answer; `None` if not applicable.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Score {
-    /// The stripped text is the expected one; of one-line kinds, the first line of it.
+    /// The stripped text is the expected one; of one-line kinds, its first line.
     pub(super) exact: bool,
-    /// It is, or one of the others that were shown is; where others were asked for.
+    /// The suggestion or an alternative is exact, if alternatives were requested.
     pub(super) exact_any: Option<bool>,
-    /// The first line of the stripped text is.
+    /// The first line of the stripped text is the expected one.
     pub(super) exact_first: bool,
-    /// Indel ratio of the stripped texts, 0 to 100; nothing shown is 0.
+    /// Indel ratio of the stripped texts, 0 to 100; 0 if nothing is shown.
     pub(super) similarity: f64,
     /// The tests passed.
     pub(super) passed: Option<bool>,
-    /// Characters that need not be typed, see [`saved`].
+    /// Characters that the user need not type, see [`saved`].
     pub(super) saved: usize,
-    /// Characters that were expected.
+    /// Expected characters.
     pub(super) expected: usize,
     /// Something was shown.
     pub(super) shown: bool,
-    /// Of what was shown: the file parses no worse once it is accepted.
+    /// Of shown suggestions: the file parses no worse with it.
     pub(super) parses: Option<bool>,
-    /// Of what was shown: it repeats what stands behind the cursor.
+    /// Of shown suggestions: it repeats the text after the cursor.
     pub(super) repeats: Option<bool>,
-    /// Of what was shown: it ends inside a word.
+    /// Of shown suggestions: it ends inside a word.
     pub(super) half_word: Option<bool>,
 }
 
@@ -65,19 +64,19 @@ impl Score {
     }
 }
 
-/// The text that an answer puts at the cursor, without what it only puts back.
+/// The text that an answer inserts at the cursor, without the replaced text that it restores.
 pub(super) fn inserted<'a>(task: &Task, answer: &'a Answer) -> &'a str {
     let text = answer.shown.as_deref().unwrap_or("");
-    let (before, behind) = replaced(task, answer);
+    let (before, after) = replaced(task, answer);
     let text = text.strip_prefix(before).unwrap_or(text);
-    text.strip_suffix(behind).unwrap_or(text)
+    text.strip_suffix(after).unwrap_or(text)
 }
 
-/// The texts before and behind the cursor that it replaces.
+/// The texts before and after the cursor that it replaces.
 fn replaced<'t>(task: &'t Task, answer: &Answer) -> (&'t str, &'t str) {
-    let (before, behind) = answer.replaces;
+    let (before, after) = answer.replaces;
     let start = task.prefix.len().saturating_sub(before);
-    (task.prefix.get(start..).unwrap_or(""), task.suffix.get(..behind).unwrap_or(""))
+    (task.prefix.get(start..).unwrap_or(""), task.suffix.get(..after).unwrap_or(""))
 }
 
 fn stripped<'a>(task: &Task, text: &'a str) -> &'a str {
@@ -93,7 +92,7 @@ fn similarity(a: &str, b: &str) -> f64 {
     fuzz::ratio(a.chars(), b.chars())
 }
 
-/// Characters of `expected` that somebody gets who takes the suggestion word by word as long as it is right, less the
+/// Characters of `expected` that a user gets by accepting the suggestion word by word as long as it is right, minus the
 /// key for that.
 fn saved(text: &str, expected: &str) -> usize {
     let mut same = 0;
@@ -114,18 +113,18 @@ fn saved(text: &str, expected: &str) -> usize {
     whole_words.max(1) - 1
 }
 
-/// Whether the file has no more ERROR and MISSING nodes with the suggestion than without it, or than with what was
-/// expected; parsed anew each time. `None` without a grammar.
+/// Whether the file has no more ERROR and MISSING nodes with the suggestion than without it, or than with the expected
+/// text; parsed from scratch each time. `None` without a grammar.
 fn parses(task: &Task, answer: &Answer) -> Option<bool> {
     let language =
         taper_grammars::by_path(Path::new(&task.path)).or_else(|| taper_grammars::by_id(&task.language))?;
     let faults = |text: &Rope| Some(scope::fault_count(&Syntax::parse(text, language, &mut || false)?.tree));
     let hole = Rope::from_str(&format!("{}{}", task.prefix, task.suffix));
-    let (before, behind) = replaced(task, answer);
+    let (before, after) = replaced(task, answer);
     let cursor = task.prefix.len();
     let mut accepted = hole.clone();
     let text = answer.shown.clone().unwrap_or_default();
-    let edit = Edit { range: cursor - before.len()..cursor + behind.len(), text };
+    let edit = Edit { range: cursor - before.len()..cursor + after.len(), text };
     edit.apply(&mut accepted).ok()?;
     let now = faults(&accepted)?;
     if now <= faults(&hole)? {
@@ -135,7 +134,7 @@ fn parses(task: &Task, answer: &Answer) -> Option<bool> {
     Some(now <= faults(&truth)?)
 }
 
-/// Whether the text says again what stands behind the cursor: the rest of its line at the end, or the next line.
+/// Whether the text repeats what is after the cursor: the rest of its line at the end, or the next line.
 fn repeats(task: &Task, text: &str) -> bool {
     let language = taper_grammars::by_path(Path::new(&task.path));
     let place = CursorContext::new(&task.prefix, &task.suffix, language);
@@ -154,9 +153,9 @@ fn repeats(task: &Task, text: &str) -> bool {
     if !rest.is_empty() {
         return false;
     }
-    // A line of brackets alone, or one that the expected text has as well, says nothing.
-    let told = |line: &&str| line.chars().filter(|c| is_word_char(*c)).count() >= 3;
-    let Some(below) = place.line_below().map(str::trim).filter(told) else { return false };
+    // A line of brackets alone, or one that the expected text has as well, is no evidence.
+    let significant = |line: &&str| line.chars().filter(|c| is_word_char(*c)).count() >= 3;
+    let Some(below) = place.line_below().map(str::trim).filter(significant) else { return false };
     let has = |text: &str| {
         let first = text.lines().next().unwrap_or("");
         let first = format!("{}{first}", place.line_before);
@@ -165,7 +164,7 @@ fn repeats(task: &Task, text: &str) -> bool {
     has(text) && !has(&task.expected)
 }
 
-/// Whether the last word is cut: what was written, or what stands behind the cursor, goes on with it.
+/// Whether the last word is incomplete: the raw output or the text after the cursor continues it.
 fn half_word(task: &Task, answer: &Answer, text: &str) -> bool {
     let shown = text.trim_end();
     if !shown.ends_with(is_word_char) {
@@ -207,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn the_indel_ratio_has_the_fields_values() {
+    fn indel_ratio_matches_rapidfuzz() {
         // Values of Python's rapidfuzz.fuzz.ratio (and fuzzywuzzy's), over 100.
         for (a, b, value) in [
             ("this is a test", "this is a test!", 0.965_517),
@@ -232,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_words_that_are_right_are_saved() {
+    fn saved_counts_whole_right_words() {
         assert_eq!(saved("foo(bar)", "foo(bar)"), 7);
         assert_eq!(saved("foo(baz)", "foo(bar)"), 3);
         assert_eq!(saved("foo", "foobar"), 0);
@@ -242,14 +241,14 @@ mod tests {
     }
 
     #[test]
-    fn what_breaks_the_file_is_seen() {
+    fn broken_syntax_is_detected() {
         assert_eq!(scored("line", "x = ▮\n", "1", "2").parses, Some(true));
         assert_eq!(scored("line", "x = 1▮\n", " + 1", " + (2").parses, Some(false));
         assert_eq!(scored("line", "▮\n    y()\n", "if x:", "while x:").parses, Some(true));
     }
 
     #[test]
-    fn what_stands_there_already_is_seen() {
+    fn repeated_text_is_detected() {
         let repeats = |marked: &str, expected: &str, text: &str| {
             scored("line", marked, expected, text).repeats == Some(true)
         };
@@ -263,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn half_words_are_seen() {
+    fn half_words_are_detected() {
         let mut it = answer("foo");
         it.raw = "foobar".into();
         assert_eq!(Score::of(&task("line", "▮\n", "x"), &it).half_word, Some(true));
@@ -275,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn closers_that_are_put_back_are_not_inserted() {
+    fn restored_closers_are_not_counted_as_inserted() {
         let task = task("line", "f(▮)\n", "a");
         let it = Answer { replaces: (0, 1), ..answer("a)") };
         assert_eq!(inserted(&task, &it), "a");
@@ -284,13 +283,13 @@ mod tests {
     }
 
     #[test]
-    fn any_of_several_may_be_the_expected_one() {
+    fn exact_any_counts_alternatives() {
         let task = task("line", "x = ▮\n", "f(1)");
         let any = |others: Option<&[&str]>, shown: &str| {
             let others = others.map(|others| others.iter().map(|it| (*it).to_owned()).collect());
             Score::of(&task, &Answer { others, ..answer(shown) }).exact_any
         };
-        assert_eq!(any(None, "f(1)"), None, "nobody asked for others");
+        assert_eq!(any(None, "f(1)"), None, "no alternatives requested");
         assert_eq!(any(Some(&[]), "f(1)"), Some(true));
         assert_eq!(any(Some(&["f(2)", "f(1) "]), "g(1)"), Some(true));
         assert_eq!(any(Some(&["f(2)"]), "g(1)"), Some(false));

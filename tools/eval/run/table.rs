@@ -1,5 +1,4 @@
-//! Scores put together per set and language: for people, as CSV, and read back.
-//! It knows nothing of how an answer came about.
+//! Aggregates scores per set and language: prints them, and writes and reads CSV.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
@@ -8,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use super::interval::{self, Estimate};
 use super::sample::Stratum;
-use super::{GREEDY, Scored};
+use super::{GREEDY, ScoredAnswer};
 
 /// One column.
 #[derive(Debug)]
@@ -17,16 +16,16 @@ pub(super) struct Metric {
     pub(super) name: &'static str,
     /// Its head in the printed table.
     head: &'static str,
-    of: fn(&Scored<'_>) -> Option<f64>,
-    /// Yes or no for each task, so that it is printed in percent.
+    of: fn(&ScoredAnswer<'_>) -> Option<f64>,
+    /// Yes or no for each task, so printed in percent.
     share: bool,
     /// Whether its interval is printed as well.
     wide: bool,
-    /// What a change means: up is better, down is better, or neither.
+    /// Whether a higher value is better, a lower one, or neither.
     pub(super) better: Better,
 }
 
-/// The good direction.
+/// The direction of improvement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Better {
     Up,
@@ -34,14 +33,14 @@ pub(super) enum Better {
     Neither,
 }
 
-fn yes(value: bool) -> Option<f64> {
+fn indicator(value: bool) -> Option<f64> {
     Some(f64::from(u8::from(value)))
 }
 
 /// All columns.
 pub(super) static METRICS: &[Metric] = &[
-    metric("exact", "exact %", |it| yes(it.score.exact), true, true, Better::Up),
-    metric("exact_any", "any %", |it| it.score.exact_any.and_then(yes), true, true, Better::Up),
+    metric("exact", "exact %", |it| indicator(it.score.exact), true, true, Better::Up),
+    metric("exact_any", "any %", |it| it.score.exact_any.and_then(indicator), true, true, Better::Up),
     metric(
         "suggestions",
         "of",
@@ -50,9 +49,9 @@ pub(super) static METRICS: &[Metric] = &[
         false,
         Better::Neither,
     ),
-    metric("exact_first_line", "first", |it| yes(it.score.exact_first), true, false, Better::Up),
+    metric("exact_first_line", "first", |it| indicator(it.score.exact_first), true, false, Better::Up),
     metric("similarity", "simil.", |it| Some(it.score.similarity), false, false, Better::Up),
-    metric("pass", "pass@1 %", |it| it.score.passed.and_then(yes), true, true, Better::Up),
+    metric("pass", "pass@1 %", |it| it.score.passed.and_then(indicator), true, true, Better::Up),
     metric(
         "saved",
         "saved",
@@ -61,10 +60,10 @@ pub(super) static METRICS: &[Metric] = &[
         false,
         Better::Up,
     ),
-    metric("shown", "shown", |it| yes(it.score.shown), true, false, Better::Up),
-    metric("parses", "parses", |it| it.score.parses.and_then(yes), true, false, Better::Up),
-    metric("repeats", "repeats", |it| it.score.repeats.and_then(yes), true, false, Better::Down),
-    metric("half_word", "half", |it| it.score.half_word.and_then(yes), true, false, Better::Down),
+    metric("shown", "shown", |it| indicator(it.score.shown), true, false, Better::Up),
+    metric("parses", "parses", |it| it.score.parses.and_then(indicator), true, false, Better::Up),
+    metric("repeats", "repeats", |it| it.score.repeats.and_then(indicator), true, false, Better::Down),
+    metric("half_word", "half", |it| it.score.half_word.and_then(indicator), true, false, Better::Down),
     metric("prompt_tokens", "read", |it| Some(it.answer.prompt_tokens as f64), false, false, Better::Neither),
     metric("decoded", "written", |it| Some(it.answer.decoded as f64), false, false, Better::Neither),
     metric("ms", "ms", |it| Some(it.answer.seconds * 1e3), false, false, Better::Neither),
@@ -73,7 +72,7 @@ pub(super) static METRICS: &[Metric] = &[
 const fn metric(
     name: &'static str,
     head: &'static str,
-    of: fn(&Scored<'_>) -> Option<f64>,
+    of: fn(&ScoredAnswer<'_>) -> Option<f64>,
     share: bool,
     wide: bool,
     better: Better,
@@ -81,7 +80,7 @@ const fn metric(
     Metric { name, head, of, share, wide, better }
 }
 
-/// What stands for all languages, all kinds, all sets.
+/// The name for all languages, all kinds, all sets.
 const ALL: &str = "all";
 
 /// The scores of one system on one stratum, or on several together.
@@ -90,7 +89,7 @@ pub(super) struct Row {
     pub(super) system: String,
     pub(super) stratum: Stratum,
     pub(super) tasks: usize,
-    /// As many as there are [`METRICS`].
+    /// One value per [`METRICS`] entry.
     pub(super) values: Vec<Option<Estimate>>,
 }
 
@@ -102,10 +101,10 @@ impl Row {
     }
 }
 
-/// A row for each system and stratum, one for all languages of a set and kind, and one for everything.
-pub(super) fn rows(scored: &[Scored<'_>]) -> Vec<Row> {
+/// One row per system and stratum, one for all languages of a set and kind, and one for everything.
+pub(super) fn rows(scored: &[ScoredAnswer<'_>]) -> Vec<Row> {
     let mut systems: Vec<&str> = Vec::new();
-    let mut groups: BTreeMap<(Stratum, usize), Vec<&Scored<'_>>> = BTreeMap::new();
+    let mut groups: BTreeMap<(Stratum, usize), Vec<&ScoredAnswer<'_>>> = BTreeMap::new();
     for it in scored {
         let system = systems.iter().position(|name| *name == it.answer.system).unwrap_or_else(|| {
             systems.push(&it.answer.system);
@@ -115,7 +114,7 @@ pub(super) fn rows(scored: &[Scored<'_>]) -> Vec<Row> {
             groups.entry((stratum, system)).or_default().push(it);
         }
     }
-    let row = |((stratum, system), tasks): ((Stratum, usize), Vec<&Scored<'_>>)| Row {
+    let row = |((stratum, system), tasks): ((Stratum, usize), Vec<&ScoredAnswer<'_>>)| Row {
         system: systems[system].to_owned(),
         stratum,
         tasks: tasks.len(),
@@ -125,7 +124,7 @@ pub(super) fn rows(scored: &[Scored<'_>]) -> Vec<Row> {
 }
 
 /// The groups that a task counts in.
-fn strata(it: &Scored<'_>) -> [Stratum; 3] {
+fn strata(it: &ScoredAnswer<'_>) -> [Stratum; 3] {
     let own = Stratum::of(it.task);
     let languages = Stratum { language: ALL.to_owned(), ..own.clone() };
     let all = Stratum { set: ALL.to_owned(), kind: ALL.to_owned(), language: ALL.to_owned() };
@@ -133,12 +132,12 @@ fn strata(it: &Scored<'_>) -> [Stratum; 3] {
 }
 
 impl Metric {
-    /// How far one task's value can be from another's.
+    /// The largest difference between two tasks' values.
     pub(super) fn span(&self) -> f64 {
         if self.name == "similarity" { 100.0 } else { 1.0 }
     }
 
-    fn estimate(&self, tasks: &[&Scored<'_>]) -> Option<Estimate> {
+    fn estimate(&self, tasks: &[&ScoredAnswer<'_>]) -> Option<Estimate> {
         let values: Vec<f64> = tasks.iter().filter_map(|it| (self.of)(it)).collect();
         if self.share {
             let hits = values.iter().filter(|value| **value > 0.5).count();
@@ -162,11 +161,11 @@ impl Metric {
     }
 }
 
-/// Prints the table, and the comparison where several systems answered.
-pub(super) fn print(rows: &[Row], scored: &[Scored<'_>], out: &mut dyn Write) -> Result<()> {
-    // What was not asked for has no column.
-    let asked = |metric: &Metric| matches!(metric.name, "pass" | "exact_any" | "suggestions");
-    let ran = |at: usize| !asked(&METRICS[at]) || rows.iter().any(|row| row.values[at].is_some());
+/// Prints the table, and the comparison if several systems answered.
+pub(super) fn print(rows: &[Row], scored: &[ScoredAnswer<'_>], out: &mut dyn Write) -> Result<()> {
+    // Metrics that were not requested have no column.
+    let optional = |metric: &Metric| matches!(metric.name, "pass" | "exact_any" | "suggestions");
+    let ran = |at: usize| !optional(&METRICS[at]) || rows.iter().any(|row| row.values[at].is_some());
     let columns: Vec<usize> = (0..METRICS.len()).filter(|&at| ran(at)).collect();
     let width = |at: usize| if METRICS[at].wide { 15 } else { 8 };
     write!(out, "{:<14} {:<13} {:<11} {:<14} {:>5}", "set", "kind", "language", "system", "tasks")?;
@@ -182,26 +181,26 @@ pub(super) fn print(rows: &[Row], scored: &[Scored<'_>], out: &mut dyn Write) ->
         }
         writeln!(out)?;
     }
-    beside(rows, scored, out)?;
+    print_comparison(rows, scored, out)?;
     Ok(())
 }
 
-/// How many times the better baseline's score ours is, over the same tasks; and that of our own greedy decoding, which is
-/// no baseline.
-fn beside(rows: &[Row], scored: &[Scored<'_>], out: &mut dyn Write) -> io::Result<()> {
+/// Prints our scores as multiples of the better baseline's, over the same tasks, and of our own greedy decoding, which
+/// is not a baseline.
+fn print_comparison(rows: &[Row], scored: &[ScoredAnswer<'_>], out: &mut dyn Write) -> io::Result<()> {
     let Some(ours) = rows.first().map(|row| row.system.as_str()) else { return Ok(()) };
     let (greedy, others): (Vec<&Row>, Vec<&Row>) =
         rows.iter().filter(|row| row.system != ours).partition(|row| row.system == GREEDY);
-    over("greedy decoding", (ours, rows), &greedy, scored, out)?;
-    over("the better of the others", (ours, rows), &others, scored, out)
+    print_ratios("greedy decoding", (ours, rows), &greedy, scored, out)?;
+    print_ratios("the better of the others", (ours, rows), &others, scored, out)
 }
 
-/// How many times the better one's score of `others` ours is; `name` is theirs.
-fn over(
+/// Prints our scores as multiples of the best of `others`, which the heading calls `name`.
+fn print_ratios(
     name: &str,
     (ours, rows): (&str, &[Row]),
     others: &[&Row],
-    scored: &[Scored<'_>],
+    scored: &[ScoredAnswer<'_>],
     out: &mut dyn Write,
 ) -> io::Result<()> {
     if others.is_empty() {
@@ -235,16 +234,16 @@ fn over(
     Ok(())
 }
 
-fn pairs(scored: &[Scored<'_>], row: &Row, rival: &str, metric: &Metric) -> Vec<(f64, f64)> {
-    let inside = |it: &&Scored<'_>| strata(it).contains(&row.stratum);
+fn pairs(scored: &[ScoredAnswer<'_>], row: &Row, rival: &str, metric: &Metric) -> Vec<(f64, f64)> {
+    let inside = |it: &&ScoredAnswer<'_>| strata(it).contains(&row.stratum);
     let values = |system: &str| -> HashMap<(&str, &str), f64> {
-        let of = |it: &&Scored<'_>| it.answer.system == system;
+        let of = |it: &&ScoredAnswer<'_>| it.answer.system == system;
         let tasks = scored.iter().filter(of).filter(inside);
         tasks.filter_map(|it| Some(((it.task.set.as_str(), it.task.id.as_str()), (metric.of)(it)?))).collect()
     };
     let theirs = values(rival);
     let mut pairs: Vec<_> = values(&row.system).into_iter().collect();
-    // The same order each time, so that the same resamples are drawn.
+    // A fixed order, so that the resamples are the same.
     pairs.sort_by(|a, b| a.0.cmp(&b.0));
     pairs.into_iter().filter_map(|(key, ours)| Some((ours, *theirs.get(&key)?))).collect()
 }
@@ -271,15 +270,15 @@ pub(super) fn csv(rows: &[Row], out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads what [`csv`] wrote; columns that are no longer known are passed over.
+/// Reads what [`csv`] wrote; unknown columns are skipped.
 ///
 /// # Errors
-/// It is not such a table.
+/// The text is not such a table.
 pub(super) fn read_csv(text: &str) -> Result<Vec<Row>> {
     let mut lines = text.lines();
     let head: Vec<&str> = lines.next().unwrap_or("").split(',').collect();
     if !head.starts_with(&["system", "set", "kind", "language", "tasks"]) {
-        bail!("this is no scores.csv of `taper-eval run`: its first line is `{}`", head.join(","));
+        bail!("not a scores.csv of `taper-eval run`: its first line is `{}`", head.join(","));
     }
     let read = |line: &str| -> Result<Row> {
         let fields: Vec<&str> = line.split(',').collect();
@@ -304,7 +303,7 @@ pub(super) fn read_csv(text: &str) -> Result<Vec<Row>> {
 }
 
 /// Writes a line per task and system.
-pub(super) fn tasks_csv(scored: &[Scored<'_>], out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn tasks_csv(scored: &[ScoredAnswer<'_>], out: &mut dyn Write) -> io::Result<()> {
     write!(out, "system,set,kind,language,id")?;
     for metric in METRICS {
         write!(out, ",{}", metric.name)?;
@@ -362,8 +361,8 @@ mod tests {
         ["python", "rust"].iter().flat_map(|it| (0..4).map(|at| task(it, at))).collect()
     }
 
-    fn scored<'t>(tasks: &'t [Task], system: &str, right: usize) -> Vec<Scored<'t>> {
-        let one = |(at, task): (usize, &'t Task)| Scored {
+    fn scored<'t>(tasks: &'t [Task], system: &str, right: usize) -> Vec<ScoredAnswer<'t>> {
+        let one = |(at, task): (usize, &'t Task)| ScoredAnswer {
             task,
             answer: Answer { system: system.to_owned(), ..Answer::default() },
             score: Score { exact: at < right, shown: true, expected: 4, saved: 2, ..Score::default() },
@@ -398,7 +397,7 @@ mod tests {
                 assert!(a.is_none_or(|a| (a.value - b.unwrap().value).abs() < 1e-4));
             }
         }
-        assert!(read_csv("a,b\n1,2\n").unwrap_err().to_string().contains("no scores.csv"));
+        assert!(read_csv("a,b\n1,2\n").unwrap_err().to_string().contains("not a scores.csv"));
     }
 
     #[test]

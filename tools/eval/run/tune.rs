@@ -1,5 +1,4 @@
-//! Which form of a prompt a model answers best: tried one after the other on the same tasks, and a row proposed.
-//! It knows nothing of the table of forms: the row is printed, and a person puts it there.
+//! Finds the prompt form that a model answers best: tries the forms on the same tasks and prints a row for the table.
 
 use std::io::{self, Write};
 
@@ -12,30 +11,30 @@ use super::ask::Taper;
 use super::form::FormArgs;
 use super::interval::{self, Estimate};
 use super::workspaces::Workspaces;
-use super::{Kept, likelihood, scored};
+use super::{AnswerStore, likelihood, scored};
 use crate::tasks::Task;
 use taper::cli::terminal::EscapedWriter;
 use taper::completion::Options;
 use taper::prompt::template::{Profile, PromptForm, PromptLayout};
 
-/// Anchor distances that are tried, in lines.
+/// Anchor distances to try, in lines.
 const ANCHORS: [usize; 3] = [4, 10, 20];
-/// Suffix lengths that are tried, in tokens.
+/// Suffix lengths to try, in tokens.
 const SUFFIXES: [usize; 6] = [0, 64, 128, 256, 400, 800];
-/// Lengths of what other files say that are tried, in tokens, where there are some.
+/// Snippet lengths to try, in tokens, if there are other files.
 const SNIPPETS: [usize; 3] = [0, 512, 1024];
 
-/// By what forms are compared.
+/// The basis of comparing forms.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum By {
-    /// What they answer.
+    /// Their answers.
     #[default]
     Exact,
-    /// How likely the expected line is.
+    /// The likelihood of the expected line.
     Likelihood,
 }
 
-/// One form, and how it did.
+/// One form, and its results.
 struct Trial {
     form: PromptForm,
     by: By,
@@ -44,10 +43,10 @@ struct Trial {
     read: f64,
 }
 
-/// How a form did with a task.
+/// The result of a form on a task.
 #[derive(Debug, Clone, Copy, Default)]
 struct Outcome {
-    /// 1 if it is answered exactly, or greedy decoding would say the line; 0 if not.
+    /// 1 if the answer is exact, or greedy decoding would generate the line; 0 if not.
     exact: f64,
     /// 0 to 1.
     similarity: f64,
@@ -70,8 +69,8 @@ impl Trial {
         self.mean(|it| it.similarity)
     }
 
-    /// Exact matches decide; among equals the similarity, which never weighs as much as one task. Or the probability: a
-    /// sum of logarithms would be that of the few lines that nobody could guess.
+    /// Ranked by exact matches, then by similarity, which never outweighs one task; or by the probability: a sum of
+    /// logarithms would be dominated by the few unpredictable lines.
     fn rank(&self) -> f64 {
         match self.by {
             By::Exact => self.exact() + self.similarity() / (2 * self.scores.len()) as f64,
@@ -80,34 +79,34 @@ impl Trial {
     }
 }
 
-/// Layout and healing together first, for one changes what the other is worth; then, with the best of them, the
-/// header, then the suffix, and then what other files say.
+/// Tunes layout and healing together first, since one changes the value of the other; then, with the best of them, the
+/// header, then the suffix, and then the snippets.
 pub(super) fn run(
     tasks: &[Task],
     by: By,
     args: &FormArgs,
     engine: &mut dyn Engine,
     workspaces: Option<&mut Workspaces>,
-    kept: &mut Kept,
+    kept: &mut AnswerStore,
 ) -> Result<()> {
     let options = args.options();
-    // An answer has room for so many tokens; a longer line might not fit into the context behind the longest prompt.
+    // An answer is limited to this many tokens; a longer line might not fit into the context after the longest prompt.
     let fits = |line: &str| engine.tokenizer().encode(line).len() <= options.max_tokens;
-    let told = |task: &&Task| match by {
+    let usable = |task: &&Task| match by {
         By::Exact => true,
         By::Likelihood => likelihood::line(task).is_some_and(|(line, _)| fits(line)),
     };
-    let tasks: Vec<Task> = tasks.iter().filter(told).cloned().collect();
+    let tasks: Vec<Task> = tasks.iter().filter(usable).cloned().collect();
     if tasks.is_empty() {
         bail!(
-            "none of these tasks expects a line of up to {} tokens behind its cursor, whose likelihood could be told",
+            "none of these tasks expects a line of up to {} tokens after its cursor, so no likelihood can be measured",
             options.max_tokens
         );
     }
     let profile = args.profile(engine);
     let model = engine.engine_info().model.clone();
     let present = profile.form;
-    super::say(&format!("{} tasks, {model}, now asked as: {}", tasks.len(), profile.describe()));
+    super::print_progress(&format!("{} tasks, {model}, now asked with: {}", tasks.len(), profile.describe()));
 
     let others = workspaces.is_some() || tasks.iter().any(|task| !task.context.is_empty());
     let mut tuning =
@@ -116,20 +115,21 @@ pub(super) fn run(
     let anchors = ANCHORS.map(|lines| PromptLayout::Anchored { lines });
     let layouts = [PromptLayout::Plain].into_iter().chain(anchors.into_iter().filter(|_| anchored));
     let healed = layouts.flat_map(|layout| [false, true].map(|heal| PromptForm { layout, heal, ..present }));
-    tuning.attempt([present].into_iter().chain(healed))?;
+    tuning.try_forms([present].into_iter().chain(healed))?;
     let form = tuning.best();
-    tuning.attempt([PromptForm { header: !form.header, ..form }])?;
+    tuning.try_forms([PromptForm { header: !form.header, ..form }])?;
     let form = tuning.best();
     // A model without fill-in tokens sees no suffix.
-    tuning.attempt(SUFFIXES.into_iter().filter(|_| anchored).map(|suffix| PromptForm { suffix, ..form }))?;
+    tuning
+        .try_forms(SUFFIXES.into_iter().filter(|_| anchored).map(|suffix| PromptForm { suffix, ..form }))?;
     let form = tuning.best();
     let others = others && tuning.profile.snippet_tokens().is_some();
     tuning
-        .attempt(SNIPPETS.into_iter().filter(|_| others).map(|snippets| PromptForm { snippets, ..form }))?;
+        .try_forms(SNIPPETS.into_iter().filter(|_| others).map(|snippets| PromptForm { snippets, ..form }))?;
     Ok(report(&model, &tuning.trials, &mut EscapedWriter::new(&mut io::stdout().lock()))?)
 }
 
-/// What is tried on what, and how it did so far.
+/// Model, tasks and results so far.
 struct Tuning<'a> {
     tasks: &'a [Task],
     by: By,
@@ -137,7 +137,7 @@ struct Tuning<'a> {
     options: Options,
     engine: &'a mut dyn Engine,
     workspaces: Option<&'a mut Workspaces>,
-    kept: &'a mut Kept,
+    kept: &'a mut AnswerStore,
     trials: Vec<Trial>,
 }
 
@@ -147,8 +147,8 @@ impl Tuning<'_> {
     }
 
     /// Asks every task in each of these forms that was not tried before. Forms of one task follow each other: most of
-    /// what they show the model is the same text, which is read once.
-    fn attempt(&mut self, forms: impl IntoIterator<Item = PromptForm>) -> Result<()> {
+    /// their prompts is the same text, which is prefilled once.
+    fn try_forms(&mut self, forms: impl IntoIterator<Item = PromptForm>) -> Result<()> {
         let mut new: Vec<Trial> = Vec::new();
         for form in forms {
             if self.trials.iter().chain(&new).all(|it| it.form != form) {
@@ -177,7 +177,7 @@ impl Tuning<'_> {
                 };
                 if self.by == By::Likelihood {
                     let Some(likely) = it.answer.likelihood else {
-                        bail!("this engine tells no probabilities: leave out `--by likelihood`");
+                        bail!("this engine reports no probabilities: leave out `--by likelihood`");
                     };
                     outcome.exact = f64::from(u8::from(likely.greedy));
                     (outcome.probability, outcome.log) = (likely.log.exp(), likely.log);
@@ -194,7 +194,7 @@ impl Tuning<'_> {
                 By::Exact => format!("{exact:.1} % exact, similarity {:.1}", 100.0 * trial.similarity()),
                 By::Likelihood => format!("{exact:.1} % greedy, probability {:.1} %", 100.0 * trial.rank()),
             };
-            super::say(&format!("{}: {scores}", told(trial.form)));
+            super::print_progress(&format!("{}: {scores}", describe(trial.form)));
         }
         self.trials.append(&mut new);
         Ok(())
@@ -205,12 +205,12 @@ fn best(trials: &[Trial]) -> usize {
     (0..trials.len()).max_by(|&a, &b| trials[a].rank().total_cmp(&trials[b].rank())).unwrap_or(0)
 }
 
-/// The table, the best first, and the row. The first trial is the form that the model is asked in now.
+/// Prints the table, best first, and the row. The first trial is the model's present form.
 fn report(model: &str, trials: &[Trial], out: &mut dyn Write) -> io::Result<()> {
     let mut order: Vec<usize> = (0..trials.len()).collect();
     order.sort_by(|&a, &b| trials[b].rank().total_cmp(&trials[a].rank()));
     let best = &trials[order[0]];
-    // Greedy decoding would say the line, which is not yet what is shown of it.
+    // Greedy decoding would generate the line, which is not yet the visible part.
     let (first, second, points) = match best.by {
         By::Exact => ("exact %", "similarity", "exact, points to best"),
         By::Likelihood => ("greedy %", "probability, log", "probability, points to best"),
@@ -220,7 +220,7 @@ fn report(model: &str, trials: &[Trial], out: &mut dyn Write) -> io::Result<()> 
         let trial = &trials[at];
         let hits = trial.scores.iter().filter(|it| it.exact > 0.5).count();
         let exact = interval::share(hits, trial.scores.len());
-        let behind = difference(trial, best);
+        let lag = difference(trial, best);
         let percent = |it: Option<Estimate>, digits: usize| match it {
             Some(it) => format!(
                 "{:.1} ({:.digits$} to {:.digits$})",
@@ -237,9 +237,9 @@ fn report(model: &str, trials: &[Trial], out: &mut dyn Write) -> io::Result<()> 
         writeln!(
             out,
             "{:<66} {:>16} {second:>16} {:>27} {:>7.0}{}",
-            told(trial.form),
+            describe(trial.form),
             percent(exact, 0),
-            if at == order[0] { "best".to_owned() } else { percent(behind, 1) },
+            if at == order[0] { "best".to_owned() } else { percent(lag, 1) },
             trial.read,
             if at == 0 { "  now" } else { "" },
         )?;
@@ -247,7 +247,7 @@ fn report(model: &str, trials: &[Trial], out: &mut dyn Write) -> io::Result<()> 
     writeln!(out, "\nFor FORMS in server/prompt/template.rs:\n\n{}", row(model, best))?;
     let now = &trials[0];
     if order[0] == 0 {
-        writeln!(out, "\nThe model is asked that way already.")?;
+        writeln!(out, "\nThis is already the form of the model.")?;
     } else if difference(now, best).is_none_or(|it| it.high >= 0.0) {
         writeln!(
             out,
@@ -258,7 +258,7 @@ fn report(model: &str, trials: &[Trial], out: &mut dyn Write) -> io::Result<()> 
     Ok(())
 }
 
-/// Exact matches, or probabilities, less those of the best, per task, over the same tasks.
+/// Exact matches, or probabilities, minus those of the best, per task, over the same tasks.
 fn difference(trial: &Trial, best: &Trial) -> Option<Estimate> {
     let value = |it: &Outcome| match trial.by {
         By::Exact => it.exact,
@@ -269,7 +269,7 @@ fn difference(trial: &Trial, best: &Trial) -> Option<Estimate> {
     interval::mean(&differences)
 }
 
-fn told(form: PromptForm) -> String {
+fn describe(form: PromptForm) -> String {
     let layout = match form.layout {
         PromptLayout::Plain => "plain".to_owned(),
         PromptLayout::Anchored { lines } => format!("anchored {lines}"),
@@ -280,7 +280,7 @@ fn told(form: PromptForm) -> String {
     format!("{layout}, {heal}, {header}, suffix {}{others}", form.suffix)
 }
 
-/// The row's text. Its words are the model's name without what tells only how it is stored.
+/// The row's text. Its words are the model's name without the words for its file format.
 fn row(model: &str, best: &Trial) -> String {
     let name = model.to_lowercase().replace([' ', '_'], "-");
     let stored = |word: &str| {
@@ -296,8 +296,8 @@ fn row(model: &str, best: &Trial) -> String {
         .collect();
     let PromptForm { layout, heal, header, suffix, snippets } = best.form;
     let layout = match layout {
-        PromptLayout::Plain => "Layout::Plain".to_owned(),
-        PromptLayout::Anchored { lines } => format!("Layout::Anchored {{ lines: {lines} }}"),
+        PromptLayout::Plain => "PromptLayout::Plain".to_owned(),
+        PromptLayout::Anchored { lines } => format!("PromptLayout::Anchored {{ lines: {lines} }}"),
     };
     let measured = match best.by {
         By::Exact => {
@@ -315,7 +315,7 @@ fn row(model: &str, best: &Trial) -> String {
     };
     format!(
         "    // {measured}.\n    FormRow {{\n        words: &[{}],\n        \
-         form: Form {{ layout: {layout}, heal: {heal}, header: {header}, suffix: {suffix}, snippets: {snippets} \
+         form: PromptForm {{ layout: {layout}, heal: {heal}, header: {header}, suffix: {suffix}, snippets: {snippets} \
          }},\n    }},",
         words.join(", ")
     )
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn probabilities_decide_where_they_are_asked_for() {
+    fn probabilities_decide_when_comparing_by_likelihood() {
         let trial = |lines, exact| Trial { by: By::Likelihood, ..trial(lines, exact, 0.0) };
         let mut text = Vec::new();
         report("x", &[trial(4, 5), trial(10, 12)], &mut text).unwrap();
@@ -361,13 +361,13 @@ mod tests {
     }
 
     #[test]
-    fn the_row_is_ready_to_be_put_in() {
+    fn row_is_valid_source_text() {
         let mut text = Vec::new();
         let name = "Qwen2.5 Coder 0.5B Instruct AWQ";
         report(name, &[trial(4, 2, 0.5), trial(10, 15, 0.5)], &mut text).unwrap();
         let text = String::from_utf8(text).unwrap();
         let row = "    FormRow {\n        words: &[\"qwen2.5\", \"coder\", \"0.5b\", \"instruct\"],\n        form: \
-                   Form { layout: Layout::Anchored { lines: 10 }, heal: true, header: false, suffix: 128, snippets: 0 },\n    },";
+                   PromptForm { layout: PromptLayout::Anchored { lines: 10 }, heal: true, header: false, suffix: 128, snippets: 0 },\n    },";
         assert!(text.contains(row), "{text}");
         assert!(text.contains("now") && !text.contains("as good"), "{text}");
         let mut text = Vec::new();
@@ -375,6 +375,6 @@ mod tests {
         assert!(String::from_utf8(text).unwrap().contains("within its noise"));
         let mut text = Vec::new();
         report(name, &[trial(4, 9, 0.5), trial(10, 8, 0.5)], &mut text).unwrap();
-        assert!(String::from_utf8(text).unwrap().contains("that way already"));
+        assert!(String::from_utf8(text).unwrap().contains("already the form"));
     }
 }

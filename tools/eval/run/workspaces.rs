@@ -1,5 +1,4 @@
-//! The projects that tasks were cut out of, where they lie on this machine: for what their other files say.
-//! It knows nothing of answers, and never shows a task its own file.
+//! The projects that tasks were cut from, as a source of snippets; a task never gets its own file.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -9,7 +8,7 @@ use taper::completion::Snapshot;
 use taper::retrieval::crawl::{self, CrawlLimits};
 use taper::retrieval::{Index, Query, Snippet};
 
-/// A folder with a project in each of its folders; a task's path begins with its project's.
+/// A folder of projects; a task's path begins with its project's.
 pub(super) struct Workspaces {
     folder: PathBuf,
     known: HashMap<String, Index>,
@@ -21,7 +20,7 @@ impl Workspaces {
         Self { folder, known: HashMap::new() }
     }
 
-    /// What the project's other files have for a task, of at most so many bytes.
+    /// Snippets from the project's other files for a task, of at most `bytes` bytes.
     pub(super) fn find(&mut self, task: &Task, snapshot: &Snapshot, bytes: usize) -> Vec<Snippet> {
         let Some((project, path)) = tasks::project(&task.path) else { return Vec::new() };
         let Some(language) = snapshot.language else { return Vec::new() };

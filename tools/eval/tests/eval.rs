@@ -1,5 +1,4 @@
-//! `taper-eval run` as a person runs it: tables, files, going on after being killed, falls, a llama.cpp server beside it.
-//! It knows nothing of real models.
+//! `taper-eval run`, end to end: tables, files, resuming a killed run, regressions, a llama.cpp server as a baseline.
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
@@ -32,7 +31,7 @@ fn table(arguments: &[&str]) -> String {
 }
 
 #[track_caller]
-fn refusal(arguments: &[&str]) -> String {
+fn failure_message(arguments: &[&str]) -> String {
     let output = eval(arguments);
     let message = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{message}");
@@ -40,12 +39,12 @@ fn refusal(arguments: &[&str]) -> String {
     message
 }
 
-/// Sixteen tasks, each with a name of its own to be answered by.
+/// Sixteen tasks, each with its own function name for the script to match.
 fn tasks(folder: &Path) -> String {
     tasks_above(folder, "\n")
 }
 
-/// The same above this text.
+/// [`tasks`] with this text as the suffix.
 fn tasks_above(folder: &Path, suffix: &str) -> String {
     let task = |at: usize| {
         json!({
@@ -60,7 +59,7 @@ fn tasks_above(folder: &Path, suffix: &str) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// Right for the first so many of the tasks.
+/// A script that is right for the first `right` tasks.
 fn script(right: usize) -> Script {
     (0..16).fold(Script::new(), |script, at| {
         let answer = if at < right { "return a + b" } else { "return a - b" };
@@ -73,7 +72,7 @@ fn lines(path: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_killed_run_goes_on_and_keeps_what_it_had() {
+fn killed_run_resumes_with_its_answers() {
     let folder = tempfile::tempdir().unwrap();
     let tasks = tasks(folder.path());
     let kept = folder.path().join("out");
@@ -87,7 +86,7 @@ fn a_killed_run_goes_on_and_keeps_what_it_had() {
     }
     assert_eq!(lines(&kept.join("tasks.csv")).len(), 17);
 
-    // Killed in the middle of the sixth line. The engine has changed its mind since; five answers are kept.
+    // Killed in the middle of the sixth line. The engine answers differently now; five answers are kept.
     let answers = kept.join("answers.jsonl");
     let text = fs::read_to_string(&answers).unwrap();
     let sixth = text.match_indices('\n').nth(4).unwrap().0;
@@ -97,14 +96,14 @@ fn a_killed_run_goes_on_and_keeps_what_it_had() {
     assert!(row.contains(" 31.2 ("), "five of sixteen: {row}");
     assert_eq!(lines(&answers).len(), 16);
 
-    // Asked otherwise, all are asked anew.
+    // With another configuration, all are asked again.
     let all = table(&[&tasks, "--engine", &good.written(), "--out", out, "--max-lines", "3"]);
     assert!(all.contains("100.0 (81-100)"), "{all}");
     assert_eq!(lines(&answers).len(), 32);
 }
 
 #[test]
-fn a_score_that_falls_is_named() {
+fn score_regression_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let tasks = tasks(folder.path());
     let kept = folder.path().join("out");
@@ -118,42 +117,42 @@ fn a_score_that_falls_is_named() {
         (output.status.success(), String::from_utf8(output.stderr).unwrap())
     };
     assert!(check(12, &tasks, &[]).0);
-    assert!(check(16, &tasks, &[]).0, "better is no fall");
-    let (passed, said) = check(6, &tasks, &[]);
-    assert!(!passed && said.contains("exact of real_line line all: 0.3750, was 0.7500"), "{said}");
-    assert!(!said.contains("parses"), "{said}");
-    let (passed, said) = check(12, &tasks, &["--sample", "3"]);
-    assert!(!passed && said.contains("3 tasks and had 16"), "{said}");
+    assert!(check(16, &tasks, &[]).0, "an improvement passes");
+    let (passed, output) = check(6, &tasks, &[]);
+    assert!(!passed && output.contains("exact of real_line line all: 0.3750, was 0.7500"), "{output}");
+    assert!(!output.contains("parses"), "{output}");
+    let (passed, output) = check(12, &tasks, &["--sample", "3"]);
+    assert!(!passed && output.contains("3 tasks and had 16"), "{output}");
 }
 
 #[test]
-fn a_task_is_laid_open() {
+fn explain_prints_prompt_cuts_and_scores() {
     let folder = tempfile::tempdir().unwrap();
     let tasks = tasks(folder.path());
     let script = Script::new().when("f03(a, b):\n    ", "return a + b\n    print(1)\n");
-    let said = table(&[&tasks, "--engine", &script.written(), "--explain", "task 3", "--suggest", "line"]);
+    let output = table(&[&tasks, "--engine", &script.written(), "--explain", "task 3", "--suggest", "line"]);
     for part in ["<|fim_suffix|>", "def f03", "\nend of the line: \"return a + b\"", "exact true"] {
-        assert!(said.contains(part), "{part}: {said}");
+        assert!(output.contains(part), "{part}: {output}");
     }
-    let refused = refusal(&[&tasks, "--engine", &script.written(), "--explain", "task 99"]);
+    let refused = failure_message(&[&tasks, "--engine", &script.written(), "--explain", "task 99"]);
     assert!(refused.contains("no task has the id `task 99`; the first is `task 0`"), "{refused}");
 }
 
 #[test]
-fn a_row_is_proposed() {
+fn tune_proposes_a_form_row() {
     let folder = tempfile::tempdir().unwrap();
     let tasks = tasks(folder.path());
-    let said = table(&[&tasks, "--sample", "4", "--engine", &script(16).written(), "--tune", "scripted"]);
-    assert!(said.contains("FormRow {") && said.contains("words: &[\"scripted\"]"), "{said}");
+    let output = table(&[&tasks, "--sample", "4", "--engine", &script(16).written(), "--tune", "scripted"]);
+    assert!(output.contains("FormRow {") && output.contains("words: &[\"scripted\"]"), "{output}");
     assert!(
-        said.contains("anchored 20") && said.contains("no header") && said.contains("suffix 64"),
-        "{said}"
+        output.contains("anchored 20") && output.contains("no header") && output.contains("suffix 64"),
+        "{output}"
     );
 }
 
 #[test]
-fn an_option_that_would_be_passed_over_is_refused() {
-    for (options, said) in [
+fn option_without_effect_is_rejected() {
+    for (options, expected) in [
         (["--by", "likelihood"].as_slice(), "--tune <NAME|PATH>"),
         (&["--by", "likelihood", "--model", "x"], "cannot be used with '--model"),
         (&["--by", "likelihood", "--check", "x"], "cannot be used with '--check"),
@@ -164,38 +163,38 @@ fn an_option_that_would_be_passed_over_is_refused() {
     ] {
         let output = eval(&[&["tasks.jsonl"], options].concat());
         let message = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.code() == Some(2) && message.contains(said), "{options:?}: {message}");
+        assert!(output.status.code() == Some(2) && message.contains(expected), "{options:?}: {message}");
     }
 }
 
 #[test]
-fn what_cannot_be_measured_is_refused() {
+fn unusable_arguments_are_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let tasks = tasks(folder.path());
     let engine = script(1);
     let engine = engine.written();
-    let refused = |more: &[&str]| refusal(&[&[tasks.as_str(), "--engine", &engine], more].concat());
+    let refused = |more: &[&str]| failure_message(&[&[tasks.as_str(), "--engine", &engine], more].concat());
     assert!(refused(&["--against-llama", "localhost"]).contains("http://127.0.0.1:8080"));
-    // Nobody listens on a port that was just given back.
+    // No server listens on a port that was just released.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let silent = refused(&["--against-llama", &format!("http://127.0.0.1:{port}")]);
     assert!(silent.contains("llama-server"), "{silent}");
-    assert!(refused(&["--tune", "scripted", "--by", "likelihood"]).contains("tells no probabilities"));
+    assert!(refused(&["--tune", "scripted", "--by", "likelihood"]).contains("reports no probabilities"));
     assert!(refused(&["--check", "nowhere.csv"]).contains("nowhere.csv"));
-    assert!(refused(&["--check", &tasks]).contains("no scores.csv"));
+    assert!(refused(&["--check", &tasks]).contains("not a scores.csv"));
     let empty = folder.path().join("empty.jsonl");
     fs::write(&empty, "\n").unwrap();
-    assert!(refusal(&[empty.to_str().unwrap(), "--engine", &engine]).contains("no tasks"));
+    assert!(failure_message(&[empty.to_str().unwrap(), "--engine", &engine]).contains("no tasks"));
     fs::write(&empty, "{\"id\": 1}\n").unwrap();
-    assert!(refusal(&[empty.to_str().unwrap(), "--engine", &engine]).contains("empty.jsonl:1"));
+    assert!(failure_message(&[empty.to_str().unwrap(), "--engine", &engine]).contains("empty.jsonl:1"));
     assert_eq!(eval(&["--engine", &engine]).status.code(), Some(2));
 }
 
-/// A llama.cpp server that answers everything alike: an address, and a file that the questions are written to.
+/// A llama.cpp server that always returns the same; its address, and a file that records the requests.
 fn llama(folder: &Path) -> (String, PathBuf) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
-    let record = folder.join("asked");
+    let record = folder.join("requests");
     let mut asked = fs::File::create(&record).unwrap();
     thread::spawn(move || {
         for stream in listener.incoming() {
@@ -230,15 +229,18 @@ fn llama(folder: &Path) -> (String, PathBuf) {
 }
 
 #[test]
-fn llama_cpp_is_asked_the_same_in_both_ways() {
+fn llama_cpp_gets_infill_and_bare_requests() {
     let folder = tempfile::tempdir().unwrap();
     let tasks = tasks(folder.path());
     let (address, record) = llama(folder.path());
-    let said = table(&[&tasks, "--engine", &script(8).written(), "--against-llama", &address]);
+    let output = table(&[&tasks, "--engine", &script(8).written(), "--against-llama", &address]);
     for system in ["taper", "llama /infill", "llama bare"] {
-        assert!(said.lines().any(|line| line.starts_with("real_line") && line.contains(system)), "{said}");
+        assert!(
+            output.lines().any(|line| line.starts_with("real_line") && line.contains(system)),
+            "{output}"
+        );
     }
-    assert!(said.contains("exact 0.50 ("), "{said}");
+    assert!(output.contains("exact 0.50 ("), "{output}");
     let asked = lines(&record);
     assert_eq!(asked.len(), 32);
     assert!(asked[0].starts_with("POST /infill") && asked[0].contains("\"prompt\":\"    \""), "{}", asked[0]);
@@ -249,18 +251,18 @@ fn llama_cpp_is_asked_the_same_in_both_ways() {
 }
 
 #[test]
-fn llama_cpp_is_asked_in_the_way_that_was_chosen() {
+fn baseline_option_selects_the_llama_cpp_request() {
     let folder = tempfile::tempdir().unwrap();
     let tasks = tasks(folder.path());
     let (address, record) = llama(folder.path());
     let script = script(8);
     let written = script.written();
     let asked = [tasks.as_str(), "--engine", &written, "--against-llama", &address];
-    let said = table(&[&asked[..], &["--baseline", "infill"]].concat());
-    assert!(said.contains("llama /infill") && !said.contains("llama bare"), "{said}");
-    let questions = lines(&record);
-    assert!(questions.len() == 16 && questions.iter().all(|it| it.starts_with("POST /infill")));
-    // What greedy decoding says by itself is ours, and no baseline.
+    let output = table(&[&asked[..], &["--baseline", "infill"]].concat());
+    assert!(output.contains("llama /infill") && !output.contains("llama bare"), "{output}");
+    let requests = lines(&record);
+    assert!(requests.len() == 16 && requests.iter().all(|it| it.starts_with("POST /infill")));
+    // Greedy decoding is our own and not a baseline.
     let both = table(&[&asked[..], &["--baseline", "infill", "--greedy"]].concat());
     let over = |others: &str| {
         let from = both.find(&format!("taper over {others} (")).unwrap_or_else(|| panic!("{others}: {both}"));
@@ -275,7 +277,7 @@ fn llama_cpp_is_asked_in_the_way_that_was_chosen() {
 }
 
 #[test]
-fn any_of_several_suggestions_may_be_right() {
+fn alternatives_count_for_exact_any() {
     let folder = tempfile::tempdir().unwrap();
     let tasks = tasks(folder.path());
     let out = folder.path().join("out");
@@ -288,13 +290,13 @@ fn any_of_several_suggestions_may_be_right() {
     let all = table(&[&asked[..], &["--candidates", "3"]].concat());
     let row = all.lines().find(|line| line.starts_with("real_line")).unwrap();
     assert!(row.contains(" 0.0 (0-19)") && row.contains(" 50.0 (28-72)") && row.contains(" 1.5 "), "{all}");
-    // Who does not ask for several has neither the columns nor these answers.
+    // A run without alternatives has neither the columns nor these answers.
     assert!(!table(&asked).contains("any %"));
     assert_eq!(eval(&[&asked[..], &["--candidates", "4"]].concat()).status.code(), Some(2));
 }
 
 #[test]
-fn gain_of_alternatives_to_unusable_greedy_answers_is_seen_in_one_run() {
+fn gain_of_alternatives_over_greedy_is_measured() {
     let folder = tempfile::tempdir().unwrap();
     // The greedy answer repeats the line below, so nothing of it can be shown.
     let tasks = tasks_above(folder.path(), "\n    raise ValueError\n");
@@ -317,7 +319,7 @@ fn gain_of_alternatives_to_unusable_greedy_answers_is_seen_in_one_run() {
     // The same answers serve both.
     assert_eq!(lines(&out.join("answers.jsonl")).len(), 16);
     assert!(!table(&asked).contains("greedy"));
-    // These would count the answers twice, or beside candidates that were found for another first one.
+    // These would count the answers twice, or mix them with alternatives to another first suggestion.
     for more in [&["--curve"][..], &["--candidates", "3"]] {
         assert_eq!(eval(&[&asked[..], &["--greedy"], more].concat()).status.code(), Some(2));
     }

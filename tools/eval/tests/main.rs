@@ -1,5 +1,4 @@
-//! The laboratory's end-to-end tests: everything here runs the built program.
-//! It knows nothing of the insides.
+//! End-to-end tests of `taper-eval`: every test here runs the built program.
 
 mod eval;
 mod quality;

@@ -1,10 +1,9 @@
-//! What the real default model suggests is as good as it was when its scores were kept.
-//! It knows nothing of which words the model will choose.
+//! The scores of the real default model do not fall below the kept ones.
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::process::Command;
 
-/// The scores of the kept sample do not fall; `benches/quality/README.md` says how to keep new ones.
+/// The scores of the kept sample do not fall; `benches/quality/README.md` describes how to keep new ones.
 #[test]
 fn scores_of_kept_sample_do_not_fall() {
     let Some(model) = taper_engine::testing::real_model() else { return };
@@ -15,7 +14,7 @@ fn scores_of_kept_sample_do_not_fall() {
         .current_dir(kept)
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stdout));
-    assert!(said.contains("no score fell"), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}\n{}", String::from_utf8_lossy(&output.stdout));
+    assert!(stderr.contains("no score fell"), "{stderr}");
 }

@@ -1,5 +1,4 @@
-//! `taper-eval replay` with a scripted engine: what it counts.
-//! It knows nothing of speed: it waits for every answer, and all of them are in time.
+//! `taper-eval replay` with a scripted engine: what it counts. It waits for every response, so that all are in time.
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
@@ -27,9 +26,9 @@ fn tasks(folder: &Path) -> String {
                 "expected": expected, "kind": "line", "meta": {} })
     };
     let lines = [
-        // Accepted behind `re`: 11 characters.
+        // Accepted after `re`: 11 characters.
         task("one", "def add(a, b):\n    ", "return a + bc"),
-        // Suggested, but only two characters are left; then nothing.
+        // Suggested, but only two characters remain; then nothing.
         task("two", "ä = 1\n", "y=ab\n    z"),
     ];
     let path = folder.join("tasks.jsonl");
@@ -38,7 +37,7 @@ fn tasks(folder: &Path) -> String {
 }
 
 #[test]
-fn every_key_is_counted_and_what_fits_is_accepted() {
+fn keys_are_counted_and_fitting_suggestions_accepted() {
     let script = Script::new().when("    re", "turn a + bc").when("y=", "ab");
     let csv = script.folder().join("keys.csv");
     let tasks = tasks(script.folder());
@@ -60,7 +59,7 @@ fn every_key_is_counted_and_what_fits_is_accepted() {
     // Enter, `r`, `e`, the rest; Enter, `y`, `=`, `a`, `b`, a line break with its indentation, `z`. Line breaks are not counted.
     assert!(line("tasks").contains("2, of 18 characters; 10 keys typed, 1 suggestions accepted"), "{shown}");
     assert!(line("requests").ends_with(" 11"), "{shown}");
-    // Behind `e`, behind `=`, and behind `a`, where the suggestion still fits.
+    // After `e`, after `=`, and after `a`, where the suggestion still fits.
     assert!(line("in time").contains(" 3 (27.3 %)"), "{shown}");
     assert!(line("the others").contains(" 0 with text later, 8 empty, 0 cancelled"), "{shown}");
     assert!(line("the others").contains(" 0 failed, 0 never answered"), "{shown}");
@@ -74,7 +73,7 @@ fn every_key_is_counted_and_what_fits_is_accepted() {
 }
 
 #[test]
-fn for_minutes_the_memory_is_told_and_every_task_is_typed() {
+fn minutes_option_reports_memory_and_types_all_tasks() {
     let script = Script::new().when("    re", "turn a + bc");
     let tasks = tasks(script.folder());
     let engine = script.written();
@@ -94,7 +93,7 @@ fn for_minutes_the_memory_is_told_and_every_task_is_typed() {
 }
 
 #[test]
-fn a_trace_can_be_written_for_another_program() {
+fn trace_is_written_for_another_program() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("trace.jsonl");
     let path = path.to_str().unwrap();
@@ -114,7 +113,7 @@ fn a_trace_can_be_written_for_another_program() {
 }
 
 #[test]
-fn what_is_no_task_is_named() {
+fn invalid_task_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tasks.jsonl");
     fs::write(&path, "\n{\"path\": \"a.py\"}\n").unwrap();
