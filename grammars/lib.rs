@@ -103,7 +103,6 @@ pub fn by_path(path: &Path) -> Option<&'static Language> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may")]
 
     use std::collections::HashMap;
 

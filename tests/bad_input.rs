@@ -1,5 +1,4 @@
 //! Invalid input from an editor, a network or a user while the server runs: none of it ends the service.
-#![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
 use std::time::{Duration, Instant};

@@ -1,5 +1,4 @@
 //! Alternatives for explicit requests, end to end: which ones, their order, deadlines and caching.
-#![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::collections::HashSet;
 use std::fs;

@@ -1,5 +1,4 @@
 //! A minimal editor: speaks LSP with the built program over real pipes and requires exactly one response per request.
-#![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader};

@@ -1,5 +1,4 @@
 //! The command line: output, error messages, exit codes.
-#![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
 use std::io::Write;

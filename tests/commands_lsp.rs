@@ -1,5 +1,4 @@
 //! LSP commands for an editor's menu and status line: status, pauses, statistics, explanations, options.
-#![expect(clippy::unwrap_used, reason = "a test may")]
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,4 @@
 //! Runs the cases of `completion/*.txt` through the whole completion path, with a scripted engine as the model.
-#![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fmt::Write as _;
 use std::fs;

@@ -3,8 +3,6 @@
 //! `HEAD …/resolve/main/FILE` returns `x-linked-size`, `x-linked-etag` and a redirect; `GET` is redirected to
 //! `/blob/FILE`, which sends the bytes and supports ranges.
 
-#![expect(clippy::expect_used, reason = "a test may fail by panicking")]
-
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};

@@ -1,6 +1,5 @@
 //! Hostile projects: whatever they contain, the server answers, stays small, and ends when asked to.
 #![cfg(target_os = "linux")]
-#![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::ffi::OsStr;
 use std::fs;

@@ -1,6 +1,5 @@
 //! Hostile messages and documents: too large, too deep, too many, out of order. The server keeps running and stays
 //! small.
-#![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
 

@@ -1,5 +1,4 @@
 //! Texts that crashed a parser, typed key by key into a running server: it still answers.
-#![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
 use std::path::Path;

@@ -1,6 +1,5 @@
 //! The server as a process: how it ends without an editor, by signals, after a panic and without threads; and its log.
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

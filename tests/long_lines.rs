@@ -1,6 +1,5 @@
 //! Lines of megabytes and pastes of a hundred thousand lines, end to end: nothing is lost, and ordinary code is still
 //! completed.
-#![expect(clippy::unwrap_used, reason = "a test may")]
 
 use serde_json::{Value, json};
 

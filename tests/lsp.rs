@@ -1,5 +1,4 @@
 //! The protocol, end to end: capabilities, responses, order, cancellation, deadlines, loading, shutdown.
-#![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
 use std::time::{Duration, Instant};

@@ -1,4 +1,5 @@
 //! One end-to-end binary: every test here runs the built program or checks the source tree.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
 
 mod bad_input;
 mod candidates;

@@ -1,7 +1,6 @@
 //! Memory that a server takes and releases, over real pipes: many files edited in turn, many documents opened and
 //! closed.
 #![cfg(target_os = "linux")]
-#![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fmt::Write;
 use std::fs;

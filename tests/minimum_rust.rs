@@ -1,6 +1,5 @@
 //! The minimum Rust version of the workspace, compared with what the locked packages require. Clippy's
 //! `incompatible_msrv` checks our own code.
-#![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::env;
 use std::fs;

@@ -1,5 +1,4 @@
 //! Notebook cells, end to end: earlier cells of the same language precede a cell in its prompt, wherever they move.
-#![expect(clippy::unwrap_used, reason = "a test may")]
 
 use serde_json::{Value, json};
 

@@ -1,6 +1,5 @@
 //! What the system reports of a process: its memory, its children, whether it runs.
 #![cfg(target_os = "linux")]
-#![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
 use std::process::Command;

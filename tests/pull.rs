@@ -1,7 +1,6 @@
 //! `taper pull` and `taper models` as processes: interrupted, killed, two at once, against a local hub. The engine's
 //! own tests cover each source.
 
-#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 #![expect(clippy::print_stderr, reason = "a child process of the tests reports progress on stderr")]
 
 use std::fs;

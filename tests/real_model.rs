@@ -1,5 +1,4 @@
 //! A real server with the default model, over real pipes: it answers in time, and its suggestions fit.
-#![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
 use std::sync::{Mutex, PoisonError};

@@ -1,6 +1,5 @@
 //! Expands repetitions in the texts of `tests/fixtures/hostile`, whose README explains them: `⟦3×ab⟧` is `ababab`,
 //! `⟦3^ab⟧` is `ab ab  ab`.
-#![expect(clippy::expect_used, reason = "a test may")]
 
 /// The text without repetition marks.
 pub(crate) fn expanded(text: &str) -> String {

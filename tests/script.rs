@@ -1,5 +1,4 @@
 //! Scripts for the scripted engine: its output by prompt, and its speed.
-#![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
 use std::io::Write;

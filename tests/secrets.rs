@@ -1,6 +1,5 @@
 //! Secrets of a project, end to end: none of another file reaches a prompt, secret files are excluded, and logs reveal
 //! neither.
-#![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,4 @@
 //! One file under several URIs, and a project at a symbolic link, end to end.
-#![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
 

@@ -1,5 +1,4 @@
 //! Outcomes of suggestions are counted on this machine: from typing over the file to `taper stats`.
-#![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,4 @@
 //! Checks the sources against the house rules: layers, file heads, what belongs where.
-#![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

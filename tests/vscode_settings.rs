@@ -1,7 +1,6 @@
 //! The settings of the VS Code extension are the server's own options: names, types, defaults, texts.
 //!
 //! `UPDATE_EXPECT=1 cargo test --release --workspace vscode_settings` writes them to the extension's package.json.
-#![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
 use std::path::PathBuf;

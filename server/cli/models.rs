@@ -69,7 +69,6 @@ fn model_list(store: &ModelStore, default: &CatalogModel, only_here: bool) -> St
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
     use std::fs;
 

@@ -152,7 +152,6 @@ fn plot_bars(bars: &[(String, u64)]) -> String {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use std::time::Duration;
 

@@ -71,7 +71,6 @@ impl Write for EscapedWriter<'_> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

@@ -127,7 +127,6 @@ fn mean_log_probability(pieces: &[ScoredToken], extent: usize) -> f32 {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use taper_engine::scripted::ScriptedEngine;
 

@@ -280,7 +280,6 @@ impl CacheKey {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a fixture without a cursor is a broken test")]
 mod tests {
     use super::*;
 

@@ -145,7 +145,6 @@ impl LineWorth {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use taper_engine::ScoredToken;
     use taper_engine::scripted::ScriptedEngine;

@@ -171,7 +171,6 @@ fn smaller_budgets(whole: Budget) -> impl Iterator<Item = Budget> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use std::ops::ControlFlow;
 

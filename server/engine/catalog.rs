@@ -415,7 +415,6 @@ pub fn keystroke_latency(model: &CatalogModel, measured: &[MeasuredSpeed]) -> Op
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
     use super::*;
     use crate::local::config::ModelFamily;

@@ -112,7 +112,6 @@ pub(crate) fn models_json() -> Result<Value, String> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

@@ -308,7 +308,6 @@ fn range_json(start: Position, end: Position) -> Value {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use expect_test::expect;
 

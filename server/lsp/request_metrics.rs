@@ -52,7 +52,6 @@ impl Drop for RequestMetrics {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use crate::usage::store::{StatsFileError, StatsWorker};

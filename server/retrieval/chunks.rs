@@ -308,7 +308,6 @@ fn build_outlines(definitions: &[NamedDefinition], language: &Language) -> Vec<(
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use expect_test::expect;
 

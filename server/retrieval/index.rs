@@ -373,7 +373,6 @@ fn is_mostly_known(text: &str, seen: &HashSet<&str>) -> bool {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use std::path::Path;
 

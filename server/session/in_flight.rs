@@ -239,7 +239,6 @@ impl<'a> IdleWork<'a> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use crate::completion::{Options, PrefillEstimate, Trigger};

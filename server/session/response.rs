@@ -459,7 +459,6 @@ fn word_before(text: &Rope, cursor: usize) -> String {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use std::time::Duration;
 

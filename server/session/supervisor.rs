@@ -49,7 +49,6 @@ pub fn thread_error(name: &str, problem: &io::Error) -> io::Error {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use std::sync::mpsc;
     use std::time::Duration;

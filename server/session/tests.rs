@@ -1,5 +1,4 @@
 //! Tests of the session between keystrokes, with an engine that generates on demand: no test waits for time to pass.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::ops::ControlFlow;
 use std::sync::mpsc;

@@ -205,7 +205,6 @@ fn parse_ranges(
 
 #[cfg(test)]
 pub(super) mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may")]
 
     use tree_sitter::{Node, TreeCursor};
 

@@ -2,7 +2,6 @@
 //!
 //! `TAPER_SOUP=SECONDS cargo test --release -p taper --lib syntax::tests` tries new texts in each grammar for that
 //! long.
-#![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::io::{Write, stderr};
 use std::path::PathBuf;

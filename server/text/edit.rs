@@ -159,7 +159,6 @@ impl Edit {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may")]
 
     use super::*;
 

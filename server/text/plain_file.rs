@@ -95,7 +95,6 @@ fn open(path: &Path, _links: Links) -> io::Result<File> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

@@ -258,7 +258,6 @@ fn first_word(text: &str) -> usize {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a fixture without a cursor is a broken test")]
 mod tests {
     use super::Outcome::{Accepted, Dismissed, PartiallyAccepted, TypedThrough};
     use super::*;

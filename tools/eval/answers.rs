@@ -170,7 +170,6 @@ impl<T: Serialize + DeserializeOwned> Answers<T> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use std::fs;
 

@@ -110,7 +110,6 @@ fn check_plain_file(found: &fs::Metadata) -> io::Result<()> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

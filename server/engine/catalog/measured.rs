@@ -67,7 +67,6 @@ fn parse_line(line: &str) -> Option<MeasuredSpeed> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
     use super::*;
 

@@ -224,7 +224,6 @@ fn is_allowed_variable(name: &OsStr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
     use super::*;
 

@@ -1,5 +1,4 @@
 //! Builds wheels for tests.
-#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
 use std::io::Write as _;
 

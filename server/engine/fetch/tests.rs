@@ -1,5 +1,4 @@
 //! Tests of pulls from a local fake hub, and from a package client that is a script.
-#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
 use std::sync::mpsc;
 use std::time::Duration;

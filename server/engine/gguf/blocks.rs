@@ -58,7 +58,6 @@ pub(crate) fn are_finite(dtype: GgmlDType, blocks: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
     use candle_core::quantized::QTensor;
     use candle_core::{Device, Tensor};

@@ -396,7 +396,6 @@ fn dtype_id(dtype: GgmlDType) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
     use crate::gguf::Gguf;
 

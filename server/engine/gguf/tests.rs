@@ -1,7 +1,5 @@
 //! Tests of corrupt files, and of files that change while they are read.
 
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
 use std::fs::{self, File};
 use std::ops::ControlFlow;
 

@@ -380,7 +380,6 @@ fn check_tensor_names(gguf: &Gguf, blocks: usize) -> Result<(), EngineError> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
     use super::*;
     use crate::gguf::MetadataValue;

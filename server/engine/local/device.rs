@@ -131,7 +131,6 @@ fn missing_device_error(device: &str, word: &str, problem: &str) -> EngineError 
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
     use super::*;
 

@@ -398,7 +398,6 @@ mod tests {
 
     #[test]
     fn benchmark_runs_on_the_model_matrix() {
-        #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
         let dims = ModelDims::default();
         let bytes = random_qwen2(1, &dims).unwrap().to_bytes();
         let folder = tempfile::tempdir().unwrap();

@@ -345,7 +345,6 @@ use kernel_table;
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
     use std::sync::OnceLock;
 

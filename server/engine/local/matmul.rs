@@ -319,7 +319,6 @@ thread_local! {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
     use candle_core::quantized::{GgmlDType, QTensor};
     use candle_core::{Device, Tensor};

@@ -77,7 +77,6 @@ pub(super) fn check_memory(
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
     use std::fs;
 

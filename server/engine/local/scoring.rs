@@ -37,7 +37,6 @@ impl Local {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use crate::gguf::testing::{ModelDims, random_llama};
     use crate::local::tests::{generate_text, open_engine, ordinary_tokens, tiny_engine, write_and_open};

@@ -1,5 +1,4 @@
 //! Comparison of logits with reference logits, for tests.
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 /// The index of the greatest logit.
 pub(super) fn argmax(logits: &[f32]) -> usize {

@@ -1,7 +1,5 @@
 //! Tests of the engine with random models, and with a real one if available: cached, interrupted, forked, speculating.
 
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};

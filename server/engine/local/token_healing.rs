@@ -60,7 +60,6 @@ impl TokenHealing {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
     use crate::gguf::Gguf;
     use crate::gguf::testing::GgufWriter;

@@ -1,7 +1,5 @@
 //! Tests of machines, control groups and limits of all kinds, built as folders of files.
 
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
 use super::*;
 
 const GB: u64 = 1 << 30;

@@ -1,5 +1,4 @@
 //! Tests of the scripted engine.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
 use std::fs;
 
 use super::*;

@@ -184,7 +184,6 @@ fn trailing_blank_len(piece: &str, blanks: BlankRule) -> usize {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
 
     fn split_pieces(name: &str, text: &str) -> Vec<String> {

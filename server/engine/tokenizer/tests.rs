@@ -1,5 +1,4 @@
 //! Compares the tokenizer with the library that the models were made with, and tests edge cases.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
 use std::collections::HashMap;
 
 use tokenizers::models::bpe::{BPE, Vocab};

@@ -1,5 +1,4 @@
 //! Tests of framing: streams that are right, wrong, and cut anywhere.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use super::*;
 

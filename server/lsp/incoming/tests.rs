@@ -1,5 +1,4 @@
 //! Tests of parsing: ordinary and hostile bodies.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use serde_json::json;
 

@@ -1,5 +1,4 @@
 //! Tests of excluded files: which files are excluded, and that a project can only add to them.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;
 

@@ -63,7 +63,6 @@ pub(super) fn read_message<T: DeserializeOwned>(input: &mut impl Read) -> io::Re
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

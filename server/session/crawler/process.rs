@@ -220,7 +220,6 @@ impl Drop for RunningChild {
 
 #[cfg(test)]
 #[cfg(unix)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;

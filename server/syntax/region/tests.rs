@@ -1,5 +1,5 @@
 //! Compares the results of queries on a region with those on the whole text.
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test may")]
+#![expect(clippy::print_stderr, reason = "a test may")]
 
 use std::collections::BTreeMap;
 use std::fs;

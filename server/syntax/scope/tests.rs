@@ -1,6 +1,5 @@
 //! Tests of queries at marked positions of small programs, whole and broken.
 #![expect(
-    clippy::unwrap_used,
     clippy::redundant_closure_for_method_calls,
     reason = "a test may; a method of a borrowing type is no closure"
 )]

@@ -196,7 +196,6 @@ fn spread(numbers: impl Iterator<Item = f64>) -> String {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

@@ -66,7 +66,6 @@ pub(super) fn regressions(former: &[Row], now: &[Row]) -> Result<Vec<String>> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::super::interval::Estimate;
     use super::super::sample::Stratum;

@@ -60,7 +60,6 @@ fn resampled(len: usize, statistic: impl Fn(&mut dyn Iterator<Item = usize>) -> 
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

@@ -134,7 +134,6 @@ impl Engine for ReplayEngine<'_> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use taper_engine::scripted::ScriptedEngine;
 

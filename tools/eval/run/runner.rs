@@ -214,7 +214,6 @@ pub(super) fn ready() -> Result<()> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use crate::tasks::Tests;

@@ -343,7 +343,6 @@ fn field(text: &str) -> String {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::super::score::Score;
     use super::*;

@@ -322,7 +322,6 @@ fn row(model: &str, best: &Trial) -> String {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

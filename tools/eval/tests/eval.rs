@@ -1,5 +1,4 @@
 //! `taper-eval run`, end to end: tables, files, resuming a killed run, regressions, a llama.cpp server as a baseline.
-#![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

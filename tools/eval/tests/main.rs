@@ -1,4 +1,5 @@
 //! End-to-end tests of `taper-eval`: every test here runs the built program.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod eval;
 mod quality;

@@ -1,5 +1,4 @@
 //! The scores of the real default model do not fall below the kept ones.
-#![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::process::Command;
 

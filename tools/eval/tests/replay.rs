@@ -1,5 +1,4 @@
 //! `taper-eval replay` with a scripted engine: what it counts. It waits for every response, so that all are in time.
-#![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
 use std::path::Path;

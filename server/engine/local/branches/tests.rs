@@ -1,8 +1,6 @@
 //! Tests that compare branches with the output of a fresh engine after the same prefix, with random models and a real
 //! one.
 
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
 use std::time::Duration;
 
 use super::*;

@@ -1,8 +1,6 @@
 //! Tests that apply random edits to documents of random tokens, in an engine with cached sequences and shifted suffixes
 //! and in a fresh one.
 
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
 use std::ops::ControlFlow;
 
 use crate::gguf::MetadataValue;

@@ -1,5 +1,4 @@
 //! Tests that compare the candle decoder with candle's own models, with itself in other batches, and on a real file.
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -183,7 +183,6 @@ impl InterruptedBatches {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
     use super::*;
 
     /// Two values per token: the token, and its number of passed layers.

@@ -1,7 +1,5 @@
 //! Tests that compare the CPU decoder with candle, with itself in other batches, and all kernels with each other.
 
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
 use candle_core::Device;
 use candle_core::quantized::GgmlDType;
 

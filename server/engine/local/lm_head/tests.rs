@@ -1,5 +1,4 @@
 //! Tests that compare the head with the full product, on random matrices and on the real model over real text.
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};

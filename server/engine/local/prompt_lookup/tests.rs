@@ -1,5 +1,4 @@
 //! Tests of drafts after readable prompts.
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use super::*;
 

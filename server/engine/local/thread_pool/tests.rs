@@ -1,7 +1,6 @@
 //! Tests of jobs on pools of several sizes: every piece runs once, panics, cancelled jobs, threads that the system
 //! refuses.
 
-#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 use super::*;
 
 #[test]
