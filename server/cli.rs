@@ -108,6 +108,12 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Prints a warning for the user of a command.
+#[expect(clippy::print_stderr, reason = "a message for the command's user")]
+fn print_warning(message: &str) {
+    eprintln!("taper: {}", terminal::escape_controls(message));
+}
+
 /// Prints an error with its causes on one line, without repetitions.
 #[expect(clippy::print_stderr, reason = "a command's error is printed for its user")]
 pub fn print_error(program: &str, error: &anyhow::Error) {

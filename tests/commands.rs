@@ -368,3 +368,41 @@ fn taper_without_arguments_on_pipe_speaks_lsp() {
     let output = child.wait_with_output().unwrap();
     assert!(String::from_utf8(output.stdout).unwrap().contains("inlineCompletionProvider"));
 }
+
+#[test]
+fn commands_read_the_configuration_file() {
+    let home = tempfile::tempdir().unwrap();
+    let config = home.path().join("taper/config.toml");
+    fs::create_dir_all(config.parent().unwrap()).unwrap();
+    let path = file(home.path(), "a.py", b"def f(a):\n    \n");
+    let script = Script::new().when("def f(a):\n    ", "b = a\n    return b\n");
+    let configured = |content: &str, arguments: &[&str]| {
+        fs::write(&config, content).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_taper"))
+            .args(arguments)
+            .env("XDG_CONFIG_HOME", home.path())
+            .env("TAPER_HOME", "/dev/null/taper")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        (out(&output), String::from_utf8(output.stderr).unwrap())
+    };
+    let place = format!("{path}:2:5");
+    let engine = script.written();
+    let complete = ["complete", &place, "--engine", &engine];
+    assert!(configured("", &complete).0.contains("return b"));
+    let (shown, _) = configured("suggest = \"line\"\n", &complete);
+    assert!(shown.contains("b = a") && !shown.contains("return b"), "{shown}");
+    // A mistake is reported, and the command does its work.
+    let (shown, warnings) = configured("sugest = \"line\"\n", &complete);
+    assert!(shown.contains("return b") && warnings.contains("did you mean `suggest`?"), "{warnings}");
+    // The model is the configured one, unless the command line names another.
+    let missing = home.path().join("configured.gguf").display().to_string();
+    let content = format!("model = \"{missing}\"\noffline = true\n");
+    for arguments in [&["complete", &place][..], &["doctor"]] {
+        let (_, message) = configured(&content, arguments);
+        assert!(message.contains("configured.gguf"), "{arguments:?}: {message}");
+    }
+    let (_, message) = configured(&content, &["complete", &place, "--model", "/nowhere/named.gguf"]);
+    assert!(message.contains("named.gguf") && !message.contains("configured.gguf"), "{message}");
+}

@@ -11,9 +11,7 @@ use taper_engine::Engine;
 
 use super::load::{self, ModelArgs};
 use super::terminal::{EscapedWriter, escape_controls};
-use crate::completion::{
-    self, CompletionWork, ExtentSetting, Options, Snapshot, Suggestion, Trigger, alternatives,
-};
+use crate::completion::{self, CompletionWork, ExtentSetting, Snapshot, Suggestion, Trigger, alternatives};
 use crate::config;
 use crate::prompt::{self, template::Profile};
 use crate::retrieval::Query;
@@ -85,11 +83,13 @@ pub fn run(args: &Args) -> Result<()> {
     }
 
     let started = Instant::now();
-    let mut engine = load::load_engine(&args.model)?;
+    let (settings, problems) = load::command_settings(&args.model);
+    problems.iter().for_each(|problem| super::print_warning(problem));
+    let mut engine = load::load_engine_with(&args.model, &settings.engine)?;
     let loaded = started.elapsed();
 
     let language = taper_grammars::by_path(&path);
-    let mut options = Options::default();
+    let mut options = settings.suggest.clone();
     if let Some(lines) = args.max_lines {
         options.max_lines = lines;
     }
@@ -115,11 +115,18 @@ pub fn run(args: &Args) -> Result<()> {
     let profile = Profile::for_model(engine.engine_info(), engine.tokenizer());
     let bytes = completion::snippet_bytes(&snapshot.options, &profile);
     if bytes > 0
+        && settings.other_files
         && let Some((root, inside)) = find_workspace(&path)
         && let Some(language) = language
     {
         let crawling = CrawlMode::Apart(crawler::current_program().unwrap_or_default());
-        let index = crawler::crawl_index(crawling, &root, slice::from_ref(&inside), WALK_BUDGET);
+        let index = crawler::crawl_index(
+            crawling,
+            &root,
+            slice::from_ref(&inside),
+            &settings.excluded_files,
+            WALK_BUDGET,
+        );
         let place = Query { text: &snapshot.text, cursor, path: &inside, language };
         snapshot.snippets = index.find_snippets(place, bytes).into();
     }

@@ -49,8 +49,11 @@ pub fn run(args: &Args) -> Result<()> {
     let store = ModelStore::open()?;
     report("models", &store.folder().display().to_string())?;
     report("config", &config_line())?;
-
-    let settings = args.model.engine_settings();
+    let (settings, problems) = load::command_settings(&args.model);
+    for problem in &problems {
+        report("", problem)?;
+    }
+    let settings = settings.engine;
     let known: std::result::Result<&'static CatalogModel, PathBuf> =
         match settings.model.as_deref().map(fetch::parse_model_reference).transpose()? {
             Some(ModelReference::File(path)) => Err(path),

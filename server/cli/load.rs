@@ -10,7 +10,7 @@ use taper_engine::fetch;
 use taper_engine::local::{self, DeviceChoice, Local};
 
 use super::pull;
-use crate::config::{self, EngineSettings};
+use crate::config::{self, ConfigLayer, ConfigLayers, EngineSettings, Settings};
 
 /// Which model, and how it runs: arguments that several commands share.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -55,6 +55,51 @@ impl ModelArgs {
     }
 }
 
+/// The options of the configuration file (`path`, or the user's own) and of the command line. What is wrong with the
+/// file is added to `problems`.
+pub fn config_layers(path: Option<&Path>, args: &ModelArgs, problems: &mut Vec<String>) -> ConfigLayers {
+    let file = path.map(Path::to_path_buf).or_else(config::config_path);
+    let file = file.map(|file| ConfigLayer::read(&file, path.is_some())).transpose();
+    let file = file.unwrap_or_else(|problem| {
+        problems.push(problem);
+        None
+    });
+    ConfigLayers {
+        file: file.unwrap_or_default(),
+        arguments: command_line_options(args),
+        ..ConfigLayers::default()
+    }
+}
+
+/// The settings of a command: those of the user's configuration file, overridden by the command line. Returns also a
+/// message for each option that could not be used.
+pub fn command_settings(args: &ModelArgs) -> (Settings, Vec<String>) {
+    let mut problems = Vec::new();
+    let layers = config_layers(None, args, &mut problems);
+    let (settings, messages) = layers.resolve_settings();
+    problems.extend(messages);
+    (settings, problems)
+}
+
+/// The options that the command line sets.
+fn command_line_options(model: &ModelArgs) -> ConfigLayer {
+    // The memory for KV caches has no command-line option.
+    let EngineSettings { model, threads, context, cache_bytes: _, device, kernel, offline } =
+        model.engine_settings();
+    let mut layer = ConfigLayer::empty("the command line");
+    for (name, text) in [("model", model), ("device", device), ("kernel", kernel)] {
+        if let Some(text) = text {
+            layer = layer.with_option(name, text);
+        }
+    }
+    for (name, number) in [("threads", threads), ("context", context)] {
+        if number > 0 {
+            layer = layer.with_option(name, number);
+        }
+    }
+    if offline { layer.with_option("offline", true) } else { layer }
+}
+
 /// Checks a `--device` argument: a known name, whether or not this machine has the device. An empty one counts as
 /// unset, as in the environment.
 fn parse_device(name: &str) -> Result<String, String> {
@@ -86,12 +131,19 @@ fn script(text: &str) -> Result<String, String> {
 /// # Errors
 /// The model is unavailable or cannot be read, or an argument has an unknown value.
 pub fn load_engine(args: &ModelArgs) -> Result<Box<dyn Engine>> {
+    load_engine_with(args, &args.engine_settings())
+}
+
+/// The same with these settings in place of the arguments'.
+///
+/// # Errors
+/// See [`load_engine`].
+pub fn load_engine_with(args: &ModelArgs, settings: &EngineSettings) -> Result<Box<dyn Engine>> {
     match &args.engine {
         Some(script) => scripted(script),
         None => {
-            let settings = args.engine_settings();
             let path = pull::model_file(settings.model.as_deref(), settings.offline)?;
-            Ok(Box::new(open_model(&path, &settings)?))
+            Ok(Box::new(open_model(&path, settings)?))
         }
     }
 }

@@ -12,6 +12,7 @@ use taper_engine::fetch::{
     PullProgress,
 };
 
+use super::load::{self, ModelArgs};
 use super::terminal::{escape_controls, escape_message};
 
 /// Download a model.
@@ -24,7 +25,7 @@ An installed file is verified, and downloaded again if it is damaged.
 Interrupted downloads are resumed. HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE are honoured.
 `taper models` prints the folder of the models; TAPER_HOME moves it.")]
 pub struct Args {
-    /// The model's name [default: the default model of this machine]
+    /// The model's name [default: the configured one, else the default model of this machine]
     name: Option<String>,
     /// Do not use the network: only check whether the model is installed
     #[arg(long)]
@@ -40,6 +41,9 @@ pub struct Args {
 /// The model is unknown, cannot be read by this version, or cannot be downloaded; the message contains the remedy.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let Args { name, offline, force } = args;
+    let (settings, problems) = load::command_settings(&ModelArgs { offline, ..ModelArgs::default() });
+    problems.iter().for_each(|problem| super::print_warning(problem));
+    let (name, offline) = (name.or(settings.engine.model), settings.engine.offline);
     let store = ModelStore::open()?;
     let model = match name.as_deref().map(fetch::parse_model_reference).transpose()? {
         Some(ModelReference::Known(model)) => model,

@@ -9,7 +9,6 @@ use taper_engine::fetch::{self, ModelReference, ModelStore, PullPhase, PullProgr
 
 use super::load::{self, ModelArgs};
 use super::{log, pull};
-use crate::config::{self, ConfigLayer, ConfigLayers, EngineSettings};
 use crate::lsp::{self, ExitOutcome, ServeOptions};
 use crate::session::crawler::{self, CrawlMode};
 use crate::session::{EngineSource, LoadAttempt, LoadProgress};
@@ -54,17 +53,7 @@ fn serve_editor(args: Args) -> anyhow::Result<ExitOutcome> {
     let Args { stdio: _, model, config, log: level, log_file } = args;
     let mut problems = Vec::new();
     problems.extend(log::start_logging(level, log_file.as_deref()));
-    let path = config.clone().or_else(config::config_path);
-    let file = path.map(|path| ConfigLayer::read(&path, config.is_some())).transpose();
-    let file = file.unwrap_or_else(|problem| {
-        problems.push(problem);
-        None
-    });
-    let layers = ConfigLayers {
-        file: file.unwrap_or_default(),
-        arguments: command_line_options(&model),
-        ..ConfigLayers::default()
-    };
+    let layers = load::config_layers(config.as_deref(), &model, &mut problems);
     let source: EngineSource = match model.engine {
         Some(script) => Box::new(move |_| load::scripted(&script)),
         None => Box::new(model_source),
@@ -72,25 +61,6 @@ fn serve_editor(args: Args) -> anyhow::Result<ExitOutcome> {
     // If the program's path is unknown, the crawler cannot be started, and files are read without a parser.
     let crawling = CrawlMode::Apart(crawler::current_program().unwrap_or_default());
     lsp::serve(ServeOptions { layers, source, crawling, problems }).context("cannot start serving")
-}
-
-/// The options that the command line sets.
-fn command_line_options(model: &ModelArgs) -> ConfigLayer {
-    // The memory for KV caches has no command-line option.
-    let EngineSettings { model, threads, context, cache_bytes: _, device, kernel, offline } =
-        model.engine_settings();
-    let mut layer = ConfigLayer::empty("the command line");
-    for (name, text) in [("model", model), ("device", device), ("kernel", kernel)] {
-        if let Some(text) = text {
-            layer = layer.with_option(name, text);
-        }
-    }
-    for (name, number) in [("threads", threads), ("context", context)] {
-        if number > 0 {
-            layer = layer.with_option(name, number);
-        }
-    }
-    if offline { layer.with_option("offline", true) } else { layer }
 }
 
 /// The model of the settings: found, or downloaded in the first attempt, and opened.

@@ -20,6 +20,7 @@ use taper_grammars::Language;
 use crate::retrieval::Index;
 use crate::retrieval::chunks::ChunkedFile;
 use crate::retrieval::crawl::{self, CrawlLimits, CrawledFile};
+use crate::retrieval::excluded_files::ExcludedFiles;
 use crate::session::document::deadline_after;
 
 pub use worker::serve_crawl;
@@ -70,10 +71,17 @@ pub fn current_program() -> std::io::Result<PathBuf> {
 }
 
 /// The index of the files below `root`, those near to `near` first, as far as possible in this time.
-pub fn crawl_index(crawling: CrawlMode, root: &Path, near: &[String], time: Duration) -> Index {
+pub fn crawl_index(
+    crawling: CrawlMode,
+    root: &Path,
+    near: &[String],
+    excluded: &ExcludedFiles,
+    time: Duration,
+) -> Index {
     let mut time_is_up = deadline_after(time);
     let mut crawler = crawling.start();
-    let found = crawler.walk(root, near, time).unwrap_or_default();
+    let mut found = crawler.walk(root, near, time).unwrap_or_default();
+    found.retain(|it| excluded.exclusion_reason(Path::new(&it.path)).is_none());
     let files = found.iter().take_while(|_| !time_is_up()).filter_map(|it| crawler.cut(root, it));
     Index::new(files.map(Arc::new).collect())
 }
