@@ -179,6 +179,8 @@ fn other_workspace_files_are_used() {
     assert!(suggestion.starts_with("parcel("), "{suggestion:?}");
 
     // Renamed in the editor, and not saved.
+    // Each change gets an index of its own only if the one before it is out.
+    client.wait_indexed(3);
     client.open(&uri("shapes.py"), "python", &shapes.replace("parcel", "luggage"));
     client.wait_traces("workspaceIndexed", &json!({ "files": 3, "waiting": 0 }), 2);
     let suggestion = suggested(&mut client, "second.py");
