@@ -76,7 +76,7 @@ mod tests {
     use taper_engine::catalog::find_model;
 
     #[test]
-    fn what_is_here_is_shown_with_its_file() {
+    fn installed_models_are_listed_with_files() {
         let folder = tempfile::tempdir().unwrap();
         let store = ModelStore::with_folders(folder.path().join("models"), folder.path().join("cache"));
         let default = find_model("qwen2.5-coder-0.5b").unwrap();

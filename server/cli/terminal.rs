@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_steers_a_terminal_is_spelled_out() {
+    fn terminal_control_characters_are_escaped() {
         assert_eq!(escape_controls("a\tb\nä 漢 🦀"), "a\tb\nä 漢 🦀");
         assert_eq!(escape_controls("\x1b[31mred"), "\\u{1b}[31mred");
         assert_eq!(escape_controls("\x1b]0;title\x07"), "\\u{1b}]0;title\\u{7}");

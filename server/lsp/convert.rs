@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn what_recorded_editors_say() {
+    fn recorded_initialize_params_are_parsed() {
         let read =
             |text| ClientFeatures::parse_initialize(&serde_json::from_str::<Value>(text).unwrap()["params"]);
         let neovim = read(include_str!("../../tests/fixtures/initialize-nvim.json"));

@@ -57,7 +57,7 @@ mod tests {
     use crate::usage::store::{StatsFileError, StatsWorker};
 
     #[test]
-    fn request_dropped_without_answer_counts_as_cancelled() {
+    fn dropped_request_counts_as_cancelled() {
         let (worker, stats, _finished) = StatsWorker::new(Err(StatsFileError::NoHome));
         let (news, mut events) = tokio::sync::mpsc::unbounded_channel();
         let begin = || RequestMetrics::begin(stats.clone(), news.clone(), Instant::now());

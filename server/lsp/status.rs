@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_change_is_due_once_and_thinking_only_after_a_while() {
+    fn status_changes_are_sent_once_thinking_after_delay() {
         let (mut status, start) = (StatusLine::default(), Instant::now());
         assert_eq!(status.take_due(start).unwrap()["state"], "loading");
         assert_eq!(status.take_due(start), None);
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_goes_before_what_is_paused() {
+    fn error_status_precedes_paused_status() {
         let (mut status, now) = (StatusLine::default(), Instant::now());
         status.record_event(&Notice::Loaded(Box::default()).into(), now);
         status.record_event(&StatusEvent::Enabled(false), now);

@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn uris_that_mean_the_same_are_told_from_those_that_do_not() {
+    fn equivalent_uris_are_equal_and_others_differ() {
         let same: [&[&str]; 5] = [
             &["file:///c%3A/x", "file:///C:/x", "file:///c:/x", "file:///c%3a/x", "file:///C:\\x"],
             &["file:///w/a%20b.py", "file:///w/a b.py", "file://localhost/w/a%20b.py", "file:/w/a%20b.py"],
@@ -437,7 +437,7 @@ mod tests {
 
     #[test]
     #[cfg(unix)]
-    fn a_file_is_the_same_by_a_link_and_lies_in_the_folder_that_it_leads_to() {
+    fn symlinked_file_belongs_to_its_real_folder() {
         let place = tempfile::tempdir().unwrap();
         let here = place.path().canonicalize().unwrap();
         let at = |path: &str| format!("file://{}", here.join(path).display());

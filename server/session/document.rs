@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_document_has_a_tree_where_it_is_edited_and_asked() {
+    fn long_document_is_parsed_around_edits_and_requests() {
         let function = "def f(x):\n    return x\n\n\n";
         let mut document = document(&function.repeat(20_000));
         let line = |n: u32| at(n * 4 + 1, 4);

@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newer_question_has_its_own_draft_at_its_deadline() {
+    fn newer_request_gets_its_own_draft_at_deadline() {
         let now = Instant::now();
         let mailbox = Mailbox::default();
         let (older, _) = question("x = ", now + LONG);
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_carriage_return_is_typed_as_it_is_said() {
+    fn in_flight_request_accepts_carriage_return() {
         let mailbox = Mailbox::default();
         let (older, _) = question("x {", Instant::now() + LONG);
         let (newer, _receiver) = question("x {\r\n", Instant::now() + LONG);
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_of_a_prompt_decides_whether_it_is_read_to_the_end() {
+    fn remaining_prefill_decides_whether_it_is_finished() {
         let reading = |unread, own, rate| PrefillEstimate { unread, unshared: own, rate };
         for (reading, goes_on) in [
             // Nearly nothing, however slow it is.
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_waits_nothing_goes_on_beyond_the_deadline() {
+    fn without_idle_work_generation_stops_at_deadline() {
         for (idle, goes_on) in [(IdleSetting::Off, false), (IdleSetting::Modest, true)] {
             let mailbox = Mailbox::default();
             let (mut older, _older) = question("x = ", Instant::now());
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_search_for_something_better_ends_with_the_answer_or_with_what_is_typed() {
+    fn fallback_search_ends_on_response_or_typing() {
         let settled = |draft| CompletionProgress { seeking_fallback: true, ..said("foo(a)", draft) };
         let draft = Suggestion { range: 4..4, text: "foo(a)".to_owned() };
         let mailbox = Mailbox::default();
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn idle_work_is_confirmed_by_what_leads_to_the_same_place_only() {
+    fn prefetch_is_confirmed_only_by_same_document() {
         let shown = |at: usize, text: &str| Suggestion { range: at..at, text: text.to_owned() };
         for (before, rest, confirmed) in
             [("x = f", "oo", true), ("x = f", "o", false), ("y = f", "oo", false)]

@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_letter_wins_and_the_displaced_one_comes_back() {
+    fn newest_job_displaces_older_one() {
         let mailbox = Mailbox::default();
         assert!(!mailbox.is_waiting());
         assert_eq!(mailbox.put(1), None);
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_can_be_looked_at_and_left() {
+    fn mailbox_take_if_leaves_unwanted_jobs() {
         let mailbox = Mailbox::default();
         assert_eq!(mailbox.take_if(|_| true), None);
         mailbox.put(1);
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn closing_ends_a_waiting_take_and_refuses_letters() {
+    fn closed_mailbox_ends_take_and_refuses_jobs() {
         let mailbox = Arc::new(Mailbox::<u8>::default());
         let taker = thread::spawn({
             let mailbox = Arc::clone(&mailbox);
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_ends_with_the_letter_or_the_pause_and_takes_nothing() {
+    fn mailbox_wait_ends_on_job_or_timeout() {
         let mailbox = Arc::new(Mailbox::default());
         assert!(!mailbox.wait(Duration::from_millis(1)));
         let waiter = thread::spawn({
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn no_letter_is_lost_or_doubled_between_two_threads() {
+    fn mailbox_loses_and_doubles_no_job_across_threads() {
         let mailbox = Arc::new(Mailbox::default());
         let taker = thread::spawn({
             let mailbox = Arc::clone(&mailbox);

@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_panics_is_reported_by_name_and_one_that_ends_is_not() {
+    fn panicking_thread_is_reported_by_name() {
         let (sender, alarms) = mpsc::channel();
         let supervisor = ThreadSupervisor::new(move |name| sender.send(name).unwrap());
         supervisor.spawn("quiet", || ()).unwrap();

@@ -13,6 +13,7 @@ use crate::completion::{IdleSetting, Trigger};
 use crate::text::Position;
 
 mod explicit;
+mod prefetch;
 
 const URI: &str = "file:///a";
 const OTHER: &str = "file:///b";
@@ -302,7 +303,7 @@ fn shows(receiver: ResponseReceiver, text: &str) {
 }
 
 #[test]
-fn a_generation_that_agrees_answers_the_newest_of_several_keys() {
+fn agreeing_in_flight_request_answers_newest_key() {
     let mut stage = Stage::new(IdleSetting::Modest);
     let first = stage.ask();
     stage.begins("x = ");
@@ -324,7 +325,7 @@ fn a_generation_that_agrees_answers_the_newest_of_several_keys() {
 }
 
 #[test]
-fn an_editor_that_refreshes_is_shown_a_part_and_told_when_there_is_more() {
+fn refreshing_client_gets_part_then_refresh() {
     let mut stage = Stage::with(IdleSetting::Off, true);
     let first = stage.ask();
     stage.begins("x = ");
@@ -346,7 +347,7 @@ fn an_editor_that_refreshes_is_shown_a_part_and_told_when_there_is_more() {
 }
 
 #[test]
-fn an_editor_is_not_told_of_more_where_the_text_is_another_one_or_all_was_shown() {
+fn refresh_is_not_sent_for_stale_or_complete_text() {
     let mut stage = Stage::with(IdleSetting::Off, true);
     let first = stage.ask();
     stage.begins("x = ");
@@ -370,7 +371,7 @@ fn an_editor_is_not_told_of_more_where_the_text_is_another_one_or_all_was_shown(
 }
 
 #[test]
-fn a_generation_that_disagrees_ends_at_once_and_the_question_is_worked_on() {
+fn disagreeing_generation_is_cancelled_for_newer_request() {
     let mut stage = Stage::new(IdleSetting::Modest);
     let first = stage.ask();
     stage.begins("x = ");
@@ -385,7 +386,7 @@ fn a_generation_that_disagrees_ends_at_once_and_the_question_is_worked_on() {
 }
 
 #[test]
-fn a_popups_question_moves_on_with_what_is_typed() {
+fn popup_request_is_rebased_on_typing() {
     // The output agrees with the typed text: it continues, and is placed at the editor's original cursor.
     let mut stage = Stage::new(IdleSetting::Modest);
     let asked = stage.ask_for_popup();
@@ -418,7 +419,7 @@ fn a_popups_question_moves_on_with_what_is_typed() {
 }
 
 #[test]
-fn the_first_question_for_a_popup_behind_typing_is_the_typings_and_the_next_one_a_persons() {
+fn first_popup_request_after_typing_is_automatic() {
     let mut stage = Stage::new(IdleSetting::Off);
     stage.change(4, "f");
     stage.cursor += 1;
@@ -433,7 +434,7 @@ fn the_first_question_for_a_popup_behind_typing_is_the_typings_and_the_next_one_
 }
 
 #[test]
-fn what_is_followed_and_disappoints_is_worked_on() {
+fn diverging_in_flight_request_is_restarted() {
     // The output diverges from the text typed beyond it, or ends there.
     for more in [Some("x"), None] {
         let mut stage = Stage::new(IdleSetting::Modest);
@@ -456,7 +457,7 @@ fn what_is_followed_and_disappoints_is_worked_on() {
 }
 
 #[test]
-fn a_newer_key_is_worked_on_rather_than_what_disappointed() {
+fn newest_key_wins_over_diverged_request() {
     let mut stage = Stage::new(IdleSetting::Modest);
     let _first = stage.ask();
     stage.begins("x = ");
@@ -491,7 +492,7 @@ fn only_typing_at_the_cursor_is_followed() {
 }
 
 #[test]
-fn a_question_that_is_cancelled_for_the_next_key_is_still_followed() {
+fn cancelled_request_still_serves_next_key() {
     let mut stage = Stage::new(IdleSetting::Modest);
     let first = stage.ask();
     stage.begins("x = ");
@@ -501,171 +502,4 @@ fn a_question_that_is_cancelled_for_the_next_key_is_still_followed() {
     stage.says("(1)", true);
     stage.ends();
     shows(second, "oo(1)");
-}
-
-#[test]
-fn an_edit_elsewhere_ends_the_work_though_nobody_asks() {
-    let mut stage = Stage::new(IdleSetting::Modest);
-    let first = stage.ask();
-    stage.begins("x = ");
-    stage.says("foo", true);
-    stage.change(0, "y = ");
-    stage.says("(", false);
-    assert_eq!(answer(first), CompletionResponse::Superseded);
-}
-
-#[test]
-fn an_edit_that_what_is_shown_does_not_say_ends_the_work_ahead() {
-    for (edit, goes_on) in [("y", false), ("f", true)] {
-        let mut stage = Stage::showing_foo(IdleSetting::Modest);
-        stage.begins("x = foo");
-        stage.change(4, edit);
-        stage.says("(1)", goes_on);
-    }
-}
-
-#[test]
-fn closing_a_document_ends_the_work_ahead() {
-    let stage = Stage::showing_foo(IdleSetting::Modest);
-    stage.begins("x = foo");
-    stage.session.send(Event::Closed { uri: URI.to_owned() });
-    stage.settle();
-    stage.says("(1)", false);
-}
-
-#[test]
-fn accepted_what_was_begun_ahead_answers_and_more_is_begun() {
-    let mut stage = Stage::showing_foo(IdleSetting::Modest);
-    stage.begins("x = foo");
-    stage.says("(1", true);
-    let accepted = stage.press("foo");
-    stage.says(")", true);
-    stage.ends();
-    shows(accepted, "(1)");
-    // The same when the response came from the cache.
-    stage.begins("x = foo(1)");
-    stage.says(" + 2", true);
-    stage.ends();
-    // Once the engine works for another document, the session has handled the result.
-    let other = stage.ask_at(OTHER, 4);
-    stage.begins("x = ");
-    stage.ends();
-    assert_eq!(answer(other), CompletionResponse::Empty);
-    let accepted = stage.press("(1)");
-    shows(accepted, " + 2");
-    stage.begins("x = foo(1) + 2");
-}
-
-#[test]
-fn where_the_cursor_rests_the_answer_is_made_before_anyone_asks() {
-    let mut stage = Stage::new(IdleSetting::Modest);
-    stage.look();
-    stage.begins("x = ");
-    stage.says("foo", true);
-    // The first letter requests the suggestion that is being prefetched.
-    let first = stage.press("f");
-    stage.says("(1)", true);
-    stage.ends();
-    shows(first, "oo(1)");
-}
-
-#[test]
-fn behind_a_line_that_may_be_complete_the_next_is_made_before_enter() {
-    let mut stage = Stage::behind_a_call();
-    stage.begins("x = f()\n");
-    stage.says("y = 2", true);
-    let second = stage.press_enter();
-    stage.says(" + 3", true);
-    stage.ends();
-    shows(second, "y = 2 + 3");
-}
-
-#[test]
-fn behind_what_was_accepted_and_is_complete_the_next_line_is_made() {
-    let mut stage = Stage::new(IdleSetting::Modest);
-    let first = stage.ask();
-    stage.begins("x = ");
-    stage.says("f()", true);
-    stage.ends();
-    shows(first, "f()");
-    // Nothing follows it.
-    stage.begins("x = f()");
-    stage.ends();
-    // Once the engine works for another document, the session has handled the result.
-    let other = stage.ask_at(OTHER, 4);
-    stage.begins("x = ");
-    stage.ends();
-    assert_eq!(answer(other), CompletionResponse::Empty);
-    let accepted = stage.press("f()");
-    assert_eq!(answer(accepted), CompletionResponse::Empty);
-    stage.begins("x = f()\n");
-    stage.says("y", true);
-}
-
-#[test]
-fn a_line_that_goes_on_ends_the_work_on_the_next() {
-    let mut stage = Stage::behind_a_call();
-    stage.begins("x = f()\n");
-    let second = stage.press(" +");
-    stage.says("y = 2", false);
-    stage.begins("x = f() +");
-    stage.says(" 3", true);
-    stage.ends();
-    shows(second, " 3");
-}
-
-#[test]
-fn typing_through_what_is_shown_leaves_the_work_ahead_alone() {
-    let mut stage = Stage::showing_foo(IdleSetting::Modest);
-    stage.begins("x = foo");
-    let second = stage.press("f");
-    shows(second, "oo");
-    stage.says("(1", true);
-    let third = stage.press("o");
-    shows(third, "o");
-    stage.says(")", true);
-    // The last letter requests the suggestion that is being prefetched.
-    let fourth = stage.press("o");
-    stage.says(" + 2", true);
-    stage.ends();
-    shows(fourth, "(1) + 2");
-}
-
-#[test]
-fn without_idle_work_nothing_is_begun_ahead() {
-    let mut stage = Stage::showing_foo(IdleSetting::Off);
-    let second = stage.press("f");
-    shows(second, "oo");
-    let third = stage.press("b");
-    stage.begins("x = fb");
-    stage.ends();
-    assert_eq!(answer(third), CompletionResponse::Empty);
-}
-
-#[test]
-fn what_is_known_survives_partial_acceptance_undo_and_closed_brackets() {
-    let mut stage = Stage::new(IdleSetting::Off);
-    let first = stage.ask();
-    stage.begins("x = ");
-    stage.says("foo(a, b)", true);
-    stage.ends();
-    shows(first, "foo(a, b)");
-    // A word is accepted and undone: the whole suggestion is shown again.
-    let rest = stage.press("foo");
-    shows(rest, "(a, b)");
-    stage.remove(3);
-    shows(stage.ask(), "foo(a, b)");
-    // The editor closes a bracket that is typed.
-    let rest = stage.press("foo");
-    shows(rest, "(a, b)");
-    stage.change(stage.cursor, "()");
-    stage.cursor += 1;
-    shows(stage.ask(), "a, b");
-    let rest = stage.press("a,");
-    shows(rest, " b");
-    // Another character runs the model again.
-    let other = stage.press("c");
-    stage.begins("x = foo(a,c");
-    stage.ends();
-    assert_eq!(answer(other), CompletionResponse::Empty);
 }

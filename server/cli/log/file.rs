@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_renamed_is_emptied() {
+    fn log_that_cannot_be_renamed_is_truncated() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         fs::create_dir_all(rotated_path(&path).join("full")).unwrap();
@@ -191,7 +191,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn what_is_no_plain_file_is_refused_in_words() {
+    fn log_file_must_be_a_plain_file() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         fs::write(at("file"), "").unwrap();

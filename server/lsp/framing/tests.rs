@@ -121,7 +121,7 @@ fn a_length_that_is_wrong_costs_one_message_at_most() {
 }
 
 #[test]
-fn what_follows_the_end_of_a_message_is_reported_and_skipped() {
+fn trailing_bytes_after_message_are_reported_and_skipped() {
     let body = format!("{}}}", body("a"));
     check(&format!("{}{}", framed(&body), message("b")), &["a", "!-32700", "b"]);
 }

@@ -50,7 +50,7 @@ fn requests_and_notifications_are_read_in_any_order_of_members() {
 }
 
 #[test]
-fn what_is_no_request_is_an_error_with_its_id_where_that_can_be_read() {
+fn invalid_request_gets_error_with_its_id() {
     let deep = format!(
         r#"{{"jsonrpc":"2.0","id":3,"method":"m","params":{}{}}}"#,
         "[".repeat(9000),
@@ -184,7 +184,7 @@ fn changes_are_all_read_or_none_and_numbers_are_clamped() {
 }
 
 #[test]
-fn what_the_recorded_editors_send_is_simple_enough() {
+fn recorded_messages_are_within_complexity_limit() {
     for text in [
         include_str!("../../../tests/fixtures/initialize-nvim.json"),
         include_str!("../../../tests/fixtures/initialize-hx.json"),

@@ -1,17 +1,16 @@
 //! Detects values that are assigned to a secret name, in the syntaxes of programming languages and configuration files.
 
 mod line;
+mod patterns;
 
 use std::ops::Range;
-use std::sync::LazyLock;
-
-use regex::bytes::{Regex, RegexBuilder};
 
 use super::values::{self, ValueStrictness};
 use super::{line_end, line_start, names};
 use line::{
     LineContext, NameValueLink, blank_len, is_comment_line, open_quote, parse_operator, sets_variable,
 };
+use patterns::{ASSIGNMENT_PATTERNS, AssignmentPatterns};
 
 /// Whether unquoted words are values, as in a shell script, or names, as in code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,53 +24,6 @@ pub enum BareWords {
 /// Maximum bytes of a name, of a value, and of the text between them.
 const MAX_NAME_BYTES: usize = 80;
 const MAX_VALUE_BYTES: usize = 4096;
-
-// What may follow a name, besides operators.
-const PAIR_PATTERN: &str = concat!(
-    r#"^["']?(?:[ \t]+[\w-]{1,20}=["'][^"'\n]{0,60}["']){0,4}[ \t]*[,;]?\s{0,40}(?:-[ \t]+)?\\*["']?(?:default_)?[vV]alue\\*["']?[ \t]*(?:=>|[:=])[ \t]*"#,
-    r"|^</(?:key|name|string|Name|Key)>\s*<(?:string|value|Value)>",
-);
-const TYPED_PATTERN: &str = concat!(
-    r"^\??(?:[ \t]*:[ \t]*|[ \t]+(?:[Aa]s[ \t]+)?)(?:[\w&'. |?*:]|<[^<>=\n]*(?:<[^<>=\n]*>)?[^<>=\n]*>|\[[^\]=\n]*\]){1,60}?",
-    r"[ \t]*(?::=|=)[ \t\n]*[^=>~]",
-);
-const SETTER_PATTERN: &str = concat!(
-    r#"(?:define|setenv|putenv|set_?property|setdefault|set_?var|set|put|add|header|append|env|insert|arg|with|replace|"#,
-    r#"store|add_?header|set_?header|field|attr|entry|of|create_?secret)!?[ \t]*\([ \t\n]*$"#,
-);
-const WRAPPER_PATTERN: &str = r"^(?:(?:new|await|ref|out)[ \t]+)?(?:[A-Za-z_][\w.:]{0,60}(?:<[\w, ]+>)?)(?:!?\(|\.new\(|::from\()[ \t\n]*";
-const KEEPING_CALL_PATTERN: &str = concat!(
-    r"(?i)(?:^|[.: ])(?:some|from|string|str|secret|secretstr|secretstring|zeroizing|bytes|bytearray|vec|quote|into|encode|just|",
-    r"arc|rc|box|cow|valueof|parse|password|token|tochararray|b64decode|decode|base64decode|unhexlify|fromhex|of|new|asbytes|",
-    r"securestring|literal|value|text|lit|buffer|atob|hex|getbytes|freeze|redact|plaintext|ok)$",
-);
-
-static ASSIGNMENT_PATTERNS: LazyLock<Option<AssignmentPatterns>> = LazyLock::new(|| {
-    let new = |it: &str| RegexBuilder::new(it).unicode(false).build().ok();
-    Some(AssignmentPatterns {
-        pair: new(PAIR_PATTERN)?,
-        typed: new(TYPED_PATTERN)?,
-        setter: new(&format!("(?i){SETTER_PATTERN}"))?,
-        wrapper: new(WRAPPER_PATTERN)?,
-        keeps: new(KEEPING_CALL_PATTERN)?,
-        equals: new(
-            r"^[ \t]*\.?(?:equals|eq|is|isEqualTo|compareTo|equalsIgnoreCase|contentEquals)[ \t]*\(",
-        )?,
-        next_argument: new(r#"^\)[ \t\n]*\.arg\("#)?,
-        joined: new(r"^[ \t]*(?:\+|\.\.?|<>|&|\\|\|\|)?[ \t]*\\?\r?\n?[ \t]*(?:\+|\.\.?|<>|&)?[ \t]*$")?,
-    })
-});
-
-struct AssignmentPatterns {
-    pair: Regex,
-    typed: Regex,
-    setter: Regex,
-    wrapper: Regex,
-    keeps: Regex,
-    equals: Regex,
-    next_argument: Regex,
-    joined: Regex,
-}
 
 /// Whether the patterns are available.
 pub(super) fn has_patterns() -> bool {

@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_with_pieces_outside_of_its_text_is_not_taken() {
+    fn crawled_file_with_chunks_out_of_range_is_rejected() {
         let python = taper_grammars::by_id("python").unwrap();
         let text = "def f(): pass\n";
         let mut pipe = Vec::new();

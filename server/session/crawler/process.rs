@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn where_no_process_can_be_had_files_are_cut_without_outlines() {
+    fn files_are_indexed_without_outlines_if_crawler_fails() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a.py"), "class A:\n    def f(self): pass\n    def g(self): pass\n")
             .unwrap();
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_says_nothing_more_costs_the_file_and_is_not_started_for_ever() {
+    fn hanging_crawler_skips_file_and_restarts_are_bounded() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a.py"), "x = one\n").unwrap();
         let mut ready = Vec::new();

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn an_explicit_question_is_answered_when_it_is_complete_also_after_the_latency_budget() {
+fn explicit_request_may_exceed_latency_budget() {
     let mut stage = Stage::within(Duration::ZERO, IdleSetting::Off, false);
     assert_eq!(answer(stage.ask()), CompletionResponse::Empty);
     let person = stage.ask_as(URI, 4, Trigger::Invoked, false);
@@ -23,7 +23,7 @@ fn an_explicit_question_is_answered_when_it_is_complete_also_after_the_latency_b
 }
 
 #[test]
-fn an_explicit_question_of_a_client_that_refreshes_is_answered_early() {
+fn explicit_request_of_refreshing_client_is_answered_early() {
     let stage = Stage::within(Duration::ZERO, IdleSetting::Off, true);
     let person = stage.ask_as(URI, 4, Trigger::Invoked, false);
     stage.begins("x = ");

@@ -26,7 +26,7 @@ fn python() -> &'static Language {
 }
 
 #[test]
-fn a_workspace_is_read_and_what_is_open_counts_before_the_disk() {
+fn open_documents_override_files_on_disk() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().to_owned();
     fs::write(root.join("a.py"), "def on_disk(): pass\n").unwrap();
@@ -111,7 +111,7 @@ impl Stage {
 }
 
 #[test]
-fn a_later_walk_cuts_what_changed_and_forgets_what_went() {
+fn second_walk_rereads_changed_and_drops_deleted_files() {
     let mut stage = Stage::new(&["a.py", "b.py", "c.py"]);
     let root = stage.root();
     let mut walk = |change: &dyn Fn(&mut Indexer)| {
@@ -162,7 +162,7 @@ fn documents_that_change_in_turn_lead_to_one_index_in_a_while() {
 }
 
 #[test]
-fn however_many_documents_are_closed_at_once_none_is_kept() {
+fn documents_closed_at_once_are_all_dropped() {
     let mut stage = Stage::new(&[]);
     let later = stage.cutter.published + Duration::from_secs(3600);
     for n in 0..1000 {
