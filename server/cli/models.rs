@@ -24,7 +24,7 @@ pub struct Args {
 /// Runs the command.
 ///
 /// # Errors
-/// There is no home folder, or stdout is closed.
+/// The home folder is unknown, or stdout is closed.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let store = ModelStore::open()?;
     let text = model_list(&store, pull::default_model()?, args.here);

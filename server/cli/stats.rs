@@ -35,7 +35,7 @@ pub struct Args {
 /// Runs the command.
 ///
 /// # Errors
-/// There is no home folder, the file cannot be read or is not taper's, or stdout is closed.
+/// The home folder is unknown, the file cannot be read or is not taper's, or stdout is closed.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let file = StatsFile::open()?;
     let (history, today) = (file.read()?, local_date());

@@ -130,7 +130,7 @@ impl CompletionCache {
     }
 }
 
-/// The text typed at the cursor of `older`, if `text` has no other change; empty if there is no change at all. The
+/// The text typed at the cursor of `older`, if `text` has no other change; empty if it has none at all. The
 /// cursor is then after the typed text.
 ///
 /// Far from the cursor only the length is compared, as in a [`CompletionCache`].

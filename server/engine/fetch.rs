@@ -106,7 +106,7 @@ impl ModelStore {
     /// `HF_HOME`.
     ///
     /// # Errors
-    /// There is no home folder.
+    /// The home folder is unknown.
     pub fn open() -> Result<ModelStore, FetchError> {
         Ok(ModelStore::with_folders(data_folder()?.join("models"), hub::cache_folder()))
     }

@@ -96,7 +96,7 @@ fn explanation_json(Explanation { path, language, text, work }: Explanation) -> 
 /// The result of `taper.models`.
 ///
 /// # Errors
-/// There is no model folder; the message has the reason.
+/// The model folder is unknown; the message has the reason.
 pub(crate) fn models_json() -> Result<Value, String> {
     let store = ModelStore::open().map_err(|problem| problem.to_string())?;
     let written = MODELS.iter().map(|model| {

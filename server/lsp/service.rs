@@ -140,7 +140,7 @@ impl Backend {
             ExecuteCommand::Statistics => {
                 let (sender, receiver) = oneshot::channel();
                 self.send(Event::FlushUsage(sender));
-                // An error means that there is no session.
+                // An error means that the session has not started.
                 let _ = receiver.await;
                 return Ok(self.stats.report().await);
             }

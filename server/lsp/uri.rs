@@ -17,7 +17,7 @@ struct UriParts {
 }
 
 impl UriParts {
-    /// `None` if there is no scheme.
+    /// `None` without a scheme.
     fn parse_uri(uri: &str) -> Option<Self> {
         let (scheme, rest) = uri.split_once(':')?;
         let scheme = scheme.to_ascii_lowercase();

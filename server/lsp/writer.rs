@@ -42,7 +42,7 @@ pub(crate) struct WriterDone(Receiver<()>);
 impl WriterDone {
     /// Waits until all queued messages are written, at most for `patience`.
     pub(crate) fn wait_written(&self, output: &MessageOutput, patience: Duration) {
-        // If there is no room even for this, the output is not read.
+        // If even this does not fit, the output is not read.
         if output.messages.try_send(None).is_err()
             || self.0.recv_timeout(patience) == Err(RecvTimeoutError::Timeout)
         {

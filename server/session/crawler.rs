@@ -47,7 +47,7 @@ pub(super) trait FileCrawler: Send {
     /// Cuts a document's text; `None` as for [`FileCrawler::cut`].
     fn cut_text(&mut self, path: &str, language: &'static Language, text: &str) -> Option<ChunkedFile>;
 
-    /// Called when there is no work for a while.
+    /// Called when the crawler has been idle for a while.
     fn rest(&mut self);
 }
 

@@ -158,7 +158,7 @@ impl<'a> InFlight<'a> {
         }
     }
 
-    /// Whether the rest of the prompt is no more than the newer request would have to prefill again: that shares
+    /// Whether the rest of the prompt does not exceed what the newer request would have to prefill again: that shares
     /// the prefilled text before the cursor, and nothing after it.
     fn is_nearly_read(&self, progress: &CompletionProgress<'_>, now: Instant) -> bool {
         let reading = progress.prefill;

@@ -180,7 +180,7 @@ struct Indexer {
     after: AfterWork,
 }
 
-/// Steps that are done once there is no work.
+/// Steps that are done once all work is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AfterWork {
     Release,

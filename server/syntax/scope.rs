@@ -25,7 +25,7 @@ const MAX_LINE_BYTES: usize = 2 << 10;
 /// The string or comment in the tree that text typed at a position becomes part of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TreeLiteral {
-    /// There is no tree, or it is broken here.
+    /// The tree is missing or broken here.
     Unknown,
     /// Neither: it is code.
     Code,

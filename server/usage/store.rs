@@ -37,7 +37,7 @@ const EXIT_TIMEOUT: Duration = Duration::from_millis(1500);
 /// A problem with the file.
 #[derive(Debug, Error)]
 pub enum StatsFileError {
-    /// There is no home folder for it.
+    /// The home folder is unknown for it.
     #[error("no home folder for statistics; set TAPER_HOME to a folder")]
     NoHome,
     /// It cannot be read.
@@ -67,7 +67,7 @@ impl StatsFile {
     /// The file in taper's data folder.
     ///
     /// # Errors
-    /// There is no home folder.
+    /// The home folder is unknown.
     pub fn open() -> Result<Self, StatsFileError> {
         fetch::data_folder().map(|folder| Self::in_folder(&folder)).map_err(|_| StatsFileError::NoHome)
     }

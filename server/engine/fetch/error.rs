@@ -65,7 +65,7 @@ pub enum FetchError {
         /// Bytes that are free in the folder.
         free: u64,
     },
-    /// There is no folder for models.
+    /// The folder for models is unknown.
     #[error("there is no home folder to keep models in; set TAPER_HOME to a folder")]
     NoHome,
     /// The file on this machine is damaged, and may not be fetched again.

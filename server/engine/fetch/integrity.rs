@@ -14,7 +14,7 @@ use crate::catalog::CatalogModel;
 /// The state of a model's file on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FileIntegrity {
-    /// There is no file, or only an unfinished download.
+    /// The file is missing, or only an unfinished download.
     Absent,
     /// The file has the expected sha256: the catalog's, or the one that the hub announced.
     Verified(PathBuf),

@@ -259,7 +259,7 @@ impl CachedSequences {
         start
     }
 
-    /// The sequence to replace by a new one; `source` only if there is no other.
+    /// The sequence to replace by a new one; `source` only as the last choice.
     fn eviction_candidate(&self, source: usize, tokens: &[TokenId]) -> usize {
         let others = || (0..self.cached.len()).filter(|&i| i != source);
         let oldest = |among: &mut dyn Iterator<Item = usize>| among.min_by_key(|&i| self.cached[i].last_used);

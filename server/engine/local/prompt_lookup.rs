@@ -22,7 +22,7 @@ const CONTEXT_BYTES: usize = 128;
 const MATCH_BYTES: usize = 64;
 /// Shorter matches are ignored, unless they are all of the text before the output.
 const MIN_MATCH_BYTES: usize = 8;
-/// Length of a match in tokens beyond which a longer one is no better.
+/// Length of a match in tokens beyond which a longer one does not help.
 const MAX_MATCH_TOKENS: usize = 16;
 /// Weight of the newest token in the odds.
 const ODDS_WEIGHT: f32 = 0.04;

@@ -74,7 +74,7 @@ impl RuleReader {
         Self { bytes_left: MAX_RULE_BYTES, compiled_patterns_left: MAX_COMPILED_PATTERNS }
     }
 
-    /// The rules in a file whose patterns are relative to `folder`; empty if there is no such file.
+    /// The rules in a file whose patterns are relative to `folder`; empty without such a file.
     pub(super) fn read_rules(&mut self, path: &Path, folder: &Path) -> Result<Gitignore, UnreadableRules> {
         self.read_rule_file(path, folder, false)
     }

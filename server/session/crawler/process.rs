@@ -24,10 +24,10 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 const MAX_FAILURES: usize = 8;
 const FAILURE_WINDOW: Duration = Duration::from_secs(600);
 
-/// Why there is no response.
+/// Why a response is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CrawlFailure {
-    /// There is no process now.
+    /// The process is not running.
     Unavailable,
     /// The process ended during this request.
     Ended,
