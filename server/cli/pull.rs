@@ -116,7 +116,7 @@ fn find_or_fetch(
 /// The default model of this machine, according to the speeds that `taper doctor` measured.
 ///
 /// # Errors
-/// The home folder is unknown with the measurements.
+/// The folder of the measurements is unknown.
 pub fn default_model() -> anyhow::Result<&'static CatalogModel> {
     let measured = catalog::measured::read_record(&fetch::data_folder()?);
     Ok(catalog::default_model(&measured, LATENCY_BUDGET))
