@@ -482,7 +482,7 @@ def drive(editor, options, report):
             for check in plugin.CHECKS:
                 report.run(f"{name} {check.__name__.replace('_', ' ')}", lambda check=check: check(bench))
             report.run(f"{name} health", lambda: plugin.health(bench))
-            report.run(f"{name} commands and help", lambda: plugin.commands(bench, os.path.join(ROOT, "README.md")))
+            report.run(f"{name} commands and help", lambda: plugin.commands(bench, os.path.join(ROOT, "docs", "configuration.md")))
         if vim and not editor.plugin:
             for check in (plugin.renamed, plugin.retyped):
                 report.run(f"{name} {check.__name__.replace('_', ' ')}", lambda check=check: check(bench))

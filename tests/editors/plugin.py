@@ -427,7 +427,7 @@ def commands(bench, readme):
         listed = sorted(re.findall(r"^\| `([a-z-]+)` \|", file.read(), re.M))
     known = sorted(editor.lua("return vim.tbl_keys(require('taper.command').options)"))
     if listed != known:
-        raise Failed(f"the README's options are {listed}; the plugin's are {known}")
+        raise Failed(f"the documentation's options are {listed}; the plugin's are {known}")
     editor.command("Taper nonsense")
     wait(lambda: "nonsense" in editor.messages(), 5, "a message that names the mistake")
     editor.rpc.command("helptags ALL")
