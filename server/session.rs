@@ -259,9 +259,9 @@ impl SessionState {
             | Event::Closed { uri }
             | Event::Relocated { uri, .. }
             | Event::Prefetched { uri, .. } => Some(uri.clone()),
-            Event::WorkEnded { question, .. }
-            | Event::Completed { question, .. }
-            | Event::AlternativesFound { question, .. } => Some(question.uri.clone()),
+            Event::WorkEnded { request, .. }
+            | Event::Completed { request, .. }
+            | Event::AlternativesFound { request, .. } => Some(request.uri.clone()),
             Event::Configured(_)
             | Event::Accepted
             | Event::FlushUsage(_)
@@ -343,32 +343,32 @@ impl SessionState {
             Event::Explain(reply) => drop(reply.send(self.explanations.without_secrets())),
             Event::Requested(asked) => self.handle_request(asked),
             Event::CursorRested { uri, position } => self.cursor_rested(uri, position),
-            Event::Completed { question, suggestion, work } => {
+            Event::Completed { request, suggestion, work } => {
                 self.explanations.record(Explanation::new(
-                    &question.snapshot,
+                    &request.snapshot,
                     suggestion.as_ref(),
                     Some(work),
                 ));
             }
             Event::Loaded(outcome) => self.model_loaded(outcome),
-            Event::WorkEnded { question, suggestion, is_known_empty } => {
-                if self.generating.as_ref().is_some_and(|working| Arc::ptr_eq(working, &question)) {
+            Event::WorkEnded { request, suggestion, is_known_empty } => {
+                if self.generating.as_ref().is_some_and(|working| Arc::ptr_eq(working, &request)) {
                     self.generating = None;
                 }
                 // If the request was repeated just when the worker had finished it, it has a new responder.
-                question.set_draft(suggestion.clone());
-                question.respond_with_draft();
-                if (suggestion.is_some() || is_known_empty) && question.snapshot.selected.is_none() {
-                    self.remember_suggestion(&question.uri, &question.snapshot, suggestion.as_ref());
+                request.set_draft(suggestion.clone());
+                request.respond_with_draft();
+                if (suggestion.is_some() || is_known_empty) && request.snapshot.selected.is_none() {
+                    self.remember_suggestion(&request.uri, &request.snapshot, suggestion.as_ref());
                 }
-                self.notify_improvement(&question);
+                self.notify_improvement(&request);
             }
             Event::Prefetched { uri, snapshot, suggestion } => {
                 self.remember_suggestion(&uri, &snapshot, suggestion.as_ref());
             }
-            Event::AlternativesFound { question, first, others } => {
+            Event::AlternativesFound { request, first, others } => {
                 // The first is in the cache already: it was prefetched.
-                let CompletionRequest { uri, snapshot, .. } = &*question;
+                let CompletionRequest { uri, snapshot, .. } = &*request;
                 if snapshot.options == self.settings.suggest
                     && let Some((_, cache)) = self.documents.get_mut(uri)
                 {

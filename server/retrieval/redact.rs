@@ -46,7 +46,7 @@ pub const REDACTED: &str = "REDACTED";
 
 /// Languages in which an unquoted word is a value.
 const BARE_VALUE_LANGUAGES: &[&str] =
-    &["shellscript", "fish", "yaml", "toml", "dockerfile", "makefile", "cmake"];
+    &["shellscript", "fish", "yaml", "toml", "dockerfile", "makefile", "cmake", "ini"];
 
 impl BareWords {
     /// The setting for a language.

@@ -29,7 +29,7 @@ impl InferenceWorker {
         if !newest.typed.is_empty() {
             return suggestion;
         }
-        let request = &newest.question;
+        let request = &newest.request;
         let snapshot = &request.snapshot;
         let first = request.first_suggestion(suggestion.clone());
         let asked = snapshot.trigger == Trigger::Invoked && snapshot.selected.is_none() && request.is_open();
@@ -76,7 +76,7 @@ impl InferenceWorker {
                 // An interrupted search is repeated.
                 if !interrupted && let Some(first) = &first {
                     let (request, first, others) = (request.clone(), first.clone(), others(&found));
-                    let _ = self.events.send(Event::AlternativesFound { question: request, first, others });
+                    let _ = self.events.send(Event::AlternativesFound { request, first, others });
                 }
                 self.trace(TraceEvent::AlternativesFinished { count, interrupted });
             }

@@ -90,7 +90,7 @@ pub enum Event {
     /// The worker finished its work on a request.
     Completed {
         /// The request.
-        question: Arc<CompletionRequest>,
+        request: Arc<CompletionRequest>,
         /// The result.
         suggestion: Option<Suggestion>,
         /// The work.
@@ -99,7 +99,7 @@ pub enum Event {
     /// The worker no longer works on a request.
     WorkEnded {
         /// The request.
-        question: Arc<CompletionRequest>,
+        request: Arc<CompletionRequest>,
         /// The result, if it was finished.
         suggestion: Option<Suggestion>,
         /// Whether it was finished and would yield nothing again.
@@ -117,7 +117,7 @@ pub enum Event {
     /// The worker found alternatives to a suggestion.
     AlternativesFound {
         /// The request.
-        question: Arc<CompletionRequest>,
+        request: Arc<CompletionRequest>,
         /// The first suggestion.
         first: Suggestion,
         /// The others, the best first.

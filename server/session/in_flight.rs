@@ -95,7 +95,7 @@ impl<'a> InFlight<'a> {
         uri: &'a str,
         place: &'a Snapshot,
     ) -> Self {
-        Self::new(mailbox, uri, place, &idle_work.question, false, idle_work.accepted.as_ref())
+        Self::new(mailbox, uri, place, &idle_work.request, false, idle_work.accepted.as_ref())
     }
 
     fn new(
@@ -136,7 +136,7 @@ impl<'a> InFlight<'a> {
         let worth = !progress.text.is_empty() || self.is_nearly_read(progress, now);
         let (uri, place) = (self.uri, self.place);
         let mut typed = None;
-        let letter = self.mailbox.take_if(|job| match job {
+        let job = self.mailbox.take_if(|job| match job {
             Job::Complete(newer) if worth && newer.uri == uri => {
                 typed = cache::typed_between(place, &newer.snapshot)
                     .filter(|typed| cache::is_compatible(progress.text, &typed.replace("\r\n", "\n")));
@@ -144,7 +144,7 @@ impl<'a> InFlight<'a> {
             }
             _ => false,
         });
-        match (letter, typed, self.accepted) {
+        match (job, typed, self.accepted) {
             (Some(Job::Complete(newer)), Some(typed), _) => {
                 self.newest = newer;
                 self.typed = typed;
@@ -174,7 +174,7 @@ impl<'a> InFlight<'a> {
     /// The newest request and the text typed up to it, once the generation has ended; with `asked`, the request
     /// waits for a response.
     pub(crate) fn into_target(self) -> InFlightTarget {
-        InFlightTarget { question: self.newest, typed: self.typed, asked: self.asked }
+        InFlightTarget { request: self.newest, typed: self.typed, asked: self.asked }
     }
 }
 
@@ -186,7 +186,7 @@ pub(super) fn control_flow(is_over: bool) -> ControlFlow<()> {
 /// The request that a generation served in the end.
 pub(crate) struct InFlightTarget {
     /// The newest request.
-    pub(crate) question: Arc<CompletionRequest>,
+    pub(crate) request: Arc<CompletionRequest>,
     /// The text typed since the snapshot that the model completed.
     pub(crate) typed: String,
     /// Whether the request waits for the generation's result.
@@ -197,7 +197,7 @@ pub(crate) struct InFlightTarget {
 pub(crate) struct IdleWork<'a> {
     mailbox: &'a Mailbox<Job>,
     /// The newest request whose response leads to `accepted`.
-    pub(crate) question: Arc<CompletionRequest>,
+    pub(crate) request: Arc<CompletionRequest>,
     accepted: Option<AcceptedDocument>,
 }
 
@@ -212,7 +212,7 @@ impl<'a> IdleWork<'a> {
             PriorResponse::Shown(shown) => AcceptedDocument::new(&request.snapshot, shown),
             PriorResponse::Empty | PriorResponse::Unrequested => None,
         };
-        Self { mailbox, question: request, accepted }
+        Self { mailbox, request, accepted }
     }
 
     /// Whether a request waits, or the text has changed.
@@ -221,8 +221,8 @@ impl<'a> IdleWork<'a> {
             && !self
                 .accepted
                 .as_ref()
-                .is_some_and(|accepted| confirm_prefetch(self.mailbox, accepted, &mut self.question));
-        has_job || self.question.is_unwanted(Instant::now())
+                .is_some_and(|accepted| confirm_prefetch(self.mailbox, accepted, &mut self.request));
+        has_job || self.request.is_unwanted(Instant::now())
     }
 
     /// Waits until nothing has arrived for `pause`; returns whether the idle work is over instead.
@@ -247,7 +247,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(600);
 
-    fn question(before: &str, deadline: Instant) -> (Arc<CompletionRequest>, ResponseReceiver) {
+    fn request(before: &str, deadline: Instant) -> (Arc<CompletionRequest>, ResponseReceiver) {
         let snapshot = Snapshot {
             text: Rope::from(format!("{before}\n")),
             syntax: None,
@@ -262,9 +262,9 @@ mod tests {
             previous_snippets: Arc::default(),
         };
         let (reply, receiver) = Responder::new();
-        let question =
+        let request =
             CompletionRequest::new("a".to_owned(), snapshot, Encoding::Utf8, deadline.into(), reply);
-        (Arc::new(question), receiver)
+        (Arc::new(request), receiver)
     }
 
     fn said<'a>(text: &'a str, draft: Option<&'a Suggestion>) -> CompletionProgress<'a> {
@@ -275,8 +275,8 @@ mod tests {
     fn newer_request_gets_its_own_draft_at_deadline() {
         let now = Instant::now();
         let mailbox = Mailbox::default();
-        let (older, _) = question("x = ", now + LONG);
-        let (newer, mut receiver) = question("x = fo", now + LONG);
+        let (older, _) = request("x = ", now + LONG);
+        let (newer, mut receiver) = request("x = fo", now + LONG);
         let draft = Suggestion { range: 4..4, text: "foo(a)".to_owned() };
         let mut following = InFlight::for_request(&mailbox, &older);
         mailbox.put(Job::Complete(Arc::clone(&newer)));
@@ -289,14 +289,14 @@ mod tests {
         };
         assert_eq!((shown.text.as_str(), shown.range.start.character), ("o(a)", 6));
         let newest = following.into_target();
-        assert!(newest.asked && newest.typed == "fo" && Arc::ptr_eq(&newest.question, &newer));
+        assert!(newest.asked && newest.typed == "fo" && Arc::ptr_eq(&newest.request, &newer));
     }
 
     #[test]
     fn in_flight_request_accepts_carriage_return() {
         let mailbox = Mailbox::default();
-        let (older, _) = question("x {", Instant::now() + LONG);
-        let (newer, _receiver) = question("x {\r\n", Instant::now() + LONG);
+        let (older, _) = request("x {", Instant::now() + LONG);
+        let (newer, _receiver) = request("x {\r\n", Instant::now() + LONG);
         let mut following = InFlight::for_request(&mailbox, &older);
         mailbox.put(Job::Complete(newer));
         assert!(following.poll(&said("\n    y", None)).is_continue());
@@ -317,8 +317,8 @@ mod tests {
             (reading(500, 1, f32::INFINITY), true),
         ] {
             let mailbox = Mailbox::default();
-            let (older, _older) = question("x = ", Instant::now() + LONG);
-            let (newer, _newer) = question("x = f", Instant::now() + LONG);
+            let (older, _older) = request("x = ", Instant::now() + LONG);
+            let (newer, _newer) = request("x = f", Instant::now() + LONG);
             let mut following = InFlight::for_request(&mailbox, &older);
             mailbox.put(Job::Complete(newer));
             let flow = following.poll(&CompletionProgress {
@@ -336,7 +336,7 @@ mod tests {
     fn without_idle_work_generation_stops_at_deadline() {
         for (idle, goes_on) in [(IdleSetting::Off, false), (IdleSetting::Modest, true)] {
             let mailbox = Mailbox::default();
-            let (mut older, _older) = question("x = ", Instant::now());
+            let (mut older, _older) = request("x = ", Instant::now());
             Arc::get_mut(&mut older).unwrap().snapshot.options.idle = idle;
             let mut following = InFlight::for_request(&mailbox, &older);
             assert_eq!(following.poll(&said("foo", None)).is_continue(), goes_on);
@@ -349,9 +349,9 @@ mod tests {
         let settled = |draft| CompletionProgress { seeking_fallback: true, ..said("foo(a)", draft) };
         let draft = Suggestion { range: 4..4, text: "foo(a)".to_owned() };
         let mailbox = Mailbox::default();
-        let (older, mut receiver) = question("x = ", Instant::now() + LONG);
-        let (newer, _newer) = question("x = fo", Instant::now() + LONG);
-        let (other, _other) = question("x = b", Instant::now() + LONG);
+        let (older, mut receiver) = request("x = ", Instant::now() + LONG);
+        let (newer, _newer) = request("x = fo", Instant::now() + LONG);
+        let (other, _other) = request("x = b", Instant::now() + LONG);
         let mut following = InFlight::for_request(&mailbox, &older);
         assert!(following.poll(&settled(Some(&draft))).is_continue());
         mailbox.put(Job::Complete(newer));
@@ -389,13 +389,13 @@ mod tests {
             [("x = f", "oo", true), ("x = f", "o", false), ("y = f", "oo", false)]
         {
             let mailbox = Mailbox::default();
-            let (older, _older) = question("x = ", Instant::now());
-            let (newer, _newer) = question(before, Instant::now());
+            let (older, _older) = request("x = ", Instant::now());
+            let (newer, _newer) = request(before, Instant::now());
             let mut idling = IdleWork::new(&mailbox, older, &PriorResponse::Shown(shown(4, "foo")));
             assert!(!idling.is_over());
             mailbox.put(Job::Prefetch(Arc::clone(&newer), PriorResponse::Shown(shown(5, rest))));
             assert_eq!(idling.is_over(), !confirmed, "{before}{rest}");
-            assert_eq!(Arc::ptr_eq(&idling.question, &newer), confirmed);
+            assert_eq!(Arc::ptr_eq(&idling.request, &newer), confirmed);
             newer.drop_work();
             assert!(idling.is_over());
         }

@@ -1,4 +1,4 @@
-//! A mailbox of one slot: the newest letter wins, and `put` returns the one that it displaced.
+//! A mailbox of one slot: the newest job wins, and `put` returns the one that it displaced.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -9,20 +9,20 @@ use std::time::Duration;
 pub(crate) struct Mailbox<T> {
     slot: Mutex<MailboxSlot<T>>,
     changed: Condvar,
-    /// Whether a letter waits: read after every token, so without the lock.
+    /// Whether a job waits: read after every token, so without the lock.
     waiting: AtomicBool,
 }
 
 #[derive(Debug)]
 struct MailboxSlot<T> {
-    letter: Option<T>,
+    job: Option<T>,
     closed: bool,
 }
 
 impl<T> Default for Mailbox<T> {
     fn default() -> Self {
         Self {
-            slot: Mutex::new(MailboxSlot { letter: None, closed: false }),
+            slot: Mutex::new(MailboxSlot { job: None, closed: false }),
             changed: Condvar::new(),
             waiting: AtomicBool::new(false),
         }
@@ -31,48 +31,48 @@ impl<T> Default for Mailbox<T> {
 
 impl<T> Mailbox<T> {
     fn slot(&self) -> MutexGuard<'_, MailboxSlot<T>> {
-        // A thread that panicked while it held the lock cannot have left half a letter: the slot is one move.
+        // A thread that panicked while it held the lock cannot have left half a job: the slot is one move.
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts `letter` into the slot and returns the one that was not taken, or `letter` itself once closed.
-    pub(crate) fn put(&self, letter: T) -> Option<T> {
+    /// Puts `job` into the slot and returns the one that was not taken, or `job` itself once closed.
+    pub(crate) fn put(&self, job: T) -> Option<T> {
         let mut slot = self.slot();
         if slot.closed {
-            return Some(letter);
+            return Some(job);
         }
-        let displaced = slot.letter.replace(letter);
+        let displaced = slot.job.replace(job);
         self.waiting.store(true, Ordering::Release);
         self.changed.notify_one();
         displaced
     }
 
-    /// Waits for a letter; `None` once the mailbox is closed.
+    /// Waits for a job; `None` once the mailbox is closed.
     pub(crate) fn take(&self) -> Option<T> {
         let mut slot = self.slot();
         loop {
             if slot.closed {
                 return None;
             }
-            if let Some(letter) = slot.letter.take() {
+            if let Some(job) = slot.job.take() {
                 self.waiting.store(false, Ordering::Release);
-                return Some(letter);
+                return Some(job);
             }
             slot = self.changed.wait(slot).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Takes the waiting letter if it `fits`; that must not take long, because `put` waits meanwhile.
+    /// Takes the waiting job if it `fits`; that must not take long, because `put` waits meanwhile.
     pub(crate) fn take_if(&self, fits: impl FnOnce(&T) -> bool) -> Option<T> {
         let mut slot = self.slot();
-        if slot.closed || !slot.letter.as_ref().is_some_and(fits) {
+        if slot.closed || !slot.job.as_ref().is_some_and(fits) {
             return None;
         }
         self.waiting.store(false, Ordering::Release);
-        slot.letter.take()
+        slot.job.take()
     }
 
-    /// Whether a letter waits, or the mailbox is closed: running work should end.
+    /// Whether a job waits, or the mailbox is closed: running work should end.
     pub(crate) fn is_waiting(&self) -> bool {
         self.waiting.load(Ordering::Acquire)
     }
@@ -80,7 +80,7 @@ impl<T> Mailbox<T> {
     /// Waits until [`is_waiting`](Self::is_waiting), at most for `pause`; returns whether it is.
     pub(crate) fn wait(&self, pause: Duration) -> bool {
         let slot = self.slot();
-        let nothing = |slot: &mut MailboxSlot<T>| slot.letter.is_none() && !slot.closed;
+        let nothing = |slot: &mut MailboxSlot<T>| slot.job.is_none() && !slot.closed;
         let (slot, _) =
             self.changed.wait_timeout_while(slot, pause, nothing).unwrap_or_else(PoisonError::into_inner);
         drop(slot);
@@ -91,7 +91,7 @@ impl<T> Mailbox<T> {
     pub(crate) fn close(&self) {
         let mut slot = self.slot();
         slot.closed = true;
-        slot.letter = None;
+        slot.job = None;
         self.waiting.store(true, Ordering::Release);
         self.changed.notify_all();
     }
@@ -120,9 +120,9 @@ mod tests {
         let mailbox = Mailbox::default();
         assert_eq!(mailbox.take_if(|_| true), None);
         mailbox.put(1);
-        assert_eq!(mailbox.take_if(|&letter| letter > 1), None);
+        assert_eq!(mailbox.take_if(|&job| job > 1), None);
         assert!(mailbox.is_waiting());
-        assert_eq!(mailbox.take_if(|&letter| letter == 1), Some(1));
+        assert_eq!(mailbox.take_if(|&job| job == 1), Some(1));
         assert!(!mailbox.is_waiting());
         mailbox.close();
         assert_eq!(mailbox.take_if(|_| true), None);
@@ -164,16 +164,16 @@ mod tests {
             let mailbox = Arc::clone(&mailbox);
             move || {
                 let mut taken = Vec::new();
-                while let Some(letter) = mailbox.take() {
-                    taken.push(letter);
-                    if letter == 9999 {
+                while let Some(job) = mailbox.take() {
+                    taken.push(job);
+                    if job == 9999 {
                         break;
                     }
                 }
                 taken
             }
         });
-        let mut displaced: Vec<u32> = (0..10_000).filter_map(|letter| mailbox.put(letter)).collect();
+        let mut displaced: Vec<u32> = (0..10_000).filter_map(|job| mailbox.put(job)).collect();
         displaced.extend(taker.join().ok().into_iter().flatten());
         displaced.sort_unstable();
         assert_eq!(displaced, (0..10_000).collect::<Vec<_>>());

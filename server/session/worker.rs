@@ -173,7 +173,7 @@ impl InferenceWorker {
         let outcome = generate(model, time_to_read, &request.snapshot, &mut in_flight);
         let ended_early = in_flight.is_interrupted();
         let newest = in_flight.into_target();
-        let follower = Some(&newest.question).filter(|newest| !Arc::ptr_eq(newest, &request)).cloned();
+        let follower = Some(&newest.request).filter(|newest| !Arc::ptr_eq(newest, &request)).cloned();
         match outcome {
             Ok((suggestion, work)) => {
                 // Before the response is sent: a client that asks for an explanation has seen it.
@@ -204,7 +204,7 @@ impl InferenceWorker {
                 self.end_work(&request, suggestion.clone(), is_known_empty);
                 request.respond(suggestion.clone());
                 self.trace(TraceEvent::Completed(summary));
-                if Arc::ptr_eq(&newest.question, &request) {
+                if Arc::ptr_eq(&newest.request, &request) {
                     return prefetch_after(request, suggestion);
                 }
                 self.respond_newest(newest, suggestion)
@@ -223,7 +223,7 @@ impl InferenceWorker {
     /// Responds to the newest request of a generation with the remainder of its result. Returns the next job: the
     /// request itself if nothing remains, or a prefetch after it.
     fn respond_newest(&mut self, newest: InFlightTarget, suggestion: Option<Suggestion>) -> Option<Job> {
-        let InFlightTarget { question: request, typed, .. } = newest;
+        let InFlightTarget { request, typed, .. } = newest;
         let rest = suggestion.as_ref().and_then(|it| cache::remainder(it, &typed));
         if rest.is_none() && !typed.is_empty() {
             return Some(Job::Complete(request));
@@ -324,7 +324,7 @@ impl InferenceWorker {
             return PrefetchOutcome::Over;
         }
         let mailbox = Arc::clone(&self.mailbox);
-        let uri = idle_work.question.uri.clone();
+        let uri = idle_work.request.uri.clone();
         let mut in_flight = InFlight::for_prefetch(&mailbox, idle_work, &uri, &place);
         let outcome = generate(model, next_actions::QUICK_PREFILL_TIME, &place, &mut in_flight);
         let ended_early = in_flight.is_interrupted();
@@ -333,8 +333,8 @@ impl InferenceWorker {
         let (suggestion, work) = match outcome {
             Ok(it) => it,
             Err(failure) if asked => {
-                newest.question.respond(None);
-                self.end_work(&newest.question, None, false);
+                newest.request.respond(None);
+                self.end_work(&newest.request, None, false);
                 self.report_failure(failure);
                 return PrefetchOutcome::Over;
             }
@@ -347,7 +347,7 @@ impl InferenceWorker {
         if ended_early {
             log_work(&work, ended_early, asked, "prefetch interrupted");
             return if asked {
-                PrefetchOutcome::Asked(Some(Job::Complete(newest.question)))
+                PrefetchOutcome::Asked(Some(Job::Complete(newest.request)))
             } else {
                 PrefetchOutcome::Over
             };
@@ -367,7 +367,7 @@ impl InferenceWorker {
         if asked {
             return PrefetchOutcome::Asked(self.respond_newest(newest, suggestion));
         }
-        idle_work.question = newest.question;
+        idle_work.request = newest.request;
         PrefetchOutcome::Done
     }
 
@@ -390,7 +390,7 @@ impl InferenceWorker {
         is_known_empty: bool,
     ) {
         let _ =
-            self.events.send(Event::WorkEnded { question: Arc::clone(request), suggestion, is_known_empty });
+            self.events.send(Event::WorkEnded { request: Arc::clone(request), suggestion, is_known_empty });
     }
 
     /// Reports the work on a request.
@@ -401,7 +401,7 @@ impl InferenceWorker {
         work: &CompletionWork,
     ) {
         let (request, suggestion, work) = (Arc::clone(request), suggestion.cloned(), Box::new(work.clone()));
-        let _ = self.events.send(Event::Completed { question: request, suggestion, work });
+        let _ = self.events.send(Event::Completed { request, suggestion, work });
     }
 
     /// Logs a failure, and reports the first of its kind to the user.

@@ -179,6 +179,7 @@ fn is_sentence(value: &str) -> bool {
     let has = |list: &[&str]| names::name_words(value).iter().any(|it| list.contains(&it.as_str()));
     value.starts_with(|it: char| it.is_uppercase() || !it.is_alphabetic())
         || value.ends_with(['.', '?', '!', ':', '…', '*', ')'])
+            && !value.bytes().any(|it| it.is_ascii_digit())
         || has(SENTENCE_WORDS)
         || has(SECRET_NOUNS)
         || has(PLACEHOLDER_WORDS)

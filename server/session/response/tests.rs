@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::completion::{Options, Trigger};
 
-fn question(fixture: &str) -> (CompletionRequest, ResponseReceiver) {
+fn request(fixture: &str) -> (CompletionRequest, ResponseReceiver) {
     let (before, after) = fixture.split_once('▮').unwrap();
     let snapshot = Snapshot {
         text: Rope::from(format!("{before}{after}")),
@@ -33,49 +33,49 @@ fn suggestion(range: Range<usize>, text: &str) -> Option<Suggestion> {
 
 #[test]
 fn only_first_response_is_sent() {
-    let (question, mut receiver) = question("▮");
-    question.supersede();
-    assert!(!question.respond(suggestion(0..0, "x")));
-    assert!(!question.respond_with_draft());
+    let (request, mut receiver) = request("▮");
+    request.supersede();
+    assert!(!request.respond(suggestion(0..0, "x")));
+    assert!(!request.respond_with_draft());
     assert_eq!(receiver.try_recv().unwrap(), Some(CompletionResponse::Superseded));
-    assert!(!question.is_unwanted(Instant::now()), "a response does not end the work");
+    assert!(!request.is_unwanted(Instant::now()), "a response does not end the work");
 }
 
 #[test]
 fn dropped_responder_sends_empty_response() {
-    let (question, mut receiver) = question("▮");
-    drop(question);
+    let (request, mut receiver) = request("▮");
+    drop(request);
     assert_eq!(receiver.try_recv().unwrap(), Some(CompletionResponse::Empty));
 }
 
 #[test]
 fn a_receiver_that_is_dropped_ends_the_work_at_the_deadline() {
-    let (question, receiver) = question("▮");
-    let (deadline, second) = (question.deadline(), Duration::from_secs(1));
-    assert!(question.is_open() && !question.is_unwanted(deadline + second));
+    let (request, receiver) = request("▮");
+    let (deadline, second) = (request.deadline(), Duration::from_secs(1));
+    assert!(request.is_open() && !request.is_unwanted(deadline + second));
     drop(receiver);
-    assert!(!question.is_open() && question.is_cancelled());
-    assert!(question.is_unwanted(deadline) && !question.is_unwanted(deadline - second));
-    question.drop_work();
-    assert!(question.is_unwanted(deadline - second));
+    assert!(!request.is_open() && request.is_cancelled());
+    assert!(request.is_unwanted(deadline) && !request.is_unwanted(deadline - second));
+    request.drop_work();
+    assert!(request.is_unwanted(deadline - second));
 }
 
 #[test]
 fn request_may_serve_text_that_agrees_with_draft() {
-    let (question, _receiver) = question("a▮\n");
-    let may_serve = |text: &str| question.may_serve(&Rope::from(text));
+    let (request, _receiver) = request("a▮\n");
+    let may_serve = |text: &str| request.may_serve(&Rope::from(text));
     assert!(may_serve("a\n") && may_serve("axyz\n") && !may_serve("\n") && !may_serve("bx\n"));
-    question.set_draft(suggestion(1..1, "xy"));
+    request.set_draft(suggestion(1..1, "xy"));
     assert!(may_serve("axyz\n") && may_serve("ax\n") && !may_serve("ay\n"));
 }
 
 #[test]
 fn best_complete_part_is_sent_at_deadline() {
-    let (question, mut receiver) = question("é😀 ab▮ c\n");
-    question.set_draft(suggestion(9..9, "x"));
-    question.set_draft(suggestion(9..9, "xy"));
-    question.set_draft(None);
-    assert!(question.respond_with_draft());
+    let (request, mut receiver) = request("é😀 ab▮ c\n");
+    request.set_draft(suggestion(9..9, "x"));
+    request.set_draft(suggestion(9..9, "xy"));
+    request.set_draft(None);
+    assert!(request.respond_with_draft());
     let Some(CompletionResponse::Shown(shown)) = receiver.try_recv().unwrap() else {
         panic!("nothing is shown")
     };
@@ -87,12 +87,12 @@ fn best_complete_part_is_sent_at_deadline() {
 
 #[test]
 fn known_suggestion_stays_first_before_alternatives() {
-    let (question, mut receiver) = question("x = ▮\n");
+    let (request, mut receiver) = request("x = ▮\n");
     let others = ["ab", "cd", "e"].map(|text| suggestion(4..4, text).unwrap());
-    let question = question.with_known(others[0].clone());
-    question.set_draft(suggestion(4..4, "c"));
-    question.set_alternatives(&others);
-    assert!(question.respond_with_draft());
+    let request = request.with_known(others[0].clone());
+    request.set_draft(suggestion(4..4, "c"));
+    request.set_alternatives(&others);
+    assert!(request.respond_with_draft());
     let Some(CompletionResponse::Shown(shown)) = receiver.try_recv().unwrap() else {
         panic!("nothing is shown")
     };
@@ -102,8 +102,8 @@ fn known_suggestion_stays_first_before_alternatives() {
 #[test]
 fn suggestion_outside_of_text_is_not_shown() {
     for range in [5..9, 9..9] {
-        let (question, mut receiver) = question("abcde▮");
-        question.respond(suggestion(range, "x"));
+        let (request, mut receiver) = request("abcde▮");
+        request.respond(suggestion(range, "x"));
         assert_eq!(receiver.try_recv().unwrap(), Some(CompletionResponse::Empty));
     }
 }
@@ -112,17 +112,17 @@ fn suggestion_outside_of_text_is_not_shown() {
 fn explicit_request_has_longer_deadline_until_complete() {
     let (arrived, second) = (Instant::now(), Duration::from_secs(1));
     let due = Deadlines { arrived, early: None, usual: arrived + second, latest: arrived + second * 10 };
-    let (question, _) = question("▮");
+    let (request, _) = request("▮");
     let (reply, _receiver) = Responder::new();
-    question.reopen(due, reply);
-    let time = |at: u32| question.time_to_read(arrived + second * at, Duration::ZERO);
+    request.reopen(due, reply);
+    let time = |at: u32| request.time_to_read(arrived + second * at, Duration::ZERO);
     assert_eq!([0, 2].map(time), [second * 5, second * 4]);
-    assert_eq!(question.time_to_read(arrived, second), second * 9 / 2);
-    question.stop_waiting_for_alternatives();
-    assert_eq!(question.deadline(), arrived + second);
+    assert_eq!(request.time_to_read(arrived, second), second * 9 / 2);
+    request.stop_waiting_for_alternatives();
+    assert_eq!(request.deadline(), arrived + second);
     assert_eq!(time(0), second);
     let (reply, _receiver) = Responder::new();
-    question.reopen(Deadlines { early: Some(arrived), ..due }, reply);
+    request.reopen(Deadlines { early: Some(arrived), ..due }, reply);
     assert_eq!(time(0), second, "a part is shown as soon as it is complete");
     let typed = |at: u32| due.typed_on(arrived + second * at).latest - arrived;
     assert_eq!([0, 3, 9, 20].map(typed), [1, 4, 10, 10].map(|it| second * it));
@@ -130,12 +130,12 @@ fn explicit_request_has_longer_deadline_until_complete() {
 
 #[test]
 fn repeated_request_takes_over_the_response() {
-    let (question, mut first) = question("▮");
-    assert!(question.is_same_request("a", &question.snapshot.clone()));
-    question.supersede();
+    let (request, mut first) = request("▮");
+    assert!(request.is_same_request("a", &request.snapshot.clone()));
+    request.supersede();
     let (reply, mut second) = Responder::new();
-    question.reopen(Instant::now().into(), reply);
-    assert!(question.respond(suggestion(0..0, "x")));
+    request.reopen(Instant::now().into(), reply);
+    assert!(request.respond(suggestion(0..0, "x")));
     assert_eq!(first.try_recv().unwrap(), Some(CompletionResponse::Superseded));
     assert!(matches!(second.try_recv().unwrap(), Some(CompletionResponse::Shown(_))));
 }
