@@ -115,11 +115,22 @@ pub(super) fn is_secret(value: &str, need: ValueStrictness) -> bool {
 }
 
 fn without_references(value: &str) -> Cow<'_, str> {
+    // Each alternative of the expression begins with one of these.
+    if !value.bytes().any(|it| matches!(it, b'$' | b'{' | b'#' | b'<' | b'%' | b'\\')) {
+        return Cow::Borrowed(value);
+    }
     // Without the expression, no value counts as a reference.
     REFERENCE_PATTERN.as_ref().map_or(Cow::Borrowed(value), |it| it.replace_all(value, ""))
 }
 
 fn is_reference(value: &str) -> bool {
+    // Each alternative of the expression contains one of these.
+    let is_sign = |it| {
+        matches!(it, b'$' | b':' | b'?' | b'@' | b'%' | b'<' | b'[' | b'&' | b'/' | b'_' | b'\\' | b'.' | b'~')
+    };
+    if !value.bytes().any(is_sign) {
+        return false;
+    }
     let matches = WHOLE_REFERENCE_PATTERN.as_ref().is_some_and(|it| it.is_match(value));
     // A path has words; a key that begins with a slash has none.
     matches && (value.contains("://") || is_wordy(value) || !value.starts_with(['/', '~']))
