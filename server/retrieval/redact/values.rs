@@ -126,7 +126,10 @@ fn without_references(value: &str) -> Cow<'_, str> {
 fn is_reference(value: &str) -> bool {
     // Each alternative of the expression contains one of these.
     let is_sign = |it| {
-        matches!(it, b'$' | b':' | b'?' | b'@' | b'%' | b'<' | b'[' | b'&' | b'/' | b'_' | b'\\' | b'.' | b'~')
+        matches!(
+            it,
+            b'$' | b':' | b'?' | b'@' | b'%' | b'<' | b'[' | b'&' | b'/' | b'_' | b'\\' | b'.' | b'~'
+        )
     };
     if !value.bytes().any(is_sign) {
         return false;
