@@ -22,6 +22,9 @@ pub use options::{OptionSpec, option_specs};
 /// Bytes of the largest configuration file that is read.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
+/// Maximum time from a request to its response, unless it is set; the default model has to meet it.
+pub const DEFAULT_LATENCY_BUDGET: Duration = Duration::from_millis(300);
+
 /// The effective settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -87,7 +90,7 @@ impl Default for Settings {
         Self {
             enable: true,
             disabled_languages: Vec::new(),
-            latency_budget: Duration::from_millis(300),
+            latency_budget: DEFAULT_LATENCY_BUDGET,
             explicit_budget: Duration::from_millis(2000),
             early_answer: Duration::from_millis(50),
             debounce: Duration::ZERO,

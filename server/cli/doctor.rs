@@ -14,9 +14,9 @@ use taper_engine::local::{self, Local};
 use taper_engine::{Engine, GenerationLimits, Prompt};
 
 use super::load::{self, ModelArgs};
-use super::pull::{self, LATENCY_BUDGET};
+use super::pull;
 use super::terminal::escape_controls;
-use crate::config;
+use crate::config::{self, DEFAULT_LATENCY_BUDGET};
 use crate::prompt::template::Profile;
 use crate::usage::store::local_date;
 
@@ -54,15 +54,11 @@ pub fn run(args: &Args) -> Result<()> {
         report("", problem)?;
     }
     let settings = settings.engine;
-    let known: std::result::Result<&'static CatalogModel, PathBuf> =
-        match settings.model.as_deref().map(fetch::parse_model_reference).transpose()? {
-            Some(ModelReference::File(path)) => Err(path),
-            Some(ModelReference::Known(model)) => Ok(model),
-            None => Ok(pull::default_model()?),
-        };
-    let (name, path, content) = match known.clone() {
-        Err(path) => (path.display().to_string(), path, None),
-        Ok(model) => {
+    let resolved = pull::resolve_model(settings.model.as_deref())?;
+    let is_known = matches!(resolved, ModelReference::Known(_));
+    let (name, path, content) = match resolved {
+        ModelReference::File(path) => (path.display().to_string(), path, None),
+        ModelReference::Known(model) => {
             let (path, content) = checked_model_file(&store, model, settings.offline)?;
             (model.name.to_owned(), path, Some(content))
         }
@@ -89,7 +85,7 @@ pub fn run(args: &Args) -> Result<()> {
 
     let (prefill, decode) = measure_speed(&mut engine, PROMPT_TOKENS, ANSWER_TOKENS)?;
     report("speed", &format!("reads {prefill:.0} tokens/s, writes {decode:.1} tokens/s"))?;
-    if known.is_ok() {
+    if is_known {
         let record = MeasuredSpeed {
             model: name.clone(),
             kernel: about.kernel.clone(),
@@ -154,13 +150,13 @@ fn speed_verdict(name: &str, measured: &[MeasuredSpeed]) -> Vec<String> {
         catalog::find_model(name).and_then(|model| catalog::keystroke_latency(model, measured))
     {
         let ms = time.as_secs_f64() * 1e3;
-        let verdict = if time <= LATENCY_BUDGET { "within" } else { "above" };
+        let verdict = if time <= DEFAULT_LATENCY_BUDGET { "within" } else { "above" };
         lines.push(format!(
             "estimated response time: {ms:.0} ms (8 tokens read, 12 written), {verdict} the target of {} ms",
-            LATENCY_BUDGET.as_millis()
+            DEFAULT_LATENCY_BUDGET.as_millis()
         ));
     }
-    let best = catalog::default_model(measured, LATENCY_BUDGET);
+    let best = catalog::default_model(measured, DEFAULT_LATENCY_BUDGET);
     let why = if best.name == name { "the one just measured" } else { "not the one just measured" };
     lines.push(format!("default model on this machine: {} ({why})", best.name));
     lines

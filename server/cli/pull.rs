@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -14,6 +14,7 @@ use taper_engine::fetch::{
 
 use super::load::{self, ModelArgs};
 use super::terminal::{escape_controls, escape_message};
+use crate::config::DEFAULT_LATENCY_BUDGET;
 
 /// Download a model.
 #[derive(Debug, clap::Args)]
@@ -45,12 +46,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     problems.iter().for_each(|problem| super::print_warning(problem));
     let (name, offline) = (name.or(settings.engine.model), settings.engine.offline);
     let store = ModelStore::open()?;
-    let model = match name.as_deref().map(fetch::parse_model_reference).transpose()? {
-        Some(ModelReference::Known(model)) => model,
-        Some(ModelReference::File(path)) => {
+    let model = match resolve_model(name.as_deref())? {
+        ModelReference::Known(model) => model,
+        ModelReference::File(path) => {
             bail!("{} is a path; only the models that `taper models` lists can be downloaded", path.display())
         }
-        None => default_model()?,
     };
     let options = PullOptions { offline, force, ..PullOptions::default() };
     let path = verified_model_file(&store, model, &options)?;
@@ -119,11 +119,19 @@ fn find_or_fetch(
 /// The folder of the measurements is unknown.
 pub fn default_model() -> anyhow::Result<&'static CatalogModel> {
     let measured = catalog::measured::read_record(&fetch::data_folder()?);
-    Ok(catalog::default_model(&measured, LATENCY_BUDGET))
+    Ok(catalog::default_model(&measured, DEFAULT_LATENCY_BUDGET))
 }
 
-/// The latency budget that the default model has to meet.
-pub(super) const LATENCY_BUDGET: Duration = Duration::from_millis(300);
+/// The model of a `--model` argument or setting, or the default model without one.
+///
+/// # Errors
+/// The model is unknown, or there is no home folder with the measurements.
+pub fn resolve_model(model: Option<&str>) -> anyhow::Result<ModelReference> {
+    match model {
+        Some(text) => Ok(fetch::parse_model_reference(text)?),
+        None => Ok(ModelReference::Known(default_model()?)),
+    }
+}
 
 /// The file for a `--model` argument, or of the default model without one: downloaded with a progress display on stderr
 /// if it is missing.
@@ -131,10 +139,9 @@ pub(super) const LATENCY_BUDGET: Duration = Duration::from_millis(300);
 /// # Errors
 /// The model is unknown, or it is missing and cannot be downloaded.
 pub fn model_file(model: Option<&str>, offline: bool) -> anyhow::Result<PathBuf> {
-    let model = match model.map(fetch::parse_model_reference).transpose()? {
-        Some(ModelReference::File(path)) => return Ok(path),
-        Some(ModelReference::Known(model)) => model,
-        None => default_model()?,
+    let model = match resolve_model(model)? {
+        ModelReference::File(path) => return Ok(path),
+        ModelReference::Known(model) => model,
     };
     pull_model(&ModelStore::open()?, model, &PullOptions { offline, ..PullOptions::default() })
 }

@@ -66,11 +66,7 @@ fn serve_editor(args: Args) -> anyhow::Result<ExitOutcome> {
 /// The model of the settings: found, or downloaded in the first attempt, and opened.
 fn model_source(attempt: LoadAttempt<'_>) -> anyhow::Result<Box<dyn Engine>> {
     let LoadAttempt { settings, again, report } = attempt;
-    let wanted = match &settings.model {
-        Some(text) => fetch::parse_model_reference(text)?,
-        None => ModelReference::Known(pull::default_model()?),
-    };
-    let path = match wanted {
+    let path = match pull::resolve_model(settings.model.as_deref())? {
         ModelReference::File(path) => path,
         ModelReference::Known(model) => {
             // A second attempt only looks for the file: an unreachable network is not tried again at every pause in
