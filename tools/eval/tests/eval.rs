@@ -4,22 +4,16 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 use std::thread;
 
 use serde_json::json;
 
+use crate::run_tool;
 use crate::script::Script;
 
 fn eval(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_taper-eval"))
-        .arg("run")
-        .args(arguments)
-        .env("XDG_CONFIG_HOME", "/nonexistent")
-        .env("TAPER_HOME", "/dev/null/taper")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
+    run_tool("run", arguments)
 }
 
 #[track_caller]

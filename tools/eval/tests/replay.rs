@@ -2,21 +2,15 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
 use serde_json::{Value, json};
 
+use crate::run_tool;
 use crate::script::Script;
 
 fn replay(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_taper-eval"))
-        .arg("replay")
-        .args(arguments)
-        .env("XDG_CONFIG_HOME", "/nonexistent")
-        .env("TAPER_HOME", "/dev/null/taper")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
+    run_tool("replay", arguments)
 }
 
 fn tasks(folder: &Path) -> String {
