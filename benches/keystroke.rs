@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use taper::completion::{self, Options, Snapshot, Trigger};
+use taper::completion::{self, Options, Snapshot};
 use taper::prompt::{self, template::Profile};
 use taper::retrieval::crawl::{self, CrawlLimits};
 use taper::retrieval::{Index, Query, Snippet};
@@ -300,17 +300,11 @@ fn typing(
         update_tree(&mut syntax, &text, language, cursor, &mut reach);
         let parsed = Instant::now();
         let snapshot = Snapshot {
-            text: text.clone(),
             syntax: syntax.clone(),
             language: Some(language),
             path: "src/lib.rs".to_owned(),
-            cursor,
-            preceding: None,
-            selected: None,
-            trigger: Trigger::Automatic,
-            options: Options::default(),
             snippets: Arc::clone(snippets),
-            previous_snippets: Default::default(),
+            ..Snapshot::new(text.clone(), cursor, Options::default())
         };
         let taken = Instant::now();
         let budget = completion::prompt_budget(&snapshot.options, profile);

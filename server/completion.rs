@@ -404,6 +404,23 @@ fn is_unsure(cuts: &[TrimStep]) -> bool {
 }
 
 impl Snapshot {
+    /// A cursor in a text of no known language, where typing causes the request and nothing else is known.
+    pub fn new(text: Rope, cursor: usize, options: Options) -> Self {
+        Self {
+            text,
+            syntax: None,
+            language: None,
+            path: String::new(),
+            cursor,
+            preceding: None,
+            selected: None,
+            trigger: Trigger::Automatic,
+            options,
+            snippets: Arc::default(),
+            previous_snippets: Arc::default(),
+        }
+    }
+
     /// The document with the text that precedes it.
     pub fn joined_document(&self) -> JoinedDocument<'_> {
         let Some(preceding) = &self.preceding else {
@@ -517,16 +534,9 @@ mod fixture {
         let text = Rope::from_str(&format!("{before}{after}"));
         Snapshot {
             syntax: language.and_then(|it| Syntax::parse(&text, it, &mut || false)),
-            text,
             language,
             path: path.to_owned(),
-            cursor: before.len(),
-            preceding: None,
-            selected: None,
-            trigger: Trigger::Automatic,
-            options: Options::default(),
-            snippets: Arc::default(),
-            previous_snippets: Arc::default(),
+            ..Snapshot::new(text, before.len(), Options::default())
         }
     }
 }

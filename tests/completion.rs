@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
 
 use taper::completion::{self, Options, Snapshot, Trigger};
 use taper::prompt::template::Profile;
@@ -90,16 +89,10 @@ fn suggested(case: &Case) -> (Option<String>, String) {
     let text = Rope::from_str(&format!("{before}{after}"));
     let snapshot = Snapshot {
         syntax: language.and_then(|it| Syntax::parse(&text, it, &mut || false)),
-        text,
         language,
         path: format!("a.{extension}"),
-        preceding: None,
-        cursor: before.len(),
-        selected: None,
         trigger: if case.unasked { Trigger::Automatic } else { Trigger::Invoked },
-        options: Options::default(),
-        snippets: Arc::default(),
-        previous_snippets: Arc::default(),
+        ..Snapshot::new(text, before.len(), Options::default())
     };
     let says = case.says.clone();
     let mut engine: Box<dyn Engine> = Box::new(ScriptedEngine::new().answer_with(move |_| says.clone()));

@@ -101,16 +101,10 @@ pub fn run(args: &Args) -> Result<()> {
         syntax: language.and_then(|it| {
             Syntax::parse_around(&text, it, cursor, RegionSize::DEFAULT, &mut || Instant::now() > parse_end)
         }),
-        text,
         language,
         path: shown_path(&path),
-        cursor,
-        preceding: None,
-        selected: None,
         trigger: Trigger::Invoked,
-        options,
-        snippets: Default::default(),
-        previous_snippets: Default::default(),
+        ..Snapshot::new(text, cursor, options)
     };
     let profile = Profile::for_model(engine.engine_info(), engine.tokenizer());
     let bytes = completion::snippet_bytes(&snapshot.options, &profile);

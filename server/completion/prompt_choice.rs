@@ -177,7 +177,7 @@ mod tests {
     use taper_engine::scripted::ScriptedEngine;
 
     use super::super::next_actions::{self, PrefillDepth, PrefillState};
-    use super::super::{CompletionWork, IdleSetting, Options, Suggestion, Trigger, suggest_within};
+    use super::super::{CompletionWork, IdleSetting, Options, Suggestion, suggest_within};
     use super::*;
     use crate::prompt::template::{PromptForm, PromptLayout};
     use crate::retrieval::Snippet;
@@ -214,20 +214,10 @@ mod tests {
             range.map(|n| format!("value_{n:03} = {n}\n")).collect()
         };
         let before = format!("{}total = ", lines(0..200));
-        Snapshot {
-            text: Rope::from(format!("{before}\n{}", lines(300..400))),
-            syntax: None,
-            language: None,
-            path: "a".to_owned(),
-            cursor: before.len(),
-            preceding: None,
-            selected: None,
-            trigger: Trigger::Automatic,
-            // With a vocabulary of bytes these are many windows' worth.
-            options: Options { prefix_tokens: 1600, suffix_tokens: Some(400), ..Options::default() },
-            snippets: Default::default(),
-            previous_snippets: Default::default(),
-        }
+        let text = Rope::from(format!("{before}\n{}", lines(300..400)));
+        // With a vocabulary of bytes these are many windows' worth.
+        let options = Options { prefix_tokens: 1600, suffix_tokens: Some(400), ..Options::default() };
+        Snapshot { path: "a".to_owned(), ..Snapshot::new(text, before.len(), options) }
     }
 
     fn type_text(snapshot: &Snapshot, text: &str) -> Snapshot {

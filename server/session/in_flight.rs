@@ -241,26 +241,15 @@ impl<'a> IdleWork<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::completion::{Options, PrefillEstimate, Trigger};
+    use crate::completion::{Options, PrefillEstimate};
     use crate::session::response::{CompletionResponse, Responder, ResponseReceiver};
     use crate::text::Encoding;
 
     const LONG: Duration = Duration::from_secs(600);
 
     fn request(before: &str, deadline: Instant) -> (Arc<CompletionRequest>, ResponseReceiver) {
-        let snapshot = Snapshot {
-            text: Rope::from(format!("{before}\n")),
-            syntax: None,
-            language: None,
-            path: "a".to_owned(),
-            cursor: before.len(),
-            preceding: None,
-            selected: None,
-            trigger: Trigger::Automatic,
-            options: Options::default(),
-            snippets: Arc::default(),
-            previous_snippets: Arc::default(),
-        };
+        let text = Rope::from(format!("{before}\n"));
+        let snapshot = Snapshot::new(text, before.len(), Options::default());
         let (reply, receiver) = Responder::new();
         let request =
             CompletionRequest::new("a".to_owned(), snapshot, Encoding::Utf8, deadline.into(), reply);

@@ -158,7 +158,7 @@ impl SessionState {
             return;
         }
         let Some(snapshot) = self.take_snapshot(&uri, cursor, Trigger::Automatic) else { return };
-        let request = Arc::new(CompletionRequest::unasked(uri, snapshot, self.encoding));
+        let request = Arc::new(CompletionRequest::without_client(uri, snapshot, self.encoding));
         self.send_job(Arc::clone(&request), Job::Prefetch(request, PriorResponse::Unrequested));
     }
 

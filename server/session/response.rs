@@ -54,8 +54,8 @@ impl Responder {
     }
 
     /// Sends the response; false if the request was cancelled.
-    pub fn send(mut self, answer: CompletionResponse) -> bool {
-        self.0.take().is_some_and(|sender| sender.send(answer).is_ok())
+    pub fn send(mut self, response: CompletionResponse) -> bool {
+        self.0.take().is_some_and(|sender| sender.send(response).is_ok())
     }
 
     /// Whether the request was cancelled.
@@ -101,7 +101,7 @@ struct ResponseSlot(Mutex<SlotState>);
 #[derive(Debug)]
 struct SlotState {
     response: ResponseState,
-    due: Deadlines,
+    deadlines: Deadlines,
     /// The best complete part so far; it may improve after the response.
     draft: Option<Suggestion>,
     /// The alternatives to the draft, the best first.
@@ -121,10 +121,10 @@ enum ResponseState {
 }
 
 impl ResponseSlot {
-    fn new(due: Deadlines, response: ResponseState) -> Self {
+    fn new(deadlines: Deadlines, response: ResponseState) -> Self {
         Self(Mutex::new(SlotState {
             response,
-            due,
+            deadlines,
             draft: None,
             alternatives: Vec::new(),
             sent_early: None,
@@ -139,9 +139,9 @@ impl ResponseSlot {
 
 impl SlotState {
     /// Sends the response unless one was sent; returns whether it reached the editor.
-    fn send(&mut self, answer: CompletionResponse) -> bool {
+    fn send(&mut self, response: CompletionResponse) -> bool {
         match std::mem::replace(&mut self.response, ResponseState::Answered) {
-            ResponseState::Open(reply) => reply.send(answer),
+            ResponseState::Open(responder) => responder.send(response),
             ResponseState::Answered => false,
         }
     }
@@ -151,7 +151,7 @@ impl SlotState {
     }
 
     fn is_cancelled(&self) -> bool {
-        matches!(&self.response, ResponseState::Open(reply) if reply.is_cancelled())
+        matches!(&self.response, ResponseState::Open(responder) if responder.is_cancelled())
     }
 }
 
@@ -170,7 +170,7 @@ pub(crate) struct Deadlines {
 
 impl Deadlines {
     /// For a request that is rebased after typing: from now on it waits no longer than an automatic one.
-    fn typed_on(self, now: Instant) -> Self {
+    fn after_typing(self, now: Instant) -> Self {
         let usual = now + self.usual.saturating_duration_since(self.arrived);
         Self { latest: self.latest.min(usual.max(self.usual)), ..self }
     }
@@ -188,14 +188,14 @@ impl CompletionRequest {
         uri: String,
         snapshot: Snapshot,
         encoding: Encoding,
-        due: Deadlines,
-        reply: Responder,
+        deadlines: Deadlines,
+        responder: Responder,
     ) -> Self {
-        Self::with_response(uri, snapshot, encoding, due, ResponseState::Open(reply))
+        Self::with_response(uri, snapshot, encoding, deadlines, ResponseState::Open(responder))
     }
 
     /// A request that no client sent, for work at a cursor where none was made yet.
-    pub(crate) fn unasked(uri: String, snapshot: Snapshot, encoding: Encoding) -> Self {
+    pub(crate) fn without_client(uri: String, snapshot: Snapshot, encoding: Encoding) -> Self {
         Self::with_response(uri, snapshot, encoding, Instant::now().into(), ResponseState::Answered)
     }
 
@@ -203,10 +203,10 @@ impl CompletionRequest {
         uri: String,
         snapshot: Snapshot,
         encoding: Encoding,
-        due: Deadlines,
+        deadlines: Deadlines,
         response: ResponseState,
     ) -> Self {
-        let slot = ResponseSlot::new(due, response);
+        let slot = ResponseSlot::new(deadlines, response);
         let response = Arc::default();
         Self { uri, snapshot, encoding, known: None, popup: false, origin: None, response, slot }
     }
@@ -215,14 +215,15 @@ impl CompletionRequest {
     /// over the responder; its response is placed at the editor's original cursor, with `typed` in front.
     pub(crate) fn rebased(&self, snapshot: Snapshot, typed: &str) -> Self {
         let mut state = self.slot.lock();
-        state.due = state.due.typed_on(Instant::now());
-        let (due, response) = (state.due, std::mem::replace(&mut state.response, ResponseState::Answered));
+        state.deadlines = state.deadlines.after_typing(Instant::now());
+        let (deadlines, response) =
+            (state.deadlines, std::mem::replace(&mut state.response, ResponseState::Answered));
         drop(state);
         let origin = match &self.origin {
             Some((original, before)) => (original.clone(), before.clone() + typed),
             None => (self.snapshot.clone(), typed.to_owned()),
         };
-        let moved = Self::with_response(self.uri.clone(), snapshot, self.encoding, due, response);
+        let moved = Self::with_response(self.uri.clone(), snapshot, self.encoding, deadlines, response);
         Self { popup: true, origin: Some(origin), ..moved }
     }
 
@@ -260,7 +261,7 @@ impl CompletionRequest {
 
     /// The latest time of the response.
     pub(crate) fn deadline(&self) -> Instant {
-        self.slot.lock().due.latest
+        self.slot.lock().deadlines.latest
     }
 
     /// How long prefilling a prompt may take.
@@ -270,21 +271,21 @@ impl CompletionRequest {
     /// the file, by the measured speed, so that there is a response even if the machine is slower now.
     pub(crate) fn time_to_read(&self, now: Instant, margin: Duration) -> Duration {
         let left = |until: Instant| until.saturating_duration_since(now).saturating_sub(margin);
-        let Deadlines { early, usual, latest, .. } = self.slot.lock().due;
+        let Deadlines { early, usual, latest, .. } = self.slot.lock().deadlines;
         let usual = left(usual.min(latest));
         if early.is_some() { usual } else { usual.max(left(latest) / 2) }
     }
 
     /// Called once there is a complete suggestion: from now on only alternatives are waited for.
     pub(crate) fn stop_waiting_for_alternatives(&self) {
-        let due = &mut self.slot.lock().due;
-        due.latest = due.latest.min(due.usual);
+        let deadlines = &mut self.slot.lock().deadlines;
+        deadlines.latest = deadlines.latest.min(deadlines.usual);
     }
 
     /// Reopens this request when the client repeats it during the work: the response goes to the new one.
-    pub(crate) fn reopen(&self, due: Deadlines, reply: Responder) {
+    pub(crate) fn reopen(&self, deadlines: Deadlines, responder: Responder) {
         let mut state = self.slot.lock();
-        (state.due, state.response) = (due, ResponseState::Open(reply));
+        (state.deadlines, state.response) = (deadlines, ResponseState::Open(responder));
     }
 
     /// Whether `other` is the same request: nothing that its response depends on has changed.
@@ -343,7 +344,7 @@ impl CompletionRequest {
                 cursor: *cursor,
                 shown: first,
                 alternatives: others,
-                latency: state.due.arrived.elapsed(),
+                latency: state.deadlines.arrived.elapsed(),
             });
         }
         was_sent
@@ -379,7 +380,7 @@ impl CompletionRequest {
     /// Responds with the draft if there is one and the editor accepts a partial suggestion.
     pub(crate) fn respond_early(&self, now: Instant) {
         let mut state = self.slot.lock();
-        if state.due.early.is_some_and(|early| early <= now) && state.draft.is_some() {
+        if state.deadlines.early.is_some_and(|early| early <= now) && state.draft.is_some() {
             self.draft_response_locked(&mut state);
         }
     }
@@ -428,7 +429,7 @@ impl CompletionRequest {
     /// may serve the next request.
     pub(crate) fn is_unwanted(&self, now: Instant) -> bool {
         let state = self.slot.lock();
-        state.is_dropped || (state.is_cancelled() && now >= state.due.latest)
+        state.is_dropped || (state.is_cancelled() && now >= state.deadlines.latest)
     }
 }
 

@@ -1,28 +1,17 @@
-//! Tests of `response`.
+//! Tests of a request and its response.
 
 use std::time::Duration;
 
 use super::*;
-use crate::completion::{Options, Trigger};
+use crate::completion::Options;
 
 fn request(fixture: &str) -> (CompletionRequest, ResponseReceiver) {
     let (before, after) = fixture.split_once('▮').unwrap();
-    let snapshot = Snapshot {
-        text: Rope::from(format!("{before}{after}")),
-        syntax: None,
-        language: None,
-        path: "a".to_owned(),
-        cursor: before.len(),
-        preceding: None,
-        selected: None,
-        trigger: Trigger::Automatic,
-        options: Options::default(),
-        snippets: Default::default(),
-        previous_snippets: Default::default(),
-    };
-    let (reply, receiver) = Responder::new();
+    let text = Rope::from(format!("{before}{after}"));
+    let snapshot = Snapshot::new(text, before.len(), Options::default());
+    let (responder, receiver) = Responder::new();
     (
-        CompletionRequest::new("a".to_owned(), snapshot, Encoding::Utf16, Instant::now().into(), reply),
+        CompletionRequest::new("a".to_owned(), snapshot, Encoding::Utf16, Instant::now().into(), responder),
         receiver,
     )
 }
@@ -111,20 +100,21 @@ fn suggestion_outside_of_text_is_not_shown() {
 #[test]
 fn explicit_request_has_longer_deadline_until_complete() {
     let (arrived, second) = (Instant::now(), Duration::from_secs(1));
-    let due = Deadlines { arrived, early: None, usual: arrived + second, latest: arrived + second * 10 };
+    let deadlines =
+        Deadlines { arrived, early: None, usual: arrived + second, latest: arrived + second * 10 };
     let (request, _) = request("▮");
-    let (reply, _receiver) = Responder::new();
-    request.reopen(due, reply);
+    let (responder, _receiver) = Responder::new();
+    request.reopen(deadlines, responder);
     let time = |at: u32| request.time_to_read(arrived + second * at, Duration::ZERO);
     assert_eq!([0, 2].map(time), [second * 5, second * 4]);
     assert_eq!(request.time_to_read(arrived, second), second * 9 / 2);
     request.stop_waiting_for_alternatives();
     assert_eq!(request.deadline(), arrived + second);
     assert_eq!(time(0), second);
-    let (reply, _receiver) = Responder::new();
-    request.reopen(Deadlines { early: Some(arrived), ..due }, reply);
+    let (responder, _receiver) = Responder::new();
+    request.reopen(Deadlines { early: Some(arrived), ..deadlines }, responder);
     assert_eq!(time(0), second, "a part is shown as soon as it is complete");
-    let typed = |at: u32| due.typed_on(arrived + second * at).latest - arrived;
+    let typed = |at: u32| deadlines.after_typing(arrived + second * at).latest - arrived;
     assert_eq!([0, 3, 9, 20].map(typed), [1, 4, 10, 10].map(|it| second * it));
 }
 
@@ -133,8 +123,8 @@ fn repeated_request_takes_over_the_response() {
     let (request, mut first) = request("▮");
     assert!(request.is_same_request("a", &request.snapshot.clone()));
     request.supersede();
-    let (reply, mut second) = Responder::new();
-    request.reopen(Instant::now().into(), reply);
+    let (responder, mut second) = Responder::new();
+    request.reopen(Instant::now().into(), responder);
     assert!(request.respond(suggestion(0..0, "x")));
     assert_eq!(first.try_recv().unwrap(), Some(CompletionResponse::Superseded));
     assert!(matches!(second.try_recv().unwrap(), Some(CompletionResponse::Shown(_))));

@@ -32,17 +32,11 @@ pub(super) fn snapshot(task: &Task, options: &Options) -> Snapshot {
         syntax: language.and_then(|it| {
             Syntax::parse_around(&text, it, task.prefix.len(), RegionSize::DEFAULT, &mut || false)
         }),
-        text,
         language,
         path: task.path.clone(),
-        cursor: task.prefix.len(),
-        preceding: None,
-        selected: None,
-        trigger: Trigger::Automatic,
-        options: options.clone(),
         // The first is the nearest.
         snippets: task.context.iter().rev().map(snippet).collect(),
-        previous_snippets: Default::default(),
+        ..Snapshot::new(text, task.prefix.len(), options.clone())
     }
 }
 

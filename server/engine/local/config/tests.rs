@@ -1,4 +1,4 @@
-//! Tests of `config`.
+//! Tests of a model's configuration.
 
 use super::*;
 use crate::gguf::MetadataValue;
