@@ -44,12 +44,16 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let Args { name, offline, force } = args;
     let (settings, problems) = load::command_settings(&ModelArgs { offline, ..ModelArgs::default() });
     problems.iter().for_each(|problem| super::print_warning(problem));
+    let origin = if name.is_some() { "" } else { "the configured model " };
     let (name, offline) = (name.or(settings.engine.model), settings.engine.offline);
     let store = ModelStore::open()?;
     let model = match resolve_model(name.as_deref())? {
         ModelReference::Known(model) => model,
         ModelReference::File(path) => {
-            bail!("{} is a path; only the models that `taper models` lists can be downloaded", path.display())
+            bail!(
+                "{origin}{} is a path; only the models that `taper models` lists can be downloaded, by their names",
+                path.display()
+            )
         }
     };
     let options = PullOptions { offline, force, ..PullOptions::default() };
