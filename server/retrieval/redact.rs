@@ -14,6 +14,7 @@ mod high_entropy;
 mod names;
 mod rules;
 mod values;
+mod words;
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -32,13 +33,13 @@ const MAX_LINE_BYTES: usize = 1024;
 /// The start of the line of `at`, or of its searched part.
 fn line_start(bytes: &[u8], at: usize) -> usize {
     let from = at.saturating_sub(MAX_LINE_BYTES);
-    bytes[from..at].iter().rposition(|&it| it == b'\n').map_or(from, |it| from + it + 1)
+    memchr::memrchr(b'\n', &bytes[from..at]).map_or(from, |it| from + it + 1)
 }
 
 /// The end of the line of `at`, its line break included, or of its searched part.
 fn line_end(bytes: &[u8], at: usize) -> usize {
     let to = bytes.len().min(at + MAX_LINE_BYTES);
-    bytes[at..to].iter().position(|&it| it == b'\n').map_or(to, |it| at + it + 1)
+    memchr::memchr(b'\n', &bytes[at..to]).map_or(to, |it| at + it + 1)
 }
 
 /// The replacement of a secret.

@@ -8,7 +8,8 @@ use std::ops::Range;
 use super::values::{self, ValueStrictness};
 use super::{line_end, line_start, names};
 use line::{
-    LineContext, NameValueLink, blank_len, is_comment_line, open_quote, parse_operator, sets_variable,
+    LineContext, NameValueLink, StringQuote, blank_len, is_comment_line, open_quote, parse_operator,
+    sets_variable,
 };
 use patterns::{ASSIGNMENT_PATTERNS, AssignmentPatterns};
 
@@ -166,13 +167,14 @@ impl<'a> AssignmentScanner<'a> {
         next: usize,
     ) -> Option<(NameValueLink, usize)> {
         let rest = |at: usize| &self.bytes[at..self.bytes.len().min(at + 256)];
-        let AssignmentPatterns { pair, typed, setter, equals, next_argument, .. } = self.patterns;
+        let AssignmentPatterns { pair, value_word, typed, setter, equals, next_argument, .. } = self.patterns;
         let quoted = after > end;
         let byte = self.bytes.get(next).copied().unwrap_or(b'\n');
         if byte == b'>' && next == end && start > 0 && self.bytes[start - 1] == b'<' {
             return Some((NameValueLink::Element, end + 1));
         }
         if (quoted || matches!(byte, b'\n' | b'\r' | b'<' | b'v' | b'V'))
+            && (byte == b'<' || value_word.find(rest(after)).is_some())
             && let Some(it) = pair.find(rest(after))
         {
             return Some((NameValueLink::Operator, after + it.end()));
@@ -299,13 +301,16 @@ impl<'a> AssignmentScanner<'a> {
         let open = self.open_quote_at(at);
         if let Some((close, _)) = self.parse_quote(at) {
             // The end of a string that mentions the name is not the start of another string.
-            if open != Some(close[0]) {
+            if open != Some(close.first_closing_byte()) {
                 self.scan_string(at, need, found);
             }
             return;
         }
         let rest = &self.bytes[at..self.bytes.len().min(at + 256)];
-        if let Some(it) = self.patterns.wrapper.find(rest).filter(|it| self.is_quote_start(at + it.end())) {
+        if rest.first().is_some_and(|it| it.is_ascii_alphabetic() || *it == b'_')
+            && memchr::memchr(b'(', rest).is_some()
+            && let Some(it) = self.patterns.wrapper.find(rest).filter(|it| self.is_quote_start(at + it.end()))
+        {
             let end =
                 rest[..it.end()].iter().rposition(|it| !b"(!".contains(it) && !it.is_ascii_whitespace());
             let called = &rest[..end.map_or(0, |it| it + 1)];
@@ -325,21 +330,8 @@ impl<'a> AssignmentScanner<'a> {
     }
 
     /// The string's quote and the start of its content.
-    fn parse_quote(&self, at: usize) -> Option<(Vec<u8>, usize)> {
-        let rest = self.bytes.get(at..)?;
-        if rest.starts_with(b"[[") {
-            return Some((b"]]".to_vec(), at + 2));
-        }
-        let letters = rest.iter().take(3).take_while(|it| b"rRbBuUfFlLcC$@".contains(it)).count();
-        let hashes = rest[letters..].iter().take(4).take_while(|&&it| it == b'#').count();
-        let escapes = rest[letters + hashes..].iter().take(8).take_while(|&&it| it == b'\\').count();
-        let start = letters + hashes + escapes;
-        let quote = *rest.get(start).filter(|it| matches!(it, b'"' | b'\'' | b'`'))?;
-        let mut close = vec![b'\\'; escapes];
-        let triple = rest[start..].starts_with(&[quote; 3]);
-        close.extend(std::iter::repeat_n(quote, if triple { 3 } else { 1 }));
-        close.extend(std::iter::repeat_n(b'#', hashes));
-        Some((close, at + start + if triple { 3 } else { 1 }))
+    fn parse_quote(&self, at: usize) -> Option<(StringQuote, usize)> {
+        StringQuote::parse(self.bytes.get(at..)?).map(|(quote, len)| (quote, at + len))
     }
 
     /// Judges a string and the strings concatenated to it.
@@ -347,7 +339,7 @@ impl<'a> AssignmentScanner<'a> {
         let mut at = at;
         for _ in 0..100 {
             let Some((close, start)) = self.parse_quote(at) else { return };
-            let (end, string_end) = self.string_end(start, &close);
+            let (end, string_end) = self.string_end(start, close);
             let count = found.len();
             self.add_if_secret(start..end, need, found);
             if found.len() == count {
@@ -357,12 +349,16 @@ impl<'a> AssignmentScanner<'a> {
             let rest = &self.bytes[string_end..self.bytes.len().min(string_end + 120)];
             let Some(next) = rest.iter().position(|it| matches!(it, b'"' | b'\'' | b'`')) else { return };
             let letters = rest[..next].iter().rev().take(2).take_while(|it| b"rbufRBUF".contains(it)).count();
-            if self.bare == BareWords::Values || !self.patterns.joined.is_match(&rest[..next - letters]) {
+            let between = &rest[..next - letters];
+            if self.bare == BareWords::Values
+                || between.iter().any(u8::is_ascii_alphanumeric)
+                || !self.patterns.joined.is_match(between)
+            {
                 return;
             }
             at = string_end + next - letters;
             let Some((close, start)) = self.parse_quote(at) else { return };
-            let (_, after) = self.string_end(start, &close);
+            let (_, after) = self.string_end(start, close);
             // The next key of a table.
             if self.bytes[after..line_end(self.bytes, after)].trim_ascii_start().starts_with(b":") {
                 return;
@@ -371,18 +367,17 @@ impl<'a> AssignmentScanner<'a> {
     }
 
     /// The end of a string's content, and the end of the string.
-    fn string_end(&self, start: usize, close: &[u8]) -> (usize, usize) {
-        let many_lines = close.len() > 2 || close == b"]]" || close == b"`";
+    fn string_end(&self, start: usize, quote: StringQuote) -> (usize, usize) {
         let limit = self.bytes.len().min(start + MAX_VALUE_BYTES);
         let mut at = start;
         while at < limit {
-            let rest = &self.bytes[at..limit];
-            if rest.starts_with(close) {
-                return (at, at + close.len());
+            let byte = self.bytes[at];
+            if let Some(len) = quote.closing_len(&self.bytes[at..limit]) {
+                return (at, at + len);
             }
-            match rest[0] {
-                b'\\' if close[0] != b'\\' => at += 2,
-                b'\n' if !many_lines => return (at, at),
+            match byte {
+                b'\\' if quote.escapes == 0 => at += 2,
+                b'\n' if !quote.spans_lines() => return (at, at),
                 _ => at += 1,
             }
         }
@@ -414,7 +409,7 @@ impl<'a> AssignmentScanner<'a> {
             }
             // Anything other than strings is not a list of values.
             let Some((quote, start)) = self.parse_quote(here) else { return };
-            let (end, string_end) = self.string_end(start, &quote);
+            let (end, string_end) = self.string_end(start, quote);
             if self.bytes[string_end..line_end(self.bytes, string_end)]
                 .trim_ascii_start()
                 .first()
@@ -538,7 +533,7 @@ impl<'a> AssignmentScanner<'a> {
         let triples = self.triples.get_or_insert_with(|| {
             let mut all: Vec<usize> = Vec::new();
             for quote in ["\"\"\"", "'''"] {
-                all.extend(text.match_indices(quote).map(|(at, _)| at));
+                all.extend(memchr::memmem::find_iter(text.as_bytes(), quote));
             }
             all.sort_unstable();
             all

@@ -67,28 +67,18 @@ const FILE_MAGIC: &[&[u8]] = &[
 /// Adds the ranges of high-entropy strings.
 pub(super) fn find_high_entropy(text: &str, found: &mut Vec<Range<usize>>) {
     let bytes = text.as_bytes();
-    let mut at = 0;
-    while at < bytes.len() {
-        if !IS_KEY_BYTE[usize::from(bytes[at])] {
-            at += 1;
+    for quote_at in memchr::memchr3_iter(b'"', b'\'', b'`', bytes) {
+        let (quote, start) = (bytes[quote_at], quote_at + 1);
+        let is_key = |it: &&u8| IS_KEY_BYTE[usize::from(**it)];
+        let len = bytes[start..].iter().take(KEY_LENGTHS.end() + 1).take_while(is_key).count();
+        if !KEY_LENGTHS.contains(&len) {
             continue;
         }
-        let start = at;
-        while at < bytes.len() && IS_KEY_BYTE[usize::from(bytes[at])] {
-            at += 1;
-        }
-        if !KEY_LENGTHS.contains(&(at - start)) || start == 0 {
-            continue;
-        }
-        let quote = bytes[start - 1];
-        let closed = bytes.get(at) == Some(&quote)
-            || bytes.get(at) == Some(&b'\\') && bytes.get(at + 1) == Some(&quote);
-        if matches!(quote, b'"' | b'\'' | b'`')
-            && closed
-            && is_high_entropy(&text[start..at])
-            && !is_public_value(text, start, at)
-        {
-            found.push(start..at);
+        let end = start + len;
+        let closed = bytes.get(end) == Some(&quote)
+            || bytes.get(end) == Some(&b'\\') && bytes.get(end + 1) == Some(&quote);
+        if closed && is_high_entropy(&text[start..end]) && !is_public_value(text, start, end) {
+            found.push(start..end);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use super::names;
+use super::words::{NameWords, WordKinds, technical_terms};
 
 /// How strictly a value must look like a secret to be taken for one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,58 +20,6 @@ pub(super) enum ValueStrictness {
     /// For an ambiguous name: the value must look random.
     Random,
 }
-
-/// Words for secrets and for descriptions of them: names, not values.
-#[rustfmt::skip]
-const SECRET_NOUNS: &[&str] = &[
-    "password", "passwords", "passwd", "passwort", "passphrase", "pass", "pwd", "secret", "secrets", "token",
-    "tokens", "key", "keys", "credential", "credentials", "creds", "auth", "authorization", "authentication",
-    "cookie", "apikey", "kennwort", "senha", "clave", "contrasena", "contraseña", "mdp", "haslo",
-    "wachtwoord", "parola", "heslo", "sifre", "csrfmiddlewaretoken", "string", "str", "text", "required",
-    "optional", "nullable", "boolean", "bool", "number", "varchar", "char", "hidden", "hashed", "encrypted",
-    "confirmed", "sometimes", "min", "max", "true", "false", "none", "null", "nil", "undefined", "input",
-    "field", "form", "label", "bearer", "basic", "digest", "include", "omit", "origin", "same", "email",
-    "username", "redacted", "masked", "prompt", "empty", "unset", "missing", "invalid", "unknown",
-];
-/// Words that occur with these in a name.
-#[rustfmt::skip]
-const NAME_MODIFIERS: &[&str] = &[
-    "user", "db", "database", "access", "refresh", "client", "api", "id", "name", "header", "csrf", "xsrf",
-    "x", "new", "old", "current", "confirm", "confirmation", "private", "public", "session", "oauth", "jwt",
-    "login", "admin", "account", "aws", "github", "value", "type", "file", "path", "url", "app", "service",
-    "master", "signing", "encryption", "shared", "env", "config", "settings", "and", "or", "is", "has", "the",
-    "reset", "hash", "smtp", "mail", "redis", "postgres", "mysql", "proxy", "http", "https", "server",
-    "provider", "manager", "store", "storage", "get", "set", "with", "from", "to", "for", "mode", "level",
-    "error", "grant", "code", "uri", "ref", "in", "at", "on", "of", "by", "not", "length", "strength",
-    "meter", "icon", "visible", "toggle", "show", "hide", "change", "forgot", "forgotten", "update", "create",
-    "delete", "verify",
-];
-/// Words of a placeholder value.
-#[rustfmt::skip]
-const PLACEHOLDER_WORDS: &[&str] = &[
-    "your", "yours", "placeholder", "example", "changeme", "change", "replace", "replaceme", "insert", "todo",
-    "fixme", "dummy", "fake", "here", "redacted", "removed", "fill", "enter", "put", "paste", "goes", "xxx",
-    "xxxx", "foo", "bar", "baz", "lorem",
-];
-/// Words that mark a sentence.
-#[rustfmt::skip]
-const SENTENCE_WORDS: &[&str] = &[
-    "the", "a", "an", "is", "are", "was", "your", "you", "enter", "please", "must", "not", "for", "of", "to",
-    "with", "from", "and", "or", "no", "be", "at", "least", "this", "that", "if", "when", "has", "have",
-    "cannot", "can", "de", "la", "le", "el", "der", "die", "das", "ist", "do", "da", "il", "du", "en",
-    "votre", "su", "tu", "ihr", "dein", "bitte", "new", "current", "invalid", "wrong", "incorrect", "missing",
-    "required", "forgot", "reset", "confirm", "show", "hide", "change", "in", "on",
-];
-/// Words that contain digits.
-#[rustfmt::skip]
-const TECHNICAL_WORDS: &[&str] = &[
-    "sha1", "sha224", "sha256", "sha384", "sha512", "md5", "base64", "base32", "base16", "base58", "utf8",
-    "utf16", "utf32", "oauth1", "oauth2", "http2", "http3", "ipv4", "ipv6", "x509", "rs256", "hs256", "es256",
-    "ps256", "hs384", "hs512", "rs512", "ed25519", "x25519", "curve25519", "secp256k1", "secp256r1", "p256",
-    "aes128", "aes192", "aes256", "k8s", "i18n", "l10n", "a11y", "x86", "arm64", "amd64", "x64", "win32",
-    "win64", "bcrypt", "argon2id", "argon2i", "pbkdf2", "rc4", "chacha20", "poly1305", "rfc", "iso8601",
-    "rfc3339", "rfc2822", "pkcs1", "pkcs8", "pkcs12", "utf8mb4", "latin1", "es5", "es6", "es2015",
-];
 
 static REFERENCE_PATTERN: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(concat!(
@@ -100,7 +48,7 @@ pub(super) fn is_secret(value: &str, need: ValueStrictness) -> bool {
     let rest = rest.trim();
     // Text next to a reference is mostly part of it.
     let need = if is_rest { ValueStrictness::Random } else { need };
-    let length = rest.chars().count();
+    let length = rest.chars().take(5).count();
     if length < 3 || is_reference(rest) || is_filler(rest) {
         return false;
     }
@@ -141,6 +89,9 @@ fn is_reference(value: &str) -> bool {
 
 /// Whether a value only repeats its name, as in tables of names.
 pub(super) fn repeats_name(name: &str, value: &str) -> bool {
+    if value.len() < 8 || !contains_start(name, value) || !is_wordy(value) {
+        return false;
+    }
     let plain = |it: &str| {
         it.replace("\\0", "")
             .chars()
@@ -149,7 +100,21 @@ pub(super) fn repeats_name(name: &str, value: &str) -> bool {
             .collect::<String>()
     };
     let plain_value = plain(value);
-    plain_value.len() > 7 && is_wordy(value) && plain(name).contains(&plain_value)
+    plain_value.len() > 7 && plain(name).contains(&plain_value)
+}
+
+/// Whether the name contains the value's first two letters or digits, so that it may contain the value.
+fn contains_start(name: &str, value: &str) -> bool {
+    if !value.is_ascii() || value.contains('\\') {
+        return true;
+    }
+    let mut start = value.bytes().filter(u8::is_ascii_alphanumeric).map(|it| it.to_ascii_lowercase());
+    let (Some(first), Some(second)) = (start.next(), start.next()) else { return true };
+    let mut before = 0;
+    name.bytes().filter(u8::is_ascii_alphanumeric).any(|byte| {
+        let byte = byte.to_ascii_lowercase();
+        std::mem::replace(&mut before, byte) == first && byte == second
+    })
 }
 
 /// `xxxx`, `****`, `....`, `0000`: one character repeated, whatever the separators.
@@ -170,16 +135,22 @@ fn is_descriptive(value: &str) -> bool {
     if value.chars().all(|it| !it.is_ascii() && (it.is_alphabetic() || it == 'ー')) {
         return true;
     }
-    let words = names::name_words(value);
-    let is = |list: &[&str], word: &str| list.contains(&word);
-    let counted = |word: &str| word.len() <= 3 && word.bytes().all(|it| it.is_ascii_digit());
-    let about = words.iter().all(|it| is(SECRET_NOUNS, it) || is(NAME_MODIFIERS, it) || counted(it))
-        && words.iter().any(|it| is(SECRET_NOUNS, it));
+    let (mut only_about_secrets, mut has_noun, mut has_placeholder) = (true, false, false);
+    let mut words = NameWords::new(value);
+    while let Some(word) = words.next_word() {
+        let kinds = WordKinds::of(word);
+        let is_number = word.len() <= 3 && word.bytes().all(|it| it.is_ascii_digit());
+        only_about_secrets &= is_number || kinds.is_any(WordKinds::SECRET_NOUN.or(WordKinds::NAME_MODIFIER));
+        has_noun |= kinds.is_any(WordKinds::SECRET_NOUN);
+        has_placeholder |= kinds.is_any(WordKinds::PLACEHOLDER);
+    }
     // `password1` is a password, `min:8` is not.
-    let about = about
-        && !value.chars().any(|it| matches!(it, '!' | '@' | '#' | '$' | '%' | '^' | '&' | '*' | '~' | '+'));
-    let stands_for = is_wordy(value) && words.iter().any(|it| is(PLACEHOLDER_WORDS, it));
-    about || stands_for
+    let has_symbol = || {
+        value
+            .bytes()
+            .any(|it| matches!(it, b'!' | b'@' | b'#' | b'$' | b'%' | b'^' | b'&' | b'*' | b'~' | b'+'))
+    };
+    only_about_secrets && has_noun && !has_symbol() || has_placeholder && is_wordy(value)
 }
 
 fn is_sentence(value: &str) -> bool {
@@ -187,16 +158,14 @@ fn is_sentence(value: &str) -> bool {
     let plain = |word: &&str| is_wordy(word) || !word.is_ascii();
     if !words.iter().all(plain) {
         // `Must be 8-20 characters`, not `x8!kq Tr0ub4dor`.
-        return words.iter().filter(|word| SENTENCE_WORDS.contains(&word.to_lowercase().as_str())).count()
-            >= 2;
+        let marks = |word: &&&str| WordKinds::of(&word.to_lowercase()).is_any(WordKinds::SENTENCE);
+        return words.iter().filter(marks).count() >= 2;
     }
-    let has = |list: &[&str]| names::name_words(value).iter().any(|it| list.contains(&it.as_str()));
+    let marks = WordKinds::SENTENCE.or(WordKinds::SECRET_NOUN).or(WordKinds::PLACEHOLDER);
     value.starts_with(|it: char| it.is_uppercase() || !it.is_alphabetic())
         || value.ends_with(['.', '?', '!', ':', '…', '*', ')'])
             && !value.bytes().any(|it| it.is_ascii_digit())
-        || has(SENTENCE_WORDS)
-        || has(SECRET_NOUNS)
-        || has(PLACEHOLDER_WORDS)
+        || NameWords::new(value).any(|word| WordKinds::of(word).is_any(marks))
         || !value.is_ascii()
 }
 
@@ -211,9 +180,11 @@ fn is_mixed(value: &str) -> bool {
 
 /// `my-secret-token`: only ever the name of a secret.
 fn is_secret_name(value: &str) -> bool {
-    let words = names::name_words(value);
     let is_one_name = value.bytes().all(|it| it.is_ascii_alphanumeric() || matches!(it, b'-' | b'_'));
-    is_one_name && words.len() > 2 && words.iter().any(|it| it == "secret") && !is_descriptive(value)
+    is_one_name
+        && NameWords::new(value).any(|word| word == "secret")
+        && NameWords::new(value).count() > 2
+        && !is_descriptive(value)
 }
 
 /// Whether it looks random: no words, or digits and letters in no order.
@@ -241,9 +212,6 @@ pub(super) fn is_wordy(value: &str) -> bool {
 }
 
 fn is_plain_word(word: &str) -> bool {
-    if TECHNICAL_WORDS.contains(&word.to_ascii_lowercase().as_str()) {
-        return true;
-    }
     if !word.is_ascii() {
         return true;
     }
@@ -251,6 +219,16 @@ fn is_plain_word(word: &str) -> bool {
     let digits = word.len() - letters.len();
     if letters.is_empty() {
         return digits <= 8;
+    }
+    if letters.len() < word.len() || word.bytes().any(|it| it.is_ascii_digit()) {
+        let mut lower = [0; 16];
+        if let Some(lower) = lower.get_mut(..word.len()) {
+            lower.copy_from_slice(word.as_bytes());
+            lower.make_ascii_lowercase();
+            if std::str::from_utf8(lower).is_ok_and(|it| WordKinds::of(it).is_any(WordKinds::TECHNICAL)) {
+                return true;
+            }
+        }
     }
     // `v2`, `3d`.
     let letters = letters.trim_start_matches(|it: char| it.is_ascii_digit());
@@ -273,13 +251,28 @@ fn is_plain_word(word: &str) -> bool {
             return true;
         }
         // `sha256WithRSA`, `base64url`.
-        let lower = letters.to_ascii_lowercase();
-        return TECHNICAL_WORDS.iter().any(|term| {
-            lower
-                .strip_prefix(term)
-                .or_else(|| lower.strip_suffix(term))
-                .is_some_and(|rest| rest.bytes().all(|it| it.is_ascii_alphabetic()))
-        });
+        let ends = |text: &str| {
+            (text.as_bytes()[0].to_ascii_lowercase(), text.as_bytes()[text.len() - 1].to_ascii_lowercase())
+        };
+        let (first, last) = ends(letters);
+        let around = |term: &str| {
+            // Most terms differ in the first byte already.
+            let (term_first, term_last) = ends(term);
+            if term_first != first && term_last != last {
+                return None;
+            }
+            let at_start = letters.get(..term.len()).is_some_and(|it| it.eq_ignore_ascii_case(term));
+            let end = letters.len().saturating_sub(term.len());
+            let at_end = letters[end..].eq_ignore_ascii_case(term);
+            match (at_start, at_end) {
+                (true, _) => Some(&letters[term.len()..]),
+                (_, true) => Some(&letters[..end]),
+                _ => None,
+            }
+        };
+        return technical_terms()
+            .filter_map(around)
+            .any(|rest| rest.bytes().all(|it| it.is_ascii_alphabetic()));
     }
     let uppers = letters.bytes().filter(u8::is_ascii_uppercase).count();
     if uppers == letters.len() || uppers == 0 {
@@ -287,7 +280,7 @@ fn is_plain_word(word: &str) -> bool {
         return letters.len() <= 20;
     }
     // If there are several words, each has some letters.
-    letters.len() >= names::name_words(letters).len() * 3
+    letters.len() >= NameWords::new(letters).count() * 3
 }
 
 /// Shannon entropy, in bits per byte.

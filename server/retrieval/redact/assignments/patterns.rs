@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use memchr::memmem::Finder;
 use regex::bytes::{Regex, RegexBuilder};
 
 // What may follow a name, besides operators.
@@ -28,6 +29,7 @@ pub(super) static ASSIGNMENT_PATTERNS: LazyLock<Option<AssignmentPatterns>> = La
     let new = |it: &str| RegexBuilder::new(it).unicode(false).build().ok();
     Some(AssignmentPatterns {
         pair: new(PAIR_PATTERN)?,
+        value_word: Finder::new("alue"),
         typed: new(TYPED_PATTERN)?,
         setter: new(&format!("(?i){SETTER_PATTERN}"))?,
         wrapper: new(WRAPPER_PATTERN)?,
@@ -42,6 +44,8 @@ pub(super) static ASSIGNMENT_PATTERNS: LazyLock<Option<AssignmentPatterns>> = La
 
 pub(super) struct AssignmentPatterns {
     pub(super) pair: Regex,
+    /// What `pair` contains unless it begins with `<`.
+    pub(super) value_word: Finder<'static>,
     pub(super) typed: Regex,
     pub(super) setter: Regex,
     pub(super) wrapper: Regex,
