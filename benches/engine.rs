@@ -18,7 +18,8 @@ use taper_engine::local::cpu::CpuDecoder;
 use taper_engine::local::kernels::Kernel;
 use taper_engine::local::thread_pool::ThreadPool;
 use taper_engine::local::{
-    Batch, Decoder, DeviceChoice, KernelChoice, Local, LogitsRequest, ModelConfig, Options, SuffixShift,
+    Batch, Decoder, DeviceChoice, KernelChoice, Local, LogitsRequest, ModelConfig, Options, Priority,
+    SuffixShift,
 };
 use taper_engine::{Engine, EngineError, GenerationLimits, Prompt};
 
@@ -73,6 +74,16 @@ fn main() -> Result<(), EngineError> {
     Ok(())
 }
 
+const ALL: [LogitsRequest; 1] = [LogitsRequest::All];
+const ARGMAX: [LogitsRequest; 8] = [const { LogitsRequest::Argmax }; 8];
+
+/// Appends a batch without interruption.
+fn run_batch(decoder: &mut CpuDecoder, batch: &Batch<'_>) -> Result<(), EngineError> {
+    let done = decoder.forward_batch(batch, &mut || ControlFlow::Continue(()))?;
+    assert!(done.is_continue(), "never interrupted");
+    Ok(())
+}
+
 fn measure(model: &Path, kernel: Kernel, threads: usize, only: Option<&str>) -> Result<(), EngineError> {
     let start = Instant::now();
     let gguf = Gguf::open(model)?;
@@ -85,29 +96,28 @@ fn measure(model: &Path, kernel: Kernel, threads: usize, only: Option<&str>) -> 
     decoder.forward(&tokens[..32], 1)?;
     let mut prefill = f64::MAX;
     for _ in 0..3 {
-        decoder.truncate(0);
+        decoder.truncate_sequence(0, 0);
         let start = Instant::now();
         decoder.forward(&tokens, 1)?;
         prefill = prefill.min(start.elapsed().as_secs_f64());
     }
     let mut decode = f64::MAX;
     for _ in 0..if only == Some("prefill") { 0 } else { 3 } {
-        decoder.truncate(PREFILL);
+        decoder.truncate_sequence(0, PREFILL);
         let start = Instant::now();
         for &token in &tokens[..DECODE] {
-            decoder.set_logits_requests(vec![LogitsRequest::Argmax]);
-            decoder.forward(&[token], 1)?;
+            run_batch(&mut decoder, &Batch { tokens: &[token], logits: &ARGMAX[..1], ..Batch::default() })?;
         }
         decode = decode.min(start.elapsed().as_secs_f64());
     }
     let mut batches = String::new();
     for rows in if only.is_some() { &[][..] } else { &[1, 2, 3, 4, 6, 8] } {
-        decoder.truncate(PREFILL);
+        decoder.truncate_sequence(0, PREFILL);
         let mut least = Duration::MAX;
         for tokens in tokens[..48].chunks_exact(*rows) {
             let start = Instant::now();
-            decoder.set_logits_requests(vec![LogitsRequest::Argmax; *rows]);
-            decoder.forward(tokens, *rows)?;
+            let logits = &ARGMAX[..*rows];
+            run_batch(&mut decoder, &Batch { tokens, logits, exact: *rows > 1, ..Batch::default() })?;
             least = least.min(start.elapsed());
         }
         batches += &format!(", {rows} rows {:.1} ms", least.as_secs_f64() * 1e3);
@@ -130,18 +140,16 @@ fn measure(model: &Path, kernel: Kernel, threads: usize, only: Option<&str>) -> 
 
 /// Prefills the same prompt in the background, in chunks of several lengths.
 fn background(decoder: &mut CpuDecoder, tokens: &[u32], kernel: Kernel) -> Result<(), EngineError> {
-    decoder.set_background(true);
     let mut report = String::new();
     for rows in [16, 32, 64, 128, 256] {
-        decoder.truncate(0);
+        decoder.truncate_sequence(0, 0);
         let start = Instant::now();
         for chunk in tokens.chunks(rows) {
-            decoder.forward(chunk, 0)?;
+            run_batch(decoder, &Batch { tokens: chunk, priority: Priority::Background, ..Batch::default() })?;
         }
         let rate = tokens.len() as f64 / start.elapsed().as_secs_f64();
         report += &format!(", {rows} at a time {rate:.0}");
     }
-    decoder.set_background(false);
     println!("{:12} prefill in the background, tokens/s{}", kernel.name(), report.replacen(',', ":", 1));
     Ok(())
 }
@@ -152,9 +160,9 @@ fn chunks(decoder: &mut CpuDecoder, tokens: &[u32], kernel: Kernel) -> Result<()
     for rows in [1, 8, 16, 32, 64, 128, 256] {
         let (mut whole, mut longest) = (Duration::MAX, Duration::ZERO);
         for _ in 0..3 {
-            decoder.truncate(PREFILL);
+            decoder.truncate_sequence(0, PREFILL);
             let (start, mut last) = (Instant::now(), Instant::now());
-            let batch = Batch { tokens: &tokens[..rows], logit_rows: 1, suffix_shift: None };
+            let batch = Batch { tokens: &tokens[..rows], logits: &ALL, ..Batch::default() };
             let done = decoder.forward_batch(&batch, &mut || {
                 longest = longest.max(last.elapsed());
                 last = Instant::now();
@@ -167,18 +175,17 @@ fn chunks(decoder: &mut CpuDecoder, tokens: &[u32], kernel: Kernel) -> Result<()
         report += &format!(", {rows} tokens {whole:.0} ms ({longest:.1})");
     }
     decoder.resize_sequences(2);
-    decoder.truncate(PREFILL);
+    decoder.truncate_sequence(0, PREFILL);
     decoder.fork_sequence(0, 1, PREFILL - 128..PREFILL);
     let mut least = [Duration::MAX; 2];
     for _ in 0..5 {
         for (time, moved) in least.iter_mut().zip([false, true]) {
-            decoder.truncate(PREFILL - 128);
+            decoder.truncate_sequence(0, PREFILL - 128);
             let moved =
                 moved.then_some(SuffixShift { insert_after: 3, source: 1, rows: PREFILL - 128..PREFILL });
             let start = Instant::now();
-            let batch = Batch { tokens: &tokens[..4], logit_rows: 1, suffix_shift: moved };
-            let done = decoder.forward_batch(&batch, &mut || ControlFlow::Continue(()))?;
-            assert!(done.is_continue(), "never interrupted");
+            let batch = Batch { tokens: &tokens[..4], logits: &ALL, suffix_shift: moved, ..Batch::default() };
+            run_batch(decoder, &batch)?;
             *time = start.elapsed().min(*time);
         }
     }

@@ -47,12 +47,14 @@ pub mod token_healing;
 pub use candle_decoder::CandleDecoder;
 pub use config::ModelConfig;
 pub use cpu::CpuDecoder;
-pub use decoder::{Batch, Decoder, LogitsRequest, ResumableWork, SuffixShift};
+pub use decoder::{Batch, Decoder, LogitsRequest, ResumableWork, SequencesBatch, SuffixShift};
 pub use device::DeviceChoice;
 pub use kernels::Kernel;
 pub use options::{KernelChoice, Options};
 pub use prompt_lookup::SpeculationStats;
 pub use sampling::TokenDistribution;
+
+pub use crate::priority::Priority;
 
 use cached_sequences::{CachedSequences, PlannedShift, PromptStart};
 use clock::EngineClock;
@@ -157,32 +159,37 @@ impl Local {
         shift: Option<(&PlannedShift, usize)>,
         heal: Option<&TokenHealing>,
         most: usize,
+        priority: Priority,
         look: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<Option<usize>, EngineError> {
         self.pending_tokens.clear();
+        let sequence = self.sequences.current_index();
         let moved = shift.map(|(shift, insert_after)| self.sequences.suffix_shift(shift, insert_after));
         let Some(heal) = heal else {
-            let batch = Batch { tokens, logit_rows: 0, suffix_shift: moved };
+            let batch = Batch { sequence, tokens, suffix_shift: moved, priority, ..Batch::default() };
             if self.decoder.forward_batch(&batch, look)?.is_break() {
                 return Ok(None);
             }
             self.sequences.append_tokens(tokens, shift);
             return Ok(Some(0));
         };
+        let base = self.decoder.sequence_len(sequence);
         let new = tokens.len() + moved.as_ref().map_or(0, |moved| moved.rows.len());
-        let room = self.decoder.capacity().saturating_sub(self.decoder.len() + new);
+        let room = self.decoder.capacity().saturating_sub(base + new);
         let draft = self.prompt_lookup.as_mut().map_or(&[][..], |lookup| {
             lookup.build_draft(&self.tokens, heal.remaining_bytes());
             lookup.draft_worth_verifying(tokens.len(), room.min(most.saturating_sub(1)))
         });
-        let batch: Vec<TokenId> = tokens.iter().chain(draft).copied().collect();
-        let drafted = batch.len() - tokens.len();
-        let draft = &batch[tokens.len()..];
-        let base = self.decoder.len();
+        let given = tokens.len();
+        let tokens: Vec<TokenId> = tokens.iter().chain(draft).copied().collect();
+        let draft = &tokens[given..];
+        let drafted = draft.len();
         let requests = logits_requests(&self.tokens, heal, draft);
-        self.decoder.set_logits_requests(requests.clone());
-        let advance = Batch { tokens: &batch, logit_rows: 1 + drafted, suffix_shift: moved };
-        let ControlFlow::Continue(logits) = self.decoder.forward_batch(&advance, look)? else {
+        // Drafts are verified with the results of decoding one token at a time.
+        let exact = drafted > 0;
+        let batch =
+            Batch { sequence, tokens: &tokens, logits: &requests, suffix_shift: moved, exact, priority };
+        let ControlFlow::Continue(logits) = self.decoder.forward_batch(&batch, look)? else {
             return Ok(None);
         };
         let rows = logits.chunks_exact((logits.len() / (1 + drafted)).max(1));
@@ -196,9 +203,9 @@ impl Local {
         }
         let right = self.pending_tokens.len() - 1;
         if right < drafted {
-            self.decoder.truncate(base + new + right);
+            self.decoder.truncate_sequence(sequence, base + new + right);
         }
-        self.sequences.append_tokens(&batch[..tokens.len() + right], shift);
+        self.sequences.append_tokens(&tokens[..given + right], shift);
         if let Some(lookup) = &mut self.prompt_lookup {
             let chosen: Vec<TokenId> = self.pending_tokens.iter().filter_map(NextToken::token_id).collect();
             let ended = self.pending_tokens.back() == Some(&NextToken::EndOfText);
@@ -227,6 +234,7 @@ impl Local {
         if prompt.tokens.len() > context {
             return Err(EngineError::PromptTooLong { tokens: prompt.tokens.len(), context });
         }
+        let priority = Priority::from_background(limits.background);
         let decodes = limits.max_tokens > 0 && !prompt.tokens.is_empty();
         let PromptStart { keep, shift, .. } =
             self.sequences.acquire(self.decoder.as_mut(), prompt, limits, decodes);
@@ -256,9 +264,10 @@ impl Local {
             let shift = shift.map(|shift| (shift, gap - done));
             let began = self.clock.now();
             let heal = (decodes && remaining.is_empty()).then_some(&heal);
-            let drafted = self.evaluate_batch(chunk, shift, heal, limits.max_tokens, &mut || {
-                watch(PartialOutput::default())
-            })?;
+            let drafted =
+                self.evaluate_batch(chunk, shift, heal, limits.max_tokens, priority, &mut || {
+                    watch(PartialOutput::default())
+                })?;
             let Some(drafted) = drafted else {
                 let work = self.resumable_work(chunk).work - begun.work;
                 self.throughput.record_prefill(chunk.len(), work, self.clock.elapsed_since(began));
@@ -322,7 +331,9 @@ impl Local {
                 let most = limits.max_tokens - generated;
                 let so_far = generation.partial_output();
                 let drafted =
-                    self.evaluate_batch(&[choice.token], None, Some(&heal), most, &mut || watch(so_far))?;
+                    self.evaluate_batch(&[choice.token], None, Some(&heal), most, priority, &mut || {
+                        watch(so_far)
+                    })?;
                 let Some(drafted) = drafted else { break StopReason::Interrupted };
                 let time = self.clock.elapsed_since(began);
                 self.throughput.record_decode(self.pending_tokens.len(), time);
@@ -368,7 +379,6 @@ impl Engine for Local {
         limits: &GenerationLimits,
         watch: &mut dyn FnMut(PartialOutput<'_>) -> ControlFlow<()>,
     ) -> Result<Generation, EngineError> {
-        self.decoder.set_background(limits.background);
         if limits.max_tokens > 0 {
             self.last_generation = None;
         }
@@ -381,7 +391,6 @@ impl Engine for Local {
         limits: &BranchLimits,
         watch: &mut dyn FnMut(&BranchOutput<'_>) -> BranchControl,
     ) -> Result<(), EngineError> {
-        self.decoder.set_background(false);
         let result = self.decode_branches(limits, watch);
         self.sequences.drop_branches(self.decoder.as_mut());
         self.clear_on_error(result)
@@ -393,7 +402,6 @@ impl Engine for Local {
         answer: &[TokenId],
         on_row: &mut dyn FnMut(&TokenDistribution<'_>),
     ) -> Result<(), EngineError> {
-        self.decoder.set_background(false);
         self.last_generation = None;
         let result = self.score_tokens(prompt, answer, on_row);
         self.clear_on_error(result)

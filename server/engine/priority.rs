@@ -2,6 +2,23 @@
 
 use thread_priority::{Error, ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 
+/// The priority of a calculation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Priority {
+    /// A client waits for the result.
+    #[default]
+    Interactive,
+    /// No client waits: low-priority threads do the work, while the caller sleeps.
+    Background,
+}
+
+impl Priority {
+    /// `Background` if no client waits.
+    pub fn from_background(background: bool) -> Self {
+        if background { Self::Background } else { Self::Interactive }
+    }
+}
+
 /// Out of 100: niceness 9, so a concurrent compiler gets seven times as much of a core.
 const BACKGROUND_PRIORITY: u8 = 25;
 

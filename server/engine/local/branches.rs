@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use super::cached_sequences::MAX_BRANCHES;
 use super::sampling::TokenChoice;
 use super::token_healing::TokenHealing;
-use super::{Local, LogitsRequest, NextToken, pick_token};
+use super::{Local, LogitsRequest, NextToken, SequencesBatch, pick_token};
 use crate::tokenizer::Utf8Stream;
 use crate::{
     BranchControl, BranchLimits, BranchOutput, EngineError, Generation, Prompt, ScoredToken, StopReason,
@@ -177,17 +177,17 @@ impl Local {
             }
         };
         let requests: Vec<LogitsRequest> = growing.iter().map(|branch| request(&branch.heal)).collect();
-        let rows: Vec<(usize, TokenId)> =
-            growing.iter().map(|branch| (branch.sequence, branch.token)).collect();
+        let sequences: Vec<usize> = growing.iter().map(|branch| branch.sequence).collect();
+        let tokens: Vec<TokenId> = growing.iter().map(|branch| branch.token).collect();
         let mut look = || match growing.first().map(|branch| watch(&branch.as_branch(false))) {
             Some(BranchControl::Abort) => ControlFlow::Break(()),
             _ => ControlFlow::Continue(()),
         };
-        self.decoder.set_logits_requests(requests.clone());
-        let ControlFlow::Continue(logits) = self.decoder.forward_sequences(&rows, &mut look)? else {
+        let batch = SequencesBatch { sequences: &sequences, tokens: &tokens, logits: &requests };
+        let ControlFlow::Continue(logits) = self.decoder.forward_sequences(&batch, &mut look)? else {
             return Ok(None);
         };
-        let width = (logits.len() / rows.len().max(1)).max(1);
+        let width = (logits.len() / tokens.len().max(1)).max(1);
         let chosen = logits
             .chunks_exact(width)
             .zip(&requests)
@@ -214,7 +214,7 @@ impl Local {
         let holds = {
             let cached = self.sequences.current_tokens();
             let before = last.prompt.iter().copied().chain(chosen.iter().map(|choice| choice.token));
-            cached.len() >= held && self.decoder.len() >= held && before.eq(cached[..held].iter().copied())
+            cached.len() >= held && before.eq(cached[..held].iter().copied())
         };
         if !holds {
             return None;

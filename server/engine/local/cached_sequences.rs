@@ -225,7 +225,7 @@ impl CachedSequences {
         logits: bool,
     ) -> PromptStart {
         // Equal unless a panic was caught between the two updates and `clear` was not called.
-        let held = decoder.len().min(self.current_tokens().len());
+        let held = decoder.sequence_len(self.current).min(self.current_tokens().len());
         self.truncate_current(decoder, held);
         self.prompt_count += 1;
         let len = prompt.tokens.len();
@@ -248,7 +248,6 @@ impl CachedSequences {
             }
         }
         self.cached[self.current].last_used = self.prompt_count;
-        decoder.select_sequence(self.current);
         if !whole {
             self.truncate_current(decoder, start.keep);
             let slot = &mut self.cached[self.current];
@@ -367,7 +366,7 @@ impl CachedSequences {
 
     /// Keeps the first `len` tokens of the current sequence.
     pub(super) fn truncate_current(&mut self, decoder: &mut dyn Decoder, len: usize) {
-        decoder.truncate(len);
+        decoder.truncate_sequence(self.current, len);
         self.cached[self.current].truncate_tokens(len);
     }
 
@@ -379,8 +378,7 @@ impl CachedSequences {
             }
             self.cached[i] = CachedSequence::default();
         }
-        decoder.select_sequence(self.current);
-        decoder.truncate(0);
+        decoder.truncate_sequence(self.current, 0);
     }
 }
 

@@ -217,7 +217,7 @@ impl Decoder for CandleDecoder {
         if tokens.len() > context - self.cache.len() {
             return Err(EngineError::PromptTooLong { tokens: self.cache.len() + tokens.len(), context });
         }
-        let rows = batch.logit_rows.min(tokens.len());
+        let rows = batch.logits.len().min(tokens.len());
         let result =
             self.evaluate_tokens(tokens, rows, look).map_err(|source| device_error(&self.device, source))?;
         let ControlFlow::Continue(logits) = result else { return Ok(ControlFlow::Break(())) };
@@ -226,11 +226,11 @@ impl Decoder for CandleDecoder {
         Ok(ControlFlow::Continue(&self.logits))
     }
 
-    fn len(&self) -> usize {
+    fn sequence_len(&self, _sequence: usize) -> usize {
         self.cache.len()
     }
 
-    fn truncate(&mut self, len: usize) {
+    fn truncate_sequence(&mut self, _sequence: usize, len: usize) {
         self.cache.truncate(len);
     }
 

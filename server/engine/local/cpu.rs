@@ -13,7 +13,8 @@ use crate::local::kernels::{GEMV_MAX_ROWS, Kernel};
 use crate::local::lm_head::LmHead;
 use crate::local::matmul::{ComputeContext, LinearLayer};
 use crate::local::thread_pool::{DisjointChunks, ThreadPool};
-use crate::local::{Batch, Decoder, LogitsRequest, ResumableWork, throughput};
+use crate::local::{Batch, Decoder, LogitsRequest, ResumableWork, SequencesBatch, SuffixShift, throughput};
+use crate::priority::Priority;
 use crate::{EngineError, TokenId};
 
 mod interrupted;
@@ -30,6 +31,17 @@ use weight_loader::WeightLoader;
 /// activations between two layers stay in the cache. A chunk grows a little rather than leave a small remainder.
 const CHUNK_TOKENS: usize = 256;
 
+/// A batch as the layers take it.
+struct ForwardPass<'a> {
+    tokens: &'a [TokenId],
+    /// Where the tokens go.
+    runs: Vec<TokenRun>,
+    /// The logits requested for the last tokens.
+    logits: &'a [LogitsRequest],
+    exact: bool,
+    priority: Priority,
+}
+
 /// A decoder of the Llama family with its weights and sequences.
 #[derive(Debug)]
 pub struct CpuDecoder {
@@ -40,13 +52,9 @@ pub struct CpuDecoder {
     embedding: Option<PackedMatrix>,
     output_norm: Vec<f32>,
     lm_head: LmHead,
-    /// The logits requested for the rows of the next call.
-    logits_requests: Vec<LogitsRequest>,
     paged_kv: PagedKv,
     /// Unfinished work of interrupted calls, after the ends of sequences.
     interrupted: InterruptedBatches,
-    /// The selected sequence.
-    current_sequence: usize,
     capacity: usize,
     workspace: LayerWorkspace,
     logits: Vec<f32>,
@@ -117,8 +125,6 @@ impl CpuDecoder {
             lm_head: head,
             paged_kv: PagedKv::new(config),
             interrupted: InterruptedBatches::default(),
-            current_sequence: 0,
-            logits_requests: Vec::new(),
             capacity,
             workspace: LayerWorkspace::default(),
             logits: Vec::new(),
@@ -154,19 +160,17 @@ impl CpuDecoder {
     /// because only that layer can produce their logits.
     fn run_layers(
         &mut self,
-        tokens: &[TokenId],
-        runs: &[TokenRun],
+        pass: &ForwardPass<'_>,
         end: usize,
         rows: usize,
         progress: &mut BatchProgress,
         look: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        let Self {
-            config, compute, blocks, embedding, lm_head: head, paged_kv: pages, workspace: work, ..
-        } = self;
+        let Self { config, blocks, embedding, lm_head: head, paged_kv: pages, workspace: work, .. } = self;
+        let compute = self.compute.for_batch(pass.exact, pass.priority);
         let width = config.embedding;
         let table = embedding.as_ref().unwrap_or(head.weight());
-        let new = &tokens[progress.started_tokens().min(end)..end];
+        let new = &pass.tokens[progress.started_tokens().min(end)..end];
         if !new.is_empty() {
             let mut stream = vec![0.0; new.len() * width];
             let places = DisjointChunks::new(&mut stream, width);
@@ -178,7 +182,7 @@ impl CpuDecoder {
         }
         while let Some((group, until)) = progress.least_advanced(blocks.len()) {
             let count = group.rows.len();
-            let runs: Vec<TokenRun> = runs.iter().map(|run| run.intersect_tokens(&group.rows)).collect();
+            let runs: Vec<TokenRun> = pass.runs.iter().map(|run| run.intersect_tokens(&group.rows)).collect();
             work.compute_angles(&config.rope.frequencies, &runs);
             for (index, block) in blocks.iter().enumerate().take(until).skip(group.layers_passed) {
                 let mut layer = LayerContext { config, compute, paged_kv: pages, index };
@@ -219,72 +223,65 @@ impl CpuDecoder {
     /// Computes the logits of the last chunk's last `rows`, into row `written` of the result.
     fn project_logits(
         &mut self,
+        pass: &ForwardPass<'_>,
         rows: usize,
         written: usize,
-        asks: &[LogitsRequest],
         look: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        let Self { config, compute, lm_head: head, output_norm, workspace: work, logits, .. } = self;
+        let Self { config, lm_head: head, output_norm, workspace: work, logits, .. } = self;
+        let compute = self.compute.for_batch(pass.exact, pass.priority);
         let (vocabulary, width) = (config.vocabulary, config.embedding);
         let stream = &work.stream;
         compute.prepare_rows(&mut work.activations, rows, width, |row, out| {
             compute.rms_norm(&stream[row * width..(row + 1) * width], output_norm, config.norm_epsilon, out);
         });
         let out = &mut logits[written * vocabulary..(written + rows) * vocabulary];
-        head.compute_logits(compute, &work.activations, asks.get(written..).unwrap_or_default(), out);
+        head.compute_logits(&compute, &work.activations, &pass.logits[written..written + rows], out);
         look()
     }
 
     /// Stores the progress of `tokens`, for the next batch of this sequence.
-    fn store_interrupted(&mut self, tokens: &[TokenId], mut progress: BatchProgress) {
+    fn store_interrupted(&mut self, sequence: usize, tokens: &[TokenId], mut progress: BatchProgress) {
         progress.truncate_tokens(tokens.len());
-        let Self { paged_kv: pages, interrupted: suspended, current_sequence: current, .. } = self;
-        pages.trim_pages(*current, pages.sequence_len(*current) + progress.started_tokens());
-        if let Some(forgotten) = suspended.store_progress(*current, tokens, progress) {
+        let Self { paged_kv: pages, interrupted: suspended, .. } = self;
+        pages.trim_pages(sequence, pages.sequence_len(sequence) + progress.started_tokens());
+        if let Some(forgotten) = suspended.store_progress(sequence, tokens, progress) {
             pages.trim_pages(forgotten, 0);
         }
     }
-}
 
-impl Decoder for CpuDecoder {
-    fn forward_batch(
+    /// Reserves pages for a batch that ends at position `end`, copies its shifted segment into them, and returns where
+    /// its tokens go.
+    fn place_tokens(&mut self, batch: &Batch<'_>, end: usize) -> Vec<TokenRun> {
+        let sequence = batch.sequence;
+        let base = self.paged_kv.sequence_len(sequence);
+        self.paged_kv.reserve_pages(sequence, end);
+        let count = batch.tokens.len();
+        let Some(SuffixShift { insert_after, source, rows }) = &batch.suffix_shift else {
+            return vec![TokenRun { tokens: 0..count, sequence, position: base }];
+        };
+        let before = count.min(*insert_after);
+        let at = base + before;
+        let pool = self.compute.pool.with_priority(batch.priority);
+        self.paged_kv.shift_suffix(*source, rows.clone(), sequence, at, &self.config.rope, pool);
+        vec![
+            TokenRun { tokens: 0..before, sequence, position: base },
+            TokenRun { tokens: before..count, sequence, position: at + rows.len() },
+        ]
+    }
+
+    /// Takes a batch of one sequence through the layers, in chunks, and computes its logits. If `look` breaks, what can
+    /// be resumed is stored.
+    fn run_chunks(
         &mut self,
-        batch: &Batch<'_>,
+        pass: &ForwardPass<'_>,
+        sequence: usize,
         look: &mut dyn FnMut() -> ControlFlow<()>,
-    ) -> Result<ControlFlow<(), &[f32]>, EngineError> {
-        let asks = std::mem::take(&mut self.logits_requests);
-        let tokens = batch.tokens;
-        let base = self.paged_kv.sequence_len(self.current_sequence);
-        let moved = batch.suffix_shift.as_ref().map_or(0, |moved| moved.rows.len());
-        let end = base + tokens.len() + moved;
-        if end > self.capacity {
-            return Err(EngineError::PromptTooLong { tokens: end, context: self.capacity });
-        }
-        let vocabulary = self.config.vocabulary;
-        if let Some(token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
-            return Err(token_out_of_range(*token, vocabulary));
-        }
-        let rows = batch.logit_rows.min(tokens.len());
-        // Drafts are verified with the results of decoding one token at a time; a prompt is only read.
-        self.compute.set_exact(rows > 1);
-        resize_buffer(&mut self.logits, rows * vocabulary);
-        if tokens.is_empty() && moved == 0 {
-            return Ok(ControlFlow::Continue(&self.logits));
-        }
-        self.paged_kv.reserve_pages(self.current_sequence, end);
-        let sequence = self.current_sequence;
-        let mut runs = vec![TokenRun { tokens: 0..tokens.len(), sequence, position: base }];
-        if let Some(moved) = &batch.suffix_shift {
-            let before = moved.insert_after.min(tokens.len());
-            let at = base + before;
-            let Self { config, compute, paged_kv: pages, current_sequence: current, .. } = self;
-            pages.shift_suffix(moved.source, moved.rows.clone(), *current, at, &config.rope, &compute.pool);
-            runs[0].tokens.end = before;
-            runs.push(TokenRun { tokens: before..tokens.len(), sequence, position: at + moved.rows.len() });
-        }
+    ) -> ControlFlow<()> {
+        let (tokens, rows) = (pass.tokens, pass.logits.len());
         // Tokens before a shifted segment do not depend on it.
-        let first = runs[0].tokens.end;
-        let mut progress = self.interrupted.take_progress(self.current_sequence, &tokens[..first]);
+        let first = &tokens[..pass.runs[0].tokens.end];
+        let mut progress = self.interrupted.take_progress(sequence, first);
         if progress.finished_tokens() > tokens.len() - rows {
             // Logits come from the last layer.
             progress.truncate_tokens(tokens.len() - rows);
@@ -297,50 +294,83 @@ impl Decoder for CpuDecoder {
             // Requested positions in this chunk: those among the last `rows` of the batch.
             let left = tokens.len() - chunk.end;
             let here = rows.saturating_sub(left).min(chunk.len()).min(rows - written);
-            let mut flow = self.run_layers(tokens, &runs, chunk.end, here, &mut progress, look);
+            let mut flow = self.run_layers(pass, chunk.end, here, &mut progress, look);
             if here > 0 && flow.is_continue() {
-                flow = self.project_logits(here, written, &asks, look);
+                flow = self.project_logits(pass, here, written, look);
                 written += here;
             }
             if flow.is_break() {
-                self.store_interrupted(&tokens[..first], progress);
-                return Ok(ControlFlow::Break(()));
+                self.store_interrupted(sequence, first, progress);
+                return flow;
             }
             progress.mark_all_finished();
         }
-        self.paged_kv.set_len(self.current_sequence, end);
+        ControlFlow::Continue(())
+    }
+
+    fn check_token(&self, token: TokenId) -> Result<(), EngineError> {
+        let vocabulary = self.config.vocabulary;
+        if (token as usize) < vocabulary {
+            return Ok(());
+        }
+        let problem = format!("token {token} is outside the vocabulary of {vocabulary}");
+        Err(EngineError::Device { device: "CPU".to_owned(), source: problem.into() })
+    }
+}
+
+impl Decoder for CpuDecoder {
+    fn forward_batch(
+        &mut self,
+        batch: &Batch<'_>,
+        look: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<ControlFlow<(), &[f32]>, EngineError> {
+        let &Batch { sequence, tokens, exact, priority, .. } = batch;
+        let shifted = batch.suffix_shift.as_ref().map_or(0, |shift| shift.rows.len());
+        let end = self.paged_kv.sequence_len(sequence) + tokens.len() + shifted;
+        if end > self.capacity {
+            return Err(EngineError::PromptTooLong { tokens: end, context: self.capacity });
+        }
+        tokens.iter().try_for_each(|&token| self.check_token(token))?;
+        let logits = &batch.logits[batch.logits.len().saturating_sub(tokens.len())..];
+        resize_buffer(&mut self.logits, logits.len() * self.config.vocabulary);
+        if tokens.is_empty() && shifted == 0 {
+            return Ok(ControlFlow::Continue(&self.logits));
+        }
+        let runs = self.place_tokens(batch, end);
+        let pass = ForwardPass { tokens, runs, logits, exact, priority };
+        if self.run_chunks(&pass, sequence, look).is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+        self.paged_kv.set_len(sequence, end);
         Ok(ControlFlow::Continue(&self.logits))
     }
 
     fn forward_sequences(
         &mut self,
-        rows: &[(usize, TokenId)],
+        batch: &SequencesBatch<'_>,
         look: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<ControlFlow<(), &[f32]>, EngineError> {
-        let asks = std::mem::take(&mut self.logits_requests);
-        let vocabulary = self.config.vocabulary;
-        let tokens: Vec<TokenId> = rows.iter().map(|row| row.1).collect();
-        let mut runs = Vec::with_capacity(rows.len());
-        for (row, &(sequence, token)) in rows.iter().enumerate() {
+        let SequencesBatch { sequences, tokens, logits } = *batch;
+        let mut runs = Vec::with_capacity(tokens.len());
+        for (row, (&sequence, &token)) in sequences.iter().zip(tokens).enumerate() {
             let position = self.paged_kv.sequence_len(sequence);
             if position >= self.capacity {
                 return Err(EngineError::PromptTooLong { tokens: position + 1, context: self.capacity });
             }
-            if token as usize >= vocabulary {
-                return Err(token_out_of_range(token, vocabulary));
-            }
+            self.check_token(token)?;
             runs.push(TokenRun { tokens: row..row + 1, sequence, position });
         }
         for run in &runs {
             self.paged_kv.reserve_pages(run.sequence, run.end_position());
         }
-        resize_buffer(&mut self.logits, rows.len() * vocabulary);
-        let mut flow =
-            self.run_layers(&tokens, &runs, rows.len(), rows.len(), &mut BatchProgress::default(), look);
+        let count = tokens.len();
+        resize_buffer(&mut self.logits, count * self.config.vocabulary);
+        let pass = ForwardPass { tokens, runs, logits, exact: true, priority: Priority::Interactive };
+        let mut flow = self.run_layers(&pass, count, count, &mut BatchProgress::default(), look);
         if flow.is_continue() {
-            flow = self.project_logits(rows.len(), 0, &asks, look);
+            flow = self.project_logits(&pass, count, 0, look);
         }
-        for run in &runs {
+        for run in &pass.runs {
             match flow {
                 ControlFlow::Continue(()) => self.paged_kv.set_len(run.sequence, run.end_position()),
                 ControlFlow::Break(()) => self.paged_kv.truncate_sequence(run.sequence, run.position),
@@ -349,18 +379,14 @@ impl Decoder for CpuDecoder {
         Ok(flow.map_continue(|()| &self.logits[..]))
     }
 
-    fn set_logits_requests(&mut self, asks: Vec<LogitsRequest>) {
-        self.logits_requests = asks;
+    fn sequence_len(&self, sequence: usize) -> usize {
+        self.paged_kv.sequence_len(sequence)
     }
 
-    fn len(&self) -> usize {
-        self.paged_kv.sequence_len(self.current_sequence)
-    }
-
-    fn truncate(&mut self, len: usize) {
-        if len < self.len() {
-            self.interrupted.discard_sequence(self.current_sequence);
-            self.paged_kv.truncate_sequence(self.current_sequence, len);
+    fn truncate_sequence(&mut self, sequence: usize, len: usize) {
+        if len < self.sequence_len(sequence) {
+            self.interrupted.discard_sequence(sequence);
+            self.paged_kv.truncate_sequence(sequence, len);
         }
     }
 
@@ -372,20 +398,11 @@ impl Decoder for CpuDecoder {
         true
     }
 
-    fn set_background(&mut self, background: bool) {
-        self.compute.pool.set_background(background);
-    }
-
     fn resize_sequences(&mut self, sequences: usize) -> usize {
         (sequences.max(1)..self.paged_kv.sequence_count())
             .for_each(|gone| self.interrupted.discard_sequence(gone));
         self.paged_kv.resize_sequences(sequences.max(1));
-        self.current_sequence = self.current_sequence.min(self.paged_kv.sequence_count() - 1);
         self.paged_kv.sequence_count()
-    }
-
-    fn select_sequence(&mut self, sequence: usize) {
-        self.current_sequence = sequence.min(self.paged_kv.sequence_count() - 1);
     }
 
     fn fork_sequence(&mut self, from: usize, to: usize, rows: Range<usize>) {
@@ -408,11 +425,6 @@ impl Decoder for CpuDecoder {
     fn kv_bytes_for(&self, tokens: usize) -> usize {
         tokens.div_ceil(PAGE_KEYS) * self.paged_kv.page_bytes()
     }
-}
-
-fn token_out_of_range(token: TokenId, vocabulary: usize) -> EngineError {
-    let problem = format!("token {token} is outside the vocabulary of {vocabulary}");
-    EngineError::Device { device: "CPU".to_owned(), source: problem.into() }
 }
 
 #[cfg(test)]

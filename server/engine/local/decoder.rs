@@ -2,6 +2,7 @@
 
 use std::ops::{ControlFlow, Range};
 
+use crate::priority::Priority;
 use crate::{EngineError, TokenId};
 
 /// The logits requested for a position.
@@ -20,12 +21,32 @@ pub enum LogitsRequest {
 /// Tokens to append to a sequence.
 #[derive(Debug, Clone, Default)]
 pub struct Batch<'a> {
+    /// The number of the sequence.
+    pub sequence: usize,
     /// The tokens to evaluate.
     pub tokens: &'a [TokenId],
-    /// The number of last tokens whose logits are wanted.
-    pub logit_rows: usize,
-    /// The segment that is inserted between them without evaluation.
+    /// The logits requested for the last tokens, one request for each of them. A decoder may compute more than
+    /// requested, but the result for a token never depends on the other requests.
+    pub logits: &'a [LogitsRequest],
+    /// The segment that is inserted between the tokens without evaluation.
     pub suffix_shift: Option<SuffixShift>,
+    /// Whether the results must have the same bits as if the tokens were evaluated one at a time, for verifying
+    /// drafts; see [`Decoder::is_batch_invariant`]. Reading a prompt may be faster without.
+    pub exact: bool,
+    /// The priority of the work.
+    pub priority: Priority,
+}
+
+/// One token for each of several sequences, to evaluate together, exactly and at interactive priority. The three lists
+/// have the same length.
+#[derive(Debug, Clone, Copy)]
+pub struct SequencesBatch<'a> {
+    /// The numbers of the sequences; none occurs twice.
+    pub sequences: &'a [usize],
+    /// The token to append to each.
+    pub tokens: &'a [TokenId],
+    /// The logits requested after each.
+    pub logits: &'a [LogitsRequest],
 }
 
 /// Positions of another sequence that are moved into this one: values unchanged, keys rotated to the new positions.
@@ -54,8 +75,8 @@ pub struct ResumableWork {
 ///
 /// Two implementations: candle tensors (GPUs, and the reference on CPUs) and our own kernels (CPUs).
 pub trait Decoder: Send {
-    /// Appends a batch to the selected sequence and returns the requested logits, `[rows, vocabulary]` row-major.
-    /// `look` is called every few milliseconds; if it breaks, the call returns `Break` and the sequence is as before. A
+    /// Appends a batch to its sequence and returns the requested logits, `[requests, vocabulary]` row-major. `look` is
+    /// called every few milliseconds; if it breaks, the call returns `Break` and the sequence is as before. A
     /// decoder may keep completed layers ([`Decoder::resumable_work`]): the next batch of the same sequence continues
     /// from there as far as it begins with the same tokens, unless the sequence was truncated in between.
     ///
@@ -68,37 +89,34 @@ pub trait Decoder: Send {
         look: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<ControlFlow<(), &[f32]>, EngineError>;
 
-    /// [`Decoder::forward_batch`] without interruption: appends `tokens` and returns the logits of the last `rows`.
+    /// [`Decoder::forward_batch`] without interruption: appends `tokens` to the first sequence and returns all logits of
+    /// the last `rows`; those of several rows are exact.
     ///
     /// # Errors
     /// See [`Decoder::forward_batch`].
     fn forward(&mut self, tokens: &[TokenId], rows: usize) -> Result<&[f32], EngineError> {
-        let batch = Batch { tokens, logit_rows: rows, suffix_shift: None };
+        let logits = vec![LogitsRequest::All; rows];
+        let batch = Batch { tokens, logits: &logits, exact: rows > 1, ..Batch::default() };
         match self.forward_batch(&batch, &mut || ControlFlow::Continue(()))? {
             ControlFlow::Continue(logits) => Ok(logits),
             ControlFlow::Break(()) => Ok(&[]),
         }
     }
 
-    /// Appends one token to each of several sequences, all in one batch, and returns the logits after each,
-    /// `[rows, vocabulary]` row-major. No sequence occurs twice; `look` is that of [`Decoder::forward_batch`], and the
-    /// selection stays. A decoder with one sequence takes one row.
+    /// Appends one token to each of several sequences and returns the requested logits, `[sequences, vocabulary]`
+    /// row-major; `look` is that of [`Decoder::forward_batch`]. A decoder with one sequence takes one token.
     ///
     /// # Errors
     /// See [`Decoder::forward_batch`].
     fn forward_sequences(
         &mut self,
-        rows: &[(usize, TokenId)],
+        batch: &SequencesBatch<'_>,
         look: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<ControlFlow<(), &[f32]>, EngineError> {
-        let tokens: Vec<TokenId> = rows.iter().map(|row| row.1).collect();
+        let SequencesBatch { tokens, logits, .. } = *batch;
         debug_assert!(tokens.len() <= 1, "tokens of several sequences for a decoder with one");
-        self.forward_batch(&Batch { tokens: &tokens, logit_rows: tokens.len(), suffix_shift: None }, look)
+        self.forward_batch(&Batch { tokens, logits, exact: true, ..Batch::default() }, look)
     }
-
-    /// Sets the logits requested for the rows of the next [`Decoder::forward_batch`]; rows without a request get all
-    /// logits. A decoder may compute more than requested, but the result for a row never depends on the other rows.
-    fn set_logits_requests(&mut self, _requests: Vec<LogitsRequest>) {}
 
     /// The work that an interrupted call has left on `tokens`, if a batch for a sequence began with them now. It never
     /// includes tokens of a batch after [`Batch::suffix_shift`].
@@ -111,37 +129,26 @@ pub trait Decoder: Send {
         false
     }
 
-    /// Tokens in the selected sequence.
-    fn len(&self) -> usize;
+    /// Number of tokens in a sequence.
+    fn sequence_len(&self, sequence: usize) -> usize;
 
-    /// Whether the selected sequence is empty.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Keeps the first `len` tokens of the selected sequence.
-    fn truncate(&mut self, len: usize);
+    /// Keeps the first `len` tokens of a sequence.
+    fn truncate_sequence(&mut self, sequence: usize, len: usize);
 
     /// Tokens that a sequence can hold.
     fn capacity(&self) -> usize;
 
-    /// Whether a position's logits have the same bits for any number of tokens in the same call. Only then does a batch
-    /// that verifies drafts choose the same tokens as decoding one by one.
+    /// Whether a position's logits have the same bits for any number of tokens in the same batch if that is
+    /// [exact](Batch::exact). Only then does a batch that verifies drafts choose the same tokens as decoding one by one.
     fn is_batch_invariant(&self) -> bool {
         false
     }
-
-    /// Sets whether subsequent calls are background work, to run at low priority.
-    fn set_background(&mut self, _background: bool) {}
 
     /// Requests `sequences` sequences, numbered from 0; returns the available number. A decoder with one supports
     /// neither the methods below nor [`Batch::suffix_shift`].
     fn resize_sequences(&mut self, _sequences: usize) -> usize {
         1
     }
-
-    /// Selects a sequence.
-    fn select_sequence(&mut self, _sequence: usize) {}
 
     /// Makes sequence `to` a copy of the positions `rows` of sequence `from`. If these do not begin at 0, they can only
     /// be shifted out of it.

@@ -11,6 +11,7 @@ use crate::local::kernels::activations::Activations;
 use crate::local::kernels::pack::PackedMatrix;
 use crate::local::matmul::{ComputeContext, LinearLayer, ProductTarget};
 use crate::local::thread_pool::ThreadPool;
+use crate::priority::Priority;
 
 /// The kernel `asked` for, or the fastest one with correct products on this machine, and the reason, as a phrase for
 /// `taper doctor`. Takes a few milliseconds; with AMX some more.
@@ -202,6 +203,7 @@ fn multiply_rows(
     out: &mut [f32],
 ) {
     let columns = linear.weight.columns();
+    let compute = compute.for_batch(false, Priority::Interactive);
     compute.prepare_rows(activations, x.len() / columns, columns, |row, to| {
         to.copy_from_slice(&x[row * columns..(row + 1) * columns]);
     });
@@ -276,7 +278,7 @@ impl ProductSamples {
         self.0.iter().all(|ProductSample { linear, x, out }| {
             let mut ours = vec![f32::NAN; out.len()];
             multiply_rows(compute, linear, x, &mut Activations::default(), &mut ours);
-            let other_form = compute.uses_tile_gemm(x.len() / linear.weight.columns());
+            let other_form = compute.has_tile_gemm(x.len() / linear.weight.columns());
             if other_form { is_close(&ours, out) } else { same_bits(&ours, out) }
         })
     }

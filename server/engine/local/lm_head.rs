@@ -23,7 +23,7 @@ use crate::local::LogitsRequest;
 use crate::local::kernels::activations::Activations;
 use crate::local::kernels::pack::{GROUP_ROWS, PackedMatrix};
 use crate::local::kernels::quant_format::screening_error;
-use crate::local::matmul::{ComputeContext, LinearLayer, ProductTarget};
+use crate::local::matmul::{BatchCompute, LinearLayer, ProductTarget};
 
 /// Standard deviations by which the omitted part may deviate.
 const SCREEN_MARGIN: f32 = 12.0;
@@ -63,17 +63,17 @@ impl LmHead {
         if self.margins.is_some() { self.weight().upper_bytes() } else { self.weight().byte_len() }
     }
 
-    /// The requested logits of the rows of `x`; rows without a request get all. `out` is `[rows, vocabulary]`.
+    /// The requested logits of the rows of `x`, one request for each. `out` is `[rows, vocabulary]`.
     pub(in crate::local) fn compute_logits(
         &mut self,
-        compute: &ComputeContext,
+        compute: &BatchCompute<'_>,
         x: &Activations,
         requests: &[LogitsRequest],
         out: &mut [f32],
     ) {
         let Self { linear, margins, screened_max: greatest, exact_rows: wanted } = self;
         let (rows, groups) = (x.rows(), linear.weight.group_count());
-        let request = |row: usize| match requests.get(row).unwrap_or(&LogitsRequest::All) {
+        let request = |row: usize| match &requests[row] {
             // Without screening, the greatest one needs all logits.
             LogitsRequest::Argmax if margins.is_none() => Cow::Owned(LogitsRequest::All),
             request => Cow::Borrowed(request),
@@ -138,7 +138,7 @@ fn best_group(greatest: &[f32], rows: usize, row: usize) -> usize {
 
 /// Computes the wanted pairs, which may be in any order and may repeat.
 fn compute_exact(
-    compute: &ComputeContext,
+    compute: &BatchCompute<'_>,
     x: &Activations,
     linear: &LinearLayer,
     wanted: &mut Vec<(usize, usize)>,

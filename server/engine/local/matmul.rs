@@ -2,14 +2,14 @@
 
 use std::cell::RefCell;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::local::kernels::activations::{Activations, PanelMut, TILE_ROWS, padded_width};
 use crate::local::kernels::attention::{AttentionArgs, AttentionScratch};
 use crate::local::kernels::gemv::{GemvArgs, ProductOutput, UnpackedTile};
 use crate::local::kernels::pack::{GROUP_ROWS, PackedMatrix};
 use crate::local::kernels::{GEMV_MAX_ROWS, Kernel, KernelTable, TileGemm};
-use crate::local::thread_pool::{DisjointChunks, ThreadPool};
+use crate::local::thread_pool::{DisjointChunks, PrioritizedPool, ThreadPool};
+use crate::priority::Priority;
 
 /// Bytes of weights that a thread reads before it claims the next piece of a gemv: enough to hide the cost of
 /// claiming, few enough that all threads finish together.
@@ -45,34 +45,42 @@ unsafe impl Sync for ProductOutPtr {}
 pub(in crate::local) struct ComputeContext {
     pub(in crate::local) pool: ThreadPool,
     kernel_table: &'static KernelTable,
-    /// Whether rows prepared from now on give the same bits for any number of rows.
-    exact: AtomicBool,
 }
 
 impl ComputeContext {
     pub(in crate::local) fn new(kernel: Kernel, pool: ThreadPool) -> Self {
-        Self { pool, kernel_table: kernel.kernel_table(), exact: AtomicBool::new(false) }
+        Self { pool, kernel_table: kernel.kernel_table() }
     }
 
     /// With a kernel outside [`Kernel::ALL`].
     #[cfg(test)]
     pub(in crate::local) fn with_table(entries: &'static KernelTable, pool: ThreadPool) -> Self {
-        Self { pool, kernel_table: entries, exact: AtomicBool::new(false) }
+        Self { pool, kernel_table: entries }
     }
 
-    /// Sets whether rows prepared from now on give the same bits for any number of rows.
-    pub(in crate::local) fn set_exact(&self, exact: bool) {
-        self.exact.store(exact, Ordering::Relaxed);
+    /// The products of one batch. `exact`: a row's products have the same bits for any number of rows.
+    pub(in crate::local) fn for_batch(&self, exact: bool, priority: Priority) -> BatchCompute<'_> {
+        BatchCompute { pool: self.pool.with_priority(priority), kernel_table: self.kernel_table, exact }
     }
 
+    /// Whether products of `rows` rows use tiles if they need not be exact.
+    pub(in crate::local) fn has_tile_gemm(&self, rows: usize) -> bool {
+        self.kernel_table.tile_gemm(rows).is_some()
+    }
+}
+
+/// Computes the products of one batch.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::local) struct BatchCompute<'a> {
+    pub(in crate::local) pool: PrioritizedPool<'a>,
+    kernel_table: &'static KernelTable,
+    exact: bool,
+}
+
+impl BatchCompute<'_> {
     /// The tile kernel for products of `rows` rows, if there is one; it has its own format of activations.
-    fn tile_gemm(&self, rows: usize) -> Option<&TileGemm> {
-        self.kernel_table.tile_gemm(rows).filter(|_| !self.exact.load(Ordering::Relaxed))
-    }
-
-    /// Whether there is such a kernel.
-    pub(in crate::local) fn uses_tile_gemm(&self, rows: usize) -> bool {
-        self.tile_gemm(rows).is_some()
+    fn tile_gemm(&self, rows: usize) -> Option<&'static TileGemm> {
+        self.kernel_table.tile_gemm(rows).filter(|_| !self.exact)
     }
 
     /// Fills the activations: `fill(row, values)` for each row, then quantizes them.

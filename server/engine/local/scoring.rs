@@ -2,8 +2,8 @@
 
 use std::ops::ControlFlow;
 
-use super::Local;
 use super::sampling::TokenDistribution;
+use super::{Batch, Local, LogitsRequest};
 use crate::{EngineError, GenerationLimits, Prompt, TokenId};
 
 impl Local {
@@ -15,23 +15,30 @@ impl Local {
         on_row: &mut dyn FnMut(&TokenDistribution<'_>),
     ) -> Result<(), EngineError> {
         let Some(held) = prompt.tokens.len().checked_sub(1) else { return Ok(()) };
-        let (tokens, context) = (prompt.tokens.len() + answer.len(), self.decoder.capacity());
-        if tokens > context {
-            return Err(EngineError::PromptTooLong { tokens, context });
+        let (whole, context) = (prompt.tokens.len() + answer.len(), self.decoder.capacity());
+        if whole > context {
+            return Err(EngineError::PromptTooLong { tokens: whole, context });
         }
         self.run_prompt(prompt, &GenerationLimits::default(), &mut |_| ControlFlow::Continue(()))?;
         // Requires the logits after the prompt's last token, so that one is evaluated together with these.
         self.truncate_sequence(held);
-        let batch = [&prompt.tokens[held..], answer].concat();
-        let logits = self.decoder.forward(&batch, batch.len())?;
+        let tokens = [&prompt.tokens[held..], answer].concat();
+        let sequence = self.sequences.current_index();
+        let requests = vec![LogitsRequest::All; tokens.len()];
+        let batch = Batch { sequence, tokens: &tokens, logits: &requests, exact: true, ..Batch::default() };
+        let ControlFlow::Continue(logits) =
+            self.decoder.forward_batch(&batch, &mut || ControlFlow::Continue(()))?
+        else {
+            return Ok(());
+        };
         let mut whole = true;
-        for row in logits.chunks_exact((logits.len() / batch.len()).max(1)) {
+        for row in logits.chunks_exact((logits.len() / tokens.len()).max(1)) {
             match TokenDistribution::from_logits(row) {
                 Some(row) => on_row(&row),
                 None => whole = false,
             }
         }
-        self.decoder.truncate(held);
+        self.decoder.truncate_sequence(sequence, held);
         if whole { Ok(()) } else { Err(self.invalid_logits_error()) }
     }
 }
@@ -80,7 +87,10 @@ mod tests {
                     let rows = score_positions(&mut engine, &tokens, &answer);
                     assert_agrees(&generation, &answer, &rows);
                     assert_eq!(
-                        (engine.sequences.current_tokens(), engine.decoder.len()),
+                        (
+                            engine.sequences.current_tokens(),
+                            engine.decoder.sequence_len(engine.sequences.current_index())
+                        ),
                         (&tokens[..len - 1], len - 1)
                     );
                 }

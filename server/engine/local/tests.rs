@@ -56,7 +56,10 @@ pub(super) fn generate_text(
             ControlFlow::Continue(())
         })
         .unwrap();
-    assert_eq!(engine.sequences.current_tokens().len(), engine.decoder.len());
+    assert_eq!(
+        engine.sequences.current_tokens().len(),
+        engine.decoder.sequence_len(engine.sequences.current_index())
+    );
     generation
 }
 
@@ -129,7 +132,10 @@ fn cache_stays_valid_after_break_at_any_call() {
         assert_eq!(broken.stop, StopReason::Interrupted);
         assert!(fresh.text.starts_with(&broken.text));
         inside += usize::from(broken.evaluated % 8 == 0 && broken.evaluated < tokens.len());
-        assert_eq!(engine.sequences.current_tokens().len(), engine.decoder.len());
+        assert_eq!(
+            engine.sequences.current_tokens().len(),
+            engine.decoder.sequence_len(engine.sequences.current_index())
+        );
         let evaluated = broken.evaluated;
         let after = generate_text(&mut engine, &tokens, b"ret", 12);
         assert_eq!(text_stop_and_ends(&after), text_stop_and_ends(&fresh));
@@ -195,7 +201,10 @@ fn full_context_stops_and_longer_prompt_fails() {
         &mut |_| ControlFlow::Continue(()),
     );
     assert!(matches!(error, Err(EngineError::PromptTooLong { tokens: 33, context: 32 })));
-    assert!(engine.sequences.current_tokens().is_empty() && engine.decoder.is_empty());
+    assert!(
+        engine.sequences.current_tokens().is_empty()
+            && engine.decoder.sequence_len(engine.sequences.current_index()) == 0
+    );
     assert_eq!(
         text_stop_and_ends(&generate_text(&mut engine, &tokens[..30], b"aaaaaaaa", 9)),
         text_stop_and_ends(&near)
@@ -237,7 +246,10 @@ fn engine_is_usable_after_panic_and_clear() {
             assert!(caught.is_err());
         }
         // Even without `clear` the two never disagree.
-        assert_eq!(engine.sequences.current_tokens().len(), engine.decoder.len());
+        assert_eq!(
+            engine.sequences.current_tokens().len(),
+            engine.decoder.sequence_len(engine.sequences.current_index())
+        );
         engine.clear();
         assert_eq!(
             text_stop_and_ends(&generate_text(&mut engine, &tokens, b"self.", 8)),
@@ -386,7 +398,10 @@ fn generate_and_break(
             },
         )
         .unwrap();
-    assert_eq!(engine.sequences.current_tokens().len(), engine.decoder.len());
+    assert_eq!(
+        engine.sequences.current_tokens().len(),
+        engine.decoder.sequence_len(engine.sequences.current_index())
+    );
     generation.prefill = Default::default();
     generation.decode = Default::default();
     (generation, texts)

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use crate::priority;
+use crate::priority::{self, Priority};
 
 mod job_handoff;
 #[cfg(test)]
@@ -36,8 +36,6 @@ pub struct ThreadPool {
     workers: WorkerThreads,
     /// As many threads as `workers` and the caller together; started on first use.
     background: OnceLock<WorkerThreads>,
-    /// Whether jobs run in the background.
-    in_background: AtomicBool,
     /// Held while a job runs: one at a time.
     running: Mutex<()>,
     spawn: SpawnThread,
@@ -96,7 +94,7 @@ impl<'a> PoolJob<'a> {
 /// Runs one piece of a job on a thread, unless the job is cancelled.
 ///
 /// # Safety
-/// [`ThreadPool::run_while`] has published `job` and waits for it.
+/// [`PrioritizedPool::run_while`] has published `job` and waits for it.
 unsafe fn run_piece(job: *const (), piece: usize, thread: usize) {
     // SAFETY: by the caller's contract, the job is alive.
     let job: &PoolJob<'_> = unsafe { &*job.cast() };
@@ -118,7 +116,6 @@ impl ThreadPool {
         Self {
             workers: WorkerThreads::start_threads(1..threads.min(MAX_THREADS), false, spawn),
             background: OnceLock::new(),
-            in_background: AtomicBool::new(false),
             running: Mutex::new(()),
             spawn,
             #[cfg(test)]
@@ -148,12 +145,38 @@ impl ThreadPool {
         self.workers.threads.len() + 1
     }
 
-    /// Sets whether subsequent jobs run at low priority on other threads, while the caller sleeps.
-    pub fn set_background(&self, background: bool) {
-        self.in_background.store(background, Ordering::Relaxed);
+    /// The pool for jobs of this priority.
+    pub fn with_priority(&self, priority: Priority) -> PrioritizedPool<'_> {
+        PrioritizedPool { pool: self, priority }
     }
 
-    /// As [`ThreadPool::run_while`], for pieces that are adjacent in memory: each thread takes a contiguous range (and
+    /// [`PrioritizedPool::run_pieces`] at interactive priority.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn run_pieces(&self, pieces: usize, work: impl Fn(usize, usize) + Sync) {
+        self.with_priority(Priority::Interactive).run_pieces(pieces, work);
+    }
+
+    fn background_workers(&self) -> &WorkerThreads {
+        self.background.get_or_init(|| WorkerThreads::start_threads(0..self.thread_count(), true, self.spawn))
+    }
+}
+
+/// A pool for jobs of one priority.
+#[derive(Debug, Clone, Copy)]
+pub struct PrioritizedPool<'a> {
+    pool: &'a ThreadPool,
+    priority: Priority,
+}
+
+impl PrioritizedPool<'_> {
+    /// Threads that work on a job, the caller included.
+    pub fn thread_count(&self) -> usize {
+        self.pool.thread_count()
+    }
+
+    /// As [`PrioritizedPool::run_while`], for pieces that are adjacent in memory: each thread takes a contiguous range (and
     /// steals from others when done), so its prefetches hit.
     pub fn run_in_order(
         &self,
@@ -178,10 +201,6 @@ impl ThreadPool {
         })
     }
 
-    fn background_workers(&self) -> &WorkerThreads {
-        self.background.get_or_init(|| WorkerThreads::start_threads(0..self.thread_count(), true, self.spawn))
-    }
-
     /// Runs `work(piece, thread)` once for every piece below `pieces`, on all threads, and returns when all are
     /// done. If called from inside a piece, or while another job runs, it uses the caller's thread only.
     ///
@@ -191,25 +210,26 @@ impl ThreadPool {
         let _ = self.run_while(pieces, &mut || ControlFlow::Continue(()), work);
     }
 
-    /// As [`ThreadPool::run_pieces`], as long as the result is wanted. `look` is called on the caller's thread between
+    /// As [`PrioritizedPool::run_pieces`], as long as the result is wanted. `look` is called on the caller's thread between
     /// its pieces, or every two milliseconds while the job is in the background. Once it breaks, it is not called
     /// again, and no further pieces start; then it is unknown which pieces ran.
     ///
     /// # Panics
-    /// As [`ThreadPool::run_pieces`], and with the panic of `look`.
+    /// As [`PrioritizedPool::run_pieces`], and with the panic of `look`.
     pub fn run_while(
         &self,
         pieces: usize,
         look: CancelPoll<'_>,
         work: impl Fn(usize, usize) + Sync,
     ) -> ControlFlow<()> {
-        let background = self.in_background.load(Ordering::Relaxed);
+        let Self { pool, priority } = *self;
+        let background = priority == Priority::Background;
         #[cfg(test)]
-        if let Some(script) = self.script.as_ref().filter(|_| pieces > 1) {
+        if let Some(script) = pool.script.as_ref().filter(|_| pieces > 1) {
             return script.play_job(pieces, background, look, &work);
         }
-        let alone = pieces <= 1 || pieces as u64 >= PIECE_MASK || (self.workers.is_empty() && !background);
-        let running = if alone { None } else { self.running.try_lock().ok() };
+        let alone = pieces <= 1 || pieces as u64 >= PIECE_MASK || (pool.workers.is_empty() && !background);
+        let running = if alone { None } else { pool.running.try_lock().ok() };
         let Some(running) = running else {
             return (0..pieces).try_for_each(|piece| {
                 work(piece, 0);
@@ -217,8 +237,8 @@ impl ThreadPool {
             });
         };
         let job = PoolJob::new(&work);
-        let background = background.then(|| self.background_workers()).filter(|workers| !workers.is_empty());
-        let shared = &background.unwrap_or(&self.workers).shared;
+        let background = background.then(|| pool.background_workers()).filter(|workers| !workers.is_empty());
+        let shared = &background.unwrap_or(&pool.workers).shared;
         shared.publish(ptr::from_ref(&job).cast(), pieces);
         let mut flow = ControlFlow::Continue(());
         let mut look = || {

@@ -63,7 +63,10 @@ fn branch_matches_fresh_engine_after_same_prefix() {
                 let generated: Vec<TokenId> =
                     engine.last_generation.as_ref().unwrap().choices.iter().map(|it| it.token).collect();
                 let grown = finished_branches(&mut engine, &UNLIMITED_BRANCHING);
-                assert_eq!(engine.decoder.len(), engine.sequences.current_tokens().len());
+                assert_eq!(
+                    engine.decoder.sequence_len(engine.sequences.current_index()),
+                    engine.sequences.current_tokens().len()
+                );
                 if engine.sequences.can_branch() {
                     assert_eq!(grown.len(), forks.len());
                     // Nothing of the branches is left, and nothing else is lost.
@@ -145,7 +148,10 @@ fn branch_control_ends_one_or_all_branches() {
                     if calls == at { BranchControl::Abort } else { BranchControl::Continue }
                 })
                 .unwrap();
-            assert_eq!(engine.decoder.len(), engine.sequences.current_tokens().len());
+            assert_eq!(
+                engine.decoder.sequence_len(engine.sequences.current_index()),
+                engine.sequences.current_tokens().len()
+            );
             if calls < at {
                 break;
             }

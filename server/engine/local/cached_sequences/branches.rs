@@ -37,7 +37,7 @@ impl CachedSequences {
             }
         } else {
             // A branch may have written past the known tokens of the sequence.
-            let held = self.current_tokens().len().min(decoder.len());
+            let held = self.current_tokens().len().min(decoder.sequence_len(self.current));
             self.truncate_current(decoder, held);
         }
     }

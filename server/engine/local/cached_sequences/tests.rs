@@ -92,7 +92,10 @@ fn generate_and_break(
             if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })
         .unwrap();
-    assert_eq!(engine.sequences.current_tokens().len(), engine.decoder.len());
+    assert_eq!(
+        engine.sequences.current_tokens().len(),
+        engine.decoder.sequence_len(engine.sequences.current_index())
+    );
     (generation.prefill, generation.decode) = Default::default();
     generation
 }
@@ -246,9 +249,15 @@ fn shifted_suffix_does_not_accumulate_rounding() {
             assert_eq!(generation.evaluated, some + 2 + document.tail.len(), "{typed}");
             // One shift or many give the same bits: nothing accumulates.
             let tokens = engine.sequences.current_tokens().to_vec();
-            let held = engine.decoder.len();
+            let held = engine.decoder.sequence_len(engine.sequences.current_index());
             let again = generate_and_break(&mut engine, &prompt, limits, usize::MAX);
-            assert_eq!((tokens.len(), held), (engine.sequences.current_tokens().len(), engine.decoder.len()));
+            assert_eq!(
+                (tokens.len(), held),
+                (
+                    engine.sequences.current_tokens().len(),
+                    engine.decoder.sequence_len(engine.sequences.current_index())
+                )
+            );
             let (mut other, _) = plain_and_speculating(&writer, 512);
             let mut first = document.clone();
             first.prefix.truncate(begun);

@@ -123,7 +123,7 @@ fn chunked_prefill_matches_one_call() {
         let tokens = random_tokens(&mut random, vocabulary, 200);
         let whole = decoder.forward(&tokens, tokens.len()).unwrap().to_vec();
         for _ in 0..10 {
-            decoder.truncate(0);
+            decoder.truncate_sequence(0, 0);
             let mut at = 0;
             while at < tokens.len() {
                 let end = (at + random.usize(1..60)).min(tokens.len());
@@ -137,7 +137,7 @@ fn chunked_prefill_matches_one_call() {
                     assert!(difference < 1e-4, "{dtype:?}, position {position}: {difference}");
                 }
                 at = end;
-                assert_eq!(decoder.len(), at);
+                assert_eq!(decoder.sequence_len(0), at);
             }
         }
     }
@@ -156,19 +156,19 @@ fn truncated_and_extended_cache_matches_fresh_cache() {
         let mut held: Vec<TokenId> = Vec::new();
         for _ in 0..150 {
             let keep = random.usize(0..=held.len());
-            cached.truncate(keep);
+            cached.truncate_sequence(0, keep);
             held.truncate(keep);
             let more = random.usize(1..=(256 - keep).min(80));
             let tokens = random_tokens(&mut random, vocabulary, more);
             held.extend(&tokens);
             let ours = cached.forward(&tokens, 1).unwrap();
-            fresh.truncate(0);
+            fresh.truncate_sequence(0, 0);
             let theirs = fresh.forward(&held, 1).unwrap();
             assert!(relative_difference(ours, theirs) < 1e-4);
             assert_eq!(argmax(ours), argmax(theirs));
             if held.len() > 200 {
                 held.clear();
-                cached.truncate(0);
+                cached.truncate_sequence(0, 0);
             }
         }
     }
@@ -195,21 +195,21 @@ fn oversized_batch_is_refused_and_state_kept() {
     let mut decoder =
         open_decoder(&write_model(&random_qwen2(1, &ModelDims::default()).unwrap()).path, 8).unwrap();
     let expected = decoder.forward(&[1, 2, 3, 4, 5, 6], 1).unwrap().to_vec();
-    decoder.truncate(5);
+    decoder.truncate_sequence(0, 5);
     assert!(matches!(
         decoder.forward(&[1, 2, 3, 4], 1),
         Err(EngineError::PromptTooLong { tokens: 9, context: 8 })
     ));
-    assert_eq!(decoder.len(), 5);
+    assert_eq!(decoder.sequence_len(0), 5);
     let out_of_range = vocabulary_size(&decoder) as TokenId;
     assert!(matches!(decoder.forward(&[out_of_range], 1), Err(EngineError::Device { .. })));
-    assert_eq!(decoder.len(), 5);
+    assert_eq!(decoder.sequence_len(0), 5);
     assert!(relative_difference(decoder.forward(&[6], 1).unwrap(), &expected) < 1e-4);
     assert!(decoder.forward(&[7, 8], 0).unwrap().is_empty());
-    assert_eq!(decoder.len(), decoder.capacity());
+    assert_eq!(decoder.sequence_len(0), decoder.capacity());
     assert!(decoder.forward(&[], 3).unwrap().is_empty());
-    decoder.truncate(100);
-    assert_eq!(decoder.len(), 8);
+    decoder.truncate_sequence(0, 100);
+    assert_eq!(decoder.sequence_len(0), 8);
 }
 
 #[test]
@@ -358,7 +358,7 @@ fn real_model_matches_candle_transformers() {
 
     // In pieces, truncated in the middle and extended again. The matrices see activations rounded to 8 bits: one that
     // rounds differently because of the order of a sum is as far from this result as candle's own model is from itself.
-    decoder.truncate(150);
+    decoder.truncate_sequence(0, 150);
     decoder.forward(&tokens[150..163], 0).unwrap();
     let again = relative_difference(decoder.forward(&tokens[163..], 1).unwrap(), &ours);
     assert!(again < 5e-2, "{again}");

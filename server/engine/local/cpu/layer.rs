@@ -9,7 +9,7 @@ use super::paged_kv::PagedKv;
 use crate::local::config::{ModelConfig, RopeStyle};
 use crate::local::kernels::activations::Activations;
 use crate::local::kernels::attention::{AttentionArgs, BLOCK_KEYS, HEAD_ALIGNMENT, MAX_QUERY_ROWS};
-use crate::local::matmul::{ComputeContext, LinearLayer, ProductTarget};
+use crate::local::matmul::{BatchCompute, LinearLayer, ProductTarget};
 use crate::local::thread_pool::DisjointChunks;
 
 /// One layer.
@@ -76,7 +76,7 @@ pub(super) struct LayerWorkspace {
 /// The context of a layer's run.
 pub(super) struct LayerContext<'a> {
     pub(super) config: &'a ModelConfig,
-    pub(super) compute: &'a ComputeContext,
+    pub(super) compute: BatchCompute<'a>,
     pub(super) paged_kv: &'a mut PagedKv,
     /// The layer's index.
     pub(super) index: usize,

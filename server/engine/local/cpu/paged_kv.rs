@@ -16,7 +16,7 @@ use half::slice::HalfFloatSliceExt;
 use super::layer::round_to_f16;
 use crate::local::config::{ModelConfig, RopeConfig, RopeStyle};
 use crate::local::kernels::attention::{BLOCK_KEYS, HEAD_ALIGNMENT, PAGE_KEYS};
-use crate::local::thread_pool::ThreadPool;
+use crate::local::thread_pool::PrioritizedPool;
 
 /// Half floats, see [`PageLayout`]. Always finite: values after a sequence's end are multiplied by zero.
 type KvPage = Arc<Vec<u16>>;
@@ -191,7 +191,7 @@ impl PagedKv {
         to: usize,
         at: usize,
         rope: &RopeConfig,
-        pool: &ThreadPool,
+        pool: PrioritizedPool<'_>,
     ) {
         let layout = self.layout;
         // Clones the list, not the pages.

@@ -23,6 +23,9 @@ const DTYPES: [GgmlDType; 11] = [
     GgmlDType::Q6K,
 ];
 
+/// Requests for a few rows.
+const ALL_LOGITS: [LogitsRequest; 3] = [const { LogitsRequest::All }; 3];
+
 fn available_kernels() -> impl Iterator<Item = Kernel> {
     Kernel::available_kernels()
 }
@@ -117,7 +120,7 @@ fn logits_do_not_depend_on_batch_splits() {
             for _ in 0..rounds {
                 // Junk after the cut must not be visible.
                 let mut at = random.usize(..tokens.len());
-                decoder.truncate(at);
+                decoder.truncate_sequence(0, at);
                 while at < tokens.len() {
                     let end = (at + random.usize(1..50)).min(tokens.len());
                     let rows = random.usize(..=end - at);
@@ -125,7 +128,7 @@ fn logits_do_not_depend_on_batch_splits() {
                     let expected = &whole[(end - rows) * config.vocabulary..end * config.vocabulary];
                     assert!(logits == expected, "{kernel:?} {dtype:?}: {rows} rows up to {end}");
                     at = end;
-                    assert_eq!(decoder.len(), at);
+                    assert_eq!(decoder.sequence_len(0), at);
                 }
             }
         }
@@ -135,7 +138,7 @@ fn logits_do_not_depend_on_batch_splits() {
 /// Appends a batch and breaks at the poll with this number; returns the logits and the number of polls.
 fn forward_and_break(decoder: &mut CpuDecoder, batch: &Batch<'_>, at: usize) -> (Option<Vec<f32>>, usize) {
     let mut looks = 0;
-    let held = decoder.len();
+    let held = decoder.sequence_len(batch.sequence);
     let flow = decoder.forward_batch(batch, &mut || {
         looks += 1;
         if looks == at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -146,7 +149,7 @@ fn forward_and_break(decoder: &mut CpuDecoder, batch: &Batch<'_>, at: usize) -> 
     };
     let moved = batch.suffix_shift.as_ref().map_or(0, |moved| moved.rows.len());
     let new = if logits.is_some() { batch.tokens.len() + moved } else { 0 };
-    assert_eq!(decoder.len(), held + new);
+    assert_eq!(decoder.sequence_len(batch.sequence), held + new);
     (logits, looks)
 }
 
@@ -174,11 +177,10 @@ fn interrupted_batch_resumes_with_identical_logits() {
             let (mut broken, mut begun, mut compared) = (0, 0, 0);
             for _ in 0..rounds {
                 let at = random.usize(..SEQUENCES);
-                decoder.select_sequence(at);
                 match random.u8(..12) {
                     0 => {
                         let len = random.usize(..=held[at].len());
-                        decoder.truncate(len);
+                        decoder.truncate_sequence(at, len);
                         held[at].truncate(len);
                     }
                     1 => {
@@ -198,7 +200,7 @@ fn interrupted_batch_resumes_with_identical_logits() {
                 }
                 tokens.truncate(longest);
                 if held[at].len() + tokens.len() > 800 {
-                    decoder.truncate(0);
+                    decoder.truncate_sequence(at, 0);
                     held[at].clear();
                 }
                 let rows = random.usize(..=tokens.len().min(3));
@@ -208,7 +210,8 @@ fn interrupted_batch_resumes_with_identical_logits() {
                 // At least one poll follows each of the five layers, whichever thread does the work; more happen inside
                 // them.
                 let stop = [random.usize(1..=5), random.usize(1..40), usize::MAX][random.usize(..3)];
-                let batch = Batch { tokens: &tokens, logit_rows: rows, suffix_shift: None };
+                let logits = &ALL_LOGITS[..rows];
+                let batch = Batch { sequence: at, tokens: &tokens, logits, exact: true, ..Batch::default() };
                 match forward_and_break(&mut decoder, &batch, stop).0 {
                     None => {
                         let now = decoder.resumable_work(at, &tokens);
@@ -226,7 +229,7 @@ fn interrupted_batch_resumes_with_identical_logits() {
                         // Never interrupted, and with one sequence.
                         let same = fresh_held.iter().zip(&held[at]).take_while(|(a, b)| a == b).count();
                         let same = same.min(held[at].len() - rows);
-                        fresh.truncate(same);
+                        fresh.truncate_sequence(0, same);
                         let expected = fresh.forward(&held[at][same..], rows).unwrap();
                         fresh_held.clone_from(&held[at]);
                         assert!(logits == expected, "{kernel:?} {dtype:?}: {rows} rows");
@@ -244,7 +247,7 @@ fn empty_batch_keeps_resumable_work() {
     let (_folder, gguf, config) = open_model(&random_qwen2(2, &ModelDims::default()).unwrap());
     let mut decoder = CpuDecoder::new(&gguf, &config, 400, Kernel::best_exact(), 1).unwrap();
     let tokens = random_tokens(&mut fastrand::Rng::with_seed(1), &config, 60);
-    let batch = |tokens| Batch { tokens, logit_rows: 1, suffix_shift: None };
+    let batch = |tokens| Batch { tokens, logits: &ALL_LOGITS[..1], ..Batch::default() };
     assert_eq!(forward_and_break(&mut decoder, &batch(&tokens), 1), (None, 1));
     let was = decoder.resumable_work(0, &tokens);
     assert_eq!(was.tokens, 60);
@@ -263,7 +266,7 @@ fn repeated_interruption_runs_each_layer_once() {
     let tokens = random_tokens(&mut fastrand::Rng::with_seed(1), &config, 300);
     // On one thread a poll follows every piece, so their number is constant.
     let open = || CpuDecoder::new(&gguf, &config, 400, Kernel::best_exact(), 1).unwrap();
-    let batch = Batch { tokens: &tokens, logit_rows: 0, suffix_shift: None };
+    let batch = Batch { tokens: &tokens, ..Batch::default() };
     let uninterrupted = forward_and_break(&mut open(), &batch, usize::MAX).1;
     // 256 tokens, then 44: the minimum number of polls in a layer of the first.
     let layer = uninterrupted.div_ceil(6);
@@ -285,8 +288,8 @@ fn repeated_interruption_runs_each_layer_once() {
         // The remainder of a layer is repeated at each try; where it ran without polls, there are fewer.
         assert!(all < uninterrupted + tries * layer, "{looks}: {all} of {uninterrupted}, {tries} tries");
         // Two more tokens, and logits: they catch up except for the last layer, which both share.
-        decoder.truncate(290);
-        let batch = |tokens| Batch { tokens, logit_rows: 1, suffix_shift: None };
+        decoder.truncate_sequence(0, 290);
+        let batch = |tokens| Batch { tokens, logits: &ALL_LOGITS[..1], ..Batch::default() };
         assert_eq!(forward_and_break(&mut decoder, &batch(&tokens[290..296]), 4), (None, 4));
         let (logits, looks) = forward_and_break(&mut decoder, &batch(&tokens[290..298]), usize::MAX);
         assert_eq!(looks, 4 + 2 + 1);
@@ -300,25 +303,27 @@ fn interrupted_layer_restarts_from_its_input() {
     let dims = ModelDims { layers: 3, ..ModelDims::default() };
     let (_folder, gguf, config) = open_model(&random_qwen2(2, &dims).unwrap());
     let tokens = random_tokens(&mut fastrand::Rng::with_seed(1), &config, 60);
-    let batch = Batch { tokens: &tokens, logit_rows: 2, suffix_shift: None };
+    let logits = &ALL_LOGITS[..2];
+    let batch = Batch { tokens: &tokens, logits, exact: true, ..Batch::default() };
     let mut threaded = CpuDecoder::new(&gguf, &config, 400, Kernel::best_exact(), 2).unwrap();
     let expected = forward_and_break(&mut threaded, &batch, usize::MAX).0;
     for seed in 0..8 {
         for background in [false, true] {
             let open = || {
                 let pool = ThreadPool::scripted(1 + seed as usize % 4, seed);
-                let mut decoder =
-                    CpuDecoder::with_pool(&gguf, &config, 400, Kernel::best_exact(), pool).unwrap();
-                decoder.set_background(background);
-                decoder
+                CpuDecoder::with_pool(&gguf, &config, 400, Kernel::best_exact(), pool).unwrap()
             };
+            let batch = Batch { priority: Priority::from_background(background), ..batch.clone() };
             let (whole, looks) = forward_and_break(&mut open(), &batch, usize::MAX);
             assert_eq!(whole, expected);
             for at in 1..=looks {
                 let mut decoder = open();
                 assert_eq!(forward_and_break(&mut decoder, &batch, at), (None, at));
                 let begun = decoder.resumable_work(0, &tokens);
-                assert!(decoder.is_empty() && begun.tokens == 60 && begun.work >= 20.0, "at {at}: {begun:?}");
+                assert!(
+                    decoder.sequence_len(0) == 0 && begun.tokens == 60 && begun.work >= 20.0,
+                    "at {at}: {begun:?}"
+                );
                 assert_eq!(forward_and_break(&mut decoder, &batch, usize::MAX).0, expected, "at {at}");
             }
         }
@@ -339,7 +344,7 @@ fn tokens_before_a_shifted_suffix_are_resumable() {
             decoder.resize_sequences(2);
             decoder.forward(&beginning, 0).unwrap();
             decoder.fork_sequence(0, 1, 110..150);
-            decoder.truncate(90);
+            decoder.truncate_sequence(0, 90);
         }
         let (mut tokens, mut begun) = (random_tokens(&mut random, &config, 40), 0);
         for round in 0..60 {
@@ -347,13 +352,14 @@ fn tokens_before_a_shifted_suffix_are_resumable() {
             let insert_after = random.usize(..=tokens.len());
             let moved = SuffixShift { insert_after, source: 1, rows: 110..random.usize(111..=150) };
             let moved = Some(moved).filter(|_| random.u8(..4) > 0);
-            let batch = Batch { tokens: &tokens, logit_rows: 1, suffix_shift: moved };
+            let logits = &ALL_LOGITS[..1];
+            let batch = Batch { tokens: &tokens, logits, suffix_shift: moved, ..Batch::default() };
             let stop = if round % 3 == 2 { usize::MAX } else { random.usize(1..6) };
             begun += ours.resumable_work(0, &tokens[..insert_after]).tokens;
             if let Some(logits) = forward_and_break(&mut ours, &batch, stop).0 {
                 assert_eq!(Some(logits), forward_and_break(&mut theirs, &batch, usize::MAX).0);
-                ours.truncate(90);
-                theirs.truncate(90);
+                ours.truncate_sequence(0, 90);
+                theirs.truncate_sequence(0, 90);
             } else if batch.suffix_shift.is_some() {
                 assert!(ours.resumable_work(0, &tokens).tokens <= insert_after);
             }
@@ -372,13 +378,13 @@ fn pages_of_discarded_batches_are_freed() {
     let tokens = random_tokens(&mut fastrand::Rng::with_seed(1), &config, 300);
     decoder.resize_sequences(8);
     for sequence in 0..8 {
-        decoder.select_sequence(sequence);
-        let batch = Batch { tokens: &tokens, logit_rows: 0, suffix_shift: None };
+        let batch = Batch { sequence, tokens: &tokens, ..Batch::default() };
         assert_eq!(forward_and_break(&mut decoder, &batch, 1), (None, 1));
     }
     // Two batches are kept, of 256 tokens each.
     assert_eq!(decoder.kv_bytes(), 2 * decoder.kv_bytes_for(256));
-    decoder.forward(&tokens[..10], 0).unwrap();
+    let batch = Batch { sequence: 7, tokens: &tokens[..10], ..Batch::default() };
+    assert!(forward_and_break(&mut decoder, &batch, usize::MAX).0.is_some());
     assert_eq!(decoder.kv_bytes(), decoder.kv_bytes_for(256) + decoder.kv_bytes_for(10));
     for sequence in 0..8 {
         decoder.fork_sequence(sequence, sequence, 0..0);
@@ -394,8 +400,8 @@ fn oversized_batch_is_refused_and_state_kept() {
     let too_long = decoder.forward(&[1; 8], 1).unwrap_err();
     assert!(matches!(too_long, EngineError::PromptTooLong { tokens: 11, context: 10 }));
     decoder.forward(&[1, config.vocabulary as u32], 1).unwrap_err();
-    assert_eq!(decoder.len(), 3);
-    decoder.truncate(2);
+    assert_eq!(decoder.sequence_len(0), 3);
+    decoder.truncate_sequence(0, 2);
     assert_eq!(decoder.forward(&[3], 1).unwrap(), expected);
     assert!(decoder.forward(&[], 1).unwrap().is_empty());
     assert!(decoder.forward(&[4, 5], 0).unwrap().is_empty());
@@ -436,18 +442,18 @@ fn real_model_matches_candle_decoder() {
     assert!(mean < 2e-2 && worst < 0.1, "mean {mean}, worst {worst}");
     assert!(same * 100 >= rows * 97, "{same} of {rows}");
 
-    decoder.truncate(120);
+    decoder.truncate_sequence(0, 120);
     let again = decoder.forward(&tokens[120..], 1).unwrap();
     assert!(again == &ours[(rows - 1) * config.vocabulary..]);
 
     // Interrupted every few layers, each time with more of the text. New tokens pass all 24 layers, with a poll after
     // each, regardless of thread speed.
-    decoder.truncate(120);
+    decoder.truncate_sequence(0, 120);
     for end in [130, 131, 150, 199, 200] {
-        let batch = Batch { tokens: &tokens[120..end], logit_rows: 1, suffix_shift: None };
+        let batch = Batch { tokens: &tokens[120..end], logits: &ALL_LOGITS[..1], ..Batch::default() };
         assert_eq!(forward_and_break(&mut decoder, &batch, 12), (None, 12));
     }
-    let batch = Batch { tokens: &tokens[120..], logit_rows: 1, suffix_shift: None };
+    let batch = Batch { tokens: &tokens[120..], logits: &ALL_LOGITS[..1], ..Batch::default() };
     let (again, _) = forward_and_break(&mut decoder, &batch, usize::MAX);
     assert!(again.unwrap() == ours[(rows - 1) * config.vocabulary..]);
 }
@@ -464,8 +470,8 @@ fn real_model_amx_prefill_is_close_verification_exact() {
     let mut tiles = CpuDecoder::new(&gguf, &config, 512, Kernel::Amx, 2).unwrap();
     let (mut differences, mut same) = (Vec::new(), 0);
     for end in (40..=200).step_by(4) {
-        exact.truncate(0);
-        tiles.truncate(0);
+        exact.truncate_sequence(0, 0);
+        tiles.truncate_sequence(0, 0);
         let theirs = exact.forward(&tokens[..end], 1).unwrap().to_vec();
         let ours = tiles.forward(&tokens[..end], 1).unwrap().to_vec();
         differences.push(relative_difference(&ours, &theirs));
@@ -475,9 +481,9 @@ fn real_model_amx_prefill_is_close_verification_exact() {
     assert!(mean < 2e-2 && same + 1 >= differences.len(), "{mean}, {same} of {}", differences.len());
 
     // After the same prompt, many rows at once give the same result as one at a time.
-    tiles.truncate(100);
+    tiles.truncate_sequence(0, 100);
     let many = tiles.forward(&tokens[100..140], 40).unwrap().to_vec();
-    tiles.truncate(100);
+    tiles.truncate_sequence(0, 100);
     for (index, many) in many.chunks(config.vocabulary).enumerate() {
         assert!(tiles.forward(&tokens[100 + index..=100 + index], 1).unwrap() == many, "{index}");
     }

@@ -1,26 +1,28 @@
 //! Tests that compare the head with the full product, on random matrices and on the real model over real text.
 
+use std::ops::ControlFlow;
+
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 
 use super::*;
 use crate::gguf::{Gguf, TensorView};
 use crate::local::kernels::Kernel;
+use crate::local::matmul::ComputeContext;
 use crate::local::thread_pool::ThreadPool;
-use crate::local::{CpuDecoder, Decoder, ModelConfig, real_model, sampling};
+use crate::local::{Batch, CpuDecoder, Decoder, ModelConfig, real_model, sampling};
+use crate::priority::Priority;
 use crate::{TokenId, Tokenizer};
 
 const TWO_PLANE_DTYPES: [GgmlDType; 2] = [GgmlDType::Q8_0, GgmlDType::Q6K];
 
-fn exact_computes() -> Vec<ComputeContext> {
-    let kernels = Kernel::available_kernels();
-    // Logits of several rows are requested when drafts are verified.
-    let exact = |kernel| {
-        let compute = ComputeContext::new(kernel, ThreadPool::new(2));
-        compute.set_exact(true);
-        compute
-    };
-    kernels.map(exact).collect()
+fn available_computes() -> Vec<ComputeContext> {
+    Kernel::available_kernels().map(|kernel| ComputeContext::new(kernel, ThreadPool::new(2))).collect()
+}
+
+/// Logits of several rows are requested when drafts are verified.
+fn exact_batch(compute: &ComputeContext) -> BatchCompute<'_> {
+    compute.for_batch(true, Priority::Interactive)
 }
 
 /// Values close to a normal distribution.
@@ -39,7 +41,7 @@ fn unbiased_linear(weight: PackedMatrix) -> LinearLayer {
 
 fn prepare_activations(compute: &ComputeContext, x: &[f32], columns: usize) -> Activations {
     let mut activations = Activations::default();
-    compute.prepare_rows(&mut activations, x.len() / columns, columns, |row, out| {
+    exact_batch(compute).prepare_rows(&mut activations, x.len() / columns, columns, |row, out| {
         out.copy_from_slice(&x[row * columns..(row + 1) * columns]);
     });
     activations
@@ -47,7 +49,7 @@ fn prepare_activations(compute: &ComputeContext, x: &[f32], columns: usize) -> A
 
 fn full_logits(compute: &ComputeContext, linear: &LinearLayer, x: &Activations) -> Vec<f32> {
     let mut out = vec![f32::NAN; x.rows() * linear.weight.rows()];
-    compute.multiply_targets(x, &mut [ProductTarget { linear, out: &mut out, add: false }]);
+    exact_batch(compute).multiply_targets(x, &mut [ProductTarget { linear, out: &mut out, add: false }]);
     out
 }
 
@@ -58,7 +60,7 @@ fn requested_logits(
     requests: &[LogitsRequest],
 ) -> Vec<f32> {
     let mut out = vec![f32::NAN; x.rows() * head.weight().rows()];
-    head.compute_logits(compute, x, requests, &mut out);
+    head.compute_logits(&exact_batch(compute), x, requests, &mut out);
     out
 }
 
@@ -72,7 +74,7 @@ fn two_plane_packing_keeps_the_weights() {
             let view = TensorView { dtype, shape: vec![rows, columns], data: (&data).into() };
             for count in [1, 2, 3, 8, 13, 33] {
                 let x = random_values(&mut random, count * columns);
-                for compute in exact_computes() {
+                for compute in available_computes() {
                     let one = unbiased_linear(PackedMatrix::new(&view, &compute.pool).unwrap());
                     let two = unbiased_linear(PackedMatrix::new_in_planes(&view, &compute.pool).unwrap());
                     assert!(
@@ -118,7 +120,7 @@ fn requested_logits_are_exact_others_are_close() {
                     })
                     .collect();
                 let mut first: Option<Vec<f32>> = None;
-                for compute in exact_computes() {
+                for compute in available_computes() {
                     let mut head = LmHead::new(unbiased_linear(
                         PackedMatrix::new_in_planes(&view, &compute.pool).unwrap(),
                     ));
@@ -194,7 +196,7 @@ fn nan_logits_are_never_chosen_by_head() {
     let (vocabulary, columns) = (64, 64);
     let data = quantize_bytes(GgmlDType::Q8_0, &vec![1.0; vocabulary * columns], &[vocabulary, columns]);
     let view = TensorView { dtype: GgmlDType::Q8_0, shape: vec![vocabulary, columns], data: (&data).into() };
-    for compute in exact_computes() {
+    for compute in available_computes() {
         let mut head =
             LmHead::new(unbiased_linear(PackedMatrix::new_in_planes(&view, &compute.pool).unwrap()));
         let x = prepare_activations(&compute, &vec![f32::NAN; columns], columns);
@@ -240,13 +242,15 @@ fn real_model_screened_choice_matches_full_head() {
     'all: for text in texts {
         let tokens: Vec<TokenId> = tokens.encode(text);
         for piece in tokens.chunks(960) {
-            decoder.truncate(0);
+            decoder.truncate_sequence(0, 0);
             for chunk in piece.chunks(64) {
-                let at = decoder.len();
+                let at = decoder.sequence_len(0);
                 let exact = decoder.forward(chunk, chunk.len()).unwrap().to_vec();
-                decoder.truncate(at);
-                decoder.set_logits_requests(vec![LogitsRequest::Argmax; chunk.len()]);
-                let screened = decoder.forward(chunk, chunk.len()).unwrap();
+                decoder.truncate_sequence(0, at);
+                let requests = vec![LogitsRequest::Argmax; chunk.len()];
+                let batch = Batch { tokens: chunk, logits: &requests, exact: true, ..Batch::default() };
+                let flow = decoder.forward_batch(&batch, &mut || ControlFlow::Continue(())).unwrap();
+                let ControlFlow::Continue(screened) = flow else { panic!("never interrupted") };
                 let rows = exact.chunks(config.vocabulary).zip(screened.chunks(config.vocabulary));
                 for (exact, screened) in rows {
                     let (theirs, ours) =

@@ -56,6 +56,7 @@ fn dequantize_tensor(tensor: &QTensor) -> Vec<f32> {
 fn multiply_rows(compute: &ComputeContext, linear: &LinearLayer, x: &[f32], columns: usize) -> Vec<f32> {
     let rows = x.len() / columns;
     let mut activations = Activations::default();
+    let compute = compute.for_batch(false, Priority::Interactive);
     compute.prepare_rows(&mut activations, rows, columns, |row, out| {
         out.copy_from_slice(&x[row * columns..(row + 1) * columns]);
     });
@@ -137,7 +138,7 @@ fn random_bytes_dequantize_like_candle() {
             let ours = multiply_rows(&compute, &LinearLayer { weight, bias: None }, &x, columns);
             let error = relative_error(&ours, &weights, &x, columns);
             assert!(error < 1e-2, "{dtype:?} {kernel:?}: {error}");
-            let equal = compute.uses_tile_gemm(21) || *first.get_or_insert_with(|| ours.clone()) == ours;
+            let equal = compute.has_tile_gemm(21) || *first.get_or_insert_with(|| ours.clone()) == ours;
             assert!(equal, "{dtype:?} {kernel:?}");
         }
     }
@@ -162,7 +163,7 @@ fn products_are_close_to_f32_and_bitwise_equal() {
                     let linear = LinearLayer { weight, bias: bias.clone() };
                     let mut ours = multiply_rows(compute, &linear, &x, columns);
                     // Floats have only one format.
-                    if !compute.uses_tile_gemm(count) || FLOAT_DTYPES.contains(&dtype) {
+                    if !compute.has_tile_gemm(count) || FLOAT_DTYPES.contains(&dtype) {
                         assert!(
                             *first.get_or_insert_with(|| ours.clone()) == ours,
                             "{dtype:?} {kernel:?}, {count} times {rows} x {columns}"
@@ -232,6 +233,7 @@ fn product_targets_share_activations_and_accumulate() {
             let (alone_one, alone_two) =
                 (multiply_rows(&compute, &one, &x, columns), multiply_rows(&compute, &two, &x, columns));
             let mut activations = Activations::default();
+            let compute = compute.for_batch(false, Priority::Interactive);
             compute.prepare_rows(&mut activations, count, columns, |row, out| {
                 out.copy_from_slice(&x[row * columns..(row + 1) * columns]);
             });

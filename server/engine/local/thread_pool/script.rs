@@ -25,7 +25,7 @@ impl PoolScript {
         self.threads
     }
 
-    /// Runs a job; see [`super::ThreadPool::run_while`].
+    /// Runs a job; see [`super::PrioritizedPool::run_while`].
     pub(super) fn play_job(
         &self,
         pieces: usize,

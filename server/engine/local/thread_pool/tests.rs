@@ -25,7 +25,8 @@ fn run_in_order_visits_each_piece_once_contiguously() {
         for pieces in [0, 1, 2, 3, 7, 100, 1000] {
             let counts: Vec<_> = (0..pieces).map(|_| AtomicUsize::new(0)).collect();
             let taken: Vec<_> = (0..threads).map(|_| Mutex::new(Vec::new())).collect();
-            let done = pool.run_in_order(pieces, &mut || ControlFlow::Continue(()), |piece, thread| {
+            let jobs = pool.with_priority(Priority::Interactive);
+            let done = jobs.run_in_order(pieces, &mut || ControlFlow::Continue(()), |piece, thread| {
                 counts[piece].fetch_add(1, Ordering::Relaxed);
                 taken[thread].lock().unwrap().push(piece);
             });
@@ -77,10 +78,10 @@ fn piece_panic_reaches_caller_and_pool_stays_usable() {
 fn background_work_runs_on_low_priority_threads() {
     let pool = ThreadPool::new(2);
     for background in [false, true, true, false] {
-        pool.set_background(background);
+        let jobs = pool.with_priority(Priority::from_background(background));
         let (ran, own) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let caller = thread::current().id();
-        pool.run_pieces(500, |_, thread| {
+        jobs.run_pieces(500, |_, thread| {
             assert!(thread < 2);
             ran.fetch_add(1, Ordering::Relaxed);
             if thread::current().id() == caller {
@@ -101,7 +102,7 @@ fn background_work_runs_on_low_priority_threads() {
 fn cancelled_job_starts_no_further_pieces() {
     for (threads, background) in [(1, false), (2, false), (4, false), (1, true), (2, true)] {
         let pool = ThreadPool::new(threads);
-        pool.set_background(background);
+        let jobs = pool.with_priority(Priority::from_background(background));
         for wanted in [1, 3, usize::MAX] {
             let (began, mut looks) = (AtomicUsize::new(0), 0);
             let (asked, given_up) = (&mut looks, AtomicBool::new(false));
@@ -114,7 +115,7 @@ fn cancelled_job_starts_no_further_pieces() {
                 ControlFlow::Break(())
             };
             let pieces = if wanted == usize::MAX { 200 } else { 100_000 };
-            let flow = pool.run_while(pieces, &mut look, |_, thread| {
+            let flow = jobs.run_while(pieces, &mut look, |_, thread| {
                 began.fetch_add(1, Ordering::Relaxed);
                 // Threads that do not poll wait for the break, so that it comes before the last piece.
                 let waits = (background || thread > 0) && wanted != usize::MAX;
@@ -134,7 +135,7 @@ fn cancelled_job_starts_no_further_pieces() {
         }
         // The pool stays usable.
         let ran = AtomicUsize::new(0);
-        pool.run_pieces(100, |_, _| {
+        jobs.run_pieces(100, |_, _| {
             ran.fetch_add(1, Ordering::Relaxed);
         });
         assert_eq!(ran.into_inner(), 100);
@@ -145,14 +146,14 @@ fn cancelled_job_starts_no_further_pieces() {
 fn poll_panic_reaches_caller_after_pieces_finish() {
     for background in [false, true] {
         let pool = ThreadPool::new(3);
-        pool.set_background(background);
+        let jobs = pool.with_priority(Priority::from_background(background));
         let (looked, working) = (AtomicBool::new(false), AtomicUsize::new(0));
         let result = catch_unwind(AssertUnwindSafe(|| {
             let mut look = || {
                 looked.store(true, Ordering::SeqCst);
                 panic!("no more")
             };
-            pool.run_while(1000, &mut look, |_, thread| {
+            jobs.run_while(1000, &mut look, |_, thread| {
                 working.fetch_add(1, Ordering::SeqCst);
                 while (background || thread > 0) && !looked.load(Ordering::SeqCst) {
                     thread::yield_now();
@@ -163,7 +164,7 @@ fn poll_panic_reaches_caller_after_pieces_finish() {
         assert_eq!(result.unwrap_err().downcast_ref(), Some(&"no more"));
         assert_eq!(working.into_inner(), 0);
         let ran = AtomicUsize::new(0);
-        pool.run_pieces(10, |_, _| {
+        jobs.run_pieces(10, |_, _| {
             ran.fetch_add(1, Ordering::Relaxed);
         });
         assert_eq!(ran.into_inner(), 10);
@@ -173,10 +174,10 @@ fn poll_panic_reaches_caller_after_pieces_finish() {
 #[test]
 fn background_piece_panic_reaches_the_caller() {
     let pool = ThreadPool::new(2);
-    pool.set_background(true);
-    let result = catch_unwind(AssertUnwindSafe(|| pool.run_pieces(50, |piece, _| assert!(piece != 17))));
+    let jobs = pool.with_priority(Priority::Background);
+    let result = catch_unwind(AssertUnwindSafe(|| jobs.run_pieces(50, |piece, _| assert!(piece != 17))));
     assert!(result.is_err());
-    pool.run_pieces(10, |_, _| {});
+    jobs.run_pieces(10, |_, _| {});
 }
 
 #[test]
@@ -230,10 +231,10 @@ fn refused_threads_leave_work_to_started_ones() {
         // The background may have no threads at all.
         for (background, left) in [(false, 0), (true, left), (true, 0), (false, 0)] {
             LEFT.set(left);
-            pool.set_background(background);
+            let jobs = pool.with_priority(Priority::from_background(background));
             for pieces in [1, 2, 100] {
                 let counts: Vec<_> = (0..pieces).map(|_| AtomicUsize::new(0)).collect();
-                let flow = pool.run_in_order(pieces, &mut || ControlFlow::Continue(()), |piece, _| {
+                let flow = jobs.run_in_order(pieces, &mut || ControlFlow::Continue(()), |piece, _| {
                     counts[piece].fetch_add(1, Ordering::Relaxed);
                 });
                 assert!(flow.is_continue());
@@ -261,14 +262,14 @@ fn scripted_pool_is_deterministic_and_runs_pieces_once() {
             let pool = ThreadPool::scripted(threads, seed);
             let mut breaks = Vec::new();
             for (job, background) in [false, true, false, true].into_iter().enumerate() {
-                pool.set_background(background);
+                let jobs = pool.with_priority(Priority::from_background(background));
                 let counts: Vec<_> = (0..50).map(|_| AtomicUsize::new(0)).collect();
                 let mut looks = 0;
                 let mut look = || {
                     looks += 1;
                     if job >= 2 && looks == 5 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
                 };
-                let flow = pool.run_in_order(50, &mut look, |piece, thread| {
+                let flow = jobs.run_in_order(50, &mut look, |piece, thread| {
                     assert!(thread < threads);
                     counts[piece].fetch_add(1, Ordering::Relaxed);
                 });
