@@ -35,9 +35,80 @@ enum BlankRule {
     LeaveLastInLine,
 }
 
+/// A stage before its expression is compiled.
+struct StagePattern {
+    pattern: String,
+    blanks: BlankRule,
+}
+
+/// Names of Llama 3's pre-tokenizer in models that also have its other rules.
+const LLAMA3_NAMES: [&str; 7] =
+    ["llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "lfm2"];
+
 const GPT2_PATTERN: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+";
 const CONTRACTIONS: &str = r"'(?:[sS]|[tT]|[rR][eE]|[vV][eE]|[mM]|[lL][lL]|[dD])";
 const CJK_PATTERN: &str = r"[\x{4E00}-\x{9FA5}\x{0800}-\x{4E00}\x{AC00}-\x{D7FF}]+";
+const ONE_DIGIT: &str = r"\p{N}";
+const THREE_DIGITS: &str = r"\p{N}{1,3}";
+const DEEPSEEK_V3_WORDS: &str =
+    r"[!-/:-@\[-`{-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+";
+
+/// Llama 3's expression and those derived from it: they differ in what letters, numbers and symbols are.
+fn llama3_pattern(letters: &str, numbers: &str, symbols: &str) -> String {
+    format!(r"{CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?{letters}+|{numbers}| ?{symbols}|\s*[\r\n]+|\s+")
+}
+
+/// GPT-4o's expression and Tekken's, which end a word before an upper-case letter.
+fn cased_pattern(numbers: &str, word_end: &str) -> String {
+    // The two share the letters without case, as in the original's lookaheads.
+    let (upper, lower) = (r"[\p{L}--[a-z]]", r"[\p{L}--[A-Z]]");
+    let lead = r"[^\r\n\p{L}\p{N}]?";
+    format!(
+        r"{lead}{upper}*{lower}+{word_end}|{lead}{upper}+{lower}*{word_end}|{numbers}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|\s*[\r\n]+|\s+"
+    )
+}
+
+/// The stages of the pre-tokenizer of this name; `None` if the name is unknown.
+fn stage_patterns(name: &str) -> Option<Vec<StagePattern>> {
+    let stage = |pattern: &str, blanks| StagePattern { pattern: pattern.to_owned(), blanks };
+    let whole = |pattern: &str| stage(pattern, BlankRule::Whole);
+    let words = |pattern: String| vec![stage(&pattern, BlankRule::LeaveLastInLine)];
+    let llama3 = |numbers| words(llama3_pattern(r"\p{L}", numbers, r"[^\s\p{L}\p{N}]+[\r\n]*"));
+    let stages = match name {
+        "qwen2" | "deepseek-r1-qwen" | "kormo" | "stablelm2" | "hunyuan" | "megrez" => llama3(ONE_DIGIT),
+        "dbrx" | "smaug-bpe" | "glm4" | "chatglm-bpe" => llama3(THREE_DIGITS),
+        name if LLAMA3_NAMES.contains(&name) => llama3(THREE_DIGITS),
+        "qwen35" => words(llama3_pattern(r"[\p{L}\p{M}]", ONE_DIGIT, r"[^\s\p{L}\p{M}\p{N}]+[\r\n]*")),
+        "seed-coder" => words(llama3_pattern(r"\p{L}", ONE_DIGIT, r"[^\s\p{L}\p{N}\r\n]+")),
+        "tekken" => words(cased_pattern(ONE_DIGIT, "")),
+        "gpt-4o" | "llama4" => words(cased_pattern(THREE_DIGITS, &format!("(?:{CONTRACTIONS})?"))),
+        "starcoder" | "refact" | "command-r" | "smollm" | "codeshell" | "exaone" | "minerva-7b" => {
+            vec![whole(ONE_DIGIT), gpt2_stage()]
+        }
+        "deepseek-coder" => [r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", CJK_PATTERN, ONE_DIGIT].map(whole).into(),
+        "deepseek-llm" => {
+            let symbols = r"\s?[!-/:-~！-／：-～‘-‟　-。]+";
+            [r"[\r\n]", r"\s?\p{LC}+", symbols, r"\s+$", CJK_PATTERN, r"\p{N}+"].map(whole).into()
+        }
+        "deepseek-v3" | "hunyuan-dense" => vec![
+            whole(THREE_DIGITS),
+            whole(r"[一-龥\x{3040}-\x{30FF}]+"),
+            stage(DEEPSEEK_V3_WORDS, BlankRule::LeaveLastInLine),
+        ],
+        "default" => {
+            vec![whole(r"[\p{P}$+<=>^~|]+"), gpt2_stage(), whole(r"\p{N}+"), whole(r"[0-9][0-9][0-9]")]
+        }
+        "gpt-2" | "gpt2" | "phi-2" | "mellum" | "mpt" | "olmo" | "jais" | "trillion" | "gigachat" => {
+            vec![gpt2_stage()]
+        }
+        _ => return None,
+    };
+    Some(stages)
+}
+
+fn gpt2_stage() -> StagePattern {
+    StagePattern { pattern: GPT2_PATTERN.to_owned(), blanks: BlankRule::LeaveLast }
+}
 
 impl PreTokenizer {
     /// The pre-tokenizer of this name; GPT-2's if the name is unknown or there is none.
@@ -45,99 +116,15 @@ impl PreTokenizer {
     /// # Errors
     /// An expression does not compile, which the tests rule out.
     pub(crate) fn from_name(name: &str) -> Result<Self, regex::Error> {
-        use BlankRule::{LeaveLast, LeaveLastInLine, Whole};
-        let llama3 = |digits: &str| {
-            format!(
-                r"{CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+"
-            )
+        let compile = |StagePattern { pattern, blanks }| {
+            Ok::<_, regex::Error>(SplitStage { regex: Regex::new(&pattern)?, blanks })
         };
-        // `upper` and `lower` share the letters without case, as in the original's lookaheads.
-        let cased = |digits: &str, tail: &str| {
-            let (upper, lower) = (r"[\p{L}--[a-z]]", r"[\p{L}--[A-Z]]");
-            let lead = r"[^\r\n\p{L}\p{N}]?";
-            format!(
-                r"{lead}{upper}*{lower}+{tail}|{lead}{upper}+{lower}*{tail}|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|\s*[\r\n]+|\s+"
-            )
-        };
-        let mut whole_first = false;
-        let mut bos = false;
-        let mut known = true;
-        let stages: Vec<(String, BlankRule)> = match name {
-            "qwen2" | "deepseek-r1-qwen" | "kormo" | "stablelm2" | "hunyuan" | "megrez" => {
-                vec![(llama3(r"\p{N}"), LeaveLastInLine)]
-            }
-            "qwen35" => {
-                let main = format!(
-                    r"{CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+"
-                );
-                vec![(main, LeaveLastInLine)]
-            }
-            "llama3" | "llama-v3" | "llama-bpe" | "falcon3" | "falcon-h1" | "pixtral" | "lfm2" => {
-                (whole_first, bos) = (true, true);
-                vec![(llama3(r"\p{N}{1,3}"), LeaveLastInLine)]
-            }
-            "dbrx" | "smaug-bpe" | "glm4" | "chatglm-bpe" => {
-                vec![(llama3(r"\p{N}{1,3}"), LeaveLastInLine)]
-            }
-            "seed-coder" => {
-                let main = format!(
-                    r"{CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|\s*[\r\n]+|\s+"
-                );
-                vec![(main, LeaveLastInLine)]
-            }
-            "tekken" => {
-                (whole_first, bos) = (true, true);
-                vec![(cased(r"\p{N}", ""), LeaveLastInLine)]
-            }
-            "gpt-4o" | "llama4" => {
-                vec![(cased(r"\p{N}{1,3}", &format!("(?:{CONTRACTIONS})?")), LeaveLastInLine)]
-            }
-            "starcoder" | "refact" | "command-r" | "smollm" | "codeshell" | "exaone" | "minerva-7b" => {
-                vec![(r"\p{N}".to_owned(), Whole), (GPT2_PATTERN.to_owned(), LeaveLast)]
-            }
-            "deepseek-coder" => vec![
-                (r"[\r\n]".to_owned(), Whole),
-                (r"\s?\p{L}+".to_owned(), Whole),
-                (r"\s?\p{P}+".to_owned(), Whole),
-                (CJK_PATTERN.to_owned(), Whole),
-                (r"\p{N}".to_owned(), Whole),
-            ],
-            "deepseek-llm" => vec![
-                (r"[\r\n]".to_owned(), Whole),
-                (r"\s?\p{LC}+".to_owned(), Whole),
-                (r"\s?[!-/:-~！-／：-～‘-‟　-。]+".to_owned(), Whole),
-                (r"\s+$".to_owned(), Whole),
-                (CJK_PATTERN.to_owned(), Whole),
-                (r"\p{N}+".to_owned(), Whole),
-            ],
-            "deepseek-v3" | "hunyuan-dense" => vec![
-                (r"\p{N}{1,3}".to_owned(), Whole),
-                (r"[一-龥\x{3040}-\x{30FF}]+".to_owned(), Whole),
-                (
-                    r"[!-/:-@\[-`{-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+"
-                        .to_owned(),
-                    LeaveLastInLine,
-                ),
-            ],
-            "default" => vec![
-                (r"[\p{P}$+<=>^~|]+".to_owned(), Whole),
-                (GPT2_PATTERN.to_owned(), LeaveLast),
-                (r"\p{N}+".to_owned(), Whole),
-                (r"[0-9][0-9][0-9]".to_owned(), Whole),
-            ],
-            _ => {
-                known = matches!(
-                    name,
-                    "gpt-2" | "gpt2" | "phi-2" | "mellum" | "mpt" | "olmo" | "jais" | "trillion" | "gigachat"
-                );
-                vec![(GPT2_PATTERN.to_owned(), LeaveLast)]
-            }
-        };
-        let stages = stages
-            .into_iter()
-            .map(|(pattern, blanks)| Ok(SplitStage { regex: Regex::new(&pattern)?, blanks }))
-            .collect::<Result<_, regex::Error>>()?;
-        Ok(Self { stages, prefer_whole_tokens: whole_first, adds_bos: bos, is_known: known })
+        let patterns = stage_patterns(name);
+        let is_known = patterns.is_some();
+        let patterns = patterns.unwrap_or_else(|| vec![gpt2_stage()]);
+        let stages = patterns.into_iter().map(compile).collect::<Result<Vec<_>, _>>()?;
+        let like_llama3 = name == "tekken" || LLAMA3_NAMES.contains(&name);
+        Ok(Self { stages, prefer_whole_tokens: like_llama3, adds_bos: like_llama3, is_known })
     }
 
     /// Calls `each` with the pieces of `text`, in order; concatenated, they are the text.
