@@ -309,50 +309,20 @@ impl ScriptedEngine {
         limits: &GenerationLimits,
         watch: &mut dyn FnMut(PartialOutput<'_>) -> ControlFlow<()>,
     ) -> Result<Generation, EngineError> {
-        let context = self.about.context;
-        let start = Instant::now();
         let mut generation = Generation {
             reused: prompt.tokens.len() - saving.uncached,
             ..Generation::empty(StopReason::Interrupted)
         };
-        // A shifted suffix lies between the parts that are evaluated before and after it.
-        let suffix = prompt.suffix.clone();
-        let parts = match saving.moved_stale_tokens {
-            Some(_) => [saving.prefix_len..suffix.start, suffix.end..prompt.tokens.len()],
-            None => [prompt.tokens.len() - saving.uncached..prompt.tokens.len(), 0..0],
-        };
-        for part in parts {
-            if saving.moved_stale_tokens.is_some() && part.start == suffix.end {
-                held.tokens.extend_from_slice(&prompt.tokens[suffix.clone()]);
-            }
-            for chunk in prompt.tokens[part].chunks(PREFILL_CHUNK_TOKENS) {
-                let delay = self.prefill_delay.saturating_mul(chunk.len() as u32);
-                let mut flow = wait_polling(delay, PartialOutput::default(), watch);
-                if flow.is_continue() {
-                    held.tokens.extend_from_slice(chunk);
-                    generation.evaluated += chunk.len();
-                    flow = watch(PartialOutput::default());
-                }
-                if flow.is_break() {
-                    generation.prefill = start.elapsed();
-                    return Ok(generation);
-                }
-            }
-        }
-        if saving.uncached > 0 && !suffix.is_empty() {
-            held.stale_tokens = saving.moved_stale_tokens.unwrap_or(if held.suffix == suffix {
-                held.stale_tokens
-            } else {
-                0
-            });
-            held.suffix = suffix;
-        }
+        let start = Instant::now();
+        let flow = self.evaluate_prompt(held, saving, prompt, &mut generation, watch);
         generation.prefill = start.elapsed();
+        if flow.is_break() {
+            return Ok(generation);
+        }
         if limits.max_tokens == 0 {
             generation.stop = StopReason::Limit;
             return Ok(generation);
         }
-
         let answer = match self.find_action(text) {
             ScriptAction::Answer(answer) => answer,
             ScriptAction::Fail(message) => {
@@ -363,6 +333,7 @@ impl ScriptedEngine {
             }
         };
 
+        let context = self.about.context;
         let start = Instant::now();
         let mut heal = TokenHealing::new(&prompt.healing_bytes);
         let mut stream = Utf8Stream::new();
@@ -384,6 +355,44 @@ impl ScriptedEngine {
         };
         generation.decode = start.elapsed();
         Ok(generation)
+    }
+
+    /// Evaluates the rest of the prompt after `held`, until `watch` breaks.
+    fn evaluate_prompt(
+        &self,
+        held: &mut ScriptedSequence,
+        saving: ScriptedCacheHit,
+        prompt: &Prompt,
+        generation: &mut Generation,
+        watch: &mut dyn FnMut(PartialOutput<'_>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        // A shifted suffix lies between the parts that are evaluated before and after it.
+        let suffix = prompt.suffix.clone();
+        let parts = match saving.moved_stale_tokens {
+            Some(_) => [saving.prefix_len..suffix.start, suffix.end..prompt.tokens.len()],
+            None => [prompt.tokens.len() - saving.uncached..prompt.tokens.len(), 0..0],
+        };
+        for part in parts {
+            if saving.moved_stale_tokens.is_some() && part.start == suffix.end {
+                held.tokens.extend_from_slice(&prompt.tokens[suffix.clone()]);
+            }
+            for chunk in prompt.tokens[part].chunks(PREFILL_CHUNK_TOKENS) {
+                let delay = self.prefill_delay.saturating_mul(chunk.len() as u32);
+                wait_polling(delay, PartialOutput::default(), watch)?;
+                held.tokens.extend_from_slice(chunk);
+                generation.evaluated += chunk.len();
+                watch(PartialOutput::default())?;
+            }
+        }
+        if saving.uncached > 0 && !suffix.is_empty() {
+            held.stale_tokens = saving.moved_stale_tokens.unwrap_or(if held.suffix == suffix {
+                held.stale_tokens
+            } else {
+                0
+            });
+            held.suffix = suffix;
+        }
+        ControlFlow::Continue(())
     }
 }
 

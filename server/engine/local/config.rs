@@ -136,35 +136,8 @@ impl ModelConfig {
             let problem = format!("{kv_heads} key heads cannot be shared evenly by {heads} query heads");
             return Err(gguf.field_error(&key("attention.head_count_kv"), problem, PULL_AGAIN_REMEDY));
         }
-        let head_dim = match read_optional(gguf, &key("attention.key_length"), MAX_HEAD_DIM)? {
-            Some(dim) => dim,
-            None if embedding % heads == 0 && embedding / heads <= MAX_HEAD_DIM => embedding / heads,
-            None => {
-                let problem = format!("{heads} heads do not divide the embedding of {embedding}");
-                return Err(gguf.field_error(&key("attention.head_count"), problem, PULL_AGAIN_REMEDY));
-            }
-        };
-        if head_dim % 2 != 0 {
-            let problem = format!("a head of {head_dim} values has no pairs to rotate");
-            return Err(gguf.field_error(&key("attention.key_length"), problem, PULL_AGAIN_REMEDY));
-        }
-        let value_length =
-            read_optional(gguf, &key("attention.value_length"), MAX_HEAD_DIM)?.unwrap_or(head_dim);
-        if value_length != head_dim {
-            let problem = format!("is {value_length}, but a key has {head_dim} values; they must be equal");
-            return Err(gguf.field_error(&key("attention.value_length"), problem, CHOOSE_ANOTHER_MODEL));
-        }
-        let epsilon_key = key("attention.layer_norm_rms_epsilon");
-        let norm_epsilon = gguf.get_float(&epsilon_key)?;
-        let norm_epsilon =
-            norm_epsilon.ok_or_else(|| gguf.field_error(&epsilon_key, "is missing", PULL_AGAIN_REMEDY))?;
-        if !(0.0..1.0).contains(&norm_epsilon) {
-            return Err(gguf.field_error(
-                &epsilon_key,
-                format!("is {norm_epsilon}, not between 0 and 1"),
-                PULL_AGAIN_REMEDY,
-            ));
-        }
+        let head_dim = read_head_dim(gguf, arch, embedding, heads)?;
+        let norm_epsilon = read_norm_epsilon(gguf, arch)?;
         let context = read_required(gguf, &key("context_length"), MAX_CONTEXT)?;
         // Within the window, a sliding-window model is an ordinary one.
         let window = gguf.get_usize(&key("attention.sliding_window"))?.filter(|&window| window > 0);
@@ -181,7 +154,7 @@ impl ModelConfig {
             kv_heads,
             head_dim,
             rope: read_rope(gguf, family, head_dim)?,
-            norm_epsilon: norm_epsilon as f32,
+            norm_epsilon,
             context,
             vocabulary: read_vocabulary_size(gguf)?,
             tied_output: !has("output.weight"),
@@ -224,6 +197,39 @@ fn read_optional(gguf: &Gguf, key: &str, max: usize) -> Result<Option<usize>, En
         Some(n) if (1..=max).contains(&n) => Ok(Some(n)),
         Some(n) => Err(gguf.field_error(key, format!("is {n}, not between 1 and {max}"), PULL_AGAIN_REMEDY)),
     }
+}
+
+/// The width of a head's keys, which must be that of its values.
+fn read_head_dim(gguf: &Gguf, arch: &str, embedding: usize, heads: usize) -> Result<usize, EngineError> {
+    let key = |name: &str| format!("{arch}.attention.{name}");
+    let head_dim = match read_optional(gguf, &key("key_length"), MAX_HEAD_DIM)? {
+        Some(dim) => dim,
+        None if embedding % heads == 0 && embedding / heads <= MAX_HEAD_DIM => embedding / heads,
+        None => {
+            let problem = format!("{heads} heads do not divide the embedding of {embedding}");
+            return Err(gguf.field_error(&key("head_count"), problem, PULL_AGAIN_REMEDY));
+        }
+    };
+    if head_dim % 2 != 0 {
+        let problem = format!("a head of {head_dim} values has no pairs to rotate");
+        return Err(gguf.field_error(&key("key_length"), problem, PULL_AGAIN_REMEDY));
+    }
+    let value_length = read_optional(gguf, &key("value_length"), MAX_HEAD_DIM)?.unwrap_or(head_dim);
+    if value_length != head_dim {
+        let problem = format!("is {value_length}, but a key has {head_dim} values; they must be equal");
+        return Err(gguf.field_error(&key("value_length"), problem, CHOOSE_ANOTHER_MODEL));
+    }
+    Ok(head_dim)
+}
+
+fn read_norm_epsilon(gguf: &Gguf, arch: &str) -> Result<f32, EngineError> {
+    let key = format!("{arch}.attention.layer_norm_rms_epsilon");
+    let problem = match gguf.get_float(&key)? {
+        Some(epsilon) if (0.0..1.0).contains(&epsilon) => return Ok(epsilon as f32),
+        Some(epsilon) => format!("is {epsilon}, not between 0 and 1"),
+        None => "is missing".to_owned(),
+    };
+    Err(gguf.field_error(&key, problem, PULL_AGAIN_REMEDY))
 }
 
 fn read_required(gguf: &Gguf, key: &str, max: usize) -> Result<usize, EngineError> {

@@ -59,35 +59,16 @@ impl ScriptedEngine {
             if word.is_empty() || word.starts_with('#') {
                 continue;
             }
+            match this.apply_setting(word, &text) {
+                Some(Ok(())) => continue,
+                Some(Err(problem)) => return Err(wrong(problem)),
+                None => {}
+            }
             let action = match word {
                 "when" | "otherwise" => {
                     if waiting.replace(text).is_some() {
                         return Err(wrong("the rule before it has no action"));
                     }
-                    continue;
-                }
-                "panic-at-the-end" => {
-                    this.panics_on_drop = true;
-                    continue;
-                }
-                "prefill-ms" => {
-                    this.prefill_delay =
-                        parse_milliseconds(&text).ok_or_else(|| wrong("is not a number of milliseconds"))?;
-                    continue;
-                }
-                "decode-ms" => {
-                    this.decode_delay =
-                        parse_milliseconds(&text).ok_or_else(|| wrong("is not a number of milliseconds"))?;
-                    continue;
-                }
-                "context" => {
-                    this.about.context =
-                        text.trim().parse().map_err(|_| wrong("is not a number of tokens"))?;
-                    continue;
-                }
-                "probability" => {
-                    this.probability =
-                        parse_probability(&text).ok_or_else(|| wrong(NO_PROBABILITY_PROBLEM))?;
                     continue;
                 }
                 "or" | "or-with"
@@ -122,6 +103,29 @@ impl ScriptedEngine {
             return Err(model_error(path, "the last line", "the rule has no action", SCRIPT_FORMAT));
         }
         Ok(this)
+    }
+
+    /// Applies a statement that is no part of a rule; `None` if `word` does not begin one.
+    fn apply_setting(&mut self, word: &str, text: &str) -> Option<Result<(), &'static str>> {
+        let milliseconds = || parse_milliseconds(text).ok_or("is not a number of milliseconds");
+        let applied = match word {
+            "panic-at-the-end" => {
+                self.panics_on_drop = true;
+                Ok(())
+            }
+            "prefill-ms" => milliseconds().map(|delay| self.prefill_delay = delay),
+            "decode-ms" => milliseconds().map(|delay| self.decode_delay = delay),
+            "context" => {
+                let tokens = text.trim().parse().map_err(|_| "is not a number of tokens");
+                tokens.map(|tokens| self.about.context = tokens)
+            }
+            "probability" => {
+                let probability = parse_probability(text).ok_or(NO_PROBABILITY_PROBLEM);
+                probability.map(|probability| self.probability = probability)
+            }
+            _ => return None,
+        };
+        Some(applied)
     }
 }
 

@@ -135,19 +135,28 @@ impl LayerWeights {
         compute.prepare_rows(&mut work.activations, keep, query_width, |row, out| {
             out.copy_from_slice(&attended[row * query_width..(row + 1) * query_width]);
         });
-        let stream = &mut work.stream[..keep * width];
-        compute.multiply_while(
-            &work.activations,
-            &mut [ProductTarget { linear: &self.output, out: &mut *stream, add: true }],
-            look,
-        )?;
+        let output = ProductTarget { linear: &self.output, out: &mut work.stream[..keep * width], add: true };
+        compute.multiply_while(&work.activations, &mut [output], look)?;
+        self.run_feed_forward(layer, work, keep, look)
+    }
+
+    /// Adds the feed-forward block's output to the first `rows` of the stream.
+    fn run_feed_forward(
+        &self,
+        layer: &LayerContext<'_>,
+        work: &mut LayerWorkspace,
+        rows: usize,
+        look: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let LayerContext { config, compute, .. } = *layer;
+        let (width, inner, epsilon) = (config.embedding, config.feed_forward, config.norm_epsilon);
+        let stream = &mut work.stream[..rows * width];
         let input: &[f32] = stream;
-        compute.prepare_rows(&mut work.activations, keep, width, |row, out| {
+        compute.prepare_rows(&mut work.activations, rows, width, |row, out| {
             compute.rms_norm(&input[row * width..(row + 1) * width], &self.feed_forward_norm, epsilon, out);
         });
-        let inner = config.feed_forward;
-        resize_buffer(&mut work.gate, keep * inner);
-        resize_buffer(&mut work.up, keep * inner);
+        resize_buffer(&mut work.gate, rows * inner);
+        resize_buffer(&mut work.up, rows * inner);
         compute.multiply_while(
             &work.activations,
             &mut [
@@ -157,7 +166,7 @@ impl LayerWeights {
             look,
         )?;
         let (gate, up) = (&work.gate, &work.up);
-        compute.prepare_rows(&mut work.activations, keep, inner, |row, out| {
+        compute.prepare_rows(&mut work.activations, rows, inner, |row, out| {
             let row = row * inner..(row + 1) * inner;
             compute.apply_swiglu(&gate[row.clone()], &up[row], out);
         });
