@@ -181,8 +181,12 @@ fn chunks(decoder: &mut CpuDecoder, tokens: &[u32], kernel: Kernel) -> Result<()
     for _ in 0..5 {
         for (time, moved) in least.iter_mut().zip([false, true]) {
             decoder.truncate_sequence(0, PREFILL - 128);
-            let moved =
-                moved.then_some(SuffixShift { insert_after: 3, source: 1, rows: PREFILL - 128..PREFILL });
+            let moved = moved.then_some(SuffixShift {
+                insert_after: 3,
+                source: 1,
+                rows: PREFILL - 128..PREFILL,
+                changed: 0,
+            });
             let start = Instant::now();
             let batch = Batch { tokens: &tokens[..4], logits: &ALL, suffix_shift: moved, ..Batch::default() };
             run_batch(decoder, &batch)?;

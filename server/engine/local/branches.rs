@@ -9,9 +9,10 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
 use super::cached_sequences::MAX_BRANCHES;
+use super::next_token::pick_token;
 use super::sampling::TokenChoice;
 use super::token_healing::TokenHealing;
-use super::{Local, LogitsRequest, NextToken, SequencesBatch, pick_token};
+use super::{Local, LogitsRequest, NextToken, SequencesBatch};
 use crate::tokenizer::Utf8Stream;
 use crate::{
     BranchControl, BranchLimits, BranchOutput, EngineError, Generation, Prompt, ScoredToken, StopReason,

@@ -93,6 +93,12 @@ pub(super) struct PlannedShift {
 }
 
 impl PromptStart {
+    /// The tokens of the prompt that are left to evaluate: all after the kept ones, except the shifted suffix.
+    pub(super) fn unread_tokens(&self, prompt: &[TokenId]) -> Vec<TokenId> {
+        let shifted = self.shift.as_ref().map_or(self.keep..self.keep, |shift| shift.prompt_range.clone());
+        [&prompt[self.keep..shifted.start], &prompt[shifted.end..]].concat()
+    }
+
     /// The remaining work on a prompt of `len` tokens, in tokens.
     fn remaining_work(&self, len: usize) -> usize {
         len - self.keep - self.resumable - self.shift.as_ref().map_or(0, |shift| shift.prompt_range.len())
@@ -337,23 +343,24 @@ impl CachedSequences {
             insert_after,
             source: self.current + self.cached.len(),
             rows: shift.source_rows.clone(),
+            changed: shift.changed,
         }
     }
 
-    /// Records that the decoder has appended `tokens`, with `shift` inserted after the given number of them.
-    pub(super) fn append_tokens(&mut self, tokens: &[TokenId], shift: Option<(&PlannedShift, usize)>) {
+    /// Records that the decoder has appended `tokens`, with `shift` inserted.
+    pub(super) fn append_tokens(&mut self, tokens: &[TokenId], shift: Option<&SuffixShift>) {
         let slot = &mut self.cached[self.current];
         let all_exact = slot.exact == slot.tokens.len();
         let mut exact = usize::MAX;
-        if let Some((shift, insert_after)) = shift {
-            let (before, after) = tokens.split_at(insert_after);
+        if let Some(shift) = shift {
+            let (before, after) = tokens.split_at(shift.insert_after);
             slot.tokens.extend_from_slice(before);
             if shift.changed > 0 {
                 exact = slot.tokens.len();
                 slot.staleness = slot.staleness.max(shift.changed);
             }
             if let Some(remembered) = &slot.retained {
-                slot.tokens.extend_from_slice(&remembered.tokens[shift.source_rows.clone()]);
+                slot.tokens.extend_from_slice(&remembered.tokens[shift.rows.clone()]);
             }
             slot.tokens.extend_from_slice(after);
         } else {

@@ -257,7 +257,7 @@ impl CpuDecoder {
         let base = self.paged_kv.sequence_len(sequence);
         self.paged_kv.reserve_pages(sequence, end);
         let count = batch.tokens.len();
-        let Some(SuffixShift { insert_after, source, rows }) = &batch.suffix_shift else {
+        let Some(SuffixShift { insert_after, source, rows, .. }) = &batch.suffix_shift else {
             return vec![TokenRun { tokens: 0..count, sequence, position: base }];
         };
         let before = count.min(*insert_after);

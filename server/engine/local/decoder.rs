@@ -58,6 +58,9 @@ pub struct SuffixShift {
     pub source: usize,
     /// Their positions in it.
     pub rows: Range<usize>,
+    /// Number of tokens by which the text before them has changed since they were evaluated; 0: their values are those
+    /// that evaluating them again would give.
+    pub changed: usize,
 }
 
 /// Tokens after the end of a sequence that an interrupted [`Decoder::forward_batch`] has started to evaluate.

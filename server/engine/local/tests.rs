@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::*;
+use crate::StopReason;
 use crate::gguf::testing::{GgufWriter, ModelDims, random_llama, random_qwen2};
 
 pub(super) fn write_and_open(writer: &GgufWriter, context: usize) -> Local {

@@ -350,7 +350,8 @@ fn tokens_before_a_shifted_suffix_are_resumable() {
         for round in 0..60 {
             // The text before grows, other tokens follow; sometimes nothing is shifted.
             let insert_after = random.usize(..=tokens.len());
-            let moved = SuffixShift { insert_after, source: 1, rows: 110..random.usize(111..=150) };
+            let moved =
+                SuffixShift { insert_after, source: 1, rows: 110..random.usize(111..=150), changed: 0 };
             let moved = Some(moved).filter(|_| random.u8(..4) > 0);
             let logits = &ALL_LOGITS[..1];
             let batch = Batch { tokens: &tokens, logits, suffix_shift: moved, ..Batch::default() };
