@@ -36,6 +36,7 @@ mod prompt_lookup;
 pub(crate) mod real_model;
 mod sampling;
 mod scoring;
+mod sequence_tokens;
 #[cfg(test)]
 mod testing;
 pub mod thread_pool;
@@ -53,6 +54,7 @@ pub use kernels::Kernel;
 pub use options::{KernelChoice, Options};
 pub use prompt_lookup::SpeculationStats;
 pub use sampling::TokenDistribution;
+pub use sequence_tokens::SequenceTokens;
 
 pub use crate::priority::Priority;
 
@@ -71,7 +73,7 @@ pub struct Local {
     tokens: Tokenizer,
     about: EngineInfo,
     decoder: Box<dyn Decoder>,
-    /// The contents of the KV caches.
+    /// The use of the decoder's sequences.
     sequences: CachedSequences,
     throughput: Throughput,
     clock: EngineClock,
@@ -87,10 +89,10 @@ pub struct Local {
 
 impl fmt::Debug for Local {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { about, sequences, throughput: pace, .. } = self;
+        let Self { about, throughput: pace, .. } = self;
         f.debug_struct("Local")
             .field("about", about)
-            .field("cached", &sequences.current_tokens().len())
+            .field("cached", &self.cached_tokens().len())
             .field("pace", pace)
             .finish()
     }

@@ -114,7 +114,7 @@ impl Local {
             self.sequences.retain_suffix(self.decoder.as_mut(), prompt);
             if watch(PartialOutput::default()).is_break() {
                 // Chosen tokens count as not generated, as if they came one by one.
-                self.truncate_sequence(self.sequences.current_tokens().len().min(prompt.tokens.len()));
+                self.truncate_sequence(prompt.tokens.len());
                 return Ok(ControlFlow::Break(()));
             }
         }
@@ -182,11 +182,7 @@ impl Local {
     ) -> Result<ControlFlow<()>, EngineError> {
         let sequence = self.sequences.current_index();
         let batch = Batch { sequence, tokens, suffix_shift: shift, priority, ..Batch::default() };
-        let flow = self.decoder.forward_batch(&batch, look)?.map_continue(|_| ());
-        if flow.is_continue() {
-            self.sequences.append_tokens(tokens, batch.suffix_shift.as_ref());
-        }
-        Ok(flow)
+        Ok(self.decoder.forward_batch(&batch, look)?.map_continue(|_| ()))
     }
 
     /// The same, and chooses tokens that follow: one, and in the same batch as many draft tokens as agree with what
@@ -238,7 +234,6 @@ impl Local {
         if right < draft.len() {
             self.decoder.truncate_sequence(sequence, base + new + right);
         }
-        self.sequences.append_tokens(&tokens[..given + right], batch.suffix_shift.as_ref());
         if let Some(lookup) = &mut self.prompt_lookup {
             let chosen: Vec<TokenId> = self.pending_tokens.iter().filter_map(NextToken::token_id).collect();
             let ended = self.pending_tokens.back() == Some(&NextToken::EndOfText);
@@ -252,8 +247,13 @@ impl Local {
         self.decoder.resumable_work(self.sequences.current_index(), tokens)
     }
 
+    /// The tokens of the current sequence.
+    pub(super) fn cached_tokens(&self) -> &[TokenId] {
+        self.decoder.sequence_tokens(self.sequences.current_index()).as_slice()
+    }
+
     /// Keeps the first `len` tokens of the current sequence.
     pub(super) fn truncate_sequence(&mut self, len: usize) {
-        self.sequences.truncate_current(self.decoder.as_mut(), len);
+        self.decoder.truncate_sequence(self.sequences.current_index(), len);
     }
 }

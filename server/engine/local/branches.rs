@@ -213,7 +213,7 @@ impl Local {
         let chosen = last.choices.get(..at)?;
         let held = last.prompt.len() + at;
         let holds = {
-            let cached = self.sequences.current_tokens();
+            let cached = self.cached_tokens();
             let before = last.prompt.iter().copied().chain(chosen.iter().map(|choice| choice.token));
             cached.len() >= held && before.eq(cached[..held].iter().copied())
         };

@@ -1,4 +1,4 @@
-//! The cached sequences: which one a prompt continues, and what is copied, shifted or evicted for it.
+//! The use of a decoder's sequences: which one a prompt continues, and what is forked, shifted or evicted for it.
 //!
 //! The rules:
 //! - A prompt continues the sequence that leaves the fewest tokens to evaluate.
@@ -31,10 +31,10 @@ const KEYSTROKE_TOKENS: usize = 16;
 /// Minimum number of tokens of a suffix that is worth shifting.
 const MIN_SHIFT_TOKENS: usize = 8;
 
-/// The tokens of the resident sequences; the decoder holds their keys and values.
+/// The resident sequences of a decoder, which holds their tokens, keys and values.
 #[derive(Debug)]
 pub(super) struct CachedSequences {
-    /// Sequence `i` of the decoder; its retained suffix is sequence `i + cached.len()`.
+    /// The use of sequence `i` of the decoder; its retained suffix is sequence `i + cached.len()`.
     cached: Vec<CachedSequence>,
     current: usize,
     /// Counts prompts.
@@ -47,25 +47,12 @@ pub(super) struct CachedSequences {
 
 #[derive(Debug, Default)]
 struct CachedSequence {
-    tokens: Vec<TokenId>,
-    /// The first `exact` tokens have the same state as with an empty cache; the others attended to a shifted suffix.
-    exact: usize,
-    /// The number of changed tokens before that suffix; 0 if all are exact.
-    staleness: usize,
     /// The last prompt here, evaluated or not, and the range of its suffix.
     last_prompt: Vec<TokenId>,
     suffix: Range<usize>,
-    retained: Option<RetainedSuffix>,
+    /// Where the retained suffix starts, if there is one.
+    retained_start: Option<usize>,
     last_used: u64,
-}
-
-/// A suffix as it was evaluated.
-#[derive(Debug, Clone)]
-struct RetainedSuffix {
-    /// All tokens up to its end.
-    tokens: Vec<TokenId>,
-    /// Its start.
-    start: usize,
 }
 
 /// How a prompt continues a sequence.
@@ -106,49 +93,9 @@ impl PromptStart {
 }
 
 impl CachedSequence {
-    /// `begun` returns the resumable work on given tokens after the sequence's end.
-    fn plan_reuse(
-        &self,
-        prompt: &Prompt,
-        limits: &GenerationLimits,
-        logits: bool,
-        begun: impl FnOnce(&[TokenId]) -> ResumableWork,
-    ) -> PromptStart {
-        let tokens = &prompt.tokens[..];
-        let valid = if self.staleness <= limits.max_stale_tokens { self.tokens.len() } else { self.exact };
-        let same = common_prefix_len(&self.tokens[..valid], tokens);
-        // For logits of the prompt's end its last token must be evaluated now.
-        let keep = if logits { same.min(tokens.len() - 1) } else { same };
-        let shift = self.plan_shift(prompt, limits, keep);
-        let until = shift.as_ref().map_or(tokens.len(), |shift| shift.prompt_range.start);
-        // After truncation nothing is resumable.
-        let begun =
-            if keep == self.tokens.len() { begun(&tokens[keep..until]) } else { ResumableWork::default() };
-        PromptStart { keep, shift, resumable: begun.work as usize, discards_work: begun.discarded > 0.0 }
-    }
-
-    fn plan_shift(&self, prompt: &Prompt, limits: &GenerationLimits, keep: usize) -> Option<PlannedShift> {
-        let RetainedSuffix { tokens: old, start } = self.retained.as_ref()?;
-        let suffix = prompt.suffix.clone();
-        let text = prompt.tokens.get(suffix.clone())?;
-        // The token after it is evaluated in the same batch.
-        if suffix.end >= prompt.tokens.len() {
-            return None;
-        }
-        let len = common_suffix_len(&old[*start..], text);
-        let at = suffix.end - len;
-        let changed = changed_tokens(&old[..old.len() - len], &prompt.tokens[..at]);
-        let place = at.max(keep)..suffix.end;
-        if changed > limits.max_stale_tokens || place.len() < MIN_SHIFT_TOKENS {
-            return None;
-        }
-        let rows = old.len() - place.len()..old.len();
-        Some(PlannedShift { prompt_range: place, source_rows: rows, changed })
-    }
-
-    /// Whether `prompt` is at the place of the last one here, or discards nothing of it.
-    fn is_same_place(&self, prompt: &Prompt, start: &PromptStart) -> bool {
-        if self.last_prompt.len().min(self.tokens.len()) <= start.keep && !start.discards_work {
+    /// Whether `prompt` is at the place of the last one here, or discards nothing of the `len` tokens.
+    fn is_same_place(&self, len: usize, prompt: &Prompt, start: &PromptStart) -> bool {
+        if self.last_prompt.len().min(len) <= start.keep && !start.discards_work {
             return true;
         }
         let around = |tokens: &[TokenId], suffix: &Range<usize>| {
@@ -158,14 +105,6 @@ impl CachedSequence {
         };
         let old = around(&self.last_prompt, &self.suffix);
         changed_tokens(&old, &around(&prompt.tokens, &prompt.suffix)) <= KEYSTROKE_TOKENS
-    }
-
-    fn truncate_tokens(&mut self, len: usize) {
-        self.tokens.truncate(len);
-        self.exact = self.exact.min(len);
-        if self.exact == self.tokens.len() {
-            self.staleness = 0;
-        }
     }
 }
 
@@ -182,11 +121,6 @@ impl CachedSequences {
     #[cfg(test)]
     pub(super) fn set_byte_limit(&mut self, bytes: usize) {
         self.byte_limit = bytes;
-    }
-
-    /// The tokens of the current sequence.
-    pub(super) fn current_tokens(&self) -> &[TokenId] {
-        &self.cached[self.current].tokens
     }
 
     /// The remaining work on the prompt now, in tokens.
@@ -211,9 +145,59 @@ impl CachedSequences {
         limits: &'a GenerationLimits,
         logits: bool,
     ) -> impl Iterator<Item = PromptStart> + 'a {
-        self.cached.iter().enumerate().map(move |(i, slot)| {
-            slot.plan_reuse(prompt, limits, logits, |tokens| decoder.resumable_work(i, tokens))
-        })
+        (0..self.cached.len()).map(move |i| self.plan_reuse(decoder, i, prompt, limits, logits))
+    }
+
+    /// How the prompt would continue sequence `i`.
+    fn plan_reuse(
+        &self,
+        decoder: &dyn Decoder,
+        i: usize,
+        prompt: &Prompt,
+        limits: &GenerationLimits,
+        logits: bool,
+    ) -> PromptStart {
+        let (cached, tokens) = (decoder.sequence_tokens(i), &prompt.tokens[..]);
+        let same = common_prefix_len(cached.usable_tokens(limits.max_stale_tokens), tokens);
+        // For logits of the prompt's end its last token must be evaluated now.
+        let keep = if logits { same.min(tokens.len() - 1) } else { same };
+        let shift = self.plan_shift(decoder, i, prompt, limits, keep);
+        let until = shift.as_ref().map_or(tokens.len(), |shift| shift.prompt_range.start);
+        // After truncation nothing is resumable.
+        let begun = if keep == cached.len() {
+            decoder.resumable_work(i, &tokens[keep..until])
+        } else {
+            ResumableWork::default()
+        };
+        PromptStart { keep, shift, resumable: begun.work as usize, discards_work: begun.discarded > 0.0 }
+    }
+
+    /// The part of the retained suffix of sequence `i` that the prompt can use after its first `keep` tokens.
+    fn plan_shift(
+        &self,
+        decoder: &dyn Decoder,
+        i: usize,
+        prompt: &Prompt,
+        limits: &GenerationLimits,
+        keep: usize,
+    ) -> Option<PlannedShift> {
+        let start = self.cached[i].retained_start?;
+        let old = decoder.sequence_tokens(i + self.cached.len()).as_slice();
+        let suffix = prompt.suffix.clone();
+        let text = prompt.tokens.get(suffix.clone())?;
+        // The token after it is evaluated in the same batch.
+        if suffix.end >= prompt.tokens.len() {
+            return None;
+        }
+        let len = common_suffix_len(&old[start..], text);
+        let at = suffix.end - len;
+        let changed = changed_tokens(&old[..old.len() - len], &prompt.tokens[..at]);
+        let place = at.max(keep)..suffix.end;
+        if changed > limits.max_stale_tokens || place.len() < MIN_SHIFT_TOKENS {
+            return None;
+        }
+        let rows = old.len() - place.len()..old.len();
+        Some(PlannedShift { prompt_range: place, source_rows: rows, changed })
     }
 
     /// The index of the current sequence.
@@ -230,32 +214,29 @@ impl CachedSequences {
         limits: &GenerationLimits,
         logits: bool,
     ) -> PromptStart {
-        // Equal unless a panic was caught between the two updates and `clear` was not called.
-        let held = decoder.sequence_len(self.current).min(self.current_tokens().len());
-        self.truncate_current(decoder, held);
         self.prompt_count += 1;
         let len = prompt.tokens.len();
         let starts = self.prompt_starts(decoder, prompt, limits, logits);
         let best = starts.enumerate().min_by_key(|(i, start)| {
             let slot = &self.cached[*i];
+            let is_same_place = slot.is_same_place(decoder.sequence_len(*i), prompt, start);
             // On a tie, prefer the one that has this place already, then the most recently used.
-            (start.remaining_work(len), !slot.is_same_place(prompt, start), u64::MAX - slot.last_used)
+            (start.remaining_work(len), !is_same_place, u64::MAX - slot.last_used)
         });
         let Some((best, start)) = best else {
             return PromptStart { keep: 0, shift: None, resumable: 0, discards_work: false };
         };
-        let slot = &self.cached[best];
         let whole = start.keep == len;
         self.current = best;
-        if !whole && !slot.is_same_place(prompt, &start) {
-            let own = self.eviction_candidate(best, &prompt.tokens);
+        if !whole && !self.cached[best].is_same_place(decoder.sequence_len(best), prompt, &start) {
+            let own = self.eviction_candidate(decoder, best, &prompt.tokens);
             if own != best {
                 self.fork_into(decoder, best, own, start.keep);
             }
         }
         self.cached[self.current].last_used = self.prompt_count;
         if !whole {
-            self.truncate_current(decoder, start.keep);
+            decoder.truncate_sequence(self.current, start.keep);
             let slot = &mut self.cached[self.current];
             (slot.last_prompt, slot.suffix) = (prompt.tokens.clone(), prompt.suffix.clone());
         }
@@ -265,13 +246,14 @@ impl CachedSequences {
     }
 
     /// The sequence to replace by a new one; `source` only as the last choice.
-    fn eviction_candidate(&self, source: usize, tokens: &[TokenId]) -> usize {
+    fn eviction_candidate(&self, decoder: &dyn Decoder, source: usize, tokens: &[TokenId]) -> usize {
+        let cached = |i: usize| decoder.sequence_tokens(i).as_slice();
         let others = || (0..self.cached.len()).filter(|&i| i != source);
         let oldest = |among: &mut dyn Iterator<Item = usize>| among.min_by_key(|&i| self.cached[i].last_used);
-        let related = |&i: &usize| common_prefix_len(&self.cached[i].tokens, tokens) >= SHARED_PREFIX_TOKENS;
+        let related = |&i: &usize| common_prefix_len(cached(i), tokens) >= SHARED_PREFIX_TOKENS;
         let crowded = (0..self.cached.len()).filter(related).count() >= MAX_PER_PREFIX;
         let own = if crowded { oldest(&mut others().filter(related)) } else { None };
-        own.or_else(|| oldest(&mut others().filter(|&i| self.cached[i].tokens.is_empty())))
+        own.or_else(|| oldest(&mut others().filter(|&i| cached(i).is_empty())))
             .or_else(|| oldest(&mut others()))
             .unwrap_or(source)
     }
@@ -280,21 +262,10 @@ impl CachedSequences {
     fn fork_into(&mut self, decoder: &mut dyn Decoder, from: usize, to: usize, len: usize) {
         decoder.fork_sequence(from, to, 0..len);
         let count = self.cached.len();
-        let source = &self.cached[from];
-        let remembered = source.retained.clone();
-        match &remembered {
-            Some(it) => decoder.fork_sequence(from + count, to + count, it.start..it.tokens.len()),
-            None => decoder.fork_sequence(from + count, to + count, 0..0),
-        }
-        let mut slot = CachedSequence {
-            tokens: source.tokens.clone(),
-            exact: source.exact,
-            staleness: source.staleness,
-            retained: remembered,
-            ..CachedSequence::default()
-        };
-        slot.truncate_tokens(len);
-        self.cached[to] = slot;
+        let retained_start = self.cached[from].retained_start;
+        let rows = retained_start.map_or(0..0, |start| start..decoder.sequence_len(from + count));
+        decoder.fork_sequence(from + count, to + count, rows);
+        self.cached[to] = CachedSequence { retained_start, ..CachedSequence::default() };
         self.current = to;
     }
 
@@ -304,7 +275,7 @@ impl CachedSequences {
         while decoder.kv_bytes() + need > self.byte_limit {
             let others = (0..self.cached.len()).filter(|&i| i != self.current);
             let held =
-                others.filter(|&i| !self.cached[i].tokens.is_empty() || self.cached[i].retained.is_some());
+                others.filter(|&i| decoder.sequence_len(i) > 0 || self.cached[i].retained_start.is_some());
             let Some(oldest) = held.min_by_key(|&i| self.cached[i].last_used) else { return };
             self.evict(decoder, oldest);
         }
@@ -312,29 +283,28 @@ impl CachedSequences {
 
     fn evict(&mut self, decoder: &mut dyn Decoder, i: usize) {
         self.cached[i] = CachedSequence::default();
-        decoder.fork_sequence(i, i, 0..0);
+        decoder.clear_sequence(i);
         if self.can_shift {
-            decoder.fork_sequence(i, i + self.cached.len(), 0..0);
+            decoder.clear_sequence(i + self.cached.len());
         }
     }
 
     /// Retains the prompt's suffix if it was evaluated as a whole.
     pub(super) fn retain_suffix(&mut self, decoder: &mut dyn Decoder, prompt: &Prompt) {
         let suffix = &prompt.suffix;
-        let slot = &mut self.cached[self.current];
-        let known =
-            |it: &RetainedSuffix| it.start == suffix.start && it.tokens == prompt.tokens[..suffix.end];
-        if !self.can_shift
-            || suffix.len() < MIN_SHIFT_TOKENS
-            || suffix.end > slot.exact
-            || slot.tokens.get(..suffix.end) != prompt.tokens.get(..suffix.end)
-            || slot.retained.as_ref().is_some_and(known)
-        {
+        if !self.can_shift || suffix.len() < MIN_SHIFT_TOKENS {
             return;
         }
-        let tokens = prompt.tokens[..suffix.end].to_vec();
-        slot.retained = Some(RetainedSuffix { tokens, start: suffix.start });
-        decoder.fork_sequence(self.current, self.current + self.cached.len(), suffix.clone());
+        let Some(text) = prompt.tokens.get(..suffix.end) else { return };
+        let (current, copy) = (self.current, self.current + self.cached.len());
+        let is_whole = decoder.sequence_tokens(current).exact_tokens().starts_with(text);
+        let retained_start = &mut self.cached[current].retained_start;
+        let is_known =
+            *retained_start == Some(suffix.start) && decoder.sequence_tokens(copy).as_slice() == text;
+        if is_whole && !is_known {
+            *retained_start = Some(suffix.start);
+            decoder.fork_sequence(current, copy, suffix.clone());
+        }
     }
 
     /// The shift for the decoder, to insert after `insert_after` tokens of the batch.
@@ -347,45 +317,11 @@ impl CachedSequences {
         }
     }
 
-    /// Records that the decoder has appended `tokens`, with `shift` inserted.
-    pub(super) fn append_tokens(&mut self, tokens: &[TokenId], shift: Option<&SuffixShift>) {
-        let slot = &mut self.cached[self.current];
-        let all_exact = slot.exact == slot.tokens.len();
-        let mut exact = usize::MAX;
-        if let Some(shift) = shift {
-            let (before, after) = tokens.split_at(shift.insert_after);
-            slot.tokens.extend_from_slice(before);
-            if shift.changed > 0 {
-                exact = slot.tokens.len();
-                slot.staleness = slot.staleness.max(shift.changed);
-            }
-            if let Some(remembered) = &slot.retained {
-                slot.tokens.extend_from_slice(&remembered.tokens[shift.rows.clone()]);
-            }
-            slot.tokens.extend_from_slice(after);
-        } else {
-            slot.tokens.extend_from_slice(tokens);
-        }
-        if all_exact {
-            slot.exact = exact.min(slot.tokens.len());
-        }
-    }
-
-    /// Keeps the first `len` tokens of the current sequence.
-    pub(super) fn truncate_current(&mut self, decoder: &mut dyn Decoder, len: usize) {
-        decoder.truncate_sequence(self.current, len);
-        self.cached[self.current].truncate_tokens(len);
-    }
-
     /// Removes all sequences.
     pub(super) fn clear(&mut self, decoder: &mut dyn Decoder) {
         for i in 0..self.cached.len() {
-            if self.can_shift {
-                self.evict(decoder, i);
-            }
-            self.cached[i] = CachedSequence::default();
+            self.evict(decoder, i);
         }
-        decoder.truncate_sequence(self.current, 0);
     }
 }
 

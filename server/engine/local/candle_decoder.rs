@@ -18,7 +18,7 @@ use candle_nn::rotary_emb::{rope, rope_i};
 use super::candle_kv_cache::CandleKvCache;
 use super::candle_weights::{CandleBlock, CandleWeights, LinearProjection};
 use super::config::RopeStyle;
-use super::{Batch, Decoder, ModelConfig};
+use super::{Batch, Decoder, ModelConfig, SequenceTokens};
 use crate::gguf::Gguf;
 use crate::{EngineError, TokenId, threads};
 
@@ -222,12 +222,12 @@ impl Decoder for CandleDecoder {
             self.evaluate_tokens(tokens, rows, look).map_err(|source| device_error(&self.device, source))?;
         let ControlFlow::Continue(logits) = result else { return Ok(ControlFlow::Break(())) };
         self.logits = logits;
-        self.cache.commit_positions(tokens.len());
+        self.cache.commit_tokens(tokens);
         Ok(ControlFlow::Continue(&self.logits))
     }
 
-    fn sequence_len(&self, _sequence: usize) -> usize {
-        self.cache.len()
+    fn sequence_tokens(&self, _sequence: usize) -> &SequenceTokens {
+        self.cache.tokens()
     }
 
     fn truncate_sequence(&mut self, _sequence: usize, len: usize) {

@@ -2,11 +2,14 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-/// Keys and values of every layer, `[kv_heads, capacity, head_dim]` each; the first `len` positions are valid.
+use super::SequenceTokens;
+use crate::TokenId;
+
+/// Keys and values of every layer, `[kv_heads, capacity, head_dim]` each; the positions of `tokens` are valid.
 #[derive(Debug)]
 pub(super) struct CandleKvCache {
     layers: Vec<(Tensor, Tensor)>,
-    len: usize,
+    tokens: SequenceTokens,
     capacity: usize,
 }
 
@@ -32,12 +35,17 @@ impl CandleKvCache {
         }
         let zeros = || Tensor::zeros((kv_heads, capacity, head_dim), DType::F32, device);
         let layers = (0..layers).map(|_| Ok((zeros()?, zeros()?))).collect::<Result<_>>()?;
-        Ok(Self { layers, len: 0, capacity })
+        Ok(Self { layers, tokens: SequenceTokens::default(), capacity })
     }
 
     /// Number of valid positions.
     pub(super) fn len(&self) -> usize {
-        self.len
+        self.tokens.len()
+    }
+
+    /// The tokens at the valid positions.
+    pub(super) fn tokens(&self) -> &SequenceTokens {
+        &self.tokens
     }
 
     /// Maximum number of positions.
@@ -46,11 +54,11 @@ impl CandleKvCache {
     }
 
     /// Writes keys and values, `[kv_heads, n, head_dim]`, after the valid positions of `layer`. They become valid by
-    /// [`CandleKvCache::commit_positions`], once all layers have theirs; a call that fails in between leaves no trace.
+    /// [`CandleKvCache::commit_tokens`], once all layers have theirs; a call that fails in between leaves no trace.
     pub(super) fn write_layer(&self, layer: usize, keys: &Tensor, values: &Tensor) -> Result<()> {
         let (k, v) = self.layer_tensors(layer)?;
-        k.slice_set(keys, 1, self.len)?;
-        v.slice_set(values, 1, self.len)
+        k.slice_set(keys, 1, self.len())?;
+        v.slice_set(values, 1, self.len())
     }
 
     /// The first `len` keys and values of `layer`, including written positions after the valid ones:
@@ -60,14 +68,14 @@ impl CandleKvCache {
         Ok((k.narrow(1, 0, len)?, v.narrow(1, 0, len)?))
     }
 
-    /// Makes `n` more written positions valid.
-    pub(super) fn commit_positions(&mut self, n: usize) {
-        self.len = (self.len + n).min(self.capacity);
+    /// Makes the next written positions valid, with these tokens.
+    pub(super) fn commit_tokens(&mut self, tokens: &[TokenId]) {
+        self.tokens.append_tokens(tokens);
     }
 
     /// Keeps the first `len` positions.
     pub(super) fn truncate(&mut self, len: usize) {
-        self.len = self.len.min(len);
+        self.tokens.truncate(len);
     }
 
     fn layer_tensors(&self, layer: usize) -> Result<&(Tensor, Tensor)> {

@@ -4,6 +4,7 @@
 //! what follows them in the cache: see [`kernels`](crate::local::kernels).
 
 use std::ops::{ControlFlow, Range};
+use std::slice;
 
 use crate::gguf::Gguf;
 use crate::local::config::ModelConfig;
@@ -13,7 +14,9 @@ use crate::local::kernels::{GEMV_MAX_ROWS, Kernel};
 use crate::local::lm_head::LmHead;
 use crate::local::matmul::{ComputeContext, LinearLayer};
 use crate::local::thread_pool::{DisjointChunks, ThreadPool};
-use crate::local::{Batch, Decoder, LogitsRequest, ResumableWork, SequencesBatch, SuffixShift, throughput};
+use crate::local::{
+    Batch, Decoder, LogitsRequest, ResumableWork, SequenceTokens, SequencesBatch, SuffixShift, throughput,
+};
 use crate::priority::Priority;
 use crate::{EngineError, TokenId};
 
@@ -260,13 +263,12 @@ impl CpuDecoder {
         let Some(SuffixShift { insert_after, source, rows, .. }) = &batch.suffix_shift else {
             return vec![TokenRun { tokens: 0..count, sequence, position: base }];
         };
-        let before = count.min(*insert_after);
-        let at = base + before;
+        let at = base + insert_after;
         let pool = self.compute.pool.with_priority(batch.priority);
         self.paged_kv.shift_suffix(*source, rows.clone(), sequence, at, &self.config.rope, pool);
         vec![
-            TokenRun { tokens: 0..before, sequence, position: base },
-            TokenRun { tokens: before..count, sequence, position: at + rows.len() },
+            TokenRun { tokens: 0..*insert_after, sequence, position: base },
+            TokenRun { tokens: *insert_after..count, sequence, position: at + rows.len() },
         ]
     }
 
@@ -341,7 +343,7 @@ impl Decoder for CpuDecoder {
         if self.run_chunks(&pass, sequence, look).is_break() {
             return Ok(ControlFlow::Break(()));
         }
-        self.paged_kv.set_len(sequence, end);
+        self.paged_kv.append_tokens(sequence, tokens, batch.suffix_shift.as_ref());
         Ok(ControlFlow::Continue(&self.logits))
     }
 
@@ -370,17 +372,19 @@ impl Decoder for CpuDecoder {
         if flow.is_continue() {
             flow = self.project_logits(&pass, count, 0, look);
         }
-        for run in &pass.runs {
+        for (&sequence, token) in sequences.iter().zip(tokens) {
             match flow {
-                ControlFlow::Continue(()) => self.paged_kv.set_len(run.sequence, run.end_position()),
-                ControlFlow::Break(()) => self.paged_kv.truncate_sequence(run.sequence, run.position),
+                ControlFlow::Continue(()) => {
+                    self.paged_kv.append_tokens(sequence, slice::from_ref(token), None);
+                }
+                ControlFlow::Break(()) => self.paged_kv.trim_pages(sequence, 0),
             }
         }
         Ok(flow.map_continue(|()| &self.logits[..]))
     }
 
-    fn sequence_len(&self, sequence: usize) -> usize {
-        self.paged_kv.sequence_len(sequence)
+    fn sequence_tokens(&self, sequence: usize) -> &SequenceTokens {
+        self.paged_kv.sequence_tokens(sequence)
     }
 
     fn truncate_sequence(&mut self, sequence: usize, len: usize) {
@@ -388,6 +392,11 @@ impl Decoder for CpuDecoder {
             self.interrupted.discard_sequence(sequence);
             self.paged_kv.truncate_sequence(sequence, len);
         }
+    }
+
+    fn clear_sequence(&mut self, sequence: usize) {
+        self.interrupted.discard_sequence(sequence);
+        self.paged_kv.truncate_sequence(sequence, 0);
     }
 
     fn capacity(&self) -> usize {

@@ -2,6 +2,7 @@
 
 use std::ops::{ControlFlow, Range};
 
+use super::SequenceTokens;
 use crate::priority::Priority;
 use crate::{EngineError, TokenId};
 
@@ -132,11 +133,21 @@ pub trait Decoder: Send {
         false
     }
 
-    /// Number of tokens in a sequence.
-    fn sequence_len(&self, sequence: usize) -> usize;
+    /// The tokens of a sequence.
+    fn sequence_tokens(&self, sequence: usize) -> &SequenceTokens;
+
+    /// Their number.
+    fn sequence_len(&self, sequence: usize) -> usize {
+        self.sequence_tokens(sequence).len()
+    }
 
     /// Keeps the first `len` tokens of a sequence.
     fn truncate_sequence(&mut self, sequence: usize, len: usize);
+
+    /// Removes a sequence's tokens, and what an interrupted call left after them.
+    fn clear_sequence(&mut self, sequence: usize) {
+        self.truncate_sequence(sequence, 0);
+    }
 
     /// Tokens that a sequence can hold.
     fn capacity(&self) -> usize;

@@ -15,9 +15,9 @@ impl Local {
         on_row: &mut dyn FnMut(&TokenDistribution<'_>),
     ) -> Result<(), EngineError> {
         let Some(held) = prompt.tokens.len().checked_sub(1) else { return Ok(()) };
-        let (whole, context) = (prompt.tokens.len() + answer.len(), self.decoder.capacity());
-        if whole > context {
-            return Err(EngineError::PromptTooLong { tokens: whole, context });
+        let (needed, context) = (prompt.tokens.len() + answer.len(), self.decoder.capacity());
+        if needed > context {
+            return Err(EngineError::PromptTooLong { tokens: needed, context });
         }
         self.run_prompt(prompt, &GenerationLimits::default(), &mut |_| ControlFlow::Continue(()))?;
         // Requires the logits after the prompt's last token, so that one is evaluated together with these.
@@ -79,20 +79,14 @@ mod tests {
             for len in [1, 2, 33, 90] {
                 let tokens = ordinary_tokens(&engine, &mut random, len);
                 let generation = generate_text(&mut engine, &tokens, b"", 9);
-                let answer = engine.sequences.current_tokens()[len..].to_vec();
+                let answer = engine.cached_tokens()[len..].to_vec();
                 for cached in [true, false] {
                     if !cached {
                         engine.clear();
                     }
                     let rows = score_positions(&mut engine, &tokens, &answer);
                     assert_agrees(&generation, &answer, &rows);
-                    assert_eq!(
-                        (
-                            engine.sequences.current_tokens(),
-                            engine.decoder.sequence_len(engine.sequences.current_index())
-                        ),
-                        (&tokens[..len - 1], len - 1)
-                    );
+                    assert_eq!(engine.cached_tokens(), &tokens[..len - 1]);
                 }
                 // The cache it leaves is an ordinary one.
                 assert_eq!(generate_text(&mut engine, &tokens, b"", 9).text, generation.text);
@@ -114,7 +108,7 @@ mod tests {
         let begin = real_model::SAMPLE_CODE.find("return sum").unwrap() + "return sum".len();
         let prompt = engine.tokens.encode(&real_model::SAMPLE_CODE[..begin]);
         let generation = generate_text(&mut engine, &prompt, b"", 12);
-        let answer = engine.sequences.current_tokens()[prompt.len()..].to_vec();
+        let answer = engine.cached_tokens()[prompt.len()..].to_vec();
         let rows = score_positions(&mut engine, &prompt, &answer);
         assert_agrees(&generation, &answer, &rows);
         assert!(rows.iter().any(|row| row.1 > 0.5), "{rows:?}");

@@ -57,10 +57,6 @@ pub(super) fn generate_text(
             ControlFlow::Continue(())
         })
         .unwrap();
-    assert_eq!(
-        engine.sequences.current_tokens().len(),
-        engine.decoder.sequence_len(engine.sequences.current_index())
-    );
     generation
 }
 
@@ -133,10 +129,6 @@ fn cache_stays_valid_after_break_at_any_call() {
         assert_eq!(broken.stop, StopReason::Interrupted);
         assert!(fresh.text.starts_with(&broken.text));
         inside += usize::from(broken.evaluated % 8 == 0 && broken.evaluated < tokens.len());
-        assert_eq!(
-            engine.sequences.current_tokens().len(),
-            engine.decoder.sequence_len(engine.sequences.current_index())
-        );
         let evaluated = broken.evaluated;
         let after = generate_text(&mut engine, &tokens, b"ret", 12);
         assert_eq!(text_stop_and_ends(&after), text_stop_and_ends(&fresh));
@@ -157,7 +149,7 @@ fn healed_output_starts_with_forced_bytes() {
             let generation = generate_text(&mut engine, &tokens, forced, 24);
             // The last token is chosen but not evaluated; it still counts as decoded.
             let mut spelt: Vec<u8> = Vec::new();
-            for &token in &engine.sequences.current_tokens()[tokens.len()..] {
+            for &token in &engine.cached_tokens()[tokens.len()..] {
                 spelt.extend_from_slice(engine.tokens.token_bytes(token));
             }
             let compared = spelt.len().min(forced.len());
@@ -178,7 +170,7 @@ fn prefill_only_fills_and_keeps_the_cache() {
     assert_eq!((read.reused, read.evaluated, read.text.as_str(), read.stop), (0, 50, "", StopReason::Limit));
     let again = generate_text(&mut engine, &tokens[..20], b"", 0);
     assert_eq!((again.reused, again.evaluated), (20, 0));
-    assert_eq!(engine.sequences.current_tokens(), tokens, "a prompt that lies in the cache cuts nothing off");
+    assert_eq!(engine.cached_tokens(), tokens, "a prompt that lies in the cache cuts nothing off");
     let after = generate_text(&mut engine, &tokens, b"", 6);
     assert_eq!((after.reused, after.evaluated), (49, 1));
     assert_eq!(text_stop_and_ends(&after), text_stop_and_ends(&expected));
@@ -202,10 +194,7 @@ fn full_context_stops_and_longer_prompt_fails() {
         &mut |_| ControlFlow::Continue(()),
     );
     assert!(matches!(error, Err(EngineError::PromptTooLong { tokens: 33, context: 32 })));
-    assert!(
-        engine.sequences.current_tokens().is_empty()
-            && engine.decoder.sequence_len(engine.sequences.current_index()) == 0
-    );
+    assert!(engine.cached_tokens().is_empty());
     assert_eq!(
         text_stop_and_ends(&generate_text(&mut engine, &tokens[..30], b"aaaaaaaa", 9)),
         text_stop_and_ends(&near)
@@ -246,11 +235,6 @@ fn engine_is_usable_after_panic_and_clear() {
         if at <= expected.tokens.len() {
             assert!(caught.is_err());
         }
-        // Even without `clear` the two never disagree.
-        assert_eq!(
-            engine.sequences.current_tokens().len(),
-            engine.decoder.sequence_len(engine.sequences.current_index())
-        );
         engine.clear();
         assert_eq!(
             text_stop_and_ends(&generate_text(&mut engine, &tokens, b"self.", 8)),
@@ -399,10 +383,6 @@ fn generate_and_break(
             },
         )
         .unwrap();
-    assert_eq!(
-        engine.sequences.current_tokens().len(),
-        engine.decoder.sequence_len(engine.sequences.current_index())
-    );
     generation.prefill = Default::default();
     generation.decode = Default::default();
     (generation, texts)
@@ -419,7 +399,7 @@ fn assert_same_output(
     for other in others {
         let ours = generate_and_break(other, prompt, max, at);
         assert_eq!(ours, expected, "break at {at} of {prompt:?}");
-        assert_eq!(other.sequences.current_tokens(), plain.sequences.current_tokens());
+        assert_eq!(other.cached_tokens(), plain.cached_tokens());
     }
     expected.0
 }
@@ -481,7 +461,7 @@ fn speculative_decoding_matches_plain_decoding() {
                 let at = if random.bool() { usize::MAX } else { random.usize(1..28) };
                 assert_same_output(&mut plain, &mut others, &prompt, max, at);
                 // Less than the prompt if it broke inside the first batch.
-                last = plain.sequences.current_tokens().get(tokens.len()..).unwrap_or_default().to_vec();
+                last = plain.cached_tokens().get(tokens.len()..).unwrap_or_default().to_vec();
             }
             for other in &others[..2] {
                 let done = other.speculation_stats();

@@ -14,13 +14,13 @@ impl CachedSequences {
     ///
     /// If the decoder has no branches, truncates the current sequence.
     pub(in crate::local) fn create_branch(
-        &mut self,
+        &self,
         decoder: &mut dyn Decoder,
         number: usize,
         len: usize,
     ) -> usize {
         if !self.can_shift {
-            self.truncate_current(decoder, len);
+            decoder.truncate_sequence(self.current, len);
             return self.current;
         }
         let to = 2 * self.cached.len() + number % MAX_BRANCHES;
@@ -28,17 +28,12 @@ impl CachedSequences {
         to
     }
 
-    /// Removes all branches.
-    pub(in crate::local) fn drop_branches(&mut self, decoder: &mut dyn Decoder) {
+    /// Removes all branches. Without branches in the decoder, the last one's tokens stay in the current sequence.
+    pub(in crate::local) fn drop_branches(&self, decoder: &mut dyn Decoder) {
         if self.can_shift {
             for number in 0..MAX_BRANCHES {
-                let branch = 2 * self.cached.len() + number;
-                decoder.fork_sequence(branch, branch, 0..0);
+                decoder.clear_sequence(2 * self.cached.len() + number);
             }
-        } else {
-            // A branch may have written past the known tokens of the sequence.
-            let held = self.current_tokens().len().min(decoder.sequence_len(self.current));
-            self.truncate_current(decoder, held);
         }
     }
 }

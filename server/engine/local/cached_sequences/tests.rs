@@ -92,10 +92,6 @@ fn generate_and_break(
             if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })
         .unwrap();
-    assert_eq!(
-        engine.sequences.current_tokens().len(),
-        engine.decoder.sequence_len(engine.sequences.current_index())
-    );
     (generation.prefill, generation.decode) = Default::default();
     generation
 }
@@ -248,16 +244,9 @@ fn shifted_suffix_does_not_accumulate_rounding() {
             // The typed tokens, the suffix token, the middle token and the tail.
             assert_eq!(generation.evaluated, some + 2 + document.tail.len(), "{typed}");
             // One shift or many give the same bits: nothing accumulates.
-            let tokens = engine.sequences.current_tokens().to_vec();
-            let held = engine.decoder.sequence_len(engine.sequences.current_index());
+            let tokens = engine.cached_tokens().to_vec();
             let again = generate_and_break(&mut engine, &prompt, limits, usize::MAX);
-            assert_eq!(
-                (tokens.len(), held),
-                (
-                    engine.sequences.current_tokens().len(),
-                    engine.decoder.sequence_len(engine.sequences.current_index())
-                )
-            );
+            assert_eq!(tokens, engine.cached_tokens());
             let (mut other, _) = plain_and_speculating(&writer, 512);
             let mut first = document.clone();
             first.prefix.truncate(begun);
@@ -333,7 +322,7 @@ fn speculation_after_shifted_suffix_matches_plain_decoding() {
                 assert!(at == 0 || expected.reused > 120, "{expected:?}");
                 for other in &mut others {
                     assert_eq!(generate_and_break(other, &prompt, limits, usize::MAX), expected);
-                    assert_eq!(other.sequences.current_tokens(), plain.sequences.current_tokens());
+                    assert_eq!(other.cached_tokens(), plain.cached_tokens());
                 }
             }
         }

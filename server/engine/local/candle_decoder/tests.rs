@@ -182,7 +182,7 @@ fn split_attention_matches_whole_attention() {
     let values: Vec<f32> = (0..heads * 9 * decoder.config.head_dim).map(|i| (i % 17) as f32 / 17.0).collect();
     let queries = Tensor::from_vec(values, (heads, 9, decoder.config.head_dim), &Device::Cpu).unwrap();
     let flat = |x: Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-    decoder.cache.commit_positions(9);
+    decoder.cache.commit_tokens(&[0; 9]);
     let whole = flat(decoder.attend_rows(0, &queries, 5).unwrap());
     let rows = |at: usize, n: usize| queries.narrow(1, at, n).unwrap().contiguous().unwrap();
     let mut parts = flat(decoder.attend_rows(0, &rows(0, 4), 5).unwrap());

@@ -14,9 +14,11 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use super::layer::round_to_f16;
+use crate::TokenId;
 use crate::local::config::{ModelConfig, RopeConfig, RopeStyle};
 use crate::local::kernels::attention::{BLOCK_KEYS, HEAD_ALIGNMENT, PAGE_KEYS};
 use crate::local::thread_pool::PrioritizedPool;
+use crate::local::{SequenceTokens, SuffixShift};
 
 /// Half floats, see [`PageLayout`]. Always finite: values after a sequence's end are multiplied by zero.
 type KvPage = Arc<Vec<u16>>;
@@ -54,11 +56,11 @@ impl PageLayout {
     }
 }
 
-/// The positions below `len` are valid. A fork without its beginning has empty pages there.
+/// The positions of `tokens` are valid. A fork without its beginning has empty pages there.
 #[derive(Debug, Clone, Default)]
 struct SequencePages {
     pages: Vec<KvPage>,
-    len: usize,
+    tokens: SequenceTokens,
 }
 
 /// All sequences of a decoder.
@@ -69,7 +71,7 @@ pub(super) struct PagedKv {
 
 impl fmt::Debug for PagedKv {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lens: Vec<usize> = self.sequences.iter().map(|it| it.len).collect();
+        let lens: Vec<usize> = self.sequences.iter().map(|it| it.tokens.len()).collect();
         f.debug_struct("Pages").field("layout", &self.layout).field("lens", &lens).finish()
     }
 }
@@ -97,25 +99,37 @@ impl PagedKv {
 
     /// Valid positions of a sequence.
     pub(super) fn sequence_len(&self, sequence: usize) -> usize {
-        self.sequences[sequence].len
+        self.sequences[sequence].tokens.len()
     }
 
-    /// Sets the number of valid positions, after they were written.
-    pub(super) fn set_len(&mut self, sequence: usize, len: usize) {
-        self.sequences[sequence].len = len;
+    /// The tokens at the valid positions of a sequence.
+    pub(super) fn sequence_tokens(&self, sequence: usize) -> &SequenceTokens {
+        &self.sequences[sequence].tokens
+    }
+
+    /// Makes the positions after a sequence's end valid, after they were written: those of `tokens`, and those of
+    /// `shift` between them.
+    pub(super) fn append_tokens(&mut self, sequence: usize, tokens: &[TokenId], shift: Option<&SuffixShift>) {
+        let (before, after) = tokens.split_at(shift.map_or(tokens.len(), |shift| shift.insert_after));
+        self.sequences[sequence].tokens.append_tokens(before);
+        if let Some(SuffixShift { source, rows, changed, .. }) = shift {
+            let shifted = self.sequences[*source].tokens.as_slice()[rows.clone()].to_vec();
+            self.sequences[sequence].tokens.append_shifted(&shifted, *changed);
+            self.sequences[sequence].tokens.append_tokens(after);
+        }
         self.trim_pages(sequence, 0);
     }
 
     /// Drops pages that neither the valid positions nor the first `end` need.
     pub(super) fn trim_pages(&mut self, sequence: usize, end: usize) {
-        let SequencePages { pages, len } = &mut self.sequences[sequence];
-        pages.truncate(end.max(*len).div_ceil(PAGE_KEYS));
+        let SequencePages { pages, tokens } = &mut self.sequences[sequence];
+        pages.truncate(end.max(tokens.len()).div_ceil(PAGE_KEYS));
     }
 
     /// Keeps the first `len` positions and their pages.
     pub(super) fn truncate_sequence(&mut self, sequence: usize, len: usize) {
-        let len = len.min(self.sequences[sequence].len);
-        self.set_len(sequence, len);
+        self.sequences[sequence].tokens.truncate(len);
+        self.trim_pages(sequence, 0);
     }
 
     /// Bytes of all pages, shared ones counted once.
@@ -140,27 +154,29 @@ impl PagedKv {
     /// Makes sequence `to` a copy of the positions `rows` of sequence `from`. They share the pages.
     pub(super) fn fork_sequence(&mut self, from: usize, to: usize, rows: Range<usize>) {
         let source = &self.sequences[from];
-        let rows = rows.start.min(source.len)..rows.end.min(source.len);
+        let rows = rows.start.min(source.tokens.len())..rows.end.min(source.tokens.len());
         let absent = KvPage::default();
         let pages = source.pages[..rows.end.div_ceil(PAGE_KEYS)].iter().enumerate();
         let pages =
             pages.map(|(i, page)| if i < rows.start / PAGE_KEYS { &absent } else { page }).cloned().collect();
-        self.sequences[to] = SequencePages { pages, len: rows.end };
+        let tokens = source.tokens.copy_prefix(rows.end);
+        self.sequences[to] = SequencePages { pages, tokens };
     }
 
     /// Gives the sequence exclusive pages for the positions from its end to `end`.
     pub(super) fn reserve_pages(&mut self, sequence: usize, end: usize) {
-        let SequencePages { pages, len } = &mut self.sequences[sequence];
+        let SequencePages { pages, tokens } = &mut self.sequences[sequence];
+        let len = tokens.len();
         let count = end.div_ceil(PAGE_KEYS);
         let fresh = || KvPage::new(vec![0; self.layout.page_len()]);
         pages.resize_with(count.max(pages.len()), fresh);
-        for (i, page) in pages.iter_mut().enumerate().take(count).skip(*len / PAGE_KEYS) {
+        for (i, page) in pages.iter_mut().enumerate().take(count).skip(len / PAGE_KEYS) {
             if Arc::get_mut(page).is_some_and(|page| !page.is_empty()) {
                 continue;
             }
             // A page that begins at or after the end holds nothing valid.
             *page =
-                if i * PAGE_KEYS >= *len || page.is_empty() { fresh() } else { KvPage::new(page.to_vec()) };
+                if i * PAGE_KEYS >= len || page.is_empty() { fresh() } else { KvPage::new(page.to_vec()) };
         }
     }
 
@@ -171,8 +187,8 @@ impl PagedKv {
 
     /// The pages of a sequence from its end on, for writing by several threads.
     pub(super) fn page_writer(&mut self, sequence: usize) -> PageWriter<'_> {
-        let SequencePages { pages, len } = &mut self.sequences[sequence];
-        let first = *len / PAGE_KEYS;
+        let SequencePages { pages, tokens } = &mut self.sequences[sequence];
+        let first = tokens.len() / PAGE_KEYS;
         let start = |(i, page): (usize, &mut KvPage)| {
             // Shared pages stay as they are.
             let own = if i < first { None } else { Arc::get_mut(page) };
