@@ -27,7 +27,7 @@ impl CandleKvCache {
     ) -> Result<Self> {
         let too_much = || candle_core::Error::msg(format!("no memory for a KV cache of {capacity} tokens"));
         let values =
-            [2 * layers, kv_heads, capacity, head_dim].iter().try_fold(1_usize, |n, &m| n.checked_mul(m));
+            [2, layers, kv_heads, capacity, head_dim].iter().try_fold(1_usize, |n, &m| n.checked_mul(m));
         let values = values.ok_or_else(too_much)?;
         if device.is_cpu() {
             // A failed allocation inside candle ends the process; this one returns an error.
