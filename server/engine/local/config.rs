@@ -204,7 +204,7 @@ fn read_head_dim(gguf: &Gguf, arch: &str, embedding: usize, heads: usize) -> Res
     let key = |name: &str| format!("{arch}.attention.{name}");
     let head_dim = match read_optional(gguf, &key("key_length"), MAX_HEAD_DIM)? {
         Some(dim) => dim,
-        None if embedding % heads == 0 && embedding / heads <= MAX_HEAD_DIM => embedding / heads,
+        None if embedding.is_multiple_of(heads) && embedding / heads <= MAX_HEAD_DIM => embedding / heads,
         None => {
             let problem = format!("{heads} heads do not divide the embedding of {embedding}");
             return Err(gguf.field_error(&key("head_count"), problem, PULL_AGAIN_REMEDY));
