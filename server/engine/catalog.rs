@@ -1,7 +1,7 @@
 //! The catalog of known models: names, sizes, licences, hashes, sources of their files.
 //!
 //! A model that is not listed can still be used: `--model` accepts a path to any GGUF file of a family in
-//! [`ModelFamily`](crate::local::config::ModelFamily).
+//! [`FAMILIES`](crate::local::families::FAMILIES).
 
 use std::time::Duration;
 
@@ -417,7 +417,7 @@ pub fn keystroke_latency(model: &CatalogModel, measured: &[MeasuredSpeed]) -> Op
 mod tests {
 
     use super::*;
-    use crate::local::config::ModelFamily;
+    use crate::local::families::FamilyRules;
 
     #[test]
     fn catalog_rows_are_consistent() {
@@ -428,7 +428,7 @@ mod tests {
                 model.name
             );
             assert!(model.file.ends_with(".gguf") && !model.file.contains(['/', '\\']), "{}", model.name);
-            assert!(ModelFamily::from_name(model.family).is_some(), "{}", model.name);
+            assert!(FamilyRules::by_name(model.family).is_some(), "{}", model.name);
             assert!(!model.sources.is_empty() && !model.note.is_empty(), "{}", model.name);
             if let Some(hash) = model.sha256 {
                 assert_eq!(hash.len(), 64);

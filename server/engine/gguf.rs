@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use candle_core::quantized::GgmlDType;
@@ -81,6 +82,22 @@ pub struct TensorView<'a> {
     pub shape: Vec<usize>,
     /// The stored blocks.
     pub data: TensorData<'a>,
+}
+
+impl<'a> TensorView<'a> {
+    /// Some of the rows of a tensor that has all its dimensions but the last as rows: `[rows, columns]`. `None`: there
+    /// are fewer rows.
+    #[must_use]
+    pub fn matrix_rows(&self, rows: Range<usize>) -> Option<TensorView<'a>> {
+        let (&columns, outer) = self.shape.split_last()?;
+        let all: usize = outer.iter().product();
+        let row_bytes = self.data.len().checked_div(all)?;
+        (rows.start <= rows.end && rows.end <= all).then(|| TensorView {
+            dtype: self.dtype,
+            shape: vec![rows.len(), columns],
+            data: self.data.slice(rows.start * row_bytes..rows.end * row_bytes),
+        })
+    }
 }
 
 const MAGIC: [u8; 4] = *b"GGUF";
@@ -186,6 +203,11 @@ impl Gguf {
         self.metadata.get(key)
     }
 
+    /// Whether the file has a value or a list under this key.
+    pub fn has_key(&self, key: &str) -> bool {
+        self.metadata.contains_key(key) || self.lists.contains_key(key)
+    }
+
     /// An integer that fits `usize`, if the file has it.
     ///
     /// # Errors
@@ -260,6 +282,25 @@ impl Gguf {
             numbers.push(number);
         }
         Ok(Some(numbers))
+    }
+
+    /// A list of truth values, or of whole numbers of which 0 is false; `None` if the value is not a list.
+    ///
+    /// # Errors
+    /// The list has other elements.
+    pub fn get_bools(&self, key: &str) -> Result<Option<Vec<bool>>, EngineError> {
+        let Some(list) = self.lists.get(key) else { return Ok(None) };
+        let mut reader = GgufReader::at_offset(&self.path, &self.header, list.start);
+        let mut values = Vec::with_capacity(list.count);
+        for _ in 0..list.count {
+            values.push(match reader.read_value(list.kind, key, 1)? {
+                MetadataValue::Bool(value) => value,
+                MetadataValue::Unsigned(n) => n != 0,
+                MetadataValue::Signed(n) => n != 0,
+                _ => return Err(self.field_error(key, "is not a list of truth values", PULL_AGAIN_REMEDY)),
+            });
+        }
+        Ok(Some(values))
     }
 
     fn find_list(&self, key: &str, what: &str) -> Result<Option<ListSpan>, EngineError> {

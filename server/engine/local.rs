@@ -22,7 +22,9 @@ mod clock;
 pub mod config;
 pub mod cpu;
 mod decoder;
+
 pub mod device;
+pub mod families;
 mod kernel_selection;
 pub mod kernels;
 mod lm_head;
@@ -119,7 +121,7 @@ impl Local {
         let name = gguf.get_str("general.name").map(sanitize_word).filter(|name| !name.is_empty());
         let about = EngineInfo {
             model: name.unwrap_or_else(file_name),
-            family: config.family.name().to_owned(),
+            family: config.family.name.to_owned(),
             device: why,
             kernel,
             weight_bytes: gguf.tensor_bytes(),

@@ -152,6 +152,18 @@ impl<'a> TensorData<'a> {
         })
     }
 
+    /// The bytes in `range`, or as many of them as there are.
+    pub(super) fn slice(&self, range: Range<usize>) -> Self {
+        let end = range.end.min(self.len());
+        let from = range.start.min(end);
+        Self(match self.0 {
+            DataLocation::Memory(bytes) => DataLocation::Memory(&bytes[from..end]),
+            DataLocation::Source { source, start, .. } => {
+                DataLocation::Source { source, start: start + from as u64, len: end - from }
+            }
+        })
+    }
+
     /// Reads the bytes in `range`, which must be within the tensor.
     ///
     /// # Errors

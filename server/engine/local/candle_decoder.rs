@@ -1,23 +1,26 @@
 //! The decoder on candle tensors: any device that candle supports, and the reference for our own kernels.
 //!
-//! A pre-norm transformer with grouped-query attention: for each block
-//! `x += W_o · attention(rope(W_q n), rope(W_k n), W_v n)` with `n = rms_norm(x)`, then
-//! `x += W_down · (silu(W_gate m) ∘ W_up m)` with `m = rms_norm(x)`; logits are `W_out · rms_norm(x)`.
-//! Sources: Llama (<https://arxiv.org/abs/2302.13971>), Qwen2.5 (<https://arxiv.org/abs/2412.15115>: biases on the
-//! query, key and value), Qwen3 (<https://arxiv.org/abs/2505.09388>: norms on queries and keys).
+//! A pre-norm transformer with grouped-query attention. For each block `n = norm(x)`,
+//! `x += post_norm(W_o · attention(rope(qk_norm(W_q n)), rope(qk_norm(W_k n)), W_v n))`, `m = norm(x)`, and
+//! `x += post_norm(W_down · (act(W_gate m) ∘ W_up m))`; logits are `W_out · norm(x)`. Which of the steps a family has, and
+//! which norm and activation, is in [its row](super::families).
 //!
 //! The work of an interrupted call is lost: its result for a row may depend on the neighbouring rows, so it cannot
 //! continue with other tokens than it began with.
 
 use std::ops::ControlFlow;
 
-use candle_core::{D, Device, Module, Result as CandleResult, Tensor};
-use candle_nn::ops::{rms_norm, silu, softmax_last_dim};
+use candle_core::{D, Device, Result as CandleResult, Tensor};
+use candle_nn::ops::{layer_norm, rms_norm, silu, softmax_last_dim};
 use candle_nn::rotary_emb::{rope, rope_i};
 
 use super::candle_kv_cache::CandleKvCache;
-use super::candle_weights::{CandleBlock, CandleWeights, LinearProjection};
-use super::config::RopeStyle;
+use super::candle_weights::{
+    CandleBlock, CandleFeedForward, CandleMlp, CandleNorm, CandleWeights, LinearProjection,
+};
+use super::config::{RopeConfig, RopeStyle};
+use super::decoder::choose_experts;
+use super::families::Activation;
 use super::{Batch, Decoder, ModelConfig, SequenceTokens};
 use crate::gguf::Gguf;
 use crate::{EngineError, TokenId, threads};
@@ -32,9 +35,8 @@ pub struct CandleDecoder {
     device: Device,
     weights: CandleWeights,
     cache: CandleKvCache,
-    /// Of each position's angles, `[capacity, rope.dim / 2]`.
-    cos: Tensor,
-    sin: Tensor,
+    /// Cosines and sines of each position's angles for each rotation, `[capacity, dim / 2]`.
+    rotations: Vec<(Tensor, Tensor)>,
     /// The last call's result; kept because the caller reads it in place.
     logits: Vec<f32>,
 }
@@ -55,9 +57,10 @@ impl CandleDecoder {
         let failed = |source| device_error(device, source);
         let cache = CandleKvCache::new(config.blocks, config.kv_heads, capacity, config.head_dim, device)
             .map_err(failed)?;
-        let (cos, sin) = rope_tables(config, capacity, device).map_err(failed)?;
+        let rotations = config.ropes.iter().map(|rope| rope_tables(rope, capacity, device));
+        let rotations = rotations.collect::<CandleResult<_>>().map_err(failed)?;
         let (config, device) = (config.clone(), device.clone());
-        Ok(Self { config, device, weights, cache, cos, sin, logits: Vec::new() })
+        Ok(Self { config, device, weights, cache, rotations, logits: Vec::new() })
     }
 
     /// Evaluates `tokens` after the valid positions and returns the logits of the last `rows`. `look` can interrupt it
@@ -70,6 +73,7 @@ impl CandleDecoder {
     ) -> CandleResult<ControlFlow<(), Vec<f32>>> {
         let ids = Tensor::new(tokens, &Device::Cpu)?;
         let mut x = self.weights.embedding.embedding(&ids)?.to_device(&self.device)?;
+        x = (x * f64::from(self.config.embedding_scale))?;
         let last = self.weights.blocks.len() - 1;
         for (index, block) in self.weights.blocks.iter().enumerate() {
             // After the last block's keys and values, only the rows with requested logits matter.
@@ -82,9 +86,12 @@ impl CandleDecoder {
         if rows == 0 {
             return Ok(ControlFlow::Continue(Vec::new()));
         }
-        let x = rms_norm(&x, &self.weights.output_norm, self.config.norm_epsilon)?;
-        let logits = self.weights.output.forward(&x)?.flatten_all()?.to_vec1()?;
-        Ok(ControlFlow::Continue(logits))
+        let x = self.normalize(&x, &self.weights.output_norm)?;
+        let mut logits = (self.weights.output.forward(&x)? * f64::from(self.config.logit_scale))?;
+        if let Some(limit) = self.config.logit_softcap {
+            logits = soft_cap(&logits, limit)?;
+        }
+        Ok(ControlFlow::Continue(logits.flatten_all()?.to_vec1()?))
     }
 
     /// Runs one block on `x`, `[n, embedding]`; the result has the last `keep` rows.
@@ -95,13 +102,13 @@ impl CandleDecoder {
         x: &Tensor,
         keep: usize,
     ) -> CandleResult<Tensor> {
-        let (config, epsilon) = (&self.config, self.config.norm_epsilon);
+        let config = &self.config;
         let n = x.dim(0)?;
-        let normed = rms_norm(x, &block.attn_norm, epsilon)?;
+        let normed = self.normalize(x, &block.attention_norm)?;
         let (query_norm, key_norm) = block.qk_norm.as_ref().map(|(q, k)| (q, k)).unzip();
 
         let keys = self.project_heads(&block.key, &normed, config.kv_heads, key_norm)?;
-        let keys = self.apply_rope(&keys, self.cache.len())?;
+        let keys = self.apply_rope(index, &keys, self.cache.len())?;
         let values = self.project_heads(&block.value, &normed, config.kv_heads, None)?;
         self.cache.write_layer(index, &keys, &values)?;
         let x = x.narrow(0, n - keep, keep)?;
@@ -110,15 +117,66 @@ impl CandleDecoder {
         }
 
         let first = self.cache.len() + n - keep;
-        let queries =
-            self.project_heads(&block.query, &normed.narrow(0, n - keep, keep)?, config.heads, query_norm)?;
-        let queries = self.apply_rope(&queries, first)?;
-        let attended = self.attend_in_chunks(index, &queries, first)?;
-        let x = (x + block.attn_output.forward(&attended)?)?;
+        let normed = normed.narrow(0, n - keep, keep)?;
+        let queries = self.project_heads(&block.query, &normed, config.heads, query_norm)?;
+        let queries = self.apply_rope(index, &queries, first)?;
+        let attended = block.attention_output.forward(&self.attend_in_chunks(index, &queries, first)?)?;
+        let x = self.add_residual(&x, &attended, block.attention_post_norm.as_ref())?;
+        let normed = match &block.feed_forward_norm {
+            Some(norm) => self.normalize(&x, norm)?,
+            None => normed,
+        };
+        let result = match &block.feed_forward {
+            CandleFeedForward::Dense(mlp) => self.run_mlp(mlp, &normed)?,
+            CandleFeedForward::Experts { router, experts } => self.run_experts(router, experts, &normed)?,
+        };
+        self.add_residual(&x, &result, block.feed_forward_post_norm.as_ref())
+    }
 
-        let normed = rms_norm(&x, &block.ffn_norm, epsilon)?;
-        let gated = (silu(&block.gate.forward(&normed)?)? * block.up.forward(&normed)?)?;
-        x + block.down.forward(&gated)?
+    fn normalize(&self, x: &Tensor, norm: &CandleNorm) -> CandleResult<Tensor> {
+        let x = x.contiguous()?;
+        match &norm.bias {
+            Some(bias) => layer_norm(&x, &norm.weight, bias, self.config.norm_epsilon),
+            None => rms_norm(&x, &norm.weight, self.config.norm_epsilon),
+        }
+    }
+
+    fn add_residual(&self, x: &Tensor, result: &Tensor, norm: Option<&CandleNorm>) -> CandleResult<Tensor> {
+        let result = match norm {
+            Some(norm) => self.normalize(result, norm)?,
+            None => result.clone(),
+        };
+        x + (result * f64::from(self.config.residual_scale))?
+    }
+
+    fn run_mlp(&self, mlp: &CandleMlp, x: &Tensor) -> CandleResult<Tensor> {
+        let up = mlp.up.forward(x)?;
+        let inner = match (&mlp.gate, self.config.family.activation) {
+            (Some(gate), Activation::GeGlu) => (gate.forward(x)?.gelu()? * up)?,
+            (Some(gate), _) => (silu(&gate.forward(x)?)? * up)?,
+            (None, _) => up.gelu()?,
+        };
+        mlp.down.forward(&inner)
+    }
+
+    /// The weighted sum of the experts with the greatest scores, for each row of `x`.
+    fn run_experts(
+        &self,
+        router: &LinearProjection,
+        experts: &[CandleMlp],
+        x: &Tensor,
+    ) -> CandleResult<Tensor> {
+        let used = self.config.experts.map_or(1, |experts| experts.used);
+        let scores = router.forward(x)?.to_vec2::<f32>()?;
+        let rows = scores.iter().enumerate().map(|(row, scores)| {
+            let x = x.narrow(0, row, 1)?;
+            let mut sum = x.zeros_like()?;
+            for (expert, weight) in choose_experts(scores, used) {
+                sum = (sum + (self.run_mlp(&experts[expert], &x)? * f64::from(weight))?)?;
+            }
+            Ok(sum)
+        });
+        Tensor::cat(&rows.collect::<CandleResult<Vec<_>>>()?, 0)
     }
 
     /// Projects `x`, `[n, embedding]`, and splits it into heads: `[heads, n, head_dim]`, contiguous.
@@ -127,36 +185,34 @@ impl CandleDecoder {
         projection: &LinearProjection,
         x: &Tensor,
         heads: usize,
-        norm: Option<&Tensor>,
+        norm: Option<&CandleNorm>,
     ) -> CandleResult<Tensor> {
         let n = x.dim(0)?;
-        let mut y = projection.weight.forward(x)?;
-        if let Some(bias) = &projection.bias {
-            y = y.broadcast_add(bias)?;
-        }
-        let mut y = y.reshape((n, heads, self.config.head_dim))?;
+        let mut y = projection.forward(x)?.reshape((n, heads, self.config.head_dim))?;
         if let Some(norm) = norm {
-            y = rms_norm(&y, norm, self.config.norm_epsilon)?;
+            y = self.normalize(&y, norm)?;
         }
         y.transpose(0, 1)?.contiguous()
     }
 
-    /// Rotates `x`, `[heads, n, head_dim]`, by the angles of the positions from `first` on.
-    fn apply_rope(&self, x: &Tensor, first: usize) -> CandleResult<Tensor> {
-        let config = &self.config;
+    /// Rotates `x`, `[heads, n, head_dim]`, by the angles of the positions from `first` on, as layer `index` does.
+    fn apply_rope(&self, index: usize, x: &Tensor, first: usize) -> CandleResult<Tensor> {
+        let Some(rope_index) = self.config.layers[index].rope else { return Ok(x.clone()) };
+        let (config, (cos, sin)) = (&self.config.ropes[rope_index], &self.rotations[rope_index]);
         let (_, n, head_dim) = x.dims3()?;
-        let (cos, sin) = (self.cos.narrow(0, first, n)?, self.sin.narrow(0, first, n)?);
-        let turn = |x: &Tensor| match config.rope.style {
+        let (cos, sin) = (cos.narrow(0, first, n)?, sin.narrow(0, first, n)?);
+        let turn = |x: &Tensor| match config.style {
             RopeStyle::Interleaved => rope_i(x, &cos, &sin),
             RopeStyle::Halves => rope(x, &cos, &sin),
         };
         let x = x.unsqueeze(0)?;
-        let dim = config.rope.dim;
+        let dim = config.dim;
         let x = if dim == head_dim {
             turn(&x)?
         } else {
             let rest = x.narrow(D::Minus1, dim, head_dim - dim)?;
-            Tensor::cat(&[&turn(&x.narrow(D::Minus1, 0, dim)?.contiguous()?)?, &rest], D::Minus1)?
+            let turned = turn(&x.narrow(D::Minus1, 0, dim)?.contiguous()?)?;
+            Tensor::cat(&[&turned, &rest], D::Minus1)?.contiguous()?
         };
         x.squeeze(0)
     }
@@ -185,9 +241,13 @@ impl CandleDecoder {
         // and values are never repeated.
         let rows = heads / kv_heads * n;
         let queries = queries.reshape((kv_heads, rows, head_dim))?;
-        let mut scores = (queries.matmul(&keys.t()?)? / (head_dim as f64).sqrt())?;
-        if n > 1 {
-            let mask = causal_mask(n, first, &self.device)?;
+        let mut scores = (queries.matmul(&keys.t()?)? * f64::from(self.config.attention_scale))?;
+        if let Some(limit) = self.config.attention_softcap {
+            scores = soft_cap(&scores, limit)?;
+        }
+        let window = self.config.layers[index].window;
+        if n > 1 || window.is_some_and(|window| window < seen) {
+            let mask = attention_mask(n, first, window, &self.device)?;
             scores =
                 scores.reshape((heads, n, seen))?.broadcast_add(&mask)?.reshape((kv_heads, rows, seen))?;
         }
@@ -239,24 +299,33 @@ impl Decoder for CandleDecoder {
     }
 }
 
-/// Cosines and sines of every position's angles, `[capacity, rope.dim / 2]`. In `f32` throughout, as in training: a
-/// rounding that a model was trained with is part of it.
-fn rope_tables(config: &ModelConfig, capacity: usize, device: &Device) -> CandleResult<(Tensor, Tensor)> {
-    let frequencies = &config.rope.frequencies;
+/// Cosines and sines of every position's angles, `[capacity, dim / 2]`. In `f32` throughout, as in training: a rounding
+/// that a model was trained with is part of it.
+fn rope_tables(rope: &RopeConfig, capacity: usize, device: &Device) -> CandleResult<(Tensor, Tensor)> {
+    let frequencies = &rope.frequencies;
     let table = |f: fn(f32) -> f32| {
         let angles = (0..capacity).flat_map(|position| frequencies.iter().map(move |&w| position as f32 * w));
-        Tensor::from_vec(angles.map(f).collect::<Vec<f32>>(), (capacity, frequencies.len()), device)
+        let values = angles.map(|angle| rope.amplitude * f(angle)).collect::<Vec<f32>>();
+        Tensor::from_vec(values, (capacity, frequencies.len()), device)
     };
     Ok((table(f32::cos)?, table(f32::sin)?))
 }
 
-/// The mask to add to the scores of `n` rows at the positions from `first` on: zero for a position up to the row's
-/// own, minus infinity for a later one. `[n, first + n]`.
-fn causal_mask(n: usize, first: usize, device: &Device) -> CandleResult<Tensor> {
+/// The mask to add to the scores of `n` rows at the positions from `first` on: zero for a position that the row sees,
+/// minus infinity for a later one and for one before the window. `[n, first + n]`.
+fn attention_mask(n: usize, first: usize, window: Option<usize>, device: &Device) -> CandleResult<Tensor> {
     let seen = first + n;
-    let rows = (0..n).flat_map(|row| (0..seen).map(move |column| (row, column)));
-    let values = rows.map(|(row, column)| if column > first + row { f32::NEG_INFINITY } else { 0.0 });
+    let values = (0..n).flat_map(|row| {
+        let end = first + row + 1;
+        let start = window.map_or(0, |window| end.saturating_sub(window));
+        (0..seen).map(move |column| if (start..end).contains(&column) { 0.0 } else { f32::NEG_INFINITY })
+    });
     Tensor::from_vec(values.collect::<Vec<f32>>(), (n, seen), device)
+}
+
+/// `limit * tanh(x / limit)`.
+fn soft_cap(x: &Tensor, limit: f32) -> CandleResult<Tensor> {
+    (x / f64::from(limit))?.tanh()? * f64::from(limit)
 }
 
 fn device_error(device: &Device, source: candle_core::Error) -> EngineError {

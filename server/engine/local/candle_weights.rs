@@ -4,11 +4,13 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use candle_core::quantized::{QMatMul, QStorage, QTensor};
-use candle_core::{Device, Tensor};
+use candle_core::{Device, Module, Tensor};
 
 use super::ModelConfig;
+use super::config::tensors::{self, MatrixName};
+use super::families::NormKind;
 use crate::EngineError;
-use crate::gguf::{Gguf, NOT_FINITE_PROBLEM, PULL_AGAIN_REMEDY, are_finite};
+use crate::gguf::{Gguf, NOT_FINITE_PROBLEM, PULL_AGAIN_REMEDY, TensorView, are_finite};
 
 /// All tensors of a decoder. Matrices stay quantized as stored; norms and biases are `f32`.
 #[derive(Debug)]
@@ -16,32 +18,58 @@ pub(super) struct CandleWeights {
     /// `[vocabulary, embedding]`, always in CPU memory: each call reads a few rows, and GPU memory is scarce.
     pub(super) embedding: Arc<QTensor>,
     pub(super) blocks: Vec<CandleBlock>,
-    /// `[embedding]`
-    pub(super) output_norm: Tensor,
+    pub(super) output_norm: CandleNorm,
     /// `[vocabulary, embedding]`
-    pub(super) output: QMatMul,
+    pub(super) output: LinearProjection,
 }
 
 /// One layer.
 #[derive(Debug)]
 pub(super) struct CandleBlock {
-    /// `[embedding]`
-    pub(super) attn_norm: Tensor,
+    pub(super) attention_norm: CandleNorm,
     pub(super) query: LinearProjection,
     pub(super) key: LinearProjection,
     pub(super) value: LinearProjection,
     /// `[head_dim]` each, over every head of queries and of keys.
-    pub(super) qk_norm: Option<(Tensor, Tensor)>,
+    pub(super) qk_norm: Option<(CandleNorm, CandleNorm)>,
     /// `[embedding, heads * head_dim]`
-    pub(super) attn_output: QMatMul,
-    /// `[embedding]`
-    pub(super) ffn_norm: Tensor,
+    pub(super) attention_output: LinearProjection,
+    /// Of the result of attention.
+    pub(super) attention_post_norm: Option<CandleNorm>,
+    /// `None`: the layer reads the same normed values as attention.
+    pub(super) feed_forward_norm: Option<CandleNorm>,
+    pub(super) feed_forward: CandleFeedForward,
+    /// Of the result of the feed-forward layer.
+    pub(super) feed_forward_post_norm: Option<CandleNorm>,
+}
+
+/// A feed-forward layer.
+#[derive(Debug)]
+pub(super) enum CandleFeedForward {
+    Dense(CandleMlp),
+    Experts {
+        /// `[experts, embedding]`
+        router: LinearProjection,
+        experts: Vec<CandleMlp>,
+    },
+}
+
+/// The matrices of a feed-forward layer, or of an expert.
+#[derive(Debug)]
+pub(super) struct CandleMlp {
     /// `[feed_forward, embedding]`
-    pub(super) gate: QMatMul,
+    pub(super) gate: Option<LinearProjection>,
     /// `[feed_forward, embedding]`
-    pub(super) up: QMatMul,
+    pub(super) up: LinearProjection,
     /// `[embedding, feed_forward]`
-    pub(super) down: QMatMul,
+    pub(super) down: LinearProjection,
+}
+
+/// A norm's weight, and its bias if it is a layer norm.
+#[derive(Debug)]
+pub(super) struct CandleNorm {
+    pub(super) weight: Tensor,
+    pub(super) bias: Option<Tensor>,
 }
 
 /// A matrix, `[out, in]`, with an optional bias, `[out]`.
@@ -51,63 +79,111 @@ pub(super) struct LinearProjection {
     pub(super) bias: Option<Tensor>,
 }
 
+impl LinearProjection {
+    pub(super) fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        let y = self.weight.forward(x)?;
+        match &self.bias {
+            Some(bias) => y.broadcast_add(bias),
+            None => Ok(y),
+        }
+    }
+}
+
 impl CandleWeights {
     /// Copies the tensors from the file to `device`.
     ///
     /// # Errors
     /// A tensor is missing, has another shape than in `config`, or holds NaN or infinities; or the device lacks memory.
     pub(super) fn load(gguf: &Gguf, config: &ModelConfig, device: &Device) -> Result<Self, EngineError> {
-        let load = TensorLoader { gguf, device };
+        let load = TensorLoader { gguf, config, device };
         let table = [config.vocabulary, config.embedding];
-        let embedding =
-            Arc::new(TensorLoader { gguf, device: &Device::Cpu }.load_tensor("token_embd.weight", &table)?);
-        let output = match (config.tied_output, device.is_cpu()) {
+        let on_cpu = TensorLoader { device: &Device::Cpu, ..load };
+        let embedding = Arc::new(on_cpu.load_tensor("token_embd.weight", &table)?);
+        let weight = match (config.tied_output, device.is_cpu()) {
             (true, true) => {
                 load.with_device_error("token_embd.weight", QMatMul::from_arc(Arc::clone(&embedding)))?
             }
             (true, false) => load.load_matrix("token_embd.weight", &table)?,
             (false, _) => load.load_matrix("output.weight", &table)?,
         };
-        let blocks = (0..config.blocks).map(|i| load.load_block(i, config)).collect::<Result<_, _>>()?;
-        let output_norm = load.load_vector("output_norm.weight", config.embedding)?;
+        let bias = load.load_optional_vector("output.bias", config.vocabulary)?;
+        let output = LinearProjection { weight, bias };
+        let blocks = (0..config.blocks).map(|i| load.load_block(i)).collect::<Result<_, _>>()?;
+        let output_norm = load.load_norm("output_norm", config.embedding)?;
         Ok(Self { embedding, blocks, output_norm, output })
     }
 }
 
+#[derive(Clone, Copy)]
 struct TensorLoader<'a> {
     gguf: &'a Gguf,
+    config: &'a ModelConfig,
     device: &'a Device,
 }
 
 impl TensorLoader<'_> {
-    fn load_block(&self, index: usize, config: &ModelConfig) -> Result<CandleBlock, EngineError> {
-        let name = |part: &str| format!("blk.{index}.{part}");
-        let (embedding, feed_forward) = (config.embedding, config.feed_forward);
-        let (queries, keys) = (config.query_width(), config.kv_width());
-        let projection = |part: &str, out: usize| -> Result<LinearProjection, EngineError> {
-            let weight = self.load_matrix(&name(&format!("{part}.weight")), &[out, embedding])?;
-            let bias =
-                config.qkv_bias.then(|| self.load_vector(&name(&format!("{part}.bias")), out)).transpose()?;
-            Ok(LinearProjection { weight, bias })
-        };
-        let qk_norm = if config.qk_norm {
-            let queries = self.load_vector(&name("attn_q_norm.weight"), config.head_dim)?;
-            Some((queries, self.load_vector(&name("attn_k_norm.weight"), config.head_dim)?))
+    fn load_block(&self, index: usize) -> Result<CandleBlock, EngineError> {
+        let config = self.config;
+        let family = config.family;
+        let embedding = config.embedding;
+        let norm = |part: &str, len: usize| self.load_norm(&format!("blk.{index}.{part}"), len);
+        let linear = |name: MatrixName| self.load_linear(index, name);
+        let qk_norm = if family.qk_norm {
+            Some((norm("attn_q_norm", config.head_dim)?, norm("attn_k_norm", config.head_dim)?))
         } else {
             None
         };
+        let feed_forward = match config.experts {
+            None => CandleFeedForward::Dense(CandleMlp {
+                gate: family.activation.has_gate().then(|| linear(MatrixName::Gate)).transpose()?,
+                up: linear(MatrixName::Up)?,
+                down: linear(MatrixName::Down)?,
+            }),
+            Some(experts) => CandleFeedForward::Experts {
+                router: linear(MatrixName::Router)?,
+                experts: (0..experts.count)
+                    .map(|expert| {
+                        Ok(CandleMlp {
+                            gate: Some(linear(MatrixName::ExpertGate(expert))?),
+                            up: linear(MatrixName::ExpertUp(expert))?,
+                            down: linear(MatrixName::ExpertDown(expert))?,
+                        })
+                    })
+                    .collect::<Result<_, EngineError>>()?,
+            },
+        };
+        let post_norm = |part: &str| family.post_norms.then(|| norm(part, embedding)).transpose();
         Ok(CandleBlock {
-            attn_norm: self.load_vector(&name("attn_norm.weight"), embedding)?,
-            query: projection("attn_q", queries)?,
-            key: projection("attn_k", keys)?,
-            value: projection("attn_v", keys)?,
+            attention_norm: norm("attn_norm", embedding)?,
+            query: linear(MatrixName::Query)?,
+            key: linear(MatrixName::Key)?,
+            value: linear(MatrixName::Value)?,
             qk_norm,
-            attn_output: self.load_matrix(&name("attn_output.weight"), &[embedding, queries])?,
-            ffn_norm: self.load_vector(&name("ffn_norm.weight"), embedding)?,
-            gate: self.load_matrix(&name("ffn_gate.weight"), &[feed_forward, embedding])?,
-            up: self.load_matrix(&name("ffn_up.weight"), &[feed_forward, embedding])?,
-            down: self.load_matrix(&name("ffn_down.weight"), &[embedding, feed_forward])?,
+            attention_output: linear(MatrixName::AttentionOutput)?,
+            attention_post_norm: post_norm("post_attention_norm")?,
+            feed_forward_norm: (!family.parallel_residual)
+                .then(|| norm("ffn_norm", embedding))
+                .transpose()?,
+            feed_forward,
+            feed_forward_post_norm: post_norm("post_ffw_norm")?,
         })
+    }
+
+    fn load_linear(&self, block: usize, name: MatrixName) -> Result<LinearProjection, EngineError> {
+        let found = tensors::find_matrix(self.gguf, self.config, block, name)?;
+        let storage = self.load_view(&found.name, &found.weight)?;
+        let weight = self.with_device_error(&found.name, QMatMul::from_qtensor(storage))?;
+        let bias = found.bias.map(|(name, view)| {
+            self.with_device_error(&name, self.load_view(&name, &view)?.dequantize(self.device))
+        });
+        Ok(LinearProjection { weight, bias: bias.transpose()? })
+    }
+
+    fn load_norm(&self, name: &str, len: usize) -> Result<CandleNorm, EngineError> {
+        let weight = self.load_vector(&format!("{name}.weight"), len)?;
+        let has_bias = self.config.family.norm == NormKind::Layer;
+        let bias = has_bias.then(|| self.load_vector(&format!("{name}.bias"), len)).transpose()?;
+        Ok(CandleNorm { weight, bias })
     }
 
     fn load_matrix(&self, name: &str, shape: &[usize]) -> Result<QMatMul, EngineError> {
@@ -119,14 +195,21 @@ impl TensorLoader<'_> {
         self.with_device_error(name, self.load_tensor(name, &[len])?.dequantize(self.device))
     }
 
+    fn load_optional_vector(&self, name: &str, len: usize) -> Result<Option<Tensor>, EngineError> {
+        self.gguf.tensor(name).map(|_| self.load_vector(name, len)).transpose()
+    }
+
     fn load_tensor(&self, name: &str, shape: &[usize]) -> Result<QTensor, EngineError> {
-        let view = self.gguf.require_tensor(name, shape)?;
+        self.load_view(name, &self.gguf.require_tensor(name, shape)?)
+    }
+
+    fn load_view(&self, name: &str, view: &TensorView<'_>) -> Result<QTensor, EngineError> {
         let bytes = view.data.read_all().map_err(|error| self.gguf.tensor_read_error(name, error))?;
         if !are_finite(view.dtype, &bytes) {
             return Err(self.gguf.field_error(name, NOT_FINITE_PROBLEM, PULL_AGAIN_REMEDY));
         }
         let storage = QStorage::from_data(align_blocks(bytes), self.device, view.dtype);
-        self.with_device_error(name, storage.and_then(|storage| QTensor::new(storage, shape)))
+        self.with_device_error(name, storage.and_then(|storage| QTensor::new(storage, view.shape.as_slice())))
     }
 
     fn with_device_error<T>(&self, name: &str, result: candle_core::Result<T>) -> Result<T, EngineError> {

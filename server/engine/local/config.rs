@@ -3,10 +3,12 @@
 //! Keys: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, section "LLM". The additions of each family
 //! follow llama.cpp's loader (`llama-model.cpp`), which wrote the files.
 
-use candle_core::quantized::GgmlDType;
-
+use super::families::{self, FamilyRules, NormKind, WindowRule};
 use crate::EngineError;
 use crate::gguf::{Gguf, PULL_AGAIN_REMEDY};
+
+mod rope;
+pub(in crate::local) mod tensors;
 
 /// A decoder's shape: all that is needed to allocate it and to check its tensors.
 ///
@@ -14,7 +16,7 @@ use crate::gguf::{Gguf, PULL_AGAIN_REMEDY};
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
     /// The family, which determines the rules of a block.
-    pub family: ModelFamily,
+    pub family: &'static FamilyRules,
     /// Layers (`block_count`).
     pub blocks: usize,
     /// Width of the residual stream (`embedding_length`).
@@ -27,32 +29,52 @@ pub struct ModelConfig {
     pub kv_heads: usize,
     /// Width of one head (`attention.key_length`); even.
     pub head_dim: usize,
-    /// Rotary position embedding.
-    pub rope: RopeConfig,
-    /// Epsilon of every RMS norm.
+    /// What differs between layers, `[blocks]`.
+    pub layers: Vec<LayerKind>,
+    /// Rotary position embeddings: at most two.
+    pub ropes: Vec<RopeConfig>,
+    /// Epsilon of every norm.
     pub norm_epsilon: f32,
-    /// Positions that the model was trained for, at most those of its sliding window.
+    /// Positions that the model was trained for; at most those of its sliding window, if all layers have one.
     pub context: usize,
     /// Tokens: rows of the embedding and of the output head.
     pub vocabulary: usize,
     /// Whether the output head is the embedding table (`output.weight` is absent).
     pub tied_output: bool,
-    /// Whether the query, key and value projections have biases (`attn_q.bias` …).
-    pub qkv_bias: bool,
-    /// Whether queries and keys are RMS-normed per head before the rotation (`attn_q_norm.weight` …).
-    pub qk_norm: bool,
+    /// The factor of the products of queries and keys; usually `1 / sqrt(head_dim)`.
+    pub attention_scale: f32,
+    /// The limit `c` of these products, which become `c * tanh(x / c)` (Gemma 2).
+    pub attention_softcap: Option<f32>,
+    /// The factor of the embedding.
+    pub embedding_scale: f32,
+    /// The factor of what attention and the feed-forward layer add to the stream.
+    pub residual_scale: f32,
+    /// The factor of the logits.
+    pub logit_scale: f32,
+    /// The limit `c` of the logits, which become `c * tanh(x / c)`.
+    pub logit_softcap: Option<f32>,
+    /// The experts of the feed-forward layers.
+    pub experts: Option<ExpertConfig>,
 }
 
-/// A family of decoders. All are pre-norm transformers with RMS norm, rotary positions, grouped-query
-/// attention and a SwiGLU feed-forward layer.
+/// What one layer does differently from others of its model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ModelFamily {
-    /// `llama`: Llama, `SmolLM`, Mistral, DeepSeek-Coder 1, CodeLlama and the many that share the architecture.
-    Llama,
-    /// `qwen2`: Qwen 2 and 2.5.
-    Qwen2,
-    /// `qwen3`: Qwen 3, dense.
-    Qwen3,
+pub struct LayerKind {
+    /// Index of its rotation in [`ModelConfig::ropes`]; `None`: it has no positions.
+    pub rope: Option<usize>,
+    /// Number of last positions that it sees, its own included; `None`: all.
+    pub window: Option<usize>,
+}
+
+/// Feed-forward layers with experts, of which each token uses a few (<https://arxiv.org/abs/2101.03961>).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExpertConfig {
+    /// Experts of a layer (`expert_count`).
+    pub count: usize,
+    /// Experts that a token uses (`expert_used_count`); their weights are scaled to a sum of 1.
+    pub used: usize,
+    /// Width inside an expert (`expert_feed_forward_length`).
+    pub feed_forward: usize,
 }
 
 /// Rotary position embedding (<https://arxiv.org/abs/2104.09864>).
@@ -62,9 +84,10 @@ pub struct RopeConfig {
     pub style: RopeStyle,
     /// Values of each head that are rotated, from its start; even, at most the head's width.
     pub dim: usize,
-    /// Radians per position for each pair, `[dim / 2]`: `base^(-2i / dim)`, divided by the linear scaling factor
-    /// and by the file's own factors (Llama 3), if it has them.
+    /// Radians per position for each pair, `[dim / 2]`: `base^(-2i / dim)`, changed by the file's position scaling.
     pub frequencies: Vec<f32>,
+    /// The factor of the rotated values, of queries and keys alike (YaRN and LongRoPE); usually 1.
+    pub amplitude: f32,
 }
 
 /// Which two values of a head are rotated together.
@@ -81,36 +104,11 @@ const MAX_BLOCKS: usize = 1 << 10;
 const MAX_WIDTH: usize = 1 << 18;
 const MAX_HEADS: usize = 1 << 12;
 const MAX_HEAD_DIM: usize = 1 << 12;
+const MAX_EXPERTS: usize = 1 << 10;
 const MAX_VOCABULARY: usize = 1 << 24;
 const MAX_CONTEXT: usize = 1 << 28;
 
 const CHOOSE_ANOTHER_MODEL: &str = "`taper models` lists models that work";
-
-impl ModelFamily {
-    /// The family's name in `general.architecture`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Llama => "llama",
-            Self::Qwen2 => "qwen2",
-            Self::Qwen3 => "qwen3",
-        }
-    }
-
-    fn all_families() -> [Self; 3] {
-        [Self::Llama, Self::Qwen2, Self::Qwen3]
-    }
-
-    pub(crate) fn from_name(name: &str) -> Option<Self> {
-        Self::all_families().into_iter().find(|family| family.name() == name)
-    }
-
-    fn rope_style(self) -> RopeStyle {
-        match self {
-            Self::Llama => RopeStyle::Interleaved,
-            Self::Qwen2 | Self::Qwen3 => RopeStyle::Halves,
-        }
-    }
-}
 
 impl ModelConfig {
     /// Reads and checks the shape.
@@ -119,32 +117,36 @@ impl ModelConfig {
     /// The family is unsupported, a number is missing, impossible or inconsistent with the others, or the file has
     /// tensors that this decoder would ignore.
     pub fn from_gguf(gguf: &Gguf) -> Result<Self, EngineError> {
-        let family = read_family(gguf)?;
-        let arch = family.name();
-        let key = |name: &str| format!("{arch}.{name}");
+        Self::with_family(gguf, find_family(gguf)?)
+    }
 
-        if gguf.get_usize(&key("expert_count"))?.unwrap_or(0) > 0 {
-            let problem = "mixture-of-experts models are not supported";
-            return Err(gguf.field_error(&key("expert_count"), problem, CHOOSE_ANOTHER_MODEL));
-        }
-        let blocks = read_required(gguf, &key("block_count"), MAX_BLOCKS)?;
-        let embedding = read_required(gguf, &key("embedding_length"), MAX_WIDTH)?;
-        let feed_forward = read_required(gguf, &key("feed_forward_length"), MAX_WIDTH)?;
-        let heads = read_required(gguf, &key("attention.head_count"), MAX_HEADS)?;
-        let kv_heads = read_optional(gguf, &key("attention.head_count_kv"), MAX_HEADS)?.unwrap_or(heads);
-        if heads % kv_heads != 0 {
-            let problem = format!("{kv_heads} key heads cannot be shared evenly by {heads} query heads");
-            return Err(gguf.field_error(&key("attention.head_count_kv"), problem, PULL_AGAIN_REMEDY));
-        }
-        let head_dim = read_head_dim(gguf, arch, embedding, heads)?;
-        let norm_epsilon = read_norm_epsilon(gguf, arch)?;
-        let context = read_required(gguf, &key("context_length"), MAX_CONTEXT)?;
-        // Within the window, a sliding-window model is an ordinary one.
-        let window = gguf.get_usize(&key("attention.sliding_window"))?.filter(|&window| window > 0);
-        let context = window.map_or(context, |window| context.min(window));
-
-        check_tensor_names(gguf, blocks)?;
-        let has = |name: &str| gguf.tensor(name).is_some();
+    /// The same by the rules of a given family.
+    pub(super) fn with_family(gguf: &Gguf, family: &'static FamilyRules) -> Result<Self, EngineError> {
+        let reader = ConfigReader { gguf, family };
+        let blocks = reader.require("block_count", MAX_BLOCKS)?;
+        let embedding = reader.require("embedding_length", MAX_WIDTH)?;
+        let experts = reader.read_experts()?;
+        let feed_forward = match (reader.optional("feed_forward_length", MAX_WIDTH)?, experts) {
+            (Some(width), _) => width,
+            // All layers consist of experts.
+            (None, Some(experts)) => experts.feed_forward,
+            (None, None) => return Err(reader.error("feed_forward_length", "is missing", PULL_AGAIN_REMEDY)),
+        };
+        let HeadShape { heads, kv_heads, head_dim } = reader.read_heads(embedding)?;
+        let context = reader.require("context_length", MAX_CONTEXT)?;
+        let windows = reader.read_windows(blocks)?;
+        let context = windows.context_limit.map_or(context, |window| context.min(window));
+        let ropes = rope::read_ropes(&reader, head_dim, context)?;
+        let context = rope::context_limit(&reader)?.map_or(context, |limit| context.min(limit));
+        let layers = (0..blocks).map(|index| {
+            let window = windows.layers[index];
+            let is_unrotated = ropes.is_empty()
+                || family.unrotated_every > 0 && (index + 1).is_multiple_of(family.unrotated_every);
+            let rope = if window.is_some() { ropes.len().saturating_sub(1) } else { 0 };
+            LayerKind { rope: (!is_unrotated).then_some(rope), window }
+        });
+        let scales = reader.read_scales(embedding, head_dim, heads, blocks)?;
+        tensors::check_names(gguf, family, blocks)?;
         Ok(Self {
             family,
             blocks,
@@ -153,13 +155,19 @@ impl ModelConfig {
             heads,
             kv_heads,
             head_dim,
-            rope: read_rope(gguf, family, head_dim)?,
-            norm_epsilon,
+            layers: layers.collect(),
+            ropes,
+            norm_epsilon: reader.read_epsilon()?,
             context,
             vocabulary: read_vocabulary_size(gguf)?,
-            tied_output: !has("output.weight"),
-            qkv_bias: family == ModelFamily::Qwen2 || has("blk.0.attn_q.bias"),
-            qk_norm: family == ModelFamily::Qwen3,
+            tied_output: gguf.tensor("output.weight").is_none(),
+            attention_scale: scales.attention,
+            attention_softcap: reader.positive_float("attn_logit_softcapping")?,
+            embedding_scale: scales.embedding,
+            residual_scale: scales.residual,
+            logit_scale: scales.logit,
+            logit_softcap: reader.positive_float("final_logit_softcapping")?,
+            experts,
         })
     }
 
@@ -179,61 +187,210 @@ impl ModelConfig {
     }
 }
 
-fn read_family(gguf: &Gguf) -> Result<ModelFamily, EngineError> {
+/// The family that the file names.
+fn find_family(gguf: &Gguf) -> Result<&'static FamilyRules, EngineError> {
     let field = "general.architecture";
     let Some(name) = gguf.get_str(field) else {
         return Err(gguf.field_error(field, "is missing", PULL_AGAIN_REMEDY));
     };
-    ModelFamily::from_name(name).ok_or_else(|| {
-        let known: Vec<_> = ModelFamily::all_families().into_iter().map(ModelFamily::name).collect();
-        let problem = format!("unsupported model family {name:?} (supported: {})", known.join(", "));
-        gguf.field_error(field, problem, CHOOSE_ANOTHER_MODEL)
-    })
-}
-
-fn read_optional(gguf: &Gguf, key: &str, max: usize) -> Result<Option<usize>, EngineError> {
-    match gguf.get_usize(key)? {
-        None => Ok(None),
-        Some(n) if (1..=max).contains(&n) => Ok(Some(n)),
-        Some(n) => Err(gguf.field_error(key, format!("is {n}, not between 1 and {max}"), PULL_AGAIN_REMEDY)),
+    if let Some(family) = FamilyRules::by_name(name) {
+        return Ok(family);
     }
-}
-
-/// The width of a head's keys, which must be that of its values.
-fn read_head_dim(gguf: &Gguf, arch: &str, embedding: usize, heads: usize) -> Result<usize, EngineError> {
-    let key = |name: &str| format!("{arch}.attention.{name}");
-    let head_dim = match read_optional(gguf, &key("key_length"), MAX_HEAD_DIM)? {
-        Some(dim) => dim,
-        None if embedding.is_multiple_of(heads) && embedding / heads <= MAX_HEAD_DIM => embedding / heads,
+    let problem = match families::UNREADABLE_FAMILIES.iter().find(|(family, _)| *family == name) {
+        Some((_, what)) => format!("unsupported model family {name:?}: it {what}"),
         None => {
-            let problem = format!("{heads} heads do not divide the embedding of {embedding}");
-            return Err(gguf.field_error(&key("head_count"), problem, PULL_AGAIN_REMEDY));
+            let known: Vec<_> = families::FAMILIES.iter().map(|family| family.name).collect();
+            format!("unsupported model family {name:?} (supported: {})", known.join(", "))
         }
     };
-    if head_dim % 2 != 0 {
-        let problem = format!("a head of {head_dim} values has no pairs to rotate");
-        return Err(gguf.field_error(&key("key_length"), problem, PULL_AGAIN_REMEDY));
-    }
-    let value_length = read_optional(gguf, &key("value_length"), MAX_HEAD_DIM)?.unwrap_or(head_dim);
-    if value_length != head_dim {
-        let problem = format!("is {value_length}, but a key has {head_dim} values; they must be equal");
-        return Err(gguf.field_error(&key("value_length"), problem, CHOOSE_ANOTHER_MODEL));
-    }
-    Ok(head_dim)
+    Err(gguf.field_error(field, problem, CHOOSE_ANOTHER_MODEL))
 }
 
-fn read_norm_epsilon(gguf: &Gguf, arch: &str) -> Result<f32, EngineError> {
-    let key = format!("{arch}.attention.layer_norm_rms_epsilon");
-    let problem = match gguf.get_float(&key)? {
-        Some(epsilon) if (0.0..1.0).contains(&epsilon) => return Ok(epsilon as f32),
-        Some(epsilon) => format!("is {epsilon}, not between 0 and 1"),
-        None => "is missing".to_owned(),
-    };
-    Err(gguf.field_error(&key, problem, PULL_AGAIN_REMEDY))
+/// Reads the keys of a file's family.
+pub(super) struct ConfigReader<'a> {
+    pub(super) gguf: &'a Gguf,
+    pub(super) family: &'static FamilyRules,
 }
 
-fn read_required(gguf: &Gguf, key: &str, max: usize) -> Result<usize, EngineError> {
-    read_optional(gguf, key, max)?.ok_or_else(|| gguf.field_error(key, "is missing", PULL_AGAIN_REMEDY))
+struct HeadShape {
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+}
+
+struct Windows {
+    /// The window of each layer.
+    layers: Vec<Option<usize>>,
+    /// The window that limits the context instead.
+    context_limit: Option<usize>,
+}
+
+struct Scales {
+    attention: f32,
+    embedding: f32,
+    residual: f32,
+    logit: f32,
+}
+
+impl ConfigReader<'_> {
+    pub(super) fn key(&self, name: &str) -> String {
+        format!("{}.{name}", self.family.name)
+    }
+
+    pub(super) fn error(&self, name: &str, problem: impl AsRef<str>, remedy: &str) -> EngineError {
+        self.gguf.field_error(&self.key(name), problem, remedy)
+    }
+
+    /// A number from 1 to `max`, if the file has it.
+    pub(super) fn optional(&self, name: &str, max: usize) -> Result<Option<usize>, EngineError> {
+        match self.gguf.get_usize(&self.key(name))? {
+            Some(n) if !(1..=max).contains(&n) => {
+                Err(self.error(name, format!("is {n}, not between 1 and {max}"), PULL_AGAIN_REMEDY))
+            }
+            number => Ok(number),
+        }
+    }
+
+    fn require(&self, name: &str, max: usize) -> Result<usize, EngineError> {
+        self.optional(name, max)?.ok_or_else(|| self.error(name, "is missing", PULL_AGAIN_REMEDY))
+    }
+
+    /// A number above 0, if the file has it; 0 counts as absent.
+    pub(super) fn positive_float(&self, name: &str) -> Result<Option<f32>, EngineError> {
+        match self.gguf.get_float(&self.key(name))? {
+            None | Some(0.0) => Ok(None),
+            Some(number) if (1e-6..1e6).contains(&number) => Ok(Some(number as f32)),
+            Some(number) => {
+                let problem = format!("is {number}, not between 0.000001 and 1000000");
+                Err(self.error(name, problem, PULL_AGAIN_REMEDY))
+            }
+        }
+    }
+
+    fn read_heads(&self, embedding: usize) -> Result<HeadShape, EngineError> {
+        let heads = self.require("attention.head_count", MAX_HEADS)?;
+        let kv_heads = self.optional("attention.head_count_kv", MAX_HEADS)?.unwrap_or(heads);
+        if heads % kv_heads != 0 {
+            let problem = format!("{kv_heads} key heads cannot be shared evenly by {heads} query heads");
+            return Err(self.error("attention.head_count_kv", problem, PULL_AGAIN_REMEDY));
+        }
+        let head_dim = match self.optional("attention.key_length", MAX_HEAD_DIM)? {
+            Some(dim) => dim,
+            None if embedding.is_multiple_of(heads) && embedding / heads <= MAX_HEAD_DIM => embedding / heads,
+            None => {
+                let problem = format!("{heads} heads do not divide the embedding of {embedding}");
+                return Err(self.error("attention.head_count", problem, PULL_AGAIN_REMEDY));
+            }
+        };
+        if head_dim % 2 != 0 {
+            let problem = format!("a head of {head_dim} values has no pairs to rotate");
+            return Err(self.error("attention.key_length", problem, PULL_AGAIN_REMEDY));
+        }
+        let value_length = self.optional("attention.value_length", MAX_HEAD_DIM)?.unwrap_or(head_dim);
+        if value_length != head_dim {
+            let problem = format!("is {value_length}, but a key has {head_dim} values; they must be equal");
+            return Err(self.error("attention.value_length", problem, CHOOSE_ANOTHER_MODEL));
+        }
+        Ok(HeadShape { heads, kv_heads, head_dim })
+    }
+
+    fn read_epsilon(&self) -> Result<f32, EngineError> {
+        let name = match self.family.norm {
+            NormKind::Rms => "attention.layer_norm_rms_epsilon",
+            NormKind::Layer => "attention.layer_norm_epsilon",
+        };
+        let epsilon = self.gguf.get_float(&self.key(name))?;
+        let epsilon = epsilon.ok_or_else(|| self.error(name, "is missing", PULL_AGAIN_REMEDY))?;
+        if !(0.0..1.0).contains(&epsilon) {
+            return Err(self.error(name, format!("is {epsilon}, not between 0 and 1"), PULL_AGAIN_REMEDY));
+        }
+        Ok(epsilon as f32)
+    }
+
+    fn read_windows(&self, blocks: usize) -> Result<Windows, EngineError> {
+        let window = self.gguf.get_usize(&self.key("attention.sliding_window"))?.filter(|&window| window > 0);
+        let WindowRule::Layers { period, .. } = self.family.windows else {
+            return Ok(Windows { layers: vec![None; blocks], context_limit: window });
+        };
+        let pattern = "attention.sliding_window_pattern";
+        let own = self.gguf.get_bools(&self.key(pattern))?;
+        let layers = match own {
+            Some(windowed) if windowed.len() < blocks => {
+                let problem = format!("has {} entries for {blocks} layers", windowed.len());
+                return Err(self.error(pattern, problem, PULL_AGAIN_REMEDY));
+            }
+            Some(windowed) => windowed.into_iter().take(blocks).collect(),
+            None => {
+                let period = self.optional(pattern, MAX_BLOCKS)?.unwrap_or(period);
+                (0..blocks).map(|index| (index + 1) % period != 0).collect::<Vec<bool>>()
+            }
+        };
+        let layers = layers.into_iter().map(|has_window| window.filter(|_| has_window)).collect();
+        Ok(Windows { layers, context_limit: None })
+    }
+
+    fn read_scales(
+        &self,
+        embedding: usize,
+        head_dim: usize,
+        heads: usize,
+        blocks: usize,
+    ) -> Result<Scales, EngineError> {
+        let mut scales = Scales {
+            attention: 1.0 / (head_dim as f32).sqrt(),
+            embedding: if self.family.scaled_embedding { (embedding as f32).sqrt() } else { 1.0 },
+            residual: 1.0,
+            logit: 1.0,
+        };
+        // The 27B models of Gemma 2 and 3 divide by another width than that of their heads, and no key says so.
+        if matches!((self.family.name, blocks), ("gemma2", 46) | ("gemma3", 62)) {
+            scales.attention = 1.0 / ((embedding / heads) as f32).sqrt();
+        }
+        if self.family.has_scale_keys {
+            let read = |name, default| Ok::<_, EngineError>(self.positive_float(name)?.unwrap_or(default));
+            scales.attention = read("attention.scale", scales.attention)?;
+            scales.embedding = read("embedding_scale", 1.0)?;
+            scales.residual = read("residual_scale", 1.0)?;
+            scales.logit = 1.0 / read("logit_scale", 1.0)?;
+        }
+        Ok(scales)
+    }
+
+    fn read_experts(&self) -> Result<Option<ExpertConfig>, EngineError> {
+        let count = self.gguf.get_usize(&self.key("expert_count"))?.unwrap_or(0);
+        if !self.family.has_experts {
+            return match count {
+                0 => Ok(None),
+                _ => {
+                    let problem =
+                        format!("experts are not supported in models of the family {}", self.family.name);
+                    Err(self.error("expert_count", problem, CHOOSE_ANOTHER_MODEL))
+                }
+            };
+        }
+        let count = self.require("expert_count", MAX_EXPERTS)?;
+        let used = self.require("expert_used_count", count)?;
+        // One number, or one for each layer.
+        let widths = "expert_feed_forward_length";
+        let feed_forward = match self.gguf.get_numbers(&self.key(widths)) {
+            Ok(Some(all)) if all.windows(2).all(|pair| pair[0] == pair[1]) && !all.is_empty() => {
+                all[0] as usize
+            }
+            Ok(Some(_)) => {
+                let problem = "differs between layers, which is not supported";
+                return Err(self.error(widths, problem, CHOOSE_ANOTHER_MODEL));
+            }
+            _ => match self.optional(widths, MAX_WIDTH)? {
+                Some(width) => width,
+                None => self.require("feed_forward_length", MAX_WIDTH)? / used,
+            },
+        };
+        if !(1..=MAX_WIDTH).contains(&feed_forward) {
+            let problem = format!("is {feed_forward}, not between 1 and {MAX_WIDTH}");
+            return Err(self.error(widths, problem, PULL_AGAIN_REMEDY));
+        }
+        Ok(Some(ExpertConfig { count, used, feed_forward }))
+    }
 }
 
 fn read_vocabulary_size(gguf: &Gguf) -> Result<usize, EngineError> {
@@ -257,131 +414,6 @@ fn read_vocabulary_size(gguf: &Gguf) -> Result<usize, EngineError> {
             Err(gguf.field_error(table, problem, PULL_AGAIN_REMEDY))
         }
     }
-}
-
-fn read_rope(gguf: &Gguf, family: ModelFamily, head_dim: usize) -> Result<RopeConfig, EngineError> {
-    let arch = family.name();
-    let dim_key = format!("{arch}.rope.dimension_count");
-    let dim = read_optional(gguf, &dim_key, head_dim)?.unwrap_or(head_dim);
-    if dim % 2 != 0 {
-        return Err(gguf.field_error(
-            &dim_key,
-            format!("is {dim}, but an odd number has no pairs to rotate"),
-            PULL_AGAIN_REMEDY,
-        ));
-    }
-    let base_key = format!("{arch}.rope.freq_base");
-    // The specification's default.
-    let base = gguf.get_float(&base_key)?.unwrap_or(10_000.0);
-    if !(1.0..1e15).contains(&base) {
-        return Err(gguf.field_error(
-            &base_key,
-            format!("is {base}, not between 1 and 10^15"),
-            PULL_AGAIN_REMEDY,
-        ));
-    }
-    let scale = read_linear_scale(gguf, arch)?;
-    let factors = read_rope_factors(gguf, dim / 2)?;
-    let frequencies = (0..dim / 2).map(|i| {
-        let factor = factors.as_ref().map_or(1.0, |factors| factors[i]);
-        1.0 / (base as f32).powf((2 * i) as f32 / dim as f32) / scale as f32 / factor
-    });
-    Ok(RopeConfig { style: family.rope_style(), dim, frequencies: frequencies.collect() })
-}
-
-/// The factor by which positions are scaled down (1: not at all).
-fn read_linear_scale(gguf: &Gguf, arch: &str) -> Result<f64, EngineError> {
-    let type_key = format!("{arch}.rope.scaling.type");
-    let factor_key = format!("{arch}.rope.scaling.factor");
-    // Converters wrote this key before the specification had `rope.scaling.*`.
-    let old_key = format!("{arch}.rope.scale_linear");
-    let (key, factor) = match gguf.get_str(&type_key) {
-        Some("none") => return Ok(1.0),
-        None | Some("linear") => match gguf.get_float(&factor_key)? {
-            Some(factor) => (&factor_key, factor),
-            None => (&old_key, gguf.get_float(&old_key)?.unwrap_or(1.0)),
-        },
-        Some(other) => {
-            let problem = format!("unsupported position scaling {other:?} (supported: none, linear)");
-            return Err(gguf.field_error(&type_key, problem, CHOOSE_ANOTHER_MODEL));
-        }
-    };
-    // Old converters write 0 for "none".
-    match factor {
-        0.0 => Ok(1.0),
-        _ if (1e-3..1e6).contains(&factor) => Ok(factor),
-        _ => Err(gguf.field_error(
-            key,
-            format!("is {factor}, not between 0.001 and 1000000"),
-            PULL_AGAIN_REMEDY,
-        )),
-    }
-}
-
-/// `rope_freqs.weight` of Llama 3: the divisor of each frequency.
-fn read_rope_factors(gguf: &Gguf, pairs: usize) -> Result<Option<Vec<f32>>, EngineError> {
-    let name = "rope_freqs.weight";
-    if gguf.tensor(name).is_none() {
-        return Ok(None);
-    }
-    let view = gguf.require_tensor(name, &[pairs])?;
-    if view.dtype != GgmlDType::F32 {
-        return Err(gguf.field_error(
-            name,
-            format!("is stored as {:?}, not as F32", view.dtype),
-            PULL_AGAIN_REMEDY,
-        ));
-    }
-    let bytes = view.data.read_all().map_err(|error| gguf.tensor_read_error(name, error))?;
-    let values: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-    if values.iter().any(|factor| !(1e-6..1e6).contains(factor)) {
-        return Err(gguf.field_error(
-            name,
-            "has a factor that is not between 0.000001 and 1000000",
-            PULL_AGAIN_REMEDY,
-        ));
-    }
-    Ok(Some(values))
-}
-
-/// Refuses files with tensors that this decoder would ignore: its output would be silently wrong.
-fn check_tensor_names(gguf: &Gguf, blocks: usize) -> Result<(), EngineError> {
-    const GLOBAL_TENSORS: [&str; 4] =
-        ["token_embd.weight", "output_norm.weight", "output.weight", "rope_freqs.weight"];
-    const BLOCK_TENSORS: [&str; 15] = [
-        "attn_norm.weight",
-        "attn_q.weight",
-        "attn_q.bias",
-        "attn_q_norm.weight",
-        "attn_k.weight",
-        "attn_k.bias",
-        "attn_k_norm.weight",
-        "attn_v.weight",
-        "attn_v.bias",
-        "attn_output.weight",
-        "ffn_norm.weight",
-        "ffn_gate.weight",
-        "ffn_up.weight",
-        "ffn_down.weight",
-        // A table of frequencies in files of old converters; it follows from the metadata.
-        "attn_rot_embd.weight",
-    ];
-    for name in gguf.tensor_names() {
-        let known = match name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
-            Some((block, rest)) => {
-                block.parse().is_ok_and(|block: usize| block < blocks) && BLOCK_TENSORS.contains(&rest)
-            }
-            None => GLOBAL_TENSORS.contains(&name),
-        };
-        if !known {
-            return Err(gguf.field_error(
-                name,
-                "the tensor is not supported by this decoder",
-                CHOOSE_ANOTHER_MODEL,
-            ));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

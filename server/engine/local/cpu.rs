@@ -12,7 +12,7 @@ use crate::local::kernels::attention::PAGE_KEYS;
 use crate::local::kernels::pack::PackedMatrix;
 use crate::local::kernels::{GEMV_MAX_ROWS, Kernel};
 use crate::local::lm_head::LmHead;
-use crate::local::matmul::{ComputeContext, LinearLayer};
+use crate::local::matmul::{ComputeContext, LinearLayer, NormWeights};
 use crate::local::thread_pool::{DisjointChunks, ThreadPool};
 use crate::local::{
     Batch, Decoder, LogitsRequest, ResumableWork, SequenceTokens, SequencesBatch, SuffixShift, throughput,
@@ -20,6 +20,7 @@ use crate::local::{
 use crate::priority::Priority;
 use crate::{EngineError, TokenId};
 
+mod feed_forward;
 mod interrupted;
 mod layer;
 mod paged_kv;
@@ -53,7 +54,8 @@ pub struct CpuDecoder {
     blocks: Vec<LayerWeights>,
     /// `None` if the output head serves as the embedding.
     embedding: Option<PackedMatrix>,
-    output_norm: Vec<f32>,
+    /// With the factor of the logits in its weights.
+    output_norm: NormWeights,
     lm_head: LmHead,
     paged_kv: PagedKv,
     /// Unfinished work of interrupted calls, after the ends of sequences.
@@ -87,38 +89,23 @@ impl CpuDecoder {
         pool: ThreadPool,
     ) -> Result<Self, EngineError> {
         let compute = ComputeContext::new(kernel, pool);
-        let load = WeightLoader { gguf, pool: &compute.pool };
-        let ModelConfig { embedding, feed_forward, vocabulary, head_dim, .. } = *config;
-        let (query_width, kv_width) = (config.query_width(), config.kv_width());
+        let load = WeightLoader { gguf, config, pool: &compute.pool };
+        let ModelConfig { embedding, vocabulary, .. } = *config;
         let (table, head) = if config.tied_output {
             (None, "token_embd.weight")
         } else {
             (Some(load.load_packed("token_embd.weight", vocabulary, embedding)?), "output.weight")
         };
-        let head =
-            LmHead::new(LinearLayer { weight: load.load_planes(head, vocabulary, embedding)?, bias: None });
+        let head = LmHead::new(LinearLayer {
+            weight: load.load_planes(head, vocabulary, embedding)?,
+            bias: load.load_optional_vector("output.bias", vocabulary)?,
+        });
         let capacity = config.context_capacity(capacity);
-        let mut blocks = Vec::with_capacity(config.blocks);
-        for index in 0..config.blocks {
-            let name = |part: &str| format!("blk.{index}.{part}");
-            let linear = |part: &str, rows, columns, bias| load.load_linear(&name(part), rows, columns, bias);
-            let head_norm =
-                |part: &str| config.qk_norm.then(|| load.load_vector(&name(part), head_dim)).transpose();
-            blocks.push(LayerWeights {
-                attention_norm: load.load_vector(&name("attn_norm.weight"), embedding)?,
-                query: linear("attn_q", query_width, embedding, config.qkv_bias)?,
-                key: linear("attn_k", kv_width, embedding, config.qkv_bias)?,
-                value: linear("attn_v", kv_width, embedding, config.qkv_bias)?,
-                query_norm: head_norm("attn_q_norm.weight")?,
-                key_norm: head_norm("attn_k_norm.weight")?,
-                output: linear("attn_output", embedding, query_width, false)?,
-                feed_forward_norm: load.load_vector(&name("ffn_norm.weight"), embedding)?,
-                gate: linear("ffn_gate", feed_forward, embedding, false)?,
-                up: linear("ffn_up", feed_forward, embedding, false)?,
-                down: linear("ffn_down", embedding, feed_forward, false)?,
-            });
+        let blocks = (0..config.blocks).map(|index| load.load_layer(index)).collect::<Result<_, _>>()?;
+        let mut output_norm = load.load_norm("output_norm", embedding)?;
+        for values in [Some(&mut output_norm.weight), output_norm.bias.as_mut()].into_iter().flatten() {
+            values.iter_mut().for_each(|value| *value *= config.logit_scale);
         }
-        let output_norm = load.load_vector("output_norm.weight", embedding)?;
         Ok(Self {
             config: config.clone(),
             compute,
@@ -142,10 +129,11 @@ impl CpuDecoder {
     /// Bytes of the packed weights.
     pub fn weight_bytes(&self) -> u64 {
         let blocks = self.blocks.iter().flat_map(|block| {
-            let LayerWeights { query, key, value, output, gate, up, down, .. } = block;
-            [query, key, value, output, gate, up, down]
+            let LayerWeights { query, key, value, output, .. } = block;
+            [query, key, value, output]
         });
-        let blocks = blocks.map(|linear| linear.weight.byte_len()).sum::<usize>();
+        let feed_forward = self.blocks.iter().map(|block| block.feed_forward.byte_len()).sum::<usize>();
+        let blocks = feed_forward + blocks.map(|linear| linear.weight.byte_len()).sum::<usize>();
         (blocks
             + self.lm_head.weight().byte_len()
             + self.embedding.as_ref().map_or(0, PackedMatrix::byte_len)) as u64
@@ -154,7 +142,10 @@ impl CpuDecoder {
     /// Bytes of the packed weights that one decoded token reads if only its greatest logit is requested: all except the
     /// embedding table and what the head's screening saves.
     pub fn streamed_bytes(&self) -> u64 {
-        let spared = self.lm_head.weight().byte_len() - self.lm_head.streamed_bytes();
+        let experts = self.config.experts;
+        let unused = self.blocks.iter().map(|block| &block.feed_forward);
+        let unused = unused.map(|it| it.byte_len() - it.streamed_bytes(experts)).sum::<usize>();
+        let spared = unused + self.lm_head.weight().byte_len() - self.lm_head.streamed_bytes();
         self.weight_bytes() - (spared + self.embedding.as_ref().map_or(0, PackedMatrix::byte_len)) as u64
     }
 
@@ -179,14 +170,18 @@ impl CpuDecoder {
             let places = DisjointChunks::new(&mut stream, width);
             compute.pool.run_pieces(new.len(), |row, _| {
                 // SAFETY: each row is one piece, and each piece runs once.
-                table.dequantize_row(new[row] as usize, unsafe { places.get(row) });
+                let stream = unsafe { places.get(row) };
+                table.dequantize_row(new[row] as usize, stream);
+                if config.embedding_scale != 1.0 {
+                    stream.iter_mut().for_each(|value| *value *= config.embedding_scale);
+                }
             });
             progress.start_tokens(stream, new.len());
         }
         while let Some((group, until)) = progress.least_advanced(blocks.len()) {
             let count = group.rows.len();
             let runs: Vec<TokenRun> = pass.runs.iter().map(|run| run.intersect_tokens(&group.rows)).collect();
-            work.compute_angles(&config.rope.frequencies, &runs);
+            work.compute_angles(&config.ropes, &runs);
             for (index, block) in blocks.iter().enumerate().take(until).skip(group.layers_passed) {
                 let mut layer = LayerContext { config, compute, paged_kv: pages, index };
                 // After the last layer's keys and values, only the requested positions matter.
@@ -236,10 +231,14 @@ impl CpuDecoder {
         let (vocabulary, width) = (config.vocabulary, config.embedding);
         let stream = &work.stream;
         compute.prepare_rows(&mut work.activations, rows, width, |row, out| {
-            compute.rms_norm(&stream[row * width..(row + 1) * width], output_norm, config.norm_epsilon, out);
+            compute.normalize(&stream[row * width..(row + 1) * width], output_norm, config.norm_epsilon, out);
         });
         let out = &mut logits[written * vocabulary..(written + rows) * vocabulary];
         head.compute_logits(&compute, &work.activations, &pass.logits[written..written + rows], out);
+        if let Some(limit) = config.logit_softcap {
+            // It keeps their order, so that it may follow the search for the greatest one.
+            compute.apply_soft_cap(out, limit);
+        }
         look()
     }
 
@@ -265,7 +264,7 @@ impl CpuDecoder {
         };
         let at = base + insert_after;
         let pool = self.compute.pool.with_priority(batch.priority);
-        self.paged_kv.shift_suffix(*source, rows.clone(), sequence, at, &self.config.rope, pool);
+        self.paged_kv.shift_suffix(*source, rows.clone(), sequence, at, &self.config, pool);
         vec![
             TokenRun { tokens: 0..*insert_after, sequence, position: base },
             TokenRun { tokens: *insert_after..count, sequence, position: at + rows.len() },

@@ -205,6 +205,14 @@ pub(super) struct KernelTable {
     pub(super) quantize: unsafe fn(&[f32], &mut activations::PanelMut<'_>),
     /// See [`elementwise::norm`].
     pub(super) norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
+    /// See [`elementwise::layer_norm`].
+    pub(super) layer_norm: unsafe fn(&[f32], &[f32], &[f32], f32, &mut [f32]),
+    /// See [`elementwise::geglu`].
+    pub(super) geglu: unsafe fn(&[f32], &[f32], &mut [f32]),
+    /// See [`elementwise::gelu`].
+    pub(super) gelu: unsafe fn(&[f32], &mut [f32]),
+    /// See [`elementwise::soft_cap`].
+    pub(super) soft_cap: unsafe fn(&mut [f32], f32),
     /// See [`elementwise::gate`].
     pub(super) gate: unsafe fn(&[f32], &[f32], &mut [f32]),
     /// See [`elementwise::softmax`].
@@ -316,6 +324,26 @@ macro_rules! kernel_table {
         }
 
         $(#[target_feature(enable = $features)])?
+        unsafe fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32, out: &mut [f32]) {
+            elementwise::layer_norm(x, weight, bias, epsilon, out);
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn geglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
+            elementwise::geglu(gate, up, out);
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn gelu(x: &[f32], out: &mut [f32]) {
+            elementwise::gelu(x, out);
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn soft_cap(x: &mut [f32], limit: f32) {
+            elementwise::soft_cap(x, limit);
+        }
+
+        $(#[target_feature(enable = $features)])?
         unsafe fn gate(gate: &[f32], up: &[f32], out: &mut [f32]) {
             elementwise::gate(gate, up, out);
         }
@@ -335,7 +363,11 @@ macro_rules! kernel_table {
             attend,
             quantize,
             norm,
+            layer_norm,
             gate,
+            geglu,
+            gelu,
+            soft_cap,
             softmax,
             tile_gemm: None,
         }

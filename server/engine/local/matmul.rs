@@ -25,6 +25,13 @@ pub(in crate::local) struct LinearLayer {
     pub(in crate::local) bias: Option<Vec<f32>>,
 }
 
+/// The weights of a norm: an RMS norm, or, with a bias, a layer norm.
+#[derive(Debug)]
+pub(in crate::local) struct NormWeights {
+    pub(in crate::local) weight: Vec<f32>,
+    pub(in crate::local) bias: Option<Vec<f32>>,
+}
+
 /// One of several products with the same activations.
 #[derive(Debug)]
 pub(in crate::local) struct ProductTarget<'a> {
@@ -307,10 +314,41 @@ impl BatchCompute<'_> {
         SCRATCH.with_borrow_mut(|scratch| unsafe { (self.kernel_table.attend)(args, scratch) });
     }
 
-    /// See `elementwise::norm`.
-    pub(in crate::local) fn rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+    /// See `elementwise::norm` and `elementwise::layer_norm`.
+    pub(in crate::local) fn normalize(&self, x: &[f32], norm: &NormWeights, epsilon: f32, out: &mut [f32]) {
         // SAFETY: the instruction set is available.
-        unsafe { (self.kernel_table.norm)(x, weight, epsilon, out) }
+        unsafe {
+            match &norm.bias {
+                None => (self.kernel_table.norm)(x, &norm.weight, epsilon, out),
+                Some(bias) => (self.kernel_table.layer_norm)(x, &norm.weight, bias, epsilon, out),
+            }
+        }
+    }
+
+    /// See `elementwise::geglu`.
+    pub(in crate::local) fn apply_geglu(&self, gate: &[f32], up: &[f32], out: &mut [f32]) {
+        // SAFETY: the instruction set is available.
+        unsafe { (self.kernel_table.geglu)(gate, up, out) }
+    }
+
+    /// See `elementwise::gelu`.
+    pub(in crate::local) fn apply_gelu(&self, x: &[f32], out: &mut [f32]) {
+        // SAFETY: the instruction set is available.
+        unsafe { (self.kernel_table.gelu)(x, out) }
+    }
+
+    /// See `elementwise::soft_cap`; split among the threads.
+    pub(in crate::local) fn apply_soft_cap(&self, x: &mut [f32], limit: f32) {
+        const PIECE: usize = 1 << 13;
+        let pieces = x.len().div_ceil(PIECE);
+        let (whole, rest) = x.split_at_mut(x.len() / PIECE * PIECE);
+        let chunks = DisjointChunks::new(whole, PIECE);
+        // SAFETY: the instruction set is available; each chunk is one piece, and each piece runs once.
+        self.pool.run_pieces(pieces - usize::from(!rest.is_empty()), |piece, _| unsafe {
+            (self.kernel_table.soft_cap)(chunks.get(piece), limit);
+        });
+        // SAFETY: the instruction set is available.
+        unsafe { (self.kernel_table.soft_cap)(rest, limit) }
     }
 
     /// See `elementwise::gate`.

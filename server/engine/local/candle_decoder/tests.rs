@@ -221,7 +221,7 @@ fn partial_rope_keeps_unrotated_dimensions() {
     assert_eq!(head_dim, 16);
     let values: Vec<f32> = (0..heads * 2 * head_dim).map(|i| i as f32).collect();
     let x = Tensor::from_vec(values.clone(), (heads, 2, head_dim), &Device::Cpu).unwrap();
-    let y: Vec<f32> = decoder.apply_rope(&x, 3).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+    let y: Vec<f32> = decoder.apply_rope(0, &x, 3).unwrap().flatten_all().unwrap().to_vec1().unwrap();
     for (i, (before, after)) in values.iter().zip(&y).enumerate() {
         let inside = i % head_dim < 8;
         assert_eq!(before != after, inside, "value {i}: {before} {after}");
@@ -232,11 +232,11 @@ fn partial_rope_keeps_unrotated_dimensions() {
 fn rope_follows_its_formula() {
     for (style, pair) in [(RopeStyle::Interleaved, [2, 3]), (RopeStyle::Halves, [1, 9])] {
         let mut decoder = load_decoder(&random_llama(2, &ModelDims::default()).unwrap());
-        decoder.config.rope.style = style;
+        decoder.config.ropes[0].style = style;
         let mut values = vec![0.0_f32; 16];
         values[pair[0]] = 1.0;
         let x = Tensor::from_vec(values, (1, 1, 16), &Device::Cpu).unwrap();
-        let y: Vec<f32> = decoder.apply_rope(&x, 5).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        let y: Vec<f32> = decoder.apply_rope(0, &x, 5).unwrap().flatten_all().unwrap().to_vec1().unwrap();
         let angle = 5.0 * 10_000_f32.powf(-2.0 / 16.0);
         assert!((y[pair[0]] - angle.cos()).abs() < 1e-5, "{style:?} {y:?}");
         assert!((y[pair[1]] - angle.sin()).abs() < 1e-5, "{style:?} {y:?}");
@@ -330,7 +330,7 @@ fn qwen3_block_norms_each_head() {
         }
     }
     let decoder = load_decoder(&writer);
-    assert!(decoder.config.qk_norm && !decoder.config.qkv_bias);
+    assert!(decoder.config.family.qk_norm);
     let x = Tensor::randn(0.0_f32, 1.0, (3, dims.hidden), &Device::Cpu).unwrap();
     let block = &decoder.weights.blocks[0];
     let norm = block.qk_norm.as_ref().map(|(query, _)| query);

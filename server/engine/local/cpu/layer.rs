@@ -5,27 +5,31 @@ use std::ops::{ControlFlow, Range};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
+use super::feed_forward::{FeedForward, FeedForwardWorkspace};
 use super::paged_kv::PagedKv;
-use crate::local::config::{ModelConfig, RopeStyle};
+use crate::local::config::{ModelConfig, RopeConfig, RopeStyle};
 use crate::local::kernels::activations::Activations;
 use crate::local::kernels::attention::{AttentionArgs, BLOCK_KEYS, HEAD_ALIGNMENT, MAX_QUERY_ROWS};
-use crate::local::matmul::{BatchCompute, LinearLayer, ProductTarget};
+use crate::local::matmul::{BatchCompute, LinearLayer, NormWeights, ProductTarget};
 use crate::local::thread_pool::DisjointChunks;
 
 /// One layer.
 #[derive(Debug)]
 pub(super) struct LayerWeights {
-    pub(super) attention_norm: Vec<f32>,
+    pub(super) attention_norm: NormWeights,
     pub(super) query: LinearLayer,
     pub(super) key: LinearLayer,
     pub(super) value: LinearLayer,
-    pub(super) query_norm: Option<Vec<f32>>,
-    pub(super) key_norm: Option<Vec<f32>>,
+    pub(super) query_norm: Option<NormWeights>,
+    pub(super) key_norm: Option<NormWeights>,
     pub(super) output: LinearLayer,
-    pub(super) feed_forward_norm: Vec<f32>,
-    pub(super) gate: LinearLayer,
-    pub(super) up: LinearLayer,
-    pub(super) down: LinearLayer,
+    /// Of the result of attention.
+    pub(super) attention_post_norm: Option<NormWeights>,
+    /// `None`: the feed-forward half reads the same normed values as attention.
+    pub(super) feed_forward_norm: Option<NormWeights>,
+    pub(super) feed_forward: FeedForward,
+    /// Of the result of the feed-forward half.
+    pub(super) feed_forward_post_norm: Option<NormWeights>,
 }
 
 /// Tokens of a batch at consecutive positions. A batch has one such run, or two with a shifted segment between them, or
@@ -66,9 +70,16 @@ pub(super) struct LayerWorkspace {
     key: Vec<f32>,
     value: Vec<f32>,
     attended: Vec<f32>,
-    gate: Vec<f32>,
-    up: Vec<f32>,
-    /// Cosines and sines, `[tokens, rope dim / 2]` each.
+    pub(super) feed_forward: FeedForwardWorkspace,
+    /// What is to be added to the stream, if it is normed or scaled before.
+    pub(super) result: Vec<f32>,
+    /// One for each rotation of the model.
+    angles: Vec<RotationAngles>,
+}
+
+/// Cosines and sines of the tokens' positions, `[tokens, dim / 2]` each.
+#[derive(Debug, Default)]
+struct RotationAngles {
     cosines: Vec<f32>,
     sines: Vec<f32>,
 }
@@ -103,20 +114,18 @@ impl LayerWeights {
         let epsilon = config.norm_epsilon;
         let stream = &work.stream;
         compute.prepare_rows(&mut work.activations, count, width, |row, out| {
-            compute.rms_norm(&stream[row * width..(row + 1) * width], &self.attention_norm, epsilon, out);
+            compute.normalize(&stream[row * width..(row + 1) * width], &self.attention_norm, epsilon, out);
         });
         resize_buffer(&mut work.query, count * query_width);
         resize_buffer(&mut work.key, count * kv_width);
         resize_buffer(&mut work.value, count * kv_width);
-        compute.multiply_while(
-            &work.activations,
-            &mut [
-                ProductTarget { linear: &self.query, out: &mut work.query, add: false },
-                ProductTarget { linear: &self.key, out: &mut work.key, add: false },
-                ProductTarget { linear: &self.value, out: &mut work.value, add: false },
-            ],
-            look,
-        )?;
+        let mut products = self.parallel_products(&mut work.feed_forward, count, config.feed_forward);
+        products.extend([
+            ProductTarget { linear: &self.query, out: &mut work.query, add: false },
+            ProductTarget { linear: &self.key, out: &mut work.key, add: false },
+            ProductTarget { linear: &self.value, out: &mut work.value, add: false },
+        ]);
+        compute.multiply_while(&work.activations, &mut products, look)?;
         for runs in runs.chunk_by(|a, b| a.sequence == b.sequence) {
             self.append_kv(layer, work, runs);
         }
@@ -126,6 +135,12 @@ impl LayerWeights {
         if keep < count {
             work.stream.copy_within((count - keep) * width..count * width, 0);
             work.query.copy_within((count - keep) * query_width..count * query_width, 0);
+            if self.feed_forward_norm.is_none() {
+                let inner = config.feed_forward;
+                for values in [&mut work.feed_forward.gate, &mut work.feed_forward.up] {
+                    values.copy_within((count - keep) * inner..count * inner, 0);
+                }
+            }
         }
         let kept: Vec<TokenRun> =
             runs.iter().map(|run| run.intersect_tokens(&(count - keep..count))).collect();
@@ -135,43 +150,31 @@ impl LayerWeights {
         compute.prepare_rows(&mut work.activations, keep, query_width, |row, out| {
             out.copy_from_slice(&attended[row * query_width..(row + 1) * query_width]);
         });
-        let output = ProductTarget { linear: &self.output, out: &mut work.stream[..keep * width], add: true };
-        compute.multiply_while(&work.activations, &mut [output], look)?;
+        self.add_product(layer, work, &self.output, self.attention_post_norm.as_ref(), keep, look)?;
         self.run_feed_forward(layer, work, keep, look)
     }
 
-    /// Adds the feed-forward block's output to the first `rows` of the stream.
-    fn run_feed_forward(
+    /// Adds the product of the activations to the first `rows` of the stream, normed and scaled as the family does.
+    pub(super) fn add_product(
         &self,
         layer: &LayerContext<'_>,
         work: &mut LayerWorkspace,
+        linear: &LinearLayer,
+        post_norm: Option<&NormWeights>,
         rows: usize,
         look: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let LayerContext { config, compute, .. } = *layer;
-        let (width, inner, epsilon) = (config.embedding, config.feed_forward, config.norm_epsilon);
-        let stream = &mut work.stream[..rows * width];
-        let input: &[f32] = stream;
-        compute.prepare_rows(&mut work.activations, rows, width, |row, out| {
-            compute.rms_norm(&input[row * width..(row + 1) * width], &self.feed_forward_norm, epsilon, out);
-        });
-        resize_buffer(&mut work.gate, rows * inner);
-        resize_buffer(&mut work.up, rows * inner);
-        compute.multiply_while(
-            &work.activations,
-            &mut [
-                ProductTarget { linear: &self.gate, out: &mut work.gate, add: false },
-                ProductTarget { linear: &self.up, out: &mut work.up, add: false },
-            ],
-            look,
-        )?;
-        let (gate, up) = (&work.gate, &work.up);
-        compute.prepare_rows(&mut work.activations, rows, inner, |row, out| {
-            let row = row * inner..(row + 1) * inner;
-            compute.apply_swiglu(&gate[row.clone()], &up[row], out);
-        });
-        let down = ProductTarget { linear: &self.down, out: stream, add: true };
-        compute.multiply_while(&work.activations, &mut [down], look)
+        let len = rows * config.embedding;
+        if post_norm.is_none() && config.residual_scale == 1.0 {
+            let target = ProductTarget { linear, out: &mut work.stream[..len], add: true };
+            return compute.multiply_while(&work.activations, &mut [target], look);
+        }
+        resize_buffer(&mut work.result, len);
+        let target = ProductTarget { linear, out: &mut work.result, add: false };
+        compute.multiply_while(&work.activations, &mut [target], look)?;
+        layer.add_result(work, post_norm, rows);
+        ControlFlow::Continue(())
     }
 
     /// Norms and rotates queries and keys, and writes keys and values to the cache. The runs are of one sequence.
@@ -184,9 +187,9 @@ impl LayerWeights {
         let cache = layer.paged_kv.page_writer(sequence);
         let queries = DisjointChunks::new(&mut work.query, query_width);
         let new_keys = DisjointChunks::new(&mut work.key, kv_width);
-        let (new_values, cosines, sines) = (&work.value, &work.cosines, &work.sines);
-        let pairs = config.rope.dim / 2;
-        let (query_norm, key_norm) = (self.query_norm.as_deref(), self.key_norm.as_deref());
+        let new_values = &work.value;
+        let rotation = config.layers[index].rope.map(|rope| (&config.ropes[rope], &work.angles[rope]));
+        let (query_norm, key_norm) = (self.query_norm.as_ref(), self.key_norm.as_ref());
         let runs = || runs.iter().filter(|run| !run.tokens.is_empty());
         let first_block = runs().map(|run| run.position / BLOCK_KEYS).min().unwrap_or(0);
         let end_block = runs().map(|run| run.end_position().div_ceil(BLOCK_KEYS)).max().unwrap_or(0);
@@ -199,17 +202,21 @@ impl LayerWeights {
                 positions.map(|position| (position, run.tokens.start + position - run.position))
             });
             for (position, token) in inside {
-                let angles = token * pairs..(token + 1) * pairs;
-                let (cosines, sines) = (&cosines[angles.clone()], &sines[angles]);
                 // SAFETY: a token belongs to one block, and each block is one piece, which runs once.
                 let (query, key) = unsafe { (queries.get(token), new_keys.get(token)) };
-                let turn = |heads: &mut [f32], norm: Option<&[f32]>| {
+                let turn = |heads: &mut [f32], norm: Option<&NormWeights>| {
                     for head in heads.chunks_exact_mut(head_dim) {
-                        if let Some(weight) = norm {
+                        if let Some(norm) = norm {
                             let raw = head.to_vec();
-                            compute.rms_norm(&raw, weight, config.norm_epsilon, head);
+                            compute.normalize(&raw, norm, config.norm_epsilon, head);
                         }
-                        rotate_pairs(config.rope.style, head, cosines, sines);
+                        if let Some((rope, angles)) = rotation {
+                            let pairs = rope.dim / 2;
+                            let of_token = token * pairs..(token + 1) * pairs;
+                            let (cosines, sines) =
+                                (&angles.cosines[of_token.clone()], &angles.sines[of_token]);
+                            rotate_pairs(rope.style, head, cosines, sines);
+                        }
                     }
                 };
                 turn(query, query_norm);
@@ -238,6 +245,30 @@ impl LayerWeights {
 }
 
 impl LayerContext<'_> {
+    /// Adds [`LayerWorkspace::result`], normed and scaled as the family does, to the first `rows` of the stream.
+    pub(super) fn add_result(&self, work: &mut LayerWorkspace, post_norm: Option<&NormWeights>, rows: usize) {
+        let Self { config, compute, .. } = *self;
+        let width = config.embedding;
+        let (results, streams) = (&work.result, DisjointChunks::new(&mut work.stream, width));
+        compute.pool.run_pieces(rows, |row, _| {
+            let result = &results[row * width..(row + 1) * width];
+            let mut normed = Vec::new();
+            let result = match post_norm {
+                Some(norm) => {
+                    normed.resize(width, 0.0);
+                    compute.normalize(result, norm, config.norm_epsilon, &mut normed);
+                    &normed
+                }
+                None => result,
+            };
+            // SAFETY: each row is one piece, and each piece runs once.
+            let stream = unsafe { streams.get(row) };
+            for (stream, value) in stream.iter_mut().zip(result) {
+                *stream += config.residual_scale * value;
+            }
+        });
+    }
+
     /// Attention of the `count` tokens of `runs` over the cache; `look` is that of [`LayerWeights::run_layer`].
     fn attend_runs(
         &self,
@@ -279,6 +310,9 @@ impl LayerContext<'_> {
                 first: tile * MAX_QUERY_ROWS,
                 rows: MAX_QUERY_ROWS.min(run.tokens.len() * group - tile * MAX_QUERY_ROWS),
                 visible: run.position + 1,
+                window: config.layers[self.index].window.unwrap_or(usize::MAX),
+                scale: config.attention_scale,
+                softcap: config.attention_softcap,
                 pages,
                 keys: layout.keys_offset(self.index, kv_head),
                 values: layout.values_offset(self.index, kv_head),
@@ -295,15 +329,18 @@ struct AttentionOutPtr(*mut f32);
 unsafe impl Sync for AttentionOutPtr {}
 
 impl LayerWorkspace {
-    /// Cosines and sines of the tokens' positions.
-    pub(super) fn compute_angles(&mut self, frequencies: &[f32], runs: &[TokenRun]) {
-        self.cosines.clear();
-        self.sines.clear();
-        for position in runs.iter().flat_map(|run| run.position..run.end_position()) {
-            for frequency in frequencies {
-                let (sine, cosine) = (position as f32 * frequency).sin_cos();
-                self.cosines.push(cosine);
-                self.sines.push(sine);
+    /// Computes the cosines and sines of the tokens' positions.
+    pub(super) fn compute_angles(&mut self, ropes: &[RopeConfig], runs: &[TokenRun]) {
+        self.angles.resize_with(ropes.len(), RotationAngles::default);
+        for (rope, RotationAngles { cosines, sines }) in ropes.iter().zip(&mut self.angles) {
+            cosines.clear();
+            sines.clear();
+            for position in runs.iter().flat_map(|run| run.position..run.end_position()) {
+                for frequency in &rope.frequencies {
+                    let (sine, cosine) = (position as f32 * frequency).sin_cos();
+                    cosines.push(rope.amplitude * cosine);
+                    sines.push(rope.amplitude * sine);
+                }
             }
         }
     }

@@ -206,27 +206,31 @@ impl PagedKv {
         rows: Range<usize>,
         to: usize,
         at: usize,
-        rope: &RopeConfig,
+        config: &ModelConfig,
         pool: PrioritizedPool<'_>,
     ) {
         let layout = self.layout;
         // Clones the list, not the pages.
         let source = self.sequences[from].pages.clone();
         let target = self.page_writer(to);
-        let turn: Vec<(f32, f32)> = {
-            let distance = at as f32 - rows.start as f32;
+        let distance = at as f32 - rows.start as f32;
+        let turn = |rope: &RopeConfig| -> Vec<(f32, f32)> {
             rope.frequencies.iter().map(|frequency| (distance * frequency).sin_cos()).collect()
         };
+        let turns: Vec<_> = config.ropes.iter().map(turn).collect();
         let stays = at == rows.start;
-        let pairs = if stays { 0 } else { rope.dim / 2 };
         let len = rows.len();
         pool.run_pieces(layout.layers * layout.kv_heads, |piece, _| {
             let (layer, kv_head) = (piece / layout.kv_heads, piece % layout.kv_heads);
             let place = HeadSlot { layout, layer, kv_head };
+            let rotation = config.layers[layer].rope.filter(|_| !stays);
+            let rotation = rotation.map(|rope| (config.ropes[rope].style, &turns[rope][..]));
+            let (style, turn) = rotation.unwrap_or((RopeStyle::Halves, &[]));
+            let pairs = turn.len();
             let mut halves = [vec![f16::ZERO; len], vec![f16::ZERO; len]];
             let mut floats = [vec![0.0_f32; len], vec![0.0_f32; len]];
-            for (pair, (sine, cosine)) in turn.iter().enumerate().take(pairs) {
-                let dims = match rope.style {
+            for (pair, (sine, cosine)) in turn.iter().enumerate() {
+                let dims = match style {
                     RopeStyle::Halves => [pair, pair + pairs],
                     RopeStyle::Interleaved => [2 * pair, 2 * pair + 1],
                 };

@@ -1,9 +1,14 @@
 //! Reads the tensors of a model file into packed weights.
 
+use super::feed_forward::{FeedForward, MlpWeights};
+use super::layer::LayerWeights;
 use crate::EngineError;
 use crate::gguf::{Gguf, NOT_FINITE_PROBLEM, PULL_AGAIN_REMEDY, TensorView};
+use crate::local::config::ModelConfig;
+use crate::local::config::tensors::{self, MatrixName};
+use crate::local::families::NormKind;
 use crate::local::kernels::pack::{PackError, PackedMatrix};
-use crate::local::matmul::LinearLayer;
+use crate::local::matmul::{LinearLayer, NormWeights};
 use crate::local::thread_pool::ThreadPool;
 
 const UNSUPPORTED_FORMAT_REMEDY: &str =
@@ -13,6 +18,7 @@ const OUT_OF_MEMORY_REMEDY: &str = "close other programs, or choose a smaller mo
 /// Reads tensors of a model file.
 pub(super) struct WeightLoader<'a> {
     pub(super) gguf: &'a Gguf,
+    pub(super) config: &'a ModelConfig,
     pub(super) pool: &'a ThreadPool,
 }
 
@@ -58,22 +64,81 @@ impl WeightLoader<'_> {
         }
     }
 
-    /// A linear layer by its name.
-    pub(super) fn load_linear(
-        &self,
-        name: &str,
-        rows: usize,
-        columns: usize,
-        bias: bool,
-    ) -> Result<LinearLayer, EngineError> {
-        let weight = self.load_packed(&format!("{name}.weight"), rows, columns)?;
-        let bias = bias.then(|| self.load_vector(&format!("{name}.bias"), rows)).transpose()?;
+    /// One layer of the model.
+    pub(super) fn load_layer(&self, index: usize) -> Result<LayerWeights, EngineError> {
+        let config = self.config;
+        let family = config.family;
+        let norm = |part: &str, len: usize| self.load_norm(&format!("blk.{index}.{part}"), len);
+        let head_norm = |part: &str| family.qk_norm.then(|| norm(part, config.head_dim)).transpose();
+        let post_norm = |part: &str| family.post_norms.then(|| norm(part, config.embedding)).transpose();
+        let linear = |name: MatrixName| self.load_linear(index, name);
+        let feed_forward = match config.experts {
+            None => FeedForward::Dense(MlpWeights {
+                gate: family.activation.has_gate().then(|| linear(MatrixName::Gate)).transpose()?,
+                up: linear(MatrixName::Up)?,
+                down: linear(MatrixName::Down)?,
+            }),
+            Some(experts) => FeedForward::Experts {
+                router: linear(MatrixName::Router)?,
+                experts: (0..experts.count)
+                    .map(|expert| {
+                        Ok(MlpWeights {
+                            gate: Some(linear(MatrixName::ExpertGate(expert))?),
+                            up: linear(MatrixName::ExpertUp(expert))?,
+                            down: linear(MatrixName::ExpertDown(expert))?,
+                        })
+                    })
+                    .collect::<Result<_, EngineError>>()?,
+            },
+        };
+        let own_norm = !family.parallel_residual;
+        Ok(LayerWeights {
+            attention_norm: norm("attn_norm", config.embedding)?,
+            query: linear(MatrixName::Query)?,
+            key: linear(MatrixName::Key)?,
+            value: linear(MatrixName::Value)?,
+            query_norm: head_norm("attn_q_norm")?,
+            key_norm: head_norm("attn_k_norm")?,
+            output: linear(MatrixName::AttentionOutput)?,
+            attention_post_norm: post_norm("post_attention_norm")?,
+            feed_forward_norm: own_norm.then(|| norm("ffn_norm", config.embedding)).transpose()?,
+            feed_forward,
+            feed_forward_post_norm: post_norm("post_ffw_norm")?,
+        })
+    }
+
+    fn load_linear(&self, block: usize, name: MatrixName) -> Result<LinearLayer, EngineError> {
+        let found = tensors::find_matrix(self.gguf, self.config, block, name)?;
+        let weight = PackedMatrix::new(&found.weight, self.pool);
+        let weight = weight.map_err(|why| self.pack_error(&found.name, why))?;
+        let bias = found.bias.map(|(name, view)| self.read_vector(&name, view)).transpose()?;
         Ok(LinearLayer { weight, bias })
     }
 
-    /// A vector as floats.
-    pub(super) fn load_vector(&self, name: &str, len: usize) -> Result<Vec<f32>, EngineError> {
-        let TensorView { dtype, data, .. } = self.gguf.require_tensor(name, &[len])?;
+    /// A norm by its name.
+    pub(super) fn load_norm(&self, name: &str, len: usize) -> Result<NormWeights, EngineError> {
+        let weight = self.load_vector(&format!("{name}.weight"), len)?;
+        let has_bias = self.config.family.norm == NormKind::Layer;
+        let bias = has_bias.then(|| self.load_vector(&format!("{name}.bias"), len)).transpose()?;
+        Ok(NormWeights { weight, bias })
+    }
+
+    /// A vector, if the file has it.
+    pub(super) fn load_optional_vector(
+        &self,
+        name: &str,
+        len: usize,
+    ) -> Result<Option<Vec<f32>>, EngineError> {
+        self.gguf.tensor(name).map(|_| self.load_vector(name, len)).transpose()
+    }
+
+    fn load_vector(&self, name: &str, len: usize) -> Result<Vec<f32>, EngineError> {
+        self.read_vector(name, self.gguf.require_tensor(name, &[len])?)
+    }
+
+    fn read_vector(&self, name: &str, vector: TensorView<'_>) -> Result<Vec<f32>, EngineError> {
+        let TensorView { dtype, shape, data } = vector;
+        let len = shape.iter().product();
         // A vector is a matrix of one row.
         let view = TensorView { dtype, shape: vec![1, len], data };
         let packed = PackedMatrix::new(&view, self.pool).map_err(|why| self.pack_error(name, why))?;

@@ -2,7 +2,7 @@
 //!
 //! The softmax is computed online over tiles of [`PAGE_KEYS`] keys that begin at multiples of it
 //! (<https://arxiv.org/abs/1805.02867>, the scheme of FlashAttention). A row sees keys up to its own position only:
-//! later keys weigh exactly zero, so a row's result does not depend on its neighbours.
+//! later keys, and keys before its window, weigh exactly zero, so a row's result does not depend on its neighbours.
 
 #![expect(clippy::needless_range_loop, reason = "several arrays are indexed by row at once")]
 
@@ -42,6 +42,12 @@ pub(in crate::local) struct AttentionArgs<'a> {
     pub(in crate::local) rows: usize,
     /// Keys that the first token sees, itself included; the next token sees one more.
     pub(in crate::local) visible: usize,
+    /// Number of last keys that a token sees, its own included.
+    pub(in crate::local) window: usize,
+    /// The factor of the products of queries and keys.
+    pub(in crate::local) scale: f32,
+    /// The limit of these products, see [`elementwise::soft_cap`].
+    pub(in crate::local) softcap: Option<f32>,
     /// The cache: half floats of [`PAGE_KEYS`] positions per page.
     pub(in crate::local) pages: &'a [&'a [u16]],
     /// Offset of the head's keys in a page: `[PAGE_KEYS / BLOCK_KEYS, padded head_dim, BLOCK_KEYS]`.
@@ -95,7 +101,6 @@ unsafe fn attend_rows<I: Isa, const R: usize>(args: &AttentionArgs<'_>, scratch:
     let page_end = args.keys.max(args.values) + PAGE_KEYS * dim;
     assert!(args.rows <= R && pages.iter().all(|page| page.len() >= page_end));
 
-    let scale = 1.0 / (args.head_dim as f32).sqrt();
     scratch.queries.clear();
     scratch.queries.resize(dim * R, 0.0);
     scratch.sums.clear();
@@ -103,7 +108,7 @@ unsafe fn attend_rows<I: Isa, const R: usize>(args: &AttentionArgs<'_>, scratch:
     for row in 0..args.rows {
         let query = &args.queries[start(row)..start(row) + args.head_dim];
         for (i, &value) in query.iter().enumerate() {
-            scratch.queries[i * R + row] = value * scale;
+            scratch.queries[i * R + row] = value * args.scale;
         }
     }
     let queries = scratch.queries.as_ptr();
@@ -111,8 +116,10 @@ unsafe fn attend_rows<I: Isa, const R: usize>(args: &AttentionArgs<'_>, scratch:
     let mut maximum = [f32::NEG_INFINITY; R];
     let mut total = [0.0_f32; R];
     let mut weights = [[0.0_f32; PAGE_KEYS]; R];
+    // The first row sees the earliest keys.
+    let first_tile = visible[0].saturating_sub(args.window) / PAGE_KEYS;
 
-    for (tile, page) in pages.iter().enumerate() {
+    for (tile, page) in pages.iter().enumerate().skip(first_tile) {
         let first = tile * PAGE_KEYS;
         let here = PAGE_KEYS.min(longest - first);
         // SAFETY: keys and values are inside the page, as asserted; queries and sums have `dim * R` values.
@@ -137,11 +144,16 @@ unsafe fn attend_rows<I: Isa, const R: usize>(args: &AttentionArgs<'_>, scratch:
         for row in 0..R {
             let weights = &mut weights[row];
             let seen = visible[row].saturating_sub(first).min(PAGE_KEYS);
-            weights[seen..].fill(f32::NEG_INFINITY);
-            if seen == 0 {
+            let hidden = visible[row].saturating_sub(args.window).saturating_sub(first);
+            if hidden >= seen {
                 weights.fill(0.0);
                 continue;
             }
+            if let Some(limit) = args.softcap {
+                elementwise::soft_cap(weights, limit);
+            }
+            weights[..hidden].fill(f32::NEG_INFINITY);
+            weights[seen..].fill(f32::NEG_INFINITY);
             let mut largest = [f32::NEG_INFINITY; BLOCK_KEYS];
             let (parts, _) = weights.as_chunks_mut::<BLOCK_KEYS>();
             for part in parts.iter() {

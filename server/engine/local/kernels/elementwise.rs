@@ -73,6 +73,69 @@ pub(in crate::local) fn norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut 
     }
 }
 
+/// Layer norm (<https://arxiv.org/abs/1607.06450>): `(x - mean(x)) / sqrt(variance(x) + epsilon) * weight + bias`.
+#[inline(always)]
+pub(in crate::local) fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32, out: &mut [f32]) {
+    let (whole, rest) = x.as_chunks::<SUM_LANES>();
+    let mut sums = [0.0_f32; SUM_LANES];
+    for x in whole {
+        for (sum, x) in sums.iter_mut().zip(x) {
+            *sum += x;
+        }
+    }
+    let mean = (sum_lanes(&sums) + rest.iter().sum::<f32>()) / x.len() as f32;
+    let mut squares = [0.0_f32; SUM_LANES];
+    for x in whole {
+        for (square, x) in squares.iter_mut().zip(x) {
+            *square += (x - mean) * (x - mean);
+        }
+    }
+    let sum = sum_lanes(&squares) + rest.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>();
+    let scale = 1.0 / (sum / x.len() as f32 + epsilon).sqrt();
+    for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
+        *out = (x - mean) * scale * weight + bias;
+    }
+}
+
+/// The tanh approximation of GELU (<https://arxiv.org/abs/1606.08415>): `x / 2 * (1 + tanh(y))` with
+/// `y = sqrt(2 / pi) * (x + 0.044715 x^3)`, which is `x / (1 + e^-2y)`.
+#[inline(always)]
+fn gelu_tanh(x: f32) -> f32 {
+    const SQRT_8_OVER_PI: f32 = 1.595_769_1;
+    x / (1.0 + exp(-SQRT_8_OVER_PI * (x + 0.044_715 * x * x * x)))
+}
+
+/// GELU of each value.
+#[inline(always)]
+pub(in crate::local) fn gelu(x: &[f32], out: &mut [f32]) {
+    for (out, x) in out.iter_mut().zip(x) {
+        *out = gelu_tanh(*x);
+    }
+}
+
+/// GeGLU (<https://arxiv.org/abs/2002.05202>): `gelu(gate) * up`.
+#[inline(always)]
+pub(in crate::local) fn geglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
+    for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
+        *out = gelu_tanh(*gate) * up;
+    }
+}
+
+/// `tanh(x)` within 2e-7.
+#[inline(always)]
+pub(super) fn tanh(x: f32) -> f32 {
+    1.0 - 2.0 / (exp(2.0 * x) + 1.0)
+}
+
+/// `limit * tanh(x / limit)`: values that stay below a limit (<https://arxiv.org/abs/2408.00118>).
+#[inline(always)]
+pub(in crate::local) fn soft_cap(x: &mut [f32], limit: f32) {
+    let inverse = 1.0 / limit;
+    for x in x.iter_mut() {
+        *x = limit * tanh(*x * inverse);
+    }
+}
+
 /// SwiGLU (<https://arxiv.org/abs/2002.05202>): `gate / (1 + e^-gate) * up`.
 #[inline(always)]
 pub(in crate::local) fn gate(gate: &[f32], up: &[f32], out: &mut [f32]) {
