@@ -50,6 +50,12 @@ pub(in crate::local) fn find_matrix<'a>(
         config.experts.unwrap_or(ExpertConfig { count: 1, used: 1, feed_forward });
     let in_block = |part: &str| format!("blk.{block}.{part}");
     let has = |part: &str| gguf.tensor(&in_block(&format!("{part}.weight"))).is_some();
+    // A tensor of twice the size has the gate in its first half.
+    let has_fused_gate = config.family.activation.has_gate()
+        && !has("ffn_gate")
+        && gguf
+            .tensor(&in_block("ffn_up.weight"))
+            .is_some_and(|view| view.shape == [2 * feed_forward, embedding]);
     // The shape of the whole tensor, and the rows of the matrix in it.
     let (part, shape, rows): (_, Vec<usize>, Range<usize>) = match name {
         MatrixName::Query | MatrixName::Key | MatrixName::Value => {
@@ -65,11 +71,8 @@ pub(in crate::local) fn find_matrix<'a>(
             }
         }
         MatrixName::AttentionOutput => ("attn_output", vec![embedding, queries], 0..embedding),
-        // Without a gate of its own, the first half of a tensor of twice the size is the gate.
-        MatrixName::Gate if !has("ffn_gate") => {
-            ("ffn_up", vec![2 * feed_forward, embedding], 0..feed_forward)
-        }
-        MatrixName::Up if config.family.activation.has_gate() && !has("ffn_gate") => {
+        MatrixName::Gate if has_fused_gate => ("ffn_up", vec![2 * feed_forward, embedding], 0..feed_forward),
+        MatrixName::Up if has_fused_gate => {
             ("ffn_up", vec![2 * feed_forward, embedding], feed_forward..2 * feed_forward)
         }
         MatrixName::Gate => ("ffn_gate", vec![feed_forward, embedding], 0..feed_forward),
