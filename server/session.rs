@@ -11,10 +11,13 @@ mod document;
 mod event;
 mod exclusions;
 mod explain;
+mod idle_work;
 mod in_flight;
+mod job;
 mod mailbox;
 mod notebook;
 mod pauses;
+mod prefetch;
 mod requests;
 mod response;
 mod supervisor;
@@ -53,9 +56,10 @@ pub use workspace_index::DocumentLocation;
 
 use crawler::CrawlMode;
 use document::Document;
+use job::Job;
 use mailbox::Mailbox;
 use notebook::Notebooks;
-use worker::{InferenceWorker, Job};
+use worker::InferenceWorker;
 use workspace_index::WorkspaceIndex;
 
 /// Events that may wait for the session before `send` blocks: enough for any burst of typing.

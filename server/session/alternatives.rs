@@ -8,7 +8,8 @@ use tracing::debug;
 
 use crate::completion::{CompletionWork, IdleSetting, Suggestion, Trigger, alternatives};
 use crate::session::Event;
-use crate::session::in_flight::{InFlightTarget, control_flow};
+use crate::session::in_flight::InFlightTarget;
+use crate::session::job::break_if;
 use crate::session::trace::TraceEvent;
 use crate::session::worker::{InferenceWorker, LoadedModel, run_guarded};
 
@@ -21,19 +22,20 @@ impl InferenceWorker {
     pub(super) fn find_alternatives(
         &self,
         loaded: &mut LoadedModel,
-        newest: &InFlightTarget,
+        target: &InFlightTarget,
         suggestion: Option<Suggestion>,
         work: &CompletionWork,
     ) -> Option<Suggestion> {
         // After typing, the cursor is another one.
-        if !newest.typed.is_empty() {
+        if !target.typed.is_empty() {
             return suggestion;
         }
-        let request = &newest.request;
+        let request = &target.request;
         let snapshot = &request.snapshot;
         let first = request.first_suggestion(suggestion.clone());
-        let asked = snapshot.trigger == Trigger::Invoked && snapshot.selected.is_none() && request.is_open();
-        let Some(model) = suggestion.as_ref().filter(|_| asked) else { return first };
+        let are_wanted =
+            snapshot.trigger == Trigger::Invoked && snapshot.selected.is_none() && request.is_open();
+        let Some(model) = suggestion.as_ref().filter(|_| are_wanted) else { return first };
         let others = |found: &[Suggestion]| -> Vec<Suggestion> {
             // The model's suggestion comes first, if another one was known before.
             let all = slice::from_ref(model).iter().chain(found).filter(|&it| Some(it) != first.as_ref());
@@ -49,7 +51,7 @@ impl InferenceWorker {
             suggestion: first.clone(),
         });
         self.trace(TraceEvent::AlternativesStarted);
-        let frugal = snapshot.options.idle == IdleSetting::Off;
+        let ends_at_deadline = snapshot.options.idle == IdleSetting::Off;
         let mut interrupted = false;
         let found = run_guarded(loaded, |LoadedModel { engine, profile }| {
             let engine: &mut dyn Engine = engine.as_mut();
@@ -64,8 +66,8 @@ impl InferenceWorker {
                     let now = Instant::now();
                     interrupted = self.mailbox.is_waiting()
                         || request.is_unwanted(now)
-                        || (frugal && now >= request.deadline());
-                    control_flow(interrupted)
+                        || (ends_at_deadline && now >= request.deadline());
+                    break_if(interrupted)
                 },
             )
         });

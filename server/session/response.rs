@@ -460,4 +460,4 @@ fn word_before(text: &Rope, cursor: usize) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -9,13 +9,14 @@ use crossbeam_channel::Sender;
 use taper_engine::{Engine, EngineError};
 use tracing::{debug, error, info, trace, warn};
 
-use crate::completion::next_actions::{PrefillDepth, PrefillState, PriorResponse};
+use crate::completion::next_actions::PrefillDepth;
 use crate::completion::{
     CompletionWork, IdleSetting, Snapshot, Suggestion, cache, next_actions, suggest_within,
 };
 use crate::config::EngineSettings;
 use crate::prompt::template::Profile;
-use crate::session::in_flight::{IdleWork, InFlight, InFlightTarget, control_flow};
+use crate::session::in_flight::{InFlight, InFlightTarget};
+use crate::session::job::Job;
 use crate::session::mailbox::Mailbox;
 use crate::session::response::CompletionRequest;
 use crate::session::trace::{TraceEvent, WorkSummary};
@@ -23,10 +24,6 @@ use crate::session::{Event, Notice};
 
 /// Time that a response needs from the model to the editor.
 const RESPONSE_MARGIN: Duration = Duration::from_millis(10);
-/// No suggestion is accepted sooner: until then the next keystroke is more likely.
-const PREFETCH_DELAY: Duration = Duration::from_millis(150);
-/// Number of prefetched snapshots that are not prefetched again: as many as follow one cursor.
-const PREFETCHED_PLACES: usize = 2;
 
 /// Progress of loading a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,17 +49,6 @@ pub struct LoadAttempt<'a> {
 /// engine change.
 pub type EngineSource = Box<dyn FnMut(LoadAttempt<'_>) -> anyhow::Result<Box<dyn Engine>> + Send>;
 
-/// A job for the worker.
-#[derive(Debug)]
-pub(crate) enum Job {
-    /// Load an engine in place of the present one.
-    Load { settings: EngineSettings, again: bool },
-    /// Work on a request.
-    Complete(Arc<CompletionRequest>),
-    /// Prefetch what follows a request that was answered this way.
-    Prefetch(Arc<CompletionRequest>, PriorResponse),
-}
-
 /// A loaded engine.
 pub(super) struct LoadedModel {
     pub(super) engine: Box<dyn Engine>,
@@ -78,7 +64,7 @@ pub(crate) struct InferenceWorker {
     reported_errors: Vec<Discriminant<EngineError>>,
     panic_reported: bool,
     /// The last prefetched snapshots, the oldest first, and the depth of their prompts.
-    prefetched: Vec<(Snapshot, PrefillDepth)>,
+    pub(super) prefetched: Vec<(Snapshot, PrefillDepth)>,
 }
 
 impl InferenceWorker {
@@ -107,8 +93,8 @@ impl InferenceWorker {
                         None
                     }
                 },
-                Job::Prefetch(request, answered) => {
-                    model.as_mut().and_then(|model| self.work_while_idle(model, request, &answered))
+                Job::Prefetch(request, response) => {
+                    model.as_mut().and_then(|model| self.work_while_idle(model, request, &response))
                 }
             };
         }
@@ -161,9 +147,9 @@ impl InferenceWorker {
     }
 
     fn complete(&mut self, model: &mut LoadedModel, request: Arc<CompletionRequest>) -> Option<Job> {
-        let (now, deadline) = (Instant::now(), request.deadline());
-        let frugal = request.snapshot.options.idle == IdleSetting::Off;
-        if request.is_cancelled() || request.is_unwanted(now) || (frugal && now >= deadline) {
+        let now = Instant::now();
+        let is_late = request.snapshot.options.idle == IdleSetting::Off && now >= request.deadline();
+        if request.is_cancelled() || request.is_unwanted(now) || is_late {
             self.end_work(&request, None, false);
             return None;
         }
@@ -172,22 +158,22 @@ impl InferenceWorker {
         let mut in_flight = InFlight::for_request(&mailbox, &request);
         let outcome = generate(model, time_to_read, &request.snapshot, &mut in_flight);
         let ended_early = in_flight.is_interrupted();
-        let newest = in_flight.into_target();
-        let follower = Some(&newest.request).filter(|newest| !Arc::ptr_eq(newest, &request)).cloned();
+        let target = in_flight.into_target();
+        let newer = Some(&target.request).filter(|newest| !Arc::ptr_eq(newest, &request)).cloned();
         match outcome {
             Ok((suggestion, work)) => {
                 // Before the response is sent: a client that asks for an explanation has seen it.
                 self.report_work(&request, suggestion.as_ref(), &work);
                 let summary = WorkSummary::new(&work, ended_early);
-                log_work(&work, ended_early, follower.is_some(), "completion finished");
+                log_work(&work, ended_early, newer.is_some(), "completion finished");
                 if ended_early {
                     request.set_draft(suggestion);
                     request.respond_with_draft();
                     self.end_work(&request, None, false);
                     self.trace(TraceEvent::Completed(summary));
-                    return follower.map(Job::Complete);
+                    return newer.map(Job::Complete);
                 }
-                let suggestion = self.find_alternatives(model, &newest, suggestion, &work);
+                let suggestion = self.find_alternatives(model, &target, suggestion, &work);
                 // A longer window may yield something where a short one did not.
                 let is_final = || {
                     let LoadedModel { engine, profile } = &*model;
@@ -204,13 +190,13 @@ impl InferenceWorker {
                 self.end_work(&request, suggestion.clone(), is_known_empty);
                 request.respond(suggestion.clone());
                 self.trace(TraceEvent::Completed(summary));
-                if Arc::ptr_eq(&newest.request, &request) {
+                if newer.is_none() {
                     return prefetch_after(request, suggestion);
                 }
-                self.respond_newest(newest, suggestion)
+                self.respond_newest(target, suggestion)
             }
             Err(failure) => {
-                for request in [Some(request), follower].into_iter().flatten() {
+                for request in [Some(request), newer].into_iter().flatten() {
                     request.respond(None);
                     self.end_work(&request, None, false);
                 }
@@ -222,8 +208,12 @@ impl InferenceWorker {
 
     /// Responds to the newest request of a generation with the remainder of its result. Returns the next job: the
     /// request itself if nothing remains, or a prefetch after it.
-    fn respond_newest(&mut self, newest: InFlightTarget, suggestion: Option<Suggestion>) -> Option<Job> {
-        let InFlightTarget { request, typed, .. } = newest;
+    pub(super) fn respond_newest(
+        &mut self,
+        target: InFlightTarget,
+        suggestion: Option<Suggestion>,
+    ) -> Option<Job> {
+        let InFlightTarget { request, typed, .. } = target;
         let rest = suggestion.as_ref().and_then(|it| cache::remainder(it, &typed));
         if rest.is_none() && !typed.is_empty() {
             return Some(Job::Complete(request));
@@ -234,156 +224,8 @@ impl InferenceWorker {
         prefetch_after(request, rest)
     }
 
-    /// Prefetches for future requests until one arrives or nothing is left to do. Returns the next job if a request
-    /// was answered meanwhile.
-    fn work_while_idle(
-        &mut self,
-        model: &mut LoadedModel,
-        request: Arc<CompletionRequest>,
-        answered: &PriorResponse,
-    ) -> Option<Job> {
-        let mailbox = Arc::clone(&self.mailbox);
-        let mut idle_work = IdleWork::new(&mailbox, Arc::clone(&request), answered);
-        // If the full prompt takes long to prefill, the result of a partial one is available meanwhile.
-        for depth in [PrefillDepth::Partial, PrefillDepth::Full] {
-            let snapshot = &request.snapshot;
-            let read = self.run_unrequested(model, |model| {
-                let LoadedModel { engine, profile } = model;
-                next_actions::prefill_ahead(depth, snapshot, profile, engine.as_mut(), &mut || {
-                    control_flow(idle_work.is_over())
-                })
-            });
-            match read {
-                Some(PrefillState::Cached | PrefillState::Partial) => {}
-                Some(PrefillState::Full) => self.trace(TraceEvent::WindowPrefilled),
-                Some(PrefillState::Interrupted) | None => return None,
-            }
-            if snapshot.selected.is_none() {
-                if idle_work.wait_quiet(PREFETCH_DELAY) {
-                    return None;
-                }
-                match self.prefetch_next(model, &mut idle_work, snapshot, answered, depth) {
-                    PrefetchOutcome::Done => {}
-                    PrefetchOutcome::Over => return None,
-                    PrefetchOutcome::Asked(job) => return job,
-                }
-            }
-            if read != Some(PrefillState::Partial) {
-                return None;
-            }
-        }
-        None
-    }
-
-    /// Prefetches the likely requests after `snapshot`, which was answered with `answered`.
-    fn prefetch_next(
-        &mut self,
-        model: &mut LoadedModel,
-        idle_work: &mut IdleWork<'_>,
-        snapshot: &Snapshot,
-        answered: &PriorResponse,
-        depth: PrefillDepth,
-    ) -> PrefetchOutcome {
-        for next in next_actions::likely_actions(snapshot, answered) {
-            let Some(place) = next_actions::apply_action(snapshot, next, &mut || idle_work.is_over()) else {
-                return PrefetchOutcome::Over;
-            };
-            let known = |(it, from): &(Snapshot, PrefillDepth)| {
-                *from >= depth
-                    && it.cursor == place.cursor
-                    && it.options == place.options
-                    && it.text == place.text
-            };
-            if self.prefetched.iter().any(known) {
-                continue;
-            }
-            self.trace(TraceEvent::PrefetchStarted);
-            let outcome = self.prefetch(model, idle_work, place, depth);
-            if !matches!(outcome, PrefetchOutcome::Done) {
-                return outcome;
-            }
-        }
-        PrefetchOutcome::Done
-    }
-
-    /// Completes at a cursor that was not requested yet; a request may arrive meanwhile.
-    fn prefetch(
-        &mut self,
-        model: &mut LoadedModel,
-        idle_work: &mut IdleWork<'_>,
-        place: Snapshot,
-        depth: PrefillDepth,
-    ) -> PrefetchOutcome {
-        let read = self.run_unrequested(model, |model| {
-            let LoadedModel { engine, profile } = model;
-            next_actions::prefill_ahead(depth, &place, profile, engine.as_mut(), &mut || {
-                control_flow(idle_work.is_over())
-            })
-        });
-        if matches!(read, Some(PrefillState::Interrupted) | None) {
-            return PrefetchOutcome::Over;
-        }
-        let mailbox = Arc::clone(&self.mailbox);
-        let uri = idle_work.request.uri.clone();
-        let mut in_flight = InFlight::for_prefetch(&mailbox, idle_work, &uri, &place);
-        let outcome = generate(model, next_actions::QUICK_PREFILL_TIME, &place, &mut in_flight);
-        let ended_early = in_flight.is_interrupted();
-        let newest = in_flight.into_target();
-        let asked = newest.asked;
-        let (suggestion, work) = match outcome {
-            Ok(it) => it,
-            Err(failure) if asked => {
-                newest.request.respond(None);
-                self.end_work(&newest.request, None, false);
-                self.report_failure(failure);
-                return PrefetchOutcome::Over;
-            }
-            // No request waits for this work: if the next one fails as well, that is reported.
-            Err(failure) => {
-                debug!(?failure, "the engine failed during idle work");
-                return PrefetchOutcome::Over;
-            }
-        };
-        if ended_early {
-            log_work(&work, ended_early, asked, "prefetch interrupted");
-            return if asked {
-                PrefetchOutcome::Asked(Some(Job::Complete(newest.request)))
-            } else {
-                PrefetchOutcome::Over
-            };
-        }
-        if self.prefetched.len() == PREFETCHED_PLACES {
-            self.prefetched.remove(0);
-        }
-        let from = if read == Some(PrefillState::Partial) { depth } else { PrefillDepth::Full };
-        self.prefetched.push((place.clone(), from));
-        // More of the file may yield something where a part did not.
-        if work.prompt_tokens > 0 && (from == PrefillDepth::Full || suggestion.is_some()) {
-            let (snapshot, suggestion) = (Box::new(place), suggestion.clone());
-            let _ = self.events.send(Event::Prefetched { uri, snapshot, suggestion });
-        }
-        log_work(&work, ended_early, asked, "prefetch finished");
-        self.trace(TraceEvent::Prefetched(WorkSummary::new(&work, ended_early)));
-        if asked {
-            return PrefetchOutcome::Asked(self.respond_newest(newest, suggestion));
-        }
-        idle_work.request = newest.request;
-        PrefetchOutcome::Done
-    }
-
-    /// Runs idle work of the engine; `None` if it failed.
-    fn run_unrequested<T>(
-        &self,
-        model: &mut LoadedModel,
-        work: impl FnOnce(&mut LoadedModel) -> Result<T, EngineError>,
-    ) -> Option<T> {
-        let done = run_guarded(model, work);
-        // If the next request fails as well, that is reported.
-        done.inspect_err(|failure| debug!(?failure, "the engine failed during idle work")).ok()
-    }
-
     /// Reports that the work on a request has ended.
-    fn end_work(
+    pub(super) fn end_work(
         &self,
         request: &Arc<CompletionRequest>,
         suggestion: Option<Suggestion>,
@@ -405,9 +247,9 @@ impl InferenceWorker {
     }
 
     /// Logs a failure, and reports the first of its kind to the user.
-    fn report_failure(&mut self, failure: EngineFailure) {
+    pub(super) fn report_failure(&mut self, failure: EngineFailure) {
         let problem = match failure {
-            EngineFailure::Told(problem) => problem,
+            EngineFailure::Error(problem) => problem,
             EngineFailure::Panicked => {
                 if !std::mem::replace(&mut self.panic_reported, true) {
                     self.notify_user(
@@ -444,21 +286,11 @@ fn prefetch_after(request: Arc<CompletionRequest>, suggestion: Option<Suggestion
     continues.then(|| Job::Prefetch(request, suggestion.into()))
 }
 
-/// The result of a prefetch.
-enum PrefetchOutcome {
-    /// It is done.
-    Done,
-    /// It was interrupted, or failed.
-    Over,
-    /// A request arrived meanwhile; the next job.
-    Asked(Option<Job>),
-}
-
 /// Why the engine returned nothing.
 #[derive(Debug)]
 pub(super) enum EngineFailure {
     /// It returned an error.
-    Told(EngineError),
+    Error(EngineError),
     /// It panicked; its cache is cleared.
     Panicked,
 }
@@ -469,7 +301,7 @@ pub(super) fn run_guarded<T>(
     work: impl FnOnce(&mut LoadedModel) -> Result<T, EngineError>,
 ) -> Result<T, EngineFailure> {
     match catch_unwind(AssertUnwindSafe(|| work(model))) {
-        Ok(done) => done.map_err(EngineFailure::Told),
+        Ok(done) => done.map_err(EngineFailure::Error),
         Err(_) => {
             error!("the engine panicked; its cache is cleared, the response was empty");
             if catch_unwind(AssertUnwindSafe(|| model.engine.clear())).is_err() {
@@ -493,20 +325,20 @@ fn format_causes(problem: &anyhow::Error) -> String {
 }
 
 /// Runs the model at a cursor.
-fn generate(
+pub(super) fn generate(
     model: &mut LoadedModel,
     time_to_read: Duration,
-    place: &Snapshot,
+    snapshot: &Snapshot,
     in_flight: &mut InFlight<'_>,
 ) -> Result<(Option<Suggestion>, CompletionWork), EngineFailure> {
     run_guarded(model, |LoadedModel { engine, profile }| {
-        suggest_within(Some(time_to_read), place, profile, engine.as_mut(), &mut |progress| {
+        suggest_within(Some(time_to_read), snapshot, profile, engine.as_mut(), &mut |progress| {
             in_flight.poll(progress)
         })
     })
 }
 
-fn log_work(work: &CompletionWork, ended_early: bool, followed: bool, what: &str) {
+pub(super) fn log_work(work: &CompletionWork, ended_early: bool, served_newer: bool, what: &str) {
     debug!(
         prompt_tokens = work.prompt_tokens,
         short = work.short,
@@ -518,7 +350,7 @@ fn log_work(work: &CompletionWork, ended_early: bool, followed: bool, what: &str
         decode_seconds = work.decode_seconds,
         reason = work.reason,
         ended_early,
-        followed,
+        served_newer,
         "{what}"
     );
     trace!(raw = work.raw, "the model's text");

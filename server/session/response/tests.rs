@@ -5,6 +5,18 @@ use std::time::Duration;
 use super::*;
 use crate::completion::Options;
 
+/// A request at the end of the line `before`, for the tests of other modules.
+pub(in crate::session) fn request_after(
+    before: &str,
+    deadline: Instant,
+) -> (Arc<CompletionRequest>, ResponseReceiver) {
+    let snapshot = Snapshot::new(Rope::from(format!("{before}\n")), before.len(), Options::default());
+    let (responder, receiver) = Responder::new();
+    let request =
+        CompletionRequest::new("a".to_owned(), snapshot, Encoding::Utf8, deadline.into(), responder);
+    (Arc::new(request), receiver)
+}
+
 fn request(fixture: &str) -> (CompletionRequest, ResponseReceiver) {
     let (before, after) = fixture.split_once('▮').unwrap();
     let text = Rope::from(format!("{before}{after}"));
