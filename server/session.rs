@@ -8,6 +8,7 @@
 mod alternatives;
 pub mod crawler;
 mod document;
+mod document_events;
 mod event;
 mod exclusions;
 mod explain;
@@ -17,6 +18,7 @@ mod job;
 mod mailbox;
 mod notebook;
 mod pauses;
+mod pending_requests;
 mod prefetch;
 mod requests;
 mod response;
@@ -34,13 +36,13 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver as Events, RecvTimeoutError, Sender};
 use taper_engine::EngineInfo;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error};
 
 use crate::completion::cache::CompletionCache;
 use crate::completion::{Snapshot, Suggestion};
-use crate::config::{EngineSettings, Settings};
+use crate::config::Settings;
 use crate::retrieval::Index;
-use crate::text::{Encoding, Rope, position};
+use crate::text::{Encoding, position};
 use crate::usage::tracker::{UsageRecorder, UsageTracker};
 
 pub use document::{OpenedDocument, TextChange};
@@ -56,9 +58,9 @@ pub use workspace_index::DocumentLocation;
 
 use crawler::CrawlMode;
 use document::Document;
-use job::Job;
 use mailbox::Mailbox;
 use notebook::Notebooks;
+use pending_requests::PendingRequests;
 use worker::InferenceWorker;
 use workspace_index::WorkspaceIndex;
 
@@ -113,22 +115,19 @@ impl Session {
         let (events, receiver) = crossbeam_channel::bounded(EVENT_QUEUE_LEN);
         let mailbox = Arc::new(Mailbox::default());
         let worker = InferenceWorker::new(Arc::clone(&mailbox), source, events.clone());
+        let mut pending = PendingRequests::new(mailbox);
         let workspace = WorkspaceIndex::start(events.clone(), crawling, &supervisor)?;
         workspace.exclude(settings.excluded_files.clone());
         supervisor.spawn("inference", || worker.run())?;
-        mailbox.put(Job::Load { settings: settings.engine.clone(), again: false });
+        pending.load_engine(settings.engine.clone(), false);
         let state = SessionState {
             encoding,
             refreshes,
             settings,
             documents: HashMap::new(),
             use_counter: 0,
-            pending: Vec::new(),
-            debouncing: None,
-            generating: None,
-            newest_work: None,
+            pending,
             model: ModelState::Loading,
-            mailbox,
             notices,
             last_reported_problem: None,
             pauses: Pauses::default(),
@@ -183,16 +182,9 @@ struct SessionState {
     documents: HashMap<String, (Document, CompletionCache)>,
     /// Counts requests and openings, to find the document used last.
     use_counter: u64,
-    /// Requests without a response.
-    pending: Vec<Arc<CompletionRequest>>,
-    /// A request that waits for a pause in typing, and until when.
-    debouncing: Option<(Instant, Arc<CompletionRequest>)>,
-    /// The request that the worker has, or that is in its mailbox.
-    generating: Option<Arc<CompletionRequest>>,
-    /// The last request that the worker got: its idle work is about this one.
-    newest_work: Option<Arc<CompletionRequest>>,
+    /// Requests without a response, and those that the worker works on.
+    pending: PendingRequests,
     model: ModelState,
-    mailbox: Arc<Mailbox<Job>>,
     notices: Box<dyn FnMut(Notice) + Send>,
     /// The last loading problem that was reported to the user, so that it is reported once.
     last_reported_problem: Option<String>,
@@ -215,7 +207,7 @@ struct SessionState {
 impl SessionState {
     fn run_events(mut self, events: &Events<Event>) {
         loop {
-            let event = match self.next_wakeup() {
+            let event = match self.pending.next_deadline() {
                 Some(at) => events.recv_deadline(at),
                 None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
@@ -226,27 +218,14 @@ impl SessionState {
             }
             self.expire_due(Instant::now());
         }
-        self.mailbox.close();
+        self.pending.close();
         self.usage.close_all();
-    }
-
-    /// When something is due without an event.
-    fn next_wakeup(&self) -> Option<Instant> {
-        let deadlines = self.pending.iter().map(|request| request.deadline());
-        deadlines.chain(self.debouncing.iter().map(|(at, _)| *at)).min()
     }
 
     /// Handles what is due.
     fn expire_due(&mut self, now: Instant) {
-        self.pending.retain(|request| {
-            if request.is_open() && request.deadline() <= now {
-                request.respond_with_draft();
-            }
-            request.is_open()
-        });
-        if self.debouncing.as_ref().is_some_and(|(at, _)| *at <= now)
-            && let Some((_, request)) = self.debouncing.take()
-        {
+        self.pending.expire(now);
+        if let Some(request) = self.pending.take_due(now) {
             self.start_generation(request);
         }
     }
@@ -288,64 +267,30 @@ impl SessionState {
 
     fn handle_event(&mut self, event: Event) {
         match event {
-            Event::Opened(opening) => {
-                self.end_pending(&opening.uri, CompletionRequest::abandon);
-                self.drop_stale_work(&opening.uri, None);
-                self.usage.close(&opening.uri);
-                let uri = opening.uri.clone();
-                self.use_counter += 1;
-                let mut document = Document::open(opening);
-                document.last_used = self.use_counter;
-                self.documents.insert(uri.clone(), (document, CompletionCache::default()));
-                self.update_exclusion(&uri);
-                self.reload_exclusions(&uri);
-                self.release_unused_documents();
-                self.cell_changed(&uri);
-                self.index_workspace_of(&uri);
-            }
+            Event::Opened(opened) => self.open_document(opened),
             Event::Edited { uri, version, changes } => self.apply_edit(&uri, version, changes),
-            Event::DocumentLost { uri } => {
-                if let Some((document, _)) = self.documents.get_mut(&uri) {
-                    let reason = "a change could not be understood";
-                    document.mark_lost(reason);
-                    self.report_lost_document(&uri, reason);
-                }
-                self.cell_changed(&uri);
-                self.usage.close(&uri);
-            }
+            Event::DocumentLost { uri } => self.lose_document(&uri),
             Event::Notebook { uri, change } => self.notebook_changed(&uri, change),
             Event::Saved { uri } => {
                 debug!(uri, "saved");
                 self.reload_exclusions(&uri);
             }
-            Event::Closed { uri } => {
-                self.end_pending(&uri, CompletionRequest::abandon);
-                self.drop_stale_work(&uri, None);
-                self.usage.close(&uri);
-                if let Some((document, _)) = self.documents.remove(&uri) {
-                    let at = document.location();
-                    let is_last = !self.documents.values().any(|(other, _)| other.root == at.root);
-                    self.workspace.gone(at, is_last);
-                }
-                self.cell_changed(&uri);
-                self.notebooks.remove_cell(&uri);
-                self.reload_exclusions(&uri);
-            }
+            Event::Closed { uri } => self.close_document(&uri),
             Event::Relocated { uri, location } => self.relocate_document(&uri, location),
             Event::Configured(settings) => self.apply_settings(*settings),
             Event::Accepted => self.usage.confirm_acceptance(),
-            Event::FlushUsage(reply) => {
+            Event::FlushUsage(responder) => {
                 self.usage.update_all();
                 // An error means that the caller has gone.
-                let _ = reply.send(());
+                let _ = responder.send(());
             }
             Event::Paused { scope, paused } => {
                 self.pauses.set_paused(scope, paused);
                 (self.notices)(Notice::Paused(self.pauses.clone()));
             }
             // An error means that the caller has gone.
-            Event::Explain(reply) => drop(reply.send(self.explanations.without_secrets())),
-            Event::Requested(asked) => self.handle_request(asked),
+            Event::Explain(responder) => drop(responder.send(self.explanations.without_secrets())),
+            Event::Requested(arrived) => self.handle_request(arrived),
             Event::CursorRested { uri, position } => self.cursor_rested(uri, position),
             Event::Completed { request, suggestion, work } => {
                 self.explanations.record(Explanation::new(
@@ -356,16 +301,7 @@ impl SessionState {
             }
             Event::Loaded(outcome) => self.model_loaded(outcome),
             Event::WorkEnded { request, suggestion, is_known_empty } => {
-                if self.generating.as_ref().is_some_and(|working| Arc::ptr_eq(working, &request)) {
-                    self.generating = None;
-                }
-                // If the request was repeated just when the worker had finished it, it has a new responder.
-                request.set_draft(suggestion.clone());
-                request.respond_with_draft();
-                if (suggestion.is_some() || is_known_empty) && request.snapshot.selected.is_none() {
-                    self.remember_suggestion(&request.uri, &request.snapshot, suggestion.as_ref());
-                }
-                self.notify_improvement(&request);
+                self.end_work(&request, suggestion, is_known_empty);
             }
             Event::Prefetched { uri, snapshot, suggestion } => {
                 self.remember_suggestion(&uri, &snapshot, suggestion.as_ref());
@@ -386,16 +322,21 @@ impl SessionState {
         }
     }
 
-    /// Reports that a document is out of sync.
-    fn report_lost_document(&mut self, uri: &str, reason: &'static str) {
-        warn!(uri, reason, "document out of sync; no suggestions until its full text arrives");
-        (self.notices)(Notice::Trace(TraceEvent::DocumentLost { uri: uri.to_owned(), reason }));
-    }
-
-    /// Reports that a message was about a document that is not open.
-    fn report_unknown_document(&mut self, uri: &str, message: &str) {
-        warn!(uri, "{message} for a document that is not open");
-        (self.notices)(Notice::Trace(TraceEvent::UnknownDocument { uri: uri.to_owned() }));
+    /// Handles the end of the worker's work on a request.
+    fn end_work(
+        &mut self,
+        request: &Arc<CompletionRequest>,
+        suggestion: Option<Suggestion>,
+        is_known_empty: bool,
+    ) {
+        self.pending.end_work(request);
+        // If the request was repeated just when the worker had finished it, it has a new responder.
+        request.set_draft(suggestion.clone());
+        request.respond_with_draft();
+        if (suggestion.is_some() || is_known_empty) && request.snapshot.selected.is_none() {
+            self.remember_suggestion(&request.uri, &request.snapshot, suggestion.as_ref());
+        }
+        self.notify_improvement(request);
     }
 
     /// Caches the suggestion for a cursor, or that there is none.
@@ -426,79 +367,6 @@ impl SessionState {
         }
     }
 
-    /// Ends every pending request for a document.
-    fn end_pending(&mut self, uri: &str, end: impl Fn(&CompletionRequest)) {
-        self.debouncing.take_if(|(_, request)| request.uri == uri);
-        self.pending.retain(|request| {
-            let concerned = request.uri == uri;
-            if concerned {
-                end(request);
-            }
-            !concerned
-        });
-    }
-
-    fn apply_edit(&mut self, uri: &str, version: Option<i64>, changes: Vec<TextChange>) {
-        let shown = self.usage.begin_edit(uri);
-        let Some((document, _)) = self.documents.get_mut(uri) else {
-            self.report_unknown_document(uri, "a change");
-            return;
-        };
-        let was_lost = document.lost_reason();
-        document.apply_changes(version, changes, self.encoding, shown);
-        let (is_lost, text) = (document.lost_reason(), document.text.clone());
-        match (was_lost, is_lost) {
-            (None, Some(reason)) => self.report_lost_document(uri, reason),
-            (Some(_), None) => info!(uri, "document resynchronised"),
-            _ => {}
-        }
-        let text = is_lost.is_none().then_some(text);
-        self.cell_changed(uri);
-        if text.is_none() {
-            self.usage.close(uri);
-        } else {
-            self.usage.update(uri);
-        }
-        self.drop_stale_work(uri, text.clone());
-        // A response now would be placed by the text before the change, and editors that show whatever arrives
-        // would show it in the wrong place. The work continues if it may still be the next response, typed through.
-        // Popups filter by what is typed meanwhile, and Helix does not send the next request until this one is
-        // answered. So a popup request is rebased onto the new cursor while the typed text may still be a prefix of
-        // the result.
-        let fits =
-            |it: &CompletionRequest| it.is_in_popup() && text.as_ref().is_some_and(|text| it.may_serve(text));
-        let kept = |it: &CompletionRequest| it.uri == uri && it.is_open() && fits(it);
-        let moving: Vec<_> = self.pending.extract_if(.., |it| kept(it)).collect();
-        self.end_pending(uri, CompletionRequest::supersede);
-        for request in moving {
-            self.rebase_request(&request);
-        }
-    }
-
-    /// Handles a document that moved to another workspace folder, or out of all of them.
-    fn relocate_document(&mut self, uri: &str, location: DocumentLocation) {
-        let Some((document, cache)) = self.documents.get_mut(uri) else { return };
-        let before = document.location();
-        if !document.relocate(location) {
-            return;
-        }
-        // The suggestions were made with other files.
-        cache.clear();
-        let is_last = !self.documents.values().any(|(other, _)| other.root == before.root);
-        self.workspace.gone(before, is_last);
-        self.update_exclusion(uri);
-        self.index_workspace_of(uri);
-    }
-
-    /// Drops the work on a document that was closed, or whose new text does not fit it.
-    fn drop_stale_work(&mut self, uri: &str, text: Option<Rope>) {
-        let may_serve =
-            |it: &CompletionRequest| it.uri != uri || text.as_ref().is_some_and(|text| it.may_serve(text));
-        if let Some(latest) = self.newest_work.take_if(|latest| !may_serve(latest)) {
-            latest.drop_work();
-        }
-    }
-
     fn apply_settings(&mut self, settings: Settings) {
         let reload = settings.engine != self.settings.engine;
         if settings.suggest != self.settings.suggest || reload {
@@ -522,10 +390,7 @@ impl SessionState {
 
     fn load_model(&mut self, again: bool) {
         self.model = ModelState::Loading;
-        let settings: EngineSettings = self.settings.engine.clone();
-        if let Some(Job::Complete(request)) = self.mailbox.put(Job::Load { settings, again }) {
-            request.respond(None);
-        }
+        self.pending.load_engine(self.settings.engine.clone(), again);
     }
 
     fn model_loaded(&mut self, outcome: Result<(Box<EngineInfo>, Option<usize>), String>) {

@@ -76,7 +76,7 @@ impl Backend {
         let inquiry = CompletionParams::read(params)
             .ok_or_else(|| Error::invalid_params("a request needs `textDocument.uri` and `position`"))?;
         let metrics = RequestMetrics::begin(self.stats.clone(), self.news.clone(), arrived);
-        let (reply, receiver) = Responder::new();
+        let (responder, receiver) = Responder::new();
         let CompletionParams { uri, position, selected, trigger } = inquiry;
         let uri = lock_documents(&self.open).documents.canonical_name_for_request(uri);
         self.send(Event::Requested(ArrivedRequest {
@@ -86,7 +86,7 @@ impl Backend {
             trigger,
             popup,
             arrived,
-            reply,
+            responder,
         }));
         Ok((receiver, metrics))
     }

@@ -153,7 +153,7 @@ pub struct ArrivedRequest {
     /// When the message arrived: its deadline counts from here.
     pub arrived: Instant,
     /// Where the response goes.
-    pub reply: Responder,
+    pub responder: Responder,
 }
 
 /// Something to report to the user or the client.

@@ -225,7 +225,7 @@ impl SessionState {
         if let Some((_, cache)) = self.documents.get_mut(uri) {
             cache.clear();
         }
-        self.drop_stale_work(uri, None);
+        self.pending.drop_stale_work(uri, None);
     }
 
     /// Whether the text that precedes a document is still that of `snapshot`.

@@ -21,37 +21,37 @@ const OTHER: &str = "file:///b";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the engine does next.
-enum Order {
+enum EngineCommand {
     /// Generate this, and call `watch`.
-    Say(&'static str),
+    Emit(&'static str),
     /// End the text here.
-    End,
+    Finish,
 }
 
 /// What the engine did.
 #[derive(Debug, PartialEq, Eq)]
-enum Doing {
+enum EngineStep {
     /// It started with this text before the cursor.
-    Begins(String),
+    Started(String),
     /// `watch` returned whether to continue.
-    GoesOn(bool),
+    Polled { continues: bool },
 }
 
 /// An engine that reports the whole prompt as cached.
-struct Puppet {
-    tokens: Tokenizer,
-    about: EngineInfo,
-    orders: mpsc::Receiver<Order>,
-    doing: mpsc::Sender<Doing>,
+struct SteppedEngine {
+    tokenizer: Tokenizer,
+    info: EngineInfo,
+    commands: mpsc::Receiver<EngineCommand>,
+    steps: mpsc::Sender<EngineStep>,
 }
 
-impl Engine for Puppet {
+impl Engine for SteppedEngine {
     fn tokenizer(&self) -> &Tokenizer {
-        &self.tokens
+        &self.tokenizer
     }
 
     fn engine_info(&self) -> &EngineInfo {
-        &self.about
+        &self.info
     }
 
     fn generate(
@@ -65,18 +65,18 @@ impl Engine for Puppet {
         if limits.max_tokens == 0 {
             return Ok(generation);
         }
-        let text = self.tokens.render(&prompt.tokens);
+        let text = self.tokenizer.render(&prompt.tokens);
         let before = text.split("<|fim_suffix|>").next().unwrap().rsplit("<|fim_prefix|>").next().unwrap();
-        let _ = self.doing.send(Doing::Begins(before.to_owned()));
+        let _ = self.steps.send(EngineStep::Started(before.to_owned()));
         generation.stop = loop {
-            match self.orders.recv() {
-                Ok(Order::Say(text)) => generation.text += text,
-                Ok(Order::End) => break StopReason::EndOfText,
+            match self.commands.recv() {
+                Ok(EngineCommand::Emit(text)) => generation.text += text,
+                Ok(EngineCommand::Finish) => break StopReason::EndOfText,
                 // The test is over.
                 Err(_) => break StopReason::Interrupted,
             }
             let flow = watch(generation.partial_output());
-            let _ = self.doing.send(Doing::GoesOn(flow.is_continue()));
+            let _ = self.steps.send(EngineStep::Polled { continues: flow.is_continue() });
             if flow.is_break() {
                 break StopReason::Interrupted;
             }
@@ -91,34 +91,34 @@ impl Engine for Puppet {
     }
 }
 
-/// A session with a puppet, and an editor with two documents.
-struct Stage {
+/// A session with such an engine, and an editor with two documents.
+struct TestSession {
     session: Session,
-    orders: mpsc::Sender<Order>,
-    doing: mpsc::Receiver<Doing>,
+    commands: mpsc::Sender<EngineCommand>,
+    steps: mpsc::Receiver<EngineStep>,
     notices: mpsc::Receiver<Notice>,
     /// The cursor in the first document.
     cursor: u32,
     version: i64,
 }
 
-impl Stage {
+impl TestSession {
     /// The first document is `x = ` and a line end, with the cursor before it.
     fn new(idle: IdleSetting) -> Self {
-        Self::with(idle, false)
+        Self::with_budget(PATIENCE, idle, false)
     }
 
-    /// With an editor that `refreshes` its suggestion, and gets the first part at once.
-    fn with(idle: IdleSetting, refreshes: bool) -> Self {
-        Self::within(PATIENCE, idle, refreshes)
+    /// With an editor that refreshes its suggestion, and gets the first part at once.
+    fn with_refresh(idle: IdleSetting) -> Self {
+        Self::with_budget(PATIENCE, idle, true)
     }
 
     /// With a `latency_budget` for automatic requests.
-    fn within(latency_budget: Duration, idle: IdleSetting, refreshes: bool) -> Self {
-        let (orders, to_do) = mpsc::channel();
-        let (does, doing) = mpsc::channel();
+    fn with_budget(latency_budget: Duration, idle: IdleSetting, refreshes: bool) -> Self {
+        let (commands, engine_commands) = mpsc::channel();
+        let (engine_steps, steps) = mpsc::channel();
         let (notice, notices) = mpsc::channel();
-        let mut to_do = Some(to_do);
+        let mut engine_commands = Some(engine_commands);
         let (early_answer, explicit_budget) = (Duration::ZERO, PATIENCE);
         let mut settings = Settings { latency_budget, explicit_budget, early_answer, ..Settings::default() };
         settings.suggest.idle = idle;
@@ -130,9 +130,12 @@ impl Stage {
             crawling: CrawlMode::Here,
             supervisor: ThreadSupervisor::new(|_| ()),
             source: Box::new(move |_| {
-                let about = EngineInfo { context: 4096, ..EngineInfo::default() };
-                let orders = to_do.take().unwrap();
-                Ok(Box::new(Puppet { tokens: Tokenizer::bytes_only(), about, orders, doing: does.clone() }))
+                Ok(Box::new(SteppedEngine {
+                    tokenizer: Tokenizer::bytes_only(),
+                    info: EngineInfo { context: 4096, ..EngineInfo::default() },
+                    commands: engine_commands.take().unwrap(),
+                    steps: engine_steps.clone(),
+                }))
             }),
             notices: Box::new(move |it| {
                 if !matches!(it, Notice::Trace(_)) {
@@ -141,10 +144,10 @@ impl Stage {
             }),
         })
         .unwrap();
-        let stage = Self { session, orders, doing, notices, cursor: 4, version: 1 };
-        while !matches!(stage.notices.recv_timeout(PATIENCE).unwrap(), Notice::Loaded(_)) {}
+        let test = Self { session, commands, steps, notices, cursor: 4, version: 1 };
+        while !matches!(test.notices.recv_timeout(PATIENCE).unwrap(), Notice::Loaded(_)) {}
         for uri in [URI, OTHER] {
-            stage.session.send(Event::Opened(OpenedDocument {
+            test.session.send(Event::Opened(OpenedDocument {
                 root: None,
                 file: None,
                 uri: uri.to_owned(),
@@ -154,7 +157,7 @@ impl Stage {
                 text: "x = \n".to_owned(),
             }));
         }
-        stage
+        test
     }
 
     /// Waits until the session has handled all events.
@@ -164,21 +167,21 @@ impl Stage {
         while self.notices.recv_timeout(PATIENCE).unwrap() != settled {}
     }
 
-    fn ask_at(&self, uri: &str, character: u32) -> ResponseReceiver {
-        self.ask_as(uri, character, Trigger::Automatic, false)
+    fn request_at(&self, uri: &str, character: u32) -> ResponseReceiver {
+        self.request_as(uri, character, Trigger::Automatic, false)
     }
 
     /// A popup request at the cursor, which editors report as explicit, as LSP prescribes.
-    fn ask_for_popup(&self) -> ResponseReceiver {
-        self.ask_as(URI, self.cursor, Trigger::Invoked, true)
+    fn request_popup(&self) -> ResponseReceiver {
+        self.request_as(URI, self.cursor, Trigger::Invoked, true)
     }
 
-    fn ask_as(&self, uri: &str, character: u32, trigger: Trigger, popup: bool) -> ResponseReceiver {
-        self.ask_on(uri, Position { line: 0, character }, trigger, popup)
+    fn request_as(&self, uri: &str, character: u32, trigger: Trigger, popup: bool) -> ResponseReceiver {
+        self.send_request(uri, Position { line: 0, character }, trigger, popup)
     }
 
-    fn ask_on(&self, uri: &str, position: Position, trigger: Trigger, popup: bool) -> ResponseReceiver {
-        let (reply, receiver) = Responder::new();
+    fn send_request(&self, uri: &str, position: Position, trigger: Trigger, popup: bool) -> ResponseReceiver {
+        let (responder, receiver) = Responder::new();
         self.session.send(Event::Requested(ArrivedRequest {
             uri: uri.to_owned(),
             position,
@@ -186,7 +189,7 @@ impl Stage {
             trigger,
             popup,
             arrived: Instant::now(),
-            reply,
+            responder,
         }));
         self.settle();
         receiver
@@ -194,31 +197,31 @@ impl Stage {
 
     /// With `foo` shown after the document's `x = `.
     fn showing_foo(idle: IdleSetting) -> Self {
-        let stage = Self::new(idle);
-        let first = stage.ask();
-        stage.begins("x = ");
-        stage.says("foo", true);
-        stage.ends();
-        shows(first, "foo");
-        stage
+        let test = Self::new(idle);
+        let first = test.request();
+        test.expect_start("x = ");
+        test.emit("foo", true);
+        test.finish();
+        assert_shown(first, "foo");
+        test
     }
 
     /// After `x = f()`, where nothing is shown.
-    fn behind_a_call() -> Self {
-        let mut stage = Self::new(IdleSetting::Modest);
-        let first = stage.press("f()");
-        stage.begins("x = f()");
-        stage.ends();
-        assert_eq!(answer(first), CompletionResponse::Empty);
-        stage
+    fn after_call() -> Self {
+        let mut test = Self::new(IdleSetting::Modest);
+        let first = test.type_text("f()");
+        test.expect_start("x = f()");
+        test.finish();
+        assert_eq!(response(first), CompletionResponse::Empty);
+        test
     }
 
     /// A request at the cursor.
-    fn ask(&self) -> ResponseReceiver {
-        self.ask_at(URI, self.cursor)
+    fn request(&self) -> ResponseReceiver {
+        self.request_at(URI, self.cursor)
     }
 
-    fn change(&mut self, at: u32, text: &str) {
+    fn insert(&mut self, at: u32, text: &str) {
         let at = Position { line: 0, character: at };
         self.version += 1;
         self.session.send(Event::Edited {
@@ -230,7 +233,7 @@ impl Stage {
     }
 
     /// Deletes `count` characters before the cursor.
-    fn remove(&mut self, count: u32) {
+    fn delete(&mut self, count: u32) {
         let at = |character: u32| Position { line: 0, character };
         self.version += 1;
         self.session.send(Event::Edited {
@@ -246,56 +249,56 @@ impl Stage {
     }
 
     /// The cursor comes to rest.
-    fn look(&self) {
+    fn rest_cursor(&self) {
         let position = Position { line: 0, character: self.cursor };
         self.session.send(Event::CursorRested { uri: URI.to_owned(), position });
         self.settle();
     }
 
     /// Presses Enter at the cursor, and sends a request on the new line.
-    fn press_enter(&mut self) -> ResponseReceiver {
-        self.change(self.cursor, "\n");
-        self.ask_on(URI, Position { line: 1, character: 0 }, Trigger::Automatic, false)
+    fn type_enter(&mut self) -> ResponseReceiver {
+        self.insert(self.cursor, "\n");
+        self.send_request(URI, Position { line: 1, character: 0 }, Trigger::Automatic, false)
     }
 
     /// Types at the cursor and sends a request there.
-    fn press(&mut self, text: &str) -> ResponseReceiver {
-        self.change(self.cursor, text);
+    fn type_text(&mut self, text: &str) -> ResponseReceiver {
+        self.insert(self.cursor, text);
         self.cursor += u32::try_from(text.len()).unwrap();
-        self.ask()
+        self.request()
     }
 
     #[track_caller]
-    fn does(&self, doing: Doing) {
-        assert_eq!(self.doing.recv_timeout(PATIENCE).unwrap(), doing);
+    fn expect_step(&self, step: EngineStep) {
+        assert_eq!(self.steps.recv_timeout(PATIENCE).unwrap(), step);
     }
 
     #[track_caller]
-    fn begins(&self, before: &str) {
-        self.does(Doing::Begins(before.to_owned()));
+    fn expect_start(&self, before: &str) {
+        self.expect_step(EngineStep::Started(before.to_owned()));
     }
 
-    /// Makes the engine generate `text`; `goes_on`: whether it is to continue.
+    /// Makes the engine generate `text`; `continues`: whether it is to continue.
     #[track_caller]
-    fn says(&self, text: &'static str, goes_on: bool) {
-        self.orders.send(Order::Say(text)).unwrap();
-        self.does(Doing::GoesOn(goes_on));
+    fn emit(&self, text: &'static str, continues: bool) {
+        self.commands.send(EngineCommand::Emit(text)).unwrap();
+        self.expect_step(EngineStep::Polled { continues });
     }
 
-    fn ends(&self) {
-        self.orders.send(Order::End).unwrap();
+    fn finish(&self) {
+        self.commands.send(EngineCommand::Finish).unwrap();
     }
 }
 
 /// The response, once it arrives.
-fn answer(receiver: ResponseReceiver) -> CompletionResponse {
+fn response(receiver: ResponseReceiver) -> CompletionResponse {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(receiver).unwrap()
 }
 
 #[track_caller]
-fn shows(receiver: ResponseReceiver, text: &str) {
-    let CompletionResponse::Shown(shown) = answer(receiver) else {
+fn assert_shown(receiver: ResponseReceiver, text: &str) {
+    let CompletionResponse::Shown(shown) = response(receiver) else {
         panic!("nothing is shown instead of {text:?}")
     };
     assert_eq!(shown.text, text);
@@ -304,202 +307,202 @@ fn shows(receiver: ResponseReceiver, text: &str) {
 
 #[test]
 fn agreeing_in_flight_request_answers_newest_key() {
-    let mut stage = Stage::new(IdleSetting::Modest);
-    let first = stage.ask();
-    stage.begins("x = ");
-    stage.says("foo", true);
-    let second = stage.press("f");
-    stage.says("(a, ", true);
-    let third = stage.press("oo");
-    stage.says("b", true);
+    let mut test = TestSession::new(IdleSetting::Modest);
+    let first = test.request();
+    test.expect_start("x = ");
+    test.emit("foo", true);
+    let second = test.type_text("f");
+    test.emit("(a, ", true);
+    let third = test.type_text("oo");
+    test.emit("b", true);
     // More than was generated so far.
-    let fourth = stage.press("(a, b) +");
-    stage.says(") ", true);
-    stage.says("+ 1", true);
-    stage.ends();
+    let fourth = test.type_text("(a, b) +");
+    test.emit(") ", true);
+    test.emit("+ 1", true);
+    test.finish();
     for older in [first, second, third] {
-        assert_eq!(answer(older), CompletionResponse::Superseded);
+        assert_eq!(response(older), CompletionResponse::Superseded);
     }
-    shows(fourth, " 1");
-    stage.begins("x = foo(a, b) + 1");
+    assert_shown(fourth, " 1");
+    test.expect_start("x = foo(a, b) + 1");
 }
 
 #[test]
 fn refreshing_client_gets_part_then_refresh() {
-    let mut stage = Stage::with(IdleSetting::Off, true);
-    let first = stage.ask();
-    stage.begins("x = ");
-    stage.says("fo", true);
-    stage.says("o(a, ", true);
-    shows(first, "foo(a,");
+    let mut test = TestSession::with_refresh(IdleSetting::Off);
+    let first = test.request();
+    test.expect_start("x = ");
+    test.emit("fo", true);
+    test.emit("o(a, ", true);
+    assert_shown(first, "foo(a,");
     // The next key also gets a part, and the work continues for it.
-    let second = stage.press("f");
-    stage.says("b", true);
-    shows(second, "oo(a,");
-    stage.says(") + 1", true);
-    stage.ends();
-    let grown = stage.notices.recv_timeout(PATIENCE).unwrap();
+    let second = test.type_text("f");
+    test.emit("b", true);
+    assert_shown(second, "oo(a,");
+    test.emit(") + 1", true);
+    test.finish();
+    let notice = test.notices.recv_timeout(PATIENCE).unwrap();
     let position = Position { line: 0, character: 5 };
-    assert_eq!(grown, Notice::Refresh(Improvement { uri: URI.to_owned(), position, version: Some(2) }));
-    let again = stage.ask();
-    shows(again, "oo(a, b) + 1");
-    assert!(stage.notices.try_recv().is_err(), "refreshed once");
+    assert_eq!(notice, Notice::Refresh(Improvement { uri: URI.to_owned(), position, version: Some(2) }));
+    let again = test.request();
+    assert_shown(again, "oo(a, b) + 1");
+    assert!(test.notices.try_recv().is_err(), "refreshed once");
 }
 
 #[test]
 fn refresh_is_not_sent_for_stale_or_complete_text() {
-    let mut stage = Stage::with(IdleSetting::Off, true);
-    let first = stage.ask();
-    stage.begins("x = ");
-    stage.says("foo(a, ", true);
-    shows(first, "foo(a,");
-    stage.change(4, "f");
-    stage.says("b)", true);
-    stage.ends();
-    stage.cursor += 1;
+    let mut test = TestSession::with_refresh(IdleSetting::Off);
+    let first = test.request();
+    test.expect_start("x = ");
+    test.emit("foo(a, ", true);
+    assert_shown(first, "foo(a,");
+    test.insert(4, "f");
+    test.emit("b)", true);
+    test.finish();
+    test.cursor += 1;
     // Once the engine works for another document, the session has handled the result.
-    let other = stage.ask_at(OTHER, 4);
-    stage.begins("x = ");
+    let other = test.request_at(OTHER, 4);
+    test.expect_start("x = ");
     // From the cache, whole.
-    let second = stage.ask();
-    shows(second, "oo(a, b)");
-    stage.says("y ", true);
-    shows(other, "y");
-    stage.ends();
-    stage.settle();
-    assert!(stage.notices.try_recv().is_err());
+    let second = test.request();
+    assert_shown(second, "oo(a, b)");
+    test.emit("y ", true);
+    assert_shown(other, "y");
+    test.finish();
+    test.settle();
+    assert!(test.notices.try_recv().is_err());
 }
 
 #[test]
 fn disagreeing_generation_is_cancelled_for_newer_request() {
-    let mut stage = Stage::new(IdleSetting::Modest);
-    let first = stage.ask();
-    stage.begins("x = ");
-    stage.says("foo", true);
-    let second = stage.press("b");
-    stage.says("(", false);
-    stage.begins("x = b");
-    stage.says("ar()", true);
-    stage.ends();
-    assert_eq!(answer(first), CompletionResponse::Superseded);
-    shows(second, "ar()");
+    let mut test = TestSession::new(IdleSetting::Modest);
+    let first = test.request();
+    test.expect_start("x = ");
+    test.emit("foo", true);
+    let second = test.type_text("b");
+    test.emit("(", false);
+    test.expect_start("x = b");
+    test.emit("ar()", true);
+    test.finish();
+    assert_eq!(response(first), CompletionResponse::Superseded);
+    assert_shown(second, "ar()");
 }
 
 #[test]
 fn popup_request_is_rebased_on_typing() {
     // The output agrees with the typed text: it continues, and is placed at the editor's original cursor.
-    let mut stage = Stage::new(IdleSetting::Modest);
-    let asked = stage.ask_for_popup();
-    stage.begins("x = ");
-    stage.says("foo(a, ", true);
-    stage.change(4, "f");
-    stage.change(5, "o");
-    stage.says("b)", true);
-    stage.ends();
-    shows(asked, "foo(a, b)");
+    let mut test = TestSession::new(IdleSetting::Modest);
+    let popup = test.request_popup();
+    test.expect_start("x = ");
+    test.emit("foo(a, ", true);
+    test.insert(4, "f");
+    test.insert(5, "o");
+    test.emit("b)", true);
+    test.finish();
+    assert_shown(popup, "foo(a, b)");
 
     // Nothing could be shown yet, and the output diverges: the model is run again.
-    let mut stage = Stage::new(IdleSetting::Modest);
-    let asked = stage.ask_for_popup();
-    stage.begins("x = ");
-    stage.change(4, "b");
-    stage.says("foo(a, ", false);
-    stage.begins("x = b");
-    stage.says("ar()", true);
-    stage.ends();
-    shows(asked, "bar()");
+    let mut test = TestSession::new(IdleSetting::Modest);
+    let popup = test.request_popup();
+    test.expect_start("x = ");
+    test.insert(4, "b");
+    test.emit("foo(a, ", false);
+    test.expect_start("x = b");
+    test.emit("ar()", true);
+    test.finish();
+    assert_shown(popup, "bar()");
 
     // The draft does not agree with the typed text: nothing is shown.
-    let mut stage = Stage::new(IdleSetting::Modest);
-    let asked = stage.ask_for_popup();
-    stage.begins("x = ");
-    stage.says("foo(a, ", true);
-    stage.change(4, "b");
-    assert_eq!(answer(asked), CompletionResponse::Superseded);
+    let mut test = TestSession::new(IdleSetting::Modest);
+    let popup = test.request_popup();
+    test.expect_start("x = ");
+    test.emit("foo(a, ", true);
+    test.insert(4, "b");
+    assert_eq!(response(popup), CompletionResponse::Superseded);
 }
 
 #[test]
 fn first_popup_request_after_typing_is_automatic() {
-    let mut stage = Stage::new(IdleSetting::Off);
-    stage.change(4, "f");
-    stage.cursor += 1;
-    let first = stage.ask_for_popup();
-    stage.begins("x = f");
-    stage.says("oo(a)", true);
-    stage.ends();
-    shows(first, "oo(a)");
+    let mut test = TestSession::new(IdleSetting::Off);
+    test.insert(4, "f");
+    test.cursor += 1;
+    let first = test.request_popup();
+    test.expect_start("x = f");
+    test.emit("oo(a)", true);
+    test.finish();
+    assert_shown(first, "oo(a)");
     // An explicit request wants alternatives: the engine is run again.
-    let _second = stage.ask_for_popup();
-    stage.begins("x = f");
+    let _second = test.request_popup();
+    test.expect_start("x = f");
 }
 
 #[test]
 fn diverging_in_flight_request_is_restarted() {
     // The output diverges from the text typed beyond it, or ends there.
     for more in [Some("x"), None] {
-        let mut stage = Stage::new(IdleSetting::Modest);
-        let _first = stage.ask();
-        stage.begins("x = ");
-        stage.says("fo", true);
-        let second = stage.press("foo");
+        let mut test = TestSession::new(IdleSetting::Modest);
+        let _first = test.request();
+        test.expect_start("x = ");
+        test.emit("fo", true);
+        let second = test.type_text("foo");
         match more {
-            Some(more) => stage.says(more, false),
+            Some(more) => test.emit(more, false),
             None => {
-                stage.says("", true);
-                stage.ends();
+                test.emit("", true);
+                test.finish();
             }
         }
-        stage.begins("x = foo");
-        stage.says("(1)", true);
-        stage.ends();
-        shows(second, "(1)");
+        test.expect_start("x = foo");
+        test.emit("(1)", true);
+        test.finish();
+        assert_shown(second, "(1)");
     }
 }
 
 #[test]
 fn newest_key_wins_over_diverged_request() {
-    let mut stage = Stage::new(IdleSetting::Modest);
-    let _first = stage.ask();
-    stage.begins("x = ");
-    stage.says("fo", true);
-    let second = stage.press("fo");
-    stage.says("o", true);
-    let third = stage.press("x");
-    stage.says("(", false);
-    stage.begins("x = fox");
-    stage.ends();
-    assert_eq!(answer(second), CompletionResponse::Superseded);
-    assert_eq!(answer(third), CompletionResponse::Empty);
+    let mut test = TestSession::new(IdleSetting::Modest);
+    let _first = test.request();
+    test.expect_start("x = ");
+    test.emit("fo", true);
+    let second = test.type_text("fo");
+    test.emit("o", true);
+    let third = test.type_text("x");
+    test.emit("(", false);
+    test.expect_start("x = fox");
+    test.finish();
+    assert_eq!(response(second), CompletionResponse::Superseded);
+    assert_eq!(response(third), CompletionResponse::Empty);
 }
 
 #[test]
-fn only_typing_at_the_cursor_is_followed() {
-    let stage = Stage::new(IdleSetting::Modest);
-    let _first = stage.ask();
-    stage.begins("x = ");
+fn only_typing_at_cursor_retargets_generation() {
+    let test = TestSession::new(IdleSetting::Modest);
+    let _first = test.request();
+    test.expect_start("x = ");
     // Another document with the same text.
-    let other = stage.ask_at(OTHER, 4);
-    stage.says("foo", false);
-    stage.begins("x = ");
-    stage.says("foo", true);
+    let other = test.request_at(OTHER, 4);
+    test.emit("foo", false);
+    test.expect_start("x = ");
+    test.emit("foo", true);
     // The same text, but another cursor.
-    let second = stage.ask_at(OTHER, 3);
-    stage.says("(", false);
-    stage.begins("x =");
-    stage.ends();
-    assert_eq!(answer(other), CompletionResponse::Superseded);
-    assert_eq!(answer(second), CompletionResponse::Empty);
+    let second = test.request_at(OTHER, 3);
+    test.emit("(", false);
+    test.expect_start("x =");
+    test.finish();
+    assert_eq!(response(other), CompletionResponse::Superseded);
+    assert_eq!(response(second), CompletionResponse::Empty);
 }
 
 #[test]
 fn cancelled_request_still_serves_next_key() {
-    let mut stage = Stage::new(IdleSetting::Modest);
-    let first = stage.ask();
-    stage.begins("x = ");
+    let mut test = TestSession::new(IdleSetting::Modest);
+    let first = test.request();
+    test.expect_start("x = ");
     drop(first);
-    stage.says("foo", true);
-    let second = stage.press("f");
-    stage.says("(1)", true);
-    stage.ends();
-    shows(second, "oo(1)");
+    test.emit("foo", true);
+    let second = test.type_text("f");
+    test.emit("(1)", true);
+    test.finish();
+    assert_shown(second, "oo(1)");
 }

@@ -50,7 +50,7 @@ fn dropped_responder_sends_empty_response() {
 }
 
 #[test]
-fn a_receiver_that_is_dropped_ends_the_work_at_the_deadline() {
+fn dropped_receiver_ends_work_at_deadline() {
     let (request, receiver) = request("▮");
     let (deadline, second) = (request.deadline(), Duration::from_secs(1));
     assert!(request.is_open() && !request.is_unwanted(deadline + second));

@@ -4,34 +4,34 @@ use super::*;
 
 #[test]
 fn explicit_request_may_exceed_latency_budget() {
-    let mut stage = Stage::within(Duration::ZERO, IdleSetting::Off, false);
-    assert_eq!(answer(stage.ask()), CompletionResponse::Empty);
-    let person = stage.ask_as(URI, 4, Trigger::Invoked, false);
-    stage.begins("x = ");
-    stage.says("fo", true);
+    let mut test = TestSession::with_budget(Duration::ZERO, IdleSetting::Off, false);
+    assert_eq!(response(test.request()), CompletionResponse::Empty);
+    let explicit = test.request_as(URI, 4, Trigger::Invoked, false);
+    test.expect_start("x = ");
+    test.emit("fo", true);
     // A key ends that at once.
-    stage.change(4, "b");
-    assert_eq!(answer(person), CompletionResponse::Superseded);
-    stage.says("o", true);
-    stage.ends();
-    let person = stage.ask_as(OTHER, 4, Trigger::Invoked, false);
-    stage.begins("x = ");
-    stage.says("foo", true);
-    stage.says("(a)", true);
-    stage.ends();
-    shows(person, "foo(a)");
+    test.insert(4, "b");
+    assert_eq!(response(explicit), CompletionResponse::Superseded);
+    test.emit("o", true);
+    test.finish();
+    let explicit = test.request_as(OTHER, 4, Trigger::Invoked, false);
+    test.expect_start("x = ");
+    test.emit("foo", true);
+    test.emit("(a)", true);
+    test.finish();
+    assert_shown(explicit, "foo(a)");
 }
 
 #[test]
 fn explicit_request_of_refreshing_client_is_answered_early() {
-    let stage = Stage::within(Duration::ZERO, IdleSetting::Off, true);
-    let person = stage.ask_as(URI, 4, Trigger::Invoked, false);
-    stage.begins("x = ");
-    stage.says("fo", true);
-    stage.says("o(a, ", true);
-    shows(person, "foo(a,");
-    stage.says("b)", true);
-    stage.ends();
-    assert!(matches!(stage.notices.recv_timeout(PATIENCE), Ok(Notice::Refresh(_))));
-    shows(stage.ask(), "foo(a, b)");
+    let test = TestSession::with_budget(Duration::ZERO, IdleSetting::Off, true);
+    let explicit = test.request_as(URI, 4, Trigger::Invoked, false);
+    test.expect_start("x = ");
+    test.emit("fo", true);
+    test.emit("o(a, ", true);
+    assert_shown(explicit, "foo(a,");
+    test.emit("b)", true);
+    test.finish();
+    assert!(matches!(test.notices.recv_timeout(PATIENCE), Ok(Notice::Refresh(_))));
+    assert_shown(test.request(), "foo(a, b)");
 }
