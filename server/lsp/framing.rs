@@ -137,97 +137,120 @@ impl MessageFramer {
     /// Performs one step at `from`. Returns the bytes that it used up, or `None` if it needs more. A step that uses
     /// none changes the state.
     fn parse_step(&mut self, from: usize, emit: &mut dyn FnMut(IncomingMessage)) -> Option<usize> {
-        let rest = &self.buffer[from..];
         match self.state {
-            FramerState::Header => {
-                // Blank lines between messages are harmless.
-                let blank = rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
-                if blank > 0 {
-                    return Some(blank);
-                }
-                match parse_header(rest) {
-                    HeaderParse::Partial => None,
-                    HeaderParse::Wrong(problem) => {
-                        emit(framing_error(problem));
-                        self.state = FramerState::Lost;
-                        // After a message that was too long, a header that follows is the next one. A header at the
-                        // very start is the faulty one and must not be found again.
-                        let next = find_length_field(rest, 0, 0).filter(|at| *at > 0);
-                        let line = || memchr(b'\n', rest).map_or(0, |at| at + 1);
-                        Some(next.unwrap_or_else(line))
-                    }
-                    HeaderParse::Whole { bytes, length } if length > MAX_MESSAGE_BYTES => {
-                        emit(framing_error("the message is too long"));
-                        self.state = FramerState::Lost;
-                        Some(bytes)
-                    }
-                    HeaderParse::Whole { bytes, length } => {
-                        self.state = FramerState::Body(length, BodyProgress::default());
-                        Some(bytes)
-                    }
-                }
-            }
-            FramerState::Body(length, mut body) => {
-                let window = &rest[..length.min(rest.len())];
-                let end = body.json.scan_value(window);
-                let cut = find_length_field(&window[..end.unwrap_or(window.len())], body.line, body.seen);
-                if let (Some(end), None) = (end, cut) {
-                    let message = incoming::parse_message(&window[..end], body.json.complexity);
-                    let reported = matches!(message, Some(IncomingMessage::Malformed(_)));
-                    if let Some(message) = message {
-                        emit(message);
-                    }
-                    self.state = FramerState::Tail { left: length - end, reported };
-                    return Some(end);
-                }
-                if cut.is_none() && rest.len() < length {
-                    if let start @ 1.. = line_start(&window[body.seen..]) {
-                        body.line = body.seen + start;
-                    }
-                    body.seen = window.len();
-                    self.state = FramerState::Body(length, body);
-                    return None;
-                }
-                let window = &window[..cut.unwrap_or(length)];
-                // The body has no end, or is a scalar: malformed in either case.
-                if let Some(message) = incoming::parse_message(window, body.json.complexity) {
-                    emit(message);
-                }
+            FramerState::Header => self.read_header(from, emit),
+            FramerState::Body(length, progress) => self.read_body(from, length, progress, emit),
+            FramerState::Tail { left, reported } => self.read_tail(from, left, reported, emit),
+            FramerState::Lost => self.skip_to_header(from),
+        }
+    }
+
+    fn read_header(&mut self, from: usize, emit: &mut dyn FnMut(IncomingMessage)) -> Option<usize> {
+        let rest = &self.buffer[from..];
+        // Blank lines between messages are harmless.
+        let blank = rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        if blank > 0 {
+            return Some(blank);
+        }
+        match parse_header(rest) {
+            HeaderParse::Partial => None,
+            HeaderParse::Wrong(problem) => {
+                emit(framing_error(problem));
                 self.state = FramerState::Lost;
-                Some(cut.unwrap_or(length - partial_header_len(window)))
+                // After a message that was too long, a header that follows is the next one. A header at the
+                // very start is the faulty one and must not be found again.
+                let next = find_length_field(rest, 0, 0).filter(|at| *at > 0);
+                let line = || memchr(b'\n', rest).map_or(0, |at| at + 1);
+                Some(next.unwrap_or_else(line))
             }
-            FramerState::Tail { left, reported } => {
-                let window = &rest[..left.min(rest.len())];
-                let blank = window.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
-                if blank == left {
-                    self.state = FramerState::Header;
-                    return Some(blank);
-                }
-                if blank > 0 {
-                    self.state = FramerState::Tail { left: left - blank, reported };
-                    return Some(blank);
-                }
-                // The next header may extend beyond the claimed length.
-                if begins_header(rest)? {
-                    self.state = FramerState::Header;
-                    return Some(0);
-                }
-                if !reported {
-                    emit(framing_error("the message continues after its end"));
-                }
+            HeaderParse::Whole { bytes, length } if length > MAX_MESSAGE_BYTES => {
+                emit(framing_error("the message is too long"));
                 self.state = FramerState::Lost;
-                Some(0)
+                Some(bytes)
             }
-            FramerState::Lost => {
-                if let Some(at) = find_length_field(rest, 0, 0) {
-                    self.state = FramerState::Header;
-                    return Some(at);
-                }
-                // Keep the last line: it may contain the beginning of a header.
-                let line = line_start(rest).max(rest.len().saturating_sub(MAX_HEADER_BYTES));
-                (line > 0).then_some(line)
+            HeaderParse::Whole { bytes, length } => {
+                self.state = FramerState::Body(length, BodyProgress::default());
+                Some(bytes)
             }
         }
+    }
+
+    fn read_body(
+        &mut self,
+        from: usize,
+        length: usize,
+        mut progress: BodyProgress,
+        emit: &mut dyn FnMut(IncomingMessage),
+    ) -> Option<usize> {
+        let rest = &self.buffer[from..];
+        let window = &rest[..length.min(rest.len())];
+        let end = progress.json.scan_value(window);
+        let cut = find_length_field(&window[..end.unwrap_or(window.len())], progress.line, progress.seen);
+        if let (Some(end), None) = (end, cut) {
+            let message = incoming::parse_message(&window[..end], progress.json.complexity);
+            let reported = matches!(message, Some(IncomingMessage::Malformed(_)));
+            if let Some(message) = message {
+                emit(message);
+            }
+            self.state = FramerState::Tail { left: length - end, reported };
+            return Some(end);
+        }
+        if cut.is_none() && rest.len() < length {
+            if let start @ 1.. = line_start(&window[progress.seen..]) {
+                progress.line = progress.seen + start;
+            }
+            progress.seen = window.len();
+            self.state = FramerState::Body(length, progress);
+            return None;
+        }
+        let window = &window[..cut.unwrap_or(length)];
+        // The body has no end, or is a scalar: malformed in either case.
+        if let Some(message) = incoming::parse_message(window, progress.json.complexity) {
+            emit(message);
+        }
+        self.state = FramerState::Lost;
+        Some(cut.unwrap_or(length - partial_header_len(window)))
+    }
+
+    fn read_tail(
+        &mut self,
+        from: usize,
+        left: usize,
+        reported: bool,
+        emit: &mut dyn FnMut(IncomingMessage),
+    ) -> Option<usize> {
+        let rest = &self.buffer[from..];
+        let window = &rest[..left.min(rest.len())];
+        let blank = window.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        if blank == left {
+            self.state = FramerState::Header;
+            return Some(blank);
+        }
+        if blank > 0 {
+            self.state = FramerState::Tail { left: left - blank, reported };
+            return Some(blank);
+        }
+        // The next header may extend beyond the claimed length.
+        if begins_header(rest)? {
+            self.state = FramerState::Header;
+            return Some(0);
+        }
+        if !reported {
+            emit(framing_error("the message continues after its end"));
+        }
+        self.state = FramerState::Lost;
+        Some(0)
+    }
+
+    fn skip_to_header(&mut self, from: usize) -> Option<usize> {
+        let rest = &self.buffer[from..];
+        if let Some(at) = find_length_field(rest, 0, 0) {
+            self.state = FramerState::Header;
+            return Some(at);
+        }
+        // Keep the last line: it may contain the beginning of a header.
+        let line = line_start(rest).max(rest.len().saturating_sub(MAX_HEADER_BYTES));
+        (line > 0).then_some(line)
     }
 }
 
