@@ -3,7 +3,8 @@
 //! - [`reader`] reads the standard input on a thread of its own.
 //! - [`framing`] splits the bytes into messages, [`incoming`] parses them.
 //! - [`transport`] passes them in arrival order to the [`service`], which passes them to the session or to tower-lsp.
-//! - [`convert`], [`notebooks`] and [`commands`] read and write messages; [`uri`] maps URIs to documents.
+//! - [`convert`], [`notebooks`] and [`commands`] read and write messages,
+//!   [`text_change`] positions and changes; [`uri`] maps URIs to documents.
 //! - [`outgoing`] sends notices and the [`status`] for a status line; [`writer`] writes to the standard output.
 //! - [`client_monitor`] watches the client, [`shutdown`] ends the process.
 //! - [`configuration`] holds the client's options, [`request_metrics`] counts requests.
@@ -21,6 +22,7 @@ mod request_metrics;
 mod service;
 mod shutdown;
 mod status;
+mod text_change;
 mod trace;
 mod transport;
 mod uri;

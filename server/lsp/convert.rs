@@ -11,8 +11,9 @@ use tower_lsp::ls_types::notification::Notification;
 
 use crate::completion::Trigger;
 use crate::lsp::commands;
+use crate::lsp::text_change::{parse_position, parse_range, position_json, range_json};
 use crate::lsp::uri::{WorkspaceFolders, uri_path};
-use crate::session::{CompletionItem, Improvement, TextChange};
+use crate::session::{CompletionItem, Improvement};
 use crate::text::{Encoding, Position};
 
 /// The notification that the cursor rests somewhere without a keystroke.
@@ -158,22 +159,6 @@ impl TextDocumentItem {
     }
 }
 
-/// Reads a list of `TextDocumentContentChangeEvent`; `None` if any of them is invalid.
-pub(crate) fn parse_changes(list: Option<&mut Value>) -> Option<Vec<TextChange>> {
-    let Value::Array(changes) = list?.take() else { return None };
-    let read = |mut change: Value| {
-        let range = match change.get("range") {
-            None | Some(Value::Null) => None,
-            Some(written) => Some(parse_range(written)?),
-        };
-        match change.get_mut("text")?.take() {
-            Value::String(text) => Some(TextChange { range, text }),
-            _ => None,
-        }
-    };
-    changes.into_iter().map(read).collect()
-}
-
 /// The paths of the added and of the removed workspace folders.
 pub(crate) fn changed_folders(params: &Value) -> (Vec<String>, Vec<String>) {
     let paths = |name: &str| {
@@ -213,28 +198,6 @@ impl CompletionParams {
 /// The document and the position of a notification.
 pub(crate) fn document_position(params: &Value) -> Option<(String, Position)> {
     Some((document_uri(params)?, parse_position(params.get("position")?)?))
-}
-
-/// A position; numbers out of range are clamped.
-fn parse_position(value: &Value) -> Option<Position> {
-    Some(Position {
-        line: clamp_number(value.get("line")?)?,
-        character: clamp_number(value.get("character")?)?,
-    })
-}
-
-fn parse_range(value: &Value) -> Option<Range<Position>> {
-    Some(parse_position(value.get("start")?)?..parse_position(value.get("end")?)?)
-}
-
-/// Clamps a number to the range of a position: negative numbers become 0, huge ones the largest.
-fn clamp_number(value: &Value) -> Option<u32> {
-    let number = value.as_number()?;
-    if let Some(number) = number.as_u64() {
-        return Some(u32::try_from(number).unwrap_or(u32::MAX));
-    }
-    // `as` saturates at both ends.
-    number.as_f64().map(|number| number as u32)
 }
 
 /// The result of `textDocument/inlineCompletion`. With `tells`, the editor runs a command when an item is accepted.
@@ -299,14 +262,6 @@ fn popup_item(shown: &CompletionItem, rank: usize, text: &str) -> Value {
     })
 }
 
-fn position_json(position: Position) -> Value {
-    json!({ "line": position.line, "character": position.character })
-}
-
-fn range_json(start: Position, end: Position) -> Value {
-    json!({ "start": position_json(start), "end": position_json(end) })
-}
-
 #[cfg(test)]
 mod tests {
     use expect_test::expect;
@@ -315,20 +270,6 @@ mod tests {
 
     fn at(line: u32, character: u32) -> Position {
         Position { line, character }
-    }
-
-    #[test]
-    fn positions_are_clamped_and_nonsense_is_refused() {
-        let read = |line: &str| {
-            parse_position(&serde_json::from_str(&format!(r#"{{"line":{line},"character":1}}"#)).unwrap())
-        };
-        assert_eq!(read("3"), Some(at(3, 1)));
-        assert_eq!(read("-3"), Some(at(0, 1)));
-        assert_eq!(read("4294967296"), Some(at(u32::MAX, 1)));
-        assert_eq!(read("99999999999999999999999"), Some(at(u32::MAX, 1)));
-        assert_eq!(read("-1e300"), Some(at(0, 1)));
-        assert_eq!(read("\"3\""), None);
-        assert_eq!(read("null"), None);
     }
 
     #[test]
@@ -408,18 +349,5 @@ mod tests {
               }
             }"#]]
         .assert_eq(&written);
-    }
-
-    #[test]
-    fn changes_are_all_read_or_none() {
-        let range =
-            json!({ "start": { "line": 0, "character": -1 }, "end": { "line": 9e99, "character": 2 } });
-        let mut params = json!({ "contentChanges": [{ "range": range, "text": "a" }, { "text": "b" }] });
-        let read = parse_changes(params.get_mut("contentChanges")).unwrap();
-        assert_eq!(read[0].range, Some(at(0, 0)..at(u32::MAX, 2)));
-        assert_eq!(read[1].range, None);
-        for mut wrong in [json!({}), json!({ "contentChanges": 1 }), json!({ "contentChanges": [{}] })] {
-            assert_eq!(parse_changes(wrong.get_mut("contentChanges")), None, "{wrong}");
-        }
     }
 }

@@ -13,8 +13,8 @@ use serde_json::Value;
 use tower_lsp::jsonrpc::{Error, ErrorCode, Id, Request, Response};
 use tracing::warn;
 
+use crate::lsp::text_change::JsonChange;
 use crate::session::TextChange;
-use crate::text::Position;
 
 /// Maximum memory of a tree, as [`JsonComplexity`] estimates it: the settings of an editor take a megabyte or two,
 /// a list of 50,000 changed files some 50.
@@ -339,61 +339,6 @@ struct VersionedDocument {
     uri: String,
     #[serde(default)]
     version: JsonScalar,
-}
-
-#[derive(Deserialize)]
-struct JsonChange {
-    range: Option<JsonRange>,
-    text: String,
-}
-
-#[derive(Deserialize)]
-struct JsonRange {
-    start: JsonPosition,
-    end: JsonPosition,
-}
-
-#[derive(Deserialize)]
-struct JsonPosition {
-    line: ClampedNumber,
-    character: ClampedNumber,
-}
-
-impl From<JsonChange> for TextChange {
-    fn from(JsonChange { range, text }: JsonChange) -> Self {
-        let at = |JsonPosition { line, character }| Position { line: line.0, character: character.0 };
-        Self { range: range.map(|JsonRange { start, end }| at(start)..at(end)), text }
-    }
-}
-
-/// A number in a position: negative numbers become 0, huge ones the largest.
-struct ClampedNumber(u32);
-
-impl<'de> Deserialize<'de> for ClampedNumber {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Number;
-        impl Visitor<'_> for Number {
-            type Value = ClampedNumber;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number")
-            }
-
-            fn visit_u64<E>(self, number: u64) -> Result<ClampedNumber, E> {
-                Ok(ClampedNumber(u32::try_from(number).unwrap_or(u32::MAX)))
-            }
-
-            fn visit_i64<E>(self, number: i64) -> Result<ClampedNumber, E> {
-                Ok(ClampedNumber(u32::try_from(number.max(0)).unwrap_or(u32::MAX)))
-            }
-
-            fn visit_f64<E>(self, number: f64) -> Result<ClampedNumber, E> {
-                // `as` saturates at both ends.
-                Ok(ClampedNumber(number as u32))
-            }
-        }
-        deserializer.deserialize_any(Number)
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@
 use serde_json::Value;
 use tracing::warn;
 
-use crate::lsp::convert::{self, TextDocumentItem};
+use crate::lsp::convert::TextDocumentItem;
+use crate::lsp::text_change;
 use crate::lsp::uri::{self, OpenDocuments, WorkspaceFolders};
 use crate::session::{DocumentLocation, Event, NotebookCell, NotebookChange, OpenedDocument};
 
@@ -124,7 +125,8 @@ impl OpenFiles {
                 continue;
             };
             let version = change.pointer("/document/version").and_then(Value::as_i64);
-            events.push(match convert::parse_changes(change.get_mut("changes")) {
+            let changes = change.get_mut("changes").map(Value::take);
+            events.push(match changes.and_then(text_change::parse_changes) {
                 Some(changes) => Event::Edited { uri, version, changes },
                 None => Event::DocumentLost { uri },
             });

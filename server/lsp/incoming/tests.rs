@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::text::Position;
 
 /// Parses a body whose complexity is given as zero.
 fn read_simple(body: &str) -> Option<IncomingMessage> {
