@@ -117,7 +117,7 @@ impl Session {
         let worker = InferenceWorker::new(Arc::clone(&mailbox), source, events.clone());
         let mut pending = PendingRequests::new(mailbox);
         let workspace = WorkspaceIndex::start(events.clone(), crawling, &supervisor)?;
-        workspace.exclude(settings.excluded_files.clone());
+        workspace.set_excluded(settings.excluded_files.clone());
         supervisor.spawn("inference", || worker.run())?;
         pending.load_engine(settings.engine.clone(), false);
         let state = SessionState {
@@ -306,13 +306,13 @@ impl SessionState {
             Event::Prefetched { uri, snapshot, suggestion } => {
                 self.remember_suggestion(&uri, &snapshot, suggestion.as_ref());
             }
-            Event::AlternativesFound { request, first, others } => {
+            Event::AlternativesFound { request, first, alternatives } => {
                 // The first is in the cache already: it was prefetched.
                 let CompletionRequest { uri, snapshot, .. } = &*request;
                 if snapshot.options == self.settings.suggest
                     && let Some((_, cache)) = self.documents.get_mut(uri)
                 {
-                    cache.set_alternatives(&snapshot.text, snapshot.cursor, &first, &others);
+                    cache.set_alternatives(&snapshot.text, snapshot.cursor, &first, &alternatives);
                 }
             }
             Event::Indexed { root, index } if index.files().is_empty() => drop(self.indexes.remove(&root)),
@@ -376,7 +376,7 @@ impl SessionState {
         self.settings = settings;
         if lists_changed {
             self.update_all_exclusions();
-            self.workspace.exclude(self.settings.excluded_files.clone());
+            self.workspace.set_excluded(self.settings.excluded_files.clone());
         }
         self.index_all_workspaces();
         if !self.settings.statistics {

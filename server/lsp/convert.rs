@@ -28,8 +28,8 @@ impl Notification for TaperRefresh {
 }
 
 /// The params of [`TaperRefresh`].
-pub(crate) fn refresh_params(grown: &Improvement) -> Value {
-    let Improvement { uri, position, version } = grown;
+pub(crate) fn refresh_params(improvement: &Improvement) -> Value {
+    let Improvement { uri, position, version } = improvement;
     json!({ "textDocument": { "uri": uri }, "position": position_json(*position), "version": version })
 }
 
@@ -102,8 +102,8 @@ impl ClientFeatures {
 }
 
 /// The result of `initialize`.
-pub(crate) fn initialize_result(greeting: &ClientFeatures) -> Value {
-    let encoding = match greeting.encoding {
+pub(crate) fn initialize_result(client: &ClientFeatures) -> Value {
+    let encoding = match client.encoding {
         Encoding::Utf8 => "utf-8",
         Encoding::Utf16 => "utf-16",
         Encoding::Utf32 => "utf-32",
@@ -116,13 +116,13 @@ pub(crate) fn initialize_result(greeting: &ClientFeatures) -> Value {
         "workspace": { "workspaceFolders": { "supported": true, "changeNotifications": true } },
         "experimental": { "taper": { "refresh": true, "cursor": true } },
     });
-    if greeting.notebooks {
+    if client.notebooks {
         // All notebooks and all cells: the language of a cell may change.
         capabilities["notebookDocumentSync"] =
             json!({ "notebookSelector": [{ "notebook": "*" }], "save": false });
     }
     // With both, the popup would cover the inline text: one or the other.
-    if !greeting.inline {
+    if !client.inline {
         capabilities["completionProvider"] =
             json!({ "triggerCharacters": [".", " ", "(", ":", "=", ",", "\n"], "resolveProvider": false });
     }
@@ -200,10 +200,11 @@ pub(crate) fn document_position(params: &Value) -> Option<(String, Position)> {
     Some((document_uri(params)?, parse_position(params.get("position")?)?))
 }
 
-/// The result of `textDocument/inlineCompletion`. With `tells`, the editor runs a command when an item is accepted.
-pub(crate) fn inline_result(shown: Option<&CompletionItem>, tells: bool) -> Value {
+/// The result of `textDocument/inlineCompletion`. With `reports_acceptance`, the editor runs a command when an item is
+/// accepted.
+pub(crate) fn inline_result(shown: Option<&CompletionItem>, reports_acceptance: bool) -> Value {
     let mut items: Vec<Value> = shown.into_iter().flat_map(inline_items).collect();
-    if tells {
+    if reports_acceptance {
         for item in &mut items {
             item["command"] =
                 json!({ "title": "taper: count as taken", "command": commands::ACCEPTED_COMMAND });
@@ -214,7 +215,7 @@ pub(crate) fn inline_result(shown: Option<&CompletionItem>, tells: bool) -> Valu
 
 /// The shown text and its alternatives.
 fn item_texts(shown: &CompletionItem) -> impl Iterator<Item = &String> {
-    [&shown.text].into_iter().chain(&shown.others)
+    [&shown.text].into_iter().chain(&shown.alternatives)
 }
 
 /// Items, each with the new text only and an explicit range, usually empty at the cursor: the one form that editors
@@ -290,7 +291,7 @@ mod tests {
         let shown = CompletionItem {
             range: at(1, 6)..at(1, 6),
             text: "d(a, b):\r\n    return a".to_owned(),
-            others: vec!["d(x):\r\n    pass".to_owned()],
+            alternatives: vec!["d(x):\r\n    pass".to_owned()],
             word: "ad".to_owned(),
             word_start: at(1, 4),
             language: "python",
@@ -309,7 +310,7 @@ mod tests {
         let shown = CompletionItem {
             range: at(1, 6)..at(1, 6),
             text: "d(a, b):\n    return '```'".to_owned(),
-            others: vec!["here".to_owned(), "just".to_owned()],
+            alternatives: vec!["here".to_owned(), "just".to_owned()],
             word: "ad".to_owned(),
             word_start: at(1, 4),
             language: "python",

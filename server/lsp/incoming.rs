@@ -1,8 +1,8 @@
-//! Parses a message body once, into a request, a response, or a document change, with a tree of bounded size.
+//! Parses a message body into a request, a response, or a document change, with a tree of bounded size.
 //!
-//! A JSON tree takes up to eighty times the memory of its text. So the members that identify a message are read
-//! first, without a tree; then the required one is parsed, unless it is too complex. A document may have many
-//! changes: they are read into their own type.
+//! Members come in any order, and a JSON tree takes up to eighty times the memory of its text. So the members that
+//! identify a message are read first, and the others are skipped without a tree. Then the required one is parsed,
+//! once, unless it is too complex. A document may have many changes: they are read into their own type.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -36,13 +36,13 @@ impl InferenceWorker {
         let are_wanted =
             snapshot.trigger == Trigger::Invoked && snapshot.selected.is_none() && request.is_open();
         let Some(model) = suggestion.as_ref().filter(|_| are_wanted) else { return first };
-        let others = |found: &[Suggestion]| -> Vec<Suggestion> {
+        let ranked = |found: &[Suggestion]| -> Vec<Suggestion> {
             // The model's suggestion comes first, if another one was known before.
             let all = slice::from_ref(model).iter().chain(found).filter(|&it| Some(it) != first.as_ref());
             all.take(alternatives::MAX_SUGGESTIONS - 1).cloned().collect()
         };
         request.set_draft(first.clone());
-        request.set_alternatives(&others(&[]));
+        request.set_alternatives(&ranked(&[]));
         request.stop_waiting_for_alternatives();
         // The next key finds the first suggestion, whatever happens to the alternatives.
         let _ = self.events.send(Event::Prefetched {
@@ -62,7 +62,7 @@ impl InferenceWorker {
                 engine,
                 (model, work),
                 &mut |found| {
-                    request.set_alternatives(&others(found));
+                    request.set_alternatives(&ranked(found));
                     let now = Instant::now();
                     interrupted = self.mailbox.is_waiting()
                         || request.is_unwanted(now)
@@ -74,11 +74,11 @@ impl InferenceWorker {
         match found {
             Ok(found) => {
                 let count = found.len();
-                request.set_alternatives(&others(&found));
+                request.set_alternatives(&ranked(&found));
                 // An interrupted search is repeated.
                 if !interrupted && let Some(first) = &first {
-                    let (request, first, others) = (request.clone(), first.clone(), others(&found));
-                    let _ = self.events.send(Event::AlternativesFound { request, first, others });
+                    let (request, first, alternatives) = (request.clone(), first.clone(), ranked(&found));
+                    let _ = self.events.send(Event::AlternativesFound { request, first, alternatives });
                 }
                 self.trace(TraceEvent::AlternativesFinished { count, interrupted });
             }

@@ -48,7 +48,7 @@ pub(super) trait FileCrawler: Send {
     fn cut_text(&mut self, path: &str, language: &'static Language, text: &str) -> Option<ChunkedFile>;
 
     /// Called when the crawler has been idle for a while.
-    fn rest(&mut self);
+    fn release_process(&mut self);
 }
 
 impl CrawlMode {
@@ -102,5 +102,5 @@ impl FileCrawler for InProcess {
         ChunkedFile::new(path, language, text, &mut deadline_after(FILE_PARSE_LIMIT))
     }
 
-    fn rest(&mut self) {}
+    fn release_process(&mut self) {}
 }

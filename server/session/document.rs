@@ -76,9 +76,9 @@ pub(crate) struct Document {
     pub(crate) text: Rope,
     syntax: Option<Syntax>,
     /// Size of the region that is parsed around the cursor.
-    reach: RegionSize,
+    region_size: RegionSize,
     /// A position where even a small region was not parsed in time: not tried again near it.
-    gave_up: Option<usize>,
+    parse_failed_at: Option<usize>,
     pub(crate) version: Option<i64>,
     /// Why the text can no longer be trusted; `None` while it can.
     lost: Option<&'static str>,
@@ -105,15 +105,15 @@ impl Document {
         let by_path = || taper_grammars::by_path(std::path::Path::new(&path)).filter(|_| !is_cell);
         let language = taper_grammars::by_id(&language_id).or_else(by_path);
         let text = Rope::from(text);
-        let reach = RegionSize::DEFAULT;
+        let region_size = RegionSize::DEFAULT;
         let mut document = Self {
             path,
             language,
             language_id,
             text,
             syntax: None,
-            reach,
-            gave_up: None,
+            region_size,
+            parse_failed_at: None,
             version,
             lost: None,
             root,
@@ -125,7 +125,7 @@ impl Document {
             last_typed_end: None,
         };
         // Where the cursor is in a long text is not known before the first edit.
-        if document.text.len_bytes() <= reach.whole_limit {
+        if document.text.len_bytes() <= region_size.whole_limit {
             document.parse(0);
         }
         document
@@ -133,7 +133,7 @@ impl Document {
 
     /// The tree around a position, if it is up to date.
     pub(crate) fn syntax(&mut self, place: usize) -> Option<&Syntax> {
-        if !self.syntax.as_ref().is_some_and(|syntax| syntax.covers(&self.text, place, self.reach)) {
+        if !self.syntax.as_ref().is_some_and(|syntax| syntax.covers(&self.text, place, self.region_size)) {
             self.parse(place);
         }
         self.syntax.as_ref().filter(|syntax| !syntax.is_stale())
@@ -233,10 +233,10 @@ impl Document {
     ) -> (Arc<[Snippet]>, Arc<[Snippet]>) {
         let Some(language) = self.language else { return Default::default() };
         let line = self.text.byte_to_line(cursor);
-        let holds = |(at, known, most): &(usize, u64, usize)| {
+        let is_current = |(at, known, most): &(usize, u64, usize)| {
             at.abs_diff(line) < SNIPPET_REFRESH_LINES && *known == index.index_id() && *most == tokens
         };
-        if !self.found.at.as_ref().is_some_and(holds) {
+        if !self.found.at.as_ref().is_some_and(is_current) {
             let place = Query { text: &self.text, cursor, path: &self.path, language };
             let now = index.find_snippets(place, tokens * BYTES_PER_TOKEN);
             debug!(
@@ -268,10 +268,10 @@ impl Document {
             return;
         }
         match &mut self.syntax {
-            Some(syntax) if syntax.covers(&self.text, place, self.reach) => {
+            Some(syntax) if syntax.covers(&self.text, place, self.region_size) => {
                 let done = syntax.reparse(&self.text, &mut deadline_after(REPARSE_LIMIT));
                 if !done || syntax.parse_effort() > MAX_REPARSE_EFFORT {
-                    self.reach = self.reach.halved().unwrap_or(self.reach);
+                    self.region_size = self.region_size.halved().unwrap_or(self.region_size);
                 }
             }
             _ => self.parse(place),
@@ -283,7 +283,7 @@ impl Document {
         self.syntax = None;
         let Some(language) = self.language.filter(|language| language.grammar.is_some()) else { return };
         if self.lost.is_some()
-            || self.gave_up.is_some_and(|at| at.abs_diff(place) < RegionSize::DEFAULT.whole_limit)
+            || self.parse_failed_at.is_some_and(|at| at.abs_diff(place) < RegionSize::DEFAULT.whole_limit)
         {
             return;
         }
@@ -292,12 +292,12 @@ impl Document {
             late = late || time_is_up();
             late
         };
-        self.syntax = Syntax::parse_around(&self.text, language, place, self.reach, &mut watch);
-        self.gave_up = None;
+        self.syntax = Syntax::parse_around(&self.text, language, place, self.region_size, &mut watch);
+        self.parse_failed_at = None;
         if self.syntax.is_none() && late {
-            match self.reach.halved() {
-                Some(less) => self.reach = less,
-                None => self.gave_up = Some(place),
+            match self.region_size.halved() {
+                Some(less) => self.region_size = less,
+                None => self.parse_failed_at = Some(place),
             }
         }
     }

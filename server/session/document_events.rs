@@ -34,7 +34,7 @@ impl SessionState {
         if let Some((document, _)) = self.documents.remove(uri) {
             let at = document.location();
             let is_last = !self.documents.values().any(|(other, _)| other.root == at.root);
-            self.workspace.gone(at, is_last);
+            self.workspace.close_document(at, is_last);
         }
         self.cell_changed(uri);
         self.notebooks.remove_cell(uri);
@@ -93,7 +93,7 @@ impl SessionState {
         // The suggestions were made with other files.
         cache.clear();
         let is_last = !self.documents.values().any(|(other, _)| other.root == before.root);
-        self.workspace.gone(before, is_last);
+        self.workspace.close_document(before, is_last);
         self.update_exclusion(uri);
         self.index_workspace_of(uri);
     }
@@ -149,7 +149,7 @@ impl SessionState {
             return;
         }
         if let (Some(language), Some(text)) = (document.language, document.take_unshared_text()) {
-            self.workspace.text(document.location(), language, text);
+            self.workspace.update_text(document.location(), language, text);
         }
     }
 
@@ -162,7 +162,7 @@ impl SessionState {
         let Some((document, _)) = self.documents.get(uri).filter(|_| reads) else { return };
         let DocumentLocation { root, path } = document.location();
         if let Some(root) = root {
-            self.workspace.near(root, path);
+            self.workspace.open_document(root, path);
         }
     }
 

@@ -120,8 +120,8 @@ pub enum Event {
         request: Arc<CompletionRequest>,
         /// The first suggestion.
         first: Suggestion,
-        /// The others, the best first.
-        others: Vec<Suggestion>,
+        /// The alternatives to it, the best first.
+        alternatives: Vec<Suggestion>,
     },
     /// A workspace was indexed, or the documents outside of workspaces.
     Indexed {

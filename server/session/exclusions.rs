@@ -31,7 +31,7 @@ impl SessionState {
             cache.clear();
             let at = document.location();
             self.usage.close(uri);
-            self.workspace.gone(at, false);
+            self.workspace.close_document(at, false);
         }
     }
 
@@ -48,7 +48,7 @@ impl SessionState {
     pub(super) fn reload_exclusions(&mut self, uri: &str) {
         if uri.ends_with(PROJECT_IGNORE_FILE) {
             self.update_all_exclusions();
-            self.workspace.exclude(self.settings.excluded_files.clone());
+            self.workspace.set_excluded(self.settings.excluded_files.clone());
         }
     }
 

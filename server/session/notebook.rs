@@ -88,10 +88,10 @@ impl Notebooks {
                 let end = at.saturating_add(deleted).min(cells.len());
                 cells.splice(at..end, new);
             }
-            NotebookChange::Kinds(told) => {
+            NotebookChange::Kinds(kinds) => {
                 for cell in self.all.get_mut(uri).into_iter().flat_map(|it| &mut it.cells) {
-                    if let Some(told) = told.iter().find(|told| told.uri == cell.uri) {
-                        cell.is_code = told.is_code;
+                    if let Some(new) = kinds.iter().find(|kind| kind.uri == cell.uri) {
+                        cell.is_code = new.is_code;
                     }
                 }
             }
@@ -141,11 +141,11 @@ impl Notebooks {
 
     /// The cells after a cell; empty for other documents.
     fn cells_after(&self, cell: &str) -> Vec<String> {
-        let behind = self.all.values().find_map(|it| {
+        let after = self.all.values().find_map(|it| {
             let at = it.cells.iter().position(|it| it.uri == cell)?;
             Some(&it.cells[at + 1..])
         });
-        behind.into_iter().flatten().map(|it| it.uri.clone()).collect()
+        after.into_iter().flatten().map(|it| it.uri.clone()).collect()
     }
 
     /// The text that precedes a cell; `None` if there is none.
@@ -172,13 +172,13 @@ impl Notebooks {
     ) -> Option<Rope> {
         let is_it = |cell: &NotebookCell| cell.uri == uri;
         let cells = self.all.values().map(|it| &it.cells).find(|cells| cells.iter().any(is_it))?;
-        let (asked, _) = documents.get(uri)?;
+        let (requested, _) = documents.get(uri)?;
         let mut left = MAX_PRECEDING_BYTES;
         let mut before = Vec::new();
         for cell in cells[..cells.iter().position(is_it)?].iter().rev().filter(|it| it.is_code) {
             let Some((document, _)) = documents.get(&cell.uri) else { continue };
-            let same = match (asked.language, document.language) {
-                (None, None) => asked.language_id == document.language_id,
+            let same = match (requested.language, document.language) {
+                (None, None) => requested.language_id == document.language_id,
                 (a, b) => a.map(|it| it.name) == b.map(|it| it.name),
             };
             let text = &document.text;
@@ -215,7 +215,7 @@ impl SessionState {
     /// Invalidates what depends on a document that was opened, changed or closed: it may precede other cells.
     pub(super) fn cell_changed(&mut self, uri: &str) {
         for cell in self.notebooks.cells_after(uri) {
-            self.notebooks.joined.take_if(|(asked, _)| *asked == cell);
+            self.notebooks.joined.take_if(|(joined, _)| *joined == cell);
             self.clear_caches_after(&cell);
         }
     }
@@ -312,7 +312,7 @@ mod tests {
             for _ in 0..30 {
                 let at = random.usize(..=plain.len());
                 let deleted = random.usize(..=3.min(plain.len() - at));
-                let gone: Vec<String> = plain.drain(at..at + deleted).collect();
+                let removed: Vec<String> = plain.drain(at..at + deleted).collect();
                 let free: Vec<&String> = all.iter().filter(|it| !plain.contains(it)).collect();
                 // A removed cell may come back: one that changes its language, or moves.
                 let new: Vec<String> =
@@ -321,7 +321,7 @@ mod tests {
                 let cells = new.iter().map(|it| cell(it)).collect();
                 let concerned = notebooks.change("n", NotebookChange::Spliced { at, deleted, cells });
                 assert_eq!(notebooks.cells("n"), plain, "seed {seed}");
-                assert!(gone.iter().chain(&plain).all(|it| concerned.contains(it)), "seed {seed}");
+                assert!(removed.iter().chain(&plain).all(|it| concerned.contains(it)), "seed {seed}");
             }
         }
         let mut notebooks = Notebooks::default();

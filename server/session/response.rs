@@ -30,7 +30,7 @@ pub struct CompletionItem {
     /// The new text of the range.
     pub text: String,
     /// Alternatives to the text, the best first: for an explicit request.
-    pub others: Vec<String>,
+    pub alternatives: Vec<String>,
     /// The word that ends at the cursor, for editors that filter by it; empty if there is none.
     pub word: String,
     /// Where that word begins.
@@ -255,8 +255,8 @@ impl CompletionRequest {
     }
 
     /// Stores the alternatives to the first suggestion.
-    pub(crate) fn set_alternatives(&self, others: &[Suggestion]) {
-        self.slot.lock().alternatives = others.to_vec();
+    pub(crate) fn set_alternatives(&self, alternatives: &[Suggestion]) {
+        self.slot.lock().alternatives = alternatives.to_vec();
     }
 
     /// The latest time of the response.
@@ -324,26 +324,26 @@ impl CompletionRequest {
         }
         let first = self.first_suggestion(suggestion);
         let mut shown = first.clone().and_then(|suggestion| self.show(suggestion));
-        let mut others = Vec::new();
+        let mut alternatives = Vec::new();
         if let (Some(shown), Some(first)) = (&mut shown, &first) {
             let all = state.alternatives.iter();
-            others = all.map(|it| it.text.clone()).filter(|it| *it != first.text).collect();
+            alternatives = all.map(|it| it.text.clone()).filter(|it| *it != first.text).collect();
             let typed = self.origin.as_ref().map_or("", |(_, typed)| typed);
-            shown.others = others.iter().map(|it| format!("{typed}{it}")).collect();
+            shown.alternatives = alternatives.iter().map(|it| format!("{typed}{it}")).collect();
         }
         let first = first.filter(|_| shown.is_some());
-        let answer =
+        let content =
             shown.map_or(CompletionResponse::Empty, |shown| CompletionResponse::Shown(Box::new(shown)));
         // Held until the response is written: the edit that accepts the suggestion may arrive at once.
         let mut response = self.response.lock().unwrap_or_else(PoisonError::into_inner);
-        let was_sent = state.send(answer);
+        let was_sent = state.send(content);
         if was_sent {
             let Snapshot { text, cursor, .. } = &self.snapshot;
             *response = Some(TrackedResponse {
                 text: text.clone(),
                 cursor: *cursor,
                 shown: first,
-                alternatives: others,
+                alternatives,
                 latency: state.deadlines.arrived.elapsed(),
             });
         }
@@ -445,7 +445,7 @@ fn show(snapshot: &Snapshot, encoding: Encoding, suggestion: Suggestion) -> Opti
     Some(CompletionItem {
         range: at(range.start)..at(range.end),
         text: new,
-        others: Vec::new(),
+        alternatives: Vec::new(),
         word_start: at(snapshot.cursor - word.len()),
         word,
         language: snapshot.language.map_or("", |language| language.name),

@@ -34,8 +34,8 @@ const CHANGE_INTERVAL: Duration = Duration::from_millis(200);
 /// Number of last opened documents whose neighbourhood a walk prefers.
 const NEAR_PATHS: usize = 32;
 /// After this time without work its memory is released, and after a longer one the crawl process is ended.
-const RELEASE_DELAY: Duration = Duration::from_secs(1);
-const REST_DELAY: Duration = Duration::from_secs(60);
+const MEMORY_DELAY: Duration = Duration::from_secs(1);
+const PROCESS_DELAY: Duration = Duration::from_secs(60);
 
 /// The location of a document in its workspace.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -55,7 +55,7 @@ struct PendingUpdates {
     /// The workspace in which a document was opened last.
     newest: Option<PathBuf>,
     /// Workspaces whose last document was closed.
-    left: HashSet<PathBuf>,
+    unused: HashSet<PathBuf>,
     /// Files that are never read; their lists may have changed.
     excluded: Option<ExcludedFiles>,
     /// The texts of documents; `None`: they are closed.
@@ -64,7 +64,7 @@ struct PendingUpdates {
 
 /// A handle to the thread. Dropping it ends the thread.
 pub(super) struct WorkspaceIndex {
-    wishes: Arc<Mutex<PendingUpdates>>,
+    updates: Arc<Mutex<PendingUpdates>>,
     /// Full when there are updates that the thread may not have seen.
     wake: Sender<()>,
 }
@@ -80,38 +80,38 @@ impl WorkspaceIndex {
         supervisor: &ThreadSupervisor,
     ) -> io::Result<Self> {
         let (wake, woken) = crossbeam_channel::bounded(1);
-        let wishes = Arc::default();
-        let given = Arc::clone(&wishes);
+        let updates = Arc::default();
+        let shared = Arc::clone(&updates);
         supervisor.spawn("workspace", move || {
             priority::lower_priority();
-            Indexer::new(given, events, crawling.start()).run(&woken);
+            Indexer::new(shared, events, crawling.start()).run(&woken);
         })?;
-        Ok(Self { wishes, wake })
+        Ok(Self { updates, wake })
     }
 
     /// A document of a workspace was opened: the workspace's files are read, unless they were recently.
-    pub(super) fn near(&self, root: PathBuf, path: String) {
-        self.wish(|wishes| wishes.near(root, path));
+    pub(super) fn open_document(&self, root: PathBuf, path: String) {
+        self.send_update(|updates| updates.open_document(root, path));
     }
 
     /// A document has this text.
-    pub(super) fn text(&self, at: DocumentLocation, language: &'static Language, text: Rope) {
-        self.wish(|wishes| drop(wishes.documents.insert(at, Some((language, text)))));
+    pub(super) fn update_text(&self, at: DocumentLocation, language: &'static Language, text: Rope) {
+        self.send_update(|updates| drop(updates.documents.insert(at, Some((language, text)))));
     }
 
     /// A document was closed; `is_last`: the last one of its workspace. From now on the file on disk is used again,
     /// and a document without a workspace is dropped.
-    pub(super) fn gone(&self, at: DocumentLocation, is_last: bool) {
-        self.wish(|wishes| wishes.gone(at, is_last));
+    pub(super) fn close_document(&self, at: DocumentLocation, is_last: bool) {
+        self.send_update(|updates| updates.close_document(at, is_last));
     }
 
     /// Sets the files that are never read; the projects' own lists are read again.
-    pub(super) fn exclude(&self, excluded: ExcludedFiles) {
-        self.wish(|wishes| wishes.excluded = Some(excluded));
+    pub(super) fn set_excluded(&self, excluded: ExcludedFiles) {
+        self.send_update(|updates| updates.excluded = Some(excluded));
     }
 
-    fn wish(&self, add: impl FnOnce(&mut PendingUpdates)) {
-        add(&mut self.wishes.lock().unwrap_or_else(PoisonError::into_inner));
+    fn send_update(&self, add: impl FnOnce(&mut PendingUpdates)) {
+        add(&mut self.updates.lock().unwrap_or_else(PoisonError::into_inner));
         match self.wake.try_send(()) {
             // If the thread has ended, other files are not used.
             Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(())) => {}
@@ -120,23 +120,23 @@ impl WorkspaceIndex {
 }
 
 impl PendingUpdates {
-    fn near(&mut self, root: PathBuf, path: String) {
-        self.left.remove(&root);
+    fn open_document(&mut self, root: PathBuf, path: String) {
+        self.unused.remove(&root);
         self.newest = Some(root.clone());
-        remember(self.near.entry(root).or_default(), path);
+        push_near_path(self.near.entry(root).or_default(), path);
     }
 
-    fn gone(&mut self, at: DocumentLocation, is_last: bool) {
+    fn close_document(&mut self, at: DocumentLocation, is_last: bool) {
         if let Some(root) = at.root.as_ref().filter(|_| is_last) {
             self.near.remove(root);
-            self.left.insert(root.clone());
+            self.unused.insert(root.clone());
         }
         self.documents.insert(at, None);
     }
 }
 
 /// Moves a path to the end, and keeps at most [`NEAR_PATHS`].
-fn remember(near: &mut Vec<String>, path: String) {
+fn push_near_path(near: &mut Vec<String>, path: String) {
     near.retain(|it| *it != path);
     near.push(path);
     near.drain(..near.len().saturating_sub(NEAR_PATHS));
@@ -145,7 +145,7 @@ fn remember(near: &mut Vec<String>, path: String) {
 /// A file, as it was when it was cut.
 struct IndexedFile {
     /// Its size and its time on disk; `None` for a document's text.
-    as_found: Option<(u64, Option<i64>)>,
+    on_disk: Option<(u64, Option<i64>)>,
     /// `None` if it is of no use to others.
     file: Option<Arc<ChunkedFile>>,
 }
@@ -159,14 +159,14 @@ struct WalkedFolder {
 }
 
 struct Indexer {
-    wishes: Arc<Mutex<PendingUpdates>>,
+    updates: Arc<Mutex<PendingUpdates>>,
     events: Sender<Event>,
     crawler: Box<dyn FileCrawler>,
     files: HashMap<DocumentLocation, IndexedFile>,
     walked: HashMap<PathBuf, WalkedFolder>,
     /// The workspace in which a document was opened last, and the workspaces without open documents.
     newest: Option<PathBuf>,
-    left: HashSet<PathBuf>,
+    unused: HashSet<PathBuf>,
     /// Files that are never read.
     excluded: ExcludedFiles,
     /// Files that are still to be cut.
@@ -183,23 +183,27 @@ struct Indexer {
 /// Steps that are done once all work is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AfterWork {
-    Release,
-    Rest,
+    ReleaseMemory,
+    ReleaseProcess,
     Nothing,
 }
 
 impl Indexer {
-    fn new(wishes: Arc<Mutex<PendingUpdates>>, events: Sender<Event>, crawler: Box<dyn FileCrawler>) -> Self {
-        let (files, walked, newest, left, waiting, changed) = Default::default();
+    fn new(
+        updates: Arc<Mutex<PendingUpdates>>,
+        events: Sender<Event>,
+        crawler: Box<dyn FileCrawler>,
+    ) -> Self {
+        let (files, walked, newest, unused, waiting, changed) = Default::default();
         let (published, worked, after) = (Instant::now(), Instant::now(), AfterWork::Nothing);
         Self {
-            wishes,
+            updates,
             events,
             crawler,
             files,
             walked,
             newest,
-            left,
+            unused,
             excluded: ExcludedFiles::default(),
             waiting,
             changed,
@@ -211,7 +215,7 @@ impl Indexer {
 
     fn run(mut self, woken: &Receiver<()>) {
         loop {
-            let wake = match self.next(Instant::now()) {
+            let wake = match self.next_wakeup(Instant::now()) {
                 Some(at) => woken.recv_deadline(at),
                 None => woken.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
@@ -223,69 +227,69 @@ impl Indexer {
     }
 
     /// When there is something to do without a new update.
-    fn next(&self, now: Instant) -> Option<Instant> {
-        let has_wishes = !self.waiting.is_empty() || !self.wishes().documents.is_empty();
+    fn next_wakeup(&self, now: Instant) -> Option<Instant> {
+        let has_updates = !self.waiting.is_empty() || !self.updates().documents.is_empty();
         let settled = match self.after {
-            AfterWork::Release => Some(self.worked + RELEASE_DELAY),
-            AfterWork::Rest => Some(self.worked + REST_DELAY),
+            AfterWork::ReleaseMemory => Some(self.worked + MEMORY_DELAY),
+            AfterWork::ReleaseProcess => Some(self.worked + PROCESS_DELAY),
             AfterWork::Nothing => None,
         };
-        [has_wishes.then_some(now), self.publishes_at(), settled].into_iter().flatten().min()
+        [has_updates.then_some(now), self.next_publish(), settled].into_iter().flatten().min()
     }
 
     /// When the outdated indexes are published again.
-    fn publishes_at(&self) -> Option<Instant> {
+    fn next_publish(&self) -> Option<Instant> {
         let pause = if self.waiting.is_empty() { CHANGE_INTERVAL } else { PUBLISH_INTERVAL };
         (!self.changed.is_empty()).then(|| self.published + pause)
     }
 
-    fn wishes(&self) -> std::sync::MutexGuard<'_, PendingUpdates> {
-        self.wishes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn updates(&self) -> std::sync::MutexGuard<'_, PendingUpdates> {
+        self.updates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Does the most urgent part of the work: a document's text, a file, an index.
     fn step(&mut self, now: Instant) {
-        let mut wishes = self.wishes();
-        let (near, left) = (mem::take(&mut wishes.near), mem::take(&mut wishes.left));
-        let newest = wishes.newest.take();
-        let excluded = wishes.excluded.take();
+        let mut updates = self.updates();
+        let (near, unused) = (mem::take(&mut updates.near), mem::take(&mut updates.unused));
+        let newest = updates.newest.take();
+        let excluded = updates.excluded.take();
         let closed: Vec<DocumentLocation> =
-            wishes.documents.extract_if(|_, text| text.is_none()).map(|(at, _)| at).collect();
-        let open = wishes.documents.keys().next().cloned();
-        let open = open.and_then(|at| wishes.documents.remove_entry(&at));
-        drop(wishes);
-        let is_work = !(near.is_empty() && left.is_empty() && closed.is_empty() && open.is_none());
+            updates.documents.extract_if(|_, text| text.is_none()).map(|(at, _)| at).collect();
+        let open = updates.documents.keys().next().cloned();
+        let open = open.and_then(|at| updates.documents.remove_entry(&at));
+        drop(updates);
+        let is_work = !(near.is_empty() && unused.is_empty() && closed.is_empty() && open.is_none());
         if is_work || !self.waiting.is_empty() || !self.changed.is_empty() {
-            (self.worked, self.after) = (now, AfterWork::Release);
+            (self.worked, self.after) = (now, AfterWork::ReleaseMemory);
         }
         if let Some(excluded) = excluded {
-            self.guarded(|it| it.exclude(excluded));
+            self.guarded(|it| it.set_excluded(excluded));
         }
         if is_work {
-            self.guarded(|it| it.arrange(near, newest, left));
-            self.guarded(|it| it.close(closed));
+            self.guarded(|it| it.update_workspaces(near, newest, unused));
+            self.guarded(|it| it.remove_documents(closed));
         }
         match (open, self.waiting.is_empty()) {
-            (Some((at, Some((language, text)))), _) => self.guarded(|it| it.take(at, language, &text)),
+            (Some((at, Some((language, text)))), _) => self.guarded(|it| it.index_text(at, language, &text)),
             (_, false) => {
                 if let Some((root, found)) = self.waiting.pop_front() {
-                    self.guarded(|it| it.cut(&root, &found));
+                    self.guarded(|it| it.index_file(&root, &found));
                 }
             }
             _ => {}
         }
-        if self.publishes_at().is_some_and(|at| at <= now) {
+        if self.next_publish().is_some_and(|at| at <= now) {
             self.guarded(Self::publish);
             self.published = Instant::now();
         }
         match self.after {
-            AfterWork::Release if now >= self.worked + RELEASE_DELAY => {
+            AfterWork::ReleaseMemory if now >= self.worked + MEMORY_DELAY => {
                 priority::release_memory();
                 self.trace(TraceEvent::MemoryReleased);
-                self.after = AfterWork::Rest;
+                self.after = AfterWork::ReleaseProcess;
             }
-            AfterWork::Rest if now >= self.worked + REST_DELAY => {
-                self.crawler.rest();
+            AfterWork::ReleaseProcess if now >= self.worked + PROCESS_DELAY => {
+                self.crawler.release_process();
                 self.after = AfterWork::Nothing;
             }
             _ => {}
@@ -300,19 +304,19 @@ impl Indexer {
     }
 
     /// Records where documents were opened, and which workspaces have none left.
-    fn arrange(
+    fn update_workspaces(
         &mut self,
         near: HashMap<PathBuf, Vec<String>>,
         newest: Option<PathBuf>,
-        left: HashSet<PathBuf>,
+        unused: HashSet<PathBuf>,
     ) {
         self.newest = newest.or(self.newest.take());
-        self.left.extend(left);
+        self.unused.extend(unused);
         for (root, paths) in near {
-            self.left.remove(&root);
+            self.unused.remove(&root);
             let known = self.walked.get_mut(&root).map(|it| (mem::take(&mut it.near), it.at));
             let (mut all, at) = known.map_or_else(Default::default, |(near, at)| (near, Some(at)));
-            paths.into_iter().for_each(|path| remember(&mut all, path));
+            paths.into_iter().for_each(|path| push_near_path(&mut all, path));
             match (at.filter(|at| at.elapsed() < WALK_MAX_AGE), self.walked.get_mut(&root)) {
                 (Some(_), Some(walked)) => walked.near = all,
                 _ => self.walk(root, all),
@@ -320,7 +324,7 @@ impl Indexer {
         }
         // The workspace used last is kept, so that closing one file and opening the next finds it; others are dropped.
         let newest = self.newest.clone();
-        let forgotten: Vec<PathBuf> = self.left.extract_if(|root| newest.as_ref() != Some(root)).collect();
+        let forgotten: Vec<PathBuf> = self.unused.extract_if(|root| newest.as_ref() != Some(root)).collect();
         for root in forgotten {
             self.walked.remove(&root);
             self.waiting.retain(|(other, _)| *other != root);
@@ -330,7 +334,7 @@ impl Indexer {
     }
 
     /// Walks again to find the files that may be read.
-    fn exclude(&mut self, excluded: ExcludedFiles) {
+    fn set_excluded(&mut self, excluded: ExcludedFiles) {
         self.excluded = excluded;
         let walked: Vec<PathBuf> = self.walked.keys().cloned().collect();
         for root in walked {
@@ -342,7 +346,7 @@ impl Indexer {
     }
 
     /// Handles closed documents.
-    fn close(&mut self, closed: Vec<DocumentLocation>) {
+    fn remove_documents(&mut self, closed: Vec<DocumentLocation>) {
         let mut again = HashSet::new();
         for at in closed {
             if self.files.remove(&at).is_some() {
@@ -360,7 +364,7 @@ impl Indexer {
     }
 
     /// Cuts a document's text.
-    fn take(&mut self, at: DocumentLocation, language: &'static Language, text: &Rope) {
+    fn index_text(&mut self, at: DocumentLocation, language: &'static Language, text: &Rope) {
         let file = (text.len_bytes() as u64 <= CrawlLimits::DEFAULT.file_bytes)
             .then(|| self.crawler.cut_text(&at.path, language, &text.to_string()))
             .flatten();
@@ -368,7 +372,7 @@ impl Indexer {
             self.trace(TraceEvent::DocumentNotIndexed { path: at.path.clone() });
         }
         self.changed.insert(at.root.clone());
-        self.files.insert(at, IndexedFile { as_found: None, file: file.map(Arc::new) });
+        self.files.insert(at, IndexedFile { on_disk: None, file: file.map(Arc::new) });
     }
 
     /// Finds the files of a workspace, those that have to be cut, and those that were removed.
@@ -379,34 +383,34 @@ impl Indexer {
         found.retain(|it| self.excluded.exclusion_reason(Path::new(&it.path)).is_none());
         self.trace(TraceEvent::WorkspaceWalked { files: found.len() });
         let at = |it: &CrawledFile| DocumentLocation { root: Some(root.clone()), path: it.path.clone() };
-        let mut still: HashMap<DocumentLocation, IndexedFile> = HashMap::new();
+        let mut unchanged: HashMap<DocumentLocation, IndexedFile> = HashMap::new();
         self.waiting.retain(|(other, _)| *other != root);
         for it in found {
             let at = at(&it);
             match self.files.remove(&at) {
-                Some(cut) if cut.as_found.is_none_or(|was| was == (it.bytes, it.modified)) => {
-                    still.insert(at, cut);
+                Some(cut) if cut.on_disk.is_none_or(|was| was == (it.bytes, it.modified)) => {
+                    unchanged.insert(at, cut);
                 }
                 _ => self.waiting.push_back((root.clone(), it)),
             }
         }
         // A file that was not found again was removed, unless it is an open document or in another workspace.
         let count = self.files.len();
-        self.files.retain(|at, cut| at.root.as_ref() != Some(&root) || cut.as_found.is_none());
+        self.files.retain(|at, cut| at.root.as_ref() != Some(&root) || cut.on_disk.is_none());
         if self.files.len() < count {
             self.changed.insert(Some(root));
         }
-        self.files.extend(still);
+        self.files.extend(unchanged);
     }
 
-    fn cut(&mut self, root: &Path, found: &CrawledFile) {
+    fn index_file(&mut self, root: &Path, found: &CrawledFile) {
         let at = DocumentLocation { root: Some(root.to_owned()), path: found.path.clone() };
-        if self.files.get(&at).is_some_and(|cut| cut.as_found.is_none()) {
+        if self.files.get(&at).is_some_and(|cut| cut.on_disk.is_none()) {
             return;
         }
         let file = self.crawler.cut(root, found).map(Arc::new);
         self.changed.insert(at.root.clone());
-        self.files.insert(at, IndexedFile { as_found: Some((found.bytes, found.modified)), file });
+        self.files.insert(at, IndexedFile { on_disk: Some((found.bytes, found.modified)), file });
     }
 
     fn trace(&self, event: TraceEvent) {

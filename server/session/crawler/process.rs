@@ -79,7 +79,7 @@ impl ChildProcess {
             }
         }
         let Some(running) = &self.running else { return Err(CrawlFailure::Unavailable) };
-        running.ask(request, limit).ok_or_else(|| {
+        running.send_request(request, limit).ok_or_else(|| {
             self.running = None;
             self.count_failure();
             CrawlFailure::Ended
@@ -140,7 +140,7 @@ impl FileCrawler for ChildProcess {
         }
     }
 
-    fn rest(&mut self) {
+    fn release_process(&mut self) {
         self.running = None;
     }
 }
@@ -200,7 +200,7 @@ impl RunningChild {
         self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(Some(_))))
     }
 
-    fn ask(&self, request: CrawlRequest, limit: Duration) -> Option<CrawlResponse> {
+    fn send_request(&self, request: CrawlRequest, limit: Duration) -> Option<CrawlResponse> {
         self.requests.send(request).ok()?;
         self.responses.recv_timeout(limit).ok()
     }

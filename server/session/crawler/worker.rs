@@ -11,15 +11,15 @@ use super::{FileCrawler, InProcess};
 /// Maximum address space of the process: a third of it is taken at the start.
 const MEMORY_LIMIT: u64 = 768 << 20;
 
-/// Handles the requests of the server at the other end of the pipes, until it closes them: then `gone` is called,
-/// on another thread, whatever is in progress.
+/// Handles the requests of the server at the other end of the pipes, until it closes them: then `on_input_end` is
+/// called, on another thread, whatever is in progress.
 ///
 /// # Errors
 /// The system cannot start a thread, or the output is closed.
 pub fn serve_crawl(
     mut input: impl Read + Send + 'static,
     mut output: impl Write,
-    gone: impl FnOnce() + Send + 'static,
+    on_input_end: impl FnOnce() + Send + 'static,
 ) -> io::Result<()> {
     priority::lower_priority();
     priority::limit_process_memory(MEMORY_LIMIT);
@@ -30,7 +30,7 @@ pub fn serve_crawl(
                 break;
             }
         }
-        gone();
+        on_input_end();
     })?;
     message::write_message(&mut output, &CrawlResponse::Ready(VERSION.to_owned()))?;
     for request in requests {

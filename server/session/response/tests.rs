@@ -89,15 +89,18 @@ fn best_complete_part_is_sent_at_deadline() {
 #[test]
 fn known_suggestion_stays_first_before_alternatives() {
     let (request, mut receiver) = request("x = ▮\n");
-    let others = ["ab", "cd", "e"].map(|text| suggestion(4..4, text).unwrap());
-    let request = request.with_known(others[0].clone());
+    let alternatives = ["ab", "cd", "e"].map(|text| suggestion(4..4, text).unwrap());
+    let request = request.with_known(alternatives[0].clone());
     request.set_draft(suggestion(4..4, "c"));
-    request.set_alternatives(&others);
+    request.set_alternatives(&alternatives);
     assert!(request.respond_with_draft());
     let Some(CompletionResponse::Shown(shown)) = receiver.try_recv().unwrap() else {
         panic!("nothing is shown")
     };
-    assert_eq!((shown.text.as_str(), &shown.others[..]), ("ab", &["cd".to_owned(), "e".to_owned()][..]));
+    assert_eq!(
+        (shown.text.as_str(), &shown.alternatives[..]),
+        ("ab", &["cd".to_owned(), "e".to_owned()][..])
+    );
 }
 
 #[test]
