@@ -35,7 +35,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::sync::mpsc;
-use tower_lsp::LspService;
+use tower_lsp::{Client, ClientSocket, LspService};
 
 use crate::config::ConfigLayers;
 use crate::session::crawler::CrawlMode;
@@ -75,72 +75,62 @@ pub fn serve(serving: ServeOptions) -> io::Result<ExitOutcome> {
     let ServeOptions { layers, source, crawling, problems } = serving;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let (output, unwritten) = MessageOutput::new();
-    let ending = Arc::new(Shutdown::new(output.clone()));
+    let shutdown = Arc::new(Shutdown::new(output.clone()));
     let supervisor = {
-        let ending = Arc::clone(&ending);
-        ThreadSupervisor::new(move |thread| ending.begin_exit(EndReason::Failed(thread)))
+        let shutdown = Arc::clone(&shutdown);
+        ThreadSupervisor::new(move |thread| shutdown.begin_exit(EndReason::Failed(thread)))
     };
-    let written = unwritten.start_writer(io::stdout(), &supervisor, Arc::clone(&ending))?;
-    let lifeline = ClientMonitor::start_monitor(&supervisor, Arc::clone(&ending))?;
-    let session = Arc::new(OnceLock::new());
-    let ready = Arc::new(ClientState::default());
-    let (news, status_events) = mpsc::unbounded_channel();
-    let options = Arc::new(ClientOptions::new(layers, Arc::clone(&session), news.clone()));
+    let writer_done = unwritten.start_writer(io::stdout(), &supervisor, Arc::clone(&shutdown))?;
+    let client_monitor = ClientMonitor::start_monitor(&supervisor, Arc::clone(&shutdown))?;
     let (worker, stats, stats_finished) = StatsWorker::new(StatsFile::open());
     supervisor.spawn("statistics", move || worker.run())?;
-    let messages = reader::start_reader(io::stdin(), &supervisor, Arc::clone(&ending))?;
-    let open = Arc::default();
-
-    let mut client = None;
-    let (inner, socket) = LspService::build(|its| {
-        client = Some(its);
-        Backend::new(Arc::clone(&session), Arc::clone(&ready), news.clone(), Arc::clone(&open), stats.clone())
-    })
-    .custom_method(service::INLINE_METHOD, Backend::inline_completion)
-    .custom_method(service::POPUP_METHOD, Backend::popup_completion)
-    .custom_method(service::COMMAND_METHOD, Backend::execute_command)
-    .finish();
-    let beginning = ServiceStart {
-        options: Arc::clone(&options),
-        source,
-        crawling,
+    let messages = reader::start_reader(io::stdin(), &supervisor, Arc::clone(&shutdown))?;
+    let (status, status_events) = mpsc::unbounded_channel();
+    let session = Arc::new(OnceLock::new());
+    let client_state = Arc::new(ClientState::default());
+    let options = Arc::new(ClientOptions::new(layers, Arc::clone(&session), status.clone()));
+    let backend = Backend {
+        session: Arc::clone(&session),
+        client_state: Arc::clone(&client_state),
+        status,
+        open_files: Arc::default(),
         stats: stats.clone(),
-        problems,
-        open,
-        lifeline,
-        supervisor,
     };
-    let front = OrderedService::new(
-        inner,
-        Arc::clone(&session),
-        Arc::clone(&ending),
-        beginning,
-        news,
-        Arc::clone(&ready),
+    let (service, socket, client) = build_service(
+        backend,
+        ServiceStart {
+            options: Arc::clone(&options),
+            source,
+            crawling,
+            problems,
+            client_monitor,
+            supervisor,
+            shutdown: Arc::clone(&shutdown),
+        },
     );
 
     let served = async {
-        let asides = async {
+        let background_tasks = async {
             if let Some(client) = client {
                 futures::join!(
-                    configuration::pull(client.clone(), options),
-                    outgoing::send_notices(client, status_events, ready)
+                    configuration::pull_settings(client.clone(), options),
+                    outgoing::send_notices(client, status_events, client_state)
                 );
             }
             futures::future::pending::<()>().await;
         };
         tokio::select! {
-            () = transport::serve(front, socket, messages, output.clone()) => {}
-            () = asides => {}
-            () = ending.over() => {}
+            () = transport::serve(service, socket, messages, output.clone()) => {}
+            () = background_tasks => {}
+            () = shutdown.wait_for_exit() => {}
         }
     };
     if runtime.block_on(AssertUnwindSafe(served).catch_unwind()).is_err() {
-        ending.begin_exit(EndReason::Failed("service"));
+        shutdown.begin_exit(EndReason::Failed("service"));
     }
     // A blocked write, for instance, is not waited for.
     runtime.shutdown_background();
-    written.wait_written(&output, FLUSH_LIMIT);
+    writer_done.wait_written(&output, FLUSH_LIMIT);
     if let Some(session) = session.get() {
         session.stop();
     }
@@ -148,5 +138,19 @@ pub fn serve(serving: ServeOptions) -> io::Result<ExitOutcome> {
     stats.save();
     drop(stats);
     stats_finished.wait();
-    Ok(ending.exit_outcome())
+    Ok(shutdown.exit_outcome())
+}
+
+/// The service in front of tower-lsp's, tower-lsp's end of it, and the client as tower-lsp reaches it.
+fn build_service(backend: Backend, start: ServiceStart) -> (OrderedService, ClientSocket, Option<Client>) {
+    let mut client = None;
+    let (inner, socket) = LspService::build(|handle| {
+        client = Some(handle);
+        backend.clone()
+    })
+    .custom_method(service::INLINE_METHOD, Backend::inline_completion)
+    .custom_method(service::POPUP_METHOD, Backend::popup_completion)
+    .custom_method(service::COMMAND_METHOD, Backend::execute_command)
+    .finish();
+    (OrderedService::new(inner, backend, start), socket, client)
 }

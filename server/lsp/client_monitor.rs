@@ -34,17 +34,17 @@ impl ClientMonitor {
     ///
     /// # Errors
     /// The system cannot start another thread, or has no pipe for signals.
-    pub(crate) fn start_monitor(supervisor: &ThreadSupervisor, ending: Arc<Shutdown>) -> io::Result<Self> {
+    pub(crate) fn start_monitor(supervisor: &ThreadSupervisor, shutdown: Arc<Shutdown>) -> io::Result<Self> {
         let this = Self::default();
         let mut watch = system::Watch::new(Arc::clone(&this.process))?;
         supervisor.spawn("client-monitor", move || {
             loop {
-                match ending.overdue_for() {
-                    Some(due) if due > EXIT_LIMIT => terminate(&ending),
+                match shutdown.overdue_for() {
+                    Some(due) if due > EXIT_LIMIT => terminate(&shutdown),
                     Some(_) => thread::sleep(POLL_INTERVAL),
                     None => {
                         if let Some(reason) = watch.wait_for_end() {
-                            ending.begin_exit(reason);
+                            shutdown.begin_exit(reason);
                         }
                     }
                 }
@@ -78,9 +78,9 @@ impl ClientMonitor {
 }
 
 #[expect(clippy::exit, reason = "the ordinary exit has been waited for")]
-fn terminate(ending: &Shutdown) -> ! {
+fn terminate(shutdown: &Shutdown) -> ! {
     warn!("a thread hangs; the server exits without it");
-    std::process::exit(ending.exit_outcome().exit_code().into())
+    std::process::exit(shutdown.exit_outcome().exit_code().into())
 }
 
 #[cfg(unix)]
@@ -175,9 +175,9 @@ mod system {
         fn check_process(&mut self) -> Option<EndReason> {
             let ClientProcess { process, was_alive } = *self.process.get()?;
             // A process that loses its parent is given another one.
-            let has_lost_it = process == self.parent && parent_id() != self.parent;
-            let gone = EndReason::EditorGone(if was_alive { DIED } else { NEVER });
-            (has_lost_it || !is_alive(process)).then_some(gone)
+            let lost_parent = process == self.parent && parent_id() != self.parent;
+            let reason = EndReason::EditorGone(if was_alive { DIED } else { NEVER });
+            (lost_parent || !is_alive(process)).then_some(reason)
         }
     }
 

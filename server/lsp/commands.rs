@@ -77,9 +77,9 @@ pub(crate) fn explanations_json(Explanations { suggestion, silence }: Explanatio
 }
 
 fn explanation_json(Explanation { path, language, text, work }: Explanation) -> Value {
-    let mut written = json!({ "path": path, "language": language, "text": text });
+    let mut json = json!({ "path": path, "language": language, "text": text });
     if let Some(work) = work {
-        written["work"] = json!({
+        json["work"] = json!({
             "promptTokens": work.prompt_tokens,
             "short": work.short,
             "evaluated": work.evaluated,
@@ -90,7 +90,7 @@ fn explanation_json(Explanation { path, language, text, work }: Explanation) -> 
             "reason": work.reason,
         });
     }
-    written
+    json
 }
 
 /// The result of `taper.models`.
@@ -99,7 +99,7 @@ fn explanation_json(Explanation { path, language, text, work }: Explanation) -> 
 /// The model folder is unknown; the message has the reason.
 pub(crate) fn models_json() -> Result<Value, String> {
     let store = ModelStore::open().map_err(|problem| problem.to_string())?;
-    let written = MODELS.iter().map(|model| {
+    let json = MODELS.iter().map(|model| {
         json!({
             "name": model.name,
             "bytes": model.bytes,
@@ -108,7 +108,7 @@ pub(crate) fn models_json() -> Result<Value, String> {
             "here": store.find_file(model).is_some(),
         })
     });
-    Ok(Value::Array(written.collect()))
+    Ok(Value::Array(json.collect()))
 }
 
 #[cfg(test)]

@@ -22,26 +22,26 @@ const MAX_REPORTED_PROBLEMS: usize = 1000;
 pub(crate) struct ClientOptions {
     inner: Mutex<OptionsState>,
     session: Arc<OnceLock<Session>>,
-    news: UnboundedSender<StatusEvent>,
+    status: UnboundedSender<StatusEvent>,
     /// Signalled when the editor must be asked for its settings.
-    pub(crate) ask: Notify,
+    pub(crate) pull_requested: Notify,
 }
 
 #[derive(Debug)]
 struct OptionsState {
     layers: ConfigLayers,
     /// Problems that were reported: an editor sends the same options again and again.
-    told: HashSet<String>,
+    reported_problems: HashSet<String>,
 }
 
 impl ClientOptions {
     pub(crate) fn new(
         layers: ConfigLayers,
         session: Arc<OnceLock<Session>>,
-        news: UnboundedSender<StatusEvent>,
+        status: UnboundedSender<StatusEvent>,
     ) -> Self {
-        let inner = Mutex::new(OptionsState { layers, told: HashSet::new() });
-        Self { inner, session, news, ask: Notify::new() }
+        let inner = Mutex::new(OptionsState { layers, reported_problems: HashSet::new() });
+        Self { inner, session, status, pull_requested: Notify::new() }
     }
 
     /// The initial settings, with the editor's options from `initialize`. `problems` are reported as well.
@@ -72,26 +72,28 @@ impl ClientOptions {
     fn merged_settings(&self, inner: &mut OptionsState, problems: Vec<String>) -> Settings {
         let (settings, more) = inner.layers.resolve_settings();
         for problem in problems.into_iter().chain(more) {
-            if inner.told.len() < MAX_REPORTED_PROBLEMS && inner.told.insert(problem.clone()) {
+            if inner.reported_problems.len() < MAX_REPORTED_PROBLEMS
+                && inner.reported_problems.insert(problem.clone())
+            {
                 warn!(problem, "options");
-                let _ = self.news.send(Notice::Problem(problem).into());
+                let _ = self.status.send(Notice::Problem(problem).into());
             }
         }
         // An error means that the receiver has gone.
-        let _ = self.news.send(StatusEvent::Enabled(settings.enable));
+        let _ = self.status.send(StatusEvent::Enabled(settings.enable));
         settings
     }
 }
 
 /// Requests the editor's section `taper` after each signal. An editor without one keeps the options that it sent.
-pub(crate) async fn pull(client: Client, options: Arc<ClientOptions>) {
+pub(crate) async fn pull_settings(client: Client, options: Arc<ClientOptions>) {
     loop {
-        options.ask.notified().await;
+        options.pull_requested.notified().await;
         let item = ConfigurationItem { scope_uri: None, section: Some("taper".to_owned()) };
         match client.configuration(vec![item]).await {
-            Ok(answers) => {
-                if let Some(answer @ Value::Object(_)) = answers.into_iter().next() {
-                    options.change_settings(answer);
+            Ok(sections) => {
+                if let Some(settings @ Value::Object(_)) = sections.into_iter().next() {
+                    options.change_settings(settings);
                 }
             }
             Err(problem) => debug!(%problem, "the editor did not return its settings"),

@@ -68,14 +68,14 @@ impl OpenFiles {
         params: &mut Value,
         folders: &WorkspaceFolders,
     ) -> Option<Vec<Event>> {
-        let what = method.strip_prefix("notebookDocument/")?;
+        let name = method.strip_prefix("notebookDocument/")?;
         let mut events = Vec::new();
         let Some(uri) = params.pointer("/notebookDocument/uri").and_then(Value::as_str).map(str::to_owned)
         else {
             warn!("ignored `{method}` without a notebook's URI");
             return Some(events);
         };
-        match what {
+        match name {
             "didOpen" => {
                 self.open_cells(params.get_mut("cellTextDocuments"), folders, &mut events);
                 let cells = self.parse_cells(params.pointer("/notebookDocument/cells")).unwrap_or_default();
@@ -182,9 +182,10 @@ mod tests {
 
     use super::*;
 
-    fn told(open: &mut OpenFiles, method: &str, params: Value) -> Vec<String> {
-        let events = open.notebook_events(method, &mut params.clone(), &WorkspaceFolders::default()).unwrap();
-        let told = events.into_iter().map(|event| match event {
+    fn event_texts(open_files: &mut OpenFiles, method: &str, params: Value) -> Vec<String> {
+        let events =
+            open_files.notebook_events(method, &mut params.clone(), &WorkspaceFolders::default()).unwrap();
+        let texts = events.into_iter().map(|event| match event {
             Event::Opened(OpenedDocument { uri, language_id, .. }) => format!("open {uri} {language_id}"),
             Event::Closed { uri } => format!("close {uri}"),
             Event::Edited { uri, changes, .. } => format!("edit {uri} {}", changes[0].text),
@@ -192,7 +193,7 @@ mod tests {
             Event::Notebook { change, .. } => format!("{change:?}"),
             other => panic!("{other:?}"),
         });
-        told.collect()
+        texts.collect()
     }
 
     #[test]
@@ -200,7 +201,7 @@ mod tests {
         let mut open = OpenFiles::default();
         let cell = |uri: &str, kind: i64| json!({ "kind": kind, "document": uri });
         let text = |uri: &str| json!({ "uri": uri, "languageId": "python", "version": 1, "text": "x" });
-        let told_first = told(
+        let opened = event_texts(
             &mut open,
             "notebookDocument/didOpen",
             json!({
@@ -209,7 +210,7 @@ mod tests {
             }),
         );
         assert_eq!(
-            told_first,
+            opened,
             [
                 "open a:1 python",
                 "open a:2 python",
@@ -230,7 +231,7 @@ mod tests {
             ],
         }));
         assert_eq!(
-            told(&mut open, "notebookDocument/didChange", language),
+            event_texts(&mut open, "notebookDocument/didChange", language),
             [
                 "close a:1",
                 "open a:1 python",
@@ -241,19 +242,19 @@ mod tests {
         );
         let kinds = change(json!({ "data": [cell("a:2", 2)] }));
         assert_eq!(
-            told(&mut open, "notebookDocument/didChange", kinds),
+            event_texts(&mut open, "notebookDocument/didChange", kinds),
             ["Kinds([NotebookCell { uri: \"a:2\", is_code: true }])"]
         );
         for wrong in [json!({}), json!({ "array": { "start": -1, "deleteCount": 0 } }), json!(7)] {
             let wrong = change(json!({ "structure": wrong }));
-            assert_eq!(told(&mut open, "notebookDocument/didChange", wrong), ["Closed"]);
+            assert_eq!(event_texts(&mut open, "notebookDocument/didChange", wrong), ["Closed"]);
         }
         for nothing in [json!({}), json!(null), json!({ "notebookDocument": { "uri": "x" } })] {
-            assert_eq!(told(&mut open, "notebookDocument/didChange", nothing.clone()).len(), 0);
-            assert_eq!(told(&mut open, "notebookDocument/didSave", nothing).len(), 0);
+            assert_eq!(event_texts(&mut open, "notebookDocument/didChange", nothing.clone()).len(), 0);
+            assert_eq!(event_texts(&mut open, "notebookDocument/didSave", nothing).len(), 0);
         }
         let closed = json!({ "notebookDocument": { "uri": "file:/a b.ipynb" }, "cellTextDocuments": [{ "uri": "a:1" }] });
-        assert_eq!(told(&mut open, "notebookDocument/didClose", closed), ["Closed", "close a:1"]);
+        assert_eq!(event_texts(&mut open, "notebookDocument/didClose", closed), ["Closed", "close a:1"]);
         assert!(
             open.notebook_events("textDocument/didOpen", &mut Value::Null, &WorkspaceFolders::default())
                 .is_none()
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_that_is_opened_as_a_document_says_of_which_notebook_it_is() {
+    fn cell_opened_as_document_names_its_notebook() {
         let mut open = OpenFiles::default();
         let mut events = |uri: &str| {
             let document = TextDocumentItem {

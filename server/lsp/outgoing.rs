@@ -26,22 +26,26 @@ const PROGRESS_LIMIT: Duration = Duration::from_secs(3);
 /// Sends notices to the editor, once it is ready, until all senders have gone.
 pub(crate) async fn send_notices(
     client: Client,
-    mut news: UnboundedReceiver<StatusEvent>,
-    ready: Arc<ClientState>,
+    mut events: UnboundedReceiver<StatusEvent>,
+    client_state: Arc<ClientState>,
 ) {
-    ready.initialized.notified().await;
-    let shows_status = ready.status.load(Ordering::Acquire);
-    let is_followed = ready.trace.load(Ordering::Acquire);
+    client_state.initialized.notified().await;
+    let shows_status = client_state.status.load(Ordering::Acquire);
+    let sends_trace = client_state.trace.load(Ordering::Acquire);
     let mut status = StatusLine::default();
-    let mut bar =
-        ProgressBar { client, shown: None, begun: 0, refused: !ready.progress.load(Ordering::Acquire) };
+    let mut bar = ProgressBar {
+        client,
+        shown: None,
+        count: 0,
+        refused: !client_state.progress.load(Ordering::Acquire),
+    };
     loop {
         if shows_status && let Some(due) = status.take_due(Instant::now()) {
             bar.client.send_notification::<TaperStatus>(due).await;
         }
         let received = match status.next_change().filter(|_| shows_status) {
-            Some(at) => timeout_at(at.into(), news.recv()).await,
-            None => Ok(news.recv().await),
+            Some(at) => timeout_at(at.into(), events.recv()).await,
+            None => Ok(events.recv().await),
         };
         let Ok(received) = received else { continue };
         let Some(event) = received else { return };
@@ -57,18 +61,18 @@ pub(crate) async fn send_notices(
             StatusEvent::Session(Notice::Problem(message)) => {
                 bar.client.show_message(MessageType::WARNING, message).await;
             }
-            StatusEvent::Session(Notice::Refresh(place)) => {
-                bar.client.send_notification::<TaperRefresh>(convert::refresh_params(&place)).await;
+            StatusEvent::Session(Notice::Refresh(improvement)) => {
+                bar.client.send_notification::<TaperRefresh>(convert::refresh_params(&improvement)).await;
             }
             StatusEvent::Session(Notice::Trace(event)) => {
-                if is_followed {
+                if sends_trace {
                     bar.client.send_notification::<TaperTrace>(trace::trace_params(&event)).await;
                 }
             }
             StatusEvent::Session(Notice::Paused(_))
             | StatusEvent::Enabled(_)
-            | StatusEvent::Asked
-            | StatusEvent::Answered => {}
+            | StatusEvent::Requested
+            | StatusEvent::Responded => {}
         }
     }
 }
@@ -79,7 +83,7 @@ struct ProgressBar {
     /// The token of the bar that is shown now.
     shown: Option<ProgressToken>,
     /// Number of bars so far: each has its own token.
-    begun: u32,
+    count: u32,
     /// The editor does not show progress, or did not create a bar.
     refused: bool,
 }
@@ -97,8 +101,8 @@ impl ProgressBar {
             self.send_progress(token.clone(), WorkDoneProgress::Report(report)).await;
             return;
         }
-        self.begun += 1;
-        let token = ProgressToken::String(format!("taper/model/{}", self.begun));
+        self.count += 1;
+        let token = ProgressToken::String(format!("taper/model/{}", self.count));
         let created = timeout(PROGRESS_LIMIT, self.client.create_work_done_progress(token.clone())).await;
         if !matches!(created, Ok(Ok(()))) {
             self.refused = true;

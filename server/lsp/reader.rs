@@ -20,7 +20,7 @@ const INPUT_QUEUE_LEN: usize = 64;
 pub(crate) fn start_reader(
     mut stream: impl Read + Send + 'static,
     supervisor: &ThreadSupervisor,
-    ending: Arc<Shutdown>,
+    shutdown: Arc<Shutdown>,
 ) -> io::Result<Receiver<IncomingMessage>> {
     let (sender, messages) = mpsc::channel(INPUT_QUEUE_LEN);
     supervisor.spawn("input", move || {
@@ -40,7 +40,7 @@ pub(crate) fn start_reader(
                 }
             }
         }
-        ending.begin_exit(EndReason::InputEnded);
+        shutdown.begin_exit(EndReason::InputEnded);
     })?;
     Ok(messages)
 }

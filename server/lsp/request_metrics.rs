@@ -13,25 +13,25 @@ use crate::usage::store::StatsHandle;
 #[derive(Debug)]
 pub(crate) struct RequestMetrics {
     stats: StatsHandle,
-    news: UnboundedSender<StatusEvent>,
+    status: UnboundedSender<StatusEvent>,
     arrived: Instant,
-    answered: bool,
+    responded: bool,
 }
 
 impl RequestMetrics {
     /// Counts a request.
-    pub(crate) fn begin(stats: StatsHandle, news: UnboundedSender<StatusEvent>, arrived: Instant) -> Self {
+    pub(crate) fn begin(stats: StatsHandle, status: UnboundedSender<StatusEvent>, arrived: Instant) -> Self {
         stats.record_since_start(UsageEvent::Requested);
         // An error means that the server is ending.
-        let _ = news.send(StatusEvent::Asked);
-        Self { stats, news, arrived, answered: false }
+        let _ = status.send(StatusEvent::Requested);
+        Self { stats, status, arrived, responded: false }
     }
 
     /// Counts its response.
-    pub(crate) fn record_answer(mut self, answer: &CompletionResponse) {
-        self.answered = true;
+    pub(crate) fn record_response(mut self, response: &CompletionResponse) {
+        self.responded = true;
         let latency = self.arrived.elapsed();
-        self.stats.record_since_start(match answer {
+        self.stats.record_since_start(match response {
             CompletionResponse::Superseded => UsageEvent::Superseded,
             CompletionResponse::Empty => UsageEvent::Responded { latency, empty: true },
             CompletionResponse::Shown(_) => {
@@ -44,10 +44,10 @@ impl RequestMetrics {
 
 impl Drop for RequestMetrics {
     fn drop(&mut self) {
-        if !self.answered {
+        if !self.responded {
             self.stats.record_since_start(UsageEvent::Cancelled);
         }
-        let _ = self.news.send(StatusEvent::Answered);
+        let _ = self.status.send(StatusEvent::Responded);
     }
 }
 
@@ -59,11 +59,11 @@ mod tests {
     #[test]
     fn dropped_request_counts_as_cancelled() {
         let (worker, stats, _finished) = StatsWorker::new(Err(StatsFileError::NoHome));
-        let (news, mut events) = tokio::sync::mpsc::unbounded_channel();
-        let begin = || RequestMetrics::begin(stats.clone(), news.clone(), Instant::now());
+        let (status, mut events) = tokio::sync::mpsc::unbounded_channel();
+        let begin = || RequestMetrics::begin(stats.clone(), status.clone(), Instant::now());
         drop(begin());
-        begin().record_answer(&CompletionResponse::Empty);
-        begin().record_answer(&CompletionResponse::Superseded);
+        begin().record_response(&CompletionResponse::Empty);
+        begin().record_response(&CompletionResponse::Superseded);
         std::thread::spawn(move || worker.run());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let report = runtime.block_on(stats.report());
@@ -71,8 +71,8 @@ mod tests {
             ["asked", "cancelled", "empty", "superseded", "shown"].map(|name| report[name].as_u64());
         assert_eq!(counted, [3, 1, 1, 1, 0].map(Some));
         for _ in 0..3 {
-            assert_eq!(events.try_recv(), Ok(StatusEvent::Asked));
-            assert_eq!(events.try_recv(), Ok(StatusEvent::Answered));
+            assert_eq!(events.try_recv(), Ok(StatusEvent::Requested));
+            assert_eq!(events.try_recv(), Ok(StatusEvent::Responded));
         }
     }
 }

@@ -50,35 +50,25 @@ pub(crate) const COMMAND_METHOD: &str = "$/taper/command";
 /// The request for inline completions.
 pub(crate) const INLINE_METHOD: &str = "textDocument/inlineCompletion";
 
-/// Shared by the handlers: the session, once it has started.
+/// Shared by the service and its handlers: the session, once it has started, and what belongs to the client.
+#[derive(Clone)]
 pub(crate) struct Backend {
-    session: Arc<OnceLock<Session>>,
-    ready: Arc<ClientState>,
-    news: mpsc::UnboundedSender<StatusEvent>,
-    open: Arc<Mutex<OpenFiles>>,
-    stats: StatsHandle,
+    pub(crate) session: Arc<OnceLock<Session>>,
+    pub(crate) client_state: Arc<ClientState>,
+    pub(crate) status: mpsc::UnboundedSender<StatusEvent>,
+    pub(crate) open_files: Arc<Mutex<OpenFiles>>,
+    pub(crate) stats: StatsHandle,
 }
 
 impl Backend {
-    pub(crate) fn new(
-        session: Arc<OnceLock<Session>>,
-        ready: Arc<ClientState>,
-        news: mpsc::UnboundedSender<StatusEvent>,
-        open: Arc<Mutex<OpenFiles>>,
-        stats: StatsHandle,
-    ) -> Self {
-        Self { session, ready, news, open, stats }
-    }
-
     /// Sends a request to the session. Nothing is awaited before: requests and changes stay in arrival order.
     fn enqueue_request(&self, params: &Value, popup: bool) -> Result<(ResponseReceiver, RequestMetrics)> {
         let arrived = Instant::now();
-        let inquiry = CompletionParams::read(params)
+        let CompletionParams { uri, position, selected, trigger } = CompletionParams::read(params)
             .ok_or_else(|| Error::invalid_params("a request needs `textDocument.uri` and `position`"))?;
-        let metrics = RequestMetrics::begin(self.stats.clone(), self.news.clone(), arrived);
+        let metrics = RequestMetrics::begin(self.stats.clone(), self.status.clone(), arrived);
         let (responder, receiver) = Responder::new();
-        let CompletionParams { uri, position, selected, trigger } = inquiry;
-        let uri = lock_documents(&self.open).documents.canonical_name_for_request(uri);
+        let uri = self.open_files().documents.canonical_name_for_request(uri);
         self.send(Event::Requested(ArrivedRequest {
             uri,
             position,
@@ -91,6 +81,10 @@ impl Backend {
         Ok((receiver, metrics))
     }
 
+    fn open_files(&self) -> MutexGuard<'_, OpenFiles> {
+        lock_files(&self.open_files)
+    }
+
     fn send(&self, event: Event) {
         if let Some(session) = self.session.get() {
             session.send(event);
@@ -100,23 +94,23 @@ impl Backend {
     /// `textDocument/inlineCompletion`.
     pub(crate) async fn inline_completion(&self, params: Value) -> Result<Value> {
         let (receiver, metrics) = self.enqueue_request(&params, false)?;
-        let answer = receiver.await.unwrap_or(CompletionResponse::Empty);
-        metrics.record_answer(&answer);
-        let tells = self.ready.accepted.load(Ordering::Acquire);
-        response_result(answer, |shown| convert::inline_result(shown, tells))
+        let response = receiver.await.unwrap_or(CompletionResponse::Empty);
+        metrics.record_response(&response);
+        let reports_acceptance = self.client_state.accepted.load(Ordering::Acquire);
+        response_result(response, |shown| convert::inline_result(shown, reports_acceptance))
     }
 
     /// `textDocument/completion`, for editors without inline completion.
     pub(crate) async fn popup_completion(&self, params: Value) -> Result<Value> {
         let (receiver, metrics) = self.enqueue_request(&params, true)?;
-        let answer = receiver.await.unwrap_or(CompletionResponse::Empty);
-        metrics.record_answer(&answer);
-        let answer = match answer {
+        let response = receiver.await.unwrap_or(CompletionResponse::Empty);
+        metrics.record_response(&response);
+        let response = match response {
             // Editors drop the response to a superseded request; Helix would log an error.
             CompletionResponse::Superseded => CompletionResponse::Empty,
-            answer => answer,
+            response => response,
         };
-        response_result(answer, convert::popup_result)
+        response_result(response, convert::popup_result)
     }
 
     /// `workspace/executeCommand`.
@@ -124,9 +118,9 @@ impl Backend {
         match ExecuteCommand::parse_params(&params).map_err(Error::invalid_params)? {
             ExecuteCommand::Pause(scope, paused) => {
                 let scope = match scope {
-                    PauseScope::Document(uri) => PauseScope::Document(
-                        lock_documents(&self.open).documents.canonical_name_for_request(uri),
-                    ),
+                    PauseScope::Document(uri) => {
+                        PauseScope::Document(self.open_files().documents.canonical_name_for_request(uri))
+                    }
                     scope => scope,
                 };
                 self.send(Event::Paused { scope, paused });
@@ -161,17 +155,17 @@ impl Backend {
     }
 }
 
-fn lock_documents(open: &Mutex<OpenFiles>) -> MutexGuard<'_, OpenFiles> {
-    open.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock_files(open_files: &Mutex<OpenFiles>) -> MutexGuard<'_, OpenFiles> {
+    open_files.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A notice with the URIs that the client used last.
-fn with_client_uris(mut notice: Notice, open: &Mutex<OpenFiles>) -> Notice {
-    let written = |uri: String| lock_documents(open).documents.client_uri(uri);
+fn with_client_uris(mut notice: Notice, open_files: &Mutex<OpenFiles>) -> Notice {
+    let client_uri = |uri: String| lock_files(open_files).documents.client_uri(uri);
     match &mut notice {
-        Notice::Refresh(grown) => grown.uri = written(std::mem::take(&mut grown.uri)),
+        Notice::Refresh(improvement) => improvement.uri = client_uri(std::mem::take(&mut improvement.uri)),
         Notice::Paused(pauses) => {
-            pauses.documents = std::mem::take(&mut pauses.documents).into_iter().map(written).collect();
+            pauses.documents = std::mem::take(&mut pauses.documents).into_iter().map(client_uri).collect();
         }
         _ => {}
     }
@@ -179,10 +173,10 @@ fn with_client_uris(mut notice: Notice, open: &Mutex<OpenFiles>) -> Notice {
 }
 
 fn response_result(
-    answer: CompletionResponse,
+    response: CompletionResponse,
     write: impl Fn(Option<&CompletionItem>) -> Value,
 ) -> Result<Value> {
-    match answer {
+    match response {
         CompletionResponse::Shown(shown) => Ok(write(Some(&shown))),
         CompletionResponse::Empty => Ok(write(None)),
         // The one error that editors ignore silently.
@@ -209,35 +203,29 @@ pub(crate) struct ServiceStart {
     pub(crate) source: EngineSource,
     /// Where the project's files are crawled.
     pub(crate) crawling: CrawlMode,
-    /// Records the statistics.
-    pub(crate) stats: StatsHandle,
     /// Problems found before a client was connected.
     pub(crate) problems: Vec<String>,
-    /// The open documents; shared with the handlers.
-    pub(crate) open: Arc<Mutex<OpenFiles>>,
     /// Watches the editor's process.
-    pub(crate) lifeline: ClientMonitor,
+    pub(crate) client_monitor: ClientMonitor,
     /// Reports a failed thread.
     pub(crate) supervisor: ThreadSupervisor,
+    /// Ends the process.
+    pub(crate) shutdown: Arc<Shutdown>,
 }
 
 /// The service in front of tower-lsp.
 pub(crate) struct OrderedService {
     inner: LspService<Backend>,
-    session: Arc<OnceLock<Session>>,
-    ending: Arc<Shutdown>,
+    backend: Backend,
+    options: Arc<ClientOptions>,
     /// Taken when the session starts.
     source: Option<(EngineSource, CrawlMode)>,
-    stats: StatsHandle,
-    options: Arc<ClientOptions>,
     problems: Vec<String>,
-    lifeline: ClientMonitor,
+    client_monitor: ClientMonitor,
     supervisor: ThreadSupervisor,
-    greeting: Option<ClientFeatures>,
-    news: mpsc::UnboundedSender<StatusEvent>,
-    open: Arc<Mutex<OpenFiles>>,
-    /// Signalled when the editor is ready for notices, with its features.
-    ready: Arc<ClientState>,
+    shutdown: Arc<Shutdown>,
+    /// The client, once it has sent `initialize`.
+    client: Option<ClientFeatures>,
 }
 
 /// Whether the editor is ready for notices, and what it can show.
@@ -258,84 +246,61 @@ pub(crate) struct ClientState {
 type ServiceFuture = BoxFuture<'static, std::result::Result<Option<Response>, ExitedError>>;
 
 impl OrderedService {
-    pub(crate) fn new(
-        inner: LspService<Backend>,
-        session: Arc<OnceLock<Session>>,
-        ending: Arc<Shutdown>,
-        beginning: ServiceStart,
-        news: mpsc::UnboundedSender<StatusEvent>,
-        ready: Arc<ClientState>,
-    ) -> Self {
-        let ServiceStart { options, source, crawling, stats, problems, open, lifeline, supervisor } =
-            beginning;
-        let (source, greeting) = (Some((source, crawling)), None);
-        Self {
-            inner,
-            session,
-            ending,
-            source,
-            stats,
-            options,
-            problems,
-            lifeline,
-            supervisor,
-            greeting,
-            news,
-            open,
-            ready,
-        }
+    /// A service in front of `inner`, whose handlers share `backend`.
+    pub(crate) fn new(inner: LspService<Backend>, backend: Backend, start: ServiceStart) -> Self {
+        let ServiceStart { options, source, crawling, problems, client_monitor, supervisor, shutdown } =
+            start;
+        let (source, client) = (Some((source, crawling)), None);
+        Self { inner, backend, options, source, problems, client_monitor, supervisor, shutdown, client }
     }
 
     /// Reads the client's features, starts the session, and returns the result of `initialize`.
     fn initialize_session(&mut self, params: &Value) -> Result<Value> {
-        let greeting = ClientFeatures::parse_initialize(params);
-        self.ready.progress.store(greeting.progress, Ordering::Release);
-        self.ready.status.store(greeting.status, Ordering::Release);
-        self.ready.trace.store(greeting.trace, Ordering::Release);
-        self.ready.accepted.store(greeting.accepted, Ordering::Release);
-        let settings =
-            self.options.initial_settings(greeting.options.clone(), std::mem::take(&mut self.problems));
-        let result = convert::initialize_result(&greeting);
+        let mut client = ClientFeatures::parse_initialize(params);
+        let state = &self.backend.client_state;
+        state.progress.store(client.progress, Ordering::Release);
+        state.status.store(client.status, Ordering::Release);
+        state.trace.store(client.trace, Ordering::Release);
+        state.accepted.store(client.accepted, Ordering::Release);
+        let options = std::mem::take(&mut client.options);
+        let settings = self.options.initial_settings(options, std::mem::take(&mut self.problems));
+        let result = convert::initialize_result(&client);
         if let Some((source, crawling)) = self.source.take() {
-            let (news, open) = (self.news.clone(), Arc::clone(&self.open));
-            let stats = self.stats.clone();
+            let Backend { status, open_files, stats, .. } = self.backend.clone();
             let start = SessionStart {
-                encoding: greeting.encoding,
-                refreshes: greeting.refresh,
+                encoding: client.encoding,
+                refreshes: client.refresh,
                 settings,
                 source,
                 crawling,
-                notices: Box::new(move |notice| drop(news.send(with_client_uris(notice, &open).into()))),
+                notices: Box::new(move |notice| {
+                    // An error means that the server is ending.
+                    let _ = status.send(with_client_uris(notice, &open_files).into());
+                }),
                 usage_recorder: Box::new(move |record| stats.record(record)),
                 supervisor: self.supervisor.clone(),
             };
             let session = Session::start(start).map_err(|problem| {
                 error!(%problem, "cannot start the session");
-                self.ending.begin_exit(EndReason::NotStarted);
+                self.shutdown.begin_exit(EndReason::NotStarted);
                 let mut error = Error::internal_error();
                 error.message = format!("taper cannot start: {problem}").into();
                 error
             })?;
             // Set once: `source` can be taken once.
-            let _ = self.session.set(session);
+            let _ = self.backend.session.set(session);
         }
-        if let Some(process) = greeting.process {
-            self.lifeline.watch_process(process);
+        if let Some(process) = client.process {
+            self.client_monitor.watch_process(process);
         }
-        self.greeting = Some(greeting);
+        self.client = Some(client);
         Ok(result)
-    }
-
-    fn send(&self, event: Event) {
-        if let Some(session) = self.session.get() {
-            session.send(event);
-        }
     }
 
     /// Handles a notification immediately; false if it is not for the session.
     fn handle_notification(&mut self, method: &str, params: &mut Value) -> bool {
-        let Some(greeting) = &mut self.greeting else { return false };
-        let mut open = lock_documents(&self.open);
+        let Some(client) = &mut self.client else { return false };
+        let mut open_files = self.backend.open_files();
         let uri = |params: &Value| {
             let uri = convert::document_uri(params);
             if uri.is_none() {
@@ -347,57 +312,57 @@ impl OrderedService {
         match method {
             "textDocument/didOpen" => {
                 match params.get_mut("textDocument").and_then(TextDocumentItem::take_from) {
-                    Some(document) => events = open.open_document(document, &greeting.folders),
+                    Some(document) => events = open_files.open_document(document, &client.folders),
                     None => warn!("ignored `didOpen` without a URI or a text"),
                 }
             }
             "textDocument/didSave" => {
-                let uri = uri(params).map(|uri| open.documents.canonical_name(uri));
+                let uri = uri(params).map(|uri| open_files.documents.canonical_name(uri));
                 events.extend(uri.map(|uri| Event::Saved { uri }));
             }
             convert::CURSOR_METHOD => match convert::document_position(params) {
                 Some((uri, position)) => {
-                    let uri = open.documents.canonical_name_for_request(uri);
+                    let uri = open_files.documents.canonical_name_for_request(uri);
                     events.push(Event::CursorRested { uri, position });
                 }
                 None => warn!("ignored `{method}` without a URI or a position"),
             },
             "textDocument/didClose" => {
-                let uri = uri(params).map(|uri| open.documents.close(uri));
+                let uri = uri(params).map(|uri| open_files.documents.close(uri));
                 events.extend(uri.map(|uri| Event::Closed { uri }));
             }
             "workspace/didChangeWorkspaceFolders" => {
                 let (added, removed) = convert::changed_folders(params);
-                removed.into_iter().for_each(|path| greeting.folders.remove_folder(path));
-                added.into_iter().for_each(|path| greeting.folders.add_folder(path));
-                events = open.relocation_events(&greeting.folders);
+                removed.into_iter().for_each(|path| client.folders.remove_folder(path));
+                added.into_iter().for_each(|path| client.folders.add_folder(path));
+                events = open_files.relocation_events(&client.folders);
             }
             "workspace/didChangeConfiguration" => {
                 match params.get_mut("settings").map_or(Value::Null, Value::take) {
                     // This editor only signals that something has changed, and must be asked for its settings.
-                    Value::Null if greeting.configuration => self.options.ask.notify_one(),
+                    Value::Null if client.configuration => self.options.pull_requested.notify_one(),
                     settings => self.options.change_settings(settings),
                 }
             }
-            _ => match open.notebook_events(method, params, &greeting.folders) {
-                Some(told) => events = told,
+            _ => match open_files.notebook_events(method, params, &client.folders) {
+                Some(cell_events) => events = cell_events,
                 None => return false,
             },
         }
         // Sending may block until the session has room, and the session locks this for its notices.
-        drop(open);
-        events.into_iter().for_each(|event| self.send(event));
+        drop(open_files);
+        events.into_iter().for_each(|event| self.backend.send(event));
         true
     }
 
     /// Passes a document change to the session.
     pub(crate) fn document_changed(&self, changed: DocumentChange) {
-        if self.greeting.is_none() {
+        if self.client.is_none() {
             return;
         }
         let DocumentChange { uri, version, changes } = changed;
-        let uri = lock_documents(&self.open).documents.canonical_name(uri);
-        self.send(match changes {
+        let uri = self.backend.open_files().documents.canonical_name(uri);
+        self.backend.send(match changes {
             Some(changes) => Event::Edited { uri, version, changes },
             None => Event::DocumentLost { uri },
         });
@@ -432,7 +397,7 @@ impl OrderedService {
         match (method.as_ref(), id) {
             ("initialize", Some(id)) => {
                 let params = params.unwrap_or_default();
-                let begun = match self.greeting {
+                let begun = match self.client {
                     // A second `initialize`: tower-lsp returns the error for it.
                     Some(_) => Ok(Value::Null),
                     None => self.initialize_session(&params),
@@ -454,21 +419,21 @@ impl OrderedService {
                     .boxed()
             }
             ("shutdown", Some(id)) => {
-                self.ending.request_shutdown();
-                self.stats.save();
+                self.shutdown.request_shutdown();
+                self.backend.stats.save();
                 self.forward_call("shutdown", Some(id), params)
             }
             ("textDocument/completion", Some(id)) => self.forward_call(POPUP_METHOD, Some(id), params),
             ("workspace/executeCommand", Some(id)) => self.forward_call(COMMAND_METHOD, Some(id), params),
             ("exit", None) => {
-                self.ending.begin_exit(EndReason::Exit);
+                self.shutdown.begin_exit(EndReason::Exit);
                 self.forward_call("exit", None, params)
             }
             (method, None) => {
                 if method == "initialized" {
-                    self.ready.initialized.notify_one();
-                    if self.greeting.as_ref().is_some_and(|greeting| greeting.configuration) {
-                        self.options.ask.notify_one();
+                    self.backend.client_state.initialized.notify_one();
+                    if self.client.as_ref().is_some_and(|client| client.configuration) {
+                        self.options.pull_requested.notify_one();
                     }
                 }
                 if params.as_mut().is_some_and(|params| self.handle_notification(method, params)) {

@@ -52,13 +52,13 @@ pub(crate) struct Shutdown {
     /// `shutdown` was requested.
     shut_down: AtomicBool,
     reason: OnceLock<(EndReason, Instant)>,
-    over: Notify,
+    exit_begun: Notify,
     output: MessageOutput,
 }
 
 impl Shutdown {
     pub(crate) fn new(output: MessageOutput) -> Self {
-        Self { shut_down: AtomicBool::new(false), reason: OnceLock::new(), over: Notify::new(), output }
+        Self { shut_down: AtomicBool::new(false), reason: OnceLock::new(), exit_begun: Notify::new(), output }
     }
 
     /// The editor requested `shutdown`: the end will be orderly.
@@ -73,7 +73,7 @@ impl Shutdown {
         }
         match reason {
             EndReason::Exit | EndReason::InputEnded | EndReason::NotStarted => {}
-            EndReason::EditorGone(how) => warn!(how, "the editor has gone; the server exits"),
+            EndReason::EditorGone(evidence) => warn!(evidence, "the editor has gone; the server exits"),
             EndReason::Signal(signal) => info!(signal, "the server exits on a signal"),
             EndReason::Failed(part) => {
                 error!(
@@ -88,7 +88,7 @@ impl Shutdown {
                 self.output.try_notify("window/showMessage", json!({ "type": 1, "message": message }));
             }
         }
-        self.over.notify_one();
+        self.exit_begun.notify_one();
     }
 
     /// Time since the exit was started.
@@ -97,8 +97,8 @@ impl Shutdown {
     }
 
     /// Waits until the exit was started and the remaining responses had time.
-    pub(crate) async fn over(&self) {
-        self.over.notified().await;
+    pub(crate) async fn wait_for_exit(&self) {
+        self.exit_begun.notified().await;
         // The sender of a signal does not wait for responses.
         if !matches!(self.reason.get(), Some((EndReason::Signal(_), _))) {
             tokio::time::sleep(DRAIN_GRACE).await;

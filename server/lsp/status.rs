@@ -31,9 +31,9 @@ pub(crate) enum StatusEvent {
     /// The settings allow suggestions, or forbid them.
     Enabled(bool),
     /// A request arrived.
-    Asked,
+    Requested,
     /// A request was answered or cancelled.
-    Answered,
+    Responded,
 }
 
 impl From<Notice> for StatusEvent {
@@ -73,8 +73,8 @@ impl Default for StatusLine {
 
 impl StatusLine {
     /// Records an event at `now`.
-    pub(crate) fn record_event(&mut self, news: &StatusEvent, now: Instant) {
-        match news {
+    pub(crate) fn record_event(&mut self, event: &StatusEvent, now: Instant) {
+        match event {
             StatusEvent::Session(Notice::Loading(loading)) => {
                 self.phase = ModelPhase::Loading(loading.clone());
             }
@@ -83,11 +83,11 @@ impl StatusLine {
             StatusEvent::Session(Notice::Paused(pauses)) => self.pauses = pauses.clone(),
             StatusEvent::Session(Notice::Problem(_) | Notice::Refresh(_) | Notice::Trace(_)) => {}
             StatusEvent::Enabled(enabled) => self.enabled = *enabled,
-            StatusEvent::Asked => {
+            StatusEvent::Requested => {
                 self.open += 1;
                 self.since = self.since.or(Some(now));
             }
-            StatusEvent::Answered => {
+            StatusEvent::Responded => {
                 self.open = self.open.saturating_sub(1);
                 if self.open == 0 {
                     self.since = None;
@@ -106,30 +106,30 @@ impl StatusLine {
 
     /// The params to send at `now`; `None` if they were sent already.
     pub(crate) fn take_due(&mut self, now: Instant) -> Option<Value> {
-        let written = self.params_json(now);
-        if written == self.sent {
+        let params = self.params_json(now);
+        if params == self.sent {
             return None;
         }
-        self.sent = written.clone();
-        Some(written)
+        self.sent = params.clone();
+        Some(params)
     }
 
     fn params_json(&self, now: Instant) -> Value {
         let Pauses { everywhere, languages, documents } = &self.pauses;
-        let mut written =
+        let mut params =
             json!({ "paused": { "everywhere": everywhere, "languages": languages, "documents": documents } });
         let (state, message) = match &self.phase {
             ModelPhase::Loading(LoadProgress { message, percent }) => {
                 if let Some(percent) = percent {
-                    written["percent"] = (*percent).min(100).into();
+                    params["percent"] = (*percent).min(100).into();
                 }
                 ("loading", message.as_str())
             }
             ModelPhase::Failed(problem) => ("error", problem.as_str()),
             ModelPhase::Ready(about) => {
-                written["model"] = about.model.as_str().into();
-                written["device"] = about.device.as_str().into();
-                written["kernel"] = about.kernel.as_str().into();
+                params["model"] = about.model.as_str().into();
+                params["device"] = about.device.as_str().into();
+                params["kernel"] = about.kernel.as_str().into();
                 let thinking =
                     self.since.is_some_and(|since| now.saturating_duration_since(since) >= THINKING_DELAY);
                 match () {
@@ -140,11 +140,11 @@ impl StatusLine {
                 }
             }
         };
-        written["state"] = state.into();
+        params["state"] = state.into();
         if !message.is_empty() {
-            written["message"] = message.into();
+            params["message"] = message.into();
         }
-        written
+        params
     }
 }
 
@@ -169,18 +169,18 @@ mod tests {
             (&json!("ready"), &json!("m"), &json!("CPU"))
         );
 
-        status.record_event(&StatusEvent::Asked, start);
-        status.record_event(&StatusEvent::Answered, start);
+        status.record_event(&StatusEvent::Requested, start);
+        status.record_event(&StatusEvent::Responded, start);
         assert_eq!((status.take_due(start), status.next_change()), (None, None));
-        status.record_event(&StatusEvent::Asked, start);
-        status.record_event(&StatusEvent::Asked, start + THINKING_DELAY / 2);
+        status.record_event(&StatusEvent::Requested, start);
+        status.record_event(&StatusEvent::Requested, start + THINKING_DELAY / 2);
         assert_eq!((status.take_due(start), status.next_change()), (None, Some(start + THINKING_DELAY)));
         let late = start + THINKING_DELAY;
         assert_eq!(status.take_due(late).unwrap()["state"], "thinking");
         assert_eq!(status.next_change(), None, "it was sent");
-        status.record_event(&StatusEvent::Answered, late);
+        status.record_event(&StatusEvent::Responded, late);
         assert_eq!(status.take_due(late), None, "one is still open");
-        status.record_event(&StatusEvent::Answered, late);
+        status.record_event(&StatusEvent::Responded, late);
         assert_eq!(status.take_due(late), Some(ready));
     }
 

@@ -19,7 +19,7 @@ const MAX_OPEN_REQUESTS: usize = 256;
 
 /// Serves until the messages end or the editor sends `exit`, and every request has its response.
 pub(crate) async fn serve(
-    mut front: OrderedService,
+    mut service: OrderedService,
     socket: ClientSocket,
     mut messages: Receiver<IncomingMessage>,
     output: MessageOutput,
@@ -38,16 +38,16 @@ pub(crate) async fn serve(
             message = messages.recv(), if has_messages && open.len() < MAX_OPEN_REQUESTS => match message {
                 None => has_messages = false,
                 Some(IncomingMessage::Request(request)) => {
-                    if let Err(problem) = future::poll_fn(|context| front.poll_ready(context)).await {
+                    if let Err(problem) = future::poll_fn(|context| service.poll_ready(context)).await {
                         error!(%problem, "the service has ended");
                         return;
                     }
                     has_messages = request.method() != "exit";
-                    open.push(front.call(request));
+                    open.push(service.call(request));
                 }
                 // An error means that the receiver has gone.
                 Some(IncomingMessage::Response(response)) => drop(responses.send(response).await),
-                Some(IncomingMessage::Changed(changed)) => front.document_changed(changed),
+                Some(IncomingMessage::Changed(changed)) => service.document_changed(changed),
                 Some(IncomingMessage::Malformed(response)) => output.send(&response).await,
             },
         }

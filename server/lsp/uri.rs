@@ -185,18 +185,18 @@ fn relative_path<'p>(folder: &str, path: &'p str) -> Option<&'p str> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct WorkspaceFolder {
     /// The path in the client's URI.
-    written: String,
+    as_sent: String,
     /// The same with symbolic links resolved.
     real: String,
 }
 
 impl WorkspaceFolder {
     fn new(path: String) -> Self {
-        let written = path[..path.trim_end_matches('/').len()].to_owned();
-        let on_disk = Some(PathBuf::from(with_root_slash(&written))).filter(|it| it.is_absolute());
+        let as_sent = path[..path.trim_end_matches('/').len()].to_owned();
+        let on_disk = Some(PathBuf::from(with_root_slash(&as_sent))).filter(|it| it.is_absolute());
         let real =
-            on_disk.and_then(|it| with_slashes(&resolve_links(&it))).unwrap_or_else(|| written.clone());
-        Self { written, real: real[..real.trim_end_matches('/').len()].to_owned() }
+            on_disk.and_then(|it| with_slashes(&resolve_links(&it))).unwrap_or_else(|| as_sent.clone());
+        Self { as_sent, real: real[..real.trim_end_matches('/').len()].to_owned() }
     }
 }
 
@@ -227,13 +227,13 @@ impl WorkspaceFolders {
         if !self.all.contains(&folder) {
             self.all.push(folder);
         }
-        self.all.sort_by_key(|it| std::cmp::Reverse(it.written.len()));
+        self.all.sort_by_key(|it| std::cmp::Reverse(it.as_sent.len()));
     }
 
     /// Removes a folder.
     pub(crate) fn remove_folder(&mut self, path: String) {
         let folder = WorkspaceFolder::new(path);
-        self.all.retain(|it| it.written != folder.written && it.real != folder.real);
+        self.all.retain(|it| it.as_sent != folder.as_sent && it.real != folder.real);
     }
 
     /// A document's workspace folder, if it is a file in one, and the path that the model is shown for it: relative to
@@ -250,7 +250,7 @@ impl WorkspaceFolders {
                 return (Some(with_root_slash(&folder.real).into()), inside.to_owned());
             }
         }
-        match self.all.iter().find_map(|it| Some((it, relative_path(&it.written, &path)?))) {
+        match self.all.iter().find_map(|it| Some((it, relative_path(&it.as_sent, &path)?))) {
             // Only a file on this machine has other files around it.
             Some((folder, inside)) => (file.map(|_| with_root_slash(&folder.real).into()), inside.to_owned()),
             None => (None, path.rsplit('/').next().unwrap_or_default().to_owned()),
@@ -280,7 +280,7 @@ struct DocumentEntry {
     /// The order of opening.
     number: u64,
     /// The URI in the last request, if it differs from the name.
-    asked_as: Option<String>,
+    requested_as: Option<String>,
 }
 
 impl OpenDocuments {
@@ -288,7 +288,8 @@ impl OpenDocuments {
     pub(crate) fn open(&mut self, uri: String) -> String {
         self.opened += 1;
         let file = file_path(&uri).as_deref().map(resolve_links);
-        let opened = DocumentEntry { meaning: uri_identity(&uri), file, number: self.opened, asked_as: None };
+        let opened =
+            DocumentEntry { meaning: uri_identity(&uri), file, number: self.opened, requested_as: None };
         self.all.insert(uri.clone(), opened);
         uri
     }
@@ -319,7 +320,7 @@ impl OpenDocuments {
     pub(crate) fn canonical_name_for_request(&mut self, uri: String) -> String {
         let name = self.canonical_name(uri.clone());
         if let Some(opened) = self.all.get_mut(&name) {
-            opened.asked_as = Some(uri).filter(|uri| *uri != name);
+            opened.requested_as = Some(uri).filter(|uri| *uri != name);
         }
         name
     }
@@ -333,7 +334,7 @@ impl OpenDocuments {
 
     /// The URI that the last request used for a document.
     pub(crate) fn client_uri(&self, name: String) -> String {
-        self.all.get(&name).and_then(|it| it.asked_as.clone()).unwrap_or(name)
+        self.all.get(&name).and_then(|it| it.requested_as.clone()).unwrap_or(name)
     }
 }
 

@@ -92,15 +92,15 @@ impl UnwrittenMessages {
         mut self,
         mut stream: impl Write + Send + 'static,
         supervisor: &ThreadSupervisor,
-        ending: Arc<Shutdown>,
+        shutdown: Arc<Shutdown>,
     ) -> io::Result<WriterDone> {
-        let (alive, ended) = bounded(0);
+        let (running, ended) = bounded(0);
         supervisor.spawn("output", move || {
-            let _alive: Sender<()> = alive;
+            let _running: Sender<()> = running;
             while let Some(Some(message)) = self.messages.blocking_recv() {
                 if let Err(problem) = stream.write_all(&message).and_then(|()| stream.flush()) {
                     debug!(%problem, "cannot write to the standard output");
-                    ending.begin_exit(EndReason::EditorGone(OUTPUT_CLOSED));
+                    shutdown.begin_exit(EndReason::EditorGone(OUTPUT_CLOSED));
                     return;
                 }
             }
