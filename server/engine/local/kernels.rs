@@ -183,6 +183,9 @@ impl Kernel {
     }
 }
 
+/// Values, weight, bias, epsilon and result of [`elementwise::layer_norm`].
+type LayerNormFn = unsafe fn(&[f32], &[f32], &[f32], f32, &mut [f32]);
+
 /// The functions of a kernel. All are unsafe for two reasons: they need their instruction set, which
 /// [`Kernel::kernel_table`] has checked, and they take the pointers that their argument types describe.
 #[derive(Debug)]
@@ -206,7 +209,7 @@ pub(super) struct KernelTable {
     /// See [`elementwise::norm`].
     pub(super) norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
     /// See [`elementwise::layer_norm`].
-    pub(super) layer_norm: unsafe fn(&[f32], &[f32], &[f32], f32, &mut [f32]),
+    pub(super) layer_norm: LayerNormFn,
     /// See [`elementwise::geglu`].
     pub(super) geglu: unsafe fn(&[f32], &[f32], &mut [f32]),
     /// See [`elementwise::gelu`].

@@ -52,12 +52,11 @@ pub(super) fn generate_text(
     max_tokens: usize,
 ) -> Generation {
     let prompt = Prompt { tokens: tokens.to_vec(), healing_bytes: forced.to_vec(), ..Prompt::default() };
-    let generation = engine
+    engine
         .generate(&prompt, &GenerationLimits { max_tokens, ..GenerationLimits::default() }, &mut |_| {
             ControlFlow::Continue(())
         })
-        .unwrap();
-    generation
+        .unwrap()
 }
 
 fn text_stop_and_ends(generation: &Generation) -> (&str, StopReason, Vec<usize>) {

@@ -101,7 +101,7 @@ pub(in crate::local) fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], epsi
 /// `y = sqrt(2 / pi) * (x + 0.044715 x^3)`, which is `x / (1 + e^-2y)`.
 #[inline(always)]
 fn gelu_tanh(x: f32) -> f32 {
-    const SQRT_8_OVER_PI: f32 = 1.595_769_1;
+    const SQRT_8_OVER_PI: f32 = 1.595_769;
     x / (1.0 + exp(-SQRT_8_OVER_PI * (x + 0.044_715 * x * x * x)))
 }
 
