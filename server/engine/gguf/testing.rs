@@ -31,6 +31,27 @@ impl GgufWriter {
         Self::default()
     }
 
+    /// The tensors and metadata of a file, of which lists only if they are of strings.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn from_gguf(gguf: &super::Gguf) -> io::Result<Self> {
+        let mut writer = Self::new();
+        for (key, value) in &gguf.metadata {
+            writer = writer.with_metadata(key, value.clone());
+        }
+        for key in gguf.lists.keys() {
+            if let Ok(Some(strings)) = gguf.get_strings(key) {
+                let strings = strings.into_iter().map(|it| String::from_utf8_lossy(it).into_owned());
+                writer = writer.with_metadata(key, string_array(strings.collect()));
+            }
+        }
+        for (name, view) in gguf.tensor_names().filter_map(|name| Some((name, gguf.tensor(name)?))) {
+            writer = writer.with_tensor(name, view.dtype, &view.shape, view.data.read_all()?.into_owned());
+        }
+        Ok(writer)
+    }
+
     /// Adds a metadata value, or replaces the one under this key.
     ///
     /// Stored as converters do: integers as `u32`/`i32` where they fit, else `u64`/`i64`; floats as `f32`.

@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::gguf::Gguf;
+use crate::gguf::testing::GgufWriter;
+use crate::gguf::{Gguf, MetadataValue};
 use crate::local::candle_decoder::CandleDecoder;
 use crate::local::config::ModelConfig;
 use crate::local::cpu::CpuDecoder;
@@ -332,4 +333,59 @@ fn every_rule_of_a_family_changes_what_is_computed() {
         }
     }
     assert!(unread.is_empty(), "rules that nothing reads:\n{}", unread.join("\n"));
+}
+
+/// The fixture of a family, changed.
+fn changed_config(fixture: &str, key: &str, value: MetadataValue) -> Result<ModelConfig, EngineError> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("fixtures/families/{fixture}.gguf"));
+    let writer = GgufWriter::from_gguf(&Gguf::open(&path).unwrap()).unwrap().with_metadata(key, value);
+    ModelConfig::from_gguf(&Gguf::from_bytes(Path::new("model.gguf"), writer.to_bytes()).unwrap())
+}
+
+#[test]
+fn impossible_numbers_of_a_family_are_refused_by_name() {
+    use MetadataValue::{Array, Bool, Float, Unsigned};
+    let text = |text: &str| MetadataValue::String(text.to_owned());
+    for (fixture, key, value, problem) in [
+        ("qwen3moe", "qwen3moe.expert_count", Unsigned(1 << 20), "not between 1 and 1024"),
+        ("qwen3moe", "qwen3moe.expert_count", Unsigned(0), "not between"),
+        ("qwen3moe", "qwen3moe.expert_used_count", Unsigned(7), "not between 1 and 6"),
+        ("qwen3moe", "qwen3moe.expert_feed_forward_length", Unsigned(0), "not between"),
+        (
+            "qwen3moe",
+            "qwen3moe.expert_feed_forward_length",
+            Array(vec![Unsigned(16), Unsigned(32), Unsigned(16)]),
+            "differs between layers",
+        ),
+        (
+            "llama",
+            "llama.expert_count",
+            Unsigned(8),
+            "experts are not supported in models of the family llama",
+        ),
+        ("gemma3", "gemma3.attention.sliding_window_pattern", Unsigned(0), "not between"),
+        (
+            "gemma3",
+            "gemma3.attention.sliding_window_pattern",
+            Array(vec![Bool(true); 3]),
+            "3 entries for 7 layers",
+        ),
+        ("gemma2", "gemma2.attn_logit_softcapping", Float(-1.0), "not between"),
+        ("gemma2", "gemma2.final_logit_softcapping", Float(f64::INFINITY), "finite"),
+        ("granite", "granite.logit_scale", Float(1e9), "not between"),
+        ("granite", "granite.residual_scale", text("much"), "finite"),
+        ("qwen2-yarn", "qwen2.rope.scaling.factor", Float(-4.0), "not between"),
+        ("qwen2-yarn", "qwen2.rope.scaling.type", text("su"), "unsupported position scaling \"su\""),
+        ("qwen2-yarn", "qwen2.rope.scaling.original_context_length", Unsigned(0), "not between"),
+        ("phi2", "phi2.attention.layer_norm_epsilon", Float(2.0), "between 0 and 1"),
+        ("gemma3", "gemma3.rope.freq_base_swa", Float(0.5), "between 1 and 10^15"),
+    ] {
+        let error = changed_config(fixture, key, value).unwrap_err().to_string();
+        assert!(error.contains(key) && error.contains(problem) && error.contains("taper "), "{error}");
+    }
+    // A window of any size is one: the model sees what there is.
+    let wide = changed_config("gemma3", "gemma3.attention.sliding_window", Unsigned(u64::MAX / 2)).unwrap();
+    assert_eq!(wide.layers[0].window, Some(usize::MAX / 2));
+    let none = changed_config("gemma3", "gemma3.attention.sliding_window", Unsigned(0)).unwrap();
+    assert!(none.layers.iter().all(|layer| layer.window.is_none()));
 }
