@@ -43,7 +43,7 @@ fn run(language: &'static Language, reach: RegionSize, parts: &mut dyn Iterator<
             _ => syntax = parsed(&text, place),
         }
         let here = Scope::new(&text, language, syntax.as_ref(), place);
-        let _ = (here.is_in_string(), here.is_in_comment(), here.enclosing_block(), here.enclosing_definition());
+        let _ = (here.is_in_string(), here.is_in_comment(), here.is_in_empty_block());
         if let Some(syntax) = &syntax {
             let _ = scope::fault_count(&syntax.tree);
         }

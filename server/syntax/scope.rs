@@ -7,8 +7,6 @@
 mod empty_block;
 mod faults;
 
-use std::ops::Range;
-
 use taper_grammars::{BlockStyle, Language};
 use tree_sitter::Node;
 
@@ -117,51 +115,6 @@ impl<'a> Scope<'a> {
             }
         }
         if self.is_broken_here() { TreeLiteral::Unknown } else { TreeLiteral::Code }
-    }
-
-    /// The smallest block around the position: the bytes of its node, braces included where it has them. In broken
-    /// code, from an opening brace without a partner to the end of the broken node.
-    #[must_use]
-    pub fn enclosing_block(&self) -> Option<Range<usize>> {
-        if self.language.blocks == BlockStyle::Indentation {
-            return self.enclosing_indented_block();
-        }
-        let braces = |node: Node| node.child(0).is_some_and(|first| !first.is_named());
-        for node in self.nodes_around(self.offset) {
-            let range = node.byte_range();
-            // The outer side of a brace is outside; a block without delimiters ends with its last line.
-            let inside = if braces(node) {
-                range.start < self.offset && (self.offset < range.end || has_missing_end(node))
-            } else {
-                range.start <= self.offset && self.offset <= range.end
-            };
-            if inside && is_kind(node, self.language.kinds.blocks) {
-                return Some(range);
-            }
-            if node.is_error()
-                && self.language.blocks == BlockStyle::Braces
-                && let Some(start) = self.unclosed_brace(node)
-            {
-                return Some(start..range.end);
-            }
-        }
-        None
-    }
-
-    /// The smallest function, class or other definition around the position: the bytes of its node.
-    #[must_use]
-    pub fn enclosing_definition(&self) -> Option<Range<usize>> {
-        let offset = match self.language.blocks {
-            BlockStyle::Indentation => self.enclosing_indented_block()?.start,
-            _ => self.offset,
-        };
-        self.nodes_around(offset)
-            .find(|&node| {
-                is_kind(node, self.language.kinds.definitions)
-                    && node.start_byte() < offset
-                    && (offset < node.end_byte() || node.has_error())
-            })
-            .map(|node| node.byte_range())
     }
 
     /// The nodes around the byte before `offset`, from the smallest to the root.
@@ -289,41 +242,6 @@ impl<'a> Scope<'a> {
                 _ => return Some((end, lines::char_before(self.text, end))),
             }
         }
-    }
-
-    /// For indentation-based languages: the block that a line at this depth belongs to.
-    fn enclosing_indented_block(&self) -> Option<Range<usize>> {
-        let line = self.line_before(self.offset);
-        let blank = line.trim().is_empty();
-        // On a blank line, the cursor's column decides which of the blocks above it belongs to.
-        let (anchor, column) = if blank {
-            let width = line.chars().map(|c| if c == '\t' { 8 } else { 1 }).sum();
-            (self.last_code_before()?.0, width)
-        } else {
-            (self.offset, usize::MAX)
-        };
-        self.nodes_around(anchor)
-            .filter(|&node| is_kind(node, self.language.kinds.blocks) && node.start_byte() <= anchor)
-            .find(|node| self.line_indentation(node.start_byte()).0 <= column)
-            .map(|node| node.byte_range())
-    }
-
-    /// The last `{` before the position, among the children of a broken node, that no `}` closes.
-    fn unclosed_brace(&self, node: Node) -> Option<usize> {
-        let mut cursor = node.walk();
-        let mut open = Vec::new();
-        // A broken node may have as many children as the file has tokens.
-        let mut more =
-            cursor.goto_first_child_for_byte(self.offset.saturating_sub(8 * MAX_SCAN_BYTES)).is_some();
-        while more && cursor.node().start_byte() < self.offset {
-            match cursor.node().kind() {
-                "{" => open.push(cursor.node().start_byte()),
-                "}" => drop(open.pop()),
-                _ => {}
-            }
-            more = cursor.goto_next_sibling();
-        }
-        open.pop()
     }
 }
 

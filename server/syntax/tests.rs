@@ -137,12 +137,7 @@ impl TypedDocument {
             }
             // The queries that a request makes.
             let scope = Scope::new(&typing.text, typing.language, typing.syntax.as_ref(), place);
-            let _ = (
-                scope.is_in_string(),
-                scope.is_in_comment(),
-                scope.enclosing_block(),
-                scope.enclosing_definition(),
-            );
+            let _ = (scope.is_in_string(), scope.is_in_comment(), scope.is_in_empty_block());
             if let Some(syntax) = &typing.syntax {
                 let _ = scope::fault_count(&syntax.tree);
             }

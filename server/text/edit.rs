@@ -108,17 +108,6 @@ impl Edit {
         self.range.start + self.text.len()
     }
 
-    /// Maps a byte offset of the document before the edit to the document after it. Offsets in the replaced range and
-    /// at its end map to the end of the new text.
-    #[must_use]
-    pub fn map_offset(&self, offset: usize) -> usize {
-        if offset < self.range.start {
-            offset
-        } else {
-            self.new_end() + offset.saturating_sub(self.range.end)
-        }
-    }
-
     /// Whether the edit fits `text`.
     ///
     /// # Errors
@@ -213,11 +202,5 @@ mod tests {
             assert!(error.to_string().contains("send the whole document again"), "{error}");
         }
         assert_eq!(text, "aä");
-    }
-
-    #[test]
-    fn offsets_move_with_an_edit() {
-        let edit = Edit { range: 2..4, text: "abc".into() };
-        assert_eq!([0, 1, 2, 3, 4, 5].map(|offset| edit.map_offset(offset)), [0, 1, 5, 5, 5, 6]);
     }
 }

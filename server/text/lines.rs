@@ -65,12 +65,6 @@ pub fn char_before(text: &Rope, offset: usize) -> Option<char> {
     text.get_char(at.checked_sub(1)?)
 }
 
-/// The character that starts at `offset`.
-#[must_use]
-pub fn char_after(text: &Rope, offset: usize) -> Option<char> {
-    text.get_char(text.byte_to_char(offset.min(text.len_bytes())))
-}
-
 /// The text of a range, both ends clamped and snapped to the start of a character. Copies: keep it small.
 #[must_use]
 pub fn slice(text: &Rope, range: Range<usize>) -> String {
@@ -152,8 +146,7 @@ mod tests {
         assert_eq!(text_after(&text, 1, 5), "ä");
         assert_eq!(text_after(&text, 1, 6), "ä😀");
         assert_eq!(text_after(&text, 99, 6), "");
-        assert_eq!((char_before(&text, 3), char_after(&text, 3)), (Some('ä'), Some('😀')));
-        assert_eq!((char_before(&text, 0), char_after(&text, 8)), (None, None));
+        assert_eq!((char_before(&text, 3), char_before(&text, 0)), (Some('ä'), None));
     }
 
     #[test]

@@ -29,9 +29,6 @@ impl ScopeFixture {
     fn without_tree(&self) -> Scope<'_> {
         Scope { syntax: None, ..self.scope_at_cursor() }
     }
-    fn slice_range(&self, range: Option<Range<usize>>) -> Option<String> {
-        range.map(|range| lines::slice(&self.text, range))
-    }
 }
 
 fn check_cases(question: impl Fn(&Scope) -> bool, cases: &[(&str, bool, &str)]) {
@@ -220,60 +217,6 @@ fn empty_block_is_detected() {
 }
 
 #[test]
-fn enclosing_block_is_found() {
-    for (name, marked, expected) in [
-        ("python", "def f():\n    a\n    b▮\n", Some("a\n    b")),
-        ("python", "def f():\n    a\n    ▮\n", Some("a")),
-        ("python", "def f():\n    if x:\n        a\n    ▮\n", Some("if x:\n        a")),
-        ("python", "def f():\n    a\n▮\n", None),
-        ("python", "a▮\n", None),
-        ("rust", "fn f() { if x { a▮ } }\n", Some("{ a }")),
-        ("rust", "fn f() { if x { a }▮ }\n", Some("{ if x { a } }")),
-        ("rust", "fn f() {}▮\n", None),
-        ("rust", "impl A { ▮ }\n", Some("{  }")),
-        ("javascript", "function f() { a.b(() => { c▮; }); }\n", Some("{ c; }")),
-        ("javascript", "const a = { b: ▮1 };\n", None),
-        ("typescript", "interface A { b▮: c }\n", Some("{ b: c }")),
-        ("go", "package a\nfunc f() { b▮ }\n", Some("{ b }")),
-        ("java", "class A { void f() { b();▮ } }\n", Some("{ b(); }")),
-        ("c", "int f(void) { b();▮ }\n", Some("{ b(); }")),
-        ("ruby", "def f\n  a▮\nend\n", Some("a")),
-        ("html", "<p>a▮</p>\n", Some("<p>a</p>")),
-    ] {
-        let fixture = parse_fixture(name, marked);
-        let found = fixture.slice_range(fixture.scope_at_cursor().enclosing_block());
-        assert_eq!(found.as_deref(), expected, "{name}: {marked}");
-    }
-    let broken = parse_fixture("rust", "fn f() {\n    let a = (b▮\n");
-    assert_eq!(broken.scope_at_cursor().enclosing_block().map(|range| range.start), Some(7));
-}
-
-#[test]
-fn enclosing_definition_is_found() {
-    for (name, marked, expected) in [
-        ("python", "class A:\n    def f(self):\n        a▮\n", Some("def f(self):\n        a")),
-        (
-            "python",
-            "class A:\n    def f(self):\n        a\n    ▮\n",
-            Some("class A:\n    def f(self):\n        a"),
-        ),
-        ("rust", "impl A { fn f() { a▮ } }\n", Some("fn f() { a }")),
-        ("rust", "impl A { fn f() { a } ▮}\n", Some("impl A { fn f() { a } }")),
-        ("javascript", "function f() { a▮ }\n", Some("function f() { a }")),
-        ("typescript", "class A { f() {▮} }\n", Some("f() {}")),
-        ("go", "package a\nfunc f() { a▮ }\n", Some("func f() { a }")),
-        ("java", "class A { int a▮; }\n", Some("class A { int a; }")),
-        ("c", "int f(void) { a▮; }\n", Some("int f(void) { a; }")),
-        ("ruby", "class A\n  def f\n    a▮\n  end\nend\n", Some("def f\n    a\n  end")),
-        ("c", "int a▮;\n", None),
-    ] {
-        let fixture = parse_fixture(name, marked);
-        let found = fixture.slice_range(fixture.scope_at_cursor().enclosing_definition());
-        assert_eq!(found.as_deref(), expected, "{name}: {marked}");
-    }
-}
-
-#[test]
 fn faults_are_counted_in_range() {
     let of = |text: &str| parse_fixture("rust", &format!("▮{text}")).syntax.unwrap().tree;
     assert_eq!(fault_count(&of("fn f() { a(); }\n")), 0);
@@ -294,8 +237,7 @@ fn deep_nesting_does_not_overflow_the_stack() {
     for (name, text) in [("json", "[".repeat(50_000)), ("javascript", format!("{}a", "(".repeat(50_000)))] {
         let fixture = parse_fixture(name, &format!("{text}▮"));
         let place = fixture.scope_at_cursor();
-        let _ =
-            (place.is_in_string(), place.is_in_comment(), place.is_in_empty_block(), place.enclosing_block());
+        let _ = (place.is_in_string(), place.is_in_comment(), place.is_in_empty_block());
         assert!(fixture.syntax.as_ref().is_none_or(|syntax| fault_count(&syntax.tree) > 0));
     }
 }
@@ -357,12 +299,7 @@ fn every_offset_can_be_queried_without_panic() {
             for offset in 0..=plain.len() + 1 {
                 for syntax in [syntax.as_ref(), None] {
                     let place = Scope::new(&text, language, syntax, offset);
-                    let len = plain.len();
                     let _ = (place.is_in_string(), place.is_in_comment(), place.is_in_empty_block());
-                    for range in [place.enclosing_block(), place.enclosing_definition()].into_iter().flatten()
-                    {
-                        assert!(range.start <= range.end && range.end <= len, "seed {seed} {name} {offset}");
-                    }
                 }
             }
         }
