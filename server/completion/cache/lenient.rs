@@ -2,6 +2,9 @@
 //! closed.
 //! The only language knowledge is that strings have quotes.
 
+use std::iter::Peekable;
+use std::str::Chars;
+
 use crate::completion::cursor::opening_bracket;
 use crate::text::lines::is_word_char;
 
@@ -13,77 +16,130 @@ const MAX_CLOSED_BYTES: usize = 64;
 /// The remainder of `text` after `typed`, if the two differ only in a few blanks and the style of quotes. It has the
 /// style of the typed text. `None` also if nothing remains.
 pub(crate) fn lenient_match(text: &str, typed: &str) -> Option<String> {
-    let (mut ours, mut theirs) = (text.chars().peekable(), typed.chars().peekable());
-    let mut differences = 0;
-    let mut before = None;
-    let mut on_start = false;
-    // The quotes of the open string, in the suggestion and in the typed text.
-    let mut open: Option<(char, char)> = None;
-    let mut tight = false;
-    while let Some(&their) = theirs.peek() {
-        let &our = ours.peek()?;
-        let in_string = open.is_some();
-        let next_to = |c: Option<char>| c.is_some_and(is_word_char);
-        if our == their || (is_quote(our) && is_quote(their) && open.is_none_or(|open| open == (our, their)))
-        {
-            if our != their && open.is_none() {
-                differences += 1;
-            }
-            match open {
-                // A quote that the string cannot contain in the other style.
-                Some((ours, theirs))
-                    if ours != theirs && our == their && (our == ours || our == theirs || our == '\\') =>
-                {
-                    return None;
-                }
-                Some((quote, _)) if our == quote && before != Some('\\') => open = None,
-                None if is_quote(our) => open = Some((our, their)),
-                _ => {}
-            }
-            tight &= !is_word_char(our);
-            on_start = our == '\n' || (on_start && matches!(our, ' ' | '\t'));
-            before = Some(our);
-            ours.next();
-            theirs.next();
-            continue;
+    let mut reader = LenientReader::new(text, typed);
+    while let Some(&their) = reader.theirs.peek() {
+        let &our = reader.ours.peek()?;
+        if reader.are_equivalent(our, their) {
+            reader.read_both(our, their)?;
+        } else {
+            reader.skip_blank(our, their)?;
         }
-        differences += 1;
-        // A blank is significant in a string, in indentation, and between two words.
-        if in_string || on_start {
-            return None;
+    }
+    let few = reader.differences <= MAX_DIFFERENCES;
+    let remainder = reader.into_remainder(typed.ends_with(' '))?;
+    (few && !remainder.trim().is_empty()).then_some(remainder)
+}
+
+/// Reads a suggestion along with the typed text, and counts the differences. Its methods return `None` where the two
+/// differ in more than style.
+struct LenientReader<'t> {
+    /// The unread rest of the suggestion.
+    ours: Peekable<Chars<'t>>,
+    /// The unread rest of the typed text.
+    theirs: Peekable<Chars<'t>>,
+    differences: usize,
+    /// The last character that both have.
+    before: Option<char>,
+    /// Whether only blanks were read since a line break.
+    in_indentation: bool,
+    /// The quotes of the open string.
+    quotes: Option<QuotePair>,
+    /// Whether the typed text lacks a blank of the suggestion, and no word followed.
+    tight: bool,
+}
+
+/// The quotes of one string in both texts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct QuotePair {
+    our: char,
+    their: char,
+}
+
+impl<'t> LenientReader<'t> {
+    fn new(text: &'t str, typed: &'t str) -> Self {
+        Self {
+            ours: text.chars().peekable(),
+            theirs: typed.chars().peekable(),
+            differences: 0,
+            before: None,
+            in_indentation: false,
+            quotes: None,
+            tight: false,
         }
-        if our == ' ' {
-            ours.next();
-            if next_to(before) && next_to(ours.peek().copied()) {
+    }
+
+    /// Whether two characters are equal, or quotes of different style.
+    fn are_equivalent(&self, our: char, their: char) -> bool {
+        let is_pair = self.quotes.is_none_or(|quotes| quotes == QuotePair { our, their });
+        our == their || is_quote(our) && is_quote(their) && is_pair
+    }
+
+    /// Reads equivalent characters.
+    fn read_both(&mut self, our: char, their: char) -> Option<()> {
+        match self.quotes {
+            // A quote that the string cannot contain in the other style.
+            Some(quotes)
+                if quotes.our != quotes.their
+                    && our == their
+                    && (our == quotes.our || our == quotes.their || our == '\\') =>
+            {
                 return None;
             }
-            tight = true;
-        } else if their == ' ' && !(next_to(before) && is_word_char(our)) {
-            theirs.next();
+            Some(quotes) if our == quotes.our && self.before != Some('\\') => self.quotes = None,
+            None if is_quote(our) => {
+                self.differences += usize::from(our != their);
+                self.quotes = Some(QuotePair { our, their });
+            }
+            _ => {}
+        }
+        self.tight &= !is_word_char(our);
+        self.in_indentation = our == '\n' || (self.in_indentation && matches!(our, ' ' | '\t'));
+        self.before = Some(our);
+        self.ours.next();
+        self.theirs.next();
+        Some(())
+    }
+
+    /// Skips a blank that only one of the texts has, where it is not significant: neither in a string nor in
+    /// indentation nor between two words.
+    fn skip_blank(&mut self, our: char, their: char) -> Option<()> {
+        self.differences += 1;
+        if self.quotes.is_some() || self.in_indentation {
+            return None;
+        }
+        let after_word = self.before.is_some_and(is_word_char);
+        if our == ' ' {
+            self.ours.next();
+            self.tight = true;
+            let splits_words = after_word && self.ours.peek().copied().is_some_and(is_word_char);
+            (!splits_words).then_some(())
         } else {
-            return None;
+            let is_optional = their == ' ' && !(after_word && is_word_char(our));
+            self.theirs.next();
+            is_optional.then_some(())
         }
-        if differences > MAX_DIFFERENCES {
-            return None;
+    }
+
+    /// The rest of the suggestion in the style of the typed text.
+    fn into_remainder(self, after_blank: bool) -> Option<String> {
+        let mut rest: String = self.ours.collect();
+        // A user who leaves no blank before an operator leaves none after it.
+        if self.tight && rest.starts_with(' ') {
+            rest.remove(0);
         }
-    }
-    let mut rest: String = ours.collect();
-    // A user who leaves no blank before an operator leaves none after it.
-    if tight && rest.starts_with(' ') {
-        rest.remove(0);
-    }
-    // The remainder does not begin with a second blank either.
-    if typed.ends_with(' ') && before != Some(' ') && rest.starts_with(' ') {
-        rest.remove(0);
-    }
-    if let Some((ours, theirs)) = open.filter(|(ours, theirs)| ours != theirs) {
-        let end = rest.find(ours)?;
-        if rest[..end].contains([theirs, '\\', '\n']) {
-            return None;
+        // The remainder does not begin with a second blank either.
+        if after_blank && self.before != Some(' ') && rest.starts_with(' ') {
+            rest.remove(0);
         }
-        rest.replace_range(end..=end, theirs.encode_utf8(&mut [0; 4]));
+        if let Some(QuotePair { our, their }) = self.quotes.filter(|quotes| quotes.our != quotes.their) {
+            let end = rest.find(our)?;
+            if rest[..end].contains([their, '\\', '\n']) {
+                return None;
+            }
+            rest.replace_range(end..=end, their.encode_utf8(&mut [0; 4]));
+        }
+        Some(rest)
     }
-    (!rest.trim().is_empty() && differences <= MAX_DIFFERENCES).then_some(rest)
 }
 
 /// The text between the cursor and the text that used to follow it, if it is only closers and blanks. `is_former`
@@ -122,53 +178,63 @@ pub(super) fn remainder_inside(typed: &str, rest: &str, closed: &str) -> Option<
 
 /// The position at which `rest` closes what is open at the end of `typed`, if `closer` closes it.
 fn find_closer(typed: &str, rest: &str, closer: char) -> Option<usize> {
-    let (open, quote) = open_delimiters(typed);
+    let before = Delimiters::of_text(typed);
     if is_quote(closer) {
         let escaped = |at: usize| rest[..at].ends_with('\\');
         let mut quotes = rest.match_indices(closer).map(|(at, _)| at);
-        return quotes.find(|&at| !escaped(at)).filter(|_| quote == Some(closer));
+        return quotes.find(|&at| !escaped(at)).filter(|_| before.quote == Some(closer));
     }
-    if quote.is_some() || open.last() != Some(&opening_bracket(closer)) {
+    if before.quote.is_some() || before.open.last() != Some(&opening_bracket(closer)) {
         return None;
     }
-    let mut deeper = Vec::new();
-    let mut quote = None;
-    let mut escaped = false;
+    let mut deeper = Delimiters::default();
     for (at, c) in rest.char_indices() {
-        if quote.is_none() && is_closer(c) {
-            match deeper.pop() {
+        if deeper.quote.is_none() && is_closer(c) {
+            match deeper.open.pop() {
                 None => return (c == closer).then_some(at),
                 Some(open) if open == opening_bracket(c) => {}
                 Some(_) => return None,
             }
         }
-        track_delimiters(c, &mut deeper, &mut quote, &mut escaped);
+        deeper.read_char(c);
     }
     None
 }
 
-/// The brackets that a text leaves open, and the quote of the string in which it ends.
-fn open_delimiters(text: &str) -> (Vec<char>, Option<char>) {
-    let (mut open, mut quote, mut escaped) = (Vec::new(), None, false);
-    for c in text.chars() {
-        if quote.is_none() && is_closer(c) && open.last() == Some(&opening_bracket(c)) {
-            open.pop();
-        }
-        track_delimiters(c, &mut open, &mut quote, &mut escaped);
-    }
-    (open, quote)
+/// The delimiters that a text leaves open.
+#[derive(Default)]
+struct Delimiters {
+    /// The open brackets.
+    open: Vec<char>,
+    /// The quote of the string in which the text ends.
+    quote: Option<char>,
+    escaped: bool,
 }
 
-/// Records the brackets that a character opens, and where strings begin and end.
-fn track_delimiters(c: char, open: &mut Vec<char>, quote: &mut Option<char>, escaped: &mut bool) {
-    match *quote {
-        Some(_) if *escaped => *escaped = false,
-        Some(_) if c == '\\' => *escaped = true,
-        Some(it) if c == it || (c == '\n' && it != '`') => *quote = None,
-        Some(_) => {}
-        None if is_quote(c) => *quote = Some(c),
-        None if matches!(c, '(' | '[' | '{') => open.push(c),
-        None => {}
+impl Delimiters {
+    fn of_text(text: &str) -> Self {
+        let mut delimiters = Self::default();
+        for c in text.chars() {
+            let opener = is_closer(c).then(|| opening_bracket(c));
+            if delimiters.quote.is_none() && opener.is_some() && delimiters.open.last() == opener.as_ref() {
+                delimiters.open.pop();
+            }
+            delimiters.read_char(c);
+        }
+        delimiters
+    }
+
+    /// Records the brackets that a character opens, and where strings begin and end.
+    fn read_char(&mut self, c: char) {
+        match self.quote {
+            Some(_) if self.escaped => self.escaped = false,
+            Some(_) if c == '\\' => self.escaped = true,
+            Some(quote) if c == quote || (c == '\n' && quote != '`') => self.quote = None,
+            Some(_) => {}
+            None if is_quote(c) => self.quote = Some(c),
+            None if matches!(c, '(' | '[' | '{') => self.open.push(c),
+            None => {}
+        }
     }
 }
 
