@@ -7,7 +7,7 @@ use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::time::Duration;
 
-use taper_engine::{Engine, EngineError, Generation, GenerationLimits, Prompt, ScoredToken, StopReason};
+use taper_engine::{Engine, EngineError, Generation, GenerationLimits, Prompt, ScoredToken, Tokenizer};
 use taper_grammars::Language;
 
 pub mod alternatives;
@@ -18,16 +18,17 @@ pub mod cursor;
 mod fallback;
 pub mod next_actions;
 pub mod prompt_choice;
-pub mod stop;
 pub mod trigger;
-pub mod trim;
 
 mod block_depth;
 mod chatter;
+mod draft;
 mod enclosing_literal;
 mod lexer;
-mod post_processor;
+mod pipeline;
+mod stop;
 mod suffix_overlap;
+mod trim;
 mod validate;
 
 use crate::prompt::{
@@ -40,9 +41,10 @@ use crate::syntax::Syntax;
 use crate::text::{Edit, Rope};
 use confidence_filter::{ConfidenceFilter, Eagerness};
 use cursor::CursorContext;
+use draft::Draft;
 use enclosing_literal::EnclosingLiteral;
 use fallback::{FallbackResult, FallbackSuggestion};
-use post_processor::{FinishedOutput, PostProcessor};
+use pipeline::PostProcessor;
 use prompt_choice::PromptChoice;
 
 /// Bytes before and after the cursor that the rules read: the statement, its block, and text that the output might
@@ -84,6 +86,22 @@ pub struct SelectedItem {
     pub range: Range<usize>,
     /// The text it inserts.
     pub text: String,
+}
+
+impl SelectedItem {
+    /// The snapshot as if the item were already accepted; `None` if it does not fit the document.
+    fn accept(&self, snapshot: &Snapshot) -> Option<Snapshot> {
+        let mut accepted = Snapshot { selected: None, syntax: None, ..snapshot.clone() };
+        let edit = Edit { range: self.range.clone(), text: self.text.clone() };
+        edit.apply(&mut accepted.text).ok()?;
+        accepted.cursor = edit.new_end();
+        Some(accepted)
+    }
+
+    /// The item with a suggestion that follows it.
+    fn extend_by(&self, suggestion: &Suggestion) -> Suggestion {
+        Suggestion { range: self.range.clone(), text: format!("{}{}", self.text, suggestion.text) }
+    }
 }
 
 /// What caused a request.
@@ -265,6 +283,8 @@ pub fn suggest(
 /// [`suggest`] with a limited prefill time. The engine continues a cached prompt if there is one. If it cannot
 /// prefill the whole window within `time_to_read`, it uses a shorter one. `watch` enforces the deadline itself.
 ///
+/// The popup's selected item counts as accepted, and the suggestion extends it.
+///
 /// # Errors
 /// The engine failed; see [`Engine::generate`].
 pub fn suggest_within(
@@ -274,133 +294,132 @@ pub fn suggest_within(
     engine: &mut dyn Engine,
     watch: &mut dyn FnMut(&CompletionProgress<'_>) -> ControlFlow<()>,
 ) -> Result<(Option<Suggestion>, CompletionWork), EngineError> {
-    if let Some(selected) = &snapshot.selected {
-        return extend_selected(time_to_read, snapshot, selected, profile, engine, watch);
-    }
-    let options = &snapshot.options;
+    let Some(selected) = &snapshot.selected else {
+        return suggest_at_cursor(time_to_read, snapshot, profile, engine, watch);
+    };
+    let Some(accepted) = selected.accept(snapshot) else {
+        let reason = "the selected item does not fit the document";
+        return Ok((None, CompletionWork { reason, ..CompletionWork::default() }));
+    };
+    let mut watch = |progress: &CompletionProgress<'_>| {
+        let draft = progress.draft.map(|it| selected.extend_by(it));
+        watch(&CompletionProgress { draft: draft.as_ref(), ..*progress })
+    };
+    let (shown, work) = suggest_at_cursor(time_to_read, &accepted, profile, engine, &mut watch)?;
+    Ok((shown.map(|it| selected.extend_by(&it)), work))
+}
+
+fn suggest_at_cursor(
+    time_to_read: Option<Duration>,
+    snapshot: &Snapshot,
+    profile: &Profile,
+    engine: &mut dyn Engine,
+    watch: &mut dyn FnMut(&CompletionProgress<'_>) -> ControlFlow<()>,
+) -> Result<(Option<Suggestion>, CompletionWork), EngineError> {
     let around = rule_window(snapshot);
     let place = cursor_context(&around, snapshot);
     let extent = match trigger::decide_extent(snapshot, &place) {
         Ok(extent) => extent,
         Err(reason) => return Ok((None, CompletionWork { reason, ..CompletionWork::default() })),
     };
-    let (prompt, _) = prompt::build_prompt(
-        profile,
-        engine.tokenizer(),
-        snapshot.joined_document().prompt_file(),
-        prompt_budget(options, profile),
-    );
-    let PromptChoice { prompt, short, older, stale } = match time_to_read {
-        Some(left) => prompt_choice::choose_prompt(left, snapshot, profile, engine, prompt),
-        None => PromptChoice { prompt, ..PromptChoice::default() },
-    };
+    let PreparedPrompt { choice, limits, prefill } = prepare_prompt(time_to_read, snapshot, profile, engine);
+    let confidence_filter = ConfidenceFilter::for_snapshot(snapshot, profile);
+    let rules = PostProcessor { snapshot, place: &place, extent, confidence_filter };
 
-    // The tokens of the forced text come on top of the output's budget.
-    let limits = GenerationLimits {
-        max_tokens: options.max_tokens + prompt.healing_bytes.len(),
-        max_stale_tokens: stale,
-        background: false,
-    };
-    let rate = engine.throughput().prefill;
-    let reading = PrefillEstimate {
-        unread: engine.uncached_token_count(&prompt, &limits),
-        unshared: unshared_tokens(&prompt),
-        rate,
-    };
-    let rules = PostProcessor {
-        snapshot,
-        place: &place,
-        extent,
-        confidence_filter: ConfidenceFilter::for_snapshot(snapshot, profile),
-    };
-    let mut end = None;
-    // The line count distinguishes a complete line from an incomplete one with the same text.
-    let mut drafted = (String::new(), 0);
-    let mut draft = None;
+    let mut draft = Draft::new(&rules);
     let mut interrupted = false;
-    let mut seen_len = None;
-    let mut typed = String::new();
-    let generation = engine.generate(&prompt, &limits, &mut |output| {
-        let text = output.text;
-        // The text only grows. An unchanged length means that the engine polls in the middle of a token.
-        if seen_len.replace(text.len()) != Some(text.len()) {
-            end = rules.find_end(output, false);
-            if end.is_some() {
-                return ControlFlow::Break(());
-            }
-            let text = rules.without_lead(text);
-            if let Some(part) = trim::trim_output(&place, text, false) {
-                let part = (part, text.matches('\n').count());
-                if part != drafted {
-                    draft = rules.draft_suggestion(output, &part.0);
-                    drafted = part;
-                }
-            }
-            typed = trim::as_typed(&place, text);
-        }
-        let flow = watch(&CompletionProgress {
-            text: &typed,
-            draft: draft.as_ref(),
-            prefill: reading,
-            seeking_fallback: false,
-        });
+    let generation = engine.generate(&choice.prompt, &limits, &mut |output| {
+        draft.read_output(output)?;
+        let Draft { typed, suggestion, .. } = &draft;
+        let draft = suggestion.as_ref();
+        let flow = watch(&CompletionProgress { text: typed, draft, prefill, seeking_fallback: false });
         interrupted = flow.is_break();
         flow
     })?;
-
-    let mut work = CompletionWork {
-        prompt_tokens: prompt.tokens.len(),
-        short,
-        older,
-        evaluated: generation.evaluated,
-        decoded: generation.tokens.len(),
-        prefill_seconds: generation.prefill.as_secs_f64(),
-        decode_seconds: generation.decode.as_secs_f64(),
-        ..CompletionWork::default()
-    };
-    let whole = end.is_some() || generation.stop == StopReason::EndOfText;
-    let end = end.or_else(|| whole.then(|| rules.find_end(generation.partial_output(), true))?);
-    let mut finished = FinishedOutput { generation, end, whole };
-    let mut shown = draft;
+    let mut work = CompletionWork::of_generation(&choice, &generation);
+    let Draft { end, suggestion, .. } = draft;
+    let mut finished = rules.finish_output(generation, end);
+    let mut shown = suggestion;
     if !interrupted {
         (shown, work.trim_steps) = rules.finish_suggestion(&finished);
     }
     if !interrupted && shown.is_none() && !is_unsure(&work.trim_steps) {
-        let typed =
-            |ended: &FinishedOutput| trim::as_typed(&place, rules.without_lead(&ended.generation.text));
-        let greedy = typed(&finished);
+        let greedy = rules.typed_text(&finished.generation.text);
         let FallbackResult { best, decoded, interrupted } =
             fallback::search_fallback(&rules, engine, &finished, limits.max_tokens, &mut |best| {
-                let text = best.map(|it| typed(&it.output));
+                let typed = best.map(|it| rules.typed_text(&it.output.generation.text));
+                let text = typed.as_ref().unwrap_or(&greedy);
                 let draft = best.map(|it| &it.shown);
-                watch(&CompletionProgress {
-                    text: text.as_ref().unwrap_or(&greedy),
-                    draft,
-                    prefill: reading,
-                    seeking_fallback: true,
-                })
+                watch(&CompletionProgress { text, draft, prefill, seeking_fallback: true })
             })?;
         (work.searched, work.search_ended) = (decoded, interrupted);
-        if let Some(FallbackSuggestion { output: ended, shown: alternative, trim_steps: cuts, .. }) = best {
-            let Generation { text: raw, tokens: pieces, .. } = mem::replace(&mut finished, ended).generation;
+        if let Some(FallbackSuggestion { output, shown: alternative, trim_steps, .. }) = best {
+            let Generation { text: raw, tokens: pieces, .. } = mem::replace(&mut finished, output).generation;
             work.rejected_greedy = Some(RejectedOutput { raw, pieces });
-            (shown, work.trim_steps) = (Some(alternative), cuts);
+            (shown, work.trim_steps) = (Some(alternative), trim_steps);
         }
     }
     work.reason = match (&shown, finished.end) {
         (None, _) if is_unsure(&work.trim_steps) => confidence_filter::UNSURE_RULE,
         (_, Some(end)) => end.rule,
         (Some(_), None) if interrupted => "interrupted",
-        (Some(_), None) => "the model ended",
-        (None, None) => "nothing of the answer fits",
+        (Some(_), None) => "the model finished",
+        (None, None) => "no part of the output can be shown",
     };
     Generation { text: work.raw, tokens: work.pieces, .. } = finished.generation;
     Ok((shown, work))
 }
 
+/// A request's prompt, and its generation.
+struct PreparedPrompt {
+    choice: PromptChoice,
+    limits: GenerationLimits,
+    prefill: PrefillEstimate,
+}
+
+fn prepare_prompt(
+    time_to_read: Option<Duration>,
+    snapshot: &Snapshot,
+    profile: &Profile,
+    engine: &dyn Engine,
+) -> PreparedPrompt {
+    let prompt = best_prompt(snapshot, profile, engine.tokenizer());
+    let choice = match time_to_read {
+        Some(left) => prompt_choice::choose_prompt(left, snapshot, profile, engine, prompt),
+        None => PromptChoice { prompt, ..PromptChoice::default() },
+    };
+    let limits = GenerationLimits {
+        // The tokens of the forced text come on top of the output's budget.
+        max_tokens: snapshot.options.max_tokens + choice.prompt.healing_bytes.len(),
+        max_stale_tokens: choice.stale,
+        background: false,
+    };
+    let prefill = PrefillEstimate {
+        unread: engine.uncached_token_count(&choice.prompt, &limits),
+        unshared: unshared_tokens(&choice.prompt),
+        rate: engine.throughput().prefill,
+    };
+    PreparedPrompt { choice, limits, prefill }
+}
+
+impl CompletionWork {
+    fn of_generation(choice: &PromptChoice, generation: &Generation) -> Self {
+        Self {
+            prompt_tokens: choice.prompt.tokens.len(),
+            short: choice.short,
+            older: choice.older,
+            evaluated: generation.evaluated,
+            decoded: generation.tokens.len(),
+            prefill_seconds: generation.prefill.as_secs_f64(),
+            decode_seconds: generation.decode.as_secs_f64(),
+            ..Self::default()
+        }
+    }
+}
+
 /// Whether the last step removed text because of low confidence.
-fn is_unsure(cuts: &[TrimStep]) -> bool {
-    cuts.last().is_some_and(|cut| cut.rule == confidence_filter::UNSURE_RULE)
+fn is_unsure(steps: &[TrimStep]) -> bool {
+    steps.last().is_some_and(|step| step.rule == confidence_filter::UNSURE_RULE)
 }
 
 impl Snapshot {
@@ -457,6 +476,13 @@ impl JoinedDocument<'_> {
     }
 }
 
+/// The prompt with the whole window that the options permit.
+pub fn best_prompt(snapshot: &Snapshot, profile: &Profile, tokenizer: &Tokenizer) -> Prompt {
+    let document = snapshot.joined_document();
+    let budget = prompt_budget(&snapshot.options, profile);
+    prompt::build_prompt(profile, tokenizer, document.prompt_file(), budget).0
+}
+
 /// The token budget of each part of the prompt.
 pub fn prompt_budget(options: &Options, profile: &Profile) -> prompt::Budget {
     prompt::Budget {
@@ -491,36 +517,6 @@ fn unshared_tokens(prompt: &Prompt) -> usize {
     // Only the middle token follows the suffix, unless text before the cursor does.
     let follows = !suffix.is_empty() && tokens.len() - suffix.end <= 1;
     if follows { tokens.len() - suffix.start + 1 } else { 1 }
-}
-
-/// Suggests as if the popup's selected item were already accepted, and prepends that item.
-fn extend_selected(
-    time_to_read: Option<Duration>,
-    snapshot: &Snapshot,
-    selected: &SelectedItem,
-    profile: &Profile,
-    engine: &mut dyn Engine,
-    watch: &mut dyn FnMut(&CompletionProgress<'_>) -> ControlFlow<()>,
-) -> Result<(Option<Suggestion>, CompletionWork), EngineError> {
-    let edit = Edit { range: selected.range.clone(), text: selected.text.clone() };
-    let mut accepted = Snapshot { selected: None, syntax: None, ..snapshot.clone() };
-    if edit.apply(&mut accepted.text).is_err() {
-        return Ok((
-            None,
-            CompletionWork { reason: "the selected item does not fit the text", ..CompletionWork::default() },
-        ));
-    }
-    accepted.cursor = selected.range.start + selected.text.len();
-    let extend = |suggestion: Suggestion| Suggestion {
-        range: selected.range.clone(),
-        text: format!("{}{}", selected.text, suggestion.text),
-    };
-    let mut watch = |progress: &CompletionProgress<'_>| {
-        let draft = progress.draft.cloned().map(extend);
-        watch(&CompletionProgress { draft: draft.as_ref(), ..*progress })
-    };
-    let (suggestion, work) = suggest_within(time_to_read, &accepted, profile, engine, &mut watch)?;
-    Ok((suggestion.map(extend), work))
 }
 
 #[cfg(test)]

@@ -319,6 +319,16 @@ fn explanation_redacts_partial_secret_at_cursor() {
 }
 
 #[test]
+fn explanation_names_the_rules_that_changed_the_output() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(folder.path(), "a.py", b"total = sum()\n");
+    let engine = Script::new().when("sum(", "a)\nb").written();
+    let shown = out(&taper(&["complete", &format!("{path}:1:13"), "--engine", &engine, "--explain"]));
+    let line = "\nthe closing bracket is already after the cursor; bytes left: 1\n";
+    assert!(shown.contains(line), "{shown}");
+}
+
+#[test]
 fn every_command_has_help_with_an_example() {
     for command in ["serve", "complete", "pull", "models", "stats", "doctor", "completions"] {
         let help = out(&taper(&[command, "--help"]));

@@ -1,26 +1,27 @@
 //! `taper complete PATH:LINE:COLUMN`: prints a suggestion in its place in the file.
 
-use std::io::{self, IsTerminal, Write};
+mod report;
+
+use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::slice;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use taper_engine::Engine;
 
 use super::load::{self, ModelArgs};
-use super::terminal::{EscapedWriter, escape_controls};
-use crate::completion::{self, CompletionWork, ExtentSetting, Snapshot, Suggestion, Trigger, alternatives};
-use crate::config;
-use crate::prompt::{self, template::Profile};
-use crate::retrieval::Query;
+use crate::completion::alternatives::{self, AlternativesRequest};
+use crate::completion::{self, ExtentSetting, Options, Snapshot, Trigger};
+use crate::config::{self, Settings};
+use crate::prompt::template::Profile;
 use crate::retrieval::crawl;
-use crate::retrieval::redact::{BareWords, REDACTED, redact};
+use crate::retrieval::{Query, Snippet};
 use crate::session::crawler::{self, CrawlMode};
 use crate::syntax::{RegionSize, Syntax};
 use crate::text::plain_file::{self, Links};
 use crate::text::{Encoding, Position, Rope, position};
+use report::CompletionReport;
 
 /// Arguments of `taper complete`.
 #[derive(Debug, clap::Args)]
@@ -43,159 +44,167 @@ pub struct Args {
     /// Suggest one line only.
     #[arg(long)]
     line: bool,
-    /// Print the prompt, the raw output and the rule that cut it.
+    /// Print the prompt, the raw output and the rules that cut it.
     #[arg(long)]
     explain: bool,
     #[command(flatten)]
     model: ModelArgs,
 }
 
-/// Lines of the file shown above and below the suggestion.
-const CONTEXT_LINES: usize = 4;
 /// Maximum bytes of the file.
 const MAX_FILE_BYTES: u64 = 64 << 20;
 /// Time limit of the parse.
 const PARSE_BUDGET: Duration = Duration::from_secs(2);
-
 /// Time limit of the crawl of the workspace.
-const WALK_BUDGET: Duration = Duration::from_secs(2);
+const CRAWL_BUDGET: Duration = Duration::from_secs(2);
 
 /// Runs the command.
 ///
 /// # Errors
 /// The position is invalid, the file cannot be read, or the model is unavailable.
 pub fn run(args: &Args) -> Result<()> {
-    let (path, line, column) = parse_place(&args.place)?;
-    let bytes = plain_file::read(&path, MAX_FILE_BYTES, Links::Followed)
-        .with_context(|| format!("cannot read {}", path.display()))?;
-    let Ok(source) = String::from_utf8(bytes) else {
-        bail!("{} is not UTF-8 text, and taper reads no other encoding; convert it first", path.display());
-    };
-    let text = Rope::from_str(&source);
-    let place = Position { line: line - 1, character: column - 1 };
-    let cursor = position::byte_offset(&text, place, Encoding::Utf32);
-    if position::position_at(&text, cursor, Encoding::Utf32) != place {
-        let lines = text.len_lines();
-        bail!(
-            "position {line}:{column} is outside {}: it has {lines} lines, and the column must be on its line",
-            path.display()
-        );
-    }
-
+    let document = Document::read(FilePosition::parse(&args.place)?)?;
     let started = Instant::now();
     let (settings, problems) = load::command_settings(&args.model);
     problems.iter().for_each(|problem| super::print_warning(problem));
     let mut engine = load::load_engine_with(&args.model, &settings.engine)?;
-    let loaded = started.elapsed();
+    let load_time = started.elapsed();
 
-    let language = taper_grammars::by_path(&path);
-    let mut options = settings.suggest.clone();
-    if let Some(lines) = args.max_lines {
-        options.max_lines = lines;
-    }
-    if args.line {
-        options.extent = ExtentSetting::Line;
-    }
-    let parse_end = Instant::now() + PARSE_BUDGET;
-    let mut snapshot = Snapshot {
-        syntax: language.and_then(|it| {
-            Syntax::parse_around(&text, it, cursor, RegionSize::DEFAULT, &mut || Instant::now() > parse_end)
-        }),
-        language,
-        path: shown_path(&path),
-        trigger: Trigger::Invoked,
-        ..Snapshot::new(text, cursor, options)
-    };
     let profile = Profile::for_model(engine.engine_info(), engine.tokenizer());
+    let mut snapshot = document.take_snapshot(args.completion_options(&settings));
     let bytes = completion::snippet_bytes(&snapshot.options, &profile);
-    if bytes > 0
-        && settings.other_files
-        && let Some((root, inside)) = find_workspace(&path)
-        && let Some(language) = language
-    {
-        let crawling = CrawlMode::Apart(crawler::current_program().unwrap_or_default());
-        let index = crawler::crawl_index(
-            crawling,
-            &root,
-            slice::from_ref(&inside),
-            &settings.excluded_files,
-            WALK_BUDGET,
-        );
-        let place = Query { text: &snapshot.text, cursor, path: &inside, language };
-        snapshot.snippets = index.find_snippets(place, bytes).into();
+    if bytes > 0 && settings.other_files {
+        snapshot.snippets = find_snippets(&document.path, &snapshot, &settings, bytes).into();
     }
     let requested = Instant::now();
-    let (suggestion, work) =
+    let (first, work) =
         completion::suggest(&snapshot, &profile, engine.as_mut(), &mut |_| ControlFlow::Continue(()))?;
-    let took = requested.elapsed();
-    let others = match &suggestion {
-        Some(first) => {
-            let most = usize::from(args.candidates) - 1;
-            let engine = engine.as_mut();
-            alternatives::find_alternatives(most, &snapshot, &profile, engine, (first, &work), &mut |_| {
-                ControlFlow::Continue(())
-            })?
-        }
-        None => Vec::new(),
+    let response_time = requested.elapsed();
+    let mut suggestions = Vec::from_iter(first);
+    if let Some(first) = suggestions.first() {
+        let most = usize::from(args.candidates) - 1;
+        let request = AlternativesRequest { snapshot: &snapshot, first, work: &work, most };
+        let others = alternatives::find_alternatives(request, &profile, engine.as_mut(), &mut |_| {
+            ControlFlow::Continue(())
+        })?;
+        suggestions.extend(others);
+    }
+    let report = CompletionReport {
+        snapshot: &snapshot,
+        profile: &profile,
+        engine: engine.as_ref(),
+        suggestions,
+        work,
+        load_time,
+        response_time,
+        total_time: requested.elapsed(),
     };
-    let all_took = requested.elapsed();
-
     let mut out = io::stdout().lock();
-    let written = if args.plain {
-        let texts: Vec<&str> = suggestion.iter().chain(&others).map(|it| it.text.as_str()).collect();
-        let text = texts.join("\0");
-        // A program gets the exact text, a terminal the escaped one.
-        if out.is_terminal() { write!(out, "{}", escape_controls(&text)) } else { write!(out, "{text}") }
-    } else {
-        print_suggestion(&mut out, &snapshot, suggestion.as_ref())
-            .and_then(|()| {
-                others.iter().zip(2..).try_for_each(|(other, number)| {
-                    writeln!(out, "── candidate {number} ──")?;
-                    print_suggestion(&mut out, &snapshot, Some(other))
-                })
-            })
-            .and_then(|()| {
-                if args.explain {
-                    print_explanation(
-                        &mut EscapedWriter::new(&mut out),
-                        &snapshot,
-                        &profile,
-                        engine.as_ref(),
-                        &work,
-                    )
-                } else {
-                    Ok(())
-                }
-            })
-            .and_then(|()| {
-                print_timings(&mut EscapedWriter::new(&mut out), engine.as_ref(), &work, loaded, took)
-            })
-            .and_then(|()| match others.len() {
-                0 => Ok(()),
-                _ => writeln!(out, "all candidates in {:.0} ms", all_took.as_secs_f64() * 1e3),
-            })
-    };
+    let printed =
+        if args.plain { report.print_texts(&mut out) } else { report.print_in_place(&mut out, args.explain) };
     // A reader that stops early (`| head`) is not an error.
-    match written {
+    match printed {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => Ok(other?),
     }
 }
 
-/// `PATH:LINE:COLUMN`; the path may contain colons.
-fn parse_place(place: &str) -> Result<(PathBuf, u32, u32)> {
-    let parsed = place.rsplit_once(':').and_then(|(rest, column)| {
-        let (path, line) = rest.rsplit_once(':')?;
-        Some((PathBuf::from(path), line.parse::<u32>().ok()?, column.parse::<u32>().ok()?))
-    });
-    match parsed {
-        Some((path, line, column)) if line > 0 && column > 0 && !path.as_os_str().is_empty() => {
-            Ok((path, line, column))
+impl Args {
+    fn completion_options(&self, settings: &Settings) -> Options {
+        let mut options = settings.suggest.clone();
+        if let Some(lines) = self.max_lines {
+            options.max_lines = lines;
         }
-        _ => bail!(
-            "invalid position `{place}`: expected PATH:LINE:COLUMN, counted from 1, as in src/main.rs:12:5"
-        ),
+        if self.line {
+            options.extent = ExtentSetting::Line;
+        }
+        options
     }
+}
+
+/// A position as it is written on the command line.
+#[derive(Debug, PartialEq, Eq)]
+struct FilePosition {
+    path: PathBuf,
+    /// Counted from 1.
+    line: u32,
+    /// In characters, counted from 1.
+    column: u32,
+}
+
+impl FilePosition {
+    /// Parses `PATH:LINE:COLUMN`; the path may contain colons.
+    fn parse(text: &str) -> Result<Self> {
+        let parsed = text.rsplit_once(':').and_then(|(rest, column)| {
+            let (path, line) = rest.rsplit_once(':')?;
+            Some(Self { path: path.into(), line: line.parse().ok()?, column: column.parse().ok()? })
+        });
+        match parsed {
+            Some(it) if it.line > 0 && it.column > 0 && !it.path.as_os_str().is_empty() => Ok(it),
+            _ => bail!(
+                "invalid position `{text}`: expected PATH:LINE:COLUMN, counted from 1, as in src/main.rs:12:5"
+            ),
+        }
+    }
+}
+
+/// A file with a cursor.
+struct Document {
+    path: PathBuf,
+    text: Rope,
+    /// In bytes.
+    cursor: usize,
+}
+
+impl Document {
+    fn read(FilePosition { path, line, column }: FilePosition) -> Result<Self> {
+        let bytes = plain_file::read(&path, MAX_FILE_BYTES, Links::Followed)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        let Ok(source) = String::from_utf8(bytes) else {
+            bail!(
+                "{} is not UTF-8 text, and taper reads no other encoding; convert it first",
+                path.display()
+            );
+        };
+        let text = Rope::from_str(&source);
+        let position = Position { line: line - 1, character: column - 1 };
+        let cursor = position::byte_offset(&text, position, Encoding::Utf32);
+        if position::position_at(&text, cursor, Encoding::Utf32) != position {
+            bail!(
+                "position {line}:{column} is outside {}: it has {} lines, and the column must be on its line",
+                path.display(),
+                text.len_lines()
+            );
+        }
+        Ok(Self { path, text, cursor })
+    }
+
+    fn take_snapshot(&self, options: Options) -> Snapshot {
+        let language = taper_grammars::by_path(&self.path);
+        let parse_end = Instant::now() + PARSE_BUDGET;
+        let mut is_late = || Instant::now() > parse_end;
+        Snapshot {
+            syntax: language.and_then(|language| {
+                Syntax::parse_around(&self.text, language, self.cursor, RegionSize::DEFAULT, &mut is_late)
+            }),
+            language,
+            path: shown_path(&self.path),
+            trigger: Trigger::Invoked,
+            ..Snapshot::new(self.text.clone(), self.cursor, options)
+        }
+    }
+}
+
+/// At most `bytes` of the other files in the file's workspace that may help at the cursor.
+fn find_snippets(path: &Path, snapshot: &Snapshot, settings: &Settings, bytes: usize) -> Vec<Snippet> {
+    let (Some((root, inside)), Some(language)) = (find_workspace(path), snapshot.language) else {
+        return Vec::new();
+    };
+    let mode = CrawlMode::Apart(crawler::current_program().unwrap_or_default());
+    let excluded = &settings.excluded_files;
+    let index = crawler::crawl_index(mode, &root, slice::from_ref(&inside), excluded, CRAWL_BUDGET);
+    let query = Query { text: &snapshot.text, cursor: snapshot.cursor, path: &inside, language };
+    index.find_snippets(query, bytes)
 }
 
 /// The path as the model sees it: relative to the folder the command runs in, where it is below it.
@@ -219,102 +228,18 @@ fn find_workspace(path: &Path) -> Option<(PathBuf, String)> {
     Some((root, inside))
 }
 
-/// Prints the lines around the cursor with the suggestion in its place: dim on a terminal, between `⟦` and
-/// `⟧` elsewhere.
-fn print_suggestion(
-    out: &mut dyn Write,
-    snapshot: &Snapshot,
-    suggestion: Option<&Suggestion>,
-) -> io::Result<()> {
-    let (on, off) = if io::stdout().is_terminal() { ("\x1b[2;36m", "\x1b[0m") } else { ("⟦", "⟧") };
-    let text = &snapshot.text;
-    let line = text.byte_to_line(snapshot.cursor);
-    let first = line.saturating_sub(CONTEXT_LINES);
-    let end_line = (line + CONTEXT_LINES + 1).min(text.len_lines());
-    let end = if end_line == text.len_lines() { text.len_bytes() } else { text.line_to_byte(end_line) };
-    let shown =
-        |part: std::ops::Range<usize>| escape_controls(&text.byte_slice(part).to_string()).into_owned();
-    let before = shown(text.line_to_byte(first)..snapshot.cursor);
-    let after = shown(snapshot.cursor..end);
-    let inserted = match suggestion {
-        // Color each line, so that line numbers stay plain.
-        Some(it) => {
-            let lines: Vec<_> =
-                escape_controls(&it.text).lines().map(|line| format!("{on}{line}{off}")).collect();
-            lines.join("\n")
-        }
-        None => format!("{on}{off}"),
-    };
-    for (at, shown) in format!("{before}{inserted}{after}").lines().enumerate() {
-        writeln!(out, "{:>5} │ {shown}", first + at + 1)?;
-    }
-    Ok(())
-}
-
-fn print_explanation(
-    out: &mut dyn Write,
-    snapshot: &Snapshot,
-    profile: &Profile,
-    engine: &dyn Engine,
-    work: &CompletionWork,
-) -> io::Result<()> {
-    let (prompt, _) = prompt::build_prompt(
-        profile,
-        engine.tokenizer(),
-        snapshot.joined_document().prompt_file(),
-        completion::prompt_budget(&snapshot.options, profile),
-    );
-    // Users share explanations, so secrets are redacted, including those of the file itself.
-    let bare = snapshot.language.map_or(BareWords::Values, BareWords::for_language);
-    let redacted = |text: &str| redact(text, bare).unwrap_or_default().into_owned();
-    let rendered = engine.tokenizer().render(&prompt.tokens);
-    writeln!(out, "── prompt ({}) ──\n{}", profile.describe(), redacted(&rendered))?;
-    // A few characters at the cursor do not reveal whether they are part of a secret; the text around them does.
-    let text = snapshot.text.to_string();
-    let line = text.as_bytes().iter().take(snapshot.cursor).filter(|&&byte| byte == b'\n').count();
-    let is_plain = redacted(&text).split('\n').nth(line) == text.split('\n').nth(line);
-    let forced = if is_plain { String::from_utf8_lossy(&prompt.healing_bytes) } else { REDACTED.into() };
-    writeln!(out, "── forced ──\n{forced:?}")?;
-    writeln!(out, "── raw answer ──\n{}\n── ended by: {} ──", redacted(&work.raw), work.reason)?;
-    if let Some(greedy) = &work.rejected_greedy {
-        writeln!(out, "── rejected result of greedy decoding ──\n{}", redacted(&greedy.raw))?;
-    }
-    Ok(())
-}
-
-fn print_timings(
-    out: &mut dyn Write,
-    engine: &dyn Engine,
-    work: &CompletionWork,
-    loaded: Duration,
-    took: Duration,
-) -> io::Result<()> {
-    let rate = |tokens: usize, seconds: f64| if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 };
-    writeln!(
-        out,
-        "{} on {}: loaded in {:.2} s; read {} tokens at {:.0}/s, wrote {} at {:.0}/s; answered in {:.0} ms ({})",
-        engine.engine_info().model,
-        engine.engine_info().kernel,
-        loaded.as_secs_f64(),
-        work.evaluated,
-        rate(work.evaluated, work.prefill_seconds),
-        work.decoded,
-        rate(work.decoded, work.decode_seconds),
-        took.as_secs_f64() * 1e3,
-        if work.reason.is_empty() { "done" } else { work.reason },
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn places() {
-        assert_eq!(parse_place("a/b.rs:3:7").ok(), Some(("a/b.rs".into(), 3, 7)));
-        assert_eq!(parse_place("C:\\x.rs:3:7").ok(), Some(("C:\\x.rs".into(), 3, 7)));
+    fn positions_are_parsed() {
+        for path in ["a/b.rs", "C:\\x.rs"] {
+            let expected = FilePosition { path: path.into(), line: 3, column: 7 };
+            assert_eq!(FilePosition::parse(&format!("{path}:3:7")).ok(), Some(expected));
+        }
         for wrong in ["a.rs", "a.rs:1", "a.rs:0:1", "a.rs:1:0", "a.rs:x:1", ":1:1", "a.rs:1:99999999999"] {
-            let message = parse_place(wrong).map(|_| ()).map_err(|error| error.to_string());
+            let message = FilePosition::parse(wrong).map(|_| ()).map_err(|error| error.to_string());
             assert!(message.is_err_and(|it| it.contains(wrong)), "{wrong}");
         }
     }

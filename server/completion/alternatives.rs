@@ -4,14 +4,16 @@
 use std::cmp::Ordering;
 use std::ops::ControlFlow;
 
-use taper_engine::{BranchControl, BranchLimits, Engine, EngineError, ScoredToken, StopReason};
+use taper_engine::{
+    BranchControl, BranchLimits, BranchOutput, Engine, EngineError, Generation, ScoredToken, StopReason,
+};
 
-use super::post_processor::{FinishedOutput, PostProcessor};
+use super::pipeline::{FinishedOutput, PostProcessor};
 use super::{
-    CompletionWork, RejectedOutput, Snapshot, Suggestion, confidence, cursor_context, prompt_budget,
+    CompletionWork, RejectedOutput, Snapshot, Suggestion, best_prompt, confidence, cursor_context,
     rule_window, trigger,
 };
-use crate::prompt::{self, template::Profile};
+use crate::prompt::template::Profile;
 
 /// Maximum suggestions for one cursor, including the first.
 pub const MAX_SUGGESTIONS: usize = 3;
@@ -26,8 +28,20 @@ struct RankedAlternative {
     mean: f32,
 }
 
-/// Up to `most` alternatives to `first`, which [`suggest`](super::suggest) just returned with `work` for the same
-/// snapshot: the best first, without duplicates.
+/// A search for alternatives to what [`suggest`](super::suggest) just returned.
+#[derive(Debug, Clone, Copy)]
+pub struct AlternativesRequest<'a> {
+    /// The snapshot of both.
+    pub snapshot: &'a Snapshot,
+    /// The suggestion.
+    pub first: &'a Suggestion,
+    /// The work done for it.
+    pub work: &'a CompletionWork,
+    /// Maximum alternatives.
+    pub most: usize,
+}
+
+/// The alternatives to the first suggestion: the best first, without duplicates.
 ///
 /// The engine continues from its KV cache and does not decode the first again. `watch` is called after every token
 /// with the complete alternatives so far, in display order; `Break` ends the search.
@@ -35,79 +49,90 @@ struct RankedAlternative {
 /// # Errors
 /// The engine failed; see [`Engine::branch`].
 pub fn find_alternatives(
-    most: usize,
-    snapshot: &Snapshot,
+    request: AlternativesRequest<'_>,
     profile: &Profile,
     engine: &mut dyn Engine,
-    (first, work): (&Suggestion, &CompletionWork),
     watch: &mut dyn FnMut(&[Suggestion]) -> ControlFlow<()>,
 ) -> Result<Vec<Suggestion>, EngineError> {
+    let AlternativesRequest { snapshot, first, work, most } = request;
     // A suggestion that extends a popup's item was generated for another text.
     if most == 0 || snapshot.selected.is_some() {
         return Ok(Vec::new());
     }
-    let options = &snapshot.options;
     let around = rule_window(snapshot);
     let place = cursor_context(&around, snapshot);
     let Ok(extent) = trigger::decide_extent(snapshot, &place) else { return Ok(Vec::new()) };
-    // A request for several suggestions needs no confidence threshold.
-    let rules = PostProcessor { snapshot, place: &place, extent, confidence_filter: None };
-    let (prompt, _) = prompt::build_prompt(
-        profile,
-        engine.tokenizer(),
-        snapshot.joined_document().prompt_file(),
-        prompt_budget(options, profile),
-    );
-    // The engine branches off its greedy output.
-    let within = match &work.rejected_greedy {
-        Some(RejectedOutput { raw, .. }) => raw.len(),
-        None => confidence::shown_byte_len(&work.raw, &first.text),
-    };
-    let branching = BranchLimits {
+    let healing_bytes = best_prompt(snapshot, profile, engine.tokenizer()).healing_bytes;
+    let limits = BranchLimits {
         max_branches: most,
-        within_bytes: within,
-        max_tokens: options.max_tokens + prompt.healing_bytes.len(),
+        // The engine branches off its greedy output.
+        within_bytes: match &work.rejected_greedy {
+            Some(RejectedOutput { raw, .. }) => raw.len(),
+            None => confidence::shown_byte_len(&work.raw, &first.text),
+        },
+        max_tokens: snapshot.options.max_tokens + healing_bytes.len(),
     };
-
-    let new = |number, suggestion: Suggestion, raw: &str, pieces: &[ScoredToken]| {
-        let mean = mean_log_probability(pieces, confidence::shown_byte_len(raw, &suggestion.text));
-        RankedAlternative { suggestion, number, mean }
+    let mut search = AlternativeSearch {
+        most,
+        first,
+        // A request for several suggestions needs no confidence threshold.
+        rules: PostProcessor { snapshot, place: &place, extent, confidence_filter: None },
+        seen_lens: [None; MAX_SUGGESTIONS],
+        found: Vec::new(),
+        shown: Vec::new(),
     };
-    let mut found: Vec<RankedAlternative> = Vec::new();
-    let mut shown: Vec<Suggestion> = Vec::new();
-    let mut seen_lens = [None; MAX_SUGGESTIONS];
-    engine.branch(&branching, &mut |branch| {
-        let text = branch.generation.text.as_str();
-        // An unchanged length means that the engine polls in the middle of a token.
-        let seen =
-            seen_lens.get_mut(branch.number).is_some_and(|it| it.replace(text.len()) == Some(text.len()));
-        let whole = branch.finished && branch.generation.stop == StopReason::EndOfText;
-        let end = if seen && !branch.finished {
-            None
-        } else {
-            rules.find_end(branch.generation.partial_output(), whole)
-        };
-        let complete = end.is_some() || branch.finished;
-        if complete {
-            let ended =
-                FinishedOutput { generation: branch.generation.clone(), end, whole: end.is_some() || whole };
-            let fits = rules
-                .finish_suggestion(&ended)
-                .0
-                .filter(|it| it != first && found.iter().all(|old| old.suggestion != *it));
-            if let Some(suggestion) = fits {
-                found.push(new(branch.number, suggestion, text, &branch.generation.tokens));
-                found.sort_by(RankedAlternative::rank_order);
-                shown = found.iter().take(most).map(|it| it.suggestion.clone()).collect();
-            }
-        }
-        match watch(&shown) {
-            ControlFlow::Break(()) => BranchControl::Abort,
-            ControlFlow::Continue(()) if complete => BranchControl::Finish,
-            ControlFlow::Continue(()) => BranchControl::Continue,
-        }
+    engine.branch(&limits, &mut |branch| {
+        let control = search.inspect_branch(branch);
+        if watch(&search.shown).is_break() { BranchControl::Abort } else { control }
     })?;
-    Ok(shown)
+    Ok(search.shown)
+}
+
+struct AlternativeSearch<'a> {
+    most: usize,
+    first: &'a Suggestion,
+    rules: PostProcessor<'a>,
+    /// Bytes of each branch at the last call.
+    seen_lens: [Option<usize>; MAX_SUGGESTIONS],
+    /// The complete alternatives, the best first.
+    found: Vec<RankedAlternative>,
+    /// The `most` best of them.
+    shown: Vec<Suggestion>,
+}
+
+impl AlternativeSearch<'_> {
+    /// Processes a branch's new text and returns whether to continue it.
+    fn inspect_branch(&mut self, branch: &BranchOutput<'_>) -> BranchControl {
+        let BranchOutput { number, generation, finished } = *branch;
+        let len = generation.text.len();
+        // An unchanged length means that the engine polls in the middle of a token.
+        let seen = self.seen_lens.get_mut(number).is_some_and(|it| it.replace(len) == Some(len));
+        if seen && !finished {
+            return BranchControl::Continue;
+        }
+        let whole = finished && generation.stop == StopReason::EndOfText;
+        let end = self.rules.find_end(generation.partial_output(), whole);
+        if end.is_none() && !finished {
+            return BranchControl::Continue;
+        }
+        let output = FinishedOutput { generation: generation.clone(), end, whole: end.is_some() || whole };
+        if let Some(suggestion) = self.rules.finish_suggestion(&output).0 {
+            self.add_alternative(number, suggestion, generation);
+        }
+        BranchControl::Finish
+    }
+
+    /// Adds a complete alternative, unless it is known already.
+    fn add_alternative(&mut self, number: usize, suggestion: Suggestion, generation: &Generation) {
+        if suggestion == *self.first || self.found.iter().any(|old| old.suggestion == suggestion) {
+            return;
+        }
+        let extent = confidence::shown_byte_len(&generation.text, &suggestion.text);
+        let mean = mean_log_probability(&generation.tokens, extent);
+        self.found.push(RankedAlternative { suggestion, number, mean });
+        self.found.sort_by(RankedAlternative::rank_order);
+        self.shown = self.found.iter().take(self.most).map(|it| it.suggestion.clone()).collect();
+    }
 }
 
 impl RankedAlternative {
@@ -150,13 +175,13 @@ mod tests {
         let first = first.unwrap();
         let mut left = calls;
         let mut reported = Vec::new();
-        let others =
-            find_alternatives(most, &snapshot, &profile, engine.as_mut(), (&first, &work), &mut |complete| {
-                reported = complete.to_vec();
-                left -= 1;
-                if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            })
-            .unwrap();
+        let request = AlternativesRequest { snapshot: &snapshot, first: &first, work: &work, most };
+        let others = find_alternatives(request, &profile, engine.as_mut(), &mut |complete| {
+            reported = complete.to_vec();
+            left -= 1;
+            if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+        .unwrap();
         assert_eq!(reported, others, "watch reports every alternative");
         (first.text, others.into_iter().map(|it| it.text).collect())
     }

@@ -137,9 +137,6 @@ fn is_line_marker(place: &CursorContext<'_>, before: &str) -> bool {
 
 /// The position at which the output starts to comment on itself.
 pub(super) fn find_chatter(place: &CursorContext<'_>, text: &str) -> Option<StopPoint> {
-    if let Some(keep) = find_control_token(place, text) {
-        return Some(StopPoint { keep, rule: "a token of a chat" });
-    }
     if !text.contains("```") && !text.contains("~~~") && !text.lines().any(is_about_code) {
         return None;
     }
@@ -164,7 +161,7 @@ pub(super) fn find_chatter(place: &CursorContext<'_>, text: &str) -> Option<Stop
             if let Some(at) =
                 fence.filter(|&at| place.literal.context_after(&text[..start + at]) == LexicalContext::Code)
             {
-                return Some(StopPoint { keep: start + at, rule: "a fence" });
+                return Some(StopPoint { keep: start + at, rule: "a code fence" });
             }
         }
         let begins = number > 0 || place.is_in_indentation();
@@ -201,8 +198,8 @@ fn is_chat_sentence(place: &CursorContext<'_>, line: &str) -> bool {
     words && !signs && (!is_text || of_code && line.ends_with(':'))
 }
 
-/// The position of the first chat token in a text, if the file has none like it.
-fn find_control_token(place: &CursorContext<'_>, text: &str) -> Option<usize> {
+/// The position of the first control token in a text, if the file has none like it.
+pub(super) fn find_control_token(place: &CursorContext<'_>, text: &str) -> Option<usize> {
     let known = |token: &str| place.before.contains(token) || place.after.contains(token);
     let named = CONTROL_TOKENS.iter().filter(|token| !known(token)).filter_map(|token| text.find(*token));
     let ends = [("<|", "|>"), ("<｜", "｜>")];

@@ -3,7 +3,8 @@
 use taper_engine::PartialOutput;
 
 use super::cursor::CursorContext;
-use super::{Snapshot, Suggestion, Trigger, confidence, validate};
+use super::pipeline::fit_to_document;
+use super::{Snapshot, Suggestion, Trigger, confidence};
 use crate::prompt::{calibration::Calibration, template::Profile};
 use crate::text::lines::is_word_char;
 
@@ -51,6 +52,16 @@ const MAX_FIT_ATTEMPTS: usize = 4;
 /// The rule that cuts or drops a text.
 pub(super) const UNSURE_RULE: &str = "the model is unsure";
 
+/// A part of the output that may be shown.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TrimmedOutput<'a> {
+    pub(super) output: PartialOutput<'a>,
+    /// The part, cut from `output`.
+    pub(super) text: &'a str,
+    /// The output ended by itself.
+    pub(super) whole: bool,
+}
+
 /// The thresholds for one request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ConfidenceFilter {
@@ -66,19 +77,18 @@ impl ConfidenceFilter {
         (snapshot.trigger == Trigger::Automatic).then_some(Self { calibration, thresholds })
     }
 
-    /// [`validate::fit_to_document`] for the confident part of `text`: all of it, fewer lines, or the start of the
-    /// first line. `text` was cut from `output`; `whole`: the output ended by itself.
+    /// [`fit_to_document`] for the confident part of `trimmed`: all of it, fewer lines, or the start of the first line.
     pub(super) fn fit_confident_part(
         self,
         snapshot: &Snapshot,
         place: &CursorContext<'_>,
-        output: PartialOutput<'_>,
-        (text, whole): (&str, bool),
+        trimmed: TrimmedOutput<'_>,
         note: &mut dyn FnMut(&'static str, &str),
     ) -> Option<Suggestion> {
+        let TrimmedOutput { output, text, whole } = trimmed;
         if output.tokens.is_empty() {
             // Output without probabilities passes.
-            return validate::fit_to_document(snapshot, place, text, note);
+            return fit_to_document(snapshot, place, text, note);
         }
         let first = first_line_end(text);
         let line_whole = whole || is_line_complete(output, &text[..first]);
@@ -86,13 +96,12 @@ impl ConfidenceFilter {
             let sure = self.confident_len(output, text, first);
             if sure < text.len() {
                 // A block without its end may parse worse than one with a doubtful end.
-                if let Some(fits) = validate::fit_to_document(snapshot, place, &text[..sure], &mut |_, _| {})
-                {
+                if let Some(fits) = fit_to_document(snapshot, place, &text[..sure], &mut |_, _| {}) {
                     note(UNSURE_RULE, &fits.text);
                     return Some(fits);
                 }
             }
-            return validate::fit_to_document(snapshot, place, text, note);
+            return fit_to_document(snapshot, place, text, note);
         }
         let head = self
             .confident_line_starts(
@@ -102,7 +111,7 @@ impl ConfidenceFilter {
                 if line_whole { MIN_LINE_START_CHARS } else { 1 },
             )
             .take(MAX_FIT_ATTEMPTS)
-            .find_map(|head| validate::fit_to_document(snapshot, place, head, &mut |_, _| {}));
+            .find_map(|head| fit_to_document(snapshot, place, head, &mut |_, _| {}));
         note(UNSURE_RULE, head.as_ref().map_or("", |it| &it.text));
         head
     }
@@ -197,6 +206,7 @@ mod tests {
     use taper_engine::{Engine, ScoredToken};
 
     use super::*;
+    use crate::completion::pipeline::trim_output;
     use crate::completion::{Options, fixture, suggest};
 
     /// The probability is that of all tokens.
@@ -215,10 +225,11 @@ mod tests {
             pieces.push(ScoredToken { end: text.len(), probability: *probability });
         }
         let thresholds = ConfidenceThresholds { line: 0.5, expected_chars: 100.0, line_start: 0.75 };
-        let bar = ConfidenceFilter { calibration: PRODUCT_CALIBRATION, thresholds };
+        let filter = ConfidenceFilter { calibration: PRODUCT_CALIBRATION, thresholds };
         let output = PartialOutput { text: &text, tokens: &pieces };
-        let trimmed = crate::completion::trim::trim_output(&place, &text, whole)?;
-        bar.fit_confident_part(&snapshot, &place, output, (&trimmed, whole), &mut |_, _| {}).map(|it| it.text)
+        let trimmed = trim_output(&place, &text, whole, &mut |_, _| {})?;
+        let trimmed = TrimmedOutput { output, text: &trimmed, whole };
+        filter.fit_confident_part(&snapshot, &place, trimmed, &mut |_, _| {}).map(|it| it.text)
     }
 
     #[test]
@@ -297,12 +308,13 @@ mod tests {
     fn without_probabilities_everything_is_shown() {
         let snapshot = fixture::snapshot("x.py", "x = ▮\n");
         let place = CursorContext::new("x = ", "\n", snapshot.language);
-        let bar = ConfidenceFilter {
+        let filter = ConfidenceFilter {
             calibration: PRODUCT_CALIBRATION,
             thresholds: ConfidenceThresholds { line: 0.9, expected_chars: 100.0, line_start: 0.9 },
         };
         let output = PartialOutput { text: "foo", tokens: &[] };
-        let it = bar.fit_confident_part(&snapshot, &place, output, ("foo", true), &mut |_, _| {});
+        let trimmed = TrimmedOutput { output, text: "foo", whole: true };
+        let it = filter.fit_confident_part(&snapshot, &place, trimmed, &mut |_, _| {});
         assert_eq!(it.map(|it| it.text).as_deref(), Some("foo"));
     }
 

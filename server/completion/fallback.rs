@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 
 use taper_engine::{BranchControl, BranchLimits, BranchOutput, Engine, EngineError, Generation, StopReason};
 
-use super::post_processor::{FinishedOutput, PostProcessor};
+use super::pipeline::{FinishedOutput, PostProcessor};
 use super::{Suggestion, TrimStep, confidence, confidence_filter};
 
 /// Maximum decoded runners-up.
@@ -156,7 +156,7 @@ mod tests {
 
     /// The shown text, and the work. `watch` receives the draft while alternatives are decoded.
     fn suggest_watched(
-        (path, marked): (&str, &str),
+        snapshot: Snapshot,
         engine: ScriptedEngine,
         eagerness: Eagerness,
         watch: &mut dyn FnMut(&str) -> ControlFlow<()>,
@@ -164,8 +164,8 @@ mod tests {
         let mut engine: Box<dyn Engine> = Box::new(engine);
         let profile = Profile::for_model(engine.engine_info(), engine.tokenizer());
         let options = Options { eagerness, ..Options::default() };
-        let place = Snapshot { options, ..fixture::snapshot(path, marked) };
-        let (shown, work) = suggest_within(None, &place, &profile, engine.as_mut(), &mut |progress| {
+        let snapshot = Snapshot { options, ..snapshot };
+        let (shown, work) = suggest_within(None, &snapshot, &profile, engine.as_mut(), &mut |progress| {
             let draft = progress.draft.map_or("", |it| &it.text);
             if progress.seeking_fallback { watch(draft) } else { ControlFlow::Continue(()) }
         })
@@ -179,7 +179,12 @@ mod tests {
         engine: ScriptedEngine,
         eagerness: Eagerness,
     ) -> (Option<String>, CompletionWork) {
-        suggest_watched((path, marked), engine, eagerness, &mut |_| ControlFlow::Continue(()))
+        suggest_watched(
+            fixture::snapshot(path, marked),
+            engine,
+            eagerness,
+            &mut |_| ControlFlow::Continue(()),
+        )
     }
 
     const MARKED_CALL: &str = "run({\n    a: 1,\n    ▮\n    code: 2,\n});\n";
@@ -226,12 +231,13 @@ mod tests {
 
     #[test]
     fn interrupted_fallback_search_keeps_best_result() {
+        let snapshot = fixture::snapshot("x.js", MARKED_CALL);
         let mut seen = Vec::new();
         for calls in 0.. {
             let (mut left, mut broken) = (calls, false);
             let mut last = String::new();
             let (text, work) =
-                suggest_watched(("x.js", MARKED_CALL), repeating_engine(), Eagerness::High, &mut |draft| {
+                suggest_watched(snapshot.clone(), repeating_engine(), Eagerness::High, &mut |draft| {
                     draft.clone_into(&mut last);
                     if left == 0 {
                         broken = true;

@@ -10,8 +10,8 @@ use taper_grammars::BlockStyle;
 use super::cursor::{CursorContext, indentation_width};
 use super::prompt_choice::{self, KEYSTROKE_TOKENS};
 use super::trigger::is_statement_complete;
-use super::{IdleSetting, Snapshot, Suggestion, Trigger, cursor_context, prompt_budget, rule_window};
-use crate::prompt::{self, template::Profile};
+use super::{IdleSetting, Snapshot, Suggestion, Trigger, best_prompt, cursor_context, rule_window};
+use crate::prompt::template::Profile;
 use crate::text::{Edit, lines};
 
 /// Tokens that may be typed before a suffix without prefilling the suffix again: missing so few makes no notable
@@ -67,23 +67,26 @@ pub fn prefill_ahead(
     engine: &mut dyn Engine,
     watch: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> Result<PrefillState, EngineError> {
-    prefill_ahead_within((depth, full_window_time(snapshot.options.idle)), snapshot, profile, engine, watch)
+    let limits = PrefillLimits { depth, time: full_window_time(snapshot.options.idle) };
+    prefill_ahead_within(limits, snapshot, profile, engine, watch)
+}
+
+/// How much to prefill, and the maximum time for the whole window.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PrefillLimits {
+    pub(super) depth: PrefillDepth,
+    pub(super) time: Duration,
 }
 
 /// [`prefill_ahead`] with a maximum time for the whole window.
 pub(super) fn prefill_ahead_within(
-    (depth, time): (PrefillDepth, Duration),
+    limits: PrefillLimits,
     snapshot: &Snapshot,
     profile: &Profile,
     engine: &mut dyn Engine,
     watch: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> Result<PrefillState, EngineError> {
-    let (best, _) = prompt::build_prompt(
-        profile,
-        engine.tokenizer(),
-        snapshot.joined_document().prompt_file(),
-        prompt_budget(&snapshot.options, profile),
-    );
+    let best = best_prompt(snapshot, profile, engine.tokenizer());
     let stale = |stale| GenerationLimits { max_tokens: 0, max_stale_tokens: stale, background: true };
     if engine.uncached_token_count(&best, &stale(FRESH_SUFFIX_TOKENS)) <= KEYSTROKE_TOKENS {
         return Ok(PrefillState::Cached);
@@ -105,7 +108,7 @@ pub(super) fn prefill_ahead_within(
         return Ok(PrefillState::Interrupted);
     }
     // Computed only now, because the first prefill may be the first speed measurement.
-    let longest = prompt_choice::longest_prompt(time, snapshot, profile, engine, best.clone());
+    let longest = prompt_choice::longest_prompt(limits.time, snapshot, profile, engine, best.clone());
     if engine.uncached_token_count(&longest, &stale(0)) as f32
         > engine.throughput().prefill * PARTIAL_PREFILL_TIME.as_secs_f32()
     {
@@ -115,7 +118,7 @@ pub(super) fn prefill_ahead_within(
         {
             return Ok(PrefillState::Interrupted);
         }
-        if depth == PrefillDepth::Partial {
+        if limits.depth == PrefillDepth::Partial {
             return Ok(PrefillState::Partial);
         }
     }
@@ -132,12 +135,7 @@ pub fn is_longest_prompt(tokens: usize, snapshot: &Snapshot, profile: &Profile, 
     if snapshot.options.idle == IdleSetting::Off {
         return true;
     }
-    let (best, _) = prompt::build_prompt(
-        profile,
-        engine.tokenizer(),
-        snapshot.joined_document().prompt_file(),
-        prompt_budget(&snapshot.options, profile),
-    );
+    let best = best_prompt(snapshot, profile, engine.tokenizer());
     let time = full_window_time(snapshot.options.idle);
     prompt_choice::longest_prompt(time, snapshot, profile, engine, best).tokens.len() <= tokens
 }

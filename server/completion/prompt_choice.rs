@@ -176,8 +176,8 @@ mod tests {
 
     use taper_engine::scripted::ScriptedEngine;
 
-    use super::super::next_actions::{self, PrefillDepth, PrefillState};
-    use super::super::{CompletionWork, IdleSetting, Options, Suggestion, suggest_within};
+    use super::super::next_actions::{self, PrefillDepth, PrefillLimits, PrefillState};
+    use super::super::{CompletionWork, IdleSetting, Options, Suggestion, best_prompt, suggest_within};
     use super::*;
     use crate::prompt::template::{PromptForm, PromptLayout};
     use crate::retrieval::Snippet;
@@ -268,16 +268,14 @@ mod tests {
         let mut it = engine();
         let place = snapshot();
         // 1,000 tokens of about 2,000, once the speed is measured.
-        let time = Duration::from_millis(200);
+        let limits = PrefillLimits { depth: PrefillDepth::Full, time: Duration::from_millis(200) };
         let on = &mut || ControlFlow::Continue(());
         assert_eq!(
-            next_actions::prefill_ahead_within((PrefillDepth::Full, time), &place, &it.1, it.0.as_mut(), on)
-                .unwrap(),
+            next_actions::prefill_ahead_within(limits, &place, &it.1, it.0.as_mut(), on).unwrap(),
             PrefillState::Full
         );
         assert_eq!(
-            next_actions::prefill_ahead_within((PrefillDepth::Full, time), &place, &it.1, it.0.as_mut(), on)
-                .unwrap(),
+            next_actions::prefill_ahead_within(limits, &place, &it.1, it.0.as_mut(), on).unwrap(),
             PrefillState::Cached
         );
         let (_, work) = suggest_at(Some(TIME_LEFT), &place, &mut it);
@@ -365,12 +363,7 @@ mod tests {
             next_actions::prefill_ahead(PrefillDepth::Full, &place, &it.1, it.0.as_mut(), &mut some).unwrap(),
             PrefillState::Interrupted
         );
-        let (prompt, _) = prompt::build_prompt(
-            &it.1,
-            it.0.tokenizer(),
-            place.joined_document().prompt_file(),
-            prompt_budget(&place.options, &it.1),
-        );
+        let prompt = best_prompt(&place, &it.1, it.0.tokenizer());
         let left = it.0.uncached_token_count(&prompt, &GenerationLimits::default());
         assert!(left + 300 < prompt.tokens.len(), "{left} of {}", prompt.tokens.len());
 
@@ -503,12 +496,7 @@ mod tests {
     fn cold_prefill_starts_with_short_window() {
         let mut it = engine();
         let place = snapshot();
-        let (whole, _) = prompt::build_prompt(
-            &it.1,
-            it.0.tokenizer(),
-            place.joined_document().prompt_file(),
-            prompt_budget(&place.options, &it.1),
-        );
+        let whole = best_prompt(&place, &it.1, it.0.tokenizer());
         let short = choose_prompt(TIME_LEFT, &place, &it.1, it.0.as_ref(), whole.clone()).prompt;
         assert_ne!(short, whole);
         assert_eq!(prefill_at(&place, &mut it), PrefillState::Full);

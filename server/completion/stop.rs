@@ -1,64 +1,59 @@
 //! Rules that end the output while it is decoded, so that no token is decoded in vain.
 
 mod definition;
-mod repetition;
+pub(super) mod repetition;
 
+use taper_engine::PartialOutput;
+
+use super::confidence_filter::ConfidenceFilter;
 use super::cursor::{CursorContext, indentation_width, opening_bracket};
 use super::trigger::Extent;
-use super::{chatter, suffix_overlap};
 use crate::text::lines::is_word_char;
 use definition::DefinitionTracker;
 use repetition::LineHistory;
 
 /// The end of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StopPoint {
+pub(super) struct StopPoint {
     /// Bytes of the output to keep.
-    pub keep: usize,
-    /// The rule, for logs.
-    pub rule: &'static str,
+    pub(super) keep: usize,
+    /// The rule, for `--explain` and logs.
+    pub(super) rule: &'static str,
 }
 
-/// Checks the text generated so far; `Some` once it is complete. `finished`: no more will come, so the last line
-/// counts as whole.
-pub fn find_stop(
-    place: &CursorContext<'_>,
-    plan: Extent,
-    max_lines: usize,
-    text: &str,
-    finished: bool,
-) -> Option<StopPoint> {
-    if let Some(keep) = place.literal.len_before_closer(text, finished) {
-        return Some(StopPoint { keep, rule: "what closes the text stands behind the cursor" });
+/// The output so far, and what the rules need to know to end it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StopInput<'a> {
+    pub(super) place: &'a CursorContext<'a>,
+    pub(super) extent: Extent,
+    pub(super) max_lines: usize,
+    /// The required confidence; `None`: no requirement.
+    pub(super) confidence_filter: Option<ConfidenceFilter>,
+    pub(super) output: PartialOutput<'a>,
+    /// No more will come, so the last line counts as whole.
+    pub(super) finished: bool,
+}
+
+/// The end of the line, of the text or of the block that is to be suggested.
+pub(super) fn find_extent_end(input: &StopInput<'_>) -> Option<StopPoint> {
+    let StopInput { place, max_lines, .. } = *input;
+    if input.extent == Extent::Block {
+        return find_block_end(input);
     }
-    if let Some(keep) = suffix_overlap::len_before_closing_half(place, text, finished) {
-        return Some(StopPoint { keep, rule: "the other half stands behind the cursor" });
+    let text = input.output.text;
+    let end = text.find(['\n', '\r'])?;
+    let first = &text[..end];
+    if first.trim().is_empty() && place.literal.expects_lines() && max_lines > 1 {
+        return find_prose_end(max_lines, text, input.finished);
     }
-    if let Some(end) = find_suffix_closer(place, text) {
-        return Some(end);
+    if first.trim().is_empty() {
+        return Some(StopPoint { keep: 0, rule: "the line is complete" });
     }
-    if let Some(end) = chatter::find_chatter(place, text) {
-        return Some(end);
+    let line = format!("{}{first}", place.line_before);
+    if max_lines == 1 || !place.line_after.trim().is_empty() || !opens_block_or_bracket(place, &line) {
+        return Some(StopPoint { keep: end, rule: "end of the line" });
     }
-    if let Some(end) = repetition::find_run_in_line(place, text) {
-        return Some(end);
-    }
-    let first_end = text.find(['\n', '\r']);
-    let first = &text[..first_end.unwrap_or(text.len())];
-    if plan == Extent::Line {
-        let at = first_end?;
-        if first.trim().is_empty() && place.literal.expects_lines() && max_lines > 1 {
-            return find_prose_end(max_lines, text, finished);
-        }
-        if first.trim().is_empty() {
-            return Some(StopPoint { keep: 0, rule: "the line is complete" });
-        }
-        let whole = format!("{}{first}", place.line_before);
-        if max_lines == 1 || !place.line_after.trim().is_empty() || !opens_block_or_bracket(place, &whole) {
-            return Some(StopPoint { keep: at, rule: "end of the line" });
-        }
-    }
-    find_block_end(place, plan, max_lines, text, finished)
+    find_block_end(input)
 }
 
 fn opens_block_or_bracket(place: &CursorContext<'_>, line: &str) -> bool {
@@ -73,7 +68,7 @@ fn find_prose_end(max_lines: usize, text: &str, finished: bool) -> Option<StopPo
         let complete = line.ends_with('\n') || finished;
         // The first is the rest of the cursor's line.
         if number > max_lines {
-            return Some(StopPoint { keep: start, rule: "as many lines as allowed" });
+            return Some(StopPoint { keep: start, rule: "the maximum number of lines" });
         }
         let body = line.trim();
         blanks = if body.is_empty() { blanks + usize::from(complete) } else { 0 };
@@ -82,7 +77,7 @@ fn find_prose_end(max_lines: usize, text: &str, finished: bool) -> Option<StopPo
         }
         if complete && !body.is_empty() && seen.iter().filter(|it| **it == body).count() > 1 && body.len() > 3
         {
-            return Some(StopPoint { keep: start, rule: "the same line again and again" });
+            return Some(StopPoint { keep: start, rule: "the same line repeats" });
         }
         seen.push(body);
         start += line.len();
@@ -90,15 +85,12 @@ fn find_prose_end(max_lines: usize, text: &str, finished: bool) -> Option<StopPo
     None
 }
 
-/// A closer that the text did not open and that already follows the cursor.
-fn find_suffix_closer(place: &CursorContext<'_>, text: &str) -> Option<StopPoint> {
+/// Bytes of the output before a bracket that it did not open and that is already closed after the cursor.
+pub(super) fn len_before_suffix_closer(place: &CursorContext<'_>, text: &str) -> Option<usize> {
     let next = place.next_visible_char().filter(|c| matches!(c, ')' | ']' | '}'))?;
     let at = *place.bracket_balance(text).unopened.first()?;
     let closer = text[at..].chars().next()?;
-    if closer != next || !is_closed_after(place, closer) {
-        return None;
-    }
-    Some(StopPoint { keep: at, rule: "the closer stands behind the cursor" })
+    (closer == next && is_closed_after(place, closer)).then_some(at)
 }
 
 /// Whether the next closer after the cursor, which is a `closer`, closes the innermost bracket before it.
@@ -119,14 +111,9 @@ fn is_closed_after(place: &CursorContext<'_>, closer: char) -> bool {
 }
 
 /// The end of a block: by indentation, by the suffix, by a second definition, by repetition, by length.
-fn find_block_end(
-    place: &CursorContext<'_>,
-    plan: Extent,
-    max_lines: usize,
-    text: &str,
-    finished: bool,
-) -> Option<StopPoint> {
-    let extent = BlockExtent::new(place, plan, text);
+fn find_block_end(input: &StopInput<'_>) -> Option<StopPoint> {
+    let StopInput { place, output: PartialOutput { text, .. }, finished, .. } = *input;
+    let block = BlockExtent::new(place, input.extent, text);
     let below = place.line_below().map(str::trim_end).filter(|_| place.line_after.trim().is_empty());
     let first = format!("{}{}", place.line_before, text.lines().next().unwrap_or("").trim_end());
     let mut start = 0;
@@ -138,8 +125,8 @@ fn find_block_end(
         let complete = line.ends_with('\n') || finished;
         let body = line.trim_end();
         let cut = |rule| Some(StopPoint { keep: start, rule });
-        if number >= max_lines {
-            return cut("as many lines as allowed");
+        if number >= input.max_lines {
+            return cut("the maximum number of lines");
         }
         if body.is_empty() {
             blanks += 1;
@@ -152,10 +139,10 @@ fn find_block_end(
         blanks = 0;
         // The first line continues the cursor's line; only the others have their own indentation.
         if number > 0 {
-            match extent.judge_line(place, &text[..start], body, complete) {
+            match block.judge_line(place, &text[..start], body, complete) {
                 LineVerdict::Inside => {}
                 LineVerdict::Undecided => return None,
-                LineVerdict::Outside => return cut("the block is over"),
+                LineVerdict::Outside => return cut("the next line is outside the block"),
                 LineVerdict::Closes => {
                     return Some(StopPoint { keep: start + body.len(), rule: "the block is closed" });
                 }
@@ -163,13 +150,13 @@ fn find_block_end(
         }
         let whole = if number == 0 { &first } else { body };
         if let Some(keep) = definitions.find_second(place, whole, start, complete) {
-            return Some(StopPoint { keep, rule: "a second definition" });
+            return Some(StopPoint { keep, rule: "a second definition begins" });
         }
         if complete && below.is_some_and(|below| repeats_below(below, whole, number == 0)) {
-            return cut("the next line stands there already");
+            return cut("the next line is already below the cursor");
         }
         if complete && seen.iter().rev().take(2).filter(|it| **it == body).count() == 2 {
-            return cut("the same line again and again");
+            return cut("the same line repeats");
         }
         seen.push(body);
         start += line.len();
@@ -223,8 +210,8 @@ enum LineVerdict {
 }
 
 impl BlockExtent {
-    fn new(place: &CursorContext<'_>, plan: Extent, text: &str) -> Self {
-        if plan == Extent::Block
+    fn new(place: &CursorContext<'_>, extent: Extent, text: &str) -> Self {
+        if extent == Extent::Block
             && place.is_in_indentation()
             && let Some(above) = place.line_above()
             && place.opens_block(above)
@@ -236,7 +223,7 @@ impl BlockExtent {
         let base = indentation_width(if place.is_in_indentation() { &first } else { place.line_before });
         // The output's first line may close what the cursor's line opened: `fn f() {▮ 1 }`.
         let opened = opens_block_or_bracket(place, &first)
-            || (plan == Extent::Block && opens_block_or_bracket(place, place.line_before));
+            || (extent == Extent::Block && opens_block_or_bracket(place, place.line_before));
         Self { base, opened, own: true }
     }
 
@@ -315,18 +302,24 @@ fn is_closer_below(place: &CursorContext<'_>, line: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::completion::pipeline::find_stop;
 
     /// The output as it is cut, fed one character at a time, like a stream.
-    fn cut_answer(path: &str, marked: &str, plan: Extent, answer: &str) -> (String, &'static str) {
+    fn cut_answer(path: &str, marked: &str, extent: Extent, answer: &str) -> (String, &'static str) {
         let (before, after) = marked.split_once('▮').unwrap_or((marked, ""));
         let place = CursorContext::new(before, after, taper_grammars::by_path(path.as_ref()));
+        let find = |text, finished| {
+            let output = PartialOutput { text, tokens: &[] };
+            let place = &place;
+            find_stop(&StopInput { place, extent, max_lines: 12, confidence_filter: None, output, finished })
+        };
         for (at, c) in answer.char_indices() {
             let text = &answer[..at + c.len_utf8()];
-            if let Some(end) = find_stop(&place, plan, 12, text, false) {
+            if let Some(end) = find(text, false) {
                 return (text[..end.keep].to_owned(), end.rule);
             }
         }
-        match find_stop(&place, plan, 12, answer, true) {
+        match find(answer, true) {
             Some(end) => (answer[..end.keep].to_owned(), end.rule),
             None => (answer.to_owned(), ""),
         }
@@ -341,7 +334,7 @@ mod tests {
         );
         assert_eq!(
             cut_answer("x.py", "f(▮)\n", Extent::Line, "a, b)\nc"),
-            ("a, b".into(), "the closer stands behind the cursor")
+            ("a, b".into(), "the closing bracket is already after the cursor")
         );
         assert_eq!(cut_answer("x.py", "f(▮\n", Extent::Line, "a, b)\nc").0, "a, b)");
         assert_eq!(cut_answer("x.py", "f(g(▮)\n", Extent::Line, "a))\nc").0, "a))");
@@ -392,7 +385,10 @@ mod tests {
         let left = "class A {\n    f(x) {\n        ▮\n        }\n        g();\n    }\n}\n";
         let answer = "if (x) {\n            y();\n        }\n        z();\n";
         let it = cut_answer("x.ts", left, Extent::Line, answer);
-        assert_eq!((it.0.trim_end(), it.1), ("if (x) {\n            y();", "the block is over"));
+        assert_eq!(
+            (it.0.trim_end(), it.1),
+            ("if (x) {\n            y();", "the next line is outside the block")
+        );
         // There it belongs to a block whose lines are not indented.
         let flat = "namespace a {\n▮\n}\n";
         let it = cut_answer("x.cpp", flat, Extent::Line, "int f() {\n    return 1;\n}\nint g();\n");
@@ -407,12 +403,12 @@ mod tests {
             Extent::Block,
             "a = 1\n    return total\n    b\n",
         );
-        assert_eq!((it.0.trim_end(), it.1), ("a = 1", "the next line stands there already"));
+        assert_eq!((it.0.trim_end(), it.1), ("a = 1", "the next line is already below the cursor"));
         let marked =
             "def f(n):\n    if n == 0:\n        return [1]\n▮\n    for i in range(2, n):\n        g(i)\n";
         let answer = "    else:\n        a = [1, 3]\n        for i in range(2, n):\n            g(i)\n";
         let it = cut_answer("x.py", marked, Extent::Block, answer);
-        let expected = ("    else:\n        a = [1, 3]", "the next line stands there already");
+        let expected = ("    else:\n        a = [1, 3]", "the next line is already below the cursor");
         assert_eq!((it.0.trim_end(), it.1), expected, "at another depth, too");
         let answer = "    if n == 0:\n        return result\n    g(n)\n";
         let it = cut_answer("x.py", "def f(n, result):\n▮\n    return result\n", Extent::Block, answer);
@@ -423,7 +419,7 @@ mod tests {
             Extent::Block,
             "a()\n    a()\n    a()\n    a()\n    a()\n",
         );
-        assert_eq!(it.1, "the same line again and again");
+        assert_eq!(it.1, "the same line repeats");
     }
 
     #[test]
@@ -441,7 +437,7 @@ mod tests {
             for marked in ["x = [▮]\n", "x = [▮\n"] {
                 assert_eq!(
                     cut_answer("x.py", marked, Extent::Line, answer),
-                    (kept.into(), "a list that does not end"),
+                    (kept.into(), "an endless list"),
                     "{marked}"
                 );
             }
@@ -464,7 +460,7 @@ mod tests {
             ("very, very, very, very, very, very, very, very, very", "very, very, very"),
         ] {
             let it = cut_answer("x.py", "x = ▮\n", Extent::Line, answer);
-            assert_eq!(it, (kept.into(), "the same phrase again and again"));
+            assert_eq!(it, (kept.into(), "the same phrase repeats"));
         }
         for answer in
             ["[[0, 0], [0, 0], [0, 0], [0, 0]]", "int | None, int | None, int | None, int | None", "'='"]
@@ -477,7 +473,7 @@ mod tests {
     #[test]
     fn similar_lines_are_cut() {
         let lines = |form: fn(u32) -> String| (1..12).map(form).collect::<String>();
-        let alike = "lines that are all alike";
+        let alike = "similar lines repeat";
         let it = cut_answer(
             "x.py",
             "def f():\n    ▮\n",
@@ -509,7 +505,7 @@ mod tests {
     #[test]
     fn second_definition_stops_the_output() {
         let python = "def f():\n    return 1\n\n@cache\ndef g():\n    return 2\n";
-        for (path, marked, plan, answer, kept) in [
+        for (path, marked, extent, answer, kept) in [
             // A body on the line that opens it.
             ("x.rs", "fn f() {▮", Extent::Block, " 1 }\nfn g() { 2 }\n", " 1 }"),
             ("x.py", "def f():▮\n", Extent::Block, " return 1\ndef g():\n    return 2\n", " return 1"),
@@ -554,7 +550,7 @@ mod tests {
                 "// One.\nconst f = (x) => {\n}",
             ),
         ] {
-            let it = cut_answer(path, marked, plan, answer);
+            let it = cut_answer(path, marked, extent, answer);
             assert_eq!(it.0.trim_end(), kept, "{path} {marked}");
         }
         // Heads without bodies are a list, and a nested definition is part of the outer one.

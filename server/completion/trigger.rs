@@ -31,14 +31,14 @@ pub fn decide_extent(snapshot: &Snapshot, place: &CursorContext<'_>) -> Result<E
     let next = place.line_after.chars().next();
     let last = place.line_before.chars().next_back();
     if next.is_some_and(is_word_char) && last.is_some_and(is_word_char) {
-        return Err("the cursor stands inside a word");
+        return Err("the cursor is inside a word");
     }
     if is_in_number(place) {
-        return Err("the cursor stands inside a number");
+        return Err("the cursor is inside a number");
     }
     let automatic = snapshot.trigger == Trigger::Automatic;
     if automatic && next.is_some_and(is_word_char) {
-        return Err("a word begins behind the cursor");
+        return Err("a word begins after the cursor");
     }
     if automatic
         && last.is_some_and(is_word_char)
@@ -47,7 +47,7 @@ pub fn decide_extent(snapshot: &Snapshot, place: &CursorContext<'_>) -> Result<E
         return Err("a word is being typed in the middle of a line");
     }
     if place.before.trim().is_empty() && place.after.trim().is_empty() && snapshot.path.is_empty() {
-        return Err("there is nothing to go by");
+        return Err("the file is empty and has no name");
     }
     let plan = match snapshot.options.extent {
         ExtentSetting::Line => Extent::Line,

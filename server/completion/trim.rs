@@ -1,7 +1,10 @@
-//! Trims output to the part that is shown: cut at a valid end, without text that already exists around the cursor.
+//! The rules that trim output to the part that is shown: cut at a valid end, without text that already exists around
+//! the cursor.
 
-mod incomplete;
-mod whitespace;
+pub(super) mod incomplete;
+pub(super) mod whitespace;
+
+use std::borrow::Cow;
 
 use super::cursor::{CursorContext, indentation_width};
 use super::enclosing_literal::LexicalContext;
@@ -12,86 +15,40 @@ use crate::text::lines::is_word_char;
 /// Letters and digits of a line that is hardly ever written twice with other blanks.
 const MIN_DISTINCTIVE_CHARS: usize = 8;
 
+/// What the rules need to know.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TrimInput<'a> {
+    pub(super) place: &'a CursorContext<'a>,
+    /// The output ended by itself. Otherwise its last word or line may be incomplete.
+    pub(super) whole: bool,
+}
+
 /// The output so far as it would be typed: not cut yet, but with the line breaks and blanks of the shown text.
-pub fn as_typed(place: &CursorContext<'_>, text: &str) -> String {
-    let text = without_doubled_blanks(place, &text.replace("\r\n", "\n").replace('\r', "\n"));
+pub(super) fn as_typed(place: &CursorContext<'_>, text: &str) -> String {
+    let text = without_doubled_blanks(place, &with_unix_line_breaks(text));
     whitespace::without_trailing_blanks(place, &text)
 }
 
-/// Cuts `text` to the part that can be shown; `None` if there is none.
-///
-/// `whole`: the output ended by itself. Otherwise its last word may be incomplete and is removed.
-pub fn trim_output(place: &CursorContext<'_>, text: &str, whole: bool) -> Option<String> {
-    trim_noting_steps(place, text, whole, &mut |_, _| {})
+/// `text` with `\n` as its line breaks.
+pub(super) fn with_unix_line_breaks(text: &str) -> String {
+    text.replace("\r\n", "\n").replace('\r', "\n")
 }
 
-/// [`trim_output`], which calls `note` for each rule that removes something, with the remaining text.
-pub fn trim_noting_steps(
-    place: &CursorContext<'_>,
-    text: &str,
-    whole: bool,
-    note: &mut dyn FnMut(&'static str, &str),
-) -> Option<String> {
-    let mut text = text.replace("\r\n", "\n").replace('\r', "\n");
-    // A character that no editor can display, or the mark of a broken token: the output ends before it.
-    if let Some(at) = text.find(|c: char| c == '\u{fffd}' || (c.is_control() && !matches!(c, '\n' | '\t'))) {
-        text.truncate(at);
-        note("a character that cannot be shown", &text);
-        return trim_noting_steps(place, &text, false, note);
-    }
-    if !whole {
-        let before = text.len();
-        cut_to_complete_part(&mut text);
-        if text.len() < before {
-            note("the last word or line may be half", &text);
-        }
-    }
-    let mut text = without_doubled_blanks(place, &text);
-    let mut step = |text: &mut String, rule: &'static str, left: &str| {
-        if left != text {
-            note(rule, left);
-            *text = left.to_owned();
-        }
-    };
-    // The closer of the cursor's literal may be on its own line in the output; the one after the cursor then is, too.
-    let closed = place.literal.len_before_closer(&text, true).map_or(text.as_str(), |keep| &text[..keep]);
-    let closed = place.literal.without_partial_closer(closed).to_owned();
-    step(&mut text, "what closes the text stands behind the cursor", &closed);
-    let half = suffix_overlap::len_before_closing_half(place, &text, true)
-        .map_or(text.as_str(), |keep| &text[..keep])
-        .to_owned();
-    step(&mut text, "the other half stands behind the cursor", &half);
-    let alone = without_suffix_overlap(place, &text).to_owned();
-    let alone = suffix_overlap::without_repeated_suffix(place, &alone).to_owned();
-    step(&mut text, "what stands behind the cursor already", &alone);
-    let complete = incomplete::without_incomplete_end(place, &text, whole).to_owned();
-    step(&mut text, "the end is half of something", &complete);
-    let comma = without_trailing_comma(place, &text).to_owned();
-    step(&mut text, "nothing follows the comma", &comma);
-    let clean = whitespace::in_indent_style(place, &whitespace::without_trailing_blanks(place, &text));
-    let own_line = with_own_closing_line(place, &clean);
-    let text = own_line.as_deref().unwrap_or_else(|| clean.trim_end());
-    let next = place.line_after.chars().next();
-    if next.is_some_and(is_word_char) && text.ends_with(is_word_char) {
-        note("it would run into the word behind the cursor", "");
-        return None;
-    }
-    if text.trim().is_empty() {
-        return None;
-    }
-    if repeats_neighbour(place, text) {
-        note("it says what the line above or below says", "");
-        return None;
-    }
-    Some(text.to_owned())
+/// The text before a character that no editor can display, or the mark of a broken token.
+pub(super) fn before_unprintable(text: &str) -> &str {
+    let unprintable = |c: char| c == '\u{fffd}' || (c.is_control() && !matches!(c, '\n' | '\t'));
+    text.split(unprintable).next().unwrap_or(text)
 }
 
 /// Whole lines if there are several, otherwise whole words and operators.
-fn cut_to_complete_part(text: &mut String) {
+pub(super) fn without_partial_word<'t>(input: &TrimInput<'_>, text: &'t str) -> &'t str {
+    if input.whole {
+        return text;
+    }
     let lines = text.trim_start_matches('\n');
-    let lead = text.len() - lines.len();
+    let lead_len = text.len() - lines.len();
     match lines.rfind('\n') {
-        Some(at) if !lines[..at].trim().is_empty() => text.truncate(lead + at),
+        Some(at) if !lines[..at].trim().is_empty() => &text[..lead_len + at],
         _ => {
             let words = text.trim_end_matches(is_word_char);
             let kept = if words.len() == text.len() {
@@ -99,10 +56,26 @@ fn cut_to_complete_part(text: &mut String) {
             } else {
                 words
             };
-            let kept = kept.trim_end().len();
-            text.truncate(kept);
+            kept.trim_end()
         }
     }
+}
+
+/// `text` up to the closer of the cursor's literal, or up to a part of the closer at its end.
+pub(super) fn without_literal_closer<'t>(place: &CursorContext<'_>, text: &'t str) -> &'t str {
+    // The closer may be on its own line in the output; the one after the cursor then is, too.
+    let keep = place.literal.len_before_closer(text, true).unwrap_or(text.len());
+    place.literal.without_partial_closer(&text[..keep])
+}
+
+/// `text` up to the other half of a pair that is closed after the cursor.
+pub(super) fn without_closing_half<'t>(place: &CursorContext<'_>, text: &'t str) -> &'t str {
+    &text[..suffix_overlap::len_before_closing_half(place, text, true).unwrap_or(text.len())]
+}
+
+/// `text` without blanks and line breaks at its end, unless the closer of a literal is to be on its own line.
+pub(super) fn without_trailing_space<'t>(place: &CursorContext<'_>, text: &'t str) -> Cow<'t, str> {
+    with_own_closing_line(place, text).map_or_else(|| text.trim_end().into(), Cow::Owned)
 }
 
 /// A text of several lines whose last line is to be that of the literal's closer, which directly follows the cursor.
@@ -123,7 +96,7 @@ fn with_own_closing_line(place: &CursorContext<'_>, text: &str) -> Option<String
 }
 
 /// Removes a comma at the end if the closer of the list follows, or, in a query, the next clause.
-fn without_trailing_comma<'t>(place: &CursorContext<'_>, text: &'t str) -> &'t str {
+pub(super) fn without_trailing_comma<'t>(place: &CursorContext<'_>, text: &'t str) -> &'t str {
     let Some(kept) = text.trim_end().strip_suffix(',').map(str::trim_end).filter(|it| !it.is_empty()) else {
         return text;
     };
@@ -143,7 +116,7 @@ fn without_trailing_comma<'t>(place: &CursorContext<'_>, text: &'t str) -> &'t s
 
 /// Models that do not see how the indentation was split into tokens write it twice, or begin too deep: then all lines
 /// of the output are shifted back by the same amount.
-fn without_doubled_blanks(place: &CursorContext<'_>, text: &str) -> String {
+pub(super) fn without_doubled_blanks(place: &CursorContext<'_>, text: &str) -> String {
     let stripped = text.trim_start_matches([' ', '\t']);
     if place.expects_member() && stripped.starts_with(is_word_char) {
         return stripped.to_owned();
@@ -172,8 +145,13 @@ fn without_doubled_blanks(place: &CursorContext<'_>, text: &str) -> String {
     out
 }
 
-/// Removes the end of the text where it repeats the rest of the cursor's line.
-fn without_suffix_overlap<'t>(place: &CursorContext<'_>, text: &'t str) -> &'t str {
+/// `text` without an end that repeats the rest of the cursor's line.
+pub(super) fn without_suffix_overlap<'t>(place: &CursorContext<'_>, text: &'t str) -> &'t str {
+    suffix_overlap::without_repeated_suffix(place, without_repeated_rest(place, text))
+}
+
+/// `text` without an end that equals the rest of the line, or a part of it that balances the brackets.
+fn without_repeated_rest<'t>(place: &CursorContext<'_>, text: &'t str) -> &'t str {
     let rest = place.line_after.trim();
     if rest.is_empty() {
         return text;
@@ -206,8 +184,13 @@ fn is_punctuation(text: &str) -> bool {
     !text.chars().any(is_word_char)
 }
 
+/// Whether the text would continue in the word after the cursor.
+pub(super) fn joins_next_word(place: &CursorContext<'_>, text: &str) -> bool {
+    place.line_after.starts_with(is_word_char) && text.ends_with(is_word_char)
+}
+
 /// Whether the output only repeats the lines around the cursor.
-fn repeats_neighbour(place: &CursorContext<'_>, text: &str) -> bool {
+pub(super) fn repeats_neighbour(place: &CursorContext<'_>, text: &str) -> bool {
     if !place.line_after.trim().is_empty() {
         return false;
     }
@@ -244,10 +227,12 @@ fn repeats_lines_above(place: &CursorContext<'_>, first: &str, rest: &[&str]) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::completion::pipeline::trim_output;
 
     fn trimmed(marked: &str, text: &str, whole: bool) -> Option<String> {
         let (before, after) = marked.split_once('▮').unwrap_or((marked, ""));
-        trim_output(&CursorContext::new(before, after, taper_grammars::by_path("x.py".as_ref())), text, whole)
+        let place = CursorContext::new(before, after, taper_grammars::by_path("x.py".as_ref()));
+        trim_output(&place, text, whole, &mut |_, _| {})
     }
 
     #[test]

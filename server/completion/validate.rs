@@ -1,46 +1,14 @@
-//! The last check before a suggestion is shown: the file must not parse worse with it than without. Repairs, cuts or
-//! drops the text.
+//! The last checks before a suggestion is shown: the file must not parse worse with it than without.
 
 use taper_grammars::BlockStyle;
 
+use super::Snapshot;
 use super::cursor::CursorContext;
-use super::{Snapshot, Suggestion, block_depth};
 use crate::syntax::scope;
 use crate::text::{Edit, lines};
 
-/// The suggestion that inserts `text` at the cursor, or as much of it as leaves the syntax tree no worse; `None` if
-/// no part does. Line breaks become those of the file. `note` receives the text that each rule left.
-pub(super) fn fit_to_document(
-    snapshot: &Snapshot,
-    place: &CursorContext<'_>,
-    text: &str,
-    note: &mut dyn FnMut(&'static str, &str),
-) -> Option<Suggestion> {
-    if block_depth::is_too_deep(place, text) {
-        note("it belongs to a block further out", "");
-        return None;
-    }
-    let mut candidate = text;
-    loop {
-        let shown = with_line_breaks(snapshot, candidate);
-        let rule = if ends_with_open_bracket(place, candidate) {
-            "the last line opens what nothing closes"
-        } else if parses_no_worse(snapshot, place, &shown) {
-            return Some(Suggestion { range: snapshot.cursor..snapshot.cursor, text: shown });
-        } else {
-            "the file would parse worse"
-        };
-        // Fewer lines may parse even if all of them do not.
-        let shorter = candidate.trim_end().rsplit_once('\n').map_or("", |(lines, _)| lines.trim_end());
-        note(rule, shorter);
-        if shorter.trim().is_empty() {
-            return None;
-        }
-        candidate = shorter;
-    }
-}
-
-fn with_line_breaks(snapshot: &Snapshot, text: &str) -> String {
+/// `text` with the line breaks of the file.
+pub(super) fn with_file_line_breaks(snapshot: &Snapshot, text: &str) -> String {
     match lines::dominant_line_break(&snapshot.text) {
         "\n" => text.to_owned(),
         other => text.replace('\n', other),
@@ -49,7 +17,7 @@ fn with_line_breaks(snapshot: &Snapshot, text: &str) -> String {
 
 /// Whether the last of several lines opens a bracket that is empty: its content was cut away. In a file that parses,
 /// the parser would detect that; in a broken file nothing shows to which opener the closers after the cursor belong.
-fn ends_with_open_bracket(place: &CursorContext<'_>, text: &str) -> bool {
+pub(super) fn ends_with_open_bracket(place: &CursorContext<'_>, text: &str) -> bool {
     let Some((_, last)) = text.trim_end().rsplit_once('\n') else { return false };
     let opens = place.without_comment(last).trim_end().ends_with(['(', '[', '{']);
     opens && place.line_after.trim().is_empty() && !place.has_body_below(last)
@@ -60,8 +28,9 @@ fn ends_with_open_bracket(place: &CursorContext<'_>, text: &str) -> bool {
 ///
 /// A line that opens a block is checked with a body, because it can never parse alone and the user continues with the
 /// body. Deeper lines below count as its body.
-fn parses_no_worse(snapshot: &Snapshot, place: &CursorContext<'_>, text: &str) -> bool {
+pub(super) fn parses_no_worse(snapshot: &Snapshot, place: &CursorContext<'_>, text: &str) -> bool {
     let Some(syntax) = snapshot.syntax.as_ref().filter(|it| !it.is_stale()) else { return true };
+    let text = &with_file_line_breaks(snapshot, text);
     let before = scope::fault_count(&syntax.tree);
     let faults_with = |text: &str| {
         let edit = Edit::insert(snapshot.cursor, text);
@@ -91,6 +60,7 @@ fn parses_no_worse(snapshot: &Snapshot, place: &CursorContext<'_>, text: &str) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::completion::pipeline::fit_to_document;
 
     fn fit_text(path: &str, marked: &str, text: &str) -> Option<String> {
         let (before, after) = marked.split_once('▮').unwrap_or((marked, ""));

@@ -6,7 +6,8 @@ use std::time::Instant;
 use taper_engine::Engine;
 use tracing::debug;
 
-use crate::completion::{CompletionWork, IdleSetting, Suggestion, Trigger, alternatives};
+use crate::completion::alternatives::{self, AlternativesRequest};
+use crate::completion::{CompletionWork, IdleSetting, Suggestion, Trigger};
 use crate::session::Event;
 use crate::session::in_flight::InFlightTarget;
 use crate::session::job::break_if;
@@ -55,21 +56,16 @@ impl InferenceWorker {
         let mut interrupted = false;
         let found = run_guarded(loaded, |LoadedModel { engine, profile }| {
             let engine: &mut dyn Engine = engine.as_mut();
-            alternatives::find_alternatives(
-                alternatives::MAX_SUGGESTIONS - 1,
-                snapshot,
-                profile,
-                engine,
-                (model, work),
-                &mut |found| {
-                    request.set_alternatives(&ranked(found));
-                    let now = Instant::now();
-                    interrupted = self.mailbox.is_waiting()
-                        || request.is_unwanted(now)
-                        || (ends_at_deadline && now >= request.deadline());
-                    break_if(interrupted)
-                },
-            )
+            let most = alternatives::MAX_SUGGESTIONS - 1;
+            let search = AlternativesRequest { snapshot, first: model, work, most };
+            alternatives::find_alternatives(search, profile, engine, &mut |found| {
+                request.set_alternatives(&ranked(found));
+                let now = Instant::now();
+                interrupted = self.mailbox.is_waiting()
+                    || request.is_unwanted(now)
+                    || (ends_at_deadline && now >= request.deadline());
+                break_if(interrupted)
+            })
         });
         match found {
             Ok(found) => {

@@ -26,7 +26,7 @@ const MAX_ALIKE_GROUPS: usize = 5;
 const KEPT_REPETITIONS: usize = 3;
 
 /// The end of output that repeats a phrase, or similar items, too often within a line.
-pub(super) fn find_run_in_line(place: &CursorContext<'_>, text: &str) -> Option<StopPoint> {
+pub(in crate::completion) fn find_run_in_line(place: &CursorContext<'_>, text: &str) -> Option<StopPoint> {
     let mut start = 0;
     for line in text.split_inclusive('\n') {
         let mut tokens = lex_line(place, line.trim_end_matches(['\n', '\r']), start);
@@ -39,7 +39,7 @@ pub(super) fn find_run_in_line(place: &CursorContext<'_>, text: &str) -> Option<
             return Some(end);
         }
         if let Some(at) = find_data(place, line) {
-            return Some(StopPoint { keep: start - line.len() + at, rule: "data that nobody types" });
+            return Some(StopPoint { keep: start - line.len() + at, rule: "data that no model can know" });
         }
     }
     None
@@ -114,9 +114,9 @@ fn find_first_run(tokens: &[CodeToken<'_>]) -> Option<StopPoint> {
             };
             let often = MAX_SAME_PHRASES.max(MIN_SAME_TOKENS.div_ceil(length));
             let (count, rule) = if same[length] >= length * (often - 1) && has(&[CodeTokenKind::Word]) {
-                (same[length], "the same phrase again and again")
+                (same[length], "the same phrase repeats")
             } else if is_list || counts_up() {
-                (alike[length], "a list that does not end")
+                (alike[length], "an endless list")
             } else {
                 continue;
             };
@@ -174,7 +174,7 @@ impl<'t> LineHistory<'t> {
             if count >= length * (MAX_ALIKE_GROUPS - 1) && group.iter().any(TokenizedLine::has_counter) {
                 let first = at + 1 - count - length;
                 let keep = self.lines[first + KEPT_REPETITIONS * length - 1].end;
-                return Some(StopPoint { keep, rule: "lines that are all alike" });
+                return Some(StopPoint { keep, rule: "similar lines repeat" });
             }
         }
         None

@@ -33,7 +33,11 @@ pub(super) fn is_operator(c: char) -> bool {
 }
 
 /// `text` without an incomplete end. `whole`: the output is complete.
-pub(super) fn without_incomplete_end<'t>(place: &CursorContext<'_>, text: &'t str, whole: bool) -> &'t str {
+pub(in crate::completion) fn without_incomplete_end<'t>(
+    place: &CursorContext<'_>,
+    text: &'t str,
+    whole: bool,
+) -> &'t str {
     // A joiner connects the following character to the preceding one.
     let text = text.trim_end_matches('\u{200d}');
     let in_text = place.literal.context_after(text) == LexicalContext::Text;

@@ -5,7 +5,7 @@ use super::super::enclosing_literal::LexicalContext;
 
 /// `text` without blanks at the ends of its lines, except on the last line, which may continue, and where blanks are
 /// significant: in strings, and two of them in Markdown.
-pub(super) fn without_trailing_blanks(place: &CursorContext<'_>, text: &str) -> String {
+pub(in crate::completion) fn without_trailing_blanks(place: &CursorContext<'_>, text: &str) -> String {
     if ![" \n", "\t\n"].iter().any(|end| text.contains(end)) {
         return text.to_owned();
     }
@@ -27,7 +27,7 @@ pub(super) fn without_trailing_blanks(place: &CursorContext<'_>, text: &str) -> 
 }
 
 /// `text` with its lines indented in the file's style: tabs or spaces.
-pub(super) fn in_indent_style(place: &CursorContext<'_>, text: &str) -> String {
+pub(in crate::completion) fn in_indent_style(place: &CursorContext<'_>, text: &str) -> String {
     let Some(style) = text.contains('\n').then(|| IndentStyle::detect_style(place)).flatten() else {
         return text.to_owned();
     };

@@ -12,7 +12,8 @@ use super::workspaces::Workspaces;
 use crate::answers::{Answer, Greedy};
 use crate::llama::{self, Llama, LlamaError};
 use crate::tasks::{OtherFile, Task};
-use taper::completion::{self, Options, Snapshot, Suggestion, Trigger, alternatives, confidence};
+use taper::completion::alternatives::{self, AlternativesRequest};
+use taper::completion::{self, Options, Snapshot, Suggestion, Trigger, confidence};
 use taper::prompt::{self, Budget, template::Profile, template::SegmentOrder};
 use taper::retrieval::Snippet;
 use taper::syntax::{RegionSize, Syntax};
@@ -111,15 +112,9 @@ impl<'e> Taper<'e> {
             None => Some(Vec::new()),
             Some(first) => {
                 let watch = &mut |_: &[Suggestion]| ControlFlow::Continue(());
-                let (most, profile) = (self.candidates - 1, &self.profile);
-                let others = alternatives::find_alternatives(
-                    most,
-                    &snapshot,
-                    profile,
-                    self.engine,
-                    (first, &work),
-                    watch,
-                )?;
+                let most = self.candidates - 1;
+                let request = AlternativesRequest { snapshot: &snapshot, first, work: &work, most };
+                let others = alternatives::find_alternatives(request, &self.profile, self.engine, watch)?;
                 Some(others.into_iter().map(|it| it.text).collect())
             }
         };
@@ -151,13 +146,7 @@ impl<'e> Taper<'e> {
     /// Measures only the likelihood of the expected line, with the KV cache kept; see [`ask_next`](Self::ask_next).
     pub(super) fn likelihood(&mut self, task: &Task) -> Result<Answer> {
         let snapshot = self.snapshot(task);
-        let budget = completion::prompt_budget(&self.options, &self.profile);
-        let (prompt, _) = prompt::build_prompt(
-            &self.profile,
-            self.engine.tokenizer(),
-            snapshot.joined_document().prompt_file(),
-            budget,
-        );
+        let prompt = completion::best_prompt(&snapshot, &self.profile, self.engine.tokenizer());
         let started = Instant::now();
         let likelihood = match likelihood::line(task) {
             Some((line, ends)) => likelihood::of(self.engine, &prompt, line, ends)?,

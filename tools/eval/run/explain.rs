@@ -1,4 +1,4 @@
-//! Explains one task: the prompt, the raw answer, each cut with its rule, the result.
+//! Explains one task: the prompt, the raw answer, each step with its rule, the result.
 
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -11,7 +11,7 @@ use super::score::Score;
 use crate::answers::Answer;
 use crate::tasks::Task;
 use taper::completion::{self, Options, confidence};
-use taper::prompt::{self, template::Profile};
+use taper::prompt::template::Profile;
 
 /// Asks the task and prints everything.
 pub(super) fn print(
@@ -22,12 +22,7 @@ pub(super) fn print(
     out: &mut dyn Write,
 ) -> Result<()> {
     let snapshot = ask::snapshot(task, &options);
-    let (prompt, _) = prompt::build_prompt(
-        &profile,
-        engine.tokenizer(),
-        snapshot.joined_document().prompt_file(),
-        completion::prompt_budget(&options, &profile),
-    );
+    let prompt = completion::best_prompt(&snapshot, &profile, engine.tokenizer());
     let (suggestion, work) =
         completion::suggest(&snapshot, &profile, engine, &mut |_| ControlFlow::Continue(()))?;
 
@@ -47,9 +42,9 @@ pub(super) fn print(
     if let Some(greedy) = &work.rejected_greedy {
         write!(out, "\n── in place of greedy decoding ──\n{}", greedy.raw)?;
     }
-    writeln!(out, "\n── cuts ──")?;
-    for cut in &work.trim_steps {
-        writeln!(out, "{}: {:?}", cut.rule, cut.remaining)?;
+    writeln!(out, "\n── steps ──")?;
+    for step in &work.trim_steps {
+        writeln!(out, "{}: {:?}", step.rule, step.remaining)?;
     }
     if work.trim_steps.is_empty() {
         writeln!(out, "none")?;
