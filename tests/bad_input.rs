@@ -1,11 +1,12 @@
 //! Invalid input from an editor, a network or a user while the server runs: none of it ends the service.
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::client::{Client, PATIENCE, frame, inline_params, insertion};
+use crate::client::{Client, PATIENCE, frame, inline_params};
+use crate::process;
 use crate::script::Script;
 
 const URI: &str = "file:///w/src/a.py";
@@ -140,11 +141,11 @@ fn decreasing_version_disables_document_until_full_text_arrives() {
     let script = script();
     let mut client = ready(&script);
     client.open(URI, "python", "");
-    client.notify("textDocument/didChange", insertion(URI, 9, 0, 0, "x"));
+    client.insert(URI, 9, 0, 0, "x");
     assert_eq!(client.inline(URI, 0, 1), "y");
-    client.notify("textDocument/didChange", insertion(URI, 8, 0, 0, "q"));
+    client.insert(URI, 8, 0, 0, "q");
     assert_eq!(client.inline(URI, 0, 1), "");
-    client.notify("textDocument/didChange", insertion(URI, 10, 0, 0, "q"));
+    client.insert(URI, 10, 0, 0, "q");
     assert_eq!(client.inline(URI, 0, 1), "");
     client.wait_trace("documentLost", &json!({ "uri": URI, "reason": "a version went backwards" }));
     let whole = json!({ "textDocument": { "uri": URI, "version": 11 }, "contentChanges": [{ "text": "q" }] });
@@ -172,7 +173,7 @@ fn unopened_document_gets_empty_response_and_trace() {
     let mut client = ready(&script);
     assert_eq!(client.inline("file:///w/never.py", 0, 0), "");
     client.wait_trace("unknownDocument", &json!({ "uri": "file:///w/never.py" }));
-    client.notify("textDocument/didChange", insertion("file:///w/never.py", 2, 0, 0, "x"));
+    client.insert("file:///w/never.py", 2, 0, 0, "x");
     assert_eq!(client.inline("file:///w/never.py", 0, 1), "");
     assert_eq!(client.inline("not a uri at all %%% []", 0, 0), "");
     client.quit();
@@ -192,7 +193,7 @@ fn invalid_uris_are_accepted_as_document_names() {
 }
 
 #[test]
-fn document_of_50_megabytes_is_answered_in_time() {
+fn typing_in_50_megabytes_costs_less_than_opening_them() {
     let script = script();
     let options = json!({ "latency-budget-ms": 300 });
     let mut client = Client::ready(&["--stdio", "--engine", &script.written()], options);
@@ -201,16 +202,14 @@ fn document_of_50_megabytes_is_answered_in_time() {
     text.push('x');
     let last = u32::try_from(text.lines().count() - 1).unwrap();
     client.open("file:///w/large.py", "python", &text);
-    // The first request waits until the document is loaded; its response may be empty.
     client.inline("file:///w/large.py", last, 1);
+    let opening = process::cpu_ticks(client.pid());
     for version in 2..6 {
-        client.notify("textDocument/didChange", insertion("file:///w/large.py", version, 10, 0, "#"));
-        let sent = Instant::now();
-        let params = inline_params("file:///w/large.py", last, 1);
-        let id = client.request("textDocument/inlineCompletion", params);
-        let (answer, at) = client.timed_answer(id);
-        assert!(answer["result"]["items"].is_array(), "{answer}");
-        assert!(at - sent < Duration::from_millis(700), "{:?}", at - sent);
+        client.insert("file:///w/large.py", version, 10, 0, "#");
+        client.inline("file:///w/large.py", last, 1);
+    }
+    if let (Some(opening), Some(all)) = (opening, process::cpu_ticks(client.pid())) {
+        assert!(all - opening < opening, "{opening} ticks to open, {} to type", all - opening);
     }
     let start = Instant::now();
     while client.inline("file:///w/large.py", last, 1) != "y" {
@@ -225,7 +224,7 @@ fn ten_thousand_requests_get_ten_thousand_answers() {
     let mut client = ready(&script);
     client.open(URI, "python", "x\nq\n");
     check_alive(&mut client);
-    let before = resident_kib(client.pid());
+    let before = process::resident(client.pid());
     let mut burst = Vec::new();
     let mut ids = Vec::new();
     for number in 0..10_000 {
@@ -239,17 +238,10 @@ fn ten_thousand_requests_get_ten_thousand_answers() {
         client.answer(id);
     }
     check_alive(&mut client);
-    if let (Some(before), Some(after)) = (before, resident_kib(client.pid())) {
-        assert!(after < before + 64 * 1024, "from {before} KiB to {after} KiB");
+    if let (Some(before), Some(after)) = (before, process::resident(client.pid())) {
+        assert!(after < before + 64, "from {before} MB to {after} MB");
     }
     client.quit();
-}
-
-/// Resident memory of a process, where the system reports it.
-fn resident_kib(pid: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim().strip_suffix(" kB")?.parse().ok()
 }
 
 #[test]
@@ -297,19 +289,4 @@ fn unknown_option_is_reported_once_with_nearest_match() {
         client.notices
     );
     client.quit();
-}
-
-#[test]
-fn server_exits_when_editor_dies_mid_request() {
-    let script = Script::new().when("slow", &"very ".repeat(90)).token_ms(500);
-    let mut client =
-        Client::ready(&["--stdio", "--engine", &script.written()], json!({ "latency-budget-ms": 60_000 }));
-    client.open(URI, "python", "slow\n");
-    client.request("textDocument/inlineCompletion", inline_params(URI, 0, 4));
-    // Half a message, then end of input.
-    client.raw(b"Content-Length: 500\r\n\r\n{\"jsonrpc\":\"2.0\",\"id\":99,\"met");
-    client.hang_up();
-    let (_, took) = client.ended();
-    assert!(took < Duration::from_secs(10), "{took:?}");
-    client.forget_requests();
 }

@@ -2,87 +2,50 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use taper::syntax::{Syntax, scope};
 use taper::text::{Edit, Encoding, Rope, position};
 
-use crate::client::{Client, inline_params, insertion};
+use crate::client::{Client, explicit_params, item_texts};
+use crate::scenario::scenario;
 use crate::script::Script;
 
 const URI: &str = "file:///w/src/a.py";
 
-fn ready(script: &Script, options: Value) -> Client {
-    Client::ready(&["--stdio", "--engine", &script.written()], options)
-}
-
-/// Params of an explicit request.
-fn invoked(line: u32, character: u32) -> Value {
-    let mut params = inline_params(URI, line, character);
-    params["context"]["triggerKind"] = json!(1);
-    params
-}
-
-fn texts(answer: &Value) -> Vec<String> {
-    let items = answer["result"]["items"].as_array().unwrap_or_else(|| panic!("no items: {answer}"));
-    items.iter().map(|item| item["insertText"].as_str().unwrap().to_owned()).collect()
-}
-
-#[track_caller]
-fn invoke(client: &mut Client, line: u32, character: u32) -> Vec<String> {
-    texts(&client.ask("textDocument/inlineCompletion", invoked(line, character)))
-}
-
 #[test]
 fn explicit_request_gets_three_suggestions_automatic_gets_one() {
-    let script = Script::new().when("x = ", "f(a)\n").or("f(b)\n").or("  f(a)\n");
-    let mut client = ready(&script, json!({ "idle-work": "off" }));
-    client.open(URI, "python", "y = 1\nx = \n");
-    assert_eq!(client.inline(URI, 1, 4), "f(a)");
+    let mut user = scenario("y = 1\nx = ▮\n").model("f(a)\n").or("f(b)\n").or("  f(a)\n");
+    user = user.option("idle-work", "off");
     // After trimming, the third equals the first.
-    assert_eq!(invoke(&mut client, 1, 4), ["f(a)", "f(b)"]);
-    let answer = client.ask("textDocument/inlineCompletion", invoked(1, 4));
+    user.expect("f(a)").expect_explicit(&["f(a)", "f(b)"]);
+    let request = user.request_explicitly();
     let at = json!({ "line": 1, "character": 4 });
-    for item in answer["result"]["items"].as_array().unwrap() {
+    for item in user.client().answer(request)["result"]["items"].as_array().unwrap() {
         assert_eq!(item["range"], json!({ "start": at, "end": at }));
     }
-    assert_eq!(client.inline(URI, 1, 4), "f(a)");
-    client.quit();
+    user.expect("f(a)");
 
-    let script = Script::new().when("x = ", "a").or("b").or("c").or("d");
-    let mut client = ready(&script, Value::Null);
-    client.open(URI, "python", "x = \n");
-    assert_eq!(invoke(&mut client, 0, 4), ["a", "b", "c"]);
-    let answer = client.ask("workspace/executeCommand", json!({ "command": "taper.statistics" }));
+    let mut user = scenario("x = ▮\n").model("a").or("b").or("c").or("d");
+    user.expect_explicit(&["a", "b", "c"]);
+    let answer = user.client().ask("workspace/executeCommand", json!({ "command": "taper.statistics" }));
     assert_eq!((&answer["result"]["asked"], &answer["result"]["shown"]), (&json!(1), &json!(1)));
-    client.quit();
 }
 
 #[test]
 fn alternatives_are_cached_and_typed_through() {
-    let script = Script::new().when("x = ", "fold(a)").or("fob(b)").or("bar");
-    let mut client = ready(&script, json!({ "idle-work": "off" }));
-    client.open(URI, "python", "x = \n");
-    for _ in 0..3 {
-        assert_eq!(invoke(&mut client, 0, 4), ["fold(a)", "fob(b)", "bar"]);
-    }
-    client.wait_trace("alternativesFinished", &json!({}));
-    client.notify("textDocument/didChange", insertion(URI, 2, 0, 4, "fo"));
-    assert_eq!(invoke(&mut client, 0, 6), ["ld(a)", "b(b)"]);
-    assert_eq!(client.inline(URI, 0, 6), "ld(a)");
-    assert_eq!(client.traced("completed").len(), 1);
-    client.quit();
+    let all = ["fold(a)", "fob(b)", "bar"];
+    let mut user = scenario("x = ▮\n").model(all[0]).or(all[1]).or(all[2]).option("idle-work", "off");
+    user.expect_explicit(&all).expect_explicit(&all).expect_explicit(&all);
+    user.wait_traced("alternativesFinished", 1);
+    user.type_text("fo").expect_explicit(&["ld(a)", "b(b)"]).expect("ld(a)").expect_traced("completed", 1);
 }
 
 #[test]
 fn popup_lists_alternatives_in_order() {
-    let script = Script::new().when("def ad", "d(a, b):").or("just(a):").or("vance():");
-    let mut client = Client::start(&["--stdio", "--engine", &script.written()]);
-    client.initialize(json!({ "capabilities": {}, "initializationOptions": {} }));
-    client.wait_ready();
-    client.open(URI, "python", "def a\n");
-    client.notify("textDocument/didChange", insertion(URI, 2, 0, 5, "d"));
+    let mut user =
+        scenario("def a▮\n").when("def ad", "d(a, b):").or("just(a):").or("vance():").with_popups();
+    let client = user.type_text("d").client();
     let mut params = json!({
         "textDocument": { "uri": URI },
         "position": { "line": 0, "character": 6 },
@@ -101,46 +64,26 @@ fn popup_lists_alternatives_in_order() {
     params["context"]["triggerKind"] = json!(3);
     let result = client.ask("textDocument/completion", params)["result"].clone();
     assert_eq!(result["items"].as_array().unwrap().len(), 1);
-    client.quit();
 }
 
 #[test]
 fn alternatives_incomplete_at_deadline_are_cached_for_later() {
-    let long = "c + d + e + f + g + h + i + j + k + l + m + n";
-    // The first and the second take less than 100 ms each, the third a second.
-    let script = Script::new().when("x = ", "aa\n").or("bb\n").or(long).token_ms(25);
-    let mut client = ready(&script, json!({ "latency-budget-ms": 500 }));
-    client.open(URI, "python", "x = \n");
-    let sent = Instant::now();
-    let id = client.request("textDocument/inlineCompletion", invoked(0, 4));
-    let (answer, at) = client.timed_answer(id);
-    let took = at - sent;
-    assert!(took < Duration::from_millis(800), "the answer took {took:?}");
-    let shown = texts(&answer);
+    let mut user = scenario("x = ▮\n").model("aa\n").or("bb\n").or("c + d⏸ + e").script(Script::gated);
+    user = user.option("latency-budget-ms", 500);
+    let explicit = user.request_explicitly();
+    let shown = item_texts(&user.client().answer(explicit));
     // On a machine that pauses, the second may be incomplete, never the first.
-    assert!(shown[0] == "aa" && shown.len() <= 2 && shown.iter().all(|it| it != long), "{shown:?}");
-    client.wait_trace("alternativesFinished", &json!({}));
-    let sent = Instant::now();
-    assert_eq!(invoke(&mut client, 0, 4), ["aa", "bb", long]);
-    assert!(sent.elapsed() < Duration::from_millis(400), "{:?}", sent.elapsed());
-    client.quit();
+    assert!(shown == ["aa"] || shown == ["aa", "bb"], "{shown:?}");
+    user.open_gate().wait_traced("alternativesFinished", 1).expect_explicit(&["aa", "bb", "c + d + e"]);
+    user.expect_traced("completed", 1);
 }
 
 #[test]
 fn keystroke_stops_alternatives_and_reuses_first_suggestion() {
-    // The branches would take ten seconds.
-    let script = Script::new().when("x = ", "ab").or(&"b + ".repeat(20)).token_ms(100);
-    let mut client = ready(&script, json!({ "latency-budget-ms": 60_000 }));
-    client.open(URI, "python", "x = \n");
-    let first = client.request("textDocument/inlineCompletion", invoked(0, 4));
-    // The first is cached before the alternatives are decoded.
-    client.wait_trace("alternativesStarted", &json!({}));
-    client.notify("textDocument/didChange", insertion(URI, 2, 0, 4, "a"));
-    let sent = Instant::now();
-    assert_eq!(client.inline(URI, 0, 5), "b");
-    assert!(sent.elapsed() < Duration::from_secs(4), "{:?}", sent.elapsed());
-    assert_eq!(client.answer(first)["error"]["code"], -32800);
-    client.quit();
+    let mut user = scenario("x = ▮\n").when("x = ", "ab").or("b⏸").script(Script::gated);
+    let first = user.request_explicitly();
+    // The first is cached before the alternatives are decoded, which the closed gate never lets end.
+    user.wait_traced("alternativesStarted", 1).type_text("a").expect("b").expect_superseded(first);
 }
 
 #[test]
@@ -166,7 +109,8 @@ fn real_model_alternatives_differ_and_fit() {
         let automatic = client.inline(URI, at.line, at.character);
         // After reopening, nothing is cached.
         client.open(URI, "rust", &text.to_string());
-        let all = invoke(&mut client, at.line, at.character);
+        let params = explicit_params(URI, at.line, at.character);
+        let all = item_texts(&client.ask("textDocument/inlineCompletion", params));
         assert_eq!(all.first().map_or("", String::as_str), automatic);
         let different: HashSet<&str> = all.iter().map(|it| it.trim()).collect();
         assert!(different.len() == all.len() && all.len() <= 3, "{all:?}");

@@ -1,113 +1,74 @@
 //! Explicit requests, which have their own budget, end to end.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::client::{Client, inline_params, insertion};
+use crate::client::explicit_params;
+use crate::scenario::{Scenario, scenario};
 use crate::script::Script;
 
-const URI: &str = "file:///w/src/a.py";
 const WHOLE: &str = "one + two + three + four + five + six + seven";
 
-/// One token takes 20 ms, and each letter is a token.
-fn slow() -> Script {
-    Script::new().when("total = ", WHOLE).token_ms(20)
-}
-
-fn ready(script: &Script, options: Value) -> Client {
-    Client::ready(&["--stdio", "--engine", &script.written()], options)
-}
-
-fn invoked(uri: &str, line: u32, character: u32) -> Value {
-    let mut params = inline_params(uri, line, character);
-    params["context"]["triggerKind"] = json!(1);
-    params
-}
-
-fn first(answer: &Value) -> String {
-    answer["result"]["items"][0]["insertText"].as_str().unwrap_or_default().to_owned()
+/// An engine that stops in the middle of [`WHOLE`] until its gate is opened.
+fn held_after_three_words() -> Scenario {
+    scenario("total = ▮\n")
+        .model("one + two + three⏸ + four + five + six + seven")
+        .script(Script::gated)
+        .option("idle-work", "off")
 }
 
 #[test]
 fn explicit_request_gets_full_text_automatic_gets_part() {
-    let script = slow();
-    let mut client = ready(&script, json!({ "latency-budget-ms": 100, "idle-work": "off" }));
-    client.open(URI, "python", "total = \n");
-    let part = client.inline(URI, 0, 8);
-    assert!(part.len() < WHOLE.len() && WHOLE.starts_with(&part), "{part:?}");
-    assert_eq!(first(&client.ask("textDocument/inlineCompletion", invoked(URI, 0, 8))), WHOLE);
-    client.quit();
+    let mut user = held_after_three_words().option("latency-budget-ms", 100);
+    let automatic = user.request();
+    user.expect_less_than(automatic, WHOLE);
+    let explicit = user.request_explicitly();
+    user.open_gate().expect_response(explicit, WHOLE);
 }
 
 #[test]
 fn explicit_budget_expiry_returns_best_complete_part() {
-    let script = slow();
-    let options = json!({ "latency-budget-ms": 10, "explicit-budget-ms": 500, "idle-work": "off" });
-    let mut client = ready(&script, options);
-    client.open(URI, "python", "total = \n");
-    let part = first(&client.ask("textDocument/inlineCompletion", invoked(URI, 0, 8)));
-    assert!(part.len() < WHOLE.len() && WHOLE.starts_with(&part), "{part:?}");
-    client.quit();
+    let mut user = held_after_three_words().option("latency-budget-ms", 10).option("explicit-budget-ms", 100);
+    let explicit = user.request_explicitly();
+    user.expect_less_than(explicit, WHOLE);
 }
 
 #[test]
 fn explicit_budget_is_at_least_the_latency_budget() {
-    let script = slow();
-    let options = json!({ "latency-budget-ms": 20_000, "explicit-budget-ms": 10 });
-    let mut client = ready(&script, options);
-    client.open(URI, "python", "total = \n");
-    assert_eq!(first(&client.ask("textDocument/inlineCompletion", invoked(URI, 0, 8))), WHOLE);
-    client.quit();
+    let slow = |script: Script| script.when("total = ", WHOLE).token_ms(20);
+    let mut user = scenario("total = ▮\n").script(slow).option("explicit-budget-ms", 10);
+    user.expect_explicit(&[WHOLE]);
 }
 
 #[test]
 fn explicit_popup_uses_explicit_budget() {
-    let script = slow();
-    let mut client = Client::start(&["--stdio", "--engine", &script.written()]);
-    let options = json!({ "latency-budget-ms": 100, "idle-work": "off" });
-    client.initialize(json!({ "capabilities": {}, "initializationOptions": options }));
-    client.wait_ready();
-    client.open(URI, "python", "total =\n");
-    client.notify("textDocument/didChange", insertion(URI, 2, 0, 7, " "));
+    let mut user = held_after_three_words().option("latency-budget-ms", 100).with_popups();
     // Marked as explicit, but caused by the key.
-    let params = invoked(URI, 0, 8);
-    let key = client.ask("textDocument/completion", params.clone());
+    user.edit("total =▮\n").type_text(" ");
+    let params = explicit_params(&user.uri(), 0, 8);
     let written = |answer: &Value| {
         answer["result"]["items"][0]["textEdit"]["newText"].as_str().unwrap_or_default().to_owned()
     };
+    let key = user.client().ask("textDocument/completion", params.clone());
     assert!(written(&key).len() < WHOLE.len(), "{key}");
-    assert_eq!(written(&client.ask("textDocument/completion", params)), WHOLE);
-    client.quit();
+    let explicit = user.client().request("textDocument/completion", params);
+    user.open_gate();
+    assert_eq!(written(&user.client().answer(explicit)), WHOLE);
 }
 
 #[test]
 fn refreshing_client_gets_early_part_of_explicit_request() {
-    let script = slow();
-    let mut client = Client::start(&["--stdio", "--engine", &script.written()]);
-    client.initialize(json!({
-        "processId": null,
-        "capabilities": {
-            "textDocument": { "inlineCompletion": {} },
-            "experimental": { "taper": { "refresh": true } },
-        },
-        "initializationOptions": { "latency-budget-ms": 10, "early-answer-ms": 0 },
-    }));
-    client.wait_ready();
-    client.open(URI, "python", "total = \n");
-    let part = first(&client.ask("textDocument/inlineCompletion", invoked(URI, 0, 8)));
-    assert!(!part.is_empty() && part.len() < WHOLE.len() && WHOLE.starts_with(&part), "{part:?}");
-    client.notice("taper/refresh", "");
-    assert_eq!(first(&client.ask("textDocument/inlineCompletion", invoked(URI, 0, 8))), WHOLE);
-    client.quit();
+    let mut user = held_after_three_words()
+        .option("latency-budget-ms", 10)
+        .option("early-answer-ms", 0)
+        .announcing("refresh");
+    let explicit = user.request_explicitly();
+    user.expect_part_of(explicit, WHOLE).open_gate().client().notice("taper/refresh", "");
+    user.expect_explicit(&[WHOLE]);
 }
 
 #[test]
 fn explicit_request_is_not_debounced() {
-    let script = Script::new().when("total = ", "1");
-    let mut client = ready(&script, json!({ "debounce-ms": 10_000 }));
-    client.open(URI, "python", "total = \n");
-    let typed = client.request("textDocument/inlineCompletion", inline_params(URI, 0, 8));
-    let answer = client.ask("textDocument/inlineCompletion", invoked(URI, 0, 8));
-    assert_eq!(first(&answer), "1");
-    assert_eq!(client.answer(typed)["error"]["code"], -32800);
-    client.quit();
+    let mut user = scenario("total = ▮\n").model("1").option("debounce-ms", 10_000);
+    let typed = user.request();
+    user.expect_explicit(&["1"]).expect_superseded(typed);
 }

@@ -1,11 +1,10 @@
 //! Hostile messages and documents: too large, too deep, too many, out of order. The server keeps running and stays
 //! small.
 
-use std::fs;
-
 use serde_json::{Value, json};
 
 use crate::client::{Client, frame, inline_params, insertion, notification};
+use crate::process;
 use crate::script::Script;
 
 const URI: &str = "file:///w/a.py";
@@ -25,13 +24,6 @@ fn check_alive(client: &mut Client) {
     assert_eq!(client.inline(uri, 0, 1), "y");
 }
 
-/// Peak memory of a process in megabytes, where the system reports it.
-fn peak_mb(client: &Client) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{}/status", client.pid())).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? >> 10)
-}
-
 fn framed(body: &str) -> Vec<u8> {
     format!("Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
 }
@@ -41,7 +33,7 @@ fn large_or_deep_message_takes_little_memory() {
     let script = script();
     let mut client = ready(&script);
     check_alive(&mut client);
-    let before = peak_mb(&client);
+    let before = process::peak(client.pid());
     let size = 5 << 20;
     let many = |item: &str| format!("[{item}{}]", format!(",{item}").repeat(size / (item.len() + 1)));
     let mut methods = vec![
@@ -77,7 +69,7 @@ fn large_or_deep_message_takes_little_memory() {
         check_alive(&mut client);
         client.nameless.clear();
     }
-    if let (Some(before), Some(after)) = (before, peak_mb(&client)) {
+    if let (Some(before), Some(after)) = (before, process::peak(client.pid())) {
         assert!(after < before + 100, "from {before} MB to {after} MB");
     }
     client.quit();
@@ -97,9 +89,9 @@ fn hundred_thousand_changes_in_one_message_are_applied() {
     let params = json!({ "textDocument": { "uri": URI, "version": 2 }, "contentChanges": changes });
     client.notify("textDocument/didChange", params);
     assert_eq!(client.inline(URI, 0, 1), "", "the word continues");
-    client.notify("textDocument/didChange", insertion(URI, 3, 0, 1, "\n"));
+    client.insert(URI, 3, 0, 1, "\n");
     assert_eq!(client.inline(URI, 0, 1), "y");
-    let peak = peak_mb(&client);
+    let peak = process::peak(client.pid());
     assert!(peak.is_none_or(|peak| peak < 250), "{peak:?} MB");
     client.quit();
 }
@@ -161,7 +153,7 @@ fn hundred_thousand_requests_and_cancellations_are_all_answered() {
         client.answer(id);
     }
     check_alive(&mut client);
-    let peak = peak_mb(&client);
+    let peak = process::peak(client.pid());
     assert!(peak.is_none_or(|peak| peak < 250), "{peak:?} MB");
     client.quit();
 }
@@ -174,10 +166,10 @@ fn rapidly_opened_and_closed_documents_release_memory() {
     for number in 0..20 {
         let uri = format!("file:///w/{number}.py");
         client.open(&uri, "python", &text);
-        client.notify("textDocument/didClose", json!({ "textDocument": { "uri": uri } }));
+        client.close(&uri);
     }
     check_alive(&mut client);
-    let peak = peak_mb(&client);
+    let peak = process::peak(client.pid());
     assert!(peak.is_none_or(|peak| peak < 600), "{peak:?} MB");
     client.quit();
 }

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::client::{Client, insertion};
+use crate::client::Client;
 use crate::script::Script;
 
 const DATA: &str = "file:///w/data.py";
@@ -27,7 +27,7 @@ fn line_of_megabytes_gets_no_suggestion_others_do() {
         for (typed, key) in ["1", "2", ",", " "].into_iter().enumerate() {
             version += 1;
             let at = at + u32::try_from(typed).unwrap();
-            client.notify("textDocument/didChange", insertion(DATA, version, 1, at, key));
+            client.insert(DATA, version, 1, at, key);
             assert_eq!(client.inline(DATA, 1, at + 1), "");
         }
         assert_eq!(client.inline(CODE, 0, 8), "one + two");
@@ -46,7 +46,7 @@ fn huge_line_and_huge_paste_are_accepted() {
     assert_eq!(client.inline("file:///w/a.min.js", 0, 10_000_000), "");
     client.open(CODE, "python", "total = \n");
     let lines = "def f(a):\n    return a\n\n".repeat(33_334);
-    client.notify("textDocument/didChange", insertion(CODE, 2, 0, 0, &lines));
+    client.insert(CODE, 2, 0, 0, &lines);
     assert_eq!(client.inline(CODE, 100_002, 8), "one + two");
     let all = json!({
         "textDocument": { "uri": CODE, "version": 3 },

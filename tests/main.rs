@@ -22,9 +22,11 @@ mod process;
 mod pull;
 mod real_model;
 mod repetition;
+mod scenario;
 #[expect(dead_code, reason = "the tests of `taper-eval` use more of it")]
 mod script;
 mod secrets;
+mod snapshots;
 mod spellings;
 mod statistics;
 mod tidy;

@@ -7,7 +7,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::client::{Client, insertion};
+use crate::client::Client;
 use crate::process;
 use crate::script::Script;
 
@@ -41,9 +41,9 @@ fn idle_memory(client: &mut Client, limit: u64) -> u64 {
         let before = client.traced("memoryReleased").len();
         let uri = "file:///elsewhere/a.py";
         client.open(uri, "python", "x = 1\n");
-        client.notify("textDocument/didClose", json!({ "textDocument": { "uri": uri } }));
+        client.close(uri);
         client.wait_traces("memoryReleased", &json!({}), before + 1);
-        resident = process::resident(client.pid());
+        resident = process::resident(client.pid()).unwrap();
         if resident <= limit {
             break;
         }
@@ -74,14 +74,14 @@ fn editing_sixty_files_stays_within_200_megabytes() {
             }
         }
         let indexes = client.traced("workspaceIndexed").len();
-        client.notify("textDocument/didChange", insertion(&uri(n), 2, 0, 0, "x\n"));
+        client.insert(&uri(n), 2, 0, 0, "x\n");
         assert_eq!(client.inline(&uri(n), 0, 1), "y");
         // After a request, the previous document is indexed for others.
         if n > 0 {
             client.wait_traces("workspaceIndexed", &json!({}), indexes + 1);
         }
     }
-    let most = process::peak(client.pid());
+    let most = process::peak(client.pid()).unwrap();
     let rests = idle_memory(&mut client, 200);
     assert!(most <= 200 && rests <= 200, "{most} MB at most, {rests} MB in the end");
     client.quit();
@@ -100,9 +100,9 @@ fn thousand_opened_and_closed_documents_release_memory() {
         client.open(&uri(n), "python", &format!("x\n# {n}\n{text}"));
         assert_eq!(client.inline(&uri(n), 0, 1), "y");
     }
-    let open = process::resident(client.pid());
+    let open = process::resident(client.pid()).unwrap();
     for n in 0..1000 {
-        client.notify("textDocument/didClose", json!({ "textDocument": { "uri": uri(n) } }));
+        client.close(&uri(n));
     }
     let closed = idle_memory(&mut client, 150);
     assert!(closed <= 150, "{closed} MB after, {open} MB with all of them open");

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::client::{Client, inline_params, insertion};
+use crate::client::{Client, inline_params};
 use crate::script::Script;
 
 const NOTEBOOK: &str = "file:///w/a.ipynb";
@@ -186,11 +186,11 @@ fn cells_opened_as_documents_are_ordered_by_name() {
     client.open(other, "python", "other = 1");
     assert_eq!(client.inline(&x, 0, 4), "one");
     client.open(&a, "python", "a = ");
-    client.notify("textDocument/didChange", insertion(&a, 2, 0, 4, "1"));
+    client.insert(&a, 2, 0, 4, "1");
     assert_eq!(client.inline(&x, 0, 4), "both");
-    client.notify("textDocument/didClose", json!({ "textDocument": { "uri": a } }));
+    client.close(&a);
     assert_eq!(client.inline(&x, 0, 4), "one");
-    client.notify("textDocument/didClose", json!({ "textDocument": { "uri": b } }));
+    client.close(&b);
     assert_eq!(client.inline(&x, 0, 4), "alone");
     client.quit();
 }

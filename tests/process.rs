@@ -1,26 +1,44 @@
-//! What the system reports of a process: its memory, its children, whether it runs.
-#![cfg(target_os = "linux")]
+//! What the system reports of a process: its memory, its children, whether it runs. Only Linux does.
+#![cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "most tests that use it are Linux's"))]
 
 use std::fs;
 use std::process::Command;
 use std::time::Instant;
 
+use taper_engine::testing::print_skipped;
+
 use crate::client::PATIENCE;
 
-/// Resident memory of a process, in megabytes.
-pub(crate) fn resident(pid: u32) -> u64 {
+/// Resident memory of a process, in megabytes; `None`, with a notice, where the system does not report it.
+pub(crate) fn resident(pid: u32) -> Option<u64> {
     megabytes(pid, "VmRSS:")
 }
 
-/// Peak resident memory, in megabytes.
-pub(crate) fn peak(pid: u32) -> u64 {
+/// Peak resident memory, in megabytes, as [`resident`].
+pub(crate) fn peak(pid: u32) -> Option<u64> {
     megabytes(pid, "VmHWM:")
 }
 
-fn megabytes(pid: u32, name: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+fn megabytes(pid: u32, name: &str) -> Option<u64> {
+    let status = read(pid, "status")?;
     let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-    line.trim().split(' ').next().unwrap().parse::<u64>().unwrap() * 1024 / 1_000_000
+    Some(line.trim().split(' ').next().unwrap().parse::<u64>().unwrap() * 1024 / 1_000_000)
+}
+
+/// Processor time that a process has taken, in clock ticks, as [`resident`].
+pub(crate) fn cpu_ticks(pid: u32) -> Option<u64> {
+    let stat = read(pid, "stat")?;
+    // proc(5): fields 14 and 15, user and system; the name in brackets is field 2.
+    let fields = stat.rsplit_once(") ").unwrap().1.split(' ').skip(11).take(2);
+    Some(fields.map(|ticks| ticks.parse::<u64>().unwrap()).sum())
+}
+
+fn read(pid: u32, file: &str) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/{file}")).ok();
+    if text.is_none() {
+        print_skipped("this system does not report the memory and the time that a process takes");
+    }
+    text
 }
 
 /// Running children of this process.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use taper::syntax::{Syntax, scope};
 use taper::text::{Edit, Encoding, Rope, position};
+use taper_engine::testing::{print_skipped, real_model};
 
 use crate::client::{Client, inline_params, insertion};
 
@@ -37,7 +38,7 @@ fn ask(client: &mut Client, uri: &str, text: &Rope, cursor: usize) -> (String, D
 /// Types at the fixture's cursor: every response must be in time, at least one must have a suggestion, and all must
 /// fit.
 fn check_typing(fixture: &str, language: &str, typed: &str) {
-    let Some(model) = taper_engine::testing::real_model() else { return };
+    let Some(model) = real_model() else { return };
     // Users run one server; two at once would compete for cores.
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let marked = fs::read_to_string(format!("tests/fixtures/real/{fixture}")).unwrap();
@@ -87,7 +88,9 @@ fn check_typing(fixture: &str, language: &str, typed: &str) {
 
 /// No data leaves the machine: a running server has no socket open, not even a local one.
 fn assert_no_socket(pid: u32) {
-    let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else { return };
+    let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return print_skipped("this system does not show the files that a process has open");
+    };
     let links = open.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
     let sockets: Vec<_> = links.filter(|link| link.to_string_lossy().starts_with("socket:")).collect();
     assert!(sockets.is_empty(), "{sockets:?}");
@@ -126,7 +129,7 @@ fn javascript_typing_is_answered_in_time() {
 
 #[test]
 fn deleted_model_file_does_not_stop_serving() {
-    let Some(model) = taper_engine::testing::real_model() else { return };
+    let Some(model) = real_model() else { return };
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("model.gguf");
@@ -147,7 +150,7 @@ fn deleted_model_file_does_not_stop_serving() {
 /// Text that only another file contains, on disk or unsaved in the editor, is suggested.
 #[test]
 fn other_workspace_files_are_used() {
-    let Some(model) = taper_engine::testing::real_model() else { return };
+    let Some(model) = real_model() else { return };
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().to_str().unwrap();

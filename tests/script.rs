@@ -81,6 +81,21 @@ impl Script {
         self
     }
 
+    /// Holds the engine at each `⏸` of an answer until [`open_gate`](Self::open_gate).
+    pub(crate) fn gated(mut self) -> Self {
+        self.text += &format!("gate {}\n", self.gate().display());
+        self
+    }
+
+    /// Lets the engine pass every `⏸`, now and later.
+    pub(crate) fn open_gate(&self) {
+        fs::write(self.gate(), "").unwrap();
+    }
+
+    fn gate(&self) -> PathBuf {
+        self.folder.path().join("gate")
+    }
+
     /// Its folder.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::client::{Client, inline_params};
+use crate::client::{Client, explicit_params};
 
 /// Must not be in any prompt; each is written in another file.
 const SECRETS: [&str; 6] =
@@ -74,8 +74,7 @@ impl Project {
 
     /// The result of an explicit request.
     fn asking(&mut self, name: &str, column: u32) -> Value {
-        let mut params = inline_params(&self.uri(name), 0, column);
-        params["context"]["triggerKind"] = json!(1);
+        let params = explicit_params(&self.uri(name), 0, column);
         self.client.ask("textDocument/inlineCompletion", params)["result"].clone()
     }
 

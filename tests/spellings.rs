@@ -4,7 +4,8 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::client::{Client, insertion};
+use crate::client::{Client, PATIENCE, explicit_params, first_text};
+use crate::scenario::scenario;
 use crate::script::Script;
 
 fn ready(script: &Script) -> Client {
@@ -30,11 +31,11 @@ fn equivalent_uris_name_the_same_document() {
             let [other, third] = [1, 2].map(|step| spellings[(at + step) % spellings.len()]);
             client.open(opened, "python", "x = \n");
             assert_eq!(client.inline(other, 0, 4), "1", "{opened} {other}");
-            client.notify("textDocument/didChange", insertion(third, 2, 0, 4, "ab"));
+            client.insert(third, 2, 0, 4, "ab");
             for requested in spellings {
                 assert_eq!(client.inline(requested, 0, 6), "c", "{opened} {requested}");
             }
-            client.notify("textDocument/didClose", json!({ "textDocument": { "uri": other } }));
+            client.close(other);
             for requested in spellings {
                 assert_eq!(client.inline(requested, 0, 4), "", "{opened} {requested} is closed");
             }
@@ -50,9 +51,9 @@ fn simultaneously_open_equivalent_uris_stay_separate() {
     let (one, two) = ("file:///w/a%20b.py", "file:///w/a b.py");
     client.open(one, "python", "x = \n");
     client.open(two, "python", "y = \n");
-    client.notify("textDocument/didChange", insertion(one, 2, 0, 4, "ab"));
+    client.insert(one, 2, 0, 4, "ab");
     assert_eq!((client.inline(one, 0, 6), client.inline(two, 0, 4)), ("c".to_owned(), "2".to_owned()));
-    client.notify("textDocument/didClose", json!({ "textDocument": { "uri": one } }));
+    client.close(one);
     // The remaining one is meant.
     assert_eq!(client.inline(one, 0, 4), "2");
     client.quit();
@@ -79,26 +80,18 @@ fn different_scheme_is_a_different_document() {
 
 #[test]
 fn later_notifications_use_the_uri_of_the_request() {
-    let script = Script::new().when("total = ", "one + two + three + four + five").token_ms(12);
-    let mut client = Client::start(&["--stdio", "--engine", &script.written()]);
-    client.initialize(json!({
-        "processId": null,
-        "capabilities": {
-            "textDocument": { "inlineCompletion": {} },
-            "experimental": { "taper": { "refresh": true, "status": true } },
-        },
-        "initializationOptions": { "latency-budget-ms": 60_000, "early-answer-ms": 0 },
-    }));
-    client.wait_ready();
-    client.open("file:///w/a%20b.py", "python", "total = \n");
+    let mut user = scenario("total = ▮\n").model("one + two⏸ + three").script(Script::gated);
+    user = user.file("a%20b.py").option("early-answer-ms", 0).announcing("refresh").announcing("status");
     let requested = "file:/w/a b.py";
+    let client = user.client();
     assert_ne!(client.inline(requested, 0, 8), "");
+    user.open_gate();
+    let client = user.client();
     assert_eq!(client.notice("taper/refresh", "")["params"]["textDocument"]["uri"], requested);
     let scope = json!({ "scope": "document", "uri": "file://localhost/w/a b.py" });
     client.ask("workspace/executeCommand", json!({ "command": "taper.pause", "arguments": [scope] }));
     client.notice("taper/status", "file://localhost/w/a b.py");
     assert_eq!(client.inline(requested, 0, 8), "");
-    client.quit();
 }
 
 /// A project in `real` with a link to it, `link`: `src/a.py`, `src/b.py`, and an ignored file.
@@ -136,10 +129,8 @@ fn linked_project_is_indexed_without_the_current_file() {
         let uri = at(&format!("{opened}/src/a.py"));
         client.open(&uri, "python", "first_name = \nlast_name = 1\n");
         client.wait_trace("workspaceIndexed", &json!({}));
-        let mut params = crate::client::inline_params(&uri, 0, 13);
-        params["context"]["triggerKind"] = json!(1);
-        let answer = client.ask("textDocument/inlineCompletion", params);
-        assert_eq!(answer["result"]["items"][0]["insertText"], "other", "{root} {opened}: {answer}");
+        let answer = client.ask("textDocument/inlineCompletion", explicit_params(&uri, 0, 13));
+        assert_eq!(first_text(&answer), "other", "{root} {opened}: {answer}");
         client.quit();
     }
 }
@@ -176,9 +167,9 @@ fn added_workspace_folder_is_indexed() {
     let mut version = 1;
     // The index is usable once the session has received it; the text changes each time so that the cache has no entry.
     while client.inline(&uri, 0, 13) != "other" {
-        assert!(start.elapsed() < crate::client::PATIENCE, "{}", client.log());
+        assert!(start.elapsed() < PATIENCE, "{}", client.log());
         version += 1;
-        client.notify("textDocument/didChange", insertion(&uri, version, 1, 0, "x"));
+        client.insert(&uri, version, 1, 0, "x");
     }
     client.quit();
 }

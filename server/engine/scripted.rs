@@ -4,7 +4,9 @@
 //! sequences that survives an interrupted prompt and shifts suffixes. It can also fail or panic if a script asks it to,
 //! to test its callers.
 
+use std::collections::VecDeque;
 use std::ops::{ControlFlow, Range};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::local::token_healing::TokenHealing;
@@ -14,7 +16,10 @@ use crate::{
     PartialOutput, Prompt, ScoredToken, StopReason, ThroughputEstimate,
 };
 
+mod answer;
 mod script_file;
+
+use answer::AnswerStep;
 
 /// Prompt tokens between two calls of `watch` during prefill.
 const PREFILL_CHUNK_TOKENS: usize = 64;
@@ -24,7 +29,7 @@ const MAX_SEQUENCES: usize = 4;
 const MAX_DISCARDED_TOKENS: usize = 32;
 /// Probability of each token of an alternative answer, if none is given.
 const BRANCH_PROBABILITY: f32 = 0.1;
-/// `watch` is called at least this often while a delay passes.
+/// `watch` is called at least this often while a delay passes or a gate is closed.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Maps the prompt's text to the answer.
@@ -42,6 +47,8 @@ pub struct ScriptedEngine {
     answer: Option<Box<AnswerFn>>,
     prefill_delay: Duration,
     decode_delay: Duration,
+    /// The gate is open once this file exists.
+    gate: Option<PathBuf>,
     probability: f32,
     /// Most recently used last.
     sequences: Vec<ScriptedSequence>,
@@ -162,6 +169,7 @@ impl ScriptedEngine {
             answer: None,
             prefill_delay: Duration::ZERO,
             decode_delay: Duration::ZERO,
+            gate: None,
             probability: 1.0,
             sequences: Vec::new(),
             last_generation: None,
@@ -203,6 +211,12 @@ impl ScriptedEngine {
     /// Takes this time for each decoded token.
     pub fn decode_delay(mut self, each: Duration) -> Self {
         self.decode_delay = each;
+        self
+    }
+
+    /// Waits at each `⏸` of an answer, or of the part of an alternative that differs, until the file `path` exists.
+    pub fn with_gate(mut self, path: impl Into<PathBuf>) -> Self {
+        self.gate = Some(path.into());
         self
     }
 
@@ -282,20 +296,6 @@ impl ScriptedEngine {
             self.sequences.remove(0);
         }
     }
-
-    /// The tokens of an answer that begins with `forced`; these bytes may end inside a character.
-    fn spell_answer(&self, forced: &[u8], answer: &str) -> Vec<TokenId> {
-        let mut bytes = answer.as_bytes().to_vec();
-        if !bytes.starts_with(forced) {
-            bytes = [forced, answer.as_bytes()].concat();
-        }
-        let mut ids = Vec::new();
-        for chunk in bytes.utf8_chunks() {
-            ids.extend(self.tokenizer.encode(chunk.valid()));
-            ids.extend(chunk.invalid().iter().filter_map(|&byte| self.tokenizer.spelling(&[byte])));
-        }
-        ids
-    }
 }
 
 impl ScriptedEngine {
@@ -345,7 +345,16 @@ impl ScriptedEngine {
             if wait_polling(self.decode_delay, generation.partial_output(), watch).is_break() {
                 break StopReason::Interrupted;
             }
-            let Some(id) = answer.next() else { break StopReason::EndOfText };
+            let id = match answer.next() {
+                None => break StopReason::EndOfText,
+                Some(AnswerStep::Token(id)) => id,
+                Some(AnswerStep::Gate) => {
+                    if self.wait_at_gate(generation.partial_output(), watch).is_break() {
+                        break StopReason::Interrupted;
+                    }
+                    continue;
+                }
+            };
             held.tokens.push(id);
             stream.push(heal.consume_token(self.tokenizer.token_bytes(id)), &mut generation.text);
             generation.tokens.push(ScoredToken { end: generation.text.len(), probability: self.probability });
@@ -402,8 +411,8 @@ struct ScriptedBranch {
     generation: Generation,
     heal: TokenHealing,
     stream: Utf8Stream,
-    /// Remaining tokens.
-    remaining: Vec<TokenId>,
+    /// Remaining steps.
+    remaining: VecDeque<AnswerStep>,
     /// Tokens shared with the first answer.
     shared: usize,
     /// Probability of each of the other tokens.
@@ -414,6 +423,10 @@ impl ScriptedBranch {
     fn branch_output(&self, ended: bool) -> BranchOutput<'_> {
         BranchOutput { number: self.number, generation: &self.generation, finished: ended }
     }
+
+    fn is_at_gate(&self) -> bool {
+        matches!(self.remaining.front(), Some(AnswerStep::Gate))
+    }
 }
 
 impl ScriptedEngine {
@@ -421,16 +434,18 @@ impl ScriptedEngine {
     fn start_branches(&self, last: &ScriptedGeneration, limits: &BranchLimits) -> Vec<ScriptedBranch> {
         let rule = self.rules.iter().find(|rule| last.prompt.contains(&rule.contains));
         let others = rule.into_iter().flat_map(|rule| &rule.alternatives);
-        let begin = |left: Vec<TokenId>, probability| {
+        let begin = |steps: Vec<AnswerStep>, probability| {
             let generation = Generation::empty(StopReason::Limit);
             let (heal, stream) = (TokenHealing::new(&last.healing_bytes), Utf8Stream::new());
-            ScriptedBranch { number: 0, generation, heal, stream, remaining: left, shared: 0, probability }
+            let remaining = steps.into();
+            ScriptedBranch { number: 0, generation, heal, stream, remaining, shared: 0, probability }
         };
         let mut growing = Vec::new();
         for &(ref other, probability) in others {
             let mut branch = begin(self.spell_answer(&last.healing_bytes, other), probability);
             let mut probe = begin(Vec::new(), probability);
-            for &id in &branch.remaining {
+            for &step in &branch.remaining {
+                let AnswerStep::Token(id) = step else { break };
                 probe.stream.push(
                     probe.heal.consume_token(self.tokenizer.token_bytes(id)),
                     &mut probe.generation.text,
@@ -498,6 +513,7 @@ impl Engine for ScriptedEngine {
         let Some(last) = self.last_generation.take() else { return Ok(()) };
         let mut growing = self.start_branches(&last, limits);
         self.last_generation = Some(last);
+        let is_held = |branch: &ScriptedBranch| branch.is_at_gate() && !self.is_gate_open();
         let mut steps = 0;
         while !growing.is_empty() {
             let shared = growing.iter().map(|it| it.shared).min().unwrap_or_default();
@@ -508,20 +524,27 @@ impl Engine for ScriptedEngine {
                     BranchControl::Abort => ControlFlow::Break(()),
                     BranchControl::Continue | BranchControl::Finish => ControlFlow::Continue(()),
                 };
-                if wait_polling(self.decode_delay, PartialOutput::default(), &mut poll).is_break() {
+                let delay = if growing.iter().all(is_held) { POLL_INTERVAL } else { self.decode_delay };
+                if wait_polling(delay, PartialOutput::default(), &mut poll).is_break() {
                     return Ok(());
                 }
             }
             steps += 1;
             let mut on = Vec::new();
             for mut branch in growing {
+                if is_held(&branch) {
+                    on.push(branch);
+                    continue;
+                }
+                if branch.is_at_gate() {
+                    branch.remaining.pop_front();
+                }
                 let ended =
                     branch.generation.tokens.len() == limits.max_tokens || branch.remaining.is_empty();
                 if ended {
                     let whole = branch.remaining.is_empty();
                     branch.generation.stop = if whole { StopReason::EndOfText } else { StopReason::Limit };
-                } else {
-                    let id = branch.remaining.remove(0);
+                } else if let Some(AnswerStep::Token(id)) = branch.remaining.pop_front() {
                     let ScriptedBranch { stream, heal, generation, probability, shared, .. } = &mut branch;
                     stream.push(heal.consume_token(self.tokenizer.token_bytes(id)), &mut generation.text);
                     let end = generation.text.len();

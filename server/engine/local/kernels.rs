@@ -398,7 +398,6 @@ mod tests {
 
     /// Prints the tested and the untested kernels for the output of CI.
     #[test]
-    #[expect(clippy::print_stderr, reason = "this is what it is for")]
     fn tested_and_untested_kernels_are_reported() {
         let tested: Vec<_> = Kernel::available_kernels().map(Kernel::name).collect();
         let lack = |kernel: Kernel| match kernel.missing_features()[..] {
@@ -408,7 +407,10 @@ mod tests {
         let others = Kernel::ALL.into_iter().filter(|kernel| !tested.contains(&kernel.name()));
         let others: Vec<_> = others.map(lack).collect();
         let others = if others.is_empty() { "none".to_owned() } else { others.join("; ") };
-        eprintln!("kernels that this machine tests: {}; NOT TESTED: {others}", tested.join(", "));
+        let tested_names = tested.join(", ");
+        crate::testing::print_notice(&format!(
+            "kernels that this machine tests: {tested_names}; NOT TESTED: {others}"
+        ));
         assert_eq!(tested[0], "portable");
         assert_eq!(tested.last(), Some(&Kernel::best_available().name()));
     }

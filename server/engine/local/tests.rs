@@ -553,7 +553,7 @@ fn real_model_speculation_matches_plain_decoding() {
         };
         let (mut plain, mut ours) = (open(false), open(true));
         if ours.prompt_lookup.is_none() {
-            return;
+            return crate::testing::print_skipped(&format!("no prompt lookup with {}", kernel.name()));
         }
         let code = real_model::SAMPLE_CODE;
         for marker in ["self.bookings.append", "    def save", "parser.add_argument(\"--", "print(f\""] {

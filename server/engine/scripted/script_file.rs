@@ -9,8 +9,8 @@ use crate::EngineError;
 use crate::gguf::model_error;
 
 const SCRIPT_FORMAT: &str = "a script has lines `when TEXT` or `otherwise`, each followed by `answer TEXT` (and `or TEXT` or `or-with P TEXT` for \
-     alternatives), `fail TEXT`, or `panic`, and `prefill-ms N`, `decode-ms N`, `probability P`, `context N`, \
-     `panic-at-the-end`; \
+     alternatives), `fail TEXT`, or `panic`, and `prefill-ms N`, `decode-ms N`, `gate FILE`, `probability P`, \
+     `context N`, `panic-at-the-end`; \
      write `\\n` for a line end";
 
 impl ScriptedEngine {
@@ -20,6 +20,8 @@ impl ScriptedEngine {
     /// # milliseconds for each prompt token and each decoded token; fractions are allowed
     /// prefill-ms 0.5
     /// decode-ms 20
+    /// # decoding waits at each ⏸ of an answer until this file exists
+    /// gate /tmp/script.open
     /// # of each token
     /// probability 0.9
     /// # tokens that fit into the context
@@ -115,6 +117,10 @@ impl ScriptedEngine {
             }
             "prefill-ms" => milliseconds().map(|delay| self.prefill_delay = delay),
             "decode-ms" => milliseconds().map(|delay| self.decode_delay = delay),
+            "gate" => {
+                self.gate = Some(text.into());
+                Ok(())
+            }
             "context" => {
                 let tokens = text.trim().parse().map_err(|_| "is not a number of tokens");
                 tokens.map(|tokens| self.about.context = tokens)

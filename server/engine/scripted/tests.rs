@@ -168,6 +168,37 @@ fn callback_is_polled_during_delays() {
 }
 
 #[test]
+fn closed_gate_holds_answer_and_alternative() {
+    let folder = tempfile::tempdir().unwrap();
+    let gate = folder.path().join("open");
+    let mut engine =
+        ScriptedEngine::new().with_gate(&gate).answer_when("", "ab⏸cd").or_answer("x⏸y").or_answer("z");
+    let prompt = encode_prompt(&engine, "a", b"");
+    let mut polls = 0;
+    let held = engine.generate(&prompt, &MANY_TOKENS, &mut |output| {
+        polls += usize::from(output.text == "ab");
+        if polls > 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert_eq!((held.unwrap().text.as_str(), polls), ("ab", 4));
+    let limits = BranchLimits { max_branches: 2, within_bytes: 1, max_tokens: 9 };
+    // Aborts once one branch has ended and the other is held.
+    let branch = |engine: &mut ScriptedEngine| {
+        let mut ended = Vec::new();
+        let watch = &mut |branch: &BranchOutput<'_>| {
+            let text = &branch.generation.text;
+            ended.extend(branch.finished.then(|| text.clone()));
+            if ended == ["z"] && text == "x" { BranchControl::Abort } else { BranchControl::Continue }
+        };
+        engine.branch(&limits, watch).unwrap();
+        ended
+    };
+    assert_eq!(branch(&mut engine), ["z"]);
+    fs::write(&gate, "").unwrap();
+    assert_eq!(generate_unwatched(&mut engine, &prompt, &MANY_TOKENS).text, "abcd");
+    assert_eq!(branch(&mut engine), ["z", "xy"]);
+}
+
+#[test]
 fn scripted_failures_and_panics_leave_engine_usable() {
     let mut engine = ScriptedEngine::new();
     engine.rules.push(ScriptRule::new("broken", ScriptAction::Fail("no device".to_owned())));

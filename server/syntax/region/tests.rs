@@ -264,7 +264,9 @@ fn megabyte_line_has_no_tree_but_neighbours_do() {
 /// For folders of your own code: `TAPER_TEST_CODE=a:b cargo test … --nocapture`.
 #[test]
 fn external_code_regions_answer_like_whole_text() {
-    let Some(folders) = std::env::var_os("TAPER_TEST_CODE") else { return };
+    let Some(folders) = std::env::var_os("TAPER_TEST_CODE") else {
+        return taper_engine::testing::print_skipped("TAPER_TEST_CODE names no folders of code");
+    };
     let reach = match std::env::var_os("TAPER_TEST_REACH").is_some() {
         true => RegionSize::DEFAULT,
         false => SMALL_REGION,

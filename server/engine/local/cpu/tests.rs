@@ -462,7 +462,12 @@ fn real_model_matches_candle_decoder() {
 /// Tests what bfloat16 tiles change in a prompt, and that they change nothing in tokens decoded after it.
 #[test]
 fn real_model_amx_prefill_is_close_verification_exact() {
-    let Some(path) = real_model::path().filter(|_| Kernel::best_available() == Kernel::Amx) else { return };
+    if Kernel::best_available() != Kernel::Amx {
+        return crate::testing::print_skipped(
+            "this processor has no AMX, or TAPER_TEST_KERNEL leaves it out",
+        );
+    }
+    let Some(path) = real_model::path() else { return };
     let gguf = Gguf::open(&path).unwrap();
     let config = ModelConfig::from_gguf(&gguf).unwrap();
     let mut tokens = Tokenizer::from_gguf(&gguf).unwrap().encode(real_model::SAMPLE_CODE);
