@@ -21,6 +21,7 @@ mod spelling;
 mod spelling_table;
 mod stream;
 pub(crate) mod tiny;
+mod vocabulary_index;
 
 pub use fim_tokens::FimTokens;
 pub use stream::Utf8Stream;
@@ -30,6 +31,7 @@ use fim_tokens::SpecialTokens;
 use pretokenize::PreTokenizer;
 use spelling::{char_to_byte_table, parse_byte_token, push_unspelled, push_with_blanks};
 use spelling_table::SpellingTable;
+use vocabulary_index::{VocabularyIndex, bucket_index};
 
 /// Index of a token in the vocabulary.
 pub type TokenId = u32;
@@ -48,22 +50,9 @@ pub struct Tokenizer {
     bytes: [TokenId; 256],
     encoder: TokenEncoder,
     bos: Option<TokenId>,
+    eos: Option<TokenId>,
     fim: FimTokens,
-}
-
-/// Indexes for finding tokens.
-#[derive(Default)]
-struct VocabularyIndex {
-    /// Ordinary tokens sorted by their bytes.
-    sorted: Vec<TokenId>,
-    /// Where in `sorted` the tokens with given first two bytes begin; see [`bucket_index`].
-    buckets: Vec<u32>,
-    /// Special tokens sorted by name.
-    specials: Vec<TokenId>,
-    /// Runs of blanks that the family encodes as one token before anything else, longest first.
-    blank_runs: Vec<TokenId>,
-    /// Length of the longest ordinary token.
-    longest: usize,
+    chat_template: Option<String>,
 }
 
 #[derive(Debug)]
@@ -150,7 +139,7 @@ impl Tokenizer {
             ids.push((key, id as TokenId));
         }
         let pre = gguf.get_str("tokenizer.ggml.pre").unwrap_or("gpt-2");
-        Self::from_raw(&RawVocabulary {
+        let this = Self::from_raw(&RawVocabulary {
             path: gguf.path(),
             sentencepiece,
             pre,
@@ -160,7 +149,14 @@ impl Tokenizer {
             merges,
             add_bos: gguf.get_bool("tokenizer.ggml.add_bos_token"),
             ids,
-        })
+        })?;
+        Ok(Self { chat_template: gguf.get_str("tokenizer.chat_template").map(str::to_owned), ..this })
+    }
+
+    /// The same vocabulary with a chat template, for tests.
+    #[cfg(any(test, feature = "test-support"))]
+    pub fn with_chat_template(self, template: &str) -> Self {
+        Self { chat_template: Some(template.to_owned()), ..self }
     }
 
     /// A tiny byte-level vocabulary without a file: 256 bytes, a few merges, Qwen's special tokens. For tests
@@ -187,11 +183,13 @@ impl Tokenizer {
             pool: Vec::new(),
             starts: vec![0],
             kinds: Vec::new(),
-            index: VocabularyIndex { buckets: vec![0; BUCKET_COUNT + 1], ..VocabularyIndex::default() },
+            index: VocabularyIndex::empty(),
             bytes: [NO_TOKEN; 256],
             encoder: TokenEncoder::SentencePiece { scores: Vec::new() },
             bos: None,
+            eos: None,
             fim: FimTokens::default(),
+            chat_template: None,
         }
     }
 
@@ -214,10 +212,11 @@ impl Tokenizer {
         this.pool.reserve_exact(bytes);
         this.starts.reserve_exact(count);
         let roles = SpecialTokens::from_raw(raw);
-        (this.fim, this.bos) = (roles.fim, roles.bos);
+        (this.fim, this.bos, this.eos) = (roles.fim, roles.bos, roles.eos);
         this.read_tokens(raw, &roles.special);
         // Sorting and reading the merges take most of the time and are independent.
-        let (index, merges) = threads::run_both(|| this.build_index(), || this.read_merges(raw));
+        let (index, merges) =
+            threads::run_both(|| this.build_index(raw.sentencepiece), || this.read_merges(raw));
         this.index = index;
         this.index_byte_tokens();
         // Every character of source code must have a token.
@@ -294,68 +293,6 @@ impl Tokenizer {
         }
     }
 
-    /// Indexes the ordinary tokens by their bytes, and the special ones by their names.
-    fn build_index(&self) -> VocabularyIndex {
-        let mut keyed: Vec<(u64, TokenId)> = Vec::with_capacity(self.len());
-        let (mut specials, mut runs) = (Vec::new(), Vec::new());
-        let mut longest = 0;
-        for id in 0..self.len() as TokenId {
-            let text = self.stored_bytes(id);
-            if self.token_type(id) == TokenType::Special {
-                specials.push(id);
-                continue;
-            }
-            if self.token_type(id) == TokenType::User
-                && text.len() > 1
-                && text.iter().all(u8::is_ascii_whitespace)
-            {
-                runs.push(id);
-            }
-            // The first eight bytes decide nearly every comparison without access to the pool.
-            let mut head = [0; 8];
-            let len = text.len().min(8);
-            head[..len].copy_from_slice(&text[..len]);
-            longest = longest.max(text.len());
-            keyed.push((u64::from_be_bytes(head), id));
-        }
-        keyed.sort_unstable_by(|&(a, x), &(b, y)| {
-            let rest = || {
-                self.stored_bytes(x)
-                    .cmp(self.stored_bytes(y))
-                    .then_with(|| self.token_type(x).cmp(&self.token_type(y)))
-                    .then(x.cmp(&y))
-            };
-            a.cmp(&b).then_with(rest)
-        });
-        let sorted: Vec<TokenId> = keyed.into_iter().map(|(_, id)| id).collect();
-        let mut buckets = vec![0_u32; BUCKET_COUNT + 1];
-        for &id in &sorted {
-            buckets[bucket_index(self.stored_bytes(id)) + 1] += 1;
-        }
-        for i in 1..buckets.len() {
-            buckets[i] += buckets[i - 1];
-        }
-        specials.sort_by(|&x, &y| self.stored_bytes(x).cmp(self.stored_bytes(y)));
-        runs.sort_by_key(|&id| std::cmp::Reverse(self.stored_bytes(id).len()));
-        VocabularyIndex { sorted, buckets, specials, blank_runs: runs, longest }
-    }
-
-    fn index_byte_tokens(&mut self) {
-        for byte in 0..=255_u8 {
-            self.bytes[usize::from(byte)] = self.spelling(&[byte]).unwrap_or(NO_TOKEN);
-        }
-        if let Some(id) =
-            (0..self.kinds.len() as TokenId).find(|&id| self.kinds[id as usize] == TokenType::Byte)
-        {
-            // SentencePiece falls back to the byte tokens, not to letters that happen to be one byte long.
-            for id in id..self.kinds.len() as TokenId {
-                if self.token_type(id) == TokenType::Byte {
-                    self.bytes[usize::from(self.stored_bytes(id)[0])] = id;
-                }
-            }
-        }
-    }
-
     fn read_merges(&self, raw: &RawVocabulary<'_>) -> Result<MergeTable, EngineError> {
         let spelled = char_to_byte_table();
         let mut merges = MergeTable::with_capacity(raw.merges.len());
@@ -411,18 +348,15 @@ impl Tokenizer {
     /// always have one.)
     pub fn encode(&self, text: &str) -> Vec<TokenId> {
         let mut out = Vec::with_capacity(text.len() / 3 + 1);
-        if self.index.blank_runs.is_empty() {
-            self.encode_segment(text, &mut out);
-            return out;
-        }
+        let first_bytes = |byte: u8| byte.is_ascii_whitespace() || byte == b'<';
         let bytes = text.as_bytes();
         let (mut from, mut at) = (0, 0);
-        while at < bytes.len() {
-            let run = bytes[at].is_ascii_whitespace().then(|| {
+        while at < bytes.len() && !self.index.verbatim.is_empty() {
+            let found = first_bytes(bytes[at]).then(|| {
                 let here = &bytes[at..];
-                self.index.blank_runs.iter().copied().find(|&id| here.starts_with(self.stored_bytes(id)))
+                self.index.verbatim.iter().copied().find(|&id| here.starts_with(self.stored_bytes(id)))
             });
-            match run.flatten() {
+            match found.flatten() {
                 Some(id) => {
                     self.encode_segment(&text[from..at], &mut out);
                     out.push(id);
@@ -433,6 +367,33 @@ impl Tokenizer {
             }
         }
         self.encode_segment(&text[from..], &mut out);
+        out
+    }
+
+    /// Encodes text in which special and user-defined tokens are meant by their names: what a chat template renders,
+    /// never a user's text. Of several names at one place the longest counts.
+    pub fn encode_with_specials(&self, text: &str) -> Vec<TokenId> {
+        let named = |id: &TokenId| {
+            let name = self.stored_bytes(*id);
+            matches!(self.token_type(*id), TokenType::Special | TokenType::User)
+                && !name.trim_ascii().is_empty()
+                && std::str::from_utf8(name).is_ok_and(|name| text.contains(name))
+        };
+        let mut names: Vec<TokenId> = (0..self.len() as TokenId).filter(named).collect();
+        names.sort_by_key(|&id| std::cmp::Reverse(self.stored_bytes(id).len()));
+        let mut out = Vec::new();
+        let mut from = 0;
+        for (at, _) in text.char_indices() {
+            let rest = &text.as_bytes()[at..];
+            if at >= from
+                && let Some(&id) = names.iter().find(|&&id| rest.starts_with(self.stored_bytes(id)))
+            {
+                out.extend(self.encode(&text[from..at]));
+                out.push(id);
+                from = at + self.stored_bytes(id).len();
+            }
+        }
+        out.extend(self.encode(&text[from..]));
         out
     }
 
@@ -486,6 +447,16 @@ impl Tokenizer {
     /// The token that begins every prompt, if the model requires one.
     pub fn bos(&self) -> Option<TokenId> {
         self.bos
+    }
+
+    /// The token that ends a text, if the file names it.
+    pub fn eos(&self) -> Option<TokenId> {
+        self.eos
+    }
+
+    /// The chat template in the model's file, a program in Jinja2's language.
+    pub fn chat_template(&self) -> Option<&str> {
+        self.chat_template.as_deref()
     }
 
     /// The tokens of fill-in-the-middle prompts: those given in the file's metadata, else those with one of the
@@ -545,16 +516,6 @@ impl Tokenizer {
     fn token_type(&self, id: TokenId) -> TokenType {
         self.kinds[id as usize]
     }
-
-    /// A range of `sorted` that contains every token that begins with `bytes`.
-    fn bucket_range(&self, bytes: &[u8]) -> Range<usize> {
-        let (first, last) = match bytes {
-            [] => return 0..self.index.sorted.len(),
-            [first] => (bucket_index(&[*first]), bucket_index(&[*first, 255])),
-            more => (bucket_index(more), bucket_index(more)),
-        };
-        self.index.buckets[first] as usize..self.index.buckets[last + 1] as usize
-    }
 }
 
 impl fmt::Debug for Tokenizer {
@@ -566,16 +527,6 @@ impl fmt::Debug for Tokenizer {
             .field("fim", &self.fim)
             .finish()
     }
-}
-
-/// Number of buckets, see [`bucket_index`].
-const BUCKET_COUNT: usize = 256 * 257;
-
-/// The bucket of a spelling's first two bytes, in the order of the spellings; a single byte precedes all its pairs.
-fn bucket_index(bytes: &[u8]) -> usize {
-    let first = bytes.first().map_or(0, |&byte| usize::from(byte));
-    let second = bytes.get(1).map_or(0, |&byte| usize::from(byte) + 1);
-    first * 257 + second
 }
 
 #[cfg(test)]

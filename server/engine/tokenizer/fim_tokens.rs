@@ -1,5 +1,6 @@
 //! Finds the special tokens of a vocabulary: those of fill-in-the-middle prompts, begin and end tokens.
 
+use super::spelling::is_html_tag;
 use super::{RawVocabulary, TokenId};
 
 /// The tokens of fill-in-the-middle prompts; `None` where the vocabulary has none.
@@ -21,7 +22,7 @@ pub struct FimTokens {
 
 /// Metadata keys and usual names of the tokens of [`FimTokens`]; the keys take precedence. Sources: the
 /// `tokenizer.json` of Qwen2.5-Coder, StarCoder 1 and 2, SmolLM, SantaCoder, Granite, CodeLlama, DeepSeek-Coder,
-/// CodeGemma, Codestral, Mellum, CodeGeeX.
+/// CodeGemma, Codestral, Mellum, CodeGeeX, Seed-Coder.
 const PREFIX_ROLE: TokenRole = TokenRole {
     keys: &["tokenizer.ggml.fim_pre_token_id", "tokenizer.ggml.prefix_token_id"],
     names: &[
@@ -33,6 +34,7 @@ const PREFIX_ROLE: TokenRole = TokenRole {
         "<PRE>",
         "[PREFIX]",
         "<|code_prefix|>",
+        "<[fim-prefix]>",
     ],
 };
 const SUFFIX_ROLE: TokenRole = TokenRole {
@@ -46,6 +48,7 @@ const SUFFIX_ROLE: TokenRole = TokenRole {
         "<SUF>",
         "[SUFFIX]",
         "<|code_suffix|>",
+        "<[fim-suffix]>",
     ],
 };
 const MIDDLE_ROLE: TokenRole = TokenRole {
@@ -59,6 +62,7 @@ const MIDDLE_ROLE: TokenRole = TokenRole {
         "<MID>",
         "[MIDDLE]",
         "<|code_middle|>",
+        "<[fim-middle]>",
     ],
 };
 const PAD_ROLE: TokenRole = TokenRole {
@@ -75,13 +79,7 @@ const FILE_ROLE: TokenRole = TokenRole {
 };
 /// Tokens after which nothing belongs to the completion.
 const END_ROLE: TokenRole = TokenRole {
-    keys: &[
-        "tokenizer.ggml.eos_token_id",
-        "tokenizer.ggml.eot_token_id",
-        "tokenizer.ggml.eom_token_id",
-        BOS_KEY,
-        PADDING_KEY,
-    ],
+    keys: &[EOS_KEY, "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id", BOS_KEY, PADDING_KEY],
     names: &[
         "<|endoftext|>",
         "<|im_start|>",
@@ -107,6 +105,7 @@ const END_ROLE: TokenRole = TokenRole {
 const ROLES: [&TokenRole; 7] =
     [&PREFIX_ROLE, &SUFFIX_ROLE, &MIDDLE_ROLE, &PAD_ROLE, &REPOSITORY_ROLE, &FILE_ROLE, &END_ROLE];
 
+const EOS_KEY: &str = "tokenizer.ggml.eos_token_id";
 const BOS_KEY: &str = "tokenizer.ggml.bos_token_id";
 const PADDING_KEY: &str = "tokenizer.ggml.padding_token_id";
 
@@ -125,6 +124,7 @@ struct TokenRole {
 pub(super) struct SpecialTokens {
     pub(super) fim: FimTokens,
     pub(super) bos: Option<TokenId>,
+    pub(super) eos: Option<TokenId>,
     /// Tokens that spell nothing, regardless of their type in the file; sorted.
     pub(super) special: Vec<TokenId>,
 }
@@ -137,10 +137,14 @@ impl SpecialTokens {
         // A normal token with such a name is text, e.g. `</s>` where the end token has another name. But old files lack
         // types, and CodeLlama's special tokens are typed as normal.
         let text_too = raw.types.is_empty() || raw.sentencepiece;
+        // Gemma's `</s>` is a tag of HTML.
+        let is_tag = |kind: i64, text: &[u8]| raw.sentencepiece && kind == 4 && is_html_tag(text);
         let is_named = |&(id, text): &(usize, &&[u8])| {
+            let kind = raw.types.get(id).map(|&kind| kind as i64);
             matches!(text.first(), Some(b'<' | b'[' | 0xe2))
                 && names.binary_search(text).is_ok()
-                && (text_too || raw.types.get(id).is_some_and(|&kind| kind as i64 != 1))
+                && (text_too || kind.is_some_and(|kind| kind != 1))
+                && !kind.is_some_and(|kind| is_tag(kind, text))
         };
         let named: Vec<(&[u8], TokenId)> =
             raw.tokens.iter().enumerate().filter(is_named).map(|(id, &text)| (text, id as TokenId)).collect();
@@ -165,6 +169,7 @@ impl SpecialTokens {
                 file: find(&FILE_ROLE),
             },
             bos: by_key(BOS_KEY),
+            eos: by_key(EOS_KEY),
             special,
         }
     }

@@ -42,26 +42,33 @@ struct StagePattern {
 }
 
 /// Names of Llama 3's pre-tokenizer in models that also have its other rules.
-const LLAMA3_NAMES: [&str; 7] =
-    ["llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "lfm2"];
+const LLAMA3_NAMES: [&str; 8] =
+    ["llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "lfm2", "midm-2.0"];
 
 const GPT2_PATTERN: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+";
 const CONTRACTIONS: &str = r"'(?:[sS]|[tT]|[rR][eE]|[vV][eE]|[mM]|[lL][lL]|[dD])";
 const CJK_PATTERN: &str = r"[\x{4E00}-\x{9FA5}\x{0800}-\x{4E00}\x{AC00}-\x{D7FF}]+";
 const ONE_DIGIT: &str = r"\p{N}";
 const THREE_DIGITS: &str = r"\p{N}{1,3}";
+const SYMBOLS: &str = r"[^\s\p{L}\p{N}]+[\r\n]*";
+const BLOOM_PATTERN: &str = r" ?[^(\s|.,!?…。，、।۔،)]+";
 const DEEPSEEK_V3_WORDS: &str =
     r"[!-/:-@\[-`{-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+";
 
 /// Llama 3's expression and those derived from it: they differ in what letters, numbers and symbols are.
 fn llama3_pattern(letters: &str, numbers: &str, symbols: &str) -> String {
-    format!(r"{CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?{letters}+|{numbers}| ?{symbols}|\s*[\r\n]+|\s+")
+    format!("{CONTRACTIONS}|{}", word_pattern(letters, numbers, symbols))
+}
+
+/// The same without the contractions of English.
+fn word_pattern(letters: &str, numbers: &str, symbols: &str) -> String {
+    format!(r"[^\r\n\p{{L}}\p{{N}}]?{letters}+|{numbers}| ?{symbols}|\s*[\r\n]+|\s+")
 }
 
 /// GPT-4o's expression and Tekken's, which end a word before an upper-case letter.
 fn cased_pattern(numbers: &str, word_end: &str) -> String {
-    // The two share the letters without case, as in the original's lookaheads.
-    let (upper, lower) = (r"[\p{L}--[a-z]]", r"[\p{L}--[A-Z]]");
+    // Letters without case, and marks, belong to both.
+    let (upper, lower) = (r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]");
     let lead = r"[^\r\n\p{L}\p{N}]?";
     format!(
         r"{lead}{upper}*{lower}+{word_end}|{lead}{upper}+{lower}*{word_end}|{numbers}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|\s*[\r\n]+|\s+"
@@ -73,16 +80,22 @@ fn stage_patterns(name: &str) -> Option<Vec<StagePattern>> {
     let stage = |pattern: &str, blanks| StagePattern { pattern: pattern.to_owned(), blanks };
     let whole = |pattern: &str| stage(pattern, BlankRule::Whole);
     let words = |pattern: String| vec![stage(&pattern, BlankRule::LeaveLastInLine)];
-    let llama3 = |numbers| words(llama3_pattern(r"\p{L}", numbers, r"[^\s\p{L}\p{N}]+[\r\n]*"));
+    let llama3 = |numbers| words(llama3_pattern(r"\p{L}", numbers, SYMBOLS));
     let stages = match name {
-        "qwen2" | "deepseek-r1-qwen" | "kormo" | "stablelm2" | "hunyuan" | "megrez" => llama3(ONE_DIGIT),
-        "dbrx" | "smaug-bpe" | "glm4" | "chatglm-bpe" => llama3(THREE_DIGITS),
+        "qwen2" | "deepseek-r1-qwen" | "kormo" | "f2llmv2" | "stablelm2" | "hunyuan" | "megrez"
+        | "solar-open" | "grok-2" => llama3(ONE_DIGIT),
+        "dbrx" | "smaug-bpe" | "glm4" | "glm5" | "chatglm-bpe" => llama3(THREE_DIGITS),
         name if LLAMA3_NAMES.contains(&name) => llama3(THREE_DIGITS),
+        "minicpm5" => [vec![whole(THREE_DIGITS)], llama3(r"\p{N}+")].into_iter().flatten().collect(),
+        "ufakzeka" => words(word_pattern(r"\p{L}", ONE_DIGIT, SYMBOLS)),
         "qwen35" => words(llama3_pattern(r"[\p{L}\p{M}]", ONE_DIGIT, r"[^\s\p{L}\p{M}\p{N}]+[\r\n]*")),
         "seed-coder" => words(llama3_pattern(r"\p{L}", ONE_DIGIT, r"[^\s\p{L}\p{N}\r\n]+")),
         "tekken" => words(cased_pattern(ONE_DIGIT, "")),
-        "gpt-4o" | "llama4" => words(cased_pattern(THREE_DIGITS, &format!("(?:{CONTRACTIONS})?"))),
-        "starcoder" | "refact" | "command-r" | "smollm" | "codeshell" | "exaone" | "minerva-7b" => {
+        "gpt-4o" | "llama4" | "kanana2" | "talkie" | "minimax-m2" => {
+            words(cased_pattern(THREE_DIGITS, &format!("(?:{CONTRACTIONS})?")))
+        }
+        "starcoder" | "refact" | "command-r" | "smollm" | "codeshell" | "exaone" | "minerva-7b"
+        | "mellum2" => {
             vec![whole(ONE_DIGIT), gpt2_stage()]
         }
         "deepseek-coder" => [r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", CJK_PATTERN, ONE_DIGIT].map(whole).into(),
@@ -90,17 +103,19 @@ fn stage_patterns(name: &str) -> Option<Vec<StagePattern>> {
             let symbols = r"\s?[!-/:-~！-／：-～‘-‟　-。]+";
             [r"[\r\n]", r"\s?\p{LC}+", symbols, r"\s+$", CJK_PATTERN, r"\p{N}+"].map(whole).into()
         }
-        "deepseek-v3" | "hunyuan-dense" => vec![
+        "deepseek-v3" | "hunyuan-dense" | "joyai-llm" | "hy_v4" => vec![
             whole(THREE_DIGITS),
             whole(r"[一-龥\x{3040}-\x{30FF}]+"),
             stage(DEEPSEEK_V3_WORDS, BlankRule::LeaveLastInLine),
         ],
+        "falcon" => vec![whole(r"[\p{P}$+<=>^`|~]+"), gpt2_stage(), whole(r"[0-9][0-9][0-9]")],
         "default" => {
             vec![whole(r"[\p{P}$+<=>^~|]+"), gpt2_stage(), whole(r"\p{N}+"), whole(r"[0-9][0-9][0-9]")]
         }
-        "gpt-2" | "gpt2" | "phi-2" | "mellum" | "mpt" | "olmo" | "jais" | "trillion" | "gigachat" => {
-            vec![gpt2_stage()]
-        }
+        "bloom" | "poro-chat" | "gpt3-finnish" => vec![whole(BLOOM_PATTERN)],
+        "viking" => vec![whole(BLOOM_PATTERN), whole(ONE_DIGIT)],
+        "gpt-2" | "gpt2" | "phi-2" | "mellum" | "mpt" | "olmo" | "jais" | "trillion" | "gigachat"
+        | "a.x-4.0" | "exaone4" | "granite-docling" => vec![gpt2_stage()],
         _ => return None,
     };
     Some(stages)
@@ -124,7 +139,8 @@ impl PreTokenizer {
         let patterns = patterns.unwrap_or_else(|| vec![gpt2_stage()]);
         let stages = patterns.into_iter().map(compile).collect::<Result<Vec<_>, _>>()?;
         let like_llama3 = name == "tekken" || LLAMA3_NAMES.contains(&name);
-        Ok(Self { stages, prefer_whole_tokens: like_llama3, adds_bos: like_llama3, is_known })
+        let prefer_whole_tokens = like_llama3 || matches!(name, "glm4" | "glm5" | "minicpm5");
+        Ok(Self { stages, prefer_whole_tokens, adds_bos: like_llama3, is_known })
     }
 
     /// Calls `each` with the pieces of `text`, in order; concatenated, they are the text.

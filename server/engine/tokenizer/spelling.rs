@@ -50,3 +50,13 @@ pub(super) fn parse_byte_token(text: &[u8]) -> Option<u8> {
     let digits = std::str::from_utf8(digits).ok().filter(|digits| digits.len() == 2)?;
     u8::from_str_radix(digits, 16).ok()
 }
+
+/// Whether this is a tag like `<td>` or `</h1>`. Other user-defined tokens of SentencePiece vocabularies are markers,
+/// which a user's text must not spell.
+pub(super) fn is_html_tag(text: &[u8]) -> bool {
+    let inside = text.strip_prefix(b"<").and_then(|text| text.strip_suffix(b">"));
+    let name = inside.map(|inside| inside.strip_prefix(b"/").unwrap_or(inside));
+    name.is_some_and(|name| {
+        name.first().is_some_and(u8::is_ascii_lowercase) && name.iter().all(u8::is_ascii_alphanumeric)
+    })
+}

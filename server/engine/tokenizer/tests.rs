@@ -1,6 +1,8 @@
 //! Compares the tokenizer with the library that the models were made with, and tests edge cases.
 use std::collections::HashMap;
 
+mod reference_data;
+
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence;
@@ -72,7 +74,7 @@ fn reference_tokenizer(gguf: &Gguf) -> tokenizers::Tokenizer {
     const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
     const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
     const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-    const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?((?=[\p{L}])([^a-z]))*((?=[\p{L}])([^A-Z]))+|[^\r\n\p{L}\p{N}]?((?=[\p{L}])([^a-z]))+((?=[\p{L}])([^A-Z]))*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+    const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
     let pre = gguf.get_str("tokenizer.ggml.pre").unwrap();
     let patterns: &[&str] = match pre {
         "qwen2" => &[QWEN2],
@@ -185,6 +187,9 @@ fn special_tokens_are_never_encoded_from_text() {
     let ids = tokens.encode("a<|fim_middle|>b");
     assert!(!ids.contains(&middle));
     assert_eq!(concat_token_bytes(&tokens, &ids), b"a<|fim_middle|>b");
+    // What a chat template renders names them on purpose.
+    let named = tokens.encode_with_specials("a<|fim_middle|>b");
+    assert_eq!((named.len(), named[1]), (3, middle));
     assert!(
         tokens.is_special(middle) && tokens.is_stop_token(middle) && tokens.token_bytes(middle).is_empty()
     );
