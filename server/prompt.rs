@@ -7,13 +7,14 @@ use taper_engine::{Prompt, TokenId, Tokenizer};
 use taper_grammars::Language;
 
 pub mod calibration;
+pub mod chat;
 pub mod template;
 pub mod window;
 
 use crate::retrieval::Snippet;
 use crate::text::Rope;
 use crate::text::lines::is_word_char;
-use template::{PathForm, Profile, PromptLayout, ResolvedTemplate, SegmentOrder};
+use template::{PathForm, Profile, PromptLayout, ResolvedTemplate, SegmentOrder, TextFormat};
 use window::PromptWindow;
 
 /// The file that contains the cursor.
@@ -123,7 +124,11 @@ pub fn build_anchored_at(
 ) -> (Prompt, PromptWindow) {
     let others =
         encode_snippets(profile, tokens, file.snippets, budget.snippets.min(profile.context / 4), memo);
-    let room = profile.context.saturating_sub(budget.output + MAX_HEADER_TOKENS + 8 + others.len());
+    let format = match profile.format() {
+        TextFormat::Chat(chat) => chat.token_count(),
+        TextFormat::Prefix | TextFormat::FillIn(_) => 8,
+    };
+    let room = profile.context.saturating_sub(budget.output + MAX_HEADER_TOKENS + format + others.len());
     let suffix_room = budget.suffix.min(room / 3);
     let prefix_room = budget.prefix.min(room - suffix_room);
     let mut prefix_bytes = prefix_room * BYTES_PER_TOKEN;
@@ -175,8 +180,9 @@ impl PromptParts {
         // A cursor inside a character moves to the character's start.
         let start = cursor.saturating_sub(prefix.len());
         let healed = if profile.form.heal { heal_offset(prefix) } else { prefix.len() };
+        let sees_suffix = !matches!(profile.format(), TextFormat::Prefix);
         let anchor = match profile.form.layout {
-            PromptLayout::Anchored { lines } if profile.template.is_some() => {
+            PromptLayout::Anchored { lines } | PromptLayout::Chat { lines } if sees_suffix => {
                 anchor_offset(window, line, lines)
             }
             _ => healed,
@@ -184,7 +190,7 @@ impl PromptParts {
         let anchor = anchor.min(healed);
         Self {
             head: memo.encode_text(tokens, &prefix[..anchor], start..start + anchor),
-            suffix: if profile.template.is_some() {
+            suffix: if sees_suffix {
                 memo.encode_text(tokens, &window.suffix, cursor..cursor + window.suffix.len())
             } else {
                 Vec::new()
@@ -199,13 +205,22 @@ impl PromptParts {
         let mut segment = 0..0;
         out.extend(profile.bos);
         out.extend(others);
-        match &profile.template {
-            None => {
+        match profile.format() {
+            TextFormat::Prefix => {
                 out.extend(header);
                 out.extend(self.head);
                 out.extend(self.tail);
             }
-            Some(it @ ResolvedTemplate { template, .. }) => {
+            TextFormat::Chat(chat) => {
+                out.extend(&chat.opening);
+                out.extend(header);
+                out.extend(self.head);
+                out.extend(&chat.between);
+                out.extend(self.suffix);
+                out.extend(&chat.closing);
+                out.extend(self.tail);
+            }
+            TextFormat::FillIn(it @ ResolvedTemplate { template, .. }) => {
                 let in_prefix = matches!(template.path, PathForm::InPrefix(_) | PathForm::Comment);
                 let (before, inside) = if in_prefix { (&[][..], header) } else { (header, &[][..]) };
                 out.extend(before);
@@ -309,7 +324,10 @@ fn encode_header(
         path.push_str(&format!("({})", language.name));
     }
     let comment = file.language.map_or("", |it| it.line_comment);
-    let token = profile.template.as_ref().and_then(|it| it.path);
+    let token = match profile.format() {
+        TextFormat::FillIn(it) => it.path,
+        TextFormat::Prefix | TextFormat::Chat(_) => None,
+    };
     if path.is_empty() || (token.is_none() && (comment.is_empty() || window.prefix.starts_with("#!"))) {
         return Vec::new();
     }
@@ -432,6 +450,55 @@ mod tests {
             "{part}"
         );
         assert!(part.split("<|file_sep|>own").next().unwrap_or("").len() < 330, "{part}");
+    }
+
+    #[test]
+    fn texts_are_joined_by_the_layout() {
+        let (engine, mut profile) = qwen_profile();
+        let tokens = engine.tokenizer();
+        let chat = Tokenizer::bytes_only()
+            .with_chat_template("<|im_start|>{{ messages[0].content }}<|im_end|>\n<|im_start|>");
+        profile.chat = chat::ChatFormat::from_vocabulary(&chat);
+        let before: String = (0..30).map(|n| format!("{n}\n")).collect();
+        let text = Rope::from(format!("{before}x = \ny\n"));
+        let rendered = |profile: &Profile| {
+            let snippets = [Snippet { path: "other".to_owned(), text: "z\n".to_owned() }];
+            let cursor = before.len() + 4;
+            let file = PromptFile { text: &text, cursor, path: "a", language: None, snippets: &snippets };
+            let budget = Budget { prefix: 600, suffix: 100, snippets: 50, output: 10 };
+            let prompt = build_prompt(profile, tokens, file, budget).0;
+            // Whatever the order, the segment is the text after the cursor.
+            assert!([Vec::new(), tokens.encode("\ny\n")].contains(&prompt.tokens[prompt.suffix].to_vec()));
+            tokens.render(&prompt.tokens)
+        };
+        let (head, tail) = before.split_at(before.find("16\n").unwrap());
+        let mut with_layout = |layout| {
+            profile.form.layout = layout;
+            rendered(&profile)
+        };
+        let own = "<|file_sep|>other\nz\n<|file_sep|>a\n";
+        assert_eq!(
+            with_layout(PromptLayout::Plain),
+            format!("{own}<|fim_prefix|>{before}x = <|fim_suffix|>\ny\n<|fim_middle|>")
+        );
+        assert_eq!(
+            with_layout(PromptLayout::Anchored { lines: 10 }),
+            format!("{own}<|fim_prefix|>{head}<|fim_suffix|>\ny\n<|fim_middle|>{tail}x = ")
+        );
+        assert_eq!(with_layout(PromptLayout::PrefixOnly), format!("{before}x = "));
+        let asked = with_layout(PromptLayout::Chat { lines: 10 });
+        let (request, answer) = asked.split_once("<|im_end|>").unwrap();
+        assert!(request.starts_with("<|im_start|>Below") && request.contains(&format!("```\n{head}\n```")));
+        assert!(request.ends_with("End:\n```\n\ny\n\n```"), "{request}");
+        assert_eq!(answer, format!("\n<|im_start|>{tail}x = "));
+
+        let suffix_first = template::Template { order: SegmentOrder::SuffixFirst, ..template::TEMPLATES[0] };
+        profile.template.as_mut().unwrap().template = Box::leak(Box::new(suffix_first));
+        profile.form.layout = PromptLayout::Anchored { lines: 10 };
+        assert_eq!(
+            rendered(&profile),
+            format!("{own}<|fim_suffix|>\ny\n<|fim_prefix|>{head}<|fim_middle|>{tail}x = ")
+        );
     }
 
     #[test]

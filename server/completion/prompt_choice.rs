@@ -174,12 +174,14 @@ fn smaller_budgets(whole: Budget) -> impl Iterator<Item = Budget> {
 mod tests {
     use std::ops::ControlFlow;
 
+    use taper_engine::Tokenizer;
     use taper_engine::scripted::ScriptedEngine;
 
     use super::super::next_actions::{self, PrefillDepth, PrefillLimits, PrefillState};
     use super::super::{CompletionWork, IdleSetting, Options, Suggestion, best_prompt, suggest_within};
     use super::*;
-    use crate::prompt::template::{PromptForm, PromptLayout};
+    use crate::prompt::chat::ChatFormat;
+    use crate::prompt::template::{PromptForm, PromptLayout, SegmentOrder, TEMPLATES, Template};
     use crate::retrieval::Snippet;
     use crate::text::{Edit, Rope};
 
@@ -396,26 +398,36 @@ mod tests {
     #[test]
     fn keystroke_never_waits_for_window_anchor_or_suffix() {
         let text: String = (0..40).map(|n| format!("name_{n} = {n}\n")).collect();
-        for layout in [PromptLayout::Anchored { lines: 10 }, PromptLayout::Plain] {
-            for pause in [1, 100] {
+        let pauses: &[usize] = &[1, 100];
+        let cases = [
+            (PromptLayout::Anchored { lines: 10 }, SegmentOrder::PrefixFirst, pauses),
+            (PromptLayout::Plain, SegmentOrder::PrefixFirst, pauses),
+            (PromptLayout::Plain, SegmentOrder::SuffixFirst, &pauses[1..]),
+            (PromptLayout::Chat { lines: 10 }, SegmentOrder::PrefixFirst, &pauses[1..]),
+        ];
+        for (layout, order, pauses) in cases {
+            for &pause in pauses {
                 let mut it = fast_engine();
                 it.1.form.layout = layout;
+                it.1.chat = ChatFormat::from_vocabulary(
+                    &Tokenizer::bytes_only().with_chat_template("{{ messages[0].content }}\n"),
+                );
+                let template = Template { order, ..TEMPLATES[0] };
+                it.1.template.as_mut().unwrap().template = Box::leak(Box::new(template));
                 let place = snapshot();
                 suggest_at(None, &place, &mut it);
                 let all = type_keys(place, &text, pause, &mut it);
                 let mut evaluated: Vec<usize> = all.iter().map(|work| work.evaluated).collect();
                 evaluated.sort_unstable();
                 let at = |share: usize| evaluated[evaluated.len() * share / 100];
-                let case = format!("{layout:?} {pause}: {evaluated:?}");
+                let case = format!("{layout:?} {order:?} {pause}: {evaluated:?}");
                 assert!(
                     at(50) <= 4 && at(95) <= KEYSTROKE_TOKENS && evaluated.last() <= Some(&KEYSTROKE_TOKENS),
                     "{case}"
                 );
                 assert!(all.iter().all(|work| !work.short), "{case}");
-                assert!(
-                    pause == 1 || layout == PromptLayout::Plain || all.iter().any(|work| work.older),
-                    "{case}"
-                );
+                let anchored = matches!(layout, PromptLayout::Anchored { .. } | PromptLayout::Chat { .. });
+                assert!(pause == 1 || !anchored || all.iter().any(|work| work.older), "{case}");
             }
         }
     }

@@ -3,6 +3,7 @@
 use taper_engine::{EngineInfo, TokenId, Tokenizer};
 
 use super::calibration::Calibration;
+use super::chat::ChatFormat;
 
 /// One fill-in-the-middle format, by the texts of its special tokens.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,7 +20,8 @@ pub struct Template {
     pub order: SegmentOrder,
     /// How the path is given.
     pub path: PathForm,
-    /// A word of the model's name that distinguishes the row from another one with the same tokens.
+    /// A word that the model's name must have: another row, or a model that was not trained to fill in, has the same
+    /// tokens.
     pub model_name_part: Option<&'static str>,
 }
 
@@ -47,7 +49,7 @@ pub enum PathForm {
 ///
 /// Sources: the model cards and technical reports of Qwen2.5-Coder (arXiv 2409.12186), StarCoder2 (arXiv 2402.19173),
 /// Code Llama (arXiv 2308.12950), DeepSeek-Coder (arXiv 2401.14196), CodeGemma (arXiv 2406.11409), Codestral, Granite
-/// Code (arXiv 2405.04324) and Mellum.
+/// Code (arXiv 2405.04324), Mellum (arXiv 2510.05788) and Seed-Coder (arXiv 2506.03524).
 pub static TEMPLATES: &[Template] = &[
     Template {
         name: "qwen",
@@ -140,13 +142,23 @@ pub static TEMPLATES: &[Template] = &[
         model_name_part: None,
     },
     Template {
+        name: "seed-coder",
+        prefix: "<[fim-prefix]>",
+        suffix: "<[fim-suffix]>",
+        middle: "<[fim-middle]>",
+        order: SegmentOrder::SuffixFirst,
+        path: PathForm::Comment,
+        model_name_part: None,
+    },
+    Template {
         name: "codestral",
         prefix: "[PREFIX]",
         suffix: "[SUFFIX]",
         middle: "",
         order: SegmentOrder::SuffixFirst,
         path: PathForm::Comment,
-        model_name_part: None,
+        // Every model with Mistral's third vocabulary or Tekken has these tokens.
+        model_name_part: Some("codestral"),
     },
 ];
 
@@ -176,6 +188,14 @@ pub enum PromptLayout {
         /// Lines after the middle token, not counting the cursor's own.
         lines: usize,
     },
+    /// Only the text before the cursor, without the fill-in tokens.
+    PrefixOnly,
+    /// The text before the last lines and the text after the cursor in a message to the model, by the chat template of
+    /// its file. The model's answer begins with the last lines.
+    Chat {
+        /// As for `Anchored`.
+        lines: usize,
+    },
 }
 
 /// A row of measured forms: all words must occur in the model's name, in lower case.
@@ -184,7 +204,7 @@ struct FormRow {
     form: PromptForm,
 }
 
-/// Measured on the `real_*_word` tasks in four languages. The first matching row wins.
+/// Measured on the `real_*_word` tasks in four languages, or known from a model's report. The first matching row wins.
 static MEASURED_FORMS: &[FormRow] = &[
     // The official 0.5B instruct file was quantized twice and lost much of its fill-in training: continuing the last
     // lines after the middle token is much more accurate than the plain layout. More lines, or another suffix length,
@@ -199,6 +219,12 @@ static MEASURED_FORMS: &[FormRow] = &[
             snippets: 0,
         },
     },
+    // These have the tokens from the vocabularies that theirs are made of, GPT-4's and StarCoder's, and were not trained
+    // with them.
+    FormRow { words: &["phi-4"], form: PREFIX_ONLY_FORM },
+    FormRow { words: &["granite-3.0"], form: PREFIX_ONLY_FORM },
+    FormRow { words: &["granite-3.1"], form: PREFIX_ONLY_FORM },
+    FormRow { words: &["granite-3.2"], form: PREFIX_ONLY_FORM },
 ];
 
 /// For models whose fill-in training is intact, such as Qwen2.5-Coder-1.5B. They benefit from the text after the
@@ -206,15 +232,17 @@ static MEASURED_FORMS: &[FormRow] = &[
 const DEFAULT_FORM: PromptForm =
     PromptForm { layout: PromptLayout::Plain, heal: false, header: true, suffix: 400, snippets: 512 };
 
-/// Without FIM tokens the model can only continue the text before the cursor.
+/// Without fill-in training the model can only continue the text before the cursor.
 const PREFIX_ONLY_FORM: PromptForm =
-    PromptForm { layout: PromptLayout::Plain, heal: true, header: true, suffix: 0, snippets: 0 };
+    PromptForm { layout: PromptLayout::PrefixOnly, heal: true, header: true, suffix: 0, snippets: 0 };
 
 /// The prompt format and form of one loaded model, chosen once at load.
 #[derive(Debug, Clone)]
 pub struct Profile {
-    /// The format and its token ids; `None` for a model without FIM tokens, which sees only the prefix.
+    /// The fill-in format and its token ids; `None` for a model without FIM tokens.
     pub template: Option<ResolvedTemplate>,
+    /// The messages by the chat template of the model's file; `None` without one.
+    pub chat: Option<ChatFormat>,
     /// The layout.
     pub form: PromptForm,
     /// How to turn its token probabilities into the probability of a correct line.
@@ -240,6 +268,17 @@ pub struct ResolvedTemplate {
     pub path: Option<TokenId>,
 }
 
+/// How the texts of a prompt are joined.
+#[derive(Debug, Clone, Copy)]
+pub enum TextFormat<'a> {
+    /// The text before the cursor alone.
+    Prefix,
+    /// A fill-in format.
+    FillIn(&'a ResolvedTemplate),
+    /// Messages.
+    Chat(&'a ChatFormat),
+}
+
 impl Profile {
     /// The profile of a loaded model: the template follows from the tokens in its vocabulary, the form from the
     /// model's measured row.
@@ -249,18 +288,28 @@ impl Profile {
         let template = TEMPLATES
             .iter()
             .find_map(|template| resolve_template(template, &name, &|text| tokens.special_id(text)));
-        let form = match &template {
-            None => PREFIX_ONLY_FORM,
-            Some(_) => measured_form(&name),
-        };
+        let chat = ChatFormat::from_vocabulary(tokens);
+        let form = best_form(&name, template.is_some(), chat.is_some());
         let calibration = Calibration::for_model(&name);
-        Self { template, form, calibration, bos: tokens.bos(), context: about.context }
+        Self { template, chat, form, calibration, bos: tokens.bos(), context: about.context }
+    }
+
+    /// How the texts are joined.
+    pub fn format(&self) -> TextFormat<'_> {
+        let format = match self.form.layout {
+            PromptLayout::Plain | PromptLayout::Anchored { .. } => {
+                self.template.as_ref().map(TextFormat::FillIn)
+            }
+            PromptLayout::PrefixOnly => None,
+            PromptLayout::Chat { .. } => self.chat.as_ref().map(TextFormat::Chat),
+        };
+        format.unwrap_or(TextFormat::Prefix)
     }
 
     /// The token before each file in a prompt of several files, if the format has one and the model was trained with
     /// it.
     pub fn file_token(&self) -> Option<TokenId> {
-        let it = self.template.as_ref()?;
+        let TextFormat::FillIn(it) = self.format() else { return None };
         it.path.filter(|_| matches!(it.template.path, PathForm::Token(_)))
     }
 
@@ -271,20 +320,32 @@ impl Profile {
 
     /// One line for `doctor`: the format and the form.
     pub fn describe(&self) -> String {
-        let template = self.template.as_ref().map_or("prefix only (no FIM tokens)", |it| it.template.name);
+        let format = match self.format() {
+            TextFormat::Prefix if self.template.is_none() => "prefix only (no FIM tokens)",
+            TextFormat::Prefix => "prefix only",
+            TextFormat::FillIn(it) => it.template.name,
+            TextFormat::Chat(_) => "chat",
+        };
         let layout = match self.form.layout {
-            PromptLayout::Plain => "plain order".to_owned(),
+            PromptLayout::Plain | PromptLayout::PrefixOnly => "plain order".to_owned(),
             PromptLayout::Anchored { lines } => format!("last {lines} lines after the middle token"),
+            PromptLayout::Chat { lines } => format!("last {lines} lines in the answer"),
         };
         let heal = if self.form.heal { "token healing" } else { "no token healing" };
         let header = if self.form.header { "with path" } else { "no path" };
-        format!("{template}, {layout}, {heal}, {header}")
+        format!("{format}, {layout}, {heal}, {header}")
     }
 }
 
-fn measured_form(name: &str) -> PromptForm {
+/// The form of the model's row, if the model has what the row needs.
+fn best_form(name: &str, fills_in: bool, chats: bool) -> PromptForm {
     let row = MEASURED_FORMS.iter().find(|row| row.words.iter().all(|word| name.contains(word)));
-    row.map_or(DEFAULT_FORM, |row| row.form)
+    let form = row.map(|row| row.form).filter(|form| match form.layout {
+        PromptLayout::Plain | PromptLayout::Anchored { .. } => fills_in,
+        PromptLayout::PrefixOnly => true,
+        PromptLayout::Chat { .. } => chats,
+    });
+    form.unwrap_or(if fills_in { DEFAULT_FORM } else { PREFIX_ONLY_FORM })
 }
 
 fn resolve_template(
@@ -342,9 +403,25 @@ mod tests {
     }
 
     #[test]
+    fn tokens_without_training_choose_no_template() {
+        // Plain Gemma files have CodeGemma's ids in their metadata, but other texts there.
+        assert_eq!(chosen_template(&["<unused60>", "<unused61>", "<unused62>"], "gemma-2b"), None);
+        let mistral = ["[PREFIX]", "[MIDDLE]", "[SUFFIX]"];
+        assert_eq!(chosen_template(&mistral, "ministral-8b-instruct-2410"), None);
+        let seed = ["<[fim-prefix]>", "<[fim-suffix]>", "<[fim-middle]>"];
+        assert_eq!(chosen_template(&seed, "seed-coder-8b-base"), Some("seed-coder"));
+        let phi = ["<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"];
+        assert_eq!(best_form("phi-4", chosen_template(&phi, "phi-4").is_some(), true), PREFIX_ONLY_FORM);
+    }
+
+    #[test]
     fn measured_form_is_found_by_model_name() {
-        assert_eq!(measured_form("qwen2.5-coder-0.5b-instruct").layout, PromptLayout::Anchored { lines: 10 });
-        assert_eq!(measured_form("qwen2.5-coder-1.5b-instruct"), DEFAULT_FORM);
-        assert_eq!(measured_form("qwen2.5-coder-0.5b"), DEFAULT_FORM, "the base model has kept its training");
+        let form = |name| best_form(name, true, false);
+        assert_eq!(form("qwen2.5-coder-0.5b-instruct").layout, PromptLayout::Anchored { lines: 10 });
+        assert_eq!(form("qwen2.5-coder-1.5b-instruct"), DEFAULT_FORM);
+        assert_eq!(form("qwen2.5-coder-0.5b"), DEFAULT_FORM, "the base model has kept its training");
+        // A fine-tune without the tokens or the template that the row needs.
+        assert_eq!(best_form("qwen2.5-coder-0.5b-instruct", false, true), PREFIX_ONLY_FORM);
+        assert_eq!(best_form("llama-3.1-8b-instruct", false, true), PREFIX_ONLY_FORM);
     }
 }

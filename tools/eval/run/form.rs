@@ -12,7 +12,8 @@ use taper::prompt::template::{Profile, PromptForm, PromptLayout};
 /// Changes to the model's row and to the default settings.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct FormArgs {
-    /// The order of the prompt's parts: plain, or anchored:LINES after the middle token.
+    /// The order of the prompt's parts: plain, anchored:LINES after the middle token, prefix alone, or chat:LINES in
+    /// the answer.
     #[arg(long, value_name = "LAYOUT")]
     layout: Option<LayoutArg>,
     /// Whether to heal the partial word before the cursor.
@@ -51,11 +52,13 @@ impl FromStr for LayoutArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let lines = text.strip_prefix("anchored:").and_then(|lines| lines.parse().ok());
+        let lines = text.split_once(':').and_then(|(name, lines)| Some((name, lines.parse().ok()?)));
         match (text, lines) {
             ("plain", _) => Ok(Self(PromptLayout::Plain)),
-            (_, Some(lines)) => Ok(Self(PromptLayout::Anchored { lines })),
-            _ => Err("write `plain`, or `anchored:` and a number of lines".to_owned()),
+            ("prefix", _) => Ok(Self(PromptLayout::PrefixOnly)),
+            (_, Some(("anchored", lines))) => Ok(Self(PromptLayout::Anchored { lines })),
+            (_, Some(("chat", lines))) => Ok(Self(PromptLayout::Chat { lines })),
+            _ => Err("write `plain`, `prefix`, or `anchored:` or `chat:` and a number of lines".to_owned()),
         }
     }
 }
@@ -125,7 +128,9 @@ mod tests {
         let read = |text: &str| text.parse::<LayoutArg>().map(|it| it.0);
         assert_eq!(read("plain"), Ok(PromptLayout::Plain));
         assert_eq!(read("anchored:10"), Ok(PromptLayout::Anchored { lines: 10 }));
-        for wrong in ["", "anchored", "anchored:", "anchored:-1", "plain:3"] {
+        assert_eq!(read("prefix"), Ok(PromptLayout::PrefixOnly));
+        assert_eq!(read("chat:4"), Ok(PromptLayout::Chat { lines: 4 }));
+        for wrong in ["", "anchored", "anchored:", "anchored:-1", "plain:3", "chat"] {
             assert!(read(wrong).is_err_and(|it| it.contains("anchored:")), "{wrong}");
         }
     }

@@ -111,22 +111,40 @@ pub(super) fn run(
     let others = workspaces.is_some() || tasks.iter().any(|task| !task.context.is_empty());
     let mut tuning =
         Tuning { tasks: &tasks, by, profile, options, engine, workspaces, kept, trials: Vec::new() };
-    let anchored = tuning.profile.template.is_some();
-    let anchors = ANCHORS.map(|lines| PromptLayout::Anchored { lines });
-    let layouts = [PromptLayout::Plain].into_iter().chain(anchors.into_iter().filter(|_| anchored));
-    let healed = layouts.flat_map(|layout| [false, true].map(|heal| PromptForm { layout, heal, ..present }));
+    let Profile { template, chat, .. } = &tuning.profile;
+    let layouts = possible_layouts(template.is_some(), chat.is_some());
+    let healed = layouts.into_iter().flat_map(|layout| {
+        // A form without a suffix says nothing about one.
+        let blind = layout != PromptLayout::PrefixOnly && present.suffix == 0;
+        let suffix = if blind { SUFFIXES[2] } else { present.suffix };
+        [false, true].map(|heal| PromptForm { layout, heal, suffix, ..present })
+    });
     tuning.try_forms([present].into_iter().chain(healed))?;
     let form = tuning.best();
     tuning.try_forms([PromptForm { header: !form.header, ..form }])?;
     let form = tuning.best();
-    // A model without fill-in tokens sees no suffix.
-    tuning
-        .try_forms(SUFFIXES.into_iter().filter(|_| anchored).map(|suffix| PromptForm { suffix, ..form }))?;
+    let sees_suffix = form.layout != PromptLayout::PrefixOnly;
+    tuning.try_forms(
+        SUFFIXES.into_iter().filter(|_| sees_suffix).map(|suffix| PromptForm { suffix, ..form }),
+    )?;
     let form = tuning.best();
     let others = others && tuning.profile.snippet_tokens().is_some();
     tuning
         .try_forms(SNIPPETS.into_iter().filter(|_| others).map(|snippets| PromptForm { snippets, ..form }))?;
     Ok(report(&model, &tuning.trials, &mut EscapedWriter::new(&mut io::stdout().lock()))?)
+}
+
+/// The layouts that a model's tokens and its file allow.
+fn possible_layouts(fills_in: bool, chats: bool) -> Vec<PromptLayout> {
+    let mut layouts = vec![PromptLayout::PrefixOnly];
+    if fills_in {
+        layouts[0] = PromptLayout::Plain;
+        layouts.extend(ANCHORS.map(|lines| PromptLayout::Anchored { lines }));
+    }
+    if chats {
+        layouts.extend(ANCHORS.map(|lines| PromptLayout::Chat { lines }));
+    }
+    layouts
 }
 
 /// Model, tasks and results so far.
@@ -244,7 +262,7 @@ fn report(model: &str, trials: &[Trial], out: &mut dyn Write) -> io::Result<()> 
             if at == 0 { "  now" } else { "" },
         )?;
     }
-    writeln!(out, "\nFor FORMS in server/prompt/template.rs:\n\n{}", row(model, best))?;
+    writeln!(out, "\nFor MEASURED_FORMS in server/prompt/template.rs:\n\n{}", row(model, best))?;
     let now = &trials[0];
     if order[0] == 0 {
         writeln!(out, "\nThis is already the form of the model.")?;
@@ -273,6 +291,8 @@ fn describe(form: PromptForm) -> String {
     let layout = match form.layout {
         PromptLayout::Plain => "plain".to_owned(),
         PromptLayout::Anchored { lines } => format!("anchored {lines}"),
+        PromptLayout::PrefixOnly => "prefix only".to_owned(),
+        PromptLayout::Chat { lines } => format!("chat {lines}"),
     };
     let heal = if form.heal { "healed" } else { "not healed" };
     let header = if form.header { "header" } else { "no header" };
@@ -298,6 +318,8 @@ fn row(model: &str, best: &Trial) -> String {
     let layout = match layout {
         PromptLayout::Plain => "PromptLayout::Plain".to_owned(),
         PromptLayout::Anchored { lines } => format!("PromptLayout::Anchored {{ lines: {lines} }}"),
+        PromptLayout::PrefixOnly => "PromptLayout::PrefixOnly".to_owned(),
+        PromptLayout::Chat { lines } => format!("PromptLayout::Chat {{ lines: {lines} }}"),
     };
     let measured = match best.by {
         By::Exact => {
@@ -324,6 +346,20 @@ fn row(model: &str, best: &Trial) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn layouts_follow_from_tokens_and_chat_template() {
+        assert_eq!(possible_layouts(false, false), [PromptLayout::PrefixOnly]);
+        assert_eq!(
+            possible_layouts(true, false)[..2],
+            [PromptLayout::Plain, PromptLayout::Anchored { lines: 4 }]
+        );
+        assert_eq!(
+            possible_layouts(false, true)[..2],
+            [PromptLayout::PrefixOnly, PromptLayout::Chat { lines: 4 }]
+        );
+        assert_eq!(possible_layouts(true, true).len(), 1 + 2 * ANCHORS.len());
+    }
 
     fn trial(lines: usize, exact: usize, similarity: f64) -> Trial {
         let outcome = |at: usize| {
