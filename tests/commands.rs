@@ -129,7 +129,7 @@ fn bad_model_error_names_field_and_remedy() {
     let empty = refused(&file(folder.path(), "empty.gguf", b""));
     assert!(empty.contains("0 bytes"), "{empty}");
     let half = refused(&file(folder.path(), "half.gguf", &whole[..whole.len() / 2]));
-    assert!(half.contains("half.gguf") && half.contains("taper pull"), "{half}");
+    assert!(half.contains("half.gguf") && half.contains("get it again from where you have it"), "{half}");
     // A tensor count that exceeds any memory.
     let mut huge = whole;
     huge[8..16].copy_from_slice(&u64::MAX.to_le_bytes());

@@ -4,7 +4,7 @@
 #![expect(clippy::print_stderr, reason = "a child process of the tests reports progress on stderr")]
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
@@ -421,5 +421,31 @@ fn help_has_an_example() {
         let help = text(&output.stdout);
         assert!(output.status.success() && help.contains(&format!("taper {command}")), "{help}");
         assert!(help.contains("Example"), "{help}");
+    }
+}
+
+#[test]
+fn only_a_downloaded_model_is_to_be_pulled_again() {
+    let scene = PullScenario::new();
+    let model = find_model("smollm2-135m").unwrap();
+    let downloaded = scene.zeros(model);
+    let own = downloaded.with_file_name("mine.gguf");
+    let source = downloaded.with_file_name("a.py");
+    fs::write(&source, "x = 1\n").unwrap();
+    let place = format!("{}:1:1", source.display());
+    for (path, remedy) in [
+        (&downloaded, "`taper pull --force smollm2-135m` fetches it again"),
+        (&own, "get it again from where you have it"),
+    ] {
+        // A header that is cut off.
+        let mut file = fs::File::create(path).unwrap();
+        file.write_all(b"GGUF\x03\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x09\0\0\0").unwrap();
+        if path == &downloaded {
+            file.set_len(model.bytes).unwrap();
+        }
+        let model = path.to_str().unwrap();
+        let output = scene.taper(&["complete", &place, "--model", model]).output().unwrap();
+        let stderr = text(&output.stderr);
+        assert!(stderr.contains(remedy) && !stderr.contains("delete"), "{stderr}");
     }
 }

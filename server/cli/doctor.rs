@@ -80,6 +80,7 @@ pub fn run(args: &Args) -> Result<()> {
     report("family", &format!("{}, {} tokens of context", about.family, about.context))?;
     report("device", &about.device)?;
     report("kernel", &about.kernel)?;
+    report("weights", &format!("{}: {}", ByteSize(about.weight_bytes), about.weights))?;
     report("prompt", &Profile::for_model(&about, engine.tokenizer()).describe())?;
     report("load", &format!("{:.2} s", loaded.as_secs_f64()))?;
 

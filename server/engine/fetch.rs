@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy as _;
 
-use crate::catalog::{CatalogModel, ModelSource};
+use crate::catalog::{CatalogModel, MODELS, ModelSource};
 
 mod endpoint;
 mod error;
@@ -88,6 +88,23 @@ pub fn data_folder() -> Result<PathBuf, FetchError> {
     }
 }
 
+/// The folder of the files that taper pulls.
+fn models_folder() -> Result<PathBuf, FetchError> {
+    Ok(data_folder()?.join("models"))
+}
+
+/// The model of which `path` is the file that taper pulled; `None` for every other file, which is the user's own.
+pub(crate) fn downloaded_model(path: &Path) -> Option<&'static CatalogModel> {
+    find_in_folder(&models_folder().ok()?, path)
+}
+
+/// The model of the catalog with this file, if it is in `folder`.
+fn find_in_folder(folder: &Path, path: &Path) -> Option<&'static CatalogModel> {
+    let path = std::path::absolute(path).ok()?;
+    let is_inside = fs::canonicalize(path.parent()?).ok()? == fs::canonicalize(folder).ok()?;
+    MODELS.iter().find(|model| is_inside && path.file_name().is_some_and(|name| name == model.file))
+}
+
 /// A folder of models, and the read-only Hugging Face cache.
 #[derive(Debug, Clone)]
 pub struct ModelStore {
@@ -108,7 +125,7 @@ impl ModelStore {
     /// # Errors
     /// The home folder is unknown.
     pub fn open() -> Result<ModelStore, FetchError> {
-        Ok(ModelStore::with_folders(data_folder()?.join("models"), hub::cache_folder()))
+        Ok(ModelStore::with_folders(models_folder()?, hub::cache_folder()))
     }
 
     /// A store in other folders.

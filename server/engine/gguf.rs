@@ -3,6 +3,7 @@
 //! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, versions 2 and 3, little endian.
 //! A number from the file is compared with the remaining bytes before it sizes an allocation.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
@@ -13,7 +14,11 @@ use candle_core::quantized::GgmlDType;
 use crate::EngineError;
 
 mod blocks;
+mod conversion;
+mod format;
+mod parts;
 mod reader;
+mod remedy;
 mod sanitize;
 mod source;
 #[doc(hidden)]
@@ -21,20 +26,32 @@ mod source;
 pub mod testing;
 
 pub(crate) use blocks::{are_finite, half_float_offsets};
+pub use format::TensorFormat;
 use reader::GgufReader;
+pub use remedy::Remedy;
 pub(crate) use sanitize::{model_error, sanitize_word};
 use source::ByteSource;
 pub use source::TensorData;
 
-/// An open model file: its header is in memory, its tensors are read from the file on demand.
+/// An open model: its header is in memory, its tensors are read from the file, or from its parts, on demand.
 #[derive(Debug)]
 pub struct Gguf {
+    /// At least one. The first has the metadata.
+    files: Vec<ModelFile>,
+    /// The tensors of all files.
+    tensors: HashMap<String, TensorInfo>,
+}
+
+/// One open file of a model.
+#[derive(Debug)]
+struct ModelFile {
     path: PathBuf,
     source: ByteSource,
     /// The bytes before the tensors.
     header: Vec<u8>,
     metadata: HashMap<String, MetadataValue>,
     lists: HashMap<String, ListSpan>,
+    /// Moved to [`Gguf::tensors`] when all files are open.
     tensors: HashMap<String, TensorInfo>,
 }
 
@@ -67,20 +84,23 @@ pub enum MetadataValue {
 
 #[derive(Debug, Clone)]
 struct TensorInfo {
-    dtype: GgmlDType,
+    /// Index of the file that has the tensor.
+    part: usize,
+    format: TensorFormat,
     shape: Vec<usize>,
     start: u64,
     len: usize,
 }
 
-/// A tensor as stored in the file.
+/// A tensor of the file. Its blocks are those in the file, or converted when they are read, if the tensor library does
+/// not know the file's format.
 #[derive(Debug, Clone)]
 pub struct TensorView<'a> {
-    /// How the values are stored.
+    /// The format of the blocks.
     pub dtype: GgmlDType,
     /// Row-major shape, the outermost dimension first (GGUF stores it reversed): `[rows, columns]` of a matrix.
     pub shape: Vec<usize>,
-    /// The stored blocks.
+    /// The blocks.
     pub data: TensorData<'a>,
 }
 
@@ -98,6 +118,18 @@ impl<'a> TensorView<'a> {
             data: self.data.slice(rows.start * row_bytes..rows.end * row_bytes),
         })
     }
+
+    /// The same tensor in a format that taper has kernels for: blocks of another format are converted when they are
+    /// read.
+    #[must_use]
+    pub(crate) fn with_kernel_format(&self) -> Self {
+        let mut view = self.clone();
+        if let Some(conversion) = TensorFormat::Ggml(self.dtype).kernel_conversion() {
+            view.dtype = conversion.target;
+            view.data = view.data.with_conversion(conversion);
+        }
+        view
+    }
 }
 
 const MAGIC: [u8; 4] = *b"GGUF";
@@ -114,19 +146,19 @@ const INITIAL_READ_BYTES: usize = 1 << 20;
 /// Maximum number of metadata values, and of tensors: models have fewer than a hundred and a few thousand.
 const MAX_ENTRIES: u64 = 1 << 16;
 
-pub(crate) const PULL_AGAIN_REMEDY: &str =
-    "the file is damaged or incomplete: delete it and run `taper pull` again";
+pub(crate) const PULL_AGAIN_REMEDY: Remedy<'static> = Remedy::GetAgain;
 /// The problem reported for a tensor with infinite or NaN values, which no valid model has.
 pub(crate) const NOT_FINITE_PROBLEM: &str = "contains NaN or infinite values";
 const NOT_A_MODEL_REMEDY: &str = "name a GGUF file, or a model that `taper models` lists";
 
 impl Gguf {
-    /// Reads the header of the file at `path`.
+    /// Reads the header of the file at `path`, and those of the other parts if it is a part of a model.
     ///
     /// # Errors
-    /// The file cannot be read, is not GGUF, is truncated, or contains impossible sizes.
+    /// The file cannot be read, is not GGUF, is truncated, or contains impossible sizes; or a part is missing or does
+    /// not belong to the others.
     pub fn open(path: &Path) -> Result<Self, EngineError> {
-        Self::from_source(path, ByteSource::open(path)?)
+        Self::from_files(parts::open_parts(ModelFile::open(path)?)?)
     }
 
     /// Reads the header from a file's bytes; errors name them `path`.
@@ -135,50 +167,26 @@ impl Gguf {
     /// As [`Gguf::open`].
     #[doc(hidden)]
     pub fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<Self, EngineError> {
-        Self::from_source(path, ByteSource::from_memory(bytes))
+        Self::from_files(vec![ModelFile::from_source(path, ByteSource::from_memory(bytes))?])
     }
 
-    fn from_source(path: &Path, source: ByteSource) -> Result<Self, EngineError> {
-        if source.len() < 24 {
-            let problem = format!("is {} bytes long, too short for a GGUF header", source.len());
-            return Err(model_error(path, "file", problem, NOT_A_MODEL_REMEDY));
-        }
-        let mut size = INITIAL_READ_BYTES;
-        loop {
-            let len = size.min(usize::try_from(source.len()).unwrap_or(usize::MAX));
-            let mut head = vec![0; len];
-            source.read(0, &mut head).map_err(|error| read_error(path, "file", error))?;
-            let mut reader = GgufReader::new(path, &head, source.len());
-            match ParsedHeader::parse(path, &mut reader) {
-                Ok(ParsedHeader { metadata, lists, tensors }) => {
-                    let end = reader.position() as usize;
-                    head.truncate(end);
-                    head.shrink_to_fit();
-                    return Ok(Self {
-                        path: path.to_owned(),
-                        source,
-                        header: head,
-                        metadata,
-                        lists,
-                        tensors,
-                    });
-                }
-                Err(_) if reader.needs_more() && size < MAX_HEADER_BYTES => {
-                    size = (size * 4).min(MAX_HEADER_BYTES);
-                }
-                Err(error) => return Err(error),
-            }
-        }
+    fn from_files(mut files: Vec<ModelFile>) -> Result<Self, EngineError> {
+        let tensors = parts::join_tensors(&mut files)?;
+        Ok(Self { files, tensors })
     }
 
-    /// The path of the file.
+    fn first_file(&self) -> &ModelFile {
+        &self.files[0]
+    }
+
+    /// The path of the file, or of the first part.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.first_file().path
     }
 
-    /// Size of the whole file, in bytes.
+    /// Size of the whole file, or of all parts, in bytes.
     pub fn file_len(&self) -> u64 {
-        self.source.len()
+        self.files.iter().map(|file| file.source.len()).sum()
     }
 
     /// Size of all tensors, in bytes.
@@ -191,21 +199,20 @@ impl Gguf {
     /// # Errors
     /// Another process has written to the file: the bytes read so far are a mixture of two files.
     pub fn check_unchanged(&self) -> Result<(), EngineError> {
-        if self.source.is_unchanged() {
-            return Ok(());
-        }
+        let Some(changed) = self.files.iter().find(|file| !file.source.is_unchanged()) else { return Ok(()) };
         let remedy = "load it again when no other program is writing to it";
-        Err(self.field_error("file", "was changed while it was read", remedy))
+        Err(model_error(&changed.path, "file", "was changed while it was read", remedy))
     }
 
     /// A metadata value that is not a list, if the file has it.
     pub fn get(&self, key: &str) -> Option<&MetadataValue> {
-        self.metadata.get(key)
+        self.first_file().metadata.get(key)
     }
 
     /// Whether the file has a value or a list under this key.
     pub fn has_key(&self, key: &str) -> bool {
-        self.metadata.contains_key(key) || self.lists.contains_key(key)
+        let file = self.first_file();
+        file.metadata.contains_key(key) || file.lists.contains_key(key)
     }
 
     /// An integer that fits `usize`, if the file has it.
@@ -260,7 +267,7 @@ impl Gguf {
         if list.count > 0 && list.kind != STRING_TYPE {
             return Err(self.field_error(key, "is not a list of strings", PULL_AGAIN_REMEDY));
         }
-        let mut reader = GgufReader::at_offset(&self.path, &self.header, list.start);
+        let mut reader = self.list_reader(list);
         (0..list.count).map(|_| reader.read_raw_string(key)).collect::<Result<_, _>>().map(Some)
     }
 
@@ -270,7 +277,7 @@ impl Gguf {
     /// The value exists but is not a list of finite numbers.
     pub fn get_numbers(&self, key: &str) -> Result<Option<Vec<f64>>, EngineError> {
         let Some(list) = self.find_list(key, "numbers")? else { return Ok(None) };
-        let mut reader = GgufReader::at_offset(&self.path, &self.header, list.start);
+        let mut reader = self.list_reader(list);
         let mut numbers = Vec::with_capacity(list.count);
         for _ in 0..list.count {
             let number = match reader.read_value(list.kind, key, 1)? {
@@ -289,8 +296,8 @@ impl Gguf {
     /// # Errors
     /// The list has other elements.
     pub fn get_bools(&self, key: &str) -> Result<Option<Vec<bool>>, EngineError> {
-        let Some(list) = self.lists.get(key) else { return Ok(None) };
-        let mut reader = GgufReader::at_offset(&self.path, &self.header, list.start);
+        let Some(&list) = self.first_file().lists.get(key) else { return Ok(None) };
+        let mut reader = self.list_reader(list);
         let mut values = Vec::with_capacity(list.count);
         for _ in 0..list.count {
             values.push(match reader.read_value(list.kind, key, 1)? {
@@ -303,14 +310,45 @@ impl Gguf {
         Ok(Some(values))
     }
 
+    fn list_reader(&self, list: ListSpan) -> GgufReader<'_> {
+        let file = self.first_file();
+        GgufReader::at_offset(&file.path, &file.header, list.start)
+    }
+
     fn find_list(&self, key: &str, what: &str) -> Result<Option<ListSpan>, EngineError> {
-        match self.lists.get(key) {
+        match self.first_file().lists.get(key) {
             Some(&list) => Ok(Some(list)),
-            None if self.metadata.contains_key(key) => {
+            None if self.get(key).is_some() => {
                 Err(self.field_error(key, format!("is not a list of {what}"), PULL_AGAIN_REMEDY))
             }
             None => Ok(None),
         }
+    }
+
+    /// The formats of the tensors, the one with the most bytes first, and those into which they are converted:
+    /// `IQ4_XS, converted to Q8_0 at load; Q6_K; F32`.
+    ///
+    /// With `for_kernels`, also the formats that only taper's own kernels do not have.
+    pub(crate) fn describe_formats(&self, for_kernels: bool) -> String {
+        let mut sizes: Vec<(TensorFormat, usize)> = Vec::new();
+        for info in self.tensors.values() {
+            match sizes.iter_mut().find(|(format, _)| *format == info.format) {
+                Some((_, size)) => *size += info.len,
+                None => sizes.push((info.format, info.len)),
+            }
+        }
+        sizes.sort_by_key(|&(format, size)| (Reverse(size), format.name()));
+        let texts = sizes.into_iter().map(|(format, _)| {
+            let (_, conversion) = format.library_format();
+            match conversion.or_else(|| format.kernel_conversion().filter(|_| for_kernels)) {
+                None => format.name().to_owned(),
+                Some(conversion) => {
+                    let target = TensorFormat::Ggml(conversion.target).name();
+                    format!("{}, converted to {target} at load", format.name())
+                }
+            }
+        });
+        texts.collect::<Vec<_>>().join("; ")
     }
 
     /// Names of all tensors, in arbitrary order.
@@ -321,11 +359,10 @@ impl Gguf {
     /// A tensor, if the file has it.
     pub fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
         let info = self.tensors.get(name)?;
-        Some(TensorView {
-            dtype: info.dtype,
-            shape: info.shape.clone(),
-            data: TensorData::from_source(&self.source, info.start, info.len),
-        })
+        let data = TensorData::from_source(&self.files[info.part].source, info.start, info.len);
+        let (dtype, conversion) = info.format.library_format();
+        let data = conversion.map_or(data, |conversion| data.with_conversion(conversion));
+        Some(TensorView { dtype, shape: info.shape.clone(), data })
     }
 
     /// A tensor that must exist with this shape (outermost dimension first).
@@ -344,13 +381,62 @@ impl Gguf {
     }
 
     /// An error about this file: the field or tensor, what is wrong with it, the remedy.
-    pub fn field_error(&self, field: &str, problem: impl AsRef<str>, remedy: &str) -> EngineError {
-        model_error(&self.path, field, problem, remedy)
+    pub fn field_error<'a>(
+        &self,
+        field: &str,
+        problem: impl AsRef<str>,
+        remedy: impl Into<Remedy<'a>>,
+    ) -> EngineError {
+        model_error(self.path_of(field), field, problem, remedy)
+    }
+
+    /// The path of the file that has this field or tensor.
+    fn path_of(&self, field: &str) -> &Path {
+        self.tensors.get(field).map_or(self.path(), |info| self.files[info.part].path.as_path())
     }
 
     /// The error for a tensor whose bytes could not be read.
     pub(crate) fn tensor_read_error(&self, name: &str, error: io::Error) -> EngineError {
-        read_error(&self.path, name, error)
+        read_error(self.path_of(name), name, error)
+    }
+}
+
+impl ModelFile {
+    fn open(path: &Path) -> Result<Self, EngineError> {
+        Self::from_source(path, ByteSource::open(path)?)
+    }
+
+    fn from_source(path: &Path, source: ByteSource) -> Result<Self, EngineError> {
+        if source.len() < 24 {
+            let problem = format!("is {} bytes long, too short for a GGUF header", source.len());
+            return Err(model_error(path, "file", problem, NOT_A_MODEL_REMEDY));
+        }
+        let mut size = INITIAL_READ_BYTES;
+        loop {
+            let len = size.min(usize::try_from(source.len()).unwrap_or(usize::MAX));
+            let mut head = vec![0; len];
+            source.read(0, &mut head).map_err(|error| read_error(path, "file", error))?;
+            let mut reader = GgufReader::new(path, &head, source.len());
+            match ParsedHeader::parse(path, &mut reader) {
+                Ok(ParsedHeader { metadata, lists, tensors }) => {
+                    let end = reader.position() as usize;
+                    head.truncate(end);
+                    head.shrink_to_fit();
+                    return Ok(Self {
+                        path: path.to_owned(),
+                        source,
+                        header: head,
+                        metadata,
+                        lists,
+                        tensors,
+                    });
+                }
+                Err(_) if reader.needs_more() && size < MAX_HEADER_BYTES => {
+                    size = (size * 4).min(MAX_HEADER_BYTES);
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 }
 
@@ -435,7 +521,10 @@ impl ParsedHeader {
             if tensors.contains_key(&head.name) {
                 return Err(twice(&head.name));
             }
-            tensors.insert(head.name, TensorInfo { dtype: head.dtype, shape: head.shape, start, len });
+            tensors.insert(
+                head.name,
+                TensorInfo { part: 0, format: head.format, shape: head.shape, start, len },
+            );
         }
         Ok(Self { metadata, lists, tensors })
     }

@@ -274,6 +274,8 @@ pub struct EngineInfo {
     pub device: String,
     /// The kernels and why they were chosen, e.g. `AVX-512 VNNI: best that this processor has`.
     pub kernel: String,
+    /// How the weights are stored, and held in memory where that differs, e.g. `Q4_K; Q6_K; F32`.
+    pub weights: String,
     /// Weights of the model as stored, bytes.
     pub weight_bytes: u64,
     /// Context length in tokens (KV cache capacity).

@@ -115,7 +115,8 @@ impl Local {
         let tokens = Tokenizer::from_gguf(&gguf)?;
         let ChosenDevice { device, why } = device::choose_device(options.device)?;
         let capacity = config.context_capacity(options.context);
-        let (mut decoder, kernel) = load_decoder(&gguf, &config, capacity, &device, options, &machine)?;
+        let LoadedDecoder { mut decoder, kernel, held } =
+            load_decoder(&gguf, &config, capacity, &device, options, &machine)?;
         gguf.check_unchanged()?;
         let file_name = || sanitize_word(&path.file_stem().unwrap_or_default().to_string_lossy());
         let name = gguf.get_str("general.name").map(sanitize_word).filter(|name| !name.is_empty());
@@ -124,6 +125,7 @@ impl Local {
             family: config.family.name.to_owned(),
             device: why,
             kernel,
+            weights: gguf.describe_formats(held == WeightStorage::Packed),
             weight_bytes: gguf.tensor_bytes(),
             context: decoder.capacity(),
         };
@@ -226,7 +228,15 @@ impl Engine for Local {
     }
 }
 
-/// The decoder for the device, with its kernels and the reason for them, for `doctor`.
+/// A decoder, and what `taper doctor` says about it.
+struct LoadedDecoder {
+    decoder: Box<dyn Decoder>,
+    /// The kernels and the reason for them.
+    kernel: String,
+    held: WeightStorage,
+}
+
+/// The decoder for the device.
 fn load_decoder(
     gguf: &Gguf,
     config: &ModelConfig,
@@ -234,12 +244,13 @@ fn load_decoder(
     device: &candle_core::Device,
     options: &Options,
     machine: &HostMachine,
-) -> Result<(Box<dyn Decoder>, String), EngineError> {
+) -> Result<LoadedDecoder, EngineError> {
     let check = |held| memory_check::check_memory(gguf, config, capacity, held, &machine.memory);
-    let candle = |why: &str| -> Result<(Box<dyn Decoder>, String), EngineError> {
-        check(if device.is_cpu() { WeightStorage::Tensors } else { WeightStorage::OnDevice })?;
-        let decoder = CandleDecoder::load(gguf, config, capacity, device)?;
-        Ok((Box::new(decoder), format!("candle: {why}")))
+    let candle = |why: &str| -> Result<LoadedDecoder, EngineError> {
+        let held = if device.is_cpu() { WeightStorage::Tensors } else { WeightStorage::OnDevice };
+        check(held)?;
+        let decoder = Box::new(CandleDecoder::load(gguf, config, capacity, device)?);
+        Ok(LoadedDecoder { decoder, kernel: format!("candle: {why}"), held })
     };
     let requested = match options.kernel {
         _ if !device.is_cpu() => return candle("required on this device"),
@@ -262,7 +273,8 @@ fn load_decoder(
             } else {
                 String::new()
             };
-            Ok((Box::new(decoder), format!("{why}; {threads} {plural}{fewer}")))
+            let kernel = format!("{why}; {threads} {plural}{fewer}");
+            Ok(LoadedDecoder { decoder: Box::new(decoder), kernel, held: WeightStorage::Packed })
         }
         // candle may support a format for which we have no kernels.
         Err(problem @ EngineError::Model { .. }) => {

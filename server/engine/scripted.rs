@@ -159,6 +159,7 @@ impl ScriptedEngine {
             family: "scripted".to_owned(),
             device: "none: answers come from a script".to_owned(),
             kernel: "none".to_owned(),
+            weights: "scripted".to_owned(),
             weight_bytes: 0,
             context: 8192,
         };

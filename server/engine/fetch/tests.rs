@@ -455,3 +455,22 @@ fn byte_size_is_displayed_in_decimal_units() {
     let shown = [0, 999, 1_000, 491_400_064, 1_117_320_768].map(|n| ByteSize(n).to_string());
     assert_eq!(shown, ["0 B", "999 B", "1.0 kB", "491.4 MB", "1.12 GB"]);
 }
+
+#[test]
+fn only_pulled_files_are_tapers_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let (models, other) = (folder.path().join("models"), folder.path().join("other"));
+    for folder in [&models, &other] {
+        fs::create_dir(folder).unwrap();
+    }
+    let known = catalog::find_model("smollm2-135m").unwrap();
+    let name = |path: &Path| find_in_folder(&models, path).map(|model| model.name);
+    assert_eq!(name(&models.join(known.file)), Some("smollm2-135m"));
+    assert_eq!(name(&other.join("../models").join(known.file)), Some("smollm2-135m"));
+    // The same file elsewhere, and another file beside it.
+    assert_eq!(name(&other.join(known.file)), None);
+    assert_eq!(name(&models.join("mine.gguf")), None);
+    assert_eq!(name(Path::new(known.file)), None);
+    assert_eq!(name(&folder.path().join("missing").join(known.file)), None);
+    assert_eq!(name(Path::new("")), None);
+}

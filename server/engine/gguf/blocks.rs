@@ -1,28 +1,8 @@
-//! Block formats of tensors: their ids, and a check that the stored values are finite.
+//! Checks that the values in blocks are finite.
 //!
-//! Formats: `ggml-common.h` and `ggml.h` of <https://github.com/ggml-org/ggml>.
+//! Formats: `ggml-common.h` of <https://github.com/ggml-org/ggml>.
 
 use candle_core::quantized::GgmlDType;
-
-/// `ggml_type` of ggml.h.
-pub(super) fn dtype_from_id(id: u32) -> Option<GgmlDType> {
-    Some(match id {
-        0 => GgmlDType::F32,
-        1 => GgmlDType::F16,
-        2 => GgmlDType::Q4_0,
-        3 => GgmlDType::Q4_1,
-        6 => GgmlDType::Q5_0,
-        7 => GgmlDType::Q5_1,
-        8 => GgmlDType::Q8_0,
-        10 => GgmlDType::Q2K,
-        11 => GgmlDType::Q3K,
-        12 => GgmlDType::Q4K,
-        13 => GgmlDType::Q5K,
-        14 => GgmlDType::Q6K,
-        30 => GgmlDType::BF16,
-        _ => return None,
-    })
-}
 
 /// Offsets of the half-precision floats in a block. The rest of a block is integers, of which every value is valid.
 pub(crate) fn half_float_offsets(dtype: GgmlDType) -> &'static [usize] {

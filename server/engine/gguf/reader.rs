@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use candle_core::quantized::GgmlDType;
-
-use super::blocks::dtype_from_id;
+use super::format::TensorFormat;
 use super::sanitize::{model_error, sanitize_word};
 use super::{LIST_TYPE, ListSpan, MetadataValue, PULL_AGAIN_REMEDY, STRING_TYPE};
 use crate::EngineError;
@@ -16,10 +14,14 @@ const MAX_DIMENSIONS: u32 = 4;
 /// Maximum elements of a list; the largest known vocabularies and their merges have half a million.
 const MAX_LIST_LEN: u64 = 1 << 22;
 
+/// Files that exist of nearly every model, the most usual first.
+const READABLE_FORMAT_REMEDY: &str =
+    "use another file of the model: Q4_K_M, Q5_K_M, Q6_K, Q8_0, IQ4_XS, Q3_K_M, Q4_0, F16 or BF16";
+
 /// A tensor's entry in the header.
 pub(super) struct TensorHeader {
     pub(super) name: String,
-    pub(super) dtype: GgmlDType,
+    pub(super) format: TensorFormat,
     pub(super) shape: Vec<usize>,
     /// Relative to the start of the tensor data.
     pub(super) offset: u64,
@@ -215,23 +217,23 @@ impl<'a> GgufReader<'a> {
             shape.push(usize::try_from(n).map_err(|_| self.field_error(&name, "its size overflows"))?);
         }
         shape.reverse();
-        let dtype = self.read_u32(&name)?;
+        let ggml_type = self.read_u32(&name)?;
         let offset = self.read_u64(&name)?;
-        let Some(dtype) = dtype_from_id(dtype) else {
-            let problem = format!("is stored in the ggml type {dtype}, which taper cannot read");
-            let remedy = "use a Q4_0, Q4_K_M, Q5_K_M, Q6_K, Q8_0, F16 or BF16 file of the model";
-            return Err(model_error(self.path, &name, problem, remedy));
-        };
-        let block = dtype.block_size() as u64;
-        let row = shape.last().copied().unwrap_or(1) as u64;
+        let format = TensorFormat::from_ggml_type(ggml_type).map_err(|found| {
+            let problem = format!("is stored as {found}, which taper cannot read");
+            model_error(self.path, &name, problem, READABLE_FORMAT_REMEDY)
+        })?;
+        let (block, block_bytes) = format.block_size();
+        let row = shape.last().copied().unwrap_or(1);
         if elements == 0 || !row.is_multiple_of(block) {
+            let format = format.name();
             let problem =
-                format!("has the shape {shape:?}, which {dtype:?} blocks of {block} values cannot store");
+                format!("has the shape {shape:?}, which {format} blocks of {block} values cannot store");
             return Err(self.field_error(&name, problem));
         }
-        let len = (elements / block).checked_mul(dtype.type_size() as u64);
+        let len = (elements / block as u64).checked_mul(block_bytes as u64);
         let len = len.ok_or_else(|| self.field_error(&name, "its size overflows"))?;
-        Ok(TensorHeader { name, dtype, shape, offset, len })
+        Ok(TensorHeader { name, format, shape, offset, len })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::Remedy;
 use crate::EngineError;
 
 /// Maximum characters shown of a word from a file, and of a sentence about it.
@@ -37,12 +38,17 @@ fn sanitize_text(text: &str, longest: usize) -> String {
 }
 
 /// An error about a model file; `field` and `problem` may contain text from the file and are sanitized.
-pub(crate) fn model_error(path: &Path, field: &str, problem: impl AsRef<str>, remedy: &str) -> EngineError {
+pub(crate) fn model_error<'a>(
+    path: &Path,
+    field: &str,
+    problem: impl AsRef<str>,
+    remedy: impl Into<Remedy<'a>>,
+) -> EngineError {
     EngineError::Model {
         path: path.to_owned(),
         field: sanitize_word(field),
         problem: sanitize_text(problem.as_ref(), MAX_SENTENCE_CHARS),
-        remedy: remedy.to_owned(),
+        remedy: remedy.into().describe(path),
     }
 }
 

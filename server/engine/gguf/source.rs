@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::NOT_A_MODEL_REMEDY;
+use super::conversion::Conversion;
 use super::sanitize::model_error;
 use crate::EngineError;
 
@@ -106,62 +107,64 @@ fn read_at(file: &File, mut at: u64, mut out: &mut [u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// The bytes of a tensor, or a prefix of them.
+/// The bytes of a tensor, or a part of them.
 #[derive(Debug, Clone, Copy)]
-pub struct TensorData<'a>(DataLocation<'a>);
+pub struct TensorData<'a> {
+    location: DataLocation<'a>,
+    /// The part of the tensor, in bytes as they are read.
+    start: usize,
+    len: usize,
+    /// The conversion of the stored blocks into those that are read.
+    conversion: Option<Conversion>,
+}
 
 #[derive(Debug, Clone, Copy)]
 enum DataLocation<'a> {
     Memory(&'a [u8]),
-    Source { source: &'a ByteSource, start: u64, len: usize },
+    /// A tensor that begins at this offset.
+    Source(&'a ByteSource, u64),
 }
 
 impl<'a> From<&'a [u8]> for TensorData<'a> {
     fn from(bytes: &'a [u8]) -> Self {
-        Self(DataLocation::Memory(bytes))
+        Self { location: DataLocation::Memory(bytes), start: 0, len: bytes.len(), conversion: None }
     }
 }
 
 impl<'a> From<&'a Vec<u8>> for TensorData<'a> {
     fn from(bytes: &'a Vec<u8>) -> Self {
-        Self(DataLocation::Memory(bytes))
+        Self::from(&bytes[..])
     }
 }
 
 impl<'a> TensorData<'a> {
     pub(super) fn from_source(source: &'a ByteSource, start: u64, len: usize) -> Self {
-        Self(DataLocation::Source { source, start, len })
+        Self { location: DataLocation::Source(source, start), start: 0, len, conversion: None }
+    }
+
+    /// The same blocks in another format. They are converted each time they are read.
+    pub(super) fn with_conversion(self, conversion: Conversion) -> Self {
+        debug_assert!(self.conversion.is_none());
+        let convert = |len: usize| len / conversion.stored_bytes * conversion.converted_bytes;
+        Self { start: convert(self.start), len: convert(self.len), conversion: Some(conversion), ..self }
     }
 
     /// Number of bytes.
     #[expect(clippy::len_without_is_empty, reason = "no tensor is empty")]
     pub fn len(&self) -> usize {
-        match self.0 {
-            DataLocation::Memory(bytes) => bytes.len(),
-            DataLocation::Source { len, .. } => len,
-        }
+        self.len
     }
 
     /// The first `len` bytes, or all if there are fewer.
     pub fn prefix(&self, len: usize) -> Self {
-        Self(match self.0 {
-            DataLocation::Memory(bytes) => DataLocation::Memory(&bytes[..len.min(bytes.len())]),
-            DataLocation::Source { source, start, len: all } => {
-                DataLocation::Source { source, start, len: len.min(all) }
-            }
-        })
+        self.slice(0..len)
     }
 
     /// The bytes in `range`, or as many of them as there are.
     pub(super) fn slice(&self, range: Range<usize>) -> Self {
-        let end = range.end.min(self.len());
-        let from = range.start.min(end);
-        Self(match self.0 {
-            DataLocation::Memory(bytes) => DataLocation::Memory(&bytes[from..end]),
-            DataLocation::Source { source, start, .. } => {
-                DataLocation::Source { source, start: start + from as u64, len: end - from }
-            }
-        })
+        let end = range.end.min(self.len);
+        let start = range.start.min(end);
+        Self { start: self.start + start, len: end - start, ..*self }
     }
 
     /// Reads the bytes in `range`, which must be within the tensor.
@@ -169,19 +172,18 @@ impl<'a> TensorData<'a> {
     /// # Errors
     /// The file has become shorter, its device fails, or memory is short.
     pub fn read(&self, range: Range<usize>) -> io::Result<Cow<'a, [u8]>> {
-        debug_assert!(range.start <= range.end && range.end <= self.len());
-        match self.0 {
-            DataLocation::Memory(bytes) => {
-                bytes.get(range).map(Cow::Borrowed).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
-            }
-            DataLocation::Source { source, start, .. } => {
-                let mut out = Vec::new();
-                out.try_reserve_exact(range.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
-                out.resize(range.len(), 0);
-                source.read(start + range.start as u64, &mut out)?;
-                Ok(Cow::Owned(out))
-            }
-        }
+        debug_assert!(range.start <= range.end && range.end <= self.len);
+        let range = self.start + range.start..self.start + range.end;
+        let Some(conversion) = self.conversion else { return self.location.read(range) };
+        let blocks = range.start / conversion.converted_bytes..range.end.div_ceil(conversion.converted_bytes);
+        let stored = blocks.start * conversion.stored_bytes..blocks.end * conversion.stored_bytes;
+        let stored = self.location.read(stored)?;
+        let mut out = zeroed_bytes(blocks.len() * conversion.converted_bytes)?;
+        conversion.convert_blocks(&stored, &mut out);
+        // The range may begin and end inside a block.
+        out.truncate(range.end - blocks.start * conversion.converted_bytes);
+        out.drain(..range.start - blocks.start * conversion.converted_bytes);
+        Ok(Cow::Owned(out))
     }
 
     /// Reads all bytes.
@@ -189,6 +191,30 @@ impl<'a> TensorData<'a> {
     /// # Errors
     /// As [`TensorData::read`].
     pub fn read_all(&self) -> io::Result<Cow<'a, [u8]>> {
-        self.read(0..self.len())
+        self.read(0..self.len)
     }
+}
+
+impl<'a> DataLocation<'a> {
+    /// Reads stored bytes.
+    fn read(self, range: Range<usize>) -> io::Result<Cow<'a, [u8]>> {
+        match self {
+            Self::Memory(bytes) => {
+                bytes.get(range).map(Cow::Borrowed).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+            }
+            Self::Source(source, start) => {
+                let mut out = zeroed_bytes(range.len())?;
+                source.read(start + range.start as u64, &mut out)?;
+                Ok(Cow::Owned(out))
+            }
+        }
+    }
+}
+
+/// Zeros, or an error if there is no memory for them.
+fn zeroed_bytes(len: usize) -> io::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    out.try_reserve_exact(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    out.resize(len, 0);
+    Ok(out)
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 
-use super::{DEFAULT_ALIGNMENT, MetadataValue};
+use super::{DEFAULT_ALIGNMENT, MetadataValue, TensorFormat};
 use crate::tokenizer::tiny;
 
 /// A builder of GGUF files (version 3, little endian).
@@ -22,7 +22,7 @@ use crate::tokenizer::tiny;
 #[derive(Debug, Clone, Default)]
 pub struct GgufWriter {
     metadata: Vec<(String, MetadataValue)>,
-    tensors: Vec<(String, GgmlDType, Vec<usize>, Vec<u8>)>,
+    tensors: Vec<(String, TensorFormat, Vec<usize>, Vec<u8>)>,
 }
 
 impl GgufWriter {
@@ -37,10 +37,10 @@ impl GgufWriter {
     /// The file cannot be read.
     pub fn from_gguf(gguf: &super::Gguf) -> io::Result<Self> {
         let mut writer = Self::new();
-        for (key, value) in &gguf.metadata {
+        for (key, value) in &gguf.first_file().metadata {
             writer = writer.with_metadata(key, value.clone());
         }
-        for key in gguf.lists.keys() {
+        for key in gguf.first_file().lists.keys() {
             if let Ok(Some(strings)) = gguf.get_strings(key) {
                 let strings = strings.into_iter().map(|it| String::from_utf8_lossy(it).into_owned());
                 writer = writer.with_metadata(key, string_array(strings.collect()));
@@ -70,9 +70,15 @@ impl GgufWriter {
 
     /// Adds a tensor, or replaces the one of this name. `shape` has the outermost dimension first (as
     /// [`super::TensorView::shape`]); `bytes` are the stored blocks and are not checked.
-    pub fn with_tensor(mut self, name: &str, dtype: GgmlDType, shape: &[usize], bytes: Vec<u8>) -> Self {
+    pub fn with_tensor(
+        mut self,
+        name: &str,
+        format: impl Into<TensorFormat>,
+        shape: &[usize],
+        bytes: Vec<u8>,
+    ) -> Self {
         self.tensors.retain(|(other, ..)| other != name);
-        self.tensors.push((name.to_owned(), dtype, shape.to_vec(), bytes));
+        self.tensors.push((name.to_owned(), format.into(), shape.to_vec(), bytes));
         self
     }
 
@@ -80,6 +86,24 @@ impl GgufWriter {
     pub fn without_tensor(mut self, name: &str) -> Self {
         self.tensors.retain(|(other, ..)| other != name);
         self
+    }
+
+    /// The same model in `count` files, as `gguf-split` of llama.cpp writes them: all metadata in the first, and in each
+    /// as many tensors in turn.
+    #[cfg(test)]
+    pub(crate) fn split(self, count: usize) -> Vec<Self> {
+        let number = |n: usize| MetadataValue::Unsigned(n as u64);
+        let (total, share) = (self.tensors.len(), self.tensors.len().div_ceil(count));
+        let mut tensors = self.tensors.into_iter();
+        let mut metadata = Some(self.metadata);
+        let parts = (0..count).map(|index| {
+            let tensors = tensors.by_ref().take(share).collect();
+            Self { metadata: metadata.take().unwrap_or_default(), tensors }
+                .with_metadata("split.no", number(index))
+                .with_metadata("split.count", number(count))
+                .with_metadata("split.tensors.count", MetadataValue::Signed(total as i64))
+        });
+        parts.collect()
     }
 
     /// The whole file.
@@ -96,13 +120,13 @@ impl GgufWriter {
             write_value(&mut out, kind, value);
         }
         let mut offset = 0;
-        for (name, dtype, shape, bytes) in &self.tensors {
+        for (name, format, shape, bytes) in &self.tensors {
             write_string(&mut out, name);
             out.extend_from_slice(&(shape.len() as u32).to_le_bytes());
             for &n in shape.iter().rev() {
                 out.extend_from_slice(&(n as u64).to_le_bytes());
             }
-            out.extend_from_slice(&dtype_id(*dtype).to_le_bytes());
+            out.extend_from_slice(&format.number().to_le_bytes());
             out.extend_from_slice(&(offset as u64).to_le_bytes());
             offset = (offset + bytes.len()).next_multiple_of(DEFAULT_ALIGNMENT as usize);
         }
@@ -391,27 +415,6 @@ fn write_value(out: &mut Vec<u8>, kind: u32, value: &MetadataValue) {
                 write_value(out, kind, value);
             }
         }
-    }
-}
-
-/// `ggml_type` of ggml.h.
-fn dtype_id(dtype: GgmlDType) -> u32 {
-    match dtype {
-        GgmlDType::F32 => 0,
-        GgmlDType::F16 => 1,
-        GgmlDType::Q4_0 => 2,
-        GgmlDType::Q4_1 => 3,
-        GgmlDType::Q5_0 => 6,
-        GgmlDType::Q5_1 => 7,
-        GgmlDType::Q8_0 => 8,
-        GgmlDType::Q8_1 => 9,
-        GgmlDType::Q2K => 10,
-        GgmlDType::Q3K => 11,
-        GgmlDType::Q4K => 12,
-        GgmlDType::Q5K => 13,
-        GgmlDType::Q6K => 14,
-        GgmlDType::Q8K => 15,
-        GgmlDType::BF16 => 30,
     }
 }
 

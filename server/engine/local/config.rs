@@ -5,7 +5,7 @@
 
 use super::families::{self, FamilyRules, NormKind, WindowRule};
 use crate::EngineError;
-use crate::gguf::{Gguf, PULL_AGAIN_REMEDY};
+use crate::gguf::{Gguf, PULL_AGAIN_REMEDY, Remedy};
 
 mod rope;
 pub(in crate::local) mod tensors;
@@ -237,7 +237,12 @@ impl ConfigReader<'_> {
         format!("{}.{name}", self.family.name)
     }
 
-    pub(super) fn error(&self, name: &str, problem: impl AsRef<str>, remedy: &str) -> EngineError {
+    pub(super) fn error<'r>(
+        &self,
+        name: &str,
+        problem: impl AsRef<str>,
+        remedy: impl Into<Remedy<'r>>,
+    ) -> EngineError {
         self.gguf.field_error(&self.key(name), problem, remedy)
     }
 

@@ -30,7 +30,10 @@ fn needed_bytes(gguf: &Gguf, config: &ModelConfig, capacity: usize, held: Weight
     let floats = |dtype| matches!(dtype, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16);
     let (weights, keys) = match held {
         // Scales of K-quants are packed a little less tightly.
-        WeightStorage::Packed => (gguf.tensor_bytes() / 100 * 104, keys * 2),
+        WeightStorage::Packed => {
+            let sizes = views().map(|(_, view)| view.with_kernel_format().data.len() as u64);
+            (sizes.sum::<u64>() / 100 * 104, keys * 2)
+        }
         WeightStorage::Tensors => {
             let sizes = views().map(|(_, view)| {
                 let values: usize = view.shape.iter().product();

@@ -4,10 +4,11 @@ use candle_core::Device;
 use candle_core::quantized::GgmlDType;
 
 use super::*;
-use crate::Tokenizer;
 use crate::gguf::testing::{GgufWriter, ModelDims, random_llama, random_qwen2};
+use crate::gguf::{TensorFormat, half_float_offsets};
 use crate::local::testing::{argmax, relative_difference};
-use crate::local::{CandleDecoder, SuffixShift, real_model};
+use crate::local::{CandleDecoder, DeviceChoice, Local, Options, SuffixShift, real_model};
+use crate::{Engine as _, Tokenizer};
 
 const DTYPES: [GgmlDType; 11] = [
     GgmlDType::F32,
@@ -409,12 +410,64 @@ fn oversized_batch_is_refused_and_state_kept() {
     assert_eq!(decoder.forward(&[6], 5).unwrap().len(), config.vocabulary);
 }
 
+/// A model whose feed-forward matrices are stored in `format`, with random codes.
+fn random_model_in(format: TensorFormat) -> GgufWriter {
+    let dims = ModelDims { layers: 2, ..ModelDims::stored_as(GgmlDType::Q4K) };
+    // Scales with which the values are at most about 0.1.
+    let (block, bytes, halves, greatest): (_, _, &[usize], _) = match format {
+        TensorFormat::Iq4Nl => (32, 18, &[0], 1e-3),
+        TensorFormat::Mxfp4 => (32, 17, &[], 0.0),
+        TensorFormat::Iq4Xs => (256, 136, &[0], 3e-5),
+        TensorFormat::Ggml(dtype) => (256, dtype.type_size(), half_float_offsets(dtype), 2e-3),
+    };
+    let mut random = fastrand::Rng::with_seed(9);
+    let mut writer = random_qwen2(1, &dims).unwrap();
+    for layer in 0..dims.layers {
+        for part in ["gate", "up"] {
+            let mut data: Vec<u8> =
+                (0..dims.intermediate * dims.hidden / block * bytes).map(|_| random.u8(..)).collect();
+            for block in data.chunks_exact_mut(bytes) {
+                for &at in halves {
+                    let scale = half::f16::from_f32(random.f32() * greatest);
+                    block[at..at + 2].copy_from_slice(&scale.to_le_bytes());
+                }
+                if format == TensorFormat::Mxfp4 {
+                    block[0] = random.u8(118..121);
+                }
+            }
+            let name = format!("blk.{layer}.ffn_{part}.weight");
+            writer = writer.with_tensor(&name, format, &[dims.intermediate, dims.hidden], data);
+        }
+    }
+    writer
+}
+
+/// candle computes with `Q2_K` and `Q3_K` themselves, and with what the others are converted to.
 #[test]
-fn unsupported_format_error_names_the_format() {
-    let (_folder, gguf, config) =
-        open_model(&random_qwen2(1, &ModelDims::stored_as(GgmlDType::Q3K)).unwrap());
-    let error = CpuDecoder::new(&gguf, &config, 10, Kernel::best_available(), 1).unwrap_err().to_string();
-    assert!(error.contains("Q3K") && error.contains("choose another file"), "{error}");
+fn formats_without_kernels_are_converted() {
+    let tokens: Vec<u32> = (0..20).collect();
+    for (format, shown) in [
+        (TensorFormat::Iq4Nl, "IQ4_NL, converted to Q8_0 at load"),
+        (TensorFormat::Iq4Xs, "IQ4_XS, converted to Q8_0 at load"),
+        (TensorFormat::Mxfp4, "MXFP4, converted to Q8_0 at load"),
+        (TensorFormat::Ggml(GgmlDType::Q2K), "Q2_K, converted to Q6_K at load"),
+        (TensorFormat::Ggml(GgmlDType::Q3K), "Q3_K, converted to Q6_K at load"),
+    ] {
+        let (_folder, gguf, config) = open_model(&random_model_in(format));
+        let mut candle = CandleDecoder::load(&gguf, &config, 64, &Device::Cpu).unwrap();
+        let theirs = candle.forward(&tokens, tokens.len()).unwrap().to_vec();
+        for kernel in [Kernel::Portable, Kernel::best_exact()] {
+            let mut decoder = CpuDecoder::new(&gguf, &config, 64, kernel, 2).unwrap();
+            let ours = decoder.forward(&tokens, tokens.len()).unwrap();
+            let difference = relative_difference(ours, &theirs);
+            // Both round activations to 8 bits, in different blocks.
+            assert!(difference < 5e-2, "{format:?} {kernel:?}: {difference}");
+        }
+        let options = Options { device: DeviceChoice::Cpu, context: 64, ..Options::default() };
+        let engine = Local::open(gguf.path(), &options).unwrap();
+        let weights = &engine.engine_info().weights;
+        assert!(weights.split("; ").any(|part| part == shown) && weights.contains("Q4_K; "), "{weights}");
+    }
 }
 
 #[test]

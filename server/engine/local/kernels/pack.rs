@@ -231,6 +231,7 @@ impl PackedMatrix {
 
     fn pack_tensor(view: &TensorView<'_>, pool: &ThreadPool, planes: bool) -> Result<Self, PackError> {
         let form = |problem: String| Err(PackError::UnsupportedFormat(problem));
+        let view = &view.with_kernel_format();
         let &[rows, columns] = &view.shape[..] else {
             return form(format!("has the shape {:?}, expected a matrix", view.shape));
         };
