@@ -12,7 +12,7 @@ pub mod catalog;
 pub mod fetch;
 pub mod gguf;
 pub mod local;
-mod memory;
+pub mod memory;
 pub mod priority;
 #[cfg(any(test, feature = "scripted"))]
 pub mod scripted;

@@ -21,6 +21,11 @@ pub(crate) struct AvailableMemory {
     pub(crate) place: String,
 }
 
+/// Bytes of main memory that this process may still use; `None` if the system does not say.
+pub fn available_bytes() -> Option<u64> {
+    MemoryProbe::System.available_memory().map(|available| available.bytes)
+}
+
 /// Where the available memory is read.
 #[derive(Debug, Clone)]
 pub(crate) enum MemoryProbe {

@@ -65,9 +65,7 @@ pub(super) fn check_memory(
     if needed <= available {
         return Ok(());
     }
-    // A quarter more than the file has, and the keys and values of a long prompt.
-    let fits = available.saturating_sub(OVERHEAD_BYTES + (192 << 20)) / 5 * 4;
-    let smaller = catalog::largest_default_within(fits.min(gguf.file_len().saturating_sub(1)));
+    let smaller = catalog::largest_default_within(available, gguf.file_len());
     let more = if place == MACHINE_PLACE { "close other programs" } else { "raise that limit" };
     let remedy = match smaller {
         Some(model) => {
@@ -116,14 +114,21 @@ mod tests {
 
     #[test]
     fn memory_error_suggests_a_smaller_model() {
-        for (bytes, name) in [
+        let name =
+            |memory, file_len| catalog::largest_default_within(memory, file_len).map(|model| model.name);
+        let needed = |name| catalog::find_model(name).unwrap().memory_bytes();
+        let (small, large) = ("qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b");
+        for (memory, expected) in [
             (0, None),
-            (491_400_063, None),
-            (491_400_064, Some("qwen2.5-coder-0.5b")),
-            (1_117_320_768, Some("qwen2.5-coder-1.5b")),
-            (u64::MAX, Some("qwen2.5-coder-1.5b")),
+            (needed(small) - 1, None),
+            (needed(small), Some(small)),
+            (needed(large), Some(large)),
+            (u64::MAX, Some(large)),
         ] {
-            assert_eq!(catalog::largest_default_within(bytes).map(|model| model.name), name);
+            assert_eq!(name(memory, u64::MAX), expected);
         }
+        // It has to be smaller than the model that did not fit.
+        assert_eq!(name(u64::MAX, 1_117_320_768), Some(small));
+        assert_eq!(name(u64::MAX, 491_400_064), None);
     }
 }
