@@ -322,8 +322,9 @@ fn explanation_redacts_partial_secret_at_cursor() {
 fn explanation_names_the_rules_that_changed_the_output() {
     let folder = tempfile::tempdir().unwrap();
     let path = file(folder.path(), "a.py", b"total = sum()\n");
-    let engine = Script::new().when("sum(", "a)\nb").written();
-    let shown = out(&taper(&["complete", &format!("{path}:1:13"), "--engine", &engine, "--explain"]));
+    let script = Script::new().when("sum(", "a)\nb");
+    let shown =
+        out(&taper(&["complete", &format!("{path}:1:13"), "--engine", &script.written(), "--explain"]));
     let line = "\nthe closing bracket is already after the cursor; bytes left: 1\n";
     assert!(shown.contains(line), "{shown}");
 }

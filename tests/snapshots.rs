@@ -77,6 +77,10 @@ fn mask(text: &str, folder: &Path) -> String {
     let measured = Regex::new(r"\d+(\.\d+)? (s|ms|tokens/s)\b").unwrap();
     let machine = Regex::new(r"(?m)^(taper|machine)    .*$").unwrap();
     let text = measured.replace_all(&text, "… $2");
+    let free = Regex::new(r"(?m)^\S+ \S+ of memory are free$").unwrap();
+    let text = free.replace_all(&text, "… of memory are free");
+    let fits = Regex::new(r"(fits|does not fit): needs").unwrap();
+    let text = fits.replace_all(&text, "…: needs");
     machine.replace_all(&text, "$1    …").into_owned()
 }
 
