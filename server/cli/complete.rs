@@ -63,7 +63,7 @@ const CRAWL_BUDGET: Duration = Duration::from_secs(2);
 /// # Errors
 /// The position is invalid, the file cannot be read, or the model is unavailable.
 pub fn run(args: &Args) -> Result<()> {
-    let document = Document::read(FilePosition::parse(&args.place)?)?;
+    let document = SourceDocument::read(FilePosition::parse(&args.place)?)?;
     let started = Instant::now();
     let (settings, problems) = load::command_settings(&args.model);
     problems.iter().for_each(|problem| super::print_warning(problem));
@@ -149,14 +149,14 @@ impl FilePosition {
 }
 
 /// A file with a cursor.
-struct Document {
+struct SourceDocument {
     path: PathBuf,
     text: Rope,
     /// In bytes.
     cursor: usize,
 }
 
-impl Document {
+impl SourceDocument {
     fn read(FilePosition { path, line, column }: FilePosition) -> Result<Self> {
         let bytes = plain_file::read(&path, MAX_FILE_BYTES, Links::Followed)
             .with_context(|| format!("cannot read {}", path.display()))?;

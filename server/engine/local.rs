@@ -228,7 +228,7 @@ impl Engine for Local {
     }
 }
 
-/// A decoder, and what `taper doctor` says about it.
+/// A decoder, and how `taper doctor` describes it.
 struct LoadedDecoder {
     decoder: Box<dyn Decoder>,
     /// The kernels and the reason for them.

@@ -21,7 +21,7 @@ pub(crate) struct AvailableMemory {
     pub(crate) place: String,
 }
 
-/// Bytes of main memory that this process may still use; `None` if the system does not say.
+/// Bytes of main memory that this process may still use; `None` if the system does not report it.
 pub fn available_bytes() -> Option<u64> {
     MemoryProbe::System.available_memory().map(|available| available.bytes)
 }

@@ -19,7 +19,7 @@ use crate::{
 mod answer;
 mod script_file;
 
-use answer::AnswerStep;
+use answer::{AnswerStep, wait_polling};
 
 /// Prompt tokens between two calls of `watch` during prefill.
 const PREFILL_CHUNK_TOKENS: usize = 64;
@@ -583,23 +583,6 @@ impl Engine for ScriptedEngine {
     fn throughput(&self) -> ThroughputEstimate {
         let rate = |delay: Duration| 1.0 / delay.as_secs_f32();
         ThroughputEstimate { prefill: rate(self.prefill_delay), decode: rate(self.decode_delay) }
-    }
-}
-
-/// Waits for `delay`, polling `watch`.
-fn wait_polling(
-    delay: Duration,
-    output: PartialOutput<'_>,
-    watch: &mut dyn FnMut(PartialOutput<'_>) -> ControlFlow<()>,
-) -> ControlFlow<()> {
-    let start = Instant::now();
-    loop {
-        let left = delay.saturating_sub(start.elapsed());
-        if left.is_zero() {
-            return ControlFlow::Continue(());
-        }
-        std::thread::sleep(left.min(POLL_INTERVAL));
-        watch(output)?;
     }
 }
 

@@ -21,7 +21,7 @@ pub fn print_skipped(reason: &str) {
 }
 
 /// The file of the smallest default model: the path in `TAPER_TEST_MODEL`, else the store's file, fetched if it is
-/// missing. Says on stderr that it is fetched, or skipped because it is not available; in CI the latter is a failure.
+/// missing. Reports on stderr that it is fetched, or skipped because it is not available; in CI the latter is a failure.
 ///
 /// # Panics
 /// In CI (the variable `CI` is set), if the model is not available.

@@ -20,7 +20,7 @@ struct PartNumber {
 }
 
 impl PartNumber {
-    /// What `file` says; `None` if it is a whole model.
+    /// What `file` states; `None` if it is a whole model.
     fn from_metadata(file: &ModelFile) -> Result<Option<Self>, EngineError> {
         let key = "split.count";
         let count = match file.metadata.get(key) {

@@ -347,7 +347,7 @@ impl ConfigReader<'_> {
             residual: 1.0,
             logit: 1.0,
         };
-        // The 27B models of Gemma 2 and 3 divide by another width than that of their heads, and no key says so.
+        // The 27B models of Gemma 2 and 3 divide by another width than that of their heads, which no key states.
         if matches!((self.family.name, blocks), ("gemma2", 46) | ("gemma3", 62)) {
             scales.attention = 1.0 / ((embedding / heads) as f32).sqrt();
         }

@@ -1,6 +1,6 @@
 //! The families of models: one row of rules each, which all decoders execute.
 //!
-//! A row says what a family's code does with the numbers and tensors of a file. What a *file* may have or lack (biases,
+//! A row states what a family's code does with the numbers and tensors of a file. What a *file* may have or lack (biases,
 //! a separate output head, fused matrices) is found in the file. The rules follow llama.cpp's loaders
 //! (`src/models/*.cpp` of <https://github.com/ggml-org/llama.cpp>), for which the files are written, and the authors'
 //! code in `transformers`.
@@ -92,7 +92,7 @@ pub enum RequiredBiases {
     All,
 }
 
-/// A Llama-like block; the rows below say what differs.
+/// A Llama-like block; the rows below list what differs.
 const BASE: FamilyRules = FamilyRules {
     name: "llama",
     norm: NormKind::Rms,

@@ -1,8 +1,9 @@
 //! The steps of an answer: tokens, and the gate at which a test can hold the engine.
 
 use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
 
-use super::{POLL_INTERVAL, ScriptedEngine, wait_polling};
+use super::{POLL_INTERVAL, ScriptedEngine};
 use crate::PartialOutput;
 use crate::tokenizer::TokenId;
 
@@ -50,5 +51,22 @@ impl ScriptedEngine {
             wait_polling(POLL_INTERVAL, output, watch)?;
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// Waits for `delay`, polling `watch`.
+pub(super) fn wait_polling(
+    delay: Duration,
+    output: PartialOutput<'_>,
+    watch: &mut dyn FnMut(PartialOutput<'_>) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    let start = Instant::now();
+    loop {
+        let left = delay.saturating_sub(start.elapsed());
+        if left.is_zero() {
+            return ControlFlow::Continue(());
+        }
+        std::thread::sleep(left.min(POLL_INTERVAL));
+        watch(output)?;
     }
 }

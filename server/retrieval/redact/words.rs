@@ -175,7 +175,7 @@ const LISTS: [(&[&str], WordKinds); 13] = [
 /// Maximum bytes of a word in the lists.
 const LONGEST_WORD: usize = 24;
 
-/// A hash of a few bytes; the words are our own, so nobody can choose them to collide.
+/// A hash of a few bytes; the words are our own, so an attacker cannot choose colliding ones.
 #[derive(Default)]
 struct WordHasher(u64);
 

@@ -38,7 +38,7 @@ pub(super) fn read_ropes(
     head_dim: usize,
     context: usize,
 ) -> Result<Vec<RopeConfig>, EngineError> {
-    // Granite models without positions say so with this key.
+    // This key marks Granite models without positions.
     if reader.family.has_scale_keys
         && reader.gguf.get_bool(&reader.key("rope.scaling.finetuned")) == Some(false)
     {
