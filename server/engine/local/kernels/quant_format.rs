@@ -231,7 +231,8 @@ pub(super) unsafe fn initial_sums<I: Isa, F: QuantFormat>(sums: *const i32) -> I
     // SAFETY: by the caller's contract.
     unsafe {
         if let Some(zero) = F::SCREEN_ZERO {
-            let start = (*sums * zero) >> 5;
+            // Sums of NaN activations are meaningless, and may be too large.
+            let start = (*sums).wrapping_mul(zero) >> 5;
             return I::ints(&raw const start, 0);
         }
         match offset_shift::<I, F>() {
