@@ -259,5 +259,7 @@ fn server_exits_while_its_crawler_hangs() {
     let answer = client.ask("textDocument/inlineCompletion", inline_params("file:///none", 0, 0));
     assert!(answer["error"].is_null());
     client.quit();
+    // Once it runs again, it notices that the server is gone.
+    process::signal(crawler, "CONT");
     process::wait_ended(crawler);
 }

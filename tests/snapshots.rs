@@ -27,7 +27,8 @@ impl Transcript {
     }
 
     fn heading(&mut self, heading: &str) {
-        self.text += &format!("\n## {heading}\n\n");
+        let gap = if self.text.is_empty() { "" } else { "\n" };
+        self.text += &format!("{gap}## {heading}\n\n");
     }
 
     fn write(&self, path: &str, content: impl AsRef<[u8]>) {
@@ -60,9 +61,12 @@ impl Transcript {
         if output.status.code() == Some(1) {
             assert_no_repetition(&stderr);
         }
-        self.text += &format!("$ taper {arguments}\n{}{}", mask(&stdout, folder), mask(&stderr, folder));
-        if !self.text.ends_with('\n') {
-            self.text.push('\n');
+        self.text += &format!("$ taper {arguments}\n");
+        for printed in [stdout, stderr] {
+            self.text += &mask(&printed, folder);
+            if !self.text.ends_with('\n') {
+                self.text.push('\n');
+            }
         }
         match output.status.code() {
             Some(0) => {}
@@ -74,14 +78,16 @@ impl Transcript {
 /// What differs from machine to machine and from run to run becomes `…`.
 fn mask(text: &str, folder: &Path) -> String {
     let text = text.replace(folder.to_str().unwrap(), "FOLDER");
-    let measured = Regex::new(r"\d+(\.\d+)? (s|ms|tokens/s)\b").unwrap();
-    let machine = Regex::new(r"(?m)^(taper|machine)    .*$").unwrap();
-    let text = measured.replace_all(&text, "… $2");
-    let free = Regex::new(r"(?m)^\S+ \S+ of memory are free$").unwrap();
-    let text = free.replace_all(&text, "… of memory are free");
-    let fits = Regex::new(r"(fits|does not fit): needs").unwrap();
-    let text = fits.replace_all(&text, "…: needs");
-    machine.replace_all(&text, "$1    …").into_owned()
+    let masks = [
+        (r"\d+(\.\d+)?( s|/s| ms| tokens/s)\b", "…$2"),
+        (r"(?m)^(taper      |machine    |device     ).*$", "$1…"),
+        (r"(?m)^\S+ \S+ of memory are free$", "… of memory are free"),
+        (r"(fits|does not fit): needs", "…: needs"),
+        (r#"("date": ")[\d-]+"#, "$1…"),
+    ];
+    masks.iter().fold(text, |text, (pattern, masked)| {
+        Regex::new(pattern).unwrap().replace_all(&text, *masked).into_owned()
+    })
 }
 
 /// Asserts that a message repeats nothing, as it would if it included a cause that its own text already contains.
@@ -136,8 +142,8 @@ fn tables() {
     shell.heading("a completion");
     shell.write("a.py", "def add(a, b):\n    \n\nprint(add(1, 2))\n");
     shell.write("script", "when def add\nanswer return a + b\nor return sum([a, b])\n");
-    for arguments in ["--plain", "", "--candidates 2", "--explain"] {
-        shell.run(&format!("complete a.py:2:5 --engine scripted:script {arguments}"));
+    for option in ["", " --plain", " --candidates 2", " --explain"] {
+        shell.run(&format!("complete a.py:2:5 --engine scripted:script{option}"));
     }
     expect_file!["snapshots/tables.txt"].assert_eq(&shell.text);
 }
@@ -158,7 +164,6 @@ fn errors() {
         "complete a.py:1:1 --context 1048577",
         "complete a.py:1:1 --device tpu",
         "complete a.py:1:1 --engine x",
-        "complete a.py:1:1 --engine scripted:nowhere",
         "pull --offline --force",
         "serve --log loud",
         "serve --log taper=loud",
@@ -174,6 +179,7 @@ fn errors() {
     shell.write("a.py", "x = 1\n");
     shell.write("latin.py", b"# gr\xfc\xdfe\n");
     shell.write("script", "otherwise\nanswer y\n");
+    shell.run("complete a.py:1:1 --engine scripted:nowhere");
     for place in ["a.py", "a.py:0:1", "a.py:9:1", "a.py:1:99", "latin.py:1:1", "nowhere.py:1:1", ".:1:1"] {
         shell.run(&format!("complete {place} --engine scripted:script"));
     }
