@@ -99,7 +99,7 @@ pub trait Decoder: Send {
     /// # Errors
     /// See [`Decoder::forward_batch`].
     fn forward(&mut self, tokens: &[TokenId], rows: usize) -> Result<&[f32], EngineError> {
-        let logits = vec![LogitsRequest::All; rows];
+        let logits: Vec<_> = (0..rows).map(|_| LogitsRequest::All).collect();
         let batch = Batch { tokens, logits: &logits, exact: rows > 1, ..Batch::default() };
         match self.forward_batch(&batch, &mut || ControlFlow::Continue(()))? {
             ControlFlow::Continue(logits) => Ok(logits),
