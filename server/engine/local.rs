@@ -13,6 +13,7 @@ use crate::{
 };
 
 mod active_generation;
+mod block_weights;
 mod branches;
 mod cached_sequences;
 mod candle_decoder;
@@ -22,7 +23,6 @@ mod clock;
 pub mod config;
 pub mod cpu;
 mod decoder;
-
 pub mod device;
 pub mod families;
 mod kernel_selection;

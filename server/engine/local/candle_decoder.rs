@@ -14,12 +14,10 @@ use candle_core::{D, Device, Result as CandleResult, Tensor};
 use candle_nn::ops::{layer_norm, rms_norm, silu, softmax_last_dim};
 use candle_nn::rotary_emb::{rope, rope_i};
 
+use super::block_weights::{FeedForward, MlpWeights, choose_experts};
 use super::candle_kv_cache::CandleKvCache;
-use super::candle_weights::{
-    CandleBlock, CandleFeedForward, CandleMlp, CandleNorm, CandleWeights, LinearProjection,
-};
+use super::candle_weights::{CandleBlock, CandleNorm, CandleWeights, LinearProjection};
 use super::config::{RopeConfig, RopeStyle};
-use super::decoder::choose_experts;
 use super::families::Activation;
 use super::{Batch, Decoder, ModelConfig, SequenceTokens};
 use crate::gguf::Gguf;
@@ -73,7 +71,7 @@ impl CandleDecoder {
     ) -> CandleResult<ControlFlow<(), Vec<f32>>> {
         let ids = Tensor::new(tokens, &Device::Cpu)?;
         let mut x = self.weights.embedding.embedding(&ids)?.to_device(&self.device)?;
-        x = (x * f64::from(self.config.embedding_scale))?;
+        x = scaled(x, self.config.embedding_scale)?;
         let last = self.weights.blocks.len() - 1;
         for (index, block) in self.weights.blocks.iter().enumerate() {
             // After the last block's keys and values, only the rows with requested logits matter.
@@ -87,7 +85,7 @@ impl CandleDecoder {
             return Ok(ControlFlow::Continue(Vec::new()));
         }
         let x = self.normalize(&x, &self.weights.output_norm)?;
-        let mut logits = (self.weights.output.forward(&x)? * f64::from(self.config.logit_scale))?;
+        let mut logits = scaled(self.weights.output.forward(&x)?, self.config.logit_scale)?;
         if let Some(limit) = self.config.logit_softcap {
             logits = soft_cap(&logits, limit)?;
         }
@@ -105,7 +103,7 @@ impl CandleDecoder {
         let config = &self.config;
         let n = x.dim(0)?;
         let normed = self.normalize(x, &block.attention_norm)?;
-        let (query_norm, key_norm) = block.qk_norm.as_ref().map(|(q, k)| (q, k)).unzip();
+        let (query_norm, key_norm) = (block.query_norm.as_ref(), block.key_norm.as_ref());
 
         let keys = self.project_heads(&block.key, &normed, config.kv_heads, key_norm)?;
         let keys = self.apply_rope(index, &keys, self.cache.len())?;
@@ -127,8 +125,8 @@ impl CandleDecoder {
             None => normed,
         };
         let result = match &block.feed_forward {
-            CandleFeedForward::Dense(mlp) => self.run_mlp(mlp, &normed)?,
-            CandleFeedForward::Experts { router, experts } => self.run_experts(router, experts, &normed)?,
+            FeedForward::Dense(mlp) => self.run_mlp(mlp, &normed)?,
+            FeedForward::Experts { router, experts } => self.run_experts(router, experts, &normed)?,
         };
         self.add_residual(&x, &result, block.feed_forward_post_norm.as_ref())
     }
@@ -146,10 +144,10 @@ impl CandleDecoder {
             Some(norm) => self.normalize(result, norm)?,
             None => result.clone(),
         };
-        x + (result * f64::from(self.config.residual_scale))?
+        x + scaled(result, self.config.residual_scale)?
     }
 
-    fn run_mlp(&self, mlp: &CandleMlp, x: &Tensor) -> CandleResult<Tensor> {
+    fn run_mlp(&self, mlp: &MlpWeights<LinearProjection>, x: &Tensor) -> CandleResult<Tensor> {
         let up = mlp.up.forward(x)?;
         let inner = match (&mlp.gate, self.config.family.activation) {
             (Some(gate), Activation::GeGlu) => (gate.forward(x)?.gelu()? * up)?,
@@ -163,7 +161,7 @@ impl CandleDecoder {
     fn run_experts(
         &self,
         router: &LinearProjection,
-        experts: &[CandleMlp],
+        experts: &[MlpWeights<LinearProjection>],
         x: &Tensor,
     ) -> CandleResult<Tensor> {
         let used = self.config.experts.map_or(1, |experts| experts.used);
@@ -321,6 +319,11 @@ fn attention_mask(n: usize, first: usize, window: Option<usize>, device: &Device
         (0..seen).map(move |column| if (start..end).contains(&column) { 0.0 } else { f32::NEG_INFINITY })
     });
     Tensor::from_vec(values.collect::<Vec<f32>>(), (n, seen), device)
+}
+
+/// `x * factor`, at no cost for most families, whose factor is 1.
+fn scaled(x: Tensor, factor: f32) -> CandleResult<Tensor> {
+    if factor == 1.0 { Ok(x) } else { x * f64::from(factor) }
 }
 
 /// `limit * tanh(x / limit)`.

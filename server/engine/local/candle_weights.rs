@@ -7,6 +7,7 @@ use candle_core::quantized::{QMatMul, QStorage, QTensor};
 use candle_core::{Device, Module, Tensor};
 
 use super::ModelConfig;
+use super::block_weights::BlockWeights;
 use super::config::tensors::{self, MatrixName};
 use super::families::NormKind;
 use crate::EngineError;
@@ -24,46 +25,7 @@ pub(super) struct CandleWeights {
 }
 
 /// One layer.
-#[derive(Debug)]
-pub(super) struct CandleBlock {
-    pub(super) attention_norm: CandleNorm,
-    pub(super) query: LinearProjection,
-    pub(super) key: LinearProjection,
-    pub(super) value: LinearProjection,
-    /// `[head_dim]` each, over every head of queries and of keys.
-    pub(super) qk_norm: Option<(CandleNorm, CandleNorm)>,
-    /// `[embedding, heads * head_dim]`
-    pub(super) attention_output: LinearProjection,
-    /// Of the result of attention.
-    pub(super) attention_post_norm: Option<CandleNorm>,
-    /// `None`: the layer reads the same normed values as attention.
-    pub(super) feed_forward_norm: Option<CandleNorm>,
-    pub(super) feed_forward: CandleFeedForward,
-    /// Of the result of the feed-forward layer.
-    pub(super) feed_forward_post_norm: Option<CandleNorm>,
-}
-
-/// A feed-forward layer.
-#[derive(Debug)]
-pub(super) enum CandleFeedForward {
-    Dense(CandleMlp),
-    Experts {
-        /// `[experts, embedding]`
-        router: LinearProjection,
-        experts: Vec<CandleMlp>,
-    },
-}
-
-/// The matrices of a feed-forward layer, or of an expert.
-#[derive(Debug)]
-pub(super) struct CandleMlp {
-    /// `[feed_forward, embedding]`
-    pub(super) gate: Option<LinearProjection>,
-    /// `[feed_forward, embedding]`
-    pub(super) up: LinearProjection,
-    /// `[embedding, feed_forward]`
-    pub(super) down: LinearProjection,
-}
+pub(super) type CandleBlock = BlockWeights<LinearProjection, CandleNorm>;
 
 /// A norm's weight, and its bias if it is a layer norm.
 #[derive(Debug)]
@@ -123,50 +85,8 @@ struct TensorLoader<'a> {
 
 impl TensorLoader<'_> {
     fn load_block(&self, index: usize) -> Result<CandleBlock, EngineError> {
-        let config = self.config;
-        let family = config.family;
-        let embedding = config.embedding;
-        let norm = |part: &str, len: usize| self.load_norm(&format!("blk.{index}.{part}"), len);
-        let linear = |name: MatrixName| self.load_linear(index, name);
-        let qk_norm = if family.qk_norm {
-            Some((norm("attn_q_norm", config.head_dim)?, norm("attn_k_norm", config.head_dim)?))
-        } else {
-            None
-        };
-        let feed_forward = match config.experts {
-            None => CandleFeedForward::Dense(CandleMlp {
-                gate: family.activation.has_gate().then(|| linear(MatrixName::Gate)).transpose()?,
-                up: linear(MatrixName::Up)?,
-                down: linear(MatrixName::Down)?,
-            }),
-            Some(experts) => CandleFeedForward::Experts {
-                router: linear(MatrixName::Router)?,
-                experts: (0..experts.count)
-                    .map(|expert| {
-                        Ok(CandleMlp {
-                            gate: Some(linear(MatrixName::ExpertGate(expert))?),
-                            up: linear(MatrixName::ExpertUp(expert))?,
-                            down: linear(MatrixName::ExpertDown(expert))?,
-                        })
-                    })
-                    .collect::<Result<_, EngineError>>()?,
-            },
-        };
-        let post_norm = |part: &str| family.post_norms.then(|| norm(part, embedding)).transpose();
-        Ok(CandleBlock {
-            attention_norm: norm("attn_norm", embedding)?,
-            query: linear(MatrixName::Query)?,
-            key: linear(MatrixName::Key)?,
-            value: linear(MatrixName::Value)?,
-            qk_norm,
-            attention_output: linear(MatrixName::AttentionOutput)?,
-            attention_post_norm: post_norm("post_attention_norm")?,
-            feed_forward_norm: (!family.parallel_residual)
-                .then(|| norm("ffn_norm", embedding))
-                .transpose()?,
-            feed_forward,
-            feed_forward_post_norm: post_norm("post_ffw_norm")?,
-        })
+        let linear = |name| self.load_linear(index, name);
+        CandleBlock::load(self.config, index, linear, |name, len| self.load_norm(name, len))
     }
 
     fn load_linear(&self, block: usize, name: MatrixName) -> Result<LinearProjection, EngineError> {

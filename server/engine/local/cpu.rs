@@ -129,8 +129,8 @@ impl CpuDecoder {
     /// Bytes of the packed weights.
     pub fn weight_bytes(&self) -> u64 {
         let blocks = self.blocks.iter().flat_map(|block| {
-            let LayerWeights { query, key, value, output, .. } = block;
-            [query, key, value, output]
+            let LayerWeights { query, key, value, attention_output, .. } = block;
+            [query, key, value, attention_output]
         });
         let feed_forward = self.blocks.iter().map(|block| block.feed_forward.byte_len()).sum::<usize>();
         let blocks = feed_forward + blocks.map(|linear| linear.weight.byte_len()).sum::<usize>();

@@ -178,16 +178,3 @@ pub trait Decoder: Send {
         0
     }
 }
-
-/// The experts with the `used` greatest scores, in the order of their numbers, and their weights: the softmax of all
-/// scores, scaled to a sum of 1. Of equal scores the expert with the smaller number wins.
-pub(super) fn choose_experts(scores: &[f32], used: usize) -> Vec<(usize, f32)> {
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
-    order.truncate(used);
-    order.sort_unstable();
-    let greatest = order.iter().map(|&expert| scores[expert]).fold(f32::NEG_INFINITY, f32::max);
-    let weights: Vec<f32> = order.iter().map(|&expert| (scores[expert] - greatest).exp()).collect();
-    let sum: f32 = weights.iter().sum();
-    order.into_iter().zip(weights.into_iter().map(|weight| weight / sum)).collect()
-}

@@ -333,7 +333,7 @@ fn qwen3_block_norms_each_head() {
     assert!(decoder.config.family.qk_norm);
     let x = Tensor::randn(0.0_f32, 1.0, (3, dims.hidden), &Device::Cpu).unwrap();
     let block = &decoder.weights.blocks[0];
-    let norm = block.qk_norm.as_ref().map(|(query, _)| query);
+    let norm = block.query_norm.as_ref();
     let y = decoder.project_heads(&block.query, &x, dims.heads, norm).unwrap();
     for head in y.reshape((dims.heads * 3, head_dim)).unwrap().to_vec2::<f32>().unwrap() {
         let square = head.iter().map(|x| x * x).sum::<f32>() / head_dim as f32;

@@ -3,31 +3,12 @@
 use std::ops::ControlFlow;
 
 use super::layer::{LayerContext, LayerWeights, LayerWorkspace, resize_buffer};
+use crate::local::block_weights::{FeedForward, MlpWeights, choose_experts};
 use crate::local::config::ExpertConfig;
-use crate::local::decoder::choose_experts;
 use crate::local::families::Activation;
 use crate::local::matmul::{BatchCompute, LinearLayer, ProductTarget};
 
-/// The weights of a feed-forward half.
-#[derive(Debug)]
-pub(super) enum FeedForward {
-    Dense(MlpWeights),
-    Experts {
-        /// `[experts, embedding]`
-        router: LinearLayer,
-        experts: Vec<MlpWeights>,
-    },
-}
-
-/// One network, or one expert.
-#[derive(Debug)]
-pub(super) struct MlpWeights {
-    pub(super) gate: Option<LinearLayer>,
-    pub(super) up: LinearLayer,
-    pub(super) down: LinearLayer,
-}
-
-impl MlpWeights {
+impl MlpWeights<LinearLayer> {
     fn byte_len(&self) -> usize {
         let matrices = [self.gate.as_ref(), Some(&self.up), Some(&self.down)];
         matrices.into_iter().flatten().map(|linear| linear.weight.byte_len()).sum()
@@ -43,7 +24,7 @@ impl MlpWeights {
     }
 }
 
-impl FeedForward {
+impl FeedForward<LinearLayer> {
     /// Bytes of all weights.
     pub(super) fn byte_len(&self) -> usize {
         match self {
@@ -149,7 +130,7 @@ impl LayerWeights {
         layer: &LayerContext<'_>,
         work: &mut LayerWorkspace,
         router: &LinearLayer,
-        experts: &[MlpWeights],
+        experts: &[MlpWeights<LinearLayer>],
         rows: usize,
         look: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> ControlFlow<()> {

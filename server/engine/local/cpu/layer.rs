@@ -5,8 +5,9 @@ use std::ops::{ControlFlow, Range};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use super::feed_forward::{FeedForward, FeedForwardWorkspace};
+use super::feed_forward::FeedForwardWorkspace;
 use super::paged_kv::PagedKv;
+use crate::local::block_weights::BlockWeights;
 use crate::local::config::{ModelConfig, RopeConfig, RopeStyle};
 use crate::local::kernels::activations::Activations;
 use crate::local::kernels::attention::{AttentionArgs, BLOCK_KEYS, HEAD_ALIGNMENT, MAX_QUERY_ROWS};
@@ -14,23 +15,7 @@ use crate::local::matmul::{BatchCompute, LinearLayer, NormWeights, ProductTarget
 use crate::local::thread_pool::DisjointChunks;
 
 /// One layer.
-#[derive(Debug)]
-pub(super) struct LayerWeights {
-    pub(super) attention_norm: NormWeights,
-    pub(super) query: LinearLayer,
-    pub(super) key: LinearLayer,
-    pub(super) value: LinearLayer,
-    pub(super) query_norm: Option<NormWeights>,
-    pub(super) key_norm: Option<NormWeights>,
-    pub(super) output: LinearLayer,
-    /// Of the result of attention.
-    pub(super) attention_post_norm: Option<NormWeights>,
-    /// `None`: the feed-forward half reads the same normed values as attention.
-    pub(super) feed_forward_norm: Option<NormWeights>,
-    pub(super) feed_forward: FeedForward,
-    /// Of the result of the feed-forward half.
-    pub(super) feed_forward_post_norm: Option<NormWeights>,
-}
+pub(super) type LayerWeights = BlockWeights<LinearLayer, NormWeights>;
 
 /// Tokens of a batch at consecutive positions. A batch has one such run, or two with a shifted segment between them, or
 /// one for each of several sequences.
@@ -150,7 +135,7 @@ impl LayerWeights {
         compute.prepare_rows(&mut work.activations, keep, query_width, |row, out| {
             out.copy_from_slice(&attended[row * query_width..(row + 1) * query_width]);
         });
-        self.add_product(layer, work, &self.output, self.attention_post_norm.as_ref(), keep, look)?;
+        self.add_product(layer, work, &self.attention_output, self.attention_post_norm.as_ref(), keep, look)?;
         self.run_feed_forward(layer, work, keep, look)
     }
 

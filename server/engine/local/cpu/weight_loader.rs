@@ -1,6 +1,5 @@
 //! Reads the tensors of a model file into packed weights.
 
-use super::feed_forward::{FeedForward, MlpWeights};
 use super::layer::LayerWeights;
 use crate::EngineError;
 use crate::gguf::{Gguf, NOT_FINITE_PROBLEM, PULL_AGAIN_REMEDY, TensorView};
@@ -66,45 +65,8 @@ impl WeightLoader<'_> {
 
     /// One layer of the model.
     pub(super) fn load_layer(&self, index: usize) -> Result<LayerWeights, EngineError> {
-        let config = self.config;
-        let family = config.family;
-        let norm = |part: &str, len: usize| self.load_norm(&format!("blk.{index}.{part}"), len);
-        let head_norm = |part: &str| family.qk_norm.then(|| norm(part, config.head_dim)).transpose();
-        let post_norm = |part: &str| family.post_norms.then(|| norm(part, config.embedding)).transpose();
-        let linear = |name: MatrixName| self.load_linear(index, name);
-        let feed_forward = match config.experts {
-            None => FeedForward::Dense(MlpWeights {
-                gate: family.activation.has_gate().then(|| linear(MatrixName::Gate)).transpose()?,
-                up: linear(MatrixName::Up)?,
-                down: linear(MatrixName::Down)?,
-            }),
-            Some(experts) => FeedForward::Experts {
-                router: linear(MatrixName::Router)?,
-                experts: (0..experts.count)
-                    .map(|expert| {
-                        Ok(MlpWeights {
-                            gate: Some(linear(MatrixName::ExpertGate(expert))?),
-                            up: linear(MatrixName::ExpertUp(expert))?,
-                            down: linear(MatrixName::ExpertDown(expert))?,
-                        })
-                    })
-                    .collect::<Result<_, EngineError>>()?,
-            },
-        };
-        let own_norm = !family.parallel_residual;
-        Ok(LayerWeights {
-            attention_norm: norm("attn_norm", config.embedding)?,
-            query: linear(MatrixName::Query)?,
-            key: linear(MatrixName::Key)?,
-            value: linear(MatrixName::Value)?,
-            query_norm: head_norm("attn_q_norm")?,
-            key_norm: head_norm("attn_k_norm")?,
-            output: linear(MatrixName::AttentionOutput)?,
-            attention_post_norm: post_norm("post_attention_norm")?,
-            feed_forward_norm: own_norm.then(|| norm("ffn_norm", config.embedding)).transpose()?,
-            feed_forward,
-            feed_forward_post_norm: post_norm("post_ffw_norm")?,
-        })
+        let linear = |name| self.load_linear(index, name);
+        LayerWeights::load(self.config, index, linear, |name, len| self.load_norm(name, len))
     }
 
     fn load_linear(&self, block: usize, name: MatrixName) -> Result<LinearLayer, EngineError> {
